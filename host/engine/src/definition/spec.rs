@@ -1,0 +1,175 @@
+//! What a definition says, as the config gives it: plain data, not yet checked.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DefinitionName, PluginName, ServiceName, StepName};
+
+/// How long a call may take when the definition does not say.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// One saga definition. Its canonical form is this, as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DefinitionSpec {
+    /// Its name, unique in a config.
+    pub name: DefinitionName,
+    /// From the start to the moment when what has not completed is compensated.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub deadline: Option<Duration>,
+    /// In the order of the config.
+    pub steps: Vec<StepSpec>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepSpec {
+    /// Its name, unique in the definition.
+    pub name: StepName,
+    /// The plugin whose component is called.
+    pub plugin: PluginName,
+    /// The service that it calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// The steps that must be done before this one; empty: it starts at once.
+    /// The config's default, the step before, is filled in by the config's reader.
+    pub after: Vec<StepName>,
+    /// A CEL expression; false skips the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// What `execute` is given; none: `{"input": …, "steps": {NAME: {"output": …}}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputSpec>,
+    /// How long one call may take.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+    /// Attempts of `execute`.
+    pub retry: RetrySpec,
+    /// What undoes it; none: nothing does (`undo = false`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoSpec>,
+    /// The point of no return: after it has succeeded nothing is undone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pivot: bool,
+}
+
+/// CEL over `input`, `steps.NAME.output` and `saga`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum InputSpec {
+    /// One expression for the whole input: `input = "input.order"`.
+    Whole(String),
+    /// One expression a field: `input = { drug = "input.drug" }`.
+    Fields(BTreeMap<String, String>),
+}
+
+/// The undo of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UndoSpec {
+    /// The plugin whose `compensate` is called: the step's own or another.
+    pub plugin: PluginName,
+    /// How long one call may take.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+    /// Attempts of `compensate`.
+    pub retry: RetrySpec,
+}
+
+/// How often and when to try again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetrySpec {
+    /// All attempts, the first included; from 1 to [`crate::ATTEMPTS_MAX`].
+    pub attempts: u32,
+    /// The pauses between them.
+    pub backoff: BackoffSpec,
+}
+
+/// The pauses between attempts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackoffSpec {
+    /// One pause after each failed attempt; the last one repeats.
+    Listed(#[serde(with = "list_millis")] Vec<Duration>),
+    /// `initial · factor^(attempt-1)`, at most `max`, spread by `jitter`.
+    Exponential {
+        /// After the first failed attempt.
+        #[serde(with = "millis")]
+        initial: Duration,
+        /// Each pause is this many times the one before; at least 1.
+        factor: f64,
+        /// No pause is longer.
+        #[serde(with = "millis")]
+        max: Duration,
+        /// 0 to 1: a pause of `p` lies between `p·(1-jitter)` and `p`, by a hash of saga, step,
+        /// direction and attempt, so it is the same whenever it is computed.
+        jitter: f64,
+    },
+}
+
+impl Default for RetrySpec {
+    /// Four attempts within some ten seconds: enough for a blip, soon enough for a person.
+    fn default() -> Self {
+        Self {
+            attempts: 4,
+            backoff: BackoffSpec::Exponential {
+                initial: Duration::from_secs(1),
+                factor: 2.0,
+                max: Duration::from_mins(1),
+                jitter: 0.2,
+            },
+        }
+    }
+}
+
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
+mod optional_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::millis::serialize(duration, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_millis))
+    }
+}
+
+mod list_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(list: &[Duration], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(list.iter().map(|one| u64::try_from(one.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Duration>, D::Error> {
+        Ok(Vec::<u64>::deserialize(from)?.into_iter().map(Duration::from_millis).collect())
+    }
+}

@@ -1,0 +1,121 @@
+//! JSON text that passes through Amends unchanged.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// A payload (input, output, receipt, details) is at most this many bytes of JSON text:
+/// every one is kept in the event log for as long as the saga is.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+
+/// A payload nests at most this deep: JSON readers recurse, and each must be able to read it.
+pub const PAYLOAD_DEPTH_MAX: usize = 64;
+
+/// Why a text is not a payload.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// Not JSON.
+    #[error("not JSON: {0}")]
+    Json(String),
+    /// More bytes than [`PAYLOAD_BYTES_MAX`].
+    #[error("{bytes} bytes of JSON, at most {PAYLOAD_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// The bytes of the text.
+        bytes: usize,
+    },
+    /// Nested deeper than [`PAYLOAD_DEPTH_MAX`].
+    #[error("nested deeper than {PAYLOAD_DEPTH_MAX} levels")]
+    TooDeep,
+}
+
+/// One valid JSON text of at most [`PAYLOAD_BYTES_MAX`] bytes. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(Arc<str>);
+
+impl Payload {
+    /// Checks and takes the text as it is.
+    ///
+    /// # Errors
+    /// When the text is not one JSON value or too large.
+    pub fn parse(text: &str) -> Result<Self, PayloadError> {
+        check(text)?;
+        let raw: &RawValue =
+            serde_json::from_str(text).map_err(|error| PayloadError::Json(error.to_string()))?;
+        Ok(Self(raw.get().into()))
+    }
+
+    /// The value as text.
+    ///
+    /// # Errors
+    /// When the text would be too large.
+    pub fn from_value(value: &serde_json::Value) -> Result<Self, PayloadError> {
+        let text = value.to_string();
+        check(&text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The payload `null`.
+    #[must_use]
+    pub fn null() -> Self {
+        Self("null".into())
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The JSON value.
+    #[must_use]
+    pub fn to_value(&self) -> serde_json::Value {
+        // The text was checked when the payload was made; nesting past the parser's limit was
+        // refused there too.
+        serde_json::from_str(&self.0).unwrap_or(serde_json::Value::Null)
+    }
+}
+
+/// Checks the limits of a text, whether or not it is JSON.
+fn check(text: &str) -> Result<(), PayloadError> {
+    if text.len() > PAYLOAD_BYTES_MAX {
+        return Err(PayloadError::TooLarge { bytes: text.len() });
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > PAYLOAD_DEPTH_MAX {
+            return Err(PayloadError::TooDeep);
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Payload {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        check(raw.get()).map_err(serde::de::Error::custom)?;
+        Ok(Self(raw.get().into()))
+    }
+}

@@ -1,0 +1,1 @@
+//! amends-plugin-inventory-release
