@@ -1,7 +1,152 @@
 //! Definitions: what a saga of a name does.
+//!
+//! [`DefinitionSpec`] is what the config says, as plain data. [`Definition`] is a spec that was
+//! checked: its graph has no cycle, its expressions are compiled, its pivot is in a place where
+//! it can be one. Everything else in the engine takes only the latter.
 
+mod check;
+mod error;
+mod expression;
 mod spec;
+mod step_set;
 
+use serde_json::{Value, json};
+
+pub use error::DefinitionError;
+pub use expression::EXPRESSION_BYTES_MAX;
+pub(crate) use expression::{Expression, Variables};
 pub use spec::{
     BackoffSpec, DefinitionSpec, InputSpec, RetrySpec, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
 };
+pub(crate) use step_set::StepSet;
+
+use crate::ids::{DefinitionName, Digest, StepName};
+
+/// A definition has at most this many steps: sets of steps are 128 bits.
+pub const STEPS_MAX: usize = 128;
+
+/// A checked definition.
+#[derive(Debug)]
+pub struct Definition {
+    spec: DefinitionSpec,
+    digest: Digest,
+    steps: Vec<Step>,
+    pivot: Option<usize>,
+    leaves: StepSet,
+}
+
+/// What is computed once for each step.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) after: StepSet,
+    pub(crate) ancestors: StepSet,
+    pub(crate) descendants: StepSet,
+    pub(crate) when: Option<Expression>,
+    pub(crate) input: Input,
+}
+
+/// How the input of a step is made.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// `{"input": …, "steps": …}`.
+    All,
+    Whole(Expression),
+    Fields(Vec<(String, Expression)>),
+}
+
+impl Definition {
+    /// Checks a spec.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn new(spec: DefinitionSpec) -> Result<Self, Vec<DefinitionError>> {
+        let (steps, pivot) = check::check(&spec)?;
+        let inner = steps.iter().fold(StepSet::default(), |set, step| set.union(step.after));
+        let leaves = (0..steps.len())
+            .filter(|step| !inner.contains(*step))
+            .fold(StepSet::default(), StepSet::with);
+        let digest = Digest::of(canonical(&spec).as_bytes());
+        Ok(Self { spec, digest, steps, pivot, leaves })
+    }
+
+    /// Reads the canonical form back.
+    ///
+    /// # Errors
+    /// When the text is not one that [`Self::canonical`] wrote.
+    pub fn from_canonical(text: &str) -> Result<Self, String> {
+        let spec: DefinitionSpec = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        Self::new(spec)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    }
+
+    /// The canonical form: JSON, with fields in a fixed order; its digest is the definition's.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        canonical(&self.spec)
+    }
+
+    /// The digest of the canonical form.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &DefinitionName {
+        &self.spec.name
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn spec(&self) -> &DefinitionSpec {
+        &self.spec
+    }
+
+    /// The steps, in the order of the config.
+    #[must_use]
+    pub fn steps(&self) -> &[StepSpec] {
+        &self.spec.steps
+    }
+
+    pub(crate) fn step(&self, index: usize) -> &Step {
+        &self.steps[index]
+    }
+
+    pub(crate) fn index_of(&self, name: &StepName) -> Option<usize> {
+        self.spec.steps.iter().position(|step| step.name == *name)
+    }
+
+    pub(crate) fn pivot(&self) -> Option<usize> {
+        self.pivot
+    }
+
+    /// The output of a completed saga: of its last step, or of each of its last steps by name.
+    pub(crate) fn output(&self, output_of: impl Fn(usize) -> Value) -> Value {
+        if self.leaves.len() == 1 {
+            return self.leaves.iter().next().map_or(Value::Null, output_of);
+        }
+        let name = |step: usize| self.spec.steps[step].name.to_string();
+        self.leaves.iter().map(|step| (name(step), output_of(step))).collect()
+    }
+}
+
+impl Step {
+    /// The input of a call.
+    pub(crate) fn input(&self, variables: &Variables) -> Result<Value, String> {
+        match &self.input {
+            Input::All => Ok(json!({"input": variables.input, "steps": variables.steps})),
+            Input::Whole(expression) => expression.evaluate(variables),
+            Input::Fields(fields) => fields
+                .iter()
+                .map(|(name, expression)| Ok((name.clone(), expression.evaluate(variables)?)))
+                .collect::<Result<_, String>>()
+                .map(Value::Object),
+        }
+    }
+}
+
+fn canonical(spec: &DefinitionSpec) -> String {
+    // A spec has string keys and finite numbers only, so it is always JSON.
+    serde_json::to_string(spec).unwrap_or_default()
+}

@@ -27,6 +27,9 @@ pub enum IdError {
     /// Not a digest.
     #[error("`{0}` is not a digest: it is `sha256:` and 64 hexadecimal digits")]
     Digest(String),
+    /// Not a time.
+    #[error("`{0}` is not a time: it is RFC 3339, such as 2026-03-01T09:30:00Z")]
+    Timestamp(String),
 }
 
 /// One saga: a `UUIDv7` (RFC 9562), so ids sort by the time of their start.
@@ -68,10 +71,30 @@ impl FromStr for SagaId {
     }
 }
 
-/// Milliseconds since the Unix epoch, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+/// Milliseconds since the Unix epoch, UTC. As text and in JSON it is RFC 3339 with milliseconds:
+/// `2026-03-01T09:30:00.000Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time:.3}"),
+            // Beyond the year 9999: RFC 3339 has no words for it.
+            Err(_) => f.write_str("9999-12-31T23:59:59.999Z"),
+        }
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        text.parse::<jiff::Timestamp>()
+            .map(|time| Self(time.as_millisecond()))
+            .map_err(|_| IdError::Timestamp(text.to_owned()))
+    }
+}
 
 impl Timestamp {
     /// From milliseconds since the Unix epoch.
@@ -100,7 +123,9 @@ impl Timestamp {
 }
 
 /// How many events a stream has: the version of its last event. 0 is a stream that does not exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Version(pub u64);
 
@@ -113,7 +138,9 @@ impl Version {
 }
 
 /// The place of an event in the order of the whole store, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Position(pub u64);
 
@@ -270,4 +297,4 @@ name! {
     ServiceName
 }
 
-text_serde!(SagaId, Digest, DefinitionName, StepName, PluginName, ServiceName);
+text_serde!(SagaId, Timestamp, Digest, DefinitionName, StepName, PluginName, ServiceName);

@@ -1,21 +1,64 @@
-//! The saga machine.
+//! The saga machine: pure. No I/O, clock, randomness, threads, SQL or WebAssembly; time is an
+//! input.
+//!
+//! A saga is a list of facts ([`Event`]). Three functions are all there is:
+//!
+//! - [`decide`] takes a saga and what happened, and answers the facts that follow;
+//! - [`evolve`] applies one fact to a saga, and never decides;
+//! - [`commands`] says what must be running or waited for now, from the state alone.
+//!
+//! # The loop around it
+//! 1. [`start`] makes a saga and the facts of its first append.
+//! 2. For each [`Command::Start`] that is due, find the component and [`decide`] on
+//!    [`Input::Admit`]; add the facts to the same append.
+//! 3. Append. Nothing acts on a fact before it is durable.
+//! 4. [`evolve`] by each fact.
+//! 5. Run each new [`Command::Run`]; set a timer for each time that is named.
+//! 6. When a call ends, [`decide`] on [`Input::Outcome`], then go on with 2.
+//! 7. After a crash: [`replay`] the log, [`decide`] on [`Input::Tick`], feed
+//!    [`Outcome::Unknown`] for every [`Command::Run`], and go on with 2. There is no second path.
+//!
+//! Deliberately absent: retries in the shell, timers that hold state, a status that is stored.
 
+mod backoff;
 mod call;
+mod commands;
+mod decide;
 mod definition;
+mod event;
+mod evolve;
 mod ids;
 mod payload;
+mod saga;
 mod status;
+mod why;
+
+use std::time::Duration;
 
 pub use call::{Direction, Failure, FailureClass, Outcome, TIMEOUT_MAX, idempotency_key};
+pub use commands::{Call, Command, Due, arguments, commands};
+pub use decide::{Input, Refusal, Start, decide, permits_cancel, start};
 pub use definition::{
-    BackoffSpec, DefinitionSpec, InputSpec, RetrySpec, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
+    BackoffSpec, Definition, DefinitionError, DefinitionSpec, EXPRESSION_BYTES_MAX, InputSpec,
+    RetrySpec, STEPS_MAX, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
 };
+pub use event::{
+    Cause, CompensationStarted, DecodeError, Event, OperatorCancelled, SagaBlocked,
+    SagaCompensated, SagaCompleted, SagaStarted, StepFailed, StepSkipped, StepStarted,
+    StepSucceeded, StepUnknown, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
+};
+pub use evolve::{Impossible, evolve, replay};
 pub use ids::{
     DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,
     StepName, Timestamp, Version,
 };
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError};
+pub use saga::{Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
+pub use why::{Why, why};
 
 /// A call is attempted at most this often: past it an attempt counter says nothing to anybody.
 pub const ATTEMPTS_MAX: u32 = 1_000;
+
+/// A guest's `retry-after` counts up to this: past it, it could put a saga to sleep for ever.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);

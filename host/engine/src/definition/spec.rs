@@ -136,6 +136,7 @@ mod millis {
     }
 }
 
+#[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
 mod optional_millis {
     use std::time::Duration;
 

@@ -1,0 +1,42 @@
+//! What can be wrong with a definition.
+
+use crate::ids::StepName;
+
+/// One mistake in a definition: where, what, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}; {remedy}", at(.step.as_ref(), .field))]
+pub struct DefinitionError {
+    /// The step that it is about; none: the definition as a whole.
+    pub step: Option<StepName>,
+    /// The key in the config: `after`, `when`, `input`, `retry`, `undo`, `undo.retry`, …
+    pub field: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+fn at(step: Option<&StepName>, field: &str) -> String {
+    step.map_or_else(|| format!("{field}: "), |step| format!("step {step}, {field}: "))
+}
+
+/// Collects mistakes, so that all of them are told at once.
+#[derive(Debug, Default)]
+pub(super) struct Mistakes(Vec<DefinitionError>);
+
+impl Mistakes {
+    pub(super) fn add(
+        &mut self,
+        step: Option<&StepName>,
+        field: &'static str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (message, remedy) = (message.into(), remedy.into());
+        self.0.push(DefinitionError { step: step.cloned(), field, message, remedy });
+    }
+
+    pub(super) fn into_result(self) -> Result<(), Vec<DefinitionError>> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.0) }
+    }
+}

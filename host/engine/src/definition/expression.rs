@@ -1,0 +1,224 @@
+//! CEL expressions (Common Expression Language) in definitions.
+//!
+//! An expression sees `input`, `steps` and `saga`. Of `steps` it sees only those that are
+//! done before, by the graph; so its value is the same whenever it is computed.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "the CEL library keeps maps in a HashMap; what comes out of it is put in order here"
+)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::objects::{Key, Map};
+use cel::{Context, Program};
+use serde_json::Value;
+
+/// An expression is at most this many bytes: it is code in a config file, not data.
+pub const EXPRESSION_BYTES_MAX: usize = 4_096;
+
+/// The names that an expression may use.
+pub(crate) const VARIABLES: [&str; 3] = ["input", "steps", "saga"];
+
+/// One compiled expression.
+pub(crate) struct Expression {
+    source: String,
+    program: Program,
+}
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Expression({})", self.source)
+    }
+}
+
+/// The values that an expression sees.
+#[derive(Debug)]
+pub(crate) struct Variables {
+    pub(crate) input: Value,
+    pub(crate) steps: Value,
+    pub(crate) saga: Value,
+}
+
+impl Expression {
+    pub(crate) fn compile(source: &str) -> Result<Self, String> {
+        if source.len() > EXPRESSION_BYTES_MAX {
+            return Err(format!(
+                "the expression has {} bytes, at most {EXPRESSION_BYTES_MAX} are allowed",
+                source.len()
+            ));
+        }
+        let program = Program::compile(source).map_err(|errors| {
+            let first = errors.errors.first().map_or_else(String::new, |error| error.msg.clone());
+            format!("`{source}` is not a CEL expression: {first}")
+        })?;
+        Ok(Self { source: source.to_owned(), program })
+    }
+
+    /// Names that are used and that are neither ours nor bound by a macro such as `map`.
+    pub(crate) fn unknown_variables(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
+            if let Expr::Ident(name) = expr {
+                let known = VARIABLES.contains(&name.as_str())
+                    || name.starts_with('@')
+                    || bound.contains(&name.as_str())
+                    || TYPES.contains(&name.as_str());
+                if !known && !found.contains(name) {
+                    found.push(name.clone());
+                }
+            }
+        });
+        found
+    }
+
+    /// The steps that it names: `steps.NAME` and `steps["NAME"]`.
+    pub(crate) fn steps(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
+            let is_steps = |expr: &Expr| {
+                matches!(expr, Expr::Ident(name) if name == "steps") && !bound.contains(&"steps")
+            };
+            let name = if let Expr::Select(select) = expr {
+                is_steps(&select.operand.expr).then(|| select.field.clone())
+            } else if let Expr::Call(call) = expr {
+                match call.args.as_slice() {
+                    [operand, index]
+                        if call.func_name == operators::INDEX && is_steps(&operand.expr) =>
+                    {
+                        literal_text(&index.expr)
+                    }
+                    _ => None,
+                }
+            } else {
+                None
+            };
+            if let Some(name) = name
+                && !found.contains(&name)
+            {
+                found.push(name);
+            }
+        });
+        found
+    }
+
+    pub(crate) fn evaluate(&self, variables: &Variables) -> Result<Value, String> {
+        let mut context = Context::default();
+        context.add_variable_from_value("input", to_cel(&variables.input));
+        context.add_variable_from_value("steps", to_cel(&variables.steps));
+        context.add_variable_from_value("saga", to_cel(&variables.saga));
+        let value = self
+            .program
+            .execute(&context)
+            .map_err(|error| format!("`{}`: {error}", self.source))?;
+        from_cel(&value).ok_or_else(|| format!("`{}` is not a JSON value", self.source))
+    }
+
+    pub(crate) fn evaluate_bool(&self, variables: &Variables) -> Result<bool, String> {
+        let value = self.evaluate(variables)?;
+        value.as_bool().ok_or_else(|| format!("`{}` is {value}, not true or false", self.source))
+    }
+}
+
+/// Names of types, which CEL lets stand where a value may.
+const TYPES: [&str; 9] =
+    ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
+
+fn literal_text(expr: &Expr) -> Option<String> {
+    if let Expr::Literal(LiteralValue::String(text)) = expr {
+        Some(text.inner().to_owned())
+    } else {
+        None
+    }
+}
+
+/// Visits every node, with the names that macros have bound there.
+fn walk<'e>(
+    node: &'e IdedExpr,
+    bound: &mut Vec<&'e str>,
+    visit: &mut impl FnMut(&'e Expr, &[&'e str]),
+) {
+    visit(&node.expr, bound);
+    match &node.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+        Expr::Call(call) => {
+            for child in call.target.iter().map(AsRef::as_ref).chain(&call.args) {
+                walk(child, bound, visit);
+            }
+        }
+        Expr::Comprehension(comprehension) => {
+            walk(&comprehension.iter_range, bound, visit);
+            walk(&comprehension.accu_init, bound, visit);
+            let outer = bound.len();
+            bound.push(&comprehension.iter_var);
+            bound.extend(comprehension.iter_var2.as_deref());
+            bound.push(&comprehension.accu_var);
+            walk(&comprehension.loop_cond, bound, visit);
+            walk(&comprehension.loop_step, bound, visit);
+            walk(&comprehension.result, bound, visit);
+            bound.truncate(outer);
+        }
+        Expr::List(list) => {
+            for child in &list.elements {
+                walk(child, bound, visit);
+            }
+        }
+        Expr::Map(map) => walk_entries(&map.entries, bound, visit),
+        Expr::Struct(structure) => walk_entries(&structure.entries, bound, visit),
+        Expr::Select(select) => walk(&select.operand, bound, visit),
+    }
+}
+
+fn walk_entries<'e>(
+    entries: &'e [cel::common::ast::IdedEntryExpr],
+    bound: &mut Vec<&'e str>,
+    visit: &mut impl FnMut(&'e Expr, &[&'e str]),
+) {
+    for entry in entries {
+        match &entry.expr {
+            EntryExpr::StructField(field) => walk(&field.value, bound, visit),
+            EntryExpr::MapEntry(entry) => {
+                walk(&entry.key, bound, visit);
+                walk(&entry.value, bound, visit);
+            }
+        }
+    }
+}
+
+/// Whole numbers become `int`, so that `input.quantity + 1` works without a cast.
+fn to_cel(value: &Value) -> cel::Value {
+    match value {
+        Value::Null => cel::Value::Null,
+        Value::Bool(value) => cel::Value::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => cel::Value::Int(whole),
+            (None, Some(whole)) => cel::Value::UInt(whole),
+            (None, None) => cel::Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => cel::Value::String(Arc::new(text.clone())),
+        Value::Array(items) => cel::Value::List(Arc::new(items.iter().map(to_cel).collect())),
+        Value::Object(fields) => {
+            let fields: HashMap<Key, cel::Value> = fields
+                .iter()
+                .map(|(name, value)| (Key::String(Arc::new(name.clone())), to_cel(value)))
+                .collect();
+            cel::Value::Map(Map { map: Arc::new(fields) })
+        }
+    }
+}
+
+/// With the keys of maps in order, so that the text is the same whenever it is computed.
+fn from_cel(value: &cel::Value) -> Option<Value> {
+    if let cel::Value::List(items) = value {
+        return items.iter().map(from_cel).collect::<Option<_>>().map(Value::Array);
+    }
+    let cel::Value::Map(map) = value else { return value.json().ok() };
+    let mut fields = Vec::with_capacity(map.map.len());
+    for (key, value) in map.map.iter() {
+        fields.push((key.to_string(), from_cel(value)?));
+    }
+    fields.sort_by(|one, other| one.0.cmp(&other.0));
+    Some(Value::Object(fields.into_iter().collect()))
+}

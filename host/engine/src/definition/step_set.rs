@@ -1,0 +1,31 @@
+//! Sets of steps.
+
+use crate::definition::STEPS_MAX;
+
+/// A set of steps of one definition, by index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub(crate) struct StepSet(u128);
+
+const _: () = assert!(STEPS_MAX <= 128, "a step set has 128 bits");
+
+impl StepSet {
+    pub(crate) const fn contains(self, step: usize) -> bool {
+        self.0 >> step & 1 == 1
+    }
+
+    pub(crate) const fn with(self, step: usize) -> Self {
+        Self(self.0 | 1 << step)
+    }
+
+    pub(crate) const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) const fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
+        (0..STEPS_MAX).filter(move |step| self.contains(*step))
+    }
+}

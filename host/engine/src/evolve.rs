@@ -1,0 +1,271 @@
+//! Applies facts. Never decides.
+
+use std::sync::Arc;
+
+use crate::definition::Definition;
+use crate::event::Event;
+use crate::ids::{SagaId, StepName, Timestamp};
+use crate::saga::{Phase, Progress, Saga, StepState};
+
+/// An event that cannot follow the ones before it: the log is damaged, or was written by
+/// something else. Its saga must not be touched until a person has looked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event {version} of saga {saga} is `{kind}`, which cannot be: {message}")]
+pub struct Impossible {
+    /// The saga.
+    pub saga: SagaId,
+    /// The version that the event would have had.
+    pub version: u64,
+    /// The event's type.
+    pub kind: &'static str,
+    /// Why it cannot be.
+    pub message: String,
+}
+
+/// Folds a whole log: its first event makes the saga, each other one changes it.
+///
+/// # Errors
+/// When the log is empty, does not begin with `saga.started`, or has an event that cannot
+/// follow the ones before it.
+pub fn replay<'e>(
+    id: SagaId,
+    definition: Arc<Definition>,
+    log: impl IntoIterator<Item = (Timestamp, &'e Event)>,
+) -> Result<Saga, Impossible> {
+    let wrong = |kind, message: &str| Impossible {
+        saga: id,
+        version: 1,
+        kind,
+        message: message.to_owned(),
+    };
+    let mut log = log.into_iter();
+    let mut saga = match log.next() {
+        Some((at, Event::SagaStarted(started))) => {
+            if started.definition_digest != definition.digest() {
+                return Err(wrong("saga.started", "it is pinned to another definition"));
+            }
+            Saga::new(id, definition, at, started.clone())
+        }
+        Some((_, other)) => return Err(wrong(other.kind(), "a log begins with saga.started")),
+        None => return Err(wrong("nothing", "the log is empty")),
+    };
+    for (at, event) in log {
+        evolve(&mut saga, at, event)?;
+    }
+    Ok(saga)
+}
+
+/// Applies one fact that became durable at `at`.
+///
+/// # Errors
+/// When the event cannot follow the ones before it; the saga is then unchanged.
+pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impossible> {
+    match apply(saga, at, event) {
+        Ok(()) => {
+            saga.version = saga.version.plus(1);
+            Ok(())
+        }
+        Err(message) => Err(Impossible {
+            saga: saga.id,
+            version: saga.version.0 + 1,
+            kind: event.kind(),
+            message,
+        }),
+    }
+}
+
+fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
+    if saga.status().is_end() {
+        return Err(format!("the saga is {}", saga.status()));
+    }
+    match event {
+        Event::SagaStarted(_) => Err("the saga has started".to_owned()),
+        Event::StepStarted(_)
+        | Event::StepSucceeded(_)
+        | Event::StepFailed(_)
+        | Event::StepUnknown(_)
+        | Event::StepSkipped(_) => apply_step(saga, at, event),
+        Event::UndoStarted(_)
+        | Event::UndoSucceeded(_)
+        | Event::UndoFailed(_)
+        | Event::UndoBlocked(_) => apply_undo(saga, at, event),
+        Event::CompensationStarted(started) => {
+            require(saga.phase == Phase::Forward, "the saga is being undone")?;
+            saga.phase = Phase::Compensating(Arc::new(started.clone()));
+            Ok(())
+        }
+        Event::SagaCompleted(_) => {
+            require(saga.phase == Phase::Forward, "the saga is being undone")?;
+            saga.phase = Phase::Completed;
+            saga.ended_at = Some(at);
+            Ok(())
+        }
+        Event::SagaCompensated(_) => {
+            let Phase::Compensating(started) = &saga.phase else {
+                return Err("the saga is not being undone".to_owned());
+            };
+            saga.phase = Phase::Compensated(Arc::clone(started));
+            saga.ended_at = Some(at);
+            Ok(())
+        }
+        Event::SagaBlocked(blocked) => {
+            saga.blocked = Some(Arc::new(blocked.clone()));
+            Ok(())
+        }
+        Event::OperatorCancelled(cancelled) => {
+            saga.cancelled = Some(Arc::new(cancelled.clone()));
+            Ok(())
+        }
+    }
+}
+
+fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
+    let name = step_of(event);
+    let step = step_mut(saga, name)?;
+    let from = step.progress;
+    let running = from == Progress::Running;
+    let idle = matches!(from, Progress::Pending | Progress::BackingOff { .. });
+    // A step that failed before it was called, or was waiting when its saga began to be undone.
+    let settled = |attempt: u32| {
+        if running { attempt == step.attempts } else { idle && attempt == step.attempts }
+    };
+    match event {
+        Event::StepStarted(event) => {
+            require(idle, "the step is not waiting for a call")?;
+            require(event.attempt == step.attempts + 1, "attempts count one by one")?;
+            step.progress = Progress::Running;
+            step.attempts = event.attempt;
+            step.digest = Some(event.digest);
+            step.started_at.get_or_insert(at);
+            step.ended_at = None;
+        }
+        Event::StepSucceeded(event) => {
+            require(running && settled(event.attempt), "that attempt is not running")?;
+            step.progress = Progress::Succeeded;
+            step.output = Some(event.output.clone());
+            step.error = None;
+            step.ended_at = Some(at);
+        }
+        Event::StepFailed(event) => {
+            require(settled(event.attempt), "that attempt is not running")?;
+            step.error = Some(Arc::new(event.error.clone()));
+            step.rest(event.retry_at, Progress::Failed, at);
+        }
+        Event::StepUnknown(event) => {
+            require(settled(event.attempt), "that attempt is not running")?;
+            step.error = Some(Arc::new(event.error.clone()));
+            step.tainted = true;
+            step.rest(event.retry_at, Progress::Unknown, at);
+        }
+        Event::StepSkipped(_) => {
+            require(from == Progress::Pending, "the step has begun")?;
+            step.progress = Progress::Skipped;
+            step.ended_at = Some(at);
+        }
+        Event::SagaStarted(_)
+        | Event::CompensationStarted(_)
+        | Event::UndoStarted(_)
+        | Event::UndoSucceeded(_)
+        | Event::UndoFailed(_)
+        | Event::UndoBlocked(_)
+        | Event::SagaCompleted(_)
+        | Event::SagaCompensated(_)
+        | Event::SagaBlocked(_)
+        | Event::OperatorCancelled(_) => return Err("it is not about a step".to_owned()),
+    }
+    Ok(())
+}
+
+fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
+    require(matches!(saga.phase, Phase::Compensating(_)), "the saga is not being undone")?;
+    let name = step_of(event);
+    let step = step_mut(saga, name)?;
+    let undoing = |attempt: u32| {
+        let same = step.progress == Progress::Undoing && attempt == step.undo_attempts;
+        require(same, "that attempt is not running")
+    };
+    match event {
+        Event::UndoStarted(event) => {
+            let idle = matches!(
+                step.progress,
+                Progress::Succeeded | Progress::Unknown | Progress::UndoBackingOff { .. }
+            );
+            require(idle, "nothing of the step is to be undone")?;
+            require(event.attempt == step.undo_attempts + 1, "attempts count one by one")?;
+            step.progress = Progress::Undoing;
+            step.undo_attempts = event.attempt;
+            step.undo_digest = Some(event.digest);
+        }
+        Event::UndoSucceeded(event) => {
+            undoing(event.attempt)?;
+            step.progress = Progress::Undone;
+            step.ended_at = Some(at);
+        }
+        Event::UndoFailed(event) => {
+            undoing(event.attempt)?;
+            step.error = Some(Arc::new(event.error.clone()));
+            step.progress = Progress::UndoBackingOff { retry_at: event.retry_at };
+        }
+        Event::UndoBlocked(event) => {
+            undoing(event.attempt)?;
+            step.error = Some(Arc::new(event.error.clone()));
+            step.progress = Progress::UndoBlocked;
+            step.ended_at = Some(at);
+        }
+        Event::SagaStarted(_)
+        | Event::StepStarted(_)
+        | Event::StepSucceeded(_)
+        | Event::StepFailed(_)
+        | Event::StepUnknown(_)
+        | Event::StepSkipped(_)
+        | Event::CompensationStarted(_)
+        | Event::SagaCompleted(_)
+        | Event::SagaCompensated(_)
+        | Event::SagaBlocked(_)
+        | Event::OperatorCancelled(_) => return Err("it is not about an undo".to_owned()),
+    }
+    Ok(())
+}
+
+impl StepState {
+    fn rest(&mut self, retry_at: Option<Timestamp>, end: Progress, at: Timestamp) {
+        self.progress = match retry_at {
+            Some(retry_at) => Progress::BackingOff { retry_at },
+            None => end,
+        };
+        self.ended_at = Some(at);
+    }
+}
+
+fn require(holds: bool, otherwise: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise.to_owned()) }
+}
+
+fn step_mut<'s>(saga: &'s mut Saga, name: Option<&StepName>) -> Result<&'s mut StepState, String> {
+    let name = name.ok_or("it names no step")?;
+    let index = saga
+        .definition
+        .index_of(name)
+        .ok_or_else(|| format!("the definition has no step `{name}`"))?;
+    Ok(&mut saga.steps[index])
+}
+
+fn step_of(event: &Event) -> Option<&StepName> {
+    match event {
+        Event::StepStarted(event) => Some(&event.step),
+        Event::StepSucceeded(event) => Some(&event.step),
+        Event::StepFailed(event) => Some(&event.step),
+        Event::StepUnknown(event) => Some(&event.step),
+        Event::StepSkipped(event) => Some(&event.step),
+        Event::UndoStarted(event) => Some(&event.step),
+        Event::UndoSucceeded(event) => Some(&event.step),
+        Event::UndoFailed(event) => Some(&event.step),
+        Event::UndoBlocked(event) => Some(&event.step),
+        Event::SagaStarted(_)
+        | Event::CompensationStarted(_)
+        | Event::SagaCompleted(_)
+        | Event::SagaCompensated(_)
+        | Event::SagaBlocked(_)
+        | Event::OperatorCancelled(_) => None,
+    }
+}

@@ -1,0 +1,374 @@
+//! The state of one saga: what its events say, and nothing else.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::call::Failure;
+use crate::definition::{Definition, StepSet, Variables};
+use crate::event::{CompensationStarted, OperatorCancelled, SagaBlocked, SagaStarted};
+use crate::ids::{Digest, SagaId, StepName, Timestamp, Version};
+use crate::payload::Payload;
+use crate::status::{SagaStatus, StepStatus};
+
+/// One saga. Made by [`crate::start`] or [`crate::replay`], changed by [`crate::evolve`] only.
+#[derive(Debug, Clone)]
+pub struct Saga {
+    pub(crate) id: SagaId,
+    pub(crate) definition: Arc<Definition>,
+    pub(crate) version: Version,
+    pub(crate) started: Arc<SagaStarted>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) ended_at: Option<Timestamp>,
+    pub(crate) phase: Phase,
+    pub(crate) blocked: Option<Arc<SagaBlocked>>,
+    pub(crate) cancelled: Option<Arc<OperatorCancelled>>,
+    pub(crate) steps: Vec<StepState>,
+}
+
+/// Which way a saga goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Forward,
+    Compensating(Arc<CompensationStarted>),
+    Completed,
+    Compensated(Arc<CompensationStarted>),
+}
+
+/// One step of a saga.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StepState {
+    pub(crate) progress: Progress,
+    /// Attempts of `execute` so far.
+    pub(crate) attempts: u32,
+    /// Attempts of `compensate` so far.
+    pub(crate) undo_attempts: u32,
+    /// The component of the last `execute`.
+    pub(crate) digest: Option<Digest>,
+    /// The component of the last `compensate`.
+    pub(crate) undo_digest: Option<Digest>,
+    /// There when the step succeeded; kept through its undo.
+    pub(crate) output: Option<Payload>,
+    /// Some attempt was unknown, so an effect may stand even if a later attempt says it failed.
+    pub(crate) tainted: bool,
+    pub(crate) error: Option<Arc<Failure>>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) ended_at: Option<Timestamp>,
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Pending,
+    Running,
+    BackingOff { retry_at: Timestamp },
+    Succeeded,
+    Failed,
+    Unknown,
+    Skipped,
+    Undoing,
+    UndoBackingOff { retry_at: Timestamp },
+    Undone,
+    UndoBlocked,
+}
+
+/// One step as a reader sees it.
+#[derive(Debug, Clone)]
+pub struct StepView<'a> {
+    /// Its name.
+    pub name: &'a StepName,
+    /// Where it stands.
+    pub status: StepStatus,
+    /// Attempts of `execute`.
+    pub attempts: u32,
+    /// Attempts of `compensate`.
+    pub undo_attempts: u32,
+    /// What `execute` answered.
+    pub output: Option<&'a Payload>,
+    /// What went wrong last.
+    pub error: Option<&'a Failure>,
+    /// The component of the last `execute`.
+    pub digest: Option<Digest>,
+    /// The component of the last `compensate`.
+    pub undo_digest: Option<Digest>,
+    /// When its first attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it last came to rest.
+    pub ended_at: Option<Timestamp>,
+    /// When its next attempt is due.
+    pub next_at: Option<Timestamp>,
+}
+
+impl Saga {
+    pub(crate) fn new(
+        id: SagaId,
+        definition: Arc<Definition>,
+        at: Timestamp,
+        started: SagaStarted,
+    ) -> Self {
+        let steps = vec![StepState::default(); definition.steps().len()];
+        Self {
+            id,
+            definition,
+            version: Version(1),
+            started: Arc::new(started),
+            started_at: at,
+            ended_at: None,
+            phase: Phase::Forward,
+            blocked: None,
+            cancelled: None,
+            steps,
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> SagaId {
+        self.id
+    }
+
+    /// The definition that it is pinned to.
+    #[must_use]
+    pub fn definition(&self) -> &Arc<Definition> {
+        &self.definition
+    }
+
+    /// How many events it has.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn started(&self) -> &SagaStarted {
+        &self.started
+    }
+
+    /// When it began.
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// When it ended.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        self.ended_at
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> SagaStatus {
+        match &self.phase {
+            Phase::Completed => SagaStatus::Completed,
+            Phase::Compensated(_) => SagaStatus::Compensated,
+            Phase::Forward | Phase::Compensating(_) if self.blocked.is_some() => {
+                SagaStatus::Blocked
+            }
+            Phase::Compensating(_) => SagaStatus::Compensating,
+            Phase::Forward if self.is_waiting() => SagaStatus::Waiting,
+            Phase::Forward => SagaStatus::Running,
+        }
+    }
+
+    /// Why it is blocked, or why it is or was undone.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        if let Some(blocked) = &self.blocked {
+            return Some(&blocked.reason);
+        }
+        match &self.phase {
+            Phase::Compensating(started) | Phase::Compensated(started) => Some(&started.reason),
+            Phase::Forward | Phase::Completed => None,
+        }
+    }
+
+    /// The output of a completed saga: of its last step, or of each of its last steps by name.
+    #[must_use]
+    pub fn output(&self) -> Option<Payload> {
+        if self.phase != Phase::Completed {
+            return None;
+        }
+        let output = self.definition.output(|step| self.output_value(step));
+        // Several outputs together may pass the limit of one: then the steps tell them.
+        Payload::from_value(&output).ok()
+    }
+
+    /// The next time at which something is due by the clock alone.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let retries = self.steps.iter().filter_map(StepState::next_at).min();
+        [retries, self.deadline_in_force()].into_iter().flatten().min()
+    }
+
+    /// The steps, in the order of the definition.
+    pub fn steps(&self) -> impl Iterator<Item = StepView<'_>> {
+        self.steps.iter().zip(self.definition.steps()).map(|(step, spec)| StepView {
+            name: &spec.name,
+            status: step.progress.status(),
+            attempts: step.attempts,
+            undo_attempts: step.undo_attempts,
+            output: step.output.as_ref(),
+            error: step.error.as_deref(),
+            digest: step.digest,
+            undo_digest: step.undo_digest,
+            started_at: step.started_at,
+            ended_at: step.ended_at,
+            next_at: step.next_at(),
+        })
+    }
+
+    /// Whether the point of no return is behind it. A pivot that was skipped counts: what comes
+    /// after it has no undo.
+    pub(crate) fn is_past_pivot(&self) -> bool {
+        self.definition.pivot().is_some_and(|pivot| self.steps[pivot].progress.is_done())
+    }
+
+    /// Whether nobody can tell yet if the point of no return is behind it: the pivot's call is in
+    /// flight, or an attempt of it was unknown and the next one will tell.
+    pub(crate) fn is_at_pivot(&self) -> bool {
+        self.definition.pivot().is_some_and(|pivot| {
+            let step = &self.steps[pivot];
+            let backing_off = matches!(step.progress, Progress::BackingOff { .. });
+            step.progress == Progress::Running || backing_off && step.tainted
+        })
+    }
+
+    /// Whether `step` is a pivot that may have happened and that nothing undoes.
+    pub(crate) fn is_unknown_pivot(&self, step: usize) -> bool {
+        self.definition.pivot() == Some(step)
+            && self.steps[step].progress == Progress::Unknown
+            && self.definition.steps()[step].undo.is_none()
+    }
+
+    pub(crate) fn deadline_in_force(&self) -> Option<Timestamp> {
+        let in_force = self.phase == Phase::Forward && !self.is_past_pivot();
+        self.started.deadline_at.filter(|_| in_force)
+    }
+
+    /// Whether `step` waits for nothing but its own call.
+    pub(crate) fn is_ready(&self, step: usize) -> bool {
+        self.steps[step].progress == Progress::Pending
+            && self.definition.step(step).after.iter().all(|dep| self.steps[dep].progress.is_done())
+    }
+
+    /// Whether nothing of `step` stands or can still come to stand.
+    pub(crate) fn is_clear(&self, step: usize) -> bool {
+        match self.steps[step].progress {
+            Progress::Pending | Progress::Failed | Progress::Skipped | Progress::Undone => true,
+            Progress::Succeeded => self.definition.steps()[step].undo.is_none(),
+            // `undo = false` says that there is nothing to undo; of a pivot it says that nothing
+            // may be, so an operator must find out.
+            Progress::Unknown => {
+                self.definition.steps()[step].undo.is_none() && !self.is_unknown_pivot(step)
+            }
+            Progress::Running
+            | Progress::BackingOff { .. }
+            | Progress::Undoing
+            | Progress::UndoBackingOff { .. }
+            | Progress::UndoBlocked => false,
+        }
+    }
+
+    /// Whether `step` stands, has an undo, and everything that was built on it is clear.
+    pub(crate) fn is_undo_ready(&self, step: usize) -> bool {
+        matches!(self.steps[step].progress, Progress::Succeeded | Progress::Unknown)
+            && self.definition.steps()[step].undo.is_some()
+            && self.definition.step(step).descendants.iter().all(|other| self.is_clear(other))
+    }
+
+    /// What the expressions of `step` see.
+    pub(crate) fn variables(&self, step: usize) -> Variables {
+        Variables {
+            input: self.started.input.to_value(),
+            steps: self.outputs(self.definition.step(step).ancestors),
+            saga: json!({
+                "id": self.id,
+                "definition": self.definition.name(),
+                "started_at": self.started_at,
+                "tags": self.started.tags,
+            }),
+        }
+    }
+
+    fn outputs(&self, steps: StepSet) -> Value {
+        let mut outputs = Map::new();
+        for step in steps.iter() {
+            let name = self.definition.steps()[step].name.to_string();
+            outputs.insert(name, json!({"output": self.output_value(step)}));
+        }
+        Value::Object(outputs)
+    }
+
+    fn output_value(&self, step: usize) -> Value {
+        self.steps[step].output.as_ref().map_or(Value::Null, Payload::to_value)
+    }
+
+    /// Nothing is in flight or due, only times are waited for.
+    fn is_waiting(&self) -> bool {
+        let backing_off = |step: &StepState| matches!(step.progress, Progress::BackingOff { .. });
+        self.steps.iter().any(backing_off)
+            && !self.steps.iter().any(|step| step.progress == Progress::Running)
+            && !(0..self.steps.len()).any(|step| self.is_ready(step))
+    }
+}
+
+impl StepState {
+    fn next_at(&self) -> Option<Timestamp> {
+        match self.progress {
+            Progress::BackingOff { retry_at } | Progress::UndoBackingOff { retry_at } => {
+                Some(retry_at)
+            }
+            Progress::Pending
+            | Progress::Running
+            | Progress::Succeeded
+            | Progress::Failed
+            | Progress::Unknown
+            | Progress::Skipped
+            | Progress::Undoing
+            | Progress::Undone
+            | Progress::UndoBlocked => None,
+        }
+    }
+}
+
+impl Default for StepState {
+    fn default() -> Self {
+        Self {
+            progress: Progress::Pending,
+            attempts: 0,
+            undo_attempts: 0,
+            digest: None,
+            undo_digest: None,
+            output: None,
+            tainted: false,
+            error: None,
+            started_at: None,
+            ended_at: None,
+        }
+    }
+}
+
+impl Progress {
+    /// Whether what comes after it may begin.
+    pub(crate) fn is_done(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Skipped)
+    }
+
+    pub(crate) fn status(self) -> StepStatus {
+        match self {
+            Self::Pending => StepStatus::Pending,
+            Self::Running => StepStatus::Running,
+            Self::BackingOff { .. } => StepStatus::BackingOff,
+            Self::Succeeded => StepStatus::Succeeded,
+            Self::Failed => StepStatus::Failed,
+            Self::Unknown => StepStatus::Unknown,
+            Self::Skipped => StepStatus::Skipped,
+            Self::Undoing => StepStatus::Undoing,
+            Self::UndoBackingOff { .. } => StepStatus::UndoBackingOff,
+            Self::Undone => StepStatus::Undone,
+            Self::UndoBlocked => StepStatus::UndoBlocked,
+        }
+    }
+}
