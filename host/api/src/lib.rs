@@ -1,1 +1,82 @@
-//! amends-api
+//! The HTTP API of Amends: JSON under `/v1`, described by `/v1/openapi.json` (OpenAPI 3.1).
+//!
+//! Errors are problem details (RFC 9457) with a stable `code`. Times are RFC 3339, UTC. Lists
+//! take `limit` and an opaque `cursor` and answer `{items, next_cursor}`. Nothing is decided
+//! here: every handler asks the runtime or reads the store.
+
+mod batch;
+mod definitions;
+mod duration;
+mod health;
+mod openapi;
+mod page;
+mod plugins;
+mod problem;
+mod sagas;
+mod stream;
+mod views;
+mod watch;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use amends_engine::PAYLOAD_BYTES_MAX;
+use amends_runtime::Runtime;
+
+pub use duration::{DurationError, parse_duration};
+pub use health::prometheus;
+pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
+pub use problem::Problem;
+pub use views::{
+    DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView,
+};
+
+/// A request's body is at most this many bytes: a payload and what is around it.
+pub const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The host.
+    pub runtime: Runtime,
+    /// Renders the metrics.
+    pub prometheus: PrometheusHandle,
+}
+
+/// The whole API.
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/v1/sagas", post(sagas::start).get(sagas::list))
+        .route("/v1/sagas:batch", post(batch::start_batch).layer(DefaultBodyLimit::disable()))
+        .route("/v1/sagas/{id}", get(sagas::get))
+        .route("/v1/sagas/{id}/events", get(sagas::events))
+        .route("/v1/sagas/{id}/watch", get(watch::watch))
+        .route("/v1/sagas/{id}/why", get(sagas::why))
+        .route("/v1/sagas/{id}/cancel", post(sagas::cancel))
+        .route("/v1/plugins", get(plugins::list))
+        .route("/v1/plugins/{name}", get(plugins::get))
+        .route("/v1/definitions", get(definitions::list))
+        .route("/v1/events", get(stream::events))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(state)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(404, "not_found", format!("there is nothing at {}", uri.path()))
+        .with_remedy("GET /v1/openapi.json lists what there is")
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}", uri.path());
+    Problem::new(405, "method_not_allowed", detail)
+        .with_remedy("GET /v1/openapi.json lists what there is")
+}

@@ -92,6 +92,7 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
         Event::CompensationStarted(started) => {
             require(saga.phase == Phase::Forward, "the saga is being undone")?;
             saga.phase = Phase::Compensating(Arc::new(started.clone()));
+            saga.compensating_since = Some(at);
             Ok(())
         }
         Event::SagaCompleted(_) => {

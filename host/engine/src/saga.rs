@@ -21,6 +21,7 @@ pub struct Saga {
     pub(crate) started_at: Timestamp,
     pub(crate) ended_at: Option<Timestamp>,
     pub(crate) phase: Phase,
+    pub(crate) compensating_since: Option<Timestamp>,
     pub(crate) blocked: Option<Arc<SagaBlocked>>,
     pub(crate) cancelled: Option<Arc<OperatorCancelled>>,
     pub(crate) steps: Vec<StepState>,
@@ -115,6 +116,7 @@ impl Saga {
             started_at: at,
             ended_at: None,
             phase: Phase::Forward,
+            compensating_since: None,
             blocked: None,
             cancelled: None,
             steps,
@@ -155,6 +157,12 @@ impl Saga {
     #[must_use]
     pub fn ended_at(&self) -> Option<Timestamp> {
         self.ended_at
+    }
+
+    /// When it began to be undone, if it is being undone.
+    #[must_use]
+    pub fn compensating_since(&self) -> Option<Timestamp> {
+        self.compensating_since.filter(|_| self.ended_at.is_none())
     }
 
     /// Where it stands.

@@ -1,1 +1,30 @@
-//! amends-runtime
+//! The loop of Amends: load, decide, append, dispatch.
+//!
+//! Sagas are spread over shards by their id. A shard is one task that owns its live sagas in
+//! memory; nothing else touches them, so there is no lock on the way of a saga. Everything that
+//! happens to a saga (a start, an outcome, a time, an operator's wish) reaches its shard as a
+//! message, is decided by the engine, appended to the store together with what it leads to, and
+//! only then acted upon. A saga has at most one append under way; what happens meanwhile waits
+//! and goes into the next one.
+//!
+//! Deliberately absent: a second path for recovery (a loaded saga is ticked like any other),
+//! state that is not in the event log, retries that the engine does not know of.
+
+mod clock;
+mod definitions;
+mod dispatch;
+mod error;
+mod gauges;
+mod limits;
+mod live;
+mod recovery;
+mod runtime;
+mod shard;
+
+pub use clock::now;
+pub use definitions::Definitions;
+pub use error::{CancelError, RuntimeError, StartError};
+pub use limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_MAX, STARTS_WAITING_MAX};
+pub use live::StallReason;
+pub use recovery::Quarantined;
+pub use runtime::{Runtime, RuntimeConfig, StartRequest, Started, State};

@@ -1,1 +1,124 @@
-//! amends-store
+//! The event store of Amends: append-only streams of events with a global order, and what is
+//! derived from them in the same transaction.
+//!
+//! [`Store`] is the trait; [`open`] makes the one that a URL names. Every implementation passes
+//! the same suite (`conformance`, behind the feature of that name).
+//!
+//! # What an append promises
+//! All of it or nothing: events, the projection's row and the start key are one transaction. It
+//! is durable before its future resolves. It fails with [`StoreError::Conflict`] when the stream
+//! is not at the expected version, so of two writers one wins.
+//!
+//! Deliberately absent: any meaning of an event (its data is JSON text), updates and deletes.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod sqlite;
+mod types;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+pub use error::StoreError;
+pub use sqlite::{APPENDS_WAITING_MAX, SCHEMA_VERSION, SqliteStore};
+pub use types::{
+    Append, Appended, BlobKind, BlobRow, Durability, NewEvent, SagaQuery, SagaRow, StartKey,
+    StoreConfig, StoreStats, StoredEvent, Stream,
+};
+
+/// A saga that has not ended, with all its events.
+pub type LiveSaga = (SagaRow, Vec<StoredEvent>);
+
+/// An append-only event store.
+pub trait Store: Send + Sync + 'static {
+    /// Appends; resolves when it is durable. Dropping the future does not undo it.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the stream is not at the expected version.
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>>;
+
+    /// Up to `limit` events of a stream after a version, in order.
+    fn events(
+        &self,
+        stream: Stream,
+        after: Version,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
+
+    /// Up to `limit` events of the whole store after a position, in order.
+    fn log(
+        &self,
+        after: Position,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
+
+    /// A saga's row.
+    fn saga(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>>;
+
+    /// Sagas that match, the newest first.
+    fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>>;
+
+    /// Up to `limit` sagas that have not ended, by id after `after`, with all their events.
+    fn live(
+        &self,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>>;
+
+    /// The saga that a key started, and the digest of what it was started with.
+    fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>>;
+
+    /// Keeps bytes under their digest; does nothing when they are there.
+    fn put_blob(
+        &self,
+        kind: BlobKind,
+        name: String,
+        digest: Digest,
+        at: Timestamp,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The bytes of a digest.
+    fn blob(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+    ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
+
+    /// What is kept of a kind, the oldest first.
+    fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>>;
+
+    /// How many sagas have each status.
+    fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>>;
+
+    /// Reads everything and compares it with itself; each finding is a sentence.
+    fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+
+    /// The last durable position, as it moves.
+    fn head(&self) -> watch::Receiver<Position>;
+
+    /// Counts since the store was opened.
+    fn stats(&self) -> StoreStats;
+
+    /// Waits for what was handed in, and closes. Later calls fail with [`StoreError::Closed`].
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// Opens the store that a config names; makes it when there is none.
+///
+/// # Errors
+/// When the URL is not understood, or the store cannot be used; it is never made anew over
+/// something that is there.
+pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    let Some(path) = config.url.strip_prefix("sqlite:") else {
+        return Err(StoreError::Url(config.url.clone()));
+    };
+    let store = SqliteStore::open(Path::new(path), config.durability)?;
+    Ok(Arc::new(store))
+}

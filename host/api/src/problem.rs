@@ -1,0 +1,162 @@
+//! Problem details for HTTP APIs (RFC 9457).
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use amends_runtime::{CancelError, RuntimeError, StartError};
+use amends_store::StoreError;
+
+/// What went wrong with a request.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// `urn:amends:problem:CODE`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The words of the HTTP status.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// Stable, for programs.
+    pub code: String,
+    /// What went wrong, for people.
+    pub detail: String,
+    /// What would be right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl Problem {
+    /// A problem with its HTTP status, stable code and a sentence.
+    pub fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+        let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        Self {
+            kind: format!("urn:amends:problem:{code}"),
+            title: title.unwrap_or("Error").to_owned(),
+            status,
+            code: code.to_owned(),
+            detail: detail.into(),
+            remedy: None,
+        }
+    }
+
+    /// Says what would be right.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        Self::new(503, "store_failed", error.to_string())
+            .with_remedy("try again; if it goes on, look at the host's log")
+    }
+}
+
+impl From<StartError> for Problem {
+    fn from(error: StartError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StartError::DefinitionUnknown(_) => Self::new(404, "definition_unknown", detail)
+                .with_remedy("GET /v1/definitions lists those of the config"),
+            StartError::KeyReused(_) => Self::new(422, "key_reused", detail)
+                .with_remedy("use a new key for a new payload"),
+            StartError::Overloaded(_) => Self::new(429, "overloaded", detail)
+                .with_remedy("try again after the time in Retry-After"),
+            StartError::Stopping => Self::new(503, "stopping", detail)
+                .with_remedy("try again when the host is back"),
+            StartError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RuntimeError> for Problem {
+    fn from(error: RuntimeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            RuntimeError::Store(error) => error.into(),
+            RuntimeError::Stopping => Self::new(503, "stopping", detail)
+                .with_remedy("try again when the host is back"),
+            RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. } => {
+                Self::new(500, "saga_unreadable", detail)
+                    .with_remedy("the saga is quarantined; its events can still be read")
+            }
+            RuntimeError::PluginMissing { .. } | RuntimeError::ExportMissing { .. } => {
+                Self::new(500, "plugin_missing", detail)
+            }
+        }
+    }
+}
+
+impl From<CancelError> for Problem {
+    fn from(error: CancelError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CancelError::NotFound(_) => Self::new(404, "saga_unknown", detail)
+                .with_remedy("GET /v1/sagas lists the sagas of this host"),
+            CancelError::Refused(refusal) => {
+                Self::new(409, "wrong_state", refusal.message).with_remedy(refusal.remedy)
+            }
+            CancelError::Runtime(error) => error.into(),
+        }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        let status = rejection.status().as_u16();
+        let code = match status {
+            413 => "body_too_large",
+            415 => "not_json",
+            _ => "bad_request",
+        };
+        Self::new(status, code, rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(400, "bad_query", rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(400, "bad_path", rejection.body_text())
+    }
+}
+
+/// `Path` that refuses with a problem.
+#[derive(axum::extract::FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+pub(crate) struct Path<T>(pub(crate) T);
+
+/// `Query` that refuses with a problem.
+#[derive(axum::extract::FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+pub(crate) struct Query<T>(pub(crate) T);
+
+/// `Json` that refuses with a problem.
+#[derive(axum::extract::FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
+pub(crate) struct JsonBody<T>(pub(crate) T);

@@ -1,0 +1,363 @@
+//! The JSON shapes of the API.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use amends_engine::{
+    Definition, Direction, Failure, Payload, StepStatus, StepView as EngineStep, Timestamp,
+};
+use amends_plugins::PluginInfo;
+use amends_runtime::State;
+use amends_store::{SagaRow, StoredEvent, Stream};
+
+/// A saga.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SagaView {
+    /// Its id, a `UUIDv7`.
+    pub id: String,
+    /// The name of its definition.
+    pub definition: String,
+    /// The definition that it is pinned to.
+    pub definition_digest: String,
+    /// `running`, `waiting`, `paused`, `compensating`, `blocked`, `completed`, `compensated`
+    /// or `abandoned`; the last three are ends.
+    pub status: String,
+    /// What it was given.
+    #[schema(value_type = Object)]
+    pub input: Payload,
+    /// Of a completed saga: the output of its last step, or of each of its last steps by name.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Payload>,
+    /// In the order of the definition.
+    pub steps: Vec<StepView>,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// When what has not completed is undone.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline_at: Option<Timestamp>,
+    /// When something is next due by the clock alone.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_at: Option<Timestamp>,
+    /// How many events it has.
+    pub version: u64,
+    /// The caller's trace context.
+    pub traceparent: Option<String>,
+    /// The caller's idempotency key.
+    pub key: Option<String>,
+    /// For finding it.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Why it is blocked, or why it is or was undone.
+    pub reason: Option<String>,
+}
+
+/// One step of a saga.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StepView {
+    /// Its name.
+    pub name: String,
+    /// `pending`, `running`, `backing_off`, `breaker_open`, `succeeded`, `failed`, `unknown`,
+    /// `skipped`, `undoing`, `undo_backing_off`, `undone` or `undo_blocked`.
+    pub status: String,
+    /// The direction of its last call: `execute` or `compensate`.
+    pub direction: String,
+    /// Attempts in that direction.
+    pub attempts: u32,
+    /// What `execute` answered.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Payload>,
+    /// What went wrong last.
+    pub error: Option<ErrorView>,
+    /// The component of its last call.
+    pub digest: Option<String>,
+    /// When its first attempt began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it last came to rest.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// When its next attempt is due.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_at: Option<Timestamp>,
+}
+
+/// What went wrong with a call.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ErrorView {
+    /// Stable, for programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// Anything else that the component kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub details: Option<Payload>,
+}
+
+/// A saga in a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SagaItem {
+    /// Its id.
+    pub id: String,
+    /// The name of its definition.
+    pub definition: String,
+    /// Where it stands.
+    pub status: String,
+    /// Why it is blocked, or why it is or was undone.
+    pub reason: Option<String>,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// When what has not completed is undone.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline_at: Option<Timestamp>,
+    /// When something is next due by the clock alone.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_at: Option<Timestamp>,
+    /// The caller's idempotency key.
+    pub key: Option<String>,
+    /// For finding it.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// One event.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct EventView {
+    /// Its place in its stream, from 1.
+    pub version: u64,
+    /// Its place in the whole store.
+    pub position: u64,
+    /// When it was decided.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// The saga whose event it is; absent for a plugin's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<String>,
+    /// The plugin whose event it is; absent for a saga's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// `saga.started`, `step.succeeded`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it says.
+    #[schema(value_type = Object)]
+    pub data: Box<RawValue>,
+}
+
+/// Why a saga is where it is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WhyView {
+    /// The saga.
+    pub id: String,
+    /// Where it stands.
+    pub status: String,
+    /// One sentence.
+    pub sentence: String,
+    /// When something will happen by the clock alone.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_at: Option<Timestamp>,
+    /// The operator's verbs that would change something.
+    pub verbs: Vec<String>,
+}
+
+/// A definition in force.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DefinitionView {
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub digest: String,
+    /// Its canonical form.
+    #[schema(value_type = Object)]
+    pub spec: Payload,
+}
+
+/// A plugin.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PluginView {
+    /// Its name in the config.
+    pub name: String,
+    /// The component that serves it now.
+    pub digest: Option<String>,
+    /// That component's version.
+    pub version: Option<String>,
+    /// `execute`, `compensate`, `probe`.
+    pub exports: Vec<String>,
+    /// The capabilities that it needs.
+    pub needs: Vec<String>,
+    /// Since when it serves.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub active_since: Option<Timestamp>,
+    /// Every component that served it, the latest first.
+    pub history: Vec<ActivationView>,
+    /// The last component that was refused.
+    pub last_rejection: Option<RejectionView>,
+}
+
+/// A component that became active.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ActivationView {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Which.
+    pub digest: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A component that was refused.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RejectionView {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Which.
+    pub digest: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl From<&State> for SagaView {
+    fn from(state: &State) -> Self {
+        let saga = &state.saga;
+        let started = saga.started();
+        Self {
+            id: saga.id().to_string(),
+            definition: started.definition.to_string(),
+            definition_digest: started.definition_digest.to_string(),
+            status: saga.status().to_string(),
+            input: started.input.clone(),
+            output: saga.output(),
+            steps: saga.steps().map(StepView::from).collect(),
+            started_at: saga.started_at(),
+            ended_at: saga.ended_at(),
+            deadline_at: started.deadline_at,
+            next_at: saga.wake_at().filter(|_| !saga.status().is_end()),
+            version: saga.version().0,
+            traceparent: started.traceparent.clone(),
+            key: started.key.clone(),
+            tags: started.tags.clone(),
+            reason: saga.reason().map(str::to_owned),
+        }
+    }
+}
+
+impl From<EngineStep<'_>> for StepView {
+    fn from(step: EngineStep<'_>) -> Self {
+        let undone = step.undo_attempts > 0 || step.status == StepStatus::Undone;
+        let (direction, attempts, digest) = if undone {
+            (Direction::Compensate, step.undo_attempts, step.undo_digest)
+        } else {
+            (Direction::Execute, step.attempts, step.digest)
+        };
+        Self {
+            name: step.name.to_string(),
+            status: step.status.to_string(),
+            direction: direction.as_str().to_owned(),
+            attempts,
+            output: step.output.cloned(),
+            error: step.error.map(ErrorView::from),
+            digest: digest.map(|digest| digest.to_string()),
+            started_at: step.started_at,
+            ended_at: step.ended_at,
+            next_at: step.next_at,
+        }
+    }
+}
+
+impl From<&Failure> for ErrorView {
+    fn from(failure: &Failure) -> Self {
+        Self {
+            code: failure.code.clone(),
+            message: failure.message.clone(),
+            details: failure.details.clone(),
+        }
+    }
+}
+
+impl From<SagaRow> for SagaItem {
+    fn from(row: SagaRow) -> Self {
+        Self {
+            id: row.id.to_string(),
+            definition: row.definition.to_string(),
+            status: row.status.to_string(),
+            reason: row.reason,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            deadline_at: row.deadline_at,
+            next_at: row.wake_at.filter(|_| row.ended_at.is_none()),
+            key: row.key,
+            tags: row.tags,
+        }
+    }
+}
+
+impl From<StoredEvent> for EventView {
+    fn from(event: StoredEvent) -> Self {
+        let (saga, plugin) = match event.stream {
+            Stream::Saga(id) => (Some(id.to_string()), None),
+            Stream::Plugin(name) => (None, Some(name.to_string())),
+        };
+        Self {
+            version: event.version.0,
+            position: event.position.0,
+            at: event.at,
+            saga,
+            plugin,
+            kind: event.kind,
+            // The store gives back what the engine wrote; should it be damaged, it is shown as text.
+            data: RawValue::from_string(event.data)
+                .or_else(|error| serde_json::value::to_raw_value(&error.to_string()))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&Definition> for DefinitionView {
+    fn from(definition: &Definition) -> Self {
+        Self {
+            name: definition.name().to_string(),
+            digest: definition.digest().to_string(),
+            spec: Payload::parse(&definition.canonical()).unwrap_or_else(|_| Payload::null()),
+        }
+    }
+}
+
+impl From<PluginInfo> for PluginView {
+    fn from(info: PluginInfo) -> Self {
+        Self {
+            name: info.name.to_string(),
+            digest: info.digest.map(|digest| digest.to_string()),
+            version: info.version,
+            exports: info.exports,
+            needs: info.needs,
+            active_since: info.active_since,
+            history: info
+                .history
+                .into_iter()
+                .map(|one| ActivationView {
+                    at: one.at,
+                    digest: one.digest.to_string(),
+                    version: one.version,
+                })
+                .collect(),
+            last_rejection: info.last_rejection.map(|one| RejectionView {
+                at: one.at,
+                digest: one.digest.to_string(),
+                reason: one.reason,
+            }),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The config file: reads it, and says everything that is wrong with it at once.
+//!
+//! [`load`] gives a [`Config`] that the host can run, or a [`Report`] in which each finding has
+//! file, line, key, and what would be right. [`lint`](lint::lint) looks at the plugins as well.
+//!
+//! A flag stands above the environment, and that above the file. Relative paths count from the
+//! config file's folder. Nothing is printed here, and no value that may be a secret is ever
+//! part of a message.
+
+mod definition;
+mod host;
+pub mod lint;
+mod overrides;
+mod plugin;
+mod report;
+mod retry;
+mod saga;
+mod service;
+mod size;
+mod source;
+mod suggest;
+mod table;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use amends_engine::{Definition, PluginName, ServiceName};
+use amends_plugins::{PluginSettings, PluginsConfig};
+use toml::de::DeTable;
+
+pub use host::{HostConfig, StoreSettings};
+pub use overrides::{Environment, OverrideFlags, Overrides};
+pub use report::{Finding, Place, Position, Report, Severity};
+pub use service::{BreakerSettings, OnOpen, ServiceSettings};
+pub use source::CONFIG_BYTES_MAX;
+
+use report::Severity::Error;
+use source::Source;
+use table::{Context, Item, Places, Table, check_name};
+
+/// What a host runs on. Checked.
+#[derive(Debug)]
+pub struct Config {
+    /// `[host]`.
+    pub host: HostConfig,
+    /// `[store]`.
+    pub store: StoreSettings,
+    /// `[plugins]` and every `[plugin.NAME]`.
+    pub plugins: PluginsConfig,
+    /// Every `[service.NAME]`.
+    pub services: BTreeMap<ServiceName, ServiceSettings>,
+    /// Every `[[saga]]`, in the order of the file; at least one.
+    pub definitions: Vec<Definition>,
+}
+
+/// A config, what is worth knowing about it, and where its keys stand.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The config.
+    pub config: Config,
+    /// Warnings only.
+    pub warnings: Report,
+    places: Places,
+}
+
+/// Reads a config file.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of its lines, warnings included.
+pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
+    let source = Source::read(path)?;
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    if !errors.is_empty() {
+        return Err(syntax_report(&source, &errors));
+    }
+    let mut context = Context {
+        source: &source,
+        environment: &overrides.environment,
+        findings: Vec::new(),
+        places: Places::default(),
+    };
+    let config = read(Table::new(String::new(), document.span(), document.get_ref()), overrides, &mut context);
+    let Context { findings, places, .. } = context;
+    let report = Report::new(path, findings);
+    if report.errors() > 0 {
+        return Err(report);
+    }
+    Ok(Loaded { config, warnings: report, places })
+}
+
+/// One finding a line: what follows a slip in a line is mostly noise.
+fn syntax_report(source: &Source, errors: &[toml::de::Error]) -> Report {
+    let mut findings: Vec<Finding> = Vec::new();
+    for error in errors {
+        let position = source.position(&error.span().unwrap_or(0..0));
+        let is_same_line = |finding: &Finding| {
+            matches!(finding.place, Place::At(earlier) if earlier.line == position.line)
+        };
+        if findings.iter().any(is_same_line) {
+            continue;
+        }
+        let message = error.message();
+        let help = if message.starts_with("duplicate key") {
+            "a key stands once in its table: keep one of them"
+        } else if message.contains("quote") || message.contains("unquoted") {
+            "put text between double quotes: name = \"node-a\""
+        } else if message.contains("unclosed") {
+            "close each [ with ] and each { with }"
+        } else {
+            "write TOML (https://toml.io): [table], key = value, text in double quotes"
+        };
+        findings.push(Finding {
+            severity: Error,
+            place: Place::At(position),
+            key: key_of_line(&source.text, position.line),
+            message: format!("this is not TOML: {message}"),
+            help: help.to_owned(),
+        });
+    }
+    Report::new(&source.path, findings)
+}
+
+/// The key that a line seems to be about; empty when there is none.
+fn key_of_line(text: &str, line: usize) -> String {
+    let line = text.lines().nth(line - 1).unwrap_or_default().trim();
+    let key = line.split_once('=').map_or(line, |(key, _)| key);
+    let key = key.trim().trim_matches(['[', ']']);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if key.chars().all(plain) { key.to_owned() } else { String::new() }
+}
+
+/// Reads on after a mistake, with a default in its place.
+fn read(mut top: Table<'_>, overrides: &Overrides, context: &mut Context<'_>) -> Config {
+    let mut host = section(&mut top, "host", context);
+    let mut store = section(&mut top, "store", context);
+    let mut plugins = section(&mut top, "plugins", context);
+    let plugin = top.take("plugin", context);
+    let service = top.take("service", context);
+    let sagas = top.take("saga", context);
+    if let Some(auth) = top.take("auth", context) {
+        host::refuse_auth(&auth, context);
+    }
+    top.finish(context);
+    let host_config = host::read_host(&mut host, overrides, context);
+    host.finish(context);
+    let store_config = host::read_store(&mut store, overrides, context);
+    store.finish(context);
+    let (dir, cache) = host::read_plugins(&mut plugins, overrides, context);
+    plugins.finish(context);
+    let plugins = read_named(plugin, "[plugin.inventory]", context, plugin::read_plugin);
+    let services = read_named(service, "[service.carrier]", context, service::read_service);
+    let definitions = saga::read_sagas(sagas.as_ref(), context);
+    check_services(&definitions, &services, context);
+    Config {
+        host: host_config,
+        store: store_config,
+        plugins: PluginsConfig { dir, cache, plugins },
+        services,
+        definitions,
+    }
+}
+
+/// A table of the file, or an empty one in its place.
+fn section<'a>(top: &mut Table<'a>, name: &'static str, context: &mut Context<'_>) -> Table<'a> {
+    static EMPTY: std::sync::LazyLock<DeTable<'static>> = std::sync::LazyLock::new(DeTable::new);
+    let help = format!("write [{name}] and its keys below");
+    top.take(name, context)
+        .and_then(|item| item.table(context, &help))
+        .unwrap_or_else(|| Table::new(name.to_owned(), 0..0, &EMPTY))
+}
+
+/// `[plugin.NAME]` and `[service.NAME]`.
+fn read_named<N: Ord + std::str::FromStr, S>(
+    item: Option<Item<'_>>,
+    example: &str,
+    context: &mut Context<'_>,
+    read: impl Fn(&Item<'_>, &mut Context<'_>) -> Option<S>,
+) -> BTreeMap<N, S>
+where
+    N::Err: std::fmt::Display,
+{
+    let help = format!("name it: {example}");
+    let Some(table) = item.and_then(|item| item.table(context, &help)) else {
+        return BTreeMap::new();
+    };
+    let mut named = BTreeMap::new();
+    for (name, span, item) in table.entries(context) {
+        if !item.value.is_table() {
+            let message = format!("`{name}` is not a table; is a name missing above it?");
+            item.error(context, message, help.as_str());
+            continue;
+        }
+        let place = Place::At(context.source.position(&span));
+        let name = check_name::<N>(name, &item.key, place, context);
+        let settings = read(&item, context);
+        named.extend(name.zip(settings));
+    }
+    named
+}
+
+/// A service that a step names need not be described; one that is nearly the name of a
+/// described one, or that nothing names, is most likely a slip.
+fn check_services(
+    definitions: &[Definition],
+    services: &BTreeMap<ServiceName, ServiceSettings>,
+    context: &mut Context<'_>,
+) {
+    let steps = || {
+        definitions
+            .iter()
+            .flat_map(|definition| definition.steps().iter().map(move |step| (definition, step)))
+    };
+    for (definition, step) in steps() {
+        let Some(service) = &step.service else { continue };
+        if services.contains_key(service) {
+            continue;
+        }
+        let near = suggest::nearest(service.as_str(), services.keys().map(ServiceName::as_str));
+        if let Some(near) = near {
+            let key = format!("saga.{}.step.{}.service", definition.name(), step.name);
+            let message = format!("there is no [service.{service}]");
+            let help = format!("did you mean `{near}`?");
+            context.warn(context.places.of(&key), &key, message, help);
+        }
+    }
+    // Without every definition nobody knows what they name.
+    if context.findings.iter().any(|finding| finding.severity == Error) {
+        return;
+    }
+    for service in services.keys() {
+        if steps().all(|(_, step)| step.service.as_ref() != Some(service)) {
+            let key = format!("service.{service}");
+            let message = format!("no step names the service `{service}`");
+            let help = format!("write service = \"{service}\" in a step, or remove it");
+            context.warn(context.places.of(&key), &key, message, help);
+        }
+    }
+}
+
+/// The plugins that a definition needs, each with the keys that name it.
+fn plugins_of(definition: &Definition) -> BTreeMap<&PluginName, Needs> {
+    let mut plugins: BTreeMap<&PluginName, Needs> = BTreeMap::new();
+    for step in definition.steps() {
+        let key = format!("saga.{}.step.{}", definition.name(), step.name);
+        plugins.entry(&step.plugin).or_default().execute.push(format!("{key}.plugin"));
+        if let Some(undo) = &step.undo {
+            plugins.entry(&undo.plugin).or_default().compensate.push(format!("{key}.undo.plugin"));
+        }
+    }
+    plugins
+}
+
+/// Which keys need a plugin, and for which call.
+#[derive(Debug, Default)]
+struct Needs {
+    execute: Vec<String>,
+    compensate: Vec<String>,
+}
+
+/// The settings of a plugin, or the defaults.
+fn settings_of(config: &Config, plugin: &PluginName) -> PluginSettings {
+    config.plugins.plugins.get(plugin).cloned().unwrap_or_default()
+}

@@ -1,0 +1,81 @@
+//! Asks the engine about a definition, and finds the places of what it says.
+
+use amends_engine::{Definition, DefinitionError, DefinitionSpec, RetrySpec, TIMEOUT_DEFAULT};
+
+use crate::config::table::Context;
+
+/// Checks a definition; none when something was reported.
+pub(super) fn check_definition(
+    spec: DefinitionSpec,
+    names_are_unique: bool,
+    context: &mut Context<'_>,
+) -> Option<Definition> {
+    let again = without_limits(&spec);
+    let saga = spec.name.clone();
+    match Definition::new(spec.clone()) {
+        Ok(definition) => names_are_unique.then_some(definition),
+        Err(mut errors) => {
+            // The engine looks at expressions and the pivot only when limits and graph are sound.
+            // With limits that are, the rest of what is wrong is told at once.
+            let graph_is_sound = errors.iter().all(|error| !matches!(error.field, "after" | "name" | "step"));
+            if graph_is_sound && let Err(more) = Definition::new(again) {
+                errors.extend(more.into_iter().filter(|error| !errors.contains(error)).collect::<Vec<_>>());
+            }
+            // A name that is there twice was reported with both its lines.
+            errors.retain(|error| error.field != "name");
+            for error in errors {
+                report(&saga.to_string(), &spec, &error, context);
+            }
+            None
+        }
+    }
+}
+
+/// The same graph and expressions, with limits that are right.
+fn without_limits(spec: &DefinitionSpec) -> DefinitionSpec {
+    let mut spec = spec.clone();
+    spec.deadline = None;
+    for step in &mut spec.steps {
+        step.timeout = TIMEOUT_DEFAULT;
+        step.retry = RetrySpec::default();
+        if let Some(undo) = &mut step.undo {
+            undo.timeout = TIMEOUT_DEFAULT;
+            undo.retry = RetrySpec::default();
+        }
+    }
+    spec
+}
+
+fn report(saga: &str, spec: &DefinitionSpec, error: &DefinitionError, context: &mut Context<'_>) {
+    let table = match &error.step {
+        Some(step) => format!("saga.{saga}.step.{step}"),
+        None => format!("saga.{saga}"),
+    };
+    let key = narrow(&format!("{table}.{}", error.field), spec, error, context);
+    context.error(context.places.of(&key), &key, error.message.as_str(), error.remedy.as_str());
+}
+
+/// The engine names `retry`, `after` or `input`; the message tells which part of it.
+fn narrow(key: &str, spec: &DefinitionSpec, error: &DefinitionError, context: &Context<'_>) -> String {
+    let has = |key: &String| context.places.has(key);
+    if error.field.ends_with("retry") {
+        let parts = ["attempts", "backoff", "initial", "factor", "max", "jitter"];
+        let part = parts.iter().find(|part| error.message.starts_with(**part));
+        return part.map(|part| format!("{key}.{part}")).filter(has).unwrap_or_else(|| key.to_owned());
+    }
+    let step = spec.steps.iter().find(|step| Some(&step.name) == error.step.as_ref());
+    let Some(step) = step else { return key.to_owned() };
+    let quoted = |text: &str| error.message.contains(&format!("`{text}`"));
+    match (error.field, &step.input) {
+        ("after", _) => {
+            let part = step.after.iter().position(|name| quoted(name.as_str()) || *name == step.name);
+            part.map(|part| format!("{key}[{}]", part + 1)).filter(has).unwrap_or_else(|| key.to_owned())
+        }
+        ("input", Some(amends_engine::InputSpec::Fields(fields))) => {
+            let field = fields.iter().find(|(_, source)| quoted(source));
+            let field = field.map(|(name, _)| crate::config::table::join(key, name));
+            field.filter(has).unwrap_or_else(|| key.to_owned())
+        }
+        _ => key.to_owned(),
+    }
+}

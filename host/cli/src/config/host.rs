@@ -1,0 +1,307 @@
+//! `[host]`, `[store]` and `[plugins]`: single values, which flags and variables may replace.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use amends_api::parse_duration;
+use amends_store::Durability;
+
+use crate::config::overrides::{Environment, Overrides};
+use crate::config::report::Place;
+use crate::config::suggest::list;
+use crate::config::table::{Context, Item, Table};
+
+/// A host's name is at most this many bytes: it is a label of leases, logs and metrics.
+const HOST_NAME_BYTES_MAX: usize = 63;
+
+/// The host itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Its name among the hosts of a store; by default the machine's.
+    pub name: String,
+    /// Where it serves HTTP.
+    pub listen: SocketAddr,
+}
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// `sqlite:FILE`, with the file's path as it counts from the working folder.
+    pub url: String,
+    /// When an append is acknowledged.
+    pub durability: Durability,
+    /// Ended sagas older than this go to the archive; none: they stay.
+    pub retention: Option<Duration>,
+    /// The folder of the archive.
+    pub archive: Option<PathBuf>,
+}
+
+/// One value, from where it was said last.
+struct Given {
+    key: String,
+    text: String,
+    place: Place,
+}
+
+/// A single value that flags and variables may replace.
+struct Setting<'o> {
+    name: &'static str,
+    flag: (&'static str, Option<&'o String>),
+    variable: &'static str,
+    example: &'static str,
+}
+
+impl Setting<'_> {
+    /// Flag over environment over file. The file's value is checked to be text in any case.
+    fn read(&self, table: &mut Table<'_>, environment: &Environment, context: &mut Context<'_>) -> Option<Given> {
+        let key = crate::config::table::join(&table.key, self.name);
+        let in_file = table.take(self.name, context).and_then(|item| {
+            let text = item.text(context, self.example)?;
+            Some((text.to_owned(), item.place(context)))
+        });
+        let in_flag = self.flag.1.map(|text| (text.clone(), Place::Flag(self.flag.0)));
+        let in_environment = environment
+            .get(self.variable)
+            .map(|text| (text.to_owned(), Place::Environment(self.variable)));
+        let (text, place) = in_flag.or(in_environment).or(in_file)?;
+        Some(Given { key, text, place })
+    }
+}
+
+impl Given {
+    fn error(&self, context: &mut Context<'_>, message: impl Into<String>, help: impl Into<String>) {
+        context.error(self.place, &self.key, message, help);
+    }
+
+    fn path(&self, context: &mut Context<'_>) -> Option<PathBuf> {
+        if self.text.is_empty() {
+            self.error(context, "this is empty; a folder belongs here", "write a path, such as \"data\"");
+            return None;
+        }
+        Some(context.source.resolve(&self.text))
+    }
+
+    fn not_in_force(&self, context: &mut Context<'_>, effect: &str) {
+        context.warn(
+            self.place,
+            &self.key,
+            format!("accepted, not in force in this version: {effect}"),
+            "leave it out, or keep it for a later version",
+        );
+    }
+}
+
+/// Reads `[host]`.
+pub(super) fn read_host(
+    table: &mut Table<'_>,
+    overrides: &Overrides,
+    context: &mut Context<'_>,
+) -> HostConfig {
+    let Overrides { flags, environment } = overrides;
+    let name = Setting {
+        name: "name",
+        flag: ("--name", flags.name.as_ref()),
+        variable: "AMENDS_NAME",
+        example: "\"node-a\"",
+    };
+    let name = name.read(table, environment, context).and_then(|given| host_name(&given, context));
+    let listen = Setting {
+        name: "listen",
+        flag: ("--listen", flags.listen.as_ref()),
+        variable: "AMENDS_LISTEN",
+        example: "\"127.0.0.1:7070\"",
+    };
+    let listen = listen.read(table, environment, context).and_then(|given| listen_address(&given, context));
+    HostConfig {
+        name: name.unwrap_or_else(|| machine_name(environment)),
+        listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7070))),
+    }
+}
+
+fn host_name(given: &Given, context: &mut Context<'_>) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let fits = (1..=HOST_NAME_BYTES_MAX).contains(&given.text.len()) && given.text.chars().all(plain);
+    if !fits {
+        given.error(
+            context,
+            format!("`{}` is not a host's name", given.text),
+            format!("use 1 to {HOST_NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`, such as \"node-a\""),
+        );
+    }
+    fits.then(|| given.text.clone())
+}
+
+/// What the system calls this machine.
+fn machine_name(environment: &Environment) -> String {
+    ["/proc/sys/kernel/hostname", "/etc/hostname"]
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok())
+        .or_else(|| environment.get("HOSTNAME").map(str::to_owned))
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+fn listen_address(given: &Given, context: &mut Context<'_>) -> Option<SocketAddr> {
+    let Ok(address) = given.text.parse::<SocketAddr>() else {
+        let port = given.text.strip_prefix("localhost:").filter(|port| port.parse::<u16>().is_ok());
+        let such = format!("127.0.0.1:{}", port.unwrap_or("7070"));
+        given.error(
+            context,
+            format!("`{}` is not an IP address and a port", given.text),
+            format!("write such as \"{such}\""),
+        );
+        return None;
+    };
+    if !address.ip().is_loopback() {
+        given.error(
+            context,
+            format!(
+                "{address} can be reached from other machines; that needs [auth], which is not \
+                 available in this version"
+            ),
+            format!(
+                "listen on 127.0.0.1:{}, and put a proxy that knows its callers before it",
+                address.port()
+            ),
+        );
+        return None;
+    }
+    Some(address)
+}
+
+/// Reports `[auth]`.
+pub(super) fn refuse_auth(item: &Item<'_>, context: &mut Context<'_>) {
+    item.error(
+        context,
+        "[auth] is not available in this version",
+        "leave it out, and listen on a loopback address such as 127.0.0.1:7070",
+    );
+}
+
+/// Reads `[store]`.
+pub(super) fn read_store(
+    table: &mut Table<'_>,
+    overrides: &Overrides,
+    context: &mut Context<'_>,
+) -> StoreSettings {
+    let Overrides { flags, environment } = overrides;
+    let url = Setting {
+        name: "url",
+        flag: ("--store-url", flags.store_url.as_ref()),
+        variable: "AMENDS_STORE_URL",
+        example: "\"sqlite:data/amends.db\"",
+    };
+    let url = url.read(table, environment, context).and_then(|given| store_url(&given, context));
+    let durability = Setting {
+        name: "durability",
+        flag: ("--store-durability", flags.store_durability.as_ref()),
+        variable: "AMENDS_STORE_DURABILITY",
+        example: "\"full\"",
+    };
+    let durability =
+        durability.read(table, environment, context).and_then(|given| read_durability(&given, context));
+    let retention = Setting {
+        name: "retention",
+        flag: ("--store-retention", flags.store_retention.as_ref()),
+        variable: "AMENDS_STORE_RETENTION",
+        example: "\"90d\"",
+    };
+    let retention = retention.read(table, environment, context).and_then(|given| {
+        let Ok(duration) = parse_duration(&given.text) else {
+            given.error(
+                context,
+                format!("`{}` is not a duration", given.text),
+                "write a whole number and ms, s, m, h or d, such as \"90d\"",
+            );
+            return None;
+        };
+        given.not_in_force(context, "sagas stay in the store");
+        Some(duration)
+    });
+    let archive = Setting {
+        name: "archive",
+        flag: ("--store-archive", flags.store_archive.as_ref()),
+        variable: "AMENDS_STORE_ARCHIVE",
+        example: "\"archive\"",
+    };
+    let archive = archive.read(table, environment, context).and_then(|given| {
+        given.not_in_force(context, "nothing is archived");
+        given.path(context)
+    });
+    let default_url = || format!("sqlite:{}", context.source.resolve("data/amends.db").display());
+    StoreSettings {
+        url: url.unwrap_or_else(default_url),
+        durability: durability.unwrap_or_default(),
+        retention,
+        archive,
+    }
+}
+
+/// Never says more of the address than its scheme: there may be a password in it.
+fn store_url(given: &Given, context: &mut Context<'_>) -> Option<String> {
+    let right = "write sqlite: and a file, such as \"sqlite:data/amends.db\"";
+    let Some((scheme, rest)) = given.text.split_once(':') else {
+        given.error(context, "this is not a store's address", right);
+        return None;
+    };
+    match scheme {
+        "postgres" | "postgresql" => {
+            given.error(context, "PostgreSQL is not available in this version", right);
+            None
+        }
+        "sqlite" if rest.starts_with("//") => {
+            given.error(context, "a file needs no `//` after sqlite:", right);
+            None
+        }
+        "sqlite" if rest.is_empty() || rest == ":memory:" => {
+            given.error(context, "sagas must outlive the host, so a file is needed", right);
+            None
+        }
+        "sqlite" => Some(format!("sqlite:{}", context.source.resolve(rest).display())),
+        _ => {
+            given.error(context, format!("`{scheme}:` is not a kind of store"), right);
+            None
+        }
+    }
+}
+
+fn read_durability(given: &Given, context: &mut Context<'_>) -> Option<Durability> {
+    match given.text.as_str() {
+        "full" => Some(Durability::Full),
+        "relaxed" => Some(Durability::Relaxed),
+        other => {
+            let message = format!("`{other}` is not a durability");
+            given.error(context, message, format!("write one of {}", list(["full", "relaxed"])));
+            None
+        }
+    }
+}
+
+/// Reads `[plugins]`: the folder that is watched, and that of compiled code.
+pub(super) fn read_plugins(
+    table: &mut Table<'_>,
+    overrides: &Overrides,
+    context: &mut Context<'_>,
+) -> (PathBuf, PathBuf) {
+    let Overrides { flags, environment } = overrides;
+    let dir = Setting {
+        name: "dir",
+        flag: ("--plugins-dir", flags.plugins_dir.as_ref()),
+        variable: "AMENDS_PLUGINS_DIR",
+        example: "\"plugins\"",
+    };
+    let dir = dir.read(table, environment, context).and_then(|given| given.path(context));
+    let cache = Setting {
+        name: "cache",
+        flag: ("--cache", flags.cache.as_ref()),
+        variable: "AMENDS_CACHE",
+        example: "\"cache\"",
+    };
+    let cache = cache.read(table, environment, context).and_then(|given| given.path(context));
+    (
+        dir.unwrap_or_else(|| context.source.resolve("plugins")),
+        cache.unwrap_or_else(|| context.source.resolve("cache")),
+    )
+}

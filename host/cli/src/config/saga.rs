@@ -1,0 +1,274 @@
+//! `[[saga]]` and `[[saga.step]]`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use amends_engine::{
+    Definition, DefinitionName, DefinitionSpec, InputSpec, PluginName, RetrySpec, StepName,
+    StepSpec, TIMEOUT_DEFAULT, UndoSpec,
+};
+
+use crate::config::definition::check_definition;
+use crate::config::report::Place;
+use crate::config::retry::read_retry;
+use crate::config::table::{Context, Item, Table};
+
+const SAGA_HELP: &str = "begin each saga with [[saga]], in two brackets, then name = \"…\"";
+const STEP_HELP: &str = "begin each step with [[saga.step]], in two brackets, below its [[saga]]";
+const INPUT_HELP: &str = "write a CEL expression, such as \"input.order\", or a table of them, \
+                          such as { drug = \"input.drug\" }";
+const UNDO_HELP: &str = "write the name of a plugin, { plugin = \"…\", retry = …, timeout = … }, \
+                         or false for none";
+
+/// A step as far as it could be read.
+struct Step {
+    spec: StepSpec,
+    /// Whether `undo` was said.
+    undo_is_said: bool,
+}
+
+/// Reads every `[[saga]]`.
+pub(super) fn read_sagas(item: Option<&Item<'_>>, context: &mut Context<'_>) -> Vec<Definition> {
+    let sagas = match item {
+        Some(item) => item.list(context, SAGA_HELP),
+        None => Some(Vec::new()),
+    };
+    let Some(sagas) = sagas else { return Vec::new() };
+    if sagas.is_empty() {
+        let place = item.map_or(Place::File, |item| item.place(context));
+        context.error(place, "saga", "there is no saga, so there is nothing to run", SAGA_HELP);
+    }
+    let mut definitions = Vec::with_capacity(sagas.len());
+    let mut seen = BTreeMap::new();
+    for saga in &sagas {
+        let Some(mut table) = saga.table(context, SAGA_HELP) else { continue };
+        let (name, is_first) = take_name::<DefinitionName>(
+            &mut table,
+            &mut seen,
+            ("order-fulfillment", "sagas"),
+            context,
+        );
+        if let (Some(name), true) = (&name, is_first) {
+            table.key = format!("saga.{name}");
+            context.remember(&table.key, &table.span);
+        }
+        let spec = read_saga(table, name, context);
+        definitions.extend(spec.and_then(|spec| check_definition(spec, is_first, context)));
+    }
+    definitions
+}
+
+/// The name of a saga or a step, and whether it is the first of this name.
+fn take_name<N: Ord + Clone + std::fmt::Display + std::str::FromStr>(
+    table: &mut Table<'_>,
+    seen: &mut BTreeMap<N, usize>,
+    (example, what): (&str, &str),
+    context: &mut Context<'_>,
+) -> (Option<N>, bool)
+where
+    N::Err: std::fmt::Display,
+{
+    let Some(item) = table.require("name", &format!("\"{example}\""), context) else {
+        return (None, false);
+    };
+    let Some(name) = item.name::<N>(context, example) else { return (None, false) };
+    let line = context.source.position(&item.span).line;
+    if let Some(first) = seen.get(&name) {
+        let message = format!("two {what} are named `{name}`; the first is in line {first}");
+        item.error(context, message, "give each a name of its own");
+        return (Some(name), false);
+    }
+    seen.insert(name.clone(), line);
+    (Some(name), true)
+}
+
+/// None when steps lack what the graph needs; that was reported.
+fn read_saga(
+    mut table: Table<'_>,
+    name: Option<DefinitionName>,
+    context: &mut Context<'_>,
+) -> Option<DefinitionSpec> {
+    let deadline =
+        table.take("deadline", context).and_then(|item| item.duration(context, "24h"));
+    let place = Place::At(context.source.position(&table.span));
+    let steps = table.take("step", context);
+    let key = table.key.clone();
+    table.finish(context);
+    let steps = match &steps {
+        Some(item) => item.list(context, STEP_HELP)?,
+        None => Vec::new(),
+    };
+    if steps.is_empty() {
+        let message = "a saga without steps does nothing";
+        context.error(place, &format!("{key}.step"), message, STEP_HELP);
+        return None;
+    }
+    let mut read = Vec::with_capacity(steps.len());
+    let mut seen = BTreeMap::new();
+    let mut before = Some(None);
+    for step in &steps {
+        let step = read_step(&key, step, before.clone(), &mut seen, context);
+        before = step.as_ref().map(|step| Some(step.spec.name.clone()));
+        read.push(step);
+    }
+    let mut steps: Vec<Step> = read.into_iter().collect::<Option<_>>()?;
+    drop_needless_undo(&mut steps);
+    let steps = steps.into_iter().map(|step| step.spec).collect();
+    Some(DefinitionSpec { name: name?, deadline, steps })
+}
+
+/// Nothing is undone after the pivot, so a step there has no undo unless one is said (and is
+/// then refused).
+fn drop_needless_undo(steps: &mut [Step]) {
+    let pivots = steps.iter().filter(|step| step.spec.pivot).map(|step| step.spec.name.clone());
+    let mut past: Vec<StepName> = pivots.collect();
+    // Once through for each step finds every path, whatever the order of the file.
+    for _ in 0..steps.len() {
+        for step in steps.iter_mut() {
+            let is_after = step.spec.after.iter().any(|name| past.contains(name));
+            if is_after && !past.contains(&step.spec.name) {
+                past.push(step.spec.name.clone());
+                if !step.undo_is_said {
+                    step.spec.undo = None;
+                }
+            }
+        }
+    }
+}
+
+/// Reads one step. A mistake in anything but its name and place in the graph is reported, and
+/// the step goes on with a default, so that the rest of the saga can be checked as well.
+///
+/// `before` is the step before it; `Some(None)`: there is none, `None`: it could not be read.
+fn read_step(
+    saga: &str,
+    item: &Item<'_>,
+    before: Option<Option<StepName>>,
+    seen: &mut BTreeMap<StepName, usize>,
+    context: &mut Context<'_>,
+) -> Option<Step> {
+    let mut table = item.table(context, STEP_HELP)?;
+    let (name, is_first) =
+        take_name::<StepName>(&mut table, seen, ("inventory", "steps of the saga"), context);
+    if let (Some(name), true) = (&name, is_first) {
+        table.key = format!("{saga}.step.{name}");
+        context.remember(&table.key, &table.span);
+    }
+    let is_other_kind = refuse_other_kinds(&mut table, context);
+    let plugin = if is_other_kind {
+        table.take("plugin", context)
+    } else {
+        table.require("plugin", "\"inventory\"", context)
+    };
+    let plugin = plugin.and_then(|item| item.name::<PluginName>(context, "inventory"));
+    let service = table.take("service", context).and_then(|item| item.name(context, "carrier"));
+    let after = match table.take("after", context) {
+        Some(item) => read_after(&item, context),
+        None => before.map(|before| before.into_iter().collect()),
+    };
+    let when = table.take("when", context);
+    let when = when.and_then(|item| item.text(context, "\"input.ship == true\""));
+    let input = table.take("input", context).and_then(|item| read_input(&item, context));
+    let timeout = table.take("timeout", context).and_then(|item| item.duration(context, "30s"));
+    let retry = table.take("retry", context).and_then(|item| read_retry(&item, context));
+    let undo = table.take("undo", context);
+    let pivot = table.take("pivot", context).and_then(|item| item.bool(context));
+    table.finish(context);
+
+    // The result is thrown away when the plugin is missing: that was reported.
+    let plugin = plugin.or_else(|| name.as_ref()?.as_str().parse().ok());
+    let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT);
+    let default = UndoSpec {
+        plugin: plugin.clone()?,
+        timeout: timeout.max(TIMEOUT_DEFAULT),
+        retry: RetrySpec::default(),
+    };
+    let undo_is_said = undo.is_some();
+    let undo = match undo {
+        None => Some(default),
+        Some(item) => read_undo(&item, default, context),
+    };
+    let spec = StepSpec {
+        name: name?,
+        plugin: plugin?,
+        service,
+        after: after?,
+        when: when.map(str::to_owned),
+        input,
+        timeout,
+        retry: retry.unwrap_or_default(),
+        undo,
+        pivot: pivot.unwrap_or(false),
+    };
+    Some(Step { spec, undo_is_said })
+}
+
+/// Reports `wait`, `sleep` and `saga`, each checked as far as it goes.
+fn refuse_other_kinds(table: &mut Table<'_>, context: &mut Context<'_>) -> bool {
+    let mut is_other_kind = false;
+    for kind in ["wait", "sleep", "saga"] {
+        let Some(item) = table.take(kind, context) else { continue };
+        is_other_kind = true;
+        let message = format!("a step that is a `{kind}` is not available in this version");
+        item.error(context, message, "call a plugin instead: plugin = \"…\"");
+    }
+    is_other_kind
+}
+
+fn read_after(item: &Item<'_>, context: &mut Context<'_>) -> Option<Vec<StepName>> {
+    let help = "write a list of steps, such as [\"inventory\"], or [] to start at once";
+    let steps = item.list(context, help)?;
+    let names: Vec<_> = steps.iter().map(|step| step.name(context, "inventory")).collect();
+    names.into_iter().collect()
+}
+
+fn read_input(item: &Item<'_>, context: &mut Context<'_>) -> Option<InputSpec> {
+    if let Some(expression) = item.value.as_str() {
+        return Some(InputSpec::Whole(expression.to_owned()));
+    }
+    if !item.value.is_table() {
+        item.wrong_type(context, "an expression or a table of them", INPUT_HELP);
+        return None;
+    }
+    let mut fields = BTreeMap::new();
+    for (name, _, field) in item.table(context, INPUT_HELP)?.entries(context) {
+        if let Some(expression) = field.value.as_str() {
+            fields.insert(name.to_owned(), expression.to_owned());
+        } else {
+            let help = "write CEL in quotes: \"input.drug\", or \"'text'\" for a text, \"7\" for a number";
+            field.wrong_type(context, "an expression", help);
+        }
+    }
+    Some(InputSpec::Fields(fields))
+}
+
+fn read_undo(item: &Item<'_>, default: UndoSpec, context: &mut Context<'_>) -> Option<UndoSpec> {
+    use toml::de::DeValue;
+    match item.value {
+        DeValue::Boolean(false) => None,
+        DeValue::Boolean(true) => Some(default),
+        DeValue::String(_) => {
+            let plugin = item.name(context, "inventory-release")?;
+            Some(UndoSpec { plugin, ..default })
+        }
+        DeValue::Table(_) => {
+            let mut table = item.table(context, UNDO_HELP)?;
+            let plugin = table
+                .take("plugin", context)
+                .map(|item| item.name::<PluginName>(context, "inventory-release"));
+            let retry = table.take("retry", context).map(|item| read_retry(&item, context));
+            let timeout: Option<Option<Duration>> =
+                table.take("timeout", context).map(|item| item.duration(context, "30s"));
+            table.finish(context);
+            Some(UndoSpec {
+                plugin: plugin.unwrap_or(Some(default.plugin))?,
+                retry: retry.unwrap_or(Some(default.retry))?,
+                timeout: timeout.unwrap_or(Some(default.timeout))?,
+            })
+        }
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) => {
+            item.wrong_type(context, "a plugin's name, a table or false", UNDO_HELP);
+            None
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The text of a config file, and where in it a byte is.
+
+use std::io::Read as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::config::report::{Finding, Place, Position, Report, Severity};
+
+/// A config is at most this many bytes: a thousand steps fit, a database named by mistake is not
+/// read to its end.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+
+/// One config file.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    /// The byte at which each line begins.
+    lines: Vec<usize>,
+}
+
+impl Source {
+    /// Reads the file.
+    pub(super) fn read(path: &Path) -> Result<Self, Report> {
+        let refuse = |message: String, help: &str| {
+            let finding = Finding {
+                severity: Severity::Error,
+                place: Place::File,
+                key: String::new(),
+                message,
+                help: help.to_owned(),
+            };
+            Report::new(path, vec![finding])
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    refuse("there is no such file".to_owned(), "name a config file (TOML)")
+                }
+                std::io::ErrorKind::IsADirectory => refuse(
+                    "it is a folder".to_owned(),
+                    "name the config file in it, such as amends.toml",
+                ),
+                _ => refuse(
+                    format!("it cannot be read: {error}"),
+                    "check the file and its permissions",
+                ),
+            })?;
+        if bytes.len() > CONFIG_BYTES_MAX {
+            let message = format!("it has more than {CONFIG_BYTES_MAX} bytes");
+            return Err(refuse(message, "is it a config? Split its sagas over several hosts"));
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Self::of(path, text)),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let line =
+                    1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
+                let message = format!("it is not UTF-8 text (line {line})");
+                Err(refuse(message, "save it as UTF-8"))
+            }
+        }
+    }
+
+    fn of(path: &Path, text: String) -> Self {
+        let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(after_newlines).collect();
+        Self { path: path.to_owned(), text, lines }
+    }
+
+    /// Where the span begins.
+    pub(super) fn position(&self, span: &Range<usize>) -> Position {
+        let mut at = span.start.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let line = self.lines.partition_point(|start| *start <= at);
+        let start = self.lines[line - 1];
+        Position { line, column: 1 + self.text[start..at].chars().count() }
+    }
+
+    /// A relative path counts from the config file's folder.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        self.path.parent().unwrap_or_else(|| Path::new("")).join(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters() {
+        let source = Source::of(Path::new("conf/a.toml"), "a = 1\nµ = \"ü\" x\n".to_owned());
+        assert_eq!(source.position(&(0..1)), Position { line: 1, column: 1 });
+        assert_eq!(source.position(&(6..8)), Position { line: 2, column: 1 });
+        let x = source.text.find('x').unwrap_or_default();
+        assert_eq!(source.position(&(x..x + 1)), Position { line: 2, column: 9 });
+        let end = source.text.len();
+        assert_eq!(source.position(&(end..end)), Position { line: 3, column: 1 });
+    }
+
+    #[test]
+    fn paths_count_from_the_files_folder() {
+        let source = Source::of(Path::new("conf/a.toml"), String::new());
+        assert_eq!(source.resolve("data"), Path::new("conf/data"));
+        assert_eq!(source.resolve("/data"), Path::new("/data"));
+        let beside = Source::of(Path::new("a.toml"), String::new());
+        assert_eq!(beside.resolve("data"), Path::new("data"));
+    }
+}

@@ -1,0 +1,9 @@
+//! What `wit/saga.wit` says, as Rust.
+
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated")]
+
+wasmtime::component::bindgen!({
+    path: "../../wit",
+    world: "step",
+    exports: { default: async },
+});

@@ -1,0 +1,217 @@
+//! One call of a component.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_engine::{
+    DefinitionName, Digest, Direction, Failure, Outcome, Payload, PluginName, SagaId, StepName,
+};
+use wasmtime::{Store, Trap, WasmBacktrace};
+
+use crate::bindings::amends::saga::types;
+use crate::bindings::exports::amends::saga::undo::Undone;
+use crate::config::PluginSettings;
+use crate::guest::{CallId, Guest};
+use crate::load::{LoadedComponent, Loader};
+
+/// A failure's message is cut to this many bytes: it stands in events, logs and tables.
+const MESSAGE_BYTES_MAX: usize = 2_000;
+
+/// What a component is called with.
+#[derive(Debug, Clone)]
+pub struct PluginCall {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// The component that was chosen when the call was admitted.
+    pub digest: Digest,
+    /// The saga.
+    pub saga_id: SagaId,
+    /// The name of its definition.
+    pub definition: DefinitionName,
+    /// The step.
+    pub step: StepName,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// Which way.
+    pub direction: Direction,
+    /// The same for every attempt.
+    pub idempotency_key: String,
+    /// The caller's trace context.
+    pub traceparent: Option<String>,
+    /// What the definition's mapping made.
+    pub input: Payload,
+    /// For `compensate`: what `execute` answered, if that is known.
+    pub output: Option<Payload>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// Runs one call in an instance of its own. May be dropped at any time: the instance goes with it.
+pub(crate) async fn run(
+    loader: &Loader,
+    component: &LoadedComponent,
+    settings: Arc<PluginSettings>,
+    call: &PluginCall,
+) -> Outcome {
+    if call.direction == Direction::Execute
+        && let Err(why) = component.takes_input(&call.input)
+    {
+        let message = format!("the input does not fit the schema of {}: {why}", call.plugin);
+        return Outcome::Permanent(Failure::new("invalid_input", cut(message)));
+    }
+    let memory_max = settings.memory_bytes_max;
+    let mut store = Guest::store(loader.engine(), call_id(call), settings);
+    match tokio::time::timeout(call.timeout, invoke(component, &mut store, call)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => {
+            metrics::counter!("amends_plugin_traps_total", "plugin" => call.plugin.to_string())
+                .increment(1);
+            stopped(&error, store.data().limits.memory_refused, memory_max)
+        }
+        Err(_) => {
+            let message = format!(
+                "{} of {} did not answer within its timeout of {:?}",
+                call.direction.as_str(),
+                call.plugin,
+                call.timeout
+            );
+            Outcome::Unknown(Failure::new("timeout", message))
+        }
+    }
+}
+
+async fn invoke(
+    component: &LoadedComponent,
+    store: &mut Store<Guest>,
+    call: &PluginCall,
+) -> wasmtime::Result<Outcome> {
+    let about = types::Call {
+        saga_id: call.saga_id.to_string(),
+        definition: call.definition.to_string(),
+        step: call.step.to_string(),
+        attempt: call.attempt,
+        idempotency_key: call.idempotency_key.clone(),
+        traceparent: call.traceparent.clone(),
+    };
+    let input = &call.input.as_str().to_owned();
+    match (call.direction, &component.action, &component.undo) {
+        (Direction::Execute, Some(action), _) => {
+            let instance = component.pre.instantiate_async(&mut *store).await?;
+            let guest = action.load(&mut *store, &instance)?;
+            Ok(match guest.call_execute(&mut *store, &about, input).await? {
+                Ok(output) => succeeded(&output),
+                Err(failure) => failed(failure),
+            })
+        }
+        (Direction::Compensate, _, Some(undo)) => {
+            let instance = component.pre.instantiate_async(&mut *store).await?;
+            let guest = undo.load(&mut *store, &instance)?;
+            let output = call.output.as_ref().map(|output| output.as_str().to_owned());
+            Ok(match guest.call_compensate(&mut *store, &about, input, output.as_ref()).await? {
+                Ok(Undone::Done(receipt)) => succeeded(receipt.as_deref().unwrap_or("null")),
+                Ok(Undone::Nothing) => Outcome::NothingToUndo,
+                Err(failure) => failed(failure),
+            })
+        }
+        (Direction::Execute, None, _) => Ok(missing(call, "amends:saga/action")),
+        (Direction::Compensate, _, None) => Ok(missing(call, "amends:saga/undo")),
+    }
+}
+
+/// The component was swapped for one that cannot serve the step: nothing was done, and a good
+/// one may come.
+fn missing(call: &PluginCall, export: &str) -> Outcome {
+    let message =
+        format!("the component {} of {} does not export {export}", call.digest, call.plugin);
+    Outcome::Retryable(Failure::new("missing_export", message))
+}
+
+/// The answer is not taken as done when it cannot be recorded: the effect may stand.
+fn succeeded(output: &str) -> Outcome {
+    match Payload::parse(output) {
+        Ok(output) => Outcome::Succeeded(output),
+        Err(error) => {
+            let message = format!("the component's answer cannot be recorded: {error}");
+            Outcome::Unknown(Failure::new("invalid_output", cut(message)))
+        }
+    }
+}
+
+fn failed(failure: types::Failure) -> Outcome {
+    let convert = |error: types::Error| Failure {
+        code: cut(error.code),
+        message: cut(error.message),
+        retry_after_ms: error.retry_after_ms,
+        details: error.details.and_then(|details| Payload::parse(&details).ok()),
+    };
+    match failure {
+        types::Failure::Permanent(error) => Outcome::Permanent(convert(error)),
+        types::Failure::Retryable(error) => Outcome::Retryable(convert(error)),
+        types::Failure::Unknown(error) => Outcome::Unknown(convert(error)),
+    }
+}
+
+fn stopped(error: &wasmtime::Error, memory_refused: Option<usize>, memory_max: u64) -> Outcome {
+    let (code, message) = match memory_refused {
+        Some(wanted) => (
+            "memory_limit",
+            format!(
+                "the component wanted {} MiB of memory and may have {} MiB; raise memory_max in \
+                 [plugin.NAME] or make it use less ({})",
+                wanted.div_ceil(1 << 20),
+                memory_max >> 20,
+                reason(error)
+            ),
+        ),
+        None => ("trap", format!("the component was stopped: {}", reason(error))),
+    };
+    Outcome::Unknown(Failure::new(code, cut(message)))
+}
+
+/// What stopped a component, in one line that a person can read.
+pub(crate) fn reason(error: &wasmtime::Error) -> String {
+    let what = match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => "it called itself too deep (stack overflow)".to_owned(),
+        Some(Trap::UnreachableCodeReached) => {
+            "it panicked or aborted (unreachable code reached)".to_owned()
+        }
+        Some(Trap::MemoryOutOfBounds) => "it reached beyond its memory".to_owned(),
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string().replace('\n', " "),
+    };
+    let frames: Vec<_> = error
+        .downcast_ref::<WasmBacktrace>()
+        .map(|trace| {
+            trace.frames().iter().filter_map(|frame| frame.func_name()).take(3).map(demangled)
+        })
+        .into_iter()
+        .flatten()
+        .collect();
+    if frames.is_empty() { what } else { format!("{what}, in {}", frames.join(" < ")) }
+}
+
+/// Names of functions can be very long.
+fn demangled(name: &str) -> String {
+    name.chars().take(80).collect()
+}
+
+fn call_id(call: &PluginCall) -> CallId {
+    // `version-trace_id-parent_id-flags` (W3C Trace Context).
+    let trace_id = call.traceparent.as_deref().and_then(|text| text.split('-').nth(1));
+    CallId {
+        plugin: call.plugin.to_string(),
+        saga_id: call.saga_id.to_string(),
+        step: call.step.to_string(),
+        attempt: call.attempt,
+        trace_id: trace_id.unwrap_or_default().to_owned(),
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text
+}

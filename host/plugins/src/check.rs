@@ -1,0 +1,215 @@
+//! What can be known of a component without compiling it.
+
+use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
+use wit_component::ComponentEncoder;
+
+use crate::config::PluginSettings;
+use crate::error::Rejection;
+use crate::sandbox::COMPONENT_BYTES_MAX;
+
+/// The WIT package of this host.
+const PACKAGE: &str = "amends:saga/";
+
+/// Its version. A component may be built for the same major version and no later minor one.
+const PACKAGE_VERSION: &str = "1.0.0";
+const PACKAGE_MAJOR: u64 = 1;
+const PACKAGE_MINORS: std::ops::RangeInclusive<u64> = 0..=0;
+
+/// The interfaces of the package that are given to every component.
+const GIVEN: [&str; 3] = ["types", "config", "log"];
+
+/// The packages of WASI 0.2 that are linked, with nothing granted.
+const WASI: [&str; 5] =
+    ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
+
+/// Which calls a component serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exports {
+    /// `amends:saga/action`.
+    pub execute: bool,
+    /// `amends:saga/undo`.
+    pub compensate: bool,
+    /// `amends:saga/probe`.
+    pub probe: bool,
+}
+
+impl Exports {
+    /// The words of the API.
+    #[must_use]
+    pub fn words(self) -> Vec<String> {
+        let all =
+            [("execute", self.execute), ("compensate", self.compensate), ("probe", self.probe)];
+        all.into_iter().filter(|(_, there)| *there).map(|(word, _)| word.to_owned()).collect()
+    }
+}
+
+/// A component that may be compiled.
+#[derive(Debug, Clone)]
+pub(crate) struct Checked {
+    /// The component: the bytes as they were, or what became of a core module.
+    pub(crate) component: Vec<u8>,
+    pub(crate) exports: Exports,
+    pub(crate) imports: Vec<String>,
+}
+
+/// Turns a core module that carries component types (a custom section that the SDK's macro
+/// leaves) into a component.
+///
+/// # Errors
+/// When it carries none.
+pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Rejection> {
+    ComponentEncoder::default()
+        .module(module)
+        .and_then(ComponentEncoder::encode)
+        .map_err(|error| Rejection::CoreModule(one_line(&error)))
+}
+
+/// Checks everything but the code itself.
+pub(crate) fn check(bytes: &[u8], settings: &PluginSettings) -> Result<Checked, Rejection> {
+    if bytes.len() > COMPONENT_BYTES_MAX {
+        return Err(Rejection::TooLarge { bytes: bytes.len(), max: COMPONENT_BYTES_MAX });
+    }
+    if !bytes.starts_with(b"\0asm") {
+        return Err(not_wasm(bytes));
+    }
+    let component = match encoding(bytes)? {
+        Encoding::Component => bytes.to_vec(),
+        Encoding::Module => {
+            validate(bytes)?;
+            componentize(bytes)?
+        }
+    };
+    validate(&component)?;
+    let (imports, exports) = names(&component)?;
+    check_versions(imports.iter().chain(&exports))?;
+    for import in &imports {
+        check_import(import, settings)?;
+    }
+    let has = |interface: &str| exports.iter().any(|name| interface_of(name) == Some(interface));
+    let exports = Exports { execute: has("action"), compensate: has("undo"), probe: has("probe") };
+    if !has("manifest") {
+        return Err(Rejection::MissingExport {
+            missing: "amends:saga/manifest".to_owned(),
+            remedy: "target one of the worlds step, step-only and undo-only",
+        });
+    }
+    if !exports.execute && !exports.compensate {
+        return Err(Rejection::MissingExport {
+            missing: "amends:saga/action or amends:saga/undo".to_owned(),
+            remedy: "target one of the worlds step, step-only and undo-only",
+        });
+    }
+    Ok(Checked { component, exports, imports })
+}
+
+fn not_wasm(bytes: &[u8]) -> Rejection {
+    if bytes.len() < 4 && b"\0asm".starts_with(bytes) {
+        return Rejection::Truncated { bytes: bytes.len() };
+    }
+    let begins = String::from_utf8_lossy(&bytes[..bytes.len().min(16)]).into_owned();
+    Rejection::NotWasm { begins: format!("{begins:?}") }
+}
+
+fn encoding(bytes: &[u8]) -> Result<Encoding, Rejection> {
+    match Parser::new(0).parse_all(bytes).next() {
+        Some(Ok(Payload::Version { encoding, .. })) => Ok(encoding),
+        Some(Ok(_)) => Err(Rejection::Invalid("it does not begin with a version".to_owned())),
+        Some(Err(error)) => Err(broken(bytes, &error)),
+        None => Err(Rejection::Truncated { bytes: bytes.len() }),
+    }
+}
+
+fn validate(bytes: &[u8]) -> Result<(), Rejection> {
+    let mut validator = Validator::new_with_features(WasmFeatures::default());
+    validator.validate_all(bytes).map(|_| ()).map_err(|error| broken(bytes, &error))
+}
+
+/// A file that is being written is cut off in most cases in the middle of a section.
+fn broken(bytes: &[u8], error: &wasmparser::BinaryReaderError) -> Rejection {
+    let text = error.message();
+    if text.contains("unexpected end") || text.contains("unexpected-eof") {
+        return Rejection::Truncated { bytes: bytes.len() };
+    }
+    Rejection::Invalid(format!("{text} (at byte {})", error.offset()))
+}
+
+/// The names that the outermost component imports and exports.
+fn names(component: &[u8]) -> Result<(Vec<String>, Vec<String>), Rejection> {
+    let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_u32);
+    for payload in Parser::new(0).parse_all(component) {
+        let payload = payload.map_err(|error| broken(component, &error))?;
+        if let Payload::ModuleSection { .. } | Payload::ComponentSection { .. } = payload {
+            depth += 1;
+        } else if let Payload::End(_) = payload {
+            depth = depth.saturating_sub(1);
+        } else if depth > 0 {
+            // A name inside is not one of the component's.
+        } else if let Payload::ComponentImportSection(section) = payload {
+            for import in section {
+                let import = import.map_err(|error| broken(component, &error))?;
+                imports.push(import.name.name.to_owned());
+            }
+        } else if let Payload::ComponentExportSection(section) = payload {
+            for export in section {
+                let export = export.map_err(|error| broken(component, &error))?;
+                exports.push(export.name.name.to_owned());
+            }
+        }
+    }
+    Ok((imports, exports))
+}
+
+fn check_versions<'n>(names: impl Iterator<Item = &'n String>) -> Result<(), Rejection> {
+    for name in names.filter(|name| name.starts_with(PACKAGE)) {
+        let found = name.split_once('@').map_or("none", |(_, version)| version);
+        let mut numbers = found.split('.').map(|number| number.parse::<u64>().ok());
+        let (major, minor) = (numbers.next().flatten(), numbers.next().flatten());
+        let fits = major == Some(PACKAGE_MAJOR)
+            && minor.is_some_and(|minor| PACKAGE_MINORS.contains(&minor));
+        if !fits {
+            let found = found.to_owned();
+            return Err(Rejection::PackageVersion { found, known: PACKAGE_VERSION });
+        }
+    }
+    Ok(())
+}
+
+fn check_import(import: &str, settings: &PluginSettings) -> Result<(), Rejection> {
+    let not_granted =
+        |remedy: String| Err(Rejection::NotGranted { import: import.to_owned(), remedy });
+    let later = |key: &str, granted: bool| {
+        if granted {
+            format!("this version accepts {key} but cannot grant it yet")
+        } else {
+            format!(
+                "it would be granted by {key} in [plugin.NAME], which this version cannot do yet"
+            )
+        }
+    };
+    match interface_of(import) {
+        Some(interface) if GIVEN.contains(&interface) => Ok(()),
+        Some("state") => not_granted(later("state = true", settings.state)),
+        Some("events") => not_granted(later("events = true", settings.events)),
+        Some(_) => not_granted("a component may import config and log of amends:saga".to_owned()),
+        None if import.starts_with("wasi:http/") => {
+            not_granted(later("allow_hosts = [\"https://…\"]", !settings.allow_hosts.is_empty()))
+        }
+        None if import.starts_with("wasi:sockets/") => {
+            not_granted("a component gets no sockets".to_owned())
+        }
+        None if WASI.iter().any(|package| import.starts_with(package)) => Ok(()),
+        None => not_granted(
+            "a component may import amends:saga/config, amends:saga/log and WASI 0.2".to_owned(),
+        ),
+    }
+}
+
+/// `action` of `amends:saga/action@1.0.0`.
+fn interface_of(name: &str) -> Option<&str> {
+    let interface = name.strip_prefix(PACKAGE)?;
+    Some(interface.split_once('@').map_or(interface, |(interface, _)| interface))
+}
+
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', " ")
+}

@@ -1,0 +1,79 @@
+//! Compiled code, kept on disk by the component's digest and the engine's version.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+
+use amends_engine::Digest;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::error::Rejection;
+
+/// Bytes of the digest that stands before the code in a cache file.
+const DIGEST_BYTES: usize = 32;
+
+/// Takes compiled code from the cache, or compiles and keeps it there. Blocks: milliseconds from
+/// the cache, seconds for a big component. Answers whether it had to compile.
+pub(crate) fn compile(
+    engine: &Engine,
+    cache: Option<&Path>,
+    digest: Digest,
+    component: &[u8],
+) -> Result<(Component, bool), Rejection> {
+    let file = cache.map(|folder| cache_file(folder, engine, digest));
+    if let Some(compiled) = file.as_deref().and_then(|file| read(engine, file)) {
+        return Ok((compiled, false));
+    }
+    let compiled = Component::from_binary(engine, component)
+        .map_err(|error| Rejection::Compile(format!("{error:#}").replace('\n', " ")))?;
+    if let Some(file) = file
+        && let Err(error) = write(&file, &compiled)
+    {
+        // The next start compiles again; nothing else is lost.
+        tracing::warn!(file = %file.display(), error, "compiled code cannot be kept");
+    }
+    Ok((compiled, true))
+}
+
+fn cache_file(folder: &Path, engine: &Engine, digest: Digest) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    folder.join(format!("{}-{:016x}.cwasm", digest.hex(), hasher.finish()))
+}
+
+/// None when the file is not there or not what was written.
+fn read(engine: &Engine, file: &Path) -> Option<Component> {
+    let bytes = fs::read(file).ok()?;
+    let (digest, code) = bytes.split_at_checked(DIGEST_BYTES)?;
+    if Digest::of(code).as_bytes() != digest {
+        tracing::warn!(file = %file.display(), "compiled code is damaged and is made anew");
+        return None;
+    }
+    #[expect(
+        unsafe_code,
+        reason = "compiled code is machine code: only what this host wrote may be loaded. The \
+                  digest shows that the file is whole; that nobody else writes to the cache \
+                  folder is the operator's to see to, as for the binary itself"
+    )]
+    let component = unsafe { Component::deserialize(engine, code) };
+    component
+        .inspect_err(
+            |error| tracing::warn!(file = %file.display(), %error, "compiled code is made anew"),
+        )
+        .ok()
+}
+
+/// Written beside and renamed, so that nobody reads half of it.
+fn write(file: &Path, component: &Component) -> Result<(), String> {
+    let code = component.serialize().map_err(|error| error.to_string())?;
+    let mut bytes = Digest::of(&code).as_bytes().to_vec();
+    bytes.extend(code);
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let beside = file.with_extension(format!("{}.tmp", std::process::id()));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&beside, bytes))
+        .and_then(|()| fs::rename(&beside, file))
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,114 @@
+//! Why a component is refused, and what else can go wrong.
+
+use std::path::PathBuf;
+
+use amends_engine::{Digest, PluginName};
+use amends_store::StoreError;
+
+/// Why bytes are not a component that can serve. The author of the component can act, or whoever
+/// grants capabilities.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Not WebAssembly.
+    #[error(
+        "it is not WebAssembly: it begins with {begins}, not with \\0asm; put the built .wasm \
+         file there, not its source or text form"
+    )]
+    NotWasm {
+        /// The first bytes, quoted.
+        begins: String,
+    },
+    /// Cut off.
+    #[error("it is incomplete: it ends in the middle, after {bytes} bytes; copy it again")]
+    Truncated {
+        /// The bytes that are there.
+        bytes: usize,
+    },
+    /// Broken otherwise.
+    #[error("it is not valid WebAssembly: {0}; build it again")]
+    Invalid(String),
+    /// Too many bytes.
+    #[error(
+        "it has {bytes} bytes, at most {max} are allowed; build it in release mode and strip it"
+    )]
+    TooLarge {
+        /// The bytes that it has.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A core module that nobody can turn into a component.
+    #[error(
+        "it is a core module without component types: {0}; build it with the SDK's macro, or run \
+         wit-component over it"
+    )]
+    CoreModule(String),
+    /// It lacks something that every component must have.
+    #[error("it does not export {missing}; {remedy}")]
+    MissingExport {
+        /// What it lacks.
+        missing: String,
+        /// What would be right.
+        remedy: &'static str,
+    },
+    /// It was built against another version of the WIT package.
+    #[error(
+        "it was built for amends:saga@{found}, this host has amends:saga@{known}; build it \
+         against the wit/ folder of this version"
+    )]
+    PackageVersion {
+        /// The version that it names.
+        found: String,
+        /// The version of the host.
+        known: &'static str,
+    },
+    /// It wants what it was not granted.
+    #[error("it imports {import}, which is not granted; {remedy}")]
+    NotGranted {
+        /// What it wants.
+        import: String,
+        /// What would be right.
+        remedy: String,
+    },
+    /// The compiler refuses it.
+    #[error("it cannot be compiled: {0}")]
+    Compile(String),
+    /// Its manifest cannot be had or makes no sense.
+    #[error("its manifest is not usable: {0}")]
+    Manifest(String),
+}
+
+/// What else can go wrong. Operator, unless a variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// The plugin folder cannot be read.
+    #[error("the plugin folder {} cannot be read: {message}; name another in [plugins] dir", .dir.display())]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// Why not.
+        message: String,
+    },
+    /// The sandbox cannot be set up.
+    #[error("the WebAssembly sandbox cannot be set up: {0}")]
+    Sandbox(String),
+    /// Nobody has the bytes of a digest.
+    #[error("plugin {plugin}: the component {digest} is neither in the folder nor in the store")]
+    Lost {
+        /// The plugin.
+        plugin: PluginName,
+        /// The digest.
+        digest: Digest,
+    },
+    /// A component is refused.
+    #[error("plugin {plugin}: {rejection}")]
+    Rejected {
+        /// The plugin.
+        plugin: PluginName,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

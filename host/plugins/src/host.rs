@@ -1,0 +1,502 @@
+//! Which component serves which plugin, and the calls.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use amends_engine::{Digest, Failure, Outcome, PluginName, Timestamp, Version};
+use amends_store::{Append, BlobKind, NewEvent, Store, StoreError, StoredEvent, Stream};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::call::{self, PluginCall};
+use crate::config::{PluginSettings, PluginsConfig};
+use crate::error::{PluginError, Rejection};
+use crate::load::{LoadedComponent, Loader};
+use crate::watch;
+
+/// Components that are kept ready after they were replaced: calls that were admitted on them may
+/// not have begun. Older ones are loaded again when a saga needs them.
+const REPLACED_KEPT: usize = 16;
+
+/// Events of a plugin's stream that are read for its history.
+const HISTORY_MAX: u32 = 1_000;
+
+/// The plugins of a host. Cheap to clone.
+#[derive(Clone)]
+pub struct PluginHost {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: PluginsConfig,
+    store: Arc<dyn Store>,
+    loader: Loader,
+    plugins: RwLock<BTreeMap<PluginName, Plugin>>,
+    loaded_cache: Mutex<LoadedCache>,
+    watcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct LoadedCache {
+    by_digest: HashMap<Digest, Weak<LoadedComponent>>,
+    replaced: VecDeque<Arc<LoadedComponent>>,
+}
+
+struct Plugin {
+    settings: Arc<PluginSettings>,
+    permits: Arc<Semaphore>,
+    active: Option<Active>,
+    history: Vec<Activation>,
+    last_rejection: Option<RejectionRecord>,
+    stream: Version,
+}
+
+#[derive(Clone)]
+struct Active {
+    component: Arc<LoadedComponent>,
+    since: Timestamp,
+}
+
+/// A component that became active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    /// Which.
+    pub digest: Digest,
+    /// Its version.
+    pub version: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A component that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectionRecord {
+    /// When.
+    pub at: Timestamp,
+    /// Which.
+    pub digest: Digest,
+    /// Why.
+    pub reason: String,
+}
+
+/// A plugin as a reader sees it.
+#[derive(Debug, Clone)]
+pub struct PluginInfo {
+    /// Its name.
+    pub name: PluginName,
+    /// The component that serves it; none while every one was refused.
+    pub digest: Option<Digest>,
+    /// That component's version.
+    pub version: Option<String>,
+    /// Which calls it serves.
+    pub exports: Vec<String>,
+    /// The capabilities that it needs.
+    pub needs: Vec<String>,
+    /// Since when.
+    pub active_since: Option<Timestamp>,
+    /// Every component that served it, the latest first.
+    pub history: Vec<Activation>,
+    /// The last one that was refused.
+    pub last_rejection: Option<RejectionRecord>,
+}
+
+impl std::fmt::Debug for PluginHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginHost").field("dir", &self.inner.config.dir).finish_non_exhaustive()
+    }
+}
+
+impl PluginHost {
+    /// Loads what is in the folder, and from the store what a plugin was served by when its file
+    /// is gone or bad; then watches the folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, the sandbox cannot be set up or the store fails. A bad
+    /// component is not an error: it is refused and recorded.
+    pub async fn open(config: PluginsConfig, store: Arc<dyn Store>) -> Result<Self, PluginError> {
+        let loader = Loader::new(Some(config.cache.clone()))?;
+        let files = watch::files(&config.dir)?;
+        let inner = Arc::new(Inner {
+            config,
+            store,
+            loader,
+            plugins: RwLock::new(BTreeMap::new()),
+            loaded_cache: Mutex::new(LoadedCache::default()),
+            watcher: Mutex::new(None),
+        });
+        let host = Self { inner };
+        let mut names: Vec<PluginName> = files.keys().cloned().collect();
+        for blob in host.inner.store.blobs(BlobKind::Component).await? {
+            names.extend(blob.name.parse());
+        }
+        names.sort();
+        names.dedup();
+        for name in &names {
+            host.read_history(name).await?;
+        }
+        for (name, path) in &files {
+            match tokio::fs::read(path).await {
+                Ok(bytes) => host.offer(name, bytes).await?,
+                Err(error) => tracing::warn!(plugin = %name, %error, "the file cannot be read"),
+            }
+        }
+        for name in names {
+            host.serve_from_store(&name).await?;
+        }
+        let (watcher, ready) = watch::spawn(host.clone());
+        *host.inner.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+        // A file that is dropped right after this must be seen.
+        let _ = ready.await;
+        Ok(host)
+    }
+
+    /// The component that serves a plugin now.
+    #[must_use]
+    pub fn active(&self, name: &PluginName) -> Option<Arc<LoadedComponent>> {
+        self.with(name, |plugin| plugin.active.as_ref().map(|active| Arc::clone(&active.component)))
+            .flatten()
+    }
+
+    /// A component that serves or served a plugin, from memory or from the store.
+    ///
+    /// # Errors
+    /// When nobody has its bytes or they cannot be loaded any more.
+    pub async fn by_digest(
+        &self,
+        name: &PluginName,
+        digest: Digest,
+    ) -> Result<Arc<LoadedComponent>, PluginError> {
+        if let Some(active) = self.active(name)
+            && active.digest == digest
+        {
+            return Ok(active);
+        }
+        let known = self.cache().by_digest.get(&digest).and_then(Weak::upgrade);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let bytes = self
+            .inner
+            .store
+            .blob(BlobKind::Component, digest)
+            .await?
+            .ok_or_else(|| PluginError::Lost { plugin: name.clone(), digest })?;
+        let settings = self.settings(name);
+        let component = self
+            .inner
+            .loader
+            .load(bytes, settings)
+            .await
+            .map_err(|rejection| PluginError::Rejected { plugin: name.clone(), rejection })?;
+        let component = Arc::new(component);
+        self.cache().keep(&component);
+        Ok(component)
+    }
+
+    /// Runs a call on the component that it names. Never fails: what goes wrong is the outcome.
+    /// May be dropped at any time.
+    pub async fn call(&self, call: PluginCall) -> Outcome {
+        let component = match self.by_digest(&call.plugin, call.digest).await {
+            Ok(component) => component,
+            // Nothing was run.
+            Err(error) => {
+                return Outcome::Retryable(Failure::new("component_lost", error.to_string()));
+            }
+        };
+        let permits = self.with(&call.plugin, |plugin| Arc::clone(&plugin.permits));
+        let permit = match permits {
+            Some(permits) => permits.acquire_owned().await.ok(),
+            None => None,
+        };
+        let settings = self.settings(&call.plugin);
+        let outcome = call::run(&self.inner.loader, &component, settings, &call).await;
+        drop(permit);
+        outcome
+    }
+
+    /// Every plugin, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<PluginInfo> {
+        let plugins = self.inner.plugins.read().unwrap_or_else(PoisonError::into_inner);
+        plugins.iter().map(|(name, plugin)| plugin.info(name)).collect()
+    }
+
+    /// One plugin.
+    #[must_use]
+    pub fn info(&self, name: &PluginName) -> Option<PluginInfo> {
+        self.with(name, |plugin| plugin.info(name))
+    }
+
+    /// How many components had to be compiled since the start; the others came from the cache.
+    #[must_use]
+    pub fn compiled(&self) -> u64 {
+        self.inner.loader.compiled()
+    }
+
+    /// Stops watching. Calls can still be run.
+    pub async fn close(&self) {
+        let watcher = self.inner.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(watcher) = watcher {
+            watcher.abort();
+            let _ = watcher.await;
+        }
+    }
+
+    pub(crate) fn config(&self) -> &PluginsConfig {
+        &self.inner.config
+    }
+
+    /// Loads bytes that were found for a plugin and makes them active; or refuses them, and what
+    /// was active serves on.
+    pub(crate) async fn offer(&self, name: &PluginName, bytes: Vec<u8>) -> Result<(), PluginError> {
+        match self.try_load(name, bytes.clone()).await {
+            Ok(None) => Ok(()),
+            Ok(Some(component)) => self.activate(name, component, bytes).await,
+            Err(rejection) => self.reject(name, Digest::of(&bytes), &rejection).await,
+        }
+    }
+
+    /// None when these bytes are active already.
+    pub(crate) async fn try_load(
+        &self,
+        name: &PluginName,
+        bytes: Vec<u8>,
+    ) -> Result<Option<LoadedComponent>, Rejection> {
+        let digest = Digest::of(&bytes);
+        if self.active(name).is_some_and(|active| active.digest == digest) {
+            return Ok(None);
+        }
+        let began = Instant::now();
+        let loaded = self.inner.loader.load(bytes, self.settings(name)).await;
+        metrics::histogram!("amends_plugin_reload_seconds").record(began.elapsed());
+        loaded.map(Some)
+    }
+
+    /// Durable first: its bytes, then the event; then it serves.
+    pub(crate) async fn activate(
+        &self,
+        name: &PluginName,
+        component: LoadedComponent,
+        bytes: Vec<u8>,
+    ) -> Result<(), PluginError> {
+        let (digest, version) = (component.digest, component.manifest.version.clone());
+        let at = now();
+        let plugin = name.to_string();
+        self.inner.store.put_blob(BlobKind::Component, plugin, digest, at, bytes).await?;
+        let last = self.with(name, |plugin| plugin.history.first().cloned()).flatten();
+        let is_same = last.as_ref().is_some_and(|last| last.digest == digest);
+        if !is_same {
+            let previous = last.as_ref().map(|last| last.digest);
+            let data = json!({"digest": digest, "version": version, "previous": previous});
+            self.record(name, "plugin.activated", at, &data).await?;
+        }
+        let since = last.filter(|_| is_same).map_or(at, |last| last.at);
+        let component = Arc::new(component);
+        let replaced = self.change(name, |plugin| {
+            if !is_same {
+                plugin.history.insert(0, Activation { digest, version: version.clone(), at });
+            }
+            plugin.active.replace(Active { component: Arc::clone(&component), since })
+        });
+        let mut cache = self.cache();
+        cache.by_digest.insert(digest, Arc::downgrade(&component));
+        if let Some(replaced) = replaced {
+            cache.keep(&replaced.component);
+        }
+        drop(cache);
+        tracing::info!(plugin = %name, %digest, version, "plugin is active");
+        Ok(())
+    }
+
+    /// Recorded once for each component in a row.
+    pub(crate) async fn reject(
+        &self,
+        name: &PluginName,
+        digest: Digest,
+        rejection: &Rejection,
+    ) -> Result<(), PluginError> {
+        let reason = rejection.to_string();
+        let known = self.with(name, |plugin| {
+            plugin
+                .last_rejection
+                .as_ref()
+                .is_some_and(|last| last.digest == digest && last.reason == reason)
+        });
+        if known == Some(true) {
+            return Ok(());
+        }
+        let at = now();
+        let serving = self.active(name).map(|active| active.digest);
+        let data = json!({"digest": digest, "reason": reason, "serving": serving});
+        self.record(name, "plugin.rejected", at, &data).await?;
+        tracing::error!(
+            plugin = %name,
+            %digest,
+            reason,
+            serving = serving.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string()),
+            "component is refused"
+        );
+        self.change(name, |plugin| {
+            plugin.last_rejection = Some(RejectionRecord { at, digest, reason: reason.clone() });
+        });
+        Ok(())
+    }
+
+    /// A plugin whose file is gone or bad is served by what served it last.
+    async fn serve_from_store(&self, name: &PluginName) -> Result<(), PluginError> {
+        if self.active(name).is_some() {
+            return Ok(());
+        }
+        let Some(last) = self.with(name, |plugin| plugin.history.first().cloned()).flatten() else {
+            return Ok(());
+        };
+        match self.by_digest(name, last.digest).await {
+            Ok(component) => {
+                let since = last.at;
+                self.change(name, |plugin| plugin.active = Some(Active { component, since }));
+                tracing::warn!(plugin = %name, digest = %last.digest, "plugin is served from the store: its file is gone or refused");
+                Ok(())
+            }
+            Err(PluginError::Store(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::error!(plugin = %name, %error, "plugin cannot be served");
+                Ok(())
+            }
+        }
+    }
+
+    async fn read_history(&self, name: &PluginName) -> Result<(), PluginError> {
+        let stream = Stream::Plugin(name.clone());
+        let mut log: Vec<StoredEvent> = Vec::new();
+        loop {
+            let after = Version(log.len() as u64);
+            let page = self.inner.store.events(stream.clone(), after, HISTORY_MAX).await?;
+            let is_full = page.len() == HISTORY_MAX as usize;
+            log.extend(page);
+            if !is_full {
+                break;
+            }
+        }
+        self.change(name, |plugin| {
+            plugin.stream = Version(log.len() as u64);
+            for event in &log {
+                plugin.remember(event);
+            }
+        });
+        Ok(())
+    }
+
+    async fn record(
+        &self,
+        name: &PluginName,
+        kind: &'static str,
+        at: Timestamp,
+        data: &Value,
+    ) -> Result<(), PluginError> {
+        let mut expected = self.with(name, |plugin| plugin.stream).unwrap_or_default();
+        loop {
+            let append = Append {
+                stream: Stream::Plugin(name.clone()),
+                expected,
+                events: vec![NewEvent { at, kind: kind.into(), data: data.to_string() }],
+                row: None,
+                start_key: None,
+            };
+            match self.inner.store.append(append).await {
+                Ok(_) => {
+                    self.change(name, |plugin| plugin.stream = expected.plus(1));
+                    return Ok(());
+                }
+                // Another host of the same store wrote; what it wrote changes nothing here.
+                Err(StoreError::Conflict { actual, .. }) => expected = actual,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn settings(&self, name: &PluginName) -> Arc<PluginSettings> {
+        self.with(name, |plugin| Arc::clone(&plugin.settings))
+            .unwrap_or_else(|| Arc::new(self.configured(name)))
+    }
+
+    fn configured(&self, name: &PluginName) -> PluginSettings {
+        self.inner.config.plugins.get(name).cloned().unwrap_or_default()
+    }
+
+    fn with<T>(&self, name: &PluginName, read: impl FnOnce(&Plugin) -> T) -> Option<T> {
+        let plugins = self.inner.plugins.read().unwrap_or_else(PoisonError::into_inner);
+        plugins.get(name).map(read)
+    }
+
+    fn change<T>(&self, name: &PluginName, change: impl FnOnce(&mut Plugin) -> T) -> T {
+        let mut plugins = self.inner.plugins.write().unwrap_or_else(PoisonError::into_inner);
+        change(plugins.entry(name.clone()).or_insert_with(|| Plugin::new(self.configured(name))))
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, LoadedCache> {
+        self.inner.loaded_cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LoadedCache {
+    fn keep(&mut self, component: &Arc<LoadedComponent>) {
+        self.by_digest.retain(|_, known| known.strong_count() > 0);
+        self.by_digest.insert(component.digest, Arc::downgrade(component));
+        self.replaced.push_back(Arc::clone(component));
+        if self.replaced.len() > REPLACED_KEPT {
+            self.replaced.pop_front();
+        }
+    }
+}
+
+impl Plugin {
+    fn new(settings: PluginSettings) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(settings.concurrency as usize)),
+            settings: Arc::new(settings),
+            active: None,
+            history: Vec::new(),
+            last_rejection: None,
+            stream: Version(0),
+        }
+    }
+
+    /// One event of its stream; what a later version wrote otherwise is passed over.
+    fn remember(&mut self, event: &StoredEvent) {
+        let Ok(data) = serde_json::from_str::<Value>(&event.data) else { return };
+        let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
+        let Ok(digest) = text("digest").parse() else { return };
+        let at = event.at;
+        match event.kind.as_str() {
+            "plugin.activated" => {
+                self.history.insert(0, Activation { digest, version: text("version"), at });
+            }
+            "plugin.rejected" => {
+                let reason = text("reason");
+                self.last_rejection = Some(RejectionRecord { at, digest, reason });
+            }
+            _ => {}
+        }
+    }
+
+    fn info(&self, name: &PluginName) -> PluginInfo {
+        let component = self.active.as_ref().map(|active| &active.component);
+        PluginInfo {
+            name: name.clone(),
+            digest: component.map(|component| component.digest),
+            version: component.map(|component| component.manifest.version.clone()),
+            exports: component.map(|component| component.exports.words()).unwrap_or_default(),
+            needs: component.map(|component| component.manifest.needs.clone()).unwrap_or_default(),
+            active_since: self.active.as_ref().map(|active| active.since),
+            history: self.history.clone(),
+            last_rejection: self.last_rejection.clone(),
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,237 @@
+//! From bytes to a component that can be called.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use amends_engine::{Digest, Payload};
+use serde_json::Value;
+use wasmtime::component::{InstancePre, Linker};
+
+use crate::bindings::exports::amends::saga::{action, manifest, undo};
+use crate::check::{Checked, Exports, check};
+use crate::compile::compile;
+use crate::config::PluginSettings;
+use crate::error::{PluginError, Rejection};
+use crate::guest::{CallId, Guest, linker};
+use crate::sandbox::Sandbox;
+
+/// How long `describe` may take: it only hands out texts.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Loads components. Cheap to clone.
+#[derive(Clone)]
+pub struct Loader {
+    sandbox: Sandbox,
+    linker: Arc<Linker<Guest>>,
+    cache: Option<PathBuf>,
+    compiled: Arc<AtomicU64>,
+}
+
+/// What a component says about itself.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One sentence.
+    pub summary: String,
+    /// JSON Schema of the input of `execute`.
+    pub input_schema: Value,
+    /// JSON Schema of the output of `execute`.
+    pub output_schema: Value,
+    /// The service that it calls.
+    pub service: Option<String>,
+    /// The capabilities that it needs.
+    pub needs: Vec<String>,
+}
+
+/// A component that was checked, compiled and described.
+pub struct LoadedComponent {
+    /// Of the bytes as they came.
+    pub digest: Digest,
+    /// What it says about itself.
+    pub manifest: Manifest,
+    /// Which calls it serves.
+    pub exports: Exports,
+    /// What it imports.
+    pub imports: Vec<String>,
+    /// How many bytes it had.
+    pub bytes_len: usize,
+    pub(crate) pre: InstancePre<Guest>,
+    pub(crate) action: Option<action::GuestIndices>,
+    pub(crate) undo: Option<undo::GuestIndices>,
+    input: Option<jsonschema::Validator>,
+    output: Option<jsonschema::Validator>,
+}
+
+impl std::fmt::Debug for LoadedComponent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedComponent")
+            .field("digest", &self.digest)
+            .field("name", &self.manifest.name)
+            .field("version", &self.manifest.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LoadedComponent {
+    /// Whether `execute` takes this input.
+    ///
+    /// # Errors
+    /// Where it does not fit the manifest's schema, and why.
+    pub fn takes_input(&self, input: &Payload) -> Result<(), String> {
+        fits(self.input.as_ref(), input)
+    }
+
+    /// Whether `compensate` can read this output, recorded by this or another component.
+    ///
+    /// # Errors
+    /// Where it does not fit the manifest's schema, and why.
+    pub fn reads_output(&self, output: &Payload) -> Result<(), String> {
+        fits(self.output.as_ref(), output)
+    }
+}
+
+impl Loader {
+    /// A loader that keeps compiled code in `cache`, if that is given.
+    ///
+    /// # Errors
+    /// When the sandbox cannot be set up.
+    pub fn new(cache: Option<PathBuf>) -> Result<Self, PluginError> {
+        let sandbox = Sandbox::new()?;
+        let linker =
+            linker(&sandbox.engine).map_err(|error| PluginError::Sandbox(format!("{error:#}")))?;
+        let compiled = Arc::new(AtomicU64::new(0));
+        Ok(Self { sandbox, linker: Arc::new(linker), cache, compiled })
+    }
+
+    /// How many components it had to compile; the others came from the cache.
+    #[must_use]
+    pub fn compiled(&self) -> u64 {
+        self.compiled.load(Ordering::Relaxed)
+    }
+
+    /// Checks, compiles and describes a component, off the async threads. May be cancelled.
+    ///
+    /// # Errors
+    /// Why it cannot serve, in words for its author.
+    pub async fn load(
+        &self,
+        bytes: Vec<u8>,
+        settings: Arc<PluginSettings>,
+    ) -> Result<LoadedComponent, Rejection> {
+        let (bytes_len, digest) = (bytes.len(), Digest::of(&bytes));
+        let (engine, cache) = (self.sandbox.engine.clone(), self.cache.clone());
+        let granted = Arc::clone(&settings);
+        let began = Instant::now();
+        let work = tokio::task::spawn_blocking(move || {
+            let checked = check(&bytes, &granted)?;
+            let compiled = compile(&engine, cache.as_deref(), digest, &checked.component)?;
+            Ok((checked, compiled))
+        });
+        let (Checked { exports, imports, .. }, (component, is_new)) =
+            work.await.unwrap_or_else(|error| {
+                Err(Rejection::Compile(format!("the compiler failed: {error}")))
+            })?;
+        if is_new {
+            self.compiled.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%digest, elapsed = ?began.elapsed(), "component compiled");
+        }
+        let pre = self
+            .linker
+            .instantiate_pre(&component)
+            .map_err(|error| Rejection::Invalid(format!("{error:#}").replace('\n', " ")))?;
+        let shape =
+            |error: wasmtime::Error| Rejection::Invalid(format!("{error:#}").replace('\n', " "));
+        let action = exports.execute.then(|| action::GuestIndices::new(&pre)).transpose();
+        let undo = exports.compensate.then(|| undo::GuestIndices::new(&pre)).transpose();
+        let manifest = self.describe(&pre, settings).await?;
+        let input = validator(&manifest.input_schema, "input")?;
+        let output = validator(&manifest.output_schema, "output")?;
+        Ok(LoadedComponent {
+            digest,
+            manifest,
+            exports,
+            imports,
+            bytes_len,
+            pre,
+            action: action.map_err(shape)?,
+            undo: undo.map_err(shape)?,
+            input,
+            output,
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        &self.sandbox.engine
+    }
+
+    /// The folder of compiled code.
+    #[must_use]
+    pub fn cache(&self) -> Option<&Path> {
+        self.cache.as_deref()
+    }
+
+    async fn describe(
+        &self,
+        pre: &InstancePre<Guest>,
+        settings: Arc<PluginSettings>,
+    ) -> Result<Manifest, Rejection> {
+        let wrong = |error: wasmtime::Error| {
+            Rejection::Manifest(format!("describe failed: {}", crate::call::reason(&error)))
+        };
+        let mut store = Guest::store(self.engine(), CallId::default(), settings);
+        let asked = async {
+            let indices = manifest::GuestIndices::new(pre)?;
+            let instance = pre.instantiate_async(&mut store).await?;
+            indices.load(&mut store, &instance)?.call_describe(&mut store).await
+        };
+        let description = tokio::time::timeout(DESCRIBE_TIMEOUT, asked)
+            .await
+            .map_err(|_| {
+                Rejection::Manifest(format!("describe took longer than {DESCRIBE_TIMEOUT:?}"))
+            })?
+            .map_err(wrong)?;
+        let schema = |text: &str, which: &str| {
+            serde_json::from_str(text).map_err(|error| {
+                Rejection::Manifest(format!("the {which} schema is not JSON: {error}"))
+            })
+        };
+        if description.name.is_empty() || description.version.is_empty() {
+            return Err(Rejection::Manifest("it has no name or no version".to_owned()));
+        }
+        Ok(Manifest {
+            name: description.name,
+            version: description.version,
+            summary: description.summary,
+            input_schema: schema(&description.input_schema, "input")?,
+            output_schema: schema(&description.output_schema, "output")?,
+            service: description.service,
+            needs: description.needs,
+        })
+    }
+}
+
+/// None for a schema that everything fits.
+fn validator(schema: &Value, which: &str) -> Result<Option<jsonschema::Validator>, Rejection> {
+    let takes_all =
+        schema.as_bool() == Some(true) || schema.as_object().is_some_and(serde_json::Map::is_empty);
+    if takes_all {
+        return Ok(None);
+    }
+    jsonschema::validator_for(schema).map(Some).map_err(|error| {
+        Rejection::Manifest(format!("the {which} schema is not a JSON Schema: {error}"))
+    })
+}
+
+fn fits(validator: Option<&jsonschema::Validator>, payload: &Payload) -> Result<(), String> {
+    let Some(validator) = validator else { return Ok(()) };
+    let value = payload.to_value();
+    let Some(error) = validator.iter_errors(&value).next() else { return Ok(()) };
+    let place = error.instance_path().to_string();
+    let place = if place.is_empty() { "the whole".to_owned() } else { place };
+    Err(format!("{place}: {error}"))
+}

@@ -1,0 +1,72 @@
+//! The engine that runs components, and its limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::error::PluginError;
+
+/// Instances at once. More than the calls that the runtime lets run at once, because a component
+/// that is loaded runs its `describe`.
+pub const INSTANCES_MAX: u32 = 640;
+
+/// A component's bytes. A Python component has 18 MiB.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+
+/// Log lines of one call; the rest is counted and dropped.
+pub const LOG_LINES_MAX: u32 = 100;
+
+/// Bytes of one log line, its fields included; the rest is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 4_096;
+
+/// A call that computes gives way this often, so that a loop without end costs its own time only.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Core instances of one component. One that wit-component made has up to four; Python's more.
+const CORE_INSTANCES_MAX: u32 = 24;
+
+/// The wasmtime engine, with a thread that counts its epochs.
+#[derive(Debug, Clone)]
+pub(crate) struct Sandbox {
+    pub(crate) engine: Engine,
+    _ticker: Arc<Ticker>,
+}
+
+#[derive(Debug)]
+struct Ticker(
+    #[expect(dead_code, reason = "dropped to end the thread")] std::sync::mpsc::Sender<()>,
+);
+
+impl Sandbox {
+    pub(crate) fn new() -> Result<Self, PluginError> {
+        let failed = |error: String| PluginError::Sandbox(error);
+        let mut config = Config::new();
+        config.wasm_component_model(true);
+        config.epoch_interruption(true);
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(INSTANCES_MAX);
+        pool.total_core_instances(INSTANCES_MAX * 4);
+        pool.total_memories(INSTANCES_MAX + INSTANCES_MAX / 2);
+        pool.total_tables(INSTANCES_MAX * 4);
+        pool.total_stacks(INSTANCES_MAX);
+        pool.max_core_instances_per_component(CORE_INSTANCES_MAX);
+        pool.max_memories_per_component(8);
+        pool.max_tables_per_component(CORE_INSTANCES_MAX);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        let engine = Engine::new(&config).map_err(|error| failed(format!("{error:#}")))?;
+        let weak = engine.weak();
+        let (alive, ended) = std::sync::mpsc::channel();
+        std::thread::Builder::new()
+            .name("amends-epoch".to_owned())
+            .spawn(move || {
+                use std::sync::mpsc::RecvTimeoutError::Timeout;
+                while ended.recv_timeout(TICK) == Err(Timeout) {
+                    let Some(engine) = weak.upgrade() else { return };
+                    engine.increment_epoch();
+                }
+            })
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self { engine, _ticker: Arc::new(Ticker(alive)) })
+    }
+}

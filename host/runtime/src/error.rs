@@ -1,0 +1,96 @@
+//! What can go wrong, and who can act.
+
+use amends_engine::{DefinitionName, Digest, PluginName, Refusal, SagaId, StepName};
+use amends_store::StoreError;
+
+/// Why the runtime cannot start or answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The store failed. Operator.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A definition needs a plugin that is not there. Operator.
+    #[error(
+        "definition {definition}, step {step}: there is no plugin `{plugin}`; put {plugin}.wasm \
+         into {folder}"
+    )]
+    PluginMissing {
+        /// The definition.
+        definition: DefinitionName,
+        /// Its step.
+        step: StepName,
+        /// The plugin that it names.
+        plugin: PluginName,
+        /// The folder that was looked into.
+        folder: String,
+    },
+    /// A plugin does not do what a definition wants of it. Operator.
+    #[error(
+        "definition {definition}, step {step}: plugin `{plugin}` does not export `{export}`; {remedy}"
+    )]
+    ExportMissing {
+        /// The definition.
+        definition: DefinitionName,
+        /// Its step.
+        step: StepName,
+        /// The plugin that it names.
+        plugin: PluginName,
+        /// What it should export.
+        export: &'static str,
+        /// What would be right.
+        remedy: &'static str,
+    },
+    /// The definition that a saga is pinned to is in neither the config nor the store. Operator.
+    #[error("saga {saga} is pinned to definition {digest}, which is not in the store")]
+    DefinitionLost {
+        /// The saga.
+        saga: SagaId,
+        /// The definition's digest.
+        digest: Digest,
+    },
+    /// A saga's log cannot be read. Operator.
+    #[error("saga {saga} cannot be read: {message}")]
+    Unreadable {
+        /// The saga.
+        saga: SagaId,
+        /// Why not.
+        message: String,
+    },
+    /// The host is stopping. Caller: try again, elsewhere or later.
+    #[error("the host is stopping")]
+    Stopping,
+}
+
+/// Why a saga was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No definition of that name. Caller.
+    #[error("there is no definition `{0}`")]
+    DefinitionUnknown(String),
+    /// The key was used with another definition or input. Caller.
+    #[error("the idempotency key was used for saga {0} with another payload")]
+    KeyReused(SagaId),
+    /// A limit is reached. Caller: later.
+    #[error("the host is full: {0}; try again in a second")]
+    Overloaded(&'static str),
+    /// The host is stopping. Caller: elsewhere or later.
+    #[error("the host is stopping and takes no new sagas")]
+    Stopping,
+    /// The store failed: whether the saga was started is not known; a key tells. Operator.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a saga was not cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// No such saga. Caller.
+    #[error("there is no saga {0}")]
+    NotFound(SagaId),
+    /// Not in this state. Caller.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The rest.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}

@@ -1,0 +1,61 @@
+//! Prometheus metrics of the loop, by the names of the contract.
+
+use amends_engine::{Direction, Event, FailureClass, Saga, StepName};
+
+use crate::shard::Gauges;
+
+/// Counts what became durable.
+pub(crate) fn count(saga: &Saga, events: &[Event]) {
+    let definition = || saga.definition().name().to_string();
+    let failed = |step: &StepName, direction: Direction, class: FailureClass| {
+        metrics::counter!(
+            "amends_step_failures_total",
+            "definition" => definition(),
+            "step" => step.to_string(),
+            "direction" => direction.as_str(),
+            "class" => class.as_str()
+        )
+        .increment(1);
+    };
+    let finished = |outcome: &'static str| {
+        metrics::counter!(
+            "amends_saga_finished_total",
+            "definition" => definition(),
+            "outcome" => outcome
+        )
+        .increment(1);
+    };
+    for event in events {
+        match event {
+            Event::SagaStarted(_) => {
+                metrics::counter!("amends_saga_started_total", "definition" => definition())
+                    .increment(1);
+            }
+            Event::SagaCompleted(_) => finished("completed"),
+            Event::SagaCompensated(_) => finished("compensated"),
+            Event::StepFailed(event) => failed(&event.step, Direction::Execute, event.class),
+            Event::StepUnknown(event) => {
+                failed(&event.step, Direction::Execute, FailureClass::Unknown);
+            }
+            Event::UndoFailed(event) => failed(&event.step, Direction::Compensate, event.class),
+            Event::UndoBlocked(event) => failed(&event.step, Direction::Compensate, event.class),
+            Event::StepStarted(_)
+            | Event::StepSucceeded(_)
+            | Event::StepSkipped(_)
+            | Event::CompensationStarted(_)
+            | Event::UndoStarted(_)
+            | Event::UndoSucceeded(_)
+            | Event::SagaBlocked(_)
+            | Event::OperatorCancelled(_) => {}
+        }
+    }
+}
+
+/// Sets what is computed from the live sagas.
+#[expect(clippy::cast_precision_loss, reason = "counts of sagas are far below 2^52")]
+pub(crate) fn set(gauges: &Gauges) {
+    metrics::gauge!("amends_saga_blocked").set(gauges.blocked as f64);
+    metrics::gauge!("amends_saga_live").set(gauges.live as f64);
+    metrics::gauge!("amends_calls_in_flight").set(gauges.in_flight as f64);
+    metrics::gauge!("amends_oldest_unfinished_undo_seconds").set(gauges.oldest_undo.as_secs_f64());
+}

@@ -1,0 +1,131 @@
+//! What a host does before it goes on: checks its plugins and loads what is live.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use amends_engine::{Definition, Event, PluginName, Saga, SagaId, StepName};
+use amends_plugins::PluginHost;
+use amends_store::{Store, StoredEvent};
+
+use crate::definitions::Definitions;
+use crate::error::RuntimeError;
+use crate::limits::SAGAS_PER_READ;
+
+/// A saga that cannot be read. Nothing touches it, and it does not stop the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The saga.
+    pub id: SagaId,
+    /// Why it cannot be read.
+    pub reason: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) sagas: Vec<Saga>,
+    pub(crate) quarantined: Vec<Quarantined>,
+}
+
+/// Loads every live saga.
+pub(crate) async fn recover(
+    store: &dyn Store,
+    definitions: &Definitions,
+) -> Result<Recovered, RuntimeError> {
+    let mut recovered = Recovered { sagas: Vec::new(), quarantined: Vec::new() };
+    let mut after = None;
+    loop {
+        let page = store.live(after, SAGAS_PER_READ).await?;
+        let Some((last, _)) = page.last() else { return Ok(recovered) };
+        after = Some(last.id);
+        for (row, log) in page {
+            let definition = definitions.pinned(row.id, row.definition_digest, store).await;
+            let saga = definition.and_then(|definition| replay(row.id, definition, &log));
+            match saga {
+                Ok(saga) => recovered.sagas.push(saga),
+                Err(error) => {
+                    let reason = error.to_string();
+                    tracing::error!(saga_id = %row.id, reason, "saga is quarantined");
+                    recovered.quarantined.push(Quarantined { id: row.id, reason });
+                }
+            }
+        }
+    }
+}
+
+/// Folds a stored log.
+pub(crate) fn replay(
+    id: SagaId,
+    definition: Arc<Definition>,
+    log: &[StoredEvent],
+) -> Result<Saga, RuntimeError> {
+    let unreadable = |message: String| RuntimeError::Unreadable { saga: id, message };
+    let mut events = Vec::with_capacity(log.len());
+    for stored in log {
+        let event = Event::decode(&stored.kind, &stored.data)
+            .map_err(|error| unreadable(format!("event {}: {error}", stored.version.0)))?;
+        events.push((stored.at, event));
+    }
+    amends_engine::replay(id, definition, events.iter().map(|(at, event)| (*at, event)))
+        .map_err(|error| unreadable(error.to_string()))
+}
+
+/// Every plugin that a definition in force needs is there and exports what is wanted of it.
+pub(crate) fn check_plugins(
+    definitions: &[Definition],
+    plugins: &PluginHost,
+    folder: &Path,
+) -> Result<(), RuntimeError> {
+    for definition in definitions {
+        for step in definition.steps() {
+            let check = Check { definition, step: &step.name, plugins, folder };
+            check.exports(&step.plugin, "action", "name a plugin that exports it")?;
+            if let Some(undo) = &step.undo {
+                check.exports(
+                    &undo.plugin,
+                    "undo",
+                    "set undo = false, or name an undo plugin: undo = { plugin = \"…\" }",
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Check<'a> {
+    definition: &'a Definition,
+    step: &'a StepName,
+    plugins: &'a PluginHost,
+    folder: &'a Path,
+}
+
+impl Check<'_> {
+    fn exports(
+        &self,
+        plugin: &PluginName,
+        export: &'static str,
+        remedy: &'static str,
+    ) -> Result<(), RuntimeError> {
+        let Some(component) = self.plugins.active(plugin) else {
+            return Err(RuntimeError::PluginMissing {
+                definition: self.definition.name().clone(),
+                step: self.step.clone(),
+                plugin: plugin.clone(),
+                folder: self.folder.display().to_string(),
+            });
+        };
+        let there = match export {
+            "action" => component.exports.execute,
+            _ => component.exports.compensate,
+        };
+        if there {
+            return Ok(());
+        }
+        Err(RuntimeError::ExportMissing {
+            definition: self.definition.name().clone(),
+            step: self.step.clone(),
+            plugin: plugin.clone(),
+            export,
+            remedy,
+        })
+    }
+}

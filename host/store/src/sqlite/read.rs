@@ -1,0 +1,269 @@
+//! Queries.
+
+use std::collections::BTreeMap;
+
+use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use rusqlite::types::{Type, Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+
+use crate::types::{BlobKind, BlobRow, SagaQuery, SagaRow, StoredEvent, Stream};
+
+type Result<T> = rusqlite::Result<T>;
+
+const EVENT_COLUMNS: &str = "position, stream, version, at, type, data";
+
+const SAGA_COLUMNS: &str = "id, definition, definition_digest, status, reason, started_at, \
+                            ended_at, deadline_at, wake_at, tags, key";
+
+pub(super) fn events(
+    connection: &Connection,
+    stream: &Stream,
+    after: Version,
+    limit: u32,
+) -> Result<Vec<StoredEvent>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {EVENT_COLUMNS} FROM events WHERE stream = ?1 AND version > ?2
+             ORDER BY version LIMIT ?3"
+        ))?
+        .query_map(params![stream, to_integer(after.0), limit], event)?
+        .collect()
+}
+
+pub(super) fn log(
+    connection: &Connection,
+    after: Position,
+    limit: u32,
+) -> Result<Vec<StoredEvent>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {EVENT_COLUMNS} FROM events WHERE position > ?1 ORDER BY position LIMIT ?2"
+        ))?
+        .query_map(params![to_integer(after.0), limit], event)?
+        .collect()
+}
+
+pub(super) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow>> {
+    connection
+        .prepare_cached(&format!("SELECT {SAGA_COLUMNS} FROM sagas WHERE id = ?1"))?
+        .query_row([id.as_bytes()], saga_row)
+        .optional()
+}
+
+pub(super) fn list(connection: &Connection, query: &SagaQuery) -> Result<Vec<SagaRow>> {
+    let mut wheres = Vec::new();
+    let mut values = Vec::new();
+    if let Some(before) = query.before {
+        wheres.push("id < ?".to_owned());
+        values.push(Value::Blob(before.as_bytes().to_vec()));
+    }
+    if let Some(after) = query.started_after {
+        // Ids begin with their time, so the primary key finds it.
+        let first = SagaId::from_parts(after.after(std::time::Duration::from_millis(1)), &[0; 10]);
+        wheres.push("id >= ? AND started_at > ?".to_owned());
+        // The version and variant bits of a UUID would push the bound past the first ids.
+        let mut bytes = *first.as_bytes();
+        bytes[6..].fill(0);
+        values.push(Value::Blob(bytes.to_vec()));
+        values.push(Value::Integer(after.as_millis()));
+    }
+    if let Some(definition) = &query.definition {
+        wheres.push("definition = ?".to_owned());
+        values.push(Value::Text(definition.to_string()));
+    }
+    if let Some((name, value)) = &query.tag {
+        let tagged = "id IN (SELECT saga FROM saga_tags WHERE name = ? AND value = ?)";
+        wheres.push(tagged.to_owned());
+        values.push(Value::Text(name.clone()));
+        values.push(Value::Text(value.clone()));
+    }
+    let wheres = if wheres.is_empty() { "true".to_owned() } else { wheres.join(" AND ") };
+    let limit = query.limit as usize;
+    if query.statuses.is_empty() {
+        return list_where(connection, &wheres, values, limit);
+    }
+    // One walk along the index a status, so that each stops after `limit`.
+    let mut found = Vec::new();
+    for status in &query.statuses {
+        let mut values = values.clone();
+        values.push(Value::Text(status.as_str().to_owned()));
+        let wheres = format!("{wheres} AND status = ?");
+        found.extend(list_where(connection, &wheres, values, limit)?);
+    }
+    found.sort_by_key(|row| std::cmp::Reverse(row.id));
+    found.truncate(limit);
+    Ok(found)
+}
+
+fn list_where(
+    connection: &Connection,
+    wheres: &str,
+    mut values: Vec<Value>,
+    limit: usize,
+) -> Result<Vec<SagaRow>> {
+    values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    connection
+        .prepare_cached(&format!(
+            "SELECT {SAGA_COLUMNS} FROM sagas WHERE {wheres} ORDER BY id DESC LIMIT ?"
+        ))?
+        .query_map(params_from_iter(values), saga_row)?
+        .collect()
+}
+
+pub(super) fn live(
+    connection: &Connection,
+    after: Option<SagaId>,
+    limit: u32,
+) -> Result<Vec<(SagaRow, Vec<StoredEvent>)>> {
+    let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+    let rows: Vec<SagaRow> = connection
+        .prepare_cached(&format!(
+            "SELECT {SAGA_COLUMNS} FROM sagas WHERE ended_at IS NULL AND id > ?1
+             ORDER BY id LIMIT ?2"
+        ))?
+        .query_map(params![after, limit], saga_row)?
+        .collect::<Result<_>>()?;
+    rows.into_iter()
+        .map(|row| {
+            let events = events(connection, &Stream::Saga(row.id), Version(0), u32::MAX)?;
+            Ok((row, events))
+        })
+        .collect()
+}
+
+pub(super) fn key(connection: &Connection, key: &str) -> Result<Option<(SagaId, Digest)>> {
+    connection
+        .prepare_cached("SELECT saga, payload_digest FROM start_keys WHERE key = ?1")?
+        .query_row([key], |row| {
+            Ok((SagaId::from_bytes(row.get(0)?), Digest::from_bytes(row.get(1)?)))
+        })
+        .optional()
+}
+
+pub(super) fn blob(
+    connection: &Connection,
+    kind: BlobKind,
+    digest: Digest,
+) -> Result<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT bytes FROM blobs WHERE kind = ?1 AND digest = ?2")?
+        .query_row(params![kind.as_str(), digest.as_bytes()], |row| row.get(0))
+        .optional()
+}
+
+pub(super) fn blobs(connection: &Connection, kind: BlobKind) -> Result<Vec<BlobRow>> {
+    connection
+        .prepare_cached(
+            "SELECT name, digest, at, length(bytes) FROM blobs WHERE kind = ?1 ORDER BY at, digest",
+        )?
+        .query_map([kind.as_str()], |row| {
+            Ok(BlobRow {
+                name: row.get(0)?,
+                digest: Digest::from_bytes(row.get(1)?),
+                at: Timestamp::from_millis(row.get(2)?),
+                bytes_len: row.get::<_, i64>(3)?.unsigned_abs(),
+            })
+        })?
+        .collect()
+}
+
+pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<SagaStatus, u64>> {
+    connection
+        .prepare_cached("SELECT status, count(*) FROM sagas GROUP BY status")?
+        .query_map([], |row| Ok((status(row, 0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+        .collect()
+}
+
+pub(super) fn verify(connection: &Connection) -> Result<Vec<String>> {
+    let mut findings: Vec<String> = connection
+        .prepare("PRAGMA integrity_check")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    findings.retain(|finding| finding != "ok");
+    let gaps = connection
+        .prepare(
+            "SELECT stream, count(*), max(version) FROM events
+             GROUP BY stream HAVING count(*) != max(version) OR min(version) != 1",
+        )?
+        .query_map([], |row| {
+            let (stream, events, last) = (stream(row, 0)?, row.get(1)?, row.get(2)?);
+            let (events, last): (i64, i64) = (events, last);
+            Ok(format!("{stream} has {events} events, but its last version is {last}"))
+        })?
+        .collect::<Result<Vec<_>>>()?;
+    findings.extend(gaps);
+    let orphans: i64 = connection.query_row(
+        "SELECT count(*) FROM sagas WHERE NOT EXISTS
+         (SELECT 1 FROM events WHERE stream = sagas.id)",
+        [],
+        |row| row.get(0),
+    )?;
+    if orphans > 0 {
+        findings.push(format!("{orphans} sagas of the projection have no events"));
+    }
+    Ok(findings)
+}
+
+fn event(row: &Row<'_>) -> Result<StoredEvent> {
+    Ok(StoredEvent {
+        position: Position(row.get::<_, i64>(0)?.unsigned_abs()),
+        stream: stream(row, 1)?,
+        version: Version(row.get::<_, i64>(2)?.unsigned_abs()),
+        at: Timestamp::from_millis(row.get(3)?),
+        kind: row.get(4)?,
+        data: row.get(5)?,
+    })
+}
+
+fn stream(row: &Row<'_>, column: usize) -> Result<Stream> {
+    if let ValueRef::Text(_) = row.get_ref(column)? {
+        return Ok(Stream::Plugin(parse(row, column)?));
+    }
+    Ok(Stream::Saga(SagaId::from_bytes(row.get(column)?)))
+}
+
+fn saga_row(row: &Row<'_>) -> Result<SagaRow> {
+    let time = |column| -> Result<Option<Timestamp>> {
+        Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+    };
+    let tags: Option<String> = row.get(9)?;
+    let tags = tags.map(|tags| serde_json::from_str(&tags)).transpose();
+    Ok(SagaRow {
+        id: SagaId::from_bytes(row.get(0)?),
+        definition: parse(row, 1)?,
+        definition_digest: Digest::from_bytes(row.get(2)?),
+        status: status(row, 3)?,
+        reason: row.get(4)?,
+        started_at: Timestamp::from_millis(row.get(5)?),
+        ended_at: time(6)?,
+        deadline_at: time(7)?,
+        wake_at: time(8)?,
+        tags: tags.map_err(|error| unreadable(9, error))?.unwrap_or_default(),
+        key: row.get(10)?,
+    })
+}
+
+fn status(row: &Row<'_>, column: usize) -> Result<SagaStatus> {
+    let word: String = row.get(column)?;
+    SagaStatus::from_word(&word)
+        .ok_or_else(|| unreadable(column, format!("`{word}` is not a status of a saga")))
+}
+
+fn parse<T>(row: &Row<'_>, column: usize) -> Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    row.get::<_, String>(column)?.parse().map_err(|error| unreadable(column, error))
+}
+
+fn unreadable(
+    column: usize,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+}
+
+fn to_integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,232 @@
+//! The file: its lock, its settings, its schema and how that came about.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use amends_engine::Position;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::StoreError;
+use crate::types::Durability;
+
+/// The schema that this version reads and writes.
+pub const SCHEMA_VERSION: i64 = 1;
+
+/// "Amnd": tells a database of ours from any other SQLite file (`PRAGMA application_id`).
+const APPLICATION_ID: i64 = 0x416d_6e64;
+
+/// Migration N brings version N-1 to N. Once released, none is ever changed.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    INSERT INTO meta VALUES ('fence', 0);
+
+    -- stream: the 16 bytes of a saga's id, or a plugin's name as text.
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY,
+        stream   NOT NULL,
+        version  INTEGER NOT NULL,
+        at       INTEGER NOT NULL,
+        type     TEXT NOT NULL,
+        data     TEXT NOT NULL
+    );
+    CREATE UNIQUE INDEX events_stream ON events (stream, version);
+
+    -- Derived from events; can be rebuilt.
+    CREATE TABLE sagas (
+        id                BLOB PRIMARY KEY,
+        definition        TEXT NOT NULL,
+        definition_digest BLOB NOT NULL,
+        status            TEXT NOT NULL,
+        reason            TEXT,
+        started_at        INTEGER NOT NULL,
+        ended_at          INTEGER,
+        deadline_at       INTEGER,
+        wake_at           INTEGER,
+        tags              TEXT,
+        key               TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX sagas_live ON sagas (id) WHERE ended_at IS NULL;
+    CREATE INDEX sagas_status ON sagas (status, id);
+    CREATE INDEX sagas_definition ON sagas (definition, id);
+    CREATE TABLE saga_tags (
+        name  TEXT NOT NULL,
+        value TEXT NOT NULL,
+        saga  BLOB NOT NULL,
+        PRIMARY KEY (name, value, saga)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE start_keys (
+        key            TEXT PRIMARY KEY,
+        saga           BLOB NOT NULL,
+        payload_digest BLOB NOT NULL,
+        at             INTEGER NOT NULL
+    ) WITHOUT ROWID;
+
+    CREATE TABLE blobs (
+        kind   TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        name   TEXT NOT NULL,
+        at     INTEGER NOT NULL,
+        bytes  BLOB NOT NULL,
+        PRIMARY KEY (kind, digest)
+    );
+"];
+
+/// Takes the lock that one process holds while it uses the file. The system lets go of it when
+/// the process ends, however it ends.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        fs::create_dir_all(folder).map_err(|error| file_error(folder, &error))?;
+    }
+    let lock_path = beside(path, "lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|error| file_error(&lock_path, &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(file_error(&lock_path, &error)),
+    }
+}
+
+/// Opens the file for writing and migrates it.
+pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
+    check_file(path)?;
+    let failed = |error: rusqlite::Error| describe(path, &error);
+    let connection = Connection::open(path).map_err(failed)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    let version = check_version(&connection, path)?;
+    let synchronous = match durability {
+        Durability::Full => "FULL",
+        Durability::Relaxed => "NORMAL",
+    };
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
+    // 64 MiB: the pages that appends touch stay in memory.
+    connection.pragma_update(None, "cache_size", -65_536).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    migrate(&connection, version).map_err(failed)?;
+    Ok(connection)
+}
+
+/// Opens the file for reading.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let failed = |error: rusqlite::Error| describe(path, &error);
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// The position of the last event.
+pub(super) fn last_position(connection: &Connection, path: &Path) -> Result<Position, StoreError> {
+    let query = "SELECT coalesce(max(position), 0) FROM events";
+    let position: i64 = connection
+        .query_row(query, [], |row| row.get(0))
+        .map_err(|error| describe(path, &error))?;
+    Ok(Position(u64::try_from(position).unwrap_or(0)))
+}
+
+/// Raises the fence: whoever had the file before can no longer write to it.
+pub(super) fn take_fence(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let query = "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
+    connection.query_row(query, [], |row| row.get(0)).map_err(|error| describe(path, &error))
+}
+
+/// Says what a database error means for an operator.
+pub(super) fn describe(path: &Path, error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Damaged { path: path.to_owned(), message: error.to_string() }
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            StoreError::File { path: path.to_owned(), message: error.to_string() }
+        }
+        _ => StoreError::Database(error.to_string()),
+    }
+}
+
+/// Before SQLite sees a file: is it one, and is all of it there? SQLite would make an empty
+/// database of an empty file, and finds a cut only when it reads there.
+fn check_file(path: &Path) -> Result<(), StoreError> {
+    let damaged = |message: &str| {
+        Err(StoreError::Damaged { path: path.to_owned(), message: message.to_owned() })
+    };
+    let length = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        Ok(_) => return damaged("it is not a file"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(file_error(path, &error)),
+    };
+    let wal_length = fs::metadata(beside(path, "wal")).map_or(0, |metadata| metadata.len());
+    if length == 0 && wal_length == 0 {
+        return Ok(());
+    }
+    // The header of the file format: https://www.sqlite.org/fileformat.html, section 1.3.
+    let mut header = [0; 100];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    if read.is_err() || !header.starts_with(b"SQLite format 3\0") {
+        return damaged("it is not a SQLite database");
+    }
+    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        bytes => u64::from(bytes),
+    };
+    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
+    if wal_length == 0 && length < pages * page_bytes {
+        return damaged("the end of it is missing");
+    }
+    Ok(())
+}
+
+fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let failed = |error: rusqlite::Error| describe(path, &error);
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let version = pragma("user_version").map_err(failed)?;
+    let application = pragma("application_id").map_err(failed)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(failed)?;
+    if tables > 0 && application != APPLICATION_ID {
+        let message = "it is a SQLite database of another program".to_owned();
+        return Err(StoreError::Damaged { path: path.to_owned(), message });
+    }
+    if version > SCHEMA_VERSION {
+        let (found, known) = (version, SCHEMA_VERSION);
+        return Err(StoreError::NewerSchema { path: path.to_owned(), found, known });
+    }
+    Ok(version)
+}
+
+fn migrate(connection: &Connection, from: i64) -> rusqlite::Result<()> {
+    for (done, migration) in (0_i64..).zip(MIGRATIONS) {
+        if done < from {
+            continue;
+        }
+        let to = done + 1;
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {migration}
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {to}; COMMIT;"
+        ))?;
+    }
+    Ok(())
+}
+
+/// `amends.db-wal`, `amends.db-lock`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn file_error(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::File { path: path.to_owned(), message: error.to_string() }
+}

@@ -1,0 +1,330 @@
+//! The writer: one thread, one transaction for all that waits.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use amends_engine::{Digest, Position, SagaId, Timestamp, Version};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::StoreError;
+use crate::types::{Append, Appended, BlobKind, SagaRow, StartKey, StoreStats, Stream};
+
+/// Appends that wait for the writer; past it, callers wait to hand theirs in.
+pub const APPENDS_WAITING_MAX: usize = 4_096;
+
+/// Jobs in one transaction: more gains little and makes the first wait for the last.
+const BATCH_MAX: usize = 1_024;
+
+/// Something to write.
+pub(super) enum Job {
+    Append {
+        append: Box<Append>,
+        reply: oneshot::Sender<Result<Appended, StoreError>>,
+        since: Instant,
+    },
+    PutBlob {
+        kind: BlobKind,
+        name: String,
+        digest: Digest,
+        at: Timestamp,
+        bytes: Vec<u8>,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+}
+
+impl Job {
+    pub(super) fn append(
+        append: Append,
+        reply: oneshot::Sender<Result<Appended, StoreError>>,
+    ) -> Self {
+        Self::Append { append: Box::new(append), reply, since: Instant::now() }
+    }
+}
+
+/// What is told to whom once the transaction is durable.
+enum Reply {
+    Append {
+        result: Result<Appended, StoreError>,
+        to: oneshot::Sender<Result<Appended, StoreError>>,
+        since: Instant,
+    },
+    PutBlob(oneshot::Sender<Result<(), StoreError>>),
+}
+
+pub(super) struct Writer {
+    connection: Connection,
+    position: Position,
+    fence: i64,
+    head: watch::Sender<Position>,
+    stats: Arc<Mutex<StoreStats>>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        position: Position,
+        fence: i64,
+        head: watch::Sender<Position>,
+        stats: Arc<Mutex<StoreStats>>,
+    ) -> Self {
+        Self { connection, position, fence, head, stats }
+    }
+
+    /// Until every sender is gone and all that they sent is written.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut batch = Vec::new();
+        while let Some(first) = jobs.blocking_recv() {
+            batch.push(first);
+            while batch.len() < BATCH_MAX
+                && let Ok(next) = jobs.try_recv()
+            {
+                batch.push(next);
+            }
+            self.write(&mut batch);
+        }
+        // What is in the log goes into the file; failing that, the next open does it.
+        let _ = self.connection.pragma_query(None, "wal_checkpoint", |_| Ok(()));
+    }
+
+    fn write(&mut self, batch: &mut Vec<Job>) {
+        let (size, before) = (batch.len(), self.position);
+        let mut replies = Vec::with_capacity(size);
+        let result = self.transaction(batch, &mut replies);
+        let error = match result {
+            Ok(()) => {
+                self.count(&replies, before);
+                self.head.send_replace(self.position);
+                None
+            }
+            Err(error) => {
+                self.position = before;
+                let _ = self.connection.execute_batch("ROLLBACK");
+                tracing::error!(%error, appends = size, "a transaction failed, nothing of it was written");
+                Some(error)
+            }
+        };
+        #[expect(clippy::cast_precision_loss, reason = "at most BATCH_MAX")]
+        metrics::histogram!("amends_store_batch_size").record(size as f64);
+        for reply in replies {
+            reply.send(error.as_ref());
+        }
+        // Jobs that the failed transaction did not reach.
+        for job in batch.drain(..) {
+            job.fail(error.clone().unwrap_or(StoreError::Closed));
+        }
+    }
+
+    fn transaction(
+        &mut self,
+        batch: &mut Vec<Job>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), StoreError> {
+        let failed = |error: rusqlite::Error| StoreError::Database(error.to_string());
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        let fence: i64 = self
+            .connection
+            .prepare_cached("SELECT value FROM meta WHERE name = 'fence'")
+            .and_then(|mut query| query.query_row([], |row| row.get(0)))
+            .map_err(failed)?;
+        if fence != self.fence {
+            return Err(StoreError::Fenced);
+        }
+        for job in batch.drain(..) {
+            match job {
+                Job::Append { append, reply: to, since } => {
+                    let done = self.append(&append);
+                    // A refusal is this append's alone; a failure of the database is everyone's.
+                    let (result, fatal) = match done {
+                        Ok(result) => (result, None),
+                        Err(error) => (Err(failed_copy(&error)), Some(failed(error))),
+                    };
+                    replies.push(Reply::Append { result, to, since });
+                    if let Some(error) = fatal {
+                        return Err(error);
+                    }
+                }
+                Job::PutBlob { kind, name, digest, at, bytes, reply } => {
+                    let done = self.put_blob(kind, &name, digest, at, &bytes);
+                    replies.push(Reply::PutBlob(reply));
+                    done.map_err(failed)?;
+                }
+            }
+        }
+        self.connection.execute_batch("COMMIT").map_err(failed)
+    }
+
+    /// Checks first and writes then, so that a refused append leaves nothing behind.
+    fn append(&mut self, append: &Append) -> rusqlite::Result<Result<Appended, StoreError>> {
+        if let Some(start_key) = &append.start_key
+            && let Some(known) = self.known_key(start_key)?
+        {
+            return Ok(Ok(known));
+        }
+        let actual = self.version(&append.stream)?;
+        if actual != append.expected {
+            let (stream, expected) = (append.stream.clone(), append.expected);
+            return Ok(Err(StoreError::Conflict { stream, expected, actual }));
+        }
+        let mut version = actual;
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO events (position, stream, version, at, type, data)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        for event in &append.events {
+            version = version.plus(1);
+            self.position.0 += 1;
+            insert.execute(params![
+                to_integer(self.position.0),
+                append.stream,
+                to_integer(version.0),
+                event.at.as_millis(),
+                event.kind,
+                event.data,
+            ])?;
+        }
+        drop(insert);
+        if let Some(row) = &append.row {
+            self.put_row(row, append.expected == Version(0))?;
+        }
+        if let (Some(start_key), Some(row)) = (&append.start_key, &append.row) {
+            self.connection
+                .prepare_cached("INSERT INTO start_keys VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![
+                    start_key.key,
+                    row.id.as_bytes(),
+                    start_key.payload_digest.as_bytes(),
+                    row.started_at.as_millis(),
+                ])?;
+        }
+        Ok(Ok(Appended::Done { version, position: self.position }))
+    }
+
+    fn known_key(&self, start_key: &StartKey) -> rusqlite::Result<Option<Appended>> {
+        let known = self
+            .connection
+            .prepare_cached("SELECT saga, payload_digest FROM start_keys WHERE key = ?1")?
+            .query_row([&start_key.key], |row| Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?)))
+            .optional()?;
+        Ok(known.map(|(saga, digest)| {
+            let saga = SagaId::from_bytes(saga);
+            if digest == *start_key.payload_digest.as_bytes() {
+                Appended::Duplicate(saga)
+            } else {
+                Appended::KeyReused(saga)
+            }
+        }))
+    }
+
+    fn version(&self, stream: &Stream) -> rusqlite::Result<Version> {
+        let version: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT max(version) FROM events WHERE stream = ?1")?
+            .query_row([stream], |row| row.get(0))?;
+        Ok(Version(version.map_or(0, i64::unsigned_abs)))
+    }
+
+    fn put_row(&self, row: &SagaRow, is_new: bool) -> rusqlite::Result<()> {
+        let tags = (!row.tags.is_empty()).then(|| serde_json::to_string(&row.tags).unwrap_or_default());
+        self.connection
+            .prepare_cached(
+                "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 ON CONFLICT (id) DO UPDATE SET status = ?4, reason = ?5, ended_at = ?7,
+                 deadline_at = ?8, wake_at = ?9",
+            )?
+            .execute(params![
+                row.id.as_bytes(),
+                row.definition.as_str(),
+                row.definition_digest.as_bytes(),
+                row.status.as_str(),
+                row.reason,
+                row.started_at.as_millis(),
+                row.ended_at.map(Timestamp::as_millis),
+                row.deadline_at.map(Timestamp::as_millis),
+                row.wake_at.map(Timestamp::as_millis),
+                tags,
+                row.key,
+            ])?;
+        if !is_new {
+            return Ok(());
+        }
+        for (name, value) in &row.tags {
+            self.connection
+                .prepare_cached("INSERT OR IGNORE INTO saga_tags VALUES (?1, ?2, ?3)")?
+                .execute(params![name, value, row.id.as_bytes()])?;
+        }
+        Ok(())
+    }
+
+    fn put_blob(
+        &self,
+        kind: BlobKind,
+        name: &str,
+        digest: Digest,
+        at: Timestamp,
+        bytes: &[u8],
+    ) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![kind.as_str(), digest.as_bytes(), name, at.as_millis(), bytes])?;
+        Ok(())
+    }
+
+    fn count(&self, replies: &[Reply], before: Position) {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.transactions += 1;
+        stats.events += self.position.0 - before.0;
+        for reply in replies {
+            if let Reply::Append { result: Ok(Appended::Done { .. }), since, .. } = reply {
+                stats.appends += 1;
+                metrics::histogram!("amends_store_append_seconds").record(since.elapsed());
+            }
+        }
+    }
+}
+
+impl Reply {
+    /// Whoever asked may have gone; then nobody is told.
+    fn send(self, error: Option<&StoreError>) {
+        match self {
+            Self::Append { result, to, .. } => {
+                let _ = to.send(error.map_or(result, |error| Err(error.clone())));
+            }
+            Self::PutBlob(to) => {
+                let _ = to.send(error.map_or(Ok(()), |error| Err(error.clone())));
+            }
+        }
+    }
+}
+
+impl Job {
+    fn fail(self, error: StoreError) {
+        match self {
+            Self::Append { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::PutBlob { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+}
+
+impl ToSql for Stream {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Saga(id) => id.as_bytes().as_slice().into(),
+            Self::Plugin(name) => name.as_str().into(),
+        })
+    }
+}
+
+fn failed_copy(error: &rusqlite::Error) -> StoreError {
+    StoreError::Database(error.to_string())
+}
+
+/// SQLite's integers are signed; versions and positions stay far below the difference.
+fn to_integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

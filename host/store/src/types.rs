@@ -1,0 +1,200 @@
+//! What goes into a store and comes out.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use amends_engine::{
+    DefinitionName, Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version,
+};
+
+/// Where a store is and how it keeps its promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// `sqlite:FILE`.
+    pub url: String,
+    /// When an append is acknowledged.
+    pub durability: Durability,
+}
+
+/// When an append is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// After fsync.
+    #[default]
+    Full,
+    /// After the write: a power cut may lose the last moments, and never corrupts.
+    Relaxed,
+}
+
+/// A list of events with versions from 1.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    /// A saga's.
+    Saga(SagaId),
+    /// A plugin's: which components served it.
+    Plugin(PluginName),
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saga(id) => write!(f, "saga {id}"),
+            Self::Plugin(name) => write!(f, "plugin {name}"),
+        }
+    }
+}
+
+/// An event to append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// Its type: `step.started`.
+    pub kind: Cow<'static, str>,
+    /// A JSON object.
+    pub data: String,
+}
+
+/// An event that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place in the whole store.
+    pub position: Position,
+    /// Its stream.
+    pub stream: Stream,
+    /// Its place in the stream.
+    pub version: Version,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// Its type.
+    pub kind: String,
+    /// A JSON object.
+    pub data: String,
+}
+
+/// A saga in the sagas projection: what lists and timers need, derived from its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SagaRow {
+    /// The saga.
+    pub id: SagaId,
+    /// The name of its definition.
+    pub definition: DefinitionName,
+    /// The definition that it is pinned to.
+    pub definition_digest: Digest,
+    /// Where it stands.
+    pub status: SagaStatus,
+    /// Why it is blocked, or is or was undone.
+    pub reason: Option<String>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// When what has not completed is undone.
+    pub deadline_at: Option<Timestamp>,
+    /// When something is next due by the clock alone.
+    pub wake_at: Option<Timestamp>,
+    /// For finding it.
+    pub tags: BTreeMap<String, String>,
+    /// The caller's idempotency key.
+    pub key: Option<String>,
+}
+
+/// A caller's idempotency key, for a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartKey {
+    /// The key.
+    pub key: String,
+    /// Of what the saga is started with.
+    pub payload_digest: Digest,
+}
+
+/// One append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// Where to.
+    pub stream: Stream,
+    /// The version that the stream must have; 0: it must not exist.
+    pub expected: Version,
+    /// At least one.
+    pub events: Vec<NewEvent>,
+    /// The row to write, when it has changed.
+    pub row: Option<SagaRow>,
+    /// For a start with a key.
+    pub start_key: Option<StartKey>,
+}
+
+/// What came of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It is durable.
+    Done {
+        /// Of the stream, after it.
+        version: Version,
+        /// Of its last event.
+        position: Position,
+    },
+    /// The key started this saga, with the same payload. Nothing was written.
+    Duplicate(SagaId),
+    /// The key started this saga, with another payload. Nothing was written.
+    KeyReused(SagaId),
+}
+
+/// Which sagas to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SagaQuery {
+    /// Any of these; empty: all.
+    pub statuses: Vec<SagaStatus>,
+    /// Of this definition.
+    pub definition: Option<DefinitionName>,
+    /// With this tag.
+    pub tag: Option<(String, String)>,
+    /// Started after this time.
+    pub started_after: Option<Timestamp>,
+    /// Only ids smaller than this: the cursor.
+    pub before: Option<SagaId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// What a blob is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlobKind {
+    /// The bytes of a component.
+    Component,
+    /// The canonical form of a definition.
+    Definition,
+}
+
+impl BlobKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Component => "component",
+            Self::Definition => "definition",
+        }
+    }
+}
+
+/// A blob without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRow {
+    /// The plugin's or definition's name.
+    pub name: String,
+    /// Of the bytes.
+    pub digest: Digest,
+    /// When it was first kept.
+    pub at: Timestamp,
+    /// How many bytes.
+    pub bytes_len: u64,
+}
+
+/// Counts since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreStats {
+    /// Appends that were written.
+    pub appends: u64,
+    /// Events that were written.
+    pub events: u64,
+    /// Transactions that they took.
+    pub transactions: u64,
+}
