@@ -1,7 +1,7 @@
 //! The config file: reads it, and says everything that is wrong with it at once.
 //!
 //! [`load`] gives a [`Config`] that the host can run, or a [`Report`] in which each finding has
-//! file, line, key, and what would be right. [`lint`](lint::lint) looks at the plugins as well.
+//! file, line, key, and what would be right. [`lint::lint`] looks at the plugins as well.
 //!
 //! A flag stands above the environment, and that above the file. Relative paths count from the
 //! config file's folder. Nothing is printed here, and no value that may be a secret is ever
@@ -24,8 +24,8 @@ mod table;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use amends_engine::{Definition, PluginName, ServiceName};
-use amends_plugins::{PluginSettings, PluginsConfig};
+use amends_engine::{Definition, ServiceName};
+use amends_plugins::PluginsConfig;
 use toml::de::DeTable;
 
 pub use host::{HostConfig, StoreSettings};
@@ -79,7 +79,11 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
         findings: Vec::new(),
         places: Places::default(),
     };
-    let config = read(Table::new(String::new(), document.span(), document.get_ref()), overrides, &mut context);
+    let config = read(
+        Table::new(String::new(), document.span(), document.get_ref()),
+        overrides,
+        &mut context,
+    );
     let Context { findings, places, .. } = context;
     let report = Report::new(path, findings);
     if report.errors() > 0 {
@@ -93,13 +97,12 @@ fn syntax_report(source: &Source, errors: &[toml::de::Error]) -> Report {
     let mut findings: Vec<Finding> = Vec::new();
     for error in errors {
         let position = source.position(&error.span().unwrap_or(0..0));
-        let is_same_line = |finding: &Finding| {
-            matches!(finding.place, Place::At(earlier) if earlier.line == position.line)
-        };
+        let is_same_line = |finding: &Finding| matches!(finding.place, Place::At(earlier) if earlier.line == position.line);
         if findings.iter().any(is_same_line) {
             continue;
         }
-        let message = error.message();
+        let line = source.text.lines().nth(position.line - 1).unwrap_or_default();
+        let message = if has_bare_text(line) { "text without quotes" } else { error.message() };
         let help = if message.starts_with("duplicate key") {
             "a key stands once in its table: keep one of them"
         } else if message.contains("quote") || message.contains("unquoted") {
@@ -112,7 +115,7 @@ fn syntax_report(source: &Source, errors: &[toml::de::Error]) -> Report {
         findings.push(Finding {
             severity: Error,
             place: Place::At(position),
-            key: key_of_line(&source.text, position.line),
+            key: key_of_line(line),
             message: format!("this is not TOML: {message}"),
             help: help.to_owned(),
         });
@@ -120,9 +123,16 @@ fn syntax_report(source: &Source, errors: &[toml::de::Error]) -> Report {
     Report::new(&source.path, findings)
 }
 
+/// Whether a value begins with a letter, and is none of the words that may stand bare.
+fn has_bare_text(line: &str) -> bool {
+    let Some((_, value)) = line.split_once('=') else { return false };
+    let value = value.trim();
+    value.starts_with(char::is_alphabetic) && !matches!(value, "true" | "false" | "inf" | "nan")
+}
+
 /// The key that a line seems to be about; empty when there is none.
-fn key_of_line(text: &str, line: usize) -> String {
-    let line = text.lines().nth(line - 1).unwrap_or_default().trim();
+fn key_of_line(line: &str) -> String {
+    let line = line.trim();
     let key = line.split_once('=').map_or(line, |(key, _)| key);
     let key = key.trim().trim_matches(['[', ']']);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -235,29 +245,4 @@ fn check_services(
             context.warn(context.places.of(&key), &key, message, help);
         }
     }
-}
-
-/// The plugins that a definition needs, each with the keys that name it.
-fn plugins_of(definition: &Definition) -> BTreeMap<&PluginName, Needs> {
-    let mut plugins: BTreeMap<&PluginName, Needs> = BTreeMap::new();
-    for step in definition.steps() {
-        let key = format!("saga.{}.step.{}", definition.name(), step.name);
-        plugins.entry(&step.plugin).or_default().execute.push(format!("{key}.plugin"));
-        if let Some(undo) = &step.undo {
-            plugins.entry(&undo.plugin).or_default().compensate.push(format!("{key}.undo.plugin"));
-        }
-    }
-    plugins
-}
-
-/// Which keys need a plugin, and for which call.
-#[derive(Debug, Default)]
-struct Needs {
-    execute: Vec<String>,
-    compensate: Vec<String>,
-}
-
-/// The settings of a plugin, or the defaults.
-fn settings_of(config: &Config, plugin: &PluginName) -> PluginSettings {
-    config.plugins.plugins.get(plugin).cloned().unwrap_or_default()
 }

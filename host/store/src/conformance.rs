@@ -1,0 +1,82 @@
+//! The suite that every store passes.
+//!
+//! A test crate names a place for a fresh store, and gets one test for each check:
+//!
+//! ```ignore
+//! amends_store::conformance_tests!(TemporaryFile::new());
+//! ```
+//!
+//! Deliberately absent: anything about files, tables or connections. What only one store has is
+//! tested beside it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a check says by a panic what does not hold"
+)]
+
+mod append;
+mod durable;
+mod fixture;
+mod keys;
+mod model;
+mod read;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::{Store, StoreError};
+
+pub use append::*;
+pub use durable::*;
+pub use fixture::{at, definition, event, row, saga_id, start, then};
+pub use keys::*;
+pub use model::Model;
+pub use read::*;
+
+/// Where one store is kept; fresh for each check.
+pub trait Place: Send + Sync {
+    /// Opens what is there; the first time, that is an empty store.
+    fn open(&self) -> BoxFuture<'_, Result<Arc<dyn Store>, StoreError>>;
+}
+
+/// One test for each check of the suite; the argument is an expression that makes a [`Place`].
+/// The caller's crate has tokio.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($place:expr) => {
+        $crate::conformance_tests! { $place;
+            appends_and_reads_back,
+            refuses_another_version,
+            keeps_streams_apart,
+            orders_appends_of_one_stream,
+            lets_one_of_many_writers_win,
+            refuses_one_append_alone,
+            refuses_what_breaks_a_rule,
+            keeps_large_payloads,
+            appends_when_the_future_is_dropped,
+            moves_the_head,
+            starts_once_for_a_key,
+            starts_once_for_a_key_in_parallel,
+            leaves_the_key_of_a_refused_start,
+            lists_by_each_filter,
+            finds_live_sagas,
+            follows_rows,
+            counts_by_status,
+            keeps_blobs,
+            reads_no_gap_while_writing,
+            keeps_everything_over_a_reopen,
+            refuses_when_closed,
+            commits_in_groups,
+        }
+    };
+    ($place:expr; $($check:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                $crate::conformance::$check(&$place).await;
+            }
+        )*
+    };
+}

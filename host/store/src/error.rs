@@ -14,6 +14,14 @@ pub enum StoreError {
         "`{0}` is not a store of this version: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
     )]
     Url(String),
+    /// The URL names a PostgreSQL store. Operator.
+    #[error(
+        "this build has no PostgreSQL store yet: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
+    )]
+    NoPostgres,
+    /// What was handed in breaks a rule of the store. Caller: a mistake in the program.
+    #[error("it cannot be stored: {0}")]
+    Invalid(&'static str),
     /// The stream has moved on. Caller: read it again.
     #[error("{stream} is at version {}, not {}", .actual.0, .expected.0)]
     Conflict {
@@ -65,7 +73,7 @@ pub enum StoreError {
     /// The store is closed. Caller: it was asked too late.
     #[error("the store is closed")]
     Closed,
-    /// Nothing of it was written; the disk may be full. Caller: try again. Operator: look.
+    /// Nothing of it counts as written; the disk may be full. Caller: try again. Operator: look.
     #[error("the database failed: {0}")]
     Database(String),
 }

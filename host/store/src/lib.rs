@@ -26,21 +26,27 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use error::StoreError;
-pub use sqlite::{APPENDS_WAITING_MAX, SCHEMA_VERSION, SqliteStore};
+pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
 pub use types::{
-    Append, Appended, BlobKind, BlobRow, Durability, NewEvent, SagaQuery, SagaRow, StartKey,
-    StoreConfig, StoreStats, StoredEvent, Stream,
+    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX, NewEvent,
+    SagaQuery, SagaRow, StartKey, StoreConfig, StoreStats, StoredEvent, Stream,
 };
 
 /// A saga that has not ended, with all its events.
 pub type LiveSaga = (SagaRow, Vec<StoredEvent>);
 
 /// An append-only event store.
+///
+/// Every future may be dropped at any time: a read is then given up, a write goes on. They run
+/// inside a tokio runtime.
 pub trait Store: Send + Sync + 'static {
-    /// Appends; resolves when it is durable. Dropping the future does not undo it.
+    /// Appends; resolves when it is durable. It is handed in by the call, not by the first poll,
+    /// in the order of the calls; dropping the future does not undo it.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the stream is not at the expected version.
+    /// [`StoreError::Conflict`] when the stream is not at the expected version. Whatever the
+    /// error, nothing of the append is there, and no other append fails with it, unless the
+    /// database failed.
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>>;
 
     /// Up to `limit` events of a stream after a version, in order.
@@ -64,7 +70,8 @@ pub trait Store: Send + Sync + 'static {
     /// Sagas that match, the newest first.
     fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>>;
 
-    /// Up to `limit` sagas that have not ended, by id after `after`, with all their events.
+    /// Up to `limit` sagas that have not ended, by id after `after`, with all their events, as
+    /// they were at one moment.
     fn live(
         &self,
         after: Option<SagaId>,
@@ -74,7 +81,8 @@ pub trait Store: Send + Sync + 'static {
     /// The saga that a key started, and the digest of what it was started with.
     fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>>;
 
-    /// Keeps bytes under their digest; does nothing when they are there.
+    /// Keeps bytes under their digest; does nothing when they are there. The digest is taken on
+    /// trust.
     fn put_blob(
         &self,
         kind: BlobKind,
@@ -100,22 +108,26 @@ pub trait Store: Send + Sync + 'static {
     /// Reads everything and compares it with itself; each finding is a sentence.
     fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
 
-    /// The last durable position, as it moves.
+    /// The last durable position, as it moves; it has moved before an append is answered.
     fn head(&self) -> watch::Receiver<Position>;
 
     /// Counts since the store was opened.
     fn stats(&self) -> StoreStats;
 
     /// Waits for what was handed in, and closes. Later calls fail with [`StoreError::Closed`].
+    /// Once it has answered, the store can be opened again; a second call waits for the same.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
-/// Opens the store that a config names; makes it when there is none.
+/// Opens the store that a config names; makes it when there is none. Blocks while it does.
 ///
 /// # Errors
 /// When the URL is not understood, or the store cannot be used; it is never made anew over
 /// something that is there.
 pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    if config.url.starts_with("postgres:") || config.url.starts_with("postgresql:") {
+        return Err(StoreError::NoPostgres);
+    }
     let Some(path) = config.url.strip_prefix("sqlite:") else {
         return Err(StoreError::Url(config.url.clone()));
     };

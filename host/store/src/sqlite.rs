@@ -2,6 +2,8 @@
 //!
 //! One thread writes. Everything that waits when it looks goes into one transaction and one
 //! fsync; when one append waits, it is committed at once. Reads have connections of their own.
+//!
+//! Deliberately absent: a wait that makes batches larger, an in-memory database, a second writer.
 
 mod read;
 mod schema;
@@ -10,103 +12,144 @@ mod write;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use rusqlite::Connection;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{RwLock, Semaphore, mpsc, oneshot, watch};
 
 use crate::types::{
-    Append, Appended, BlobKind, BlobRow, Durability, SagaQuery, SagaRow, StoreStats, StoredEvent,
-    Stream,
+    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, SagaQuery, SagaRow,
+    StoreStats, StoredEvent, Stream,
 };
 use crate::{LiveSaga, Store, StoreError};
 
-pub use schema::SCHEMA_VERSION;
+pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};
 pub use write::APPENDS_WAITING_MAX;
 use write::{Job, Writer};
 
 /// Read connections at once: reads are short, and more would only share two cores.
-const READERS_MAX: usize = 4;
+const READERS_MAX: u32 = 4;
 
 /// A store in one SQLite file.
+///
+/// Dropped without [`Store::close`], it still writes what was handed in, and lets go of the file
+/// some moments later.
 pub struct SqliteStore {
-    path: PathBuf,
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    jobs: mpsc::Sender<Job>,
     readers: Arc<Readers>,
     head: watch::Receiver<Position>,
     stats: Arc<Mutex<StoreStats>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
-    /// Held while the store is open, so that no other process opens it.
-    lock: Mutex<Option<File>>,
+    closing: AtomicBool,
+    /// Read-locked by each job that waits for room in the queue, so that closing waits for them.
+    handing_in: Arc<RwLock<()>>,
+    /// Its sender is gone when the writer has ended and the file is let go of.
+    ended: watch::Receiver<()>,
 }
 
 struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl SqliteStore {
-    /// Opens the file, makes it when there is none, and brings its schema up to date.
+    /// Opens the file, makes it when there is none, and brings its schema up to date. Blocks
+    /// while it does.
     ///
     /// # Errors
     /// When the file is in use, newer than this version, damaged, or cannot be written.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, StoreError> {
+        // To SQLite these two are databases in memory, gone at the end.
+        if path.as_os_str().is_empty() || path == Path::new(":memory:") {
+            return Err(StoreError::Url(format!("sqlite:{}", path.display())));
+        }
         let lock = schema::lock(path)?;
         let connection = schema::open(path, durability)?;
+        Self::start(path, lock, connection)
+    }
+
+    fn start(path: &Path, lock: File, connection: Connection) -> Result<Self, StoreError> {
         let position = schema::last_position(&connection, path)?;
         let fence = schema::take_fence(&connection, path)?;
         let (jobs, receiver) = mpsc::channel(APPENDS_WAITING_MAX);
         let (head_sender, head) = watch::channel(position);
+        let (ended_sender, ended) = watch::channel(());
         let stats = Arc::new(Mutex::new(StoreStats::default()));
-        let writer = Writer::new(connection, position, fence, head_sender, Arc::clone(&stats));
-        let writer = std::thread::Builder::new()
+        let writer = Writer {
+            connection,
+            lock,
+            path: path.to_owned(),
+            position,
+            fence,
+            head: head_sender,
+            stats: Arc::clone(&stats),
+        };
+        std::thread::Builder::new()
             .name("amends-store-writer".to_owned())
-            .spawn(move || writer.run(receiver))
+            .spawn(move || {
+                // Dropped after the writer, also when it panics.
+                let _ended = ended_sender;
+                writer.run(receiver);
+            })
             .map_err(|error| StoreError::Database(format!("no thread for the writer: {error}")))?;
         let readers = Readers {
             path: path.to_owned(),
             idle: Mutex::new(Vec::new()),
-            permits: Semaphore::new(READERS_MAX),
+            permits: Arc::new(Semaphore::new(READERS_MAX as usize)),
         };
         Ok(Self {
-            path: path.to_owned(),
-            jobs: Mutex::new(Some(jobs)),
+            jobs,
             readers: Arc::new(readers),
             head,
             stats,
-            writer: Mutex::new(Some(writer)),
-            lock: Mutex::new(Some(lock)),
+            closing: AtomicBool::new(false),
+            handing_in: Arc::default(),
+            ended,
         })
     }
 
-    fn sender(&self) -> Result<mpsc::Sender<Job>, StoreError> {
-        self.jobs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or(StoreError::Closed)
-    }
-
-    /// Hands a job to the writer now, in the order of the calls, if there is room; else when the
-    /// future is polled.
+    /// Hands a job to the writer. The future only waits for the answer.
     fn submit<T: Send + 'static>(
         &self,
         job: Job,
         answer: oneshot::Receiver<Result<T, StoreError>>,
     ) -> BoxFuture<'static, Result<T, StoreError>> {
-        let sent = self.sender().map(|sender| (sender.try_send(job), sender));
-        async move {
-            match sent? {
-                (Ok(()), _) => {}
-                (Err(mpsc::error::TrySendError::Full(job)), sender) => {
-                    sender.send(job).await.map_err(|_| StoreError::Closed)?;
+        if self.closing.load(Ordering::Acquire) {
+            return ready(Err(StoreError::Closed)).boxed();
+        }
+        let waiting = match self.jobs.try_send(job) {
+            Ok(()) => None,
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                return ready(Err(StoreError::Closed)).boxed();
+            }
+            Err(mpsc::error::TrySendError::Full(job)) => {
+                let Ok(handing_in) = Arc::clone(&self.handing_in).try_read_owned() else {
+                    return ready(Err(StoreError::Closed)).boxed();
+                };
+                let jobs = self.jobs.clone();
+                let sending = async move {
+                    // If it cannot be sent, the answer's sender is dropped with it.
+                    drop(jobs.send(job).await);
+                    drop(handing_in);
+                };
+                // A task of its own, so that the job is not lost with the caller's future.
+                match Handle::try_current() {
+                    Ok(runtime) => {
+                        drop(runtime.spawn(sending));
+                        None
+                    }
+                    Err(_) => Some(sending),
                 }
-                (Err(mpsc::error::TrySendError::Closed(_)), _) => return Err(StoreError::Closed),
+            }
+        };
+        async move {
+            if let Some(sending) = waiting {
+                sending.await;
             }
             answer.await.unwrap_or(Err(StoreError::Closed))
         }
@@ -120,13 +163,19 @@ impl SqliteStore {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         async move {
-            self.sender()?;
+            if self.closing.load(Ordering::Acquire) {
+                return Err(StoreError::Closed);
+            }
             let readers = Arc::clone(&self.readers);
-            let permit = readers.permits.acquire().await.map_err(|_| StoreError::Closed)?;
-            let blocking = Arc::clone(&readers);
-            let result = tokio::task::spawn_blocking(move || blocking.run(query)).await;
-            drop(permit);
-            result.unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))
+            let permits = Arc::clone(&readers.permits);
+            let permit = permits.acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let reading = tokio::task::spawn_blocking(move || {
+                let result = readers.run(query);
+                // Held to the end of the query, even when nobody waits for it any more.
+                drop(permit);
+                result
+            });
+            reading.await.unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))
         }
         .boxed()
     }
@@ -142,8 +191,7 @@ impl Readers {
             Some(connection) => connection,
             None => schema::open_reader(&self.path)?,
         };
-        let result =
-            query(&connection).map_err(|error| schema::describe(&self.path, &error));
+        let result = query(&connection).map_err(|error| schema::describe(&self.path, &error));
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         result
     }
@@ -151,6 +199,9 @@ impl Readers {
 
 impl Store for SqliteStore {
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        if let Err(error) = append.check() {
+            return ready(Err(error)).boxed();
+        }
         let (reply, answer) = oneshot::channel();
         self.submit(Job::append(append, reply), answer)
     }
@@ -200,6 +251,9 @@ impl Store for SqliteStore {
         at: Timestamp,
         bytes: Vec<u8>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
+        if bytes.len() > BLOB_BYTES_MAX {
+            return ready(Err(StoreError::Invalid("a blob is at most 256 MiB"))).boxed();
+        }
         let (reply, answer) = oneshot::channel();
         self.submit(Job::PutBlob { kind, name, digest, at, bytes, reply }, answer)
     }
@@ -234,17 +288,18 @@ impl Store for SqliteStore {
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            // The writer ends when the last sender is gone and everything handed in is done.
-            drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
-            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(writer) = writer {
-                let joined = tokio::task::spawn_blocking(move || writer.join()).await;
-                if !matches!(joined, Ok(Ok(()))) {
-                    tracing::error!(path = %self.path.display(), "the store's writer panicked");
-                }
+            self.closing.store(true, Ordering::Release);
+            // Readers first: the connection that closes last tidies up the log.
+            if let Ok(all) = self.readers.permits.acquire_many(READERS_MAX).await {
+                all.forget();
+                self.readers.permits.close();
             }
             self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+            drop(self.handing_in.write().await);
+            // After everything that was handed in before. Fails when the writer has ended.
+            let _ = self.jobs.send(Job::Close).await;
+            // Nothing is ever sent: it fails when the sender is gone.
+            while self.ended.clone().changed().await.is_ok() {}
             Ok(())
         }
         .boxed()

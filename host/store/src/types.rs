@@ -8,6 +8,14 @@ use amends_engine::{
     DefinitionName, Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version,
 };
 
+use crate::StoreError;
+
+/// The data of one event: several times the largest payload, and far below what a row can hold.
+pub const EVENT_BYTES_MAX: usize = 16 << 20;
+
+/// The bytes of one blob: several times the largest component that was seen (18 MB, Python).
+pub const BLOB_BYTES_MAX: usize = 256 << 20;
+
 /// Where a store is and how it keeps its promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
@@ -74,6 +82,9 @@ pub struct StoredEvent {
 }
 
 /// A saga in the sagas projection: what lists and timers need, derived from its events.
+///
+/// The id, the definition, `started_at`, the tags and the key are those of the first row that is
+/// written; later rows change the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SagaRow {
     /// The saga.
@@ -122,6 +133,30 @@ pub struct Append {
     pub row: Option<SagaRow>,
     /// For a start with a key.
     pub start_key: Option<StartKey>,
+}
+
+impl Append {
+    /// The rules that need no look at the store. Every implementation checks them first, so that
+    /// one bad append cannot fail the transaction that it would share with others.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        if self.events.is_empty() {
+            return Err(StoreError::Invalid("an append has at least one event"));
+        }
+        if self.events.iter().any(|event| event.data.len() > EVENT_BYTES_MAX) {
+            return Err(StoreError::Invalid("the data of an event is at most 16 MiB"));
+        }
+        let saga = match &self.stream {
+            Stream::Saga(id) => Some(*id),
+            Stream::Plugin(_) => None,
+        };
+        if self.row.as_ref().is_some_and(|row| Some(row.id) != saga) {
+            return Err(StoreError::Invalid("a row goes with the stream of its own saga"));
+        }
+        if self.start_key.is_some() && (saga.is_none() || self.expected != Version(0)) {
+            return Err(StoreError::Invalid("a start key goes with the first append of a saga"));
+        }
+        Ok(())
+    }
 }
 
 /// What came of an append.

@@ -1,1 +1,336 @@
-//! amends-sdk
+//! Write steps and undos for Amends in Rust.
+//!
+//! A plugin is a type with an input and an output, what it does and how that is undone, and one
+//! macro line. Its manifest, with JSON Schemas, comes by itself.
+//!
+//! ```
+//! use amends_sdk::{Call, Compensate, Execute, Failure, Plugin, Undone};
+//!
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! struct Order { order_id: String }
+//!
+//! #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+//! struct Ticket { number: String }
+//!
+//! struct Ticketing;
+//!
+//! impl Plugin for Ticketing {
+//!     const SUMMARY: &'static str = "Opens a ticket.";
+//!     type Input = Order;
+//!     type Output = Ticket;
+//! }
+//!
+//! impl Execute for Ticketing {
+//!     fn execute(call: &Call, order: Order) -> Result<Ticket, Failure> {
+//!         if order.order_id.is_empty() {
+//!             return Err(Failure::permanent("no_order", "the order has no id"));
+//!         }
+//!         Ok(Ticket { number: call.effect_id("TCK") })
+//!     }
+//! }
+//!
+//! impl Compensate for Ticketing {
+//!     fn compensate(call: &Call, _: Order, _: Option<Ticket>) -> Result<Undone, Failure> {
+//!         Undone::done(&Ticket { number: call.effect_id("TCK") })
+//!     }
+//! }
+//!
+//! amends_sdk::step!(Ticketing);
+//! ```
+//!
+//! # Two rules that the host counts on
+//! **The same call twice does one effect.** A call whose answer was lost is called again, with the
+//! same idempotency key. Hand the key to the service that you call, or name the effect by
+//! [`Call::effect_id`], which is the same for every attempt.
+//!
+//! **An undo that finds nothing to undo succeeds**, with [`Undone::nothing`]. It is called with no
+//! output when nobody knows whether the step happened; then find out by the effect's id, or undo
+//! by it blindly if that does no harm. To fail there would block the saga for nothing.
+//!
+//! Deliberately absent: async (a call is one thread), state between calls (each has a fresh
+//! instance).
+
+mod bindings;
+pub mod log;
+mod settings;
+
+use schemars::{JsonSchema, schema_for};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use bindings::types::{Call, Error, Failure};
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub use bindings::worlds;
+pub use settings::{secret, setting};
+#[cfg(not(target_family = "wasm"))]
+pub use settings::with_settings;
+
+/// What a component is about.
+pub trait Plugin {
+    /// One sentence for people.
+    const SUMMARY: &'static str;
+    /// The service that it calls, if there is one: a name for breakers and limits.
+    const SERVICE: Option<&'static str> = None;
+    /// The capabilities that it needs: `config`, `state`, `events`, `http`.
+    const NEEDS: &'static [&'static str] = &[];
+    /// What `execute` is given.
+    type Input: DeserializeOwned + JsonSchema;
+    /// What `execute` answers and the undo reads.
+    type Output: Serialize + DeserializeOwned + JsonSchema;
+}
+
+/// Does a step.
+pub trait Execute: Plugin {
+    /// Does the step once, however often it is called with the same idempotency key.
+    ///
+    /// # Errors
+    /// [`Failure::permanent`] and [`Failure::retryable`] when no effect stands,
+    /// [`Failure::unknown`] when one may.
+    fn execute(call: &Call, input: Self::Input) -> Result<Self::Output, Failure>;
+}
+
+/// Undoes a step.
+pub trait Compensate: Plugin {
+    /// Undoes the step once, however often it is called with the same idempotency key. `output`
+    /// is none when nobody knows whether the step happened. Succeeds when there is nothing to undo.
+    ///
+    /// # Errors
+    /// When it could not be undone; a permanent failure blocks the saga until an operator acts.
+    fn compensate(
+        call: &Call,
+        input: Self::Input,
+        output: Option<Self::Output>,
+    ) -> Result<Undone, Failure>;
+}
+
+/// What an undo did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undone(Kind);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Done(String),
+    Nothing,
+}
+
+impl Undone {
+    /// The effect was undone; the receipt is kept in the saga's history.
+    ///
+    /// # Errors
+    /// When the receipt cannot be written as JSON.
+    pub fn done<T: Serialize>(receipt: &T) -> Result<Self, Failure> {
+        Ok(Self(Kind::Done(to_json(receipt)?)))
+    }
+
+    /// There was nothing to undo.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self(Kind::Nothing)
+    }
+
+    /// The receipt, as JSON; none when there was nothing to undo.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Done(receipt) => Some(receipt),
+            Kind::Nothing => None,
+        }
+    }
+}
+
+impl Failure {
+    /// No effect stands, another attempt would not help.
+    pub fn permanent(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Permanent(error(code, message))
+    }
+
+    /// No effect stands, another attempt may help.
+    pub fn retryable(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Retryable(error(code, message))
+    }
+
+    /// The effect may stand.
+    pub fn unknown(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Unknown(error(code, message))
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::Permanent(error) | Self::Retryable(error) | Self::Unknown(error) => error,
+        }
+    }
+}
+
+fn error(code: impl Into<String>, message: impl Into<String>) -> Error {
+    Error { code: code.into(), message: message.into(), retry_after_ms: None, details: None }
+}
+
+impl Call {
+    /// A name for the effect of this step of this saga: the same for every attempt, and for the
+    /// undo as for the step, so that an undo without an output can name what it undoes.
+    /// 60 bits of FNV-1a over the saga's id and the step, in Crockford's base 32.
+    #[must_use]
+    pub fn effect_id(&self, prefix: &str) -> String {
+        const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+        let bytes = self.saga_id.bytes().chain([0]).chain(self.step.bytes());
+        let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        // The last bytes hardly reach the high bits of FNV.
+        hash ^= hash >> 29;
+        hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut text = String::from(prefix);
+        for group in 0..3 {
+            text.push('-');
+            for place in 0..4 {
+                let digit = hash >> (59 - 5 * (group * 4 + place)) & 31;
+                text.push(char::from(DIGITS[usize::try_from(digit).unwrap_or(0)]));
+            }
+        }
+        text
+    }
+}
+
+#[doc(hidden)]
+pub struct About {
+    pub package: &'static str,
+    pub version: &'static str,
+}
+
+#[doc(hidden)]
+#[must_use]
+pub fn describe<P: Plugin>(about: &About) -> bindings::Description {
+    let name = about.package.strip_prefix("amends-plugin-").unwrap_or(about.package);
+    bindings::Description {
+        name: name.to_owned(),
+        version: about.version.to_owned(),
+        summary: P::SUMMARY.to_owned(),
+        input_schema: schema_for!(P::Input).as_value().to_string(),
+        output_schema: schema_for!(P::Output).as_value().to_string(),
+        service: P::SERVICE.map(str::to_owned),
+        needs: P::NEEDS.iter().map(|need| (*need).to_owned()).collect(),
+    }
+}
+
+#[doc(hidden)]
+pub fn execute<P: Execute>(call: &Call, input: &str) -> Result<String, Failure> {
+    to_json(&P::execute(call, from_json(input, "input")?)?)
+}
+
+#[doc(hidden)]
+pub fn compensate<P: Compensate>(
+    call: &Call,
+    input: &str,
+    output: Option<&str>,
+) -> Result<Undone, Failure> {
+    let output = output.map(|output| from_json(output, "output")).transpose()?;
+    P::compensate(call, from_json(input, "input")?, output)
+}
+
+fn from_json<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|error| {
+        Failure::permanent(format!("invalid_{what}"), format!("the {what} cannot be read: {error}"))
+    })
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string(value)
+        .map_err(|error| Failure::unknown("invalid_output", format!("not JSON: {error}")))
+}
+
+/// Makes a component that does a step and undoes it. The type implements [`Execute`] and
+/// [`Compensate`].
+#[macro_export]
+macro_rules! step {
+    ($plugin:ty) => {
+        $crate::__component!($plugin, step, action undo);
+    };
+}
+
+/// Makes a component that does a step and cannot undo it: there is nothing to undo, or another
+/// component does. The type implements [`Execute`]. Needs the feature `step-only` and no other.
+#[macro_export]
+macro_rules! step_only {
+    ($plugin:ty) => {
+        $crate::__component!($plugin, step_only, action);
+    };
+}
+
+/// Makes a component that undoes what another one does. The type implements [`Compensate`]. Needs
+/// the feature `undo-only` and no other.
+#[macro_export]
+macro_rules! undo_only {
+    ($plugin:ty) => {
+        $crate::__component!($plugin, undo_only, undo);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __component {
+    ($plugin:ty, $world:ident, $($interface:ident)*) => {
+        #[cfg(target_family = "wasm")]
+        #[allow(unsafe_code, reason = "the entry points of the canonical ABI")]
+        const _: () = {
+            struct Component;
+
+            impl $crate::worlds::$world::exports::amends::saga::manifest::Guest for Component {
+                fn describe() -> $crate::worlds::$world::exports::amends::saga::manifest::Description {
+                    let description = $crate::describe::<$plugin>(&$crate::About {
+                        package: env!("CARGO_PKG_NAME"),
+                        version: match option_env!("AMENDS_PLUGIN_VERSION") {
+                            Some("") => env!("CARGO_PKG_VERSION"),
+                            Some(version) => version,
+                            None => env!("CARGO_PKG_VERSION"),
+                        },
+                    });
+                    $crate::worlds::$world::exports::amends::saga::manifest::Description {
+                        name: description.name,
+                        version: description.version,
+                        summary: description.summary,
+                        input_schema: description.input_schema,
+                        output_schema: description.output_schema,
+                        service: description.service,
+                        needs: description.needs,
+                    }
+                }
+            }
+
+            $($crate::__interface!($interface, $plugin, $world);)*
+
+            $crate::worlds::$world::export!(Component with_types_in $crate::worlds::$world);
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __interface {
+    (action, $plugin:ty, $world:ident) => {
+        impl $crate::worlds::$world::exports::amends::saga::action::Guest for Component {
+            fn execute(call: $crate::Call, input: String) -> Result<String, $crate::Failure> {
+                $crate::execute::<$plugin>(&call, &input)
+            }
+        }
+    };
+    (undo, $plugin:ty, $world:ident) => {
+        impl $crate::worlds::$world::exports::amends::saga::undo::Guest for Component {
+            fn compensate(
+                call: $crate::Call,
+                input: String,
+                output: Option<String>,
+            ) -> Result<
+                $crate::worlds::$world::exports::amends::saga::undo::Undone,
+                $crate::Failure,
+            > {
+                use $crate::worlds::$world::exports::amends::saga::undo::Undone;
+                let undone = $crate::compensate::<$plugin>(&call, &input, output.as_deref())?;
+                let receipt = undone.receipt().map(str::to_owned);
+                Ok(receipt.map_or(Undone::Nothing, |receipt| Undone::Done(Some(receipt))))
+            }
+        }
+    };
+}

@@ -2,7 +2,8 @@
 
 use amends_engine::{Definition, DefinitionError, DefinitionSpec, RetrySpec, TIMEOUT_DEFAULT};
 
-use crate::config::table::Context;
+use crate::config::suggest::nearest;
+use crate::config::table::{Context, join};
 
 /// Checks a definition; none when something was reported.
 pub(super) fn check_definition(
@@ -17,9 +18,12 @@ pub(super) fn check_definition(
         Err(mut errors) => {
             // The engine looks at expressions and the pivot only when limits and graph are sound.
             // With limits that are, the rest of what is wrong is told at once.
-            let graph_is_sound = errors.iter().all(|error| !matches!(error.field, "after" | "name" | "step"));
+            let graph_is_sound =
+                errors.iter().all(|error| !matches!(error.field, "after" | "name" | "step"));
             if graph_is_sound && let Err(more) = Definition::new(again) {
-                errors.extend(more.into_iter().filter(|error| !errors.contains(error)).collect::<Vec<_>>());
+                errors.extend(
+                    more.into_iter().filter(|error| !errors.contains(error)).collect::<Vec<_>>(),
+                );
             }
             // A name that is there twice was reported with both its lines.
             errors.retain(|error| error.field != "name");
@@ -52,28 +56,61 @@ fn report(saga: &str, spec: &DefinitionSpec, error: &DefinitionError, context: &
         None => format!("saga.{saga}"),
     };
     let key = narrow(&format!("{table}.{}", error.field), spec, error, context);
-    context.error(context.places.of(&key), &key, error.message.as_str(), error.remedy.as_str());
+    let message = plain(&error.message);
+    let names = || spec.steps.iter().map(|step| step.name.as_str());
+    let near = unknown_step(&message).and_then(|name| nearest(name, names()));
+    let help = match near {
+        Some(near) => format!("did you mean `{near}`? {}", error.remedy),
+        None => error.remedy.clone(),
+    };
+    context.error(context.places.of(&key), &key, message, help);
+}
+
+/// The CEL parser lists every token that could have stood there: nobody reads that.
+fn plain(message: &str) -> String {
+    let message = message.split(" expecting {").next().unwrap_or(message);
+    message.replace("Syntax error: mismatched input '<EOF>'", "it ends in the middle")
+}
+
+/// The name in "there is no step `NAME`" and "reads step `NAME`, which does not exist".
+fn unknown_step(message: &str) -> Option<&str> {
+    let rest = match message.split_once("there is no step `") {
+        Some((_, rest)) => rest,
+        None => message.strip_suffix(", which does not exist")?.rsplit_once("reads step `")?.1,
+    };
+    rest.split('`').next()
 }
 
 /// The engine names `retry`, `after` or `input`; the message tells which part of it.
-fn narrow(key: &str, spec: &DefinitionSpec, error: &DefinitionError, context: &Context<'_>) -> String {
+fn narrow(
+    key: &str,
+    spec: &DefinitionSpec,
+    error: &DefinitionError,
+    context: &Context<'_>,
+) -> String {
     let has = |key: &String| context.places.has(key);
     if error.field.ends_with("retry") {
         let parts = ["attempts", "backoff", "initial", "factor", "max", "jitter"];
         let part = parts.iter().find(|part| error.message.starts_with(**part));
-        return part.map(|part| format!("{key}.{part}")).filter(has).unwrap_or_else(|| key.to_owned());
+        return part
+            .map(|part| format!("{key}.{part}"))
+            .filter(has)
+            .unwrap_or_else(|| key.to_owned());
     }
     let step = spec.steps.iter().find(|step| Some(&step.name) == error.step.as_ref());
     let Some(step) = step else { return key.to_owned() };
     let quoted = |text: &str| error.message.contains(&format!("`{text}`"));
     match (error.field, &step.input) {
         ("after", _) => {
-            let part = step.after.iter().position(|name| quoted(name.as_str()) || *name == step.name);
-            part.map(|part| format!("{key}[{}]", part + 1)).filter(has).unwrap_or_else(|| key.to_owned())
+            let part =
+                step.after.iter().position(|name| quoted(name.as_str()) || *name == step.name);
+            part.map(|part| format!("{key}[{}]", part + 1))
+                .filter(has)
+                .unwrap_or_else(|| key.to_owned())
         }
         ("input", Some(amends_engine::InputSpec::Fields(fields))) => {
             let field = fields.iter().find(|(_, source)| quoted(source));
-            let field = field.map(|(name, _)| crate::config::table::join(key, name));
+            let field = field.map(|(name, _)| join(key, name));
             field.filter(has).unwrap_or_else(|| key.to_owned())
         }
         _ => key.to_owned(),

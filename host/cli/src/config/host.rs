@@ -54,7 +54,12 @@ struct Setting<'o> {
 
 impl Setting<'_> {
     /// Flag over environment over file. The file's value is checked to be text in any case.
-    fn read(&self, table: &mut Table<'_>, environment: &Environment, context: &mut Context<'_>) -> Option<Given> {
+    fn read(
+        &self,
+        table: &mut Table<'_>,
+        environment: &Environment,
+        context: &mut Context<'_>,
+    ) -> Option<Given> {
         let key = crate::config::table::join(&table.key, self.name);
         let in_file = table.take(self.name, context).and_then(|item| {
             let text = item.text(context, self.example)?;
@@ -70,13 +75,22 @@ impl Setting<'_> {
 }
 
 impl Given {
-    fn error(&self, context: &mut Context<'_>, message: impl Into<String>, help: impl Into<String>) {
+    fn error(
+        &self,
+        context: &mut Context<'_>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         context.error(self.place, &self.key, message, help);
     }
 
     fn path(&self, context: &mut Context<'_>) -> Option<PathBuf> {
         if self.text.is_empty() {
-            self.error(context, "this is empty; a folder belongs here", "write a path, such as \"data\"");
+            self.error(
+                context,
+                "this is empty; a folder belongs here",
+                "write a path, such as \"data\"",
+            );
             return None;
         }
         Some(context.source.resolve(&self.text))
@@ -112,7 +126,8 @@ pub(super) fn read_host(
         variable: "AMENDS_LISTEN",
         example: "\"127.0.0.1:7070\"",
     };
-    let listen = listen.read(table, environment, context).and_then(|given| listen_address(&given, context));
+    let listen =
+        listen.read(table, environment, context).and_then(|given| listen_address(&given, context));
     HostConfig {
         name: name.unwrap_or_else(|| machine_name(environment)),
         listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7070))),
@@ -121,7 +136,8 @@ pub(super) fn read_host(
 
 fn host_name(given: &Given, context: &mut Context<'_>) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let fits = (1..=HOST_NAME_BYTES_MAX).contains(&given.text.len()) && given.text.chars().all(plain);
+    let fits =
+        (1..=HOST_NAME_BYTES_MAX).contains(&given.text.len()) && given.text.chars().all(plain);
     if !fits {
         given.error(
             context,
@@ -150,7 +166,7 @@ fn listen_address(given: &Given, context: &mut Context<'_>) -> Option<SocketAddr
         given.error(
             context,
             format!("`{}` is not an IP address and a port", given.text),
-            format!("write such as \"{such}\""),
+            format!("write an IP address and a port, such as \"{such}\""),
         );
         return None;
     };
@@ -200,8 +216,9 @@ pub(super) fn read_store(
         variable: "AMENDS_STORE_DURABILITY",
         example: "\"full\"",
     };
-    let durability =
-        durability.read(table, environment, context).and_then(|given| read_durability(&given, context));
+    let durability = durability
+        .read(table, environment, context)
+        .and_then(|given| read_durability(&given, context));
     let retention = Setting {
         name: "retention",
         flag: ("--store-retention", flags.store_retention.as_ref()),
@@ -227,8 +244,9 @@ pub(super) fn read_store(
         example: "\"archive\"",
     };
     let archive = archive.read(table, environment, context).and_then(|given| {
+        let archive = given.path(context)?;
         given.not_in_force(context, "nothing is archived");
-        given.path(context)
+        Some(archive)
     });
     let default_url = || format!("sqlite:{}", context.source.resolve("data/amends.db").display());
     StoreSettings {

@@ -9,28 +9,28 @@ use clap::Args;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Above the config file")]
 pub struct OverrideFlags {
-    /// `host.name` [env: `AMENDS_NAME`]
+    /// host.name [env: AMENDS_NAME]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// `host.listen` [env: `AMENDS_LISTEN`]
+    /// host.listen [env: AMENDS_LISTEN]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
-    /// `store.url` [env: `AMENDS_STORE_URL`]
+    /// store.url [env: AMENDS_STORE_URL]
     #[arg(long, value_name = "URL")]
     pub store_url: Option<String>,
-    /// `store.durability` [env: `AMENDS_STORE_DURABILITY`]
+    /// store.durability [env: AMENDS_STORE_DURABILITY]
     #[arg(long, value_name = "full|relaxed")]
     pub store_durability: Option<String>,
-    /// `store.retention` [env: `AMENDS_STORE_RETENTION`]
+    /// store.retention [env: AMENDS_STORE_RETENTION]
     #[arg(long, value_name = "DURATION")]
     pub store_retention: Option<String>,
-    /// `store.archive` [env: `AMENDS_STORE_ARCHIVE`]
+    /// store.archive [env: AMENDS_STORE_ARCHIVE]
     #[arg(long, value_name = "FOLDER")]
     pub store_archive: Option<String>,
-    /// `plugins.dir` [env: `AMENDS_PLUGINS_DIR`]
+    /// plugins.dir [env: AMENDS_PLUGINS_DIR]
     #[arg(long, value_name = "FOLDER")]
     pub plugins_dir: Option<String>,
-    /// `plugins.cache` [env: `AMENDS_CACHE`]
+    /// plugins.cache [env: AMENDS_CACHE]
     #[arg(long, value_name = "FOLDER")]
     pub cache: Option<String>,
 }

@@ -30,9 +30,8 @@ pub(super) fn read_plugin(item: &Item<'_>, context: &mut Context<'_>) -> Option<
     let mut table = item.table(context, "write [plugin.NAME] and its keys below")?;
     let default = PluginSettings::default();
     let memory = table.take("memory_max", context).and_then(|item| read_memory(&item, context));
-    let concurrency = table
-        .take("concurrency", context)
-        .and_then(|item| item.whole(context, 1..=INSTANCES_MAX));
+    let concurrency =
+        table.take("concurrency", context).and_then(|item| item.whole(context, 1..=INSTANCES_MAX));
     let reuse = table.take("reuse", context).and_then(|item| {
         let reuse = item.whole(context, 0..=REUSE_MAX)?;
         if reuse > 0 {
@@ -141,7 +140,9 @@ fn to_json(value: &DeValue<'_>, depth: usize) -> Result<Value, &'static str> {
     let deeper = depth.checked_sub(1).ok_or("this is nested too deeply")?;
     Ok(match value {
         DeValue::String(text) => Value::String(text.to_string()),
-        DeValue::Integer(integer) => whole(integer).ok_or("this number has too many digits")?.into(),
+        DeValue::Integer(integer) => {
+            whole(integer).ok_or("this number has too many digits")?.into()
+        }
         DeValue::Float(float) => {
             let number = float.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64);
             Value::Number(number.ok_or("JSON has no such number")?)
@@ -155,7 +156,9 @@ fn to_json(value: &DeValue<'_>, depth: usize) -> Result<Value, &'static str> {
             .map(Value::Array)?,
         DeValue::Table(fields) => fields
             .iter()
-            .map(|(name, item)| Ok((name.get_ref().to_string(), to_json(item.get_ref(), deeper)?)))
+            .map(|(name, item)| {
+                Ok::<_, &str>((name.get_ref().to_string(), to_json(item.get_ref(), deeper)?))
+            })
             .collect::<Result<_, _>>()
             .map(Value::Object)?,
     })
@@ -181,7 +184,7 @@ fn read_secret(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> {
     let mut table = item.table(context, SECRET_HELP)?;
     let variable = table.take("env", context);
     let file = table.take("file", context);
-    table.finish(context);
+    let is_clean = table.finish(context);
     match (variable, file) {
         (Some(variable), None) => secret_of_variable(&variable, context),
         (None, Some(file)) => secret_of_file(&file, context),
@@ -190,7 +193,10 @@ fn read_secret(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> {
             None
         }
         (None, None) => {
-            item.error(context, "nothing says where the secret is", SECRET_HELP);
+            // A misspelt key was reported with what would be right.
+            if is_clean {
+                item.error(context, "nothing says where the secret is", SECRET_HELP);
+            }
             None
         }
     }
@@ -251,10 +257,20 @@ mod tests {
 
     #[test]
     fn a_host_is_scheme_name_and_port() {
-        for text in ["http://127.0.0.1:7171", "https://a.example", "http://[::1]:80", "http://[::1]"] {
+        for text in
+            ["http://127.0.0.1:7171", "https://a.example", "http://[::1]:80", "http://[::1]"]
+        {
             assert!(is_origin(text), "{text}");
         }
-        for text in ["127.0.0.1", "ftp://a", "http://", "http://a/b", "http://a:0", "http://a:b", "http://u@a"] {
+        for text in [
+            "127.0.0.1",
+            "ftp://a",
+            "http://",
+            "http://a/b",
+            "http://a:0",
+            "http://a:b",
+            "http://u@a",
+        ] {
             assert!(!is_origin(text), "{text}");
         }
     }

@@ -21,7 +21,8 @@ pub(super) fn read_retry(item: &Item<'_>, context: &mut Context<'_>) -> Option<R
     let jitter = table.take("jitter", context);
     table.finish(context);
 
-    let formula: Vec<&Item<'_>> = [&initial, &factor, &max, &jitter].into_iter().flatten().collect();
+    let formula: Vec<&Item<'_>> =
+        [&initial, &factor, &max, &jitter].into_iter().flatten().collect();
     if let (Some(backoff), false) = (&backoff, formula.is_empty()) {
         let names: Vec<_> = formula.iter().map(|item| last(&item.key)).collect();
         backoff.error(
@@ -72,7 +73,8 @@ pub(super) fn read_retry(item: &Item<'_>, context: &mut Context<'_>) -> Option<R
 }
 
 fn read_pauses(item: &Item<'_>, context: &mut Context<'_>) -> Option<Vec<Duration>> {
-    let pauses = item.list(context, "write one pause after each failed attempt: [\"60s\", \"120s\"]")?;
+    let pauses =
+        item.list(context, "write one pause after each failed attempt: [\"60s\", \"120s\"]")?;
     let mut read = Vec::with_capacity(pauses.len());
     for pause in &pauses {
         read.push(pause.duration(context, "60s"));

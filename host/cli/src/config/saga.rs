@@ -1,6 +1,6 @@
 //! `[[saga]]` and `[[saga.step]]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use amends_engine::{
@@ -88,8 +88,7 @@ fn read_saga(
     name: Option<DefinitionName>,
     context: &mut Context<'_>,
 ) -> Option<DefinitionSpec> {
-    let deadline =
-        table.take("deadline", context).and_then(|item| item.duration(context, "24h"));
+    let deadline = table.take("deadline", context).and_then(|item| item.duration(context, "24h"));
     let place = Place::At(context.source.position(&table.span));
     let steps = table.take("step", context);
     let key = table.key.clone();
@@ -120,16 +119,15 @@ fn read_saga(
 /// Nothing is undone after the pivot, so a step there has no undo unless one is said (and is
 /// then refused).
 fn drop_needless_undo(steps: &mut [Step]) {
-    let pivots = steps.iter().filter(|step| step.spec.pivot).map(|step| step.spec.name.clone());
-    let mut past: Vec<StepName> = pivots.collect();
+    let pivots = steps.iter().filter(|step| step.spec.pivot);
+    let mut reached: BTreeSet<StepName> = pivots.map(|step| step.spec.name.clone()).collect();
     // Once through for each step finds every path, whatever the order of the file.
     for _ in 0..steps.len() {
-        for step in steps.iter_mut() {
-            let is_after = step.spec.after.iter().any(|name| past.contains(name));
-            if is_after && !past.contains(&step.spec.name) {
-                past.push(step.spec.name.clone());
-                if !step.undo_is_said {
-                    step.spec.undo = None;
+        for Step { spec, undo_is_said } in steps.iter_mut() {
+            if spec.after.iter().any(|name| reached.contains(name)) {
+                reached.insert(spec.name.clone());
+                if !*undo_is_said {
+                    spec.undo = None;
                 }
             }
         }
@@ -235,7 +233,8 @@ fn read_input(item: &Item<'_>, context: &mut Context<'_>) -> Option<InputSpec> {
         if let Some(expression) = field.value.as_str() {
             fields.insert(name.to_owned(), expression.to_owned());
         } else {
-            let help = "write CEL in quotes: \"input.drug\", or \"'text'\" for a text, \"7\" for a number";
+            let help =
+                "write CEL in quotes: \"input.drug\", or \"'text'\" for a text, \"7\" for a number";
             field.wrong_type(context, "an expression", help);
         }
     }

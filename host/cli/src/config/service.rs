@@ -62,18 +62,22 @@ fn read_breaker(item: &Item<'_>, context: &mut Context<'_>) -> Option<BreakerSet
     let open_for = table.require("open_for", "\"60s\"", context).and_then(|item| {
         let open_for = item.duration(context, "60s")?;
         if open_for.is_zero() {
-            item.error(context, "a breaker that opens for no time does nothing", "write such as \"60s\"");
+            item.error(
+                context,
+                "a breaker that opens for no time does nothing",
+                "write a duration such as \"60s\"",
+            );
         }
         Some(open_for)
     });
     let on_open = table
         .take("on_open", context)
-        .and_then(|item| item.word(context, &[("wait", OnOpen::Wait), ("fail", OnOpen::Fail)]));
-    table.finish(context);
-    context.not_in_force(item, "no breaker opens");
-    Some(BreakerSettings {
-        failures: failures?,
-        open_for: open_for?,
-        on_open: on_open.unwrap_or_default(),
-    })
+        .map(|item| item.word(context, &[("wait", OnOpen::Wait), ("fail", OnOpen::Fail)]));
+    let on_open = on_open.unwrap_or(Some(OnOpen::default()));
+    let is_clean = table.finish(context);
+    let breaker = BreakerSettings { failures: failures?, open_for: open_for?, on_open: on_open? };
+    if is_clean {
+        context.not_in_force(item, "no breaker opens");
+    }
+    Some(breaker)
 }

@@ -27,7 +27,8 @@ mod tests {
 
     #[test]
     fn refuses_the_rest() {
-        for text in ["", "64", "MiB", "64MB", "64 MiB", "1.5GiB", "-1B", "99999999999999999999GiB"] {
+        for text in ["", "64", "MiB", "64MB", "64 MiB", "1.5GiB", "-1B", "99999999999999999999GiB"]
+        {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }

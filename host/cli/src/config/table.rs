@@ -84,7 +84,8 @@ impl Context<'_> {
         self.findings.push(Finding { severity, place, key, message, help });
     }
 
-    fn remember(&mut self, key: &str, span: &Range<usize>) {
+    /// Keeps the place of a key for what is found later.
+    pub(super) fn remember(&mut self, key: &str, span: &Range<usize>) {
         let position = self.source.position(span);
         self.places.0.entry(key.to_owned()).or_insert(position);
     }
@@ -116,7 +117,11 @@ impl<'a> Table<'a> {
 
     /// The value of a key, if it is there. Each key that may be there is taken, whatever the
     /// others say: [`Self::finish`] reports those that were not.
-    pub(super) fn take(&mut self, name: &'static str, context: &mut Context<'_>) -> Option<Item<'a>> {
+    pub(super) fn take(
+        &mut self,
+        name: &'static str,
+        context: &mut Context<'_>,
+    ) -> Option<Item<'a>> {
         self.known.insert(name);
         let value = self.table.get(name)?;
         let item = Item { key: join(&self.key, name), span: value.span(), value: value.get_ref() };
@@ -144,7 +149,10 @@ impl<'a> Table<'a> {
     }
 
     /// Every key with its value, for tables whose keys are names.
-    pub(super) fn entries(&self, context: &mut Context<'_>) -> Vec<(&'a str, Range<usize>, Item<'a>)> {
+    pub(super) fn entries(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Vec<(&'a str, Range<usize>, Item<'a>)> {
         let mut entries = Vec::with_capacity(self.table.len());
         for (name, value) in self.table {
             let key = join(&self.key, name.get_ref());
@@ -155,18 +163,22 @@ impl<'a> Table<'a> {
         entries
     }
 
-    /// Reports the keys that nobody asked for.
-    pub(super) fn finish(self, context: &mut Context<'_>) {
+    /// Reports the keys that nobody asked for; true when there are none.
+    pub(super) fn finish(self, context: &mut Context<'_>) -> bool {
+        let mut is_clean = true;
         for name in self.table.keys() {
             let text = name.get_ref().as_ref();
             if self.known.contains(text) {
                 continue;
             }
+            is_clean = false;
             let known = || self.known.iter().copied();
             let place = Place::At(context.source.position(&name.span()));
-            let help = did_you_mean(text, known(), || format!("the keys here are {}", list(known())));
+            let help =
+                did_you_mean(text, known(), || format!("the keys here are {}", list(known())));
             context.error(place, &join(&self.key, text), format!("there is no key `{text}`"), help);
         }
+        is_clean
     }
 }
 
@@ -332,7 +344,13 @@ impl<'a> Item<'a> {
             self.wrong_type(context, "a list", help);
             return None;
         };
-        Some(array.iter().enumerate().map(|(index, value)| self.element(index, value, context)).collect())
+        Some(
+            array
+                .iter()
+                .enumerate()
+                .map(|(index, value)| self.element(index, value, context))
+                .collect(),
+        )
     }
 
     fn element(
@@ -362,7 +380,8 @@ pub(super) fn check_name<N: FromStr>(
             .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
             .collect();
         let plain = plain.trim_matches(|c| c == '-' || c == '_').to_owned();
-        let such = if plain.parse::<N>().is_ok() { format!(", such as `{plain}`") } else { String::new() };
+        let such =
+            if plain.parse::<N>().is_ok() { format!(", such as `{plain}`") } else { String::new() };
         context.error(
             place,
             key,

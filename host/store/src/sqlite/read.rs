@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
 use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
@@ -11,6 +13,10 @@ use crate::types::{BlobKind, BlobRow, SagaQuery, SagaRow, StoredEvent, Stream};
 type Result<T> = rusqlite::Result<T>;
 
 const EVENT_COLUMNS: &str = "position, stream, version, at, type, data";
+
+/// An id carries the time at which it was made. A saga starts at most this long after that, so
+/// that ids narrow a search by time.
+const START_DELAY_MAX: Duration = Duration::from_mins(10);
 
 const SAGA_COLUMNS: &str = "id, definition, definition_digest, status, reason, started_at, \
                             ended_at, deadline_at, wake_at, tags, key";
@@ -51,63 +57,84 @@ pub(super) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow
 }
 
 pub(super) fn list(connection: &Connection, query: &SagaQuery) -> Result<Vec<SagaRow>> {
-    let mut wheres = Vec::new();
+    if query.tag.is_some() {
+        return list_where(connection, query, None);
+    }
+    let statuses = match (query.statuses.is_empty(), &query.definition) {
+        (true, None) => return list_where(connection, query, None),
+        // The index by definition has the status before the id.
+        (true, Some(_)) => SagaStatus::ALL,
+        (false, _) => &query.statuses,
+    };
+    // One walk along an index for each status, so that each stops after `limit`.
+    let mut found = Vec::new();
+    for status in statuses {
+        found.extend(list_where(connection, query, Some(*status))?);
+    }
+    found.sort_by_key(|row| std::cmp::Reverse(row.id));
+    found.dedup_by_key(|row| row.id);
+    found.truncate(query.limit as usize);
+    Ok(found)
+}
+
+/// `status` stands for the query's statuses when it is given.
+fn list_where(
+    connection: &Connection,
+    query: &SagaQuery,
+    status: Option<SagaStatus>,
+) -> Result<Vec<SagaRow>> {
+    let mut wheres = vec!["true".to_owned()];
     let mut values = Vec::new();
+    // Ids in the order of the index that is walked.
+    let (from, id) = match &query.tag {
+        Some((name, value)) => {
+            wheres.push("tag.name = ? AND tag.value = ?".to_owned());
+            values.push(Value::Text(name.clone()));
+            values.push(Value::Text(value.clone()));
+            ("saga_tags AS tag CROSS JOIN sagas ON id = tag.saga", "tag.saga")
+        }
+        None => ("sagas", "id"),
+    };
     if let Some(before) = query.before {
-        wheres.push("id < ?".to_owned());
+        wheres.push(format!("{id} < ?"));
         values.push(Value::Blob(before.as_bytes().to_vec()));
     }
     if let Some(after) = query.started_after {
-        // Ids begin with their time, so the primary key finds it.
-        let first = SagaId::from_parts(after.after(std::time::Duration::from_millis(1)), &[0; 10]);
-        wheres.push("id >= ? AND started_at > ?".to_owned());
-        // The version and variant bits of a UUID would push the bound past the first ids.
-        let mut bytes = *first.as_bytes();
-        bytes[6..].fill(0);
-        values.push(Value::Blob(bytes.to_vec()));
+        wheres.push(format!("{id} >= ? AND started_at > ?"));
+        values.push(Value::Blob(first_id(after).to_vec()));
         values.push(Value::Integer(after.as_millis()));
     }
     if let Some(definition) = &query.definition {
         wheres.push("definition = ?".to_owned());
         values.push(Value::Text(definition.to_string()));
     }
-    if let Some((name, value)) = &query.tag {
-        let tagged = "id IN (SELECT saga FROM saga_tags WHERE name = ? AND value = ?)";
-        wheres.push(tagged.to_owned());
-        values.push(Value::Text(name.clone()));
-        values.push(Value::Text(value.clone()));
-    }
-    let wheres = if wheres.is_empty() { "true".to_owned() } else { wheres.join(" AND ") };
-    let limit = query.limit as usize;
-    if query.statuses.is_empty() {
-        return list_where(connection, &wheres, values, limit);
-    }
-    // One walk along the index a status, so that each stops after `limit`.
-    let mut found = Vec::new();
-    for status in &query.statuses {
-        let mut values = values.clone();
+    if let Some(status) = status {
+        wheres.push("status = ?".to_owned());
         values.push(Value::Text(status.as_str().to_owned()));
-        let wheres = format!("{wheres} AND status = ?");
-        found.extend(list_where(connection, &wheres, values, limit)?);
+    } else if !query.statuses.is_empty() {
+        let marks = vec!["?"; query.statuses.len()].join(", ");
+        wheres.push(format!("status IN ({marks})"));
+        let words = query.statuses.iter().map(|status| Value::Text(status.as_str().to_owned()));
+        values.extend(words);
     }
-    found.sort_by_key(|row| std::cmp::Reverse(row.id));
-    found.truncate(limit);
-    Ok(found)
-}
-
-fn list_where(
-    connection: &Connection,
-    wheres: &str,
-    mut values: Vec<Value>,
-    limit: usize,
-) -> Result<Vec<SagaRow>> {
-    values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+    values.push(Value::Integer(i64::from(query.limit)));
+    let wheres = wheres.join(" AND ");
     connection
         .prepare_cached(&format!(
-            "SELECT {SAGA_COLUMNS} FROM sagas WHERE {wheres} ORDER BY id DESC LIMIT ?"
+            "SELECT {SAGA_COLUMNS} FROM {from} WHERE {wheres} ORDER BY {id} DESC LIMIT ?"
         ))?
         .query_map(params_from_iter(values), saga_row)?
         .collect()
+}
+
+/// No saga that started after this time has a smaller id.
+fn first_id(after: Timestamp) -> [u8; 16] {
+    let delay = i64::try_from(START_DELAY_MAX.as_millis()).unwrap_or(i64::MAX);
+    let made = Timestamp::from_millis(after.as_millis().saturating_sub(delay));
+    let mut bytes = *SagaId::from_parts(made, &[0; 10]).as_bytes();
+    // Behind the time stand the version and variant bits of a UUID.
+    bytes[6..].fill(0);
+    bytes
 }
 
 pub(super) fn live(
@@ -116,7 +143,9 @@ pub(super) fn live(
     limit: u32,
 ) -> Result<Vec<(SagaRow, Vec<StoredEvent>)>> {
     let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
-    let rows: Vec<SagaRow> = connection
+    // One snapshot for the rows and their events.
+    let snapshot = connection.unchecked_transaction()?;
+    let rows: Vec<SagaRow> = snapshot
         .prepare_cached(&format!(
             "SELECT {SAGA_COLUMNS} FROM sagas WHERE ended_at IS NULL AND id > ?1
              ORDER BY id LIMIT ?2"
@@ -125,7 +154,7 @@ pub(super) fn live(
         .collect::<Result<_>>()?;
     rows.into_iter()
         .map(|row| {
-            let events = events(connection, &Stream::Saga(row.id), Version(0), u32::MAX)?;
+            let events = events(&snapshot, &Stream::Saga(row.id), Version(0), u32::MAX)?;
             Ok((row, events))
         })
         .collect()

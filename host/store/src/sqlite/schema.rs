@@ -14,6 +14,9 @@ use crate::types::Durability;
 /// The schema that this version reads and writes.
 pub const SCHEMA_VERSION: i64 = 1;
 
+/// `amends.db-lock` is locked while `amends.db` is open.
+pub const LOCK_SUFFIX: &str = "lock";
+
 /// "Amnd": tells a database of ours from any other SQLite file (`PRAGMA application_id`).
 const APPLICATION_ID: i64 = 0x416d_6e64;
 
@@ -49,7 +52,7 @@ const MIGRATIONS: [&str; 1] = ["
     ) WITHOUT ROWID;
     CREATE INDEX sagas_live ON sagas (id) WHERE ended_at IS NULL;
     CREATE INDEX sagas_status ON sagas (status, id);
-    CREATE INDEX sagas_definition ON sagas (definition, id);
+    CREATE INDEX sagas_definition ON sagas (definition, status, id);
     CREATE TABLE saga_tags (
         name  TEXT NOT NULL,
         value TEXT NOT NULL,
@@ -74,14 +77,15 @@ const MIGRATIONS: [&str; 1] = ["
     );
 "];
 
+/// What a database of `SCHEMA_VERSION` has.
+const TABLES: [&str; 6] = ["meta", "events", "sagas", "saga_tags", "start_keys", "blobs"];
+
 /// Takes the lock that one process holds while it uses the file. The system lets go of it when
 /// the process ends, however it ends.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder {
-        fs::create_dir_all(folder).map_err(|error| file_error(folder, &error))?;
-    }
-    let lock_path = beside(path, "lock");
+    let folder = folder(path);
+    fs::create_dir_all(folder).map_err(|error| file_error(folder, &error))?;
+    let lock_path = beside(path, LOCK_SUFFIX);
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -95,12 +99,14 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Opens the file for writing and migrates it.
+/// Opens the file for writing, makes it when there is none, and migrates it.
 pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
-    check_file(path)?;
+    if !is_there(path)? {
+        create(path)?;
+    }
     let failed = |error: rusqlite::Error| describe(path, &error);
-    let connection = Connection::open(path).map_err(failed)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    // No `SQLITE_OPEN_CREATE`: a file that is gone is not made anew here.
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let version = check_version(&connection, path)?;
     let synchronous = match durability {
         Durability::Full => "FULL",
@@ -110,19 +116,49 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, St
     connection.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
     // 64 MiB: the pages that appends touch stay in memory.
     connection.pragma_update(None, "cache_size", -65_536).map_err(failed)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    migrate(&connection, version).map_err(failed)?;
+    // 64 MiB: after a burst the log is cut back to it.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
+    migrate(&connection, &MIGRATIONS, version).map_err(failed)?;
+    check_tables(&connection, path)?;
     Ok(connection)
 }
 
 /// Opens the file for reading.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let failed = |error: rusqlite::Error| describe(path, &error);
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Makes a new database under another name and then renames it, so that a crash leaves no
+/// half-made one, and an empty file is always one that has lost its content.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let draft = beside(path, "new");
+    for leftover in [&draft, &beside(&draft, "journal")] {
+        match fs::remove_file(leftover) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file_error(leftover, &error)),
+        }
+    }
+    let failed = |error: rusqlite::Error| describe(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = connect(&draft, flags)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    migrate(&connection, &MIGRATIONS, 0).map_err(failed)?;
+    connection.close().map_err(|(_, error)| failed(error))?;
+    fs::rename(&draft, path).map_err(|error| file_error(path, &error))?;
+    let folder = folder(path);
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| file_error(folder, &error))
 }
 
 /// The position of the last event.
@@ -149,25 +185,43 @@ pub(super) fn describe(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             StoreError::File { path: path.to_owned(), message: error.to_string() }
         }
-        _ => StoreError::Database(error.to_string()),
+        // Not from SQLite: what it read is nothing that we wrote.
+        None if is_unreadable(error) => {
+            StoreError::Damaged { path: path.to_owned(), message: error.to_string() }
+        }
+        Some(_) | None => StoreError::Database(error.to_string()),
     }
 }
 
-/// Before SQLite sees a file: is it one, and is all of it there? SQLite would make an empty
-/// database of an empty file, and finds a cut only when it reads there.
-fn check_file(path: &Path) -> Result<(), StoreError> {
+fn is_unreadable(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+    )
+}
+
+/// Before SQLite sees a file: is there one, is it a database, and is all of it there? SQLite
+/// would make an empty database of an empty file, and finds a cut only when it reads there.
+fn is_there(path: &Path) -> Result<bool, StoreError> {
     let damaged = |message: &str| {
         Err(StoreError::Damaged { path: path.to_owned(), message: message.to_owned() })
     };
+    let wal_length = fs::metadata(beside(path, "wal")).map_or(0, |metadata| metadata.len());
     let length = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return damaged("it is not a file"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && wal_length == 0 => {
+            return Ok(false);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return damaged("it is missing, but its log (-wal) is there");
+        }
         Err(error) => return Err(file_error(path, &error)),
     };
-    let wal_length = fs::metadata(beside(path, "wal")).map_or(0, |metadata| metadata.len());
-    if length == 0 && wal_length == 0 {
-        return Ok(());
+    if length == 0 {
+        return damaged("it is empty");
     }
     // The header of the file format: https://www.sqlite.org/fileformat.html, section 1.3.
     let mut header = [0; 100];
@@ -183,7 +237,7 @@ fn check_file(path: &Path) -> Result<(), StoreError> {
     if wal_length == 0 && length < pages * page_bytes {
         return damaged("the end of it is missing");
     }
-    Ok(())
+    Ok(true)
 }
 
 fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
@@ -198,6 +252,10 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreError
         let message = "it is a SQLite database of another program".to_owned();
         return Err(StoreError::Damaged { path: path.to_owned(), message });
     }
+    if tables > 0 && version < 1 {
+        let message = "it has no schema version".to_owned();
+        return Err(StoreError::Damaged { path: path.to_owned(), message });
+    }
     if version > SCHEMA_VERSION {
         let (found, known) = (version, SCHEMA_VERSION);
         return Err(StoreError::NewerSchema { path: path.to_owned(), found, known });
@@ -205,8 +263,20 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreError
     Ok(version)
 }
 
-fn migrate(connection: &Connection, from: i64) -> rusqlite::Result<()> {
-    for (done, migration) in (0_i64..).zip(MIGRATIONS) {
+fn check_tables(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    for table in TABLES {
+        let there = connection.table_exists(None, table).map_err(|error| describe(path, &error))?;
+        if !there {
+            let message = format!("its table {table} is missing");
+            return Err(StoreError::Damaged { path: path.to_owned(), message });
+        }
+    }
+    Ok(())
+}
+
+/// Each migration is a transaction: a crash leaves the version before it or the one after it.
+fn migrate(connection: &Connection, migrations: &[&str], from: i64) -> rusqlite::Result<()> {
+    for (done, migration) in (0_i64..).zip(migrations) {
         if done < from {
             continue;
         }
@@ -217,6 +287,13 @@ fn migrate(connection: &Connection, from: i64) -> rusqlite::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// `amends.db-wal`, `amends.db-lock`.

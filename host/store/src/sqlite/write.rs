@@ -1,5 +1,7 @@
 //! The writer: one thread, one transaction for all that waits.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -8,6 +10,7 @@ use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::schema::describe;
 use crate::StoreError;
 use crate::types::{Append, Appended, BlobKind, SagaRow, StartKey, StoreStats, Stream};
 
@@ -16,6 +19,10 @@ pub const APPENDS_WAITING_MAX: usize = 4_096;
 
 /// Jobs in one transaction: more gains little and makes the first wait for the last.
 const BATCH_MAX: usize = 1_024;
+
+/// Bytes of events and blobs in one transaction, unless one job alone has more: a transaction's
+/// pages are kept in memory until it is committed.
+const BATCH_BYTES_MAX: usize = 32 << 20;
 
 /// Something to write.
 pub(super) enum Job {
@@ -32,6 +39,8 @@ pub(super) enum Job {
         bytes: Vec<u8>,
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// The last one: nothing is taken after it but what waits already.
+    Close,
 }
 
 impl Job {
@@ -40,6 +49,14 @@ impl Job {
         reply: oneshot::Sender<Result<Appended, StoreError>>,
     ) -> Self {
         Self::Append { append: Box::new(append), reply, since: Instant::now() }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Append { append, .. } => append.events.iter().map(|event| event.data.len()).sum(),
+            Self::PutBlob { bytes, .. } => bytes.len(),
+            Self::Close => 0,
+        }
     }
 }
 
@@ -53,36 +70,42 @@ enum Reply {
     PutBlob(oneshot::Sender<Result<(), StoreError>>),
 }
 
+/// Owns the file for writing. Its fields are dropped in this order: the lock outlives the
+/// connection.
 pub(super) struct Writer {
-    connection: Connection,
-    position: Position,
-    fence: i64,
-    head: watch::Sender<Position>,
-    stats: Arc<Mutex<StoreStats>>,
+    pub(super) connection: Connection,
+    /// Held so that no other process opens the file.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(super) lock: File,
+    pub(super) path: PathBuf,
+    /// Of the last event that is written.
+    pub(super) position: Position,
+    /// What the fence was raised to when this process took the file over.
+    pub(super) fence: i64,
+    pub(super) head: watch::Sender<Position>,
+    pub(super) stats: Arc<Mutex<StoreStats>>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        connection: Connection,
-        position: Position,
-        fence: i64,
-        head: watch::Sender<Position>,
-        stats: Arc<Mutex<StoreStats>>,
-    ) -> Self {
-        Self { connection, position, fence, head, stats }
-    }
-
-    /// Until every sender is gone and all that they sent is written.
+    /// Until it is told to close or every sender is gone, and all that they sent is written.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::new();
         while let Some(first) = jobs.blocking_recv() {
-            batch.push(first);
-            while batch.len() < BATCH_MAX
-                && let Ok(next) = jobs.try_recv()
-            {
-                batch.push(next);
+            let (mut next, mut bytes) = (Some(first), 0);
+            while let Some(job) = next.take() {
+                if let Job::Close = job {
+                    jobs.close();
+                    break;
+                }
+                bytes += job.bytes();
+                batch.push(job);
+                if batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+                    next = jobs.try_recv().ok();
+                }
             }
-            self.write(&mut batch);
+            if !batch.is_empty() {
+                self.write(&mut batch);
+            }
         }
         // What is in the log goes into the file; failing that, the next open does it.
         let _ = self.connection.pragma_query(None, "wal_checkpoint", |_| Ok(()));
@@ -121,7 +144,8 @@ impl Writer {
         batch: &mut Vec<Job>,
         replies: &mut Vec<Reply>,
     ) -> Result<(), StoreError> {
-        let failed = |error: rusqlite::Error| StoreError::Database(error.to_string());
+        let path = self.path.clone();
+        let failed = |error: rusqlite::Error| describe(&path, &error);
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
         let fence: i64 = self
             .connection
@@ -134,12 +158,10 @@ impl Writer {
         for job in batch.drain(..) {
             match job {
                 Job::Append { append, reply: to, since } => {
-                    let done = self.append(&append);
                     // A refusal is this append's alone; a failure of the database is everyone's.
-                    let (result, fatal) = match done {
-                        Ok(result) => (result, None),
-                        Err(error) => (Err(failed_copy(&error)), Some(failed(error))),
-                    };
+                    let done = self.append(&append).map_err(failed);
+                    let fatal = done.as_ref().err().cloned();
+                    let result = done.and_then(|result| result);
                     replies.push(Reply::Append { result, to, since });
                     if let Some(error) = fatal {
                         return Err(error);
@@ -150,6 +172,7 @@ impl Writer {
                     replies.push(Reply::PutBlob(reply));
                     done.map_err(failed)?;
                 }
+                Job::Close => {}
             }
         }
         self.connection.execute_batch("COMMIT").map_err(failed)
@@ -188,14 +211,14 @@ impl Writer {
         if let Some(row) = &append.row {
             self.put_row(row, append.expected == Version(0))?;
         }
-        if let (Some(start_key), Some(row)) = (&append.start_key, &append.row) {
+        if let Some(start_key) = &append.start_key {
             self.connection
                 .prepare_cached("INSERT INTO start_keys VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![
                     start_key.key,
-                    row.id.as_bytes(),
+                    append.stream,
                     start_key.payload_digest.as_bytes(),
-                    row.started_at.as_millis(),
+                    append.events.first().map(|event| event.at.as_millis()),
                 ])?;
         }
         Ok(Ok(Appended::Done { version, position: self.position }))
@@ -226,12 +249,14 @@ impl Writer {
     }
 
     fn put_row(&self, row: &SagaRow, is_new: bool) -> rusqlite::Result<()> {
-        let tags = (!row.tags.is_empty()).then(|| serde_json::to_string(&row.tags).unwrap_or_default());
+        if !is_new && self.update_row(row)? {
+            return Ok(());
+        }
+        let tags = serde_json::to_string(&row.tags)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         self.connection
             .prepare_cached(
-                "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-                 ON CONFLICT (id) DO UPDATE SET status = ?4, reason = ?5, ended_at = ?7,
-                 deadline_at = ?8, wake_at = ?9",
+                "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(params![
                 row.id.as_bytes(),
@@ -243,18 +268,34 @@ impl Writer {
                 row.ended_at.map(Timestamp::as_millis),
                 row.deadline_at.map(Timestamp::as_millis),
                 row.wake_at.map(Timestamp::as_millis),
-                tags,
+                (!row.tags.is_empty()).then_some(tags),
                 row.key,
             ])?;
-        if !is_new {
-            return Ok(());
-        }
         for (name, value) in &row.tags {
             self.connection
-                .prepare_cached("INSERT OR IGNORE INTO saga_tags VALUES (?1, ?2, ?3)")?
+                .prepare_cached("INSERT INTO saga_tags VALUES (?1, ?2, ?3)")?
                 .execute(params![name, value, row.id.as_bytes()])?;
         }
         Ok(())
+    }
+
+    /// Whether there is one.
+    fn update_row(&self, row: &SagaRow) -> rusqlite::Result<bool> {
+        let rows = self
+            .connection
+            .prepare_cached(
+                "UPDATE sagas SET status = ?2, reason = ?3, ended_at = ?4, deadline_at = ?5,
+                 wake_at = ?6 WHERE id = ?1",
+            )?
+            .execute(params![
+                row.id.as_bytes(),
+                row.status.as_str(),
+                row.reason,
+                row.ended_at.map(Timestamp::as_millis),
+                row.deadline_at.map(Timestamp::as_millis),
+                row.wake_at.map(Timestamp::as_millis),
+            ])?;
+        Ok(rows > 0)
     }
 
     fn put_blob(
@@ -307,6 +348,7 @@ impl Job {
             Self::PutBlob { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
+            Self::Close => {}
         }
     }
 }
@@ -318,10 +360,6 @@ impl ToSql for Stream {
             Self::Plugin(name) => name.as_str().into(),
         })
     }
-}
-
-fn failed_copy(error: &rusqlite::Error) -> StoreError {
-    StoreError::Database(error.to_string())
 }
 
 /// SQLite's integers are signed; versions and positions stay far below the difference.

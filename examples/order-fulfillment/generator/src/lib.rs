@@ -1,1 +1,0 @@
-//! amends-example-orders

@@ -1,0 +1,55 @@
+//! Whether the host is well, and its metrics.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde_json::{Value, json};
+
+use crate::ApiState;
+use crate::problem::Problem;
+
+/// Bounds of the buckets of durations, in seconds: from a reused instance to a slow service.
+const SECONDS: [f64; 14] =
+    [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+
+/// Bounds of the buckets of batch sizes.
+const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// Installs the recorder of the process.
+///
+/// # Errors
+/// When there is one already.
+pub fn prometheus() -> Result<PrometheusHandle, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES)?
+        .install_recorder()
+}
+
+/// The process answers.
+#[utoipa::path(get, path = "/healthz", tag = "host", responses((status = 200)))]
+pub(crate) async fn healthz() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// The host takes sagas.
+#[utoipa::path(get, path = "/readyz", tag = "host",
+    responses((status = 200), (status = 503, body = Problem)))]
+pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
+    if state.runtime.is_stopping() {
+        return Err(Problem::new(503, "stopping", "the host is stopping"));
+    }
+    let quarantined = state.runtime.quarantined().len();
+    Ok(Json(json!({"status": "ready", "quarantined": quarantined})))
+}
+
+/// The metrics, as Prometheus text.
+#[utoipa::path(get, path = "/metrics", tag = "host", responses((status = 200, body = String)))]
+pub(crate) async fn metrics(State(state): State<ApiState>) -> Response {
+    state.runtime.refresh_gauges().await;
+    state.prometheus.run_upkeep();
+    let text = state.prometheus.render();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}

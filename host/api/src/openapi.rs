@@ -1,0 +1,32 @@
+//! The description of the API.
+
+use axum::Json;
+use utoipa::OpenApi;
+
+/// OpenAPI 3.1 of everything under `/v1`.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Amends", description = "Sagas whose steps and undos are WebAssembly components."),
+    paths(
+        crate::sagas::start,
+        crate::sagas::list,
+        crate::sagas::get,
+        crate::sagas::events,
+        crate::sagas::why,
+        crate::sagas::cancel,
+        crate::batch::start_batch,
+        crate::watch::watch,
+        crate::plugins::list,
+        crate::plugins::get,
+        crate::definitions::list,
+        crate::stream::events,
+        crate::health::healthz,
+        crate::health::readyz,
+        crate::health::metrics,
+    )
+)]
+struct Document;
+
+pub(crate) async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}

@@ -1,0 +1,335 @@
+//! Sagas: start, list, read, explain, cancel.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use amends_engine::{Payload, SagaId, SagaStatus, Timestamp, Version};
+use amends_runtime::{StartRequest, State as SagaState};
+use amends_store::{SagaQuery, Stream};
+
+use crate::ApiState;
+use crate::duration::parse_duration;
+use crate::page::{Page, cursor, limit};
+use crate::problem::{JsonBody, Path, Problem, Query};
+use crate::views::{EventView, SagaItem, SagaView, WhyView};
+
+/// The longest that a request waits: proxies on the way give up at about this.
+const WAIT_MAX: std::time::Duration = std::time::Duration::from_mins(5);
+
+/// An idempotency key is at most this many bytes.
+const KEY_BYTES_MAX: usize = 255;
+
+/// Tags of a saga, and bytes of a tag's name and of its value.
+const TAGS_MAX: usize = 16;
+const TAG_BYTES_MAX: usize = 255;
+
+/// A saga to start.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartBody {
+    /// The name of a definition of the config.
+    pub(crate) definition: String,
+    /// What it is given: any JSON.
+    #[schema(value_type = Object)]
+    #[serde(default = "Payload::null")]
+    pub(crate) input: Payload,
+    /// For finding it: at most 16.
+    #[serde(default)]
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Idempotency key, in a batch; alone it is the header `Idempotency-Key`.
+    #[serde(default)]
+    pub(crate) key: Option<String>,
+}
+
+/// How a start is answered.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartQuery {
+    /// Answer when the saga rests or this duration (`30s`) is over.
+    wait: Option<String>,
+}
+
+/// Which sagas to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuery {
+    /// One status, or several with commas between them.
+    status: Option<String>,
+    /// The name of a definition.
+    definition: Option<String>,
+    /// `NAME:VALUE`.
+    tag: Option<String>,
+    /// RFC 3339.
+    started_after: Option<String>,
+    /// From 1 to 1,000; 50 when absent.
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Which events to read.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EventsQuery {
+    /// From 1 to 1,000; 50 when absent.
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Why an operator acts.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OperatorBody {
+    /// Kept in the saga's stream.
+    reason: String,
+}
+
+/// Starts a saga.
+#[utoipa::path(post, path = "/v1/sagas", tag = "sagas", params(StartQuery,
+    ("Idempotency-Key" = Option<String>, Header, description = "the same key and payload start one saga"),
+    ("traceparent" = Option<String>, Header, description = "W3C trace context, handed to every call")),
+    request_body = StartBody,
+    responses((status = 202, body = SagaView), (status = 200, body = SagaView, description = "started earlier with this key"),
+        (status = "default", body = Problem)))]
+pub(crate) async fn start(
+    State(state): State<ApiState>,
+    Query(query): Query<StartQuery>,
+    headers: HeaderMap,
+    JsonBody(mut body): JsonBody<StartBody>,
+) -> Result<Response, Problem> {
+    let wait = query.wait.as_deref().map(wait_of).transpose()?;
+    if let Some(key) = header_text(&headers, "idempotency-key")? {
+        body.key = Some(key);
+    }
+    let traceparent = header_text(&headers, "traceparent")?.filter(|text| is_traceparent(text));
+    let request = request_of(body, traceparent)?;
+    let started = state.runtime.start(request).await?;
+    let found = match wait {
+        Some(wait) => state.runtime.wait(started.id, wait).await?,
+        None => state.runtime.state(started.id).await?,
+    };
+    let found = found.ok_or_else(|| unknown(&started.id.to_string()))?;
+    let status = if started.created { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let location = format!("/v1/sagas/{}", started.id);
+    Ok((status, [(header::LOCATION, location)], Json(SagaView::from(&found))).into_response())
+}
+
+/// Lists sagas, the newest first.
+#[utoipa::path(get, path = "/v1/sagas", tag = "sagas", params(ListQuery),
+    responses((status = 200, body = Page<SagaItem>), (status = "default", body = Problem)))]
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<SagaItem>>, Problem> {
+    let limit = limit(query.limit)?;
+    let query = SagaQuery {
+        statuses: statuses(query.status.as_deref())?,
+        definition: query.definition.map(|name| name.parse()).transpose().map_err(bad_query)?,
+        tag: query.tag.as_deref().map(tag).transpose()?,
+        started_after: query
+            .started_after
+            .map(|time| time.parse::<Timestamp>())
+            .transpose()
+            .map_err(bad_query)?,
+        before: cursor(query.cursor.as_deref())?,
+        limit: limit + 1,
+    };
+    let mut rows = state.runtime.store().list(query).await?;
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next_cursor = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
+    Ok(Json(Page { items: rows.into_iter().map(SagaItem::from).collect(), next_cursor }))
+}
+
+/// Reads a saga.
+#[utoipa::path(get, path = "/v1/sagas/{id}", tag = "sagas", params(("id" = String, Path)),
+    responses((status = 200, body = SagaView), (status = "default", body = Problem)))]
+pub(crate) async fn get(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<SagaView>, Problem> {
+    Ok(Json(SagaView::from(&find(&state, &id).await?)))
+}
+
+/// Reads a saga's events, in order.
+#[utoipa::path(get, path = "/v1/sagas/{id}/events", tag = "sagas",
+    params(("id" = String, Path), EventsQuery),
+    responses((status = 200, body = Page<EventView>), (status = "default", body = Problem)))]
+pub(crate) async fn events(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<Page<EventView>>, Problem> {
+    let id = parse_id(&id)?;
+    let limit = limit(query.limit)?;
+    let after = Version(cursor(query.cursor.as_deref())?.unwrap_or(0));
+    let mut found = state.runtime.store().events(Stream::Saga(id), after, limit + 1).await?;
+    if found.is_empty() && after == Version(0) {
+        return Err(unknown(&id.to_string()));
+    }
+    let has_more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next_cursor = found.last().filter(|_| has_more).map(|event| event.version.0.to_string());
+    let mut items: Vec<_> = found.into_iter().map(EventView::from).collect();
+    for item in &mut items {
+        item.saga = None;
+    }
+    Ok(Json(Page { items, next_cursor }))
+}
+
+/// Says why a saga is where it is.
+#[utoipa::path(get, path = "/v1/sagas/{id}/why", tag = "sagas", params(("id" = String, Path)),
+    responses((status = 200, body = WhyView), (status = "default", body = Problem)))]
+pub(crate) async fn why(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<WhyView>, Problem> {
+    let id = parse_id(&id)?;
+    let quarantined = state.runtime.quarantined().iter().find(|other| other.id == id);
+    if let Some(quarantined) = quarantined {
+        return Ok(Json(WhyView {
+            id: id.to_string(),
+            status: "quarantined".to_owned(),
+            sentence: format!("It is quarantined and nothing touches it: {}.", quarantined.reason),
+            next_at: None,
+            verbs: Vec::new(),
+        }));
+    }
+    let found = find(&state, &id.to_string()).await?;
+    let why = amends_engine::why(&found.saga);
+    let sentence = match &found.stall {
+        Some(stall) => format!("{} Right now {stall}.", why.sentence),
+        None => why.sentence,
+    };
+    Ok(Json(WhyView {
+        id: id.to_string(),
+        status: found.saga.status().to_string(),
+        sentence,
+        next_at: why.next_at,
+        verbs: why.verbs.into_iter().map(str::to_owned).collect(),
+    }))
+}
+
+/// Asks for a saga to be undone. Asking again does nothing.
+#[utoipa::path(post, path = "/v1/sagas/{id}/cancel", tag = "sagas", params(("id" = String, Path)),
+    request_body = OperatorBody,
+    responses((status = 200, body = SagaView), (status = 409, body = Problem), (status = "default", body = Problem)))]
+pub(crate) async fn cancel(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<OperatorBody>,
+) -> Result<Json<SagaView>, Problem> {
+    let id = parse_id(&id)?;
+    let reason = body.reason.trim().to_owned();
+    if reason.is_empty() {
+        return Err(Problem::new(400, "reason_missing", "the reason is empty")
+            .with_remedy("say why: it is kept with the saga"));
+    }
+    let named = header_text(&headers, "amends-user")?.filter(|name| !name.trim().is_empty());
+    let who = named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip()));
+    let found = state.runtime.cancel(id, who, reason).await?;
+    Ok(Json(SagaView::from(&found)))
+}
+
+/// Checks what a caller gave.
+pub(crate) fn request_of(
+    body: StartBody,
+    traceparent: Option<String>,
+) -> Result<StartRequest, Problem> {
+    let wrong = |detail: String| Problem::new(400, "bad_request", detail);
+    if let Some(key) = &body.key
+        && !(1..=KEY_BYTES_MAX).contains(&key.len())
+    {
+        return Err(wrong(format!("an idempotency key has 1 to {KEY_BYTES_MAX} bytes")));
+    }
+    let long = |text: &String| text.is_empty() || text.len() > TAG_BYTES_MAX;
+    if body.tags.len() > TAGS_MAX || body.tags.iter().any(|(name, value)| long(name) || long(value)) {
+        return Err(wrong(format!(
+            "a saga has at most {TAGS_MAX} tags, with names and values of 1 to {TAG_BYTES_MAX} bytes"
+        )));
+    }
+    let StartBody { definition, input, tags, key } = body;
+    Ok(StartRequest { definition, input, key, tags, traceparent })
+}
+
+/// `version-trace_id-parent_id-flags` in lower-case hexadecimal (W3C Trace Context, 3.2.2). One
+/// that is not is passed over, as the standard says.
+fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let parts: Vec<_> = text.split('-').collect();
+    let [version, trace, parent, flags, ..] = parts.as_slice() else { return false };
+    let zero = |part: &str| part.bytes().all(|b| b == b'0');
+    hex(version, 2)
+        && *version != "ff"
+        && hex(trace, 32)
+        && !zero(trace)
+        && hex(parent, 16)
+        && !zero(parent)
+        && hex(flags, 2)
+}
+
+fn header_text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+    headers
+        .get(name)
+        .map(|value| {
+            value.to_str().map(str::to_owned).map_err(|_| {
+                Problem::new(400, "bad_header", format!("the header {name} is not plain text"))
+            })
+        })
+        .transpose()
+}
+
+fn wait_of(text: &str) -> Result<std::time::Duration, Problem> {
+    parse_duration(text).map(|wait| wait.min(WAIT_MAX)).map_err(bad_query)
+}
+
+fn statuses(text: Option<&str>) -> Result<Vec<SagaStatus>, Problem> {
+    let words = text.into_iter().flat_map(|text| text.split(','));
+    words
+        .map(|word| {
+            SagaStatus::from_word(word.trim()).ok_or_else(|| {
+                let all: Vec<_> = SagaStatus::ALL.iter().map(|status| status.as_str()).collect();
+                Problem::new(400, "bad_query", format!("`{word}` is not a status"))
+                    .with_remedy(format!("use one of {}", all.join(", ")))
+            })
+        })
+        .collect()
+}
+
+fn tag(text: &str) -> Result<(String, String), Problem> {
+    text.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| {
+        Problem::new(400, "bad_query", format!("`{text}` is not a tag"))
+            .with_remedy("write NAME:VALUE")
+    })
+}
+
+fn bad_query(error: impl std::fmt::Display) -> Problem {
+    Problem::new(400, "bad_query", error.to_string())
+}
+
+pub(crate) fn parse_id(text: &str) -> Result<SagaId, Problem> {
+    text.parse()
+        .map_err(|error: amends_engine::IdError| Problem::new(400, "bad_id", error.to_string()))
+}
+
+pub(crate) fn unknown(id: &str) -> Problem {
+    Problem::new(404, "saga_unknown", format!("there is no saga {id}"))
+        .with_remedy("GET /v1/sagas lists the sagas of this host")
+}
+
+async fn find(state: &ApiState, id: &str) -> Result<SagaState, Problem> {
+    let id = parse_id(id)?;
+    state.runtime.state(id).await?.ok_or_else(|| unknown(&id.to_string()))
+}

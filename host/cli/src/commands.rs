@@ -1,0 +1,126 @@
+//! The verbs of the command line, one module each.
+
+pub mod check;
+mod client;
+mod exit;
+mod output;
+pub mod plugin;
+pub mod run;
+pub mod sagas;
+pub mod start;
+pub mod watch;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+pub use exit::{
+    EXIT_BLOCKED, EXIT_COMPENSATED, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_NOT_FOUND,
+    EXIT_WAIT_ENDED, Failed,
+};
+
+/// The saga platform whose steps and undos are WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(
+    name = "amends",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 error, 2 usage, 3 auth, 4 not found, 5 the saga was \
+                  compensated,\n6 blocked, 7 the wait ended first, 130 interrupted.\n\n\
+                  Examples:\n  amends run examples/order-fulfillment/amends.toml\n  amends start \
+                  order-fulfillment --input order.json --wait\n  amends list --status blocked"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a host: sagas, plugins, HTTP API
+    Run(run::Run),
+    /// Look for mistakes in a config, its definitions and its plugins
+    Check(check::Check),
+    /// Start a saga, or one for each line of a file
+    Start(start::Start),
+    /// List sagas, the newest first
+    List(sagas::List),
+    /// Show a saga and its steps
+    Get(sagas::One),
+    /// Show a saga's events, in order
+    History(sagas::One),
+    /// Follow a saga's events until it ends
+    Watch(watch::Watch),
+    /// Say in one sentence why a saga is where it is
+    Why(sagas::One),
+    /// Have a saga undone
+    Cancel(sagas::Cancel),
+    /// Look at plugins
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  amends completions bash > /etc/bash_completion.d/amends")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+    /// One JSON document a line.
+    Jsonl,
+    /// Ids only, one a line.
+    Ids,
+}
+
+/// Runs a verb.
+///
+/// # Errors
+/// What stopped it; a [`Failed`] in it says the exit code, else it is [`EXIT_ERROR`].
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let code = match cli.command {
+        Command::Run(command) => return on_threads(run::run(command)),
+        Command::Check(check) => return check::run(&check),
+        Command::Start(command) => on_one_thread(start::run(command)),
+        Command::List(command) => on_one_thread(sagas::list(command)),
+        Command::Get(command) => on_one_thread(sagas::get(command)),
+        Command::History(command) => on_one_thread(sagas::history(command)),
+        Command::Watch(command) => on_one_thread(watch::run(command)),
+        Command::Why(command) => on_one_thread(sagas::why(command)),
+        Command::Cancel(command) => on_one_thread(sagas::cancel(command)),
+        Command::Plugin(command) => on_one_thread(plugin::run(command)),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "amends", &mut std::io::stdout());
+            Ok(EXIT_DONE)
+        }
+    };
+    code.map(ExitCode::from)
+}
+
+/// A host uses every core.
+fn on_threads(work: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(work);
+    // What is still blocked has nothing to lose: everything durable is closed.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code.map(ExitCode::from)
+}
+
+/// A client waits for a host; an interrupt ends it at once.
+fn on_one_thread(work: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => Ok(EXIT_INTERRUPTED),
+        }
+    })
+}

@@ -1,0 +1,156 @@
+//! `amends check CONFIG`: the lint.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use amends_engine::{Definition, PluginName};
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use crate::commands::{EXIT_DONE, EXIT_ERROR, Format};
+use crate::config::lint::{LintedPlugin, lint};
+use crate::config::{OverrideFlags, Overrides, Report, load};
+
+/// The arguments of the verb.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Looks for mistakes in a config, its definitions and its plugins, and starts \
+                  nothing.\n\nExits with 0 when there are none (warnings are allowed), else with 1.",
+    after_help = "Example:\n  amends check examples/order-fulfillment/amends.toml"
+)]
+pub struct Check {
+    /// The config file (TOML)
+    pub config: PathBuf,
+    /// How to print what was found
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// What stands above the file.
+    #[command(flatten)]
+    pub overrides: OverrideFlags,
+}
+
+/// What a check came to.
+#[derive(Debug)]
+pub struct Checked {
+    /// What to print on standard output.
+    pub text: String,
+    /// Whether there is no error.
+    pub is_sound: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When nothing could be checked.
+pub fn run(check: &Check) -> anyhow::Result<ExitCode> {
+    let overrides = Overrides::of_process(check.overrides.clone());
+    let checked = check_file(&check.config, &overrides, check.output)?;
+    print!("{}", checked.text);
+    Ok(ExitCode::from(if checked.is_sound { EXIT_DONE } else { EXIT_ERROR }))
+}
+
+/// Checks a config and its plugins.
+///
+/// # Errors
+/// When the sandbox in which plugins are tried cannot be set up.
+pub fn check_file(path: &Path, overrides: &Overrides, format: Format) -> anyhow::Result<Checked> {
+    let loaded = match load(path, overrides) {
+        Ok(loaded) => loaded,
+        Err(report) => return Ok(render(&report, &[], &BTreeMap::new(), format)),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    let lint = runtime.block_on(lint(&loaded)).context("cannot try the plugins")?;
+    Ok(render(&lint.report, &loaded.config.definitions, &lint.plugins, format))
+}
+
+fn render(
+    report: &Report,
+    definitions: &[Definition],
+    plugins: &BTreeMap<PluginName, LintedPlugin>,
+    format: Format,
+) -> Checked {
+    let is_sound = report.errors() == 0;
+    let text = match format {
+        Format::Table | Format::Ids => render_text(report, definitions, plugins),
+        Format::Json | Format::Jsonl => render_json(report, definitions, plugins),
+    };
+    Checked { text, is_sound }
+}
+
+fn render_text(
+    report: &Report,
+    definitions: &[Definition],
+    plugins: &BTreeMap<PluginName, LintedPlugin>,
+) -> String {
+    let mut text = report.to_string();
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    let is_sound = report.errors() == 0;
+    // What is sound is listed only when all of it is: an error must not scroll away.
+    if is_sound {
+        for definition in definitions {
+            let steps: Vec<_> = definition.steps().iter().map(|step| step.name.as_str()).collect();
+            let _ = writeln!(
+                text,
+                "saga {} {}: {}",
+                definition.name(),
+                definition.digest().short(),
+                steps.join(", ")
+            );
+        }
+        for (name, plugin) in plugins {
+            let _ = writeln!(
+                text,
+                "plugin {name} {} {}: {}",
+                plugin.version,
+                plugin.digest.short(),
+                plugin.exports.join(", ")
+            );
+        }
+    }
+    let verdict = if is_sound { "is sound: " } else { "" };
+    let _ = writeln!(text, "{}: {verdict}{}", report.file().display(), report.summary());
+    text
+}
+
+fn render_json(
+    report: &Report,
+    definitions: &[Definition],
+    plugins: &BTreeMap<PluginName, LintedPlugin>,
+) -> String {
+    let definitions: Vec<_> = definitions
+        .iter()
+        .map(|definition| {
+            let steps: Vec<_> = definition.steps().iter().map(|step| &step.name).collect();
+            json!({"name": definition.name(), "digest": definition.digest(), "steps": steps})
+        })
+        .collect();
+    let plugins: Vec<_> = plugins
+        .iter()
+        .map(|(name, plugin)| {
+            json!({
+                "name": name,
+                "version": plugin.version,
+                "digest": plugin.digest,
+                "exports": plugin.exports,
+            })
+        })
+        .collect();
+    let answer = json!({
+        "file": report.file().display().to_string(),
+        "ok": report.errors() == 0,
+        "errors": report.errors(),
+        "warnings": report.warnings(),
+        "findings": report.to_json(),
+        "definitions": definitions,
+        "plugins": plugins,
+    });
+    format!("{answer:#}\n")
+}

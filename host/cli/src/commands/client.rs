@@ -1,0 +1,117 @@
+//! Talks to a host.
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use amends_api::Problem;
+
+use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, Failed};
+
+/// Which host to talk to.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Host")]
+pub struct HostArgs {
+    /// The host's address
+    #[arg(long, env = "AMENDS_HOST", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub host: String,
+    /// The token to show it
+    #[arg(long, env = "AMENDS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+}
+
+/// A connection to a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(args: &HostArgs) -> anyhow::Result<Self> {
+        let base = args.host.trim_end_matches('/').to_owned();
+        if !base.starts_with("http://") {
+            let message = format!(
+                "--host {base}: this version speaks plain http only; write http://ADDRESS:PORT"
+            );
+            return Err(Failed { exit: EXIT_ERROR, message }.into());
+        }
+        let http = reqwest::Client::builder().no_proxy().build().context("no HTTP client")?;
+        Ok(Self { http, base, token: args.token.clone() })
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Sends, and turns a refusal into an error that says what would be right.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.text().await.unwrap_or_default();
+        let message = match serde_json::from_str::<Problem>(&text) {
+            Ok(problem) => match problem.remedy {
+                Some(remedy) => format!("{}\n  help: {remedy}", problem.detail),
+                None => problem.detail,
+            },
+            Err(_) => format!("the host answered {status}: {text}"),
+        };
+        let exit = match status {
+            StatusCode::NOT_FOUND => EXIT_NOT_FOUND,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => EXIT_AUTH,
+            _ => EXIT_ERROR,
+        };
+        Err(Failed { exit, message }.into())
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        response.json().await.context("the host's answer cannot be read")
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<T> {
+        let mut request = self.request(Method::POST, path).json(body);
+        if let Ok(user) = std::env::var("USER") {
+            request = request.header("amends-user", user);
+        }
+        self.send(request).await?.json().await.context("the host's answer cannot be read")
+    }
+
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
+        let what = if error.is_connect() { "cannot be reached" } else { "did not answer" };
+        let message = format!(
+            "the host {} {what}\n  help: is it running (amends run CONFIG)? another address is \
+             given by --host or AMENDS_HOST",
+            self.base
+        );
+        Failed { exit: EXIT_ERROR, message }.into()
+    }
+}
+
+/// `a b` as `a%20b`, for a query or a path.
+pub(crate) fn escape(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}

@@ -1,0 +1,196 @@
+//! How answers look.
+
+use std::io::IsTerminal as _;
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
+use serde_json::Value;
+
+use amends_api::{EventView, SagaItem, SagaView};
+
+use crate::commands::Format;
+
+/// Whether to use colour: on a terminal, unless `NO_COLOR` is set (no-color.org).
+pub(crate) fn use_colour() -> bool {
+    std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A table with these columns.
+pub(crate) fn table(columns: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if std::io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    let bold = |name: &&str| {
+        let cell = Cell::new(name.to_uppercase());
+        if use_colour() { cell.add_attribute(Attribute::Bold) } else { cell }
+    };
+    table.set_header(columns.iter().map(bold));
+    table
+}
+
+/// A table without trailing blanks.
+pub(crate) fn print_table(table: &Table) {
+    for line in table.to_string().lines() {
+        println!("{}", line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()));
+    }
+}
+
+/// A status in its colour.
+pub(crate) fn status_cell(status: &str) -> Cell {
+    let cell = Cell::new(status);
+    if !use_colour() {
+        return cell;
+    }
+    match status {
+        "completed" | "succeeded" => cell.fg(Color::Green),
+        "compensated" | "undone" | "skipped" => cell.fg(Color::Yellow),
+        "blocked" | "undo_blocked" | "failed" | "unknown" => cell.fg(Color::Red),
+        _ => cell,
+    }
+}
+
+pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+pub(crate) fn print_json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(())
+}
+
+/// One saga.
+pub(crate) fn print_saga(saga: &SagaView, format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json => return print_json(saga),
+        Format::Jsonl => return print_json_line(saga),
+        Format::Ids => {
+            println!("{}", saga.id);
+            return Ok(());
+        }
+        Format::Table => {}
+    }
+    println!("{}  {}  {}", saga.id, saga.definition, paint(&saga.status));
+    if let Some(reason) = &saga.reason {
+        println!("reason   {reason}");
+    }
+    println!("started  {}", saga.started_at);
+    if let Some(ended_at) = saga.ended_at {
+        println!("ended    {ended_at}  ({:?})", ended_at.since(saga.started_at));
+    }
+    if let Some(output) = &saga.output {
+        println!("output   {}", output.as_str());
+    }
+    println!();
+    let mut steps = table(&["step", "status", "attempts", "detail"]);
+    for step in &saga.steps {
+        let error = step.error.as_ref().map(|error| format!("{}: {}", error.code, error.message));
+        let output = step.output.as_ref().map(|output| output.as_str().to_owned());
+        let mut detail = error.or(output).unwrap_or_default();
+        if let Some(next_at) = step.next_at {
+            detail = format!("{detail} (next attempt {next_at})");
+        }
+        steps.add_row(vec![
+            Cell::new(&step.name),
+            status_cell(&step.status),
+            Cell::new(step.attempts),
+            Cell::new(short(&detail)),
+        ]);
+    }
+    print_table(&steps);
+    Ok(())
+}
+
+/// A list of sagas.
+pub(crate) fn print_sagas(items: &[SagaItem], format: Format) -> anyhow::Result<()> {
+    match format {
+        Format::Json => return print_json(&items),
+        Format::Jsonl => return items.iter().try_for_each(print_json_line),
+        Format::Ids => {
+            items.iter().for_each(|item| println!("{}", item.id));
+            return Ok(());
+        }
+        Format::Table => {}
+    }
+    let mut rows = table(&["id", "definition", "status", "started", "reason"]);
+    for item in items {
+        rows.add_row(vec![
+            Cell::new(&item.id),
+            Cell::new(&item.definition),
+            status_cell(&item.status),
+            Cell::new(item.started_at),
+            Cell::new(short(item.reason.as_deref().unwrap_or_default())),
+        ]);
+    }
+    print_table(&rows);
+    Ok(())
+}
+
+/// One line of a history.
+pub(crate) fn event_row(event: &EventView) -> Vec<Cell> {
+    let data: Value = serde_json::from_str(event.data.get()).unwrap_or_default();
+    let step = data["step"].as_str().unwrap_or_default().to_owned();
+    vec![
+        Cell::new(event.version),
+        Cell::new(event.at),
+        Cell::new(&event.kind),
+        Cell::new(step),
+        Cell::new(short(&detail(&event.kind, &data))),
+    ]
+}
+
+/// The columns of [`event_row`].
+pub(crate) const EVENT_COLUMNS: [&str; 5] = ["#", "at", "event", "step", "detail"];
+
+/// What a person wants to know of an event.
+pub(crate) fn detail(kind: &str, data: &Value) -> String {
+    let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
+    let attempt = || format!("attempt {}", data["attempt"]);
+    let error = || {
+        let error = &data["error"];
+        let words = |field: &str| error[field].as_str().unwrap_or_default();
+        format!("{}: {}", words("code"), words("message"))
+    };
+    let retry =
+        || data["retry_at"].as_str().map_or_else(String::new, |at| format!(", again at {at}"));
+    match kind {
+        "saga.started" => data["input"].to_string(),
+        "step.started" | "undo.started" => {
+            let digest = text("digest");
+            let short = digest.get(..19).unwrap_or(&digest);
+            let note = data["note"].as_str().map_or_else(String::new, |note| format!(", {note}"));
+            format!("{}, {short}{note}", attempt())
+        }
+        "step.succeeded" => data["output"].to_string(),
+        "step.failed" | "step.unknown" | "undo.failed" | "undo.blocked" => {
+            format!("{}, {}{}", attempt(), error(), retry())
+        }
+        "undo.succeeded" if data["nothing"] == Value::Bool(true) => "nothing to undo".to_owned(),
+        "undo.succeeded" if data["receipt"].is_null() => String::new(),
+        "undo.succeeded" => data["receipt"].to_string(),
+        _ => text("reason"),
+    }
+}
+
+/// A status for a line of text.
+pub(crate) fn paint(status: &str) -> String {
+    let code = match status {
+        "completed" => "32",
+        "compensated" => "33",
+        "blocked" => "31",
+        _ => return status.to_owned(),
+    };
+    if use_colour() { format!("\x1b[{code}m{status}\x1b[0m") } else { status.to_owned() }
+}
+
+/// Long texts make tables unreadable; `-o json` has all of it.
+fn short(text: &str) -> String {
+    const CHARS_MAX: usize = 120;
+    if text.chars().count() <= CHARS_MAX {
+        return text.to_owned();
+    }
+    text.chars().take(CHARS_MAX - 1).chain(['…']).collect()
+}

@@ -1,0 +1,127 @@
+//! `plugin list` and `plugin inspect`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use amends_api::PluginView;
+use amends_engine::Digest;
+use amends_plugins::{Loader, PluginSettings};
+
+use crate::commands::Format;
+use crate::commands::client::{Client, HostArgs};
+use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
+use crate::commands::output::{print_json, print_json_line, print_table, table};
+use crate::commands::sagas::Page;
+
+/// The verbs about plugins.
+#[derive(Debug, Subcommand)]
+pub enum Plugin {
+    /// List the plugins of a host
+    #[command(after_help = "Example:\n  amends plugin list")]
+    List(List),
+    /// Show what a component file exports, imports and says about itself
+    #[command(after_help = "Example:\n  amends plugin inspect plugins/inventory.wasm")]
+    Inspect(Inspect),
+}
+
+/// The arguments of `plugin list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// How to print them
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The arguments of `plugin inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The component
+    pub file: PathBuf,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+}
+
+pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
+    match command {
+        Plugin::List(args) => list(args).await,
+        Plugin::Inspect(args) => inspect(args).await,
+    }
+}
+
+async fn list(args: List) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let page: Page<PluginView> = client.get("/v1/plugins").await?;
+    match args.output {
+        Format::Json => print_json(&page.items)?,
+        Format::Jsonl => page.items.iter().try_for_each(print_json_line)?,
+        Format::Ids => page.items.iter().for_each(|plugin| println!("{}", plugin.name)),
+        Format::Table => {
+            let mut rows =
+                table(&["name", "version", "digest", "exports", "active since", "last refused"]);
+            for plugin in page.items {
+                let digest = plugin.digest.unwrap_or_default();
+                let refused =
+                    plugin.last_rejection.map(|last| format!("{}: {}", last.at, last.reason));
+                rows.add_row(vec![
+                    plugin.name,
+                    plugin.version.unwrap_or_else(|| "none".to_owned()),
+                    digest.get(..19).unwrap_or(&digest).to_owned(),
+                    plugin.exports.join(", "),
+                    plugin.active_since.map(|at| at.to_string()).unwrap_or_default(),
+                    refused.unwrap_or_default(),
+                ]);
+            }
+            print_table(&rows);
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+async fn inspect(args: Inspect) -> anyhow::Result<u8> {
+    let file = args.file.display();
+    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let digest = Digest::of(&bytes);
+    let component =
+        Loader::new(None)?.load(bytes, Arc::new(PluginSettings::default())).await.map_err(
+            |rejection| Failed { exit: EXIT_ERROR, message: format!("{file}: {rejection}") },
+        )?;
+    let manifest = &component.manifest;
+    let all = json!({
+        "name": manifest.name,
+        "version": manifest.version,
+        "summary": manifest.summary,
+        "digest": digest,
+        "bytes": component.bytes_len,
+        "exports": component.exports.words(),
+        "imports": component.imports,
+        "needs": manifest.needs,
+        "service": manifest.service,
+        "input_schema": manifest.input_schema,
+        "output_schema": manifest.output_schema,
+    });
+    match args.output {
+        Format::Json => print_json(&all)?,
+        Format::Jsonl => print_json_line(&all)?,
+        Format::Ids => println!("{digest}"),
+        Format::Table => {
+            println!("{} {}: {}", manifest.name, manifest.version, manifest.summary);
+            println!("digest   {digest}, {} bytes", component.bytes_len);
+            println!("exports  {}", component.exports.words().join(", "));
+            println!("imports  {}", component.imports.join(", "));
+            if let Some(service) = &manifest.service {
+                println!("service  {service}");
+            }
+            println!("input    {}", serde_json::to_string_pretty(&manifest.input_schema)?);
+            println!("output   {}", serde_json::to_string_pretty(&manifest.output_schema)?);
+        }
+    }
+    Ok(EXIT_DONE)
+}

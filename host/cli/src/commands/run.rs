@@ -1,0 +1,123 @@
+//! `run`: the host.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use amends_api::{ApiState, prometheus, router};
+use amends_plugins::PluginHost;
+use amends_runtime::{Runtime, RuntimeConfig};
+use amends_store::StoreConfig;
+
+use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED};
+use crate::config::{Config, OverrideFlags, Overrides, load};
+
+/// How long calls in flight may take after the host was told to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long requests may take after that.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// The arguments of the verb.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  amends run examples/order-fulfillment/amends.toml\n\nSIGTERM \
+                        or an interrupt stops it: no new calls, those in flight settle for up to \
+                        20 s.\nAMENDS_LOG says how much it logs, such as info or \
+                        amends_runtime=debug,plugin=debug.")]
+pub struct Run {
+    /// The config file (TOML)
+    pub config: PathBuf,
+    /// What stands above the file.
+    #[command(flatten)]
+    pub overrides: OverrideFlags,
+}
+
+pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
+    log_to_stderr();
+    let began = Instant::now();
+    let loaded = match load(&args.config, &Overrides::of_process(args.overrides)) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprint!("{report}");
+            return Ok(EXIT_ERROR);
+        }
+    };
+    if loaded.warnings.warnings() > 0 {
+        eprint!("{}", loaded.warnings);
+    }
+    let config = loaded.config;
+    let listen = config.host.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen}; is another host running? set host.listen or --listen")
+    })?;
+    let prometheus = prometheus().context("cannot collect metrics")?;
+    let runtime = open(config).await?;
+    let state = ApiState { runtime: runtime.clone(), prometheus };
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async {
+        let _ = closed.await;
+    });
+    let server = tokio::spawn(server.into_future());
+    tracing::info!(listen = %listen, ready_ms = ms(began.elapsed()), "amends is ready");
+    let code = serve_until_told(&runtime).await?;
+    let _ = close.send(());
+    let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
+    runtime.plugins().close().await;
+    runtime.store().close().await.context("the store cannot be closed")?;
+    tracing::info!("amends has stopped");
+    Ok(code)
+}
+
+async fn open(config: Config) -> anyhow::Result<Runtime> {
+    let url = config.store.url.clone();
+    let store = amends_store::open(&StoreConfig { url, durability: config.store.durability })?;
+    let plugins_dir = config.plugins.dir.clone();
+    let plugins = PluginHost::open(config.plugins, store.clone()).await?;
+    let runtime = RuntimeConfig { plugins_dir, ..RuntimeConfig::default() };
+    Ok(Runtime::open(runtime, store, plugins, config.definitions).await?)
+}
+
+/// Until a signal. A second one ends the process at once; what is durable stays so.
+async fn serve_until_told(runtime: &Runtime) -> anyhow::Result<u8> {
+    let mut terminate = signal(SignalKind::terminate()).context("no signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("no signals")?;
+    let interrupted = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => true,
+    };
+    tracing::info!("amends is stopping: no new calls, those in flight settle");
+    tokio::select! {
+        cut_off = runtime.stop(STOP_LIMIT) => {
+            if cut_off > 0 {
+                tracing::warn!(cut_off, "calls were cut off; the next start takes them as unknown");
+            }
+        }
+        _ = terminate.recv() => std::process::exit(i32::from(EXIT_ERROR)),
+        _ = interrupt.recv() => std::process::exit(i32::from(EXIT_INTERRUPTED)),
+    }
+    Ok(if interrupted { EXIT_INTERRUPTED } else { EXIT_DONE })
+}
+
+/// Human on a terminal, JSON otherwise.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("AMENDS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        builder.with_ansi(colour).init();
+    } else {
+        builder.json().flatten_event(true).init();
+    }
+}
+
+fn ms(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,201 @@
+//! `list`, `get`, `history`, `why`, `cancel`.
+
+use std::io::BufRead as _;
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+
+use amends_api::{EventView, LIMIT_MAX, SagaItem, SagaView, WhyView};
+
+use crate::commands::Format;
+use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::exit::EXIT_DONE;
+use crate::commands::output::{
+    EVENT_COLUMNS, event_row, print_json, print_json_line, print_saga, print_sagas, print_table,
+    table,
+};
+
+/// The arguments of `list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends list --status compensated --limit 10\n  amends list \
+                        --status running -o ids | amends why -")]
+pub struct List {
+    /// Only these statuses, with commas between them
+    #[arg(long, value_name = "STATUS")]
+    pub status: Option<String>,
+    /// Only this definition
+    #[arg(long, value_name = "NAME")]
+    pub definition: Option<String>,
+    /// Only with this tag
+    #[arg(long, value_name = "NAME:VALUE")]
+    pub tag: Option<String>,
+    /// Only started after this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub started_after: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    pub limit: u32,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The arguments of a verb about one saga.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends get 0198c0de-0000-7000-8000-000000000000\n  amends \
+                        history ID -o json\n  amends list -o ids | amends why -")]
+pub struct One {
+    /// The saga's id; - reads ids from standard input
+    pub id: String,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The arguments of `cancel`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  amends cancel ID --reason \"ordered twice\"")]
+pub struct Cancel {
+    /// The saga's id; - reads ids from standard input
+    pub id: String,
+    /// Why; kept with the saga
+    #[arg(long)]
+    pub reason: String,
+    /// How to print the saga
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// One page of a list.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) next_cursor: Option<String>,
+}
+
+pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let filters = [
+        ("status", &args.status),
+        ("definition", &args.definition),
+        ("tag", &args.tag),
+        ("started_after", &args.started_after),
+    ];
+    let mut query = String::new();
+    for (name, value) in filters {
+        if let Some(value) = value {
+            query.push_str(&["&", name, "=", &escape(value)].concat());
+        }
+    }
+    let mut items: Vec<SagaItem> = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let left = args.limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
+        let limit = left.clamp(1, LIMIT_MAX);
+        let page: Page<SagaItem> =
+            client.get(&format!("/v1/sagas?limit={limit}{query}{cursor}")).await?;
+        items.extend(page.items);
+        match page.next_cursor {
+            Some(next) if items.len() < args.limit as usize => {
+                cursor = format!("&cursor={}", escape(&next));
+            }
+            _ => break,
+        }
+    }
+    print_sagas(&items, args.output)?;
+    Ok(EXIT_DONE)
+}
+
+pub(crate) async fn get(args: One) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    for id in ids(&args.id)? {
+        let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(&id))).await?;
+        print_saga(&saga, args.output)?;
+    }
+    Ok(EXIT_DONE)
+}
+
+pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    for id in ids(&args.id)? {
+        let mut events: Vec<EventView> = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/v1/sagas/{}/events?limit={LIMIT_MAX}{cursor}", escape(&id));
+            let page: Page<EventView> = client.get(&path).await?;
+            events.extend(page.items);
+            match page.next_cursor {
+                Some(next) => cursor = format!("&cursor={}", escape(&next)),
+                None => break,
+            }
+        }
+        match args.output {
+            Format::Json => print_json(&events)?,
+            Format::Jsonl => events.iter().try_for_each(print_json_line)?,
+            Format::Ids => println!("{id}"),
+            Format::Table => {
+                let mut rows = table(&EVENT_COLUMNS);
+                rows.add_rows(events.iter().map(event_row));
+                print_table(&rows);
+            }
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    for id in ids(&args.id)? {
+        let why: WhyView = client.get(&format!("/v1/sagas/{}/why", escape(&id))).await?;
+        match args.output {
+            Format::Json => print_json(&why)?,
+            Format::Jsonl => print_json_line(&why)?,
+            Format::Ids => println!("{}", why.id),
+            Format::Table => {
+                println!("{}", why.sentence);
+                if let Some(next_at) = why.next_at {
+                    println!("next: {next_at}");
+                }
+                if !why.verbs.is_empty() {
+                    println!("you can: {}", why.verbs.join(", "));
+                }
+            }
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+pub(crate) async fn cancel(args: Cancel) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    for id in ids(&args.id)? {
+        let path = format!("/v1/sagas/{}/cancel", escape(&id));
+        let saga: SagaView = client.post(&path, &json!({"reason": args.reason})).await?;
+        print_saga(&saga, args.output)?;
+    }
+    Ok(EXIT_DONE)
+}
+
+/// One id, or the lines of standard input.
+fn ids(argument: &str) -> anyhow::Result<Vec<String>> {
+    if argument != "-" {
+        return Ok(vec![argument.to_owned()]);
+    }
+    let mut ids = Vec::new();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        if !line.trim().is_empty() {
+            ids.push(line.trim().to_owned());
+        }
+    }
+    Ok(ids)
+}

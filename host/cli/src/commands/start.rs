@@ -1,0 +1,242 @@
+//! `start`: one saga, or one for each line of a file.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use futures::{StreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::{Method, StatusCode};
+use serde_json::value::RawValue;
+
+use amends_api::SagaView;
+
+use crate::commands::Format;
+use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::exit::{
+    EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, Failed, of_status,
+};
+use crate::commands::output::{paint, print_json, print_json_line, print_saga};
+
+/// Requests of `--each` at once.
+const REQUESTS_AT_ONCE: usize = 64;
+
+/// How often a start that the host was too busy for is sent again.
+const TRIES_MAX: u32 = 60;
+
+/// Refused lines that are printed one by one.
+const REFUSED_SHOWN: usize = 10;
+
+/// The arguments of the verb.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends start order-fulfillment --input order.json --wait\n  \
+                        amends start order-fulfillment --input '{\"order_id\": \"7\"}' --key \
+                        order-7\n  amends start order-fulfillment --input orders.ndjson --each \
+                        --wait")]
+pub struct Start {
+    /// The definition
+    pub definition: String,
+    /// What the saga is given: JSON, a file with JSON, or - for standard input
+    #[arg(long, default_value = "null", value_name = "JSON|FILE|-", allow_hyphen_values = true)]
+    pub input: String,
+    /// Start one saga for each line of the input (NDJSON)
+    #[arg(long)]
+    pub each: bool,
+    /// Idempotency key: the same key and input start one saga; with --each, KEY:LINE
+    #[arg(long)]
+    pub key: Option<String>,
+    /// For finding it, NAME=VALUE; may be repeated
+    #[arg(long = "tag", value_name = "NAME=VALUE")]
+    pub tags: Vec<String>,
+    /// Wait until the saga ends or is blocked, at most so long [default when given: 30s]
+    #[arg(long, num_args = 0..=1, default_missing_value = "30s", value_name = "DURATION")]
+    pub wait: Option<String>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// What a start sends.
+#[derive(serde::Serialize)]
+struct Body<'a> {
+    definition: &'a str,
+    input: &'a RawValue,
+    tags: &'a BTreeMap<String, String>,
+}
+
+pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
+    let text = read_input(&args.input)?;
+    let wait = match &args.wait {
+        Some(wait) => format!("?wait={}", escape(wait)),
+        None => String::new(),
+    };
+    if let Some(wait) = &args.wait {
+        amends_api::parse_duration(wait).context("--wait")?;
+    }
+    let mut tags = BTreeMap::new();
+    for tag in &args.tags {
+        let (name, value) = tag.split_once('=').context("--tag: write NAME=VALUE")?;
+        tags.insert(name.to_owned(), value.to_owned());
+    }
+    let client = Client::new(&args.host)?;
+    let starter =
+        Starter { client, definition: &args.definition, tags, path: format!("/v1/sagas{wait}") };
+    if args.each {
+        return each(&starter, &args, &text).await;
+    }
+    let input: &RawValue = serde_json::from_str(&text).context("--input is not JSON")?;
+    let saga = starter.start(input, args.key.as_deref()).await?;
+    print_saga(&saga, args.output)?;
+    Ok(if args.wait.is_some() { of_status(&saga.status) } else { EXIT_DONE })
+}
+
+struct Starter<'a> {
+    client: Client,
+    definition: &'a str,
+    tags: BTreeMap<String, String>,
+    path: String,
+}
+
+impl Starter<'_> {
+    /// Starts one, and comes back when the host is too busy.
+    async fn start(&self, input: &RawValue, key: Option<&str>) -> anyhow::Result<SagaView> {
+        let body = Body { definition: self.definition, input, tags: &self.tags };
+        for _ in 0..TRIES_MAX {
+            let mut request = self.client.request(Method::POST, &self.path).json(&body);
+            if let Some(key) = key {
+                request = request.header("idempotency-key", key);
+            }
+            let copy = request.try_clone();
+            let response = request.send().await.map_err(|error| self.client.unreachable(&error))?;
+            if response.status() == StatusCode::TOO_MANY_REQUESTS {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            if response.status().is_success() {
+                return response.json().await.context("the host's answer cannot be read");
+            }
+            // Once more, for the error in words: nothing was started.
+            let again = copy.context("the request cannot be repeated")?;
+            let response = self.client.send(again).await?;
+            return response.json().await.context("the host's answer cannot be read");
+        }
+        let message = "the host was too busy for a minute".to_owned();
+        Err(Failed { exit: EXIT_ERROR, message }.into())
+    }
+}
+
+async fn each(starter: &Starter<'_>, args: &Start, text: &str) -> anyhow::Result<u8> {
+    let lines: Vec<(usize, &str)> =
+        (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).collect();
+    let bar = progress(lines.len() as u64);
+    let began = Instant::now();
+    let mut answers = stream::iter(lines.iter().map(|(number, line)| async move {
+        let key = args.key.as_ref().map(|key| format!("{key}:{number}"));
+        let input = serde_json::from_str::<&RawValue>(line).context("not JSON");
+        let answer = match input {
+            Ok(input) => starter.start(input, key.as_deref()).await,
+            Err(error) => Err(error),
+        };
+        (*number, answer)
+    }))
+    .buffer_unordered(REQUESTS_AT_ONCE);
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut refused = Vec::new();
+    while let Some((number, answer)) = answers.next().await {
+        bar.inc(1);
+        match answer {
+            Ok(saga) => {
+                match args.output {
+                    Format::Ids => println!("{}", saga.id),
+                    Format::Jsonl => print_json_line(&saga)?,
+                    Format::Table | Format::Json => {}
+                }
+                *counts.entry(saga.status).or_default() += 1;
+            }
+            Err(error) => refused.push((number, format!("{error:#}"))),
+        }
+    }
+    bar.finish_and_clear();
+    refused.sort_unstable();
+    summary(args, lines.len(), &counts, &refused, began.elapsed())?;
+    let count = |status: &str| counts.get(status).copied().unwrap_or(0);
+    let ended = count("completed") + count("compensated") + count("abandoned");
+    Ok(if !refused.is_empty() {
+        EXIT_ERROR
+    } else if count("blocked") > 0 {
+        EXIT_BLOCKED
+    } else if args.wait.is_some() && ended < lines.len() as u64 {
+        EXIT_WAIT_ENDED
+    } else {
+        EXIT_DONE
+    })
+}
+
+fn summary(
+    args: &Start,
+    lines: usize,
+    counts: &BTreeMap<String, u64>,
+    refused: &[(usize, String)],
+    elapsed: Duration,
+) -> anyhow::Result<()> {
+    for (number, error) in refused.iter().take(REFUSED_SHOWN) {
+        eprintln!("line {number}: {error}");
+    }
+    if refused.len() > REFUSED_SHOWN {
+        eprintln!("and {} more lines", refused.len() - REFUSED_SHOWN);
+    }
+    match args.output {
+        Format::Json => print_json(&serde_json::json!({
+            "lines": lines,
+            "started": lines - refused.len(),
+            "refused": refused.len(),
+            "statuses": counts,
+            "seconds": elapsed.as_secs_f64(),
+        })),
+        Format::Ids | Format::Jsonl => Ok(()),
+        Format::Table => {
+            println!(
+                "{} of {lines} sagas of {} started in {:.1} s",
+                lines - refused.len(),
+                args.definition,
+                elapsed.as_secs_f64()
+            );
+            for (status, count) in counts {
+                println!("  {count:>6}  {}", paint(status));
+            }
+            if !refused.is_empty() {
+                println!("  {:>6}  refused", refused.len());
+            }
+            Ok(())
+        }
+    }
+}
+
+/// On a terminal only.
+fn progress(lines: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} sagas, {per_sec}, {eta} left");
+    ProgressBar::new(lines).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// JSON as it is, else a file, else standard input.
+fn read_input(input: &str) -> anyhow::Result<String> {
+    if input == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+        return Ok(text);
+    }
+    if serde_json::from_str::<&RawValue>(input).is_ok() && !Path::new(input).exists() {
+        return Ok(input.to_owned());
+    }
+    std::fs::read_to_string(input)
+        .with_context(|| format!("--input `{input}` is neither JSON nor a file that can be read"))
+}

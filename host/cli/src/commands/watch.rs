@@ -1,0 +1,98 @@
+//! `watch`: a saga's events as they come.
+
+use clap::Args;
+use futures::StreamExt as _;
+use reqwest::Method;
+
+use amends_api::{EventView, SagaView};
+
+use crate::commands::Format;
+use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::exit::{EXIT_WAIT_ENDED, of_status};
+use crate::commands::output::{detail, print_json, print_json_line};
+
+/// The arguments of the verb.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  amends watch \"$(amends start order-fulfillment --input \
+                        order.json -o ids)\"\n\nExits as start --wait does: 0 completed, 5 \
+                        compensated.")]
+pub struct Watch {
+    /// The saga's id
+    pub id: String,
+    /// How to print the events
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// How often a broken connection is made again.
+const TRIES_MAX: u32 = 5;
+
+pub(crate) async fn run(args: Watch) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let mut last = 0;
+    for attempt in 0..TRIES_MAX {
+        if attempt > 0 {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        match follow(&client, &args, &mut last).await {
+            Ok(()) => {
+                let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(&args.id))).await?;
+                let code = of_status(&saga.status);
+                if code != EXIT_WAIT_ENDED {
+                    return Ok(code);
+                }
+            }
+            Err(error) if attempt + 1 == TRIES_MAX || last == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(EXIT_WAIT_ENDED)
+}
+
+/// Until the host ends the stream, or the connection breaks.
+async fn follow(client: &Client, args: &Watch, last: &mut u64) -> anyhow::Result<()> {
+    let mut request = client.request(Method::GET, &format!("/v1/sagas/{}/watch", escape(&args.id)));
+    if *last > 0 {
+        request = request.header("last-event-id", *last);
+    }
+    let mut body = client.send(request).await?.bytes_stream();
+    let mut buffer = Vec::new();
+    while let Some(bytes) = body.next().await {
+        buffer.extend_from_slice(&bytes?);
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let Some(data) = line.trim_end().strip_prefix("data:") else { continue };
+            let event: EventView = serde_json::from_str(data.trim_start())?;
+            *last = event.version;
+            print(&event, args)?;
+        }
+    }
+    Ok(())
+}
+
+fn print(event: &EventView, args: &Watch) -> anyhow::Result<()> {
+    match args.output {
+        Format::Json => print_json(event),
+        Format::Jsonl => print_json_line(event),
+        Format::Ids => {
+            println!("{}", args.id);
+            Ok(())
+        }
+        Format::Table => {
+            let data: serde_json::Value = serde_json::from_str(event.data.get())?;
+            let step = data["step"].as_str().unwrap_or_default();
+            println!(
+                "{}  {:<22} {:<16} {}",
+                event.at,
+                event.kind,
+                step,
+                detail(&event.kind, &data)
+            );
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! `amends`: hosts sagas, and talks to a host.
+
+#![allow(clippy::print_stderr, reason = "a command line prints its errors")]
+
+use std::process::ExitCode;
+
+use amends::commands::{Cli, EXIT_ERROR, Failed, run};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let exit = error.downcast_ref::<Failed>().map_or(EXIT_ERROR, |failed| failed.exit);
+            ExitCode::from(exit)
+        }
+    }
+}

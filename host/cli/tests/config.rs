@@ -1,0 +1,168 @@
+//! What `load` makes of a sound config.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use amends::config::{Environment, Loaded, OnOpen, OverrideFlags, Overrides, Report, load};
+use amends_engine::{BackoffSpec, InputSpec, RetrySpec, StepSpec};
+use amends_store::Durability;
+
+fn load_text(text: &str, overrides: &Overrides) -> (Result<Loaded, Report>, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.toml");
+    std::fs::write(&path, text).unwrap();
+    std::fs::write(folder.path().join("key.txt"), "from-a-file\n").unwrap();
+    (load(&path, overrides), folder.path().to_owned())
+}
+
+fn load_steps(steps: &str) -> Vec<StepSpec> {
+    let text = format!("[[saga]]\nname = \"s\"\n{steps}");
+    let loaded = load_text(&text, &Overrides::default()).0.unwrap();
+    loaded.config.definitions[0].steps().to_vec()
+}
+
+#[test]
+fn the_whole_contract_becomes_settings() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check/contract.toml");
+    let environment = Environment::from_iter([("INVENTORY_API_KEY", "hunter2")]);
+    let overrides = Overrides { environment, ..Overrides::default() };
+    let Loaded { config, warnings, .. } = load(&path, &overrides).unwrap();
+    assert_eq!(warnings.errors(), 0);
+    let folder = path.parent().unwrap();
+    assert_eq!(config.host.name, "node-a");
+    assert_eq!(config.host.listen.to_string(), "127.0.0.1:7070");
+    assert_eq!(config.store.url, format!("sqlite:{}", folder.join("data/amends.db").display()));
+    assert_eq!(config.store.durability, Durability::Full);
+    assert_eq!(config.store.retention, Some(Duration::from_hours(90 * 24)));
+    assert_eq!(config.store.archive, Some(folder.join("archive")));
+    assert_eq!(config.plugins.dir, folder.join("plugins"));
+    assert_eq!(config.plugins.cache, folder.join("cache"));
+
+    let inventory = &config.plugins.plugins[&"inventory".parse().unwrap()];
+    assert_eq!(inventory.memory_bytes_max, 64 << 20);
+    assert_eq!((inventory.concurrency, inventory.reuse), (64, 0));
+    assert_eq!(inventory.allow_hosts, ["http://127.0.0.1:7171"]);
+    assert_eq!(inventory.settings["warehouse"], "north");
+    assert!(inventory.secrets["api_key"] == amends_plugins::Secret::new("hunter2".to_owned()));
+    assert!(inventory.state && inventory.events);
+    assert!(!format!("{config:?}{overrides:?}").contains("hunter2"), "a secret is printed");
+
+    let carrier = &config.services[&"carrier".parse().unwrap()];
+    assert_eq!(carrier.concurrency, Some(16));
+    let breaker = carrier.breaker.unwrap();
+    assert_eq!((breaker.failures, breaker.open_for), (5, Duration::from_mins(1)));
+    assert_eq!(breaker.on_open, OnOpen::Wait);
+
+    let [definition] = config.definitions.as_slice() else { panic!("one saga") };
+    assert_eq!(definition.spec().deadline, Some(Duration::from_hours(24)));
+    let [prescription, inventory, shipment] = definition.steps() else { panic!("three steps") };
+    assert_eq!(prescription.after, []);
+    let pauses = [1, 2, 5].map(Duration::from_mins).to_vec();
+    assert_eq!(prescription.retry, RetrySpec { attempts: 4, backoff: BackoffSpec::Listed(pauses) });
+    let Some(InputSpec::Fields(fields)) = &prescription.input else { panic!("fields") };
+    assert_eq!(fields["drug"], "input.drug");
+    assert_eq!(inventory.after, ["prescription".parse().unwrap()]);
+    let undo = inventory.undo.as_ref().unwrap();
+    assert_eq!(undo.plugin.as_str(), "inventory-release");
+    assert_eq!(undo.retry.attempts, 20);
+    let BackoffSpec::Exponential { initial, factor, max, .. } = undo.retry.backoff else {
+        panic!("computed pauses")
+    };
+    assert_eq!((initial, max), (Duration::from_secs(1), Duration::from_mins(5)));
+    assert!((factor - 2.0).abs() < f64::EPSILON);
+    assert_eq!(shipment.when.as_deref(), Some("input.ship == true"));
+    assert_eq!(shipment.service.as_ref().unwrap().as_str(), "carrier");
+}
+
+#[test]
+fn undo_in_all_its_forms() {
+    let steps = load_steps(
+        "[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n\
+         [[saga.step]]\nname = \"b\"\nplugin = \"p\"\nundo = \"q\"\n\
+         [[saga.step]]\nname = \"c\"\nplugin = \"p\"\ntimeout = \"10m\"\nundo = { retry = { attempts = 9 } }\n\
+         [[saga.step]]\nname = \"d\"\nplugin = \"p\"\nundo = false\n",
+    );
+    let plugins: Vec<_> =
+        steps.iter().map(|step| step.undo.as_ref().map(|undo| undo.plugin.as_str())).collect();
+    assert_eq!(plugins, [Some("p"), Some("q"), Some("p"), None]);
+    let undo = steps[2].undo.as_ref().unwrap();
+    assert_eq!(undo.retry.attempts, 9);
+    assert_eq!(undo.timeout, Duration::from_mins(10), "an undo has the time of its step");
+    assert_eq!(steps[0].undo.as_ref().unwrap().retry, RetrySpec::default());
+}
+
+#[test]
+fn a_step_past_the_pivot_has_no_undo_by_default() {
+    let steps = load_steps(
+        "[[saga.step]]\nname = \"late\"\nplugin = \"p\"\nafter = [\"pay\"]\n\
+         [[saga.step]]\nname = \"pay\"\nplugin = \"p\"\nafter = [\"early\"]\npivot = true\n\
+         [[saga.step]]\nname = \"early\"\nplugin = \"p\"\nafter = []\n\
+         [[saga.step]]\nname = \"last\"\nplugin = \"p\"\nafter = [\"late\"]\n",
+    );
+    let undone: Vec<_> = steps.iter().map(|step| step.undo.is_some()).collect();
+    assert_eq!(undone, [false, true, true, false]);
+}
+
+#[test]
+fn attempts_follow_from_listed_pauses() {
+    let steps = load_steps(
+        "[[saga.step]]\nname = \"a\"\nplugin = \"p\"\nretry = { backoff = [\"1s\", \"2s\"] }\n",
+    );
+    assert_eq!(steps[0].retry.attempts, 3);
+}
+
+#[test]
+fn flag_over_environment_over_file_over_default() {
+    let saga = "[[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+    let file = format!("[plugins]\ndir = \"of-file\"\n{saga}");
+    let flags =
+        OverrideFlags { plugins_dir: Some("of-flag".to_owned()), ..OverrideFlags::default() };
+    let environment = Environment::from_iter([("AMENDS_PLUGINS_DIR", "of-environment")]);
+    let default = Overrides::default();
+    let variable = Overrides { environment: environment.clone(), ..Overrides::default() };
+    let both = Overrides { flags, environment };
+    for (text, overrides, expected) in [
+        (saga, &default, "plugins"),
+        (file.as_str(), &default, "of-file"),
+        (file.as_str(), &variable, "of-environment"),
+        (saga, &variable, "of-environment"),
+        (file.as_str(), &both, "of-flag"),
+    ] {
+        let (loaded, folder) = load_text(text, overrides);
+        assert_eq!(loaded.unwrap().config.plugins.dir, folder.join(expected));
+    }
+}
+
+#[test]
+fn every_variable_has_its_key() {
+    let saga = "[[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+    let environment = Environment::from_iter([
+        ("AMENDS_NAME", "node-b"),
+        ("AMENDS_LISTEN", "[::1]:9"),
+        ("AMENDS_STORE_URL", "sqlite:/x.db"),
+        ("AMENDS_STORE_DURABILITY", "relaxed"),
+        ("AMENDS_STORE_RETENTION", "1d"),
+        ("AMENDS_STORE_ARCHIVE", "/old"),
+        ("AMENDS_CACHE", "/c"),
+    ]);
+    let overrides = Overrides { environment, ..Overrides::default() };
+    let config = load_text(saga, &overrides).0.unwrap().config;
+    assert_eq!(config.host.name, "node-b");
+    assert_eq!(config.host.listen.to_string(), "[::1]:9");
+    assert_eq!(config.store.url, "sqlite:/x.db");
+    assert_eq!(config.store.durability, Durability::Relaxed);
+    assert_eq!(config.store.retention, Some(Duration::from_hours(24)));
+    assert_eq!(config.store.archive.as_deref(), Some(Path::new("/old")));
+    assert_eq!(config.plugins.cache, Path::new("/c"));
+}
+
+#[test]
+fn a_secret_in_a_file_loses_its_last_newline() {
+    let text = "[plugin.p]\nsecrets = { key = { file = \"key.txt\" } }\n\
+                [[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+    let config = load_text(text, &Overrides::default()).0.unwrap().config;
+    let secret = &config.plugins.plugins[&"p".parse().unwrap()].secrets["key"];
+    assert!(*secret == amends_plugins::Secret::new("from-a-file".to_owned()));
+}

@@ -1,0 +1,203 @@
+//! Appends: what is written, in which order, and what is refused.
+
+use amends_engine::{Position, Version};
+use futures::future::join_all;
+
+use super::fixture::{event, row, saga_id, start, then};
+use super::{Place, model::stored};
+use crate::{APPENDS_WAITING_MAX, Append, Appended, EVENT_BYTES_MAX, StartKey, StoreError, Stream};
+
+/// Events come back as they went in, whole and in pages.
+pub async fn appends_and_reads_back(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let first = Append { events: vec![event(1), event(2)], ..start(1) };
+    let second = Append { events: vec![event(3)], ..then(1, 2) };
+    let done = store.append(first.clone()).await.unwrap();
+    assert_eq!(done, Appended::Done { version: Version(2), position: Position(2) });
+    let done = store.append(second.clone()).await.unwrap();
+    assert_eq!(done, Appended::Done { version: Version(3), position: Position(3) });
+
+    let expected: Vec<_> = [stored(&first, 1), stored(&second, 3)].concat();
+    let stream = Stream::Saga(saga_id(1));
+    let read = store.events(stream.clone(), Version(0), 100).await.unwrap();
+    assert_eq!(read, expected);
+    assert_eq!(store.log(Position(0), 100).await.unwrap(), expected);
+    assert_eq!(store.events(stream.clone(), Version(1), 1).await.unwrap(), expected[1..2]);
+    assert_eq!(store.events(stream, Version(3), 100).await.unwrap(), []);
+    assert_eq!(store.log(Position(2), 100).await.unwrap(), expected[2..]);
+    assert_eq!(store.saga(saga_id(1)).await.unwrap(), Some(row(1)));
+    assert_eq!(store.saga(saga_id(2)).await.unwrap(), None);
+    let nothing = store.events(Stream::Saga(saga_id(2)), Version(0), 100).await.unwrap();
+    assert_eq!(nothing, []);
+}
+
+/// A version that the stream does not have is refused, and nothing is written.
+pub async fn refuses_another_version(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    store.append(start(1)).await.unwrap();
+    store.append(then(1, 1)).await.unwrap();
+    for wrong in [0, 1, 3, u64::MAX >> 1] {
+        let mut changed = row(1);
+        changed.reason = Some("must not be seen".to_owned());
+        let append = Append { row: Some(changed), ..then(1, wrong) };
+        match store.append(append).await {
+            Err(StoreError::Conflict { stream, expected, actual }) => {
+                assert_eq!(stream, Stream::Saga(saga_id(1)));
+                assert_eq!((expected, actual), (Version(wrong), Version(2)));
+            }
+            other => panic!("expected {wrong} at version 2: {other:?}"),
+        }
+    }
+    let missing = store.append(then(2, 1)).await;
+    assert!(matches!(missing, Err(StoreError::Conflict { actual: Version(0), .. })), "{missing:?}");
+    assert_eq!(store.saga(saga_id(1)).await.unwrap(), Some(row(1)));
+    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 2);
+    assert_eq!(*store.head().borrow(), Position(2));
+}
+
+/// Versions count by stream, positions over all; a plugin's stream is no saga's.
+pub async fn keeps_streams_apart(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let plugin = |name: &str, expected| Append {
+        stream: Stream::Plugin(name.parse().unwrap()),
+        row: None,
+        ..then(1, expected)
+    };
+    let appends =
+        [start(1), plugin("inventory", 0), start(2), plugin("inventory", 1), plugin("shipment", 0)];
+    let mut expected = Vec::new();
+    for (append, position) in appends.into_iter().zip(1..) {
+        store.append(append.clone()).await.unwrap();
+        expected.extend(stored(&append, position));
+    }
+    assert_eq!(store.log(Position(0), 100).await.unwrap(), expected);
+    let stream = Stream::Plugin("inventory".parse().unwrap());
+    let read = store.events(stream, Version(0), 100).await.unwrap();
+    assert_eq!(read, [expected[1].clone(), expected[3].clone()]);
+}
+
+/// Appends of one stream that are handed in without waiting are written in that order.
+pub async fn orders_appends_of_one_stream(place: &dyn Place) {
+    const APPENDS: u32 = 500;
+    let store = place.open().await.unwrap();
+    let pending: Vec<_> = (0..APPENDS)
+        .map(|number| {
+            let events = vec![event(number)];
+            store.append(Append { events, ..then(1, u64::from(number)) })
+        })
+        .collect();
+    // Polled from the last to the first: the order is that of the calls.
+    for (number, pending) in pending.into_iter().enumerate().rev() {
+        let number = number as u64;
+        let (version, position) = (Version(number + 1), Position(number + 1));
+        assert_eq!(pending.await.unwrap(), Appended::Done { version, position });
+    }
+    let read = store.events(Stream::Saga(saga_id(1)), Version(0), u32::MAX).await.unwrap();
+    let data: Vec<_> = read.into_iter().map(|event| event.data).collect();
+    assert_eq!(data, (0..APPENDS).map(|number| event(number).data).collect::<Vec<_>>());
+}
+
+/// Of writers that know the same version one wins, and the others hear of it.
+pub async fn lets_one_of_many_writers_win(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    store.append(start(1)).await.unwrap();
+    let results = join_all((0..50).map(|_| store.append(then(1, 1)))).await;
+    let won = results.iter().filter(|result| result.is_ok()).count();
+    let lost = results.iter().filter(|result| matches!(result, Err(StoreError::Conflict { .. })));
+    assert_eq!((won, lost.count()), (1, 49));
+    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 2);
+}
+
+/// A refused append does not harm those that are written with it.
+pub async fn refuses_one_append_alone(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let appends = (0..300).map(|number| match number % 3 {
+        0 => start(number),
+        1 => then(number, 7),
+        _ => Append { events: Vec::new(), ..start(number) },
+    });
+    let results = join_all(appends.map(|append| store.append(append))).await;
+    for (result, number) in results.iter().zip(0..) {
+        match number % 3 {
+            0 => assert!(matches!(result, Ok(Appended::Done { .. })), "{number}: {result:?}"),
+            1 => {
+                assert!(matches!(result, Err(StoreError::Conflict { .. })), "{number}: {result:?}")
+            }
+            _ => assert!(matches!(result, Err(StoreError::Invalid(_))), "{number}: {result:?}"),
+        }
+    }
+    let log = store.log(Position(0), 1_000).await.unwrap();
+    let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
+    assert_eq!(positions, (1..=100).collect::<Vec<_>>());
+}
+
+/// What no store could keep whole is refused before it is tried.
+pub async fn refuses_what_breaks_a_rule(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let key = || Some(StartKey { key: "k".into(), payload_digest: super::read::digest(1) });
+    let plugin = Stream::Plugin("inventory".parse().unwrap());
+    let mut huge = event(1);
+    huge.data = "1".repeat(EVENT_BYTES_MAX + 1);
+    let broken = [
+        Append { events: Vec::new(), ..start(1) },
+        Append { events: vec![huge], ..start(1) },
+        Append { row: Some(row(2)), ..start(1) },
+        Append { stream: plugin.clone(), ..start(1) },
+        Append { stream: plugin, row: None, start_key: key(), ..start(1) },
+        Append { start_key: key(), ..then(1, 1) },
+    ];
+    for append in broken {
+        let result = store.append(append).await;
+        assert!(matches!(result, Err(StoreError::Invalid(_))), "{result:?}");
+    }
+    assert_eq!(store.log(Position(0), 100).await.unwrap(), []);
+}
+
+/// 1 MiB in one event, and many of them at once.
+pub async fn keeps_large_payloads(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let data = |number: u32| format!("\"{}\"", number.to_string().repeat(1 << 20));
+    let pending: Vec<_> = (0..8)
+        .map(|number| {
+            let mut append = start(number);
+            append.events[0].data = data(number);
+            store.append(append)
+        })
+        .collect();
+    for result in join_all(pending).await {
+        result.unwrap();
+    }
+    for number in 0..8 {
+        let read = store.events(Stream::Saga(saga_id(number)), Version(0), 10).await.unwrap();
+        assert!(read[0].data == data(number), "payload {number} has changed");
+    }
+}
+
+/// An append is on its way once it is asked for, also when nobody waits for it, and also when
+/// more wait than the store's queue takes.
+pub async fn appends_when_the_future_is_dropped(place: &dyn Place) {
+    let appends = u32::try_from(APPENDS_WAITING_MAX).unwrap() * 2;
+    let store = place.open().await.unwrap();
+    for number in 0..appends {
+        drop(store.append(start(number)));
+    }
+    store.close().await.unwrap();
+    let store = place.open().await.unwrap();
+    let log = store.log(Position(0), u32::MAX).await.unwrap();
+    assert_eq!(log.len(), appends as usize);
+}
+
+/// Whoever watches the head hears of each append, at the latest when the appender does.
+pub async fn moves_the_head(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let mut head = store.head();
+    assert_eq!(*head.borrow_and_update(), Position(0));
+    for number in 1..=20 {
+        store.append(start(u32::try_from(number).unwrap())).await.unwrap();
+        head.changed().await.unwrap();
+        assert_eq!(*head.borrow_and_update(), Position(number));
+    }
+    store.close().await.unwrap();
+    let store = place.open().await.unwrap();
+    assert_eq!(*store.head().borrow(), Position(20));
+}

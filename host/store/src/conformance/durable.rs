@@ -1,0 +1,90 @@
+//! Closing, opening again, and how many transactions it takes.
+
+use amends_engine::{Position, Version};
+use futures::future::join_all;
+
+use super::Place;
+use super::fixture::{at, row, saga_id, start, then};
+use super::read::digest;
+use crate::{Append, BlobKind, SagaQuery, StoreError, Stream};
+
+/// What was acknowledged is there after a reopen, and the store goes on where it was.
+pub async fn keeps_everything_over_a_reopen(place: &dyn Place) {
+    let mut expected = Vec::new();
+    for round in 0..5_u32 {
+        let store = place.open().await.unwrap();
+        assert_eq!(store.log(Position(0), u32::MAX).await.unwrap(), expected);
+        assert_eq!(*store.head().borrow(), Position(expected.len() as u64));
+        for append in [start(round), then(round, 1), then(0, u64::from(round) + 2)] {
+            store.append(append).await.unwrap();
+        }
+        expected = store.log(Position(0), u32::MAX).await.unwrap();
+        assert_eq!(expected.len(), (round as usize + 1) * 3);
+        assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+        store.close().await.unwrap();
+    }
+    let store = place.open().await.unwrap();
+    let events = store.events(Stream::Saga(saga_id(0)), Version(0), 100).await.unwrap();
+    assert_eq!(events.len(), 7);
+    for round in 0..5 {
+        assert_eq!(store.saga(saga_id(round)).await.unwrap(), Some(row(round)));
+    }
+}
+
+/// A closed store refuses; closing twice is closing once.
+pub async fn refuses_when_closed(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    store.append(start(1)).await.unwrap();
+    let (first, second) = tokio::join!(store.close(), store.close());
+    first.unwrap();
+    second.unwrap();
+    store.close().await.unwrap();
+    macro_rules! refused {
+        ($($call:expr),* $(,)?) => {$(
+            let result = $call.await;
+            assert!(
+                matches!(result, Err(StoreError::Closed)),
+                "{}: {result:?}", stringify!($call),
+            );
+        )*};
+    }
+    refused!(
+        store.append(start(2)),
+        store.events(Stream::Saga(saga_id(1)), Version(0), 1),
+        store.log(Position(0), 1),
+        store.saga(saga_id(1)),
+        store.list(SagaQuery { limit: 1, ..SagaQuery::default() }),
+        store.live(None, 1),
+        store.key("k".to_owned()),
+        store.put_blob(BlobKind::Component, "a".to_owned(), digest(1), at(1), vec![1]),
+        store.blob(BlobKind::Component, digest(1)),
+        store.blobs(BlobKind::Component),
+        store.counts(),
+        store.verify(),
+    );
+    // The first is still there, and the file is free.
+    let store = place.open().await.unwrap();
+    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 1);
+}
+
+/// Appends that wait share transactions; one that is alone does not wait for others.
+pub async fn commits_in_groups(place: &dyn Place) {
+    const APPENDS: u32 = 2_000;
+    let store = place.open().await.unwrap();
+    for number in 0..3 {
+        store.append(start(number)).await.unwrap();
+    }
+    let alone = store.stats();
+    assert_eq!((alone.appends, alone.events, alone.transactions), (3, 3, 3));
+    let appends = (3..APPENDS).map(|number| {
+        let append = start(number);
+        store.append(Append { events: vec![append.events[0].clone(); 2], ..append })
+    });
+    for result in join_all(appends).await {
+        result.unwrap();
+    }
+    let stats = store.stats();
+    assert_eq!(stats.appends, u64::from(APPENDS));
+    assert_eq!(stats.events, u64::from(APPENDS) * 2 - 3);
+    assert!(stats.transactions < stats.appends / 2, "{stats:?}");
+}

@@ -1,0 +1,74 @@
+//! Start keys: one key, one saga.
+
+use amends_engine::Position;
+use futures::future::join_all;
+
+use super::Place;
+use super::fixture::{saga_id, start, then};
+use super::read::digest;
+use crate::{Append, Appended, SagaQuery, StartKey, StoreError};
+
+fn keyed(number: u32, key: &str, payload: u32) -> Append {
+    let start_key = StartKey { key: key.to_owned(), payload_digest: digest(payload) };
+    let mut append = Append { start_key: Some(start_key), ..start(number) };
+    append.row.as_mut().unwrap().key = Some(key.to_owned());
+    append
+}
+
+/// A known key writes nothing and names its saga, also after a reopen.
+pub async fn starts_once_for_a_key(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    assert_eq!(store.key("order-7".to_owned()).await.unwrap(), None);
+    assert!(matches!(store.append(keyed(1, "order-7", 1)).await, Ok(Appended::Done { .. })));
+    // A start without a row has a key as well.
+    let bare = Append { row: None, ..keyed(2, "bare", 1) };
+    assert!(matches!(store.append(bare).await, Ok(Appended::Done { .. })));
+    store.close().await.unwrap();
+
+    let store = place.open().await.unwrap();
+    let first = saga_id(1);
+    // The saga itself, and another one.
+    for number in [1, 3] {
+        let same = store.append(keyed(number, "order-7", 1)).await.unwrap();
+        assert_eq!(same, Appended::Duplicate(first));
+        let other = store.append(keyed(number, "order-7", 2)).await.unwrap();
+        assert_eq!(other, Appended::KeyReused(first));
+    }
+    assert_eq!(store.key("order-7".to_owned()).await.unwrap(), Some((first, digest(1))));
+    assert_eq!(store.key("bare".to_owned()).await.unwrap(), Some((saga_id(2), digest(1))));
+    assert_eq!(store.saga(saga_id(3)).await.unwrap(), None);
+    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 2);
+}
+
+/// 100 starts at once with one key: one saga.
+pub async fn starts_once_for_a_key_in_parallel(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let starts = (0..100).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move { store.append(keyed(number, "one", 1)).await.unwrap() })
+    });
+    let results = join_all(starts).await;
+    let all = store.list(SagaQuery { limit: 1_000, ..SagaQuery::default() }).await.unwrap();
+    assert_eq!(all.len(), 1);
+    let mut done = 0;
+    for result in results {
+        match result.unwrap() {
+            Appended::Done { .. } => done += 1,
+            other => assert_eq!(other, Appended::Duplicate(all[0].id)),
+        }
+    }
+    assert_eq!(done, 1);
+    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 1);
+}
+
+/// A start that is refused does not take its key.
+pub async fn leaves_the_key_of_a_refused_start(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    store.append(start(1)).await.unwrap();
+    let refused = store.append(keyed(1, "free", 1)).await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    assert_eq!(store.key("free".to_owned()).await.unwrap(), None);
+    assert!(matches!(store.append(keyed(2, "free", 2)).await, Ok(Appended::Done { .. })));
+    assert!(matches!(store.append(then(2, 1)).await, Ok(Appended::Done { .. })));
+    assert_eq!(store.key("free".to_owned()).await.unwrap(), Some((saga_id(2), digest(2))));
+}

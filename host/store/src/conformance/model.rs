@@ -1,0 +1,119 @@
+//! A store of a few maps, to compare a real one with: what it does is what is right.
+
+use std::collections::BTreeMap;
+
+use amends_engine::{Digest, Position, SagaId, SagaStatus, Version};
+
+use crate::{Append, Appended, LiveSaga, SagaQuery, SagaRow, StoreError, StoredEvent, Stream};
+
+/// What a store must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    log: Vec<StoredEvent>,
+    rows: BTreeMap<SagaId, SagaRow>,
+    keys: BTreeMap<String, (SagaId, Digest)>,
+}
+
+impl Model {
+    /// As [`Store::append`](crate::Store::append).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append(&mut self, append: &Append) -> Result<Appended, StoreError> {
+        append.check()?;
+        if let Some(start_key) = &append.start_key
+            && let Some((saga, digest)) = self.keys.get(&start_key.key)
+        {
+            let same = *digest == start_key.payload_digest;
+            return Ok(if same { Appended::Duplicate(*saga) } else { Appended::KeyReused(*saga) });
+        }
+        let actual = Version(self.events(&append.stream).len() as u64);
+        if actual != append.expected {
+            let (stream, expected) = (append.stream.clone(), append.expected);
+            return Err(StoreError::Conflict { stream, expected, actual });
+        }
+        self.log.extend(stored(append, self.log.len() as u64 + 1));
+        if let Some(row) = &append.row {
+            let first = self.rows.entry(row.id).or_insert_with(|| row.clone());
+            first.status = row.status;
+            first.reason.clone_from(&row.reason);
+            first.ended_at = row.ended_at;
+            first.deadline_at = row.deadline_at;
+            first.wake_at = row.wake_at;
+        }
+        if let (Some(start_key), Stream::Saga(id)) = (&append.start_key, &append.stream) {
+            self.keys.insert(start_key.key.clone(), (*id, start_key.payload_digest));
+        }
+        let position = Position(self.log.len() as u64);
+        Ok(Appended::Done { version: actual.plus(append.events.len()), position })
+    }
+
+    /// All events of a stream.
+    #[must_use]
+    pub fn events(&self, stream: &Stream) -> Vec<StoredEvent> {
+        self.log.iter().filter(|event| event.stream == *stream).cloned().collect()
+    }
+
+    /// All events.
+    #[must_use]
+    pub fn log(&self) -> &[StoredEvent] {
+        &self.log
+    }
+
+    /// As [`Store::saga`](crate::Store::saga).
+    #[must_use]
+    pub fn saga(&self, id: SagaId) -> Option<&SagaRow> {
+        self.rows.get(&id)
+    }
+
+    /// As [`Store::key`](crate::Store::key).
+    #[must_use]
+    pub fn key(&self, key: &str) -> Option<(SagaId, Digest)> {
+        self.keys.get(key).copied()
+    }
+
+    /// As [`Store::list`](crate::Store::list).
+    #[must_use]
+    pub fn list(&self, query: &SagaQuery) -> Vec<SagaRow> {
+        let matches = |row: &&SagaRow| {
+            let tag = query.tag.as_ref();
+            (query.statuses.is_empty() || query.statuses.contains(&row.status))
+                && query.definition.as_ref().is_none_or(|name| row.definition == *name)
+                && tag.is_none_or(|(name, value)| row.tags.get(name) == Some(value))
+                && query.started_after.is_none_or(|after| row.started_at > after)
+                && query.before.is_none_or(|before| row.id < before)
+        };
+        let limit = query.limit as usize;
+        self.rows.values().rev().filter(matches).take(limit).cloned().collect()
+    }
+
+    /// As [`Store::live`](crate::Store::live), without a limit.
+    #[must_use]
+    pub fn live(&self) -> Vec<LiveSaga> {
+        let live = self.rows.values().filter(|row| row.ended_at.is_none());
+        live.map(|row| (row.clone(), self.events(&Stream::Saga(row.id)))).collect()
+    }
+
+    /// As [`Store::counts`](crate::Store::counts).
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<SagaStatus, u64> {
+        let mut counts = BTreeMap::new();
+        for row in self.rows.values() {
+            *counts.entry(row.status).or_insert(0) += 1;
+        }
+        counts
+    }
+}
+
+/// The events of an append as they are stored when the first is at `position`.
+pub(super) fn stored(append: &Append, position: u64) -> Vec<StoredEvent> {
+    let event = |(event, offset): (&crate::NewEvent, u64)| StoredEvent {
+        position: Position(position + offset),
+        stream: append.stream.clone(),
+        version: Version(append.expected.0 + offset + 1),
+        at: event.at,
+        kind: event.kind.clone().into_owned(),
+        data: event.data.clone(),
+    };
+    append.events.iter().zip(0..).map(event).collect()
+}

@@ -1,0 +1,217 @@
+//! What is derived from appends, and blobs.
+
+use amends_engine::{Digest, Position, SagaStatus};
+use futures::future::join_all;
+
+use super::Place;
+use super::fixture::{at, definition, row, saga_id, start, then};
+use super::model::Model;
+use crate::{Append, BlobKind, SagaQuery, Store};
+
+/// Of a number, as text.
+pub(super) fn digest(number: u32) -> Digest {
+    Digest::of(number.to_string().as_bytes())
+}
+
+/// Sagas of each status, of two definitions, with tags.
+async fn fill(store: &dyn Store, sagas: u32) -> Model {
+    let mut model = Model::default();
+    // Not in the order of their ids.
+    for number in (0..sagas).map(|number| number * 7 % sagas) {
+        let mut append = start(number);
+        let row = append.row.as_mut().unwrap();
+        row.status = SagaStatus::ALL[number as usize % SagaStatus::ALL.len()];
+        row.ended_at = row.status.is_end().then(|| at(number + 5));
+        if number % 3 == 0 {
+            row.definition = definition("refund");
+        }
+        row.tags.insert("customer".to_owned(), (number % 5).to_string());
+        if number % 2 == 0 {
+            row.tags.insert("colour".to_owned(), "blå".to_owned());
+        }
+        model.append(&append).unwrap();
+        store.append(append).await.unwrap();
+    }
+    model
+}
+
+/// Each filter, each pair of them, and pages: the same sagas as by looking at every row.
+pub async fn lists_by_each_filter(place: &dyn Place) {
+    const SAGAS: u32 = 80;
+    let store = place.open().await.unwrap();
+    let model = fill(&*store, SAGAS).await;
+    let status_sets = [
+        vec![],
+        vec![SagaStatus::Blocked],
+        vec![SagaStatus::Completed, SagaStatus::Running, SagaStatus::Completed],
+        SagaStatus::ALL.to_vec(),
+    ];
+    let definitions = [None, Some("refund"), Some("order-fulfillment"), Some("nothing")];
+    let tags = [None, Some(("customer", "3")), Some(("colour", "blå")), Some(("colour", "red"))];
+    let times = [None, Some(at(0)), Some(at(SAGAS / 2)), Some(at(SAGAS))];
+    let befores = [None, Some(saga_id(SAGAS / 3)), Some(saga_id(0))];
+    let mut found = 0;
+    for statuses in &status_sets {
+        for name in definitions {
+            for tag in tags {
+                for started_after in times {
+                    for before in befores {
+                        let query = SagaQuery {
+                            statuses: statuses.clone(),
+                            definition: name.map(definition),
+                            tag: tag.map(|(name, value)| (name.to_owned(), value.to_owned())),
+                            started_after,
+                            before,
+                            limit: 13,
+                        };
+                        let listed = store.list(query.clone()).await.unwrap();
+                        found += listed.len();
+                        assert_eq!(listed, model.list(&query), "{query:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(found > 100, "the filters let too little through to show anything: {found}");
+
+    let mut query =
+        SagaQuery { statuses: status_sets[2].clone(), limit: 7, ..SagaQuery::default() };
+    let mut paged = Vec::new();
+    loop {
+        let page = store.list(query.clone()).await.unwrap();
+        let Some(last) = page.last() else { break };
+        query.before = Some(last.id);
+        paged.extend(page);
+    }
+    let all = SagaQuery { before: None, limit: u32::MAX, ..query };
+    assert_eq!(paged, model.list(&all));
+}
+
+/// Recovery sees every saga that has not ended, with its whole log, and no other.
+pub async fn finds_live_sagas(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let mut model = fill(&*store, 40).await;
+    for (number, version) in [(0, 1), (0, 2), (1, 1), (5, 1)] {
+        model.append(&then(number, version)).unwrap();
+        store.append(then(number, version)).await.unwrap();
+    }
+    let expected = model.live();
+    assert!(expected.iter().any(|(row, _)| row.status == SagaStatus::Blocked));
+    assert!(expected.iter().any(|(_, events)| events.len() == 3));
+    assert_eq!(store.live(None, u32::MAX).await.unwrap(), expected);
+    let (mut paged, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.live(after, 7).await.unwrap();
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.id);
+        paged.extend(page);
+    }
+    assert_eq!(paged, expected);
+
+    let mut ended = row(0);
+    ended.status = SagaStatus::Completed;
+    ended.ended_at = Some(at(9));
+    store.append(Append { row: Some(ended), ..then(0, 3) }).await.unwrap();
+    assert_eq!(store.live(None, u32::MAX).await.unwrap(), expected[1..]);
+}
+
+/// A later row changes what may change; what a saga began with stays.
+pub async fn follows_rows(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let mut first = row(1);
+    first.tags.insert("customer".to_owned(), "7".to_owned());
+    first.key = Some("k".to_owned());
+    // Its row comes with its second append.
+    store.append(Append { row: None, ..start(1) }).await.unwrap();
+    assert_eq!(store.saga(first.id).await.unwrap(), None);
+    store.append(Append { row: Some(first.clone()), ..then(1, 1) }).await.unwrap();
+    assert_eq!(store.saga(first.id).await.unwrap().as_ref(), Some(&first));
+
+    let mut later = first.clone();
+    later.status = SagaStatus::Compensated;
+    later.reason = Some("out of stock".to_owned());
+    later.ended_at = Some(at(60));
+    later.deadline_at = None;
+    later.wake_at = Some(at(61));
+    let mut handed_in = later.clone();
+    handed_in.tags.clear();
+    handed_in.key = None;
+    handed_in.definition = definition("other");
+    store.append(Append { row: Some(handed_in), ..then(1, 2) }).await.unwrap();
+    assert_eq!(store.saga(first.id).await.unwrap().as_ref(), Some(&later));
+    let tag = Some(("customer".to_owned(), "7".to_owned()));
+    let query = SagaQuery { tag, limit: 10, ..SagaQuery::default() };
+    assert_eq!(store.list(query).await.unwrap(), [later.clone()]);
+
+    // An append without a row leaves it.
+    store.append(then(1, 3)).await.unwrap();
+    assert_eq!(store.saga(first.id).await.unwrap(), Some(later));
+}
+
+/// The counts are those of the rows.
+pub async fn counts_by_status(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    assert!(store.counts().await.unwrap().is_empty());
+    let model = fill(&*store, 45).await;
+    assert_eq!(store.counts().await.unwrap(), model.counts());
+}
+
+/// Bytes come back by kind and digest; the first to keep them names them.
+pub async fn keeps_blobs(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let component = |name: &str, number: u32, bytes: &[u8]| {
+        let (name, bytes) = (name.to_owned(), bytes.to_vec());
+        store.put_blob(BlobKind::Component, name, digest(number), at(number), bytes)
+    };
+    let large: Vec<u8> = (0..3 << 20).map(|byte: u32| byte.to_be_bytes()[2]).collect();
+    component("shipment", 2, &large).await.unwrap();
+    component("inventory", 1, b"\0asm").await.unwrap();
+    component("again", 1, b"\0asm").await.unwrap();
+    component("empty", 3, b"").await.unwrap();
+    let name = "order-fulfillment".to_owned();
+    store.put_blob(BlobKind::Definition, name, digest(1), at(1), b"{}".to_vec()).await.unwrap();
+    store.close().await.unwrap();
+
+    let store = place.open().await.unwrap();
+    let blob = |kind, number| store.blob(kind, digest(number));
+    assert_eq!(blob(BlobKind::Component, 1).await.unwrap().as_deref(), Some(&b"\0asm"[..]));
+    assert!(blob(BlobKind::Component, 2).await.unwrap() == Some(large), "the bytes have changed");
+    assert_eq!(blob(BlobKind::Component, 3).await.unwrap(), Some(Vec::new()));
+    assert_eq!(blob(BlobKind::Definition, 1).await.unwrap().as_deref(), Some(&b"{}"[..]));
+    assert_eq!(blob(BlobKind::Definition, 2).await.unwrap(), None);
+    let rows = store.blobs(BlobKind::Component).await.unwrap();
+    let rows: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.digest, row.at)).collect();
+    let expected = [("inventory", 1), ("shipment", 2), ("empty", 3)];
+    assert_eq!(rows, expected.map(|(name, number)| (name, digest(number), at(number))));
+    let sizes = store.blobs(BlobKind::Component).await.unwrap();
+    let sizes: Vec<_> = sizes.iter().map(|row| row.bytes_len).collect();
+    assert_eq!(sizes, [4, 3 << 20, 0]);
+}
+
+/// Readers of the log miss nothing: what they see is all up to the last position they see, and
+/// at least what the head has promised.
+pub async fn reads_no_gap_while_writing(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let writer = store.clone();
+    let writing = tokio::spawn(async move {
+        for round in 0..40 {
+            let appends = (0..50).map(|number| writer.append(start(round * 50 + number)));
+            for result in join_all(appends).await {
+                result.unwrap();
+            }
+        }
+    });
+    let (mut after, mut reads) = (Position(0), 0_u32);
+    while after < Position(2_000) {
+        let promised = *store.head().borrow();
+        let page = store.log(after, 100).await.unwrap();
+        for event in &page {
+            assert_eq!(event.position.0, after.0 + 1, "a gap in the log");
+            after = event.position;
+        }
+        assert!(page.len() == 100 || after >= promised, "{after:?} read, {promised:?} promised");
+        reads += 1;
+        assert!(reads < 1_000_000, "the log does not move on");
+    }
+    writing.await.unwrap();
+}

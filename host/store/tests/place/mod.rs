@@ -1,0 +1,34 @@
+//! A SQLite file in a folder of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use amends_store::conformance::Place;
+use amends_store::{Durability, SqliteStore, Store, StoreError};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tempfile::TempDir;
+
+/// Gone with its folder when it is dropped.
+pub struct TemporaryFile {
+    folder: TempDir,
+}
+
+impl TemporaryFile {
+    /// The file is not there yet.
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("amends.db")
+    }
+}
+
+impl Place for TemporaryFile {
+    fn open(&self) -> BoxFuture<'_, Result<Arc<dyn Store>, StoreError>> {
+        let store = SqliteStore::open(&self.path(), Durability::Full);
+        async move { Ok(Arc::new(store?) as Arc<dyn Store>) }.boxed()
+    }
+}
