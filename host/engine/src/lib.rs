@@ -30,6 +30,8 @@ mod evolve;
 mod ids;
 mod payload;
 mod saga;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod status;
 mod why;
 

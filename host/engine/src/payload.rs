@@ -1,5 +1,6 @@
-//! JSON text that passes through Amends unchanged.
+//! JSON text that passes through Amends with nothing changed but the space between its words.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,12 +31,14 @@ pub enum PayloadError {
     TooDeep,
 }
 
-/// One valid JSON text of at most [`PAYLOAD_BYTES_MAX`] bytes. Cheap to clone.
+/// One valid JSON text of at most [`PAYLOAD_BYTES_MAX`] bytes, on one line: numbers and texts
+/// stay as they were written, white space between them goes, so that a payload can stand in NDJSON
+/// and in an event stream. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(Arc<str>);
 
 impl Payload {
-    /// Checks and takes the text as it is.
+    /// Checks and takes the text.
     ///
     /// # Errors
     /// When the text is not one JSON value or too large.
@@ -43,7 +46,7 @@ impl Payload {
         check(text)?;
         let raw: &RawValue =
             serde_json::from_str(text).map_err(|error| PayloadError::Json(error.to_string()))?;
-        Ok(Self(raw.get().into()))
+        Ok(Self(on_one_line(raw.get()).into()))
     }
 
     /// The value as text.
@@ -99,6 +102,25 @@ fn check(text: &str) -> Result<(), PayloadError> {
     Ok(())
 }
 
+/// Without white space outside of texts (RFC 8259, section 2); `text` is valid JSON.
+fn on_one_line(text: &str) -> Cow<'_, str> {
+    let is_space = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r');
+    if !text.contains(is_space) {
+        return Cow::Borrowed(text);
+    }
+    let (mut in_string, mut escaped) = (false, false);
+    let kept = text.chars().filter(|c| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+        in_string || !is_space(*c)
+    });
+    Cow::Owned(kept.collect())
+}
+
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -116,6 +138,6 @@ impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         check(raw.get()).map_err(serde::de::Error::custom)?;
-        Ok(Self(raw.get().into()))
+        Ok(Self(on_one_line(raw.get()).into()))
     }
 }

@@ -286,6 +286,19 @@ impl Saga {
             && self.definition.step(step).descendants.iter().all(|other| self.is_clear(other))
     }
 
+    /// Whether it is the same in everything that its log decides.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.version == other.version
+            && self.phase == other.phase
+            && self.started == other.started
+            && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
+            && self.compensating_since == other.compensating_since
+            && self.blocked == other.blocked
+            && self.cancelled == other.cancelled
+            && self.steps == other.steps
+    }
+
     /// What the expressions of `step` see.
     pub(crate) fn variables(&self, step: usize) -> Variables {
         Variables {

@@ -1,0 +1,89 @@
+//! Runs the simulator for as long as asked:
+//! `cargo run --release -p amends-engine --features sim --example simulate -- --seconds 60`.
+//!
+//! Prints its seed first, so that a failure can be seen again with `--seed`; then every small
+//! graph exhaustively, or with `--exhaustive` all of four steps too; then seeds until the time
+//! is up. Ends with 1 when a rule was broken, after printing how.
+#![allow(clippy::print_stdout, reason = "it is a program")]
+#![allow(clippy::disallowed_types, reason = "the machine has no clock; who runs it may")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use amends_engine::sim::{
+    Budget, Engine, Figures, Variants, Violation, exhaustive, graphs, seeded,
+};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let (mut seconds, mut seed, mut is_exhaustive) = (10, None, false);
+    while let Some(argument) = arguments.next() {
+        let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
+        match argument.as_str() {
+            "--seconds" => match number() {
+                Some(number) => seconds = number,
+                None => return usage(),
+            },
+            "--seed" => match number() {
+                Some(number) => seed = Some(number),
+                None => return usage(),
+            },
+            "--exhaustive" => is_exhaustive = true,
+            _ => return usage(),
+        }
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seed =
+        seed.unwrap_or_else(|| u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap_or(1));
+    println!("seed {seed}");
+    let result =
+        run_exhaustive(is_exhaustive).and_then(|()| run_seeded(seed, Duration::from_secs(seconds)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(violation) => {
+            println!("{violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    println!("usage: simulate [--seconds N] [--seed N] [--exhaustive]");
+    ExitCode::from(2)
+}
+
+fn run_exhaustive(is_large: bool) -> Result<(), Box<Violation>> {
+    let started = Instant::now();
+    let budget = Budget { faults: 2, crashes: 1, cancels: 1, admissions: false };
+    let mut figures = Figures::default();
+    for steps in 1..=3 {
+        for definition in graphs(steps, Variants::All) {
+            figures.add(exhaustive(&Engine, &definition, budget)?);
+        }
+    }
+    if is_large {
+        for definition in graphs(3, Variants::All) {
+            let budget = Budget { faults: 3, crashes: 2, admissions: true, ..budget };
+            figures.add(exhaustive(&Engine, &definition, budget)?);
+        }
+        for definition in graphs(4, Variants::All) {
+            figures.add(exhaustive(&Engine, &definition, budget)?);
+        }
+    }
+    println!("exhaustive, {:.1} s: {figures}", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn run_seeded(first: u64, time: Duration) -> Result<(), Box<Violation>> {
+    let started = Instant::now();
+    let mut figures = Figures::default();
+    let mut seed = first;
+    while started.elapsed() < time || seed == first {
+        let run = seeded(&Engine, seed).inspect_err(|_| println!("seed {seed} breaks a rule"))?;
+        figures.add(run);
+        seed = seed.wrapping_add(1);
+    }
+    let seeds = seed.wrapping_sub(first);
+    println!("seeded, {:.1} s, {seeds} seeds: {figures}", started.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Every schedule of one definition, within a budget of faults.
+//!
+//! States that were seen are not gone through again: a state is all that the future depends on
+//! (the saga, what stands outside, the faults that are left), so the schedules behind it are
+//! the same; they are counted, not repeated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::world::{Action, Reply, Result, World};
+use super::{Figures, Machine, Violation};
+use crate::saga::Progress;
+use crate::{Definition, Direction, Payload, SagaId, Timestamp};
+
+/// How much may go wrong in one schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Calls that fail or are lost.
+    pub faults: u8,
+    /// Crashes of the host.
+    pub crashes: u8,
+    /// Cancellations.
+    pub cancels: u8,
+    /// Whether the order in which due calls get room is tried too.
+    pub admissions: bool,
+}
+
+/// Goes through every schedule of `definition`.
+///
+/// # Errors
+/// The first rule that was broken.
+pub fn exhaustive(
+    machine: &dyn Machine,
+    definition: &Arc<Definition>,
+    budget: Budget,
+) -> std::result::Result<Figures, Box<Violation>> {
+    let id = SagaId::from_parts(Timestamp::from_millis(0), &[1; 10]);
+    let definition = Arc::clone(definition);
+    let world = World::start(machine, definition, Payload::null(), id, !budget.admissions)?;
+    let mut search = Search { seen: BTreeMap::new(), figures: world.figures };
+    search.figures.schedules = search.explore(&world, budget)?;
+    search.figures.states = search.seen.len() as u64;
+    Ok(search.figures)
+}
+
+struct Search {
+    /// Schedules from each state on.
+    seen: BTreeMap<Vec<u8>, u64>,
+    figures: Figures,
+}
+
+impl Search {
+    fn explore(&mut self, world: &World<'_>, left: Budget) -> Result<u64> {
+        let key = key(world, left);
+        if let Some(schedules) = self.seen.get(&key) {
+            return Ok(*schedules);
+        }
+        for events in world.appended_from.max(1)..world.log.len() {
+            self.figures.add(world.recover_prefix(events, world.ledger.clone())?);
+        }
+        let mut schedules = 0_u64;
+        for (action, left) in actions(world, left) {
+            let mut next = world.clone();
+            next.figures = Figures::default();
+            next.act(action)?;
+            self.figures.add(next.figures);
+            schedules = schedules.saturating_add(self.explore(&next, left)?);
+        }
+        // Cancelling and crashing are possible where nothing else is; a rest is where only they are.
+        let rests =
+            world.in_flight.is_empty() && world.due().is_empty() && world.wake_at().is_none();
+        if rests {
+            let mut world = world.clone();
+            world.figures = Figures::default();
+            world.rest()?;
+            self.figures.add(world.figures);
+            schedules = schedules.saturating_add(1);
+        }
+        self.seen.insert(key, schedules);
+        Ok(schedules)
+    }
+}
+
+fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
+    let mut actions = Vec::new();
+    if world.saga.status().is_end() {
+        return actions;
+    }
+    for due in world.due() {
+        let step = world.definition.index_of(&due.step).unwrap_or_default();
+        actions.push((Action::Admit { step }, left));
+    }
+    for call in &world.in_flight {
+        let step = world.index(call);
+        actions.push((Action::Reply { step, reply: Reply::Done }, left));
+        let Some(faults) = left.faults.checked_sub(1) else { continue };
+        let left = Budget { faults, ..left };
+        let lost = [Reply::Lost { landed: false }, Reply::Lost { landed: true }];
+        for reply in [Reply::Permanent, Reply::Retryable].into_iter().chain(lost) {
+            actions.push((Action::Reply { step, reply }, left));
+        }
+    }
+    if world.wake_at().is_some() {
+        actions.push((Action::Wait, left));
+    }
+    if let Some(crashes) = left.crashes.checked_sub(1) {
+        let left = Budget { crashes, ..left };
+        for landed in subsets(world) {
+            actions.push((Action::Crash { landed }, left));
+        }
+    }
+    if let Some(cancels) = left.cancels.checked_sub(1) {
+        actions.push((Action::Cancel, Budget { cancels, ..left }));
+    }
+    actions
+}
+
+/// Every set of the steps that are in flight.
+fn subsets(world: &World<'_>) -> Vec<u128> {
+    let steps = world.in_flight.iter().map(|call| 1_u128 << world.index(call));
+    steps.fold(vec![0], |sets, step| {
+        let with: Vec<_> = sets.iter().map(|set| set | step).collect();
+        sets.into_iter().chain(with).collect()
+    })
+}
+
+/// All that the future depends on, with times relative to now.
+fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
+    let saga = &world.saga;
+    let mut key = vec![
+        left.faults,
+        left.crashes,
+        left.cancels,
+        saga.status() as u8,
+        u8::from(saga.cancelled.is_some()),
+        u8::from(saga.compensating_since.is_some()),
+        u8::from(saga.blocked.is_some()),
+    ];
+    let relative = |at: Timestamp| at.as_millis().saturating_sub(world.now.as_millis()).max(0);
+    let deadline = saga.deadline_in_force().map_or(-1, relative);
+    key.extend(deadline.to_be_bytes());
+    for (state, effect) in saga.steps.iter().zip(&world.ledger.steps) {
+        let (progress, due) = match state.progress {
+            Progress::Pending => (0, -1),
+            Progress::Running => (1, -1),
+            Progress::BackingOff { retry_at } => (2, relative(retry_at)),
+            Progress::Succeeded => (3, -1),
+            Progress::Failed => (4, -1),
+            Progress::Unknown => (5, -1),
+            Progress::Skipped => (6, -1),
+            Progress::Undoing => (7, -1),
+            Progress::UndoBackingOff { retry_at } => (8, relative(retry_at)),
+            Progress::Undone => (9, -1),
+            Progress::UndoBlocked => (10, -1),
+        };
+        let flags = [
+            progress,
+            u8::from(state.tainted),
+            u8::from(state.output.is_some()),
+            u8::from(effect.stands),
+        ];
+        key.extend(flags);
+        for number in [state.attempts, state.undo_attempts, effect.times] {
+            key.push(u8::try_from(number).unwrap_or(u8::MAX));
+        }
+        key.extend(due.to_be_bytes());
+    }
+    for call in &world.in_flight {
+        key.push(u8::try_from(world.index(call)).unwrap_or(u8::MAX));
+        key.push(u8::from(call.direction == Direction::Compensate));
+    }
+    key
+}

@@ -1,0 +1,208 @@
+//! Definitions to try: every small graph, and large ones by seed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{
+    BackoffSpec, Definition, DefinitionSpec, PluginName, RetrySpec, StepName, StepSpec, UndoSpec,
+};
+
+/// What is tried of each graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variants {
+    /// The graph with an undo for each step.
+    Plain,
+    /// That, and with each step in turn without undo, skipped, or the pivot; and with a deadline.
+    All,
+}
+
+/// Every graph of `steps` steps, as definitions with two attempts each way.
+#[must_use]
+pub fn graphs(steps: usize, variants: Variants) -> Vec<Arc<Definition>> {
+    let pairs: Vec<_> = (0..steps).flat_map(|to| (0..to).map(move |from| (from, to))).collect();
+    let mut found = Vec::new();
+    for edges in 0..1_u32 << pairs.len() {
+        let mut graph = vec![Vec::new(); steps];
+        for (bit, (from, to)) in pairs.iter().enumerate() {
+            if edges >> bit & 1 == 1 {
+                graph[*to].push(*from);
+            }
+        }
+        let plain = spec(&graph, |_| ());
+        let mut specs = vec![plain.clone()];
+        if variants == Variants::All {
+            specs.push(DefinitionSpec { deadline: Some(Duration::from_secs(1)), ..plain.clone() });
+            for index in 0..steps {
+                let mut change = |to: &dyn Fn(&mut StepSpec)| {
+                    let mut spec = plain.clone();
+                    to(&mut spec.steps[index]);
+                    specs.push(spec);
+                };
+                change(&|step| step.undo = None);
+                change(&|step| step.when = Some("false".to_owned()));
+                specs.extend(pivots(&plain, index));
+            }
+        }
+        // What the check refuses (steps beside a pivot) is not a definition.
+        found.extend(specs.into_iter().filter_map(|spec| Definition::new(spec).ok()).map(Arc::new));
+    }
+    found
+}
+
+/// `spec` with step `pivot` as its pivot: with an undo of its own, and without.
+fn pivots(spec: &DefinitionSpec, pivot: usize) -> [DefinitionSpec; 2] {
+    let mut with = spec.clone();
+    with.steps[pivot].pivot = true;
+    with.deadline = Some(Duration::from_secs(1));
+    let mut after = vec![with.steps[pivot].name.clone()];
+    for step in &mut with.steps[pivot + 1..] {
+        if step.after.iter().any(|name| after.contains(name)) {
+            step.undo = None;
+            after.push(step.name.clone());
+        }
+    }
+    let mut without = with.clone();
+    without.steps[pivot].undo = None;
+    [with, without]
+}
+
+fn spec(graph: &[Vec<usize>], mut change: impl FnMut(&mut StepSpec)) -> DefinitionSpec {
+    let steps = graph.iter().enumerate().map(|(index, after)| {
+        let mut step = step(index, after);
+        change(&mut step);
+        step
+    });
+    DefinitionSpec { name: name("simulated"), deadline: None, steps: steps.collect() }
+}
+
+fn step(index: usize, after: &[usize]) -> StepSpec {
+    let retry =
+        RetrySpec { attempts: 2, backoff: BackoffSpec::Listed(vec![Duration::from_millis(700)]) };
+    let timeout = Duration::from_secs(1);
+    StepSpec {
+        name: step_name(index),
+        plugin: name("plugin"),
+        service: None,
+        after: after.iter().map(|index| step_name(*index)).collect(),
+        when: None,
+        input: None,
+        timeout,
+        retry: retry.clone(),
+        undo: Some(UndoSpec { plugin: name::<PluginName>("undo"), timeout, retry }),
+        pivot: false,
+    }
+}
+
+fn step_name(index: usize) -> StepName {
+    name(&format!("s{index}"))
+}
+
+fn name<T: std::str::FromStr<Err = crate::IdError>>(text: &str) -> T {
+    match text.parse() {
+        Ok(name) => name,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Numbers from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Debug, Clone)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to `bound`, without it.
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound.max(1) as u64).unwrap_or_default()
+    }
+
+    /// True `percent` times of a hundred.
+    pub(super) fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// A definition of up to 16 steps, listed in no order.
+pub(super) fn random(random: &mut Random) -> Definition {
+    let steps = 1 + random.below(16);
+    let density = random.below(100);
+    let mut graph = vec![Vec::new(); steps];
+    for (to, after) in graph.iter_mut().enumerate() {
+        after.extend((0..to).filter(|_| random.chance(density)));
+    }
+    let pivot = random.chance(30).then(|| random.below(steps));
+    if let Some(pivot) = pivot {
+        // Nothing may run beside it.
+        graph[pivot] = (0..pivot).collect();
+        for after in &mut graph[pivot + 1..] {
+            after.push(pivot);
+            after.sort_unstable();
+            after.dedup();
+        }
+    }
+    let mut index = 0;
+    let mut spec = spec(&graph, |step| {
+        let is_after = pivot.is_some_and(|pivot| index > pivot);
+        step.pivot = pivot == Some(index);
+        vary(step, index, random);
+        if is_after {
+            step.undo = None;
+        }
+        index += 1;
+    });
+    spec.deadline =
+        random.chance(20).then(|| Duration::from_millis(1 + random.below(20_000) as u64));
+    for last in (1..steps).rev() {
+        let other = random.below(last + 1);
+        spec.steps.swap(last, other);
+    }
+    match Definition::new(spec) {
+        Ok(definition) => definition,
+        Err(errors) => panic!("a definition that should be right is refused: {errors:?}"),
+    }
+}
+
+fn vary(step: &mut StepSpec, index: usize, random: &mut Random) {
+    step.retry = retry(random);
+    if let Some(undo) = &mut step.undo {
+        undo.retry = retry(random);
+    }
+    if random.chance(15) {
+        step.undo = None;
+    }
+    if random.chance(15) {
+        let when = if random.chance(50) { "false" } else { "input.yes" };
+        step.when = Some(when.to_owned());
+    }
+    let reads = step.after.first().filter(|_| random.chance(30));
+    if let Some(other) = reads {
+        let fields = [("from", format!("steps.{other}.output")), ("n", index.to_string())];
+        let fields = fields.into_iter().map(|(name, source)| (name.to_owned(), source));
+        step.input = Some(crate::InputSpec::Fields(fields.collect()));
+    }
+}
+
+fn retry(random: &mut Random) -> RetrySpec {
+    let attempts = 1 + u32::try_from(random.below(4)).unwrap_or_default();
+    let backoff = if random.chance(50) && attempts > 1 {
+        let pauses = 1 + random.below(attempts as usize - 1);
+        BackoffSpec::Listed(
+            (0..pauses).map(|_| Duration::from_millis(random.below(5_000) as u64)).collect(),
+        )
+    } else {
+        let initial = Duration::from_millis(1 + random.below(1_000) as u64);
+        let max = Duration::from_secs(10);
+        BackoffSpec::Exponential { initial, factor: 2.0, max, jitter: 0.5 }
+    };
+    RetrySpec { attempts, backoff }
+}

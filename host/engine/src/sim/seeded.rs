@@ -1,0 +1,98 @@
+//! One long run by seed.
+
+use std::sync::Arc;
+
+use super::generate::{Random, random};
+use super::world::{Action, Reply, World};
+use super::{Figures, Machine, Violation};
+use crate::{Payload, SagaId, Timestamp};
+
+/// Faults stop after this many actions, so that a run ends.
+const ACTIONS_WITH_FAULTS_MAX: usize = 300;
+
+/// Runs a random definition with random faults, then recovers every prefix of its log.
+/// The same seed gives the same run.
+///
+/// # Errors
+/// The rule that was broken.
+pub fn seeded(machine: &dyn Machine, seed: u64) -> Result<Figures, Box<Violation>> {
+    let mut chance = Random::new(seed);
+    let definition = Arc::new(random(&mut chance));
+    let input = Payload::parse(r#"{"yes":true}"#).unwrap_or_else(|_| Payload::null());
+    let mut bytes = [0; 10];
+    bytes[..8].copy_from_slice(&chance.next().to_be_bytes());
+    let id = SagaId::from_parts(Timestamp::from_millis(0), &bytes);
+    let admits_at_once = chance.chance(50);
+    let mut world = World::start(machine, definition, input, id, admits_at_once)?;
+    let faults = Faults {
+        call: chance.below(40),
+        permanent: chance.below(30),
+        crash: chance.below(15),
+        cancel: chance.below(3),
+    };
+    let mut appends = vec![(world.log.len(), world.ledger.clone())];
+    for _ in 0..ACTIONS_WITH_FAULTS_MAX {
+        let Some(action) = faults.choose(&world, &mut chance) else { break };
+        world.act(action)?;
+        appends.push((world.log.len(), world.ledger.clone()));
+    }
+    world.finish()?;
+    let mut figures = Figures { schedules: 1, ..world.figures };
+    let mut from = 1;
+    for (until, ledger) in appends {
+        for events in from..=until {
+            figures.add(world.recover_prefix(events, ledger.clone())?);
+        }
+        from = until + 1;
+    }
+    Ok(figures)
+}
+
+/// Chances, of a hundred.
+struct Faults {
+    call: usize,
+    permanent: usize,
+    crash: usize,
+    cancel: usize,
+}
+
+impl Faults {
+    fn choose(&self, world: &World<'_>, chance: &mut Random) -> Option<Action> {
+        if world.saga.status().is_end() {
+            return None;
+        }
+        if chance.chance(self.crash) {
+            let landed = u128::from(chance.next()) << 64 | u128::from(chance.next());
+            return Some(Action::Crash { landed });
+        }
+        if chance.chance(self.cancel) {
+            return Some(Action::Cancel);
+        }
+        let (calls, due) = (world.in_flight.len(), world.due());
+        let waits = usize::from(world.wake_at().is_some());
+        let choice = chance.below(calls + due.len() + waits);
+        if let Some(call) = world.in_flight.get(choice) {
+            let step = world.index(call);
+            return Some(Action::Reply { step, reply: self.reply(chance) });
+        }
+        if let Some(due) = due.get(choice.saturating_sub(calls)) {
+            let step = world.definition.index_of(&due.step)?;
+            return Some(Action::Admit { step });
+        }
+        (waits > 0).then_some(Action::Wait)
+    }
+
+    fn reply(&self, chance: &mut Random) -> Reply {
+        if !chance.chance(self.call) {
+            return Reply::Done;
+        }
+        if chance.chance(self.permanent) {
+            return Reply::Permanent;
+        }
+        match chance.below(3) {
+            0 => Reply::Retryable,
+            1 => Reply::Lost { landed: true },
+            _ => Reply::Lost { landed: false },
+        }
+    }
+}

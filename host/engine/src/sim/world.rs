@@ -1,0 +1,448 @@
+//! One simulated host and the world around it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::record::{Effect, Ledger, Record};
+use super::rules::Rules;
+use super::{Figures, Machine, Violation};
+use crate::{
+    Call, Command, Definition, Direction, Due, Event, Failure, Input, Outcome, Payload, Saga,
+    SagaId, SagaStatus, Start, Timestamp, arguments,
+};
+
+/// A run that takes more appends than this does not end.
+const APPENDS_MAX: u64 = 20_000;
+
+/// What can happen next.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Action {
+    /// The host has room for a call that is due.
+    Admit { step: usize },
+    /// A call ends.
+    Reply { step: usize, reply: Reply },
+    /// The clock goes on to the next time that the saga waits for.
+    Wait,
+    /// The host dies and starts again. `landed`: steps whose call in flight had its effect.
+    Crash { landed: u128 },
+    /// An operator cancels.
+    Cancel,
+}
+
+/// How a call ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    Done,
+    Permanent,
+    Retryable,
+    /// Nobody hears of it.
+    Lost {
+        landed: bool,
+    },
+}
+
+#[derive(Clone)]
+pub(super) struct World<'m> {
+    machine: &'m dyn Machine,
+    pub(super) definition: Arc<Definition>,
+    pub(super) now: Timestamp,
+    /// As the host has it in memory.
+    pub(super) saga: Saga,
+    /// What is durable.
+    pub(super) log: Vec<(Timestamp, Arc<Event>)>,
+    pub(super) record: Record,
+    pub(super) ledger: Ledger,
+    pub(super) in_flight: Vec<Call>,
+    /// The input of each step's calls, from the first one on.
+    inputs: Vec<Option<Payload>>,
+    /// Whether what is due is admitted in the append that makes it due.
+    admits_at_once: bool,
+    pub(super) figures: Figures,
+    actions: Vec<Action>,
+    /// Where the last append begins in the log.
+    pub(super) appended_from: usize,
+}
+
+pub(super) type Result<T> = std::result::Result<T, Box<Violation>>;
+
+impl<'m> World<'m> {
+    pub(super) fn start(
+        machine: &'m dyn Machine,
+        definition: Arc<Definition>,
+        input: Payload,
+        id: SagaId,
+        admits_at_once: bool,
+    ) -> Result<Self> {
+        let now = Timestamp::from_millis(0);
+        let what = Start {
+            id,
+            definition: Arc::clone(&definition),
+            input,
+            key: None,
+            tags: BTreeMap::new(),
+            traceparent: None,
+        };
+        let (saga, events) = machine.start(now, what);
+        let steps = definition.steps().len();
+        let mut world = Self {
+            machine,
+            now,
+            saga,
+            log: Vec::new(),
+            record: Record::new(&definition),
+            ledger: Ledger { steps: vec![Effect::default(); steps] },
+            in_flight: Vec::new(),
+            inputs: vec![None; steps],
+            admits_at_once,
+            figures: Figures { definitions: 1, ..Figures::default() },
+            actions: Vec::new(),
+            appended_from: 0,
+            definition,
+        };
+        // The start is decided and evolved already; what it says is checked like the rest.
+        for event in events.iter().skip(1) {
+            world.check(event)?;
+            world.record.apply(&world.definition, event);
+        }
+        world.log = events.into_iter().map(|event| (now, Arc::new(event))).collect();
+        let draft = world.saga.clone();
+        world.admit_due_and_append(draft, Vec::new())?;
+        Ok(world)
+    }
+
+    /// Calls that are due and not admitted.
+    pub(super) fn due(&self) -> Vec<Due> {
+        due(self.machine, &self.saga, self.now)
+    }
+
+    /// The next time that something waits for.
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+        let times = self.machine.commands(&self.saga).into_iter().filter_map(|it| match it {
+            Command::Start(due) => due.at,
+            Command::Wake(at) => Some(at),
+            Command::Run(_) => None,
+        });
+        times.filter(|at| *at > self.now).min()
+    }
+
+    pub(super) fn index(&self, call: &Call) -> usize {
+        self.definition.index_of(&call.step).unwrap_or_default()
+    }
+
+    pub(super) fn act(&mut self, action: Action) -> Result<()> {
+        self.actions.push(action);
+        match action {
+            Action::Admit { step } => {
+                let name = &self.definition.steps()[step].name;
+                let Some(due) = self.due().into_iter().find(|due| due.step == *name) else {
+                    return Ok(());
+                };
+                let mut draft = self.saga.clone();
+                let mut events = Vec::new();
+                self.admit(&mut draft, &mut events, due)?;
+                self.append(draft, events)
+            }
+            Action::Reply { step, reply } => self.reply(step, reply),
+            Action::Wait => {
+                if let Some(at) = self.wake_at() {
+                    self.now = at;
+                }
+                self.feed(Input::Tick)
+            }
+            Action::Crash { landed } => self.crash(landed),
+            Action::Cancel => {
+                let (who, reason) = ("sim".to_owned(), "a test".to_owned());
+                self.feed(Input::Cancel { who, reason })
+            }
+        }
+    }
+
+    /// Goes on without any fault until nothing moves, and checks that rest.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        loop {
+            if self.figures.appends > APPENDS_MAX {
+                return Err(self.violation(format!("no end after {APPENDS_MAX} appends")));
+            }
+            if let Some(call) = self.in_flight.first() {
+                let step = self.index(call);
+                self.act(Action::Reply { step, reply: Reply::Done })?;
+            } else if let Some(due) = self.due().first() {
+                let step = self.definition.index_of(&due.step).unwrap_or_default();
+                self.act(Action::Admit { step })?;
+            } else if self.wake_at().is_some() {
+                self.act(Action::Wait)?;
+            } else {
+                return self.rest();
+            }
+        }
+    }
+
+    /// Checks a state in which nothing can happen any more, and counts it.
+    pub(super) fn rest(&mut self) -> Result<()> {
+        self.rules().at_rest().map_err(|rule| self.violation(rule))?;
+        let end = match self.saga.status() {
+            SagaStatus::Completed => 0,
+            SagaStatus::Compensated => 1,
+            SagaStatus::Running
+            | SagaStatus::Waiting
+            | SagaStatus::Paused
+            | SagaStatus::Compensating
+            | SagaStatus::Blocked
+            | SagaStatus::Abandoned => 2,
+        };
+        self.figures.ends[end] += 1;
+        Ok(())
+    }
+
+    /// The host as it would be, had the log ended after `events`: recovered, run to its end.
+    pub(super) fn recover_prefix(&self, events: usize, ledger: Ledger) -> Result<Figures> {
+        let log = self.log[..events].to_vec();
+        let record = Record::of(&self.definition, log.iter().map(|(_, event)| &**event));
+        let now = log.last().map_or(self.now, |(at, _)| *at);
+        let mut world = Self {
+            log,
+            record,
+            ledger,
+            now,
+            figures: Figures::default(),
+            in_flight: Vec::new(),
+            ..self.clone()
+        };
+        world.act(Action::Crash { landed: 0 })?;
+        world.finish()?;
+        Ok(Figures {
+            prefixes: 1,
+            crashes: 1,
+            appends: world.figures.appends,
+            ..Figures::default()
+        })
+    }
+
+    #[expect(clippy::unnecessary_box_returns, reason = "it is large, and every caller boxes it")]
+    pub(super) fn violation(&self, rule: String) -> Box<Violation> {
+        Box::new(Violation {
+            rule,
+            definition: Arc::clone(&self.definition),
+            actions: self.actions.iter().map(|action| format!("{action:?}")).collect(),
+            log: self.log.clone(),
+        })
+    }
+
+    fn reply(&mut self, step: usize, reply: Reply) -> Result<()> {
+        let found = self.in_flight.iter().position(|call| self.index(call) == step);
+        let Some(position) = found else { return Ok(()) };
+        let call = self.in_flight.remove(position);
+        let failure = || Failure::new("simulated", "a simulated failure");
+        let outcome = match reply {
+            Reply::Done => self.do_call(step, call.direction),
+            Reply::Permanent => Outcome::Permanent(failure()),
+            Reply::Retryable => Outcome::Retryable(failure()),
+            Reply::Lost { landed } => {
+                if landed {
+                    self.do_call(step, call.direction);
+                }
+                Outcome::Unknown(failure())
+            }
+        };
+        self.ledger.steps[step].answer = Some(outcome.clone());
+        let Call { step: name, direction, attempt, .. } = call;
+        let result =
+            |attempt, outcome| Input::Outcome { step: name.clone(), direction, attempt, outcome };
+        self.feed(result(attempt, outcome.clone()))?;
+        // Again, and as a late success of this attempt and of the one before.
+        let late = Outcome::Succeeded(Payload::null());
+        for input in [
+            result(attempt, outcome),
+            result(attempt, late.clone()),
+            result(attempt.saturating_sub(1), late),
+        ] {
+            self.figures.repeats += 1;
+            let events = self.machine.decide(&self.saga, self.now, input);
+            if let Some(event) = events.first() {
+                let rule = format!("a repeated or late result led to `{}`", event.kind());
+                return Err(self.violation(rule));
+            }
+        }
+        Ok(())
+    }
+
+    /// A call has its effect, once for its key however often it is repeated.
+    fn do_call(&mut self, step: usize, direction: Direction) -> Outcome {
+        let effect = &mut self.ledger.steps[step];
+        match direction {
+            Direction::Execute => {
+                effect.times += u32::from(!effect.stands);
+                effect.stands = true;
+                let output = serde_json::json!({ "n": step });
+                Outcome::Succeeded(Payload::from_value(&output).unwrap_or_else(|_| Payload::null()))
+            }
+            Direction::Compensate if effect.stands => {
+                effect.stands = false;
+                Outcome::Succeeded(Payload::null())
+            }
+            Direction::Compensate => Outcome::NothingToUndo,
+        }
+    }
+
+    fn crash(&mut self, landed: u128) -> Result<()> {
+        self.figures.crashes += 1;
+        for call in std::mem::take(&mut self.in_flight) {
+            let step = self.index(&call);
+            if landed >> step & 1 == 1 {
+                self.do_call(step, call.direction);
+            }
+        }
+        self.saga = self.replay()?;
+        let stopped = || Outcome::Unknown(Failure::new("host_stopped", "a simulated crash"));
+        let cut_off: Vec<_> =
+            self.machine.commands(&self.saga).into_iter().filter_map(running).collect();
+        for call in &cut_off {
+            let step = self.index(call);
+            self.ledger.steps[step].answer = Some(stopped());
+        }
+        let inputs = cut_off.into_iter().map(|call| Input::Outcome {
+            step: call.step,
+            direction: call.direction,
+            attempt: call.attempt,
+            outcome: stopped(),
+        });
+        let inputs: Vec<_> = std::iter::once(Input::Tick).chain(inputs).collect();
+        let mut draft = self.saga.clone();
+        let mut events = Vec::new();
+        for input in inputs {
+            self.draft(&mut draft, &mut events, input)?;
+        }
+        self.admit_due_and_append(draft, events)
+    }
+
+    fn feed(&mut self, input: Input) -> Result<()> {
+        let mut draft = self.saga.clone();
+        let mut events = Vec::new();
+        self.draft(&mut draft, &mut events, input)?;
+        self.admit_due_and_append(draft, events)
+    }
+
+    fn admit_due_and_append(&mut self, mut draft: Saga, mut events: Vec<Event>) -> Result<()> {
+        if self.admits_at_once {
+            for due in due(self.machine, &draft, self.now) {
+                self.admit(&mut draft, &mut events, due)?;
+            }
+        }
+        self.append(draft, events)
+    }
+
+    fn admit(&mut self, draft: &mut Saga, events: &mut Vec<Event>, due: Due) -> Result<()> {
+        let digest = crate::Digest::from_bytes([7; 32]);
+        let Due { step, direction, .. } = due;
+        self.draft(draft, events, Input::Admit { step, direction, digest, note: None })
+    }
+
+    fn draft(&mut self, draft: &mut Saga, events: &mut Vec<Event>, input: Input) -> Result<()> {
+        for event in self.machine.decide(draft, self.now, input) {
+            self.check(&event)?;
+            self.record.apply(&self.definition, &event);
+            if let Err(error) = crate::evolve(draft, self.now, &event) {
+                return Err(self.violation(error.to_string()));
+            }
+            events.push(event);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, draft: Saga, events: Vec<Event>) -> Result<()> {
+        self.appended_from = self.log.len();
+        if !events.is_empty() {
+            self.figures.appends += 1;
+        }
+        for event in events {
+            let read = Event::decode(event.kind(), &event.data());
+            if read.as_ref() != Ok(&event) {
+                return Err(self.violation(format!("`{}` is read as {read:?}", event.kind())));
+            }
+            self.log.push((self.now, Arc::new(event)));
+        }
+        self.saga = draft;
+        let replayed = self.replay()?;
+        if !replayed.is_same(&self.saga) {
+            return Err(self.violation("the log does not lead to the state in memory".to_owned()));
+        }
+        if let Some(event) = self.machine.decide(&self.saga, self.now, Input::Tick).first() {
+            let rule = format!("an append left `{}` undecided", event.kind());
+            return Err(self.violation(rule));
+        }
+        self.dispatch()
+    }
+
+    fn dispatch(&mut self) -> Result<()> {
+        let calls: Vec<_> =
+            self.machine.commands(&self.saga).into_iter().filter_map(running).collect();
+        if let Some(gone) = self.in_flight.iter().find(|call| !calls.contains(call)) {
+            return Err(self.violation(format!("the call of {} is forgotten", gone.step)));
+        }
+        for call in calls {
+            if self.in_flight.contains(&call) {
+                continue;
+            }
+            let step = self.index(&call);
+            let record = &self.record.steps[step];
+            let is_durable = match call.direction {
+                Direction::Execute => record.is_executing && record.attempts == call.attempt,
+                Direction::Compensate => record.is_undoing && record.undo_attempts == call.attempt,
+            };
+            if !is_durable {
+                let rule = format!("{} is called before that is durable", call.step);
+                return Err(self.violation(rule));
+            }
+            let (input, output) =
+                arguments(&self.saga, &call).map_err(|error| self.violation(error))?;
+            let same = self.inputs[step].get_or_insert_with(|| input.clone()) == &input;
+            let knows =
+                call.direction == Direction::Execute || output.is_some() == record.has_succeeded;
+            if !same || !knows {
+                let rule = format!("{} is called with other arguments than before", call.step);
+                return Err(self.violation(rule));
+            }
+            self.ledger.steps[step].answer = None;
+            self.in_flight.push(call);
+        }
+        Ok(())
+    }
+
+    fn replay(&self) -> Result<Saga> {
+        let definition = Arc::clone(self.saga.definition());
+        self.machine
+            .replay(self.saga.id(), definition, &self.log)
+            .map_err(|error| self.violation(error.to_string()))
+    }
+
+    fn check(&self, event: &Event) -> Result<()> {
+        self.rules()
+            .check(event)
+            .map_err(|rule| self.violation(format!("`{}`: {rule}", event.kind())))
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            definition: &self.definition,
+            record: &self.record,
+            ledger: &self.ledger,
+            now: self.now,
+            deadline_at: self.saga.started().deadline_at,
+        }
+    }
+}
+
+fn due(machine: &dyn Machine, saga: &Saga, now: Timestamp) -> Vec<Due> {
+    let due = machine.commands(saga).into_iter().filter_map(|command| match command {
+        Command::Start(due) => Some(due),
+        Command::Run(_) | Command::Wake(_) => None,
+    });
+    due.filter(|due| due.at.is_none_or(|at| at <= now)).collect()
+}
+
+fn running(command: Command) -> Option<Call> {
+    match command {
+        Command::Run(call) => Some(call),
+        Command::Start(_) | Command::Wake(_) => None,
+    }
+}

@@ -1,0 +1,231 @@
+//! The simulator on the engine as it is, and on engines that are broken on purpose.
+//! Longer runs: `examples/simulate.rs`.
+#![cfg(feature = "sim")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+#![allow(clippy::unnecessary_box_returns, reason = "a violation is large")]
+
+use std::sync::Arc;
+
+use amends_engine::sim::{
+    Budget, Engine, Figures, Machine, Variants, Violation, exhaustive, graphs, seeded,
+};
+use amends_engine::{
+    Command, Definition, Direction, Event, Impossible, Input, Saga, SagaCompensated, SagaId,
+    StepFailed, StepStatus, Timestamp, commands, decide, replay,
+};
+
+const BUDGET: Budget = Budget { faults: 2, crashes: 1, cancels: 1, admissions: true };
+
+#[test]
+fn every_schedule_of_every_graph_of_two_steps_keeps_the_rules() {
+    let mut figures = Figures::default();
+    for steps in 1..=2 {
+        for definition in graphs(steps, Variants::All) {
+            figures.add(exhaustive(&Engine, &definition, BUDGET).unwrap());
+        }
+    }
+    println!("{figures}");
+    // Every end was reached, in many ways: a search that finds nothing proves nothing.
+    assert!(figures.ends.iter().all(|end| *end > 100), "{figures}");
+    assert!(figures.schedules > 100_000 && figures.crashes > 10_000, "{figures}");
+}
+
+#[test]
+fn every_schedule_of_every_graph_of_three_steps_with_one_fault_keeps_the_rules() {
+    let budget = Budget { faults: 1, crashes: 1, cancels: 1, admissions: false };
+    let mut figures = Figures::default();
+    for definition in graphs(3, Variants::All) {
+        figures.add(exhaustive(&Engine, &definition, budget).unwrap());
+    }
+    println!("{figures}");
+    assert!(figures.ends.iter().all(|end| *end > 100), "{figures}");
+}
+
+#[test]
+fn five_hundred_large_sagas_by_seed_keep_the_rules() {
+    let mut figures = Figures::default();
+    for seed in 0..500 {
+        figures.add(seeded(&Engine, seed).unwrap_or_else(|error| panic!("seed {seed}: {error}")));
+    }
+    println!("{figures}");
+    assert!(figures.ends.iter().all(|end| *end > 10), "{figures}");
+    assert!(figures.prefixes > 5_000, "{figures}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    assert_eq!(seeded(&Engine, 42).unwrap(), seeded(&Engine, 42).unwrap());
+}
+
+/// Runs small graphs until a rule breaks.
+fn caught(machine: &dyn Machine) -> Box<Violation> {
+    let all: Vec<Arc<Definition>> =
+        (1..=3).flat_map(|steps| graphs(steps, Variants::Plain)).collect();
+    for definition in all {
+        if let Err(violation) = exhaustive(machine, &definition, BUDGET) {
+            return violation;
+        }
+    }
+    panic!("the mutation was not caught");
+}
+
+/// And by seed alone, which is another way to find it.
+fn caught_by_seed(machine: &dyn Machine) -> Box<Violation> {
+    (0..1_000).find_map(|seed| seeded(machine, seed).err()).expect("the mutation was not caught")
+}
+
+/// Says `saga.compensated` as soon as one undo succeeded.
+struct UndoForgotten;
+
+impl Machine for UndoForgotten {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let mut events = decide(saga, at, input);
+        if let Some(undone) = events.iter().position(|event| event.kind() == "undo.succeeded") {
+            events.truncate(undone + 1);
+            events.push(SagaCompensated {}.into());
+        }
+        events
+    }
+}
+
+#[test]
+fn an_undo_forgotten_is_caught() {
+    for violation in [caught(&UndoForgotten), caught_by_seed(&UndoForgotten)] {
+        assert!(violation.rule.starts_with("`saga.compensated`: compensated, and"), "{violation}");
+    }
+}
+
+/// Never asks for the undo of the first step.
+struct UndoNeverDue;
+
+impl Machine for UndoNeverDue {
+    fn commands(&self, saga: &Saga) -> Vec<Command> {
+        let first = saga.definition().steps()[0].name.clone();
+        let forgotten = |command: &Command| {
+            matches!(command, Command::Start(due)
+                if due.direction == Direction::Compensate && due.step == first)
+        };
+        commands(saga).filter(|command| !forgotten(command)).collect()
+    }
+}
+
+#[test]
+fn an_undo_that_is_never_due_is_caught() {
+    for violation in [caught(&UndoNeverDue), caught_by_seed(&UndoNeverDue)] {
+        let rules = ["it rests, and has neither ended nor", "nothing keeps its undo back"];
+        assert!(rules.iter().any(|rule| violation.rule.contains(rule)), "{violation}");
+    }
+}
+
+/// Undoes in the order of the steps, not in reverse.
+struct OrderSwapped;
+
+impl Machine for OrderSwapped {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let first = saga.steps().find(|step| step.status == StepStatus::Succeeded);
+        let mut events = decide(saga, at, input);
+        for event in &mut events {
+            if let (Event::UndoStarted(undo), Some(first)) = (event, &first) {
+                undo.step = first.name.clone();
+                undo.attempt = 1;
+            }
+        }
+        events
+    }
+}
+
+#[test]
+fn an_order_swapped_is_caught() {
+    let violation = caught(&OrderSwapped);
+    assert!(violation.rule.contains("is undone before"), "{violation}");
+    caught_by_seed(&OrderSwapped);
+}
+
+/// Loses the last event of an append that has several.
+struct EventLost;
+
+impl Machine for EventLost {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let mut events = decide(saga, at, input);
+        if events.len() > 1 {
+            events.pop();
+        }
+        events
+    }
+}
+
+#[test]
+fn an_event_lost_in_a_decision_is_caught() {
+    for violation in [caught(&EventLost), caught_by_seed(&EventLost)] {
+        assert!(violation.rule.starts_with("an append left"), "{violation}");
+    }
+}
+
+/// A log that is read back without its last event.
+struct EventLostInTheLog;
+
+impl Machine for EventLostInTheLog {
+    fn replay(
+        &self,
+        id: SagaId,
+        definition: Arc<Definition>,
+        log: &[(Timestamp, Arc<Event>)],
+    ) -> Result<Saga, Impossible> {
+        let kept = if log.len() > 4 { log.len() - 1 } else { log.len() };
+        replay(id, definition, log[..kept].iter().map(|(at, event)| (*at, &**event)))
+    }
+}
+
+#[test]
+fn an_event_lost_in_the_log_is_caught() {
+    for violation in [caught(&EventLostInTheLog), caught_by_seed(&EventLostInTheLog)] {
+        assert_eq!(violation.rule, "the log does not lead to the state in memory");
+    }
+}
+
+/// Believes a guest that says "failed" although an earlier attempt may have had its effect.
+struct UnknownForgotten;
+
+impl Machine for UnknownForgotten {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let says_failed = matches!(&input, Input::Outcome { outcome, .. } if format!("{outcome:?}").starts_with("Permanent"));
+        let mut events = decide(saga, at, input);
+        for event in &mut events {
+            if let Event::StepUnknown(unknown) = event
+                && says_failed
+            {
+                let (step, attempt) = (unknown.step.clone(), unknown.attempt);
+                let class = amends_engine::FailureClass::Permanent;
+                let error = unknown.error.clone();
+                *event = StepFailed { step, attempt, class, error, retry_at: None }.into();
+            }
+        }
+        events
+    }
+}
+
+#[test]
+fn an_unknown_outcome_that_is_taken_for_a_failure_is_caught() {
+    caught(&UnknownForgotten);
+    caught_by_seed(&UnknownForgotten);
+}
+
+/// Acts on a result that was acted on before.
+struct RepeatTaken;
+
+impl Machine for RepeatTaken {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let repeated = matches!(input, Input::Outcome { .. });
+        let events = decide(saga, at, input);
+        if repeated && events.is_empty() && !saga.status().is_end() {
+            return vec![SagaCompensated {}.into()];
+        }
+        events
+    }
+}
+
+#[test]
+fn a_repeated_result_that_is_acted_on_is_caught() {
+    let violation = caught(&RepeatTaken);
+    assert!(violation.rule.contains("a repeated or late result"), "{violation}");
+}

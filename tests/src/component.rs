@@ -1,0 +1,244 @@
+//! Components in text form: one for each world, and one for each bad behaviour.
+//!
+//! The core module is written by hand against the canonical ABI (the Component Model's
+//! `CanonicalABI.md`), so that it can do what no compiler would let through.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// What a call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Answers `{"ok":true}`; undoes with no receipt.
+    Done,
+    /// Answers its input.
+    Echo,
+    /// Fails for good, with code `no` and message `it is not possible`.
+    Permanent,
+    /// Never ends.
+    Spin,
+    /// Wants 4 GiB of memory, page by page, and aborts when it is refused.
+    Allocate,
+    /// Traps.
+    Trap,
+    /// Calls itself without end.
+    Recurse,
+    /// Answers 100 MiB of zeros, in memory that it has.
+    Huge,
+    /// Answers text that is outside of its memory.
+    OutOfBounds,
+    /// Answers bytes that are not UTF-8.
+    NotUtf8,
+    /// Answers text that is not JSON.
+    NotJson,
+    /// Writes 10,000 log lines, then is done.
+    Chatty,
+    /// Writes one log line of 100,000 bytes, then is done.
+    LongLine,
+}
+
+/// A component to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Component<'a> {
+    /// Its world: `step`, `step-only` or `undo-only`.
+    pub world: &'a str,
+    /// The name in its manifest.
+    pub name: &'a str,
+    /// The version in its manifest.
+    pub version: &'a str,
+    /// The JSON Schema of its input, and of its output.
+    pub schema: &'a str,
+    /// What `execute` does.
+    pub execute: Behaviour,
+    /// What `compensate` does.
+    pub compensate: Behaviour,
+    /// Whether the manifest cannot be had.
+    pub describe_traps: bool,
+}
+
+impl Default for Component<'_> {
+    fn default() -> Self {
+        Self {
+            world: "step",
+            name: "test",
+            version: "1.2.3",
+            schema: "{}",
+            execute: Behaviour::Done,
+            compensate: Behaviour::Done,
+            describe_traps: false,
+        }
+    }
+}
+
+impl Component<'_> {
+    /// Its bytes.
+    ///
+    /// # Panics
+    /// When the text form is wrong, which is a mistake in this file.
+    #[must_use]
+    pub fn build(&self) -> Vec<u8> {
+        let component = ComponentEncoder::default()
+            .module(&self.core_module())
+            .map(|encoder| encoder.validate(true))
+            .and_then(ComponentEncoder::encode);
+        component.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// The core module that the component is made of, with its component types: what a compiler
+    /// leaves before the last step.
+    ///
+    /// # Panics
+    /// As [`Self::build`].
+    #[must_use]
+    pub fn core_module(&self) -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/saga.wit");
+        let (package, _) = resolve.push_path(wit).unwrap_or_else(|error| panic!("{error:#}"));
+        let world = resolve.select_world(&[package], Some(self.world));
+        let world = world.unwrap_or_else(|error| panic!("{error:#}"));
+        let mut module =
+            wat::parse_str(self.text()).unwrap_or_else(|error| panic!("{error}\n{}", self.text()));
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        module
+    }
+
+    fn text(&self) -> String {
+        let (data, description) = self.description();
+        let execute = if self.world == "undo-only" {
+            String::new()
+        } else {
+            // The record of the call is twelve values, the input a pointer and a length.
+            format!(
+                "(func (export \"amends:saga/action@1.0.0#execute\")
+                    (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (param $at i32)
+                    (param $length i32) (result i32)
+                    {})",
+                body(self.execute, 2_048)
+            )
+        };
+        let compensate = if self.world == "step-only" {
+            String::new()
+        } else {
+            format!(
+                "(func (export \"amends:saga/undo@1.0.0#compensate\") (param $arguments i32)
+                    (result i32)
+                    (local $at i32) (local $length i32)
+                    {})",
+                body(self.compensate, 2_112)
+            )
+        };
+        let describe = if self.describe_traps { "unreachable" } else { &description };
+        format!(
+            "(module
+                (import \"amends:saga/log@1.0.0\" \"write\"
+                    (func $log (param i32 i32 i32 i32 i32)))
+                (memory (export \"memory\") 4)
+                (global $free (mut i32) (i32.const 65536))
+                {data}
+                (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32)
+                    (global.get $free)
+                    (global.set $free (i32.add (global.get $free)
+                        (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))
+                (func $recurse (param i64) (result i64)
+                    (i64.add (local.get 0) (call $recurse (i64.add (local.get 0) (i64.const 1)))))
+                (func (export \"amends:saga/manifest@1.0.0#describe\") (result i32) {describe})
+                {execute}
+                {compensate})"
+        )
+    }
+
+    /// The data of the module and the address of the manifest: five texts, no service, no needs.
+    fn description(&self) -> (String, String) {
+        let texts = [self.name, self.version, "For tests.", self.schema, self.schema];
+        let (mut at, mut record, mut data) = (4_096, Vec::new(), String::new());
+        for text in texts {
+            record.extend(pointer(at, text.len()));
+            write_data(&mut data, at, text.as_bytes());
+            at += u32::try_from(text.len()).unwrap_or(u32::MAX);
+        }
+        write_data(&mut data, 1_024, &record);
+        // The answer of execute stands at 2,048, that of compensate (all zeros) at 2,112.
+        write_data(&mut data, 2_048, &[vec![0; 8], pointer(3_000, 11)].concat());
+        write_data(&mut data, 3_000, b"{\"ok\":true}");
+        write_data(&mut data, 3_020, b"{\"cut\": ");
+        write_data(&mut data, 3_040, b"\"\xff\xfe\"");
+        write_data(&mut data, 3_060, b"no");
+        write_data(&mut data, 3_064, b"it is not possible");
+        (data, "(i32.const 1024)".to_owned())
+    }
+}
+
+/// What a call does, leaving the address of its answer.
+fn body(behaviour: Behaviour, answer: u32) -> String {
+    // `result<string, failure>`: a discriminant, then at 8 the text or the failure.
+    let text = |at: &str, length: &str| {
+        format!(
+            "(i32.store offset=8 (i32.const {answer}) {at})
+             (i32.store offset=12 (i32.const {answer}) {length})
+             (i32.const {answer})"
+        )
+    };
+    let constant =
+        |at: u32, length: u32| text(&format!("(i32.const {at})"), &format!("(i32.const {length})"));
+    let log = |length: u32| {
+        format!(
+            "(call $log (i32.const 1) (i32.const 8192) (i32.const {length}) (i32.const 0)
+                (i32.const 0))"
+        )
+    };
+    match behaviour {
+        Behaviour::Done => format!("(i32.const {answer})"),
+        Behaviour::Echo => text("(local.get $at)", "(local.get $length)"),
+        Behaviour::Permanent => format!(
+            "(i32.store8 (i32.const {answer}) (i32.const 1))
+             (i32.store8 offset=8 (i32.const {answer}) (i32.const 0))
+             (i32.store offset=16 (i32.const {answer}) (i32.const 3060))
+             (i32.store offset=20 (i32.const {answer}) (i32.const 2))
+             (i32.store offset=24 (i32.const {answer}) (i32.const 3064))
+             (i32.store offset=28 (i32.const {answer}) (i32.const 18))
+             (i32.const {answer})"
+        ),
+        Behaviour::Spin => "(loop $on (br $on)) unreachable".to_owned(),
+        Behaviour::Allocate => "(loop $on
+                (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+            unreachable"
+            .to_owned(),
+        Behaviour::Trap => "unreachable".to_owned(),
+        Behaviour::Recurse => "(i32.wrap_i64 (call $recurse (i64.const 0)))".to_owned(),
+        Behaviour::Huge => format!(
+            "(if (i32.eq (memory.grow (i32.const 1602)) (i32.const -1)) (then unreachable))
+             {}",
+            constant(131_072, 100 << 20)
+        ),
+        Behaviour::OutOfBounds => constant(u32::MAX - 100, 90),
+        Behaviour::NotUtf8 => constant(3_040, 4),
+        Behaviour::NotJson => constant(3_020, 8),
+        Behaviour::Chatty => format!(
+            "(global.set $free (i32.const 10000))
+             (loop $on
+                {}
+                (global.set $free (i32.sub (global.get $free) (i32.const 1)))
+                (br_if $on (global.get $free)))
+             (i32.const {answer})",
+            log(5)
+        ),
+        Behaviour::LongLine => format!("{} (i32.const {answer})", log(100_000)),
+    }
+}
+
+fn pointer(at: u32, length: usize) -> Vec<u8> {
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    [at.to_le_bytes(), length.to_le_bytes()].concat()
+}
+
+fn write_data(data: &mut String, at: u32, bytes: &[u8]) {
+    let escaped = bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "\\{byte:02x}");
+        text
+    });
+    let _ = writeln!(data, "(data (i32.const {at}) \"{escaped}\")");
+}
