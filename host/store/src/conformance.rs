@@ -2,7 +2,7 @@
 //!
 //! A test crate names a place for a fresh store, and gets one test for each check:
 //!
-//! ```ignore
+//! ```text
 //! amends_store::conformance_tests!(TemporaryFile::new());
 //! ```
 //!

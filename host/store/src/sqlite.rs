@@ -7,6 +7,8 @@
 
 mod read;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::BTreeMap;

@@ -121,7 +121,7 @@ pub async fn refuses_one_append_alone(place: &dyn Place) {
         match number % 3 {
             0 => assert!(matches!(result, Ok(Appended::Done { .. })), "{number}: {result:?}"),
             1 => {
-                assert!(matches!(result, Err(StoreError::Conflict { .. })), "{number}: {result:?}")
+                assert!(matches!(result, Err(StoreError::Conflict { .. })), "{number}: {result:?}");
             }
             _ => assert!(matches!(result, Err(StoreError::Invalid(_))), "{number}: {result:?}"),
         }

@@ -54,7 +54,8 @@ pub async fn starts_once_for_a_key_in_parallel(place: &dyn Place) {
     for result in results {
         match result.unwrap() {
             Appended::Done { .. } => done += 1,
-            other => assert_eq!(other, Appended::Duplicate(all[0].id)),
+            Appended::Duplicate(id) => assert_eq!(id, all[0].id),
+            Appended::KeyReused(id) => panic!("the payload is the same: {id}"),
         }
     }
     assert_eq!(done, 1);

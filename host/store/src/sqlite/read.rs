@@ -146,10 +146,7 @@ pub(super) fn live(
     // One snapshot for the rows and their events.
     let snapshot = connection.unchecked_transaction()?;
     let rows: Vec<SagaRow> = snapshot
-        .prepare_cached(&format!(
-            "SELECT {SAGA_COLUMNS} FROM sagas WHERE ended_at IS NULL AND id > ?1
-             ORDER BY id LIMIT ?2"
-        ))?
+        .prepare_cached(&live_query())?
         .query_map(params![after, limit], saga_row)?
         .collect::<Result<_>>()?;
     rows.into_iter()
@@ -158,6 +155,14 @@ pub(super) fn live(
             Ok((row, events))
         })
         .collect()
+}
+
+/// Of the rows; takes an id and a limit.
+pub(super) fn live_query() -> String {
+    format!(
+        "SELECT {SAGA_COLUMNS} FROM sagas WHERE ended_at IS NULL AND id > ?1
+         ORDER BY id LIMIT ?2"
+    )
 }
 
 pub(super) fn key(connection: &Connection, key: &str) -> Result<Option<(SagaId, Digest)>> {

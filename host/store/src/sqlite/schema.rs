@@ -275,14 +275,18 @@ fn check_tables(connection: &Connection, path: &Path) -> Result<(), StoreError> 
 }
 
 /// Each migration is a transaction: a crash leaves the version before it or the one after it.
-fn migrate(connection: &Connection, migrations: &[&str], from: i64) -> rusqlite::Result<()> {
+pub(super) fn migrate(
+    connection: &Connection,
+    migrations: &[&str],
+    from: i64,
+) -> rusqlite::Result<()> {
     for (done, migration) in (0_i64..).zip(migrations) {
         if done < from {
             continue;
         }
         let to = done + 1;
         connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {migration}
+            "BEGIN IMMEDIATE; {migration};
              PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {to}; COMMIT;"
         ))?;
     }

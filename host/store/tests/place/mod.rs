@@ -10,18 +10,18 @@ use futures::future::BoxFuture;
 use tempfile::TempDir;
 
 /// Gone with its folder when it is dropped.
-pub struct TemporaryFile {
+pub(crate) struct TemporaryFile {
     folder: TempDir,
 }
 
 impl TemporaryFile {
     /// The file is not there yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
     /// Where the file is.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("amends.db")
     }
 }

@@ -1,0 +1,121 @@
+//! What needs a look inside: a full disk, and migrations that do not exist yet.
+
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use amends_engine::{Position, SagaId, Timestamp, Version};
+use futures::future::join_all;
+use rusqlite::{Connection, params};
+
+use super::{SqliteStore, read, schema};
+use crate::{Append, Durability, NewEvent, Store as _, StoreError, Stream};
+
+fn append(number: u8, bytes: usize) -> Append {
+    let at = Timestamp::from_millis(1);
+    let event = NewEvent { at, kind: Cow::Borrowed("step.started"), data: "1".repeat(bytes) };
+    Append {
+        stream: Stream::Saga(SagaId::from_bytes([number; 16])),
+        expected: Version(0),
+        events: vec![event],
+        row: None,
+        start_key: None,
+    }
+}
+
+/// A store that may use so many pages.
+fn limited(path: &Path, pages: u32) -> SqliteStore {
+    let lock = schema::lock(path).unwrap();
+    let connection = schema::open(path, Durability::Full).unwrap();
+    connection.pragma_update(None, "max_page_count", pages).unwrap();
+    SqliteStore::start(path, lock, connection).unwrap()
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_a_transaction_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let store = limited(&path, 100);
+    let head = store.head();
+    store.append(append(1, 10)).await.unwrap();
+    let full = store.append(append(2, 1 << 20)).await;
+    match &full {
+        Err(StoreError::Database(message)) => assert!(message.contains("full"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(*head.borrow(), Position(1));
+
+    // Whoever shares the transaction hears of it too, and nothing of it is there.
+    let group: Vec<_> = (3..20)
+        .map(|number| store.append(append(number, if number == 10 { 1 << 20 } else { 10 })))
+        .collect();
+    let results = join_all(group).await;
+    let failed = results.iter().filter(|result| result.is_err()).count();
+    assert!(results[7].is_err(), "{:?}", results[7]);
+    let log = store.log(Position(0), 100).await.unwrap();
+    assert_eq!(log.len(), 1 + results.len() - failed);
+
+    // It goes on, with no gap.
+    store.append(append(10, 10)).await.unwrap();
+    let log = store.log(Position(0), 100).await.unwrap();
+    let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
+    assert_eq!(positions, (1..=log.len() as u64).collect::<Vec<_>>());
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    store.close().await.unwrap();
+}
+
+fn database() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("any.db");
+    (folder, path)
+}
+
+fn version(connection: &Connection) -> i64 {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn migrations_run_in_order_and_once() {
+    let (_folder, path) = database();
+    let connection = Connection::open(path).unwrap();
+    let first = "CREATE TABLE a (x)";
+    let second = "ALTER TABLE a ADD COLUMN y; INSERT INTO a VALUES (1, 2)";
+    let third = "UPDATE a SET y = y + 1";
+    schema::migrate(&connection, &[first], 0).unwrap();
+    assert_eq!(version(&connection), 1);
+    schema::migrate(&connection, &[first, second, third], 1).unwrap();
+    assert_eq!(version(&connection), 3);
+    schema::migrate(&connection, &[first, second, third], 3).unwrap();
+    let y: i64 = connection.query_row("SELECT y FROM a", [], |row| row.get(0)).unwrap();
+    assert_eq!(y, 3);
+}
+
+#[test]
+fn a_migration_that_fails_leaves_the_version_before_it() {
+    let (_folder, path) = database();
+    let connection = Connection::open(&path).unwrap();
+    let broken = "CREATE TABLE b (x); INSERT INTO nothing VALUES (1)";
+    let error = schema::migrate(&connection, &["CREATE TABLE a (x)", broken], 0);
+    assert!(error.is_err(), "{error:?}");
+    drop(connection);
+    let connection = Connection::open(&path).unwrap();
+    assert_eq!(version(&connection), 1);
+    assert!(connection.table_exists(None, "a").unwrap());
+    assert!(!connection.table_exists(None, "b").unwrap());
+}
+
+#[test]
+fn the_live_query_walks_the_live_sagas_only() {
+    let (_folder, path) = database();
+    drop(schema::lock(&path).unwrap());
+    let connection = schema::open(&path, Durability::Full).unwrap();
+    let plan: String = connection
+        .query_row(
+            &format!("EXPLAIN QUERY PLAN {}", read::live_query()),
+            params![Vec::<u8>::new(), 100],
+            |row| row.get("detail"),
+        )
+        .unwrap();
+    assert!(plan.contains("sagas_live"), "{plan}");
+}

@@ -1,0 +1,311 @@
+//! What SQLite's store makes of the files that it finds.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "whatever else it is, it is wrong")]
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+
+mod place;
+
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use amends_engine::{Position, Version};
+use amends_store::conformance::{self, Place as _, saga_id, start, then};
+use amends_store::{
+    Append, Durability, LOCK_SUFFIX, NewEvent, SCHEMA_VERSION, SagaQuery, SqliteStore, Store,
+    StoreConfig, StoreError, Stream,
+};
+use place::TemporaryFile;
+use rusqlite::Connection;
+
+fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(path, Durability::Full)
+}
+
+/// The error, which must name the file.
+fn refusal(path: &Path) -> StoreError {
+    let error = open(path).err().expect("the file is refused");
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    error
+}
+
+/// Refused as damaged for this reason, and left as it is.
+fn damaged(path: &Path, reason: &str) {
+    let before = fs::read(path).ok();
+    match refusal(path) {
+        StoreError::Damaged { message, .. } => assert!(message.contains(reason), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(fs::read(path).ok() == before, "the file was changed");
+}
+
+/// A closed store with some sagas.
+async fn filled(place: &TemporaryFile, sagas: u32) -> PathBuf {
+    let store = place.open().await.unwrap();
+    let pending: Vec<_> = (0..sagas).map(|number| store.append(start(number))).collect();
+    for append in pending {
+        append.await.unwrap();
+    }
+    store.close().await.unwrap();
+    place.path()
+}
+
+fn change(path: &Path, sql: &str) {
+    Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+#[tokio::test]
+async fn refuses_a_newer_version() {
+    let place = TemporaryFile::new();
+    let path = filled(&place, 10).await;
+    change(&path, "PRAGMA user_version = 99; PRAGMA journal_mode = DELETE");
+    let before = fs::read(&path).unwrap();
+    match refusal(&path) {
+        StoreError::NewerSchema { found: 99, known: SCHEMA_VERSION, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    let text = refusal(&path).to_string();
+    assert!(text.contains("version 99") && text.contains("use the newer version"), "{text}");
+    assert!(fs::read(&path).unwrap() == before, "the file was changed");
+}
+
+#[tokio::test]
+async fn refuses_what_is_no_database_of_ours() {
+    let place = TemporaryFile::new();
+    let path = place.path();
+    fs::write(&path, "These are minutes of a meeting.\n".repeat(100)).unwrap();
+    damaged(&path, "not a SQLite database");
+    fs::write(&path, "short").unwrap();
+    damaged(&path, "not a SQLite database");
+    fs::write(&path, "").unwrap();
+    damaged(&path, "empty");
+    fs::remove_file(&path).unwrap();
+    change(&path, "CREATE TABLE notes (text TEXT)");
+    damaged(&path, "another program");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    damaged(&path, "not a file");
+}
+
+#[tokio::test]
+async fn reports_a_truncated_file() {
+    let place = TemporaryFile::new();
+    let path = filled(&place, 500).await;
+    let length = fs::metadata(&path).unwrap().len();
+    assert!(length > 40_000, "{length}");
+    for keep in [length - 1, length / 2, 4_096, 150] {
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(keep).unwrap();
+        damaged(&path, "the end of it is missing");
+    }
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(50).unwrap();
+    damaged(&path, "not a SQLite database");
+}
+
+#[tokio::test]
+async fn reports_missing_parts() {
+    let place = TemporaryFile::new();
+    let path = filled(&place, 10).await;
+    change(&path, "PRAGMA journal_mode = DELETE; DROP TABLE start_keys");
+    match refusal(&path) {
+        StoreError::Damaged { message, .. } => assert!(message.contains("start_keys"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    fs::remove_file(&path).unwrap();
+    fs::write(path.with_extension("db-wal"), "the last appends").unwrap();
+    match refusal(&path) {
+        StoreError::Damaged { message, .. } => assert!(message.contains("its log"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!path.exists(), "a new database was made");
+}
+
+#[tokio::test]
+async fn reports_damage_inside() {
+    let place = TemporaryFile::new();
+    let path = filled(&place, 2_000).await;
+    // All but the first pages become noise.
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).unwrap();
+    let from = 16 * 4_096;
+    content[from..].iter_mut().zip(0_u32..).for_each(|(byte, number)| {
+        *byte = number.wrapping_mul(2_654_435_761).to_be_bytes()[0];
+    });
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.write_all(&content).unwrap();
+    drop(file);
+    // The opening looks at little; whatever meets the damage must say so.
+    let error = match open(&path) {
+        Err(error) => error,
+        Ok(store) => {
+            if let Ok(findings) = store.verify().await {
+                assert!(!findings.is_empty(), "damage was not found");
+            }
+            store.log(Position(0), u32::MAX).await.expect_err("noise was read as events")
+        }
+    };
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn verify_finds_what_does_not_fit() {
+    let place = TemporaryFile::new();
+    let store = place.open().await.unwrap();
+    for number in 0..3 {
+        store.append(start(number)).await.unwrap();
+        store.append(then(number, 1)).await.unwrap();
+        store.append(then(number, 2)).await.unwrap();
+    }
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    change(&place.path(), "DELETE FROM events WHERE position = 5");
+    let findings = store.verify().await.unwrap();
+    assert_eq!(findings, [format!("saga {} has 2 events, but its last version is 3", saga_id(1))]);
+    change(&place.path(), "DELETE FROM events WHERE position IN (4, 6)");
+    let findings = store.verify().await.unwrap();
+    assert_eq!(findings, ["1 sagas of the projection have no events"]);
+}
+
+#[tokio::test]
+async fn refuses_a_file_in_use() {
+    let place = TemporaryFile::new();
+    let store = place.open().await.unwrap();
+    assert!(matches!(refusal(&place.path()), StoreError::InUse(_)));
+    // Nothing of it harms the one that has it.
+    store.append(start(1)).await.unwrap();
+    store.close().await.unwrap();
+    let lock = place.path().with_extension(format!("db-{LOCK_SUFFIX}"));
+    assert!(lock.exists(), "the lock is beside the file");
+    let store = place.open().await.unwrap();
+    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn stops_writing_when_fenced() {
+    let place = TemporaryFile::new();
+    let store = place.open().await.unwrap();
+    store.append(start(1)).await.unwrap();
+    // What another host does that does not see the lock.
+    change(&place.path(), "UPDATE meta SET value = value + 1 WHERE name = 'fence'");
+    for number in 2..4 {
+        let result = store.append(start(number)).await;
+        assert!(matches!(result, Err(StoreError::Fenced)), "{result:?}");
+    }
+    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 1);
+    assert_eq!(*store.head().borrow(), Position(1));
+    store.close().await.unwrap();
+    let store = place.open().await.unwrap();
+    store.append(start(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn makes_missing_folders() {
+    let place = TemporaryFile::new();
+    let path = place.path().with_file_name("data").join("deep").join("amends.db");
+    let store = open(&path).unwrap();
+    store.append(start(1)).await.unwrap();
+    store.close().await.unwrap();
+    let beside: Vec<_> = fs::read_dir(path.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(
+        !beside.iter().any(|name| name.contains("-wal") || name.contains("-new")),
+        "{beside:?}"
+    );
+
+    // A file where a folder should be.
+    let error = open(&path.join("amends.db")).err().expect("no folder can be made there");
+    assert!(matches!(error, StoreError::File { .. }), "{error:?}");
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_half_made_database_is_made_again() {
+    let place = TemporaryFile::new();
+    // What a crash in the first moments leaves.
+    fs::write(place.path().with_extension("db-new"), "half").unwrap();
+    let store = place.open().await.unwrap();
+    store.append(start(1)).await.unwrap();
+    store.close().await.unwrap();
+    assert!(!place.path().with_extension("db-new").exists());
+}
+
+#[tokio::test]
+async fn urls_name_stores() {
+    let place = TemporaryFile::new();
+    let config = |url: &str| StoreConfig { url: url.to_owned(), durability: Durability::Relaxed };
+    let store = amends_store::open(&config(&format!("sqlite:{}", place.path().display()))).unwrap();
+    store.append(start(1)).await.unwrap();
+    store.close().await.unwrap();
+    assert!(place.path().exists());
+    let error = |url: &str| amends_store::open(&config(url)).err().expect("it is refused");
+    let postgres = error("postgres://user:secret@host/db");
+    assert!(matches!(postgres, StoreError::NoPostgres), "{postgres:?}");
+    assert!(postgres.to_string().contains("no PostgreSQL store yet"), "{postgres}");
+    for url in ["sqlite:", "sqlite::memory:", "mysql://host/db", "amends.db"] {
+        assert!(matches!(error(url), StoreError::Url(_)), "{url}");
+    }
+}
+
+/// `golden/version-1.sql` was written by the first release. Whatever comes later reads it, and
+/// none changes what the first migration makes.
+#[tokio::test]
+async fn reads_version_1() {
+    let place = TemporaryFile::new();
+    change(&place.path(), include_str!("golden/version-1.sql"));
+    let store = place.open().await.unwrap();
+    let mut model = conformance::Model::default();
+    for append in version_1() {
+        model.append(&append).unwrap();
+    }
+    assert_eq!(store.log(Position(0), 100).await.unwrap(), model.log());
+    let all = SagaQuery { limit: 100, ..SagaQuery::default() };
+    assert_eq!(store.list(all.clone()).await.unwrap(), model.list(&all));
+    let tagged =
+        SagaQuery { tag: Some(("customer".to_owned(), "Zoë".to_owned())), limit: 100, ..all };
+    assert_eq!(store.list(tagged.clone()).await.unwrap(), model.list(&tagged));
+    assert_eq!(store.live(None, 100).await.unwrap(), model.live());
+    assert_eq!(store.key("order-1".to_owned()).await.unwrap(), model.key("order-1"));
+    let stream = Stream::Plugin("inventory".parse().unwrap());
+    let events = store.events(stream.clone(), Version(0), 100).await.unwrap();
+    assert_eq!(events, model.events(&stream));
+    let blob = amends_engine::Digest::of(b"\0asm");
+    let bytes = store.blob(amends_store::BlobKind::Component, blob).await.unwrap();
+    assert_eq!(bytes.as_deref(), Some(&b"\0asm"[..]));
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    store.append(then(1, 2)).await.unwrap();
+    store.close().await.unwrap();
+
+    let fresh = TemporaryFile::new();
+    fresh.open().await.unwrap().close().await.unwrap();
+    assert_eq!(schema(&place.path()), schema(&fresh.path()));
+}
+
+/// What stands in `golden/version-1.sql`, with one component.
+fn version_1() -> Vec<Append> {
+    let mut keyed = start(1);
+    let payload_digest = amends_engine::Digest::of(b"payload");
+    keyed.start_key = Some(amends_store::StartKey { key: "order-1".to_owned(), payload_digest });
+    let row = keyed.row.as_mut().unwrap();
+    row.key = Some("order-1".to_owned());
+    row.tags.insert("customer".to_owned(), "Zoë".to_owned());
+    let mut ended = then(2, 1);
+    let mut row = conformance::row(2);
+    row.status = amends_engine::SagaStatus::Compensated;
+    row.reason = Some("the carrier said \"no\"".to_owned());
+    row.ended_at = Some(conformance::at(7));
+    ended.row = Some(row);
+    let activated = NewEvent { kind: "plugin.activated".into(), ..conformance::event(4) };
+    let stream = Stream::Plugin("inventory".parse().unwrap());
+    let plugin = Append { stream, events: vec![activated], row: None, ..start(4) };
+    vec![keyed, start(2), then(1, 1), ended, plugin]
+}
+
+/// The text of everything that the schema has, without blanks and comments.
+fn schema(path: &Path) -> Vec<String> {
+    let connection = Connection::open(path).unwrap();
+    let mut query =
+        connection.prepare("SELECT coalesce(sql, name) FROM sqlite_schema ORDER BY name").unwrap();
+    let texts = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    texts.map(|text| text.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}

@@ -1,0 +1,204 @@
+//! Random appends in random groups, on the store and on a model of it.
+//!
+//! `AMENDS_SEED` sets the seed; a failure prints it.
+
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+
+mod place;
+
+use amends_engine::{Digest, Position, SagaStatus, Version};
+use amends_store::conformance::{Model, Place as _, at, definition, event, row, saga_id};
+use amends_store::{Append, SagaQuery, StartKey, StoreError, Stream};
+use futures::future::join_all;
+use place::TemporaryFile;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+
+/// Few, so that appends meet.
+const SAGAS: u32 = 6;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Handed in together.
+    Appends(Vec<Append>),
+    Reopen,
+}
+
+#[test]
+fn does_as_the_model() {
+    let seed = std::env::var("AMENDS_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let config = Config {
+        cases: 64,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let steps = proptest::collection::vec(step(), 1..20);
+    let result = TestRunner::new(config).run(&steps, |steps| {
+        runtime.block_on(compare(steps));
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("AMENDS_SEED={seed}: {error}");
+    }
+}
+
+async fn compare(steps: Vec<Step>) {
+    let place = TemporaryFile::new();
+    let mut store = place.open().await.unwrap();
+    let mut model = Model::default();
+    for step in steps {
+        match step {
+            Step::Appends(mut appends) => {
+                for append in &mut appends {
+                    // 1,000 and more: that much above the version that it has now.
+                    if append.expected.0 >= 1_000 {
+                        let now = model.events(&append.stream).len() as u64;
+                        append.expected.0 = append.expected.0 - 1_000 + now;
+                    }
+                }
+                let results = join_all(appends.iter().map(|append| store.append(append.clone())));
+                for (result, append) in results.await.into_iter().zip(&appends) {
+                    same(result, model.append(append));
+                }
+            }
+            Step::Reopen => {
+                store.close().await.unwrap();
+                store = place.open().await.unwrap();
+            }
+        }
+        assert_eq!(store.head().borrow().0, model.log().len() as u64);
+    }
+    assert_eq!(store.log(Position(0), u32::MAX).await.unwrap(), model.log());
+    for number in 0..SAGAS {
+        let id = saga_id(number);
+        assert_eq!(store.saga(id).await.unwrap().as_ref(), model.saga(id));
+        let stream = Stream::Saga(id);
+        let events = store.events(stream.clone(), Version(0), u32::MAX).await.unwrap();
+        assert_eq!(events, model.events(&stream));
+        let key = number.to_string();
+        assert_eq!(store.key(key.clone()).await.unwrap(), model.key(&key));
+        let tag = Some(("customer".to_owned(), key));
+        let query = SagaQuery { tag, limit: 3, ..SagaQuery::default() };
+        assert_eq!(store.list(query.clone()).await.unwrap(), model.list(&query));
+    }
+    for status in SagaStatus::ALL {
+        let query = SagaQuery { statuses: vec![*status], limit: 4, ..SagaQuery::default() };
+        assert_eq!(store.list(query.clone()).await.unwrap(), model.list(&query));
+        let query = SagaQuery { definition: Some(definition("refund")), ..query };
+        assert_eq!(store.list(query.clone()).await.unwrap(), model.list(&query));
+    }
+    assert_eq!(store.live(None, u32::MAX).await.unwrap(), model.live());
+    assert_eq!(store.counts().await.unwrap(), model.counts());
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    store.close().await.unwrap();
+}
+
+fn same(
+    stored: Result<amends_store::Appended, StoreError>,
+    expected: Result<amends_store::Appended, StoreError>,
+) {
+    match (stored, expected) {
+        (Ok(stored), Ok(expected)) => assert_eq!(stored, expected),
+        (Err(stored), Err(expected)) => assert_eq!(stored.to_string(), expected.to_string()),
+        (stored, expected) => panic!("{stored:?}, but the model says {expected:?}"),
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => proptest::collection::vec(append(), 1..12).prop_map(Step::Appends),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+fn append() -> impl Strategy<Value = Append> {
+    let key = proptest::option::weighted(0.3, (0..SAGAS, 0..2_u8));
+    // Mostly the version that the stream has, or one that it has later in the same group.
+    let expected = prop_oneof![4 => 1_000..1_003_u64, 1 => 0..3_u64];
+    let changed = proptest::option::weighted(0.7, change());
+    (0..SAGAS, any::<bool>(), expected, 0..4_u32, changed, key).prop_map(
+        |(number, is_plugin, expected, events, changed, key)| {
+            let id = saga_id(number);
+            let stream = if is_plugin && number == 0 {
+                Stream::Plugin("inventory".parse().unwrap())
+            } else {
+                Stream::Saga(id)
+            };
+            let start_key = key.map(|(key, payload)| StartKey {
+                key: key.to_string(),
+                payload_digest: Digest::of(&[payload]),
+            });
+            // A key goes with a start.
+            let expected = Version(if start_key.is_some() { 0 } else { expected });
+            let row = changed.map(|change| {
+                let mut row = row(number);
+                change.apply(&mut row);
+                row
+            });
+            let events = (0..events).map(event).collect();
+            Append { stream, expected, events, row, start_key }
+        },
+    )
+}
+
+#[derive(Debug, Clone)]
+struct Change {
+    status: SagaStatus,
+    customer: u32,
+    is_refund: bool,
+}
+
+impl Change {
+    fn apply(&self, row: &mut amends_store::SagaRow) {
+        row.status = self.status;
+        row.ended_at = self.status.is_end().then(|| at(99));
+        row.wake_at = Some(at(self.customer));
+        row.reason = self.is_refund.then(|| "refund".to_owned());
+        row.tags.insert("customer".to_owned(), self.customer.to_string());
+        if self.is_refund {
+            row.definition = definition("refund");
+        }
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let status = proptest::sample::select(SagaStatus::ALL);
+    (status, 0..SAGAS, any::<bool>()).prop_map(|(status, customer, is_refund)| Change {
+        status,
+        customer,
+        is_refund,
+    })
+}
+
+/// The strategy reaches what it is for: without this the comparison could compare nothing.
+#[test]
+fn the_random_appends_reach_every_answer() {
+    let config = Config { rng_seed: RngSeed::Fixed(1), ..Config::default() };
+    let mut runner = TestRunner::new(config);
+    let mut seen = std::collections::BTreeSet::new();
+    // As many short histories as the comparison has: a key meets its stream at the start only.
+    for _ in 0..64 {
+        let mut model = Model::default();
+        for _ in 0..50 {
+            let mut append = append().new_tree(&mut runner).unwrap().current();
+            if append.expected.0 >= 1_000 {
+                append.expected.0 += model.events(&append.stream).len() as u64 - 1_000;
+            }
+            seen.insert(match model.append(&append) {
+                Ok(amends_store::Appended::Done { .. }) => "done",
+                Ok(amends_store::Appended::Duplicate(_)) => "duplicate",
+                Ok(amends_store::Appended::KeyReused(_)) => "key reused",
+                Err(StoreError::Conflict { .. }) => "conflict",
+                Err(StoreError::Invalid(_)) => "invalid",
+                Err(other) => panic!("{other}"),
+            });
+        }
+    }
+    assert_eq!(
+        seen.into_iter().collect::<Vec<_>>(),
+        ["conflict", "done", "duplicate", "invalid", "key reused"]
+    );
+}
