@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    DefinitionName, Digest, Direction, Failure, Outcome, Payload, PluginName, SagaId, StepName,
+    DefinitionName, Digest, Direction, Failure, Outcome, PAYLOAD_BYTES_MAX, Payload, PluginName,
+    SagaId, StepName,
 };
 use wasmtime::{Store, Trap, WasmBacktrace};
 
 use crate::bindings::amends::saga::types;
 use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::config::PluginSettings;
-use crate::guest::{CallId, Guest};
+use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
 use crate::load::{LoadedComponent, Loader};
 
 /// A failure's message is cut to this many bytes: it stands in events, logs and tables.
@@ -163,9 +164,21 @@ fn stopped(error: &wasmtime::Error, memory_refused: Option<usize>, memory_max: u
                 reason(error)
             ),
         ),
+        None if is_too_much_data(error) => (
+            "output_limit",
+            format!(
+                "the component handed the host more than {HOST_CALL_BYTES_MAX} bytes at once; make \
+                 it answer less, a payload has at most {PAYLOAD_BYTES_MAX}"
+            ),
+        ),
         None => ("trap", format!("the component was stopped: {}", reason(error))),
     };
     Outcome::Unknown(Failure::new(code, cut(message)))
+}
+
+/// wasmtime has no error type for it; the test of it fails when its words change.
+fn is_too_much_data(error: &wasmtime::Error) -> bool {
+    error.root_cause().to_string().contains("fuel allocated for hostcalls")
 }
 
 /// What stopped a component, in one line that a person can read.

@@ -76,6 +76,10 @@ pub(crate) fn check(bytes: &[u8], settings: &PluginSettings) -> Result<Checked, 
         Encoding::Component => bytes.to_vec(),
         Encoding::Module => {
             validate(bytes)?;
+            if !has_component_types(bytes) {
+                let why = "it has no component-type section".to_owned();
+                return Err(Rejection::CoreModule(why));
+            }
             componentize(bytes)?
         }
     };
@@ -99,7 +103,27 @@ pub(crate) fn check(bytes: &[u8], settings: &PluginSettings) -> Result<Checked, 
             remedy: "target one of the worlds step, step-only and undo-only",
         });
     }
+    let required = settings.required;
+    for (interface, is_missing) in [
+        ("amends:saga/action", required.execute && !exports.execute),
+        ("amends:saga/undo", required.compensate && !exports.compensate),
+    ] {
+        if is_missing {
+            return Err(Rejection::MissingExport {
+                missing: interface.to_owned(),
+                remedy: "a definition calls it: export it, or name another plugin in the definition",
+            });
+        }
+    }
     Ok(Checked { component, exports, imports })
+}
+
+/// Whether a core module carries what `wit-bindgen` leaves for the step from module to component.
+fn has_component_types(module: &[u8]) -> bool {
+    Parser::new(0).parse_all(module).any(|payload| {
+        matches!(payload, Ok(Payload::CustomSection(section))
+            if section.name().starts_with("component-type"))
+    })
 }
 
 fn not_wasm(bytes: &[u8]) -> Rejection {

@@ -37,6 +37,17 @@ pub struct PluginSettings {
     pub state: bool,
     /// Whether it may emit events. Not in force in this version: it may not.
     pub events: bool,
+    /// What definitions call: a component without it is refused.
+    pub required: Required,
+}
+
+/// The calls that a component of a plugin must serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Required {
+    /// A step names the plugin.
+    pub execute: bool,
+    /// An undo names the plugin.
+    pub compensate: bool,
 }
 
 impl Default for PluginSettings {
@@ -50,6 +61,7 @@ impl Default for PluginSettings {
             secrets: BTreeMap::new(),
             state: false,
             events: false,
+            required: Required::default(),
         }
     }
 }

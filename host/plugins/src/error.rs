@@ -71,10 +71,10 @@ pub enum Rejection {
         remedy: String,
     },
     /// The compiler refuses it.
-    #[error("it cannot be compiled: {0}")]
+    #[error("it cannot be compiled: {0}; build it again with a released compiler")]
     Compile(String),
     /// Its manifest cannot be had or makes no sense.
-    #[error("its manifest is not usable: {0}")]
+    #[error("its manifest is not usable: {0}; correct what its `describe` answers")]
     Manifest(String),
 }
 

@@ -15,7 +15,7 @@ use crate::sandbox::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 
 /// Bytes that a component may hand to the host in one answer or import: a payload and some words.
 /// Past it the call traps, before the bytes are copied.
-const HOST_CALL_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX + (64 << 10);
+pub(crate) const HOST_CALL_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX + (64 << 10);
 
 /// Elements of all tables of a call.
 const TABLE_ELEMENTS_MAX: usize = 100_000;

@@ -29,7 +29,7 @@ mod watch;
 
 pub use call::PluginCall;
 pub use check::{Exports, componentize};
-pub use config::{PluginSettings, PluginsConfig, Secret};
+pub use config::{PluginSettings, PluginsConfig, Required, Secret};
 pub use error::{PluginError, Rejection};
 pub use host::{Activation, PluginHost, PluginInfo, RejectionRecord};
 pub use load::{LoadedComponent, Loader, Manifest};

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use amends_engine::{Digest, PluginName};
-use notify::{RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -67,13 +68,21 @@ pub(crate) fn files(dir: &Path) -> Result<BTreeMap<PluginName, PathBuf>, PluginE
     Ok(found)
 }
 
+/// Looking at the folder is an access too: a notice of it must not lead to another look.
+fn may_have_changed(notice: &notify::Result<notify::Event>) -> bool {
+    let Ok(event) = notice else { return true };
+    !event.kind.is_access() || event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+}
+
 /// Watches until it is aborted. The receiver is told when it has begun.
 pub(crate) fn spawn(host: PluginHost) -> (JoinHandle<()>, oneshot::Receiver<()>) {
     let (ready, begun) = oneshot::channel();
     let task = tokio::spawn(async move {
         let (sender, mut notices) = mpsc::unbounded_channel();
-        let watcher = notify::recommended_watcher(move |_| {
-            let _ = sender.send(());
+        let watcher = notify::recommended_watcher(move |notice| {
+            if may_have_changed(&notice) {
+                let _ = sender.send(());
+            }
         })
         .and_then(|mut watcher| {
             watcher.watch(&host.config().dir, RecursiveMode::NonRecursive)?;

@@ -1,0 +1,119 @@
+//! A plugin host on a folder and a store of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use amends_engine::{Digest, Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
+use amends_plugins::{PluginCall, PluginHost, PluginInfo, PluginSettings, PluginsConfig};
+use amends_store::{Durability, SqliteStore, Store, Stream};
+
+/// What a swap or a refusal may take at most in a test; machines are shared.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The folder, and what stands in it.
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+    pub(crate) settings: PluginSettings,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("plugins")).unwrap();
+        Self { folder, settings: PluginSettings::default() }
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join("plugins").join(format!("{name}.wasm"))
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.file(name), bytes).unwrap();
+    }
+
+    pub(crate) async fn open(&self) -> Host {
+        let store = SqliteStore::open(&self.folder.path().join("amends.db"), Durability::Full);
+        let store: Arc<dyn Store> = Arc::new(store.unwrap());
+        let config = PluginsConfig {
+            dir: self.folder.path().join("plugins"),
+            cache: self.cache(),
+            plugins: [(test(), self.settings.clone())].into(),
+        };
+        let plugins = PluginHost::open(config, Arc::clone(&store)).await.unwrap();
+        Host { plugins, store }
+    }
+}
+
+/// The plugin that most tests are about.
+pub(crate) fn test() -> PluginName {
+    "test".parse().unwrap()
+}
+
+pub(crate) struct Host {
+    pub(crate) plugins: PluginHost,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl Host {
+    pub(crate) fn info(&self) -> PluginInfo {
+        self.plugins.info(&test()).expect("the plugin is known")
+    }
+
+    /// The component that is active now, by its version.
+    pub(crate) fn version(&self) -> Option<String> {
+        self.plugins.info(&test())?.version
+    }
+
+    pub(crate) fn call(&self, direction: Direction) -> PluginCall {
+        let active = self.plugins.active(&test()).expect("a component is active");
+        PluginCall {
+            plugin: test(),
+            digest: active.digest,
+            saga_id: SagaId::from_parts(Timestamp::from_millis(0), &[1; 10]),
+            definition: "definition".parse().unwrap(),
+            step: "step".parse().unwrap(),
+            attempt: 1,
+            direction,
+            idempotency_key: "0123".to_owned(),
+            traceparent: None,
+            input: Payload::parse(r#"{"n":1}"#).unwrap(),
+            output: None,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    pub(crate) async fn execute(&self) -> Outcome {
+        self.plugins.call(self.call(Direction::Execute)).await
+    }
+
+    /// The types and data of the plugin's events.
+    pub(crate) async fn events(&self) -> Vec<(String, serde_json::Value)> {
+        let stream = Stream::Plugin(test());
+        let events = self.store.events(stream, Version(0), 1_000).await.unwrap();
+        let read = |data: &str| serde_json::from_str(data).unwrap();
+        events.iter().map(|event| (event.kind.clone(), read(&event.data))).collect()
+    }
+
+    pub(crate) async fn close(self) {
+        self.plugins.close().await;
+        self.store.close().await.unwrap();
+    }
+}
+
+/// Waits until it holds.
+pub(crate) async fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(bytes)
+}

@@ -1,0 +1,292 @@
+//! Components that mean harm, or are broken: each call ends with an outcome that a person can
+//! read, and the next call is served.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod host;
+
+use std::time::{Duration, Instant};
+
+use amends_engine::{Direction, Failure, Outcome};
+use amends_plugins::PluginCall;
+use amends_tests::{Behaviour, Component};
+use host::{Host, Place, test};
+
+async fn open(behaviour: Behaviour) -> (Place, Host) {
+    open_with(behaviour, |_| ()).await
+}
+
+async fn open_with(
+    behaviour: Behaviour,
+    change: impl FnOnce(&mut amends_plugins::PluginSettings),
+) -> (Place, Host) {
+    let mut place = Place::new();
+    change(&mut place.settings);
+    let component = Component { execute: behaviour, compensate: behaviour, ..Component::default() };
+    place.write("test", &component.build());
+    let host = place.open().await;
+    (place, host)
+}
+
+/// The failure of a call whose effect may stand.
+fn unknown(outcome: Outcome) -> Failure {
+    let Outcome::Unknown(failure) = outcome else { panic!("not unknown: {outcome:?}") };
+    failure
+}
+
+async fn refused(behaviour: Behaviour, code: &str, words: &str) {
+    let (place, host) = open(behaviour).await;
+    for direction in [Direction::Execute, Direction::Compensate] {
+        let failure = unknown(host.plugins.call(host.call(direction)).await);
+        assert_eq!(failure.code, code, "{direction:?}: {}", failure.message);
+        assert!(failure.message.contains(words), "{direction:?}: {}", failure.message);
+        assert!(!failure.message.contains('\n'), "{}", failure.message);
+    }
+    // The same host serves others on.
+    place.write("good", &Component { name: "good", ..Component::default() }.build());
+    let good = "good".parse().unwrap();
+    host::soon("the good one is active", || host.plugins.active(&good).is_some()).await;
+    let digest = host.plugins.active(&good).unwrap().digest;
+    let call = PluginCall { plugin: good, digest, ..host.call(Direction::Execute) };
+    assert!(matches!(host.plugins.call(call).await, Outcome::Succeeded(_)));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_trap_is_unknown() {
+    refused(Behaviour::Trap, "trap", "it panicked or aborted").await;
+}
+
+#[tokio::test]
+async fn recursion_without_end_is_a_stack_overflow() {
+    refused(Behaviour::Recurse, "trap", "it called itself too deep").await;
+}
+
+#[tokio::test]
+async fn four_gigabytes_are_refused() {
+    refused(Behaviour::Allocate, "memory_limit", "and may have 64 MiB; raise memory_max").await;
+}
+
+#[tokio::test]
+async fn an_answer_outside_of_the_memory_is_unknown() {
+    let (_place, host) = open(Behaviour::OutOfBounds).await;
+    let failure = unknown(host.execute().await);
+    assert_eq!(failure.code, "trap");
+    assert!(failure.message.contains("out of bounds"), "{}", failure.message);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_of_100_mib_is_refused_before_it_is_copied() {
+    let (_place, host) =
+        open_with(Behaviour::Huge, |settings| settings.memory_bytes_max = 256 << 20).await;
+    let failure = unknown(host.execute().await);
+    assert_eq!(failure.code, "output_limit", "{}", failure.message);
+    assert!(failure.message.contains("make it answer less"), "{}", failure.message);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_recorded_is_unknown() {
+    let (_place, host) = open(Behaviour::NotJson).await;
+    let failure = unknown(host.execute().await);
+    assert_eq!(failure.code, "invalid_output");
+    assert!(failure.message.contains("cannot be recorded: not JSON"), "{}", failure.message);
+    host.close().await;
+    let (_place, host) = open(Behaviour::NotUtf8).await;
+    let failure = unknown(host.execute().await);
+    assert!(failure.message.contains("utf-8"), "{}", failure.message);
+    host.close().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_loop_without_end_stops_at_its_timeout_and_holds_up_nobody() {
+    let (place, host) = open(Behaviour::Spin).await;
+    place.write("good", &Component { name: "good", ..Component::default() }.build());
+    let good = "good".parse().unwrap();
+    host::soon("the good one is active", || host.plugins.active(&good).is_some()).await;
+    let timeout = Duration::from_millis(500);
+    let spinning = PluginCall { timeout, ..host.call(Direction::Execute) };
+    let spinning = host.plugins.call(spinning);
+    let others = async {
+        // On the one thread that there is, while the other computes.
+        let digest = host.plugins.active(&good).unwrap().digest;
+        for _ in 0..10 {
+            let call = PluginCall { plugin: good.clone(), digest, ..host.call(Direction::Execute) };
+            assert!(matches!(host.plugins.call(call).await, Outcome::Succeeded(_)));
+        }
+        Instant::now()
+    };
+    let (outcome, others_done) = tokio::join!(async { (spinning.await, Instant::now()) }, others);
+    let (outcome, spinning_done) = outcome;
+    let failure = unknown(outcome);
+    assert_eq!(failure.code, "timeout");
+    assert!(failure.message.contains("did not answer within its timeout of 500ms"));
+    assert!(others_done < spinning_done, "the loop held the others up");
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_any_more_ends() {
+    let (_place, host) = open_with(Behaviour::Spin, |settings| settings.concurrency = 1).await;
+    let call = PluginCall { timeout: Duration::from_mins(10), ..host.call(Direction::Execute) };
+    let dropped = host.plugins.call(call.clone());
+    assert!(tokio::time::timeout(Duration::from_millis(50), dropped).await.is_err());
+    // Its place is free again: the next one begins, and meets its own timeout.
+    let next = PluginCall { timeout: Duration::from_millis(50), ..call };
+    let next = tokio::time::timeout(host::SOON, host.plugins.call(next)).await.unwrap();
+    assert_eq!(unknown(next).code, "timeout");
+    host.close().await;
+}
+
+#[tokio::test]
+async fn logs_are_cut_and_the_call_goes_on() {
+    for behaviour in [Behaviour::Chatty, Behaviour::LongLine] {
+        let (_place, host) = open(behaviour).await;
+        assert!(matches!(host.execute().await, Outcome::Succeeded(_)), "{behaviour:?}");
+        host.close().await;
+    }
+}
+
+#[tokio::test]
+async fn failures_are_told_as_the_guest_says() {
+    let (_place, host) = open(Behaviour::Permanent).await;
+    let expected = Failure::new("no", "it is not possible");
+    assert_eq!(host.execute().await, Outcome::Permanent(expected));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn an_input_that_does_not_fit_the_schema_never_reaches_the_guest() {
+    let place = Place::new();
+    let schema = r#"{"type":"object","required":["drug"]}"#;
+    // It would trap.
+    let component = Component { execute: Behaviour::Trap, schema, ..Component::default() };
+    place.write("test", &component.build());
+    let host = place.open().await;
+    let Outcome::Permanent(failure) = host.execute().await else { panic!("it was called") };
+    assert_eq!(failure.code, "invalid_input");
+    assert!(failure.message.contains("\"drug\" is a required property"), "{}", failure.message);
+    host.close().await;
+}
+
+/// What is refused when it is loaded, and the words of the reason.
+fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let good = Component::default().build();
+    let text = |text: &str| wat::parse_str(text).unwrap();
+    let named = |text: String| wat::parse_str(text).unwrap();
+    let bare = Component { describe_traps: true, ..Component::default() }.build();
+    let schema = Component { schema: "{", ..Component::default() }.build();
+    let not_a_schema = Component { schema: r#"{"type":7}"#, ..Component::default() }.build();
+    let nameless = Component { name: "", ..Component::default() }.build();
+    vec![
+        (
+            "a text file",
+            b"fn main() {}".to_vec(),
+            "it is not WebAssembly: it begins with \"fn main() {}\"",
+        ),
+        ("nothing", Vec::new(), "it is incomplete"),
+        ("a truncated file", good[..good.len() / 2].to_vec(), "it is incomplete"),
+        (
+            "noise inside",
+            [&good[..good.len() / 2], &[0xff; 200]].concat(),
+            "it is not valid WebAssembly",
+        ),
+        ("a bare module", text("(module)"), "it is a core module without component types"),
+        ("no exports", text("(component)"), "it does not export amends:saga/manifest"),
+        (
+            "sockets",
+            text(r#"(component (import "wasi:sockets/network@0.2.0" (instance)))"#),
+            "it imports wasi:sockets/network@0.2.0, which is not granted",
+        ),
+        (
+            "state",
+            text(r#"(component (import "amends:saga/state@1.0.0" (instance)))"#),
+            "it imports amends:saga/state@1.0.0, which is not granted",
+        ),
+        (
+            "something else",
+            text(r#"(component (import "env:lib/thing" (instance)))"#),
+            "it imports env:lib/thing, which is not granted",
+        ),
+        (
+            "a later major version",
+            text(r#"(component (import "amends:saga/log@2.0.0" (instance)))"#),
+            "it was built for amends:saga@2.0.0, this host has amends:saga@1.0.0",
+        ),
+        (
+            "a later minor version",
+            text(r#"(component (import "amends:saga/log@1.1.0" (instance)))"#),
+            "it was built for amends:saga@1.1.0",
+        ),
+        ("a manifest that traps", bare, "its manifest is not usable: describe failed"),
+        ("a schema that is not JSON", schema, "the input schema is not JSON"),
+        ("a schema that is none", not_a_schema, "the input schema is not a JSON Schema"),
+        ("no name", nameless, "it has no name or no version"),
+        (
+            "too many bytes",
+            vec![0; amends_plugins::COMPONENT_BYTES_MAX + 1],
+            "at most 67108864 are allowed",
+        ),
+        (
+            "a hundred instances",
+            named(format!(
+                "(component (core module $m) {})",
+                "(core instance (instantiate $m))".repeat(100)
+            )),
+            "it does not export amends:saga/manifest",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn each_broken_file_is_refused_with_its_reason_while_the_old_one_serves() {
+    let place = Place::new();
+    let good = Component::default().build();
+    place.write("test", &good);
+    let host = place.open().await;
+    for (what, bytes, words) in broken() {
+        place.write("test", &bytes);
+        let expected = host::digest(&bytes);
+        host::soon(what, || {
+            host.info().last_rejection.is_some_and(|rejection| rejection.digest == expected)
+        })
+        .await;
+        let reason = host.info().last_rejection.unwrap().reason;
+        assert!(reason.contains(words), "{what}: {reason}");
+        assert!(reason.contains("; "), "{what} names no remedy: {reason}");
+        assert_eq!(host.info().digest, Some(host::digest(&good)), "{what}");
+        assert!(matches!(host.execute().await, Outcome::Succeeded(_)), "{what}");
+    }
+    let rejected = host.events().await;
+    let rejected: Vec<_> = rejected.iter().filter(|(kind, _)| kind == "plugin.rejected").collect();
+    assert_eq!(rejected.len(), broken().len());
+    assert_eq!(rejected[0].1["serving"], host::digest(&good).to_string());
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_component_without_what_definitions_call_is_refused() {
+    let mut place = Place::new();
+    place.settings.required.execute = true;
+    place.write("test", &Component::default().build());
+    let host = place.open().await;
+    let less = Component { world: "undo-only", version: "2.0.0", ..Component::default() };
+    place.write("test", &less.build());
+    host::soon("it is refused", || host.info().last_rejection.is_some()).await;
+    let reason = host.info().last_rejection.unwrap().reason;
+    assert!(reason.contains("it does not export amends:saga/action; a definition calls it"));
+    assert_eq!(host.version().as_deref(), Some("1.2.3"));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn settings_and_secrets_do_not_show_in_what_is_printed() {
+    let secret = amends_plugins::Secret::new("hunter2".to_owned());
+    let mut place = Place::new();
+    place.settings.secrets.insert("key".to_owned(), secret);
+    assert!(!format!("{:?}", place.settings).contains("hunter2"));
+    place.write("test", &Component::default().build());
+    let host = place.open().await;
+    assert_eq!(host.info().name, test());
+    host.close().await;
+}

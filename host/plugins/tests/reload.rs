@@ -1,0 +1,223 @@
+//! Hot reload, the cache of compiled code, and what serves when a file is gone.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod host;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use amends_engine::{Direction, Outcome, Payload};
+use amends_plugins::{PluginCall, Required};
+use amends_tests::{Behaviour, Component};
+use host::{Place, digest, soon};
+
+fn version(version: &str) -> Vec<u8> {
+    Component { version, ..Component::default() }.build()
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_over_is_active_for_the_next_call() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    place.write("test", &version("1.1.0"));
+    soon("1.1.0 is active", || host.version().as_deref() == Some("1.1.0")).await;
+    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+    let info = host.info();
+    let history: Vec<_> = info.history.iter().map(|one| one.version.as_str()).collect();
+    assert_eq!(history, ["1.1.0", "1.0.0"]);
+    let events = host.events().await;
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[1].0, "plugin.activated");
+    assert_eq!(events[1].1["digest"], digest(&version("1.1.0")).to_string());
+    assert_eq!(events[1].1["version"], "1.1.0");
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_in_is_active() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let beside = place.cache().join("new");
+    std::fs::write(&beside, version("2.0.0")).unwrap();
+    std::fs::rename(&beside, place.file("test")).unwrap();
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_copied_slowly_is_taken_when_it_is_whole() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let new = version("2.0.0");
+    let mut file = std::fs::File::create(place.file("test")).unwrap();
+    for part in new.chunks(new.len() / 6 + 1) {
+        file.write_all(part).unwrap();
+        file.flush().unwrap();
+        // Longer than a file must be quiet to be read: it is read in parts, and found cut off.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+    }
+    drop(file);
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    assert_eq!(host.info().last_rejection, None, "a copy under way is not a broken file");
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_stays_half_is_refused_and_then_taken_when_it_is_whole() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let new = version("2.0.0");
+    place.write("test", &new[..new.len() / 2]);
+    soon("it is refused", || host.info().last_rejection.is_some()).await;
+    assert!(host.info().last_rejection.unwrap().reason.contains("it is incomplete"));
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    let mut file = std::fs::OpenOptions::new().append(true).open(place.file("test")).unwrap();
+    file.write_all(&new[new.len() / 2..]).unwrap();
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_dropped_into_the_folder_is_there() {
+    let place = Place::new();
+    let host = place.open().await;
+    assert_eq!(host.version(), None);
+    place.write("test", &version("1.0.0"));
+    soon("1.0.0 is active", || host.version().as_deref() == Some("1.0.0")).await;
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_core_module_with_component_types_is_turned_into_a_component() {
+    let place = Place::new();
+    let module = Component::default().core_module();
+    place.write("test", &module);
+    let host = place.open().await;
+    assert_eq!(host.info().digest, Some(digest(&module)), "it is known by its own bytes");
+    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+    host.close().await;
+    // And from the store, when the file is gone.
+    std::fs::remove_file(place.file("test")).unwrap();
+    let host = place.open().await;
+    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_call_in_flight_ends_on_the_component_that_it_began_with() {
+    let place = Place::new();
+    let slow = Component { execute: Behaviour::Spin, version: "1.0.0", ..Component::default() };
+    place.write("test", &slow.build());
+    let host = place.open().await;
+    let timeout = Duration::from_secs(2);
+    let call = PluginCall { timeout, ..host.call(Direction::Execute) };
+    let plugins = host.plugins.clone();
+    let in_flight = tokio::spawn(async move { plugins.call(call).await });
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    assert!(matches!(host.execute().await, Outcome::Succeeded(_)), "new calls use the new one");
+    let Outcome::Unknown(failure) = in_flight.await.unwrap() else { panic!("it was swapped") };
+    assert_eq!(failure.code, "timeout");
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_admitted_before_a_swap_runs_on_its_digest() {
+    let place = Place::new();
+    let echo = Component { execute: Behaviour::Echo, version: "1.0.0", ..Component::default() };
+    place.write("test", &echo.build());
+    let host = place.open().await;
+    let admitted = host.call(Direction::Execute);
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    let echoed = Outcome::Succeeded(Payload::parse(r#"{"n":1}"#).unwrap());
+    assert_eq!(host.plugins.call(admitted.clone()).await, echoed);
+    host.close().await;
+    // After a restart too: the bytes are in the store.
+    let host = place.open().await;
+    assert_eq!(host.plugins.call(admitted).await, echoed);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_deleted_file_strands_nobody() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    std::fs::remove_file(place.file("test")).unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+    host.close().await;
+    let host = place.open().await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_bad_file_at_the_start_leaves_the_last_good_one_serving() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    place.open().await.close().await;
+    place.write("test", b"not a component");
+    let host = place.open().await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    assert!(host.info().last_rejection.is_some());
+    host.close().await;
+    // What is refused twice is recorded once.
+    let host = place.open().await;
+    assert_eq!(host.events().await.len(), 2);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_start_without_a_change_compiles_nothing() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    assert_eq!(host.plugins.compiled(), 1);
+    host.close().await;
+    let host = place.open().await;
+    assert_eq!(host.plugins.compiled(), 0);
+    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_cache_is_made_anew() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    place.open().await.close().await;
+    let file = std::fs::read_dir(place.cache()).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    for damaged in [bytes.clone(), bytes[..middle].to_vec(), Vec::new()] {
+        std::fs::write(&file, damaged).unwrap();
+        let host = place.open().await;
+        assert_eq!(host.plugins.compiled(), 1);
+        assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+        host.close().await;
+        let host = place.open().await;
+        assert_eq!(host.plugins.compiled(), 0, "it was written again");
+        host.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_required_call_may_live_in_the_store_alone() {
+    let mut place = Place::new();
+    place.write("test", &version("1.0.0"));
+    place.open().await.close().await;
+    std::fs::remove_file(place.file("test")).unwrap();
+    place.settings.required = Required { execute: true, compensate: true };
+    let host = place.open().await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    host.close().await;
+}
