@@ -11,8 +11,9 @@ pub enum RuntimeError {
     Store(#[from] StoreError),
     /// A definition needs a plugin that is not there. Operator.
     #[error(
-        "definition {definition}, step {step}: there is no plugin `{plugin}`; put {plugin}.wasm \
-         into {folder}"
+        "definition {definition}, step {step}: plugin `{plugin}` has no component that can \
+         serve{}; put {plugin}.wasm into {folder}",
+        .refused.as_deref().map(|reason| format!(" (its file is refused: {reason})")).unwrap_or_default()
     )]
     PluginMissing {
         /// The definition.
@@ -21,6 +22,8 @@ pub enum RuntimeError {
         step: StepName,
         /// The plugin that it names.
         plugin: PluginName,
+        /// Why the file that is there is refused, if there is one.
+        refused: Option<String>,
         /// The folder that was looked into.
         folder: String,
     },

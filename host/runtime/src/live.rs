@@ -51,6 +51,8 @@ pub(crate) struct Live {
 /// An append under way, and the saga as it will be after it.
 #[derive(Debug)]
 pub(crate) struct Pending {
+    /// When it was decided: what was due by then is admitted or held back.
+    pub(crate) at: Timestamp,
     pub(crate) draft: Saga,
     pub(crate) events: Vec<Event>,
     /// Kept, so that nothing is lost when the append fails.
@@ -118,11 +120,11 @@ impl Live {
             .collect()
     }
 
-    /// The next time at which it must be ticked.
-    pub(crate) fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+    /// The next time after `decided_at` at which it must be ticked; it may have passed by now.
+    pub(crate) fn next_wake(&self, decided_at: Timestamp) -> Option<Timestamp> {
         commands(&self.saga)
             .filter_map(|command| match command {
-                Command::Start(due) => due.at.filter(|at| *at > now),
+                Command::Start(due) => due.at.filter(|at| *at > decided_at),
                 Command::Wake(at) => Some(at),
                 Command::Run(_) => None,
             })

@@ -110,6 +110,11 @@ impl Check<'_> {
                 definition: self.definition.name().clone(),
                 step: self.step.clone(),
                 plugin: plugin.clone(),
+                refused: self
+                    .plugins
+                    .info(plugin)
+                    .and_then(|info| info.last_rejection)
+                    .map(|rejection| rejection.reason),
                 folder: self.folder.display().to_string(),
             });
         };

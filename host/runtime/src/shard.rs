@@ -219,6 +219,7 @@ impl Shard {
         let mut live = Live::new(saga);
         live.stall = stall;
         live.pending = Some(Pending {
+            at,
             draft,
             events,
             inputs: Vec::new(),
@@ -316,7 +317,7 @@ impl Shard {
         let changed = (draft.status(), draft.wake_at()) != before;
         let row = changed.then(|| row(&draft));
         let append = append(live.saga.version(), at, &events, row, &draft, None);
-        live.pending = Some(Pending { draft, events, inputs, admitted, start: None });
+        live.pending = Some(Pending { at, draft, events, inputs, admitted, start: None });
         self.append(id, append);
     }
 
@@ -367,7 +368,7 @@ impl Shard {
             dispatch(&self.config.plugins, &live.saga, call, self.config.inbox.clone());
         }
         if live.inputs.is_empty() {
-            self.set_timer(id, now());
+            self.set_timer(id, pending.at);
             self.remember_stall(id);
         } else {
             self.advance(id).await;
@@ -424,9 +425,11 @@ impl Shard {
         self.stalled.remove(&id);
     }
 
-    fn set_timer(&mut self, id: SagaId, at: Timestamp) {
+    /// For what was not due when the saga was last decided on. An append takes time: what has
+    /// become due meanwhile wakes at once.
+    fn set_timer(&mut self, id: SagaId, decided_at: Timestamp) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        let next = live.next_wake(at);
+        let next = live.next_wake(decided_at);
         if live.timer != next {
             live.timer = next;
             self.timers.extend(next.map(|next| Reverse((next, id))));
