@@ -65,8 +65,9 @@ async fn start_line(
     line: &[u8],
     traceparent: Option<String>,
 ) -> Result<String, Problem> {
-    let body: StartBody = serde_json::from_slice(line)
-        .map_err(|error| Problem::new(400, "bad_request", format!("the line cannot be read: {error}")))?;
+    let body: StartBody = serde_json::from_slice(line).map_err(|error| {
+        Problem::new(400, "bad_request", format!("the line cannot be read: {error}"))
+    })?;
     let started = state.runtime.start(request_of(body, traceparent)?).await?;
     Ok(started.id.to_string())
 }

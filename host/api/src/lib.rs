@@ -32,9 +32,7 @@ pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use problem::Problem;
-pub use views::{
-    DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView,
-};
+pub use views::{DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView};
 
 /// A request's body is at most this many bytes: a payload and what is around it.
 pub const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);

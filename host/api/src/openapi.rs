@@ -6,7 +6,10 @@ use utoipa::OpenApi;
 /// OpenAPI 3.1 of everything under `/v1`.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Amends", description = "Sagas whose steps and undos are WebAssembly components."),
+    info(
+        title = "Amends",
+        description = "Sagas whose steps and undos are WebAssembly components."
+    ),
     paths(
         crate::sagas::start,
         crate::sagas::list,

@@ -23,9 +23,9 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     Path(name): Path<String>,
 ) -> Result<Json<PluginView>, Problem> {
-    let parsed = name
-        .parse()
-        .map_err(|error: amends_engine::IdError| Problem::new(400, "bad_name", error.to_string()))?;
+    let parsed = name.parse().map_err(|error: amends_engine::IdError| {
+        Problem::new(400, "bad_name", error.to_string())
+    })?;
     let info = state.runtime.plugins().info(&parsed).ok_or_else(|| {
         Problem::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
             .with_remedy("GET /v1/plugins lists the plugins of this host")

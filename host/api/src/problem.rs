@@ -79,12 +79,14 @@ impl From<StartError> for Problem {
         match error {
             StartError::DefinitionUnknown(_) => Self::new(404, "definition_unknown", detail)
                 .with_remedy("GET /v1/definitions lists those of the config"),
-            StartError::KeyReused(_) => Self::new(422, "key_reused", detail)
-                .with_remedy("use a new key for a new payload"),
+            StartError::KeyReused(_) => {
+                Self::new(422, "key_reused", detail).with_remedy("use a new key for a new payload")
+            }
             StartError::Overloaded(_) => Self::new(429, "overloaded", detail)
                 .with_remedy("try again after the time in Retry-After"),
-            StartError::Stopping => Self::new(503, "stopping", detail)
-                .with_remedy("try again when the host is back"),
+            StartError::Stopping => {
+                Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
+            }
             StartError::Store(error) => error.into(),
         }
     }
@@ -95,8 +97,9 @@ impl From<RuntimeError> for Problem {
         let detail = error.to_string();
         match error {
             RuntimeError::Store(error) => error.into(),
-            RuntimeError::Stopping => Self::new(503, "stopping", detail)
-                .with_remedy("try again when the host is back"),
+            RuntimeError::Stopping => {
+                Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
+            }
             RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. } => {
                 Self::new(500, "saga_unreadable", detail)
                     .with_remedy("the saga is quarantined; its events can still be read")

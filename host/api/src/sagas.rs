@@ -253,7 +253,8 @@ pub(crate) fn request_of(
         return Err(wrong(format!("an idempotency key has 1 to {KEY_BYTES_MAX} bytes")));
     }
     let long = |text: &String| text.is_empty() || text.len() > TAG_BYTES_MAX;
-    if body.tags.len() > TAGS_MAX || body.tags.iter().any(|(name, value)| long(name) || long(value)) {
+    if body.tags.len() > TAGS_MAX || body.tags.iter().any(|(name, value)| long(name) || long(value))
+    {
         return Err(wrong(format!(
             "a saga has at most {TAGS_MAX} tags, with names and values of 1 to {TAG_BYTES_MAX} bytes"
         )));
@@ -266,7 +267,8 @@ pub(crate) fn request_of(
 /// that is not is passed over, as the standard says.
 fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == length
+            && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     let parts: Vec<_> = text.split('-').collect();
     let [version, trace, parent, flags, ..] = parts.as_slice() else { return false };

@@ -48,17 +48,26 @@ pub enum Command {
     /// List sagas, the newest first
     List(sagas::List),
     /// Show a saga and its steps
+    #[command(after_help = "Examples:\n  amends get 0198c0de-0000-7000-8000-000000000000\n  \
+                            amends list --status blocked -o ids | amends get - -o jsonl")]
     Get(sagas::One),
     /// Show a saga's events, in order
+    #[command(after_help = "Example:\n  amends history 0198c0de-0000-7000-8000-000000000000")]
     History(sagas::One),
     /// Follow a saga's events until it ends
     Watch(watch::Watch),
     /// Say in one sentence why a saga is where it is
+    #[command(after_help = "Examples:\n  amends why 0198c0de-0000-7000-8000-000000000000\n  \
+                            amends list --status blocked -o ids | amends why -")]
     Why(sagas::One),
     /// Have a saga undone
     Cancel(sagas::Cancel),
     /// Look at plugins
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  amends plugin list\n  amends plugin inspect \
+                      plugins/inventory.wasm"
+    )]
     Plugin(plugin::Plugin),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  amends completions bash > /etc/bash_completion.d/amends")]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use amends_engine::{Definition, PluginName};
 use anyhow::Context as _;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::commands::{EXIT_DONE, EXIT_ERROR, Format};
 use crate::config::lint::{LintedPlugin, lint};
@@ -78,7 +78,8 @@ fn render(
     let is_sound = report.errors() == 0;
     let text = match format {
         Format::Table | Format::Ids => render_text(report, definitions, plugins),
-        Format::Json | Format::Jsonl => render_json(report, definitions, plugins),
+        Format::Json => format!("{:#}\n", answer(report, definitions, plugins)),
+        Format::Jsonl => format!("{}\n", answer(report, definitions, plugins)),
     };
     Checked { text, is_sound }
 }
@@ -120,11 +121,11 @@ fn render_text(
     text
 }
 
-fn render_json(
+fn answer(
     report: &Report,
     definitions: &[Definition],
     plugins: &BTreeMap<PluginName, LintedPlugin>,
-) -> String {
+) -> Value {
     let definitions: Vec<_> = definitions
         .iter()
         .map(|definition| {
@@ -143,7 +144,7 @@ fn render_json(
             })
         })
         .collect();
-    let answer = json!({
+    json!({
         "file": report.file().display().to_string(),
         "ok": report.errors() == 0,
         "errors": report.errors(),
@@ -151,6 +152,5 @@ fn render_json(
         "findings": report.to_json(),
         "definitions": definitions,
         "plugins": plugins,
-    });
-    format!("{answer:#}\n")
+    })
 }

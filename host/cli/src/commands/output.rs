@@ -110,7 +110,9 @@ pub(crate) fn print_sagas(items: &[SagaItem], format: Format) -> anyhow::Result<
         Format::Json => return print_json(&items),
         Format::Jsonl => return items.iter().try_for_each(print_json_line),
         Format::Ids => {
-            items.iter().for_each(|item| println!("{}", item.id));
+            for item in items {
+                println!("{}", item.id);
+            }
             return Ok(());
         }
         Format::Table => {}

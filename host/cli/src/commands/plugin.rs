@@ -62,7 +62,11 @@ async fn list(args: List) -> anyhow::Result<u8> {
     match args.output {
         Format::Json => print_json(&page.items)?,
         Format::Jsonl => page.items.iter().try_for_each(print_json_line)?,
-        Format::Ids => page.items.iter().for_each(|plugin| println!("{}", plugin.name)),
+        Format::Ids => {
+            for plugin in &page.items {
+                println!("{}", plugin.name);
+            }
+        }
         Format::Table => {
             let mut rows =
                 table(&["name", "version", "digest", "exports", "active since", "last refused"]);

@@ -12,7 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use amends_api::{ApiState, prometheus, router};
-use amends_plugins::PluginHost;
+use amends_engine::Definition;
+use amends_plugins::{PluginHost, PluginsConfig};
 use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::StoreConfig;
 
@@ -57,6 +58,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; is another host running? set host.listen or --listen")
     })?;
+    let listen = listener.local_addr().unwrap_or(listen);
     let prometheus = prometheus().context("cannot collect metrics")?;
     let runtime = open(config).await?;
     let state = ApiState { runtime: runtime.clone(), prometheus };
@@ -80,9 +82,21 @@ async fn open(config: Config) -> anyhow::Result<Runtime> {
     let url = config.store.url.clone();
     let store = amends_store::open(&StoreConfig { url, durability: config.store.durability })?;
     let plugins_dir = config.plugins.dir.clone();
-    let plugins = PluginHost::open(config.plugins, store.clone()).await?;
+    let mut plugins = config.plugins;
+    require(&mut plugins, &config.definitions);
+    let plugins = PluginHost::open(plugins, store.clone()).await?;
     let runtime = RuntimeConfig { plugins_dir, ..RuntimeConfig::default() };
     Ok(Runtime::open(runtime, store, plugins, config.definitions).await?)
+}
+
+/// What definitions call must be served by whatever is dropped into the folder.
+fn require(plugins: &mut PluginsConfig, definitions: &[Definition]) {
+    for step in definitions.iter().flat_map(Definition::steps) {
+        plugins.plugins.entry(step.plugin.clone()).or_default().required.execute = true;
+        if let Some(undo) = &step.undo {
+            plugins.plugins.entry(undo.plugin.clone()).or_default().required.compensate = true;
+        }
+    }
 }
 
 /// Until a signal. A second one ends the process at once; what is durable stays so.

@@ -46,8 +46,6 @@ pub struct List {
 
 /// The arguments of a verb about one saga.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  amends get 0198c0de-0000-7000-8000-000000000000\n  amends \
-                        history ID -o json\n  amends list -o ids | amends why -")]
 pub struct One {
     /// The saga's id; - reads ids from standard input
     pub id: String,
@@ -162,6 +160,10 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
             Format::Jsonl => print_json_line(&why)?,
             Format::Ids => println!("{}", why.id),
             Format::Table => {
+                // One of many must say which it is about.
+                if args.id == "-" {
+                    print!("{}  ", why.id);
+                }
                 println!("{}", why.sentence);
                 if let Some(next_at) = why.next_at {
                     println!("next: {next_at}");

@@ -7,11 +7,11 @@ use crate::config::table::{Context, join};
 
 /// Checks a definition; none when something was reported.
 pub(super) fn check_definition(
-    spec: DefinitionSpec,
+    spec: &DefinitionSpec,
     names_are_unique: bool,
     context: &mut Context<'_>,
 ) -> Option<Definition> {
-    let again = without_limits(&spec);
+    let again = without_limits(spec);
     let saga = spec.name.clone();
     match Definition::new(spec.clone()) {
         Ok(definition) => names_are_unique.then_some(definition),
@@ -28,7 +28,7 @@ pub(super) fn check_definition(
             // A name that is there twice was reported with both its lines.
             errors.retain(|error| error.field != "name");
             for error in errors {
-                report(&saga.to_string(), &spec, &error, context);
+                report(&saga.to_string(), spec, &error, context);
             }
             None
         }

@@ -41,7 +41,7 @@ pub struct LintedPlugin {
 pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
     let config = &loaded.config;
     let cache = Some(config.plugins.cache.clone()).filter(|cache| cache.is_dir());
-    let loader = Loader::new(cache)?;
+    let sandbox = Loader::new(cache)?;
     let mut linter = Linter { loaded, findings: Vec::new() };
     let files = linter.list_files();
     let mut plugins = BTreeMap::new();
@@ -53,7 +53,7 @@ pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
         }
         let path = file_of(&config.plugins.dir, name);
         let settings = Arc::new(config.plugins.plugins.get(name).cloned().unwrap_or_default());
-        match load(&loader, &path, settings).await {
+        match load(&sandbox, &path, settings).await {
             Ok(component) => {
                 linter.check_exports(name, &needs, &component);
                 let LoadedComponent { digest, manifest, exports, .. } = component;
@@ -126,9 +126,10 @@ impl Linter<'_> {
         match names {
             Ok(names) => Some(names),
             Err(error) => {
-                let message = match error.kind() {
-                    std::io::ErrorKind::NotFound => format!("there is no folder {}", dir.display()),
-                    _ => format!("the folder {} cannot be read: {error}", dir.display()),
+                let message = if error.kind() == std::io::ErrorKind::NotFound {
+                    format!("there is no folder {}", dir.display())
+                } else {
+                    format!("the folder {} cannot be read: {error}", dir.display())
                 };
                 let help = "name the folder with the plugins' .wasm files; a relative path counts \
                             from the config's folder";

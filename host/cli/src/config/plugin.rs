@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use amends_plugins::{INSTANCES_MAX, PluginSettings, Secret};
+use amends_plugins::{INSTANCES_MAX, PluginSettings, Required, Secret};
 use serde_json::{Map, Value};
 use toml::de::{DeInteger, DeValue};
 
@@ -49,6 +49,7 @@ pub(super) fn read_plugin(item: &Item<'_>, context: &mut Context<'_>) -> Option<
     let events = read_grant(events, "the plugin emits no events", context);
     table.finish(context);
     Some(PluginSettings {
+        required: Required::default(),
         memory_bytes_max: memory.unwrap_or(default.memory_bytes_max),
         concurrency: concurrency.unwrap_or(default.concurrency),
         reuse: reuse.unwrap_or(default.reuse),

@@ -53,7 +53,7 @@ pub(super) fn read_sagas(item: Option<&Item<'_>>, context: &mut Context<'_>) -> 
             context.remember(&table.key, &table.span);
         }
         let spec = read_saga(table, name, context);
-        definitions.extend(spec.and_then(|spec| check_definition(spec, is_first, context)));
+        definitions.extend(spec.and_then(|spec| check_definition(&spec, is_first, context)));
     }
     definitions
 }
@@ -104,10 +104,11 @@ fn read_saga(
     }
     let mut read = Vec::with_capacity(steps.len());
     let mut seen = BTreeMap::new();
-    let mut before = Some(None);
+    let mut before = Before::Nothing;
     for step in &steps {
         let step = read_step(&key, step, before.clone(), &mut seen, context);
-        before = step.as_ref().map(|step| Some(step.spec.name.clone()));
+        before =
+            step.as_ref().map_or(Before::Unreadable, |step| Before::Step(step.spec.name.clone()));
         read.push(step);
     }
     let mut steps: Vec<Step> = read.into_iter().collect::<Option<_>>()?;
@@ -134,14 +135,20 @@ fn drop_needless_undo(steps: &mut [Step]) {
     }
 }
 
+/// What stands before a step in the config.
+#[derive(Debug, Clone)]
+enum Before {
+    Nothing,
+    Step(StepName),
+    Unreadable,
+}
+
 /// Reads one step. A mistake in anything but its name and place in the graph is reported, and
 /// the step goes on with a default, so that the rest of the saga can be checked as well.
-///
-/// `before` is the step before it; `Some(None)`: there is none, `None`: it could not be read.
 fn read_step(
     saga: &str,
     item: &Item<'_>,
-    before: Option<Option<StepName>>,
+    before: Before,
     seen: &mut BTreeMap<StepName, usize>,
     context: &mut Context<'_>,
 ) -> Option<Step> {
@@ -162,7 +169,11 @@ fn read_step(
     let service = table.take("service", context).and_then(|item| item.name(context, "carrier"));
     let after = match table.take("after", context) {
         Some(item) => read_after(&item, context),
-        None => before.map(|before| before.into_iter().collect()),
+        None => match before {
+            Before::Nothing => Some(Vec::new()),
+            Before::Step(name) => Some(vec![name]),
+            Before::Unreadable => None,
+        },
     };
     let when = table.take("when", context);
     let when = when.and_then(|item| item.text(context, "\"input.ship == true\""));

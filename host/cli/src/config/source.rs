@@ -35,18 +35,17 @@ impl Source {
         let mut bytes = Vec::new();
         std::fs::File::open(path)
             .and_then(|file| file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => {
+            .map_err(|error| {
+                let kind = error.kind();
+                if kind == std::io::ErrorKind::NotFound {
                     refuse("there is no such file".to_owned(), "name a config file (TOML)")
+                } else if kind == std::io::ErrorKind::IsADirectory {
+                    let help = "name the config file in it, such as amends.toml";
+                    refuse("it is a folder".to_owned(), help)
+                } else {
+                    let help = "check the file and its permissions";
+                    refuse(format!("it cannot be read: {error}"), help)
                 }
-                std::io::ErrorKind::IsADirectory => refuse(
-                    "it is a folder".to_owned(),
-                    "name the config file in it, such as amends.toml",
-                ),
-                _ => refuse(
-                    format!("it cannot be read: {error}"),
-                    "check the file and its permissions",
-                ),
             })?;
         if bytes.len() > CONFIG_BYTES_MAX {
             let message = format!("it has more than {CONFIG_BYTES_MAX} bytes");
@@ -56,8 +55,7 @@ impl Source {
             Ok(text) => Ok(Self::of(path, text)),
             Err(error) => {
                 let valid = error.utf8_error().valid_up_to();
-                let line =
-                    1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
+                let line = error.as_bytes()[..valid].split(|byte| *byte == b'\n').count();
                 let message = format!("it is not UTF-8 text (line {line})");
                 Err(refuse(message, "save it as UTF-8"))
             }

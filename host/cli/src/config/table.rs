@@ -106,13 +106,13 @@ pub(super) struct Table<'a> {
     /// From the top of the file; empty at the top.
     pub(super) key: String,
     pub(super) span: Range<usize>,
-    table: &'a DeTable<'a>,
+    entries: &'a DeTable<'a>,
     known: BTreeSet<&'static str>,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(key: String, span: Range<usize>, table: &'a DeTable<'a>) -> Self {
-        Self { key, span, table, known: BTreeSet::new() }
+    pub(super) fn new(key: String, span: Range<usize>, entries: &'a DeTable<'a>) -> Self {
+        Self { key, span, entries, known: BTreeSet::new() }
     }
 
     /// The value of a key, if it is there. Each key that may be there is taken, whatever the
@@ -123,7 +123,7 @@ impl<'a> Table<'a> {
         context: &mut Context<'_>,
     ) -> Option<Item<'a>> {
         self.known.insert(name);
-        let value = self.table.get(name)?;
+        let value = self.entries.get(name)?;
         let item = Item { key: join(&self.key, name), span: value.span(), value: value.get_ref() };
         context.remember(&item.key, &item.span);
         Some(item)
@@ -153,8 +153,8 @@ impl<'a> Table<'a> {
         &self,
         context: &mut Context<'_>,
     ) -> Vec<(&'a str, Range<usize>, Item<'a>)> {
-        let mut entries = Vec::with_capacity(self.table.len());
-        for (name, value) in self.table {
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for (name, value) in self.entries {
             let key = join(&self.key, name.get_ref());
             context.remember(&key, &value.span());
             let item = Item { key, span: value.span(), value: value.get_ref() };
@@ -166,7 +166,7 @@ impl<'a> Table<'a> {
     /// Reports the keys that nobody asked for; true when there are none.
     pub(super) fn finish(self, context: &mut Context<'_>) -> bool {
         let mut is_clean = true;
-        for name in self.table.keys() {
+        for name in self.entries.keys() {
             let text = name.get_ref().as_ref();
             if self.known.contains(text) {
                 continue;
@@ -326,7 +326,7 @@ impl<'a> Item<'a> {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let help = format!("write one of {}", list(texts()));
-            self.error(context, format!("`{text}` is not one of the words for it"), help);
+            self.error(context, format!("`{text}` is none of the words that belong here"), help);
         }
         found
     }
