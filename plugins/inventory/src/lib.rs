@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn takes_stock_from_the_settings_when_the_order_does_not_say() {
         let settings = serde_json::json!({"stock_default": 60});
-        let reserved = amends_sdk::with_settings(&settings, || Inventory::execute(&call(1), order(None)));
+        let reserved =
+            amends_sdk::with_settings(&settings, || Inventory::execute(&call(1), order(None)));
         assert!(reserved.is_ok());
         assert!(Inventory::execute(&call(1), order(None)).is_err());
     }

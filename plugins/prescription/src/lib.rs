@@ -246,10 +246,8 @@ mod tests {
     fn code(change: impl FnOnce(&mut Order)) -> String {
         let mut order = order();
         change(&mut order);
-        Prescription::execute(&call(), order).map_or_else(
-            |failure| failure.error().code.clone(),
-            |_| "issued".to_owned(),
-        )
+        Prescription::execute(&call(), order)
+            .map_or_else(|failure| failure.error().code.clone(), |_| "issued".to_owned())
     }
 
     #[test]
@@ -268,8 +266,14 @@ mod tests {
         assert_eq!(code(|order| order.drug.strength_mg = 7.0), "unknown_strength");
         assert_eq!(code(|order| order.drug.per_day = 9.0), "dose_too_high");
         assert_eq!(code(|order| order.drug.quantity = 0), "no_quantity");
-        assert_eq!(code(|order| order.prescriber.npi = "1234567890".to_owned()), "invalid_prescriber");
-        assert_eq!(code(|order| order.ordered_on = "2026-03-03".to_owned()), "prescription_expired");
+        assert_eq!(
+            code(|order| order.prescriber.npi = "1234567890".to_owned()),
+            "invalid_prescriber"
+        );
+        assert_eq!(
+            code(|order| order.ordered_on = "2026-03-03".to_owned()),
+            "prescription_expired"
+        );
         assert_eq!(code(|order| order.ordered_on = "yesterday".to_owned()), "invalid_day");
         assert_eq!(code(|order| order.prescription.fills_left = 0), "no_fills_left");
         let controlled = |order: &mut Order| {

@@ -62,9 +62,9 @@ pub use bindings::types::{Call, Error, Failure};
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub use bindings::worlds;
-pub use settings::{secret, setting};
 #[cfg(not(target_family = "wasm"))]
 pub use settings::with_settings;
+pub use settings::{secret, setting};
 
 /// What a component is about.
 pub trait Plugin {

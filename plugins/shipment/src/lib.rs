@@ -104,7 +104,8 @@ fn check_address(address: &Address, cold_chain: bool) -> Result<(), Failure> {
 }
 
 fn is_zip(text: &str) -> bool {
-    let digits = |text: &str, count| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    let digits =
+        |text: &str, count| text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
     match text.split_once('-') {
         Some((zip, more)) => digits(zip, 5) && digits(more, 4),
         None => digits(text, 5),
