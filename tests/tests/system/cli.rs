@@ -1,0 +1,107 @@
+//! The command line: what it prints and how it exits.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use crate::place::{Place, example, stderr, stdout};
+
+#[test]
+fn exit_codes_are_those_of_the_contract() {
+    let place = Place::example();
+    let host = place.run();
+    let code = |arguments: &[&str]| place.amends(arguments).status.code();
+    assert_eq!(code(&["list"]), Some(0));
+    assert_eq!(code(&["check", "amends.toml"]), Some(0));
+    assert_eq!(code(&["lift"]), Some(2));
+    assert_eq!(code(&["start"]), Some(2));
+    assert_eq!(code(&["get", "0198c0de-0000-7000-8000-000000000000"]), Some(4));
+    assert_eq!(code(&["why", "seven"]), Some(1), "it is no id");
+    assert_eq!(code(&["start", "nothing"]), Some(4));
+    assert_eq!(code(&["start", "order-fulfillment", "--input", "{"]), Some(1));
+    assert_eq!(host.stop(), Some(0));
+    let output = place.amends(&["list"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("cannot be reached"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is it running"), "{}", stderr(&output));
+}
+
+#[test]
+fn ids_go_from_one_verb_to_the_next() {
+    let place = Place::example();
+    let _host = place.run();
+    let order = example().join("order-undeliverable.json");
+    let order = order.to_str().unwrap();
+    for _ in 0..3 {
+        place.amends(&["start", "order-fulfillment", "--input", order, "--wait"]);
+    }
+    let ids = stdout(&place.amends(&["list", "--status", "compensated", "-o", "ids"]));
+    assert_eq!(ids.lines().count(), 3);
+    for verb in ["get", "why", "history"] {
+        let mut child = place
+            .command(&[verb, "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(ids.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{verb}");
+        let text = stdout(&output);
+        assert!(ids.lines().all(|id| text.contains(id)) || verb == "history", "{verb}: {text}");
+    }
+    let watched = place.amends(&["watch", ids.lines().next().unwrap()]);
+    assert!(stdout(&watched).contains("saga.compensated"), "{}", stdout(&watched));
+}
+
+#[test]
+fn every_verb_has_a_help_with_an_example() {
+    let place = Place::empty();
+    let help = stdout(&place.amends(&["--help"]));
+    let verbs: Vec<&str> = help
+        .lines()
+        .skip_while(|line| !line.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|verb| *verb != "help")
+        .collect();
+    assert!(verbs.len() >= 11, "{verbs:?}");
+    for verb in verbs {
+        let help = stdout(&place.amends(&[verb, "--help"]));
+        let expected = format!("  amends {verb}");
+        assert!(help.contains("\nExample") && help.contains(&expected), "{verb}: {help}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&place.amends(&["completions", shell]));
+        assert!(script.contains("amends") && script.lines().count() > 20, "{shell}");
+    }
+}
+
+#[test]
+fn a_plugin_file_can_be_inspected_without_a_host() {
+    let place = Place::example();
+    let file = place.plugin("inventory-release");
+    let output = place.amends(&["plugin", "inspect", file.to_str().unwrap()]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for word in ["inventory-release", "compensate", "sha256:"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    std::fs::write(place.path("broken.wasm"), "no").unwrap();
+    let output = place.amends(&["plugin", "inspect", "broken.wasm"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("it is not WebAssembly"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_unreadable_store_is_reported_and_left_alone() {
+    let place = Place::example();
+    std::fs::create_dir(place.path("data")).unwrap();
+    std::fs::write(place.path("data/amends.db"), "These are minutes of a meeting.\n".repeat(100))
+        .unwrap();
+    let before = std::fs::read(place.path("data/amends.db")).unwrap();
+    let host = place.spawn();
+    host.until("it says why", || host.log().join("\n").contains("not a SQLite database"));
+    assert_eq!(host.ended(), Some(1));
+    assert_eq!(std::fs::read(place.path("data/amends.db")).unwrap(), before);
+}

@@ -1,0 +1,85 @@
+//! Dependencies point down, towards the engine.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::place::repository;
+
+/// From the bottom up: each may depend on those before it.
+const LAYERS: [&str; 6] =
+    ["amends-engine", "amends-store", "amends-plugins", "amends-runtime", "amends-api", "amends"];
+
+/// What the engine must never reach, not even through others.
+const FORBIDDEN: [&str; 8] =
+    ["tokio", "rusqlite", "wasmtime", "axum", "reqwest", "rand", "notify", "tracing"];
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+        // Other platforms' packages need not be there.
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn dependencies_point_down_only() {
+    let metadata = metadata();
+    let mut found = 0;
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let Some(layer) = LAYERS.iter().position(|layer| *layer == name) else { continue };
+        found += 1;
+        for dependency in package["dependencies"].as_array().unwrap() {
+            // A test may look wherever it wants.
+            if dependency["kind"] == "dev" {
+                continue;
+            }
+            let on = dependency["name"].as_str().unwrap();
+            if on.starts_with("amends") {
+                let below = LAYERS.iter().position(|layer| *layer == on);
+                assert!(below.is_some_and(|below| below < layer), "{name} depends on {on}");
+            }
+        }
+    }
+    assert_eq!(found, LAYERS.len());
+}
+
+#[test]
+fn the_engine_reaches_no_clock_no_disk_and_no_network() {
+    let metadata = metadata();
+    let packages: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+        .collect();
+    let nodes: BTreeMap<&str, &Value> = metadata["resolve"]["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| (node["id"].as_str().unwrap(), node))
+        .collect();
+    let engine = packages.iter().find(|(_, name)| **name == "amends-engine").unwrap().0;
+    let (mut reached, mut open) = (Vec::new(), vec![*engine]);
+    while let Some(id) = open.pop() {
+        for dependency in nodes[id]["deps"].as_array().unwrap() {
+            let kinds = dependency["dep_kinds"].as_array().unwrap();
+            let on = dependency["pkg"].as_str().unwrap();
+            if kinds.iter().any(|kind| kind["kind"].is_null()) && !reached.contains(&on) {
+                reached.push(on);
+                open.push(on);
+            }
+        }
+    }
+    assert!(reached.len() > 5, "the graph was not read");
+    for id in reached {
+        let name = packages[id];
+        assert!(!FORBIDDEN.contains(&name), "the engine reaches {name}");
+    }
+}

@@ -1,0 +1,141 @@
+//! What the log of a store must say about the example's sagas, whatever happened to the host.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+const STEPS: [&str; 3] = ["prescription", "inventory", "shipment"];
+
+/// What was found, by how the sagas ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) completed: usize,
+    pub(crate) compensated: usize,
+}
+
+/// Checks every saga's events: each effect once, undone once if at all, in reverse.
+///
+/// The effects of the reference plugins are the numbers that they issue: a prescription, a
+/// reservation, a label. Each comes from the idempotency key, so a number that two sagas have, or
+/// two numbers that one step has, is an effect that was lost or doubled.
+pub(crate) fn check(events: &[Value]) -> Found {
+    let mut sagas: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    let mut last = 0;
+    for event in events {
+        let position = event["position"].as_u64().unwrap();
+        assert_eq!(position, last + 1, "the order of the store has a gap");
+        last = position;
+        if let Some(id) = event["saga"].as_str() {
+            sagas.entry(id).or_default().push(event);
+        }
+    }
+    let mut found = Found::default();
+    let mut numbers = BTreeSet::new();
+    for (id, events) in sagas {
+        for (version, event) in (1..).zip(&events) {
+            assert_eq!(event["version"], version, "saga {id} has a gap");
+        }
+        match events.last().unwrap()["type"].as_str().unwrap() {
+            "saga.completed" => {
+                check_completed(id, &events);
+                found.completed += 1;
+            }
+            "saga.compensated" => {
+                check_compensated(id, &events);
+                found.compensated += 1;
+            }
+            other => panic!("saga {id} ends with {other}"),
+        }
+        for event in of_type(&events, "step.succeeded") {
+            let number = number(&event["data"]["output"]);
+            assert!(numbers.insert(number.to_owned()), "{number} was issued twice");
+        }
+    }
+    found
+}
+
+fn check_completed(id: &str, events: &[&Value]) {
+    for step in STEPS {
+        let done = times(events, "step.succeeded", step) + times(events, "step.skipped", step);
+        assert_eq!(done, 1, "saga {id} is completed, {step} was done {done} times");
+    }
+    assert_eq!(of_type(events, "undo.started").count(), 0, "saga {id}");
+}
+
+fn check_compensated(id: &str, events: &[&Value]) {
+    for step in STEPS {
+        let final_unknown = of_type(events, "step.unknown")
+            .filter(|event| event["data"]["step"] == step && event["data"]["retry_at"].is_null())
+            .count();
+        let stood = times(events, "step.succeeded", step) + final_unknown;
+        let undone = times(events, "undo.succeeded", step);
+        assert!(stood <= 1, "saga {id}: {step} happened {stood} times");
+        assert_eq!(undone, stood, "saga {id}: {step} happened {stood} times, undone {undone}");
+    }
+    let undone: Vec<_> = of_type(events, "undo.succeeded")
+        .map(|event| event["data"]["step"].as_str().unwrap())
+        .collect();
+    let mut reverse: Vec<_> = STEPS.into_iter().filter(|step| undone.contains(step)).collect();
+    reverse.reverse();
+    assert_eq!(undone, reverse, "saga {id} was undone in another order");
+}
+
+/// The number that stands for an effect.
+fn number(output: &Value) -> &str {
+    ["prescription_number", "reservation_id", "label"]
+        .iter()
+        .find_map(|name| output[name].as_str())
+        .unwrap_or_else(|| panic!("no number in {output}"))
+}
+
+/// Compares the log of the store with what the plugins wrote when they were called: nothing that
+/// is recorded did not happen, nothing that happened is missing from the record, and what was
+/// undone was not done again after it.
+pub(crate) fn check_effects(events: &[Value], log: &[String]) {
+    let mut effects: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let lines: Vec<Value> = log.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for line in lines.iter().filter(|line| line["target"] == "plugin") {
+        let message = line["message"].as_str().unwrap_or_default();
+        let Some((what, rest)) = message.split_once(" effect=\"") else { continue };
+        let number = rest.split('"').next().unwrap();
+        effects.entry(number.to_owned()).or_default().push(if is_undo(what) {
+            "undo"
+        } else {
+            "do"
+        });
+    }
+    let sagas = events.iter().filter(|event| event["type"] == "saga.started").count();
+    assert!(effects.len() >= sagas / 2, "the plugins' ledger is empty");
+    let events: Vec<&Value> = events.iter().collect();
+    let mut standing = BTreeSet::new();
+    for event in of_type(&events, "step.succeeded") {
+        let number = number(&event["data"]["output"]);
+        assert!(effects.contains_key(number), "{number} is recorded and never happened");
+        let (saga, step) = (event["saga"].as_str(), event["data"]["step"].as_str());
+        let is_undone = of_type(&events, "undo.succeeded")
+            .any(|undo| undo["saga"].as_str() == saga && undo["data"]["step"].as_str() == step);
+        if !is_undone {
+            standing.insert(number);
+        }
+    }
+    for (number, calls) in &effects {
+        if standing.contains(number.as_str()) {
+            assert!(calls.iter().all(|call| *call == "do"), "{number} stands and was undone");
+        } else {
+            // Done and recorded as undone, or done by a call whose end nobody heard of.
+            assert_eq!(calls.last(), Some(&"undo"), "{number} was left standing: {calls:?}");
+        }
+    }
+}
+
+fn is_undo(what: &str) -> bool {
+    ["released", "voided", "cancelled"].iter().any(|word| what.ends_with(word))
+}
+
+pub(crate) fn of_type<'e>(events: &[&'e Value], kind: &str) -> impl Iterator<Item = &'e Value> {
+    events.iter().copied().filter(move |event| event["type"] == kind)
+}
+
+fn times(events: &[&Value], kind: &str, step: &str) -> usize {
+    of_type(events, kind).filter(|event| event["data"]["step"] == step).count()
+}

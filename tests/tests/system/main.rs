@@ -1,0 +1,14 @@
+//! The whole system: the real binary, real components, a real disk.
+//!
+//! `tests/run` builds the binary before it runs these.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod cli;
+mod crash;
+mod hostile;
+mod http;
+mod layers;
+mod ledger;
+mod orders;
+mod place;
+mod swap;

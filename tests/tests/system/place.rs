@@ -1,0 +1,283 @@
+//! A folder with a config, plugins and data, and the host that runs on it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// What a test waits for at most; machines are shared.
+pub(crate) const SOON: Duration = Duration::from_mins(2);
+
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+    pub(crate) port: u16,
+}
+
+impl Place {
+    /// With the example's definition and the committed components.
+    pub(crate) fn example() -> Self {
+        let place = Self::empty();
+        for entry in fs::read_dir(repository().join("plugins")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "wasm") {
+                fs::copy(&path, place.plugins().join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        let config = fs::read_to_string(example().join("amends.toml")).unwrap();
+        let sagas = config.split_once("[[saga]]").unwrap().1;
+        // Sooner than a person would want it, so that tests end.
+        let sagas =
+            sagas.replace("[\"60s\", \"120s\", \"300s\"]", "[\"20ms\", \"20ms\", \"20ms\"]");
+        assert!(sagas.contains("20ms"), "the example has other pauses");
+        place.config(&format!("[[saga]]{sagas}"));
+        place
+    }
+
+    pub(crate) fn empty() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("plugins")).unwrap();
+        // Nobody else takes it while this test runs: ports are handed out in turn.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { folder, port }
+    }
+
+    /// Writes the config: the usual host, and these definitions.
+    pub(crate) fn config(&self, sagas: &str) {
+        let port = self.port;
+        let text = format!(
+            "[host]\nlisten = \"127.0.0.1:{port}\"\n[store]\nurl = \"sqlite:data/amends.db\"\n\
+             [plugins]\ndir = \"plugins\"\ncache = \"cache\"\n{sagas}"
+        );
+        fs::write(self.path("amends.toml"), text).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.path("plugins")
+    }
+
+    pub(crate) fn plugin(&self, name: &str) -> PathBuf {
+        self.plugins().join(format!("{name}.wasm"))
+    }
+
+    /// Starts the host and waits until it is ready.
+    pub(crate) fn run(&self) -> Host {
+        let host = self.spawn();
+        host.wait_until_ready();
+        host
+    }
+
+    /// Starts the host.
+    pub(crate) fn spawn(&self) -> Host {
+        let mut child = Command::new(amends())
+            .arg("run")
+            .arg(self.path("amends.toml"))
+            .env("AMENDS_LOG", "info,amends_runtime=debug,plugin=debug")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().unwrap().push(line);
+            }
+        });
+        Host { child: Some(child), port: self.port, log }
+    }
+
+    /// The command line, talking to this place's host.
+    pub(crate) fn amends(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(amends());
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("AMENDS_HOST", format!("http://127.0.0.1:{}", self.port))
+            .env("USER", "ada");
+        command
+    }
+}
+
+pub(crate) struct Host {
+    child: Option<Child>,
+    port: u16,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Host {
+    fn wait_until_ready(&self) {
+        let began = Instant::now();
+        while get_status(&self.url("/readyz")) != 200 {
+            assert!(began.elapsed() < SOON, "the host is not ready:\n{}", self.log().join("\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// kill -9; what it had logged.
+    pub(crate) fn kill(mut self) -> Vec<String> {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What is in the pipe is read by then.
+        std::thread::sleep(Duration::from_millis(50));
+        self.log()
+    }
+
+    /// SIGTERM; its exit code.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        let child = self.child.take().unwrap();
+        signal(&child, "TERM");
+        self.wait(child)
+    }
+
+    /// Its exit code, when it ends by itself.
+    pub(crate) fn ended(mut self) -> Option<i32> {
+        let child = self.child.take().unwrap();
+        self.wait(child)
+    }
+
+    fn wait(&self, mut child: Child) -> Option<i32> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                // What it wrote last is read by then.
+                std::thread::sleep(Duration::from_millis(50));
+                return status.code();
+            }
+            if began.elapsed() > SOON {
+                child.kill().unwrap();
+                panic!("the host does not stop:\n{}", self.log().join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
+        get(&self.url(path))
+    }
+
+    /// Every event of the store, in order.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let mut events: Vec<Value> = Vec::new();
+        loop {
+            let after = events.last().map_or(0, |event| event["position"].as_u64().unwrap());
+            let page = self.get(&format!("/v1/events?after={after}&limit=1000"));
+            let items = page["items"].as_array().unwrap();
+            if items.is_empty() {
+                return events;
+            }
+            events.extend(items.iter().cloned());
+        }
+    }
+
+    /// Every saga.
+    pub(crate) fn sagas(&self) -> Vec<Value> {
+        let mut sagas: Vec<Value> = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("/v1/sagas?limit=1000{cursor}"));
+            sagas.extend(page["items"].as_array().unwrap().iter().cloned());
+            let Some(next) = page["next_cursor"].as_str() else { return sagas };
+            cursor.clear();
+            write!(cursor, "&cursor={next}").unwrap();
+        }
+    }
+
+    /// Waits until every saga has ended or is blocked.
+    pub(crate) fn settle(&self) {
+        let live = ["running", "waiting", "compensating"];
+        self.until("every saga rests", || {
+            live.iter().all(|status| {
+                let page = self.get(&format!("/v1/sagas?status={status}&limit=1"));
+                page["items"].as_array().unwrap().is_empty()
+            })
+        });
+    }
+
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            let log = self.log();
+            let last = log[log.len().saturating_sub(20)..].join("\n");
+            assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}\n{last}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub(crate) fn signal(child: &Child, signal: &str) {
+    let status =
+        Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
+    assert!(status.unwrap().success());
+}
+
+pub(crate) fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
+pub(crate) fn get(url: &str) -> Value {
+    let mut response = agent().get(url).call().unwrap();
+    let text = response.body_mut().with_config().limit(64 << 20).read_to_string().unwrap();
+    assert_eq!(response.status(), 200, "{url}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn get_status(url: &str) -> u16 {
+    agent().get(url).call().map_or(0, |response| response.status().as_u16())
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+pub(crate) fn example() -> PathBuf {
+    repository().join("examples/order-fulfillment")
+}
+
+/// The binary beside this test's own.
+fn amends() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let binary = test.parent().unwrap().parent().unwrap().join("amends");
+    assert!(binary.is_file(), "{} is not built: run tests/run", binary.display());
+    binary
+}
