@@ -207,7 +207,11 @@ events! {
         /// The attempt that did it.
         attempt: u32,
         /// What the undo gave to keep.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "crate::payload::present"
+        )]
         receipt: Option<Payload>,
         /// There was nothing to undo.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -141,3 +141,10 @@ impl<'de> Deserialize<'de> for Payload {
         Ok(Self(on_one_line(raw.get()).into()))
     }
 }
+
+/// For a field that may be absent: `null` that stands there is a payload, not its absence.
+pub(crate) fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Payload>, D::Error> {
+    Payload::deserialize(deserializer).map(Some)
+}
