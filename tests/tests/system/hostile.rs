@@ -1,5 +1,6 @@
 //! Hostile and broken plugins in a host that serves others.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use amends_tests::{Behaviour, Component};
@@ -27,7 +28,8 @@ fn place() -> Place {
     );
     for (name, behaviour, _, _) in HOSTILE {
         write(name, Component { execute: behaviour, ..Component::default() });
-        sagas += &format!(
+        let _ = write!(
+            sagas,
             "[[saga]]\nname = \"{name}\"\n\
              [[saga.step]]\nname = \"first\"\nplugin = \"good\"\n\
              [[saga.step]]\nname = \"bad\"\nplugin = \"{name}\"\ntimeout = \"300ms\"\n\
