@@ -41,17 +41,21 @@ pub(crate) struct Guest {
     table: ResourceTable,
 }
 
-/// Memory and tables of one call.
+/// Memory and tables of one call, over all its instances: a component may have several of each.
 pub(crate) struct Limits {
     memory_bytes_max: usize,
-    /// Set when the component wanted more than it may have.
+    /// Of all memories. Nothing is given back before the call ends, so it only grows.
+    memory_bytes: usize,
+    /// Of all tables.
+    table_elements: usize,
+    /// Set when the component wanted more than it may have: the bytes that it would have had.
     pub(crate) memory_refused: Option<usize>,
 }
 
 impl Guest {
     pub(crate) fn store(engine: &Engine, id: CallId, settings: Arc<PluginSettings>) -> Store<Self> {
         let memory_bytes_max = usize::try_from(settings.memory_bytes_max).unwrap_or(usize::MAX);
-        let limits = Limits { memory_bytes_max, memory_refused: None };
+        let limits = Limits::new(memory_bytes_max);
         let table = ResourceTable::new();
         let guest = Self { id, settings, limits, log_lines: 0, wasi: None, table };
         let mut store = Store::new(engine, guest);
@@ -141,26 +145,47 @@ impl WasiView for Guest {
     }
 }
 
+impl Limits {
+    fn new(memory_bytes_max: usize) -> Self {
+        Self { memory_bytes_max, memory_bytes: 0, table_elements: 0, memory_refused: None }
+    }
+}
+
 impl ResourceLimiter for Limits {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if desired > self.memory_bytes_max {
-            self.memory_refused = Some(desired);
+        let wanted = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        if wanted > self.memory_bytes_max {
+            self.memory_refused = Some(wanted);
             return Ok(false);
         }
+        // It would fail anyway, and must not count.
+        if is_past(desired, maximum) {
+            return Ok(false);
+        }
+        self.memory_bytes = wanted;
         Ok(true)
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        let wanted = self.table_elements.saturating_add(desired.saturating_sub(current));
+        if wanted > TABLE_ELEMENTS_MAX || is_past(desired, maximum) {
+            return Ok(false);
+        }
+        self.table_elements = wanted;
+        Ok(true)
     }
+}
+
+fn is_past(desired: usize, maximum: Option<usize>) -> bool {
+    maximum.is_some_and(|maximum| desired > maximum)
 }

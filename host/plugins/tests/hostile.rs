@@ -66,6 +66,55 @@ async fn four_gigabytes_are_refused() {
     refused(Behaviour::Allocate, "memory_limit", "and may have 64 MiB; raise memory_max").await;
 }
 
+/// A component that also has `count` core instances of a module of its own.
+fn with_instances(module: &str, count: u8) -> Vec<u8> {
+    let mut component = Component::default().build();
+    let modules = wasmparser::Parser::new(0).parse_all(&component);
+    let is_module = |payload: &wasmparser::Payload<'_>| {
+        matches!(payload, wasmparser::Payload::ModuleSection { .. })
+    };
+    let index = modules.filter(|payload| payload.as_ref().is_ok_and(is_module)).count();
+    let index = u8::try_from(index).unwrap();
+    let module = wat::parse_str(module).unwrap();
+    // Sections of the component model's binary format: a module, then its instances.
+    component.extend([1, u8::try_from(module.len()).expect("one byte of LEB128")]);
+    component.extend(module);
+    component.extend([2, 1 + 3 * count, count]);
+    component.extend([0, index, 0].repeat(usize::from(count)));
+    component
+}
+
+/// What few instances have is served; what many have together is refused when they are made.
+async fn refused_together(module: &str, few: u8, many: u8, words: &str) {
+    let place = Place::new();
+    let host = place.open().await;
+    place.write("test", &with_instances(module, many));
+    host::soon("it is refused", || {
+        host.plugins.info(&test()).is_some_and(|info| info.last_rejection.is_some())
+            || host.version().is_some()
+    })
+    .await;
+    assert_eq!(host.version(), None, "{many} are served");
+    let reason = host.info().last_rejection.unwrap().reason;
+    assert!(reason.contains(words), "{reason}");
+    place.write("test", &with_instances(module, few));
+    host::soon("it is served", || host.version().is_some()).await;
+    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn memory_is_limited_over_all_memories() {
+    // 24 MiB each, of 64 MiB.
+    refused_together("(module (memory 384))", 2, 3, "exceeds memory limits").await;
+}
+
+#[tokio::test]
+async fn elements_are_limited_over_all_tables() {
+    // Of 100,000; the sandbox gives 20,000 to one table.
+    refused_together("(module (table 20000 funcref))", 4, 6, "exceeds table limits").await;
+}
+
 #[tokio::test]
 async fn an_answer_outside_of_the_memory_is_unknown() {
     let (_place, host) = open(Behaviour::OutOfBounds).await;
