@@ -25,6 +25,7 @@ mod guest;
 mod host;
 mod load;
 mod sandbox;
+mod schema;
 mod watch;
 
 pub use call::PluginCall;

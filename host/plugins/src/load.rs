@@ -16,6 +16,7 @@ use crate::config::PluginSettings;
 use crate::error::{PluginError, Rejection};
 use crate::guest::{CallId, Guest, linker};
 use crate::sandbox::Sandbox;
+use crate::schema;
 
 /// How long `describe` may take: it only hands out texts.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +84,7 @@ impl LoadedComponent {
     /// # Errors
     /// Where it does not fit the manifest's schema, and why.
     pub fn takes_input(&self, input: &Payload) -> Result<(), String> {
-        fits(self.input.as_ref(), input)
+        schema::fits(self.input.as_ref(), input)
     }
 
     /// Whether `compensate` can read this output, recorded by this or another component.
@@ -91,7 +92,7 @@ impl LoadedComponent {
     /// # Errors
     /// Where it does not fit the manifest's schema, and why.
     pub fn reads_output(&self, output: &Payload) -> Result<(), String> {
-        fits(self.output.as_ref(), output)
+        schema::fits(self.output.as_ref(), output)
     }
 }
 
@@ -149,8 +150,14 @@ impl Loader {
         let action = exports.execute.then(|| action::GuestIndices::new(&pre)).transpose();
         let undo = exports.compensate.then(|| undo::GuestIndices::new(&pre)).transpose();
         let manifest = self.describe(&pre, settings).await?;
-        let input = validator(&manifest.input_schema, "input")?;
-        let output = validator(&manifest.output_schema, "output")?;
+        let work = tokio::task::spawn_blocking(move || {
+            let input = schema::validator(&manifest.input_schema, "input")?;
+            let output = schema::validator(&manifest.output_schema, "output")?;
+            Ok((manifest, input, output))
+        });
+        let (manifest, input, output) = work.await.unwrap_or_else(|error| {
+            Err(Rejection::Manifest(format!("its schemas cannot be read: {error}")))
+        })?;
         Ok(LoadedComponent {
             digest,
             manifest,
@@ -195,11 +202,6 @@ impl Loader {
                 Rejection::Manifest(format!("describe took longer than {DESCRIBE_TIMEOUT:?}"))
             })?
             .map_err(wrong)?;
-        let schema = |text: &str, which: &str| {
-            serde_json::from_str(text).map_err(|error| {
-                Rejection::Manifest(format!("the {which} schema is not JSON: {error}"))
-            })
-        };
         if description.name.is_empty() || description.version.is_empty() {
             return Err(Rejection::Manifest("it has no name or no version".to_owned()));
         }
@@ -207,31 +209,10 @@ impl Loader {
             name: description.name,
             version: description.version,
             summary: description.summary,
-            input_schema: schema(&description.input_schema, "input")?,
-            output_schema: schema(&description.output_schema, "output")?,
+            input_schema: schema::parse(&description.input_schema, "input")?,
+            output_schema: schema::parse(&description.output_schema, "output")?,
             service: description.service,
             needs: description.needs,
         })
     }
-}
-
-/// None for a schema that everything fits.
-fn validator(schema: &Value, which: &str) -> Result<Option<jsonschema::Validator>, Rejection> {
-    let takes_all =
-        schema.as_bool() == Some(true) || schema.as_object().is_some_and(serde_json::Map::is_empty);
-    if takes_all {
-        return Ok(None);
-    }
-    jsonschema::validator_for(schema).map(Some).map_err(|error| {
-        Rejection::Manifest(format!("the {which} schema is not a JSON Schema: {error}"))
-    })
-}
-
-fn fits(validator: Option<&jsonschema::Validator>, payload: &Payload) -> Result<(), String> {
-    let Some(validator) = validator else { return Ok(()) };
-    let value = payload.to_value();
-    let Some(error) = validator.iter_errors(&value).next() else { return Ok(()) };
-    let place = error.instance_path().to_string();
-    let place = if place.is_empty() { "the whole".to_owned() } else { place };
-    Err(format!("{place}: {error}"))
 }

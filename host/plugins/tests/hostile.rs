@@ -226,6 +226,12 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let bare = Component { describe_traps: true, ..Component::default() }.build();
     let schema = Component { schema: "{", ..Component::default() }.build();
     let not_a_schema = Component { schema: r#"{"type":7}"#, ..Component::default() }.build();
+    // Its validator would recurse over 200 schemas.
+    let chain: serde_json::Map<String, serde_json::Value> = (0..200)
+        .map(|n| (n.to_string(), serde_json::json!({"$ref": format!("#/$defs/{}", (n + 1) % 200)})))
+        .collect();
+    let chain = serde_json::json!({"$defs": chain, "$ref": "#/$defs/0"}).to_string();
+    let chain = Component { schema: &chain, ..Component::default() }.build();
     let nameless = Component { name: "", ..Component::default() }.build();
     vec![
         (
@@ -270,6 +276,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a manifest that traps", bare, "its manifest is not usable: describe failed"),
         ("a schema that is not JSON", schema, "the input schema is not JSON"),
         ("a schema that is none", not_a_schema, "the input schema is not a JSON Schema"),
+        ("a schema of a long chain", chain, "by more than 16 schemas within one another"),
         ("no name", nameless, "it has no name or no version"),
         (
             "too many bytes",
