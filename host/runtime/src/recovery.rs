@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use amends_engine::{Definition, Event, PluginName, Saga, SagaId, StepName};
 use amends_plugins::PluginHost;
-use amends_store::{Store, StoredEvent};
+use amends_store::{LiveSaga, Store, StoredEvent};
 
 use crate::definitions::Definitions;
 use crate::error::RuntimeError;
@@ -35,21 +35,30 @@ pub(crate) async fn recover(
     let mut after = None;
     loop {
         let page = store.live(after, SAGAS_PER_READ).await?;
-        let Some((last, _)) = page.last() else { return Ok(recovered) };
+        let Some(last) = page.last() else { return Ok(recovered) };
         after = Some(last.id);
-        for (row, log) in page {
-            let definition = definitions.pinned(row.id, row.definition_digest, store).await;
-            let saga = definition.and_then(|definition| replay(row.id, definition, &log));
-            match saga {
+        for live in page {
+            let id = live.id;
+            match read(live, store, definitions).await {
                 Ok(saga) => recovered.sagas.push(saga),
                 Err(error) => {
                     let reason = error.to_string();
-                    tracing::error!(saga_id = %row.id, reason, "saga is quarantined");
-                    recovered.quarantined.push(Quarantined { id: row.id, reason });
+                    tracing::error!(saga_id = %id, reason, "saga is quarantined");
+                    recovered.quarantined.push(Quarantined { id, reason });
                 }
             }
         }
     }
+}
+
+async fn read(
+    LiveSaga { id, content }: LiveSaga,
+    store: &dyn Store,
+    definitions: &Definitions,
+) -> Result<Saga, RuntimeError> {
+    let (row, log) = content.map_err(|message| RuntimeError::Unreadable { saga: id, message })?;
+    let definition = definitions.pinned(id, row.definition_digest, store).await?;
+    replay(id, definition, &log)
 }
 
 /// Folds a stored log.
@@ -132,5 +141,38 @@ impl Check<'_> {
             export,
             remedy,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use amends_store::conformance::{saga_id, start};
+    use amends_store::{Durability, SqliteStore};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_stops_no_recovery() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("amends.db");
+        let store = SqliteStore::open(&path, Durability::Full).unwrap();
+        for number in 0..3 {
+            store.append(start(number)).await.unwrap();
+        }
+        let damage = "UPDATE sagas SET status = 'lost' WHERE id = ?1";
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        assert_eq!(connection.execute(damage, [saga_id(1).as_bytes()]).unwrap(), 1);
+        let definitions = Definitions::publish(Vec::new(), &store).await.unwrap();
+        let recovered = recover(&store, &definitions).await.unwrap();
+        // The others come as far as their definition, which nobody has put into this store.
+        let words = ["pinned to definition", "its row: status: `lost` is not", "pinned to"];
+        assert_eq!(recovered.quarantined.len(), words.len());
+        for ((quarantined, words), number) in recovered.quarantined.iter().zip(words).zip(0..) {
+            assert_eq!(quarantined.id, saga_id(number));
+            assert!(quarantined.reason.contains(words), "{}", quarantined.reason);
+        }
+        store.close().await.unwrap();
     }
 }

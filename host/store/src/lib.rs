@@ -28,12 +28,9 @@ use tokio::sync::watch;
 pub use error::StoreError;
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
 pub use types::{
-    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX, NewEvent,
-    SagaQuery, SagaRow, StartKey, StoreConfig, StoreStats, StoredEvent, Stream,
+    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX, LiveSaga,
+    NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreStats, StoredEvent, Stream,
 };
-
-/// A saga that has not ended, with all its events.
-pub type LiveSaga = (SagaRow, Vec<StoredEvent>);
 
 /// An append-only event store.
 ///
@@ -67,11 +64,12 @@ pub trait Store: Send + Sync + 'static {
     /// A saga's row.
     fn saga(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>>;
 
-    /// Sagas that match, the newest first.
+    /// Sagas that match, the newest first. One whose row cannot be read is left out, and logged
+    /// as an error.
     fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>>;
 
     /// Up to `limit` sagas that have not ended, by id after `after`, with all their events, as
-    /// they were at one moment.
+    /// they were at one moment. One that cannot be read does not fail the others.
     fn live(
         &self,
         after: Option<SagaId>,

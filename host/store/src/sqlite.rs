@@ -25,10 +25,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, mpsc, oneshot, watch};
 
 use crate::types::{
-    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, SagaQuery, SagaRow,
+    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga, SagaQuery, SagaRow,
     StoreStats, StoredEvent, Stream,
 };
-use crate::{LiveSaga, Store, StoreError};
+use crate::{Store, StoreError};
 
 pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};
 pub use write::APPENDS_WAITING_MAX;

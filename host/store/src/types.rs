@@ -111,6 +111,15 @@ pub struct SagaRow {
     pub key: Option<String>,
 }
 
+/// A saga that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSaga {
+    /// The saga.
+    pub id: SagaId,
+    /// Its row and all its events; or why they cannot be read, in words for the operator.
+    pub content: Result<(SagaRow, Vec<StoredEvent>), String>,
+}
+
 /// A caller's idempotency key, for a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartKey {

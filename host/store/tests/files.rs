@@ -165,6 +165,64 @@ async fn verify_finds_what_does_not_fit() {
     assert_eq!(findings, ["1 sagas of the projection have no events"]);
 }
 
+/// Each kind of damage to one saga: the others are read, and it has a reason.
+#[tokio::test]
+async fn one_saga_that_cannot_be_read_stops_no_other() {
+    let damage = [
+        ("UPDATE sagas SET status = 'lost'", "its row: status: `lost` is not a status of a saga"),
+        ("UPDATE sagas SET tags = '{'", "its row: tags: EOF while parsing"),
+        ("UPDATE sagas SET tags = x'00'", "tags"),
+        ("UPDATE sagas SET definition_digest = x'00'", "its row: definition_digest: "),
+        ("UPDATE sagas SET key = CAST(x'ff' AS TEXT)", "its row: key: invalid utf-8"),
+        ("UPDATE events SET data = CAST(x'ff' AS TEXT)", "its event 1: data: invalid utf-8"),
+        ("UPDATE events SET version = 'x'", "its event 1: "),
+    ];
+    for (sql, words) in damage {
+        let place = TemporaryFile::new();
+        let path = filled(&place, 5).await;
+        let column = if sql.contains("sagas") { "id" } else { "stream" };
+        let id = saga_id(2);
+        let connection = Connection::open(&path).unwrap();
+        let changed = connection.execute(&format!("{sql} WHERE {column} = ?1"), [id.as_bytes()]);
+        assert_eq!(changed, Ok(1), "{sql}");
+        drop(connection);
+        let store = place.open().await.unwrap();
+        let live = store.live(None, 100).await.unwrap();
+        assert!(live.iter().map(|saga| saga.id).eq((0..5).map(saga_id)), "{sql}");
+        for saga in live {
+            match saga.content {
+                Ok((row, events)) => {
+                    assert!(row.id == saga.id && events.len() == 1, "{sql}");
+                    assert_ne!(saga.id, id, "{sql}");
+                }
+                Err(reason) => {
+                    assert_eq!(saga.id, id, "{sql}");
+                    assert!(reason.contains(words), "{sql}: {reason}");
+                }
+            }
+        }
+        // A page is full without it, and the next goes on behind it.
+        let mut query = SagaQuery { limit: 3, ..SagaQuery::default() };
+        let page = store.list(query.clone()).await.unwrap();
+        let numbers = if column == "id" { [4, 3, 1] } else { [4, 3, 2] };
+        assert!(page.iter().map(|row| row.id).eq(numbers.map(saga_id)), "{sql}: {page:?}");
+        query.before = page.last().map(|row| row.id);
+        let rest = store.list(query).await.unwrap();
+        assert_eq!(rest.last().map(|row| row.id), Some(saga_id(0)), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_whose_id_is_none_is_passed_over() {
+    let place = TemporaryFile::new();
+    let path = filled(&place, 3).await;
+    change(&path, "UPDATE sagas SET id = substr(id, 1, 15) WHERE id = (SELECT max(id) FROM sagas)");
+    let store = place.open().await.unwrap();
+    assert_eq!(store.live(None, 100).await.unwrap().len(), 2);
+    let all = SagaQuery { limit: 100, ..SagaQuery::default() };
+    assert_eq!(store.list(all).await.unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn refuses_a_file_in_use() {
     let place = TemporaryFile::new();

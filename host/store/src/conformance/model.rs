@@ -91,7 +91,8 @@ impl Model {
     #[must_use]
     pub fn live(&self) -> Vec<LiveSaga> {
         let live = self.rows.values().filter(|row| row.ended_at.is_none());
-        live.map(|row| (row.clone(), self.events(&Stream::Saga(row.id)))).collect()
+        let content = |row: &SagaRow| Ok((row.clone(), self.events(&Stream::Saga(row.id))));
+        live.map(|row| LiveSaga { id: row.id, content: content(row) }).collect()
     }
 
     /// As [`Store::counts`](crate::Store::counts).

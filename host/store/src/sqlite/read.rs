@@ -1,14 +1,15 @@
 //! Queries.
 
 use std::collections::BTreeMap;
-
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
 use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
-use crate::types::{BlobKind, BlobRow, SagaQuery, SagaRow, StoredEvent, Stream};
+use super::schema::is_unreadable;
+use crate::types::{BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StoredEvent, Stream};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -117,14 +118,25 @@ fn list_where(
         let words = query.statuses.iter().map(|status| Value::Text(status.as_str().to_owned()));
         values.extend(words);
     }
-    values.push(Value::Integer(i64::from(query.limit)));
     let wheres = wheres.join(" AND ");
-    connection
-        .prepare_cached(&format!(
-            "SELECT {SAGA_COLUMNS} FROM {from} WHERE {wheres} ORDER BY {id} DESC LIMIT ?"
-        ))?
-        .query_map(params_from_iter(values), saga_row)?
-        .collect()
+    // A limit of -1 is none, and lets SQLite prefer an index in this order to sorting. The rows
+    // are counted here, so that a page is full also where some are left out.
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {SAGA_COLUMNS} FROM {from} WHERE {wheres} ORDER BY {id} DESC LIMIT -1"
+    ))?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while found.len() < query.limit as usize
+        && let Some(row) = rows.next()?
+    {
+        match readable(saga_row(row), SAGA_COLUMNS)? {
+            Ok(row) => found.push(row),
+            Err(reason) => {
+                tracing::error!(saga_id = id_text(row), reason, "saga is not listed");
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// No saga that started after this time has a smaller id.
@@ -141,28 +153,51 @@ pub(super) fn live(
     connection: &Connection,
     after: Option<SagaId>,
     limit: u32,
-) -> Result<Vec<(SagaRow, Vec<StoredEvent>)>> {
+) -> Result<Vec<LiveSaga>> {
     let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
     // One snapshot for the rows and their events.
     let snapshot = connection.unchecked_transaction()?;
-    let rows: Vec<SagaRow> = snapshot
-        .prepare_cached(&live_query())?
-        .query_map(params![after, limit], saga_row)?
-        .collect::<Result<_>>()?;
-    rows.into_iter()
-        .map(|row| {
-            let events = events(&snapshot, &Stream::Saga(row.id), Version(0), u32::MAX)?;
-            Ok((row, events))
-        })
-        .collect()
+    let mut statement = snapshot.prepare_cached(&live_query())?;
+    let mut rows = statement.query([after])?;
+    let mut page = Vec::new();
+    while page.len() < limit as usize
+        && let Some(row) = rows.next()?
+    {
+        let Ok(id) = row.get(0).map(SagaId::from_bytes) else {
+            tracing::error!(saga_id = id_text(row), "a live row is passed over: its id is none");
+            continue;
+        };
+        let content = match readable(saga_row(row), SAGA_COLUMNS)? {
+            Ok(row) => readable_log(&snapshot, id)?.map(|log| (row, log)),
+            Err(reason) => Err(format!("its row: {reason}")),
+        };
+        page.push(LiveSaga { id, content });
+    }
+    Ok(page)
 }
 
-/// Of the rows; takes an id and a limit.
+/// Of the rows, without an end; takes an id.
 pub(super) fn live_query() -> String {
-    format!(
-        "SELECT {SAGA_COLUMNS} FROM sagas WHERE ended_at IS NULL AND id > ?1
-         ORDER BY id LIMIT ?2"
-    )
+    format!("SELECT {SAGA_COLUMNS} FROM sagas WHERE ended_at IS NULL AND id > ?1 ORDER BY id")
+}
+
+/// All events of a saga, or why one of them cannot be read.
+fn readable_log(
+    connection: &Connection,
+    id: SagaId,
+) -> Result<std::result::Result<Vec<StoredEvent>, String>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM events WHERE stream = ?1 ORDER BY version"
+    ))?;
+    let mut rows = statement.query([Stream::Saga(id)])?;
+    let mut log = Vec::new();
+    while let Some(row) = rows.next()? {
+        match readable(event(row), EVENT_COLUMNS)? {
+            Ok(event) => log.push(event),
+            Err(reason) => return Ok(Err(format!("its event {}: {reason}", log.len() + 1))),
+        }
+    }
+    Ok(Ok(log))
 }
 
 pub(super) fn key(connection: &Connection, key: &str) -> Result<Option<(SagaId, Digest)>> {
@@ -274,6 +309,34 @@ fn saga_row(row: &Row<'_>) -> Result<SagaRow> {
         wake_at: time(8)?,
         tags: tags.map_err(|error| unreadable(9, error))?.unwrap_or_default(),
         key: row.get(10)?,
+    })
+}
+
+/// Keeps one bad row, and why it is bad, apart from a database that fails.
+fn readable<T>(read: Result<T>, columns: &str) -> Result<std::result::Result<T, String>> {
+    let name = |column: usize| columns.split(", ").nth(column).unwrap_or("?");
+    match read {
+        Ok(value) => Ok(Ok(value)),
+        Err(rusqlite::Error::FromSqlConversionFailure(column, _, error)) => {
+            Ok(Err(format!("{}: {error}", name(column))))
+        }
+        Err(rusqlite::Error::Utf8Error(column, error)) => {
+            Ok(Err(format!("{}: {error}", name(column))))
+        }
+        Err(error) if is_unreadable(&error) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+/// The id of a row, as far as it is one.
+fn id_text(row: &Row<'_>) -> String {
+    if let Ok(id) = row.get(0) {
+        return SagaId::from_bytes(id).to_string();
+    }
+    let bytes = row.get_ref(0).ok().and_then(|value| value.as_bytes().ok()).unwrap_or_default();
+    bytes.iter().fold(String::from("0x"), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }
 

@@ -193,12 +193,14 @@ pub(super) fn describe(path: &Path, error: &rusqlite::Error) -> StoreError {
     }
 }
 
-fn is_unreadable(error: &rusqlite::Error) -> bool {
+/// What was read is nothing that we wrote, and only that: the database itself works.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
     matches!(
         error,
         rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..)
     )
 }
 

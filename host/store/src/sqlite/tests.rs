@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use amends_engine::{Position, SagaId, Timestamp, Version};
 use futures::future::join_all;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use super::{SqliteStore, read, schema};
 use crate::{Append, Durability, NewEvent, Store as _, StoreError, Stream};
@@ -113,7 +113,7 @@ fn the_live_query_walks_the_live_sagas_only() {
     let plan: String = connection
         .query_row(
             &format!("EXPLAIN QUERY PLAN {}", read::live_query()),
-            params![Vec::<u8>::new(), 100],
+            [Vec::<u8>::new()],
             |row| row.get("detail"),
         )
         .unwrap();
