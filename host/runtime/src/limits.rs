@@ -16,5 +16,6 @@ pub const STARTS_WAITING_MAX: usize = 2_048;
 /// Events read at once when a saga is loaded from the store.
 pub(crate) const EVENTS_PER_READ: u32 = 10_000;
 
-/// Live sagas read at once at recovery.
+/// Live sagas read at once at recovery; fewer when their logs are large
+/// ([`amends_store::LIVE_PAGE_BYTES_MAX`]).
 pub(crate) const SAGAS_PER_READ: u32 = 1_000;

@@ -62,6 +62,7 @@ macro_rules! conformance_tests {
             leaves_the_key_of_a_refused_start,
             lists_by_each_filter,
             finds_live_sagas,
+            limits_pages_of_live_sagas_by_bytes,
             follows_rows,
             counts_by_status,
             keeps_blobs,

@@ -28,8 +28,9 @@ use tokio::sync::watch;
 pub use error::StoreError;
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
 pub use types::{
-    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX, LiveSaga,
-    NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreStats, StoredEvent, Stream,
+    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX,
+    LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreStats,
+    StoredEvent, Stream,
 };
 
 /// An append-only event store.
@@ -70,6 +71,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Up to `limit` sagas that have not ended, by id after `after`, with all their events, as
     /// they were at one moment. One that cannot be read does not fail the others.
+    ///
+    /// A page ends early, with the saga that reaches [`LIVE_PAGE_BYTES_MAX`]; it is empty only
+    /// when there are no more. The next one is that after its last id.
     fn live(
         &self,
         after: Option<SagaId>,

@@ -16,6 +16,10 @@ pub const EVENT_BYTES_MAX: usize = 16 << 20;
 /// The bytes of one blob: several times the largest component that was seen (18 MB, Python).
 pub const BLOB_BYTES_MAX: usize = 256 << 20;
 
+/// The events of one page of live sagas, by the bytes of their data: a host that starts holds a
+/// page beside the sagas that it has made of the pages before. The last saga may go past it.
+pub const LIVE_PAGE_BYTES_MAX: usize = 64 << 20;
+
 /// Where a store is and how it keeps its promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {

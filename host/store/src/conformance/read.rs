@@ -6,7 +6,7 @@ use futures::future::join_all;
 use super::Place;
 use super::fixture::{at, definition, row, saga_id, start, then};
 use super::model::Model;
-use crate::{Append, BlobKind, SagaQuery, Store};
+use crate::{Append, BlobKind, EVENT_BYTES_MAX, LIVE_PAGE_BYTES_MAX, SagaQuery, Store};
 
 /// Of a number, as text.
 pub(super) fn digest(number: u32) -> Digest {
@@ -114,6 +114,29 @@ pub async fn finds_live_sagas(place: &dyn Place) {
     ended.ended_at = Some(at(9));
     store.append(Append { row: Some(ended), ..then(0, 3) }).await.unwrap();
     assert_eq!(store.live(None, u32::MAX).await.unwrap(), expected[1..]);
+}
+
+/// A page of live sagas ends once its events are large, and the next goes on behind it.
+pub async fn limits_pages_of_live_sagas_by_bytes(place: &dyn Place) {
+    const SAGAS: u32 = 9;
+    let store = place.open().await.unwrap();
+    let large = format!("\"{}\"", "x".repeat(EVENT_BYTES_MAX - 2));
+    let per_page = LIVE_PAGE_BYTES_MAX / EVENT_BYTES_MAX;
+    for number in 0..SAGAS {
+        let mut append = start(number);
+        append.events[0].data.clone_from(&large);
+        store.append(append).await.unwrap();
+    }
+    let (mut ids, mut pages, mut after) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = store.live(after, 1_000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        pages.push(page.len());
+        ids.extend(page.iter().map(|saga| saga.id));
+    }
+    assert!(ids.into_iter().eq((0..SAGAS).map(saga_id)));
+    assert_eq!(pages, [per_page, per_page, SAGAS as usize - 2 * per_page]);
 }
 
 /// A later row changes what may change; what a saga began with stays.

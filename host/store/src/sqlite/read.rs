@@ -9,7 +9,9 @@ use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
 use super::schema::is_unreadable;
-use crate::types::{BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StoredEvent, Stream};
+use crate::types::{
+    BlobKind, BlobRow, LIVE_PAGE_BYTES_MAX, LiveSaga, SagaQuery, SagaRow, StoredEvent, Stream,
+};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -159,8 +161,9 @@ pub(super) fn live(
     let snapshot = connection.unchecked_transaction()?;
     let mut statement = snapshot.prepare_cached(&live_query())?;
     let mut rows = statement.query([after])?;
-    let mut page = Vec::new();
+    let (mut page, mut bytes) = (Vec::new(), 0);
     while page.len() < limit as usize
+        && bytes < LIVE_PAGE_BYTES_MAX
         && let Some(row) = rows.next()?
     {
         let Ok(id) = row.get(0).map(SagaId::from_bytes) else {
@@ -171,6 +174,9 @@ pub(super) fn live(
             Ok(row) => readable_log(&snapshot, id)?.map(|log| (row, log)),
             Err(reason) => Err(format!("its row: {reason}")),
         };
+        if let Ok((_, log)) = &content {
+            bytes += log.iter().map(|event| event.data.len()).sum::<usize>();
+        }
         page.push(LiveSaga { id, content });
     }
     Ok(page)
