@@ -1,7 +1,7 @@
 //! Which component serves which plugin, and the calls.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use amends_engine::{Digest, Failure, Outcome, PluginName, Timestamp, Version};
@@ -14,11 +14,8 @@ use crate::call::{self, PluginCall};
 use crate::config::{PluginSettings, PluginsConfig};
 use crate::error::{PluginError, Rejection};
 use crate::load::{LoadedComponent, Loader};
+use crate::loaded_cache::LoadedCache;
 use crate::watch;
-
-/// Components that are kept ready after they were replaced: calls that were admitted on them may
-/// not have begun. Older ones are loaded again when a saga needs them.
-const REPLACED_KEPT: usize = 16;
 
 /// Events of a plugin's stream that are read for its history.
 const HISTORY_MAX: u32 = 1_000;
@@ -36,12 +33,6 @@ pub(crate) struct Inner {
     plugins: RwLock<BTreeMap<PluginName, Plugin>>,
     loaded_cache: Mutex<LoadedCache>,
     watcher: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct LoadedCache {
-    by_digest: HashMap<Digest, Weak<LoadedComponent>>,
-    replaced: VecDeque<Arc<LoadedComponent>>,
 }
 
 struct Plugin {
@@ -173,8 +164,7 @@ impl PluginHost {
         {
             return Ok(active);
         }
-        let known = self.cache().by_digest.get(&digest).and_then(Weak::upgrade);
-        if let Some(known) = known {
+        if let Some(known) = self.cache().get(digest) {
             return Ok(known);
         }
         let bytes = self
@@ -301,7 +291,7 @@ impl PluginHost {
             plugin.active.replace(Active { component: Arc::clone(&component), since })
         });
         let mut cache = self.cache();
-        cache.by_digest.insert(digest, Arc::downgrade(&component));
+        cache.know(&component);
         if let Some(replaced) = replaced {
             cache.keep(&replaced.component);
         }
@@ -437,17 +427,6 @@ impl PluginHost {
 
     fn cache(&self) -> std::sync::MutexGuard<'_, LoadedCache> {
         self.inner.loaded_cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LoadedCache {
-    fn keep(&mut self, component: &Arc<LoadedComponent>) {
-        self.by_digest.retain(|_, known| known.strong_count() > 0);
-        self.by_digest.insert(component.digest, Arc::downgrade(component));
-        self.replaced.push_back(Arc::clone(component));
-        if self.replaced.len() > REPLACED_KEPT {
-            self.replaced.pop_front();
-        }
     }
 }
 

@@ -24,6 +24,7 @@ mod error;
 mod guest;
 mod host;
 mod load;
+mod loaded_cache;
 mod sandbox;
 mod schema;
 mod watch;
