@@ -150,7 +150,8 @@ impl PluginHost {
             .flatten()
     }
 
-    /// A component that serves or served a plugin, from memory or from the store.
+    /// A component that serves or served a plugin, from memory or from the store. One that could
+    /// not be loaded is refused for the same reason for some time, without another try.
     ///
     /// # Errors
     /// When nobody has its bytes or they cannot be loaded any more.
@@ -164,8 +165,16 @@ impl PluginHost {
         {
             return Ok(active);
         }
-        if let Some(known) = self.cache().get(digest) {
+        let rejected = |rejection| PluginError::Rejected { plugin: name.clone(), rejection };
+        let (known, rejection) = {
+            let cache = self.cache();
+            (cache.get(digest), cache.rejection(name, digest, Instant::now()))
+        };
+        if let Some(known) = known {
             return Ok(known);
+        }
+        if let Some(rejection) = rejection {
+            return Err(rejected(rejection));
         }
         let bytes = self
             .inner
@@ -174,13 +183,13 @@ impl PluginHost {
             .await?
             .ok_or_else(|| PluginError::Lost { plugin: name.clone(), digest })?;
         let settings = self.settings(name);
-        let component = self
-            .inner
-            .loader
-            .load(bytes, settings)
-            .await
-            .map_err(|rejection| PluginError::Rejected { plugin: name.clone(), rejection })?;
-        let component = Arc::new(component);
+        let component = match self.inner.loader.load(bytes, settings).await {
+            Ok(component) => Arc::new(component),
+            Err(rejection) => {
+                self.cache().reject(name, digest, rejection.clone(), Instant::now());
+                return Err(rejected(rejection));
+            }
+        };
         self.cache().keep(&component);
         Ok(component)
     }

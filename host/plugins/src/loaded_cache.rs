@@ -1,18 +1,31 @@
-//! The components that are in memory.
+//! The components that are in memory, and those that lately could not be loaded.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use amends_engine::Digest;
+use amends_engine::{Digest, PluginName};
 
+use crate::error::Rejection;
 use crate::load::LoadedComponent;
 
 /// Components that are kept ready after they were replaced: calls that were admitted on them may
 /// not have begun. Older ones are loaded again when a saga needs them.
 const REPLACED_KEPT: usize = 16;
 
+/// How long a rejection is answered again without a look at the component: a thousand sagas that
+/// wait for one bad component would each compile it. Some causes pass, such as a full disk, so
+/// it is tried again after that.
+const REJECTION_KEPT: Duration = Duration::from_secs(30);
+
+/// Rejections that are kept at once. More bad components than a host has plugins are not
+/// expected; past it the oldest is forgotten, which costs a load.
+const REJECTIONS_MAX: usize = 64;
+
 #[derive(Default)]
 pub(crate) struct LoadedCache {
+    /// The oldest first. What a plugin is granted is in it, so the digest alone does not do.
+    rejected: VecDeque<(Instant, PluginName, Digest, Rejection)>,
     by_digest: HashMap<Digest, Weak<LoadedComponent>>,
     replaced: VecDeque<Arc<LoadedComponent>>,
 }
@@ -27,6 +40,7 @@ impl LoadedCache {
     pub(crate) fn know(&mut self, component: &Arc<LoadedComponent>) {
         self.by_digest.retain(|_, known| known.strong_count() > 0);
         self.by_digest.insert(component.digest, Arc::downgrade(component));
+        self.rejected.retain(|(_, _, digest, _)| *digest != component.digest);
     }
 
     /// Holds a component that nobody else does, or soon no one.
@@ -36,5 +50,61 @@ impl LoadedCache {
         if self.replaced.len() > REPLACED_KEPT {
             self.replaced.pop_front();
         }
+    }
+
+    /// Why a component could not be loaded, if that was tried a moment before `now`.
+    pub(crate) fn rejection(
+        &self,
+        plugin: &PluginName,
+        digest: Digest,
+        now: Instant,
+    ) -> Option<Rejection> {
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < REJECTION_KEPT;
+        self.rejected
+            .iter()
+            .find(|(at, name, of, _)| is_fresh(*at) && name == plugin && *of == digest)
+            .map(|(.., rejection)| rejection.clone())
+    }
+
+    /// Remembers why a component could not be loaded.
+    pub(crate) fn reject(
+        &mut self,
+        plugin: &PluginName,
+        digest: Digest,
+        rejection: Rejection,
+        now: Instant,
+    ) {
+        self.rejected.retain(|(_, name, of, _)| name != plugin || *of != digest);
+        self.rejected.push_back((now, plugin.clone(), digest, rejection));
+        if self.rejected.len() > REJECTIONS_MAX {
+            self.rejected.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    #[test]
+    fn a_rejection_is_forgotten_after_some_time_and_when_there_are_many() {
+        let mut cache = LoadedCache::default();
+        let plugin = |name: &str| name.parse::<PluginName>().unwrap();
+        let (began, name, digest) = (Instant::now(), plugin("test"), Digest::of(b"one"));
+        let rejection = Rejection::Compile("why".to_owned());
+        cache.reject(&name, digest, rejection.clone(), began);
+        let just_before = began + REJECTION_KEPT.saturating_sub(Duration::from_millis(1));
+        assert_eq!(cache.rejection(&name, digest, just_before), Some(rejection.clone()));
+        assert_eq!(cache.rejection(&name, digest, began + REJECTION_KEPT), None);
+        assert_eq!(cache.rejection(&plugin("other"), digest, began), None);
+        assert_eq!(cache.rejection(&name, Digest::of(b"two"), began), None);
+        for number in 0..REJECTIONS_MAX {
+            let digest = Digest::of(number.to_string().as_bytes());
+            cache.reject(&name, digest, rejection.clone(), began);
+        }
+        assert_eq!(cache.rejection(&name, digest, began), None);
+        assert_eq!(cache.rejected.len(), REJECTIONS_MAX);
     }
 }

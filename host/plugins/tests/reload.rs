@@ -6,10 +6,11 @@ mod host;
 use std::io::Write as _;
 use std::time::Duration;
 
-use amends_engine::{Direction, Outcome, Payload};
+use amends_engine::{Direction, Outcome, Payload, Timestamp};
 use amends_plugins::{PluginCall, Required};
+use amends_store::BlobKind;
 use amends_tests::{Behaviour, Component};
-use host::{Place, digest, soon};
+use host::{Place, digest, soon, test};
 
 fn version(version: &str) -> Vec<u8> {
     Component { version, ..Component::default() }.build()
@@ -142,6 +143,23 @@ async fn a_call_that_was_admitted_before_a_swap_runs_on_its_digest() {
     // After a restart too: the bytes are in the store.
     let host = place.open().await;
     assert_eq!(host.plugins.call(admitted).await, echoed);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_component_that_cannot_be_loaded_is_not_loaded_for_every_call() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let (bytes, at) = (b"\0asm".to_vec(), Timestamp::from_millis(0));
+    let bad = digest(&bytes);
+    host.store.put_blob(BlobKind::Component, "test".to_owned(), bad, at, bytes).await.unwrap();
+    let first = host.plugins.by_digest(&test(), bad).await.unwrap_err().to_string();
+    assert!(first.contains("it is incomplete"), "{first}");
+    // It is not even read again.
+    host.store.close().await.unwrap();
+    let second = host.plugins.by_digest(&test(), bad).await.unwrap_err().to_string();
+    assert_eq!(second, first);
     host.close().await;
 }
 
