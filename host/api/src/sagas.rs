@@ -93,6 +93,10 @@ pub(crate) struct OperatorBody {
 }
 
 /// Starts a saga.
+///
+/// What was started is told, whatever happens afterwards: when the saga cannot be read then, the
+/// answer is 202 or 200 all the same, with its id, what it was started with, status `running`,
+/// `version` 0, no steps and an empty `definition_digest`. How it stands is at `Location`.
 #[utoipa::path(post, path = "/v1/sagas", tag = "sagas", params(StartQuery,
     ("Idempotency-Key" = Option<String>, Header, description = "the same key and payload start one saga"),
     ("traceparent" = Option<String>, Header, description = "W3C trace context, handed to every call")),
@@ -111,15 +115,23 @@ pub(crate) async fn start(
     }
     let traceparent = header_text(&headers, "traceparent")?.filter(|text| is_traceparent(text));
     let request = request_of(body, traceparent)?;
-    let started = state.runtime.start(request).await?;
+    let started = state.runtime.start(request.clone()).await?;
     let found = match wait {
-        Some(wait) => state.runtime.wait(started.id, wait).await?,
-        None => state.runtime.state(started.id).await?,
+        Some(wait) => state.runtime.wait(started.id, wait).await,
+        None => state.runtime.state(started.id).await,
     };
-    let found = found.ok_or_else(|| unknown(&started.id.to_string()))?;
+    // From here on there is a saga: an error without its id would have the caller start another.
+    let view = match found {
+        Ok(Some(found)) => SagaView::from(&found),
+        Ok(None) => SagaView::unread(started.id, request),
+        Err(error) => {
+            tracing::warn!(saga_id = %started.id, %error, "a saga was started and cannot be read");
+            SagaView::unread(started.id, request)
+        }
+    };
     let status = if started.created { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = format!("/v1/sagas/{}", started.id);
-    Ok((status, [(header::LOCATION, location)], Json(SagaView::from(&found))).into_response())
+    Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
 }
 
 /// Lists sagas, the newest first.

@@ -7,10 +7,11 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use amends_engine::{
-    Definition, Direction, Failure, Payload, StepStatus, StepView as EngineStep, Timestamp,
+    Definition, Direction, Failure, Payload, SagaId, SagaStatus, StepStatus,
+    StepView as EngineStep, Timestamp,
 };
 use amends_plugins::PluginInfo;
-use amends_runtime::State;
+use amends_runtime::{StartRequest, State};
 use amends_store::{SagaRow, StoredEvent, Stream};
 
 /// A saga.
@@ -20,7 +21,7 @@ pub struct SagaView {
     pub id: String,
     /// The name of its definition.
     pub definition: String,
-    /// The definition that it is pinned to.
+    /// The definition that it is pinned to; empty when the saga could not be read.
     pub definition_digest: String,
     /// `running`, `waiting`, `paused`, `compensating`, `blocked`, `completed`, `compensated`
     /// or `abandoned`; the last three are ends.
@@ -45,7 +46,7 @@ pub struct SagaView {
     /// When something is next due by the clock alone.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
-    /// How many events it has.
+    /// How many events it has; 0 in the answer to a start whose saga could not be read.
     pub version: u64,
     /// The caller's trace context.
     pub traceparent: Option<String>,
@@ -252,6 +253,38 @@ impl From<&State> for SagaView {
             reason: saga.reason().map(str::to_owned),
         }
     }
+}
+
+impl SagaView {
+    /// A saga that was started and cannot be read: what is known without reading it. Version 0,
+    /// which no saga has, tells it apart.
+    pub(crate) fn unread(id: SagaId, request: StartRequest) -> Self {
+        Self {
+            id: id.to_string(),
+            definition: request.definition,
+            definition_digest: String::new(),
+            status: SagaStatus::Running.to_string(),
+            input: request.input,
+            output: None,
+            steps: Vec::new(),
+            started_at: made_at(id),
+            ended_at: None,
+            deadline_at: None,
+            next_at: None,
+            version: 0,
+            traceparent: request.traceparent,
+            key: request.key,
+            tags: request.tags,
+            reason: None,
+        }
+    }
+}
+
+/// When an id was made, moments before its saga began: the first 48 bits of a `UUIDv7` are the
+/// milliseconds (RFC 9562, 5.7).
+fn made_at(id: SagaId) -> Timestamp {
+    let millis = id.as_bytes()[..6].iter().fold(0, |sum, byte| sum << 8 | i64::from(*byte));
+    Timestamp::from_millis(millis)
 }
 
 impl From<EngineStep<'_>> for StepView {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::place::{Host, Place, agent};
 
 /// One definition of each end: `good` completes, `bad` is compensated, `slow` takes its time,
-/// `stuck` is blocked.
+/// `stuck` is blocked, `later` comes back in an hour.
 fn place() -> Place {
     let place = Place::empty();
     let write = |name: &str, execute, compensate| {
@@ -21,6 +21,7 @@ fn place() -> Place {
     write("bad", Behaviour::Permanent, Behaviour::Done);
     write("slow", Behaviour::Spin, Behaviour::Done);
     write("stuck", Behaviour::Done, Behaviour::Trap);
+    write("trap", Behaviour::Trap, Behaviour::Done);
     let step = |plugin: &str, more: &str| {
         format!("[[saga.step]]\nname = \"{plugin}\"\nplugin = \"{plugin}\"\n{more}\n")
     };
@@ -31,11 +32,13 @@ fn place() -> Place {
         "[[saga]]\nname = \"good\"\n{echo}\
          [[saga]]\nname = \"bad\"\n{echo}{}\
          [[saga]]\nname = \"slow\"\n{echo}{}\
-         [[saga]]\nname = \"stuck\"\n{}{}",
+         [[saga]]\nname = \"stuck\"\n{}{}\
+         [[saga]]\nname = \"later\"\n{}",
         step("bad", ""),
         step("slow", &format!("timeout = \"60s\"\n{once}")),
         step("stuck", undo_once),
         step("bad", ""),
+        step("trap", "retry = { attempts = 2, backoff = [\"1h\"] }\n"),
     ));
     place
 }
@@ -108,6 +111,33 @@ fn a_wait_answers_when_the_saga_rests_or_the_wait_ends() {
     assert_eq!(start(&host, "bad", "?wait=30s")["status"], "compensated");
     assert_eq!(start(&host, "stuck", "?wait=30s")["status"], "blocked");
     assert_eq!(start(&host, "slow", "?wait=50ms")["status"], "running");
+}
+
+#[test]
+fn what_was_started_is_told_even_when_the_host_stops_meanwhile() {
+    let place = place();
+    let host = place.run();
+    let answer = std::thread::scope(|scope| {
+        let body = r#"{"definition":"later","input":{"n":1},"tags":{"region":"north"}}"#;
+        let answer = scope.spawn(|| post(&host, "/v1/sagas?wait=60s", &[], body));
+        host.until("it is started", || host.sagas().len() == 1);
+        host.terminate();
+        answer.join().unwrap()
+    });
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let id = answer.body["id"].as_str().unwrap();
+    assert_eq!(answer.location.as_deref(), Some(format!("/v1/sagas/{id}").as_str()));
+    assert_eq!(answer.body["definition"], "later");
+    assert_eq!(answer.body["status"], "running");
+    assert_eq!(answer.body["input"], json!({"n": 1}));
+    assert_eq!(answer.body["tags"], json!({"region": "north"}));
+    assert_eq!((&answer.body["version"], &answer.body["steps"]), (&json!(0), &json!([])));
+    assert_eq!(host.stop(), Some(0));
+    let host = place.run();
+    let saga = host.get(&format!("/v1/sagas/{id}"));
+    assert_eq!(saga["definition"], "later");
+    let at = |saga: &Value| saga["started_at"].as_str().unwrap()[..17].to_owned();
+    assert_eq!(at(&saga), at(&answer.body), "to the minute");
 }
 
 #[test]
@@ -353,9 +383,9 @@ fn the_api_describes_itself_and_its_state() {
     let definitions = host.get("/v1/definitions");
     let items = definitions["items"].as_array().unwrap();
     let names: Vec<_> = items.iter().map(|item| item["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["bad", "good", "slow", "stuck"]);
+    assert_eq!(names, ["bad", "good", "later", "slow", "stuck"]);
     let plugins = host.get("/v1/plugins");
-    assert_eq!(plugins["items"].as_array().unwrap().len(), 4);
+    assert_eq!(plugins["items"].as_array().unwrap().len(), 5);
     let plugin = host.get("/v1/plugins/good");
     assert_eq!(plugin["version"], "1.2.3");
     assert_eq!(plugin["exports"], json!(["execute", "compensate"]));

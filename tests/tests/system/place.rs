@@ -146,6 +146,11 @@ impl Host {
         self.log()
     }
 
+    /// SIGTERM, and no wait for its end.
+    pub(crate) fn terminate(&self) {
+        signal(self.child.as_ref().unwrap(), "TERM");
+    }
+
     /// SIGTERM; its exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
         let child = self.child.take().unwrap();
