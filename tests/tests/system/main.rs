@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod cli;
+mod client;
 mod crash;
 mod hostile;
 mod http;

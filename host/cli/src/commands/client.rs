@@ -53,25 +53,7 @@ impl Client {
 
     /// Sends, and turns a refusal into an error that says what would be right.
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let text = response.text().await.unwrap_or_default();
-        let message = match serde_json::from_str::<Problem>(&text) {
-            Ok(problem) => match problem.remedy {
-                Some(remedy) => format!("{}\n  help: {remedy}", problem.detail),
-                None => problem.detail,
-            },
-            Err(_) => format!("the host answered {status}: {text}"),
-        };
-        let exit = match status {
-            StatusCode::NOT_FOUND => EXIT_NOT_FOUND,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => EXIT_AUTH,
-            _ => EXIT_ERROR,
-        };
-        Err(Failed { exit, message }.into())
+        accepted(request.send().await.map_err(|error| self.unreachable(&error))?).await
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -100,6 +82,29 @@ impl Client {
         );
         Failed { exit: EXIT_ERROR, message }.into()
     }
+}
+
+/// The answer to a request that was sent, or the error that it says: what is wrong and what would
+/// be right. The request is not sent again for it, which could do a second time what it asks for.
+pub(crate) async fn accepted(response: Response) -> anyhow::Result<Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response.text().await.unwrap_or_default();
+    let message = match serde_json::from_str::<Problem>(&text) {
+        Ok(problem) => match problem.remedy {
+            Some(remedy) => format!("{}\n  help: {remedy}", problem.detail),
+            None => problem.detail,
+        },
+        Err(_) => format!("the host answered {status}: {text}"),
+    };
+    let exit = match status {
+        StatusCode::NOT_FOUND => EXIT_NOT_FOUND,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => EXIT_AUTH,
+        _ => EXIT_ERROR,
+    };
+    Err(Failed { exit, message }.into())
 }
 
 /// `a b` as `a%20b`, for a query or a path.

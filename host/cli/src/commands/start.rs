@@ -9,13 +9,14 @@ use anyhow::Context as _;
 use clap::Args;
 use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::{Method, StatusCode};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Method, Response, StatusCode};
 use serde_json::value::RawValue;
 
 use amends_api::SagaView;
 
 use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::client::{Client, HostArgs, accepted, escape};
 use crate::commands::exit::{
     EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, Failed, of_status,
 };
@@ -24,8 +25,11 @@ use crate::commands::output::{paint, print_json, print_json_line, print_saga};
 /// Requests of `--each` at once.
 const REQUESTS_AT_ONCE: usize = 64;
 
-/// How often a start that the host was too busy for is sent again.
-const TRIES_MAX: u32 = 60;
+/// How long a start that the host is too busy for is sent again.
+const BUSY_MAX: Duration = Duration::from_mins(1);
+
+/// Between two requests, however soon a host wants to be asked again.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Refused lines that are printed one by one.
 const REFUSED_SHOWN: usize = 10;
@@ -107,28 +111,34 @@ impl Starter<'_> {
     /// Starts one, and comes back when the host is too busy.
     async fn start(&self, input: &RawValue, key: Option<&str>) -> anyhow::Result<SagaView> {
         let body = Body { definition: self.definition, input, tags: &self.tags };
-        for _ in 0..TRIES_MAX {
+        let came = Instant::now();
+        loop {
             let mut request = self.client.request(Method::POST, &self.path).json(&body);
             if let Some(key) = key {
                 request = request.header("idempotency-key", key);
             }
-            let copy = request.try_clone();
             let response = request.send().await.map_err(|error| self.client.unreachable(&error))?;
             if response.status() == StatusCode::TOO_MANY_REQUESTS {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                let pause = retry_after(&response);
+                if came.elapsed().saturating_add(pause) > BUSY_MAX {
+                    let message = format!("the host is too busy, for {:?} by now", came.elapsed());
+                    return Err(Failed { exit: EXIT_ERROR, message }.into());
+                }
+                tokio::time::sleep(pause).await;
                 continue;
             }
-            if response.status().is_success() {
-                return response.json().await.context("the host's answer cannot be read");
-            }
-            // Once more, for the error in words: nothing was started.
-            let again = copy.context("the request cannot be repeated")?;
-            let response = self.client.send(again).await?;
+            let response = accepted(response).await?;
             return response.json().await.context("the host's answer cannot be read");
         }
-        let message = "the host was too busy for a minute".to_owned();
-        Err(Failed { exit: EXIT_ERROR, message }.into())
     }
+}
+
+/// How long a busy host wants to be left alone: seconds (RFC 9110, 10.2.3), or one when it does
+/// not say, or gives a date, which our hosts do not.
+fn retry_after(response: &Response) -> Duration {
+    let text = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds = text.and_then(|text| text.trim().parse().ok()).unwrap_or(1);
+    Duration::from_secs(seconds).max(ASK_PAUSE)
 }
 
 async fn each(starter: &Starter<'_>, args: &Start, text: &str) -> anyhow::Result<u8> {
