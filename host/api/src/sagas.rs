@@ -52,7 +52,17 @@ pub(crate) struct StartBody {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StartQuery {
-    /// Answer when the saga rests or this duration (`30s`) is over.
+    /// Answer when the saga rests, ended or blocked, or this duration (`30s`, at most `5m`) is
+    /// over; at once when absent.
+    wait: Option<String>,
+}
+
+/// How a saga is read.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GetQuery {
+    /// Answer when the saga rests, ended or blocked, or this duration (`30s`, at most `5m`) is
+    /// over; at once when absent.
     wait: Option<String>,
 }
 
@@ -161,14 +171,19 @@ pub(crate) async fn list(
     Ok(Json(Page { items: rows.into_iter().map(SagaItem::from).collect(), next_cursor }))
 }
 
-/// Reads a saga.
-#[utoipa::path(get, path = "/v1/sagas/{id}", tag = "sagas", params(("id" = String, Path)),
+/// Reads a saga, at once or when it rests.
+#[utoipa::path(get, path = "/v1/sagas/{id}", tag = "sagas",
+    params(("id" = String, Path), GetQuery),
     responses((status = 200, body = SagaView), (status = "default", body = Problem)))]
 pub(crate) async fn get(
     State(state): State<ApiState>,
     Path(id): Path<String>,
+    Query(query): Query<GetQuery>,
 ) -> Result<Json<SagaView>, Problem> {
-    Ok(Json(SagaView::from(&find(&state, &id).await?)))
+    let wait = query.wait.as_deref().map(wait_of).transpose()?;
+    let Some(wait) = wait else { return Ok(Json(SagaView::from(&find(&state, &id).await?))) };
+    let found = state.runtime.wait(parse_id(&id)?, wait).await?;
+    Ok(Json(SagaView::from(&found.ok_or_else(|| unknown(&id))?)))
 }
 
 /// Reads a saga's events, in order.

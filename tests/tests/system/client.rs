@@ -101,3 +101,41 @@ fn a_start_comes_back_to_a_busy_host_when_it_is_told_to() {
     let pause = asked[1].0.duration_since(asked[0].0);
     assert!(pause >= Duration::from_secs(3), "{pause:?}");
 }
+
+#[test]
+fn a_start_waits_until_its_own_wait_is_over() {
+    let place = Place::empty();
+    let answers = vec![
+        Answer(202, "", saga("running")),
+        Answer(200, "", saga("waiting")),
+        Answer(200, "", saga("compensated")),
+    ];
+    let asked = host(&place, answers);
+    let output = place.amends(&["start", "good", "--wait", "10m"]);
+    assert_eq!(output.status.code(), Some(5), "{}{}", stdout(&output), stderr(&output));
+    let asked = asked.lock().unwrap();
+    assert!(asked[0].1.starts_with("post /v1/sagas?wait="), "{asked:?}");
+    for (_, request) in &asked[1..] {
+        assert!(request.starts_with(&format!("get /v1/sagas/{ID}?wait=")), "{request}");
+    }
+    let place = Place::empty();
+    let answers = (0..10).map(|_| Answer(200, "", saga("running"))).collect();
+    let asked = host(&place, answers);
+    let output = place.amends(&["start", "good", "--wait", "1500ms"]);
+    assert_eq!(output.status.code(), Some(7), "{}{}", stdout(&output), stderr(&output));
+    assert!(asked.lock().unwrap().len() > 1);
+}
+
+#[test]
+fn a_wait_that_cannot_go_on_names_the_saga() {
+    let place = Place::empty();
+    let answers = vec![
+        Answer(202, "", saga("running")),
+        Answer(503, "retry-after: 1\r\n", problem(503, "stopping")),
+    ];
+    host(&place, answers);
+    let output = place.amends(&["start", "good", "--wait", "10m"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains(ID) && told.contains("it is stopping"), "{told}");
+}

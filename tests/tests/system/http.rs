@@ -114,6 +114,20 @@ fn a_wait_answers_when_the_saga_rests_or_the_wait_ends() {
 }
 
 #[test]
+fn a_saga_can_be_waited_for() {
+    let place = place();
+    let host = place.run();
+    let id = start(&host, "good", "")["id"].as_str().unwrap().to_owned();
+    assert_eq!(host.get(&format!("/v1/sagas/{id}?wait=30s"))["status"], "completed");
+    let id = start(&host, "slow", "")["id"].as_str().unwrap().to_owned();
+    assert_eq!(host.get(&format!("/v1/sagas/{id}?wait=50ms"))["status"], "running");
+    let unknown = "/v1/sagas/0198c0de-0000-7000-8000-000000000000?wait=30s";
+    assert_eq!(get(&host, unknown).status, 404);
+    let wrong = get(&host, &format!("/v1/sagas/{id}?wait=long"));
+    assert_eq!((wrong.status, wrong.body["code"].as_str()), (400, Some("bad_query")));
+}
+
+#[test]
 fn what_was_started_is_told_even_when_the_host_stops_meanwhile() {
     let place = place();
     let host = place.run();

@@ -28,7 +28,11 @@ const REQUESTS_AT_ONCE: usize = 64;
 /// How long a start that the host is too busy for is sent again.
 const BUSY_MAX: Duration = Duration::from_mins(1);
 
-/// Between two requests, however soon a host wants to be asked again.
+/// One request waits this long; a longer wait is several. Proxies cut off what is silent for a
+/// minute.
+const WAIT_PER_REQUEST: Duration = Duration::from_secs(30);
+
+/// Between two requests of a wait, however soon a host answers.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Refused lines that are printed one by one.
@@ -76,21 +80,15 @@ struct Body<'a> {
 
 pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
     let text = read_input(&args.input)?;
-    let wait = match &args.wait {
-        Some(wait) => format!("?wait={}", escape(wait)),
-        None => String::new(),
-    };
-    if let Some(wait) = &args.wait {
-        amends_api::parse_duration(wait).context("--wait")?;
-    }
+    let wait = args.wait.as_deref().map(amends_api::parse_duration).transpose();
+    let wait = wait.context("--wait")?;
     let mut tags = BTreeMap::new();
     for tag in &args.tags {
         let (name, value) = tag.split_once('=').context("--tag: write NAME=VALUE")?;
         tags.insert(name.to_owned(), value.to_owned());
     }
     let client = Client::new(&args.host)?;
-    let starter =
-        Starter { client, definition: &args.definition, tags, path: format!("/v1/sagas{wait}") };
+    let starter = Starter { client, definition: &args.definition, tags, wait };
     if args.each {
         return each(&starter, &args, &text).await;
     }
@@ -104,16 +102,19 @@ struct Starter<'a> {
     client: Client,
     definition: &'a str,
     tags: BTreeMap<String, String>,
-    path: String,
+    wait: Option<Duration>,
 }
 
 impl Starter<'_> {
-    /// Starts one, and comes back when the host is too busy.
+    /// Starts one, and comes back when the host is too busy; with a wait, answers it as it rests
+    /// or as it is when the wait ends.
     async fn start(&self, input: &RawValue, key: Option<&str>) -> anyhow::Result<SagaView> {
         let body = Body { definition: self.definition, input, tags: &self.tags };
         let came = Instant::now();
         loop {
-            let mut request = self.client.request(Method::POST, &self.path).json(&body);
+            let sent = Instant::now();
+            let path = format!("/v1/sagas{}", self.wait.map_or_else(String::new, wait_query));
+            let mut request = self.client.request(Method::POST, &path).json(&body);
             if let Some(key) = key {
                 request = request.header("idempotency-key", key);
             }
@@ -127,10 +128,45 @@ impl Starter<'_> {
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            let response = accepted(response).await?;
-            return response.json().await.context("the host's answer cannot be read");
+            let saga: SagaView = accepted(response)
+                .await?
+                .json()
+                .await
+                .context("the host's answer cannot be read")?;
+            return match self.wait {
+                Some(wait) => self.rested(saga, sent, wait).await,
+                None => Ok(saga),
+            };
         }
     }
+
+    /// Goes on waiting: a host answers before a long wait is over.
+    async fn rested(
+        &self,
+        mut saga: SagaView,
+        sent: Instant,
+        wait: Duration,
+    ) -> anyhow::Result<SagaView> {
+        while of_status(&saga.status) == EXIT_WAIT_ENDED {
+            let left = wait.saturating_sub(sent.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(ASK_PAUSE.min(left)).await;
+            let query = wait_query(wait.saturating_sub(sent.elapsed()));
+            let id = escape(&saga.id);
+            saga = self.client.get(&format!("/v1/sagas/{id}{query}")).await.with_context(|| {
+                format!("saga {id} is started; it could not be waited for until it rests")
+            })?;
+        }
+        Ok(saga)
+    }
+}
+
+/// Asks a host to answer when the saga rests, in a request of a length that nothing on the way
+/// cuts off.
+fn wait_query(wait: Duration) -> String {
+    format!("?wait={}ms", wait.min(WAIT_PER_REQUEST).as_millis())
 }
 
 /// How long a busy host wants to be left alone: seconds (RFC 9110, 10.2.3), or one when it does
