@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::problem::Problem;
-use crate::sagas::{StartBody, request_of};
+use crate::sagas::{StartBody, request_of, traceparent};
 use crate::{ApiState, BODY_BYTES_MAX};
 
 /// Starts of one batch that are under way at once; they share transactions of the store.
@@ -37,8 +37,7 @@ pub(crate) async fn start_batch(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let traceparent =
-        headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let traceparent = traceparent(&headers);
     let answers = lines(body)
         .map(move |line| {
             let (state, traceparent) = (state.clone(), traceparent.clone());

@@ -123,8 +123,7 @@ pub(crate) async fn start(
     if let Some(key) = header_text(&headers, "idempotency-key")? {
         body.key = Some(key);
     }
-    let traceparent = header_text(&headers, "traceparent")?.filter(|text| is_traceparent(text));
-    let request = request_of(body, traceparent)?;
+    let request = request_of(body, traceparent(&headers))?;
     let started = state.runtime.start(request.clone()).await?;
     let found = match wait {
         Some(wait) => state.runtime.wait(started.id, wait).await,
@@ -290,8 +289,13 @@ pub(crate) fn request_of(
     Ok(StartRequest { definition, input, key, tags, traceparent })
 }
 
-/// `version-trace_id-parent_id-flags` in lower-case hexadecimal (W3C Trace Context, 3.2.2). One
-/// that is not is passed over, as the standard says.
+/// The caller's trace context. One that cannot be read is passed over, as the standard says.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    is_traceparent(text).then(|| text.to_owned())
+}
+
+/// `version-trace_id-parent_id-flags` in lower-case hexadecimal (W3C Trace Context, 3.2.2).
 fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
         part.len() == length

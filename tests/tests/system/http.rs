@@ -374,6 +374,27 @@ fn the_trace_of_the_caller_is_kept_and_logged() {
 }
 
 #[test]
+fn a_batch_keeps_the_trace_of_the_caller_if_it_is_one() {
+    let place = place();
+    let host = place.run();
+    let kept = |header: &[u8]| {
+        let mut response = agent()
+            .post(host.url("/v1/sagas:batch"))
+            .header("traceparent", ureq::http::HeaderValue::from_bytes(header).unwrap())
+            .send(r#"{"definition":"good"}"#)
+            .unwrap();
+        let answer: Value =
+            serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap();
+        let id = answer["id"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        host.get(&format!("/v1/sagas/{id}"))["traceparent"].clone()
+    };
+    let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    assert_eq!(kept(header.as_bytes()), header);
+    assert_eq!(kept(b"nonsense"), Value::Null);
+    assert_eq!(kept(b"\xff"), Value::Null);
+}
+
+#[test]
 fn the_api_describes_itself_and_its_state() {
     let place = place();
     let host = place.run();
