@@ -23,13 +23,13 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::routing::{get, post};
-use metrics_exporter_prometheus::PrometheusHandle;
 
 use amends_engine::PAYLOAD_BYTES_MAX;
 use amends_runtime::Runtime;
 
 pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
+pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use problem::Problem;
 pub use views::{DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView};

@@ -9,9 +9,10 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tracing_subscriber::EnvFilter;
 
-use amends_api::{ApiState, prometheus, router};
+use amends_api::{ApiState, PrometheusHandle, prometheus, router};
 use amends_engine::Definition;
 use amends_plugins::{PluginHost, PluginsConfig};
 use amends_runtime::{Runtime, RuntimeConfig};
@@ -25,6 +26,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long requests may take after that.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often samples of histograms are summed up. A busy host records some ten thousand a second:
+/// so few of them take little memory, and summing them up is a short task.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
@@ -61,6 +66,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let listen = listener.local_addr().unwrap_or(listen);
     let prometheus = prometheus().context("cannot collect metrics")?;
     let runtime = open(config).await?;
+    let upkeep = tokio::spawn(keep_up(prometheus.clone()));
     let state = ApiState { runtime: runtime.clone(), prometheus };
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
@@ -72,10 +78,22 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let code = serve_until_told(&runtime).await?;
     let _ = close.send(());
     let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
+    upkeep.abort();
     runtime.plugins().close().await;
     runtime.store().close().await.context("the store cannot be closed")?;
     tracing::info!("amends has stopped");
     Ok(code)
+}
+
+/// Takes in what was recorded since the last time. Until then histograms keep every single sample,
+/// and nobody need ever ask for the metrics.
+async fn keep_up(prometheus: PrometheusHandle) {
+    let mut every = tokio::time::interval(UPKEEP_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        prometheus.run_upkeep();
+    }
 }
 
 async fn open(config: Config) -> anyhow::Result<Runtime> {
