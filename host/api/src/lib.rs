@@ -27,6 +27,8 @@ use axum::routing::{get, post};
 use amends_engine::PAYLOAD_BYTES_MAX;
 use amends_runtime::Runtime;
 
+use watch::Watchers;
+
 pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
@@ -41,9 +43,19 @@ pub const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
 #[derive(Clone)]
 pub struct ApiState {
     /// The host.
-    pub runtime: Runtime,
+    pub(crate) runtime: Runtime,
     /// Renders the metrics.
-    pub prometheus: PrometheusHandle,
+    pub(crate) prometheus: PrometheusHandle,
+    /// Room for those who watch a saga.
+    pub(crate) watchers: Watchers,
+}
+
+impl ApiState {
+    /// Of a host, with what renders its metrics.
+    #[must_use]
+    pub fn new(runtime: Runtime, prometheus: PrometheusHandle) -> Self {
+        Self { runtime, prometheus, watchers: Watchers::default() }
+    }
 }
 
 /// The whole API.

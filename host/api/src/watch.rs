@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{Stream as EventStream, unfold};
 use tokio::sync::watch::Receiver;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoredEvent, Stream};
@@ -17,8 +20,37 @@ use crate::problem::{Path, Problem};
 use crate::sagas::{parse_id, unknown};
 use crate::views::EventView;
 
+/// Watchers of a host at once. Each holds a connection, and reads the store as often as every
+/// [`READ_PAUSE`]: together at most 5,120 small reads a second, which leaves the store's readers
+/// to the sagas.
+const WATCHERS_MAX: usize = 256;
+
 /// Events read at once.
 const PAGE: u32 = 100;
+
+/// After a read that found nothing the commits of this long are looked at together: a busy host
+/// commits other sagas' events many times in it, and a person does not see the delay.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+
+/// Room for watchers; every watcher takes a place for as long as it is connected.
+#[derive(Debug, Clone)]
+pub(crate) struct Watchers(Arc<Semaphore>);
+
+impl Default for Watchers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(WATCHERS_MAX)))
+    }
+}
+
+impl Watchers {
+    fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+            let detail = format!("the host has {WATCHERS_MAX} watchers, as many as it takes");
+            Problem::new(429, "watchers_full", detail)
+                .with_remedy("end a watch, or GET the saga with ?wait=30s")
+        })
+    }
+}
 
 struct Watch {
     state: ApiState,
@@ -26,11 +58,14 @@ struct Watch {
     after: Version,
     head: Receiver<Position>,
     ready: VecDeque<StoredEvent>,
+    /// The saga had ended when the watch began: its events are all there, none will come.
+    had_ended: bool,
     is_over: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Sends a saga's events, those of the past first, until it has ended. `Last-Event-ID` resumes
-/// after an event's version.
+/// after an event's version. 429 when the host has as many watchers as it takes.
 #[utoipa::path(get, path = "/v1/sagas/{id}/watch", tag = "sagas", params(("id" = String, Path),
     ("Last-Event-ID" = Option<u64>, Header, description = "the version of the last event that was seen")),
     responses((status = 200, body = EventView, content_type = "text/event-stream"), (status = "default", body = Problem)))]
@@ -49,11 +84,19 @@ pub(crate) async fn watch(
             .map(Version)
             .ok_or_else(|| Problem::new(400, "bad_header", "Last-Event-ID is not a version"))?,
     };
+    let place = state.watchers.enter()?;
     let head = state.runtime.store().head();
-    if state.runtime.store().events(Stream::Saga(id), Version(0), 1).await?.is_empty() {
-        return Err(unknown(&id.to_string()));
-    }
-    let watch = Watch { state, id, after, head, ready: VecDeque::new(), is_over: false };
+    let row = state.runtime.store().saga(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
+    let watch = Watch {
+        state,
+        id,
+        after,
+        head,
+        ready: VecDeque::new(),
+        had_ended: row.status.is_end(),
+        is_over: false,
+        _place: place,
+    };
     Ok(Sse::new(unfold(watch, next)).keep_alive(KeepAlive::default()))
 }
 
@@ -76,17 +119,11 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
             continue;
         }
         let stopping = watch.state.runtime.is_stopping();
-        let has_ended = watch.after > Version(0) && ended(&watch).await;
-        if stopping || has_ended || watch.head.changed().await.is_err() {
+        if stopping || watch.had_ended || watch.head.changed().await.is_err() {
             return None;
         }
+        tokio::time::sleep(READ_PAUSE).await;
     }
-}
-
-/// For a watcher that resumes after the last event.
-async fn ended(watch: &Watch) -> bool {
-    let row = watch.state.runtime.store().saga(watch.id).await;
-    row.is_ok_and(|row| row.is_none_or(|row| row.status.is_end()))
 }
 
 fn is_end(kind: &str) -> bool {

@@ -395,6 +395,29 @@ fn a_batch_keeps_the_trace_of_the_caller_if_it_is_one() {
 }
 
 #[test]
+fn a_host_has_only_so_many_watchers() {
+    let place = place();
+    let host = place.run();
+    let id = start(&host, "later", "")["id"].as_str().unwrap().to_owned();
+    let watch = || {
+        let response = agent().get(host.url(&format!("/v1/sagas/{id}/watch"))).call().unwrap();
+        if response.status() == 200 { Ok(response) } else { Err(answer(response)) }
+    };
+    let mut watchers = Vec::new();
+    let refused = loop {
+        match watch() {
+            Ok(response) => watchers.push(response),
+            Err(refused) => break refused,
+        }
+        assert!(watchers.len() < 1_000, "there is no end of watchers");
+    };
+    assert_eq!((refused.status, refused.body["code"].as_str()), (429, Some("watchers_full")));
+    assert!(watchers.len() > 100, "{}", watchers.len());
+    watchers.pop();
+    host.until("there is room for another", || watch().is_ok());
+}
+
+#[test]
 fn the_api_describes_itself_and_its_state() {
     let place = place();
     let host = place.run();

@@ -67,7 +67,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let prometheus = prometheus().context("cannot collect metrics")?;
     let runtime = open(config).await?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
-    let state = ApiState { runtime: runtime.clone(), prometheus };
+    let state = ApiState::new(runtime.clone(), prometheus);
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async {
