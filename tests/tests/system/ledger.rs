@@ -89,20 +89,23 @@ fn number(output: &Value) -> &str {
 }
 
 /// Compares the log of the store with what the plugins wrote when they were called: nothing that
-/// is recorded did not happen, nothing that happened is missing from the record, and what was
-/// undone was not done again after it.
+/// is recorded did not happen, nothing that happened is missing from the record, no attempt was
+/// made twice, and what was undone was not done again after it.
 pub(crate) fn check_effects(events: &[Value], log: &[String]) {
     let mut effects: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let (started, mut made) = (attempts(events), BTreeSet::new());
     let lines: Vec<Value> = log.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
     for line in lines.iter().filter(|line| line["target"] == "plugin") {
         let message = line["message"].as_str().unwrap_or_default();
         let Some((what, rest)) = message.split_once(" effect=\"") else { continue };
         let number = rest.split('"').next().unwrap();
-        effects.entry(number.to_owned()).or_default().push(if is_undo(what) {
-            "undo"
-        } else {
-            "do"
-        });
+        let direction = if is_undo(what) { "undo" } else { "do" };
+        effects.entry(number.to_owned()).or_default().push(direction);
+        let text = |field: &str| line[field].as_str().unwrap_or_else(|| panic!("{field}: {line}"));
+        let attempt = line["attempt"].as_u64().unwrap();
+        let call = (text("saga_id"), text("step"), direction, attempt);
+        assert!(started.contains(&call), "{number}: {call:?} was made and is not recorded");
+        assert!(made.insert((number.to_owned(), direction, attempt)), "{call:?} was made twice");
     }
     let sagas = events.iter().filter(|event| event["type"] == "saga.started").count();
     assert!(effects.len() >= sagas / 2, "the plugins' ledger is empty");
@@ -128,6 +131,21 @@ pub(crate) fn check_effects(events: &[Value], log: &[String]) {
     }
 }
 
+/// Every attempt that is recorded: the saga, the step, `do` or `undo`, its number.
+fn attempts(events: &[Value]) -> BTreeSet<(&str, &str, &str, u64)> {
+    let started = events.iter().filter_map(|event| {
+        let direction = match event["type"].as_str()? {
+            "step.started" => "do",
+            "undo.started" => "undo",
+            _ => return None,
+        };
+        let data = &event["data"];
+        let attempt = data["attempt"].as_u64().unwrap();
+        Some((event["saga"].as_str()?, data["step"].as_str()?, direction, attempt))
+    });
+    started.collect()
+}
+
 fn is_undo(what: &str) -> bool {
     ["released", "voided", "cancelled"].iter().any(|word| what.ends_with(word))
 }
@@ -138,4 +156,60 @@ pub(crate) fn of_type<'e>(events: &[&'e Value], kind: &str) -> impl Iterator<Ite
 
 fn times(events: &[&Value], kind: &str, step: &str) -> usize {
     of_type(events, kind).filter(|event| event["data"]["step"] == step).count()
+}
+
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A saga whose one step took two attempts, the first of which was cut off, and what its
+    /// plugin wrote in each.
+    fn twice_tried() -> (Vec<Value>, Vec<String>) {
+        let event = |kind: &str, data: Value| json!({"type": kind, "saga": "s", "data": data});
+        let attempt = |attempt: u64| json!({"step": "inventory", "attempt": attempt});
+        let events = vec![
+            event("saga.started", json!({})),
+            event("step.started", attempt(1)),
+            event("step.unknown", attempt(1)),
+            event("step.started", attempt(2)),
+            event(
+                "step.succeeded",
+                json!({"step": "inventory", "attempt": 2, "output": {"reservation_id": "RSV-1"}}),
+            ),
+            event("saga.completed", json!({})),
+        ];
+        (events, [1, 2].map(line).to_vec())
+    }
+
+    fn line(attempt: u64) -> String {
+        let message = "stock reserved effect=\"RSV-1\" order=\"1\"";
+        json!({
+            "target": "plugin", "message": message, "saga_id": "s", "step": "inventory",
+            "attempt": attempt,
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn two_attempts_are_no_offence() {
+        let (events, log) = twice_tried();
+        check_effects(&events, &log);
+    }
+
+    #[test]
+    #[should_panic(expected = "was made twice")]
+    fn an_attempt_that_is_made_twice_is_found() {
+        let (events, mut log) = twice_tried();
+        log.push(line(2));
+        check_effects(&events, &log);
+    }
+
+    #[test]
+    #[should_panic(expected = "is not recorded")]
+    fn an_attempt_that_is_not_recorded_is_found() {
+        let (events, mut log) = twice_tried();
+        log.push(line(3));
+        check_effects(&events, &log);
+    }
 }
