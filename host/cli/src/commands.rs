@@ -3,6 +3,7 @@
 pub mod check;
 mod client;
 mod exit;
+mod ids;
 mod output;
 pub mod plugin;
 pub mod run;

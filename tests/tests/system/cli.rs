@@ -1,9 +1,25 @@
 //! The command line: what it prints and how it exits.
 
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use crate::place::{Place, example, stderr, stdout};
+
+/// An id that no saga has.
+const UNKNOWN: &str = "0198c0de-0000-7000-8000-000000000000";
+
+/// The command line with this text on its standard input.
+fn fed(place: &Place, arguments: &[&str], text: &str) -> Output {
+    let mut child = place
+        .command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
 
 #[test]
 fn exit_codes_are_those_of_the_contract() {
@@ -37,20 +53,46 @@ fn ids_go_from_one_verb_to_the_next() {
     let ids = stdout(&place.amends(&["list", "--status", "compensated", "-o", "ids"]));
     assert_eq!(ids.lines().count(), 3);
     for verb in ["get", "why", "history"] {
-        let mut child = place
-            .command(&[verb, "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(ids.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
+        let output = fed(&place, &[verb, "-"], &ids);
         assert_eq!(output.status.code(), Some(0), "{verb}");
         let text = stdout(&output);
         assert!(ids.lines().all(|id| text.contains(id)) || verb == "history", "{verb}: {text}");
     }
     let watched = place.amends(&["watch", ids.lines().next().unwrap()]);
     assert!(stdout(&watched).contains("saga.compensated"), "{}", stdout(&watched));
+}
+
+#[test]
+fn verbs_on_many_ids_go_on_past_those_that_fail() {
+    let place = Place::example();
+    let _host = place.run();
+    let order = example().join("order.json");
+    let start = ["start", "order-fulfillment", "--input", order.to_str().unwrap(), "--wait"];
+    let id = stdout(&place.amends(&[&start[..], &["-o", "ids"]].concat())).trim().to_owned();
+    let ids = format!("{UNKNOWN}\n{id}\n");
+    for verb in ["get", "why", "history"] {
+        let output = fed(&place, &[verb, "-", "-o", "ids"], &ids);
+        assert_eq!(output.status.code(), Some(4), "{verb}: all that failed were not found");
+        assert_eq!(stdout(&output).trim(), id, "{verb}: {}", stderr(&output));
+        let told = stderr(&output);
+        assert!(told.starts_with(&format!("{UNKNOWN}: there is no saga")), "{verb}: {told}");
+    }
+    // Both fail; a conflict weighs more.
+    let output = fed(&place, &["cancel", "-", "--reason", "late"], &ids);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    for id in [UNKNOWN, &id] {
+        assert!(stderr(&output).contains(&format!("{id}: ")), "{}", stderr(&output));
+    }
+    let output = fed(&place, &["cancel", "-", "--reason", "late"], &format!("{UNKNOWN}\n"));
+    assert_eq!(output.status.code(), Some(4));
+}
+
+#[test]
+fn a_host_that_is_gone_is_told_once() {
+    let place = Place::empty();
+    let output = fed(&place, &["get", "-"], &format!("{UNKNOWN}\n").repeat(3));
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output).matches("cannot be reached").count(), 1, "{}", stderr(&output));
 }
 
 #[test]

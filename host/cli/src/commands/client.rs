@@ -73,14 +73,14 @@ impl Client {
         self.send(request).await?.json().await.context("the host's answer cannot be read")
     }
 
+    /// An error that every other request would meet as well, so it is no [`Failed`].
     pub(crate) fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
         let what = if error.is_connect() { "cannot be reached" } else { "did not answer" };
-        let message = format!(
+        anyhow::anyhow!(
             "the host {} {what}\n  help: is it running (amends run CONFIG)? another address is \
              given by --host or AMENDS_HOST",
             self.base
-        );
-        Failed { exit: EXIT_ERROR, message }.into()
+        )
     }
 }
 

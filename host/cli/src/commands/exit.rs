@@ -34,6 +34,22 @@ pub struct Failed {
     pub message: String,
 }
 
+/// Of the codes of two sagas, the one that wants to be looked at first.
+pub(crate) fn worse(one: u8, other: u8) -> u8 {
+    /// The worst first. What is not in it is an error like any other.
+    const ORDER: [u8; 7] = [
+        EXIT_ERROR,
+        EXIT_AUTH,
+        EXIT_NOT_FOUND,
+        EXIT_BLOCKED,
+        EXIT_WAIT_ENDED,
+        EXIT_COMPENSATED,
+        EXIT_DONE,
+    ];
+    let rank = |code: u8| ORDER.iter().position(|other| *other == code).unwrap_or(0);
+    if rank(other) < rank(one) { other } else { one }
+}
+
 /// The code that says how a saga rests.
 pub(crate) fn of_status(status: &str) -> u8 {
     match status {

@@ -1,7 +1,5 @@
 //! `list`, `get`, `history`, `why`, `cancel`.
 
-use std::io::BufRead as _;
-
 use clap::Args;
 use serde::Deserialize;
 use serde_json::json;
@@ -11,6 +9,7 @@ use amends_api::{EventView, LIMIT_MAX, SagaItem, SagaView, WhyView};
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
+use crate::commands::ids::each_id;
 use crate::commands::output::{
     EVENT_COLUMNS, event_row, print_json, print_json_line, print_saga, print_sagas, print_table,
     table,
@@ -116,27 +115,18 @@ pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
 
 pub(crate) async fn get(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    for id in ids(&args.id)? {
-        let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(&id))).await?;
+    each_id(&args.id, async |id| {
+        let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(id))).await?;
         print_saga(&saga, args.output)?;
-    }
-    Ok(EXIT_DONE)
+        Ok(EXIT_DONE)
+    })
+    .await
 }
 
 pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    for id in ids(&args.id)? {
-        let mut events: Vec<EventView> = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let path = format!("/v1/sagas/{}/events?limit={LIMIT_MAX}{cursor}", escape(&id));
-            let page: Page<EventView> = client.get(&path).await?;
-            events.extend(page.items);
-            match page.next_cursor {
-                Some(next) => cursor = format!("&cursor={}", escape(&next)),
-                None => break,
-            }
-        }
+    each_id(&args.id, async |id| {
+        let events = events(&client, id).await?;
         match args.output {
             Format::Json => print_json(&events)?,
             Format::Jsonl => events.iter().try_for_each(print_json_line)?,
@@ -147,24 +137,38 @@ pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
                 print_table(&rows);
             }
         }
+        Ok(EXIT_DONE)
+    })
+    .await
+}
+
+/// All events of a saga, page by page.
+async fn events(client: &Client, id: &str) -> anyhow::Result<Vec<EventView>> {
+    let mut events = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let path = format!("/v1/sagas/{}/events?limit={LIMIT_MAX}{cursor}", escape(id));
+        let page: Page<EventView> = client.get(&path).await?;
+        events.extend(page.items);
+        match page.next_cursor {
+            Some(next) => cursor = format!("&cursor={}", escape(&next)),
+            None => return Ok(events),
+        }
     }
-    Ok(EXIT_DONE)
 }
 
 pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    for id in ids(&args.id)? {
-        let why: WhyView = client.get(&format!("/v1/sagas/{}/why", escape(&id))).await?;
+    each_id(&args.id, async |id| {
+        let why: WhyView = client.get(&format!("/v1/sagas/{}/why", escape(id))).await?;
         match args.output {
             Format::Json => print_json(&why)?,
             Format::Jsonl => print_json_line(&why)?,
             Format::Ids => println!("{}", why.id),
             Format::Table => {
                 // One of many must say which it is about.
-                if args.id == "-" {
-                    print!("{}  ", why.id);
-                }
-                println!("{}", why.sentence);
+                let which = if args.id == "-" { format!("{}  ", why.id) } else { String::new() };
+                println!("{which}{}", why.sentence);
                 if let Some(next_at) = why.next_at {
                     println!("next: {next_at}");
                 }
@@ -173,31 +177,18 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
                 }
             }
         }
-    }
-    Ok(EXIT_DONE)
+        Ok(EXIT_DONE)
+    })
+    .await
 }
 
 pub(crate) async fn cancel(args: Cancel) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    for id in ids(&args.id)? {
-        let path = format!("/v1/sagas/{}/cancel", escape(&id));
+    each_id(&args.id, async |id| {
+        let path = format!("/v1/sagas/{}/cancel", escape(id));
         let saga: SagaView = client.post(&path, &json!({"reason": args.reason})).await?;
         print_saga(&saga, args.output)?;
-    }
-    Ok(EXIT_DONE)
-}
-
-/// One id, or the lines of standard input.
-fn ids(argument: &str) -> anyhow::Result<Vec<String>> {
-    if argument != "-" {
-        return Ok(vec![argument.to_owned()]);
-    }
-    let mut ids = Vec::new();
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        if !line.trim().is_empty() {
-            ids.push(line.trim().to_owned());
-        }
-    }
-    Ok(ids)
+        Ok(EXIT_DONE)
+    })
+    .await
 }
