@@ -63,6 +63,32 @@ fn ids_go_from_one_verb_to_the_next() {
 }
 
 #[test]
+fn watch_follows_the_sagas_that_it_reads_one_after_another() {
+    let place = Place::example();
+    let _host = place.run();
+    let started = |order: &str| {
+        let order = example().join(order);
+        let order = order.to_str().unwrap();
+        let start = ["start", "order-fulfillment", "--input", order, "-o", "ids"];
+        stdout(&place.amends(&start))
+    };
+    let (good, bad) = (started("order.json"), started("order-undeliverable.json"));
+    let output = fed(&place, &["watch", "-", "-o", "jsonl"], &(bad.clone() + &good));
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(5), "one was compensated: {text}{}", stderr(&output));
+    let at = |kind: &str| text.find(kind).unwrap_or_else(|| panic!("no {kind}: {text}"));
+    assert!(at("saga.compensated") < at("saga.completed"), "{text}");
+    let output = fed(&place, &["watch", "-", "-o", "ids"], &(good.clone() + &bad));
+    let mut ids: Vec<_> = stdout(&output).lines().map(str::to_owned).collect();
+    ids.dedup();
+    assert_eq!(ids, [good.trim(), bad.trim()]);
+    let unknown = format!("{UNKNOWN}\n{good}");
+    let output = fed(&place, &["watch", "-"], &unknown);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stdout(&output).contains("saga.completed"), "it goes on: {}", stdout(&output));
+}
+
+#[test]
 fn verbs_on_many_ids_go_on_past_those_that_fail() {
     let place = Place::example();
     let _host = place.run();

@@ -9,15 +9,17 @@ use amends_api::{EventView, SagaView};
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_WAIT_ENDED, of_status};
+use crate::commands::ids::each_id;
 use crate::commands::output::{detail, print_json, print_json_line};
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  amends watch \"$(amends start order-fulfillment --input \
-                        order.json -o ids)\"\n\nExits as start --wait does: 0 completed, 5 \
-                        compensated.")]
+                        order.json -o ids)\"\n  amends list --status running -o ids | amends watch \
+                        -\n\nExits as start --wait does: 0 completed, 5 compensated; of many \
+                        sagas, with the worst.")]
 pub struct Watch {
-    /// The saga's id
+    /// The saga's id; - reads ids from standard input and follows one after another
     pub id: String,
     /// How to print the events
     #[arg(short, long, value_enum, default_value = "table")]
@@ -32,14 +34,26 @@ const TRIES_MAX: u32 = 5;
 
 pub(crate) async fn run(args: Watch) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
+    each_id(&args.id, async |id| {
+        // One of many must say which it is about.
+        if args.id == "-" && args.output == Format::Table {
+            println!("{id}");
+        }
+        watch(&client, &args, id).await
+    })
+    .await
+}
+
+/// Follows a saga until it rests; a connection that breaks is made again.
+async fn watch(client: &Client, args: &Watch, id: &str) -> anyhow::Result<u8> {
     let mut last = 0;
     for attempt in 0..TRIES_MAX {
         if attempt > 0 {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
-        match follow(&client, &args, &mut last).await {
+        match follow(client, args, id, &mut last).await {
             Ok(()) => {
-                let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(&args.id))).await?;
+                let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(id))).await?;
                 let code = of_status(&saga.status);
                 if code != EXIT_WAIT_ENDED {
                     return Ok(code);
@@ -53,8 +67,8 @@ pub(crate) async fn run(args: Watch) -> anyhow::Result<u8> {
 }
 
 /// Until the host ends the stream, or the connection breaks.
-async fn follow(client: &Client, args: &Watch, last: &mut u64) -> anyhow::Result<()> {
-    let mut request = client.request(Method::GET, &format!("/v1/sagas/{}/watch", escape(&args.id)));
+async fn follow(client: &Client, args: &Watch, id: &str, last: &mut u64) -> anyhow::Result<()> {
+    let mut request = client.request(Method::GET, &format!("/v1/sagas/{}/watch", escape(id)));
     if *last > 0 {
         request = request.header("last-event-id", *last);
     }
@@ -66,32 +80,30 @@ async fn follow(client: &Client, args: &Watch, last: &mut u64) -> anyhow::Result
             let line: Vec<u8> = buffer.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
             let Some(data) = line.trim_end().strip_prefix("data:") else { continue };
-            let event: EventView = serde_json::from_str(data.trim_start())?;
+            let mut event: EventView = serde_json::from_str(data.trim_start())?;
             *last = event.version;
-            print(&event, args)?;
+            if args.id == "-" {
+                event.saga = Some(id.to_owned());
+            }
+            print(&event, args.output, id)?;
         }
     }
     Ok(())
 }
 
-fn print(event: &EventView, args: &Watch) -> anyhow::Result<()> {
-    match args.output {
+fn print(event: &EventView, format: Format, id: &str) -> anyhow::Result<()> {
+    match format {
         Format::Json => print_json(event),
         Format::Jsonl => print_json_line(event),
         Format::Ids => {
-            println!("{}", args.id);
+            println!("{id}");
             Ok(())
         }
         Format::Table => {
             let data: serde_json::Value = serde_json::from_str(event.data.get())?;
             let step = data["step"].as_str().unwrap_or_default();
-            println!(
-                "{}  {:<22} {:<16} {}",
-                event.at,
-                event.kind,
-                step,
-                detail(&event.kind, &data)
-            );
+            let detail = detail(&event.kind, &data);
+            println!("{}  {:<22} {step:<16} {detail}", event.at, event.kind);
             Ok(())
         }
     }
