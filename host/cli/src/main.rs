@@ -4,12 +4,13 @@
 
 use std::process::ExitCode;
 
-use amends::commands::{Cli, EXIT_ERROR, Failed, run};
+use amends::commands::{Cli, EXIT_ERROR, EXIT_PIPE_CLOSED, Failed, PipeClosed, run};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
+        Err(error) if error.is::<PipeClosed>() => ExitCode::from(EXIT_PIPE_CLOSED),
         Err(error) => {
             eprintln!("error: {error:#}");
             let exit = error.downcast_ref::<Failed>().map_or(EXIT_ERROR, |failed| failed.exit);

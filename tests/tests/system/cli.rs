@@ -122,6 +122,34 @@ fn a_host_that_is_gone_is_told_once() {
 }
 
 #[test]
+fn a_pipe_that_is_closed_ends_a_verb_quietly() {
+    let place = Place::example();
+    let _host = place.run();
+    let order = example().join("order.json");
+    let start = ["start", "order-fulfillment", "--input", order.to_str().unwrap(), "--wait"];
+    let id = stdout(&place.amends(&[&start[..], &["-o", "ids"]].concat())).trim().to_owned();
+    let verbs: [&[&str]; 9] = [
+        &["list"],
+        &["list", "-o", "ids"],
+        &["get", &id],
+        &["get", &id, "-o", "json"],
+        &["history", &id],
+        &["why", &id],
+        &["watch", &id],
+        &["check", "amends.toml"],
+        &["completions", "bash"],
+    ];
+    for verb in verbs {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = place.command(verb).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(stderr(&output), "", "{verb:?}");
+        assert_eq!(output.status.code(), Some(141), "{verb:?}: as SIGPIPE is told by a shell");
+    }
+}
+
+#[test]
 fn every_verb_has_a_help_with_an_example() {
     let place = Place::empty();
     let help = stdout(&place.amends(&["--help"]));

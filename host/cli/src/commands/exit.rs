@@ -24,6 +24,10 @@ pub const EXIT_WAIT_ENDED: u8 = 7;
 /// Interrupted by the user.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
+/// Nobody reads the output any more: 128 and the number of SIGPIPE, as a shell tells it of other
+/// programs.
+pub const EXIT_PIPE_CLOSED: u8 = 141;
+
 /// What stopped a verb, and the code to exit with.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -33,6 +37,11 @@ pub struct Failed {
     /// For the user.
     pub message: String,
 }
+
+/// Nobody reads the output any more. Nothing is to be said about it: whoever closed it knows.
+#[derive(Debug, thiserror::Error)]
+#[error("the output is closed")]
+pub struct PipeClosed;
 
 /// Of the codes of two sagas, the one that wants to be looked at first.
 pub(crate) fn worse(one: u8, other: u8) -> u8 {

@@ -12,7 +12,8 @@ use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, Failed, worse};
 /// turn; the answer is the worst exit code of all.
 ///
 /// # Errors
-/// What would stop every other as well: the host cannot be reached or wants another token.
+/// What would stop every other as well: the host cannot be reached or wants another token,
+/// nobody reads the output any more.
 pub(crate) async fn each_id(
     argument: &str,
     mut act: impl AsyncFnMut(&str) -> anyhow::Result<u8>,

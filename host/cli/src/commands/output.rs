@@ -1,6 +1,6 @@
 //! How answers look.
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -9,6 +9,29 @@ use serde_json::Value;
 use amends_api::{EventView, SagaItem, SagaView};
 
 use crate::commands::Format;
+use crate::commands::exit::PipeClosed;
+
+/// `println!` that answers [`PipeClosed`] when nobody reads any more, where the macro panics.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::commands::output::write(format!("{}\n", format_args!($($text)*)).as_bytes())
+    };
+}
+pub(crate) use say;
+
+/// Writes to standard output.
+///
+/// # Errors
+/// [`PipeClosed`] when nobody reads it any more, else what is wrong with it.
+pub(crate) fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| {
+        if error.kind() == ErrorKind::BrokenPipe {
+            return PipeClosed.into();
+        }
+        anyhow::Error::new(error).context("the output cannot be written")
+    })
+}
 
 /// Whether to use colour: on a terminal, unless `NO_COLOR` is set (no-color.org).
 pub(crate) fn use_colour() -> bool {
@@ -32,10 +55,11 @@ pub(crate) fn table(columns: &[&str]) -> Table {
 }
 
 /// A table without trailing blanks.
-pub(crate) fn print_table(table: &Table) {
-    for line in table.to_string().lines() {
-        println!("{}", line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()));
-    }
+pub(crate) fn print_table(table: &Table) -> anyhow::Result<()> {
+    let text = table.to_string();
+    text.lines()
+        .map(str::trim_end)
+        .try_for_each(|line| say!("{}", line.strip_prefix(' ').unwrap_or(line)))
 }
 
 /// A status in its colour.
@@ -53,13 +77,11 @@ pub(crate) fn status_cell(status: &str) -> Cell {
 }
 
 pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    say!("{}", serde_json::to_string_pretty(value)?)
 }
 
 pub(crate) fn print_json_line<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(value)?);
-    Ok(())
+    say!("{}", serde_json::to_string(value)?)
 }
 
 /// One saga.
@@ -67,24 +89,21 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format) -> anyhow::Result<()> 
     match format {
         Format::Json => return print_json(saga),
         Format::Jsonl => return print_json_line(saga),
-        Format::Ids => {
-            println!("{}", saga.id);
-            return Ok(());
-        }
+        Format::Ids => return say!("{}", saga.id),
         Format::Table => {}
     }
-    println!("{}  {}  {}", saga.id, saga.definition, paint(&saga.status));
+    say!("{}  {}  {}", saga.id, saga.definition, paint(&saga.status))?;
     if let Some(reason) = &saga.reason {
-        println!("reason   {reason}");
+        say!("reason   {reason}")?;
     }
-    println!("started  {}", saga.started_at);
+    say!("started  {}", saga.started_at)?;
     if let Some(ended_at) = saga.ended_at {
-        println!("ended    {ended_at}  ({:?})", ended_at.since(saga.started_at));
+        say!("ended    {ended_at}  ({:?})", ended_at.since(saga.started_at))?;
     }
     if let Some(output) = &saga.output {
-        println!("output   {}", output.as_str());
+        say!("output   {}", output.as_str())?;
     }
-    println!();
+    say!("")?;
     let mut steps = table(&["step", "status", "attempts", "detail"]);
     for step in &saga.steps {
         let error = step.error.as_ref().map(|error| format!("{}: {}", error.code, error.message));
@@ -100,8 +119,7 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format) -> anyhow::Result<()> 
             Cell::new(short(&detail)),
         ]);
     }
-    print_table(&steps);
-    Ok(())
+    print_table(&steps)
 }
 
 /// A list of sagas.
@@ -109,12 +127,7 @@ pub(crate) fn print_sagas(items: &[SagaItem], format: Format) -> anyhow::Result<
     match format {
         Format::Json => return print_json(&items),
         Format::Jsonl => return items.iter().try_for_each(print_json_line),
-        Format::Ids => {
-            for item in items {
-                println!("{}", item.id);
-            }
-            return Ok(());
-        }
+        Format::Ids => return items.iter().try_for_each(|item| say!("{}", item.id)),
         Format::Table => {}
     }
     let mut rows = table(&["id", "definition", "status", "started", "reason"]);
@@ -127,8 +140,7 @@ pub(crate) fn print_sagas(items: &[SagaItem], format: Format) -> anyhow::Result<
             Cell::new(short(item.reason.as_deref().unwrap_or_default())),
         ]);
     }
-    print_table(&rows);
-    Ok(())
+    print_table(&rows)
 }
 
 /// One line of a history.

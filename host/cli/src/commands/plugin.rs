@@ -14,7 +14,7 @@ use amends_plugins::{Loader, PluginSettings};
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
-use crate::commands::output::{print_json, print_json_line, print_table, table};
+use crate::commands::output::{print_json, print_json_line, print_table, say, table};
 use crate::commands::sagas::Page;
 
 /// The verbs about plugins.
@@ -62,11 +62,7 @@ async fn list(args: List) -> anyhow::Result<u8> {
     match args.output {
         Format::Json => print_json(&page.items)?,
         Format::Jsonl => page.items.iter().try_for_each(print_json_line)?,
-        Format::Ids => {
-            for plugin in &page.items {
-                println!("{}", plugin.name);
-            }
-        }
+        Format::Ids => page.items.iter().try_for_each(|plugin| say!("{}", plugin.name))?,
         Format::Table => {
             let mut rows =
                 table(&["name", "version", "digest", "exports", "active since", "last refused"]);
@@ -83,7 +79,7 @@ async fn list(args: List) -> anyhow::Result<u8> {
                     refused.unwrap_or_default(),
                 ]);
             }
-            print_table(&rows);
+            print_table(&rows)?;
         }
     }
     Ok(EXIT_DONE)
@@ -114,17 +110,17 @@ async fn inspect(args: Inspect) -> anyhow::Result<u8> {
     match args.output {
         Format::Json => print_json(&all)?,
         Format::Jsonl => print_json_line(&all)?,
-        Format::Ids => println!("{digest}"),
+        Format::Ids => say!("{digest}")?,
         Format::Table => {
-            println!("{} {}: {}", manifest.name, manifest.version, manifest.summary);
-            println!("digest   {digest}, {} bytes", component.bytes_len);
-            println!("exports  {}", component.exports.words().join(", "));
-            println!("imports  {}", component.imports.join(", "));
+            say!("{} {}: {}", manifest.name, manifest.version, manifest.summary)?;
+            say!("digest   {digest}, {} bytes", component.bytes_len)?;
+            say!("exports  {}", component.exports.words().join(", "))?;
+            say!("imports  {}", component.imports.join(", "))?;
             if let Some(service) = &manifest.service {
-                println!("service  {service}");
+                say!("service  {service}")?;
             }
-            println!("input    {}", serde_json::to_string_pretty(&manifest.input_schema)?);
-            println!("output   {}", serde_json::to_string_pretty(&manifest.output_schema)?);
+            say!("input    {}", serde_json::to_string_pretty(&manifest.input_schema)?)?;
+            say!("output   {}", serde_json::to_string_pretty(&manifest.output_schema)?)?;
         }
     }
     Ok(EXIT_DONE)

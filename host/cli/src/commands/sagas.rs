@@ -12,7 +12,7 @@ use crate::commands::exit::EXIT_DONE;
 use crate::commands::ids::each_id;
 use crate::commands::output::{
     EVENT_COLUMNS, event_row, print_json, print_json_line, print_saga, print_sagas, print_table,
-    table,
+    say, table,
 };
 
 /// The arguments of `list`.
@@ -130,11 +130,11 @@ pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
         match args.output {
             Format::Json => print_json(&events)?,
             Format::Jsonl => events.iter().try_for_each(print_json_line)?,
-            Format::Ids => println!("{id}"),
+            Format::Ids => say!("{id}")?,
             Format::Table => {
                 let mut rows = table(&EVENT_COLUMNS);
                 rows.add_rows(events.iter().map(event_row));
-                print_table(&rows);
+                print_table(&rows)?;
             }
         }
         Ok(EXIT_DONE)
@@ -164,16 +164,16 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
         match args.output {
             Format::Json => print_json(&why)?,
             Format::Jsonl => print_json_line(&why)?,
-            Format::Ids => println!("{}", why.id),
+            Format::Ids => say!("{}", why.id)?,
             Format::Table => {
                 // One of many must say which it is about.
                 let which = if args.id == "-" { format!("{}  ", why.id) } else { String::new() };
-                println!("{which}{}", why.sentence);
+                say!("{which}{}", why.sentence)?;
                 if let Some(next_at) = why.next_at {
-                    println!("next: {next_at}");
+                    say!("next: {next_at}")?;
                 }
                 if !why.verbs.is_empty() {
-                    println!("you can: {}", why.verbs.join(", "));
+                    say!("you can: {}", why.verbs.join(", "))?;
                 }
             }
         }

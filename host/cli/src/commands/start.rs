@@ -20,7 +20,7 @@ use crate::commands::client::{Client, HostArgs, accepted, escape};
 use crate::commands::exit::{
     EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, Failed, of_status,
 };
-use crate::commands::output::{paint, print_json, print_json_line, print_saga};
+use crate::commands::output::{paint, print_json, print_json_line, print_saga, say};
 
 /// Requests of `--each` at once.
 const REQUESTS_AT_ONCE: usize = 64;
@@ -199,7 +199,7 @@ async fn each(starter: &Starter<'_>, args: &Start, text: &str) -> anyhow::Result
         match answer {
             Ok(saga) => {
                 match args.output {
-                    Format::Ids => println!("{}", saga.id),
+                    Format::Ids => say!("{}", saga.id)?,
                     Format::Jsonl => print_json_line(&saga)?,
                     Format::Table | Format::Json => {}
                 }
@@ -247,17 +247,17 @@ fn summary(
         })),
         Format::Ids | Format::Jsonl => Ok(()),
         Format::Table => {
-            println!(
+            say!(
                 "{} of {lines} sagas of {} started in {:.1} s",
                 lines - refused.len(),
                 args.definition,
                 elapsed.as_secs_f64()
-            );
+            )?;
             for (status, count) in counts {
-                println!("  {count:>6}  {}", paint(status));
+                say!("  {count:>6}  {}", paint(status))?;
             }
             if !refused.is_empty() {
-                println!("  {:>6}  refused", refused.len());
+                say!("  {:>6}  refused", refused.len())?;
             }
             Ok(())
         }

@@ -8,9 +8,9 @@ use amends_api::{EventView, SagaView};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
-use crate::commands::exit::{EXIT_WAIT_ENDED, of_status};
+use crate::commands::exit::{EXIT_WAIT_ENDED, PipeClosed, of_status};
 use crate::commands::ids::each_id;
-use crate::commands::output::{detail, print_json, print_json_line};
+use crate::commands::output::{detail, print_json, print_json_line, say};
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: Watch) -> anyhow::Result<u8> {
     each_id(&args.id, async |id| {
         // One of many must say which it is about.
         if args.id == "-" && args.output == Format::Table {
-            println!("{id}");
+            say!("{id}")?;
         }
         watch(&client, &args, id).await
     })
@@ -60,6 +60,7 @@ async fn watch(client: &Client, args: &Watch, id: &str) -> anyhow::Result<u8> {
                 }
             }
             Err(error) if attempt + 1 == TRIES_MAX || last == 0 => return Err(error),
+            Err(error) if error.is::<PipeClosed>() => return Err(error),
             Err(_) => {}
         }
     }
@@ -95,16 +96,12 @@ fn print(event: &EventView, format: Format, id: &str) -> anyhow::Result<()> {
     match format {
         Format::Json => print_json(event),
         Format::Jsonl => print_json_line(event),
-        Format::Ids => {
-            println!("{id}");
-            Ok(())
-        }
+        Format::Ids => say!("{id}"),
         Format::Table => {
             let data: serde_json::Value = serde_json::from_str(event.data.get())?;
             let step = data["step"].as_str().unwrap_or_default();
             let detail = detail(&event.kind, &data);
-            println!("{}  {:<22} {step:<16} {detail}", event.at, event.kind);
-            Ok(())
+            say!("{}  {:<22} {step:<16} {detail}", event.at, event.kind)
         }
     }
 }
