@@ -41,6 +41,10 @@ pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<Value>,
     if state.runtime.is_stopping() {
         return Err(Problem::new(503, "stopping", "the host is stopping"));
     }
+    if !state.runtime.is_healthy() {
+        return Err(Problem::new(503, "shard_failed", "a part of the host has failed")
+            .with_remedy("start the host again: nothing that was accepted is lost"));
+    }
     let quarantined = state.runtime.quarantined().len();
     Ok(Json(json!({"status": "ready", "quarantined": quarantined})))
 }

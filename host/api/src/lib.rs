@@ -11,7 +11,9 @@ mod definitions;
 mod duration;
 mod health;
 mod openapi;
+mod operate;
 mod page;
+mod plan;
 mod plugins;
 mod problem;
 mod sagas;
@@ -33,6 +35,7 @@ pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
+pub use plan::{BreakerView, EffectView, ExposureItem, PlannedView};
 pub use problem::Problem;
 pub use views::{DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView};
 
@@ -67,7 +70,19 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/sagas/{id}/events", get(sagas::events))
         .route("/v1/sagas/{id}/watch", get(watch::watch))
         .route("/v1/sagas/{id}/why", get(sagas::why))
-        .route("/v1/sagas/{id}/cancel", post(sagas::cancel))
+        .route("/v1/sagas/{id}/undo-plan", get(plan::undo_plan))
+        .route("/v1/sagas/{id}/exposure", get(plan::of_saga))
+        .route("/v1/sagas/{id}/signals/{name}", post(operate::signal))
+        .route("/v1/sagas/{id}/cancel", post(operate::cancel))
+        .route("/v1/sagas/{id}/compensate", post(operate::compensate))
+        .route("/v1/sagas/{id}/retry", post(operate::retry))
+        .route("/v1/sagas/{id}/skip", post(operate::skip))
+        .route("/v1/sagas/{id}/resolve", post(operate::resolve))
+        .route("/v1/sagas/{id}/pause", post(operate::pause))
+        .route("/v1/sagas/{id}/resume", post(operate::resume))
+        .route("/v1/sagas/{id}/abandon", post(operate::abandon))
+        .route("/v1/exposure", get(plan::of_all))
+        .route("/v1/breakers", get(plan::breakers))
         .route("/v1/plugins", get(plugins::list))
         .route("/v1/plugins/{name}", get(plugins::get))
         .route("/v1/definitions", get(definitions::list))

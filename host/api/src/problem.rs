@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use amends_runtime::{CancelError, RuntimeError, StartError};
+use amends_runtime::{OperateError, RuntimeError, StartError};
 use amends_store::StoreError;
 
 /// What went wrong with a request.
@@ -111,16 +111,16 @@ impl From<RuntimeError> for Problem {
     }
 }
 
-impl From<CancelError> for Problem {
-    fn from(error: CancelError) -> Self {
+impl From<OperateError> for Problem {
+    fn from(error: OperateError) -> Self {
         let detail = error.to_string();
         match error {
-            CancelError::NotFound(_) => Self::new(404, "saga_unknown", detail)
+            OperateError::NotFound(_) => Self::new(404, "saga_unknown", detail)
                 .with_remedy("GET /v1/sagas lists the sagas of this host"),
-            CancelError::Refused(refusal) => {
+            OperateError::Refused(refusal) => {
                 Self::new(409, "wrong_state", refusal.message).with_remedy(refusal.remedy)
             }
-            CancelError::Runtime(error) => error.into(),
+            OperateError::Runtime(error) => error.into(),
         }
     }
 }

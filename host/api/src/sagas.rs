@@ -1,10 +1,9 @@
 //! Sagas: start, list, read, explain, cancel.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -78,6 +77,8 @@ pub(crate) struct ListQuery {
     tag: Option<String>,
     /// RFC 3339.
     started_after: Option<String>,
+    /// True: only sagas that have not moved for longer than they should, all of them.
+    stuck: Option<bool>,
     /// From 1 to 1,000; 50 when absent.
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
@@ -92,14 +93,6 @@ pub(crate) struct EventsQuery {
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-}
-
-/// Why an operator acts.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct OperatorBody {
-    /// Kept in the saga's stream.
-    reason: String,
 }
 
 /// Starts a saga.
@@ -151,6 +144,7 @@ pub(crate) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<SagaItem>>, Problem> {
     let limit = limit(query.limit)?;
+    let is_stuck = query.stuck.unwrap_or(false);
     let query = SagaQuery {
         statuses: statuses(query.status.as_deref())?,
         definition: query.definition.map(|name| name.parse()).transpose().map_err(bad_query)?,
@@ -163,11 +157,36 @@ pub(crate) async fn list(
         before: cursor(query.cursor.as_deref())?,
         limit: limit + 1,
     };
+    if is_stuck {
+        return stuck(&state, &query, limit).await;
+    }
     let mut rows = state.runtime.store().list(query).await?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next_cursor = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
     Ok(Json(Page { items: rows.into_iter().map(SagaItem::from).collect(), next_cursor }))
+}
+
+/// Those that do not move, with what they do not come past as their reason.
+async fn stuck(
+    state: &ApiState,
+    query: &SagaQuery,
+    limit: u32,
+) -> Result<Json<Page<SagaItem>>, Problem> {
+    let mut items = Vec::new();
+    for stuck in state.runtime.stuck().await {
+        let Some(row) = state.runtime.store().saga(stuck.id).await? else { continue };
+        let fits = (query.statuses.is_empty() || query.statuses.contains(&row.status))
+            && query.definition.as_ref().is_none_or(|name| *name == row.definition)
+            && query.started_after.is_none_or(|after| row.started_at > after)
+            && query.tag.as_ref().is_none_or(|(name, value)| row.tags.get(name) == Some(value));
+        if fits {
+            let reason = Some(format!("not moved since {}: {}", stuck.since, stuck.reason));
+            items.push(SagaItem { reason, ..SagaItem::from(row) });
+        }
+    }
+    items.truncate(limit as usize);
+    Ok(Json(Page { items, next_cursor: None }))
 }
 
 /// Reads a saga, at once or when it rests.
@@ -219,7 +238,7 @@ pub(crate) async fn why(
     Path(id): Path<String>,
 ) -> Result<Json<WhyView>, Problem> {
     let id = parse_id(&id)?;
-    let quarantined = state.runtime.quarantined().iter().find(|other| other.id == id);
+    let quarantined = state.runtime.quarantined().into_iter().find(|other| other.id == id);
     if let Some(quarantined) = quarantined {
         return Ok(Json(WhyView {
             id: id.to_string(),
@@ -230,7 +249,7 @@ pub(crate) async fn why(
         }));
     }
     let found = find(&state, &id.to_string()).await?;
-    let why = amends_engine::why(&found.saga);
+    let why = amends_engine::why(&found.saga, amends_runtime::now());
     let sentence = match &found.stall {
         Some(stall) => format!("{} Right now {stall}.", why.sentence),
         None => why.sentence,
@@ -242,29 +261,6 @@ pub(crate) async fn why(
         next_at: why.next_at,
         verbs: why.verbs.into_iter().map(str::to_owned).collect(),
     }))
-}
-
-/// Asks for a saga to be undone. Asking again does nothing.
-#[utoipa::path(post, path = "/v1/sagas/{id}/cancel", tag = "sagas", params(("id" = String, Path)),
-    request_body = OperatorBody,
-    responses((status = 200, body = SagaView), (status = 409, body = Problem), (status = "default", body = Problem)))]
-pub(crate) async fn cancel(
-    State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    JsonBody(body): JsonBody<OperatorBody>,
-) -> Result<Json<SagaView>, Problem> {
-    let id = parse_id(&id)?;
-    let reason = body.reason.trim().to_owned();
-    if reason.is_empty() {
-        return Err(Problem::new(400, "reason_missing", "the reason is empty")
-            .with_remedy("say why: it is kept with the saga"));
-    }
-    let named = header_text(&headers, "amends-user")?.filter(|name| !name.trim().is_empty());
-    let who = named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip()));
-    let found = state.runtime.cancel(id, who, reason).await?;
-    Ok(Json(SagaView::from(&found)))
 }
 
 /// Checks what a caller gave.
@@ -313,7 +309,7 @@ fn is_traceparent(text: &str) -> bool {
         && hex(flags, 2)
 }
 
-fn header_text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+pub(crate) fn header_text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
     headers
         .get(name)
         .map(|value| {
@@ -362,7 +358,7 @@ pub(crate) fn unknown(id: &str) -> Problem {
         .with_remedy("GET /v1/sagas lists the sagas of this host")
 }
 
-async fn find(state: &ApiState, id: &str) -> Result<SagaState, Problem> {
+pub(crate) async fn find(state: &ApiState, id: &str) -> Result<SagaState, Problem> {
     let id = parse_id(id)?;
     state.runtime.state(id).await?.ok_or_else(|| unknown(&id.to_string()))
 }

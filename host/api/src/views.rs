@@ -11,7 +11,7 @@ use amends_engine::{
     StepView as EngineStep, Timestamp,
 };
 use amends_plugins::PluginInfo;
-use amends_runtime::{StartRequest, State};
+use amends_runtime::{StallReason, StartRequest, State};
 use amends_store::{SagaRow, StoredEvent, Stream};
 
 /// A saga.
@@ -57,6 +57,18 @@ pub struct SagaView {
     pub tags: BTreeMap<String, String>,
     /// Why it is blocked, or why it is or was undone.
     pub reason: Option<String>,
+    /// The saga and step that started it, if a saga did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentView>,
+}
+
+/// The step of another saga that started a saga.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ParentView {
+    /// That saga.
+    pub saga: String,
+    /// Its step.
+    pub step: String,
 }
 
 /// One step of a saga.
@@ -64,8 +76,9 @@ pub struct SagaView {
 pub struct StepView {
     /// Its name.
     pub name: String,
-    /// `pending`, `running`, `backing_off`, `breaker_open`, `succeeded`, `failed`, `unknown`,
-    /// `skipped`, `undoing`, `undo_backing_off`, `undone` or `undo_blocked`.
+    /// `pending`, `waiting`, `running`, `backing_off`, `breaker_open`, `succeeded`, `failed`,
+    /// `unknown`, `skipped`, `undoing`, `undo_backing_off`, `undone`, `undo_blocked` or
+    /// `undo_skipped`.
     pub status: String,
     /// The direction of its last call: `execute` or `compensate`.
     pub direction: String,
@@ -84,9 +97,12 @@ pub struct StepView {
     /// When it last came to rest.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// When its next attempt is due.
+    /// When its next attempt is due, or when it stops waiting.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
+    /// The saga that it runs or ran, if it runs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<String>,
 }
 
 /// What went wrong with a call.
@@ -148,6 +164,9 @@ pub struct EventView {
     /// The plugin whose event it is; absent for a saga's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
+    /// The service whose stream it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// `saga.started`, `step.succeeded`, …
     #[serde(rename = "type")]
     pub kind: String,
@@ -241,7 +260,10 @@ impl From<&State> for SagaView {
             status: saga.status().to_string(),
             input: started.input.clone(),
             output: saga.output(),
-            steps: saga.steps().map(StepView::from).collect(),
+            steps: saga
+                .steps()
+                .map(|step| StepView::from(step).held_by(state.stall.as_ref()))
+                .collect(),
             started_at: saga.started_at(),
             ended_at: saga.ended_at(),
             deadline_at: started.deadline_at,
@@ -251,6 +273,10 @@ impl From<&State> for SagaView {
             key: started.key.clone(),
             tags: started.tags.clone(),
             reason: saga.reason().map(str::to_owned),
+            parent: started.parent.as_ref().map(|parent| ParentView {
+                saga: parent.saga.to_string(),
+                step: parent.step.to_string(),
+            }),
         }
     }
 }
@@ -276,6 +302,7 @@ impl SagaView {
             key: request.key,
             tags: request.tags,
             reason: None,
+            parent: None,
         }
     }
 }
@@ -285,6 +312,24 @@ impl SagaView {
 fn made_at(id: SagaId) -> Timestamp {
     let millis = id.as_bytes()[..6].iter().fold(0, |sum, byte| sum << 8 | i64::from(*byte));
     Timestamp::from_millis(millis)
+}
+
+impl StepView {
+    /// A step that waits for its service is told so: its events do not say.
+    fn held_by(self, stall: Option<&StallReason>) -> Self {
+        match stall {
+            Some(StallReason::BreakerOpen { step, until, .. }) if step.as_str() == self.name => {
+                let status = StepStatus::BreakerOpen.to_string();
+                Self { status, next_at: Some(*until), ..self }
+            }
+            Some(
+                StallReason::BreakerOpen { .. }
+                | StallReason::PluginMissing(_)
+                | StallReason::NoRoom(_),
+            )
+            | None => self,
+        }
+    }
 }
 
 impl From<EngineStep<'_>> for StepView {
@@ -306,6 +351,7 @@ impl From<EngineStep<'_>> for StepView {
             started_at: step.started_at,
             ended_at: step.ended_at,
             next_at: step.next_at,
+            child: step.child.map(|child| child.to_string()),
         }
     }
 }
@@ -339,9 +385,10 @@ impl From<SagaRow> for SagaItem {
 
 impl From<StoredEvent> for EventView {
     fn from(event: StoredEvent) -> Self {
-        let (saga, plugin) = match event.stream {
-            Stream::Saga(id) => (Some(id.to_string()), None),
-            Stream::Plugin(name) => (None, Some(name.to_string())),
+        let (saga, plugin, service) = match event.stream {
+            Stream::Saga(id) => (Some(id.to_string()), None, None),
+            Stream::Plugin(name) => (None, Some(name.to_string()), None),
+            Stream::Service(name) => (None, None, Some(name.to_string())),
         };
         Self {
             version: event.version.0,
@@ -349,6 +396,7 @@ impl From<StoredEvent> for EventView {
             at: event.at,
             saga,
             plugin,
+            service,
             kind: event.kind,
             // The store gives back what the engine wrote; should it be damaged, it is shown as text.
             data: RawValue::from_string(event.data)

@@ -9,6 +9,7 @@
 
 mod definition;
 mod host;
+mod kind;
 pub mod lint;
 mod overrides;
 mod plugin;
@@ -31,7 +32,7 @@ use toml::de::DeTable;
 pub use host::{HostConfig, StoreSettings};
 pub use overrides::{Environment, OverrideFlags, Overrides};
 pub use report::{Finding, Place, Position, Report, Severity};
-pub use service::{BreakerSettings, OnOpen, ServiceSettings};
+pub use service::ServiceSettings;
 pub use source::CONFIG_BYTES_MAX;
 
 use report::Severity::Error;
@@ -221,7 +222,7 @@ fn check_services(
             .flat_map(|definition| definition.steps().iter().map(move |step| (definition, step)))
     };
     for (definition, step) in steps() {
-        let Some(service) = &step.service else { continue };
+        let Some(service) = step.service() else { continue };
         if services.contains_key(service) {
             continue;
         }
@@ -238,7 +239,7 @@ fn check_services(
         return;
     }
     for service in services.keys() {
-        if steps().all(|(_, step)| step.service.as_ref() != Some(service)) {
+        if steps().all(|(_, step)| step.service() != Some(service)) {
             let key = format!("service.{service}");
             let message = format!("no step names the service `{service}`");
             let help = format!("write service = \"{service}\" in a step, or remove it");

@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use amends::config::{Environment, Loaded, OnOpen, OverrideFlags, Overrides, Report, load};
-use amends_engine::{BackoffSpec, InputSpec, RetrySpec, StepSpec};
+use amends::config::{Environment, Loaded, OverrideFlags, Overrides, Report, load};
+use amends_engine::{BackoffSpec, InputSpec, PluginName, RetrySpec, StepSpec};
+use amends_runtime::OnOpen;
 use amends_store::Durability;
 
 fn load_text(text: &str, overrides: &Overrides) -> (Result<Loaded, Report>, PathBuf) {
@@ -65,7 +66,7 @@ fn the_whole_contract_becomes_settings() {
     assert_eq!(fields["drug"], "input.drug");
     assert_eq!(inventory.after, ["prescription".parse().unwrap()]);
     let undo = inventory.undo.as_ref().unwrap();
-    assert_eq!(undo.plugin.as_str(), "inventory-release");
+    assert_eq!(undo.plugin.as_ref().unwrap().as_str(), "inventory-release");
     assert_eq!(undo.retry.attempts, 20);
     let BackoffSpec::Exponential { initial, factor, max, .. } = undo.retry.backoff else {
         panic!("computed pauses")
@@ -73,7 +74,7 @@ fn the_whole_contract_becomes_settings() {
     assert_eq!((initial, max), (Duration::from_secs(1), Duration::from_mins(5)));
     assert!((factor - 2.0).abs() < f64::EPSILON);
     assert_eq!(shipment.when.as_deref(), Some("input.ship == true"));
-    assert_eq!(shipment.service.as_ref().unwrap().as_str(), "carrier");
+    assert_eq!(shipment.service().unwrap().as_str(), "carrier");
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn undo_in_all_its_forms() {
          [[saga.step]]\nname = \"d\"\nplugin = \"p\"\nundo = false\n",
     );
     let plugins: Vec<_> =
-        steps.iter().map(|step| step.undo.as_ref().map(|undo| undo.plugin.as_str())).collect();
+        steps.iter().map(|step| step.undo_plugin().map(PluginName::as_str)).collect();
     assert_eq!(plugins, [Some("p"), Some("q"), Some("p"), None]);
     let undo = steps[2].undo.as_ref().unwrap();
     assert_eq!(undo.retry.attempts, 9);

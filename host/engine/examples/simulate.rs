@@ -54,7 +54,7 @@ fn usage() -> ExitCode {
 
 fn run_exhaustive(is_large: bool) -> Result<(), Box<Violation>> {
     let started = Instant::now();
-    let budget = Budget { faults: 2, crashes: 1, cancels: 1, admissions: false };
+    let budget = Budget { faults: 2, crashes: 1, cancels: 1, orders: 1, admissions: false };
     let mut figures = Figures::default();
     for steps in 1..=3 {
         for definition in graphs(steps, Variants::All) {

@@ -9,23 +9,25 @@ use crate::definition::{BackoffSpec, RetrySpec};
 use crate::ids::{SagaId, StepName};
 
 /// The pause after failed attempt number `attempt` (from 1), or none when attempts are used up.
+/// `before`: attempts that do not count, because an operator had the call tried again after them.
 pub(crate) fn pause(
     retry: &RetrySpec,
-    saga: SagaId,
-    step: &StepName,
+    (saga, step): (SagaId, &StepName),
     direction: Direction,
     attempt: u32,
+    before: u32,
 ) -> Option<Duration> {
-    if attempt >= retry.attempts {
+    let count = attempt.saturating_sub(before).max(1);
+    if count >= retry.attempts {
         return None;
     }
     match &retry.backoff {
         BackoffSpec::Listed(pauses) => {
-            let index = (attempt as usize - 1).min(pauses.len().saturating_sub(1));
+            let index = (count as usize - 1).min(pauses.len().saturating_sub(1));
             Some(pauses.get(index).copied().unwrap_or_default())
         }
         BackoffSpec::Exponential { initial, factor, max, jitter } => {
-            let exponent = i32::try_from(attempt - 1).unwrap_or(i32::MAX);
+            let exponent = i32::try_from(count - 1).unwrap_or(i32::MAX);
             let full = (initial.as_secs_f64() * factor.powi(exponent)).min(max.as_secs_f64());
             let spread = full * jitter * fraction(saga, step, direction, attempt);
             Some(Duration::from_secs_f64(full - spread))

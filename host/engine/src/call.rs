@@ -71,6 +71,19 @@ pub enum Outcome {
     Unknown(Failure),
 }
 
+/// What a component found out about a call whose reply was lost, when it was asked (`probe`).
+/// It is about the idempotency key, so about every attempt before it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It happened.
+    Happened,
+    /// It did not happen, and will not.
+    DidNotHappen,
+    /// Cannot be told.
+    Unclear,
+}
+
 /// The class of a failed call, as events, logs and metrics name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use crate::call::Direction;
-use crate::ids::{Digest, PluginName, StepName, Timestamp};
+use crate::definition::StepKind;
+use crate::ids::{DefinitionName, Digest, PluginName, SagaId, ServiceName, StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::{Phase, Progress, Saga};
 
@@ -17,8 +18,26 @@ pub enum Command {
     /// A call was started, and that is durable: it must be running. When it is not, because the
     /// host stopped, its outcome is unknown.
     Run(Call),
+    /// A saga that a step started must be undone, because this one is: cancel it, once or often.
+    CancelChild(SagaId),
     /// Answer with [`crate::Input::Tick`] then.
     Wake(Timestamp),
+}
+
+/// What a call goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A component of a plugin.
+    Plugin(PluginName),
+    /// Another saga: `execute` starts it and waits for its end, `compensate` has it undone and
+    /// waits for that. Whoever runs such a call finds the saga by its id, so it can be run again
+    /// after a crash and its outcome is never unknown.
+    Saga {
+        /// Its definition.
+        definition: DefinitionName,
+        /// Its id.
+        id: SagaId,
+    },
 }
 
 /// A call that is wanted.
@@ -28,8 +47,10 @@ pub struct Due {
     pub step: StepName,
     /// Which way.
     pub direction: Direction,
-    /// The plugin to call.
-    pub plugin: PluginName,
+    /// What to call.
+    pub target: Target,
+    /// The service that the step calls.
+    pub service: Option<ServiceName>,
     /// Not before; none: now.
     pub at: Option<Timestamp>,
     /// The component that executed the step, for an undo.
@@ -45,8 +66,10 @@ pub struct Call {
     pub direction: Direction,
     /// Which attempt.
     pub attempt: u32,
-    /// The plugin to call.
-    pub plugin: PluginName,
+    /// What to call.
+    pub target: Target,
+    /// The service that the step calls.
+    pub service: Option<ServiceName>,
     /// The component that the started event names.
     pub digest: Digest,
     /// How long it may take.
@@ -56,10 +79,53 @@ pub struct Call {
 /// What must be running or waited for now; empty when the saga has ended or only an operator can
 /// move it.
 pub fn commands(saga: &Saga) -> impl Iterator<Item = Command> {
-    let steps = (0..saga.steps.len()).filter_map(|index| {
-        running(saga, index).map(Command::Run).or_else(|| due(saga, index).map(Command::Start))
+    let is_live = !saga.status().is_end();
+    let steps = (0..saga.steps.len()).filter(move |_| is_live).flat_map(|index| {
+        let call = running(saga, index).map(Command::Run);
+        let call = call.or_else(|| due(saga, index).map(Command::Start));
+        call.into_iter().chain(wake(saga, index)).chain(cancel_child(saga, index))
     });
     steps.chain(saga.deadline_in_force().map(Command::Wake))
+}
+
+fn wake(saga: &Saga, index: usize) -> Option<Command> {
+    match saga.steps[index].progress {
+        Progress::Waiting { until } => until.map(Command::Wake),
+        Progress::Pending
+        | Progress::Running
+        | Progress::BackingOff { .. }
+        | Progress::Succeeded
+        | Progress::Failed
+        | Progress::Unknown
+        | Progress::Skipped
+        | Progress::Undoing
+        | Progress::UndoBackingOff { .. }
+        | Progress::Undone
+        | Progress::UndoBlocked
+        | Progress::UndoSkipped => None,
+    }
+}
+
+fn cancel_child(saga: &Saga, index: usize) -> Option<Command> {
+    let is_running = saga.steps[index].progress == Progress::Running;
+    let is_undone = matches!(saga.phase, Phase::Compensating(_));
+    saga.child(index).filter(|_| is_running && is_undone).map(Command::CancelChild)
+}
+
+/// What the calls of a step go to; `attempt` is that of `execute` which the call is, or undoes.
+fn target(saga: &Saga, index: usize, direction: Direction, attempt: u32) -> Option<Target> {
+    let spec = &saga.definition.steps()[index];
+    match &spec.kind {
+        StepKind::Call { plugin, .. } => Some(Target::Plugin(match direction {
+            Direction::Execute => plugin.clone(),
+            Direction::Compensate => spec.undo_plugin()?.clone(),
+        })),
+        StepKind::Saga { saga: definition } => Some(Target::Saga {
+            definition: definition.clone(),
+            id: saga.id.child(&spec.name, attempt),
+        }),
+        StepKind::Wait { .. } | StepKind::Sleep { .. } => None,
+    }
 }
 
 /// The input of a step's calls, computed from what is done before it: the same on every attempt,
@@ -68,6 +134,9 @@ pub fn commands(saga: &Saga) -> impl Iterator<Item = Command> {
 /// # Errors
 /// When an expression of the step cannot be computed; the words are for people.
 pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, String> {
+    if let Some(edited) = &saga.steps[index].input {
+        return Ok(edited.clone());
+    }
     let value = saga.definition.step(index).input(&saga.variables(index))?;
     Payload::from_value(&value).map_err(|error| error.to_string())
 }
@@ -91,27 +160,14 @@ pub fn arguments(saga: &Saga, call: &Call) -> Result<(Payload, Option<Payload>),
 
 fn running(saga: &Saga, index: usize) -> Option<Call> {
     let (state, spec) = (&saga.steps[index], &saga.definition.steps()[index]);
-    match state.progress {
-        Progress::Running => Some(Call {
-            step: spec.name.clone(),
-            direction: Direction::Execute,
-            attempt: state.attempts,
-            plugin: spec.plugin.clone(),
-            digest: state.digest?,
-            timeout: spec.timeout,
-        }),
+    let (direction, attempt, digest, timeout) = match state.progress {
+        Progress::Running => (Direction::Execute, state.attempts, state.digest?, spec.timeout),
         Progress::Undoing => {
-            let undo = spec.undo.as_ref()?;
-            Some(Call {
-                step: spec.name.clone(),
-                direction: Direction::Compensate,
-                attempt: state.undo_attempts,
-                plugin: undo.plugin.clone(),
-                digest: state.undo_digest?,
-                timeout: undo.timeout,
-            })
+            let timeout = spec.undo.as_ref()?.timeout;
+            (Direction::Compensate, state.undo_attempts, state.undo_digest?, timeout)
         }
         Progress::Pending
+        | Progress::Waiting { .. }
         | Progress::BackingOff { .. }
         | Progress::Succeeded
         | Progress::Failed
@@ -119,42 +175,55 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
         | Progress::Skipped
         | Progress::UndoBackingOff { .. }
         | Progress::Undone
-        | Progress::UndoBlocked => None,
-    }
+        | Progress::UndoBlocked
+        | Progress::UndoSkipped => return None,
+    };
+    Some(Call {
+        step: spec.name.clone(),
+        direction,
+        attempt,
+        target: target(saga, index, direction, state.attempts)?,
+        service: spec.service().cloned(),
+        digest,
+        timeout,
+    })
 }
 
-/// The call of a step that is wanted, if one is.
+/// The call of a step that is wanted, if one is. None while an operator holds the saga.
 pub(crate) fn due(saga: &Saga, index: usize) -> Option<Due> {
-    let (state, spec) = (&saga.steps[index], &saga.definition.steps()[index]);
-    let execute = |at| Due {
-        step: spec.name.clone(),
-        direction: Direction::Execute,
-        plugin: spec.plugin.clone(),
-        at,
-        executed_by: None,
-    };
-    let compensate = |at| {
-        spec.undo.as_ref().map(|undo| Due {
-            step: spec.name.clone(),
-            direction: Direction::Compensate,
-            plugin: undo.plugin.clone(),
-            at,
-            executed_by: state.digest,
-        })
-    };
-    match (&saga.phase, state.progress) {
-        (Phase::Forward, Progress::Pending) if saga.is_ready(index) => Some(execute(None)),
-        (Phase::Forward, Progress::BackingOff { retry_at }) => Some(execute(Some(retry_at))),
+    let state = &saga.steps[index];
+    let (direction, at) = match (&saga.phase, state.progress) {
+        _ if saga.paused.is_some() => return None,
+        (Phase::Forward, Progress::Pending) if saga.is_ready(index) => (Direction::Execute, None),
+        (Phase::Forward, Progress::BackingOff { retry_at }) => (Direction::Execute, Some(retry_at)),
         (Phase::Compensating(_), Progress::Succeeded | Progress::Unknown)
             if saga.is_undo_ready(index) =>
         {
-            compensate(None)
+            (Direction::Compensate, None)
         }
         (Phase::Compensating(_), Progress::UndoBackingOff { retry_at }) => {
-            compensate(Some(retry_at))
+            (Direction::Compensate, Some(retry_at))
         }
-        (Phase::Forward | Phase::Compensating(_) | Phase::Completed | Phase::Compensated(_), _) => {
-            None
-        }
-    }
+        (
+            Phase::Forward
+            | Phase::Compensating(_)
+            | Phase::Completed
+            | Phase::Compensated(_)
+            | Phase::Abandoned(_),
+            _,
+        ) => return None,
+    };
+    let spec = &saga.definition.steps()[index];
+    let attempt = match direction {
+        Direction::Execute => state.attempts + 1,
+        Direction::Compensate => state.attempts,
+    };
+    Some(Due {
+        step: spec.name.clone(),
+        direction,
+        target: target(saga, index, direction, attempt)?,
+        service: spec.service().cloned(),
+        at,
+        executed_by: state.digest.filter(|_| direction == Direction::Compensate),
+    })
 }

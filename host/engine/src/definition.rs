@@ -16,11 +16,12 @@ pub use error::DefinitionError;
 pub use expression::EXPRESSION_BYTES_MAX;
 pub(crate) use expression::{Expression, Variables};
 pub use spec::{
-    BackoffSpec, DefinitionSpec, InputSpec, RetrySpec, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
+    BackoffSpec, DefinitionSpec, InputSpec, RetrySpec, StepKind, StepSpec, TIMEOUT_DEFAULT,
+    UndoSpec, WaitSpec,
 };
 pub(crate) use step_set::StepSet;
 
-use crate::ids::{DefinitionName, Digest, StepName};
+use crate::ids::{DefinitionName, Digest, SignalName, StepName};
 
 /// A definition has at most this many steps: sets of steps are 128 bits.
 pub const STEPS_MAX: usize = 128;
@@ -107,6 +108,14 @@ impl Definition {
     #[must_use]
     pub fn steps(&self) -> &[StepSpec] {
         &self.spec.steps
+    }
+
+    /// The signals that its steps wait for.
+    pub fn signals(&self) -> impl Iterator<Item = &SignalName> {
+        self.spec.steps.iter().filter_map(|step| match &step.kind {
+            StepKind::Wait { wait } => Some(&wait.signal),
+            StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
+        })
     }
 
     pub(crate) fn step(&self, index: usize) -> &Step {

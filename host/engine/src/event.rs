@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Failure, FailureClass};
-use crate::ids::{DefinitionName, Digest, StepName, Timestamp};
+use crate::call::{Failure, FailureClass, Fate};
+use crate::ids::{DefinitionName, Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::payload::Payload;
 
 /// Why compensation began.
@@ -23,6 +23,17 @@ pub enum Cause {
     Deadline,
     /// An operator cancelled.
     Cancelled,
+    /// An operator had a completed saga compensated.
+    Compensated,
+}
+
+/// The step of another saga that started a saga.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// That saga.
+    pub saga: SagaId,
+    /// Its step.
+    pub step: StepName,
 }
 
 macro_rules! events {
@@ -126,6 +137,9 @@ events! {
         /// When what has not completed is compensated.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline_at: Option<Timestamp>,
+        /// What started it, if that was another saga.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
     }
     /// An attempt of `execute` is about to run.
     StepStarted = "step.started" {
@@ -133,8 +147,22 @@ events! {
         step: StepName,
         /// From 1.
         attempt: u32,
-        /// The component that serves it.
+        /// The component that serves it; of a step that runs a saga, that saga's definition.
         digest: Digest,
+        /// The saga that it runs, if it runs one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        child: Option<SagaId>,
+    }
+    /// A step waits for a signal or a time.
+    StepWaiting = "step.waiting" {
+        /// The step.
+        step: StepName,
+        /// The signal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<SignalName>,
+        /// Until when; none: for ever.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
     }
     /// The step's effect stands.
     StepSucceeded = "step.succeeded" {
@@ -144,6 +172,9 @@ events! {
         attempt: u32,
         /// What it answered.
         output: Payload,
+        /// What the component found out when it was asked, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<Fate>,
     }
     /// An attempt failed and left no effect.
     StepFailed = "step.failed" {
@@ -158,6 +189,9 @@ events! {
         /// When the next attempt is due; none: the step has failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_at: Option<Timestamp>,
+        /// What the component found out when it was asked, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<Fate>,
     }
     /// Nobody knows whether an attempt left its effect.
     StepUnknown = "step.unknown" {
@@ -170,6 +204,9 @@ events! {
         /// When the next attempt is due; none: the step is unknown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_at: Option<Timestamp>,
+        /// What the component found out when it was asked, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<Fate>,
     }
     /// The step's `when` was false.
     StepSkipped = "step.skipped" {
@@ -216,6 +253,9 @@ events! {
         /// There was nothing to undo.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         nothing: bool,
+        /// What the component found out when it was asked, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<Fate>,
     }
     /// An attempt of `compensate` failed and will be repeated.
     UndoFailed = "undo.failed" {
@@ -229,6 +269,9 @@ events! {
         error: Failure,
         /// When the next attempt is due.
         retry_at: Timestamp,
+        /// What the component found out when it was asked, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<Fate>,
     }
     /// `compensate` failed for good: the effect stands until an operator acts.
     UndoBlocked = "undo.blocked" {
@@ -240,6 +283,9 @@ events! {
         class: FailureClass,
         /// What went wrong.
         error: Failure,
+        /// What the component found out when it was asked, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<Fate>,
     }
     /// Every step is done.
     SagaCompleted = "saga.completed" {}
@@ -252,8 +298,96 @@ events! {
         /// Why, for people.
         reason: String,
     }
+    /// An operator gave it up: effects may stand.
+    SagaAbandoned = "saga.abandoned" {
+        /// Why, for people.
+        reason: String,
+    }
+    /// A signal came, to be kept until a step waits for it.
+    SignalReceived = "signal.received" {
+        /// Which.
+        name: SignalName,
+        /// The sender's id of it: a second one with the same id is dropped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// What it says.
+        payload: Payload,
+    }
     /// An operator asked for the saga to be undone.
     OperatorCancelled = "operator.cancelled" {
+        /// Who asked.
+        who: String,
+        /// Why.
+        reason: String,
+    }
+    /// An operator asked for a completed saga to be undone.
+    OperatorCompensated = "operator.compensated" {
+        /// Who asked.
+        who: String,
+        /// Why.
+        reason: String,
+    }
+    /// An operator holds the saga: no call begins.
+    OperatorPaused = "operator.paused" {
+        /// Who asked.
+        who: String,
+        /// Why.
+        reason: String,
+    }
+    /// An operator lets the saga go on.
+    OperatorResumed = "operator.resumed" {
+        /// Who asked.
+        who: String,
+        /// Why.
+        reason: String,
+    }
+    /// An operator has a call tried again, with attempts as many as at first.
+    OperatorRetried = "operator.retried" {
+        /// Who asked.
+        who: String,
+        /// Why.
+        reason: String,
+        /// The step.
+        step: StepName,
+        /// The input of the step's calls from here on, if it was edited.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "crate::payload::present"
+        )]
+        input: Option<Payload>,
+    }
+    /// An operator has the saga go on without the step or without its undo.
+    OperatorSkipped = "operator.skipped" {
+        /// Who asked.
+        who: String,
+        /// Why.
+        reason: String,
+        /// The step.
+        step: StepName,
+    }
+    /// An operator found out, or saw to, what became of a call.
+    OperatorResolved = "operator.resolved" {
+        /// Who says so.
+        who: String,
+        /// Why.
+        reason: String,
+        /// The step.
+        step: StepName,
+        /// Whether it happened.
+        happened: bool,
+        /// What it gave.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            deserialize_with = "crate::payload::present"
+        )]
+        output: Option<Payload>,
+        /// How that is known.
+        evidence: String,
+    }
+    /// An operator gave the saga up.
+    OperatorAbandoned = "operator.abandoned" {
         /// Who asked.
         who: String,
         /// Why.

@@ -1,11 +1,15 @@
 //! Applies facts. Never decides.
 
+mod operator;
+
 use std::sync::Arc;
 
-use crate::definition::Definition;
+use crate::call::Fate;
+use crate::definition::{Definition, StepKind};
 use crate::event::Event;
 use crate::ids::{SagaId, StepName, Timestamp};
-use crate::saga::{Phase, Progress, Saga, StepState};
+use crate::payload::Payload;
+use crate::saga::{Phase, Progress, Saga, Signal, StepState};
 
 /// An event that cannot follow the ones before it: the log is damaged, or was written by
 /// something else. Its saga must not be touched until a person has looked.
@@ -75,12 +79,15 @@ pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impos
 }
 
 fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
-    if saga.status().is_end() {
+    // Compensating a completed saga is all that may follow an end.
+    let reopens = saga.phase == Phase::Completed && matches!(event, Event::OperatorCompensated(_));
+    if saga.status().is_end() && !reopens {
         return Err(format!("the saga is {}", saga.status()));
     }
     match event {
         Event::SagaStarted(_) => Err("the saga has started".to_owned()),
         Event::StepStarted(_)
+        | Event::StepWaiting(_)
         | Event::StepSucceeded(_)
         | Event::StepFailed(_)
         | Event::StepUnknown(_)
@@ -98,6 +105,7 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
         Event::SagaCompleted(_) => {
             require(saga.phase == Phase::Forward, "the saga is being undone")?;
             saga.phase = Phase::Completed;
+            saga.paused = None;
             saga.ended_at = Some(at);
             Ok(())
         }
@@ -113,23 +121,44 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
             saga.blocked = Some(Arc::new(blocked.clone()));
             Ok(())
         }
-        Event::OperatorCancelled(cancelled) => {
-            saga.cancelled = Some(Arc::new(cancelled.clone()));
+        Event::SagaAbandoned(abandoned) => {
+            saga.phase = Phase::Abandoned(Arc::new(abandoned.clone()));
+            saga.ended_at = Some(at);
             Ok(())
         }
+        Event::SignalReceived(signal) => {
+            saga.signals.push(Signal {
+                name: signal.name.clone(),
+                id: signal.id.clone(),
+                payload: Some(signal.payload.clone()),
+            });
+            Ok(())
+        }
+        Event::OperatorCancelled(_)
+        | Event::OperatorCompensated(_)
+        | Event::OperatorPaused(_)
+        | Event::OperatorResumed(_)
+        | Event::OperatorRetried(_)
+        | Event::OperatorSkipped(_)
+        | Event::OperatorResolved(_)
+        | Event::OperatorAbandoned(_) => operator::apply(saga, at, event),
     }
 }
 
 fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     let name = step_of(event);
-    let step = step_mut(saga, name)?;
+    let index = index_of(saga, name)?;
+    let (is_wait, signal) = match &saga.definition.steps()[index].kind {
+        StepKind::Wait { wait } => (true, Some(wait.signal.clone())),
+        StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => (false, None),
+    };
+    let step = &mut saga.steps[index];
     let from = step.progress;
     let running = from == Progress::Running;
+    let waiting = matches!(from, Progress::Waiting { .. });
     let idle = matches!(from, Progress::Pending | Progress::BackingOff { .. });
     // A step that failed before it was called, or was waiting when its saga began to be undone.
-    let settled = |attempt: u32| {
-        if running { attempt == step.attempts } else { idle && attempt == step.attempts }
-    };
+    let settled = |attempt: u32| (running || waiting || idle) && attempt == step.attempts;
     match event {
         Event::StepStarted(event) => {
             require(idle, "the step is not waiting for a call")?;
@@ -140,15 +169,28 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             step.started_at.get_or_insert(at);
             step.ended_at = None;
         }
+        Event::StepWaiting(event) => {
+            require(from == Progress::Pending, "the step has begun")?;
+            step.progress = Progress::Waiting { until: event.until };
+            step.started_at.get_or_insert(at);
+        }
         Event::StepSucceeded(event) => {
-            require(running && settled(event.attempt), "that attempt is not running")?;
-            step.progress = Progress::Succeeded;
-            step.output = Some(event.output.clone());
-            step.error = None;
-            step.ended_at = Some(at);
+            let is_known = running || waiting || from == Progress::Pending;
+            require(is_known && settled(event.attempt), "that attempt is not running")?;
+            require(from != Progress::Pending || is_wait, "the step was not called")?;
+            step.started_at.get_or_insert(at);
+            step.succeed(event.output.clone(), at);
+            if let Some(signal) = signal {
+                // Dropping what it says keeps its id, so that a duplicate is still known.
+                if let Some(signal) = saga.signal_mut(&signal) {
+                    signal.payload = None;
+                }
+            }
         }
         Event::StepFailed(event) => {
             require(settled(event.attempt), "that attempt is not running")?;
+            // It did not happen and will not: that is about every attempt so far.
+            step.tainted &= event.probe != Some(Fate::DidNotHappen);
             step.error = Some(Arc::new(event.error.clone()));
             step.rest(event.retry_at, Progress::Failed, at);
         }
@@ -172,7 +214,16 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::SagaCompleted(_)
         | Event::SagaCompensated(_)
         | Event::SagaBlocked(_)
-        | Event::OperatorCancelled(_) => return Err("it is not about a step".to_owned()),
+        | Event::SagaAbandoned(_)
+        | Event::SignalReceived(_)
+        | Event::OperatorCancelled(_)
+        | Event::OperatorCompensated(_)
+        | Event::OperatorPaused(_)
+        | Event::OperatorResumed(_)
+        | Event::OperatorRetried(_)
+        | Event::OperatorSkipped(_)
+        | Event::OperatorResolved(_)
+        | Event::OperatorAbandoned(_) => return Err("it is not about a step".to_owned()),
     }
     Ok(())
 }
@@ -215,6 +266,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         }
         Event::SagaStarted(_)
         | Event::StepStarted(_)
+        | Event::StepWaiting(_)
         | Event::StepSucceeded(_)
         | Event::StepFailed(_)
         | Event::StepUnknown(_)
@@ -223,7 +275,16 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::SagaCompleted(_)
         | Event::SagaCompensated(_)
         | Event::SagaBlocked(_)
-        | Event::OperatorCancelled(_) => return Err("it is not about an undo".to_owned()),
+        | Event::SagaAbandoned(_)
+        | Event::SignalReceived(_)
+        | Event::OperatorCancelled(_)
+        | Event::OperatorCompensated(_)
+        | Event::OperatorPaused(_)
+        | Event::OperatorResumed(_)
+        | Event::OperatorRetried(_)
+        | Event::OperatorSkipped(_)
+        | Event::OperatorResolved(_)
+        | Event::OperatorAbandoned(_) => return Err("it is not about an undo".to_owned()),
     }
     Ok(())
 }
@@ -236,6 +297,13 @@ impl StepState {
         };
         self.ended_at = Some(at);
     }
+
+    fn succeed(&mut self, output: Payload, at: Timestamp) {
+        self.progress = Progress::Succeeded;
+        self.output = Some(output);
+        self.error = None;
+        self.ended_at = Some(at);
+    }
 }
 
 fn require(holds: bool, otherwise: &str) -> Result<(), String> {
@@ -243,17 +311,19 @@ fn require(holds: bool, otherwise: &str) -> Result<(), String> {
 }
 
 fn step_mut<'s>(saga: &'s mut Saga, name: Option<&StepName>) -> Result<&'s mut StepState, String> {
-    let name = name.ok_or("it names no step")?;
-    let index = saga
-        .definition
-        .index_of(name)
-        .ok_or_else(|| format!("the definition has no step `{name}`"))?;
+    let index = index_of(saga, name)?;
     Ok(&mut saga.steps[index])
+}
+
+fn index_of(saga: &Saga, name: Option<&StepName>) -> Result<usize, String> {
+    let name = name.ok_or("it names no step")?;
+    saga.definition.index_of(name).ok_or_else(|| format!("the definition has no step `{name}`"))
 }
 
 fn step_of(event: &Event) -> Option<&StepName> {
     match event {
         Event::StepStarted(event) => Some(&event.step),
+        Event::StepWaiting(event) => Some(&event.step),
         Event::StepSucceeded(event) => Some(&event.step),
         Event::StepFailed(event) => Some(&event.step),
         Event::StepUnknown(event) => Some(&event.step),
@@ -262,11 +332,20 @@ fn step_of(event: &Event) -> Option<&StepName> {
         Event::UndoSucceeded(event) => Some(&event.step),
         Event::UndoFailed(event) => Some(&event.step),
         Event::UndoBlocked(event) => Some(&event.step),
+        Event::OperatorRetried(event) => Some(&event.step),
+        Event::OperatorSkipped(event) => Some(&event.step),
+        Event::OperatorResolved(event) => Some(&event.step),
         Event::SagaStarted(_)
         | Event::CompensationStarted(_)
         | Event::SagaCompleted(_)
         | Event::SagaCompensated(_)
         | Event::SagaBlocked(_)
-        | Event::OperatorCancelled(_) => None,
+        | Event::SagaAbandoned(_)
+        | Event::SignalReceived(_)
+        | Event::OperatorCancelled(_)
+        | Event::OperatorCompensated(_)
+        | Event::OperatorPaused(_)
+        | Event::OperatorResumed(_)
+        | Event::OperatorAbandoned(_) => None,
     }
 }

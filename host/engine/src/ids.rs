@@ -44,6 +44,20 @@ impl SagaId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid())
     }
 
+    /// The id of the saga that an attempt of a step starts: the same whenever it is computed, so
+    /// that a start that was cut off is not done twice.
+    #[must_use]
+    pub fn child(self, step: &StepName, attempt: u32) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(self.as_bytes());
+        hash.update(step.as_str().as_bytes());
+        hash.update([0]);
+        hash.update(attempt.to_be_bytes());
+        let mut bytes: [u8; 16] = *self.as_bytes();
+        bytes[6..].copy_from_slice(&hash.finalize()[..10]);
+        Self(uuid::Builder::from_bytes(bytes).with_version(uuid::Version::SortRand).into_uuid())
+    }
+
     /// From its 16 bytes, as the store keeps it.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
@@ -296,5 +310,18 @@ name! {
     /// The name of a service that steps share: `carrier`.
     ServiceName
 }
+name! {
+    /// The name of a signal that a step waits for: `approved`.
+    SignalName
+}
 
-text_serde!(SagaId, Timestamp, Digest, DefinitionName, StepName, PluginName, ServiceName);
+text_serde!(
+    SagaId,
+    Timestamp,
+    Digest,
+    DefinitionName,
+    StepName,
+    PluginName,
+    ServiceName,
+    SignalName
+);

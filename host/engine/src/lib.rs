@@ -29,6 +29,7 @@ mod event;
 mod evolve;
 mod ids;
 mod payload;
+mod plan;
 mod saga;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -37,24 +38,29 @@ mod why;
 
 use std::time::Duration;
 
-pub use call::{Direction, Failure, FailureClass, Outcome, TIMEOUT_MAX, idempotency_key};
-pub use commands::{Call, Command, Due, arguments, commands};
-pub use decide::{Input, Refusal, Start, decide, permits_cancel, start};
+pub use call::{Direction, Failure, FailureClass, Fate, Outcome, TIMEOUT_MAX, idempotency_key};
+pub use commands::{Call, Command, Due, Target, arguments, commands};
+pub use decide::{
+    Input, Order, Refusal, SIGNALS_MAX, Start, Verb, decide, permits, permits_signal, start,
+};
 pub use definition::{
     BackoffSpec, Definition, DefinitionError, DefinitionSpec, EXPRESSION_BYTES_MAX, InputSpec,
-    RetrySpec, STEPS_MAX, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
+    RetrySpec, STEPS_MAX, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
 };
 pub use event::{
-    Cause, CompensationStarted, DecodeError, Event, OperatorCancelled, SagaBlocked,
-    SagaCompensated, SagaCompleted, SagaStarted, StepFailed, StepSkipped, StepStarted,
-    StepSucceeded, StepUnknown, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
+    Cause, CompensationStarted, DecodeError, Event, OperatorAbandoned, OperatorCancelled,
+    OperatorCompensated, OperatorPaused, OperatorResolved, OperatorResumed, OperatorRetried,
+    OperatorSkipped, Parent, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
+    SagaStarted, SignalReceived, StepFailed, StepSkipped, StepStarted, StepSucceeded, StepUnknown,
+    StepWaiting, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
 pub use ids::{
     DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,
-    StepName, Timestamp, Version,
+    SignalName, StepName, Timestamp, Version,
 };
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError};
+pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
 pub use saga::{Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use why::{Why, why};

@@ -71,6 +71,11 @@ impl Payload {
         &self.0
     }
 
+    /// How deep it nests.
+    pub(crate) fn depth(&self) -> usize {
+        depth(&self.0)
+    }
+
     /// The JSON value.
     #[must_use]
     pub fn to_value(&self) -> serde_json::Value {
@@ -85,7 +90,12 @@ fn check(text: &str) -> Result<(), PayloadError> {
     if text.len() > PAYLOAD_BYTES_MAX {
         return Err(PayloadError::TooLarge { bytes: text.len() });
     }
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    if depth(text) > PAYLOAD_DEPTH_MAX { Err(PayloadError::TooDeep) } else { Ok(()) }
+}
+
+/// How deep a text nests, whether or not it is JSON.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
@@ -95,11 +105,9 @@ fn check(text: &str) -> Result<(), PayloadError> {
             b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > PAYLOAD_DEPTH_MAX {
-            return Err(PayloadError::TooDeep);
-        }
+        deepest = deepest.max(depth);
     }
-    Ok(())
+    deepest
 }
 
 /// Without white space outside of texts (RFC 8259, section 2); `text` is valid JSON.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::call::Failure;
-use crate::definition::{Definition, StepSet, Variables};
-use crate::event::{CompensationStarted, OperatorCancelled, SagaBlocked, SagaStarted};
-use crate::ids::{Digest, SagaId, StepName, Timestamp, Version};
-use crate::payload::Payload;
+use crate::definition::{Definition, StepKind, StepSet, Variables};
+use crate::event::{Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaStarted};
+use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp, Version};
+use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
 use crate::status::{SagaStatus, StepStatus};
 
 /// One saga. Made by [`crate::start`] or [`crate::replay`], changed by [`crate::evolve`] only.
@@ -23,8 +23,37 @@ pub struct Saga {
     pub(crate) phase: Phase,
     pub(crate) compensating_since: Option<Timestamp>,
     pub(crate) blocked: Option<Arc<SagaBlocked>>,
-    pub(crate) cancelled: Option<Arc<OperatorCancelled>>,
+    pub(crate) wish: Option<Arc<Wish>>,
+    pub(crate) paused: Option<Arc<Held>>,
+    /// Who gave it up, and why.
+    pub(crate) given_up: Option<Arc<Held>>,
+    /// Signals that came, in order; those that a step has taken keep their id alone.
+    pub(crate) signals: Vec<Signal>,
     pub(crate) steps: Vec<StepState>,
+}
+
+/// An operator's wish that the saga be undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) who: String,
+    pub(crate) reason: String,
+    pub(crate) cause: Cause,
+}
+
+/// Who holds a saga, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) who: String,
+    pub(crate) reason: String,
+}
+
+/// A signal that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signal {
+    pub(crate) name: SignalName,
+    pub(crate) id: Option<String>,
+    /// None when a step has taken it.
+    pub(crate) payload: Option<Payload>,
 }
 
 /// Which way a saga goes.
@@ -34,6 +63,7 @@ pub(crate) enum Phase {
     Compensating(Arc<CompensationStarted>),
     Completed,
     Compensated(Arc<CompensationStarted>),
+    Abandoned(Arc<SagaAbandoned>),
 }
 
 /// One step of a saga.
@@ -44,6 +74,11 @@ pub(crate) struct StepState {
     pub(crate) attempts: u32,
     /// Attempts of `compensate` so far.
     pub(crate) undo_attempts: u32,
+    /// Attempts of each before an operator had it tried again: they do not count any more.
+    pub(crate) attempts_before: u32,
+    pub(crate) undo_attempts_before: u32,
+    /// The input of its calls, as an operator edited it.
+    pub(crate) input: Option<Payload>,
     /// The component of the last `execute`.
     pub(crate) digest: Option<Digest>,
     /// The component of the last `compensate`.
@@ -61,16 +96,26 @@ pub(crate) struct StepState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     Pending,
+    /// For a signal or a time.
+    Waiting {
+        until: Option<Timestamp>,
+    },
     Running,
-    BackingOff { retry_at: Timestamp },
+    BackingOff {
+        retry_at: Timestamp,
+    },
     Succeeded,
     Failed,
     Unknown,
     Skipped,
     Undoing,
-    UndoBackingOff { retry_at: Timestamp },
+    UndoBackingOff {
+        retry_at: Timestamp,
+    },
     Undone,
     UndoBlocked,
+    /// An operator let its effect stand.
+    UndoSkipped,
 }
 
 /// One step as a reader sees it.
@@ -96,8 +141,10 @@ pub struct StepView<'a> {
     pub started_at: Option<Timestamp>,
     /// When it last came to rest.
     pub ended_at: Option<Timestamp>,
-    /// When its next attempt is due.
+    /// When its next attempt is due, or when it stops waiting.
     pub next_at: Option<Timestamp>,
+    /// The saga that it runs or ran, if it runs one.
+    pub child: Option<SagaId>,
 }
 
 impl Saga {
@@ -118,7 +165,10 @@ impl Saga {
             phase: Phase::Forward,
             compensating_since: None,
             blocked: None,
-            cancelled: None,
+            wish: None,
+            paused: None,
+            given_up: None,
+            signals: Vec::new(),
             steps,
         }
     }
@@ -171,6 +221,8 @@ impl Saga {
         match &self.phase {
             Phase::Completed => SagaStatus::Completed,
             Phase::Compensated(_) => SagaStatus::Compensated,
+            Phase::Abandoned(_) => SagaStatus::Abandoned,
+            Phase::Forward | Phase::Compensating(_) if self.paused.is_some() => SagaStatus::Paused,
             Phase::Forward | Phase::Compensating(_) if self.blocked.is_some() => {
                 SagaStatus::Blocked
             }
@@ -183,11 +235,12 @@ impl Saga {
     /// Why it is blocked, or why it is or was undone.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
-        if let Some(blocked) = &self.blocked {
+        if let Some(blocked) = self.blocked.as_ref().filter(|_| self.ended_at.is_none()) {
             return Some(&blocked.reason);
         }
         match &self.phase {
             Phase::Compensating(started) | Phase::Compensated(started) => Some(&started.reason),
+            Phase::Abandoned(abandoned) => Some(&abandoned.reason),
             Phase::Forward | Phase::Completed => None,
         }
     }
@@ -212,7 +265,8 @@ impl Saga {
 
     /// The steps, in the order of the definition.
     pub fn steps(&self) -> impl Iterator<Item = StepView<'_>> {
-        self.steps.iter().zip(self.definition.steps()).map(|(step, spec)| StepView {
+        let steps = self.steps.iter().zip(self.definition.steps()).enumerate();
+        steps.map(|(index, (step, spec))| StepView {
             name: &spec.name,
             status: step.progress.status(),
             attempts: step.attempts,
@@ -224,6 +278,7 @@ impl Saga {
             started_at: step.started_at,
             ended_at: step.ended_at,
             next_at: step.next_at(),
+            child: self.child(index),
         })
     }
 
@@ -238,8 +293,10 @@ impl Saga {
     pub(crate) fn is_at_pivot(&self) -> bool {
         self.definition.pivot().is_some_and(|pivot| {
             let step = &self.steps[pivot];
-            let backing_off = matches!(step.progress, Progress::BackingOff { .. });
-            step.progress == Progress::Running || backing_off && step.tainted
+            // Pending and tainted: an operator had it tried again.
+            let tried_again =
+                matches!(step.progress, Progress::Pending | Progress::BackingOff { .. });
+            step.progress == Progress::Running || tried_again && step.tainted
         })
     }
 
@@ -250,8 +307,26 @@ impl Saga {
             && self.definition.steps()[step].undo.is_none()
     }
 
+    /// The saga that the last attempt of `step` started, if it runs one.
+    pub(crate) fn child(&self, step: usize) -> Option<SagaId> {
+        let spec = &self.definition.steps()[step];
+        let runs_saga = matches!(spec.kind, StepKind::Saga { .. });
+        let attempt = self.steps[step].attempts;
+        (runs_saga && attempt > 0).then(|| self.id.child(&spec.name, attempt))
+    }
+
+    /// The first signal of this name that no step has taken.
+    pub(crate) fn signal_mut(&mut self, name: &SignalName) -> Option<&mut Signal> {
+        self.signals.iter_mut().find(|signal| signal.name == *name && signal.payload.is_some())
+    }
+
     pub(crate) fn deadline_in_force(&self) -> Option<Timestamp> {
-        let in_force = self.phase == Phase::Forward && !self.is_past_pivot();
+        // Once undoing is wished for, or while nobody can tell whether the saga may still be
+        // undone, the clock changes nothing.
+        let in_force = self.phase == Phase::Forward
+            && !self.is_past_pivot()
+            && !self.is_at_pivot()
+            && self.wish.is_none();
         self.started.deadline_at.filter(|_| in_force)
     }
 
@@ -264,7 +339,11 @@ impl Saga {
     /// Whether nothing of `step` stands or can still come to stand.
     pub(crate) fn is_clear(&self, step: usize) -> bool {
         match self.steps[step].progress {
-            Progress::Pending | Progress::Failed | Progress::Skipped | Progress::Undone => true,
+            Progress::Pending
+            | Progress::Failed
+            | Progress::Skipped
+            | Progress::Undone
+            | Progress::UndoSkipped => true,
             Progress::Succeeded => self.definition.steps()[step].undo.is_none(),
             // `undo = false` says that there is nothing to undo; of a pivot it says that nothing
             // may be, so an operator must find out.
@@ -272,6 +351,7 @@ impl Saga {
                 self.definition.steps()[step].undo.is_none() && !self.is_unknown_pivot(step)
             }
             Progress::Running
+            | Progress::Waiting { .. }
             | Progress::BackingOff { .. }
             | Progress::Undoing
             | Progress::UndoBackingOff { .. }
@@ -295,7 +375,10 @@ impl Saga {
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && self.compensating_since == other.compensating_since
             && self.blocked == other.blocked
-            && self.cancelled == other.cancelled
+            && self.wish == other.wish
+            && self.paused == other.paused
+            && self.given_up == other.given_up
+            && self.signals == other.signals
             && self.steps == other.steps
     }
 
@@ -313,6 +396,20 @@ impl Saga {
         }
     }
 
+    /// Whether the default input of `step`, which has all payloads before it in it, is certainly
+    /// within the limits of a payload; false: that must be computed.
+    pub(crate) fn fits_default_input(&self, step: usize) -> bool {
+        const AROUND: usize = 128;
+        let outputs = self.definition.step(step).ancestors.iter();
+        let outputs = outputs.filter_map(|step| self.steps[step].output.as_ref());
+        let (mut bytes, mut depth) = (AROUND, 0);
+        for payload in outputs.chain([&self.started.input]) {
+            bytes += payload.as_str().len() + AROUND;
+            depth = depth.max(payload.depth());
+        }
+        bytes <= PAYLOAD_BYTES_MAX && depth + 4 <= PAYLOAD_DEPTH_MAX
+    }
+
     fn outputs(&self, steps: StepSet) -> Value {
         let mut outputs = Map::new();
         for step in steps.iter() {
@@ -328,8 +425,10 @@ impl Saga {
 
     /// Nothing is in flight or due, only times are waited for.
     fn is_waiting(&self) -> bool {
-        let backing_off = |step: &StepState| matches!(step.progress, Progress::BackingOff { .. });
-        self.steps.iter().any(backing_off)
+        let waits = |step: &StepState| {
+            matches!(step.progress, Progress::BackingOff { .. } | Progress::Waiting { .. })
+        };
+        self.steps.iter().any(waits)
             && !self.steps.iter().any(|step| step.progress == Progress::Running)
             && !(0..self.steps.len()).any(|step| self.is_ready(step))
     }
@@ -341,6 +440,7 @@ impl StepState {
             Progress::BackingOff { retry_at } | Progress::UndoBackingOff { retry_at } => {
                 Some(retry_at)
             }
+            Progress::Waiting { until } => until,
             Progress::Pending
             | Progress::Running
             | Progress::Succeeded
@@ -349,8 +449,14 @@ impl StepState {
             | Progress::Skipped
             | Progress::Undoing
             | Progress::Undone
-            | Progress::UndoBlocked => None,
+            | Progress::UndoBlocked
+            | Progress::UndoSkipped => None,
         }
+    }
+
+    /// Where it stood before its undo began: an effect that was recorded, or one that may stand.
+    pub(crate) fn stood(&self) -> Progress {
+        if self.output.is_some() { Progress::Succeeded } else { Progress::Unknown }
     }
 }
 
@@ -360,6 +466,9 @@ impl Default for StepState {
             progress: Progress::Pending,
             attempts: 0,
             undo_attempts: 0,
+            attempts_before: 0,
+            undo_attempts_before: 0,
+            input: None,
             digest: None,
             undo_digest: None,
             output: None,
@@ -380,6 +489,7 @@ impl Progress {
     pub(crate) fn status(self) -> StepStatus {
         match self {
             Self::Pending => StepStatus::Pending,
+            Self::Waiting { .. } => StepStatus::Waiting,
             Self::Running => StepStatus::Running,
             Self::BackingOff { .. } => StepStatus::BackingOff,
             Self::Succeeded => StepStatus::Succeeded,
@@ -390,6 +500,7 @@ impl Progress {
             Self::UndoBackingOff { .. } => StepStatus::UndoBackingOff,
             Self::Undone => StepStatus::Undone,
             Self::UndoBlocked => StepStatus::UndoBlocked,
+            Self::UndoSkipped => StepStatus::UndoSkipped,
         }
     }
 }

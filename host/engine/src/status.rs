@@ -65,6 +65,8 @@ words! {
     StepStatus {
         /// Not begun.
         Pending = "pending",
+        /// For a signal or a time.
+        Waiting = "waiting",
         /// `execute` is in flight.
         Running = "running",
         /// `execute` failed and will be tried again.
@@ -87,6 +89,8 @@ words! {
         Undone = "undone",
         /// `compensate` will not be tried again without an operator.
         UndoBlocked = "undo_blocked",
+        /// An operator let its effect stand.
+        UndoSkipped = "undo_skipped",
     }
 }
 

@@ -1,8 +1,10 @@
 //! One sentence that says why a saga does not move.
 
+use crate::decide::{Order, Verb, permits};
+use crate::definition::StepKind;
 use crate::ids::Timestamp;
-use crate::saga::{Saga, StepView};
-use crate::status::{SagaStatus, StepStatus};
+use crate::saga::{Phase, Progress, Saga};
+use crate::status::SagaStatus;
 
 /// Why a saga is where it is, for a person at three in the morning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,76 +17,144 @@ pub struct Why {
     pub verbs: Vec<&'static str>,
 }
 
-/// Explains the state.
+/// Explains the state as it is at `at`.
 #[must_use]
-pub fn why(saga: &Saga) -> Why {
+pub fn why(saga: &Saga, at: Timestamp) -> Why {
     let status = saga.status();
-    let reason = saga.reason().unwrap_or_default();
     let sentence = match status {
         SagaStatus::Completed => "It is completed: every step is done.".to_owned(),
         SagaStatus::Compensated => {
+            let reason = saga.reason().unwrap_or_default();
             format!("It is compensated: no effect stands. It was undone because {reason}.")
         }
-        SagaStatus::Abandoned => "It was abandoned by an operator.".to_owned(),
-        SagaStatus::Paused => "It is paused by an operator.".to_owned(),
-        SagaStatus::Blocked => format!("It is blocked and needs an operator: {reason}."),
+        SagaStatus::Abandoned => {
+            let reason = saga.reason().unwrap_or_default();
+            format!("It is abandoned, and effects may stand: {reason}.")
+        }
+        SagaStatus::Paused => {
+            let held = saga.paused.as_ref();
+            let held =
+                held.map_or_else(String::new, |held| format!(" by {}: {}", held.who, held.reason));
+            format!("It is paused{held}; no call begins until it is resumed{}.", also(saga))
+        }
+        SagaStatus::Blocked => blocked(saga),
         SagaStatus::Compensating => {
+            let reason = saga.reason().unwrap_or_default();
             format!("It is being undone because {reason}; {}.", activity(saga))
         }
         SagaStatus::Running | SagaStatus::Waiting => {
             format!("It is {status}: {}.", activity(saga))
         }
     };
-    let verbs = match status {
-        SagaStatus::Running | SagaStatus::Waiting if !saga.is_past_pivot() => vec!["cancel"],
-        SagaStatus::Running
-        | SagaStatus::Waiting
-        | SagaStatus::Paused
-        | SagaStatus::Compensating
-        | SagaStatus::Blocked
-        | SagaStatus::Completed
-        | SagaStatus::Compensated
-        | SagaStatus::Abandoned => Vec::new(),
+    let next_at = saga.wake_at().filter(|_| !status.is_end() && saga.paused.is_none());
+    Why { sentence, next_at, verbs: verbs(saga, at) }
+}
+
+/// The whole chain: what is blocked, why the saga came there, and what waits for it.
+fn blocked(saga: &Saga) -> String {
+    let reason = saga.reason().unwrap_or_default();
+    let mut sentence = format!("It is blocked and needs an operator: {reason}");
+    if let Phase::Compensating(started) = &saga.phase {
+        sentence += &format!("; it was being undone because {}", started.reason);
+    }
+    let waiting: Vec<_> = (0..saga.steps.len())
+        .filter(|index| {
+            matches!(saga.phase, Phase::Compensating(_))
+                && matches!(saga.steps[*index].progress, Progress::Succeeded | Progress::Unknown)
+                && saga.definition.steps()[*index].undo.is_some()
+                && !saga.is_undo_ready(*index)
+        })
+        .map(|index| saga.definition.steps()[index].name.as_str())
+        .collect();
+    if !waiting.is_empty() {
+        sentence += &format!("; the undo of {} waits for that", waiting.join(", "));
+    }
+    sentence + "."
+}
+
+/// The verbs that are permitted and would do something.
+fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
+    let is_forward = saga.phase == Phase::Forward;
+    let evidence = "seen".to_owned();
+    let all = [
+        (Verb::Retry { step: None, input: None }, true),
+        (Verb::Resolve { step: None, happened: true, output: None, evidence }, true),
+        (Verb::Skip { step: None }, true),
+        (Verb::Resume, true),
+        (Verb::Cancel, is_forward && saga.wish.is_none()),
+        (Verb::Compensate, saga.phase == Phase::Completed),
+        (Verb::Pause, saga.paused.is_none()),
+        (Verb::Abandon, saga.status() != SagaStatus::Abandoned),
+    ];
+    let permitted = |verb: &Verb| {
+        let order = Order { who: String::new(), reason: String::new(), verb: verb.clone() };
+        permits(saga, at, &order).is_ok()
     };
-    Why { sentence, next_at: saga.wake_at(), verbs }
+    let wanted = all.into_iter().filter(|(verb, does)| *does && permitted(verb));
+    wanted.map(|(verb, _)| verb.word()).collect()
+}
+
+fn also(saga: &Saga) -> String {
+    let parts = activities(saga);
+    if parts.is_empty() { String::new() } else { format!("; {}", parts.join("; ")) }
 }
 
 /// What is in flight or waited for, step by step.
 fn activity(saga: &Saga) -> String {
-    let parts: Vec<_> = saga.steps().filter_map(|step| step_activity(&step)).collect();
+    let parts = activities(saga);
     if parts.is_empty() { "nothing is in flight".to_owned() } else { parts.join("; ") }
 }
 
-fn step_activity(step: &StepView<'_>) -> Option<String> {
-    let name = step.name;
+fn activities(saga: &Saga) -> Vec<String> {
+    (0..saga.steps.len()).filter_map(|index| step_activity(saga, index)).collect()
+}
+
+fn step_activity(saga: &Saga, index: usize) -> Option<String> {
+    let (step, spec) = (&saga.steps[index], &saga.definition.steps()[index]);
+    let name = &spec.name;
     let error = || {
-        step.error.map_or_else(String::new, |error| format!(" ({}: {})", error.code, error.message))
+        let error = step.error.as_deref();
+        error.map_or_else(String::new, |error| format!(" ({}: {})", error.code, error.message))
     };
-    let next = || step.next_at.map_or_else(String::new, |at| format!(" at {at}"));
-    match step.status {
-        StepStatus::Running => Some(format!("attempt {} of {name} is in flight", step.attempts)),
-        StepStatus::BackingOff => Some(format!(
-            "{name} failed{} and will be tried again{}, attempt {}",
-            error(),
-            next(),
-            step.attempts + 1
-        )),
-        StepStatus::BreakerOpen => Some(format!("{name} waits for its service")),
-        StepStatus::Undoing => {
-            Some(format!("attempt {} to undo {name} is in flight", step.undo_attempts))
+    match step.progress {
+        Progress::Running => Some(match saga.child(index) {
+            Some(child) => format!("{name} runs as saga {child}"),
+            None => format!("attempt {} of {name} is in flight", step.attempts),
+        }),
+        Progress::Waiting { until } => {
+            let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+            Some(match &spec.kind {
+                StepKind::Wait { wait } => {
+                    format!("{name} waits for the signal `{}`{until}", wait.signal)
+                }
+                StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => {
+                    format!("{name} sleeps{until}")
+                }
+            })
         }
-        StepStatus::UndoBackingOff => Some(format!(
-            "the undo of {name} failed{} and will be tried again{}, attempt {}",
+        Progress::BackingOff { retry_at } => Some(format!(
+            "{name} failed{} and will be tried again at {retry_at}, attempt {} of {}",
             error(),
-            next(),
-            step.undo_attempts + 1
+            step.attempts - step.attempts_before + 1,
+            spec.retry.attempts
         )),
-        StepStatus::Pending
-        | StepStatus::Succeeded
-        | StepStatus::Failed
-        | StepStatus::Unknown
-        | StepStatus::Skipped
-        | StepStatus::Undone
-        | StepStatus::UndoBlocked => None,
+        Progress::Undoing => Some(match saga.child(index) {
+            Some(child) => format!("the undo of {name} runs in saga {child}"),
+            None => format!("attempt {} to undo {name} is in flight", step.undo_attempts),
+        }),
+        Progress::UndoBackingOff { retry_at } => Some(format!(
+            "the undo of {name} failed{} and will be tried again at {retry_at}, attempt {} of {}",
+            error(),
+            step.undo_attempts - step.undo_attempts_before + 1,
+            spec.undo.as_ref().map_or(0, |undo| undo.retry.attempts)
+        )),
+        Progress::Pending
+        | Progress::Succeeded
+        | Progress::Failed
+        | Progress::Unknown
+        | Progress::Skipped
+        | Progress::Undone
+        | Progress::UndoBlocked
+        | Progress::UndoSkipped => None,
     }
 }

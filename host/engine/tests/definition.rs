@@ -4,22 +4,21 @@
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Definition, DefinitionSpec, InputSpec, RetrySpec, STEPS_MAX, StepSpec,
+    BackoffSpec, Definition, DefinitionSpec, InputSpec, RetrySpec, STEPS_MAX, StepKind, StepSpec,
     TIMEOUT_DEFAULT, UndoSpec,
 };
 
 fn step(name: &str, after: &[&str]) -> StepSpec {
     StepSpec {
         name: name.parse().unwrap(),
-        plugin: "plugin".parse().unwrap(),
-        service: None,
+        kind: StepKind::Call { plugin: "plugin".parse().unwrap(), service: None },
         after: after.iter().map(|name| name.parse().unwrap()).collect(),
         when: None,
         input: None,
         timeout: TIMEOUT_DEFAULT,
         retry: RetrySpec::default(),
         undo: Some(UndoSpec {
-            plugin: "plugin".parse().unwrap(),
+            plugin: Some("plugin".parse().unwrap()),
             timeout: TIMEOUT_DEFAULT,
             retry: RetrySpec::default(),
         }),
@@ -29,7 +28,12 @@ fn step(name: &str, after: &[&str]) -> StepSpec {
 
 fn serial() -> DefinitionSpec {
     let steps = vec![step("a", &[]), step("b", &["a"]), step("c", &["b"])];
-    DefinitionSpec { name: "three".parse().unwrap(), deadline: None, steps }
+    DefinitionSpec {
+        name: "three".parse().unwrap(),
+        deadline: None,
+        compensate_within: None,
+        steps,
+    }
 }
 
 /// The mistakes of the serial definition after a change, one a line.
@@ -106,6 +110,7 @@ fn a_definition_has_at_most_as_many_steps_as_a_set_holds() {
     let spec = |steps: usize| DefinitionSpec {
         name: "many".parse().unwrap(),
         deadline: None,
+        compensate_within: None,
         steps: (0..steps).map(|index| step(&format!("s{index}"), &[])).collect(),
     };
     assert!(Definition::new(spec(STEPS_MAX)).is_ok());

@@ -108,22 +108,30 @@ fn event() -> impl Strategy<Value = Event> {
                     tags: key.map(|key| (key.clone(), key)).into_iter().collect::<BTreeMap<_, _>>(),
                     traceparent: None,
                     deadline_at,
+                    parent: None,
                 })
             }
         ),
         (step.clone(), any::<u32>(), json()).prop_map(|(step, attempt, output)| StepSucceeded {
             step,
             attempt,
-            output
+            output,
+            probe: None
         }
         .into()),
         (step.clone(), any::<u32>(), failure(), at).prop_map(|(step, attempt, error, retry_at)| {
             let class = FailureClass::Retryable;
-            StepFailed { step, attempt, class, error, retry_at }.into()
+            StepFailed { step, attempt, class, error, retry_at, probe: None }.into()
         }),
         (step, any::<u32>(), prop::option::of(json()), any::<bool>()).prop_map(
-            |(step, attempt, receipt, nothing)| UndoSucceeded { step, attempt, receipt, nothing }
-                .into()
+            |(step, attempt, receipt, nothing)| UndoSucceeded {
+                step,
+                attempt,
+                receipt,
+                nothing,
+                probe: None
+            }
+            .into()
         ),
     ]
 }
@@ -149,9 +157,24 @@ proptest! {
 
 #[test]
 fn causes_have_the_words_of_the_contract() {
-    let words: Vec<_> = [Cause::StepFailed, Cause::StepUnknown, Cause::Deadline, Cause::Cancelled]
-        .iter()
-        .map(|cause| serde_json::to_string(cause).unwrap())
-        .collect();
-    assert_eq!(words, [r#""step_failed""#, r#""step_unknown""#, r#""deadline""#, r#""cancelled""#]);
+    let words: Vec<_> = [
+        Cause::StepFailed,
+        Cause::StepUnknown,
+        Cause::Deadline,
+        Cause::Cancelled,
+        Cause::Compensated,
+    ]
+    .iter()
+    .map(|cause| serde_json::to_string(cause).unwrap())
+    .collect();
+    assert_eq!(
+        words,
+        [
+            r#""step_failed""#,
+            r#""step_unknown""#,
+            r#""deadline""#,
+            r#""cancelled""#,
+            r#""compensated""#
+        ]
+    );
 }

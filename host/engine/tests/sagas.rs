@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use amends_engine::{
     BackoffSpec, Call, Command, Definition, DefinitionSpec, Digest, Direction, Event, Failure,
-    Input, InputSpec, Outcome, Payload, RetrySpec, Saga, SagaId, SagaStatus, Start, StepSpec,
-    Timestamp, UndoSpec, arguments, commands, decide, evolve, idempotency_key, permits_cancel,
-    start, why,
+    Input, InputSpec, Order, Outcome, Payload, RetrySpec, Saga, SagaId, SagaStatus, Start,
+    StepKind, StepSpec, Timestamp, UndoSpec, Verb, arguments, commands, decide, evolve,
+    idempotency_key, permits, start, why,
 };
 
 fn retry(attempts: u32, pauses_ms: &[u64]) -> RetrySpec {
@@ -21,15 +21,14 @@ fn step(name: &str, after: &[&str]) -> StepSpec {
     let timeout = Duration::from_secs(5);
     StepSpec {
         name: name.parse().unwrap(),
-        plugin: format!("{name}-plugin").parse().unwrap(),
-        service: None,
+        kind: StepKind::Call { plugin: format!("{name}-plugin").parse().unwrap(), service: None },
         after: after.iter().map(|name| name.parse().unwrap()).collect(),
         when: None,
         input: None,
         timeout,
         retry: retry(2, &[100]),
         undo: Some(UndoSpec {
-            plugin: format!("{name}-undo").parse().unwrap(),
+            plugin: Some(format!("{name}-undo").parse().unwrap()),
             timeout,
             retry: retry(2, &[100]),
         }),
@@ -58,7 +57,12 @@ impl Host {
     }
 
     fn start_with(steps: Vec<StepSpec>, deadline: Option<Duration>, input: &str) -> Self {
-        let spec = DefinitionSpec { name: "test".parse().unwrap(), deadline, steps };
+        let spec = DefinitionSpec {
+            name: "test".parse().unwrap(),
+            deadline,
+            compensate_within: None,
+            steps,
+        };
         let now = Timestamp::from_millis(1_000);
         let what = Start {
             id: SagaId::from_parts(now, &[3; 10]),
@@ -67,6 +71,7 @@ impl Host {
             key: None,
             tags: BTreeMap::new(),
             traceparent: None,
+            parent: None,
         };
         let (saga, events) = start(now, what);
         let mut host = Self { saga, now, noted: events.iter().map(word).collect() };
@@ -86,7 +91,10 @@ impl Host {
         let due: Vec<_> = commands(&self.saga)
             .filter_map(|command| match command {
                 Command::Start(due) if due.at.is_none_or(|at| at <= now) => Some(due),
-                Command::Start(_) | Command::Run(_) | Command::Wake(_) => None,
+                Command::Start(_)
+                | Command::Run(_)
+                | Command::Wake(_)
+                | Command::CancelChild(_) => None,
             })
             .collect();
         for due in due {
@@ -98,7 +106,7 @@ impl Host {
     fn running(&self) -> Vec<Call> {
         let running = commands(&self.saga).filter_map(|command| match command {
             Command::Run(call) => Some(call),
-            Command::Start(_) | Command::Wake(_) => None,
+            Command::Start(_) | Command::Wake(_) | Command::CancelChild(_) => None,
         });
         running.collect()
     }
@@ -108,7 +116,7 @@ impl Host {
         let call = self.running().into_iter().find(|call| call.step.as_str() == step);
         let call = call.unwrap_or_else(|| panic!("{step} is not running"));
         let (step, direction, attempt) = (call.step, call.direction, call.attempt);
-        self.feed(Input::Outcome { step, direction, attempt, outcome });
+        self.feed(Input::Outcome { step, direction, attempt, outcome, probe: None });
         self.admit();
         self
     }
@@ -121,7 +129,7 @@ impl Host {
     }
 
     fn cancel(&mut self) -> &mut Self {
-        self.feed(Input::Cancel { who: "ada".to_owned(), reason: "a mistake".to_owned() });
+        self.feed(Input::Operate(order(Verb::Cancel)));
         self.admit();
         self
     }
@@ -146,6 +154,10 @@ fn word(event: &Event) -> String {
         word += " again";
     }
     word
+}
+
+fn order(verb: Verb) -> Order {
+    Order { who: "ada".to_owned(), reason: "a mistake".to_owned(), verb }
 }
 
 fn done() -> Outcome {
@@ -290,7 +302,7 @@ fn an_undo_is_retried_by_its_own_policy_and_then_blocks() {
     assert_eq!(host.told(), ["undo.started b 2", "undo.blocked b 2", "saga.blocked b"]);
     assert_eq!(host.saga.status(), SagaStatus::Blocked);
     assert_eq!(commands(&host.saga).count(), 0, "a waits for b, b for an operator");
-    let why = why(&host.saga);
+    let why = why(&host.saga, host.now);
     assert!(why.sentence.contains("the undo of b failed: busy: try later"), "{}", why.sentence);
 }
 
@@ -385,7 +397,7 @@ fn cancel_undoes_and_a_second_cancel_does_nothing() {
     assert_eq!(host.told(), ["operator.cancelled", "compensation.started cancelled"]);
     host.cancel();
     assert!(host.told().is_empty());
-    assert!(permits_cancel(&host.saga).is_ok());
+    assert!(permits(&host.saga, host.now, &order(Verb::Cancel)).is_ok());
 }
 
 #[test]
@@ -395,7 +407,12 @@ fn past_the_pivot_nothing_is_undone_and_a_failure_blocks() {
     steps[2].undo = None;
     let mut host = Host::start_with(steps, Some(Duration::from_secs(1)), "{}");
     host.answer("a", done()).answer("b", done()).told();
-    assert!(permits_cancel(&host.saga).unwrap_err().to_string().contains("past its pivot"));
+    assert!(
+        permits(&host.saga, host.now, &order(Verb::Cancel))
+            .unwrap_err()
+            .to_string()
+            .contains("past its pivot")
+    );
     host.cancel().tick(10_000);
     assert!(host.told().is_empty(), "neither cancel nor the deadline acts");
     host.answer("c", permanent());
@@ -430,6 +447,7 @@ fn late_and_repeated_results_change_nothing() {
         step: "a".parse().unwrap(),
         direction: Direction::Execute,
         attempt,
+        probe: None,
         outcome: done(),
     };
     host.feed(result(1));
@@ -446,7 +464,7 @@ fn an_end_is_an_end() {
     let mut host = Host::start(vec![step("a", &[])]);
     host.answer("a", done()).cancel().tick(1_000_000);
     assert_eq!(host.saga.status(), SagaStatus::Completed);
-    assert!(permits_cancel(&host.saga).is_err());
+    assert!(permits(&host.saga, host.now, &order(Verb::Cancel)).is_err());
     let event = Event::decode("saga.compensated", "{}").unwrap();
     let before = host.saga.version();
     let error = evolve(&mut host.saga, host.now, &event).unwrap_err();
@@ -473,6 +491,7 @@ fn backoff_grows_to_its_limit_and_its_jitter_is_the_same_every_time() {
                 key: None,
                 tags: BTreeMap::new(),
                 traceparent: None,
+                parent: None,
             };
             start(host.now, what).0
         };

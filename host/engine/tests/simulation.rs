@@ -14,7 +14,7 @@ use amends_engine::{
     StepFailed, StepStatus, Timestamp, commands, decide, replay,
 };
 
-const BUDGET: Budget = Budget { faults: 2, crashes: 1, cancels: 1, admissions: true };
+const BUDGET: Budget = Budget { faults: 2, crashes: 1, cancels: 1, orders: 0, admissions: true };
 
 #[test]
 fn every_schedule_of_every_graph_of_two_steps_keeps_the_rules() {
@@ -31,8 +31,21 @@ fn every_schedule_of_every_graph_of_two_steps_keeps_the_rules() {
 }
 
 #[test]
+fn every_schedule_of_every_graph_of_two_steps_with_an_operator_keeps_the_rules() {
+    let budget = Budget { faults: 2, crashes: 1, cancels: 1, orders: 1, admissions: false };
+    let mut figures = Figures::default();
+    for steps in 1..=2 {
+        for definition in graphs(steps, Variants::All) {
+            figures.add(exhaustive(&Engine, &definition, budget).unwrap());
+        }
+    }
+    println!("{figures}");
+    assert!(figures.ends.iter().all(|end| *end > 100), "{figures}");
+}
+
+#[test]
 fn every_schedule_of_every_graph_of_three_steps_with_one_fault_keeps_the_rules() {
-    let budget = Budget { faults: 1, crashes: 1, cancels: 1, admissions: false };
+    let budget = Budget { faults: 1, crashes: 1, cancels: 1, orders: 0, admissions: false };
     let mut figures = Figures::default();
     for definition in graphs(3, Variants::All) {
         figures.add(exhaustive(&Engine, &definition, budget).unwrap());
@@ -197,7 +210,8 @@ impl Machine for UnknownForgotten {
                 let (step, attempt) = (unknown.step.clone(), unknown.attempt);
                 let class = amends_engine::FailureClass::Permanent;
                 let error = unknown.error.clone();
-                *event = StepFailed { step, attempt, class, error, retry_at: None }.into();
+                *event =
+                    StepFailed { step, attempt, class, error, retry_at: None, probe: None }.into();
             }
         }
         events

@@ -4,6 +4,6 @@
 
 wasmtime::component::bindgen!({
     path: "../../wit",
-    world: "step",
+    world: "step-probe",
     exports: { default: async },
 });

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    DefinitionName, Digest, Direction, Failure, Outcome, PAYLOAD_BYTES_MAX, Payload, PluginName,
-    SagaId, StepName,
+    DefinitionName, Digest, Direction, Failure, Fate, Outcome, PAYLOAD_BYTES_MAX, Payload,
+    PluginName, SagaId, StepName,
 };
 use wasmtime::{Store, Trap, WasmBacktrace};
 
 use crate::bindings::amends::saga::types;
+use crate::bindings::exports::amends::saga::probe;
 use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::config::PluginSettings;
 use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
@@ -45,6 +46,43 @@ pub struct PluginCall {
     pub output: Option<Payload>,
     /// How long it may take.
     pub timeout: Duration,
+}
+
+/// How long a component may take to tell what became of a call.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks what became of a call whose outcome is unknown, and answers what follows: what happened
+/// is a success, what did not happen can be tried again. None when the component cannot be asked
+/// or cannot tell; `unknown` then stands. May be dropped at any time.
+pub(crate) async fn ask(
+    loader: &Loader,
+    component: &LoadedComponent,
+    settings: Arc<PluginSettings>,
+    call: &PluginCall,
+    unknown: &Failure,
+) -> Option<(Outcome, Fate)> {
+    let probe = component.probe.as_ref()?;
+    let mut store = Guest::store(loader.engine(), call_id(call), settings);
+    let asked = async {
+        let instance = component.pre.instantiate_async(&mut store).await?;
+        let guest = probe.load(&mut store, &instance)?;
+        let direction = match call.direction {
+            Direction::Execute => types::Direction::Execute,
+            Direction::Compensate => types::Direction::Compensate,
+        };
+        let input = &call.input.as_str().to_owned();
+        guest.call_probe(&mut store, &about(call), direction, input).await
+    };
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
+    match answer {
+        Ok(Ok(Ok(probe::Fate::Happened(output)))) => Some((succeeded(&output), Fate::Happened)),
+        Ok(Ok(Ok(probe::Fate::DidNotHappen))) => {
+            Some((Outcome::Retryable(unknown.clone()), Fate::DidNotHappen))
+        }
+        Ok(Ok(Ok(probe::Fate::Unclear) | Err(_)) | Err(_)) | Err(_) => {
+            Some((Outcome::Unknown(unknown.clone()), Fate::Unclear))
+        }
+    }
 }
 
 /// Runs one call in an instance of its own. May be dropped at any time: the instance goes with it.
@@ -86,14 +124,7 @@ async fn invoke(
     store: &mut Store<Guest>,
     call: &PluginCall,
 ) -> wasmtime::Result<Outcome> {
-    let about = types::Call {
-        saga_id: call.saga_id.to_string(),
-        definition: call.definition.to_string(),
-        step: call.step.to_string(),
-        attempt: call.attempt,
-        idempotency_key: call.idempotency_key.clone(),
-        traceparent: call.traceparent.clone(),
-    };
+    let about = about(call);
     let input = &call.input.as_str().to_owned();
     match (call.direction, &component.action, &component.undo) {
         (Direction::Execute, Some(action), _) => {
@@ -116,6 +147,17 @@ async fn invoke(
         }
         (Direction::Execute, None, _) => Ok(missing(call, "amends:saga/action")),
         (Direction::Compensate, _, None) => Ok(missing(call, "amends:saga/undo")),
+    }
+}
+
+fn about(call: &PluginCall) -> types::Call {
+    types::Call {
+        saga_id: call.saga_id.to_string(),
+        definition: call.definition.to_string(),
+        step: call.step.to_string(),
+        attempt: call.attempt,
+        idempotency_key: call.idempotency_key.clone(),
+        traceparent: call.traceparent.clone(),
     }
 }
 

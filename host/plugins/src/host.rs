@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use amends_engine::{Digest, Failure, Outcome, PluginName, Timestamp, Version};
+use amends_engine::{Digest, Failure, Fate, Outcome, PluginName, Timestamp, Version};
 use amends_store::{Append, BlobKind, NewEvent, Store, StoreError, StoredEvent, Stream};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::call::{self, PluginCall};
@@ -37,7 +36,6 @@ pub(crate) struct Inner {
 
 struct Plugin {
     settings: Arc<PluginSettings>,
-    permits: Arc<Semaphore>,
     active: Option<Active>,
     history: Vec<Activation>,
     last_rejection: Option<RejectionRecord>,
@@ -194,25 +192,47 @@ impl PluginHost {
         Ok(component)
     }
 
-    /// Runs a call on the component that it names. Never fails: what goes wrong is the outcome.
-    /// May be dropped at any time.
-    pub async fn call(&self, call: PluginCall) -> Outcome {
+    /// How many calls of a plugin may run at once. Whoever calls must keep to it.
+    #[must_use]
+    pub fn concurrency(&self, name: &PluginName) -> usize {
+        self.settings(name).concurrency as usize
+    }
+
+    /// What became of a call that was cut off with its host: what the component can tell, if it
+    /// can be asked. May be dropped at any time.
+    pub async fn ask(&self, call: &PluginCall, unknown: Failure) -> (Outcome, Option<Fate>) {
+        let asked = match self.by_digest(&call.plugin, call.digest).await {
+            Ok(component) => {
+                let settings = self.settings(&call.plugin);
+                call::ask(&self.inner.loader, &component, settings, call, &unknown).await
+            }
+            Err(_) => None,
+        };
+        asked.map_or((Outcome::Unknown(unknown), None), |(outcome, fate)| (outcome, Some(fate)))
+    }
+
+    /// Runs a call on the component that it names; when nobody knows what came of it and the
+    /// component can be asked, asks it. Never fails: what goes wrong is the outcome. May be
+    /// dropped at any time.
+    pub async fn call(&self, call: &PluginCall) -> (Outcome, Option<Fate>) {
         let component = match self.by_digest(&call.plugin, call.digest).await {
             Ok(component) => component,
             // Nothing was run.
             Err(error) => {
-                return Outcome::Retryable(Failure::new("component_lost", error.to_string()));
+                let failure = Failure::new("component_lost", error.to_string());
+                return (Outcome::Retryable(failure), None);
             }
         };
-        let permits = self.with(&call.plugin, |plugin| Arc::clone(&plugin.permits));
-        let permit = match permits {
-            Some(permits) => permits.acquire_owned().await.ok(),
-            None => None,
-        };
         let settings = self.settings(&call.plugin);
-        let outcome = call::run(&self.inner.loader, &component, settings, &call).await;
-        drop(permit);
-        outcome
+        let loader = &self.inner.loader;
+        let outcome = call::run(loader, &component, Arc::clone(&settings), call).await;
+        if let Outcome::Unknown(unknown) = &outcome
+            && let Some((outcome, fate)) =
+                call::ask(loader, &component, settings, call, unknown).await
+        {
+            return (outcome, Some(fate));
+        }
+        (outcome, None)
     }
 
     /// Every plugin, by name.
@@ -442,7 +462,6 @@ impl PluginHost {
 impl Plugin {
     fn new(settings: PluginSettings) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(settings.concurrency as usize)),
             settings: Arc::new(settings),
             active: None,
             history: Vec::new(),

@@ -9,7 +9,7 @@ use amends_engine::{Digest, Payload};
 use serde_json::Value;
 use wasmtime::component::{InstancePre, Linker};
 
-use crate::bindings::exports::amends::saga::{action, manifest, undo};
+use crate::bindings::exports::amends::saga::{action, manifest, probe, undo};
 use crate::check::{Checked, Exports, check};
 use crate::compile::compile;
 use crate::config::PluginSettings;
@@ -64,6 +64,7 @@ pub struct LoadedComponent {
     pub(crate) pre: InstancePre<Guest>,
     pub(crate) action: Option<action::GuestIndices>,
     pub(crate) undo: Option<undo::GuestIndices>,
+    pub(crate) probe: Option<probe::GuestIndices>,
     input: Option<jsonschema::Validator>,
     output: Option<jsonschema::Validator>,
 }
@@ -149,6 +150,7 @@ impl Loader {
             |error: wasmtime::Error| Rejection::Invalid(format!("{error:#}").replace('\n', " "));
         let action = exports.execute.then(|| action::GuestIndices::new(&pre)).transpose();
         let undo = exports.compensate.then(|| undo::GuestIndices::new(&pre)).transpose();
+        let probe = exports.probe.then(|| probe::GuestIndices::new(&pre)).transpose();
         let manifest = self.describe(&pre, settings).await?;
         let work = tokio::task::spawn_blocking(move || {
             let input = schema::validator(&manifest.input_schema, "input")?;
@@ -167,6 +169,7 @@ impl Loader {
             pre,
             action: action.map_err(shape)?,
             undo: undo.map_err(shape)?,
+            probe: probe.map_err(shape)?,
             input,
             output,
         })

@@ -36,7 +36,7 @@ fn unknown(outcome: Outcome) -> Failure {
 async fn refused(behaviour: Behaviour, code: &str, words: &str) {
     let (place, host) = open(behaviour).await;
     for direction in [Direction::Execute, Direction::Compensate] {
-        let failure = unknown(host.plugins.call(host.call(direction)).await);
+        let failure = unknown(host.plugins.call(&host.call(direction)).await.0);
         assert_eq!(failure.code, code, "{direction:?}: {}", failure.message);
         assert!(failure.message.contains(words), "{direction:?}: {}", failure.message);
         assert!(!failure.message.contains('\n'), "{}", failure.message);
@@ -47,7 +47,7 @@ async fn refused(behaviour: Behaviour, code: &str, words: &str) {
     host::soon("the good one is active", || host.plugins.active(&good).is_some()).await;
     let digest = host.plugins.active(&good).unwrap().digest;
     let call = PluginCall { plugin: good, digest, ..host.call(Direction::Execute) };
-    assert!(matches!(host.plugins.call(call).await, Outcome::Succeeded(_)));
+    assert!(matches!(host.plugins.call(&call).await.0, Outcome::Succeeded(_)));
     host.close().await;
 }
 
@@ -155,19 +155,19 @@ async fn a_loop_without_end_stops_at_its_timeout_and_holds_up_nobody() {
     host::soon("the good one is active", || host.plugins.active(&good).is_some()).await;
     let timeout = Duration::from_millis(500);
     let spinning = PluginCall { timeout, ..host.call(Direction::Execute) };
-    let spinning = host.plugins.call(spinning);
+    let spinning = host.plugins.call(&spinning);
     let others = async {
         // On the one thread that there is, while the other computes.
         let digest = host.plugins.active(&good).unwrap().digest;
         for _ in 0..10 {
             let call = PluginCall { plugin: good.clone(), digest, ..host.call(Direction::Execute) };
-            assert!(matches!(host.plugins.call(call).await, Outcome::Succeeded(_)));
+            assert!(matches!(host.plugins.call(&call).await.0, Outcome::Succeeded(_)));
         }
         Instant::now()
     };
     let (outcome, others_done) = tokio::join!(async { (spinning.await, Instant::now()) }, others);
     let (outcome, spinning_done) = outcome;
-    let failure = unknown(outcome);
+    let failure = unknown(outcome.0);
     assert_eq!(failure.code, "timeout");
     assert!(failure.message.contains("did not answer within its timeout of 500ms"));
     assert!(others_done < spinning_done, "the loop held the others up");
@@ -176,14 +176,14 @@ async fn a_loop_without_end_stops_at_its_timeout_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_any_more_ends() {
-    let (_place, host) = open_with(Behaviour::Spin, |settings| settings.concurrency = 1).await;
+    let (_place, host) = open(Behaviour::Spin).await;
     let call = PluginCall { timeout: Duration::from_mins(10), ..host.call(Direction::Execute) };
-    let dropped = host.plugins.call(call.clone());
+    let dropped = host.plugins.call(&call);
     assert!(tokio::time::timeout(Duration::from_millis(50), dropped).await.is_err());
-    // Its place is free again: the next one begins, and meets its own timeout.
+    // Nothing of it is left: the next one begins, and meets its own timeout.
     let next = PluginCall { timeout: Duration::from_millis(50), ..call };
-    let next = tokio::time::timeout(host::SOON, host.plugins.call(next)).await.unwrap();
-    assert_eq!(unknown(next).code, "timeout");
+    let next = tokio::time::timeout(host::SOON, host.plugins.call(&next)).await.unwrap();
+    assert_eq!(unknown(next.0).code, "timeout");
     host.close().await;
 }
 

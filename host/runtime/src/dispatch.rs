@@ -1,14 +1,21 @@
 //! From a call that is durable to its outcome: one task a call.
 
+mod child;
+
+use std::sync::Arc;
 use std::time::Instant;
 
 use amends_engine::{
-    Call, Digest, Direction, Due, Failure, Outcome, Saga, SagaId, StepName, arguments,
-    idempotency_key,
+    Call, Digest, Direction, Due, Failure, Fate, Outcome, PlannedUndo, PluginName, Saga, SagaId,
+    StepName, Target, arguments, idempotency_key,
 };
 use amends_plugins::{PluginCall, PluginHost};
 use tokio::sync::mpsc;
 
+use crate::breakers::Breakers;
+use crate::clock::now;
+use crate::rooms::Taken;
+use crate::runtime::Sagas;
 use crate::shard::Message;
 
 /// What came of a call, on its way back to the shard.
@@ -19,6 +26,18 @@ pub(crate) struct Returned {
     pub(crate) direction: Direction,
     pub(crate) attempt: u32,
     pub(crate) outcome: Outcome,
+    pub(crate) probe: Option<Fate>,
+    /// Whether a component was called, not a saga run.
+    pub(crate) is_component: bool,
+}
+
+/// What a call needs of the host. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Dispatcher {
+    pub(crate) plugins: PluginHost,
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) sagas: Sagas,
+    pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
 }
 
 /// Which component serves a call that is due: its digest, and why when it is not the active one.
@@ -30,21 +49,44 @@ pub(crate) async fn component(
     plugins: &PluginHost,
     saga: &Saga,
     due: &Due,
+    plugin: &PluginName,
 ) -> Option<(Digest, Option<String>)> {
-    let active = plugins.active(&due.plugin)?;
-    if due.direction == Direction::Execute {
-        return Some((active.digest, None));
+    match due.direction {
+        Direction::Execute => Some((plugins.active(plugin)?.digest, None)),
+        Direction::Compensate => {
+            serve_undo(plugins, saga, (&due.step, plugin), due.executed_by).await
+        }
     }
-    let output = saga.steps().find(|step| *step.name == due.step).and_then(|step| step.output);
+}
+
+/// Which component would serve an undo that is planned, as for [`component`].
+pub(crate) async fn undo_component(
+    plugins: &PluginHost,
+    saga: &Saga,
+    undo: &PlannedUndo,
+    plugin: &PluginName,
+) -> Option<(Digest, Option<String>)> {
+    serve_undo(plugins, saga, (&undo.step, plugin), undo.executed_by).await
+}
+
+async fn serve_undo(
+    plugins: &PluginHost,
+    saga: &Saga,
+    (step, plugin): (&StepName, &PluginName),
+    executed_by: Option<Digest>,
+) -> Option<(Digest, Option<String>)> {
+    let active = plugins.active(plugin)?;
+    let output = saga.steps().find(|other| other.name == step).and_then(|step| step.output);
     let unfit = match output {
         _ if !active.exports.compensate => Some("it exports no undo".to_owned()),
         Some(output) => active.reads_output(output).err(),
         None => None,
     };
     let Some(why) = unfit else { return Some((active.digest, None)) };
-    if let Some(digest) = due.executed_by
+    if let Some(digest) = executed_by
         && digest != active.digest
-        && let Ok(executed_by) = plugins.by_digest(&due.plugin, digest).await
+        && let Some(owner) = owner(saga, step)
+        && let Ok(executed_by) = plugins.by_digest(owner, digest).await
         && executed_by.exports.compensate
     {
         let note = format!(
@@ -56,58 +98,161 @@ pub(crate) async fn component(
     Some((active.digest, None))
 }
 
-/// Runs a call and sends what came of it to the shard.
-pub(crate) fn dispatch(
-    plugins: &PluginHost,
-    saga: &Saga,
-    call: Call,
-    inbox: mpsc::WeakUnboundedSender<Message>,
-) {
-    let plugins = plugins.clone();
-    let id = saga.id();
-    let arguments = arguments(saga, &call);
-    let started = saga.started();
-    let definition = started.definition.clone();
-    let traceparent = started.traceparent.clone();
-    tokio::spawn(async move {
-        let began = Instant::now();
-        let outcome = match arguments {
-            Ok((input, output)) => {
-                let key = idempotency_key(id, &call.step, call.direction);
-                plugins
-                    .call(PluginCall {
-                        plugin: call.plugin.clone(),
-                        digest: call.digest,
-                        saga_id: id,
-                        definition: definition.clone(),
-                        step: call.step.clone(),
-                        attempt: call.attempt,
-                        direction: call.direction,
-                        idempotency_key: key,
-                        traceparent: traceparent.clone(),
-                        input,
-                        output,
-                        timeout: call.timeout,
-                    })
-                    .await
+/// The plugin that executes a step.
+fn owner<'s>(saga: &'s Saga, step: &StepName) -> Option<&'s PluginName> {
+    saga.definition().steps().iter().find(|spec| spec.name == *step)?.plugin()
+}
+
+impl Dispatcher {
+    /// Runs a call and sends what came of it to the shard. The room that it took is given back
+    /// before the shard hears of it.
+    pub(crate) fn run(&self, saga: &Saga, call: Call, room: Option<Taken>) {
+        self.spawn(saga, call, room, false);
+    }
+
+    /// Finds out what came of a call that was cut off with its host. What runs another saga is
+    /// simply run again: it finds that saga.
+    pub(crate) fn recover(&self, saga: &Saga, call: Call) {
+        self.spawn(saga, call, None, true);
+    }
+
+    /// Whether anything can tell what came of a call that was cut off.
+    pub(crate) fn may_tell(&self, call: &Call) -> bool {
+        match &call.target {
+            Target::Saga { .. } => true,
+            // An older component is loaded to see.
+            Target::Plugin(plugin) => self
+                .plugins
+                .active(plugin)
+                .is_none_or(|active| active.digest != call.digest || active.exports.probe),
+        }
+    }
+
+    fn spawn(&self, saga: &Saga, call: Call, room: Option<Taken>, is_cut_off: bool) {
+        let this = self.clone();
+        let id = saga.id();
+        let made = self.plugin_call(saga, &call);
+        let child = child::Child::of(saga, &call);
+        let traceparent = saga.started().traceparent.clone();
+        let definition = saga.started().definition.clone();
+        // Whatever becomes of the task, the shard hears of the call.
+        let mut reply = Reply::new(id, &call, self.inbox.clone());
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let (outcome, probe) = match (&call.target, made) {
+                (Target::Saga { .. }, _) => (child::run(&this.sagas, child, &call).await, None),
+                (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
+                    this.plugins.ask(&plugin_call, host_stopped()).await
+                }
+                (Target::Plugin(_), Ok(plugin_call)) => this.plugins.call(&plugin_call).await,
+                // The input could be computed before the call was started, from the same state.
+                (Target::Plugin(_), Err(message)) => {
+                    (Outcome::Unknown(Failure::new("input_failed", message)), None)
+                }
+            };
+            metrics::histogram!(
+                "amends_step_duration_seconds",
+                "definition" => definition.to_string(),
+                "step" => call.step.to_string(),
+                "direction" => call.direction.as_str()
+            )
+            .record(began.elapsed());
+            log(id, &call, traceparent.as_deref(), &outcome, began);
+            if let Some(service) = &call.service
+                && !is_cut_off
+                && this.breakers.report(service, &outcome, now())
+            {
+                this.sagas.service_is_back(service);
             }
-            // The input could be computed before the call was started, from the same state.
-            Err(message) => Outcome::Unknown(Failure::new("input_failed", message)),
+            drop(room);
+            reply.send(outcome, probe);
+        });
+    }
+
+    fn plugin_call(&self, saga: &Saga, call: &Call) -> Result<PluginCall, String> {
+        let (input, output) = arguments(saga, call)?;
+        let plugin = match &call.target {
+            Target::Plugin(plugin) => plugin,
+            // Not used: it is no component that is called.
+            Target::Saga { .. } => return Err("it is a saga".to_owned()),
         };
-        metrics::histogram!(
-            "amends_step_duration_seconds",
-            "definition" => definition.to_string(),
-            "step" => call.step.to_string(),
-            "direction" => call.direction.as_str()
-        )
-        .record(began.elapsed());
-        log(id, &call, traceparent.as_deref(), &outcome, began);
-        if let Some(inbox) = inbox.upgrade() {
-            let (step, direction, attempt) = (call.step, call.direction, call.attempt);
-            let returned = Returned { id, step, direction, attempt, outcome };
+        // The component that executed the step runs with its own plugin's settings and secrets,
+        // also when it serves the undo in another plugin's place.
+        let is_active =
+            self.plugins.active(plugin).is_some_and(|active| active.digest == call.digest);
+        let executed_by = saga.steps().find(|step| *step.name == call.step);
+        let is_executor = executed_by.is_some_and(|step| step.digest == Some(call.digest));
+        let plugin = match owner(saga, &call.step) {
+            Some(owner) if !is_active && is_executor => owner,
+            Some(_) | None => plugin,
+        };
+        let started = saga.started();
+        Ok(PluginCall {
+            plugin: plugin.clone(),
+            digest: call.digest,
+            saga_id: saga.id(),
+            definition: started.definition.clone(),
+            step: call.step.clone(),
+            attempt: call.attempt,
+            direction: call.direction,
+            idempotency_key: idempotency_key(saga.id(), &call.step, call.direction),
+            traceparent: started.traceparent.clone(),
+            input,
+            output,
+            timeout: call.timeout,
+        })
+    }
+}
+
+/// Why nobody knows what came of a call that was in flight when its host stopped.
+pub(crate) fn host_stopped() -> Failure {
+    Failure::new("host_stopped", "the host stopped while the call was in flight")
+}
+
+/// Tells the shard what came of a call, once; that nobody knows, when the task panicked.
+struct Reply {
+    returned: Option<Returned>,
+    tells_when_dropped: bool,
+    inbox: mpsc::WeakUnboundedSender<Message>,
+}
+
+impl Reply {
+    fn new(id: SagaId, call: &Call, inbox: mpsc::WeakUnboundedSender<Message>) -> Self {
+        let outcome = Outcome::Unknown(Failure::new("host_failed", "the host broke off the call"));
+        let returned = Returned {
+            id,
+            step: call.step.clone(),
+            direction: call.direction,
+            attempt: call.attempt,
+            outcome,
+            probe: None,
+            is_component: matches!(call.target, Target::Plugin(_)),
+        };
+        // A saga goes on without whoever waits for it.
+        let tells_when_dropped = matches!(call.target, Target::Plugin(_));
+        Self { returned: Some(returned), tells_when_dropped, inbox }
+    }
+
+    fn send(&mut self, outcome: Outcome, probe: Option<Fate>) {
+        if let Some(returned) = &mut self.returned {
+            (returned.outcome, returned.probe) = (outcome, probe);
+        }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        if let (Some(returned), Some(inbox)) = (self.returned.take(), self.inbox.upgrade()) {
             let _ = inbox.send(Message::Returned(Box::new(returned)));
         }
-    });
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.tells_when_dropped {
+            self.tell();
+        }
+    }
 }
 
 fn log(id: SagaId, call: &Call, traceparent: Option<&str>, outcome: &Outcome, began: Instant) {

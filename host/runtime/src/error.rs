@@ -84,9 +84,9 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-/// Why a saga was not cancelled.
+/// Why an operator's order, or a signal, was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum CancelError {
+pub enum OperateError {
     /// No such saga. Caller.
     #[error("there is no saga {0}")]
     NotFound(SagaId),

@@ -33,6 +33,7 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
             }
             Event::SagaCompleted(_) => finished("completed"),
             Event::SagaCompensated(_) => finished("compensated"),
+            Event::SagaAbandoned(_) => finished("abandoned"),
             Event::StepFailed(event) => failed(&event.step, Direction::Execute, event.class),
             Event::StepUnknown(event) => {
                 failed(&event.step, Direction::Execute, FailureClass::Unknown);
@@ -46,16 +47,26 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
             | Event::UndoStarted(_)
             | Event::UndoSucceeded(_)
             | Event::SagaBlocked(_)
-            | Event::OperatorCancelled(_) => {}
+            | Event::StepWaiting(_)
+            | Event::SignalReceived(_)
+            | Event::OperatorCancelled(_)
+            | Event::OperatorCompensated(_)
+            | Event::OperatorPaused(_)
+            | Event::OperatorResumed(_)
+            | Event::OperatorRetried(_)
+            | Event::OperatorSkipped(_)
+            | Event::OperatorResolved(_)
+            | Event::OperatorAbandoned(_) => {}
         }
     }
 }
 
 /// Sets what is computed from the live sagas.
 #[expect(clippy::cast_precision_loss, reason = "counts of sagas are far below 2^52")]
-pub(crate) fn set(gauges: &Gauges) {
+pub(crate) fn set(gauges: &Gauges, in_flight: usize) {
     metrics::gauge!("amends_saga_blocked").set(gauges.blocked as f64);
     metrics::gauge!("amends_saga_live").set(gauges.live as f64);
-    metrics::gauge!("amends_calls_in_flight").set(gauges.in_flight as f64);
+    metrics::gauge!("amends_saga_stuck").set(gauges.stuck as f64);
+    metrics::gauge!("amends_calls_in_flight").set(in_flight as f64);
     metrics::gauge!("amends_oldest_unfinished_undo_seconds").set(gauges.oldest_undo.as_secs_f64());
 }

@@ -10,6 +10,7 @@
 //! Deliberately absent: a second path for recovery (a loaded saga is ticked like any other),
 //! state that is not in the event log, retries that the engine does not know of.
 
+mod breakers;
 mod clock;
 mod definitions;
 mod dispatch;
@@ -18,13 +19,18 @@ mod gauges;
 mod limits;
 mod live;
 mod recovery;
+mod rooms;
 mod runtime;
 mod shard;
+mod stuck;
 
+pub use breakers::{BreakerInfo, BreakerSettings, OnOpen};
 pub use clock::now;
 pub use definitions::Definitions;
-pub use error::{CancelError, RuntimeError, StartError};
+pub use error::{OperateError, RuntimeError, StartError};
 pub use limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_MAX, STARTS_WAITING_MAX};
 pub use live::StallReason;
 pub use recovery::Quarantined;
-pub use runtime::{Runtime, RuntimeConfig, StartRequest, Started, State};
+pub use rooms::RoomKey;
+pub use runtime::{Planned, Runtime, RuntimeConfig, StartRequest, Started, State};
+pub use stuck::Stuck;

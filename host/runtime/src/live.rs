@@ -1,30 +1,46 @@
 //! One live saga in its shard.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use amends_engine::{
-    Call, Command, Direction, Event, Input, PluginName, Saga, StepName, Timestamp, commands,
+    Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
+    StepName, Timestamp, commands, permits, permits_signal,
 };
 use amends_store::SagaRow;
 use tokio::sync::oneshot;
 
-use crate::error::{CancelError, StartError};
-use crate::runtime::Started;
+use crate::clock::now;
+use crate::error::{OperateError, StartError};
+use crate::rooms::{RoomKey, Taken};
+use crate::runtime::{Started, rests};
 
 /// What holds a saga back that its events do not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StallReason {
     /// No component is active for a plugin that it needs.
     PluginMissing(PluginName),
-    /// Every call that the host may run at once is in flight.
-    NoRoom,
+    /// Every call that may run at once is in flight.
+    NoRoom(RoomKey),
+    /// The circuit breaker of the service is open.
+    BreakerOpen {
+        /// The service.
+        service: ServiceName,
+        /// The step that waits.
+        step: StepName,
+        /// Until when; then one call tries.
+        until: Timestamp,
+    },
 }
 
 impl std::fmt::Display for StallReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::PluginMissing(plugin) => write!(f, "it waits for plugin `{plugin}`"),
-            Self::NoRoom => f.write_str("it waits for room: every call of this host is taken"),
+            Self::NoRoom(key) => write!(f, "it waits for room: every call {key} is taken"),
+            Self::BreakerOpen { service, step, until } => write!(
+                f,
+                "{step} waits for service `{service}`, whose circuit breaker is open until {until}"
+            ),
         }
     }
 }
@@ -45,7 +61,28 @@ pub(crate) struct Live {
     /// What holds it back, outside its events.
     pub(crate) stall: Option<StallReason>,
     /// Told when it rests.
-    pub(crate) waiters: Vec<oneshot::Sender<Saga>>,
+    pub(crate) waiters: Vec<Waiter>,
+    /// What it waits in line for, if it does.
+    pub(crate) in_line: Option<Line>,
+    /// When something of it last became durable, or it was loaded.
+    pub(crate) moved_at: Timestamp,
+    /// Told to be stuck already.
+    pub(crate) is_stuck: bool,
+}
+
+/// Who waits for a saga.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) reply: oneshot::Sender<Saga>,
+    /// For its end; else also for a rest that only an operator ends.
+    pub(crate) until_end: bool,
+}
+
+/// What sagas wait for together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Line {
+    Room(RoomKey, Direction),
+    Breaker(ServiceName),
 }
 
 /// An append under way, and the saga as it will be after it.
@@ -57,8 +94,8 @@ pub(crate) struct Pending {
     pub(crate) events: Vec<Event>,
     /// Kept, so that nothing is lost when the append fails.
     pub(crate) inputs: Vec<Queued>,
-    /// Calls that this append admits.
-    pub(crate) admitted: usize,
+    /// The room that calls of this append have taken.
+    pub(crate) rooms: HashMap<(StepName, Direction), Taken>,
     pub(crate) start: Option<oneshot::Sender<Result<Started, StartError>>>,
 }
 
@@ -66,12 +103,31 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) input: Input,
-    pub(crate) reply: Option<oneshot::Sender<Result<Saga, CancelError>>>,
+    pub(crate) reply: Option<oneshot::Sender<Result<Saga, OperateError>>>,
 }
 
 impl From<Input> for Queued {
     fn from(input: Input) -> Self {
         Self { input, reply: None }
+    }
+}
+
+impl Queued {
+    /// Whether it may be decided on a saga as it is now.
+    pub(crate) fn permitted(&self, saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
+        match &self.input {
+            Input::Operate(order) => permits(saga, at, order),
+            Input::Signal { name, .. } => permits_signal(saga, name),
+            Input::Admit { .. } | Input::Outcome { .. } | Input::Refuse { .. } | Input::Tick => {
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn reply(self, result: Result<Saga, OperateError>) {
+        if let Some(reply) = self.reply {
+            let _ = reply.send(result);
+        }
     }
 }
 
@@ -85,28 +141,25 @@ impl Live {
             timer: None,
             stall: None,
             waiters: Vec::new(),
+            in_line: None,
+            moved_at: now(),
+            is_stuck: false,
         }
     }
 
-    /// One that was loaded from the store: what its log says is running was cut off.
-    pub(crate) fn recovered(saga: Saga) -> Self {
-        let stopped = || {
-            amends_engine::Outcome::Unknown(amends_engine::Failure::new(
-                "host_stopped",
-                "the host stopped while the call was in flight",
-            ))
-        };
-        let cut_off = commands(&saga).filter_map(|command| match command {
-            Command::Run(call) => Some(Queued::from(Input::Outcome {
-                step: call.step,
-                direction: call.direction,
-                attempt: call.attempt,
-                outcome: stopped(),
-            })),
-            Command::Start(_) | Command::Wake(_) => None,
-        });
-        let inputs = std::iter::once(Queued::from(Input::Tick)).chain(cut_off).collect();
-        Self { inputs, ..Self::new(saga) }
+    /// Whom a change of its state is told.
+    pub(crate) fn tell_waiters(&mut self) {
+        let status = self.saga.status();
+        if !rests(status) {
+            return;
+        }
+        for waiter in std::mem::take(&mut self.waiters) {
+            if waiter.until_end && !status.is_end() {
+                self.waiters.push(waiter);
+            } else {
+                let _ = waiter.reply.send(self.saga.clone());
+            }
+        }
     }
 
     /// Calls that are durable and not yet dispatched.
@@ -114,20 +167,35 @@ impl Live {
         commands(&self.saga)
             .filter_map(|command| match command {
                 Command::Run(call) => Some(call),
-                Command::Start(_) | Command::Wake(_) => None,
+                Command::Start(_) | Command::CancelChild(_) | Command::Wake(_) => None,
             })
             .filter(|call| !self.in_flight.contains(&(call.step.clone(), call.direction)))
             .collect()
     }
 
+    /// The sagas of its steps that must be undone with it.
+    pub(crate) fn children_to_cancel(&self) -> Vec<SagaId> {
+        commands(&self.saga)
+            .filter_map(|command| match command {
+                Command::CancelChild(id) => Some(id),
+                Command::Start(_) | Command::Run(_) | Command::Wake(_) => None,
+            })
+            .collect()
+    }
+
     /// The next time after `decided_at` at which it must be ticked; it may have passed by now.
     pub(crate) fn next_wake(&self, decided_at: Timestamp) -> Option<Timestamp> {
+        let breaker = match &self.stall {
+            Some(StallReason::BreakerOpen { until, .. }) => Some(*until),
+            Some(StallReason::PluginMissing(_) | StallReason::NoRoom(_)) | None => None,
+        };
         commands(&self.saga)
             .filter_map(|command| match command {
                 Command::Start(due) => due.at.filter(|at| *at > decided_at),
                 Command::Wake(at) => Some(at),
-                Command::Run(_) => None,
+                Command::Run(_) | Command::CancelChild(_) => None,
             })
+            .chain(breaker)
             .min()
     }
 }

@@ -1,7 +1,8 @@
 //! What a host does before it goes on: checks its plugins and loads what is live.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use amends_engine::{Definition, Event, PluginName, Saga, SagaId, StepName};
 use amends_plugins::PluginHost;
@@ -18,6 +19,26 @@ pub struct Quarantined {
     pub id: SagaId,
     /// Why it cannot be read.
     pub reason: String,
+}
+
+/// The sagas that nothing touches: those that could not be read, and those that could not be
+/// stepped since.
+#[derive(Debug, Default)]
+pub(crate) struct Quarantine(Mutex<BTreeMap<SagaId, String>>);
+
+impl Quarantine {
+    pub(crate) fn add(&self, id: SagaId, reason: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, reason);
+    }
+
+    pub(crate) fn reason(&self, id: SagaId) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn list(&self) -> Vec<Quarantined> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(id, reason)| Quarantined { id: *id, reason: reason.clone() }).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -87,10 +108,12 @@ pub(crate) fn check_plugins(
     for definition in definitions {
         for step in definition.steps() {
             let check = Check { definition, step: &step.name, plugins, folder };
-            check.exports(&step.plugin, "action", "name a plugin that exports it")?;
-            if let Some(undo) = &step.undo {
+            if let Some(plugin) = step.plugin() {
+                check.exports(plugin, "action", "name a plugin that exports it")?;
+            }
+            if let Some(plugin) = step.undo_plugin() {
                 check.exports(
-                    &undo.plugin,
+                    plugin,
                     "undo",
                     "set undo = false, or name an undo plugin: undo = { plugin = \"…\" }",
                 )?;

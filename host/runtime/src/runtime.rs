@@ -1,24 +1,35 @@
 //! The handle: what the API and the command line ask of a host.
 
+mod sagas;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amends_engine::{Definition, Payload, Saga, SagaId, SagaStatus, Start};
+use amends_engine::{
+    Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, SagaStatus, ServiceName,
+    SignalName, Start, permits, undo_plan,
+};
 use amends_plugins::PluginHost;
 use amends_store::{SagaRow, Store, Stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::breakers::{BreakerInfo, BreakerSettings, Breakers};
+use crate::clock::now;
 use crate::definitions::Definitions;
-use crate::error::{CancelError, RuntimeError, StartError};
+use crate::error::{OperateError, RuntimeError, StartError};
 use crate::limits::{EVENTS_PER_READ, STARTS_WAITING_MAX};
-use crate::live::StallReason;
-use crate::recovery::{self, Quarantined};
+use crate::live::{StallReason, Waiter};
+use crate::recovery::{self, Quarantine, Quarantined};
+use crate::rooms::{RoomKey, Rooms, Wake};
 use crate::shard::{Gauges, Message, Shard, ShardConfig, StartMessage};
+use crate::stuck::Stuck;
+
+pub(crate) use sagas::Sagas;
 
 /// How a host is set up.
 #[derive(Debug, Clone)]
@@ -27,12 +38,21 @@ pub struct RuntimeConfig {
     pub shards: usize,
     /// The plugin folder, for messages.
     pub plugins_dir: PathBuf,
+    /// Calls at once, by service; one that is not here has no limit of its own.
+    pub concurrency: BTreeMap<ServiceName, usize>,
+    /// Circuit breakers, by service.
+    pub breakers: BTreeMap<ServiceName, BreakerSettings>,
 }
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { shards, plugins_dir: PathBuf::new() }
+        Self {
+            shards,
+            plugins_dir: PathBuf::new(),
+            concurrency: BTreeMap::new(),
+            breakers: BTreeMap::new(),
+        }
     }
 }
 
@@ -69,6 +89,17 @@ pub struct State {
     pub stall: Option<StallReason>,
 }
 
+/// An undo that a compensation would run now, and the component that would serve it.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The undo.
+    pub undo: PlannedUndo,
+    /// The component that would serve it; none for a saga, or while the plugin has none.
+    pub digest: Option<Digest>,
+    /// Why that component, when it is not the active one.
+    pub note: Option<String>,
+}
+
 /// A running host. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -81,7 +112,9 @@ struct Inner {
     definitions: Arc<Definitions>,
     shards: Vec<ShardHandle>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
-    quarantined: Vec<Quarantined>,
+    breakers: Arc<Breakers>,
+    rooms: Arc<Rooms>,
+    quarantine: Arc<Quarantine>,
     stopping: AtomicBool,
 }
 
@@ -111,36 +144,51 @@ impl Runtime {
         let definitions = Arc::new(Definitions::publish(definitions, &*store).await?);
         let live_total = Arc::new(AtomicUsize::new(0));
         let shards_count = config.shards.max(1);
+        let (inboxes, receivers): (Vec<_>, Vec<_>) =
+            (0..shards_count).map(|_| mpsc::unbounded_channel()).unzip();
+        let breakers = Arc::new(Breakers::open(config.breakers, Arc::clone(&store)).await?);
+        let wake = WakeShards(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect());
+        let rooms = Arc::new(Rooms::new(config.concurrency, Box::new(wake)));
+        let (quarantine, sagas) = (Arc::<Quarantine>::default(), Sagas::default());
         let (mut shards, mut tasks) = (Vec::new(), Vec::new());
-        for number in 0..shards_count {
-            let (inbox, inbox_receiver) = mpsc::unbounded_channel();
+        for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
             let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
             let shard = Shard::new(ShardConfig {
                 number,
-                shards: shards_count,
                 store: Arc::clone(&store),
                 plugins: plugins.clone(),
+                breakers: Arc::clone(&breakers),
+                rooms: Arc::clone(&rooms),
+                sagas: sagas.clone(),
                 inbox: inbox.downgrade(),
                 live_total: Arc::clone(&live_total),
+                quarantine: Arc::clone(&quarantine),
             });
-            tasks.push(tokio::spawn(shard.run(inbox_receiver, starts_receiver)));
+            tasks.push(tokio::spawn(shard.run(receiver, starts_receiver)));
             shards.push(ShardHandle { inbox, starts });
         }
         let recovered = recovery::recover(&*store, &definitions).await?;
-        for saga in recovered.sagas {
-            let shard = &shards[shard_of(saga.id(), shards_count)];
-            let _ = shard.inbox.send(Message::Recover { saga: Box::new(saga) });
+        for Quarantined { id, reason } in recovered.quarantined {
+            quarantine.add(id, reason);
         }
-        let inner = Inner {
+        let inner = Arc::new(Inner {
             store,
             plugins,
             definitions,
             shards,
             tasks: std::sync::Mutex::new(tasks),
-            quarantined: recovered.quarantined,
+            breakers,
+            rooms,
+            quarantine,
             stopping: AtomicBool::new(false),
-        };
-        Ok(Self { inner: Arc::new(inner) })
+        });
+        // Shards reach other sagas through it, so before any saga goes on.
+        sagas.connect(&inner);
+        let runtime = Self { inner };
+        for saga in recovered.sagas {
+            let _ = runtime.send(saga.id(), Message::Recover { saga: Box::new(saga) });
+        }
+        Ok(runtime)
     }
 
     /// Starts a saga; answers when it is durable. With a key that was used with the same
@@ -165,7 +213,17 @@ impl Runtime {
             key: request.key,
             tags: request.tags,
             traceparent: request.traceparent,
+            parent: None,
         };
+        self.start_as(start).await
+    }
+
+    /// Starts a saga with the id that it is given.
+    pub(crate) async fn start_as(&self, start: Start) -> Result<Started, StartError> {
+        if self.is_stopping() {
+            return Err(StartError::Stopping);
+        }
+        let id = start.id;
         let (reply, answer) = oneshot::channel();
         let message = StartMessage { start, reply };
         self.shard(id).starts.try_send(message).map_err(|error| match error {
@@ -177,25 +235,111 @@ impl Runtime {
         answer.await.unwrap_or(Err(StartError::Stopping))
     }
 
-    /// Asks for a saga to be undone; answers when the wish is durable. Asking again does nothing.
+    /// Does what an operator orders; answers when that is durable, with the saga after it. What is
+    /// done already is answered the same and does nothing.
     ///
     /// # Errors
-    /// When there is no such saga or it cannot be cancelled any more.
-    pub async fn cancel(
+    /// When there is no such saga, it does not permit that now, or nothing can be done to it.
+    pub async fn operate(&self, id: SagaId, order: Order) -> Result<State, OperateError> {
+        let permitted = order.clone();
+        let input = Input::Operate(order);
+        self.feed(id, input, |saga| permits(saga, now(), &permitted)).await
+    }
+
+    /// Hands a signal to a saga; answers when that is durable. One with an id that came before
+    /// is dropped.
+    ///
+    /// # Errors
+    /// When there is no such saga, or it takes no such signal now.
+    pub async fn signal(
         &self,
         id: SagaId,
-        who: String,
-        reason: String,
-    ) -> Result<State, CancelError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(id, Message::Cancel { id, who, reason, reply })?;
-        if let Ok(result) = answer.await {
-            return result.map(|saga| State { saga, stall: None });
+        name: SignalName,
+        signal_id: Option<String>,
+        payload: Payload,
+    ) -> Result<State, OperateError> {
+        let input = Input::Signal { name: name.clone(), id: signal_id, payload };
+        self.feed(id, input, |saga| amends_engine::permits_signal(saga, &name)).await
+    }
+
+    async fn feed(
+        &self,
+        id: SagaId,
+        input: Input,
+        permitted: impl Fn(&Saga) -> Result<(), amends_engine::Refusal>,
+    ) -> Result<State, OperateError> {
+        if let Some(reason) = self.inner.quarantine.reason(id) {
+            return Err(OperateError::Refused(amends_engine::Refusal {
+                message: format!("the saga is quarantined: {reason}"),
+                remedy: "it can be tried again at the next start of the host".to_owned(),
+            }));
         }
-        // Not live: it has ended, or was never there.
-        let state = self.state(id).await?.ok_or(CancelError::NotFound(id))?;
-        amends_engine::permits_cancel(&state.saga)?;
-        Ok(state)
+        let mut loaded = None;
+        // Twice: one that is not live is loaded, and may be live by then.
+        for _ in 0..2 {
+            let (reply, answer) = oneshot::channel();
+            let input = Box::new(input.clone());
+            self.send(id, Message::Feed { id, input, loaded: loaded.take(), reply })?;
+            if let Ok(result) = answer.await {
+                return result.map(|saga| State { saga, stall: None });
+            }
+            if self.is_stopping() {
+                return Err(RuntimeError::Stopping.into());
+            }
+            let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
+            permitted(&state.saga)?;
+            loaded = Some(Box::new(state.saga));
+        }
+        Err(RuntimeError::Stopping.into())
+    }
+
+    /// The undos that a compensation of a saga would run now, in their order, and who would serve
+    /// each. None when there is no such saga.
+    ///
+    /// # Errors
+    /// When the store fails or the saga's log cannot be read.
+    pub async fn undo_plan(&self, id: SagaId) -> Result<Option<Vec<Planned>>, RuntimeError> {
+        let Some(state) = self.state(id).await? else { return Ok(None) };
+        let mut plan = Vec::new();
+        for undo in undo_plan(&state.saga) {
+            let served = match &undo.plugin {
+                Some(plugin) => {
+                    let plugins = &self.inner.plugins;
+                    crate::dispatch::undo_component(plugins, &state.saga, &undo, plugin).await
+                }
+                None => None,
+            };
+            let (digest, note) = served.unzip();
+            plan.push(Planned { undo, digest, note: note.flatten() });
+        }
+        Ok(Some(plan))
+    }
+
+    /// Every live saga, for what is summed over them.
+    pub async fn live(&self) -> Vec<Saga> {
+        self.ask_shards(|reply| Message::Exposed { reply }).await.into_iter().flatten().collect()
+    }
+
+    /// Sagas that have not moved for longer than they should.
+    pub async fn stuck(&self) -> Vec<Stuck> {
+        self.ask_shards(|reply| Message::Stuck { reply }).await.into_iter().flatten().collect()
+    }
+
+    /// The circuit breakers, by service.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<BreakerInfo> {
+        self.inner.breakers.list()
+    }
+
+    async fn ask_shards<T>(&self, ask: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {
+        let mut answers = Vec::new();
+        for shard in &self.inner.shards {
+            let (reply, answer) = oneshot::channel();
+            if shard.inbox.send(ask(reply)).is_ok() {
+                answers.extend(answer.await);
+            }
+        }
+        answers
     }
 
     /// A saga as it is now; none when there is no such saga.
@@ -220,7 +364,7 @@ impl Runtime {
     /// When the store fails or the saga's log cannot be read.
     pub async fn wait(&self, id: SagaId, timeout: Duration) -> Result<Option<State>, RuntimeError> {
         let (reply, answer) = oneshot::channel();
-        self.send(id, Message::Wait { id, reply })?;
+        self.send(id, Message::Wait { id, waiter: Waiter { reply, until_end: false } })?;
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(saga)) => Ok(Some(State { saga, stall: None })),
             Ok(Err(_)) | Err(_) => self.state(id).await,
@@ -245,10 +389,18 @@ impl Runtime {
         &self.inner.plugins
     }
 
-    /// Sagas that could not be read at the start and that nothing touches.
+    /// Sagas that could not be read or stepped and that nothing touches.
     #[must_use]
-    pub fn quarantined(&self) -> &[Quarantined] {
-        &self.inner.quarantined
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.inner.quarantine.list()
+    }
+
+    /// Whether every shard runs.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        // A shard ends when it is told to, or when it panics.
+        let tasks = self.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        !tasks.iter().any(JoinHandle::is_finished)
     }
 
     /// Whether [`Self::stop`] was called.
@@ -260,15 +412,10 @@ impl Runtime {
     /// Brings the gauges up to date; called before metrics are read.
     pub async fn refresh_gauges(&self) {
         let mut total = Gauges::default();
-        for shard in &self.inner.shards {
-            let (reply, answer) = oneshot::channel();
-            if shard.inbox.send(Message::Gauges { reply }).is_ok()
-                && let Ok(gauges) = answer.await
-            {
-                total.add(gauges);
-            }
+        for gauges in self.ask_shards(|reply| Message::Gauges { reply }).await {
+            total.add(gauges);
         }
-        crate::gauges::set(&total);
+        crate::gauges::set(&total, self.inner.rooms.in_flight());
     }
 
     /// Stops: no new sagas and no new calls; what is in flight may settle for up to `limit`.
@@ -316,6 +463,21 @@ impl Runtime {
 
     fn shard(&self, id: SagaId) -> &ShardHandle {
         &self.inner.shards[shard_of(id, self.inner.shards.len())]
+    }
+}
+
+#[derive(Debug)]
+struct WakeShards(Vec<mpsc::WeakUnboundedSender<Message>>);
+
+impl Wake for WakeShards {
+    fn wake(&self, shards: u64, key: &RoomKey) {
+        for (number, inbox) in self.0.iter().enumerate() {
+            if shards >> (number % 64) & 1 == 1
+                && let Some(inbox) = inbox.upgrade()
+            {
+                let _ = inbox.send(Message::Room(key.clone()));
+            }
+        }
     }
 }
 

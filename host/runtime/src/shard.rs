@@ -1,36 +1,40 @@
 //! One shard: a task that owns its live sagas.
 
 mod admit;
+mod append;
+mod lines;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Digest, Event, Input, Saga, SagaId, Start, Timestamp, Version, decide, evolve, permits_cancel,
+    Command, Digest, Event, Input, Saga, SagaId, ServiceName, Start, Timestamp, Version, commands,
+    decide, evolve,
 };
 use amends_plugins::PluginHost;
-use amends_store::{Append, Appended, NewEvent, StartKey, Store, StoreError, Stream};
+use amends_store::{Appended, StartKey, Store, StoreError};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use crate::breakers::Breakers;
 use crate::clock::now;
-use crate::dispatch::{Returned, dispatch};
-use crate::error::{CancelError, StartError};
+use crate::dispatch::{Dispatcher, Returned, host_stopped};
+use crate::error::{OperateError, StartError};
 use crate::limits::LIVE_MAX;
-use crate::live::{Live, Pending, Queued, StallReason, row};
-use crate::runtime::{Started, State, rests};
+use crate::live::{Line, Live, Pending, Queued, Waiter, row};
+use crate::recovery::Quarantine;
+use crate::rooms::{RoomKey, Rooms};
+use crate::runtime::{Sagas, Started, State, rests};
+use crate::stuck::{STUCK_CHECK_PAUSE, Stuck, stuck};
 
-/// How long a shard waits before it appends again after the store failed.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often a saga that waits for a plugin looks again.
-const STALL_PAUSE: Duration = Duration::from_millis(250);
+/// How often a saga that waits for a plugin, or for the store to work again, looks again.
+const STALL_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest sleep: the wall clock may jump, and a timer must not be late for longer.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
@@ -42,11 +46,13 @@ pub(crate) enum Message {
         saga: Box<Saga>,
     },
     Returned(Box<Returned>),
-    Cancel {
+    /// Something for a saga: an operator's order or a signal. With the saga, when it was loaded
+    /// for this because it is not live. Dropped without an answer when there is neither.
+    Feed {
         id: SagaId,
-        who: String,
-        reason: String,
-        reply: oneshot::Sender<Result<Saga, CancelError>>,
+        input: Box<Input>,
+        loaded: Option<Box<Saga>>,
+        reply: oneshot::Sender<Result<Saga, OperateError>>,
     },
     /// Dropped without an answer when the saga is not live.
     Read {
@@ -56,7 +62,17 @@ pub(crate) enum Message {
     /// Dropped without an answer when the saga is not live.
     Wait {
         id: SagaId,
-        reply: oneshot::Sender<Saga>,
+        waiter: Waiter,
+    },
+    /// Calls have given back room.
+    Room(RoomKey),
+    /// The breaker of a service has closed.
+    ServiceIsBack(ServiceName),
+    Stuck {
+        reply: oneshot::Sender<Vec<Stuck>>,
+    },
+    Exposed {
+        reply: oneshot::Sender<Vec<Saga>>,
     },
     Gauges {
         reply: oneshot::Sender<Gauges>,
@@ -79,7 +95,7 @@ pub(crate) struct StartMessage {
 pub(crate) struct Gauges {
     pub(crate) live: usize,
     pub(crate) blocked: usize,
-    pub(crate) in_flight: usize,
+    pub(crate) stuck: usize,
     pub(crate) oldest_undo: Duration,
 }
 
@@ -87,45 +103,62 @@ impl Gauges {
     pub(crate) fn add(&mut self, other: Self) {
         self.live += other.live;
         self.blocked += other.blocked;
-        self.in_flight += other.in_flight;
+        self.stuck += other.stuck;
         self.oldest_undo = self.oldest_undo.max(other.oldest_undo);
     }
 }
 
 pub(crate) struct ShardConfig {
     pub(crate) number: usize,
-    pub(crate) shards: usize,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) plugins: PluginHost,
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) sagas: Sagas,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
     pub(crate) live_total: Arc<AtomicUsize>,
+    pub(crate) quarantine: Arc<Quarantine>,
 }
 
 type Ack = (SagaId, Result<Appended, StoreError>);
 
 pub(crate) struct Shard {
     config: ShardConfig,
+    dispatcher: Dispatcher,
     live: HashMap<SagaId, Live>,
     appends: FuturesUnordered<BoxFuture<'static, Ack>>,
     timers: BinaryHeap<Reverse<(Timestamp, SagaId)>>,
-    /// Sagas with a call that is due and for which there was no room.
-    waiting_for_room: VecDeque<SagaId>,
-    /// Sagas that wait for a plugin, or for the store to work again.
+    /// Sagas that wait in line for room or a service, the first first.
+    lines: BTreeMap<Line, VecDeque<SagaId>>,
+    /// Sagas that wait for a plugin, or for the store to work again, and when they look again.
     stalled: HashSet<SagaId>,
+    stalled_until: Option<Instant>,
+    /// Calls of components that have not come back. A saga that a step runs is not one: it goes
+    /// on without this host.
     calls_in_flight: usize,
+    stuck_check_at: Instant,
     stop: Option<(Instant, oneshot::Sender<usize>)>,
 }
 
 impl Shard {
     pub(crate) fn new(config: ShardConfig) -> Self {
+        let dispatcher = Dispatcher {
+            plugins: config.plugins.clone(),
+            breakers: Arc::clone(&config.breakers),
+            sagas: config.sagas.clone(),
+            inbox: config.inbox.clone(),
+        };
         Self {
             config,
+            dispatcher,
             live: HashMap::new(),
             appends: FuturesUnordered::new(),
             timers: BinaryHeap::new(),
-            waiting_for_room: VecDeque::new(),
+            lines: BTreeMap::new(),
             stalled: HashSet::new(),
+            stalled_until: None,
             calls_in_flight: 0,
+            stuck_check_at: Instant::now() + STUCK_CHECK_PAUSE,
             stop: None,
         }
     }
@@ -144,10 +177,9 @@ impl Shard {
                 biased;
                 Some((id, result)) = self.appends.next() => self.appended(id, result).await,
                 Some(message) = inbox.recv() => self.message(message).await,
-                Some(start) = starts.recv(), if may_start => self.start(start).await,
                 () = sleep_until(wake) => self.wake().await,
+                Some(start) = starts.recv(), if may_start => self.start(start).await,
             }
-            self.use_room().await;
         }
         starts.close();
         while let Ok(start) = starts.try_recv() {
@@ -168,14 +200,16 @@ impl Shard {
 
     async fn message(&mut self, message: Message) {
         match message {
-            Message::Recover { saga } => {
-                let id = saga.id();
-                self.insert(id, Live::recovered(*saga));
-                self.advance(id).await;
-            }
+            Message::Recover { saga } => self.recover(*saga).await,
             Message::Returned(returned) => self.returned(*returned).await,
-            Message::Cancel { id, who, reason, reply } => {
-                self.cancel(id, who, reason, reply).await;
+            Message::Feed { id, input, loaded, reply } => {
+                if let (false, Some(saga)) = (self.live.contains_key(&id), loaded) {
+                    self.insert(id, Live::new(*saga));
+                }
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.inputs.push_back(Queued { input: *input, reply: Some(reply) });
+                    self.advance(id).await;
+                }
             }
             Message::Read { id, reply } => {
                 if let Some(live) = self.live.get(&id) {
@@ -183,15 +217,20 @@ impl Shard {
                     let _ = reply.send(Box::new(State { saga, stall }));
                 }
             }
-            Message::Wait { id, reply } => {
+            Message::Wait { id, waiter } => {
                 if let Some(live) = self.live.get_mut(&id) {
-                    if rests(live.saga.status()) {
-                        let _ = reply.send(live.saga.clone());
-                    } else {
-                        live.waiters.retain(|waiter| !waiter.is_closed());
-                        live.waiters.push(reply);
-                    }
+                    live.waiters.retain(|waiter| !waiter.reply.is_closed());
+                    live.waiters.push(waiter);
+                    live.tell_waiters();
                 }
+            }
+            Message::Room(key) => self.room(&key).await,
+            Message::ServiceIsBack(service) => self.service_is_back(service).await,
+            Message::Stuck { reply } => {
+                let _ = reply.send(self.stuck());
+            }
+            Message::Exposed { reply } => {
+                let _ = reply.send(self.live.values().map(|live| live.saga.clone()).collect());
             }
             Message::Gauges { reply } => {
                 let _ = reply.send(self.gauges());
@@ -201,87 +240,108 @@ impl Shard {
     }
 
     async fn start(&mut self, message: StartMessage) {
+        let StartMessage { start, reply } = message;
+        let id = start.id;
+        // Only a saga that another one starts has an id that may have been started before.
+        if self.live.contains_key(&id) {
+            let _ = reply.send(Ok(Started { id, created: false }));
+            return;
+        }
         if self.config.live_total.load(Ordering::Relaxed) >= LIVE_MAX {
-            let full = StartError::Overloaded("too many sagas are live");
-            let _ = message.reply.send(Err(full));
+            let _ = reply.send(Err(StartError::Overloaded("too many sagas are live")));
             return;
         }
         let at = now();
-        let start_key = message.start.key.as_ref().map(|key| StartKey {
-            key: key.clone(),
-            payload_digest: payload_digest(&message.start),
-        });
-        let (saga, mut events) = amends_engine::start(at, message.start);
-        let id = saga.id();
+        let start_key = start
+            .key
+            .as_ref()
+            .map(|key| StartKey { key: key.clone(), payload_digest: payload_digest(&start) });
+        // A broken invariant of the engine must cost one saga, not the shard.
+        let begun = catch_unwind(AssertUnwindSafe(|| amends_engine::start(at, start)));
+        let Ok((saga, mut events)) = begun else {
+            let failed = StoreError::Invalid("the engine broke an invariant of its own");
+            let _ = reply.send(Err(StartError::Store(failed)));
+            return;
+        };
         let mut draft = saga.clone();
-        let (admitted, stall) = self.admit(&mut draft, &mut events, at).await;
-        let append = append(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
+        let admitted = self.admit(&mut draft, &mut events, at).await;
+        let append = append::append(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
         let mut live = Live::new(saga);
-        live.stall = stall;
+        live.stall = admitted.stall;
         live.pending = Some(Pending {
             at,
             draft,
             events,
             inputs: Vec::new(),
-            admitted,
-            start: Some(message.reply),
+            rooms: admitted.rooms,
+            start: Some(reply),
         });
         self.insert(id, live);
         self.append(id, append);
     }
 
-    async fn cancel(
-        &mut self,
-        id: SagaId,
-        who: String,
-        reason: String,
-        reply: oneshot::Sender<Result<Saga, CancelError>>,
-    ) {
-        let Some(live) = self.live.get_mut(&id) else { return };
-        if let Err(refusal) = permits_cancel(&live.saga) {
-            let _ = reply.send(Err(refusal.into()));
-            return;
+    /// Goes on with a saga that was loaded from the store. What its log says is running was cut
+    /// off with its host: what can tell what came of it is asked, of the rest it is unknown.
+    async fn recover(&mut self, saga: Saga) {
+        let id = saga.id();
+        let mut live = Live::new(saga);
+        live.inputs.push_back(Input::Tick.into());
+        for command in commands(&live.saga) {
+            let Command::Run(call) = command else { continue };
+            if self.dispatcher.may_tell(&call) {
+                live.in_flight.insert((call.step.clone(), call.direction));
+                self.calls_in_flight += counted(&call.target);
+                self.dispatcher.recover(&live.saga, call);
+                continue;
+            }
+            live.inputs.push_back(Queued::from(Input::Outcome {
+                step: call.step,
+                direction: call.direction,
+                attempt: call.attempt,
+                outcome: amends_engine::Outcome::Unknown(host_stopped()),
+                probe: None,
+            }));
         }
-        let input = Input::Cancel { who, reason };
-        live.inputs.push_back(Queued { input, reply: Some(reply) });
+        let children = live.children_to_cancel();
+        self.insert(id, live);
+        self.config.sagas.cancel_children(id, children);
         self.advance(id).await;
     }
 
     async fn returned(&mut self, returned: Returned) {
-        let Returned { id, step, direction, attempt, outcome } = returned;
-        self.calls_in_flight -= 1;
+        let Returned { id, step, direction, attempt, outcome, probe, is_component } = returned;
+        self.calls_in_flight -= usize::from(is_component);
         let Some(live) = self.live.get_mut(&id) else { return };
         live.in_flight.remove(&(step.clone(), direction));
-        live.inputs.push_back(Input::Outcome { step, direction, attempt, outcome }.into());
+        live.inputs.push_back(Input::Outcome { step, direction, attempt, outcome, probe }.into());
         self.advance(id).await;
     }
 
     async fn wake(&mut self) {
         let at = now();
-        while let Some(Reverse((due, id))) = self.timers.peek().copied()
-            && due <= at
+        let mut due = Vec::new();
+        while let Some(Reverse((time, id))) = self.timers.peek().copied()
+            && time <= at
         {
             self.timers.pop();
             if let Some(live) = self.live.get_mut(&id)
-                && live.timer == Some(due)
+                && live.timer == Some(time)
             {
                 live.timer = None;
                 live.inputs.push_back(Input::Tick.into());
-                self.advance(id).await;
+                due.push(id);
             }
         }
-        for id in std::mem::take(&mut self.stalled) {
+        if self.stalled_until.is_some_and(|until| until <= Instant::now()) {
+            self.stalled_until = None;
+            due.extend(std::mem::take(&mut self.stalled));
+        }
+        for id in due {
             self.advance(id).await;
         }
-    }
-
-    async fn use_room(&mut self) {
-        for _ in 0..self.waiting_for_room.len() {
-            if !self.has_room_for_undo() || self.stop.is_some() {
-                return;
-            }
-            let Some(id) = self.waiting_for_room.pop_front() else { return };
-            self.advance(id).await;
+        if self.stuck_check_at <= Instant::now() {
+            self.stuck_check_at = Instant::now() + STUCK_CHECK_PAUSE;
+            self.check_stuck();
         }
     }
 
@@ -293,22 +353,31 @@ impl Shard {
             return;
         }
         let at = now();
-        let inputs: Vec<_> = live.inputs.drain(..).collect();
         let mut draft = live.saga.clone();
         let before = (draft.status(), draft.wake_at());
-        let mut events = Vec::new();
-        for queued in &inputs {
+        let (mut events, mut inputs) = (Vec::new(), Vec::new());
+        for queued in live.inputs.drain(..).collect::<Vec<_>>() {
+            // On the saga as it is by then, not as it was when somebody asked.
+            if let Err(refusal) = queued.permitted(&draft, at) {
+                queued.reply(Err(refusal.into()));
+                continue;
+            }
             if let Err(reason) = try_decide(&mut draft, at, &queued.input, &mut events) {
                 self.quarantine(id, &reason);
                 return;
             }
+            inputs.push(queued);
         }
-        let (admitted, stall) = self.admit(&mut draft, &mut events, at).await;
+        let admitted = self.admit(&mut draft, &mut events, at).await;
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.stall = stall;
+        live.stall = admitted.stall;
         if events.is_empty() {
             for queued in inputs {
                 queued.reply(Ok(live.saga.clone()));
+            }
+            if live.saga.status().is_end() {
+                self.remove(id);
+                return;
             }
             self.set_timer(id, at);
             self.remember_stall(id);
@@ -316,100 +385,16 @@ impl Shard {
         }
         let changed = (draft.status(), draft.wake_at()) != before;
         let row = changed.then(|| row(&draft));
-        let append = append(live.saga.version(), at, &events, row, &draft, None);
-        live.pending = Some(Pending { at, draft, events, inputs, admitted, start: None });
+        let append = append::append(live.saga.version(), at, &events, row, &draft, None);
+        let rooms = admitted.rooms;
+        live.pending = Some(Pending { at, draft, events, inputs, rooms, start: None });
         self.append(id, append);
-    }
-
-    fn append(&mut self, id: SagaId, append: Append) {
-        let done = self.config.store.append(append);
-        self.appends.push(Box::pin(async move { (id, done.await) }));
-    }
-
-    async fn appended(&mut self, id: SagaId, result: Result<Appended, StoreError>) {
-        let Some(live) = self.live.get_mut(&id) else { return };
-        let Some(pending) = live.pending.take() else { return };
-        match result {
-            Ok(Appended::Done { .. }) => self.durable(id, pending).await,
-            Ok(Appended::Duplicate(earlier)) => {
-                self.forget(id, pending, Ok(Started { id: earlier, created: false }));
-            }
-            Ok(Appended::KeyReused(earlier)) => {
-                self.forget(id, pending, Err(StartError::KeyReused(earlier)));
-            }
-            Err(error) => self.append_failed(id, pending, error),
-        }
-    }
-
-    /// The facts are durable: now they are true, and are acted upon.
-    async fn durable(&mut self, id: SagaId, pending: Pending) {
-        let Some(live) = self.live.get_mut(&id) else { return };
-        live.saga = pending.draft;
-        crate::gauges::count(&live.saga, &pending.events);
-        if let Some(reply) = pending.start {
-            let _ = reply.send(Ok(Started { id, created: true }));
-        }
-        for queued in pending.inputs {
-            queued.reply(Ok(live.saga.clone()));
-        }
-        let status = live.saga.status();
-        if rests(status) {
-            log_rest(&live.saga);
-            for waiter in live.waiters.drain(..) {
-                let _ = waiter.send(live.saga.clone());
-            }
-        }
-        if status.is_end() {
-            self.remove(id);
-            return;
-        }
-        for call in live.undispatched() {
-            live.in_flight.insert((call.step.clone(), call.direction));
-            dispatch(&self.config.plugins, &live.saga, call, self.config.inbox.clone());
-        }
-        if live.inputs.is_empty() {
-            self.set_timer(id, pending.at);
-            self.remember_stall(id);
-        } else {
-            self.advance(id).await;
-        }
-    }
-
-    /// A start that was not one: the key was known.
-    fn forget(&mut self, id: SagaId, pending: Pending, answer: Result<Started, StartError>) {
-        self.calls_in_flight -= pending.admitted;
-        self.remove(id);
-        if let Some(reply) = pending.start {
-            let _ = reply.send(answer);
-        }
-    }
-
-    /// Nothing of the append is true. A start is refused; for a live saga what happened is kept
-    /// and tried again, because a result that was had must not be lost.
-    fn append_failed(&mut self, id: SagaId, pending: Pending, error: StoreError) {
-        tracing::error!(saga_id = %id, error = %error, "append failed");
-        self.calls_in_flight -= pending.admitted;
-        if let Some(reply) = pending.start {
-            self.remove(id);
-            let _ = reply.send(Err(error.into()));
-            return;
-        }
-        if matches!(error, StoreError::Conflict { .. }) {
-            let reason = format!("its log was changed by someone else: {error}");
-            self.quarantine(id, &reason);
-            return;
-        }
-        if let Some(live) = self.live.get_mut(&id) {
-            for queued in pending.inputs.into_iter().rev() {
-                live.inputs.push_front(queued);
-            }
-            self.stalled.insert(id);
-        }
     }
 
     /// A saga that cannot be stepped is left as its log has it; the others go on.
     fn quarantine(&mut self, id: SagaId, reason: &str) {
         tracing::error!(saga_id = %id, reason, "saga is quarantined until the next start");
+        self.config.quarantine.add(id, reason.to_owned());
         self.remove(id);
     }
 
@@ -419,8 +404,9 @@ impl Shard {
     }
 
     fn remove(&mut self, id: SagaId) {
-        if self.live.remove(&id).is_some() {
+        if let Some(live) = self.live.remove(&id) {
             self.config.live_total.fetch_sub(1, Ordering::Relaxed);
+            self.leave_line(id, live.in_line.as_ref());
         }
         self.stalled.remove(&id);
     }
@@ -434,33 +420,45 @@ impl Shard {
             live.timer = next;
             self.timers.extend(next.map(|next| Reverse((next, id))));
         }
-    }
-
-    /// A saga that something outside its events holds back looks again when that may have changed.
-    fn remember_stall(&mut self, id: SagaId) {
-        match self.live.get(&id).and_then(|live| live.stall.as_ref()) {
-            Some(StallReason::PluginMissing(_)) => {
-                self.stalled.insert(id);
-            }
-            Some(StallReason::NoRoom) => self.waiting_for_room.push_back(id),
-            None => {}
+        // Those of sagas that have ended or have another time now are dropped together.
+        if self.timers.len() > 2 * self.live.len() + TIMERS_SPARE {
+            let live = self.live.iter();
+            self.timers = live.filter_map(|(id, live)| Some(Reverse((live.timer?, *id)))).collect();
         }
     }
 
     fn next_wake(&self) -> Instant {
-        let timer = self.timers.peek().map(|Reverse((at, _))| at.since(now()));
-        let stalled = (!self.stalled.is_empty()).then_some(STALL_PAUSE.min(STORE_PAUSE));
-        let limit = self.stop.as_ref().map(|(limit, _)| limit.duration_since(Instant::now()));
-        let pause = [timer, stalled, limit].into_iter().flatten().min().unwrap_or(SLEEP_MAX);
-        Instant::now() + pause.min(SLEEP_MAX)
+        let now = now();
+        let timer = self.timers.peek().map(|Reverse((at, _))| Instant::now() + at.since(now));
+        let limit = self.stop.as_ref().map(|(limit, _)| *limit);
+        let latest = Instant::now() + SLEEP_MAX;
+        let all = [timer, self.stalled_until, limit, Some(self.stuck_check_at)];
+        all.into_iter().flatten().min().map_or(latest, |wake| wake.min(latest))
+    }
+
+    fn stuck(&self) -> Vec<Stuck> {
+        let at = now();
+        self.live.values().filter_map(|live| stuck(live, at)).collect()
+    }
+
+    /// Logs each saga once that has come to be stuck.
+    fn check_stuck(&mut self) {
+        let at = now();
+        for live in self.live.values_mut() {
+            let stuck = stuck(live, at);
+            if let (Some(stuck), false) = (&stuck, live.is_stuck) {
+                tracing::warn!(saga_id = %stuck.id, since = %stuck.since, reason = stuck.reason, "saga is stuck");
+            }
+            live.is_stuck = stuck.is_some();
+        }
     }
 
     fn gauges(&self) -> Gauges {
         let at = now();
-        let mut gauges =
-            Gauges { live: self.live.len(), in_flight: self.calls_in_flight, ..Gauges::default() };
+        let mut gauges = Gauges { live: self.live.len(), ..Gauges::default() };
         for live in self.live.values() {
             gauges.blocked += usize::from(rests(live.saga.status()));
+            gauges.stuck += usize::from(live.is_stuck);
             if let Some(since) = live.saga.compensating_since() {
                 gauges.oldest_undo = gauges.oldest_undo.max(at.since(since));
             }
@@ -469,11 +467,14 @@ impl Shard {
     }
 }
 
-impl Queued {
-    fn reply(self, result: Result<Saga, CancelError>) {
-        if let Some(reply) = self.reply {
-            let _ = reply.send(result);
-        }
+/// Timers that may be kept beyond two a live saga before the useless ones are dropped.
+const TIMERS_SPARE: usize = 1_024;
+
+/// Whether a call holds up a stop.
+fn counted(target: &amends_engine::Target) -> usize {
+    match target {
+        amends_engine::Target::Plugin(_) => 1,
+        amends_engine::Target::Saga { .. } => 0,
     }
 }
 
@@ -496,35 +497,10 @@ fn try_decide(
     Ok(())
 }
 
-fn append(
-    expected: Version,
-    at: Timestamp,
-    events: &[Event],
-    row: Option<amends_store::SagaRow>,
-    draft: &Saga,
-    start_key: Option<StartKey>,
-) -> Append {
-    let events = events
-        .iter()
-        .map(|event| NewEvent { at, kind: event.kind().into(), data: event.data() })
-        .collect();
-    Append { stream: Stream::Saga(draft.id()), expected, events, row, start_key }
-}
-
 /// Of what makes two starts with one key the same: the definition's name and the input.
 fn payload_digest(start: &Start) -> Digest {
     let mut bytes = start.definition.name().as_str().as_bytes().to_vec();
     bytes.push(0);
     bytes.extend_from_slice(start.input.to_value().to_string().as_bytes());
     Digest::of(&bytes)
-}
-
-fn log_rest(saga: &Saga) {
-    let (saga_id, definition) = (saga.id(), saga.definition().name());
-    let (status, reason) = (saga.status().as_str(), saga.reason().unwrap_or_default());
-    if status == "blocked" {
-        tracing::error!(%saga_id, %definition, status, reason, "saga needs an operator");
-    } else {
-        tracing::debug!(%saga_id, %definition, status, reason, "saga ended");
-    }
 }

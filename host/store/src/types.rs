@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use amends_engine::{
-    DefinitionName, Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version,
+    DefinitionName, Digest, PluginName, Position, SagaId, SagaStatus, ServiceName, Timestamp,
+    Version,
 };
 
 use crate::StoreError;
@@ -46,6 +47,8 @@ pub enum Stream {
     Saga(SagaId),
     /// A plugin's: which components served it.
     Plugin(PluginName),
+    /// A service's: when its circuit breaker opened and closed.
+    Service(ServiceName),
 }
 
 impl fmt::Display for Stream {
@@ -53,6 +56,7 @@ impl fmt::Display for Stream {
         match self {
             Self::Saga(id) => write!(f, "saga {id}"),
             Self::Plugin(name) => write!(f, "plugin {name}"),
+            Self::Service(name) => write!(f, "service {name}"),
         }
     }
 }
@@ -160,7 +164,7 @@ impl Append {
         }
         let saga = match &self.stream {
             Stream::Saga(id) => Some(*id),
-            Stream::Plugin(_) => None,
+            Stream::Plugin(_) | Stream::Service(_) => None,
         };
         if self.row.as_ref().is_some_and(|row| Some(row.id) != saga) {
             return Err(StoreError::Invalid("a row goes with the stream of its own saga"));

@@ -103,16 +103,28 @@ async fn open(config: Config) -> anyhow::Result<Runtime> {
     let mut plugins = config.plugins;
     require(&mut plugins, &config.definitions);
     let plugins = PluginHost::open(plugins, store.clone()).await?;
-    let runtime = RuntimeConfig { plugins_dir, ..RuntimeConfig::default() };
+    let services = config.services.iter();
+    let concurrency = services.clone().filter_map(|(name, settings)| {
+        Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))
+    });
+    let breakers = services.filter_map(|(name, settings)| Some((name.clone(), settings.breaker?)));
+    let runtime = RuntimeConfig {
+        plugins_dir,
+        concurrency: concurrency.collect(),
+        breakers: breakers.collect(),
+        ..RuntimeConfig::default()
+    };
     Ok(Runtime::open(runtime, store, plugins, config.definitions).await?)
 }
 
 /// What definitions call must be served by whatever is dropped into the folder.
 fn require(plugins: &mut PluginsConfig, definitions: &[Definition]) {
     for step in definitions.iter().flat_map(Definition::steps) {
-        plugins.plugins.entry(step.plugin.clone()).or_default().required.execute = true;
-        if let Some(undo) = &step.undo {
-            plugins.plugins.entry(undo.plugin.clone()).or_default().required.compensate = true;
+        if let Some(plugin) = step.plugin() {
+            plugins.plugins.entry(plugin.clone()).or_default().required.execute = true;
+        }
+        if let Some(plugin) = step.undo_plugin() {
+            plugins.plugins.entry(plugin.clone()).or_default().required.compensate = true;
         }
     }
 }

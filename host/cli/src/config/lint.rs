@@ -90,9 +90,11 @@ fn needs(config: &Config) -> BTreeMap<&PluginName, Needs> {
     for definition in &config.definitions {
         for step in definition.steps() {
             let key = format!("saga.{}.step.{}", definition.name(), step.name);
-            plugins.entry(&step.plugin).or_default().execute.push(format!("{key}.plugin"));
-            if let Some(undo) = &step.undo {
-                plugins.entry(&undo.plugin).or_default().compensate.push(format!("{key}.undo"));
+            if let Some(plugin) = step.plugin() {
+                plugins.entry(plugin).or_default().execute.push(format!("{key}.plugin"));
+            }
+            if let Some(plugin) = step.undo_plugin() {
+                plugins.entry(plugin).or_default().compensate.push(format!("{key}.undo"));
             }
         }
     }

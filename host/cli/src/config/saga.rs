@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionName, DefinitionSpec, InputSpec, PluginName, RetrySpec, StepName,
-    StepSpec, TIMEOUT_DEFAULT, UndoSpec,
+    Definition, DefinitionName, DefinitionSpec, InputSpec, PluginName, RetrySpec, StepKind,
+    StepName, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
 };
 
 use crate::config::definition::check_definition;
+use crate::config::kind::read_kind;
 use crate::config::report::Place;
 use crate::config::retry::read_retry;
+use crate::config::suggest::{did_you_mean, list};
 use crate::config::table::{Context, Item, Table};
 
 const SAGA_HELP: &str = "begin each saga with [[saga]], in two brackets, then name = \"…\"";
@@ -55,7 +57,52 @@ pub(super) fn read_sagas(item: Option<&Item<'_>>, context: &mut Context<'_>) -> 
         let spec = read_saga(table, name, context);
         definitions.extend(spec.and_then(|spec| check_definition(&spec, is_first, context)));
     }
+    check_children(&definitions, seen.keys().map(DefinitionName::as_str), context);
     definitions
+}
+
+/// A saga that a step runs is there, and none comes to run itself.
+fn check_children<'n>(
+    definitions: &[Definition],
+    names: impl Iterator<Item = &'n str>,
+    context: &mut Context<'_>,
+) {
+    let names: Vec<_> = names.collect();
+    let child = |kind: &StepKind| match kind {
+        StepKind::Saga { saga } => Some(saga.clone()),
+        StepKind::Call { .. } | StepKind::Wait { .. } | StepKind::Sleep { .. } => None,
+    };
+    let children = |name: &DefinitionName| -> Vec<DefinitionName> {
+        let definition = definitions.iter().find(|definition| definition.name() == name);
+        let steps = definition.into_iter().flat_map(|definition| definition.steps());
+        steps.filter_map(|step| child(&step.kind)).collect()
+    };
+    for definition in definitions {
+        for step in definition.steps() {
+            let Some(name) = child(&step.kind) else { continue };
+            let key = format!("saga.{}.step.{}.saga", definition.name(), step.name);
+            if !names.contains(&name.as_str()) {
+                let help = did_you_mean(name.as_str(), names.iter().copied(), || {
+                    format!("name one of {}", list(names.iter().copied()))
+                });
+                let message = format!("there is no saga `{name}`");
+                context.error(context.places.of(&key), &key, message, help);
+                continue;
+            }
+            let (mut reached, mut ahead) = (BTreeSet::new(), vec![name.clone()]);
+            while let Some(next) = ahead.pop() {
+                if reached.insert(next.clone()) {
+                    ahead.extend(children(&next));
+                }
+            }
+            if reached.contains(definition.name()) {
+                let message =
+                    format!("`{name}` comes to run `{}` again, without end", definition.name());
+                let help = "a saga may not run itself, also not by way of another";
+                context.error(context.places.of(&key), &key, message, help);
+            }
+        }
+    }
 }
 
 /// The name of a saga or a step, and whether it is the first of this name.
@@ -89,6 +136,8 @@ fn read_saga(
     context: &mut Context<'_>,
 ) -> Option<DefinitionSpec> {
     let deadline = table.take("deadline", context).and_then(|item| item.duration(context, "24h"));
+    let compensate_within =
+        table.take("compensate_within", context).and_then(|item| item.duration(context, "30d"));
     let place = Place::At(context.source.position(&table.span));
     let steps = table.take("step", context);
     let key = table.key.clone();
@@ -114,7 +163,7 @@ fn read_saga(
     let mut steps: Vec<Step> = read.into_iter().collect::<Option<_>>()?;
     drop_needless_undo(&mut steps);
     let steps = steps.into_iter().map(|step| step.spec).collect();
-    Some(DefinitionSpec { name: name?, deadline, steps })
+    Some(DefinitionSpec { name: name?, deadline, compensate_within, steps })
 }
 
 /// Nothing is undone after the pivot, so a step there has no undo unless one is said (and is
@@ -159,14 +208,7 @@ fn read_step(
         table.key = format!("{saga}.step.{name}");
         context.remember(&table.key, &table.span);
     }
-    let is_other_kind = refuse_other_kinds(&mut table, context);
-    let plugin = if is_other_kind {
-        table.take("plugin", context)
-    } else {
-        table.require("plugin", "\"inventory\"", context)
-    };
-    let plugin = plugin.and_then(|item| item.name::<PluginName>(context, "inventory"));
-    let service = table.take("service", context).and_then(|item| item.name(context, "carrier"));
+    let kind = read_kind(&mut table, context);
     let after = match table.take("after", context) {
         Some(item) => read_after(&item, context),
         None => match before {
@@ -184,23 +226,28 @@ fn read_step(
     let pivot = table.take("pivot", context).and_then(|item| item.bool(context));
     table.finish(context);
 
-    // The result is thrown away when the plugin is missing: that was reported.
-    let plugin = plugin.or_else(|| name.as_ref()?.as_str().parse().ok());
-    let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT);
-    let default = UndoSpec {
-        plugin: plugin.clone()?,
-        timeout: timeout.max(TIMEOUT_DEFAULT),
-        retry: RetrySpec::default(),
+    // The result is thrown away when the kind is missing: that was reported.
+    let stand_in = || {
+        let plugin = name.as_ref()?.as_str().parse().ok()?;
+        Some(StepKind::Call { plugin, service: None })
     };
+    let kind = kind.or_else(stand_in)?;
+    let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT);
+    let (plugin, has_undo) = match &kind {
+        StepKind::Call { plugin, .. } => (Some(plugin.clone()), true),
+        StepKind::Saga { .. } => (None, true),
+        StepKind::Wait { .. } | StepKind::Sleep { .. } => (None, false),
+    };
+    let default =
+        UndoSpec { plugin, timeout: timeout.max(TIMEOUT_DEFAULT), retry: RetrySpec::default() };
     let undo_is_said = undo.is_some();
     let undo = match undo {
-        None => Some(default),
+        None => Some(default).filter(|_| has_undo),
         Some(item) => read_undo(&item, default, context),
     };
     let spec = StepSpec {
         name: name?,
-        plugin: plugin?,
-        service,
+        kind,
         after: after?,
         when: when.map(str::to_owned),
         input,
@@ -210,18 +257,6 @@ fn read_step(
         pivot: pivot.unwrap_or(false),
     };
     Some(Step { spec, undo_is_said })
-}
-
-/// Reports `wait`, `sleep` and `saga`, each checked as far as it goes.
-fn refuse_other_kinds(table: &mut Table<'_>, context: &mut Context<'_>) -> bool {
-    let mut is_other_kind = false;
-    for kind in ["wait", "sleep", "saga"] {
-        let Some(item) = table.take(kind, context) else { continue };
-        is_other_kind = true;
-        let message = format!("a step that is a `{kind}` is not available in this version");
-        item.error(context, message, "call a plugin instead: plugin = \"…\"");
-    }
-    is_other_kind
 }
 
 fn read_after(item: &Item<'_>, context: &mut Context<'_>) -> Option<Vec<StepName>> {
@@ -259,7 +294,7 @@ fn read_undo(item: &Item<'_>, default: UndoSpec, context: &mut Context<'_>) -> O
         DeValue::Boolean(true) => Some(default),
         DeValue::String(_) => {
             let plugin = item.name(context, "inventory-release")?;
-            Some(UndoSpec { plugin, ..default })
+            Some(UndoSpec { plugin: Some(plugin), ..default })
         }
         DeValue::Table(_) => {
             let mut table = item.table(context, UNDO_HELP)?;
@@ -271,7 +306,10 @@ fn read_undo(item: &Item<'_>, default: UndoSpec, context: &mut Context<'_>) -> O
                 table.take("timeout", context).map(|item| item.duration(context, "30s"));
             table.finish(context);
             Some(UndoSpec {
-                plugin: plugin.unwrap_or(Some(default.plugin))?,
+                plugin: match plugin {
+                    Some(plugin) => Some(plugin?),
+                    None => default.plugin,
+                },
                 retry: retry.unwrap_or(Some(default.retry))?,
                 timeout: timeout.unwrap_or(Some(default.timeout))?,
             })

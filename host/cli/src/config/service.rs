@@ -1,6 +1,6 @@
 //! `[service.NAME]`: limits that the steps of a service share.
 
-use std::time::Duration;
+use amends_runtime::{BreakerSettings, OnOpen};
 
 use crate::config::table::{Context, Item};
 
@@ -19,36 +19,13 @@ pub struct ServiceSettings {
     pub concurrency: Option<u32>,
 }
 
-/// When a circuit breaker opens and what happens then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BreakerSettings {
-    /// It opens after this many failures in a row.
-    pub failures: u32,
-    /// It stays open for so long.
-    pub open_for: Duration,
-    /// What a step does that finds it open.
-    pub on_open: OnOpen,
-}
-
-/// What a step does that finds its breaker open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnOpen {
-    /// Waits, without using an attempt.
-    #[default]
-    Wait,
-    /// Fails.
-    Fail,
-}
-
 /// Reads one `[service.NAME]`.
 pub(super) fn read_service(item: &Item<'_>, context: &mut Context<'_>) -> Option<ServiceSettings> {
     let mut table = item.table(context, "write [service.NAME] and its keys below")?;
     let breaker = table.take("breaker", context).and_then(|item| read_breaker(&item, context));
-    let concurrency = table.take("concurrency", context).and_then(|item| {
-        let concurrency = item.whole(context, 1..=CONCURRENCY_MAX)?;
-        context.not_in_force(&item, "the calls of a service are not limited together");
-        Some(concurrency)
-    });
+    let concurrency = table
+        .take("concurrency", context)
+        .and_then(|item| item.whole(context, 1..=CONCURRENCY_MAX));
     table.finish(context);
     Some(ServiceSettings { breaker, concurrency })
 }
@@ -74,10 +51,6 @@ fn read_breaker(item: &Item<'_>, context: &mut Context<'_>) -> Option<BreakerSet
         .take("on_open", context)
         .map(|item| item.word(context, &[("wait", OnOpen::Wait), ("fail", OnOpen::Fail)]));
     let on_open = on_open.unwrap_or(Some(OnOpen::default()));
-    let is_clean = table.finish(context);
-    let breaker = BreakerSettings { failures: failures?, open_for: open_for?, on_open: on_open? };
-    if is_clean {
-        context.not_in_force(item, "no breaker opens");
-    }
-    Some(breaker)
+    table.finish(context);
+    Some(BreakerSettings { failures: failures?, open_for: open_for?, on_open: on_open? })
 }

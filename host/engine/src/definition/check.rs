@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::definition::error::Mistakes;
 use crate::definition::{
     BackoffSpec, DefinitionError, DefinitionSpec, Expression, Input, InputSpec, RetrySpec,
-    STEPS_MAX, Step, StepSet, StepSpec,
+    STEPS_MAX, Step, StepKind, StepSet, StepSpec,
 };
 use crate::ids::StepName;
 use crate::{ATTEMPTS_MAX, TIMEOUT_MAX};
@@ -21,6 +21,7 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
     check_size(spec, &mut mistakes);
     for step in &spec.steps {
         check_limits(step, &mut mistakes);
+        check_kind(spec, step, &mut mistakes);
     }
     let after = resolve_after(spec, &mut mistakes);
     // Without a sound graph the rest cannot be judged.
@@ -83,6 +84,49 @@ fn check_size(spec: &DefinitionSpec, mistakes: &mut Mistakes) {
             "the deadline is not between 1ms and 366d",
             "use a duration such as \"24h\", or leave it out",
         );
+    }
+    if spec.compensate_within.is_some_and(|within| within > DURATION_MAX) {
+        mistakes.add(
+            None,
+            "compensate_within",
+            "the time to compensate in is longer than 366d",
+            "use a duration such as \"30d\", or leave it out",
+        );
+    }
+}
+
+/// Of what is not a call.
+fn check_kind(saga: &DefinitionSpec, step: &StepSpec, mistakes: &mut Mistakes) {
+    let name = Some(&step.name);
+    let pause = |field, pause: Duration, mistakes: &mut Mistakes| {
+        if pause.is_zero() || pause > DURATION_MAX {
+            let remedy = "use a duration such as \"10m\"";
+            mistakes.add(name, field, "the time is not between 1ms and 366d", remedy);
+        }
+    };
+    match &step.kind {
+        StepKind::Call { .. } => return,
+        StepKind::Wait { wait } => {
+            if let Some(timeout) = wait.timeout {
+                pause("wait", timeout, mistakes);
+            }
+        }
+        StepKind::Sleep { sleep } => pause("sleep", *sleep, mistakes),
+        StepKind::Saga { saga: child } => {
+            if *child == saga.name {
+                let message = format!("`{child}` would start itself without end");
+                mistakes.add(name, "saga", message, "name another saga");
+            }
+            if step.undo_plugin().is_some() {
+                let message = "a saga is undone by compensating it, not by a plugin";
+                mistakes.add(name, "undo", message, "leave undo out, or set undo = false");
+            }
+            return;
+        }
+    }
+    if step.undo.is_some() {
+        let message = "a step that only waits has nothing to undo";
+        mistakes.add(name, "undo", message, "leave undo out");
     }
 }
 

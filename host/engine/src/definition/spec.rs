@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DefinitionName, PluginName, ServiceName, StepName};
+use crate::ids::{DefinitionName, PluginName, ServiceName, SignalName, StepName};
 
 /// How long a call may take when the definition does not say.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -18,6 +18,9 @@ pub struct DefinitionSpec {
     /// From the start to the moment when what has not completed is compensated.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub deadline: Option<Duration>,
+    /// How long after its completion a saga may still be compensated; none: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub compensate_within: Option<Duration>,
     /// In the order of the config.
     pub steps: Vec<StepSpec>,
 }
@@ -27,11 +30,9 @@ pub struct DefinitionSpec {
 pub struct StepSpec {
     /// Its name, unique in the definition.
     pub name: StepName,
-    /// The plugin whose component is called.
-    pub plugin: PluginName,
-    /// The service that it calls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceName>,
+    /// What it does.
+    #[serde(flatten)]
+    pub kind: StepKind,
     /// The steps that must be done before this one; empty: it starts at once.
     /// The config's default, the step before, is filled in by the config's reader.
     pub after: Vec<StepName>,
@@ -54,6 +55,72 @@ pub struct StepSpec {
     pub pivot: bool,
 }
 
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StepKind {
+    /// Calls a component.
+    Call {
+        /// The plugin.
+        plugin: PluginName,
+        /// The service that it calls.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<ServiceName>,
+    },
+    /// Waits for a signal; its output is the signal's payload.
+    Wait {
+        /// For which, and how long.
+        wait: WaitSpec,
+    },
+    /// Waits for a time to pass.
+    Sleep {
+        /// How long.
+        #[serde(with = "millis")]
+        sleep: Duration,
+    },
+    /// Runs another saga; its output is that saga's. Undone by compensating it.
+    Saga {
+        /// The definition.
+        saga: DefinitionName,
+    },
+}
+
+/// What a step waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitSpec {
+    /// The signal.
+    pub signal: SignalName,
+    /// How long; past it the step fails. None: for ever, or until the deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub timeout: Option<Duration>,
+}
+
+impl StepSpec {
+    /// The plugin that it calls, if it calls one.
+    #[must_use]
+    pub fn plugin(&self) -> Option<&PluginName> {
+        match &self.kind {
+            StepKind::Call { plugin, .. } => Some(plugin),
+            StepKind::Wait { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
+        }
+    }
+
+    /// The service that it calls, if it names one.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceName> {
+        match &self.kind {
+            StepKind::Call { service, .. } => service.as_ref(),
+            StepKind::Wait { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
+        }
+    }
+
+    /// The plugin that undoes it, if one does.
+    #[must_use]
+    pub fn undo_plugin(&self) -> Option<&PluginName> {
+        self.undo.as_ref().and_then(|undo| undo.plugin.as_ref())
+    }
+}
+
 /// CEL over `input`, `steps.NAME.output` and `saga`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -67,8 +134,10 @@ pub enum InputSpec {
 /// The undo of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UndoSpec {
-    /// The plugin whose `compensate` is called: the step's own or another.
-    pub plugin: PluginName,
+    /// The plugin whose `compensate` is called: the step's own or another. None for a step that
+    /// runs a saga: that saga is compensated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PluginName>,
     /// How long one call may take.
     #[serde(with = "millis")]
     pub timeout: Duration,

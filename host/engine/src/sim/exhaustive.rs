@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::world::{Action, Reply, Result, World};
+use super::world::{Action, Ordered, Reply, Result, World};
 use super::{Figures, Machine, Violation};
 use crate::saga::Progress;
-use crate::{Definition, Direction, Payload, SagaId, Timestamp};
+use crate::{Definition, Direction, Payload, SagaId, Target, Timestamp};
 
 /// How much may go wrong in one schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Budget {
     pub crashes: u8,
     /// Cancellations.
     pub cancels: u8,
+    /// Anything else that an operator does.
+    pub orders: u8,
     /// Whether the order in which due calls get room is tried too.
     pub admissions: bool,
 }
@@ -83,21 +85,43 @@ impl Search {
 
 fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
     let mut actions = Vec::new();
+    // Also after an end: a completed saga can be compensated.
+    if let Some(orders) = left.orders.checked_sub(1) {
+        let left = Budget { orders, ..left };
+        for order in Ordered::ALL {
+            let steps = if order.is_about_a_step() { world.definition.steps().len() } else { 1 };
+            let may = (0..steps).filter(|step| world.may(order, *step));
+            actions.extend(may.map(|step| (Action::Order { order, step }, left)));
+        }
+    }
     if world.saga.status().is_end() {
         return actions;
+    }
+    if world.waits_for_signal() {
+        actions.push((Action::Signal, left));
     }
     for due in world.due() {
         let step = world.definition.index_of(&due.step).unwrap_or_default();
         actions.push((Action::Admit { step }, left));
+        if let Some(faults) = left.faults.checked_sub(1)
+            && due.direction == Direction::Execute
+        {
+            actions.push((Action::Refuse { step }, Budget { faults, ..left }));
+        }
     }
     for call in &world.in_flight {
         let step = world.index(call);
         actions.push((Action::Reply { step, reply: Reply::Done }, left));
         let Some(faults) = left.faults.checked_sub(1) else { continue };
         let left = Budget { faults, ..left };
-        let lost = [Reply::Lost { landed: false }, Reply::Lost { landed: true }];
-        for reply in [Reply::Permanent, Reply::Retryable].into_iter().chain(lost) {
-            actions.push((Action::Reply { step, reply }, left));
+        actions.push((Action::Reply { step, reply: Reply::Permanent }, left));
+        if matches!(call.target, Target::Saga { .. }) {
+            continue;
+        }
+        actions.push((Action::Reply { step, reply: Reply::Retryable }, left));
+        for landed in [false, true] {
+            actions.push((Action::Reply { step, reply: Reply::Lost { landed } }, left));
+            actions.push((Action::Reply { step, reply: Reply::Probed { landed } }, left));
         }
     }
     if world.wake_at().is_some() {
@@ -131,15 +155,21 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
         left.faults,
         left.crashes,
         left.cancels,
+        left.orders,
         saga.status() as u8,
-        u8::from(saga.cancelled.is_some()),
+        u8::from(saga.wish.is_some()),
+        u8::from(saga.paused.is_some()),
+        u8::from(saga.given_up.is_some()),
+        u8::from(world.record.is_completed),
+        u8::try_from(world.record.signals).unwrap_or(u8::MAX),
+        u8::try_from(world.record.signals_taken).unwrap_or(u8::MAX),
         u8::from(saga.compensating_since.is_some()),
         u8::from(saga.blocked.is_some()),
     ];
     let relative = |at: Timestamp| at.as_millis().saturating_sub(world.now.as_millis()).max(0);
     let deadline = saga.deadline_in_force().map_or(-1, relative);
     key.extend(deadline.to_be_bytes());
-    for (state, effect) in saga.steps.iter().zip(&world.ledger.steps) {
+    for (index, (state, effect)) in saga.steps.iter().zip(&world.ledger.steps).enumerate() {
         let (progress, due) = match state.progress {
             Progress::Pending => (0, -1),
             Progress::Running => (1, -1),
@@ -152,15 +182,20 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
             Progress::UndoBackingOff { retry_at } => (8, relative(retry_at)),
             Progress::Undone => (9, -1),
             Progress::UndoBlocked => (10, -1),
+            Progress::UndoSkipped => (11, -1),
+            Progress::Waiting { until } => (12, until.map_or(-1, relative)),
         };
         let flags = [
             progress,
             u8::from(state.tainted),
             u8::from(state.output.is_some()),
             u8::from(effect.stands),
+            u8::from(world.record.steps[index].is_let_go),
         ];
         key.extend(flags);
-        for number in [state.attempts, state.undo_attempts, effect.times] {
+        let before = [state.attempts_before, state.undo_attempts_before];
+        for number in [state.attempts, state.undo_attempts, effect.times].into_iter().chain(before)
+        {
             key.push(u8::try_from(number).unwrap_or(u8::MAX));
         }
         key.extend(due.to_be_bytes());

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    BackoffSpec, Definition, DefinitionSpec, PluginName, RetrySpec, StepName, StepSpec, UndoSpec,
+    BackoffSpec, Definition, DefinitionSpec, PluginName, RetrySpec, StepKind, StepName, StepSpec,
+    UndoSpec, WaitSpec,
 };
 
 /// What is tried of each graph.
@@ -12,7 +13,8 @@ use crate::{
 pub enum Variants {
     /// The graph with an undo for each step.
     Plain,
-    /// That, and with each step in turn without undo, skipped, or the pivot; and with a deadline.
+    /// That, and with each step in turn without undo, skipped, or the pivot; waiting for a
+    /// signal or a time; running a saga; and with a deadline.
     All,
 }
 
@@ -40,6 +42,16 @@ pub fn graphs(steps: usize, variants: Variants) -> Vec<Arc<Definition>> {
                 };
                 change(&|step| step.undo = None);
                 change(&|step| step.when = Some("false".to_owned()));
+                let wait = |timeout| WaitSpec { signal: name("go"), timeout };
+                let long = Some(Duration::from_secs(1));
+                for kind in [
+                    StepKind::Wait { wait: wait(None) },
+                    StepKind::Wait { wait: wait(long) },
+                    StepKind::Sleep { sleep: Duration::from_secs(1) },
+                    StepKind::Saga { saga: name("child") },
+                ] {
+                    change(&|step| *step = of_kind(step.clone(), kind.clone()));
+                }
                 specs.extend(pivots(&plain, index));
             }
         }
@@ -72,7 +84,22 @@ fn spec(graph: &[Vec<usize>], mut change: impl FnMut(&mut StepSpec)) -> Definiti
         change(&mut step);
         step
     });
-    DefinitionSpec { name: name("simulated"), deadline: None, steps: steps.collect() }
+    DefinitionSpec {
+        name: name("simulated"),
+        deadline: None,
+        compensate_within: None,
+        steps: steps.collect(),
+    }
+}
+
+/// The step as one of another kind, with the undo that such a step has.
+fn of_kind(step: StepSpec, kind: StepKind) -> StepSpec {
+    let undo = match &kind {
+        StepKind::Call { .. } => step.undo,
+        StepKind::Saga { .. } => step.undo.map(|undo| UndoSpec { plugin: None, ..undo }),
+        StepKind::Wait { .. } | StepKind::Sleep { .. } => None,
+    };
+    StepSpec { kind, undo, ..step }
 }
 
 fn step(index: usize, after: &[usize]) -> StepSpec {
@@ -81,14 +108,13 @@ fn step(index: usize, after: &[usize]) -> StepSpec {
     let timeout = Duration::from_secs(1);
     StepSpec {
         name: step_name(index),
-        plugin: name("plugin"),
-        service: None,
+        kind: StepKind::Call { plugin: name("plugin"), service: None },
         after: after.iter().map(|index| step_name(*index)).collect(),
         when: None,
         input: None,
         timeout,
         retry: retry.clone(),
-        undo: Some(UndoSpec { plugin: name::<PluginName>("undo"), timeout, retry }),
+        undo: Some(UndoSpec { plugin: Some(name::<PluginName>("undo")), timeout, retry }),
         pivot: false,
     }
 }
@@ -180,6 +206,16 @@ fn vary(step: &mut StepSpec, index: usize, random: &mut Random) {
     if random.chance(15) {
         step.undo = None;
     }
+    let kind = match random.below(20) {
+        0 => StepKind::Wait { wait: WaitSpec { signal: name("go"), timeout: None } },
+        1 => StepKind::Wait {
+            wait: WaitSpec { signal: name("go"), timeout: Some(Duration::from_secs(3)) },
+        },
+        2 => StepKind::Sleep { sleep: Duration::from_millis(1 + random.below(3_000) as u64) },
+        3 => StepKind::Saga { saga: name("child") },
+        _ => step.kind.clone(),
+    };
+    *step = of_kind(step.clone(), kind);
     if random.chance(15) {
         let when = if random.chance(50) { "false" } else { "input.yes" };
         step.when = Some(when.to_owned());

@@ -3,7 +3,7 @@
 
 use super::record::{Ledger, Record};
 use crate::event::{Event, StepStarted, UndoStarted};
-use crate::{Definition, Outcome, Timestamp};
+use crate::{Definition, Fate, Outcome, StepKind, Timestamp};
 
 type Checked = Result<(), String>;
 
@@ -19,10 +19,15 @@ pub(super) struct Rules<'a> {
 impl Rules<'_> {
     /// Checks one event before it becomes durable.
     pub(super) fn check(&self, event: &Event) -> Checked {
-        require(!self.record.has_ended, || "nothing follows an end".to_owned())?;
+        let reopens = self.record.is_completed && matches!(event, Event::OperatorCompensated(_));
+        require(!self.record.has_ended || reopens, || "nothing follows an end".to_owned())?;
         match event {
             Event::SagaStarted(_) => Err("a saga starts once".to_owned()),
             Event::StepStarted(started) => self.step_started(started),
+            Event::StepWaiting(e) => self.step_waiting(self.index(&e.step)?),
+            Event::StepSucceeded(e) if self.record.steps[self.index(&e.step)?].waits.is_some() => {
+                self.wait_over(self.index(&e.step)?)
+            }
             Event::StepSucceeded(e) => {
                 let index = self.index(&e.step)?;
                 let answer = self.ledger.steps[index].answer.as_ref();
@@ -34,7 +39,8 @@ impl Rules<'_> {
             Event::StepFailed(e) => {
                 let index = self.index(&e.step)?;
                 let stands = self.ledger.steps[index].stands;
-                require(e.retry_at.is_some() || !stands, || {
+                let is_sure = e.retry_at.is_none() || e.probe == Some(Fate::DidNotHappen);
+                require(!is_sure || !stands, || {
                     format!("{} is said to have failed, and its effect stands", e.step)
                 })?;
                 self.not_succeeded(index)
@@ -59,7 +65,8 @@ impl Rules<'_> {
                 let permanent =
                     matches!(self.ledger.steps[index].answer, Some(Outcome::Permanent(_)));
                 let undo = self.definition.steps()[index].undo.as_ref();
-                let used_up = undo.is_some_and(|undo| e.attempt == undo.retry.attempts);
+                let attempt = e.attempt - self.record.steps[index].undo_attempts_before;
+                let used_up = undo.is_some_and(|undo| attempt == undo.retry.attempts);
                 require(permanent || used_up, || format!("{} has undo attempts left", e.step))
             }
             Event::SagaCompleted(_) => self.completed(),
@@ -68,18 +75,47 @@ impl Rules<'_> {
                 let held = (0..self.record.steps.len()).any(|index| self.needs_operator(index));
                 require(held, || "blocked, and no step needs an operator".to_owned())
             }
+            Event::SagaAbandoned(_) => self.abandoned(),
+            Event::SignalReceived(_) => Ok(()),
             Event::OperatorCancelled(_) => {
                 require(!self.record.is_cancelled, || "it is cancelled twice".to_owned())
             }
+            Event::OperatorCompensated(_) => {
+                let is_past = self.record.is_past_pivot(self.definition);
+                require(!is_past, || "compensated past the pivot".to_owned())
+            }
+            Event::OperatorPaused(_) => {
+                require(!self.record.is_paused, || "it is paused twice".to_owned())
+            }
+            Event::OperatorResumed(_) => {
+                require(self.record.is_paused, || "resumed out of nothing".to_owned())
+            }
+            Event::OperatorAbandoned(_) => {
+                require(!self.record.is_given_up, || "it is given up twice".to_owned())
+            }
+            Event::OperatorRetried(e) => self.not_in_flight(self.index(&e.step)?),
+            Event::OperatorSkipped(e) => {
+                let index = self.index(&e.step)?;
+                let is_past = self.record.is_past_pivot(self.definition);
+                let stands = self.ledger.steps[index].stands;
+                // In a saga that may still be undone, what is skipped would be forgotten.
+                require(!stands || self.record.is_compensating || is_past, || {
+                    format!("{} is skipped, stands, and would never be undone", e.step)
+                })?;
+                self.not_in_flight(index)
+            }
+            Event::OperatorResolved(e) => self.not_in_flight(self.index(&e.step)?),
         }
     }
 
     /// Checks a saga for which nothing is in flight, due or timed.
     pub(super) fn at_rest(&self) -> Checked {
-        require(self.record.has_ended || self.record.is_blocked, || {
+        let waits = self.record.steps.iter().any(|step| step.waits == Some(None));
+        let held = self.record.is_blocked || self.record.is_paused || waits;
+        require(self.record.has_ended || held, || {
             "it rests, and has neither ended nor is blocked".to_owned()
         })?;
-        if self.record.has_ended || !self.record.is_compensating {
+        if self.record.has_ended || !self.record.is_compensating || self.record.is_paused {
             return Ok(());
         }
         // Blocked: what stands is what needs an operator, or what that was built on.
@@ -92,7 +128,8 @@ impl Rules<'_> {
                     .descendants
                     .iter()
                     .any(|other| self.needs_operator(other));
-            require(!effect.stands || spec.undo.is_none() || held, || {
+            let let_go = self.record.steps[index].is_let_go;
+            require(!effect.stands || spec.undo.is_none() || held || let_go, || {
                 format!("{} stands, and nothing keeps its undo back", spec.name)
             })?;
         }
@@ -103,11 +140,13 @@ impl Rules<'_> {
         let index = self.index(&event.step)?;
         let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
         let name = &event.step;
+        require(!self.record.is_paused, || format!("{name} begins while the saga is paused"))?;
         require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
         require(!step.is_executing, || format!("{name} is called twice at once"))?;
         require(!step.is_done() && !step.has_failed, || format!("{name} was settled"))?;
         require(event.attempt == step.attempts + 1, || format!("{name} skips an attempt"))?;
-        require(event.attempt <= spec.retry.attempts, || format!("{name} has too many attempts"))?;
+        let counted = event.attempt - step.attempts_before;
+        require(counted <= spec.retry.attempts, || format!("{name} has too many attempts"))?;
         require(spec.when.as_deref() != Some("false"), || format!("{name} is not wanted"))?;
         self.dependencies_done(index)
     }
@@ -117,6 +156,8 @@ impl Rules<'_> {
         let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
         let name = &event.step;
         let undo = spec.undo.as_ref().ok_or_else(|| format!("{name} has no undo"))?;
+        require(!self.record.is_paused, || format!("{name} is undone while the saga is paused"))?;
+        require(!step.is_let_go, || format!("{name} is undone, and an operator let it stand"))?;
         require(self.record.is_compensating, || {
             format!("{name} is undone in a saga that goes on")
         })?;
@@ -128,10 +169,12 @@ impl Rules<'_> {
         require(!step.is_undo_blocked, || format!("{name} is blocked"))?;
         require(step.attempts > 0, || format!("{name} never ran"))?;
         require(event.attempt == step.undo_attempts + 1, || format!("{name} skips an attempt"))?;
-        require(event.attempt <= undo.retry.attempts, || format!("{name} has too many attempts"))?;
+        let counted = event.attempt - step.undo_attempts_before;
+        require(counted <= undo.retry.attempts, || format!("{name} has too many attempts"))?;
         for other in self.definition.step(index).descendants.iter() {
             let below = &self.definition.steps()[other];
-            let is_still = self.ledger.steps[other].stands && below.undo.is_some();
+            let let_go = self.record.steps[other].is_let_go;
+            let is_still = self.ledger.steps[other].stands && below.undo.is_some() && !let_go;
             let runs = self.record.steps[other].is_executing || self.record.steps[other].is_undoing;
             require(!is_still && !runs, || {
                 format!("{name} is undone before {}, which was built on it", below.name)
@@ -158,8 +201,10 @@ impl Rules<'_> {
             let name = &self.definition.steps()[index].name;
             require(step.is_done(), || format!("completed, and {name} is not done"))?;
             let effect = &self.ledger.steps[index];
-            let times = u32::from(step.has_succeeded);
-            require(effect.stands == step.has_succeeded && effect.times == times, || {
+            let is_call = is_call(&self.definition.steps()[index].kind);
+            let times = u32::from(step.has_succeeded && is_call);
+            let fits = effect.stands == (times == 1) && effect.times == times;
+            require(fits || step.is_let_go, || {
                 format!("completed, and the effect of {name} came {} times", effect.times)
             })?;
         }
@@ -180,6 +225,44 @@ impl Rules<'_> {
             })?;
         }
         Ok(())
+    }
+
+    fn abandoned(&self) -> Checked {
+        if self.record.is_given_up {
+            return Ok(());
+        }
+        let let_go = self.record.steps.iter().any(|step| step.is_let_go);
+        require(let_go, || "abandoned, and no operator asked for it".to_owned())?;
+        for (index, effect) in self.ledger.steps.iter().enumerate() {
+            let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
+            let may_stand = step.is_let_go || spec.undo.is_none() && !spec.pivot;
+            require(!effect.stands || may_stand, || {
+                format!("abandoned, and the effect of {} stands", spec.name)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn step_waiting(&self, index: usize) -> Checked {
+        let name = &self.definition.steps()[index].name;
+        require(!is_call(&self.definition.steps()[index].kind), || format!("{name} is a call"))?;
+        require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
+        require(self.record.steps[index].waits.is_none(), || format!("{name} waits twice"))?;
+        self.dependencies_done(index)
+    }
+
+    fn wait_over(&self, index: usize) -> Checked {
+        let spec = &self.definition.steps()[index];
+        let until = self.record.steps[index].waits.flatten();
+        let is_over = until.is_some_and(|until| until <= self.now);
+        let is_told = self.record.signals > self.record.signals_taken;
+        let held = if matches!(spec.kind, StepKind::Wait { .. }) { is_told } else { is_over };
+        require(held, || format!("{} ends its wait too early", spec.name))
+    }
+
+    fn not_in_flight(&self, index: usize) -> Checked {
+        let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
+        require(!step.is_executing && !step.is_undoing, || format!("{} is in flight", spec.name))
     }
 
     fn needs_operator(&self, index: usize) -> bool {
@@ -214,6 +297,14 @@ impl Rules<'_> {
 
     fn index(&self, name: &crate::StepName) -> Result<usize, String> {
         self.definition.index_of(name).ok_or_else(|| format!("there is no step {name}"))
+    }
+}
+
+/// Whether a step has an effect outside.
+fn is_call(kind: &StepKind) -> bool {
+    match kind {
+        StepKind::Call { .. } | StepKind::Saga { .. } => true,
+        StepKind::Wait { .. } | StepKind::Sleep { .. } => false,
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::generate::{Random, random};
-use super::world::{Action, Reply, World};
+use super::world::{Action, Ordered, Reply, World};
 use super::{Figures, Machine, Violation};
-use crate::{Payload, SagaId, Timestamp};
+use crate::{Direction, Payload, SagaId, Target, Timestamp};
 
 /// Faults stop after this many actions, so that a run ends.
 const ACTIONS_WITH_FAULTS_MAX: usize = 300;
@@ -29,6 +29,7 @@ pub fn seeded(machine: &dyn Machine, seed: u64) -> Result<Figures, Box<Violation
         permanent: chance.below(30),
         crash: chance.below(15),
         cancel: chance.below(3),
+        order: chance.below(10),
     };
     let mut appends = vec![(world.log.len(), world.ledger.clone())];
     for _ in 0..ACTIONS_WITH_FAULTS_MAX {
@@ -54,12 +55,22 @@ struct Faults {
     permanent: usize,
     crash: usize,
     cancel: usize,
+    order: usize,
 }
 
 impl Faults {
     fn choose(&self, world: &World<'_>, chance: &mut Random) -> Option<Action> {
+        if chance.chance(self.order) {
+            let step = chance.below(world.definition.steps().len());
+            // Giving up ends all, so it is rare.
+            let orders = if chance.chance(3) { 7 } else { 6 };
+            return Some(Action::Order { order: Ordered::ALL[chance.below(orders)], step });
+        }
         if world.saga.status().is_end() {
             return None;
+        }
+        if world.waits_for_signal() && chance.chance(20) {
+            return Some(Action::Signal);
         }
         if chance.chance(self.crash) {
             let landed = u128::from(chance.next()) << 64 | u128::from(chance.next());
@@ -73,11 +84,15 @@ impl Faults {
         let choice = chance.below(calls + due.len() + waits);
         if let Some(call) = world.in_flight.get(choice) {
             let step = world.index(call);
-            return Some(Action::Reply { step, reply: self.reply(chance) });
+            let is_saga = matches!(call.target, Target::Saga { .. });
+            let reply = self.reply(chance);
+            let fits = !is_saga || matches!(reply, Reply::Done | Reply::Permanent);
+            return Some(Action::Reply { step, reply: if fits { reply } else { Reply::Done } });
         }
         if let Some(due) = due.get(choice.saturating_sub(calls)) {
             let step = world.definition.index_of(&due.step)?;
-            return Some(Action::Admit { step });
+            let is_refused = due.direction == Direction::Execute && chance.chance(self.call / 8);
+            return Some(if is_refused { Action::Refuse { step } } else { Action::Admit { step } });
         }
         (waits > 0).then_some(Action::Wait)
     }
@@ -89,10 +104,11 @@ impl Faults {
         if chance.chance(self.permanent) {
             return Reply::Permanent;
         }
+        let landed = chance.chance(50);
         match chance.below(3) {
             0 => Reply::Retryable,
-            1 => Reply::Lost { landed: true },
-            _ => Reply::Lost { landed: false },
+            1 => Reply::Probed { landed },
+            _ => Reply::Lost { landed },
         }
     }
 }

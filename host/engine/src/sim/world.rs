@@ -7,8 +7,8 @@ use super::record::{Effect, Ledger, Record};
 use super::rules::Rules;
 use super::{Figures, Machine, Violation};
 use crate::{
-    Call, Command, Definition, Direction, Due, Event, Failure, Input, Outcome, Payload, Saga,
-    SagaId, SagaStatus, Start, Timestamp, arguments,
+    Call, Command, Definition, Direction, Due, Event, Failure, Fate, Input, Order, Outcome,
+    Payload, Saga, SagaId, SagaStatus, Start, Target, Timestamp, Verb, arguments, permits,
 };
 
 /// A run that takes more appends than this does not end.
@@ -27,6 +27,43 @@ pub(super) enum Action {
     Crash { landed: u128 },
     /// An operator cancels.
     Cancel,
+    /// A call that is due is refused.
+    Refuse { step: usize },
+    /// Somebody sends the signal that steps wait for.
+    Signal,
+    /// An operator does what is permitted; of a step, where the verb is about one.
+    Order { order: Ordered, step: usize },
+}
+
+/// What an operator does. Who resolves says what is true, after undoing by hand what is blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ordered {
+    Retry,
+    Skip,
+    Resolve,
+    Pause,
+    Resume,
+    Compensate,
+    Abandon,
+}
+
+impl Ordered {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Retry,
+        Self::Skip,
+        Self::Resolve,
+        Self::Pause,
+        Self::Resume,
+        Self::Compensate,
+        Self::Abandon,
+    ];
+
+    pub(super) const fn is_about_a_step(self) -> bool {
+        match self {
+            Self::Retry | Self::Skip | Self::Resolve => true,
+            Self::Pause | Self::Resume | Self::Compensate | Self::Abandon => false,
+        }
+    }
 }
 
 /// How a call ends.
@@ -37,6 +74,10 @@ pub(super) enum Reply {
     Retryable,
     /// Nobody hears of it.
     Lost {
+        landed: bool,
+    },
+    /// Nobody hears of it, and the component can tell when it is asked.
+    Probed {
         landed: bool,
     },
 }
@@ -81,6 +122,7 @@ impl<'m> World<'m> {
             key: None,
             tags: BTreeMap::new(),
             traceparent: None,
+            parent: None,
         };
         let (saga, events) = machine.start(now, what);
         let steps = definition.steps().len();
@@ -120,7 +162,7 @@ impl<'m> World<'m> {
         let times = self.machine.commands(&self.saga).into_iter().filter_map(|it| match it {
             Command::Start(due) => due.at,
             Command::Wake(at) => Some(at),
-            Command::Run(_) => None,
+            Command::Run(_) | Command::CancelChild(_) => None,
         });
         times.filter(|at| *at > self.now).min()
     }
@@ -150,11 +192,66 @@ impl<'m> World<'m> {
                 self.feed(Input::Tick)
             }
             Action::Crash { landed } => self.crash(landed),
-            Action::Cancel => {
-                let (who, reason) = ("sim".to_owned(), "a test".to_owned());
-                self.feed(Input::Cancel { who, reason })
+            Action::Cancel => self.feed(Input::Operate(order(Verb::Cancel))),
+            Action::Refuse { step } => {
+                self.ledger.steps[step].answer = None;
+                let step = self.definition.steps()[step].name.clone();
+                let error = Failure::new("breaker_open", "a simulated refusal");
+                self.feed(Input::Refuse { step, error })
             }
+            Action::Signal => {
+                let Some(name) = self.definition.signals().next().cloned() else { return Ok(()) };
+                let id = Some(self.record.signals.to_string());
+                let signal =
+                    |payload| Input::Signal { name: name.clone(), id: id.clone(), payload };
+                self.feed(signal(Payload::null()))?;
+                // Sent again, with the same id.
+                self.figures.repeats += 1;
+                let again = self.machine.decide(&self.saga, self.now, signal(Payload::null()));
+                if again.is_empty() {
+                    return Ok(());
+                }
+                Err(self.violation("a signal is taken twice".to_owned()))
+            }
+            Action::Order { order, step } => self.order(order, step),
         }
+    }
+
+    /// Whether an operator may do that now.
+    pub(super) fn may(&self, ordered: Ordered, step: usize) -> bool {
+        permits(&self.saga, self.now, &order(self.verb(ordered, step))).is_ok()
+    }
+
+    fn verb(&self, ordered: Ordered, step: usize) -> Verb {
+        let named = Some(self.definition.steps()[step].name.clone());
+        match ordered {
+            Ordered::Retry => Verb::Retry { step: named, input: None },
+            Ordered::Skip => Verb::Skip { step: named },
+            Ordered::Resolve => {
+                let effect = &self.ledger.steps[step];
+                let waits = self.record.steps[step].waits.is_some();
+                let output = effect.stands.then(|| output_of(step));
+                let (happened, evidence) = (effect.stands || waits, "seen".to_owned());
+                Verb::Resolve { step: named, happened, output, evidence }
+            }
+            Ordered::Pause => Verb::Pause,
+            Ordered::Resume => Verb::Resume,
+            Ordered::Compensate => Verb::Compensate,
+            Ordered::Abandon => Verb::Abandon,
+        }
+    }
+
+    fn order(&mut self, ordered: Ordered, step: usize) -> Result<()> {
+        if !self.may(ordered, step) {
+            return Ok(());
+        }
+        let verb = self.verb(ordered, step);
+        let record = &self.record.steps[step];
+        let by_hand = self.record.is_compensating && record.undo_attempts > 0;
+        if ordered == Ordered::Resolve && by_hand {
+            self.ledger.steps[step].stands = false;
+        }
+        self.feed(Input::Operate(order(verb)))
     }
 
     /// Goes on without any fault until nothing moves, and checks that rest.
@@ -169,12 +266,20 @@ impl<'m> World<'m> {
             } else if let Some(due) = self.due().first() {
                 let step = self.definition.index_of(&due.step).unwrap_or_default();
                 self.act(Action::Admit { step })?;
-            } else if self.wake_at().is_some() {
+            } else if self.wake_at().is_some() && !self.record.is_paused {
                 self.act(Action::Wait)?;
+            } else if self.may(Ordered::Resume, 0) {
+                self.act(Action::Order { order: Ordered::Resume, step: 0 })?;
+            } else if self.waits_for_signal() {
+                self.act(Action::Signal)?;
             } else {
                 return self.rest();
             }
         }
+    }
+
+    pub(super) fn waits_for_signal(&self) -> bool {
+        !self.record.has_ended && self.record.steps.iter().any(|step| step.waits == Some(None))
     }
 
     /// Checks a state in which nothing can happen any more, and counts it.
@@ -199,10 +304,16 @@ impl<'m> World<'m> {
         let log = self.log[..events].to_vec();
         let record = Record::of(&self.definition, log.iter().map(|(_, event)| &**event));
         let now = log.last().map_or(self.now, |(at, _)| *at);
+        // A step that had not begun by then may come to see other outputs.
+        let begun = |(index, input): (usize, &Option<Payload>)| {
+            input.clone().filter(|_| record.steps[index].attempts > 0)
+        };
+        let inputs = self.inputs.iter().enumerate().map(begun).collect();
         let mut world = Self {
             log,
             record,
             ledger,
+            inputs,
             now,
             figures: Figures::default(),
             in_flight: Vec::new(),
@@ -233,6 +344,7 @@ impl<'m> World<'m> {
         let Some(position) = found else { return Ok(()) };
         let call = self.in_flight.remove(position);
         let failure = || Failure::new("simulated", "a simulated failure");
+        let mut probe = None;
         let outcome = match reply {
             Reply::Done => self.do_call(step, call.direction),
             Reply::Permanent => Outcome::Permanent(failure()),
@@ -243,11 +355,31 @@ impl<'m> World<'m> {
                 }
                 Outcome::Unknown(failure())
             }
+            Reply::Probed { landed } => {
+                if landed {
+                    self.do_call(step, call.direction);
+                }
+                // What the component can tell is about the key: any attempt of it.
+                let happened =
+                    self.ledger.steps[step].stands == (call.direction == Direction::Execute);
+                if happened {
+                    probe = Some(Fate::Happened);
+                    self.do_call(step, call.direction)
+                } else {
+                    probe = Some(Fate::DidNotHappen);
+                    Outcome::Retryable(failure())
+                }
+            }
         };
         self.ledger.steps[step].answer = Some(outcome.clone());
         let Call { step: name, direction, attempt, .. } = call;
-        let result =
-            |attempt, outcome| Input::Outcome { step: name.clone(), direction, attempt, outcome };
+        let result = |attempt, outcome| Input::Outcome {
+            step: name.clone(),
+            direction,
+            attempt,
+            outcome,
+            probe,
+        };
         self.feed(result(attempt, outcome.clone()))?;
         // Again, and as a late success of this attempt and of the one before.
         let late = Outcome::Succeeded(Payload::null());
@@ -273,8 +405,7 @@ impl<'m> World<'m> {
             Direction::Execute => {
                 effect.times += u32::from(!effect.stands);
                 effect.stands = true;
-                let output = serde_json::json!({ "n": step });
-                Outcome::Succeeded(Payload::from_value(&output).unwrap_or_else(|_| Payload::null()))
+                Outcome::Succeeded(output_of(step))
             }
             Direction::Compensate if effect.stands => {
                 effect.stands = false;
@@ -288,7 +419,8 @@ impl<'m> World<'m> {
         self.figures.crashes += 1;
         for call in std::mem::take(&mut self.in_flight) {
             let step = self.index(&call);
-            if landed >> step & 1 == 1 {
+            // A saga that a step started goes on without its parent, and is found again.
+            if landed >> step & 1 == 1 && matches!(call.target, Target::Plugin(_)) {
                 self.do_call(step, call.direction);
             }
         }
@@ -296,6 +428,8 @@ impl<'m> World<'m> {
         let stopped = || Outcome::Unknown(Failure::new("host_stopped", "a simulated crash"));
         let cut_off: Vec<_> =
             self.machine.commands(&self.saga).into_iter().filter_map(running).collect();
+        let cut_off: Vec<_> =
+            cut_off.into_iter().filter(|call| matches!(call.target, Target::Plugin(_))).collect();
         for call in &cut_off {
             let step = self.index(call);
             self.ledger.steps[step].answer = Some(stopped());
@@ -305,6 +439,7 @@ impl<'m> World<'m> {
             direction: call.direction,
             attempt: call.attempt,
             outcome: stopped(),
+            probe: None,
         });
         let inputs: Vec<_> = std::iter::once(Input::Tick).chain(inputs).collect();
         let mut draft = self.saga.clone();
@@ -370,12 +505,23 @@ impl<'m> World<'m> {
             let rule = format!("an append left `{}` undecided", event.kind());
             return Err(self.violation(rule));
         }
+        let wakes = self
+            .machine
+            .commands(&self.saga)
+            .into_iter()
+            .any(|command| matches!(command, Command::Wake(at) if at <= self.now));
+        if wakes {
+            return Err(self.violation("it wants to be woken in the past".to_owned()));
+        }
         self.dispatch()
     }
 
     fn dispatch(&mut self) -> Result<()> {
         let calls: Vec<_> =
             self.machine.commands(&self.saga).into_iter().filter_map(running).collect();
+        if self.record.is_given_up {
+            self.in_flight.clear();
+        }
         if let Some(gone) = self.in_flight.iter().find(|call| !calls.contains(call)) {
             return Err(self.violation(format!("the call of {} is forgotten", gone.step)));
         }
@@ -435,7 +581,7 @@ impl<'m> World<'m> {
 fn due(machine: &dyn Machine, saga: &Saga, now: Timestamp) -> Vec<Due> {
     let due = machine.commands(saga).into_iter().filter_map(|command| match command {
         Command::Start(due) => Some(due),
-        Command::Run(_) | Command::Wake(_) => None,
+        Command::Run(_) | Command::Wake(_) | Command::CancelChild(_) => None,
     });
     due.filter(|due| due.at.is_none_or(|at| at <= now)).collect()
 }
@@ -443,6 +589,15 @@ fn due(machine: &dyn Machine, saga: &Saga, now: Timestamp) -> Vec<Due> {
 fn running(command: Command) -> Option<Call> {
     match command {
         Command::Run(call) => Some(call),
-        Command::Start(_) | Command::Wake(_) => None,
+        Command::Start(_) | Command::Wake(_) | Command::CancelChild(_) => None,
     }
+}
+
+fn order(verb: Verb) -> Order {
+    Order { who: "sim".to_owned(), reason: "a test".to_owned(), verb }
+}
+
+/// What a step answers.
+fn output_of(step: usize) -> Payload {
+    Payload::from_value(&serde_json::json!({ "n": step })).unwrap_or_else(|_| Payload::null())
 }

@@ -88,7 +88,7 @@ impl Host {
     }
 
     pub(crate) async fn execute(&self) -> Outcome {
-        self.plugins.call(self.call(Direction::Execute)).await
+        self.plugins.call(&self.call(Direction::Execute)).await.0
     }
 
     /// The types and data of the plugin's events.

@@ -1,62 +1,114 @@
-//! Which calls may begin: the component is there, and there is room.
+//! Which calls may begin: the component is there, its service may be called, and there is room.
 
-use amends_engine::{Command, Direction, Event, Input, Saga, Timestamp, commands};
+use std::collections::HashMap;
 
-use super::{Shard, try_decide};
+use amends_engine::{
+    Command, Definition, Digest, Direction, Due, Event, Failure, Input, Saga, StepName, Target,
+    Timestamp, commands,
+};
+
+use super::{Shard, ShardConfig, try_decide};
+use crate::breakers::Admission;
 use crate::dispatch::component;
-use crate::limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX};
 use crate::live::StallReason;
+use crate::rooms::Taken;
+
+/// What became of the calls that were due.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    pub(super) rooms: HashMap<(StepName, Direction), Taken>,
+    /// What holds the rest back.
+    pub(super) stall: Option<StallReason>,
+}
+
+/// What becomes of one.
+enum Answer {
+    Admit { digest: Digest, note: Option<String>, room: Option<Taken> },
+    Refuse(Failure),
+    Stall(StallReason),
+}
 
 impl Shard {
     /// Admits every call of `draft` that is due: adds the facts to `events` and takes the room.
-    /// Answers how many, and what holds the rest back.
     pub(super) async fn admit(
         &mut self,
         draft: &mut Saga,
         events: &mut Vec<Event>,
         at: Timestamp,
-    ) -> (usize, Option<StallReason>) {
-        let (mut admitted, mut stall) = (0, None);
+    ) -> Admitted {
+        let mut admitted = Admitted::default();
         if self.stop.is_some() {
-            return (0, None);
+            return admitted;
         }
         let due: Vec<_> = commands(draft)
             .filter_map(|command| match command {
                 Command::Start(due) => Some(due),
-                Command::Run(_) | Command::Wake(_) => None,
+                Command::Run(_) | Command::CancelChild(_) | Command::Wake(_) => None,
             })
             .filter(|due| due.at.is_none_or(|due| due <= at))
             .collect();
         for due in due {
-            if !self.has_room(due.direction) {
-                stall = Some(StallReason::NoRoom);
-                continue;
-            }
-            let Some((digest, note)) = component(&self.config.plugins, draft, &due).await else {
-                stall = Some(StallReason::PluginMissing(due.plugin));
-                continue;
+            let (step, direction) = (due.step.clone(), due.direction);
+            let (input, room) = match answer(&self.config, draft, &due, at).await {
+                Answer::Admit { digest, note, room } => {
+                    let step = step.clone();
+                    (Input::Admit { step, direction, digest, note }, room)
+                }
+                Answer::Refuse(error) => (Input::Refuse { step: step.clone(), error }, None),
+                Answer::Stall(stall) => {
+                    admitted.stall = Some(stall);
+                    continue;
+                }
             };
-            let (step, direction) = (due.step, due.direction);
-            let input = Input::Admit { step, direction, digest, note };
             let before = events.len();
             if try_decide(draft, at, &input, events).is_ok() && events.len() > before {
-                admitted += 1;
-                self.calls_in_flight += 1;
+                admitted.rooms.extend(room.map(|room| ((step, direction), room)));
             }
         }
-        (admitted, stall)
+        admitted
     }
+}
 
-    pub(super) fn has_room_for_undo(&self) -> bool {
-        self.has_room(Direction::Compensate)
-    }
-
-    fn has_room(&self, direction: Direction) -> bool {
-        let all = CALLS_MAX / self.config.shards;
-        let kept = match direction {
-            Direction::Execute => CALLS_KEPT_FOR_UNDO / self.config.shards,
-            Direction::Compensate => 0,
-        };
-        self.calls_in_flight < all.saturating_sub(kept).max(1)
+async fn answer(config: &ShardConfig, draft: &Saga, due: &Due, at: Timestamp) -> Answer {
+    let plugin = match &due.target {
+        Target::Plugin(plugin) => plugin,
+        Target::Saga { definition, .. } => {
+            let digest = match config.sagas.definition(definition) {
+                Some(definition) => Definition::digest(&definition),
+                // The call says so; an undo finds its saga by the id alone.
+                None => Digest::of(definition.as_str().as_bytes()),
+            };
+            return Answer::Admit { digest, note: None, room: None };
+        }
+    };
+    let served = component(&config.plugins, draft, due, plugin).await;
+    let Some((digest, note)) = served else {
+        return Answer::Stall(StallReason::PluginMissing(plugin.clone()));
+    };
+    let concurrency = config.plugins.concurrency(plugin);
+    let room = config.rooms.take(
+        config.number,
+        due.direction,
+        (plugin, concurrency),
+        due.service.as_ref(),
+    );
+    let room = match room {
+        Ok(room) => room,
+        Err(key) => return Answer::Stall(StallReason::NoRoom(key)),
+    };
+    // Last, because a breaker that is half open lets one call through, and that must run.
+    let is_undo = due.direction == Direction::Compensate;
+    let admission =
+        due.service.as_ref().map(|service| (service, config.breakers.admit(service, is_undo, at)));
+    match admission {
+        None | Some((_, Admission::Go)) => Answer::Admit { digest, note, room: Some(room) },
+        Some((service, Admission::Wait { until })) => {
+            let (service, step) = (service.clone(), due.step.clone());
+            Answer::Stall(StallReason::BreakerOpen { service, step, until })
+        }
+        Some((service, Admission::Fail { until })) => {
+            let message = format!("the breaker of service `{service}` is open until {until}");
+            Answer::Refuse(Failure::new("breaker_open", message))
+        }
     }
 }

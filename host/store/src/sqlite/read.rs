@@ -9,6 +9,7 @@ use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
 use super::schema::is_unreadable;
+use super::write::SERVICE_PREFIX;
 use crate::types::{
     BlobKind, BlobRow, LIVE_PAGE_BYTES_MAX, LiveSaga, SagaQuery, SagaRow, StoredEvent, Stream,
 };
@@ -291,8 +292,15 @@ fn event(row: &Row<'_>) -> Result<StoredEvent> {
 }
 
 fn stream(row: &Row<'_>, column: usize) -> Result<Stream> {
-    if let ValueRef::Text(_) = row.get_ref(column)? {
-        return Ok(Stream::Plugin(parse(row, column)?));
+    if let ValueRef::Text(text) = row.get_ref(column)? {
+        let service = text.strip_prefix(SERVICE_PREFIX.as_bytes());
+        let service = service.and_then(|name| std::str::from_utf8(name).ok());
+        return match service {
+            Some(name) => {
+                name.parse().map(Stream::Service).map_err(|error| unreadable(column, error))
+            }
+            None => Ok(Stream::Plugin(parse(row, column)?)),
+        };
     }
     Ok(Stream::Saga(SagaId::from_bytes(row.get(column)?)))
 }

@@ -353,11 +353,16 @@ impl Job {
     }
 }
 
+/// Before the name in the stream of a service.
+pub(super) const SERVICE_PREFIX: &str = "service/";
+
 impl ToSql for Stream {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
             Self::Saga(id) => id.as_bytes().as_slice().into(),
             Self::Plugin(name) => name.as_str().into(),
+            // No name of a plugin has a slash in it.
+            Self::Service(name) => format!("{SERVICE_PREFIX}{name}").into(),
         })
     }
 }

@@ -1,0 +1,187 @@
+//! What an operator does to a saga, and signals.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use amends_engine::{Order, Payload, SignalName, StepName, Verb};
+
+use crate::ApiState;
+use crate::problem::{JsonBody, Path, Problem};
+use crate::sagas::{header_text, parse_id};
+use crate::views::SagaView;
+
+/// An operator's reason, and what the verb needs. A key that the verb does not take is refused.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OperatorBody {
+    /// Kept in the saga's stream, with who asked.
+    reason: String,
+    /// `retry`, `skip`, `resolve`: the step; when absent, the one that needs it.
+    step: Option<String>,
+    /// `retry`: the input of the step's calls from here on.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, deserialize_with = "present")]
+    input: Option<Payload>,
+    /// `resolve`: what the call gave.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, deserialize_with = "present")]
+    output: Option<Payload>,
+    /// `resolve`: how it is known what became of the call.
+    evidence: Option<String>,
+    /// `resolve`: whether the call happened; true when absent.
+    happened: Option<bool>,
+}
+
+/// A signal.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SignalBody {
+    /// What it says: any JSON.
+    #[schema(value_type = Object)]
+    #[serde(default = "Payload::null")]
+    payload: Payload,
+    /// The sender's id of it: a second one with the same id is dropped.
+    id: Option<String>,
+}
+
+/// That a signal was taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SignalTaken {
+    /// The saga.
+    id: String,
+    /// Where it stands now.
+    status: String,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Payload>, D::Error> {
+    Payload::deserialize(from).map(Some)
+}
+
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $name:ident = $path:tt;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// What is done already is answered the same and does nothing.
+        #[utoipa::path(post, path = $path, tag = "operators",
+            params(("id" = String, Path),
+                ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+            request_body = OperatorBody,
+            responses((status = 200, body = SagaView), (status = 409, body = Problem),
+                (status = "default", body = Problem)))]
+        pub(crate) async fn $name(
+            State(state): State<ApiState>,
+            ConnectInfo(peer): ConnectInfo<SocketAddr>,
+            Path(id): Path<String>,
+            headers: HeaderMap,
+            JsonBody(body): JsonBody<OperatorBody>,
+        ) -> Result<Json<SagaView>, Problem> {
+            operate(&state, peer, &id, stringify!($name), &headers, body).await
+        }
+    )*};
+}
+
+verbs! {
+    /// Has a saga undone that has not completed.
+    cancel = "/v1/sagas/{id}/cancel";
+    /// Has a saga undone, also one that has completed.
+    compensate = "/v1/sagas/{id}/compensate";
+    /// Tries a call again that failed for good or waits, now.
+    retry = "/v1/sagas/{id}/retry";
+    /// Goes on without a step, or without its undo: its effect then stands.
+    skip = "/v1/sagas/{id}/skip";
+    /// Says what became of a call, with evidence.
+    resolve = "/v1/sagas/{id}/resolve";
+    /// Lets no call of a saga begin until it is resumed.
+    pause = "/v1/sagas/{id}/pause";
+    /// Lets a paused saga go on.
+    resume = "/v1/sagas/{id}/resume";
+    /// Gives a saga up: nothing acts on it any more, effects may stand.
+    abandon = "/v1/sagas/{id}/abandon";
+}
+
+async fn operate(
+    state: &ApiState,
+    peer: SocketAddr,
+    id: &str,
+    verb: &str,
+    headers: &HeaderMap,
+    body: OperatorBody,
+) -> Result<Json<SagaView>, Problem> {
+    let id = parse_id(id)?;
+    let reason = body.reason.trim().to_owned();
+    if reason.is_empty() {
+        return Err(Problem::new(400, "reason_missing", "the reason is empty")
+            .with_remedy("say why: it is kept with the saga"));
+    }
+    let verb = verb_of(verb, body)?;
+    let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
+    let who = named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip()));
+    let found = state.runtime.operate(id, Order { who, reason, verb }).await?;
+    Ok(Json(SagaView::from(&found)))
+}
+
+fn verb_of(verb: &str, body: OperatorBody) -> Result<Verb, Problem> {
+    let OperatorBody { reason: _, step, input, output, evidence, happened } = body;
+    let step = step
+        .map(|step| step.parse::<StepName>())
+        .transpose()
+        .map_err(|error| Problem::new(400, "bad_name", error.to_string()))?;
+    let given = [
+        ("step", step.is_some(), &["retry", "skip", "resolve"][..]),
+        ("input", input.is_some(), &["retry"]),
+        ("output", output.is_some(), &["resolve"]),
+        ("evidence", evidence.is_some(), &["resolve"]),
+        ("happened", happened.is_some(), &["resolve"]),
+    ];
+    for (key, is_given, takers) in given {
+        if is_given && !takers.contains(&verb) {
+            let detail = format!("{verb} takes no `{key}`");
+            return Err(Problem::new(400, "bad_request", detail)
+                .with_remedy(format!("`{key}` goes with {}", takers.join(", "))));
+        }
+    }
+    Ok(match verb {
+        "cancel" => Verb::Cancel,
+        "compensate" => Verb::Compensate,
+        "pause" => Verb::Pause,
+        "resume" => Verb::Resume,
+        "abandon" => Verb::Abandon,
+        "retry" => Verb::Retry { step, input },
+        "skip" => Verb::Skip { step },
+        "resolve" => {
+            let evidence = evidence.filter(|evidence| !evidence.trim().is_empty());
+            let evidence = evidence.ok_or_else(|| {
+                Problem::new(400, "evidence_missing", "there is no evidence")
+                    .with_remedy("say how it is known what became of the call: it is kept")
+            })?;
+            Verb::Resolve { step, happened: happened.unwrap_or(true), output, evidence }
+        }
+        other => {
+            return Err(Problem::new(404, "not_found", format!("there is no verb `{other}`")));
+        }
+    })
+}
+
+/// Hands a signal to a saga. One that comes before its step waits for it is kept.
+#[utoipa::path(post, path = "/v1/sagas/{id}/signals/{name}", tag = "sagas",
+    params(("id" = String, Path), ("name" = String, Path)), request_body = SignalBody,
+    responses((status = 202, body = SignalTaken), (status = 409, body = Problem),
+        (status = "default", body = Problem)))]
+pub(crate) async fn signal(
+    State(state): State<ApiState>,
+    Path((id, name)): Path<(String, String)>,
+    JsonBody(body): JsonBody<SignalBody>,
+) -> Result<(StatusCode, Json<SignalTaken>), Problem> {
+    let id = parse_id(&id)?;
+    let name: SignalName = name.parse().map_err(|error: amends_engine::IdError| {
+        Problem::new(400, "bad_name", error.to_string())
+    })?;
+    let found = state.runtime.signal(id, name, body.id, body.payload).await?;
+    let status = found.saga.status().to_string();
+    Ok((StatusCode::ACCEPTED, Json(SignalTaken { id: id.to_string(), status })))
+}

@@ -1,0 +1,227 @@
+//! What stands, and what a compensation would do about it: undo plan, exposure, breakers.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use amends_engine::{Effect, Payload, SagaStatus, Timestamp, exposure};
+use amends_runtime::{BreakerInfo, OnOpen, Planned};
+use amends_store::SagaQuery;
+
+use crate::ApiState;
+use crate::page::{LIMIT_MAX, Page};
+use crate::problem::{Path, Problem};
+use crate::sagas::{find, parse_id, unknown};
+
+/// One undo that a compensation would run now.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PlannedView {
+    /// The step.
+    pub step: String,
+    /// From 1: undos of one wave run in parallel, each wave after the one before.
+    pub wave: usize,
+    /// The plugin that undoes it; none: the saga that it ran is compensated.
+    pub plugin: Option<String>,
+    /// The saga that it ran.
+    pub child: Option<String>,
+    /// The component that would serve it.
+    pub digest: Option<String>,
+    /// Why that one, when it is not the active one.
+    pub note: Option<String>,
+    /// What it is given.
+    #[schema(value_type = Option<Object>)]
+    pub input: Option<Payload>,
+    /// What the step answered; none: nobody knows whether it happened.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Payload>,
+    /// Where the step stands now.
+    pub status: String,
+}
+
+/// An effect that stands or may stand.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EffectView {
+    /// The step.
+    pub step: String,
+    /// False: nobody knows whether it stands.
+    pub is_certain: bool,
+    /// Whether the definition has an undo for it.
+    pub has_undo: bool,
+    /// What the step answered.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Payload>,
+}
+
+/// Effects of sagas that have not completed, summed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ExposureItem {
+    /// The definition.
+    pub definition: String,
+    /// The step.
+    pub step: String,
+    /// Sagas in which its effect stands.
+    pub standing: u64,
+    /// Sagas in which it may stand.
+    pub unknown: u64,
+    /// Of both, those of sagas that are blocked.
+    pub blocked: u64,
+    /// Of both, those of sagas that were abandoned.
+    pub abandoned: u64,
+}
+
+/// A circuit breaker.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct BreakerView {
+    /// The service.
+    pub service: String,
+    /// `closed`, `open` or `half_open`.
+    pub state: String,
+    /// Failures in a row.
+    pub failures: u32,
+    /// It opens after this many.
+    pub failures_max: u32,
+    /// Until when no call begins, while it is open.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub open_until: Option<Timestamp>,
+    /// How long it stays open.
+    pub open_for_ms: u64,
+    /// `wait` or `fail`.
+    pub on_open: String,
+    /// The last failure.
+    pub last_error: Option<String>,
+}
+
+/// The undo calls that a compensation would make now, in their order.
+#[utoipa::path(get, path = "/v1/sagas/{id}/undo-plan", tag = "operators",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Page<PlannedView>), (status = "default", body = Problem)))]
+pub(crate) async fn undo_plan(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<Page<PlannedView>>, Problem> {
+    let id = parse_id(&id)?;
+    let plan = state.runtime.undo_plan(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
+    let items = plan.into_iter().map(PlannedView::from).collect();
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+/// The effects of a saga that stand or may stand now.
+#[utoipa::path(get, path = "/v1/sagas/{id}/exposure", tag = "operators",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Page<EffectView>), (status = "default", body = Problem)))]
+pub(crate) async fn of_saga(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<Page<EffectView>>, Problem> {
+    let found = find(&state, &id).await?;
+    let items = exposure(&found.saga).into_iter().map(EffectView::from).collect();
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+/// The effects that stand or may stand of all sagas that have not completed: those that go on,
+/// are being undone, are blocked, or were abandoned.
+#[utoipa::path(get, path = "/v1/exposure", tag = "operators",
+    responses((status = 200, body = Page<ExposureItem>), (status = "default", body = Problem)))]
+pub(crate) async fn of_all(
+    State(state): State<ApiState>,
+) -> Result<Json<Page<ExposureItem>>, Problem> {
+    let mut sums = Sums::default();
+    for saga in state.runtime.live().await {
+        sums.add(&saga);
+    }
+    let mut before = None;
+    loop {
+        let statuses = vec![SagaStatus::Abandoned];
+        let query = SagaQuery { statuses, before, limit: LIMIT_MAX, ..SagaQuery::default() };
+        let rows = state.runtime.store().list(query).await?;
+        for row in &rows {
+            // One that cannot be read is told by its own calls.
+            if let Ok(Some(found)) = state.runtime.state(row.id).await {
+                sums.add(&found.saga);
+            }
+        }
+        match rows.last() {
+            Some(last) if rows.len() == LIMIT_MAX as usize => before = Some(last.id),
+            Some(_) | None => break,
+        }
+    }
+    let items = sums.0.into_values().collect();
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+#[derive(Default)]
+struct Sums(BTreeMap<(String, String), ExposureItem>);
+
+impl Sums {
+    fn add(&mut self, saga: &amends_engine::Saga) {
+        for effect in exposure(saga) {
+            let (definition, step) =
+                (saga.definition().name().to_string(), effect.step.to_string());
+            let item = self.0.entry((definition.clone(), step.clone())).or_insert_with(|| {
+                ExposureItem { definition, step, standing: 0, unknown: 0, blocked: 0, abandoned: 0 }
+            });
+            item.standing += u64::from(effect.is_certain);
+            item.unknown += u64::from(!effect.is_certain);
+            item.blocked += u64::from(saga.status() == SagaStatus::Blocked);
+            item.abandoned += u64::from(saga.status() == SagaStatus::Abandoned);
+        }
+    }
+}
+
+/// Lists the circuit breakers.
+#[utoipa::path(get, path = "/v1/breakers", tag = "operators",
+    responses((status = 200, body = Page<BreakerView>)))]
+pub(crate) async fn breakers(State(state): State<ApiState>) -> Json<Page<BreakerView>> {
+    let items = state.runtime.breakers().into_iter().map(BreakerView::from).collect();
+    Json(Page { items, next_cursor: None })
+}
+
+impl From<Planned> for PlannedView {
+    fn from(planned: Planned) -> Self {
+        let undo = planned.undo;
+        Self {
+            step: undo.step.to_string(),
+            wave: undo.wave,
+            plugin: undo.plugin.map(|plugin| plugin.to_string()),
+            child: undo.child.map(|child| child.to_string()),
+            digest: planned.digest.map(|digest| digest.to_string()),
+            note: planned.note,
+            input: undo.input,
+            output: undo.output,
+            status: undo.status.to_string(),
+        }
+    }
+}
+
+impl From<Effect> for EffectView {
+    fn from(effect: Effect) -> Self {
+        Self {
+            step: effect.step.to_string(),
+            is_certain: effect.is_certain,
+            has_undo: effect.has_undo,
+            output: effect.output,
+        }
+    }
+}
+
+impl From<BreakerInfo> for BreakerView {
+    fn from(breaker: BreakerInfo) -> Self {
+        let open_for = breaker.settings.open_for.as_millis();
+        Self {
+            service: breaker.service.to_string(),
+            state: breaker.state.to_owned(),
+            failures: breaker.failures,
+            failures_max: breaker.settings.failures,
+            open_until: breaker.open_until,
+            open_for_ms: u64::try_from(open_for).unwrap_or(u64::MAX),
+            on_open: match breaker.settings.on_open {
+                OnOpen::Wait => "wait".to_owned(),
+                OnOpen::Fail => "fail".to_owned(),
+            },
+            last_error: breaker.last_error,
+        }
+    }
+}

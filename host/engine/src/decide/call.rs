@@ -1,0 +1,196 @@
+//! What follows from a call: that it begins, and what came of it.
+
+use std::time::Duration;
+
+use super::Draft;
+use crate::backoff::pause;
+use crate::call::{Direction, Failure, FailureClass, Fate, Outcome};
+use crate::definition::StepKind;
+use crate::event::{
+    StepFailed, StepStarted, StepSucceeded, StepUnknown, UndoBlocked, UndoFailed, UndoStarted,
+    UndoSucceeded,
+};
+use crate::ids::{Digest, StepName, Timestamp};
+use crate::payload::Payload;
+use crate::saga::{Phase, Progress};
+
+/// How an attempt of `execute` failed.
+pub(super) struct Failed {
+    pub(super) attempt: u32,
+    pub(super) class: FailureClass,
+    pub(super) error: Failure,
+    pub(super) probe: Option<Fate>,
+}
+
+impl Draft {
+    pub(super) fn admit(
+        &mut self,
+        step: StepName,
+        direction: Direction,
+        digest: Digest,
+        note: Option<String>,
+    ) {
+        let Some(index) = self.saga.definition.index_of(&step) else { return };
+        let due = crate::commands::due(&self.saga, index)
+            .is_some_and(|due| due.direction == direction && due.at.is_none_or(|at| at <= self.at));
+        if !due {
+            return;
+        }
+        let state = &self.saga.steps[index];
+        match direction {
+            Direction::Execute => {
+                let attempt = state.attempts + 1;
+                let runs_saga =
+                    matches!(self.saga.definition.steps()[index].kind, StepKind::Saga { .. });
+                let child = runs_saga.then(|| self.saga.id.child(&step, attempt));
+                self.emit(StepStarted { step, attempt, digest, child });
+            }
+            Direction::Compensate => {
+                let attempt = state.undo_attempts + 1;
+                self.emit(UndoStarted { step, attempt, digest, note });
+            }
+        }
+    }
+
+    pub(super) fn outcome(
+        &mut self,
+        step: StepName,
+        direction: Direction,
+        attempt: u32,
+        outcome: Outcome,
+        probe: Option<Fate>,
+    ) {
+        let Some(index) = self.saga.definition.index_of(&step) else { return };
+        let state = &self.saga.steps[index];
+        let is_running = match direction {
+            Direction::Execute => state.progress == Progress::Running && state.attempts == attempt,
+            Direction::Compensate => {
+                state.progress == Progress::Undoing && state.undo_attempts == attempt
+            }
+        };
+        if !is_running {
+            return;
+        }
+        match direction {
+            Direction::Execute => self.executed(index, step, attempt, outcome, probe),
+            Direction::Compensate => self.compensated(index, step, attempt, outcome, probe),
+        }
+    }
+
+    /// The step fails without another attempt.
+    pub(super) fn refuse(&mut self, step: StepName, error: Failure) {
+        let Some(index) = self.saga.definition.index_of(&step) else { return };
+        let is_due = crate::commands::due(&self.saga, index).is_some_and(|due| {
+            due.direction == Direction::Execute && due.at.is_none_or(|at| at <= self.at)
+        });
+        if is_due {
+            let attempt = self.saga.steps[index].attempts;
+            let failed = Failed { attempt, class: FailureClass::Permanent, error, probe: None };
+            self.fail(index, step, failed, None);
+        }
+    }
+
+    fn executed(
+        &mut self,
+        index: usize,
+        step: StepName,
+        attempt: u32,
+        outcome: Outcome,
+        probe: Option<Fate>,
+    ) {
+        let (class, error) = match outcome {
+            Outcome::Succeeded(output) => {
+                self.emit(StepSucceeded { step, attempt, output, probe });
+                return;
+            }
+            Outcome::NothingToUndo => (
+                FailureClass::Unknown,
+                Failure::new("invalid_outcome", "execute answered as if it were an undo"),
+            ),
+            Outcome::Permanent(error) => (FailureClass::Permanent, error),
+            Outcome::Retryable(error) => (FailureClass::Retryable, error),
+            Outcome::Unknown(error) => (FailureClass::Unknown, error),
+        };
+        let retry_at = match class {
+            FailureClass::Permanent => None,
+            // What was in flight when the saga began to be undone settles without another try.
+            FailureClass::Retryable | FailureClass::Unknown if !self.may_retry() => None,
+            FailureClass::Retryable | FailureClass::Unknown => {
+                let retry = &self.saga.definition.steps()[index].retry;
+                let before = self.saga.steps[index].attempts_before;
+                pause(retry, (self.saga.id, &step), Direction::Execute, attempt, before)
+                    .map(|pause| self.at.after(pause.max(retry_after(&error))))
+            }
+        };
+        self.fail(index, step, Failed { attempt, class, error, probe }, retry_at);
+    }
+
+    /// A step whose effect may stand does not fail, whatever its last attempt says: it ends
+    /// unknown. Unless its component was asked and says that nothing happened.
+    pub(super) fn fail(
+        &mut self,
+        index: usize,
+        step: StepName,
+        failed: Failed,
+        retry_at: Option<Timestamp>,
+    ) {
+        let Failed { attempt, class, error, probe } = failed;
+        let may_stand = self.saga.steps[index].tainted && probe != Some(Fate::DidNotHappen);
+        if class == FailureClass::Unknown || may_stand && retry_at.is_none() {
+            self.emit(StepUnknown { step, attempt, error, retry_at, probe });
+        } else {
+            self.emit(StepFailed { step, attempt, class, error, retry_at, probe });
+        }
+    }
+
+    fn may_retry(&self) -> bool {
+        self.saga.phase == Phase::Forward
+    }
+
+    fn compensated(
+        &mut self,
+        index: usize,
+        step: StepName,
+        attempt: u32,
+        outcome: Outcome,
+        probe: Option<Fate>,
+    ) {
+        let (class, error) = match outcome {
+            Outcome::Succeeded(receipt) => {
+                let receipt = Some(receipt).filter(|receipt| *receipt != Payload::null());
+                self.emit(UndoSucceeded { step, attempt, receipt, nothing: false, probe });
+                return;
+            }
+            Outcome::NothingToUndo => {
+                self.emit(UndoSucceeded { step, attempt, receipt: None, nothing: true, probe });
+                return;
+            }
+            Outcome::Permanent(error) => (FailureClass::Permanent, error),
+            Outcome::Retryable(error) => (FailureClass::Retryable, error),
+            Outcome::Unknown(error) => (FailureClass::Unknown, error),
+        };
+        let pause = match class {
+            FailureClass::Permanent => None,
+            FailureClass::Retryable | FailureClass::Unknown => {
+                let before = self.saga.steps[index].undo_attempts_before;
+                let this = (self.saga.id, &step);
+                self.saga.definition.steps()[index].undo.as_ref().and_then(|undo| {
+                    pause(&undo.retry, this, Direction::Compensate, attempt, before)
+                })
+            }
+        };
+        match pause {
+            Some(pause) => {
+                let retry_at = self.at.after(pause.max(retry_after(&error)));
+                self.emit(UndoFailed { step, attempt, class, error, retry_at, probe });
+            }
+            None => self.emit(UndoBlocked { step, attempt, class, error, probe }),
+        }
+    }
+}
+
+fn retry_after(error: &Failure) -> Duration {
+    // A guest must not be able to put a saga to sleep for ever.
+    let millis = error.retry_after_ms.unwrap_or(0);
+    Duration::from_millis(millis).min(crate::RETRY_AFTER_MAX)
+}

@@ -1,0 +1,335 @@
+//! What an operator may do to a saga, and what follows.
+
+use super::{Draft, Refusal};
+use crate::event::{
+    OperatorAbandoned, OperatorCancelled, OperatorCompensated, OperatorPaused, OperatorResolved,
+    OperatorResumed, OperatorRetried, OperatorSkipped,
+};
+use crate::ids::{StepName, Timestamp};
+use crate::payload::Payload;
+use crate::saga::{Phase, Progress, Saga};
+use crate::status::SagaStatus;
+
+/// What an operator wants of a saga.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Who asks.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+    /// What.
+    pub verb: Verb,
+}
+
+/// The verbs of an operator. A step that is not named is the one that needs it, when there is
+/// one such; for a retry, every such.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// Have a saga undone that has not completed.
+    Cancel,
+    /// Have a saga undone, also one that has completed.
+    Compensate,
+    /// No call begins until it is resumed.
+    Pause,
+    /// Goes on.
+    Resume,
+    /// Try a call again, now, with attempts as many as at first.
+    Retry {
+        /// The step.
+        step: Option<StepName>,
+        /// The input of its calls from here on.
+        input: Option<Payload>,
+    },
+    /// Go on without the step, or without its undo: its effect then stands.
+    Skip {
+        /// The step.
+        step: Option<StepName>,
+    },
+    /// Somebody found out, or saw to, what became of a call.
+    Resolve {
+        /// The step.
+        step: Option<StepName>,
+        /// Of a step: it happened or did not. Of a blocked undo: it was undone by hand, or there
+        /// was nothing to undo.
+        happened: bool,
+        /// What it gave.
+        output: Option<Payload>,
+        /// How that is known.
+        evidence: String,
+    },
+    /// Nothing acts on it any more; effects may stand.
+    Abandon,
+}
+
+impl Verb {
+    /// The word of the API and the command line.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Compensate => "compensate",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Retry { .. } => "retry",
+            Self::Skip { .. } => "skip",
+            Self::Resolve { .. } => "resolve",
+            Self::Abandon => "abandon",
+        }
+    }
+}
+
+/// Whether an operator may do that now. What is done already is allowed and does nothing.
+///
+/// # Errors
+/// Why not, and what would be right.
+pub fn permits(saga: &Saga, at: Timestamp, order: &Order) -> Result<(), Refusal> {
+    targets(saga, at, &order.verb).map(|_| ())
+}
+
+/// The steps that it is about; empty when it is about the saga, or does nothing.
+fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusal> {
+    let status = saga.status();
+    match verb {
+        Verb::Cancel => cancel(saga).map(|()| Vec::new()),
+        Verb::Compensate if status == SagaStatus::Completed => {
+            compensate(saga, at).map(|()| Vec::new())
+        }
+        Verb::Compensate => cancel(saga).map(|()| Vec::new()),
+        Verb::Abandon if status == SagaStatus::Abandoned => Ok(Vec::new()),
+        Verb::Pause | Verb::Abandon if status.is_end() => Err(ended(status)),
+        Verb::Pause | Verb::Abandon => Ok(Vec::new()),
+        Verb::Resume if status == SagaStatus::Paused => Ok(Vec::new()),
+        Verb::Resume => refuse("the saga is not paused", "only a paused saga can be resumed"),
+        Verb::Retry { .. } | Verb::Skip { .. } | Verb::Resolve { .. } if status.is_end() => {
+            Err(ended(status))
+        }
+        Verb::Retry { step, input } => retry(saga, step.as_ref(), input.is_some()),
+        Verb::Skip { step } => one(saga, step.as_ref(), "skip", |index| may_skip(saga, index)),
+        Verb::Resolve { step, happened, evidence, .. } => {
+            if evidence.trim().is_empty() {
+                return refuse("there is no evidence", "say how it is known: it is kept");
+            }
+            one(saga, step.as_ref(), "resolve", |index| may_resolve(saga, index, *happened))
+        }
+    }
+}
+
+fn refuse<T>(message: impl Into<String>, remedy: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { message: message.into(), remedy: remedy.into() })
+}
+
+fn ended(status: SagaStatus) -> Refusal {
+    let remedy = if status == SagaStatus::Completed {
+        "a completed saga can be compensated"
+    } else {
+        "nothing acts on it any more"
+    };
+    Refusal { message: format!("the saga is {status}"), remedy: remedy.to_owned() }
+}
+
+fn past_pivot<T>() -> Result<T, Refusal> {
+    refuse(
+        "the saga is past its pivot, the point of no return",
+        "what comes after it is retried until it succeeds or blocks",
+    )
+}
+
+fn cancel(saga: &Saga) -> Result<(), Refusal> {
+    match saga.status() {
+        SagaStatus::Completed => refuse(
+            "the saga is completed",
+            "a completed saga cannot be cancelled; it can be compensated",
+        ),
+        status @ SagaStatus::Abandoned => Err(ended(status)),
+        SagaStatus::Running | SagaStatus::Waiting | SagaStatus::Paused | SagaStatus::Blocked
+            if saga.phase == Phase::Forward && saga.is_past_pivot() =>
+        {
+            past_pivot()
+        }
+        SagaStatus::Running
+        | SagaStatus::Waiting
+        | SagaStatus::Paused
+        | SagaStatus::Blocked
+        | SagaStatus::Compensating
+        | SagaStatus::Compensated => Ok(()),
+    }
+}
+
+fn compensate(saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
+    if saga.is_past_pivot() {
+        return past_pivot();
+    }
+    let until = saga.definition.spec().compensate_within.zip(saga.ended_at);
+    match until.map(|(within, ended_at)| ended_at.after(within)) {
+        Some(until) if until < at => refuse(
+            format!("it could be compensated until {until}"),
+            "its definition says so (compensate_within)",
+        ),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Steps that only an operator can move, else those that wait to be tried again.
+fn retry(saga: &Saga, step: Option<&StepName>, edits: bool) -> Result<Vec<usize>, Refusal> {
+    let blocked = |index: usize| needs_operator(saga, index);
+    let waits = |index: usize| {
+        matches!(
+            saga.steps[index].progress,
+            Progress::BackingOff { .. } | Progress::UndoBackingOff { .. }
+        )
+    };
+    if edits || step.is_some() {
+        return one(saga, step, "retry", |index| blocked(index) || waits(index));
+    }
+    let all = 0..saga.steps.len();
+    let mut found: Vec<_> = all.clone().filter(|index| blocked(*index)).collect();
+    if found.is_empty() {
+        found = all.filter(|index| waits(*index)).collect();
+    }
+    if found.is_empty() {
+        return refuse("no call of the saga failed", "ask why it does not move");
+    }
+    Ok(found)
+}
+
+/// Whether nothing but an operator moves `step`.
+pub(crate) fn needs_operator(saga: &Saga, index: usize) -> bool {
+    match saga.steps[index].progress {
+        Progress::UndoBlocked => true,
+        Progress::Failed | Progress::Unknown => {
+            saga.phase == Phase::Forward || saga.is_unknown_pivot(index)
+        }
+        Progress::Pending
+        | Progress::Waiting { .. }
+        | Progress::Running
+        | Progress::BackingOff { .. }
+        | Progress::Succeeded
+        | Progress::Skipped
+        | Progress::Undoing
+        | Progress::UndoBackingOff { .. }
+        | Progress::Undone
+        | Progress::UndoSkipped => false,
+    }
+}
+
+fn may_skip(saga: &Saga, index: usize) -> bool {
+    let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
+    match step.progress {
+        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
+        // Past the pivot nothing is undone, so that what may stand does no harm.
+        Progress::Failed | Progress::Unknown => is_forward,
+        Progress::Waiting { .. } => is_forward,
+        Progress::BackingOff { .. } => is_forward && (!step.tainted || saga.is_past_pivot()),
+        Progress::Pending
+        | Progress::Running
+        | Progress::Succeeded
+        | Progress::Skipped
+        | Progress::Undoing
+        | Progress::Undone
+        | Progress::UndoSkipped => false,
+    }
+}
+
+fn may_resolve(saga: &Saga, index: usize, happened: bool) -> bool {
+    let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
+    match step.progress {
+        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
+        Progress::Failed => is_forward && happened,
+        Progress::Unknown => is_forward && happened || saga.is_unknown_pivot(index),
+        Progress::Waiting { .. } => is_forward && happened,
+        Progress::BackingOff { .. } => is_forward && (happened || step.tainted),
+        Progress::Pending
+        | Progress::Running
+        | Progress::Succeeded
+        | Progress::Skipped
+        | Progress::Undoing
+        | Progress::Undone
+        | Progress::UndoSkipped => false,
+    }
+}
+
+/// The step that is named, or the one that is meant: the only one that needs an operator, or the
+/// only one at all.
+fn one(
+    saga: &Saga,
+    step: Option<&StepName>,
+    verb: &str,
+    fits: impl Fn(usize) -> bool,
+) -> Result<Vec<usize>, Refusal> {
+    let name = |index: usize| saga.definition.steps()[index].name.as_str();
+    let fitting: Vec<_> = (0..saga.steps.len()).filter(|index| fits(*index)).collect();
+    let list = |steps: &[usize]| steps.iter().map(|at| name(*at)).collect::<Vec<_>>().join(", ");
+    let remedy = if fitting.is_empty() {
+        "ask why it does not move".to_owned()
+    } else {
+        format!("name one of {}", list(&fitting))
+    };
+    let Some(step) = step else {
+        let blocked: Vec<_> =
+            fitting.iter().copied().filter(|index| needs_operator(saga, *index)).collect();
+        return match (blocked.as_slice(), fitting.as_slice()) {
+            ([only], _) | ([], [only]) => Ok(vec![*only]),
+            (_, []) => refuse(format!("no step of the saga can be {verb}ed now"), remedy),
+            _ => refuse(format!("more than one step can be {verb}ed"), remedy),
+        };
+    };
+    let Some(index) = saga.definition.index_of(step) else {
+        let all: Vec<_> = (0..saga.steps.len()).collect();
+        return refuse(
+            format!("the saga has no step `{step}`"),
+            format!("its steps are {}", list(&all)),
+        );
+    };
+    if fits(index) {
+        return Ok(vec![index]);
+    }
+    let status = saga.steps[index].progress.status();
+    refuse(format!("{step} is {status}, so there is nothing to {verb}"), remedy)
+}
+
+impl Draft {
+    pub(super) fn operate(&mut self, order: Order) {
+        let Ok(targets) = targets(&self.saga, self.at, &order.verb) else { return };
+        let Order { who, reason, verb } = order;
+        let is_wanted = self.saga.phase == Phase::Forward && self.saga.wish.is_none();
+        match verb {
+            Verb::Cancel if is_wanted => self.emit(OperatorCancelled { who, reason }),
+            Verb::Compensate if is_wanted || self.saga.phase == Phase::Completed => {
+                self.emit(OperatorCompensated { who, reason });
+            }
+            Verb::Cancel | Verb::Compensate => {}
+            Verb::Pause if self.saga.paused.is_none() => self.emit(OperatorPaused { who, reason }),
+            Verb::Pause => {}
+            Verb::Resume => self.emit(OperatorResumed { who, reason }),
+            Verb::Abandon if self.saga.status().is_end() => {}
+            Verb::Abandon => self.emit(OperatorAbandoned { who, reason }),
+            Verb::Retry { input, .. } => {
+                for step in self.names(&targets) {
+                    let (who, reason, input) = (who.clone(), reason.clone(), input.clone());
+                    self.emit(OperatorRetried { who, reason, step, input });
+                }
+            }
+            Verb::Skip { .. } => {
+                for step in self.names(&targets) {
+                    self.emit(OperatorSkipped { who: who.clone(), reason: reason.clone(), step });
+                }
+            }
+            Verb::Resolve { happened, output, evidence, .. } => {
+                for step in self.names(&targets) {
+                    self.emit(OperatorResolved {
+                        who: who.clone(),
+                        reason: reason.clone(),
+                        step,
+                        happened,
+                        output: output.clone(),
+                        evidence: evidence.clone(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn names(&self, steps: &[usize]) -> Vec<StepName> {
+        steps.iter().map(|index| self.saga.definition.steps()[*index].name.clone()).collect()
+    }
+}

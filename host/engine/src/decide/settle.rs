@@ -1,0 +1,223 @@
+//! Everything that follows from the state alone.
+
+use std::sync::Arc;
+
+use super::Draft;
+use super::call::Failed;
+use crate::call::{Failure, FailureClass};
+use crate::definition::{Definition, StepKind};
+use crate::event::{
+    Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
+    StepFailed, StepSkipped, StepSucceeded, StepWaiting,
+};
+use crate::payload::Payload;
+use crate::saga::{Phase, Progress, StepState};
+
+impl Draft {
+    /// Everything that follows from the state.
+    pub(super) fn settle(&mut self) {
+        loop {
+            let before = self.events.len();
+            if let Some(held) = self.saga.given_up.clone()
+                && !self.saga.status().is_end()
+            {
+                let reason = format!("abandoned by {}: {}", held.who, held.reason);
+                self.emit(SagaAbandoned { reason });
+                return;
+            }
+            match self.saga.phase {
+                Phase::Forward => self.settle_forward(),
+                Phase::Compensating(_) => self.settle_compensating(),
+                Phase::Completed | Phase::Compensated(_) | Phase::Abandoned(_) => return,
+            }
+            if self.events.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn settle_forward(&mut self) {
+        if let Some(cause) = self.cause() {
+            self.emit(cause);
+            return;
+        }
+        for index in 0..self.saga.steps.len() {
+            if self.saga.is_ready(index) {
+                self.settle_ready(index);
+            }
+            if let Progress::Waiting { until } = self.saga.steps[index].progress {
+                self.settle_waiting(index, until.is_some_and(|until| until <= self.at));
+            }
+        }
+        if self.saga.blocked.is_none()
+            && let Some(index) = self.failed_step()
+            && self.saga.is_past_pivot()
+        {
+            let step = self.saga.definition.steps()[index].name.clone();
+            let what = self.describe(index);
+            let reason = format!("{step} {what} after the pivot, so nothing is undone");
+            self.emit(SagaBlocked { step, reason });
+        }
+        if self.saga.steps.iter().all(|step| step.progress.is_done()) {
+            self.emit(SagaCompleted {});
+        }
+    }
+
+    /// Skips a ready step, fails it when its expressions cannot be computed, or has it wait when
+    /// that is what it does.
+    fn settle_ready(&mut self, index: usize) {
+        let definition = Arc::clone(&self.saga.definition);
+        if self.settle_expressions(index, &definition) {
+            return;
+        }
+        let spec = &definition.steps()[index];
+        let (signal, until) = match &spec.kind {
+            StepKind::Call { .. } | StepKind::Saga { .. } => return,
+            StepKind::Wait { wait } => {
+                (Some(wait.signal.clone()), wait.timeout.map(|timeout| self.at.after(timeout)))
+            }
+            StepKind::Sleep { sleep } => (None, Some(self.at.after(*sleep))),
+        };
+        self.emit(StepWaiting { step: spec.name.clone(), signal, until });
+    }
+
+    /// A signal that came is taken; one that did not come in time fails its step.
+    fn settle_waiting(&mut self, index: usize, is_over: bool) {
+        let definition = Arc::clone(&self.saga.definition);
+        let spec = &definition.steps()[index];
+        let (step, attempt) = (spec.name.clone(), self.saga.steps[index].attempts);
+        let taken = match &spec.kind {
+            StepKind::Wait { wait } => {
+                self.saga.signal_mut(&wait.signal).and_then(|signal| signal.payload.clone())
+            }
+            StepKind::Sleep { .. } => is_over.then(Payload::null),
+            StepKind::Call { .. } | StepKind::Saga { .. } => None,
+        };
+        if let Some(output) = taken {
+            self.emit(StepSucceeded { step, attempt, output, probe: None });
+        } else if is_over {
+            let error = Failure::new("signal_timeout", "the signal did not come in time");
+            let class = FailureClass::Permanent;
+            self.emit(StepFailed { step, attempt, class, error, retry_at: None, probe: None });
+        }
+    }
+
+    /// True when the step is settled by its expressions alone.
+    fn settle_expressions(&mut self, index: usize, definition: &Definition) -> bool {
+        let (spec, step) = (&definition.steps()[index], definition.step(index));
+        if spec.when.is_none() && spec.input.is_none() && self.saga.fits_default_input(index) {
+            return false;
+        }
+        let variables = self.saga.variables(index);
+        let wanted = step.when.as_ref().map_or(Ok(true), |when| when.evaluate_bool(&variables));
+        let (code, message) = match wanted {
+            Ok(false) => {
+                let reason = format!("when: {}", spec.when.as_deref().unwrap_or_default());
+                self.emit(StepSkipped { step: spec.name.clone(), reason });
+                return true;
+            }
+            Ok(true) => match crate::commands::input(&self.saga, index) {
+                Ok(_) => return false,
+                Err(message) => ("input_failed", format!("input: {message}")),
+            },
+            Err(message) => ("when_failed", format!("when: {message}")),
+        };
+        self.emit(StepFailed {
+            step: spec.name.clone(),
+            attempt: self.saga.steps[index].attempts,
+            class: FailureClass::Permanent,
+            error: Failure::new(code, message),
+            retry_at: None,
+            probe: None,
+        });
+        true
+    }
+
+    /// Why the saga must be undone now, if it must.
+    fn cause(&self) -> Option<CompensationStarted> {
+        if self.saga.is_past_pivot() || self.saga.is_at_pivot() {
+            return None;
+        }
+        if let Some(index) = self.failed_step() {
+            let step = self.saga.definition.steps()[index].name.clone();
+            let is_unknown = self.saga.steps[index].progress == Progress::Unknown;
+            let cause = if is_unknown { Cause::StepUnknown } else { Cause::StepFailed };
+            let reason = format!("{step} {}", self.describe(index));
+            return Some(CompensationStarted { cause, step: Some(step), reason });
+        }
+        if let Some(wish) = &self.saga.wish {
+            let verb = if wish.cause == Cause::Compensated { "compensated" } else { "cancelled" };
+            let reason = format!("{verb} by {}: {}", wish.who, wish.reason);
+            return Some(CompensationStarted { cause: wish.cause, step: None, reason });
+        }
+        let deadline = self.saga.deadline_in_force().filter(|deadline| *deadline <= self.at)?;
+        let reason = format!("the deadline {deadline} passed");
+        Some(CompensationStarted { cause: Cause::Deadline, step: None, reason })
+    }
+
+    fn failed_step(&self) -> Option<usize> {
+        let failed = |progress: Progress| matches!(progress, Progress::Failed | Progress::Unknown);
+        self.saga.steps.iter().position(|step| failed(step.progress))
+    }
+
+    /// `failed: out_of_stock: …` or `is unknown: timeout: …`.
+    fn describe(&self, index: usize) -> String {
+        let step = &self.saga.steps[index];
+        let what = if step.progress == Progress::Unknown { "is unknown" } else { "failed" };
+        let error = step.error.as_deref();
+        error.map_or_else(
+            || what.to_owned(),
+            |error| format!("{what}: {}: {}", error.code, error.message),
+        )
+    }
+
+    fn settle_compensating(&mut self) {
+        for index in 0..self.saga.steps.len() {
+            let state = &self.saga.steps[index];
+            let waits =
+                matches!(state.progress, Progress::BackingOff { .. } | Progress::Waiting { .. });
+            if waits {
+                let error = state.error.as_deref().cloned();
+                let error =
+                    error.unwrap_or_else(|| Failure::new("stopped", "the saga began to be undone"));
+                let (attempt, class) = (state.attempts, FailureClass::Retryable);
+                let step = self.saga.definition.steps()[index].name.clone();
+                self.fail(index, step, Failed { attempt, class, error, probe: None }, None);
+            }
+        }
+        if self.saga.blocked.is_none()
+            && let Some(index) = (0..self.saga.steps.len()).find(|index| self.is_stuck(*index))
+        {
+            let step = self.saga.definition.steps()[index].name.clone();
+            let error = self.saga.steps[index].error.as_deref();
+            let error = error
+                .map_or_else(String::new, |error| format!(": {}: {}", error.code, error.message));
+            let reason = if self.saga.is_unknown_pivot(index) {
+                format!("the pivot {step} may have happened and nothing undoes it{error}")
+            } else {
+                format!("the undo of {step} failed{error}")
+            };
+            self.emit(SagaBlocked { step, reason });
+        }
+        if (0..self.saga.steps.len()).all(|index| self.saga.is_clear(index)) {
+            self.end_compensating();
+        }
+    }
+
+    /// Only when no effect stands is it compensated.
+    fn end_compensating(&mut self) {
+        let skipped = |step: &StepState| step.progress == Progress::UndoSkipped;
+        let Some(index) = self.saga.steps.iter().position(skipped) else {
+            self.emit(SagaCompensated {});
+            return;
+        };
+        let name = &self.saga.definition.steps()[index].name;
+        let reason = format!("the undo of {name} was skipped, so its effect stands");
+        self.emit(SagaAbandoned { reason });
+    }
+
+    fn is_stuck(&self, index: usize) -> bool {
+        self.saga.steps[index].progress == Progress::UndoBlocked
+            || self.saga.is_unknown_pivot(index)
+    }
+}

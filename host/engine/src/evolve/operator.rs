@@ -1,0 +1,174 @@
+//! What an operator did.
+
+use std::sync::Arc;
+
+use super::{index_of, require, step_of};
+use crate::event::{Cause, Event, OperatorResolved, OperatorRetried};
+use crate::ids::Timestamp;
+use crate::payload::Payload;
+use crate::saga::{Held, Phase, Progress, Saga, Wish};
+
+pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
+    match event {
+        Event::OperatorCancelled(event) => {
+            saga.wish = Some(wish(&event.who, &event.reason, Cause::Cancelled));
+        }
+        Event::OperatorCompensated(event) => {
+            saga.wish = Some(wish(&event.who, &event.reason, Cause::Compensated));
+            if saga.phase == Phase::Completed {
+                saga.phase = Phase::Forward;
+                saga.ended_at = None;
+            }
+        }
+        Event::OperatorPaused(event) => {
+            require(saga.paused.is_none(), "the saga is paused")?;
+            let (who, reason) = (event.who.clone(), event.reason.clone());
+            saga.paused = Some(Arc::new(Held { who, reason }));
+        }
+        Event::OperatorResumed(_) => {
+            require(saga.paused.is_some(), "the saga is not paused")?;
+            saga.paused = None;
+        }
+        Event::OperatorRetried(event) => return retried(saga, at, event),
+        Event::OperatorSkipped(_) => return skipped(saga, at, event),
+        Event::OperatorResolved(event) => return resolved(saga, at, event),
+        Event::OperatorAbandoned(event) => {
+            let (who, reason) = (event.who.clone(), event.reason.clone());
+            saga.given_up = Some(Arc::new(Held { who, reason }));
+        }
+        Event::SagaStarted(_)
+        | Event::StepStarted(_)
+        | Event::StepWaiting(_)
+        | Event::StepSucceeded(_)
+        | Event::StepFailed(_)
+        | Event::StepUnknown(_)
+        | Event::StepSkipped(_)
+        | Event::CompensationStarted(_)
+        | Event::UndoStarted(_)
+        | Event::UndoSucceeded(_)
+        | Event::UndoFailed(_)
+        | Event::UndoBlocked(_)
+        | Event::SagaCompleted(_)
+        | Event::SagaCompensated(_)
+        | Event::SagaBlocked(_)
+        | Event::SagaAbandoned(_)
+        | Event::SignalReceived(_) => return Err("no operator did it".to_owned()),
+    }
+    Ok(())
+}
+
+fn wish(who: &str, reason: &str, cause: Cause) -> Arc<Wish> {
+    Arc::new(Wish { who: who.to_owned(), reason: reason.to_owned(), cause })
+}
+
+fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<(), String> {
+    let index = index_of(saga, Some(&event.step))?;
+    let is_unknown_pivot = saga.is_unknown_pivot(index);
+    let is_forward = saga.phase == Phase::Forward;
+    let step = &mut saga.steps[index];
+    step.progress = match step.progress {
+        Progress::UndoBlocked => step.stood(),
+        Progress::UndoBackingOff { .. } => Progress::UndoBackingOff { retry_at: at },
+        Progress::BackingOff { .. } => Progress::BackingOff { retry_at: at },
+        Progress::Failed | Progress::Unknown if is_forward || is_unknown_pivot => Progress::Pending,
+        Progress::Pending
+        | Progress::Waiting { .. }
+        | Progress::Running
+        | Progress::Succeeded
+        | Progress::Failed
+        | Progress::Unknown
+        | Progress::Skipped
+        | Progress::Undoing
+        | Progress::Undone
+        | Progress::UndoSkipped => return Err("the step is not to be tried again".to_owned()),
+    };
+    step.attempts_before = step.attempts;
+    step.undo_attempts_before = step.undo_attempts;
+    if event.input.is_some() {
+        step.input.clone_from(&event.input);
+    }
+    if is_unknown_pivot {
+        go_forward(saga);
+    }
+    saga.blocked = None;
+    Ok(())
+}
+
+/// Of a saga whose pivot turned out not to be settled. Nothing has been undone: everything before
+/// a pivot waits until it is clear, and everything after it has not begun.
+fn go_forward(saga: &mut Saga) {
+    saga.phase = Phase::Forward;
+    saga.compensating_since = None;
+}
+
+fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
+    let index = index_of(saga, step_of(event))?;
+    let is_forward = saga.phase == Phase::Forward;
+    let step = &mut saga.steps[index];
+    step.progress = match step.progress {
+        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => Progress::UndoSkipped,
+        Progress::Failed
+        | Progress::Unknown
+        | Progress::Waiting { .. }
+        | Progress::BackingOff { .. }
+            if is_forward =>
+        {
+            Progress::Skipped
+        }
+        Progress::Pending
+        | Progress::Waiting { .. }
+        | Progress::Running
+        | Progress::BackingOff { .. }
+        | Progress::Succeeded
+        | Progress::Failed
+        | Progress::Unknown
+        | Progress::Skipped
+        | Progress::Undoing
+        | Progress::Undone
+        | Progress::UndoSkipped => return Err("the step is not to be skipped".to_owned()),
+    };
+    step.ended_at = Some(at);
+    saga.blocked = None;
+    Ok(())
+}
+
+fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<(), String> {
+    let index = index_of(saga, Some(&event.step))?;
+    let is_unknown_pivot = saga.is_unknown_pivot(index);
+    let is_forward = saga.phase == Phase::Forward;
+    let step = &mut saga.steps[index];
+    let output = || event.output.clone().unwrap_or_else(Payload::null);
+    match step.progress {
+        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => {
+            step.progress = Progress::Undone;
+            step.ended_at = Some(at);
+        }
+        Progress::Failed | Progress::Unknown | Progress::BackingOff { .. }
+            if event.happened && (is_forward || is_unknown_pivot) =>
+        {
+            step.succeed(output(), at);
+        }
+        Progress::Waiting { .. } if event.happened && is_forward => step.succeed(output(), at),
+        Progress::Unknown if is_unknown_pivot => {
+            step.tainted = false;
+            step.progress = Progress::Failed;
+        }
+        Progress::BackingOff { .. } if step.tainted && is_forward => step.tainted = false,
+        Progress::Pending
+        | Progress::Waiting { .. }
+        | Progress::Running
+        | Progress::BackingOff { .. }
+        | Progress::Succeeded
+        | Progress::Failed
+        | Progress::Unknown
+        | Progress::Skipped
+        | Progress::Undoing
+        | Progress::Undone
+        | Progress::UndoSkipped => return Err("nothing of the step is to be resolved".to_owned()),
+    }
+    if is_unknown_pivot && event.happened {
+        go_forward(saga);
+    }
+    saga.blocked = None;
+    Ok(())
+}

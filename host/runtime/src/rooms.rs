@@ -1,0 +1,183 @@
+//! How many calls may run at once: of the host, of each plugin, of each service.
+//!
+//! A call takes its room when it is admitted, before that is durable, and gives it back when it
+//! has returned; so a call that was started never waits. Of each room a part is kept for undos:
+//! new work must not starve compensation.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use amends_engine::{Direction, PluginName, ServiceName};
+
+use crate::limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX};
+
+/// One in so many calls of a plugin or a service is kept for undos, where there are two or more.
+const KEPT_PART: usize = 8;
+
+/// Whose room it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RoomKey {
+    /// The host's.
+    Host,
+    /// A plugin's: `concurrency` in `[plugin.NAME]`.
+    Plugin(PluginName),
+    /// A service's: `concurrency` in `[service.NAME]`.
+    Service(ServiceName),
+}
+
+impl std::fmt::Display for RoomKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => f.write_str("of this host"),
+            Self::Plugin(name) => write!(f, "of plugin `{name}`"),
+            Self::Service(name) => write!(f, "to service `{name}`"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Room {
+    key: RoomKey,
+    limit: usize,
+    kept: usize,
+    taken: AtomicUsize,
+    /// Shards that wait for it, a bit each (of the shard's number, modulo 64).
+    waiting: AtomicU64,
+}
+
+/// All rooms of a host. Shared by its shards; none of it is locked for longer than a look-up.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    host: Arc<Room>,
+    others: RwLock<BTreeMap<RoomKey, Arc<Room>>>,
+    services: BTreeMap<ServiceName, usize>,
+    wake: Box<dyn Wake>,
+}
+
+/// Tells shards that there is room again.
+pub(crate) trait Wake: Send + Sync + std::fmt::Debug {
+    fn wake(&self, shards: u64, key: &RoomKey);
+}
+
+/// The room that one call has taken; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    rooms: Vec<Arc<Room>>,
+    owner: Arc<Rooms>,
+}
+
+impl Rooms {
+    pub(crate) fn new(services: BTreeMap<ServiceName, usize>, wake: Box<dyn Wake>) -> Self {
+        let host = Room::new(RoomKey::Host, CALLS_MAX, CALLS_KEPT_FOR_UNDO);
+        Self { host: Arc::new(host), others: RwLock::default(), services, wake }
+    }
+
+    /// Takes room for a call, or says whose room is full, and remembers that `shard` waits for it.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        shard: usize,
+        direction: Direction,
+        plugin: (&PluginName, usize),
+        service: Option<&ServiceName>,
+    ) -> Result<Taken, RoomKey> {
+        let plugin = self.room(RoomKey::Plugin(plugin.0.clone()), plugin.1);
+        let service = service.and_then(|name| {
+            let limit = *self.services.get(name)?;
+            Some(self.room(RoomKey::Service(name.clone()), limit))
+        });
+        let mut taken = Taken { rooms: Vec::with_capacity(3), owner: Arc::clone(self) };
+        for room in [Some(Arc::clone(&self.host)), Some(plugin), service].into_iter().flatten() {
+            if !room.take(shard, direction) {
+                return Err(room.key.clone());
+            }
+            taken.rooms.push(room);
+        }
+        Ok(taken)
+    }
+
+    /// Calls in flight or about to be.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.host.taken.load(Ordering::Relaxed)
+    }
+
+    fn room(&self, key: RoomKey, limit: usize) -> Arc<Room> {
+        let known = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+            let kept = if limit < 2 { 0 } else { (limit / KEPT_PART).max(1) };
+            let room = others.entry(key.clone());
+            Arc::clone(room.or_insert_with(|| Arc::new(Room::new(key, limit, kept))))
+        })
+    }
+}
+
+impl Room {
+    fn new(key: RoomKey, limit: usize, kept: usize) -> Self {
+        let (taken, waiting) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { key, limit, kept, taken, waiting }
+    }
+
+    fn take(&self, shard: usize, direction: Direction) -> bool {
+        let limit = match direction {
+            Direction::Execute => self.limit - self.kept,
+            Direction::Compensate => self.limit,
+        };
+        let try_take = || {
+            let more = |taken: usize| (taken < limit).then_some(taken + 1);
+            self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+        };
+        if try_take() {
+            return true;
+        }
+        // Said before the second try, so that room which is given back in between is not missed.
+        self.waiting.fetch_or(1 << (shard % 64), Ordering::AcqRel);
+        try_take()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        for room in self.rooms.drain(..) {
+            room.taken.fetch_sub(1, Ordering::AcqRel);
+            if room.waiting.load(Ordering::Acquire) != 0 {
+                let shards = room.waiting.swap(0, Ordering::AcqRel);
+                self.owner.wake.wake(shards, &room.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Woken(std::sync::Mutex<Vec<(u64, RoomKey)>>);
+
+    impl Wake for Arc<Woken> {
+        fn wake(&self, shards: u64, key: &RoomKey) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((shards, key.clone()));
+        }
+    }
+
+    #[test]
+    fn executes_leave_room_for_undos_and_whoever_waits_is_woken() {
+        let woken = Arc::new(Woken::default());
+        let rooms = Arc::new(Rooms::new(BTreeMap::new(), Box::new(Arc::clone(&woken))));
+        let Ok(plugin) = "slow".parse::<PluginName>() else { panic!("a name") };
+        let take = |shard, direction| rooms.take(shard, direction, (&plugin, 4), None);
+        let executes: Vec<_> = (0..3).map(|_| take(0, Direction::Execute)).collect();
+        assert!(executes.iter().all(Result::is_ok));
+        let full = take(1, Direction::Execute).err();
+        assert_eq!(full, Some(RoomKey::Plugin(plugin.clone())), "the last is kept for undos");
+        assert_eq!(rooms.in_flight(), 3, "what could not be taken whole is given back");
+        let undo = take(0, Direction::Compensate);
+        assert!(undo.is_ok() && take(0, Direction::Compensate).is_err());
+        drop(undo);
+        let woken = woken.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert_eq!(woken, [(0b11, RoomKey::Plugin(plugin.clone()))]);
+        let Ok(other) = "other".parse::<PluginName>() else { panic!("a name") };
+        assert!(rooms.take(0, Direction::Execute, (&other, 4), None).is_ok());
+    }
+}

@@ -1,0 +1,98 @@
+//! How a saga reaches another one: the host's handle, for what runs inside of it.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use amends_engine::{Definition, DefinitionName, Order, Saga, SagaId, ServiceName, Start, Verb};
+use tokio::sync::oneshot;
+
+use super::{Inner, Runtime, State};
+use crate::error::{OperateError, RuntimeError, StartError};
+use crate::live::Waiter;
+use crate::runtime::Started;
+use crate::shard::Message;
+
+/// Cheap to clone. Does not keep the host alive.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sagas {
+    inner: Arc<OnceLock<Weak<Inner>>>,
+}
+
+impl Sagas {
+    pub(super) fn connect(&self, inner: &Arc<Inner>) {
+        let _ = self.inner.set(Arc::downgrade(inner));
+    }
+
+    fn runtime(&self) -> Option<Runtime> {
+        Some(Runtime { inner: self.inner.get()?.upgrade()? })
+    }
+
+    /// The definition of this name in the config.
+    pub(crate) fn definition(&self, name: &DefinitionName) -> Option<Arc<Definition>> {
+        self.runtime()?.definitions().named(name.as_str()).cloned()
+    }
+
+    /// Starts a saga with the id that it is given, unless there is one.
+    pub(crate) async fn start(&self, start: Start) -> Result<Started, StartError> {
+        self.runtime().ok_or(StartError::Stopping)?.start_as(start).await
+    }
+
+    /// As [`Runtime::operate`].
+    pub(crate) async fn operate(&self, id: SagaId, order: Order) -> Result<State, OperateError> {
+        self.runtime().ok_or(RuntimeError::Stopping)?.operate(id, order).await
+    }
+
+    /// The saga when it has ended; none when the host stops before.
+    pub(crate) async fn wait_for_end(&self, id: SagaId) -> Option<Saga> {
+        loop {
+            let runtime = self.runtime()?;
+            let (reply, answer) = oneshot::channel();
+            runtime
+                .send(id, Message::Wait { id, waiter: Waiter { reply, until_end: true } })
+                .ok()?;
+            let state = runtime.state(id).await;
+            // A host that stops must not be kept by those who wait.
+            drop(runtime);
+            if let Ok(Some(state)) = state
+                && state.saga.status().is_end()
+            {
+                return Some(state.saga);
+            }
+            if let Ok(saga) = answer.await
+                && saga.status().is_end()
+            {
+                return Some(saga);
+            }
+            // Its shard has stopped, or the store failed.
+            if self.runtime()?.is_stopping() {
+                return None;
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Has the sagas undone that steps of `parent` run; often, until they are.
+    pub(crate) fn cancel_children(&self, parent: SagaId, children: Vec<SagaId>) {
+        for child in children {
+            let sagas = self.clone();
+            tokio::spawn(async move {
+                let (who, reason) = (format!("saga {parent}"), "it is being undone".to_owned());
+                let order = Order { who, reason, verb: Verb::Cancel };
+                match sagas.operate(child, order).await {
+                    Ok(_) => {}
+                    // Past its pivot, ended, or not started yet: then it is undone when it ends.
+                    Err(error) => {
+                        tracing::debug!(saga_id = %child, %error, "child is not cancelled");
+                    }
+                }
+            });
+        }
+    }
+
+    /// The breaker of a service has closed.
+    pub(crate) fn service_is_back(&self, service: &ServiceName) {
+        let Some(runtime) = self.runtime() else { return };
+        for shard in &runtime.inner.shards {
+            let _ = shard.inbox.send(Message::ServiceIsBack(service.clone()));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! From facts to what they lead to, once they are durable.
+
+use amends_engine::{Event, Saga, SagaId, Timestamp, Version};
+use amends_store::{Append, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream};
+
+use super::{Shard, counted};
+use crate::error::StartError;
+use crate::live::Pending;
+use crate::runtime::{Started, rests};
+
+pub(super) fn append(
+    expected: Version,
+    at: Timestamp,
+    events: &[Event],
+    row: Option<SagaRow>,
+    draft: &Saga,
+    start_key: Option<StartKey>,
+) -> Append {
+    let events = events
+        .iter()
+        .map(|event| NewEvent { at, kind: event.kind().into(), data: event.data() })
+        .collect();
+    Append { stream: Stream::Saga(draft.id()), expected, events, row, start_key }
+}
+
+impl Shard {
+    pub(super) fn append(&mut self, id: SagaId, append: Append) {
+        let done = self.config.store.append(append);
+        self.appends.push(Box::pin(async move { (id, done.await) }));
+    }
+
+    pub(super) async fn appended(&mut self, id: SagaId, result: Result<Appended, StoreError>) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        let Some(pending) = live.pending.take() else { return };
+        match result {
+            Ok(Appended::Done { .. }) => self.durable(id, pending).await,
+            Ok(Appended::Duplicate(earlier)) => {
+                self.forget(id, pending, Ok(Started { id: earlier, created: false }));
+            }
+            Ok(Appended::KeyReused(earlier)) => {
+                self.forget(id, pending, Err(StartError::KeyReused(earlier)));
+            }
+            Err(error) => self.append_failed(id, pending, error),
+        }
+    }
+
+    /// The facts are durable: now they are true, and are acted upon.
+    async fn durable(&mut self, id: SagaId, mut pending: Pending) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        live.saga = pending.draft;
+        live.moved_at = pending.at;
+        crate::gauges::count(&live.saga, &pending.events);
+        if let Some(reply) = pending.start {
+            let _ = reply.send(Ok(Started { id, created: true }));
+        }
+        for queued in pending.inputs {
+            queued.reply(Ok(live.saga.clone()));
+        }
+        if rests(live.saga.status()) {
+            log_rest(&live.saga);
+        }
+        live.tell_waiters();
+        if live.saga.status().is_end() {
+            self.remove(id);
+            return;
+        }
+        for call in live.undispatched() {
+            let key = (call.step.clone(), call.direction);
+            let room = pending.rooms.remove(&key);
+            live.in_flight.insert(key);
+            self.calls_in_flight += counted(&call.target);
+            self.dispatcher.run(&live.saga, call, room);
+        }
+        let children = live.children_to_cancel();
+        // What was held back tries again: what it waits for may have come meanwhile, and whoever
+        // gives it must learn that this one waits.
+        let goes_on = !live.inputs.is_empty() || live.stall.is_some();
+        self.config.sagas.cancel_children(id, children);
+        if goes_on {
+            self.advance(id).await;
+        } else {
+            self.set_timer(id, pending.at);
+            self.remember_stall(id);
+        }
+    }
+
+    /// A start that was not one: the key was known.
+    fn forget(&mut self, id: SagaId, pending: Pending, answer: Result<Started, StartError>) {
+        self.remove(id);
+        if let Some(reply) = pending.start {
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// Nothing of the append is true. A start is refused; for a live saga what happened is kept
+    /// and tried again, because a result that was had must not be lost.
+    fn append_failed(&mut self, id: SagaId, pending: Pending, error: StoreError) {
+        let is_conflict = matches!(error, StoreError::Conflict { .. });
+        if let Some(reply) = pending.start {
+            self.remove(id);
+            // A saga that another one started, before the host was started again.
+            let answer =
+                if is_conflict { Ok(Started { id, created: false }) } else { Err(error.into()) };
+            let _ = reply.send(answer);
+            return;
+        }
+        tracing::error!(saga_id = %id, error = %error, "append failed");
+        if is_conflict {
+            let reason = format!("its log was changed by someone else: {error}");
+            self.quarantine(id, &reason);
+            return;
+        }
+        if let Some(live) = self.live.get_mut(&id) {
+            for queued in pending.inputs.into_iter().rev() {
+                live.inputs.push_front(queued);
+            }
+            self.stall(id);
+        }
+    }
+}
+
+fn log_rest(saga: &Saga) {
+    let (saga_id, definition) = (saga.id(), saga.definition().name());
+    let (status, reason) = (saga.status().as_str(), saga.reason().unwrap_or_default());
+    if status == "blocked" {
+        tracing::error!(%saga_id, %definition, status, reason, "saga needs an operator");
+    } else {
+        tracing::debug!(%saga_id, %definition, status, reason, "saga ended");
+    }
+}
