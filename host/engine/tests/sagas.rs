@@ -1,180 +1,19 @@
 //! The rules of a saga, one by one, as examples: what happens, and the facts that follow.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod host;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Call, Command, Definition, DefinitionSpec, Digest, Direction, Event, Failure,
-    Input, InputSpec, Order, Outcome, Payload, RetrySpec, Saga, SagaId, SagaStatus, Start,
-    StepKind, StepSpec, Timestamp, UndoSpec, Verb, arguments, commands, decide, evolve,
-    idempotency_key, permits, start, why,
+    BackoffSpec, Direction, Event, Failure, Input, InputSpec, Outcome, Payload, RetrySpec, SagaId,
+    SagaStatus, Start, Timestamp, Verb, arguments, commands, evolve, idempotency_key, permits,
+    start, why,
 };
 
-fn retry(attempts: u32, pauses_ms: &[u64]) -> RetrySpec {
-    let pauses = pauses_ms.iter().copied().map(Duration::from_millis).collect();
-    RetrySpec { attempts, backoff: BackoffSpec::Listed(pauses) }
-}
-
-fn step(name: &str, after: &[&str]) -> StepSpec {
-    let timeout = Duration::from_secs(5);
-    StepSpec {
-        name: name.parse().unwrap(),
-        kind: StepKind::Call { plugin: format!("{name}-plugin").parse().unwrap(), service: None },
-        after: after.iter().map(|name| name.parse().unwrap()).collect(),
-        when: None,
-        input: None,
-        timeout,
-        retry: retry(2, &[100]),
-        undo: Some(UndoSpec {
-            plugin: Some(format!("{name}-undo").parse().unwrap()),
-            timeout,
-            retry: retry(2, &[100]),
-        }),
-        pivot: false,
-    }
-}
-
-fn serial() -> Vec<StepSpec> {
-    vec![step("a", &[]), step("b", &["a"]), step("c", &["b"])]
-}
-
-fn diamond() -> Vec<StepSpec> {
-    vec![step("a", &[]), step("l", &["a"]), step("r", &["a"]), step("j", &["l", "r"])]
-}
-
-/// A host without a store: applies what is decided, and notes each fact in a word or three.
-struct Host {
-    saga: Saga,
-    now: Timestamp,
-    noted: Vec<String>,
-}
-
-impl Host {
-    fn start(steps: Vec<StepSpec>) -> Self {
-        Self::start_with(steps, None, r#"{"n":1}"#)
-    }
-
-    fn start_with(steps: Vec<StepSpec>, deadline: Option<Duration>, input: &str) -> Self {
-        let spec = DefinitionSpec {
-            name: "test".parse().unwrap(),
-            deadline,
-            compensate_within: None,
-            steps,
-        };
-        let now = Timestamp::from_millis(1_000);
-        let what = Start {
-            id: SagaId::from_parts(now, &[3; 10]),
-            definition: Arc::new(Definition::new(spec).unwrap()),
-            input: Payload::parse(input).unwrap(),
-            key: None,
-            tags: BTreeMap::new(),
-            traceparent: None,
-            parent: None,
-        };
-        let (saga, events) = start(now, what);
-        let mut host = Self { saga, now, noted: events.iter().map(word).collect() };
-        host.admit();
-        host
-    }
-
-    fn feed(&mut self, input: Input) {
-        for event in decide(&self.saga, self.now, input) {
-            evolve(&mut self.saga, self.now, &event).unwrap();
-            self.noted.push(word(&event));
-        }
-    }
-
-    fn admit(&mut self) {
-        let now = self.now;
-        let due: Vec<_> = commands(&self.saga)
-            .filter_map(|command| match command {
-                Command::Start(due) if due.at.is_none_or(|at| at <= now) => Some(due),
-                Command::Start(_)
-                | Command::Run(_)
-                | Command::Wake(_)
-                | Command::CancelChild(_) => None,
-            })
-            .collect();
-        for due in due {
-            let (step, direction) = (due.step, due.direction);
-            self.feed(Input::Admit { step, direction, digest: Digest::of(b"x"), note: None });
-        }
-    }
-
-    fn running(&self) -> Vec<Call> {
-        let running = commands(&self.saga).filter_map(|command| match command {
-            Command::Run(call) => Some(call),
-            Command::Start(_) | Command::Wake(_) | Command::CancelChild(_) => None,
-        });
-        running.collect()
-    }
-
-    /// The running call of `step` ends.
-    fn answer(&mut self, step: &str, outcome: Outcome) -> &mut Self {
-        let call = self.running().into_iter().find(|call| call.step.as_str() == step);
-        let call = call.unwrap_or_else(|| panic!("{step} is not running"));
-        let (step, direction, attempt) = (call.step, call.direction, call.attempt);
-        self.feed(Input::Outcome { step, direction, attempt, outcome, probe: None });
-        self.admit();
-        self
-    }
-
-    fn tick(&mut self, millis: u64) -> &mut Self {
-        self.now = self.now.after(Duration::from_millis(millis));
-        self.feed(Input::Tick);
-        self.admit();
-        self
-    }
-
-    fn cancel(&mut self) -> &mut Self {
-        self.feed(Input::Operate(order(Verb::Cancel)));
-        self.admit();
-        self
-    }
-
-    /// What was noted since the last time.
-    fn told(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.noted)
-    }
-}
-
-/// `step.started a 1`, `step.failed a 1 again` when another attempt follows.
-fn word(event: &Event) -> String {
-    let data: serde_json::Value = serde_json::from_str(&event.data()).unwrap();
-    let mut word = event.kind().to_owned();
-    for field in ["step", "attempt", "cause"] {
-        if let Some(value) = data.get(field) {
-            word.push(' ');
-            word.push_str(value.to_string().trim_matches('"'));
-        }
-    }
-    if data.get("retry_at").is_some() {
-        word += " again";
-    }
-    word
-}
-
-fn order(verb: Verb) -> Order {
-    Order { who: "ada".to_owned(), reason: "a mistake".to_owned(), verb }
-}
-
-fn done() -> Outcome {
-    Outcome::Succeeded(Payload::parse(r#"{"ok":true}"#).unwrap())
-}
-
-fn permanent() -> Outcome {
-    Outcome::Permanent(Failure::new("no", "it is not possible"))
-}
-
-fn retryable() -> Outcome {
-    Outcome::Retryable(Failure::new("busy", "try later"))
-}
-
-fn unknown() -> Outcome {
-    Outcome::Unknown(Failure::new("timeout", "no answer within 5s"))
-}
+use host::{Host, diamond, done, order, permanent, retryable, serial, step, unknown};
 
 #[test]
 fn three_steps_are_four_appends() {

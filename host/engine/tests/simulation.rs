@@ -243,3 +243,59 @@ fn a_repeated_result_that_is_acted_on_is_caught() {
     let violation = caught(&RepeatTaken);
     assert!(violation.rule.contains("a repeated or late result"), "{violation}");
 }
+
+/// Calls a saga compensated although an operator let an effect stand.
+struct SkipForgotten;
+
+impl Machine for SkipForgotten {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let mut events = decide(saga, at, input);
+        let skipped = |event: &Event| matches!(event, Event::OperatorSkipped(_));
+        let step = saga.steps().any(|step| step.status == StepStatus::UndoSkipped);
+        if let Some(event) = events.last_mut()
+            && event.kind() == "saga.abandoned"
+            && step
+            && !skipped(event)
+        {
+            *event = SagaCompensated {}.into();
+        }
+        events
+    }
+}
+
+#[test]
+fn an_effect_that_is_let_stand_and_not_told_is_caught() {
+    let violation = caught_with(&SkipForgotten, 2);
+    assert!(violation.rule.contains("compensated, and the effect of"), "{violation}");
+}
+
+/// Begins calls of a saga that an operator holds.
+struct PauseForgotten;
+
+impl Machine for PauseForgotten {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let mut events = decide(saga, at, input);
+        events.retain(|event| event.kind() != "operator.paused");
+        if let [event] = events.as_slice()
+            && event.kind() == "operator.resumed"
+        {
+            events.clear();
+        }
+        events
+    }
+}
+
+#[test]
+fn an_order_that_is_not_recorded_is_caught() {
+    let violation = caught_with(&PauseForgotten, 1);
+    assert!(violation.rule.contains("is not recorded"), "{violation}");
+}
+
+/// Runs small graphs with so many orders of an operator, until a rule breaks.
+fn caught_with(machine: &dyn Machine, orders: u8) -> Box<Violation> {
+    let budget = Budget { faults: 2, crashes: 0, cancels: 0, orders, admissions: false };
+    let all = (1..=2).flat_map(|steps| graphs(steps, Variants::Plain));
+    all.into_iter()
+        .find_map(|definition| exhaustive(machine, &definition, budget).err())
+        .expect("the mutation was not caught")
+}

@@ -251,7 +251,19 @@ impl<'m> World<'m> {
         if ordered == Ordered::Resolve && by_hand {
             self.ledger.steps[step].stands = false;
         }
-        self.feed(Input::Operate(order(verb)))
+        let events = self.log.len();
+        let does_nothing = match ordered {
+            Ordered::Pause => self.record.is_paused,
+            Ordered::Compensate => self.record.is_cancelled || self.record.is_compensating,
+            Ordered::Abandon | Ordered::Resume => false,
+            Ordered::Retry | Ordered::Skip | Ordered::Resolve => false,
+        };
+        let ended = self.record.has_ended && !self.record.is_completed;
+        self.feed(Input::Operate(order(verb)))?;
+        if self.log.len() == events && !does_nothing && !ended {
+            return Err(self.violation(format!("an order ({ordered:?}) is not recorded")));
+        }
+        Ok(())
     }
 
     /// Goes on without any fault until nothing moves, and checks that rest.

@@ -1,0 +1,285 @@
+//! What an operator may do, one verb at a time, and what follows.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod host;
+
+use std::time::Duration;
+
+use amends_engine::{
+    Direction, Failure, Fate, Input, Outcome, Payload, SagaStatus, StepStatus, Verb, arguments,
+    commands, exposure, undo_plan, why,
+};
+
+use host::{Host, diamond, done, permanent, retryable, serial, unknown};
+
+fn retry(step: Option<&str>) -> Verb {
+    Verb::Retry { step: step.map(|step| step.parse().unwrap()), input: None }
+}
+
+fn skip(step: Option<&str>) -> Verb {
+    Verb::Skip { step: step.map(|step| step.parse().unwrap()) }
+}
+
+fn resolve(step: Option<&str>, happened: bool, output: Option<&str>) -> Verb {
+    Verb::Resolve {
+        step: step.map(|step| step.parse().unwrap()),
+        happened,
+        output: output.map(|output| Payload::parse(output).unwrap()),
+        evidence: "ticket 7".to_owned(),
+    }
+}
+
+/// A saga whose undo of b failed for good.
+fn blocked() -> Host {
+    let mut host = Host::start(serial());
+    host.answer("a", done()).answer("b", done()).answer("c", permanent());
+    host.answer("b", permanent());
+    assert_eq!(host.saga.status(), SagaStatus::Blocked);
+    host.told();
+    host
+}
+
+#[test]
+fn a_blocked_undo_is_tried_again_with_all_its_attempts() {
+    let mut host = blocked();
+    host.order(retry(None));
+    assert_eq!(host.told(), ["operator.retried b", "undo.started b 2"]);
+    assert_eq!(host.saga.status(), SagaStatus::Compensating);
+    host.answer("b", retryable());
+    assert_eq!(host.told(), ["undo.failed b 2 again"], "attempts count anew");
+    host.tick(100).answer("b", done());
+    let told = ["undo.started b 3", "undo.succeeded b 3", "undo.started a 1"];
+    assert_eq!(host.told(), told);
+    host.answer("a", done());
+    assert_eq!(host.saga.status(), SagaStatus::Compensated);
+}
+
+#[test]
+fn an_edited_input_is_what_the_call_is_given_from_then_on() {
+    let mut host = blocked();
+    let input = Some(Payload::parse(r#"{"by":"hand"}"#).unwrap());
+    host.order(Verb::Retry { step: Some("b".parse().unwrap()), input: input.clone() });
+    let call = host.running().remove(0);
+    let (given, output) = arguments(&host.saga, &call).unwrap();
+    assert_eq!(Some(given), input);
+    assert!(output.is_some(), "what the step answered is still known");
+}
+
+#[test]
+fn what_was_undone_by_hand_is_resolved_with_evidence() {
+    let mut host = blocked();
+    host.order(resolve(None, true, None));
+    assert_eq!(host.told(), ["operator.resolved b", "undo.started a 1"]);
+    host.answer("a", done());
+    assert_eq!(host.saga.status(), SagaStatus::Compensated);
+    let host = blocked();
+    let evidence = " ".to_owned();
+    let without = Verb::Resolve { step: None, happened: true, output: None, evidence };
+    assert!(host.refused(without).contains("there is no evidence"));
+}
+
+#[test]
+fn an_undo_that_is_skipped_lets_its_effect_stand_and_the_saga_says_so() {
+    let mut host = blocked();
+    host.order(skip(Some("b")));
+    assert_eq!(host.told(), ["operator.skipped b", "undo.started a 1"]);
+    host.answer("a", done());
+    assert_eq!(host.told(), ["undo.succeeded a 1", "saga.abandoned"]);
+    assert_eq!(host.saga.status(), SagaStatus::Abandoned);
+    let standing: Vec<_> = exposure(&host.saga).into_iter().map(|it| it.step.to_string()).collect();
+    assert_eq!(standing, ["b"]);
+}
+
+#[test]
+fn of_two_blocked_undos_one_must_be_named_and_a_retry_takes_both() {
+    let mut host = Host::start(diamond());
+    host.answer("a", done()).answer("l", done()).answer("r", done());
+    host.answer("j", permanent()).answer("l", permanent()).answer("r", permanent()).told();
+    assert!(host.refused(skip(None)).contains("name one of l, r"));
+    assert!(host.refused(skip(Some("a"))).contains("a is succeeded"));
+    assert!(host.refused(skip(Some("x"))).contains("the saga has no step `x`"));
+    host.order(skip(Some("l")));
+    assert_eq!(host.told(), ["operator.skipped l", "saga.blocked r"], "it stays blocked");
+    host.order(resolve(None, true, None));
+    assert_eq!(host.told(), ["operator.resolved r", "undo.started a 1"]);
+    let mut host = Host::start(diamond());
+    host.answer("a", done()).answer("l", done()).answer("r", done());
+    host.answer("j", permanent()).answer("l", permanent()).answer("r", permanent()).told();
+    host.order(retry(None));
+    assert_eq!(host.told()[..2], ["operator.retried l", "operator.retried r"]);
+}
+
+#[test]
+fn what_backs_off_is_tried_again_at_once() {
+    let mut host = Host::start(serial());
+    host.answer("a", retryable()).told();
+    host.order(retry(None));
+    assert_eq!(host.told(), ["operator.retried a", "step.started a 2"]);
+    assert!(host.refused(retry(None)).contains("no call of the saga failed"));
+}
+
+#[test]
+fn a_paused_saga_begins_no_call_and_settles_what_is_in_flight() {
+    let mut host = Host::start(serial());
+    host.order(Verb::Pause).answer("a", done()).told();
+    assert_eq!(host.saga.status(), SagaStatus::Paused);
+    assert!(host.running().is_empty());
+    host.tick(60_000);
+    assert_eq!(host.told(), [""; 0]);
+    assert!(why(&host.saga, host.now).sentence.contains("paused by ada: a mistake"));
+    assert_eq!(why(&host.saga, host.now).verbs, ["resume", "cancel", "abandon"]);
+    host.order(Verb::Pause).order(Verb::Resume);
+    assert_eq!(host.told(), ["operator.resumed", "step.started b 1"], "pausing twice is once");
+    assert!(host.refused(Verb::Resume).contains("not paused"));
+}
+
+#[test]
+fn a_saga_that_is_given_up_takes_nothing_any_more() {
+    let mut host = Host::start(serial());
+    host.answer("a", done()).told();
+    host.order(Verb::Abandon);
+    assert_eq!(host.told(), ["operator.abandoned", "saga.abandoned"]);
+    assert_eq!(commands(&host.saga).count(), 0);
+    let step = "b".parse().unwrap();
+    let (direction, outcome) = (Direction::Execute, done());
+    host.feed(Input::Outcome { step, direction, attempt: 1, outcome, probe: None });
+    assert_eq!(host.told(), [""; 0], "a late result changes nothing");
+    assert!(host.refused(retry(None)).contains("the saga is abandoned"));
+    let effects = exposure(&host.saga);
+    let effects: Vec<_> = effects.iter().map(|it| (it.step.as_str(), it.is_certain)).collect();
+    assert_eq!(effects, [("a", true), ("b", false)]);
+}
+
+#[test]
+fn a_completed_saga_is_compensated_within_the_time_that_its_definition_gives() {
+    let mut host = Host::start(serial());
+    host.answer("a", done()).answer("b", done()).answer("c", done()).told();
+    assert!(host.refused(Verb::Cancel).contains("it can be compensated"));
+    let plan: Vec<_> =
+        undo_plan(&host.saga).into_iter().map(|it| (it.wave, it.step.to_string())).collect();
+    assert_eq!(plan, [(1, "c".to_owned()), (2, "b".to_owned()), (3, "a".to_owned())]);
+    let mut late = Host::start(serial());
+    late.answer("a", done()).answer("b", done()).answer("c", done());
+    late.now = late.now.after(Duration::from_hours(2));
+    assert!(late.refused(Verb::Compensate).contains("it could be compensated until"));
+    host.order(Verb::Compensate);
+    let told = ["operator.compensated", "compensation.started compensated", "undo.started c 1"];
+    assert_eq!(host.told(), told);
+    assert_eq!(host.saga.ended_at(), None);
+    host.answer("c", done()).answer("b", done()).answer("a", done());
+    assert_eq!(host.saga.status(), SagaStatus::Compensated);
+}
+
+#[test]
+fn past_the_pivot_a_failed_step_is_tried_again_skipped_or_resolved() {
+    let past_pivot = || {
+        let mut steps = serial();
+        steps[1].pivot = true;
+        steps[2].undo = None;
+        let mut host = Host::start(steps);
+        host.answer("a", done()).answer("b", done()).answer("c", permanent()).told();
+        assert_eq!(host.saga.status(), SagaStatus::Blocked);
+        assert!(host.refused(Verb::Cancel).contains("past its pivot"));
+        assert!(host.refused(Verb::Compensate).contains("past its pivot"));
+        host
+    };
+    let mut host = past_pivot();
+    host.order(retry(None)).answer("c", done());
+    assert_eq!(host.saga.status(), SagaStatus::Completed);
+    let mut host = past_pivot();
+    host.order(skip(None));
+    assert_eq!(host.told(), ["operator.skipped c", "saga.completed"]);
+    let mut host = past_pivot();
+    assert!(host.refused(resolve(None, false, None)).contains("no step"));
+    host.order(resolve(None, true, Some(r#"{"label":"L-1"}"#)));
+    assert_eq!(host.saga.output().unwrap().as_str(), r#"{"label":"L-1"}"#);
+}
+
+#[test]
+fn a_pivot_that_may_have_happened_is_resolved_either_way() {
+    let unknown_pivot = || {
+        let mut steps = serial();
+        steps[1].pivot = true;
+        steps[1].undo = None;
+        steps[1].retry.attempts = 1;
+        steps[1].retry.backoff = amends_engine::BackoffSpec::Listed(Vec::new());
+        steps[2].undo = None;
+        let mut host = Host::start(steps);
+        host.answer("a", done()).answer("b", unknown()).told();
+        assert_eq!(host.saga.status(), SagaStatus::Blocked);
+        host
+    };
+    let mut host = unknown_pivot();
+    host.order(resolve(None, true, Some("7")));
+    assert_eq!(host.told(), ["operator.resolved b", "step.started c 1"], "it goes on");
+    let mut host = unknown_pivot();
+    host.order(resolve(None, false, None));
+    assert_eq!(host.told(), ["operator.resolved b", "undo.started a 1"], "it comes undone");
+    let mut host = unknown_pivot();
+    host.order(retry(None));
+    assert_eq!(host.told(), ["operator.retried b", "step.started b 2"]);
+    host.cancel();
+    assert_eq!(host.told(), ["operator.cancelled"], "nobody can tell yet");
+    host.answer("b", done()).answer("c", done());
+    assert_eq!(host.saga.status(), SagaStatus::Completed, "the pivot happened");
+}
+
+#[test]
+fn a_component_that_can_tell_what_happened_is_believed() {
+    let probed = |outcome, fate| Input::Outcome {
+        step: "a".parse().unwrap(),
+        direction: Direction::Execute,
+        attempt: 2,
+        outcome,
+        probe: Some(fate),
+    };
+    let timeout = || Failure::new("timeout", "no answer within 5s");
+    let mut host = Host::start(serial());
+    host.answer("a", unknown()).tick(100).told();
+    host.feed(probed(Outcome::Retryable(timeout()), Fate::DidNotHappen));
+    let told = ["step.failed a 2", "compensation.started a step_failed", "saga.compensated"];
+    assert_eq!(host.told(), told, "neither attempt happened, so there is nothing to undo");
+    let mut host = Host::start(serial());
+    host.answer("a", unknown()).tick(100).told();
+    host.feed(probed(done(), Fate::Happened));
+    assert_eq!(host.told(), ["step.succeeded a 2"]);
+}
+
+#[test]
+fn a_refused_step_fails_without_an_attempt_and_an_undo_cannot_be_refused() {
+    let refuse = |step: &str| Input::Refuse {
+        step: step.parse().unwrap(),
+        error: Failure::new("breaker_open", "the breaker is open"),
+    };
+    let mut host = Host::start(serial());
+    host.answer("a", retryable()).told();
+    host.feed(refuse("a"));
+    assert_eq!(host.told(), [""; 0], "it is not due yet");
+    host.now = host.now.after(Duration::from_millis(100));
+    host.feed(refuse("a"));
+    let told = ["step.failed a 1", "compensation.started a step_failed", "saga.compensated"];
+    assert_eq!(host.told(), told);
+    let mut host = blocked();
+    host.order(retry(None)).answer("b", retryable());
+    host.now = host.now.after(Duration::from_millis(100));
+    host.told();
+    host.feed(refuse("b"));
+    assert_eq!(host.told(), [""; 0]);
+    let b = host.saga.steps().find(|step| step.name.as_str() == "b").unwrap();
+    assert_eq!(b.status, StepStatus::UndoBackingOff);
+}
+
+#[test]
+fn why_tells_the_whole_chain_and_what_would_help() {
+    let host = blocked();
+    let why = why(&host.saga, host.now);
+    for part in [
+        "the undo of b failed: no: it is not possible",
+        "being undone because c failed: no: it is not possible",
+        "the undo of a waits for that",
+    ] {
+        assert!(why.sentence.contains(part), "{}", why.sentence);
+    }
+    assert_eq!(why.verbs, ["retry", "resolve", "skip", "pause", "abandon"]);
+    assert_eq!(why.next_at, None);
+}

@@ -1,0 +1,142 @@
+//! Steps that wait for a signal or a time, and steps that run another saga.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod host;
+
+use std::time::Duration;
+
+use amends_engine::{
+    Command, SIGNALS_MAX, SagaStatus, StepKind, StepSpec, Target, UndoSpec, Verb, WaitSpec,
+    commands, permits_signal, why,
+};
+
+use host::{Host, done, permanent, serial, step};
+
+/// a, then b of another kind, then c.
+fn with(kind: StepKind) -> Vec<StepSpec> {
+    let mut steps = serial();
+    let undo = match kind {
+        StepKind::Saga { .. } => {
+            steps[1].undo.clone().map(|undo| UndoSpec { plugin: None, ..undo })
+        }
+        StepKind::Call { .. } | StepKind::Wait { .. } | StepKind::Sleep { .. } => None,
+    };
+    steps[1] = StepSpec { kind, undo, ..step("b", &["a"]) };
+    steps
+}
+
+fn wait(timeout_ms: Option<u64>) -> StepKind {
+    let timeout = timeout_ms.map(Duration::from_millis);
+    StepKind::Wait { wait: WaitSpec { signal: "approved".parse().unwrap(), timeout } }
+}
+
+#[test]
+fn a_step_waits_for_its_signal_and_answers_what_that_says() {
+    let mut host = Host::start(with(wait(Some(1_000))));
+    host.answer("a", done());
+    assert_eq!(host.told()[2..], ["step.succeeded a 1", "step.waiting b"]);
+    assert_eq!(host.saga.status(), SagaStatus::Waiting);
+    let told = why(&host.saga, host.now);
+    assert!(told.sentence.contains("b waits for the signal `approved` until"), "{}", told.sentence);
+    assert_eq!(told.next_at, Some(host.now.after(Duration::from_secs(1))));
+    host.signal("approved", None, r#"{"by":"grace"}"#);
+    assert_eq!(host.told(), ["signal.received", "step.succeeded b 0", "step.started c 1"]);
+    let b = host.saga.steps().nth(1).unwrap();
+    assert_eq!(b.output.unwrap().as_str(), r#"{"by":"grace"}"#);
+}
+
+#[test]
+fn a_signal_that_comes_early_is_kept_and_a_second_one_of_its_id_dropped() {
+    let mut host = Host::start(with(wait(None)));
+    host.signal("approved", Some("7"), "1").signal("approved", Some("7"), "2").told();
+    host.answer("a", done());
+    let told = ["step.succeeded a 1", "step.waiting b", "step.succeeded b 0", "step.started c 1"];
+    assert_eq!(host.told(), told);
+    assert_eq!(host.saga.steps().nth(1).unwrap().output.unwrap().as_str(), "1");
+    host.signal("approved", Some("7"), "3");
+    assert_eq!(host.told(), [""; 0], "also after a step has taken it");
+}
+
+#[test]
+fn a_signal_that_does_not_come_in_time_fails_its_step() {
+    let mut host = Host::start(with(wait(Some(1_000))));
+    host.answer("a", done()).told();
+    host.tick(999);
+    assert_eq!(host.told(), [""; 0]);
+    host.tick(1);
+    let told = ["step.failed b 0", "compensation.started b step_failed", "undo.started a 1"];
+    assert_eq!(host.told(), told);
+    host.signal("approved", None, "1");
+    assert_eq!(host.told(), ["signal.received"], "it is kept and changes nothing");
+}
+
+#[test]
+fn a_signal_that_nothing_waits_for_is_refused() {
+    let host = Host::start(with(wait(None)));
+    let refused = permits_signal(&host.saga, &"paid".parse().unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("no step of the saga waits for `paid`; it waits for approved"));
+    let mut host = Host::start(with(wait(None)));
+    for number in 0..SIGNALS_MAX + 10 {
+        host.signal("approved", Some(&number.to_string()), "1");
+    }
+    let refused = permits_signal(&host.saga, &"approved".parse().unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("256 signals came already"));
+}
+
+#[test]
+fn a_step_sleeps_and_cancelling_ends_that() {
+    let sleep = StepKind::Sleep { sleep: Duration::from_secs(600) };
+    let mut host = Host::start(with(sleep.clone()));
+    host.answer("a", done()).told();
+    host.tick(599_999);
+    assert_eq!(host.told(), [""; 0]);
+    host.tick(1);
+    assert_eq!(host.told(), ["step.succeeded b 0", "step.started c 1"]);
+    let mut host = Host::start(with(sleep));
+    host.answer("a", done()).told();
+    host.cancel();
+    let told = [
+        "operator.cancelled",
+        "compensation.started cancelled",
+        "step.failed b 0",
+        "undo.started a 1",
+    ];
+    assert_eq!(host.told(), told);
+}
+
+#[test]
+fn a_wait_can_be_skipped_or_answered_by_hand() {
+    let mut host = Host::start(with(wait(None)));
+    host.answer("a", done()).told();
+    host.order(Verb::Skip { step: None });
+    assert_eq!(host.told(), ["operator.skipped b", "step.started c 1"]);
+}
+
+#[test]
+fn a_saga_that_a_step_runs_is_the_same_however_often_it_is_asked_for() {
+    let mut host = Host::start(with(StepKind::Saga { saga: "child".parse().unwrap() }));
+    host.answer("a", done()).told();
+    let child = |host: &Host| match host.running().remove(0).target {
+        Target::Saga { definition, id } => (definition.to_string(), id),
+        Target::Plugin(plugin) => panic!("{plugin}"),
+    };
+    let (name, id) = child(&host);
+    assert_eq!(name, "child");
+    assert_eq!(id, host.saga.id().child(&"b".parse().unwrap(), 1));
+    assert_ne!(id, host.saga.id().child(&"b".parse().unwrap(), 2));
+    assert!(why(&host.saga, host.now).sentence.contains(&format!("b runs as saga {id}")));
+    host.answer("b", done()).answer("c", permanent());
+    assert_eq!(child(&host).1, id, "it is undone by compensating that saga");
+}
+
+#[test]
+fn a_saga_that_a_step_runs_is_cancelled_with_its_parent() {
+    let mut host = Host::start(with(StepKind::Saga { saga: "child".parse().unwrap() }));
+    host.answer("a", done()).cancel();
+    let id = host.saga.id().child(&"b".parse().unwrap(), 1);
+    assert!(commands(&host.saga).any(|command| command == Command::CancelChild(id)));
+    host.answer("b", permanent()).told();
+    assert!(!commands(&host.saga).any(|command| command == Command::CancelChild(id)));
+    host.answer("a", done());
+    assert_eq!(host.saga.status(), SagaStatus::Compensated);
+}
