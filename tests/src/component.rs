@@ -38,6 +38,8 @@ pub enum Behaviour {
     Chatty,
     /// Writes one log line of 100,000 bytes, then is done.
     LongLine,
+    /// Of `execute`: answers the number of its attempt, so never the same.
+    Attempt,
 }
 
 /// A component to be made.
@@ -166,6 +168,7 @@ impl Component<'_> {
         write_data(&mut data, 3_000, b"{\"ok\":true}");
         write_data(&mut data, 3_020, b"{\"cut\": ");
         write_data(&mut data, 3_040, b"\"\xff\xfe\"");
+        write_data(&mut data, 3_100, b"{\"n\":0}");
         write_data(&mut data, 3_060, b"no");
         write_data(&mut data, 3_064, b"it is not possible");
         (data, "(i32.const 1024)".to_owned())
@@ -225,6 +228,12 @@ fn body(behaviour: Behaviour, answer: u32) -> String {
                 (br_if $on (global.get $free)))
              (i32.const {answer})",
             log(5)
+        ),
+        // The attempt is the seventh value of the call's record.
+        Behaviour::Attempt => format!(
+            "(i32.store8 (i32.const 3105) (i32.add (i32.const 48) (local.get 6)))
+             {}",
+            constant(3_100, 7)
         ),
         Behaviour::LongLine => format!("{} (i32.const {answer})", log(100_000)),
     }

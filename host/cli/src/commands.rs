@@ -1,5 +1,6 @@
 //! The verbs of the command line, one module each.
 
+pub mod chaos;
 pub mod check;
 mod client;
 mod exit;
@@ -44,6 +45,8 @@ pub enum Command {
     Run(run::Run),
     /// Look for mistakes in a config, its definitions and its plugins
     Check(check::Check),
+    /// Try a definition and its plugins with everything going wrong that can
+    Chaos(chaos::Chaos),
     /// Start a saga, or one for each line of a file
     Start(start::Start),
     /// List sagas, the newest first
@@ -98,6 +101,7 @@ pub enum Format {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let code = match cli.command {
         Command::Run(command) => return on_threads(run::run(command)),
+        Command::Chaos(command) => return on_threads(chaos::run(command)),
         Command::Check(check) => return check::run(&check),
         Command::Start(command) => on_one_thread(start::run(command)),
         Command::List(command) => on_one_thread(sagas::list(command)),

@@ -1,5 +1,7 @@
 //! One sentence that says why a saga does not move.
 
+use std::fmt::Write as _;
+
 use crate::decide::{Order, Verb, permits};
 use crate::definition::StepKind;
 use crate::ids::Timestamp;
@@ -55,7 +57,7 @@ fn blocked(saga: &Saga) -> String {
     let reason = saga.reason().unwrap_or_default();
     let mut sentence = format!("It is blocked and needs an operator: {reason}");
     if let Phase::Compensating(started) = &saga.phase {
-        sentence += &format!("; it was being undone because {}", started.reason);
+        let _ = write!(sentence, "; it was being undone because {}", started.reason);
     }
     let waiting: Vec<_> = (0..saga.steps.len())
         .filter(|index| {
@@ -67,7 +69,7 @@ fn blocked(saga: &Saga) -> String {
         .map(|index| saga.definition.steps()[index].name.as_str())
         .collect();
     if !waiting.is_empty() {
-        sentence += &format!("; the undo of {} waits for that", waiting.join(", "));
+        let _ = write!(sentence, "; the undo of {} waits for that", waiting.join(", "));
     }
     sentence + "."
 }

@@ -85,7 +85,7 @@ fn a_signal_that_nothing_waits_for_is_refused() {
 
 #[test]
 fn a_step_sleeps_and_cancelling_ends_that() {
-    let sleep = StepKind::Sleep { sleep: Duration::from_secs(600) };
+    let sleep = StepKind::Sleep { sleep: Duration::from_mins(10) };
     let mut host = Host::start(with(sleep.clone()));
     host.answer("a", done()).told();
     host.tick(599_999);

@@ -230,15 +230,14 @@ impl Breaker {
     fn remember(&mut self, event: &StoredEvent) {
         let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
         let until = data["until"].as_str().and_then(|until| until.parse().ok());
-        match (event.kind.as_str(), until) {
-            ("breaker.opened", Some(until)) => {
-                self.state = State::Open { until };
-                let failures = data["failures"].as_u64().unwrap_or(1);
-                self.failures = u32::try_from(failures).unwrap_or(u32::MAX);
-                self.last_error = data["error"].as_str().map(str::to_owned);
-            }
-            _ => (self.state, self.failures) = (State::Closed, 0),
-        }
+        let Some(until) = until.filter(|_| event.kind == "breaker.opened") else {
+            (self.state, self.failures) = (State::Closed, 0);
+            return;
+        };
+        self.state = State::Open { until };
+        let failures = data["failures"].as_u64().unwrap_or(1);
+        self.failures = u32::try_from(failures).unwrap_or(u32::MAX);
+        self.last_error = data["error"].as_str().map(str::to_owned);
     }
 
     /// 0 closed, 1 half open, 2 open.

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::breakers::Breakers;
 use crate::clock::now;
+use crate::faults::Faults;
 use crate::rooms::Taken;
 use crate::runtime::Sagas;
 use crate::shard::Message;
@@ -37,6 +38,7 @@ pub(crate) struct Dispatcher {
     pub(crate) plugins: PluginHost,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) sagas: Sagas,
+    pub(crate) faults: Option<Arc<dyn Faults>>,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
 }
 
@@ -135,11 +137,16 @@ impl Dispatcher {
         let child = child::Child::of(saga, &call);
         let traceparent = saga.started().traceparent.clone();
         let definition = saga.started().definition.clone();
+        let faults = self.faults.clone().filter(|_| !is_cut_off);
+        let instead = faults.as_ref().and_then(|faults| faults.instead(saga, &call));
+        // Kept for what is told of a call, where something goes wrong on purpose.
+        let tried = faults.map(|faults| (faults, saga.clone()));
         // Whatever becomes of the task, the shard hears of the call.
         let mut reply = Reply::new(id, &call, self.inbox.clone());
         tokio::spawn(async move {
             let began = Instant::now();
             let (outcome, probe) = match (&call.target, made) {
+                _ if instead.is_some() => (instead.unwrap_or(Outcome::NothingToUndo), None),
                 (Target::Saga { .. }, _) => (child::run(&this.sagas, child, &call).await, None),
                 (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
                     this.plugins.ask(&plugin_call, host_stopped()).await
@@ -149,6 +156,10 @@ impl Dispatcher {
                 (Target::Plugin(_), Err(message)) => {
                     (Outcome::Unknown(Failure::new("input_failed", message)), None)
                 }
+            };
+            let outcome = match &tried {
+                Some((faults, saga)) => faults.told(saga, &call, outcome),
+                None => outcome,
             };
             metrics::histogram!(
                 "amends_step_duration_seconds",

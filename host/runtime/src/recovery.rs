@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use amends_engine::{Definition, Event, PluginName, Saga, SagaId, StepName};
+use amends_engine::{Definition, Event, PluginName, Saga, SagaId, StepName, Version};
 use amends_plugins::PluginHost;
-use amends_store::{LiveSaga, Store, StoredEvent};
+use amends_store::{Append, LiveSaga, NewEvent, Store, StoredEvent, Stream};
 
 use crate::definitions::Definitions;
 use crate::error::RuntimeError;
 use crate::limits::SAGAS_PER_READ;
+use crate::live::row;
 
 /// A saga that cannot be read. Nothing touches it, and it does not stop the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,33 @@ async fn read(
     let (row, log) = content.map_err(|message| RuntimeError::Unreadable { saga: id, message })?;
     let definition = definitions.pinned(id, row.definition_digest, store).await?;
     replay(id, definition, &log)
+}
+
+/// Writes a log as that of a new saga, for a host that is not started yet: it goes on from there.
+///
+/// # Errors
+/// When the log cannot be read, or the store fails.
+pub async fn import(
+    store: &dyn Store,
+    id: SagaId,
+    definition: Arc<Definition>,
+    log: &[StoredEvent],
+) -> Result<(), RuntimeError> {
+    let saga = replay(id, definition, log)?;
+    let events = log.iter().map(|event| NewEvent {
+        at: event.at,
+        kind: event.kind.clone().into(),
+        data: event.data.clone(),
+    });
+    let append = Append {
+        stream: Stream::Saga(id),
+        expected: Version(0),
+        events: events.collect(),
+        row: Some(row(&saga)),
+        start_key: None,
+    };
+    store.append(append).await?;
+    Ok(())
 }
 
 /// Folds a stored log.

@@ -22,6 +22,7 @@ use crate::breakers::{BreakerInfo, BreakerSettings, Breakers};
 use crate::clock::now;
 use crate::definitions::Definitions;
 use crate::error::{OperateError, RuntimeError, StartError};
+use crate::faults::Faults;
 use crate::limits::{EVENTS_PER_READ, STARTS_WAITING_MAX};
 use crate::live::{StallReason, Waiter};
 use crate::recovery::{self, Quarantine, Quarantined};
@@ -42,6 +43,8 @@ pub struct RuntimeConfig {
     pub concurrency: BTreeMap<ServiceName, usize>,
     /// Circuit breakers, by service.
     pub breakers: BTreeMap<ServiceName, BreakerSettings>,
+    /// What goes wrong on purpose; none in earnest.
+    pub faults: Option<Arc<dyn Faults>>,
 }
 
 impl Default for RuntimeConfig {
@@ -52,6 +55,7 @@ impl Default for RuntimeConfig {
             plugins_dir: PathBuf::new(),
             concurrency: BTreeMap::new(),
             breakers: BTreeMap::new(),
+            faults: None,
         }
     }
 }
@@ -163,6 +167,7 @@ impl Runtime {
                 inbox: inbox.downgrade(),
                 live_total: Arc::clone(&live_total),
                 quarantine: Arc::clone(&quarantine),
+                faults: config.faults.clone(),
             });
             tasks.push(tokio::spawn(shard.run(receiver, starts_receiver)));
             shards.push(ShardHandle { inbox, starts });

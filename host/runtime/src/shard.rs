@@ -26,6 +26,7 @@ use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::dispatch::{Dispatcher, Returned, host_stopped};
 use crate::error::{OperateError, StartError};
+use crate::faults::Faults;
 use crate::limits::LIVE_MAX;
 use crate::live::{Line, Live, Pending, Queued, Waiter, row};
 use crate::recovery::Quarantine;
@@ -118,6 +119,7 @@ pub(crate) struct ShardConfig {
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
     pub(crate) live_total: Arc<AtomicUsize>,
     pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) faults: Option<Arc<dyn Faults>>,
 }
 
 type Ack = (SagaId, Result<Appended, StoreError>);
@@ -146,6 +148,7 @@ impl Shard {
             plugins: config.plugins.clone(),
             breakers: Arc::clone(&config.breakers),
             sagas: config.sagas.clone(),
+            faults: config.faults.clone(),
             inbox: config.inbox.clone(),
         };
         Self {

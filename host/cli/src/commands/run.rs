@@ -118,7 +118,7 @@ async fn open(config: Config) -> anyhow::Result<Runtime> {
 }
 
 /// What definitions call must be served by whatever is dropped into the folder.
-fn require(plugins: &mut PluginsConfig, definitions: &[Definition]) {
+pub(crate) fn require(plugins: &mut PluginsConfig, definitions: &[Definition]) {
     for step in definitions.iter().flat_map(Definition::steps) {
         if let Some(plugin) = step.plugin() {
             plugins.plugins.entry(plugin.clone()).or_default().required.execute = true;

@@ -217,8 +217,7 @@ fn may_skip(saga: &Saga, index: usize) -> bool {
     match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
         // Past the pivot nothing is undone, so that what may stand does no harm.
-        Progress::Failed | Progress::Unknown => is_forward,
-        Progress::Waiting { .. } => is_forward,
+        Progress::Failed | Progress::Unknown | Progress::Waiting { .. } => is_forward,
         Progress::BackingOff { .. } => is_forward && (!step.tainted || saga.is_past_pivot()),
         Progress::Pending
         | Progress::Running
@@ -234,9 +233,8 @@ fn may_resolve(saga: &Saga, index: usize, happened: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
     match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
-        Progress::Failed => is_forward && happened,
+        Progress::Failed | Progress::Waiting { .. } => is_forward && happened,
         Progress::Unknown => is_forward && happened || saga.is_unknown_pivot(index),
-        Progress::Waiting { .. } => is_forward && happened,
         Progress::BackingOff { .. } => is_forward && (happened || step.tainted),
         Progress::Pending
         | Progress::Running
@@ -297,10 +295,10 @@ impl Draft {
             Verb::Compensate if is_wanted || self.saga.phase == Phase::Completed => {
                 self.emit(OperatorCompensated { who, reason });
             }
-            Verb::Cancel | Verb::Compensate => {}
             Verb::Pause if self.saga.paused.is_none() => self.emit(OperatorPaused { who, reason }),
-            Verb::Pause => {}
             Verb::Resume => self.emit(OperatorResumed { who, reason }),
+            // Done already.
+            Verb::Cancel | Verb::Compensate | Verb::Pause => {}
             Verb::Abandon if self.saga.status().is_end() => {}
             Verb::Abandon => self.emit(OperatorAbandoned { who, reason }),
             Verb::Retry { input, .. } => {

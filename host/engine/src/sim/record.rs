@@ -1,7 +1,9 @@
 //! What the rules know: what the log says, and what the world saw.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "the rest is handled before")]
+
 use crate::event::Event;
-use crate::{Definition, Outcome, StepKind, StepName, Timestamp};
+use crate::{Definition, Outcome, StepKind, Timestamp};
 
 /// What the events so far say, kept apart from [`crate::Saga`].
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the log tells it")]
@@ -20,6 +22,15 @@ pub(super) struct Record {
     pub(super) signals_taken: usize,
 }
 
+/// Whether a step waits for a signal or a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Waits {
+    #[default]
+    No,
+    ForEver,
+    Until(Timestamp),
+}
+
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the log tells it")]
 #[derive(Debug, Clone, Default)]
 pub(super) struct StepRecord {
@@ -33,8 +44,7 @@ pub(super) struct StepRecord {
     pub(super) is_undoing: bool,
     pub(super) is_undone: bool,
     pub(super) is_undo_blocked: bool,
-    /// It waits, for ever or until a time.
-    pub(super) waits: Option<Option<Timestamp>>,
+    pub(super) waits: Waits,
     /// An operator went on without it, whatever of it stands.
     pub(super) is_let_go: bool,
     /// Attempts that do not count, because an operator had it tried again.
@@ -59,122 +69,72 @@ impl Record {
     }
 
     pub(super) fn apply(&mut self, definition: &Definition, event: &Event) {
-        let mut step = |name: &StepName| {
-            let index = definition.index_of(name);
-            index.map_or_else(StepRecord::default, |index| std::mem::take(&mut self.steps[index]))
+        let name = match event {
+            Event::StepStarted(e) => &e.step,
+            Event::StepWaiting(e) => &e.step,
+            Event::StepSucceeded(e) => &e.step,
+            Event::StepFailed(e) => &e.step,
+            Event::StepUnknown(e) => &e.step,
+            Event::StepSkipped(e) => &e.step,
+            Event::UndoStarted(e) => &e.step,
+            Event::UndoSucceeded(e) => &e.step,
+            Event::UndoFailed(e) => &e.step,
+            Event::UndoBlocked(e) => &e.step,
+            Event::OperatorRetried(e) => &e.step,
+            Event::OperatorSkipped(e) => &e.step,
+            Event::OperatorResolved(e) => &e.step,
+            Event::SagaStarted(_)
+            | Event::CompensationStarted(_)
+            | Event::SagaCompleted(_)
+            | Event::SagaCompensated(_)
+            | Event::SagaBlocked(_)
+            | Event::SagaAbandoned(_)
+            | Event::SignalReceived(_)
+            | Event::OperatorCancelled(_)
+            | Event::OperatorCompensated(_)
+            | Event::OperatorPaused(_)
+            | Event::OperatorResumed(_)
+            | Event::OperatorAbandoned(_) => return self.apply_saga(event),
         };
-        let (name, changed) = match event {
-            Event::SagaStarted(_) => return,
-            Event::StepStarted(e) => {
-                let step = StepRecord { attempts: e.attempt, is_executing: true, ..step(&e.step) };
-                (&e.step, step)
+        let Some(index) = definition.index_of(name) else { return };
+        let is_wait = matches!(definition.steps()[index].kind, StepKind::Wait { .. });
+        let is_compensating = self.is_compensating;
+        let step = &mut self.steps[index];
+        match event {
+            Event::OperatorRetried(_) => {
+                self.is_blocked = false;
+                // Only a pivot is tried again before any undo of it.
+                self.is_compensating &= step.undo_attempts > 0;
             }
-            Event::StepWaiting(e) => {
-                (&e.step, StepRecord { waits: Some(e.until), ..step(&e.step) })
+            Event::OperatorSkipped(_) => self.is_blocked = false,
+            Event::OperatorResolved(e) => {
+                self.is_blocked = false;
+                self.is_compensating &= step.undo_attempts > 0 || !e.happened;
             }
-            Event::StepSucceeded(e) => {
-                let waits = None;
-                let step =
-                    StepRecord { is_executing: false, has_succeeded: true, waits, ..step(&e.step) };
-                self.signals_taken += usize::from(is_wait(definition, &e.step));
-                (&e.step, step)
-            }
-            Event::StepFailed(e) => {
-                let has_failed = e.retry_at.is_none();
-                let waits = None;
-                (&e.step, StepRecord { is_executing: false, has_failed, waits, ..step(&e.step) })
-            }
-            Event::StepUnknown(e) => {
-                let has_failed = e.retry_at.is_none();
-                (&e.step, StepRecord { is_executing: false, has_failed, ..step(&e.step) })
-            }
-            Event::StepSkipped(e) => (&e.step, StepRecord { is_skipped: true, ..step(&e.step) }),
-            Event::UndoStarted(e) => {
-                let step = step(&e.step);
-                (&e.step, StepRecord { undo_attempts: e.attempt, is_undoing: true, ..step })
-            }
-            Event::UndoSucceeded(e) => {
-                (&e.step, StepRecord { is_undoing: false, is_undone: true, ..step(&e.step) })
-            }
-            Event::UndoFailed(e) => (&e.step, StepRecord { is_undoing: false, ..step(&e.step) }),
-            Event::UndoBlocked(e) => {
-                (&e.step, StepRecord { is_undoing: false, is_undo_blocked: true, ..step(&e.step) })
-            }
-            Event::CompensationStarted(_) => {
-                self.is_compensating = true;
-                return;
-            }
+            Event::StepSucceeded(_) => self.signals_taken += usize::from(is_wait),
+            _ => {}
+        }
+        step.apply(event, is_compensating);
+    }
+
+    /// An event that is about no step.
+    fn apply_saga(&mut self, event: &Event) {
+        match event {
+            Event::CompensationStarted(_) => self.is_compensating = true,
             Event::SagaCompleted(_) => {
                 (self.has_ended, self.is_completed, self.is_paused) = (true, true, false);
-                return;
             }
-            Event::SagaCompensated(_) | Event::SagaAbandoned(_) => {
-                self.has_ended = true;
-                return;
-            }
-            Event::SignalReceived(_) => {
-                self.signals += 1;
-                return;
-            }
+            Event::SagaCompensated(_) | Event::SagaAbandoned(_) => self.has_ended = true,
+            Event::SagaBlocked(_) => self.is_blocked = true,
+            Event::SignalReceived(_) => self.signals += 1,
+            Event::OperatorCancelled(_) => self.is_cancelled = true,
             Event::OperatorCompensated(_) => {
                 (self.has_ended, self.is_completed, self.is_cancelled) = (false, false, true);
-                return;
             }
-            Event::OperatorPaused(_) => {
-                self.is_paused = true;
-                return;
-            }
-            Event::OperatorResumed(_) => {
-                self.is_paused = false;
-                return;
-            }
-            Event::OperatorAbandoned(_) => {
-                self.is_given_up = true;
-                return;
-            }
-            Event::OperatorRetried(e) => {
-                let step = step(&e.step);
-                self.is_blocked = false;
-                // Only a pivot is tried again while its saga is being undone.
-                self.is_compensating &= step.undo_attempts > 0;
-                let (attempts_before, undo_attempts_before) = (step.attempts, step.undo_attempts);
-                let fresh = StepRecord { has_failed: false, is_undo_blocked: false, ..step };
-                (&e.step, StepRecord { attempts_before, undo_attempts_before, ..fresh })
-            }
-            Event::OperatorSkipped(e) => {
-                let step = step(&e.step);
-                self.is_blocked = false;
-                let is_skipped = !self.is_compensating;
-                let gone = StepRecord { has_failed: false, is_undo_blocked: false, ..step };
-                (&e.step, StepRecord { is_skipped, is_let_go: true, waits: None, ..gone })
-            }
-            Event::OperatorResolved(e) => {
-                let step = step(&e.step);
-                self.is_blocked = false;
-                let is_undo = self.is_compensating && step.undo_attempts > 0;
-                let has_succeeded = step.has_succeeded || !is_undo && e.happened;
-                self.is_compensating &= is_undo || !e.happened;
-                let resolved = StepRecord {
-                    has_succeeded,
-                    has_failed: step.has_failed && (is_undo || !e.happened),
-                    is_undone: is_undo,
-                    is_undo_blocked: false,
-                    waits: None,
-                    ..step
-                };
-                (&e.step, resolved)
-            }
-            Event::SagaBlocked(_) => {
-                self.is_blocked = true;
-                return;
-            }
-            Event::OperatorCancelled(_) => {
-                self.is_cancelled = true;
-                return;
-            }
-        };
-        if let Some(index) = definition.index_of(name) {
-            self.steps[index] = changed;
+            Event::OperatorPaused(_) => self.is_paused = true,
+            Event::OperatorResumed(_) => self.is_paused = false,
+            Event::OperatorAbandoned(_) => self.is_given_up = true,
+            _ => {}
         }
     }
 
@@ -183,12 +143,47 @@ impl Record {
     }
 }
 
-fn is_wait(definition: &Definition, name: &StepName) -> bool {
-    let step = definition.steps().iter().find(|step| step.name == *name);
-    step.is_some_and(|step| matches!(step.kind, StepKind::Wait { .. }))
-}
-
 impl StepRecord {
+    fn apply(&mut self, event: &Event, is_compensating: bool) {
+        match event {
+            Event::StepStarted(e) => (self.attempts, self.is_executing) = (e.attempt, true),
+            Event::StepWaiting(e) => self.waits = e.until.map_or(Waits::ForEver, Waits::Until),
+            Event::StepSucceeded(_) => {
+                (self.is_executing, self.has_succeeded, self.waits) = (false, true, Waits::No);
+            }
+            Event::StepFailed(e) => self.failed(e.retry_at),
+            Event::StepUnknown(e) => self.failed(e.retry_at),
+            Event::StepSkipped(_) => self.is_skipped = true,
+            Event::UndoStarted(e) => (self.undo_attempts, self.is_undoing) = (e.attempt, true),
+            Event::UndoSucceeded(_) => (self.is_undoing, self.is_undone) = (false, true),
+            Event::UndoFailed(_) => self.is_undoing = false,
+            Event::UndoBlocked(_) => (self.is_undoing, self.is_undo_blocked) = (false, true),
+            Event::OperatorRetried(_) => {
+                (self.has_failed, self.is_undo_blocked) = (false, false);
+                self.attempts_before = self.attempts;
+                self.undo_attempts_before = self.undo_attempts;
+            }
+            Event::OperatorSkipped(_) => {
+                (self.has_failed, self.is_undo_blocked) = (false, false);
+                (self.is_skipped, self.is_let_go) = (!is_compensating, true);
+                self.waits = Waits::No;
+            }
+            Event::OperatorResolved(e) => {
+                let is_undo = is_compensating && self.undo_attempts > 0;
+                self.has_succeeded |= !is_undo && e.happened;
+                self.has_failed &= is_undo || !e.happened;
+                (self.is_undone, self.is_undo_blocked) = (is_undo, false);
+                self.waits = Waits::No;
+            }
+            _ => {}
+        }
+    }
+
+    fn failed(&mut self, retry_at: Option<Timestamp>) {
+        self.is_executing = false;
+        (self.has_failed, self.waits) = (retry_at.is_none(), Waits::No);
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.has_succeeded || self.is_skipped
     }

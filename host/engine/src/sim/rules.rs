@@ -1,7 +1,7 @@
 //! What must hold, whatever the machine thinks. Written from the words of the design, not from
 //! the code: nothing here looks at a [`crate::Saga`].
 
-use super::record::{Ledger, Record};
+use super::record::{Ledger, Record, Waits};
 use crate::event::{Event, StepStarted, UndoStarted};
 use crate::{Definition, Fate, Outcome, StepKind, Timestamp};
 
@@ -25,7 +25,9 @@ impl Rules<'_> {
             Event::SagaStarted(_) => Err("a saga starts once".to_owned()),
             Event::StepStarted(started) => self.step_started(started),
             Event::StepWaiting(e) => self.step_waiting(self.index(&e.step)?),
-            Event::StepSucceeded(e) if self.record.steps[self.index(&e.step)?].waits.is_some() => {
+            Event::StepSucceeded(e)
+                if self.record.steps[self.index(&e.step)?].waits != Waits::No =>
+            {
                 self.wait_over(self.index(&e.step)?)
             }
             Event::StepSucceeded(e) => {
@@ -110,7 +112,7 @@ impl Rules<'_> {
 
     /// Checks a saga for which nothing is in flight, due or timed.
     pub(super) fn at_rest(&self) -> Checked {
-        let waits = self.record.steps.iter().any(|step| step.waits == Some(None));
+        let waits = self.record.steps.iter().any(|step| step.waits == Waits::ForEver);
         let held = self.record.is_blocked || self.record.is_paused || waits;
         require(self.record.has_ended || held, || {
             "it rests, and has neither ended nor is blocked".to_owned()
@@ -247,14 +249,16 @@ impl Rules<'_> {
         let name = &self.definition.steps()[index].name;
         require(!is_call(&self.definition.steps()[index].kind), || format!("{name} is a call"))?;
         require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
-        require(self.record.steps[index].waits.is_none(), || format!("{name} waits twice"))?;
+        require(self.record.steps[index].waits == Waits::No, || format!("{name} waits twice"))?;
         self.dependencies_done(index)
     }
 
     fn wait_over(&self, index: usize) -> Checked {
         let spec = &self.definition.steps()[index];
-        let until = self.record.steps[index].waits.flatten();
-        let is_over = until.is_some_and(|until| until <= self.now);
+        let is_over = match self.record.steps[index].waits {
+            Waits::Until(until) => until <= self.now,
+            Waits::No | Waits::ForEver => false,
+        };
         let is_told = self.record.signals > self.record.signals_taken;
         let held = if matches!(spec.kind, StepKind::Wait { .. }) { is_told } else { is_over };
         require(held, || format!("{} ends its wait too early", spec.name))

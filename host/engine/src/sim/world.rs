@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::record::{Effect, Ledger, Record};
+use super::record::{Effect, Ledger, Record, Waits};
 use super::rules::Rules;
 use super::{Figures, Machine, Violation};
 use crate::{
@@ -229,7 +229,7 @@ impl<'m> World<'m> {
             Ordered::Skip => Verb::Skip { step: named },
             Ordered::Resolve => {
                 let effect = &self.ledger.steps[step];
-                let waits = self.record.steps[step].waits.is_some();
+                let waits = self.record.steps[step].waits != Waits::No;
                 let output = effect.stands.then(|| output_of(step));
                 let (happened, evidence) = (effect.stands || waits, "seen".to_owned());
                 Verb::Resolve { step: named, happened, output, evidence }
@@ -255,8 +255,11 @@ impl<'m> World<'m> {
         let does_nothing = match ordered {
             Ordered::Pause => self.record.is_paused,
             Ordered::Compensate => self.record.is_cancelled || self.record.is_compensating,
-            Ordered::Abandon | Ordered::Resume => false,
-            Ordered::Retry | Ordered::Skip | Ordered::Resolve => false,
+            Ordered::Abandon
+            | Ordered::Resume
+            | Ordered::Retry
+            | Ordered::Skip
+            | Ordered::Resolve => false,
         };
         let ended = self.record.has_ended && !self.record.is_completed;
         self.feed(Input::Operate(order(verb)))?;
@@ -291,7 +294,7 @@ impl<'m> World<'m> {
     }
 
     pub(super) fn waits_for_signal(&self) -> bool {
-        !self.record.has_ended && self.record.steps.iter().any(|step| step.waits == Some(None))
+        !self.record.has_ended && self.record.steps.iter().any(|step| step.waits == Waits::ForEver)
     }
 
     /// Checks a state in which nothing can happen any more, and counts it.

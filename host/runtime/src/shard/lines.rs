@@ -12,23 +12,21 @@ impl Shard {
     /// Has a saga wait in line, or look again after a while.
     pub(super) fn remember_stall(&mut self, id: SagaId) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        let line = match &live.stall {
-            Some(StallReason::PluginMissing(_)) => {
-                self.stall(id);
-                None
-            }
+        let wanted = match &live.stall {
             Some(StallReason::NoRoom(key)) => Some(Line::Room(key.clone(), direction(live))),
             Some(StallReason::BreakerOpen { service, .. }) => Some(Line::Breaker(service.clone())),
-            None => None,
+            Some(StallReason::PluginMissing(_)) | None => None,
         };
-        let Some(live) = self.live.get_mut(&id) else { return };
-        if live.in_line == line {
-            return;
+        let looks_again = matches!(live.stall, Some(StallReason::PluginMissing(_)));
+        if live.in_line != wanted {
+            let before = std::mem::replace(&mut live.in_line, wanted.clone());
+            self.leave_line(id, before.as_ref());
+            if let Some(wanted) = wanted {
+                self.lines.entry(wanted).or_default().push_back(id);
+            }
         }
-        let before = std::mem::replace(&mut live.in_line, line.clone());
-        self.leave_line(id, before.as_ref());
-        if let Some(line) = line {
-            self.lines.entry(line).or_default().push_back(id);
+        if looks_again {
+            self.stall(id);
         }
     }
 

@@ -1,0 +1,177 @@
+//! What goes wrong, and when.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use amends_engine::{
+    Call, Direction, Failure, Outcome, Saga, SagaId, SagaStatus, StepName, Target,
+};
+use amends_runtime::Faults;
+
+/// The tag that carries a fault.
+pub(super) const TAG: &str = "amends-chaos";
+
+/// One fault of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) step: StepName,
+    pub(super) direction: Direction,
+    pub(super) kind: Kind,
+}
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The first attempt fails, with no effect.
+    FailsOnce,
+    /// It fails for good, with no effect.
+    FailsForGood,
+    /// The first attempt has its effect and nobody hears of it: it is repeated.
+    ReplyLost,
+    /// Every attempt has its effect and nobody hears of it: it is undone with no output.
+    AlwaysLost,
+    /// No attempt arrives: it is undone although nothing happened.
+    NeverArrives,
+}
+
+impl Kind {
+    pub(super) const EXECUTE: [Self; 5] = [
+        Self::FailsOnce,
+        Self::FailsForGood,
+        Self::ReplyLost,
+        Self::AlwaysLost,
+        Self::NeverArrives,
+    ];
+
+    /// An undo that is always lost, or never arrives, blocks as one that fails for good.
+    pub(super) const COMPENSATE: [Self; 3] = [Self::FailsOnce, Self::ReplyLost, Self::FailsForGood];
+
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::FailsOnce => "fails once",
+            Self::FailsForGood => "fails for good",
+            Self::ReplyLost => "reply lost",
+            Self::AlwaysLost => "always lost",
+            Self::NeverArrives => "never arrives",
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::FailsOnce => "fails-once",
+            Self::FailsForGood => "fails-for-good",
+            Self::ReplyLost => "reply-lost",
+            Self::AlwaysLost => "always-lost",
+            Self::NeverArrives => "never-arrives",
+        }
+    }
+}
+
+impl Fault {
+    /// Every fault of every call that a completed saga made, and of every undo that it would.
+    pub(super) fn all(saga: &Saga) -> Vec<Self> {
+        let mut all = Vec::new();
+        for (spec, step) in saga.definition().steps().iter().zip(saga.steps()) {
+            let fault = |direction, kind| Self { step: spec.name.clone(), direction, kind };
+            if spec.plugin().is_some() && step.attempts > 0 {
+                all.extend(Kind::EXECUTE.map(|kind| fault(Direction::Execute, kind)));
+                if spec.undo.is_some() && !has_pivot(saga) {
+                    all.extend(Kind::COMPENSATE.map(|kind| fault(Direction::Compensate, kind)));
+                }
+            }
+        }
+        all
+    }
+
+    /// How a saga with this fault must end; several where a pivot decides.
+    pub(super) fn ends(&self, saga: &Saga) -> &'static [SagaStatus] {
+        use SagaStatus::{Blocked, Compensated, Completed};
+        match (self.direction, self.kind) {
+            (Direction::Execute, Kind::FailsOnce | Kind::ReplyLost) => &[Completed],
+            (Direction::Execute, Kind::FailsForGood | Kind::AlwaysLost | Kind::NeverArrives)
+                if has_pivot(saga) =>
+            {
+                &[Compensated, Blocked]
+            }
+            (Direction::Execute, Kind::FailsForGood | Kind::AlwaysLost | Kind::NeverArrives) => {
+                &[Compensated]
+            }
+            (Direction::Compensate, Kind::FailsOnce | Kind::ReplyLost) => &[Compensated],
+            (Direction::Compensate, _) => &[Blocked],
+        }
+    }
+
+    pub(super) fn tag(&self) -> String {
+        format!("{}/{}/{}", self.step, self.direction.as_str(), self.kind.word())
+    }
+}
+
+fn has_pivot(saga: &Saga) -> bool {
+    saga.definition().steps().iter().any(|step| step.pivot)
+}
+
+/// Does what a saga's tag says, and keeps what calls really ended with.
+#[derive(Debug, Default)]
+pub(super) struct ByTag {
+    ended: Mutex<HashMap<SagaId, Vec<Ended>>>,
+}
+
+/// What a call really ended with.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) step: StepName,
+    pub(super) direction: Direction,
+    pub(super) outcome: Outcome,
+}
+
+impl ByTag {
+    /// The calls of a saga that were run, in the order in which they ended.
+    pub(super) fn ended(&self, id: SagaId) -> Vec<Ended> {
+        let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&id).unwrap_or_default()
+    }
+
+    fn kind(saga: &Saga, call: &Call) -> Option<Kind> {
+        let tag = saga.started().tags.get(TAG)?;
+        let rest = tag.strip_prefix(call.step.as_str())?.strip_prefix('/')?;
+        let word = rest.strip_prefix(call.direction.as_str())?.strip_prefix('/')?;
+        Kind::EXECUTE.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+impl Faults for ByTag {
+    fn instead(&self, saga: &Saga, call: &Call) -> Option<Outcome> {
+        if matches!(call.target, Target::Saga { .. }) {
+            return None;
+        }
+        let failure = |what: &str| Failure::new("chaos", format!("on purpose: {what}"));
+        match Self::kind(saga, call)? {
+            Kind::FailsOnce if call.attempt == 1 => {
+                Some(Outcome::Retryable(failure("the first attempt fails")))
+            }
+            Kind::FailsForGood => Some(Outcome::Permanent(failure("it fails for good"))),
+            Kind::NeverArrives => Some(Outcome::Unknown(failure("the call never arrives"))),
+            Kind::FailsOnce | Kind::ReplyLost | Kind::AlwaysLost => None,
+        }
+    }
+
+    fn told(&self, saga: &Saga, call: &Call, outcome: Outcome) -> Outcome {
+        let kind = Self::kind(saga, call);
+        let is_run = !matches!(kind, Some(Kind::NeverArrives | Kind::FailsForGood));
+        if is_run && saga.started().tags.contains_key(TAG) {
+            let (step, direction) = (call.step.clone(), call.direction);
+            let ended = Ended { step, direction, outcome: outcome.clone() };
+            let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(saga.id()).or_default().push(ended);
+        }
+        let is_lost = match kind {
+            Some(Kind::ReplyLost) => call.attempt == 1,
+            Some(Kind::AlwaysLost) => true,
+            Some(Kind::FailsOnce | Kind::FailsForGood | Kind::NeverArrives) | None => false,
+        };
+        if is_lost {
+            return Outcome::Unknown(Failure::new("chaos", "on purpose: the reply is lost"));
+        }
+        outcome
+    }
+}

@@ -1,0 +1,160 @@
+//! What was tried and what was found.
+
+use std::collections::BTreeMap;
+
+use amends_engine::{DefinitionName, Direction, Saga, SagaStatus, StepName};
+use comfy_table::Cell;
+use serde_json::json;
+
+use super::plan::{Fault, Kind};
+use crate::commands::Format;
+use crate::commands::output::{print_json, print_json_line, print_table, say, table};
+use crate::config::Config;
+
+/// What came of one trial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Good,
+    Found(String),
+}
+
+pub(super) struct Report {
+    definition: DefinitionName,
+    steps: Vec<StepName>,
+    inputs: BTreeMap<String, usize>,
+    /// Per step, direction and fault: trials, and those that found something.
+    cells: BTreeMap<(usize, Direction, Kind), (usize, usize)>,
+    crashes: usize,
+    findings: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn new(name: &DefinitionName, config: &Config) -> Self {
+        let definition = config.definitions.iter().find(|one| one.name() == name);
+        let steps = definition.into_iter().flat_map(amends_engine::Definition::steps);
+        Self {
+            definition: name.clone(),
+            steps: steps.map(|step| step.name.clone()).collect(),
+            inputs: BTreeMap::new(),
+            cells: BTreeMap::new(),
+            crashes: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    /// What an input comes to with nothing going wrong.
+    pub(super) fn input(&mut self, number: usize, saga: &Saga) {
+        *self.inputs.entry(saga.status().to_string()).or_default() += 1;
+        if !saga.status().is_end() {
+            let reason = saga.reason().unwrap_or("it does not move");
+            let status = saga.status();
+            self.findings.push(format!("input {number}, with no fault: {status}: {reason}"));
+        }
+    }
+
+    /// What a completed saga comes to that is compensated with nothing going wrong.
+    pub(super) fn compensated(&mut self, number: usize, saga: &Saga) {
+        if saga.status() != SagaStatus::Compensated {
+            let reason = saga.reason().unwrap_or("it does not move");
+            let status = saga.status();
+            self.findings
+                .push(format!("input {number}, compensated with no fault: {status}: {reason}"));
+        }
+    }
+
+    pub(super) fn tried(&mut self, number: usize, fault: &Fault, verdict: Verdict) {
+        let step = self.steps.iter().position(|step| *step == fault.step).unwrap_or_default();
+        let (trials, found) = self.cells.entry((step, fault.direction, fault.kind)).or_default();
+        *trials += 1;
+        if let Verdict::Found(what) = verdict {
+            *found += 1;
+            let call = match fault.direction {
+                Direction::Execute => fault.step.to_string(),
+                Direction::Compensate => format!("the undo of {}", fault.step),
+            };
+            let kind = fault.kind.words();
+            self.findings.push(format!("input {number}, {call} {kind}: {what}"));
+        }
+    }
+
+    pub(super) fn crashed(&mut self, number: usize, events: usize, found: BTreeMap<usize, String>) {
+        self.crashes += events.saturating_sub(1);
+        for (event, what) in found {
+            self.findings.push(format!("input {number}, crash after event {event}: {what}"));
+        }
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    pub(super) fn print(&self, format: Format) -> anyhow::Result<()> {
+        match format {
+            Format::Json => return print_json(&self.answer()),
+            Format::Jsonl => return print_json_line(&self.answer()),
+            Format::Ids | Format::Table => {}
+        }
+        let columns = ["call", "fails once", "fails for good", "reply lost", "always lost"];
+        let mut rows = table(&[&columns[..], &["never arrives"]].concat());
+        for (index, step) in self.steps.iter().enumerate() {
+            for direction in [Direction::Execute, Direction::Compensate] {
+                let cell = |kind| self.cells.get(&(index, direction, kind));
+                if Kind::EXECUTE.iter().all(|kind| cell(*kind).is_none()) {
+                    continue;
+                }
+                let which = match direction {
+                    Direction::Execute => step.to_string(),
+                    Direction::Compensate => format!("{step}, undo"),
+                };
+                let results = Kind::EXECUTE.map(|kind| Cell::new(words(cell(kind))));
+                rows.add_row([vec![Cell::new(which)], results.to_vec()].concat());
+            }
+        }
+        print_table(&rows)?;
+        say!("")?;
+        let inputs = self.inputs.iter().map(|(status, count)| format!("{count} {status}"));
+        let inputs = inputs.collect::<Vec<_>>().join(", ");
+        say!("{}: inputs with no fault: {inputs}", self.definition)?;
+        say!("crashed after each of {} events", self.crashes)?;
+        for finding in &self.findings {
+            say!("  {finding}")?;
+        }
+        match self.findings.len() {
+            0 => say!("nothing found: every saga ended as it must"),
+            1 => say!("1 finding"),
+            count => say!("{count} findings"),
+        }
+    }
+
+    fn answer(&self) -> serde_json::Value {
+        let cells: Vec<_> = self
+            .cells
+            .iter()
+            .map(|((step, direction, kind), (trials, found))| {
+                json!({
+                    "step": self.steps.get(*step),
+                    "direction": direction,
+                    "fault": kind.words(),
+                    "trials": trials,
+                    "found": found,
+                })
+            })
+            .collect();
+        json!({
+            "definition": self.definition,
+            "inputs": self.inputs,
+            "trials": cells,
+            "crashes": self.crashes,
+            "findings": self.findings,
+            "ok": self.is_clean(),
+        })
+    }
+}
+
+fn words(cell: Option<&(usize, usize)>) -> String {
+    match cell {
+        None => "-".to_owned(),
+        Some((_, 0)) => "ok".to_owned(),
+        Some((trials, found)) => format!("FOUND {found} of {trials}"),
+    }
+}

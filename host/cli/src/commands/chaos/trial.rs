@@ -1,0 +1,243 @@
+//! A host of its own on which sagas are tried.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use amends_engine::{
+    Definition, DefinitionName, Direction, Order, Outcome, Payload, Saga, SagaId, SagaStatus,
+    StepKind, StepStatus, Timestamp, Verb, Version,
+};
+use amends_plugins::PluginHost;
+use amends_runtime::{Runtime, RuntimeConfig, StartRequest, import};
+use amends_store::{Durability, Store, StoreConfig, StoredEvent, Stream};
+use anyhow::Context as _;
+
+use super::plan::{ByTag, Fault, Kind, TAG};
+use super::report::Verdict;
+use crate::commands::run::require;
+use crate::config::Config;
+
+/// A saga that has not ended by then does not end.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// How often a saga is looked at that may wait for a signal.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Events of a log that are read: a saga that has more is none that chaos tries.
+const EVENTS_MAX: u32 = 10_000;
+
+/// How long calls in flight may take when a trial is over.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Trial {
+    runtime: Runtime,
+    faults: Arc<ByTag>,
+    _folder: tempfile::TempDir,
+}
+
+impl Trial {
+    pub(super) async fn open(config: &Config, definitions: &[Definition]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("no folder for a store")?;
+        let store = open_store(&folder)?;
+        Self::on(config, definitions, folder, store).await
+    }
+
+    async fn on(
+        config: &Config,
+        definitions: &[Definition],
+        folder: tempfile::TempDir,
+        store: Arc<dyn Store>,
+    ) -> anyhow::Result<Self> {
+        let mut plugins = config.plugins.clone();
+        require(&mut plugins, definitions);
+        let plugins = PluginHost::open(plugins, Arc::clone(&store)).await?;
+        let faults = Arc::new(ByTag::default());
+        let runtime = RuntimeConfig {
+            plugins_dir: config.plugins.dir.clone(),
+            faults: Some(Arc::clone(&faults) as Arc<_>),
+            ..RuntimeConfig::default()
+        };
+        let definitions = copy(definitions)?;
+        let runtime = Runtime::open(runtime, store, plugins, definitions).await?;
+        Ok(Self { runtime, faults, _folder: folder })
+    }
+
+    pub(super) async fn start(
+        &self,
+        name: &DefinitionName,
+        input: &Payload,
+        fault: Option<&Fault>,
+    ) -> anyhow::Result<SagaId> {
+        let tags = fault.map(|fault| (TAG.to_owned(), fault.tag()));
+        let request = StartRequest {
+            definition: name.to_string(),
+            input: input.clone(),
+            key: None,
+            tags: tags.into_iter().collect(),
+            traceparent: None,
+        };
+        Ok(self.runtime.start(request).await?.id)
+    }
+
+    /// Until it rests; what waits for a signal gets one.
+    pub(super) async fn wait(&self, id: SagaId) -> anyhow::Result<Saga> {
+        let began = Instant::now();
+        loop {
+            let found = self.runtime.wait(id, LOOK).await?;
+            let saga = found.context("the saga is gone")?.saga;
+            let rests = saga.status().is_end() || saga.status() == SagaStatus::Blocked;
+            if rests || began.elapsed() > LIMIT {
+                return Ok(saga);
+            }
+            for (spec, step) in saga.definition().steps().iter().zip(saga.steps()) {
+                if let (StepKind::Wait { wait }, StepStatus::Waiting) = (&spec.kind, step.status) {
+                    let signal = wait.signal.clone();
+                    // One that has moved on meanwhile refuses it.
+                    let _ = self.runtime.signal(id, signal, None, Payload::null()).await;
+                }
+            }
+        }
+    }
+
+    /// A saga that completed and was compensated, with nothing going wrong; none when that is not
+    /// permitted.
+    pub(super) async fn compensated(
+        &self,
+        name: &DefinitionName,
+        input: &Payload,
+    ) -> anyhow::Result<Option<Saga>> {
+        let id = self.start(name, input, None).await?;
+        let saga = self.wait(id).await?;
+        if saga.status() != SagaStatus::Completed || !self.compensate(id).await {
+            return Ok(None);
+        }
+        Ok(Some(self.wait(id).await?))
+    }
+
+    async fn compensate(&self, id: SagaId) -> bool {
+        let (who, reason) = ("chaos".to_owned(), "to try its undos".to_owned());
+        self.runtime.operate(id, Order { who, reason, verb: Verb::Compensate }).await.is_ok()
+    }
+
+    /// What came of a fault.
+    pub(super) async fn finish(&self, id: SagaId, fault: &Fault) -> anyhow::Result<Verdict> {
+        let mut saga = self.wait(id).await?;
+        if fault.direction == Direction::Compensate && saga.status() == SagaStatus::Completed {
+            self.compensate(id).await;
+            saga = self.wait(id).await?;
+        }
+        if fault.kind == Kind::ReplyLost
+            && let Some(found) = self.repeated(id, fault)
+        {
+            return Ok(Verdict::Found(found));
+        }
+        if fault.ends(&saga).contains(&saga.status()) {
+            return Ok(Verdict::Good);
+        }
+        let reason = saga.reason().unwrap_or("it does not move");
+        Ok(Verdict::Found(format!("the saga is {}: {reason}", saga.status())))
+    }
+
+    /// What is wrong with a call that was repeated with the same key.
+    fn repeated(&self, id: SagaId, fault: &Fault) -> Option<String> {
+        let ended = self.faults.ended(id);
+        let same =
+            ended.iter().filter(|one| one.step == fault.step && one.direction == fault.direction);
+        let outcomes: Vec<_> = same.map(|one| &one.outcome).collect();
+        let [first, second, ..] = outcomes.as_slice() else {
+            return Some("it was not repeated".to_owned());
+        };
+        let is_execute = fault.direction == Direction::Execute;
+        match (first, second) {
+            (Outcome::Succeeded(first), Outcome::Succeeded(second)) if is_execute => {
+                (first != second).then(|| {
+                    format!(
+                        "not idempotent: the same key answered {} and then {}",
+                        first.as_str(),
+                        second.as_str()
+                    )
+                })
+            }
+            (
+                Outcome::Succeeded(_) | Outcome::NothingToUndo,
+                Outcome::Succeeded(_) | Outcome::NothingToUndo,
+            ) => None,
+            (_, other) => Some(format!("it cannot be repeated: {}", told(other))),
+        }
+    }
+
+    pub(super) async fn log(&self, id: SagaId) -> anyhow::Result<Vec<StoredEvent>> {
+        let store = self.runtime.store();
+        Ok(store.events(Stream::Saga(id), Version(0), EVENTS_MAX).await?)
+    }
+
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        self.runtime.stop(STOP_LIMIT).await;
+        self.runtime.plugins().close().await;
+        Ok(self.runtime.store().close().await?)
+    }
+}
+
+fn told(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Succeeded(_) | Outcome::NothingToUndo => "it succeeded".to_owned(),
+        Outcome::Permanent(failure) | Outcome::Retryable(failure) | Outcome::Unknown(failure) => {
+            format!("{}: {}", failure.code, failure.message)
+        }
+    }
+}
+
+/// A host that died after each event of a log in turn, each as a saga of its own: what does not
+/// come to `end`. Crashes after the last event change nothing, and before the first there is no
+/// saga.
+pub(super) async fn crash(
+    config: &Config,
+    definitions: &[Definition],
+    name: &DefinitionName,
+    end: SagaStatus,
+    log: &[StoredEvent],
+) -> anyhow::Result<BTreeMap<usize, String>> {
+    let folder = tempfile::tempdir().context("no folder for a store")?;
+    let store = open_store(&folder)?;
+    let definition = copy(definitions)?.into_iter().find(|one| one.name() == name);
+    let definition = Arc::new(definition.context("the definition is gone")?);
+    let is_end = |kind: &str| matches!(kind, "saga.completed" | "saga.compensated");
+    let mut crashed = Vec::new();
+    for events in 1..log.len() {
+        if is_end(&log[events - 1].kind) {
+            continue;
+        }
+        let mut random = [0; 10];
+        random[8..].copy_from_slice(&u16::try_from(events).unwrap_or(u16::MAX).to_be_bytes());
+        let id = SagaId::from_parts(Timestamp::from_millis(1), &random);
+        import(&*store, id, Arc::clone(&definition), &log[..events]).await?;
+        // A completed saga that nobody had compensated yet stays completed.
+        let is_reopened = log[..events].iter().any(|event| event.kind == "operator.compensated");
+        let reopens = log.iter().any(|event| event.kind == "operator.compensated");
+        let wanted = if reopens && !is_reopened { SagaStatus::Completed } else { end };
+        crashed.push((events, id, wanted));
+    }
+    let trial = Trial::on(config, definitions, folder, store).await?;
+    let mut found = BTreeMap::new();
+    for (events, id, wanted) in crashed {
+        let saga = trial.wait(id).await?;
+        if saga.status() != wanted {
+            let reason = saga.reason().unwrap_or("it does not move");
+            let what = format!("{} and not {wanted}: {reason}", saga.status());
+            found.insert(events, format!("after {}: {what}", log[events - 1].kind));
+        }
+    }
+    trial.close().await?;
+    Ok(found)
+}
+
+fn open_store(folder: &tempfile::TempDir) -> anyhow::Result<Arc<dyn Store>> {
+    let url = format!("sqlite:{}", folder.path().join("chaos.db").display());
+    Ok(amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?)
+}
+
+fn copy(definitions: &[Definition]) -> anyhow::Result<Vec<Definition>> {
+    let copies = definitions.iter().map(|one| Definition::from_canonical(&one.canonical()));
+    copies.collect::<Result<_, _>>().map_err(anyhow::Error::msg)
+}

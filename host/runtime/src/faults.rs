@@ -1,0 +1,15 @@
+//! Faults on purpose: what a user's own definitions and plugins are tried with (`amends chaos`).
+//!
+//! A host has none. What is put in here acts where a call goes out and where its answer comes
+//! back, so everything else of the host is what runs in earnest.
+
+use amends_engine::{Call, Outcome, Saga};
+
+/// Decides what goes wrong.
+pub trait Faults: Send + Sync + std::fmt::Debug {
+    /// What a call ends with that is then not run; none: it is run.
+    fn instead(&self, saga: &Saga, call: &Call) -> Option<Outcome>;
+
+    /// What the host is told of a call that was run and ended with `outcome`.
+    fn told(&self, saga: &Saga, call: &Call, outcome: Outcome) -> Outcome;
+}

@@ -1,0 +1,80 @@
+//! `amends chaos`: what it finds, and what it does not.
+
+use std::fs;
+
+use amends_tests::{Behaviour, Component};
+use serde_json::Value;
+
+use crate::place::{Place, example, stderr, stdout};
+
+/// The answer of `chaos`, and its exit code.
+fn chaos(place: &Place, input: &str) -> (Value, Option<i32>) {
+    let config = place.path("amends.toml");
+    let chaos = ["chaos", config.to_str().unwrap(), "--input", input, "-o", "json"];
+    let output = place.amends(&chaos);
+    let answer = serde_json::from_slice(&output.stdout);
+    let answer = answer.unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
+    (answer, output.status.code())
+}
+
+fn findings(answer: &Value) -> Vec<&str> {
+    answer["findings"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_example_passes_with_every_fault() {
+    let place = Place::example();
+    let orders = example().join("orders.ndjson");
+    let (answer, code) = chaos(&place, orders.to_str().unwrap());
+    assert_eq!((code, findings(&answer)), (Some(0), Vec::new()));
+    // Each step in five ways, each undo in three.
+    assert_eq!(answer["trials"].as_array().unwrap().len(), 3 * (5 + 3), "{answer}");
+    assert!(answer["crashes"].as_u64().unwrap() > 50, "{answer}");
+    let table = place.amends(&[
+        "chaos",
+        place.path("amends.toml").to_str().unwrap(),
+        "--input",
+        orders.to_str().unwrap(),
+    ]);
+    assert!(stdout(&table).contains("nothing found: every saga ended as it must"));
+}
+
+/// One saga of three steps, in which one plugin is broken.
+fn broken(component: &Component<'_>) -> Place {
+    let place = Place::empty();
+    let good = Component { name: "good", ..Component::default() };
+    fs::write(place.plugin("good"), good.build()).unwrap();
+    fs::write(place.plugin("broken"), component.build()).unwrap();
+    place.config(
+        "[[saga]]\nname = \"three\"\n\
+         [[saga.step]]\nname = \"a\"\nplugin = \"good\"\n\
+         [[saga.step]]\nname = \"b\"\nplugin = \"broken\"\n\
+         [[saga.step]]\nname = \"c\"\nplugin = \"good\"\n",
+    );
+    fs::write(place.path("input.json"), "{}").unwrap();
+    place
+}
+
+#[test]
+fn a_step_that_is_not_idempotent_is_found() {
+    let execute = Behaviour::Attempt;
+    let place = broken(&Component { name: "broken", execute, ..Component::default() });
+    let (answer, code) = chaos(&place, place.path("input.json").to_str().unwrap());
+    let found = findings(&answer);
+    assert_eq!(code, Some(1), "{answer}");
+    assert_eq!(found.len(), 1, "{found:?}");
+    let words = "b reply lost: not idempotent: the same key answered {\"n\":1} and then {\"n\":2}";
+    assert!(found[0].contains(words), "{found:?}");
+}
+
+#[test]
+fn an_undo_that_does_not_undo_is_found() {
+    let compensate = Behaviour::Permanent;
+    let place = broken(&Component { name: "broken", compensate, ..Component::default() });
+    let (answer, code) = chaos(&place, place.path("input.json").to_str().unwrap());
+    let found = findings(&answer);
+    assert_eq!(code, Some(1), "{answer}");
+    let words = "the saga is blocked: the undo of b failed: no: it is not possible";
+    assert!(found.iter().any(|one| one.contains("c fails for good") && one.contains(words)));
+    assert!(found.iter().any(|one| one.contains("compensated with no fault: blocked")));
+}
