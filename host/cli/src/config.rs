@@ -19,7 +19,7 @@ mod saga;
 mod service;
 mod size;
 mod source;
-mod suggest;
+pub(crate) mod suggest;
 mod table;
 
 use std::collections::BTreeMap;
