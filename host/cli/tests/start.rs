@@ -50,7 +50,7 @@ fn serve(mut stream: TcpStream, act: &impl Fn(&str, &str) -> Act) {
             length = value.parse().unwrap();
         }
         if first.is_empty() {
-            first = line.to_owned();
+            line.clone_into(&mut first);
         }
     }
     let mut body = vec![0; length];

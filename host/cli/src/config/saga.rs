@@ -74,7 +74,7 @@ fn check_children<'n>(
     };
     let children = |name: &DefinitionName| -> Vec<DefinitionName> {
         let definition = definitions.iter().find(|definition| definition.name() == name);
-        let steps = definition.into_iter().flat_map(|definition| definition.steps());
+        let steps = definition.into_iter().flat_map(Definition::steps);
         steps.filter_map(|step| child(&step.kind)).collect()
     };
     for definition in definitions {
