@@ -7,7 +7,9 @@
 //! config file's folder. Nothing is printed here, and no value that may be a secret is ever
 //! part of a message.
 
+mod boolean;
 mod definition;
+mod graph;
 mod host;
 mod kind;
 pub mod lint;
@@ -19,7 +21,7 @@ mod saga;
 mod service;
 mod size;
 mod source;
-mod suggest;
+pub(crate) mod suggest;
 mod table;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, Table, Width, presets};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -43,9 +43,6 @@ pub(crate) fn use_colour() -> bool {
 pub(crate) fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    if std::io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
     let bold = |name: &&str| {
         let cell = Cell::new(name.to_uppercase());
         if use_colour() { cell.add_attribute(Attribute::Bold) } else { cell }
@@ -54,12 +51,40 @@ pub(crate) fn table(columns: &[&str]) -> Table {
     table
 }
 
-/// A table without trailing blanks.
+/// A table without trailing blanks. On a terminal its last column, which is for text, is cut off
+/// at the edge.
 pub(crate) fn print_table(table: &Table) -> anyhow::Result<()> {
-    let text = table.to_string();
-    text.lines()
-        .map(str::trim_end)
-        .try_for_each(|line| say!("{}", line.strip_prefix(' ').unwrap_or(line)))
+    let text = arrange(table, table.width());
+    text.lines().try_for_each(|line| say!("{}", line.trim_end()))
+}
+
+/// Every row in one line: an id that is broken in two cannot be copied. The columns but the last
+/// keep their width. Without a width (not a terminal, or one that does not say), or with one of 0
+/// (as a new pseudo terminal says), nothing is cut off.
+fn arrange(table: &Table, width: Option<u16>) -> String {
+    /// Of the blanks beside the content of a cell.
+    const PADDING: u16 = 2;
+    /// The last column has at least this: less says nothing.
+    const CHARS_MIN: u16 = 16;
+    let mut table = table.clone();
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 1));
+    }
+    let widths = table.column_max_content_widths();
+    if let (Some(width @ 1..), [others @ .., last]) = (width, widths.as_slice()) {
+        let taken = others.iter().fold(0_u16, |sum, other| sum.saturating_add(other + PADDING));
+        let left = width.saturating_sub(taken).max(CHARS_MIN);
+        if *last > left
+            && let Some(column) = table.column_mut(others.len())
+        {
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(left + PADDING)));
+        }
+        table.set_truncation_indicator("…");
+        for row in table.row_iter_mut() {
+            row.max_height(1);
+        }
+    }
+    table.to_string()
 }
 
 /// A status in its colour.
@@ -207,4 +232,30 @@ fn short(text: &str) -> String {
         return text.to_owned();
     }
     text.chars().take(CHARS_MAX - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{arrange, table};
+
+    #[test]
+    fn only_the_last_column_is_cut_off() {
+        let id = "0198c0de-0000-7000-8000-000000000001";
+        let mut rows = table(&["id", "status", "reason"]);
+        rows.add_row(vec![id, "blocked", &"the carrier does not know the label ".repeat(5)]);
+        let told = |width| arrange(&rows, width).lines().last().unwrap_or_default().to_owned();
+        assert!(told(None).trim_end().ends_with("know the label"), "{}", told(None));
+        assert_eq!(told(Some(0)), told(None));
+        let others = 36 + 2 + 7 + 2;
+        for (width, chars_max) in [(80, 80), (200, 200), (40, others + 16)] {
+            let line = told(Some(width));
+            let line = line.trim();
+            assert!(line.starts_with(id) && line.contains("  blocked  the carrier "), "{line}");
+            // Cut off between words.
+            let chars = line.chars().count();
+            assert!(line.ends_with('…') && chars <= chars_max, "{width}: {line}");
+            assert!(chars + 10 > chars_max, "{width}: {line}");
+            assert_eq!(arrange(&rows, Some(width)).lines().count(), 2, "{width}");
+        }
+    }
 }

@@ -1,29 +1,27 @@
 //! `start`: one saga, or one for each line of a file.
 
+mod each;
+mod input;
+
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Read as _};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
-use futures::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::value::RawValue;
 
-use amends_api::SagaView;
+use amends_api::{DefinitionView, SagaView};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, accepted, escape};
 use crate::commands::exit::{
-    EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, Failed, of_status,
+    EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_WAIT_ENDED, Failed, of_status,
 };
-use crate::commands::output::{paint, print_json, print_json_line, print_saga, say};
-
-/// Requests of `--each` at once.
-const REQUESTS_AT_ONCE: usize = 64;
+use crate::commands::output::print_saga;
+use crate::commands::sagas::Page;
+use crate::config::suggest::{did_you_mean, list};
 
 /// How long a start that the host is too busy for is sent again.
 const BUSY_MAX: Duration = Duration::from_mins(1);
@@ -34,9 +32,6 @@ const WAIT_PER_REQUEST: Duration = Duration::from_secs(30);
 
 /// Between two requests of a wait, however soon a host answers.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
-
-/// Refused lines that are printed one by one.
-const REFUSED_SHOWN: usize = 10;
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
@@ -56,7 +51,7 @@ pub struct Start {
     /// Idempotency key: the same key and input start one saga; with --each, KEY:LINE
     #[arg(long)]
     pub key: Option<String>,
-    /// For finding it, NAME=VALUE; may be repeated
+    /// For finding it, NAME=VALUE or NAME:VALUE; may be repeated
     #[arg(long = "tag", value_name = "NAME=VALUE")]
     pub tags: Vec<String>,
     /// Wait until the saga ends or is blocked, at most so long [default when given: 30s]
@@ -79,23 +74,54 @@ struct Body<'a> {
 }
 
 pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
-    let text = read_input(&args.input)?;
+    let text = input::read(&args.input)?;
     let wait = args.wait.as_deref().map(amends_api::parse_duration).transpose();
     let wait = wait.context("--wait")?;
     let mut tags = BTreeMap::new();
     for tag in &args.tags {
-        let (name, value) = tag.split_once('=').context("--tag: write NAME=VALUE")?;
+        let (name, value) =
+            tag.split_once(['=', ':']).context("--tag: write NAME=VALUE or NAME:VALUE")?;
         tags.insert(name.to_owned(), value.to_owned());
     }
     let client = Client::new(&args.host)?;
     let starter = Starter { client, definition: &args.definition, tags, wait };
     if args.each {
-        return each(&starter, &args, &text).await;
+        return each::run(&starter, &args, &text).await;
     }
-    let input: &RawValue = serde_json::from_str(&text).context("--input is not JSON")?;
-    let saga = starter.start(input, args.key.as_deref()).await?;
+    let input = input::parse(&text, &args.input)?;
+    let saga = match starter.start(input, args.key.as_deref()).await {
+        Ok((saga, sent)) => starter.rested(saga, sent).await?,
+        Err(error) => return Err(starter.explain(error).await),
+    };
     print_saga(&saga, args.output)?;
-    Ok(if args.wait.is_some() { of_status(&saga.status) } else { EXIT_DONE })
+    if args.wait.is_none() {
+        return Ok(EXIT_DONE);
+    }
+    let code = of_status(&saga.status);
+    if code == EXIT_WAIT_ENDED {
+        tell_wait_ended(&saga, args.wait.as_deref().unwrap_or_default());
+    }
+    Ok(code)
+}
+
+/// The saga is no failure, so it is not told as one.
+fn tell_wait_ended(saga: &SagaView, wait: &str) {
+    let SagaView { id, status, next_at, .. } = saga;
+    let next = next_at.map_or_else(String::new, |at| format!(", something is next due at {at}"));
+    eprintln!(
+        "the wait of {wait} ended first: the saga is {status}{next}; `amends why {id}` says what \
+         it waits for, `amends watch {id}` follows it"
+    );
+}
+
+/// Why a start came to no saga.
+enum NotStarted {
+    /// The host refused it, so no saga was started.
+    Refused(anyhow::Error),
+    /// The host could not be reached, so it was not asked.
+    NotSent(anyhow::Error),
+    /// It was sent, and whether a saga was started is not known.
+    NoAnswer(anyhow::Error),
 }
 
 struct Starter<'a> {
@@ -106,9 +132,13 @@ struct Starter<'a> {
 }
 
 impl Starter<'_> {
-    /// Starts one, and comes back when the host is too busy; with a wait, answers it as it rests
-    /// or as it is when the wait ends.
-    async fn start(&self, input: &RawValue, key: Option<&str>) -> anyhow::Result<SagaView> {
+    /// Starts one, and comes back when the host is too busy. With a wait, answers it as it rests or
+    /// as it is when one request has waited long enough; and when that was sent.
+    async fn start(
+        &self,
+        input: &RawValue,
+        key: Option<&str>,
+    ) -> Result<(SagaView, Instant), NotStarted> {
         let body = Body { definition: self.definition, input, tags: &self.tags };
         let came = Instant::now();
         loop {
@@ -118,35 +148,36 @@ impl Starter<'_> {
             if let Some(key) = key {
                 request = request.header("idempotency-key", key);
             }
-            let response = request.send().await.map_err(|error| self.client.unreachable(&error))?;
+            let response = request.send().await.map_err(|error| {
+                let told = self.client.unreachable(&error);
+                if error.is_connect() {
+                    NotStarted::NotSent(told)
+                } else {
+                    NotStarted::NoAnswer(told)
+                }
+            })?;
             if response.status() == StatusCode::TOO_MANY_REQUESTS {
                 let pause = retry_after(&response);
                 if came.elapsed().saturating_add(pause) > BUSY_MAX {
-                    let message = format!("the host is too busy, for {:?} by now", came.elapsed());
-                    return Err(Failed { exit: EXIT_ERROR, message }.into());
+                    let message = format!("the host was too busy for {BUSY_MAX:?}");
+                    return Err(NotStarted::Refused(Failed { exit: EXIT_ERROR, message }.into()));
                 }
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            let saga: SagaView = accepted(response)
-                .await?
-                .json()
-                .await
-                .context("the host's answer cannot be read")?;
-            return match self.wait {
-                Some(wait) => self.rested(saga, sent, wait).await,
-                None => Ok(saga),
-            };
+            // A host that fails on the way may have started it.
+            let is_sure = !response.status().is_server_error();
+            let response = accepted(response).await.map_err(|error| {
+                if is_sure { NotStarted::Refused(error) } else { NotStarted::NoAnswer(error) }
+            })?;
+            let saga = response.json().await.context("the host's answer cannot be read");
+            return saga.map(|saga| (saga, sent)).map_err(NotStarted::NoAnswer);
         }
     }
 
-    /// Goes on waiting: a host answers before a long wait is over.
-    async fn rested(
-        &self,
-        mut saga: SagaView,
-        sent: Instant,
-        wait: Duration,
-    ) -> anyhow::Result<SagaView> {
+    /// With a wait, goes on waiting: a host answers before a long wait is over.
+    async fn rested(&self, mut saga: SagaView, sent: Instant) -> anyhow::Result<SagaView> {
+        let Some(wait) = self.wait else { return Ok(saga) };
         while of_status(&saga.status) == EXIT_WAIT_ENDED {
             let left = wait.saturating_sub(sent.elapsed());
             if left.is_zero() {
@@ -160,6 +191,45 @@ impl Starter<'_> {
             })?;
         }
         Ok(saga)
+    }
+
+    /// What a person wants to know of a start that failed.
+    async fn explain(&self, error: NotStarted) -> anyhow::Error {
+        match error {
+            NotStarted::NotSent(error) => error,
+            NotStarted::NoAnswer(error) => error.context(
+                "whether the saga was started is not known; the same command with the same --key \
+                 starts it at most once",
+            ),
+            NotStarted::Refused(error) => {
+                let exit = error.downcast_ref::<Failed>().map(|failed| failed.exit);
+                if exit == Some(EXIT_NOT_FOUND)
+                    && let Err(unknown) = self.check_definition().await
+                {
+                    return unknown;
+                }
+                error
+            }
+        }
+    }
+
+    /// Whether the host knows the definition. One that does not tell is taken to know it.
+    async fn check_definition(&self) -> anyhow::Result<()> {
+        let answer = self.client.get("/v1/definitions").await;
+        let page: Page<DefinitionView> = match answer {
+            Ok(page) => page,
+            Err(error) if error.is::<Failed>() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let names = || page.items.iter().map(|definition| definition.name.as_str());
+        if names().any(|name| name == self.definition) {
+            return Ok(());
+        }
+        let help = did_you_mean(self.definition, names(), || {
+            format!("the definitions of this host are {}", list(names()))
+        });
+        let message = format!("there is no definition `{}`\n  help: {help}", self.definition);
+        Err(Failed { exit: EXIT_NOT_FOUND, message }.into())
     }
 }
 
@@ -175,114 +245,4 @@ fn retry_after(response: &Response) -> Duration {
     let text = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let seconds = text.and_then(|text| text.trim().parse().ok()).unwrap_or(1);
     Duration::from_secs(seconds).max(ASK_PAUSE)
-}
-
-async fn each(starter: &Starter<'_>, args: &Start, text: &str) -> anyhow::Result<u8> {
-    let lines: Vec<(usize, &str)> =
-        (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).collect();
-    let bar = progress(lines.len() as u64);
-    let began = Instant::now();
-    let mut answers = stream::iter(lines.iter().map(|(number, line)| async move {
-        let key = args.key.as_ref().map(|key| format!("{key}:{number}"));
-        let input = serde_json::from_str::<&RawValue>(line).context("not JSON");
-        let answer = match input {
-            Ok(input) => starter.start(input, key.as_deref()).await,
-            Err(error) => Err(error),
-        };
-        (*number, answer)
-    }))
-    .buffer_unordered(REQUESTS_AT_ONCE);
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    let mut refused = Vec::new();
-    while let Some((number, answer)) = answers.next().await {
-        bar.inc(1);
-        match answer {
-            Ok(saga) => {
-                match args.output {
-                    Format::Ids => say!("{}", saga.id)?,
-                    Format::Jsonl => print_json_line(&saga)?,
-                    Format::Table | Format::Json => {}
-                }
-                *counts.entry(saga.status).or_default() += 1;
-            }
-            Err(error) => refused.push((number, format!("{error:#}"))),
-        }
-    }
-    bar.finish_and_clear();
-    refused.sort_unstable();
-    summary(args, lines.len(), &counts, &refused, began.elapsed())?;
-    let count = |status: &str| counts.get(status).copied().unwrap_or(0);
-    let ended = count("completed") + count("compensated") + count("abandoned");
-    Ok(if !refused.is_empty() {
-        EXIT_ERROR
-    } else if count("blocked") > 0 {
-        EXIT_BLOCKED
-    } else if args.wait.is_some() && ended < lines.len() as u64 {
-        EXIT_WAIT_ENDED
-    } else {
-        EXIT_DONE
-    })
-}
-
-fn summary(
-    args: &Start,
-    lines: usize,
-    counts: &BTreeMap<String, u64>,
-    refused: &[(usize, String)],
-    elapsed: Duration,
-) -> anyhow::Result<()> {
-    for (number, error) in refused.iter().take(REFUSED_SHOWN) {
-        eprintln!("line {number}: {error}");
-    }
-    if refused.len() > REFUSED_SHOWN {
-        eprintln!("and {} more lines", refused.len() - REFUSED_SHOWN);
-    }
-    match args.output {
-        Format::Json => print_json(&serde_json::json!({
-            "lines": lines,
-            "started": lines - refused.len(),
-            "refused": refused.len(),
-            "statuses": counts,
-            "seconds": elapsed.as_secs_f64(),
-        })),
-        Format::Ids | Format::Jsonl => Ok(()),
-        Format::Table => {
-            say!(
-                "{} of {lines} sagas of {} started in {:.1} s",
-                lines - refused.len(),
-                args.definition,
-                elapsed.as_secs_f64()
-            )?;
-            for (status, count) in counts {
-                say!("  {count:>6}  {}", paint(status))?;
-            }
-            if !refused.is_empty() {
-                say!("  {:>6}  refused", refused.len())?;
-            }
-            Ok(())
-        }
-    }
-}
-
-/// On a terminal only.
-fn progress(lines: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} sagas, {per_sec}, {eta} left");
-    ProgressBar::new(lines).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// JSON as it is, else a file, else standard input.
-fn read_input(input: &str) -> anyhow::Result<String> {
-    if input == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-        return Ok(text);
-    }
-    if serde_json::from_str::<&RawValue>(input).is_ok() && !Path::new(input).exists() {
-        return Ok(input.to_owned());
-    }
-    std::fs::read_to_string(input)
-        .with_context(|| format!("--input `{input}` is neither JSON nor a file that can be read"))
 }

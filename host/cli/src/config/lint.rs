@@ -1,18 +1,24 @@
-//! Looks at the plugins that a config's definitions need, as the host will when it starts.
+//! Looks at the plugins of a config's folder, as the host will when it starts, and at whether those
+//! that its definitions need fit what they are given.
 //!
 //! Each is read, checked, compiled and asked for its manifest in the host's own sandbox.
 //! Nothing is written, except compiled code when the cache folder is there already.
+
+mod schema;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use amends_engine::{Digest, PluginName};
-use amends_plugins::{LoadedComponent, Loader, PluginError, PluginSettings, Rejection};
+use amends_engine::{Definition, Digest, InputSpec, PluginName, StepSpec};
+use amends_plugins::{LoadedComponent, Loader, PluginError, Rejection};
 
 use crate::config::report::{Finding, Report, Severity};
 use crate::config::suggest::{did_you_mean, list};
+use crate::config::table::join;
 use crate::config::{Config, Loaded};
+
+use schema::{Schema, misfits};
 
 /// What the lint found out.
 #[derive(Debug)]
@@ -34,7 +40,8 @@ pub struct LintedPlugin {
     pub exports: Vec<String>,
 }
 
-/// Looks at every plugin that a definition needs. May be cancelled.
+/// Looks at every plugin that a definition needs, and at what else is in the folder. May be
+/// cancelled.
 ///
 /// # Errors
 /// When the sandbox cannot be set up.
@@ -44,31 +51,44 @@ pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
     let sandbox = Loader::new(cache)?;
     let mut linter = Linter { loaded, findings: Vec::new() };
     let files = linter.list_files();
-    let mut plugins = BTreeMap::new();
-    for (name, needs) in needs(config) {
+    let needs = needs(config);
+    let mut components = BTreeMap::new();
+    for (name, needs) in &needs {
         let Some(files) = &files else { break };
         if !files.contains(name) {
-            linter.missing(name, &needs, files);
+            linter.missing(name, needs, files);
             continue;
         }
-        let path = file_of(&config.plugins.dir, name);
-        let settings = Arc::new(config.plugins.plugins.get(name).cloned().unwrap_or_default());
-        match load(&sandbox, &path, settings).await {
+        match load(&sandbox, config, name).await {
             Ok(component) => {
-                linter.check_exports(name, &needs, &component);
-                let LoadedComponent { digest, manifest, exports, .. } = component;
-                let exports = exports.words();
-                plugins.insert(
-                    name.clone(),
-                    LintedPlugin { digest, version: manifest.version, exports },
-                );
+                linter.check_exports(name, needs, &component);
+                components.insert((*name).clone(), component);
             }
-            Err(message) => linter.refused(name, &needs, &path, &message),
+            Err(message) => linter.refused(name, needs, &message),
         }
     }
-    linter.check_settings(files.as_deref().unwrap_or_default());
+    let files = files.unwrap_or_default();
+    for name in files.iter().filter(|name| !needs.contains_key(name)) {
+        if let Err(rejection) = load(&sandbox, config, name).await {
+            linter.refused_unneeded(name, &rejection);
+        }
+    }
+    for definition in &config.definitions {
+        for step in definition.steps() {
+            linter.check_schemas(definition, step, &components);
+        }
+    }
+    linter.check_settings(&files);
     let report = loaded.warnings.clone().with(linter.findings);
-    Ok(Lint { report, plugins })
+    let plugins = components.into_iter().map(|(name, component)| (name, component.into()));
+    Ok(Lint { report, plugins: plugins.collect() })
+}
+
+impl From<LoadedComponent> for LintedPlugin {
+    fn from(component: LoadedComponent) -> Self {
+        let LoadedComponent { digest, manifest, exports, .. } = component;
+        Self { digest, version: manifest.version, exports: exports.words() }
+    }
 }
 
 /// The keys that name a plugin, in the order of the file.
@@ -119,14 +139,23 @@ impl Linter<'_> {
     /// The plugins that have a file; none when the folder cannot be read.
     fn list_files(&mut self) -> Option<Vec<PluginName>> {
         let dir = &self.loaded.config.plugins.dir;
-        let names = std::fs::read_dir(dir).map(|entries| {
-            let mut names: Vec<PluginName> =
-                entries.filter_map(|entry| name_of(&entry.ok()?.path())).collect();
-            names.sort();
-            names
+        let stems = std::fs::read_dir(dir).map(|entries| {
+            let mut stems: Vec<String> =
+                entries.filter_map(|entry| stem_of(&entry.ok()?.path())).collect();
+            stems.sort();
+            stems
         });
-        match names {
-            Ok(names) => Some(names),
+        match stems {
+            Ok(stems) => {
+                let names = stems.into_iter().filter_map(|stem| {
+                    let name = stem.parse().ok();
+                    if name.is_none() {
+                        self.misnamed_file(&stem);
+                    }
+                    name
+                });
+                Some(names.collect())
+            }
             Err(error) => {
                 let message = if error.kind() == std::io::ErrorKind::NotFound {
                     format!("there is no folder {}", dir.display())
@@ -159,11 +188,34 @@ impl Linter<'_> {
         self.error(needs.first(), message, help);
     }
 
-    fn refused(&mut self, name: &PluginName, needs: &Needs, path: &Path, rejection: &str) {
-        // A rejection ends with its remedy.
+    fn refused(&mut self, name: &PluginName, needs: &Needs, rejection: &str) {
+        let (message, help) = self.refusal(name, rejection);
+        self.error(needs.first(), message, help);
+    }
+
+    /// The host would refuse it as well, and start.
+    fn refused_unneeded(&mut self, name: &PluginName, rejection: &str) {
+        let (message, help) = self.refusal(name, rejection);
+        let message = format!("{message}; no step names it");
+        self.add(Severity::Warning, "plugins.dir", message, help);
+    }
+
+    /// A rejection ends with its remedy.
+    fn refusal(&self, name: &PluginName, rejection: &str) -> (String, String) {
         let (reason, help) = rejection.rsplit_once("; ").unwrap_or((rejection, "build it again"));
+        let path = file_of(&self.loaded.config.plugins.dir, name);
         let message = format!("the plugin `{name}` cannot serve ({}): {reason}", path.display());
-        self.error(needs.first(), message, help.to_owned());
+        (message, help.to_owned())
+    }
+
+    /// The host does not look at such a file.
+    fn misnamed_file(&mut self, stem: &str) {
+        let message = format!("`{stem}.wasm` is no plugin: `{stem}` is not a name");
+        let help = format!(
+            "rename it: 1 to {} of a-z, 0-9, `-` and `_`, beginning with a letter or digit",
+            amends_engine::NAME_BYTES_MAX
+        );
+        self.add(Severity::Warning, "plugins.dir", message, help);
     }
 
     fn check_exports(&mut self, name: &PluginName, needs: &Needs, component: &LoadedComponent) {
@@ -199,6 +251,94 @@ impl Linter<'_> {
         }
     }
 
+    /// What a step gives to its plugin and to its undo.
+    fn check_schemas(
+        &mut self,
+        definition: &Definition,
+        step: &StepSpec,
+        components: &BTreeMap<PluginName, LoadedComponent>,
+    ) {
+        let key = format!("saga.{}.step.{}", definition.name(), step.name);
+        let Some(plugin) = step.plugin() else { return };
+        let own = components.get(plugin);
+        if let Some(own) = own {
+            self.check_input(&key, step, plugin, Schema::new(&own.manifest.input_schema));
+        }
+        let Some(undo) = step.undo_plugin().filter(|undo| *undo != plugin) else { return };
+        let (Some(own), Some(undoing)) = (own, components.get(undo)) else { return };
+        let key = format!("{key}.undo");
+        self.check_undo_input(&key, step, undo, Schema::new(&undoing.manifest.input_schema));
+        let (made, read) = (&own.manifest.output_schema, &undoing.manifest.output_schema);
+        for (severity, what) in misfits(Schema::new(made), Schema::new(read)) {
+            let verb = match severity {
+                Severity::Error => "cannot",
+                Severity::Warning => "may not be able to",
+            };
+            let message =
+                format!("the undo `{undo}` {verb} read the output of `{plugin}`: it {what}");
+            let help = format!(
+                "name an undo that reads what `{plugin}` answers, or change its type of the output"
+            );
+            self.add(severity, &key, message, help);
+        }
+    }
+
+    /// An undo is given the input of its step.
+    fn check_undo_input(
+        &mut self,
+        key: &str,
+        step: &StepSpec,
+        undo: &PluginName,
+        schema: Schema<'_>,
+    ) {
+        let Some(names) = given(step) else { return };
+        let missing: Vec<_> = schema.required().filter(|name| !names.contains(name)).collect();
+        if !missing.is_empty() {
+            let message = format!(
+                "the undo `{undo}` needs {}, which the input of its step has not",
+                list(missing)
+            );
+            let help = "an undo is given the input of its step: add it there";
+            self.error(key, message, help.to_owned());
+        }
+    }
+
+    fn check_input(&mut self, key: &str, step: &StepSpec, plugin: &PluginName, schema: Schema<'_>) {
+        let key = format!("{key}.input");
+        let Some(names) = given(step) else { return };
+        let missing: Vec<_> = schema.required().filter(|name| !names.contains(name)).collect();
+        if step.input.is_none() {
+            let why = if !missing.is_empty() {
+                format!("needs {}", list(missing.iter().copied()))
+            } else if names.iter().any(|name| !schema.takes(name)) {
+                format!("takes {} only", list(schema.names()))
+            } else {
+                return;
+            };
+            let message = format!(
+                "the step `{}` has no input, so `{plugin}` is given `input` and `steps`, and it \
+                 {why}",
+                step.name
+            );
+            let help = "write input = \"input\" when the saga is given what the plugin needs, else a \
+                        table such as { order_id = \"input.order_id\" }";
+            self.error(&key, message, help.to_owned());
+            return;
+        }
+        for name in missing {
+            let message = format!("`{name}` is missing, which the plugin `{plugin}` needs");
+            let help = format!("add an expression, such as {name} = \"input.{name}\"");
+            self.error(&key, message, help);
+        }
+        for name in names.into_iter().filter(|name| !schema.takes(name)) {
+            let help = did_you_mean(name, schema.names(), || {
+                format!("leave it out; it takes {}", list(schema.names()))
+            });
+            let message = format!("the plugin `{plugin}` does not take `{name}`");
+            self.error(&join(&key, name), message, help);
+        }
+    }
+
     /// Settings for a plugin that nobody has are most likely a slip.
     fn check_settings(&mut self, files: &[PluginName]) {
         let config = &self.loaded.config;
@@ -216,12 +356,23 @@ impl Linter<'_> {
     }
 }
 
+/// The keys of a step's input: those of its table, or the two of an input that is not said. None
+/// when one expression makes it: what that gives is not known.
+fn given(step: &StepSpec) -> Option<Vec<&str>> {
+    match &step.input {
+        None => Some(vec!["input", "steps"]),
+        Some(InputSpec::Fields(fields)) => Some(fields.keys().map(String::as_str).collect()),
+        Some(InputSpec::Whole(_)) => None,
+    }
+}
+
 async fn load(
     loader: &Loader,
-    path: &Path,
-    settings: Arc<PluginSettings>,
+    config: &Config,
+    name: &PluginName,
 ) -> Result<LoadedComponent, String> {
-    let bytes = std::fs::read(path).map_err(|error| {
+    let settings = Arc::new(config.plugins.plugins.get(name).cloned().unwrap_or_default());
+    let bytes = std::fs::read(file_of(&config.plugins.dir, name)).map_err(|error| {
         format!("the file cannot be read: {error}; check the file and its permissions")
     })?;
     loader.load(bytes, settings).await.map_err(|rejection: Rejection| rejection.to_string())
@@ -231,9 +382,12 @@ fn file_of(dir: &Path, name: &PluginName) -> PathBuf {
     dir.join(format!("{name}.wasm"))
 }
 
-fn name_of(path: &Path) -> Option<PluginName> {
+/// The name of a component's file without its ending.
+fn stem_of(path: &Path) -> Option<String> {
     let is_component = path.extension().is_some_and(|extension| extension == "wasm");
-    path.file_stem().filter(|_| is_component)?.to_str()?.parse().ok()
+    let stem = path.file_stem().filter(|_| is_component)?.to_string_lossy().into_owned();
+    // Such are on their way to be something else.
+    Some(stem).filter(|stem| !stem.starts_with('.'))
 }
 
 /// `the step `inventory``, from a key of it.

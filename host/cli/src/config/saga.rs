@@ -9,6 +9,7 @@ use amends_engine::{
 };
 
 use crate::config::definition::check_definition;
+use crate::config::graph::check_graphs;
 use crate::config::kind::read_kind;
 use crate::config::report::Place;
 use crate::config::retry::read_retry;
@@ -58,6 +59,7 @@ pub(super) fn read_sagas(item: Option<&Item<'_>>, context: &mut Context<'_>) -> 
         definitions.extend(spec.and_then(|spec| check_definition(&spec, is_first, context)));
     }
     check_children(&definitions, seen.keys().map(DefinitionName::as_str), context);
+    check_graphs(&definitions, context);
     definitions
 }
 

@@ -2,7 +2,7 @@
 
 /// The candidate that is nearest to `word`, when it is near enough to be a slip: at most a third
 /// of its characters are added, left out, changed or swapped.
-pub(super) fn nearest<'c>(
+pub(crate) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
@@ -16,7 +16,7 @@ pub(super) fn nearest<'c>(
 }
 
 /// `did you mean `x`?` when something is near, else `otherwise`.
-pub(super) fn did_you_mean<'c>(
+pub(crate) fn did_you_mean<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
     otherwise: impl FnOnce() -> String,
@@ -25,7 +25,7 @@ pub(super) fn did_you_mean<'c>(
 }
 
 /// `a, b, c`, each in backquotes.
-pub(super) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
+pub(crate) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
     words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,0 +1,231 @@
+//! Whether what a definition hands to its plugins fits their schemas.
+//!
+//! Looks at what JSON Schema (2020-12) says plainly: `type`, `required`, `properties`, `items`,
+//! `additionalProperties = false` and local `$ref`s. What a schema says otherwise, with `anyOf`,
+//! `if` and the like, is left to the host, which checks each payload.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::config::report::Severity;
+
+/// Schemas within one another that are compared. A circle of `$ref`s ends here.
+const DEPTH_MAX: usize = 8;
+
+/// A schema in its document.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schema<'s> {
+    document: &'s Value,
+    /// With `$ref`s followed.
+    schema: &'s Value,
+}
+
+impl<'s> Schema<'s> {
+    /// The schema that a document is.
+    pub(super) fn new(document: &'s Value) -> Self {
+        Self { document, schema: document }.at(document)
+    }
+
+    fn at(self, mut schema: &'s Value) -> Self {
+        for _ in 0..DEPTH_MAX {
+            let Some(reference) = schema.get("$ref").and_then(Value::as_str) else { break };
+            let target = reference.strip_prefix('#').and_then(|path| self.document.pointer(path));
+            let Some(target) = target else { break };
+            schema = target;
+        }
+        Self { document: self.document, schema }
+    }
+
+    /// The properties that must be there.
+    pub(super) fn required(self) -> impl Iterator<Item = &'s str> {
+        let required = self.schema.get("required").and_then(Value::as_array);
+        required.into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// The properties that it describes.
+    pub(super) fn names(self) -> impl Iterator<Item = &'s str> {
+        self.properties().into_iter().flat_map(Map::keys).map(String::as_str)
+    }
+
+    fn properties(self) -> Option<&'s Map<String, Value>> {
+        self.schema.get("properties")?.as_object()
+    }
+
+    fn property(self, name: &str) -> Option<Self> {
+        self.properties()?.get(name).map(|schema| self.at(schema))
+    }
+
+    fn items(self) -> Option<Self> {
+        self.schema.get("items").map(|schema| self.at(schema))
+    }
+
+    /// Whether it takes this property.
+    pub(super) fn takes(self, name: &str) -> bool {
+        let is_closed = self.schema.get("additionalProperties") == Some(&Value::Bool(false));
+        let has_patterns = self.schema.get("patternProperties").is_some();
+        !is_closed || has_patterns || self.names().any(|known| known == name)
+    }
+
+    /// The types that it takes; none when it does not say.
+    fn types(self) -> Option<BTreeSet<&'s str>> {
+        match self.schema.get("type")? {
+            Value::String(one) => Some(BTreeSet::from([one.as_str()])),
+            Value::Array(several) => Some(several.iter().filter_map(Value::as_str).collect()),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+        }
+    }
+}
+
+/// What is wrong when values that fit `made` are read by `read`: how bad, and in words.
+pub(super) fn misfits(made: Schema<'_>, read: Schema<'_>) -> Vec<(Severity, String)> {
+    let mut found = Vec::new();
+    compare(made, read, "", DEPTH_MAX, &mut found);
+    found
+}
+
+fn compare(
+    made: Schema<'_>,
+    read: Schema<'_>,
+    path: &str,
+    depth: usize,
+    found: &mut Vec<(Severity, String)>,
+) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    let is_apart = compare_types(made, read, path, found);
+    if is_apart {
+        return;
+    }
+    if let (Some(made), Some(read)) = (made.items(), read.items()) {
+        compare(made, read, &format!("{path}[]"), depth, found);
+    }
+    // A schema without properties says nothing of them.
+    if made.properties().is_none() {
+        return;
+    }
+    let name_of = |name: &str| {
+        if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    };
+    for name in read.required() {
+        let at = name_of(name);
+        if made.property(name).is_none() {
+            found.push((Severity::Error, format!("needs `{at}`, which is not in it")));
+        } else if made.required().all(|other| other != name) {
+            found.push((Severity::Warning, format!("needs `{at}`, which may not be in it")));
+        }
+    }
+    for name in made.names() {
+        let at = name_of(name);
+        if !read.takes(name) {
+            found.push((Severity::Error, format!("does not take `{at}`, which is in it")));
+        } else if let (Some(made), Some(read)) = (made.property(name), read.property(name)) {
+            compare(made, read, &at, depth, found);
+        }
+    }
+}
+
+/// True when no value fits both.
+fn compare_types(
+    made: Schema<'_>,
+    read: Schema<'_>,
+    path: &str,
+    found: &mut Vec<(Severity, String)>,
+) -> bool {
+    let (Some(made), Some(read)) = (made.types(), read.types()) else { return false };
+    let fits = |one: &str| read.contains(one) || one == "integer" && read.contains("number");
+    let may_fit = |one: &str| fits(one) || one == "number" && read.contains("integer");
+    let what = if path.is_empty() { "it".to_owned() } else { format!("`{path}`") };
+    let list = |types: &BTreeSet<&str>| types.iter().copied().collect::<Vec<_>>().join(" or ");
+    let (made_types, read_types) = (list(&made), list(&read));
+    if !made.iter().any(|one| may_fit(one)) {
+        let message = format!("reads {what} as {read_types}, and it is {made_types}");
+        found.push((Severity::Error, message));
+        return true;
+    }
+    if !made.iter().all(|one| fits(one)) {
+        let message = format!("reads {what} as {read_types}, and it may be {made_types}");
+        found.push((Severity::Warning, message));
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(made: &Value, read: &Value) -> Vec<String> {
+        misfits(Schema::new(made), Schema::new(read))
+            .into_iter()
+            .map(|(severity, message)| format!("{severity}: {message}"))
+            .collect()
+    }
+
+    #[test]
+    fn properties_are_compared_through_references() {
+        let made = json!({
+            "$ref": "#/$defs/made",
+            "$defs": {"made": {
+                "type": "object",
+                "required": ["id", "lines", "total"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "note": {"type": "string"},
+                    "total": {"type": "integer"},
+                    "lines": {"type": "array", "items": {"$ref": "#/$defs/line"}},
+                },
+            }, "line": {
+                "type": "object", "required": ["sku"], "properties": {"sku": {"type": "integer"}},
+            }},
+        });
+        assert_eq!(told(&made, &made), [""; 0]);
+        assert_eq!(told(&made, &json!({})), [""; 0]);
+        assert_eq!(told(&json!({}), &made), [""; 0], "it says nothing of what it makes");
+        let read = json!({
+            "type": "object",
+            "required": ["id", "note", "warehouse"],
+            "additionalProperties": false,
+            "properties": {
+                "id": {"type": "integer"},
+                "note": {"type": ["string", "null"]},
+                "warehouse": {},
+                "lines": {"items": {"required": ["sku"], "properties": {"sku": {"type": "string"}}}},
+            },
+        });
+        assert_eq!(
+            told(&made, &read),
+            [
+                "warning: needs `note`, which may not be in it",
+                "error: needs `warehouse`, which is not in it",
+                "error: reads `id` as integer, and it is string",
+                "error: reads `lines[].sku` as string, and it is integer",
+                "error: does not take `total`, which is in it",
+            ]
+        );
+    }
+
+    #[test]
+    fn types_that_overlap_are_warned_of() {
+        let typed = |types: Value| json!({"type": types});
+        assert_eq!(told(&typed(json!("integer")), &typed(json!("number"))), [""; 0]);
+        assert_eq!(
+            told(&typed(json!(["string", "null"])), &typed(json!("string"))),
+            ["warning: reads it as string, and it may be null or string"]
+        );
+        assert_eq!(
+            told(&typed(json!("number")), &typed(json!("integer"))),
+            ["warning: reads it as integer, and it may be number"]
+        );
+    }
+
+    #[test]
+    fn a_circle_of_references_ends() {
+        let circle = json!({"$ref": "#"});
+        assert_eq!(told(&circle, &circle), [""; 0]);
+        let nested = json!({
+            "type": "object", "required": ["a"], "properties": {"a": {"$ref": "#"}},
+        });
+        assert_eq!(told(&nested, &nested), [""; 0]);
+    }
+}
