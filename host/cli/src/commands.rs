@@ -4,6 +4,7 @@ pub mod check;
 mod client;
 mod exit;
 mod ids;
+mod input;
 mod output;
 pub mod plugin;
 pub mod run;

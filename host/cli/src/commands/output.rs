@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,6 +11,9 @@ use amends_api::{EventView, SagaItem, SagaView};
 
 use crate::commands::Format;
 use crate::commands::exit::PipeClosed;
+
+/// Of many that were refused, so many are printed one by one.
+pub(crate) const REFUSED_SHOWN: usize = 10;
 
 /// `println!` that answers [`PipeClosed`] when nobody reads any more, where the macro panics.
 macro_rules! say {
@@ -187,6 +191,15 @@ pub(crate) fn detail(kind: &str, data: &Value) -> String {
         "undo.succeeded" => data["receipt"].to_string(),
         _ => text("reason"),
     }
+}
+
+/// Of so many sagas; on a terminal only.
+pub(crate) fn progress(sagas: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} sagas, {per_sec}, {eta} left");
+    ProgressBar::new(sagas).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// A status for a line of text.

@@ -1,14 +1,11 @@
 //! `start`: one saga, or one for each line of a file.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Read as _};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
 use futures::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::value::RawValue;
@@ -20,7 +17,10 @@ use crate::commands::client::{Client, HostArgs, accepted, escape};
 use crate::commands::exit::{
     EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, Failed, of_status,
 };
-use crate::commands::output::{paint, print_json, print_json_line, print_saga, say};
+use crate::commands::input::read_input;
+use crate::commands::output::{
+    REFUSED_SHOWN, paint, print_json, print_json_line, print_saga, progress, say,
+};
 
 /// Requests of `--each` at once.
 const REQUESTS_AT_ONCE: usize = 64;
@@ -34,9 +34,6 @@ const WAIT_PER_REQUEST: Duration = Duration::from_secs(30);
 
 /// Between two requests of a wait, however soon a host answers.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
-
-/// Refused lines that are printed one by one.
-const REFUSED_SHOWN: usize = 10;
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
@@ -79,7 +76,7 @@ struct Body<'a> {
 }
 
 pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
-    let text = read_input(&args.input)?;
+    let text = read_input("--input", &args.input)?;
     let wait = args.wait.as_deref().map(amends_api::parse_duration).transpose();
     let wait = wait.context("--wait")?;
     let mut tags = BTreeMap::new();
@@ -262,27 +259,4 @@ fn summary(
             Ok(())
         }
     }
-}
-
-/// On a terminal only.
-fn progress(lines: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} sagas, {per_sec}, {eta} left");
-    ProgressBar::new(lines).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// JSON as it is, else a file, else standard input.
-fn read_input(input: &str) -> anyhow::Result<String> {
-    if input == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-        return Ok(text);
-    }
-    if serde_json::from_str::<&RawValue>(input).is_ok() && !Path::new(input).exists() {
-        return Ok(input.to_owned());
-    }
-    std::fs::read_to_string(input)
-        .with_context(|| format!("--input `{input}` is neither JSON nor a file that can be read"))
 }
