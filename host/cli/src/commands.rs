@@ -3,6 +3,7 @@
 pub mod check;
 mod client;
 mod exit;
+mod filter;
 mod ids;
 mod input;
 mod output;
