@@ -19,3 +19,10 @@ pub(crate) fn read_input(flag: &str, input: &str) -> anyhow::Result<String> {
     std::fs::read_to_string(input)
         .with_context(|| format!("{flag} `{input}` is neither JSON nor a file that can be read"))
 }
+
+/// The JSON of `flag`: as it is, else of a file. Not of standard input, where ids may stand.
+pub(crate) fn read_json(flag: &str, input: &str) -> anyhow::Result<Box<RawValue>> {
+    anyhow::ensure!(input != "-", "{flag}: write JSON or a file; - stands for ids only");
+    let text = read_input(flag, input)?;
+    serde_json::from_str(&text).with_context(|| format!("{flag} is not JSON"))
+}

@@ -1,8 +1,7 @@
-//! `list`, `get`, `history`, `why`, `cancel`.
+//! `list`, `get`, `history`, `why`.
 
 use clap::Args;
 use serde::Deserialize;
-use serde_json::json;
 
 use amends_api::{EventView, LIMIT_MAX, SagaView, WhyView};
 
@@ -42,23 +41,6 @@ pub struct One {
     /// The saga's id; - reads ids from standard input
     pub id: String,
     /// How to print it
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
-    /// Which host to talk to.
-    #[command(flatten)]
-    pub host: HostArgs,
-}
-
-/// The arguments of `cancel`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  amends cancel ID --reason \"ordered twice\"")]
-pub struct Cancel {
-    /// The saga's id; - reads ids from standard input
-    pub id: String,
-    /// Why; kept with the saga
-    #[arg(long)]
-    pub reason: String,
-    /// How to print the saga
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
     /// Which host to talk to.
@@ -144,17 +126,6 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
                 }
             }
         }
-        Ok(EXIT_DONE)
-    })
-    .await
-}
-
-pub(crate) async fn cancel(args: Cancel) -> anyhow::Result<u8> {
-    let client = Client::new(&args.host)?;
-    each_id(&args.id, async |id| {
-        let path = format!("/v1/sagas/{}/cancel", escape(id));
-        let saga: SagaView = client.post(&path, &json!({"reason": args.reason})).await?;
-        print_saga(&saga, args.output)?;
         Ok(EXIT_DONE)
     })
     .await
