@@ -11,6 +11,7 @@ mod output;
 pub mod plugin;
 pub mod run;
 pub mod sagas;
+pub mod signal;
 pub mod start;
 pub mod watch;
 
@@ -93,6 +94,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  amends exposure ID\n  amends abandon ID --reason \
                             \"settled by phone\"")]
     Abandon(operate::OrderArgs),
+    /// Tell a saga what a step of it waits for
+    Signal(signal::Signal),
     /// Look at plugins
     #[command(
         subcommand,
@@ -143,6 +146,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pause(command) => on_one_thread(operate::run("pause", command)),
         Command::Resume(command) => on_one_thread(operate::run("resume", command)),
         Command::Abandon(command) => on_one_thread(operate::run("abandon", command)),
+        Command::Signal(command) => on_one_thread(signal::run(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
