@@ -8,6 +8,7 @@ mod ids;
 mod input;
 pub mod operate;
 mod output;
+pub mod plan;
 pub mod plugin;
 pub mod run;
 pub mod sagas;
@@ -65,6 +66,11 @@ pub enum Command {
     #[command(after_help = "Examples:\n  amends why 0198c0de-0000-7000-8000-000000000000\n  \
                             amends list --status blocked -o ids | amends why -")]
     Why(sagas::One),
+    /// Show what a compensation would undo now, wave by wave
+    #[command(after_help = "Example:\n  amends undo-plan 0198c0de-0000-7000-8000-000000000000")]
+    UndoPlan(sagas::One),
+    /// Show which effects stand: of a saga, or summed over those that have not completed
+    Exposure(plan::Exposure),
     /// Have a saga undone that has not completed
     #[command(after_help = "Examples:\n  amends cancel ID --reason \"ordered twice\"\n  amends \
                             cancel --tag batch:7 --reason \"ordered twice\" --dry-run")]
@@ -96,6 +102,8 @@ pub enum Command {
     Abandon(operate::OrderArgs),
     /// Tell a saga what a step of it waits for
     Signal(signal::Signal),
+    /// List the circuit breakers
+    Breakers(plan::Breakers),
     /// Look at plugins
     #[command(
         subcommand,
@@ -138,6 +146,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::History(command) => on_one_thread(sagas::history(command)),
         Command::Watch(command) => on_one_thread(watch::run(command)),
         Command::Why(command) => on_one_thread(sagas::why(command)),
+        Command::UndoPlan(command) => on_one_thread(plan::undo_plan(command)),
+        Command::Exposure(command) => on_one_thread(plan::exposure(command)),
         Command::Cancel(command) => on_one_thread(operate::run("cancel", command)),
         Command::Compensate(command) => on_one_thread(operate::run("compensate", command)),
         Command::Retry(command) => on_one_thread(operate::retry(command)),
@@ -147,6 +157,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(command) => on_one_thread(operate::run("resume", command)),
         Command::Abandon(command) => on_one_thread(operate::run("abandon", command)),
         Command::Signal(command) => on_one_thread(signal::run(command)),
+        Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -214,7 +214,7 @@ pub(crate) fn paint(status: &str) -> String {
 }
 
 /// Long texts make tables unreadable; `-o json` has all of it.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     const CHARS_MAX: usize = 120;
     if text.chars().count() <= CHARS_MAX {
         return text.to_owned();
