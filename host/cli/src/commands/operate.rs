@@ -57,15 +57,15 @@ pub struct OrderArgs {
                         code was wrong\"\n  amends retry --status blocked --error-like \"no \
                         route\" --reason \"the carrier is back\" --rate 50 --dry-run")]
 pub struct Retry {
-    /// Which sagas, and why.
-    #[command(flatten)]
-    pub order: OrderArgs,
     /// The step [default: every one that only an operator can move, else those that wait]
     #[arg(long)]
     pub step: Option<String>,
     /// The input of the step's calls from here on
     #[arg(long, value_name = "JSON|FILE", allow_hyphen_values = true)]
     pub input: Option<String>,
+    /// Which sagas, and why.
+    #[command(flatten)]
+    pub order: OrderArgs,
 }
 
 /// The arguments of `skip`.
@@ -74,12 +74,12 @@ pub struct Retry {
                         written off\"\n  amends skip --status blocked --definition \
                         order-fulfillment --reason \"written off\" --dry-run")]
 pub struct Skip {
-    /// Which sagas, and why.
-    #[command(flatten)]
-    pub order: OrderArgs,
     /// The step [default: the one that needs it]
     #[arg(long)]
     pub step: Option<String>,
+    /// Which sagas, and why.
+    #[command(flatten)]
+    pub order: OrderArgs,
 }
 
 /// The arguments of `resolve`.
@@ -91,9 +91,6 @@ pub struct Skip {
                         shipment --evidence \"no label at the carrier\" --not-happened --reason \
                         \"the answer was lost\"")]
 pub struct Resolve {
-    /// Which sagas, and why.
-    #[command(flatten)]
-    pub order: OrderArgs,
     /// The step [default: the one that needs it]
     #[arg(long)]
     pub step: Option<String>,
@@ -111,6 +108,9 @@ pub struct Resolve {
     /// The call did not happen; of an undo, there was nothing to undo
     #[arg(long)]
     pub not_happened: bool,
+    /// Which sagas, and why.
+    #[command(flatten)]
+    pub order: OrderArgs,
 }
 
 /// What is asked of the host.

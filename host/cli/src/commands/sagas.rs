@@ -21,15 +21,15 @@ use crate::commands::output::{
                         --status running -o ids | amends why -\n  amends list \
                         --status blocked --error-like \"no route\"\n  amends list --stuck")]
 pub struct List {
-    /// Which sagas.
-    #[command(flatten)]
-    pub filter: Filter,
     /// At most so many
     #[arg(long, default_value_t = 50)]
     pub limit: u32,
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Which sagas.
+    #[command(flatten)]
+    pub filter: Filter,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
