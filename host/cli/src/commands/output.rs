@@ -189,6 +189,20 @@ pub(crate) fn detail(kind: &str, data: &Value) -> String {
         "undo.succeeded" if data["nothing"] == Value::Bool(true) => "nothing to undo".to_owned(),
         "undo.succeeded" if data["receipt"].is_null() => String::new(),
         "undo.succeeded" => data["receipt"].to_string(),
+        "step.waiting" => {
+            let signal = data["signal"].as_str().map(|name| format!("for the signal {name}"));
+            let until = data["until"].as_str().map(|until| format!("until {until}"));
+            signal.into_iter().chain(until).collect::<Vec<_>>().join(", ")
+        }
+        "signal.received" => {
+            let id = data["id"].as_str().map_or_else(String::new, |id| format!(" ({id})"));
+            format!("{}{id}: {}", text("name"), data["payload"])
+        }
+        _ if kind.starts_with("operator.") => {
+            let evidence = data["evidence"].as_str();
+            let evidence = evidence.map_or_else(String::new, |known| format!("; known by {known}"));
+            format!("{}: {}{evidence}", text("who"), text("reason"))
+        }
         _ => text("reason"),
     }
 }
