@@ -3,6 +3,7 @@
 //! `tests/run` builds the binary before it runs these.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+mod breaker;
 mod cli;
 mod client;
 mod crash;
