@@ -18,6 +18,8 @@ pub enum Behaviour {
     Echo,
     /// Fails for good, with code `no` and message `it is not possible`.
     Permanent,
+    /// Fails with code `no` and message `it is not possible`, and says that another attempt may help.
+    Retryable,
     /// Never ends.
     Spin,
     /// Wants 4 GiB of memory, page by page, and aborts when it is refused.
@@ -193,18 +195,23 @@ fn body(behaviour: Behaviour, answer: u32) -> String {
                 (i32.const 0))"
         )
     };
-    match behaviour {
-        Behaviour::Done => format!("(i32.const {answer})"),
-        Behaviour::Echo => text("(local.get $at)", "(local.get $length)"),
-        Behaviour::Permanent => format!(
+    // The failure is a variant, then its error: two texts and two options, both none.
+    let failure = |variant: u32| {
+        format!(
             "(i32.store8 (i32.const {answer}) (i32.const 1))
-             (i32.store8 offset=8 (i32.const {answer}) (i32.const 0))
+             (i32.store8 offset=8 (i32.const {answer}) (i32.const {variant}))
              (i32.store offset=16 (i32.const {answer}) (i32.const 3060))
              (i32.store offset=20 (i32.const {answer}) (i32.const 2))
              (i32.store offset=24 (i32.const {answer}) (i32.const 3064))
              (i32.store offset=28 (i32.const {answer}) (i32.const 18))
              (i32.const {answer})"
-        ),
+        )
+    };
+    match behaviour {
+        Behaviour::Done => format!("(i32.const {answer})"),
+        Behaviour::Echo => text("(local.get $at)", "(local.get $length)"),
+        Behaviour::Permanent => failure(0),
+        Behaviour::Retryable => failure(1),
         Behaviour::Spin => "(loop $on (br $on)) unreachable".to_owned(),
         Behaviour::Allocate => "(loop $on
                 (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))

@@ -4,11 +4,16 @@ pub mod chaos;
 pub mod check;
 mod client;
 mod exit;
+mod filter;
 mod ids;
+mod input;
+pub mod operate;
 mod output;
+pub mod plan;
 pub mod plugin;
 pub mod run;
 pub mod sagas;
+pub mod signal;
 pub mod start;
 pub mod watch;
 
@@ -64,8 +69,44 @@ pub enum Command {
     #[command(after_help = "Examples:\n  amends why 0198c0de-0000-7000-8000-000000000000\n  \
                             amends list --status blocked -o ids | amends why -")]
     Why(sagas::One),
-    /// Have a saga undone
-    Cancel(sagas::Cancel),
+    /// Show what a compensation would undo now, wave by wave
+    #[command(after_help = "Example:\n  amends undo-plan 0198c0de-0000-7000-8000-000000000000")]
+    UndoPlan(sagas::One),
+    /// Show which effects stand: of a saga, or summed over those that have not completed
+    Exposure(plan::Exposure),
+    /// Have a saga undone that has not completed
+    #[command(after_help = "Examples:\n  amends cancel ID --reason \"ordered twice\"\n  amends \
+                            cancel --tag batch:7 --reason \"ordered twice\" --dry-run")]
+    Cancel(operate::OrderArgs),
+    /// Have a saga undone, also one that has completed
+    #[command(after_help = "Examples:\n  amends compensate ID --reason \"sent back\"\n  amends \
+                            compensate --status completed --tag batch:7 --reason \"recalled\" \
+                            --dry-run")]
+    Compensate(operate::OrderArgs),
+    /// Try a call again that failed for good or waits, now
+    Retry(operate::Retry),
+    /// Go on without a step, or without its undo: its effect then stands
+    Skip(operate::Skip),
+    /// Say what became of a call, with evidence
+    Resolve(operate::Resolve),
+    /// Let no call of a saga begin until it is resumed
+    #[command(after_help = "Examples:\n  amends pause ID --reason \"the price is wrong\"\n  \
+                            amends pause --status running --definition order-fulfillment \
+                            --reason \"the price is wrong\"")]
+    Pause(operate::OrderArgs),
+    /// Let a paused saga go on
+    #[command(after_help = "Examples:\n  amends resume ID --reason \"the price is right\"\n  \
+                            amends resume --status paused --reason \"the price is right\" --rate \
+                            50")]
+    Resume(operate::OrderArgs),
+    /// Give a saga up: nothing acts on it any more, effects may stand
+    #[command(after_help = "Examples:\n  amends exposure ID\n  amends abandon ID --reason \
+                            \"settled by phone\"")]
+    Abandon(operate::OrderArgs),
+    /// Tell a saga what a step of it waits for
+    Signal(signal::Signal),
+    /// List the circuit breakers
+    Breakers(plan::Breakers),
     /// Look at plugins
     #[command(
         subcommand,
@@ -109,7 +150,18 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::History(command) => on_one_thread(sagas::history(command)),
         Command::Watch(command) => on_one_thread(watch::run(command)),
         Command::Why(command) => on_one_thread(sagas::why(command)),
-        Command::Cancel(command) => on_one_thread(sagas::cancel(command)),
+        Command::UndoPlan(command) => on_one_thread(plan::undo_plan(command)),
+        Command::Exposure(command) => on_one_thread(plan::exposure(command)),
+        Command::Cancel(command) => on_one_thread(operate::run("cancel", command)),
+        Command::Compensate(command) => on_one_thread(operate::run("compensate", command)),
+        Command::Retry(command) => on_one_thread(operate::retry(command)),
+        Command::Skip(command) => on_one_thread(operate::skip(command)),
+        Command::Resolve(command) => on_one_thread(operate::resolve(command)),
+        Command::Pause(command) => on_one_thread(operate::run("pause", command)),
+        Command::Resume(command) => on_one_thread(operate::run("resume", command)),
+        Command::Abandon(command) => on_one_thread(operate::run("abandon", command)),
+        Command::Signal(command) => on_one_thread(signal::run(command)),
+        Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

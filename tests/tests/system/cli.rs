@@ -9,7 +9,7 @@ use crate::place::{Place, example, stderr, stdout};
 const UNKNOWN: &str = "0198c0de-0000-7000-8000-000000000000";
 
 /// The command line with this text on its standard input.
-fn fed(place: &Place, arguments: &[&str], text: &str) -> Output {
+pub(crate) fn fed(place: &Place, arguments: &[&str], text: &str) -> Output {
     let mut child = place
         .command(arguments)
         .stdin(Stdio::piped())

@@ -3,6 +3,7 @@
 //! `tests/run` builds the binary before it runs these.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+mod breaker;
 mod chaos;
 mod cli;
 mod client;
@@ -11,6 +12,7 @@ mod hostile;
 mod http;
 mod layers;
 mod ledger;
+mod operate;
 mod orders;
 mod place;
 mod swap;

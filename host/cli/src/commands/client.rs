@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use amends_api::Problem;
 
@@ -64,7 +64,7 @@ impl Client {
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
-        body: &Value,
+        body: &impl Serialize,
     ) -> anyhow::Result<T> {
         let mut request = self.request(Method::POST, path).json(body);
         if let Ok(user) = std::env::var("USER") {

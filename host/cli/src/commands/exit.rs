@@ -3,8 +3,11 @@
 /// Everything is done.
 pub const EXIT_DONE: u8 = 0;
 
-/// Something is wrong. (2, wrong usage, is clap's.)
+/// Something is wrong.
 pub const EXIT_ERROR: u8 = 1;
+
+/// Wrong usage; what clap exits with as well.
+pub(crate) const EXIT_USAGE: u8 = 2;
 
 /// The host wants another token.
 pub(crate) const EXIT_AUTH: u8 = 3;

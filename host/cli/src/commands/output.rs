@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, Table, Width, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,6 +11,9 @@ use amends_api::{EventView, SagaItem, SagaView};
 
 use crate::commands::Format;
 use crate::commands::exit::PipeClosed;
+
+/// Of many that were refused, so many are printed one by one.
+pub(crate) const REFUSED_SHOWN: usize = 10;
 
 /// `println!` that answers [`PipeClosed`] when nobody reads any more, where the macro panics.
 macro_rules! say {
@@ -210,8 +214,31 @@ pub(crate) fn detail(kind: &str, data: &Value) -> String {
         "undo.succeeded" if data["nothing"] == Value::Bool(true) => "nothing to undo".to_owned(),
         "undo.succeeded" if data["receipt"].is_null() => String::new(),
         "undo.succeeded" => data["receipt"].to_string(),
+        "step.waiting" => {
+            let signal = data["signal"].as_str().map(|name| format!("for the signal {name}"));
+            let until = data["until"].as_str().map(|until| format!("until {until}"));
+            signal.into_iter().chain(until).collect::<Vec<_>>().join(", ")
+        }
+        "signal.received" => {
+            let id = data["id"].as_str().map_or_else(String::new, |id| format!(" ({id})"));
+            format!("{}{id}: {}", text("name"), data["payload"])
+        }
+        _ if kind.starts_with("operator.") => {
+            let evidence = data["evidence"].as_str();
+            let evidence = evidence.map_or_else(String::new, |known| format!("; known by {known}"));
+            format!("{}: {}{evidence}", text("who"), text("reason"))
+        }
         _ => text("reason"),
     }
+}
+
+/// Of so many sagas; on a terminal only.
+pub(crate) fn progress(sagas: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} sagas, {per_sec}, {eta} left");
+    ProgressBar::new(sagas).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// A status for a line of text.
@@ -226,7 +253,7 @@ pub(crate) fn paint(status: &str) -> String {
 }
 
 /// Long texts make tables unreadable; `-o json` has all of it.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     const CHARS_MAX: usize = 120;
     if text.chars().count() <= CHARS_MAX {
         return text.to_owned();

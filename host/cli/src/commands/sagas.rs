@@ -1,14 +1,14 @@
-//! `list`, `get`, `history`, `why`, `cancel`.
+//! `list`, `get`, `history`, `why`.
 
 use clap::Args;
 use serde::Deserialize;
-use serde_json::json;
 
-use amends_api::{EventView, LIMIT_MAX, SagaItem, SagaView, WhyView};
+use amends_api::{EventView, LIMIT_MAX, SagaView, WhyView};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
+use crate::commands::filter::Filter;
 use crate::commands::ids::each_id;
 use crate::commands::output::{
     EVENT_COLUMNS, event_row, print_json, print_json_line, print_saga, print_sagas, print_table,
@@ -18,26 +18,18 @@ use crate::commands::output::{
 /// The arguments of `list`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends list --status compensated --limit 10\n  amends list \
-                        --status running -o ids | amends why -")]
+                        --status running -o ids | amends why -\n  amends list \
+                        --status blocked --error-like \"no route\"\n  amends list --stuck")]
 pub struct List {
-    /// Only these statuses, with commas between them
-    #[arg(long, value_name = "STATUS")]
-    pub status: Option<String>,
-    /// Only this definition
-    #[arg(long, value_name = "NAME")]
-    pub definition: Option<String>,
-    /// Only with this tag
-    #[arg(long, value_name = "NAME:VALUE")]
-    pub tag: Option<String>,
-    /// Only started after this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    pub started_after: Option<String>,
     /// At most so many
     #[arg(long, default_value_t = 50)]
     pub limit: u32,
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Which sagas.
+    #[command(flatten)]
+    pub filter: Filter,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -56,23 +48,6 @@ pub struct One {
     pub host: HostArgs,
 }
 
-/// The arguments of `cancel`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  amends cancel ID --reason \"ordered twice\"")]
-pub struct Cancel {
-    /// The saga's id; - reads ids from standard input
-    pub id: String,
-    /// Why; kept with the saga
-    #[arg(long)]
-    pub reason: String,
-    /// How to print the saga
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
-    /// Which host to talk to.
-    #[command(flatten)]
-    pub host: HostArgs,
-}
-
 /// One page of a list.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page<T> {
@@ -82,33 +57,7 @@ pub(crate) struct Page<T> {
 
 pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let filters = [
-        ("status", &args.status),
-        ("definition", &args.definition),
-        ("tag", &args.tag),
-        ("started_after", &args.started_after),
-    ];
-    let mut query = String::new();
-    for (name, value) in filters {
-        if let Some(value) = value {
-            query.push_str(&["&", name, "=", &escape(value)].concat());
-        }
-    }
-    let mut items: Vec<SagaItem> = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let left = args.limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
-        let limit = left.clamp(1, LIMIT_MAX);
-        let page: Page<SagaItem> =
-            client.get(&format!("/v1/sagas?limit={limit}{query}{cursor}")).await?;
-        items.extend(page.items);
-        match page.next_cursor {
-            Some(next) if items.len() < args.limit as usize => {
-                cursor = format!("&cursor={}", escape(&next));
-            }
-            _ => break,
-        }
-    }
+    let items = args.filter.find(&client, args.limit).await?;
     print_sagas(&items, args.output)?;
     Ok(EXIT_DONE)
 }
@@ -177,17 +126,6 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
                 }
             }
         }
-        Ok(EXIT_DONE)
-    })
-    .await
-}
-
-pub(crate) async fn cancel(args: Cancel) -> anyhow::Result<u8> {
-    let client = Client::new(&args.host)?;
-    each_id(&args.id, async |id| {
-        let path = format!("/v1/sagas/{}/cancel", escape(id));
-        let saga: SagaView = client.post(&path, &json!({"reason": args.reason})).await?;
-        print_saga(&saga, args.output)?;
         Ok(EXIT_DONE)
     })
     .await

@@ -19,6 +19,7 @@ use crate::commands::client::{Client, HostArgs, accepted, escape};
 use crate::commands::exit::{
     EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_WAIT_ENDED, Failed, of_status,
 };
+use crate::commands::input::read_input;
 use crate::commands::output::print_saga;
 use crate::commands::sagas::Page;
 use crate::config::suggest::{did_you_mean, list};
@@ -74,7 +75,7 @@ struct Body<'a> {
 }
 
 pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
-    let text = input::read(&args.input)?;
+    let text = read_input("--input", &args.input)?;
     let wait = args.wait.as_deref().map(amends_api::parse_duration).transpose();
     let wait = wait.context("--wait")?;
     let mut tags = BTreeMap::new();

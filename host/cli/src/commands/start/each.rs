@@ -1,17 +1,16 @@
 //! `start --each`: one saga for each line of a file.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use amends_api::SagaView;
 
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, of_status};
-use crate::commands::output::{paint, print_json, print_json_line, say};
+use crate::commands::output::{paint, print_json, print_json_line, progress, say};
 use crate::commands::start::{NotStarted, Start, Starter, input};
 
 /// Requests at once.
@@ -287,15 +286,6 @@ fn name_lines(lines: &[usize]) -> String {
         count if count > LINES_SHOWN => format!("{count} lines ({named}, …)"),
         _ => format!("lines {named}"),
     }
-}
-
-/// On a terminal only.
-fn progress(lines: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} sagas, {per_sec}, {eta} left");
-    ProgressBar::new(lines).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 #[cfg(test)]

@@ -1,36 +1,8 @@
 //! What a saga is given: JSON on the command line, in a file, or on standard input.
 
-use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::Context as _;
 use serde_json::value::RawValue;
-
-/// JSON as it is, else a file, else standard input.
-///
-/// # Errors
-/// What is wrong with the JSON, when it begins as JSON does; else that there is no such file.
-pub(super) fn read(input: &str) -> anyhow::Result<String> {
-    if input == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-        return Ok(text);
-    }
-    if Path::new(input).exists() {
-        return std::fs::read_to_string(input)
-            .with_context(|| format!("--input `{input}` cannot be read"));
-    }
-    match serde_json::from_str::<&RawValue>(input) {
-        Ok(_) => Ok(input.to_owned()),
-        Err(error) if input.trim_start().starts_with(['{', '[', '"']) => {
-            Err(anyhow::anyhow!("--input is not JSON: {error}"))
-        }
-        Err(_) => Err(anyhow::anyhow!(
-            "--input `{input}` is no JSON, and there is no such file\n  help: write JSON in single \
-             quotes, such as '{{\"order_id\": \"7\"}}', name a file, or - for standard input"
-        )),
-    }
-}
 
 /// The one JSON text of an input.
 ///
@@ -71,7 +43,12 @@ pub(super) fn parse_line(line: &str) -> anyhow::Result<&RawValue> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-    use super::{parse, parse_line, read};
+    use super::{parse, parse_line};
+    use crate::commands::input::read_input;
+
+    fn read(input: &str) -> anyhow::Result<String> {
+        read_input("--input", input)
+    }
 
     #[test]
     fn json_that_is_not_says_where() {

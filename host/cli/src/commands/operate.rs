@@ -1,0 +1,206 @@
+//! `cancel`, `compensate`, `retry`, `skip`, `resolve`, `pause`, `resume`, `abandon`: what an
+//! operator does to one saga, to those on standard input, or to those that filters find.
+//!
+//! Which of them a saga permits, the host decides.
+
+mod sweep;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use amends_api::SagaView;
+
+use crate::commands::Format;
+use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::exit::{EXIT_DONE, EXIT_USAGE, Failed};
+use crate::commands::filter::Filter;
+use crate::commands::ids::each_id;
+use crate::commands::input::read_json;
+use crate::commands::output::print_saga;
+
+/// Sagas a second at most: more than a host does.
+const RATE_MAX: f64 = 10_000.0;
+
+/// Which sagas, and why.
+#[derive(Debug, Args)]
+pub struct OrderArgs {
+    /// The saga's id; - reads ids from standard input; or give filters instead
+    pub id: Option<String>,
+    /// Why; kept with the saga, with who asked
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// How to print the saga, or what was done
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which sagas, when not by id.
+    #[command(flatten)]
+    pub filter: Filter,
+    /// At most so many of them, the newest first
+    #[arg(long, value_name = "SAGAS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// At most so many of them a second
+    #[arg(long, value_name = "SAGAS", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Only list them, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The arguments of `retry`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends retry ID --reason \"the carrier is back\"\n  \
+                        amends retry ID --step shipment --input shipment.json --reason \"the ZIP \
+                        code was wrong\"\n  amends retry --status blocked --error-like \"no \
+                        route\" --reason \"the carrier is back\" --rate 50 --dry-run")]
+pub struct Retry {
+    /// The step [default: every one that only an operator can move, else those that wait]
+    #[arg(long)]
+    pub step: Option<String>,
+    /// The input of the step's calls from here on
+    #[arg(long, value_name = "JSON|FILE", allow_hyphen_values = true)]
+    pub input: Option<String>,
+    /// Which sagas, and why.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// The arguments of `skip`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends skip ID --step inventory --reason \"the stock is \
+                        written off\"\n  amends skip --status blocked --definition \
+                        order-fulfillment --reason \"written off\" --dry-run")]
+pub struct Skip {
+    /// The step [default: the one that needs it]
+    #[arg(long)]
+    pub step: Option<String>,
+    /// Which sagas, and why.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// The arguments of `resolve`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends resolve ID --step inventory --evidence \"RSV-7 is \
+                        released, ticket 12\" --reason \"released by hand\"\n  amends resolve ID \
+                        --step shipment --evidence \"the carrier's list\" --result '{\"label\": \
+                        \"LBL-7\"}' --reason \"the answer was lost\"\n  amends resolve ID --step \
+                        shipment --evidence \"no label at the carrier\" --not-happened --reason \
+                        \"the answer was lost\"")]
+pub struct Resolve {
+    /// The step [default: the one that needs it]
+    #[arg(long)]
+    pub step: Option<String>,
+    /// How it is known what became of the call; kept with the saga
+    #[arg(long, value_name = "TEXT")]
+    pub evidence: String,
+    /// What the call gave
+    #[arg(
+        long,
+        value_name = "JSON|FILE",
+        allow_hyphen_values = true,
+        conflicts_with = "not_happened"
+    )]
+    pub result: Option<String>,
+    /// The call did not happen; of an undo, there was nothing to undo
+    #[arg(long)]
+    pub not_happened: bool,
+    /// Which sagas, and why.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// What is asked of the host.
+#[derive(Debug, Default, Serialize)]
+struct Body {
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    happened: Option<bool>,
+}
+
+/// What is to be done, to whichever saga.
+struct Order {
+    client: Client,
+    verb: &'static str,
+    body: Body,
+}
+
+impl Order {
+    /// The saga after it.
+    async fn give(&self, id: &str) -> anyhow::Result<SagaView> {
+        self.client.post(&format!("/v1/sagas/{}/{}", escape(id), self.verb), &self.body).await
+    }
+}
+
+/// A verb that needs no more than a reason.
+pub(crate) async fn run(verb: &'static str, args: OrderArgs) -> anyhow::Result<u8> {
+    act(verb, args, Body::default()).await
+}
+
+pub(crate) async fn retry(args: Retry) -> anyhow::Result<u8> {
+    let input = args.input.map(|input| read_json("--input", &input)).transpose()?;
+    act("retry", args.order, Body { step: args.step, input, ..Body::default() }).await
+}
+
+pub(crate) async fn skip(args: Skip) -> anyhow::Result<u8> {
+    act("skip", args.order, Body { step: args.step, ..Body::default() }).await
+}
+
+pub(crate) async fn resolve(args: Resolve) -> anyhow::Result<u8> {
+    let output = args.result.map(|result| read_json("--result", &result)).transpose()?;
+    let (evidence, happened) = (Some(args.evidence), args.not_happened.then_some(false));
+    let body = Body { step: args.step, output, evidence, happened, ..Body::default() };
+    act("resolve", args.order, body).await
+}
+
+async fn act(verb: &'static str, args: OrderArgs, body: Body) -> anyhow::Result<u8> {
+    check_usage(verb, &args)?;
+    let body = Body { reason: args.reason.clone(), ..body };
+    let order = Order { client: Client::new(&args.host)?, verb, body };
+    let Some(id) = &args.id else { return sweep::run(&order, &args).await };
+    each_id(id, async |id| {
+        print_saga(&order.give(id).await?, args.output)?;
+        Ok(EXIT_DONE)
+    })
+    .await
+}
+
+/// Sagas are named by ids or found by filters, and never all because nothing was said.
+fn check_usage(verb: &str, args: &OrderArgs) -> Result<(), Failed> {
+    let is_for_many = args.dry_run || args.rate.is_some() || args.limit.is_some();
+    let (message, help) = match (&args.id, args.filter.is_empty()) {
+        (Some(_), false) => (
+            "an ID and filters exclude each other".to_owned(),
+            format!("amends {verb} ID for one saga, or the filters without an ID for many"),
+        ),
+        (Some(_), true) if is_for_many => (
+            "--dry-run, --rate and --limit go with filters, not with an ID".to_owned(),
+            format!("leave them out, or write amends {verb} --status blocked --dry-run …"),
+        ),
+        (None, true) => (
+            format!("neither an ID nor a filter says which sagas to {verb}"),
+            format!(
+                "write amends {verb} ID …, amends {verb} - … for ids on standard input, or such \
+                 as amends {verb} --status blocked --dry-run …"
+            ),
+        ),
+        (Some(_), true) | (None, false) => return Ok(()),
+    };
+    Err(Failed { exit: EXIT_USAGE, message: format!("{message}\n  help: {help}") })
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| *rate > 0.0 && *rate <= RATE_MAX);
+    rate.ok_or_else(|| format!("write a number of sagas, such as 50 or 0.5, up to {RATE_MAX}"))
+}

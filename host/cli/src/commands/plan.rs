@@ -1,0 +1,170 @@
+//! `undo-plan`, `exposure`, `breakers`: what stands, what would undo it, and what holds calls back.
+
+use clap::Args;
+
+use amends_api::{BreakerView, EffectView, ExposureItem, PlannedView};
+
+use crate::commands::Format;
+use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::exit::EXIT_DONE;
+use crate::commands::ids::each_id;
+use crate::commands::output::{print_json, print_json_line, print_table, say, short, table};
+use crate::commands::sagas::{One, Page};
+
+/// The arguments of `exposure`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends exposure\n  amends exposure \
+                        0198c0de-0000-7000-8000-000000000000")]
+pub struct Exposure {
+    /// The saga's id; - reads ids from standard input; absent: summed over all sagas
+    pub id: Option<String>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The arguments of `breakers`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  amends breakers")]
+pub struct Breakers {
+    /// How to print them
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    each_id(&args.id, async |id| {
+        let path = format!("/v1/sagas/{}/undo-plan", escape(id));
+        let plan = client.get::<Page<PlannedView>>(&path).await?.items;
+        match args.output {
+            Format::Json => print_json(&plan)?,
+            Format::Jsonl => plan.iter().try_for_each(print_json_line)?,
+            Format::Ids => say!("{id}")?,
+            Format::Table if plan.is_empty() => say!("nothing would be undone")?,
+            Format::Table => {
+                let mut rows =
+                    table(&["wave", "step", "status", "undone by", "digest", "output", "note"]);
+                rows.add_rows(plan.iter().map(planned_row));
+                print_table(&rows)?;
+            }
+        }
+        Ok(EXIT_DONE)
+    })
+    .await
+}
+
+fn planned_row(planned: &PlannedView) -> Vec<String> {
+    let by = match (&planned.plugin, &planned.child) {
+        (Some(plugin), _) => plugin.clone(),
+        (None, Some(child)) => format!("saga {child}"),
+        (None, None) => "nobody".to_owned(),
+    };
+    let digest = planned.digest.as_deref().unwrap_or_default();
+    let output = planned.output.as_ref();
+    vec![
+        planned.wave.to_string(),
+        planned.step.clone(),
+        planned.status.clone(),
+        by,
+        digest.get(..19).unwrap_or(digest).to_owned(),
+        output.map_or_else(|| "not known".to_owned(), |output| short(output.as_str())),
+        planned.note.clone().unwrap_or_default(),
+    ]
+}
+
+pub(crate) async fn exposure(args: Exposure) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let Some(id) = &args.id else { return exposure_of_all(&client, args.output).await };
+    each_id(id, async |id| {
+        let path = format!("/v1/sagas/{}/exposure", escape(id));
+        let effects = client.get::<Page<EffectView>>(&path).await?.items;
+        match args.output {
+            Format::Json => print_json(&effects)?,
+            Format::Jsonl => effects.iter().try_for_each(print_json_line)?,
+            Format::Ids => say!("{id}")?,
+            Format::Table if effects.is_empty() => say!("no effect stands")?,
+            Format::Table => {
+                let mut rows = table(&["step", "stands", "has undo", "output"]);
+                let word = |is: bool| if is { "yes" } else { "no" };
+                rows.add_rows(effects.iter().map(|effect| {
+                    let output = effect.output.as_ref().map(|output| short(output.as_str()));
+                    vec![
+                        effect.step.clone(),
+                        if effect.is_certain { "yes" } else { "not known" }.to_owned(),
+                        word(effect.has_undo).to_owned(),
+                        output.unwrap_or_default(),
+                    ]
+                }));
+                print_table(&rows)?;
+            }
+        }
+        Ok(EXIT_DONE)
+    })
+    .await
+}
+
+async fn exposure_of_all(client: &Client, format: Format) -> anyhow::Result<u8> {
+    let sums = client.get::<Page<ExposureItem>>("/v1/exposure").await?.items;
+    match format {
+        Format::Json => print_json(&sums)?,
+        Format::Jsonl => sums.iter().try_for_each(print_json_line)?,
+        Format::Ids => {
+            let mut names: Vec<_> = sums.iter().map(|sum| &sum.definition).collect();
+            names.dedup();
+            names.into_iter().try_for_each(|name| say!("{name}"))?;
+        }
+        Format::Table if sums.is_empty() => {
+            say!("no effect of a saga stands that has not completed")?;
+        }
+        Format::Table => {
+            let mut rows =
+                table(&["definition", "step", "standing", "not known", "blocked", "abandoned"]);
+            rows.add_rows(sums.iter().map(|sum| {
+                vec![
+                    sum.definition.clone(),
+                    sum.step.clone(),
+                    sum.standing.to_string(),
+                    sum.unknown.to_string(),
+                    sum.blocked.to_string(),
+                    sum.abandoned.to_string(),
+                ]
+            }));
+            print_table(&rows)?;
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let breakers = client.get::<Page<BreakerView>>("/v1/breakers").await?.items;
+    match args.output {
+        Format::Json => print_json(&breakers)?,
+        Format::Jsonl => breakers.iter().try_for_each(print_json_line)?,
+        Format::Ids => breakers.iter().try_for_each(|breaker| say!("{}", breaker.service))?,
+        Format::Table if breakers.is_empty() => say!("the config has no breaker")?,
+        Format::Table => {
+            let columns = ["service", "state", "failures", "open until", "on open", "last error"];
+            let mut rows = table(&columns);
+            rows.add_rows(breakers.iter().map(|breaker| {
+                vec![
+                    breaker.service.clone(),
+                    breaker.state.clone(),
+                    format!("{} of {}", breaker.failures, breaker.failures_max),
+                    breaker.open_until.map(|until| until.to_string()).unwrap_or_default(),
+                    breaker.on_open.clone(),
+                    short(breaker.last_error.as_deref().unwrap_or_default()),
+                ]
+            }));
+            print_table(&rows)?;
+        }
+    }
+    Ok(EXIT_DONE)
+}
