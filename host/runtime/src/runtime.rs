@@ -210,7 +210,12 @@ impl Runtime {
             .definitions
             .named(&request.definition)
             .ok_or(StartError::DefinitionUnknown(request.definition))?;
-        let id = SagaId::from_bytes(*Uuid::now_v7().as_bytes());
+        let mut id = *Uuid::now_v7().as_bytes();
+        if let Some(key) = &request.key {
+            // Starts with one key go to one shard, so that of several the first is the one.
+            id[14..].copy_from_slice(&Digest::of(key.as_bytes()).as_bytes()[..2]);
+        }
+        let id = SagaId::from_bytes(id);
         let start = Start {
             id,
             definition: Arc::clone(definition),
