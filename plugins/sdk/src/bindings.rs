@@ -65,6 +65,8 @@ pub mod worlds {
 
     #[cfg(feature = "step")]
     world!(step, "step");
+    #[cfg(feature = "step-probe")]
+    world!(step_probe, "step-probe");
     #[cfg(feature = "step-only")]
     world!(step_only, "step-only");
     #[cfg(feature = "undo-only")]

@@ -47,6 +47,10 @@
 //! output when nobody knows whether the step happened; then find out by the effect's id, or undo
 //! by it blindly if that does no harm. To fail there would block the saga for nothing.
 //!
+//! # A call whose answer was lost
+//! A step can also tell what became of such a call: it implements [`Probe`] as well, and ends with
+//! [`step_with_probe!`] in place of [`step!`]. Then the host asks before it calls again.
+//!
 //! Deliberately absent: async (a call is one thread), state between calls (each has a fresh
 //! instance).
 
@@ -58,7 +62,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use bindings::types::{Call, Error, Failure};
+pub use bindings::types::{Call, Direction, Error, Failure};
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub use bindings::worlds;
@@ -102,6 +106,67 @@ pub trait Compensate: Plugin {
         input: Self::Input,
         output: Option<Self::Output>,
     ) -> Result<Undone, Failure>;
+}
+
+/// Tells what became of a call whose answer was lost.
+///
+/// ```
+/// # use amends_sdk::{Call, Compensate, Execute, Failure, Plugin, Undone};
+/// use amends_sdk::{Direction, Fate, Probe};
+///
+/// # struct Ticketing;
+/// # impl Plugin for Ticketing {
+/// #     const SUMMARY: &'static str = "Opens a ticket.";
+/// #     type Input = ();
+/// #     type Output = String;
+/// # }
+/// # impl Execute for Ticketing {
+/// #     fn execute(call: &Call, (): ()) -> Result<String, Failure> { Ok(call.effect_id("TCK")) }
+/// # }
+/// # impl Compensate for Ticketing {
+/// #     fn compensate(_: &Call, (): (), _: Option<String>) -> Result<Undone, Failure> {
+/// #         Ok(Undone::nothing())
+/// #     }
+/// # }
+/// # fn is_open(_: &str) -> Option<bool> { Some(true) }
+/// impl Probe for Ticketing {
+///     fn probe(call: &Call, direction: Direction, (): ()) -> Result<Fate<String>, Failure> {
+///         let ticket = call.effect_id("TCK");
+///         Ok(match (direction, is_open(&ticket)) {
+///             (Direction::Execute, Some(true)) => Fate::Happened(ticket),
+///             (Direction::Compensate, Some(false)) => Fate::Undone(Undone::done(&ticket)?),
+///             (_, Some(_)) => Fate::DidNotHappen,
+///             (_, None) => Fate::Unclear,
+///         })
+///     }
+/// }
+///
+/// amends_sdk::step_with_probe!(Ticketing);
+/// ```
+pub trait Probe: Execute + Compensate {
+    /// Finds out what became of the call of `direction` with the idempotency key of `call`. Does
+    /// nothing itself, and may be asked more than once.
+    ///
+    /// # Errors
+    /// When it cannot be found out now; the host then takes it as [`Fate::Unclear`].
+    fn probe(
+        call: &Call,
+        direction: Direction,
+        input: Self::Input,
+    ) -> Result<Fate<Self::Output>, Failure>;
+}
+
+/// What became of a call. `T` is the step's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate<T> {
+    /// The step happened, with this output. Of [`Direction::Execute`] only.
+    Happened(T),
+    /// The undo happened. Of [`Direction::Compensate`] only.
+    Undone(Undone),
+    /// It did not happen, and will not: the host calls again.
+    DidNotHappen,
+    /// It cannot be told now.
+    Unclear,
 }
 
 /// What an undo did.
@@ -230,6 +295,27 @@ pub fn compensate<P: Compensate>(
     P::compensate(call, from_json(input, "input")?, output)
 }
 
+/// The fate with what happened, output or receipt, as JSON; never [`Fate::Undone`].
+#[doc(hidden)]
+pub fn probe<P: Probe>(
+    call: &Call,
+    direction: Direction,
+    input: &str,
+) -> Result<Fate<String>, Failure> {
+    let fate = P::probe(call, direction, from_json(input, "input")?)?;
+    match (direction, fate) {
+        (Direction::Execute, Fate::Happened(output)) => to_json(&output).map(Fate::Happened),
+        (Direction::Compensate, Fate::Undone(undone)) => {
+            Ok(Fate::Happened(undone.receipt().unwrap_or("null").to_owned()))
+        }
+        (Direction::Execute, Fate::Undone(_)) | (Direction::Compensate, Fate::Happened(_)) => {
+            Err(Failure::unknown("invalid_fate", "the probe told of the other direction"))
+        }
+        (_, Fate::DidNotHappen) => Ok(Fate::DidNotHappen),
+        (_, Fate::Unclear) => Ok(Fate::Unclear),
+    }
+}
+
 fn from_json<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(|error| {
         Failure::permanent(format!("invalid_{what}"), format!("the {what} cannot be read: {error}"))
@@ -247,6 +333,17 @@ fn to_json<T: Serialize>(value: &T) -> Result<String, Failure> {
 macro_rules! step {
     ($plugin:ty) => {
         $crate::__component!($plugin, step, action undo);
+    };
+}
+
+/// Makes a component that does a step, undoes it, and tells what became of a call whose answer was
+/// lost. The type implements [`Execute`], [`Compensate`] and [`Probe`]. Needs the feature
+/// `step-probe` and no other: `amends-sdk = { …, default-features = false, features =
+/// ["step-probe"] }`.
+#[macro_export]
+macro_rules! step_with_probe {
+    ($plugin:ty) => {
+        $crate::__component!($plugin, step_probe, action undo probe);
     };
 }
 
@@ -333,4 +430,88 @@ macro_rules! __interface {
             }
         }
     };
+    (probe, $plugin:ty, $world:ident) => {
+        impl $crate::worlds::$world::exports::amends::saga::probe::Guest for Component {
+            fn probe(
+                call: $crate::Call,
+                direction: $crate::Direction,
+                input: String,
+            ) -> Result<$crate::worlds::$world::exports::amends::saga::probe::Fate, $crate::Failure>
+            {
+                use $crate::worlds::$world::exports::amends::saga::probe::Fate;
+                Ok(match $crate::probe::<$plugin>(&call, direction, &input)? {
+                    $crate::Fate::Happened(told) => Fate::Happened(told),
+                    $crate::Fate::DidNotHappen => Fate::DidNotHappen,
+                    $crate::Fate::Undone(_) | $crate::Fate::Unclear => Fate::Unclear,
+                })
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers every probe with the fate that its input names.
+    struct Told;
+
+    impl Plugin for Told {
+        const SUMMARY: &'static str = "Is told.";
+        type Input = String;
+        type Output = u32;
+    }
+
+    impl Execute for Told {
+        fn execute(_: &Call, _: String) -> Result<u32, Failure> {
+            Ok(7)
+        }
+    }
+
+    impl Compensate for Told {
+        fn compensate(_: &Call, _: String, _: Option<u32>) -> Result<Undone, Failure> {
+            Ok(Undone::nothing())
+        }
+    }
+
+    impl Probe for Told {
+        fn probe(_: &Call, _: Direction, fate: String) -> Result<Fate<u32>, Failure> {
+            match fate.as_str() {
+                "happened" => Ok(Fate::Happened(7)),
+                "undone" => Undone::done(&"R-1").map(Fate::Undone),
+                "nothing" => Ok(Fate::Undone(Undone::nothing())),
+                "not" => Ok(Fate::DidNotHappen),
+                _ => Ok(Fate::Unclear),
+            }
+        }
+    }
+
+    fn told(direction: Direction, fate: &str) -> Result<Fate<String>, String> {
+        let call = Call {
+            saga_id: "01890000-0000-7000-8000-000000000001".to_owned(),
+            definition: "tickets".to_owned(),
+            step: "open".to_owned(),
+            attempt: 1,
+            idempotency_key: "k".to_owned(),
+            traceparent: None,
+        };
+        let fate = format!("{fate:?}");
+        probe::<Told>(&call, direction, &fate).map_err(|failure| failure.error().code.clone())
+    }
+
+    #[test]
+    fn a_fate_carries_output_or_receipt_as_json() {
+        use Direction::{Compensate, Execute};
+        let happened = |json: &str| Ok(Fate::Happened(json.to_owned()));
+        assert_eq!(told(Execute, "happened"), happened("7"));
+        assert_eq!(told(Compensate, "undone"), happened("\"R-1\""));
+        assert_eq!(told(Compensate, "nothing"), happened("null"));
+        for direction in [Execute, Compensate] {
+            assert_eq!(told(direction, "not"), Ok(Fate::DidNotHappen));
+            assert_eq!(told(direction, "else"), Ok(Fate::Unclear));
+        }
+        // A fate of the other direction is a mistake of the plugin, and nothing is known.
+        assert_eq!(told(Execute, "undone"), Err("invalid_fate".to_owned()));
+        assert_eq!(told(Compensate, "happened"), Err("invalid_fate".to_owned()));
+    }
 }
