@@ -15,3 +15,4 @@ mod operate;
 mod orders;
 mod place;
 mod swap;
+mod waits;
