@@ -154,7 +154,7 @@ impl Runtime {
         let wake = WakeShards(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect());
         let rooms = Arc::new(Rooms::new(config.concurrency, Box::new(wake)));
         let (quarantine, sagas) = (Arc::<Quarantine>::default(), Sagas::default());
-        let (mut shards, mut tasks) = (Vec::new(), Vec::new());
+        let (mut shards, mut idle) = (Vec::new(), Vec::new());
         for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
             let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
             let shard = Shard::new(ShardConfig {
@@ -169,7 +169,7 @@ impl Runtime {
                 quarantine: Arc::clone(&quarantine),
                 faults: config.faults.clone(),
             });
-            tasks.push(tokio::spawn(shard.run(receiver, starts_receiver)));
+            idle.push((shard, receiver, starts_receiver));
             shards.push(ShardHandle { inbox, starts });
         }
         let recovered = recovery::recover(&*store, &definitions).await?;
@@ -181,7 +181,7 @@ impl Runtime {
             plugins,
             definitions,
             shards,
-            tasks: std::sync::Mutex::new(tasks),
+            tasks: std::sync::Mutex::default(),
             breakers,
             rooms,
             quarantine,
@@ -193,6 +193,11 @@ impl Runtime {
         for saga in recovered.sagas {
             let _ = runtime.send(saga.id(), Message::Recover { saga: Box::new(saga) });
         }
+        // Only now: an order from one saga to another must not overtake the recovery of that.
+        let run =
+            |(shard, receiver, starts): (Shard, _, _)| tokio::spawn(shard.run(receiver, starts));
+        let tasks = idle.into_iter().map(run).collect();
+        *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
         Ok(runtime)
     }
 

@@ -16,3 +16,4 @@ mod operate;
 mod orders;
 mod place;
 mod swap;
+mod waits;
