@@ -54,7 +54,8 @@ pub(crate) struct Live {
     pub(crate) pending: Option<Pending>,
     /// What happened since that append was made.
     pub(crate) inputs: VecDeque<Queued>,
-    /// Calls that were dispatched and have not come back.
+    /// Calls that were dispatched and whose outcome is not decided on. One that came back during
+    /// an append is still running for the saga's state, and must not be dispatched again.
     pub(crate) in_flight: HashSet<(StepName, Direction)>,
     /// The timer that is set.
     pub(crate) timer: Option<Timestamp>,
@@ -166,6 +167,20 @@ impl Live {
     pub(crate) fn undispatched(&self) -> Vec<Call> {
         commands(&self.saga)
             .filter_map(|command| match command {
+    /// Once its outcome is decided on, a call is in flight no more.
+    pub(crate) fn forget_call(&mut self, input: &Input) {
+        match input {
+            Input::Outcome { step, direction, .. } => {
+                self.in_flight.remove(&(step.clone(), *direction));
+            }
+            Input::Admit { .. }
+            | Input::Refuse { .. }
+            | Input::Signal { .. }
+            | Input::Operate(_)
+            | Input::Tick => {}
+        }
+    }
+
                 Command::Run(call) => Some(call),
                 Command::Start(_) | Command::CancelChild(_) | Command::Wake(_) => None,
             })

@@ -312,7 +312,6 @@ impl Shard {
         let Returned { id, step, direction, attempt, outcome, probe, is_component } = returned;
         self.calls_in_flight -= usize::from(is_component);
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.in_flight.remove(&(step.clone(), direction));
         live.inputs.push_back(Input::Outcome { step, direction, attempt, outcome, probe }.into());
         self.advance(id).await;
     }
@@ -372,6 +371,7 @@ impl Shard {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.stall = admitted.stall;
         if events.is_empty() {
+            live.forget_call(&queued.input);
             for queued in inputs {
                 queued.reply(Ok(live.saga.clone()));
             }
