@@ -50,6 +50,9 @@ impl std::fmt::Display for StallReason {
 pub(crate) struct Live {
     /// As of the last durable event.
     pub(crate) saga: Saga,
+    /// Loaded for an order, and nothing of it appended since: by the time that the shard had it, the
+    /// saga may have been live, moved on and ended again.
+    pub(crate) may_be_stale: bool,
     /// The append under way.
     pub(crate) pending: Option<Pending>,
     /// What happened since that append was made.
@@ -136,6 +139,7 @@ impl Live {
     pub(crate) fn new(saga: Saga) -> Self {
         Self {
             saga,
+            may_be_stale: false,
             pending: None,
             inputs: VecDeque::new(),
             in_flight: HashSet::new(),

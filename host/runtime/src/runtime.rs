@@ -31,6 +31,10 @@ use crate::stuck::Stuck;
 
 pub(crate) use sagas::Sagas;
 
+/// How often a saga that is not live is loaded for one order or signal. Each further time means
+/// that another one was done meanwhile, and there are few of those.
+const FEED_TRIES_MAX: u32 = 10;
+
 /// How a host is set up.
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
@@ -275,8 +279,8 @@ impl Runtime {
             }));
         }
         let mut loaded = None;
-        // Twice: one that is not live is loaded, and may be live by then.
-        for _ in 0..2 {
+        // One that is not live is loaded; by then it may be live, or have moved on and ended.
+        for _ in 0..FEED_TRIES_MAX {
             let (reply, answer) = oneshot::channel();
             let input = Box::new(input.clone());
             self.send(id, Message::Feed { id, input, loaded: loaded.take(), reply })?;

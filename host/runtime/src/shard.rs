@@ -47,7 +47,8 @@ pub(crate) enum Message {
     },
     Returned(Box<Returned>),
     /// Something for a saga: an operator's order or a signal. With the saga, when it was loaded
-    /// for this because it is not live. Dropped without an answer when there is neither.
+    /// for this because it is not live. Dropped without an answer when there is neither, or when
+    /// what was loaded is older than the saga's log.
     Feed {
         id: SagaId,
         input: Box<Input>,
@@ -204,7 +205,7 @@ impl Shard {
             Message::Returned(returned) => self.returned(*returned).await,
             Message::Feed { id, input, loaded, reply } => {
                 if let (false, Some(saga)) = (self.live.contains_key(&id), loaded) {
-                    self.insert(id, Live::new(*saga));
+                    self.insert(id, Live { may_be_stale: true, ..Live::new(*saga) });
                 }
                 if let Some(live) = self.live.get_mut(&id) {
                     live.inputs.push_back(Queued { input: *input, reply: Some(reply) });
@@ -375,7 +376,7 @@ impl Shard {
             for queued in inputs {
                 queued.reply(Ok(live.saga.clone()));
             }
-            if live.saga.status().is_end() {
+            if live.saga.status().is_end() || live.may_be_stale {
                 self.remove(id);
                 return;
             }

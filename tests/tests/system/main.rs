@@ -10,6 +10,7 @@ mod hostile;
 mod http;
 mod layers;
 mod ledger;
+mod operators;
 mod orders;
 mod place;
 mod swap;

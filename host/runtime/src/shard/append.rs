@@ -48,6 +48,7 @@ impl Shard {
     async fn durable(&mut self, id: SagaId, mut pending: Pending) {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.saga = pending.draft;
+        live.may_be_stale = false;
         live.moved_at = pending.at;
         crate::gauges::count(&live.saga, &pending.events);
         if let Some(reply) = pending.start {
@@ -114,6 +115,11 @@ impl Shard {
             for queued in pending.inputs.into_iter().rev() {
                 live.inputs.push_front(queued);
             }
+        if is_conflict && self.live.get(&id).is_some_and(|live| live.may_be_stale) {
+            // Whoever asked is not answered, and loads it again.
+            self.remove(id);
+            return;
+        }
             self.stall(id);
         }
     }
