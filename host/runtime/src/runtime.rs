@@ -154,7 +154,7 @@ impl Runtime {
         let wake = WakeShards(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect());
         let rooms = Arc::new(Rooms::new(config.concurrency, Box::new(wake)));
         let (quarantine, sagas) = (Arc::<Quarantine>::default(), Sagas::default());
-        let (mut shards, mut tasks) = (Vec::new(), Vec::new());
+        let (mut shards, mut idle) = (Vec::new(), Vec::new());
         for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
             let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
             let shard = Shard::new(ShardConfig {
@@ -168,7 +168,7 @@ impl Runtime {
                 live_total: Arc::clone(&live_total),
                 quarantine: Arc::clone(&quarantine),
             });
-            tasks.push(tokio::spawn(shard.run(receiver, starts_receiver)));
+            idle.push((shard, receiver, starts_receiver));
             shards.push(ShardHandle { inbox, starts });
         }
         let recovered = recovery::recover(&*store, &definitions).await?;
@@ -180,7 +180,7 @@ impl Runtime {
             plugins,
             definitions,
             shards,
-            tasks: std::sync::Mutex::new(tasks),
+            tasks: std::sync::Mutex::default(),
             breakers,
             rooms,
             quarantine,
@@ -194,6 +194,12 @@ impl Runtime {
         }
         Ok(runtime)
     }
+        // Only now: a recovered step that runs a saga starts it, and must find it recovered if it
+        // was started before.
+        let run =
+            |(shard, receiver, starts): (Shard, _, _)| tokio::spawn(shard.run(receiver, starts));
+        let tasks = idle.into_iter().map(run).collect();
+        *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
 
     /// Starts a saga; answers when it is durable. With a key that was used with the same
     /// definition and input it answers the saga that it started then.
