@@ -167,10 +167,6 @@ impl Live {
         }
     }
 
-    /// Calls that are durable and not yet dispatched.
-    pub(crate) fn undispatched(&self) -> Vec<Call> {
-        commands(&self.saga)
-            .filter_map(|command| match command {
     /// Once its outcome is decided on, a call is in flight no more.
     pub(crate) fn forget_call(&mut self, input: &Input) {
         match input {
@@ -185,6 +181,10 @@ impl Live {
         }
     }
 
+    /// Calls that are durable and not yet dispatched.
+    pub(crate) fn undispatched(&self) -> Vec<Call> {
+        commands(&self.saga)
+            .filter_map(|command| match command {
                 Command::Run(call) => Some(call),
                 Command::Start(_) | Command::CancelChild(_) | Command::Wake(_) => None,
             })

@@ -13,7 +13,7 @@ use amends_engine::{
     SignalName, Start, permits, undo_plan,
 };
 use amends_plugins::PluginHost;
-use amends_store::{SagaRow, Store, Stream};
+use amends_store::{SagaRow, Store, Stream, failpoint};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -171,7 +171,9 @@ impl Runtime {
             idle.push((shard, receiver, starts_receiver));
             shards.push(ShardHandle { inbox, starts });
         }
+        failpoint("runtime.recovery.before");
         let recovered = recovery::recover(&*store, &definitions).await?;
+        failpoint("runtime.recovery.read");
         for Quarantined { id, reason } in recovered.quarantined {
             quarantine.add(id, reason);
         }
@@ -192,14 +194,14 @@ impl Runtime {
         for saga in recovered.sagas {
             let _ = runtime.send(saga.id(), Message::Recover { saga: Box::new(saga) });
         }
-        Ok(runtime)
-    }
         // Only now: a recovered step that runs a saga starts it, and must find it recovered if it
         // was started before.
         let run =
             |(shard, receiver, starts): (Shard, _, _)| tokio::spawn(shard.run(receiver, starts));
         let tasks = idle.into_iter().map(run).collect();
         *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
+        Ok(runtime)
+    }
 
     /// Starts a saga; answers when it is durable. With a key that was used with the same
     /// definition and input it answers the saga that it started then.
@@ -438,6 +440,7 @@ impl Runtime {
             let _ = shard.inbox.send(Message::Stop { limit, reply });
             answers.push(answer);
         }
+        failpoint("runtime.stop.told");
         let mut cut_off = 0;
         for answer in answers {
             cut_off += answer.await.unwrap_or(0);
@@ -448,6 +451,7 @@ impl Runtime {
         for task in tasks {
             let _ = task.await;
         }
+        failpoint("runtime.stop.done");
         cut_off
     }
 

@@ -6,6 +6,7 @@
 mod cli;
 mod client;
 mod crash;
+mod failpoints;
 mod hostile;
 mod http;
 mod layers;
