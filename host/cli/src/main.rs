@@ -8,6 +8,9 @@ use amends::commands::{Cli, EXIT_ERROR, EXIT_PIPE_CLOSED, Failed, PipeClosed, ru
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Held to the end: dropped, it takes the failpoints back.
+    #[cfg(feature = "failpoints")]
+    let _failpoints = fail::FailScenario::setup();
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) if error.is::<PipeClosed>() => ExitCode::from(EXIT_PIPE_CLOSED),

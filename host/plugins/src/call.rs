@@ -48,6 +48,14 @@ pub struct PluginCall {
     pub timeout: Duration,
 }
 
+impl PluginCall {
+    /// `DEFINITION.STEP.DIRECTION.ATTEMPT`.
+    pub(crate) fn words(&self) -> String {
+        let Self { definition, step, direction, attempt, .. } = self;
+        format!("{definition}.{step}.{}.{attempt}", direction.as_str())
+    }
+}
+
 /// How long a component may take to tell what became of a call.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -6,6 +6,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use amends_engine::Digest;
+use amends_store::failpoint;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -67,6 +68,7 @@ fn read(engine: &Engine, file: &Path) -> Option<Component> {
 
 /// Written beside and renamed, so that nobody reads half of it.
 fn write(file: &Path, component: &Component) -> Result<(), String> {
+    failpoint("plugins.cache.before");
     let code = component.serialize().map_err(|error| error.to_string())?;
     let mut bytes = Digest::of(&code).as_bytes().to_vec();
     bytes.extend(code);
@@ -74,6 +76,8 @@ fn write(file: &Path, component: &Component) -> Result<(), String> {
     let beside = file.with_extension(format!("{}.tmp", std::process::id()));
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(&beside, bytes))
+        .inspect(|()| failpoint("plugins.cache.beside"))
         .and_then(|()| fs::rename(&beside, file))
+        .inspect(|()| failpoint("plugins.cache.written"))
         .map_err(|error| error.to_string())
 }

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use amends_engine::{Digest, Failure, Fate, Outcome, PluginName, Timestamp, Version};
-use amends_store::{Append, BlobKind, NewEvent, Store, StoreError, StoredEvent, Stream};
+use amends_store::{
+    Append, BlobKind, NewEvent, Store, StoreError, StoredEvent, Stream, failpoint,
+    failpoint_holding,
+};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -225,7 +228,9 @@ impl PluginHost {
         };
         let settings = self.settings(&call.plugin);
         let loader = &self.inner.loader;
+        failpoint_holding("plugins.call.before", || call.words()).await;
         let outcome = call::run(loader, &component, Arc::clone(&settings), call).await;
+        failpoint_holding("plugins.call.returned", || call.words()).await;
         if let Outcome::Unknown(unknown) = &outcome
             && let Some((outcome, fate)) =
                 call::ask(loader, &component, settings, call, unknown).await
@@ -303,13 +308,16 @@ impl PluginHost {
         let (digest, version) = (component.digest, component.manifest.version.clone());
         let at = now();
         let plugin = name.to_string();
+        failpoint("plugins.activate.before");
         self.inner.store.put_blob(BlobKind::Component, plugin, digest, at, bytes).await?;
+        failpoint("plugins.activate.stored");
         let last = self.with(name, |plugin| plugin.history.first().cloned()).flatten();
         let is_same = last.as_ref().is_some_and(|last| last.digest == digest);
         if !is_same {
             let previous = last.as_ref().map(|last| last.digest);
             let data = json!({"digest": digest, "version": version, "previous": previous});
             self.record(name, "plugin.activated", at, &data).await?;
+            failpoint("plugins.activate.recorded");
         }
         let since = last.filter(|_| is_same).map_or(at, |last| last.at);
         let component = Arc::new(component);
@@ -325,6 +333,7 @@ impl PluginHost {
             cache.keep(&replaced.component);
         }
         drop(cache);
+        failpoint("plugins.activate.done");
         tracing::info!(plugin = %name, %digest, version, "plugin is active");
         Ok(())
     }
@@ -349,7 +358,9 @@ impl PluginHost {
         let at = now();
         let serving = self.active(name).map(|active| active.digest);
         let data = json!({"digest": digest, "reason": reason, "serving": serving});
+        failpoint("plugins.reject.before");
         self.record(name, "plugin.rejected", at, &data).await?;
+        failpoint("plugins.reject.recorded");
         tracing::error!(
             plugin = %name,
             %digest,
@@ -373,6 +384,7 @@ impl PluginHost {
         };
         match self.by_digest(name, last.digest).await {
             Ok(component) => {
+                failpoint("plugins.serve_from_store");
                 let since = last.at;
                 self.change(name, |plugin| plugin.active = Some(Active { component, since }));
                 tracing::warn!(plugin = %name, digest = %last.digest, "plugin is served from the store: its file is gone or refused");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use amends_engine::{Definition, DefinitionName, Digest, SagaId};
-use amends_store::{BlobKind, Store};
+use amends_store::{BlobKind, Store, failpoint};
 
 use crate::clock::now;
 use crate::error::RuntimeError;
@@ -34,6 +34,7 @@ impl Definitions {
             let (name, digest) = (definition.name().to_string(), definition.digest());
             let bytes = definition.canonical().into_bytes();
             store.put_blob(BlobKind::Definition, name, digest, now(), bytes).await?;
+            failpoint("runtime.definition.stored");
             by_digest.insert(digest, Arc::clone(&definition));
             current.insert(definition.name().clone(), definition);
         }

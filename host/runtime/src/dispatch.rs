@@ -10,6 +10,7 @@ use amends_engine::{
     StepName, Target, arguments, idempotency_key,
 };
 use amends_plugins::{PluginCall, PluginHost};
+use amends_store::failpoint;
 use tokio::sync::mpsc;
 
 use crate::breakers::Breakers;
@@ -144,6 +145,7 @@ impl Dispatcher {
         // Whatever becomes of the task, the shard hears of the call.
         let mut reply = Reply::new(id, &call, self.inbox.clone());
         tokio::spawn(async move {
+            failpoint("runtime.call.before");
             let began = Instant::now();
             let (outcome, probe) = match (&call.target, made) {
                 _ if instead.is_some() => (instead.unwrap_or(Outcome::NothingToUndo), None),
@@ -176,6 +178,7 @@ impl Dispatcher {
                 this.sagas.service_is_back(service);
             }
             drop(room);
+            failpoint("runtime.call.returned");
             reply.send(outcome, probe);
         });
     }

@@ -50,11 +50,15 @@ impl std::fmt::Display for StallReason {
 pub(crate) struct Live {
     /// As of the last durable event.
     pub(crate) saga: Saga,
+    /// Loaded for an order, and nothing of it appended since: by the time that the shard had it, the
+    /// saga may have been live, moved on and ended again.
+    pub(crate) may_be_stale: bool,
     /// The append under way.
     pub(crate) pending: Option<Pending>,
     /// What happened since that append was made.
     pub(crate) inputs: VecDeque<Queued>,
-    /// Calls that were dispatched and have not come back.
+    /// Calls that were dispatched and whose outcome is not decided on. One that came back during
+    /// an append is still running for the saga's state, and must not be dispatched again.
     pub(crate) in_flight: HashSet<(StepName, Direction)>,
     /// The timer that is set.
     pub(crate) timer: Option<Timestamp>,
@@ -135,6 +139,7 @@ impl Live {
     pub(crate) fn new(saga: Saga) -> Self {
         Self {
             saga,
+            may_be_stale: false,
             pending: None,
             inputs: VecDeque::new(),
             in_flight: HashSet::new(),
@@ -159,6 +164,20 @@ impl Live {
             } else {
                 let _ = waiter.reply.send(self.saga.clone());
             }
+        }
+    }
+
+    /// Once its outcome is decided on, a call is in flight no more.
+    pub(crate) fn forget_call(&mut self, input: &Input) {
+        match input {
+            Input::Outcome { step, direction, .. } => {
+                self.in_flight.remove(&(step.clone(), *direction));
+            }
+            Input::Admit { .. }
+            | Input::Refuse { .. }
+            | Input::Signal { .. }
+            | Input::Operate(_)
+            | Input::Tick => {}
         }
     }
 

@@ -13,7 +13,7 @@ use amends_engine::{
     SignalName, Start, permits, undo_plan,
 };
 use amends_plugins::PluginHost;
-use amends_store::{SagaRow, Store, Stream};
+use amends_store::{SagaRow, Store, Stream, failpoint};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -31,6 +31,10 @@ use crate::shard::{Gauges, Message, Shard, ShardConfig, StartMessage};
 use crate::stuck::Stuck;
 
 pub(crate) use sagas::Sagas;
+
+/// How often a saga that is not live is loaded for one order or signal. Each further time means
+/// that another one was done meanwhile, and there are few of those.
+const FEED_TRIES_MAX: u32 = 10;
 
 /// How a host is set up.
 #[derive(Debug, Clone)]
@@ -172,7 +176,9 @@ impl Runtime {
             idle.push((shard, receiver, starts_receiver));
             shards.push(ShardHandle { inbox, starts });
         }
+        failpoint("runtime.recovery.before");
         let recovered = recovery::recover(&*store, &definitions).await?;
+        failpoint("runtime.recovery.read");
         for Quarantined { id, reason } in recovered.quarantined {
             quarantine.add(id, reason);
         }
@@ -290,8 +296,8 @@ impl Runtime {
             }));
         }
         let mut loaded = None;
-        // Twice: one that is not live is loaded, and may be live by then.
-        for _ in 0..2 {
+        // One that is not live is loaded; by then it may be live, or have moved on and ended.
+        for _ in 0..FEED_TRIES_MAX {
             let (reply, answer) = oneshot::channel();
             let input = Box::new(input.clone());
             self.send(id, Message::Feed { id, input, loaded: loaded.take(), reply })?;
@@ -443,6 +449,7 @@ impl Runtime {
             let _ = shard.inbox.send(Message::Stop { limit, reply });
             answers.push(answer);
         }
+        failpoint("runtime.stop.told");
         let mut cut_off = 0;
         for answer in answers {
             cut_off += answer.await.unwrap_or(0);
@@ -453,6 +460,7 @@ impl Runtime {
         for task in tasks {
             let _ = task.await;
         }
+        failpoint("runtime.stop.done");
         cut_off
     }
 

@@ -16,7 +16,7 @@ use amends_engine::{
     decide, evolve,
 };
 use amends_plugins::PluginHost;
-use amends_store::{Appended, StartKey, Store, StoreError};
+use amends_store::{Appended, StartKey, Store, StoreError, failpoint};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
@@ -48,7 +48,8 @@ pub(crate) enum Message {
     },
     Returned(Box<Returned>),
     /// Something for a saga: an operator's order or a signal. With the saga, when it was loaded
-    /// for this because it is not live. Dropped without an answer when there is neither.
+    /// for this because it is not live. Dropped without an answer when there is neither, or when
+    /// what was loaded is older than the saga's log.
     Feed {
         id: SagaId,
         input: Box<Input>,
@@ -207,7 +208,7 @@ impl Shard {
             Message::Returned(returned) => self.returned(*returned).await,
             Message::Feed { id, input, loaded, reply } => {
                 if let (false, Some(saga)) = (self.live.contains_key(&id), loaded) {
-                    self.insert(id, Live::new(*saga));
+                    self.insert(id, Live { may_be_stale: true, ..Live::new(*saga) });
                 }
                 if let Some(live) = self.live.get_mut(&id) {
                     live.inputs.push_back(Queued { input: *input, reply: Some(reply) });
@@ -280,12 +281,14 @@ impl Shard {
             start: Some(reply),
         });
         self.insert(id, live);
+        failpoint("runtime.start.decided");
         self.append(id, append);
     }
 
     /// Goes on with a saga that was loaded from the store. What its log says is running was cut
     /// off with its host: what can tell what came of it is asked, of the rest it is unknown.
     async fn recover(&mut self, saga: Saga) {
+        failpoint("runtime.recovery.saga_before");
         let id = saga.id();
         let mut live = Live::new(saga);
         live.inputs.push_back(Input::Tick.into());
@@ -309,13 +312,14 @@ impl Shard {
         self.insert(id, live);
         self.config.sagas.cancel_children(id, children);
         self.advance(id).await;
+        failpoint("runtime.recovery.saga_after");
     }
 
     async fn returned(&mut self, returned: Returned) {
         let Returned { id, step, direction, attempt, outcome, probe, is_component } = returned;
+        failpoint("runtime.outcome.received");
         self.calls_in_flight -= usize::from(is_component);
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.in_flight.remove(&(step.clone(), direction));
         live.inputs.push_back(Input::Outcome { step, direction, attempt, outcome, probe }.into());
         self.advance(id).await;
     }
@@ -330,6 +334,7 @@ impl Shard {
             if let Some(live) = self.live.get_mut(&id)
                 && live.timer == Some(time)
             {
+                failpoint("runtime.timer.fired");
                 live.timer = None;
                 live.inputs.push_back(Input::Tick.into());
                 due.push(id);
@@ -369,6 +374,13 @@ impl Shard {
                 self.quarantine(id, &reason);
                 return;
             }
+            live.forget_call(&queued.input);
+            failpoint(match &queued.input {
+                Input::Outcome { .. } => "runtime.outcome.decided",
+                Input::Operate(_) => "runtime.order.decided",
+                Input::Signal { .. } => "runtime.signal.decided",
+                Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.decided",
+            });
             inputs.push(queued);
         }
         let admitted = self.admit(&mut draft, &mut events, at).await;
@@ -378,13 +390,16 @@ impl Shard {
             for queued in inputs {
                 queued.reply(Ok(live.saga.clone()));
             }
-            if live.saga.status().is_end() {
+            if live.saga.status().is_end() || live.may_be_stale {
                 self.remove(id);
                 return;
             }
             self.set_timer(id, at);
             self.remember_stall(id);
             return;
+        }
+        if events.iter().any(|event| matches!(event, Event::CompensationStarted(_))) {
+            failpoint("runtime.compensation.decided");
         }
         let changed = (draft.status(), draft.wake_at()) != before;
         let row = changed.then(|| row(&draft));

@@ -14,6 +14,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod failpoint;
 mod sqlite;
 mod types;
 
@@ -26,6 +27,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use error::StoreError;
+pub use failpoint::{failpoint, failpoint_holding};
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
 pub use types::{
     Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX,

@@ -28,7 +28,7 @@ use crate::types::{
     Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga, SagaQuery, SagaRow,
     StoreStats, StoredEvent, Stream,
 };
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, failpoint};
 
 pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};
 pub use write::APPENDS_WAITING_MAX;
@@ -78,6 +78,7 @@ impl SqliteStore {
     fn start(path: &Path, lock: File, connection: Connection) -> Result<Self, StoreError> {
         let position = schema::last_position(&connection, path)?;
         let fence = schema::take_fence(&connection, path)?;
+        failpoint("store.opened");
         let (jobs, receiver) = mpsc::channel(APPENDS_WAITING_MAX);
         let (head_sender, head) = watch::channel(position);
         let (ended_sender, ended) = watch::channel(());

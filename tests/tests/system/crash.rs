@@ -86,6 +86,14 @@ fn told_to_stop_it_settles_what_is_in_flight_and_goes_on_later() {
 }
 
 #[test]
+fn told_to_stop_as_soon_as_it_is_ready_it_ends_well() {
+    let place = Place::example();
+    for _ in 0..10 {
+        assert_eq!(place.run().stop(), Some(0));
+    }
+}
+
+#[test]
 fn two_hosts_on_one_sqlite_store_are_refused() {
     let place = Place::example();
     let host = place.run();

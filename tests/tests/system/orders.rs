@@ -1,5 +1,10 @@
 //! The main job: an order goes through, or comes undone.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+
+use amends_tests::Component;
 use serde_json::Value;
 
 use crate::ledger;
@@ -101,4 +106,32 @@ fn an_order_that_cannot_be_delivered_exits_with_5_and_is_undone_in_reverse() {
     let output = place.amends(&["why", &id]);
     let why = stdout(&output);
     assert!(why.contains("no effect stands") && why.contains("undeliverable_address"), "{why}");
+}
+
+/// The outcomes of some come while those of others are being made durable.
+#[test]
+fn steps_that_run_at_once_are_each_called_once() {
+    let place = Place::empty();
+    fs::write(place.plugin("good"), Component { name: "good", ..Component::default() }.build())
+        .unwrap();
+    let mut saga = String::from("[[saga]]\nname = \"wide\"\n");
+    for step in 0..8 {
+        let _ =
+            write!(saga, "[[saga.step]]\nname = \"step-{step}\"\nplugin = \"good\"\nafter = []\n");
+    }
+    place.config(&saga);
+    let host = place.run();
+    fs::write(place.path("lines"), "{}\n".repeat(100)).unwrap();
+    let output = place.amends(&["start", "wide", "--input", "lines", "--each", "--wait"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let mut calls: BTreeMap<String, u32> = BTreeMap::new();
+    for line in host.log().iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        if line["message"] == "call ended" {
+            *calls.entry(format!("{} {}", line["saga_id"], line["step"])).or_default() += 1;
+        }
+    }
+    assert_eq!(calls.len(), 800);
+    let again = calls.iter().find(|(_, calls)| **calls > 1);
+    assert_eq!(again, None, "the same attempt was made again");
+    assert_eq!(host.stop(), Some(0));
 }

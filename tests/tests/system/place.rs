@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,9 @@ use serde_json::Value;
 
 /// What a test waits for at most; machines are shared.
 pub(crate) const SOON: Duration = Duration::from_mins(2);
+
+/// What a process ends with that aborts.
+const SIGABRT: i32 = 6;
 
 pub(crate) struct Place {
     folder: tempfile::TempDir,
@@ -78,9 +82,15 @@ impl Place {
 
     /// Starts the host.
     pub(crate) fn spawn(&self) -> Host {
+        self.spawn_with("")
+    }
+
+    /// Starts the host with these failpoints set.
+    pub(crate) fn spawn_with(&self, failpoints: &str) -> Host {
         let mut child = Command::new(amends())
             .arg("run")
             .arg(self.path("amends.toml"))
+            .env("FAILPOINTS", failpoints)
             .env("AMENDS_LOG", "info,amends_runtime=debug,plugin=debug")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -123,6 +133,36 @@ impl Host {
         let began = Instant::now();
         while get_status(&self.url("/readyz")) != 200 {
             assert!(began.elapsed() < SOON, "the host is not ready:\n{}", self.log().join("\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until it is ready; false when it ends before.
+    pub(crate) fn becomes_ready(&mut self) -> bool {
+        let began = Instant::now();
+        while get_status(&self.url("/readyz")) != 200 {
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(began.elapsed() < SOON, "the host is not ready:\n{}", self.log().join("\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Waits until it has aborted; what it had logged. None when it has not within `limit`.
+    pub(crate) fn aborted(mut self, limit: Duration) -> Option<Vec<String>> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                std::thread::sleep(Duration::from_millis(50));
+                let log = self.log();
+                assert_eq!(status.signal(), Some(SIGABRT), "{status}:\n{}", log.join("\n"));
+                return Some(log);
+            }
+            if began.elapsed() > limit {
+                return None;
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -213,12 +253,10 @@ impl Host {
 
     /// Waits until every saga has ended or is blocked.
     pub(crate) fn settle(&self) {
-        let live = ["running", "waiting", "compensating"];
+        // In one request: between two, a saga could go from the second status to the first.
         self.until("every saga rests", || {
-            live.iter().all(|status| {
-                let page = self.get(&format!("/v1/sagas?status={status}&limit=1"));
-                page["items"].as_array().unwrap().is_empty()
-            })
+            let page = self.get("/v1/sagas?status=running,waiting,compensating&limit=1");
+            page["items"].as_array().unwrap().is_empty()
         });
     }
 

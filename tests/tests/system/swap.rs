@@ -9,7 +9,7 @@ use crate::ledger::{self, of_type};
 use crate::place::{Place, example};
 
 /// A build with another version: the committed component with another text in its manifest.
-fn another_version(component: &[u8]) -> Vec<u8> {
+pub(crate) fn another_version(component: &[u8]) -> Vec<u8> {
     let (old, new) = (b"0.1.0", b"0.1.1");
     let mut bytes = component.to_vec();
     let places: Vec<_> =

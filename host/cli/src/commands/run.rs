@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracing_subscriber::EnvFilter;
 
@@ -66,6 +66,8 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let listen = listener.local_addr().unwrap_or(listen);
     let prometheus = prometheus().context("cannot collect metrics")?;
     let runtime = open(config).await?;
+    // Before anybody can learn that it is ready, and stop it.
+    let signals = Signals::new()?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
     let state = ApiState::new(runtime.clone(), prometheus);
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
@@ -75,7 +77,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     });
     let server = tokio::spawn(server.into_future());
     tracing::info!(listen = %listen, ready_ms = ms(began.elapsed()), "amends is ready");
-    let code = serve_until_told(&runtime).await?;
+    let code = serve_until_told(&runtime, signals).await;
     let _ = close.send(());
     let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
     upkeep.abort();
@@ -129,10 +131,24 @@ pub(crate) fn require(plugins: &mut PluginsConfig, definitions: &[Definition]) {
     }
 }
 
+/// What tells a host to stop. While there is none of it, the system ends the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("no signals")?,
+            interrupt: signal(SignalKind::interrupt()).context("no signals")?,
+        })
+    }
+}
+
 /// Until a signal. A second one ends the process at once; what is durable stays so.
-async fn serve_until_told(runtime: &Runtime) -> anyhow::Result<u8> {
-    let mut terminate = signal(SignalKind::terminate()).context("no signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("no signals")?;
+async fn serve_until_told(runtime: &Runtime, signals: Signals) -> u8 {
+    let Signals { mut terminate, mut interrupt } = signals;
     let interrupted = tokio::select! {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => true,
@@ -147,7 +163,7 @@ async fn serve_until_told(runtime: &Runtime) -> anyhow::Result<u8> {
         _ = terminate.recv() => std::process::exit(i32::from(EXIT_ERROR)),
         _ = interrupt.recv() => std::process::exit(i32::from(EXIT_INTERRUPTED)),
     }
-    Ok(if interrupted { EXIT_INTERRUPTED } else { EXIT_DONE })
+    if interrupted { EXIT_INTERRUPTED } else { EXIT_DONE }
 }
 
 /// Human on a terminal, JSON otherwise.

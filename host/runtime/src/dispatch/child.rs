@@ -10,6 +10,7 @@ use amends_engine::{
     Call, DefinitionName, Direction, Failure, Order, Outcome, Parent, Payload, Saga, SagaId,
     SagaStatus, Start, Target, Verb, arguments,
 };
+use amends_store::failpoint;
 
 use crate::error::{OperateError, StartError};
 use crate::runtime::Sagas;
@@ -58,12 +59,15 @@ pub(super) async fn run(sagas: &Sagas, child: Option<Child>, call: &Call) -> Out
 
 async fn execute(sagas: &Sagas, child: Child) -> Outcome {
     let id = child.id;
+    failpoint("runtime.child.before");
     if let Err(failure) = start(sagas, child).await {
         return Outcome::Permanent(failure);
     }
+    failpoint("runtime.child.started");
     let ended = sagas.wait_for_end(id).await;
     // The call is cut off with the host, and run again at the next start.
     let Some(saga) = ended else { return std::future::pending().await };
+    failpoint("runtime.child.ended");
     let reason = || saga.reason().unwrap_or_default().to_owned();
     match saga.status() {
         SagaStatus::Completed => Outcome::Succeeded(saga.output().unwrap_or_else(Payload::null)),
@@ -133,8 +137,10 @@ async fn compensate(sagas: &Sagas, child: &Child) -> Outcome {
             }
         }
     }
+    failpoint("runtime.child.undo_ordered");
     let ended = sagas.wait_for_end(child.id).await;
     let Some(saga) = ended else { return std::future::pending().await };
+    failpoint("runtime.child.undone");
     if saga.status() == SagaStatus::Compensated {
         return Outcome::Succeeded(Payload::null());
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use amends_engine::{Definition, DefinitionName, Order, Saga, SagaId, ServiceName, Start, Verb};
+use amends_store::failpoint;
 use tokio::sync::oneshot;
 
 use super::{Inner, Runtime, State};
@@ -78,7 +79,7 @@ impl Sagas {
                 let (who, reason) = (format!("saga {parent}"), "it is being undone".to_owned());
                 let order = Order { who, reason, verb: Verb::Cancel };
                 match sagas.operate(child, order).await {
-                    Ok(_) => {}
+                    Ok(_) => failpoint("runtime.child.cancelled"),
                     // Past its pivot, ended, or not started yet: then it is undone when it ends.
                     Err(error) => {
                         tracing::debug!(saga_id = %child, %error, "child is not cancelled");

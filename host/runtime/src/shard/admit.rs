@@ -6,6 +6,7 @@ use amends_engine::{
     Command, Definition, Digest, Direction, Due, Event, Failure, Input, Saga, StepName, Target,
     Timestamp, commands,
 };
+use amends_store::failpoint;
 
 use super::{Shard, ShardConfig, try_decide};
 use crate::breakers::Admission;
@@ -62,6 +63,10 @@ impl Shard {
             };
             let before = events.len();
             if try_decide(draft, at, &input, events).is_ok() && events.len() > before {
+                failpoint(match direction {
+                    Direction::Execute => "runtime.step.admitted",
+                    Direction::Compensate => "runtime.undo.admitted",
+                });
                 admitted.rooms.extend(room.map(|room| ((step, direction), room)));
             }
         }

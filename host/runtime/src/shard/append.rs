@@ -1,7 +1,7 @@
 //! From facts to what they lead to, once they are durable.
 
-use amends_engine::{Event, Saga, SagaId, Timestamp, Version};
-use amends_store::{Append, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream};
+use amends_engine::{Event, Input, Saga, SagaId, Timestamp, Version};
+use amends_store::{Append, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint};
 
 use super::{Shard, counted};
 use crate::error::StartError;
@@ -48,15 +48,25 @@ impl Shard {
     async fn durable(&mut self, id: SagaId, mut pending: Pending) {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.saga = pending.draft;
+        live.may_be_stale = false;
         live.moved_at = pending.at;
         crate::gauges::count(&live.saga, &pending.events);
         if let Some(reply) = pending.start {
+            failpoint("runtime.start.durable");
             let _ = reply.send(Ok(Started { id, created: true }));
+            failpoint("runtime.start.answered");
         }
         for queued in pending.inputs {
+            failpoint(match &queued.input {
+                Input::Outcome { .. } => "runtime.outcome.durable",
+                Input::Operate(_) => "runtime.order.durable",
+                Input::Signal { .. } => "runtime.signal.durable",
+                Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.durable",
+            });
             queued.reply(Ok(live.saga.clone()));
         }
         if rests(live.saga.status()) {
+            failpoint("runtime.rest.durable");
             log_rest(&live.saga);
         }
         live.tell_waiters();
@@ -67,6 +77,7 @@ impl Shard {
         for call in live.undispatched() {
             let key = (call.step.clone(), call.direction);
             let room = pending.rooms.remove(&key);
+            failpoint("runtime.dispatch.before");
             live.in_flight.insert(key);
             self.calls_in_flight += counted(&call.target);
             self.dispatcher.run(&live.saga, call, room);
@@ -102,6 +113,11 @@ impl Shard {
             let answer =
                 if is_conflict { Ok(Started { id, created: false }) } else { Err(error.into()) };
             let _ = reply.send(answer);
+            return;
+        }
+        if is_conflict && self.live.get(&id).is_some_and(|live| live.may_be_stale) {
+            // Whoever asked is not answered, and loads it again.
+            self.remove(id);
             return;
         }
         tracing::error!(saga_id = %id, error = %error, "append failed");

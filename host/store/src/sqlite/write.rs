@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::schema::describe;
-use crate::StoreError;
 use crate::types::{Append, Appended, BlobKind, SagaRow, StartKey, StoreStats, Stream};
+use crate::{StoreError, failpoint};
 
 /// Appends that wait for the writer; past it, callers wait to hand theirs in.
 pub const APPENDS_WAITING_MAX: usize = 4_096;
@@ -107,11 +107,13 @@ impl Writer {
                 self.write(&mut batch);
             }
         }
+        failpoint("store.close.before");
         // What is in the log goes into the file; failing that, the next open does it.
         let _ = self.connection.pragma_query(None, "wal_checkpoint", |_| Ok(()));
     }
 
     fn write(&mut self, batch: &mut Vec<Job>) {
+        failpoint("store.transaction.before");
         let (size, before) = (batch.len(), self.position);
         let mut replies = Vec::with_capacity(size);
         let result = self.transaction(batch, &mut replies);
@@ -133,6 +135,7 @@ impl Writer {
         for reply in replies {
             reply.send(error.as_ref());
         }
+        failpoint("store.transaction.answered");
         // Jobs that the failed transaction did not reach.
         for job in batch.drain(..) {
             job.fail(error.clone().unwrap_or(StoreError::Closed));
@@ -175,7 +178,10 @@ impl Writer {
                 Job::Close => {}
             }
         }
-        self.connection.execute_batch("COMMIT").map_err(failed)
+        failpoint("store.transaction.written");
+        self.connection.execute_batch("COMMIT").map_err(failed)?;
+        failpoint("store.transaction.committed");
+        Ok(())
     }
 
     /// Checks first and writes then, so that a refused append leaves nothing behind.
@@ -208,6 +214,7 @@ impl Writer {
             ])?;
         }
         drop(insert);
+        failpoint("store.append.events_written");
         if let Some(row) = &append.row {
             self.put_row(row, append.expected == Version(0))?;
         }
@@ -306,9 +313,11 @@ impl Writer {
         at: Timestamp,
         bytes: &[u8],
     ) -> rusqlite::Result<()> {
+        failpoint("store.blob.before");
         self.connection
             .prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![kind.as_str(), digest.as_bytes(), name, at.as_millis(), bytes])?;
+        failpoint("store.blob.written");
         Ok(())
     }
 
