@@ -55,7 +55,10 @@ impl SagaId {
         hash.update(attempt.to_be_bytes());
         let mut bytes: [u8; 16] = *self.as_bytes();
         bytes[6..].copy_from_slice(&hash.finalize()[..10]);
-        Self(uuid::Builder::from_bytes(bytes).with_version(uuid::Version::SortRand).into_uuid())
+        let child = uuid::Builder::from_bytes(bytes)
+            .with_variant(uuid::Variant::RFC4122)
+            .with_version(uuid::Version::SortRand);
+        Self(child.into_uuid())
     }
 
     /// From its 16 bytes, as the store keeps it.

@@ -124,6 +124,8 @@ fn a_saga_that_a_step_runs_is_the_same_however_often_it_is_asked_for() {
     assert_eq!(name, "child");
     assert_eq!(id, host.saga.id().child(&"b".parse().unwrap(), 1));
     assert_ne!(id, host.saga.id().child(&"b".parse().unwrap(), 2));
+    // A UUIDv7 as every id: version 7, variant 10.
+    assert_eq!((id.as_bytes()[6] >> 4, id.as_bytes()[8] >> 6), (7, 0b10));
     assert!(why(&host.saga, host.now).sentence.contains(&format!("b runs as saga {id}")));
     host.answer("b", done()).answer("c", permanent());
     assert_eq!(child(&host).1, id, "it is undone by compensating that saga");
