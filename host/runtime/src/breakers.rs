@@ -284,3 +284,92 @@ async fn write(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use amends_engine::{Failure, Payload};
+
+    use super::*;
+
+    /// A breaker that opens after two failures, for a second; and what it records.
+    fn breaker(
+        on_open: OnOpen,
+    ) -> (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, NewEvent)>) {
+        let settings = BreakerSettings { failures: 2, open_for: Duration::from_secs(1), on_open };
+        let breaker = Breaker { settings, state: State::Closed, failures: 0, last_error: None };
+        let service: ServiceName = "carrier".parse().unwrap();
+        let (log, events) = mpsc::unbounded_channel();
+        let all = BTreeMap::from([(service.clone(), Mutex::new(breaker))]);
+        (Breakers { all, log }, service, events)
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Retryable(Failure::new("busy", "try later"))
+    }
+
+    fn succeeded() -> Outcome {
+        Outcome::Succeeded(Payload::null())
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_one_success_closes_it() {
+        let (breakers, service, mut events) = breaker(OnOpen::Wait);
+        breakers.report(&service, &failed(), at(0));
+        breakers.report(&service, &succeeded(), at(0));
+        breakers.report(&service, &failed(), at(0));
+        assert_eq!(breakers.admit(&service, false, at(0)), Admission::Go, "not in a row");
+        breakers.report(&service, &failed(), at(0));
+        let wait = Admission::Wait { until: at(1_000) };
+        assert_eq!(breakers.admit(&service, false, at(999)), wait);
+        assert_eq!(breakers.list()[0].state, "open");
+        assert_eq!(breakers.admit(&service, false, at(1_000)), Admission::Go, "one tries");
+        let others = Admission::Wait { until: at(2_000) };
+        assert_eq!(breakers.admit(&service, false, at(1_001)), others, "the others wait for it");
+        assert!(breakers.report(&service, &succeeded(), at(1_100)), "who waits may go on");
+        assert_eq!(breakers.admit(&service, false, at(1_100)), Admission::Go);
+        let kinds: Vec<_> =
+            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, event)| event.kind).collect();
+        assert_eq!(kinds, ["breaker.opened", "breaker.closed"]);
+    }
+
+    #[test]
+    fn a_try_that_fails_opens_it_again_and_one_that_is_lost_lets_another_try() {
+        let (breakers, service, _events) = breaker(OnOpen::Wait);
+        breakers.report(&service, &failed(), at(0));
+        breakers.report(&service, &failed(), at(0));
+        assert_eq!(breakers.admit(&service, false, at(1_000)), Admission::Go);
+        breakers.report(&service, &failed(), at(1_200));
+        let wait = Admission::Wait { until: at(2_200) };
+        assert_eq!(breakers.admit(&service, false, at(1_300)), wait);
+        assert_eq!(breakers.admit(&service, false, at(2_200)), Admission::Go);
+        assert_eq!(breakers.admit(&service, false, at(3_200)), Admission::Go, "nothing was heard");
+    }
+
+    #[test]
+    fn a_step_fails_where_that_is_said_and_an_undo_waits() {
+        let (breakers, service, _events) = breaker(OnOpen::Fail);
+        breakers.report(&service, &failed(), at(0));
+        breakers.report(&service, &failed(), at(0));
+        let until = at(1_000);
+        assert_eq!(breakers.admit(&service, false, at(1)), Admission::Fail { until });
+        assert_eq!(breakers.admit(&service, true, at(1)), Admission::Wait { until });
+    }
+
+    #[test]
+    fn a_service_that_says_no_for_good_works() {
+        let (breakers, service, _events) = breaker(OnOpen::Wait);
+        let no = Outcome::Permanent(Failure::new("undeliverable", "no such place"));
+        for _ in 0..10 {
+            breakers.report(&service, &no, at(0));
+        }
+        assert_eq!(breakers.admit(&service, false, at(0)), Admission::Go);
+        let unknown: ServiceName = "other".parse().unwrap();
+        assert_eq!(breakers.admit(&unknown, false, at(0)), Admission::Go);
+    }
+}
