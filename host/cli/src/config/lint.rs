@@ -136,6 +136,10 @@ impl Linter<'_> {
         self.add(Severity::Error, key, message, help);
     }
 
+    fn warn(&mut self, key: &str, message: String, help: String) {
+        self.add(Severity::Warning, key, message, help);
+    }
+
     /// The plugins that have a file; none when the folder cannot be read.
     fn list_files(&mut self) -> Option<Vec<PluginName>> {
         let dir = &self.loaded.config.plugins.dir;
@@ -299,10 +303,11 @@ impl Linter<'_> {
                 list(missing)
             );
             let help = "an undo is given the input of its step: add it there";
-            self.error(key, message, help.to_owned());
+            self.warn(key, message, help.to_owned());
         }
     }
 
+    /// Warnings only: which component is behind a plugin may change while the config stays.
     fn check_input(&mut self, key: &str, step: &StepSpec, plugin: &PluginName, schema: Schema<'_>) {
         let key = format!("{key}.input");
         let Some(names) = given(step) else { return };
@@ -322,20 +327,20 @@ impl Linter<'_> {
             );
             let help = "write input = \"input\" when the saga is given what the plugin needs, else a \
                         table such as { order_id = \"input.order_id\" }";
-            self.error(&key, message, help.to_owned());
+            self.warn(&key, message, help.to_owned());
             return;
         }
         for name in missing {
             let message = format!("`{name}` is missing, which the plugin `{plugin}` needs");
             let help = format!("add an expression, such as {name} = \"input.{name}\"");
-            self.error(&key, message, help);
+            self.warn(&key, message, help);
         }
         for name in names.into_iter().filter(|name| !schema.takes(name)) {
             let help = did_you_mean(name, schema.names(), || {
                 format!("leave it out; it takes {}", list(schema.names()))
             });
             let message = format!("the plugin `{plugin}` does not take `{name}`");
-            self.error(&join(&key, name), message, help);
+            self.warn(&join(&key, name), message, help);
         }
     }
 
