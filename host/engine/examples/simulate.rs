@@ -63,7 +63,17 @@ fn run_exhaustive(is_large: bool) -> Result<(), Box<Violation>> {
     for definition in graphs(3, Variants::All) {
         figures.add(exhaustive(&Engine, &definition, budget)?);
     }
+    for definition in graphs(1, Variants::Lists) {
+        figures.add(exhaustive(&Engine, &definition, small)?);
+    }
+    for definition in graphs(2, Variants::Lists) {
+        figures.add(exhaustive(&Engine, &definition, budget)?);
+    }
     if is_large {
+        for definition in (1..=2).flat_map(|steps| graphs(steps, Variants::Lists)) {
+            let budget = Budget { faults: 2, orders: 1, admissions: true, ..small };
+            figures.add(exhaustive(&Engine, &definition, budget)?);
+        }
         for definition in graphs(3, Variants::All) {
             let budget = Budget { faults: 3, crashes: 2, orders: 1, admissions: true, ..small };
             figures.add(exhaustive(&Engine, &definition, budget)?);

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::call::Direction;
-use crate::definition::StepKind;
+use crate::definition::{StepKind, as_list};
 use crate::ids::{DefinitionName, Digest, PluginName, SagaId, ServiceName, StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::{Phase, Progress, Saga};
@@ -80,9 +82,14 @@ pub struct Call {
 /// move it.
 pub fn commands(saga: &Saga) -> impl Iterator<Item = Command> {
     let is_live = !saga.status().is_end();
-    let steps = (0..saga.steps.len()).filter(move |_| is_live).flat_map(|index| {
+    let steps = (0..saga.definition.steps().len()).map(|index| (index, true));
+    let elements = saga.fan_outs.iter().flat_map(|fan_out| {
+        let until = saga.may_begin_until(fan_out);
+        fan_out.range().map(move |index| (index, index < until))
+    });
+    let steps = steps.chain(elements).filter(move |_| is_live).flat_map(|(index, may_begin)| {
         let call = running(saga, index).map(Command::Run);
-        let call = call.or_else(|| due(saga, index).map(Command::Start));
+        let call = call.or_else(|| wanted(saga, index, may_begin).map(Command::Start));
         call.into_iter().chain(wake(saga, index)).chain(cancel_child(saga, index))
     });
     steps.chain(saga.deadline_in_force().map(Command::Wake))
@@ -93,6 +100,7 @@ fn wake(saga: &Saga, index: usize) -> Option<Command> {
         Progress::Waiting { until } => until.map(Command::Wake),
         Progress::Pending
         | Progress::Running
+        | Progress::FannedOut
         | Progress::BackingOff { .. }
         | Progress::Succeeded
         | Progress::Failed
@@ -113,8 +121,12 @@ fn cancel_child(saga: &Saga, index: usize) -> Option<Command> {
 }
 
 /// What the calls of a step go to; `attempt` is that of `execute` which the call is, or undoes.
+/// None for a step that makes none.
 fn target(saga: &Saga, index: usize, direction: Direction, attempt: u32) -> Option<Target> {
-    let spec = &saga.definition.steps()[index];
+    if saga.runs_over_list(index) {
+        return None;
+    }
+    let spec = saga.spec(index);
     match &spec.kind {
         StepKind::Call { plugin, .. } => Some(Target::Plugin(match direction {
             Direction::Execute => plugin.clone(),
@@ -122,7 +134,7 @@ fn target(saga: &Saga, index: usize, direction: Direction, attempt: u32) -> Opti
         })),
         StepKind::Saga { saga: definition } => Some(Target::Saga {
             definition: definition.clone(),
-            id: saga.id.child(&spec.name, attempt),
+            id: saga.id.child(saga.name(index), attempt),
         }),
         StepKind::Wait { .. } | StepKind::Sleep { .. } => None,
     }
@@ -137,8 +149,21 @@ pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, String> {
     if let Some(edited) = &saga.steps[index].input {
         return Ok(edited.clone());
     }
-    let value = saga.definition.step(index).input(&saga.variables(index))?;
+    let step = saga.definition.step(saga.step_of(index));
+    let value = step.input(&saga.variables(index))?;
     Payload::from_value(&value).map_err(|error| error.to_string())
+}
+
+/// The list that a step runs over: an operator's, or the one that its expression gives.
+///
+/// # Errors
+/// When the expression cannot be computed, or its value is no list; the words are for people.
+pub(crate) fn list(saga: &Saga, index: usize) -> Result<Vec<Value>, String> {
+    if let Some(edited) = &saga.steps[index].input {
+        return as_list(edited.to_value());
+    }
+    let list = saga.definition.step(index).list(&saga.variables(index));
+    list.unwrap_or_else(|| Err("it runs over no list".to_owned()))
 }
 
 /// The input of a call, and for an undo the output of its step if it is known.
@@ -147,10 +172,8 @@ pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, String> {
 /// When the step does not exist or its input cannot be computed; neither can be for a call that
 /// [`commands`] named.
 pub fn arguments(saga: &Saga, call: &Call) -> Result<(Payload, Option<Payload>), String> {
-    let index = saga
-        .definition
-        .index_of(&call.step)
-        .ok_or_else(|| format!("there is no step `{}`", call.step))?;
+    let index =
+        saga.index_of(&call.step).ok_or_else(|| format!("there is no step `{}`", call.step))?;
     let output = match call.direction {
         Direction::Execute => None,
         Direction::Compensate => saga.steps[index].output.clone(),
@@ -159,7 +182,7 @@ pub fn arguments(saga: &Saga, call: &Call) -> Result<(Payload, Option<Payload>),
 }
 
 fn running(saga: &Saga, index: usize) -> Option<Call> {
-    let (state, spec) = (&saga.steps[index], &saga.definition.steps()[index]);
+    let (state, spec) = (&saga.steps[index], saga.spec(index));
     let (direction, attempt, digest, timeout) = match state.progress {
         Progress::Running => (Direction::Execute, state.attempts, state.digest?, spec.timeout),
         Progress::Undoing => {
@@ -168,6 +191,7 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
         }
         Progress::Pending
         | Progress::Waiting { .. }
+        | Progress::FannedOut
         | Progress::BackingOff { .. }
         | Progress::Succeeded
         | Progress::Failed
@@ -179,7 +203,7 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
         | Progress::UndoSkipped => return None,
     };
     Some(Call {
-        step: spec.name.clone(),
+        step: saga.name(index).clone(),
         direction,
         attempt,
         target: target(saga, index, direction, state.attempts)?,
@@ -191,13 +215,22 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
 
 /// The call of a step that is wanted, if one is. None while an operator holds the saga.
 pub(crate) fn due(saga: &Saga, index: usize) -> Option<Due> {
+    let may_begin =
+        saga.element(index).is_none_or(|(fan_out, _)| index < saga.may_begin_until(fan_out));
+    wanted(saga, index, may_begin)
+}
+
+/// `may_begin`: whether a first attempt may; always, but for elements that wait for others.
+fn wanted(saga: &Saga, index: usize, may_begin: bool) -> Option<Due> {
     let state = &saga.steps[index];
     let (direction, at) = match (&saga.phase, state.progress) {
         _ if saga.paused.is_some() => return None,
-        (Phase::Forward, Progress::Pending) if saga.is_ready(index) => (Direction::Execute, None),
+        (Phase::Forward, Progress::Pending) if may_begin && saga.is_ready(index) => {
+            (Direction::Execute, None)
+        }
         (Phase::Forward, Progress::BackingOff { retry_at }) => (Direction::Execute, Some(retry_at)),
         (Phase::Compensating(_), Progress::Succeeded | Progress::Unknown)
-            if saga.is_undo_ready(index) =>
+            if may_begin && saga.is_undo_ready(index) =>
         {
             (Direction::Compensate, None)
         }
@@ -213,13 +246,13 @@ pub(crate) fn due(saga: &Saga, index: usize) -> Option<Due> {
             _,
         ) => return None,
     };
-    let spec = &saga.definition.steps()[index];
+    let spec = saga.spec(index);
     let attempt = match direction {
         Direction::Execute => state.attempts + 1,
         Direction::Compensate => state.attempts,
     };
     Some(Due {
-        step: spec.name.clone(),
+        step: saga.name(index).clone(),
         direction,
         target: target(saga, index, direction, attempt)?,
         service: spec.service().cloned(),

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 pub use error::DefinitionError;
 pub use expression::EXPRESSION_BYTES_MAX;
-pub(crate) use expression::{Expression, Variables};
+pub(crate) use expression::{Expression, Item, Variable, Variables};
 pub use spec::{
-    BackoffSpec, DefinitionSpec, InputSpec, RetrySpec, StepKind, StepSpec, TIMEOUT_DEFAULT,
-    UndoSpec, WaitSpec,
+    BackoffSpec, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, EachSpec, InputSpec, RetrySpec,
+    StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
 };
 pub(crate) use step_set::StepSet;
 
@@ -25,6 +25,10 @@ use crate::ids::{DefinitionName, Digest, SignalName, StepName};
 
 /// A definition has at most this many steps: sets of steps are 128 bits.
 pub const STEPS_MAX: usize = 128;
+
+/// A saga runs over at most this many elements in all: each is a step of its own to recover, to
+/// show and to undo, and a decision looks at every step.
+pub const ELEMENTS_MAX: usize = 1_000;
 
 /// A checked definition.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub(crate) struct Step {
     pub(crate) after: StepSet,
     pub(crate) ancestors: StepSet,
     pub(crate) descendants: StepSet,
+    pub(crate) each: Option<Expression>,
     pub(crate) when: Option<Expression>,
     pub(crate) input: Input,
 }
@@ -49,7 +54,7 @@ pub(crate) struct Step {
 /// How the input of a step is made.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// `{"input": …, "steps": …}`.
+    /// `{"input": …, "steps": …}`, and of an element `"item": …, "index": …`.
     All,
     Whole(Expression),
     Fields(Vec<(String, Expression)>),
@@ -141,18 +146,46 @@ impl Definition {
 }
 
 impl Step {
+    /// The list that the step runs over; none when it does not.
+    pub(crate) fn list(&self, variables: &Variables<'_>) -> Option<Result<Vec<Value>, String>> {
+        Some(self.each.as_ref()?.evaluate(variables).and_then(as_list))
+    }
+
     /// The input of a call.
-    pub(crate) fn input(&self, variables: &Variables) -> Result<Value, String> {
-        match &self.input {
-            Input::All => Ok(json!({"input": variables.input, "steps": variables.steps})),
-            Input::Whole(expression) => expression.evaluate(variables),
-            Input::Fields(fields) => fields
+    pub(crate) fn input(&self, variables: &Variables<'_>) -> Result<Value, String> {
+        let value = |variable| variables.value(variable);
+        match (&self.input, &variables.item) {
+            (Input::All, None) => Ok(json!({
+                "input": value(Variable::Input),
+                "steps": value(Variable::Steps),
+            })),
+            (Input::All, Some(Item { item, index })) => Ok(json!({
+                "input": value(Variable::Input),
+                "steps": value(Variable::Steps),
+                "item": item,
+                "index": index,
+            })),
+            (Input::Whole(expression), _) => expression.evaluate(variables),
+            (Input::Fields(fields), _) => fields
                 .iter()
                 .map(|(name, expression)| Ok((name.clone(), expression.evaluate(variables)?)))
                 .collect::<Result<_, String>>()
                 .map(Value::Object),
         }
     }
+}
+
+/// The items of a list, or what is there in its place.
+pub(crate) fn as_list(value: Value) -> Result<Vec<Value>, String> {
+    let what = match value {
+        Value::Array(items) => return Ok(items),
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Object(_) => "an object",
+    };
+    Err(format!("it gives {what}, not a list"))
 }
 
 fn canonical(spec: &DefinitionSpec) -> String {

@@ -164,13 +164,20 @@ events! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     }
+    /// A step that runs over a list has its elements: each is a step of its own from here on.
+    StepExpanded = "step.expanded" {
+        /// The step.
+        step: StepName,
+        /// The list; element `n` is the step `NAME[n]`.
+        items: Vec<Payload>,
+    }
     /// The step's effect stands.
     StepSucceeded = "step.succeeded" {
         /// The step.
         step: StepName,
-        /// The attempt that did it.
+        /// The attempt that did it; 0 for a wait, and for a step over a list, whose elements did.
         attempt: u32,
-        /// What it answered.
+        /// What it answered; of a step over a list, the list of what its elements answered.
         output: Payload,
         /// What the component found out when it was asked, if it was.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::call::Fate;
 use crate::definition::{Definition, StepKind};
-use crate::event::Event;
+use crate::event::{Event, StepExpanded};
 use crate::ids::{SagaId, StepName, Timestamp};
 use crate::payload::Payload;
-use crate::saga::{Phase, Progress, Saga, Signal, StepState};
+use crate::saga::{Element, FanOut, Phase, Progress, Saga, Signal, StepState};
 
 /// An event that cannot follow the ones before it: the log is damaged, or was written by
 /// something else. Its saga must not be touched until a person has looked.
@@ -92,6 +92,7 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
         | Event::StepFailed(_)
         | Event::StepUnknown(_)
         | Event::StepSkipped(_) => apply_step(saga, at, event),
+        Event::StepExpanded(expanded) => expand(saga, at, expanded),
         Event::UndoStarted(_)
         | Event::UndoSucceeded(_)
         | Event::UndoFailed(_)
@@ -148,7 +149,7 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
 fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     let name = step_of(event);
     let index = index_of(saga, name)?;
-    let (is_wait, signal) = match &saga.definition.steps()[index].kind {
+    let (is_wait, signal) = match &saga.spec(index).kind {
         StepKind::Wait { wait } => (true, Some(wait.signal.clone())),
         StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => (false, None),
     };
@@ -157,8 +158,10 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
     let running = from == Progress::Running;
     let waiting = matches!(from, Progress::Waiting { .. });
     let idle = matches!(from, Progress::Pending | Progress::BackingOff { .. });
+    let fanned_out = from == Progress::FannedOut;
     // A step that failed before it was called, or was waiting when its saga began to be undone.
-    let settled = |attempt: u32| (running || waiting || idle) && attempt == step.attempts;
+    let settled =
+        |attempt: u32| (running || waiting || fanned_out || idle) && attempt == step.attempts;
     match event {
         Event::StepStarted(event) => {
             require(idle, "the step is not waiting for a call")?;
@@ -175,7 +178,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             step.started_at.get_or_insert(at);
         }
         Event::StepSucceeded(event) => {
-            let is_known = running || waiting || from == Progress::Pending;
+            let is_known = running || waiting || fanned_out || from == Progress::Pending;
             require(is_known && settled(event.attempt), "that attempt is not running")?;
             require(from != Progress::Pending || is_wait, "the step was not called")?;
             step.started_at.get_or_insert(at);
@@ -206,6 +209,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             step.ended_at = Some(at);
         }
         Event::SagaStarted(_)
+        | Event::StepExpanded(_)
         | Event::CompensationStarted(_)
         | Event::UndoStarted(_)
         | Event::UndoSucceeded(_)
@@ -225,6 +229,25 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::OperatorResolved(_)
         | Event::OperatorAbandoned(_) => return Err("it is not about a step".to_owned()),
     }
+    Ok(())
+}
+
+fn expand(saga: &mut Saga, at: Timestamp, event: &StepExpanded) -> Result<(), String> {
+    let index = index_of(saga, Some(&event.step))?;
+    require(saga.runs_over_list(index), "the step runs over no list")?;
+    require(saga.steps[index].progress == Progress::Pending, "the step has begun")?;
+    require(saga.fan_out(index).is_none(), "the step has its elements")?;
+    let named = |(number, item): (usize, &Payload)| Element {
+        name: event.step.element(number),
+        item: item.clone(),
+    };
+    let elements = event.items.iter().enumerate().map(named).collect();
+    let first = saga.steps.len();
+    saga.fan_outs.push(FanOut { step: index, first, elements });
+    saga.steps.resize_with(first + event.items.len(), StepState::default);
+    let step = &mut saga.steps[index];
+    step.progress = Progress::FannedOut;
+    step.started_at.get_or_insert(at);
     Ok(())
 }
 
@@ -267,6 +290,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         Event::SagaStarted(_)
         | Event::StepStarted(_)
         | Event::StepWaiting(_)
+        | Event::StepExpanded(_)
         | Event::StepSucceeded(_)
         | Event::StepFailed(_)
         | Event::StepUnknown(_)
@@ -317,13 +341,14 @@ fn step_mut<'s>(saga: &'s mut Saga, name: Option<&StepName>) -> Result<&'s mut S
 
 fn index_of(saga: &Saga, name: Option<&StepName>) -> Result<usize, String> {
     let name = name.ok_or("it names no step")?;
-    saga.definition.index_of(name).ok_or_else(|| format!("the definition has no step `{name}`"))
+    saga.index_of(name).ok_or_else(|| format!("the saga has no step `{name}`"))
 }
 
 fn step_of(event: &Event) -> Option<&StepName> {
     match event {
         Event::StepStarted(event) => Some(&event.step),
         Event::StepWaiting(event) => Some(&event.step),
+        Event::StepExpanded(event) => Some(&event.step),
         Event::StepSucceeded(event) => Some(&event.step),
         Event::StepFailed(event) => Some(&event.step),
         Event::StepUnknown(event) => Some(&event.step),

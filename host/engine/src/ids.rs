@@ -302,10 +302,6 @@ name! {
     DefinitionName
 }
 name! {
-    /// The name of a step in its definition: `inventory`.
-    StepName
-}
-name! {
     /// The name of a plugin in the config: `inventory-release`.
     PluginName
 }
@@ -316,6 +312,66 @@ name! {
 name! {
     /// The name of a signal that a step waits for: `approved`.
     SignalName
+}
+
+/// The name of a step in its definition, `inventory`, or of one element of a step that runs once
+/// for each element of a list: `shipment[3]`, counted from 0.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepName(Arc<str>);
+
+impl StepName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of one of its elements.
+    pub(crate) fn element(&self, number: usize) -> Self {
+        Self(format!("{}[{number}]", self.step()).into())
+    }
+
+    /// The name of the step in its definition: `shipment` for `shipment[3]`.
+    #[must_use]
+    pub fn step(&self) -> &str {
+        self.0.split('[').next().unwrap_or_default()
+    }
+
+    /// The number of the element; none: it names a step of a definition.
+    #[must_use]
+    pub fn number(&self) -> Option<usize> {
+        self.0.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+    }
+}
+
+impl FromStr for StepName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let name = Self(text.into());
+        let is_whole = name.number().map_or_else(
+            || text == name.step(),
+            // As it would be written, without zeros or signs before it.
+            |number| text == name.element(number).as_str(),
+        );
+        if is_whole && is_name(name.step()) {
+            Ok(name)
+        } else {
+            Err(IdError::Name(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for StepName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StepName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 text_serde!(

@@ -44,15 +44,16 @@ pub use decide::{
     Input, Order, Refusal, SIGNALS_MAX, Start, Verb, decide, permits, permits_signal, start,
 };
 pub use definition::{
-    BackoffSpec, Definition, DefinitionError, DefinitionSpec, EXPRESSION_BYTES_MAX, InputSpec,
-    RetrySpec, STEPS_MAX, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
+    BackoffSpec, Definition, DefinitionError, DefinitionSpec, EACH_CONCURRENCY_DEFAULT,
+    ELEMENTS_MAX, EXPRESSION_BYTES_MAX, EachSpec, InputSpec, RetrySpec, STEPS_MAX, StepKind,
+    StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
 };
 pub use event::{
     Cause, CompensationStarted, DecodeError, Event, OperatorAbandoned, OperatorCancelled,
     OperatorCompensated, OperatorPaused, OperatorResolved, OperatorResumed, OperatorRetried,
     OperatorSkipped, Parent, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
-    SagaStarted, SignalReceived, StepFailed, StepSkipped, StepStarted, StepSucceeded, StepUnknown,
-    StepWaiting, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
+    SagaStarted, SignalReceived, StepExpanded, StepFailed, StepSkipped, StepStarted, StepSucceeded,
+    StepUnknown, StepWaiting, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
 pub use ids::{

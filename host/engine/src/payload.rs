@@ -59,6 +59,22 @@ impl Payload {
         Ok(Self(text.into()))
     }
 
+    /// A list of values.
+    ///
+    /// # Errors
+    /// When the text would be too large or nest too deep.
+    pub(crate) fn list(items: impl Iterator<Item = Self>) -> Result<Self, PayloadError> {
+        let items: Vec<_> = items.collect();
+        let bytes = items.iter().map(|item| item.0.len() + 1).sum::<usize>() + 1;
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Err(PayloadError::TooLarge { bytes });
+        }
+        let items: Vec<&str> = items.iter().map(Self::as_str).collect();
+        let text = format!("[{}]", items.join(","));
+        check(&text)?;
+        Ok(Self(text.into()))
+    }
+
     /// The payload `null`.
     #[must_use]
     pub fn null() -> Self {

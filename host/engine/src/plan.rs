@@ -4,7 +4,7 @@ use crate::commands::input;
 use crate::definition::StepKind;
 use crate::ids::{Digest, PluginName, SagaId, StepName};
 use crate::payload::Payload;
-use crate::saga::{Progress, Saga};
+use crate::saga::{FanOut, Progress, Saga};
 use crate::status::StepStatus;
 
 /// One undo that a compensation would run now.
@@ -48,28 +48,33 @@ pub fn undo_plan(saga: &Saga) -> Vec<PlannedUndo> {
     if saga.is_past_pivot() {
         return Vec::new();
     }
-    let steps = saga.definition.steps();
-    let is_undone = |index: usize| steps[index].undo.is_some() && stands(saga, index).is_some();
+    let is_undone = |index: usize| saga.spec(index).undo.is_some() && stands(saga, index).is_some();
+    // The calls of a step: its elements' when it runs over a list.
+    let calls = |step: usize| {
+        let elements = saga.fan_out(step).map(FanOut::range);
+        elements.unwrap_or(step..step + 1).filter(|index| is_undone(*index))
+    };
     // A step is undone after all that was built on it: its wave is the longest way down.
-    let mut waves = vec![0; steps.len()];
-    let mut order: Vec<usize> = (0..steps.len()).collect();
+    let steps = saga.definition.steps().len();
+    let mut waves = vec![0; steps];
+    let mut order: Vec<usize> = (0..steps).collect();
     order.sort_by_key(|index| saga.definition.step(*index).descendants.len());
-    for index in order.iter().copied().filter(|index| is_undone(*index)) {
-        let below = saga.definition.step(index).descendants.iter();
-        waves[index] = 1 + below.map(|other| waves[other]).max().unwrap_or(0);
+    for step in order.iter().copied().filter(|step| calls(*step).next().is_some()) {
+        let below = saga.definition.step(step).descendants.iter();
+        waves[step] = 1 + below.map(|other| waves[other]).max().unwrap_or(0);
     }
     let mut plan: Vec<_> = order
         .into_iter()
-        .filter(|index| waves[*index] > 0)
-        .map(|index| PlannedUndo {
-            step: steps[index].name.clone(),
-            wave: waves[index],
-            plugin: steps[index].undo_plugin().cloned(),
+        .flat_map(|step| calls(step).map(move |index| (step, index)))
+        .map(|(step, index)| PlannedUndo {
+            step: saga.name(index).clone(),
+            wave: waves[step],
+            plugin: saga.spec(index).undo_plugin().cloned(),
             child: saga.child(index),
             input: input(saga, index).ok(),
             output: saga.steps[index].output.clone(),
             executed_by: saga.steps[index].digest,
-            status: saga.steps[index].progress.status(),
+            status: saga.step_status(index),
         })
         .collect();
     plan.sort_by_key(|undo| undo.wave);
@@ -79,14 +84,13 @@ pub fn undo_plan(saga: &Saga) -> Vec<PlannedUndo> {
 /// The effects of a saga that stand or may stand now.
 #[must_use]
 pub fn exposure(saga: &Saga) -> Vec<Effect> {
-    let steps = saga.definition.steps().iter().enumerate();
-    steps
-        .filter_map(|(index, spec)| {
+    (0..saga.steps.len())
+        .filter_map(|index| {
             let is_certain = stands(saga, index)?;
             Some(Effect {
-                step: spec.name.clone(),
+                step: saga.name(index).clone(),
                 is_certain,
-                has_undo: spec.undo.is_some(),
+                has_undo: saga.spec(index).undo.is_some(),
                 output: saga.steps[index].output.clone(),
             })
         })
@@ -96,7 +100,9 @@ pub fn exposure(saga: &Saga) -> Vec<Effect> {
 /// Whether the effect of a step stands for certain (true) or perhaps (false); none: it does not,
 /// or the step has none.
 fn stands(saga: &Saga, index: usize) -> Option<bool> {
-    match saga.definition.steps()[index].kind {
+    match saga.spec(index).kind {
+        // Its elements have the effects.
+        _ if saga.runs_over_list(index) => return None,
         StepKind::Call { .. } | StepKind::Saga { .. } => {}
         StepKind::Wait { .. } | StepKind::Sleep { .. } => return None,
     }
@@ -110,6 +116,7 @@ fn stands(saga: &Saga, index: usize) -> Option<bool> {
         Progress::Pending | Progress::BackingOff { .. } if step.tainted => Some(false),
         Progress::Pending
         | Progress::Waiting { .. }
+        | Progress::FannedOut
         | Progress::BackingOff { .. }
         | Progress::Failed
         | Progress::Skipped

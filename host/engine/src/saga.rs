@@ -1,11 +1,12 @@
 //! The state of one saga: what its events say, and nothing else.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use crate::call::Failure;
-use crate::definition::{Definition, StepKind, StepSet, Variables};
+use crate::definition::{Definition, Item, StepKind, StepSet, StepSpec, Variable, Variables};
 use crate::event::{Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaStarted};
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp, Version};
 use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
@@ -29,7 +30,34 @@ pub struct Saga {
     pub(crate) given_up: Option<Arc<Held>>,
     /// Signals that came, in order; those that a step has taken keep their id alone.
     pub(crate) signals: Vec<Signal>,
+    /// The steps of the definition, in its order, then the elements of each fan-out.
     pub(crate) steps: Vec<StepState>,
+    /// Steps that run over a list and have begun to, in the order in which they did.
+    pub(crate) fan_outs: Vec<FanOut>,
+}
+
+/// A step that runs over a list, and its elements: each has a state of its own in
+/// [`Saga::steps`], one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FanOut {
+    /// The step.
+    pub(crate) step: usize,
+    /// Where the state of its first element is.
+    pub(crate) first: usize,
+    pub(crate) elements: Arc<[Element]>,
+}
+
+/// One element of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Element {
+    pub(crate) name: StepName,
+    pub(crate) item: Payload,
+}
+
+impl FanOut {
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.first..self.first + self.elements.len()
+    }
 }
 
 /// An operator's wish that the saga be undone.
@@ -101,6 +129,8 @@ pub(crate) enum Progress {
         until: Option<Timestamp>,
     },
     Running,
+    /// It runs over a list: its elements say how far it is, also once it is undone.
+    FannedOut,
     BackingOff {
         retry_at: Timestamp,
     },
@@ -123,6 +153,8 @@ pub(crate) enum Progress {
 pub struct StepView<'a> {
     /// Its name.
     pub name: &'a StepName,
+    /// What the definition says of it; of an element, of the step that it belongs to.
+    pub spec: &'a StepSpec,
     /// Where it stands.
     pub status: StepStatus,
     /// Attempts of `execute`.
@@ -170,6 +202,7 @@ impl Saga {
             given_up: None,
             signals: Vec::new(),
             steps,
+            fan_outs: Vec::new(),
         }
     }
 
@@ -263,12 +296,26 @@ impl Saga {
         [retries, self.deadline_in_force()].into_iter().flatten().min()
     }
 
-    /// The steps, in the order of the definition.
+    /// The steps, in the order of the definition, each followed by its elements if it runs over a
+    /// list.
     pub fn steps(&self) -> impl Iterator<Item = StepView<'_>> {
-        let steps = self.steps.iter().zip(self.definition.steps()).enumerate();
-        steps.map(|(index, (step, spec))| StepView {
-            name: &spec.name,
-            status: step.progress.status(),
+        let steps = 0..self.definition.steps().len();
+        let with_elements = move |step| std::iter::once(step).chain(self.elements(step));
+        steps.flat_map(with_elements).map(|index| self.view(index))
+    }
+
+    /// One step or element.
+    #[must_use]
+    pub fn step(&self, name: &StepName) -> Option<StepView<'_>> {
+        self.index_of(name).map(|index| self.view(index))
+    }
+
+    fn view(&self, index: usize) -> StepView<'_> {
+        let step = &self.steps[index];
+        StepView {
+            name: self.name(index),
+            spec: self.spec(index),
+            status: self.step_status(index),
             attempts: step.attempts,
             undo_attempts: step.undo_attempts,
             output: step.output.as_ref(),
@@ -279,7 +326,127 @@ impl Saga {
             ended_at: step.ended_at,
             next_at: step.next_at(),
             child: self.child(index),
-        })
+        }
+    }
+
+    /// Of a step over a list that is undone, what its elements come to.
+    pub(crate) fn step_status(&self, index: usize) -> StepStatus {
+        let own = self.steps[index].progress;
+        let is_undone = matches!(self.phase, Phase::Compensating(_) | Phase::Compensated(_));
+        let elements = || self.elements(index).map(|element| self.steps[element].progress.status());
+        if elements().next().is_none() || !is_undone && self.compensating_since.is_none() {
+            return own.status();
+        }
+        let telling = [
+            StepStatus::UndoBlocked,
+            StepStatus::Undoing,
+            StepStatus::UndoBackingOff,
+            StepStatus::Running,
+            StepStatus::UndoSkipped,
+        ];
+        if let Some(status) = telling.into_iter().find(|status| elements().any(|it| it == *status))
+        {
+            return status;
+        }
+        if self.is_clear(index) && elements().any(|it| it == StepStatus::Undone) {
+            StepStatus::Undone
+        } else if own == Progress::FannedOut {
+            StepStatus::Failed
+        } else {
+            own.status()
+        }
+    }
+
+    /// The fan-out of a step, once it has its elements.
+    pub(crate) fn fan_out(&self, step: usize) -> Option<&FanOut> {
+        self.fan_outs.iter().find(|fan_out| fan_out.step == step)
+    }
+
+    /// The elements of a step; empty when it has none.
+    fn elements(&self, step: usize) -> Range<usize> {
+        self.fan_out(step).map_or(0..0, FanOut::range)
+    }
+
+    /// The fan-out that an element belongs to, and the element; none for a step of the definition.
+    pub(crate) fn element(&self, index: usize) -> Option<(&FanOut, &Element)> {
+        if index < self.definition.steps().len() {
+            return None;
+        }
+        let fan_out = self.fan_outs.iter().find(|fan_out| fan_out.range().contains(&index))?;
+        Some((fan_out, &fan_out.elements[index - fan_out.first]))
+    }
+
+    /// The step of the definition that a step is, or belongs to.
+    pub(crate) fn step_of(&self, index: usize) -> usize {
+        self.element(index).map_or(index, |(fan_out, _)| fan_out.step)
+    }
+
+    /// What the definition says of a step or element.
+    pub(crate) fn spec(&self, index: usize) -> &StepSpec {
+        &self.definition.steps()[self.step_of(index)]
+    }
+
+    /// The name of a step or element.
+    pub(crate) fn name(&self, index: usize) -> &StepName {
+        match self.element(index) {
+            Some((_, element)) => &element.name,
+            None => &self.definition.steps()[index].name,
+        }
+    }
+
+    /// The step or element of this name.
+    pub(crate) fn index_of(&self, name: &StepName) -> Option<usize> {
+        let Some(number) = name.number() else { return self.definition.index_of(name) };
+        let named = |step: usize| self.definition.steps()[step].name.as_str() == name.step();
+        let fan_out = self.fan_outs.iter().find(|fan_out| named(fan_out.step))?;
+        fan_out.range().nth(number)
+    }
+
+    /// Whether `step` makes no call of its own: it runs over a list, and its elements do.
+    pub(crate) fn runs_over_list(&self, step: usize) -> bool {
+        self.definition.steps().get(step).is_some_and(|spec| spec.each.is_some())
+    }
+
+    /// Elements of a fan-out that wait for their call, forward or back, may begin up to here, not
+    /// included: those under way, the ones that will be tried again among them, are so many at most.
+    pub(crate) fn may_begin_until(&self, fan_out: &FanOut) -> usize {
+        let is_forward = self.phase == Phase::Forward;
+        let steps = || fan_out.range().zip(&self.steps[fan_out.range()]);
+        let is_under_way = |step: &StepState| match step.progress {
+            Progress::Running | Progress::BackingOff { .. } => is_forward,
+            Progress::Undoing | Progress::UndoBackingOff { .. } => !is_forward,
+            Progress::Pending
+            | Progress::Waiting { .. }
+            | Progress::FannedOut
+            | Progress::Succeeded
+            | Progress::Failed
+            | Progress::Unknown
+            | Progress::Skipped
+            | Progress::Undone
+            | Progress::UndoBlocked
+            | Progress::UndoSkipped => false,
+        };
+        let waits = |step: &StepState| match step.progress {
+            Progress::Pending => is_forward,
+            Progress::Succeeded | Progress::Unknown => !is_forward,
+            Progress::Waiting { .. }
+            | Progress::Running
+            | Progress::FannedOut
+            | Progress::BackingOff { .. }
+            | Progress::Failed
+            | Progress::Skipped
+            | Progress::Undoing
+            | Progress::UndoBackingOff { .. }
+            | Progress::Undone
+            | Progress::UndoBlocked
+            | Progress::UndoSkipped => false,
+        };
+        let each = self.definition.steps()[fan_out.step].each.as_ref();
+        let concurrency = each.map_or(0, |each| each.concurrency);
+        let under_way = steps().filter(|(_, step)| is_under_way(step)).count();
+        let free = concurrency.saturating_sub(under_way);
+        let next = steps().filter(|(_, step)| waits(step)).nth(free);
+        next.map_or(fan_out.range().end, |(index, _)| index)
     }
 
     /// Whether the point of no return is behind it. A pivot that was skipped counts: what comes
@@ -304,15 +471,14 @@ impl Saga {
     pub(crate) fn is_unknown_pivot(&self, step: usize) -> bool {
         self.definition.pivot() == Some(step)
             && self.steps[step].progress == Progress::Unknown
-            && self.definition.steps()[step].undo.is_none()
+            && self.spec(step).undo.is_none()
     }
 
     /// The saga that the last attempt of `step` started, if it runs one.
     pub(crate) fn child(&self, step: usize) -> Option<SagaId> {
-        let spec = &self.definition.steps()[step];
-        let runs_saga = matches!(spec.kind, StepKind::Saga { .. });
+        let runs_saga = matches!(self.spec(step).kind, StepKind::Saga { .. });
         let attempt = self.steps[step].attempts;
-        (runs_saga && attempt > 0).then(|| self.id.child(&spec.name, attempt))
+        (runs_saga && attempt > 0).then(|| self.id.child(self.name(step), attempt))
     }
 
     /// The first signal of this name that no step has taken.
@@ -330,26 +496,35 @@ impl Saga {
         self.started.deadline_at.filter(|_| in_force)
     }
 
-    /// Whether `step` waits for nothing but its own call.
+    /// Whether `step` waits for nothing but its own call. What an element waits for was done
+    /// before there were elements.
     pub(crate) fn is_ready(&self, step: usize) -> bool {
         self.steps[step].progress == Progress::Pending
-            && self.definition.step(step).after.iter().all(|dep| self.steps[dep].progress.is_done())
+            && (step >= self.definition.steps().len() || self.dependencies_are_done(step))
     }
 
-    /// Whether nothing of `step` stands or can still come to stand.
+    fn dependencies_are_done(&self, step: usize) -> bool {
+        self.definition.step(step).after.iter().all(|dep| self.steps[dep].progress.is_done())
+    }
+
+    /// Whether nothing of `step` stands or can still come to stand. Of a step over a list, nothing
+    /// of its elements.
     pub(crate) fn is_clear(&self, step: usize) -> bool {
+        let mut elements = self.elements(step);
+        if !elements.is_empty() {
+            return elements.all(|element| self.is_clear(element));
+        }
         match self.steps[step].progress {
             Progress::Pending
+            | Progress::FannedOut
             | Progress::Failed
             | Progress::Skipped
             | Progress::Undone
             | Progress::UndoSkipped => true,
-            Progress::Succeeded => self.definition.steps()[step].undo.is_none(),
+            Progress::Succeeded => self.spec(step).undo.is_none() || self.runs_over_list(step),
             // `undo = false` says that there is nothing to undo; of a pivot it says that nothing
             // may be, so an operator must find out.
-            Progress::Unknown => {
-                self.definition.steps()[step].undo.is_none() && !self.is_unknown_pivot(step)
-            }
+            Progress::Unknown => self.spec(step).undo.is_none() && !self.is_unknown_pivot(step),
             Progress::Running
             | Progress::Waiting { .. }
             | Progress::BackingOff { .. }
@@ -362,8 +537,12 @@ impl Saga {
     /// Whether `step` stands, has an undo, and everything that was built on it is clear.
     pub(crate) fn is_undo_ready(&self, step: usize) -> bool {
         matches!(self.steps[step].progress, Progress::Succeeded | Progress::Unknown)
-            && self.definition.steps()[step].undo.is_some()
-            && self.definition.step(step).descendants.iter().all(|other| self.is_clear(other))
+            && self.spec(step).undo.is_some()
+            && !self.runs_over_list(step)
+            && {
+                let built_on_it = self.definition.step(self.step_of(step)).descendants;
+                built_on_it.iter().all(|other| self.is_clear(other))
+            }
     }
 
     /// Whether it is the same in everything that its log decides.
@@ -380,20 +559,28 @@ impl Saga {
             && self.given_up == other.given_up
             && self.signals == other.signals
             && self.steps == other.steps
+            && self.fan_outs == other.fan_outs
     }
 
     /// What the expressions of `step` see.
-    pub(crate) fn variables(&self, step: usize) -> Variables {
-        Variables {
-            input: self.started.input.to_value(),
-            steps: self.outputs(self.definition.step(step).ancestors),
-            saga: json!({
+    pub(crate) fn variables(&self, index: usize) -> Variables<'_> {
+        let element = self.element(index);
+        let step = element.map_or(index, |(fan_out, _)| fan_out.step);
+        let item = element.map(|(fan_out, element)| Item {
+            item: element.item.to_value(),
+            index: index - fan_out.first,
+        });
+        let source = move |variable| match variable {
+            Variable::Input => self.started.input.to_value(),
+            Variable::Steps => self.outputs(self.definition.step(step).ancestors),
+            Variable::Saga => json!({
                 "id": self.id,
                 "definition": self.definition.name(),
                 "started_at": self.started_at,
                 "tags": self.started.tags,
             }),
-        }
+        };
+        Variables::new(source, item)
     }
 
     /// Whether the default input of `step`, which has all payloads before it in it, is certainly
@@ -430,7 +617,11 @@ impl Saga {
         };
         self.steps.iter().any(waits)
             && !self.steps.iter().any(|step| step.progress == Progress::Running)
-            && !(0..self.steps.len()).any(|step| self.is_ready(step))
+            && !(0..self.definition.steps().len()).any(|step| self.is_ready(step))
+            && !self.fan_outs.iter().any(|fan_out| {
+                let may_begin = &self.steps[fan_out.first..self.may_begin_until(fan_out)];
+                may_begin.iter().any(|step| step.progress == Progress::Pending)
+            })
     }
 }
 
@@ -443,6 +634,7 @@ impl StepState {
             Progress::Waiting { until } => until,
             Progress::Pending
             | Progress::Running
+            | Progress::FannedOut
             | Progress::Succeeded
             | Progress::Failed
             | Progress::Unknown
@@ -490,7 +682,7 @@ impl Progress {
         match self {
             Self::Pending => StepStatus::Pending,
             Self::Waiting { .. } => StepStatus::Waiting,
-            Self::Running => StepStatus::Running,
+            Self::Running | Self::FannedOut => StepStatus::Running,
             Self::BackingOff { .. } => StepStatus::BackingOff,
             Self::Succeeded => StepStatus::Succeeded,
             Self::Failed => StepStatus::Failed,

@@ -18,6 +18,7 @@ mod generate;
 mod record;
 mod rules;
 mod seeded;
+mod units;
 mod world;
 
 use std::fmt;

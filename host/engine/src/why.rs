@@ -8,6 +8,9 @@ use crate::ids::Timestamp;
 use crate::saga::{Phase, Progress, Saga};
 use crate::status::SagaStatus;
 
+/// So many steps are named in one sentence.
+const PARTS_MAX: usize = 8;
+
 /// Why a saga is where it is, for a person at three in the morning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
@@ -63,13 +66,15 @@ fn blocked(saga: &Saga) -> String {
         .filter(|index| {
             matches!(saga.phase, Phase::Compensating(_))
                 && matches!(saga.steps[*index].progress, Progress::Succeeded | Progress::Unknown)
-                && saga.definition.steps()[*index].undo.is_some()
+                && saga.spec(*index).undo.is_some()
+                && !saga.runs_over_list(*index)
                 && !saga.is_undo_ready(*index)
         })
-        .map(|index| saga.definition.steps()[index].name.as_str())
+        .map(|index| saga.name(index).to_string())
         .collect();
     if !waiting.is_empty() {
-        let _ = write!(sentence, "; the undo of {} waits for that", waiting.join(", "));
+        let waiting = shortened(waiting).join(", ");
+        let _ = write!(sentence, "; the undo of {waiting} waits for that");
     }
     sentence + "."
 }
@@ -108,12 +113,23 @@ fn activity(saga: &Saga) -> String {
 }
 
 fn activities(saga: &Saga) -> Vec<String> {
-    (0..saga.steps.len()).filter_map(|index| step_activity(saga, index)).collect()
+    let all = (0..saga.steps.len()).filter_map(|index| step_activity(saga, index));
+    shortened(all.collect())
+}
+
+/// A sentence with a thousand elements in it is read by nobody.
+fn shortened(mut parts: Vec<String>) -> Vec<String> {
+    let more = parts.len().saturating_sub(PARTS_MAX);
+    if more > 0 {
+        parts.truncate(PARTS_MAX);
+        parts.push(format!("{more} more"));
+    }
+    parts
 }
 
 fn step_activity(saga: &Saga, index: usize) -> Option<String> {
-    let (step, spec) = (&saga.steps[index], &saga.definition.steps()[index]);
-    let name = &spec.name;
+    let (step, spec) = (&saga.steps[index], saga.spec(index));
+    let name = saga.name(index);
     let error = || {
         let error = step.error.as_deref();
         error.map_or_else(String::new, |error| format!(" ({}: {})", error.code, error.message))
@@ -150,6 +166,12 @@ fn step_activity(saga: &Saga, index: usize) -> Option<String> {
             step.undo_attempts - step.undo_attempts_before + 1,
             spec.undo.as_ref().map_or(0, |undo| undo.retry.attempts)
         )),
+        Progress::FannedOut => {
+            let elements = &saga.steps[saga.fan_out(index)?.range()];
+            let done = elements.iter().filter(|element| element.progress.is_done()).count();
+            let is_forward = saga.phase == Phase::Forward;
+            is_forward.then(|| format!("{done} of {} elements of {name} are done", elements.len()))
+        }
         Progress::Pending
         | Progress::Succeeded
         | Progress::Failed

@@ -10,6 +10,7 @@ use amends_engine::{
 
 fn step(name: &str, after: &[&str]) -> StepSpec {
     StepSpec {
+        each: None,
         name: name.parse().unwrap(),
         kind: StepKind::Call { plugin: "plugin".parse().unwrap(), service: None },
         after: after.iter().map(|name| name.parse().unwrap()).collect(),

@@ -11,7 +11,7 @@ use amends_engine::sim::{
 };
 use amends_engine::{
     Command, Definition, Direction, Event, Impossible, Input, Saga, SagaCompensated, SagaId,
-    StepFailed, StepStatus, Timestamp, commands, decide, replay,
+    StepFailed, StepStatus, StepSucceeded, Timestamp, commands, decide, replay,
 };
 
 const BUDGET: Budget = Budget { faults: 2, crashes: 1, cancels: 1, orders: 0, admissions: true };
@@ -38,6 +38,20 @@ fn every_schedule_of_every_graph_of_two_steps_with_an_operator_keeps_the_rules()
         for definition in graphs(steps, Variants::All) {
             figures.add(exhaustive(&Engine, &definition, budget).unwrap());
         }
+    }
+    println!("{figures}");
+    assert!(figures.ends.iter().all(|end| *end > 100), "{figures}");
+}
+
+#[test]
+fn every_schedule_of_every_graph_of_two_steps_over_lists_keeps_the_rules() {
+    let mut figures = Figures::default();
+    for definition in graphs(1, Variants::Lists) {
+        figures.add(exhaustive(&Engine, &definition, Budget { orders: 1, ..BUDGET }).unwrap());
+    }
+    let budget = Budget { faults: 1, crashes: 1, cancels: 1, orders: 1, admissions: false };
+    for definition in graphs(2, Variants::Lists) {
+        figures.add(exhaustive(&Engine, &definition, budget).unwrap());
     }
     println!("{figures}");
     assert!(figures.ends.iter().all(|end| *end > 100), "{figures}");
@@ -106,6 +120,32 @@ fn an_undo_forgotten_is_caught() {
     for violation in [caught(&UndoForgotten), caught_by_seed(&UndoForgotten)] {
         assert!(violation.rule.starts_with("`saga.compensated`: compensated, and"), "{violation}");
     }
+}
+
+/// Says that a step over a list is done when its first element is.
+struct ElementForgotten;
+
+impl Machine for ElementForgotten {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let mut events = decide(saga, at, input);
+        let first = events.iter().find_map(|event| {
+            let Event::StepSucceeded(event) = event else { return None };
+            (event.step.as_str() == "s0[0]").then(|| event.clone())
+        });
+        if let Some(event) = first {
+            let step = "s0".parse().unwrap();
+            events.push(StepSucceeded { step, attempt: 0, ..event }.into());
+        }
+        events
+    }
+}
+
+#[test]
+fn an_element_forgotten_is_caught() {
+    let mut lists = graphs(1, Variants::Lists).into_iter();
+    let violation = lists.find_map(|list| exhaustive(&ElementForgotten, &list, BUDGET).err());
+    let violation = violation.expect("the mutation was not caught");
+    assert!(violation.rule.contains("s0 is done before its elements are"), "{violation}");
 }
 
 /// Never asks for the undo of the first step.

@@ -79,7 +79,7 @@ async fn serve_undo(
     executed_by: Option<Digest>,
 ) -> Option<(Digest, Option<String>)> {
     let active = plugins.active(plugin)?;
-    let output = saga.steps().find(|other| other.name == step).and_then(|step| step.output);
+    let output = saga.step(step).and_then(|step| step.output);
     let unfit = match output {
         _ if !active.exports.compensate => Some("it exports no undo".to_owned()),
         Some(output) => active.reads_output(output).err(),
@@ -103,7 +103,7 @@ async fn serve_undo(
 
 /// The plugin that executes a step.
 fn owner<'s>(saga: &'s Saga, step: &StepName) -> Option<&'s PluginName> {
-    saga.definition().steps().iter().find(|spec| spec.name == *step)?.plugin()
+    saga.step(step)?.spec.plugin()
 }
 
 impl Dispatcher {
@@ -166,7 +166,7 @@ impl Dispatcher {
             metrics::histogram!(
                 "amends_step_duration_seconds",
                 "definition" => definition.to_string(),
-                "step" => call.step.to_string(),
+                "step" => call.step.step().to_owned(),
                 "direction" => call.direction.as_str()
             )
             .record(began.elapsed());
@@ -194,7 +194,7 @@ impl Dispatcher {
         // also when it serves the undo in another plugin's place.
         let is_active =
             self.plugins.active(plugin).is_some_and(|active| active.digest == call.digest);
-        let executed_by = saga.steps().find(|step| *step.name == call.step);
+        let executed_by = saga.step(&call.step);
         let is_executor = executed_by.is_some_and(|step| step.digest == Some(call.digest));
         let plugin = match owner(saga, &call.step) {
             Some(owner) if !is_active && is_executor => owner,

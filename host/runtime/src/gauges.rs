@@ -11,7 +11,8 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
         metrics::counter!(
             "amends_step_failures_total",
             "definition" => definition(),
-            "step" => step.to_string(),
+            // Of an element its step: a list must not make as many series.
+            "step" => step.step().to_owned(),
             "direction" => direction.as_str(),
             "class" => class.as_str()
         )
@@ -48,6 +49,7 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
             | Event::UndoSucceeded(_)
             | Event::SagaBlocked(_)
             | Event::StepWaiting(_)
+            | Event::StepExpanded(_)
             | Event::SignalReceived(_)
             | Event::OperatorCancelled(_)
             | Event::OperatorCompensated(_)

@@ -51,7 +51,7 @@ pub struct Chaos {
     /// What sagas are given: a file with JSON, or with JSON a line (NDJSON)
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
-    /// The definition; needed when the config has several
+    /// The definition; the config's first when none is named
     #[arg(long, value_name = "NAME")]
     pub definition: Option<DefinitionName>,
     /// At most so many inputs
@@ -140,11 +140,10 @@ fn read_inputs(args: &Chaos) -> anyhow::Result<Vec<Payload>> {
 fn pick(config: &Config, wanted: Option<&DefinitionName>) -> anyhow::Result<DefinitionName> {
     let names: Vec<_> = config.definitions.iter().map(|one| one.name().clone()).collect();
     let list = names.iter().map(DefinitionName::as_str).collect::<Vec<_>>().join(", ");
-    match (wanted, names.as_slice()) {
-        (Some(name), _) if names.contains(name) => Ok(name.clone()),
-        (Some(name), _) => anyhow::bail!("the config has no saga `{name}`; it has {list}"),
-        (None, [only]) => Ok(only.clone()),
-        (None, _) => anyhow::bail!("the config has several sagas; name one: --definition {list}"),
+    match wanted {
+        Some(name) if names.contains(name) => Ok(name.clone()),
+        Some(name) => anyhow::bail!("the config has no saga `{name}`; it has {list}"),
+        None => names.into_iter().next().context("the config has no saga"),
     }
 }
 

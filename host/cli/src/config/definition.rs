@@ -26,7 +26,7 @@ pub(super) fn check_definition(
                 );
             }
             // A name that is there twice was reported with both its lines.
-            errors.retain(|error| error.field != "name");
+            errors.retain(|error| !error.message.starts_with("two steps are named"));
             for error in errors {
                 report(&saga.to_string(), spec, &error, context);
             }
@@ -101,6 +101,7 @@ fn narrow(
     let Some(step) = step else { return key.to_owned() };
     let quoted = |text: &str| error.message.contains(&format!("`{text}`"));
     match (error.field, &step.input) {
+        ("each", _) => Some(join(key, "list")).filter(has).unwrap_or_else(|| key.to_owned()),
         ("after", _) => {
             let part =
                 step.after.iter().position(|name| quoted(name.as_str()) || *name == step.name);

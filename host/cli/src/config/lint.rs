@@ -320,19 +320,24 @@ impl Linter<'_> {
             } else {
                 return;
             };
+            let whole: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
             let message = format!(
-                "the step `{}` has no input, so `{plugin}` is given `input` and `steps`, and it \
-                 {why}",
-                step.name
+                "the step `{}` has no input, so `{plugin}` is given {}, and it {why}",
+                step.name,
+                and(&whole)
             );
+            let of_element = "write input = \"item\" when each element is what the plugin needs, \
+                              else a table such as { drug = \"item.drug\" }";
             let help = "write input = \"input\" when the saga is given what the plugin needs, else a \
                         table such as { order_id = \"input.order_id\" }";
+            let help = if step.each.is_some() { of_element } else { help };
             self.warn(&key, message, help.to_owned());
             return;
         }
+        let from = if step.each.is_some() { "item" } else { "input" };
         for name in missing {
             let message = format!("`{name}` is missing, which the plugin `{plugin}` needs");
-            let help = format!("add an expression, such as {name} = \"input.{name}\"");
+            let help = format!("add an expression, such as {name} = \"{from}.{name}\"");
             self.warn(&key, message, help);
         }
         for name in names.into_iter().filter(|name| !schema.takes(name)) {
@@ -365,9 +370,19 @@ impl Linter<'_> {
 /// when one expression makes it: what that gives is not known.
 fn given(step: &StepSpec) -> Option<Vec<&str>> {
     match &step.input {
+        None if step.each.is_some() => Some(vec!["input", "steps", "item", "index"]),
         None => Some(vec!["input", "steps"]),
         Some(InputSpec::Fields(fields)) => Some(fields.keys().map(String::as_str).collect()),
         Some(InputSpec::Whole(_)) => None,
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn and(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }
 

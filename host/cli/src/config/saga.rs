@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionName, DefinitionSpec, InputSpec, PluginName, RetrySpec, StepKind,
-    StepName, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
+    Definition, DefinitionName, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, ELEMENTS_MAX, EachSpec,
+    InputSpec, PluginName, RetrySpec, StepKind, StepName, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
 };
 
 use crate::config::definition::check_definition;
@@ -20,6 +20,8 @@ const SAGA_HELP: &str = "begin each saga with [[saga]], in two brackets, then na
 const STEP_HELP: &str = "begin each step with [[saga.step]], in two brackets, below its [[saga]]";
 const INPUT_HELP: &str = "write a CEL expression, such as \"input.order\", or a table of them, \
                           such as { drug = \"input.drug\" }";
+const EACH_HELP: &str = "write a CEL expression that gives a list, such as \"input.items\", or \
+                         { list = \"input.items\", concurrency = 4 }";
 const UNDO_HELP: &str = "write the name of a plugin, { plugin = \"…\", retry = …, timeout = … }, \
                          or false for none";
 
@@ -219,6 +221,7 @@ fn read_step(
             Before::Unreadable => None,
         },
     };
+    let each = table.take("each", context).and_then(|item| read_each(&item, context));
     let when = table.take("when", context);
     let when = when.and_then(|item| item.text(context, "\"input.ship == true\""));
     let input = table.take("input", context).and_then(|item| read_input(&item, context));
@@ -251,6 +254,7 @@ fn read_step(
         name: name?,
         kind,
         after: after?,
+        each,
         when: when.map(str::to_owned),
         input,
         timeout,
@@ -259,6 +263,28 @@ fn read_step(
         pivot: pivot.unwrap_or(false),
     };
     Some(Step { spec, undo_is_said })
+}
+
+fn read_each(item: &Item<'_>, context: &mut Context<'_>) -> Option<EachSpec> {
+    if let Some(list) = item.value.as_str() {
+        return Some(EachSpec { list: list.to_owned(), concurrency: EACH_CONCURRENCY_DEFAULT });
+    }
+    if !item.value.is_table() {
+        item.wrong_type(context, "an expression or a table", EACH_HELP);
+        return None;
+    }
+    let mut table = item.table(context, EACH_HELP)?;
+    let list = table
+        .require("list", "\"input.items\"", context)
+        .and_then(|item| item.text(context, "\"input.items\""));
+    let most = u32::try_from(ELEMENTS_MAX).unwrap_or(u32::MAX);
+    let concurrency = table.take("concurrency", context).map(|item| item.whole(context, 1..=most));
+    table.finish(context);
+    let concurrency = match concurrency {
+        None => EACH_CONCURRENCY_DEFAULT,
+        Some(concurrency) => concurrency? as usize,
+    };
+    Some(EachSpec { list: list?.to_owned(), concurrency })
 }
 
 fn read_after(item: &Item<'_>, context: &mut Context<'_>) -> Option<Vec<StepName>> {

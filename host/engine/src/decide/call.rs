@@ -30,7 +30,7 @@ impl Draft {
         digest: Digest,
         note: Option<String>,
     ) {
-        let Some(index) = self.saga.definition.index_of(&step) else { return };
+        let Some(index) = self.saga.index_of(&step) else { return };
         let due = crate::commands::due(&self.saga, index)
             .is_some_and(|due| due.direction == direction && due.at.is_none_or(|at| at <= self.at));
         if !due {
@@ -40,8 +40,7 @@ impl Draft {
         match direction {
             Direction::Execute => {
                 let attempt = state.attempts + 1;
-                let runs_saga =
-                    matches!(self.saga.definition.steps()[index].kind, StepKind::Saga { .. });
+                let runs_saga = matches!(self.saga.spec(index).kind, StepKind::Saga { .. });
                 let child = runs_saga.then(|| self.saga.id.child(&step, attempt));
                 self.emit(StepStarted { step, attempt, digest, child });
             }
@@ -60,7 +59,7 @@ impl Draft {
         outcome: Outcome,
         probe: Option<Fate>,
     ) {
-        let Some(index) = self.saga.definition.index_of(&step) else { return };
+        let Some(index) = self.saga.index_of(&step) else { return };
         let state = &self.saga.steps[index];
         let is_running = match direction {
             Direction::Execute => state.progress == Progress::Running && state.attempts == attempt,
@@ -79,7 +78,7 @@ impl Draft {
 
     /// The step fails without another attempt.
     pub(super) fn refuse(&mut self, step: StepName, error: Failure) {
-        let Some(index) = self.saga.definition.index_of(&step) else { return };
+        let Some(index) = self.saga.index_of(&step) else { return };
         let is_due = crate::commands::due(&self.saga, index).is_some_and(|due| {
             due.direction == Direction::Execute && due.at.is_none_or(|at| at <= self.at)
         });
@@ -116,7 +115,7 @@ impl Draft {
             // What was in flight when the saga began to be undone settles without another try.
             FailureClass::Retryable | FailureClass::Unknown if !self.may_retry() => None,
             FailureClass::Retryable | FailureClass::Unknown => {
-                let retry = &self.saga.definition.steps()[index].retry;
+                let retry = &self.saga.spec(index).retry;
                 let before = self.saga.steps[index].attempts_before;
                 pause(retry, (self.saga.id, &step), Direction::Execute, attempt, before)
                     .map(|pause| self.at.after(pause.max(retry_after(&error))))
@@ -174,7 +173,7 @@ impl Draft {
             FailureClass::Retryable | FailureClass::Unknown => {
                 let before = self.saga.steps[index].undo_attempts_before;
                 let this = (self.saga.id, &step);
-                self.saga.definition.steps()[index].undo.as_ref().and_then(|undo| {
+                self.saga.spec(index).undo.as_ref().and_then(|undo| {
                     pause(&undo.retry, this, Direction::Compensate, attempt, before)
                 })
             }

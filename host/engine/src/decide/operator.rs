@@ -10,6 +10,9 @@ use crate::payload::Payload;
 use crate::saga::{Phase, Progress, Saga};
 use crate::status::SagaStatus;
 
+/// So many steps are named in a refusal: a list may have a thousand elements.
+const NAMES_SHOWN_MAX: usize = 8;
+
 /// What an operator wants of a saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
@@ -202,6 +205,7 @@ pub(crate) fn needs_operator(saga: &Saga, index: usize) -> bool {
         Progress::Pending
         | Progress::Waiting { .. }
         | Progress::Running
+        | Progress::FannedOut
         | Progress::BackingOff { .. }
         | Progress::Succeeded
         | Progress::Skipped
@@ -221,6 +225,7 @@ fn may_skip(saga: &Saga, index: usize) -> bool {
         Progress::BackingOff { .. } => is_forward && (!step.tainted || saga.is_past_pivot()),
         Progress::Pending
         | Progress::Running
+        | Progress::FannedOut
         | Progress::Succeeded
         | Progress::Skipped
         | Progress::Undoing
@@ -238,6 +243,7 @@ fn may_resolve(saga: &Saga, index: usize, happened: bool) -> bool {
         Progress::BackingOff { .. } => is_forward && (happened || step.tainted),
         Progress::Pending
         | Progress::Running
+        | Progress::FannedOut
         | Progress::Succeeded
         | Progress::Skipped
         | Progress::Undoing
@@ -254,9 +260,18 @@ fn one(
     verb: &str,
     fits: impl Fn(usize) -> bool,
 ) -> Result<Vec<usize>, Refusal> {
-    let name = |index: usize| saga.definition.steps()[index].name.as_str();
     let fitting: Vec<_> = (0..saga.steps.len()).filter(|index| fits(*index)).collect();
-    let list = |steps: &[usize]| steps.iter().map(|at| name(*at)).collect::<Vec<_>>().join(", ");
+    let list = |steps: &[usize]| {
+        let names = steps.iter().take(NAMES_SHOWN_MAX).map(|at| saga.name(*at).as_str());
+        let more = steps.len().saturating_sub(NAMES_SHOWN_MAX);
+        let more = (more > 0).then(|| format!("{more} more"));
+        names.map(str::to_owned).chain(more).collect::<Vec<_>>().join(", ")
+    };
+    let done = match verb {
+        "skip" => "skipped",
+        "retry" => "retried",
+        _ => "resolved",
+    };
     let remedy = if fitting.is_empty() {
         "ask why it does not move".to_owned()
     } else {
@@ -267,11 +282,11 @@ fn one(
             fitting.iter().copied().filter(|index| needs_operator(saga, *index)).collect();
         return match (blocked.as_slice(), fitting.as_slice()) {
             ([only], _) | ([], [only]) => Ok(vec![*only]),
-            (_, []) => refuse(format!("no step of the saga can be {verb}ed now"), remedy),
-            _ => refuse(format!("more than one step can be {verb}ed"), remedy),
+            (_, []) => refuse(format!("no step of the saga can be {done} now"), remedy),
+            _ => refuse(format!("more than one step can be {done}"), remedy),
         };
     };
-    let Some(index) = saga.definition.index_of(step) else {
+    let Some(index) = saga.index_of(step) else {
         let all: Vec<_> = (0..saga.steps.len()).collect();
         return refuse(
             format!("the saga has no step `{step}`"),
@@ -281,7 +296,7 @@ fn one(
     if fits(index) {
         return Ok(vec![index]);
     }
-    let status = saga.steps[index].progress.status();
+    let status = saga.step_status(index);
     refuse(format!("{step} is {status}, so there is nothing to {verb}"), remedy)
 }
 
@@ -328,6 +343,6 @@ impl Draft {
     }
 
     fn names(&self, steps: &[usize]) -> Vec<StepName> {
-        steps.iter().map(|index| self.saga.definition.steps()[*index].name.clone()).collect()
+        steps.iter().map(|index| self.saga.name(*index).clone()).collect()
     }
 }

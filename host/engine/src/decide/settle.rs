@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::Draft;
 use super::call::Failed;
 use crate::call::{Failure, FailureClass};
-use crate::definition::{Definition, StepKind};
+use crate::definition::{Definition, ELEMENTS_MAX, Item, StepKind};
 use crate::event::{
     Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
-    StepFailed, StepSkipped, StepSucceeded, StepWaiting,
+    StepExpanded, StepFailed, StepSkipped, StepSucceeded, StepWaiting,
 };
-use crate::payload::Payload;
+use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::saga::{Phase, Progress, StepState};
 
 impl Draft {
@@ -41,9 +41,12 @@ impl Draft {
             self.emit(cause);
             return;
         }
-        for index in 0..self.saga.steps.len() {
+        for index in 0..self.saga.definition.steps().len() {
             if self.saga.is_ready(index) {
                 self.settle_ready(index);
+            }
+            if self.saga.steps[index].progress == Progress::FannedOut {
+                self.settle_fanned_out(index);
             }
             if let Progress::Waiting { until } = self.saga.steps[index].progress {
                 self.settle_waiting(index, until.is_some_and(|until| until <= self.at));
@@ -53,7 +56,7 @@ impl Draft {
             && let Some(index) = self.failed_step()
             && self.saga.is_past_pivot()
         {
-            let step = self.saga.definition.steps()[index].name.clone();
+            let step = self.saga.name(index).clone();
             let what = self.describe(index);
             let reason = format!("{step} {what} after the pivot, so nothing is undone");
             self.emit(SagaBlocked { step, reason });
@@ -63,14 +66,18 @@ impl Draft {
         }
     }
 
-    /// Skips a ready step, fails it when its expressions cannot be computed, or has it wait when
-    /// that is what it does.
+    /// Skips a ready step, fails it when its expressions cannot be computed, or has it wait or run
+    /// over its list when that is what it does.
     fn settle_ready(&mut self, index: usize) {
         let definition = Arc::clone(&self.saga.definition);
         if self.settle_expressions(index, &definition) {
             return;
         }
         let spec = &definition.steps()[index];
+        if spec.each.is_some() {
+            self.expand(index);
+            return;
+        }
         let (signal, until) = match &spec.kind {
             StepKind::Call { .. } | StepKind::Saga { .. } => return,
             StepKind::Wait { wait } => {
@@ -102,35 +109,107 @@ impl Draft {
         }
     }
 
+    /// A step has its elements: everything that is to be computed of them is, before any is called.
+    fn expand(&mut self, index: usize) {
+        match self.items(index) {
+            Ok(items) => {
+                let step = self.saga.name(index).clone();
+                self.emit(StepExpanded { step, items });
+            }
+            Err(error) => self.fail_uncalled(index, error),
+        }
+    }
+
+    fn items(&self, index: usize) -> Result<Vec<Payload>, Failure> {
+        let failed = |message| Failure::new("each_failed", message);
+        let items = crate::commands::list(&self.saga, index)
+            .map_err(|message| failed(format!("each: {message}")))?;
+        let before = self.saga.steps.len() - self.saga.definition.steps().len();
+        if before + items.len() > ELEMENTS_MAX {
+            let more = if before == 0 { String::new() } else { format!(" after {before}") };
+            return Err(failed(format!(
+                "each: {} elements{more}, at most {ELEMENTS_MAX} are allowed in one saga",
+                items.len()
+            )));
+        }
+        let step = self.saga.definition.step(index);
+        let mut variables = self.saga.variables(index);
+        let (mut payloads, mut bytes) = (Vec::with_capacity(items.len()), 0);
+        for (number, item) in items.into_iter().enumerate() {
+            let payload = Payload::from_value(&item)
+                .map_err(|error| failed(format!("each: element {number}: {error}")))?;
+            bytes += payload.as_str().len();
+            payloads.push(payload);
+            variables.item = Some(Item { item, index: number });
+            let input = step
+                .input(&variables)
+                .and_then(|input| Payload::from_value(&input).map_err(|error| error.to_string()));
+            if let Err(message) = input {
+                let message = format!("input of element {number}: {message}");
+                return Err(Failure::new("input_failed", message));
+            }
+        }
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Err(failed(format!(
+                "each: {bytes} bytes of elements, at most {PAYLOAD_BYTES_MAX} are allowed"
+            )));
+        }
+        Ok(payloads)
+    }
+
+    /// A step over a list is done when its elements are; its output is the list of theirs.
+    fn settle_fanned_out(&mut self, index: usize) {
+        let Some(fan_out) = self.saga.fan_out(index) else { return };
+        let states = &self.saga.steps[fan_out.range()];
+        if !states.iter().all(|state| state.progress.is_done()) {
+            return;
+        }
+        let output = |state: &StepState| state.output.clone().unwrap_or_else(Payload::null);
+        match Payload::list(states.iter().map(output)) {
+            Ok(output) => {
+                let (step, attempt) = (self.saga.name(index).clone(), 0);
+                self.emit(StepSucceeded { step, attempt, output, probe: None });
+            }
+            Err(error) => {
+                let message = format!("the outputs of its elements together: {error}");
+                self.fail_uncalled(index, Failure::new("output_too_large", message));
+            }
+        }
+    }
+
     /// True when the step is settled by its expressions alone.
     fn settle_expressions(&mut self, index: usize, definition: &Definition) -> bool {
         let (spec, step) = (&definition.steps()[index], definition.step(index));
-        if spec.when.is_none() && spec.input.is_none() && self.saga.fits_default_input(index) {
+        let has_plain_input = spec.input.is_none() && self.saga.fits_default_input(index);
+        if spec.when.is_none() && (spec.each.is_some() || has_plain_input) {
             return false;
         }
         let variables = self.saga.variables(index);
         let wanted = step.when.as_ref().map_or(Ok(true), |when| when.evaluate_bool(&variables));
+        drop(variables);
         let (code, message) = match wanted {
             Ok(false) => {
                 let reason = format!("when: {}", spec.when.as_deref().unwrap_or_default());
                 self.emit(StepSkipped { step: spec.name.clone(), reason });
                 return true;
             }
+            // The inputs of elements are computed when it has them.
+            Ok(true) if spec.each.is_some() => return false,
             Ok(true) => match crate::commands::input(&self.saga, index) {
                 Ok(_) => return false,
                 Err(message) => ("input_failed", format!("input: {message}")),
             },
             Err(message) => ("when_failed", format!("when: {message}")),
         };
-        self.emit(StepFailed {
-            step: spec.name.clone(),
-            attempt: self.saga.steps[index].attempts,
-            class: FailureClass::Permanent,
-            error: Failure::new(code, message),
-            retry_at: None,
-            probe: None,
-        });
+        self.fail_uncalled(index, Failure::new(code, message));
         true
+    }
+
+    /// A step fails for what no call of it said.
+    fn fail_uncalled(&mut self, index: usize, error: Failure) {
+        let (step, attempt) = (self.saga.name(index).clone(), self.saga.steps[index].attempts);
+        let class = FailureClass::Permanent;
+        self.emit(StepFailed { step, attempt, class, error, retry_at: None, probe: None });
     }
 
     /// Why the saga must be undone now, if it must.
@@ -139,7 +218,7 @@ impl Draft {
             return None;
         }
         if let Some(index) = self.failed_step() {
-            let step = self.saga.definition.steps()[index].name.clone();
+            let step = self.saga.name(index).clone();
             let is_unknown = self.saga.steps[index].progress == Progress::Unknown;
             let cause = if is_unknown { Cause::StepUnknown } else { Cause::StepFailed };
             let reason = format!("{step} {}", self.describe(index));
@@ -181,14 +260,14 @@ impl Draft {
                 let error =
                     error.unwrap_or_else(|| Failure::new("stopped", "the saga began to be undone"));
                 let (attempt, class) = (state.attempts, FailureClass::Retryable);
-                let step = self.saga.definition.steps()[index].name.clone();
+                let step = self.saga.name(index).clone();
                 self.fail(index, step, Failed { attempt, class, error, probe: None }, None);
             }
         }
         if self.saga.blocked.is_none()
             && let Some(index) = (0..self.saga.steps.len()).find(|index| self.is_stuck(*index))
         {
-            let step = self.saga.definition.steps()[index].name.clone();
+            let step = self.saga.name(index).clone();
             let error = self.saga.steps[index].error.as_deref();
             let error = error
                 .map_or_else(String::new, |error| format!(": {}: {}", error.code, error.message));
@@ -211,7 +290,7 @@ impl Draft {
             self.emit(SagaCompensated {});
             return;
         };
-        let name = &self.saga.definition.steps()[index].name;
+        let name = self.saga.name(index);
         let reason = format!("the undo of {name} was skipped, so its effect stands");
         self.emit(SagaAbandoned { reason });
     }

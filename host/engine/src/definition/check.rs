@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::definition::error::Mistakes;
 use crate::definition::{
-    BackoffSpec, DefinitionError, DefinitionSpec, Expression, Input, InputSpec, RetrySpec,
-    STEPS_MAX, Step, StepKind, StepSet, StepSpec,
+    BackoffSpec, DefinitionError, DefinitionSpec, ELEMENTS_MAX, Expression, Input, InputSpec,
+    RetrySpec, STEPS_MAX, Step, StepKind, StepSet, StepSpec,
 };
 use crate::ids::StepName;
 use crate::{ATTEMPTS_MAX, TIMEOUT_MAX};
@@ -22,6 +22,7 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
     for step in &spec.steps {
         check_limits(step, &mut mistakes);
         check_kind(spec, step, &mut mistakes);
+        check_each(step, &mut mistakes);
     }
     let after = resolve_after(spec, &mut mistakes);
     // Without a sound graph the rest cannot be judged.
@@ -33,10 +34,12 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
     let pivot = check_pivot(spec, &ancestors, &mut mistakes);
     let mut steps = Vec::with_capacity(spec.steps.len());
     for (index, step) in spec.steps.iter().enumerate() {
-        let when = step
-            .when
-            .as_deref()
-            .and_then(|source| compile(spec, index, "when", source, &ancestors, &mut mistakes));
+        let mut compile = |field, source: &Option<String>| {
+            let source = source.as_deref()?;
+            compile(spec, index, field, source, &ancestors, &mut mistakes)
+        };
+        let when = compile("when", &step.when);
+        let each = compile("each", &step.each.as_ref().map(|each| each.list.clone()));
         let input = compile_input(spec, index, &ancestors, &mut mistakes);
         let descendants = (0..spec.steps.len())
             .filter(|other| ancestors[*other].contains(index))
@@ -45,6 +48,7 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
             after: after[index],
             ancestors: ancestors[index],
             descendants,
+            each,
             when,
             input,
         });
@@ -66,6 +70,14 @@ fn check_size(spec: &DefinitionSpec, mistakes: &mut Mistakes) {
     }
     let mut seen = BTreeSet::new();
     for step in &spec.steps {
+        if step.name.number().is_some() {
+            mistakes.add(
+                Some(&step.name),
+                "name",
+                format!("`{}` is the name of an element", step.name),
+                "name the step without [ and ]",
+            );
+        }
         if !seen.insert(&step.name) {
             mistakes.add(
                 Some(&step.name),
@@ -127,6 +139,27 @@ fn check_kind(saga: &DefinitionSpec, step: &StepSpec, mistakes: &mut Mistakes) {
     if step.undo.is_some() {
         let message = "a step that only waits has nothing to undo";
         mistakes.add(name, "undo", message, "leave undo out");
+    }
+}
+
+/// Of a step that runs over a list.
+fn check_each(step: &StepSpec, mistakes: &mut Mistakes) {
+    let Some(each) = &step.each else { return };
+    let name = Some(&step.name);
+    match step.kind {
+        StepKind::Call { .. } | StepKind::Saga { .. } => {}
+        StepKind::Wait { .. } | StepKind::Sleep { .. } => {
+            let message = "a step that only waits does not run over a list";
+            mistakes.add(name, "each", message, "call a plugin, or run a saga that waits");
+        }
+    }
+    if step.pivot {
+        let message = "a step that runs over a list cannot be the pivot: it happens bit by bit";
+        mistakes.add(name, "pivot", message, "put a step after it that is the pivot");
+    }
+    if !(1..=ELEMENTS_MAX).contains(&each.concurrency) {
+        let message = format!("concurrency = {}, it is from 1 to {ELEMENTS_MAX}", each.concurrency);
+        mistakes.add(name, "each.concurrency", message, "16 is the default");
     }
 }
 
@@ -368,12 +401,18 @@ fn compile(
             return None;
         }
     };
-    for name in expression.unknown_variables() {
+    let of_element = field == "input" && spec.steps[index].each.is_some();
+    for name in expression.unknown_variables(of_element) {
+        let known = if of_element {
+            "input.…, steps.NAME.output.…, saga.…, item or index"
+        } else {
+            "input.…, steps.NAME.output.… or saga.…"
+        };
         mistakes.add(
             step,
             field,
             format!("`{source}` uses `{name}`, which is not known here"),
-            format!("use input.…, steps.NAME.output.… or saga.…, or quote it as text: '{name}'"),
+            format!("use {known}, or quote it as text: '{name}'"),
         );
     }
     for name in expression.steps() {

@@ -8,6 +8,7 @@
     reason = "the CEL library keeps maps in a HashMap; what comes out of it is put in order here"
 )]
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,13 +20,35 @@ use serde_json::Value;
 /// An expression is at most this many bytes: it is code in a config file, not data.
 pub const EXPRESSION_BYTES_MAX: usize = 4_096;
 
-/// The names that an expression may use.
-pub(crate) const VARIABLES: [&str; 3] = ["input", "steps", "saga"];
+/// What an expression sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variable {
+    Input,
+    Steps,
+    Saga,
+}
+
+impl Variable {
+    const ALL: [Self; 3] = [Self::Input, Self::Steps, Self::Saga];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Steps => "steps",
+            Self::Saga => "saga",
+        }
+    }
+}
+
+/// The names that those of an element may use as well.
+const ITEM_NAMES: [&str; 2] = ["item", "index"];
 
 /// One compiled expression.
 pub(crate) struct Expression {
     source: String,
     program: Program,
+    /// What it looks at: nothing else is read and converted for it.
+    uses: Vec<Variable>,
 }
 
 impl std::fmt::Debug for Expression {
@@ -34,12 +57,37 @@ impl std::fmt::Debug for Expression {
     }
 }
 
-/// The values that an expression sees.
+/// The values that expressions see, each made when the first of them looks at it.
+pub(crate) struct Variables<'v> {
+    source: Box<dyn Fn(Variable) -> Value + 'v>,
+    /// As JSON has them, and as CEL has them.
+    made: [OnceCell<Value>; 3],
+    converted: [OnceCell<cel::Value>; 3],
+    /// Of an element only.
+    pub(crate) item: Option<Item>,
+}
+
+/// One element of a list and its number, from 0.
 #[derive(Debug)]
-pub(crate) struct Variables {
-    pub(crate) input: Value,
-    pub(crate) steps: Value,
-    pub(crate) saga: Value,
+pub(crate) struct Item {
+    pub(crate) item: Value,
+    pub(crate) index: usize,
+}
+
+impl<'v> Variables<'v> {
+    pub(crate) fn new(source: impl Fn(Variable) -> Value + 'v, item: Option<Item>) -> Self {
+        let (made, converted) = Default::default();
+        Self { source: Box::new(source), made, converted, item }
+    }
+
+    pub(crate) fn value(&self, variable: Variable) -> &Value {
+        self.made[variable as usize].get_or_init(|| (self.source)(variable))
+    }
+
+    fn converted(&self, variable: Variable) -> cel::Value {
+        let converted = &self.converted[variable as usize];
+        converted.get_or_init(|| to_cel(self.value(variable))).clone()
+    }
 }
 
 impl Expression {
@@ -54,15 +102,24 @@ impl Expression {
             let first = errors.errors.first().map_or_else(String::new, |error| error.msg.clone());
             format!("`{source}` is not a CEL expression: {first}")
         })?;
-        Ok(Self { source: source.to_owned(), program })
+        let mut uses = Vec::new();
+        walk(program.expression(), &mut Vec::new(), &mut |expr, bound| {
+            if let Expr::Ident(name) = expr {
+                let free = Variable::ALL.into_iter().filter(|_| !bound.contains(&name.as_str()));
+                uses.extend(free.filter(|variable| variable.name() == name));
+            }
+        });
+        uses.dedup();
+        Ok(Self { source: source.to_owned(), program, uses })
     }
 
     /// Names that are used and that are neither ours nor bound by a macro such as `map`.
-    pub(crate) fn unknown_variables(&self) -> Vec<String> {
+    pub(crate) fn unknown_variables(&self, of_element: bool) -> Vec<String> {
         let mut found = Vec::new();
         walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
             if let Expr::Ident(name) = expr {
-                let known = VARIABLES.contains(&name.as_str())
+                let known = Variable::ALL.iter().any(|variable| variable.name() == name)
+                    || of_element && ITEM_NAMES.contains(&name.as_str())
                     || name.starts_with('@')
                     || bound.contains(&name.as_str())
                     || TYPES.contains(&name.as_str());
@@ -104,11 +161,15 @@ impl Expression {
         found
     }
 
-    pub(crate) fn evaluate(&self, variables: &Variables) -> Result<Value, String> {
+    pub(crate) fn evaluate(&self, variables: &Variables<'_>) -> Result<Value, String> {
         let mut context = Context::default();
-        context.add_variable_from_value("input", to_cel(&variables.input));
-        context.add_variable_from_value("steps", to_cel(&variables.steps));
-        context.add_variable_from_value("saga", to_cel(&variables.saga));
+        for variable in &self.uses {
+            context.add_variable_from_value(variable.name(), variables.converted(*variable));
+        }
+        if let Some(Item { item, index }) = &variables.item {
+            context.add_variable_from_value("item", to_cel(item));
+            context.add_variable_from_value("index", to_cel(&Value::from(*index)));
+        }
         let value = self
             .program
             .execute(&context)
@@ -116,7 +177,7 @@ impl Expression {
         from_cel(&value).ok_or_else(|| format!("`{}` is not a JSON value", self.source))
     }
 
-    pub(crate) fn evaluate_bool(&self, variables: &Variables) -> Result<bool, String> {
+    pub(crate) fn evaluate_bool(&self, variables: &Variables<'_>) -> Result<bool, String> {
         let value = self.evaluate(variables)?;
         value.as_bool().ok_or_else(|| format!("`{}` is {value}, not true or false", self.source))
     }

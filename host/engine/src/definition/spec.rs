@@ -10,6 +10,10 @@ use crate::ids::{DefinitionName, PluginName, ServiceName, SignalName, StepName};
 /// How long a call may take when the definition does not say.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
+/// How many elements of a step are under way at once when the definition does not say: enough to
+/// gain by it, few enough that one saga does not take all the room of its plugin.
+pub const EACH_CONCURRENCY_DEFAULT: usize = 16;
+
 /// One saga definition. Its canonical form is this, as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DefinitionSpec {
@@ -36,10 +40,14 @@ pub struct StepSpec {
     /// The steps that must be done before this one; empty: it starts at once.
     /// The config's default, the step before, is filled in by the config's reader.
     pub after: Vec<StepName>,
+    /// Runs once for each element of a list, as so many calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<EachSpec>,
     /// A CEL expression; false skips the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
-    /// What `execute` is given; none: `{"input": …, "steps": {NAME: {"output": …}}}`.
+    /// What `execute` is given; none: `{"input": …, "steps": {NAME: {"output": …}}}`, and for an
+    /// element also `"item": …, "index": …`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputSpec>,
     /// How long one call may take.
@@ -53,6 +61,17 @@ pub struct StepSpec {
     /// The point of no return: after it has succeeded nothing is undone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pivot: bool,
+}
+
+/// The list that a step runs over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EachSpec {
+    /// A CEL expression that gives a list. The expressions of the step's input see each element
+    /// of it as `item` and its number, from 0, as `index`.
+    pub list: String,
+    /// So many elements at most are under way at once, in one saga; one that waits to be tried
+    /// again is. From 1 to [`crate::ELEMENTS_MAX`].
+    pub concurrency: usize,
 }
 
 /// What a step does.
@@ -121,7 +140,7 @@ impl StepSpec {
     }
 }
 
-/// CEL over `input`, `steps.NAME.output` and `saga`.
+/// CEL over `input`, `steps.NAME.output` and `saga`, and of an element over `item` and `index`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum InputSpec {

@@ -39,6 +39,7 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(),
         Event::SagaStarted(_)
         | Event::StepStarted(_)
         | Event::StepWaiting(_)
+        | Event::StepExpanded(_)
         | Event::StepSucceeded(_)
         | Event::StepFailed(_)
         | Event::StepUnknown(_)
@@ -65,15 +66,18 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     let index = index_of(saga, Some(&event.step))?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
     let is_forward = saga.phase == Phase::Forward;
+    // One that has its elements does not get them again.
+    let anew = if saga.fan_out(index).is_some() { Progress::FannedOut } else { Progress::Pending };
     let step = &mut saga.steps[index];
     step.progress = match step.progress {
         Progress::UndoBlocked => step.stood(),
         Progress::UndoBackingOff { .. } => Progress::UndoBackingOff { retry_at: at },
         Progress::BackingOff { .. } => Progress::BackingOff { retry_at: at },
-        Progress::Failed | Progress::Unknown if is_forward || is_unknown_pivot => Progress::Pending,
+        Progress::Failed | Progress::Unknown if is_forward || is_unknown_pivot => anew,
         Progress::Pending
         | Progress::Waiting { .. }
         | Progress::Running
+        | Progress::FannedOut
         | Progress::Succeeded
         | Progress::Failed
         | Progress::Unknown
@@ -118,6 +122,7 @@ fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> 
         Progress::Pending
         | Progress::Waiting { .. }
         | Progress::Running
+        | Progress::FannedOut
         | Progress::BackingOff { .. }
         | Progress::Succeeded
         | Progress::Failed
@@ -157,6 +162,7 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
         Progress::Pending
         | Progress::Waiting { .. }
         | Progress::Running
+        | Progress::FannedOut
         | Progress::BackingOff { .. }
         | Progress::Succeeded
         | Progress::Failed

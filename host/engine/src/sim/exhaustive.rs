@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::world::{Action, Ordered, Reply, Result, World};
 use super::{Figures, Machine, Violation};
-use crate::saga::Progress;
+use crate::saga::{Progress, StepState};
 use crate::{Definition, Direction, Payload, SagaId, Target, Timestamp};
 
 /// How much may go wrong in one schedule.
@@ -89,7 +89,7 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
     if let Some(orders) = left.orders.checked_sub(1) {
         let left = Budget { orders, ..left };
         for order in Ordered::ALL {
-            let steps = if order.is_about_a_step() { world.definition.steps().len() } else { 1 };
+            let steps = if order.is_about_a_step() { world.units.len() } else { 1 };
             let may = (0..steps).filter(|step| world.may(order, *step));
             actions.extend(may.map(|step| (Action::Order { order, step }, left)));
         }
@@ -101,7 +101,7 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
         actions.push((Action::Signal, left));
     }
     for due in world.due() {
-        let step = world.definition.index_of(&due.step).unwrap_or_default();
+        let step = world.units.index_of(&due.step).unwrap_or_default();
         actions.push((Action::Admit { step }, left));
         if let Some(faults) = left.faults.checked_sub(1)
             && due.direction == Direction::Execute
@@ -169,7 +169,9 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
     let relative = |at: Timestamp| at.as_millis().saturating_sub(world.now.as_millis()).max(0);
     let deadline = saga.deadline_in_force().map_or(-1, relative);
     key.extend(deadline.to_be_bytes());
-    for (index, (state, effect)) in saga.steps.iter().zip(&world.ledger.steps).enumerate() {
+    let unborn = StepState::default();
+    for (index, effect) in world.ledger.steps.iter().enumerate() {
+        let state = saga.index_of(world.units.name(index)).map_or(&unborn, |at| &saga.steps[at]);
         let (progress, due) = match state.progress {
             Progress::Pending => (0, -1),
             Progress::Running => (1, -1),
@@ -184,6 +186,7 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
             Progress::UndoBlocked => (10, -1),
             Progress::UndoSkipped => (11, -1),
             Progress::Waiting { until } => (12, until.map_or(-1, relative)),
+            Progress::FannedOut => (13, -1),
         };
         let flags = [
             progress,

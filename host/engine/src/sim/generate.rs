@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    BackoffSpec, Definition, DefinitionSpec, PluginName, RetrySpec, StepKind, StepName, StepSpec,
-    UndoSpec, WaitSpec,
+    BackoffSpec, Definition, DefinitionSpec, EachSpec, PluginName, RetrySpec, StepKind, StepName,
+    StepSpec, UndoSpec, WaitSpec,
 };
 
 /// What is tried of each graph.
@@ -16,6 +16,8 @@ pub enum Variants {
     /// That, and with each step in turn without undo, skipped, or the pivot; waiting for a
     /// signal or a time; running a saga; and with a deadline.
     All,
+    /// With each step in turn over a list of two elements: both at once, and one by one.
+    Lists,
 }
 
 /// Every graph of `steps` steps, as definitions with two attempts each way.
@@ -32,6 +34,16 @@ pub fn graphs(steps: usize, variants: Variants) -> Vec<Arc<Definition>> {
         }
         let plain = spec(&graph, |_| ());
         let mut specs = vec![plain.clone()];
+        if variants == Variants::Lists {
+            let lists = (0..steps).flat_map(|index| [(index, 1), (index, 2)]);
+            specs = lists
+                .map(|(index, concurrency)| {
+                    let mut spec = plain.clone();
+                    spec.steps[index].each = Some(each(2, concurrency));
+                    spec
+                })
+                .collect();
+        }
         if variants == Variants::All {
             specs.push(DefinitionSpec { deadline: Some(Duration::from_secs(1)), ..plain.clone() });
             for index in 0..steps {
@@ -110,6 +122,7 @@ fn step(index: usize, after: &[usize]) -> StepSpec {
         name: step_name(index),
         kind: StepKind::Call { plugin: name("plugin"), service: None },
         after: after.iter().map(|index| step_name(*index)).collect(),
+        each: None,
         when: None,
         input: None,
         timeout,
@@ -117,6 +130,11 @@ fn step(index: usize, after: &[usize]) -> StepSpec {
         undo: Some(UndoSpec { plugin: Some(name::<PluginName>("undo")), timeout, retry }),
         pivot: false,
     }
+}
+
+/// Over a list of so many numbers.
+fn each(elements: usize, concurrency: usize) -> EachSpec {
+    EachSpec { list: format!("{:?}", (0..elements).collect::<Vec<_>>()), concurrency }
 }
 
 fn step_name(index: usize) -> StepName {
@@ -216,6 +234,11 @@ fn vary(step: &mut StepSpec, index: usize, random: &mut Random) {
         _ => step.kind.clone(),
     };
     *step = of_kind(step.clone(), kind);
+    let may_run_over_list =
+        !step.pivot && matches!(step.kind, StepKind::Call { .. } | StepKind::Saga { .. });
+    if may_run_over_list && random.chance(15) {
+        step.each = Some(each(random.below(5), 1 + random.below(3)));
+    }
     if random.chance(15) {
         let when = if random.chance(50) { "false" } else { "input.yes" };
         step.when = Some(when.to_owned());

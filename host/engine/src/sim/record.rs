@@ -2,8 +2,9 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the rest is handled before")]
 
+use super::units::Units;
 use crate::event::Event;
-use crate::{Definition, Outcome, StepKind, Timestamp};
+use crate::{Definition, Outcome, Payload, StepKind, Timestamp};
 
 /// What the events so far say, kept apart from [`crate::Saga`].
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the log tells it")]
@@ -45,6 +46,10 @@ pub(super) struct StepRecord {
     pub(super) is_undone: bool,
     pub(super) is_undo_blocked: bool,
     pub(super) waits: Waits,
+    /// What it gave, whoever said so.
+    pub(super) output: Option<Payload>,
+    /// It runs over a list and has its elements.
+    pub(super) is_expanded: bool,
     /// An operator went on without it, whatever of it stands.
     pub(super) is_let_go: bool,
     /// Attempts that do not count, because an operator had it tried again.
@@ -54,24 +59,25 @@ pub(super) struct StepRecord {
 
 impl Record {
     pub(super) fn of<'e>(
-        definition: &Definition,
+        (definition, units): (&Definition, &Units),
         log: impl IntoIterator<Item = &'e Event>,
     ) -> Self {
-        let mut record = Self::new(definition);
+        let mut record = Self::new(units);
         for event in log {
-            record.apply(definition, event);
+            record.apply((definition, units), event);
         }
         record
     }
 
-    pub(super) fn new(definition: &Definition) -> Self {
-        Self { steps: vec![StepRecord::default(); definition.steps().len()], ..Self::default() }
+    pub(super) fn new(units: &Units) -> Self {
+        Self { steps: vec![StepRecord::default(); units.len()], ..Self::default() }
     }
 
-    pub(super) fn apply(&mut self, definition: &Definition, event: &Event) {
+    pub(super) fn apply(&mut self, (definition, units): (&Definition, &Units), event: &Event) {
         let name = match event {
             Event::StepStarted(e) => &e.step,
             Event::StepWaiting(e) => &e.step,
+            Event::StepExpanded(e) => &e.step,
             Event::StepSucceeded(e) => &e.step,
             Event::StepFailed(e) => &e.step,
             Event::StepUnknown(e) => &e.step,
@@ -96,8 +102,8 @@ impl Record {
             | Event::OperatorResumed(_)
             | Event::OperatorAbandoned(_) => return self.apply_saga(event),
         };
-        let Some(index) = definition.index_of(name) else { return };
-        let is_wait = matches!(definition.steps()[index].kind, StepKind::Wait { .. });
+        let Some(index) = units.index_of(name) else { return };
+        let is_wait = matches!(definition.steps()[units.step(index)].kind, StepKind::Wait { .. });
         let is_compensating = self.is_compensating;
         let step = &mut self.steps[index];
         match event {
@@ -148,8 +154,10 @@ impl StepRecord {
         match event {
             Event::StepStarted(e) => (self.attempts, self.is_executing) = (e.attempt, true),
             Event::StepWaiting(e) => self.waits = e.until.map_or(Waits::ForEver, Waits::Until),
-            Event::StepSucceeded(_) => {
+            Event::StepExpanded(_) => self.is_expanded = true,
+            Event::StepSucceeded(e) => {
                 (self.is_executing, self.has_succeeded, self.waits) = (false, true, Waits::No);
+                self.output = Some(e.output.clone());
             }
             Event::StepFailed(e) => self.failed(e.retry_at),
             Event::StepUnknown(e) => self.failed(e.retry_at),
@@ -171,6 +179,9 @@ impl StepRecord {
             Event::OperatorResolved(e) => {
                 let is_undo = is_compensating && self.undo_attempts > 0;
                 self.has_succeeded |= !is_undo && e.happened;
+                if !is_undo && e.happened {
+                    self.output.clone_from(&e.output);
+                }
                 self.has_failed &= is_undo || !e.happened;
                 (self.is_undone, self.is_undo_blocked) = (is_undo, false);
                 self.waits = Waits::No;
@@ -182,6 +193,19 @@ impl StepRecord {
     fn failed(&mut self, retry_at: Option<Timestamp>) {
         self.is_executing = false;
         (self.has_failed, self.waits) = (retry_at.is_none(), Waits::No);
+    }
+
+    /// Whether it was called and will be again.
+    pub(super) fn is_under_way(&self) -> bool {
+        let is_called = self.attempts > self.attempts_before;
+        self.is_executing || is_called && !self.is_done() && !self.has_failed
+    }
+
+    /// The same of its undo.
+    pub(super) fn is_undo_under_way(&self) -> bool {
+        let is_called = self.undo_attempts > self.undo_attempts_before;
+        let is_settled = self.is_undone || self.is_undo_blocked || self.is_let_go;
+        self.is_undoing || is_called && !is_settled
     }
 
     pub(super) fn is_done(&self) -> bool {

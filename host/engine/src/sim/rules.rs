@@ -1,15 +1,17 @@
 //! What must hold, whatever the machine thinks. Written from the words of the design, not from
 //! the code: nothing here looks at a [`crate::Saga`].
 
-use super::record::{Ledger, Record, Waits};
-use crate::event::{Event, StepStarted, UndoStarted};
-use crate::{Definition, Fate, Outcome, StepKind, Timestamp};
+use super::record::{Ledger, Record, StepRecord, Waits};
+use super::units::{Units, items};
+use crate::event::{Event, StepExpanded, StepStarted, StepSucceeded, UndoStarted};
+use crate::{Definition, Fate, Outcome, Payload, StepKind, StepName, StepSpec, Timestamp};
 
 type Checked = Result<(), String>;
 
 /// What a rule sees: the definition as it is meant, what the log said before, what is true.
 pub(super) struct Rules<'a> {
     pub(super) definition: &'a Definition,
+    pub(super) units: &'a Units,
     pub(super) record: &'a Record,
     pub(super) ledger: &'a Ledger,
     pub(super) now: Timestamp,
@@ -25,6 +27,10 @@ impl Rules<'_> {
             Event::SagaStarted(_) => Err("a saga starts once".to_owned()),
             Event::StepStarted(started) => self.step_started(started),
             Event::StepWaiting(e) => self.step_waiting(self.index(&e.step)?),
+            Event::StepExpanded(e) => self.expanded(e),
+            Event::StepSucceeded(e) if self.record.steps[self.index(&e.step)?].is_expanded => {
+                self.elements_done(e)
+            }
             Event::StepSucceeded(e)
                 if self.record.steps[self.index(&e.step)?].waits != Waits::No =>
             {
@@ -51,7 +57,7 @@ impl Rules<'_> {
             Event::StepSkipped(e) => {
                 let index = self.index(&e.step)?;
                 self.dependencies_done(index)?;
-                let when = self.definition.steps()[index].when.as_deref();
+                let when = self.spec(index).when.as_deref();
                 require(when == Some("false"), || format!("{} is wanted", e.step))
             }
             Event::CompensationStarted(_) => self.compensation_started(),
@@ -66,7 +72,7 @@ impl Rules<'_> {
                 self.undo_not_succeeded(index)?;
                 let permanent =
                     matches!(self.ledger.steps[index].answer, Some(Outcome::Permanent(_)));
-                let undo = self.definition.steps()[index].undo.as_ref();
+                let undo = self.spec(index).undo.as_ref();
                 let attempt = e.attempt - self.record.steps[index].undo_attempts_before;
                 let used_up = undo.is_some_and(|undo| attempt == undo.retry.attempts);
                 require(permanent || used_up, || format!("{} has undo attempts left", e.step))
@@ -122,17 +128,13 @@ impl Rules<'_> {
         }
         // Blocked: what stands is what needs an operator, or what that was built on.
         for (index, effect) in self.ledger.steps.iter().enumerate() {
-            let spec = &self.definition.steps()[index];
+            let (spec, name) = (self.spec(index), self.units.name(index));
+            let below = self.units.descendants(self.definition, index);
             let held = self.needs_operator(index)
-                || self
-                    .definition
-                    .step(index)
-                    .descendants
-                    .iter()
-                    .any(|other| self.needs_operator(other));
+                || below.into_iter().any(|other| self.needs_operator(other));
             let let_go = self.record.steps[index].is_let_go;
             require(!effect.stands || spec.undo.is_none() || held || let_go, || {
-                format!("{} stands, and nothing keeps its undo back", spec.name)
+                format!("{name} stands, and nothing keeps its undo back")
             })?;
         }
         Ok(())
@@ -140,8 +142,10 @@ impl Rules<'_> {
 
     fn step_started(&self, event: &StepStarted) -> Checked {
         let index = self.index(&event.step)?;
-        let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
+        let (step, spec) = (&self.record.steps[index], self.spec(index));
         let name = &event.step;
+        require(self.has_effect(index), || format!("{name} is called, and only waits"))?;
+        self.within_concurrency(index, StepRecord::is_under_way)?;
         require(!self.record.is_paused, || format!("{name} begins while the saga is paused"))?;
         require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
         require(!step.is_executing, || format!("{name} is called twice at once"))?;
@@ -155,8 +159,9 @@ impl Rules<'_> {
 
     fn undo_started(&self, event: &UndoStarted) -> Checked {
         let index = self.index(&event.step)?;
-        let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
+        let (step, spec) = (&self.record.steps[index], self.spec(index));
         let name = &event.step;
+        self.within_concurrency(index, StepRecord::is_undo_under_way)?;
         let undo = spec.undo.as_ref().ok_or_else(|| format!("{name} has no undo"))?;
         require(!self.record.is_paused, || format!("{name} is undone while the saga is paused"))?;
         require(!step.is_let_go, || format!("{name} is undone, and an operator let it stand"))?;
@@ -173,13 +178,14 @@ impl Rules<'_> {
         require(event.attempt == step.undo_attempts + 1, || format!("{name} skips an attempt"))?;
         let counted = event.attempt - step.undo_attempts_before;
         require(counted <= undo.retry.attempts, || format!("{name} has too many attempts"))?;
-        for other in self.definition.step(index).descendants.iter() {
-            let below = &self.definition.steps()[other];
+        for other in self.units.descendants(self.definition, index) {
+            let below = self.spec(other);
             let let_go = self.record.steps[other].is_let_go;
             let is_still = self.ledger.steps[other].stands && below.undo.is_some() && !let_go;
             let runs = self.record.steps[other].is_executing || self.record.steps[other].is_undoing;
             require(!is_still && !runs, || {
-                format!("{name} is undone before {}, which was built on it", below.name)
+                let below = self.units.name(other);
+                format!("{name} is undone before {below}, which was built on it")
             })?;
         }
         Ok(())
@@ -200,11 +206,14 @@ impl Rules<'_> {
     fn completed(&self) -> Checked {
         require(!self.record.is_compensating, || "what is undone is not completed".to_owned())?;
         for (index, step) in self.record.steps.iter().enumerate() {
-            let name = &self.definition.steps()[index].name;
-            require(step.is_done(), || format!("completed, and {name} is not done"))?;
+            let name = self.units.name(index);
+            let is_element = self.units.siblings(index).is_some();
+            let list = &self.record.steps[self.units.step(index)];
+            // A list that is skipped has no elements.
+            let is_none = is_element && !list.is_expanded;
+            require(step.is_done() || is_none, || format!("completed, and {name} is not done"))?;
             let effect = &self.ledger.steps[index];
-            let is_call = is_call(&self.definition.steps()[index].kind);
-            let times = u32::from(step.has_succeeded && is_call);
+            let times = u32::from(step.has_succeeded && self.has_effect(index));
             let fits = effect.stands == (times == 1) && effect.times == times;
             require(fits || step.is_let_go, || {
                 format!("completed, and the effect of {name} came {} times", effect.times)
@@ -216,8 +225,7 @@ impl Rules<'_> {
     fn compensated(&self) -> Checked {
         require(self.record.is_compensating, || "compensated out of nothing".to_owned())?;
         for (index, step) in self.record.steps.iter().enumerate() {
-            let spec = &self.definition.steps()[index];
-            let name = &spec.name;
+            let (spec, name) = (self.spec(index), self.units.name(index));
             require(!step.is_executing && !step.is_undoing, || {
                 format!("compensated, and {name} is in flight")
             })?;
@@ -236,25 +244,26 @@ impl Rules<'_> {
         let let_go = self.record.steps.iter().any(|step| step.is_let_go);
         require(let_go, || "abandoned, and no operator asked for it".to_owned())?;
         for (index, effect) in self.ledger.steps.iter().enumerate() {
-            let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
+            let (step, spec) = (&self.record.steps[index], self.spec(index));
             let may_stand = step.is_let_go || spec.undo.is_none() && !spec.pivot;
             require(!effect.stands || may_stand, || {
-                format!("abandoned, and the effect of {} stands", spec.name)
+                format!("abandoned, and the effect of {} stands", self.units.name(index))
             })?;
         }
         Ok(())
     }
 
     fn step_waiting(&self, index: usize) -> Checked {
-        let name = &self.definition.steps()[index].name;
-        require(!is_call(&self.definition.steps()[index].kind), || format!("{name} is a call"))?;
+        let name = self.units.name(index);
+        let waits = matches!(self.spec(index).kind, StepKind::Wait { .. } | StepKind::Sleep { .. });
+        require(waits, || format!("{name} is a call"))?;
         require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
         require(self.record.steps[index].waits == Waits::No, || format!("{name} waits twice"))?;
         self.dependencies_done(index)
     }
 
     fn wait_over(&self, index: usize) -> Checked {
-        let spec = &self.definition.steps()[index];
+        let spec = self.spec(index);
         let is_over = match self.record.steps[index].waits {
             Waits::Until(until) => until <= self.now,
             Waits::No | Waits::ForEver => false,
@@ -265,19 +274,69 @@ impl Rules<'_> {
     }
 
     fn not_in_flight(&self, index: usize) -> Checked {
-        let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
-        require(!step.is_executing && !step.is_undoing, || format!("{} is in flight", spec.name))
+        let (step, name) = (&self.record.steps[index], self.units.name(index));
+        require(!step.is_executing && !step.is_undoing, || format!("{name} is in flight"))
     }
 
     fn needs_operator(&self, index: usize) -> bool {
-        let (step, spec) = (&self.record.steps[index], &self.definition.steps()[index]);
+        let (step, spec) = (&self.record.steps[index], self.spec(index));
         let past_pivot = step.has_failed && self.record.is_past_pivot(self.definition);
         let unknown_pivot = spec.pivot && spec.undo.is_none() && step.has_failed;
         step.is_undo_blocked || past_pivot || unknown_pivot
     }
 
+    /// A step over a list begins: it has the elements that it is to have, once.
+    fn expanded(&self, event: &StepExpanded) -> Checked {
+        let index = self.index(&event.step)?;
+        let (step, spec, name) = (&self.record.steps[index], self.spec(index), &event.step);
+        require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
+        require(!step.is_expanded && !step.is_done(), || format!("{name} was settled"))?;
+        require(spec.when.as_deref() != Some("false"), || format!("{name} is not wanted"))?;
+        let is_list = spec.each.is_some() && self.units.siblings(index).is_none();
+        let items: Vec<_> = event.items.iter().map(Payload::to_value).collect();
+        require(is_list && items == self::items(spec), || {
+            format!("{name} has elements that it is not to have")
+        })?;
+        self.dependencies_done(index)
+    }
+
+    /// A step over a list is done when each element is, and gives what they gave.
+    fn elements_done(&self, event: &StepSucceeded) -> Checked {
+        let elements = &self.record.steps[self.units.elements(self.index(&event.step)?)];
+        require(elements.iter().all(StepRecord::is_done), || {
+            format!("{} is done before its elements are", event.step)
+        })?;
+        let output = |step: &StepRecord| {
+            step.output.as_ref().map_or(serde_json::Value::Null, Payload::to_value)
+        };
+        let outputs: serde_json::Value = elements.iter().map(output).collect();
+        require(event.output.to_value() == outputs, || {
+            format!("{} does not give what its elements gave", event.step)
+        })
+    }
+
+    /// No more elements of a list are under way than may be.
+    fn within_concurrency(
+        &self,
+        index: usize,
+        is_under_way: impl Fn(&StepRecord) -> bool,
+    ) -> Checked {
+        let Some(siblings) = self.units.siblings(index) else { return Ok(()) };
+        let others = siblings.filter(|other| *other != index);
+        let under_way = others.filter(|other| is_under_way(&self.record.steps[*other])).count();
+        let most = self.spec(index).each.as_ref().map_or(0, |each| each.concurrency);
+        require(under_way < most, || {
+            format!("{} is the {}th at once, of {most}", self.units.name(index), under_way + 1)
+        })
+    }
+
+    /// An element begins when its list is there; a step when all before it is done.
     fn dependencies_done(&self, index: usize) -> Checked {
-        let spec = &self.definition.steps()[index];
+        let spec = self.spec(index);
+        if self.units.siblings(index).is_some() {
+            let is_there = self.record.steps[self.units.step(index)].is_expanded;
+            return require(is_there, || format!("{} has no elements yet", spec.name));
+        }
         for other in &spec.after {
             let done = self.record.steps[self.index(other)?].is_done();
             require(done, || format!("{} begins before {other} is done", spec.name))?;
@@ -286,29 +345,29 @@ impl Rules<'_> {
     }
 
     fn not_succeeded(&self, index: usize) -> Checked {
-        let name = &self.definition.steps()[index].name;
+        let name = self.units.name(index);
         let step = &self.record.steps[index];
         let told = matches!(self.ledger.steps[index].answer, Some(Outcome::Succeeded(_)));
         require(!(told && step.is_executing), || format!("{name} said that it succeeded"))
     }
 
     fn undo_not_succeeded(&self, index: usize) -> Checked {
-        let name = &self.definition.steps()[index].name;
+        let name = self.units.name(index);
         let answer = &self.ledger.steps[index].answer;
         let told = matches!(answer, Some(Outcome::Succeeded(_) | Outcome::NothingToUndo));
         require(!told, || format!("the undo of {name} said that it succeeded"))
     }
 
-    fn index(&self, name: &crate::StepName) -> Result<usize, String> {
-        self.definition.index_of(name).ok_or_else(|| format!("there is no step {name}"))
+    fn index(&self, name: &StepName) -> Result<usize, String> {
+        self.units.index_of(name).ok_or_else(|| format!("there is no step {name}"))
     }
-}
 
-/// Whether a step has an effect outside.
-fn is_call(kind: &StepKind) -> bool {
-    match kind {
-        StepKind::Call { .. } | StepKind::Saga { .. } => true,
-        StepKind::Wait { .. } | StepKind::Sleep { .. } => false,
+    fn spec(&self, index: usize) -> &StepSpec {
+        &self.definition.steps()[self.units.step(index)]
+    }
+
+    fn has_effect(&self, index: usize) -> bool {
+        self.units.has_effect(self.definition, index)
     }
 }
 

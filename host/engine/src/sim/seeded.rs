@@ -61,7 +61,7 @@ struct Faults {
 impl Faults {
     fn choose(&self, world: &World<'_>, chance: &mut Random) -> Option<Action> {
         if chance.chance(self.order) {
-            let step = chance.below(world.definition.steps().len());
+            let step = chance.below(world.units.len());
             // Giving up ends all, so it is rare.
             let orders = if chance.chance(3) { 7 } else { 6 };
             return Some(Action::Order { order: Ordered::ALL[chance.below(orders)], step });
@@ -90,7 +90,7 @@ impl Faults {
             return Some(Action::Reply { step, reply: if fits { reply } else { Reply::Done } });
         }
         if let Some(due) = due.get(choice.saturating_sub(calls)) {
-            let step = world.definition.index_of(&due.step)?;
+            let step = world.units.index_of(&due.step)?;
             let is_refused = due.direction == Direction::Execute && chance.chance(self.call / 8);
             return Some(if is_refused { Action::Refuse { step } } else { Action::Admit { step } });
         }

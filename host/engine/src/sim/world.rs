@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::record::{Effect, Ledger, Record, Waits};
 use super::rules::Rules;
+use super::units::Units;
 use super::{Figures, Machine, Violation};
 use crate::{
     Call, Command, Definition, Direction, Due, Event, Failure, Fate, Input, Order, Outcome,
@@ -86,6 +87,7 @@ pub(super) enum Reply {
 pub(super) struct World<'m> {
     machine: &'m dyn Machine,
     pub(super) definition: Arc<Definition>,
+    pub(super) units: Arc<Units>,
     pub(super) now: Timestamp,
     /// As the host has it in memory.
     pub(super) saga: Saga,
@@ -125,26 +127,27 @@ impl<'m> World<'m> {
             parent: None,
         };
         let (saga, events) = machine.start(now, what);
-        let steps = definition.steps().len();
+        let units = Arc::new(Units::of(&definition));
         let mut world = Self {
             machine,
             now,
             saga,
             log: Vec::new(),
-            record: Record::new(&definition),
-            ledger: Ledger { steps: vec![Effect::default(); steps] },
+            record: Record::new(&units),
+            ledger: Ledger { steps: vec![Effect::default(); units.len()] },
             in_flight: Vec::new(),
-            inputs: vec![None; steps],
+            inputs: vec![None; units.len()],
             admits_at_once,
             figures: Figures { definitions: 1, ..Figures::default() },
             actions: Vec::new(),
             appended_from: 0,
             definition,
+            units,
         };
         // The start is decided and evolved already; what it says is checked like the rest.
         for event in events.iter().skip(1) {
             world.check(event)?;
-            world.record.apply(&world.definition, event);
+            world.record.apply((&world.definition, &world.units), event);
         }
         world.log = events.into_iter().map(|event| (now, Arc::new(event))).collect();
         let draft = world.saga.clone();
@@ -168,14 +171,14 @@ impl<'m> World<'m> {
     }
 
     pub(super) fn index(&self, call: &Call) -> usize {
-        self.definition.index_of(&call.step).unwrap_or_default()
+        self.units.index_of(&call.step).unwrap_or_default()
     }
 
     pub(super) fn act(&mut self, action: Action) -> Result<()> {
         self.actions.push(action);
         match action {
             Action::Admit { step } => {
-                let name = &self.definition.steps()[step].name;
+                let name = self.units.name(step);
                 let Some(due) = self.due().into_iter().find(|due| due.step == *name) else {
                     return Ok(());
                 };
@@ -195,7 +198,7 @@ impl<'m> World<'m> {
             Action::Cancel => self.feed(Input::Operate(order(Verb::Cancel))),
             Action::Refuse { step } => {
                 self.ledger.steps[step].answer = None;
-                let step = self.definition.steps()[step].name.clone();
+                let step = self.units.name(step).clone();
                 let error = Failure::new("breaker_open", "a simulated refusal");
                 self.feed(Input::Refuse { step, error })
             }
@@ -223,7 +226,7 @@ impl<'m> World<'m> {
     }
 
     fn verb(&self, ordered: Ordered, step: usize) -> Verb {
-        let named = Some(self.definition.steps()[step].name.clone());
+        let named = Some(self.units.name(step).clone());
         match ordered {
             Ordered::Retry => Verb::Retry { step: named, input: None },
             Ordered::Skip => Verb::Skip { step: named },
@@ -279,7 +282,7 @@ impl<'m> World<'m> {
                 let step = self.index(call);
                 self.act(Action::Reply { step, reply: Reply::Done })?;
             } else if let Some(due) = self.due().first() {
-                let step = self.definition.index_of(&due.step).unwrap_or_default();
+                let step = self.units.index_of(&due.step).unwrap_or_default();
                 self.act(Action::Admit { step })?;
             } else if self.wake_at().is_some() && !self.record.is_paused {
                 self.act(Action::Wait)?;
@@ -317,7 +320,8 @@ impl<'m> World<'m> {
     /// The host as it would be, had the log ended after `events`: recovered, run to its end.
     pub(super) fn recover_prefix(&self, events: usize, ledger: Ledger) -> Result<Figures> {
         let log = self.log[..events].to_vec();
-        let record = Record::of(&self.definition, log.iter().map(|(_, event)| &**event));
+        let events = log.iter().map(|(_, event)| &**event);
+        let record = Record::of((&self.definition, &self.units), events);
         let now = log.last().map_or(self.now, |(at, _)| *at);
         // A step that had not begun by then may come to see other outputs.
         let begun = |(index, input): (usize, &Option<Payload>)| {
@@ -490,7 +494,7 @@ impl<'m> World<'m> {
     fn draft(&mut self, draft: &mut Saga, events: &mut Vec<Event>, input: Input) -> Result<()> {
         for event in self.machine.decide(draft, self.now, input) {
             self.check(&event)?;
-            self.record.apply(&self.definition, &event);
+            self.record.apply((&self.definition, &self.units), &event);
             if let Err(error) = crate::evolve(draft, self.now, &event) {
                 return Err(self.violation(error.to_string()));
             }
@@ -585,6 +589,7 @@ impl<'m> World<'m> {
     fn rules(&self) -> Rules<'_> {
         Rules {
             definition: &self.definition,
+            units: &self.units,
             record: &self.record,
             ledger: &self.ledger,
             now: self.now,

@@ -19,6 +19,7 @@ pub(crate) fn retry(attempts: u32, pauses_ms: &[u64]) -> RetrySpec {
 pub(crate) fn step(name: &str, after: &[&str]) -> StepSpec {
     let timeout = Duration::from_secs(5);
     StepSpec {
+        each: None,
         name: name.parse().unwrap(),
         kind: StepKind::Call { plugin: format!("{name}-plugin").parse().unwrap(), service: None },
         after: after.iter().map(|name| name.parse().unwrap()).collect(),

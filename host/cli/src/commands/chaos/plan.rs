@@ -71,11 +71,11 @@ impl Fault {
     /// Every fault of every call that a completed saga made, and of every undo that it would.
     pub(super) fn all(saga: &Saga) -> Vec<Self> {
         let mut all = Vec::new();
-        for (spec, step) in saga.definition().steps().iter().zip(saga.steps()) {
-            let fault = |direction, kind| Self { step: spec.name.clone(), direction, kind };
-            if spec.plugin().is_some() && step.attempts > 0 {
+        for step in saga.steps() {
+            let fault = |direction, kind| Self { step: step.name.clone(), direction, kind };
+            if step.spec.plugin().is_some() && step.attempts > 0 {
                 all.extend(Kind::EXECUTE.map(|kind| fault(Direction::Execute, kind)));
-                if spec.undo.is_some() && !has_pivot(saga) {
+                if step.spec.undo.is_some() && !has_pivot(saga) {
                     all.extend(Kind::COMPENSATE.map(|kind| fault(Direction::Compensate, kind)));
                 }
             }

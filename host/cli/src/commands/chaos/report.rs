@@ -63,7 +63,9 @@ impl Report {
     }
 
     pub(super) fn tried(&mut self, number: usize, fault: &Fault, verdict: Verdict) {
-        let step = self.steps.iter().position(|step| *step == fault.step).unwrap_or_default();
+        // The elements of a list stand in the row of their step.
+        let is_of = |step: &StepName| step.as_str() == fault.step.step();
+        let step = self.steps.iter().position(is_of).unwrap_or_default();
         let (trials, found) = self.cells.entry((step, fault.direction, fault.kind)).or_default();
         *trials += 1;
         if let Verdict::Found(what) = verdict {

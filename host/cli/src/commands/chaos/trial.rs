@@ -90,8 +90,10 @@ impl Trial {
             if rests || began.elapsed() > LIMIT {
                 return Ok(saga);
             }
-            for (spec, step) in saga.definition().steps().iter().zip(saga.steps()) {
-                if let (StepKind::Wait { wait }, StepStatus::Waiting) = (&spec.kind, step.status) {
+            for step in saga.steps() {
+                if let (StepKind::Wait { wait }, StepStatus::Waiting) =
+                    (&step.spec.kind, step.status)
+                {
                     let signal = wait.signal.clone();
                     // One that has moved on meanwhile refuses it.
                     let _ = self.runtime.signal(id, signal, None, Payload::null()).await;

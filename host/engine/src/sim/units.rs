@@ -1,0 +1,90 @@
+//! What has a state and an effect of its own: the steps of a definition, and their elements.
+//!
+//! Elements are known from the beginning, because what is simulated runs over lists that are
+//! written out: `[0, 1]`. So the rules need not believe the machine about them.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use crate::{Definition, StepKind, StepName, StepSpec};
+
+/// The steps of a definition in its order, then the elements of each that runs over a list.
+#[derive(Debug)]
+pub(super) struct Units {
+    all: Vec<Unit>,
+    /// The elements of each step.
+    elements: Vec<Range<usize>>,
+}
+
+#[derive(Debug)]
+struct Unit {
+    name: StepName,
+    step: usize,
+}
+
+impl Units {
+    pub(super) fn of(definition: &Definition) -> Self {
+        let steps = definition.steps().iter().enumerate();
+        let mut all: Vec<_> =
+            steps.map(|(step, spec)| Unit { name: spec.name.clone(), step }).collect();
+        let mut elements = Vec::new();
+        for (step, spec) in definition.steps().iter().enumerate() {
+            let first = all.len();
+            let named = |number| Unit { name: spec.name.element(number), step };
+            all.extend((0..items(spec).len()).map(named));
+            elements.push(first..all.len());
+        }
+        Self { all, elements }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn name(&self, unit: usize) -> &StepName {
+        &self.all[unit].name
+    }
+
+    pub(super) fn index_of(&self, name: &StepName) -> Option<usize> {
+        self.all.iter().position(|unit| unit.name == *name)
+    }
+
+    /// The step of the definition that it is, or belongs to.
+    pub(super) fn step(&self, unit: usize) -> usize {
+        self.all[unit].step
+    }
+
+    /// The elements of the step that `unit` belongs to; none for a step of the definition.
+    pub(super) fn siblings(&self, unit: usize) -> Option<Range<usize>> {
+        let elements = self.elements[self.all[unit].step].clone();
+        elements.contains(&unit).then_some(elements)
+    }
+
+    /// The elements of a step.
+    pub(super) fn elements(&self, step: usize) -> Range<usize> {
+        self.elements.get(step).cloned().unwrap_or_default()
+    }
+
+    /// Everything that is built on it.
+    pub(super) fn descendants(&self, definition: &Definition, unit: usize) -> Vec<usize> {
+        let steps = definition.step(self.step(unit)).descendants;
+        (0..self.len()).filter(|other| steps.contains(self.step(*other))).collect()
+    }
+
+    /// Whether it has an effect outside.
+    pub(super) fn has_effect(&self, definition: &Definition, unit: usize) -> bool {
+        let spec = &definition.steps()[self.step(unit)];
+        let is_list = spec.each.is_some() && self.siblings(unit).is_none();
+        match spec.kind {
+            StepKind::Call { .. } | StepKind::Saga { .. } => !is_list,
+            StepKind::Wait { .. } | StepKind::Sleep { .. } => false,
+        }
+    }
+}
+
+/// The list that a step runs over.
+pub(super) fn items(spec: &StepSpec) -> Vec<Value> {
+    let list = spec.each.as_ref().and_then(|each| serde_json::from_str(&each.list).ok());
+    list.unwrap_or_default()
+}
