@@ -149,6 +149,9 @@ pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, String> {
     if let Some(edited) = &saga.steps[index].input {
         return Ok(edited.clone());
     }
+    if let Some(input) = saga.input_passed_on(index) {
+        return Ok(input);
+    }
     let step = saga.definition.step(saga.step_of(index));
     let value = step.input(&saga.variables(index))?;
     Payload::from_value(&value).map_err(|error| error.to_string())

@@ -51,6 +51,17 @@ pub(crate) struct Step {
     pub(crate) input: Input,
 }
 
+/// What a payload that is passed on unchanged is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whole<'d> {
+    /// What the saga was given.
+    Input,
+    /// The element.
+    Item,
+    /// The output of the step of this name.
+    Output(&'d str),
+}
+
 /// How the input of a step is made.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -149,6 +160,18 @@ impl Step {
     /// The list that the step runs over; none when it does not.
     pub(crate) fn list(&self, variables: &Variables<'_>) -> Option<Result<Vec<Value>, String>> {
         Some(self.each.as_ref()?.evaluate(variables).and_then(as_list))
+    }
+
+    /// What its input is the whole of, when it is the whole of something.
+    pub(crate) fn whole_input(&self) -> Option<Whole<'_>> {
+        let Input::Whole(expression) = &self.input else { return None };
+        match expression.whole() {
+            Some(Some(Variable::Input)) => Some(Whole::Input),
+            Some(None) => Some(Whole::Item),
+            Some(Some(Variable::Steps | Variable::Saga)) | None => {
+                expression.whole_output().map(Whole::Output)
+            }
+        }
     }
 
     /// The input of a call.

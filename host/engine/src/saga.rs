@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::call::Failure;
-use crate::definition::{Definition, Item, StepKind, StepSet, StepSpec, Variable, Variables};
+use crate::definition::{
+    Definition, Item, StepKind, StepSet, StepSpec, Variable, Variables, Whole,
+};
 use crate::event::{Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaStarted};
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp, Version};
 use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
@@ -581,6 +583,20 @@ impl Saga {
             }),
         };
         Variables::new(source, item)
+    }
+
+    /// The input of a step's calls when it is a payload that is passed on as it is: nothing is
+    /// read and nothing can go wrong.
+    pub(crate) fn input_passed_on(&self, index: usize) -> Option<Payload> {
+        match self.definition.step(self.step_of(index)).whole_input()? {
+            Whole::Input => Some(self.started.input.clone()),
+            Whole::Item => self.element(index).map(|(_, element)| element.item.clone()),
+            Whole::Output(name) => {
+                let named = |spec: &StepSpec| spec.name.as_str() == name;
+                let step = self.definition.steps().iter().position(named)?;
+                Some(self.steps[step].output.clone().unwrap_or_else(Payload::null))
+            }
+        }
     }
 
     /// Whether the default input of `step`, which has all payloads before it in it, is certainly

@@ -23,6 +23,10 @@ pub const LOG_LINE_BYTES_MAX: usize = 4_096;
 /// A call that computes gives way this often, so that a loop without end costs its own time only.
 const TICK: Duration = Duration::from_millis(5);
 
+/// Of what a call has written, so much is put back; the rest is given back to the system. A small
+/// guest writes a tenth of it.
+const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+
 /// Core instances of one component. One that wit-component made has up to four; Python's more.
 const CORE_INSTANCES_MAX: u32 = 24;
 
@@ -53,6 +57,14 @@ impl Sandbox {
         pool.max_core_instances_per_component(CORE_INSTANCES_MAX);
         pool.max_memories_per_component(8);
         pool.max_tables_per_component(CORE_INSTANCES_MAX);
+        // What a call has written is put back as it was, instead of giving the pages back to the
+        // system and having them faulted in by the next call. Where the kernel cannot say which
+        // pages that are, all of them would be: then it is left.
+        if PoolingAllocationConfig::is_pagemap_scan_available() {
+            pool.pagemap_scan(wasmtime::Enabled::Yes);
+            pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES);
+            pool.table_keep_resident(KEEP_RESIDENT_BYTES);
+        }
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = Engine::new(&config).map_err(|error| failed(format!("{error:#}")))?;
         let weak = engine.weak();

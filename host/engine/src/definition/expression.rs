@@ -10,11 +10,11 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use cel::objects::{Key, Map};
-use cel::{Context, Program};
+use cel::{Context, Env, Program};
 use serde_json::Value;
 
 /// An expression is at most this many bytes: it is code in a config file, not data.
@@ -43,12 +43,24 @@ impl Variable {
 /// The names that those of an element may use as well.
 const ITEM_NAMES: [&str; 2] = ["item", "index"];
 
+/// CEL's own functions: some hundred, too many to be registered for every evaluation.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
 /// One compiled expression.
 pub(crate) struct Expression {
     source: String,
     program: Program,
     /// What it looks at: nothing else is read and converted for it.
     uses: Vec<Variable>,
+    /// Of one that only names a field, `input.order.id`: most do, and need no interpreter.
+    path: Option<Path>,
+}
+
+/// A variable and the fields that lead from it to a value.
+struct Path {
+    /// None: `item`.
+    from: Option<Variable>,
+    fields: Vec<String>,
 }
 
 impl std::fmt::Debug for Expression {
@@ -110,7 +122,8 @@ impl Expression {
             }
         });
         uses.dedup();
-        Ok(Self { source: source.to_owned(), program, uses })
+        let path = path(program.expression());
+        Ok(Self { source: source.to_owned(), program, uses, path })
     }
 
     /// Names that are used and that are neither ours nor bound by a macro such as `map`.
@@ -162,7 +175,10 @@ impl Expression {
     }
 
     pub(crate) fn evaluate(&self, variables: &Variables<'_>) -> Result<Value, String> {
-        let mut context = Context::default();
+        if let Some(found) = self.path.as_ref().and_then(|path| path.find(variables)) {
+            return Ok(found.clone());
+        }
+        let mut context = Context::with_env(Arc::clone(&ENV));
         for variable in &self.uses {
             context.add_variable_from_value(variable.name(), variables.converted(*variable));
         }
@@ -177,10 +193,47 @@ impl Expression {
         from_cel(&value).ok_or_else(|| format!("`{}` is not a JSON value", self.source))
     }
 
+    /// The variable that it is, and no part of it; none inside: `item`.
+    pub(crate) fn whole(&self) -> Option<Option<Variable>> {
+        self.path.as_ref().filter(|path| path.fields.is_empty()).map(|path| path.from)
+    }
+
+    /// The step whose whole output it is.
+    pub(crate) fn whole_output(&self) -> Option<&str> {
+        let path = self.path.as_ref().filter(|path| path.from == Some(Variable::Steps))?;
+        match path.fields.as_slice() {
+            [step, output] if output == "output" => Some(step),
+            _ => None,
+        }
+    }
+
     pub(crate) fn evaluate_bool(&self, variables: &Variables<'_>) -> Result<bool, String> {
         let value = self.evaluate(variables)?;
         value.as_bool().ok_or_else(|| format!("`{}` is {value}, not true or false", self.source))
     }
+}
+
+impl Path {
+    /// None when something is missing on the way: CEL has the words for it.
+    fn find<'v>(&self, variables: &'v Variables<'_>) -> Option<&'v Value> {
+        let from = match self.from {
+            Some(variable) => variables.value(variable),
+            None => &variables.item.as_ref()?.item,
+        };
+        self.fields.iter().try_fold(from, |value, field| value.as_object()?.get(field))
+    }
+}
+
+fn path(node: &IdedExpr) -> Option<Path> {
+    if let Expr::Ident(name) = &node.expr {
+        let variable = Variable::ALL.into_iter().find(|variable| variable.name() == name);
+        let is_known = variable.is_some() || name == "item";
+        return is_known.then(|| Path { from: variable, fields: Vec::new() });
+    }
+    let Expr::Select(select) = &node.expr else { return None };
+    let mut path = path(&select.operand).filter(|_| !select.test)?;
+    path.fields.push(select.field.clone());
+    Some(path)
 }
 
 /// Names of types, which CEL lets stand where a value may.
