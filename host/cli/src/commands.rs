@@ -1,5 +1,6 @@
 //! The verbs of the command line, one module each.
 
+pub mod bench;
 pub mod chaos;
 pub mod check;
 mod client;
@@ -52,6 +53,8 @@ pub enum Command {
     Check(check::Check),
     /// Try a definition and its plugins with everything going wrong that can
     Chaos(chaos::Chaos),
+    /// Measure how fast a host is on this machine
+    Bench(bench::Bench),
     /// Start a saga, or one for each line of a file
     Start(start::Start),
     /// List sagas, the newest first
@@ -143,6 +146,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let code = match cli.command {
         Command::Run(command) => return on_threads(run::run(command)),
         Command::Chaos(command) => return on_threads(chaos::run(command)),
+        Command::Bench(command) => return on_threads(bench::run(command)),
         Command::Check(check) => return check::run(&check),
         Command::Start(command) => on_one_thread(start::run(command)),
         Command::List(command) => on_one_thread(sagas::list(command)),

@@ -98,7 +98,7 @@ async fn keep_up(prometheus: PrometheusHandle) {
     }
 }
 
-async fn open(config: Config) -> anyhow::Result<Runtime> {
+pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
     let url = config.store.url.clone();
     let store = amends_store::open(&StoreConfig { url, durability: config.store.durability })?;
     let plugins_dir = config.plugins.dir.clone();

@@ -1,0 +1,172 @@
+//! `bench`: how fast a host is on this machine, and what that costs.
+//!
+//! One saga of three trivial steps, as it completes and as it is undone, from a number of clients
+//! in a closed loop: each starts the next saga when the one before has ended. Everything is real:
+//! components, store, fsync. After each run the store is closed, opened again and counted: a saga
+//! that is not in it, ended as it must, fails the bench.
+//!
+//! Deliberately absent: a time that is compared with another machine's. Machines are shared and
+//! differ; compare what one run prints.
+
+mod host;
+mod http;
+mod inside;
+mod measure;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use crate::commands::Format;
+use crate::commands::exit::EXIT_DONE;
+
+use host::Place;
+use report::{Report, Run};
+
+/// Clients at once, unless told otherwise.
+const CLIENTS: [usize; 5] = [1, 16, 64, 256, 1_024];
+
+/// The arguments of the verb.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  amends bench\n  amends bench --mode in-process --clients 256 \
+                        --seconds 10\n  amends bench --mode http,batch --clients 64 -o json"
+)]
+pub struct Bench {
+    /// How sagas are started: by calls within the process, by one HTTP request each, by batches
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::InProcess, Mode::Http, Mode::Batch])]
+    pub mode: Vec<Mode>,
+    /// What becomes of the sagas
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Outcome::Happy, Outcome::Compensating])]
+    pub outcome: Vec<Outcome>,
+    /// Sagas in flight, one run for each number
+    #[arg(long, value_delimiter = ',', default_values_t = CLIENTS, value_parser = clients)]
+    pub clients: Vec<usize>,
+    /// How long each run takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Whether each append is on the disk before it is acknowledged
+    #[arg(long, value_enum, default_value_t = Durability::Full)]
+    pub durability: Durability,
+    /// Calls that an instance of a component may serve; 0: a fresh one for every call
+    #[arg(long, value_name = "CALLS", default_value_t = 0)]
+    pub reuse: u32,
+    /// Where the stores are made and removed; a temporary folder when it is not said
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+    /// How the figures are printed
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// How sagas are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// By calls within the process.
+    InProcess,
+    /// By one HTTP request each, which waits for the saga's end, to a host of its own.
+    Http,
+    /// By batches over HTTP.
+    Batch,
+}
+
+/// What becomes of the sagas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Outcome {
+    /// Three steps succeed.
+    Happy,
+    /// The third fails, so two are undone.
+    Compensating,
+}
+
+/// Whether appends are on the disk before they are acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// They are.
+    Full,
+    /// A power cut may lose the last moments.
+    Relaxed,
+}
+
+impl Mode {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::InProcess => "in-process",
+            Self::Http => "http",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+impl Outcome {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Happy => "happy",
+            Self::Compensating => "compensating",
+        }
+    }
+
+    /// What a saga is given, for this to become of it.
+    const fn input(self) -> &'static str {
+        match self {
+            Self::Happy => r#"{"order_id":"ORD-2026-000001"}"#,
+            Self::Compensating => r#"{"order_id":"ORD-2026-000001","fails":"shipment"}"#,
+        }
+    }
+
+    /// How its sagas end.
+    const fn end(self) -> amends_engine::SagaStatus {
+        match self {
+            Self::Happy => amends_engine::SagaStatus::Completed,
+            Self::Compensating => amends_engine::SagaStatus::Compensated,
+        }
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    mode: Mode,
+    outcome: Outcome,
+    clients: usize,
+    time: Duration,
+}
+
+fn clients(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(clients) if (1..=10_000).contains(&clients) => Ok(clients),
+        Ok(_) | Err(_) => Err("clients are a number from 1 to 10000".to_owned()),
+    }
+}
+
+pub(crate) async fn run(args: Bench) -> anyhow::Result<u8> {
+    let mut report = Report::new(&args);
+    for mode in &args.mode {
+        for outcome in &args.outcome {
+            for clients in &args.clients {
+                let time = Duration::from_secs(args.seconds);
+                let load = Load { mode: *mode, outcome: *outcome, clients: *clients, time };
+                let run = one(&args, load).await.with_context(|| {
+                    format!("{}, {}, {clients} clients", mode.word(), outcome.word())
+                })?;
+                report.add(run)?;
+            }
+        }
+    }
+    report.print(args.output)?;
+    Ok(EXIT_DONE)
+}
+
+/// Each run has a store and a host of its own, so that none is slower for what came before it.
+async fn one(args: &Bench, load: Load) -> anyhow::Result<Run> {
+    let place = Place::new(args)?;
+    let measured = match load.mode {
+        Mode::InProcess => inside::run(&place, load).await?,
+        Mode::Http | Mode::Batch => http::run(&place, load).await?,
+    };
+    let stored = place.count(load.outcome, measured.sagas).await?;
+    Ok(Run { load, measured, stored })
+}

@@ -1,0 +1,250 @@
+//! Sagas started over HTTP, from this process to a host that is a process of its own on the same
+//! machine: the client takes its share of the cores.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::host::{DEFINITION, Place};
+use super::inside::WARM_UP;
+use super::measure::{Measured, cpu, memory};
+use super::{Load, Mode, Outcome};
+
+/// Starts of one batch.
+const BATCH: usize = 256;
+
+/// How often it is asked whether the sagas of batches have ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Sagas that have not ended by then do not end.
+const END_LIMIT: Duration = Duration::from_mins(1);
+
+/// A host of its own; killed when it is dropped before it was stopped.
+struct Host {
+    child: Child,
+    base: String,
+}
+
+pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
+    let host = Host::start(place)?;
+    let http = reqwest::Client::builder().no_proxy().build().context("no HTTP client")?;
+    let measured = match load.mode {
+        Mode::Batch => batches(&host, &http, load).await?,
+        Mode::Http | Mode::InProcess => singles(&host, &http, load).await?,
+    };
+    let memory = memory(host.child.id())?;
+    host.stop()?;
+    Ok(Measured { memory, ..measured })
+}
+
+impl Host {
+    fn start(place: &Place) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("where this program is")?;
+        let mut child = Command::new(program)
+            .arg("run")
+            .arg(place.config_file())
+            .env("AMENDS_LOG", "amends=info,warn")
+            .env_remove("AMENDS_LISTEN")
+            .env_remove("AMENDS_STORE_URL")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("the host does not start")?;
+        let stderr = child.stderr.take().context("the host has no log")?;
+        let mut host = Self { child, base: String::new() };
+        let mut lines = BufReader::new(stderr).lines();
+        while let Some(Ok(line)) = lines.next() {
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(listen) = line["listen"].as_str() {
+                host.base = format!("http://{listen}");
+                // Whatever it says from here on is shown, and its pipe never fills up.
+                std::thread::spawn(move || {
+                    for line in lines.map_while(Result::ok).filter(|line| line.contains("ERROR")) {
+                        eprintln!("{line}");
+                    }
+                });
+                return Ok(host);
+            }
+        }
+        anyhow::bail!("the host ended before it was ready")
+    }
+
+    fn stop(mut self) -> anyhow::Result<()> {
+        let id = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status().context("no kill")?;
+        let status = self.child.wait().context("the host does not end")?;
+        anyhow::ensure!(status.success(), "the host ended with {status}");
+        Ok(())
+    }
+
+    /// Sums of the host's metrics: ended sagas, and transactions of the store.
+    async fn metrics(&self, http: &reqwest::Client) -> anyhow::Result<(u64, u64)> {
+        let text = http.get(format!("{}/metrics", self.base)).send().await?.text().await?;
+        let sum = |name: &str| -> u64 {
+            let of_name = text.lines().filter(|line| line.starts_with(name));
+            of_name.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        };
+        Ok((sum("amends_saga_finished_total{"), sum("amends_store_batch_size_count")))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn body(outcome: Outcome) -> String {
+    format!("{{\"definition\":\"{DEFINITION}\",\"input\":{}}}", outcome.input())
+}
+
+/// Each client starts one saga and waits for its end, then the next.
+async fn singles(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Result<Measured> {
+    let from = Instant::now() + WARM_UP;
+    let until = from + load.time;
+    let clients = (0..load.clients)
+        .map(|_| {
+            let url = format!("{}/v1/sagas?wait=60s", host.base);
+            tokio::spawn(single(http.clone(), url, load.outcome, (from, until)))
+        })
+        .collect::<Vec<_>>();
+    tokio::time::sleep_until(from.into()).await;
+    let process = host.child.id();
+    let cpu_before = cpu(process)?;
+    let (_, transactions_before) = host.metrics(http).await?;
+    let (mut sagas, mut latencies, mut last) = (0, Vec::new(), None);
+    for client in clients {
+        let (done, more, ended) = client.await.context("a client broke")??;
+        sagas += done;
+        latencies.extend(more);
+        last = last.max(ended);
+    }
+    let cpu = cpu(process)?.saturating_sub(cpu_before);
+    let (_, transactions) = host.metrics(http).await?;
+    latencies.sort_unstable();
+    Ok(Measured {
+        sagas,
+        counted: latencies.len() as u64,
+        elapsed: last.map_or(load.time, |last| last - from),
+        latencies,
+        cpu,
+        memory: 0,
+        transactions: transactions - transactions_before,
+    })
+}
+
+type Done = (u64, Vec<Duration>, Option<Instant>);
+
+async fn single(
+    http: reqwest::Client,
+    url: String,
+    outcome: Outcome,
+    (from, until): (Instant, Instant),
+) -> anyhow::Result<Done> {
+    let (body, end) = (body(outcome), format!("\"status\":\"{}\"", outcome.end()));
+    let (mut sagas, mut latencies, mut last) = (0, Vec::new(), None);
+    while Instant::now() < until {
+        let began = Instant::now();
+        let request = http.post(&url).header("content-type", "application/json");
+        let answer = request.body(body.clone()).send().await?.text().await?;
+        anyhow::ensure!(answer.contains(&end), "a saga did not end as it must: {answer}");
+        let ended = Instant::now();
+        sagas += 1;
+        if began >= from {
+            latencies.push(ended - began);
+            last = Some(ended);
+        }
+    }
+    Ok((sagas, latencies, last))
+}
+
+/// Batches, one after another from each of a few connections; no more sagas are in flight than
+/// there are clients to be, as far as batches go. It is over when every saga has ended.
+async fn batches(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Result<Measured> {
+    let size = load.clients.min(BATCH);
+    let connections = (load.clients / size).max(1);
+    warm_up(host, http, load.outcome, size).await?;
+    let process = host.child.id();
+    let cpu_before = cpu(process)?;
+    let (warm, transactions_before) = host.metrics(http).await?;
+    let from = Instant::now();
+    let until = from + load.time;
+    let senders = (0..connections)
+        .map(|_| {
+            let (http, url) = (http.clone(), format!("{}/v1/sagas:batch", host.base));
+            let outcome = load.outcome;
+            tokio::spawn(async move {
+                let mut sagas = 0;
+                while Instant::now() < until {
+                    sagas += send_batch(&http, &url, outcome, size).await?;
+                }
+                anyhow::Ok(sagas)
+            })
+        })
+        .collect::<Vec<_>>();
+    let mut counted = 0;
+    for sender in senders {
+        counted += sender.await.context("a client broke")??;
+    }
+    let (elapsed, transactions) = ended(host, http, from, warm + counted).await?;
+    let cpu = cpu(process)?.saturating_sub(cpu_before);
+    Ok(Measured {
+        sagas: warm + counted,
+        counted,
+        elapsed,
+        latencies: Vec::new(),
+        cpu,
+        memory: 0,
+        transactions: transactions - transactions_before,
+    })
+}
+
+async fn warm_up(
+    host: &Host,
+    http: &reqwest::Client,
+    outcome: Outcome,
+    size: usize,
+) -> anyhow::Result<()> {
+    let (began, mut sagas) = (Instant::now(), 0);
+    while began.elapsed() < WARM_UP {
+        sagas += send_batch(http, &format!("{}/v1/sagas:batch", host.base), outcome, size).await?;
+    }
+    ended(host, http, began, sagas).await.map(|_| ())
+}
+
+async fn send_batch(
+    http: &reqwest::Client,
+    url: &str,
+    outcome: Outcome,
+    size: usize,
+) -> anyhow::Result<u64> {
+    let lines = format!("{}\n", body(outcome)).repeat(size);
+    let answer = http.post(url).body(lines).send().await?.text().await?;
+    let started = answer.lines().filter(|line| line.starts_with("{\"id\":")).count();
+    anyhow::ensure!(started == size, "{started} of {size} sagas of a batch were started: {answer}");
+    Ok(started as u64)
+}
+
+/// Waits until so many sagas have ended; since when that is, and the transactions so far.
+async fn ended(
+    host: &Host,
+    http: &reqwest::Client,
+    from: Instant,
+    sagas: u64,
+) -> anyhow::Result<(Duration, u64)> {
+    let limit = Instant::now() + END_LIMIT;
+    loop {
+        let (ended, transactions) = host.metrics(http).await?;
+        if ended >= sagas {
+            return Ok((from.elapsed(), transactions));
+        }
+        anyhow::ensure!(Instant::now() < limit, "{ended} of {sagas} sagas have ended");
+        tokio::time::sleep(LOOK).await;
+    }
+}

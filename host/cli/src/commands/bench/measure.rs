@@ -1,0 +1,67 @@
+//! What a run is measured by.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// Clock ticks a second of `/proc/PID/stat`: 100 on every Linux that Rust runs on (`USER_HZ`).
+const TICKS: f64 = 100.0;
+
+/// What was measured of a run.
+#[derive(Debug)]
+pub(super) struct Measured {
+    /// Sagas that were started, the ones that only warm up among them: all of them ended.
+    pub(super) sagas: u64,
+    /// Of those, the ones that ended while it was measured.
+    pub(super) counted: u64,
+    pub(super) elapsed: Duration,
+    /// From start to end of each that was counted, sorted; empty when that was not measured.
+    pub(super) latencies: Vec<Duration>,
+    /// Of the process that hosts, while it was measured.
+    pub(super) cpu: Duration,
+    /// The most memory of that process, in bytes.
+    pub(super) memory: u64,
+    /// Transactions of the store, each one fsync when it is durable.
+    pub(super) transactions: u64,
+}
+
+impl Measured {
+    pub(super) fn per_second(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let counted = self.counted as f64;
+        counted / self.elapsed.as_secs_f64()
+    }
+
+    /// The latency that so many of a thousand do not exceed.
+    pub(super) fn latency(&self, thousandth: usize) -> Option<Duration> {
+        let index =
+            (self.latencies.len() * thousandth / 1_000).min(self.latencies.len().max(1) - 1);
+        self.latencies.get(index).copied()
+    }
+}
+
+/// The processor time that a process has used, of all its threads.
+pub(super) fn cpu(process: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("no /proc/PID/stat")?;
+    // proc(5): the command in brackets may have anything in it; utime and stime are 14 and 15.
+    let fields = stat.rsplit_once(')').context("no fields in /proc/PID/stat")?.1;
+    let mut fields = fields.split_whitespace().skip(11).map(str::parse::<f64>);
+    let mut next = || fields.next().and_then(Result::ok).context("no times in /proc/PID/stat");
+    Ok(Duration::from_secs_f64((next()? + next()?) / TICKS))
+}
+
+/// The most memory that a process had, in bytes (`VmHWM`).
+pub(super) fn memory(process: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let status = fs::read_to_string(path).context("no /proc/PID/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    Ok(kib.context("no VmHWM in /proc/PID/status")? * 1_024)
+}
+
+/// Has `VmHWM` of this process count from now on (`proc(5)`, `clear_refs`).
+pub(super) fn forget_memory() {
+    // Where that is not permitted, the figure is that of all runs so far.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
