@@ -13,6 +13,7 @@ mod hostile;
 mod http;
 mod layers;
 mod ledger;
+mod matrix;
 mod operate;
 mod operators;
 mod orders;
