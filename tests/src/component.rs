@@ -42,6 +42,36 @@ pub enum Behaviour {
     LongLine,
     /// Of `execute`: answers the number of its attempt, so never the same.
     Attempt,
+    /// Has an effect, which is a log line, then is done: `done effect=KEY` of `execute`,
+    /// `undone effect=KEY` of `compensate`, with the idempotency key that it was given. An undo
+    /// whose step never happened writes its line and is done all the same.
+    Effect,
+    /// Goes wrong in its first attempts; later ones are as [`Behaviour::Effect`].
+    Fault(Fault),
+}
+
+/// How the first attempts of a call go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// In which way.
+    pub kind: FaultKind,
+    /// How many, by the number of the attempt that the call is given; `u32::MAX`: all.
+    pub attempts: u32,
+    /// Whether they have their effect before.
+    pub has_effect: bool,
+}
+
+/// In which way an attempt goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// As [`Behaviour::Retryable`].
+    Retryable,
+    /// As [`Behaviour::Permanent`].
+    Permanent,
+    /// As [`Behaviour::Spin`].
+    Spin,
+    /// As [`Behaviour::Trap`].
+    Trap,
 }
 
 /// A component to be made.
@@ -121,7 +151,7 @@ impl Component<'_> {
                     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (param $at i32)
                     (param $length i32) (result i32)
                     {})",
-                body(self.execute, 2_048)
+                body(self.execute, &EXECUTE)
             )
         };
         let compensate = if self.world == "step-only" {
@@ -132,7 +162,7 @@ impl Component<'_> {
                     (result i32)
                     (local $at i32) (local $length i32)
                     {})",
-                body(self.compensate, 2_112)
+                body(self.compensate, &COMPENSATE)
             )
         };
         let describe = if self.describe_traps { "unreachable" } else { &description };
@@ -173,12 +203,50 @@ impl Component<'_> {
         write_data(&mut data, 3_100, b"{\"n\":0}");
         write_data(&mut data, 3_060, b"no");
         write_data(&mut data, 3_064, b"it is not possible");
+        for call in [EXECUTE, COMPENSATE] {
+            write_data(&mut data, call.line, call.word.as_bytes());
+        }
         (data, "(i32.const 1024)".to_owned())
     }
 }
 
+/// What is different in the two ways that a call can go.
+struct Way {
+    /// Where its answer stands.
+    answer: u32,
+    /// What the line of its effect begins with, and where that stands; the key is put behind it.
+    word: &'static str,
+    line: u32,
+    /// The attempt, and the address and length of the idempotency key.
+    attempt: &'static str,
+    key: [&'static str; 2],
+}
+
+/// The record of the call is in the parameters.
+const EXECUTE: Way = Way {
+    answer: 2_048,
+    word: "done effect=",
+    line: 12_288,
+    attempt: "(local.get 6)",
+    key: ["(local.get 7)", "(local.get 8)"],
+};
+
+/// The arguments are more than fit into parameters, so they are in memory, the record of the call
+/// first: three texts, the attempt, the key.
+const COMPENSATE: Way = Way {
+    answer: 2_112,
+    word: "undone effect=",
+    line: 16_384,
+    attempt: "(i32.load offset=24 (local.get $arguments))",
+    key: [
+        "(i32.load offset=28 (local.get $arguments))",
+        "(i32.load offset=32 (local.get $arguments))",
+    ],
+};
+
 /// What a call does, leaving the address of its answer.
-fn body(behaviour: Behaviour, answer: u32) -> String {
+fn body(behaviour: Behaviour, way: &Way) -> String {
+    let answer = way.answer;
     // `result<string, failure>`: a discriminant, then at 8 the text or the failure.
     let text = |at: &str, length: &str| {
         format!(
@@ -207,12 +275,13 @@ fn body(behaviour: Behaviour, answer: u32) -> String {
              (i32.const {answer})"
         )
     };
+    let spin = "(loop $on (br $on)) unreachable";
     match behaviour {
         Behaviour::Done => format!("(i32.const {answer})"),
         Behaviour::Echo => text("(local.get $at)", "(local.get $length)"),
         Behaviour::Permanent => failure(0),
         Behaviour::Retryable => failure(1),
-        Behaviour::Spin => "(loop $on (br $on)) unreachable".to_owned(),
+        Behaviour::Spin => spin.to_owned(),
         Behaviour::Allocate => "(loop $on
                 (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
             unreachable"
@@ -243,7 +312,35 @@ fn body(behaviour: Behaviour, answer: u32) -> String {
             constant(3_100, 7)
         ),
         Behaviour::LongLine => format!("{} (i32.const {answer})", log(100_000)),
+        Behaviour::Effect => format!("{} (i32.const {answer})", effect(way)),
+        Behaviour::Fault(Fault { kind, attempts, has_effect }) => {
+            let fails = match kind {
+                FaultKind::Retryable => format!("{} return", failure(1)),
+                FaultKind::Permanent => format!("{} return", failure(0)),
+                FaultKind::Spin => spin.to_owned(),
+                FaultKind::Trap => "unreachable".to_owned(),
+            };
+            let effect = effect(way);
+            format!(
+                "(if (i32.le_u {} (i32.const {attempts})) (then {} {fails}))
+                 {effect}
+                 (i32.const {answer})",
+                way.attempt,
+                if has_effect { &effect } else { "" }
+            )
+        }
     }
+}
+
+/// Writes the line that is the effect of a call.
+fn effect(way: &Way) -> String {
+    let Way { line, word, key: [at, length], .. } = way;
+    let (key, bytes) = (*line as usize + word.len(), word.len());
+    format!(
+        "(memory.copy (i32.const {key}) {at} {length})
+         (call $log (i32.const 1) (i32.const {line}) (i32.add (i32.const {bytes}) {length})
+            (i32.const 0) (i32.const 0))"
+    )
 }
 
 fn pointer(at: u32, length: usize) -> Vec<u8> {

@@ -2,4 +2,4 @@
 
 mod component;
 
-pub use component::{Behaviour, Component};
+pub use component::{Behaviour, Component, Fault, FaultKind};

@@ -188,8 +188,9 @@ fn what_is_wrong_is_told_as_a_problem() {
     let large = format!("{{\"definition\":\"good\",\"input\":\"{}\"}}", "x".repeat(1 << 20));
     let deep =
         format!("{{\"definition\":\"good\",\"input\":{}{}}}", "[".repeat(100), "]".repeat(100));
-    // Not so much more that the host closes the connection while it is still being sent.
-    let larger = "x".repeat((1 << 20) + (80 << 10));
+    // A byte more than a body may have: were it longer, the host could close the connection while
+    // the rest is still being sent.
+    let larger = "x".repeat((1 << 20) + (64 << 10) + 1);
     let long_key = "k".repeat(300);
     let started = start(&host, "good", "?wait=30s");
     let done = format!("/v1/sagas/{}", started["id"].as_str().unwrap());

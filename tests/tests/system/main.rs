@@ -14,6 +14,7 @@ mod http;
 mod layers;
 mod ledger;
 mod lists;
+mod matrix;
 mod operate;
 mod operators;
 mod orders;

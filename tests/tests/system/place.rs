@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -98,12 +99,12 @@ impl Place {
             .unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
         });
-        Host { child: Some(child), port: self.port, log }
+        Host { child: Some(child), port: self.port, log, reader: Some(reader) }
     }
 
     /// The command line, talking to this place's host.
@@ -126,6 +127,8 @@ pub(crate) struct Host {
     child: Option<Child>,
     port: u16,
     log: Arc<Mutex<Vec<String>>>,
+    /// Reads the log; ends with the host.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Host {
@@ -155,8 +158,7 @@ impl Host {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
-                std::thread::sleep(Duration::from_millis(50));
-                let log = self.log();
+                let log = self.whole_log();
                 assert_eq!(status.signal(), Some(SIGABRT), "{status}:\n{}", log.join("\n"));
                 return Some(log);
             }
@@ -181,8 +183,14 @@ impl Host {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        // What is in the pipe is read by then.
-        std::thread::sleep(Duration::from_millis(50));
+        self.whole_log()
+    }
+
+    /// What it has logged, when it has ended.
+    fn whole_log(&mut self) -> Vec<String> {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
         self.log()
     }
 
@@ -198,6 +206,13 @@ impl Host {
         self.wait(child)
     }
 
+    /// SIGTERM; its exit code, and all that it had logged.
+    pub(crate) fn stop_logged(mut self) -> (Option<i32>, Vec<String>) {
+        let child = self.child.take().unwrap();
+        signal(&child, "TERM");
+        (self.wait(child), self.whole_log())
+    }
+
     /// Its exit code, when it ends by itself.
     pub(crate) fn ended(mut self) -> Option<i32> {
         let child = self.child.take().unwrap();
@@ -208,8 +223,6 @@ impl Host {
         let began = Instant::now();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
-                // What it wrote last is read by then.
-                std::thread::sleep(Duration::from_millis(50));
                 return status.code();
             }
             if began.elapsed() > SOON {
@@ -263,9 +276,11 @@ impl Host {
     pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let began = Instant::now();
         while !holds() {
-            let log = self.log();
-            let last = log[log.len().saturating_sub(20)..].join("\n");
-            assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}\n{last}");
+            if began.elapsed() > SOON {
+                let log = self.log();
+                let last = log[log.len().saturating_sub(20)..].join("\n");
+                panic!("not within {SOON:?}: {what}\n{last}");
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
