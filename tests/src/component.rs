@@ -59,6 +59,8 @@ pub struct Fault {
     pub attempts: u32,
     /// Whether they have their effect before.
     pub has_effect: bool,
+    /// Only of the element of this number, from 0 to 9, of a step over a list.
+    pub element: Option<u8>,
 }
 
 /// In which way an attempt goes wrong.
@@ -217,6 +219,8 @@ struct Way {
     /// What the line of its effect begins with, and where that stands; the key is put behind it.
     word: &'static str,
     line: u32,
+    /// The address and length of the step's name.
+    step: [&'static str; 2],
     /// The attempt, and the address and length of the idempotency key.
     attempt: &'static str,
     key: [&'static str; 2],
@@ -227,6 +231,7 @@ const EXECUTE: Way = Way {
     answer: 2_048,
     word: "done effect=",
     line: 12_288,
+    step: ["(local.get 4)", "(local.get 5)"],
     attempt: "(local.get 6)",
     key: ["(local.get 7)", "(local.get 8)"],
 };
@@ -237,6 +242,10 @@ const COMPENSATE: Way = Way {
     answer: 2_112,
     word: "undone effect=",
     line: 16_384,
+    step: [
+        "(i32.load offset=16 (local.get $arguments))",
+        "(i32.load offset=20 (local.get $arguments))",
+    ],
     attempt: "(i32.load offset=24 (local.get $arguments))",
     key: [
         "(i32.load offset=28 (local.get $arguments))",
@@ -313,7 +322,7 @@ fn body(behaviour: Behaviour, way: &Way) -> String {
         ),
         Behaviour::LongLine => format!("{} (i32.const {answer})", log(100_000)),
         Behaviour::Effect => format!("{} (i32.const {answer})", effect(way)),
-        Behaviour::Fault(Fault { kind, attempts, has_effect }) => {
+        Behaviour::Fault(Fault { kind, attempts, has_effect, element }) => {
             let fails = match kind {
                 FaultKind::Retryable => format!("{} return", failure(1)),
                 FaultKind::Permanent => format!("{} return", failure(0)),
@@ -321,8 +330,19 @@ fn body(behaviour: Behaviour, way: &Way) -> String {
                 FaultKind::Trap => "unreachable".to_owned(),
             };
             let effect = effect(way);
+            // `NAME[7]`: the digit is the last byte but one.
+            let [at, length] = way.step;
+            let is_meant = element.map_or_else(
+                || "(i32.const 1)".to_owned(),
+                |element| {
+                    let digit = b'0' + element;
+                    let last = format!("(i32.sub (i32.add {at} {length}) (i32.const 2))");
+                    format!("(i32.eq (i32.load8_u {last}) (i32.const {digit}))")
+                },
+            );
             format!(
-                "(if (i32.le_u {} (i32.const {attempts})) (then {} {fails}))
+                "(if (i32.and {is_meant} (i32.le_u {} (i32.const {attempts})))
+                    (then {} {fails}))
                  {effect}
                  (i32.const {answer})",
                 way.attempt,

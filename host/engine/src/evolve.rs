@@ -4,7 +4,7 @@ mod operator;
 
 use std::sync::Arc;
 
-use crate::call::Fate;
+use crate::call::{FailureClass, Fate};
 use crate::definition::{Definition, StepKind};
 use crate::event::{Event, StepExpanded};
 use crate::ids::{SagaId, StepName, Timestamp};
@@ -279,11 +279,13 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         Event::UndoFailed(event) => {
             undoing(event.attempt)?;
             step.error = Some(Arc::new(event.error.clone()));
+            step.undo_failed(event.class, event.probe);
             step.progress = Progress::UndoBackingOff { retry_at: event.retry_at };
         }
         Event::UndoBlocked(event) => {
             undoing(event.attempt)?;
             step.error = Some(Arc::new(event.error.clone()));
+            step.undo_failed(event.class, event.probe);
             step.progress = Progress::UndoBlocked;
             step.ended_at = Some(at);
         }
@@ -320,6 +322,13 @@ impl StepState {
             None => end,
         };
         self.ended_at = Some(at);
+    }
+
+    /// Nobody may know whether the effect still stands; what its component says of it is about
+    /// every attempt so far.
+    fn undo_failed(&mut self, class: FailureClass, probe: Option<Fate>) {
+        self.undo_tainted |= class == FailureClass::Unknown;
+        self.undo_tainted &= probe != Some(Fate::DidNotHappen);
     }
 
     fn succeed(&mut self, output: Payload, at: Timestamp) {

@@ -117,6 +117,8 @@ pub(crate) struct StepState {
     pub(crate) output: Option<Payload>,
     /// Some attempt was unknown, so an effect may stand even if a later attempt says it failed.
     pub(crate) tainted: bool,
+    /// Some attempt of `compensate` was unknown, so the effect may not stand any more.
+    pub(crate) undo_tainted: bool,
     pub(crate) error: Option<Arc<Failure>>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) ended_at: Option<Timestamp>,
@@ -681,6 +683,7 @@ impl Default for StepState {
             undo_digest: None,
             output: None,
             tainted: false,
+            undo_tainted: false,
             error: None,
             started_at: None,
             ended_at: None,

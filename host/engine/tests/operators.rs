@@ -283,3 +283,25 @@ fn why_tells_the_whole_chain_and_what_would_help() {
     assert_eq!(why.verbs, ["retry", "resolve", "skip", "pause", "abandon"]);
     assert_eq!(why.next_at, None);
 }
+
+#[test]
+fn whether_an_effect_stands_is_not_certain_after_an_undo_that_nobody_heard_of() {
+    let certain = |host: &Host| -> Vec<(String, bool)> {
+        let stands = exposure(&host.saga).into_iter();
+        stands.map(|effect| (effect.step.to_string(), effect.is_certain)).collect()
+    };
+    let blocked = |first: fn() -> Outcome, last: fn() -> Outcome| {
+        let mut host = Host::start(serial());
+        host.answer("a", done()).answer("b", permanent());
+        host.answer("a", first()).tick(100).answer("a", last());
+        assert_eq!(host.saga.status(), SagaStatus::Blocked);
+        certain(&host)
+    };
+    assert_eq!(blocked(retryable, retryable), [("a".to_owned(), true)]);
+    assert_eq!(
+        blocked(unknown, retryable),
+        [("a".to_owned(), false)],
+        "the first may have undone it"
+    );
+    assert_eq!(blocked(retryable, unknown), [("a".to_owned(), false)]);
+}

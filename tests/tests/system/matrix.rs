@@ -40,7 +40,7 @@ fn place(cells: &[Cell]) -> Place {
     for cell in cells {
         let plugin = cell.plugin();
         if written.insert(plugin.clone()) {
-            write(cell.direction.component(&plugin, cell.trouble.behaviour()));
+            write(cell.direction.component(&plugin, cell.trouble.behaviour(cell.step)));
         }
         config += &cell.config();
     }
@@ -111,7 +111,7 @@ fn steps() -> usize {
 #[test]
 fn each_step_that_fails_in_each_way_is_undone_or_blocked() {
     let cells = Cell::all(&Trouble::faults());
-    assert_eq!((steps(), cells.len()), (11, 11 * 2 * 11), "steps, directions, faults");
+    assert_eq!((steps(), cells.len()), (16, 16 * 2 * 11), "steps, directions, faults");
     let place = place(&cells);
     let host = place.run();
     let all: Vec<_> = cells.iter().collect();
@@ -125,7 +125,7 @@ fn each_step_that_fails_in_each_way_is_undone_or_blocked() {
 #[test]
 fn each_call_that_the_host_is_killed_before_during_or_after_is_made_good() {
     let cells = Cell::all(&Trouble::KILLS);
-    assert_eq!(cells.len(), 11 * 2 * 3, "steps, directions, moments");
+    assert_eq!(cells.len(), 16 * 2 * 3, "steps, directions, moments");
     let place = place(&cells);
     let (mut ids, mut log) = (BTreeMap::new(), Vec::new());
     for kill in Trouble::KILLS {
@@ -172,6 +172,7 @@ fn what_is_wrong_is_found(witness: &Witness, ids: &BTreeMap<String, String>) {
             kind: FaultKind::Permanent,
             attempts: u32::MAX,
             has_effect: false,
+            element: None,
         }),
     };
     let id = &ids[&cell.name()];

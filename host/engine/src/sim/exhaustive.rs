@@ -191,6 +191,7 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
         let flags = [
             progress,
             u8::from(state.tainted),
+            u8::from(state.undo_tainted),
             u8::from(state.output.is_some()),
             u8::from(effect.stands),
             u8::from(world.record.steps[index].is_let_go),

@@ -18,6 +18,9 @@ const TIMEOUT: &str = "200ms";
 /// The timeout of every other call: one that no machine is too busy for.
 const TIMEOUT_NEVER: &str = "10m";
 
+/// The step of [`Layout::List`] that runs over a list.
+const LIST_STEP: &str = "each";
+
 /// The step of [`Layout::Child`] that runs a saga.
 pub(super) const CHILD_STEP: &str = "k";
 
@@ -70,15 +73,14 @@ const fn child_step(name: &'static str, after: &'static [&'static str]) -> Step 
 }
 
 /// How the steps of a shape are written as a definition.
-///
-/// The place of a step that runs once for each element of a list: a layout in which the steps of
-/// the shape are named as the host names them, `each[0]`, and [`Cell::config`] writes them as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
     /// Each as a step.
     Graph,
     /// In a chain, some of them in a saga of their own, which [`CHILD_STEP`] runs.
     Child,
+    /// Each as a step, but for the elements of [`LIST_STEP`], which are one.
+    List,
 }
 
 /// A graph of steps.
@@ -90,7 +92,7 @@ pub(super) struct Shape {
     pub(super) steps: &'static [Step],
 }
 
-pub(super) const SHAPES: [Shape; 3] = [
+pub(super) const SHAPES: [Shape; 4] = [
     Shape {
         name: "serial",
         layout: Layout::Graph,
@@ -111,7 +113,23 @@ pub(super) const SHAPES: [Shape; 3] = [
             step("q", &["b"]),
         ],
     },
+    Shape {
+        name: "list",
+        layout: Layout::List,
+        steps: &[
+            step("p", &[]),
+            step("each[0]", &["p"]),
+            step("each[1]", &["p"]),
+            step("each[2]", &["p"]),
+            step("q", &["each[0]", "each[1]", "each[2]"]),
+        ],
+    },
 ];
+
+/// The number of an element, by its name; none: it is a step of a definition.
+fn element(step: &str) -> Option<u8> {
+    step.strip_prefix(LIST_STEP)?.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
 
 impl Shape {
     pub(super) fn step(&self, name: &str) -> &Step {
@@ -152,7 +170,8 @@ impl Trouble {
                     if has_effect && !is_silent || kind == FaultKind::Permanent && !is_final {
                         continue;
                     }
-                    all.push(Self::Fails(Fault { kind, attempts, has_effect }));
+                    let fault = Fault { kind, attempts, has_effect, element: None };
+                    all.push(Self::Fails(fault));
                 }
             }
         }
@@ -161,7 +180,7 @@ impl Trouble {
 
     fn name(self) -> String {
         match self {
-            Self::Fails(Fault { kind, attempts, has_effect }) => {
+            Self::Fails(Fault { kind, attempts, has_effect, .. }) => {
                 let kind = match kind {
                     FaultKind::Retryable => "retryable",
                     FaultKind::Permanent => "permanent",
@@ -178,12 +197,15 @@ impl Trouble {
         }
     }
 
-    pub(super) fn behaviour(self) -> Behaviour {
+    /// Of the plugin of `step`; where that is an element, of that alone.
+    pub(super) fn behaviour(self, step: &str) -> Behaviour {
+        let element = element(step);
         match self {
-            Self::Fails(fault) => Behaviour::Fault(fault),
+            Self::Fails(fault) => Behaviour::Fault(Fault { element, ..fault }),
             Self::KilledBefore | Self::KilledAfter => Behaviour::Effect,
             Self::KilledDuring => {
-                Behaviour::Fault(Fault { kind: FaultKind::Spin, attempts: 1, has_effect: true })
+                let (kind, attempts, has_effect) = (FaultKind::Spin, 1, true);
+                Behaviour::Fault(Fault { kind, attempts, has_effect, element })
             }
         }
     }
@@ -259,6 +281,8 @@ impl Cell {
     /// Of its definition.
     pub(super) fn name(&self) -> String {
         let Self { shape, step, direction, trouble } = self;
+        // A definition has no brackets in its name.
+        let step = step.replace(['[', ']'], "");
         format!("{}-{step}-{}-{}", shape.name, direction.word(), trouble.name())
     }
 
@@ -285,9 +309,16 @@ impl Cell {
             && !self.shape.is_before(self.step, step)
     }
 
+    /// Whether `step` is another element of the step over a list that has trouble: it has the
+    /// same component, timeout and attempts.
+    pub(super) fn is_sibling(&self, step: &str) -> bool {
+        step != self.step && element(step).is_some() && element(self.step).is_some()
+    }
+
     /// The plugin of the step that has trouble.
     pub(super) fn plugin(&self) -> String {
-        format!("{}-{}", self.direction.word(), self.trouble.name())
+        let element = element(self.step).map_or_else(String::new, |number| format!("-{number}"));
+        format!("{}-{}{element}", self.direction.word(), self.trouble.name())
     }
 
     /// `DEFINITION.STEP.DIRECTION.ATTEMPT` of the call that has trouble first, as failpoints name
@@ -303,6 +334,10 @@ impl Cell {
         let mut text = format!("[[saga]]\nname = \"{}\"\n", self.name());
         let mut child = String::new();
         for step in self.shape.steps {
+            // The first element is written for all of them.
+            if element(step.name).is_some_and(|number| number > 0) {
+                continue;
+            }
             if !step.is_in_child {
                 self.write_step(&mut text, step);
                 continue;
@@ -326,7 +361,7 @@ impl Cell {
     }
 
     fn write_step(&self, text: &mut String, step: &Step) {
-        let is_target = step.name == self.step;
+        let is_target = step.name == self.step || self.is_sibling(step.name);
         let plugin = if is_target { self.plugin() } else { "good".to_owned() };
         let has_trouble = |direction| is_target && direction == self.direction;
         let attempts = |direction| {
@@ -342,7 +377,7 @@ impl Cell {
             "[[saga.step]]\nname = \"{}\"\nplugin = \"{plugin}\"\ntimeout = \"{}\"\n\
              retry = {{ attempts = {}, backoff = [\"10ms\"] }}\n\
              undo = {{ timeout = \"{}\", retry = {{ attempts = {}, backoff = [\"10ms\"] }} }}",
-            step.name,
+            step.name.split('[').next().unwrap(),
             timeout(Direction::Execute),
             attempts(Direction::Execute),
             timeout(Direction::Compensate),
@@ -355,8 +390,9 @@ impl Cell {
             Layout::Graph => {
                 let _ = writeln!(text, "after = {:?}", step.after);
             }
+            Layout::List if element(step.name).is_some() => text.push_str("each = \"[7, 8, 9]\"\n"),
             // The step before is the default.
-            Layout::Child => {}
+            Layout::Child | Layout::List => {}
         }
     }
 }

@@ -148,7 +148,11 @@ fn done(line: &Value) -> Option<(Direction, String)> {
 pub(super) fn effects(log: &[String], cells: &[&Cell]) -> usize {
     let made = log.iter().filter_map(|line| effect(line)).filter(|line| {
         let (direction, _) = done(line).unwrap();
-        cells.iter().any(|cell| line["plugin"] == cell.plugin() && direction == cell.direction)
+        cells.iter().any(|cell| {
+            line["plugin"] == cell.plugin()
+                && line["step"] == cell.step
+                && direction == cell.direction
+        })
     });
     made.count()
 }
