@@ -42,6 +42,8 @@ pub enum Behaviour {
     LongLine,
     /// Of `execute`: answers the number of its attempt, so never the same.
     Attempt,
+    /// Of `execute`: answers how many calls its instance has served, up to 9.
+    Count,
     /// Has an effect, which is a log line, then is done: `done effect=KEY` of `execute`,
     /// `undone effect=KEY` of `compensate`, with the idempotency key that it was given. An undo
     /// whose step never happened writes its line and is done all the same.
@@ -174,6 +176,7 @@ impl Component<'_> {
                     (func $log (param i32 i32 i32 i32 i32)))
                 (memory (export \"memory\") 4)
                 (global $free (mut i32) (i32.const 65536))
+                (global $served (mut i32) (i32.const 0))
                 {data}
                 (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32)
                     (global.get $free)
@@ -317,6 +320,12 @@ fn body(behaviour: Behaviour, way: &Way) -> String {
         // The attempt is the seventh value of the call's record.
         Behaviour::Attempt => format!(
             "(i32.store8 (i32.const 3105) (i32.add (i32.const 48) (local.get 6)))
+             {}",
+            constant(3_100, 7)
+        ),
+        Behaviour::Count => format!(
+            "(global.set $served (i32.add (i32.const 1) (global.get $served)))
+             (i32.store8 (i32.const 3105) (i32.add (i32.const 48) (global.get $served)))
              {}",
             constant(3_100, 7)
         ),

@@ -7,6 +7,7 @@ use amends_engine::{
     DefinitionName, Digest, Direction, Failure, Fate, Outcome, PAYLOAD_BYTES_MAX, Payload,
     PluginName, SagaId, StepName,
 };
+use wasmtime::component::Instance;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
 use crate::bindings::amends::saga::types;
@@ -14,6 +15,7 @@ use crate::bindings::exports::amends::saga::probe;
 use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::config::PluginSettings;
 use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
+use crate::idle::Warm;
 use crate::load::{LoadedComponent, Loader};
 
 /// A failure's message is cut to this many bytes: it stands in events, logs and tables.
@@ -93,7 +95,8 @@ pub(crate) async fn ask(
     }
 }
 
-/// Runs one call in an instance of its own. May be dropped at any time: the instance goes with it.
+/// Runs one call in an instance of its own, or where the plugin's settings say so in one that has
+/// served others. May be dropped at any time: the instance goes with it.
 pub(crate) async fn run(
     loader: &Loader,
     component: &LoadedComponent,
@@ -106,10 +109,24 @@ pub(crate) async fn run(
         let message = format!("the input does not fit the schema of {}: {why}", call.plugin);
         return Outcome::Permanent(Failure::new("invalid_input", cut(message)));
     }
-    let memory_max = settings.memory_bytes_max;
-    let mut store = Guest::store(loader.engine(), call_id(call), settings);
-    match tokio::time::timeout(call.timeout, invoke(component, &mut store, call)).await {
-        Ok(Ok(outcome)) => outcome,
+    let (memory_max, reuse) = (settings.memory_bytes_max, settings.reuse);
+    let warm = if reuse > 0 { component.idle.take(&call.plugin) } else { None };
+    let (mut store, made) = match warm {
+        Some(Warm { mut store, instance, served }) => {
+            store.data_mut().begin(call_id(call), settings);
+            (store, Some((instance, served)))
+        }
+        None => (Guest::store(loader.engine(), call_id(call), settings), None),
+    };
+    let instance = made.as_ref().map(|(instance, _)| *instance);
+    match tokio::time::timeout(call.timeout, invoke(component, &mut store, instance, call)).await {
+        Ok(Ok((outcome, instance))) => {
+            let served = made.map_or(0, |(_, served)| served) + 1;
+            if let Some(instance) = instance.filter(|_| served < reuse) {
+                component.idle.put(&call.plugin, Warm { store, instance, served });
+            }
+            outcome
+        }
         Ok(Err(error)) => {
             metrics::counter!("amends_plugin_traps_total", "plugin" => call.plugin.to_string())
                 .increment(1);
@@ -127,34 +144,54 @@ pub(crate) async fn run(
     }
 }
 
+/// What came of it, and the instance that was called: `made`, or a new one.
 async fn invoke(
     component: &LoadedComponent,
     store: &mut Store<Guest>,
+    made: Option<Instance>,
     call: &PluginCall,
-) -> wasmtime::Result<Outcome> {
+) -> wasmtime::Result<(Outcome, Option<Instance>)> {
     let about = about(call);
     let input = &call.input.as_str().to_owned();
-    match (call.direction, &component.action, &component.undo) {
-        (Direction::Execute, Some(action), _) => {
-            let instance = component.pre.instantiate_async(&mut *store).await?;
+    match call.direction {
+        Direction::Execute => {
+            let Some(action) = &component.action else {
+                return Ok((missing(call, "amends:saga/action"), None));
+            };
+            let instance = instance(component, store, made).await?;
             let guest = action.load(&mut *store, &instance)?;
-            Ok(match guest.call_execute(&mut *store, &about, input).await? {
+            let outcome = match guest.call_execute(&mut *store, &about, input).await? {
                 Ok(output) => succeeded(&output),
                 Err(failure) => failed(failure),
-            })
+            };
+            Ok((outcome, Some(instance)))
         }
-        (Direction::Compensate, _, Some(undo)) => {
-            let instance = component.pre.instantiate_async(&mut *store).await?;
+        Direction::Compensate => {
+            let Some(undo) = &component.undo else {
+                return Ok((missing(call, "amends:saga/undo"), None));
+            };
+            let instance = instance(component, store, made).await?;
             let guest = undo.load(&mut *store, &instance)?;
             let output = call.output.as_ref().map(|output| output.as_str().to_owned());
-            Ok(match guest.call_compensate(&mut *store, &about, input, output.as_ref()).await? {
+            let undone = guest.call_compensate(&mut *store, &about, input, output.as_ref());
+            let outcome = match undone.await? {
                 Ok(Undone::Done(receipt)) => succeeded(receipt.as_deref().unwrap_or("null")),
                 Ok(Undone::Nothing) => Outcome::NothingToUndo,
                 Err(failure) => failed(failure),
-            })
+            };
+            Ok((outcome, Some(instance)))
         }
-        (Direction::Execute, None, _) => Ok(missing(call, "amends:saga/action")),
-        (Direction::Compensate, _, None) => Ok(missing(call, "amends:saga/undo")),
+    }
+}
+
+async fn instance(
+    component: &LoadedComponent,
+    store: &mut Store<Guest>,
+    made: Option<Instance>,
+) -> wasmtime::Result<Instance> {
+    match made {
+        Some(instance) => Ok(instance),
+        None => component.pre.instantiate_async(store).await,
     }
 }
 

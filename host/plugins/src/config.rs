@@ -25,7 +25,7 @@ pub struct PluginSettings {
     pub memory_bytes_max: u64,
     /// Calls at once.
     pub concurrency: u32,
-    /// Calls that an instance may serve. Not in force in this version: every call has a fresh one.
+    /// Calls that an instance may serve; 0 or 1: every call has a fresh one.
     pub reuse: u32,
     /// Hosts that it may call. Not in force in this version: it may call none.
     pub allow_hosts: Vec<String>,

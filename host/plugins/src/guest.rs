@@ -67,6 +67,14 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// For another call in the same instance. Its memory counts on: it is still there.
+    pub(crate) fn begin(&mut self, id: CallId, settings: Arc<PluginSettings>) {
+        (self.id, self.settings, self.log_lines) = (id, settings, 0);
+        self.limits.memory_refused = None;
+    }
+}
+
 /// Everything that a component may import.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);

@@ -23,6 +23,7 @@ mod config;
 mod error;
 mod guest;
 mod host;
+mod idle;
 mod load;
 mod loaded_cache;
 mod sandbox;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Payload};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use wasmtime::component::{InstancePre, Linker};
 
 use crate::bindings::exports::amends::saga::{action, manifest, probe, undo};
@@ -15,6 +16,7 @@ use crate::compile::compile;
 use crate::config::PluginSettings;
 use crate::error::{PluginError, Rejection};
 use crate::guest::{CallId, Guest, linker};
+use crate::idle::{IDLE_MAX, Idle};
 use crate::sandbox::Sandbox;
 use crate::schema;
 
@@ -28,6 +30,8 @@ pub struct Loader {
     linker: Arc<Linker<Guest>>,
     cache: Option<PathBuf>,
     compiled: Arc<AtomicU64>,
+    /// For instances that wait to be used again.
+    idle_room: Arc<Semaphore>,
 }
 
 /// What a component says about itself.
@@ -67,6 +71,7 @@ pub struct LoadedComponent {
     pub(crate) probe: Option<probe::GuestIndices>,
     input: Option<jsonschema::Validator>,
     output: Option<jsonschema::Validator>,
+    pub(crate) idle: Idle,
 }
 
 impl std::fmt::Debug for LoadedComponent {
@@ -107,7 +112,8 @@ impl Loader {
         let linker =
             linker(&sandbox.engine).map_err(|error| PluginError::Sandbox(format!("{error:#}")))?;
         let compiled = Arc::new(AtomicU64::new(0));
-        Ok(Self { sandbox, linker: Arc::new(linker), cache, compiled })
+        let idle_room = Arc::new(Semaphore::new(IDLE_MAX));
+        Ok(Self { sandbox, linker: Arc::new(linker), cache, compiled, idle_room })
     }
 
     /// How many components it had to compile; the others came from the cache.
@@ -172,6 +178,7 @@ impl Loader {
             probe: probe.map_err(shape)?,
             input,
             output,
+            idle: Idle::new(Arc::clone(&self.idle_room)),
         })
     }
 

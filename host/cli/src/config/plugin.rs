@@ -32,13 +32,7 @@ pub(super) fn read_plugin(item: &Item<'_>, context: &mut Context<'_>) -> Option<
     let memory = table.take("memory_max", context).and_then(|item| read_memory(&item, context));
     let concurrency =
         table.take("concurrency", context).and_then(|item| item.whole(context, 1..=INSTANCES_MAX));
-    let reuse = table.take("reuse", context).and_then(|item| {
-        let reuse = item.whole(context, 0..=REUSE_MAX)?;
-        if reuse > 0 {
-            context.not_in_force(&item, "every call has a fresh instance");
-        }
-        Some(reuse)
-    });
+    let reuse = table.take("reuse", context).and_then(|item| item.whole(context, 0..=REUSE_MAX));
     let allow_hosts =
         table.take("allow_hosts", context).and_then(|item| read_hosts(&item, context));
     let settings = table.take("settings", context).and_then(|item| read_settings(&item, context));

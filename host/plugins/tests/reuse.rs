@@ -1,0 +1,89 @@
+//! Instances that serve several calls, where a plugin's settings say so.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod host;
+
+use amends_engine::{Direction, Outcome};
+use amends_tests::{Behaviour, Component};
+use host::{Host, Place};
+
+/// Counts its calls in its own memory, and traps when it undoes.
+async fn host(reuse: u32) -> (Place, Host) {
+    let mut place = Place::new();
+    place.settings.reuse = reuse;
+    let component = Component {
+        execute: Behaviour::Count,
+        compensate: Behaviour::Trap,
+        ..Component::default()
+    };
+    place.write("test", &component.build());
+    let host = place.open().await;
+    (place, host)
+}
+
+/// Which call of its instance it was.
+async fn count(host: &Host) -> u64 {
+    match host.execute().await {
+        Outcome::Succeeded(output) => output.to_value().as_object().unwrap()["n"].as_u64().unwrap(),
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+async fn counts(host: &Host, calls: usize) -> Vec<u64> {
+    let mut counts = Vec::new();
+    for _ in 0..calls {
+        counts.push(count(host).await);
+    }
+    counts
+}
+
+#[tokio::test]
+async fn every_call_has_an_instance_of_its_own() {
+    for reuse in [0, 1] {
+        let (_place, host) = host(reuse).await;
+        assert_eq!(counts(&host, 4).await, [1; 4]);
+        host.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_instance_serves_as_many_calls_as_it_may() {
+    let (_place, host) = host(3).await;
+    assert_eq!(counts(&host, 7).await, [1, 2, 3, 1, 2, 3, 1]);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn one_that_trapped_serves_no_other() {
+    let (_place, host) = host(100).await;
+    assert_eq!(counts(&host, 2).await, [1, 2]);
+    let undo = host.call(Direction::Compensate);
+    assert!(matches!(host.plugins.call(&undo).await.0, Outcome::Unknown(_)));
+    assert_eq!(counts(&host, 2).await, [1, 2]);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn one_that_is_broken_off_serves_no_other() {
+    let (_place, host) = host(100).await;
+    assert_eq!(counts(&host, 2).await, [1, 2]);
+    let call = host.call(Direction::Execute);
+    // Dropped before it has begun to run, or while it does.
+    drop(tokio::time::timeout(std::time::Duration::ZERO, host.plugins.call(&call)).await);
+    let next = count(&host).await;
+    assert!(next == 1 || next == 3, "{next}");
+    host.close().await;
+}
+
+#[tokio::test]
+async fn more_calls_at_once_have_more_instances_and_few_of_them_wait() {
+    let (_place, host) = host(9).await;
+    let calls = (0..200).map(|_| count(&host));
+    let served = futures::future::join_all(calls).await;
+    assert!(served.contains(&1), "{served:?}");
+    // Every instance that waits gives up its place to calls of other components: at most 64 do.
+    let again = futures::future::join_all((0..200).map(|_| count(&host))).await;
+    let warm = again.iter().filter(|count| **count > 1).count();
+    assert!(warm > 0, "{again:?}");
+    host.close().await;
+}
