@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, Digest, Order, Position, RetrySpec, SagaId, SagaStatus, StepKind,
-    StepSpec, Timestamp, UndoSpec, Verb, Version, WaitSpec,
+    Definition, DefinitionSpec, Digest, Order, Payload, Position, RetrySpec, SagaId, SagaStatus,
+    StepKind, StepSpec, Timestamp, UndoSpec, Verb, Version, WaitSpec,
 };
 use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::{
@@ -20,7 +20,7 @@ use amends_store::{
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
 
-use place::{Place, SOON, start, until};
+use place::{Place, SOON, start, until, until_some};
 
 /// `parent` runs `child`, which waits for a signal that never comes.
 fn definitions() -> Vec<Definition> {
@@ -182,7 +182,7 @@ struct Trial {
     permits: Arc<Semaphore>,
     seen: Arc<AtomicUsize>,
     parent: SagaId,
-    _place: Place,
+    place: Place,
 }
 
 impl Trial {
@@ -199,7 +199,7 @@ impl Trial {
         let runtime = place.run(Arc::new(held), definitions(), RuntimeConfig::default()).await;
         let parent = start(&runtime, "parent").await;
         until("the child is being started", || seen.load(Ordering::SeqCst) > 0).await;
-        Self { runtime, store, permits, seen, parent, _place: place }
+        Self { runtime, store, permits, seen, parent, place }
     }
 
     async fn cancel(&self) {
@@ -236,6 +236,25 @@ async fn a_child_whose_start_was_under_way_is_undone() {
         trial.permits.add_permits(1);
         assert_eq!(trial.ends(trial.parent).await, SagaStatus::Compensated, "{starts:?}");
         assert_eq!(trial.ends(trial.child()).await, SagaStatus::Compensated, "{starts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_child_goes_on_whose_definition_is_no_longer_in_the_config() {
+    let trial = Trial::new(Starts::Held).await;
+    trial.permits.add_permits(1);
+    let (runtime, child) = (&trial.runtime, trial.child());
+    until_some("the child is there", || async { trial.store.saga(child).await.unwrap() }).await;
+    runtime.stop(SOON).await;
+    let store = Arc::clone(&trial.store);
+    let runtime = trial.place.run(store, Vec::new(), RuntimeConfig::default()).await;
+    // What its parent's call would do is done by then.
+    tokio::time::sleep(RETRY).await;
+    let signal = "approved".parse().unwrap();
+    runtime.signal(child, signal, None, Payload::null()).await.unwrap();
+    for id in [child, trial.parent] {
+        let state = runtime.wait(id, SOON).await.unwrap().unwrap();
+        assert_eq!(state.saga.status(), SagaStatus::Completed, "{:?}", state.saga.reason());
     }
 }
 

@@ -148,24 +148,32 @@ async fn execute(sagas: &Sagas, child: &Child, mut told: Told) -> Outcome {
     }
 }
 
+/// Why a child was not started.
+enum NotStarted {
+    /// It will not be.
+    Never(Failure),
+    /// It may be yet.
+    NotYet(StartError),
+}
+
 /// Answers when the child is there, whoever started it; with a failure when it never will be.
 async fn start(sagas: &Sagas, child: &Child, told: &mut Told) -> Result<(), Failure> {
     loop {
-        let error = if told.is_cancelled() {
-            // By a call before this one, or by one of this whose answer was lost.
-            match sagas.exists(child.id).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
-                    let message = format!("saga {} was not started", child.id);
-                    return Err(Failure::new("child_not_started", message));
-                }
-                Err(error) => StartError::from(error),
-            }
+        let started = if told.is_cancelled() {
+            let message = format!("saga {} was not started", child.id);
+            Err(NotStarted::Never(Failure::new("child_not_started", message)))
         } else {
-            match start_once(sagas, child).await? {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            }
+            start_once(sagas, child).await
+        };
+        let error = match started {
+            Ok(_) => return Ok(()),
+            Err(NotStarted::NotYet(error)) => error,
+            // A call before this one may have started it, or one of this whose answer was lost.
+            Err(NotStarted::Never(failure)) => match sagas.exists(child.id).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(failure),
+                Err(error) => error.into(),
+            },
         };
         match error {
             // The call is cut off with the host, and run again at the next start.
@@ -189,12 +197,13 @@ async fn start(sagas: &Sagas, child: &Child, told: &mut Told) -> Result<(), Fail
     }
 }
 
-async fn start_once(sagas: &Sagas, child: &Child) -> Result<Result<Started, StartError>, Failure> {
+async fn start_once(sagas: &Sagas, child: &Child) -> Result<Started, NotStarted> {
     let Some(definition) = sagas.definition(&child.definition) else {
         let message = format!("the config has no saga `{}`", child.definition);
-        return Err(Failure::new("definition_unknown", message));
+        return Err(NotStarted::Never(Failure::new("definition_unknown", message)));
     };
-    let input = child.input.clone().map_err(|error| Failure::new("input_failed", error))?;
+    let input = child.input.clone();
+    let input = input.map_err(|error| NotStarted::Never(Failure::new("input_failed", error)))?;
     let what = Start {
         id: child.id,
         definition,
@@ -204,7 +213,7 @@ async fn start_once(sagas: &Sagas, child: &Child) -> Result<Result<Started, Star
         traceparent: child.traceparent.clone(),
         parent: Some(child.parent.clone()),
     };
-    Ok(sagas.start(what).await)
+    sagas.start(what).await.map_err(NotStarted::NotYet)
 }
 
 /// Orders the child undone when that is wanted, until it has heard of it.
