@@ -53,7 +53,7 @@ fn the_whole_contract_becomes_settings() {
     let carrier = &config.services[&"carrier".parse().unwrap()];
     assert_eq!(carrier.concurrency, Some(16));
     let breaker = carrier.breaker.unwrap();
-    assert_eq!((breaker.failures, breaker.open_for), (5, Duration::from_mins(1)));
+    assert_eq!((breaker.failures, breaker.open_for), (Some(5), Duration::from_mins(1)));
     assert_eq!(breaker.on_open, OnOpen::Wait);
 
     let [definition] = config.definitions.as_slice() else { panic!("one saga") };

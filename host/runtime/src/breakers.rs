@@ -1,30 +1,57 @@
 //! Circuit breakers (M. Nygard, *Release It!*), one a service, shared by every saga.
 //!
-//! Closed: calls run, and failures in a row are counted. Open: none begins until a time. Half
-//! open: one call tries; it closes the breaker or opens it again. What opens and closes a breaker
-//! is an event in the service's stream, so it is the same after a restart.
+//! Closed: calls run; failures in a row are counted, and which part of the calls of the last
+//! seconds failed. Open: none begins until a time. Half open: one call tries; it closes the breaker
+//! or opens it again. What opens and closes a breaker is an event in the service's stream, so it is
+//! the same after a restart.
+
+mod breaker;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use amends_engine::{Outcome, ServiceName, Timestamp, Version};
-use amends_store::{Append, NewEvent, Store, StoreError, StoredEvent, Stream};
-use serde_json::json;
+use amends_store::{Append, NewEvent, Store, StoreError, Stream};
 use tokio::sync::mpsc;
+
+use breaker::{Breaker, Change, State};
 
 /// Events of a service's stream that are read at once at the start.
 const EVENTS_PER_READ: u32 = 1_000;
 
 /// When a breaker opens and what a step does that finds it open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerSettings {
-    /// It opens after this many failures in a row.
-    pub failures: u32,
+    /// It opens after this many failures in a row; none: however many there are.
+    pub failures: Option<u32>,
+    /// It opens when so many of the calls of the last seconds failed.
+    pub rate: Option<RateSettings>,
     /// It stays open for so long.
     pub open_for: Duration,
     /// What a step does that finds it open.
     pub on_open: OnOpen,
+}
+
+/// When a breaker opens for the part of the calls that failed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateSettings {
+    /// The part that opens it; more than 0, at most 1.
+    pub failure_rate: f64,
+    /// Of the calls that ended in so long a time.
+    pub window: Duration,
+    /// When there were at least so many; fewer say too little.
+    pub calls_min: u32,
+}
+
+impl RateSettings {
+    /// The window when the config does not say: long enough for a few calls, short enough to see
+    /// that a service has just come to fail.
+    pub const WINDOW_DEFAULT: Duration = Duration::from_secs(10);
+
+    /// The calls when the config does not say: of fewer, a handful of failures would be a rate.
+    pub const CALLS_MIN_DEFAULT: u32 = 20;
 }
 
 /// What a step does that finds its breaker open. An undo always waits.
@@ -38,7 +65,7 @@ pub enum OnOpen {
 }
 
 /// A breaker as a reader sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BreakerInfo {
     /// The service.
     pub service: ServiceName,
@@ -46,6 +73,8 @@ pub struct BreakerInfo {
     pub state: &'static str,
     /// Failures in a row.
     pub failures: u32,
+    /// The calls that count for the rate, and those of them that failed; none without a rate.
+    pub counted: Option<(u32, u32)>,
     /// Until when no call begins, while it is open.
     pub open_until: Option<Timestamp>,
     /// What the last failure was.
@@ -68,26 +97,6 @@ pub(crate) enum Admission {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Closed,
-    Open {
-        until: Timestamp,
-    },
-    /// One call tries; when nothing is heard of it by then, another may.
-    HalfOpen {
-        until: Timestamp,
-    },
-}
-
-#[derive(Debug)]
-struct Breaker {
-    settings: BreakerSettings,
-    state: State,
-    failures: u32,
-    last_error: Option<String>,
-}
-
 /// The breakers of a host.
 #[derive(Debug)]
 pub(crate) struct Breakers {
@@ -104,8 +113,7 @@ impl Breakers {
         let mut all = BTreeMap::new();
         let mut versions = BTreeMap::new();
         for (service, settings) in settings {
-            let mut breaker =
-                Breaker { settings, state: State::Closed, failures: 0, last_error: None };
+            let mut breaker = Breaker::new(settings);
             let mut version = Version(0);
             loop {
                 let stream = Stream::Service(service.clone());
@@ -114,7 +122,7 @@ impl Breakers {
                 version = last.version;
                 breaker.remember(last);
             }
-            breaker.gauge(&service);
+            gauge(&service, breaker.state);
             versions.insert(service.clone(), version);
             all.insert(service, Mutex::new(breaker));
         }
@@ -126,73 +134,44 @@ impl Breakers {
     /// Whether a call of the service may begin at `at`. One that may must be reported on.
     pub(crate) fn admit(&self, service: &ServiceName, is_undo: bool, at: Timestamp) -> Admission {
         let Some(mut breaker) = self.breaker(service) else { return Admission::Go };
-        let until = match breaker.state {
-            State::Closed => return Admission::Go,
-            State::Open { until } | State::HalfOpen { until } => until,
-        };
-        if until <= at {
-            let until = at.after(breaker.settings.open_for);
-            breaker.state = State::HalfOpen { until };
-            breaker.gauge(service);
-            return Admission::Go;
-        }
-        match breaker.settings.on_open {
-            OnOpen::Fail if !is_undo => Admission::Fail { until },
-            OnOpen::Fail | OnOpen::Wait => Admission::Wait { until },
-        }
+        let admission = breaker.admit(is_undo, at);
+        gauge(service, breaker.state);
+        admission
     }
 
     /// What came of a call. True when sagas that wait for the service may go on.
     pub(crate) fn report(&self, service: &ServiceName, outcome: &Outcome, at: Timestamp) -> bool {
         let Some(mut breaker) = self.breaker(service) else { return false };
-        let failed = match outcome {
-            // A service that says no for good works.
-            Outcome::Succeeded(_) | Outcome::NothingToUndo | Outcome::Permanent(_) => None,
-            Outcome::Retryable(failure) | Outcome::Unknown(failure) => Some(failure),
-        };
-        let Some(failure) = failed else {
-            let was_closed = breaker.state == State::Closed;
-            breaker.failures = 0;
-            breaker.state = State::Closed;
-            if !was_closed {
-                breaker.gauge(service);
-                self.record(service, "breaker.closed", at, &json!({}));
-                tracing::info!(%service, "breaker is closed");
+        let change = breaker.report(outcome, at);
+        // Written in the order in which they happened: the breaker is held.
+        let (kind, data) = match &change {
+            None => return false,
+            Some(Change::Opened(data)) => {
+                let (error, failures) = (&breaker.last_error, breaker.failures);
+                tracing::warn!(%service, until = %data["until"], failures, error, "breaker is open");
+                ("breaker.opened", data.to_string())
             }
-            return !was_closed;
+            Some(Change::Closed) => {
+                tracing::info!(%service, "breaker is closed");
+                ("breaker.closed", "{}".to_owned())
+            }
         };
-        breaker.failures = breaker.failures.saturating_add(1);
-        breaker.last_error = Some(format!("{}: {}", failure.code, failure.message));
-        let opens = match breaker.state {
-            State::Closed => breaker.failures >= breaker.settings.failures,
-            State::HalfOpen { .. } => true,
-            // A call that began before it opened.
-            State::Open { .. } => false,
-        };
-        if opens {
-            let until = at.after(breaker.settings.open_for);
-            breaker.state = State::Open { until };
-            breaker.gauge(service);
-            let error = breaker.last_error.as_deref().unwrap_or_default();
-            let data = json!({"until": until, "failures": breaker.failures, "error": error});
-            self.record(service, "breaker.opened", at, &data);
-            tracing::warn!(%service, %until, failures = breaker.failures, error, "breaker is open");
-        }
-        false
+        gauge(service, breaker.state);
+        let _ = self.log.send((service.clone(), NewEvent { at, kind: kind.into(), data }));
+        change == Some(Change::Closed)
     }
 
-    pub(crate) fn list(&self) -> Vec<BreakerInfo> {
+    pub(crate) fn list(&self, at: Timestamp) -> Vec<BreakerInfo> {
         let info = |(service, breaker): (&ServiceName, &Mutex<Breaker>)| {
             let breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_fine = breaker.failures == 0 && breaker.state == State::Closed;
             BreakerInfo {
                 service: service.clone(),
                 state: breaker.state.word(),
                 failures: breaker.failures,
-                open_until: match breaker.state {
-                    State::Closed => None,
-                    State::Open { until } | State::HalfOpen { until } => Some(until),
-                },
-                last_error: breaker.last_error.clone().filter(|_| breaker.failures > 0),
+                counted: breaker.counted(at).map(|count| (count.calls, count.failed)),
+                open_until: breaker.state.until(),
+                last_error: breaker.last_error.clone().filter(|_| !is_fine),
                 settings: breaker.settings,
             }
         };
@@ -202,53 +181,16 @@ impl Breakers {
     fn breaker(&self, service: &ServiceName) -> Option<MutexGuard<'_, Breaker>> {
         Some(self.all.get(service)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    fn record(
-        &self,
-        service: &ServiceName,
-        kind: &'static str,
-        at: Timestamp,
-        data: &serde_json::Value,
-    ) {
-        let event = NewEvent { at, kind: kind.into(), data: data.to_string() };
-        let _ = self.log.send((service.clone(), event));
-    }
 }
 
-impl State {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open { .. } => "open",
-            Self::HalfOpen { .. } => "half_open",
-        }
-    }
-}
-
-impl Breaker {
-    /// The last event of the stream says where it is.
-    fn remember(&mut self, event: &StoredEvent) {
-        let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
-        let until = data["until"].as_str().and_then(|until| until.parse().ok());
-        let Some(until) = until.filter(|_| event.kind == "breaker.opened") else {
-            (self.state, self.failures) = (State::Closed, 0);
-            return;
-        };
-        self.state = State::Open { until };
-        let failures = data["failures"].as_u64().unwrap_or(1);
-        self.failures = u32::try_from(failures).unwrap_or(u32::MAX);
-        self.last_error = data["error"].as_str().map(str::to_owned);
-    }
-
-    /// 0 closed, 1 half open, 2 open.
-    fn gauge(&self, service: &ServiceName) {
-        let value = match self.state {
-            State::Closed => 0.0,
-            State::HalfOpen { .. } => 1.0,
-            State::Open { .. } => 2.0,
-        };
-        metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
-    }
+/// 0 closed, 1 half open, 2 open.
+fn gauge(service: &ServiceName, state: State) {
+    let value = match state {
+        State::Closed => 0.0,
+        State::HalfOpen { .. } => 1.0,
+        State::Open { .. } => 2.0,
+    };
+    metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
 }
 
 /// Writes the events in order. One that cannot be written is tried until it can: calls go on
@@ -293,12 +235,24 @@ mod tests {
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    type Trial = (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, NewEvent)>);
+
     /// A breaker that opens after two failures, for a second; and what it records.
-    fn breaker(
-        on_open: OnOpen,
-    ) -> (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, NewEvent)>) {
-        let settings = BreakerSettings { failures: 2, open_for: Duration::from_secs(1), on_open };
-        let breaker = Breaker { settings, state: State::Closed, failures: 0, last_error: None };
+    fn breaker(on_open: OnOpen) -> Trial {
+        trial(BreakerSettings { failures: Some(2), rate: None, open_for: SECOND, on_open })
+    }
+
+    /// One that opens when half of at least ten calls within ten seconds failed.
+    fn rate_breaker() -> Trial {
+        let rate = RateSettings { failure_rate: 0.5, window: 10 * SECOND, calls_min: 10 };
+        let on_open = OnOpen::Wait;
+        trial(BreakerSettings { failures: None, rate: Some(rate), open_for: SECOND, on_open })
+    }
+
+    fn trial(settings: BreakerSettings) -> Trial {
+        let breaker = Breaker::new(settings);
         let service: ServiceName = "carrier".parse().unwrap();
         let (log, events) = mpsc::unbounded_channel();
         let all = BTreeMap::from([(service.clone(), Mutex::new(breaker))]);
@@ -327,7 +281,7 @@ mod tests {
         breakers.report(&service, &failed(), at(0));
         let wait = Admission::Wait { until: at(1_000) };
         assert_eq!(breakers.admit(&service, false, at(999)), wait);
-        assert_eq!(breakers.list()[0].state, "open");
+        assert_eq!(breakers.list(at(999))[0].state, "open");
         assert_eq!(breakers.admit(&service, false, at(1_000)), Admission::Go, "one tries");
         let others = Admission::Wait { until: at(2_000) };
         assert_eq!(breakers.admit(&service, false, at(1_001)), others, "the others wait for it");
@@ -349,6 +303,54 @@ mod tests {
         assert_eq!(breakers.admit(&service, false, at(1_300)), wait);
         assert_eq!(breakers.admit(&service, false, at(2_200)), Admission::Go);
         assert_eq!(breakers.admit(&service, false, at(3_200)), Admission::Go, "nothing was heard");
+    }
+
+    #[test]
+    fn a_rate_of_failures_opens_it_when_there_are_calls_enough() {
+        let (breakers, service, mut events) = rate_breaker();
+        let state = |millis| breakers.list(at(millis))[0].state;
+        // Never two failures in a row.
+        for number in 0..8_i64 {
+            let outcome = if number % 2 == 0 { failed() } else { succeeded() };
+            breakers.report(&service, &outcome, at(number * 100));
+        }
+        breakers.report(&service, &failed(), at(900));
+        assert_eq!(state(900), "closed", "nine calls say too little");
+        assert_eq!(breakers.list(at(900))[0].counted, Some((9, 5)));
+        breakers.report(&service, &succeeded(), at(1_000));
+        assert_eq!(state(1_000), "open", "five of ten");
+        let (_, event) = events.try_recv().unwrap();
+        assert_eq!(event.kind, "breaker.opened");
+        let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+        assert_eq!((&data["calls"], &data["calls_failed"]), (&10.into(), &5.into()), "{data}");
+        assert_eq!(data["error"], "busy: try later", "{data}");
+        // The calls from before do not count when it has closed.
+        assert_eq!(breakers.admit(&service, false, at(2_000)), Admission::Go);
+        assert!(breakers.report(&service, &succeeded(), at(2_000)));
+        assert_eq!(breakers.list(at(2_000))[0].counted, Some((0, 0)));
+    }
+
+    #[test]
+    fn failures_that_are_few_or_long_ago_are_no_rate() {
+        let (breakers, service, _events) = rate_breaker();
+        for number in 0..1_000_i64 {
+            let outcome = if number % 5 > 2 { failed() } else { succeeded() };
+            breakers.report(&service, &outcome, at(number * 10));
+        }
+        for number in 0..100_i64 {
+            breakers.report(&service, &failed(), at(20_000 + number * 2_000));
+        }
+        assert_eq!(breakers.list(at(220_000))[0].state, "closed");
+        assert_eq!(breakers.list(at(220_000))[0].failures, 102);
+    }
+
+    #[test]
+    fn what_began_before_it_opened_does_not_close_it() {
+        let (breakers, service, _events) = breaker(OnOpen::Wait);
+        breakers.report(&service, &failed(), at(0));
+        breakers.report(&service, &failed(), at(0));
+        assert!(!breakers.report(&service, &succeeded(), at(1)));
+        assert_eq!(breakers.list(at(1))[0].state, "open");
     }
 
     #[test]

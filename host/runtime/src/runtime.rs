@@ -349,7 +349,7 @@ impl Runtime {
     /// The circuit breakers, by service.
     #[must_use]
     pub fn breakers(&self) -> Vec<BreakerInfo> {
-        self.inner.breakers.list()
+        self.inner.breakers.list(now())
     }
 
     async fn ask_shards<T>(&self, ask: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {
