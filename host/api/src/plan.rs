@@ -91,6 +91,8 @@ pub struct BreakerView {
     pub open_until: Option<Timestamp>,
     /// How long it stays open.
     pub open_for_ms: u64,
+    /// How many calls then try, and must succeed to close it.
+    pub half_open: u32,
     /// `wait` or `fail`.
     pub on_open: String,
     /// The last failure.
@@ -243,6 +245,7 @@ impl From<BreakerInfo> for BreakerView {
             }),
             open_until: breaker.open_until,
             open_for_ms: millis(breaker.settings.open_for),
+            half_open: breaker.settings.half_open,
             on_open: match breaker.settings.on_open {
                 OnOpen::Wait => "wait".to_owned(),
                 OnOpen::Fail => "fail".to_owned(),

@@ -1,8 +1,8 @@
 //! Circuit breakers (M. Nygard, *Release It!*), one a service, shared by every saga.
 //!
 //! Closed: calls run; failures in a row are counted, and which part of the calls of the last
-//! seconds failed. Open: none begins until a time. Half open: one call tries; it closes the breaker
-//! or opens it again. What opens and closes a breaker is an event in the service's stream, so it is
+//! seconds failed. Open: none begins until a time. Half open: a few calls try; when all of them
+//! succeed they close the breaker, and the first that fails opens it again. What opens and closes a breaker is an event in the service's stream, so it is
 //! the same after a restart.
 
 mod breaker;
@@ -30,6 +30,8 @@ pub struct BreakerSettings {
     pub rate: Option<RateSettings>,
     /// It stays open for so long.
     pub open_for: Duration,
+    /// So many calls may then try at once, and so many must succeed to close it; at least 1.
+    pub half_open: u32,
     /// What a step does that finds it open.
     pub on_open: OnOpen,
 }
@@ -87,7 +89,7 @@ pub struct BreakerInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Go,
-    /// Not before then, and then only if no other call is trying.
+    /// Not before then, and then only if no other calls are trying.
     Wait {
         until: Timestamp,
     },
@@ -237,18 +239,26 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Of a breaker that nothing opens.
+    const SETTINGS: BreakerSettings = BreakerSettings {
+        failures: None,
+        rate: None,
+        open_for: SECOND,
+        half_open: 1,
+        on_open: OnOpen::Wait,
+    };
+
     type Trial = (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, NewEvent)>);
 
     /// A breaker that opens after two failures, for a second; and what it records.
     fn breaker(on_open: OnOpen) -> Trial {
-        trial(BreakerSettings { failures: Some(2), rate: None, open_for: SECOND, on_open })
+        trial(BreakerSettings { failures: Some(2), on_open, ..SETTINGS })
     }
 
     /// One that opens when half of at least ten calls within ten seconds failed.
     fn rate_breaker() -> Trial {
         let rate = RateSettings { failure_rate: 0.5, window: 10 * SECOND, calls_min: 10 };
-        let on_open = OnOpen::Wait;
-        trial(BreakerSettings { failures: None, rate: Some(rate), open_for: SECOND, on_open })
+        trial(BreakerSettings { rate: Some(rate), ..SETTINGS })
     }
 
     fn trial(settings: BreakerSettings) -> Trial {
@@ -342,6 +352,37 @@ mod tests {
         }
         assert_eq!(breakers.list(at(220_000))[0].state, "closed");
         assert_eq!(breakers.list(at(220_000))[0].failures, 102);
+    }
+
+    #[test]
+    fn several_calls_may_try_and_all_must_succeed() {
+        let three = BreakerSettings { failures: Some(1), half_open: 3, ..SETTINGS };
+        let (breakers, service, mut events) = trial(three);
+        let admit = |millis| breakers.admit(&service, false, at(millis));
+        let wait = |millis| Admission::Wait { until: at(millis) };
+        breakers.report(&service, &failed(), at(0));
+        for millis in 1_000..1_003 {
+            assert_eq!(admit(millis), Admission::Go);
+        }
+        assert_eq!(admit(1_003), wait(2_000), "three try");
+        assert!(!breakers.report(&service, &succeeded(), at(1_100)));
+        assert_eq!(admit(1_100), wait(2_000), "its success lets no other try");
+        breakers.report(&service, &failed(), at(1_200));
+        assert!(!breakers.report(&service, &succeeded(), at(1_300)), "the third comes too late");
+        assert_eq!(admit(2_199), wait(2_200), "the first failure opens it");
+        // One succeeds and of two nothing is heard: two more may try.
+        for millis in 2_200..2_203 {
+            assert_eq!(admit(millis), Admission::Go);
+        }
+        assert!(!breakers.report(&service, &succeeded(), at(2_300)));
+        assert_eq!((admit(3_200), admit(3_201)), (Admission::Go, Admission::Go));
+        assert_eq!(admit(3_202), wait(4_200));
+        assert!(!breakers.report(&service, &succeeded(), at(3_300)));
+        assert_eq!(breakers.list(at(3_300))[0].state, "half_open");
+        assert!(breakers.report(&service, &succeeded(), at(3_300)), "three have succeeded");
+        let kinds: Vec<_> =
+            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, event)| event.kind).collect();
+        assert_eq!(kinds, ["breaker.opened", "breaker.opened", "breaker.closed"]);
     }
 
     #[test]

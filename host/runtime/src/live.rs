@@ -28,7 +28,7 @@ pub enum StallReason {
         service: ServiceName,
         /// The step that waits.
         step: StepName,
-        /// Until when; then one call tries.
+        /// Until when; then a few calls try.
         until: Timestamp,
     },
 }

@@ -17,6 +17,9 @@ const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from
 /// Calls before a failure rate counts: more would be a day of a busy service.
 const CALLS_MIN_MAX: u32 = 1_000_000;
 
+/// Calls that try a service which may still fail: more would be no try.
+const HALF_OPEN_MAX: u32 = 100;
+
 /// Calls of a service at once: more than a host can hold open.
 const CONCURRENCY_MAX: u32 = 10_000;
 
@@ -70,6 +73,8 @@ fn read_breaker(item: &Item<'_>, context: &mut Context<'_>) -> Option<BreakerSet
         }
         Some(open_for)
     });
+    let half_open = table.take("half_open", context);
+    let half_open = half_open.map_or(Some(1), |item| item.whole(context, 1..=HALF_OPEN_MAX));
     let on_open = table
         .take("on_open", context)
         .map(|item| item.word(context, &[("wait", OnOpen::Wait), ("fail", OnOpen::Fail)]));
@@ -86,7 +91,13 @@ fn read_breaker(item: &Item<'_>, context: &mut Context<'_>) -> Option<BreakerSet
         );
         return None;
     }
-    Some(BreakerSettings { failures, rate, open_for: open_for?, on_open: on_open? })
+    Some(BreakerSettings {
+        failures,
+        rate,
+        open_for: open_for?,
+        half_open: half_open?,
+        on_open: on_open?,
+    })
 }
 
 fn read_rate(

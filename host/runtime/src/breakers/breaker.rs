@@ -13,9 +13,11 @@ pub(super) enum State {
     Open {
         until: Timestamp,
     },
-    /// One call tries; when nothing is heard of it by then, another may.
+    /// A few calls try; when nothing is heard of one by then, another may in its place.
     HalfOpen {
         until: Timestamp,
+        begun: u32,
+        succeeded: u32,
     },
 }
 
@@ -49,7 +51,7 @@ impl State {
     pub(super) const fn until(self) -> Option<Timestamp> {
         match self {
             Self::Closed => None,
-            Self::Open { until } | Self::HalfOpen { until } => Some(until),
+            Self::Open { until } | Self::HalfOpen { until, .. } => Some(until),
         }
     }
 }
@@ -61,12 +63,19 @@ impl Breaker {
     }
 
     pub(super) fn admit(&mut self, is_undo: bool, at: Timestamp) -> Admission {
-        let until = match self.state {
+        let (until, begun, succeeded) = match self.state {
             State::Closed => return Admission::Go,
-            State::Open { until } | State::HalfOpen { until } => until,
+            State::Open { until } => (until, self.settings.half_open, 0),
+            State::HalfOpen { until, begun, succeeded } => (until, begun, succeeded),
         };
         if until <= at {
-            self.state = State::HalfOpen { until: at.after(self.settings.open_for) };
+            // Of those that began and did not succeed, nothing was heard.
+            let (until, begun) = (at.after(self.settings.open_for), succeeded + 1);
+            self.state = State::HalfOpen { until, begun, succeeded };
+            return Admission::Go;
+        }
+        if begun < self.settings.half_open {
+            self.state = State::HalfOpen { until, begun: begun + 1, succeeded };
             return Admission::Go;
         }
         match self.settings.on_open {
@@ -93,7 +102,12 @@ impl Breaker {
                 self.count(false, at);
                 self.is_rate_reached(at).then(|| self.open(at))
             }
-            State::HalfOpen { .. } => {
+            State::HalfOpen { until, begun, succeeded } => {
+                let succeeded = succeeded + 1;
+                if succeeded < self.settings.half_open {
+                    self.state = State::HalfOpen { until, begun, succeeded };
+                    return None;
+                }
                 self.close();
                 Some(Change::Closed)
             }
