@@ -2,24 +2,29 @@
 //!
 //! Closed: calls run; failures in a row are counted, and which part of the calls of the last
 //! seconds failed. Open: none begins until a time. Half open: a few calls try; when all of them
-//! succeed they close the breaker, and the first that fails opens it again. What opens and closes a breaker is an event in the service's stream, so it is
-//! the same after a restart.
+//! succeed they close the breaker, and the first that fails opens it again.
+//!
+//! What opens and closes a breaker is an event in the service's stream, so it is the same after a
+//! restart, and for every host of the store: each follows the streams of its services.
+//!
+//! Deliberately absent: shared counts. Each host counts its own calls, and lets its own try.
 
 mod breaker;
+mod follow;
 mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use amends_engine::{Outcome, ServiceName, Timestamp, Version};
-use amends_store::{Append, NewEvent, Store, StoreError, Stream};
+use amends_engine::{Outcome, ServiceName, Timestamp};
+use amends_store::{NewEvent, Store, StoreError};
 use tokio::sync::mpsc;
 
-use breaker::{Breaker, Change, State};
+use crate::runtime::Sagas;
 
-/// Events of a service's stream that are read at once at the start.
-const EVENTS_PER_READ: u32 = 1_000;
+use breaker::{Breaker, Change, State};
+use follow::Follower;
 
 /// When a breaker opens and what a step does that finds it open.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,34 +107,27 @@ pub(crate) enum Admission {
 /// The breakers of a host.
 #[derive(Debug)]
 pub(crate) struct Breakers {
-    all: BTreeMap<ServiceName, Mutex<Breaker>>,
+    all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     log: mpsc::UnboundedSender<(ServiceName, NewEvent)>,
 }
 
 impl Breakers {
-    /// Reads where each breaker was left.
+    /// Reads where each breaker was left, and follows what becomes of it.
     pub(crate) async fn open(
         settings: BTreeMap<ServiceName, BreakerSettings>,
         store: Arc<dyn Store>,
+        sagas: Sagas,
     ) -> Result<Self, StoreError> {
-        let mut all = BTreeMap::new();
-        let mut versions = BTreeMap::new();
-        for (service, settings) in settings {
-            let mut breaker = Breaker::new(settings);
-            let mut version = Version(0);
-            loop {
-                let stream = Stream::Service(service.clone());
-                let events = store.events(stream, version, EVENTS_PER_READ).await?;
-                let Some(last) = events.last() else { break };
-                version = last.version;
-                breaker.remember(last);
-            }
-            gauge(&service, breaker.state);
-            versions.insert(service.clone(), version);
-            all.insert(service, Mutex::new(breaker));
+        let new = |(service, settings)| (service, Mutex::new(Breaker::new(settings)));
+        let all: Arc<BTreeMap<_, _>> = Arc::new(settings.into_iter().map(new).collect());
+        for (service, breaker) in &*all {
+            gauge(service, breaker.lock().unwrap_or_else(PoisonError::into_inner).state);
         }
         let (log, events) = mpsc::unbounded_channel();
-        tokio::spawn(write(store, versions, events));
+        if !all.is_empty() {
+            let follower = Follower::open(store, sagas, Arc::clone(&all)).await?;
+            tokio::spawn(follower.run(events));
+        }
         Ok(Self { all, log })
     }
 
@@ -150,7 +148,7 @@ impl Breakers {
             None => return false,
             Some(Change::Opened(data)) => {
                 let (error, failures) = (&breaker.last_error, breaker.failures);
-                tracing::warn!(%service, until = %data["until"], failures, error, "breaker is open");
+                tracing::warn!(%service, until = data["until"].as_str(), failures, error, "breaker is open");
                 ("breaker.opened", data.to_string())
             }
             Some(Change::Closed) => {
@@ -159,6 +157,7 @@ impl Breakers {
             }
         };
         gauge(service, breaker.state);
+        breaker.unwritten += 1;
         let _ = self.log.send((service.clone(), NewEvent { at, kind: kind.into(), data }));
         change == Some(Change::Closed)
     }
@@ -195,45 +194,12 @@ fn gauge(service: &ServiceName, state: State) {
     metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
 }
 
-/// Writes the events in order. One that cannot be written is tried until it can: calls go on
-/// meanwhile, on what is in memory.
-async fn write(
-    store: Arc<dyn Store>,
-    mut versions: BTreeMap<ServiceName, Version>,
-    mut events: mpsc::UnboundedReceiver<(ServiceName, NewEvent)>,
-) {
-    while let Some((service, event)) = events.recv().await {
-        let version = versions.entry(service.clone()).or_default();
-        loop {
-            let append = Append {
-                stream: Stream::Service(service.clone()),
-                expected: *version,
-                events: vec![event.clone()],
-                row: None,
-                start_key: None,
-            };
-            match store.append(append).await {
-                Ok(_) => {
-                    *version = version.plus(1);
-                    break;
-                }
-                // Another host of the same store wrote.
-                Err(StoreError::Conflict { actual, .. }) => *version = actual,
-                Err(StoreError::Closed | StoreError::Fenced) => return,
-                Err(error) => {
-                    tracing::error!(%service, %error, "breaker event cannot be written");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use amends_engine::{Failure, Payload};
+    use amends_engine::{Failure, Payload, Version};
+    use amends_store::{Durability, SqliteStore, Stream};
 
     use super::*;
 
@@ -265,7 +231,7 @@ mod tests {
         let breaker = Breaker::new(settings);
         let service: ServiceName = "carrier".parse().unwrap();
         let (log, events) = mpsc::unbounded_channel();
-        let all = BTreeMap::from([(service.clone(), Mutex::new(breaker))]);
+        let all = Arc::new(BTreeMap::from([(service.clone(), Mutex::new(breaker))]));
         (Breakers { all, log }, service, events)
     }
 
@@ -383,6 +349,44 @@ mod tests {
         let kinds: Vec<_> =
             std::iter::from_fn(|| events.try_recv().ok()).map(|(_, event)| event.kind).collect();
         assert_eq!(kinds, ["breaker.opened", "breaker.opened", "breaker.closed"]);
+    }
+
+    #[tokio::test]
+    async fn of_two_hosts_the_one_that_writes_last_is_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
+        let store: Arc<dyn Store> = Arc::new(store.unwrap());
+        let service: ServiceName = "carrier".parse().unwrap();
+        let settings = BreakerSettings { failures: Some(1), ..SETTINGS };
+        let mut hosts = Vec::new();
+        for _ in 0..3 {
+            let settings = BTreeMap::from([(service.clone(), settings)]);
+            let breakers = Breakers::open(settings, Arc::clone(&store), Sagas::default()).await;
+            hosts.push(breakers.unwrap());
+        }
+        // Neither knows of the other's failure when it writes its own.
+        let begun = store.events(Stream::Service(service.clone()), Version(0), 10);
+        assert_eq!(begun.await.unwrap(), []);
+        hosts[0].report(&service, &failed(), at(10_000));
+        hosts[1].report(&service, &failed(), at(20_000));
+        let last = loop {
+            let events = store.events(Stream::Service(service.clone()), Version(0), 10);
+            let events = events.await.unwrap();
+            if let [_, last] = events.as_slice() {
+                break last.clone();
+            }
+            assert!(events.len() < 2, "{events:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let right = last.at.after(SECOND);
+        let is_right = |host: &Breakers| host.list(last.at)[0].open_until == Some(right);
+        for _ in 0..1_000 {
+            if hosts.iter().all(is_right) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}", hosts.iter().map(|host| host.list(last.at)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(super) struct Breaker {
     /// In a row.
     pub(super) failures: u32,
     pub(super) last_error: Option<String>,
+    /// Changes that are not in the stream yet.
+    pub(super) unwritten: u32,
     window: Option<Window>,
 }
 
@@ -59,7 +61,7 @@ impl State {
 impl Breaker {
     pub(super) fn new(settings: BreakerSettings) -> Self {
         let window = settings.rate.map(|rate| Window::new(rate.window));
-        Self { settings, state: State::Closed, failures: 0, last_error: None, window }
+        Self { settings, state: State::Closed, failures: 0, last_error: None, unwritten: 0, window }
     }
 
     pub(super) fn admit(&mut self, is_undo: bool, at: Timestamp) -> Admission {
@@ -180,7 +182,9 @@ impl Breaker {
         let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
         let until = data["until"].as_str().and_then(|until| until.parse().ok());
         let Some(until) = until.filter(|_| event.kind == "breaker.opened") else {
-            self.close();
+            if self.state != State::Closed {
+                self.close();
+            }
             return;
         };
         self.enter(State::Open { until });

@@ -1,5 +1,7 @@
 //! Hosts on a folder of their own.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,11 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plugins")).unwrap();
         Self { folder }
+    }
+
+    pub(crate) fn write(&self, plugin: &str, component: &[u8]) {
+        let file = self.folder.path().join("plugins").join(format!("{plugin}.wasm"));
+        std::fs::write(file, component).unwrap();
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
