@@ -35,7 +35,7 @@ pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
-pub use plan::{BreakerView, EffectView, ExposureItem, PlannedView};
+pub use plan::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 pub use problem::Problem;
 pub use views::{DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView};
 

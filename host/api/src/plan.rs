@@ -1,6 +1,7 @@
 //! What stands, and what a compensation would do about it: undo plan, exposure, breakers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -81,17 +82,36 @@ pub struct BreakerView {
     pub state: String,
     /// Failures in a row.
     pub failures: u32,
-    /// It opens after this many.
-    pub failures_max: u32,
+    /// It opens after this many; null when they do not open it.
+    pub failures_max: Option<u32>,
+    /// When so many of the calls of the last seconds failed, it opens; null when that does not.
+    pub rate: Option<BreakerRateView>,
     /// Until when no call begins, while it is open.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub open_until: Option<Timestamp>,
     /// How long it stays open.
     pub open_for_ms: u64,
+    /// How many calls then try, and must succeed to close it.
+    pub half_open: u32,
     /// `wait` or `fail`.
     pub on_open: String,
     /// The last failure.
     pub last_error: Option<String>,
+}
+
+/// The failure rate of a circuit breaker.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct BreakerRateView {
+    /// Calls that ended within the window.
+    pub calls: u32,
+    /// Of them, those that failed.
+    pub calls_failed: u32,
+    /// It opens when this part of them failed: more than 0, at most 1.
+    pub failure_rate: f64,
+    /// How long the window is.
+    pub window_ms: u64,
+    /// How many calls it takes to open it.
+    pub calls_min: u32,
 }
 
 /// The undo calls that a compensation would make now, in their order.
@@ -209,14 +229,23 @@ impl From<Effect> for EffectView {
 
 impl From<BreakerInfo> for BreakerView {
     fn from(breaker: BreakerInfo) -> Self {
-        let open_for = breaker.settings.open_for.as_millis();
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let rate = breaker.settings.rate.zip(breaker.counted);
         Self {
             service: breaker.service.to_string(),
             state: breaker.state.to_owned(),
             failures: breaker.failures,
             failures_max: breaker.settings.failures,
+            rate: rate.map(|(rate, (calls, calls_failed))| BreakerRateView {
+                calls,
+                calls_failed,
+                failure_rate: rate.failure_rate,
+                window_ms: millis(rate.window),
+                calls_min: rate.calls_min,
+            }),
             open_until: breaker.open_until,
-            open_for_ms: u64::try_from(open_for).unwrap_or(u64::MAX),
+            open_for_ms: millis(breaker.settings.open_for),
+            half_open: breaker.settings.half_open,
             on_open: match breaker.settings.on_open {
                 OnOpen::Wait => "wait".to_owned(),
                 OnOpen::Fail => "fail".to_owned(),

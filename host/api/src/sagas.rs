@@ -1,5 +1,6 @@
 //! Sagas: start, list, read, explain, cancel.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use axum::Json;
@@ -10,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::{Payload, SagaId, SagaStatus, Timestamp, Version};
-use amends_runtime::{StartRequest, State as SagaState};
-use amends_store::{SagaQuery, Stream};
+use amends_runtime::{StartRequest, State as SagaState, Stuck};
+use amends_store::{SagaQuery, Store, StoreError, Stream};
 
 use crate::ApiState;
 use crate::duration::parse_duration;
@@ -77,7 +78,7 @@ pub(crate) struct ListQuery {
     tag: Option<String>,
     /// RFC 3339.
     started_after: Option<String>,
-    /// True: only sagas that have not moved for longer than they should, all of them.
+    /// True: only sagas that have not moved for longer than they should.
     stuck: Option<bool>,
     /// From 1 to 1,000; 50 when absent.
     limit: Option<u32>,
@@ -158,24 +159,37 @@ pub(crate) async fn list(
         limit: limit + 1,
     };
     if is_stuck {
-        return stuck(&state, &query, limit).await;
+        let found = state.runtime.stuck().await;
+        let items = stuck(&**state.runtime.store(), found, &query).await?;
+        return Ok(Json(page(items, limit)));
     }
-    let mut rows = state.runtime.store().list(query).await?;
-    let has_more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next_cursor = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
-    Ok(Json(Page { items: rows.into_iter().map(SagaItem::from).collect(), next_cursor }))
+    let rows = state.runtime.store().list(query).await?;
+    Ok(Json(page(rows.into_iter().map(SagaItem::from).collect(), limit)))
 }
 
-/// Those that do not move, with what they do not come past as their reason.
+/// Of one item more than the limit, if there is one, it is told that it comes next.
+fn page(mut items: Vec<SagaItem>, limit: u32) -> Page<SagaItem> {
+    let has_more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next_cursor = items.last().filter(|_| has_more).map(|item| item.id.clone());
+    Page { items, next_cursor }
+}
+
+/// Those of `found` that the query wants, as [`Store::list`] has them: the newest first, no more
+/// than its limit. What they do not come past is their reason.
 async fn stuck(
-    state: &ApiState,
+    store: &dyn Store,
+    mut found: Vec<Stuck>,
     query: &SagaQuery,
-    limit: u32,
-) -> Result<Json<Page<SagaItem>>, Problem> {
+) -> Result<Vec<SagaItem>, StoreError> {
+    found.retain(|stuck| query.before.is_none_or(|before| stuck.id < before));
+    found.sort_by_key(|stuck| Reverse(stuck.id));
     let mut items = Vec::new();
-    for stuck in state.runtime.stuck().await {
-        let Some(row) = state.runtime.store().saga(stuck.id).await? else { continue };
+    for stuck in found {
+        if items.len() == query.limit as usize {
+            break;
+        }
+        let Some(row) = store.saga(stuck.id).await? else { continue };
         let fits = (query.statuses.is_empty() || query.statuses.contains(&row.status))
             && query.definition.as_ref().is_none_or(|name| *name == row.definition)
             && query.started_after.is_none_or(|after| row.started_at > after)
@@ -185,8 +199,7 @@ async fn stuck(
             items.push(SagaItem { reason, ..SagaItem::from(row) });
         }
     }
-    items.truncate(limit as usize);
-    Ok(Json(Page { items, next_cursor: None }))
+    Ok(items)
 }
 
 /// Reads a saga, at once or when it rests.
@@ -361,4 +374,42 @@ pub(crate) fn unknown(id: &str) -> Problem {
 pub(crate) async fn find(state: &ApiState, id: &str) -> Result<SagaState, Problem> {
     let id = parse_id(id)?;
     state.runtime.state(id).await?.ok_or_else(|| unknown(&id.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use amends_store::conformance::{at, saga_id, start};
+    use amends_store::{Durability, SqliteStore};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn stuck_sagas_come_page_by_page_the_newest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
+        let store = store.unwrap();
+        for number in 0..7 {
+            store.append(start(number)).await.unwrap();
+        }
+        // By shard, as the runtime has them; of one the row is not there yet.
+        let found = [4, 0, 6, 2, 5, 1, 3, 99].map(|number| Stuck {
+            id: saga_id(number),
+            since: at(number),
+            reason: "nothing is in flight or due".to_owned(),
+        });
+        let mut query = SagaQuery { started_after: Some(at(0)), limit: 3, ..SagaQuery::default() };
+        let mut pages = Vec::new();
+        loop {
+            let items = stuck(&store, found.to_vec(), &query).await.unwrap();
+            let Page { items, next_cursor } = page(items, query.limit - 1);
+            pages.push(items.into_iter().map(|item| item.id).collect::<Vec<_>>());
+            let Some(next) = next_cursor else { break };
+            query.before = cursor(Some(&next)).unwrap();
+        }
+        let ids = |numbers: [u32; 2]| numbers.map(|number| saga_id(number).to_string()).to_vec();
+        assert_eq!(pages, [ids([6, 5]), ids([4, 3]), ids([2, 1])]);
+        store.close().await.unwrap();
+    }
 }

@@ -53,8 +53,9 @@ fn the_whole_contract_becomes_settings() {
     let carrier = &config.services[&"carrier".parse().unwrap()];
     assert_eq!(carrier.concurrency, Some(16));
     let breaker = carrier.breaker.unwrap();
-    assert_eq!((breaker.failures, breaker.open_for), (5, Duration::from_mins(1)));
-    assert_eq!(breaker.on_open, OnOpen::Wait);
+    assert_eq!((breaker.failures, breaker.open_for), (Some(5), Duration::from_mins(1)));
+    assert_eq!((breaker.on_open, breaker.half_open), (OnOpen::Wait, 1));
+    assert_eq!(breaker.rate, None);
 
     let [definition] = config.definitions.as_slice() else { panic!("one saga") };
     assert_eq!(definition.spec().deadline, Some(Duration::from_hours(24)));

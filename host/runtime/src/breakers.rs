@@ -1,30 +1,64 @@
 //! Circuit breakers (M. Nygard, *Release It!*), one a service, shared by every saga.
 //!
-//! Closed: calls run, and failures in a row are counted. Open: none begins until a time. Half
-//! open: one call tries; it closes the breaker or opens it again. What opens and closes a breaker
-//! is an event in the service's stream, so it is the same after a restart.
+//! Closed: calls run; failures in a row are counted, and which part of the calls of the last
+//! seconds failed. Open: none begins until a time. Half open: a few calls try; when all of them
+//! succeed they close the breaker, and the first that fails opens it again.
+//!
+//! What opens and closes a breaker is an event in the service's stream, so it is the same after a
+//! restart, and for every host of the store: each follows the streams of its services.
+//!
+//! Deliberately absent: shared counts. Each host counts its own calls, and lets its own try.
+
+mod breaker;
+mod follow;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use amends_engine::{Outcome, ServiceName, Timestamp, Version};
-use amends_store::{Append, NewEvent, Store, StoreError, StoredEvent, Stream};
-use serde_json::json;
+use amends_engine::{Outcome, ServiceName, Timestamp};
+use amends_store::{NewEvent, Store, StoreError};
 use tokio::sync::mpsc;
 
-/// Events of a service's stream that are read at once at the start.
-const EVENTS_PER_READ: u32 = 1_000;
+use crate::runtime::Sagas;
+
+use breaker::{Breaker, Change, State};
+use follow::Follower;
 
 /// When a breaker opens and what a step does that finds it open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerSettings {
-    /// It opens after this many failures in a row.
-    pub failures: u32,
+    /// It opens after this many failures in a row; none: however many there are.
+    pub failures: Option<u32>,
+    /// It opens when so many of the calls of the last seconds failed.
+    pub rate: Option<RateSettings>,
     /// It stays open for so long.
     pub open_for: Duration,
+    /// So many calls may then try at once, and so many must succeed to close it; at least 1.
+    pub half_open: u32,
     /// What a step does that finds it open.
     pub on_open: OnOpen,
+}
+
+/// When a breaker opens for the part of the calls that failed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateSettings {
+    /// The part that opens it; more than 0, at most 1.
+    pub failure_rate: f64,
+    /// Of the calls that ended in so long a time.
+    pub window: Duration,
+    /// When there were at least so many; fewer say too little.
+    pub calls_min: u32,
+}
+
+impl RateSettings {
+    /// The window when the config does not say: long enough for a few calls, short enough to see
+    /// that a service has just come to fail.
+    pub const WINDOW_DEFAULT: Duration = Duration::from_secs(10);
+
+    /// The calls when the config does not say: of fewer, a handful of failures would be a rate.
+    pub const CALLS_MIN_DEFAULT: u32 = 20;
 }
 
 /// What a step does that finds its breaker open. An undo always waits.
@@ -38,7 +72,7 @@ pub enum OnOpen {
 }
 
 /// A breaker as a reader sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BreakerInfo {
     /// The service.
     pub service: ServiceName,
@@ -46,6 +80,8 @@ pub struct BreakerInfo {
     pub state: &'static str,
     /// Failures in a row.
     pub failures: u32,
+    /// The calls that count for the rate, and those of them that failed; none without a rate.
+    pub counted: Option<(u32, u32)>,
     /// Until when no call begins, while it is open.
     pub open_until: Option<Timestamp>,
     /// What the last failure was.
@@ -58,7 +94,7 @@ pub struct BreakerInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Go,
-    /// Not before then, and then only if no other call is trying.
+    /// Not before then, and then only if no other calls are trying.
     Wait {
         until: Timestamp,
     },
@@ -68,131 +104,75 @@ pub(crate) enum Admission {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Closed,
-    Open {
-        until: Timestamp,
-    },
-    /// One call tries; when nothing is heard of it by then, another may.
-    HalfOpen {
-        until: Timestamp,
-    },
-}
-
-#[derive(Debug)]
-struct Breaker {
-    settings: BreakerSettings,
-    state: State,
-    failures: u32,
-    last_error: Option<String>,
-}
-
 /// The breakers of a host.
 #[derive(Debug)]
 pub(crate) struct Breakers {
-    all: BTreeMap<ServiceName, Mutex<Breaker>>,
+    all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     log: mpsc::UnboundedSender<(ServiceName, NewEvent)>,
 }
 
 impl Breakers {
-    /// Reads where each breaker was left.
+    /// Reads where each breaker was left, and follows what becomes of it.
     pub(crate) async fn open(
         settings: BTreeMap<ServiceName, BreakerSettings>,
         store: Arc<dyn Store>,
+        sagas: Sagas,
     ) -> Result<Self, StoreError> {
-        let mut all = BTreeMap::new();
-        let mut versions = BTreeMap::new();
-        for (service, settings) in settings {
-            let mut breaker =
-                Breaker { settings, state: State::Closed, failures: 0, last_error: None };
-            let mut version = Version(0);
-            loop {
-                let stream = Stream::Service(service.clone());
-                let events = store.events(stream, version, EVENTS_PER_READ).await?;
-                let Some(last) = events.last() else { break };
-                version = last.version;
-                breaker.remember(last);
-            }
-            breaker.gauge(&service);
-            versions.insert(service.clone(), version);
-            all.insert(service, Mutex::new(breaker));
+        let new = |(service, settings)| (service, Mutex::new(Breaker::new(settings)));
+        let all: Arc<BTreeMap<_, _>> = Arc::new(settings.into_iter().map(new).collect());
+        for (service, breaker) in &*all {
+            gauge(service, breaker.lock().unwrap_or_else(PoisonError::into_inner).state);
         }
         let (log, events) = mpsc::unbounded_channel();
-        tokio::spawn(write(store, versions, events));
+        if !all.is_empty() {
+            let follower = Follower::open(store, sagas, Arc::clone(&all)).await?;
+            tokio::spawn(follower.run(events));
+        }
         Ok(Self { all, log })
     }
 
     /// Whether a call of the service may begin at `at`. One that may must be reported on.
     pub(crate) fn admit(&self, service: &ServiceName, is_undo: bool, at: Timestamp) -> Admission {
         let Some(mut breaker) = self.breaker(service) else { return Admission::Go };
-        let until = match breaker.state {
-            State::Closed => return Admission::Go,
-            State::Open { until } | State::HalfOpen { until } => until,
-        };
-        if until <= at {
-            let until = at.after(breaker.settings.open_for);
-            breaker.state = State::HalfOpen { until };
-            breaker.gauge(service);
-            return Admission::Go;
-        }
-        match breaker.settings.on_open {
-            OnOpen::Fail if !is_undo => Admission::Fail { until },
-            OnOpen::Fail | OnOpen::Wait => Admission::Wait { until },
-        }
+        let admission = breaker.admit(is_undo, at);
+        gauge(service, breaker.state);
+        admission
     }
 
     /// What came of a call. True when sagas that wait for the service may go on.
     pub(crate) fn report(&self, service: &ServiceName, outcome: &Outcome, at: Timestamp) -> bool {
         let Some(mut breaker) = self.breaker(service) else { return false };
-        let failed = match outcome {
-            // A service that says no for good works.
-            Outcome::Succeeded(_) | Outcome::NothingToUndo | Outcome::Permanent(_) => None,
-            Outcome::Retryable(failure) | Outcome::Unknown(failure) => Some(failure),
-        };
-        let Some(failure) = failed else {
-            let was_closed = breaker.state == State::Closed;
-            breaker.failures = 0;
-            breaker.state = State::Closed;
-            if !was_closed {
-                breaker.gauge(service);
-                self.record(service, "breaker.closed", at, &json!({}));
-                tracing::info!(%service, "breaker is closed");
+        let change = breaker.report(outcome, at);
+        // Written in the order in which they happened: the breaker is held.
+        let (kind, data) = match &change {
+            None => return false,
+            Some(Change::Opened(data)) => {
+                let (error, failures) = (&breaker.last_error, breaker.failures);
+                tracing::warn!(%service, until = data["until"].as_str(), failures, error, "breaker is open");
+                ("breaker.opened", data.to_string())
             }
-            return !was_closed;
+            Some(Change::Closed) => {
+                tracing::info!(%service, "breaker is closed");
+                ("breaker.closed", "{}".to_owned())
+            }
         };
-        breaker.failures = breaker.failures.saturating_add(1);
-        breaker.last_error = Some(format!("{}: {}", failure.code, failure.message));
-        let opens = match breaker.state {
-            State::Closed => breaker.failures >= breaker.settings.failures,
-            State::HalfOpen { .. } => true,
-            // A call that began before it opened.
-            State::Open { .. } => false,
-        };
-        if opens {
-            let until = at.after(breaker.settings.open_for);
-            breaker.state = State::Open { until };
-            breaker.gauge(service);
-            let error = breaker.last_error.as_deref().unwrap_or_default();
-            let data = json!({"until": until, "failures": breaker.failures, "error": error});
-            self.record(service, "breaker.opened", at, &data);
-            tracing::warn!(%service, %until, failures = breaker.failures, error, "breaker is open");
-        }
-        false
+        gauge(service, breaker.state);
+        breaker.unwritten += 1;
+        let _ = self.log.send((service.clone(), NewEvent { at, kind: kind.into(), data }));
+        change == Some(Change::Closed)
     }
 
-    pub(crate) fn list(&self) -> Vec<BreakerInfo> {
+    pub(crate) fn list(&self, at: Timestamp) -> Vec<BreakerInfo> {
         let info = |(service, breaker): (&ServiceName, &Mutex<Breaker>)| {
             let breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_fine = breaker.failures == 0 && breaker.state == State::Closed;
             BreakerInfo {
                 service: service.clone(),
                 state: breaker.state.word(),
                 failures: breaker.failures,
-                open_until: match breaker.state {
-                    State::Closed => None,
-                    State::Open { until } | State::HalfOpen { until } => Some(until),
-                },
-                last_error: breaker.last_error.clone().filter(|_| breaker.failures > 0),
+                counted: breaker.counted(at).map(|count| (count.calls, count.failed)),
+                open_until: breaker.state.until(),
+                last_error: breaker.last_error.clone().filter(|_| !is_fine),
                 settings: breaker.settings,
             }
         };
@@ -202,106 +182,56 @@ impl Breakers {
     fn breaker(&self, service: &ServiceName) -> Option<MutexGuard<'_, Breaker>> {
         Some(self.all.get(service)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    fn record(
-        &self,
-        service: &ServiceName,
-        kind: &'static str,
-        at: Timestamp,
-        data: &serde_json::Value,
-    ) {
-        let event = NewEvent { at, kind: kind.into(), data: data.to_string() };
-        let _ = self.log.send((service.clone(), event));
-    }
 }
 
-impl State {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open { .. } => "open",
-            Self::HalfOpen { .. } => "half_open",
-        }
-    }
-}
-
-impl Breaker {
-    /// The last event of the stream says where it is.
-    fn remember(&mut self, event: &StoredEvent) {
-        let data: serde_json::Value = serde_json::from_str(&event.data).unwrap_or_default();
-        let until = data["until"].as_str().and_then(|until| until.parse().ok());
-        let Some(until) = until.filter(|_| event.kind == "breaker.opened") else {
-            (self.state, self.failures) = (State::Closed, 0);
-            return;
-        };
-        self.state = State::Open { until };
-        let failures = data["failures"].as_u64().unwrap_or(1);
-        self.failures = u32::try_from(failures).unwrap_or(u32::MAX);
-        self.last_error = data["error"].as_str().map(str::to_owned);
-    }
-
-    /// 0 closed, 1 half open, 2 open.
-    fn gauge(&self, service: &ServiceName) {
-        let value = match self.state {
-            State::Closed => 0.0,
-            State::HalfOpen { .. } => 1.0,
-            State::Open { .. } => 2.0,
-        };
-        metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
-    }
-}
-
-/// Writes the events in order. One that cannot be written is tried until it can: calls go on
-/// meanwhile, on what is in memory.
-async fn write(
-    store: Arc<dyn Store>,
-    mut versions: BTreeMap<ServiceName, Version>,
-    mut events: mpsc::UnboundedReceiver<(ServiceName, NewEvent)>,
-) {
-    while let Some((service, event)) = events.recv().await {
-        let version = versions.entry(service.clone()).or_default();
-        loop {
-            let append = Append {
-                stream: Stream::Service(service.clone()),
-                expected: *version,
-                events: vec![event.clone()],
-                row: None,
-                start_key: None,
-            };
-            match store.append(append).await {
-                Ok(_) => {
-                    *version = version.plus(1);
-                    break;
-                }
-                // Another host of the same store wrote.
-                Err(StoreError::Conflict { actual, .. }) => *version = actual,
-                Err(StoreError::Closed | StoreError::Fenced) => return,
-                Err(error) => {
-                    tracing::error!(%service, %error, "breaker event cannot be written");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-    }
+/// 0 closed, 1 half open, 2 open.
+fn gauge(service: &ServiceName, state: State) {
+    let value = match state {
+        State::Closed => 0.0,
+        State::HalfOpen { .. } => 1.0,
+        State::Open { .. } => 2.0,
+    };
+    metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use amends_engine::{Failure, Payload};
+    use amends_engine::{Failure, Payload, Version};
+    use amends_store::{Durability, SqliteStore, Stream};
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Of a breaker that nothing opens.
+    const SETTINGS: BreakerSettings = BreakerSettings {
+        failures: None,
+        rate: None,
+        open_for: SECOND,
+        half_open: 1,
+        on_open: OnOpen::Wait,
+    };
+
+    type Trial = (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, NewEvent)>);
+
     /// A breaker that opens after two failures, for a second; and what it records.
-    fn breaker(
-        on_open: OnOpen,
-    ) -> (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, NewEvent)>) {
-        let settings = BreakerSettings { failures: 2, open_for: Duration::from_secs(1), on_open };
-        let breaker = Breaker { settings, state: State::Closed, failures: 0, last_error: None };
+    fn breaker(on_open: OnOpen) -> Trial {
+        trial(BreakerSettings { failures: Some(2), on_open, ..SETTINGS })
+    }
+
+    /// One that opens when half of at least ten calls within ten seconds failed.
+    fn rate_breaker() -> Trial {
+        let rate = RateSettings { failure_rate: 0.5, window: 10 * SECOND, calls_min: 10 };
+        trial(BreakerSettings { rate: Some(rate), ..SETTINGS })
+    }
+
+    fn trial(settings: BreakerSettings) -> Trial {
+        let breaker = Breaker::new(settings);
         let service: ServiceName = "carrier".parse().unwrap();
         let (log, events) = mpsc::unbounded_channel();
-        let all = BTreeMap::from([(service.clone(), Mutex::new(breaker))]);
+        let all = Arc::new(BTreeMap::from([(service.clone(), Mutex::new(breaker))]));
         (Breakers { all, log }, service, events)
     }
 
@@ -327,7 +257,7 @@ mod tests {
         breakers.report(&service, &failed(), at(0));
         let wait = Admission::Wait { until: at(1_000) };
         assert_eq!(breakers.admit(&service, false, at(999)), wait);
-        assert_eq!(breakers.list()[0].state, "open");
+        assert_eq!(breakers.list(at(999))[0].state, "open");
         assert_eq!(breakers.admit(&service, false, at(1_000)), Admission::Go, "one tries");
         let others = Admission::Wait { until: at(2_000) };
         assert_eq!(breakers.admit(&service, false, at(1_001)), others, "the others wait for it");
@@ -349,6 +279,123 @@ mod tests {
         assert_eq!(breakers.admit(&service, false, at(1_300)), wait);
         assert_eq!(breakers.admit(&service, false, at(2_200)), Admission::Go);
         assert_eq!(breakers.admit(&service, false, at(3_200)), Admission::Go, "nothing was heard");
+    }
+
+    #[test]
+    fn a_rate_of_failures_opens_it_when_there_are_calls_enough() {
+        let (breakers, service, mut events) = rate_breaker();
+        let state = |millis| breakers.list(at(millis))[0].state;
+        // Never two failures in a row.
+        for number in 0..8_i64 {
+            let outcome = if number % 2 == 0 { failed() } else { succeeded() };
+            breakers.report(&service, &outcome, at(number * 100));
+        }
+        breakers.report(&service, &failed(), at(900));
+        assert_eq!(state(900), "closed", "nine calls say too little");
+        assert_eq!(breakers.list(at(900))[0].counted, Some((9, 5)));
+        breakers.report(&service, &succeeded(), at(1_000));
+        assert_eq!(state(1_000), "open", "five of ten");
+        let (_, event) = events.try_recv().unwrap();
+        assert_eq!(event.kind, "breaker.opened");
+        let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+        assert_eq!((&data["calls"], &data["calls_failed"]), (&10.into(), &5.into()), "{data}");
+        assert_eq!(data["error"], "busy: try later", "{data}");
+        // The calls from before do not count when it has closed.
+        assert_eq!(breakers.admit(&service, false, at(2_000)), Admission::Go);
+        assert!(breakers.report(&service, &succeeded(), at(2_000)));
+        assert_eq!(breakers.list(at(2_000))[0].counted, Some((0, 0)));
+    }
+
+    #[test]
+    fn failures_that_are_few_or_long_ago_are_no_rate() {
+        let (breakers, service, _events) = rate_breaker();
+        for number in 0..1_000_i64 {
+            let outcome = if number % 5 > 2 { failed() } else { succeeded() };
+            breakers.report(&service, &outcome, at(number * 10));
+        }
+        for number in 0..100_i64 {
+            breakers.report(&service, &failed(), at(20_000 + number * 2_000));
+        }
+        assert_eq!(breakers.list(at(220_000))[0].state, "closed");
+        assert_eq!(breakers.list(at(220_000))[0].failures, 102);
+    }
+
+    #[test]
+    fn several_calls_may_try_and_all_must_succeed() {
+        let three = BreakerSettings { failures: Some(1), half_open: 3, ..SETTINGS };
+        let (breakers, service, mut events) = trial(three);
+        let admit = |millis| breakers.admit(&service, false, at(millis));
+        let wait = |millis| Admission::Wait { until: at(millis) };
+        breakers.report(&service, &failed(), at(0));
+        for millis in 1_000..1_003 {
+            assert_eq!(admit(millis), Admission::Go);
+        }
+        assert_eq!(admit(1_003), wait(2_000), "three try");
+        assert!(!breakers.report(&service, &succeeded(), at(1_100)));
+        assert_eq!(admit(1_100), wait(2_000), "its success lets no other try");
+        breakers.report(&service, &failed(), at(1_200));
+        assert!(!breakers.report(&service, &succeeded(), at(1_300)), "the third comes too late");
+        assert_eq!(admit(2_199), wait(2_200), "the first failure opens it");
+        // One succeeds and of two nothing is heard: two more may try.
+        for millis in 2_200..2_203 {
+            assert_eq!(admit(millis), Admission::Go);
+        }
+        assert!(!breakers.report(&service, &succeeded(), at(2_300)));
+        assert_eq!((admit(3_200), admit(3_201)), (Admission::Go, Admission::Go));
+        assert_eq!(admit(3_202), wait(4_200));
+        assert!(!breakers.report(&service, &succeeded(), at(3_300)));
+        assert_eq!(breakers.list(at(3_300))[0].state, "half_open");
+        assert!(breakers.report(&service, &succeeded(), at(3_300)), "three have succeeded");
+        let kinds: Vec<_> =
+            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, event)| event.kind).collect();
+        assert_eq!(kinds, ["breaker.opened", "breaker.opened", "breaker.closed"]);
+    }
+
+    #[tokio::test]
+    async fn of_two_hosts_the_one_that_writes_last_is_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
+        let store: Arc<dyn Store> = Arc::new(store.unwrap());
+        let service: ServiceName = "carrier".parse().unwrap();
+        let settings = BreakerSettings { failures: Some(1), ..SETTINGS };
+        let mut hosts = Vec::new();
+        for _ in 0..3 {
+            let settings = BTreeMap::from([(service.clone(), settings)]);
+            let breakers = Breakers::open(settings, Arc::clone(&store), Sagas::default()).await;
+            hosts.push(breakers.unwrap());
+        }
+        // Neither knows of the other's failure when it writes its own.
+        let begun = store.events(Stream::Service(service.clone()), Version(0), 10);
+        assert_eq!(begun.await.unwrap(), []);
+        hosts[0].report(&service, &failed(), at(10_000));
+        hosts[1].report(&service, &failed(), at(20_000));
+        let last = loop {
+            let events = store.events(Stream::Service(service.clone()), Version(0), 10);
+            let events = events.await.unwrap();
+            if let [_, last] = events.as_slice() {
+                break last.clone();
+            }
+            assert!(events.len() < 2, "{events:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let right = last.at.after(SECOND);
+        let is_right = |host: &Breakers| host.list(last.at)[0].open_until == Some(right);
+        for _ in 0..1_000 {
+            if hosts.iter().all(is_right) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}", hosts.iter().map(|host| host.list(last.at)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_began_before_it_opened_does_not_close_it() {
+        let (breakers, service, _events) = breaker(OnOpen::Wait);
+        breakers.report(&service, &failed(), at(0));
+        breakers.report(&service, &failed(), at(0));
+        assert!(!breakers.report(&service, &succeeded(), at(1)));
+        assert_eq!(breakers.list(at(1))[0].state, "open");
     }
 
     #[test]

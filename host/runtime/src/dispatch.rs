@@ -20,6 +20,8 @@ use crate::rooms::Taken;
 use crate::runtime::Sagas;
 use crate::shard::Message;
 
+pub(crate) use child::ChildCall;
+
 /// What came of a call, on its way back to the shard.
 #[derive(Debug)]
 pub(crate) struct Returned {
@@ -108,15 +110,16 @@ fn owner<'s>(saga: &'s Saga, step: &StepName) -> Option<&'s PluginName> {
 
 impl Dispatcher {
     /// Runs a call and sends what came of it to the shard. The room that it took is given back
-    /// before the shard hears of it.
-    pub(crate) fn run(&self, saga: &Saga, call: Call, room: Option<Taken>) {
-        self.spawn(saga, call, room, false);
+    /// before the shard hears of it. One that runs a saga goes on until what is answered is
+    /// dropped.
+    pub(crate) fn run(&self, saga: &Saga, call: Call, room: Option<Taken>) -> Option<ChildCall> {
+        self.spawn(saga, call, room, false)
     }
 
     /// Finds out what came of a call that was cut off with its host. What runs another saga is
     /// simply run again: it finds that saga.
-    pub(crate) fn recover(&self, saga: &Saga, call: Call) {
-        self.spawn(saga, call, None, true);
+    pub(crate) fn recover(&self, saga: &Saga, call: Call) -> Option<ChildCall> {
+        self.spawn(saga, call, None, true)
     }
 
     /// Whether anything can tell what came of a call that was cut off.
@@ -131,11 +134,19 @@ impl Dispatcher {
         }
     }
 
-    fn spawn(&self, saga: &Saga, call: Call, room: Option<Taken>, is_cut_off: bool) {
+    fn spawn(
+        &self,
+        saga: &Saga,
+        call: Call,
+        room: Option<Taken>,
+        is_cut_off: bool,
+    ) -> Option<ChildCall> {
         let this = self.clone();
         let id = saga.id();
         let made = self.plugin_call(saga, &call);
         let child = child::Child::of(saga, &call);
+        let (child_call, told) = child.as_ref().map(ChildCall::new).unzip();
+        let child = child.zip(told);
         let traceparent = saga.started().traceparent.clone();
         let definition = saga.started().definition.clone();
         let faults = self.faults.clone().filter(|_| !is_cut_off);
@@ -149,7 +160,13 @@ impl Dispatcher {
             let began = Instant::now();
             let (outcome, probe) = match (&call.target, made) {
                 _ if instead.is_some() => (instead.unwrap_or(Outcome::NothingToUndo), None),
-                (Target::Saga { .. }, _) => (child::run(&this.sagas, child, &call).await, None),
+                (Target::Saga { .. }, _) => {
+                    let Some(child) = child else { return };
+                    match child::run(&this.sagas, child, call.direction).await {
+                        Some(outcome) => (outcome, None),
+                        None => return,
+                    }
+                }
                 (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
                     this.plugins.ask(&plugin_call, host_stopped()).await
                 }
@@ -181,6 +198,7 @@ impl Dispatcher {
             failpoint("runtime.call.returned");
             reply.send(outcome, probe);
         });
+        child_call
     }
 
     fn plugin_call(&self, saga: &Saga, call: &Call) -> Result<PluginCall, String> {

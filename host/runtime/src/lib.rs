@@ -25,7 +25,7 @@ mod runtime;
 mod shard;
 mod stuck;
 
-pub use breakers::{BreakerInfo, BreakerSettings, OnOpen};
+pub use breakers::{BreakerInfo, BreakerSettings, OnOpen, RateSettings};
 pub use clock::now;
 pub use definitions::Definitions;
 pub use error::{OperateError, RuntimeError, StartError};

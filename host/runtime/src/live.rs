@@ -1,15 +1,16 @@
 //! One live saga in its shard.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use amends_engine::{
-    Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
-    StepName, Timestamp, commands, permits, permits_signal,
+    Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, ServiceName, StepName,
+    Timestamp, commands, permits, permits_signal,
 };
 use amends_store::SagaRow;
 use tokio::sync::oneshot;
 
 use crate::clock::now;
+use crate::dispatch::ChildCall;
 use crate::error::{OperateError, StartError};
 use crate::rooms::{RoomKey, Taken};
 use crate::runtime::{Started, rests};
@@ -27,7 +28,7 @@ pub enum StallReason {
         service: ServiceName,
         /// The step that waits.
         step: StepName,
-        /// Until when; then one call tries.
+        /// Until when; then a few calls try.
         until: Timestamp,
     },
 }
@@ -58,8 +59,9 @@ pub(crate) struct Live {
     /// What happened since that append was made.
     pub(crate) inputs: VecDeque<Queued>,
     /// Calls that were dispatched and whose outcome is not decided on. One that came back during
-    /// an append is still running for the saga's state, and must not be dispatched again.
-    pub(crate) in_flight: HashSet<(StepName, Direction)>,
+    /// an append is still running for the saga's state, and must not be dispatched again. One that
+    /// runs a saga ends when it is taken out.
+    pub(crate) in_flight: HashMap<(StepName, Direction), Option<ChildCall>>,
     /// The timer that is set.
     pub(crate) timer: Option<Timestamp>,
     /// What holds it back, outside its events.
@@ -142,7 +144,7 @@ impl Live {
             may_be_stale: false,
             pending: None,
             inputs: VecDeque::new(),
-            in_flight: HashSet::new(),
+            in_flight: HashMap::new(),
             timer: None,
             stall: None,
             waiters: Vec::new(),
@@ -188,18 +190,20 @@ impl Live {
                 Command::Run(call) => Some(call),
                 Command::Start(_) | Command::CancelChild(_) | Command::Wake(_) => None,
             })
-            .filter(|call| !self.in_flight.contains(&(call.step.clone(), call.direction)))
+            .filter(|call| !self.in_flight.contains_key(&(call.step.clone(), call.direction)))
             .collect()
     }
 
-    /// The sagas of its steps that must be undone with it.
-    pub(crate) fn children_to_cancel(&self) -> Vec<SagaId> {
-        commands(&self.saga)
-            .filter_map(|command| match command {
-                Command::CancelChild(id) => Some(id),
-                Command::Start(_) | Command::Run(_) | Command::Wake(_) => None,
-            })
-            .collect()
+    /// Has the sagas of its steps undone that must be undone with it.
+    pub(crate) fn cancel_children(&self) {
+        for command in commands(&self.saga) {
+            match command {
+                Command::CancelChild(id) => {
+                    self.in_flight.values().flatten().for_each(|call| call.cancel(id));
+                }
+                Command::Start(_) | Command::Run(_) | Command::Wake(_) => {}
+            }
+        }
     }
 
     /// The next time after `decided_at` at which it must be ticked; it may have passed by now.

@@ -154,10 +154,12 @@ impl Runtime {
         let shards_count = config.shards.max(1);
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..shards_count).map(|_| mpsc::unbounded_channel()).unzip();
-        let breakers = Arc::new(Breakers::open(config.breakers, Arc::clone(&store)).await?);
+        let sagas = Sagas::default();
+        let breakers = Breakers::open(config.breakers, Arc::clone(&store), sagas.clone()).await?;
+        let breakers = Arc::new(breakers);
         let wake = WakeShards(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect());
         let rooms = Arc::new(Rooms::new(config.concurrency, Box::new(wake)));
-        let (quarantine, sagas) = (Arc::<Quarantine>::default(), Sagas::default());
+        let quarantine = Arc::<Quarantine>::default();
         let (mut shards, mut idle) = (Vec::new(), Vec::new());
         for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
             let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
@@ -349,7 +351,7 @@ impl Runtime {
     /// The circuit breakers, by service.
     #[must_use]
     pub fn breakers(&self) -> Vec<BreakerInfo> {
-        self.inner.breakers.list()
+        self.inner.breakers.list(now())
     }
 
     async fn ask_shards<T>(&self, ask: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {

@@ -295,9 +295,9 @@ impl Shard {
         for command in commands(&live.saga) {
             let Command::Run(call) = command else { continue };
             if self.dispatcher.may_tell(&call) {
-                live.in_flight.insert((call.step.clone(), call.direction));
+                let key = (call.step.clone(), call.direction);
                 self.calls_in_flight += counted(&call.target);
-                self.dispatcher.recover(&live.saga, call);
+                live.in_flight.insert(key, self.dispatcher.recover(&live.saga, call));
                 continue;
             }
             live.inputs.push_back(Queued::from(Input::Outcome {
@@ -308,9 +308,8 @@ impl Shard {
                 probe: None,
             }));
         }
-        let children = live.children_to_cancel();
+        live.cancel_children();
         self.insert(id, live);
-        self.config.sagas.cancel_children(id, children);
         self.advance(id).await;
         failpoint("runtime.recovery.saga_after");
     }

@@ -42,6 +42,25 @@ fn exit_codes_are_those_of_the_contract() {
 }
 
 #[test]
+fn a_tag_is_found_as_it_was_given() {
+    let place = Place::example();
+    let _host = place.run();
+    let order = example().join("order.json");
+    let order = ["order-fulfillment", "--input", order.to_str().unwrap(), "-o", "ids"];
+    let output = place.amends(&[&["start", "--tag", "shop=a:b"], &order[..]].concat());
+    let id = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    place.amends(&[&["start"], &order[..]].concat());
+    for tag in ["shop=a:b", "shop:a:b"] {
+        let found = place.amends(&["list", "--tag", tag, "-o", "ids"]);
+        assert_eq!(stdout(&found), id, "{tag}: {}", stderr(&found));
+    }
+    let output = place.amends(&["list", "--tag", "shop"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("write NAME=VALUE or NAME:VALUE"), "{}", stderr(&output));
+}
+
+#[test]
 fn ids_go_from_one_verb_to_the_next() {
     let place = Place::example();
     let _host = place.run();

@@ -17,8 +17,8 @@ pub struct Filter {
     /// Only this definition
     #[arg(long, value_name = "NAME")]
     pub definition: Option<String>,
-    /// Only with this tag
-    #[arg(long, value_name = "NAME:VALUE")]
+    /// Only with this tag, NAME=VALUE or NAME:VALUE
+    #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
     pub tag: Option<String>,
     /// Only started after this time (RFC 3339)
     #[arg(long, value_name = "TIME")]
@@ -81,6 +81,20 @@ impl Filter {
         }
         query
     }
+}
+
+/// A tag as the host wants it.
+fn tag(text: &str) -> Result<String, &'static str> {
+    let (name, value) = split_tag(text)?;
+    Ok(format!("{name}:{value}"))
+}
+
+/// The name and the value of a tag.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn split_tag(text: &str) -> Result<(&str, &str), &'static str> {
+    text.split_once(['=', ':']).ok_or("write NAME=VALUE or NAME:VALUE")
 }
 
 /// `text` is in lower case.

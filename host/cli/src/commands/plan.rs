@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use amends_api::{BreakerView, EffectView, ExposureItem, PlannedView};
+use amends_api::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
@@ -142,6 +142,12 @@ async fn exposure_of_all(client: &Client, format: Format) -> anyhow::Result<u8> 
     Ok(EXIT_DONE)
 }
 
+/// `3 of 25 calls, opens at 0.5`.
+fn rate(rate: &BreakerRateView) -> String {
+    let BreakerRateView { calls, calls_failed, failure_rate, .. } = rate;
+    format!("{calls_failed} of {calls} calls, opens at {failure_rate}")
+}
+
 pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let breakers = client.get::<Page<BreakerView>>("/v1/breakers").await?.items;
@@ -151,13 +157,18 @@ pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
         Format::Ids => breakers.iter().try_for_each(|breaker| say!("{}", breaker.service))?,
         Format::Table if breakers.is_empty() => say!("the config has no breaker")?,
         Format::Table => {
-            let columns = ["service", "state", "failures", "open until", "on open", "last error"];
+            let columns =
+                ["service", "state", "failures", "rate", "open until", "on open", "last error"];
             let mut rows = table(&columns);
             rows.add_rows(breakers.iter().map(|breaker| {
                 vec![
                     breaker.service.clone(),
                     breaker.state.clone(),
-                    format!("{} of {}", breaker.failures, breaker.failures_max),
+                    match breaker.failures_max {
+                        Some(max) => format!("{} of {max}", breaker.failures),
+                        None => breaker.failures.to_string(),
+                    },
+                    breaker.rate.as_ref().map(rate).unwrap_or_default(),
                     breaker.open_until.map(|until| until.to_string()).unwrap_or_default(),
                     breaker.on_open.clone(),
                     short(breaker.last_error.as_deref().unwrap_or_default()),

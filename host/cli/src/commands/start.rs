@@ -19,6 +19,7 @@ use crate::commands::client::{Client, HostArgs, accepted, escape};
 use crate::commands::exit::{
     EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_WAIT_ENDED, Failed, of_status,
 };
+use crate::commands::filter::split_tag;
 use crate::commands::input::read_input;
 use crate::commands::output::print_saga;
 use crate::commands::sagas::Page;
@@ -80,8 +81,7 @@ pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
     let wait = wait.context("--wait")?;
     let mut tags = BTreeMap::new();
     for tag in &args.tags {
-        let (name, value) =
-            tag.split_once(['=', ':']).context("--tag: write NAME=VALUE or NAME:VALUE")?;
+        let (name, value) = split_tag(tag).map_err(|help| anyhow::anyhow!("--tag: {help}"))?;
         tags.insert(name.to_owned(), value.to_owned());
     }
     let client = Client::new(&args.host)?;

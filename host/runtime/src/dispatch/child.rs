@@ -2,6 +2,9 @@
 //!
 //! The child's id follows from the parent's, so whoever runs the call again after a crash finds
 //! the same saga, and the outcome is never unknown.
+//!
+//! That the child is to be undone is told to the call, not to the child: the call knows whether
+//! the child is there. One that is not is never started.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +14,12 @@ use amends_engine::{
     SagaStatus, Start, Target, Verb, arguments,
 };
 use amends_store::failpoint;
+use tokio::sync::watch;
 
 use crate::error::{OperateError, StartError};
-use crate::runtime::Sagas;
+use crate::runtime::{Sagas, Started};
 
-/// How long before a child is started again that the host had no room for.
+/// How long before a child is asked again to start or to be undone that could not be.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a child is started with.
@@ -46,25 +50,82 @@ impl Child {
     }
 }
 
-pub(super) async fn run(sagas: &Sagas, child: Option<Child>, call: &Call) -> Outcome {
-    let Some(child) = child else {
-        let failure = Failure::new("host_failed", "the call runs no saga");
-        return Outcome::Unknown(failure);
-    };
-    match call.direction {
-        Direction::Execute => execute(sagas, child).await,
-        Direction::Compensate => compensate(sagas, &child).await,
+/// A call that runs a saga, in the hands of the saga that made it. When it is dropped, nobody
+/// waits for the call, and it ends.
+#[derive(Debug)]
+pub(crate) struct ChildCall {
+    child: SagaId,
+    told: watch::Sender<bool>,
+}
+
+impl ChildCall {
+    /// Has the child undone; often does no more than once. The call sees to it, so the order
+    /// cannot come before the child is there, nor after its end.
+    pub(crate) fn cancel(&self, child: SagaId) {
+        if self.child == child {
+            self.told.send_replace(true);
+        }
+    }
+
+    pub(super) fn new(child: &Child) -> (Self, Told) {
+        let (told, hears) = watch::channel(false);
+        (Self { child: child.id, told }, Told(hears))
     }
 }
 
-async fn execute(sagas: &Sagas, child: Child) -> Outcome {
+/// What a call that runs a saga hears of its [`ChildCall`].
+#[derive(Clone)]
+pub(super) struct Told(watch::Receiver<bool>);
+
+impl Told {
+    fn is_cancelled(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Until the child is to be undone.
+    async fn cancelled(&mut self) {
+        if self.0.wait_for(|cancelled| *cancelled).await.is_err() {
+            // Nobody waits for the call: it ends.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Until nobody waits for the call any more.
+    async fn gone(&mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+/// None when nobody waits for it any more: the host stops, or its saga has ended.
+pub(super) async fn run(
+    sagas: &Sagas,
+    (child, told): (Child, Told),
+    direction: Direction,
+) -> Option<Outcome> {
+    let mut parent = told.clone();
+    let outcome = async {
+        match direction {
+            Direction::Execute => execute(sagas, &child, told).await,
+            Direction::Compensate => compensate(sagas, &child).await,
+        }
+    };
+    tokio::select! {
+        outcome = outcome => Some(outcome),
+        () = parent.gone() => None,
+    }
+}
+
+async fn execute(sagas: &Sagas, child: &Child, mut told: Told) -> Outcome {
     let id = child.id;
     failpoint("runtime.child.before");
-    if let Err(failure) = start(sagas, child).await {
+    if let Err(failure) = start(sagas, child, &mut told).await {
         return Outcome::Permanent(failure);
     }
     failpoint("runtime.child.started");
-    let ended = sagas.wait_for_end(id).await;
+    let ended = tokio::select! {
+        ended = sagas.wait_for_end(id) => ended,
+        never = cancel(sagas, child, &mut told) => match never {},
+    };
     // The call is cut off with the host, and run again at the next start.
     let Some(saga) = ended else { return std::future::pending().await };
     failpoint("runtime.child.ended");
@@ -87,34 +148,97 @@ async fn execute(sagas: &Sagas, child: Child) -> Outcome {
     }
 }
 
-/// Answers when the child is there, whoever started it.
-async fn start(sagas: &Sagas, child: Child) -> Result<(), Failure> {
+/// Why a child was not started.
+enum NotStarted {
+    /// It will not be.
+    Never(Failure),
+    /// It may be yet.
+    NotYet(StartError),
+}
+
+/// Answers when the child is there, whoever started it; with a failure when it never will be.
+async fn start(sagas: &Sagas, child: &Child, told: &mut Told) -> Result<(), Failure> {
     loop {
-        let Some(definition) = sagas.definition(&child.definition) else {
-            let message = format!("the config has no saga `{}`", child.definition);
-            return Err(Failure::new("definition_unknown", message));
+        let started = if told.is_cancelled() {
+            let message = format!("saga {} was not started", child.id);
+            Err(NotStarted::Never(Failure::new("child_not_started", message)))
+        } else {
+            start_once(sagas, child).await
         };
-        let input = child.input.clone().map_err(|error| Failure::new("input_failed", error))?;
-        let what = Start {
-            id: child.id,
-            definition,
-            input,
-            key: None,
-            tags: child.tags.clone(),
-            traceparent: child.traceparent.clone(),
-            parent: Some(child.parent.clone()),
-        };
-        match sagas.start(what).await {
+        let error = match started {
             Ok(_) => return Ok(()),
-            Err(StartError::DefinitionUnknown(_) | StartError::KeyReused(_)) => {}
-            Err(error @ (StartError::Overloaded(_) | StartError::Store(_))) => {
+            Err(NotStarted::NotYet(error)) => error,
+            // A call before this one may have started it, or one of this whose answer was lost.
+            Err(NotStarted::Never(failure)) => match sagas.exists(child.id).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(failure),
+                Err(error) => error.into(),
+            },
+        };
+        match error {
+            // The call is cut off with the host, and run again at the next start.
+            StartError::Stopping => return std::future::pending().await,
+            StartError::DefinitionUnknown(_)
+            | StartError::KeyReused(_)
+            | StartError::Overloaded(_)
+            | StartError::Store(_) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not started yet");
             }
-            // The call is cut off with the host, and run again at the next start.
-            Err(StartError::Stopping) => std::future::pending().await,
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
+        let pause = tokio::time::sleep(RETRY_PAUSE);
+        if told.is_cancelled() {
+            pause.await;
+        } else {
+            tokio::select! {
+                () = pause => {}
+                () = told.cancelled() => {}
+            }
+        }
     }
+}
+
+async fn start_once(sagas: &Sagas, child: &Child) -> Result<Started, NotStarted> {
+    let Some(definition) = sagas.definition(&child.definition) else {
+        let message = format!("the config has no saga `{}`", child.definition);
+        return Err(NotStarted::Never(Failure::new("definition_unknown", message)));
+    };
+    let input = child.input.clone();
+    let input = input.map_err(|error| NotStarted::Never(Failure::new("input_failed", error)))?;
+    let what = Start {
+        id: child.id,
+        definition,
+        input,
+        key: None,
+        tags: child.tags.clone(),
+        traceparent: child.traceparent.clone(),
+        parent: Some(child.parent.clone()),
+    };
+    sagas.start(what).await.map_err(NotStarted::NotYet)
+}
+
+/// Orders the child undone when that is wanted, until it has heard of it.
+async fn cancel(sagas: &Sagas, child: &Child, told: &mut Told) -> std::convert::Infallible {
+    told.cancelled().await;
+    let (who, reason) = (format!("saga {}", child.parent.saga), "it is being undone".to_owned());
+    let order = Order { who, reason, verb: Verb::Cancel };
+    loop {
+        match sagas.operate(child.id, order.clone()).await {
+            Ok(_) => {
+                failpoint("runtime.child.cancelled");
+                break;
+            }
+            Err(OperateError::Runtime(error)) => {
+                tracing::debug!(saga_id = %child.id, %error, "child is not cancelled yet");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            // Past its pivot or ended: its end tells what becomes of the step.
+            Err(error @ (OperateError::NotFound(_) | OperateError::Refused(_))) => {
+                tracing::debug!(saga_id = %child.id, %error, "child is not cancelled");
+                break;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 async fn compensate(sagas: &Sagas, child: &Child) -> Outcome {

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use amends_engine::{Definition, DefinitionName, Order, Saga, SagaId, ServiceName, Start, Verb};
-use amends_store::failpoint;
+use amends_engine::{Definition, DefinitionName, Order, Saga, SagaId, ServiceName, Start};
+use amends_store::StoreError;
 use tokio::sync::oneshot;
 
 use super::{Inner, Runtime, State};
@@ -42,6 +42,12 @@ impl Sagas {
         self.runtime().ok_or(RuntimeError::Stopping)?.operate(id, order).await
     }
 
+    /// Whether there is such a saga.
+    pub(crate) async fn exists(&self, id: SagaId) -> Result<bool, StoreError> {
+        let Some(runtime) = self.runtime() else { return Err(StoreError::Closed) };
+        Ok(runtime.store().saga(id).await?.is_some())
+    }
+
     /// The saga when it has ended; none when the host stops before.
     pub(crate) async fn wait_for_end(&self, id: SagaId) -> Option<Saga> {
         loop {
@@ -68,24 +74,6 @@ impl Sagas {
                 return None;
             }
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        }
-    }
-
-    /// Has the sagas undone that steps of `parent` run; often, until they are.
-    pub(crate) fn cancel_children(&self, parent: SagaId, children: Vec<SagaId>) {
-        for child in children {
-            let sagas = self.clone();
-            tokio::spawn(async move {
-                let (who, reason) = (format!("saga {parent}"), "it is being undone".to_owned());
-                let order = Order { who, reason, verb: Verb::Cancel };
-                match sagas.operate(child, order).await {
-                    Ok(_) => failpoint("runtime.child.cancelled"),
-                    // Past its pivot, ended, or not started yet: then it is undone when it ends.
-                    Err(error) => {
-                        tracing::debug!(saga_id = %child, %error, "child is not cancelled");
-                    }
-                }
-            });
         }
     }
 

@@ -101,7 +101,7 @@ async fn answer(config: &ShardConfig, draft: &Saga, due: &Due, at: Timestamp) ->
         Ok(room) => room,
         Err(key) => return Answer::Stall(StallReason::NoRoom(key)),
     };
-    // Last, because a breaker that is half open lets one call through, and that must run.
+    // Last, because a breaker that is half open lets a few calls through, and those must run.
     let is_undo = due.direction == Direction::Compensate;
     let admission =
         due.service.as_ref().map(|service| (service, config.breakers.admit(service, is_undo, at)));

@@ -78,15 +78,13 @@ impl Shard {
             let key = (call.step.clone(), call.direction);
             let room = pending.rooms.remove(&key);
             failpoint("runtime.dispatch.before");
-            live.in_flight.insert(key);
             self.calls_in_flight += counted(&call.target);
-            self.dispatcher.run(&live.saga, call, room);
+            live.in_flight.insert(key, self.dispatcher.run(&live.saga, call, room));
         }
-        let children = live.children_to_cancel();
+        live.cancel_children();
         // What was held back tries again: what it waits for may have come meanwhile, and whoever
         // gives it must learn that this one waits.
         let goes_on = !live.inputs.is_empty() || live.stall.is_some();
-        self.config.sagas.cancel_children(id, children);
         if goes_on {
             self.advance(id).await;
         } else {

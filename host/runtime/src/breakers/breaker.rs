@@ -1,0 +1,195 @@
+//! One breaker, without its service: what it was told, and what it answers.
+
+use amends_engine::{Failure, Outcome, Timestamp};
+use amends_store::StoredEvent;
+use serde_json::{Value, json};
+
+use super::window::{Count, Window};
+use super::{Admission, BreakerSettings, OnOpen};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Closed,
+    Open {
+        until: Timestamp,
+    },
+    /// A few calls try; when nothing is heard of one by then, another may in its place.
+    HalfOpen {
+        until: Timestamp,
+        begun: u32,
+        succeeded: u32,
+    },
+}
+
+/// What a report has changed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Change {
+    /// With the data of the event.
+    Opened(Value),
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Breaker {
+    pub(super) settings: BreakerSettings,
+    pub(super) state: State,
+    /// In a row.
+    pub(super) failures: u32,
+    pub(super) last_error: Option<String>,
+    /// Changes that are not in the stream yet.
+    pub(super) unwritten: u32,
+    window: Option<Window>,
+}
+
+impl State {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen { .. } => "half_open",
+        }
+    }
+
+    pub(super) const fn until(self) -> Option<Timestamp> {
+        match self {
+            Self::Closed => None,
+            Self::Open { until } | Self::HalfOpen { until, .. } => Some(until),
+        }
+    }
+}
+
+impl Breaker {
+    pub(super) fn new(settings: BreakerSettings) -> Self {
+        let window = settings.rate.map(|rate| Window::new(rate.window));
+        Self { settings, state: State::Closed, failures: 0, last_error: None, unwritten: 0, window }
+    }
+
+    pub(super) fn admit(&mut self, is_undo: bool, at: Timestamp) -> Admission {
+        let (until, begun, succeeded) = match self.state {
+            State::Closed => return Admission::Go,
+            State::Open { until } => (until, self.settings.half_open, 0),
+            State::HalfOpen { until, begun, succeeded } => (until, begun, succeeded),
+        };
+        if until <= at {
+            // Of those that began and did not succeed, nothing was heard.
+            let (until, begun) = (at.after(self.settings.open_for), succeeded + 1);
+            self.state = State::HalfOpen { until, begun, succeeded };
+            return Admission::Go;
+        }
+        if begun < self.settings.half_open {
+            self.state = State::HalfOpen { until, begun: begun + 1, succeeded };
+            return Admission::Go;
+        }
+        match self.settings.on_open {
+            OnOpen::Fail if !is_undo => Admission::Fail { until },
+            OnOpen::Fail | OnOpen::Wait => Admission::Wait { until },
+        }
+    }
+
+    pub(super) fn report(&mut self, outcome: &Outcome, at: Timestamp) -> Option<Change> {
+        match outcome {
+            // A service that says no for good works.
+            Outcome::Succeeded(_) | Outcome::NothingToUndo | Outcome::Permanent(_) => {
+                self.succeeded(at)
+            }
+            Outcome::Retryable(failure) | Outcome::Unknown(failure) => self.failed(failure, at),
+        }
+    }
+
+    fn succeeded(&mut self, at: Timestamp) -> Option<Change> {
+        match self.state {
+            State::Closed => {
+                self.failures = 0;
+                // Of the calls that ended before it, enough may have failed.
+                self.count(false, at);
+                self.is_rate_reached(at).then(|| self.open(at))
+            }
+            State::HalfOpen { until, begun, succeeded } => {
+                let succeeded = succeeded + 1;
+                if succeeded < self.settings.half_open {
+                    self.state = State::HalfOpen { until, begun, succeeded };
+                    return None;
+                }
+                self.close();
+                Some(Change::Closed)
+            }
+            // A call that began before it opened.
+            State::Open { .. } => None,
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure, at: Timestamp) -> Option<Change> {
+        self.failures = self.failures.saturating_add(1);
+        self.last_error = Some(format!("{}: {}", failure.code, failure.message));
+        match self.state {
+            State::Closed => {
+                self.count(true, at);
+                let max = self.settings.failures;
+                let in_a_row = max.is_some_and(|max| self.failures >= max);
+                (in_a_row || self.is_rate_reached(at)).then(|| self.open(at))
+            }
+            State::HalfOpen { .. } => Some(self.open(at)),
+            State::Open { .. } => None,
+        }
+    }
+
+    /// The calls that count for the rate.
+    pub(super) fn counted(&self, at: Timestamp) -> Option<Count> {
+        self.window.as_ref().map(|window| window.count(at))
+    }
+
+    fn count(&mut self, failed: bool, at: Timestamp) {
+        if let Some(window) = &mut self.window {
+            window.add(failed, at);
+        }
+    }
+
+    fn is_rate_reached(&self, at: Timestamp) -> bool {
+        let (Some(rate), Some(count)) = (self.settings.rate, self.counted(at)) else {
+            return false;
+        };
+        count.calls >= rate.calls_min
+            && f64::from(count.failed) >= rate.failure_rate * f64::from(count.calls)
+    }
+
+    fn open(&mut self, at: Timestamp) -> Change {
+        let until = at.after(self.settings.open_for);
+        let error = self.last_error.as_deref().unwrap_or_default();
+        let mut data = json!({"until": until, "failures": self.failures, "error": error});
+        if let Some(count) = self.counted(at) {
+            data["calls"] = count.calls.into();
+            data["calls_failed"] = count.failed.into();
+        }
+        self.enter(State::Open { until });
+        Change::Opened(data)
+    }
+
+    fn close(&mut self) {
+        self.failures = 0;
+        self.enter(State::Closed);
+    }
+
+    /// Calls from before say nothing of what comes.
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        if let Some(window) = &mut self.window {
+            window.clear();
+        }
+    }
+
+    /// The last event of the stream says where it is.
+    pub(super) fn remember(&mut self, event: &StoredEvent) {
+        let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        let until = data["until"].as_str().and_then(|until| until.parse().ok());
+        let Some(until) = until.filter(|_| event.kind == "breaker.opened") else {
+            if self.state != State::Closed {
+                self.close();
+            }
+            return;
+        };
+        self.enter(State::Open { until });
+        let failures = data["failures"].as_u64().unwrap_or(1);
+        self.failures = u32::try_from(failures).unwrap_or(u32::MAX);
+        self.last_error = data["error"].as_str().map(str::to_owned);
+    }
+}

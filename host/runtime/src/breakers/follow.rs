@@ -1,0 +1,144 @@
+//! Writes what opens and closes the breakers of this host, and reads what other hosts of the same
+//! store wrote.
+//!
+//! The last event of a service's stream says where its breaker is. What this host decided and has
+//! not written yet will come after whatever stands there, so it counts more than what is read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use amends_engine::{ServiceName, Version};
+use amends_store::{Append, Appended, NewEvent, Store, StoreError, Stream};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::breaker::{Breaker, State};
+use super::gauge;
+use crate::runtime::Sagas;
+
+/// How often the streams are read. A read finds nothing nearly always, by an index.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long before an event is written again that could not be.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Events of a service's stream that are read at once.
+const EVENTS_PER_READ: u32 = 1_000;
+
+pub(super) struct Follower {
+    store: Arc<dyn Store>,
+    /// Told when the breaker of a service was closed by another host.
+    sagas: Sagas,
+    all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
+    /// How far each stream is known.
+    versions: BTreeMap<ServiceName, Version>,
+}
+
+impl Follower {
+    /// Reads where each breaker was left.
+    pub(super) async fn open(
+        store: Arc<dyn Store>,
+        sagas: Sagas,
+        all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
+    ) -> Result<Self, StoreError> {
+        let versions = all.keys().map(|service| (service.clone(), Version(0))).collect();
+        let mut this = Self { store, sagas, all, versions };
+        this.read_all().await?;
+        Ok(this)
+    }
+
+    /// Until nobody has anything to write any more: the host is gone.
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::UnboundedReceiver<(ServiceName, NewEvent)>,
+    ) {
+        let mut tick = tokio::time::interval(FOLLOW_PAUSE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let done = tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some((service, event)) => self.write(service, event).await,
+                    None => return,
+                },
+                _ = tick.tick() => self.read_all().await,
+            };
+            match done {
+                Ok(()) => {}
+                Err(StoreError::Closed | StoreError::Fenced) => return,
+                // Tried again at the next tick.
+                Err(error) => tracing::debug!(%error, "breakers cannot be read"),
+            }
+        }
+    }
+
+    async fn read_all(&mut self) -> Result<(), StoreError> {
+        for service in Arc::clone(&self.all).keys() {
+            self.read(service).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, service: &ServiceName) -> Result<(), StoreError> {
+        let version = self.versions.entry(service.clone()).or_default();
+        let mut last = None;
+        loop {
+            let stream = Stream::Service(service.clone());
+            let mut events = self.store.events(stream, *version, EVENTS_PER_READ).await?;
+            let Some(event) = events.pop() else { break };
+            *version = event.version;
+            last = Some(event);
+        }
+        let (Some(event), Some(breaker)) = (last, self.all.get(service)) else { return Ok(()) };
+        let is_back = {
+            let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+            if breaker.unwritten > 0 {
+                return Ok(());
+            }
+            let before = breaker.state;
+            breaker.remember(&event);
+            gauge(service, breaker.state);
+            breaker.state == State::Closed && before != State::Closed
+        };
+        tracing::debug!(%service, event = event.kind, "breaker is as its stream says");
+        if is_back {
+            self.sagas.service_is_back(service);
+        }
+        Ok(())
+    }
+
+    /// One that cannot be written is tried until it can: calls go on meanwhile, on what is in
+    /// memory.
+    async fn write(&mut self, service: ServiceName, event: NewEvent) -> Result<(), StoreError> {
+        let version = self.versions.entry(service.clone()).or_default();
+        loop {
+            let append = Append {
+                stream: Stream::Service(service.clone()),
+                expected: *version,
+                events: vec![event.clone()],
+                row: None,
+                start_key: None,
+            };
+            match self.store.append(append).await {
+                Ok(Appended::Done { version: written, .. }) => {
+                    *version = written;
+                    break;
+                }
+                // These are of starts.
+                Ok(Appended::Duplicate(_) | Appended::KeyReused(_)) => break,
+                // Another host wrote; this one's event comes after that, so it is not read.
+                Err(StoreError::Conflict { actual, .. }) => *version = actual,
+                Err(error @ (StoreError::Closed | StoreError::Fenced)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%service, %error, "breaker event cannot be written");
+                    tokio::time::sleep(WRITE_PAUSE).await;
+                }
+            }
+        }
+        if let Some(breaker) = self.all.get(&service) {
+            breaker.lock().unwrap_or_else(PoisonError::into_inner).unwritten -= 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Two hosts of one store share their circuit breakers.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod place;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use amends_engine::{
+    BackoffSpec, Call, Definition, DefinitionSpec, Failure, Outcome, Payload, RetrySpec, Saga,
+    SagaStatus, ServiceName, StepKind, StepSpec, Version,
+};
+use amends_runtime::{
+    BreakerInfo, BreakerSettings, Faults, OnOpen, Runtime, RuntimeConfig, StallReason, now,
+};
+use amends_store::{Append, NewEvent, Stream};
+use amends_tests::Component;
+
+use place::{Place, SOON, start, until, until_some};
+
+/// Long enough that nothing is tried by itself.
+const OPEN_FOR: Duration = Duration::from_hours(1);
+
+/// The service behind every call: it works or it does not.
+#[derive(Debug, Default)]
+struct Service(AtomicBool);
+
+impl Faults for Service {
+    fn instead(&self, _: &Saga, _: &Call) -> Option<Outcome> {
+        Some(if self.0.load(Ordering::SeqCst) {
+            Outcome::Succeeded(Payload::null())
+        } else {
+            Outcome::Retryable(Failure::new("busy", "try later"))
+        })
+    }
+
+    fn told(&self, _: &Saga, _: &Call, outcome: Outcome) -> Outcome {
+        outcome
+    }
+}
+
+fn carrier() -> ServiceName {
+    "carrier".parse().unwrap()
+}
+
+/// `order` calls the service once, as often as it must.
+fn definition() -> Definition {
+    let backoff = BackoffSpec::Listed(vec![Duration::from_millis(10)]);
+    let step = StepSpec {
+        name: "ship".parse().unwrap(),
+        kind: StepKind::Call { plugin: "test".parse().unwrap(), service: Some(carrier()) },
+        after: Vec::new(),
+        each: None,
+        when: None,
+        input: None,
+        timeout: SOON,
+        retry: RetrySpec { attempts: 100, backoff },
+        undo: None,
+        pivot: false,
+    };
+    Definition::new(DefinitionSpec {
+        name: "order".parse().unwrap(),
+        deadline: None,
+        compensate_within: None,
+        steps: vec![step],
+    })
+    .unwrap()
+}
+
+fn breaker(host: &Runtime) -> BreakerInfo {
+    host.breakers().remove(0)
+}
+
+#[tokio::test]
+async fn what_opens_or_closes_for_one_host_does_for_the_other() {
+    let place = Place::new();
+    place.write("test", &Component::default().build());
+    let (store, service) = (place.store(), Arc::new(Service::default()));
+    let settings = BreakerSettings {
+        failures: Some(3),
+        rate: None,
+        open_for: OPEN_FOR,
+        half_open: 1,
+        on_open: OnOpen::Wait,
+    };
+    let run = || {
+        let faults: Arc<dyn Faults> = Arc::<Service>::clone(&service);
+        let breakers = BTreeMap::from([(carrier(), settings)]);
+        let config = RuntimeConfig { breakers, faults: Some(faults), ..RuntimeConfig::default() };
+        place.run(Arc::clone(&store), vec![definition()], config)
+    };
+    let (one, other) = (run().await, run().await);
+
+    let first = start(&one, "order").await;
+    until("it opens", || breaker(&one).state == "open").await;
+    until("it is open for the other", || breaker(&other).state == "open").await;
+    assert_eq!(breaker(&other), breaker(&one));
+    assert_eq!(breaker(&other).last_error.as_deref(), Some("busy: try later"));
+
+    // A saga of the other host waits for it, without an attempt.
+    let second = start(&other, "order").await;
+    let stalled = until_some("it waits", || async {
+        let state = other.state(second).await.unwrap().unwrap();
+        state.stall.map(|stall| (stall, state.saga))
+    });
+    let (stall, saga) = stalled.await;
+    assert!(matches!(stall, StallReason::BreakerOpen { .. }), "{stall}");
+    assert_eq!(saga.steps().next().unwrap().attempts, 0);
+
+    // A third host closes it.
+    service.0.store(true, Ordering::SeqCst);
+    let stream = || Stream::Service(carrier());
+    let known = store.events(stream(), Version(0), 10).await.unwrap();
+    let kinds: Vec<_> = known.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["breaker.opened"], "the other host wrote nothing");
+    let closed = NewEvent { at: now(), kind: "breaker.closed".into(), data: "{}".to_owned() };
+    let append = Append {
+        stream: stream(),
+        expected: known[0].version,
+        events: vec![closed],
+        row: None,
+        start_key: None,
+    };
+    store.append(append).await.unwrap();
+    for (host, id) in [(&one, first), (&other, second)] {
+        let state = host.wait(id, SOON).await.unwrap().unwrap();
+        assert_eq!(state.saga.status(), SagaStatus::Completed);
+        assert_eq!((breaker(host).state, breaker(host).failures), ("closed", 0));
+    }
+}

@@ -1,0 +1,262 @@
+//! What becomes of a saga that a step runs when its parent is undone before it is there.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod place;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use amends_engine::{
+    Definition, DefinitionSpec, Digest, Order, Payload, Position, RetrySpec, SagaId, SagaStatus,
+    StepKind, StepSpec, Timestamp, UndoSpec, Verb, Version, WaitSpec,
+};
+use amends_runtime::{Runtime, RuntimeConfig};
+use amends_store::{
+    Append, Appended, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, Store, StoreError,
+    StoreStats, StoredEvent, Stream,
+};
+use futures::future::BoxFuture;
+use tokio::sync::{Semaphore, watch};
+
+use place::{Place, SOON, start, until, until_some};
+
+/// `parent` runs `child`, which waits for a signal that never comes.
+fn definitions() -> Vec<Definition> {
+    let undo = UndoSpec { plugin: None, timeout: SOON, retry: RetrySpec::default() };
+    let child = StepKind::Saga { saga: "child".parse().unwrap() };
+    let wait = WaitSpec { signal: "approved".parse().unwrap(), timeout: None };
+    [("parent", child, Some(undo)), ("child", StepKind::Wait { wait }, None)]
+        .map(|(name, kind, undo)| {
+            let step = StepSpec {
+                name: "step".parse().unwrap(),
+                kind,
+                after: Vec::new(),
+                each: None,
+                when: None,
+                input: None,
+                timeout: SOON,
+                retry: RetrySpec::default(),
+                undo,
+                pivot: false,
+            };
+            Definition::new(DefinitionSpec {
+                name: name.parse().unwrap(),
+                deadline: None,
+                compensate_within: None,
+                steps: vec![step],
+            })
+            .unwrap()
+        })
+        .into()
+}
+
+/// What becomes of the append that starts a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Starts {
+    /// It fails.
+    Refused,
+    /// It is done once there is a permit.
+    Held,
+    /// So it is, and then said to have failed.
+    AnswerLost,
+}
+
+/// A store in which the start of a child goes as a test wants; the rest is the store's.
+struct Held {
+    store: Arc<dyn Store>,
+    starts: Starts,
+    permits: Arc<Semaphore>,
+    /// Starts of a child that were handed in.
+    seen: Arc<AtomicUsize>,
+}
+
+impl Store for Held {
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        let row = append.row.as_ref().filter(|_| append.expected == Version(0));
+        if row.is_none_or(|row| row.definition.as_str() != "child") {
+            return self.store.append(append);
+        }
+        let (store, starts) = (Arc::clone(&self.store), self.starts);
+        let permits = Arc::clone(&self.permits);
+        self.seen.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            let failed = Err(StoreError::Database("the disk is full".to_owned()));
+            if starts == Starts::Refused {
+                return failed;
+            }
+            permits.acquire().await.unwrap().forget();
+            let appended = store.append(append).await;
+            if starts == Starts::AnswerLost { failed } else { appended }
+        })
+    }
+
+    fn events(
+        &self,
+        stream: Stream,
+        after: Version,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+        self.store.events(stream, after, limit)
+    }
+
+    fn log(
+        &self,
+        after: Position,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+        self.store.log(after, limit)
+    }
+
+    fn saga(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>> {
+        self.store.saga(id)
+    }
+
+    fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>> {
+        self.store.list(query)
+    }
+
+    fn live(
+        &self,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>> {
+        self.store.live(after, limit)
+    }
+
+    fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>> {
+        self.store.key(key)
+    }
+
+    fn put_blob(
+        &self,
+        kind: BlobKind,
+        name: String,
+        digest: Digest,
+        at: Timestamp,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.put_blob(kind, name, digest, at, bytes)
+    }
+
+    fn blob(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+    ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        self.store.blob(kind, digest)
+    }
+
+    fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
+        self.store.blobs(kind)
+    }
+
+    fn counts(
+        &self,
+    ) -> BoxFuture<'_, Result<std::collections::BTreeMap<SagaStatus, u64>, StoreError>> {
+        self.store.counts()
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        self.store.verify()
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.store.head()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.close()
+    }
+}
+
+/// A saga `parent` whose child is about to be started, and what a test has of it.
+struct Trial {
+    runtime: Runtime,
+    store: Arc<dyn Store>,
+    permits: Arc<Semaphore>,
+    seen: Arc<AtomicUsize>,
+    parent: SagaId,
+    place: Place,
+}
+
+impl Trial {
+    async fn new(starts: Starts) -> Self {
+        let place = Place::new();
+        let (permits, seen) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let store = place.store();
+        let held = Held {
+            store: Arc::clone(&store),
+            starts,
+            permits: Arc::clone(&permits),
+            seen: Arc::clone(&seen),
+        };
+        let runtime = place.run(Arc::new(held), definitions(), RuntimeConfig::default()).await;
+        let parent = start(&runtime, "parent").await;
+        until("the child is being started", || seen.load(Ordering::SeqCst) > 0).await;
+        Self { runtime, store, permits, seen, parent, place }
+    }
+
+    async fn cancel(&self) {
+        let (who, reason) = ("ada".to_owned(), "ordered twice".to_owned());
+        let order = Order { who, reason, verb: Verb::Cancel };
+        self.runtime.operate(self.parent, order).await.unwrap();
+    }
+
+    async fn ends(&self, id: SagaId) -> SagaStatus {
+        self.runtime.wait(id, SOON).await.unwrap().unwrap().saga.status()
+    }
+
+    fn child(&self) -> SagaId {
+        self.parent.child(&"step".parse().unwrap(), 1)
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_was_never_started_is_not_started_for_a_parent_that_is_undone() {
+    let trial = Trial::new(Starts::Refused).await;
+    trial.cancel().await;
+    assert_eq!(trial.ends(trial.parent).await, SagaStatus::Compensated);
+    let seen = trial.seen.load(Ordering::SeqCst);
+    assert_eq!(trial.store.saga(trial.child()).await.unwrap(), None);
+    tokio::time::sleep(RETRY).await;
+    assert_eq!(trial.seen.load(Ordering::SeqCst), seen, "nothing tries to start it any more");
+}
+
+#[tokio::test]
+async fn a_child_whose_start_was_under_way_is_undone() {
+    for starts in [Starts::Held, Starts::AnswerLost] {
+        let trial = Trial::new(starts).await;
+        trial.cancel().await;
+        trial.permits.add_permits(1);
+        assert_eq!(trial.ends(trial.parent).await, SagaStatus::Compensated, "{starts:?}");
+        assert_eq!(trial.ends(trial.child()).await, SagaStatus::Compensated, "{starts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_child_goes_on_whose_definition_is_no_longer_in_the_config() {
+    let trial = Trial::new(Starts::Held).await;
+    trial.permits.add_permits(1);
+    let (runtime, child) = (&trial.runtime, trial.child());
+    until_some("the child is there", || async { trial.store.saga(child).await.unwrap() }).await;
+    runtime.stop(SOON).await;
+    let store = Arc::clone(&trial.store);
+    let runtime = trial.place.run(store, Vec::new(), RuntimeConfig::default()).await;
+    // What its parent's call would do is done by then.
+    tokio::time::sleep(RETRY).await;
+    let signal = "approved".parse().unwrap();
+    runtime.signal(child, signal, None, Payload::null()).await.unwrap();
+    for id in [child, trial.parent] {
+        let state = runtime.wait(id, SOON).await.unwrap().unwrap();
+        assert_eq!(state.saga.status(), SagaStatus::Completed, "{:?}", state.saga.reason());
+    }
+}
+
+/// Whoever starts a child tries again after a second.
+const RETRY: Duration = Duration::from_millis(1_500);

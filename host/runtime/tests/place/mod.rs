@@ -1,0 +1,85 @@
+//! Hosts on a folder of their own.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use amends_engine::{Definition, Payload, SagaId};
+use amends_plugins::{PluginHost, PluginsConfig};
+use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
+use amends_store::{Durability, SqliteStore, Store};
+
+/// What anything may take at most; machines are shared.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The folder, and what stands in it.
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("plugins")).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn write(&self, plugin: &str, component: &[u8]) {
+        let file = self.folder.path().join("plugins").join(format!("{plugin}.wasm"));
+        std::fs::write(file, component).unwrap();
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        let path = self.folder.path().join("amends.db");
+        Arc::new(SqliteStore::open(&path, Durability::Relaxed).unwrap())
+    }
+
+    pub(crate) async fn run(
+        &self,
+        store: Arc<dyn Store>,
+        definitions: Vec<Definition>,
+        config: RuntimeConfig,
+    ) -> Runtime {
+        let plugins = PluginsConfig {
+            dir: self.folder.path().join("plugins"),
+            cache: self.folder.path().join("cache"),
+            ..PluginsConfig::default()
+        };
+        let plugins = PluginHost::open(plugins, Arc::clone(&store)).await.unwrap();
+        Runtime::open(config, store, plugins, definitions).await.unwrap()
+    }
+}
+
+pub(crate) async fn start(runtime: &Runtime, definition: &str) -> SagaId {
+    let request = StartRequest {
+        definition: definition.to_owned(),
+        input: Payload::null(),
+        key: None,
+        tags: std::collections::BTreeMap::new(),
+        traceparent: None,
+    };
+    runtime.start(request).await.unwrap().id
+}
+
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) async fn until_some<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut get: impl FnMut() -> F,
+) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = get().await {
+            return found;
+        }
+        assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
