@@ -1,13 +1,14 @@
 //! What an operator does to sagas: the verbs of the command line on a real host.
 
 use std::fs;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use amends_tests::{Behaviour, Component};
 use serde_json::Value;
 
 use crate::cli::fed;
-use crate::place::{Host, Place, agent, stderr, stdout};
+use crate::place::{Host, Place, agent, signal, stderr, stdout};
 
 const UNKNOWN: &str = "0198c0de-0000-7000-8000-000000000000";
 
@@ -434,6 +435,33 @@ fn a_thousand_blocked_sagas_are_repaired_with_one_command() {
     assert_eq!(of_ada.count(), SAGAS + 10);
     let again: Value = serde_json::from_slice(&retry(&["-o", "json"]).stdout).unwrap();
     assert_eq!(again["found"], 0, "{again}");
+}
+
+#[test]
+fn a_query_that_is_interrupted_tells_what_was_done_and_what_was_not() {
+    const SAGAS: usize = 40;
+    let place = place();
+    let host = place.run();
+    fs::write(place.path("each.ndjson"), "{\"n\": 1}\n".repeat(SAGAS)).unwrap();
+    done(&place, &["start", "gate", "--input", "each.ndjson", "--each"]);
+    let count = |status: &str| host.sagas().iter().filter(|saga| saga["status"] == status).count();
+    host.until("every one waits", || count("waiting") == SAGAS);
+    let pause = ["pause", "--definition", "gate", "--rate", "4", "--reason", "to see"];
+    let mut client = place.command(&pause);
+    let client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    host.until("some are paused", || count("paused") >= 3);
+    signal(&client, "INT");
+    let output = client.wait_with_output().unwrap();
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    let words: Vec<_> = told.split_whitespace().collect();
+    assert_eq!(words[..2], ["interrupted:", "pause:"], "{told}");
+    let number = |index: usize| words[index].parse::<usize>().unwrap();
+    let (done, found, unanswered, left) =
+        (number(2), number(4), number(9), number(words.len() - 5));
+    assert_eq!((found, done + unanswered + left), (SAGAS, SAGAS), "{told}");
+    assert!(done >= 2 && left >= SAGAS / 2, "{told}");
+    host.until("no more are paused", || (done..=done + unanswered).contains(&count("paused")));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 //!
 //! What they are by then, the host looks at: one that moved in between may refuse.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _, stream};
+use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -26,23 +28,28 @@ pub(super) async fn run(order: &Order, args: &OrderArgs) -> anyhow::Result<u8> {
     if args.dry_run {
         return would(order.verb, &found, args.output);
     }
-    let mut sweep = Sweep { found: found.len(), ..Sweep::default() };
-    let bar = progress(found.len() as u64);
-    let began = Instant::now();
+    let given = Cell::new(0);
+    let mut sweep = Sweep::new(order.verb, args.output, found.len(), &given);
     let turns = turns(found, args.rate);
-    let answers = turns.map(|saga| async move { (order.give(&saga.id).await, saga.id) });
+    let answers = turns.map(|saga| {
+        let given = &given;
+        async move {
+            given.set(given.get() + 1);
+            (order.give(&saga.id).await, saga.id)
+        }
+    });
     let mut answers = std::pin::pin!(answers.buffer_unordered(REQUESTS_AT_ONCE));
     let mut stopped = None;
     while let Some((answer, id)) = answers.next().await {
         // What would stop every other as well ends it, and what was done is told.
-        if let Err(error) = sweep.take(id, answer, args.output) {
+        if let Err(error) = sweep.take(id, answer) {
             stopped = Some(error);
             break;
         }
-        bar.inc(1);
     }
-    bar.finish_and_clear();
-    sweep.tell(order.verb, args.output, began.elapsed())?;
+    sweep.is_over = true;
+    sweep.bar.finish_and_clear();
+    sweep.tell()?;
     stopped.map_or(Ok(sweep.exit), Err)
 }
 
@@ -81,26 +88,49 @@ fn turns(found: Vec<SagaItem>, rate: Option<f64>) -> impl Stream<Item = SagaItem
     })
 }
 
-/// What came of it so far.
-#[derive(Default)]
-struct Sweep {
+/// What came of it so far. An interrupt drops it before it is over; then it tells.
+struct Sweep<'a> {
+    verb: &'static str,
+    format: Format,
     found: usize,
+    /// Orders that were sent, answered or not.
+    given: &'a Cell<u64>,
     statuses: BTreeMap<String, u64>,
     refused: u64,
     /// The first of them, with what the host said.
     refusals: Vec<(String, String)>,
     exit: u8,
+    began: Instant,
+    bar: ProgressBar,
+    is_over: bool,
 }
 
-impl Sweep {
+impl<'a> Sweep<'a> {
+    fn new(verb: &'static str, format: Format, found: usize, given: &'a Cell<u64>) -> Self {
+        Self {
+            verb,
+            format,
+            found,
+            given,
+            statuses: BTreeMap::new(),
+            refused: 0,
+            refusals: Vec::new(),
+            exit: EXIT_DONE,
+            began: Instant::now(),
+            bar: progress(found as u64),
+            is_over: false,
+        }
+    }
+
+    fn done(&self) -> u64 {
+        self.statuses.values().sum()
+    }
+
     /// # Errors
     /// What is no refusal of this one saga.
-    fn take(
-        &mut self,
-        id: String,
-        answer: anyhow::Result<SagaView>,
-        format: Format,
-    ) -> anyhow::Result<()> {
+    fn take(&mut self, id: String, answer: anyhow::Result<SagaView>) -> anyhow::Result<()> {
+        let format = self.format;
+        self.bar.inc(1);
         let error = match answer {
             Ok(saga) => {
                 match format {
@@ -129,18 +159,22 @@ impl Sweep {
         Ok(())
     }
 
-    fn tell(&self, verb: &str, format: Format, elapsed: Duration) -> anyhow::Result<()> {
-        let done: u64 = self.statuses.values().sum();
-        if format != Format::Json {
-            for (id, reason) in &self.refusals {
-                eprintln!("{id}: {reason}");
-            }
-            let more = self.refused - self.refusals.len() as u64;
-            if more > 0 {
-                eprintln!("and {more} more refused");
-            }
+    fn tell_refusals(&self) {
+        for (id, reason) in &self.refusals {
+            eprintln!("{id}: {reason}");
         }
-        match format {
+        let more = self.refused - self.refusals.len() as u64;
+        if more > 0 {
+            eprintln!("and {more} more refused");
+        }
+    }
+
+    fn tell(&self) -> anyhow::Result<()> {
+        let (verb, done, elapsed) = (self.verb, self.done(), self.began.elapsed());
+        if self.format != Format::Json {
+            self.tell_refusals();
+        }
+        match self.format {
             Format::Json => {
                 let refusal = |(id, reason): &(String, String)| json!({"id": id, "reason": reason});
                 print_json(&json!({
@@ -165,6 +199,27 @@ impl Sweep {
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        self.bar.finish_and_clear();
+        self.tell_refusals();
+        let (done, refused, given) = (self.done(), self.refused, self.given.get());
+        let unanswered = given.saturating_sub(done + refused);
+        let left = (self.found as u64).saturating_sub(given);
+        eprintln!(
+            "interrupted: {}: {done} of {} sagas done, {refused} refused, {unanswered} without an \
+             answer that may be done or not, {left} not begun",
+            self.verb, self.found
+        );
+        for (status, count) in &self.statuses {
+            eprintln!("  {count:>6}  {status}");
         }
     }
 }
