@@ -233,7 +233,7 @@ struct Way {
 const EXECUTE: Way = Way {
     answer: 2_048,
     word: "done effect=",
-    line: 12_288,
+    line: 3_200,
     step: ["(local.get 4)", "(local.get 5)"],
     attempt: "(local.get 6)",
     key: ["(local.get 7)", "(local.get 8)"],
@@ -244,7 +244,7 @@ const EXECUTE: Way = Way {
 const COMPENSATE: Way = Way {
     answer: 2_112,
     word: "undone effect=",
-    line: 16_384,
+    line: 3_600,
     step: [
         "(i32.load offset=16 (local.get $arguments))",
         "(i32.load offset=20 (local.get $arguments))",

@@ -11,7 +11,7 @@ mod schema;
 mod tests;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,6 +89,7 @@ impl SqliteStore {
             path: path.to_owned(),
             position,
             fence,
+            versions_cache: HashMap::new(),
             head: head_sender,
             stats: Arc::clone(&stats),
         };

@@ -36,13 +36,14 @@ const CLIENTS: [usize; 5] = [1, 16, 64, 256, 1_024];
                         --seconds 10\n  amends bench --mode http,batch --clients 64 -o json"
 )]
 pub struct Bench {
-    /// How sagas are started: by calls within the process, by one HTTP request each, by batches
+    /// How sagas are started: by calls within the process, by one HTTP request each, or by batches
+    /// of 256 over HTTP, at most 8 at once
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::InProcess, Mode::Http, Mode::Batch])]
     pub mode: Vec<Mode>,
     /// What becomes of the sagas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Outcome::Happy, Outcome::Compensating])]
     pub outcome: Vec<Outcome>,
-    /// Sagas in flight, one run for each number
+    /// Clients at once, one run for each number; each has one saga in flight, or one batch
     #[arg(long, value_delimiter = ',', default_values_t = CLIENTS, value_parser = clients)]
     pub clients: Vec<usize>,
     /// How long each run takes
@@ -69,7 +70,7 @@ pub enum Mode {
     InProcess,
     /// By one HTTP request each, which waits for the saga's end, to a host of its own.
     Http,
-    /// By batches over HTTP.
+    /// By batches over HTTP; each client sends one after another.
     Batch,
 }
 

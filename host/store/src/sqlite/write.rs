@@ -1,5 +1,6 @@
 //! The writer: one thread, one transaction for all that waits.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,10 @@ const BATCH_MAX: usize = 1_024;
 /// Bytes of events and blobs in one transaction, unless one job alone has more: a transaction's
 /// pages are kept in memory until it is committed.
 const BATCH_BYTES_MAX: usize = 32 << 20;
+
+/// Streams whose version is kept in memory, at most: the live ones of a busy host, some 100 bytes
+/// each.
+const VERSIONS_CACHED_MAX: usize = 1 << 16;
 
 /// Something to write.
 pub(super) enum Job {
@@ -82,6 +87,9 @@ pub(super) struct Writer {
     pub(super) position: Position,
     /// What the fence was raised to when this process took the file over.
     pub(super) fence: i64,
+    /// The versions of streams that were written last. Nobody else writes, so they are right until a
+    /// transaction fails.
+    pub(super) versions_cache: HashMap<Stream, Version>,
     pub(super) head: watch::Sender<Position>,
     pub(super) stats: Arc<Mutex<StoreStats>>,
 }
@@ -125,6 +133,7 @@ impl Writer {
             }
             Err(error) => {
                 self.position = before;
+                self.versions_cache.clear();
                 let _ = self.connection.execute_batch("ROLLBACK");
                 tracing::error!(%error, appends = size, "a transaction failed, nothing of it was written");
                 Some(error)
@@ -191,7 +200,11 @@ impl Writer {
         {
             return Ok(Ok(known));
         }
-        let actual = self.version(&append.stream)?;
+        let known = self.versions_cache.get(&append.stream).copied();
+        let actual = match known {
+            Some(version) => version,
+            None => self.version(&append.stream)?,
+        };
         if actual != append.expected {
             let (stream, expected) = (append.stream.clone(), append.expected);
             return Ok(Err(StoreError::Conflict { stream, expected, actual }));
@@ -227,6 +240,14 @@ impl Writer {
                     start_key.payload_digest.as_bytes(),
                     append.events.first().map(|event| event.at.as_millis()),
                 ])?;
+        }
+        if append.row.as_ref().is_some_and(|row| row.ended_at.is_some()) {
+            self.versions_cache.remove(&append.stream);
+        } else {
+            if self.versions_cache.len() >= VERSIONS_CACHED_MAX {
+                self.versions_cache.clear();
+            }
+            self.versions_cache.insert(append.stream.clone(), version);
         }
         Ok(Ok(Appended::Done { version, position: self.position }))
     }

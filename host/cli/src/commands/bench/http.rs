@@ -16,6 +16,9 @@ use super::{Load, Mode, Outcome};
 /// Starts of one batch.
 const BATCH: usize = 256;
 
+/// Batches at once, whatever the number of clients: more than a host takes are refused.
+const BATCHES_MAX: usize = 8;
+
 /// How often it is asked whether the sagas of batches have ended.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -164,25 +167,23 @@ async fn single(
     Ok((sagas, latencies, last))
 }
 
-/// Batches, one after another from each of a few connections; no more sagas are in flight than
-/// there are clients to be, as far as batches go. It is over when every saga has ended.
+/// Batches, one after another from each client. It is over when every saga has ended.
 async fn batches(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Result<Measured> {
-    let size = load.clients.min(BATCH);
-    let connections = (load.clients / size).max(1);
-    warm_up(host, http, load.outcome, size).await?;
+    let clients = load.clients.min(BATCHES_MAX);
+    warm_up(host, http, load.outcome).await?;
     let process = host.child.id();
     let cpu_before = cpu(process)?;
     let (warm, transactions_before) = host.metrics(http).await?;
     let from = Instant::now();
     let until = from + load.time;
-    let senders = (0..connections)
+    let senders = (0..clients)
         .map(|_| {
             let (http, url) = (http.clone(), format!("{}/v1/sagas:batch", host.base));
             let outcome = load.outcome;
             tokio::spawn(async move {
                 let mut sagas = 0;
                 while Instant::now() < until {
-                    sagas += send_batch(&http, &url, outcome, size).await?;
+                    sagas += send_batch(&http, &url, outcome).await?;
                 }
                 anyhow::Ok(sagas)
             })
@@ -205,29 +206,22 @@ async fn batches(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Res
     })
 }
 
-async fn warm_up(
-    host: &Host,
-    http: &reqwest::Client,
-    outcome: Outcome,
-    size: usize,
-) -> anyhow::Result<()> {
+async fn warm_up(host: &Host, http: &reqwest::Client, outcome: Outcome) -> anyhow::Result<()> {
     let (began, mut sagas) = (Instant::now(), 0);
     while began.elapsed() < WARM_UP {
-        sagas += send_batch(http, &format!("{}/v1/sagas:batch", host.base), outcome, size).await?;
+        sagas += send_batch(http, &format!("{}/v1/sagas:batch", host.base), outcome).await?;
     }
     ended(host, http, began, sagas).await.map(|_| ())
 }
 
-async fn send_batch(
-    http: &reqwest::Client,
-    url: &str,
-    outcome: Outcome,
-    size: usize,
-) -> anyhow::Result<u64> {
-    let lines = format!("{}\n", body(outcome)).repeat(size);
+async fn send_batch(http: &reqwest::Client, url: &str, outcome: Outcome) -> anyhow::Result<u64> {
+    let lines = format!("{}\n", body(outcome)).repeat(BATCH);
     let answer = http.post(url).body(lines).send().await?.text().await?;
     let started = answer.lines().filter(|line| line.starts_with("{\"id\":")).count();
-    anyhow::ensure!(started == size, "{started} of {size} sagas of a batch were started: {answer}");
+    anyhow::ensure!(
+        started == BATCH,
+        "{started} of {BATCH} sagas of a batch were started: {answer}"
+    );
     Ok(started as u64)
 }
 
