@@ -164,13 +164,9 @@ impl Step {
 
     /// What its input is the whole of, when it is the whole of something.
     pub(crate) fn whole_input(&self) -> Option<Whole<'_>> {
-        let Input::Whole(expression) = &self.input else { return None };
-        match expression.whole() {
-            Some(Some(Variable::Input)) => Some(Whole::Input),
-            Some(None) => Some(Whole::Item),
-            Some(Some(Variable::Steps | Variable::Saga)) | None => {
-                expression.whole_output().map(Whole::Output)
-            }
+        match &self.input {
+            Input::Whole(expression) => expression.whole(),
+            Input::All | Input::Fields(_) => None,
         }
     }
 

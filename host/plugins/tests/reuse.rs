@@ -23,10 +23,9 @@ async fn host_with(reuse: u32, compensate: Behaviour) -> (Place, Host) {
 
 /// Which call of its instance it was.
 async fn count(host: &Host) -> u64 {
-    match host.execute().await {
-        Outcome::Succeeded(output) => output.to_value().as_object().unwrap()["n"].as_u64().unwrap(),
-        outcome => panic!("{outcome:?}"),
-    }
+    let outcome = host.execute().await;
+    let Outcome::Succeeded(output) = outcome else { panic!("{outcome:?}") };
+    output.to_value()["n"].as_u64().unwrap()
 }
 
 async fn counts(host: &Host, calls: usize) -> Vec<u64> {

@@ -17,6 +17,8 @@ use cel::objects::{Key, Map};
 use cel::{Context, Env, Program};
 use serde_json::Value;
 
+use crate::definition::Whole;
+
 /// An expression is at most this many bytes: it is code in a config file, not data.
 pub const EXPRESSION_BYTES_MAX: usize = 4_096;
 
@@ -193,17 +195,16 @@ impl Expression {
         from_cel(&value).ok_or_else(|| format!("`{}` is not a JSON value", self.source))
     }
 
-    /// The variable that it is, and no part of it; none inside: `item`.
-    pub(crate) fn whole(&self) -> Option<Option<Variable>> {
-        self.path.as_ref().filter(|path| path.fields.is_empty()).map(|path| path.from)
-    }
-
-    /// The step whose whole output it is.
-    pub(crate) fn whole_output(&self) -> Option<&str> {
-        let path = self.path.as_ref().filter(|path| path.from == Some(Variable::Steps))?;
-        match path.fields.as_slice() {
-            [step, output] if output == "output" => Some(step),
-            _ => None,
+    /// What it is the whole of, when it is the whole of something.
+    pub(crate) fn whole(&self) -> Option<Whole<'_>> {
+        let path = self.path.as_ref()?;
+        match (path.from, path.fields.as_slice()) {
+            (Some(Variable::Input), []) => Some(Whole::Input),
+            (None, []) => Some(Whole::Item),
+            (Some(Variable::Steps), [step, output]) if output == "output" => {
+                Some(Whole::Output(step))
+            }
+            (Some(Variable::Input | Variable::Steps | Variable::Saga) | None, _) => None,
         }
     }
 

@@ -1,4 +1,5 @@
 //! A plugin host on a folder and a store of its own.
+#![allow(dead_code, reason = "each test crate uses a part of it")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

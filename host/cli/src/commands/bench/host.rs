@@ -1,5 +1,6 @@
 //! A host to measure: its folder, its config, and what is in its store afterwards.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use super::{Bench, Durability, Outcome};
 use crate::config::{Loaded, Overrides, load};
 
 /// The component of every step: it does nothing.
-const TRIVIAL: &[u8] = include_bytes!("../../../../../plugins/trivial.wasm");
+const TRIVIAL: &[u8] = include_bytes!("../../../../../plugins/trivial/trivial.wasm");
 
 const STEPS: [&str; 3] = ["prescription", "inventory", "shipment"];
 
@@ -52,8 +53,10 @@ impl Place {
         let mut saga = format!("[[saga]]\nname = \"{DEFINITION}\"\n");
         for step in STEPS {
             fs::write(plugins.join(format!("{step}.wasm")), TRIVIAL).context("no plugin")?;
-            config += &format!("[plugin.{step}]\nconcurrency = 640\nreuse = {}\n", args.reuse);
-            saga += &format!(
+            let reuse = args.reuse;
+            let _ = writeln!(config, "[plugin.{step}]\nconcurrency = 640\nreuse = {reuse}");
+            let _ = write!(
+                saga,
                 "[[saga.step]]\nname = \"{step}\"\nplugin = \"{step}\"\ninput = \"input\"\n"
             );
         }
