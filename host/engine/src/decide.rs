@@ -20,6 +20,7 @@ use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::Saga;
 
+pub(crate) use operator::needs_operator;
 pub use operator::{Order, Verb, permits};
 
 /// Signals that a saga keeps until its steps take them.

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::decide::{Order, Verb, permits};
+use crate::decide::{Order, Verb, needs_operator, permits};
 use crate::definition::StepKind;
-use crate::ids::Timestamp;
+use crate::ids::{StepName, Timestamp};
 use crate::saga::{Phase, Progress, Saga};
 use crate::status::SagaStatus;
 
@@ -93,12 +93,33 @@ fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
         (Verb::Pause, saga.paused.is_none()),
         (Verb::Abandon, saga.status() != SagaStatus::Abandoned),
     ];
-    let permitted = |verb: &Verb| {
-        let order = Order { who: String::new(), reason: String::new(), verb: verb.clone() };
+    let permits = |verb: Verb| {
+        let order = Order { who: String::new(), reason: String::new(), verb };
         permits(saga, at, &order).is_ok()
     };
+    // Where several steps need it, the verb must name one of them.
+    let permits_one = |verb: &Verb| {
+        let mut steps = (0..saga.steps.len()).filter(|step| needs_operator(saga, *step));
+        steps.any(|step| permits(of_step(verb, saga.name(step))))
+    };
+    let permitted = |verb: &Verb| permits(verb.clone()) || permits_one(verb);
     let wanted = all.into_iter().filter(|(verb, does)| *does && permitted(verb));
     wanted.map(|(verb, _)| verb.word()).collect()
+}
+
+/// The verb about this step, when it is about one.
+fn of_step(verb: &Verb, name: &StepName) -> Verb {
+    let name = Some(name.clone());
+    match verb.clone() {
+        Verb::Retry { input, .. } => Verb::Retry { step: name, input },
+        Verb::Skip { .. } => Verb::Skip { step: name },
+        Verb::Resolve { happened, output, evidence, .. } => {
+            Verb::Resolve { step: name, happened, output, evidence }
+        }
+        other @ (Verb::Cancel | Verb::Compensate | Verb::Pause | Verb::Resume | Verb::Abandon) => {
+            other
+        }
+    }
 }
 
 fn also(saga: &Saga) -> String {

@@ -141,6 +141,7 @@ fn the_undo_of_one_that_blocks_is_resolved_by_its_name() {
     let told = why(&host.saga, host.now).sentence;
     assert!(told.contains("the undo of b[1] failed: no: it is not possible"), "{told}");
     assert!(told.contains("the undo of a waits for that"), "{told}");
+    assert_eq!(why(&host.saga, host.now).verbs, ["retry", "resolve", "skip", "pause", "abandon"]);
     let resolve = |step: &str| Verb::Resolve {
         step: Some(step.parse().unwrap()),
         happened: true,
@@ -154,6 +155,14 @@ fn the_undo_of_one_that_blocks_is_resolved_by_its_name() {
     assert!(host.refused(resolve("b[7]")).starts_with("the saga has no step `b[7]`"));
     host.order(resolve("b[1]")).answer("a", done());
     assert_eq!(host.saga.status(), SagaStatus::Compensated);
+}
+
+#[test]
+fn where_several_are_blocked_the_verbs_for_one_of_them_are_told() {
+    let mut host = start(list(3), r#"{"items":["x","y"]}"#);
+    host.answer("b[0]", done()).answer("b[1]", done());
+    host.answer("c", permanent()).answer("b[1]", permanent()).answer("b[0]", permanent());
+    assert_eq!(why(&host.saga, host.now).verbs, ["retry", "resolve", "skip", "pause", "abandon"]);
 }
 
 #[test]

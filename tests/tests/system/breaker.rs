@@ -103,6 +103,32 @@ fn an_open_breaker_uses_no_attempts_and_closes_when_a_call_succeeds() {
     check(&host.events());
 }
 
+#[test]
+fn a_step_that_finds_it_open_and_fails_has_what_came_before_it_undone() {
+    let place = Place::empty();
+    write(&place, "1.0.0", Behaviour::Retryable);
+    fs::write(place.plugin("good"), Component { name: "good", ..Component::default() }.build())
+        .unwrap();
+    place.config(
+        "[service.carrier]\nbreaker = { failures = 1, open_for = \"10m\", on_open = \"fail\" }\n\
+         [[saga]]\nname = \"one\"\n\
+         [[saga.step]]\nname = \"good\"\nplugin = \"good\"\n\
+         [[saga.step]]\nname = \"ship\"\nplugin = \"ship\"\nservice = \"carrier\"\n\
+         retry = { attempts = 3, backoff = [\"10ms\"] }\n",
+    );
+    let host = place.run();
+    // The first opens it and is refused when it tries again, the second when it tries at all.
+    for _ in 0..2 {
+        let output = place.amends(&["start", "one", "--input", "{}", "--wait", "20s"]);
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(5), "{text}");
+        assert!(text.contains("ship failed: breaker_open"), "{text}");
+    }
+    let undone = host.events();
+    assert_eq!(of_type(&undone, "undo.succeeded").len(), 2);
+    assert_eq!(host.stop(), Some(0));
+}
+
 /// Every call began while it was closed, or was the one that tried when its time was over.
 fn check(events: &[Value]) {
     let opened = of_type(events, "breaker.opened");

@@ -41,6 +41,19 @@ impl Shard {
         if self.stop.is_some() {
             return admitted;
         }
+        // A call that is refused fails its step, and what follows from that is due at once.
+        while self.admit_due(draft, events, at, &mut admitted).await {}
+        admitted
+    }
+
+    /// Whether a call was refused.
+    async fn admit_due(
+        &mut self,
+        draft: &mut Saga,
+        events: &mut Vec<Event>,
+        at: Timestamp,
+        admitted: &mut Admitted,
+    ) -> bool {
         let due: Vec<_> = commands(draft)
             .filter_map(|command| match command {
                 Command::Start(due) => Some(due),
@@ -48,6 +61,8 @@ impl Shard {
             })
             .filter(|due| due.at.is_none_or(|due| due <= at))
             .collect();
+        admitted.stall = None;
+        let mut is_refused = false;
         for due in due {
             let (step, direction) = (due.step.clone(), due.direction);
             let (input, room) = match answer(&self.config, draft, &due, at).await {
@@ -61,16 +76,17 @@ impl Shard {
                     continue;
                 }
             };
-            let before = events.len();
+            let (before, refuses) = (events.len(), matches!(input, Input::Refuse { .. }));
             if try_decide(draft, at, &input, events).is_ok() && events.len() > before {
                 failpoint(match direction {
                     Direction::Execute => "runtime.step.admitted",
                     Direction::Compensate => "runtime.undo.admitted",
                 });
                 admitted.rooms.extend(room.map(|room| ((step, direction), room)));
+                is_refused |= refuses;
             }
         }
-        admitted
+        is_refused
     }
 }
 

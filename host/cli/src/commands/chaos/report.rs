@@ -112,7 +112,16 @@ impl Report {
                 rows.add_row([vec![Cell::new(which)], results.to_vec()].concat());
             }
         }
-        print_table(&rows)?;
+        if self.cells.is_empty() {
+            // Else nothing found would sound as if all had been tried.
+            say!(
+                "no call was tried: no step of {} calls a plugin itself, or none",
+                self.definition
+            )?;
+            say!("was called; name the definitions that its steps run, with --definition")?;
+        } else {
+            print_table(&rows)?;
+        }
         say!("")?;
         let inputs = self.inputs.iter().map(|(status, count)| format!("{count} {status}"));
         let inputs = inputs.collect::<Vec<_>>().join(", ");
