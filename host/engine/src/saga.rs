@@ -336,9 +336,8 @@ impl Saga {
     /// Of a step over a list that is undone, what its elements come to.
     pub(crate) fn step_status(&self, index: usize) -> StepStatus {
         let own = self.steps[index].progress;
-        let is_undone = matches!(self.phase, Phase::Compensating(_) | Phase::Compensated(_));
         let elements = || self.elements(index).map(|element| self.steps[element].progress.status());
-        if elements().next().is_none() || !is_undone && self.compensating_since.is_none() {
+        if elements().next().is_none() || self.compensating_since.is_none() {
             return own.status();
         }
         let telling = [

@@ -139,7 +139,7 @@ fn activities(saga: &Saga) -> Vec<String> {
 }
 
 /// A sentence with a thousand elements in it is read by nobody.
-fn shortened(mut parts: Vec<String>) -> Vec<String> {
+pub(crate) fn shortened(mut parts: Vec<String>) -> Vec<String> {
     let more = parts.len().saturating_sub(PARTS_MAX);
     if more > 0 {
         parts.truncate(PARTS_MAX);

@@ -9,9 +9,7 @@ use crate::ids::{StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::{Phase, Progress, Saga};
 use crate::status::SagaStatus;
-
-/// So many steps are named in a refusal: a list may have a thousand elements.
-const NAMES_SHOWN_MAX: usize = 8;
+use crate::why::shortened;
 
 /// What an operator wants of a saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,10 +260,8 @@ fn one(
 ) -> Result<Vec<usize>, Refusal> {
     let fitting: Vec<_> = (0..saga.steps.len()).filter(|index| fits(*index)).collect();
     let list = |steps: &[usize]| {
-        let names = steps.iter().take(NAMES_SHOWN_MAX).map(|at| saga.name(*at).as_str());
-        let more = steps.len().saturating_sub(NAMES_SHOWN_MAX);
-        let more = (more > 0).then(|| format!("{more} more"));
-        names.map(str::to_owned).chain(more).collect::<Vec<_>>().join(", ")
+        let names = steps.iter().map(|at| saga.name(*at).to_string());
+        shortened(names.collect()).join(", ")
     };
     let done = match verb {
         "skip" => "skipped",

@@ -180,9 +180,11 @@ impl Draft {
     /// True when the step is settled by its expressions alone.
     fn settle_expressions(&mut self, index: usize, definition: &Definition) -> bool {
         let (spec, step) = (&definition.steps()[index], definition.step(index));
-        let has_plain_input = spec.input.is_none() && self.saga.fits_default_input(index)
-            || self.saga.input_passed_on(index).is_some();
-        if spec.when.is_none() && (spec.each.is_some() || has_plain_input) {
+        let has_plain_input = || {
+            spec.input.is_none() && self.saga.fits_default_input(index)
+                || self.saga.input_passed_on(index).is_some()
+        };
+        if spec.when.is_none() && (spec.each.is_some() || has_plain_input()) {
             return false;
         }
         let variables = self.saga.variables(index);
