@@ -118,10 +118,11 @@ pub(crate) async fn start(
         body.key = Some(key);
     }
     let request = request_of(body, traceparent(&headers))?;
-    let started = state.runtime.start(request.clone()).await?;
-    let found = match wait {
-        Some(wait) => state.runtime.wait(started.id, wait).await,
-        None => state.runtime.state(started.id).await,
+    let (started, found) = if let Some(wait) = wait {
+        state.runtime.start_and_wait(request.clone(), wait).await?
+    } else {
+        let started = state.runtime.start(request.clone()).await?;
+        (started, state.runtime.state(started.id).await)
     };
     // From here on there is a saga: an error without its id would have the caller start another.
     let view = match found {

@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use amends::commands::{Cli, EXIT_ERROR, EXIT_PIPE_CLOSED, Failed, PipeClosed, run};
 use clap::Parser as _;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Held to the end: dropped, it takes the failpoints back.
     #[cfg(feature = "failpoints")]

@@ -120,10 +120,11 @@ pub fn start(at: Timestamp, start: Start) -> (Saga, Vec<Event>) {
         deadline_at,
         parent: start.parent,
     };
-    let saga = Saga::new(start.id, start.definition, at, started.clone());
-    let mut draft = Draft { saga, at, events: vec![started.into()] };
+    let mut saga = Saga::new(start.id, start.definition, at, started.clone());
+    let mut draft = Draft { saga: &mut saga, at, events: vec![started.into()] };
     draft.settle();
-    (draft.saga, draft.events)
+    let events = draft.events;
+    (saga, events)
 }
 
 /// Decides. Empty when the input is late, repeated, or not about a call that is running.
@@ -131,6 +132,13 @@ pub fn start(at: Timestamp, start: Start) -> (Saga, Vec<Event>) {
 /// The answer must be durable before anything acts on it; then [`evolve`] applies each fact.
 #[must_use]
 pub fn decide(saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+    decide_on(&mut saga.clone(), at, input)
+}
+
+/// As [`decide`], on a copy of the saga that is the caller's: the facts are applied to it already.
+/// When this panics, the copy is worth nothing.
+#[must_use]
+pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Vec<Event> {
     if saga.status().is_end() {
         // Only an operator can have a completed saga undone.
         match &input {
@@ -143,7 +151,7 @@ pub fn decide(saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
             | Input::Signal { .. } => return Vec::new(),
         }
     }
-    let mut draft = Draft { saga: saga.clone(), at, events: Vec::new() };
+    let mut draft = Draft { saga, at, events: Vec::new() };
     draft.settle();
     match input {
         Input::Admit { step, direction, digest, note } => {
@@ -189,16 +197,16 @@ pub fn permits_signal(saga: &Saga, name: &SignalName) -> Result<(), Refusal> {
 }
 
 /// A saga to try facts on, and the facts so far.
-struct Draft {
-    saga: Saga,
+struct Draft<'s> {
+    saga: &'s mut Saga,
     at: Timestamp,
     events: Vec<Event>,
 }
 
-impl Draft {
+impl Draft<'_> {
     fn emit(&mut self, event: impl Into<Event>) {
         let event = event.into();
-        if let Err(error) = evolve(&mut self.saga, self.at, &event) {
+        if let Err(error) = evolve(self.saga, self.at, &event) {
             // A decision that evolve refuses is a bug of this module and nothing else.
             panic!("decided what cannot be: {error}");
         }
@@ -208,7 +216,7 @@ impl Draft {
     fn signal(&mut self, name: SignalName, id: Option<String>, payload: Payload) {
         let came_before =
             id.is_some() && self.saga.signals.iter().any(|one| one.name == name && one.id == id);
-        if !came_before && permits_signal(&self.saga, &name).is_ok() {
+        if !came_before && permits_signal(self.saga, &name).is_ok() {
             self.emit(SignalReceived { name, id, payload });
         }
     }

@@ -198,17 +198,18 @@ impl Digest {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
+    for digit in bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+        text.push(char::from(DIGITS[usize::from(digit)]));
     }
     text
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        f.write_str("sha256:")?;
+        f.write_str(&self.hex())
     }
 }
 

@@ -431,7 +431,8 @@ impl PluginHost {
             let append = Append {
                 stream: Stream::Plugin(name.clone()),
                 expected,
-                events: vec![NewEvent { at, kind: kind.into(), data: data.to_string() }],
+                at,
+                events: vec![NewEvent { kind: kind.into(), data: data.to_string() }],
                 row: None,
                 start_key: None,
             };

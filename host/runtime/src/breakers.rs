@@ -108,7 +108,7 @@ pub(crate) enum Admission {
 #[derive(Debug)]
 pub(crate) struct Breakers {
     all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
-    log: mpsc::UnboundedSender<(ServiceName, NewEvent)>,
+    log: mpsc::UnboundedSender<(ServiceName, Timestamp, NewEvent)>,
 }
 
 impl Breakers {
@@ -158,7 +158,7 @@ impl Breakers {
         };
         gauge(service, breaker.state);
         breaker.unwritten += 1;
-        let _ = self.log.send((service.clone(), NewEvent { at, kind: kind.into(), data }));
+        let _ = self.log.send((service.clone(), at, NewEvent { kind: kind.into(), data }));
         change == Some(Change::Closed)
     }
 
@@ -214,7 +214,8 @@ mod tests {
         on_open: OnOpen::Wait,
     };
 
-    type Trial = (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, NewEvent)>);
+    type Trial =
+        (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, Timestamp, NewEvent)>);
 
     /// A breaker that opens after two failures, for a second; and what it records.
     fn breaker(on_open: OnOpen) -> Trial {
@@ -264,7 +265,7 @@ mod tests {
         assert!(breakers.report(&service, &succeeded(), at(1_100)), "who waits may go on");
         assert_eq!(breakers.admit(&service, false, at(1_100)), Admission::Go);
         let kinds: Vec<_> =
-            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, event)| event.kind).collect();
+            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, _, event)| event.kind).collect();
         assert_eq!(kinds, ["breaker.opened", "breaker.closed"]);
     }
 
@@ -295,7 +296,7 @@ mod tests {
         assert_eq!(breakers.list(at(900))[0].counted, Some((9, 5)));
         breakers.report(&service, &succeeded(), at(1_000));
         assert_eq!(state(1_000), "open", "five of ten");
-        let (_, event) = events.try_recv().unwrap();
+        let (_, _, event) = events.try_recv().unwrap();
         assert_eq!(event.kind, "breaker.opened");
         let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         assert_eq!((&data["calls"], &data["calls_failed"]), (&10.into(), &5.into()), "{data}");
@@ -347,7 +348,7 @@ mod tests {
         assert_eq!(breakers.list(at(3_300))[0].state, "half_open");
         assert!(breakers.report(&service, &succeeded(), at(3_300)), "three have succeeded");
         let kinds: Vec<_> =
-            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, event)| event.kind).collect();
+            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, _, event)| event.kind).collect();
         assert_eq!(kinds, ["breaker.opened", "breaker.opened", "breaker.closed"]);
     }
 

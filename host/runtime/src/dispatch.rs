@@ -2,8 +2,10 @@
 
 mod child;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use amends_engine::{
     Call, Digest, Direction, Due, Failure, Fate, Outcome, PlannedUndo, PluginName, Saga, SagaId,
@@ -31,8 +33,18 @@ pub(crate) struct Returned {
     pub(crate) attempt: u32,
     pub(crate) outcome: Outcome,
     pub(crate) probe: Option<Fate>,
-    /// Whether a component was called, not a saga run.
-    pub(crate) is_component: bool,
+    /// The component that was called; none when a saga was run.
+    pub(crate) component: Option<Digest>,
+    /// How long the call took.
+    pub(crate) took: Duration,
+}
+
+/// What becomes of a call.
+pub(crate) enum Begun {
+    /// It is over.
+    Over(Returned),
+    /// The shard will hear of it. One that runs a saga goes on until what is here is dropped.
+    Runs(Option<ChildCall>),
 }
 
 /// What a call needs of the host. Cheap to clone.
@@ -109,17 +121,26 @@ fn owner<'s>(saga: &'s Saga, step: &StepName) -> Option<&'s PluginName> {
 }
 
 impl Dispatcher {
-    /// Runs a call and sends what came of it to the shard. The room that it took is given back
-    /// before the shard hears of it. One that runs a saga goes on until what is answered is
-    /// dropped.
-    pub(crate) fn run(&self, saga: &Saga, call: Call, room: Option<Taken>) -> Option<ChildCall> {
-        self.spawn(saga, call, room, false)
+    /// Runs a call: as far as it gets by itself when it may run in the shard, and from there, or
+    /// else from the start, in a task that sends what came of it to the shard. The room that it
+    /// took is given back before the shard hears of it.
+    pub(crate) fn run(
+        &self,
+        saga: &Saga,
+        call: Call,
+        room: Option<Taken>,
+        in_shard: bool,
+    ) -> Begun {
+        self.begin(saga, call, room, Way { is_cut_off: false, in_shard })
     }
 
     /// Finds out what came of a call that was cut off with its host. What runs another saga is
     /// simply run again: it finds that saga.
     pub(crate) fn recover(&self, saga: &Saga, call: Call) -> Option<ChildCall> {
-        self.spawn(saga, call, None, true)
+        match self.begin(saga, call, None, Way { is_cut_off: true, in_shard: false }) {
+            Begun::Runs(child) => child,
+            Begun::Over(_) => None,
+        }
     }
 
     /// Whether anything can tell what came of a call that was cut off.
@@ -134,13 +155,8 @@ impl Dispatcher {
         }
     }
 
-    fn spawn(
-        &self,
-        saga: &Saga,
-        call: Call,
-        room: Option<Taken>,
-        is_cut_off: bool,
-    ) -> Option<ChildCall> {
+    fn begin(&self, saga: &Saga, call: Call, room: Option<Taken>, way: Way) -> Begun {
+        let Way { is_cut_off, in_shard } = way;
         let this = self.clone();
         let id = saga.id();
         let made = self.plugin_call(saga, &call);
@@ -153,19 +169,16 @@ impl Dispatcher {
         let instead = faults.as_ref().and_then(|faults| faults.instead(saga, &call));
         // Kept for what is told of a call, where something goes wrong on purpose.
         let tried = faults.map(|faults| (faults, saga.clone()));
-        // Whatever becomes of the task, the shard hears of the call.
-        let mut reply = Reply::new(id, &call, self.inbox.clone());
-        tokio::spawn(async move {
+        let in_shard = in_shard && matches!(call.target, Target::Plugin(_));
+        let returned = Returned::broken_off(id, &call);
+        let began = Instant::now();
+        // None when nobody waits for it any more.
+        let mut running = Box::pin(async move {
             failpoint("runtime.call.before");
-            let began = Instant::now();
             let (outcome, probe) = match (&call.target, made) {
                 _ if instead.is_some() => (instead.unwrap_or(Outcome::NothingToUndo), None),
                 (Target::Saga { .. }, _) => {
-                    let Some(child) = child else { return };
-                    match child::run(&this.sagas, child, call.direction).await {
-                        Some(outcome) => (outcome, None),
-                        None => return,
-                    }
+                    (child::run(&this.sagas, child?, call.direction).await?, None)
                 }
                 (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
                     this.plugins.ask(&plugin_call, host_stopped()).await
@@ -196,9 +209,26 @@ impl Dispatcher {
             }
             drop(room);
             failpoint("runtime.call.returned");
-            reply.send(outcome, probe);
+            Some((outcome, probe))
         });
-        child_call
+        if in_shard {
+            let mut context = Context::from_waker(Waker::noop());
+            // A panic is this call's alone.
+            let polled = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(&mut context)));
+            match polled {
+                Ok(Poll::Ready(came)) => return Begun::Over(returned.with(came, began)),
+                // The task begins by asking again, with a waker that wakes it.
+                Ok(Poll::Pending) => {}
+                Err(_) => return Begun::Over(returned.with(None, began)),
+            }
+        }
+        // Whatever becomes of the task, the shard hears of the call.
+        let mut reply = Reply { returned: Some(returned), inbox: self.inbox.clone() };
+        tokio::spawn(async move {
+            let came = running.await;
+            reply.send(came, began);
+        });
+        Begun::Runs(child_call)
     }
 
     fn plugin_call(&self, saga: &Saga, call: &Call) -> Result<PluginCall, String> {
@@ -241,39 +271,54 @@ pub(crate) fn host_stopped() -> Failure {
     Failure::new("host_stopped", "the host stopped while the call was in flight")
 }
 
+/// How a call is run.
+#[derive(Clone, Copy)]
+struct Way {
+    /// It was begun by this host before it stopped: what came of it is asked.
+    is_cut_off: bool,
+    in_shard: bool,
+}
+
 /// Tells the shard what came of a call, once; that nobody knows, when the task panicked.
 struct Reply {
     returned: Option<Returned>,
-    tells_when_dropped: bool,
     inbox: mpsc::WeakUnboundedSender<Message>,
 }
 
-impl Reply {
-    fn new(id: SagaId, call: &Call, inbox: mpsc::WeakUnboundedSender<Message>) -> Self {
+impl Returned {
+    /// Of a call that panics: nobody knows what came of it.
+    fn broken_off(id: SagaId, call: &Call) -> Self {
         let outcome = Outcome::Unknown(Failure::new("host_failed", "the host broke off the call"));
-        let returned = Returned {
+        Self {
             id,
             step: call.step.clone(),
             direction: call.direction,
             attempt: call.attempt,
             outcome,
             probe: None,
-            is_component: matches!(call.target, Target::Plugin(_)),
-        };
-        // A saga goes on without whoever waits for it.
-        let tells_when_dropped = matches!(call.target, Target::Plugin(_));
-        Self { returned: Some(returned), tells_when_dropped, inbox }
-    }
-
-    fn send(&mut self, outcome: Outcome, probe: Option<Fate>) {
-        if let Some(returned) = &mut self.returned {
-            (returned.outcome, returned.probe) = (outcome, probe);
+            component: matches!(call.target, Target::Plugin(_)).then_some(call.digest),
+            took: Duration::ZERO,
         }
-        self.tell();
     }
 
-    fn tell(&mut self) {
-        if let (Some(returned), Some(inbox)) = (self.returned.take(), self.inbox.upgrade()) {
+    fn with(mut self, came: Option<(Outcome, Option<Fate>)>, began: Instant) -> Self {
+        if let Some((outcome, probe)) = came {
+            (self.outcome, self.probe) = (outcome, probe);
+        }
+        self.took = began.elapsed();
+        self
+    }
+}
+
+impl Reply {
+    /// Nothing is told when nothing came: nobody waits for it any more.
+    fn send(&mut self, came: Option<(Outcome, Option<Fate>)>, began: Instant) {
+        let returned = self.returned.take().filter(|_| came.is_some());
+        self.tell(returned.map(|returned| returned.with(came, began)));
+    }
+
+    fn tell(&self, returned: Option<Returned>) {
+        if let (Some(returned), Some(inbox)) = (returned, self.inbox.upgrade()) {
             let _ = inbox.send(Message::Returned(Box::new(returned)));
         }
     }
@@ -281,9 +326,9 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if self.tells_when_dropped {
-            self.tell();
-        }
+        // A saga goes on without whoever waits for it.
+        let returned = self.returned.take().filter(|returned| returned.component.is_some());
+        self.tell(returned);
     }
 }
 

@@ -94,19 +94,22 @@ pub async fn import(
     log: &[StoredEvent],
 ) -> Result<(), RuntimeError> {
     let saga = replay(id, definition, log)?;
-    let events = log.iter().map(|event| NewEvent {
-        at: event.at,
-        kind: event.kind.clone().into(),
-        data: event.data.clone(),
-    });
-    let append = Append {
-        stream: Stream::Saga(id),
-        expected: Version(0),
-        events: events.collect(),
-        row: Some(row(&saga)),
-        start_key: None,
-    };
-    store.append(append).await?;
+    let mut expected = Version(0);
+    for decided in log.chunk_by(|one, next| one.at == next.at) {
+        let events = decided
+            .iter()
+            .map(|event| NewEvent { kind: event.kind.clone().into(), data: event.data.clone() });
+        let append = Append {
+            stream: Stream::Saga(id),
+            expected,
+            at: decided[0].at,
+            events: events.collect(),
+            row: (expected == Version(0)).then(|| row(&saga)),
+            start_key: None,
+        };
+        store.append(append).await?;
+        expected = expected.plus(decided.len());
+    }
     Ok(())
 }
 

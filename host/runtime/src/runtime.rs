@@ -215,6 +215,36 @@ impl Runtime {
     /// # Errors
     /// When it was not started; see [`StartError`] for who can act.
     pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
+        self.start_with(request, None).await
+    }
+
+    /// As [`Self::start`], and then as [`Self::wait`]: what that answers is beside what was
+    /// started, so that a saga that was is told whatever becomes of waiting for it.
+    ///
+    /// # Errors
+    /// When it was not started; see [`StartError`] for who can act.
+    pub async fn start_and_wait(
+        &self,
+        request: StartRequest,
+        timeout: Duration,
+    ) -> Result<(Started, Result<Option<State>, RuntimeError>), StartError> {
+        let (reply, rests) = oneshot::channel();
+        let waiter = Waiter { reply, until_end: false };
+        let started = self.start_with(request, Some(waiter)).await?;
+        let found = match tokio::time::timeout(timeout, rests).await {
+            Ok(Ok(saga)) => Ok(Some(State { saga, stall: None })),
+            Err(_) => self.state(started.id).await,
+            // It was started earlier.
+            Ok(Err(_)) => self.wait(started.id, timeout).await,
+        };
+        Ok((started, found))
+    }
+
+    async fn start_with(
+        &self,
+        request: StartRequest,
+        waiter: Option<Waiter>,
+    ) -> Result<Started, StartError> {
         if self.is_stopping() {
             return Err(StartError::Stopping);
         }
@@ -238,17 +268,21 @@ impl Runtime {
             traceparent: request.traceparent,
             parent: None,
         };
-        self.start_as(start).await
+        self.start_as(start, waiter).await
     }
 
     /// Starts a saga with the id that it is given.
-    pub(crate) async fn start_as(&self, start: Start) -> Result<Started, StartError> {
+    pub(crate) async fn start_as(
+        &self,
+        start: Start,
+        waiter: Option<Waiter>,
+    ) -> Result<Started, StartError> {
         if self.is_stopping() {
             return Err(StartError::Stopping);
         }
         let id = start.id;
         let (reply, answer) = oneshot::channel();
-        let message = StartMessage { start, reply };
+        let message = StartMessage { start, reply, waiter };
         self.shard(id).starts.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 StartError::Overloaded("too many sagas are being started")

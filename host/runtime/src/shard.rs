@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Command, Digest, Event, Input, Saga, SagaId, ServiceName, Start, Timestamp, Version, commands,
-    decide, evolve,
+    decide_on,
 };
 use amends_plugins::PluginHost;
 use amends_store::{Appended, StartKey, Store, StoreError, failpoint};
@@ -36,6 +36,11 @@ use crate::stuck::{STUCK_CHECK_PAUSE, Stuck, stuck};
 
 /// How often a saga that waits for a plugin, or for the store to work again, looks again.
 const STALL_PAUSE: Duration = Duration::from_millis(500);
+
+/// A component whose calls take no longer is called by the shard itself: that saves a task, two
+/// changes of threads and a message, and no other saga waits for longer than that. The calls of
+/// others are tasks of their own.
+const CALL_IN_SHARD_MAX: Duration = Duration::from_millis(1);
 
 /// The longest sleep: the wall clock may jump, and a timer must not be late for longer.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
@@ -90,6 +95,8 @@ pub(crate) enum Message {
 pub(crate) struct StartMessage {
     pub(crate) start: Start,
     pub(crate) reply: oneshot::Sender<Result<Started, StartError>>,
+    /// Who waits for it, if it is started by this. Else dropped.
+    pub(crate) waiter: Option<Waiter>,
 }
 
 /// What is computed from the live sagas.
@@ -139,6 +146,8 @@ pub(crate) struct Shard {
     /// Calls of components that have not come back. A saga that a step runs is not one: it goes
     /// on without this host.
     calls_in_flight: usize,
+    /// Components whose last call took longer than [`CALL_IN_SHARD_MAX`].
+    slow: HashSet<Digest>,
     stuck_check_at: Instant,
     stop: Option<(Instant, oneshot::Sender<usize>)>,
 }
@@ -162,6 +171,7 @@ impl Shard {
             stalled: HashSet::new(),
             stalled_until: None,
             calls_in_flight: 0,
+            slow: HashSet::new(),
             stuck_check_at: Instant::now() + STUCK_CHECK_PAUSE,
             stop: None,
         }
@@ -244,7 +254,7 @@ impl Shard {
     }
 
     async fn start(&mut self, message: StartMessage) {
-        let StartMessage { start, reply } = message;
+        let StartMessage { start, reply, waiter } = message;
         let id = start.id;
         // Only a saga that another one starts has an id that may have been started before.
         if self.live.contains_key(&id) {
@@ -263,15 +273,20 @@ impl Shard {
         // A broken invariant of the engine must cost one saga, not the shard.
         let begun = catch_unwind(AssertUnwindSafe(|| amends_engine::start(at, start)));
         let Ok((saga, mut events)) = begun else {
-            let failed = StoreError::Invalid("the engine broke an invariant of its own");
+            let failed = StoreError::Invalid(BROKEN_INVARIANT);
             let _ = reply.send(Err(StartError::Store(failed)));
             return;
         };
         let mut draft = saga.clone();
-        let admitted = self.admit(&mut draft, &mut events, at).await;
+        let Ok(admitted) = self.admit(&mut draft, &mut events, at).await else {
+            let failed = StoreError::Invalid(BROKEN_INVARIANT);
+            let _ = reply.send(Err(StartError::Store(failed)));
+            return;
+        };
         let append = append::append(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
         let mut live = Live::new(saga);
         live.stall = admitted.stall;
+        live.waiters.extend(waiter);
         live.pending = Some(Pending {
             at,
             draft,
@@ -315,12 +330,27 @@ impl Shard {
     }
 
     async fn returned(&mut self, returned: Returned) {
-        let Returned { id, step, direction, attempt, outcome, probe, is_component } = returned;
-        failpoint("runtime.outcome.received");
-        self.calls_in_flight -= usize::from(is_component);
-        let Some(live) = self.live.get_mut(&id) else { return };
-        live.inputs.push_back(Input::Outcome { step, direction, attempt, outcome, probe }.into());
+        let id = returned.id;
+        self.hear(returned);
         self.advance(id).await;
+    }
+
+    /// Takes down what came of a call; it is decided on when its saga is next.
+    fn hear(&mut self, returned: Returned) {
+        let Returned { id, step, direction, attempt, outcome, probe, component, took } = returned;
+        failpoint("runtime.outcome.received");
+        if let Some(component) = component {
+            self.calls_in_flight -= 1;
+            if took <= CALL_IN_SHARD_MAX {
+                self.slow.remove(&component);
+            } else {
+                self.slow.insert(component);
+            }
+        }
+        if let Some(live) = self.live.get_mut(&id) {
+            let outcome = Input::Outcome { step, direction, attempt, outcome, probe };
+            live.inputs.push_back(outcome.into());
+        }
     }
 
     async fn wake(&mut self) {
@@ -369,7 +399,7 @@ impl Shard {
                 queued.reply(Err(refusal.into()));
                 continue;
             }
-            if let Err(reason) = try_decide(&mut draft, at, &queued.input, &mut events) {
+            if let Err(reason) = try_decide(&mut draft, at, queued.input.clone(), &mut events) {
                 self.quarantine(id, &reason);
                 return;
             }
@@ -382,7 +412,13 @@ impl Shard {
             });
             inputs.push(queued);
         }
-        let admitted = self.admit(&mut draft, &mut events, at).await;
+        let admitted = match self.admit(&mut draft, &mut events, at).await {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                self.quarantine(id, &reason);
+                return;
+            }
+        };
         let Some(live) = self.live.get_mut(&id) else { return };
         live.stall = admitted.stall;
         if events.is_empty() {
@@ -484,6 +520,8 @@ impl Shard {
     }
 }
 
+const BROKEN_INVARIANT: &str = "the engine broke an invariant of its own";
+
 /// Timers that may be kept beyond two a live saga before the useless ones are dropped.
 const TIMERS_SPARE: usize = 1_024;
 
@@ -496,21 +534,15 @@ fn counted(target: &amends_engine::Target) -> usize {
 }
 
 /// Decides and applies to the draft. A broken invariant of the engine must cost one saga, not
-/// the shard.
+/// the shard; the draft is worth nothing then.
 fn try_decide(
     draft: &mut Saga,
     at: Timestamp,
-    input: &Input,
+    input: Input,
     events: &mut Vec<Event>,
 ) -> Result<(), String> {
-    let decided =
-        catch_unwind(AssertUnwindSafe(|| decide(draft, at, input.clone()))).map_err(|_| {
-            "the engine broke an invariant of its own; the log above says which".to_owned()
-        })?;
-    for event in decided {
-        evolve(draft, at, &event).map_err(|error| error.to_string())?;
-        events.push(event);
-    }
+    let decided = catch_unwind(AssertUnwindSafe(|| decide_on(draft, at, input)));
+    events.extend(decided.map_err(|_| format!("{BROKEN_INVARIANT}; the log above says which"))?);
     Ok(())
 }
 

@@ -116,10 +116,11 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
     let known = store.events(stream(), Version(0), 10).await.unwrap();
     let kinds: Vec<_> = known.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["breaker.opened"], "the other host wrote nothing");
-    let closed = NewEvent { at: now(), kind: "breaker.closed".into(), data: "{}".to_owned() };
+    let closed = NewEvent { kind: "breaker.closed".into(), data: "{}".to_owned() };
     let append = Append {
         stream: stream(),
         expected: known[0].version,
+        at: now(),
         events: vec![closed],
         row: None,
         start_key: None,

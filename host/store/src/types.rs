@@ -64,11 +64,9 @@ impl fmt::Display for Stream {
 /// An event to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
-    /// When it was decided.
-    pub at: Timestamp,
-    /// Its type: `step.started`.
+    /// Its type: `step.started`. Small letters, dots and underscores.
     pub kind: Cow<'static, str>,
-    /// A JSON object.
+    /// A JSON object, on trust.
     pub data: String,
 }
 
@@ -144,6 +142,8 @@ pub struct Append {
     pub stream: Stream,
     /// The version that the stream must have; 0: it must not exist.
     pub expected: Version,
+    /// When it was decided.
+    pub at: Timestamp,
     /// At least one.
     pub events: Vec<NewEvent>,
     /// The row to write, when it has changed.
@@ -161,6 +161,14 @@ impl Append {
         }
         if self.events.iter().any(|event| event.data.len() > EVENT_BYTES_MAX) {
             return Err(StoreError::Invalid("the data of an event is at most 16 MiB"));
+        }
+        let is_type = |kind: &str| {
+            let letter = |byte| matches!(byte, b'a'..=b'z' | b'.' | b'_');
+            !kind.is_empty() && kind.bytes().all(letter)
+        };
+        if !self.events.iter().all(|event| is_type(&event.kind)) {
+            let rule = "the type of an event is small letters, dots and underscores";
+            return Err(StoreError::Invalid(rule));
         }
         let saga = match &self.stream {
             Stream::Saga(id) => Some(*id),

@@ -157,10 +157,10 @@ async fn verify_finds_what_does_not_fit() {
         store.append(then(number, 2)).await.unwrap();
     }
     assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
-    change(&place.path(), "DELETE FROM events WHERE position = 5");
+    change(&place.path(), "DELETE FROM appends WHERE position = 5");
     let findings = store.verify().await.unwrap();
     assert_eq!(findings, [format!("saga {} has 2 events, but its last version is 3", saga_id(1))]);
-    change(&place.path(), "DELETE FROM events WHERE position IN (4, 6)");
+    change(&place.path(), "DELETE FROM appends WHERE position IN (4, 6)");
     let findings = store.verify().await.unwrap();
     assert_eq!(findings, ["1 sagas of the projection have no events"]);
 }
@@ -174,8 +174,9 @@ async fn one_saga_that_cannot_be_read_stops_no_other() {
         ("UPDATE sagas SET tags = x'00'", "tags"),
         ("UPDATE sagas SET definition_digest = x'00'", "its row: definition_digest: "),
         ("UPDATE sagas SET key = CAST(x'ff' AS TEXT)", "its row: key: invalid utf-8"),
-        ("UPDATE events SET data = CAST(x'ff' AS TEXT)", "its event 1: data: invalid utf-8"),
-        ("UPDATE events SET version = 'x'", "its event 1: "),
+        ("UPDATE appends SET events = CAST(x'ff' AS TEXT)", "its event 1: events: invalid utf-8"),
+        ("UPDATE appends SET events = '[[1]]'", "its event 1: events: "),
+        ("UPDATE appends SET version = 'x'", "its event 1: "),
     ];
     for (sql, words) in damage {
         let place = TemporaryFile::new();

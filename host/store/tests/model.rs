@@ -139,7 +139,7 @@ fn append() -> impl Strategy<Value = Append> {
                 row
             });
             let events = (0..events).map(event).collect();
-            Append { stream, expected, events, row, start_key }
+            Append { stream, expected, at: at(number), events, row, start_key }
         },
     )
 }

@@ -22,7 +22,7 @@ pub(super) struct Failed {
     pub(super) probe: Option<Fate>,
 }
 
-impl Draft {
+impl Draft<'_> {
     pub(super) fn admit(
         &mut self,
         step: StepName,
@@ -31,7 +31,7 @@ impl Draft {
         note: Option<String>,
     ) {
         let Some(index) = self.saga.index_of(&step) else { return };
-        let due = crate::commands::due(&self.saga, index)
+        let due = crate::commands::due(self.saga, index)
             .is_some_and(|due| due.direction == direction && due.at.is_none_or(|at| at <= self.at));
         if !due {
             return;
@@ -79,7 +79,7 @@ impl Draft {
     /// The step fails without another attempt.
     pub(super) fn refuse(&mut self, step: StepName, error: Failure) {
         let Some(index) = self.saga.index_of(&step) else { return };
-        let is_due = crate::commands::due(&self.saga, index).is_some_and(|due| {
+        let is_due = crate::commands::due(self.saga, index).is_some_and(|due| {
             due.direction == Direction::Execute && due.at.is_none_or(|at| at <= self.at)
         });
         if is_due {

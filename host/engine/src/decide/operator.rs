@@ -296,9 +296,9 @@ fn one(
     refuse(format!("{step} is {status}, so there is nothing to {verb}"), remedy)
 }
 
-impl Draft {
+impl Draft<'_> {
     pub(super) fn operate(&mut self, order: Order) {
-        let Ok(targets) = targets(&self.saga, self.at, &order.verb) else { return };
+        let Ok(targets) = targets(self.saga, self.at, &order.verb) else { return };
         let Order { who, reason, verb } = order;
         let is_wanted = self.saga.phase == Phase::Forward && self.saga.wish.is_none();
         match verb {

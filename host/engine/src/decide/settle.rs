@@ -13,7 +13,7 @@ use crate::event::{
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::saga::{Phase, Progress, StepState};
 
-impl Draft {
+impl Draft<'_> {
     /// Everything that follows from the state.
     pub(super) fn settle(&mut self) {
         loop {
@@ -122,7 +122,7 @@ impl Draft {
 
     fn items(&self, index: usize) -> Result<Vec<Payload>, Failure> {
         let failed = |message| Failure::new("each_failed", message);
-        let items = crate::commands::list(&self.saga, index)
+        let items = crate::commands::list(self.saga, index)
             .map_err(|message| failed(format!("each: {message}")))?;
         let before = self.saga.steps.len() - self.saga.definition.steps().len();
         if before + items.len() > ELEMENTS_MAX {
@@ -198,7 +198,7 @@ impl Draft {
             }
             // The inputs of elements are computed when it has them.
             Ok(true) if spec.each.is_some() => return false,
-            Ok(true) => match crate::commands::input(&self.saga, index) {
+            Ok(true) => match crate::commands::input(self.saga, index) {
                 Ok(_) => return false,
                 Err(message) => ("input_failed", format!("input: {message}")),
             },

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use amends_engine::{ServiceName, Version};
+use amends_engine::{ServiceName, Timestamp, Version};
 use amends_store::{Append, Appended, NewEvent, Store, StoreError, Stream};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -51,7 +51,7 @@ impl Follower {
     /// Until nobody has anything to write any more: the host is gone.
     pub(super) async fn run(
         mut self,
-        mut events: mpsc::UnboundedReceiver<(ServiceName, NewEvent)>,
+        mut events: mpsc::UnboundedReceiver<(ServiceName, Timestamp, NewEvent)>,
     ) {
         let mut tick = tokio::time::interval(FOLLOW_PAUSE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,7 +59,7 @@ impl Follower {
             let done = tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some((service, event)) => self.write(service, event).await,
+                    Some((service, at, event)) => self.write(service, at, event).await,
                     None => return,
                 },
                 _ = tick.tick() => self.read_all().await,
@@ -110,12 +110,18 @@ impl Follower {
 
     /// One that cannot be written is tried until it can: calls go on meanwhile, on what is in
     /// memory.
-    async fn write(&mut self, service: ServiceName, event: NewEvent) -> Result<(), StoreError> {
+    async fn write(
+        &mut self,
+        service: ServiceName,
+        at: Timestamp,
+        event: NewEvent,
+    ) -> Result<(), StoreError> {
         let version = self.versions.entry(service.clone()).or_default();
         loop {
             let append = Append {
                 stream: Stream::Service(service.clone()),
                 expected: *version,
+                at,
                 events: vec![event.clone()],
                 row: None,
                 start_key: None,

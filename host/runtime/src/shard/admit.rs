@@ -31,19 +31,22 @@ enum Answer {
 
 impl Shard {
     /// Admits every call of `draft` that is due: adds the facts to `events` and takes the room.
+    ///
+    /// # Errors
+    /// When the engine broke an invariant of its own; the draft is worth nothing then.
     pub(super) async fn admit(
         &mut self,
         draft: &mut Saga,
         events: &mut Vec<Event>,
         at: Timestamp,
-    ) -> Admitted {
+    ) -> Result<Admitted, String> {
         let mut admitted = Admitted::default();
         if self.stop.is_some() {
-            return admitted;
+            return Ok(admitted);
         }
         // A call that is refused fails its step, and what follows from that is due at once.
-        while self.admit_due(draft, events, at, &mut admitted).await {}
-        admitted
+        while self.admit_due(draft, events, at, &mut admitted).await? {}
+        Ok(admitted)
     }
 
     /// Whether a call was refused.
@@ -53,7 +56,7 @@ impl Shard {
         events: &mut Vec<Event>,
         at: Timestamp,
         admitted: &mut Admitted,
-    ) -> bool {
+    ) -> Result<bool, String> {
         let due: Vec<_> = commands(draft)
             .filter_map(|command| match command {
                 Command::Start(due) => Some(due),
@@ -77,7 +80,8 @@ impl Shard {
                 }
             };
             let (before, refuses) = (events.len(), matches!(input, Input::Refuse { .. }));
-            if try_decide(draft, at, &input, events).is_ok() && events.len() > before {
+            try_decide(draft, at, input, events)?;
+            if events.len() > before {
                 failpoint(match direction {
                     Direction::Execute => "runtime.step.admitted",
                     Direction::Compensate => "runtime.undo.admitted",
@@ -86,7 +90,7 @@ impl Shard {
                 is_refused |= refuses;
             }
         }
-        is_refused
+        Ok(is_refused)
     }
 }
 

@@ -2,8 +2,10 @@
 
 use amends_engine::{Event, Input, Saga, SagaId, Timestamp, Version};
 use amends_store::{Append, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint};
+use tokio::time::Instant;
 
-use super::{Shard, counted};
+use super::{CALL_IN_SHARD_MAX, Shard, counted};
+use crate::dispatch::Begun;
 use crate::error::StartError;
 use crate::live::Pending;
 use crate::runtime::{Started, rests};
@@ -18,9 +20,9 @@ pub(super) fn append(
 ) -> Append {
     let events = events
         .iter()
-        .map(|event| NewEvent { at, kind: event.kind().into(), data: event.data() })
+        .map(|event| NewEvent { kind: event.kind().into(), data: event.data() })
         .collect();
-    Append { stream: Stream::Saga(draft.id()), expected, events, row, start_key }
+    Append { stream: Stream::Saga(draft.id()), expected, at, events, row, start_key }
 }
 
 impl Shard {
@@ -74,14 +76,24 @@ impl Shard {
             self.remove(id);
             return;
         }
+        let began = Instant::now();
+        let mut over = Vec::new();
         for call in live.undispatched() {
             let key = (call.step.clone(), call.direction);
             let room = pending.rooms.remove(&key);
             failpoint("runtime.dispatch.before");
             self.calls_in_flight += counted(&call.target);
-            live.in_flight.insert(key, self.dispatcher.run(&live.saga, call, room));
+            let in_shard = !self.slow.contains(&call.digest) && began.elapsed() < CALL_IN_SHARD_MAX;
+            match self.dispatcher.run(&live.saga, call, room, in_shard) {
+                Begun::Over(returned) => over.push(returned),
+                Begun::Runs(child) => drop(live.in_flight.insert(key, child)),
+            }
         }
         live.cancel_children();
+        for returned in over {
+            self.hear(returned);
+        }
+        let Some(live) = self.live.get_mut(&id) else { return };
         // What was held back tries again: what it waits for may have come meanwhile, and whoever
         // gives it must learn that this one waits.
         let goes_on = !live.inputs.is_empty() || live.stall.is_some();

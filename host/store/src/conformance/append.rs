@@ -5,7 +5,9 @@ use futures::future::join_all;
 
 use super::fixture::{event, row, saga_id, start, then};
 use super::{Place, model::stored};
-use crate::{APPENDS_WAITING_MAX, Append, Appended, EVENT_BYTES_MAX, StartKey, StoreError, Stream};
+use crate::{
+    APPENDS_WAITING_MAX, Append, Appended, EVENT_BYTES_MAX, NewEvent, StartKey, StoreError, Stream,
+};
 
 /// Events come back as they went in, whole and in pages.
 pub async fn appends_and_reads_back(place: &dyn Place) {
@@ -141,6 +143,7 @@ pub async fn refuses_what_breaks_a_rule(place: &dyn Place) {
     let broken = [
         Append { events: Vec::new(), ..start(1) },
         Append { events: vec![huge], ..start(1) },
+        Append { events: vec![NewEvent { kind: "Step started".into(), ..event(1) }], ..start(1) },
         Append { row: Some(row(2)), ..start(1) },
         Append { stream: plugin.clone(), ..start(1) },
         Append { stream: plugin, row: None, start_key: key(), ..start(1) },

@@ -35,7 +35,6 @@ pub fn definition(name: &str) -> DefinitionName {
 #[must_use]
 pub fn event(number: u32) -> NewEvent {
     NewEvent {
-        at: at(number),
         kind: "step.succeeded".into(),
         data: format!(r#"{{"number":{number},"text":"naïve 💊 \u0000 \" end"}}"#),
     }
@@ -65,6 +64,7 @@ pub fn start(number: u32) -> Append {
     Append {
         stream: Stream::Saga(saga_id(number)),
         expected: Version(0),
+        at: at(number),
         events: vec![NewEvent { kind: "saga.started".into(), ..event(number) }],
         row: Some(row(number)),
         start_key: None,

@@ -112,7 +112,7 @@ pub(super) fn stored(append: &Append, position: u64) -> Vec<StoredEvent> {
         position: Position(position + offset),
         stream: append.stream.clone(),
         version: Version(append.expected.0 + offset + 1),
-        at: event.at,
+        at: append.at,
         kind: event.kind.clone().into_owned(),
         data: event.data.clone(),
     };

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
 use rusqlite::types::{Type, Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params, params_from_iter};
+use serde_json::value::RawValue;
 
 use super::schema::is_unreadable;
 use super::write::SERVICE_PREFIX;
@@ -16,7 +17,7 @@ use crate::types::{
 
 type Result<T> = rusqlite::Result<T>;
 
-const EVENT_COLUMNS: &str = "position, stream, version, at, type, data";
+const APPEND_COLUMNS: &str = "position, stream, version, at, events";
 
 /// An id carries the time at which it was made. A saga starts at most this long after that, so
 /// that ids narrow a search by time.
@@ -31,13 +32,11 @@ pub(super) fn events(
     after: Version,
     limit: u32,
 ) -> Result<Vec<StoredEvent>> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT {EVENT_COLUMNS} FROM events WHERE stream = ?1 AND version > ?2
-             ORDER BY version LIMIT ?3"
-        ))?
-        .query_map(params![stream, to_integer(after.0), limit], event)?
-        .collect()
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {APPEND_COLUMNS} FROM appends WHERE stream = ?1 AND version > ?2 ORDER BY version"
+    ))?;
+    let rows = statement.query(params![stream, to_integer(after.0)])?;
+    take_events(rows, limit, |event| event.version > after)
 }
 
 pub(super) fn log(
@@ -45,12 +44,28 @@ pub(super) fn log(
     after: Position,
     limit: u32,
 ) -> Result<Vec<StoredEvent>> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT {EVENT_COLUMNS} FROM events WHERE position > ?1 ORDER BY position LIMIT ?2"
-        ))?
-        .query_map(params![to_integer(after.0), limit], event)?
-        .collect()
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {APPEND_COLUMNS} FROM appends WHERE position > ?1 ORDER BY position"
+    ))?;
+    let rows = statement.query([to_integer(after.0)])?;
+    take_events(rows, limit, |event| event.position > after)
+}
+
+/// The events of appends, up to a limit; of the first append, those that are wanted.
+fn take_events(
+    mut rows: Rows<'_>,
+    limit: u32,
+    is_wanted: impl Fn(&StoredEvent) -> bool,
+) -> Result<Vec<StoredEvent>> {
+    let limit = limit as usize;
+    let mut events = Vec::new();
+    while events.len() < limit
+        && let Some(row) = rows.next()?
+    {
+        let left = limit - events.len();
+        events.extend(append_events(row)?.into_iter().filter(&is_wanted).take(left));
+    }
+    Ok(events)
 }
 
 pub(super) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow>> {
@@ -61,44 +76,72 @@ pub(super) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow
 }
 
 pub(super) fn list(connection: &Connection, query: &SagaQuery) -> Result<Vec<SagaRow>> {
-    if query.tag.is_some() {
-        return list_where(connection, query, None);
-    }
-    let statuses = match (query.statuses.is_empty(), &query.definition) {
-        (true, None) => return list_where(connection, query, None),
-        // The index by definition has the status before the id.
-        (true, Some(_)) => SagaStatus::ALL,
-        (false, _) => &query.statuses,
+    let are_all = |is: fn(SagaStatus) -> bool| {
+        !query.statuses.is_empty() && query.statuses.iter().all(|status| is(*status))
     };
-    // One walk along an index for each status, so that each stops after `limit`.
-    let mut found = Vec::new();
-    for status in statuses {
-        found.extend(list_where(connection, query, Some(*status))?);
+    if query.tag.is_some() {
+        return list_along(connection, query, Walk::Tag);
     }
-    found.sort_by_key(|row| std::cmp::Reverse(row.id));
-    found.dedup_by_key(|row| row.id);
-    found.truncate(query.limit as usize);
-    Ok(found)
+    if are_all(is_rare) {
+        // One walk for each status, so that each stops after `limit`.
+        let mut found = Vec::new();
+        for status in &query.statuses {
+            found.extend(list_along(connection, query, Walk::Rare(*status))?);
+        }
+        found.sort_by_key(|row| std::cmp::Reverse(row.id));
+        found.dedup_by_key(|row| row.id);
+        found.truncate(query.limit as usize);
+        return Ok(found);
+    }
+    let walk = match &query.definition {
+        _ if are_all(|status| !status.is_end()) => Walk::Live,
+        Some(_) => Walk::Definition,
+        None => Walk::All,
+    };
+    list_along(connection, query, walk)
 }
 
-/// `status` stands for the query's statuses when it is given.
-fn list_where(
-    connection: &Connection,
-    query: &SagaQuery,
-    status: Option<SagaStatus>,
-) -> Result<Vec<SagaRow>> {
+/// What is gone along, from the greatest id down, with a look at each row, until the page is full.
+#[derive(Clone, Copy)]
+enum Walk {
+    All,
+    Definition,
+    /// Those that have not ended.
+    Live,
+    /// Those of a status that few have.
+    Rare(SagaStatus),
+    Tag,
+}
+
+/// Whether the index `sagas_rare` has the sagas of this status.
+fn is_rare(status: SagaStatus) -> bool {
+    !matches!(status, SagaStatus::Running | SagaStatus::Waiting | SagaStatus::Completed)
+}
+
+fn list_along(connection: &Connection, query: &SagaQuery, walk: Walk) -> Result<Vec<SagaRow>> {
     let mut wheres = vec!["true".to_owned()];
     let mut values = Vec::new();
-    // Ids in the order of the index that is walked.
-    let (from, id) = match &query.tag {
-        Some((name, value)) => {
-            wheres.push("tag.name = ? AND tag.value = ?".to_owned());
-            values.push(Value::Text(name.clone()));
-            values.push(Value::Text(value.clone()));
-            ("saga_tags AS tag CROSS JOIN sagas ON id = tag.saga", "tag.saga")
+    let (from, id) = match walk {
+        Walk::All => ("sagas NOT INDEXED", "id"),
+        Walk::Definition => ("sagas INDEXED BY sagas_definition", "id"),
+        Walk::Live => {
+            wheres.push("ended_at IS NULL".to_owned());
+            ("sagas INDEXED BY sagas_live", "id")
         }
-        None => ("sagas", "id"),
+        Walk::Rare(status) => {
+            // Said in the words of the index, so that SQLite knows that it has them all.
+            wheres.push("status NOT IN ('running', 'waiting', 'completed')".to_owned());
+            wheres.push("status = ?".to_owned());
+            values.push(Value::Text(status.as_str().to_owned()));
+            ("sagas INDEXED BY sagas_rare", "id")
+        }
+        Walk::Tag => ("saga_tags AS tag CROSS JOIN sagas ON id = tag.saga", "tag.saga"),
     };
+    if let Some((name, value)) = &query.tag {
+        wheres.push("tag.name = ? AND tag.value = ?".to_owned());
+        values.push(Value::Text(name.clone()));
+        values.push(Value::Text(value.clone()));
+    }
     if let Some(before) = query.before {
         wheres.push(format!("{id} < ?"));
         values.push(Value::Blob(before.as_bytes().to_vec()));
@@ -112,12 +155,10 @@ fn list_where(
         wheres.push("definition = ?".to_owned());
         values.push(Value::Text(definition.to_string()));
     }
-    if let Some(status) = status {
-        wheres.push("status = ?".to_owned());
-        values.push(Value::Text(status.as_str().to_owned()));
-    } else if !query.statuses.is_empty() {
+    if !query.statuses.is_empty() && !matches!(walk, Walk::Rare(_)) {
         let marks = vec!["?"; query.statuses.len()].join(", ");
-        wheres.push(format!("status IN ({marks})"));
+        // The sign keeps SQLite from a walk of its own.
+        wheres.push(format!("+status IN ({marks})"));
         let words = query.statuses.iter().map(|status| Value::Text(status.as_str().to_owned()));
         values.extend(words);
     }
@@ -194,13 +235,13 @@ fn readable_log(
     id: SagaId,
 ) -> Result<std::result::Result<Vec<StoredEvent>, String>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {EVENT_COLUMNS} FROM events WHERE stream = ?1 ORDER BY version"
+        "SELECT {APPEND_COLUMNS} FROM appends WHERE stream = ?1 ORDER BY version"
     ))?;
     let mut rows = statement.query([Stream::Saga(id)])?;
     let mut log = Vec::new();
     while let Some(row) = rows.next()? {
-        match readable(event(row), EVENT_COLUMNS)? {
-            Ok(event) => log.push(event),
+        match readable(append_events(row), APPEND_COLUMNS)? {
+            Ok(events) => log.extend(events),
             Err(reason) => return Ok(Err(format!("its event {}: {reason}", log.len() + 1))),
         }
     }
@@ -258,8 +299,11 @@ pub(super) fn verify(connection: &Connection) -> Result<Vec<String>> {
     findings.retain(|finding| finding != "ok");
     let gaps = connection
         .prepare(
-            "SELECT stream, count(*), max(version) FROM events
-             GROUP BY stream HAVING count(*) != max(version) OR min(version) != 1",
+            "SELECT stream, sum(length) AS count, max(version) AS last FROM (
+                 SELECT stream, version,
+                     CASE json_valid(events) WHEN 1 THEN json_array_length(events) ELSE 0 END AS length
+                 FROM appends)
+             GROUP BY stream HAVING count != last",
         )?
         .query_map([], |row| {
             let (stream, events, last) = (stream(row, 0)?, row.get(1)?, row.get(2)?);
@@ -270,7 +314,7 @@ pub(super) fn verify(connection: &Connection) -> Result<Vec<String>> {
     findings.extend(gaps);
     let orphans: i64 = connection.query_row(
         "SELECT count(*) FROM sagas WHERE NOT EXISTS
-         (SELECT 1 FROM events WHERE stream = sagas.id)",
+         (SELECT 1 FROM appends WHERE stream = sagas.id)",
         [],
         |row| row.get(0),
     )?;
@@ -280,15 +324,24 @@ pub(super) fn verify(connection: &Connection) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-fn event(row: &Row<'_>) -> Result<StoredEvent> {
-    Ok(StoredEvent {
-        position: Position(row.get::<_, i64>(0)?.unsigned_abs()),
-        stream: stream(row, 1)?,
-        version: Version(row.get::<_, i64>(2)?.unsigned_abs()),
-        at: Timestamp::from_millis(row.get(3)?),
-        kind: row.get(4)?,
-        data: row.get(5)?,
-    })
+/// The events of one append.
+fn append_events(row: &Row<'_>) -> Result<Vec<StoredEvent>> {
+    let stream = stream(row, 1)?;
+    let at = Timestamp::from_millis(row.get(3)?);
+    let (position, version) = (row.get::<_, i64>(0)?, row.get::<_, i64>(2)?);
+    let text: String = row.get(4)?;
+    let events: Vec<(String, Box<RawValue>)> =
+        serde_json::from_str(&text).map_err(|error| unreadable(4, error))?;
+    let last = i64::try_from(events.len()).unwrap_or(i64::MAX) - 1;
+    let event = |(back, (kind, data)): (i64, (String, Box<RawValue>))| StoredEvent {
+        position: Position((position - back).unsigned_abs()),
+        stream: stream.clone(),
+        version: Version((version - back).unsigned_abs()),
+        at,
+        kind,
+        data: Box::<str>::from(data).into_string(),
+    };
+    Ok((0..=last).rev().zip(events).map(event).collect())
 }
 
 fn stream(row: &Row<'_>, column: usize) -> Result<Stream> {

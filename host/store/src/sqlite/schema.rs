@@ -13,7 +13,7 @@ use crate::StoreError;
 use crate::types::Durability;
 
 /// The schema that this version reads and writes.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// `amends.db-lock` is locked while `amends.db` is open.
 pub const LOCK_SUFFIX: &str = "lock";
@@ -22,7 +22,8 @@ pub const LOCK_SUFFIX: &str = "lock";
 const APPLICATION_ID: i64 = 0x416d_6e64;
 
 /// Migration N brings version N-1 to N. Once released, none is ever changed.
-const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('fence', 0);
 
@@ -76,10 +77,34 @@ const MIGRATIONS: [&str; 1] = ["
         bytes  BLOB NOT NULL,
         PRIMARY KEY (kind, digest)
     );
-"];
+    ",
+    "
+    -- A row for each append. `position` and `version` are those of its last event; `events` is a
+    -- JSON array of its events, each the array of its type and its data.
+    CREATE TABLE appends (
+        position INTEGER PRIMARY KEY,
+        stream   NOT NULL,
+        version  INTEGER NOT NULL,
+        at       INTEGER NOT NULL,
+        events   TEXT NOT NULL
+    );
+    INSERT INTO appends
+        SELECT position, stream, version, at, '[[\"' || type || '\",' || data || ']]' FROM events;
+    CREATE UNIQUE INDEX appends_stream ON appends (stream, version);
+    DROP TABLE events;
+
+    -- A saga that completes without a turn is in `sagas_live` while it is live, and in
+    -- `sagas_definition`; nothing else changes with its status.
+    DROP INDEX sagas_status;
+    DROP INDEX sagas_definition;
+    CREATE INDEX sagas_definition ON sagas (definition, id);
+    CREATE INDEX sagas_rare ON sagas (status, id)
+        WHERE status NOT IN ('running', 'waiting', 'completed');
+    ",
+];
 
 /// What a database of `SCHEMA_VERSION` has.
-const TABLES: [&str; 6] = ["meta", "events", "sagas", "saga_tags", "start_keys", "blobs"];
+const TABLES: [&str; 6] = ["meta", "appends", "sagas", "saga_tags", "start_keys", "blobs"];
 
 /// Takes the lock that one process holds while it uses the file. The system lets go of it when
 /// the process ends, however it ends.
@@ -166,7 +191,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
 
 /// The position of the last event.
 pub(super) fn last_position(connection: &Connection, path: &Path) -> Result<Position, StoreError> {
-    let query = "SELECT coalesce(max(position), 0) FROM events";
+    let query = "SELECT coalesce(max(position), 0) FROM appends";
     let position: i64 = connection
         .query_row(query, [], |row| row.get(0))
         .map_err(|error| describe(path, &error))?;

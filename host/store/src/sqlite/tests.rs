@@ -13,11 +13,11 @@ use super::{SqliteStore, read, schema};
 use crate::{Append, Durability, NewEvent, Store as _, StoreError, Stream};
 
 fn append(number: u8, bytes: usize) -> Append {
-    let at = Timestamp::from_millis(1);
-    let event = NewEvent { at, kind: Cow::Borrowed("step.started"), data: "1".repeat(bytes) };
+    let event = NewEvent { kind: Cow::Borrowed("step.started"), data: "1".repeat(bytes) };
     Append {
         stream: Stream::Saga(SagaId::from_bytes([number; 16])),
         expected: Version(0),
+        at: Timestamp::from_millis(1),
         events: vec![event],
         row: None,
         start_key: None,

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::schema::describe;
-use crate::types::{Append, Appended, BlobKind, SagaRow, StartKey, StoreStats, Stream};
+use crate::types::{Append, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream};
 use crate::{StoreError, failpoint};
 
 /// Appends that wait for the writer; past it, callers wait to hand theirs in.
@@ -200,33 +200,22 @@ impl Writer {
         {
             return Ok(Ok(known));
         }
-        let known = self.versions_cache.get(&append.stream).copied();
-        let actual = match known {
-            Some(version) => version,
-            None => self.version(&append.stream)?,
-        };
+        let actual = self.version(&append.stream)?;
         if actual != append.expected {
             let (stream, expected) = (append.stream.clone(), append.expected);
             return Ok(Err(StoreError::Conflict { stream, expected, actual }));
         }
-        let mut version = actual;
-        let mut insert = self.connection.prepare_cached(
-            "INSERT INTO events (position, stream, version, at, type, data)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?;
-        for event in &append.events {
-            version = version.plus(1);
-            self.position.0 += 1;
-            insert.execute(params![
+        let version = actual.plus(append.events.len());
+        self.position.0 += append.events.len() as u64;
+        self.connection
+            .prepare_cached("INSERT INTO appends VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
                 to_integer(self.position.0),
                 append.stream,
                 to_integer(version.0),
-                event.at.as_millis(),
-                event.kind,
-                event.data,
+                append.at.as_millis(),
+                events_column(&append.events),
             ])?;
-        }
-        drop(insert);
         failpoint("store.append.events_written");
         if let Some(row) = &append.row {
             self.put_row(row, append.expected == Version(0))?;
@@ -238,7 +227,7 @@ impl Writer {
                     start_key.key,
                     append.stream,
                     start_key.payload_digest.as_bytes(),
-                    append.events.first().map(|event| event.at.as_millis()),
+                    append.at.as_millis(),
                 ])?;
         }
         if append.row.as_ref().is_some_and(|row| row.ended_at.is_some()) {
@@ -269,9 +258,12 @@ impl Writer {
     }
 
     fn version(&self, stream: &Stream) -> rusqlite::Result<Version> {
+        if let Some(version) = self.versions_cache.get(stream) {
+            return Ok(*version);
+        }
         let version: Option<i64> = self
             .connection
-            .prepare_cached("SELECT max(version) FROM events WHERE stream = ?1")?
+            .prepare_cached("SELECT max(version) FROM appends WHERE stream = ?1")?
             .query_row([stream], |row| row.get(0))?;
         Ok(Version(version.map_or(0, i64::unsigned_abs)))
     }
@@ -381,6 +373,22 @@ impl Job {
             Self::Close => {}
         }
     }
+}
+
+/// `[["step.succeeded",{…}],["saga.completed",{}]]`
+fn events_column(events: &[NewEvent]) -> String {
+    const AROUND: usize = r#"["",],"#.len();
+    let bytes = |event: &NewEvent| event.kind.len() + event.data.len() + AROUND;
+    let mut column = String::with_capacity(events.iter().map(bytes).sum::<usize>() + 2);
+    for event in events {
+        column.push_str(if column.is_empty() { "[[\"" } else { ",[\"" });
+        column.push_str(&event.kind);
+        column.push_str("\",");
+        column.push_str(&event.data);
+        column.push(']');
+    }
+    column.push(']');
+    column
 }
 
 /// Before the name in the stream of a service.

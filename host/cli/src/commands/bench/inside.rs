@@ -83,8 +83,8 @@ async fn client(
             tags: std::collections::BTreeMap::new(),
             traceparent: None,
         };
-        let started = runtime.start(request).await?;
-        let state = runtime.wait(started.id, END_LIMIT).await?.context("a saga is gone")?;
+        let (started, state) = runtime.start_and_wait(request, END_LIMIT).await?;
+        let state = state?.context("a saga is gone")?;
         let status = state.saga.status();
         anyhow::ensure!(status == outcome.end(), "saga {} is {status}", started.id);
         let ended = Instant::now();
