@@ -140,8 +140,8 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, St
     };
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
-    // 64 MiB: the pages that appends touch stay in memory.
-    connection.pragma_update(None, "cache_size", -65_536).map_err(failed)?;
+    // 16 MiB: the pages that appends touch stay in memory.
+    connection.pragma_update(None, "cache_size", -16_384).map_err(failed)?;
     // 64 MiB: after a burst the log is cut back to it.
     connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
     migrate(&connection, &MIGRATIONS, version).map_err(failed)?;
