@@ -72,7 +72,7 @@ pub(crate) async fn ask(
     unknown: &Failure,
 ) -> Option<(Outcome, Fate)> {
     let probe = component.probe.as_ref()?;
-    let mut store = Guest::store(loader.engine(), call_id(call), settings);
+    let mut store = Guest::store(loader.engine(), Some(call_id(call)), settings);
     let asked = async {
         let instance = component.pre.instantiate_async(&mut store).await?;
         let guest = probe.load(&mut store, &instance)?;
@@ -116,7 +116,7 @@ pub(crate) async fn run(
             store.data_mut().begin(call_id(call), settings);
             (store, Some((instance, served)))
         }
-        None => (Guest::store(loader.engine(), call_id(call), settings), None),
+        None => (Guest::store(loader.engine(), Some(call_id(call)), settings), None),
     };
     let instance = made.as_ref().map(|(instance, _)| *instance);
     match tokio::time::timeout(call.timeout, invoke(component, &mut store, instance, call)).await {
@@ -296,14 +296,12 @@ fn demangled(name: &str) -> String {
 }
 
 fn call_id(call: &PluginCall) -> CallId {
-    // `version-trace_id-parent_id-flags` (W3C Trace Context).
-    let trace_id = call.traceparent.as_deref().and_then(|text| text.split('-').nth(1));
     CallId {
-        plugin: call.plugin.to_string(),
-        saga_id: call.saga_id.to_string(),
-        step: call.step.to_string(),
+        plugin: call.plugin.clone(),
+        saga_id: call.saga_id,
+        step: call.step.clone(),
         attempt: call.attempt,
-        trace_id: trace_id.unwrap_or_default().to_owned(),
+        traceparent: call.traceparent.clone(),
     }
 }
 

@@ -7,7 +7,7 @@ use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use amends_engine::PAYLOAD_BYTES_MAX;
+use amends_engine::{PAYLOAD_BYTES_MAX, PluginName, SagaId, StepName};
 
 use crate::bindings::amends::saga::{config, log, types};
 use crate::config::PluginSettings;
@@ -21,18 +21,19 @@ pub(crate) const HOST_CALL_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX + (64 << 10)
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 
 /// Which call it is, for log lines.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct CallId {
-    pub(crate) plugin: String,
-    pub(crate) saga_id: String,
-    pub(crate) step: String,
+    pub(crate) plugin: PluginName,
+    pub(crate) saga_id: SagaId,
+    pub(crate) step: StepName,
     pub(crate) attempt: u32,
-    pub(crate) trace_id: String,
+    pub(crate) traceparent: Option<String>,
 }
 
 /// The state of one call.
 pub(crate) struct Guest {
-    id: CallId,
+    /// None while it is described.
+    id: Option<CallId>,
     settings: Arc<PluginSettings>,
     pub(crate) limits: Limits,
     log_lines: u32,
@@ -53,7 +54,11 @@ pub(crate) struct Limits {
 }
 
 impl Guest {
-    pub(crate) fn store(engine: &Engine, id: CallId, settings: Arc<PluginSettings>) -> Store<Self> {
+    pub(crate) fn store(
+        engine: &Engine,
+        id: Option<CallId>,
+        settings: Arc<PluginSettings>,
+    ) -> Store<Self> {
         let memory_bytes_max = usize::try_from(settings.memory_bytes_max).unwrap_or(usize::MAX);
         let limits = Limits::new(memory_bytes_max);
         let table = ResourceTable::new();
@@ -70,7 +75,7 @@ impl Guest {
 impl Guest {
     /// For another call in the same instance. Its memory counts on: it is still there.
     pub(crate) fn begin(&mut self, id: CallId, settings: Arc<PluginSettings>) {
-        (self.id, self.settings, self.log_lines) = (id, settings, 0);
+        (self.id, self.settings, self.log_lines) = (Some(id), settings, 0);
         self.limits.memory_refused = None;
     }
 }
@@ -130,7 +135,14 @@ impl log::Host for Guest {
 
 impl Guest {
     fn line(&self, level: log::Level, line: &str) {
-        let CallId { plugin, saga_id, step, attempt, trace_id } = &self.id;
+        let id = self.id.as_ref();
+        let plugin = id.map(|id| tracing::field::display(&id.plugin));
+        let saga_id = id.map(|id| tracing::field::display(id.saga_id));
+        let step = id.map(|id| tracing::field::display(&id.step));
+        let attempt = id.map(|id| id.attempt);
+        // `version-trace_id-parent_id-flags` (W3C Trace Context).
+        let traceparent = id.and_then(|id| id.traceparent.as_deref());
+        let trace_id = traceparent.and_then(|text| text.split('-').nth(1)).unwrap_or_default();
         macro_rules! write_line {
             ($macro:ident) => {
                 tracing::$macro!(target: "plugin", plugin, saga_id, step, attempt, trace_id, "{line}")

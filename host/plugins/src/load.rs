@@ -15,7 +15,7 @@ use crate::check::{Checked, Exports, check};
 use crate::compile::compile;
 use crate::config::PluginSettings;
 use crate::error::{PluginError, Rejection};
-use crate::guest::{CallId, Guest, linker};
+use crate::guest::{Guest, linker};
 use crate::idle::{IDLE_MAX, Idle};
 use crate::sandbox::Sandbox;
 use crate::schema;
@@ -200,7 +200,7 @@ impl Loader {
         let wrong = |error: wasmtime::Error| {
             Rejection::Manifest(format!("describe failed: {}", crate::call::reason(&error)))
         };
-        let mut store = Guest::store(self.engine(), CallId::default(), settings);
+        let mut store = Guest::store(self.engine(), None, settings);
         let asked = async {
             let indices = manifest::GuestIndices::new(pre)?;
             let instance = pre.instantiate_async(&mut store).await?;

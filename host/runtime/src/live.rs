@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use amends_engine::{
-    Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, ServiceName, StepName,
-    Timestamp, commands, permits, permits_signal,
+    Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
+    StepName, Timestamp, commands, permits, permits_signal,
 };
 use amends_store::SagaRow;
 use tokio::sync::oneshot;
@@ -137,6 +137,15 @@ impl Queued {
     }
 }
 
+/// What must be done for a saga.
+#[derive(Debug)]
+pub(crate) struct Due {
+    /// Calls that are durable and not yet dispatched.
+    pub(crate) calls: Vec<Call>,
+    /// Sagas of its steps that must be undone with it.
+    pub(crate) children: Vec<SagaId>,
+}
+
 impl Live {
     pub(crate) fn new(saga: Saga) -> Self {
         Self {
@@ -183,26 +192,27 @@ impl Live {
         }
     }
 
-    /// Calls that are durable and not yet dispatched.
-    pub(crate) fn undispatched(&self) -> Vec<Call> {
-        commands(&self.saga)
-            .filter_map(|command| match command {
-                Command::Run(call) => Some(call),
-                Command::Start(_) | Command::CancelChild(_) | Command::Wake(_) => None,
-            })
-            .filter(|call| !self.in_flight.contains_key(&(call.step.clone(), call.direction)))
-            .collect()
-    }
-
-    /// Has the sagas of its steps undone that must be undone with it.
-    pub(crate) fn cancel_children(&self) {
+    /// What must be done now that its events are durable.
+    pub(crate) fn due(&self) -> Due {
+        let mut due = Due { calls: Vec::new(), children: Vec::new() };
         for command in commands(&self.saga) {
             match command {
-                Command::CancelChild(id) => {
-                    self.in_flight.values().flatten().for_each(|call| call.cancel(id));
+                Command::Run(call) => {
+                    if !self.in_flight.contains_key(&(call.step.clone(), call.direction)) {
+                        due.calls.push(call);
+                    }
                 }
-                Command::Start(_) | Command::Run(_) | Command::Wake(_) => {}
+                Command::CancelChild(id) => due.children.push(id),
+                Command::Start(_) | Command::Wake(_) => {}
             }
+        }
+        due
+    }
+
+    /// Has sagas that its steps run undone.
+    pub(crate) fn cancel(&self, children: &[SagaId]) {
+        for id in children {
+            self.in_flight.values().flatten().for_each(|call| call.cancel(*id));
         }
     }
 

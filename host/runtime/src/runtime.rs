@@ -215,7 +215,7 @@ impl Runtime {
     /// # Errors
     /// When it was not started; see [`StartError`] for who can act.
     pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
-        self.start_with(request, None).await
+        self.start_as(self.start_of(request)?).await
     }
 
     /// As [`Self::start`], and then as [`Self::wait`]: what that answers is beside what was
@@ -230,8 +230,10 @@ impl Runtime {
     ) -> Result<(Started, Result<Option<State>, RuntimeError>), StartError> {
         let (reply, rests) = oneshot::channel();
         let waiter = Waiter { reply, until_end: false };
-        let started = self.start_with(request, Some(waiter)).await?;
-        let found = match tokio::time::timeout(timeout, rests).await {
+        let started = self.hand_in(self.start_of(request)?, Some(waiter))?;
+        let rested = tokio::time::timeout(timeout, rests).await;
+        let started = started.await.unwrap_or(Err(StartError::Stopping))?;
+        let found = match rested {
             Ok(Ok(saga)) => Ok(Some(State { saga, stall: None })),
             Err(_) => self.state(started.id).await,
             // It was started earlier.
@@ -240,14 +242,7 @@ impl Runtime {
         Ok((started, found))
     }
 
-    async fn start_with(
-        &self,
-        request: StartRequest,
-        waiter: Option<Waiter>,
-    ) -> Result<Started, StartError> {
-        if self.is_stopping() {
-            return Err(StartError::Stopping);
-        }
+    fn start_of(&self, request: StartRequest) -> Result<Start, StartError> {
         let definition = self
             .inner
             .definitions
@@ -259,7 +254,7 @@ impl Runtime {
             id[14..].copy_from_slice(&Digest::of(key.as_bytes()).as_bytes()[..2]);
         }
         let id = SagaId::from_bytes(id);
-        let start = Start {
+        Ok(Start {
             id,
             definition: Arc::clone(definition),
             input: request.input,
@@ -267,29 +262,31 @@ impl Runtime {
             tags: request.tags,
             traceparent: request.traceparent,
             parent: None,
-        };
-        self.start_as(start, waiter).await
+        })
     }
 
     /// Starts a saga with the id that it is given.
-    pub(crate) async fn start_as(
+    pub(crate) async fn start_as(&self, start: Start) -> Result<Started, StartError> {
+        self.hand_in(start, None)?.await.unwrap_or(Err(StartError::Stopping))
+    }
+
+    fn hand_in(
         &self,
         start: Start,
         waiter: Option<Waiter>,
-    ) -> Result<Started, StartError> {
+    ) -> Result<oneshot::Receiver<Result<Started, StartError>>, StartError> {
         if self.is_stopping() {
             return Err(StartError::Stopping);
         }
-        let id = start.id;
+        let starts = &self.shard(start.id).starts;
         let (reply, answer) = oneshot::channel();
-        let message = StartMessage { start, reply, waiter };
-        self.shard(id).starts.try_send(message).map_err(|error| match error {
+        starts.try_send(StartMessage { start, reply, waiter }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 StartError::Overloaded("too many sagas are being started")
             }
             mpsc::error::TrySendError::Closed(_) => StartError::Stopping,
         })?;
-        answer.await.unwrap_or(Err(StartError::Stopping))
+        Ok(answer)
     }
 
     /// Does what an operator orders; answers when that is durable, with the saga after it. What is

@@ -12,13 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Command, Digest, Event, Input, Saga, SagaId, ServiceName, Start, Timestamp, Version, commands,
-    decide_on,
+    Digest, Event, Input, Saga, SagaId, ServiceName, Start, Timestamp, Version, decide_on,
 };
 use amends_plugins::PluginHost;
 use amends_store::{Appended, StartKey, Store, StoreError, failpoint};
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -42,6 +39,9 @@ const STALL_PAUSE: Duration = Duration::from_millis(500);
 /// others are tasks of their own.
 const CALL_IN_SHARD_MAX: Duration = Duration::from_millis(1);
 
+/// Messages that are taken before the clock and new starts are looked at.
+const BURST_MAX: usize = 64;
+
 /// The longest sleep: the wall clock may jump, and a timer must not be late for longer.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 
@@ -52,6 +52,11 @@ pub(crate) enum Message {
         saga: Box<Saga>,
     },
     Returned(Box<Returned>),
+    /// What came of the append that was under way for a saga.
+    Appended {
+        id: SagaId,
+        result: Result<Appended, StoreError>,
+    },
     /// Something for a saga: an operator's order or a signal. With the saga, when it was loaded
     /// for this because it is not live. Dropped without an answer when there is neither, or when
     /// what was loaded is older than the saga's log.
@@ -130,13 +135,12 @@ pub(crate) struct ShardConfig {
     pub(crate) faults: Option<Arc<dyn Faults>>,
 }
 
-type Ack = (SagaId, Result<Appended, StoreError>);
-
 pub(crate) struct Shard {
     config: ShardConfig,
     dispatcher: Dispatcher,
     live: HashMap<SagaId, Live>,
-    appends: FuturesUnordered<BoxFuture<'static, Ack>>,
+    /// Under way.
+    appends: usize,
     timers: BinaryHeap<Reverse<(Timestamp, SagaId)>>,
     /// Sagas that wait in line for room or a service, the first first.
     lines: BTreeMap<Line, VecDeque<SagaId>>,
@@ -165,7 +169,7 @@ impl Shard {
             config,
             dispatcher,
             live: HashMap::new(),
-            appends: FuturesUnordered::new(),
+            appends: 0,
             timers: BinaryHeap::new(),
             lines: BTreeMap::new(),
             stalled: HashSet::new(),
@@ -183,16 +187,24 @@ impl Shard {
         mut starts: mpsc::Receiver<StartMessage>,
     ) {
         tracing::debug!(shard = self.config.number, "shard began");
+        let (mut messages, mut is_open) = (Vec::with_capacity(BURST_MAX), true);
         while !self.is_stopped() {
             let wake = self.next_wake();
             let may_start = self.stop.is_none();
             // Results before new work: what was begun is finished first.
             tokio::select! {
                 biased;
-                Some((id, result)) = self.appends.next() => self.appended(id, result).await,
-                Some(message) = inbox.recv() => self.message(message).await,
-                () = sleep_until(wake) => self.wake().await,
+                count = inbox.recv_many(&mut messages, BURST_MAX), if is_open => {
+                    is_open = count > 0;
+                    for message in messages.drain(..) {
+                        self.message(message).await;
+                    }
+                }
                 Some(start) = starts.recv(), if may_start => self.start(start).await,
+                () = sleep_until(wake) => {}
+            }
+            if wake <= Instant::now() {
+                self.wake().await;
             }
         }
         starts.close();
@@ -208,7 +220,7 @@ impl Shard {
     /// append that is under way is always waited for.
     fn is_stopped(&self) -> bool {
         self.stop.as_ref().is_some_and(|(limit, _)| {
-            self.appends.is_empty() && (self.calls_in_flight == 0 || *limit <= Instant::now())
+            self.appends == 0 && (self.calls_in_flight == 0 || *limit <= Instant::now())
         })
     }
 
@@ -216,6 +228,10 @@ impl Shard {
         match message {
             Message::Recover { saga } => self.recover(*saga).await,
             Message::Returned(returned) => self.returned(*returned).await,
+            Message::Appended { id, result } => {
+                self.appends -= 1;
+                self.appended(id, result).await;
+            }
             Message::Feed { id, input, loaded, reply } => {
                 if let (false, Some(saga)) = (self.live.contains_key(&id), loaded) {
                     self.insert(id, Live { may_be_stale: true, ..Live::new(*saga) });
@@ -307,8 +323,8 @@ impl Shard {
         let id = saga.id();
         let mut live = Live::new(saga);
         live.inputs.push_back(Input::Tick.into());
-        for command in commands(&live.saga) {
-            let Command::Run(call) = command else { continue };
+        let due = live.due();
+        for call in due.calls {
             if self.dispatcher.may_tell(&call) {
                 let key = (call.step.clone(), call.direction);
                 self.calls_in_flight += counted(&call.target);
@@ -323,7 +339,7 @@ impl Shard {
                 probe: None,
             }));
         }
-        live.cancel_children();
+        live.cancel(&due.children);
         self.insert(id, live);
         self.advance(id).await;
         failpoint("runtime.recovery.saga_after");

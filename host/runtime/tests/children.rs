@@ -14,7 +14,7 @@ use amends_engine::{
 };
 use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::{
-    Append, Appended, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, Store, StoreError,
+    Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, Store, StoreError,
     StoreStats, StoredEvent, Stream,
 };
 use futures::future::BoxFuture;
@@ -73,23 +73,23 @@ struct Held {
 }
 
 impl Store for Held {
-    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+    fn append_then(&self, append: Append, reply: AppendReply) {
         let row = append.row.as_ref().filter(|_| append.expected == Version(0));
         if row.is_none_or(|row| row.definition.as_str() != "child") {
-            return self.store.append(append);
+            return self.store.append_then(append, reply);
         }
         let (store, starts) = (Arc::clone(&self.store), self.starts);
         let permits = Arc::clone(&self.permits);
         self.seen.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move {
+        tokio::spawn(async move {
             let failed = Err(StoreError::Database("the disk is full".to_owned()));
             if starts == Starts::Refused {
-                return failed;
+                return reply.send(failed);
             }
             permits.acquire().await.unwrap().forget();
             let appended = store.append(append).await;
-            if starts == Starts::AnswerLost { failed } else { appended }
-        })
+            reply.send(if starts == Starts::AnswerLost { failed } else { appended });
+        });
     }
 
     fn events(

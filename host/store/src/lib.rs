@@ -23,14 +23,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use error::StoreError;
 pub use failpoint::{failpoint, failpoint_holding};
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
 pub use types::{
-    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX,
+    Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX,
     LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreStats,
     StoredEvent, Stream,
 };
@@ -40,14 +41,24 @@ pub use types::{
 /// Every future may be dropped at any time: a read is then given up, a write goes on. They run
 /// inside a tokio runtime.
 pub trait Store: Send + Sync + 'static {
-    /// Appends; resolves when it is durable. It is handed in by the call, not by the first poll,
-    /// in the order of the calls; dropping the future does not undo it.
+    /// Appends, and tells when it is durable. Appends are handed in by the call, in the order of
+    /// the calls.
+    ///
+    /// What is told is [`StoreError::Conflict`] when the stream is not at the expected version.
+    /// Whatever the error, nothing of the append is there, and no other append fails with it,
+    /// unless the database failed.
+    fn append_then(&self, append: Append, reply: AppendReply);
+
+    /// Appends; resolves when it is durable. It is handed in by the call, not by the first poll;
+    /// dropping the future does not undo it.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the stream is not at the expected version. Whatever the
-    /// error, nothing of the append is there, and no other append fails with it, unless the
-    /// database failed.
-    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>>;
+    /// As for [`Self::append_then`].
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        self.append_then(append, AppendReply::new(|result| drop(reply.send(result))));
+        async move { answer.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
+    }
 
     /// Up to `limit` events of a stream after a version, in order.
     fn events(

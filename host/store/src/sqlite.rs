@@ -25,8 +25,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, mpsc, oneshot, watch};
 
 use crate::types::{
-    Append, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga, SagaQuery, SagaRow,
-    StoreStats, StoredEvent, Stream,
+    Append, AppendReply, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga, SagaQuery,
+    SagaRow, StoreStats, StoredEvent, Stream,
 };
 use crate::{Store, StoreError, failpoint};
 
@@ -117,47 +117,29 @@ impl SqliteStore {
         })
     }
 
-    /// Hands a job to the writer. The future only waits for the answer.
-    fn submit<T: Send + 'static>(
-        &self,
-        job: Job,
-        answer: oneshot::Receiver<Result<T, StoreError>>,
-    ) -> BoxFuture<'static, Result<T, StoreError>> {
+    /// Hands a job to the writer; what becomes of it is told by the job's own reply.
+    fn hand_in(&self, job: Job) {
         if self.closing.load(Ordering::Acquire) {
-            return ready(Err(StoreError::Closed)).boxed();
+            return job.fail(StoreError::Closed);
         }
-        let waiting = match self.jobs.try_send(job) {
-            Ok(()) => None,
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                return ready(Err(StoreError::Closed)).boxed();
-            }
-            Err(mpsc::error::TrySendError::Full(job)) => {
-                let Ok(handing_in) = Arc::clone(&self.handing_in).try_read_owned() else {
-                    return ready(Err(StoreError::Closed)).boxed();
-                };
-                let jobs = self.jobs.clone();
-                let sending = async move {
-                    // If it cannot be sent, the answer's sender is dropped with it.
-                    drop(jobs.send(job).await);
-                    drop(handing_in);
-                };
-                // A task of its own, so that the job is not lost with the caller's future.
-                match Handle::try_current() {
-                    Ok(runtime) => {
-                        drop(runtime.spawn(sending));
-                        None
-                    }
-                    Err(_) => Some(sending),
-                }
-            }
+        let job = match self.jobs.try_send(job) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Closed(job)) => return job.fail(StoreError::Closed),
+            Err(mpsc::error::TrySendError::Full(job)) => job,
         };
-        async move {
-            if let Some(sending) = waiting {
-                sending.await;
-            }
-            answer.await.unwrap_or(Err(StoreError::Closed))
+        let Ok(handing_in) = Arc::clone(&self.handing_in).try_read_owned() else {
+            return job.fail(StoreError::Closed);
+        };
+        let jobs = self.jobs.clone();
+        // If it cannot be sent, its reply is dropped with it, and tells so.
+        match Handle::try_current() {
+            // A task of its own, so that it is not lost with the caller's future.
+            Ok(runtime) => drop(runtime.spawn(async move {
+                drop(jobs.send(job).await);
+                drop(handing_in);
+            })),
+            Err(_) => drop(jobs.blocking_send(job)),
         }
-        .boxed()
     }
 
     /// Runs a read on a connection of its own, off the async threads.
@@ -202,12 +184,11 @@ impl Readers {
 }
 
 impl Store for SqliteStore {
-    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
-        if let Err(error) = append.check() {
-            return ready(Err(error)).boxed();
+    fn append_then(&self, append: Append, reply: AppendReply) {
+        match append.check() {
+            Ok(()) => self.hand_in(Job::append(append, reply)),
+            Err(error) => reply.send(Err(error)),
         }
-        let (reply, answer) = oneshot::channel();
-        self.submit(Job::append(append, reply), answer)
     }
 
     fn events(
@@ -259,7 +240,8 @@ impl Store for SqliteStore {
             return ready(Err(StoreError::Invalid("a blob is at most 256 MiB"))).boxed();
         }
         let (reply, answer) = oneshot::channel();
-        self.submit(Job::PutBlob { kind, name, digest, at, bytes, reply }, answer)
+        self.hand_in(Job::PutBlob { kind, name, digest, at, bytes, reply });
+        async move { answer.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
     }
 
     fn blob(

@@ -200,6 +200,37 @@ pub enum Appended {
     KeyReused(SagaId),
 }
 
+/// Tells what came of an append, once; that the store is closed when it is dropped before.
+pub struct AppendReply(Option<Box<dyn FnOnce(Result<Appended, StoreError>) + Send>>);
+
+impl AppendReply {
+    /// `tell` is called by the store's own threads: it must be quick and must not block.
+    pub fn new(tell: impl FnOnce(Result<Appended, StoreError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+
+    /// Tells it.
+    pub fn send(mut self, result: Result<Appended, StoreError>) {
+        if let Some(tell) = self.0.take() {
+            tell(result);
+        }
+    }
+}
+
+impl Drop for AppendReply {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(Err(StoreError::Closed));
+        }
+    }
+}
+
+impl fmt::Debug for AppendReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppendReply").finish_non_exhaustive()
+    }
+}
+
 /// Which sagas to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SagaQuery {

@@ -26,6 +26,11 @@ impl StepSet {
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
-        (0..STEPS_MAX).filter(move |step| self.contains(*step))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let step = rest.trailing_zeros() as usize;
+            rest &= rest.checked_sub(1)?;
+            Some(step)
+        })
     }
 }

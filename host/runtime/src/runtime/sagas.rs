@@ -34,7 +34,7 @@ impl Sagas {
 
     /// Starts a saga with the id that it is given, unless there is one.
     pub(crate) async fn start(&self, start: Start) -> Result<Started, StartError> {
-        self.runtime().ok_or(StartError::Stopping)?.start_as(start, None).await
+        self.runtime().ok_or(StartError::Stopping)?.start_as(start).await
     }
 
     /// As [`Runtime::operate`].

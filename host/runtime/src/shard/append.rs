@@ -1,10 +1,12 @@
 //! From facts to what they lead to, once they are durable.
 
 use amends_engine::{Event, Input, Saga, SagaId, Timestamp, Version};
-use amends_store::{Append, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint};
+use amends_store::{
+    Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint,
+};
 use tokio::time::Instant;
 
-use super::{CALL_IN_SHARD_MAX, Shard, counted};
+use super::{CALL_IN_SHARD_MAX, Message, Shard, counted};
 use crate::dispatch::Begun;
 use crate::error::StartError;
 use crate::live::Pending;
@@ -27,8 +29,15 @@ pub(super) fn append(
 
 impl Shard {
     pub(super) fn append(&mut self, id: SagaId, append: Append) {
-        let done = self.config.store.append(append);
-        self.appends.push(Box::pin(async move { (id, done.await) }));
+        // The shard takes messages for as long as something is under way: see `is_stopped`.
+        let inbox = self.config.inbox.upgrade();
+        self.appends += 1;
+        let reply = AppendReply::new(move |result| {
+            if let Some(inbox) = inbox {
+                let _ = inbox.send(Message::Appended { id, result });
+            }
+        });
+        self.config.store.append_then(append, reply);
     }
 
     pub(super) async fn appended(&mut self, id: SagaId, result: Result<Appended, StoreError>) {
@@ -78,7 +87,8 @@ impl Shard {
         }
         let began = Instant::now();
         let mut over = Vec::new();
-        for call in live.undispatched() {
+        let due = live.due();
+        for call in due.calls {
             let key = (call.step.clone(), call.direction);
             let room = pending.rooms.remove(&key);
             failpoint("runtime.dispatch.before");
@@ -89,7 +99,7 @@ impl Shard {
                 Begun::Runs(child) => drop(live.in_flight.insert(key, child)),
             }
         }
-        live.cancel_children();
+        live.cancel(&due.children);
         for returned in over {
             self.hear(returned);
         }

@@ -12,7 +12,9 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::schema::describe;
-use crate::types::{Append, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream};
+use crate::types::{
+    Append, AppendReply, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream,
+};
 use crate::{StoreError, failpoint};
 
 /// Appends that wait for the writer; past it, callers wait to hand theirs in.
@@ -33,7 +35,7 @@ const VERSIONS_CACHED_MAX: usize = 1 << 16;
 pub(super) enum Job {
     Append {
         append: Box<Append>,
-        reply: oneshot::Sender<Result<Appended, StoreError>>,
+        reply: AppendReply,
         since: Instant,
     },
     PutBlob {
@@ -49,10 +51,7 @@ pub(super) enum Job {
 }
 
 impl Job {
-    pub(super) fn append(
-        append: Append,
-        reply: oneshot::Sender<Result<Appended, StoreError>>,
-    ) -> Self {
+    pub(super) fn append(append: Append, reply: AppendReply) -> Self {
         Self::Append { append: Box::new(append), reply, since: Instant::now() }
     }
 
@@ -67,11 +66,7 @@ impl Job {
 
 /// What is told to whom once the transaction is durable.
 enum Reply {
-    Append {
-        result: Result<Appended, StoreError>,
-        to: oneshot::Sender<Result<Appended, StoreError>>,
-        since: Instant,
-    },
+    Append { result: Result<Appended, StoreError>, to: AppendReply, since: Instant },
     PutBlob(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -352,7 +347,7 @@ impl Reply {
     fn send(self, error: Option<&StoreError>) {
         match self {
             Self::Append { result, to, .. } => {
-                let _ = to.send(error.map_or(result, |error| Err(error.clone())));
+                to.send(error.map_or(result, |error| Err(error.clone())));
             }
             Self::PutBlob(to) => {
                 let _ = to.send(error.map_or(Ok(()), |error| Err(error.clone())));
@@ -362,11 +357,9 @@ impl Reply {
 }
 
 impl Job {
-    fn fail(self, error: StoreError) {
+    pub(super) fn fail(self, error: StoreError) {
         match self {
-            Self::Append { reply, .. } => {
-                let _ = reply.send(Err(error));
-            }
+            Self::Append { reply, .. } => reply.send(Err(error)),
             Self::PutBlob { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
