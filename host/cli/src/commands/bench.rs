@@ -8,6 +8,7 @@
 //! Deliberately absent: a time that is compared with another machine's. Machines are shared and
 //! differ; compare what one run prints.
 
+mod floor;
 mod host;
 mod http;
 mod inside;
@@ -23,17 +24,22 @@ use clap::{Args, ValueEnum};
 use crate::commands::Format;
 use crate::commands::exit::EXIT_DONE;
 
-use host::Place;
+use host::{Place, STEPS_MAX};
 use report::{Report, Run};
 
 /// Clients at once, unless told otherwise.
 const CLIENTS: [usize; 5] = [1, 16, 64, 256, 1_024];
 
+/// Steps of the saga, unless told otherwise.
+const STEPS: usize = 3;
+
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  amends bench\n  amends bench --mode in-process --clients 256 \
-                        --seconds 10\n  amends bench --mode http,batch --clients 64 -o json"
+                        --seconds 10 --floor\n  amends bench --mode http,batch --clients 64 -o json\n  \
+                  amends bench --mode in-process --outcome happy --clients 64 --stored 1000,100000 \
+                        --waiting 10000"
 )]
 pub struct Bench {
     /// How sagas are started: by calls within the process, by one HTTP request each, or by batches
@@ -55,6 +61,19 @@ pub struct Bench {
     /// Calls that an instance of a component may serve; 0: a fresh one for every call
     #[arg(long, value_name = "CALLS", default_value_t = 0)]
     pub reuse: u32,
+    /// Steps of the saga, one run for each number
+    #[arg(long, value_delimiter = ',', default_values_t = [STEPS], value_parser = steps)]
+    pub steps: Vec<usize>,
+    /// Sagas that have ended and are in the store before a run, one run for each number
+    #[arg(long, value_name = "SAGAS", value_delimiter = ',', default_values_t = [0], value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    pub stored: Vec<u64>,
+    /// Sagas that wait during each run, half of them for a signal and half for a time
+    #[arg(long, value_name = "SAGAS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=150_000))]
+    pub waiting: u64,
+    /// After each run, measure what its parts can do alone: the commits of its bytes, the calls of
+    /// its components, and fsync
+    #[arg(long)]
+    pub floor: bool,
     /// Where the stores are made and removed; a temporary folder when it is not said
     #[arg(long, value_name = "FOLDER")]
     pub dir: Option<PathBuf>,
@@ -110,11 +129,14 @@ impl Outcome {
         }
     }
 
-    /// What a saga is given, for this to become of it.
-    const fn input(self) -> &'static str {
+    /// What a saga of so many steps is given, for this to become of it.
+    fn input(self, steps: usize) -> String {
         match self {
-            Self::Happy => r#"{"order_id":"ORD-2026-000001"}"#,
-            Self::Compensating => r#"{"order_id":"ORD-2026-000001","fails":"shipment"}"#,
+            Self::Happy => r#"{"order_id":"ORD-2026-000001"}"#.to_owned(),
+            Self::Compensating => {
+                let last = host::step(steps - 1);
+                format!(r#"{{"order_id":"ORD-2026-000001","fails":"{last}"}}"#)
+            }
         }
     }
 
@@ -134,6 +156,11 @@ struct Load {
     outcome: Outcome,
     clients: usize,
     time: Duration,
+    steps: usize,
+    /// Ended sagas that are in the store before it.
+    stored: u64,
+    /// Sagas that wait meanwhile.
+    waiting: u64,
 }
 
 fn clients(text: &str) -> Result<usize, String> {
@@ -143,31 +170,59 @@ fn clients(text: &str) -> Result<usize, String> {
     }
 }
 
+fn steps(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(steps) if (1..=STEPS_MAX).contains(&steps) => Ok(steps),
+        Ok(_) | Err(_) => Err(format!("steps are a number from 1 to {STEPS_MAX}")),
+    }
+}
+
 pub(crate) async fn run(args: Bench) -> anyhow::Result<u8> {
     let mut report = Report::new(&args);
-    for mode in &args.mode {
-        for outcome in &args.outcome {
-            for clients in &args.clients {
-                let time = Duration::from_secs(args.seconds);
-                let load = Load { mode: *mode, outcome: *outcome, clients: *clients, time };
-                let run = one(&args, load).await.with_context(|| {
-                    format!("{}, {}, {clients} clients", mode.word(), outcome.word())
-                })?;
-                report.add(run)?;
-            }
-        }
+    for load in loads(&args) {
+        let Load { mode, outcome, clients, .. } = load;
+        let run = one(&args, load)
+            .await
+            .with_context(|| format!("{}, {}, {clients} clients", mode.word(), outcome.word()))?;
+        report.add(run)?;
     }
     report.print(args.output)?;
     Ok(EXIT_DONE)
 }
 
+/// Every run, in the order in which they are made.
+fn loads(args: &Bench) -> Vec<Load> {
+    let (time, waiting) = (Duration::from_secs(args.seconds), args.waiting);
+    let mut loads = Vec::new();
+    for mode in &args.mode {
+        for outcome in &args.outcome {
+            for clients in &args.clients {
+                for steps in &args.steps {
+                    for stored in &args.stored {
+                        let (mode, outcome, clients) = (*mode, *outcome, *clients);
+                        let (steps, stored) = (*steps, *stored);
+                        loads.push(Load { mode, outcome, clients, time, steps, stored, waiting });
+                    }
+                }
+            }
+        }
+    }
+    loads
+}
+
 /// Each run has a store and a host of its own, so that none is slower for what came before it.
 async fn one(args: &Bench, load: Load) -> anyhow::Result<Run> {
-    let place = Place::new(args)?;
+    let place = Place::new(args, load.steps)?;
+    inside::fill(&place, load).await?;
+    let before = place.before().await?;
     let measured = match load.mode {
         Mode::InProcess => inside::run(&place, load).await?,
         Mode::Http | Mode::Batch => http::run(&place, load).await?,
     };
-    let stored = place.count(load.outcome, measured.sagas).await?;
-    Ok(Run { load, measured, stored })
+    let stored = place.count(load, measured.sagas, before).await?;
+    let floor = match args.floor {
+        true => Some(floor::measure(args, load, &measured, stored.bytes).await?),
+        false => None,
+    };
+    Ok(Run { load, measured, stored, floor })
 }

@@ -2,18 +2,37 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use amends_store::StoreConfig;
+use amends_engine::SagaStatus;
+use amends_store::{Store, StoreConfig};
 use anyhow::Context as _;
 
-use super::{Bench, Durability, Outcome};
+use super::{Bench, Durability, Load};
 use crate::config::{Loaded, Overrides, load};
 
 /// The component of every step: it does nothing.
 const TRIVIAL: &[u8] = include_bytes!("../../../../../plugins/trivial/trivial.wasm");
 
-const STEPS: [&str; 3] = ["prescription", "inventory", "shipment"];
+/// The plugins, each the same component.
+const PLUGINS: [&str; 3] = ["prescription", "inventory", "shipment"];
+
+/// Steps of a saga, at most: as many as a definition may have.
+pub(super) const STEPS_MAX: usize = 100;
+
+/// Sagas that wait: half for a signal, half for a time. The first step of each is done.
+pub(super) const WAITING: [&str; 2] = ["waits-for-signal", "waits-for-time"];
+
+/// The name of a step: those of the three plugins, then numbers.
+pub(super) fn step(index: usize) -> String {
+    PLUGINS.get(index).map_or_else(|| format!("step-{}", index + 1), |name| (*name).to_owned())
+}
+
+/// The plugin that serves a step.
+pub(super) fn plugin(step: usize) -> &'static str {
+    PLUGINS[step % PLUGINS.len()]
+}
 
 /// The definition that is run.
 pub(super) const DEFINITION: &str = "order-fulfillment";
@@ -27,14 +46,21 @@ pub(super) struct Place {
 /// What is in the store after a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stored {
-    /// Bytes of its file, by saga.
+    /// Bytes that its file has grown by, by saga.
     pub(super) bytes: f64,
     /// Events, by saga.
     pub(super) events: f64,
 }
 
+/// What is in a store that is closed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    bytes: u64,
+    events: u64,
+}
+
 impl Place {
-    pub(super) fn new(args: &Bench) -> anyhow::Result<Self> {
+    pub(super) fn new(args: &Bench, steps: usize) -> anyhow::Result<Self> {
         let folder = match &args.dir {
             Some(dir) => tempfile::tempdir_in(dir)
                 .with_context(|| format!("--dir {}: no folder can be made in it", dir.display()))?,
@@ -50,18 +76,30 @@ impl Place {
             "[host]\nlisten = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite:amends.db\"\n\
              durability = \"{durability}\"\n[plugins]\ndir = \"plugins\"\ncache = \"cache\"\n"
         );
-        let mut saga = format!("[[saga]]\nname = \"{DEFINITION}\"\n");
-        for step in STEPS {
-            fs::write(plugins.join(format!("{step}.wasm")), TRIVIAL).context("no plugin")?;
+        for plugin in PLUGINS {
+            fs::write(plugins.join(format!("{plugin}.wasm")), TRIVIAL).context("no plugin")?;
             let reuse = args.reuse;
-            let _ = writeln!(config, "[plugin.{step}]\nconcurrency = 640\nreuse = {reuse}");
-            let _ = write!(
-                saga,
-                "[[saga.step]]\nname = \"{step}\"\nplugin = \"{step}\"\ninput = \"input\"\n"
+            let _ = writeln!(config, "[plugin.{plugin}]\nconcurrency = 640\nreuse = {reuse}");
+        }
+        let _ = writeln!(config, "[[saga]]\nname = \"{DEFINITION}\"");
+        for index in 0..steps {
+            let _ = writeln!(config, "{}", call(&step(index), plugin(index)));
+        }
+        for (name, waits) in
+            WAITING.into_iter().zip(["wait = { signal = \"go\" }", "sleep = \"1h\""])
+        {
+            let first = call(&step(0), plugin(0));
+            let _ = writeln!(
+                config,
+                "[[saga]]\nname = \"{name}\"\n{first}\n[[saga.step]]\nname = \"waits\"\n{waits}"
             );
         }
-        fs::write(folder.path().join("amends.toml"), config + &saga).context("no config")?;
+        fs::write(folder.path().join("amends.toml"), config).context("no config")?;
         Ok(Self { folder, durability: args.durability })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(super) fn config_file(&self) -> PathBuf {
@@ -73,29 +111,56 @@ impl Place {
             .map_err(|report| anyhow::anyhow!("the config of the bench is wrong: {report}"))
     }
 
-    /// Opens the store that a host has closed and looks for what was counted: `sagas` of them,
-    /// each with the end that it must have.
-    pub(super) async fn count(&self, outcome: Outcome, sagas: u64) -> anyhow::Result<Stored> {
-        let path = self.folder.path().join("amends.db");
-        let bytes = fs::metadata(&path).context("the store is gone")?.len();
-        let url = format!("sqlite:{}", path.display());
+    fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
+        let url = format!("sqlite:{}", self.folder().join("amends.db").display());
         let durability = match self.durability {
             Durability::Full => amends_store::Durability::Full,
             Durability::Relaxed => amends_store::Durability::Relaxed,
         };
-        let store = amends_store::open(&StoreConfig { url, durability })?;
+        Ok(amends_store::open(&StoreConfig { url, durability })?)
+    }
+
+    /// What is in the store before a run: nothing when there is none yet.
+    pub(super) async fn before(&self) -> anyhow::Result<Before> {
+        let Ok(file) = fs::metadata(self.folder().join("amends.db")) else {
+            return Ok(Before::default());
+        };
+        let store = self.store()?;
+        let events = store.head().borrow().0;
+        store.close().await?;
+        Ok(Before { bytes: file.len(), events })
+    }
+
+    /// Opens the store that a host has closed and looks for what was counted: `sagas` of them and
+    /// those from before, each with the end that it must have, and those that wait.
+    pub(super) async fn count(
+        &self,
+        load: Load,
+        sagas: u64,
+        before: Before,
+    ) -> anyhow::Result<Stored> {
+        let file = fs::metadata(self.folder().join("amends.db")).context("the store is gone")?;
+        let store = self.store()?;
         let counts = store.counts().await?;
         let events = store.head().borrow().0;
         store.close().await?;
-        let ended = counts.get(&outcome.end()).copied().unwrap_or_default();
+        let end = load.outcome.end();
+        let of = |status: SagaStatus| counts.get(&status).copied().unwrap_or_default();
         let all: u64 = counts.values().sum();
+        let (ended, waiting) = (load.stored + sagas, load.waiting);
         anyhow::ensure!(
-            ended == sagas && all == sagas,
-            "{sagas} sagas were counted as {}, and the store has {counts:?}",
-            outcome.end()
+            of(end) == ended && of(SagaStatus::Waiting) == waiting && all == ended + waiting,
+            "{ended} sagas were counted as {end} and {waiting} as waiting, and the store has \
+             {counts:?}"
         );
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let by_saga = |number: u64| number as f64 / sagas.max(1) as f64;
-        Ok(Stored { bytes: by_saga(bytes), events: by_saga(events) })
+        let bytes = file.len().saturating_sub(before.bytes);
+        Ok(Stored { bytes: by_saga(bytes), events: by_saga(events - before.events) })
     }
+}
+
+/// A step that calls a plugin, as the config has it.
+fn call(name: &str, plugin: &str) -> String {
+    format!("[[saga.step]]\nname = \"{name}\"\nplugin = \"{plugin}\"\ninput = \"input\"")
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::host::{DEFINITION, Place};
 use super::inside::WARM_UP;
-use super::measure::{Measured, cpu, memory};
-use super::{Load, Mode, Outcome};
+use super::measure::{Done, Measured, cpu, memory};
+use super::{Load, Mode};
 
 /// Starts of one batch.
 const BATCH: usize = 256;
@@ -41,6 +41,15 @@ pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
     let memory = memory(host.child.id())?;
     host.stop()?;
     Ok(Measured { memory, ..measured })
+}
+
+/// What a host has done since it began.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    /// Sagas that have ended.
+    ended: u64,
+    transactions: u64,
+    appends: u64,
 }
 
 impl Host {
@@ -83,14 +92,18 @@ impl Host {
         Ok(())
     }
 
-    /// Sums of the host's metrics: ended sagas, and transactions of the store.
-    async fn metrics(&self, http: &reqwest::Client) -> anyhow::Result<(u64, u64)> {
+    /// What the host's metrics say so far.
+    async fn counts(&self, http: &reqwest::Client) -> anyhow::Result<Counts> {
         let text = http.get(format!("{}/metrics", self.base)).send().await?.text().await?;
         let sum = |name: &str| -> u64 {
             let of_name = text.lines().filter(|line| line.starts_with(name));
             of_name.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
         };
-        Ok((sum("amends_saga_finished_total{"), sum("amends_store_batch_size_count")))
+        Ok(Counts {
+            ended: sum("amends_saga_finished_total{"),
+            transactions: sum("amends_store_batch_size_count"),
+            appends: sum("amends_store_append_seconds_count"),
+        })
     }
 }
 
@@ -103,8 +116,9 @@ impl Drop for Host {
     }
 }
 
-fn body(outcome: Outcome) -> String {
-    format!("{{\"definition\":\"{DEFINITION}\",\"input\":{}}}", outcome.input())
+fn body(load: Load) -> String {
+    let input = load.outcome.input(load.steps);
+    format!("{{\"definition\":\"{DEFINITION}\",\"input\":{input}}}")
 }
 
 /// Each client starts one saga and waits for its end, then the next.
@@ -114,76 +128,58 @@ async fn singles(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Res
     let clients = (0..load.clients)
         .map(|_| {
             let url = format!("{}/v1/sagas?wait=60s", host.base);
-            tokio::spawn(single(http.clone(), url, load.outcome, (from, until)))
+            tokio::spawn(single(http.clone(), url, load, (from, until)))
         })
         .collect::<Vec<_>>();
     tokio::time::sleep_until(from.into()).await;
     let process = host.child.id();
     let cpu_before = cpu(process)?;
-    let (_, transactions_before) = host.metrics(http).await?;
-    let (mut sagas, mut latencies, mut last) = (0, Vec::new(), None);
-    for client in clients {
-        let (done, more, ended) = client.await.context("a client broke")??;
-        sagas += done;
-        latencies.extend(more);
-        last = last.max(ended);
-    }
+    let before = host.counts(http).await?;
+    let done = Done::of(clients).await?;
     let cpu = cpu(process)?.saturating_sub(cpu_before);
-    let (_, transactions) = host.metrics(http).await?;
-    latencies.sort_unstable();
+    let counts = host.counts(http).await?;
     Ok(Measured {
-        sagas,
-        counted: latencies.len() as u64,
-        elapsed: last.map_or(load.time, |last| last - from),
-        latencies,
         cpu,
-        memory: 0,
-        transactions: transactions - transactions_before,
+        transactions: counts.transactions - before.transactions,
+        appends: counts.appends - before.appends,
+        ..done.measured(from, load)
     })
 }
-
-type Done = (u64, Vec<Duration>, Option<Instant>);
 
 async fn single(
     http: reqwest::Client,
     url: String,
-    outcome: Outcome,
+    load: Load,
     (from, until): (Instant, Instant),
 ) -> anyhow::Result<Done> {
-    let (body, end) = (body(outcome), format!("\"status\":\"{}\"", outcome.end()));
-    let (mut sagas, mut latencies, mut last) = (0, Vec::new(), None);
+    let (body, end) = (body(load), format!("\"status\":\"{}\"", load.outcome.end()));
+    let mut done = Done::default();
     while Instant::now() < until {
         let began = Instant::now();
         let request = http.post(&url).header("content-type", "application/json");
         let answer = request.body(body.clone()).send().await?.text().await?;
         anyhow::ensure!(answer.contains(&end), "a saga did not end as it must: {answer}");
-        let ended = Instant::now();
-        sagas += 1;
-        if began >= from {
-            latencies.push(ended - began);
-            last = Some(ended);
-        }
+        done.add(began, from);
     }
-    Ok((sagas, latencies, last))
+    Ok(done)
 }
 
 /// Batches, one after another from each client. It is over when every saga has ended.
 async fn batches(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Result<Measured> {
     let clients = load.clients.min(BATCHES_MAX);
-    warm_up(host, http, load.outcome).await?;
+    warm_up(host, http, load).await?;
     let process = host.child.id();
     let cpu_before = cpu(process)?;
-    let (warm, transactions_before) = host.metrics(http).await?;
+    let before = host.counts(http).await?;
     let from = Instant::now();
     let until = from + load.time;
     let senders = (0..clients)
         .map(|_| {
             let (http, url) = (http.clone(), format!("{}/v1/sagas:batch", host.base));
-            let outcome = load.outcome;
             tokio::spawn(async move {
                 let mut sagas = 0;
                 while Instant::now() < until {
-                    sagas += send_batch(&http, &url, outcome).await?;
+                    sagas += send_batch(&http, &url, load).await?;
                 }
                 anyhow::Ok(sagas)
             })
@@ -193,29 +189,29 @@ async fn batches(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Res
     for sender in senders {
         counted += sender.await.context("a client broke")??;
     }
-    let (elapsed, transactions) = ended(host, http, from, warm + counted).await?;
+    let (elapsed, counts) = ended(host, http, from, before.ended + counted).await?;
     let cpu = cpu(process)?.saturating_sub(cpu_before);
     Ok(Measured {
-        sagas: warm + counted,
+        sagas: before.ended + counted,
         counted,
         elapsed,
-        latencies: Vec::new(),
         cpu,
-        memory: 0,
-        transactions: transactions - transactions_before,
+        transactions: counts.transactions - before.transactions,
+        appends: counts.appends - before.appends,
+        ..Done::default().measured(from, load)
     })
 }
 
-async fn warm_up(host: &Host, http: &reqwest::Client, outcome: Outcome) -> anyhow::Result<()> {
+async fn warm_up(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Result<()> {
     let (began, mut sagas) = (Instant::now(), 0);
     while began.elapsed() < WARM_UP {
-        sagas += send_batch(http, &format!("{}/v1/sagas:batch", host.base), outcome).await?;
+        sagas += send_batch(http, &format!("{}/v1/sagas:batch", host.base), load).await?;
     }
     ended(host, http, began, sagas).await.map(|_| ())
 }
 
-async fn send_batch(http: &reqwest::Client, url: &str, outcome: Outcome) -> anyhow::Result<u64> {
-    let lines = format!("{}\n", body(outcome)).repeat(BATCH);
+async fn send_batch(http: &reqwest::Client, url: &str, load: Load) -> anyhow::Result<u64> {
+    let lines = format!("{}\n", body(load)).repeat(BATCH);
     let answer = http.post(url).body(lines).send().await?.text().await?;
     let started = answer.lines().filter(|line| line.starts_with("{\"id\":")).count();
     anyhow::ensure!(
@@ -225,19 +221,20 @@ async fn send_batch(http: &reqwest::Client, url: &str, outcome: Outcome) -> anyh
     Ok(started as u64)
 }
 
-/// Waits until so many sagas have ended; since when that is, and the transactions so far.
+/// Waits until so many sagas have ended; how long that took, and what was done by then.
 async fn ended(
     host: &Host,
     http: &reqwest::Client,
     from: Instant,
     sagas: u64,
-) -> anyhow::Result<(Duration, u64)> {
+) -> anyhow::Result<(Duration, Counts)> {
     let limit = Instant::now() + END_LIMIT;
     loop {
-        let (ended, transactions) = host.metrics(http).await?;
-        if ended >= sagas {
-            return Ok((from.elapsed(), transactions));
+        let counts = host.counts(http).await?;
+        if counts.ended >= sagas {
+            return Ok((from.elapsed(), counts));
         }
+        let ended = counts.ended;
         anyhow::ensure!(Instant::now() < limit, "{ended} of {sagas} sagas have ended");
         tokio::time::sleep(LOOK).await;
     }

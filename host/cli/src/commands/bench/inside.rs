@@ -1,15 +1,17 @@
 //! Sagas started by calls within the process.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use amends_engine::Payload;
+use amends_engine::{Payload, SagaStatus};
 use amends_runtime::{Runtime, StartRequest};
 use anyhow::Context as _;
 
-use super::host::{DEFINITION, Place};
-use super::measure::{Measured, cpu, forget_memory, memory};
-use super::{Load, Outcome};
+use super::Load;
+use super::host::{DEFINITION, Place, WAITING};
+use super::measure::{Done, Measured, cpu, forget_memory, memory};
 use crate::commands::run::open;
 
 /// So long each run is driven before it is measured, so that nothing is done for the first time.
@@ -21,78 +23,130 @@ const END_LIMIT: Duration = Duration::from_mins(1);
 /// How long calls in flight may take when the run is over; there are none.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// What one client did.
-#[derive(Default)]
-struct Done {
-    sagas: u64,
-    latencies: Vec<Duration>,
-    last: Option<Instant>,
-}
+/// How long a host that only waits is watched, and how long it is left alone before.
+const IDLE_TIME: Duration = Duration::from_secs(2);
+
+/// Clients that fill a store.
+const FILLERS: usize = 256;
+
+/// How often it is asked whether all that are to wait do.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
     forget_memory();
+    let began = Instant::now();
     let runtime = open(place.config()?.config).await?;
+    let ready = began.elapsed();
+    let process = std::process::id();
+    let idle = if load.waiting > 0 { Some(idle(process).await?) } else { None };
     let from = Instant::now() + WARM_UP;
     let until = from + load.time;
     let clients = (0..load.clients)
-        .map(|_| tokio::spawn(client(runtime.clone(), load.outcome, from, until)))
+        .map(|_| tokio::spawn(client(runtime.clone(), load, from, until)))
         .collect::<Vec<_>>();
     tokio::time::sleep_until(from.into()).await;
-    let process = std::process::id();
     let (cpu_before, stats_before) = (cpu(process)?, runtime.store().stats());
-    let mut done = Vec::new();
-    for client in clients {
-        done.push(client.await.context("a client broke")??);
-    }
+    let done = Done::of(clients).await?;
     let stats = runtime.store().stats();
-    let cpu = cpu(process)?.saturating_sub(cpu_before);
-    let memory = memory(process)?;
+    let measured = Measured {
+        cpu: cpu(process)?.saturating_sub(cpu_before),
+        memory: memory(process)?,
+        transactions: stats.transactions - stats_before.transactions,
+        appends: stats.appends - stats_before.appends,
+        ready: Some(ready),
+        idle,
+        ..done.measured(from, load)
+    };
+    stop(&runtime).await?;
+    Ok(measured)
+}
+
+/// Fills a store with what is to be in it before a run.
+pub(super) async fn fill(place: &Place, load: Load) -> anyhow::Result<()> {
+    if load.stored + load.waiting == 0 {
+        return Ok(());
+    }
+    let runtime = open(place.config()?.config).await?;
+    let left = Arc::new(AtomicU64::new(load.stored));
+    let fillers = (0..FILLERS)
+        .map(|_| {
+            let (runtime, left) = (runtime.clone(), Arc::clone(&left));
+            tokio::spawn(async move {
+                let take = |left: u64| left.checked_sub(1);
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+                    one(&runtime, load).await?;
+                }
+                anyhow::Ok(())
+            })
+        })
+        .collect::<Vec<_>>();
+    for filler in fillers {
+        filler.await.context("a client broke")??;
+    }
+    for (number, definition) in (0..load.waiting).zip(WAITING.into_iter().cycle()) {
+        runtime.start(request(definition, load)?).await?;
+        // No more than the shards take at once.
+        if number % FILLERS as u64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let limit = Instant::now() + END_LIMIT;
+    while waiting(&runtime).await? < load.waiting {
+        anyhow::ensure!(Instant::now() < limit, "not all sagas that are to wait do");
+        tokio::time::sleep(LOOK).await;
+    }
+    stop(&runtime).await
+}
+
+async fn waiting(runtime: &Runtime) -> anyhow::Result<u64> {
+    let counts = runtime.store().counts().await?;
+    Ok(counts.get(&SagaStatus::Waiting).copied().unwrap_or_default())
+}
+
+/// The share of one core that a host uses when there is nothing to do.
+async fn idle(process: u32) -> anyhow::Result<f64> {
+    tokio::time::sleep(IDLE_TIME).await;
+    let before = cpu(process)?;
+    tokio::time::sleep(IDLE_TIME).await;
+    Ok(cpu(process)?.saturating_sub(before).as_secs_f64() / IDLE_TIME.as_secs_f64())
+}
+
+pub(super) async fn stop(runtime: &Runtime) -> anyhow::Result<()> {
     runtime.stop(STOP_LIMIT).await;
     runtime.plugins().close().await;
-    runtime.store().close().await?;
-    let last = done.iter().filter_map(|done| done.last).max();
-    let sagas = done.iter().map(|done| done.sagas).sum();
-    let mut latencies: Vec<_> = done.into_iter().flat_map(|done| done.latencies).collect();
-    latencies.sort_unstable();
-    Ok(Measured {
-        sagas,
-        counted: latencies.len() as u64,
-        elapsed: last.map_or(load.time, |last| last - from),
-        latencies,
-        cpu,
-        memory,
-        transactions: stats.transactions - stats_before.transactions,
-    })
+    Ok(runtime.store().close().await?)
 }
 
 async fn client(
     runtime: Runtime,
-    outcome: Outcome,
+    load: Load,
     from: Instant,
     until: Instant,
 ) -> anyhow::Result<Done> {
-    let input = Payload::parse(outcome.input())?;
-    let definition: Arc<str> = DEFINITION.into();
     let mut done = Done::default();
     while Instant::now() < until {
         let began = Instant::now();
-        let request = StartRequest {
-            definition: definition.to_string(),
-            input: input.clone(),
-            key: None,
-            tags: std::collections::BTreeMap::new(),
-            traceparent: None,
-        };
-        let (started, state) = runtime.start_and_wait(request, END_LIMIT).await?;
-        let state = state?.context("a saga is gone")?;
-        let status = state.saga.status();
-        anyhow::ensure!(status == outcome.end(), "saga {} is {status}", started.id);
-        let ended = Instant::now();
-        done.sagas += 1;
-        if began >= from {
-            done.latencies.push(ended - began);
-            done.last = Some(ended);
-        }
+        one(&runtime, load).await?;
+        done.add(began, from);
     }
     Ok(done)
+}
+
+/// Starts a saga and waits for its end, which must be the one that is wanted.
+async fn one(runtime: &Runtime, load: Load) -> anyhow::Result<()> {
+    let request = request(DEFINITION, load)?;
+    let (started, state) = runtime.start_and_wait(request, END_LIMIT).await?;
+    let status = state?.context("a saga is gone")?.saga.status();
+    anyhow::ensure!(status == load.outcome.end(), "saga {} is {status}", started.id);
+    Ok(())
+}
+
+fn request(definition: &str, load: Load) -> anyhow::Result<StartRequest> {
+    Ok(StartRequest {
+        definition: definition.to_owned(),
+        input: Payload::parse(&load.outcome.input(load.steps))?,
+        key: None,
+        tags: BTreeMap::new(),
+        traceparent: None,
+    })
 }

@@ -1,9 +1,12 @@
 //! What a run is measured by.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::task::JoinHandle;
+
+use super::Load;
 
 /// Clock ticks a second of `/proc/PID/stat`: 100 on every Linux that Rust runs on (`USER_HZ`).
 const TICKS: f64 = 100.0;
@@ -24,6 +27,61 @@ pub(super) struct Measured {
     pub(super) memory: u64,
     /// Transactions of the store, each one fsync when it is durable.
     pub(super) transactions: u64,
+    /// Appends of the store, each one row of its log.
+    pub(super) appends: u64,
+    /// From the start of the host until it took sagas, where that was measured.
+    pub(super) ready: Option<Duration>,
+    /// The share of one core that the host used before there was anything to do.
+    pub(super) idle: Option<f64>,
+}
+
+/// What one client did, or several together.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    sagas: u64,
+    latencies: Vec<Duration>,
+    last: Option<Instant>,
+}
+
+impl Done {
+    /// One more saga has ended, now.
+    pub(super) fn add(&mut self, began: Instant, from: Instant) {
+        let ended = Instant::now();
+        self.sagas += 1;
+        if began >= from {
+            self.latencies.push(ended - began);
+            self.last = Some(ended);
+        }
+    }
+
+    /// What all of them did.
+    pub(super) async fn of(clients: Vec<JoinHandle<anyhow::Result<Self>>>) -> anyhow::Result<Self> {
+        let mut all = Self::default();
+        for client in clients {
+            let done = client.await.context("a client broke")??;
+            all.sagas += done.sagas;
+            all.latencies.extend(done.latencies);
+            all.last = all.last.max(done.last);
+        }
+        all.latencies.sort_unstable();
+        Ok(all)
+    }
+
+    /// The part of the figures that clients know.
+    pub(super) fn measured(self, from: Instant, load: Load) -> Measured {
+        Measured {
+            sagas: self.sagas,
+            counted: self.latencies.len() as u64,
+            elapsed: self.last.map_or(load.time, |last| last - from),
+            latencies: self.latencies,
+            cpu: Duration::ZERO,
+            memory: 0,
+            transactions: 0,
+            appends: 0,
+            ready: None,
+            idle: None,
+        }
+    }
 }
 
 impl Measured {
