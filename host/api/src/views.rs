@@ -267,7 +267,7 @@ impl From<&State> for SagaView {
             started_at: saga.started_at(),
             ended_at: saga.ended_at(),
             deadline_at: started.deadline_at,
-            next_at: saga.wake_at().filter(|_| !saga.status().is_end()),
+            next_at: saga.wake_at().filter(|_| !saga.has_ended()),
             version: saga.version().0,
             traceparent: started.traceparent.clone(),
             key: started.key.clone(),

@@ -81,18 +81,39 @@ pub struct Call {
 /// What must be running or waited for now; empty when the saga has ended or only an operator can
 /// move it.
 pub fn commands(saga: &Saga) -> impl Iterator<Item = Command> {
-    let is_live = !saga.status().is_end();
+    let is_live = !saga.has_ended();
     let steps = (0..saga.definition.steps().len()).map(|index| (index, true));
     let elements = saga.fan_outs.iter().flat_map(|fan_out| {
         let until = saga.may_begin_until(fan_out);
         fan_out.range().map(move |index| (index, index < until))
     });
-    let steps = steps.chain(elements).filter(move |_| is_live).flat_map(|(index, may_begin)| {
+    let is_at_work = move |(index, _): &(usize, bool)| is_live && !is_at_rest(saga, *index);
+    let steps = steps.chain(elements).filter(is_at_work).flat_map(|(index, may_begin)| {
         let call = running(saga, index).map(Command::Run);
         let call = call.or_else(|| wanted(saga, index, may_begin).map(Command::Start));
         call.into_iter().chain(wake(saga, index)).chain(cancel_child(saga, index))
     });
     steps.chain(saga.deadline_in_force().map(Command::Wake))
+}
+
+/// Whether a step certainly leads to no command: most steps of a long saga, most of the time.
+fn is_at_rest(saga: &Saga, index: usize) -> bool {
+    let is_forward = saga.phase == Phase::Forward;
+    match saga.steps[index].progress {
+        Progress::Pending => !is_forward,
+        Progress::Succeeded | Progress::Unknown => is_forward,
+        Progress::FannedOut
+        | Progress::Failed
+        | Progress::Skipped
+        | Progress::Undone
+        | Progress::UndoBlocked
+        | Progress::UndoSkipped => true,
+        Progress::Waiting { .. }
+        | Progress::Running
+        | Progress::BackingOff { .. }
+        | Progress::Undoing
+        | Progress::UndoBackingOff { .. } => false,
+    }
 }
 
 fn wake(saga: &Saga, index: usize) -> Option<Command> {

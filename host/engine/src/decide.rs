@@ -139,7 +139,7 @@ pub fn decide(saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
 /// When this panics, the copy is worth nothing.
 #[must_use]
 pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Vec<Event> {
-    if saga.status().is_end() {
+    if saga.has_ended() {
         // Only an operator can have a completed saga undone.
         match &input {
             Input::Operate(order) if permits(saga, at, order).is_ok() => {}
@@ -176,7 +176,7 @@ pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Vec<Event> {
 /// before.
 pub fn permits_signal(saga: &Saga, name: &SignalName) -> Result<(), Refusal> {
     let refuse = |message: String, remedy: String| Err(Refusal { message, remedy });
-    if saga.status().is_end() {
+    if saga.has_ended() {
         let message = format!("the saga is {}", saga.status());
         return refuse(message, "nothing waits for a signal any more".to_owned());
     }

@@ -81,7 +81,7 @@ pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impos
 fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     // Compensating a completed saga is all that may follow an end.
     let reopens = saga.phase == Phase::Completed && matches!(event, Event::OperatorCompensated(_));
-    if saga.status().is_end() && !reopens {
+    if saga.has_ended() && !reopens {
         return Err(format!("the saga is {}", saga.status()));
     }
     match event {

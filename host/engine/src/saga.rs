@@ -269,6 +269,15 @@ impl Saga {
         }
     }
 
+    /// Whether nothing will happen any more: what its status says, without a look at its steps.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        match self.phase {
+            Phase::Completed | Phase::Compensated(_) | Phase::Abandoned(_) => true,
+            Phase::Forward | Phase::Compensating(_) => false,
+        }
+    }
+
     /// Why it is blocked, or why it is or was undone.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {

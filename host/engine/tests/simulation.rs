@@ -271,7 +271,7 @@ impl Machine for RepeatTaken {
     fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
         let repeated = matches!(input, Input::Outcome { .. });
         let events = decide(saga, at, input);
-        if repeated && events.is_empty() && !saga.status().is_end() {
+        if repeated && events.is_empty() && !saga.has_ended() {
             return vec![SagaCompensated {}.into()];
         }
         events

@@ -130,9 +130,9 @@ impl Queued {
         }
     }
 
-    pub(crate) fn reply(self, result: Result<Saga, OperateError>) {
+    pub(crate) fn reply(self, result: impl FnOnce() -> Result<Saga, OperateError>) {
         if let Some(reply) = self.reply {
-            let _ = reply.send(result);
+            let _ = reply.send(result());
         }
     }
 }

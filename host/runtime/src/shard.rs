@@ -412,7 +412,7 @@ impl Shard {
         for queued in live.inputs.drain(..).collect::<Vec<_>>() {
             // On the saga as it is by then, not as it was when somebody asked.
             if let Err(refusal) = queued.permitted(&draft, at) {
-                queued.reply(Err(refusal.into()));
+                queued.reply(|| Err(refusal.into()));
                 continue;
             }
             if let Err(reason) = try_decide(&mut draft, at, queued.input.clone(), &mut events) {
@@ -439,9 +439,9 @@ impl Shard {
         live.stall = admitted.stall;
         if events.is_empty() {
             for queued in inputs {
-                queued.reply(Ok(live.saga.clone()));
+                queued.reply(|| Ok(live.saga.clone()));
             }
-            if live.saga.status().is_end() || live.may_be_stale {
+            if live.saga.has_ended() || live.may_be_stale {
                 self.remove(id);
                 return;
             }

@@ -310,7 +310,7 @@ impl Draft<'_> {
             Verb::Resume => self.emit(OperatorResumed { who, reason }),
             // Done already.
             Verb::Cancel | Verb::Compensate | Verb::Pause => {}
-            Verb::Abandon if self.saga.status().is_end() => {}
+            Verb::Abandon if self.saga.has_ended() => {}
             Verb::Abandon => self.emit(OperatorAbandoned { who, reason }),
             Verb::Retry { input, .. } => {
                 for step in self.names(&targets) {

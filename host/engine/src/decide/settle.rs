@@ -19,7 +19,7 @@ impl Draft<'_> {
         loop {
             let before = self.events.len();
             if let Some(held) = self.saga.given_up.clone()
-                && !self.saga.status().is_end()
+                && !self.saga.has_ended()
             {
                 let reason = format!("abandoned by {}: {}", held.who, held.reason);
                 self.emit(SagaAbandoned { reason });
@@ -42,6 +42,13 @@ impl Draft<'_> {
             return;
         }
         for index in 0..self.saga.definition.steps().len() {
+            let may_settle = matches!(
+                self.saga.steps[index].progress,
+                Progress::Pending | Progress::FannedOut | Progress::Waiting { .. }
+            );
+            if !may_settle {
+                continue;
+            }
             if self.saga.is_ready(index) {
                 self.settle_ready(index);
             }
@@ -53,8 +60,8 @@ impl Draft<'_> {
             }
         }
         if self.saga.blocked.is_none()
-            && let Some(index) = self.failed_step()
             && self.saga.is_past_pivot()
+            && let Some(index) = self.failed_step()
         {
             let step = self.saga.name(index).clone();
             let what = self.describe(index);

@@ -94,7 +94,7 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
             actions.extend(may.map(|step| (Action::Order { order, step }, left)));
         }
     }
-    if world.saga.status().is_end() {
+    if world.saga.has_ended() {
         return actions;
     }
     if world.waits_for_signal() {

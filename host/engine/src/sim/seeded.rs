@@ -66,7 +66,7 @@ impl Faults {
             let orders = if chance.chance(3) { 7 } else { 6 };
             return Some(Action::Order { order: Ordered::ALL[chance.below(orders)], step });
         }
-        if world.saga.status().is_end() {
+        if world.saga.has_ended() {
             return None;
         }
         if world.waits_for_signal() && chance.chance(20) {

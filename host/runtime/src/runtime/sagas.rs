@@ -60,12 +60,12 @@ impl Sagas {
             // A host that stops must not be kept by those who wait.
             drop(runtime);
             if let Ok(Some(state)) = state
-                && state.saga.status().is_end()
+                && state.saga.has_ended()
             {
                 return Some(state.saga);
             }
             if let Ok(saga) = answer.await
-                && saga.status().is_end()
+                && saga.has_ended()
             {
                 return Some(saga);
             }

@@ -74,14 +74,14 @@ impl Shard {
                 Input::Signal { .. } => "runtime.signal.durable",
                 Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.durable",
             });
-            queued.reply(Ok(live.saga.clone()));
+            queued.reply(|| Ok(live.saga.clone()));
         }
         if rests(live.saga.status()) {
             failpoint("runtime.rest.durable");
             log_rest(&live.saga);
         }
         live.tell_waiters();
-        if live.saga.status().is_end() {
+        if live.saga.has_ended() {
             self.remove(id);
             return;
         }

@@ -45,7 +45,7 @@ impl Report {
     /// What an input comes to with nothing going wrong.
     pub(super) fn input(&mut self, number: usize, saga: &Saga) {
         *self.inputs.entry(saga.status().to_string()).or_default() += 1;
-        if !saga.status().is_end() {
+        if !saga.has_ended() {
             let reason = saga.reason().unwrap_or("it does not move");
             let status = saga.status();
             self.findings.push(format!("input {number}, with no fault: {status}: {reason}"));

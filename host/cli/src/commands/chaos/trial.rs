@@ -86,7 +86,7 @@ impl Trial {
         loop {
             let found = self.runtime.wait(id, LOOK).await?;
             let saga = found.context("the saga is gone")?.saga;
-            let rests = saga.status().is_end() || saga.status() == SagaStatus::Blocked;
+            let rests = saga.has_ended() || saga.status() == SagaStatus::Blocked;
             if rests || began.elapsed() > LIMIT {
                 return Ok(saga);
             }
