@@ -100,7 +100,7 @@ pub fn commands(saga: &Saga) -> impl Iterator<Item = Command> {
 fn is_at_rest(saga: &Saga, index: usize) -> bool {
     let is_forward = saga.phase == Phase::Forward;
     match saga.steps[index].progress {
-        Progress::Pending => !is_forward,
+        Progress::Pending => !(is_forward && saga.is_ready(index)),
         Progress::Succeeded | Progress::Unknown => is_forward,
         Progress::FannedOut
         | Progress::Failed
@@ -138,7 +138,7 @@ fn wake(saga: &Saga, index: usize) -> Option<Command> {
 fn cancel_child(saga: &Saga, index: usize) -> Option<Command> {
     let is_running = saga.steps[index].progress == Progress::Running;
     let is_undone = matches!(saga.phase, Phase::Compensating(_));
-    saga.child(index).filter(|_| is_running && is_undone).map(Command::CancelChild)
+    if is_running && is_undone { saga.child(index).map(Command::CancelChild) } else { None }
 }
 
 /// What the calls of a step go to; `attempt` is that of `execute` which the call is, or undoes.

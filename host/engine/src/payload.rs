@@ -1,11 +1,10 @@
 //! JSON text that passes through Amends with nothing changed but the space between its words.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 /// A payload (input, output, receipt, details) is at most this many bytes of JSON text:
 /// every one is kept in the event log for as long as the saga is.
@@ -34,8 +33,12 @@ pub enum PayloadError {
 /// One valid JSON text of at most [`PAYLOAD_BYTES_MAX`] bytes, on one line: numbers and texts
 /// stay as they were written, white space between them goes, so that a payload can stand in NDJSON
 /// and in an event stream. Cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Payload(Arc<str>);
+#[derive(Clone)]
+pub struct Payload {
+    text: Arc<RawValue>,
+    /// How deep it nests.
+    depth: u8,
+}
 
 impl Payload {
     /// Checks and takes the text.
@@ -43,10 +46,10 @@ impl Payload {
     /// # Errors
     /// When the text is not one JSON value or too large.
     pub fn parse(text: &str) -> Result<Self, PayloadError> {
-        check(text)?;
+        let depth = check(text)?;
         let raw: &RawValue =
             serde_json::from_str(text).map_err(|error| PayloadError::Json(error.to_string()))?;
-        Ok(Self(on_one_line(raw.get()).into()))
+        Ok(Self { text: on_one_line(raw).into(), depth })
     }
 
     /// The value as text.
@@ -54,9 +57,9 @@ impl Payload {
     /// # Errors
     /// When the text would be too large.
     pub fn from_value(value: &serde_json::Value) -> Result<Self, PayloadError> {
-        let text = value.to_string();
-        check(&text)?;
-        Ok(Self(text.into()))
+        let text = to_raw_value(value).map_err(|error| PayloadError::Json(error.to_string()))?;
+        let depth = check(text.get())?;
+        Ok(Self { text: text.into(), depth })
     }
 
     /// A list of values.
@@ -65,31 +68,31 @@ impl Payload {
     /// When the text would be too large or nest too deep.
     pub(crate) fn list(items: impl Iterator<Item = Self>) -> Result<Self, PayloadError> {
         let items: Vec<_> = items.collect();
-        let bytes = items.iter().map(|item| item.0.len() + 1).sum::<usize>() + 1;
+        let bytes = items.iter().map(|item| item.as_str().len() + 1).sum::<usize>() + 1;
         if bytes > PAYLOAD_BYTES_MAX {
             return Err(PayloadError::TooLarge { bytes });
         }
-        let items: Vec<&str> = items.iter().map(Self::as_str).collect();
-        let text = format!("[{}]", items.join(","));
-        check(&text)?;
-        Ok(Self(text.into()))
+        let items: Vec<&RawValue> = items.iter().map(|item| &*item.text).collect();
+        let text = to_raw_value(&items).map_err(|error| PayloadError::Json(error.to_string()))?;
+        let depth = check(text.get())?;
+        Ok(Self { text: text.into(), depth })
     }
 
     /// The payload `null`.
     #[must_use]
     pub fn null() -> Self {
-        Self("null".into())
+        Self { text: RawValue::NULL.to_owned().into(), depth: 0 }
     }
 
     /// The JSON text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.text.get()
     }
 
     /// How deep it nests.
     pub(crate) fn depth(&self) -> usize {
-        depth(&self.0)
+        usize::from(self.depth)
     }
 
     /// The JSON value.
@@ -97,16 +100,20 @@ impl Payload {
     pub fn to_value(&self) -> serde_json::Value {
         // The text was checked when the payload was made; nesting past the parser's limit was
         // refused there too.
-        serde_json::from_str(&self.0).unwrap_or(serde_json::Value::Null)
+        serde_json::from_str(self.as_str()).unwrap_or(serde_json::Value::Null)
     }
 }
 
-/// Checks the limits of a text, whether or not it is JSON.
-fn check(text: &str) -> Result<(), PayloadError> {
+/// Checks the limits of a text, whether or not it is JSON, and answers how deep it nests.
+fn check(text: &str) -> Result<u8, PayloadError> {
     if text.len() > PAYLOAD_BYTES_MAX {
         return Err(PayloadError::TooLarge { bytes: text.len() });
     }
-    if depth(text) > PAYLOAD_DEPTH_MAX { Err(PayloadError::TooDeep) } else { Ok(()) }
+    let depth = depth(text);
+    match u8::try_from(depth) {
+        Ok(small) if depth <= PAYLOAD_DEPTH_MAX => Ok(small),
+        Ok(_) | Err(_) => Err(PayloadError::TooDeep),
+    }
 }
 
 /// How deep a text nests, whether or not it is JSON.
@@ -126,11 +133,12 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
-/// Without white space outside of texts (RFC 8259, section 2); `text` is valid JSON.
-fn on_one_line(text: &str) -> Cow<'_, str> {
+/// Without white space outside of texts (RFC 8259, section 2).
+fn on_one_line(raw: &RawValue) -> Box<RawValue> {
+    let text = raw.get();
     let is_space = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r');
     if !text.contains(is_space) {
-        return Cow::Borrowed(text);
+        return raw.to_owned();
     }
     let (mut in_string, mut escaped) = (false, false);
     let kept = text.chars().filter(|c| {
@@ -142,27 +150,35 @@ fn on_one_line(text: &str) -> Cow<'_, str> {
         }
         in_string || !is_space(*c)
     });
-    Cow::Owned(kept.collect())
+    // Less of what was JSON is JSON.
+    RawValue::from_string(kept.collect()).unwrap_or_else(|_| raw.to_owned())
 }
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Payload {}
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl Serialize for Payload {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(serializer)
+        self.text.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        check(raw.get()).map_err(serde::de::Error::custom)?;
-        Ok(Self(on_one_line(raw.get()).into()))
+        let depth = check(raw.get()).map_err(serde::de::Error::custom)?;
+        Ok(Self { text: on_one_line(&raw).into(), depth })
     }
 }
 

@@ -15,6 +15,7 @@
 //! Deliberately absent: retries (the engine's), state kept between calls, the file system,
 //! environment and network of the host.
 
+mod background;
 mod bindings;
 mod call;
 mod check;

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Payload};
+use rayon::ThreadPool;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use wasmtime::component::{InstancePre, Linker};
 
+use crate::background;
 use crate::bindings::exports::amends::saga::{action, manifest, probe, undo};
 use crate::check::{Checked, Exports, check};
 use crate::compile::compile;
@@ -32,6 +34,7 @@ pub struct Loader {
     compiled: Arc<AtomicU64>,
     /// For instances that wait to be used again.
     idle_room: Arc<Semaphore>,
+    background: Arc<ThreadPool>,
 }
 
 /// What a component says about itself.
@@ -113,7 +116,8 @@ impl Loader {
             linker(&sandbox.engine).map_err(|error| PluginError::Sandbox(format!("{error:#}")))?;
         let compiled = Arc::new(AtomicU64::new(0));
         let idle_room = Arc::new(Semaphore::new(IDLE_MAX));
-        Ok(Self { sandbox, linker: Arc::new(linker), cache, compiled, idle_room })
+        let background = Arc::new(background::threads()?);
+        Ok(Self { sandbox, linker: Arc::new(linker), cache, compiled, idle_room, background })
     }
 
     /// How many components it had to compile; the others came from the cache.
@@ -135,10 +139,13 @@ impl Loader {
         let (engine, cache) = (self.sandbox.engine.clone(), self.cache.clone());
         let granted = Arc::clone(&settings);
         let began = Instant::now();
+        let background = Arc::clone(&self.background);
         let work = tokio::task::spawn_blocking(move || {
-            let checked = check(&bytes, &granted)?;
-            let compiled = compile(&engine, cache.as_deref(), digest, &checked.component)?;
-            Ok((checked, compiled))
+            background.install(|| {
+                let checked = check(&bytes, &granted)?;
+                let compiled = compile(&engine, cache.as_deref(), digest, &checked.component)?;
+                Ok((checked, compiled))
+            })
         });
         let (Checked { exports, imports, .. }, (component, is_new)) =
             work.await.unwrap_or_else(|error| {

@@ -70,6 +70,10 @@ pub struct Bench {
     /// Sagas that wait during each run, half of them for a signal and half for a time
     #[arg(long, value_name = "SAGAS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=150_000))]
     pub waiting: u64,
+    /// Swap a plugin for another component so many times a minute, each of which is compiled; one
+    /// run for each number. Within the process only
+    #[arg(long, value_name = "A MINUTE", value_delimiter = ',', default_values_t = [0], value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub swaps: Vec<u64>,
     /// After each run, measure what its parts can do alone: the commits of its bytes, the calls of
     /// its components, and fsync
     #[arg(long)]
@@ -161,6 +165,8 @@ struct Load {
     stored: u64,
     /// Sagas that wait meanwhile.
     waiting: u64,
+    /// Swaps of a component, a minute.
+    swaps: u64,
 }
 
 fn clients(text: &str) -> Result<usize, String> {
@@ -199,9 +205,18 @@ fn loads(args: &Bench) -> Vec<Load> {
             for clients in &args.clients {
                 for steps in &args.steps {
                     for stored in &args.stored {
-                        let (mode, outcome, clients) = (*mode, *outcome, *clients);
-                        let (steps, stored) = (*steps, *stored);
-                        loads.push(Load { mode, outcome, clients, time, steps, stored, waiting });
+                        for swaps in &args.swaps {
+                            loads.push(Load {
+                                mode: *mode,
+                                outcome: *outcome,
+                                clients: *clients,
+                                time,
+                                steps: *steps,
+                                stored: *stored,
+                                waiting,
+                                swaps: *swaps,
+                            });
+                        }
                     }
                 }
             }

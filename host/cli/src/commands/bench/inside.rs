@@ -10,7 +10,7 @@ use amends_runtime::{Runtime, StartRequest};
 use anyhow::Context as _;
 
 use super::Load;
-use super::host::{DEFINITION, Place, WAITING};
+use super::host::{DEFINITION, Place, SWAPPED, WAITING};
 use super::measure::{Done, Measured, cpu, forget_memory, memory};
 use crate::commands::run::open;
 
@@ -46,7 +46,7 @@ pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
         .collect::<Vec<_>>();
     tokio::time::sleep_until(from.into()).await;
     let (cpu_before, stats_before) = (cpu(process)?, runtime.store().stats());
-    let done = Done::of(clients).await?;
+    let (done, ()) = tokio::try_join!(Done::of(clients), swap(place, load, until))?;
     let stats = runtime.store().stats();
     let measured = Measured {
         cpu: cpu(process)?.saturating_sub(cpu_before),
@@ -55,10 +55,32 @@ pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
         appends: stats.appends - stats_before.appends,
         ready: Some(ready),
         idle,
+        swapped: swapped(&runtime)?,
         ..done.measured(from, load)
     };
     stop(&runtime).await?;
     Ok(measured)
+}
+
+/// Swaps a component as often as is wanted.
+async fn swap(place: &Place, load: Load, until: Instant) -> anyhow::Result<()> {
+    if load.swaps == 0 {
+        return Ok(());
+    }
+    let pause = Duration::from_mins(1) / u32::try_from(load.swaps)?;
+    let mut number = 0;
+    while Instant::now() + pause < until {
+        tokio::time::sleep(pause).await;
+        place.swap(number).context("a plugin cannot be swapped")?;
+        number += 1;
+    }
+    Ok(())
+}
+
+/// How many components came after the first.
+fn swapped(runtime: &Runtime) -> anyhow::Result<u64> {
+    let info = runtime.plugins().info(&SWAPPED.parse()?);
+    Ok(info.map_or(0, |info| info.history.len().saturating_sub(1) as u64))
 }
 
 /// Fills a store with what is to be in it before a run.

@@ -33,6 +33,8 @@ pub(super) struct Measured {
     pub(super) ready: Option<Duration>,
     /// The share of one core that the host used before there was anything to do.
     pub(super) idle: Option<f64>,
+    /// Components that were swapped in while it ran.
+    pub(super) swapped: u64,
 }
 
 /// What one client did, or several together.
@@ -80,6 +82,7 @@ impl Done {
             appends: 0,
             ready: None,
             idle: None,
+            swapped: 0,
         }
     }
 }

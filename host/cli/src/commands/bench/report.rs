@@ -55,7 +55,7 @@ impl Report {
             Format::Table | Format::Ids => {}
         }
         let is_grown = self.runs.iter().any(|run| run.load.is_grown());
-        let grown = ["steps", "stored", "waiting", "ready ms", "idle CPU"];
+        let grown = ["steps", "stored", "waiting", "swapped", "ready ms", "idle CPU"];
         let grown = if is_grown { grown.as_slice() } else { &[] };
         let mut names = vec!["mode", "outcome", "clients"];
         names.extend(grown);
@@ -87,6 +87,7 @@ impl Report {
                     run.load.steps.to_string(),
                     run.load.stored.to_string(),
                     run.load.waiting.to_string(),
+                    run.measured.swapped.to_string(),
                     number("ready_ms", 0),
                     number("idle_cores", 3),
                 ]);
@@ -168,7 +169,7 @@ impl Report {
 impl Load {
     /// Whether it is about what grows.
     fn is_grown(&self) -> bool {
-        (self.steps, self.stored, self.waiting) != (STEPS, 0, 0)
+        (self.steps, self.stored, self.waiting, self.swaps) != (STEPS, 0, 0, 0)
     }
 }
 
@@ -188,6 +189,7 @@ fn figures(run: &Run) -> Value {
         "steps": load.steps,
         "stored": load.stored,
         "waiting": load.waiting,
+        "swapped": measured.swapped,
         "ready_ms": measured.ready.map(|ready| ready.as_secs_f64() * 1e3),
         "idle_cores": measured.idle,
         "sagas": measured.counted,
