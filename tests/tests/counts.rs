@@ -1,6 +1,6 @@
 //! What does not depend on the mood of the machine: instructions of the hot paths, and what a saga
 //! costs the store. A change that makes one dearer says so here, by committing the new figure.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -45,7 +45,11 @@ fn hot_paths_take_as_many_instructions_as_is_committed() {
             found.push(format!("{what}: {count}, not {committed}"));
         }
     }
-    assert!(found.is_empty(), "commit the new figures if they are meant: {found:#?}");
+    assert!(
+        found.is_empty(),
+        "instructions of a release build on x86-64; commit the new figures if they are meant: \
+         {found:#?}"
+    );
 }
 
 fn instructions(what: &str, times: u32) -> u64 {
@@ -66,7 +70,8 @@ fn instructions(what: &str, times: u32) -> u64 {
 fn a_saga_costs_the_store_what_is_committed() {
     let output = Command::new(target().join("amends"))
         .args(["bench", "--mode", "in-process", "--clients", "1", "--seconds", "1"])
-        .args(["--stored", "3000", "-o", "json"])
+        // Without waiting for the disk: what is counted is how often it would be.
+        .args(["--durability", "relaxed", "--stored", "3000", "-o", "json"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 use futures::stream::{Stream, StreamExt as _, unfold};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -73,17 +74,17 @@ async fn start_line(
 
 /// The lines of a body that are not empty. One that is too long, or a body that breaks off, ends
 /// it with a problem.
-fn lines(body: Body) -> impl Stream<Item = Result<Vec<u8>, Problem>> {
+fn lines(body: Body) -> impl Stream<Item = Result<BytesMut, Problem>> {
     struct Reader {
         body: axum::body::BodyDataStream,
-        buffer: Vec<u8>,
+        buffer: BytesMut,
         is_over: bool,
     }
-    let reader = Reader { body: body.into_data_stream(), buffer: Vec::new(), is_over: false };
+    let reader = Reader { body: body.into_data_stream(), buffer: BytesMut::new(), is_over: false };
     unfold(reader, |mut reader| async move {
         loop {
             if let Some(end) = reader.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = reader.buffer.drain(..=end).collect();
+                let line = reader.buffer.split_to(end + 1);
                 if !line.trim_ascii().is_empty() {
                     return Some((Ok(line), reader));
                 }

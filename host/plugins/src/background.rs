@@ -1,10 +1,11 @@
-//! Threads for what computes long and may wait: checking and compiling components.
+//! Threads for what computes long and nobody waits for: checking and compiling a component that is
+//! to replace one that serves.
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::PluginError;
 
-/// How much the threads give way (`nice(2)`): all the way. With calls on every core they have a
+/// How much they give way (`nice(2)`): all the way. With calls on every core they have a
 /// fiftieth of one, and the code of a small component is there within some seconds; no call waits
 /// for more than a turn of theirs.
 #[cfg(target_os = "linux")]

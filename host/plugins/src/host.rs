@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::call::{self, PluginCall};
 use crate::config::{PluginSettings, PluginsConfig};
 use crate::error::{PluginError, Rejection};
-use crate::load::{LoadedComponent, Loader};
+use crate::load::{LoadedComponent, Loader, Priority};
 use crate::loaded_cache::LoadedCache;
 use crate::watch;
 
@@ -184,7 +184,7 @@ impl PluginHost {
             .await?
             .ok_or_else(|| PluginError::Lost { plugin: name.clone(), digest })?;
         let settings = self.settings(name);
-        let component = match self.inner.loader.load(bytes, settings).await {
+        let component = match self.inner.loader.load(bytes, settings, Priority::Awaited).await {
             Ok(component) => Arc::new(component),
             Err(rejection) => {
                 self.cache().reject(name, digest, rejection.clone(), Instant::now());
@@ -275,7 +275,7 @@ impl PluginHost {
     /// Loads bytes that were found for a plugin and makes them active; or refuses them, and what
     /// was active serves on.
     pub(crate) async fn offer(&self, name: &PluginName, bytes: Vec<u8>) -> Result<(), PluginError> {
-        match self.try_load(name, bytes.clone()).await {
+        match self.try_load(name, bytes.clone(), Priority::Awaited).await {
             Ok(None) => Ok(()),
             Ok(Some(component)) => self.activate(name, component, bytes).await,
             Err(rejection) => self.reject(name, Digest::of(&bytes), &rejection).await,
@@ -287,13 +287,14 @@ impl PluginHost {
         &self,
         name: &PluginName,
         bytes: Vec<u8>,
+        priority: Priority,
     ) -> Result<Option<LoadedComponent>, Rejection> {
         let digest = Digest::of(&bytes);
         if self.active(name).is_some_and(|active| active.digest == digest) {
             return Ok(None);
         }
         let began = Instant::now();
-        let loaded = self.inner.loader.load(bytes, self.settings(name)).await;
+        let loaded = self.inner.loader.load(bytes, self.settings(name), priority).await;
         metrics::histogram!("amends_plugin_reload_seconds").record(began.elapsed());
         loaded.map(Some)
     }

@@ -36,5 +36,5 @@ pub use check::{Exports, componentize};
 pub use config::{PluginSettings, PluginsConfig, Required, Secret};
 pub use error::{PluginError, Rejection};
 pub use host::{Activation, PluginHost, PluginInfo, RejectionRecord};
-pub use load::{LoadedComponent, Loader, Manifest};
+pub use load::{LoadedComponent, Loader, Manifest, Priority};
 pub use sandbox::{COMPONENT_BYTES_MAX, INSTANCES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};

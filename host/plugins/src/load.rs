@@ -37,6 +37,15 @@ pub struct Loader {
     background: Arc<ThreadPool>,
 }
 
+/// Who waits for a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// A call, a saga or whoever started the host.
+    Awaited,
+    /// Nobody: another component serves meanwhile, and its calls go first.
+    Background,
+}
+
 /// What a component says about itself.
 #[derive(Debug, Clone)]
 pub struct Manifest {
@@ -134,18 +143,21 @@ impl Loader {
         &self,
         bytes: Vec<u8>,
         settings: Arc<PluginSettings>,
+        priority: Priority,
     ) -> Result<LoadedComponent, Rejection> {
         let (bytes_len, digest) = (bytes.len(), Digest::of(&bytes));
         let (engine, cache) = (self.sandbox.engine.clone(), self.cache.clone());
         let granted = Arc::clone(&settings);
         let began = Instant::now();
         let background = Arc::clone(&self.background);
-        let work = tokio::task::spawn_blocking(move || {
-            background.install(|| {
-                let checked = check(&bytes, &granted)?;
-                let compiled = compile(&engine, cache.as_deref(), digest, &checked.component)?;
-                Ok((checked, compiled))
-            })
+        let compile = move || {
+            let checked = check(&bytes, &granted)?;
+            let compiled = compile(&engine, cache.as_deref(), digest, &checked.component)?;
+            Ok((checked, compiled))
+        };
+        let work = tokio::task::spawn_blocking(move || match priority {
+            Priority::Awaited => compile(),
+            Priority::Background => background.install(compile),
         });
         let (Checked { exports, imports, .. }, (component, is_new)) =
             work.await.unwrap_or_else(|error| {

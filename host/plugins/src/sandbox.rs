@@ -48,12 +48,6 @@ impl Sandbox {
         let mut config = Config::new();
         config.wasm_component_model(true);
         config.epoch_interruption(true);
-        // Bounds are checked by the code and not by guard pages: with those, each growth of a memory
-        // and each use of its slot by another call changes the protection of pages, which stops all
-        // threads of the process. A fresh instance costs half as much without, and a loop that does
-        // nothing but load and store took at most an eighth longer.
-        config.signals_based_traps(false);
-        config.memory_guard_size(0);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(INSTANCES_MAX);
         pool.total_core_instances(INSTANCES_MAX * 4);

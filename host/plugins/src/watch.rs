@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{PluginError, Rejection};
 use crate::host::PluginHost;
+use crate::load::Priority;
 
 /// A file that has not changed for this long is read.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -162,7 +163,7 @@ async fn take(
         return false;
     }
     let digest = Digest::of(&bytes);
-    let result = match host.try_load(name, bytes.clone()).await {
+    let result = match host.try_load(name, bytes.clone(), Priority::Background).await {
         Ok(None) => Ok(()),
         Ok(Some(component)) => host.activate(name, component, bytes).await,
         Err(Rejection::Truncated { .. } | Rejection::Invalid(_)) if !is_last => return false,

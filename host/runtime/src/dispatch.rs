@@ -1,8 +1,9 @@
-//! From a call that is durable to its outcome: one task a call.
+//! From a call that is durable to its outcome: in the shard when that is quick, else in a task.
 
 mod child;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -131,16 +132,18 @@ impl Dispatcher {
         room: Option<Taken>,
         in_shard: bool,
     ) -> Begun {
-        self.begin(saga, call, room, Way { is_cut_off: false, in_shard })
+        let in_shard = in_shard && matches!(call.target, Target::Plugin(_));
+        let mut running = self.begin(saga, call, room, false);
+        if in_shard && let Poll::Ready(came) = running.poll() {
+            return Begun::Over(running.returned.with(came, running.began));
+        }
+        Begun::Runs(running.spawn(self.inbox.clone()))
     }
 
     /// Finds out what came of a call that was cut off with its host. What runs another saga is
     /// simply run again: it finds that saga.
     pub(crate) fn recover(&self, saga: &Saga, call: Call) -> Option<ChildCall> {
-        match self.begin(saga, call, None, Way { is_cut_off: true, in_shard: false }) {
-            Begun::Runs(child) => child,
-            Begun::Over(_) => None,
-        }
+        self.begin(saga, call, None, true).spawn(self.inbox.clone())
     }
 
     /// Whether anything can tell what came of a call that was cut off.
@@ -155,30 +158,28 @@ impl Dispatcher {
         }
     }
 
-    fn begin(&self, saga: &Saga, call: Call, room: Option<Taken>, way: Way) -> Begun {
-        let Way { is_cut_off, in_shard } = way;
+    /// `is_cut_off`: it was begun by this host before it stopped; what came of it is asked.
+    fn begin(&self, saga: &Saga, call: Call, room: Option<Taken>, is_cut_off: bool) -> Running {
         let this = self.clone();
         let id = saga.id();
         let made = self.plugin_call(saga, &call);
         let child = child::Child::of(saga, &call);
         let (child_call, told) = child.as_ref().map(ChildCall::new).unzip();
-        let child = child.zip(told);
+        let runs = child.zip(told);
         let traceparent = saga.started().traceparent.clone();
         let definition = saga.started().definition.clone();
         let faults = self.faults.clone().filter(|_| !is_cut_off);
         let instead = faults.as_ref().and_then(|faults| faults.instead(saga, &call));
         // Kept for what is told of a call, where something goes wrong on purpose.
         let tried = faults.map(|faults| (faults, saga.clone()));
-        let in_shard = in_shard && matches!(call.target, Target::Plugin(_));
         let returned = Returned::broken_off(id, &call);
         let began = Instant::now();
-        // None when nobody waits for it any more.
-        let mut running = Box::pin(async move {
+        let call = Box::pin(async move {
             failpoint("runtime.call.before");
             let (outcome, probe) = match (&call.target, made) {
                 _ if instead.is_some() => (instead.unwrap_or(Outcome::NothingToUndo), None),
                 (Target::Saga { .. }, _) => {
-                    (child::run(&this.sagas, child?, call.direction).await?, None)
+                    (child::run(&this.sagas, runs?, call.direction).await?, None)
                 }
                 (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
                     this.plugins.ask(&plugin_call, host_stopped()).await
@@ -211,24 +212,7 @@ impl Dispatcher {
             failpoint("runtime.call.returned");
             Some((outcome, probe))
         });
-        if in_shard {
-            let mut context = Context::from_waker(Waker::noop());
-            // A panic is this call's alone.
-            let polled = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(&mut context)));
-            match polled {
-                Ok(Poll::Ready(came)) => return Begun::Over(returned.with(came, began)),
-                // The task begins by asking again, with a waker that wakes it.
-                Ok(Poll::Pending) => {}
-                Err(_) => return Begun::Over(returned.with(None, began)),
-            }
-        }
-        // Whatever becomes of the task, the shard hears of the call.
-        let mut reply = Reply { returned: Some(returned), inbox: self.inbox.clone() };
-        tokio::spawn(async move {
-            let came = running.await;
-            reply.send(came, began);
-        });
-        Begun::Runs(child_call)
+        Running { call, returned, began, child: child_call }
     }
 
     fn plugin_call(&self, saga: &Saga, call: &Call) -> Result<PluginCall, String> {
@@ -271,12 +255,38 @@ pub(crate) fn host_stopped() -> Failure {
     Failure::new("host_stopped", "the host stopped while the call was in flight")
 }
 
-/// How a call is run.
-#[derive(Clone, Copy)]
-struct Way {
-    /// It was begun by this host before it stopped: what came of it is asked.
-    is_cut_off: bool,
-    in_shard: bool,
+/// What came of a call, and what its component found out about it when it was asked. None when
+/// nobody waits for it any more.
+type Came = Option<(Outcome, Option<Fate>)>;
+
+/// A call that nobody has polled yet.
+struct Running {
+    call: Pin<Box<dyn Future<Output = Came> + Send>>,
+    /// What is told of it when it breaks off.
+    returned: Returned,
+    began: Instant,
+    child: Option<ChildCall>,
+}
+
+impl Running {
+    /// As far as it gets by itself. Whoever polls it next does so with a waker.
+    fn poll(&mut self) -> Poll<Came> {
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = catch_unwind(AssertUnwindSafe(|| self.call.as_mut().poll(&mut context)));
+        // A panic is this call's alone: nothing comes of it.
+        polled.unwrap_or(Poll::Ready(None))
+    }
+
+    /// In a task. Whatever becomes of that, the shard hears of the call.
+    fn spawn(self, inbox: mpsc::WeakUnboundedSender<Message>) -> Option<ChildCall> {
+        let Self { call, returned, began, child } = self;
+        let mut reply = Reply { returned: Some(returned), inbox };
+        tokio::spawn(async move {
+            let came = call.await;
+            reply.send(came, began);
+        });
+        child
+    }
 }
 
 /// Tells the shard what came of a call, once; that nobody knows, when the task panicked.
@@ -297,11 +307,11 @@ impl Returned {
             outcome,
             probe: None,
             component: matches!(call.target, Target::Plugin(_)).then_some(call.digest),
-            took: Duration::ZERO,
+            took: Duration::MAX,
         }
     }
 
-    fn with(mut self, came: Option<(Outcome, Option<Fate>)>, began: Instant) -> Self {
+    fn with(mut self, came: Came, began: Instant) -> Self {
         if let Some((outcome, probe)) = came {
             (self.outcome, self.probe) = (outcome, probe);
         }
@@ -312,7 +322,7 @@ impl Returned {
 
 impl Reply {
     /// Nothing is told when nothing came: nobody waits for it any more.
-    fn send(&mut self, came: Option<(Outcome, Option<Fate>)>, began: Instant) {
+    fn send(&mut self, came: Came, began: Instant) {
         let returned = self.returned.take().filter(|_| came.is_some());
         self.tell(returned.map(|returned| returned.with(came, began)));
     }

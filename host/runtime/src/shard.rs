@@ -34,12 +34,19 @@ use crate::stuck::{STUCK_CHECK_PAUSE, Stuck, stuck};
 /// How often a saga that waits for a plugin, or for the store to work again, looks again.
 const STALL_PAUSE: Duration = Duration::from_millis(500);
 
-/// A component whose calls take no longer is called by the shard itself: that saves a task, two
-/// changes of threads and a message, and no other saga waits for longer than that. The calls of
-/// others are tasks of their own.
+/// A component whose last call took no longer is called by the shard itself: that saves a task, two
+/// changes of threads and a message. The calls of others are tasks of their own, and so are those
+/// that come when the shard has called for so long in one turn. One that takes longer than before
+/// becomes a task when it first waits or has computed for a tick of the sandbox, 5 ms.
 const CALL_IN_SHARD_MAX: Duration = Duration::from_millis(1);
 
-/// Messages that are taken before the clock and new starts are looked at.
+/// After so long a turn the shard gives way to the other tasks of its thread.
+const TURN_MAX: Duration = Duration::from_millis(1);
+
+/// Components that are remembered as slow: far more than are active.
+const SLOW_MAX: usize = 1_024;
+
+/// Messages that are taken before the clock is looked at. New starts are when there are none.
 const BURST_MAX: usize = 64;
 
 /// The longest sleep: the wall clock may jump, and a timer must not be late for longer.
@@ -152,6 +159,8 @@ pub(crate) struct Shard {
     calls_in_flight: usize,
     /// Components whose last call took longer than [`CALL_IN_SHARD_MAX`].
     slow: HashSet<Digest>,
+    /// How long it has called components itself in this turn.
+    time_in_calls: Duration,
     stuck_check_at: Instant,
     stop: Option<(Instant, oneshot::Sender<usize>)>,
 }
@@ -176,6 +185,7 @@ impl Shard {
             stalled_until: None,
             calls_in_flight: 0,
             slow: HashSet::new(),
+            time_in_calls: Duration::ZERO,
             stuck_check_at: Instant::now() + STUCK_CHECK_PAUSE,
             stop: None,
         }
@@ -188,8 +198,10 @@ impl Shard {
     ) {
         tracing::debug!(shard = self.config.number, "shard began");
         let (mut messages, mut is_open) = (Vec::with_capacity(BURST_MAX), true);
+        let mut gave_way = Instant::now();
         while !self.is_stopped() {
             let wake = self.next_wake();
+            self.time_in_calls = Duration::ZERO;
             let may_start = self.stop.is_none();
             // Results before new work: what was begun is finished first.
             tokio::select! {
@@ -203,8 +215,13 @@ impl Shard {
                 Some(start) = starts.recv(), if may_start => self.start(start).await,
                 () = sleep_until(wake) => {}
             }
-            if wake <= Instant::now() {
+            let now = Instant::now();
+            if wake <= now {
                 self.wake().await;
+            }
+            if now.duration_since(gave_way) >= TURN_MAX {
+                tokio::task::yield_now().await;
+                gave_way = Instant::now();
             }
         }
         starts.close();
@@ -360,6 +377,9 @@ impl Shard {
             if took <= CALL_IN_SHARD_MAX {
                 self.slow.remove(&component);
             } else {
+                if self.slow.len() >= SLOW_MAX {
+                    self.slow.clear();
+                }
                 self.slow.insert(component);
             }
         }

@@ -31,9 +31,9 @@ pub use error::StoreError;
 pub use failpoint::{failpoint, failpoint_holding};
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
 pub use types::{
-    Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, EVENT_BYTES_MAX,
-    LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreStats,
-    StoredEvent, Stream,
+    APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability,
+    EVENT_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey,
+    StoreConfig, StoreStats, StoredEvent, Stream,
 };
 
 /// An append-only event store.
@@ -41,8 +41,8 @@ pub use types::{
 /// Every future may be dropped at any time: a read is then given up, a write goes on. They run
 /// inside a tokio runtime.
 pub trait Store: Send + Sync + 'static {
-    /// Appends, and tells when it is durable. Appends are handed in by the call, in the order of
-    /// the calls.
+    /// Appends, and tells when it is durable. It is handed in by the call; to one stream, one after
+    /// the other is made when the one before was answered.
     ///
     /// What is told is [`StoreError::Conflict`] when the stream is not at the expected version.
     /// Whatever the error, nothing of the append is there, and no other append fails with it,

@@ -14,6 +14,10 @@ use crate::StoreError;
 /// The data of one event: several times the largest payload, and far below what a row can hold.
 pub const EVENT_BYTES_MAX: usize = 16 << 20;
 
+/// The data of one append together, which is one value of the database: SQLite takes 10^9 bytes. As
+/// many calls as may run at once have half of it, each with the largest payload.
+pub const APPEND_BYTES_MAX: usize = 900 << 20;
+
 /// The bytes of one blob: several times the largest component that was seen (18 MB, Python).
 pub const BLOB_BYTES_MAX: usize = 256 << 20;
 
@@ -162,6 +166,10 @@ impl Append {
         if self.events.iter().any(|event| event.data.len() > EVENT_BYTES_MAX) {
             return Err(StoreError::Invalid("the data of an event is at most 16 MiB"));
         }
+        let bytes: usize = self.events.iter().map(|event| event.data.len()).sum();
+        if bytes > APPEND_BYTES_MAX {
+            return Err(StoreError::Invalid("the data of an append is at most 900 MiB"));
+        }
         let is_type = |kind: &str| {
             let letter = |byte| matches!(byte, b'a'..=b'z' | b'.' | b'_');
             !kind.is_empty() && kind.bytes().all(letter)
@@ -201,10 +209,13 @@ pub enum Appended {
 }
 
 /// Tells what came of an append, once; that the store is closed when it is dropped before.
-pub struct AppendReply(Option<Box<dyn FnOnce(Result<Appended, StoreError>) + Send>>);
+pub struct AppendReply(Option<Box<Tell>>);
+
+type Tell = dyn FnOnce(Result<Appended, StoreError>) + Send;
 
 impl AppendReply {
-    /// `tell` is called by the store's own threads: it must be quick and must not block.
+    /// `tell` is called by the store's own threads, or at once by whoever hands in what is refused:
+    /// it must be quick and must not block.
     pub fn new(tell: impl FnOnce(Result<Appended, StoreError>) + Send + 'static) -> Self {
         Self(Some(Box::new(tell)))
     }

@@ -169,6 +169,16 @@ struct Load {
     swaps: u64,
 }
 
+impl Load {
+    /// Sagas in flight at once, at most.
+    fn in_flight(&self) -> usize {
+        match self.mode {
+            Mode::InProcess | Mode::Http => self.clients,
+            Mode::Batch => self.clients.min(http::BATCHES_MAX) * http::BATCH,
+        }
+    }
+}
+
 fn clients(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(clients) if (1..=10_000).contains(&clients) => Ok(clients),
@@ -184,6 +194,11 @@ fn steps(text: &str) -> Result<usize, String> {
 }
 
 pub(crate) async fn run(args: Bench) -> anyhow::Result<u8> {
+    let swaps = args.swaps.iter().any(|swaps| *swaps > 0);
+    anyhow::ensure!(
+        !swaps || args.mode == [Mode::InProcess],
+        "--swaps goes with --mode in-process alone"
+    );
     let mut report = Report::new(&args);
     for load in loads(&args) {
         let Load { mode, outcome, clients, .. } = load;
@@ -235,9 +250,10 @@ async fn one(args: &Bench, load: Load) -> anyhow::Result<Run> {
         Mode::Http | Mode::Batch => http::run(&place, load).await?,
     };
     let stored = place.count(load, measured.sagas, before).await?;
-    let floor = match args.floor {
-        true => Some(floor::measure(args, load, &measured, stored.bytes).await?),
-        false => None,
+    let floor = if args.floor {
+        Some(floor::measure(args, load, &measured, stored.bytes).await?)
+    } else {
+        None
     };
     Ok(Run { load, measured, stored, floor })
 }

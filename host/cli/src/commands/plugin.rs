@@ -9,7 +9,7 @@ use serde_json::json;
 
 use amends_api::PluginView;
 use amends_engine::Digest;
-use amends_plugins::{Loader, PluginSettings};
+use amends_plugins::{Loader, PluginSettings, Priority};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs};
@@ -89,10 +89,13 @@ async fn inspect(args: Inspect) -> anyhow::Result<u8> {
     let file = args.file.display();
     let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
     let digest = Digest::of(&bytes);
-    let component =
-        Loader::new(None)?.load(bytes, Arc::new(PluginSettings::default())).await.map_err(
-            |rejection| Failed { exit: EXIT_ERROR, message: format!("{file}: {rejection}") },
-        )?;
+    let component = Loader::new(None)?
+        .load(bytes, Arc::new(PluginSettings::default()), Priority::Awaited)
+        .await
+        .map_err(|rejection| Failed {
+            exit: EXIT_ERROR,
+            message: format!("{file}: {rejection}"),
+        })?;
     let manifest = &component.manifest;
     let all = json!({
         "name": manifest.name,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use amends_engine::{Definition, Digest, InputSpec, PluginName, StepSpec};
-use amends_plugins::{LoadedComponent, Loader, PluginError, Rejection};
+use amends_plugins::{LoadedComponent, Loader, PluginError, Priority, Rejection};
 
 use crate::config::report::{Finding, Report, Severity};
 use crate::config::suggest::{did_you_mean, list};
@@ -395,7 +395,10 @@ async fn load(
     let bytes = std::fs::read(file_of(&config.plugins.dir, name)).map_err(|error| {
         format!("the file cannot be read: {error}; check the file and its permissions")
     })?;
-    loader.load(bytes, settings).await.map_err(|rejection: Rejection| rejection.to_string())
+    loader
+        .load(bytes, settings, Priority::Awaited)
+        .await
+        .map_err(|rejection: Rejection| rejection.to_string())
 }
 
 fn file_of(dir: &Path, name: &PluginName) -> PathBuf {

@@ -4,7 +4,6 @@ use amends_engine::{Event, Input, Saga, SagaId, Timestamp, Version};
 use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint,
 };
-use tokio::time::Instant;
 
 use super::{CALL_IN_SHARD_MAX, Message, Shard, counted};
 use crate::dispatch::Begun;
@@ -85,7 +84,6 @@ impl Shard {
             self.remove(id);
             return;
         }
-        let began = Instant::now();
         let mut over = Vec::new();
         let due = live.due();
         for call in due.calls {
@@ -93,9 +91,13 @@ impl Shard {
             let room = pending.rooms.remove(&key);
             failpoint("runtime.dispatch.before");
             self.calls_in_flight += counted(&call.target);
-            let in_shard = !self.slow.contains(&call.digest) && began.elapsed() < CALL_IN_SHARD_MAX;
+            let in_shard =
+                !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_SHARD_MAX;
             match self.dispatcher.run(&live.saga, call, room, in_shard) {
-                Begun::Over(returned) => over.push(returned),
+                Begun::Over(returned) => {
+                    self.time_in_calls = self.time_in_calls.saturating_add(returned.took);
+                    over.push(returned);
+                }
                 Begun::Runs(child) => drop(live.in_flight.insert(key, child)),
             }
         }

@@ -76,29 +76,32 @@ pub(super) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow
 }
 
 pub(super) fn list(connection: &Connection, query: &SagaQuery) -> Result<Vec<SagaRow>> {
-    let are_all = |is: fn(SagaStatus) -> bool| {
-        !query.statuses.is_empty() && query.statuses.iter().all(|status| is(*status))
+    let all = match &query.definition {
+        Some(_) => Walk::Definition,
+        None => Walk::All,
     };
     if query.tag.is_some() {
         return list_along(connection, query, Walk::Tag);
     }
-    if are_all(is_rare) {
-        // One walk for each status, so that each stops after `limit`.
-        let mut found = Vec::new();
-        for status in &query.statuses {
-            found.extend(list_along(connection, query, Walk::Rare(*status))?);
-        }
-        found.sort_by_key(|row| std::cmp::Reverse(row.id));
-        found.dedup_by_key(|row| row.id);
-        found.truncate(query.limit as usize);
-        return Ok(found);
+    if query.statuses.is_empty() {
+        return list_along(connection, query, all);
     }
-    let walk = match &query.definition {
-        _ if are_all(|status| !status.is_end()) => Walk::Live,
-        Some(_) => Walk::Definition,
-        None => Walk::All,
-    };
-    list_along(connection, query, walk)
+    // One walk for each kind of status, so that each stops after `limit`.
+    let (rare, common): (Vec<SagaStatus>, Vec<SagaStatus>) =
+        query.statuses.iter().partition(|status| is_rare(**status));
+    let (ended, live): (Vec<_>, Vec<_>) = common.into_iter().partition(|status| status.is_end());
+    let mut walks: Vec<_> = rare.into_iter().map(|status| (Walk::Rare, vec![status])).collect();
+    walks.push((Walk::Live, live));
+    walks.push((all, ended));
+    let mut found = Vec::new();
+    for (walk, statuses) in walks.into_iter().filter(|(_, statuses)| !statuses.is_empty()) {
+        let query = SagaQuery { statuses, ..query.clone() };
+        found.extend(list_along(connection, &query, walk)?);
+    }
+    found.sort_by_key(|row| std::cmp::Reverse(row.id));
+    found.dedup_by_key(|row| row.id);
+    found.truncate(query.limit as usize);
+    Ok(found)
 }
 
 /// What is gone along, from the greatest id down, with a look at each row, until the page is full.
@@ -108,8 +111,8 @@ enum Walk {
     Definition,
     /// Those that have not ended.
     Live,
-    /// Those of a status that few have.
-    Rare(SagaStatus),
+    /// Those of one status that few have.
+    Rare,
     Tag,
 }
 
@@ -128,11 +131,9 @@ fn list_along(connection: &Connection, query: &SagaQuery, walk: Walk) -> Result<
             wheres.push("ended_at IS NULL".to_owned());
             ("sagas INDEXED BY sagas_live", "id")
         }
-        Walk::Rare(status) => {
+        Walk::Rare => {
             // Said in the words of the index, so that SQLite knows that it has them all.
             wheres.push("status NOT IN ('running', 'waiting', 'completed')".to_owned());
-            wheres.push("status = ?".to_owned());
-            values.push(Value::Text(status.as_str().to_owned()));
             ("sagas INDEXED BY sagas_rare", "id")
         }
         Walk::Tag => ("saga_tags AS tag CROSS JOIN sagas ON id = tag.saga", "tag.saga"),
@@ -155,10 +156,9 @@ fn list_along(connection: &Connection, query: &SagaQuery, walk: Walk) -> Result<
         wheres.push("definition = ?".to_owned());
         values.push(Value::Text(definition.to_string()));
     }
-    if !query.statuses.is_empty() && !matches!(walk, Walk::Rare(_)) {
+    if !query.statuses.is_empty() {
         let marks = vec!["?"; query.statuses.len()].join(", ");
-        // The sign keeps SQLite from a walk of its own.
-        wheres.push(format!("+status IN ({marks})"));
+        wheres.push(format!("status IN ({marks})"));
         let words = query.statuses.iter().map(|status| Value::Text(status.as_str().to_owned()));
         values.extend(words);
     }

@@ -2,7 +2,9 @@
 //! whole with.
 //!
 //! The whole cannot be faster than the slower of two parts, the commits of its appends and the
-//! calls of its components, nor than its clients, each of which waits for all of both.
+//! calls of its components, nor than its clients, each of which waits for all of both. Commits are
+//! measured in groups of the size that the run had; larger groups, which more clients make, are
+//! faster.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -65,7 +67,7 @@ pub(super) async fn measure(
     let group = measured.appends as f64 / measured.transactions.max(1) as f64;
     let fsync = fsync(place.folder())?;
     let (one, commit_cpu) = commits(place.folder(), args.durability, (bytes, group))?;
-    let (grouped, _) = commits(place.folder(), args.durability, (bytes, load.clients as f64))?;
+    let (grouped, _) = commits(place.folder(), args.durability, (bytes, load.in_flight() as f64))?;
     let call = calls(&place, load).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     // A commit takes as long as its whole group.
@@ -76,7 +78,7 @@ pub(super) async fn measure(
         commits_grouped: grouped / appends,
         calls: cores / call.as_secs_f64(),
         together: cores / (commit_cpu * appends + call.as_secs_f64()),
-        clients: load.clients as f64 / serial,
+        clients: load.in_flight() as f64 / serial,
     })
 }
 

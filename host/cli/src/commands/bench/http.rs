@@ -14,10 +14,10 @@ use super::measure::{Done, Measured, cpu, memory};
 use super::{Load, Mode};
 
 /// Starts of one batch.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// Batches at once, whatever the number of clients: more than a host takes are refused.
-const BATCHES_MAX: usize = 8;
+pub(super) const BATCHES_MAX: usize = 8;
 
 /// How often it is asked whether the sagas of batches have ended.
 const LOOK: Duration = Duration::from_millis(10);

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use amends_engine::{Payload, SagaStatus};
 use amends_runtime::{Runtime, StartRequest};
 use anyhow::Context as _;
+use futures::stream::{self, StreamExt as _};
 
-use super::Load;
 use super::host::{DEFINITION, Place, SWAPPED, WAITING};
 use super::measure::{Done, Measured, cpu, forget_memory, memory};
+use super::{Load, Outcome};
 use crate::commands::run::open;
 
 /// So long each run is driven before it is measured, so that nothing is done for the first time.
@@ -105,13 +106,16 @@ pub(super) async fn fill(place: &Place, load: Load) -> anyhow::Result<()> {
     for filler in fillers {
         filler.await.context("a client broke")??;
     }
-    for (number, definition) in (0..load.waiting).zip(WAITING.into_iter().cycle()) {
-        runtime.start(request(definition, load)?).await?;
-        // No more than the shards take at once.
-        if number % FILLERS as u64 == 0 {
-            tokio::task::yield_now().await;
-        }
+    let waits = Load { outcome: Outcome::Happy, ..load };
+    let starts = (0..load.waiting).zip(WAITING.into_iter().cycle()).map(|(_, definition)| {
+        let (runtime, request) = (runtime.clone(), request(definition, waits));
+        async move { anyhow::Ok(runtime.start(request?).await?) }
+    });
+    let mut starts = stream::iter(starts).buffer_unordered(FILLERS);
+    while let Some(started) = starts.next().await {
+        started?;
     }
+    drop(starts);
     let limit = Instant::now() + END_LIMIT;
     while waiting(&runtime).await? < load.waiting {
         anyhow::ensure!(Instant::now() < limit, "not all sagas that are to wait do");
