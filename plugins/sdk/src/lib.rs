@@ -55,6 +55,8 @@
 //! instance).
 
 mod bindings;
+#[cfg(any(target_family = "wasm", test))]
+mod heap;
 pub mod log;
 mod settings;
 
@@ -69,6 +71,10 @@ pub use bindings::worlds;
 #[cfg(not(target_family = "wasm"))]
 pub use settings::with_settings;
 pub use settings::{secret, setting};
+
+#[cfg(target_family = "wasm")]
+#[global_allocator]
+static HEAP: heap::Heap = heap::Heap::new();
 
 /// What a component is about.
 pub trait Plugin {
