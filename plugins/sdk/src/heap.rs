@@ -29,6 +29,7 @@ pub(crate) struct Heap {
 unsafe impl Sync for Heap {}
 
 impl Heap {
+    #[allow(clippy::large_stack_arrays, reason = "it is made for a static")]
     pub(crate) const fn new() -> Self {
         Self { piece: Piece(UnsafeCell::new([0; BYTES])), taken: Cell::new(0) }
     }
