@@ -163,6 +163,17 @@ impl Live {
         }
     }
 
+    /// Gives back memory that it does not need while it waits: it may do so for long, beside many
+    /// others.
+    pub(crate) fn give_back(&mut self) {
+        if self.inputs.is_empty() {
+            self.inputs = VecDeque::new();
+        }
+        if self.in_flight.is_empty() {
+            self.in_flight = HashMap::new();
+        }
+    }
+
     /// Whom a change of its state is told.
     pub(crate) fn tell_waiters(&mut self) {
         let status = self.saga.status();

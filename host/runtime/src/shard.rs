@@ -504,6 +504,7 @@ impl Shard {
     /// become due meanwhile wakes at once.
     fn set_timer(&mut self, id: SagaId, decided_at: Timestamp) {
         let Some(live) = self.live.get_mut(&id) else { return };
+        live.give_back();
         let next = live.next_wake(decided_at);
         if live.timer != next {
             live.timer = next;
