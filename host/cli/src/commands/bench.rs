@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use crate::commands::Format;
-use crate::commands::exit::EXIT_DONE;
+use crate::commands::exit::{EXIT_DONE, EXIT_INTERRUPTED};
 
 use host::{Place, STEPS_MAX};
 use report::{Report, Run};
@@ -72,7 +72,7 @@ pub struct Bench {
     pub waiting: u64,
     /// Swap a plugin for another component so many times a minute, each of which is compiled; one
     /// run for each number. Within the process only
-    #[arg(long, value_name = "A MINUTE", value_delimiter = ',', default_values_t = [0], value_parser = clap::value_parser!(u64).range(0..=600))]
+    #[arg(long, value_name = "A MINUTE", value_delimiter = ',', default_values_t = [0], value_parser = clap::value_parser!(u64).range(0..=120))]
     pub swaps: Vec<u64>,
     /// After each run, measure what its parts can do alone: the commits of its bytes, the calls of
     /// its components, and fsync
@@ -199,16 +199,24 @@ pub(crate) async fn run(args: Bench) -> anyhow::Result<u8> {
         !swaps || args.mode == [Mode::InProcess],
         "--swaps goes with --mode in-process alone"
     );
-    let mut report = Report::new(&args);
-    for load in loads(&args) {
+    anyhow::ensure!(args.output != Format::Ids, "-o ids: figures have no ids; use json or jsonl");
+    // Dropped, what is under way removes its folder and ends its host.
+    tokio::select! {
+        done = all(&args) => done.map(|()| EXIT_DONE),
+        _ = tokio::signal::ctrl_c() => Ok(EXIT_INTERRUPTED),
+    }
+}
+
+async fn all(args: &Bench) -> anyhow::Result<()> {
+    let mut report = Report::new(args);
+    for load in loads(args) {
         let Load { mode, outcome, clients, .. } = load;
-        let run = one(&args, load)
+        let run = one(args, load)
             .await
             .with_context(|| format!("{}, {}, {clients} clients", mode.word(), outcome.word()))?;
         report.add(run)?;
     }
-    report.print(args.output)?;
-    Ok(EXIT_DONE)
+    report.print(args.output)
 }
 
 /// Every run, in the order in which they are made.

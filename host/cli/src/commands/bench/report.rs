@@ -189,6 +189,7 @@ fn figures(run: &Run) -> Value {
         "steps": load.steps,
         "stored": load.stored,
         "waiting": load.waiting,
+        "swaps_per_minute": load.swaps,
         "swapped": measured.swapped,
         "ready_ms": measured.ready.map(|ready| ready.as_secs_f64() * 1e3),
         "idle_cores": measured.idle,
