@@ -1,9 +1,9 @@
 //! Threads for what computes long and nobody waits for: checking and compiling a component that is
 //! to replace one that serves.
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPoolBuilder;
 
-use crate::error::PluginError;
+use crate::error::Rejection;
 
 /// How much they give way (`nice(2)`): all the way. With calls on every core they have a
 /// fiftieth of one, and the code of a small component is there within some seconds; no call waits
@@ -11,13 +11,17 @@ use crate::error::PluginError;
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 19;
 
-/// As many as there are cores, for nothing else may be to be done.
-pub(crate) fn threads() -> Result<ThreadPool, PluginError> {
+/// Blocks until it is done, on as many threads as there are cores: nothing else may be to be done.
+/// They are made for this and end with it, for it is rare.
+pub(crate) fn run<T: Send>(
+    work: impl FnOnce() -> Result<T, Rejection> + Send,
+) -> Result<T, Rejection> {
     ThreadPoolBuilder::new()
         .thread_name(|number| format!("amends-compile-{number}"))
         .start_handler(|_| give_way())
         .build()
-        .map_err(|error| PluginError::Sandbox(error.to_string()))
+        .map_err(|error| Rejection::Compile(format!("no threads to compile on: {error}")))?
+        .install(work)
 }
 
 #[cfg(target_os = "linux")]

@@ -30,6 +30,13 @@ pub(crate) struct CallId {
     pub(crate) traceparent: Option<String>,
 }
 
+/// The trace of a call, for log lines; empty when it has none.
+#[must_use]
+pub fn trace_id(traceparent: Option<&str>) -> &str {
+    // `version-trace_id-parent_id-flags` (W3C Trace Context).
+    traceparent.and_then(|text| text.split('-').nth(1)).unwrap_or_default()
+}
+
 /// The state of one call.
 pub(crate) struct Guest {
     /// None while it is described.
@@ -140,9 +147,7 @@ impl Guest {
         let saga_id = id.map(|id| tracing::field::display(id.saga_id));
         let step = id.map(|id| tracing::field::display(&id.step));
         let attempt = id.map(|id| id.attempt);
-        // `version-trace_id-parent_id-flags` (W3C Trace Context).
-        let traceparent = id.and_then(|id| id.traceparent.as_deref());
-        let trace_id = traceparent.and_then(|text| text.split('-').nth(1)).unwrap_or_default();
+        let trace_id = trace_id(id.and_then(|id| id.traceparent.as_deref()));
         macro_rules! write_line {
             ($macro:ident) => {
                 tracing::$macro!(target: "plugin", plugin, saga_id, step, attempt, trace_id, "{line}")

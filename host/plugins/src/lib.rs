@@ -35,6 +35,7 @@ pub use call::PluginCall;
 pub use check::{Exports, componentize};
 pub use config::{PluginSettings, PluginsConfig, Required, Secret};
 pub use error::{PluginError, Rejection};
+pub use guest::trace_id;
 pub use host::{Activation, PluginHost, PluginInfo, RejectionRecord};
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
 pub use sandbox::{COMPONENT_BYTES_MAX, INSTANCES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};

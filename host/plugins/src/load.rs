@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Payload};
-use rayon::ThreadPool;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use wasmtime::component::{InstancePre, Linker};
@@ -34,7 +33,6 @@ pub struct Loader {
     compiled: Arc<AtomicU64>,
     /// For instances that wait to be used again.
     idle_room: Arc<Semaphore>,
-    background: Arc<ThreadPool>,
 }
 
 /// Who waits for a component.
@@ -125,8 +123,7 @@ impl Loader {
             linker(&sandbox.engine).map_err(|error| PluginError::Sandbox(format!("{error:#}")))?;
         let compiled = Arc::new(AtomicU64::new(0));
         let idle_room = Arc::new(Semaphore::new(IDLE_MAX));
-        let background = Arc::new(background::threads()?);
-        Ok(Self { sandbox, linker: Arc::new(linker), cache, compiled, idle_room, background })
+        Ok(Self { sandbox, linker: Arc::new(linker), cache, compiled, idle_room })
     }
 
     /// How many components it had to compile; the others came from the cache.
@@ -149,7 +146,6 @@ impl Loader {
         let (engine, cache) = (self.sandbox.engine.clone(), self.cache.clone());
         let granted = Arc::clone(&settings);
         let began = Instant::now();
-        let background = Arc::clone(&self.background);
         let compile = move || {
             let checked = check(&bytes, &granted)?;
             let compiled = compile(&engine, cache.as_deref(), digest, &checked.component)?;
@@ -157,7 +153,7 @@ impl Loader {
         };
         let work = tokio::task::spawn_blocking(move || match priority {
             Priority::Awaited => compile(),
-            Priority::Background => background.install(compile),
+            Priority::Background => background::run(compile),
         });
         let (Checked { exports, imports, .. }, (component, is_new)) =
             work.await.unwrap_or_else(|error| {

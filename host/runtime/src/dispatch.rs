@@ -12,7 +12,7 @@ use amends_engine::{
     Call, Digest, Direction, Due, Failure, Fate, Outcome, PlannedUndo, PluginName, Saga, SagaId,
     StepName, Target, arguments, idempotency_key,
 };
-use amends_plugins::{PluginCall, PluginHost};
+use amends_plugins::{PluginCall, PluginHost, trace_id};
 use amends_store::failpoint;
 use tokio::sync::mpsc;
 
@@ -350,8 +350,7 @@ fn log(id: SagaId, call: &Call, traceparent: Option<&str>, outcome: &Outcome, be
         Outcome::Retryable(failure) => ("retryable", Some(failure)),
         Outcome::Unknown(failure) => ("unknown", Some(failure)),
     };
-    // A traceparent is `version-trace_id-parent_id-flags` (W3C Trace Context).
-    let trace_id = traceparent.and_then(|text| text.split('-').nth(1)).unwrap_or_default();
+    let trace_id = trace_id(traceparent);
     let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     macro_rules! line {
         ($macro:ident, $message:literal $(, $field:ident = $value:expr)*) => {

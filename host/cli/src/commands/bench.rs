@@ -125,6 +125,15 @@ impl Mode {
     }
 }
 
+impl Durability {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Relaxed => "relaxed",
+        }
+    }
+}
+
 impl Outcome {
     const fn word(self) -> &'static str {
         match self {
@@ -221,31 +230,31 @@ async fn all(args: &Bench) -> anyhow::Result<()> {
 
 /// Every run, in the order in which they are made.
 fn loads(args: &Bench) -> Vec<Load> {
-    let (time, waiting) = (Duration::from_secs(args.seconds), args.waiting);
-    let mut loads = Vec::new();
-    for mode in &args.mode {
-        for outcome in &args.outcome {
-            for clients in &args.clients {
-                for steps in &args.steps {
-                    for stored in &args.stored {
-                        for swaps in &args.swaps {
-                            loads.push(Load {
-                                mode: *mode,
-                                outcome: *outcome,
-                                clients: *clients,
-                                time,
-                                steps: *steps,
-                                stored: *stored,
-                                waiting,
-                                swaps: *swaps,
-                            });
-                        }
-                    }
-                }
-            }
-        }
-    }
-    loads
+    let loads = [Load {
+        mode: Mode::InProcess,
+        outcome: Outcome::Happy,
+        clients: 1,
+        time: Duration::from_secs(args.seconds),
+        steps: STEPS,
+        stored: 0,
+        waiting: args.waiting,
+        swaps: 0,
+    }];
+    let loads = each(&loads, &args.mode, |load, mode| load.mode = mode);
+    let loads = each(&loads, &args.outcome, |load, outcome| load.outcome = outcome);
+    let loads = each(&loads, &args.clients, |load, clients| load.clients = clients);
+    let loads = each(&loads, &args.steps, |load, steps| load.steps = steps);
+    let loads = each(&loads, &args.stored, |load, stored| load.stored = stored);
+    each(&loads, &args.swaps, |load, swaps| load.swaps = swaps)
+}
+
+/// Each of the loads with each of the values.
+fn each<T: Copy>(loads: &[Load], values: &[T], set: impl Fn(&mut Load, T)) -> Vec<Load> {
+    let with = |mut load: Load, value: T| {
+        set(&mut load, value);
+        load
+    };
+    loads.iter().flat_map(|load| values.iter().map(|value| with(*load, *value))).collect()
 }
 
 /// Each run has a store and a host of its own, so that none is slower for what came before it.

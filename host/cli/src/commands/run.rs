@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -16,7 +17,7 @@ use amends_api::{ApiState, PrometheusHandle, prometheus, router};
 use amends_engine::Definition;
 use amends_plugins::{PluginHost, PluginsConfig};
 use amends_runtime::{Runtime, RuntimeConfig};
-use amends_store::StoreConfig;
+use amends_store::{Store, StoreConfig};
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED};
 use crate::config::{Config, OverrideFlags, Overrides, load};
@@ -98,9 +99,13 @@ async fn keep_up(prometheus: PrometheusHandle) {
     }
 }
 
-pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
+pub(crate) fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let url = config.store.url.clone();
-    let store = amends_store::open(&StoreConfig { url, durability: config.store.durability })?;
+    Ok(amends_store::open(&StoreConfig { url, durability: config.store.durability })?)
+}
+
+pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
+    let store = open_store(&config)?;
     let plugins_dir = config.plugins.dir.clone();
     let mut plugins = config.plugins;
     require(&mut plugins, &config.definitions);

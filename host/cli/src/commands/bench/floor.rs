@@ -18,7 +18,7 @@ use rusqlite::{Connection, params};
 
 use super::host::{DEFINITION, Place, plugin, step};
 use super::inside::stop;
-use super::measure::{Measured, cpu};
+use super::measure::{Measured, cores, cpu};
 use super::{Bench, Durability, Load};
 use crate::commands::run::open;
 
@@ -69,7 +69,7 @@ pub(super) async fn measure(
     let (one, commit_cpu) = commits(place.folder(), args.durability, (bytes, group))?;
     let (grouped, _) = commits(place.folder(), args.durability, (bytes, load.in_flight() as f64))?;
     let call = calls(&place, load).await?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let cores = cores() as f64;
     // A commit takes as long as its whole group.
     let serial = appends * group / one + call.as_secs_f64();
     Ok(Floor {
@@ -142,8 +142,7 @@ fn commits(
 async fn calls(place: &Place, load: Load) -> anyhow::Result<Duration> {
     let runtime = open(place.config()?.config).await?;
     let saga = all_calls(load, runtime.plugins())?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let tasks = (0..cores)
+    let tasks = (0..cores())
         .map(|_| {
             let (plugins, calls) = (runtime.plugins().clone(), saga.clone());
             tokio::spawn(async move { one_core(&plugins, &calls).await })

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use amends_engine::SagaStatus;
-use amends_store::{Store, StoreConfig};
+use amends_store::Store;
 use anyhow::Context as _;
 
-use super::{Bench, Durability, Load};
+use super::{Bench, Load};
+use crate::commands::run::open_store;
 use crate::config::{Loaded, Overrides, load};
 
 /// The component of every step: it does nothing.
@@ -21,7 +22,7 @@ const PLUGINS: [&str; 3] = ["prescription", "inventory", "shipment"];
 /// The plugin that is swapped.
 pub(super) const SWAPPED: &str = "shipment";
 
-/// Steps of a saga, at most: as many as a definition may have.
+/// Steps of a saga, at most: fewer than a definition may have, and enough to see what grows.
 pub(super) const STEPS_MAX: usize = 100;
 
 /// Sagas that wait: half for a signal, half for a time. The first step of each is done.
@@ -43,7 +44,6 @@ pub(super) const DEFINITION: &str = "order-fulfillment";
 /// A folder with everything that a host needs; removed when it is dropped.
 pub(super) struct Place {
     folder: tempfile::TempDir,
-    durability: Durability,
 }
 
 /// What is in the store after a run.
@@ -71,10 +71,7 @@ impl Place {
         };
         let plugins = folder.path().join("plugins");
         fs::create_dir(&plugins).context("no folder for plugins")?;
-        let durability = match args.durability {
-            Durability::Full => "full",
-            Durability::Relaxed => "relaxed",
-        };
+        let durability = args.durability.word();
         let mut config = format!(
             "[host]\nlisten = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite:amends.db\"\n\
              durability = \"{durability}\"\n[plugins]\ndir = \"plugins\"\ncache = \"cache\"\n"
@@ -98,7 +95,7 @@ impl Place {
             );
         }
         fs::write(folder.path().join("amends.toml"), config).context("no config")?;
-        Ok(Self { folder, durability: args.durability })
+        Ok(Self { folder })
     }
 
     /// Drops another component into the folder: the same code, with a section that says `number`.
@@ -131,12 +128,7 @@ impl Place {
     }
 
     fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
-        let url = format!("sqlite:{}", self.folder().join("amends.db").display());
-        let durability = match self.durability {
-            Durability::Full => amends_store::Durability::Full,
-            Durability::Relaxed => amends_store::Durability::Relaxed,
-        };
-        Ok(amends_store::open(&StoreConfig { url, durability })?)
+        open_store(&self.config()?.config)
     }
 
     /// What is in the store before a run: nothing when there is none yet.

@@ -102,6 +102,10 @@ impl Measured {
     }
 }
 
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The processor time that a process has used, of all its threads.
 pub(super) fn cpu(process: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("no /proc/PID/stat")?;

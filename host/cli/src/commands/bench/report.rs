@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::floor::Floor;
 use super::host::Stored;
-use super::measure::Measured;
+use super::measure::{Measured, cores};
 use super::{Bench, Load, STEPS};
 use crate::commands::Format;
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
@@ -21,14 +21,14 @@ pub(super) struct Run {
 
 pub(super) struct Report {
     format: Format,
-    durability: String,
+    durability: &'static str,
     reuse: u32,
     runs: Vec<Run>,
 }
 
 impl Report {
     pub(super) fn new(args: &Bench) -> Self {
-        let durability = format!("{:?}", args.durability).to_lowercase();
+        let durability = args.durability.word();
         Self { format: args.output, durability, reuse: args.reuse, runs: Vec::new() }
     }
 
@@ -171,10 +171,6 @@ impl Load {
     fn is_grown(&self) -> bool {
         (self.steps, self.stored, self.waiting, self.swaps) != (STEPS, 0, 0, 0)
     }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
