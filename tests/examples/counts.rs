@@ -98,6 +98,7 @@ fn outcome(step: &StepName) -> Input {
         direction: Direction::Execute,
         attempt: 1,
         outcome: Outcome::Succeeded(Payload::parse(r#"{"number":"N-0011223344556677"}"#).unwrap()),
+        emitted: Vec::new(),
         probe: None,
     }
 }

@@ -14,11 +14,13 @@ use std::sync::Arc;
 
 use crate::call::{Direction, Failure, Fate, Outcome};
 use crate::definition::Definition;
+use crate::emitted::Emitted;
 use crate::event::{Event, Parent, SagaStarted, SignalReceived};
 use crate::evolve::evolve;
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::Saga;
+use call::Told;
 
 pub(crate) use operator::needs_operator;
 pub use operator::{Order, Verb, permits};
@@ -72,6 +74,8 @@ pub enum Input {
         /// What the component found out about it when it was asked, if it was. The outcome is
         /// what follows from that.
         probe: Option<Fate>,
+        /// What the component told, if it succeeded: dropped otherwise, as no effect of it stands.
+        emitted: Vec<Emitted>,
     },
     /// A call that is due will not be run: its service is not to be called now, and the config
     /// says that this fails the step. An undo is never refused, it waits.
@@ -157,8 +161,8 @@ pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Vec<Event> {
         Input::Admit { step, direction, digest, note } => {
             draft.admit(step, direction, digest, note);
         }
-        Input::Outcome { step, direction, attempt, outcome, probe } => {
-            draft.outcome(step, direction, attempt, outcome, probe);
+        Input::Outcome { step, direction, attempt, outcome, probe, emitted } => {
+            draft.outcome(step, direction, attempt, Told { outcome, probe, emitted });
         }
         Input::Refuse { step, error } => draft.refuse(step, error),
         Input::Tick => {}

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Failure, FailureClass, Fate};
+use crate::emitted::{Emitted, EventType};
 use crate::ids::{DefinitionName, Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::payload::Payload;
 
@@ -44,6 +45,8 @@ macro_rules! events {
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Event {
             $($(#[$doc])* $variant($variant),)*
+            /// What a plugin told; its type is the plugin's own.
+            Emitted(Emitted),
         }
 
         $(
@@ -61,22 +64,24 @@ macro_rules! events {
         )*
 
         impl Event {
-            /// Every event type, as the contract names it.
+            /// Every event type of this host's own, as the contract names it.
             pub const KINDS: &[&'static str] = &[$($kind,)*];
 
             /// The type word of the stored form.
             #[must_use]
-            pub const fn kind(&self) -> &'static str {
+            pub fn kind(&self) -> &str {
                 match self {
                     $(Self::$variant(_) => $kind,)*
+                    Self::Emitted(event) => event.kind.as_str(),
                 }
             }
 
-            /// The data of the stored form: a JSON object.
+            /// The data of the stored form: a JSON object; of a domain event, any JSON.
             #[must_use]
             pub fn data(&self) -> String {
                 let text = match self {
                     $(Self::$variant(event) => serde_json::to_string(event),)*
+                    Self::Emitted(event) => return event.data.as_str().to_owned(),
                 };
                 // Every field is a string, a number, a map of strings or a checked payload.
                 text.unwrap_or_default()
@@ -93,7 +98,7 @@ macro_rules! events {
                 };
                 match kind {
                     $($kind => serde_json::from_str(data).map(Self::$variant).map_err(wrong),)*
-                    _ => Err(DecodeError::Kind(kind.to_owned())),
+                    _ => decode_emitted(kind, data),
                 }
             }
         }
@@ -114,6 +119,15 @@ pub enum DecodeError {
         /// What does not fit.
         message: String,
     },
+}
+
+fn decode_emitted(kind: &str, data: &str) -> Result<Event, DecodeError> {
+    let kind: EventType = kind.parse().map_err(|_| DecodeError::Kind(kind.to_owned()))?;
+    let data = Payload::parse(data).map_err(|error| DecodeError::Data {
+        kind: kind.to_string(),
+        message: error.to_string(),
+    })?;
+    Ok(Event::Emitted(Emitted { kind, data }))
 }
 
 events! {

@@ -21,7 +21,7 @@ pub struct Impossible {
     /// The version that the event would have had.
     pub version: u64,
     /// The event's type.
-    pub kind: &'static str,
+    pub kind: String,
     /// Why it cannot be.
     pub message: String,
 }
@@ -36,10 +36,10 @@ pub fn replay<'e>(
     definition: Arc<Definition>,
     log: impl IntoIterator<Item = (Timestamp, &'e Event)>,
 ) -> Result<Saga, Impossible> {
-    let wrong = |kind, message: &str| Impossible {
+    let wrong = |kind: &str, message: &str| Impossible {
         saga: id,
         version: 1,
-        kind,
+        kind: kind.to_owned(),
         message: message.to_owned(),
     };
     let mut log = log.into_iter();
@@ -72,7 +72,7 @@ pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impos
         Err(message) => Err(Impossible {
             saga: saga.id,
             version: saga.version.0 + 1,
-            kind: event.kind(),
+            kind: event.kind().to_owned(),
             message,
         }),
     }
@@ -127,6 +127,8 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
             saga.ended_at = Some(at);
             Ok(())
         }
+        // Told to whoever reads the stream.
+        Event::Emitted(_) => Ok(()),
         Event::SignalReceived(signal) => {
             saga.signals.push(Signal {
                 name: signal.name.clone(),
@@ -220,6 +222,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::SagaBlocked(_)
         | Event::SagaAbandoned(_)
         | Event::SignalReceived(_)
+        | Event::Emitted(_)
         | Event::OperatorCancelled(_)
         | Event::OperatorCompensated(_)
         | Event::OperatorPaused(_)
@@ -303,6 +306,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::SagaBlocked(_)
         | Event::SagaAbandoned(_)
         | Event::SignalReceived(_)
+        | Event::Emitted(_)
         | Event::OperatorCancelled(_)
         | Event::OperatorCompensated(_)
         | Event::OperatorPaused(_)
@@ -376,6 +380,7 @@ fn step_of(event: &Event) -> Option<&StepName> {
         | Event::SagaBlocked(_)
         | Event::SagaAbandoned(_)
         | Event::SignalReceived(_)
+        | Event::Emitted(_)
         | Event::OperatorCancelled(_)
         | Event::OperatorCompensated(_)
         | Event::OperatorPaused(_)

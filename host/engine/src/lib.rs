@@ -25,6 +25,7 @@ mod call;
 mod commands;
 mod decide;
 mod definition;
+mod emitted;
 mod event;
 mod evolve;
 mod ids;
@@ -49,6 +50,7 @@ pub use definition::{
     ELEMENTS_MAX, EXPRESSION_BYTES_MAX, EachSpec, InputSpec, RetrySpec, STEPS_MAX, StepKind,
     StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
 };
+pub use emitted::{EVENT_TYPE_BYTES_MAX, Emitted, EventType, EventTypeError};
 pub use event::{
     Cause, CompensationStarted, DecodeError, Event, OperatorAbandoned, OperatorCancelled,
     OperatorCompensated, OperatorPaused, OperatorResolved, OperatorResumed, OperatorRetried,

@@ -142,7 +142,14 @@ fn a_saga_that_is_given_up_takes_nothing_any_more() {
     assert_eq!(commands(&host.saga).count(), 0);
     let step = "b".parse().unwrap();
     let (direction, outcome) = (Direction::Execute, done());
-    host.feed(Input::Outcome { step, direction, attempt: 1, outcome, probe: None });
+    host.feed(Input::Outcome {
+        step,
+        direction,
+        attempt: 1,
+        outcome,
+        probe: None,
+        emitted: Vec::new(),
+    });
     assert_eq!(host.told(), [""; 0], "a late result changes nothing");
     assert!(host.refused(retry(None)).contains("the saga is abandoned"));
     let effects = exposure(&host.saga);
@@ -232,6 +239,7 @@ fn a_component_that_can_tell_what_happened_is_believed() {
         attempt: 2,
         outcome,
         probe: Some(fate),
+        emitted: Vec::new(),
     };
     let timeout = || Failure::new("timeout", "no answer within 5s");
     let mut host = Host::start(serial());

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Direction, Event, Failure, Input, InputSpec, Outcome, Payload, RetrySpec, SagaId,
-    SagaStatus, Start, Timestamp, Verb, arguments, commands, evolve, idempotency_key, permits,
-    start, why,
+    BackoffSpec, Direction, Emitted, Event, Failure, Input, InputSpec, Outcome, Payload, RetrySpec,
+    SagaId, SagaStatus, Start, Timestamp, Verb, arguments, commands, evolve, idempotency_key,
+    permits, start, why,
 };
 
 use host::{Host, diamond, done, order, permanent, retryable, serial, step, unknown};
@@ -288,6 +288,7 @@ fn late_and_repeated_results_change_nothing() {
         attempt,
         probe: None,
         outcome: done(),
+        emitted: Vec::new(),
     };
     host.feed(result(1));
     host.feed(result(3));
@@ -367,4 +368,32 @@ fn the_idempotency_key_is_of_saga_step_and_direction() {
     assert_eq!(keys[0], "1fe1b1838a6e296a3013dba352051582");
     let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
     assert_eq!(distinct.len(), 4);
+}
+
+/// What a plugin tells stands in the stream behind the event of its call, and only if that
+/// succeeded; nothing follows from it.
+#[test]
+fn what_a_plugin_tells_is_kept_when_its_call_succeeds() {
+    let mut host = Host::start(serial());
+    host.told();
+    let answer = |attempt, outcome| Input::Outcome {
+        step: "a".parse().unwrap(),
+        direction: Direction::Execute,
+        attempt,
+        outcome,
+        probe: None,
+        emitted: vec![Emitted {
+            kind: "order.checked".parse().unwrap(),
+            data: Payload::parse("[1]").unwrap(),
+        }],
+    };
+    host.feed(answer(1, retryable()));
+    assert_eq!(host.told(), ["step.failed a 1 again"]);
+    host.tick(100).told();
+    host.feed(answer(1, done()));
+    assert!(host.told().is_empty(), "a late answer tells nothing");
+    host.feed(answer(2, done()));
+    assert_eq!(host.told(), ["step.succeeded a 2", "order.checked"]);
+    host.admit();
+    assert_eq!(host.told(), ["step.started b 1"]);
 }

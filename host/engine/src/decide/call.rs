@@ -6,6 +6,7 @@ use super::Draft;
 use crate::backoff::pause;
 use crate::call::{Direction, Failure, FailureClass, Fate, Outcome};
 use crate::definition::StepKind;
+use crate::emitted::Emitted;
 use crate::event::{
     StepFailed, StepStarted, StepSucceeded, StepUnknown, UndoBlocked, UndoFailed, UndoStarted,
     UndoSucceeded,
@@ -13,6 +14,13 @@ use crate::event::{
 use crate::ids::{Digest, StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::{Phase, Progress};
+
+/// What is told of a call that came back.
+pub(super) struct Told {
+    pub(super) outcome: Outcome,
+    pub(super) probe: Option<Fate>,
+    pub(super) emitted: Vec<Emitted>,
+}
 
 /// How an attempt of `execute` failed.
 pub(super) struct Failed {
@@ -56,8 +64,7 @@ impl Draft<'_> {
         step: StepName,
         direction: Direction,
         attempt: u32,
-        outcome: Outcome,
-        probe: Option<Fate>,
+        told: Told,
     ) {
         let Some(index) = self.saga.index_of(&step) else { return };
         let state = &self.saga.steps[index];
@@ -71,8 +78,8 @@ impl Draft<'_> {
             return;
         }
         match direction {
-            Direction::Execute => self.executed(index, step, attempt, outcome, probe),
-            Direction::Compensate => self.compensated(index, step, attempt, outcome, probe),
+            Direction::Execute => self.executed(index, step, attempt, told),
+            Direction::Compensate => self.compensated(index, step, attempt, told),
         }
     }
 
@@ -89,17 +96,12 @@ impl Draft<'_> {
         }
     }
 
-    fn executed(
-        &mut self,
-        index: usize,
-        step: StepName,
-        attempt: u32,
-        outcome: Outcome,
-        probe: Option<Fate>,
-    ) {
+    fn executed(&mut self, index: usize, step: StepName, attempt: u32, told: Told) {
+        let Told { outcome, probe, emitted } = told;
         let (class, error) = match outcome {
             Outcome::Succeeded(output) => {
                 self.emit(StepSucceeded { step, attempt, output, probe });
+                self.tell(emitted);
                 return;
             }
             Outcome::NothingToUndo => (
@@ -142,26 +144,28 @@ impl Draft<'_> {
         }
     }
 
+    fn tell(&mut self, emitted: Vec<Emitted>) {
+        for event in emitted {
+            self.emit(event);
+        }
+    }
+
     fn may_retry(&self) -> bool {
         self.saga.phase == Phase::Forward
     }
 
-    fn compensated(
-        &mut self,
-        index: usize,
-        step: StepName,
-        attempt: u32,
-        outcome: Outcome,
-        probe: Option<Fate>,
-    ) {
+    fn compensated(&mut self, index: usize, step: StepName, attempt: u32, told: Told) {
+        let Told { outcome, probe, emitted } = told;
         let (class, error) = match outcome {
             Outcome::Succeeded(receipt) => {
                 let receipt = Some(receipt).filter(|receipt| *receipt != Payload::null());
                 self.emit(UndoSucceeded { step, attempt, receipt, nothing: false, probe });
+                self.tell(emitted);
                 return;
             }
             Outcome::NothingToUndo => {
                 self.emit(UndoSucceeded { step, attempt, receipt: None, nothing: true, probe });
+                self.tell(emitted);
                 return;
             }
             Outcome::Permanent(error) => (FailureClass::Permanent, error),

@@ -53,7 +53,8 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(),
         | Event::SagaCompensated(_)
         | Event::SagaBlocked(_)
         | Event::SagaAbandoned(_)
-        | Event::SignalReceived(_) => return Err("no operator did it".to_owned()),
+        | Event::SignalReceived(_)
+        | Event::Emitted(_) => return Err("no operator did it".to_owned()),
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What must hold, whatever the machine thinks. Written from the words of the design, not from
 //! the code: nothing here looks at a [`crate::Saga`].
 
-use super::record::{Ledger, Record, StepRecord, Waits};
+use super::record::{Ledger, Record, StepRecord, Waits, emitted_by};
 use super::units::{Units, items};
 use crate::event::{Event, StepExpanded, StepStarted, StepSucceeded, UndoStarted};
 use crate::{Definition, Fate, Outcome, Payload, StepKind, StepName, StepSpec, Timestamp};
@@ -24,6 +24,11 @@ impl Rules<'_> {
         let reopens = self.record.is_completed && matches!(event, Event::OperatorCompensated(_));
         require(!self.record.has_ended || reopens, || "nothing follows an end".to_owned())?;
         match event {
+            Event::Emitted(told) => {
+                let is_of_it =
+                    self.record.tells.is_some_and(|step| emitted_by(step).contains(told));
+                require(is_of_it, || "no call that succeeded tells that".to_owned())
+            }
             Event::SagaStarted(_) => Err("a saga starts once".to_owned()),
             Event::StepStarted(started) => self.step_started(started),
             Event::StepWaiting(e) => self.step_waiting(self.index(&e.step)?),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::record::{Effect, Ledger, Record, Waits};
+use super::record::{Effect, Ledger, Record, Waits, emitted_by};
 use super::rules::Rules;
 use super::units::Units;
 use super::{Figures, Machine, Violation};
@@ -398,6 +398,7 @@ impl<'m> World<'m> {
             attempt,
             outcome,
             probe,
+            emitted: emitted_by(step),
         };
         self.feed(result(attempt, outcome.clone()))?;
         // Again, and as a late success of this attempt and of the one before.
@@ -459,6 +460,7 @@ impl<'m> World<'m> {
             attempt: call.attempt,
             outcome: stopped(),
             probe: None,
+            emitted: Vec::new(),
         });
         let inputs: Vec<_> = std::iter::once(Input::Tick).chain(inputs).collect();
         let mut draft = self.saga.clone();

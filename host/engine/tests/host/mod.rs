@@ -117,7 +117,14 @@ impl Host {
         let call = self.running().into_iter().find(|call| call.step.as_str() == step);
         let call = call.unwrap_or_else(|| panic!("{step} is not running"));
         let (step, direction, attempt) = (call.step, call.direction, call.attempt);
-        self.feed(Input::Outcome { step, direction, attempt, outcome, probe: None });
+        self.feed(Input::Outcome {
+            step,
+            direction,
+            attempt,
+            outcome,
+            probe: None,
+            emitted: Vec::new(),
+        });
         self.admit();
         self
     }

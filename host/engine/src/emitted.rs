@@ -1,0 +1,118 @@
+//! Domain events: facts that plugins tell of themselves, in the stream of the saga.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::event::Event;
+use crate::payload::Payload;
+
+/// Bytes of an event's type: it stands in tables and filters.
+pub const EVENT_TYPE_BYTES_MAX: usize = 100;
+
+/// First words of types that are this host's own, now or later.
+const RESERVED: [&str; 12] = [
+    "amends",
+    "breaker",
+    "compensation",
+    "host",
+    "operator",
+    "plugin",
+    "saga",
+    "service",
+    "signal",
+    "state",
+    "step",
+    "undo",
+];
+
+/// The type of a domain event: `order.prescription_created`. Words of small letters, digits and
+/// `_`, at least two, joined by dots; the first is none of this host's own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventType(String);
+
+/// Why a text is no type of a domain event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventTypeError {
+    /// It is not made of words.
+    #[error(
+        "`{0}` is not an event type: write two or more words of small letters, digits and `_`, \
+         joined by dots, such as `order.prescription_created`, at most {EVENT_TYPE_BYTES_MAX} bytes"
+    )]
+    Form(String),
+    /// It would look as if this host said it.
+    #[error(
+        "the event type `{0}` begins with a word of this host's own ({words}): write another first \
+         word",
+        words = RESERVED.join(", ")
+    )]
+    Reserved(String),
+}
+
+impl EventType {
+    /// The type as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EventType {
+    type Err = EventTypeError;
+
+    fn from_str(text: &str) -> Result<Self, EventTypeError> {
+        let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        let is_word = |word: &str| {
+            word.starts_with(|first: char| first.is_ascii_lowercase()) && word.bytes().all(letter)
+        };
+        let words = text.split('.').count();
+        if words < 2 || text.len() > EVENT_TYPE_BYTES_MAX || !text.split('.').all(is_word) {
+            let shown = text.chars().take(EVENT_TYPE_BYTES_MAX).collect();
+            return Err(EventTypeError::Form(shown));
+        }
+        if text.split('.').next().is_some_and(|first| RESERVED.contains(&first)) {
+            return Err(EventTypeError::Reserved(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A domain event. It follows the event of the call that emitted it, in the same append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emitted {
+    /// Its type.
+    pub kind: EventType,
+    /// What the plugin says.
+    pub data: Payload,
+}
+
+impl From<Emitted> for Event {
+    fn from(event: Emitted) -> Self {
+        Self::Emitted(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_words_of_the_plugins_own() {
+        for text in ["order.prescription_created", "a.b", "order.v2.done"] {
+            assert!(text.parse::<EventType>().is_ok(), "{text}");
+        }
+        let long = format!("order.{}", "x".repeat(EVENT_TYPE_BYTES_MAX));
+        for text in ["", "order", "Order.made", "order.", ".made", "order made", "a.2", &long] {
+            assert!(matches!(text.parse::<EventType>(), Err(EventTypeError::Form(_))), "{text}");
+        }
+        for text in ["saga.completed", "step.succeeded", "operator.paused", "plugin.activated"] {
+            let error = text.parse::<EventType>();
+            assert!(matches!(error, Err(EventTypeError::Reserved(_))), "{text}");
+        }
+    }
+}
