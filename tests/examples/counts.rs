@@ -175,6 +175,7 @@ fn append(times: u32, definition: &Arc<Definition>) {
                 events: events.clone(),
                 row: None,
                 start_key: None,
+                state: Vec::new(),
             };
             store.append(append).await.unwrap();
         }

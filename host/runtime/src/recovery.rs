@@ -107,6 +107,7 @@ pub async fn import(
             // With the last: until then it is no saga.
             row: (expected.plus(decided.len()) == saga.version()).then(|| row(&saga)),
             start_key: None,
+            state: Vec::new(),
         };
         store.append(append).await?;
         expected = expected.plus(decided.len());

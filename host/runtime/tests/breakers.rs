@@ -124,6 +124,7 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
         events: vec![closed],
         row: None,
         start_key: None,
+        state: Vec::new(),
     };
     store.append(append).await.unwrap();
     for (host, id) in [(&one, first), (&other, second)] {

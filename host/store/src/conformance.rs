@@ -21,6 +21,7 @@ mod fixture;
 mod keys;
 mod model;
 mod read;
+mod state;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub use fixture::{at, definition, event, row, saga_id, start, then};
 pub use keys::*;
 pub use model::Model;
 pub use read::*;
+pub use state::*;
 
 /// Where one store is kept; fresh for each check.
 pub trait Place: Send + Sync {
@@ -66,6 +68,11 @@ macro_rules! conformance_tests {
             follows_rows,
             counts_by_status,
             keeps_blobs,
+            keeps_state,
+            refuses_state_that_has_changed,
+            refuses_lists_that_have_changed,
+            refuses_state_that_is_too_large,
+            gives_the_last_pieces_once,
             reads_no_gap_while_writing,
             keeps_everything_over_a_reopen,
             refuses_when_closed,

@@ -5,7 +5,8 @@
 //! the same suite (`conformance`, behind the feature of that name).
 //!
 //! # What an append promises
-//! All of it or nothing: events, the projection's row and the start key are one transaction. It
+//! All of it or nothing: events, the projection's row, the start key and what plugins change of
+//! their state are one transaction. It
 //! is durable before its future resolves. It fails with [`StoreError::Conflict`] when the stream
 //! is not at the expected version, so of two writers one wins.
 //!
@@ -16,13 +17,14 @@ pub mod conformance;
 mod error;
 mod failpoint;
 mod sqlite;
+mod state;
 mod types;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
@@ -30,6 +32,10 @@ use tokio::sync::{oneshot, watch};
 pub use error::StoreError;
 pub use failpoint::{failpoint, failpoint_holding};
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
+pub use state::{
+    STATE_BYTES_MAX_DEFAULT, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX,
+    StateChange, StateList, StateQuery, is_state_key,
+};
 pub use types::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability,
     EVENT_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey,
@@ -116,6 +122,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is kept of a kind, the oldest first.
     fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>>;
+
+    /// The value of a key of a plugin's state, a JSON text; none when it is not there. It may be
+    /// one that was handed in and is not durable yet, or that was refused meanwhile: an append
+    /// with a [`StateChange`] that saw it tells.
+    fn state(
+        &self,
+        plugin: PluginName,
+        key: String,
+    ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>>;
+
+    /// Keys of a plugin's state, in the order of their bytes; of what is durable.
+    fn state_keys(
+        &self,
+        plugin: PluginName,
+        query: StateQuery,
+    ) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
 
     /// How many sagas have each status.
     fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>>;

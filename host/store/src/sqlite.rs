@@ -7,6 +7,7 @@
 
 mod read;
 mod schema;
+mod state;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -17,13 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{RwLock, Semaphore, mpsc, oneshot, watch};
 
+use crate::state::StateQuery;
 use crate::types::{
     Append, AppendReply, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga, SagaQuery,
     SagaRow, StoreStats, StoredEvent, Stream,
@@ -31,6 +33,7 @@ use crate::types::{
 use crate::{Store, StoreError, failpoint};
 
 pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};
+use state::StateCache;
 pub use write::APPENDS_WAITING_MAX;
 use write::{Job, Writer};
 
@@ -44,6 +47,7 @@ const READERS_MAX: u32 = 4;
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
     readers: Arc<Readers>,
+    state_cache: Arc<StateCache>,
     head: watch::Receiver<Position>,
     stats: Arc<Mutex<StoreStats>>,
     closing: AtomicBool,
@@ -83,6 +87,7 @@ impl SqliteStore {
         let (head_sender, head) = watch::channel(position);
         let (ended_sender, ended) = watch::channel(());
         let stats = Arc::new(Mutex::new(StoreStats::default()));
+        let state_cache = Arc::new(StateCache::default());
         let writer = Writer {
             connection,
             lock,
@@ -90,6 +95,8 @@ impl SqliteStore {
             position,
             fence,
             versions_cache: HashMap::new(),
+            state_bytes: HashMap::new(),
+            state_cache: Arc::clone(&state_cache),
             head: head_sender,
             stats: Arc::clone(&stats),
         };
@@ -109,6 +116,7 @@ impl SqliteStore {
         Ok(Self {
             jobs,
             readers: Arc::new(readers),
+            state_cache,
             head,
             stats,
             closing: AtomicBool::new(false),
@@ -186,7 +194,10 @@ impl Readers {
 impl Store for SqliteStore {
     fn append_then(&self, append: Append, reply: AppendReply) {
         match append.check() {
-            Ok(()) => self.hand_in(Job::append(append, reply)),
+            Ok(()) => {
+                self.state_cache.hand_in(&append.state);
+                self.hand_in(Job::append(append, reply));
+            }
             Err(error) => reply.send(Err(error)),
         }
     }
@@ -254,6 +265,30 @@ impl Store for SqliteStore {
 
     fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
         self.read(move |connection| read::blobs(connection, kind))
+    }
+
+    fn state(
+        &self,
+        plugin: PluginName,
+        key: String,
+    ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
+        if let Some(known) = self.state_cache.get(&plugin, &key) {
+            return ready(Ok(known)).boxed();
+        }
+        let cache = Arc::clone(&self.state_cache);
+        self.read(move |connection| {
+            let value = state::get(connection, plugin.as_str(), &key)?;
+            cache.read(&plugin, &key, value.clone());
+            Ok(value)
+        })
+    }
+
+    fn state_keys(
+        &self,
+        plugin: PluginName,
+        query: StateQuery,
+    ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        self.read(move |connection| state::keys(connection, plugin.as_str(), &query))
     }
 
     fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>> {

@@ -9,7 +9,7 @@ use amends_engine::{
     Version,
 };
 
-use crate::StoreError;
+use crate::{StateChange, StoreError};
 
 /// The data of one event: several times the largest payload, and far below what a row can hold.
 pub const EVENT_BYTES_MAX: usize = 16 << 20;
@@ -68,9 +68,9 @@ impl fmt::Display for Stream {
 /// An event to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
-    /// Its type: `step.started`. Small letters, dots and underscores.
+    /// Its type: `step.started`. Small letters, digits, dots and underscores.
     pub kind: Cow<'static, str>,
-    /// A JSON object, on trust.
+    /// JSON, on trust: an object, but what a plugin says in an event of its own.
     pub data: String,
 }
 
@@ -154,6 +154,8 @@ pub struct Append {
     pub row: Option<SagaRow>,
     /// For a start with a key.
     pub start_key: Option<StartKey>,
+    /// What the calls that it records saw and write of their plugins' state, in this order.
+    pub state: Vec<StateChange>,
 }
 
 impl Append {
@@ -171,11 +173,11 @@ impl Append {
             return Err(StoreError::Invalid("the data of an append is at most 900 MiB"));
         }
         let is_type = |kind: &str| {
-            let letter = |byte| matches!(byte, b'a'..=b'z' | b'.' | b'_');
+            let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_');
             !kind.is_empty() && kind.bytes().all(letter)
         };
         if !self.events.iter().all(|event| is_type(&event.kind)) {
-            let rule = "the type of an event is small letters, dots and underscores";
+            let rule = "the type of an event is small letters, digits, dots and underscores";
             return Err(StoreError::Invalid(rule));
         }
         let saga = match &self.stream {
@@ -185,6 +187,7 @@ impl Append {
         if self.row.as_ref().is_some_and(|row| Some(row.id) != saga) {
             return Err(StoreError::Invalid("a row goes with the stream of its own saga"));
         }
+        self.state.iter().try_for_each(StateChange::check)?;
         if self.start_key.is_some() && (saga.is_none() || self.expected != Version(0)) {
             return Err(StoreError::Invalid("a start key goes with the first append of a saga"));
         }
@@ -206,6 +209,10 @@ pub enum Appended {
     Duplicate(SagaId),
     /// The key started this saga, with another payload. Nothing was written.
     KeyReused(SagaId),
+    /// What this one of the append's changes of state saw is no more so. Nothing was written.
+    StateChanged(usize),
+    /// This one of them would make its plugin's state larger than it may be. Nothing was written.
+    StateFull(usize),
 }
 
 /// Tells what came of an append, once; that the store is closed when it is dropped before.

@@ -93,6 +93,7 @@ async fn append_until_killed(path: &Path) -> ! {
                     Appended::Done { version, position } => {
                         eprintln!("ack {number} {} {}", version.0, position.0);
                     }
+                    Appended::StateChanged(_) | Appended::StateFull(_) => unreachable!(),
                     Appended::Duplicate(id) | Appended::KeyReused(id) => {
                         panic!("no key was given: {id}")
                     }

@@ -8,7 +8,9 @@ mod place;
 
 use amends_engine::{Digest, Position, SagaStatus, Version};
 use amends_store::conformance::{Model, Place as _, at, definition, event, row, saga_id};
-use amends_store::{Append, SagaQuery, StartKey, StoreError, Stream};
+use amends_store::{
+    Append, SagaQuery, StartKey, StateChange, StateList, StateQuery, StoreError, Stream,
+};
 use futures::future::join_all;
 use place::TemporaryFile;
 use proptest::prelude::*;
@@ -17,6 +19,8 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 /// Few, so that appends meet.
 const SAGAS: u32 = 6;
+const PLUGINS: &[&str] = &["inventory", "shipment"];
+const KEYS: &[&str] = &["a", "ab", "b"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -92,6 +96,16 @@ async fn compare(steps: Vec<Step>) {
     }
     assert_eq!(store.live(None, u32::MAX).await.unwrap(), model.live());
     assert_eq!(store.counts().await.unwrap(), model.counts());
+    for plugin in PLUGINS {
+        let plugin: amends_engine::PluginName = plugin.parse().unwrap();
+        let all = StateQuery { limit: 10, ..StateQuery::default() };
+        let keys = store.state_keys(plugin.clone(), all.clone()).await.unwrap();
+        assert_eq!(keys, model.state_keys(&plugin, &all));
+        for key in KEYS {
+            let value = store.state(plugin.clone(), (*key).to_owned()).await.unwrap();
+            assert_eq!(value, model.state(&plugin, key));
+        }
+    }
     assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
     store.close().await.unwrap();
 }
@@ -119,8 +133,9 @@ fn append() -> impl Strategy<Value = Append> {
     // Mostly the version that the stream has, or one that it has later in the same group.
     let expected = prop_oneof![4 => 1_000..1_003_u64, 1 => 0..3_u64];
     let changed = proptest::option::weighted(0.7, change());
-    (0..SAGAS, any::<bool>(), expected, 0..4_u32, changed, key).prop_map(
-        |(number, is_plugin, expected, events, changed, key)| {
+    let state = prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(state(), 1..3)];
+    (0..SAGAS, any::<bool>(), expected, 0..4_u32, changed, key, state).prop_map(
+        |(number, is_plugin, expected, events, changed, key, state)| {
             let id = saga_id(number);
             let stream = if is_plugin && number == 0 {
                 Stream::Plugin("inventory".parse().unwrap())
@@ -139,7 +154,33 @@ fn append() -> impl Strategy<Value = Append> {
                 row
             });
             let events = (0..events).map(event).collect();
-            Append { stream, expected, at: at(number), events, row, start_key }
+            Append { stream, expected, at: at(number), events, row, start_key, state }
+        },
+    )
+}
+
+/// Few keys and values, so that what is seen is often so.
+fn state() -> impl Strategy<Value = StateChange> {
+    let plugin = proptest::sample::select(PLUGINS).prop_map(|name| name.parse().unwrap());
+    let value = || prop_oneof![Just(None), Just(Some("1".into())), Just(Some("22".into()))];
+    let key = || proptest::sample::select(KEYS).prop_map(str::to_owned);
+    let values = |most| proptest::collection::btree_map(key(), value(), 0..most);
+    let listed = proptest::sample::subsequence(KEYS.to_vec(), 0..=KEYS.len());
+    let list = (proptest::sample::select(&["", "a"][..]), 1..4_u32, listed).prop_map(
+        |(prefix, limit, keys)| {
+            let query = StateQuery { prefix: prefix.to_owned(), after: None, limit };
+            StateList { query, keys: keys.into_iter().map(str::to_owned).collect() }
+        },
+    );
+    let lists = proptest::option::weighted(0.2, list);
+    let bytes_max = proptest::sample::select(&[4, 1_000][..]);
+    (plugin, values(2), lists, values(3), bytes_max).prop_map(
+        |(plugin, reads, list, writes, bytes_max)| StateChange {
+            plugin,
+            reads,
+            lists: list.into_iter().collect(),
+            writes,
+            bytes_max,
         },
     )
 }
@@ -191,6 +232,8 @@ fn the_random_appends_reach_every_answer() {
                 Ok(amends_store::Appended::Done { .. }) => "done",
                 Ok(amends_store::Appended::Duplicate(_)) => "duplicate",
                 Ok(amends_store::Appended::KeyReused(_)) => "key reused",
+                Ok(amends_store::Appended::StateChanged(_)) => "state changed",
+                Ok(amends_store::Appended::StateFull(_)) => "state full",
                 Err(StoreError::Conflict { .. }) => "conflict",
                 Err(StoreError::Invalid(_)) => "invalid",
                 Err(other) => panic!("{other}"),
@@ -199,6 +242,6 @@ fn the_random_appends_reach_every_answer() {
     }
     assert_eq!(
         seen.into_iter().collect::<Vec<_>>(),
-        ["conflict", "done", "duplicate", "invalid", "key reused"]
+        ["conflict", "done", "duplicate", "invalid", "key reused", "state changed", "state full"]
     );
 }

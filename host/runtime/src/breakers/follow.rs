@@ -125,6 +125,7 @@ impl Follower {
                 events: vec![event.clone()],
                 row: None,
                 start_key: None,
+                state: Vec::new(),
             };
             match self.store.append(append).await {
                 Ok(Appended::Done { version: written, .. }) => {
@@ -132,7 +133,12 @@ impl Follower {
                     break;
                 }
                 // These are of starts.
-                Ok(Appended::Duplicate(_) | Appended::KeyReused(_)) => break,
+                Ok(
+                    Appended::Duplicate(_)
+                    | Appended::KeyReused(_)
+                    | Appended::StateChanged(_)
+                    | Appended::StateFull(_),
+                ) => break,
                 // Another host wrote; this one's event comes after that, so it is not read.
                 Err(StoreError::Conflict { actual, .. }) => *version = actual,
                 Err(error @ (StoreError::Closed | StoreError::Fenced)) => return Err(error),

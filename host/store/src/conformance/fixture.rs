@@ -68,6 +68,7 @@ pub fn start(number: u32) -> Append {
         events: vec![NewEvent { kind: "saga.started".into(), ..event(number) }],
         row: Some(row(number)),
         start_key: None,
+        state: Vec::new(),
     }
 }
 

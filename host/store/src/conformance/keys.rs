@@ -56,6 +56,7 @@ pub async fn starts_once_for_a_key_in_parallel(place: &dyn Place) {
             Appended::Done { .. } => done += 1,
             Appended::Duplicate(id) => assert_eq!(id, all[0].id),
             Appended::KeyReused(id) => panic!("the payload is the same: {id}"),
+            Appended::StateChanged(_) | Appended::StateFull(_) => panic!("it has no state"),
         }
     }
     assert_eq!(done, 1);

@@ -1,10 +1,14 @@
 //! A store of a few maps, to compare a real one with: what it does is what is right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use amends_engine::{Digest, Position, SagaId, SagaStatus, Version};
+use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Version};
 
-use crate::{Append, Appended, LiveSaga, SagaQuery, SagaRow, StoreError, StoredEvent, Stream};
+use crate::{
+    Append, Appended, LiveSaga, SagaQuery, SagaRow, StateList, StateQuery, StoreError, StoredEvent,
+    Stream,
+};
 
 /// What a store must hold.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +16,7 @@ pub struct Model {
     log: Vec<StoredEvent>,
     rows: BTreeMap<SagaId, SagaRow>,
     keys: BTreeMap<String, (SagaId, Digest)>,
+    state: BTreeMap<(PluginName, String), Arc<str>>,
 }
 
 impl Model {
@@ -32,6 +37,37 @@ impl Model {
             let (stream, expected) = (append.stream.clone(), append.expected);
             return Err(StoreError::Conflict { stream, expected, actual });
         }
+        let mut state = self.state.clone();
+        for (index, change) in append.state.iter().enumerate() {
+            let key = |key: &String| (change.plugin.clone(), key.clone());
+            let is_read =
+                |(name, seen): (&String, &Option<Arc<str>>)| state.get(&key(name)) == seen.as_ref();
+            // A list is not compared with what the same append writes of it before.
+            let before = append.state[..index].iter();
+            let written: Vec<_> = before
+                .filter(|other| other.plugin == change.plugin)
+                .flat_map(|other| other.writes.keys())
+                .collect();
+            let is_listed = |list: &StateList| {
+                !written.iter().any(|key| list.query.covers(key))
+                    && list.keys == keys(&state, &change.plugin, &list.query)
+            };
+            if !change.reads.iter().all(is_read) || !change.lists.iter().all(is_listed) {
+                return Ok(Appended::StateChanged(index));
+            }
+            for (name, value) in &change.writes {
+                match value {
+                    Some(value) => drop(state.insert(key(name), Arc::clone(value))),
+                    None => drop(state.remove(&key(name))),
+                }
+            }
+            let of_plugin = state.iter().filter(|((plugin, _), _)| *plugin == change.plugin);
+            let bytes = of_plugin.map(|((_, key), value)| key.len() + value.len()).sum::<usize>();
+            if !change.writes.is_empty() && bytes as u64 > change.bytes_max {
+                return Ok(Appended::StateFull(index));
+            }
+        }
+        self.state = state;
         self.log.extend(stored(append, self.log.len() as u64 + 1));
         if let Some(row) = &append.row {
             let first = self.rows.entry(row.id).or_insert_with(|| row.clone());
@@ -46,6 +82,18 @@ impl Model {
         }
         let position = Position(self.log.len() as u64);
         Ok(Appended::Done { version: actual.plus(append.events.len()), position })
+    }
+
+    /// The value of a key of a plugin's state.
+    #[must_use]
+    pub fn state(&self, plugin: &PluginName, key: &str) -> Option<Arc<str>> {
+        self.state.get(&(plugin.clone(), key.to_owned())).cloned()
+    }
+
+    /// Keys of a plugin's state.
+    #[must_use]
+    pub fn state_keys(&self, plugin: &PluginName, query: &StateQuery) -> Vec<String> {
+        keys(&self.state, plugin, query)
     }
 
     /// All events of a stream.
@@ -117,4 +165,13 @@ pub(super) fn stored(append: &Append, position: u64) -> Vec<StoredEvent> {
         data: event.data.clone(),
     };
     append.events.iter().zip(0..).map(event).collect()
+}
+
+fn keys(
+    state: &BTreeMap<(PluginName, String), Arc<str>>,
+    plugin: &PluginName,
+    query: &StateQuery,
+) -> Vec<String> {
+    let of_plugin = state.keys().filter(|(owner, key)| owner == plugin && query.covers(key));
+    of_plugin.map(|(_, key)| key.clone()).take(query.limit()).collect()
 }

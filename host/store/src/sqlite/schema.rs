@@ -13,7 +13,7 @@ use crate::StoreError;
 use crate::types::Durability;
 
 /// The schema that this version reads and writes.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// `amends.db-lock` is locked while `amends.db` is open.
 pub const LOCK_SUFFIX: &str = "lock";
@@ -22,7 +22,7 @@ pub const LOCK_SUFFIX: &str = "lock";
 const APPLICATION_ID: i64 = 0x416d_6e64;
 
 /// Migration N brings version N-1 to N. Once released, none is ever changed.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('fence', 0);
@@ -101,10 +101,20 @@ pub(super) const MIGRATIONS: [&str; 2] = [
     CREATE INDEX sagas_rare ON sagas (status, id)
         WHERE status NOT IN ('running', 'waiting', 'completed');
     ",
+    "
+    -- What plugins keep, by plugin. Not derived: it is written with the event of the call that
+    -- changed it. value: JSON.
+    CREATE TABLE state (
+        plugin TEXT NOT NULL,
+        key    TEXT NOT NULL,
+        value  TEXT NOT NULL,
+        PRIMARY KEY (plugin, key)
+    ) WITHOUT ROWID;
+    ",
 ];
 
 /// What a database of `SCHEMA_VERSION` has.
-const TABLES: [&str; 6] = ["meta", "appends", "sagas", "saga_tags", "start_keys", "blobs"];
+const TABLES: [&str; 7] = ["meta", "appends", "sagas", "saga_tags", "start_keys", "blobs", "state"];
 
 /// Takes the lock that one process holds while it uses the file. The system lets go of it when
 /// the process ends, however it ends.

@@ -21,6 +21,7 @@ fn append(number: u8, bytes: usize) -> Append {
         events: vec![event],
         row: None,
         start_key: None,
+        state: Vec::new(),
     }
 }
 

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use amends_engine::{Digest, Position, SagaId, Timestamp, Version};
+use amends_engine::{Digest, PluginName, Position, SagaId, Timestamp, Version};
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::schema::describe;
+use super::state::StateCache;
 use crate::types::{
     Append, AppendReply, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream,
 };
@@ -85,6 +86,9 @@ pub(super) struct Writer {
     /// The versions of streams that were written last. Nobody else writes, so they are right until a
     /// transaction fails.
     pub(super) versions_cache: HashMap<Stream, Version>,
+    /// Bytes of the state of plugins that was written; right for the same reason.
+    pub(super) state_bytes: HashMap<PluginName, u64>,
+    pub(super) state_cache: Arc<StateCache>,
     pub(super) head: watch::Sender<Position>,
     pub(super) stats: Arc<Mutex<StoreStats>>,
 }
@@ -129,6 +133,8 @@ impl Writer {
             Err(error) => {
                 self.position = before;
                 self.versions_cache.clear();
+                self.state_bytes.clear();
+                self.state_cache.clear();
                 let _ = self.connection.execute_batch("ROLLBACK");
                 tracing::error!(%error, appends = size, "a transaction failed, nothing of it was written");
                 Some(error)
@@ -167,6 +173,9 @@ impl Writer {
                 Job::Append { append, reply: to, since } => {
                     // A refusal is this append's alone; a failure of the database is everyone's.
                     let done = self.append(&append).map_err(failed);
+                    if !matches!(done, Ok(Ok(Appended::Done { .. }))) {
+                        self.state_cache.forget(&append.state);
+                    }
                     let fatal = done.as_ref().err().cloned();
                     let result = done.and_then(|result| result);
                     replies.push(Reply::Append { result, to, since });
@@ -200,6 +209,9 @@ impl Writer {
             let (stream, expected) = (append.stream.clone(), append.expected);
             return Ok(Err(StoreError::Conflict { stream, expected, actual }));
         }
+        if let Some(refused) = self.check_state(&append.state)? {
+            return Ok(Ok(refused));
+        }
         let version = actual.plus(append.events.len());
         self.position.0 += append.events.len() as u64;
         self.connection
@@ -212,6 +224,7 @@ impl Writer {
                 events_column(&append.events),
             ])?;
         failpoint("store.append.events_written");
+        self.write_state(&append.state)?;
         if let Some(row) = &append.row {
             self.put_row(row, append.expected == Version(0))?;
         }

@@ -1,0 +1,173 @@
+//! Plugins' state: seen by calls, written with their events, refused when it has changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use amends_engine::{PluginName, Position};
+use futures::future::join_all;
+
+use super::Place;
+use super::fixture::{start, then};
+use crate::state::{STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX};
+use crate::{Append, Appended, StateChange, StateList, StateQuery, Store, StoreError};
+
+type Values<'a> = &'a [(&'a str, Option<&'a str>)];
+
+fn inventory() -> PluginName {
+    "inventory".parse().unwrap()
+}
+
+/// A change that saw some keys and writes some.
+#[must_use]
+pub fn state_change(reads: Values<'_>, writes: Values<'_>) -> StateChange {
+    let of = |values: Values<'_>| -> BTreeMap<_, _> {
+        values.iter().map(|(key, value)| ((*key).to_owned(), value.map(Arc::from))).collect()
+    };
+    StateChange { reads: of(reads), writes: of(writes), ..StateChange::new(inventory(), 1_000) }
+}
+
+fn with(append: Append, change: StateChange) -> Append {
+    Append { state: vec![change], ..append }
+}
+
+fn query(prefix: &str, after: Option<&str>, limit: u32) -> StateQuery {
+    StateQuery { prefix: prefix.to_owned(), after: after.map(str::to_owned), limit }
+}
+
+async fn value(store: &Arc<dyn Store>, key: &str) -> Option<Arc<str>> {
+    store.state(inventory(), key.to_owned()).await.unwrap()
+}
+
+/// What is written is read, also after a reopen; what is removed is gone; a plugin sees its own.
+pub async fn keeps_state(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    assert_eq!(value(&store, "a").await, None);
+    let writes = [("a", Some("1")), ("stock/ä", Some("{\"n\":2}")), ("stock/z", Some("\"x\""))];
+    let done = store.append(with(start(1), state_change(&[], &writes))).await;
+    assert!(matches!(done, Ok(Appended::Done { .. })), "{done:?}");
+    let other = StateChange { plugin: "other".parse().unwrap(), ..state_change(&[], &[]) };
+    let other = StateChange { writes: [("a".to_owned(), Some("9".into()))].into(), ..other };
+    store.append(with(start(2), other)).await.unwrap();
+    assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
+    store.close().await.unwrap();
+    let store = place.open().await.unwrap();
+    assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
+    assert_eq!(value(&store, "stock/ä").await.as_deref(), Some("{\"n\":2}"));
+    let keys = |query| store.state_keys(inventory(), query);
+    assert_eq!(keys(query("", None, 10)).await.unwrap(), ["a", "stock/z", "stock/ä"]);
+    assert_eq!(keys(query("stock/", None, 10)).await.unwrap(), ["stock/z", "stock/ä"]);
+    assert_eq!(keys(query("stock/", Some("stock/z"), 10)).await.unwrap(), ["stock/ä"]);
+    assert_eq!(keys(query("", None, 2)).await.unwrap(), ["a", "stock/z"]);
+    assert_eq!(keys(query("b", None, 10)).await.unwrap(), Vec::<String>::new());
+    let gone = state_change(&[("a", Some("1"))], &[("a", None)]);
+    store.append(with(then(1, 1), gone)).await.unwrap();
+    assert_eq!(value(&store, "a").await, None);
+    assert_eq!(keys(query("a", None, 10)).await.unwrap(), Vec::<String>::new());
+}
+
+/// What a call saw and is no more so: its append is refused, and nothing of it is there.
+pub async fn refuses_state_that_has_changed(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    store.append(with(start(1), state_change(&[("a", None)], &[("a", Some("1"))]))).await.unwrap();
+    let seen = |value| state_change(&[("a", value)], &[("a", Some("7")), ("b", Some("7"))]);
+    for stale in [None, Some("2")] {
+        let refused = store.append(with(start(2), seen(stale))).await.unwrap();
+        assert_eq!(refused, Appended::StateChanged(0));
+        // Also what only looked, and what was handed in meanwhile and refused.
+        let looked = state_change(&[("a", stale)], &[]);
+        let both = Append { state: vec![seen(Some("1")), looked], ..start(3) };
+        assert_eq!(store.append(both).await.unwrap(), Appended::StateChanged(1));
+    }
+    assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
+    assert_eq!(value(&store, "b").await, None);
+    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 1);
+    assert_eq!(store.state_keys(inventory(), query("", None, 9)).await.unwrap(), ["a"]);
+    // The changes of one append follow one another.
+    let next = state_change(&[("a", Some("7"))], &[("a", Some("8"))]);
+    let both = Append { state: vec![seen(Some("1")), next], ..start(2) };
+    assert!(matches!(store.append(both).await, Ok(Appended::Done { .. })));
+    assert_eq!(value(&store, "a").await.as_deref(), Some("8"));
+}
+
+/// A list that a call saw is what it saw, too.
+pub async fn refuses_lists_that_have_changed(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let listed = |keys: &[&str]| {
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        let lists = vec![StateList { query: query("x/", None, 2), keys }];
+        StateChange { lists, ..state_change(&[], &[("seen", Some("1"))]) }
+    };
+    let put = |key| state_change(&[], &[(key, Some("1"))]);
+    store.append(with(start(1), put("x/b"))).await.unwrap();
+    let stale = store.append(with(start(2), listed(&[]))).await.unwrap();
+    assert_eq!(stale, Appended::StateChanged(0));
+    let current = store.append(with(start(2), listed(&["x/b"]))).await.unwrap();
+    assert!(matches!(current, Appended::Done { .. }));
+    store.append(with(then(1, 1), put("x/a"))).await.unwrap();
+    let stale = store.append(with(start(3), listed(&["x/b"]))).await.unwrap();
+    assert_eq!(stale, Appended::StateChanged(0));
+    // A change of the same append before it.
+    let both = Append { state: vec![put("x/c"), listed(&["x/a", "x/b"])], ..start(3) };
+    assert_eq!(store.append(both).await.unwrap(), Appended::StateChanged(1));
+}
+
+/// A plugin's state has a size, and what would make it larger is refused.
+pub async fn refuses_state_that_is_too_large(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let put =
+        |key, value, bytes_max| StateChange { bytes_max, ..state_change(&[], &[(key, value)]) };
+    store.append(with(start(1), put("a", Some("123"), 4))).await.unwrap();
+    let full = store.append(with(start(2), put("b", Some("1"), 5))).await.unwrap();
+    assert_eq!(full, Appended::StateFull(0));
+    assert_eq!(value(&store, "b").await, None);
+    // Removing makes room, also when less is allowed than before.
+    store.append(with(then(1, 1), put("a", None, 0))).await.unwrap();
+    let fits = store.append(with(start(2), put("b", Some("1234"), 5))).await.unwrap();
+    assert!(matches!(fits, Appended::Done { .. }));
+    let long = "k".repeat(STATE_KEY_BYTES_MAX + 1);
+    let large = format!("\"{}\"", "x".repeat(STATE_VALUE_BYTES_MAX));
+    for (key, value) in [("", "1"), ("a\n", "1"), (&long, "1"), ("a", &large)] {
+        let refused = store.append(with(start(3), put(key, Some(value), 1 << 30))).await;
+        assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+    }
+    let mut many = put("a", None, 1);
+    many.writes = (0..=STATE_KEYS_MAX).map(|number| (number.to_string(), None)).collect();
+    let refused = store.append(with(start(3), many)).await;
+    assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+}
+
+/// 64 at once want one of the last 10: 10 get one, whoever they are.
+pub async fn gives_the_last_pieces_once(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    store.append(with(start(0), state_change(&[], &[("stock", Some("10"))]))).await.unwrap();
+    let wanted = (1..=64).map(|number| tokio::spawn(take_one(Arc::clone(&store), number)));
+    let got = join_all(wanted).await.into_iter().filter(|got| *got.as_ref().unwrap()).count();
+    assert_eq!(got, 10);
+    assert_eq!(value(&store, "stock").await.as_deref(), Some("0"));
+    let taken = store.state_keys(inventory(), query("taken/", None, 100)).await.unwrap();
+    assert_eq!(taken.len(), 10);
+}
+
+/// Takes one from the stock if there is one, and says whether there was, as the event of a saga.
+async fn take_one(store: Arc<dyn Store>, number: u32) -> bool {
+    loop {
+        let stock = value(&store, "stock").await.unwrap();
+        let left = stock.parse::<u32>().unwrap().checked_sub(1);
+        let seen = [("stock", Some(&*stock))];
+        let change = match left {
+            Some(left) => state_change(
+                &seen,
+                &[("stock", Some(&left.to_string())), (&format!("taken/{number}"), Some("1"))],
+            ),
+            None => state_change(&seen, &[]),
+        };
+        match store.append(with(start(number), change)).await.unwrap() {
+            Appended::Done { .. } => return left.is_some(),
+            Appended::StateChanged(0) => {}
+            Appended::Duplicate(_)
+            | Appended::KeyReused(_)
+            | Appended::StateChanged(_)
+            | Appended::StateFull(_) => panic!("it has one change, and a small one"),
+        }
+    }
+}

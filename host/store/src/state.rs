@@ -1,0 +1,113 @@
+//! The keyed store that plugins have: what a call saw of it and would write.
+//!
+//! A call reads while it runs and writes when it is recorded: its [`StateChange`] goes with the
+//! append of its event, and is refused with it when what the call saw is no more so. That is
+//! optimistic concurrency control with backward validation (Kung and Robinson, 1981), on values
+//! instead of versions: a value that is the same again is as good as one that never changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use amends_engine::PluginName;
+
+use crate::StoreError;
+
+/// Bytes of a key.
+pub const STATE_KEY_BYTES_MAX: usize = 256;
+
+/// Bytes of a value: state is looked up by key and rewritten whole, it is no place for documents.
+pub const STATE_VALUE_BYTES_MAX: usize = 256 << 10;
+
+/// Keys that one change reads, and that it writes; lists that it reads; keys of one list.
+pub const STATE_KEYS_MAX: usize = 1_000;
+
+/// Bytes of the keys and values of one plugin, unless its settings say otherwise.
+pub const STATE_BYTES_MAX_DEFAULT: u64 = 256 << 20;
+
+/// What one call saw of a plugin's state, and what it writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateChange {
+    /// Whose state.
+    pub plugin: PluginName,
+    /// What it saw: values (JSON texts) by key, none for a key that was not there.
+    pub reads: BTreeMap<String, Option<Arc<str>>>,
+    /// The lists of keys that it saw. What an earlier change of the same append writes under such a
+    /// list counts as a change of it.
+    pub lists: Vec<StateList>,
+    /// What it writes; none removes the key.
+    pub writes: BTreeMap<String, Option<Arc<str>>>,
+    /// Keys and values of the plugin may have so many bytes after it.
+    pub bytes_max: u64,
+}
+
+/// A list of keys that a call saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateList {
+    /// Which were asked for.
+    pub query: StateQuery,
+    /// Which there were.
+    pub keys: Vec<String>,
+}
+
+/// Keys of a plugin's state, in the order of their bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StateQuery {
+    /// They begin with it.
+    pub prefix: String,
+    /// And are greater.
+    pub after: Option<String>,
+    /// At most so many, and at most [`STATE_KEYS_MAX`].
+    pub limit: u32,
+}
+
+impl StateQuery {
+    /// Whether the list may have this key in it.
+    #[must_use]
+    pub fn covers(&self, key: &str) -> bool {
+        key.starts_with(&self.prefix) && self.after.as_deref().is_none_or(|after| key > after)
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        (self.limit as usize).min(STATE_KEYS_MAX)
+    }
+}
+
+impl StateChange {
+    /// One that saw nothing and writes nothing.
+    #[must_use]
+    pub fn new(plugin: PluginName, bytes_max: u64) -> Self {
+        let (reads, writes) = (BTreeMap::new(), BTreeMap::new());
+        Self { plugin, reads, lists: Vec::new(), writes, bytes_max }
+    }
+
+    /// Whether it saw nothing and writes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.reads.is_empty() && self.lists.is_empty() && self.writes.is_empty()
+    }
+
+    /// The rules that need no look at the store.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let keys = self.reads.keys().chain(self.writes.keys());
+        if !keys.into_iter().all(|key| is_state_key(key)) {
+            let rule = "a key of state has 1 to 256 bytes and no control characters";
+            return Err(StoreError::Invalid(rule));
+        }
+        let values = self.writes.values().flatten();
+        if values.into_iter().any(|value| value.len() > STATE_VALUE_BYTES_MAX) {
+            return Err(StoreError::Invalid("a value of state is at most 256 KiB"));
+        }
+        let largest = self.reads.len().max(self.writes.len()).max(self.lists.len());
+        if largest > STATE_KEYS_MAX {
+            let rule = "a change of state has at most 1,000 keys and lists";
+            return Err(StoreError::Invalid(rule));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text may be a key: 1 to [`STATE_KEY_BYTES_MAX`] bytes, no control characters.
+#[must_use]
+pub fn is_state_key(key: &str) -> bool {
+    (1..=STATE_KEY_BYTES_MAX).contains(&key.len()) && !key.chars().any(char::is_control)
+}
