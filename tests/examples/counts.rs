@@ -157,10 +157,8 @@ fn run(definition: &Arc<Definition>) -> usize {
 /// Appends to one stream after the other, each in a transaction of its own.
 fn append(times: u32, definition: &Arc<Definition>) {
     let (_, events) = started(definition);
-    let events: Vec<_> = events
-        .iter()
-        .map(|event| NewEvent { kind: event.kind().into(), data: event.data() })
-        .collect();
+    let events: Vec<_> =
+        events.iter().map(|event| NewEvent { kind: event.kind(), data: event.data() }).collect();
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -19,7 +19,7 @@ use crate::event::{Event, Parent, SagaStarted, SignalReceived};
 use crate::evolve::evolve;
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::payload::Payload;
-use crate::saga::Saga;
+use crate::saga::{Progress, Saga};
 use call::Told;
 
 pub(crate) use operator::needs_operator;
@@ -171,6 +171,19 @@ pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Vec<Event> {
     }
     draft.settle();
     draft.events
+}
+
+/// Whether what came of this call would be heard: the attempt is the one that is running.
+#[must_use]
+pub fn awaits(saga: &Saga, step: &StepName, direction: Direction, attempt: u32) -> bool {
+    let Some(index) = saga.index_of(step) else { return false };
+    let state = &saga.steps[index];
+    match direction {
+        Direction::Execute => state.progress == Progress::Running && state.attempts == attempt,
+        Direction::Compensate => {
+            state.progress == Progress::Undoing && state.undo_attempts == attempt
+        }
+    }
 }
 
 /// Whether a saga takes a signal now. One that came before is taken, and does nothing.

@@ -3,6 +3,7 @@
 //! The stored form is a type word and a JSON object. It is ours: a field is only ever added,
 //! with a default, and golden files in `tests/golden` hold what earlier versions wrote.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -69,10 +70,10 @@ macro_rules! events {
 
             /// The type word of the stored form.
             #[must_use]
-            pub fn kind(&self) -> &str {
+            pub fn kind(&self) -> Cow<'static, str> {
                 match self {
-                    $(Self::$variant(_) => $kind,)*
-                    Self::Emitted(event) => event.kind.as_str(),
+                    $(Self::$variant(_) => Cow::Borrowed($kind),)*
+                    Self::Emitted(event) => Cow::Owned(event.kind.to_string()),
                 }
             }
 

@@ -50,7 +50,7 @@ pub fn replay<'e>(
             }
             Saga::new(id, definition, at, started.clone())
         }
-        Some((_, other)) => return Err(wrong(other.kind(), "a log begins with saga.started")),
+        Some((_, other)) => return Err(wrong(&other.kind(), "a log begins with saga.started")),
         None => return Err(wrong("nothing", "the log is empty")),
     };
     for (at, event) in log {
@@ -72,7 +72,7 @@ pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impos
         Err(message) => Err(Impossible {
             saga: saga.id,
             version: saga.version.0 + 1,
-            kind: event.kind().to_owned(),
+            kind: event.kind().into_owned(),
             message,
         }),
     }

@@ -42,8 +42,8 @@ use std::time::Duration;
 pub use call::{Direction, Failure, FailureClass, Fate, Outcome, TIMEOUT_MAX, idempotency_key};
 pub use commands::{Call, Command, Due, Target, arguments, commands};
 pub use decide::{
-    Input, Order, Refusal, SIGNALS_MAX, Start, Verb, decide, decide_on, permits, permits_signal,
-    start,
+    Input, Order, Refusal, SIGNALS_MAX, Start, Verb, awaits, decide, decide_on, permits,
+    permits_signal, start,
 };
 pub use definition::{
     BackoffSpec, Definition, DefinitionError, DefinitionSpec, EACH_CONCURRENCY_DEFAULT,

@@ -148,7 +148,7 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #[test]
     fn an_event_is_read_as_it_was_written(event in event()) {
-        prop_assert_eq!(Event::decode(event.kind(), &event.data()).unwrap(), event);
+        prop_assert_eq!(Event::decode(&event.kind(), &event.data()).unwrap(), event);
     }
 
     #[test]

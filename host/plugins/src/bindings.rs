@@ -4,6 +4,20 @@
 
 wasmtime::component::bindgen!({
     path: "../../wit",
-    world: "step-probe",
+    inline: "
+        package amends:host;
+
+        /// All that a component may export and all of `amends:saga` that it may import.
+        world all {
+            include amends:saga/step-probe@1.0.0;
+            import amends:saga/state@1.0.0;
+            import amends:saga/events@1.0.0;
+        }
+    ",
+    world: "amends:host/all",
+    imports: {
+        "amends:saga/state": async | trappable,
+        default: trappable,
+    },
     exports: { default: async },
 });

@@ -1,10 +1,11 @@
 //! One call of a component.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    DefinitionName, Digest, Direction, Failure, Fate, Outcome, PAYLOAD_BYTES_MAX, Payload,
+    DefinitionName, Digest, Direction, Emitted, Failure, Fate, Outcome, PAYLOAD_BYTES_MAX, Payload,
     PluginName, SagaId, StepName,
 };
 use wasmtime::component::Instance;
@@ -13,10 +14,13 @@ use wasmtime::{Store, Trap, WasmBacktrace};
 use crate::bindings::amends::saga::types;
 use crate::bindings::exports::amends::saga::probe;
 use crate::bindings::exports::amends::saga::undo::Undone;
-use crate::config::PluginSettings;
+use crate::effects::Effects;
+use crate::granted::{Granted, warn_of_secret};
 use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
 use crate::idle::Warm;
-use crate::load::{LoadedComponent, Loader};
+use crate::load::LoadedComponent;
+use crate::meter::Metered;
+use crate::stopped::Stopped;
 
 /// A failure's message is cut to this many bytes: it stands in events, logs and tables.
 const MESSAGE_BYTES_MAX: usize = 2_000;
@@ -28,6 +32,8 @@ pub struct PluginCall {
     pub plugin: PluginName,
     /// The component that was chosen when the call was admitted.
     pub digest: Digest,
+    /// Whose state it works on: that of the plugin that executes the step, also for its undo.
+    pub state_of: PluginName,
     /// The saga.
     pub saga_id: SagaId,
     /// The name of its definition.
@@ -58,6 +64,37 @@ impl PluginCall {
     }
 }
 
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What the component answered, or why it did not.
+    pub outcome: Outcome,
+    /// What it found out about an outcome that was unknown, if it was asked.
+    pub fate: Option<Fate>,
+    /// What is not done before it is recorded.
+    pub effects: Effects,
+}
+
+impl Answer {
+    pub(crate) fn of(outcome: Outcome) -> Self {
+        Self { outcome, fate: None, effects: Effects::default() }
+    }
+}
+
+/// Where a call is run.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) engine: &'a wasmtime::Engine,
+    pub(crate) store: &'a Arc<dyn amends_store::Store>,
+    pub(crate) granted: &'a Arc<Granted>,
+}
+
+impl Place<'_> {
+    fn guest(&self, id: CallId) -> Store<Guest> {
+        Guest::store(self.engine, Some(Arc::clone(self.store)), Some(id), Arc::clone(self.granted))
+    }
+}
+
 /// How long a component may take to tell what became of a call.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -65,15 +102,15 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// is a success, what did not happen can be tried again. None when the component cannot be asked
 /// or cannot tell; `unknown` then stands. May be dropped at any time.
 pub(crate) async fn ask(
-    loader: &Loader,
+    place: Place<'_>,
     component: &LoadedComponent,
-    settings: Arc<PluginSettings>,
     call: &PluginCall,
     unknown: &Failure,
 ) -> Option<(Outcome, Fate)> {
     let probe = component.probe.as_ref()?;
-    let mut store = Guest::store(loader.engine(), Some(call_id(call)), settings);
-    let asked = async {
+    let granted = place.granted;
+    let mut store = place.guest(CallId { is_probe: true, ..call_id(call) });
+    let asked = Box::pin(async {
         let instance = component.pre.instantiate_async(&mut store).await?;
         let guest = probe.load(&mut store, &instance)?;
         let direction = match call.direction {
@@ -82,10 +119,12 @@ pub(crate) async fn ask(
         };
         let input = &call.input.as_str().to_owned();
         guest.call_probe(&mut store, &about(call), direction, input).await
-    };
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
+    });
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, Metered::new(asked)).await;
     match answer {
-        Ok(Ok(Ok(probe::Fate::Happened(output)))) => Some((succeeded(&output), Fate::Happened)),
+        Ok(Ok(Ok(probe::Fate::Happened(output)))) => {
+            Some((succeeded(&output, granted, call), Fate::Happened))
+        }
         Ok(Ok(Ok(probe::Fate::DidNotHappen))) => {
             Some((Outcome::Retryable(unknown.clone()), Fate::DidNotHappen))
         }
@@ -98,39 +137,51 @@ pub(crate) async fn ask(
 /// Runs one call in an instance of its own, or where the plugin's settings say so in one that has
 /// served others. May be dropped at any time: the instance goes with it.
 pub(crate) async fn run(
-    loader: &Loader,
+    place: Place<'_>,
     component: &LoadedComponent,
-    settings: Arc<PluginSettings>,
     call: &PluginCall,
-) -> Outcome {
+) -> Answer {
+    let (granted, settings) = (place.granted, &place.granted.settings);
+    let bytes = call.input.as_str().len();
+    if bytes > settings.payload_bytes_max {
+        let message = format!(
+            "the input of {} has {bytes} bytes and may have {}; raise payload_max in \
+             [plugin.NAME] or give it less",
+            call.plugin, settings.payload_bytes_max
+        );
+        return Answer::of(Outcome::Permanent(Failure::new("input_limit", message)));
+    }
     if call.direction == Direction::Execute
         && let Err(why) = component.takes_input(&call.input)
     {
         let message = format!("the input does not fit the schema of {}: {why}", call.plugin);
-        return Outcome::Permanent(Failure::new("invalid_input", cut(message)));
+        return Answer::of(Outcome::Permanent(Failure::new("invalid_input", cut(message))));
     }
-    let (memory_max, reuse) = (settings.memory_bytes_max, settings.reuse);
+    let reuse = settings.reuse;
     let warm = if reuse > 0 { component.idle.take(&call.plugin) } else { None };
     let (mut store, made) = match warm {
         Some(Warm { mut store, instance, served }) => {
-            store.data_mut().begin(call_id(call), settings);
+            store.data_mut().begin(call_id(call), Arc::clone(granted));
             (store, Some((instance, served)))
         }
-        None => (Guest::store(loader.engine(), Some(call_id(call)), settings), None),
+        None => (place.guest(call_id(call)), None),
     };
     let instance = made.as_ref().map(|(instance, _)| *instance);
-    match tokio::time::timeout(call.timeout, invoke(component, &mut store, instance, call)).await {
+    let invoked = Box::pin(invoke(component, &mut store, instance, call));
+    let invoked = tokio::time::timeout(call.timeout, Metered::new(invoked)).await;
+    let (effects, refused) = store.data_mut().end();
+    let outcome = match invoked {
         Ok(Ok((outcome, instance))) => {
             let served = made.map_or(0, |(_, served)| served) + 1;
             if let Some(instance) = instance.filter(|_| served < reuse) {
                 component.idle.put(&call.plugin, Warm { store, instance, served });
             }
-            outcome
+            with_refusal(outcome, refused)
         }
         Ok(Err(error)) => {
             metrics::counter!("amends_plugin_traps_total", "plugin" => call.plugin.to_string())
                 .increment(1);
-            stopped(&error, store.data().limits.memory_refused, memory_max)
+            stopped(&error, store.data())
         }
         Err(_) => {
             let message = format!(
@@ -139,9 +190,43 @@ pub(crate) async fn run(
                 call.plugin,
                 call.timeout
             );
-            Outcome::Unknown(Failure::new("timeout", message))
+            with_refusal(Outcome::Unknown(Failure::new("timeout", message)), refused)
         }
+    };
+    match &outcome {
+        Outcome::Succeeded(_) | Outcome::NothingToUndo => {
+            let emitted = effects.emitted.into_iter();
+            let emitted = emitted.map(|event| clean_event(event, granted, call)).collect();
+            Answer { effects: Effects { state: effects.state, emitted }, ..Answer::of(outcome) }
+        }
+        Outcome::Permanent(_) | Outcome::Retryable(_) => {
+            Answer { effects: effects.seen(), ..Answer::of(outcome) }
+        }
+        // Nothing of it is done, whatever it saw.
+        Outcome::Unknown(_) => Answer::of(outcome),
     }
+}
+
+/// What a component says of a request that the host refused is mostly less than the host knows.
+fn with_refusal(outcome: Outcome, refused: Option<String>) -> Outcome {
+    let Some(refused) = refused else { return outcome };
+    let told = |mut failure: Failure| {
+        failure.message = cut(format!("{} (the host: {refused})", failure.message));
+        failure
+    };
+    match outcome {
+        Outcome::Succeeded(_) | Outcome::NothingToUndo => outcome,
+        Outcome::Permanent(failure) => Outcome::Permanent(told(failure)),
+        Outcome::Retryable(failure) => Outcome::Retryable(told(failure)),
+        Outcome::Unknown(failure) => Outcome::Unknown(told(failure)),
+    }
+}
+
+fn clean_event(event: Emitted, granted: &Granted, call: &PluginCall) -> Emitted {
+    let Cow::Owned(clean) = granted.redact(event.data.as_str()) else { return event };
+    warn_of_secret(&call.plugin, "an event");
+    let data = Payload::parse(&clean).unwrap_or_else(|_| Payload::null());
+    Emitted { data, ..event }
 }
 
 /// What came of it, and the instance that was called: `made`, or a new one.
@@ -151,6 +236,7 @@ async fn invoke(
     made: Option<Instance>,
     call: &PluginCall,
 ) -> wasmtime::Result<(Outcome, Option<Instance>)> {
+    let granted = Arc::clone(store.data().granted());
     let about = about(call);
     let input = &call.input.as_str().to_owned();
     match call.direction {
@@ -161,8 +247,8 @@ async fn invoke(
             let instance = instance(component, store, made).await?;
             let guest = action.load(&mut *store, &instance)?;
             let outcome = match guest.call_execute(&mut *store, &about, input).await? {
-                Ok(output) => succeeded(&output),
-                Err(failure) => failed(failure),
+                Ok(output) => succeeded(&output, &granted, call),
+                Err(failure) => failed(failure, &granted),
             };
             Ok((outcome, Some(instance)))
         }
@@ -175,9 +261,11 @@ async fn invoke(
             let output = call.output.as_ref().map(|output| output.as_str().to_owned());
             let undone = guest.call_compensate(&mut *store, &about, input, output.as_ref());
             let outcome = match undone.await? {
-                Ok(Undone::Done(receipt)) => succeeded(receipt.as_deref().unwrap_or("null")),
+                Ok(Undone::Done(receipt)) => {
+                    succeeded(receipt.as_deref().unwrap_or("null"), &granted, call)
+                }
                 Ok(Undone::Nothing) => Outcome::NothingToUndo,
-                Err(failure) => failed(failure),
+                Err(failure) => failed(failure, &granted),
             };
             Ok((outcome, Some(instance)))
         }
@@ -215,8 +303,21 @@ fn missing(call: &PluginCall, export: &str) -> Outcome {
 }
 
 /// The answer is not taken as done when it cannot be recorded: the effect may stand.
-fn succeeded(output: &str) -> Outcome {
-    match Payload::parse(output) {
+fn succeeded(output: &str, granted: &Granted, call: &PluginCall) -> Outcome {
+    let max = granted.settings.payload_bytes_max;
+    if output.len() > max {
+        let message = format!(
+            "the component's answer has {} bytes and may have {max}; raise payload_max in \
+             [plugin.NAME] or make it answer less",
+            output.len()
+        );
+        return Outcome::Unknown(Failure::new("output_limit", message));
+    }
+    let clean = granted.redact(output);
+    if let Cow::Owned(_) = &clean {
+        warn_of_secret(&call.plugin, "an answer");
+    }
+    match Payload::parse(&clean) {
         Ok(output) => Outcome::Succeeded(output),
         Err(error) => {
             let message = format!("the component's answer cannot be recorded: {error}");
@@ -225,12 +326,13 @@ fn succeeded(output: &str) -> Outcome {
     }
 }
 
-fn failed(failure: types::Failure) -> Outcome {
+fn failed(failure: types::Failure, granted: &Granted) -> Outcome {
+    let clean = |text: &str| cut(granted.redact(text).into_owned());
     let convert = |error: types::Error| Failure {
-        code: cut(error.code),
-        message: cut(error.message),
+        code: clean(&error.code),
+        message: clean(&error.message),
         retry_after_ms: error.retry_after_ms,
-        details: error.details.and_then(|details| Payload::parse(&details).ok()),
+        details: error.details.and_then(|details| Payload::parse(&granted.redact(&details)).ok()),
     };
     match failure {
         types::Failure::Permanent(error) => Outcome::Permanent(convert(error)),
@@ -239,8 +341,14 @@ fn failed(failure: types::Failure) -> Outcome {
     }
 }
 
-fn stopped(error: &wasmtime::Error, memory_refused: Option<usize>, memory_max: u64) -> Outcome {
-    let (code, message) = match memory_refused {
+fn stopped(error: &wasmtime::Error, guest: &Guest) -> Outcome {
+    let settings = &guest.granted().settings;
+    let memory_max = settings.memory_bytes_max;
+    if let Some(stopped) = error.downcast_ref::<Stopped>() {
+        let message = cut(guest.granted().redact(&stopped.message).into_owned());
+        return Outcome::Unknown(Failure::new(stopped.code, message));
+    }
+    let (code, message) = match guest.limits.memory_refused {
         Some(wanted) => (
             "memory_limit",
             format!(
@@ -250,6 +358,20 @@ fn stopped(error: &wasmtime::Error, memory_refused: Option<usize>, memory_max: u
                 memory_max >> 20,
                 reason(error)
             ),
+        ),
+        None if guest.limits.table_refused.is_some() => (
+            "table_limit",
+            format!(
+                "the component wanted {} elements of tables and may have {}; raise \
+                 table_elements_max in [plugin.NAME] or make it use less ({})",
+                guest.limits.table_refused.unwrap_or_default(),
+                settings.table_elements_max,
+                reason(error)
+            ),
+        ),
+        None if is_too_many_resources(error) => (
+            "resource_limit",
+            format!("the component holds too many of the host's resources ({})", reason(error)),
         ),
         None if is_too_much_data(error) => (
             "output_limit",
@@ -266,6 +388,13 @@ fn stopped(error: &wasmtime::Error, memory_refused: Option<usize>, memory_max: u
 /// wasmtime has no error type for it; the test of it fails when its words change.
 fn is_too_much_data(error: &wasmtime::Error) -> bool {
     error.root_cause().to_string().contains("fuel allocated for hostcalls")
+}
+
+fn is_too_many_resources(error: &wasmtime::Error) -> bool {
+    matches!(
+        error.downcast_ref::<wasmtime::component::ResourceTableError>(),
+        Some(wasmtime::component::ResourceTableError::Full)
+    )
 }
 
 /// What stopped a component, in one line that a person can read.
@@ -298,9 +427,13 @@ fn demangled(name: &str) -> String {
 fn call_id(call: &PluginCall) -> CallId {
     CallId {
         plugin: call.plugin.clone(),
+        state_of: call.state_of.clone(),
         saga_id: call.saga_id,
+        definition: call.definition.clone(),
         step: call.step.clone(),
         attempt: call.attempt,
+        idempotency_key: call.idempotency_key.clone(),
+        is_probe: false,
         traceparent: call.traceparent.clone(),
     }
 }

@@ -18,6 +18,9 @@ const PACKAGE_MINORS: std::ops::RangeInclusive<u64> = 0..=0;
 /// The interfaces of the package that are given to every component.
 const GIVEN: [&str; 3] = ["types", "config", "log"];
 
+/// What may be imported of `wasi:http`.
+const HTTP: [&str; 2] = ["wasi:http/types@0.2.", "wasi:http/outgoing-handler@0.2."];
+
 /// The packages of WASI 0.2 that are linked, with nothing granted.
 const WASI: [&str; 5] =
     ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
@@ -201,29 +204,33 @@ fn check_versions<'n>(names: impl Iterator<Item = &'n String>) -> Result<(), Rej
 fn check_import(import: &str, settings: &PluginSettings) -> Result<(), Rejection> {
     let not_granted =
         |remedy: String| Err(Rejection::NotGranted { import: import.to_owned(), remedy });
-    let later = |key: &str, granted: bool| {
-        if granted {
-            format!("this version accepts {key} but cannot grant it yet")
-        } else {
-            format!(
-                "it would be granted by {key} in [plugin.NAME], which this version cannot do yet"
-            )
-        }
-    };
+    let by = |key: &str| not_granted(format!("grant it by {key} in [plugin.NAME]"));
     match interface_of(import) {
         Some(interface) if GIVEN.contains(&interface) => Ok(()),
-        Some("state") => not_granted(later("state = true", settings.state)),
-        Some("events") => not_granted(later("events = true", settings.events)),
-        Some(_) => not_granted("a component may import config and log of amends:saga".to_owned()),
+        Some("state") if settings.state => Ok(()),
+        Some("state") => by("state = true"),
+        Some("events") if settings.events => Ok(()),
+        Some("events") => by("events = true"),
+        Some(_) => not_granted(
+            "a component may import config, log, state and events of amends:saga".to_owned(),
+        ),
+        None if HTTP.iter().any(|interface| import.starts_with(interface)) => {
+            if settings.allow_hosts.is_empty() {
+                return by("allow_hosts = [\"https://…\"]");
+            }
+            Ok(())
+        }
         None if import.starts_with("wasi:http/") => {
-            not_granted(later("allow_hosts = [\"https://…\"]", !settings.allow_hosts.is_empty()))
+            not_granted("a component may import outgoing-handler and types of wasi:http".to_owned())
         }
         None if import.starts_with("wasi:sockets/") => {
             not_granted("a component gets no sockets".to_owned())
         }
         None if WASI.iter().any(|package| import.starts_with(package)) => Ok(()),
         None => not_granted(
-            "a component may import amends:saga/config, amends:saga/log and WASI 0.2".to_owned(),
+            "a component may import config, log, state and events of amends:saga, \
+             wasi:http/outgoing-handler and WASI 0.2"
+                .to_owned(),
         ),
     }
 }

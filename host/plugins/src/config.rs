@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use amends_engine::PluginName;
+use std::time::Duration;
+
+use amends_engine::{PAYLOAD_BYTES_MAX, PluginName};
+use amends_store::STATE_BYTES_MAX_DEFAULT;
 use serde_json::{Map, Value};
+
+use crate::outbound::AllowHosts;
 
 /// Where plugins are and what each may do.
 #[derive(Debug, Clone, Default)]
@@ -27,19 +32,42 @@ pub struct PluginSettings {
     pub concurrency: u32,
     /// Calls that an instance may serve; 0 or 1: every call has a fresh one.
     pub reuse: u32,
-    /// Hosts that it may call. Not in force in this version: it may call none.
-    pub allow_hosts: Vec<String>,
+    /// Elements of all tables of one instance.
+    pub table_elements_max: usize,
+    /// Core instances, memories and tables of one instance, of each so many.
+    pub instances_max: usize,
+    /// How long one call may compute.
+    pub cpu_max: Duration,
+    /// Bytes of a call's input and of its answer.
+    pub payload_bytes_max: usize,
+    /// Calls of the host by one call.
+    pub host_calls_max: u32,
+    /// Log lines a second, of all calls together.
+    pub log_rate: u32,
+    /// Hosts that it may call.
+    pub allow_hosts: AllowHosts,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long a request may take, to the last byte of its answer.
+    pub request_timeout: Duration,
+    /// Bytes of the body of an answer.
+    pub response_bytes_max: usize,
     /// Handed out by `config.setting`.
     pub settings: Map<String, Value>,
     /// Handed out by `config.secret`.
     pub secrets: BTreeMap<String, Secret>,
-    /// Whether it may keep state. Not in force in this version: it may not.
+    /// Whether it may keep state.
     pub state: bool,
-    /// Whether it may emit events. Not in force in this version: it may not.
+    /// Bytes of the state, keys and values.
+    pub state_bytes_max: u64,
+    /// Whether it may emit events.
     pub events: bool,
     /// What definitions call: a component without it is refused.
     pub required: Required,
 }
+
+/// Core instances, memories or tables of one instance: wit-component makes up to four, Python more.
+pub const INSTANCES_OF_ONE_MAX: usize = 24;
 
 /// The calls that a component of a plugin must serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,12 +84,37 @@ impl Default for PluginSettings {
             memory_bytes_max: 64 << 20,
             concurrency: 64,
             reuse: 0,
-            allow_hosts: Vec::new(),
+            table_elements_max: 100_000,
+            instances_max: INSTANCES_OF_ONE_MAX,
+            cpu_max: Duration::from_secs(10),
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+            host_calls_max: 10_000,
+            log_rate: 1_000,
+            allow_hosts: AllowHosts::default(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            response_bytes_max: 4 << 20,
             settings: Map::new(),
             secrets: BTreeMap::new(),
             state: false,
+            state_bytes_max: STATE_BYTES_MAX_DEFAULT,
             events: false,
             required: Required::default(),
+        }
+    }
+}
+
+impl PluginSettings {
+    /// With every capability granted, for looking at a component: nothing of it is run but what it
+    /// says about itself.
+    #[must_use]
+    pub fn for_inspection() -> Self {
+        let anywhere = "https://inspection.invalid".parse().ok();
+        Self {
+            state: true,
+            events: true,
+            allow_hosts: anywhere.into_iter().collect(),
+            ..Self::default()
         }
     }
 }
@@ -75,6 +128,12 @@ impl Secret {
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
+    }
+
+    /// Whether it is too short to be looked for in what a plugin says.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.0.len() < crate::granted::SECRET_BYTES_MIN
     }
 
     /// The text, for whom it was granted to.

@@ -1,33 +1,53 @@
 //! What a component sees of the host during one call.
 
-use std::fmt::Write as _;
-use std::sync::Arc;
+mod events;
+mod log;
+mod state;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_engine::{DefinitionName, PAYLOAD_BYTES_MAX, PluginName, SagaId, StepName};
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use amends_engine::{PAYLOAD_BYTES_MAX, PluginName, SagaId, StepName};
-
-use crate::bindings::amends::saga::{config, log, types};
-use crate::config::PluginSettings;
-use crate::sandbox::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
+use crate::bindings::amends::saga::{
+    config as config_import, events as events_import, log as log_import, state as state_import,
+    types,
+};
+use crate::effects::Effects;
+use crate::granted::Granted;
+use crate::meter;
+use crate::outbound::Requests;
+use crate::stopped::Stopped;
 
 /// Bytes that a component may hand to the host in one answer or import: a payload and some words.
 /// Past it the call traps, before the bytes are copied.
 pub(crate) const HOST_CALL_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX + (64 << 10);
 
-/// Elements of all tables of a call.
-const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Bytes of one call of `wasi:random`.
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
-/// Which call it is, for log lines.
+/// Resources that a component holds of the host's: streams, requests, headers. Each costs memory of
+/// the host, up to some 128 KiB of headers.
+const RESOURCES_MAX: usize = 256;
+
+/// Which call it is.
 #[derive(Debug, Clone)]
 pub(crate) struct CallId {
     pub(crate) plugin: PluginName,
+    /// Whose state it works on.
+    pub(crate) state_of: PluginName,
     pub(crate) saga_id: SagaId,
+    pub(crate) definition: DefinitionName,
     pub(crate) step: StepName,
     pub(crate) attempt: u32,
+    pub(crate) idempotency_key: String,
     pub(crate) traceparent: Option<String>,
+    /// It is asked what became of the call, and may only look.
+    pub(crate) is_probe: bool,
 }
 
 /// The trace of a call, for log lines; empty when it has none.
@@ -41,9 +61,17 @@ pub fn trace_id(traceparent: Option<&str>) -> &str {
 pub(crate) struct Guest {
     /// None while it is described.
     id: Option<CallId>,
-    settings: Arc<PluginSettings>,
+    granted: Arc<Granted>,
+    /// Where plugins' state is; none where there is no store.
+    store: Option<Arc<dyn amends_store::Store>>,
     pub(crate) limits: Limits,
+    pub(crate) cpu_used: Duration,
+    host_calls: u32,
     log_lines: u32,
+    state_bytes: usize,
+    effects: Effects,
+    requests: Option<Box<Requests>>,
+    http: WasiHttpCtx,
     /// Made when WASI is first used: most components never do.
     wasi: Option<WasiCtx>,
     table: ResourceTable,
@@ -52,38 +80,88 @@ pub(crate) struct Guest {
 /// Memory and tables of one call, over all its instances: a component may have several of each.
 pub(crate) struct Limits {
     memory_bytes_max: usize,
+    table_elements_max: usize,
+    instances_max: usize,
     /// Of all memories. Nothing is given back before the call ends, so it only grows.
     memory_bytes: usize,
     /// Of all tables.
     table_elements: usize,
-    /// Set when the component wanted more than it may have: the bytes that it would have had.
+    /// Set when the component wanted more memory than it may have: the bytes that it would have had.
     pub(crate) memory_refused: Option<usize>,
+    /// Set when it wanted more elements of tables: how many it would have had.
+    pub(crate) table_refused: Option<usize>,
 }
 
 impl Guest {
     pub(crate) fn store(
         engine: &Engine,
+        store: Option<Arc<dyn amends_store::Store>>,
         id: Option<CallId>,
-        settings: Arc<PluginSettings>,
+        granted: Arc<Granted>,
     ) -> Store<Self> {
-        let memory_bytes_max = usize::try_from(settings.memory_bytes_max).unwrap_or(usize::MAX);
-        let limits = Limits::new(memory_bytes_max);
-        let table = ResourceTable::new();
-        let guest = Self { id, settings, limits, log_lines: 0, wasi: None, table };
+        let limits = Limits::new(&granted);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let guest = Self {
+            id,
+            granted,
+            store,
+            limits,
+            cpu_used: Duration::ZERO,
+            host_calls: 0,
+            log_lines: 0,
+            state_bytes: 0,
+            effects: Effects::default(),
+            requests: None,
+            http: WasiHttpCtx::new(),
+            wasi: None,
+            table,
+        };
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.limits);
         store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        meter::count(&mut store);
         store
     }
-}
 
-impl Guest {
     /// For another call in the same instance. Its memory counts on: it is still there.
-    pub(crate) fn begin(&mut self, id: CallId, settings: Arc<PluginSettings>) {
-        (self.id, self.settings, self.log_lines) = (Some(id), settings, 0);
-        self.limits.memory_refused = None;
+    pub(crate) fn begin(&mut self, id: CallId, granted: Arc<Granted>) {
+        (self.id, self.granted) = (Some(id), granted);
+        (self.host_calls, self.log_lines, self.state_bytes) = (0, 0, 0);
+        self.cpu_used = Duration::ZERO;
+        self.effects = Effects::default();
+        // Requests that the last call has left behind end here.
+        self.requests = None;
+        (self.limits.memory_refused, self.limits.table_refused) = (None, None);
+    }
+
+    /// The call is over: what it did that is to be recorded, and why the host refused a request of
+    /// it, if it did. Requests that it left behind are broken off.
+    pub(crate) fn end(&mut self) -> (Effects, Option<String>) {
+        let refused = self.requests.take().and_then(|requests| requests.refused());
+        (std::mem::take(&mut self.effects), refused)
+    }
+
+    pub(crate) fn granted(&self) -> &Arc<Granted> {
+        &self.granted
+    }
+
+    pub(crate) fn cpu_max(&self) -> Duration {
+        self.granted.settings.cpu_max
+    }
+
+    /// Counts a call of the host.
+    fn host_call(&mut self) -> Result<(), Stopped> {
+        self.host_calls += 1;
+        let max = self.granted.settings.host_calls_max;
+        if self.host_calls > max {
+            let message = format!(
+                "the component called the host more than {max} times; raise host_calls_max in \
+                 [plugin.NAME] or make it call less"
+            );
+            return Err(Stopped::new("host_call_limit", message));
+        }
+        Ok(())
     }
 }
 
@@ -91,9 +169,12 @@ impl Guest {
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     types::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
-    config::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
-    log::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
+    config_import::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
+    events_import::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
+    log_import::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
+    state_import::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
@@ -105,74 +186,52 @@ impl HasData for This {
 
 impl types::Host for Guest {}
 
-impl config::Host for Guest {
-    fn setting(&mut self, name: String) -> Option<String> {
-        self.settings.settings.get(&name).map(ToString::to_string)
+impl config_import::Host for Guest {
+    fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        self.host_call()?;
+        Ok(self.granted.settings.settings.get(&name).map(ToString::to_string))
     }
 
-    fn secret(&mut self, name: String) -> Option<String> {
-        self.settings.secrets.get(&name).map(|secret| secret.reveal().to_owned())
-    }
-}
-
-impl log::Host for Guest {
-    fn write(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) {
-        self.log_lines += 1;
-        if self.log_lines > LOG_LINES_MAX {
-            if self.log_lines == LOG_LINES_MAX + 1 {
-                self.line(
-                    log::Level::Warn,
-                    &format!("more than {LOG_LINES_MAX} lines, the rest of this call's is dropped"),
-                );
-            }
-            return;
-        }
-        let mut line = message;
-        for (name, value) in fields {
-            let _ = write!(line, " {name}={value:?}");
-        }
-        if line.len() > LOG_LINE_BYTES_MAX {
-            let end = (0..=LOG_LINE_BYTES_MAX).rev().find(|at| line.is_char_boundary(*at));
-            line.truncate(end.unwrap_or(0));
-            line.push('…');
-        }
-        self.line(level, &line);
-    }
-}
-
-impl Guest {
-    fn line(&self, level: log::Level, line: &str) {
-        let id = self.id.as_ref();
-        let plugin = id.map(|id| tracing::field::display(&id.plugin));
-        let saga_id = id.map(|id| tracing::field::display(id.saga_id));
-        let step = id.map(|id| tracing::field::display(&id.step));
-        let attempt = id.map(|id| id.attempt);
-        let trace_id = trace_id(id.and_then(|id| id.traceparent.as_deref()));
-        macro_rules! write_line {
-            ($macro:ident) => {
-                tracing::$macro!(target: "plugin", plugin, saga_id, step, attempt, trace_id, "{line}")
-            };
-        }
-        match level {
-            log::Level::Debug => write_line!(debug),
-            log::Level::Info => write_line!(info),
-            log::Level::Warn => write_line!(warn),
-            log::Level::Error => write_line!(error),
-        }
+    fn secret(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        self.host_call()?;
+        Ok(self.granted.settings.secrets.get(&name).map(|secret| secret.reveal().to_owned()))
     }
 }
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         // Nothing granted: no folders, no environment, no arguments, no network, no output.
-        let ctx = self.wasi.get_or_insert_with(|| WasiCtx::builder().build());
+        let ctx = self
+            .wasi
+            .get_or_insert_with(|| WasiCtx::builder().max_random_size(RANDOM_BYTES_MAX).build());
         WasiCtxView { ctx, table: &mut self.table }
     }
 }
 
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let (granted, id) = (&self.granted, self.id.as_ref());
+        let hooks = self.requests.get_or_insert_with(|| {
+            let key = id.map(|id| id.idempotency_key.clone()).unwrap_or_default();
+            let traceparent = id.and_then(|id| id.traceparent.clone());
+            Box::new(Requests::new(Arc::clone(granted), key, traceparent))
+        });
+        WasiHttpCtxView { hooks: &mut **hooks, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
 impl Limits {
-    fn new(memory_bytes_max: usize) -> Self {
-        Self { memory_bytes_max, memory_bytes: 0, table_elements: 0, memory_refused: None }
+    fn new(granted: &Granted) -> Self {
+        let settings = &granted.settings;
+        Self {
+            memory_bytes_max: usize::try_from(settings.memory_bytes_max).unwrap_or(usize::MAX),
+            table_elements_max: settings.table_elements_max,
+            instances_max: settings.instances_max,
+            memory_bytes: 0,
+            table_elements: 0,
+            memory_refused: None,
+            table_refused: None,
+        }
     }
 }
 
@@ -203,11 +262,27 @@ impl ResourceLimiter for Limits {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let wanted = self.table_elements.saturating_add(desired.saturating_sub(current));
-        if wanted > TABLE_ELEMENTS_MAX || is_past(desired, maximum) {
+        if wanted > self.table_elements_max {
+            self.table_refused = Some(wanted);
+            return Ok(false);
+        }
+        if is_past(desired, maximum) {
             return Ok(false);
         }
         self.table_elements = wanted;
         Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        self.instances_max
+    }
+
+    fn tables(&self) -> usize {
+        self.instances_max
+    }
+
+    fn memories(&self) -> usize {
+        self.instances_max
     }
 }
 

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use amends_engine::{Digest, Failure, Fate, Outcome, PluginName, Timestamp, Version};
+use amends_engine::{Digest, Failure, Outcome, PluginName, Timestamp, Version};
 use amends_store::{
-    Append, BlobKind, NewEvent, Store, StoreError, StoredEvent, Stream, failpoint,
-    failpoint_holding,
+    Append, Appended, BlobKind, NewEvent, StateChange, Store, StoreError, StoredEvent, Stream,
+    failpoint, failpoint_holding,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::call::{self, PluginCall};
+use crate::call::{self, Answer, Place, PluginCall};
 use crate::config::{PluginSettings, PluginsConfig};
 use crate::error::{PluginError, Rejection};
+use crate::granted::Granted;
 use crate::load::{LoadedComponent, Loader, Priority};
 use crate::loaded_cache::LoadedCache;
 use crate::watch;
@@ -25,12 +26,12 @@ const HISTORY_MAX: u32 = 1_000;
 /// The plugins of a host. Cheap to clone.
 #[derive(Clone)]
 pub struct PluginHost {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
     pub(crate) config: PluginsConfig,
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     loader: Loader,
     plugins: RwLock<BTreeMap<PluginName, Plugin>>,
     loaded_cache: Mutex<LoadedCache>,
@@ -38,7 +39,7 @@ pub(crate) struct Inner {
 }
 
 struct Plugin {
-    settings: Arc<PluginSettings>,
+    granted: Arc<Granted>,
     active: Option<Active>,
     history: Vec<Activation>,
     last_rejection: Option<RejectionRecord>,
@@ -183,7 +184,7 @@ impl PluginHost {
             .blob(BlobKind::Component, digest)
             .await?
             .ok_or_else(|| PluginError::Lost { plugin: name.clone(), digest })?;
-        let settings = self.settings(name);
+        let settings = Arc::new(self.configured(name));
         let component = match self.inner.loader.load(bytes, settings, Priority::Awaited).await {
             Ok(component) => Arc::new(component),
             Err(rejection) => {
@@ -198,46 +199,51 @@ impl PluginHost {
     /// How many calls of a plugin may run at once. Whoever calls must keep to it.
     #[must_use]
     pub fn concurrency(&self, name: &PluginName) -> usize {
-        self.settings(name).concurrency as usize
+        self.with(name, |plugin| plugin.granted.settings.concurrency)
+            .unwrap_or_else(|| self.configured(name).concurrency) as usize
     }
 
     /// What became of a call that was cut off with its host: what the component can tell, if it
     /// can be asked. May be dropped at any time.
-    pub async fn ask(&self, call: &PluginCall, unknown: Failure) -> (Outcome, Option<Fate>) {
+    pub async fn ask(&self, call: &PluginCall, unknown: Failure) -> Answer {
+        let granted = self.granted(&call.plugin);
         let asked = match self.by_digest(&call.plugin, call.digest).await {
-            Ok(component) => {
-                let settings = self.settings(&call.plugin);
-                call::ask(&self.inner.loader, &component, settings, call, &unknown).await
-            }
+            Ok(component) => call::ask(self.place(&granted), &component, call, &unknown).await,
             Err(_) => None,
         };
-        asked.map_or((Outcome::Unknown(unknown), None), |(outcome, fate)| (outcome, Some(fate)))
+        match asked {
+            Some((outcome, fate)) => Answer { fate: Some(fate), ..Answer::of(outcome) },
+            None => Answer::of(Outcome::Unknown(unknown)),
+        }
     }
 
     /// Runs a call on the component that it names; when nobody knows what came of it and the
     /// component can be asked, asks it. Never fails: what goes wrong is the outcome. May be
     /// dropped at any time.
-    pub async fn call(&self, call: &PluginCall) -> (Outcome, Option<Fate>) {
+    pub async fn call(&self, call: &PluginCall) -> Answer {
         let component = match self.by_digest(&call.plugin, call.digest).await {
             Ok(component) => component,
             // Nothing was run.
             Err(error) => {
                 let failure = Failure::new("component_lost", error.to_string());
-                return (Outcome::Retryable(failure), None);
+                return Answer::of(Outcome::Retryable(failure));
             }
         };
-        let settings = self.settings(&call.plugin);
-        let loader = &self.inner.loader;
+        let granted = self.granted(&call.plugin);
         failpoint_holding("plugins.call.before", || call.words()).await;
-        let outcome = call::run(loader, &component, Arc::clone(&settings), call).await;
+        let answer = call::run(self.place(&granted), &component, call).await;
         failpoint_holding("plugins.call.returned", || call.words()).await;
-        if let Outcome::Unknown(unknown) = &outcome
+        if let Outcome::Unknown(unknown) = &answer.outcome
             && let Some((outcome, fate)) =
-                call::ask(loader, &component, settings, call, unknown).await
+                call::ask(self.place(&granted), &component, call, unknown).await
         {
-            return (outcome, Some(fate));
+            return Answer { fate: Some(fate), ..Answer::of(outcome) };
         }
-        (outcome, None)
+        answer
+    }
+
+    fn place<'a>(&'a self, granted: &'a Arc<Granted>) -> Place<'a> {
+        Place { engine: self.inner.loader.engine(), store: &self.inner.store, granted }
     }
 
     /// Every plugin, by name.
@@ -294,7 +300,7 @@ impl PluginHost {
             return Ok(None);
         }
         let began = Instant::now();
-        let loaded = self.inner.loader.load(bytes, self.settings(name), priority).await;
+        let loaded = self.inner.loader.load(bytes, Arc::new(self.configured(name)), priority).await;
         metrics::histogram!("amends_plugin_reload_seconds").record(began.elapsed());
         loaded.map(Some)
     }
@@ -427,6 +433,18 @@ impl PluginHost {
         at: Timestamp,
         data: &Value,
     ) -> Result<(), PluginError> {
+        self.record_with(name, kind, at, data, Vec::new()).await.map(|_| ())
+    }
+
+    /// The same with changes of state; what came of it otherwise than done is the answer.
+    pub(crate) async fn record_with(
+        &self,
+        name: &PluginName,
+        kind: &'static str,
+        at: Timestamp,
+        data: &Value,
+        state: Vec<StateChange>,
+    ) -> Result<Appended, PluginError> {
         let mut expected = self.with(name, |plugin| plugin.stream).unwrap_or_default();
         loop {
             let append = Append {
@@ -436,12 +454,14 @@ impl PluginHost {
                 events: vec![NewEvent { kind: kind.into(), data: data.to_string() }],
                 row: None,
                 start_key: None,
+                state: state.clone(),
             };
             match self.inner.store.append(append).await {
-                Ok(_) => {
+                Ok(done @ Appended::Done { .. }) => {
                     self.change(name, |plugin| plugin.stream = expected.plus(1));
-                    return Ok(());
+                    return Ok(done);
                 }
+                Ok(refused) => return Ok(refused),
                 // Another host of the same store wrote; what it wrote changes nothing here.
                 Err(StoreError::Conflict { actual, .. }) => expected = actual,
                 Err(error) => return Err(error.into()),
@@ -449,12 +469,12 @@ impl PluginHost {
         }
     }
 
-    fn settings(&self, name: &PluginName) -> Arc<PluginSettings> {
-        self.with(name, |plugin| Arc::clone(&plugin.settings))
-            .unwrap_or_else(|| Arc::new(self.configured(name)))
+    fn granted(&self, name: &PluginName) -> Arc<Granted> {
+        self.with(name, |plugin| Arc::clone(&plugin.granted))
+            .unwrap_or_else(|| Arc::new(Granted::new(self.configured(name))))
     }
 
-    fn configured(&self, name: &PluginName) -> PluginSettings {
+    pub(crate) fn configured(&self, name: &PluginName) -> PluginSettings {
         self.inner.config.plugins.get(name).cloned().unwrap_or_default()
     }
 
@@ -476,7 +496,7 @@ impl PluginHost {
 impl Plugin {
     fn new(settings: PluginSettings) -> Self {
         Self {
-            settings: Arc::new(settings),
+            granted: Arc::new(Granted::new(settings)),
             active: None,
             history: Vec::new(),
             last_rejection: None,
@@ -517,7 +537,7 @@ impl Plugin {
     }
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -2,7 +2,8 @@
 //!
 //! A plugin is a name; the component behind it is the bytes that serve it now, known by their
 //! digest. Components are WebAssembly, run by wasmtime, each call in an instance of its own, with
-//! nothing granted but a log and the settings that the config gives.
+//! nothing granted but a log, clocks, random numbers and what the config gives: settings, secrets,
+//! state, domain events, hosts to call.
 //!
 //! - [`Loader`] turns bytes into a [`LoadedComponent`]: checks it, compiles it or takes the
 //!   compiled code from the disk, and asks it for its manifest.
@@ -12,8 +13,11 @@
 //! Whatever a component does, a call ends with an [`amends_engine::Outcome`]: a trap, a limit or
 //! a timeout is `Unknown`, with a reason that a person can read.
 //!
-//! Deliberately absent: retries (the engine's), state kept between calls, the file system,
-//! environment and network of the host.
+//! What a call writes of its state and the events that it emits are not done by the call: they are
+//! its [`Effects`], for whoever records it.
+//!
+//! Deliberately absent: retries (the engine's), the file system, environment and sockets of the
+//! host.
 
 mod background;
 mod bindings;
@@ -21,21 +25,30 @@ mod call;
 mod check;
 mod compile;
 mod config;
+mod effects;
 mod error;
+mod granted;
 mod guest;
 mod host;
 mod idle;
 mod load;
 mod loaded_cache;
+mod meter;
+mod outbound;
 mod sandbox;
 mod schema;
+mod state;
+mod stopped;
 mod watch;
 
-pub use call::PluginCall;
+pub use call::{Answer, PluginCall};
 pub use check::{Exports, componentize};
-pub use config::{PluginSettings, PluginsConfig, Required, Secret};
+pub use config::{INSTANCES_OF_ONE_MAX, PluginSettings, PluginsConfig, Required, Secret};
+pub use effects::Effects;
 pub use error::{PluginError, Rejection};
 pub use guest::trace_id;
 pub use host::{Activation, PluginHost, PluginInfo, RejectionRecord};
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
+pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin};
 pub use sandbox::{COMPONENT_BYTES_MAX, INSTANCES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
+pub use state::{StateError, StateWrite};

@@ -16,6 +16,7 @@ use crate::check::{Checked, Exports, check};
 use crate::compile::compile;
 use crate::config::PluginSettings;
 use crate::error::{PluginError, Rejection};
+use crate::granted::Granted;
 use crate::guest::{Guest, linker};
 use crate::idle::{IDLE_MAX, Idle};
 use crate::sandbox::Sandbox;
@@ -215,7 +216,8 @@ impl Loader {
         let wrong = |error: wasmtime::Error| {
             Rejection::Manifest(format!("describe failed: {}", crate::call::reason(&error)))
         };
-        let mut store = Guest::store(self.engine(), None, settings);
+        let granted = Arc::new(Granted::new(PluginSettings::clone(&settings)));
+        let mut store = Guest::store(self.engine(), None, None, granted);
         let asked = async {
             let indices = manifest::GuestIndices::new(pre)?;
             let instance = pre.instantiate_async(&mut store).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::config::INSTANCES_OF_ONE_MAX;
 use crate::error::PluginError;
 
 /// Instances at once. More than the calls that the runtime lets run at once, because a component
@@ -21,14 +22,11 @@ pub const LOG_LINES_MAX: u32 = 100;
 pub const LOG_LINE_BYTES_MAX: usize = 4_096;
 
 /// A call that computes gives way this often, so that a loop without end costs its own time only.
-const TICK: Duration = Duration::from_millis(5);
+pub(crate) const TICK: Duration = Duration::from_millis(5);
 
 /// Of what a call has written, so much is put back; the rest is given back to the system. A small
 /// guest writes a tenth of it.
 const KEEP_RESIDENT_BYTES: usize = 256 << 10;
-
-/// Core instances of one component. One that wit-component made has up to four; Python's more.
-const CORE_INSTANCES_MAX: u32 = 24;
 
 /// The wasmtime engine, with a thread that counts its epochs.
 #[derive(Debug, Clone)]
@@ -48,15 +46,16 @@ impl Sandbox {
         let mut config = Config::new();
         config.wasm_component_model(true);
         config.epoch_interruption(true);
+        let of_one = u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(INSTANCES_MAX);
         pool.total_core_instances(INSTANCES_MAX * 4);
         pool.total_memories(INSTANCES_MAX + INSTANCES_MAX / 2);
         pool.total_tables(INSTANCES_MAX * 4);
         pool.total_stacks(INSTANCES_MAX);
-        pool.max_core_instances_per_component(CORE_INSTANCES_MAX);
+        pool.max_core_instances_per_component(of_one);
         pool.max_memories_per_component(8);
-        pool.max_tables_per_component(CORE_INSTANCES_MAX);
+        pool.max_tables_per_component(of_one);
         // What a call has written is put back as it was, instead of giving the pages back to the
         // system and having them faulted in by the next call. Where the kernel cannot say which
         // pages that are, all of them would be: then it is left.

@@ -36,7 +36,7 @@ fn unknown(outcome: Outcome) -> Failure {
 async fn refused(behaviour: Behaviour, code: &str, words: &str) {
     let (place, host) = open(behaviour).await;
     for direction in [Direction::Execute, Direction::Compensate] {
-        let failure = unknown(host.plugins.call(&host.call(direction)).await.0);
+        let failure = unknown(host.plugins.call(&host.call(direction)).await.outcome);
         assert_eq!(failure.code, code, "{direction:?}: {}", failure.message);
         assert!(failure.message.contains(words), "{direction:?}: {}", failure.message);
         assert!(!failure.message.contains('\n'), "{}", failure.message);
@@ -47,7 +47,7 @@ async fn refused(behaviour: Behaviour, code: &str, words: &str) {
     host::soon("the good one is active", || host.plugins.active(&good).is_some()).await;
     let digest = host.plugins.active(&good).unwrap().digest;
     let call = PluginCall { plugin: good, digest, ..host.call(Direction::Execute) };
-    assert!(matches!(host.plugins.call(&call).await.0, Outcome::Succeeded(_)));
+    assert!(matches!(host.plugins.call(&call).await.outcome, Outcome::Succeeded(_)));
     host.close().await;
 }
 
@@ -161,7 +161,7 @@ async fn a_loop_without_end_stops_at_its_timeout_and_holds_up_nobody() {
         let digest = host.plugins.active(&good).unwrap().digest;
         for _ in 0..10 {
             let call = PluginCall { plugin: good.clone(), digest, ..host.call(Direction::Execute) };
-            assert!(matches!(host.plugins.call(&call).await.0, Outcome::Succeeded(_)));
+            assert!(matches!(host.plugins.call(&call).await.outcome, Outcome::Succeeded(_)));
         }
         Instant::now()
     };

@@ -119,7 +119,7 @@ async fn a_call_in_flight_ends_on_the_component_that_it_began_with() {
     let timeout = Duration::from_secs(2);
     let call = PluginCall { timeout, ..host.call(Direction::Execute) };
     let plugins = host.plugins.clone();
-    let in_flight = tokio::spawn(async move { plugins.call(&call).await.0 });
+    let in_flight = tokio::spawn(async move { plugins.call(&call).await.outcome });
     place.write("test", &version("2.0.0"));
     soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
     assert!(matches!(host.execute().await, Outcome::Succeeded(_)), "new calls use the new one");
@@ -138,11 +138,11 @@ async fn a_call_that_was_admitted_before_a_swap_runs_on_its_digest() {
     place.write("test", &version("2.0.0"));
     soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
     let echoed = Outcome::Succeeded(Payload::parse(r#"{"n":1}"#).unwrap());
-    assert_eq!(host.plugins.call(&admitted).await.0, echoed);
+    assert_eq!(host.plugins.call(&admitted).await.outcome, echoed);
     host.close().await;
     // After a restart too: the bytes are in the store.
     let host = place.open().await;
-    assert_eq!(host.plugins.call(&admitted).await.0, echoed);
+    assert_eq!(host.plugins.call(&admitted).await.outcome, echoed);
     host.close().await;
 }
 

@@ -57,7 +57,7 @@ async fn one_that_trapped_serves_no_other() {
     let (_place, host) = host(100).await;
     assert_eq!(counts(&host, 2).await, [1, 2]);
     let undo = host.call(Direction::Compensate);
-    assert!(matches!(host.plugins.call(&undo).await.0, Outcome::Unknown(_)));
+    assert!(matches!(host.plugins.call(&undo).await.outcome, Outcome::Unknown(_)));
     assert_eq!(counts(&host, 2).await, [1, 2]);
     host.close().await;
 }
@@ -68,7 +68,7 @@ async fn one_that_is_broken_off_serves_no_other() {
     assert_eq!(counts(&host, 2).await, [1, 2]);
     let mut undo = host.call(Direction::Compensate);
     undo.timeout = std::time::Duration::from_millis(50);
-    assert!(matches!(host.plugins.call(&undo).await.0, Outcome::Unknown(_)));
+    assert!(matches!(host.plugins.call(&undo).await.outcome, Outcome::Unknown(_)));
     assert_eq!(counts(&host, 2).await, [1, 2]);
     host.close().await;
 }

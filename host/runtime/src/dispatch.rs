@@ -12,7 +12,7 @@ use amends_engine::{
     Call, Digest, Direction, Due, Failure, Fate, Outcome, PlannedUndo, PluginName, Saga, SagaId,
     StepName, Target, arguments, idempotency_key,
 };
-use amends_plugins::{PluginCall, PluginHost, trace_id};
+use amends_plugins::{Answer, Effects, PluginCall, PluginHost, trace_id};
 use amends_store::failpoint;
 use tokio::sync::mpsc;
 
@@ -34,6 +34,8 @@ pub(crate) struct Returned {
     pub(crate) attempt: u32,
     pub(crate) outcome: Outcome,
     pub(crate) probe: Option<Fate>,
+    /// What is not done before it is recorded.
+    pub(crate) effects: Effects,
     /// The component that was called; none when a saga was run.
     pub(crate) component: Option<Digest>,
     /// How long the call took.
@@ -176,10 +178,10 @@ impl Dispatcher {
         let began = Instant::now();
         let call = Box::pin(async move {
             failpoint("runtime.call.before");
-            let (outcome, probe) = match (&call.target, made) {
-                _ if instead.is_some() => (instead.unwrap_or(Outcome::NothingToUndo), None),
+            let mut answer = match (&call.target, made) {
+                _ if instead.is_some() => of(instead.unwrap_or(Outcome::NothingToUndo)),
                 (Target::Saga { .. }, _) => {
-                    (child::run(&this.sagas, runs?, call.direction).await?, None)
+                    of(child::run(&this.sagas, runs?, call.direction).await?)
                 }
                 (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
                     this.plugins.ask(&plugin_call, host_stopped()).await
@@ -187,13 +189,17 @@ impl Dispatcher {
                 (Target::Plugin(_), Ok(plugin_call)) => this.plugins.call(&plugin_call).await,
                 // The input could be computed before the call was started, from the same state.
                 (Target::Plugin(_), Err(message)) => {
-                    (Outcome::Unknown(Failure::new("input_failed", message)), None)
+                    of(Outcome::Unknown(Failure::new("input_failed", message)))
                 }
             };
-            let outcome = match &tried {
-                Some((faults, saga)) => faults.told(saga, &call, outcome),
-                None => outcome,
-            };
+            if let Some((faults, saga)) = &tried {
+                let told = faults.told(saga, &call, answer.outcome.clone());
+                if told != answer.outcome {
+                    // What is recorded with an answer is lost with it.
+                    answer = of(told);
+                }
+            }
+            let outcome = &answer.outcome;
             metrics::histogram!(
                 "amends_step_duration_seconds",
                 "definition" => definition.to_string(),
@@ -201,16 +207,16 @@ impl Dispatcher {
                 "direction" => call.direction.as_str()
             )
             .record(began.elapsed());
-            log(id, &call, traceparent.as_deref(), &outcome, began);
+            log(id, &call, traceparent.as_deref(), outcome, began);
             if let Some(service) = &call.service
                 && !is_cut_off
-                && this.breakers.report(service, &outcome, now())
+                && this.breakers.report(service, outcome, now())
             {
                 this.sagas.service_is_back(service);
             }
             drop(room);
             failpoint("runtime.call.returned");
-            Some((outcome, probe))
+            Some(answer)
         });
         Running { call, returned, began, child: child_call }
     }
@@ -235,6 +241,7 @@ impl Dispatcher {
         let started = saga.started();
         Ok(PluginCall {
             plugin: plugin.clone(),
+            state_of: owner(saga, &call.step).unwrap_or(plugin).clone(),
             digest: call.digest,
             saga_id: saga.id(),
             definition: started.definition.clone(),
@@ -257,7 +264,11 @@ pub(crate) fn host_stopped() -> Failure {
 
 /// What came of a call, and what its component found out about it when it was asked. None when
 /// nobody waits for it any more.
-type Came = Option<(Outcome, Option<Fate>)>;
+type Came = Option<Answer>;
+
+fn of(outcome: Outcome) -> Answer {
+    Answer { outcome, fate: None, effects: Effects::default() }
+}
 
 /// A call that nobody has polled yet.
 struct Running {
@@ -306,14 +317,15 @@ impl Returned {
             attempt: call.attempt,
             outcome,
             probe: None,
+            effects: Effects::default(),
             component: matches!(call.target, Target::Plugin(_)).then_some(call.digest),
             took: Duration::MAX,
         }
     }
 
     fn with(mut self, came: Came, began: Instant) -> Self {
-        if let Some((outcome, probe)) = came {
-            (self.outcome, self.probe) = (outcome, probe);
+        if let Some(Answer { outcome, fate, effects }) = came {
+            (self.outcome, self.probe, self.effects) = (outcome, fate, effects);
         }
         self.took = began.elapsed();
         self

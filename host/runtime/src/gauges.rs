@@ -51,6 +51,7 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
             | Event::StepWaiting(_)
             | Event::StepExpanded(_)
             | Event::SignalReceived(_)
+            | Event::Emitted(_)
             | Event::OperatorCancelled(_)
             | Event::OperatorCompensated(_)
             | Event::OperatorPaused(_)

@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use amends_engine::{
     Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
-    StepName, Timestamp, commands, permits, permits_signal,
+    StepName, Timestamp, awaits, commands, permits, permits_signal,
 };
-use amends_store::SagaRow;
+use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
 
 use crate::clock::now;
@@ -62,6 +62,8 @@ pub(crate) struct Live {
     /// an append is still running for the saga's state, and must not be dispatched again. One that
     /// runs a saga ends when it is taken out.
     pub(crate) in_flight: HashMap<(StepName, Direction), Option<ChildCall>>,
+    /// How often in a row an append of it was refused because state had changed.
+    pub(crate) reruns: u32,
     /// The timer that is set.
     pub(crate) timer: Option<Timestamp>,
     /// What holds it back, outside its events.
@@ -110,15 +112,33 @@ pub(crate) struct Pending {
 pub(crate) struct Queued {
     pub(crate) input: Input,
     pub(crate) reply: Option<oneshot::Sender<Result<Saga, OperateError>>>,
+    /// Of a call that came back: what it saw and writes of its plugin's state.
+    pub(crate) state: Option<StateChange>,
 }
 
 impl From<Input> for Queued {
     fn from(input: Input) -> Self {
-        Self { input, reply: None }
+        Self { input, reply: None, state: None }
     }
 }
 
 impl Queued {
+    /// The state of a call goes with its outcome, if that is heard at all.
+    pub(crate) fn drop_unheard(&mut self, saga: &Saga) {
+        match &self.input {
+            Input::Outcome { step, direction, attempt, .. } => {
+                if !awaits(saga, step, *direction, *attempt) {
+                    self.state = None;
+                }
+            }
+            Input::Admit { .. }
+            | Input::Refuse { .. }
+            | Input::Signal { .. }
+            | Input::Operate(_)
+            | Input::Tick => {}
+        }
+    }
+
     /// Whether it may be decided on a saga as it is now.
     pub(crate) fn permitted(&self, saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
         match &self.input {
@@ -154,6 +174,7 @@ impl Live {
             pending: None,
             inputs: VecDeque::new(),
             in_flight: HashMap::new(),
+            reruns: 0,
             timer: None,
             stall: None,
             waiters: Vec::new(),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use amends_engine::{
     Digest, Event, Input, Saga, SagaId, ServiceName, Start, Timestamp, Version, decide_on,
 };
-use amends_plugins::PluginHost;
+use amends_plugins::{Effects, PluginHost};
 use amends_store::{Appended, StartKey, Store, StoreError, failpoint};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -254,7 +254,7 @@ impl Shard {
                     self.insert(id, Live { may_be_stale: true, ..Live::new(*saga) });
                 }
                 if let Some(live) = self.live.get_mut(&id) {
-                    live.inputs.push_back(Queued { input: *input, reply: Some(reply) });
+                    live.inputs.push_back(Queued { reply: Some(reply), ..Queued::from(*input) });
                     self.advance(id).await;
                 }
             }
@@ -354,6 +354,7 @@ impl Shard {
                 attempt: call.attempt,
                 outcome: amends_engine::Outcome::Unknown(host_stopped()),
                 probe: None,
+                emitted: Vec::new(),
             }));
         }
         live.cancel(&due.children);
@@ -370,7 +371,8 @@ impl Shard {
 
     /// Takes down what came of a call; it is decided on when its saga is next.
     fn hear(&mut self, returned: Returned) {
-        let Returned { id, step, direction, attempt, outcome, probe, component, took } = returned;
+        let Returned { id, step, direction, attempt, outcome, probe, effects, component, took } =
+            returned;
         failpoint("runtime.outcome.received");
         if let Some(component) = component {
             self.calls_in_flight -= 1;
@@ -384,8 +386,10 @@ impl Shard {
             }
         }
         if let Some(live) = self.live.get_mut(&id) {
-            let outcome = Input::Outcome { step, direction, attempt, outcome, probe };
-            live.inputs.push_back(outcome.into());
+            let Effects { state, emitted } = effects;
+            let state = state.filter(|state| !state.is_empty());
+            let outcome = Input::Outcome { step, direction, attempt, outcome, probe, emitted };
+            live.inputs.push_back(Queued { state, ..Queued::from(outcome) });
         }
     }
 
@@ -429,12 +433,13 @@ impl Shard {
         let mut draft = live.saga.clone();
         let before = (draft.status(), draft.wake_at());
         let (mut events, mut inputs) = (Vec::new(), Vec::new());
-        for queued in live.inputs.drain(..).collect::<Vec<_>>() {
+        for mut queued in live.inputs.drain(..).collect::<Vec<_>>() {
             // On the saga as it is by then, not as it was when somebody asked.
             if let Err(refusal) = queued.permitted(&draft, at) {
                 queued.reply(|| Err(refusal.into()));
                 continue;
             }
+            queued.drop_unheard(&draft);
             if let Err(reason) = try_decide(&mut draft, at, queued.input.clone(), &mut events) {
                 self.quarantine(id, &reason);
                 return;
@@ -474,7 +479,8 @@ impl Shard {
         }
         let changed = (draft.status(), draft.wake_at()) != before;
         let row = changed.then(|| row(&draft));
-        let append = append::append(live.saga.version(), at, &events, row, &draft, None);
+        let mut append = append::append(live.saga.version(), at, &events, row, &draft, None);
+        append.state = inputs.iter().filter_map(|queued| queued.state.clone()).collect();
         let rooms = admitted.rooms;
         live.pending = Some(Pending { at, draft, events, inputs, rooms, start: None });
         self.append(id, append);

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, Digest, Order, Payload, Position, RetrySpec, SagaId, SagaStatus,
-    StepKind, StepSpec, Timestamp, UndoSpec, Verb, Version, WaitSpec,
+    Definition, DefinitionSpec, Digest, Order, Payload, PluginName, Position, RetrySpec, SagaId,
+    SagaStatus, StepKind, StepSpec, Timestamp, UndoSpec, Verb, Version, WaitSpec,
 };
 use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::{
-    Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, Store, StoreError,
-    StoreStats, StoredEvent, Stream,
+    Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
+    StoreError, StoreStats, StoredEvent, Stream,
 };
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
@@ -150,6 +150,22 @@ impl Store for Held {
 
     fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
         self.store.blobs(kind)
+    }
+
+    fn state(
+        &self,
+        plugin: PluginName,
+        key: String,
+    ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
+        self.store.state(plugin, key)
+    }
+
+    fn state_keys(
+        &self,
+        plugin: PluginName,
+        query: StateQuery,
+    ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        self.store.state_keys(plugin, query)
     }
 
     fn counts(

@@ -36,6 +36,9 @@ const KEY_BYTES_MAX: usize = 255;
 /// A longer `traceparent` is not kept: W3C Trace Context has 55 bytes and leaves room for more.
 const TRACEPARENT_BYTES_MAX: usize = 255;
 
+/// The scheme of RFC 6750 and what parts it from the token.
+const BEARER: &[u8] = b"bearer ";
+
 /// The carrier, as all requests share it.
 pub(crate) struct Carrier {
     /// Held for moments only, and by no one who waits: what is behind it has no `async`.
@@ -139,16 +142,18 @@ async fn issue(
     check_text("order_id", &parcel.order_id, TEXT_CHARACTERS_MAX)?;
     check_text("carrier", &parcel.carrier, TEXT_CHARACTERS_MAX)?;
     let traceparent = traceparent(&headers);
-    let effect = move |ledger: &mut Ledger| {
-        ledger.issue(&key, &parcel, traceparent.as_deref()).map_or_else(Answer::from, issued)
-    };
+    let effect =
+        move |ledger: &mut Ledger| match ledger.issue(&key, &parcel, traceparent.as_deref()) {
+            Ok(issued) => show_issued(&issued),
+            Err(refusal) => refusal.into(),
+        };
     Ok(deliver(carrier, effect).await)
 }
 
-fn issued(issued: Issued<'_>) -> Answer {
+fn show_issued(issued: &Issued<'_>) -> Answer {
     let Issued { label, reference, carrier, first } = issued;
     Answer {
-        status: if first { StatusCode::CREATED } else { StatusCode::OK },
+        status: if *first { StatusCode::CREATED } else { StatusCode::OK },
         body: json!({ "label": label, "reference": reference, "carrier": carrier }),
     }
 }
@@ -286,9 +291,6 @@ async fn authorize(State(carrier): Shared, request: Request, next: Next) -> Resp
     let answer = refused(StatusCode::UNAUTHORIZED, "unauthorized", message);
     ([(header::WWW_AUTHENTICATE, "Bearer")], answer).into_response()
 }
-
-/// The scheme of RFC 6750 and what parts it from the token.
-const BEARER: &[u8] = b"bearer ";
 
 /// Takes the same time wherever the first difference is, so that a token cannot be guessed byte
 /// by byte.

@@ -136,7 +136,7 @@ fn issues_shows_and_cancels() {
         "traceparent": null,
     }]);
     assert_eq!(carrier.get("/ledger"), (200, entry));
-    let stats = json!({
+    let counts = json!({
         "requests": 5,
         "failed": 0,
         "stalled": 0,
@@ -145,7 +145,7 @@ fn issues_shows_and_cancels() {
         "labels": 1,
         "cancelled": 1,
     });
-    assert_eq!(carrier.get("/stats"), (200, stats));
+    assert_eq!(carrier.get("/stats"), (200, counts));
 }
 
 #[test]
@@ -243,6 +243,7 @@ fn wants_its_token_everywhere() {
     for (value, status) in [
         ("Bearer s3cret", 200),
         ("bearer s3cret", 200),
+        ("Bearer s3creT", 401),
         ("Bearer s3cre", 401),
         ("Bearer s3crets", 401),
         ("Basic s3cret", 401),

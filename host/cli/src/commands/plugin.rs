@@ -90,7 +90,7 @@ async fn inspect(args: Inspect) -> anyhow::Result<u8> {
     let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
     let digest = Digest::of(&bytes);
     let component = Loader::new(None)?
-        .load(bytes, Arc::new(PluginSettings::default()), Priority::Awaited)
+        .load(bytes, Arc::new(PluginSettings::for_inspection()), Priority::Awaited)
         .await
         .map_err(|rejection| Failed {
             exit: EXIT_ERROR,

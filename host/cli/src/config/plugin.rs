@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use amends_plugins::{INSTANCES_MAX, PluginSettings, Required, Secret};
+use amends_engine::{PAYLOAD_BYTES_MAX, TIMEOUT_MAX};
+use amends_plugins::{
+    AllowHost, AllowHosts, INSTANCES_MAX, INSTANCES_OF_ONE_MAX, PluginSettings, Secret,
+};
 use serde_json::{Map, Value};
 use toml::de::{DeInteger, DeValue};
 
 use crate::config::suggest::did_you_mean;
-use crate::config::table::{Context, Item};
+use crate::config::table::{Context, Item, Table};
 
 /// A page of WebAssembly memory, and all that 32 bits can address.
 const MEMORY_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 30;
@@ -25,34 +29,99 @@ const SETTING_DEPTH_MAX: usize = 32;
 const SECRET_HELP: &str = "write { env = \"NAME\" } or { file = \"path\" }: a secret is never \
                            written into the config itself";
 
+/// What the limits of one plugin may be: past it one plugin could take what all share, or its
+/// calls could hold up a stop.
+const TABLE_ELEMENTS: RangeInclusive<u32> = 0..=10_000_000;
+const CPU: RangeInclusive<Duration> = Duration::from_millis(10)..=TIMEOUT_MAX;
+const PAYLOAD_BYTES: RangeInclusive<u64> = 1..=PAYLOAD_BYTES_MAX as u64;
+const HOST_CALLS: RangeInclusive<u32> = 0..=1_000_000;
+const LOG_RATE: RangeInclusive<u32> = 1..=100_000;
+const HTTP_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=TIMEOUT_MAX;
+const RESPONSE_BYTES: RangeInclusive<u64> = 1..=64 << 20;
+const STATE_BYTES: RangeInclusive<u64> = 1..=1 << 40;
+
 /// Reads one `[plugin.NAME]`.
 pub(super) fn read_plugin(item: &Item<'_>, context: &mut Context<'_>) -> Option<PluginSettings> {
     let mut table = item.table(context, "write [plugin.NAME] and its keys below")?;
-    let default = PluginSettings::default();
-    let memory = table.take("memory_max", context).and_then(|item| read_memory(&item, context));
-    let concurrency =
-        table.take("concurrency", context).and_then(|item| item.whole(context, 1..=INSTANCES_MAX));
-    let reuse = table.take("reuse", context).and_then(|item| item.whole(context, 0..=REUSE_MAX));
-    let allow_hosts =
-        table.take("allow_hosts", context).and_then(|item| read_hosts(&item, context));
-    let settings = table.take("settings", context).and_then(|item| read_settings(&item, context));
-    let secrets = table.take("secrets", context).map(|item| read_secrets(&item, context));
-    let state = table.take("state", context);
-    let state = read_grant(state, "the plugin keeps no state", context);
-    let events = table.take("events", context);
-    let events = read_grant(events, "the plugin emits no events", context);
+    let mut settings = PluginSettings::default();
+    read_limits(&mut table, &mut settings, context);
+    read_outbound(&mut table, &mut settings, context);
+    if let Some(item) = table.take("settings", context) {
+        settings.settings = read_settings(&item, context).unwrap_or_default();
+    }
+    if let Some(item) = table.take("secrets", context) {
+        settings.secrets = read_secrets(&item, context);
+    }
+    if let Some(item) = table.take("state", context) {
+        settings.state = item.bool(context).unwrap_or(false);
+    }
+    if let Some(item) = table.take("events", context) {
+        settings.events = item.bool(context).unwrap_or(false);
+    }
     table.finish(context);
-    Some(PluginSettings {
-        required: Required::default(),
-        memory_bytes_max: memory.unwrap_or(default.memory_bytes_max),
-        concurrency: concurrency.unwrap_or(default.concurrency),
-        reuse: reuse.unwrap_or(default.reuse),
-        allow_hosts: allow_hosts.unwrap_or_default(),
-        settings: settings.unwrap_or_default(),
-        secrets: secrets.unwrap_or_default(),
-        state,
-        events,
-    })
+    Some(settings)
+}
+
+fn read_limits(table: &mut Table<'_>, settings: &mut PluginSettings, context: &mut Context<'_>) {
+    macro_rules! read {
+        ($key:literal, $field:expr, $read:expr) => {
+            if let Some(item) = table.take($key, context)
+                && let Some(value) = $read(&item, context)
+            {
+                $field = value;
+            }
+        };
+    }
+    let whole = |range: RangeInclusive<u32>| {
+        move |item: &Item<'_>, context: &mut Context<'_>| item.whole(context, range.clone())
+    };
+    let bytes = |range: RangeInclusive<u64>| {
+        move |item: &Item<'_>, context: &mut Context<'_>| {
+            read_size(item, range.clone(), context)?.try_into().ok()
+        }
+    };
+    read!("memory_max", settings.memory_bytes_max, read_memory);
+    read!("cpu_max", settings.cpu_max, |item: &Item<'_>, context: &mut Context<'_>| {
+        read_time(item, &CPU, context)
+    });
+    read!("concurrency", settings.concurrency, whole(1..=INSTANCES_MAX));
+    read!("reuse", settings.reuse, whole(0..=REUSE_MAX));
+    read!("host_calls_max", settings.host_calls_max, whole(HOST_CALLS));
+    read!("log_rate", settings.log_rate, whole(LOG_RATE));
+    read!("payload_max", settings.payload_bytes_max, bytes(PAYLOAD_BYTES));
+    read!("state_max", settings.state_bytes_max, |item: &Item<'_>, context: &mut Context<'_>| {
+        read_size(item, STATE_BYTES, context)
+    });
+    let count = |range: RangeInclusive<u32>| {
+        let whole = whole(range);
+        move |item: &Item<'_>, context: &mut Context<'_>| {
+            whole(item, context).map(|count| count as usize)
+        }
+    };
+    let instances = 1..=u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
+    read!("table_elements_max", settings.table_elements_max, count(TABLE_ELEMENTS));
+    read!("instances_max", settings.instances_max, count(instances));
+}
+
+fn read_outbound(table: &mut Table<'_>, settings: &mut PluginSettings, context: &mut Context<'_>) {
+    if let Some(item) = table.take("allow_hosts", context) {
+        settings.allow_hosts = read_hosts(&item, context).unwrap_or_default();
+    }
+    if let Some(item) = table.take("connect_timeout", context)
+        && let Some(timeout) = read_time(&item, &HTTP_TIMEOUT, context)
+    {
+        settings.connect_timeout = timeout;
+    }
+    if let Some(item) = table.take("request_timeout", context)
+        && let Some(timeout) = read_time(&item, &HTTP_TIMEOUT, context)
+    {
+        settings.request_timeout = timeout;
+    }
+    if let Some(item) = table.take("response_max", context)
+        && let Some(bytes) = read_size(&item, RESPONSE_BYTES, context)
+    {
+        settings.response_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
 }
 
 fn read_memory(item: &Item<'_>, context: &mut Context<'_>) -> Option<u64> {
@@ -68,52 +137,50 @@ fn read_memory(item: &Item<'_>, context: &mut Context<'_>) -> Option<u64> {
     Some(memory)
 }
 
-fn read_grant(item: Option<Item<'_>>, effect: &str, context: &mut Context<'_>) -> bool {
-    let Some(item) = item else { return false };
-    let granted = item.bool(context).unwrap_or(false);
-    if granted {
-        context.not_in_force(&item, effect);
+fn read_size(
+    item: &Item<'_>,
+    range: RangeInclusive<u64>,
+    context: &mut Context<'_>,
+) -> Option<u64> {
+    let bytes = item.size(context, "1MiB")?;
+    if !range.contains(&bytes) {
+        let message =
+            format!("this is {bytes} bytes; it is from {} to {}", range.start(), range.end());
+        item.error(context, message, "write a size between them, such as \"1MiB\"");
+        return None;
     }
-    granted
+    Some(bytes)
 }
 
-fn read_hosts(item: &Item<'_>, context: &mut Context<'_>) -> Option<Vec<String>> {
+fn read_time(
+    item: &Item<'_>,
+    range: &RangeInclusive<Duration>,
+    context: &mut Context<'_>,
+) -> Option<Duration> {
+    let time = item.duration(context, "5s")?;
+    if !range.contains(&time) {
+        let message =
+            format!("this is {time:?}; it is from {:?} to {:?}", range.start(), range.end());
+        item.error(context, message, "write a time between them, such as \"5s\"");
+        return None;
+    }
+    Some(time)
+}
+
+fn read_hosts(item: &Item<'_>, context: &mut Context<'_>) -> Option<AllowHosts> {
     let hosts = item.list(context, "write a list such as [\"https://api.example.com\"]")?;
     let mut read = Vec::with_capacity(hosts.len());
     for host in &hosts {
         let Some(text) = host.text(context, "\"https://api.example.com\"") else { continue };
-        if is_origin(text) {
-            read.push(text.to_owned());
-        } else {
-            host.error(
-                context,
-                format!("`{text}` is not a host's address"),
-                "write http:// or https://, a host and perhaps a port, and no path: \
-                 \"https://api.example.com:8443\"",
-            );
+        match text.parse::<AllowHost>() {
+            Ok(allowed) => read.push(allowed),
+            Err(message) => {
+                let (what, help) = message.split_once(": ").unwrap_or((&message, ""));
+                host.error(context, what, help);
+            }
         }
     }
-    if !read.is_empty() {
-        context.not_in_force(item, "the plugin can call no host");
-    }
-    Some(read)
-}
-
-/// Scheme, host and port, and nothing else.
-fn is_origin(text: &str) -> bool {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let Some(rest) = rest else { return false };
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (rest, None),
-    };
-    let is_ip6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let is_name = !host.is_empty() && host.chars().all(plain);
-    (is_ip6 || is_name) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    Some(read.into_iter().collect())
 }
 
 fn read_settings(item: &Item<'_>, context: &mut Context<'_>) -> Option<Map<String, Value>> {
@@ -169,6 +236,11 @@ fn read_secrets(item: &Item<'_>, context: &mut Context<'_>) -> BTreeMap<String, 
     let mut secrets = BTreeMap::new();
     for (name, _, item) in table.entries(context) {
         if let Some(secret) = read_secret(&item, context) {
+            if secret.is_short() {
+                let message = "this secret is shorter than 6 bytes: it is not taken out of what \
+                               the plugin says, because it would be found everywhere";
+                context.warn(item.place(context), &item.key, message, "use a longer one");
+            }
             secrets.insert(name.to_owned(), secret);
         }
     }
@@ -242,31 +314,6 @@ fn secret_of_file(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> 
                         the config's folder";
             item.error(context, message, help);
             None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_origin;
-
-    #[test]
-    fn a_host_is_scheme_name_and_port() {
-        for text in
-            ["http://127.0.0.1:7171", "https://a.example", "http://[::1]:80", "http://[::1]"]
-        {
-            assert!(is_origin(text), "{text}");
-        }
-        for text in [
-            "127.0.0.1",
-            "ftp://a",
-            "http://",
-            "http://a/b",
-            "http://a:0",
-            "http://a:b",
-            "http://u@a",
-        ] {
-            assert!(!is_origin(text), "{text}");
         }
     }
 }

@@ -69,16 +69,6 @@ impl Context<'_> {
         self.add(Severity::Warning, place, key, message.into(), help.into());
     }
 
-    /// The key is read and checked, and does nothing yet.
-    pub(super) fn not_in_force(&mut self, item: &Item<'_>, effect: &str) {
-        self.warn(
-            item.place(self),
-            &item.key,
-            format!("accepted, not in force in this version: {effect}"),
-            "leave it out, or keep it for a later version",
-        );
-    }
-
     fn add(&mut self, severity: Severity, place: Place, key: &str, message: String, help: String) {
         let key = key.to_owned();
         self.findings.push(Finding { severity, place, key, message, help });

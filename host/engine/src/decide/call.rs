@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Draft;
+use super::{Draft, awaits};
 use crate::backoff::pause;
 use crate::call::{Direction, Failure, FailureClass, Fate, Outcome};
 use crate::definition::StepKind;
@@ -13,7 +13,7 @@ use crate::event::{
 };
 use crate::ids::{Digest, StepName, Timestamp};
 use crate::payload::Payload;
-use crate::saga::{Phase, Progress};
+use crate::saga::Phase;
 
 /// What is told of a call that came back.
 pub(super) struct Told {
@@ -67,14 +67,7 @@ impl Draft<'_> {
         told: Told,
     ) {
         let Some(index) = self.saga.index_of(&step) else { return };
-        let state = &self.saga.steps[index];
-        let is_running = match direction {
-            Direction::Execute => state.progress == Progress::Running && state.attempts == attempt,
-            Direction::Compensate => {
-                state.progress == Progress::Undoing && state.undo_attempts == attempt
-            }
-        };
-        if !is_running {
+        if !awaits(self.saga, &step, direction, attempt) {
             return;
         }
         match direction {

@@ -511,7 +511,7 @@ impl<'m> World<'m> {
             self.figures.appends += 1;
         }
         for event in events {
-            let read = Event::decode(event.kind(), &event.data());
+            let read = Event::decode(&event.kind(), &event.data());
             if read.as_ref() != Ok(&event) {
                 return Err(self.violation(format!("`{}` is read as {read:?}", event.kind())));
             }

@@ -171,7 +171,7 @@ impl Host {
 /// `step.started a 1`, `step.failed a 1 again` when another attempt follows.
 pub(crate) fn word(event: &Event) -> String {
     let data: serde_json::Value = serde_json::from_str(&event.data()).unwrap();
-    let mut word = event.kind().to_owned();
+    let mut word = event.kind().into_owned();
     for field in ["step", "attempt", "cause"] {
         if let Some(value) = data.get(field) {
             word.push(' ');

@@ -74,6 +74,7 @@ impl Host {
         let active = self.plugins.active(&test()).expect("a component is active");
         PluginCall {
             plugin: test(),
+            state_of: test(),
             digest: active.digest,
             saga_id: SagaId::from_parts(Timestamp::from_millis(0), &[1; 10]),
             definition: "definition".parse().unwrap(),
@@ -89,7 +90,7 @@ impl Host {
     }
 
     pub(crate) async fn execute(&self) -> Outcome {
-        self.plugins.call(&self.call(Direction::Execute)).await.0
+        self.plugins.call(&self.call(Direction::Execute)).await.outcome
     }
 
     /// The types and data of the plugin's events.

@@ -1,15 +1,23 @@
 //! From facts to what they lead to, once they are durable.
 
-use amends_engine::{Event, Input, Saga, SagaId, Timestamp, Version};
+use amends_engine::{
+    Call, Direction, Event, Failure, Input, Outcome, Saga, SagaId, StepName, Target, Timestamp,
+    Version,
+};
 use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint,
 };
 
 use super::{CALL_IN_SHARD_MAX, Message, Shard, counted};
-use crate::dispatch::Begun;
+use crate::dispatch::{Begun, Returned};
 use crate::error::StartError;
-use crate::live::Pending;
+use crate::live::{Pending, Queued};
+use crate::rooms::Taken;
 use crate::runtime::{Started, rests};
+
+/// How often a call is run again in a row because the state that it saw has changed, before that
+/// counts as an attempt.
+const RERUNS_MAX: u32 = 100;
 
 pub(super) fn append(
     expected: Version,
@@ -19,11 +27,17 @@ pub(super) fn append(
     draft: &Saga,
     start_key: Option<StartKey>,
 ) -> Append {
-    let events = events
-        .iter()
-        .map(|event| NewEvent { kind: event.kind().into(), data: event.data() })
-        .collect();
-    Append { stream: Stream::Saga(draft.id()), expected, at, events, row, start_key }
+    let events =
+        events.iter().map(|event| NewEvent { kind: event.kind(), data: event.data() }).collect();
+    Append {
+        stream: Stream::Saga(draft.id()),
+        expected,
+        at,
+        events,
+        row,
+        start_key,
+        state: Vec::new(),
+    }
 }
 
 impl Shard {
@@ -50,6 +64,10 @@ impl Shard {
             Ok(Appended::KeyReused(earlier)) => {
                 self.forget(id, pending, Err(StartError::KeyReused(earlier)));
             }
+            Ok(Appended::StateChanged(index)) => {
+                self.state_refused(id, pending, index, false).await
+            }
+            Ok(Appended::StateFull(index)) => self.state_refused(id, pending, index, true).await,
             Err(error) => self.append_failed(id, pending, error),
         }
     }
@@ -59,6 +77,7 @@ impl Shard {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.saga = pending.draft;
         live.may_be_stale = false;
+        live.reruns = 0;
         live.moved_at = pending.at;
         crate::gauges::count(&live.saga, &pending.events);
         if let Some(reply) = pending.start {
@@ -90,18 +109,11 @@ impl Shard {
             let key = (call.step.clone(), call.direction);
             let room = pending.rooms.remove(&key);
             failpoint("runtime.dispatch.before");
-            self.calls_in_flight += counted(&call.target);
-            let in_shard =
-                !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_SHARD_MAX;
-            match self.dispatcher.run(&live.saga, call, room, in_shard) {
-                Begun::Over(returned) => {
-                    self.time_in_calls = self.time_in_calls.saturating_add(returned.took);
-                    over.push(returned);
-                }
-                Begun::Runs(child) => drop(live.in_flight.insert(key, child)),
-            }
+            over.extend(self.dispatch(id, call, room));
         }
-        live.cancel(&due.children);
+        if let Some(live) = self.live.get(&id) {
+            live.cancel(&due.children);
+        }
         for returned in over {
             self.hear(returned);
         }
@@ -114,6 +126,104 @@ impl Shard {
         } else {
             self.set_timer(id, pending.at);
             self.remember_stall(id);
+        }
+    }
+
+    /// Has a call run; what came of it, if it is over at once.
+    fn dispatch(&mut self, id: SagaId, call: Call, room: Option<Taken>) -> Option<Returned> {
+        let live = self.live.get_mut(&id)?;
+        self.calls_in_flight += counted(&call.target);
+        let in_shard = !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_SHARD_MAX;
+        let key = (call.step.clone(), call.direction);
+        match self.dispatcher.run(&live.saga, call, room, in_shard) {
+            Begun::Over(returned) => {
+                self.time_in_calls = self.time_in_calls.saturating_add(returned.took);
+                Some(returned)
+            }
+            Begun::Runs(child) => {
+                live.in_flight.insert(key, child);
+                None
+            }
+        }
+    }
+
+    /// What one call saw of its plugin's state is no more so, or what it writes is too much:
+    /// nothing of the append is true. The call is run again, as the same attempt, because nothing
+    /// of it was done; all else that happened is decided on anew.
+    async fn state_refused(&mut self, id: SagaId, pending: Pending, index: usize, is_full: bool) {
+        failpoint("runtime.state.refused");
+        let Some(live) = self.live.get_mut(&id) else { return };
+        live.reruns += 1;
+        let with_state = pending.inputs.iter().enumerate().filter(|(_, one)| one.state.is_some());
+        let position = with_state.map(|(position, _)| position).nth(index);
+        let mut refused = None;
+        for (at, queued) in pending.inputs.into_iter().enumerate().rev() {
+            if Some(at) == position {
+                refused = Some(queued.input);
+            } else {
+                live.inputs.push_front(queued);
+            }
+        }
+        // Rooms that the append took are given back, and taken again by what it is followed by.
+        drop(pending.rooms);
+        let reruns = live.reruns;
+        match refused {
+            Some(Input::Outcome { step, direction, attempt, .. }) => {
+                let failed = if is_full {
+                    let message = "the plugin's state would be larger than its state_max allows; \
+                                   raise state_max in [plugin.NAME] or have it keep less";
+                    Some(Outcome::Unknown(Failure::new("state_full", message)))
+                } else if reruns > RERUNS_MAX {
+                    let message = format!(
+                        "the state that the call saw was changed by others {RERUNS_MAX} times in a row"
+                    );
+                    Some(Outcome::Retryable(Failure::new("state_conflict", message)))
+                } else {
+                    None
+                };
+                match failed {
+                    Some(outcome) => live.inputs.push_back(Queued::from(Input::Outcome {
+                        step,
+                        direction,
+                        attempt,
+                        outcome,
+                        probe: None,
+                        emitted: Vec::new(),
+                    })),
+                    None => self.run_again(id, &step, direction),
+                }
+            }
+            // Only a call that came back has state.
+            Some(
+                Input::Admit { .. }
+                | Input::Refuse { .. }
+                | Input::Signal { .. }
+                | Input::Operate(_)
+                | Input::Tick,
+            )
+            | None => {}
+        }
+        self.advance(id).await;
+    }
+
+    fn run_again(&mut self, id: SagaId, step: &StepName, direction: Direction) {
+        let Some(live) = self.live.get(&id) else { return };
+        let is_it = |call: &Call| call.step == *step && call.direction == direction;
+        let Some(call) = live.due().calls.into_iter().find(is_it) else { return };
+        let room = match &call.target {
+            Target::Plugin(plugin) => {
+                let concurrency = self.config.plugins.concurrency(plugin);
+                let service = call.service.as_ref();
+                // It has begun, and must not wait: without room it is one more than there should be.
+                self.config
+                    .rooms
+                    .take(self.config.number, direction, (plugin, concurrency), service)
+                    .ok()
+            }
+            Target::Saga { .. } => None,
+        };
+        if let Some(returned) = self.dispatch(id, call, room) {
+            self.hear(returned);
         }
     }
 

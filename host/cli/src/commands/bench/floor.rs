@@ -161,7 +161,7 @@ async fn one_core(plugins: &PluginHost, calls: &[PluginCall]) -> anyhow::Result<
     let (mut sagas, mut began) = (0_u32, Instant::now());
     loop {
         for call in calls {
-            let (outcome, _) = plugins.call(call).await;
+            let outcome = plugins.call(call).await.outcome;
             let is_answer = matches!(
                 outcome,
                 Outcome::Succeeded(_) | Outcome::Permanent(_) | Outcome::NothingToUndo
@@ -201,6 +201,7 @@ fn one_call(
     let active = plugins.active(&plugin).context("a plugin of the bench is not active")?;
     let output = Payload::parse(r#"{"number":"N-0000000000000000"}"#)?;
     Ok(PluginCall {
+        state_of: plugin.clone(),
         plugin,
         digest: active.digest,
         saga_id: SagaId::from_parts(Timestamp::from_millis(1), &[0; 10]),

@@ -1,0 +1,35 @@
+//! `amends:saga/events`.
+
+use amends_engine::{Emitted, EventType, Payload};
+
+use super::Guest;
+use crate::bindings::amends::saga::events::Host;
+use crate::stopped::Stopped;
+
+/// Events of one call.
+pub(crate) const EVENTS_MAX: usize = 100;
+
+impl Host for Guest {
+    fn emit(&mut self, event_type: String, data: String) -> wasmtime::Result<()> {
+        self.host_call()?;
+        let refuse = |message: String| Err(Stopped::new("event_refused", message).into());
+        let Some(id) = &self.id else {
+            return refuse("a component emits events while it is called, not before".to_owned());
+        };
+        if id.is_probe {
+            return refuse("a probe only looks, and emits no events".to_owned());
+        }
+        if self.effects.emitted.len() >= EVENTS_MAX {
+            return refuse(format!("a call emits at most {EVENTS_MAX} events"));
+        }
+        let kind = match event_type.parse::<EventType>() {
+            Ok(kind) => kind,
+            Err(error) => return refuse(error.to_string()),
+        };
+        match Payload::parse(&data) {
+            Ok(data) => self.effects.emitted.push(Emitted { kind, data }),
+            Err(error) => return refuse(format!("the data of a `{kind}` event: {error}")),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! `amends:saga/log`.
+
+use serde_json::{Map, Value};
+
+use super::{Guest, trace_id};
+use crate::bindings::amends::saga::log::{Host, Level};
+use crate::granted::Line;
+use crate::sandbox::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
+
+impl Host for Guest {
+    fn write(
+        &mut self,
+        level: Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
+        self.host_call()?;
+        self.log_lines += 1;
+        if !is_wanted(level) || self.log_lines > LOG_LINES_MAX + 1 {
+            return Ok(());
+        }
+        if self.log_lines == LOG_LINES_MAX + 1 {
+            let told =
+                format!("more than {LOG_LINES_MAX} lines, the rest of this call's is dropped");
+            self.line(Level::Warn, &told, None);
+            return Ok(());
+        }
+        match self.granted.log_line() {
+            Line::Drop => return Ok(()),
+            Line::Write { dropped: 0 } => {}
+            Line::Write { dropped } => {
+                let rate = self.granted.settings.log_rate;
+                let told = format!(
+                    "{dropped} lines of this plugin were dropped: more than log_rate = {rate} a second"
+                );
+                self.line(Level::Warn, &told, None);
+            }
+        }
+        let message = cut(&self.granted.redact(&message), LOG_LINE_BYTES_MAX);
+        let mut left = LOG_LINE_BYTES_MAX.saturating_sub(message.len());
+        let mut kept = Map::new();
+        for (name, value) in fields {
+            let value = cut(&self.granted.redact(&value), left);
+            let name = cut(&self.granted.redact(&name), left);
+            left = left.saturating_sub(name.len() + value.len());
+            kept.insert(name, Value::from(value));
+            if left == 0 {
+                break;
+            }
+        }
+        let fields = (!kept.is_empty()).then(|| Value::from(kept).to_string());
+        self.line(level, &message, fields.as_deref());
+        Ok(())
+    }
+}
+
+fn is_wanted(level: Level) -> bool {
+    match level {
+        Level::Debug => tracing::enabled!(target: "plugin", tracing::Level::DEBUG),
+        Level::Info => tracing::enabled!(target: "plugin", tracing::Level::INFO),
+        Level::Warn => tracing::enabled!(target: "plugin", tracing::Level::WARN),
+        Level::Error => tracing::enabled!(target: "plugin", tracing::Level::ERROR),
+    }
+}
+
+/// With an ellipsis where something is missing.
+fn cut(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
+    format!("{}…", &text[..end.unwrap_or(0)])
+}
+
+impl Guest {
+    fn line(&self, level: Level, line: &str, fields: Option<&str>) {
+        let id = self.id.as_ref();
+        let plugin = id.map(|id| tracing::field::display(&id.plugin));
+        let saga_id = id.map(|id| tracing::field::display(id.saga_id));
+        let definition = id.map(|id| tracing::field::display(&id.definition));
+        let step = id.map(|id| tracing::field::display(&id.step));
+        let attempt = id.map(|id| id.attempt);
+        let trace_id = trace_id(id.and_then(|id| id.traceparent.as_deref()));
+        let fields = fields.map(tracing::field::display);
+        macro_rules! write_line {
+            ($macro:ident) => {
+                tracing::$macro!(
+                    target: "plugin",
+                    plugin,
+                    saga_id,
+                    definition,
+                    step,
+                    attempt,
+                    trace_id,
+                    fields,
+                    "{line}"
+                )
+            };
+        }
+        match level {
+            Level::Debug => write_line!(debug),
+            Level::Info => write_line!(info),
+            Level::Warn => write_line!(warn),
+            Level::Error => write_line!(error),
+        }
+    }
+}

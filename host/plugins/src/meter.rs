@@ -1,0 +1,86 @@
+//! How long a component computes, apart from how long its call takes.
+//!
+//! It is looked at whenever the sandbox's clock ticks while the component computes; then the call
+//! gives way and is polled again. A call that never meets a tick costs no look at all.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+
+use crate::guest::Guest;
+use crate::sandbox::TICK;
+use crate::stopped::Stopped;
+
+thread_local! {
+    /// When this thread's clock of processor time showed what as it took up the call that it is
+    /// polling; none for one that has not met a tick yet.
+    static TAKEN_UP: Cell<Option<Duration>> = const { Cell::new(None) };
+    static HAS_TICKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A call whose processor time is counted.
+pub(crate) struct Metered<F> {
+    call: F,
+    has_ticked: bool,
+}
+
+impl<F> Metered<F> {
+    pub(crate) fn new(call: F) -> Self {
+        Self { call, has_ticked: false }
+    }
+}
+
+impl<F: Future + Unpin> Future for Metered<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        TAKEN_UP.set(self.has_ticked.then(thread_time));
+        HAS_TICKED.set(false);
+        let polled = Pin::new(&mut self.call).poll(context);
+        self.has_ticked |= HAS_TICKED.get();
+        TAKEN_UP.set(None);
+        polled
+    }
+}
+
+/// Has the store's calls counted and stopped when they have computed for longer than they may.
+pub(crate) fn count(store: &mut Store<Guest>) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| tick(store).map_err(wasmtime::Error::new));
+}
+
+fn tick(mut store: StoreContextMut<'_, Guest>) -> Result<UpdateDeadline, Stopped> {
+    // The first one is met somewhere in the tick.
+    let used = TAKEN_UP.get().map_or(TICK, |taken_up| thread_time().saturating_sub(taken_up));
+    HAS_TICKED.set(true);
+    let guest = store.data_mut();
+    guest.cpu_used += used;
+    let max = guest.cpu_max();
+    if guest.cpu_used > max {
+        let message = format!(
+            "the component computed for longer than {max:?}; raise cpu_max in [plugin.NAME] or \
+             make it compute less"
+        );
+        return Err(Stopped::new("cpu_limit", message));
+    }
+    Ok(UpdateDeadline::Yield(1))
+}
+
+#[cfg(target_os = "linux")]
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Elsewhere what passes while a thread polls is taken for what it computes.
+#[cfg(not(target_os = "linux"))]
+fn thread_time() -> Duration {
+    use std::sync::LazyLock;
+    use std::time::Instant;
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    BEGAN.elapsed()
+}

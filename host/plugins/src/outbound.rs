@@ -1,0 +1,325 @@
+//! Outbound HTTP of plugins (`wasi:http/outgoing-handler`): to the hosts of `allow_hosts`, with
+//! limits, over connections that are kept.
+//!
+//! Deliberately absent: redirects (whoever follows one sends another request, which is checked like
+//! the first), proxies and cookies.
+
+mod address;
+mod allow;
+mod connect;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, timeout_at};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+pub use allow::{AllowHost, AllowHosts, Origin};
+
+use crate::config::PluginSettings;
+use connect::{Connector, Prohibited, Resolve, Unresolved};
+
+/// Connections to one host that wait for another request, and for how long.
+const IDLE_CONNECTIONS_MAX: usize = 16;
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Requests of one call.
+pub const HTTP_REQUESTS_MAX: u32 = 100;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const TRACEPARENT: &str = "traceparent";
+
+/// The client of one plugin: its connections are not another plugin's.
+pub(crate) struct Outbound {
+    client: Client<HttpsConnector<Connector>, WasiBody>,
+    allow: Arc<AllowHosts>,
+    timeout: Duration,
+    response_bytes_max: usize,
+}
+
+type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+
+impl Outbound {
+    pub(crate) fn new(settings: &PluginSettings) -> Self {
+        Self::with(settings, Arc::new(connect::system))
+    }
+
+    fn with(settings: &PluginSettings, resolve: Arc<Resolve>) -> Self {
+        let allow = Arc::new(settings.allow_hosts.clone());
+        let timeout = settings.connect_timeout;
+        let connector = Connector { allow: Arc::clone(&allow), timeout, resolve };
+        let tls = if allow.has_tls() { TLS.clone() } else { tls_without_roots() };
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self {
+            client,
+            allow,
+            timeout: settings.request_timeout,
+            response_bytes_max: settings.response_bytes_max,
+        }
+    }
+
+    /// Sends a request; the answer's body keeps to the limits as well.
+    async fn send(
+        &self,
+        request: Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<Response<WasiBody>, Sent> {
+        let whole = Instant::now() + self.timeout;
+        let first_byte = options.first_byte_timeout.map(|timeout| Instant::now() + timeout);
+        let answer = timeout_at(
+            first_byte.map_or(whole, |first_byte| first_byte.min(whole)),
+            self.client.request(request),
+        );
+        let answer = match answer.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(Sent::of(&error)),
+            Err(_) => return Err(Sent::from(Error::HttpResponseTimeout)),
+        };
+        let max = self.response_bytes_max;
+        if answer.body().size_hint().lower() > max as u64 {
+            return Err(Sent::from(Error::HttpResponseBodySize(Some(max as u64))));
+        }
+        let until = Box::pin(tokio::time::sleep_until(whole));
+        Ok(answer.map(|body| Limited { body, until, left: max, max }.boxed_unsync()))
+    }
+}
+
+/// The system's roots, read once; without any of them no certificate is good.
+static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (good, _) = roots.add_parsable_certificates(found.certs);
+    if good == 0 {
+        tracing::error!("this machine has no certificates to trust: install ca-certificates");
+    }
+    config(roots)
+});
+
+fn tls_without_roots() -> rustls::ClientConfig {
+    config(rustls::RootCertStore::empty())
+}
+
+fn config(roots: rustls::RootCertStore) -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    #[expect(clippy::expect_used, reason = "the provider is a constant, and has these versions")]
+    let builder = versions.expect("ring has the default versions of TLS");
+    builder.with_root_certificates(roots).with_no_client_auth()
+}
+
+/// Why nothing came back: for the component in the words of `wasi:http`, for people in ours.
+struct Sent {
+    error: Error,
+    why: Option<String>,
+}
+
+impl From<Error> for Sent {
+    fn from(error: Error) -> Self {
+        Self { error, why: None }
+    }
+}
+
+impl Sent {
+    fn of(error: &hyper_util::client::legacy::Error) -> Self {
+        let mut cause = error.source();
+        while let Some(one) = cause {
+            if let Some(prohibited) = one.downcast_ref::<Prohibited>() {
+                let why = Some(prohibited.0.clone());
+                return Self { error: Error::DestinationIpProhibited, why };
+            }
+            if let Some(unresolved) = one.downcast_ref::<Unresolved>() {
+                let rcode = Some(unresolved.to_string());
+                return Self::from(Error::DnsError { rcode, info_code: None });
+            }
+            if one.downcast_ref::<rustls::Error>().is_some() {
+                let why = Some(format!("TLS failed: {one}"));
+                return Self { error: Error::TlsCertificateError, why };
+            }
+            // A failure of TLS comes in an error of I/O, and says more.
+            if let Some(failed) = one.downcast_ref::<io::Error>()
+                && failed.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>())
+                && error.is_connect()
+            {
+                return Self::from(match failed.kind() {
+                    io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+                    io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+                    _ => Error::DestinationUnavailable,
+                });
+            }
+            if let Some(failed) = one.downcast_ref::<io::Error>()
+                && let Some(inner) =
+                    failed.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>())
+            {
+                let why = Some(format!("TLS failed: {inner}"));
+                return Self { error: Error::TlsCertificateError, why };
+            }
+            cause = one.source();
+        }
+        // What was sent may have arrived.
+        Self::from(Error::ConnectionTerminated)
+    }
+}
+
+/// A body that ends at a time and a size.
+struct Limited {
+    body: Incoming,
+    until: Pin<Box<Sleep>>,
+    left: usize,
+    max: usize,
+}
+
+impl Body for Limited {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.until.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(Error::HttpResponseTimeout)));
+        }
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => return Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
+            None => return Poll::Ready(None),
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        let Some(left) = self.left.checked_sub(bytes) else {
+            let max = Some(self.max as u64);
+            return Poll::Ready(Some(Err(Error::HttpResponseBodySize(max))));
+        };
+        self.left = left;
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What one call sends.
+pub(crate) struct Requests {
+    granted: Arc<crate::granted::Granted>,
+    idempotency_key: String,
+    traceparent: Option<String>,
+    count: u32,
+    /// Requests end with the call: what is dropped here breaks them off.
+    _alive: watch::Sender<()>,
+    ended: watch::Receiver<()>,
+    /// Why one was refused, for people.
+    refused: Arc<std::sync::Mutex<Option<String>>>,
+}
+
+impl Requests {
+    pub(crate) fn new(
+        granted: Arc<crate::granted::Granted>,
+        idempotency_key: String,
+        traceparent: Option<String>,
+    ) -> Self {
+        let (alive, ended) = watch::channel(());
+        let refused = Arc::default();
+        Self { granted, idempotency_key, traceparent, count: 0, _alive: alive, ended, refused }
+    }
+
+    /// Why the host refused a request of this call, if it did: the last one.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Whether it may be sent; with what goes out by itself.
+    fn prepare(&mut self, request: &mut Request<WasiBody>) -> Result<(), Sent> {
+        self.count += 1;
+        if self.count > HTTP_REQUESTS_MAX {
+            let why = format!("a call sends at most {HTTP_REQUESTS_MAX} requests");
+            return Err(Sent { error: Error::ConnectionLimitReached, why: Some(why) });
+        }
+        self.granted
+            .outbound()
+            .allow
+            .allows(request.uri())
+            .map_err(|why| Sent { error: Error::HttpRequestDenied, why: Some(why) })?;
+        let headers = request.headers_mut();
+        let value = |text: &str| HeaderValue::from_str(text).ok();
+        // A step with several effects names each by a key of its own.
+        if !headers.contains_key(IDEMPOTENCY_KEY)
+            && let Some(key) = value(&self.idempotency_key)
+        {
+            headers.insert(IDEMPOTENCY_KEY, key);
+        }
+        if let Some(traceparent) = self.traceparent.as_deref().and_then(value) {
+            headers.insert(TRACEPARENT, traceparent);
+        }
+        Ok(())
+    }
+}
+
+impl WasiHttpHooks for Requests {
+    fn send_request(
+        &mut self,
+        mut request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = wasmtime_wasi_http::Result<(Response<WasiBody>, Io)>> + Send> {
+        let prepared = self.prepare(&mut request);
+        let granted = Arc::clone(&self.granted);
+        let refused = Arc::clone(&self.refused);
+        let mut ended = self.ended.clone();
+        Box::new(async move {
+            let sent = async {
+                prepared?;
+                granted.outbound().send(request, options.unwrap_or_default()).await
+            };
+            let answer = tokio::select! {
+                answer = sent => answer,
+                _ = ended.changed() => Err(Sent::from(Error::ConnectionTerminated)),
+            };
+            match answer {
+                Ok(answer) => Ok((answer, Box::new(std::future::ready(Ok(()))) as Io)),
+                Err(Sent { error, why }) => {
+                    if let Some(why) = why {
+                        *refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                            Some(why);
+                    }
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn p2_error_from_hyper(
+        &mut self,
+        _: &hyper::Error,
+    ) -> wasmtime_wasi_http::p2::bindings::http::types::ErrorCode {
+        wasmtime_wasi_http::p2::bindings::http::types::ErrorCode::HttpProtocolError
+    }
+}
