@@ -48,6 +48,9 @@ pub enum Behaviour {
     /// `undone effect=KEY` of `compensate`, with the idempotency key that it was given. An undo
     /// whose step never happened writes its line and is done all the same.
     Effect,
+    /// Of `execute`: these instructions, which leave the address of the answer: `{"ok":true}` stands
+    /// at 2,048.
+    Text(&'static str),
     /// Goes wrong in its first attempts; later ones are as [`Behaviour::Effect`].
     Fault(Fault),
 }
@@ -95,6 +98,8 @@ pub struct Component<'a> {
     pub compensate: Behaviour,
     /// Whether the manifest cannot be had.
     pub describe_traps: bool,
+    /// What it imports beside a log, and what else stands before its code: WebAssembly text.
+    pub imports: &'a str,
 }
 
 impl Default for Component<'_> {
@@ -107,6 +112,7 @@ impl Default for Component<'_> {
             execute: Behaviour::Done,
             compensate: Behaviour::Done,
             describe_traps: false,
+            imports: "",
         }
     }
 }
@@ -135,6 +141,11 @@ impl Component<'_> {
         let mut resolve = Resolve::default();
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/saga.wit");
         let (package, _) = resolve.push_path(wit).unwrap_or_else(|error| panic!("{error:#}"));
+        let package = if self.imports.is_empty() {
+            package
+        } else {
+            resolve.push_str("hostile.wit", HOSTILE_WIT).unwrap_or_else(|error| panic!("{error:#}"))
+        };
         let world = resolve.select_world(&[package], Some(self.world));
         let world = world.unwrap_or_else(|error| panic!("{error:#}"));
         let mut module =
@@ -169,11 +180,13 @@ impl Component<'_> {
                 body(self.compensate, &COMPENSATE)
             )
         };
+        let imports = self.imports;
         let describe = if self.describe_traps { "unreachable" } else { &description };
         format!(
             "(module
                 (import \"amends:saga/log@1.0.0\" \"write\"
                     (func $log (param i32 i32 i32 i32 i32)))
+                {imports}
                 (memory (export \"memory\") 4)
                 (global $free (mut i32) (i32.const 65536))
                 (global $served (mut i32) (i32.const 0))
@@ -214,6 +227,58 @@ impl Component<'_> {
         (data, "(i32.const 1024)".to_owned())
     }
 }
+
+/// The world `step` with all that a component might want to import: what it does not is left out of
+/// it. The packages have those parts of WASI 0.2 that are tried.
+const HOSTILE_WIT: &str = "
+    package amends:hostile;
+    world step {
+        include amends:saga/step@1.0.0;
+        import amends:saga/state@1.0.0;
+        import amends:saga/events@1.0.0;
+        import wasi:random/random@0.2.0;
+        import wasi:io/poll@0.2.0;
+        import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:http/types@0.2.0;
+        import wasi:cli/environment@0.2.0;
+        import wasi:cli/exit@0.2.0;
+        import wasi:filesystem/preopens@0.2.0;
+        import wasi:sockets/instance-network@0.2.0;
+    }
+    package wasi:random@0.2.0 {
+        interface random { get-random-bytes: func(len: u64) -> list<u8>; }
+    }
+    package wasi:io@0.2.0 {
+        interface poll { resource pollable { block: func(); } }
+    }
+    package wasi:clocks@0.2.0 {
+        interface monotonic-clock {
+            use wasi:io/poll@0.2.0.{pollable};
+            subscribe-duration: func(when: u64) -> pollable;
+        }
+    }
+    package wasi:http@0.2.0 {
+        interface types { resource fields { constructor(); } }
+    }
+    package wasi:cli@0.2.0 {
+        interface environment { get-environment: func() -> list<tuple<string, string>>; }
+        interface exit { exit: func(status: result); }
+    }
+    package wasi:filesystem@0.2.0 {
+        interface types { resource descriptor; }
+        interface preopens {
+            use types.{descriptor};
+            get-directories: func() -> list<tuple<descriptor, string>>;
+        }
+    }
+    package wasi:sockets@0.2.0 {
+        interface network { resource network; }
+        interface instance-network {
+            use network.{network};
+            instance-network: func() -> network;
+        }
+    }
+";
 
 /// What is different in the two ways that a call can go.
 struct Way {
@@ -330,6 +395,7 @@ fn body(behaviour: Behaviour, way: &Way) -> String {
             constant(3_100, 7)
         ),
         Behaviour::LongLine => format!("{} (i32.const {answer})", log(100_000)),
+        Behaviour::Text(text) => text.to_owned(),
         Behaviour::Effect => format!("{} (i32.const {answer})", effect(way)),
         Behaviour::Fault(Fault { kind, attempts, has_effect, element }) => {
             let fails = match kind {

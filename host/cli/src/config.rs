@@ -27,8 +27,8 @@ mod table;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use amends_engine::{Definition, ServiceName};
-use amends_plugins::PluginsConfig;
+use amends_engine::{Definition, PluginName, ServiceName};
+use amends_plugins::{PluginSettings, PluginsConfig};
 use toml::de::DeTable;
 
 pub use host::{HostConfig, StoreSettings};
@@ -164,6 +164,7 @@ fn read(mut top: Table<'_>, overrides: &Overrides, context: &mut Context<'_>) ->
     let services = read_named(service, "[service.carrier]", context, service::read_service);
     let definitions = saga::read_sagas(sagas.as_ref(), context);
     check_services(&definitions, &services, context);
+    let plugins = with_shared_state(plugins, &definitions);
     Config {
         host: host_config,
         store: store_config,
@@ -209,6 +210,27 @@ where
         named.extend(name.zip(settings));
     }
     named
+}
+
+/// An undo works on the state of the step's plugin, so that a grant to that one is a grant to the
+/// plugin that a definition has undo it.
+fn with_shared_state(
+    mut plugins: BTreeMap<PluginName, PluginSettings>,
+    definitions: &[Definition],
+) -> BTreeMap<PluginName, PluginSettings> {
+    for step in definitions.iter().flat_map(Definition::steps) {
+        let undo = step.undo.as_ref().and_then(|undo| undo.plugin.as_ref());
+        let (Some(undo), Some(owner)) = (undo, step.plugin().and_then(|name| plugins.get(name)))
+        else {
+            continue;
+        };
+        if owner.state {
+            let bytes_max = owner.state_bytes_max;
+            let settings = plugins.entry(undo.clone()).or_default();
+            (settings.state, settings.state_bytes_max) = (true, bytes_max);
+        }
+    }
+    plugins
 }
 
 /// A service that a step names need not be described; one that is nearly the name of a

@@ -15,8 +15,9 @@ const PACKAGE_VERSION: &str = "1.0.0";
 const PACKAGE_MAJOR: u64 = 1;
 const PACKAGE_MINORS: std::ops::RangeInclusive<u64> = 0..=0;
 
-/// The interfaces of the package that are given to every component.
-const GIVEN: [&str; 3] = ["types", "config", "log"];
+/// The interfaces of the package that are linked. What is not granted of them is refused when it is
+/// called, or when the component is loaded if its manifest says that it cannot do without.
+const GIVEN: [&str; 5] = ["types", "config", "log", "state", "events"];
 
 /// What may be imported of `wasi:http`.
 const HTTP: [&str; 2] = ["wasi:http/types@0.2.", "wasi:http/outgoing-handler@0.2."];
@@ -90,7 +91,7 @@ pub(crate) fn check(bytes: &[u8], settings: &PluginSettings) -> Result<Checked, 
     let (imports, exports) = names(&component)?;
     check_versions(imports.iter().chain(&exports))?;
     for import in &imports {
-        check_import(import, settings)?;
+        check_import(import)?;
     }
     let has = |interface: &str| exports.iter().any(|name| interface_of(name) == Some(interface));
     let exports = Exports { execute: has("action"), compensate: has("undo"), probe: has("probe") };
@@ -201,25 +202,15 @@ fn check_versions<'n>(names: impl Iterator<Item = &'n String>) -> Result<(), Rej
     Ok(())
 }
 
-fn check_import(import: &str, settings: &PluginSettings) -> Result<(), Rejection> {
+fn check_import(import: &str) -> Result<(), Rejection> {
     let not_granted =
         |remedy: String| Err(Rejection::NotGranted { import: import.to_owned(), remedy });
-    let by = |key: &str| not_granted(format!("grant it by {key} in [plugin.NAME]"));
     match interface_of(import) {
         Some(interface) if GIVEN.contains(&interface) => Ok(()),
-        Some("state") if settings.state => Ok(()),
-        Some("state") => by("state = true"),
-        Some("events") if settings.events => Ok(()),
-        Some("events") => by("events = true"),
         Some(_) => not_granted(
             "a component may import config, log, state and events of amends:saga".to_owned(),
         ),
-        None if HTTP.iter().any(|interface| import.starts_with(interface)) => {
-            if settings.allow_hosts.is_empty() {
-                return by("allow_hosts = [\"https://…\"]");
-            }
-            Ok(())
-        }
+        None if HTTP.iter().any(|interface| import.starts_with(interface)) => Ok(()),
         None if import.starts_with("wasi:http/") => {
             not_granted("a component may import outgoing-handler and types of wasi:http".to_owned())
         }

@@ -69,6 +69,9 @@ pub struct PluginSettings {
 /// Core instances, memories or tables of one instance: wit-component makes up to four, Python more.
 pub const INSTANCES_OF_ONE_MAX: usize = 24;
 
+/// Elements of all tables of one instance, at most: functions that it calls by their number.
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+
 /// The calls that a component of a plugin must serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Required {
@@ -84,7 +87,7 @@ impl Default for PluginSettings {
             memory_bytes_max: 64 << 20,
             concurrency: 64,
             reuse: 0,
-            table_elements_max: 100_000,
+            table_elements_max: TABLE_ELEMENTS_MAX,
             instances_max: INSTANCES_OF_ONE_MAX,
             cpu_max: Duration::from_secs(10),
             payload_bytes_max: PAYLOAD_BYTES_MAX,

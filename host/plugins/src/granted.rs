@@ -62,6 +62,12 @@ impl Granted {
         Self { settings, forms, outbound: OnceLock::new(), log }
     }
 
+    /// With another client, for tests.
+    #[cfg(test)]
+    pub(crate) fn with_outbound(settings: PluginSettings, outbound: Outbound) -> Self {
+        Self { outbound: OnceLock::from(outbound), ..Self::new(settings) }
+    }
+
     /// The text without the plugin's secrets.
     pub(crate) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut text = Cow::Borrowed(text);

@@ -150,6 +150,16 @@ impl Guest {
         self.granted.settings.cpu_max
     }
 
+    /// Refuses what is not granted.
+    fn need(&self, capability: &'static str) -> Result<(), Stopped> {
+        let grant = grant_of(&self.granted.settings, capability);
+        let Some((false, key)) = grant else { return Ok(()) };
+        let message = format!(
+            "the component uses {capability}, which is not granted; grant it by {key} in [plugin.NAME]"
+        );
+        Err(Stopped::new("not_granted", message))
+    }
+
     /// Counts a call of the host.
     fn host_call(&mut self) -> Result<(), Stopped> {
         self.host_calls += 1;
@@ -195,6 +205,26 @@ impl config_import::Host for Guest {
     fn secret(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         self.host_call()?;
         Ok(self.granted.settings.secrets.get(&name).map(|secret| secret.reveal().to_owned()))
+    }
+
+    fn granted(&mut self, capability: String) -> wasmtime::Result<bool> {
+        self.host_call()?;
+        Ok(grant_of(&self.granted.settings, &capability).is_some_and(|(is_granted, _)| is_granted))
+    }
+}
+
+/// Whether a plugin's settings grant a capability; none when there is no such one. With what would
+/// grant it.
+pub(crate) fn grant_of(
+    settings: &crate::config::PluginSettings,
+    capability: &str,
+) -> Option<(bool, &'static str)> {
+    match capability {
+        "config" => Some((true, "settings = { … }")),
+        "state" => Some((settings.state, "state = true")),
+        "events" => Some((settings.events, "events = true")),
+        "http" => Some((!settings.allow_hosts.is_empty(), "allow_hosts = [\"https://…\"]")),
+        _ => None,
     }
 }
 

@@ -43,7 +43,9 @@ mod watch;
 
 pub use call::{Answer, PluginCall};
 pub use check::{Exports, componentize};
-pub use config::{INSTANCES_OF_ONE_MAX, PluginSettings, PluginsConfig, Required, Secret};
+pub use config::{
+    INSTANCES_OF_ONE_MAX, PluginSettings, PluginsConfig, Required, Secret, TABLE_ELEMENTS_MAX,
+};
 pub use effects::Effects;
 pub use error::{PluginError, Rejection};
 pub use guest::trace_id;

@@ -17,7 +17,7 @@ use crate::compile::compile;
 use crate::config::PluginSettings;
 use crate::error::{PluginError, Rejection};
 use crate::granted::Granted;
-use crate::guest::{Guest, linker};
+use crate::guest::{Guest, grant_of, linker};
 use crate::idle::{IDLE_MAX, Idle};
 use crate::sandbox::Sandbox;
 use crate::schema;
@@ -173,7 +173,8 @@ impl Loader {
         let action = exports.execute.then(|| action::GuestIndices::new(&pre)).transpose();
         let undo = exports.compensate.then(|| undo::GuestIndices::new(&pre)).transpose();
         let probe = exports.probe.then(|| probe::GuestIndices::new(&pre)).transpose();
-        let manifest = self.describe(&pre, settings).await?;
+        let manifest = self.describe(&pre, Arc::clone(&settings)).await?;
+        needs_are_granted(&manifest.needs, &settings)?;
         let work = tokio::task::spawn_blocking(move || {
             let input = schema::validator(&manifest.input_schema, "input")?;
             let output = schema::validator(&manifest.output_schema, "output")?;
@@ -242,4 +243,27 @@ impl Loader {
             needs: description.needs,
         })
     }
+}
+
+/// Whether a component may be loaded with what it cannot do without.
+fn needs_are_granted(needs: &[String], settings: &PluginSettings) -> Result<(), Rejection> {
+    for need in needs {
+        match grant_of(settings, need) {
+            Some((true, _)) => {}
+            Some((false, key)) => {
+                let remedy = format!("grant it by {key} in [plugin.NAME]");
+                let import = match need.as_str() {
+                    "http" => "wasi:http/outgoing-handler".to_owned(),
+                    capability => format!("amends:saga/{capability}"),
+                };
+                return Err(Rejection::NotGranted { import, remedy });
+            }
+            None => {
+                let known = "config, state, events, http";
+                let wrong = format!("it needs `{need}`, which is no capability: there are {known}");
+                return Err(Rejection::Manifest(wrong));
+            }
+        }
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::config::INSTANCES_OF_ONE_MAX;
+use crate::config::{INSTANCES_OF_ONE_MAX, TABLE_ELEMENTS_MAX};
 use crate::error::PluginError;
 
 /// Instances at once. More than the calls that the runtime lets run at once, because a component
@@ -52,6 +52,7 @@ impl Sandbox {
         pool.total_core_instances(INSTANCES_MAX * 4);
         pool.total_memories(INSTANCES_MAX + INSTANCES_MAX / 2);
         pool.total_tables(INSTANCES_MAX * 4);
+        pool.table_elements(TABLE_ELEMENTS_MAX);
         pool.total_stacks(INSTANCES_MAX);
         pool.max_core_instances_per_component(of_one);
         pool.max_memories_per_component(8);

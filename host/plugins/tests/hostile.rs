@@ -167,7 +167,7 @@ async fn a_loop_without_end_stops_at_its_timeout_and_holds_up_nobody() {
     };
     let (outcome, others_done) = tokio::join!(async { (spinning.await, Instant::now()) }, others);
     let (outcome, spinning_done) = outcome;
-    let failure = unknown(outcome.0);
+    let failure = unknown(outcome.outcome);
     assert_eq!(failure.code, "timeout");
     assert!(failure.message.contains("did not answer within its timeout of 500ms"));
     assert!(others_done < spinning_done, "the loop held the others up");
@@ -183,7 +183,7 @@ async fn a_call_that_nobody_waits_for_any_more_ends() {
     // Nothing of it is left: the next one begins, and meets its own timeout.
     let next = PluginCall { timeout: Duration::from_millis(50), ..call };
     let next = tokio::time::timeout(host::SOON, host.plugins.call(&next)).await.unwrap();
-    assert_eq!(unknown(next.0).code, "timeout");
+    assert_eq!(unknown(next.outcome).code, "timeout");
     host.close().await;
 }
 

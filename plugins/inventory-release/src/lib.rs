@@ -1,7 +1,7 @@
 //! Releases what the inventory step reserved: an undo that is a component of its own, so that it
-//! can be swapped without touching the step.
+//! can be swapped without touching the step. It works on the state of the plugin that reserved.
 
-use amends_sdk::{Call, Compensate, Failure, Plugin, Undone, log};
+use amends_sdk::{Call, Compensate, Failure, Plugin, Undone, granted, log, state};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +17,12 @@ pub struct Order {
 pub struct Reservation {
     /// Names it in the warehouse's books.
     pub reservation_id: String,
-    /// Pieces.
-    pub quantity: u32,
+    /// Drug, form and strength.
+    pub sku: String,
     /// Where.
     pub warehouse: String,
+    /// Pieces.
+    pub quantity: u32,
 }
 
 /// What was released.
@@ -42,16 +44,29 @@ impl Plugin for InventoryRelease {
 }
 
 impl Compensate for InventoryRelease {
-    /// Releasing by the reservation's id does no harm when nothing was reserved under it.
+    /// The reservation is in the books or it was never made: what the step answered is not needed.
+    /// Without books, releasing by its id does no harm when there is none.
     fn compensate(
         call: &Call,
         order: Order,
         output: Option<Reservation>,
     ) -> Result<Undone, Failure> {
-        let quantity = output.as_ref().map(|output| output.quantity);
-        let reserved = output.map(|output| output.reservation_id);
-        let released = reserved.unwrap_or_else(|| call.effect_id("RSV"));
+        let released = call.effect_id("RSV");
+        if !granted("state") {
+            let quantity = output.map(|output| output.quantity);
+            return Undone::done(&Released { released, quantity });
+        }
+        let key = format!("reservation/{released}");
+        let Some(reserved) = state::get::<Reservation>(&key)? else {
+            return Ok(Undone::nothing());
+        };
+        let stock_key = format!("stock/{}/{}", reserved.warehouse, reserved.sku);
+        if let Some(stock) = state::get::<u32>(&stock_key)? {
+            state::set(&stock_key, &(stock + reserved.quantity))?;
+        }
+        let _ = state::delete(&key);
         log::debug("stock released", &[("effect", &released), ("order", &order.order_id)]);
+        let quantity = Some(reserved.quantity);
         Undone::done(&Released { released, quantity })
     }
 }
@@ -63,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_with_and_without_an_output() {
+    fn releases_what_is_in_the_books_once() {
         let call = Call {
             saga_id: "01890000-0000-7000-8000-000000000001".to_owned(),
             definition: "order-fulfillment".to_owned(),
@@ -72,16 +87,31 @@ mod tests {
             idempotency_key: "k".to_owned(),
             traceparent: None,
         };
-        let order = Order { order_id: "ORD-1".to_owned() };
-        let reservation = Reservation {
-            reservation_id: call.effect_id("RSV"),
-            quantity: 60,
-            warehouse: "north".to_owned(),
+        let release = || {
+            let order = Order { order_id: "ORD-1".to_owned() };
+            InventoryRelease::compensate(&call, order, None)
         };
-        let known = InventoryRelease::compensate(&call, order.clone(), Some(reservation));
-        let unknown = InventoryRelease::compensate(&call, order, None);
-        let (Ok(known), Ok(unknown)) = (known, unknown) else { panic!("not released") };
-        assert!(known.receipt().is_some_and(|receipt| receipt.contains("\"quantity\":60")));
-        assert!(unknown.receipt().is_some_and(|receipt| receipt.contains(&call.effect_id("RSV"))));
+        let id = call.effect_id("RSV");
+        let reservation = Reservation {
+            reservation_id: id.clone(),
+            sku: "metformin-500mg-tablet".to_owned(),
+            warehouse: "north".to_owned(),
+            quantity: 60,
+        };
+        let reservation = serde_json::to_string(&reservation).unwrap_or_default();
+        let books = [
+            (format!("reservation/{id}"), reservation),
+            ("stock/north/metformin-500mg-tablet".to_owned(), "40".to_owned()),
+        ];
+        let books: Vec<_> = books.iter().map(|(key, value)| (&**key, &**value)).collect();
+        state::with(&books, || {
+            let released = release();
+            let Ok(released) = released else { panic!("not released") };
+            assert!(released.receipt().is_some_and(|told| told.contains("\"quantity\":60")));
+            assert!(matches!(release(), Ok(undone) if undone.receipt().is_none()));
+            let stock: Option<u32> =
+                state::get("stock/north/metformin-500mg-tablet").unwrap_or_default();
+            assert_eq!(stock, Some(100));
+        });
     }
 }

@@ -1,8 +1,14 @@
 //! Reserves pieces of a drug in a warehouse.
 //!
-//! How much is in stock comes with the order, or from the setting `stock_default`.
+//! The stock is the plugin's state: `stock/WAREHOUSE/SKU` is how many pieces there are, and
+//! `reservation/ID` what is reserved of them. Both are written in the transaction of the step's
+//! event, so no piece is reserved twice and none is lost. A SKU that is not in the books is entered
+//! with the setting `stock_default`; without that, or without `state = true`, what the order says is
+//! there is believed.
 
-use amends_sdk::{Call, Compensate, Execute, Failure, Plugin, Undone, log, setting};
+use amends_sdk::{
+    Call, Compensate, Execute, Failure, Plugin, Undone, granted, log, setting, state,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +21,8 @@ pub struct Order {
     pub warehouse: String,
     /// What is ordered.
     pub drug: Item,
-    /// Pieces in that warehouse; none: the setting `stock_default` says.
+    /// Pieces that the shop counted there when it took the order: fewer than are ordered are refused
+    /// whatever the books say.
     #[serde(default)]
     pub stock: Option<u32>,
 }
@@ -50,6 +57,7 @@ pub struct Reservation {
 #[derive(Debug, Serialize)]
 struct Released {
     released: String,
+    quantity: u32,
 }
 
 /// The plugin.
@@ -67,26 +75,57 @@ impl Execute for Inventory {
     fn execute(call: &Call, order: Order) -> Result<Reservation, Failure> {
         let Item { name, form, strength_mg, quantity } = &order.drug;
         let sku = format!("{name}-{strength_mg}mg-{form}");
-        let stock = order.stock.or_else(|| setting("stock_default")).unwrap_or(0);
-        if stock < *quantity {
+        let reservation_id = call.effect_id("RSV");
+        let key = format!("reservation/{reservation_id}");
+        let stock_key = format!("stock/{}/{sku}", order.warehouse);
+        let keeps_books = granted("state");
+        let mut books: Option<u32> = setting("stock_default");
+        if keeps_books {
+            if let Some(reserved) = state::get(&key)? {
+                return Ok(reserved);
+            }
+            books = state::get(&stock_key)?.or(books);
+        }
+        let counted = order.stock.into_iter().chain(books).min().unwrap_or(0);
+        if counted < *quantity {
             return Err(Failure::permanent(
                 "out_of_stock",
-                format!("{quantity} of {sku} wanted, {stock} in {}", order.warehouse),
+                format!("{quantity} of {sku} wanted, {counted} in {}", order.warehouse),
             ));
         }
-        let reservation_id = call.effect_id("RSV");
-        log::debug("stock reserved", &[("effect", &reservation_id), ("order", &order.order_id)]);
-        Ok(Reservation { reservation_id, sku, warehouse: order.warehouse, quantity: *quantity })
+        let reserved =
+            Reservation { reservation_id, sku, warehouse: order.warehouse, quantity: *quantity };
+        if keeps_books {
+            if let Some(books) = books {
+                state::set(&stock_key, &(books - quantity))?;
+            }
+            state::set(&key, &reserved)?;
+        }
+        let effect = &reserved.reservation_id;
+        log::debug("stock reserved", &[("effect", effect), ("order", &order.order_id)]);
+        Ok(reserved)
     }
 }
 
 impl Compensate for Inventory {
-    /// Releasing by the reservation's id does no harm when nothing was reserved under it.
-    fn compensate(call: &Call, _: Order, output: Option<Reservation>) -> Result<Undone, Failure> {
-        let reserved = output.map(|output| output.reservation_id);
-        let released = reserved.unwrap_or_else(|| call.effect_id("RSV"));
+    /// The reservation is in the books or it was never made. Without books, releasing by its id does
+    /// no harm when there is none.
+    fn compensate(call: &Call, order: Order, _: Option<Reservation>) -> Result<Undone, Failure> {
+        let released = call.effect_id("RSV");
+        if !granted("state") {
+            return Undone::done(&Released { released, quantity: order.drug.quantity });
+        }
+        let key = format!("reservation/{released}");
+        let Some(reserved) = state::get::<Reservation>(&key)? else {
+            return Ok(Undone::nothing());
+        };
+        let stock_key = format!("stock/{}/{}", reserved.warehouse, reserved.sku);
+        if let Some(stock) = state::get::<u32>(&stock_key)? {
+            state::set(&stock_key, &(stock + reserved.quantity))?;
+        }
+        let _ = state::delete(&key);
         log::debug("stock released", &[("effect", &released)]);
-        Undone::done(&Released { released })
+        Undone::done(&Released { released, quantity: reserved.quantity })
     }
 }
 
@@ -121,36 +160,67 @@ mod tests {
         }
     }
 
+    fn stock() -> Option<u32> {
+        state::get("stock/north/metformin-500mg-tablet").unwrap_or_default()
+    }
+
+    const BOOKS: [(&str, &str); 1] = [("stock/north/metformin-500mg-tablet", "100")];
+
     #[test]
-    fn reserves_what_is_there_once() {
-        let first = Inventory::execute(&call(1), order(Some(60)));
-        let again = Inventory::execute(&call(2), order(Some(60)));
-        let (Ok(first), Ok(again)) = (first, again) else { panic!("not reserved") };
-        assert_eq!(first, again);
-        assert_eq!(first.sku, "metformin-500mg-tablet");
+    fn reserves_what_is_in_the_books_once() {
+        state::with(&BOOKS, || {
+            let first = Inventory::execute(&call(1), order(None));
+            let again = Inventory::execute(&call(2), order(None));
+            let (Ok(first), Ok(again)) = (first, again) else { panic!("not reserved") };
+            assert_eq!(first, again);
+            assert_eq!(first.sku, "metformin-500mg-tablet");
+            assert_eq!(stock(), Some(40));
+        });
     }
 
     #[test]
     fn refuses_what_is_not_there() {
-        let failure = Inventory::execute(&call(1), order(Some(59)));
-        assert!(matches!(failure, Err(Failure::Permanent(error)) if error.code == "out_of_stock"));
+        let is_refused = |stock| {
+            let failure = Inventory::execute(&call(1), order(stock));
+            matches!(failure, Err(Failure::Permanent(error)) if error.code == "out_of_stock")
+        };
+        assert!(is_refused(None), "nobody knows the drug");
+        state::with(&BOOKS, || assert!(is_refused(Some(59)), "the shop counted fewer"));
+        let few = [(BOOKS[0].0, "59")];
+        state::with(&few, || assert!(is_refused(Some(60)), "the books have fewer"));
     }
 
     #[test]
-    fn takes_stock_from_the_settings_when_the_order_does_not_say() {
+    fn enters_what_is_not_in_the_books() {
         let settings = serde_json::json!({"stock_default": 60});
-        let reserved =
-            amends_sdk::with_settings(&settings, || Inventory::execute(&call(1), order(None)));
+        let reserved = amends_sdk::with_settings(&settings, || {
+            state::with(&[], || {
+                let reserved = Inventory::execute(&call(1), order(None));
+                assert_eq!(stock(), Some(0));
+                reserved
+            })
+        });
         assert!(reserved.is_ok());
-        assert!(Inventory::execute(&call(1), order(None)).is_err());
+        // What the order says is believed, and there is nothing to count it in.
+        state::with(&[], || {
+            assert!(Inventory::execute(&call(1), order(Some(60))).is_ok());
+            assert_eq!(stock(), None);
+        });
     }
 
     #[test]
-    fn releases_with_and_without_an_output() {
-        let reserved = Inventory::execute(&call(1), order(Some(60))).ok();
-        let known = Inventory::compensate(&call(1), order(None), reserved);
-        let unknown = Inventory::compensate(&call(1), order(None), None);
-        let (Ok(known), Ok(unknown)) = (known, unknown) else { panic!("not released") };
-        assert_eq!(known.receipt(), unknown.receipt(), "the id follows from the saga");
+    fn releases_what_was_reserved_once() {
+        state::with(&BOOKS, || {
+            let nothing = Inventory::compensate(&call(1), order(None), None);
+            assert!(matches!(nothing, Ok(undone) if undone.receipt().is_none()));
+            let reserved = Inventory::execute(&call(1), order(None)).ok();
+            assert_eq!(stock(), Some(40));
+            let released = Inventory::compensate(&call(1), order(None), reserved.clone());
+            assert!(matches!(released, Ok(undone) if undone.receipt().is_some()));
+            assert_eq!(stock(), Some(100));
+            let again = Inventory::compensate(&call(2), order(None), reserved);
+            assert!(matches!(again, Ok(undone) if undone.receipt().is_none()));
+            assert_eq!(stock(), Some(100));
+        });
     }
 }

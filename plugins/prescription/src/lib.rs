@@ -4,7 +4,7 @@
 
 mod formulary;
 
-use amends_sdk::{Call, Compensate, Execute, Failure, Plugin, Undone, log};
+use amends_sdk::{Call, Compensate, Execute, Failure, Plugin, Undone, events, granted, log};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,13 @@ struct Voided {
     voided: String,
 }
 
+/// What is told when it was issued.
+#[derive(Debug, Serialize)]
+struct Created<'a> {
+    prescription_number: &'a str,
+    order_id: &'a str,
+}
+
 /// The plugin.
 #[derive(Debug)]
 pub struct Prescription;
@@ -97,6 +104,10 @@ impl Execute for Prescription {
         check_paper(&order, drug)?;
         let number = call.effect_id("RX");
         log::debug("prescription issued", &[("effect", &number), ("order", &order.order_id)]);
+        if granted("events") {
+            let created = Created { prescription_number: &number, order_id: &order.order_id };
+            events::emit("order.prescription_created", &created)?;
+        }
         Ok(Issued {
             prescription_number: number,
             fills_left: order.prescription.fills_left - 1,
@@ -112,7 +123,11 @@ impl Compensate for Prescription {
         let issued = output.map(|output| output.prescription_number);
         let voided = issued.unwrap_or_else(|| call.effect_id("RX"));
         log::debug("prescription voided", &[("effect", &voided)]);
-        Undone::done(&Voided { voided })
+        let voided = Voided { voided };
+        if granted("events") {
+            events::emit("order.prescription_voided", &voided)?;
+        }
+        Undone::done(&voided)
     }
 }
 

@@ -19,6 +19,8 @@ mod base {
                 import amends:saga/types@1.0.0;
                 import amends:saga/config@1.0.0;
                 import amends:saga/log@1.0.0;
+                import amends:saga/state@1.0.0;
+                import amends:saga/events@1.0.0;
             }
         ",
         generate_all,
@@ -28,7 +30,7 @@ mod base {
 
 pub use base::amends::saga::types;
 #[cfg(target_family = "wasm")]
-pub use base::amends::saga::{config, log};
+pub use base::amends::saga::{config, events, log, state};
 
 /// The manifest's record; every world has one of its own.
 #[derive(Debug)]

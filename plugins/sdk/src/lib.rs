@@ -51,14 +51,23 @@
 //! A step can also tell what became of such a call: it implements [`Probe`] as well, and ends with
 //! [`step_with_probe!`] in place of [`step!`]. Then the host asks before it calls again.
 //!
-//! Deliberately absent: async (a call is one thread), state between calls (each has a fresh
-//! instance).
+//! # What a plugin may use
+//! [`setting`] and [`secret`], [`log`], what it keeps ([`state`]), what it tells ([`events`]) and,
+//! with the feature `http`, services over HTTP. All but the log are granted in `[plugin.NAME]` of
+//! the config; [`Plugin::NEEDS`] says which of them it needs.
+//!
+//! Deliberately absent: async (a call is one thread), memory that lasts from one call to the next
+//! (each has a fresh instance).
 
 mod bindings;
+pub mod events;
 #[cfg(any(target_family = "wasm", test))]
 mod heap;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod log;
 mod settings;
+pub mod state;
 
 use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
@@ -70,7 +79,7 @@ pub use bindings::types::{Call, Direction, Error, Failure};
 pub use bindings::worlds;
 #[cfg(not(target_family = "wasm"))]
 pub use settings::with_settings;
-pub use settings::{secret, setting};
+pub use settings::{granted, secret, setting};
 
 #[cfg(target_family = "wasm")]
 #[global_allocator]
@@ -82,7 +91,8 @@ pub trait Plugin {
     const SUMMARY: &'static str;
     /// The service that it calls, if there is one: a name for breakers and limits.
     const SERVICE: Option<&'static str> = None;
-    /// The capabilities that it needs: `config`, `state`, `events`, `http`.
+    /// The capabilities that it cannot do without: `config`, `state`, `events`, `http`. While one is
+    /// not granted, the host refuses the component; of others it asks with [`granted`].
     const NEEDS: &'static [&'static str] = &[];
     /// What `execute` is given.
     type Input: DeserializeOwned + JsonSchema;

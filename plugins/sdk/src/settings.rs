@@ -23,6 +23,18 @@ pub fn secret(name: &str) -> Option<String> {
     text(name)
 }
 
+/// Whether a capability is granted: `state`, `events` or `http`. In a native test all are, unless
+/// the setting `denied` names it.
+#[must_use]
+pub fn granted(capability: &str) -> bool {
+    #[cfg(target_family = "wasm")]
+    return crate::bindings::config::granted(capability);
+    #[cfg(not(target_family = "wasm"))]
+    {
+        setting::<String>("denied").as_deref() != Some(capability)
+    }
+}
+
 #[cfg(not(target_family = "wasm"))]
 thread_local! {
     static SETTINGS: std::cell::RefCell<serde_json::Map<String, serde_json::Value>> =

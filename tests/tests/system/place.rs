@@ -35,12 +35,13 @@ impl Place {
             }
         }
         let config = fs::read_to_string(example().join("amends.toml")).unwrap();
-        let sagas = config.split_once("[[saga]]").unwrap().1;
+        let grants = config.find("[plugin.").unwrap();
+        let sagas = &config[grants..];
         // Sooner than a person would want it, so that tests end.
         let sagas =
             sagas.replace("[\"60s\", \"120s\", \"300s\"]", "[\"20ms\", \"20ms\", \"20ms\"]");
         assert!(sagas.contains("20ms"), "the example has other pauses");
-        place.config(&format!("[[saga]]{sagas}"));
+        place.config(&sagas);
         place
     }
 
@@ -178,6 +179,14 @@ impl Host {
         self.log.lock().unwrap().clone()
     }
 
+    /// The memory of the process now.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        let id = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
+    }
+
     /// kill -9; what it had logged.
     pub(crate) fn kill(mut self) -> Vec<String> {
         let mut child = self.child.take().unwrap();
@@ -303,6 +312,11 @@ pub(crate) fn signal(child: &Child, signal: &str) {
 
 pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
+/// The body of an answer, as it is.
+pub(crate) fn text(url: &str) -> String {
+    agent().get(url).call().unwrap().body_mut().read_to_string().unwrap()
 }
 
 pub(crate) fn get(url: &str) -> Value {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use amends_engine::{PAYLOAD_BYTES_MAX, TIMEOUT_MAX};
 use amends_plugins::{
     AllowHost, AllowHosts, INSTANCES_MAX, INSTANCES_OF_ONE_MAX, PluginSettings, Secret,
+    TABLE_ELEMENTS_MAX,
 };
 use serde_json::{Map, Value};
 use toml::de::{DeInteger, DeValue};
@@ -31,7 +32,6 @@ const SECRET_HELP: &str = "write { env = \"NAME\" } or { file = \"path\" }: a se
 
 /// What the limits of one plugin may be: past it one plugin could take what all share, or its
 /// calls could hold up a stop.
-const TABLE_ELEMENTS: RangeInclusive<u32> = 0..=10_000_000;
 const CPU: RangeInclusive<Duration> = Duration::from_millis(10)..=TIMEOUT_MAX;
 const PAYLOAD_BYTES: RangeInclusive<u64> = 1..=PAYLOAD_BYTES_MAX as u64;
 const HOST_CALLS: RangeInclusive<u32> = 0..=1_000_000;
@@ -99,7 +99,8 @@ fn read_limits(table: &mut Table<'_>, settings: &mut PluginSettings, context: &m
         }
     };
     let instances = 1..=u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
-    read!("table_elements_max", settings.table_elements_max, count(TABLE_ELEMENTS));
+    let elements = 0..=u32::try_from(TABLE_ELEMENTS_MAX).unwrap_or(u32::MAX);
+    read!("table_elements_max", settings.table_elements_max, count(elements));
     read!("instances_max", settings.instances_max, count(instances));
 }
 

@@ -12,6 +12,7 @@ pub(crate) const EVENTS_MAX: usize = 100;
 impl Host for Guest {
     fn emit(&mut self, event_type: String, data: String) -> wasmtime::Result<()> {
         self.host_call()?;
+        self.need("events")?;
         let refuse = |message: String| Err(Stopped::new("event_refused", message).into());
         let Some(id) = &self.id else {
             return refuse("a component emits events while it is called, not before".to_owned());

@@ -25,17 +25,20 @@ fn refuse<T>(message: impl Into<String>) -> Result<T> {
 impl Host for Guest {
     async fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
         self.host_call()?;
+        self.need("state")?;
         let value = self.value(&key).await?;
         Ok(value.map(|value| value.as_ref().to_owned()))
     }
 
     async fn set(&mut self, key: String, value: String) -> wasmtime::Result<()> {
         self.host_call()?;
+        self.need("state")?;
         Ok(self.write(key, Some(value))?)
     }
 
     async fn delete(&mut self, key: String) -> wasmtime::Result<bool> {
         self.host_call()?;
+        self.need("state")?;
         let was_there = self.value(&key).await?.is_some();
         self.write(key, None)?;
         Ok(was_there)
@@ -48,6 +51,7 @@ impl Host for Guest {
         new: Option<String>,
     ) -> wasmtime::Result<bool> {
         self.host_call()?;
+        self.need("state")?;
         let present = self.value(&key).await?;
         let is_expected = match (present.as_deref(), expected.as_deref()) {
             (None, None) => true,
@@ -68,6 +72,7 @@ impl Host for Guest {
         limit: u32,
     ) -> wasmtime::Result<Vec<String>> {
         self.host_call()?;
+        self.need("state")?;
         Ok(self.keys(prefix, after, limit).await?)
     }
 }

@@ -195,8 +195,11 @@ impl AllowHosts {
                         credentials in a header"
                 .to_owned());
         }
-        let is_tls = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-        let scheme = if is_tls { "https" } else { "http" };
+        let (scheme, is_tls) = match uri.scheme_str() {
+            Some("https") => ("https", true),
+            Some("http") => ("http", false),
+            Some(_) | None => return Err("a request goes over http or https".to_owned()),
+        };
         let read = split_port(authority).and_then(|(host, port)| Some((Host::parse(host)?, port)));
         let Some((host, port)) = read else {
             let shown: String = authority.chars().take(100).collect();

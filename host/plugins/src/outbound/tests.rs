@@ -1,1 +1,318 @@
+//! Where a plugin gets to with addresses that were made to get elsewhere (server-side request
+//! forgery), and what a request costs at most.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::granted::Granted;
+
+/// What became of a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Came {
+    /// It was answered.
+    Answered(u16),
+    /// It names a host that is not allowed.
+    Denied,
+    /// Its name stands for an address that is not allowed.
+    Prohibited,
+    /// Its name stands for nothing.
+    Unresolved,
+    /// No connection was made, though one was allowed.
+    NotReached,
+    /// `http::Uri` has no such address, so nothing of it reaches the host.
+    NoUri,
+    /// Something else.
+    Other(String),
+}
+
+/// A server that answers every connection once, and keeps what it was sent.
+async fn server(answer: &'static [u8]) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let heard = Arc::clone(&heard);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 4_096];
+                while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                    heard.lock().unwrap().push(text);
+                    if stream.write_all(answer).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (port, seen)
+}
+
+/// Names as the test says; `changing.example.com` is a public address once and this machine from
+/// then on.
+fn names(fixed: &[(&str, &str)]) -> Arc<Resolve> {
+    let fixed: BTreeMap<String, IpAddr> =
+        fixed.iter().map(|(name, ip)| ((*name).to_owned(), ip.parse().unwrap())).collect();
+    let asked = Arc::new(AtomicU32::new(0));
+    Arc::new(move |name: String, _| {
+        let first = asked.load(Ordering::Relaxed) == 0;
+        let found = match name.as_str() {
+            "changing.example.com" => {
+                asked.fetch_add(1, Ordering::Relaxed);
+                Some(if first { "203.0.114.1" } else { "127.0.0.1" }.parse().unwrap())
+            }
+            name => fixed.get(name).copied(),
+        };
+        Box::pin(async move {
+            found.map(|ip| vec![ip]).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        }) as Pin<Box<dyn Future<Output = _> + Send>>
+    })
+}
+
+fn settings(allow: &[String]) -> PluginSettings {
+    PluginSettings {
+        allow_hosts: allow.iter().map(|host| host.parse::<AllowHost>().unwrap()).collect(),
+        connect_timeout: Duration::from_millis(300),
+        ..PluginSettings::default()
+    }
+}
+
+/// A plugin's requests, its names resolved as the test says.
+fn requests(settings: &PluginSettings, resolve: Arc<Resolve>) -> Requests {
+    let granted = Granted::with_outbound(settings.clone(), Outbound::with(settings, resolve));
+    Requests::new(Arc::new(granted), "key-1".to_owned(), Some("00-aa-bb-01".to_owned()))
+}
+
+async fn send(requests: &mut Requests, url: &str) -> (Came, Option<http::HeaderMap>) {
+    let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
+    let Ok(request) = Request::builder().uri(url).body(body) else { return (Came::NoUri, None) };
+    let sent = requests.send_request(request, None, Box::new(async { Ok(()) }));
+    let came = match Pin::from(sent).await {
+        Ok((answer, _)) => {
+            let (parts, body) = answer.into_parts();
+            let whole = body.collect().await;
+            return match whole {
+                Ok(_) => (Came::Answered(parts.status.as_u16()), Some(parts.headers)),
+                Err(error) => (Came::Other(format!("{error:?}")), None),
+            };
+        }
+        Err(Error::HttpRequestDenied) => Came::Denied,
+        Err(Error::DestinationIpProhibited) => Came::Prohibited,
+        Err(Error::DnsError { .. }) => Came::Unresolved,
+        Err(
+            Error::ConnectionRefused | Error::ConnectionTimeout | Error::DestinationUnavailable,
+        ) => Came::NotReached,
+        Err(error) => Came::Other(format!("{error:?}")),
+    };
+    (came, None)
+}
+
+/// Each address, and what happened.
+#[tokio::test]
+async fn addresses_that_were_made_to_get_elsewhere() {
+    use Came::{Answered, Denied, NoUri, Prohibited, Unresolved};
+    let (port, _) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let (other, _) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let allow = [
+        format!("http://127.0.0.1:{port}"),
+        format!("http://api.example.com:{port}"),
+        format!("http://*.example.org:{port}"),
+        format!("http://inside.example.com:{port}"),
+        format!("http://localhost:{port}"),
+        format!("http://nowhere.example.com:{port}"),
+        "127.0.0.7".to_owned(),
+    ];
+    let resolve = names(&[
+        ("api.example.com", "127.0.0.1"),
+        ("a.example.org", "10.0.0.1"),
+        ("metadata.example.org", "169.254.169.254"),
+        ("mapped.example.org", "::ffff:127.0.0.1"),
+        ("unique.example.org", "fd00::1"),
+        ("nat.example.org", "64:ff9b::7f00:1"),
+        ("sixtofour.example.org", "2002:7f00:1::1"),
+        ("zero.example.org", "0.0.0.0"),
+        ("inside.example.com", "127.0.0.7"),
+        ("localhost", "127.0.0.1"),
+    ]);
+    let mut requests = requests(&settings(&allow), resolve);
+    let table = [
+        // What is allowed.
+        ("http://127.0.0.1:PORT/", Answered(200)),
+        ("http://localhost:PORT/", Answered(200)),
+        ("http://LOCALHOST.:PORT/", Answered(200)),
+        ("http://[::ffff:127.0.0.1]:PORT/", Answered(200)),
+        // Not named.
+        ("http://127.0.0.1:OTHER/", Denied),
+        ("https://127.0.0.1:PORT/", Denied),
+        ("http://127.0.0.2:PORT/", Denied),
+        ("http://0.0.0.0:PORT/", Denied),
+        ("http://[::1]:PORT/", Denied),
+        ("http://[::]:PORT/", Denied),
+        ("http://169.254.169.254/latest/meta-data/", Denied),
+        ("http://example.org:PORT/", Denied),
+        ("http://evil-example.org:PORT/", Denied),
+        ("http://a.example.org.evil.com:PORT/", Denied),
+        ("http://api.example.com/", Denied),
+        // Other forms of 127.0.0.1, which are no names of it here.
+        ("http://2130706433:PORT/", Denied),
+        ("http://0x7f000001:PORT/", Denied),
+        ("http://0177.0.0.1:PORT/", Denied),
+        ("http://127.1:PORT/", Denied),
+        ("http://127.0.0.1.:PORT/", Denied),
+        // A user in front of the host.
+        ("http://127.0.0.1:PORT@evil.com/", Denied),
+        ("http://evil.com@127.0.0.1:PORT/", Denied),
+        ("http://api.example.com:PORT@169.254.169.254/", Denied),
+        // Names that are allowed, and stand for what is not.
+        ("http://api.example.com:PORT/", Prohibited),
+        ("http://a.example.org:PORT/", Prohibited),
+        ("http://metadata.example.org:PORT/", Prohibited),
+        ("http://mapped.example.org:PORT/", Prohibited),
+        ("http://unique.example.org:PORT/", Prohibited),
+        ("http://nat.example.org:PORT/", Prohibited),
+        ("http://sixtofour.example.org:PORT/", Prohibited),
+        ("http://zero.example.org:PORT/", Prohibited),
+        // One whose address is named as well.
+        ("http://inside.example.com:PORT/", Came::NotReached),
+        ("http://nowhere.example.com:PORT/", Unresolved),
+        // What is no address at all.
+        ("http://exa mple.com:PORT/", NoUri),
+        ("http://127.0.0.1:99999/", Denied),
+        ("ftp://127.0.0.1:PORT/", Denied),
+    ];
+    assert!(table.len() >= 25);
+    let mut wrong = Vec::new();
+    for (url, expected) in table {
+        let url = url.replace("PORT", &port.to_string()).replace("OTHER", &other.to_string());
+        requests.count = 0;
+        let (came, _) = send(&mut requests, &url).await;
+        println!("{url}  {came:?}  {}", requests.refused().unwrap_or_default());
+        if came != expected {
+            wrong.push(format!("{url}: {came:?}, not {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Whoever follows a redirect sends a request like any other.
+#[tokio::test]
+async fn a_redirect_is_followed_by_a_request_that_is_checked() {
+    let to =
+        b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
+    let (port, _) = server(to).await;
+    let allow = [format!("http://127.0.0.1:{port}")];
+    let mut requests = requests(&settings(&allow), names(&[]));
+    let (came, headers) = send(&mut requests, &format!("http://127.0.0.1:{port}/")).await;
+    assert_eq!(came, Came::Answered(302));
+    let headers = headers.unwrap();
+    let location = headers["location"].to_str().unwrap();
+    assert_eq!(send(&mut requests, location).await.0, Came::Denied);
+    let why = requests.refused().unwrap();
+    assert!(why.contains("add \"http://169.254.169.254:80\" to allow_hosts"), "{why}");
+}
+
+/// A name that stands for another address the second time: each connection is checked.
+#[tokio::test]
+async fn a_name_that_changes_gains_nothing() {
+    let (port, seen) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let allow = [format!("http://changing.example.com:{port}")];
+    let mut requests = requests(&settings(&allow), names(&[]));
+    let url = format!("http://changing.example.com:{port}/");
+    assert_eq!(send(&mut requests, &url).await.0, Came::NotReached, "a public address");
+    assert_eq!(send(&mut requests, &url).await.0, Came::Prohibited, "this machine");
+    let why = requests.refused().unwrap();
+    assert!(why.contains("stands for 127.0.0.1, which is not a public address"), "{why}");
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn key_and_trace_go_out_by_themselves_over_one_connection() {
+    let (port, seen) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let allow = [format!("http://127.0.0.1:{port}")];
+    let mut requests = requests(&settings(&allow), names(&[]));
+    for _ in 0..3 {
+        let (came, _) = send(&mut requests, &format!("http://127.0.0.1:{port}/a?b")).await;
+        assert_eq!(came, Came::Answered(200));
+    }
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 3);
+    assert!(seen[0].contains("idempotency-key: key-1\r\n"), "{}", seen[0]);
+    assert!(seen[0].contains("traceparent: 00-aa-bb-01\r\n"), "{}", seen[0]);
+}
+
+#[tokio::test]
+async fn answers_and_requests_have_limits() {
+    let large = b"HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\nx";
+    let endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n800\r\n";
+    let ((large, _), (endless, _), (silent, _)) =
+        (server(large).await, server(endless).await, server(b"").await);
+    let allow = [large, endless, silent].map(|port| format!("http://127.0.0.1:{port}"));
+    let settings = PluginSettings {
+        response_bytes_max: 1_000,
+        request_timeout: Duration::from_millis(300),
+        ..settings(&allow)
+    };
+    let mut requests = requests(&settings, names(&[]));
+    let (came, _) = send(&mut requests, &allow[0]).await;
+    assert_eq!(came, Came::Other("HttpResponseBodySize(Some(1000))".to_owned()));
+    for slow in [&allow[1], &allow[2]] {
+        let (came, _) = send(&mut requests, slow).await;
+        assert_eq!(came, Came::Other("HttpResponseTimeout".to_owned()));
+    }
+    for _ in 3..HTTP_REQUESTS_MAX {
+        send(&mut requests, "http://127.0.0.1:1/").await;
+    }
+    let (came, _) = send(&mut requests, &allow[0]).await;
+    assert_eq!(came, Came::Other("ConnectionLimitReached".to_owned()));
+}
+
+#[test]
+fn entries_of_allow_hosts() {
+    for text in [
+        "http://127.0.0.1:7171",
+        "https://a.example",
+        "http://[::1]:80",
+        "http://[::1]",
+        "https://*.example.com",
+        "http://localhost:1",
+        "10.0.0.0/8",
+        "10.1.2.3",
+        "fd00::/8",
+    ] {
+        assert!(text.parse::<AllowHost>().is_ok(), "{text}");
+    }
+    for text in [
+        "127.0.0.1:80",
+        "ftp://a",
+        "http://",
+        "http://a/b",
+        "http://a:0",
+        "http://a:b",
+        "http://u@a",
+        "http://a:99999",
+        "https://*",
+        "https://*.com",
+        "https://a.*.com",
+        "https://*example.com",
+        "http://2130706433",
+        "http://0x7f.1",
+        "10.0.0.0/40",
+        "*",
+    ] {
+        let refused = text.parse::<AllowHost>();
+        assert!(refused.is_err_and(|why| why.contains(text)), "{text}");
+    }
+}

@@ -1,0 +1,134 @@
+//! What the plugin keeps: values by key, that are written in the same transaction as the event of
+//! the call. Wants `state = true` in `[plugin.NAME]`.
+//!
+//! A call sees what was there when it read, and what it wrote itself. What it writes is done when
+//! the call succeeds and is recorded, and never twice: no idempotency key is needed for it. If what
+//! it read has changed by then, it runs again, so it must do nothing else that cannot be repeated.
+//! An undo works on the state of the plugin that did the step, also from a component of its own.
+//!
+//! ```
+//! use amends_sdk::{Failure, state};
+//!
+//! fn take(sku: &str, pieces: u32) -> Result<bool, Failure> {
+//!     let key = format!("stock/{sku}");
+//!     let stock: u32 = state::get(&key)?.unwrap_or(0);
+//!     let Some(left) = stock.checked_sub(pieces) else { return Ok(false) };
+//!     state::set(&key, &left)?;
+//!     Ok(true)
+//! }
+//!
+//! # state::with(&[("stock/a", "3")], || {
+//! assert_eq!(take("a", 2).ok(), Some(true));
+//! assert_eq!(take("a", 2).ok(), Some(false));
+//! # });
+//! ```
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Failure;
+
+/// The value of a key; none when it is not there.
+///
+/// # Errors
+/// A permanent failure when it is there and of another type.
+pub fn get<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Failure> {
+    let Some(text) = import::get(key) else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| {
+        Failure::permanent("invalid_state", format!("the state `{key}` cannot be read: {error}"))
+    })
+}
+
+/// Writes a value.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn set<T: Serialize>(key: &str, value: &T) -> Result<(), Failure> {
+    import::set(key, &crate::to_json(value)?);
+    Ok(())
+}
+
+/// Removes a key; whether it was there.
+#[must_use = "an undo that finds nothing to undo says so"]
+pub fn delete(key: &str) -> bool {
+    import::delete(key)
+}
+
+/// Writes `new` (none removes the key) when the value is `expected`; whether it was.
+///
+/// # Errors
+/// When a value cannot be written as JSON.
+pub fn compare_and_swap<T: Serialize>(
+    key: &str,
+    expected: Option<&T>,
+    new: Option<&T>,
+) -> Result<bool, Failure> {
+    let expected = expected.map(crate::to_json).transpose()?;
+    let new = new.map(crate::to_json).transpose()?;
+    Ok(import::compare_and_swap(key, expected.as_deref(), new.as_deref()))
+}
+
+/// Keys that begin with `prefix`, in the order of their bytes: at most `limit`, after `after`.
+#[must_use]
+pub fn keys(prefix: &str, after: Option<&str>, limit: u32) -> Vec<String> {
+    import::list_keys(prefix, after, limit)
+}
+
+#[cfg(target_family = "wasm")]
+use crate::bindings::state as import;
+
+#[cfg(not(target_family = "wasm"))]
+use native as import;
+
+#[cfg(not(target_family = "wasm"))]
+pub use native::with;
+
+/// In a native test the state is in memory.
+#[cfg(not(target_family = "wasm"))]
+mod native {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    thread_local! {
+        static STATE: RefCell<BTreeMap<String, String>> = RefCell::default();
+    }
+
+    /// Runs a native test with this state, JSON texts by key.
+    pub fn with<T>(state: &[(&str, &str)], test: impl FnOnce() -> T) -> T {
+        let state = state.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned()));
+        STATE.set(state.collect());
+        let result = test();
+        STATE.take();
+        result
+    }
+
+    pub(super) fn get(key: &str) -> Option<String> {
+        STATE.with_borrow(|state| state.get(key).cloned())
+    }
+
+    pub(super) fn set(key: &str, value: &str) {
+        STATE.with_borrow_mut(|state| state.insert(key.to_owned(), value.to_owned()));
+    }
+
+    pub(super) fn delete(key: &str) -> bool {
+        STATE.with_borrow_mut(|state| state.remove(key).is_some())
+    }
+
+    pub(super) fn compare_and_swap(key: &str, expected: Option<&str>, new: Option<&str>) -> bool {
+        let is_expected = get(key).as_deref() == expected;
+        match new {
+            _ if !is_expected => {}
+            Some(new) => set(key, new),
+            None => drop(delete(key)),
+        }
+        is_expected
+    }
+
+    pub(super) fn list_keys(prefix: &str, after: Option<&str>, limit: u32) -> Vec<String> {
+        let is_in = |key: &&String| {
+            key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
+        };
+        STATE
+            .with_borrow(|state| state.keys().filter(is_in).take(limit as usize).cloned().collect())
+    }
+}
