@@ -17,6 +17,7 @@ mod plan;
 mod plugins;
 mod problem;
 mod sagas;
+mod state;
 mod stream;
 mod views;
 mod watch;
@@ -37,6 +38,7 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use plan::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 pub use problem::Problem;
+pub use state::{STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
 pub use views::{DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView};
 
 /// A request's body is at most this many bytes: a payload and what is around it.
@@ -85,6 +87,15 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/breakers", get(plan::breakers))
         .route("/v1/plugins", get(plugins::list))
         .route("/v1/plugins/{name}", get(plugins::get))
+        .route("/v1/plugins/{name}/state", get(state::list))
+        .route(
+            "/v1/plugins/{name}/state/{*key}",
+            get(state::get).put(state::put).delete(state::delete),
+        )
+        .route(
+            "/v1/plugins/{name}/state:import",
+            post(state::import).layer(DefaultBodyLimit::max(STATE_IMPORT_BYTES_MAX)),
+        )
         .route("/v1/definitions", get(definitions::list))
         .route("/v1/events", get(stream::events))
         .route("/v1/openapi.json", get(openapi::document))

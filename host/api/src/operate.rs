@@ -119,10 +119,15 @@ async fn operate(
             .with_remedy("say why: it is kept with the saga"));
     }
     let verb = verb_of(verb, body)?;
-    let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
-    let who = named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip()));
+    let who = who(headers, peer)?;
     let found = state.runtime.operate(id, Order { who, reason, verb }).await?;
     Ok(Json(SagaView::from(&found)))
+}
+
+/// Who asks: the name that they give, and the address, which nobody can make up.
+pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
+    let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
+    Ok(named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip())))
 }
 
 fn verb_of(verb: &str, body: OperatorBody) -> Result<Verb, Problem> {

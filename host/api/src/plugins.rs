@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 
+use amends_engine::{IdError, PluginName};
+
 use crate::ApiState;
 use crate::page::Page;
 use crate::problem::{Path, Problem};
@@ -23,12 +25,13 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     Path(name): Path<String>,
 ) -> Result<Json<PluginView>, Problem> {
-    let parsed = name.parse().map_err(|error: amends_engine::IdError| {
-        Problem::new(400, "bad_name", error.to_string())
-    })?;
-    let info = state.runtime.plugins().info(&parsed).ok_or_else(|| {
+    let info = state.runtime.plugins().info(&parse_name(&name)?).ok_or_else(|| {
         Problem::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
             .with_remedy("GET /v1/plugins lists the plugins of this host")
     })?;
     Ok(Json(PluginView::from(info)))
+}
+
+pub(crate) fn parse_name(text: &str) -> Result<PluginName, Problem> {
+    text.parse().map_err(|error: IdError| Problem::new(400, "bad_name", error.to_string()))
 }

@@ -1,7 +1,7 @@
 //! Problem details for HTTP APIs (RFC 9457).
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -133,6 +133,14 @@ impl From<JsonRejection> for Problem {
             415 => "not_json",
             _ => "bad_request",
         };
+        Self::new(status, code, rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        let status = rejection.status().as_u16();
+        let code = if status == 413 { "body_too_large" } else { "bad_request" };
         Self::new(status, code, rejection.body_text())
     }
 }

@@ -21,6 +21,29 @@ pub struct StateWrite {
     pub value: Option<String>,
 }
 
+impl StateWrite {
+    /// The rules that need no look at the plugin.
+    ///
+    /// # Errors
+    /// [`StateError::Invalid`].
+    pub fn check(&self) -> Result<(), StateError> {
+        check_key(&self.key)?;
+        let Some(value) = &self.value else { return Ok(()) };
+        if value.len() > STATE_VALUE_BYTES_MAX {
+            let message = format!(
+                "the value of `{}` has {} bytes, at most {STATE_VALUE_BYTES_MAX} are allowed",
+                self.key,
+                value.len()
+            );
+            return Err(StateError::Invalid(message));
+        }
+        match Payload::parse(value) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(StateError::Invalid(format!("the value of `{}`: {error}", self.key))),
+        }
+    }
+}
+
 /// Why an operator's change of state was not made. Nothing of it was.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -124,7 +147,7 @@ impl PluginHost {
             let message = format!("at most {STATE_KEYS_MAX} keys are written at once");
             return Err(StateError::Invalid(message));
         }
-        writes.iter().try_for_each(check)?;
+        writes.iter().try_for_each(StateWrite::check)?;
         let bytes_max = self.configured(plugin).state_bytes_max;
         for _ in 0..TRIES_MAX {
             let mut change = StateChange::new(plugin.clone(), bytes_max);
@@ -179,21 +202,4 @@ fn check_key(key: &str) -> Result<(), StateError> {
     let message =
         format!("{shown:?} is not a key: write 1 to 256 bytes without control characters");
     Err(StateError::Invalid(message))
-}
-
-fn check(write: &StateWrite) -> Result<(), StateError> {
-    check_key(&write.key)?;
-    let Some(value) = &write.value else { return Ok(()) };
-    if value.len() > STATE_VALUE_BYTES_MAX {
-        let message = format!(
-            "the value of `{}` has {} bytes, at most {STATE_VALUE_BYTES_MAX} are allowed",
-            write.key,
-            value.len()
-        );
-        return Err(StateError::Invalid(message));
-    }
-    match Payload::parse(value) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(StateError::Invalid(format!("the value of `{}`: {error}", write.key))),
-    }
 }

@@ -435,6 +435,9 @@ fn the_api_describes_itself_and_its_state() {
         "/v1/sagas/{id}/cancel",
         "/v1/plugins",
         "/v1/plugins/{name}",
+        "/v1/plugins/{name}/state",
+        "/v1/plugins/{name}/state/{key}",
+        "/v1/plugins/{name}/state:import",
         "/v1/definitions",
         "/v1/events",
     ] {
