@@ -16,6 +16,7 @@ pub mod run;
 pub mod sagas;
 pub mod signal;
 pub mod start;
+pub mod state;
 pub mod watch;
 
 use std::process::ExitCode;
@@ -117,6 +118,15 @@ pub enum Command {
                       plugins/inventory.wasm"
     )]
     Plugin(plugin::Plugin),
+    /// Look at what a plugin keeps, and change it
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  amends state get inventory stock/north/metformin\n  amends \
+                      state set inventory stock/north/metformin 40\n  amends state list inventory \
+                      stock/\n  amends state import inventory stock.csv --key \
+                      'stock/{warehouse}/{sku}' --value quantity"
+    )]
+    State(state::State),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  amends completions bash > /etc/bash_completion.d/amends")]
     Completions {
@@ -167,6 +177,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Signal(command) => on_one_thread(signal::run(command)),
         Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),
+        Command::State(command) => on_one_thread(state::run(command)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "amends", &mut script);

@@ -19,5 +19,6 @@ mod operate;
 mod operators;
 mod orders;
 mod place;
+mod state;
 mod swap;
 mod waits;

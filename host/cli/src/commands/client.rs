@@ -66,11 +66,17 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        let mut request = self.request(Method::POST, path).json(body);
-        if let Ok(user) = std::env::var("USER") {
-            request = request.header("amends-user", user);
-        }
-        self.send(request).await?.json().await.context("the host's answer cannot be read")
+        let request = self.request(Method::POST, path).json(body);
+        self.send_as_user(request).await?.json().await.context("the host's answer cannot be read")
+    }
+
+    /// As [`Self::send`], with who asks for it.
+    pub(crate) async fn send_as_user(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        self.send(match std::env::var("USER") {
+            Ok(user) => request.header("amends-user", user),
+            Err(_) => request,
+        })
+        .await
     }
 
     /// An error that every other request would meet as well, so it is no [`Failed`].
