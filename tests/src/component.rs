@@ -98,6 +98,8 @@ pub struct Component<'a> {
     pub compensate: Behaviour,
     /// Whether the manifest cannot be had.
     pub describe_traps: bool,
+    /// What it says that it cannot do without.
+    pub needs: &'a [&'a str],
     /// What it imports beside a log, and what else stands before its code: WebAssembly text.
     pub imports: &'a str,
 }
@@ -112,6 +114,7 @@ impl Default for Component<'_> {
             execute: Behaviour::Done,
             compensate: Behaviour::Done,
             describe_traps: false,
+            needs: &[],
             imports: "",
         }
     }
@@ -203,7 +206,7 @@ impl Component<'_> {
         )
     }
 
-    /// The data of the module and the address of the manifest: five texts, no service, no needs.
+    /// The data of the module and the address of the manifest: five texts, no service, its needs.
     fn description(&self) -> (String, String) {
         let texts = [self.name, self.version, "For tests.", self.schema, self.schema];
         let (mut at, mut record, mut data) = (4_096, Vec::new(), String::new());
@@ -212,6 +215,16 @@ impl Component<'_> {
             write_data(&mut data, at, text.as_bytes());
             at += u32::try_from(text.len()).unwrap_or(u32::MAX);
         }
+        // No service: twelve zeros. Then the list of what it needs.
+        record.extend([0; 12]);
+        let (mut list, mut need_at) = (Vec::new(), 1_400);
+        for need in self.needs {
+            list.extend(pointer(need_at, need.len()));
+            write_data(&mut data, need_at, need.as_bytes());
+            need_at += u32::try_from(need.len()).unwrap_or(u32::MAX);
+        }
+        write_data(&mut data, 1_200, &list);
+        record.extend(pointer(1_200, self.needs.len()));
         write_data(&mut data, 1_024, &record);
         // The answer of execute stands at 2,048, that of compensate (all zeros) at 2,112.
         write_data(&mut data, 2_048, &[vec![0; 8], pointer(3_000, 11)].concat());

@@ -329,7 +329,7 @@ pub const HOSTILE: &[Hostile] = &[
     ),
     hostile(
         "state-lists",
-        (STATE, LIST),
+        ("state = true\nhost_calls_max = 100", LIST),
         Text(
             "(loop $on
                 (call $list (i32.const 3060) (i32.const 2) (i32.const 0) (i32.const 0)
@@ -337,7 +337,7 @@ pub const HOSTILE: &[Hostile] = &[
                 (br $on))
              unreachable",
         ),
-        Stopped("state_refused", "lists keys at most 1000 times"),
+        Stopped("host_call_limit", "more than 100 times; raise host_calls_max"),
     ),
     hostile(
         "state-not-granted",

@@ -255,8 +255,8 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ),
         (
             "state",
-            text(r#"(component (import "amends:saga/state@1.0.0" (instance)))"#),
-            "it imports amends:saga/state@1.0.0, which is not granted",
+            Component { needs: &["state"], ..Component::default() }.build(),
+            "it imports amends:saga/state, which is not granted; grant it by state = true",
         ),
         (
             "something else",

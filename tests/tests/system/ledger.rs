@@ -114,15 +114,18 @@ pub(crate) fn check_effects(events: &[Value], log: &[String]) {
         let fields = line["fields"].as_str().unwrap_or("{}");
         let fields: Value = serde_json::from_str(fields).unwrap();
         let Some(number) = fields["effect"].as_str() else { continue };
+        // A reservation is state, which is done when it is recorded and not when it is told: what
+        // the books say of it is checked beside them (`stock`).
+        if number.starts_with("RSV-") {
+            continue;
+        }
         let direction = if is_undo(what) { "undo" } else { "do" };
         effects.entry(number.to_owned()).or_default().push(direction);
         let text = |field: &str| line[field].as_str().unwrap_or_else(|| panic!("{field}: {line}"));
         let attempt = line["attempt"].as_u64().unwrap();
         let call = (text("saga_id"), text("step"), direction, attempt);
         assert!(started.contains(&call), "{number}: {call:?} was made and is not recorded");
-        let is_new = made.insert((number.to_owned(), direction, attempt));
-        // What is state is done when it is recorded: a call whose state has changed runs again.
-        assert!(is_new || number.starts_with("RSV-"), "{call:?} was made twice");
+        assert!(made.insert((number.to_owned(), direction, attempt)), "{call:?} was made twice");
     }
     let sagas = events.iter().filter(|event| event["type"] == "saga.started").count();
     assert!(effects.len() >= sagas / 2, "the plugins' ledger is empty");
@@ -130,6 +133,9 @@ pub(crate) fn check_effects(events: &[Value], log: &[String]) {
     let mut standing = BTreeSet::new();
     for event in recorded(&events) {
         let number = number(&event["data"]["output"]);
+        if number.starts_with("RSV-") {
+            continue;
+        }
         assert!(effects.contains_key(number), "{number} is recorded and never happened");
         let (saga, step) = (event["saga"].as_str(), event["data"]["step"].as_str());
         let is_undone = of_type(&events, "undo.succeeded")

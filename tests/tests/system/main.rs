@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod breaker;
+mod carrier;
 mod chaos;
 mod cli;
 mod client;
@@ -19,6 +20,8 @@ mod operate;
 mod operators;
 mod orders;
 mod place;
+mod secrets;
 mod state;
+mod stock;
 mod swap;
 mod waits;

@@ -91,6 +91,7 @@ fn an_order_that_cannot_be_delivered_exits_with_5_and_is_undone_in_reverse() {
             "saga.started",
             "step.started prescription",
             "step.succeeded prescription",
+            "order.prescription_created",
             "step.started inventory",
             "step.succeeded inventory",
             "step.started shipment",
@@ -100,6 +101,7 @@ fn an_order_that_cannot_be_delivered_exits_with_5_and_is_undone_in_reverse() {
             "undo.succeeded inventory",
             "undo.started prescription",
             "undo.succeeded prescription",
+            "order.prescription_voided",
             "saga.compensated",
         ]
     );

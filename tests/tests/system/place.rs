@@ -41,7 +41,11 @@ impl Place {
         let sagas =
             sagas.replace("[\"60s\", \"120s\", \"300s\"]", "[\"20ms\", \"20ms\", \"20ms\"]");
         assert!(sagas.contains("20ms"), "the example has other pauses");
-        place.config(&sagas);
+        // Their lines are what tests compare the record with: none must be dropped.
+        let granted = sagas.replace("]\nevents", "]\nlog_rate = 100000\nevents");
+        let granted = granted.replace("]\nallow", "]\nlog_rate = 100000\nallow");
+        assert_eq!(granted.matches("log_rate").count(), 2, "the example grants otherwise");
+        place.config(&granted);
         place
     }
 
@@ -348,8 +352,13 @@ pub(crate) fn example() -> PathBuf {
 
 /// The binary beside this test's own.
 fn amends() -> PathBuf {
+    binary("amends")
+}
+
+/// One of the binaries that are built with the tests.
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let binary = test.parent().unwrap().parent().unwrap().join("amends");
+    let binary = test.parent().unwrap().parent().unwrap().join(name);
     assert!(binary.is_file(), "{} is not built: run tests/run", binary.display());
     binary
 }

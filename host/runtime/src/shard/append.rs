@@ -151,7 +151,6 @@ impl Shard {
     /// nothing of the append is true. The call is run again, as the same attempt, because nothing
     /// of it was done; all else that happened is decided on anew.
     async fn state_refused(&mut self, id: SagaId, pending: Pending, index: usize, is_full: bool) {
-        failpoint("runtime.state.refused");
         let Some(live) = self.live.get_mut(&id) else { return };
         live.reruns += 1;
         let with_state = pending.inputs.iter().enumerate().filter(|(_, one)| one.state.is_some());

@@ -1,0 +1,82 @@
+//! The stock that the inventory plugin keeps: the last pieces go out once, whatever happens.
+
+use std::fs;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_store::{Durability, SqliteStore, StateQuery, Store};
+use serde_json::Value;
+
+use crate::place::{Place, example, stdout};
+
+const ORDERS: usize = 64;
+/// What one order wants, and how many such there are in stock.
+const QUANTITY: u64 = 60;
+const IN_STOCK: u64 = 10;
+/// Less than an order wants stays.
+const REST: u64 = 7;
+
+const KEY: &str = "stock/north/metformin-500mg-tablet";
+
+/// 64 sagas at once want one of the last 10 packs, and the host is killed in the middle: 10 get
+/// one, and the books say the same as the sagas.
+#[test]
+fn the_last_pieces_are_reserved_once_though_the_host_is_killed() {
+    for (round, delay_ms) in [3, 12, 40].into_iter().enumerate() {
+        let place = Place::example();
+        let config = fs::read_to_string(place.path("amends.toml")).unwrap();
+        let stock = QUANTITY * IN_STOCK + REST;
+        let scarce = config.replace("stock_default = 100000", &format!("stock_default = {stock}"));
+        assert_ne!(scarce, config);
+        fs::write(place.path("amends.toml"), scarce).unwrap();
+        let mut order: Value =
+            serde_json::from_str(&fs::read_to_string(example().join("order.json")).unwrap())
+                .unwrap();
+        // The books decide, not what the shop believes.
+        order["stock"] = 100_000.into();
+        fs::write(place.path("orders"), format!("{order}\n").repeat(ORDERS)).unwrap();
+        let start = [
+            "start",
+            "order-fulfillment",
+            "--input",
+            "orders",
+            "--each",
+            "--key",
+            "k",
+            "-o",
+            "ids",
+        ];
+
+        let host = place.run();
+        let client = place.command(&start).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        host.kill();
+        client.unwrap().wait().unwrap();
+        let host = place.run();
+        let output = place.amends(&[&start[..], &["--wait", "120s"]].concat());
+        assert_eq!(stdout(&output).lines().count(), ORDERS, "{}", crate::place::stderr(&output));
+        host.settle();
+
+        let sagas = host.sagas();
+        let of = |status: &str| sagas.iter().filter(|saga| saga["status"] == status).count();
+        let found = (of("completed"), of("compensated"));
+        assert_eq!(found, (10, ORDERS - 10), "round {round}, killed after {delay_ms} ms");
+        assert_eq!(host.stop(), Some(0));
+        check_books(&place);
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn check_books(place: &Place) {
+    let store = SqliteStore::open(&place.path("data/amends.db"), Durability::Full).unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let inventory = || "inventory".parse().unwrap();
+    let stock = store.state(inventory(), KEY.to_owned()).await.unwrap();
+    assert_eq!(stock.as_deref(), Some("7"), "what no order could have");
+    let query = StateQuery { prefix: "reservation/".to_owned(), after: None, limit: 100 };
+    let reserved = store.state_keys(inventory(), query).await.unwrap();
+    assert_eq!(reserved.len(), 10, "{reserved:?}");
+    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    store.close().await.unwrap();
+}
