@@ -39,8 +39,8 @@ impl Hostile {
     /// When its text is wrong, which is a mistake in this file.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
-        let (name, imports, execute) = (self.name, self.imports, self.execute);
-        Component { name, imports, execute, ..Component::default() }.build()
+        let (name, execute, imports) = (self.name, self.execute, self.imports);
+        Component { name, execute, imports, ..Component::default() }.build()
     }
 }
 

@@ -8,7 +8,7 @@ use amends_store::StateChange;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effects {
     /// What it saw and wrote of its plugin's state.
-    pub state: Option<StateChange>,
+    pub state: Option<Box<StateChange>>,
     /// Domain events, in order.
     pub emitted: Vec<Emitted>,
 }

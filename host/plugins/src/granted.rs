@@ -117,7 +117,7 @@ mod tests {
         let of =
             |(name, text): &(&str, &str)| ((*name).to_owned(), Secret::new((*text).to_owned()));
         let secrets = secrets.iter().map(of).collect();
-        Granted::new(PluginSettings { secrets, log_rate, ..PluginSettings::default() })
+        Granted::new(PluginSettings { log_rate, secrets, ..PluginSettings::default() })
     }
 
     #[test]

@@ -165,10 +165,13 @@ impl Sent {
                 && failed.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>())
                 && error.is_connect()
             {
-                return Self::from(match failed.kind() {
-                    io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
-                    io::ErrorKind::TimedOut => Error::ConnectionTimeout,
-                    _ => Error::DestinationUnavailable,
+                let kind = failed.kind();
+                return Self::from(if kind == io::ErrorKind::ConnectionRefused {
+                    Error::ConnectionRefused
+                } else if kind == io::ErrorKind::TimedOut {
+                    Error::ConnectionTimeout
+                } else {
+                    Error::DestinationUnavailable
                 });
             }
             if let Some(failed) = one.downcast_ref::<io::Error>()

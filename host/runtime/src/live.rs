@@ -113,7 +113,7 @@ pub(crate) struct Queued {
     pub(crate) input: Input,
     pub(crate) reply: Option<oneshot::Sender<Result<Saga, OperateError>>>,
     /// Of a call that came back: what it saw and writes of its plugin's state.
-    pub(crate) state: Option<StateChange>,
+    pub(crate) state: Option<Box<StateChange>>,
 }
 
 impl From<Input> for Queued {

@@ -480,7 +480,8 @@ impl Shard {
         let changed = (draft.status(), draft.wake_at()) != before;
         let row = changed.then(|| row(&draft));
         let mut append = append::append(live.saga.version(), at, &events, row, &draft, None);
-        append.state = inputs.iter().filter_map(|queued| queued.state.clone()).collect();
+        append.state =
+            inputs.iter().filter_map(|queued| queued.state.as_deref().cloned()).collect();
         let rooms = admitted.rooms;
         live.pending = Some(Pending { at, draft, events, inputs, rooms, start: None });
         self.append(id, append);

@@ -187,7 +187,8 @@ impl Guest {
         }
         let plugin = self.state_of()?;
         let bytes_max = self.granted.settings.state_bytes_max;
-        Ok(self.effects.state.get_or_insert_with(|| StateChange::new(plugin, bytes_max)))
+        let new = || Box::new(StateChange::new(plugin, bytes_max));
+        Ok(self.effects.state.get_or_insert_with(new))
     }
 
     fn state_of(&self) -> Result<amends_engine::PluginName> {

@@ -65,7 +65,7 @@ impl Shard {
                 self.forget(id, pending, Err(StartError::KeyReused(earlier)));
             }
             Ok(Appended::StateChanged(index)) => {
-                self.state_refused(id, pending, index, false).await
+                self.state_refused(id, pending, index, false).await;
             }
             Ok(Appended::StateFull(index)) => self.state_refused(id, pending, index, true).await,
             Err(error) => self.append_failed(id, pending, error),
