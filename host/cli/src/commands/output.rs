@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use amends_api::{EventView, SagaItem, SagaView};
+use amends_engine::EventType;
 
 use crate::commands::Format;
 use crate::commands::exit::PipeClosed;
@@ -228,6 +229,8 @@ pub(crate) fn detail(kind: &str, data: &Value) -> String {
             let evidence = evidence.map_or_else(String::new, |known| format!("; known by {known}"));
             format!("{}: {}{evidence}", text("who"), text("reason"))
         }
+        // What a plugin tells, in words of its own.
+        _ if kind.parse::<EventType>().is_ok() => data.to_string(),
         _ => text("reason"),
     }
 }
