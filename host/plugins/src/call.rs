@@ -170,6 +170,8 @@ pub(crate) async fn run(
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
     let invoked = tokio::time::timeout(call.timeout, Metered::new(invoked)).await;
     let (effects, refused) = store.data_mut().end();
+    // A request may have a secret in the name of its host.
+    let refused = refused.map(|refused| granted.redact(&refused).into_owned());
     let outcome = match invoked {
         Ok(Ok((outcome, instance))) => {
             let served = made.map_or(0, |(_, served)| served) + 1;

@@ -68,7 +68,7 @@ pub enum StateError {
 const TRIES_MAX: u32 = 100;
 
 impl PluginHost {
-    /// The value of a key, a JSON text. It is durable.
+    /// The value of a key, a JSON text, as it is or is about to be.
     ///
     /// # Errors
     /// When the plugin has no state, the key cannot be one, or the store fails.

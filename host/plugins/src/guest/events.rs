@@ -23,6 +23,9 @@ impl Host for Guest {
         if self.effects.emitted.len() >= EVENTS_MAX {
             return refuse(format!("a call emits at most {EVENTS_MAX} events"));
         }
+        if self.granted.redact(&event_type) != event_type {
+            return refuse("the type of an event has a secret of the plugin in it".to_owned());
+        }
         let kind = match event_type.parse::<EventType>() {
             Ok(kind) => kind,
             Err(error) => return refuse(error.to_string()),

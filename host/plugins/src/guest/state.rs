@@ -185,6 +185,9 @@ impl Guest {
                 "{shown:?} is not a key of state: write 1 to 256 bytes without control characters"
             ));
         }
+        if self.granted.redact(key) != key {
+            return refuse("a key of state has a secret of the plugin in it");
+        }
         let plugin = self.state_of()?;
         let bytes_max = self.granted.settings.state_bytes_max;
         let new = || Box::new(StateChange::new(plugin, bytes_max));
