@@ -87,9 +87,26 @@ pub(crate) struct Place<'a> {
     pub(crate) engine: &'a wasmtime::Engine,
     pub(crate) store: &'a Arc<dyn amends_store::Store>,
     pub(crate) granted: &'a Arc<Granted>,
+    /// Of the plugin whose state the call works on: see [`CallId`].
+    pub(crate) state_bytes_max: Option<u64>,
 }
 
 impl Place<'_> {
+    fn call_id(&self, call: &PluginCall) -> CallId {
+        CallId {
+            plugin: call.plugin.clone(),
+            state_of: call.state_of.clone(),
+            state_bytes_max: self.state_bytes_max,
+            saga_id: call.saga_id,
+            definition: call.definition.clone(),
+            step: call.step.clone(),
+            attempt: call.attempt,
+            idempotency_key: call.idempotency_key.clone(),
+            is_probe: false,
+            traceparent: call.traceparent.clone(),
+        }
+    }
+
     fn guest(&self, id: CallId) -> Store<Guest> {
         Guest::store(self.engine, Some(Arc::clone(self.store)), Some(id), Arc::clone(self.granted))
     }
@@ -109,7 +126,7 @@ pub(crate) async fn ask(
 ) -> Option<(Outcome, Fate)> {
     let probe = component.probe.as_ref()?;
     let granted = place.granted;
-    let mut store = place.guest(CallId { is_probe: true, ..call_id(call) });
+    let mut store = place.guest(CallId { is_probe: true, ..place.call_id(call) });
     let asked = Box::pin(async {
         let instance = component.pre.instantiate_async(&mut store).await?;
         let guest = probe.load(&mut store, &instance)?;
@@ -161,10 +178,11 @@ pub(crate) async fn run(
     let warm = if reuse > 0 { component.idle.take(&call.plugin) } else { None };
     let (mut store, made) = match warm {
         Some(Warm { mut store, instance, served }) => {
-            store.data_mut().begin(call_id(call), Arc::clone(granted));
+            store.data_mut().begin(place.call_id(call), Arc::clone(granted));
+            store.set_epoch_deadline(1);
             (store, Some((instance, served)))
         }
-        None => (place.guest(call_id(call)), None),
+        None => (place.guest(place.call_id(call)), None),
     };
     let instance = made.as_ref().map(|(instance, _)| *instance);
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
@@ -175,7 +193,8 @@ pub(crate) async fn run(
     let outcome = match invoked {
         Ok(Ok((outcome, instance))) => {
             let served = made.map_or(0, |(_, served)| served) + 1;
-            if let Some(instance) = instance.filter(|_| served < reuse) {
+            let is_kept = served < reuse && store.data().is_clean();
+            if let Some(instance) = instance.filter(|_| is_kept) {
                 component.idle.put(&call.plugin, Warm { store, instance, served });
             }
             with_refusal(outcome, refused)
@@ -424,20 +443,6 @@ pub(crate) fn reason(error: &wasmtime::Error) -> String {
 /// Names of functions can be very long.
 fn demangled(name: &str) -> String {
     name.chars().take(80).collect()
-}
-
-fn call_id(call: &PluginCall) -> CallId {
-    CallId {
-        plugin: call.plugin.clone(),
-        state_of: call.state_of.clone(),
-        saga_id: call.saga_id,
-        definition: call.definition.clone(),
-        step: call.step.clone(),
-        attempt: call.attempt,
-        idempotency_key: call.idempotency_key.clone(),
-        is_probe: false,
-        traceparent: call.traceparent.clone(),
-    }
 }
 
 fn cut(mut text: String) -> String {

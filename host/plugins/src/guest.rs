@@ -40,6 +40,8 @@ pub(crate) struct CallId {
     pub(crate) plugin: PluginName,
     /// Whose state it works on.
     pub(crate) state_of: PluginName,
+    /// How large that may be; none while that plugin is granted none.
+    pub(crate) state_bytes_max: Option<u64>,
     pub(crate) saga_id: SagaId,
     pub(crate) definition: DefinitionName,
     pub(crate) step: StepName,
@@ -69,6 +71,7 @@ pub(crate) struct Guest {
     host_calls: u32,
     log_lines: u32,
     state_bytes: usize,
+    emitted_bytes: usize,
     effects: Effects,
     requests: Option<Box<Requests>>,
     http: WasiHttpCtx,
@@ -111,6 +114,7 @@ impl Guest {
             host_calls: 0,
             log_lines: 0,
             state_bytes: 0,
+            emitted_bytes: 0,
             effects: Effects::default(),
             requests: None,
             http: WasiHttpCtx::new(),
@@ -127,7 +131,8 @@ impl Guest {
     /// For another call in the same instance. Its memory counts on: it is still there.
     pub(crate) fn begin(&mut self, id: CallId, granted: Arc<Granted>) {
         (self.id, self.granted) = (Some(id), granted);
-        (self.host_calls, self.log_lines, self.state_bytes) = (0, 0, 0);
+        (self.host_calls, self.log_lines) = (0, 0);
+        (self.state_bytes, self.emitted_bytes) = (0, 0);
         self.cpu_used = Duration::ZERO;
         self.effects = Effects::default();
         // Requests that the last call has left behind end here.
@@ -142,6 +147,13 @@ impl Guest {
         (std::mem::take(&mut self.effects), refused)
     }
 
+    /// Whether the next call in the same instance can notice nothing of this one: no limit was met,
+    /// and nothing of the host's is left behind.
+    pub(crate) fn is_clean(&self) -> bool {
+        let Limits { memory_refused, table_refused, .. } = &self.limits;
+        memory_refused.is_none() && table_refused.is_none() && self.table.is_empty()
+    }
+
     pub(crate) fn granted(&self) -> &Arc<Granted> {
         &self.granted
     }
@@ -150,10 +162,16 @@ impl Guest {
         self.granted.settings.cpu_max
     }
 
+    /// As [`grant_of`]; state is granted to the plugin that it belongs to.
+    fn grant(&self, capability: &str) -> Option<(bool, &'static str)> {
+        let (is_granted, key) = grant_of(&self.granted.settings, capability)?;
+        let of_call = self.id.as_ref().filter(|_| capability == "state");
+        Some((of_call.map_or(is_granted, |id| id.state_bytes_max.is_some()), key))
+    }
+
     /// Refuses what is not granted.
     fn need(&self, capability: &'static str) -> Result<(), Stopped> {
-        let grant = grant_of(&self.granted.settings, capability);
-        let Some((false, key)) = grant else { return Ok(()) };
+        let Some((false, key)) = self.grant(capability) else { return Ok(()) };
         let message = format!(
             "the component uses {capability}, which is not granted; grant it by {key} in [plugin.NAME]"
         );
@@ -204,12 +222,14 @@ impl config_import::Host for Guest {
 
     fn secret(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         self.host_call()?;
-        Ok(self.granted.settings.secrets.get(&name).map(|secret| secret.reveal().to_owned()))
+        // What it says of itself before it is called is for everybody.
+        let secret = self.id.as_ref().and_then(|_| self.granted.settings.secrets.get(&name));
+        Ok(secret.map(|secret| secret.reveal().to_owned()))
     }
 
     fn granted(&mut self, capability: String) -> wasmtime::Result<bool> {
         self.host_call()?;
-        Ok(grant_of(&self.granted.settings, &capability).is_some_and(|(is_granted, _)| is_granted))
+        Ok(self.grant(&capability).is_some_and(|(is_granted, _)| is_granted))
     }
 }
 

@@ -208,7 +208,9 @@ impl PluginHost {
     pub async fn ask(&self, call: &PluginCall, unknown: Failure) -> Answer {
         let granted = self.granted(&call.plugin);
         let asked = match self.by_digest(&call.plugin, call.digest).await {
-            Ok(component) => call::ask(self.place(&granted), &component, call, &unknown).await,
+            Ok(component) => {
+                call::ask(self.place(&granted, call), &component, call, &unknown).await
+            }
             Err(_) => None,
         };
         match asked {
@@ -231,19 +233,28 @@ impl PluginHost {
         };
         let granted = self.granted(&call.plugin);
         failpoint_holding("plugins.call.before", || call.words()).await;
-        let answer = call::run(self.place(&granted), &component, call).await;
+        let answer = call::run(self.place(&granted, call), &component, call).await;
         failpoint_holding("plugins.call.returned", || call.words()).await;
         if let Outcome::Unknown(unknown) = &answer.outcome
             && let Some((outcome, fate)) =
-                call::ask(self.place(&granted), &component, call, unknown).await
+                call::ask(self.place(&granted, call), &component, call, unknown).await
         {
             return Answer { fate: Some(fate), ..Answer::of(outcome) };
         }
         answer
     }
 
-    fn place<'a>(&'a self, granted: &'a Arc<Granted>) -> Place<'a> {
-        Place { engine: self.inner.loader.engine(), store: &self.inner.store, granted }
+    fn place<'a>(&'a self, granted: &'a Arc<Granted>, call: &PluginCall) -> Place<'a> {
+        let of = |settings: &PluginSettings| settings.state.then_some(settings.state_bytes_max);
+        // The state is that plugin's, and so are its grant and its limit, also where this version
+        // of the config has another plugin undo the step or none.
+        let state_bytes_max = if call.state_of == call.plugin {
+            of(&granted.settings)
+        } else {
+            of(&self.granted(&call.state_of).settings)
+        };
+        let (engine, store) = (self.inner.loader.engine(), &self.inner.store);
+        Place { engine, store, granted, state_bytes_max }
     }
 
     /// Every plugin, by name.

@@ -19,17 +19,20 @@ thread_local! {
     /// polling; none for one that has not met a tick yet.
     static TAKEN_UP: Cell<Option<Duration>> = const { Cell::new(None) };
     static HAS_TICKED: Cell<bool> = const { Cell::new(false) };
+    /// What the call has computed since its last tick, in turns that are over.
+    static CARRIED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// A call whose processor time is counted.
 pub(crate) struct Metered<F> {
     call: F,
     has_ticked: bool,
+    carried: Duration,
 }
 
 impl<F> Metered<F> {
     pub(crate) fn new(call: F) -> Self {
-        Self { call, has_ticked: false }
+        Self { call, has_ticked: false, carried: Duration::ZERO }
     }
 }
 
@@ -37,10 +40,16 @@ impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        TAKEN_UP.set(self.has_ticked.then(thread_time));
+        let taken_up = self.has_ticked.then(thread_time);
+        TAKEN_UP.set(taken_up);
+        CARRIED.set(self.carried);
         HAS_TICKED.set(false);
         let polled = Pin::new(&mut self.call).poll(context);
-        self.has_ticked |= HAS_TICKED.get();
+        if HAS_TICKED.get() {
+            (self.has_ticked, self.carried) = (true, Duration::ZERO);
+        } else if let Some(taken_up) = taken_up {
+            self.carried += thread_time().saturating_sub(taken_up);
+        }
         TAKEN_UP.set(None);
         polled
     }
@@ -55,6 +64,7 @@ pub(crate) fn count(store: &mut Store<Guest>) {
 fn tick(mut store: StoreContextMut<'_, Guest>) -> Result<UpdateDeadline, Stopped> {
     // The first one is met somewhere in the tick.
     let used = TAKEN_UP.get().map_or(TICK, |taken_up| thread_time().saturating_sub(taken_up));
+    let used = used + CARRIED.take();
     HAS_TICKED.set(true);
     let guest = store.data_mut();
     guest.cpu_used += used;

@@ -156,7 +156,8 @@ impl Sent {
                 let rcode = Some(unresolved.to_string());
                 return Self::from(Error::DnsError { rcode, info_code: None });
             }
-            if one.downcast_ref::<rustls::Error>().is_some() {
+            // Later than that, what was sent may have arrived.
+            if one.downcast_ref::<rustls::Error>().is_some() && error.is_connect() {
                 let why = Some(format!("TLS failed: {one}"));
                 return Self { error: Error::TlsCertificateError, why };
             }
@@ -174,7 +175,8 @@ impl Sent {
                     Error::DestinationUnavailable
                 });
             }
-            if let Some(failed) = one.downcast_ref::<io::Error>()
+            if error.is_connect()
+                && let Some(failed) = one.downcast_ref::<io::Error>()
                 && let Some(inner) =
                     failed.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>())
             {

@@ -433,7 +433,18 @@ impl Shard {
         let mut draft = live.saga.clone();
         let before = (draft.status(), draft.wake_at());
         let (mut events, mut inputs) = (Vec::new(), Vec::new());
+        let one_by_one = live.reruns > 0;
+        let mut has_state = false;
+        let mut later = VecDeque::new();
         for mut queued in live.inputs.drain(..).collect::<Vec<_>>() {
+            // Of calls that were refused together, one is recorded at a time: so each round makes
+            // something durable.
+            let brings_state = queued.state.is_some() && queued.is_heard(&draft);
+            if one_by_one && brings_state && has_state {
+                later.push_back(queued);
+                continue;
+            }
+            has_state |= brings_state;
             // On the saga as it is by then, not as it was when somebody asked.
             if let Err(refusal) = queued.permitted(&draft, at) {
                 queued.reply(|| Err(refusal.into()));
@@ -453,6 +464,7 @@ impl Shard {
             });
             inputs.push(queued);
         }
+        live.inputs = later;
         let admitted = match self.admit(&mut draft, &mut events, at).await {
             Ok(admitted) => admitted,
             Err(reason) => {

@@ -174,6 +174,9 @@ async fn serve_until_told(runtime: &Runtime, signals: Signals) -> u8 {
 /// Human on a terminal, JSON otherwise.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("AMENDS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It writes a line for each request of a component that makes no sense, without any limit.
+    let quiet = "wasmtime_wasi_http=off".parse();
+    let filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -1,6 +1,6 @@
 //! `amends:saga/events`.
 
-use amends_engine::{Emitted, EventType, Payload};
+use amends_engine::{Emitted, EventType, PAYLOAD_BYTES_MAX, Payload};
 
 use super::Guest;
 use crate::bindings::amends::saga::events::Host;
@@ -8,6 +8,9 @@ use crate::stopped::Stopped;
 
 /// Events of one call.
 pub(crate) const EVENTS_MAX: usize = 100;
+
+/// Bytes of their data: as many as of one payload.
+pub(crate) const EVENT_BYTES_OF_CALL_MAX: usize = PAYLOAD_BYTES_MAX;
 
 impl Host for Guest {
     fn emit(&mut self, event_type: String, data: String) -> wasmtime::Result<()> {
@@ -30,6 +33,12 @@ impl Host for Guest {
             Ok(kind) => kind,
             Err(error) => return refuse(error.to_string()),
         };
+        self.emitted_bytes += data.len();
+        if self.emitted_bytes > EVENT_BYTES_OF_CALL_MAX {
+            return refuse(format!(
+                "the events of a call have at most {EVENT_BYTES_OF_CALL_MAX} bytes together"
+            ));
+        }
         match Payload::parse(&data) {
             Ok(data) => self.effects.emitted.push(Emitted { kind, data }),
             Err(error) => return refuse(format!("the data of a `{kind}` event: {error}")),

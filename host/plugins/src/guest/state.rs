@@ -189,7 +189,7 @@ impl Guest {
             return refuse("a key of state has a secret of the plugin in it");
         }
         let plugin = self.state_of()?;
-        let bytes_max = self.granted.settings.state_bytes_max;
+        let bytes_max = self.id.as_ref().and_then(|id| id.state_bytes_max).unwrap_or_default();
         let new = || Box::new(StateChange::new(plugin, bytes_max));
         Ok(self.effects.state.get_or_insert_with(new))
     }

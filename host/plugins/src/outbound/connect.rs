@@ -4,7 +4,7 @@
 //! was checked: a name that stands for another address the next time gains nothing.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use super::allow::{AllowHosts, Host};
@@ -42,14 +43,25 @@ pub(crate) struct Unresolved(String, io::Error);
 
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
+/// Names that are looked up at once: each holds a thread, and a server of names may be silent.
+const LOOKUPS_MAX: usize = 32;
+
+static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_MAX);
+
 /// As `getaddrinfo` says.
 pub(crate) fn system(
     name: String,
     port: u16,
 ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
     Box::pin(async move {
-        let found = tokio::net::lookup_host((name, port)).await?;
-        Ok(found.map(|address| address.ip()).collect())
+        // One goes on when nobody waits for it any more, and holds its place for as long.
+        let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+        let lookup = move || {
+            let found = (name.as_str(), port).to_socket_addrs();
+            drop(place);
+            found.map(|found| found.map(|address| address.ip()).collect())
+        };
+        tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
     })
 }
 

@@ -55,15 +55,18 @@ impl Model {
             if !change.reads.iter().all(is_read) || !change.lists.iter().all(is_listed) {
                 return Ok(Appended::StateChanged(index));
             }
+            let bytes = |state: &BTreeMap<(PluginName, String), Arc<str>>| {
+                let of_plugin = state.iter().filter(|((plugin, _), _)| *plugin == change.plugin);
+                of_plugin.map(|((_, key), value)| key.len() + value.len()).sum::<usize>() as u64
+            };
+            let before = bytes(&state);
             for (name, value) in &change.writes {
                 match value {
                     Some(value) => drop(state.insert(key(name), Arc::clone(value))),
                     None => drop(state.remove(&key(name))),
                 }
             }
-            let of_plugin = state.iter().filter(|((plugin, _), _)| *plugin == change.plugin);
-            let bytes = of_plugin.map(|((_, key), value)| key.len() + value.len()).sum::<usize>();
-            if !change.writes.is_empty() && bytes as u64 > change.bytes_max {
+            if bytes(&state) > change.bytes_max.max(before) {
                 return Ok(Appended::StateFull(index));
             }
         }

@@ -130,7 +130,8 @@ impl Writer {
                 return Ok(Some(Appended::StateChanged(index)));
             }
             let bytes = self.bytes(&change.plugin, &changes[..=index])?;
-            if !change.writes.is_empty() && bytes > change.bytes_max {
+            // What makes it smaller is always taken.
+            if bytes > change.bytes_max && bytes > self.bytes(&change.plugin, &changes[..index])? {
                 return Ok(Some(Appended::StateFull(index)));
             }
         }

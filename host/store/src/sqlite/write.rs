@@ -58,7 +58,12 @@ impl Job {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Append { append, .. } => append.events.iter().map(|event| event.data.len()).sum(),
+            Self::Append { append, .. } => {
+                let events = append.events.iter().map(|event| event.data.len());
+                let writes =
+                    append.state.iter().flat_map(|change| change.writes.values().flatten());
+                events.chain(writes.map(|value| value.len())).sum()
+            }
             Self::PutBlob { bytes, .. } => bytes.len(),
             Self::Close => 0,
         }
