@@ -76,7 +76,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn of(outcome: Outcome) -> Self {
+    /// An outcome with nothing else to tell.
+    #[must_use]
+    pub fn of(outcome: Outcome) -> Self {
         Self { outcome, fate: None, effects: Effects::default() }
     }
 }

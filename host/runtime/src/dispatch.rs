@@ -179,9 +179,9 @@ impl Dispatcher {
         let call = Box::pin(async move {
             failpoint("runtime.call.before");
             let mut answer = match (&call.target, made) {
-                _ if instead.is_some() => of(instead.unwrap_or(Outcome::NothingToUndo)),
+                _ if instead.is_some() => Answer::of(instead.unwrap_or(Outcome::NothingToUndo)),
                 (Target::Saga { .. }, _) => {
-                    of(child::run(&this.sagas, runs?, call.direction).await?)
+                    Answer::of(child::run(&this.sagas, runs?, call.direction).await?)
                 }
                 (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
                     this.plugins.ask(&plugin_call, host_stopped()).await
@@ -189,14 +189,14 @@ impl Dispatcher {
                 (Target::Plugin(_), Ok(plugin_call)) => this.plugins.call(&plugin_call).await,
                 // The input could be computed before the call was started, from the same state.
                 (Target::Plugin(_), Err(message)) => {
-                    of(Outcome::Unknown(Failure::new("input_failed", message)))
+                    Answer::of(Outcome::Unknown(Failure::new("input_failed", message)))
                 }
             };
             if let Some((faults, saga)) = &tried {
                 let told = faults.told(saga, &call, answer.outcome.clone());
                 if told != answer.outcome {
                     // What is recorded with an answer is lost with it.
-                    answer = of(told);
+                    answer = Answer::of(told);
                 }
             }
             let outcome = &answer.outcome;
@@ -265,10 +265,6 @@ pub(crate) fn host_stopped() -> Failure {
 /// What came of a call, and what its component found out about it when it was asked. None when
 /// nobody waits for it any more.
 type Came = Option<Answer>;
-
-fn of(outcome: Outcome) -> Answer {
-    Answer { outcome, fate: None, effects: Effects::default() }
-}
 
 /// A call that nobody has polled yet.
 struct Running {

@@ -123,13 +123,6 @@ impl From<Input> for Queued {
 }
 
 impl Queued {
-    /// The state of a call goes with its outcome, if that is heard at all.
-    pub(crate) fn drop_unheard(&mut self, saga: &Saga) {
-        if !self.is_heard(saga) {
-            self.state = None;
-        }
-    }
-
     /// Whether what came of a call would be heard; of anything else: always.
     pub(crate) fn is_heard(&self, saga: &Saga) -> bool {
         match &self.input {

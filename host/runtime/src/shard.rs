@@ -445,12 +445,15 @@ impl Shard {
                 continue;
             }
             has_state |= brings_state;
+            // The state of a call goes with its outcome, if that is heard at all.
+            if !brings_state {
+                queued.state = None;
+            }
             // On the saga as it is by then, not as it was when somebody asked.
             if let Err(refusal) = queued.permitted(&draft, at) {
                 queued.reply(|| Err(refusal.into()));
                 continue;
             }
-            queued.drop_unheard(&draft);
             if let Err(reason) = try_decide(&mut draft, at, queued.input.clone(), &mut events) {
                 self.quarantine(id, &reason);
                 return;
