@@ -102,6 +102,8 @@ pub(crate) struct Pending {
     pub(crate) events: Vec<Event>,
     /// Kept, so that nothing is lost when the append fails.
     pub(crate) inputs: Vec<Queued>,
+    /// Which of them bring state that goes with the append, in its order.
+    pub(crate) with_state: Vec<usize>,
     /// The room that calls of this append have taken.
     pub(crate) rooms: HashMap<(StepName, Direction), Taken>,
     pub(crate) start: Option<oneshot::Sender<Result<Started, StartError>>>,
@@ -205,6 +207,14 @@ impl Live {
             } else {
                 let _ = waiter.reply.send(self.saga.clone());
             }
+        }
+    }
+
+    /// A call whose outcome is decided on later is in flight for as long, also when it came back at
+    /// once: it must not be dispatched again.
+    pub(crate) fn keep_call(&mut self, input: &Input) {
+        if let Input::Outcome { step, direction, .. } = input {
+            self.in_flight.entry((step.clone(), *direction)).or_insert(None);
         }
     }
 

@@ -325,6 +325,7 @@ impl Shard {
             draft,
             events,
             inputs: Vec::new(),
+            with_state: Vec::new(),
             rooms: admitted.rooms,
             start: Some(reply),
         });
@@ -434,20 +435,16 @@ impl Shard {
         let before = (draft.status(), draft.wake_at());
         let (mut events, mut inputs) = (Vec::new(), Vec::new());
         let one_by_one = live.reruns > 0;
-        let mut has_state = false;
+        let mut with_state = Vec::new();
         let mut later = VecDeque::new();
-        for mut queued in live.inputs.drain(..).collect::<Vec<_>>() {
+        for queued in live.inputs.drain(..).collect::<Vec<_>>() {
             // Of calls that were refused together, one is recorded at a time: so each round makes
             // something durable.
             let brings_state = queued.state.is_some() && queued.is_heard(&draft);
-            if one_by_one && brings_state && has_state {
+            if one_by_one && brings_state && !with_state.is_empty() {
+                live.keep_call(&queued.input);
                 later.push_back(queued);
                 continue;
-            }
-            has_state |= brings_state;
-            // The state of a call goes with its outcome, if that is heard at all.
-            if !brings_state {
-                queued.state = None;
             }
             // On the saga as it is by then, not as it was when somebody asked.
             if let Err(refusal) = queued.permitted(&draft, at) {
@@ -459,6 +456,11 @@ impl Shard {
                 return;
             }
             live.forget_call(&queued.input);
+            // The state of a call goes with its outcome, if that is heard at all. It is kept all the
+            // same: when the append is refused, this outcome may be the one that is heard.
+            if brings_state {
+                with_state.push(inputs.len());
+            }
             failpoint(match &queued.input {
                 Input::Outcome { .. } => "runtime.outcome.decided",
                 Input::Operate(_) => "runtime.order.decided",
@@ -496,9 +498,9 @@ impl Shard {
         let row = changed.then(|| row(&draft));
         let mut append = append::append(live.saga.version(), at, &events, row, &draft, None);
         append.state =
-            inputs.iter().filter_map(|queued| queued.state.as_deref().cloned()).collect();
+            with_state.iter().filter_map(|at| inputs[*at].state.as_deref().cloned()).collect();
         let rooms = admitted.rooms;
-        live.pending = Some(Pending { at, draft, events, inputs, rooms, start: None });
+        live.pending = Some(Pending { at, draft, events, inputs, with_state, rooms, start: None });
         self.append(id, append);
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use amends_store::{Durability, SqliteStore, StateQuery, Store};
 use serde_json::Value;
 
-use crate::place::{Place, example, stdout};
+use crate::place::{Host, Place, example, stdout};
 
 const ORDERS: usize = 64;
 /// What one order wants, and how many such there are in stock.
@@ -79,4 +79,45 @@ async fn check_books(place: &Place) {
     assert_eq!(reserved.len(), 10, "{reserved:?}");
     assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
     store.close().await.unwrap();
+}
+
+/// Of calls of one saga that change the same key at once, each round has at least one recorded, and
+/// what each of them writes is written, however often an append of theirs was refused.
+#[test]
+fn steps_of_one_saga_take_from_one_shelf_at_once() {
+    const STEPS: u64 = 12;
+    let place = Place::example();
+    let mut config = String::from(
+        "[plugin.inventory]\nstate = true\nsettings = { stock_default = 600 }\n\
+         [[saga]]\nname = \"many\"\n",
+    );
+    for number in 0..STEPS {
+        config += &format!(
+            "[[saga.step]]\nname = \"take-{number}\"\nplugin = \"inventory\"\nafter = []\n\
+             retry = {{ attempts = 1 }}\nundo = {{ plugin = \"inventory-release\" }}\n\
+             input = \"input\"\n"
+        );
+    }
+    place.config(&config);
+    // Ten of them are enough for all that is there.
+    let order = example().join("order.json");
+    let host = place.run();
+    let output = place.amends(&["start", "many", "--input", order.to_str().unwrap(), "--wait"]);
+    assert_eq!(output.status.code(), Some(5), "{}", stdout(&output));
+    assert!(stdout(&output).contains("out_of_stock"), "{}", stdout(&output));
+    assert_eq!(reservations(&host), 0);
+    let state = |key: &str| host.get(&format!("/v1/plugins/inventory/state/{key}"));
+    assert_eq!(state(KEY)["value"], 600, "what was taken is back");
+    let output = place.amends(&["state", "set", "inventory", KEY, "1000"]);
+    assert_eq!(output.status.code(), Some(0));
+    let output = place.amends(&["start", "many", "--input", order.to_str().unwrap(), "--wait"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    assert_eq!(state(KEY)["value"], 1000 - STEPS * QUANTITY);
+    assert_eq!(reservations(&host), 12);
+    assert_eq!(host.stop(), Some(0));
+}
+
+fn reservations(host: &Host) -> usize {
+    let page = host.get("/v1/plugins/inventory/state?prefix=reservation/&limit=1000");
+    page["items"].as_array().unwrap().len()
 }

@@ -153,8 +153,7 @@ impl Shard {
     async fn state_refused(&mut self, id: SagaId, pending: Pending, index: usize, is_full: bool) {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.reruns += 1;
-        let with_state = pending.inputs.iter().enumerate().filter(|(_, one)| one.state.is_some());
-        let position = with_state.map(|(position, _)| position).nth(index);
+        let position = pending.with_state.get(index).copied();
         let mut refused = None;
         for (at, queued) in pending.inputs.into_iter().enumerate().rev() {
             if Some(at) == position {
