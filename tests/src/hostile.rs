@@ -394,6 +394,19 @@ pub const HOSTILE: &[Hostile] = &[
         Stopped("event_refused", "1048576"),
     ),
     hostile(
+        "events-much",
+        (EVENTS, EMIT),
+        Text(with_text!(
+            "200000",
+            "331071",
+            "(i64.store (i32.const 8192) (i64.const 0x6c6c612e61))
+             (loop $on
+                (call $emit (i32.const 8192) (i32.const 5) (i32.const 131072) (i32.const 200000))
+                (br $on))"
+        )),
+        Stopped("event_refused", "at most 1048576 bytes together"),
+    ),
+    hostile(
         "events-not-granted",
         ("", EMIT),
         Text(

@@ -246,7 +246,7 @@ fn with_refusal(outcome: Outcome, refused: Option<String>) -> Outcome {
 }
 
 fn clean_event(event: Emitted, granted: &Granted, call: &PluginCall) -> Emitted {
-    let Cow::Owned(clean) = granted.redact(event.data.as_str()) else { return event };
+    let Cow::Owned(clean) = granted.redact_json(event.data.as_str()) else { return event };
     warn_of_secret(&call.plugin, "an event");
     let data = Payload::parse(&clean).unwrap_or_else(|_| Payload::null());
     Emitted { data, ..event }
@@ -336,7 +336,7 @@ fn succeeded(output: &str, granted: &Granted, call: &PluginCall) -> Outcome {
         );
         return Outcome::Unknown(Failure::new("output_limit", message));
     }
-    let clean = granted.redact(output);
+    let clean = granted.redact_json(output);
     if let Cow::Owned(_) = &clean {
         warn_of_secret(&call.plugin, "an answer");
     }
@@ -355,7 +355,9 @@ fn failed(failure: types::Failure, granted: &Granted) -> Outcome {
         code: clean(&error.code),
         message: clean(&error.message),
         retry_after_ms: error.retry_after_ms,
-        details: error.details.and_then(|details| Payload::parse(&granted.redact(&details)).ok()),
+        details: error
+            .details
+            .and_then(|details| Payload::parse(&granted.redact_json(&details)).ok()),
     };
     match failure {
         types::Failure::Permanent(error) => Outcome::Permanent(convert(error)),

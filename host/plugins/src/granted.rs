@@ -53,6 +53,11 @@ impl Granted {
             if json != text {
                 forms.push((json, instead.clone()));
             }
+            // As it stands in the name of a host.
+            let lower = text.to_lowercase();
+            if lower != text {
+                forms.push((lower, instead.clone()));
+            }
             forms.push((text.to_owned(), instead));
         }
         // One secret may be a part of another.
@@ -79,6 +84,36 @@ impl Granted {
         text
     }
 
+    /// A JSON text without the plugin's secrets, however its strings are written (`\u00e4`, `\/`). A
+    /// number that has one in it becomes a string.
+    pub(crate) fn redact_json<'t>(&self, json: &'t str) -> Cow<'t, str> {
+        if self.forms.is_empty() {
+            return Cow::Borrowed(json);
+        }
+        let (mut clean, mut rest, mut is_changed) = (String::new(), json, false);
+        while !rest.is_empty() {
+            let (token, after) = rest.split_at(token_bytes(rest));
+            rest = after;
+            let said = match token.as_bytes()[0] {
+                b'"' => serde_json::from_str(token).unwrap_or_else(|_| token.to_owned()),
+                b'-' | b'0'..=b'9' => token.to_owned(),
+                _ => String::new(),
+            };
+            if let Cow::Owned(without) = self.redact(&said) {
+                clean += &Value::from(without).to_string();
+                is_changed = true;
+            } else {
+                clean += token;
+            }
+        }
+        // One that goes over several tokens is taken out as well, whatever is left of the JSON.
+        match self.redact(&clean) {
+            Cow::Owned(clean) => Cow::Owned(clean),
+            Cow::Borrowed(_) if is_changed => Cow::Owned(clean),
+            Cow::Borrowed(_) => Cow::Borrowed(json),
+        }
+    }
+
     /// Its client for outbound calls.
     pub(crate) fn outbound(&self) -> &Outbound {
         self.outbound.get_or_init(|| Outbound::new(&self.settings))
@@ -99,6 +134,32 @@ impl Granted {
         log.lines -= 1.0;
         Line::Write { dropped: std::mem::take(&mut log.dropped) }
     }
+}
+
+/// How long the string, the number or what is between them is that a JSON text begins with.
+fn token_bytes(json: &str) -> usize {
+    let bytes = json.as_bytes();
+    let in_number = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+    let end = match bytes[0] {
+        b'"' => {
+            let mut is_escaped = true;
+            let end = bytes.iter().position(|byte| match byte {
+                _ if is_escaped => {
+                    is_escaped = false;
+                    false
+                }
+                b'\\' => {
+                    is_escaped = true;
+                    false
+                }
+                byte => *byte == b'"',
+            });
+            end.map(|end| end + 1)
+        }
+        b'-' | b'0'..=b'9' => bytes.iter().position(|byte| !in_number(byte)),
+        _ => bytes.iter().position(|byte| matches!(byte, b'"' | b'-' | b'0'..=b'9')),
+    };
+    end.unwrap_or(bytes.len())
 }
 
 /// Told to operators when a plugin says a secret of its own.
@@ -129,6 +190,26 @@ mod tests {
         let redacted = granted.redact(&json);
         assert_eq!(redacted, r#"{"a":"[secret long]","b":"[secret key]"}"#);
         assert!(matches!(granted.redact("nothing"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn secrets_are_taken_out_of_json_however_it_is_written() {
+        let secrets =
+            [("word", "p\u{e4}ss/w\u{f6}rter"), ("pin", "123456"), ("host", "Secret-Host")];
+        let granted = granted(&secrets, 1);
+        for (json, clean) in [
+            (r#"{"a":"p\u00e4ss\/w\u00F6rter!"}"#, r#"{"a":"[secret word]!"}"#),
+            (r#"{"p\u00e4ss\/w\u00F6rter":1}"#, r#"{"[secret word]":1}"#),
+            (r#"["\u0031\u0032\u0033456"]"#, r#"["[secret pin]"]"#),
+            (r#"{"a":-9123456.5e1,"b":2}"#, r#"{"a":"-9[secret pin].5e1","b":2}"#),
+            (r#"{"a":"secret-host"}"#, r#"{"a":"[secret host]"}"#),
+            (r#"{"a":123456"#, r#"{"a":"[secret pin]""#),
+        ] {
+            assert_eq!(granted.redact_json(json), clean);
+        }
+        for json in [r#"{"a":"\u00e4\\","b":[1,-2.5e3,true,null,""]}"#, "", "\"", "\"\\", "-"] {
+            assert!(matches!(granted.redact_json(json), Cow::Borrowed(same) if same == json));
+        }
     }
 
     #[test]

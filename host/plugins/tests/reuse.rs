@@ -62,6 +62,24 @@ async fn one_that_trapped_serves_no_other() {
     host.close().await;
 }
 
+/// What was refused may have left it as it never is otherwise, and only it knows.
+#[tokio::test]
+async fn one_that_met_a_limit_serves_no_other_though_its_call_succeeded() {
+    const GROWS_AND_COUNTS: &str = "(drop (memory.grow (i32.const 60000)))
+         (global.set $served (i32.add (i32.const 1) (global.get $served)))
+         (i32.store8 (i32.const 3105) (i32.add (i32.const 48) (global.get $served)))
+         (i32.store offset=8 (i32.const 2048) (i32.const 3100))
+         (i32.store offset=12 (i32.const 2048) (i32.const 7))
+         (i32.const 2048)";
+    let mut place = Place::new();
+    place.settings.reuse = 100;
+    let execute = Behaviour::Text(GROWS_AND_COUNTS);
+    place.write("test", &Component { execute, ..Component::default() }.build());
+    let host = place.open().await;
+    assert_eq!(counts(&host, 3).await, [1; 3]);
+    host.close().await;
+}
+
 #[tokio::test]
 async fn one_that_is_broken_off_serves_no_other() {
     let (_place, host) = host_with(100, Behaviour::Spin).await;

@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::process::Output;
 
-use amends_tests::Component;
+use amends_tests::{Behaviour, Component};
 use serde_json::{Value, json};
 
 use crate::cli::fed;
@@ -289,4 +289,48 @@ fn a_line_that_is_wrong_refuses_the_whole_request() {
     assert_eq!(ask(&host, "POST", &path, &two), (200, json!({"written": 1})));
     let expected = json!({"who": "grace@127.0.0.1", "source": "curl", "keys": 1});
     assert_eq!(operators(&host)[1]["data"], expected);
+}
+
+/// A saga was started when another plugin undid its step. State that its step left is that of the
+/// plugin that did it, and so is the grant.
+#[test]
+fn an_undo_works_on_the_state_of_the_step_whatever_the_config_says_by_then() {
+    const SET: &str = "(import \"amends:saga/state@1.0.0\" \"set\"
+        (func $set (param i32 i32 i32 i32)))";
+    const LEAVES: Behaviour = Behaviour::Text(
+        "(call $set (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11)) (i32.const 2048)",
+    );
+    const TAKES: Behaviour = Behaviour::Text(
+        "(call $set (i32.const 3060) (i32.const 2) (i32.const 3100) (i32.const 7)) (i32.const 2112)",
+    );
+    let place = Place::empty();
+    let step = Component { name: "stock", imports: SET, execute: LEAVES, ..Component::default() };
+    fs::write(place.plugin("stock"), step.build()).unwrap();
+    let undo =
+        Component { name: "release", imports: SET, compensate: TAKES, ..Component::default() };
+    fs::write(place.plugin("release"), undo.build()).unwrap();
+    let config = |undo: &str| {
+        place.config(&format!(
+            "[plugin.stock]\nstate = true\n\
+             [[saga]]\nname = \"order\"\n\
+             [[saga.step]]\nname = \"stock\"\nplugin = \"stock\"\n{undo}\
+             [[saga.step]]\nname = \"wait\"\nwait = {{ signal = \"go\" }}\n"
+        ));
+    };
+    config("undo = { plugin = \"release\" }\n");
+    let host = place.run();
+    let id = done(&place.amends(&["start", "order", "-o", "ids"]));
+    host.until("the step is done", || {
+        host.get(&format!("/v1/sagas/{}", id.trim()))["steps"][0]["status"] == "succeeded"
+    });
+    assert_eq!(done(&place.amends(&["state", "get", "stock", "no"])), "{\"ok\":true}\n");
+    assert_eq!(host.stop(), Some(0));
+    config("");
+    let host = place.run();
+    done(&place.amends(&["cancel", id.trim(), "--reason", "test"]));
+    host.settle();
+    let saga = host.get(&format!("/v1/sagas/{}", id.trim()));
+    assert_eq!(saga["status"], "compensated", "{saga}");
+    assert_eq!(done(&place.amends(&["state", "get", "stock", "no"])), "{\"n\":0}\n");
+    assert_eq!(host.stop(), Some(0));
 }
