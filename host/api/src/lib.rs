@@ -87,6 +87,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/breakers", get(plan::breakers))
         .route("/v1/plugins", get(plugins::list))
         .route("/v1/plugins/{name}", get(plugins::get))
+        .route("/v1/plugins/{name}/rollback", post(plugins::rollback))
         .route("/v1/plugins/{name}/state", get(state::list))
         .route(
             "/v1/plugins/{name}/state/{*key}",

@@ -33,6 +33,7 @@ use utoipa::OpenApi;
         crate::watch::watch,
         crate::plugins::list,
         crate::plugins::get,
+        crate::plugins::rollback,
         crate::state::list,
         crate::state::get,
         crate::state::put,

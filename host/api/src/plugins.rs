@@ -1,14 +1,31 @@
-//! The plugins of the host.
+//! The plugins of the host, and the way back to a component that served before.
+
+use std::net::SocketAddr;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use utoipa::ToSchema;
 
-use amends_engine::{IdError, PluginName};
+use amends_engine::{Digest, IdError, PluginName};
+use amends_plugins::PluginError;
 
 use crate::ApiState;
+use crate::operate::who;
 use crate::page::Page;
-use crate::problem::{Path, Problem};
+use crate::problem::{JsonBody, Path, Problem};
 use crate::views::PluginView;
+
+/// Which component to go back to, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RollbackBody {
+    /// Kept in the plugin's history, with who asked.
+    reason: String,
+    /// The digest of a component that served before; when absent, the last one that did.
+    to: Option<String>,
+}
 
 /// Lists the plugins, by name.
 #[utoipa::path(get, path = "/v1/plugins", tag = "plugins",
@@ -25,7 +42,45 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     Path(name): Path<String>,
 ) -> Result<Json<PluginView>, Problem> {
-    let info = state.runtime.plugins().info(&parse_name(&name)?).ok_or_else(|| {
+    found(&state, &parse_name(&name)?)
+}
+
+/// Goes back to a component that served before: at once, and within a second on every host of the
+/// store.
+#[utoipa::path(post, path = "/v1/plugins/{name}/rollback", tag = "plugins",
+    params(("name" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+    request_body = RollbackBody,
+    responses((status = 200, body = PluginView), (status = "default", body = Problem)))]
+pub(crate) async fn rollback(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<RollbackBody>,
+) -> Result<Json<PluginView>, Problem> {
+    let name = parse_name(&name)?;
+    found(&state, &name).map(drop)?;
+    let to = body.to.map(|to| to.parse::<Digest>()).transpose();
+    let to = to.map_err(|error| Problem::new(400, "bad_digest", error.to_string()))?;
+    if body.reason.trim().is_empty() {
+        return Err(Problem::new(400, "reason_missing", "the reason is empty")
+            .with_remedy("say why: it is kept with the plugin"));
+    }
+    let who = who(&headers, peer)?;
+    let done = state.runtime.plugins().rollback(&name, to, who, Some(body.reason)).await;
+    match done {
+        Ok(_) => found(&state, &name),
+        Err(error @ PluginError::NoRollback { .. }) => {
+            Err(Problem::new(409, "no_rollback", error.to_string())
+                .with_remedy("GET /v1/plugins/NAME has the components that served it"))
+        }
+        Err(error) => Err(Problem::new(503, "plugin_failed", error.to_string())),
+    }
+}
+
+fn found(state: &ApiState, name: &PluginName) -> Result<Json<PluginView>, Problem> {
+    let info = state.runtime.plugins().info(name).ok_or_else(|| {
         Problem::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
             .with_remedy("GET /v1/plugins lists the plugins of this host")
     })?;

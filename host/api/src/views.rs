@@ -10,7 +10,7 @@ use amends_engine::{
     Definition, Direction, Failure, Payload, SagaId, SagaStatus, StepStatus,
     StepView as EngineStep, Timestamp,
 };
-use amends_plugins::PluginInfo;
+use amends_plugins::{Activation, Cause, PluginInfo, RejectionRecord};
 use amends_runtime::{StallReason, StartRequest, State};
 use amends_store::{SagaRow, StoredEvent, Stream};
 
@@ -219,8 +219,10 @@ pub struct PluginView {
     /// Since when it serves.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub active_since: Option<Timestamp>,
-    /// Every component that served it, the latest first.
+    /// Every component that served it, the latest first, and why it did.
     pub history: Vec<ActivationView>,
+    /// Every component that was refused, the latest first.
+    pub rejections: Vec<RejectionView>,
     /// The last component that was refused.
     pub last_rejection: Option<RejectionView>,
 }
@@ -235,6 +237,14 @@ pub struct ActivationView {
     pub digest: String,
     /// Its version.
     pub version: String,
+    /// What led to it: `file` in the plugin folder, an operator's `deploy` or `rollback`.
+    pub cause: String,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A component that was refused.
@@ -389,6 +399,8 @@ impl From<StoredEvent> for EventView {
             Stream::Saga(id) => (Some(id.to_string()), None, None),
             Stream::Plugin(name) => (None, Some(name.to_string()), None),
             Stream::Service(name) => (None, None, Some(name.to_string())),
+            // Its data names the plugins.
+            Stream::Deploys => (None, None, None),
         };
         Self {
             version: event.version.0,
@@ -425,20 +437,33 @@ impl From<PluginInfo> for PluginView {
             exports: info.exports,
             needs: info.needs,
             active_since: info.active_since,
-            history: info
-                .history
-                .into_iter()
-                .map(|one| ActivationView {
-                    at: one.at,
-                    digest: one.digest.to_string(),
-                    version: one.version,
-                })
-                .collect(),
-            last_rejection: info.last_rejection.map(|one| RejectionView {
-                at: one.at,
-                digest: one.digest.to_string(),
-                reason: one.reason,
-            }),
+            history: info.history.into_iter().map(ActivationView::from).collect(),
+            last_rejection: info.rejections.first().map(RejectionView::from),
+            rejections: info.rejections.iter().map(RejectionView::from).collect(),
         }
+    }
+}
+
+impl From<Activation> for ActivationView {
+    fn from(one: Activation) -> Self {
+        let cause = match one.why.cause {
+            Cause::File => "file",
+            Cause::Deploy => "deploy",
+            Cause::Rollback => "rollback",
+        };
+        Self {
+            at: one.at,
+            digest: one.digest.to_string(),
+            version: one.version,
+            cause: cause.to_owned(),
+            who: one.why.who,
+            reason: one.why.reason,
+        }
+    }
+}
+
+impl From<&RejectionRecord> for RejectionView {
+    fn from(one: &RejectionRecord) -> Self {
+        Self { at: one.at, digest: one.digest.to_string(), reason: one.reason.clone() }
     }
 }

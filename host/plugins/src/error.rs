@@ -108,6 +108,14 @@ pub enum PluginError {
         /// Why.
         rejection: Rejection,
     },
+    /// There is no component to go back to.
+    #[error("plugin {plugin} cannot be rolled back: {message}")]
+    NoRollback {
+        /// The plugin.
+        plugin: PluginName,
+        /// Why not.
+        message: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -1,15 +1,17 @@
 //! Which component serves which plugin, and the calls.
 
+mod deploys;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use amends_engine::{Digest, Failure, Outcome, PluginName, Timestamp, Version};
 use amends_store::{
-    Append, Appended, BlobKind, NewEvent, StateChange, Store, StoreError, StoredEvent, Stream,
-    failpoint, failpoint_holding,
+    Append, Appended, BlobKind, NewEvent, StateChange, Store, StoreError, Stream, failpoint,
+    failpoint_holding,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::call::{self, Answer, Place, PluginCall};
@@ -20,8 +22,8 @@ use crate::load::{LoadedComponent, Loader, Priority};
 use crate::loaded_cache::LoadedCache;
 use crate::watch;
 
-/// Events of a plugin's stream that are read for its history.
-const HISTORY_MAX: u32 = 1_000;
+use deploys::Candidate;
+pub use deploys::{Activation, Cause, RejectionRecord, Why};
 
 /// The plugins of a host. Cheap to clone.
 #[derive(Clone)]
@@ -35,14 +37,19 @@ pub(crate) struct Inner {
     loader: Loader,
     plugins: RwLock<BTreeMap<PluginName, Plugin>>,
     loaded_cache: Mutex<LoadedCache>,
-    watcher: Mutex<Option<JoinHandle<()>>>,
+    /// The watcher of the folder, and the follower of other hosts.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// How far the stream of deploys is known. Held while one is recorded: one at a time.
+    deploys: tokio::sync::Mutex<Version>,
 }
 
 struct Plugin {
     granted: Arc<Granted>,
     active: Option<Active>,
+    /// The latest first.
     history: Vec<Activation>,
-    last_rejection: Option<RejectionRecord>,
+    /// The latest first.
+    rejections: Vec<RejectionRecord>,
     stream: Version,
 }
 
@@ -50,28 +57,6 @@ struct Plugin {
 struct Active {
     component: Arc<LoadedComponent>,
     since: Timestamp,
-}
-
-/// A component that became active.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Activation {
-    /// Which.
-    pub digest: Digest,
-    /// Its version.
-    pub version: String,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// A component that was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RejectionRecord {
-    /// When.
-    pub at: Timestamp,
-    /// Which.
-    pub digest: Digest,
-    /// Why.
-    pub reason: String,
 }
 
 /// A plugin as a reader sees it.
@@ -91,8 +76,8 @@ pub struct PluginInfo {
     pub active_since: Option<Timestamp>,
     /// Every component that served it, the latest first.
     pub history: Vec<Activation>,
-    /// The last one that was refused.
-    pub last_rejection: Option<RejectionRecord>,
+    /// Every component that was refused, the latest first.
+    pub rejections: Vec<RejectionRecord>,
 }
 
 impl std::fmt::Debug for PluginHost {
@@ -117,7 +102,8 @@ impl PluginHost {
             loader,
             plugins: RwLock::new(BTreeMap::new()),
             loaded_cache: Mutex::new(LoadedCache::default()),
-            watcher: Mutex::new(None),
+            tasks: Mutex::default(),
+            deploys: tokio::sync::Mutex::default(),
         });
         let host = Self { inner };
         let mut names: Vec<PluginName> = files.keys().cloned().collect();
@@ -126,11 +112,10 @@ impl PluginHost {
         }
         names.sort();
         names.dedup();
-        for name in &names {
-            host.read_history(name).await?;
-        }
+        host.read_deploys(&names).await?;
         for (name, path) in &files {
             match tokio::fs::read(path).await {
+                Ok(bytes) if host.is_superseded(name, Digest::of(&bytes)) => {}
                 Ok(bytes) => host.offer(name, bytes).await?,
                 Err(error) => tracing::warn!(plugin = %name, %error, "the file cannot be read"),
             }
@@ -139,7 +124,8 @@ impl PluginHost {
             host.serve_from_store(&name).await?;
         }
         let (watcher, ready) = watch::spawn(host.clone());
-        *host.inner.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+        let follower = host.follow();
+        host.tasks().extend([watcher, follower]);
         // A file that is dropped right after this must be seen.
         let _ = ready.await;
         Ok(host)
@@ -276,12 +262,12 @@ impl PluginHost {
         self.inner.loader.compiled()
     }
 
-    /// Stops watching. Calls can still be run.
+    /// Stops watching and following. Calls can still be run.
     pub async fn close(&self) {
-        let watcher = self.inner.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(watcher) = watcher {
-            watcher.abort();
-            let _ = watcher.await;
+        let tasks = std::mem::take(&mut *self.tasks());
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
         }
     }
 
@@ -294,9 +280,33 @@ impl PluginHost {
     pub(crate) async fn offer(&self, name: &PluginName, bytes: Vec<u8>) -> Result<(), PluginError> {
         match self.try_load(name, bytes.clone(), Priority::Awaited).await {
             Ok(None) => Ok(()),
-            Ok(Some(component)) => self.activate(name, component, bytes).await,
+            Ok(Some(component)) => self.activate_file(name, component, bytes).await,
             Err(rejection) => self.reject(name, Digest::of(&bytes), &rejection).await,
         }
+    }
+
+    pub(crate) async fn activate_file(
+        &self,
+        name: &PluginName,
+        component: LoadedComponent,
+        bytes: Vec<u8>,
+    ) -> Result<(), PluginError> {
+        let (plugin, component) = (name.clone(), Arc::new(component));
+        let candidate = Candidate { plugin, component, bytes: Some(bytes) };
+        self.activate(vec![candidate], Why::default()).await
+    }
+
+    /// Whether a file holds what it held when an operator had another component serve: then it
+    /// says nothing new.
+    pub(crate) fn is_superseded(&self, name: &PluginName, digest: Digest) -> bool {
+        let is_of_file = |one: &&Activation| one.why.cause == Cause::File;
+        self.with(name, |plugin| {
+            let of_file = plugin.history.iter().find(is_of_file);
+            let last = plugin.history.first();
+            of_file.is_some_and(|file| file.digest == digest)
+                && last.is_some_and(|last| last.why.cause != Cause::File)
+        })
+        .unwrap_or_default()
     }
 
     /// None when these bytes are active already.
@@ -316,96 +326,18 @@ impl PluginHost {
         loaded.map(Some)
     }
 
-    /// Durable first: its bytes, then the event; then it serves.
-    pub(crate) async fn activate(
-        &self,
-        name: &PluginName,
-        component: LoadedComponent,
-        bytes: Vec<u8>,
-    ) -> Result<(), PluginError> {
-        let (digest, version) = (component.digest, component.manifest.version.clone());
-        let at = now();
-        let plugin = name.to_string();
-        failpoint("plugins.activate.before");
-        self.inner.store.put_blob(BlobKind::Component, plugin, digest, at, bytes).await?;
-        failpoint("plugins.activate.stored");
-        let last = self.with(name, |plugin| plugin.history.first().cloned()).flatten();
-        let is_same = last.as_ref().is_some_and(|last| last.digest == digest);
-        if !is_same {
-            let previous = last.as_ref().map(|last| last.digest);
-            let data = json!({"digest": digest, "version": version, "previous": previous});
-            self.record(name, "plugin.activated", at, &data).await?;
-            failpoint("plugins.activate.recorded");
-        }
-        let since = last.filter(|_| is_same).map_or(at, |last| last.at);
-        let component = Arc::new(component);
-        let replaced = self.change(name, |plugin| {
-            if !is_same {
-                plugin.history.insert(0, Activation { digest, version: version.clone(), at });
-            }
-            plugin.active.replace(Active { component: Arc::clone(&component), since })
-        });
-        let mut cache = self.cache();
-        cache.know(&component);
-        if let Some(replaced) = replaced {
-            cache.keep(&replaced.component);
-        }
-        drop(cache);
-        failpoint("plugins.activate.done");
-        tracing::info!(plugin = %name, %digest, version, "plugin is active");
-        Ok(())
-    }
-
-    /// Recorded once for each component in a row.
-    pub(crate) async fn reject(
-        &self,
-        name: &PluginName,
-        digest: Digest,
-        rejection: &Rejection,
-    ) -> Result<(), PluginError> {
-        let reason = rejection.to_string();
-        let known = self.with(name, |plugin| {
-            plugin
-                .last_rejection
-                .as_ref()
-                .is_some_and(|last| last.digest == digest && last.reason == reason)
-        });
-        if known == Some(true) {
-            return Ok(());
-        }
-        let at = now();
-        let serving = self.active(name).map(|active| active.digest);
-        let data = json!({"digest": digest, "reason": reason, "serving": serving});
-        failpoint("plugins.reject.before");
-        self.record(name, "plugin.rejected", at, &data).await?;
-        failpoint("plugins.reject.recorded");
-        tracing::error!(
-            plugin = %name,
-            %digest,
-            reason,
-            serving = serving.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string()),
-            "component is refused"
-        );
-        self.change(name, |plugin| {
-            plugin.last_rejection = Some(RejectionRecord { at, digest, reason: reason.clone() });
-        });
-        Ok(())
-    }
-
     /// A plugin whose file is gone or bad is served by what served it last.
     async fn serve_from_store(&self, name: &PluginName) -> Result<(), PluginError> {
         if self.active(name).is_some() {
             return Ok(());
         }
-        let Some(last) = self.with(name, |plugin| plugin.history.first().cloned()).flatten() else {
-            return Ok(());
-        };
+        let Some(last) = self.last(name) else { return Ok(()) };
         match self.by_digest(name, last.digest).await {
             Ok(component) => {
                 failpoint("plugins.serve_from_store");
                 let since = last.at;
                 self.change(name, |plugin| plugin.active = Some(Active { component, since }));
-                tracing::warn!(plugin = %name, digest = %last.digest, "plugin is served from the store: its file is gone or refused");
+                tracing::warn!(plugin = %name, digest = %last.digest, "plugin is served from the store: its file is gone or refused, or an operator has another serve");
                 Ok(())
             }
             Err(PluginError::Store(error)) => Err(error.into()),
@@ -416,38 +348,8 @@ impl PluginHost {
         }
     }
 
-    async fn read_history(&self, name: &PluginName) -> Result<(), PluginError> {
-        let stream = Stream::Plugin(name.clone());
-        let mut log: Vec<StoredEvent> = Vec::new();
-        loop {
-            let after = Version(log.len() as u64);
-            let page = self.inner.store.events(stream.clone(), after, HISTORY_MAX).await?;
-            let is_full = page.len() == HISTORY_MAX as usize;
-            log.extend(page);
-            if !is_full {
-                break;
-            }
-        }
-        self.change(name, |plugin| {
-            plugin.stream = Version(log.len() as u64);
-            for event in &log {
-                plugin.remember(event);
-            }
-        });
-        Ok(())
-    }
-
-    async fn record(
-        &self,
-        name: &PluginName,
-        kind: &'static str,
-        at: Timestamp,
-        data: &Value,
-    ) -> Result<(), PluginError> {
-        self.record_with(name, kind, at, data, Vec::new()).await.map(|_| ())
-    }
-
-    /// The same with changes of state; what came of it otherwise than done is the answer.
+    /// An event in the plugin's own stream, with changes of its state; what came of it otherwise
+    /// than done is the answer.
     pub(crate) async fn record_with(
         &self,
         name: &PluginName,
@@ -499,6 +401,10 @@ impl PluginHost {
         change(plugins.entry(name.clone()).or_insert_with(|| Plugin::new(self.configured(name))))
     }
 
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn cache(&self) -> std::sync::MutexGuard<'_, LoadedCache> {
         self.inner.loaded_cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -510,26 +416,8 @@ impl Plugin {
             granted: Arc::new(Granted::new(settings)),
             active: None,
             history: Vec::new(),
-            last_rejection: None,
+            rejections: Vec::new(),
             stream: Version(0),
-        }
-    }
-
-    /// One event of its stream; what a later version wrote otherwise is passed over.
-    fn remember(&mut self, event: &StoredEvent) {
-        let Ok(data) = serde_json::from_str::<Value>(&event.data) else { return };
-        let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
-        let Ok(digest) = text("digest").parse() else { return };
-        let at = event.at;
-        match event.kind.as_str() {
-            "plugin.activated" => {
-                self.history.insert(0, Activation { digest, version: text("version"), at });
-            }
-            "plugin.rejected" => {
-                let reason = text("reason");
-                self.last_rejection = Some(RejectionRecord { at, digest, reason });
-            }
-            _ => {}
         }
     }
 
@@ -543,7 +431,7 @@ impl Plugin {
             needs: component.map(|component| component.manifest.needs.clone()).unwrap_or_default(),
             active_since: self.active.as_ref().map(|active| active.since),
             history: self.history.clone(),
-            last_rejection: self.last_rejection.clone(),
+            rejections: self.rejections.clone(),
         }
     }
 }

@@ -49,7 +49,7 @@ pub use config::{
 pub use effects::Effects;
 pub use error::{PluginError, Rejection};
 pub use guest::trace_id;
-pub use host::{Activation, PluginHost, PluginInfo, RejectionRecord};
+pub use host::{Activation, Cause, PluginHost, PluginInfo, RejectionRecord, Why};
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
 pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin};
 pub use sandbox::{COMPONENT_BYTES_MAX, INSTANCES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};

@@ -44,6 +44,14 @@ struct Seen {
     signature: Signature,
     since: Instant,
     is_done: bool,
+    /// It was there at the start, and has not changed since.
+    from_start: bool,
+}
+
+impl Seen {
+    fn new(signature: Signature, from_start: bool) -> Self {
+        Self { signature, since: Instant::now(), is_done: false, from_start }
+    }
 }
 
 /// The components of a folder: `NAME.wasm` by NAME. A name that cannot be a plugin's is told.
@@ -117,7 +125,7 @@ fn first_look(host: &PluginHost) -> HashMap<PathBuf, Seen> {
     let mut seen = HashMap::new();
     for (_, path) in files(&host.config().dir).unwrap_or_default() {
         if let Some(signature) = signature(&path) {
-            seen.insert(path, Seen { signature, since: Instant::now(), is_done: false });
+            seen.insert(path, Seen::new(signature, true));
         }
     }
     seen
@@ -135,17 +143,13 @@ async fn look(host: &PluginHost, seen: &mut HashMap<PathBuf, Seen>) {
     seen.retain(|path, _| found.values().any(|other| other == path));
     for (name, path) in found {
         let Some(signature) = signature(&path) else { continue };
-        let entry = seen.entry(path.clone()).or_insert_with(|| Seen {
-            signature,
-            since: Instant::now(),
-            is_done: false,
-        });
+        let entry = seen.entry(path.clone()).or_insert_with(|| Seen::new(signature, false));
         if entry.signature != signature {
-            *entry = Seen { signature, since: Instant::now(), is_done: false };
+            *entry = Seen::new(signature, false);
         }
         let quiet = entry.since.elapsed();
         if !entry.is_done && quiet >= SETTLE {
-            entry.is_done = take(host, &name, &path, signature, quiet >= GIVE_UP).await;
+            entry.is_done = take(host, &name, &path, entry, quiet >= GIVE_UP).await;
         }
     }
 }
@@ -155,17 +159,20 @@ async fn take(
     host: &PluginHost,
     name: &PluginName,
     path: &Path,
-    before: Signature,
+    seen: &Seen,
     is_last: bool,
 ) -> bool {
     let Ok(bytes) = tokio::fs::read(path).await else { return false };
-    if signature(path) != Some(before) {
+    if signature(path) != Some(seen.signature) {
         return false;
     }
     let digest = Digest::of(&bytes);
+    if seen.from_start && host.is_superseded(name, digest) {
+        return true;
+    }
     let result = match host.try_load(name, bytes.clone(), Priority::Background).await {
         Ok(None) => Ok(()),
-        Ok(Some(component)) => host.activate(name, component, bytes).await,
+        Ok(Some(component)) => host.activate_file(name, component, bytes).await,
         Err(Rejection::Truncated { .. } | Rejection::Invalid(_)) if !is_last => return false,
         Err(rejection) => host.reject(name, digest, &rejection).await,
     };

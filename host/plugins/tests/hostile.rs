@@ -90,12 +90,12 @@ async fn refused_together(module: &str, few: u8, many: u8, words: &str) {
     let host = place.open().await;
     place.write("test", &with_instances(module, many));
     host::soon("it is refused", || {
-        host.plugins.info(&test()).is_some_and(|info| info.last_rejection.is_some())
+        host.plugins.info(&test()).is_some_and(|info| !info.rejections.is_empty())
             || host.version().is_some()
     })
     .await;
     assert_eq!(host.version(), None, "{many} are served");
-    let reason = host.info().last_rejection.unwrap().reason;
+    let reason = host.info().rejections.swap_remove(0).reason;
     assert!(reason.contains(words), "{reason}");
     place.write("test", &with_instances(module, few));
     host::soon("it is served", || host.version().is_some()).await;
@@ -304,10 +304,10 @@ async fn each_broken_file_is_refused_with_its_reason_while_the_old_one_serves() 
         place.write("test", &bytes);
         let expected = host::digest(&bytes);
         host::soon(what, || {
-            host.info().last_rejection.is_some_and(|rejection| rejection.digest == expected)
+            host.info().rejections.first().is_some_and(|one| one.digest == expected)
         })
         .await;
-        let reason = host.info().last_rejection.unwrap().reason;
+        let reason = host.info().rejections.swap_remove(0).reason;
         assert!(reason.contains(words), "{what}: {reason}");
         assert!(reason.contains("; "), "{what} names no remedy: {reason}");
         assert_eq!(host.info().digest, Some(host::digest(&good)), "{what}");
@@ -328,8 +328,8 @@ async fn a_component_without_what_definitions_call_is_refused() {
     let host = place.open().await;
     let less = Component { world: "undo-only", version: "2.0.0", ..Component::default() };
     place.write("test", &less.build());
-    host::soon("it is refused", || host.info().last_rejection.is_some()).await;
-    let reason = host.info().last_rejection.unwrap().reason;
+    host::soon("it is refused", || !host.info().rejections.is_empty()).await;
+    let reason = host.info().rejections.swap_remove(0).reason;
     assert!(reason.contains("it does not export amends:saga/action; a definition calls it"));
     assert_eq!(host.version().as_deref(), Some("1.2.3"));
     host.close().await;

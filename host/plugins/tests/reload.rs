@@ -3,14 +3,19 @@
 
 mod host;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use amends_engine::{Direction, Outcome, Payload, Timestamp};
-use amends_plugins::{PluginCall, Required};
-use amends_store::BlobKind;
+use amends_engine::{Direction, Outcome, Payload, PluginName, Timestamp, Version};
+use amends_plugins::{Cause, PluginCall, PluginHost, PluginsConfig, Required};
+use amends_store::{Append, BlobKind, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};
 use host::{Place, digest, soon, test};
+use serde_json::json;
+
+static TEST: LazyLock<PluginName> = LazyLock::new(test);
 
 fn version(version: &str) -> Vec<u8> {
     Component { version, ..Component::default() }.build()
@@ -31,8 +36,8 @@ async fn a_file_that_is_written_over_is_active_for_the_next_call() {
     let events = host.events().await;
     assert_eq!(events.len(), 2);
     assert_eq!(events[1].0, "plugin.activated");
-    assert_eq!(events[1].1["digest"], digest(&version("1.1.0")).to_string());
-    assert_eq!(events[1].1["version"], "1.1.0");
+    assert_eq!(events[1].1["components"][0]["digest"], digest(&version("1.1.0")).to_string());
+    assert_eq!(events[1].1["components"][0]["version"], "1.1.0");
     host.close().await;
 }
 
@@ -64,7 +69,7 @@ async fn a_file_that_is_copied_slowly_is_taken_when_it_is_whole() {
     }
     drop(file);
     soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
-    assert_eq!(host.info().last_rejection, None, "a copy under way is not a broken file");
+    assert_eq!(host.info().rejections, [], "a copy under way is not a broken file");
     host.close().await;
 }
 
@@ -75,8 +80,8 @@ async fn a_file_that_stays_half_is_refused_and_then_taken_when_it_is_whole() {
     let host = place.open().await;
     let new = version("2.0.0");
     place.write("test", &new[..new.len() / 2]);
-    soon("it is refused", || host.info().last_rejection.is_some()).await;
-    assert!(host.info().last_rejection.unwrap().reason.contains("it is incomplete"));
+    soon("it is refused", || !host.info().rejections.is_empty()).await;
+    assert!(host.info().rejections[0].reason.contains("it is incomplete"));
     assert_eq!(host.version().as_deref(), Some("1.0.0"));
     let mut file = std::fs::OpenOptions::new().append(true).open(place.file("test")).unwrap();
     file.write_all(&new[new.len() / 2..]).unwrap();
@@ -186,7 +191,7 @@ async fn a_bad_file_at_the_start_leaves_the_last_good_one_serving() {
     place.write("test", b"not a component");
     let host = place.open().await;
     assert_eq!(host.version().as_deref(), Some("1.0.0"));
-    assert!(host.info().last_rejection.is_some());
+    assert!(!host.info().rejections.is_empty());
     host.close().await;
     // What is refused twice is recorded once.
     let host = place.open().await;
@@ -237,5 +242,110 @@ async fn a_required_call_may_live_in_the_store_alone() {
     place.settings.required = Required { execute: true, compensate: true };
     let host = place.open().await;
     assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    host.close().await;
+}
+
+#[tokio::test]
+async fn a_rollback_serves_at_once_and_stands_until_the_file_changes() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let back = |to| host.plugins.rollback(&TEST, to, "ada".to_owned(), Some("why".to_owned()));
+    let refused = back(None).await.unwrap_err().to_string();
+    assert!(refused.contains("no other component served it before"), "{refused}");
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    let refused = back(Some(digest(b"other"))).await.unwrap_err().to_string();
+    assert!(refused.contains("that component never served it"), "{refused}");
+    let refused = back(Some(digest(&version("2.0.0")))).await.unwrap_err().to_string();
+    assert!(refused.contains("that component serves it now"), "{refused}");
+    let done = back(None).await.unwrap();
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    assert_eq!((done.why.cause, done.why.who.as_deref()), (Cause::Rollback, Some("ada")));
+    // The next one before the one that serves is 2.0.0 again.
+    assert_eq!(back(None).await.unwrap().version, "2.0.0");
+    assert_eq!(back(Some(digest(&version("1.0.0")))).await.unwrap().version, "1.0.0");
+    let [.., last] = &host.events().await[..] else { panic!("no events") };
+    assert_eq!(last.1["cause"], "rollback");
+    assert_eq!(last.1["reason"], "why");
+    host.close().await;
+    // The folder still has 2.0.0.
+    let host = place.open().await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"), "nobody changed the file");
+    assert_eq!(host.info().history.len(), 5);
+    place.write("test", &version("2.0.0"));
+    soon("the file counts again", || host.version().as_deref() == Some("2.0.0")).await;
+    host.close().await;
+}
+
+#[tokio::test]
+async fn what_one_host_makes_active_serves_on_the_others_within_a_second() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let other = Place::new();
+    let config = PluginsConfig {
+        dir: other.cache().join("none"),
+        cache: other.cache(),
+        plugins: BTreeMap::new(),
+    };
+    std::fs::create_dir_all(&config.dir).unwrap();
+    let follower = PluginHost::open(config, host.store.clone()).await.unwrap();
+    let followed = || follower.info(&TEST).and_then(|info| info.version);
+    assert_eq!(followed().as_deref(), Some("1.0.0"), "from the store");
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    soon("2.0.0 is followed", || followed().as_deref() == Some("2.0.0")).await;
+    host.plugins.rollback(&TEST, None, "ada".to_owned(), None).await.unwrap();
+    let began = std::time::Instant::now();
+    soon("1.0.0 is followed", || followed().as_deref() == Some("1.0.0")).await;
+    println!("followed after {:?}", began.elapsed());
+    // And the other way round: two that decide at once agree on an order.
+    let (one, two) = tokio::join!(
+        follower.rollback(&TEST, None, "grace".to_owned(), None),
+        host.plugins.rollback(&TEST, None, "ada".to_owned(), None),
+    );
+    assert!(one.is_ok() || two.is_ok());
+    soon("they agree", || followed() == host.version()).await;
+    follower.close().await;
+    host.close().await;
+}
+
+/// Earlier versions wrote what became active in a stream of the plugin.
+#[tokio::test]
+async fn what_an_earlier_version_recorded_is_known() {
+    let place = Place::new();
+    let host = place.open().await;
+    let bytes = version("0.9.0");
+    let (digest, at) = (digest(&bytes), Timestamp::from_millis(7));
+    host.store.put_blob(BlobKind::Component, "test".to_owned(), digest, at, bytes).await.unwrap();
+    let event = |kind: &'static str, data: serde_json::Value| NewEvent {
+        kind: kind.into(),
+        data: data.to_string(),
+    };
+    let append = Append {
+        stream: Stream::Plugin(TEST.clone()),
+        expected: Version(0),
+        at,
+        events: vec![
+            event(
+                "plugin.activated",
+                json!({"digest": digest, "version": "0.9.0", "previous": null}),
+            ),
+            event("plugin.rejected", json!({"digest": digest, "reason": "no", "serving": null})),
+        ],
+        row: None,
+        start_key: None,
+        state: Vec::new(),
+    };
+    host.store.append(append).await.unwrap();
+    host.close().await;
+    let host = place.open().await;
+    assert_eq!(host.version().as_deref(), Some("0.9.0"));
+    let info = host.info();
+    assert_eq!((info.history[0].at, info.history[0].why.cause), (at, Cause::File));
+    assert_eq!(info.rejections[0].reason, "no");
     host.close().await;
 }

@@ -178,7 +178,7 @@ impl Check<'_> {
                 refused: self
                     .plugins
                     .info(plugin)
-                    .and_then(|info| info.last_rejection)
+                    .and_then(|info| info.rejections.into_iter().next())
                     .map(|rejection| rejection.reason),
                 folder: self.folder.display().to_string(),
             });

@@ -49,10 +49,13 @@ pub enum Durability {
 pub enum Stream {
     /// A saga's.
     Saga(SagaId),
-    /// A plugin's: which components served it.
+    /// A plugin's: what operators changed of its state; before there were deploys, which components
+    /// served it.
     Plugin(PluginName),
     /// A service's: when its circuit breaker opened and closed.
     Service(ServiceName),
+    /// Of all plugins: which components became active or were refused, and why.
+    Deploys,
 }
 
 impl fmt::Display for Stream {
@@ -61,6 +64,7 @@ impl fmt::Display for Stream {
             Self::Saga(id) => write!(f, "saga {id}"),
             Self::Plugin(name) => write!(f, "plugin {name}"),
             Self::Service(name) => write!(f, "service {name}"),
+            Self::Deploys => f.write_str("deploys"),
         }
     }
 }
@@ -182,7 +186,7 @@ impl Append {
         }
         let saga = match &self.stream {
             Stream::Saga(id) => Some(*id),
-            Stream::Plugin(_) | Stream::Service(_) => None,
+            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => None,
         };
         if self.row.as_ref().is_some_and(|row| Some(row.id) != saga) {
             return Err(StoreError::Invalid("a row goes with the stream of its own saga"));

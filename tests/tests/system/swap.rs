@@ -62,9 +62,11 @@ fn an_undo_is_swapped_while_a_thousand_sagas_run() {
     ledger::check_effects(&events, &host.log());
     let events: Vec<&Value> = events.iter().collect();
     let activated = of_type(&events, "plugin.activated")
-        .find(|event| event["data"]["digest"] == digest)
+        .find(|event| event["data"]["components"][0]["digest"] == digest)
         .expect("the activation is an event");
-    assert_eq!(activated["plugin"], "inventory-release");
+    let component = &activated["data"]["components"][0];
+    assert_eq!(component["plugin"], "inventory-release");
+    assert_eq!((&component["previous"], &activated["data"]["cause"]), (&old, &"file".into()));
     let undos: Vec<_> = of_type(&events, "undo.started")
         .filter(|event| event["data"]["step"] == "inventory")
         .collect();

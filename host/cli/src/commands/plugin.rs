@@ -1,4 +1,6 @@
-//! `plugin list` and `plugin inspect`.
+//! `plugin list`, `plugin inspect`, and what changes the component of a plugin.
+
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +28,17 @@ pub enum Plugin {
     /// Show what a component file exports, imports and says about itself
     #[command(after_help = "Example:\n  amends plugin inspect plugins/inventory.wasm")]
     Inspect(Inspect),
+    /// Show every component that a plugin had: when each was activated or refused, and why
+    #[command(after_help = "Example:\n  amends plugin versions inventory")]
+    Versions(versions::Versions),
+    /// Go back to a component that served before
+    #[command(
+        after_help = "Example:\n  amends plugin rollback inventory --reason \"loses reservations\"\n\n\
+                            It serves at once, and within a second on every host of the store. \
+                            The file in the plugin folder is left as it is, and counts again when \
+                            it changes."
+    )]
+    Rollback(versions::Rollback),
 }
 
 /// The arguments of `plugin list`.
@@ -53,6 +66,8 @@ pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
     match command {
         Plugin::List(args) => list(args).await,
         Plugin::Inspect(args) => inspect(args).await,
+        Plugin::Versions(args) => versions::versions(args).await,
+        Plugin::Rollback(args) => versions::rollback(args).await,
     }
 }
 

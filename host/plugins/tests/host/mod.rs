@@ -93,9 +93,9 @@ impl Host {
         self.plugins.call(&self.call(Direction::Execute)).await.outcome
     }
 
-    /// The types and data of the plugin's events.
+    /// The types and data of the events about plugins.
     pub(crate) async fn events(&self) -> Vec<(String, serde_json::Value)> {
-        let stream = Stream::Plugin(test());
+        let stream = Stream::Deploys;
         let events = self.store.events(stream, Version(0), 1_000).await.unwrap();
         let read = |data: &str| serde_json::from_str(data).unwrap();
         events.iter().map(|event| (event.kind.clone(), read(&event.data))).collect()

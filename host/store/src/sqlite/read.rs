@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params, params_fro
 use serde_json::value::RawValue;
 
 use super::schema::is_unreadable;
-use super::write::SERVICE_PREFIX;
+use super::write::{DEPLOYS, SERVICE_PREFIX};
 use crate::types::{
     BlobKind, BlobRow, LIVE_PAGE_BYTES_MAX, LiveSaga, SagaQuery, SagaRow, StoredEvent, Stream,
 };
@@ -346,6 +346,9 @@ fn append_events(row: &Row<'_>) -> Result<Vec<StoredEvent>> {
 
 fn stream(row: &Row<'_>, column: usize) -> Result<Stream> {
     if let ValueRef::Text(text) = row.get_ref(column)? {
+        if text == DEPLOYS.as_bytes() {
+            return Ok(Stream::Deploys);
+        }
         let service = text.strip_prefix(SERVICE_PREFIX.as_bytes());
         let service = service.and_then(|name| std::str::from_utf8(name).ok());
         return match service {

@@ -405,6 +405,9 @@ fn events_column(events: &[NewEvent]) -> String {
 /// Before the name in the stream of a service.
 pub(super) const SERVICE_PREFIX: &str = "service/";
 
+/// The stream of deploys. No name of a service is empty, and none of a plugin has a slash in it.
+pub(super) const DEPLOYS: &str = "deploys/";
+
 impl ToSql for Stream {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
@@ -412,6 +415,7 @@ impl ToSql for Stream {
             Self::Plugin(name) => name.as_str().into(),
             // No name of a plugin has a slash in it.
             Self::Service(name) => format!("{SERVICE_PREFIX}{name}").into(),
+            Self::Deploys => DEPLOYS.into(),
         })
     }
 }

@@ -1,0 +1,418 @@
+//! Which component becomes active, recorded before it serves.
+//!
+//! Every activation and every refusal, of whatever plugin, is an event of one stream, so hosts of
+//! the same store agree on their order; each follows what the others wrote. Events that earlier
+//! versions wrote in a stream of the plugin are read as well.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_engine::{Digest, PluginName, Timestamp, Version};
+use amends_store::{Append, BlobKind, NewEvent, StoreError, StoredEvent, Stream, failpoint};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::{Active, PluginHost, now};
+use crate::error::{PluginError, Rejection};
+use crate::load::LoadedComponent;
+
+/// Events of a stream that are read at once.
+const EVENTS_PER_READ: u32 = 1_000;
+
+/// How often the stream is read for what other hosts wrote. A read finds nothing nearly always, by
+/// an index.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
+
+/// Activations and refusals that are kept in memory, of each plugin. The stream has all of them.
+const HISTORY_MAX: usize = 1_000;
+
+const ACTIVATED: &str = "plugin.activated";
+const REJECTED: &str = "plugin.rejected";
+
+/// What led to an activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A file in the plugin folder.
+    #[default]
+    File,
+    /// An operator handed it in.
+    Deploy,
+    /// An operator went back to one that served before.
+    Rollback,
+}
+
+/// Why a component becomes active: for people, and for the record.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Why {
+    /// What led to it.
+    #[serde(default)]
+    pub cause: Cause,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// It does not fit what sagas in flight have recorded, and was wanted nevertheless.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
+}
+
+/// A component that became active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    /// Which.
+    pub digest: Digest,
+    /// Its version.
+    pub version: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub why: Why,
+}
+
+/// A component that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectionRecord {
+    /// When.
+    pub at: Timestamp,
+    /// Which.
+    pub digest: Digest,
+    /// Why.
+    pub reason: String,
+}
+
+/// A component that is to become active, and its bytes; none when the store has them.
+pub(crate) struct Candidate {
+    pub(crate) plugin: PluginName,
+    pub(crate) component: Arc<LoadedComponent>,
+    pub(crate) bytes: Option<Vec<u8>>,
+}
+
+/// The stored form.
+#[derive(Serialize, Deserialize)]
+struct Activated {
+    components: Vec<One>,
+    #[serde(flatten)]
+    why: Why,
+}
+
+#[derive(Serialize, Deserialize)]
+struct One {
+    plugin: PluginName,
+    digest: Digest,
+    version: String,
+    previous: Option<Digest>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Rejected {
+    plugin: PluginName,
+    digest: Digest,
+    reason: String,
+    serving: Option<Digest>,
+}
+
+/// As earlier versions wrote it, in the stream of the plugin.
+#[derive(Deserialize)]
+struct OfOne {
+    digest: Digest,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    reason: String,
+}
+
+impl PluginHost {
+    /// Durable first: the bytes, then one event for all of them; then they serve.
+    pub(crate) async fn activate(
+        &self,
+        mut candidates: Vec<Candidate>,
+        why: Why,
+    ) -> Result<(), PluginError> {
+        failpoint("plugins.activate.before");
+        let at = now();
+        for Candidate { plugin, component, bytes } in &mut candidates {
+            if let Some(bytes) = bytes.take() {
+                let (name, digest) = (plugin.to_string(), component.digest);
+                self.inner.store.put_blob(BlobKind::Component, name, digest, at, bytes).await?;
+            }
+        }
+        failpoint("plugins.activate.stored");
+        let mut known = self.inner.deploys.lock().await;
+        loop {
+            let components: Vec<_> =
+                candidates.iter().filter_map(|candidate| self.to_record(candidate)).collect();
+            if components.is_empty() {
+                break;
+            }
+            let data = Activated { components, why: why.clone() };
+            if self.append_deploy(&mut known, ACTIVATED, at, &data).await? {
+                failpoint("plugins.activate.recorded");
+                break;
+            }
+        }
+        for Candidate { plugin, component, .. } in candidates {
+            self.serve(&plugin, component, &why, at);
+        }
+        failpoint("plugins.activate.done");
+        Ok(())
+    }
+
+    /// None for what is the last that became active already: it serves on.
+    fn to_record(&self, candidate: &Candidate) -> Option<One> {
+        let Candidate { plugin, component, .. } = candidate;
+        let previous = self.last(plugin).map(|last| last.digest);
+        let (digest, version) = (component.digest, component.manifest.version.clone());
+        let is_new = previous != Some(digest);
+        is_new.then(|| One { plugin: plugin.clone(), digest, version, previous })
+    }
+
+    /// The last component that became active for a plugin, whether or not it can serve.
+    pub(super) fn last(&self, name: &PluginName) -> Option<Activation> {
+        self.with(name, |plugin| plugin.history.first().cloned()).flatten()
+    }
+
+    fn serve(&self, name: &PluginName, component: Arc<LoadedComponent>, why: &Why, at: Timestamp) {
+        let (digest, version) = (component.digest, component.manifest.version.clone());
+        let last = self.last(name).filter(|last| last.digest == digest);
+        let since = last.as_ref().map_or(at, |last| last.at);
+        let replaced = self.change(name, |plugin| {
+            if last.is_none() {
+                let (version, why) = (version.clone(), why.clone());
+                plugin.history.insert(0, Activation { digest, version, at, why });
+                plugin.history.truncate(HISTORY_MAX);
+            }
+            plugin.active.replace(Active { component: Arc::clone(&component), since })
+        });
+        let mut cache = self.cache();
+        cache.know(&component);
+        if let Some(replaced) = replaced {
+            cache.keep(&replaced.component);
+        }
+        drop(cache);
+        tracing::info!(plugin = %name, %digest, version, "plugin is active");
+    }
+
+    /// Recorded once for each component in a row.
+    pub(crate) async fn reject(
+        &self,
+        name: &PluginName,
+        digest: Digest,
+        rejection: &Rejection,
+    ) -> Result<(), PluginError> {
+        let reason = rejection.to_string();
+        let is_known = |last: &RejectionRecord| last.digest == digest && last.reason == reason;
+        if self.with(name, |plugin| plugin.rejections.first().is_some_and(is_known)) == Some(true) {
+            return Ok(());
+        }
+        let at = now();
+        failpoint("plugins.reject.before");
+        let mut known = self.inner.deploys.lock().await;
+        loop {
+            let serving = self.active(name).map(|active| active.digest);
+            let data = Rejected { plugin: name.clone(), digest, reason: reason.clone(), serving };
+            if self.append_deploy(&mut known, REJECTED, at, &data).await? {
+                break;
+            }
+        }
+        failpoint("plugins.reject.recorded");
+        let serving = self.active(name).map(|active| active.digest);
+        tracing::error!(
+            plugin = %name,
+            %digest,
+            reason,
+            serving = serving.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string()),
+            "component is refused"
+        );
+        self.remember_rejection(name, RejectionRecord { at, digest, reason });
+        Ok(())
+    }
+
+    fn remember_rejection(&self, name: &PluginName, rejection: RejectionRecord) {
+        self.change(name, |plugin| {
+            plugin.rejections.insert(0, rejection);
+            plugin.rejections.truncate(HISTORY_MAX);
+        });
+    }
+
+    /// False when another host wrote first; what it wrote is taken in then.
+    async fn append_deploy(
+        &self,
+        known: &mut Version,
+        kind: &'static str,
+        at: Timestamp,
+        data: &impl Serialize,
+    ) -> Result<bool, PluginError> {
+        // Every field of it is a text, a number or a flag.
+        let data = serde_json::to_string(data).unwrap_or_default();
+        let append = Append {
+            stream: Stream::Deploys,
+            expected: *known,
+            at,
+            events: vec![NewEvent { kind: kind.into(), data }],
+            row: None,
+            start_key: None,
+            state: Vec::new(),
+        };
+        match self.inner.store.append(append).await {
+            Ok(_) => {
+                *known = known.plus(1);
+                Ok(true)
+            }
+            Err(StoreError::Conflict { .. }) => {
+                self.take_in(known).await?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has what other hosts made active serve here too.
+    async fn take_in(&self, known: &mut Version) -> Result<(), PluginError> {
+        for event in self.read(Stream::Deploys, *known).await? {
+            let touched = self.remember(&event);
+            *known = event.version;
+            for name in touched {
+                let Some(last) = self.last(&name) else { continue };
+                if self.active(&name).is_some_and(|active| active.digest == last.digest) {
+                    continue;
+                }
+                match self.by_digest(&name, last.digest).await {
+                    Ok(component) => self.serve(&name, component, &last.why, last.at),
+                    Err(error) => tracing::error!(
+                        plugin = %name, %error,
+                        "what another host made active cannot be loaded here; what was active serves on"
+                    ),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what became of all plugins so far, without loading anything. The names of the plugins
+    /// in it.
+    pub(super) async fn read_deploys(&self, names: &[PluginName]) -> Result<(), PluginError> {
+        for name in names {
+            for event in self.read(Stream::Plugin(name.clone()), Version(0)).await? {
+                self.change(name, |plugin| plugin.stream = event.version);
+                self.remember_of_one(name, &event);
+            }
+        }
+        let mut known = self.inner.deploys.lock().await;
+        for event in self.read(Stream::Deploys, Version(0)).await? {
+            self.remember(&event);
+            *known = event.version;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, stream: Stream, after: Version) -> Result<Vec<StoredEvent>, StoreError> {
+        let mut log: Vec<StoredEvent> = Vec::new();
+        loop {
+            let after = log.last().map_or(after, |last| last.version);
+            let page = self.inner.store.events(stream.clone(), after, EVENTS_PER_READ).await?;
+            let is_full = page.len() == EVENTS_PER_READ as usize;
+            log.extend(page);
+            if !is_full {
+                return Ok(log);
+            }
+        }
+    }
+
+    /// One event of the stream; what a later version wrote otherwise is passed over. The plugins
+    /// whose component changed.
+    fn remember(&self, event: &StoredEvent) -> Vec<PluginName> {
+        let at = event.at;
+        if event.kind == REJECTED
+            && let Ok(Rejected { plugin, digest, reason, .. }) = serde_json::from_str(&event.data)
+        {
+            self.remember_rejection(&plugin, RejectionRecord { at, digest, reason });
+        }
+        let mut touched = Vec::new();
+        if event.kind == ACTIVATED
+            && let Ok(Activated { components, why }) = serde_json::from_str(&event.data)
+        {
+            for One { plugin: name, digest, version, .. } in components {
+                let activation = Activation { digest, version, at, why: why.clone() };
+                self.change(&name, |plugin| {
+                    plugin.history.insert(0, activation);
+                    plugin.history.truncate(HISTORY_MAX);
+                });
+                touched.push(name);
+            }
+        }
+        touched
+    }
+
+    fn remember_of_one(&self, name: &PluginName, event: &StoredEvent) {
+        let Ok(OfOne { digest, version, reason }) = serde_json::from_str(&event.data) else {
+            return;
+        };
+        let at = event.at;
+        match event.kind.as_str() {
+            ACTIVATED => self.change(name, |plugin| {
+                let why = Why::default();
+                plugin.history.insert(0, Activation { digest, version, at, why });
+            }),
+            REJECTED => self.remember_rejection(name, RejectionRecord { at, digest, reason }),
+            _ => {}
+        }
+    }
+
+    /// Until it is aborted.
+    pub(super) fn follow(&self) -> JoinHandle<()> {
+        let host = self.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(FOLLOW_PAUSE);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                let mut known = host.inner.deploys.lock().await;
+                match host.take_in(&mut known).await {
+                    Ok(()) => {}
+                    Err(PluginError::Store(StoreError::Closed | StoreError::Fenced)) => return,
+                    Err(error) => tracing::debug!(%error, "deploys cannot be read"),
+                }
+            }
+        })
+    }
+
+    /// Goes back to a component that served before: `to`, or the last one before the active. It
+    /// serves at once, here, and within a second on the other hosts of the store. The file in the
+    /// folder is left as it is, and counts again when it changes.
+    ///
+    /// # Errors
+    /// When there is none such, or it cannot be loaded any more.
+    pub async fn rollback(
+        &self,
+        name: &PluginName,
+        to: Option<Digest>,
+        who: String,
+        reason: Option<String>,
+    ) -> Result<Activation, PluginError> {
+        let missing =
+            |why: &str| PluginError::NoRollback { plugin: name.clone(), message: why.to_owned() };
+        let info = self.info(name).ok_or_else(|| missing("there is no such plugin"))?;
+        let served = |one: &&Activation| match to {
+            Some(to) => one.digest == to,
+            None => Some(one.digest) != info.digest,
+        };
+        let Some(found) = info.history.iter().find(served) else {
+            return Err(missing(match to {
+                Some(_) => "that component never served it",
+                None => "no other component served it before",
+            }));
+        };
+        if Some(found.digest) == info.digest {
+            return Err(missing("that component serves it now"));
+        }
+        let component = self.by_digest(name, found.digest).await?;
+        let why = Why { cause: Cause::Rollback, who: Some(who), reason, forced: false };
+        let candidate = Candidate { plugin: name.clone(), component, bytes: None };
+        self.activate(vec![candidate], why).await?;
+        self.last(name).ok_or_else(|| missing("it was replaced meanwhile"))
+    }
+}
