@@ -8,6 +8,7 @@
 
 mod batch;
 mod definitions;
+mod deploy;
 mod duration;
 mod health;
 mod openapi;
@@ -32,6 +33,7 @@ use amends_runtime::Runtime;
 
 use watch::Watchers;
 
+pub use deploy::{DeployView, DeployedView, MisfitView, UnreadableView};
 pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
@@ -86,6 +88,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/exposure", get(plan::of_all))
         .route("/v1/breakers", get(plan::breakers))
         .route("/v1/plugins", get(plugins::list))
+        .route(
+            "/v1/plugins:deploy",
+            post(deploy::deploy).layer(DefaultBodyLimit::max(deploy::DEPLOY_BYTES_MAX)),
+        )
         .route("/v1/plugins/{name}", get(plugins::get))
         .route("/v1/plugins/{name}/rollback", post(plugins::rollback))
         .route("/v1/plugins/{name}/state", get(state::list))

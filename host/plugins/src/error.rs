@@ -73,6 +73,19 @@ pub enum Rejection {
     /// The compiler refuses it.
     #[error("it cannot be compiled: {0}; build it again with a released compiler")]
     Compile(String),
+    /// Sagas in flight have recorded outputs that it cannot read.
+    #[error(
+        "its undo cannot read what {steps} steps of sagas in flight have recorded ({examples}); \
+         have its schema take these outputs, or deploy it with `amends plugin deploy --force`: then \
+         each is undone by the component that executed it, or by an earlier one of the plugin that \
+         can"
+    )]
+    Unreadable {
+        /// How many.
+        steps: usize,
+        /// Some of them, and why.
+        examples: String,
+    },
     /// Its manifest cannot be had or makes no sense.
     #[error("its manifest is not usable: {0}; correct what its `describe` answers")]
     Manifest(String),

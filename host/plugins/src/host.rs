@@ -3,7 +3,7 @@
 mod deploys;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use amends_engine::{Digest, Failure, Outcome, PluginName, Timestamp, Version};
@@ -22,8 +22,7 @@ use crate::load::{LoadedComponent, Loader, Priority};
 use crate::loaded_cache::LoadedCache;
 use crate::watch;
 
-use deploys::Candidate;
-pub use deploys::{Activation, Cause, RejectionRecord, Why};
+pub use deploys::{Activation, Candidate, Cause, Guard, RejectionRecord, Why};
 
 /// The plugins of a host. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +40,7 @@ pub(crate) struct Inner {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// How far the stream of deploys is known. Held while one is recorded: one at a time.
     deploys: tokio::sync::Mutex<Version>,
+    guard: OnceLock<Arc<dyn Guard>>,
 }
 
 struct Plugin {
@@ -104,6 +104,7 @@ impl PluginHost {
             loaded_cache: Mutex::new(LoadedCache::default()),
             tasks: Mutex::default(),
             deploys: tokio::sync::Mutex::default(),
+            guard: OnceLock::new(),
         });
         let host = Self { inner };
         let mut names: Vec<PluginName> = files.keys().cloned().collect();

@@ -34,6 +34,7 @@ mod idle;
 mod load;
 mod loaded_cache;
 mod meter;
+mod misfit;
 mod outbound;
 mod sandbox;
 mod schema;
@@ -49,8 +50,9 @@ pub use config::{
 pub use effects::Effects;
 pub use error::{PluginError, Rejection};
 pub use guest::trace_id;
-pub use host::{Activation, Cause, PluginHost, PluginInfo, RejectionRecord, Why};
+pub use host::{Activation, Candidate, Cause, Guard, PluginHost, PluginInfo, RejectionRecord, Why};
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
+pub use misfit::{Misfit, Schema, misfits};
 pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin};
 pub use sandbox::{COMPONENT_BYTES_MAX, INSTANCES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 pub use state::{StateError, StateWrite};

@@ -172,7 +172,10 @@ async fn take(
     }
     let result = match host.try_load(name, bytes.clone(), Priority::Background).await {
         Ok(None) => Ok(()),
-        Ok(Some(component)) => host.activate_file(name, component, bytes).await,
+        Ok(Some(component)) => match host.objection(name, &component).await {
+            Some(objection) => host.reject(name, digest, &objection).await,
+            None => host.activate_file(name, component, bytes).await,
+        },
         Err(Rejection::Truncated { .. } | Rejection::Invalid(_)) if !is_last => return false,
         Err(rejection) => host.reject(name, digest, &rejection).await,
     };

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use amends_engine::{
-    Call, Digest, Direction, Due, Failure, Fate, Outcome, PlannedUndo, PluginName, Saga, SagaId,
-    StepName, Target, arguments, idempotency_key,
+    Call, Digest, Direction, Due, Failure, Fate, Outcome, Payload, PlannedUndo, PluginName, Saga,
+    SagaId, StepName, Target, arguments, idempotency_key,
 };
 use amends_plugins::{Answer, Effects, PluginCall, PluginHost, trace_id};
 use amends_store::failpoint;
@@ -60,11 +60,14 @@ pub(crate) struct Dispatcher {
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
 }
 
+/// Earlier components of a plugin that are tried for an undo: each that is not in memory is loaded.
+const EARLIER_MAX: usize = 8;
+
 /// Which component serves a call that is due: its digest, and why when it is not the active one.
 /// None while the plugin has no component at all.
 ///
 /// An undo is served by the active component when that can read the recorded output, else by the
-/// one that executed the step, if that can undo.
+/// one that executed the step, if that can undo, else by the latest of the plugin that can read it.
 pub(crate) async fn component(
     plugins: &PluginHost,
     saga: &Saga,
@@ -115,7 +118,42 @@ async fn serve_undo(
         );
         return Some((digest, Some(note)));
     }
+    if let Some(output) = output
+        && let Some(digest) = earlier(plugins, plugin, active.digest, output).await
+    {
+        let note = format!(
+            "served by an earlier component of {plugin}, because the active {} cannot: {why}",
+            active.digest
+        );
+        return Some((digest, Some(note)));
+    }
     Some((active.digest, None))
+}
+
+/// The latest component that served a plugin before and that can undo what gave this output.
+async fn earlier(
+    plugins: &PluginHost,
+    plugin: &PluginName,
+    active: Digest,
+    output: &Payload,
+) -> Option<Digest> {
+    let mut tried = vec![active];
+    for digest in plugins.info(plugin)?.history.iter().map(|one| one.digest) {
+        if tried.contains(&digest) {
+            continue;
+        }
+        if tried.len() > EARLIER_MAX {
+            break;
+        }
+        tried.push(digest);
+        if let Ok(component) = plugins.by_digest(plugin, digest).await
+            && component.exports.compensate
+            && component.reads_output(output).is_ok()
+        {
+            return Some(digest);
+        }
+    }
+    None
 }
 
 /// The plugin that executes a step.

@@ -13,6 +13,7 @@
 mod breakers;
 mod clock;
 mod definitions;
+mod deploy;
 mod dispatch;
 mod error;
 mod faults;
@@ -28,6 +29,7 @@ mod stuck;
 pub use breakers::{BreakerInfo, BreakerSettings, OnOpen, RateSettings};
 pub use clock::now;
 pub use definitions::Definitions;
+pub use deploy::{DeployError, DeployRequest, Deployed, Impact, UNREADABLE_NAMED_MAX, Unreadable};
 pub use error::{OperateError, RuntimeError, StartError};
 pub use faults::Faults;
 pub use limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_MAX, STARTS_WAITING_MAX};

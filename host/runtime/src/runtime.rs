@@ -197,6 +197,7 @@ impl Runtime {
         });
         // Shards reach other sagas through it, so before any saga goes on.
         sagas.connect(&inner);
+        inner.plugins.guard_with(Arc::new(sagas.clone()));
         let runtime = Self { inner };
         for saga in recovered.sagas {
             let _ = runtime.send(saga.id(), Message::Recover { saga: Box::new(saga) });

@@ -9,6 +9,7 @@ mod chaos;
 mod cli;
 mod client;
 mod crash;
+mod deploy;
 mod failpoints;
 mod hostile;
 mod http;

@@ -1,5 +1,6 @@
 //! The stock that the inventory plugin keeps: the last pieces go out once, whatever happens.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -92,7 +93,8 @@ fn steps_of_one_saga_take_from_one_shelf_at_once() {
          [[saga]]\nname = \"many\"\n",
     );
     for number in 0..STEPS {
-        config += &format!(
+        let _ = write!(
+            config,
             "[[saga.step]]\nname = \"take-{number}\"\nplugin = \"inventory\"\nafter = []\n\
              retry = {{ attempts = 1 }}\nundo = {{ plugin = \"inventory-release\" }}\n\
              input = \"input\"\n"

@@ -1,5 +1,6 @@
 //! `plugin list`, `plugin inspect`, and what changes the component of a plugin.
 
+mod deploy;
 mod versions;
 
 use std::path::PathBuf;
@@ -28,6 +29,15 @@ pub enum Plugin {
     /// Show what a component file exports, imports and says about itself
     #[command(after_help = "Example:\n  amends plugin inspect plugins/inventory.wasm")]
     Inspect(Inspect),
+    /// Have components serve, all or none
+    #[command(
+        after_help = "Examples:\n  amends plugin deploy inventory.wasm shipment.wasm --dry-run\n  \
+                            amends plugin deploy inventory=build/new.wasm --reason \"release 7\"\n\n\
+                            What sagas in flight have recorded and a component cannot read is a \
+                            refusal; with --force their undos stay with the component that executed \
+                            the step. The plugin folder is left as it is."
+    )]
+    Deploy(deploy::Deploy),
     /// Show every component that a plugin had: when each was activated or refused, and why
     #[command(after_help = "Example:\n  amends plugin versions inventory")]
     Versions(versions::Versions),
@@ -66,6 +76,7 @@ pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
     match command {
         Plugin::List(args) => list(args).await,
         Plugin::Inspect(args) => inspect(args).await,
+        Plugin::Deploy(args) => deploy::deploy(args).await,
         Plugin::Versions(args) => versions::versions(args).await,
         Plugin::Rollback(args) => versions::rollback(args).await,
     }

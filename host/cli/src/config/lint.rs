@@ -4,21 +4,19 @@
 //! Each is read, checked, compiled and asked for its manifest in the host's own sandbox.
 //! Nothing is written, except compiled code when the cache folder is there already.
 
-mod schema;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use amends_engine::{Definition, Digest, InputSpec, PluginName, StepSpec};
-use amends_plugins::{LoadedComponent, Loader, PluginError, Priority, Rejection};
+use amends_plugins::{
+    LoadedComponent, Loader, Misfit, PluginError, Priority, Rejection, Schema, misfits,
+};
 
 use crate::config::report::{Finding, Report, Severity};
 use crate::config::suggest::{did_you_mean, list};
 use crate::config::table::join;
 use crate::config::{Config, Loaded};
-
-use schema::{Schema, misfits};
 
 /// What the lint found out.
 #[derive(Debug)]
@@ -273,10 +271,11 @@ impl Linter<'_> {
         let key = format!("{key}.undo");
         self.check_undo_input(&key, step, undo, Schema::new(&undoing.manifest.input_schema));
         let (made, read) = (&own.manifest.output_schema, &undoing.manifest.output_schema);
-        for (severity, what) in misfits(Schema::new(made), Schema::new(read)) {
-            let verb = match severity {
-                Severity::Error => "cannot",
-                Severity::Warning => "may not be able to",
+        for Misfit { is_certain, message: what } in misfits(Schema::new(made), Schema::new(read)) {
+            let (severity, verb) = if is_certain {
+                (Severity::Error, "cannot")
+            } else {
+                (Severity::Warning, "may not be able to")
             };
             let message =
                 format!("the undo `{undo}` {verb} read the output of `{plugin}`: it {what}");

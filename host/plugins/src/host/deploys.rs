@@ -4,6 +4,7 @@
 //! the same store agree on their order; each follows what the others wrote. Events that earlier
 //! versions wrote in a stream of the plugin are read as well.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Active, PluginHost, now};
 use crate::error::{PluginError, Rejection};
-use crate::load::LoadedComponent;
+use crate::load::{LoadedComponent, Priority};
 
 /// Events of a stream that are read at once.
 const EVENTS_PER_READ: u32 = 1_000;
@@ -84,11 +85,25 @@ pub struct RejectionRecord {
     pub reason: String,
 }
 
-/// A component that is to become active, and its bytes; none when the store has them.
-pub(crate) struct Candidate {
-    pub(crate) plugin: PluginName,
-    pub(crate) component: Arc<LoadedComponent>,
+/// A component that is to become active.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Of which plugin.
+    pub plugin: PluginName,
+    /// The component.
+    pub component: Arc<LoadedComponent>,
+    /// None when the store has them.
     pub(crate) bytes: Option<Vec<u8>>,
+}
+
+/// Whoever knows what a component would have to undo.
+pub trait Guard: Send + Sync {
+    /// Why a component should not become active for a plugin, if it should not.
+    fn objection<'a>(
+        &'a self,
+        plugin: &'a PluginName,
+        component: &'a LoadedComponent,
+    ) -> Pin<Box<dyn Future<Output = Option<Rejection>> + Send + 'a>>;
 }
 
 /// The stored form.
@@ -126,8 +141,40 @@ struct OfOne {
 }
 
 impl PluginHost {
-    /// Durable first: the bytes, then one event for all of them; then they serve.
-    pub(crate) async fn activate(
+    /// Has somebody look at each component of the folder that is to replace one that serves. Once.
+    pub fn guard_with(&self, guard: Arc<dyn Guard>) {
+        let _ = self.inner.guard.set(guard);
+    }
+
+    pub(crate) async fn objection(
+        &self,
+        plugin: &PluginName,
+        component: &LoadedComponent,
+    ) -> Option<Rejection> {
+        self.inner.guard.get()?.objection(plugin, component).await
+    }
+
+    /// Loads bytes that may become active for a plugin; nothing is recorded.
+    ///
+    /// # Errors
+    /// Why they cannot serve it.
+    pub async fn candidate(
+        &self,
+        plugin: PluginName,
+        bytes: Vec<u8>,
+    ) -> Result<Candidate, Rejection> {
+        let settings = Arc::new(self.configured(&plugin));
+        let loader = &self.inner.loader;
+        let component = loader.load(bytes.clone(), settings, Priority::Background).await?;
+        Ok(Candidate { plugin, component: Arc::new(component), bytes: Some(bytes) })
+    }
+
+    /// Has components serve, all or none. Durable first: their bytes, then one event for all of
+    /// them; then they serve.
+    ///
+    /// # Errors
+    /// When the store fails; none of them serves then.
+    pub async fn activate(
         &self,
         mut candidates: Vec<Candidate>,
         why: Why,
@@ -155,7 +202,7 @@ impl PluginHost {
             }
         }
         for Candidate { plugin, component, .. } in candidates {
-            self.serve(&plugin, component, &why, at);
+            self.serve(&plugin, &component, &why, at);
         }
         failpoint("plugins.activate.done");
         Ok(())
@@ -175,7 +222,7 @@ impl PluginHost {
         self.with(name, |plugin| plugin.history.first().cloned()).flatten()
     }
 
-    fn serve(&self, name: &PluginName, component: Arc<LoadedComponent>, why: &Why, at: Timestamp) {
+    fn serve(&self, name: &PluginName, component: &Arc<LoadedComponent>, why: &Why, at: Timestamp) {
         let (digest, version) = (component.digest, component.manifest.version.clone());
         let last = self.last(name).filter(|last| last.digest == digest);
         let since = last.as_ref().map_or(at, |last| last.at);
@@ -185,10 +232,10 @@ impl PluginHost {
                 plugin.history.insert(0, Activation { digest, version, at, why });
                 plugin.history.truncate(HISTORY_MAX);
             }
-            plugin.active.replace(Active { component: Arc::clone(&component), since })
+            plugin.active.replace(Active { component: Arc::clone(component), since })
         });
         let mut cache = self.cache();
-        cache.know(&component);
+        cache.know(component);
         if let Some(replaced) = replaced {
             cache.keep(&replaced.component);
         }
@@ -196,8 +243,11 @@ impl PluginHost {
         tracing::info!(plugin = %name, %digest, version, "plugin is active");
     }
 
-    /// Recorded once for each component in a row.
-    pub(crate) async fn reject(
+    /// Records that a component was refused; once for each in a row.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn reject(
         &self,
         name: &PluginName,
         digest: Digest,
@@ -281,7 +331,7 @@ impl PluginHost {
                     continue;
                 }
                 match self.by_digest(&name, last.digest).await {
-                    Ok(component) => self.serve(&name, component, &last.why, last.at),
+                    Ok(component) => self.serve(&name, &component, &last.why, last.at),
                     Err(error) => tracing::error!(
                         plugin = %name, %error,
                         "what another host made active cannot be loaded here; what was active serves on"

@@ -23,7 +23,7 @@ impl Sagas {
         let _ = self.inner.set(Arc::downgrade(inner));
     }
 
-    fn runtime(&self) -> Option<Runtime> {
+    pub(crate) fn runtime(&self) -> Option<Runtime> {
         Some(Runtime { inner: self.inner.get()?.upgrade()? })
     }
 

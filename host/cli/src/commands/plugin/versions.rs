@@ -6,7 +6,7 @@ use serde_json::json;
 use amends_api::PluginView;
 
 use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs};
+use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
 
@@ -42,9 +42,9 @@ pub struct Rollback {
     pub host: HostArgs,
 }
 
-/// What became of one component.
+/// What became of one component, once.
 #[derive(serde::Serialize)]
-struct Version<'p> {
+struct Turn<'p> {
     at: String,
     what: &'static str,
     digest: &'p str,
@@ -57,7 +57,7 @@ struct Version<'p> {
 
 pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let plugin: PluginView = client.get(&format!("/v1/plugins/{}", args.name)).await?;
+    let plugin: PluginView = client.get(&format!("/v1/plugins/{}", escape(&args.name))).await?;
     let all = all(&plugin);
     match args.output {
         Format::Json => print_json(&all)?,
@@ -83,9 +83,9 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
 }
 
 /// The latest first.
-fn all(plugin: &PluginView) -> Vec<Version<'_>> {
+fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
     let activated = plugin.history.iter().enumerate().map(|(index, one)| {
-        let version = Version {
+        let turn = Turn {
             at: one.at.to_string(),
             what: "activated",
             digest: &one.digest,
@@ -95,10 +95,10 @@ fn all(plugin: &PluginView) -> Vec<Version<'_>> {
             reason: one.reason.as_deref(),
             is_active: index == 0 && plugin.digest.as_ref() == Some(&one.digest),
         };
-        (one.at, version)
+        (one.at, turn)
     });
     let refused = plugin.rejections.iter().map(|one| {
-        let version = Version {
+        let turn = Turn {
             at: one.at.to_string(),
             what: "refused",
             digest: &one.digest,
@@ -108,18 +108,18 @@ fn all(plugin: &PluginView) -> Vec<Version<'_>> {
             reason: Some(&one.reason),
             is_active: false,
         };
-        (one.at, version)
+        (one.at, turn)
     });
     let mut all: Vec<_> = activated.chain(refused).collect();
     all.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    all.into_iter().map(|(_, version)| version).collect()
+    all.into_iter().map(|(_, turn)| turn).collect()
 }
 
 pub(crate) async fn rollback(args: Rollback) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let body = json!({"reason": args.reason, "to": args.to});
     let plugin: PluginView =
-        client.post(&format!("/v1/plugins/{}/rollback", args.name), &body).await?;
+        client.post(&format!("/v1/plugins/{}/rollback", escape(&args.name)), &body).await?;
     let digest = plugin.digest.as_deref().unwrap_or_default();
     match args.output {
         Format::Json => print_json(&plugin)?,

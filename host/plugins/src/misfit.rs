@@ -1,4 +1,5 @@
-//! Whether what a definition hands to its plugins fits their schemas.
+//! Whether what is made by one schema fits another: what a definition hands to its plugins, what a
+//! component has left to the next.
 //!
 //! Looks at what JSON Schema (2020-12) says plainly: `type`, `required`, `properties`, `items`,
 //! `additionalProperties = false` and local `$ref`s. What a schema says otherwise, with `anyOf`,
@@ -8,14 +9,21 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::config::report::Severity;
-
 /// Schemas within one another that are compared. A circle of `$ref`s ends here.
 const DEPTH_MAX: usize = 8;
 
+/// Where a value does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Whether no value fits; else some may not.
+    pub is_certain: bool,
+    /// What the reader does and the value is not: `needs `id`, which is not in it`.
+    pub message: String,
+}
+
 /// A schema in its document.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Schema<'s> {
+pub struct Schema<'s> {
     document: &'s Value,
     /// With `$ref`s followed.
     schema: &'s Value,
@@ -23,7 +31,8 @@ pub(super) struct Schema<'s> {
 
 impl<'s> Schema<'s> {
     /// The schema that a document is.
-    pub(super) fn new(document: &'s Value) -> Self {
+    #[must_use]
+    pub fn new(document: &'s Value) -> Self {
         Self { document, schema: document }.at(document)
     }
 
@@ -38,13 +47,13 @@ impl<'s> Schema<'s> {
     }
 
     /// The properties that must be there.
-    pub(super) fn required(self) -> impl Iterator<Item = &'s str> {
+    pub fn required(self) -> impl Iterator<Item = &'s str> {
         let required = self.schema.get("required").and_then(Value::as_array);
         required.into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// The properties that it describes.
-    pub(super) fn names(self) -> impl Iterator<Item = &'s str> {
+    pub fn names(self) -> impl Iterator<Item = &'s str> {
         self.properties().into_iter().flat_map(Map::keys).map(String::as_str)
     }
 
@@ -61,7 +70,8 @@ impl<'s> Schema<'s> {
     }
 
     /// Whether it takes this property.
-    pub(super) fn takes(self, name: &str) -> bool {
+    #[must_use]
+    pub fn takes(self, name: &str) -> bool {
         let is_closed = self.schema.get("additionalProperties") == Some(&Value::Bool(false));
         let has_patterns = self.schema.get("patternProperties").is_some();
         !is_closed || has_patterns || self.names().any(|known| known == name)
@@ -77,20 +87,23 @@ impl<'s> Schema<'s> {
     }
 }
 
-/// What is wrong when values that fit `made` are read by `read`: how bad, and in words.
-pub(super) fn misfits(made: Schema<'_>, read: Schema<'_>) -> Vec<(Severity, String)> {
+/// What is wrong when values that fit `made` are read by `read`.
+#[must_use]
+pub fn misfits(made: Schema<'_>, read: Schema<'_>) -> Vec<Misfit> {
     let mut found = Vec::new();
     compare(made, read, "", DEPTH_MAX, &mut found);
     found
 }
 
-fn compare(
-    made: Schema<'_>,
-    read: Schema<'_>,
-    path: &str,
-    depth: usize,
-    found: &mut Vec<(Severity, String)>,
-) {
+fn certain(message: String) -> Misfit {
+    Misfit { is_certain: true, message }
+}
+
+fn possible(message: String) -> Misfit {
+    Misfit { is_certain: false, message }
+}
+
+fn compare(made: Schema<'_>, read: Schema<'_>, path: &str, depth: usize, found: &mut Vec<Misfit>) {
     let Some(depth) = depth.checked_sub(1) else { return };
     let is_apart = compare_types(made, read, path, found);
     if is_apart {
@@ -109,15 +122,15 @@ fn compare(
     for name in read.required() {
         let at = name_of(name);
         if made.property(name).is_none() {
-            found.push((Severity::Error, format!("needs `{at}`, which is not in it")));
+            found.push(certain(format!("needs `{at}`, which is not in it")));
         } else if made.required().all(|other| other != name) {
-            found.push((Severity::Warning, format!("needs `{at}`, which may not be in it")));
+            found.push(possible(format!("needs `{at}`, which may not be in it")));
         }
     }
     for name in made.names() {
         let at = name_of(name);
         if !read.takes(name) {
-            found.push((Severity::Error, format!("does not take `{at}`, which is in it")));
+            found.push(certain(format!("does not take `{at}`, which is in it")));
         } else if let (Some(made), Some(read)) = (made.property(name), read.property(name)) {
             compare(made, read, &at, depth, found);
         }
@@ -125,12 +138,7 @@ fn compare(
 }
 
 /// True when no value fits both.
-fn compare_types(
-    made: Schema<'_>,
-    read: Schema<'_>,
-    path: &str,
-    found: &mut Vec<(Severity, String)>,
-) -> bool {
+fn compare_types(made: Schema<'_>, read: Schema<'_>, path: &str, found: &mut Vec<Misfit>) -> bool {
     let (Some(made), Some(read)) = (made.types(), read.types()) else { return false };
     let fits = |one: &str| read.contains(one) || one == "integer" && read.contains("number");
     let may_fit = |one: &str| fits(one) || one == "number" && read.contains("integer");
@@ -139,12 +147,12 @@ fn compare_types(
     let (made_types, read_types) = (list(&made), list(&read));
     if !made.iter().any(|one| may_fit(one)) {
         let message = format!("reads {what} as {read_types}, and it is {made_types}");
-        found.push((Severity::Error, message));
+        found.push(certain(message));
         return true;
     }
     if !made.iter().all(|one| fits(one)) {
         let message = format!("reads {what} as {read_types}, and it may be {made_types}");
-        found.push((Severity::Warning, message));
+        found.push(possible(message));
     }
     false
 }
@@ -158,7 +166,9 @@ mod tests {
     fn told(made: &Value, read: &Value) -> Vec<String> {
         misfits(Schema::new(made), Schema::new(read))
             .into_iter()
-            .map(|(severity, message)| format!("{severity}: {message}"))
+            .map(|Misfit { is_certain, message }| {
+                format!("{}: {message}", if is_certain { "error" } else { "warning" })
+            })
             .collect()
     }
 

@@ -1,0 +1,185 @@
+//! Components that are handed in, all or none.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::extract::multipart::{Multipart, MultipartError};
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use amends_engine::PluginName;
+use amends_plugins::COMPONENT_BYTES_MAX;
+use amends_runtime::{DeployError, DeployRequest, Deployed, Impact, Unreadable};
+
+use crate::ApiState;
+use crate::operate::who;
+use crate::plugins::parse_name;
+use crate::problem::{Problem, Query};
+
+/// Components of one deploy.
+const COMPONENTS_MAX: usize = 16;
+
+/// The body of a request: a few of the largest, or many that are small.
+pub(crate) const DEPLOY_BYTES_MAX: usize = 4 * COMPONENT_BYTES_MAX;
+
+/// How to deploy.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeployQuery {
+    /// Only says what it would change.
+    #[serde(default)]
+    dry_run: bool,
+    /// Also when sagas in flight have recorded what a component cannot read; then with a reason.
+    #[serde(default)]
+    force: bool,
+    /// Kept in the history of the plugins, with who asked.
+    reason: Option<String>,
+}
+
+/// What a deploy changes.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeployView {
+    /// Whether they serve now; false of a dry run.
+    pub activated: bool,
+    /// Each component.
+    pub components: Vec<DeployedView>,
+}
+
+/// One component of a deploy.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeployedView {
+    /// The plugin.
+    pub plugin: String,
+    /// The component.
+    pub digest: String,
+    /// Its version.
+    pub version: String,
+    /// What served before.
+    pub previous: Option<String>,
+    /// Definitions with a step that the plugin executes or undoes.
+    pub definitions: Vec<String>,
+    /// Sagas in flight of them.
+    pub sagas: usize,
+    /// Steps of sagas in flight that would be undone by it.
+    pub to_undo: usize,
+    /// Where outputs of the component that served before do not fit its schema.
+    pub misfits: Vec<MisfitView>,
+    /// Recorded outputs of sagas in flight that it cannot read: the first hundred.
+    pub unreadable: Vec<UnreadableView>,
+    /// All of them.
+    pub unreadable_total: usize,
+}
+
+/// Where outputs do not fit.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct MisfitView {
+    /// Whether none fits; else some may not.
+    pub is_certain: bool,
+    /// What the component does and the output is not: `needs `id`, which is not in it`.
+    pub message: String,
+}
+
+/// A recorded output that a component cannot read.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UnreadableView {
+    /// The saga.
+    pub saga: String,
+    /// Its step.
+    pub step: String,
+    /// Why not.
+    pub why: String,
+    /// The component that executed the step, to which its undo stays pinned.
+    pub executed_by: Option<String>,
+}
+
+/// Has components serve, all or none: one part of the form each, under the name of its plugin.
+#[utoipa::path(post, path = "/v1/plugins:deploy", tag = "plugins",
+    params(DeployQuery,
+        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+    request_body(content_type = "multipart/form-data",
+        description = "a component each, under the name of its plugin"),
+    responses((status = 200, body = DeployView), (status = 409, body = Problem),
+        (status = "default", body = Problem)))]
+pub(crate) async fn deploy(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Query(query): Query<DeployQuery>,
+    headers: HeaderMap,
+    form: Multipart,
+) -> Result<Json<DeployView>, Problem> {
+    let DeployQuery { dry_run: is_dry_run, force: is_forced, reason } = query;
+    let reason = reason.filter(|reason| !reason.trim().is_empty());
+    if is_forced && reason.is_none() {
+        return Err(Problem::new(400, "reason_missing", "what is forced needs a reason")
+            .with_remedy("say why: it is kept in the history of the plugin"));
+    }
+    let components = components(form).await?;
+    let who = who(&headers, peer)?;
+    let request = DeployRequest { components, who, reason, is_forced, is_dry_run };
+    let deployed = state.runtime.deploy(request).await.map_err(|error| match error {
+        DeployError::Rejected { .. } => Problem::new(409, "component_refused", error.to_string()),
+        DeployError::Plugin(_) => Problem::new(503, "plugin_failed", error.to_string()),
+    })?;
+    let components = deployed.into_iter().map(DeployedView::from).collect();
+    Ok(Json(DeployView { activated: !is_dry_run, components }))
+}
+
+async fn components(mut form: Multipart) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
+    let wrong = |error: MultipartError| {
+        Problem::new(error.status().as_u16(), "bad_form", error.body_text()).with_remedy(
+            "send multipart/form-data, a component each under the name of its plugin: curl -F \
+             NAME=@NAME.wasm",
+        )
+    };
+    let mut components: Vec<(PluginName, Vec<u8>)> = Vec::new();
+    while let Some(part) = form.next_field().await.map_err(wrong)? {
+        let name = parse_name(part.name().unwrap_or_default())?;
+        let bad = |detail: String| Err(Problem::new(400, "bad_form", detail));
+        if components.iter().any(|(other, _)| *other == name) {
+            return bad(format!("there are two components for plugin `{name}`"));
+        }
+        if components.len() == COMPONENTS_MAX {
+            return bad(format!("a deploy has at most {COMPONENTS_MAX} components"));
+        }
+        components.push((name, part.bytes().await.map_err(wrong)?.to_vec()));
+    }
+    if components.is_empty() {
+        return Err(Problem::new(400, "bad_form", "there is no component in the form"));
+    }
+    Ok(components)
+}
+
+impl From<Deployed> for DeployedView {
+    fn from(deployed: Deployed) -> Self {
+        let Deployed { plugin, digest, version, previous, impact } = deployed;
+        let Impact { definitions, sagas, to_undo, unreadable, unreadable_total, misfits } = impact;
+        Self {
+            plugin: plugin.to_string(),
+            digest: digest.to_string(),
+            version,
+            previous: previous.map(|previous| previous.to_string()),
+            definitions: definitions.iter().map(ToString::to_string).collect(),
+            sagas,
+            to_undo,
+            misfits: misfits
+                .into_iter()
+                .map(|one| MisfitView { is_certain: one.is_certain, message: one.message })
+                .collect(),
+            unreadable: unreadable.into_iter().map(UnreadableView::from).collect(),
+            unreadable_total,
+        }
+    }
+}
+
+impl From<Unreadable> for UnreadableView {
+    fn from(one: Unreadable) -> Self {
+        Self {
+            saga: one.saga.to_string(),
+            step: one.step.to_string(),
+            why: one.why,
+            executed_by: one.executed_by.map(|digest| digest.to_string()),
+        }
+    }
+}

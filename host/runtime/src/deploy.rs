@@ -1,0 +1,224 @@
+//! What a component would change that is to become active, and having it do so.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::pin::Pin;
+
+use amends_engine::{
+    Definition, DefinitionName, Digest, PluginName, Saga, SagaId, StepName, undo_plan,
+};
+use amends_plugins::{
+    Candidate, Cause, Guard, LoadedComponent, Misfit, PluginError, Rejection, Schema, Why, misfits,
+};
+
+use crate::runtime::{Runtime, Sagas};
+
+/// Recorded outputs that cannot be read and are named one by one; all of them are counted.
+pub const UNREADABLE_NAMED_MAX: usize = 100;
+
+/// Of those, how many a refusal names.
+const EXAMPLES_MAX: usize = 5;
+
+/// What a component would change for definitions and for sagas in flight.
+#[derive(Debug, Clone, Default)]
+pub struct Impact {
+    /// Definitions with a step that the plugin executes or undoes: those in force, and those that
+    /// sagas in flight are pinned to.
+    pub definitions: BTreeSet<DefinitionName>,
+    /// Sagas in flight of them.
+    pub sagas: usize,
+    /// Steps of sagas in flight that a compensation would have undone by it, as they stand now.
+    pub to_undo: usize,
+    /// Of those, what it cannot read; at most [`UNREADABLE_NAMED_MAX`].
+    pub unreadable: Vec<Unreadable>,
+    /// All that it cannot read.
+    pub unreadable_total: usize,
+    /// Where the outputs of the component that serves now do not fit its schema.
+    pub misfits: Vec<Misfit>,
+}
+
+/// A recorded output that a component cannot read.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// The saga.
+    pub saga: SagaId,
+    /// Its step.
+    pub step: StepName,
+    /// Why not.
+    pub why: String,
+    /// The component that executed the step, and that would undo it.
+    pub executed_by: Option<Digest>,
+}
+
+/// Components to have serve, and by whose wish.
+#[derive(Debug)]
+pub struct DeployRequest {
+    /// The bytes, by plugin.
+    pub components: Vec<(PluginName, Vec<u8>)>,
+    /// Who asks.
+    pub who: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Also when sagas in flight have recorded what they cannot read.
+    pub is_forced: bool,
+    /// Only says what it would change.
+    pub is_dry_run: bool,
+}
+
+/// One component of a deploy.
+#[derive(Debug, Clone)]
+pub struct Deployed {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// The component.
+    pub digest: Digest,
+    /// Its version.
+    pub version: String,
+    /// What served before.
+    pub previous: Option<Digest>,
+    /// What it changes.
+    pub impact: Impact,
+}
+
+/// Why nothing was deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// A component is refused. Its author, or the caller by forcing it.
+    #[error("plugin {plugin}: {rejection}")]
+    Rejected {
+        /// The plugin.
+        plugin: PluginName,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// The store failed. Operator.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+}
+
+impl Runtime {
+    /// What a component would change if it became active for a plugin now.
+    pub async fn impact(&self, plugin: &PluginName, component: &LoadedComponent) -> Impact {
+        let mut impact = Impact::default();
+        let active = self.plugins().active(plugin);
+        if let Some(active) = active.filter(|active| active.digest != component.digest) {
+            let made = Schema::new(&active.manifest.output_schema);
+            impact.misfits = misfits(made, Schema::new(&component.manifest.output_schema));
+        }
+        let uses = |definition: &Definition| {
+            definition
+                .steps()
+                .iter()
+                .any(|step| step.plugin() == Some(plugin) || step.undo_plugin() == Some(plugin))
+        };
+        let in_force = self.definitions().current().filter(|definition| uses(definition));
+        impact.definitions = in_force.map(|definition| definition.name().clone()).collect();
+        for (number, saga) in self.live().await.into_iter().enumerate() {
+            if uses(saga.definition()) {
+                impact.add(&saga, plugin, component);
+            }
+            // There may be a hundred thousand of them, and others want this thread.
+            if number % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+        }
+        impact
+    }
+
+    /// Has components serve, all or none, as one event; the answer is what that changes.
+    ///
+    /// # Errors
+    /// When one of them cannot serve, or cannot read what sagas in flight have recorded and that is
+    /// not forced; it is recorded as refused then, and nothing is changed.
+    pub async fn deploy(&self, request: DeployRequest) -> Result<Vec<Deployed>, DeployError> {
+        let DeployRequest { components, who, reason, is_forced, is_dry_run } = request;
+        let (mut candidates, mut deployed) = (Vec::new(), Vec::new());
+        for (plugin, bytes) in components {
+            let digest = Digest::of(&bytes);
+            match self.plugins().candidate(plugin.clone(), bytes).await {
+                Ok(candidate) => candidates.push(candidate),
+                Err(rejection) if is_dry_run => {
+                    return Err(DeployError::Rejected { plugin, rejection });
+                }
+                Err(rejection) => return Err(self.refuse(plugin, digest, rejection).await?),
+            }
+        }
+        for Candidate { plugin, component, .. } in &candidates {
+            let impact = self.impact(plugin, component).await;
+            if let Some(rejection) = impact.rejection()
+                && !is_forced
+                && !is_dry_run
+            {
+                return Err(self.refuse(plugin.clone(), component.digest, rejection).await?);
+            }
+            deployed.push(Deployed {
+                plugin: plugin.clone(),
+                digest: component.digest,
+                version: component.manifest.version.clone(),
+                previous: self.plugins().active(plugin).map(|active| active.digest),
+                impact,
+            });
+        }
+        if !is_dry_run {
+            let forced = deployed.iter().any(|one| one.impact.unreadable_total > 0);
+            let why = Why { cause: Cause::Deploy, who: Some(who), reason, forced };
+            self.plugins().activate(candidates, why).await?;
+        }
+        Ok(deployed)
+    }
+
+    async fn refuse(
+        &self,
+        plugin: PluginName,
+        digest: Digest,
+        rejection: Rejection,
+    ) -> Result<DeployError, PluginError> {
+        self.plugins().reject(&plugin, digest, &rejection).await?;
+        Ok(DeployError::Rejected { plugin, rejection })
+    }
+}
+
+impl Impact {
+    fn add(&mut self, saga: &Saga, plugin: &PluginName, component: &LoadedComponent) {
+        self.definitions.insert(saga.definition().name().clone());
+        self.sagas += 1;
+        for undo in undo_plan(saga) {
+            if undo.plugin.as_ref() != Some(plugin) {
+                continue;
+            }
+            self.to_undo += 1;
+            let Some(output) = &undo.output else { continue };
+            let Err(why) = component.reads_output(output) else { continue };
+            self.unreadable_total += 1;
+            if self.unreadable.len() < UNREADABLE_NAMED_MAX {
+                let (saga, step, executed_by) = (saga.id(), undo.step, undo.executed_by);
+                self.unreadable.push(Unreadable { saga, step, why, executed_by });
+            }
+        }
+    }
+
+    /// None when it reads all that is recorded.
+    fn rejection(&self) -> Option<Rejection> {
+        let steps = self.unreadable_total;
+        let mut examples = String::new();
+        for Unreadable { saga, step, why, .. } in self.unreadable.iter().take(EXAMPLES_MAX) {
+            let separator = if examples.is_empty() { "" } else { "; " };
+            let _ = write!(examples, "{separator}{step} of {saga}: {why}");
+        }
+        if steps > EXAMPLES_MAX {
+            examples += "; and others";
+        }
+        (steps > 0).then_some(Rejection::Unreadable { steps, examples })
+    }
+}
+
+/// What is dropped into the folder is held against sagas in flight like what is deployed.
+impl Guard for Sagas {
+    fn objection<'a>(
+        &'a self,
+        plugin: &'a PluginName,
+        component: &'a LoadedComponent,
+    ) -> Pin<Box<dyn Future<Output = Option<Rejection>> + Send + 'a>> {
+        Box::pin(async move { self.runtime()?.impact(plugin, component).await.rejection() })
+    }
+}

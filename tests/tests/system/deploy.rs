@@ -1,0 +1,170 @@
+//! Components that are handed in: what they would change, all or none, the way back, and who undoes
+//! what an earlier one did.
+
+use std::fs;
+use std::process::Output;
+
+use amends_tests::Component;
+use serde_json::Value;
+
+use crate::place::{Host, Place, stderr, stdout};
+
+/// Reads whatever was answered.
+const ANY: &str = "{}";
+
+/// Does not read `{"ok":true}`, which is what these components answer.
+const LABELLED: &str = r#"{"type":"object","required":["label"],"properties":{"label":{}}}"#;
+
+fn component(name: &str, version: &str, schema: &str) -> Vec<u8> {
+    Component { name, version, schema, ..Component::default() }.build()
+}
+
+/// Sagas that pack, then wait.
+fn place() -> Place {
+    let place = Place::empty();
+    for name in ["pack", "other"] {
+        fs::write(place.plugin(name), component(name, "1.0.0", ANY)).unwrap();
+    }
+    place.config(
+        "[[saga]]\nname = \"order\"\n\
+         [[saga.step]]\nname = \"pack\"\nplugin = \"pack\"\n\
+         [[saga.step]]\nname = \"other\"\nplugin = \"other\"\n\
+         [[saga.step]]\nname = \"wait\"\nwait = { signal = \"go\" }\n",
+    );
+    place
+}
+
+/// A saga that has packed.
+fn packed(place: &Place, host: &Host) -> String {
+    let output = place.amends(&["start", "order", "-o", "ids"]);
+    let id = stdout(&output).trim().to_owned();
+    host.until("it waits", || host.get(&format!("/v1/sagas/{id}"))["status"] == "waiting");
+    id
+}
+
+fn version(host: &Host, name: &str) -> String {
+    host.get(&format!("/v1/plugins/{name}"))["version"].as_str().unwrap().to_owned()
+}
+
+fn done(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    stdout(output)
+}
+
+/// What it is refused with.
+fn refused(output: &Output, exit: i32) -> String {
+    assert_eq!(output.status.code(), Some(exit), "{}", stdout(output));
+    stderr(output)
+}
+
+/// The start of the undo of the step `pack`.
+fn undo_of_pack(host: &Host, id: &str) -> Value {
+    let events = host.get(&format!("/v1/sagas/{id}/events"));
+    let events = events["items"].as_array().unwrap().iter();
+    let mut undos =
+        events.filter(|event| event["type"] == "undo.started" && event["data"]["step"] == "pack");
+    let undo = undos.next().expect("it is undone");
+    undo["data"].clone()
+}
+
+#[test]
+fn what_an_undo_could_not_read_is_refused_and_pinned_when_it_is_forced() {
+    let place = place();
+    let host = place.run();
+    let first = host.get("/v1/plugins/pack")["digest"].clone();
+    let id = packed(&place, &host);
+    let labelled = component("pack", "2.0.0", LABELLED);
+    fs::write(place.path("new.wasm"), &labelled).unwrap();
+    let deploy = |arguments: &[&str]| {
+        place.amends(&[&["plugin", "deploy", "pack=new.wasm"], arguments].concat())
+    };
+
+    let told = done(&deploy(&["--dry-run"]));
+    for words in ["pack: 1 recorded outputs", &id, "\"label\" is a required", "without --force"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert_eq!(version(&host, "pack"), "1.0.0");
+    assert_eq!(host.get("/v1/plugins/pack")["rejections"], serde_json::json!([]), "a dry run");
+
+    let told = refused(&deploy(&[]), 1);
+    let words = format!("recorded (pack of {id}: ");
+    assert!(told.contains("what 1 steps of sagas") && told.contains(&words), "{told}");
+    refused(&deploy(&["--force"]), 2);
+    // A file is held against them as well.
+    fs::write(place.plugin("pack"), &labelled).unwrap();
+    host.until("it is refused", || {
+        host.log().iter().any(|line| line.contains("component is refused"))
+    });
+    let versions = done(&place.amends(&["plugin", "versions", "pack"]));
+    assert!(versions.contains("refused") && versions.contains("active"), "{versions}");
+    assert_eq!(version(&host, "pack"), "1.0.0");
+
+    let told = done(&deploy(&["--force", "--reason", "ticket 7"]));
+    assert!(told.contains("active from now on"), "{told}");
+    assert_eq!(version(&host, "pack"), "2.0.0");
+    let plugin = host.get("/v1/plugins/pack");
+    assert_eq!(plugin["history"][0]["reason"], "ticket 7", "{plugin}");
+    assert_eq!(plugin["history"][0]["who"], "ada@127.0.0.1", "{plugin}");
+    done(&place.amends(&["cancel", &id, "--reason", "test"]));
+    host.settle();
+    assert_eq!(host.get(&format!("/v1/sagas/{id}"))["status"], "compensated");
+    let undo = undo_of_pack(&host, &id);
+    assert_eq!(undo["digest"], first, "{undo}");
+    let note = undo["note"].as_str().unwrap();
+    assert!(note.contains("served by the component that executed the step"), "{note}");
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
+fn an_undo_that_reads_what_was_recorded_is_the_new_ones() {
+    let place = place();
+    let host = place.run();
+    let id = packed(&place, &host);
+    fs::write(place.path("pack.wasm"), component("pack", "1.1.0", ANY)).unwrap();
+    let told = done(&place.amends(&["plugin", "deploy", "pack.wasm", "-o", "json"]));
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let one = &told["components"][0];
+    assert_eq!((&one["sagas"], &one["to_undo"]), (&1.into(), &1.into()), "{told}");
+    assert_eq!(one["definitions"], serde_json::json!(["order"]));
+    done(&place.amends(&["cancel", &id, "--reason", "test"]));
+    host.settle();
+    let undo = undo_of_pack(&host, &id);
+    assert_eq!((&undo["digest"], &undo["note"]), (&one["digest"], &Value::Null), "{undo}");
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
+fn several_are_deployed_all_or_none_as_one_event() {
+    let place = place();
+    let host = place.run();
+    fs::write(place.path("pack.wasm"), component("pack", "1.1.0", ANY)).unwrap();
+    fs::write(place.path("other.wasm"), "no component").unwrap();
+    let deploy = ["plugin", "deploy", "pack.wasm", "other.wasm"];
+    let told = refused(&place.amends(&deploy), 1);
+    assert!(told.contains("plugin other: it is not WebAssembly"), "{told}");
+    assert_eq!((version(&host, "pack"), version(&host, "other")), ("1.0.0".into(), "1.0.0".into()));
+
+    fs::write(place.path("other.wasm"), component("other", "3.0.0", ANY)).unwrap();
+    done(&place.amends(&deploy));
+    assert_eq!((version(&host, "pack"), version(&host, "other")), ("1.1.0".into(), "3.0.0".into()));
+    let last = host.events().pop().unwrap();
+    assert_eq!(last["type"], "plugin.activated");
+    let names = ["pack", "other"].map(Value::from);
+    let components = last["data"]["components"].as_array().unwrap().iter();
+    assert_eq!(components.map(|one| one["plugin"].clone()).collect::<Vec<_>>(), names);
+
+    let back = ["plugin", "rollback", "other", "--reason", "it is slow"];
+    let told = done(&place.amends(&back));
+    assert!(told.contains("other is served by version 1.0.0 again"), "{told}");
+    let unknown = ["plugin", "rollback", "nobody", "--reason", "x"];
+    refused(&place.amends(&unknown), 4);
+    assert_eq!(host.stop(), Some(0));
+    // The folder had 1.0.0 of both all the time.
+    let host = place.run();
+    assert_eq!((version(&host, "pack"), version(&host, "other")), ("1.1.0".into(), "1.0.0".into()));
+    let versions = done(&place.amends(&["plugin", "versions", "other", "-o", "json"]));
+    let versions: Vec<Value> = serde_json::from_str(&versions).unwrap();
+    let causes: Vec<_> = versions.iter().map(|one| one["cause"].clone()).collect();
+    assert_eq!(causes, ["rollback".into(), "deploy".into(), Value::Null, "file".into()]);
+    assert_eq!(host.stop(), Some(0));
+}
