@@ -66,8 +66,9 @@ pub struct PluginSettings {
     pub required: Required,
 }
 
-/// Core instances, memories or tables of one instance: wit-component makes up to four, Python more.
-pub const INSTANCES_OF_ONE_MAX: usize = 24;
+/// Core instances, memories or tables of one instance: wit-component makes up to four; a component of
+/// Python is 38 modules, its shared libraries among them.
+pub const INSTANCES_OF_ONE_MAX: usize = 64;
 
 /// Elements of all tables of one instance, at most: functions that it calls by their number.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
@@ -108,6 +109,19 @@ impl Default for PluginSettings {
 }
 
 impl PluginSettings {
+    /// Whether a capability (`config`, `state`, `events`, `http`) is granted, and the key of
+    /// `[plugin.NAME]` that grants it; none when there is no such capability.
+    #[must_use]
+    pub fn grants(&self, capability: &str) -> Option<(bool, &'static str)> {
+        match capability {
+            "config" => Some((true, "settings = { … }")),
+            "state" => Some((self.state, "state = true")),
+            "events" => Some((self.events, "events = true")),
+            "http" => Some((!self.allow_hosts.is_empty(), "allow_hosts = [\"https://…\"]")),
+            _ => None,
+        }
+    }
+
     /// With every capability granted, for looking at a component: nothing of it is run but what it
     /// says about itself.
     #[must_use]

@@ -162,9 +162,9 @@ impl Guest {
         self.granted.settings.cpu_max
     }
 
-    /// As [`grant_of`]; state is granted to the plugin that it belongs to.
+    /// As [`crate::config::PluginSettings::grants`]; state is granted to the plugin that it belongs to.
     fn grant(&self, capability: &str) -> Option<(bool, &'static str)> {
-        let (is_granted, key) = grant_of(&self.granted.settings, capability)?;
+        let (is_granted, key) = self.granted.settings.grants(capability)?;
         let of_call = self.id.as_ref().filter(|_| capability == "state");
         Some((of_call.map_or(is_granted, |id| id.state_bytes_max.is_some()), key))
     }
@@ -230,21 +230,6 @@ impl config_import::Host for Guest {
     fn granted(&mut self, capability: String) -> wasmtime::Result<bool> {
         self.host_call()?;
         Ok(self.grant(&capability).is_some_and(|(is_granted, _)| is_granted))
-    }
-}
-
-/// Whether a plugin's settings grant a capability; none when there is no such one. With what would
-/// grant it.
-pub(crate) fn grant_of(
-    settings: &crate::config::PluginSettings,
-    capability: &str,
-) -> Option<(bool, &'static str)> {
-    match capability {
-        "config" => Some((true, "settings = { … }")),
-        "state" => Some((settings.state, "state = true")),
-        "events" => Some((settings.events, "events = true")),
-        "http" => Some((!settings.allow_hosts.is_empty(), "allow_hosts = [\"https://…\"]")),
-        _ => None,
     }
 }
 

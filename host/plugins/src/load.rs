@@ -17,7 +17,7 @@ use crate::compile::compile;
 use crate::config::PluginSettings;
 use crate::error::{PluginError, Rejection};
 use crate::granted::Granted;
-use crate::guest::{Guest, grant_of, linker};
+use crate::guest::{Guest, linker};
 use crate::idle::{IDLE_MAX, Idle};
 use crate::sandbox::Sandbox;
 use crate::schema;
@@ -248,7 +248,7 @@ impl Loader {
 /// Whether a component may be loaded with what it cannot do without.
 fn needs_are_granted(needs: &[String], settings: &PluginSettings) -> Result<(), Rejection> {
     for need in needs {
-        match grant_of(settings, need) {
+        match settings.grants(need) {
             Some((true, _)) => {}
             Some((false, key)) => {
                 let remedy = format!("grant it by {key} in [plugin.NAME]");

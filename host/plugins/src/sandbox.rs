@@ -49,7 +49,9 @@ impl Sandbox {
         let of_one = u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(INSTANCES_MAX);
-        pool.total_core_instances(INSTANCES_MAX * 4);
+        // A limit only: nothing is set aside for one. As many calls at once as a plugin may have by
+        // default, all of Python, leave room for those of others.
+        pool.total_core_instances(INSTANCES_MAX * 8);
         pool.total_memories(INSTANCES_MAX + INSTANCES_MAX / 2);
         pool.total_tables(INSTANCES_MAX * 4);
         pool.table_elements(TABLE_ELEMENTS_MAX);

@@ -1,22 +1,19 @@
-//! `plugin list`, `plugin inspect`, and what changes the component of a plugin.
+//! The verbs about plugins: `list` here, those about a file, a project or what serves one module each.
 
+pub mod build;
 mod deploy;
+pub mod inspect;
+pub mod new;
+pub mod test;
 mod versions;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use amends_api::PluginView;
-use amends_engine::Digest;
-use amends_plugins::{Loader, PluginSettings, Priority};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs};
-use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
+use crate::commands::exit::EXIT_DONE;
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
 use crate::commands::sagas::Page;
 
@@ -27,8 +24,20 @@ pub enum Plugin {
     #[command(after_help = "Example:\n  amends plugin list")]
     List(List),
     /// Show what a component file exports, imports and says about itself
-    #[command(after_help = "Example:\n  amends plugin inspect plugins/inventory.wasm")]
-    Inspect(Inspect),
+    #[command(after_help = "Example:\n  amends plugin inspect plugins/inventory.wasm --config \
+                            examples/order-fulfillment/amends.toml")]
+    Inspect(inspect::Inspect),
+    /// Make a project of a step and its undo that builds and passes its test
+    #[command(after_help = "Example:\n  amends plugin new book-seats --lang python")]
+    New(new::New),
+    /// Build a project's component
+    #[command(after_help = "Example:\n  amends plugin build book-seats")]
+    Build(build::Build),
+    /// Call a component as a host does when things go wrong, and say whether it stands that
+    #[command(after_help = "Examples:\n  amends plugin test book-seats/book-seats.wasm\n  amends \
+                            plugin test plugins/inventory.wasm --config \
+                            examples/order-fulfillment/amends.toml --input order.json")]
+    Test(test::Test),
     /// Have components serve, all or none
     #[command(
         after_help = "Examples:\n  amends plugin deploy inventory.wasm shipment.wasm --dry-run\n  \
@@ -62,20 +71,13 @@ pub struct List {
     pub host: HostArgs,
 }
 
-/// The arguments of `plugin inspect`.
-#[derive(Debug, Args)]
-pub struct Inspect {
-    /// The component
-    pub file: PathBuf,
-    /// How to print it
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
-}
-
 pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
     match command {
         Plugin::List(args) => list(args).await,
-        Plugin::Inspect(args) => inspect(args).await,
+        Plugin::Inspect(args) => inspect::run(args).await,
+        Plugin::New(args) => new::run(&args),
+        Plugin::Build(args) => build::run(args).await,
+        Plugin::Test(args) => test::run(args).await,
         Plugin::Deploy(args) => deploy::deploy(args).await,
         Plugin::Versions(args) => versions::versions(args).await,
         Plugin::Rollback(args) => versions::rollback(args).await,
@@ -106,50 +108,6 @@ async fn list(args: List) -> anyhow::Result<u8> {
                 ]);
             }
             print_table(&rows)?;
-        }
-    }
-    Ok(EXIT_DONE)
-}
-
-async fn inspect(args: Inspect) -> anyhow::Result<u8> {
-    let file = args.file.display();
-    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
-    let digest = Digest::of(&bytes);
-    let component = Loader::new(None)?
-        .load(bytes, Arc::new(PluginSettings::for_inspection()), Priority::Awaited)
-        .await
-        .map_err(|rejection| Failed {
-            exit: EXIT_ERROR,
-            message: format!("{file}: {rejection}"),
-        })?;
-    let manifest = &component.manifest;
-    let all = json!({
-        "name": manifest.name,
-        "version": manifest.version,
-        "summary": manifest.summary,
-        "digest": digest,
-        "bytes": component.bytes_len,
-        "exports": component.exports.words(),
-        "imports": component.imports,
-        "needs": manifest.needs,
-        "service": manifest.service,
-        "input_schema": manifest.input_schema,
-        "output_schema": manifest.output_schema,
-    });
-    match args.output {
-        Format::Json => print_json(&all)?,
-        Format::Jsonl => print_json_line(&all)?,
-        Format::Ids => say!("{digest}")?,
-        Format::Table => {
-            say!("{} {}: {}", manifest.name, manifest.version, manifest.summary)?;
-            say!("digest   {digest}, {} bytes", component.bytes_len)?;
-            say!("exports  {}", component.exports.words().join(", "))?;
-            say!("imports  {}", component.imports.join(", "))?;
-            if let Some(service) = &manifest.service {
-                say!("service  {service}")?;
-            }
-            say!("input    {}", serde_json::to_string_pretty(&manifest.input_schema)?)?;
-            say!("output   {}", serde_json::to_string_pretty(&manifest.output_schema)?)?;
         }
     }
     Ok(EXIT_DONE)

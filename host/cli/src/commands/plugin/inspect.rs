@@ -1,0 +1,223 @@
+//! `amends plugin inspect`: what a component exports, what it imports and why that is there, what it
+//! says about itself, and what a config would grant it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use amends_engine::{Digest, PluginName};
+use amends_plugins::{LoadedComponent, Loader, Manifest, PluginSettings, Priority};
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::commands::Format;
+use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
+use crate::commands::output::{print_json, print_json_line, print_table, say, table};
+use crate::config::{OverrideFlags, Overrides, load};
+
+/// The arguments of the verb.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The component
+    pub file: PathBuf,
+    /// Say what this config would grant it
+    #[arg(long, value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Its NAME in the config, where that is not the one in its manifest
+    #[arg(long = "as", value_name = "NAME", requires = "config")]
+    pub name: Option<PluginName>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When a host would refuse the component whatever it is granted, or the config cannot be read.
+pub(crate) async fn run(args: Inspect) -> anyhow::Result<u8> {
+    let file = args.file.display();
+    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let component = Loader::new(None)?
+        .load(bytes, Arc::new(PluginSettings::for_inspection()), Priority::Awaited)
+        .await
+        .map_err(|rejection| Failed {
+            exit: EXIT_ERROR,
+            message: format!("{file}: {rejection}"),
+        })?;
+    let name = args.name.as_ref().map_or(component.manifest.name.as_str(), PluginName::as_str);
+    let settings = args.config.as_deref().map(|config| granted(config, name)).transpose()?;
+    let imports: Vec<Import> = component
+        .imports
+        .iter()
+        .map(|import| Import::of(import, &component.manifest, settings.as_ref()))
+        .collect();
+    let refused = settings.as_ref().and_then(|settings| refused(&component.manifest, settings));
+    match args.output {
+        Format::Json => {
+            print_json(&answer(&component, &imports, settings.is_some(), refused.as_deref()))?;
+        }
+        Format::Jsonl => {
+            print_json_line(&answer(&component, &imports, settings.is_some(), refused.as_deref()))?;
+        }
+        Format::Ids => say!("{}", component.digest)?,
+        Format::Table => {
+            print(&component, &imports)?;
+            if let Some(config) = &args.config {
+                let verdict = refused.map_or_else(
+                    || "it would be served".to_owned(),
+                    |why| format!("it would be refused: {why}"),
+                );
+                say!("\nas [plugin.{name}] of {}: {verdict}", config.display())?;
+            }
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+fn granted(config: &Path, name: &str) -> anyhow::Result<PluginSettings> {
+    let overrides = Overrides::of_process(OverrideFlags::default());
+    let loaded = load(config, &overrides).map_err(|report| anyhow::anyhow!("{report}"))?;
+    let name: PluginName = name.parse().map_err(|error| {
+        anyhow::anyhow!("`{name}` is no name of a plugin: {error}; name it with --as")
+    })?;
+    Ok(loaded.config.plugins.plugins.get(&name).cloned().unwrap_or_default())
+}
+
+/// One interface that a component imports.
+struct Import {
+    interface: String,
+    why: String,
+    /// What a config says to it; none without a config.
+    granted: Option<String>,
+}
+
+impl Import {
+    fn of(interface: &str, manifest: &Manifest, settings: Option<&PluginSettings>) -> Self {
+        let capability = capability(interface);
+        let why = match capability {
+            Some(capability) => {
+                let is_needed = manifest.needs.iter().any(|need| need == capability);
+                let without = match (is_needed, capability) {
+                    (true, _) => "needed: the component is refused without",
+                    (false, "config") => "what it was given, and whether it may do more",
+                    (false, "http") => "can do without: a request that is not allowed fails",
+                    (false, _) => "can do without: a call that uses it is stopped",
+                };
+                let (_, key) = PluginSettings::default().grants(capability).unwrap_or_default();
+                format!("{without}; granted by {key}")
+            }
+            None => always(interface).to_owned(),
+        };
+        let granted = settings.map(|settings| match capability {
+            Some("config") => {
+                let names = |count: usize, what: &str| format!("{count} {what}");
+                let (settings, secrets) = (settings.settings.len(), settings.secrets.len());
+                format!("{}, {}", names(settings, "settings"), names(secrets, "secrets"))
+            }
+            Some(capability) => match settings.grants(capability) {
+                Some((true, _)) => "granted".to_owned(),
+                Some((false, key)) => format!("refused: no {key}"),
+                None => "refused".to_owned(),
+            },
+            None => "given".to_owned(),
+        });
+        Self { interface: interface.to_owned(), why, granted }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({"interface": self.interface, "why": self.why, "granted": self.granted})
+    }
+}
+
+/// The capability that an interface belongs to; none of one that every component has.
+fn capability(interface: &str) -> Option<&'static str> {
+    let is = |name: &str| {
+        interface.strip_prefix("amends:saga/").is_some_and(|rest| {
+            rest.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+        })
+    };
+    if interface.starts_with("wasi:http/") {
+        return Some("http");
+    }
+    ["config", "state", "events"].into_iter().find(|name| is(name))
+}
+
+/// Why an interface is there that nobody has to grant.
+fn always(interface: &str) -> &'static str {
+    let package = interface.split_once('/').map_or(interface, |(package, _)| package);
+    match package {
+        "amends:saga" if interface.contains("/log") => "lines in the host's log",
+        "amends:saga" => "the words of the interfaces, no calls",
+        "wasi:cli" => "of its language's library: no arguments, no environment, streams to nowhere",
+        "wasi:clocks" => "the time",
+        "wasi:filesystem" => "of its language's library: no folders",
+        "wasi:io" => "what other interfaces read and write by",
+        "wasi:random" => "random numbers",
+        _ => "given",
+    }
+}
+
+/// Why a host with these settings would not load it.
+fn refused(manifest: &Manifest, settings: &PluginSettings) -> Option<String> {
+    manifest.needs.iter().find_map(|need| match settings.grants(need) {
+        Some((true, _)) => None,
+        Some((false, key)) => Some(format!("it needs {need}; grant it by {key}")),
+        None => Some(format!("it needs `{need}`, which is no capability")),
+    })
+}
+
+fn answer(
+    component: &LoadedComponent,
+    imports: &[Import],
+    has_config: bool,
+    refused: Option<&str>,
+) -> Value {
+    let manifest = &component.manifest;
+    let mut all = json!({
+        "name": manifest.name,
+        "version": manifest.version,
+        "summary": manifest.summary,
+        "digest": component.digest,
+        "bytes": component.bytes_len,
+        "exports": component.exports.words(),
+        "imports": component.imports,
+        "why": imports.iter().map(Import::to_json).collect::<Vec<_>>(),
+        "needs": manifest.needs,
+        "service": manifest.service,
+        "input_schema": manifest.input_schema,
+        "output_schema": manifest.output_schema,
+    });
+    if has_config {
+        all["served"] = json!(refused.is_none());
+        all["refused"] = json!(refused);
+    }
+    all
+}
+
+fn print(component: &LoadedComponent, imports: &[Import]) -> anyhow::Result<()> {
+    let (manifest, digest): (&Manifest, Digest) = (&component.manifest, component.digest);
+    say!("{} {}: {}", manifest.name, manifest.version, manifest.summary)?;
+    say!("digest   {digest}, {} bytes", component.bytes_len)?;
+    say!("exports  {}", component.exports.words().join(", "))?;
+    if !manifest.needs.is_empty() {
+        say!("needs    {}", manifest.needs.join(", "))?;
+    }
+    if let Some(service) = &manifest.service {
+        say!("service  {service}")?;
+    }
+    say!("input    {}", serde_json::to_string_pretty(&manifest.input_schema)?)?;
+    say!("output   {}", serde_json::to_string_pretty(&manifest.output_schema)?)?;
+    say!("")?;
+    let has_config = imports.iter().any(|import| import.granted.is_some());
+    let columns: &[&str] =
+        if has_config { &["imports", "granted", "why"] } else { &["imports", "why"] };
+    let mut rows = table(columns);
+    for import in imports {
+        let granted = import.granted.as_deref();
+        rows.add_row(
+            [Some(import.interface.as_str()), granted, Some(&import.why)].into_iter().flatten(),
+        );
+    }
+    print_table(&rows)
+}

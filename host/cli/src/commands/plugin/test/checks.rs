@@ -1,0 +1,369 @@
+//! What a host counts on, check by check. Each has a saga of its own, or more.
+
+use amends_engine::{Direction, Fate, Outcome, Payload};
+use serde_json::{Value, json};
+
+use super::trial::{State, Trial};
+
+/// One thing that was looked at.
+pub(super) struct Check {
+    pub(super) what: &'static str,
+    /// Which input, from 1; none when it is about the component.
+    pub(super) input: Option<usize>,
+    pub(super) verdict: Verdict,
+}
+
+pub(super) enum Verdict {
+    /// What was seen.
+    Ok(String),
+    /// What is wrong.
+    Failed(String),
+    /// It does not apply, or cannot be told because another check failed.
+    Skipped(&'static str),
+}
+
+impl Verdict {
+    /// `ok`, `failed` or `skipped`, and why.
+    pub(super) fn words(&self) -> (&'static str, &str) {
+        match self {
+            Self::Ok(why) => ("ok", why),
+            Self::Failed(why) => ("failed", why),
+            Self::Skipped(why) => ("skipped", why),
+        }
+    }
+}
+
+impl From<Found> for Verdict {
+    fn from(found: Found) -> Self {
+        found.map_or_else(Self::Failed, Self::Ok)
+    }
+}
+
+impl Check {
+    pub(super) fn to_json(&self) -> Value {
+        let (result, why) = self.verdict.words();
+        json!({"check": self.what, "input": self.input, "result": result, "why": why})
+    }
+}
+
+/// What was seen, or what is wrong.
+type Found = Result<String, String>;
+
+/// An undo that succeeded.
+struct Undone {
+    /// It found nothing to undo.
+    is_nothing: bool,
+    /// What the plugin keeps is as it was before the step.
+    restores: bool,
+}
+
+const NO_UNDO: &str = "it exports no undo";
+const NO_EXECUTE: &str = "it exports no action: what it undoes is done by another component";
+const NO_PROBE: &str = "it exports no probe";
+const NOT_DONE: &str = "the step failed";
+const NOT_UNDONE: &str = "the undo failed";
+
+/// What fails is told, and is no error.
+pub(super) async fn run(trial: &Trial, inputs: &[Payload]) -> anyhow::Result<Vec<Check>> {
+    let verdict = manifest(trial, inputs).into();
+    let mut found = vec![Check { what: "manifest", input: None, verdict }];
+    for (input, number) in inputs.iter().zip(1..) {
+        let checks = steps(trial, input).await?.into_iter().chain(undos(trial, input).await?);
+        let checks = checks.map(|(what, verdict)| Check { what, input: Some(number), verdict });
+        found.extend(checks);
+    }
+    Ok(found)
+}
+
+type Checks = Vec<(&'static str, Verdict)>;
+
+async fn steps(trial: &Trial, input: &Payload) -> anyhow::Result<Checks> {
+    let exports = trial.component().exports;
+    let mut checks = Checks::new();
+    let (once, again, field) = if exports.execute {
+        let once = execute(trial, input).await?;
+        let again = match once {
+            Ok(_) => again(trial, input).await?.into(),
+            Err(_) => Verdict::Skipped(NOT_DONE),
+        };
+        (once.into(), again, missing_field(trial, input).await?)
+    } else {
+        let skipped = || Verdict::Skipped(NO_EXECUTE);
+        (skipped(), skipped(), skipped())
+    };
+    let is_done = matches!(once, Verdict::Ok(_));
+    checks.push(("execute", once));
+    checks.push(("the same call again", again));
+    checks.push(("an input without a field", field));
+    let probe = match (exports.probe, is_done) {
+        (false, _) => Verdict::Skipped(NO_PROBE),
+        (true, false) if exports.execute => Verdict::Skipped(NOT_DONE),
+        (true, false) => Verdict::Skipped(NO_EXECUTE),
+        (true, true) => probe(trial, input).await?.into(),
+    };
+    checks.push(("probe", probe));
+    Ok(checks)
+}
+
+async fn undos(trial: &Trial, input: &Payload) -> anyhow::Result<Checks> {
+    const NOTHING: &str = "undo of what never happened";
+    const OTHERS: [&str; 4] =
+        ["undo", "undo after a lost answer", "undo twice", "undo after a repeated call"];
+    let exports = trial.component().exports;
+    let skipped = |what, why| (what, Verdict::Skipped(why));
+    if !exports.compensate {
+        let all = [NOTHING].into_iter().chain(OTHERS);
+        return Ok(all.map(|what| skipped(what, NO_UNDO)).collect());
+    }
+    let mut checks = vec![(NOTHING, undo_nothing(trial, input).await?.into())];
+    let undone = match (exports.execute, undo(trial, input).await?) {
+        (false, _) => {
+            checks.extend(OTHERS.map(|what| skipped(what, NO_EXECUTE)));
+            return Ok(checks);
+        }
+        (true, Tried::NotDone) => {
+            checks.extend(OTHERS.map(|what| skipped(what, NOT_DONE)));
+            return Ok(checks);
+        }
+        (true, Tried::Failed(why)) => {
+            checks.push((OTHERS[0], Verdict::Failed(why)));
+            checks.extend(OTHERS[1..].iter().map(|what| skipped(what, NOT_UNDONE)));
+            return Ok(checks);
+        }
+        (true, Tried::Undone(undone)) => undone,
+    };
+    let told = match (undone.is_nothing, undone.restores) {
+        (true, _) => "it found nothing to undo",
+        (false, true) => "done, and what it keeps is as before",
+        (false, false) => "done",
+    };
+    checks.push((OTHERS[0], Verdict::Ok(told.to_owned())));
+    checks.push((OTHERS[1], undo_lost(trial, input, &undone).await?.into()));
+    checks.push((OTHERS[2], undo_twice(trial, input).await?.into()));
+    checks.push((OTHERS[3], undo_repeated(trial, input, &undone).await?.into()));
+    Ok(checks)
+}
+
+fn manifest(trial: &Trial, inputs: &[Payload]) -> Found {
+    let component = trial.component();
+    let version = &component.manifest.version;
+    if let Err(error) = version.parse::<semver::Version>() {
+        return Err(format!("its version `{version}` is not SemVer, such as 1.2.0: {error}"));
+    }
+    for (input, number) in inputs.iter().zip(1..) {
+        if let Err(why) = component.takes_input(input) {
+            return Err(format!("input {number} does not fit its own input schema: {why}"));
+        }
+    }
+    Ok(format!("version {version}; every input fits its schema"))
+}
+
+async fn execute(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
+    let outcome = trial.case(input).execute(1).await?;
+    let Outcome::Succeeded(output) = &outcome else {
+        return Ok(Err(format!("it {}", words(&outcome))));
+    };
+    Ok(match trial.component().reads_output(output) {
+        Ok(()) => Ok(words(&outcome)),
+        Err(why) => Err(format!("its answer does not fit its output schema: {why}")),
+    })
+}
+
+async fn again(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
+    let mut case = trial.case(input);
+    let first = case.execute(1).await?;
+    let kept = trial.state().await?;
+    let second = case.execute(2).await?;
+    if !is_same(&first, &second) {
+        return Ok(Err(format!(
+            "not idempotent: the same key {} and then {}",
+            words(&first),
+            words(&second)
+        )));
+    }
+    Ok(match changed(&kept, &trial.state().await?) {
+        Some(key) => Err(format!("not idempotent: the second call changed its state, key `{key}`")),
+        None => Ok("the same answer, and nothing done twice that it keeps".to_owned()),
+    })
+}
+
+async fn missing_field(trial: &Trial, input: &Payload) -> anyhow::Result<Verdict> {
+    let schema = &trial.component().manifest.input_schema;
+    let Some(field) = schema["required"][0].as_str() else {
+        return Ok(Verdict::Skipped("its input schema requires no field"));
+    };
+    let Ok(Value::Object(mut fields)) = serde_json::from_str::<Value>(input.as_str()) else {
+        return Ok(Verdict::Skipped("the input is no object"));
+    };
+    fields.remove(field);
+    let without = Payload::parse(&Value::Object(fields).to_string())?;
+    let outcome = trial.case(&without).execute(1).await?;
+    Ok(if let Outcome::Permanent(failure) = &outcome {
+        Verdict::Ok(format!("refused: {}", failure.message))
+    } else {
+        Verdict::Failed(format!("not refused without `{field}`: it {}", words(&outcome)))
+    })
+}
+
+async fn undo_nothing(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
+    let kept = trial.state().await?;
+    let outcome = trial.case(input).compensate(1, None).await?;
+    if !is_undone(&outcome) {
+        return Ok(Err(format!(
+            "it {}; an undo that finds nothing to undo must succeed, else the saga is blocked",
+            words(&outcome)
+        )));
+    }
+    Ok(match changed(&kept, &trial.state().await?) {
+        Some(key) => {
+            Err(format!("it undid what was never done: it changed its state, key `{key}`"))
+        }
+        None => Ok(words(&outcome)),
+    })
+}
+
+enum Tried {
+    NotDone,
+    Failed(String),
+    Undone(Undone),
+}
+
+/// The plain way: the step, then its undo with its output.
+async fn undo(trial: &Trial, input: &Payload) -> anyhow::Result<Tried> {
+    let mut case = trial.case(input);
+    let before = trial.state().await?;
+    let Outcome::Succeeded(output) = case.execute(1).await? else { return Ok(Tried::NotDone) };
+    let outcome = case.compensate(1, Some(&output)).await?;
+    if !is_undone(&outcome) {
+        return Ok(Tried::Failed(words(&outcome)));
+    }
+    let is_nothing = outcome == Outcome::NothingToUndo;
+    let restores = changed(&before, &trial.state().await?).is_none();
+    Ok(Tried::Undone(Undone { is_nothing, restores }))
+}
+
+async fn undo_lost(trial: &Trial, input: &Payload, plain: &Undone) -> anyhow::Result<Found> {
+    let mut case = trial.case(input);
+    let before = trial.state().await?;
+    case.execute(1).await?;
+    let outcome = case.compensate(1, None).await?;
+    as_plain(trial, &before, &outcome, plain).await
+}
+
+async fn undo_repeated(trial: &Trial, input: &Payload, plain: &Undone) -> anyhow::Result<Found> {
+    let mut case = trial.case(input);
+    let before = trial.state().await?;
+    case.execute(1).await?;
+    let Outcome::Succeeded(output) = case.execute(2).await? else {
+        return Ok(Err("the second call failed".to_owned()));
+    };
+    let outcome = case.compensate(1, Some(&output)).await?;
+    as_plain(trial, &before, &outcome, plain).await
+}
+
+/// Whether an undo did what the plain one did.
+async fn as_plain(
+    trial: &Trial,
+    before: &State,
+    outcome: &Outcome,
+    plain: &Undone,
+) -> anyhow::Result<Found> {
+    if !is_undone(outcome) {
+        return Ok(Err(format!("it {}", words(outcome))));
+    }
+    if *outcome == Outcome::NothingToUndo && !plain.is_nothing {
+        return Ok(Err("it found nothing to undo, and the step had happened".to_owned()));
+    }
+    Ok(match changed(before, &trial.state().await?) {
+        Some(key) if plain.restores => {
+            Err(format!("something of the step is left in its state, key `{key}`"))
+        }
+        Some(_) | None => Ok(words(outcome)),
+    })
+}
+
+async fn undo_twice(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
+    let mut case = trial.case(input);
+    let Outcome::Succeeded(output) = case.execute(1).await? else {
+        return Ok(Err(NOT_DONE.to_owned()));
+    };
+    let first = case.compensate(1, Some(&output)).await?;
+    if !is_undone(&first) {
+        return Ok(Err(format!("the first one {}", words(&first))));
+    }
+    let kept = trial.state().await?;
+    let outcome = case.compensate(2, Some(&output)).await?;
+    if !is_undone(&outcome) {
+        return Ok(Err(format!("the second one {}", words(&outcome))));
+    }
+    Ok(match changed(&kept, &trial.state().await?) {
+        Some(key) => Err(format!("it undid twice: the second changed its state, key `{key}`")),
+        None => Ok(format!("the second one {}", words(&outcome))),
+    })
+}
+
+/// A probe may say that it cannot tell; what it tells must be so.
+async fn probe(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
+    let mut case = trial.case(input);
+    if case.ask(Direction::Execute).await?.fate == Some(Fate::Happened) {
+        return Ok(Err("it told that a call happened which never was made".to_owned()));
+    }
+    let done = case.execute(1).await?;
+    let told = case.ask(Direction::Execute).await?;
+    match told.fate {
+        Some(Fate::DidNotHappen) => {
+            return Ok(Err("it told of a call that succeeded that it did not happen".to_owned()));
+        }
+        Some(Fate::Happened) if !is_same(&done, &told.outcome) => {
+            return Ok(Err(format!(
+                "the call {}, and of it was told that it {}",
+                words(&done),
+                words(&told.outcome)
+            )));
+        }
+        Some(Fate::Happened | Fate::Unclear) | None => {}
+    }
+    let (Outcome::Succeeded(output), true) = (done, trial.component().exports.compensate) else {
+        return Ok(Ok("what it told was so".to_owned()));
+    };
+    let is_undone = is_undone(&case.compensate(1, Some(&output)).await?);
+    if is_undone && case.ask(Direction::Compensate).await?.fate == Some(Fate::DidNotHappen) {
+        return Ok(Err("it told of an undo that was done that it did not happen".to_owned()));
+    }
+    Ok(Ok("what it told was so".to_owned()))
+}
+
+fn is_undone(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Succeeded(_) | Outcome::NothingToUndo)
+}
+
+/// Two texts may say the same.
+fn is_same(one: &Outcome, other: &Outcome) -> bool {
+    match (one, other) {
+        (Outcome::Succeeded(one), Outcome::Succeeded(other)) => {
+            let value = |text: &Payload| serde_json::from_str::<Value>(text.as_str()).ok();
+            value(one) == value(other)
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// A key that is not as it was.
+fn changed<'s>(before: &'s State, after: &'s State) -> Option<&'s str> {
+    let keys = before.keys().chain(after.keys());
+    keys.into_iter().find(|key| before.get(*key) != after.get(*key)).map(String::as_str)
+}
+
+/// What came of a call: `answered {…}`, `found nothing to undo`, `failed …`.
+fn words(outcome: &Outcome) -> String {
+    let failed = |class: &str, failure: &amends_engine::Failure| {
+        format!("failed ({class}) with {}: {}", failure.code, failure.message)
+    };
+    match outcome {
+        Outcome::Succeeded(output) => format!("answered {}", output.as_str()),
+        Outcome::NothingToUndo => "found nothing to undo".to_owned(),
+        Outcome::Permanent(failure) => failed("permanent", failure),
+        Outcome::Retryable(failure) => failed("retryable", failure),
+        Outcome::Unknown(failure) => failed("unknown", failure),
+    }
+}

@@ -1,0 +1,195 @@
+//! A component in a store of its own, and its calls.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use amends_engine::{
+    DefinitionName, Direction, Failure, Outcome, Payload, PluginName, SagaId, StepName, Timestamp,
+    Version, idempotency_key,
+};
+use amends_plugins::{
+    Answer, LoadedComponent, Loader, PluginCall, PluginHost, PluginSettings, PluginsConfig,
+    Priority,
+};
+use amends_store::{
+    Append, Appended, Durability, NewEvent, StateQuery, Store, StoreConfig, Stream,
+};
+use anyhow::{Context as _, bail};
+
+/// The name of the definition and of the step, as a call tells them to the component.
+const NAME: &str = "plugin-test";
+
+/// How long a call may take: that of a step by default.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Keys of a plugin's state that are compared.
+const KEYS_MAX: u32 = 1_000;
+
+/// What a plugin keeps.
+pub(super) type State = BTreeMap<String, Arc<str>>;
+
+pub(super) struct Trial {
+    plugins: PluginHost,
+    store: Arc<dyn Store>,
+    name: PluginName,
+    component: Arc<LoadedComponent>,
+    sagas: AtomicU64,
+    _folder: tempfile::TempDir,
+}
+
+impl Trial {
+    /// # Errors
+    /// Why a host would refuse the component.
+    pub(super) async fn open(
+        bytes: Vec<u8>,
+        granted: impl FnOnce(&PluginName) -> anyhow::Result<PluginSettings>,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("no folder for a store")?;
+        let (dir, cache) = (folder.path().join("plugins"), folder.path().join("cache"));
+        fs::create_dir(&dir)?;
+        // For its name only; the host below takes the compiled code from the cache.
+        let looked_at = Loader::new(Some(cache.clone()))?
+            .load(bytes.clone(), Arc::new(PluginSettings::for_inspection()), Priority::Awaited)
+            .await?;
+        let name = &looked_at.manifest.name;
+        let name: PluginName = name.parse().map_err(|error| {
+            anyhow::anyhow!("the manifest's name `{name}` is no name of a plugin: {error}")
+        })?;
+        fs::write(dir.join(format!("{name}.wasm")), &bytes)?;
+        let settings = granted(&name)?;
+        let plugins = [(name.clone(), settings)].into();
+        let url = format!("sqlite:{}", folder.path().join("test.db").display());
+        let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
+        let config = PluginsConfig { dir, cache, plugins };
+        let plugins = PluginHost::open(config, Arc::clone(&store)).await?;
+        let Some(component) = plugins.active(&name) else {
+            let refused = plugins.info(&name).and_then(|info| info.rejections.into_iter().next());
+            bail!("{}", refused.map_or_else(|| "nobody serves it".to_owned(), |last| last.reason));
+        };
+        let sagas = AtomicU64::new(0);
+        Ok(Self { plugins, store, name, component, sagas, _folder: folder })
+    }
+
+    pub(super) fn component(&self) -> &LoadedComponent {
+        &self.component
+    }
+
+    /// Another saga, in which nothing has happened yet.
+    pub(super) fn case(&self, input: &Payload) -> Case<'_> {
+        let number = self.sagas.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&number);
+        let saga = SagaId::from_parts(now(), &random);
+        Case { trial: self, saga, version: Version(0), input: input.clone() }
+    }
+
+    /// All that the plugin keeps.
+    pub(super) async fn state(&self) -> anyhow::Result<State> {
+        let query = StateQuery { limit: KEYS_MAX, ..StateQuery::default() };
+        let mut state = State::new();
+        for key in self.store.state_keys(self.name.clone(), query).await? {
+            if let Some(value) = self.store.state(self.name.clone(), key.clone()).await? {
+                state.insert(key, value);
+            }
+        }
+        Ok(state)
+    }
+
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        self.plugins.close().await;
+        Ok(self.store.close().await?)
+    }
+}
+
+/// One saga with the step.
+pub(super) struct Case<'t> {
+    trial: &'t Trial,
+    saga: SagaId,
+    version: Version,
+    input: Payload,
+}
+
+impl Case<'_> {
+    pub(super) async fn execute(&mut self, attempt: u32) -> anyhow::Result<Outcome> {
+        let call = self.call(Direction::Execute, attempt, None)?;
+        let answer = self.trial.plugins.call(&call).await;
+        self.record(answer).await
+    }
+
+    pub(super) async fn compensate(
+        &mut self,
+        attempt: u32,
+        output: Option<&Payload>,
+    ) -> anyhow::Result<Outcome> {
+        let call = self.call(Direction::Compensate, attempt, output)?;
+        let answer = self.trial.plugins.call(&call).await;
+        self.record(answer).await
+    }
+
+    /// What it tells of a call whose answer was lost.
+    pub(super) async fn ask(&self, direction: Direction) -> anyhow::Result<Answer> {
+        let call = self.call(direction, 1, None)?;
+        let lost = Failure::new("reply_lost", "the answer was lost");
+        Ok(self.trial.plugins.ask(&call, lost).await)
+    }
+
+    fn call(
+        &self,
+        direction: Direction,
+        attempt: u32,
+        output: Option<&Payload>,
+    ) -> anyhow::Result<PluginCall> {
+        let step: StepName = NAME.parse().map_err(anyhow::Error::msg)?;
+        let definition: DefinitionName = NAME.parse().map_err(anyhow::Error::msg)?;
+        Ok(PluginCall {
+            plugin: self.trial.name.clone(),
+            digest: self.trial.component.digest,
+            state_of: self.trial.name.clone(),
+            saga_id: self.saga,
+            definition,
+            idempotency_key: idempotency_key(self.saga, &step, direction),
+            step,
+            attempt,
+            direction,
+            traceparent: None,
+            input: self.input.clone(),
+            output: output.cloned(),
+            timeout: TIMEOUT,
+        })
+    }
+
+    /// What a call that succeeded did is done with the event that says so, as the runtime does it.
+    async fn record(&mut self, answer: Answer) -> anyhow::Result<Outcome> {
+        if !matches!(answer.outcome, Outcome::Succeeded(_) | Outcome::NothingToUndo) {
+            return Ok(answer.outcome);
+        }
+        let event =
+            |kind: String, data: &str| NewEvent { kind: kind.into(), data: data.to_owned() };
+        let mut events = vec![event("call.succeeded".to_owned(), "{}")];
+        let emitted = answer.effects.emitted;
+        events.extend(emitted.iter().map(|one| event(one.kind.to_string(), one.data.as_str())));
+        let append = Append {
+            stream: Stream::Saga(self.saga),
+            expected: self.version,
+            at: now(),
+            events,
+            row: None,
+            start_key: None,
+            state: answer.effects.state.map(|state| *state).into_iter().collect(),
+        };
+        let appended = self.trial.store.append(append).await?;
+        let Appended::Done { version, .. } = appended else {
+            bail!("what a call wrote cannot be recorded: {appended:?}");
+        };
+        self.version = version;
+        Ok(answer.outcome)
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,124 @@
+//! The projects that `amends plugin new` makes, in every language.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::place::{stderr, stdout};
+use crate::project::{amends, built, made, one_at_a_time, path, run};
+
+fn passes(name: &str, language: &str, bytes_max: u64) {
+    let _one = one_at_a_time();
+    let folder = made(name, language);
+    let Some(component) = built(&folder) else { return };
+    let size = fs::metadata(&component).unwrap().len();
+    assert!(size < bytes_max, "{size} bytes");
+    let output = run(&["plugin", "inspect", path(&component), "-o", "json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let about: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(about["name"], name);
+    assert_eq!(about["version"], "0.1.0");
+    assert_eq!(about["needs"], serde_json::json!(["state"]));
+    assert_eq!(about["input_schema"]["examples"][0]["event"], "concert");
+    let tested = run(&["plugin", "test", path(&component), "-o", "json"]);
+    let all: Value = serde_json::from_str(&stdout(&tested)).unwrap();
+    assert_eq!(tested.status.code(), Some(0), "{all:#}");
+    let results = all["checks"].as_array().unwrap().iter().map(|check| &check["result"]);
+    assert_eq!(results.filter(|result| *result == "ok").count(), 1 + 2 * 8, "{all:#}");
+    // Nothing that a toolchain wrote on its way is left, and git is told of the rest.
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()).collect();
+    assert!(left.iter().all(|entry| !entry.file_name().to_str().unwrap().starts_with(".build")));
+}
+
+#[test]
+fn a_rust_project_builds_and_passes() {
+    passes("seats-rust", "rust", 400_000);
+}
+
+#[test]
+fn a_javascript_project_builds_and_passes() {
+    passes("seats-js", "js", 16 << 20);
+}
+
+#[test]
+fn a_python_project_builds_and_passes() {
+    passes("seats-python", "python", 24 << 20);
+}
+
+#[test]
+fn a_c_project_builds_and_passes() {
+    passes("seats-c", "c", 400_000);
+}
+
+#[test]
+fn the_tests_of_a_rust_project_pass() {
+    let _one = one_at_a_time();
+    let folder = made("seats-native", "rust");
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["test", "--quiet"])
+        .current_dir(&folder)
+        .env("CARGO_TARGET_DIR", crate::project::cache().join("target"))
+        .output()
+        .unwrap();
+    let said = format!("{}{}", stdout(&output), stderr(&output));
+    assert!(output.status.success() && said.contains("3 passed"), "{said}");
+}
+
+#[test]
+fn a_project_is_made_in_an_empty_folder_only() {
+    let parent = tempfile::tempdir().unwrap();
+    let new = |name: &str, language: &str| {
+        run(&["plugin", "new", name, "--lang", language, "--dir", path(parent.path())])
+    };
+    fs::create_dir(parent.path().join("seats")).unwrap();
+    assert!(new("seats", "c").status.success());
+    let again = new("seats", "python");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("is not empty"), "{}", stderr(&again));
+    assert!(!parent.path().join("seats/plugin.py").exists());
+    for (name, language) in [("Seats", "c"), ("../seats", "c"), ("seats", "cobol")] {
+        assert_eq!(new(name, language).status.code(), Some(2), "{name} in {language}");
+    }
+}
+
+#[test]
+fn a_toolchain_that_is_missing_is_named() {
+    let parent = tempfile::tempdir().unwrap();
+    for (language, program, package) in [
+        ("js", "node", "nodejs"),
+        ("python", "python3", "python3-venv"),
+        ("c", "clang", "wasi-libc"),
+    ] {
+        let name = format!("without-{language}");
+        let folder = parent.path().join(&name);
+        run(&["plugin", "new", &name, "--lang", language, "--dir", path(parent.path())]);
+        let build = amends(&["plugin", "build", path(&folder)]).env("PATH", "/nowhere").output();
+        let build = build.unwrap();
+        assert_eq!(build.status.code(), Some(1), "{language}");
+        let said = stderr(&build);
+        let words = [&format!("`{program}` is not installed"), "apt-get install", package];
+        assert!(words.iter().all(|words| said.contains(*words)), "{said}");
+    }
+}
+
+#[test]
+fn what_a_tool_says_is_shown_when_it_fails() {
+    let _one = one_at_a_time();
+    let folder = made("seats-broken", "c");
+    if built(&folder).is_none() {
+        return;
+    }
+    let source = fs::read_to_string(folder.join("plugin.c")).unwrap();
+    fs::write(folder.join("plugin.c"), source.replace("static void log_line", "broken(")).unwrap();
+    let output = run(&["plugin", "build", path(&folder)]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("`clang` failed") && said.contains("plugin.c:"), "{said}");
+    // The component of before is still whole.
+    let component = folder.join("seats-broken.wasm");
+    assert!(run(&["plugin", "inspect", path(&component)]).status.success());
+
+    let nothing = tempfile::tempdir().unwrap();
+    let output = run(&["plugin", "build", path(nothing.path())]);
+    assert!(stderr(&output).contains("is no plugin project"), "{}", stderr(&output));
+}
