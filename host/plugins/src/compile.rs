@@ -38,6 +38,11 @@ pub(crate) fn compile(
     Ok((compiled, true))
 }
 
+/// Whether there is compiled code in the cache, sound or not.
+pub(crate) fn is_compiled(engine: &Engine, cache: Option<&Path>, digest: Digest) -> bool {
+    cache.is_some_and(|folder| cache_file(folder, engine, digest).is_file())
+}
+
 fn cache_file(folder: &Path, engine: &Engine, digest: Digest) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);

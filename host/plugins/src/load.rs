@@ -13,7 +13,7 @@ use wasmtime::component::{InstancePre, Linker};
 use crate::background;
 use crate::bindings::exports::amends::saga::{action, manifest, probe, undo};
 use crate::check::{Checked, Exports, check};
-use crate::compile::compile;
+use crate::compile::{compile, is_compiled};
 use crate::config::PluginSettings;
 use crate::error::{PluginError, Rejection};
 use crate::granted::Granted;
@@ -148,7 +148,8 @@ impl Loader {
         let granted = Arc::clone(&settings);
         let began = Instant::now();
         let compile = move || {
-            let checked = check(&bytes, &granted)?;
+            let was_compiled = is_compiled(&engine, cache.as_deref(), digest);
+            let checked = check(&bytes, &granted, was_compiled)?;
             let compiled = compile(&engine, cache.as_deref(), digest, &checked.component)?;
             Ok((checked, compiled))
         };

@@ -8,6 +8,7 @@
 #[path = "../system/place.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod place;
+mod polyglot;
 mod project;
 mod projects;
 mod verify;

@@ -99,21 +99,20 @@ impl Import {
             Some(capability) => {
                 let is_needed = manifest.needs.iter().any(|need| need == capability);
                 let without = match (is_needed, capability) {
+                    (_, "config") => "what it is set to, and whether it may do more: always there",
                     (true, _) => "needed: the component is refused without",
-                    (false, "config") => "what it was given, and whether it may do more",
                     (false, "http") => "can do without: a request that is not allowed fails",
                     (false, _) => "can do without: a call that uses it is stopped",
                 };
                 let (_, key) = PluginSettings::default().grants(capability).unwrap_or_default();
-                format!("{without}; granted by {key}")
+                format!("{without}; {key}")
             }
             None => always(interface).to_owned(),
         };
         let granted = settings.map(|settings| match capability {
             Some("config") => {
-                let names = |count: usize, what: &str| format!("{count} {what}");
                 let (settings, secrets) = (settings.settings.len(), settings.secrets.len());
-                format!("{}, {}", names(settings, "settings"), names(secrets, "secrets"))
+                format!("settings: {settings}, secrets: {secrets}")
             }
             Some(capability) => match settings.grants(capability) {
                 Some((true, _)) => "granted".to_owned(),

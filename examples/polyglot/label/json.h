@@ -1,0 +1,1 @@
+../../../host/cli/templates/c/json.h
