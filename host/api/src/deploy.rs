@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::extract::multipart::{Multipart, MultipartError};
+use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
 use axum::extract::{ConnectInfo, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -107,7 +107,7 @@ pub(crate) async fn deploy(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Query(query): Query<DeployQuery>,
     headers: HeaderMap,
-    form: Multipart,
+    form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<DeployView>, Problem> {
     let DeployQuery { dry_run: is_dry_run, force: is_forced, reason } = query;
     let reason = reason.filter(|reason| !reason.trim().is_empty());
@@ -115,6 +115,7 @@ pub(crate) async fn deploy(
         return Err(Problem::new(400, "reason_missing", "what is forced needs a reason")
             .with_remedy("say why: it is kept in the history of the plugin"));
     }
+    let form = form.map_err(|error| bad_form(error.status(), error.body_text()))?;
     let components = components(form).await?;
     let who = who(&headers, peer)?;
     let request = DeployRequest { components, who, reason, is_forced, is_dry_run };
@@ -126,13 +127,15 @@ pub(crate) async fn deploy(
     Ok(Json(DeployView { activated: !is_dry_run, components }))
 }
 
+fn bad_form(status: StatusCode, detail: String) -> Problem {
+    Problem::new(status.as_u16(), "bad_form", detail).with_remedy(
+        "send multipart/form-data, a component each under the name of its plugin: curl -F \
+         NAME=@NAME.wasm",
+    )
+}
+
 async fn components(mut form: Multipart) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
-    let wrong = |error: MultipartError| {
-        Problem::new(error.status().as_u16(), "bad_form", error.body_text()).with_remedy(
-            "send multipart/form-data, a component each under the name of its plugin: curl -F \
-             NAME=@NAME.wasm",
-        )
-    };
+    let wrong = |error: MultipartError| bad_form(error.status(), error.body_text());
     let mut components: Vec<(PluginName, Vec<u8>)> = Vec::new();
     while let Some(part) = form.next_field().await.map_err(wrong)? {
         let name = parse_name(part.name().unwrap_or_default())?;

@@ -129,7 +129,7 @@ impl Runtime {
     ///
     /// # Errors
     /// When one of them cannot serve, or cannot read what sagas in flight have recorded and that is
-    /// not forced; it is recorded as refused then, and nothing is changed.
+    /// not forced; nothing is changed then, and the history of a plugin that is known has the refusal.
     pub async fn deploy(&self, request: DeployRequest) -> Result<Vec<Deployed>, DeployError> {
         let DeployRequest { components, who, reason, is_forced, is_dry_run } = request;
         let (mut candidates, mut deployed) = (Vec::new(), Vec::new());
@@ -173,7 +173,10 @@ impl Runtime {
         digest: Digest,
         rejection: Rejection,
     ) -> Result<DeployError, PluginError> {
-        self.plugins().reject(&plugin, digest, &rejection).await?;
+        // A name that nobody knows is more likely a slip than a plugin.
+        if self.plugins().info(&plugin).is_some() {
+            self.plugins().reject(&plugin, digest, &rejection).await?;
+        }
         Ok(DeployError::Rejected { plugin, rejection })
     }
 }

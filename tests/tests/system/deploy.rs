@@ -7,7 +7,7 @@ use std::process::Output;
 use amends_tests::Component;
 use serde_json::Value;
 
-use crate::place::{Host, Place, stderr, stdout};
+use crate::place::{Host, Place, agent, stderr, stdout};
 
 /// Reads whatever was answered.
 const ANY: &str = "{}";
@@ -143,6 +143,14 @@ fn several_are_deployed_all_or_none_as_one_event() {
     let told = refused(&place.amends(&deploy), 1);
     assert!(told.contains("plugin other: it is not WebAssembly"), "{told}");
     assert_eq!((version(&host, "pack"), version(&host, "other")), ("1.0.0".into(), "1.0.0".into()));
+
+    let slip = place.amends(&["plugin", "deploy", "slip=other.wasm"]);
+    assert!(refused(&slip, 1).contains("plugin slip: it is not WebAssembly"));
+    let names = done(&place.amends(&["plugin", "list", "-o", "ids"]));
+    assert_eq!(names, "other\npack\n", "nothing is kept of a name that nobody knows");
+    let mut response = agent().post(host.url("/v1/plugins:deploy")).send("x").unwrap();
+    let problem: Value = response.body_mut().read_json().unwrap();
+    assert_eq!((response.status().as_u16(), &problem["code"]), (400, &"bad_form".into()));
 
     fs::write(place.path("other.wasm"), component("other", "3.0.0", ANY)).unwrap();
     done(&place.amends(&deploy));

@@ -57,7 +57,8 @@ pub async fn refuses_another_version(place: &dyn Place) {
     assert_eq!(*store.head().borrow(), Position(2));
 }
 
-/// Versions count by stream, positions over all; a plugin's stream is no saga's.
+/// Versions count by stream, positions over all; a plugin's stream is no saga's, and that of deploys
+/// is no plugin's.
 pub async fn keeps_streams_apart(place: &dyn Place) {
     let store = place.open().await.unwrap();
     let plugin = |name: &str, expected| Append {
@@ -65,8 +66,15 @@ pub async fn keeps_streams_apart(place: &dyn Place) {
         row: None,
         ..then(1, expected)
     };
-    let appends =
-        [start(1), plugin("inventory", 0), start(2), plugin("inventory", 1), plugin("shipment", 0)];
+    let deploys = Append { stream: Stream::Deploys, ..plugin("deploys", 0) };
+    let appends = [
+        start(1),
+        plugin("inventory", 0),
+        start(2),
+        plugin("inventory", 1),
+        plugin("deploys", 0),
+        deploys,
+    ];
     let mut expected = Vec::new();
     for (append, position) in appends.into_iter().zip(1..) {
         store.append(append.clone()).await.unwrap();
@@ -76,6 +84,8 @@ pub async fn keeps_streams_apart(place: &dyn Place) {
     let stream = Stream::Plugin("inventory".parse().unwrap());
     let read = store.events(stream, Version(0), 100).await.unwrap();
     assert_eq!(read, [expected[1].clone(), expected[3].clone()]);
+    let read = store.events(Stream::Deploys, Version(0), 100).await.unwrap();
+    assert_eq!(read, [expected[5].clone()]);
 }
 
 /// Appends of one stream that are handed in without waiting are written in that order.
