@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use amends_engine::{Digest, IdError, PluginName};
-use amends_plugins::PluginError;
+use amends_plugins::{PluginError, PluginInfo};
 
 use crate::ApiState;
 use crate::operate::who;
@@ -42,7 +42,7 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     Path(name): Path<String>,
 ) -> Result<Json<PluginView>, Problem> {
-    found(&state, &parse_name(&name)?)
+    info(&state, &parse_name(&name)?).map(PluginView::from).map(Json)
 }
 
 /// Goes back to a component that served before: at once, and within a second on every host of the
@@ -60,7 +60,7 @@ pub(crate) async fn rollback(
     JsonBody(body): JsonBody<RollbackBody>,
 ) -> Result<Json<PluginView>, Problem> {
     let name = parse_name(&name)?;
-    found(&state, &name).map(drop)?;
+    info(&state, &name)?;
     let to = body.to.map(|to| to.parse::<Digest>()).transpose();
     let to = to.map_err(|error| Problem::new(400, "bad_digest", error.to_string()))?;
     if body.reason.trim().is_empty() {
@@ -70,7 +70,7 @@ pub(crate) async fn rollback(
     let who = who(&headers, peer)?;
     let done = state.runtime.plugins().rollback(&name, to, who, Some(body.reason)).await;
     match done {
-        Ok(_) => found(&state, &name),
+        Ok(_) => info(&state, &name).map(PluginView::from).map(Json),
         Err(error @ PluginError::NoRollback { .. }) => {
             Err(Problem::new(409, "no_rollback", error.to_string())
                 .with_remedy("GET /v1/plugins/NAME has the components that served it"))
@@ -79,12 +79,11 @@ pub(crate) async fn rollback(
     }
 }
 
-fn found(state: &ApiState, name: &PluginName) -> Result<Json<PluginView>, Problem> {
-    let info = state.runtime.plugins().info(name).ok_or_else(|| {
+fn info(state: &ApiState, name: &PluginName) -> Result<PluginInfo, Problem> {
+    state.runtime.plugins().info(name).ok_or_else(|| {
         Problem::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
             .with_remedy("GET /v1/plugins lists the plugins of this host")
-    })?;
-    Ok(Json(PluginView::from(info)))
+    })
 }
 
 pub(crate) fn parse_name(text: &str) -> Result<PluginName, Problem> {

@@ -279,22 +279,18 @@ impl PluginHost {
     /// Loads bytes that were found for a plugin and makes them active; or refuses them, and what
     /// was active serves on.
     pub(crate) async fn offer(&self, name: &PluginName, bytes: Vec<u8>) -> Result<(), PluginError> {
-        match self.try_load(name, bytes.clone(), Priority::Awaited).await {
-            Ok(None) => Ok(()),
-            Ok(Some(component)) => self.activate_file(name, component, bytes).await,
-            Err(rejection) => self.reject(name, Digest::of(&bytes), &rejection).await,
+        let digest = Digest::of(&bytes);
+        if self.is_active(name, digest) {
+            return Ok(());
+        }
+        match self.load(name, bytes, Priority::Awaited).await {
+            Ok(candidate) => self.activate(vec![candidate], Why::default()).await,
+            Err(rejection) => self.reject(name, digest, &rejection).await,
         }
     }
 
-    pub(crate) async fn activate_file(
-        &self,
-        name: &PluginName,
-        component: LoadedComponent,
-        bytes: Vec<u8>,
-    ) -> Result<(), PluginError> {
-        let (plugin, component) = (name.clone(), Arc::new(component));
-        let candidate = Candidate { plugin, component, bytes: Some(bytes) };
-        self.activate(vec![candidate], Why::default()).await
+    pub(crate) fn is_active(&self, name: &PluginName, digest: Digest) -> bool {
+        self.active(name).is_some_and(|active| active.digest == digest)
     }
 
     /// Whether a file holds what it held when an operator had another component serve: then it
@@ -310,21 +306,18 @@ impl PluginHost {
         .unwrap_or_default()
     }
 
-    /// None when these bytes are active already.
-    pub(crate) async fn try_load(
+    pub(crate) async fn load(
         &self,
         name: &PluginName,
         bytes: Vec<u8>,
         priority: Priority,
-    ) -> Result<Option<LoadedComponent>, Rejection> {
-        let digest = Digest::of(&bytes);
-        if self.active(name).is_some_and(|active| active.digest == digest) {
-            return Ok(None);
-        }
+    ) -> Result<Candidate, Rejection> {
         let began = Instant::now();
-        let loaded = self.inner.loader.load(bytes, Arc::new(self.configured(name)), priority).await;
+        let settings = Arc::new(self.configured(name));
+        let loaded = self.inner.loader.load(bytes.clone(), settings, priority).await;
         metrics::histogram!("amends_plugin_reload_seconds").record(began.elapsed());
-        loaded.map(Some)
+        let (plugin, component) = (name.clone(), Arc::new(loaded?));
+        Ok(Candidate { plugin, component, bytes: Some(bytes) })
     }
 
     /// A plugin whose file is gone or bad is served by what served it last.

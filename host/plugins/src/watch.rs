@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::error::{PluginError, Rejection};
-use crate::host::PluginHost;
+use crate::host::{PluginHost, Why};
 use crate::load::Priority;
 
 /// A file that has not changed for this long is read.
@@ -170,11 +170,13 @@ async fn take(
     if seen.from_start && host.is_superseded(name, digest) {
         return true;
     }
-    let result = match host.try_load(name, bytes.clone(), Priority::Background).await {
-        Ok(None) => Ok(()),
-        Ok(Some(component)) => match host.objection(name, &component).await {
+    if host.is_active(name, digest) {
+        return true;
+    }
+    let result = match host.load(name, bytes, Priority::Background).await {
+        Ok(candidate) => match host.objection(name, &candidate.component).await {
             Some(objection) => host.reject(name, digest, &objection).await,
-            None => host.activate_file(name, component, bytes).await,
+            None => host.activate(vec![candidate], Why::default()).await,
         },
         Err(Rejection::Truncated { .. } | Rejection::Invalid(_)) if !is_last => return false,
         Err(rejection) => host.reject(name, digest, &rejection).await,

@@ -135,7 +135,7 @@ impl Runtime {
         let (mut candidates, mut deployed) = (Vec::new(), Vec::new());
         for (plugin, bytes) in components {
             let digest = Digest::of(&bytes);
-            match self.plugins().candidate(plugin.clone(), bytes).await {
+            match self.plugins().candidate(&plugin, bytes).await {
                 Ok(candidate) => candidates.push(candidate),
                 Err(rejection) if is_dry_run => {
                     return Err(DeployError::Rejected { plugin, rejection });

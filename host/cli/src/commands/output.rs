@@ -204,7 +204,7 @@ pub(crate) fn detail(kind: &str, data: &Value) -> String {
         "saga.started" => data["input"].to_string(),
         "step.started" | "undo.started" => {
             let digest = text("digest");
-            let short = digest.get(..19).unwrap_or(&digest);
+            let short = short_digest(&digest);
             let note = data["note"].as_str().map_or_else(String::new, |note| format!(", {note}"));
             format!("{}, {short}{note}", attempt())
         }
@@ -253,6 +253,11 @@ pub(crate) fn paint(status: &str) -> String {
         _ => return status.to_owned(),
     };
     if use_colour() { format!("\x1b[{code}m{status}\x1b[0m") } else { status.to_owned() }
+}
+
+/// The beginning of a digest, enough to tell it from others: its algorithm and 12 digits.
+pub(crate) fn short_digest(digest: &str) -> &str {
+    digest.get(..19).unwrap_or(digest)
 }
 
 /// Long texts make tables unreadable; `-o json` has all of it.

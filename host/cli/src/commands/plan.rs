@@ -8,7 +8,9 @@ use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::ids::each_id;
-use crate::commands::output::{print_json, print_json_line, print_table, say, short, table};
+use crate::commands::output::{
+    print_json, print_json_line, print_table, say, short, short_digest, table,
+};
 use crate::commands::sagas::{One, Page};
 
 /// The arguments of `exposure`.
@@ -73,7 +75,7 @@ fn planned_row(planned: &PlannedView) -> Vec<String> {
         planned.step.clone(),
         planned.status.clone(),
         by,
-        digest.get(..19).unwrap_or(digest).to_owned(),
+        short_digest(digest).to_owned(),
         output.map_or_else(|| "not known".to_owned(), |output| short(output.as_str())),
         planned.note.clone().unwrap_or_default(),
     ]

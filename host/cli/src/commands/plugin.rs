@@ -1,6 +1,7 @@
 //! The verbs about plugins: `list` here, those about a file, a project or what serves one module each.
 
 pub mod build;
+mod component;
 mod deploy;
 pub mod inspect;
 pub mod new;
@@ -14,7 +15,7 @@ use amends_api::PluginView;
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::output::{print_json, print_json_line, print_table, say, table};
+use crate::commands::output::{print_json, print_json_line, print_table, say, short_digest, table};
 use crate::commands::sagas::Page;
 
 /// The verbs about plugins.
@@ -101,7 +102,7 @@ async fn list(args: List) -> anyhow::Result<u8> {
                 rows.add_row(vec![
                     plugin.name,
                     plugin.version.unwrap_or_else(|| "none".to_owned()),
-                    digest.get(..19).unwrap_or(&digest).to_owned(),
+                    short_digest(&digest).to_owned(),
                     plugin.exports.join(", "),
                     plugin.active_since.map(|at| at.to_string()).unwrap_or_default(),
                     refused.unwrap_or_default(),

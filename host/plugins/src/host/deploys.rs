@@ -160,13 +160,10 @@ impl PluginHost {
     /// Why they cannot serve it.
     pub async fn candidate(
         &self,
-        plugin: PluginName,
+        plugin: &PluginName,
         bytes: Vec<u8>,
     ) -> Result<Candidate, Rejection> {
-        let settings = Arc::new(self.configured(&plugin));
-        let loader = &self.inner.loader;
-        let component = loader.load(bytes.clone(), settings, Priority::Background).await?;
-        Ok(Candidate { plugin, component: Arc::new(component), bytes: Some(bytes) })
+        self.load(plugin, bytes, Priority::Background).await
     }
 
     /// Has components serve, all or none. Durable first: their bytes, then one event for all of
@@ -327,7 +324,7 @@ impl PluginHost {
             *known = event.version;
             for name in touched {
                 let Some(last) = self.last(&name) else { continue };
-                if self.active(&name).is_some_and(|active| active.digest == last.digest) {
+                if self.is_active(&name, last.digest) {
                     continue;
                 }
                 match self.by_digest(&name, last.digest).await {

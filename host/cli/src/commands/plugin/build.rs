@@ -12,14 +12,13 @@ mod tool;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amends_engine::PluginName;
-use amends_plugins::{LoadedComponent, Loader, PluginSettings, Priority};
+use amends_plugins::LoadedComponent;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::component::{looked_at, name_of};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::output::say;
 
@@ -107,10 +106,7 @@ pub(crate) async fn run(args: Build) -> anyhow::Result<u8> {
         Language::C => c::build(&dir, scratch.path(), &made)?,
     }
     let component = load(&made).await?;
-    let name = &component.manifest.name;
-    name.parse::<PluginName>().map_err(|error| {
-        anyhow::anyhow!("the manifest's name `{name}` is no name of a plugin: {error}")
-    })?;
+    let name = name_of(&component)?;
     let file = args.file.unwrap_or_else(|| args.dir.join(format!("{name}.wasm")));
     put(&made, &file)?;
     report(&file, &component, began.elapsed())?;
@@ -120,8 +116,7 @@ pub(crate) async fn run(args: Build) -> anyhow::Result<u8> {
 /// As the host would load it, with everything granted.
 async fn load(file: &Path) -> anyhow::Result<LoadedComponent> {
     let bytes = fs::read(file).context("the toolchain made no component")?;
-    Loader::new(None)?
-        .load(bytes, Arc::new(PluginSettings::for_inspection()), Priority::Awaited)
+    looked_at(bytes, None)
         .await
         .map_err(|rejection| anyhow::anyhow!("it builds, and a host would refuse it: {rejection}"))
 }

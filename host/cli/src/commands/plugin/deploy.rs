@@ -13,7 +13,7 @@ use amends_engine::PluginName;
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
-use crate::commands::output::{print_json, print_json_line, print_table, say, table};
+use crate::commands::output::{print_json, print_json_line, print_table, say, short_digest, table};
 
 /// Recorded outputs that are printed of each component.
 const UNREADABLE_SHOWN: usize = 10;
@@ -90,7 +90,7 @@ fn print(done: &DeployView) -> anyhow::Result<()> {
         rows.add_row(vec![
             one.plugin.clone(),
             one.version.clone(),
-            one.digest.get(..19).unwrap_or(&one.digest).to_owned(),
+            short_digest(&one.digest).to_owned(),
             one.definitions.join(", "),
             one.sagas.to_string(),
             one.to_undo.to_string(),
@@ -128,7 +128,7 @@ fn print_misfits(one: &DeployedView) -> anyhow::Result<()> {
         rows.add_row(vec![
             output.saga.clone(),
             output.step.clone(),
-            digest.get(..19).unwrap_or(digest).to_owned(),
+            short_digest(digest).to_owned(),
             output.why.clone(),
         ]);
     }

@@ -2,18 +2,17 @@
 //! says about itself, and what a config would grant it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use amends_engine::{Digest, PluginName};
-use amends_plugins::{LoadedComponent, Loader, Manifest, PluginSettings, Priority};
+use amends_plugins::{LoadedComponent, Manifest, PluginSettings};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::component::{granted, looked_at};
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
-use crate::config::{OverrideFlags, Overrides, load};
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
@@ -38,15 +37,12 @@ pub struct Inspect {
 pub(crate) async fn run(args: Inspect) -> anyhow::Result<u8> {
     let file = args.file.display();
     let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
-    let component = Loader::new(None)?
-        .load(bytes, Arc::new(PluginSettings::for_inspection()), Priority::Awaited)
-        .await
-        .map_err(|rejection| Failed {
-            exit: EXIT_ERROR,
-            message: format!("{file}: {rejection}"),
-        })?;
+    let component = looked_at(bytes, None).await.map_err(|rejection| Failed {
+        exit: EXIT_ERROR,
+        message: format!("{file}: {rejection}"),
+    })?;
     let name = args.name.as_ref().map_or(component.manifest.name.as_str(), PluginName::as_str);
-    let settings = args.config.as_deref().map(|config| granted(config, name)).transpose()?;
+    let settings = args.config.as_deref().map(|config| granted_as(config, name)).transpose()?;
     let imports: Vec<Import> = component
         .imports
         .iter()
@@ -75,13 +71,11 @@ pub(crate) async fn run(args: Inspect) -> anyhow::Result<u8> {
     Ok(EXIT_DONE)
 }
 
-fn granted(config: &Path, name: &str) -> anyhow::Result<PluginSettings> {
-    let overrides = Overrides::of_process(OverrideFlags::default());
-    let loaded = load(config, &overrides).map_err(|report| anyhow::anyhow!("{report}"))?;
+fn granted_as(config: &Path, name: &str) -> anyhow::Result<PluginSettings> {
     let name: PluginName = name.parse().map_err(|error| {
         anyhow::anyhow!("`{name}` is no name of a plugin: {error}; name it with --as")
     })?;
-    Ok(loaded.config.plugins.plugins.get(&name).cloned().unwrap_or_default())
+    granted(config, &name)
 }
 
 /// One interface that a component imports.

@@ -18,11 +18,11 @@ use clap::Args;
 use comfy_table::Cell;
 use serde_json::{Value, json};
 
+use super::component;
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR};
 use crate::commands::input::read_json;
 use crate::commands::output::{print_json, print_json_line, print_table, say, status_cell, table};
-use crate::config::{Overrides, load};
 
 use checks::{Check, Verdict};
 use trial::Trial;
@@ -72,9 +72,7 @@ fn granted(config: Option<&Path>, name: &PluginName) -> anyhow::Result<PluginSet
     let Some(path) = config else {
         return Ok(PluginSettings { state: true, events: true, ..PluginSettings::default() });
     };
-    let overrides = Overrides::of_process(crate::config::OverrideFlags::default());
-    let loaded = load(path, &overrides).map_err(|report| anyhow::anyhow!("{report}"))?;
-    Ok(loaded.config.plugins.plugins.get(name).cloned().unwrap_or_default())
+    component::granted(path, name)
 }
 
 fn inputs(schema: &Value, given: &[String]) -> anyhow::Result<Vec<Payload>> {

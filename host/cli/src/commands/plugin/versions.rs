@@ -8,7 +8,7 @@ use amends_api::PluginView;
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::output::{print_json, print_json_line, print_table, say, table};
+use crate::commands::output::{print_json, print_json_line, print_table, say, short_digest, table};
 
 /// The arguments of `plugin versions`.
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
                 let why = [one.cause, one.who, one.reason];
                 rows.add_row(vec![
                     one.at,
-                    one.digest.get(..19).unwrap_or(one.digest).to_owned(),
+                    short_digest(one.digest).to_owned(),
                     one.version.unwrap_or_default().to_owned(),
                     what.to_owned(),
                     why.into_iter().flatten().collect::<Vec<_>>().join(", "),

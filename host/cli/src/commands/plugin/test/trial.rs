@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use amends_engine::{
-    DefinitionName, Direction, Failure, Outcome, Payload, PluginName, SagaId, StepName, Timestamp,
-    Version, idempotency_key,
+    DefinitionName, Direction, Failure, Outcome, Payload, PluginName, SagaId, StepName, Version,
+    idempotency_key,
 };
 use amends_plugins::{
-    Answer, LoadedComponent, Loader, PluginCall, PluginHost, PluginSettings, PluginsConfig,
-    Priority,
+    Answer, LoadedComponent, PluginCall, PluginHost, PluginSettings, PluginsConfig,
 };
+use amends_runtime::now;
 use amends_store::{
     Append, Appended, Durability, NewEvent, StateQuery, Store, StoreConfig, Stream,
 };
 use anyhow::{Context as _, bail};
+
+use crate::commands::plugin::component::{looked_at, name_of};
 
 /// The name of the definition and of the step, as a call tells them to the component.
 const NAME: &str = "plugin-test";
@@ -51,13 +53,7 @@ impl Trial {
         let (dir, cache) = (folder.path().join("plugins"), folder.path().join("cache"));
         fs::create_dir(&dir)?;
         // For its name only; the host below takes the compiled code from the cache.
-        let looked_at = Loader::new(Some(cache.clone()))?
-            .load(bytes.clone(), Arc::new(PluginSettings::for_inspection()), Priority::Awaited)
-            .await?;
-        let name = &looked_at.manifest.name;
-        let name: PluginName = name.parse().map_err(|error| {
-            anyhow::anyhow!("the manifest's name `{name}` is no name of a plugin: {error}")
-        })?;
+        let name = name_of(&looked_at(bytes.clone(), Some(cache.clone())).await?)?;
         fs::write(dir.join(format!("{name}.wasm")), &bytes)?;
         let settings = granted(&name)?;
         let plugins = [(name.clone(), settings)].into();
@@ -187,9 +183,4 @@ impl Case<'_> {
         self.version = version;
         Ok(answer.outcome)
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,0 +1,42 @@
+//! A component that no host serves: looked at, and what a config grants it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use amends_engine::PluginName;
+use amends_plugins::{LoadedComponent, Loader, PluginSettings, Priority};
+
+use crate::config::{OverrideFlags, Overrides, load};
+
+/// As a host would load it, with everything granted; `cache` keeps the compiled code.
+///
+/// # Errors
+/// Why a host would refuse it, whatever it is granted.
+pub(super) async fn looked_at(
+    bytes: Vec<u8>,
+    cache: Option<PathBuf>,
+) -> anyhow::Result<LoadedComponent> {
+    let granted = Arc::new(PluginSettings::for_inspection());
+    Ok(Loader::new(cache)?.load(bytes, granted, Priority::Awaited).await?)
+}
+
+/// The plugin that its manifest names.
+///
+/// # Errors
+/// When that is no name of a plugin.
+pub(super) fn name_of(component: &LoadedComponent) -> anyhow::Result<PluginName> {
+    let name = &component.manifest.name;
+    name.parse().map_err(|error| {
+        anyhow::anyhow!("the manifest's name `{name}` is no name of a plugin: {error}")
+    })
+}
+
+/// What a config grants a plugin.
+///
+/// # Errors
+/// When the config cannot be read: all that is wrong with it.
+pub(super) fn granted(config: &Path, name: &PluginName) -> anyhow::Result<PluginSettings> {
+    let overrides = Overrides::of_process(OverrideFlags::default());
+    let loaded = load(config, &overrides).map_err(|report| anyhow::anyhow!("{report}"))?;
+    Ok(loaded.config.plugins.plugins.get(name).cloned().unwrap_or_default())
+}
