@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::PluginName;
-use amends_plugins::COMPONENT_BYTES_MAX;
+use amends_plugins::{COMPONENT_BYTES_MAX, CanarySpec, PluginError};
 use amends_runtime::{DeployError, DeployRequest, Deployed, Impact, Unreadable};
 
 use crate::ApiState;
@@ -36,6 +36,15 @@ pub(crate) struct DeployQuery {
     force: bool,
     /// Kept in the history of the plugins, with who asked.
     reason: Option<String>,
+    /// Have the component serve this share of the sagas, in percent, beside the active one: a canary.
+    canary: Option<f64>,
+    /// Of a canary: it is taken back when its rate of failed calls, or of calls of unknown outcome, is
+    /// more than so many percentage points above the active component's; 5 when absent.
+    margin: Option<f64>,
+    /// Of a canary: calls that it is judged by at least; 100 when absent.
+    min_calls: Option<u32>,
+    /// Of a canary: it serves all sagas after so many calls; when absent, an operator has to say so.
+    promote_after: Option<u32>,
 }
 
 /// What a deploy changes.
@@ -43,6 +52,8 @@ pub(crate) struct DeployQuery {
 pub struct DeployView {
     /// Whether they serve now; false of a dry run.
     pub activated: bool,
+    /// Whether it serves a share of the sagas, beside the active one.
+    pub canary: bool,
     /// Each component.
     pub components: Vec<DeployedView>,
 }
@@ -109,22 +120,58 @@ pub(crate) async fn deploy(
     headers: HeaderMap,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<DeployView>, Problem> {
-    let DeployQuery { dry_run: is_dry_run, force: is_forced, reason } = query;
-    let reason = reason.filter(|reason| !reason.trim().is_empty());
+    let DeployQuery { dry_run: is_dry_run, force: is_forced, .. } = query;
+    let canary = query.canary()?;
+    let reason = query.reason.filter(|reason| !reason.trim().is_empty());
     if is_forced && reason.is_none() {
         return Err(Problem::new(400, "reason_missing", "what is forced needs a reason")
             .with_remedy("say why: it is kept in the history of the plugin"));
     }
     let form = form.map_err(|error| bad_form(error.status(), error.body_text()))?;
     let components = components(form).await?;
+    if canary.is_some() && components.len() > 1 {
+        return Err(Problem::new(
+            400,
+            "bad_canary",
+            "a canary is one component, and there are more",
+        )
+        .with_remedy("deploy the others to all sagas, or one after the other"));
+    }
     let who = who(&headers, peer)?;
-    let request = DeployRequest { components, who, reason, is_forced, is_dry_run };
+    let request = DeployRequest { components, who, reason, is_forced, is_dry_run, canary };
     let deployed = state.runtime.deploy(request).await.map_err(|error| match error {
         DeployError::Rejected { .. } => Problem::new(409, "component_refused", error.to_string()),
+        DeployError::Plugin(error @ PluginError::Canary { .. }) => canary_refused(&error),
         DeployError::Plugin(_) => Problem::new(503, "plugin_failed", error.to_string()),
     })?;
     let components = deployed.into_iter().map(DeployedView::from).collect();
-    Ok(Json(DeployView { activated: !is_dry_run, components }))
+    let (activated, canary) = (!is_dry_run && canary.is_none(), !is_dry_run && canary.is_some());
+    Ok(Json(DeployView { activated, canary, components }))
+}
+
+impl DeployQuery {
+    fn canary(&self) -> Result<Option<CanarySpec>, Problem> {
+        let Some(share) = self.canary else {
+            let given = [
+                ("margin", self.margin.is_some()),
+                ("min_calls", self.min_calls.is_some()),
+                ("promote_after", self.promote_after.is_some()),
+            ];
+            let stray = given.into_iter().find(|(_, is_given)| *is_given);
+            return stray.map_or(Ok(None), |(key, _)| {
+                Err(Problem::new(400, "bad_canary", format!("`{key}` goes with `canary`"))
+                    .with_remedy("say which share of the sagas it serves: canary=10"))
+            });
+        };
+        CanarySpec::new(share, self.margin, self.min_calls, self.promote_after)
+            .map(Some)
+            .map_err(|wrong| Problem::new(400, "bad_canary", wrong))
+    }
+}
+
+pub(crate) fn canary_refused(error: &PluginError) -> Problem {
+    Problem::new(409, "canary_refused", error.to_string())
+        .with_remedy("GET /v1/plugins/NAME has its canaries and the components that served it")
 }
 
 fn bad_form(status: StatusCode, detail: String) -> Problem {

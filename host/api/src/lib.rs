@@ -41,7 +41,9 @@ pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use plan::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 pub use problem::Problem;
 pub use state::{STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
-pub use views::{DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView};
+pub use views::{
+    CanaryView, DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView,
+};
 
 /// A request's body is at most this many bytes: a payload and what is around it.
 pub const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
@@ -94,6 +96,7 @@ pub fn router(state: ApiState) -> Router {
         )
         .route("/v1/plugins/{name}", get(plugins::get))
         .route("/v1/plugins/{name}/rollback", post(plugins::rollback))
+        .route("/v1/plugins/{name}/promote", post(plugins::promote))
         .route("/v1/plugins/{name}/state", get(state::list))
         .route(
             "/v1/plugins/{name}/state/{*key}",

@@ -34,6 +34,7 @@ use utoipa::OpenApi;
         crate::plugins::list,
         crate::plugins::get,
         crate::plugins::rollback,
+        crate::plugins::promote,
         crate::deploy::deploy,
         crate::state::list,
         crate::state::get,

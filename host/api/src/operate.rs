@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use amends_engine::{Order, Payload, SignalName, StepName, Verb};
 
 use crate::ApiState;
+use crate::plugins::parse_digest;
 use crate::problem::{JsonBody, Path, Problem};
 use crate::sagas::{header_text, parse_id};
 use crate::views::SagaView;
@@ -27,6 +28,9 @@ pub(crate) struct OperatorBody {
     #[schema(value_type = Option<Object>)]
     #[serde(default, deserialize_with = "present")]
     input: Option<Payload>,
+    /// `retry`: the digest of the component that serves the step's calls from here on, until it is
+    /// retried again.
+    digest: Option<String>,
     /// `resolve`: what the call gave.
     #[schema(value_type = Option<Object>)]
     #[serde(default, deserialize_with = "present")]
@@ -131,14 +135,16 @@ pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Probl
 }
 
 fn verb_of(verb: &str, body: OperatorBody) -> Result<Verb, Problem> {
-    let OperatorBody { reason: _, step, input, output, evidence, happened } = body;
+    let OperatorBody { reason: _, step, input, digest, output, evidence, happened } = body;
     let step = step
         .map(|step| step.parse::<StepName>())
         .transpose()
         .map_err(|error| Problem::new(400, "bad_name", error.to_string()))?;
+    let digest = digest.as_deref().map(parse_digest).transpose()?;
     let given = [
         ("step", step.is_some(), &["retry", "skip", "resolve"][..]),
         ("input", input.is_some(), &["retry"]),
+        ("digest", digest.is_some(), &["retry"]),
         ("output", output.is_some(), &["resolve"]),
         ("evidence", evidence.is_some(), &["resolve"]),
         ("happened", happened.is_some(), &["resolve"]),
@@ -156,7 +162,7 @@ fn verb_of(verb: &str, body: OperatorBody) -> Result<Verb, Problem> {
         "pause" => Verb::Pause,
         "resume" => Verb::Resume,
         "abandon" => Verb::Abandon,
-        "retry" => Verb::Retry { step, input },
+        "retry" => Verb::Retry { step, input, digest },
         "skip" => Verb::Skip { step },
         "resolve" => {
             let evidence = evidence.filter(|evidence| !evidence.trim().is_empty());

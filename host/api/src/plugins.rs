@@ -12,6 +12,7 @@ use amends_engine::{Digest, IdError, PluginName};
 use amends_plugins::{PluginError, PluginInfo};
 
 use crate::ApiState;
+use crate::deploy::canary_refused;
 use crate::operate::who;
 use crate::page::Page;
 use crate::problem::{JsonBody, Path, Problem};
@@ -25,6 +26,14 @@ pub(crate) struct RollbackBody {
     reason: String,
     /// The digest of a component that served before; when absent, the last one that did.
     to: Option<String>,
+}
+
+/// Why a canary serves all sagas.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PromoteBody {
+    /// Kept in the plugin's history, with who asked.
+    reason: String,
 }
 
 /// Lists the plugins, by name.
@@ -45,7 +54,44 @@ pub(crate) async fn get(
     info(&state, &parse_name(&name)?).map(PluginView::from).map(Json)
 }
 
-/// Goes back to a component that served before: at once, and within a second on every host of the
+/// Has the canary of a plugin serve all sagas: at once, and within a second on every host of the store.
+#[utoipa::path(post, path = "/v1/plugins/{name}/promote", tag = "plugins",
+    params(("name" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+    request_body = PromoteBody,
+    responses((status = 200, body = PluginView), (status = 409, body = Problem),
+        (status = "default", body = Problem)))]
+pub(crate) async fn promote(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<PromoteBody>,
+) -> Result<Json<PluginView>, Problem> {
+    let name = parse_name(&name)?;
+    info(&state, &name)?;
+    let reason = kept_reason(body.reason)?;
+    let who = who(&headers, peer)?;
+    match state.runtime.plugins().promote(&name, who, reason).await {
+        Ok(()) => info(&state, &name).map(PluginView::from).map(Json),
+        Err(error @ PluginError::Canary { .. }) => Err(canary_refused(&error)),
+        Err(error @ PluginError::Rejected { .. }) => {
+            Err(Problem::new(409, "component_refused", error.to_string()))
+        }
+        Err(error) => Err(Problem::new(503, "plugin_failed", error.to_string())),
+    }
+}
+
+fn kept_reason(reason: String) -> Result<String, Problem> {
+    if reason.trim().is_empty() {
+        return Err(Problem::new(400, "reason_missing", "the reason is empty")
+            .with_remedy("say why: it is kept with the plugin"));
+    }
+    Ok(reason)
+}
+
+/// Takes a running canary back; or, without one or with `to`, goes back to a component that served
+/// before: at once, and within a second on every host of the
 /// store.
 #[utoipa::path(post, path = "/v1/plugins/{name}/rollback", tag = "plugins",
     params(("name" = String, Path),
@@ -61,14 +107,10 @@ pub(crate) async fn rollback(
 ) -> Result<Json<PluginView>, Problem> {
     let name = parse_name(&name)?;
     info(&state, &name)?;
-    let to = body.to.map(|to| to.parse::<Digest>()).transpose();
-    let to = to.map_err(|error| Problem::new(400, "bad_digest", error.to_string()))?;
-    if body.reason.trim().is_empty() {
-        return Err(Problem::new(400, "reason_missing", "the reason is empty")
-            .with_remedy("say why: it is kept with the plugin"));
-    }
+    let to = body.to.as_deref().map(parse_digest).transpose()?;
+    let reason = kept_reason(body.reason)?;
     let who = who(&headers, peer)?;
-    let done = state.runtime.plugins().rollback(&name, to, who, Some(body.reason)).await;
+    let done = state.runtime.plugins().rollback(&name, to, who, Some(reason)).await;
     match done {
         Ok(_) => info(&state, &name).map(PluginView::from).map(Json),
         Err(error @ PluginError::NoRollback { .. }) => {
@@ -84,6 +126,10 @@ fn info(state: &ApiState, name: &PluginName) -> Result<PluginInfo, Problem> {
         Problem::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
             .with_remedy("GET /v1/plugins lists the plugins of this host")
     })
+}
+
+pub(crate) fn parse_digest(text: &str) -> Result<Digest, Problem> {
+    text.parse().map_err(|error: IdError| Problem::new(400, "bad_digest", error.to_string()))
 }
 
 pub(crate) fn parse_name(text: &str) -> Result<PluginName, Problem> {

@@ -10,7 +10,7 @@ use amends_engine::{
     Definition, Direction, Failure, Payload, SagaId, SagaStatus, StepStatus,
     StepView as EngineStep, Timestamp,
 };
-use amends_plugins::{Activation, Cause, PluginInfo, RejectionRecord};
+use amends_plugins::{Activation, CallCounts, CanaryInfo, Cause, PluginInfo, RejectionRecord};
 use amends_runtime::{StallReason, StartRequest, State};
 use amends_store::{SagaRow, StoredEvent, Stream};
 
@@ -225,6 +225,67 @@ pub struct PluginView {
     pub rejections: Vec<RejectionView>,
     /// The last component that was refused.
     pub last_rejection: Option<RejectionView>,
+    /// Every component that served a share of the sagas, the latest first; one without `ended` does.
+    pub canaries: Vec<CanaryView>,
+}
+
+/// A component that serves or served a share of the sagas.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CanaryView {
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Which.
+    pub digest: String,
+    /// Its version.
+    pub version: String,
+    /// The share of the sagas, in percent.
+    pub share: f64,
+    /// How much worse it may be than the active component, in percentage points.
+    pub margin: f64,
+    /// Calls that it is judged by at least.
+    pub min_calls: u32,
+    /// Calls after which it is promoted by itself.
+    pub promote_after: Option<u32>,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What came of its calls; while it runs, of those that this host made.
+    pub calls: CallCountsView,
+    /// What came of the active component's calls meanwhile.
+    pub active_calls: CallCountsView,
+    /// How it ended.
+    pub ended: Option<CanaryEndView>,
+}
+
+/// What came of calls.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CallCountsView {
+    /// All.
+    pub total: u64,
+    /// Those that did not succeed.
+    pub failed: u64,
+    /// Of those, the ones of unknown outcome: traps, limits, timeouts.
+    pub unknown: u64,
+}
+
+/// How a canary ended.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CanaryEndView {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Whether it serves all sagas since.
+    pub promoted: bool,
+    /// Who ended it; absent: the host by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A component that became active.
@@ -237,7 +298,8 @@ pub struct ActivationView {
     pub digest: String,
     /// Its version.
     pub version: String,
-    /// What led to it: `file` in the plugin folder, an operator's `deploy` or `rollback`.
+    /// What led to it: `file` in the plugin folder, an operator's `deploy` or `rollback`, or
+    /// the promotion of a `canary`.
     pub cause: String,
     /// Who asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -440,7 +502,40 @@ impl From<PluginInfo> for PluginView {
             history: info.history.into_iter().map(ActivationView::from).collect(),
             last_rejection: info.rejections.first().map(RejectionView::from),
             rejections: info.rejections.iter().map(RejectionView::from).collect(),
+            canaries: info.canaries.into_iter().map(CanaryView::from).collect(),
         }
+    }
+}
+
+impl From<CanaryInfo> for CanaryView {
+    fn from(canary: CanaryInfo) -> Self {
+        let CanaryInfo { digest, version, at, spec, who, reason, tally, ended } = canary;
+        Self {
+            at,
+            digest: digest.to_string(),
+            version,
+            share: spec.share,
+            margin: spec.margin,
+            min_calls: spec.calls_min,
+            promote_after: spec.promote_after,
+            who,
+            reason,
+            calls: tally.canary.into(),
+            active_calls: tally.active.into(),
+            ended: ended.map(|end| CanaryEndView {
+                at: end.at,
+                promoted: end.is_promoted,
+                who: end.who,
+                reason: end.reason,
+            }),
+        }
+    }
+}
+
+impl From<CallCounts> for CallCountsView {
+    fn from(counts: CallCounts) -> Self {
+        let CallCounts { calls: total, failed, unknown } = counts;
+        Self { total, failed, unknown }
     }
 }
 
@@ -450,6 +545,7 @@ impl From<Activation> for ActivationView {
             Cause::File => "file",
             Cause::Deploy => "deploy",
             Cause::Rollback => "rollback",
+            Cause::Canary => "canary",
         };
         Self {
             at: one.at,

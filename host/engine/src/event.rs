@@ -378,6 +378,10 @@ events! {
             deserialize_with = "crate::payload::present"
         )]
         input: Option<Payload>,
+        /// The component that serves the step's calls from here on, in the direction that failed,
+        /// until it is retried again; none: whichever serves calls like them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<Digest>,
     }
     /// An operator has the saga go on without the step or without its undo.
     OperatorSkipped = "operator.skipped" {

@@ -65,7 +65,7 @@ pub use ids::{
 };
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError};
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
-pub use saga::{Saga, StepView};
+pub use saga::{Chosen, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use why::{Why, why};
 

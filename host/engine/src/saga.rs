@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::call::Failure;
+use crate::call::{Direction, Failure};
 use crate::definition::{
     Definition, Item, StepKind, StepSet, StepSpec, Variable, Variables, Whole,
 };
@@ -77,6 +77,19 @@ pub(crate) struct Held {
     pub(crate) reason: String,
 }
 
+/// The component that an operator wants for the calls of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// For which of its calls.
+    pub direction: Direction,
+    /// The component.
+    pub digest: Digest,
+    /// Who chose it.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// A signal that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signal {
@@ -109,6 +122,8 @@ pub(crate) struct StepState {
     pub(crate) undo_attempts_before: u32,
     /// The input of its calls, as an operator edited it.
     pub(crate) input: Option<Payload>,
+    /// The component of its calls, as an operator chose it.
+    pub(crate) chosen: Option<Arc<Chosen>>,
     /// The component of the last `execute`.
     pub(crate) digest: Option<Digest>,
     /// The component of the last `compensate`.
@@ -169,6 +184,8 @@ pub struct StepView<'a> {
     pub output: Option<&'a Payload>,
     /// What went wrong last.
     pub error: Option<&'a Failure>,
+    /// The component of its calls, as an operator chose it.
+    pub chosen: Option<&'a Chosen>,
     /// The component of the last `execute`.
     pub digest: Option<Digest>,
     /// The component of the last `compensate`.
@@ -333,6 +350,7 @@ impl Saga {
             undo_attempts: step.undo_attempts,
             output: step.output.as_ref(),
             error: step.error.as_deref(),
+            chosen: step.chosen.as_deref(),
             digest: step.digest,
             undo_digest: step.undo_digest,
             started_at: step.started_at,
@@ -689,6 +707,7 @@ impl Default for StepState {
             input: None,
             digest: None,
             undo_digest: None,
+            chosen: None,
             output: None,
             tainted: false,
             undo_tainted: false,

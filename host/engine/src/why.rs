@@ -84,7 +84,7 @@ fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
     let is_forward = saga.phase == Phase::Forward;
     let evidence = "seen".to_owned();
     let all = [
-        (Verb::Retry { step: None, input: None }, true),
+        (Verb::Retry { step: None, input: None, digest: None }, true),
         (Verb::Resolve { step: None, happened: true, output: None, evidence }, true),
         (Verb::Skip { step: None }, true),
         (Verb::Resume, true),
@@ -111,7 +111,7 @@ fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
 fn of_step(verb: &Verb, name: &StepName) -> Verb {
     let name = Some(name.clone());
     match verb.clone() {
-        Verb::Retry { input, .. } => Verb::Retry { step: name, input },
+        Verb::Retry { input, digest, .. } => Verb::Retry { step: name, input, digest },
         Verb::Skip { .. } => Verb::Skip { step: name },
         Verb::Resolve { happened, output, evidence, .. } => {
             Verb::Resolve { step: name, happened, output, evidence }

@@ -246,7 +246,7 @@ fn past_the_pivot_an_element_blocks_alone_and_is_tried_again() {
     assert_eq!(host.saga.status(), SagaStatus::Blocked);
     host.answer("b[2]", done());
     assert_eq!(host.told(), ["step.succeeded b[2] 1"]);
-    host.order(Verb::Retry { step: None, input: None });
+    host.order(Verb::Retry { step: None, input: None, digest: None });
     host.answer("b[0]", done()).answer("c", done());
     assert_eq!(host.saga.status(), SagaStatus::Completed);
 }

@@ -13,7 +13,7 @@ use amends_engine::{
 use host::{Host, diamond, done, permanent, retryable, serial, unknown};
 
 fn retry(step: Option<&str>) -> Verb {
-    Verb::Retry { step: step.map(|step| step.parse().unwrap()), input: None }
+    Verb::Retry { step: step.map(|step| step.parse().unwrap()), input: None, digest: None }
 }
 
 fn skip(step: Option<&str>) -> Verb {
@@ -58,7 +58,11 @@ fn a_blocked_undo_is_tried_again_with_all_its_attempts() {
 fn an_edited_input_is_what_the_call_is_given_from_then_on() {
     let mut host = blocked();
     let input = Some(Payload::parse(r#"{"by":"hand"}"#).unwrap());
-    host.order(Verb::Retry { step: Some("b".parse().unwrap()), input: input.clone() });
+    host.order(Verb::Retry {
+        step: Some("b".parse().unwrap()),
+        input: input.clone(),
+        digest: None,
+    });
     let call = host.running().remove(0);
     let (given, output) = arguments(&host.saga, &call).unwrap();
     assert_eq!(Some(given), input);

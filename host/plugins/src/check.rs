@@ -1,5 +1,7 @@
 //! What can be known of a component without compiling it.
 
+use std::borrow::Cow;
+
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 use wit_component::ComponentEncoder;
 
@@ -49,9 +51,9 @@ impl Exports {
 
 /// A component that may be compiled.
 #[derive(Debug, Clone)]
-pub(crate) struct Checked {
+pub(crate) struct Checked<'b> {
     /// The component: the bytes as they were, or what became of a core module.
-    pub(crate) component: Vec<u8>,
+    pub(crate) component: Cow<'b, [u8]>,
     pub(crate) exports: Exports,
     pub(crate) imports: Vec<String>,
 }
@@ -71,11 +73,11 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Rejection> {
 /// Checks everything but the code itself. Bytes whose compiled code is there were valid when that was
 /// made, and going through 18 MiB of them again takes most of the time that a load from the cache
 /// has; should the code turn out to be damaged, the compiler validates what it is given.
-pub(crate) fn check(
-    bytes: &[u8],
+pub(crate) fn check<'b>(
+    bytes: &'b [u8],
     settings: &PluginSettings,
     was_compiled: bool,
-) -> Result<Checked, Rejection> {
+) -> Result<Checked<'b>, Rejection> {
     if bytes.len() > COMPONENT_BYTES_MAX {
         return Err(Rejection::TooLarge { bytes: bytes.len(), max: COMPONENT_BYTES_MAX });
     }
@@ -83,14 +85,14 @@ pub(crate) fn check(
         return Err(not_wasm(bytes));
     }
     let component = match encoding(bytes)? {
-        Encoding::Component => bytes.to_vec(),
+        Encoding::Component => Cow::Borrowed(bytes),
         Encoding::Module => {
             validate(bytes)?;
             if !has_component_types(bytes) {
                 let why = "it has no component-type section".to_owned();
                 return Err(Rejection::CoreModule(why));
             }
-            componentize(bytes)?
+            Cow::Owned(componentize(bytes)?)
         }
     };
     if !was_compiled {

@@ -1,8 +1,9 @@
 //! Compiled code, kept on disk by the component's digest and the engine's version.
 
 use std::collections::hash_map::DefaultHasher;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{Hash as _, Hasher as _};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use amends_engine::Digest;
@@ -12,8 +13,9 @@ use wasmtime::component::Component;
 
 use crate::error::Rejection;
 
-/// Bytes of the digest that stands before the code in a cache file.
-const DIGEST_BYTES: usize = 32;
+/// Beside the code, its checksum: the code is mapped into memory as it is, so that a host which has 36
+/// MiB of it, as one step in JavaScript makes, neither copies nor hashes them with SHA-256 at its start.
+const CHECKSUM: &str = "crc32";
 
 /// Takes compiled code from the cache, or compiles and keeps it there. Blocks: milliseconds from
 /// the cache, seconds for a big component. Answers whether it had to compile.
@@ -40,7 +42,8 @@ pub(crate) fn compile(
 
 /// Whether there is compiled code in the cache, sound or not.
 pub(crate) fn is_compiled(engine: &Engine, cache: Option<&Path>, digest: Digest) -> bool {
-    cache.is_some_and(|folder| cache_file(folder, engine, digest).is_file())
+    cache
+        .is_some_and(|folder| cache_file(folder, engine, digest).with_extension(CHECKSUM).is_file())
 }
 
 fn cache_file(folder: &Path, engine: &Engine, digest: Digest) -> PathBuf {
@@ -51,19 +54,20 @@ fn cache_file(folder: &Path, engine: &Engine, digest: Digest) -> PathBuf {
 
 /// None when the file is not there or not what was written.
 fn read(engine: &Engine, file: &Path) -> Option<Component> {
-    let bytes = fs::read(file).ok()?;
-    let (digest, code) = bytes.split_at_checked(DIGEST_BYTES)?;
-    if Digest::of(code).as_bytes() != digest {
+    let written = fs::read_to_string(file.with_extension(CHECKSUM)).ok()?;
+    if checksum(File::open(file).ok()?).ok()? != written {
         tracing::warn!(file = %file.display(), "compiled code is damaged and is made anew");
         return None;
     }
     #[expect(
         unsafe_code,
-        reason = "compiled code is machine code: only what this host wrote may be loaded. The \
-                  digest shows that the file is whole; that nobody else writes to the cache \
-                  folder is the operator's to see to, as for the binary itself"
+        reason = "compiled code is machine code, and is mapped from its file: only what this host \
+                  wrote may be loaded, and nobody may write to the file while it is mapped; a new \
+                  one is written beside and renamed. The checksum shows that the file is whole; that \
+                  nobody else writes to the cache folder is the operator's to see to, as for the \
+                  binary itself"
     )]
-    let component = unsafe { Component::deserialize(engine, code) };
+    let component = unsafe { Component::deserialize_file(engine, file) };
     component
         .inspect_err(
             |error| tracing::warn!(file = %file.display(), %error, "compiled code is made anew"),
@@ -71,18 +75,32 @@ fn read(engine: &Engine, file: &Path) -> Option<Component> {
         .ok()
 }
 
-/// Written beside and renamed, so that nobody reads half of it.
+/// Of damage, not of malice.
+fn checksum(mut code: impl Read) -> std::io::Result<String> {
+    let (mut hasher, mut part) = (crc32fast::Hasher::new(), vec![0; 256 << 10]);
+    loop {
+        match code.read(&mut part)? {
+            0 => return Ok(format!("{:08x}", hasher.finalize())),
+            bytes => hasher.update(&part[..bytes]),
+        }
+    }
+}
+
+/// Written beside and renamed, so that nobody reads half of it; the checksum last.
 fn write(file: &Path, component: &Component) -> Result<(), String> {
     failpoint("plugins.cache.before");
     let code = component.serialize().map_err(|error| error.to_string())?;
-    let mut bytes = Digest::of(&code).as_bytes().to_vec();
-    bytes.extend(code);
     let folder = file.parent().unwrap_or(Path::new("."));
     let beside = file.with_extension(format!("{}.tmp", std::process::id()));
+    let put = |bytes: &[u8], file: &Path| {
+        fs::write(&beside, bytes)
+            .inspect(|()| failpoint("plugins.cache.beside"))
+            .and_then(|()| fs::rename(&beside, file))
+    };
+    let checksum = checksum(code.as_slice()).map_err(|error| error.to_string())?;
     fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&beside, bytes))
-        .inspect(|()| failpoint("plugins.cache.beside"))
-        .and_then(|()| fs::rename(&beside, file))
+        .and_then(|()| put(&code, file))
+        .and_then(|()| put(checksum.as_bytes(), &file.with_extension(CHECKSUM)))
         .inspect(|()| failpoint("plugins.cache.written"))
         .map_err(|error| error.to_string())
 }

@@ -129,6 +129,14 @@ pub enum PluginError {
         /// Why not.
         message: String,
     },
+    /// A canary cannot be started or promoted.
+    #[error("plugin {plugin}: {message}")]
+    Canary {
+        /// The plugin.
+        plugin: PluginName,
+        /// Why not.
+        message: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -1,5 +1,6 @@
 //! Which component serves which plugin, and the calls.
 
+mod canary;
 mod deploys;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,13 @@ use crate::granted::Granted;
 use crate::load::{LoadedComponent, Loader, Priority};
 use crate::loaded_cache::LoadedCache;
 use crate::watch;
+use canary::Canary;
 
+pub use canary::{CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Tally};
 pub use deploys::{Activation, Candidate, Cause, Guard, RejectionRecord, Why};
+
+/// Activations and refusals that are kept in memory, of each plugin. The stream has all of them.
+const HISTORY_MAX: usize = 1_000;
 
 /// The plugins of a host. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +56,9 @@ struct Plugin {
     history: Vec<Activation>,
     /// The latest first.
     rejections: Vec<RejectionRecord>,
+    canary: Option<Canary>,
+    /// Those that ended, the latest first.
+    canaries: Vec<CanaryInfo>,
     stream: Version,
 }
 
@@ -78,6 +87,8 @@ pub struct PluginInfo {
     pub history: Vec<Activation>,
     /// Every component that was refused, the latest first.
     pub rejections: Vec<RejectionRecord>,
+    /// Every component that served a share of the sagas, the latest first: it may run yet.
+    pub canaries: Vec<CanaryInfo>,
 }
 
 impl std::fmt::Debug for PluginHost {
@@ -123,6 +134,7 @@ impl PluginHost {
         }
         for name in names {
             host.serve_from_store(&name).await?;
+            host.load_canary(&name).await?;
         }
         let (watcher, ready) = watch::spawn(host.clone());
         let follower = host.follow();
@@ -137,6 +149,17 @@ impl PluginHost {
     pub fn active(&self, name: &PluginName) -> Option<Arc<LoadedComponent>> {
         self.with(name, |plugin| plugin.active.as_ref().map(|active| Arc::clone(&active.component)))
             .flatten()
+    }
+
+    /// Whether a component serves a plugin or did before, as far as is remembered.
+    #[must_use]
+    pub fn has_served(&self, name: &PluginName, digest: Digest) -> bool {
+        let has = |plugin: &Plugin| {
+            plugin.history.iter().any(|one| one.digest == digest)
+                || plugin.canary.as_ref().is_some_and(|one| one.digest() == digest)
+                || plugin.canaries.iter().any(|one| one.digest == digest)
+        };
+        self.with(name, has).unwrap_or_default()
     }
 
     /// A component that serves or served a plugin, from memory or from the store. One that could
@@ -156,8 +179,8 @@ impl PluginHost {
         }
         let rejected = |rejection| PluginError::Rejected { plugin: name.clone(), rejection };
         let (known, rejection) = {
-            let cache = self.cache();
-            (cache.get(digest), cache.rejection(name, digest, Instant::now()))
+            let (mut cache, now) = (self.cache(), Instant::now());
+            (cache.get(digest, now), cache.rejection(name, digest, now))
         };
         if let Some(known) = known {
             return Ok(known);
@@ -179,7 +202,7 @@ impl PluginHost {
                 return Err(rejected(rejection));
             }
         };
-        self.cache().keep(&component);
+        self.cache().keep(&component, Instant::now());
         Ok(component)
     }
 
@@ -218,10 +241,15 @@ impl PluginHost {
                 return Answer::of(Outcome::Retryable(failure));
             }
         };
-        let granted = self.granted(&call.plugin);
+        let (granted, trial) = self
+            .with(&call.plugin, |plugin| (Arc::clone(&plugin.granted), plugin.trial(call.digest)))
+            .unwrap_or_else(|| (self.granted(&call.plugin), None));
         failpoint_holding("plugins.call.before", || call.words()).await;
         let answer = call::run(self.place(&granted, call), &component, call).await;
         failpoint_holding("plugins.call.returned", || call.words()).await;
+        if let Some(trial) = trial {
+            self.count(&call.plugin, &trial, &answer.outcome);
+        }
         if let Outcome::Unknown(unknown) = &answer.outcome
             && let Some((outcome, fate)) =
                 call::ask(self.place(&granted, call), &component, call, unknown).await
@@ -411,8 +439,23 @@ impl Plugin {
             active: None,
             history: Vec::new(),
             rejections: Vec::new(),
+            canary: None,
+            canaries: Vec::new(),
             stream: Version(0),
         }
+    }
+
+    /// What became active, whatever was tried beside what was.
+    fn activated(&mut self, activation: Activation) -> Option<Arc<LoadedComponent>> {
+        let canary = self.end_canary(CanaryEnd {
+            at: activation.at,
+            is_promoted: self.canary.as_ref().is_some_and(|one| one.digest() == activation.digest),
+            who: activation.why.who.clone(),
+            reason: activation.why.reason.clone(),
+        });
+        self.history.insert(0, activation);
+        self.history.truncate(HISTORY_MAX);
+        canary
     }
 
     fn info(&self, name: &PluginName) -> PluginInfo {
@@ -426,6 +469,7 @@ impl Plugin {
             active_since: self.active.as_ref().map(|active| active.since),
             history: self.history.clone(),
             rejections: self.rejections.clone(),
+            canaries: self.canary.iter().map(Canary::info).chain(self.canaries.clone()).collect(),
         }
     }
 }

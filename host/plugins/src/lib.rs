@@ -50,7 +50,10 @@ pub use config::{
 pub use effects::Effects;
 pub use error::{PluginError, Rejection};
 pub use guest::trace_id;
-pub use host::{Activation, Candidate, Cause, Guard, PluginHost, PluginInfo, RejectionRecord, Why};
+pub use host::{
+    Activation, CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Candidate, Cause, Guard, PluginHost,
+    PluginInfo, RejectionRecord, Tally, Why,
+};
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
 pub use misfit::{Misfit, Schema, misfits};
 pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin};

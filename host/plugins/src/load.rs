@@ -143,21 +143,21 @@ impl Loader {
         settings: Arc<PluginSettings>,
         priority: Priority,
     ) -> Result<LoadedComponent, Rejection> {
-        let (bytes_len, digest) = (bytes.len(), Digest::of(&bytes));
         let (engine, cache) = (self.sandbox.engine.clone(), self.cache.clone());
         let granted = Arc::clone(&settings);
         let began = Instant::now();
         let compile = move || {
+            let (bytes_len, digest) = (bytes.len(), Digest::of(&bytes));
             let was_compiled = is_compiled(&engine, cache.as_deref(), digest);
-            let checked = check(&bytes, &granted, was_compiled)?;
-            let compiled = compile(&engine, cache.as_deref(), digest, &checked.component)?;
-            Ok((checked, compiled))
+            let Checked { component, exports, imports } = check(&bytes, &granted, was_compiled)?;
+            let compiled = compile(&engine, cache.as_deref(), digest, &component)?;
+            Ok((bytes_len, digest, exports, imports, compiled))
         };
         let work = tokio::task::spawn_blocking(move || match priority {
             Priority::Awaited => compile(),
             Priority::Background => background::run(compile),
         });
-        let (Checked { exports, imports, .. }, (component, is_new)) =
+        let (bytes_len, digest, exports, imports, (component, is_new)) =
             work.await.unwrap_or_else(|error| {
                 Err(Rejection::Compile(format!("the compiler failed: {error}")))
             })?;

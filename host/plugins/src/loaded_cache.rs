@@ -9,9 +9,13 @@ use amends_engine::{Digest, PluginName};
 use crate::error::Rejection;
 use crate::load::LoadedComponent;
 
-/// Components that are kept ready after they were replaced: calls that were admitted on them may
-/// not have begun. Older ones are loaded again when a saga needs them.
-const REPLACED_KEPT: usize = 16;
+/// How long a component is kept ready that serves nothing any more, after its last call began: calls
+/// that were admitted on it may not have begun, and sagas that are pinned to it come in crowds. Past
+/// it the code is freed with its last call, and loaded again for a saga that comes later.
+const REPLACED_KEPT: Duration = Duration::from_secs(5);
+
+/// Of those, how many at once. The one that was idle longest goes first.
+const REPLACED_MAX: usize = 16;
 
 /// How long a rejection is answered again without a look at the component: a thousand sagas that
 /// wait for one bad component would each compile it. Some causes pass, such as a full disk, so
@@ -27,13 +31,31 @@ pub(crate) struct LoadedCache {
     /// The oldest first. What a plugin is granted is in it, so the digest alone does not do.
     rejected: VecDeque<(Instant, PluginName, Digest, Rejection)>,
     by_digest: HashMap<Digest, Weak<LoadedComponent>>,
-    replaced: VecDeque<Arc<LoadedComponent>>,
+    replaced: Vec<Replaced>,
+}
+
+struct Replaced {
+    component: Arc<LoadedComponent>,
+    used_at: Instant,
 }
 
 impl LoadedCache {
     /// A component that somebody holds.
-    pub(crate) fn get(&self, digest: Digest) -> Option<Arc<LoadedComponent>> {
+    pub(crate) fn get(&mut self, digest: Digest, now: Instant) -> Option<Arc<LoadedComponent>> {
+        if let Some(kept) = self.replaced.iter_mut().find(|one| one.component.digest == digest) {
+            kept.used_at = now;
+        }
         self.by_digest.get(&digest).and_then(Weak::upgrade)
+    }
+
+    /// Lets go of what nobody asked for lately; whoever takes it drops it. And how many components
+    /// are in memory then.
+    pub(crate) fn let_go(&mut self, now: Instant) -> (Vec<Arc<LoadedComponent>>, usize) {
+        let is_idle =
+            |one: &mut Replaced| now.saturating_duration_since(one.used_at) >= REPLACED_KEPT;
+        let idle = self.replaced.extract_if(.., is_idle).map(|one| one.component).collect();
+        self.by_digest.retain(|_, known| known.strong_count() > 0);
+        (idle, self.by_digest.len())
     }
 
     /// Remembers a component that somebody else holds.
@@ -44,12 +66,16 @@ impl LoadedCache {
     }
 
     /// Holds a component that nobody else does, or soon no one.
-    pub(crate) fn keep(&mut self, component: &Arc<LoadedComponent>) {
+    pub(crate) fn keep(&mut self, component: &Arc<LoadedComponent>, now: Instant) {
         self.know(component);
-        self.replaced.push_back(Arc::clone(component));
-        if self.replaced.len() > REPLACED_KEPT {
-            self.replaced.pop_front();
+        self.replaced.retain(|one| one.component.digest != component.digest);
+        if self.replaced.len() == REPLACED_MAX {
+            let idle = self.replaced.iter().enumerate().min_by_key(|(_, one)| one.used_at);
+            if let Some((index, _)) = idle {
+                self.replaced.swap_remove(index);
+            }
         }
+        self.replaced.push(Replaced { component: Arc::clone(component), used_at: now });
     }
 
     /// Why a component could not be loaded, if that was tried a moment before `now`.

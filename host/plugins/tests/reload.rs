@@ -5,14 +5,14 @@ mod host;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use amends_engine::{Direction, Outcome, Payload, PluginName, Timestamp, Version};
-use amends_plugins::{Cause, PluginCall, PluginHost, PluginsConfig, Required};
+use amends_engine::{Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
+use amends_plugins::{CanarySpec, Cause, PluginCall, PluginHost, PluginsConfig, Required, Why};
 use amends_store::{Append, BlobKind, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};
-use host::{Place, digest, soon, test};
+use host::{Host, Place, digest, soon, test};
 use serde_json::json;
 
 static TEST: LazyLock<PluginName> = LazyLock::new(test);
@@ -152,6 +152,33 @@ async fn a_call_that_was_admitted_before_a_swap_runs_on_its_digest() {
 }
 
 #[tokio::test]
+async fn code_is_freed_when_its_last_call_is_over() {
+    let place = Place::new();
+    let slow = Component { execute: Behaviour::Spin, version: "1.0.0", ..Component::default() };
+    place.write("test", &slow.build());
+    let host = place.open().await;
+    let code = Arc::downgrade(&host.plugins.active(&TEST).unwrap());
+    // Longer than what was replaced is kept for another call.
+    let timeout = Duration::from_secs(8);
+    let call = PluginCall { timeout, ..host.call(Direction::Execute) };
+    let plugins = host.plugins.clone();
+    let in_flight = tokio::spawn(async move { plugins.call(&call).await.outcome });
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    let digest = code.upgrade().unwrap().digest;
+    let admitted = PluginCall { digest, ..host.call(Direction::Compensate) };
+    let Outcome::Unknown(_) = in_flight.await.unwrap() else { panic!("it does not end") };
+    soon("its code is freed", || code.strong_count() == 0).await;
+    let compiled = host.plugins.compiled();
+    // A saga that is pinned to it has it back, without compiling it.
+    host.plugins.call(&admitted).await;
+    let again = Arc::downgrade(&host.plugins.by_digest(&TEST, admitted.digest).await.unwrap());
+    assert_eq!((host.plugins.compiled(), again.strong_count() > 0), (compiled, true));
+    soon("its code is freed again", || again.strong_count() == 0).await;
+    host.close().await;
+}
+
+#[tokio::test]
 async fn a_component_that_cannot_be_loaded_is_not_loaded_for_every_call() {
     let place = Place::new();
     place.write("test", &version("1.0.0"));
@@ -217,7 +244,9 @@ async fn a_damaged_cache_is_made_anew() {
     let place = Place::new();
     place.write("test", &version("1.0.0"));
     place.open().await.close().await;
-    let file = std::fs::read_dir(place.cache()).unwrap().next().unwrap().unwrap().path();
+    let files = std::fs::read_dir(place.cache()).unwrap().map(|file| file.unwrap().path());
+    let is_code = |file: &std::path::PathBuf| file.extension().is_some_and(|end| end == "cwasm");
+    let file = files.into_iter().find(is_code).unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -231,6 +260,15 @@ async fn a_damaged_cache_is_made_anew() {
         assert_eq!(host.plugins.compiled(), 0, "it was written again");
         host.close().await;
     }
+    let checksum = file.with_extension("crc32");
+    std::fs::remove_file(&checksum).unwrap();
+    let host = place.open().await;
+    assert_eq!(
+        (host.plugins.compiled(), checksum.is_file()),
+        (1, true),
+        "nothing says it is whole"
+    );
+    host.close().await;
 }
 
 #[tokio::test]
@@ -308,6 +346,102 @@ async fn what_one_host_makes_active_serves_on_the_others_within_a_second() {
     assert!(one.is_ok() || two.is_ok());
     soon("they agree", || its_version() == host.version()).await;
     follower.close().await;
+    host.close().await;
+}
+
+/// Calls of as many sagas, each by whichever component serves it.
+async fn serve(host: &Host, sagas: u32) {
+    for number in 0..sagas {
+        let random = digest(&number.to_be_bytes());
+        let saga_id = SagaId::from_bytes(*random.as_bytes().first_chunk().unwrap());
+        let digest = host.plugins.serving(&TEST, saga_id).unwrap().0.digest;
+        host.plugins.call(&PluginCall { saga_id, digest, ..host.call(Direction::Execute) }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_canary_is_followed_counted_and_known_after_a_restart() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let other = Place::new();
+    let config = PluginsConfig {
+        dir: other.cache().join("none"),
+        cache: other.cache(),
+        plugins: BTreeMap::new(),
+    };
+    std::fs::create_dir_all(&config.dir).unwrap();
+    let follower = PluginHost::open(config, host.store.clone()).await.unwrap();
+    let traps = Component { execute: Behaviour::Trap, version: "2.0.0", ..Component::default() };
+    let spec = CanarySpec::new(20.0, None, Some(50), Some(200)).unwrap();
+    let canary = async |bytes: Vec<u8>| {
+        let candidate = host.plugins.candidate(&TEST, bytes).await.unwrap();
+        host.plugins.start_canary(candidate, spec, Why::default()).await
+    };
+    canary(traps.build()).await.unwrap();
+    let last = |plugins: &PluginHost| plugins.info(&TEST).unwrap().canaries.first().cloned();
+    let runs = |plugins: &PluginHost| last(plugins).is_some_and(|one| one.ended.is_none());
+    soon("it is followed", || runs(&follower)).await;
+    let refused = canary(version("3.0.0")).await.unwrap_err().to_string();
+    assert!(refused.contains("a canary runs, version 2.0.0"), "{refused}");
+    // Three of fifty may fail; the fourth is one too many.
+    serve(&host, 100).await;
+    soon("it is taken back", || !runs(&host.plugins)).await;
+    soon("that is followed", || !runs(&follower)).await;
+    let (here, there) = (last(&host.plugins).unwrap(), last(&follower).unwrap());
+    let end = here.ended.clone().unwrap();
+    assert!(!end.is_promoted && end.who.is_none(), "{end:?}");
+    assert!(end.reason.as_ref().is_some_and(|why| why.contains("points worse")), "{end:?}");
+    assert!((3..30).contains(&here.tally.canary.unknown), "{:?}", here.tally);
+    assert_eq!(here.tally.active.failed, 0);
+    assert_eq!(there.ended, here.ended);
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    serve(&host, 100).await;
+
+    canary(version("3.0.0")).await.unwrap();
+    let refused = canary(version("3.0.0")).await.unwrap_err().to_string();
+    assert!(refused.contains("a canary runs"), "{refused}");
+    soon("it is followed", || runs(&follower)).await;
+    follower.close().await;
+    host.close().await;
+    let host = place.open().await;
+    assert!(runs(&host.plugins), "after a restart");
+    assert_eq!(host.version().as_deref(), Some("1.0.0"), "the file is as it was");
+    serve(&host, 1_200).await;
+    soon("it is promoted", || host.version().as_deref() == Some("3.0.0")).await;
+    let end = last(&host.plugins).unwrap().ended.unwrap();
+    assert!(end.is_promoted, "{end:?}");
+    let info = host.info();
+    assert_eq!(info.history[0].why.cause, Cause::Canary);
+    let kinds: Vec<_> = host.events().await.into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            "plugin.activated",
+            "plugin.canary_started",
+            "plugin.canary_ended",
+            "plugin.canary_started",
+            "plugin.activated"
+        ]
+    );
+
+    // What becomes active in another way ends it, and an operator takes it back.
+    let start = async |bytes: Vec<u8>| {
+        let candidate = host.plugins.candidate(&TEST, bytes).await.unwrap();
+        host.plugins.start_canary(candidate, spec, Why::default()).await
+    };
+    let refused = start(version("3.0.0")).await.unwrap_err().to_string();
+    assert!(refused.contains("serves all sagas already"), "{refused}");
+    start(version("4.0.0")).await.unwrap();
+    place.write("test", &version("5.0.0"));
+    soon("5.0.0 is active", || host.version().as_deref() == Some("5.0.0")).await;
+    assert!(!last(&host.plugins).unwrap().ended.unwrap().is_promoted);
+    start(version("6.0.0")).await.unwrap();
+    host.plugins.rollback(&TEST, None, "ada".to_owned(), None).await.unwrap();
+    assert_eq!(host.version().as_deref(), Some("5.0.0"));
+    assert_eq!(last(&host.plugins).unwrap().ended.unwrap().who.as_deref(), Some("ada"));
+    let refused = host.plugins.promote(&TEST, "ada".to_owned(), "x".to_owned()).await.unwrap_err();
+    assert!(refused.to_string().contains("no canary of it runs"), "{refused}");
     host.close().await;
 }
 

@@ -8,7 +8,8 @@ use amends_engine::{
     Definition, DefinitionName, Digest, PluginName, Saga, SagaId, StepName, undo_plan,
 };
 use amends_plugins::{
-    Candidate, Cause, Guard, LoadedComponent, Misfit, PluginError, Rejection, Schema, Why, misfits,
+    CanarySpec, Candidate, Cause, Guard, LoadedComponent, Misfit, PluginError, Rejection, Schema,
+    Why, misfits,
 };
 
 use crate::runtime::{Runtime, Sagas};
@@ -63,6 +64,8 @@ pub struct DeployRequest {
     pub is_forced: bool,
     /// Only says what it would change.
     pub is_dry_run: bool,
+    /// Serves a share of the sagas at first; then there is one component.
+    pub canary: Option<CanarySpec>,
 }
 
 /// One component of a deploy.
@@ -131,7 +134,7 @@ impl Runtime {
     /// When one of them cannot serve, or cannot read what sagas in flight have recorded and that is
     /// not forced; nothing is changed then, and the history of a plugin that is known has the refusal.
     pub async fn deploy(&self, request: DeployRequest) -> Result<Vec<Deployed>, DeployError> {
-        let DeployRequest { components, who, reason, is_forced, is_dry_run } = request;
+        let DeployRequest { components, who, reason, is_forced, is_dry_run, canary } = request;
         let (mut candidates, mut deployed) = (Vec::new(), Vec::new());
         for (plugin, bytes) in components {
             let digest = Digest::of(&bytes);
@@ -162,7 +165,14 @@ impl Runtime {
         if !is_dry_run {
             let forced = deployed.iter().any(|one| one.impact.unreadable_total > 0);
             let why = Why { cause: Cause::Deploy, who: Some(who), reason, forced };
-            self.plugins().activate(candidates, why).await?;
+            match canary {
+                None => self.plugins().activate(candidates, why).await?,
+                Some(spec) => {
+                    for candidate in candidates {
+                        self.plugins().start_canary(candidate, spec, why.clone()).await?;
+                    }
+                }
+            }
         }
         Ok(deployed)
     }

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use amends_engine::{
-    Call, Digest, Direction, Due, Failure, Fate, Outcome, Payload, PlannedUndo, PluginName, Saga,
-    SagaId, StepName, Target, arguments, idempotency_key,
+    Call, Chosen, Digest, Direction, Due, Failure, Fate, Outcome, Payload, PlannedUndo, PluginName,
+    Refusal, Saga, SagaId, StepName, StepStatus, Target, arguments, idempotency_key,
 };
-use amends_plugins::{Answer, Effects, PluginCall, PluginHost, trace_id};
+use amends_plugins::{Answer, Effects, LoadedComponent, PluginCall, PluginHost, trace_id};
 use amends_store::failpoint;
 use tokio::sync::mpsc;
 
@@ -66,8 +66,11 @@ const EARLIER_MAX: usize = 8;
 /// Which component serves a call that is due: its digest, and why when it is not the active one.
 /// None while the plugin has no component at all.
 ///
-/// An undo is served by the active component when that can read the recorded output, else by the
-/// one that executed the step, if that can undo, else by the latest of the plugin that can read it.
+/// The one that an operator chose for the step comes first. Where a canary runs it is the active one
+/// of its share of the sagas, but that an undo whose output it cannot read is served as if it were not
+/// there. An undo is served by the active component
+/// when that can read the recorded output, else by the one that executed the step, if that can undo,
+/// else by the latest of the plugin that can read it.
 pub(crate) async fn component(
     plugins: &PluginHost,
     saga: &Saga,
@@ -75,7 +78,10 @@ pub(crate) async fn component(
     plugin: &PluginName,
 ) -> Option<(Digest, Option<String>)> {
     match due.direction {
-        Direction::Execute => Some((plugins.active(plugin)?.digest, None)),
+        Direction::Execute => match chosen(saga, &due.step, due.direction) {
+            Some(chosen) => Some(chosen),
+            None => Some((plugins.serving(plugin, saga.id())?.0.digest, None)),
+        },
         Direction::Compensate => {
             serve_undo(plugins, saga, (&due.step, plugin), due.executed_by).await
         }
@@ -98,14 +104,22 @@ async fn serve_undo(
     (step, plugin): (&StepName, &PluginName),
     executed_by: Option<Digest>,
 ) -> Option<(Digest, Option<String>)> {
-    let active = plugins.active(plugin)?;
+    if let Some(chosen) = chosen(saga, step, Direction::Compensate) {
+        return Some(chosen);
+    }
     let output = saga.step(step).and_then(|step| step.output);
-    let unfit = match output {
-        _ if !active.exports.compensate => Some("it exports no undo".to_owned()),
-        Some(output) => active.reads_output(output).err(),
+    let unfit = |component: &LoadedComponent| match output {
+        _ if !component.exports.compensate => Some("it exports no undo".to_owned()),
+        Some(output) => component.reads_output(output).err(),
         None => None,
     };
-    let Some(why) = unfit else { return Some((active.digest, None)) };
+    if let Some((canary, true)) = plugins.serving(plugin, saga.id())
+        && unfit(&canary).is_none()
+    {
+        return Some((canary.digest, Some(format!("served by the canary of {plugin}"))));
+    }
+    let active = plugins.active(plugin)?;
+    let Some(why) = unfit(&active) else { return Some((active.digest, None)) };
     if let Some(digest) = executed_by
         && digest != active.digest
         && let Some(owner) = owner(saga, step)
@@ -128,6 +142,48 @@ async fn serve_undo(
         return Some((digest, Some(note)));
     }
     Some((active.digest, None))
+}
+
+/// The component that an operator chose for a call of a step, and in what words.
+fn chosen(saga: &Saga, step: &StepName, direction: Direction) -> Option<(Digest, Option<String>)> {
+    let chosen = saga.step(step)?.chosen.filter(|chosen| chosen.direction == direction)?;
+    let Chosen { who, reason, .. } = chosen;
+    Some((chosen.digest, Some(format!("served by the component that {who} chose: {reason}"))))
+}
+
+/// Whether an operator may have a component serve a step of a saga.
+///
+/// # Errors
+/// When it serves or served no plugin of the step, cannot be loaded, or does not serve such calls.
+pub(crate) async fn may_choose(
+    plugins: &PluginHost,
+    saga: &Saga,
+    step: &StepName,
+    digest: Digest,
+) -> Result<(), Refusal> {
+    // What is wrong with the step itself, the saga says.
+    let Some(view) = saga.step(step) else { return Ok(()) };
+    let is_undo = matches!(view.status, StepStatus::UndoBlocked | StepStatus::UndoBackingOff);
+    let undoes = view.spec.undo_plugin().filter(|_| is_undo);
+    let names: Vec<_> = [undoes, view.spec.plugin()].into_iter().flatten().collect();
+    let refuse = |message: String| {
+        let name = names.first().map(|name| name.as_str()).unwrap_or_default();
+        let remedy = format!("amends plugin versions {name} lists the components that served it");
+        Err(Refusal { message, remedy })
+    };
+    let Some(name) = names.iter().find(|name| plugins.has_served(name, digest)) else {
+        return refuse(format!("{digest} never served a plugin of the step `{step}`"));
+    };
+    match plugins.by_digest(name, digest).await {
+        Ok(found) if is_undo && !found.exports.compensate => {
+            refuse(format!("{digest} exports no undo"))
+        }
+        Ok(found) if !is_undo && !found.exports.execute => {
+            refuse(format!("{digest} exports no action"))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => refuse(error.to_string()),
+    }
 }
 
 /// The latest component that served a plugin before and that can undo what gave this output.
@@ -266,14 +322,10 @@ impl Dispatcher {
             // Not used: it is no component that is called.
             Target::Saga { .. } => return Err("it is a saga".to_owned()),
         };
-        // The component that executed the step runs with its own plugin's settings and secrets,
-        // also when it serves the undo in another plugin's place.
-        let is_active =
-            self.plugins.active(plugin).is_some_and(|active| active.digest == call.digest);
-        let executed_by = saga.step(&call.step);
-        let is_executor = executed_by.is_some_and(|step| step.digest == Some(call.digest));
+        // A component of the plugin that executed the step runs with that plugin's settings and
+        // secrets, also when it serves the undo in another plugin's place.
         let plugin = match owner(saga, &call.step) {
-            Some(owner) if !is_active && is_executor => owner,
+            Some(owner) if !self.plugins.has_served(plugin, call.digest) => owner,
             Some(_) | None => plugin,
         };
         let started = saga.started();

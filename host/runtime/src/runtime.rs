@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, SagaStatus, ServiceName,
-    SignalName, Start, permits, undo_plan,
+    SignalName, Start, Verb, permits, undo_plan,
 };
 use amends_plugins::PluginHost;
 use amends_store::{SagaRow, Store, Stream, failpoint};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::breakers::{BreakerInfo, BreakerSettings, Breakers};
 use crate::clock::now;
 use crate::definitions::Definitions;
+use crate::dispatch::may_choose;
 use crate::error::{OperateError, RuntimeError, StartError};
 use crate::faults::Faults;
 use crate::limits::{EVENTS_PER_READ, STARTS_WAITING_MAX};
@@ -296,6 +297,10 @@ impl Runtime {
     /// # Errors
     /// When there is no such saga, it does not permit that now, or nothing can be done to it.
     pub async fn operate(&self, id: SagaId, order: Order) -> Result<State, OperateError> {
+        if let Verb::Retry { step: Some(step), digest: Some(digest), .. } = &order.verb {
+            let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
+            may_choose(&self.inner.plugins, &state.saga, step, *digest).await?;
+        }
         let permitted = order.clone();
         let input = Input::Operate(order);
         self.feed(id, input, |saga| permits(saga, now(), &permitted)).await

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Output;
 
-use amends_tests::Component;
+use amends_tests::{Behaviour, Component};
 use serde_json::Value;
 
 use crate::place::{Host, Place, agent, stderr, stdout};
@@ -163,7 +163,7 @@ fn several_are_deployed_all_or_none_as_one_event() {
 
     let back = ["plugin", "rollback", "other", "--reason", "it is slow"];
     let told = done(&place.amends(&back));
-    assert!(told.contains("other is served by version 1.0.0 again"), "{told}");
+    assert!(told.contains("other: version 1.0.0 serves again"), "{told}");
     let unknown = ["plugin", "rollback", "nobody", "--reason", "x"];
     refused(&place.amends(&unknown), 4);
     assert_eq!(host.stop(), Some(0));
@@ -174,5 +174,49 @@ fn several_are_deployed_all_or_none_as_one_event() {
     let versions: Vec<Value> = serde_json::from_str(&versions).unwrap();
     let causes: Vec<_> = versions.iter().map(|one| one["cause"].clone()).collect();
     assert_eq!(causes, ["rollback".into(), "deploy".into(), Value::Null, "file".into()]);
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
+fn an_operator_chooses_the_component_of_an_undo_that_is_blocked() {
+    let place = place();
+    let host = place.run();
+    let first = host.get("/v1/plugins/pack")["digest"].as_str().unwrap().to_owned();
+    let other = host.get("/v1/plugins/other")["digest"].as_str().unwrap().to_owned();
+    let id = packed(&place, &host);
+    let bad = Component {
+        compensate: Behaviour::Permanent,
+        name: "pack",
+        version: "2.0.0",
+        ..Component::default()
+    };
+    fs::write(place.path("pack.wasm"), bad.build()).unwrap();
+    done(&place.amends(&["plugin", "deploy", "pack.wasm"]));
+    let status = || host.get(&format!("/v1/sagas/{id}"))["status"].clone();
+    done(&place.amends(&["cancel", &id, "--reason", "test"]));
+    host.until("it is blocked", || status() == "blocked");
+
+    let retry = |digest: &str, more: &[&str]| {
+        let verb = ["retry", &id, "--digest", digest, "--reason", "ticket 9: 2.0.0 cannot"];
+        place.amends(&[&verb, more].concat())
+    };
+    refused(&retry(&first, &[]), 2);
+    let told = refused(&retry(&other, &["--step", "pack"]), 1);
+    let words = format!("{other} never served a plugin of the step `pack`");
+    assert!(told.contains(&words) && told.contains("amends plugin versions pack"), "{told}");
+    refused(&retry("sha256:12", &["--step", "pack"]), 1);
+    assert_eq!(status(), "blocked");
+
+    done(&retry(&first, &["--step", "pack"]));
+    host.settle();
+    assert_eq!(status(), "compensated");
+    let events = host.get(&format!("/v1/sagas/{id}/events"));
+    let events = events["items"].as_array().unwrap().iter();
+    let of = |kind| events.clone().filter(move |event| event["type"] == kind).last().unwrap();
+    assert_eq!(of("operator.retried")["data"]["digest"], *first);
+    let undo = events.clone().filter(|event| event["type"] == "undo.started");
+    let undo = &undo.filter(|event| event["data"]["step"] == "pack").last().unwrap()["data"];
+    let note = "served by the component that ada@127.0.0.1 chose: ticket 9: 2.0.0 cannot";
+    assert_eq!((&undo["digest"], &undo["note"]), (&first.into(), &note.into()), "{undo}");
     assert_eq!(host.stop(), Some(0));
 }

@@ -130,6 +130,10 @@ pub(crate) fn check_effects(events: &[Value], log: &[String]) {
     let sagas = events.iter().filter(|event| event["type"] == "saga.started").count();
     assert!(effects.len() >= sagas / 2, "the plugins' ledger is empty");
     let events: Vec<&Value> = events.iter().collect();
+    fn saga_step(event: &Value) -> (Option<&str>, Option<&str>) {
+        (event["saga"].as_str(), event["data"]["step"].as_str())
+    }
+    let undone: BTreeSet<_> = of_type(&events, "undo.succeeded").map(saga_step).collect();
     let mut standing = BTreeSet::new();
     for event in recorded(&events) {
         let number = number(&event["data"]["output"]);
@@ -137,10 +141,7 @@ pub(crate) fn check_effects(events: &[Value], log: &[String]) {
             continue;
         }
         assert!(effects.contains_key(number), "{number} is recorded and never happened");
-        let (saga, step) = (event["saga"].as_str(), event["data"]["step"].as_str());
-        let is_undone = of_type(&events, "undo.succeeded")
-            .any(|undo| undo["saga"].as_str() == saga && undo["data"]["step"].as_str() == step);
-        if !is_undone {
+        if !undone.contains(&saga_step(event)) {
             standing.insert(number);
         }
     }

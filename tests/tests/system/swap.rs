@@ -1,16 +1,22 @@
 //! Hot swap of an undo while sagas run.
 
 use std::process::Stdio;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
 
+use amends_tests::Component;
 use serde_json::Value;
 
 use crate::ledger::{self, of_type};
-use crate::place::{Place, example};
+use crate::place::{Host, Place, example, text};
 
 /// A build with another version: the committed component with another text in its manifest.
 pub(crate) fn another_version(component: &[u8]) -> Vec<u8> {
-    let (old, new) = (b"0.1.0", b"0.1.1");
+    with_version(component, b"0.1.1")
+}
+
+fn with_version(component: &[u8], new: &[u8; 5]) -> Vec<u8> {
+    let old = b"0.1.0";
     let mut bytes = component.to_vec();
     let places: Vec<_> =
         (0..bytes.len() - old.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
@@ -79,4 +85,95 @@ fn an_undo_is_swapped_while_a_thousand_sagas_run() {
     let late = after.iter().filter(|undo| undo["position"].as_u64().unwrap() < last_old).count();
     assert!(late <= 64, "the old one served on: {late} new undos before the last old one");
     assert_eq!(host.stop(), Some(0));
+}
+
+/// Sagas that are started at once while components are swapped.
+const FEW: usize = 200;
+
+/// Components in memory.
+fn loaded(host: &Host) -> usize {
+    let metrics = text(&host.url("/metrics"));
+    let line = metrics.lines().find_map(|line| line.strip_prefix("amends_plugin_components "));
+    line.map_or(0, |count| count.parse::<f64>().unwrap() as usize)
+}
+
+#[test]
+fn fifty_swaps_good_and_bad_harm_no_saga_and_leave_no_code() {
+    let place = Place::example();
+    let host = place.run();
+    let orders = std::fs::read_to_string(example().join("orders.ndjson")).unwrap();
+    let few: Vec<_> = orders.lines().take(FEW).collect();
+    std::fs::write(place.path("few.ndjson"), few.join("\n")).unwrap();
+    let few = || {
+        let start = ["start", "order-fulfillment", "--input", "few.ndjson", "--each", "--wait"];
+        let client = place.command(&start).stdout(Stdio::null()).status();
+        assert_eq!(client.unwrap().code(), Some(0), "a saga did not end");
+    };
+    few();
+    host.until("code is counted", || loaded(&host) > 0);
+    let (before, memory_before) = (loaded(&host), host.memory_mib());
+    let first = std::fs::read(place.plugin("inventory-release")).unwrap();
+    let bad = [
+        b"no component".to_vec(),
+        first[..first.len() / 2].to_vec(),
+        Component { describe_traps: true, ..Component::default() }.build(),
+        Component { world: "step-only", ..Component::default() }.build(),
+    ];
+    let is_over = AtomicBool::new(false);
+    let times = std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut times = 1;
+            while !is_over.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                few();
+                times += 1;
+                // A component is compiled when nobody else wants the processor: leave it some.
+                std::thread::sleep(began.elapsed());
+            }
+            times
+        });
+        for number in 0..50 {
+            let plugin = || host.get("/v1/plugins/inventory-release");
+            if number % 2 == 0 {
+                let mut bytes = with_version(&first, b"0.1.1");
+                bytes.extend(section(number));
+                let digest = amends_engine::Digest::of(&bytes).to_string();
+                std::fs::write(place.plugin("inventory-release"), bytes).unwrap();
+                host.until("it is active", || plugin()["digest"] == digest);
+            } else {
+                let refused = plugin()["rejections"].as_array().unwrap().len();
+                let bad = &bad[number / 2 % bad.len()];
+                std::fs::write(place.plugin("inventory-release"), bad).unwrap();
+                host.until("it is refused", || {
+                    plugin()["rejections"].as_array().unwrap().len() > refused
+                });
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        load.join().unwrap()
+    });
+    let events = host.events();
+    let found = ledger::check(&events);
+    assert_eq!(found.completed + found.compensated, times * FEW);
+    ledger::check_effects(&events, &host.log());
+    let all: Vec<&Value> = events.iter().collect();
+    assert_eq!(of_type(&all, "plugin.rejected").count(), 25);
+    let undos = of_type(&all, "undo.started").filter(|undo| undo["data"]["step"] == "inventory");
+    let by: std::collections::BTreeSet<_> =
+        undos.map(|undo| undo["data"]["digest"].to_string()).collect();
+    assert!(by.len() > 10, "{} components undid something", by.len());
+    let began = Instant::now();
+    host.until("the code of the others is freed", || loaded(&host) == before);
+    println!(
+        "{} sagas; code freed {:?} after the last; memory {memory_before} MiB before, {} MiB after",
+        times * FEW,
+        began.elapsed(),
+        host.memory_mib()
+    );
+    assert_eq!(host.stop(), Some(0));
+}
+
+/// A custom section, which says nothing to anybody.
+fn section(number: usize) -> Vec<u8> {
+    vec![0, 3, 1, b'x', u8::try_from(number).unwrap()]
 }

@@ -54,7 +54,8 @@ pub struct OrderArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends retry ID --reason \"the carrier is back\"\n  \
                         amends retry ID --step shipment --input shipment.json --reason \"the ZIP \
-                        code was wrong\"\n  amends retry --status blocked --error-like \"no \
+                        code was wrong\"\n  amends retry ID --step shipment --digest sha256:… --reason \
+                        \"the new one cannot undo it\"\n  amends retry --status blocked --error-like \"no \
                         route\" --reason \"the carrier is back\" --rate 50 --dry-run")]
 pub struct Retry {
     /// The step [default: every one that only an operator can move, else those that wait]
@@ -63,6 +64,10 @@ pub struct Retry {
     /// The input of the step's calls from here on
     #[arg(long, value_name = "JSON|FILE", allow_hyphen_values = true)]
     pub input: Option<String>,
+    /// The component of the step's calls from here on, in place of the active one; one that serves
+    /// or served its plugin
+    #[arg(long, value_name = "DIGEST", requires = "step")]
+    pub digest: Option<String>,
     /// Which sagas, and why.
     #[command(flatten)]
     pub order: OrderArgs,
@@ -122,6 +127,8 @@ struct Body {
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<String>,
@@ -150,7 +157,12 @@ pub(crate) async fn run(verb: &'static str, args: OrderArgs) -> anyhow::Result<u
 
 pub(crate) async fn retry(args: Retry) -> anyhow::Result<u8> {
     let input = args.input.map(|input| read_json("--input", &input)).transpose()?;
-    act("retry", args.order, Body { step: args.step, input, ..Body::default() }).await
+    act(
+        "retry",
+        args.order,
+        Body { step: args.step, input, digest: args.digest, ..Body::default() },
+    )
+    .await
 }
 
 pub(crate) async fn skip(args: Skip) -> anyhow::Result<u8> {

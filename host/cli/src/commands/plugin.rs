@@ -10,7 +10,7 @@ mod versions;
 
 use clap::{Args, Subcommand};
 
-use amends_api::PluginView;
+use amends_api::{CanaryView, PluginView};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs};
@@ -42,7 +42,8 @@ pub enum Plugin {
     /// Have components serve, all or none
     #[command(
         after_help = "Examples:\n  amends plugin deploy inventory.wasm shipment.wasm --dry-run\n  \
-                            amends plugin deploy inventory=build/new.wasm --reason \"release 7\"\n\n\
+                            amends plugin deploy inventory=build/new.wasm --reason \"release 7\"\n  \
+                            amends plugin deploy inventory.wasm --canary 10% --promote-after 1000\n\n\
                             What sagas in flight have recorded and a component cannot read is a \
                             refusal; with --force their undos stay with the component that executed \
                             the step. The plugin folder is left as it is."
@@ -51,7 +52,12 @@ pub enum Plugin {
     /// Show every component that a plugin had: when each was activated or refused, and why
     #[command(after_help = "Example:\n  amends plugin versions inventory")]
     Versions(versions::Versions),
-    /// Go back to a component that served before
+    /// Have a canary serve all sagas
+    #[command(
+        after_help = "Example:\n  amends plugin promote inventory --reason \"as good as 1.4\""
+    )]
+    Promote(versions::Promote),
+    /// Take a canary back, or go back to a component that served before
     #[command(
         after_help = "Example:\n  amends plugin rollback inventory --reason \"loses reservations\"\n\n\
                             It serves at once, and within a second on every host of the store. \
@@ -81,6 +87,7 @@ pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
         Plugin::Test(args) => test::run(args).await,
         Plugin::Deploy(args) => deploy::deploy(args).await,
         Plugin::Versions(args) => versions::versions(args).await,
+        Plugin::Promote(args) => versions::promote(args).await,
         Plugin::Rollback(args) => versions::rollback(args).await,
     }
 }
@@ -99,9 +106,17 @@ async fn list(args: List) -> anyhow::Result<u8> {
                 let digest = plugin.digest.unwrap_or_default();
                 let refused =
                     plugin.last_rejection.map(|last| format!("{}: {}", last.at, last.reason));
+                let version = plugin.version.unwrap_or_else(|| "none".to_owned());
+                let canary = plugin.canaries.first().filter(|one| one.ended.is_none());
+                let version = match canary {
+                    Some(CanaryView { version: canary, share, .. }) => {
+                        format!("{version}, canary {canary} ({share} %)")
+                    }
+                    None => version,
+                };
                 rows.add_row(vec![
                     plugin.name,
-                    plugin.version.unwrap_or_else(|| "none".to_owned()),
+                    version,
                     short_digest(&digest).to_owned(),
                     plugin.exports.join(", "),
                     plugin.active_since.map(|at| at.to_string()).unwrap_or_default(),

@@ -1,11 +1,12 @@
 //! What an operator may do to a saga, and what follows.
 
 use super::{Draft, Refusal};
+use crate::definition::StepKind;
 use crate::event::{
     OperatorAbandoned, OperatorCancelled, OperatorCompensated, OperatorPaused, OperatorResolved,
     OperatorResumed, OperatorRetried, OperatorSkipped,
 };
-use crate::ids::{StepName, Timestamp};
+use crate::ids::{Digest, StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::{Phase, Progress, Saga};
 use crate::status::SagaStatus;
@@ -40,6 +41,9 @@ pub enum Verb {
         step: Option<StepName>,
         /// The input of its calls from here on.
         input: Option<Payload>,
+        /// The component of those calls, until it is retried again; none: whichever serves calls
+        /// like them.
+        digest: Option<Digest>,
     },
     /// Go on without the step, or without its undo: its effect then stands.
     Skip {
@@ -104,7 +108,20 @@ fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusa
         Verb::Retry { .. } | Verb::Skip { .. } | Verb::Resolve { .. } if status.is_end() => {
             Err(ended(status))
         }
-        Verb::Retry { step, input } => retry(saga, step.as_ref(), input.is_some()),
+        Verb::Retry { step: None, digest: Some(_), .. } => refuse(
+            "a component is chosen for the calls of one step, and none is named",
+            "name the step",
+        ),
+        Verb::Retry { step, input, digest } => {
+            let found = retry(saga, step.as_ref(), input.is_some() || digest.is_some())?;
+            match found.iter().find(|index| digest.is_some() && !calls_plugin(saga, **index)) {
+                Some(index) => refuse(
+                    format!("{} is served by no component", saga.name(*index)),
+                    "retry it without a digest",
+                ),
+                None => Ok(found),
+            }
+        }
         Verb::Skip { step } => one(saga, step.as_ref(), "skip", |index| may_skip(saga, index)),
         Verb::Resolve { step, happened, evidence, .. } => {
             if evidence.trim().is_empty() {
@@ -191,6 +208,11 @@ fn retry(saga: &Saga, step: Option<&StepName>, edits: bool) -> Result<Vec<usize>
         return refuse("no call of the saga failed", "ask why it does not move");
     }
     Ok(found)
+}
+
+/// Whether the call of a step that failed, or its undo, is served by a component.
+fn calls_plugin(saga: &Saga, index: usize) -> bool {
+    matches!(saga.spec(index).kind, StepKind::Call { .. }) && saga.fan_out(index).is_none()
 }
 
 /// Whether nothing but an operator moves `step`.
@@ -312,10 +334,10 @@ impl Draft<'_> {
             Verb::Cancel | Verb::Compensate | Verb::Pause => {}
             Verb::Abandon if self.saga.has_ended() => {}
             Verb::Abandon => self.emit(OperatorAbandoned { who, reason }),
-            Verb::Retry { input, .. } => {
+            Verb::Retry { input, digest, .. } => {
                 for step in self.names(&targets) {
                     let (who, reason, input) = (who.clone(), reason.clone(), input.clone());
-                    self.emit(OperatorRetried { who, reason, step, input });
+                    self.emit(OperatorRetried { who, reason, step, input, digest });
                 }
             }
             Verb::Skip { .. } => {

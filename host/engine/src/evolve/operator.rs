@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{index_of, require, step_of};
+use crate::call::Direction;
 use crate::event::{Cause, Event, OperatorResolved, OperatorRetried};
 use crate::ids::Timestamp;
 use crate::payload::Payload;
-use crate::saga::{Held, Phase, Progress, Saga, Wish};
+use crate::saga::{Chosen, Held, Phase, Progress, Saga, Wish};
 
 pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     match event {
@@ -70,6 +71,10 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     // One that has its elements does not get them again.
     let anew = if saga.fan_out(index).is_some() { Progress::FannedOut } else { Progress::Pending };
     let step = &mut saga.steps[index];
+    let direction = match step.progress {
+        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => Direction::Compensate,
+        _ => Direction::Execute,
+    };
     step.progress = match step.progress {
         Progress::UndoBlocked => step.stood(),
         Progress::UndoBackingOff { .. } => Progress::UndoBackingOff { retry_at: at },
@@ -92,6 +97,10 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     if event.input.is_some() {
         step.input.clone_from(&event.input);
     }
+    step.chosen = event.digest.map(|digest| {
+        let (who, reason) = (event.who.clone(), event.reason.clone());
+        Arc::new(Chosen { direction, digest, who, reason })
+    });
     if is_unknown_pivot {
         go_forward(saga);
     }

@@ -228,7 +228,7 @@ impl<'m> World<'m> {
     fn verb(&self, ordered: Ordered, step: usize) -> Verb {
         let named = Some(self.units.name(step).clone());
         match ordered {
-            Ordered::Retry => Verb::Retry { step: named, input: None },
+            Ordered::Retry => Verb::Retry { step: named, input: None, digest: None },
             Ordered::Skip => Verb::Skip { step: named },
             Ordered::Resolve => {
                 let effect = &self.ledger.steps[step];

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, PluginName, Timestamp, Version};
 use amends_store::{Append, BlobKind, NewEvent, StoreError, StoredEvent, Stream, failpoint};
@@ -14,19 +14,16 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::{Active, PluginHost, now};
+use super::{Active, HISTORY_MAX, PluginHost, now};
 use crate::error::{PluginError, Rejection};
 use crate::load::{LoadedComponent, Priority};
 
 /// Events of a stream that are read at once.
 const EVENTS_PER_READ: u32 = 1_000;
 
-/// How often the stream is read for what other hosts wrote. A read finds nothing nearly always, by
-/// an index.
+/// How often the stream is read for what other hosts wrote, and code let go of that nobody needs. A
+/// read finds nothing nearly always, by an index.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
-
-/// Activations and refusals that are kept in memory, of each plugin. The stream has all of them.
-const HISTORY_MAX: usize = 1_000;
 
 const ACTIVATED: &str = "plugin.activated";
 const REJECTED: &str = "plugin.rejected";
@@ -42,6 +39,8 @@ pub enum Cause {
     Deploy,
     /// An operator went back to one that served before.
     Rollback,
+    /// It served a share of the sagas, well enough or until an operator said so.
+    Canary,
 }
 
 /// Why a component becomes active: for people, and for the record.
@@ -171,11 +170,18 @@ impl PluginHost {
     ///
     /// # Errors
     /// When the store fails; none of them serves then.
-    pub async fn activate(
+    pub async fn activate(&self, candidates: Vec<Candidate>, why: Why) -> Result<(), PluginError> {
+        self.activate_while(candidates, why, || true).await.map(|_| ())
+    }
+
+    /// As [`Self::activate`]; false, and nothing is done, when it is not wanted any more in the
+    /// moment in which it would be recorded.
+    pub(super) async fn activate_while(
         &self,
         mut candidates: Vec<Candidate>,
         why: Why,
-    ) -> Result<(), PluginError> {
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<bool, PluginError> {
         failpoint("plugins.activate.before");
         let at = now();
         for Candidate { plugin, component, bytes } in &mut candidates {
@@ -187,6 +193,9 @@ impl PluginHost {
         failpoint("plugins.activate.stored");
         let mut known = self.inner.deploys.lock().await;
         loop {
+            if !is_wanted() {
+                return Ok(false);
+            }
             let components: Vec<_> =
                 candidates.iter().filter_map(|candidate| self.to_record(candidate)).collect();
             if components.is_empty() {
@@ -202,7 +211,7 @@ impl PluginHost {
             self.serve(&plugin, &component, &why, at);
         }
         failpoint("plugins.activate.done");
-        Ok(())
+        Ok(true)
     }
 
     /// None for what is the last that became active already: it serves on.
@@ -223,18 +232,21 @@ impl PluginHost {
         let (digest, version) = (component.digest, component.manifest.version.clone());
         let last = self.last(name).filter(|last| last.digest == digest);
         let since = last.as_ref().map_or(at, |last| last.at);
-        let replaced = self.change(name, |plugin| {
-            if last.is_none() {
+        let (replaced, canary) = self.change(name, |plugin| {
+            let canary = if last.is_none() {
                 let (version, why) = (version.clone(), why.clone());
-                plugin.history.insert(0, Activation { digest, version, at, why });
-                plugin.history.truncate(HISTORY_MAX);
-            }
-            plugin.active.replace(Active { component: Arc::clone(component), since })
+                plugin.activated(Activation { digest, version, at, why })
+            } else {
+                None
+            };
+            let replaced =
+                plugin.active.replace(Active { component: Arc::clone(component), since });
+            (replaced.map(|replaced| replaced.component), canary)
         });
         let mut cache = self.cache();
         cache.know(component);
-        if let Some(replaced) = replaced {
-            cache.keep(&replaced.component);
+        for done in [replaced, canary].into_iter().flatten() {
+            cache.keep(&done, Instant::now());
         }
         drop(cache);
         tracing::info!(plugin = %name, %digest, version, "plugin is active");
@@ -286,7 +298,7 @@ impl PluginHost {
     }
 
     /// False when another host wrote first; what it wrote is taken in then.
-    async fn append_deploy(
+    pub(super) async fn append_deploy(
         &self,
         known: &mut Version,
         kind: &'static str,
@@ -323,6 +335,7 @@ impl PluginHost {
             let touched = self.remember(&event);
             *known = event.version;
             for name in touched {
+                self.load_canary(&name).await?;
                 let Some(last) = self.last(&name) else { continue };
                 if self.is_active(&name, last.digest) {
                     continue;
@@ -384,13 +397,13 @@ impl PluginHost {
         {
             for One { plugin: name, digest, version, .. } in components {
                 let activation = Activation { digest, version, at, why: why.clone() };
-                self.change(&name, |plugin| {
-                    plugin.history.insert(0, activation);
-                    plugin.history.truncate(HISTORY_MAX);
-                });
+                if let Some(canary) = self.change(&name, |plugin| plugin.activated(activation)) {
+                    self.cache().keep(&canary, Instant::now());
+                }
                 touched.push(name);
             }
         }
+        touched.extend(self.remember_canary(event));
         touched
     }
 
@@ -400,13 +413,23 @@ impl PluginHost {
         };
         let at = event.at;
         match event.kind.as_str() {
-            ACTIVATED => self.change(name, |plugin| {
+            ACTIVATED => {
                 let why = Why::default();
-                plugin.history.insert(0, Activation { digest, version, at, why });
-            }),
+                self.change(name, |plugin| {
+                    plugin.activated(Activation { digest, version, at, why })
+                });
+            }
             REJECTED => self.remember_rejection(name, RejectionRecord { at, digest, reason }),
             _ => {}
         }
+    }
+
+    /// Frees the code of components that nobody needs any more.
+    fn let_go(&self) {
+        let (idle, loaded) = self.cache().let_go(Instant::now());
+        #[expect(clippy::cast_precision_loss, reason = "a few")]
+        metrics::gauge!("amends_plugin_components").set(loaded as f64);
+        drop(idle);
     }
 
     /// Until it is aborted.
@@ -417,6 +440,7 @@ impl PluginHost {
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
+                host.let_go();
                 let mut known = host.inner.deploys.lock().await;
                 match host.take_in(&mut known).await {
                     Ok(()) => {}
@@ -427,7 +451,8 @@ impl PluginHost {
         })
     }
 
-    /// Goes back to a component that served before: `to`, or the last one before the active. It
+    /// Goes back to a component that served before: `to`, or the last one before the active; when
+    /// none is named and a canary runs, the canary is taken back and the active one serves on. It
     /// serves at once, here, and within a second on the other hosts of the store. The file in the
     /// folder is left as it is, and counts again when it changes.
     ///
@@ -440,6 +465,13 @@ impl PluginHost {
         who: String,
         reason: Option<String>,
     ) -> Result<Activation, PluginError> {
+        if to.is_none()
+            && let Some(canary) = self.canary(name)
+            && self.end_canary(name, canary, Some(who.clone()), reason.clone()).await?
+            && let Some(last) = self.last(name)
+        {
+            return Ok(last);
+        }
         let missing =
             |why: &str| PluginError::NoRollback { plugin: name.clone(), message: why.to_owned() };
         let info = self.info(name).ok_or_else(|| missing("there is no such plugin"))?;

@@ -1,5 +1,6 @@
 //! `plugin deploy`.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -33,6 +34,20 @@ pub struct Deploy {
     /// Why: it is kept in the history of the plugins
     #[arg(long)]
     pub reason: Option<String>,
+    /// Have the component serve so many percent of the sagas, beside the active one, which it must
+    /// not be worse than: a canary
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "dry_run")]
+    pub canary: Option<f64>,
+    /// Of a canary: take it back when its rate of failed calls, or of calls of unknown outcome, is more
+    /// than so many percentage points above the active component's [default: 5]
+    #[arg(long, value_name = "POINTS", value_parser = percent, requires = "canary")]
+    pub margin: Option<f64>,
+    /// Of a canary: judge it by so many calls at least [default: 100]
+    #[arg(long, value_name = "CALLS", requires = "canary")]
+    pub min_calls: Option<u32>,
+    /// Of a canary: have it serve all sagas after so many calls [default: `plugin promote` says when]
+    #[arg(long, value_name = "CALLS", requires = "canary")]
+    pub promote_after: Option<u32>,
     /// How to print what it changes
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
@@ -54,6 +69,19 @@ pub(crate) async fn deploy(args: Deploy) -> anyhow::Result<u8> {
     if let Some(reason) = &args.reason {
         path.push_str(&["&reason=", &escape(reason)].concat());
     }
+    if let Some(share) = args.canary {
+        let _ = write!(path, "&canary={share}");
+        let of_canary = [
+            ("margin", args.margin.map(|margin| margin.to_string())),
+            ("min_calls", args.min_calls.map(|calls| calls.to_string())),
+            ("promote_after", args.promote_after.map(|calls| calls.to_string())),
+        ];
+        for (key, value) in of_canary {
+            if let Some(value) = value {
+                let _ = write!(path, "&{key}={value}");
+            }
+        }
+    }
     let request = client.request(Method::POST, &path);
     let response = client.send_as_user(request.multipart(form)).await?;
     let done: DeployView = response.json().await.context("the host's answer cannot be read")?;
@@ -64,6 +92,12 @@ pub(crate) async fn deploy(args: Deploy) -> anyhow::Result<u8> {
         Format::Table => print(&done)?,
     }
     Ok(EXIT_DONE)
+}
+
+/// `10`, or `10%`; what is in range the host says.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+    number.filter(|number: &f64| number.is_finite()).ok_or_else(|| "write such as 10%".to_owned())
 }
 
 /// `NAME=FILE`, or a file that is named after its plugin.
@@ -100,6 +134,12 @@ fn print(done: &DeployView) -> anyhow::Result<()> {
     done.components.iter().try_for_each(print_misfits)?;
     if done.activated {
         say!("\nactive from now on")?;
+    } else if let ([one], true) = (done.components.as_slice(), done.canary) {
+        let name = &one.plugin;
+        say!(
+            "\na canary from now on: amends plugin versions {name} shows how it does, amends plugin \
+             promote {name} has it serve all sagas, amends plugin rollback {name} takes it back"
+        )?;
     } else if done.components.iter().any(|one| one.unreadable_total > 0) {
         say!("\na dry run: nothing is changed; this would be refused without --force")?;
     } else {

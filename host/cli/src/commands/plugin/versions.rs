@@ -1,9 +1,12 @@
 //! `plugin versions` and `plugin rollback`.
 
+use std::borrow::Cow;
+
 use clap::Args;
 use serde_json::json;
 
-use amends_api::PluginView;
+use amends_api::{CanaryView, PluginView};
+use amends_engine::Timestamp;
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
@@ -42,6 +45,22 @@ pub struct Rollback {
     pub host: HostArgs,
 }
 
+/// The arguments of `plugin promote`.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// The plugin
+    pub name: String,
+    /// Why: it is kept in the plugin's history
+    #[arg(long)]
+    pub reason: String,
+    /// How to print the plugin
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
 /// What became of one component, once.
 #[derive(serde::Serialize)]
 struct Turn<'p> {
@@ -51,7 +70,7 @@ struct Turn<'p> {
     version: Option<&'p str>,
     cause: Option<&'p str>,
     who: Option<&'p str>,
-    reason: Option<&'p str>,
+    reason: Option<Cow<'p, str>>,
     is_active: bool,
 }
 
@@ -67,13 +86,14 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
             let mut rows = table(&["at", "digest", "version", "what", "why"]);
             for one in all {
                 let what = if one.is_active { "active" } else { one.what };
-                let why = [one.cause, one.who, one.reason];
+                let why = [one.cause, one.who, one.reason.as_deref()];
+                let why = why.into_iter().flatten().collect::<Vec<_>>().join(", ");
                 rows.add_row(vec![
                     one.at,
                     short_digest(one.digest).to_owned(),
                     one.version.unwrap_or_default().to_owned(),
                     what.to_owned(),
-                    why.into_iter().flatten().collect::<Vec<_>>().join(", "),
+                    why,
                 ]);
             }
             print_table(&rows)?;
@@ -92,7 +112,7 @@ fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
             version: Some(&one.version),
             cause: Some(&one.cause),
             who: one.who.as_deref(),
-            reason: one.reason.as_deref(),
+            reason: one.reason.as_deref().map(Cow::from),
             is_active: index == 0 && plugin.digest.as_ref() == Some(&one.digest),
         };
         (one.at, turn)
@@ -105,14 +125,51 @@ fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
             version: None,
             cause: None,
             who: None,
-            reason: Some(&one.reason),
+            reason: Some(Cow::from(&one.reason)),
             is_active: false,
         };
         (one.at, turn)
     });
-    let mut all: Vec<_> = activated.chain(refused).collect();
+    let canaries = plugin.canaries.iter().flat_map(|one| {
+        let turn = |at: Timestamp, what, who, reason| Turn {
+            at: at.to_string(),
+            what,
+            digest: &one.digest,
+            version: Some(&one.version),
+            cause: None,
+            who,
+            reason,
+            is_active: false,
+        };
+        let reason = one.reason.as_deref().map(Cow::from);
+        let running = [reason, Some(how_it_does(one).into())].into_iter().flatten();
+        let running = running.collect::<Vec<_>>().join(": ");
+        let began = turn(one.at, "canary", one.who.as_deref(), Some(running.into()));
+        // Of one that was promoted the activation tells the end.
+        let taken_back = one.ended.as_ref().filter(|end| !end.promoted).map(|end| {
+            let (who, reason) = (end.who.as_deref(), end.reason.as_deref().map(Cow::from));
+            (end.at, turn(end.at, "taken back", who, reason))
+        });
+        std::iter::once((one.at, began)).chain(taken_back)
+    });
+    let mut all: Vec<_> = activated.chain(refused).chain(canaries).collect();
     all.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     all.into_iter().map(|(_, turn)| turn).collect()
+}
+
+fn how_it_does(canary: &CanaryView) -> String {
+    let CanaryView { share, calls, active_calls, .. } = canary;
+    format!(
+        "{share} % of the sagas; {} of its {} calls failed, of the active component's {} of {}",
+        calls.failed, calls.total, active_calls.failed, active_calls.total
+    )
+}
+
+pub(crate) async fn promote(args: Promote) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let path = format!("/v1/plugins/{}/promote", escape(&args.name));
+    let plugin: PluginView = client.post(&path, &json!({"reason": args.reason})).await?;
+    print_serving(&plugin, args.output, "serves all sagas now")
 }
 
 pub(crate) async fn rollback(args: Rollback) -> anyhow::Result<u8> {
@@ -120,14 +177,26 @@ pub(crate) async fn rollback(args: Rollback) -> anyhow::Result<u8> {
     let body = json!({"reason": args.reason, "to": args.to});
     let plugin: PluginView =
         client.post(&format!("/v1/plugins/{}/rollback", escape(&args.name)), &body).await?;
+    // What ended last is what this ended: a canary that was taken back, or not.
+    let ended = plugin.canaries.first().and_then(|one| one.ended.as_ref());
+    let is_canary =
+        args.to.is_none() && ended.is_some_and(|end| plugin.active_since < Some(end.at));
+    print_serving(
+        &plugin,
+        args.output,
+        if is_canary { "serves all sagas again: the canary is taken back" } else { "serves again" },
+    )
+}
+
+fn print_serving(plugin: &PluginView, format: Format, how: &str) -> anyhow::Result<u8> {
     let digest = plugin.digest.as_deref().unwrap_or_default();
-    match args.output {
-        Format::Json => print_json(&plugin)?,
-        Format::Jsonl => print_json_line(&plugin)?,
+    match format {
+        Format::Json => print_json(plugin)?,
+        Format::Jsonl => print_json_line(plugin)?,
         Format::Ids => say!("{digest}")?,
         Format::Table => {
             let version = plugin.version.as_deref().unwrap_or_default();
-            say!("{} is served by version {version} again, {digest}", plugin.name)?;
+            say!("{}: version {version} {how}, {digest}", plugin.name)?;
         }
     }
     Ok(EXIT_DONE)

@@ -1,0 +1,636 @@
+//! A component that serves a share of a plugin's sagas before it serves all of them, beside the
+//! active one: it is taken back by itself when its calls go worse.
+//!
+//! Its start and its end are events of the stream of deploys; its promotion is an activation. Each
+//! host counts the calls that it makes itself, from when it learned of the canary.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use amends_engine::{Digest, Outcome, PluginName, SagaId, Timestamp};
+use amends_store::{BlobKind, StoredEvent, failpoint};
+use serde::{Deserialize, Serialize};
+
+use super::deploys::{Candidate, Cause, Why};
+use super::{Plugin, PluginHost, now};
+use crate::error::PluginError;
+use crate::load::LoadedComponent;
+
+/// Canaries of a plugin that ended and are kept in memory. The stream has all of them.
+const CANARIES_MAX: usize = 100;
+
+/// Calls that a canary is judged by, at least, when nothing else is said: one that fails now and then
+/// is not taken for one that fails always.
+const CALLS_MIN_DEFAULT: u32 = 100;
+const CALLS_MAX: u32 = 1_000_000;
+
+/// How much worse it may be, when nothing else is said.
+const MARGIN_DEFAULT: f64 = 5.0;
+
+const STARTED: &str = "plugin.canary_started";
+const ENDED: &str = "plugin.canary_ended";
+
+/// How a component is tried on a share of the sagas.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CanarySpec {
+    /// The share of the sagas that it serves, by their ids, in percent.
+    pub share: f64,
+    /// It is taken back when its rate of failed calls, or of calls of unknown outcome (traps, limits
+    /// and timeouts), is more than this above that of the active component, in percentage points.
+    pub margin: f64,
+    /// Calls that it is judged by at least. It is taken back before that when so many fail that the
+    /// others could not make up for it.
+    pub calls_min: u32,
+    /// It becomes the active component by itself after so many calls; none: an operator has to say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promote_after: Option<u32>,
+}
+
+impl CanarySpec {
+    /// With what is usual where nothing is said.
+    ///
+    /// # Errors
+    /// Which of them is out of its range, and what the range is.
+    pub fn new(
+        share: f64,
+        margin: Option<f64>,
+        calls_min: Option<u32>,
+        promote_after: Option<u32>,
+    ) -> Result<Self, String> {
+        let margin = margin.unwrap_or(MARGIN_DEFAULT);
+        let calls_min = calls_min.or(promote_after.map(|calls| calls.min(CALLS_MIN_DEFAULT)));
+        let calls_min = calls_min.unwrap_or(CALLS_MIN_DEFAULT);
+        let share_max = 99.0;
+        if !(0.01..=share_max).contains(&share) {
+            return Err(format!(
+                "the share is from 0.01 to {share_max} percent of the sagas, and not {share}: the \
+                 active component must serve the others, to be held against"
+            ));
+        }
+        if !(0.0..100.0).contains(&margin) {
+            return Err(format!("the margin is from 0 to under 100 points, and not {margin}"));
+        }
+        if !(1..=CALLS_MAX).contains(&calls_min) {
+            return Err(format!("it is judged by 1 to {CALLS_MAX} calls, and not {calls_min}"));
+        }
+        if promote_after.is_some_and(|calls| !(calls_min..=CALLS_MAX).contains(&calls)) {
+            return Err(format!(
+                "it can be promoted after {calls_min} calls, by which it is judged, to {CALLS_MAX}"
+            ));
+        }
+        Ok(Self { share, margin, calls_min, promote_after })
+    }
+
+    /// Whether it serves a saga: always the same ones, and other ones for another component.
+    fn takes(&self, digest: Digest, saga: SagaId) -> bool {
+        let eight = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+        let [.., saga] = saga.as_bytes().as_chunks::<8>().0 else { return false };
+        let [digest, ..] = digest.as_bytes().as_chunks::<8>().0 else { return false };
+        // The finalizer of SplitMix64: every bit of both counts.
+        let mut mixed = eight(saga) ^ eight(digest);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        let place = u32::try_from(mixed % 10_000).unwrap_or_default();
+        f64::from(place) < self.share * 100.0
+    }
+}
+
+/// A canary as a reader sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CanaryInfo {
+    /// The component.
+    pub digest: Digest,
+    /// Its version.
+    pub version: String,
+    /// Since when.
+    pub at: Timestamp,
+    /// How it is tried.
+    pub spec: CanarySpec,
+    /// Who asked for it.
+    pub who: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// What was counted: of one that runs, by this host so far.
+    pub tally: Tally,
+    /// None while it runs.
+    pub ended: Option<CanaryEnd>,
+}
+
+/// How a canary ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CanaryEnd {
+    /// When.
+    pub at: Timestamp,
+    /// Whether it became the active component.
+    pub is_promoted: bool,
+    /// Who ended it; none: the host by itself, by what it counted.
+    pub who: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// What came of calls since a canary began: its own, and of those that the active component served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Of the canary.
+    pub canary: CallCounts,
+    /// Of the active component.
+    pub active: CallCounts,
+}
+
+/// What came of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CallCounts {
+    /// All.
+    pub calls: u64,
+    /// Those that did not succeed.
+    pub failed: u64,
+    /// Of those, the ones of which nobody knows what came: traps, limits, timeouts.
+    pub unknown: u64,
+}
+
+/// A canary that runs.
+pub(super) struct Canary {
+    info: CanaryInfo,
+    is_forced: bool,
+    /// None when it cannot be loaded here: the active component serves its share too.
+    component: Option<Arc<LoadedComponent>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    canary: Counted,
+    active: Counted,
+    /// Its end is being recorded.
+    is_decided: AtomicBool,
+}
+
+#[derive(Default)]
+struct Counted {
+    calls: AtomicU64,
+    failed: AtomicU64,
+    unknown: AtomicU64,
+}
+
+/// What a call counts for.
+pub(super) struct Trial {
+    counts: Arc<Counts>,
+    spec: CanarySpec,
+    canary: Digest,
+    is_canary: bool,
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    TakeBack(String),
+    Promote(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Started {
+    plugin: PluginName,
+    digest: Digest,
+    version: String,
+    active: Option<Digest>,
+    #[serde(flatten)]
+    spec: CanarySpec,
+    #[serde(flatten)]
+    why: Why,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Ended {
+    plugin: PluginName,
+    digest: Digest,
+    version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    who: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    tally: Tally,
+}
+
+impl Counted {
+    fn add(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Succeeded(_) | Outcome::NothingToUndo => {}
+            Outcome::Permanent(_) | Outcome::Retryable(_) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            }
+            Outcome::Unknown(_) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.unknown.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // Last: a reader sees no failure without its call more than for a moment.
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> CallCounts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (failed, unknown) = (read(&self.failed), read(&self.unknown));
+        CallCounts { calls: read(&self.calls).max(failed), failed, unknown }
+    }
+}
+
+impl Tally {
+    /// What follows from it by itself.
+    fn verdict(&self, spec: &CanarySpec) -> Option<Verdict> {
+        let Self { canary, active } = self;
+        let failed = ("failed", canary.failed, active.failed);
+        let unknown = ("ended with an unknown outcome", canary.unknown, active.unknown);
+        for (what, of_canary, of_active) in [failed, unknown] {
+            let allowed = rate(of_active, active.calls) + spec.margin / 100.0;
+            // Counts are far below 2^53.
+            #[expect(clippy::cast_precision_loss, reason = "counts of calls")]
+            let max = allowed * canary.calls.max(u64::from(spec.calls_min)) as f64;
+            #[expect(clippy::cast_precision_loss, reason = "counts of calls")]
+            if of_canary as f64 > max {
+                let told = |count, calls| {
+                    format!("{:.1} %, {count} of {calls}", 100.0 * rate(count, calls))
+                };
+                return Some(Verdict::TakeBack(format!(
+                    "of its calls {} {what}, of the active component's {}: more than {} points worse",
+                    told(of_canary, canary.calls),
+                    told(of_active, active.calls),
+                    spec.margin
+                )));
+            }
+        }
+        let after = spec.promote_after.filter(|after| canary.calls >= u64::from(*after))?;
+        let CallCounts { calls, failed, .. } = canary;
+        Some(Verdict::Promote(format!(
+            "{failed} of its {calls} calls failed, and it was to be promoted after {after}"
+        )))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of calls are far below 2^53")]
+fn rate(count: u64, calls: u64) -> f64 {
+    count as f64 / calls.max(1) as f64
+}
+
+impl Canary {
+    pub(super) fn digest(&self) -> Digest {
+        self.info.digest
+    }
+
+    pub(super) fn info(&self) -> CanaryInfo {
+        let tally = Tally { canary: self.counts.canary.read(), active: self.counts.active.read() };
+        CanaryInfo { tally, ..self.info.clone() }
+    }
+}
+
+impl Plugin {
+    /// The component that serves a saga, and whether it is the canary.
+    pub(super) fn serving(&self, saga: SagaId) -> Option<(Arc<LoadedComponent>, bool)> {
+        if let Some(Canary { info, component: Some(component), .. }) = &self.canary
+            && info.spec.takes(info.digest, saga)
+        {
+            return Some((Arc::clone(component), true));
+        }
+        self.active.as_ref().map(|active| (Arc::clone(&active.component), false))
+    }
+
+    pub(super) fn trial(&self, digest: Digest) -> Option<Trial> {
+        let Canary { info, counts, .. } = self.canary.as_ref()?;
+        let is_canary = info.digest == digest;
+        let is_active = || self.active.as_ref().is_some_and(|one| one.component.digest == digest);
+        (is_canary || is_active()).then(|| Trial {
+            counts: Arc::clone(counts),
+            spec: info.spec,
+            canary: info.digest,
+            is_canary,
+        })
+    }
+
+    /// The component that was tried, for a while.
+    pub(super) fn end_canary(&mut self, end: CanaryEnd) -> Option<Arc<LoadedComponent>> {
+        let canary = self.canary.take()?;
+        let info = CanaryInfo { ended: Some(end), ..canary.info() };
+        self.canaries.insert(0, info);
+        self.canaries.truncate(CANARIES_MAX);
+        canary.component
+    }
+}
+
+impl PluginHost {
+    /// The component that serves a saga's calls of a plugin now, and whether it is the canary rather
+    /// than the active one.
+    #[must_use]
+    pub fn serving(&self, name: &PluginName, saga: SagaId) -> Option<(Arc<LoadedComponent>, bool)> {
+        self.with(name, |plugin| plugin.serving(saga)).flatten()
+    }
+
+    /// Has a component serve a share of the sagas. Durable first.
+    ///
+    /// # Errors
+    /// When nothing serves the plugin that it could be held against, it serves already, or another
+    /// canary runs; and when the store fails.
+    pub async fn start_canary(
+        &self,
+        candidate: Candidate,
+        spec: CanarySpec,
+        why: Why,
+    ) -> Result<(), PluginError> {
+        let Candidate { plugin: name, component, bytes } = candidate;
+        let (digest, version, at) = (component.digest, component.manifest.version.clone(), now());
+        if let Some(bytes) = bytes {
+            let component = BlobKind::Component;
+            self.inner.store.put_blob(component, name.to_string(), digest, at, bytes).await?;
+        }
+        let refuse = |message: String| Err(PluginError::Canary { plugin: name.clone(), message });
+        let mut known = self.inner.deploys.lock().await;
+        let started = loop {
+            let active = self.active(&name).map(|active| active.digest);
+            let running = self.with(&name, |plugin| plugin.canary.as_ref().map(Canary::info));
+            if let Some(running) = running.flatten() {
+                let CanaryInfo { digest, version, .. } = running;
+                return refuse(format!(
+                    "a canary runs, version {version}, {digest}; promote it or roll it back first"
+                ));
+            }
+            if active.is_none() {
+                return refuse("nothing serves the plugin yet; deploy it to all sagas".to_owned());
+            }
+            if active == Some(digest) {
+                return refuse(format!("{digest} serves all sagas already"));
+            }
+            let (plugin, version, why) = (name.clone(), version.clone(), why.clone());
+            let started = Started { plugin, digest, version, active, spec, why };
+            if self.append_deploy(&mut known, STARTED, at, &started).await? {
+                break started;
+            }
+        };
+        failpoint("plugins.canary.recorded");
+        self.cache().know(&component);
+        let canary = started.canary(at, Some(component));
+        self.change(&name, |plugin| plugin.canary = Some(canary));
+        tracing::info!(plugin = %name, %digest, version, share = spec.share, "a canary serves a share of the sagas");
+        Ok(())
+    }
+
+    /// Has the canary serve all sagas.
+    ///
+    /// # Errors
+    /// When no canary runs, or it cannot read what sagas in flight have recorded; and when the store
+    /// fails.
+    pub async fn promote(
+        &self,
+        name: &PluginName,
+        who: String,
+        reason: String,
+    ) -> Result<(), PluginError> {
+        let Some(digest) = self.canary(name) else {
+            let message = "no canary of it runs".to_owned();
+            return Err(PluginError::Canary { plugin: name.clone(), message });
+        };
+        self.promote_as(name, digest, Some(who), reason).await
+    }
+
+    async fn promote_as(
+        &self,
+        name: &PluginName,
+        digest: Digest,
+        who: Option<String>,
+        reason: String,
+    ) -> Result<(), PluginError> {
+        let component = self.by_digest(name, digest).await?;
+        let is_forced = self.with(name, |plugin| plugin.canary.as_ref().map(|one| one.is_forced));
+        let is_forced = is_forced.flatten().unwrap_or_default();
+        if !is_forced && let Some(rejection) = self.objection(name, &component).await {
+            return Err(PluginError::Rejected { plugin: name.clone(), rejection });
+        }
+        let why = Why { cause: Cause::Canary, who, reason: Some(reason), forced: is_forced };
+        let candidate = Candidate { plugin: name.clone(), component, bytes: None };
+        if self.activate_while(vec![candidate], why, || self.canary(name) == Some(digest)).await? {
+            return Ok(());
+        }
+        let message = format!("the canary {digest} does not run any more");
+        Err(PluginError::Canary { plugin: name.clone(), message })
+    }
+
+    /// The canary of a plugin that runs.
+    pub(super) fn canary(&self, name: &PluginName) -> Option<Digest> {
+        let digest = |plugin: &Plugin| plugin.canary.as_ref().map(|one| one.info.digest);
+        self.with(name, digest).flatten()
+    }
+
+    /// Takes a canary back; false when it does not run any more.
+    pub(super) async fn end_canary(
+        &self,
+        name: &PluginName,
+        digest: Digest,
+        who: Option<String>,
+        reason: Option<String>,
+    ) -> Result<bool, PluginError> {
+        let at = now();
+        let mut known = self.inner.deploys.lock().await;
+        loop {
+            let running = self.with(name, |plugin| plugin.canary.as_ref().map(Canary::info));
+            let Some(CanaryInfo { version, tally, .. }) =
+                running.flatten().filter(|one| one.digest == digest)
+            else {
+                return Ok(false);
+            };
+            let (plugin, who, reason) = (name.clone(), who.clone(), reason.clone());
+            let ended = Ended { plugin, digest, version, who, reason, tally };
+            if self.append_deploy(&mut known, ENDED, at, &ended).await? {
+                break;
+            }
+        }
+        let told = reason.clone().unwrap_or_default();
+        let end = CanaryEnd { at, is_promoted: false, who, reason };
+        let component = self.change(name, |plugin| plugin.end_canary(end));
+        if let Some(component) = component {
+            self.cache().keep(&component, Instant::now());
+        }
+        tracing::warn!(plugin = %name, %digest, reason = told, "the canary is taken back");
+        Ok(true)
+    }
+
+    /// Counts what came of a call, and has what follows from that done.
+    pub(super) fn count(&self, name: &PluginName, trial: &Trial, outcome: &Outcome) {
+        let Trial { counts, spec, canary: digest, is_canary } = trial;
+        let side = if *is_canary { &counts.canary } else { &counts.active };
+        side.add(outcome);
+        let tally = Tally { canary: counts.canary.read(), active: counts.active.read() };
+        let Some(verdict) = tally.verdict(spec) else { return };
+        if counts.is_decided.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (host, name, digest, counts) =
+            (self.clone(), name.clone(), *digest, Arc::clone(counts));
+        tokio::spawn(async move {
+            let done = match verdict {
+                Verdict::TakeBack(reason) => {
+                    host.end_canary(&name, digest, None, Some(reason)).await.map(|_| ())
+                }
+                Verdict::Promote(reason) => {
+                    match host.promote_as(&name, digest, None, reason).await {
+                        Err(PluginError::Rejected { rejection, .. }) => {
+                            let reason = Some(rejection.to_string());
+                            host.end_canary(&name, digest, None, reason).await.map(|_| ())
+                        }
+                        Err(PluginError::Canary { .. }) => Ok(()),
+                        done => done,
+                    }
+                }
+            };
+            if let Err(error) = done {
+                tracing::error!(plugin = %name, %digest, %error, "the end of the canary cannot be recorded; the next call tries it again");
+                counts.is_decided.store(false, Ordering::Relaxed);
+            }
+        });
+    }
+
+    /// Takes in one event of the stream; the plugin whose canary it is about.
+    pub(super) fn remember_canary(&self, event: &StoredEvent) -> Option<PluginName> {
+        if event.kind == STARTED {
+            let started: Started = serde_json::from_str(&event.data).ok()?;
+            let name = started.plugin.clone();
+            let canary = started.canary(event.at, None);
+            self.change(&name, |plugin| plugin.canary = Some(canary));
+            return Some(name);
+        }
+        if event.kind == ENDED {
+            let ended: Ended = serde_json::from_str(&event.data).ok()?;
+            let Ended { plugin: name, who, reason, tally, .. } = ended;
+            let end = CanaryEnd { at: event.at, is_promoted: false, who, reason };
+            let component = self.change(&name, |plugin| {
+                let component = plugin.end_canary(end);
+                if let Some(last) = plugin.canaries.first_mut() {
+                    last.tally = tally;
+                }
+                component
+            });
+            if let Some(component) = component {
+                self.cache().keep(&component, Instant::now());
+            }
+        }
+        None
+    }
+
+    /// Has a canary serve that is known from the stream alone.
+    pub(super) async fn load_canary(&self, name: &PluginName) -> Result<(), PluginError> {
+        let missing = |plugin: &Plugin| {
+            plugin.canary.as_ref().filter(|one| one.component.is_none()).map(|one| one.info.digest)
+        };
+        let Some(digest) = self.with(name, missing).flatten() else { return Ok(()) };
+        match self.by_digest(name, digest).await {
+            Ok(component) => self.change(name, |plugin| {
+                if let Some(canary) = plugin.canary.as_mut().filter(|one| one.info.digest == digest)
+                {
+                    canary.component = Some(component);
+                }
+            }),
+            Err(PluginError::Store(error)) => return Err(error.into()),
+            Err(error) => tracing::error!(
+                plugin = %name, %error,
+                "the canary cannot be loaded here; the active component serves its share of the sagas"
+            ),
+        }
+        Ok(())
+    }
+}
+
+impl Started {
+    fn canary(self, at: Timestamp, component: Option<Arc<LoadedComponent>>) -> Canary {
+        let Self { digest, version, spec, why, .. } = self;
+        let Why { who, reason, forced, .. } = why;
+        let (tally, ended) = (Tally::default(), None);
+        let info = CanaryInfo { digest, version, at, spec, who, reason, tally, ended };
+        Canary { info, is_forced: forced, component, counts: Arc::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    fn counts(calls: u64, failed: u64, unknown: u64) -> CallCounts {
+        CallCounts { calls, failed, unknown }
+    }
+
+    fn told(canary: CallCounts, active: CallCounts, spec: &CanarySpec) -> &'static str {
+        match (Tally { canary, active }).verdict(spec) {
+            None => "none",
+            Some(Verdict::TakeBack(reason)) if reason.contains("unknown") => "unknown",
+            Some(Verdict::TakeBack(_)) => "failed",
+            Some(Verdict::Promote(_)) => "promote",
+        }
+    }
+
+    #[test]
+    fn it_is_taken_back_when_it_is_worse_by_more_than_the_margin() {
+        let spec = CanarySpec::new(10.0, Some(5.0), Some(100), Some(1_000)).unwrap();
+        let good = counts(900, 0, 0);
+        for (canary, active, expected) in [
+            (counts(0, 0, 0), counts(0, 0, 0), "none"),
+            // Five of the first hundred may fail, however early they come.
+            (counts(5, 5, 0), good, "none"),
+            (counts(6, 6, 0), good, "failed"),
+            (counts(100, 5, 0), good, "none"),
+            (counts(101, 6, 0), good, "failed"),
+            // What fails for the active component as well says nothing against it.
+            (counts(200, 25, 0), counts(900, 90, 0), "none"),
+            (counts(200, 31, 0), counts(900, 90, 0), "failed"),
+            // As many fail, but they trap.
+            (counts(200, 20, 20), counts(900, 90, 0), "unknown"),
+            (counts(999, 3, 0), good, "none"),
+            (counts(1_000, 3, 0), good, "promote"),
+            (counts(1_000, 60, 0), good, "failed"),
+        ] {
+            assert_eq!(told(canary, active, &spec), expected, "{canary:?} {active:?}");
+        }
+        let by_hand = CanarySpec::new(10.0, None, None, None).unwrap();
+        assert_eq!((by_hand.margin, by_hand.calls_min), (MARGIN_DEFAULT, CALLS_MIN_DEFAULT));
+        assert_eq!(told(counts(9_999, 0, 0), good, &by_hand), "none");
+        let quick = CanarySpec::new(10.0, None, None, Some(20)).unwrap();
+        assert_eq!(quick.calls_min, 20);
+    }
+
+    #[test]
+    fn a_share_is_of_the_sagas_and_the_same_ones_always() {
+        let saga = |number: u32| {
+            let random = Digest::of(&number.to_be_bytes());
+            SagaId::from_bytes(*random.as_bytes().first_chunk().unwrap())
+        };
+        let sagas: Vec<SagaId> = (0..20_000).map(saga).collect();
+        for share in [0.5, 10.0, 50.0, 99.0] {
+            let spec = CanarySpec::new(share, None, None, None).unwrap();
+            let of = |digest: Digest| sagas.iter().filter(|id| spec.takes(digest, **id)).count();
+            let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+            let expected = share * 200.0;
+            for digest in [one, other] {
+                let found = f64::from(u32::try_from(of(digest)).unwrap());
+                assert!((found - expected).abs() < 0.2 * expected.max(100.0), "{share}: {found}");
+            }
+            let both = sagas.iter().filter(|id| spec.takes(one, **id) && spec.takes(other, **id));
+            assert!(both.count() < of(one), "other components, other sagas");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_with_the_range() {
+        for (share, margin, calls, promote, word) in [
+            (0.0, None, None, None, "0.01 to 99"),
+            (100.0, None, None, None, "0.01 to 99"),
+            (f64::NAN, None, None, None, "0.01 to 99"),
+            (5.0, Some(-1.0), None, None, "0 to under 100"),
+            (5.0, Some(100.0), None, None, "0 to under 100"),
+            (5.0, None, Some(0), None, "1 to 1000000"),
+            (5.0, None, Some(1_000_001), None, "1 to 1000000"),
+            (5.0, None, Some(50), Some(49), "after 50 calls"),
+            (5.0, None, None, Some(1_000_001), "to 1000000"),
+        ] {
+            let refused = CanarySpec::new(share, margin, calls, promote).unwrap_err();
+            assert!(refused.contains(word), "{refused}");
+        }
+    }
+}
