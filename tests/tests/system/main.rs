@@ -22,6 +22,7 @@ mod operators;
 mod orders;
 mod place;
 mod secrets;
+mod signed;
 mod state;
 mod stock;
 mod swap;

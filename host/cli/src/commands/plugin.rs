@@ -5,6 +5,7 @@ mod component;
 mod deploy;
 pub mod inspect;
 pub mod new;
+pub mod sign;
 pub mod test;
 mod versions;
 
@@ -39,6 +40,19 @@ pub enum Plugin {
                             plugin test plugins/inventory.wasm --config \
                             examples/order-fulfillment/amends.toml --input order.json")]
     Test(test::Test),
+    /// Make a pair of keys to sign components with
+    #[command(
+        after_help = "Example:\n  amends plugin keygen release --no-password\n\nA password is asked \
+                            for, or taken from AMENDS_KEY_PASSWORD. The keys are those of minisign."
+    )]
+    Keygen(sign::Keygen),
+    /// Sign a component, so that hosts load it that trust the key
+    #[command(
+        after_help = "Example:\n  amends plugin sign book-seats/book-seats.wasm --key release.key\n\n\
+                            The password of the key is asked for, or taken from \
+                            AMENDS_KEY_PASSWORD. Signatures of other keys stay."
+    )]
+    Sign(sign::Sign),
     /// Have components serve, all or none
     #[command(
         after_help = "Examples:\n  amends plugin deploy inventory.wasm shipment.wasm --dry-run\n  \
@@ -79,6 +93,8 @@ pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
         Plugin::New(args) => new::run(&args),
         Plugin::Build(args) => build::run(args).await,
         Plugin::Test(args) => test::run(args).await,
+        Plugin::Keygen(args) => sign::keygen(&args),
+        Plugin::Sign(args) => sign::sign(&args),
         Plugin::Deploy(args) => deploy::deploy(args).await,
         Plugin::Versions(args) => versions::versions(args).await,
         Plugin::Rollback(args) => versions::rollback(args).await,

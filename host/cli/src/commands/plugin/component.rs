@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use amends_engine::PluginName;
-use amends_plugins::{LoadedComponent, Loader, PluginSettings, Priority};
+use amends_plugins::{
+    LoadedComponent, Loader, PluginSettings, PluginsConfig, Priority, TrustedKeys,
+};
 
 use crate::config::{OverrideFlags, Overrides, load};
 
-/// As a host would load it, with everything granted; `cache` keeps the compiled code.
+/// As a host would load it, with everything granted and whoever signed it; `cache` keeps the compiled
+/// code.
 ///
 /// # Errors
 /// Why a host would refuse it, whatever it is granted.
@@ -17,7 +20,8 @@ pub(super) async fn looked_at(
     cache: Option<PathBuf>,
 ) -> anyhow::Result<LoadedComponent> {
     let granted = Arc::new(PluginSettings::for_inspection());
-    Ok(Loader::new(cache)?.load(bytes, granted, Priority::Awaited).await?)
+    let loader = Loader::new(cache, TrustedKeys::default())?;
+    Ok(loader.load(bytes, granted, Priority::Awaited).await?)
 }
 
 /// The plugin that its manifest names.
@@ -31,12 +35,20 @@ pub(super) fn name_of(component: &LoadedComponent) -> anyhow::Result<PluginName>
     })
 }
 
-/// What a config grants a plugin.
+/// What a config says about plugins.
 ///
 /// # Errors
 /// When the config cannot be read: all that is wrong with it.
-pub(super) fn granted(config: &Path, name: &PluginName) -> anyhow::Result<PluginSettings> {
+pub(super) fn plugins_of(config: &Path) -> anyhow::Result<PluginsConfig> {
     let overrides = Overrides::of_process(OverrideFlags::default());
     let loaded = load(config, &overrides).map_err(|report| anyhow::anyhow!("{report}"))?;
-    Ok(loaded.config.plugins.plugins.get(name).cloned().unwrap_or_default())
+    Ok(loaded.config.plugins)
+}
+
+/// What a config grants a plugin.
+///
+/// # Errors
+/// As [`plugins_of`].
+pub(super) fn granted(config: &Path, name: &PluginName) -> anyhow::Result<PluginSettings> {
+    Ok(plugins_of(config)?.plugins.remove(name).unwrap_or_default())
 }
