@@ -5,6 +5,7 @@ mod component;
 mod deploy;
 pub mod inspect;
 pub mod new;
+mod oci;
 pub mod sign;
 pub mod test;
 mod versions;
@@ -56,7 +57,9 @@ pub enum Plugin {
     /// Have components serve, all or none
     #[command(
         after_help = "Examples:\n  amends plugin deploy inventory.wasm shipment.wasm --dry-run\n  \
-                            amends plugin deploy inventory=build/new.wasm --reason \"release 7\"\n\n\
+                            amends plugin deploy inventory=build/new.wasm --reason \"release 7\"\n  \
+                            amends plugin deploy \
+                            oci://ghcr.io/acme/inventory@sha256:…\n\n\
                             What sagas in flight have recorded and a component cannot read is a \
                             refusal; with --force their undos stay with the component that executed \
                             the step. The plugin folder is left as it is."

@@ -1,4 +1,4 @@
-//! A component that no host serves: looked at, and what a config grants it.
+//! A component that no host serves: where it comes from, how it looks, and what a config grants it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,8 +7,21 @@ use amends_engine::PluginName;
 use amends_plugins::{
     LoadedComponent, Loader, PluginSettings, PluginsConfig, Priority, TrustedKeys,
 };
+use anyhow::Context as _;
 
+use super::oci;
 use crate::config::{OverrideFlags, Overrides, load};
+
+/// The bytes of a file, or of a component in a registry (`oci://…`).
+///
+/// # Errors
+/// When they cannot be had.
+pub(super) async fn bytes_of(file: &Path) -> anyhow::Result<Vec<u8>> {
+    match file.to_str().filter(|text| oci::is_reference(text)) {
+        Some(text) => oci::pull(&text.parse()?).await,
+        None => std::fs::read(file).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
 
 /// As a host would load it, with everything granted and whoever signed it; `cache` keeps the compiled
 /// code.

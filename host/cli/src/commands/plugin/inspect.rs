@@ -5,11 +5,10 @@ use std::path::PathBuf;
 
 use amends_engine::{Digest, PluginName};
 use amends_plugins::{KeyId, LoadedComponent, Manifest, PluginSettings, Signed};
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::component::{looked_at, plugins_of};
+use super::component::{bytes_of, looked_at, plugins_of};
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
@@ -17,7 +16,7 @@ use crate::commands::output::{print_json, print_json_line, print_table, say, tab
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// The component
+    /// The component: a file, or oci://REGISTRY/REPOSITORY@sha256:…
     pub file: PathBuf,
     /// Say what this config would grant it, and whether it trusts who signed it
     #[arg(long, value_name = "CONFIG")]
@@ -36,7 +35,7 @@ pub struct Inspect {
 /// When a host would refuse the component whatever it is granted, or the config cannot be read.
 pub(crate) async fn run(args: Inspect) -> anyhow::Result<u8> {
     let file = args.file.display();
-    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let bytes = bytes_of(&args.file).await?;
     let failed = |rejection: &dyn std::fmt::Display| Failed {
         exit: EXIT_ERROR,
         message: format!("{file}: {rejection}"),
