@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use amends_plugins::{Signed, TrustedKey, TrustedKeys};
 use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use minisign::{ErrorKind, KeyPair, PublicKey, SecretKey, SecretKeyBox};
 
@@ -24,6 +26,9 @@ const PASSWORD_VARIABLE: &str = "AMENDS_KEY_PASSWORD";
 
 /// The comment in a file with a secret key.
 const SECRET_KEY_COMMENT: &str = "minisign secret key, for nobody else";
+
+/// Where the checksum of a secret key begins; it ends with it.
+const CHECKSUM_AT: usize = 126;
 
 /// The arguments of `plugin keygen`.
 #[derive(Debug, Args)]
@@ -96,7 +101,8 @@ pub(super) fn sign(args: &Sign) -> anyhow::Result<u8> {
     let trusted: TrustedKey = public.to_base64().parse().map_err(anyhow::Error::msg)?;
     let comment = format!("signature by key {}", trusted.id());
     let content = Cursor::new(unsigned.content());
-    let signature = minisign::sign(Some(&public), &key, content, None, Some(&comment))?;
+    let signature = minisign::sign(Some(&public), &key, content, None, Some(&comment))
+        .with_context(|| format!("{} is damaged", args.key.display()))?;
     let signed = unsigned.with(&signature.into_string())?;
     let id = trusted.id();
     TrustedKeys::from_iter([trusted]).check(&signed).context("what was signed does not verify")?;
@@ -138,6 +144,9 @@ fn write_new(file: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
 fn secret_key(file: &Path) -> anyhow::Result<SecretKey> {
     let shown = file.display();
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+    if let Some(key) = without_checksum(&text) {
+        return Ok(key);
+    }
     let boxed = SecretKeyBox::from(text);
     let refused = match boxed.clone().into_unencrypted_secret_key() {
         Ok(key) => return Ok(key),
@@ -150,6 +159,15 @@ fn secret_key(file: &Path) -> anyhow::Result<SecretKey> {
     boxed.into_secret_key(password()).with_context(|| {
         format!("{shown} cannot be used as a secret key, such as `amends plugin keygen` makes")
     })
+}
+
+/// The tool of minisign leaves the checksum of a key without a password empty, and the library takes
+/// that for damage. Whether such a key is sound shows when its public half does not fit what it signs.
+fn without_checksum(text: &str) -> Option<SecretKey> {
+    let bytes = STANDARD.decode(text.lines().nth(1)?).ok()?;
+    let is_empty = bytes.get(CHECKSUM_AT..)?.iter().all(|byte| *byte == 0);
+    let key = SecretKey::from_bytes(&bytes).ok()?;
+    (is_empty && !key.is_encrypted()).then_some(key)
 }
 
 /// Written beside and renamed: whoever watches the folder sees the old file or the whole new one.
@@ -165,4 +183,39 @@ fn replace(out: &Path, source: &Path, bytes: &[u8]) -> io::Result<()> {
     beside.as_file().sync_all()?;
     beside.persist(&out)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use amends_tests::Component;
+
+    use super::*;
+
+    /// Of `minisign -G -W`, version 0.11.
+    const KEY: &str = "RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAJ+bxyUoOxnWEtExOApUdEJdpdMcrmsa/AWlGoUdMZ6qZsj9nRjs9CWFp394CS3Zdgt7jFJeD+tzsy06N4GIr9gU/Tbv2ywtYAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    const PUBLIC: &str = "RWQn5vHJSg7GdWFp394CS3Zdgt7jFJeD+tzsy06N4GIr9gU/Tbv2ywtY";
+
+    fn signed_by(key: &str) -> anyhow::Result<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, secret) = (folder.path().join("test.wasm"), folder.path().join("test.key"));
+        fs::write(&file, Component::default().build()).unwrap();
+        fs::write(&secret, format!("untrusted comment: minisign secret key\n{key}\n")).unwrap();
+        sign(&Sign { file: file.clone(), key: secret, out: None })?;
+        Ok(fs::read(file).unwrap())
+    }
+
+    #[test]
+    fn a_key_of_the_tool_signs_and_a_damaged_one_does_not() {
+        let trusted = TrustedKeys::from_iter([PUBLIC.parse::<TrustedKey>().unwrap()]);
+        assert_eq!(trusted.check(&signed_by(KEY).unwrap()), Ok(()));
+        // In the secret half, and in the public one.
+        for at in [70, 110] {
+            let mut bytes = STANDARD.decode(KEY).unwrap();
+            bytes[at] ^= 1;
+            let told = signed_by(&STANDARD.encode(bytes)).unwrap_err().to_string();
+            assert!(told.ends_with("test.key is damaged"), "{told}");
+        }
+    }
 }
