@@ -153,6 +153,8 @@ pub enum Format {
 /// # Errors
 /// What stopped it; a [`Failed`] in it says the exit code, else it is [`EXIT_ERROR`].
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // The TLS of every client of reqwest, which panics when there is none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let code = match cli.command {
         Command::Run(command) => return on_threads(run::run(command)),
         Command::Chaos(command) => return on_threads(chaos::run(command)),

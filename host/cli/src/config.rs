@@ -158,7 +158,7 @@ fn read(mut top: Table<'_>, overrides: &Overrides, context: &mut Context<'_>) ->
     host.finish(context);
     let store_config = host::read_store(&mut store, overrides, context);
     store.finish(context);
-    let (dir, cache) = host::read_plugins(&mut plugins, overrides, context);
+    let plugins_config = host::read_plugins(&mut plugins, overrides, context);
     plugins.finish(context);
     let plugins = read_named(plugin, "[plugin.inventory]", context, plugin::read_plugin);
     let services = read_named(service, "[service.carrier]", context, service::read_service);
@@ -168,7 +168,7 @@ fn read(mut top: Table<'_>, overrides: &Overrides, context: &mut Context<'_>) ->
     Config {
         host: host_config,
         store: store_config,
-        plugins: PluginsConfig { dir, cache, plugins },
+        plugins: PluginsConfig { plugins, ..plugins_config },
         services,
         definitions,
     }

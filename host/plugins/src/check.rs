@@ -78,12 +78,7 @@ pub(crate) fn check<'b>(
     settings: &PluginSettings,
     was_compiled: bool,
 ) -> Result<Checked<'b>, Rejection> {
-    if bytes.len() > COMPONENT_BYTES_MAX {
-        return Err(Rejection::TooLarge { bytes: bytes.len(), max: COMPONENT_BYTES_MAX });
-    }
-    if !bytes.starts_with(b"\0asm") {
-        return Err(not_wasm(bytes));
-    }
+    check_is_wasm(bytes)?;
     let component = match encoding(bytes)? {
         Encoding::Component => Cow::Borrowed(bytes),
         Encoding::Module => {
@@ -132,6 +127,14 @@ pub(crate) fn check<'b>(
     Ok(Checked { component, exports, imports })
 }
 
+/// Checks what costs nothing: the size, and the first bytes.
+pub(crate) fn check_is_wasm(bytes: &[u8]) -> Result<(), Rejection> {
+    if bytes.len() > COMPONENT_BYTES_MAX {
+        return Err(Rejection::TooLarge { bytes: bytes.len(), max: COMPONENT_BYTES_MAX });
+    }
+    if bytes.starts_with(b"\0asm") { Ok(()) } else { Err(not_wasm(bytes)) }
+}
+
 /// Whether a core module carries what `wit-bindgen` leaves for the step from module to component.
 fn has_component_types(module: &[u8]) -> bool {
     Parser::new(0).parse_all(module).any(|payload| {
@@ -163,7 +166,7 @@ fn validate(bytes: &[u8]) -> Result<(), Rejection> {
 }
 
 /// A file that is being written is cut off in most cases in the middle of a section.
-fn broken(bytes: &[u8], error: &wasmparser::BinaryReaderError) -> Rejection {
+pub(crate) fn broken(bytes: &[u8], error: &wasmparser::BinaryReaderError) -> Rejection {
     let text = error.message();
     if text.contains("unexpected end") || text.contains("unexpected-eof") {
         return Rejection::Truncated { bytes: bytes.len() };

@@ -11,6 +11,7 @@ use amends_store::STATE_BYTES_MAX_DEFAULT;
 use serde_json::{Map, Value};
 
 use crate::outbound::AllowHosts;
+use crate::signature::TrustedKeys;
 
 /// Where plugins are and what each may do.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,8 @@ pub struct PluginsConfig {
     pub dir: PathBuf,
     /// The folder for compiled code.
     pub cache: PathBuf,
+    /// Who must have signed a component, so that it is loaded.
+    pub trusted_keys: TrustedKeys,
     /// Settings by plugin; one that is not here has the defaults.
     pub plugins: BTreeMap<PluginName, PluginSettings>,
 }

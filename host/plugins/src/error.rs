@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use amends_engine::{Digest, PluginName};
 use amends_store::StoreError;
 
+use crate::signature::KeyId;
+
 /// Why bytes are not a component that can serve. The author of the component can act, or whoever
 /// grants capabilities.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +87,47 @@ pub enum Rejection {
         steps: usize,
         /// Some of them, and why.
         examples: String,
+    },
+    /// Only signed components are loaded, and it has no signature.
+    #[error(
+        "it is not signed, and only components are loaded that a key of [plugins] trusted_keys has \
+         signed; sign it with `amends plugin sign`, or get the signed one from whoever built it"
+    )]
+    Unsigned,
+    /// Only keys that are not trusted have signed it.
+    #[error(
+        "it is signed by key {keys}, which is not in [plugins] trusted_keys; sign it with a key that \
+         is there, or add its key if you trust whoever holds it"
+    )]
+    Untrusted {
+        /// Their ids.
+        keys: String,
+    },
+    /// A trusted key has signed other bytes.
+    #[error(
+        "its signature by key {key} does not fit its bytes: they were changed after it was signed; \
+         get it again from whoever signed it, or sign it again"
+    )]
+    SignatureMisfit {
+        /// The key's id.
+        key: KeyId,
+    },
+    /// What should be a signature is none.
+    #[error(
+        "its signature is damaged and cannot be read; get it again from whoever signed it, or sign \
+         it again"
+    )]
+    SignatureDamaged,
+    /// Too many signatures.
+    #[error(
+        "it has {found} signatures, at most {max} are allowed; sign it as it was built, with the \
+         keys that count"
+    )]
+    TooManySignatures {
+        /// The signatures that it has.
+        found: usize,
+        /// The limit.
+        max: usize,
     },
     /// Its manifest cannot be had or makes no sense.
     #[error("its manifest is not usable: {0}; correct what its `describe` answers")]

@@ -105,7 +105,7 @@ impl PluginHost {
     /// When the folder cannot be read, the sandbox cannot be set up or the store fails. A bad
     /// component is not an error: it is refused and recorded.
     pub async fn open(config: PluginsConfig, store: Arc<dyn Store>) -> Result<Self, PluginError> {
-        let loader = Loader::new(Some(config.cache.clone()))?;
+        let loader = Loader::new(Some(config.cache.clone()), config.trusted_keys.clone())?;
         let files = watch::files(&config.dir)?;
         let inner = Arc::new(Inner {
             config,

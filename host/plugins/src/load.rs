@@ -21,6 +21,7 @@ use crate::guest::{Guest, linker};
 use crate::idle::{IDLE_MAX, Idle};
 use crate::sandbox::Sandbox;
 use crate::schema;
+use crate::signature::TrustedKeys;
 
 /// How long `describe` may take: it only hands out texts.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +31,7 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Loader {
     sandbox: Sandbox,
     linker: Arc<Linker<Guest>>,
+    trusted_keys: TrustedKeys,
     cache: Option<PathBuf>,
     compiled: Arc<AtomicU64>,
     /// For instances that wait to be used again.
@@ -114,17 +116,19 @@ impl LoadedComponent {
 }
 
 impl Loader {
-    /// A loader that keeps compiled code in `cache`, if that is given.
+    /// A loader that keeps compiled code in `cache`, if that is given, and loads nothing but what
+    /// one of `trusted_keys` has signed, if there is one.
     ///
     /// # Errors
     /// When the sandbox cannot be set up.
-    pub fn new(cache: Option<PathBuf>) -> Result<Self, PluginError> {
+    pub fn new(cache: Option<PathBuf>, trusted_keys: TrustedKeys) -> Result<Self, PluginError> {
         let sandbox = Sandbox::new()?;
         let linker =
             linker(&sandbox.engine).map_err(|error| PluginError::Sandbox(format!("{error:#}")))?;
         let compiled = Arc::new(AtomicU64::new(0));
         let idle_room = Arc::new(Semaphore::new(IDLE_MAX));
-        Ok(Self { sandbox, linker: Arc::new(linker), cache, compiled, idle_room })
+        let linker = Arc::new(linker);
+        Ok(Self { sandbox, linker, trusted_keys, cache, compiled, idle_room })
     }
 
     /// How many components it had to compile; the others came from the cache.
@@ -144,9 +148,12 @@ impl Loader {
         priority: Priority,
     ) -> Result<LoadedComponent, Rejection> {
         let (engine, cache) = (self.sandbox.engine.clone(), self.cache.clone());
-        let granted = Arc::clone(&settings);
+        let (granted, trusted_keys) = (Arc::clone(&settings), self.trusted_keys.clone());
         let began = Instant::now();
         let compile = move || {
+            // First of all: nothing is parsed, compiled or run of what nobody stands for, also when
+            // compiled code of it is there.
+            trusted_keys.check(&bytes)?;
             let (bytes_len, digest) = (bytes.len(), Digest::of(&bytes));
             let was_compiled = is_compiled(&engine, cache.as_deref(), digest);
             let Checked { component, exports, imports } = check(&bytes, &granted, was_compiled)?;

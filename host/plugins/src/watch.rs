@@ -178,7 +178,13 @@ async fn take(
             Some(objection) => host.reject(name, digest, &objection).await,
             None => host.activate(vec![candidate], Why::default()).await,
         },
-        Err(Rejection::Truncated { .. } | Rejection::Invalid(_)) if !is_last => return false,
+        // What is being copied looks like that: its signature comes last.
+        Err(
+            Rejection::Truncated { .. }
+            | Rejection::Invalid(_)
+            | Rejection::Unsigned
+            | Rejection::SignatureMisfit { .. },
+        ) if !is_last => return false,
         Err(rejection) => host.reject(name, digest, &rejection).await,
     };
     if let Err(error) = result {

@@ -3,7 +3,6 @@
 
 mod host;
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -327,7 +326,7 @@ async fn what_one_host_makes_active_serves_on_the_others_within_a_second() {
     let config = PluginsConfig {
         dir: other.cache().join("none"),
         cache: other.cache(),
-        plugins: BTreeMap::new(),
+        ..PluginsConfig::default()
     };
     std::fs::create_dir_all(&config.dir).unwrap();
     let follower = PluginHost::open(config, host.store.clone()).await.unwrap();

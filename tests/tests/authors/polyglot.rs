@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amends_plugins::{Loader, PluginSettings, Priority};
+use amends_plugins::{Loader, PluginSettings, Priority, TrustedKeys};
 use serde_json::Value;
 
 use crate::place::{Host, Place, repository, stdout};
@@ -105,7 +105,7 @@ fn cold_loads(place: &Place) {
     for step in ["inventory", "quote", "label", "notify"] {
         // The machine is shared, and other builds may run on it: the best of ten is what it takes.
         let times = [(); 10].map(|()| {
-            let loader = Loader::new(Some(place.path("cache"))).unwrap();
+            let loader = Loader::new(Some(place.path("cache")), TrustedKeys::default()).unwrap();
             let bytes = fs::read(place.plugin(step)).unwrap();
             let settings = Arc::new(PluginSettings::for_inspection());
             let began = Instant::now();

@@ -130,9 +130,6 @@ pub(crate) fn check_effects(events: &[Value], log: &[String]) {
     let sagas = events.iter().filter(|event| event["type"] == "saga.started").count();
     assert!(effects.len() >= sagas / 2, "the plugins' ledger is empty");
     let events: Vec<&Value> = events.iter().collect();
-    fn saga_step(event: &Value) -> (Option<&str>, Option<&str>) {
-        (event["saga"].as_str(), event["data"]["step"].as_str())
-    }
     let undone: BTreeSet<_> = of_type(&events, "undo.succeeded").map(saga_step).collect();
     let mut standing = BTreeSet::new();
     for event in recorded(&events) {
@@ -153,6 +150,10 @@ pub(crate) fn check_effects(events: &[Value], log: &[String]) {
             assert_eq!(calls.last(), Some(&"undo"), "{number} was left standing: {calls:?}");
         }
     }
+}
+
+fn saga_step(event: &Value) -> (Option<&str>, Option<&str>) {
+    (event["saga"].as_str(), event["data"]["step"].as_str())
 }
 
 /// Every attempt that is recorded: the saga, the step, `do` or `undo`, its number.

@@ -5,6 +5,8 @@ mod component;
 mod deploy;
 pub mod inspect;
 pub mod new;
+mod oci;
+pub mod sign;
 pub mod test;
 mod versions;
 
@@ -39,11 +41,26 @@ pub enum Plugin {
                             plugin test plugins/inventory.wasm --config \
                             examples/order-fulfillment/amends.toml --input order.json")]
     Test(test::Test),
+    /// Make a pair of keys to sign components with
+    #[command(
+        after_help = "Example:\n  amends plugin keygen release --no-password\n\nA password is asked \
+                            for, or taken from AMENDS_KEY_PASSWORD. The keys are those of minisign."
+    )]
+    Keygen(sign::Keygen),
+    /// Sign a component, so that hosts load it that trust the key
+    #[command(
+        after_help = "Example:\n  amends plugin sign book-seats/book-seats.wasm --key release.key\n\n\
+                            The password of the key is asked for, or taken from \
+                            AMENDS_KEY_PASSWORD. Signatures of other keys stay."
+    )]
+    Sign(sign::Sign),
     /// Have components serve, all or none
     #[command(
         after_help = "Examples:\n  amends plugin deploy inventory.wasm shipment.wasm --dry-run\n  \
                             amends plugin deploy inventory=build/new.wasm --reason \"release 7\"\n  \
-                            amends plugin deploy inventory.wasm --canary 10% --promote-after 1000\n\n\
+                            amends plugin deploy inventory.wasm --canary 10% --promote-after 1000\n  \
+                            amends plugin deploy \
+                            oci://ghcr.io/acme/inventory@sha256:…\n\n\
                             What sagas in flight have recorded and a component cannot read is a \
                             refusal; with --force their undos stay with the component that executed \
                             the step. The plugin folder is left as it is."
@@ -85,6 +102,8 @@ pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
         Plugin::New(args) => new::run(&args),
         Plugin::Build(args) => build::run(args).await,
         Plugin::Test(args) => test::run(args).await,
+        Plugin::Keygen(args) => sign::keygen(&args),
+        Plugin::Sign(args) => sign::sign(&args),
         Plugin::Deploy(args) => deploy::deploy(args).await,
         Plugin::Versions(args) => versions::versions(args).await,
         Plugin::Promote(args) => versions::promote(args).await,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amends_api::parse_duration;
+use amends_plugins::{PluginsConfig, TrustedKey, TrustedKeys};
 use amends_store::Durability;
 
 use crate::config::overrides::{Environment, Overrides};
@@ -297,12 +298,13 @@ fn read_durability(given: &Given, context: &mut Context<'_>) -> Option<Durabilit
     }
 }
 
-/// Reads `[plugins]`: the folder that is watched, and that of compiled code.
+/// Reads `[plugins]`: the folder that is watched, that of compiled code, and whose components are
+/// loaded.
 pub(super) fn read_plugins(
     table: &mut Table<'_>,
     overrides: &Overrides,
     context: &mut Context<'_>,
-) -> (PathBuf, PathBuf) {
+) -> PluginsConfig {
     let Overrides { flags, environment } = overrides;
     let dir = Setting {
         name: "dir",
@@ -318,8 +320,33 @@ pub(super) fn read_plugins(
         example: "\"cache\"",
     };
     let cache = cache.read(table, environment, context).and_then(|given| given.path(context));
-    (
-        dir.unwrap_or_else(|| context.source.resolve("plugins")),
-        cache.unwrap_or_else(|| context.source.resolve("cache")),
-    )
+    let trusted_keys = table.take("trusted_keys", context);
+    PluginsConfig {
+        dir: dir.unwrap_or_else(|| context.source.resolve("plugins")),
+        cache: cache.unwrap_or_else(|| context.source.resolve("cache")),
+        trusted_keys: trusted_keys.map(|item| read_keys(&item, context)).unwrap_or_default(),
+        ..PluginsConfig::default()
+    }
+}
+
+fn read_keys(item: &Item<'_>, context: &mut Context<'_>) -> TrustedKeys {
+    let right = "write the second line of a key's .pub file, such as \
+                 \"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\"; `amends plugin \
+                 keygen` makes one";
+    let Some(keys) = item.list(context, "write a list of keys, such as [\"RWQ…\"]") else {
+        return TrustedKeys::default();
+    };
+    if keys.is_empty() {
+        let message = "no key is trusted, so that no component could be loaded";
+        item.error(context, message, "name a key, or remove trusted_keys: then each is loaded");
+    }
+    let mut read = Vec::with_capacity(keys.len());
+    for key in &keys {
+        let Some(text) = key.text(context, "\"RWQ…\"") else { continue };
+        match text.parse::<TrustedKey>() {
+            Ok(trusted) => read.push(trusted),
+            Err(message) => key.error(context, message, right),
+        }
+    }
+    read.into_iter().collect()
 }

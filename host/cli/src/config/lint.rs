@@ -46,7 +46,7 @@ pub struct LintedPlugin {
 pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
     let config = &loaded.config;
     let cache = Some(config.plugins.cache.clone()).filter(|cache| cache.is_dir());
-    let sandbox = Loader::new(cache)?;
+    let sandbox = Loader::new(cache, config.plugins.trusted_keys.clone())?;
     let mut linter = Linter { loaded, findings: Vec::new() };
     let files = linter.list_files();
     let needs = needs(config);

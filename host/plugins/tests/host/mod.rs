@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
-use amends_plugins::{PluginCall, PluginHost, PluginInfo, PluginSettings, PluginsConfig};
+use amends_plugins::{
+    PluginCall, PluginHost, PluginInfo, PluginSettings, PluginsConfig, TrustedKeys,
+};
 use amends_store::{Durability, SqliteStore, Store, Stream};
 
 /// What a swap or a refusal may take at most in a test; machines are shared.
@@ -16,13 +18,15 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Place {
     folder: tempfile::TempDir,
     pub(crate) settings: PluginSettings,
+    pub(crate) trusted_keys: TrustedKeys,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plugins")).unwrap();
-        Self { folder, settings: PluginSettings::default() }
+        let (settings, trusted_keys) = (PluginSettings::default(), TrustedKeys::default());
+        Self { folder, settings, trusted_keys }
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -43,6 +47,7 @@ impl Place {
         let config = PluginsConfig {
             dir: self.folder.path().join("plugins"),
             cache: self.cache(),
+            trusted_keys: self.trusted_keys.clone(),
             plugins: [(test(), self.settings.clone())].into(),
         };
         let plugins = PluginHost::open(config, Arc::clone(&store)).await.unwrap();

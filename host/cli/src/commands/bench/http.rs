@@ -12,6 +12,7 @@ use super::host::{DEFINITION, Place};
 use super::inside::WARM_UP;
 use super::measure::{Done, Measured, cpu, memory};
 use super::{Load, Mode};
+use crate::commands::client::plain_http;
 
 /// Starts of one batch.
 pub(super) const BATCH: usize = 256;
@@ -33,7 +34,7 @@ struct Host {
 
 pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
     let host = Host::start(place)?;
-    let http = reqwest::Client::builder().no_proxy().build().context("no HTTP client")?;
+    let http = plain_http()?;
     let measured = match load.mode {
         Mode::Batch => batches(&host, &http, load).await?,
         Mode::Http | Mode::InProcess => singles(&host, &http, load).await?,

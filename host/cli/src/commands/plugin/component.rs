@@ -1,14 +1,30 @@
-//! A component that no host serves: looked at, and what a config grants it.
+//! A component that no host serves: where it comes from, how it looks, and what a config grants it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use amends_engine::PluginName;
-use amends_plugins::{LoadedComponent, Loader, PluginSettings, Priority};
+use amends_plugins::{
+    LoadedComponent, Loader, PluginSettings, PluginsConfig, Priority, TrustedKeys,
+};
+use anyhow::Context as _;
 
+use super::oci;
 use crate::config::{OverrideFlags, Overrides, load};
 
-/// As a host would load it, with everything granted; `cache` keeps the compiled code.
+/// The bytes of a file, or of a component in a registry (`oci://…`).
+///
+/// # Errors
+/// When they cannot be had.
+pub(super) async fn bytes_of(file: &Path) -> anyhow::Result<Vec<u8>> {
+    match file.to_str().filter(|text| oci::is_reference(text)) {
+        Some(text) => oci::pull(&text.parse()?).await,
+        None => std::fs::read(file).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+/// As a host would load it, with everything granted and whoever signed it; `cache` keeps the compiled
+/// code.
 ///
 /// # Errors
 /// Why a host would refuse it, whatever it is granted.
@@ -17,7 +33,8 @@ pub(super) async fn looked_at(
     cache: Option<PathBuf>,
 ) -> anyhow::Result<LoadedComponent> {
     let granted = Arc::new(PluginSettings::for_inspection());
-    Ok(Loader::new(cache)?.load(bytes, granted, Priority::Awaited).await?)
+    let loader = Loader::new(cache, TrustedKeys::default())?;
+    Ok(loader.load(bytes, granted, Priority::Awaited).await?)
 }
 
 /// The plugin that its manifest names.
@@ -31,12 +48,20 @@ pub(super) fn name_of(component: &LoadedComponent) -> anyhow::Result<PluginName>
     })
 }
 
-/// What a config grants a plugin.
+/// What a config says about plugins.
 ///
 /// # Errors
 /// When the config cannot be read: all that is wrong with it.
-pub(super) fn granted(config: &Path, name: &PluginName) -> anyhow::Result<PluginSettings> {
+pub(super) fn plugins_of(config: &Path) -> anyhow::Result<PluginsConfig> {
     let overrides = Overrides::of_process(OverrideFlags::default());
     let loaded = load(config, &overrides).map_err(|report| anyhow::anyhow!("{report}"))?;
-    Ok(loaded.config.plugins.plugins.get(name).cloned().unwrap_or_default())
+    Ok(loaded.config.plugins)
+}
+
+/// What a config grants a plugin.
+///
+/// # Errors
+/// As [`plugins_of`].
+pub(super) fn granted(config: &Path, name: &PluginName) -> anyhow::Result<PluginSettings> {
+    Ok(plugins_of(config)?.plugins.remove(name).unwrap_or_default())
 }

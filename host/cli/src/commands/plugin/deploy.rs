@@ -11,6 +11,8 @@ use reqwest::multipart::{Form, Part};
 use amends_api::{DeployView, DeployedView};
 use amends_engine::PluginName;
 
+use super::component::bytes_of;
+use super::oci;
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
@@ -22,7 +24,8 @@ const UNREADABLE_SHOWN: usize = 10;
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 pub struct Deploy {
-    /// The components: NAME.wasm is for plugin NAME, NAME=FILE for another one
+    /// The components: NAME.wasm and oci://REGISTRY/…/NAME@sha256:… are for plugin NAME, NAME=FILE
+    /// for another one
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<String>,
     /// Say what it would change, and change nothing
@@ -61,8 +64,7 @@ pub(crate) async fn deploy(args: Deploy) -> anyhow::Result<u8> {
     let mut form = Form::new();
     for argument in &args.files {
         let (name, file) = named(argument)?;
-        let bytes =
-            std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes = bytes_of(&file).await?;
         form = form.part(name.to_string(), Part::bytes(bytes));
     }
     let mut path = format!("/v1/plugins:deploy?dry_run={}&force={}", args.dry_run, args.force);
@@ -100,7 +102,7 @@ fn percent(text: &str) -> Result<f64, String> {
     number.filter(|number: &f64| number.is_finite()).ok_or_else(|| "write such as 10%".to_owned())
 }
 
-/// `NAME=FILE`, or a file that is named after its plugin.
+/// `NAME=FILE`, or a file or repository that is named after its plugin.
 fn named(argument: &str) -> anyhow::Result<(PluginName, PathBuf)> {
     if let Some((name, file)) = argument.split_once('=')
         && let Ok(name) = name.parse()
@@ -108,7 +110,11 @@ fn named(argument: &str) -> anyhow::Result<(PluginName, PathBuf)> {
         return Ok((name, PathBuf::from(file)));
     }
     let file = PathBuf::from(argument);
-    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let stem = if oci::is_reference(argument) {
+        argument.parse::<oci::Reference>()?.name().to_owned()
+    } else {
+        file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned()
+    };
     match stem.parse() {
         Ok(name) => Ok((name, file)),
         Err(error) => {

@@ -1,15 +1,14 @@
 //! `amends plugin inspect`: what a component exports, what it imports and why that is there, what it
 //! says about itself, and what a config would grant it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use amends_engine::{Digest, PluginName};
-use amends_plugins::{LoadedComponent, Manifest, PluginSettings};
-use anyhow::Context as _;
+use amends_plugins::{KeyId, LoadedComponent, Manifest, PluginSettings, Signed};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::component::{granted, looked_at};
+use super::component::{bytes_of, looked_at, plugins_of};
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
@@ -17,9 +16,9 @@ use crate::commands::output::{print_json, print_json_line, print_table, say, tab
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// The component
+    /// The component: a file, or oci://REGISTRY/REPOSITORY@sha256:…
     pub file: PathBuf,
-    /// Say what this config would grant it
+    /// Say what this config would grant it, and whether it trusts who signed it
     #[arg(long, value_name = "CONFIG")]
     pub config: Option<PathBuf>,
     /// Its NAME in the config, where that is not the one in its manifest
@@ -36,29 +35,35 @@ pub struct Inspect {
 /// When a host would refuse the component whatever it is granted, or the config cannot be read.
 pub(crate) async fn run(args: Inspect) -> anyhow::Result<u8> {
     let file = args.file.display();
-    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
-    let component = looked_at(bytes, None).await.map_err(|rejection| Failed {
+    let bytes = bytes_of(&args.file).await?;
+    let failed = |rejection: &dyn std::fmt::Display| Failed {
         exit: EXIT_ERROR,
         message: format!("{file}: {rejection}"),
-    })?;
+    };
+    let keys = Signed::read(&bytes).map_err(|rejection| failed(&rejection))?.keys();
+    let component = looked_at(bytes.clone(), None).await.map_err(|rejection| failed(&rejection))?;
     let name = args.name.as_ref().map_or(component.manifest.name.as_str(), PluginName::as_str);
-    let settings = args.config.as_deref().map(|config| granted_as(config, name)).transpose()?;
+    let config = args.config.as_deref().map(plugins_of).transpose()?;
+    let settings = match &config {
+        Some(config) => Some(config.plugins.get(&plugin(name)?).cloned().unwrap_or_default()),
+        None => None,
+    };
     let imports: Vec<Import> = component
         .imports
         .iter()
         .map(|import| Import::of(import, &component.manifest, settings.as_ref()))
         .collect();
-    let refused = settings.as_ref().and_then(|settings| refused(&component.manifest, settings));
+    let untrusted = config.and_then(|config| config.trusted_keys.check(&bytes).err());
+    let refused = untrusted
+        .map(|rejection| rejection.to_string())
+        .or_else(|| refused(&component.manifest, settings.as_ref()?));
+    let json = || answer(&component, &keys, &imports, settings.is_some(), refused.as_deref());
     match args.output {
-        Format::Json => {
-            print_json(&answer(&component, &imports, settings.is_some(), refused.as_deref()))?;
-        }
-        Format::Jsonl => {
-            print_json_line(&answer(&component, &imports, settings.is_some(), refused.as_deref()))?;
-        }
+        Format::Json => print_json(&json())?,
+        Format::Jsonl => print_json_line(&json())?,
         Format::Ids => say!("{}", component.digest)?,
         Format::Table => {
-            print(&component, &imports)?;
+            print(&component, &keys, &imports)?;
             if let Some(config) = &args.config {
                 let verdict = refused.map_or_else(
                     || "it would be served".to_owned(),
@@ -71,11 +76,10 @@ pub(crate) async fn run(args: Inspect) -> anyhow::Result<u8> {
     Ok(EXIT_DONE)
 }
 
-fn granted_as(config: &Path, name: &str) -> anyhow::Result<PluginSettings> {
-    let name: PluginName = name.parse().map_err(|error| {
+fn plugin(name: &str) -> anyhow::Result<PluginName> {
+    name.parse().map_err(|error| {
         anyhow::anyhow!("`{name}` is no name of a plugin: {error}; name it with --as")
-    })?;
-    granted(config, &name)
+    })
 }
 
 /// One interface that a component imports.
@@ -162,6 +166,7 @@ fn refused(manifest: &Manifest, settings: &PluginSettings) -> Option<String> {
 
 fn answer(
     component: &LoadedComponent,
+    keys: &[KeyId],
     imports: &[Import],
     has_config: bool,
     refused: Option<&str>,
@@ -173,6 +178,7 @@ fn answer(
         "summary": manifest.summary,
         "digest": component.digest,
         "bytes": component.bytes_len,
+        "signed_by": keys.iter().map(KeyId::to_string).collect::<Vec<_>>(),
         "exports": component.exports.words(),
         "imports": component.imports,
         "why": imports.iter().map(Import::to_json).collect::<Vec<_>>(),
@@ -188,10 +194,13 @@ fn answer(
     all
 }
 
-fn print(component: &LoadedComponent, imports: &[Import]) -> anyhow::Result<()> {
+fn print(component: &LoadedComponent, keys: &[KeyId], imports: &[Import]) -> anyhow::Result<()> {
     let (manifest, digest): (&Manifest, Digest) = (&component.manifest, component.digest);
     say!("{} {}: {}", manifest.name, manifest.version, manifest.summary)?;
     say!("digest   {digest}, {} bytes", component.bytes_len)?;
+    let keys: Vec<_> = keys.iter().map(KeyId::to_string).collect();
+    let signed_by = if keys.is_empty() { "nobody".to_owned() } else { keys.join(", ") };
+    say!("signed   by {signed_by}")?;
     say!("exports  {}", component.exports.words().join(", "))?;
     if !manifest.needs.is_empty() {
         say!("needs    {}", manifest.needs.join(", "))?;

@@ -8,7 +8,6 @@ mod checks;
 mod trial;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use amends_engine::{Payload, PluginName};
@@ -30,7 +29,7 @@ use trial::Trial;
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 pub struct Test {
-    /// The component
+    /// The component: a file, or oci://REGISTRY/REPOSITORY@sha256:…
     pub file: PathBuf,
     /// An input to call it with, beside the `examples` of its input schema; may be repeated
     #[arg(long = "input", value_name = "JSON|FILE")]
@@ -52,7 +51,7 @@ pub struct Test {
 /// When nothing could be tested.
 pub(crate) async fn run(args: Test) -> anyhow::Result<u8> {
     let file = args.file.display();
-    let bytes = fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let bytes = component::bytes_of(&args.file).await?;
     let trial = Trial::open(bytes, |name| {
         granted(args.config.as_deref(), args.name.as_ref().unwrap_or(name))
     })

@@ -59,7 +59,7 @@ impl Trial {
         let plugins = [(name.clone(), settings)].into();
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
         let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
-        let config = PluginsConfig { dir, cache, plugins };
+        let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
         let plugins = PluginHost::open(config, Arc::clone(&store)).await?;
         let Some(component) = plugins.active(&name) else {
             let refused = plugins.info(&name).and_then(|info| info.rejections.into_iter().next());
