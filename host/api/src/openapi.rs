@@ -35,6 +35,7 @@ use utoipa::OpenApi;
         crate::plugins::get,
         crate::plugins::rollback,
         crate::deploy::deploy,
+        crate::rehearse::rehearse,
         crate::state::list,
         crate::state::get,
         crate::state::put,

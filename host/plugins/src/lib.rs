@@ -36,12 +36,14 @@ mod loaded_cache;
 mod meter;
 mod misfit;
 mod outbound;
+mod rehearse;
 mod sandbox;
 mod schema;
 mod state;
 mod stopped;
 mod watch;
 
+pub use background::give_way;
 pub use call::{Answer, PluginCall};
 pub use check::{Exports, componentize};
 pub use config::{
@@ -53,6 +55,7 @@ pub use guest::trace_id;
 pub use host::{Activation, Candidate, Cause, Guard, PluginHost, PluginInfo, RejectionRecord, Why};
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
 pub use misfit::{Misfit, Schema, misfits};
-pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin};
+pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin, StubAnswer, StubbedRequest};
+pub use rehearse::Rehearsed;
 pub use sandbox::{COMPONENT_BYTES_MAX, INSTANCES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 pub use state::{StateError, StateWrite};

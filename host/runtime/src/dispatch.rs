@@ -12,7 +12,7 @@ use amends_engine::{
     Call, Digest, Direction, Due, Failure, Fate, Outcome, Payload, PlannedUndo, PluginName, Saga,
     SagaId, StepName, Target, arguments, idempotency_key,
 };
-use amends_plugins::{Answer, Effects, PluginCall, PluginHost, trace_id};
+use amends_plugins::{Answer, Effects, LoadedComponent, PluginCall, PluginHost, trace_id};
 use amends_store::failpoint;
 use tokio::sync::mpsc;
 
@@ -99,13 +99,24 @@ async fn serve_undo(
     executed_by: Option<Digest>,
 ) -> Option<(Digest, Option<String>)> {
     let active = plugins.active(plugin)?;
+    Some(serve_undo_as(plugins, saga, (step, plugin), executed_by, &active).await)
+}
+
+/// Which component would serve an undo, as for [`component`], if this one were the active one.
+pub(crate) async fn serve_undo_as(
+    plugins: &PluginHost,
+    saga: &Saga,
+    (step, plugin): (&StepName, &PluginName),
+    executed_by: Option<Digest>,
+    active: &LoadedComponent,
+) -> (Digest, Option<String>) {
     let output = saga.step(step).and_then(|step| step.output);
     let unfit = match output {
         _ if !active.exports.compensate => Some("it exports no undo".to_owned()),
         Some(output) => active.reads_output(output).err(),
         None => None,
     };
-    let Some(why) = unfit else { return Some((active.digest, None)) };
+    let Some(why) = unfit else { return (active.digest, None) };
     if let Some(digest) = executed_by
         && digest != active.digest
         && let Some(owner) = owner(saga, step)
@@ -116,7 +127,7 @@ async fn serve_undo(
             "served by the component that executed the step, because the active {} cannot: {why}",
             active.digest
         );
-        return Some((digest, Some(note)));
+        return (digest, Some(note));
     }
     if let Some(output) = output
         && let Some(digest) = earlier(plugins, plugin, active.digest, output).await
@@ -125,9 +136,9 @@ async fn serve_undo(
             "served by an earlier component of {plugin}, because the active {} cannot: {why}",
             active.digest
         );
-        return Some((digest, Some(note)));
+        return (digest, Some(note));
     }
-    Some((active.digest, None))
+    (active.digest, None)
 }
 
 /// The latest component that served a plugin before and that can undo what gave this output.
@@ -202,7 +213,7 @@ impl Dispatcher {
     fn begin(&self, saga: &Saga, call: Call, room: Option<Taken>, is_cut_off: bool) -> Running {
         let this = self.clone();
         let id = saga.id();
-        let made = self.plugin_call(saga, &call);
+        let made = Self::plugin_call(&self.plugins, saga, &call);
         let child = child::Child::of(saga, &call);
         let (child_call, told) = child.as_ref().map(ChildCall::new).unzip();
         let runs = child.zip(told);
@@ -259,7 +270,16 @@ impl Dispatcher {
         Running { call, returned, began, child: child_call }
     }
 
-    fn plugin_call(&self, saga: &Saga, call: &Call) -> Result<PluginCall, String> {
+    /// What a component is called with.
+    ///
+    /// # Errors
+    /// When the input cannot be computed, or it is no component that is called; the words are for
+    /// people.
+    pub(crate) fn plugin_call(
+        plugins: &PluginHost,
+        saga: &Saga,
+        call: &Call,
+    ) -> Result<PluginCall, String> {
         let (input, output) = arguments(saga, call)?;
         let plugin = match &call.target {
             Target::Plugin(plugin) => plugin,
@@ -268,8 +288,7 @@ impl Dispatcher {
         };
         // The component that executed the step runs with its own plugin's settings and secrets,
         // also when it serves the undo in another plugin's place.
-        let is_active =
-            self.plugins.active(plugin).is_some_and(|active| active.digest == call.digest);
+        let is_active = plugins.active(plugin).is_some_and(|active| active.digest == call.digest);
         let executed_by = saga.step(&call.step);
         let is_executor = executed_by.is_some_and(|step| step.digest == Some(call.digest));
         let plugin = match owner(saga, &call.step) {

@@ -21,6 +21,7 @@ mod operate;
 mod operators;
 mod orders;
 mod place;
+mod rehearse;
 mod secrets;
 mod state;
 mod stock;

@@ -67,7 +67,7 @@ pub(crate) async fn deploy(args: Deploy) -> anyhow::Result<u8> {
 }
 
 /// `NAME=FILE`, or a file that is named after its plugin.
-fn named(argument: &str) -> anyhow::Result<(PluginName, PathBuf)> {
+pub(super) fn named(argument: &str) -> anyhow::Result<(PluginName, PathBuf)> {
     if let Some((name, file)) = argument.split_once('=')
         && let Ok(name) = name.parse()
     {
