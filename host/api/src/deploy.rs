@@ -174,14 +174,15 @@ pub(crate) fn canary_refused(error: &PluginError) -> Problem {
         .with_remedy("GET /v1/plugins/NAME has its canaries and the components that served it")
 }
 
-fn bad_form(status: StatusCode, detail: String) -> Problem {
+pub(crate) fn bad_form(status: StatusCode, detail: String) -> Problem {
     Problem::new(status.as_u16(), "bad_form", detail).with_remedy(
         "send multipart/form-data, a component each under the name of its plugin: curl -F \
          NAME=@NAME.wasm",
     )
 }
 
-async fn components(mut form: Multipart) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
+/// The components of a form, by the names of their plugins: at least one.
+pub(crate) async fn components(mut form: Multipart) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
     let wrong = |error: MultipartError| bad_form(error.status(), error.body_text());
     let mut components: Vec<(PluginName, Vec<u8>)> = Vec::new();
     while let Some(part) = form.next_field().await.map_err(wrong)? {

@@ -17,6 +17,7 @@ mod page;
 mod plan;
 mod plugins;
 mod problem;
+mod rehearse;
 mod sagas;
 mod state;
 mod stream;
@@ -40,6 +41,9 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use plan::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 pub use problem::Problem;
+pub use rehearse::{
+    DifferenceGroupView, DifferenceView, LeftOutView, RehearsalView, UnfinishedView,
+};
 pub use state::{STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
 pub use views::{
     CanaryView, DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView,
@@ -93,6 +97,10 @@ pub fn router(state: ApiState) -> Router {
         .route(
             "/v1/plugins:deploy",
             post(deploy::deploy).layer(DefaultBodyLimit::max(deploy::DEPLOY_BYTES_MAX)),
+        )
+        .route(
+            "/v1/plugins:rehearse",
+            post(rehearse::rehearse).layer(DefaultBodyLimit::max(rehearse::REHEARSE_BYTES_MAX)),
         )
         .route("/v1/plugins/{name}", get(plugins::get))
         .route("/v1/plugins/{name}/rollback", post(plugins::rollback))

@@ -36,6 +36,7 @@ use utoipa::OpenApi;
         crate::plugins::rollback,
         crate::plugins::promote,
         crate::deploy::deploy,
+        crate::rehearse::rehearse,
         crate::state::list,
         crate::state::get,
         crate::state::put,

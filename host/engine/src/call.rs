@@ -1,5 +1,6 @@
 //! What a call of a component is and what comes of it.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,20 @@ pub enum Outcome {
     Retryable(Failure),
     /// The effect may stand: a trap, a timeout, a lost reply, the host's death.
     Unknown(Failure),
+}
+
+/// For people: `answered {…}`, `found nothing to undo`, `failed (permanent) with CODE: MESSAGE`.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (class, failure) = match self {
+            Self::Succeeded(output) => return write!(f, "answered {}", output.as_str()),
+            Self::NothingToUndo => return f.write_str("found nothing to undo"),
+            Self::Permanent(failure) => (FailureClass::Permanent, failure),
+            Self::Retryable(failure) => (FailureClass::Retryable, failure),
+            Self::Unknown(failure) => (FailureClass::Unknown, failure),
+        };
+        write!(f, "failed ({}) with {}: {}", class.as_str(), failure.code, failure.message)
+    }
 }
 
 /// What a component found out about a call whose reply was lost, when it was asked (`probe`).

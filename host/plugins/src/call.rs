@@ -15,7 +15,7 @@ use crate::bindings::amends::saga::types;
 use crate::bindings::exports::amends::saga::probe;
 use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::effects::Effects;
-use crate::granted::{Granted, warn_of_secret};
+use crate::granted::Granted;
 use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
 use crate::idle::Warm;
 use crate::load::LoadedComponent;
@@ -202,8 +202,10 @@ pub(crate) async fn run(
             with_refusal(outcome, refused)
         }
         Ok(Err(error)) => {
-            metrics::counter!("amends_plugin_traps_total", "plugin" => call.plugin.to_string())
-                .increment(1);
+            if !granted.is_rehearsal {
+                metrics::counter!("amends_plugin_traps_total", "plugin" => call.plugin.to_string())
+                    .increment(1);
+            }
             stopped(&error, store.data())
         }
         Err(_) => {
@@ -247,7 +249,7 @@ fn with_refusal(outcome: Outcome, refused: Option<String>) -> Outcome {
 
 fn clean_event(event: Emitted, granted: &Granted, call: &PluginCall) -> Emitted {
     let Cow::Owned(clean) = granted.redact_json(event.data.as_str()) else { return event };
-    warn_of_secret(&call.plugin, "an event");
+    granted.warn_of_secret(&call.plugin, "an event");
     let data = Payload::parse(&clean).unwrap_or_else(|_| Payload::null());
     Emitted { data, ..event }
 }
@@ -338,7 +340,7 @@ fn succeeded(output: &str, granted: &Granted, call: &PluginCall) -> Outcome {
     }
     let clean = granted.redact_json(output);
     if let Cow::Owned(_) = &clean {
-        warn_of_secret(&call.plugin, "an answer");
+        granted.warn_of_secret(&call.plugin, "an answer");
     }
     match Payload::parse(&clean) {
         Ok(output) => Outcome::Succeeded(output),

@@ -8,7 +8,7 @@ use amends_engine::PluginName;
 use serde_json::Value;
 
 use crate::config::PluginSettings;
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, StubAnswer};
 
 /// A secret that is shorter is not looked for in what a plugin says: it would be found everywhere.
 pub(crate) const SECRET_BYTES_MIN: usize = 6;
@@ -20,6 +20,8 @@ pub(crate) struct Granted {
     forms: Vec<(String, String)>,
     outbound: OnceLock<Outbound>,
     log: Mutex<LogRate>,
+    /// Its calls are rehearsed: nothing of them is logged or counted as if it had happened.
+    pub(crate) is_rehearsal: bool,
 }
 
 /// A bucket of log lines that fills with `log_rate` a second, up to one second's.
@@ -64,11 +66,17 @@ impl Granted {
         forms.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
         let lines = f64::from(settings.log_rate);
         let log = Mutex::new(LogRate { lines, filled_at: Instant::now(), dropped: 0 });
-        Self { settings, forms, outbound: OnceLock::new(), log }
+        Self { settings, forms, outbound: OnceLock::new(), log, is_rehearsal: false }
     }
 
-    /// With another client, for tests.
-    #[cfg(test)]
+    /// For a rehearsal: as granted, but that every call has a fresh instance and no request leaves.
+    pub(crate) fn for_rehearsal(settings: PluginSettings, answer: StubAnswer) -> Self {
+        let settings = PluginSettings { reuse: 0, ..settings };
+        let outbound = Outbound::stubbed(&settings, answer);
+        Self { is_rehearsal: true, ..Self::with_outbound(settings, outbound) }
+    }
+
+    /// With other ways out than the network.
     pub(crate) fn with_outbound(settings: PluginSettings, outbound: Outbound) -> Self {
         Self { outbound: OnceLock::from(outbound), ..Self::new(settings) }
     }
@@ -114,7 +122,14 @@ impl Granted {
         }
     }
 
-    /// Its client for outbound calls.
+    /// Told to operators when a plugin says a secret of its own.
+    pub(crate) fn warn_of_secret(&self, plugin: &PluginName, place: &str) {
+        if !self.is_rehearsal {
+            tracing::warn!(plugin = %plugin, place, "the plugin said a secret of its own; it was taken out");
+        }
+    }
+
+    /// Where its outbound calls go.
     pub(crate) fn outbound(&self) -> &Outbound {
         self.outbound.get_or_init(|| Outbound::new(&self.settings))
     }
@@ -160,11 +175,6 @@ fn token_bytes(json: &str) -> usize {
         _ => bytes.iter().position(|byte| matches!(byte, b'"' | b'-' | b'0'..=b'9')),
     };
     end.unwrap_or(bytes.len())
-}
-
-/// Told to operators when a plugin says a secret of its own.
-pub(crate) fn warn_of_secret(plugin: &PluginName, place: &str) {
-    tracing::warn!(plugin = %plugin, place, "the plugin said a secret of its own; it was taken out");
 }
 
 #[cfg(test)]

@@ -259,7 +259,7 @@ impl PluginHost {
         answer
     }
 
-    fn place<'a>(&'a self, granted: &'a Arc<Granted>, call: &PluginCall) -> Place<'a> {
+    pub(crate) fn place<'a>(&'a self, granted: &'a Arc<Granted>, call: &PluginCall) -> Place<'a> {
         let of = |settings: &PluginSettings| settings.state.then_some(settings.state_bytes_max);
         // The state is that plugin's, and so are its grant and its limit, also where this version
         // of the config has another plugin undo the step or none.

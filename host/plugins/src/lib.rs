@@ -36,6 +36,7 @@ mod loaded_cache;
 mod meter;
 mod misfit;
 mod outbound;
+mod rehearse;
 mod sandbox;
 mod schema;
 mod signature;
@@ -43,6 +44,7 @@ mod state;
 mod stopped;
 mod watch;
 
+pub use background::give_way;
 pub use call::{Answer, PluginCall};
 pub use check::{Exports, componentize};
 pub use config::{
@@ -57,7 +59,8 @@ pub use host::{
 };
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
 pub use misfit::{Misfit, Schema, misfits};
-pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin};
+pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin, StubAnswer, StubbedRequest};
+pub use rehearse::Rehearsed;
 pub use sandbox::{COMPONENT_BYTES_MAX, INSTANCES_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 pub use signature::{KeyId, SIGNATURES_MAX, Signed, TrustedKey, TrustedKeys};
 pub use state::{StateError, StateWrite};

@@ -19,6 +19,7 @@ use crate::error::{PluginError, Rejection};
 use crate::granted::Granted;
 use crate::guest::{Guest, linker};
 use crate::idle::{IDLE_MAX, Idle};
+use crate::outbound::{Outbound, StubAnswer};
 use crate::sandbox::Sandbox;
 use crate::schema;
 use crate::signature::TrustedKeys;
@@ -225,7 +226,10 @@ impl Loader {
         let wrong = |error: wasmtime::Error| {
             Rejection::Manifest(format!("describe failed: {}", crate::call::reason(&error)))
         };
-        let granted = Arc::new(Granted::new(PluginSettings::clone(&settings)));
+        // Whoever only looks at a component must not have it send anything.
+        let no_network = Outbound::stubbed(&settings, StubAnswer::NoAnswer);
+        let settings = PluginSettings::clone(&settings);
+        let granted = Arc::new(Granted::with_outbound(settings, no_network));
         let mut store = Guest::store(self.engine(), None, None, granted);
         let asked = async {
             let indices = manifest::GuestIndices::new(pre)?;

@@ -7,6 +7,7 @@
 mod address;
 mod allow;
 mod connect;
+mod stub;
 #[cfg(test)]
 mod tests;
 
@@ -30,9 +31,11 @@ use tokio::time::{Instant, Sleep, timeout_at};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 pub use allow::{AllowHost, AllowHosts, Origin};
+pub use stub::{StubAnswer, StubbedRequest};
 
 use crate::config::PluginSettings;
 use connect::{Connector, Prohibited, Resolve, Unresolved};
+pub(crate) use stub::Stub;
 
 /// Connections to one host that wait for another request, and for how long.
 const IDLE_CONNECTIONS_MAX: usize = 16;
@@ -44,12 +47,19 @@ pub const HTTP_REQUESTS_MAX: u32 = 100;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const TRACEPARENT: &str = "traceparent";
 
-/// The client of one plugin: its connections are not another plugin's.
+/// Where the requests of one plugin go.
 pub(crate) struct Outbound {
-    client: Client<HttpsConnector<Connector>, WasiBody>,
+    to: To,
     allow: Arc<AllowHosts>,
     timeout: Duration,
     response_bytes_max: usize,
+}
+
+enum To {
+    /// A client of its own: its connections are not another plugin's.
+    Network(Client<HttpsConnector<Connector>, WasiBody>),
+    /// Nothing leaves the host: there is no client.
+    Stub(Stub),
 }
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -62,8 +72,8 @@ impl Outbound {
     fn with(settings: &PluginSettings, resolve: Arc<Resolve>) -> Self {
         let allow = Arc::new(settings.allow_hosts.clone());
         let timeout = settings.connect_timeout;
-        let connector = Connector { allow: Arc::clone(&allow), timeout, resolve };
         let tls = if allow.has_tls() { TLS.clone() } else { tls_without_roots() };
+        let connector = Connector { allow, timeout, resolve };
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -74,11 +84,24 @@ impl Outbound {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_timer(TokioTimer::new())
             .build(connector);
+        Self { to: To::Network(client), ..Self::stubbed(settings, StubAnswer::NoAnswer) }
+    }
+
+    /// Sends nothing; what `allow_hosts` refuses is refused all the same.
+    pub(crate) fn stubbed(settings: &PluginSettings, answer: StubAnswer) -> Self {
         Self {
-            client,
-            allow,
+            to: To::Stub(Stub::new(answer)),
+            allow: Arc::new(settings.allow_hosts.clone()),
             timeout: settings.request_timeout,
             response_bytes_max: settings.response_bytes_max,
+        }
+    }
+
+    /// What answers instead of a network, if something does.
+    pub(crate) fn stub(&self) -> Option<&Stub> {
+        match &self.to {
+            To::Network(_) => None,
+            To::Stub(stub) => Some(stub),
         }
     }
 
@@ -88,11 +111,14 @@ impl Outbound {
         request: Request<WasiBody>,
         options: RequestOptions,
     ) -> Result<Response<WasiBody>, Sent> {
+        let To::Network(client) = &self.to else {
+            return Err(Sent::from(Error::ConnectionTerminated));
+        };
         let whole = Instant::now() + self.timeout;
         let first_byte = options.first_byte_timeout.map(|timeout| Instant::now() + timeout);
         let answer = timeout_at(
             first_byte.map_or(whole, |first_byte| first_byte.min(whole)),
-            self.client.request(request),
+            client.request(request),
         );
         let answer = match answer.await {
             Ok(Ok(answer)) => answer,
@@ -273,6 +299,10 @@ impl Requests {
             .allow
             .allows(request.uri())
             .map_err(|why| Sent { error: Error::HttpRequestDenied, why: Some(why) })?;
+        if self.granted.outbound().stub().is_some() {
+            // What the host adds says nothing of the component.
+            return Ok(());
+        }
         let headers = request.headers_mut();
         let value = |text: &str| HeaderValue::from_str(text).ok();
         // A step with several effects names each by a key of its own.
@@ -297,12 +327,18 @@ impl WasiHttpHooks for Requests {
     ) -> Box<dyn Future<Output = wasmtime_wasi_http::Result<(Response<WasiBody>, Io)>> + Send> {
         let prepared = self.prepare(&mut request);
         let granted = Arc::clone(&self.granted);
+        // Now, so that requests are noted in their order and also when nobody waits for an answer.
+        let refused_now = prepared.as_ref().err();
+        let noted = granted.outbound().stub().map(|stub| stub.note(&request, refused_now));
         let refused = Arc::clone(&self.refused);
         let mut ended = self.ended.clone();
         Box::new(async move {
             let sent = async {
                 prepared?;
-                granted.outbound().send(request, options.unwrap_or_default()).await
+                match noted {
+                    Some(noted) => noted.answer(request).await,
+                    None => granted.outbound().send(request, options.unwrap_or_default()).await,
+                }
             };
             let answer = tokio::select! {
                 answer = sent => answer,

@@ -367,7 +367,7 @@ async fn a_canary_is_followed_counted_and_known_after_a_restart() {
     let config = PluginsConfig {
         dir: other.cache().join("none"),
         cache: other.cache(),
-        plugins: BTreeMap::new(),
+        ..PluginsConfig::default()
     };
     std::fs::create_dir_all(&config.dir).unwrap();
     let follower = PluginHost::open(config, host.store.clone()).await.unwrap();

@@ -107,19 +107,25 @@ async fn serve_undo(
     if let Some(chosen) = chosen(saga, step, Direction::Compensate) {
         return Some(chosen);
     }
-    let output = saga.step(step).and_then(|step| step.output);
-    let unfit = |component: &LoadedComponent| match output {
-        _ if !component.exports.compensate => Some("it exports no undo".to_owned()),
-        Some(output) => component.reads_output(output).err(),
-        None => None,
-    };
     if let Some((canary, true)) = plugins.serving(plugin, saga.id())
-        && unfit(&canary).is_none()
+        && unfit(&canary, saga.step(step).and_then(|step| step.output)).is_none()
     {
         return Some((canary.digest, Some(format!("served by the canary of {plugin}"))));
     }
     let active = plugins.active(plugin)?;
-    let Some(why) = unfit(&active) else { return Some((active.digest, None)) };
+    Some(serve_undo_as(plugins, saga, (step, plugin), executed_by, &active).await)
+}
+
+/// Which component would serve an undo, as for [`component`], if this one were the active one.
+pub(crate) async fn serve_undo_as(
+    plugins: &PluginHost,
+    saga: &Saga,
+    (step, plugin): (&StepName, &PluginName),
+    executed_by: Option<Digest>,
+    active: &LoadedComponent,
+) -> (Digest, Option<String>) {
+    let output = saga.step(step).and_then(|step| step.output);
+    let Some(why) = unfit(active, output) else { return (active.digest, None) };
     if let Some(digest) = executed_by
         && digest != active.digest
         && let Some(owner) = owner(saga, step)
@@ -130,7 +136,7 @@ async fn serve_undo(
             "served by the component that executed the step, because the active {} cannot: {why}",
             active.digest
         );
-        return Some((digest, Some(note)));
+        return (digest, Some(note));
     }
     if let Some(output) = output
         && let Some(digest) = earlier(plugins, plugin, active.digest, output).await
@@ -139,9 +145,18 @@ async fn serve_undo(
             "served by an earlier component of {plugin}, because the active {} cannot: {why}",
             active.digest
         );
-        return Some((digest, Some(note)));
+        return (digest, Some(note));
     }
-    Some((active.digest, None))
+    (active.digest, None)
+}
+
+/// Why a component cannot undo a step that answered this.
+fn unfit(component: &LoadedComponent, output: Option<&Payload>) -> Option<String> {
+    match output {
+        _ if !component.exports.compensate => Some("it exports no undo".to_owned()),
+        Some(output) => component.reads_output(output).err(),
+        None => None,
+    }
 }
 
 /// The component that an operator chose for a call of a step, and in what words.
@@ -258,7 +273,7 @@ impl Dispatcher {
     fn begin(&self, saga: &Saga, call: Call, room: Option<Taken>, is_cut_off: bool) -> Running {
         let this = self.clone();
         let id = saga.id();
-        let made = self.plugin_call(saga, &call);
+        let made = Self::plugin_call(&self.plugins, saga, &call);
         let child = child::Child::of(saga, &call);
         let (child_call, told) = child.as_ref().map(ChildCall::new).unzip();
         let runs = child.zip(told);
@@ -315,7 +330,16 @@ impl Dispatcher {
         Running { call, returned, began, child: child_call }
     }
 
-    fn plugin_call(&self, saga: &Saga, call: &Call) -> Result<PluginCall, String> {
+    /// What a component is called with.
+    ///
+    /// # Errors
+    /// When the input cannot be computed, or it is no component that is called; the words are for
+    /// people.
+    pub(crate) fn plugin_call(
+        plugins: &PluginHost,
+        saga: &Saga,
+        call: &Call,
+    ) -> Result<PluginCall, String> {
         let (input, output) = arguments(saga, call)?;
         let plugin = match &call.target {
             Target::Plugin(plugin) => plugin,
@@ -324,8 +348,11 @@ impl Dispatcher {
         };
         // A component of the plugin that executed the step runs with that plugin's settings and
         // secrets, also when it serves the undo in another plugin's place.
+        let executed_by = saga.step(&call.step);
+        let is_executor = executed_by.is_some_and(|step| step.digest == Some(call.digest));
+        let has_served = |name: &PluginName| plugins.has_served(name, call.digest);
         let plugin = match owner(saga, &call.step) {
-            Some(owner) if !self.plugins.has_served(plugin, call.digest) => owner,
+            Some(owner) if !has_served(plugin) && (is_executor || has_served(owner)) => owner,
             Some(_) | None => plugin,
         };
         let started = saga.started();

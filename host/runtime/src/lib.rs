@@ -21,6 +21,7 @@ mod gauges;
 mod limits;
 mod live;
 mod recovery;
+mod rehearse;
 mod rooms;
 mod runtime;
 mod shard;
@@ -35,6 +36,10 @@ pub use faults::Faults;
 pub use limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_MAX, STARTS_WAITING_MAX};
 pub use live::StallReason;
 pub use recovery::{Quarantined, import};
+pub use rehearse::{
+    Difference, ENDED_SAGAS_MAX, REHEARSAL_SAGAS_DEFAULT, REHEARSAL_SAGAS_MAX, REHEARSAL_TIME_MAX,
+    Rehearsal, RehearsalGroup, RehearseError, STEPS_OF_ONE_SAGA_MAX, Unfinished,
+};
 pub use rooms::RoomKey;
 pub use runtime::{Planned, Runtime, RuntimeConfig, StartRequest, Started, State};
 pub use stuck::Stuck;

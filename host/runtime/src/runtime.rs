@@ -14,7 +14,7 @@ use amends_engine::{
 };
 use amends_plugins::PluginHost;
 use amends_store::{SagaRow, Store, Stream, failpoint};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -27,6 +27,7 @@ use crate::faults::Faults;
 use crate::limits::{EVENTS_PER_READ, STARTS_WAITING_MAX};
 use crate::live::{StallReason, Waiter};
 use crate::recovery::{self, Quarantine, Quarantined};
+use crate::rehearse::REHEARSALS_MAX;
 use crate::rooms::{RoomKey, Rooms, Wake};
 use crate::shard::{Gauges, Message, Shard, ShardConfig, StartMessage};
 use crate::stuck::Stuck;
@@ -124,6 +125,8 @@ struct Inner {
     breakers: Arc<Breakers>,
     rooms: Arc<Rooms>,
     quarantine: Arc<Quarantine>,
+    /// Room for one rehearsal.
+    rehearsals: Semaphore,
     stopping: AtomicBool,
 }
 
@@ -194,6 +197,7 @@ impl Runtime {
             breakers,
             rooms,
             quarantine,
+            rehearsals: Semaphore::new(REHEARSALS_MAX),
             stopping: AtomicBool::new(false),
         });
         // Shards reach other sagas through it, so before any saga goes on.
@@ -447,6 +451,10 @@ impl Runtime {
     #[must_use]
     pub fn plugins(&self) -> &PluginHost {
         &self.inner.plugins
+    }
+
+    pub(crate) fn rehearsals(&self) -> &Semaphore {
+        &self.inner.rehearsals
     }
 
     /// Sagas that could not be read or stepped and that nothing touches.

@@ -10,16 +10,16 @@ use serde_json::Value;
 
 use crate::place::{Place, binary, example, get, stderr};
 
-const TOKEN: &str = "carrier-token-4711";
+pub(crate) const TOKEN: &str = "carrier-token-4711";
 
 /// The service, which goes on while the host is killed.
-struct Carrier {
+pub(crate) struct Carrier {
     child: Child,
     url: String,
 }
 
 impl Carrier {
-    fn start(faults: &[&str]) -> Self {
+    pub(crate) fn start(faults: &[&str]) -> Self {
         let mut child = Command::new(binary("carrier"))
             .args(["--listen", "127.0.0.1:0", "--seed", "7", "--token-env", "TOKEN"])
             .args(faults)
@@ -33,7 +33,11 @@ impl Carrier {
         Self { child, url }
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
         let request = crate::place::agent().get(format!("{}{path}", self.url));
         let answer = request.header("authorization", format!("Bearer {TOKEN}")).call();
         answer.unwrap().body_mut().read_json().unwrap()
@@ -48,7 +52,7 @@ impl Drop for Carrier {
 }
 
 /// The example, whose labels come from the service.
-fn place(carrier: &Carrier) -> Place {
+pub(crate) fn place(carrier: &Carrier) -> Place {
     let place = Place::example();
     fs::write(place.path("token"), TOKEN).unwrap();
     let config = fs::read_to_string(place.path("amends.toml")).unwrap();

@@ -212,10 +212,10 @@ fn an_operator_chooses_the_component_of_an_undo_that_is_blocked() {
     assert_eq!(status(), "compensated");
     let events = host.get(&format!("/v1/sagas/{id}/events"));
     let events = events["items"].as_array().unwrap().iter();
-    let of = |kind| events.clone().filter(move |event| event["type"] == kind).last().unwrap();
+    let of = |kind| events.clone().filter(move |event| event["type"] == kind).next_back().unwrap();
     assert_eq!(of("operator.retried")["data"]["digest"], *first);
     let undo = events.clone().filter(|event| event["type"] == "undo.started");
-    let undo = &undo.filter(|event| event["data"]["step"] == "pack").last().unwrap()["data"];
+    let undo = &undo.filter(|event| event["data"]["step"] == "pack").next_back().unwrap()["data"];
     let note = "served by the component that ada@127.0.0.1 chose: ticket 9: 2.0.0 cannot";
     assert_eq!((&undo["digest"], &undo["note"]), (&first.into(), &note.into()), "{undo}");
     assert_eq!(host.stop(), Some(0));

@@ -24,6 +24,7 @@ mod operators;
 mod orders;
 mod place;
 mod registry;
+mod rehearse;
 mod secrets;
 mod signed;
 mod state;

@@ -12,17 +12,17 @@ use crate::place::{Host, Place, example, text};
 
 /// A build with another version: the committed component with another text in its manifest.
 pub(crate) fn another_version(component: &[u8]) -> Vec<u8> {
-    with_version(component, b"0.1.1")
+    with_version(component, *b"0.1.1")
 }
 
-fn with_version(component: &[u8], new: &[u8; 5]) -> Vec<u8> {
+fn with_version(component: &[u8], new: [u8; 5]) -> Vec<u8> {
     let old = b"0.1.0";
     let mut bytes = component.to_vec();
     let places: Vec<_> =
         (0..bytes.len() - old.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
     assert!(!places.is_empty(), "the version is not in the component");
     for place in places {
-        bytes[place..place + new.len()].copy_from_slice(new);
+        bytes[place..place + new.len()].copy_from_slice(&new);
     }
     bytes
 }
@@ -94,7 +94,7 @@ const FEW: usize = 200;
 fn loaded(host: &Host) -> usize {
     let metrics = text(&host.url("/metrics"));
     let line = metrics.lines().find_map(|line| line.strip_prefix("amends_plugin_components "));
-    line.map_or(0, |count| count.parse::<f64>().unwrap() as usize)
+    line.map_or(0, |count| count.parse().unwrap())
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn fifty_swaps_good_and_bad_harm_no_saga_and_leave_no_code() {
         for number in 0..50 {
             let plugin = || host.get("/v1/plugins/inventory-release");
             if number % 2 == 0 {
-                let mut bytes = with_version(&first, b"0.1.1");
+                let mut bytes = with_version(&first, *b"0.1.1");
                 bytes.extend(section(number));
                 let digest = amends_engine::Digest::of(&bytes).to_string();
                 std::fs::write(place.plugin("inventory-release"), bytes).unwrap();

@@ -24,6 +24,9 @@ pub const EXIT_BLOCKED: u8 = 6;
 /// The wait ended before the saga rested.
 pub const EXIT_WAIT_ENDED: u8 = 7;
 
+/// The rehearsal found that something differs.
+pub const EXIT_DIFFERS: u8 = 8;
+
 /// Interrupted by the user.
 pub const EXIT_INTERRUPTED: u8 = 130;
 

@@ -6,6 +6,7 @@ mod deploy;
 pub mod inspect;
 pub mod new;
 mod oci;
+mod rehearse;
 pub mod sign;
 pub mod test;
 mod versions;
@@ -66,6 +67,16 @@ pub enum Plugin {
                             the step. The plugin folder is left as it is."
     )]
     Deploy(deploy::Deploy),
+    /// Say what a component would undo otherwise than the one that serves, and change nothing
+    #[command(
+        after_help = "Examples:\n  amends plugin rehearse inventory.wasm\n  amends plugin rehearse \
+                            inventory=build/new.wasm --sagas 500 --json\n\nExit codes: 0 nothing \
+                            differs, 8 something differs, 7 the time was up before anything was \
+                            rehearsed.\n\nBoth are called on what sagas have recorded: no request \
+                            leaves the host (each is answered 200, 404, 503 and not at all), and \
+                            what they write is thrown away."
+    )]
+    Rehearse(rehearse::Rehearse),
     /// Show every component that a plugin had: when each was activated or refused, and why
     #[command(after_help = "Example:\n  amends plugin versions inventory")]
     Versions(versions::Versions),
@@ -105,6 +116,7 @@ pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
         Plugin::Keygen(args) => sign::keygen(&args),
         Plugin::Sign(args) => sign::sign(&args),
         Plugin::Deploy(args) => deploy::deploy(args).await,
+        Plugin::Rehearse(args) => rehearse::rehearse(args).await,
         Plugin::Versions(args) => versions::versions(args).await,
         Plugin::Promote(args) => versions::promote(args).await,
         Plugin::Rollback(args) => versions::rollback(args).await,

@@ -71,15 +71,15 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     // One that has its elements does not get them again.
     let anew = if saga.fan_out(index).is_some() { Progress::FannedOut } else { Progress::Pending };
     let step = &mut saga.steps[index];
-    let direction = match step.progress {
-        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => Direction::Compensate,
-        _ => Direction::Execute,
-    };
-    step.progress = match step.progress {
-        Progress::UndoBlocked => step.stood(),
-        Progress::UndoBackingOff { .. } => Progress::UndoBackingOff { retry_at: at },
-        Progress::BackingOff { .. } => Progress::BackingOff { retry_at: at },
-        Progress::Failed | Progress::Unknown if is_forward || is_unknown_pivot => anew,
+    let (direction, progress) = match step.progress {
+        Progress::UndoBlocked => (Direction::Compensate, step.stood()),
+        Progress::UndoBackingOff { .. } => {
+            (Direction::Compensate, Progress::UndoBackingOff { retry_at: at })
+        }
+        Progress::BackingOff { .. } => (Direction::Execute, Progress::BackingOff { retry_at: at }),
+        Progress::Failed | Progress::Unknown if is_forward || is_unknown_pivot => {
+            (Direction::Execute, anew)
+        }
         Progress::Pending
         | Progress::Waiting { .. }
         | Progress::Running
@@ -92,6 +92,7 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
         | Progress::Undone
         | Progress::UndoSkipped => return Err("the step is not to be tried again".to_owned()),
     };
+    step.progress = progress;
     step.attempts_before = step.attempts;
     step.undo_attempts_before = step.undo_attempts;
     if event.input.is_some() {

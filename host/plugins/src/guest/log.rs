@@ -15,6 +15,9 @@ impl Host for Guest {
         fields: Vec<(String, String)>,
     ) -> wasmtime::Result<()> {
         self.host_call()?;
+        if self.granted.is_rehearsal {
+            return Ok(());
+        }
         self.log_lines += 1;
         if !is_wanted(level) || self.log_lines > LOG_LINES_MAX + 1 {
             return Ok(());

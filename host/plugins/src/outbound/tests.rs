@@ -279,6 +279,98 @@ async fn answers_and_requests_have_limits() {
     assert_eq!(came, Came::Other("ConnectionLimitReached".to_owned()));
 }
 
+/// A plugin's requests in a rehearsal.
+fn rehearsed(settings: &PluginSettings, answer: StubAnswer) -> (Requests, Arc<Granted>) {
+    let granted = Arc::new(Granted::for_rehearsal(settings.clone(), answer));
+    let trace = Some("00-aa-bb-01".to_owned());
+    (Requests::new(Arc::clone(&granted), "key-1".to_owned(), trace), granted)
+}
+
+#[tokio::test]
+async fn a_stub_answers_as_it_is_told_and_nothing_leaves() {
+    let (port, seen) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let url = format!("http://127.0.0.1:{port}/a?b");
+    let settings = settings(&[format!("http://127.0.0.1:{port}")]);
+    let broken = Came::Other("ConnectionTerminated".to_owned());
+    for (answer, expected) in [
+        (StubAnswer::Status(200), Came::Answered(200)),
+        (StubAnswer::Status(404), Came::Answered(404)),
+        (StubAnswer::NoAnswer, broken),
+    ] {
+        let (mut requests, granted) = rehearsed(&settings, answer);
+        assert_eq!(send(&mut requests, &url).await.0, expected);
+        let refused = "http://169.254.169.254/latest/meta-data/";
+        assert_eq!(send(&mut requests, refused).await.0, Came::Denied);
+        let noted = granted.outbound().stub().unwrap().requests(&granted);
+        let urls: Vec<_> = noted.iter().map(|request| request.url.as_str()).collect();
+        assert_eq!(urls, [&url, refused]);
+        assert_eq!(noted[0].headers, BTreeMap::new(), "what the host adds is not noted");
+        assert_eq!(noted[0].refused, None);
+        assert!(noted[1].refused.as_ref().unwrap().contains("to allow_hosts"), "{noted:?}");
+        // A client is not there at all.
+        let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
+        let request = Request::builder().uri(&url).body(body).unwrap();
+        assert!(granted.outbound().send(request, RequestOptions::default()).await.is_err());
+    }
+    assert!(seen.lock().unwrap().is_empty(), "{seen:?}");
+    let mut earnest = requests(&settings, names(&[]));
+    assert_eq!(send(&mut earnest, &url).await.0, Came::Answered(200));
+    assert_eq!(seen.lock().unwrap().len(), 1, "the server would have seen them");
+}
+
+#[tokio::test]
+async fn what_a_stub_notes_has_no_secrets_and_is_bounded() {
+    let secrets = [("api_key".to_owned(), crate::config::Secret::new("k-123456".to_owned()))];
+    let settings =
+        PluginSettings { secrets: secrets.into(), ..settings(&["http://127.0.0.1:1".to_owned()]) };
+    let (mut requests, granted) = rehearsed(&settings, StubAnswer::Status(200));
+    let large = "a".repeat(70_000);
+    for (body, credentials) in
+        [(r#"{"key":"k-\u003123456"}"#, "Basic azppcw=="), (&large, "Basic other")]
+    {
+        let body = http_body_util::Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        let request = Request::builder()
+            .method("POST")
+            .uri("http://127.0.0.1:1/?key=k-123456")
+            .header("host", "127.0.0.1:1")
+            .header("x-key", "k-123456")
+            .header("x-two", "1")
+            .header("x-two", "2")
+            .header("authorization", credentials)
+            .body(body.map_err(|never| match never {}).boxed_unsync())
+            .unwrap();
+        let sent = requests.send_request(request, None, Box::new(async { Ok(()) }));
+        assert!(Pin::from(sent).await.is_ok());
+    }
+    for _ in 2..=HTTP_REQUESTS_MAX + 10 {
+        send(&mut requests, "http://127.0.0.1:1/").await;
+    }
+    let noted = granted.outbound().stub().unwrap().requests(&granted);
+    assert_eq!(noted.len(), HTTP_REQUESTS_MAX as usize + 1, "one more than may be sent");
+    let first = &noted[0];
+    assert_eq!(first.url, "http://127.0.0.1:1/?key=[secret api_key]");
+    assert_eq!(first.body, r#"{"key":"[secret api_key]"}"#);
+    assert_eq!(first.headers["x-key"], "[secret api_key]");
+    assert_eq!(first.headers["x-two"], "1, 2");
+    assert!(!first.headers.contains_key("host"));
+    let shown = &first.headers["authorization"];
+    assert!(shown.starts_with("not shown (") && !shown.contains("azppcw"), "{shown}");
+    assert_ne!(shown, &noted[1].headers["authorization"], "that they differ is seen");
+    assert!(noted[1].body.starts_with("70000 bytes, sha256:"), "{}", noted[1].body);
+}
+
+/// A component that writes its body only when it has its answer gets one.
+#[tokio::test]
+async fn a_body_that_does_not_end_is_not_waited_for() {
+    let settings = settings(&["http://127.0.0.1:1".to_owned()]);
+    let (mut requests, _) = rehearsed(&settings, StubAnswer::Status(404));
+    let never = http_body_util::StreamBody::new(futures::stream::pending());
+    let request = Request::builder().uri("http://127.0.0.1:1/").body(never.boxed_unsync()).unwrap();
+    let sent = requests.send_request(request, None, Box::new(async { Ok(()) }));
+    let (answer, _) = Pin::from(sent).await.unwrap();
+    assert_eq!(answer.status(), 404);
+}
+
 #[test]
 fn entries_of_allow_hosts() {
     for text in [

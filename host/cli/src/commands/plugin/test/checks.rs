@@ -161,10 +161,10 @@ fn manifest(trial: &Trial, inputs: &[Payload]) -> Found {
 async fn execute(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
     let outcome = trial.case(input).execute(1).await?;
     let Outcome::Succeeded(output) = &outcome else {
-        return Ok(Err(format!("it {}", words(&outcome))));
+        return Ok(Err(format!("it {outcome}")));
     };
     Ok(match trial.component().reads_output(output) {
-        Ok(()) => Ok(words(&outcome)),
+        Ok(()) => Ok(outcome.to_string()),
         Err(why) => Err(format!("its answer does not fit its output schema: {why}")),
     })
 }
@@ -175,11 +175,7 @@ async fn again(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
     let kept = trial.state().await?;
     let second = case.execute(2).await?;
     if !is_same(&first, &second) {
-        return Ok(Err(format!(
-            "not idempotent: the same key {} and then {}",
-            words(&first),
-            words(&second)
-        )));
+        return Ok(Err(format!("not idempotent: the same key {first} and then {second}")));
     }
     Ok(match changed(&kept, &trial.state().await?) {
         Some(key) => Err(format!("not idempotent: the second call changed its state, key `{key}`")),
@@ -201,7 +197,7 @@ async fn missing_field(trial: &Trial, input: &Payload) -> anyhow::Result<Verdict
     Ok(if let Outcome::Permanent(failure) = &outcome {
         Verdict::Ok(format!("refused: {}", failure.message))
     } else {
-        Verdict::Failed(format!("not refused without `{field}`: it {}", words(&outcome)))
+        Verdict::Failed(format!("not refused without `{field}`: it {outcome}"))
     })
 }
 
@@ -210,15 +206,14 @@ async fn undo_nothing(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
     let outcome = trial.case(input).compensate(1, None).await?;
     if !is_undone(&outcome) {
         return Ok(Err(format!(
-            "it {}; an undo that finds nothing to undo must succeed, else the saga is blocked",
-            words(&outcome)
+            "it {outcome}; an undo that finds nothing to undo must succeed, else the saga is blocked"
         )));
     }
     Ok(match changed(&kept, &trial.state().await?) {
         Some(key) => {
             Err(format!("it undid what was never done: it changed its state, key `{key}`"))
         }
-        None => Ok(words(&outcome)),
+        None => Ok(outcome.to_string()),
     })
 }
 
@@ -235,7 +230,7 @@ async fn undo(trial: &Trial, input: &Payload) -> anyhow::Result<Tried> {
     let Outcome::Succeeded(output) = case.execute(1).await? else { return Ok(Tried::NotDone) };
     let outcome = case.compensate(1, Some(&output)).await?;
     if !is_undone(&outcome) {
-        return Ok(Tried::Failed(words(&outcome)));
+        return Ok(Tried::Failed(outcome.to_string()));
     }
     let is_nothing = outcome == Outcome::NothingToUndo;
     let restores = changed(&before, &trial.state().await?).is_none();
@@ -269,7 +264,7 @@ async fn as_plain(
     plain: &Undone,
 ) -> anyhow::Result<Found> {
     if !is_undone(outcome) {
-        return Ok(Err(format!("it {}", words(outcome))));
+        return Ok(Err(format!("it {outcome}")));
     }
     if *outcome == Outcome::NothingToUndo && !plain.is_nothing {
         return Ok(Err("it found nothing to undo, and the step had happened".to_owned()));
@@ -278,7 +273,7 @@ async fn as_plain(
         Some(key) if plain.restores => {
             Err(format!("something of the step is left in its state, key `{key}`"))
         }
-        Some(_) | None => Ok(words(outcome)),
+        Some(_) | None => Ok(outcome.to_string()),
     })
 }
 
@@ -289,16 +284,16 @@ async fn undo_twice(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
     };
     let first = case.compensate(1, Some(&output)).await?;
     if !is_undone(&first) {
-        return Ok(Err(format!("the first one {}", words(&first))));
+        return Ok(Err(format!("the first one {first}")));
     }
     let kept = trial.state().await?;
     let outcome = case.compensate(2, Some(&output)).await?;
     if !is_undone(&outcome) {
-        return Ok(Err(format!("the second one {}", words(&outcome))));
+        return Ok(Err(format!("the second one {outcome}")));
     }
     Ok(match changed(&kept, &trial.state().await?) {
         Some(key) => Err(format!("it undid twice: the second changed its state, key `{key}`")),
-        None => Ok(format!("the second one {}", words(&outcome))),
+        None => Ok(format!("the second one {outcome}")),
     })
 }
 
@@ -316,9 +311,8 @@ async fn probe(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
         }
         Some(Fate::Happened) if !is_same(&done, &told.outcome) => {
             return Ok(Err(format!(
-                "the call {}, and of it was told that it {}",
-                words(&done),
-                words(&told.outcome)
+                "the call {done}, and of it was told that it {}",
+                told.outcome
             )));
         }
         Some(Fate::Happened | Fate::Unclear) | None => {}
@@ -352,18 +346,4 @@ fn is_same(one: &Outcome, other: &Outcome) -> bool {
 fn changed<'s>(before: &'s State, after: &'s State) -> Option<&'s str> {
     let keys = before.keys().chain(after.keys());
     keys.into_iter().find(|key| before.get(*key) != after.get(*key)).map(String::as_str)
-}
-
-/// What came of a call: `answered {…}`, `found nothing to undo`, `failed …`.
-fn words(outcome: &Outcome) -> String {
-    let failed = |class: &str, failure: &amends_engine::Failure| {
-        format!("failed ({class}) with {}: {}", failure.code, failure.message)
-    };
-    match outcome {
-        Outcome::Succeeded(output) => format!("answered {}", output.as_str()),
-        Outcome::NothingToUndo => "found nothing to undo".to_owned(),
-        Outcome::Permanent(failure) => failed("permanent", failure),
-        Outcome::Retryable(failure) => failed("retryable", failure),
-        Outcome::Unknown(failure) => failed("unknown", failure),
-    }
 }
