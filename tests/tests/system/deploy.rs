@@ -212,10 +212,11 @@ fn an_operator_chooses_the_component_of_an_undo_that_is_blocked() {
     assert_eq!(status(), "compensated");
     let events = host.get(&format!("/v1/sagas/{id}/events"));
     let events = events["items"].as_array().unwrap().iter();
-    let of = |kind| events.clone().filter(move |event| event["type"] == kind).next_back().unwrap();
+    let of = |kind| events.clone().rfind(move |event| event["type"] == kind).unwrap();
     assert_eq!(of("operator.retried")["data"]["digest"], *first);
-    let undo = events.clone().filter(|event| event["type"] == "undo.started");
-    let undo = &undo.filter(|event| event["data"]["step"] == "pack").next_back().unwrap()["data"];
+    let is_undo =
+        |event: &&Value| event["type"] == "undo.started" && event["data"]["step"] == "pack";
+    let undo = &events.clone().rfind(is_undo).unwrap()["data"];
     let note = "served by the component that ada@127.0.0.1 chose: ticket 9: 2.0.0 cannot";
     assert_eq!((&undo["digest"], &undo["note"]), (&first.into(), &note.into()), "{undo}");
     assert_eq!(host.stop(), Some(0));
