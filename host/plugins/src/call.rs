@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use amends_engine::{
@@ -19,7 +20,8 @@ use crate::granted::Granted;
 use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
 use crate::idle::Warm;
 use crate::load::LoadedComponent;
-use crate::meter::Metered;
+use crate::meter::{Metered, give_way_first};
+use crate::sandbox::TICK;
 use crate::stopped::Stopped;
 
 /// A failure's message is cut to this many bytes: it stands in events, logs and tables.
@@ -186,9 +188,14 @@ pub(crate) async fn run(
         }
         None => (place.guest(place.call_id(call)), None),
     };
+    if component.computes_long.load(Ordering::Relaxed) {
+        give_way_first().await;
+    }
     let instance = made.as_ref().map(|(instance, _)| *instance);
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
     let invoked = tokio::time::timeout(call.timeout, Metered::new(invoked)).await;
+    // It met a second tick.
+    component.computes_long.store(store.data().cpu_used > TICK, Ordering::Relaxed);
     let (effects, refused) = store.data_mut().end();
     // A request may have a secret in the name of its host.
     let refused = refused.map(|refused| granted.redact(&refused).into_owned());

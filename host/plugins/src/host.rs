@@ -321,6 +321,13 @@ impl PluginHost {
         self.active(name).is_some_and(|active| active.digest == digest)
     }
 
+    /// Whether a component was the last that was refused.
+    pub(crate) fn is_refused(&self, name: &PluginName, digest: Digest) -> bool {
+        let is_last =
+            |plugin: &Plugin| plugin.rejections.first().is_some_and(|one| one.digest == digest);
+        self.with(name, is_last).unwrap_or_default()
+    }
+
     /// Whether a file holds what it held when an operator had another component serve: then it
     /// says nothing new.
     pub(crate) fn is_superseded(&self, name: &PluginName, digest: Digest) -> bool {

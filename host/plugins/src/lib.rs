@@ -44,7 +44,7 @@ mod state;
 mod stopped;
 mod watch;
 
-pub use background::give_way;
+pub use background::{give_way, giving_way};
 pub use call::{Answer, PluginCall};
 pub use check::{Exports, componentize};
 pub use config::{

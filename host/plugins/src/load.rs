@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Payload};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use wasmtime::component::{InstancePre, Linker};
 
-use crate::background;
+use crate::background::{self, giving_way};
 use crate::bindings::exports::amends::saga::{action, manifest, probe, undo};
 use crate::check::{Checked, Exports, check};
 use crate::compile::{compile, is_compiled};
@@ -19,6 +19,7 @@ use crate::error::{PluginError, Rejection};
 use crate::granted::Granted;
 use crate::guest::{Guest, linker};
 use crate::idle::{IDLE_MAX, Idle};
+use crate::meter::Metered;
 use crate::outbound::{Outbound, StubAnswer};
 use crate::sandbox::Sandbox;
 use crate::schema;
@@ -86,6 +87,8 @@ pub struct LoadedComponent {
     input: Option<jsonschema::Validator>,
     output: Option<jsonschema::Validator>,
     pub(crate) idle: Idle,
+    /// Whether its last call did.
+    pub(crate) computes_long: AtomicBool,
 }
 
 impl std::fmt::Debug for LoadedComponent {
@@ -205,6 +208,7 @@ impl Loader {
             input,
             output,
             idle: Idle::new(Arc::clone(&self.idle_room)),
+            computes_long: AtomicBool::new(false),
         })
     }
 
@@ -231,12 +235,13 @@ impl Loader {
         let settings = PluginSettings::clone(&settings);
         let granted = Arc::new(Granted::with_outbound(settings, no_network));
         let mut store = Guest::store(self.engine(), None, None, granted);
-        let asked = async {
-            let indices = manifest::GuestIndices::new(pre)?;
+        let pre = pre.clone();
+        let asked = Metered::new(Box::pin(async move {
+            let indices = manifest::GuestIndices::new(&pre)?;
             let instance = pre.instantiate_async(&mut store).await?;
             indices.load(&mut store, &instance)?.call_describe(&mut store).await
-        };
-        let description = tokio::time::timeout(DESCRIBE_TIMEOUT, asked)
+        }));
+        let description = tokio::time::timeout(DESCRIBE_TIMEOUT, giving_way(Box::pin(asked)))
             .await
             .map_err(|_| {
                 Rejection::Manifest(format!("describe took longer than {DESCRIBE_TIMEOUT:?}"))

@@ -4,6 +4,7 @@
 //! gives way and is polled again. A call that never meets a tick costs no look at all.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,20 +20,50 @@ thread_local! {
     /// polling; none for one that has not met a tick yet.
     static TAKEN_UP: Cell<Option<Duration>> = const { Cell::new(None) };
     static HAS_TICKED: Cell<bool> = const { Cell::new(false) };
+    /// Whether the call that this thread polled last computes long, and goes on to.
+    static COMPUTES_LONG: Cell<bool> = const { Cell::new(false) };
     /// What the call has computed since its last tick, in turns that are over.
     static CARRIED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
+/// Ticks that a call has met which computes long: most calls meet none, and one that computes for less
+/// than a tick may meet one.
+const LONG: u32 = 2;
+
 /// A call whose processor time is counted.
 pub(crate) struct Metered<F> {
     call: F,
-    has_ticked: bool,
+    /// That it has met.
+    ticks: u32,
     carried: Duration,
+}
+
+/// Has whoever polls this call poll it where it gives way to others, as one that computes long: by all
+/// that is known it will.
+pub(crate) async fn give_way_first() {
+    // Where a call gets as far as it can by itself, nobody asks whether it computes long; in its task
+    // somebody does. One that is polled otherwise goes on where it is.
+    let mut times = 0..2;
+    poll_fn(|context| {
+        if times.next().is_none() {
+            return Poll::Ready(());
+        }
+        COMPUTES_LONG.set(true);
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Whether the future that this thread has just polled is a call that computes long and is not over:
+/// others need not wait for it, and it should be polled where it gives way to them. Says so once.
+pub(crate) fn computes_long() -> bool {
+    COMPUTES_LONG.take()
 }
 
 impl<F> Metered<F> {
     pub(crate) fn new(call: F) -> Self {
-        Self { call, has_ticked: false, carried: Duration::ZERO }
+        Self { call, ticks: 0, carried: Duration::ZERO }
     }
 }
 
@@ -40,13 +71,14 @@ impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let taken_up = self.has_ticked.then(thread_time);
+        let taken_up = (self.ticks > 0).then(thread_time);
         TAKEN_UP.set(taken_up);
         CARRIED.set(self.carried);
         HAS_TICKED.set(false);
         let polled = Pin::new(&mut self.call).poll(context);
         if HAS_TICKED.get() {
-            (self.has_ticked, self.carried) = (true, Duration::ZERO);
+            (self.ticks, self.carried) = (self.ticks.saturating_add(1), Duration::ZERO);
+            COMPUTES_LONG.set(self.ticks >= LONG && polled.is_pending());
         } else if let Some(taken_up) = taken_up {
             self.carried += thread_time().saturating_sub(taken_up);
         }

@@ -167,7 +167,7 @@ async fn take(
         return false;
     }
     let digest = Digest::of(&bytes);
-    if seen.from_start && host.is_superseded(name, digest) {
+    if seen.from_start && (host.is_superseded(name, digest) || host.is_refused(name, digest)) {
         return true;
     }
     if host.is_active(name, digest) {

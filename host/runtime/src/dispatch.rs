@@ -12,7 +12,9 @@ use amends_engine::{
     Call, Chosen, Digest, Direction, Due, Failure, Fate, Outcome, Payload, PlannedUndo, PluginName,
     Refusal, Saga, SagaId, StepName, StepStatus, Target, arguments, idempotency_key,
 };
-use amends_plugins::{Answer, Effects, LoadedComponent, PluginCall, PluginHost, trace_id};
+use amends_plugins::{
+    Answer, Effects, LoadedComponent, PluginCall, PluginHost, giving_way, trace_id,
+};
 use amends_store::failpoint;
 use tokio::sync::mpsc;
 
@@ -401,12 +403,13 @@ impl Running {
         polled.unwrap_or(Poll::Ready(None))
     }
 
-    /// In a task. Whatever becomes of that, the shard hears of the call.
+    /// In a task, and from when it computes long where it gives way to others. Whatever becomes of
+    /// that, the shard hears of the call.
     fn spawn(self, inbox: mpsc::WeakUnboundedSender<Message>) -> Option<ChildCall> {
         let Self { call, returned, began, child } = self;
         let mut reply = Reply { returned: Some(returned), inbox };
         tokio::spawn(async move {
-            let came = call.await;
+            let came = giving_way(call).await;
             reply.send(came, began);
         });
         child

@@ -36,6 +36,10 @@ enum While {
     Swap,
     /// A component is replaced by a broken file.
     BrokenSwap,
+    /// A component is tried on a share of the orders.
+    Canary,
+    /// It is taken back.
+    CanaryEnd,
     /// A start that lacks the file of a component.
     FileGone,
     /// Operators and signals act on orders that sleep and wait.
@@ -65,6 +69,8 @@ const POINTS: &[(&str, While, &[u32])] = &[
     ("plugins.activate.done", While::Swap, &[4]),
     ("plugins.reject.before", While::BrokenSwap, &[0]),
     ("plugins.reject.recorded", While::BrokenSwap, &[0]),
+    ("plugins.canary.started", While::Canary, &[0]),
+    ("plugins.canary.ended", While::CanaryEnd, &[0]),
     ("plugins.serve_from_store", While::FileGone, &[0]),
     ("plugins.call.before", While::Orders, &[0, 40]),
     ("plugins.call.returned", While::Orders, &[0, 40]),
@@ -340,6 +346,46 @@ fn killed_while_a_component_is_replaced() {
             assert_eq!(shown["version"], version, "{name}: {shown}");
             let history = shown["history"].as_array().unwrap();
             assert_eq!(history.len(), if during == While::Swap { 2 } else { 1 }, "{name}");
+            trial.settle_on(&host, name, &["order-fulfillment"]);
+            assert_eq!(host.stop(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn killed_while_a_canary_starts_and_ends() {
+    let mut trial = Trial::new(Place::example());
+    let old = fs::read(trial.place.plugin("inventory-release")).unwrap();
+    fs::write(trial.place.path("inventory-release.wasm"), another_version(&old)).unwrap();
+    let amends = |trial: &Trial, arguments: &[&str]| {
+        let arguments = [&["plugin"], arguments, &["--reason", "test"]].concat();
+        trial.place.command(&arguments).stderr(Stdio::null()).output().unwrap().status
+    };
+    let start = ["deploy", "inventory-release.wasm", "--canary", "50%"];
+    for during in [While::Canary, While::CanaryEnd] {
+        for (name, skips) in Trial::points(during) {
+            trial.begin(name);
+            for hits in skips {
+                trial.die(name, *hits, |trial, _| {
+                    let order = trial.begin_start("order-fulfillment", trial.rounds);
+                    amends(trial, &start);
+                    if during == While::CanaryEnd {
+                        amends(trial, &["rollback", "inventory-release"]);
+                    }
+                    let output = order.wait_with_output().unwrap();
+                    trial.accepted.extend(stdout(&output).lines().map(str::to_owned));
+                });
+            }
+            let host = trial.place.run();
+            let plugin = || host.get("/v1/plugins/inventory-release");
+            let canaries = plugin()["canaries"].clone();
+            assert_eq!(canaries.as_array().unwrap().len(), 1, "{name}: {canaries}");
+            assert_eq!(
+                canaries[0]["ended"].is_null(),
+                during == While::Canary,
+                "{name}: {canaries}"
+            );
+            assert_eq!(plugin()["version"], "0.1.0");
             trial.settle_on(&host, name, &["order-fulfillment"]);
             assert_eq!(host.stop(), Some(0));
         }

@@ -365,7 +365,7 @@ impl PluginHost {
                 break started;
             }
         };
-        failpoint("plugins.canary.recorded");
+        failpoint("plugins.canary.started");
         self.cache().know(&component);
         let canary = started.canary(at, Some(component));
         self.change(&name, |plugin| plugin.canary = Some(canary));
@@ -442,6 +442,7 @@ impl PluginHost {
                 break;
             }
         }
+        failpoint("plugins.canary.ended");
         let told = reason.clone().unwrap_or_default();
         let end = CanaryEnd { at, is_promoted: false, who, reason };
         let component = self.change(name, |plugin| plugin.end_canary(end));
