@@ -116,10 +116,14 @@ pub struct UnreadableView {
 pub(crate) async fn deploy(
     State(state): State<ApiState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Query(query): Query<DeployQuery>,
+    query: Result<Query<DeployQuery>, Problem>,
     headers: HeaderMap,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<DeployView>, Problem> {
+    let form = form.map_err(|error| bad_form(error.status(), error.body_text()))?;
+    // Before anything else is looked at: see there.
+    let components = components(form).await?;
+    let Query(query) = query?;
     let DeployQuery { dry_run: is_dry_run, force: is_forced, .. } = query;
     let canary = query.canary()?;
     let reason = query.reason.filter(|reason| !reason.trim().is_empty());
@@ -127,8 +131,6 @@ pub(crate) async fn deploy(
         return Err(Problem::new(400, "reason_missing", "what is forced needs a reason")
             .with_remedy("say why: it is kept in the history of the plugin"));
     }
-    let form = form.map_err(|error| bad_form(error.status(), error.body_text()))?;
-    let components = components(form).await?;
     if canary.is_some() && components.len() > 1 {
         return Err(Problem::new(
             400,
@@ -141,6 +143,8 @@ pub(crate) async fn deploy(
     let request = DeployRequest { components, who, reason, is_forced, is_dry_run, canary };
     let deployed = state.runtime.deploy(request).await.map_err(|error| match error {
         DeployError::Rejected { .. } => Problem::new(409, "component_refused", error.to_string()),
+        DeployError::Doubtful { .. } => Problem::new(409, "deploy_doubtful", error.to_string())
+            .with_remedy("name the plugin that is meant, or force it, with a reason"),
         DeployError::Plugin(error @ PluginError::Canary { .. }) => canary_refused(&error),
         DeployError::Plugin(_) => Problem::new(503, "plugin_failed", error.to_string()),
     })?;
@@ -183,6 +187,15 @@ pub(crate) fn bad_form(status: StatusCode, detail: String) -> Problem {
 
 /// The components of a form, by the names of their plugins: at least one.
 pub(crate) async fn components(mut form: Multipart) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
+    let components = read_components(&mut form).await;
+    if components.is_err() {
+        // A client that is still sending would not see why it is refused.
+        while let Ok(Some(_)) = form.next_field().await {}
+    }
+    components
+}
+
+async fn read_components(form: &mut Multipart) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
     let wrong = |error: MultipartError| bad_form(error.status(), error.body_text());
     let mut components: Vec<(PluginName, Vec<u8>)> = Vec::new();
     while let Some(part) = form.next_field().await.map_err(wrong)? {

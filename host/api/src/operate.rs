@@ -122,7 +122,7 @@ async fn operate(
         return Err(Problem::new(400, "reason_missing", "the reason is empty")
             .with_remedy("say why: it is kept with the saga"));
     }
-    let verb = verb_of(verb, body)?;
+    let verb = verb_of(state, verb, body)?;
     let who = who(headers, peer)?;
     let found = state.runtime.operate(id, Order { who, reason, verb }).await?;
     Ok(Json(SagaView::from(&found)))
@@ -134,13 +134,13 @@ pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Probl
     Ok(named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip())))
 }
 
-fn verb_of(verb: &str, body: OperatorBody) -> Result<Verb, Problem> {
+fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Problem> {
     let OperatorBody { reason: _, step, input, digest, output, evidence, happened } = body;
     let step = step
         .map(|step| step.parse::<StepName>())
         .transpose()
         .map_err(|error| Problem::new(400, "bad_name", error.to_string()))?;
-    let digest = digest.as_deref().map(parse_digest).transpose()?;
+    let digest = digest.as_deref().map(|digest| parse_digest(state, digest)).transpose()?;
     let given = [
         ("step", step.is_some(), &["retry", "skip", "resolve"][..]),
         ("input", input.is_some(), &["retry"]),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use amends_engine::{Digest, IdError, PluginName};
-use amends_plugins::{PluginError, PluginInfo};
+use amends_plugins::{PluginError, PluginInfo, Why};
 
 use crate::ApiState;
 use crate::deploy::canary_refused;
@@ -18,14 +18,23 @@ use crate::page::Page;
 use crate::problem::{JsonBody, Path, Problem};
 use crate::views::PluginView;
 
+/// Digits of a digest that are taken for it, at least: tables print twelve.
+const DIGITS_MIN: usize = 8;
+
+const SEE_VERSIONS: &str = "amends plugin versions NAME lists the components that served a plugin";
+
 /// Which component to go back to, and why.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RollbackBody {
     /// Kept in the plugin's history, with who asked.
     reason: String,
-    /// The digest of a component that served before; when absent, the last one that did.
+    /// The digest of a component that served before, or its beginning; when absent, the last one that
+    /// did and that no rollback left.
     to: Option<String>,
+    /// Also when sagas in flight have recorded what it cannot read.
+    #[serde(default)]
+    force: bool,
 }
 
 /// Why a canary serves all sagas.
@@ -107,15 +116,19 @@ pub(crate) async fn rollback(
 ) -> Result<Json<PluginView>, Problem> {
     let name = parse_name(&name)?;
     info(&state, &name)?;
-    let to = body.to.as_deref().map(parse_digest).transpose()?;
+    let to = body.to.as_deref().map(|to| parse_digest(&state, to)).transpose()?;
     let reason = kept_reason(body.reason)?;
     let who = who(&headers, peer)?;
-    let done = state.runtime.plugins().rollback(&name, to, who, Some(reason)).await;
+    let (who, reason, forced) = (Some(who), Some(reason), body.force);
+    let why = Why { who, reason, forced, ..Why::default() };
+    let done = state.runtime.plugins().rollback(&name, to, why).await;
     match done {
         Ok(_) => info(&state, &name).map(PluginView::from).map(Json),
         Err(error @ PluginError::NoRollback { .. }) => {
-            Err(Problem::new(409, "no_rollback", error.to_string())
-                .with_remedy("GET /v1/plugins/NAME has the components that served it"))
+            Err(Problem::new(409, "no_rollback", error.to_string()).with_remedy(SEE_VERSIONS))
+        }
+        Err(error @ PluginError::Rejected { .. }) => {
+            Err(Problem::new(409, "component_refused", error.to_string()))
         }
         Err(error) => Err(Problem::new(503, "plugin_failed", error.to_string())),
     }
@@ -128,8 +141,18 @@ fn info(state: &ApiState, name: &PluginName) -> Result<PluginInfo, Problem> {
     })
 }
 
-pub(crate) fn parse_digest(text: &str) -> Result<Digest, Problem> {
-    text.parse().map_err(|error: IdError| Problem::new(400, "bad_digest", error.to_string()))
+/// A digest, or enough of its beginning to know which component of this host is meant: as tables print
+/// it.
+pub(crate) fn parse_digest(state: &ApiState, text: &str) -> Result<Digest, Problem> {
+    let digest = text.strip_prefix("sha256:").unwrap_or_default();
+    let is_short = (DIGITS_MIN..64).contains(&digest.len())
+        && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let bad = |error: String| Problem::new(400, "bad_digest", error);
+    if is_short {
+        let known = state.runtime.plugins().digest_of(&text.to_lowercase());
+        return known.map_err(|error| bad(error).with_remedy(SEE_VERSIONS));
+    }
+    text.parse().map_err(|error: IdError| bad(error.to_string()).with_remedy(SEE_VERSIONS))
 }
 
 pub(crate) fn parse_name(text: &str) -> Result<PluginName, Problem> {

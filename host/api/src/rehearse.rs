@@ -129,16 +129,17 @@ pub struct UnfinishedView {
         (status = "default", body = Problem)))]
 pub(crate) async fn rehearse(
     State(state): State<ApiState>,
-    Query(query): Query<RehearseQuery>,
+    query: Result<Query<RehearseQuery>, Problem>,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<RehearsalView>, Problem> {
+    let form = form.map_err(|error| bad_form(error.status(), error.body_text()))?;
+    let mut components = components(form).await?;
+    let Query(query) = query?;
     let sagas = query.sagas.unwrap_or(REHEARSAL_SAGAS_DEFAULT);
     if !(1..=REHEARSAL_SAGAS_MAX).contains(&sagas) {
         let detail = format!("sagas = {sagas}, it is from 1 to {REHEARSAL_SAGAS_MAX}");
         return Err(Problem::new(400, "bad_query", detail));
     }
-    let form = form.map_err(|error| bad_form(error.status(), error.body_text()))?;
-    let mut components = components(form).await?;
     let (Some((plugin, bytes)), true) = (components.pop(), components.is_empty()) else {
         return Err(Problem::new(400, "bad_form", "there are several components in the form")
             .with_remedy("rehearse them one after the other"));

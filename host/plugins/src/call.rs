@@ -16,7 +16,7 @@ use crate::bindings::amends::saga::types;
 use crate::bindings::exports::amends::saga::probe;
 use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::effects::Effects;
-use crate::granted::Granted;
+use crate::granted::{Granted, Named};
 use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
 use crate::idle::Warm;
 use crate::load::LoadedComponent;
@@ -59,6 +59,11 @@ pub struct PluginCall {
 }
 
 impl PluginCall {
+    fn named(&self) -> Named<'_> {
+        let Self { plugin, saga_id, step, attempt, .. } = self;
+        Named { plugin, saga_id: *saga_id, step, attempt: *attempt }
+    }
+
     /// `DEFINITION.STEP.DIRECTION.ATTEMPT`.
     pub(crate) fn words(&self) -> String {
         let Self { definition, step, direction, attempt, .. } = self;
@@ -256,7 +261,7 @@ fn with_refusal(outcome: Outcome, refused: Option<String>) -> Outcome {
 
 fn clean_event(event: Emitted, granted: &Granted, call: &PluginCall) -> Emitted {
     let Cow::Owned(clean) = granted.redact_json(event.data.as_str()) else { return event };
-    granted.warn_of_secret(&call.plugin, "an event");
+    granted.warn_of_secret(&call.named(), "an event");
     let data = Payload::parse(&clean).unwrap_or_else(|_| Payload::null());
     Emitted { data, ..event }
 }
@@ -280,7 +285,7 @@ async fn invoke(
             let guest = action.load(&mut *store, &instance)?;
             let outcome = match guest.call_execute(&mut *store, &about, input).await? {
                 Ok(output) => succeeded(&output, &granted, call),
-                Err(failure) => failed(failure, &granted),
+                Err(failure) => failed(failure, &granted, call),
             };
             Ok((outcome, Some(instance)))
         }
@@ -297,7 +302,7 @@ async fn invoke(
                     succeeded(receipt.as_deref().unwrap_or("null"), &granted, call)
                 }
                 Ok(Undone::Nothing) => Outcome::NothingToUndo,
-                Err(failure) => failed(failure, &granted),
+                Err(failure) => failed(failure, &granted, call),
             };
             Ok((outcome, Some(instance)))
         }
@@ -347,7 +352,7 @@ fn succeeded(output: &str, granted: &Granted, call: &PluginCall) -> Outcome {
     }
     let clean = granted.redact_json(output);
     if let Cow::Owned(_) = &clean {
-        granted.warn_of_secret(&call.plugin, "an answer");
+        granted.warn_of_secret(&call.named(), "an answer");
     }
     match Payload::parse(&clean) {
         Ok(output) => Outcome::Succeeded(output),
@@ -358,15 +363,20 @@ fn succeeded(output: &str, granted: &Granted, call: &PluginCall) -> Outcome {
     }
 }
 
-fn failed(failure: types::Failure, granted: &Granted) -> Outcome {
-    let clean = |text: &str| cut(granted.redact(text).into_owned());
+fn failed(failure: types::Failure, granted: &Granted, call: &PluginCall) -> Outcome {
+    let warned = |clean: Cow<'_, str>| {
+        if let Cow::Owned(_) = &clean {
+            granted.warn_of_secret(&call.named(), "a failure");
+        }
+        clean.into_owned()
+    };
     let convert = |error: types::Error| Failure {
-        code: clean(&error.code),
-        message: clean(&error.message),
+        code: cut(warned(granted.redact(&error.code))),
+        message: cut(warned(granted.redact(&error.message))),
         retry_after_ms: error.retry_after_ms,
         details: error
             .details
-            .and_then(|details| Payload::parse(&granted.redact_json(&details)).ok()),
+            .and_then(|details| Payload::parse(&warned(granted.redact_json(&details))).ok()),
     };
     match failure {
         types::Failure::Permanent(error) => Outcome::Permanent(convert(error)),

@@ -78,8 +78,7 @@ pub enum Rejection {
     /// Sagas in flight have recorded outputs that it cannot read.
     #[error(
         "its undo cannot read what {steps} steps of sagas in flight have recorded ({examples}); \
-         have its schema take these outputs, or deploy it with `amends plugin deploy --force`: then \
-         each is undone by the component that executed it, or by an earlier one of the plugin that \
+         have its schema take these outputs, or have it serve all the same with --force: then each is undone by the component that executed it, or by an earlier one of the plugin that \
          can"
     )]
     Unreadable {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use amends_engine::PluginName;
+use amends_engine::{PluginName, SagaId, StepName};
 use serde_json::Value;
 
 use crate::config::PluginSettings;
@@ -29,6 +29,14 @@ struct LogRate {
     lines: f64,
     filled_at: Instant,
     dropped: u64,
+}
+
+/// A call, as logs name it.
+pub(crate) struct Named<'c> {
+    pub(crate) plugin: &'c PluginName,
+    pub(crate) saga_id: SagaId,
+    pub(crate) step: &'c StepName,
+    pub(crate) attempt: u32,
 }
 
 /// Whether a line may be written.
@@ -123,9 +131,10 @@ impl Granted {
     }
 
     /// Told to operators when a plugin says a secret of its own.
-    pub(crate) fn warn_of_secret(&self, plugin: &PluginName, place: &str) {
+    pub(crate) fn warn_of_secret(&self, call: &Named<'_>, place: &str) {
         if !self.is_rehearsal {
-            tracing::warn!(plugin = %plugin, place, "the plugin said a secret of its own; it was taken out");
+            let Named { plugin, saga_id, step, attempt } = call;
+            tracing::warn!(plugin = %plugin, %saga_id, step = %step, attempt, place, "the plugin said a secret of its own; it was taken out");
         }
     }
 

@@ -4,6 +4,7 @@ mod events;
 mod log;
 mod state;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::bindings::amends::saga::{
     types,
 };
 use crate::effects::Effects;
-use crate::granted::Granted;
+use crate::granted::{Granted, Named};
 use crate::meter;
 use crate::outbound::Requests;
 use crate::stopped::Stopped;
@@ -96,6 +97,16 @@ pub(crate) struct Limits {
 }
 
 impl Guest {
+    /// What is kept of what it said, with a warning when that is not the same.
+    fn kept(&self, clean: Cow<'_, str>, place: &str) -> String {
+        if let (Cow::Owned(_), Some(id)) = (&clean, &self.id) {
+            let CallId { plugin, saga_id, step, attempt, .. } = id;
+            let named = Named { plugin, saga_id: *saga_id, step, attempt: *attempt };
+            self.granted.warn_of_secret(&named, place);
+        }
+        clean.into_owned()
+    }
+
     pub(crate) fn store(
         engine: &Engine,
         store: Option<Arc<dyn amends_store::Store>>,

@@ -151,6 +151,31 @@ impl PluginHost {
             .flatten()
     }
 
+    /// The component, of those that any plugin has or had, whose digest begins like this.
+    ///
+    /// # Errors
+    /// When there is none such, or more than one.
+    pub fn digest_of(&self, beginning: &str) -> Result<Digest, String> {
+        let mut found = Vec::new();
+        for info in self.list() {
+            let canaries = info.canaries.iter().map(|one| one.digest);
+            found.extend(info.history.iter().map(|one| one.digest).chain(canaries));
+        }
+        found.retain(|digest| digest.to_string().starts_with(beginning));
+        found.sort();
+        found.dedup();
+        match found[..] {
+            [digest] => Ok(digest),
+            [] => Err(format!(
+                "no component that serves or served a plugin begins with `{beginning}`"
+            )),
+            _ => Err(format!(
+                "{} components begin with `{beginning}`; write more of it",
+                found.len()
+            )),
+        }
+    }
+
     /// Whether a component serves a plugin or did before, as far as is remembered.
     #[must_use]
     pub fn has_served(&self, name: &PluginName, digest: Digest) -> bool {

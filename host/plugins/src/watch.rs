@@ -167,10 +167,11 @@ async fn take(
         return false;
     }
     let digest = Digest::of(&bytes);
-    if seen.from_start && (host.is_superseded(name, digest) || host.is_refused(name, digest)) {
+    // A file that is touched or written again with the same bytes says nothing new.
+    if host.is_active(name, digest) || host.is_superseded(name, digest) {
         return true;
     }
-    if host.is_active(name, digest) {
+    if seen.from_start && host.is_refused(name, digest) {
         return true;
     }
     let result = match host.load(name, bytes, Priority::Background).await {

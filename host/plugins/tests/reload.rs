@@ -287,7 +287,13 @@ async fn a_rollback_serves_at_once_and_stands_until_the_file_changes() {
     let place = Place::new();
     place.write("test", &version("1.0.0"));
     let host = place.open().await;
-    let back = |to| host.plugins.rollback(&TEST, to, "ada".to_owned(), Some("why".to_owned()));
+    let back = |to| {
+        host.plugins.rollback(
+            &TEST,
+            to,
+            Why { who: Some("ada".to_owned()), reason: Some("why".to_owned()), ..Why::default() },
+        )
+    };
     let refused = back(None).await.unwrap_err().to_string();
     assert!(refused.contains("no other component served it before"), "{refused}");
     place.write("test", &version("2.0.0"));
@@ -299,8 +305,10 @@ async fn a_rollback_serves_at_once_and_stands_until_the_file_changes() {
     let done = back(None).await.unwrap();
     assert_eq!(host.version().as_deref(), Some("1.0.0"));
     assert_eq!((done.why.cause, done.why.who.as_deref()), (Cause::Rollback, Some("ada")));
-    // The next one before the one that serves is 2.0.0 again.
-    assert_eq!(back(None).await.unwrap().version, "2.0.0");
+    // Whoever asks twice does not get what was left.
+    let refused = back(None).await.unwrap_err().to_string();
+    assert!(refused.contains("but those that a rollback left; name one"), "{refused}");
+    assert_eq!(back(Some(digest(&version("2.0.0")))).await.unwrap().version, "2.0.0");
     assert_eq!(back(Some(digest(&version("1.0.0")))).await.unwrap().version, "1.0.0");
     let [.., last] = &host.events().await[..] else { panic!("no events") };
     assert_eq!(last.1["cause"], "rollback");
@@ -313,7 +321,10 @@ async fn a_rollback_serves_at_once_and_stands_until_the_file_changes() {
     assert_eq!(host.version().as_deref(), Some("1.0.0"), "nobody changed the file");
     assert_eq!(host.info().history.len(), 5);
     place.write("test", &version("2.0.0"));
-    soon("the file counts again", || host.version().as_deref() == Some("2.0.0")).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"), "it has the same bytes");
+    place.write("test", &version("3.0.0"));
+    soon("the file counts again", || host.version().as_deref() == Some("3.0.0")).await;
     host.close().await;
 }
 
@@ -335,17 +346,22 @@ async fn what_one_host_makes_active_serves_on_the_others_within_a_second() {
     place.write("test", &version("2.0.0"));
     soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
     soon("2.0.0 is followed", || its_version().as_deref() == Some("2.0.0")).await;
-    host.plugins.rollback(&TEST, None, "ada".to_owned(), None).await.unwrap();
+    host.plugins.rollback(&TEST, None, by("ada")).await.unwrap();
     soon("1.0.0 is followed", || its_version().as_deref() == Some("1.0.0")).await;
     // And the other way round: two that decide at once agree on an order.
+    let to = Some(digest(&version("2.0.0")));
     let (one, two) = tokio::join!(
-        follower.rollback(&TEST, None, "grace".to_owned(), None),
-        host.plugins.rollback(&TEST, None, "ada".to_owned(), None),
+        follower.rollback(&TEST, to, by("grace")),
+        host.plugins.rollback(&TEST, to, by("ada")),
     );
     assert!(one.is_ok() || two.is_ok());
     soon("they agree", || its_version() == host.version()).await;
     follower.close().await;
     host.close().await;
+}
+
+fn by(who: &str) -> Why {
+    Why { who: Some(who.to_owned()), ..Why::default() }
 }
 
 /// Calls of as many sagas, each by whichever component serves it.
@@ -436,9 +452,11 @@ async fn a_canary_is_followed_counted_and_known_after_a_restart() {
     soon("5.0.0 is active", || host.version().as_deref() == Some("5.0.0")).await;
     assert!(!last(&host.plugins).unwrap().ended.unwrap().is_promoted);
     start(version("6.0.0")).await.unwrap();
-    host.plugins.rollback(&TEST, None, "ada".to_owned(), None).await.unwrap();
+    host.plugins.rollback(&TEST, None, by("ada")).await.unwrap();
     assert_eq!(host.version().as_deref(), Some("5.0.0"));
     assert_eq!(last(&host.plugins).unwrap().ended.unwrap().who.as_deref(), Some("ada"));
+    let refused = host.plugins.rollback(&TEST, None, by("ada")).await.unwrap_err().to_string();
+    assert!(refused.contains("its canary, version 6.0.0, is taken back"), "{refused}");
     let refused = host.plugins.promote(&TEST, "ada".to_owned(), "x".to_owned()).await.unwrap_err();
     assert!(refused.to_string().contains("no canary of it runs"), "{refused}");
     host.close().await;

@@ -94,6 +94,14 @@ pub enum DeployError {
         /// Why.
         rejection: Rejection,
     },
+    /// It is most likely not what is meant. The caller, by another name or by forcing it.
+    #[error("plugin {plugin}: {message}")]
+    Doubtful {
+        /// The plugin.
+        plugin: PluginName,
+        /// Why.
+        message: String,
+    },
     /// The store failed. Operator.
     #[error(transparent)]
     Plugin(#[from] PluginError),
@@ -148,6 +156,11 @@ impl Runtime {
         }
         for Candidate { plugin, component, .. } in &candidates {
             let impact = self.impact(plugin, component).await;
+            if let Some(message) = self.doubt(plugin, component, &impact)
+                && !is_forced
+            {
+                return Err(DeployError::Doubtful { plugin: plugin.clone(), message });
+            }
             if let Some(rejection) = impact.rejection()
                 && !is_forced
                 && !is_dry_run
@@ -175,6 +188,26 @@ impl Runtime {
             }
         }
         Ok(deployed)
+    }
+
+    /// Why a deploy is most likely a slip.
+    fn doubt(
+        &self,
+        plugin: &PluginName,
+        component: &LoadedComponent,
+        impact: &Impact,
+    ) -> Option<String> {
+        let Some(active) = self.plugins().active(plugin) else {
+            let is_known = self.plugins().info(plugin).is_some() || !impact.definitions.is_empty();
+            let names: Vec<_> = self.plugins().list().into_iter().map(|one| one.name).collect();
+            let names = names.iter().map(PluginName::as_str).collect::<Vec<_>>().join(", ");
+            return (!is_known).then(|| {
+                format!("there is no such plugin, and no definition uses it; there are {names}")
+            });
+        };
+        let (old, new) = (&active.manifest.name, &component.manifest.name);
+        (old != new)
+            .then(|| format!("the component says that it is `{new}`, what serves says `{old}`"))
     }
 
     async fn refuse(

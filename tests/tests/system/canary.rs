@@ -163,7 +163,8 @@ fn what_is_no_canary_is_refused_in_words() {
             "after 9",
         ),
         (&["pack.wasm", "new.wasm", "--canary", "10"], 1, "a canary is one component"),
-        (&["new.wasm", "--canary", "10"], 1, "nothing serves the plugin yet"),
+        (&["new.wasm", "--canary", "10"], 1, "there is no such plugin, and no definition uses it"),
+        (&["pack.wasm", "--canary", "-5"], 1, "from 0.01 to 99 percent"),
         (&["pack=new.wasm", "--canary", "10"], 1, "serves all sagas already"),
     ] {
         let output = place.amends(&[&["plugin", "deploy"], arguments].concat());

@@ -51,6 +51,10 @@ fn done(output: &Output) -> String {
     stdout(output)
 }
 
+fn plugin_digest(bytes: &[u8]) -> String {
+    amends_engine::Digest::of(bytes).to_string()
+}
+
 /// What it is refused with.
 fn refused(output: &Output, exit: i32) -> String {
     assert_eq!(output.status.code(), Some(exit), "{}", stdout(output));
@@ -97,6 +101,13 @@ fn what_an_undo_could_not_read_is_refused_and_pinned_when_it_is_forced() {
     });
     let versions = done(&place.amends(&["plugin", "versions", "pack"]));
     assert!(versions.contains("refused") && versions.contains("active"), "{versions}");
+    assert_eq!(version(&host, "pack"), "1.0.0");
+
+    // Nor does a rollback get around it.
+    done(&deploy(&["--force", "--reason", "ticket 6"]));
+    done(&place.amends(&["plugin", "rollback", "pack", "--reason", "x"]));
+    let back = ["plugin", "rollback", "pack", "--to", &plugin_digest(&labelled), "--reason", "x"];
+    assert!(refused(&place.amends(&back), 1).contains("with --force"));
     assert_eq!(version(&host, "pack"), "1.0.0");
 
     let told = done(&deploy(&["--force", "--reason", "ticket 7"]));
@@ -152,7 +163,22 @@ fn several_are_deployed_all_or_none_as_one_event() {
     let problem: Value = response.body_mut().read_json().unwrap();
     assert_eq!((response.status().as_u16(), &problem["code"]), (400, &"bad_form".into()));
 
+    // Slips, which would be found out at the next saga: a name, and a component of another plugin.
     fs::write(place.path("other.wasm"), component("other", "3.0.0", ANY)).unwrap();
+    for (slip, words) in [
+        ("pakc=pack.wasm", "no such plugin, and no definition uses it; there are other, pack"),
+        ("pack=other.wasm", "says that it is `other`, what serves says `pack`"),
+    ] {
+        for more in [&[][..], &["--dry-run"]] {
+            let told = refused(&place.amends(&[&["plugin", "deploy", slip], more].concat()), 1);
+            assert!(told.contains(words), "{slip}: {told}");
+        }
+    }
+    let twice = ["plugin", "deploy", "other.wasm", "other=pack.wasm"];
+    for _ in 0..20 {
+        let told = refused(&place.amends(&twice), 1);
+        assert!(told.contains("two components for plugin `other`"), "not the connection: {told}");
+    }
     done(&place.amends(&deploy));
     assert_eq!((version(&host, "pack"), version(&host, "other")), ("1.1.0".into(), "3.0.0".into()));
     let last = host.events().pop().unwrap();
@@ -205,9 +231,12 @@ fn an_operator_chooses_the_component_of_an_undo_that_is_blocked() {
     let words = format!("{other} never served a plugin of the step `pack`");
     assert!(told.contains(&words) && told.contains("amends plugin versions pack"), "{told}");
     refused(&retry("sha256:12", &["--step", "pack"]), 1);
+    let told = refused(&retry("sha256:0123456789ab", &["--step", "pack"]), 1);
+    assert!(told.contains("no component that serves or served a plugin begins with"), "{told}");
     assert_eq!(status(), "blocked");
 
-    done(&retry(&first, &["--step", "pack"]));
+    // As the tables print it.
+    done(&retry(&first[.."sha256:".len() + 12], &["--step", "pack"]));
     host.settle();
     assert_eq!(status(), "compensated");
     let events = host.get(&format!("/v1/sagas/{id}/events"));

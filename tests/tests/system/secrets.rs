@@ -165,4 +165,9 @@ fn ten_planted_secrets_are_found_nowhere() {
     for said in ["[secret api_key]", "the plugin said a secret of its own", "a.all"] {
         assert!(has(said), "{said} is not there: nothing was tried");
     }
+    for place in ["an answer", "an event", "a failure", "its state", "a log line"] {
+        let warning = log.iter().find(|line| line.contains(&format!("\"place\":\"{place}\"")));
+        let warning = warning.unwrap_or_else(|| panic!("no warning of {place}"));
+        assert!(warning.contains("\"saga_id\"") && warning.contains("\"step\""), "{warning}");
+    }
 }

@@ -39,12 +39,13 @@ impl Host for Guest {
                 self.line(Level::Warn, &told, None);
             }
         }
-        let message = cut(&self.granted.redact(&message), LOG_LINE_BYTES_MAX);
+        let clean = |text: &str| self.kept(self.granted.redact(text), "a log line");
+        let message = cut(&clean(&message), LOG_LINE_BYTES_MAX);
         let mut left = LOG_LINE_BYTES_MAX.saturating_sub(message.len());
         let mut kept = Map::new();
         for (name, value) in fields {
-            let value = cut(&self.granted.redact(&value), left);
-            let name = cut(&self.granted.redact(&name), left);
+            let value = cut(&clean(&value), left);
+            let name = cut(&clean(&name), left);
             left = left.saturating_sub(name.len() + value.len());
             kept.insert(name, Value::from(value));
             if left == 0 {

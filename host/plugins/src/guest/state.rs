@@ -125,7 +125,7 @@ impl Guest {
     }
 
     fn checked(&self, key: &str, value: &str) -> Result<Arc<str>> {
-        let value = self.granted.redact_json(value);
+        let value = self.kept(self.granted.redact_json(value), "its state");
         if value.len() > STATE_VALUE_BYTES_MAX {
             return refuse(format!(
                 "the value of `{key}` has {} bytes, at most {STATE_VALUE_BYTES_MAX} are allowed: \

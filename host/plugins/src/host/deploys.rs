@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::{Active, HISTORY_MAX, PluginHost, now};
+use super::{Active, CanaryInfo, HISTORY_MAX, PluginHost, PluginInfo, now};
 use crate::error::{PluginError, Rejection};
 use crate::load::{LoadedComponent, Priority};
 
@@ -451,47 +451,82 @@ impl PluginHost {
         })
     }
 
-    /// Goes back to a component that served before: `to`, or the last one before the active; when
-    /// none is named and a canary runs, the canary is taken back and the active one serves on. It
-    /// serves at once, here, and within a second on the other hosts of the store. The file in the
-    /// folder is left as it is, and counts again when it changes.
+    /// Goes back to a component that served before: `to`, or the last one before the active that no
+    /// rollback left; when none is named and a canary runs, the canary is taken back and the active one
+    /// serves on. It serves at once, here, and within a second on the other hosts of the store. The file
+    /// in the folder is left as it is, and counts again when its bytes change. `why` says who, why, and
+    /// whether it is forced.
     ///
     /// # Errors
-    /// When there is none such, or it cannot be loaded any more.
+    /// When there is none such, it cannot be loaded any more, or it cannot read what sagas in flight
+    /// have recorded and that is not forced; and when a canary has just been taken back: whoever wanted
+    /// that does not want more.
     pub async fn rollback(
         &self,
         name: &PluginName,
         to: Option<Digest>,
-        who: String,
-        reason: Option<String>,
+        why: Why,
     ) -> Result<Activation, PluginError> {
         if to.is_none()
             && let Some(canary) = self.canary(name)
-            && self.end_canary(name, canary, Some(who.clone()), reason.clone()).await?
+            && self.end_canary(name, canary, why.who.clone(), why.reason.clone()).await?
             && let Some(last) = self.last(name)
         {
             return Ok(last);
         }
-        let missing =
-            |why: &str| PluginError::NoRollback { plugin: name.clone(), message: why.to_owned() };
-        let info = self.info(name).ok_or_else(|| missing("there is no such plugin"))?;
-        let served = |one: &&Activation| match to {
-            Some(to) => one.digest == to,
-            None => Some(one.digest) != info.digest,
-        };
-        let Some(found) = info.history.iter().find(served) else {
-            return Err(missing(match to {
-                Some(_) => "that component never served it",
-                None => "no other component served it before",
-            }));
-        };
-        if Some(found.digest) == info.digest {
-            return Err(missing("that component serves it now"));
+        let missing = |why: String| PluginError::NoRollback { plugin: name.clone(), message: why };
+        let info = self.info(name).ok_or_else(|| missing("there is no such plugin".to_owned()))?;
+        let found = info.before(to).map_err(missing)?;
+        let component = self.by_digest(name, found).await?;
+        if !why.forced
+            && let Some(rejection) = self.objection(name, &component).await
+        {
+            return Err(PluginError::Rejected { plugin: name.clone(), rejection });
         }
-        let component = self.by_digest(name, found.digest).await?;
-        let why = Why { cause: Cause::Rollback, who: Some(who), reason, forced: false };
+        let why = Why { cause: Cause::Rollback, ..why };
         let candidate = Candidate { plugin: name.clone(), component, bytes: None };
         self.activate(vec![candidate], why).await?;
-        self.last(name).ok_or_else(|| missing("it was replaced meanwhile"))
+        self.last(name).ok_or_else(|| missing("it was replaced meanwhile".to_owned()))
+    }
+}
+
+impl PluginInfo {
+    /// Which component to go back to, or why to none.
+    fn before(&self, to: Option<Digest>) -> Result<Digest, String> {
+        if let Some(to) = to {
+            return match self.history.iter().any(|one| one.digest == to) {
+                _ if Some(to) == self.digest => Err("that component serves it now".to_owned()),
+                true => Ok(to),
+                false => Err("that component never served it".to_owned()),
+            };
+        }
+        if let Some(CanaryInfo { version, ended: Some(end), .. }) = self.canaries.first()
+            && !end.is_promoted
+            && self.history.first().is_some_and(|last| last.at <= end.at)
+        {
+            return Err(format!(
+                "its canary, version {version}, is taken back already, at {}; to go further back, name \
+                 the component",
+                end.at
+            ));
+        }
+        let mut left = Vec::new();
+        for (later, earlier) in self.history.iter().zip(self.history.iter().skip(1)) {
+            if later.why.cause == Cause::Rollback {
+                left.push(earlier.digest);
+            }
+        }
+        let others = || self.history.iter().filter(|one| Some(one.digest) != self.digest);
+        match others().find(|one| !left.contains(&one.digest)) {
+            Some(found) => Ok(found.digest),
+            None if others().next().is_none() => {
+                Err("no other component served it before".to_owned())
+            }
+            None => {
+                Err("no other component served it before but those that a rollback left; name one \
+                         to go to it all the same"
+                    .to_owned())
+            }
+        }
     }
 }

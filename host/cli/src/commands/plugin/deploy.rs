@@ -31,7 +31,8 @@ pub struct Deploy {
     /// Say what it would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Also when sagas in flight have recorded what a component cannot read
+    /// Also when sagas in flight have recorded what a component cannot read, the host has no such
+    /// plugin, or the component says that it is another one
     #[arg(long, requires = "reason")]
     pub force: bool,
     /// Why: it is kept in the history of the plugins
@@ -39,11 +40,11 @@ pub struct Deploy {
     pub reason: Option<String>,
     /// Have the component serve so many percent of the sagas, beside the active one, which it must
     /// not be worse than: a canary
-    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "dry_run")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, allow_hyphen_values = true)]
     pub canary: Option<f64>,
     /// Of a canary: take it back when its rate of failed calls, or of calls of unknown outcome, is more
     /// than so many percentage points above the active component's [default: 5]
-    #[arg(long, value_name = "POINTS", value_parser = percent, requires = "canary")]
+    #[arg(long, value_name = "POINTS", value_parser = percent, allow_hyphen_values = true, requires = "canary")]
     pub margin: Option<f64>,
     /// Of a canary: judge it by so many calls at least [default: 100]
     #[arg(long, value_name = "CALLS", requires = "canary")]
@@ -138,7 +139,10 @@ fn print(done: &DeployView) -> anyhow::Result<()> {
     }
     print_table(&rows)?;
     done.components.iter().try_for_each(print_misfits)?;
-    if done.activated {
+    let serves = |one: &DeployedView| one.previous.as_ref() == Some(&one.digest);
+    if done.activated && done.components.iter().all(serves) {
+        say!("\nnothing is changed: it serves already")?;
+    } else if done.activated {
         say!("\nactive from now on")?;
     } else if let ([one], true) = (done.components.as_slice(), done.canary) {
         let name = &one.plugin;

@@ -31,9 +31,13 @@ pub struct Versions {
 pub struct Rollback {
     /// The plugin
     pub name: String,
-    /// The digest of a component that served it before; the last one that did, when absent
+    /// The digest of a component that served it before, or its beginning; when absent, the last one
+    /// that did and that no rollback left
     #[arg(long, value_name = "DIGEST")]
     pub to: Option<String>,
+    /// Also when sagas in flight have recorded what it cannot read
+    #[arg(long)]
+    pub force: bool,
     /// Why: it is kept in the plugin's history
     #[arg(long)]
     pub reason: String,
@@ -174,7 +178,7 @@ pub(crate) async fn promote(args: Promote) -> anyhow::Result<u8> {
 
 pub(crate) async fn rollback(args: Rollback) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let body = json!({"reason": args.reason, "to": args.to});
+    let body = json!({"reason": args.reason, "to": args.to, "force": args.force});
     let plugin: PluginView =
         client.post(&format!("/v1/plugins/{}/rollback", escape(&args.name)), &body).await?;
     // What ended last is what this ended: a canary that was taken back, or not.
