@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::hash::{Hash as _, Hasher as _};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use amends_engine::Digest;
 use amends_store::failpoint;
@@ -86,13 +87,17 @@ fn checksum(mut code: impl Read) -> std::io::Result<String> {
     }
 }
 
+/// Writes so far: two may compile the same at once.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
 /// Written beside and renamed, so that nobody reads half of it; the checksum last.
 fn write(file: &Path, component: &Component) -> Result<(), String> {
     failpoint("plugins.cache.before");
     let code = component.serialize().map_err(|error| error.to_string())?;
     let folder = file.parent().unwrap_or(Path::new("."));
-    let beside = file.with_extension(format!("{}.tmp", std::process::id()));
     let put = |bytes: &[u8], file: &Path| {
+        let number = WRITES.fetch_add(1, Ordering::Relaxed);
+        let beside = file.with_extension(format!("{}-{number}.tmp", std::process::id()));
         fs::write(&beside, bytes)
             .inspect(|()| failpoint("plugins.cache.beside"))
             .and_then(|()| fs::rename(&beside, file))

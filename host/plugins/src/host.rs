@@ -59,6 +59,8 @@ struct Plugin {
     canary: Option<Canary>,
     /// Those that ended, the latest first.
     canaries: Vec<CanaryInfo>,
+    /// The last that happened is that one was taken back.
+    is_taken_back: bool,
     stream: Version,
 }
 
@@ -89,6 +91,8 @@ pub struct PluginInfo {
     pub rejections: Vec<RejectionRecord>,
     /// Every component that served a share of the sagas, the latest first: it may run yet.
     pub canaries: Vec<CanaryInfo>,
+    /// Whether one was taken back since the last activation.
+    pub is_taken_back: bool,
 }
 
 impl std::fmt::Debug for PluginHost {
@@ -125,6 +129,10 @@ impl PluginHost {
         names.sort();
         names.dedup();
         host.read_deploys(&names).await?;
+        // The bytes of two plugins may be the same, and have one name in the store.
+        names.extend(host.list().into_iter().map(|one| one.name));
+        names.sort();
+        names.dedup();
         for (name, path) in &files {
             match tokio::fs::read(path).await {
                 Ok(bytes) if host.is_superseded(name, Digest::of(&bytes)) => {}
@@ -353,15 +361,14 @@ impl PluginHost {
         self.with(name, is_last).unwrap_or_default()
     }
 
-    /// Whether a file holds what it held when an operator had another component serve: then it
-    /// says nothing new.
+    /// Whether a file of the start holds what served before an operator had another component serve, or
+    /// meanwhile: then it says nothing new.
     pub(crate) fn is_superseded(&self, name: &PluginName, digest: Digest) -> bool {
         let is_of_file = |one: &&Activation| one.why.cause == Cause::File;
         self.with(name, |plugin| {
-            let of_file = plugin.history.iter().find(is_of_file);
-            let last = plugin.history.first();
-            of_file.is_some_and(|file| file.digest == digest)
-                && last.is_some_and(|last| last.why.cause != Cause::File)
+            let last_of_file = plugin.history.iter().position(|one| is_of_file(&one));
+            let since = &plugin.history[..last_of_file.map_or(0, |last| last + 1)];
+            last_of_file > Some(0) && since.iter().any(|one| one.digest == digest)
         })
         .unwrap_or_default()
     }
@@ -473,6 +480,7 @@ impl Plugin {
             rejections: Vec::new(),
             canary: None,
             canaries: Vec::new(),
+            is_taken_back: false,
             stream: Version(0),
         }
     }
@@ -487,6 +495,7 @@ impl Plugin {
         });
         self.history.insert(0, activation);
         self.history.truncate(HISTORY_MAX);
+        self.is_taken_back = false;
         canary
     }
 
@@ -502,6 +511,7 @@ impl Plugin {
             history: self.history.clone(),
             rejections: self.rejections.clone(),
             canaries: self.canary.iter().map(Canary::info).chain(self.canaries.clone()).collect(),
+            is_taken_back: self.is_taken_back,
         }
     }
 }

@@ -46,11 +46,13 @@ struct Seen {
     is_done: bool,
     /// It was there at the start, and has not changed since.
     from_start: bool,
+    /// What it held when it was read last and not refused: the same bytes again say nothing new.
+    taken: Option<Digest>,
 }
 
 impl Seen {
     fn new(signature: Signature, from_start: bool) -> Self {
-        Self { signature, since: Instant::now(), is_done: false, from_start }
+        Self { signature, since: Instant::now(), is_done: false, from_start, taken: None }
     }
 }
 
@@ -145,7 +147,7 @@ async fn look(host: &PluginHost, seen: &mut HashMap<PathBuf, Seen>) {
         let Some(signature) = signature(&path) else { continue };
         let entry = seen.entry(path.clone()).or_insert_with(|| Seen::new(signature, false));
         if entry.signature != signature {
-            *entry = Seen::new(signature, false);
+            *entry = Seen { taken: entry.taken, ..Seen::new(signature, false) };
         }
         let quiet = entry.since.elapsed();
         if !entry.is_done && quiet >= SETTLE {
@@ -159,7 +161,7 @@ async fn take(
     host: &PluginHost,
     name: &PluginName,
     path: &Path,
-    seen: &Seen,
+    seen: &mut Seen,
     is_last: bool,
 ) -> bool {
     let Ok(bytes) = tokio::fs::read(path).await else { return false };
@@ -167,18 +169,23 @@ async fn take(
         return false;
     }
     let digest = Digest::of(&bytes);
-    // A file that is touched or written again with the same bytes says nothing new.
-    if host.is_active(name, digest) || host.is_superseded(name, digest) {
+    if host.is_active(name, digest) || seen.from_start && host.is_superseded(name, digest) {
+        seen.taken = Some(digest);
+    }
+    if seen.taken == Some(digest) || seen.from_start && host.is_refused(name, digest) {
         return true;
     }
-    if seen.from_start && host.is_refused(name, digest) {
-        return true;
-    }
+    seen.taken = None;
     let result = match host.load(name, bytes, Priority::Background).await {
-        Ok(candidate) => match host.objection(name, &candidate.component).await {
-            Some(objection) => host.reject(name, digest, &objection).await,
-            None => host.activate(vec![candidate], Why::default()).await,
-        },
+        Ok(candidate) => {
+            if let Some(objection) = host.objection(name, &candidate.component).await {
+                host.reject(name, digest, &objection).await
+            } else {
+                let done = host.activate(vec![candidate], Why::default()).await;
+                seen.taken = done.is_ok().then_some(digest);
+                done
+            }
+        }
         // What is being copied looks like that: its signature comes last.
         Err(
             Rejection::Truncated { .. }

@@ -451,6 +451,14 @@ async fn a_canary_is_followed_counted_and_known_after_a_restart() {
     place.write("test", &version("5.0.0"));
     soon("5.0.0 is active", || host.version().as_deref() == Some("5.0.0")).await;
     assert!(!last(&host.plugins).unwrap().ended.unwrap().is_promoted);
+    // What replaced a canary can be gone back from.
+    host.plugins.rollback(&TEST, None, by("ada")).await.unwrap();
+    assert_eq!(host.version().as_deref(), Some("3.0.0"));
+    place.write("test", &version("5.0.1"));
+    soon("5.0.1 is active", || host.version().as_deref() == Some("5.0.1")).await;
+    // Whoever copies what served before wants it back.
+    place.write("test", &version("5.0.0"));
+    soon("5.0.0 is active", || host.version().as_deref() == Some("5.0.0")).await;
     start(version("6.0.0")).await.unwrap();
     host.plugins.rollback(&TEST, None, by("ada")).await.unwrap();
     assert_eq!(host.version().as_deref(), Some("5.0.0"));

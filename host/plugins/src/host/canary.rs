@@ -13,7 +13,7 @@ use amends_store::{BlobKind, StoredEvent, failpoint};
 use serde::{Deserialize, Serialize};
 
 use super::deploys::{Candidate, Cause, Why};
-use super::{Plugin, PluginHost, now};
+use super::{Plugin, PluginHost, PluginInfo, now};
 use crate::error::PluginError;
 use crate::load::LoadedComponent;
 
@@ -175,11 +175,14 @@ struct Counted {
     unknown: AtomicU64,
 }
 
+/// A canary, and when it began: one component may be tried more than once.
+pub(super) type Run = (Digest, Timestamp);
+
 /// What a call counts for.
 pub(super) struct Trial {
     counts: Arc<Counts>,
     spec: CanarySpec,
-    canary: Digest,
+    canary: Run,
     is_canary: bool,
 }
 
@@ -240,6 +243,12 @@ impl Tally {
     /// What follows from it by itself.
     fn verdict(&self, spec: &CanarySpec) -> Option<Verdict> {
         let Self { canary, active } = self;
+        // As many of the active component as its share of the sagas gives by then, or as it is judged by.
+        let others = f64::from(spec.calls_min) * ((100.0 - spec.share) / spec.share).min(1.0);
+        #[expect(clippy::cast_precision_loss, reason = "counts of calls")]
+        if (active.calls as f64) < others {
+            return None;
+        }
         let failed = ("failed", canary.failed, active.failed);
         let unknown = ("ended with an unknown outcome", canary.unknown, active.unknown);
         for (what, of_canary, of_active) in [failed, unknown] {
@@ -260,7 +269,10 @@ impl Tally {
                 )));
             }
         }
-        let after = spec.promote_after.filter(|after| canary.calls >= u64::from(*after))?;
+        // Where nearly all calls fail, nothing can be told.
+        let can_tell = rate(active.failed, active.calls) + spec.margin / 100.0 < 1.0;
+        let is_due = |after: &u32| can_tell && canary.calls >= u64::from(*after);
+        let after = spec.promote_after.filter(is_due)?;
         let CallCounts { calls, failed, .. } = canary;
         Some(Verdict::Promote(format!(
             "{failed} of its {calls} calls failed, and it was to be promoted after {after}"
@@ -302,7 +314,7 @@ impl Plugin {
         (is_canary || is_active()).then(|| Trial {
             counts: Arc::clone(counts),
             spec: info.spec,
-            canary: info.digest,
+            canary: (info.digest, info.at),
             is_canary,
         })
     }
@@ -310,6 +322,7 @@ impl Plugin {
     /// The component that was tried, for a while.
     pub(super) fn end_canary(&mut self, end: CanaryEnd) -> Option<Arc<LoadedComponent>> {
         let canary = self.canary.take()?;
+        self.is_taken_back = !end.is_promoted;
         let info = CanaryInfo { ended: Some(end), ..canary.info() };
         self.canaries.insert(0, info);
         self.canaries.truncate(CANARIES_MAX);
@@ -384,17 +397,17 @@ impl PluginHost {
         who: String,
         reason: String,
     ) -> Result<(), PluginError> {
-        let Some(digest) = self.canary(name) else {
+        let Some(run) = self.canary(name) else {
             let message = "no canary of it runs".to_owned();
             return Err(PluginError::Canary { plugin: name.clone(), message });
         };
-        self.promote_as(name, digest, Some(who), reason).await
+        self.promote_as(name, run, Some(who), reason).await
     }
 
     async fn promote_as(
         &self,
         name: &PluginName,
-        digest: Digest,
+        run @ (digest, _): Run,
         who: Option<String>,
         reason: String,
     ) -> Result<(), PluginError> {
@@ -406,7 +419,7 @@ impl PluginHost {
         }
         let why = Why { cause: Cause::Canary, who, reason: Some(reason), forced: is_forced };
         let candidate = Candidate { plugin: name.clone(), component, bytes: None };
-        if self.activate_while(vec![candidate], why, || self.canary(name) == Some(digest)).await? {
+        if self.activate_while(vec![candidate], why, || self.canary(name) == Some(run)).await? {
             return Ok(());
         }
         let message = format!("the canary {digest} does not run any more");
@@ -414,16 +427,17 @@ impl PluginHost {
     }
 
     /// The canary of a plugin that runs.
-    pub(super) fn canary(&self, name: &PluginName) -> Option<Digest> {
-        let digest = |plugin: &Plugin| plugin.canary.as_ref().map(|one| one.info.digest);
-        self.with(name, digest).flatten()
+    pub(super) fn canary(&self, name: &PluginName) -> Option<Run> {
+        let run =
+            |plugin: &Plugin| plugin.canary.as_ref().map(|one| (one.info.digest, one.info.at));
+        self.with(name, run).flatten()
     }
 
     /// Takes a canary back; false when it does not run any more.
     pub(super) async fn end_canary(
         &self,
         name: &PluginName,
-        digest: Digest,
+        run @ (digest, _): Run,
         who: Option<String>,
         reason: Option<String>,
     ) -> Result<bool, PluginError> {
@@ -432,7 +446,7 @@ impl PluginHost {
         loop {
             let running = self.with(name, |plugin| plugin.canary.as_ref().map(Canary::info));
             let Some(CanaryInfo { version, tally, .. }) =
-                running.flatten().filter(|one| one.digest == digest)
+                running.flatten().filter(|one| (one.digest, one.at) == run)
             else {
                 return Ok(false);
             };
@@ -455,7 +469,7 @@ impl PluginHost {
 
     /// Counts what came of a call, and has what follows from that done.
     pub(super) fn count(&self, name: &PluginName, trial: &Trial, outcome: &Outcome) {
-        let Trial { counts, spec, canary: digest, is_canary } = trial;
+        let Trial { counts, spec, canary: run, is_canary } = trial;
         let side = if *is_canary { &counts.canary } else { &counts.active };
         side.add(outcome);
         let tally = Tally { canary: counts.canary.read(), active: counts.active.read() };
@@ -463,26 +477,23 @@ impl PluginHost {
         if counts.is_decided.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (host, name, digest, counts) =
-            (self.clone(), name.clone(), *digest, Arc::clone(counts));
+        let (host, name, run, counts) = (self.clone(), name.clone(), *run, Arc::clone(counts));
         tokio::spawn(async move {
             let done = match verdict {
                 Verdict::TakeBack(reason) => {
-                    host.end_canary(&name, digest, None, Some(reason)).await.map(|_| ())
+                    host.end_canary(&name, run, None, Some(reason)).await.map(|_| ())
                 }
-                Verdict::Promote(reason) => {
-                    match host.promote_as(&name, digest, None, reason).await {
-                        Err(PluginError::Rejected { rejection, .. }) => {
-                            let reason = Some(rejection.to_string());
-                            host.end_canary(&name, digest, None, reason).await.map(|_| ())
-                        }
-                        Err(PluginError::Canary { .. }) => Ok(()),
-                        done => done,
+                Verdict::Promote(reason) => match host.promote_as(&name, run, None, reason).await {
+                    Err(PluginError::Rejected { rejection, .. }) => {
+                        let reason = Some(rejection.to_string());
+                        host.end_canary(&name, run, None, reason).await.map(|_| ())
                     }
-                }
+                    Err(PluginError::Canary { .. }) => Ok(()),
+                    done => done,
+                },
             };
             if let Err(error) = done {
-                tracing::error!(plugin = %name, %digest, %error, "the end of the canary cannot be recorded; the next call tries it again");
+                tracing::error!(plugin = %name, digest = %run.0, %error, "the end of the canary cannot be recorded; the next call tries it again");
                 counts.is_decided.store(false, Ordering::Relaxed);
             }
         });
@@ -499,9 +510,12 @@ impl PluginHost {
         }
         if event.kind == ENDED {
             let ended: Ended = serde_json::from_str(&event.data).ok()?;
-            let Ended { plugin: name, who, reason, tally, .. } = ended;
+            let Ended { plugin: name, digest, who, reason, tally, .. } = ended;
             let end = CanaryEnd { at: event.at, is_promoted: false, who, reason };
             let component = self.change(&name, |plugin| {
+                if plugin.canary.as_ref().is_none_or(|one| one.digest() != digest) {
+                    return None;
+                }
                 let component = plugin.end_canary(end);
                 if let Some(last) = plugin.canaries.first_mut() {
                     last.tally = tally;
@@ -513,6 +527,14 @@ impl PluginHost {
             }
         }
         None
+    }
+
+    /// Has those serve that could not be loaded before.
+    pub(super) async fn load_canaries(&self) -> Result<(), PluginError> {
+        for PluginInfo { name, .. } in self.list() {
+            self.load_canary(&name).await?;
+        }
+        Ok(())
     }
 
     /// Has a canary serve that is known from the stream alone.
@@ -586,6 +608,9 @@ mod tests {
             (counts(999, 3, 0), good, "none"),
             (counts(1_000, 3, 0), good, "promote"),
             (counts(1_000, 60, 0), good, "failed"),
+            // Nothing to hold it against yet, or nothing that tells.
+            (counts(50, 50, 0), counts(99, 0, 0), "none"),
+            (counts(1_000, 1_000, 0), counts(900, 900, 0), "none"),
         ] {
             assert_eq!(told(canary, active, &spec), expected, "{canary:?} {active:?}");
         }

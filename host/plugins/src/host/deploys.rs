@@ -25,6 +25,9 @@ const EVENTS_PER_READ: u32 = 1_000;
 /// read finds nothing nearly always, by an index.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 
+/// After so many pauses a canary that could not be loaded is tried again: every half a minute.
+const LOAD_AGAIN: u32 = 60;
+
 const ACTIVATED: &str = "plugin.activated";
 const REJECTED: &str = "plugin.rejected";
 
@@ -438,11 +441,15 @@ impl PluginHost {
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(FOLLOW_PAUSE);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
+            for ticks in 1_u32.. {
                 tick.tick().await;
                 host.let_go();
                 let mut known = host.inner.deploys.lock().await;
-                match host.take_in(&mut known).await {
+                let mut followed = host.take_in(&mut known).await;
+                if followed.is_ok() && ticks.is_multiple_of(LOAD_AGAIN) {
+                    followed = host.load_canaries().await;
+                }
+                match followed {
                     Ok(()) => {}
                     Err(PluginError::Store(StoreError::Closed | StoreError::Fenced)) => return,
                     Err(error) => tracing::debug!(%error, "deploys cannot be read"),
@@ -485,8 +492,16 @@ impl PluginHost {
         }
         let why = Why { cause: Cause::Rollback, ..why };
         let candidate = Candidate { plugin: name.clone(), component, bytes: None };
-        self.activate(vec![candidate], why).await?;
-        self.last(name).ok_or_else(|| missing("it was replaced meanwhile".to_owned()))
+        let is_as_it_was = || {
+            let now = self.info(name);
+            now.is_some_and(|now| {
+                now.history.first() == info.history.first()
+                    && now.canaries.len() == info.canaries.len()
+            })
+        };
+        let is_done = self.activate_while(vec![candidate], why, is_as_it_was).await?;
+        let last = self.last(name).filter(|_| is_done);
+        last.ok_or_else(|| missing("it was replaced meanwhile; look again".to_owned()))
     }
 }
 
@@ -501,8 +516,7 @@ impl PluginInfo {
             };
         }
         if let Some(CanaryInfo { version, ended: Some(end), .. }) = self.canaries.first()
-            && !end.is_promoted
-            && self.history.first().is_some_and(|last| last.at <= end.at)
+            && self.is_taken_back
         {
             return Err(format!(
                 "its canary, version {version}, is taken back already, at {}; to go further back, name \
