@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::PluginName;
-use amends_plugins::{COMPONENT_BYTES_MAX, CanarySpec, PluginError};
+use amends_plugins::{COMPONENT_BYTES_MAX, CanarySpec};
 use amends_runtime::{DeployError, DeployRequest, Deployed, Impact, Unreadable};
 
 use crate::ApiState;
 use crate::operate::who;
-use crate::plugins::parse_name;
+use crate::plugins::{parse_name, plugin_problem};
 use crate::problem::{Problem, Query};
 
 /// Components of one deploy.
@@ -145,8 +145,7 @@ pub(crate) async fn deploy(
         DeployError::Rejected { .. } => Problem::new(409, "component_refused", error.to_string()),
         DeployError::Doubtful { .. } => Problem::new(409, "deploy_doubtful", error.to_string())
             .with_remedy("name the plugin that is meant, or force it, with a reason"),
-        DeployError::Plugin(error @ PluginError::Canary { .. }) => canary_refused(&error),
-        DeployError::Plugin(_) => Problem::new(503, "plugin_failed", error.to_string()),
+        DeployError::Plugin(error) => plugin_problem(&error),
     })?;
     let components = deployed.into_iter().map(DeployedView::from).collect();
     let (activated, canary) = (!is_dry_run && canary.is_none(), !is_dry_run && canary.is_some());
@@ -171,11 +170,6 @@ impl DeployQuery {
             .map(Some)
             .map_err(|wrong| Problem::new(400, "bad_canary", wrong))
     }
-}
-
-pub(crate) fn canary_refused(error: &PluginError) -> Problem {
-    Problem::new(409, "canary_refused", error.to_string())
-        .with_remedy("GET /v1/plugins/NAME has its canaries and the components that served it")
 }
 
 pub(crate) fn bad_form(status: StatusCode, detail: String) -> Problem {

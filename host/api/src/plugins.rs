@@ -12,7 +12,6 @@ use amends_engine::{Digest, IdError, PluginName};
 use amends_plugins::{PluginError, PluginInfo, Why};
 
 use crate::ApiState;
-use crate::deploy::canary_refused;
 use crate::operate::who;
 use crate::page::Page;
 use crate::problem::{JsonBody, Path, Problem};
@@ -83,11 +82,24 @@ pub(crate) async fn promote(
     let who = who(&headers, peer)?;
     match state.runtime.plugins().promote(&name, who, reason).await {
         Ok(()) => info(&state, &name).map(PluginView::from).map(Json),
-        Err(error @ PluginError::Canary { .. }) => Err(canary_refused(&error)),
-        Err(error @ PluginError::Rejected { .. }) => {
-            Err(Problem::new(409, "component_refused", error.to_string()))
+        Err(error) => Err(plugin_problem(&error)),
+    }
+}
+
+/// Why a plugin is not changed.
+pub(crate) fn plugin_problem(error: &PluginError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        PluginError::Canary { .. } => Problem::new(409, "canary_refused", detail)
+            .with_remedy("GET /v1/plugins/NAME has its canaries and the components that served it"),
+        PluginError::NoRollback { .. } => {
+            Problem::new(409, "no_rollback", detail).with_remedy(SEE_VERSIONS)
         }
-        Err(error) => Err(Problem::new(503, "plugin_failed", error.to_string())),
+        PluginError::Rejected { .. } => Problem::new(409, "component_refused", detail),
+        PluginError::Folder { .. }
+        | PluginError::Sandbox(_)
+        | PluginError::Lost { .. }
+        | PluginError::Store(_) => Problem::new(503, "plugin_failed", detail),
     }
 }
 
@@ -100,8 +112,7 @@ fn kept_reason(reason: String) -> Result<String, Problem> {
 }
 
 /// Takes a running canary back; or, without one or with `to`, goes back to a component that served
-/// before: at once, and within a second on every host of the
-/// store.
+/// before: at once, and within a second on every host of the store.
 #[utoipa::path(post, path = "/v1/plugins/{name}/rollback", tag = "plugins",
     params(("name" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -124,13 +135,7 @@ pub(crate) async fn rollback(
     let done = state.runtime.plugins().rollback(&name, to, why).await;
     match done {
         Ok(_) => info(&state, &name).map(PluginView::from).map(Json),
-        Err(error @ PluginError::NoRollback { .. }) => {
-            Err(Problem::new(409, "no_rollback", error.to_string()).with_remedy(SEE_VERSIONS))
-        }
-        Err(error @ PluginError::Rejected { .. }) => {
-            Err(Problem::new(409, "component_refused", error.to_string()))
-        }
-        Err(error) => Err(Problem::new(503, "plugin_failed", error.to_string())),
+        Err(error) => Err(plugin_problem(&error)),
     }
 }
 

@@ -135,7 +135,6 @@ impl PluginHost {
         names.dedup();
         for (name, path) in &files {
             match tokio::fs::read(path).await {
-                Ok(bytes) if host.is_superseded(name, Digest::of(&bytes)) => {}
                 Ok(bytes) => host.offer(name, bytes).await?,
                 Err(error) => tracing::warn!(plugin = %name, %error, "the file cannot be read"),
             }
@@ -341,7 +340,7 @@ impl PluginHost {
     /// was active serves on.
     pub(crate) async fn offer(&self, name: &PluginName, bytes: Vec<u8>) -> Result<(), PluginError> {
         let digest = Digest::of(&bytes);
-        if self.is_active(name, digest) {
+        if self.is_active(name, digest) || self.is_superseded(name, digest) {
             return Ok(());
         }
         match self.load(name, bytes, Priority::Awaited).await {

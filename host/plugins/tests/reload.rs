@@ -328,19 +328,21 @@ async fn a_rollback_serves_at_once_and_stands_until_the_file_changes() {
     host.close().await;
 }
 
+/// Another host of the same store, with an empty folder of its own.
+async fn follower(host: &Host) -> (Place, PluginHost) {
+    let place = Place::new();
+    let (dir, cache) = (place.cache().join("none"), place.cache());
+    std::fs::create_dir_all(&dir).unwrap();
+    let config = PluginsConfig { dir, cache, ..PluginsConfig::default() };
+    (place, PluginHost::open(config, host.store.clone()).await.unwrap())
+}
+
 #[tokio::test]
 async fn what_one_host_makes_active_serves_on_the_others_within_a_second() {
     let place = Place::new();
     place.write("test", &version("1.0.0"));
     let host = place.open().await;
-    let other = Place::new();
-    let config = PluginsConfig {
-        dir: other.cache().join("none"),
-        cache: other.cache(),
-        ..PluginsConfig::default()
-    };
-    std::fs::create_dir_all(&config.dir).unwrap();
-    let follower = PluginHost::open(config, host.store.clone()).await.unwrap();
+    let (_other, follower) = follower(&host).await;
     let its_version = || follower.info(&TEST).and_then(|info| info.version);
     assert_eq!(its_version().as_deref(), Some("1.0.0"), "from the store");
     place.write("test", &version("2.0.0"));
@@ -379,14 +381,7 @@ async fn a_canary_is_followed_counted_and_known_after_a_restart() {
     let place = Place::new();
     place.write("test", &version("1.0.0"));
     let host = place.open().await;
-    let other = Place::new();
-    let config = PluginsConfig {
-        dir: other.cache().join("none"),
-        cache: other.cache(),
-        ..PluginsConfig::default()
-    };
-    std::fs::create_dir_all(&config.dir).unwrap();
-    let follower = PluginHost::open(config, host.store.clone()).await.unwrap();
+    let (_other, follower) = follower(&host).await;
     let traps = Component { execute: Behaviour::Trap, version: "2.0.0", ..Component::default() };
     let spec = CanarySpec::new(20.0, None, Some(50), Some(200)).unwrap();
     let canary = async |bytes: Vec<u8>| {

@@ -70,9 +70,8 @@ const EARLIER_MAX: usize = 8;
 ///
 /// The one that an operator chose for the step comes first. Where a canary runs it is the active one
 /// of its share of the sagas, but that an undo whose output it cannot read is served as if it were not
-/// there. An undo is served by the active component
-/// when that can read the recorded output, else by the one that executed the step, if that can undo,
-/// else by the latest of the plugin that can read it.
+/// there. An undo is served by the active component when that can read the recorded output, else by the
+/// one that executed the step, if that can undo, else by the latest of the plugin that can read it.
 pub(crate) async fn component(
     plugins: &PluginHost,
     saga: &Saga,

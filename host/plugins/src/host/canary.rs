@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use amends_engine::{Digest, Outcome, PluginName, SagaId, Timestamp};
-use amends_store::{BlobKind, StoredEvent, failpoint};
+use amends_store::{StoredEvent, failpoint};
 use serde::{Deserialize, Serialize};
 
 use super::deploys::{Candidate, Cause, Why};
@@ -216,6 +216,12 @@ struct Ended {
     tally: Tally,
 }
 
+impl Counts {
+    fn tally(&self) -> Tally {
+        Tally { canary: self.canary.read(), active: self.active.read() }
+    }
+}
+
 impl Counted {
     fn add(&self, outcome: &Outcome) {
         match outcome {
@@ -291,8 +297,7 @@ impl Canary {
     }
 
     pub(super) fn info(&self) -> CanaryInfo {
-        let tally = Tally { canary: self.counts.canary.read(), active: self.counts.active.read() };
-        CanaryInfo { tally, ..self.info.clone() }
+        CanaryInfo { tally: self.counts.tally(), ..self.info.clone() }
     }
 }
 
@@ -345,16 +350,14 @@ impl PluginHost {
     /// canary runs; and when the store fails.
     pub async fn start_canary(
         &self,
-        candidate: Candidate,
+        mut candidate: Candidate,
         spec: CanarySpec,
         why: Why,
     ) -> Result<(), PluginError> {
-        let Candidate { plugin: name, component, bytes } = candidate;
-        let (digest, version, at) = (component.digest, component.manifest.version.clone(), now());
-        if let Some(bytes) = bytes {
-            let component = BlobKind::Component;
-            self.inner.store.put_blob(component, name.to_string(), digest, at, bytes).await?;
-        }
+        let at = now();
+        self.put_bytes(&mut candidate, at).await?;
+        let Candidate { plugin: name, component, .. } = candidate;
+        let (digest, version) = (component.digest, component.manifest.version.clone());
         let refuse = |message: String| Err(PluginError::Canary { plugin: name.clone(), message });
         let mut known = self.inner.deploys.lock().await;
         let started = loop {
@@ -472,8 +475,7 @@ impl PluginHost {
         let Trial { counts, spec, canary: run, is_canary } = trial;
         let side = if *is_canary { &counts.canary } else { &counts.active };
         side.add(outcome);
-        let tally = Tally { canary: counts.canary.read(), active: counts.active.read() };
-        let Some(verdict) = tally.verdict(spec) else { return };
+        let Some(verdict) = counts.tally().verdict(spec) else { return };
         if counts.is_decided.swap(true, Ordering::Relaxed) {
             return;
         }

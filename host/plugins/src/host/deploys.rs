@@ -187,11 +187,8 @@ impl PluginHost {
     ) -> Result<bool, PluginError> {
         failpoint("plugins.activate.before");
         let at = now();
-        for Candidate { plugin, component, bytes } in &mut candidates {
-            if let Some(bytes) = bytes.take() {
-                let (name, digest) = (plugin.to_string(), component.digest);
-                self.inner.store.put_blob(BlobKind::Component, name, digest, at, bytes).await?;
-            }
+        for candidate in &mut candidates {
+            self.put_bytes(candidate, at).await?;
         }
         failpoint("plugins.activate.stored");
         let mut known = self.inner.deploys.lock().await;
@@ -215,6 +212,17 @@ impl PluginHost {
         }
         failpoint("plugins.activate.done");
         Ok(true)
+    }
+
+    /// Has the store keep what it does not have yet.
+    pub(super) async fn put_bytes(
+        &self,
+        Candidate { plugin, component, bytes }: &mut Candidate,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(bytes) = bytes.take() else { return Ok(()) };
+        let (name, digest) = (plugin.to_string(), component.digest);
+        self.inner.store.put_blob(BlobKind::Component, name, digest, at, bytes).await
     }
 
     /// None for what is the last that became active already: it serves on.
