@@ -82,6 +82,13 @@ pub async fn giving_way<T: Send + 'static>(mut call: Pin<Box<dyn Future<Output =
         return done;
     }
     let Some(long_calls) = long_calls() else { return call.await };
+    // What it opens and waits for (connections, clocks) stays with this runtime, whose threads do not
+    // give way: only what it computes is moved.
+    let here = Handle::current();
+    let call = poll_fn(move |context| {
+        let _entered = here.enter();
+        call.as_mut().poll(context)
+    });
     let mut task = Aborting(long_calls.spawn(call));
     match (&mut task.0).await {
         Ok(done) => done,

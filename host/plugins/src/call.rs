@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use amends_engine::{
@@ -20,8 +19,7 @@ use crate::granted::{Granted, Named};
 use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
 use crate::idle::Warm;
 use crate::load::LoadedComponent;
-use crate::meter::{Metered, give_way_first};
-use crate::sandbox::TICK;
+use crate::meter::give_way_first;
 use crate::stopped::Stopped;
 
 /// A failure's message is cut to this many bytes: it stands in events, logs and tables.
@@ -146,7 +144,8 @@ pub(crate) async fn ask(
         let input = &call.input.as_str().to_owned();
         guest.call_probe(&mut store, &about(call), direction, input).await
     });
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, Metered::new(asked)).await;
+    let asked = component.meter.metered(asked);
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
     match answer {
         Ok(Ok(Ok(probe::Fate::Happened(output)))) => {
             Some((succeeded(&output, granted, call), Fate::Happened))
@@ -193,14 +192,13 @@ pub(crate) async fn run(
         }
         None => (place.guest(place.call_id(call)), None),
     };
-    if component.computes_long.load(Ordering::Relaxed) {
+    if component.meter.computes_long() {
         give_way_first().await;
     }
     let instance = made.as_ref().map(|(instance, _)| *instance);
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
-    let invoked = tokio::time::timeout(call.timeout, Metered::new(invoked)).await;
-    // It met a second tick.
-    component.computes_long.store(store.data().cpu_used > TICK, Ordering::Relaxed);
+    let invoked = component.meter.metered(invoked);
+    let invoked = tokio::time::timeout(call.timeout, invoked).await;
     let (effects, refused) = store.data_mut().end();
     // A request may have a secret in the name of its host.
     let refused = refused.map(|refused| granted.redact(&refused).into_owned());

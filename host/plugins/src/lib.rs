@@ -23,6 +23,7 @@ mod background;
 mod bindings;
 mod call;
 mod check;
+mod clock;
 mod compile;
 mod config;
 mod effects;

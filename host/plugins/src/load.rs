@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Payload};
@@ -19,7 +19,7 @@ use crate::error::{PluginError, Rejection};
 use crate::granted::Granted;
 use crate::guest::{Guest, linker};
 use crate::idle::{IDLE_MAX, Idle};
-use crate::meter::Metered;
+use crate::meter::Meter;
 use crate::outbound::{Outbound, StubAnswer};
 use crate::sandbox::Sandbox;
 use crate::schema;
@@ -87,8 +87,7 @@ pub struct LoadedComponent {
     input: Option<jsonschema::Validator>,
     output: Option<jsonschema::Validator>,
     pub(crate) idle: Idle,
-    /// Whether its last call did.
-    pub(crate) computes_long: AtomicBool,
+    pub(crate) meter: Meter,
 }
 
 impl std::fmt::Debug for LoadedComponent {
@@ -208,7 +207,7 @@ impl Loader {
             input,
             output,
             idle: Idle::new(Arc::clone(&self.idle_room)),
-            computes_long: AtomicBool::new(false),
+            meter: Meter::new(&self.sandbox.clock),
         })
     }
 
@@ -236,11 +235,13 @@ impl Loader {
         let granted = Arc::new(Granted::with_outbound(settings, no_network));
         let mut store = Guest::store(self.engine(), None, None, granted);
         let pre = pre.clone();
-        let asked = Metered::new(Box::pin(async move {
+        let asked = Box::pin(async move {
             let indices = manifest::GuestIndices::new(&pre)?;
             let instance = pre.instantiate_async(&mut store).await?;
             indices.load(&mut store, &instance)?.call_describe(&mut store).await
-        }));
+        });
+        let meter = Meter::new(&self.sandbox.clock);
+        let asked = async move { meter.metered(asked).await };
         let description = tokio::time::timeout(DESCRIBE_TIMEOUT, giving_way(Box::pin(asked)))
             .await
             .map_err(|_| {

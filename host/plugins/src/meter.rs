@@ -6,13 +6,14 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
+use crate::clock::{Clock, TICK};
 use crate::guest::Guest;
-use crate::sandbox::TICK;
 use crate::stopped::Stopped;
 
 thread_local! {
@@ -26,16 +27,39 @@ thread_local! {
     static CARRIED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Ticks that a call has met which computes long: most calls meet none, and one that computes for less
-/// than a tick may meet one.
+/// Ticks that a call has met which computes long, so that it has for 1 to 2 ms: most calls meet none,
+/// and one that computes for less than a tick may meet one.
 const LONG: u32 = 2;
 
+/// What is known of how long a component computes.
+pub(crate) struct Meter {
+    clock: Clock,
+    /// Whether one of its calls did for long, until one does not.
+    computes_long: AtomicBool,
+}
+
 /// A call whose processor time is counted.
-pub(crate) struct Metered<F> {
+pub(crate) struct Metered<'a, F> {
     call: F,
+    meter: &'a Meter,
     /// That it has met.
     ticks: u32,
     carried: Duration,
+}
+
+impl Meter {
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Self { clock: clock.clone(), computes_long: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn metered<F>(&self, call: F) -> Metered<'_, F> {
+        Metered { call, meter: self, ticks: 0, carried: Duration::ZERO }
+    }
+
+    /// Of the component.
+    pub(crate) fn computes_long(&self) -> bool {
+        self.computes_long.load(Ordering::Relaxed)
+    }
 }
 
 /// Has whoever polls this call poll it where it gives way to others, as one that computes long: by all
@@ -61,13 +85,7 @@ pub(crate) fn computes_long() -> bool {
     COMPUTES_LONG.take()
 }
 
-impl<F> Metered<F> {
-    pub(crate) fn new(call: F) -> Self {
-        Self { call, ticks: 0, carried: Duration::ZERO }
-    }
-}
-
-impl<F: Future + Unpin> Future for Metered<F> {
+impl<F: Future + Unpin> Future for Metered<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
@@ -75,14 +93,22 @@ impl<F: Future + Unpin> Future for Metered<F> {
         TAKEN_UP.set(taken_up);
         CARRIED.set(self.carried);
         HAS_TICKED.set(false);
+        self.meter.clock.need();
         let polled = Pin::new(&mut self.call).poll(context);
         if HAS_TICKED.get() {
             (self.ticks, self.carried) = (self.ticks.saturating_add(1), Duration::ZERO);
-            COMPUTES_LONG.set(self.ticks >= LONG && polled.is_pending());
+            if self.ticks >= LONG {
+                // Now, so that others of the component that have begun do not take as long to show it.
+                self.meter.computes_long.store(true, Ordering::Relaxed);
+            }
+            COMPUTES_LONG.set(polled.is_pending() && self.meter.computes_long());
         } else if let Some(taken_up) = taken_up {
             self.carried += thread_time().saturating_sub(taken_up);
         }
         TAKEN_UP.set(None);
+        if polled.is_ready() {
+            self.meter.computes_long.store(self.ticks >= LONG, Ordering::Relaxed);
+        }
         polled
     }
 }

@@ -11,7 +11,6 @@ mod stub;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
@@ -172,25 +171,25 @@ impl From<Error> for Sent {
 
 impl Sent {
     fn of(error: &hyper_util::client::legacy::Error) -> Self {
-        let mut cause = error.source();
-        while let Some(one) = cause {
-            if let Some(prohibited) = one.downcast_ref::<Prohibited>() {
+        for cause in causes(error) {
+            if let Some(prohibited) = cause.downcast_ref::<Prohibited>() {
                 let why = Some(prohibited.0.clone());
                 return Self { error: Error::DestinationIpProhibited, why };
             }
-            if let Some(unresolved) = one.downcast_ref::<Unresolved>() {
+            if let Some(unresolved) = cause.downcast_ref::<Unresolved>() {
                 let rcode = Some(unresolved.to_string());
                 return Self::from(Error::DnsError { rcode, info_code: None });
             }
-            // Later than that, what was sent may have arrived.
-            if one.downcast_ref::<rustls::Error>().is_some() && error.is_connect() {
-                let why = Some(format!("TLS failed: {one}"));
+            if !error.is_connect() {
+                continue;
+            }
+            if let Some(failed) = cause.downcast_ref::<rustls::Error>() {
+                let why = Some(format!("TLS failed: {failed}"));
                 return Self { error: Error::TlsCertificateError, why };
             }
-            // A failure of TLS comes in an error of I/O, and says more.
-            if let Some(failed) = one.downcast_ref::<io::Error>()
-                && failed.get_ref().is_none_or(|inner| !inner.is::<rustls::Error>())
-                && error.is_connect()
+            // One that says more comes after it.
+            if let Some(failed) = cause.downcast_ref::<io::Error>()
+                && failed.get_ref().is_none()
             {
                 let kind = failed.kind();
                 return Self::from(if kind == io::ErrorKind::ConnectionRefused {
@@ -201,19 +200,24 @@ impl Sent {
                     Error::DestinationUnavailable
                 });
             }
-            if error.is_connect()
-                && let Some(failed) = one.downcast_ref::<io::Error>()
-                && let Some(inner) =
-                    failed.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>())
-            {
-                let why = Some(format!("TLS failed: {inner}"));
-                return Self { error: Error::TlsCertificateError, why };
-            }
-            cause = one.source();
         }
-        // What was sent may have arrived.
-        Self::from(Error::ConnectionTerminated)
+        Self::from(if error.is_connect() {
+            Error::DestinationUnavailable
+        } else {
+            // What was sent may have arrived.
+            Error::ConnectionTerminated
+        })
     }
+}
+
+/// What it comes from, and what that comes from. An error of I/O leaves out what it was made of.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| {
+        let made_of = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        made_of.map_or_else(|| cause.source(), |made_of| Some(made_of as &dyn std::error::Error))
+    })
 }
 
 /// A body that ends at a time and a size.

@@ -1,10 +1,8 @@
 //! The engine that runs components, and its limits.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::clock::Clock;
 use crate::config::{INSTANCES_OF_ONE_MAX, TABLE_ELEMENTS_MAX};
 use crate::error::PluginError;
 
@@ -21,24 +19,16 @@ pub const LOG_LINES_MAX: u32 = 100;
 /// Bytes of one log line, its fields included; the rest is cut.
 pub const LOG_LINE_BYTES_MAX: usize = 4_096;
 
-/// A call that computes gives way this often, so that a loop without end costs its own time only.
-pub(crate) const TICK: Duration = Duration::from_millis(5);
-
 /// Of what a call has written, so much is put back; the rest is given back to the system. A small
 /// guest writes a tenth of it.
 const KEEP_RESIDENT_BYTES: usize = 256 << 10;
 
-/// The wasmtime engine, with a thread that counts its epochs.
+/// The wasmtime engine, and the clock that counts its epochs.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     pub(crate) engine: Engine,
-    _ticker: Arc<Ticker>,
+    pub(crate) clock: Clock,
 }
-
-#[derive(Debug)]
-struct Ticker(
-    #[expect(dead_code, reason = "dropped to end the thread")] std::sync::mpsc::Sender<()>,
-);
 
 impl Sandbox {
     pub(crate) fn new() -> Result<Self, PluginError> {
@@ -69,18 +59,7 @@ impl Sandbox {
         }
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let engine = Engine::new(&config).map_err(|error| failed(format!("{error:#}")))?;
-        let weak = engine.weak();
-        let (alive, ended) = std::sync::mpsc::channel();
-        std::thread::Builder::new()
-            .name("amends-epoch".to_owned())
-            .spawn(move || {
-                use std::sync::mpsc::RecvTimeoutError::Timeout;
-                while ended.recv_timeout(TICK) == Err(Timeout) {
-                    let Some(engine) = weak.upgrade() else { return };
-                    engine.increment_epoch();
-                }
-            })
-            .map_err(|error| failed(error.to_string()))?;
-        Ok(Self { engine, _ticker: Arc::new(Ticker(alive)) })
+        let clock = Clock::new(&engine)?;
+        Ok(Self { engine, clock })
     }
 }

@@ -37,7 +37,7 @@ const STALL_PAUSE: Duration = Duration::from_millis(500);
 /// A component whose last call took no longer is called by the shard itself: that saves a task, two
 /// changes of threads and a message. The calls of others are tasks of their own, and so are those
 /// that come when the shard has called for so long in one turn. One that takes longer than before
-/// becomes a task when it first waits or has computed for a tick of the sandbox, 5 ms.
+/// becomes a task when it first waits or has computed for a tick of the sandbox, 1 ms.
 const CALL_IN_SHARD_MAX: Duration = Duration::from_millis(1);
 
 /// After so long a turn the shard gives way to the other tasks of its thread.

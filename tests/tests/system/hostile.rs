@@ -134,6 +134,32 @@ fn each_hostile_component_is_stopped_and_others_go_on() {
     assert_eq!(host.stop(), Some(0));
 }
 
+/// Of each alone, so that it is seen which of them others have to wait for.
+#[test]
+fn others_go_on_beside_twelve_calls_of_each_hostile_component() {
+    let place = place();
+    let host = place.run();
+    let mut quiet: Vec<_> = (0..5).map(|_| good(&place, &host)).collect();
+    quiet.sort();
+    println!("p99 of others {:?} quiet, {:?} at worst; beside:", quiet[2], quiet[4]);
+    for hostile in HOSTILE.iter().filter(|one| !matches!(one.expect, Expect::Refused(_))) {
+        let clients: Vec<_> = (0..12)
+            .map(|_| {
+                let (url, name) = (host.url("/v1/sagas?wait=60s"), hostile.name);
+                std::thread::spawn(move || started(&url, name))
+            })
+            .collect();
+        let beside = good(&place, &host);
+        for client in clients {
+            let saga = client.join().unwrap();
+            assert!(saga["ended_at"].is_string(), "{}: {saga}", hostile.name);
+        }
+        println!("{:>20} {beside:?}", hostile.name);
+        assert!(beside < Duration::from_secs(1), "{}: {beside:?}", hostile.name);
+    }
+    assert_eq!(host.stop(), Some(0));
+}
+
 #[test]
 fn each_broken_file_is_refused_with_its_reason_and_sagas_go_on() {
     let place = place();

@@ -30,4 +30,5 @@ mod signed;
 mod state;
 mod stock;
 mod swap;
+mod tls;
 mod waits;

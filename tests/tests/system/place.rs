@@ -88,15 +88,26 @@ impl Place {
 
     /// Starts the host.
     pub(crate) fn spawn(&self) -> Host {
-        self.spawn_with("")
+        self.spawn_in(&[])
     }
 
     /// Starts the host with these failpoints set.
     pub(crate) fn spawn_with(&self, failpoints: &str) -> Host {
+        self.spawn_in(&[("FAILPOINTS", failpoints)])
+    }
+
+    /// Starts the host in this environment and waits until it is ready.
+    pub(crate) fn run_in(&self, environment: &[(&str, &str)]) -> Host {
+        let host = self.spawn_in(environment);
+        host.wait_until_ready();
+        host
+    }
+
+    fn spawn_in(&self, environment: &[(&str, &str)]) -> Host {
         let mut child = Command::new(amends())
             .arg("run")
             .arg(self.path("amends.toml"))
-            .env("FAILPOINTS", failpoints)
+            .envs(environment.iter().copied())
             .env("AMENDS_LOG", "info,amends_runtime=debug,plugin=debug")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

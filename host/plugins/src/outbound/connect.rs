@@ -44,7 +44,7 @@ pub(crate) struct Unresolved(String, io::Error);
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Names that are looked up at once: each holds a thread, and a server of names may be silent.
-const LOOKUPS_MAX: usize = 32;
+pub(super) const LOOKUPS_MAX: usize = 32;
 
 static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_MAX);
 
@@ -53,16 +53,23 @@ pub(crate) fn system(
     name: String,
     port: u16,
 ) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
-    Box::pin(async move {
+    Box::pin(look_up(move || {
+        let found = (name.as_str(), port).to_socket_addrs()?;
+        Ok(found.map(|address| address.ip()).collect())
+    }))
+}
+
+/// Blocks a thread of its own, when one of so many is free.
+pub(super) async fn look_up(
+    blocking: impl FnOnce() -> io::Result<Vec<IpAddr>> + Send + 'static,
+) -> io::Result<Vec<IpAddr>> {
+    let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let lookup = move || {
         // One goes on when nobody waits for it any more, and holds its place for as long.
-        let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
-        let lookup = move || {
-            let found = (name.as_str(), port).to_socket_addrs();
-            drop(place);
-            found.map(|found| found.map(|address| address.ip()).collect())
-        };
-        tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
-    })
+        let _place = place;
+        blocking()
+    };
+    tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
 }
 
 impl Service<Uri> for Connector {

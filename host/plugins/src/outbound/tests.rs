@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -236,6 +236,31 @@ async fn a_name_that_changes_gains_nothing() {
     let why = requests.refused().unwrap();
     assert!(why.contains("stands for 127.0.0.1, which is not a public address"), "{why}");
     assert!(seen.lock().unwrap().is_empty());
+}
+
+/// A server of names that is silent holds so many threads and no more, also of those that have given up.
+#[tokio::test]
+async fn so_many_names_are_looked_up_at_once() {
+    let (silent, answers) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let lookup = || {
+        let (silent, answers) = (Arc::clone(&silent), Arc::clone(&answers));
+        connect::look_up(move || {
+            silent.fetch_add(1, Ordering::SeqCst);
+            while !answers.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(vec!["203.0.114.1".parse().unwrap()])
+        })
+    };
+    let within = Duration::from_millis(300);
+    let all = futures::future::join_all((0..connect::LOOKUPS_MAX + 8).map(|_| lookup()));
+    assert!(tokio::time::timeout(within, all).await.is_err(), "none is answered");
+    assert_eq!(silent.load(Ordering::SeqCst) as usize, connect::LOOKUPS_MAX);
+    // Nobody waits for them any more, and they are in it all the same.
+    assert!(tokio::time::timeout(within, lookup()).await.is_err());
+    assert_eq!(silent.load(Ordering::SeqCst) as usize, connect::LOOKUPS_MAX);
+    answers.store(true, Ordering::SeqCst);
+    assert_eq!(lookup().await.unwrap(), ["203.0.114.1".parse::<IpAddr>().unwrap()]);
 }
 
 #[tokio::test]
