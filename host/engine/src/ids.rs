@@ -199,11 +199,12 @@ impl Digest {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for digit in bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
-        text.push(char::from(DIGITS[usize::from(digit)]));
+    let mut text = Vec::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
     }
-    text
+    // They are all ASCII.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 impl fmt::Display for Digest {

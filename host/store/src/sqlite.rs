@@ -35,7 +35,7 @@ use crate::{Store, StoreError, failpoint};
 pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};
 use state::StateCache;
 pub use write::APPENDS_WAITING_MAX;
-use write::{Job, Writer};
+use write::{Books, Job, Writer};
 
 /// Read connections at once: reads are short, and more would only share two cores.
 const READERS_MAX: u32 = 4;
@@ -92,11 +92,13 @@ impl SqliteStore {
             connection,
             lock,
             path: path.to_owned(),
-            position,
             fence,
-            versions_cache: HashMap::new(),
-            state_bytes: HashMap::new(),
-            state_cache: Arc::clone(&state_cache),
+            books: Books {
+                position,
+                versions_cache: HashMap::new(),
+                state_bytes: HashMap::new(),
+                state_cache: Arc::clone(&state_cache),
+            },
             head: head_sender,
             stats: Arc::clone(&stats),
         };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use amends_engine::PluginName;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::write::Writer;
+use super::write::Books;
 use crate::state::{StateChange, StateQuery};
 use crate::types::Appended;
 
@@ -121,27 +121,37 @@ impl Known {
     }
 }
 
-impl Writer {
+impl Books {
     /// Whether every change is of what is there now; the first that is not, or that would be too
     /// much, is the answer.
-    pub(super) fn check_state(&mut self, changes: &[StateChange]) -> Result<Option<Appended>> {
+    pub(super) fn check_state(
+        &mut self,
+        connection: &Connection,
+        changes: &[StateChange],
+    ) -> Result<Option<Appended>> {
         for (index, change) in changes.iter().enumerate() {
-            if !self.is_current(change, &changes[..index])? {
+            if !is_current(connection, change, &changes[..index])? {
                 return Ok(Some(Appended::StateChanged(index)));
             }
-            let bytes = self.bytes(&change.plugin, &changes[..=index])?;
+            let bytes = self.bytes(connection, &change.plugin, &changes[..=index])?;
             // What makes it smaller is always taken.
-            if bytes > change.bytes_max && bytes > self.bytes(&change.plugin, &changes[..index])? {
+            if bytes > change.bytes_max
+                && bytes > self.bytes(connection, &change.plugin, &changes[..index])?
+            {
                 return Ok(Some(Appended::StateFull(index)));
             }
         }
         Ok(None)
     }
 
-    pub(super) fn write_state(&mut self, changes: &[StateChange]) -> Result<()> {
+    pub(super) fn write_state(
+        &mut self,
+        connection: &Connection,
+        changes: &[StateChange],
+    ) -> Result<()> {
         // Before anything is written: it counts from what is there.
         let bytes = |change: &StateChange| {
-            Ok((change.plugin.clone(), self.bytes(&change.plugin, changes)?))
+            Ok((change.plugin.clone(), self.bytes(connection, &change.plugin, changes)?))
         };
         let bytes = changes.iter().map(bytes).collect::<Result<Vec<_>>>()?;
         self.state_bytes.extend(bytes);
@@ -149,12 +159,10 @@ impl Writer {
             for (key, value) in &change.writes {
                 let plugin = change.plugin.as_str();
                 match value {
-                    Some(value) => self
-                        .connection
+                    Some(value) => connection
                         .prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3)")?
                         .execute(params![plugin, key, value])?,
-                    None => self
-                        .connection
+                    None => connection
                         .prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?
                         .execute(params![plugin, key])?,
                 };
@@ -163,39 +171,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether a call would see the same again, after the changes of the same append before it.
-    fn is_current(&self, change: &StateChange, before: &[StateChange]) -> Result<bool> {
-        let plugin = change.plugin.as_str();
-        let before = || before.iter().filter(|other| other.plugin == change.plugin);
-        for (key, seen) in &change.reads {
-            let now = match before().rev().find_map(|other| other.writes.get(key)) {
-                Some(written) => written.clone(),
-                None => get(&self.connection, plugin, key)?,
-            };
-            if now != *seen {
-                return Ok(false);
-            }
-        }
-        for list in &change.lists {
-            let mut written = before().flat_map(|other| other.writes.keys());
-            if written.any(|key| list.query.covers(key))
-                || keys(&self.connection, plugin, &list.query)? != list.keys
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Bytes of the keys and values of a plugin after the changes.
-    fn bytes(&self, plugin: &PluginName, changes: &[StateChange]) -> Result<u64> {
+    fn bytes(
+        &self,
+        connection: &Connection,
+        plugin: &PluginName,
+        changes: &[StateChange],
+    ) -> Result<u64> {
         let changes = changes.iter().filter(|change| change.plugin == *plugin);
         let writes: BTreeMap<_, _> = changes.flat_map(|change| &change.writes).collect();
         let known = self.state_bytes.get(plugin);
         let plugin = plugin.as_str();
         let mut bytes = match known {
             Some(bytes) => *bytes,
-            None => self.connection.query_row(
+            None => connection.query_row(
                 "SELECT coalesce(sum(octet_length(key) + octet_length(value)), 0) FROM state
                  WHERE plugin = ?1",
                 [plugin],
@@ -203,8 +192,7 @@ impl Writer {
             )?,
         };
         for (key, value) in writes {
-            let before: Option<i64> = self
-                .connection
+            let before: Option<i64> = connection
                 .prepare_cached(
                     "SELECT octet_length(value) FROM state WHERE plugin = ?1 AND key = ?2",
                 )?
@@ -216,4 +204,32 @@ impl Writer {
         }
         Ok(bytes)
     }
+}
+
+/// Whether a call would see the same again, after the changes of the same append before it.
+fn is_current(
+    connection: &Connection,
+    change: &StateChange,
+    before: &[StateChange],
+) -> Result<bool> {
+    let plugin = change.plugin.as_str();
+    let before = || before.iter().filter(|other| other.plugin == change.plugin);
+    for (key, seen) in &change.reads {
+        let now = match before().rev().find_map(|other| other.writes.get(key)) {
+            Some(written) => written.clone(),
+            None => get(connection, plugin, key)?,
+        };
+        if now != *seen {
+            return Ok(false);
+        }
+    }
+    for list in &change.lists {
+        let mut written = before().flat_map(|other| other.writes.keys());
+        if written.any(|key| list.query.covers(key))
+            || keys(connection, plugin, &list.query)? != list.keys
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

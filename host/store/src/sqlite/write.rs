@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use amends_engine::{Digest, PluginName, Position, SagaId, Timestamp, Version};
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::schema::describe;
@@ -84,18 +84,46 @@ pub(super) struct Writer {
     #[expect(dead_code, reason = "held, not read")]
     pub(super) lock: File,
     pub(super) path: PathBuf,
-    /// Of the last event that is written.
-    pub(super) position: Position,
     /// What the fence was raised to when this process took the file over.
     pub(super) fence: i64,
+    pub(super) books: Books,
+    pub(super) head: watch::Sender<Position>,
+    pub(super) stats: Arc<Mutex<StoreStats>>,
+}
+
+/// What the writer knows of what is written.
+pub(super) struct Books {
+    /// Of the last event.
+    pub(super) position: Position,
     /// The versions of streams that were written last. Nobody else writes, so they are right until a
     /// transaction fails.
     pub(super) versions_cache: HashMap<Stream, Version>,
     /// Bytes of the state of plugins that was written; right for the same reason.
     pub(super) state_bytes: HashMap<PluginName, u64>,
     pub(super) state_cache: Arc<StateCache>,
-    pub(super) head: watch::Sender<Position>,
-    pub(super) stats: Arc<Mutex<StoreStats>>,
+}
+
+/// What is run for each append, looked up once a transaction.
+struct Statements<'c> {
+    insert_append: CachedStatement<'c>,
+    insert_saga: CachedStatement<'c>,
+    update_saga: CachedStatement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            insert_append: connection
+                .prepare_cached("INSERT INTO appends VALUES (?1, ?2, ?3, ?4, ?5)")?,
+            insert_saga: connection.prepare_cached(
+                "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?,
+            update_saga: connection.prepare_cached(
+                "UPDATE sagas SET status = ?2, reason = ?3, ended_at = ?4, deadline_at = ?5,
+                 wake_at = ?6 WHERE id = ?1",
+            )?,
+        })
+    }
 }
 
 impl Writer {
@@ -126,20 +154,17 @@ impl Writer {
 
     fn write(&mut self, batch: &mut Vec<Job>) {
         failpoint("store.transaction.before");
-        let (size, before) = (batch.len(), self.position);
+        let (size, before) = (batch.len(), self.books.position);
         let mut replies = Vec::with_capacity(size);
         let result = self.transaction(batch, &mut replies);
         let error = match result {
             Ok(()) => {
                 self.count(&replies, before);
-                self.head.send_replace(self.position);
+                self.head.send_replace(self.books.position);
                 None
             }
             Err(error) => {
-                self.position = before;
-                self.versions_cache.clear();
-                self.state_bytes.clear();
-                self.state_cache.clear();
+                self.books.forget(before);
                 let _ = self.connection.execute_batch("ROLLBACK");
                 tracing::error!(%error, appends = size, "a transaction failed, nothing of it was written");
                 Some(error)
@@ -162,24 +187,24 @@ impl Writer {
         batch: &mut Vec<Job>,
         replies: &mut Vec<Reply>,
     ) -> Result<(), StoreError> {
-        let path = self.path.clone();
-        let failed = |error: rusqlite::Error| describe(&path, &error);
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
-        let fence: i64 = self
-            .connection
+        let Self { connection, books, path, .. } = self;
+        let failed = |error: rusqlite::Error| describe(path, &error);
+        connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        let fence: i64 = connection
             .prepare_cached("SELECT value FROM meta WHERE name = 'fence'")
             .and_then(|mut query| query.query_row([], |row| row.get(0)))
             .map_err(failed)?;
         if fence != self.fence {
             return Err(StoreError::Fenced);
         }
+        let mut statements = Statements::new(connection).map_err(failed)?;
         for job in batch.drain(..) {
             match job {
                 Job::Append { append, reply: to, since } => {
                     // A refusal is this append's alone; a failure of the database is everyone's.
-                    let done = self.append(&append).map_err(failed);
+                    let done = books.append(connection, &mut statements, &append).map_err(failed);
                     if !matches!(done, Ok(Ok(Appended::Done { .. }))) {
-                        self.state_cache.forget(&append.state);
+                        books.state_cache.forget(&append.state);
                     }
                     let fatal = done.as_ref().err().cloned();
                     let result = done.and_then(|result| result);
@@ -189,7 +214,7 @@ impl Writer {
                     }
                 }
                 Job::PutBlob { kind, name, digest, at, bytes, reply } => {
-                    let done = self.put_blob(kind, &name, digest, at, &bytes);
+                    let done = put_blob(connection, kind, &name, (digest, at), &bytes);
                     replies.push(Reply::PutBlob(reply));
                     done.map_err(failed)?;
                 }
@@ -197,51 +222,77 @@ impl Writer {
             }
         }
         failpoint("store.transaction.written");
-        self.connection.execute_batch("COMMIT").map_err(failed)?;
+        drop(statements);
+        connection.execute_batch("COMMIT").map_err(failed)?;
         failpoint("store.transaction.committed");
         Ok(())
     }
 
+    fn count(&self, replies: &[Reply], before: Position) {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.transactions += 1;
+        stats.events += self.books.position.0 - before.0;
+        for reply in replies {
+            if let Reply::Append { result: Ok(Appended::Done { .. }), since, .. } = reply {
+                stats.appends += 1;
+                metrics::histogram!("amends_store_append_seconds").record(since.elapsed());
+            }
+        }
+    }
+}
+
+impl Books {
+    /// What a transaction that failed has left in them; `position` is the one before it.
+    fn forget(&mut self, position: Position) {
+        self.position = position;
+        self.versions_cache.clear();
+        self.state_bytes.clear();
+        self.state_cache.clear();
+    }
+
     /// Checks first and writes then, so that a refused append leaves nothing behind.
-    fn append(&mut self, append: &Append) -> rusqlite::Result<Result<Appended, StoreError>> {
+    fn append(
+        &mut self,
+        connection: &Connection,
+        statements: &mut Statements<'_>,
+        append: &Append,
+    ) -> rusqlite::Result<Result<Appended, StoreError>> {
         if let Some(start_key) = &append.start_key
-            && let Some(known) = self.known_key(start_key)?
+            && let Some(known) = known_key(connection, start_key)?
         {
             return Ok(Ok(known));
         }
-        let actual = self.version(&append.stream)?;
+        let actual = self.version(connection, &append.stream)?;
         if actual != append.expected {
             let (stream, expected) = (append.stream.clone(), append.expected);
             return Ok(Err(StoreError::Conflict { stream, expected, actual }));
         }
-        if let Some(refused) = self.check_state(&append.state)? {
+        if let Some(refused) = self.check_state(connection, &append.state)? {
             return Ok(Ok(refused));
         }
         let version = actual.plus(append.events.len());
         self.position.0 += append.events.len() as u64;
-        self.connection
-            .prepare_cached("INSERT INTO appends VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![
-                to_integer(self.position.0),
-                append.stream,
-                to_integer(version.0),
-                append.at.as_millis(),
-                events_column(&append.events),
-            ])?;
+        statements.insert_append.execute(params![
+            to_integer(self.position.0),
+            append.stream,
+            to_integer(version.0),
+            append.at.as_millis(),
+            events_column(&append.events),
+        ])?;
         failpoint("store.append.events_written");
-        self.write_state(&append.state)?;
+        self.write_state(connection, &append.state)?;
         if let Some(row) = &append.row {
-            self.put_row(row, append.expected == Version(0))?;
+            put_row(connection, statements, row, append.expected == Version(0))?;
         }
         if let Some(start_key) = &append.start_key {
-            self.connection
-                .prepare_cached("INSERT INTO start_keys VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![
+            connection.prepare_cached("INSERT INTO start_keys VALUES (?1, ?2, ?3, ?4)")?.execute(
+                params![
                     start_key.key,
                     append.stream,
                     start_key.payload_digest.as_bytes(),
                     append.at.as_millis(),
-                ])?;
+                ],
+            )?;
         }
         if append.row.as_ref().is_some_and(|row| row.ended_at.is_some()) {
             self.versions_cache.remove(&append.stream);
@@ -254,110 +305,90 @@ impl Writer {
         Ok(Ok(Appended::Done { version, position: self.position }))
     }
 
-    fn known_key(&self, start_key: &StartKey) -> rusqlite::Result<Option<Appended>> {
-        let known = self
-            .connection
-            .prepare_cached("SELECT saga, payload_digest FROM start_keys WHERE key = ?1")?
-            .query_row([&start_key.key], |row| Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?)))
-            .optional()?;
-        Ok(known.map(|(saga, digest)| {
-            let saga = SagaId::from_bytes(saga);
-            if digest == *start_key.payload_digest.as_bytes() {
-                Appended::Duplicate(saga)
-            } else {
-                Appended::KeyReused(saga)
-            }
-        }))
-    }
-
-    fn version(&self, stream: &Stream) -> rusqlite::Result<Version> {
+    fn version(&self, connection: &Connection, stream: &Stream) -> rusqlite::Result<Version> {
         if let Some(version) = self.versions_cache.get(stream) {
             return Ok(*version);
         }
-        let version: Option<i64> = self
-            .connection
+        let version: Option<i64> = connection
             .prepare_cached("SELECT max(version) FROM appends WHERE stream = ?1")?
             .query_row([stream], |row| row.get(0))?;
         Ok(Version(version.map_or(0, i64::unsigned_abs)))
     }
+}
 
-    fn put_row(&self, row: &SagaRow, is_new: bool) -> rusqlite::Result<()> {
-        if !is_new && self.update_row(row)? {
-            return Ok(());
+fn known_key(connection: &Connection, start_key: &StartKey) -> rusqlite::Result<Option<Appended>> {
+    let known = connection
+        .prepare_cached("SELECT saga, payload_digest FROM start_keys WHERE key = ?1")?
+        .query_row([&start_key.key], |row| Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?)))
+        .optional()?;
+    Ok(known.map(|(saga, digest)| {
+        let saga = SagaId::from_bytes(saga);
+        if digest == *start_key.payload_digest.as_bytes() {
+            Appended::Duplicate(saga)
+        } else {
+            Appended::KeyReused(saga)
         }
-        let tags = serde_json::to_string(&row.tags)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            )?
-            .execute(params![
-                row.id.as_bytes(),
-                row.definition.as_str(),
-                row.definition_digest.as_bytes(),
-                row.status.as_str(),
-                row.reason,
-                row.started_at.as_millis(),
-                row.ended_at.map(Timestamp::as_millis),
-                row.deadline_at.map(Timestamp::as_millis),
-                row.wake_at.map(Timestamp::as_millis),
-                (!row.tags.is_empty()).then_some(tags),
-                row.key,
-            ])?;
-        for (name, value) in &row.tags {
-            self.connection
-                .prepare_cached("INSERT INTO saga_tags VALUES (?1, ?2, ?3)")?
-                .execute(params![name, value, row.id.as_bytes()])?;
-        }
-        Ok(())
-    }
+    }))
+}
 
-    /// Whether there is one.
-    fn update_row(&self, row: &SagaRow) -> rusqlite::Result<bool> {
-        let rows = self
-            .connection
-            .prepare_cached(
-                "UPDATE sagas SET status = ?2, reason = ?3, ended_at = ?4, deadline_at = ?5,
-                 wake_at = ?6 WHERE id = ?1",
-            )?
-            .execute(params![
-                row.id.as_bytes(),
-                row.status.as_str(),
-                row.reason,
-                row.ended_at.map(Timestamp::as_millis),
-                row.deadline_at.map(Timestamp::as_millis),
-                row.wake_at.map(Timestamp::as_millis),
-            ])?;
-        Ok(rows > 0)
+fn put_row(
+    connection: &Connection,
+    statements: &mut Statements<'_>,
+    row: &SagaRow,
+    is_new: bool,
+) -> rusqlite::Result<()> {
+    if !is_new && update_row(statements, row)? {
+        return Ok(());
     }
+    let tags = serde_json::to_string(&row.tags)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    statements.insert_saga.execute(params![
+        row.id.as_bytes(),
+        row.definition.as_str(),
+        row.definition_digest.as_bytes(),
+        row.status.as_str(),
+        row.reason,
+        row.started_at.as_millis(),
+        row.ended_at.map(Timestamp::as_millis),
+        row.deadline_at.map(Timestamp::as_millis),
+        row.wake_at.map(Timestamp::as_millis),
+        (!row.tags.is_empty()).then_some(tags),
+        row.key,
+    ])?;
+    for (name, value) in &row.tags {
+        connection
+            .prepare_cached("INSERT INTO saga_tags VALUES (?1, ?2, ?3)")?
+            .execute(params![name, value, row.id.as_bytes()])?;
+    }
+    Ok(())
+}
 
-    fn put_blob(
-        &self,
-        kind: BlobKind,
-        name: &str,
-        digest: Digest,
-        at: Timestamp,
-        bytes: &[u8],
-    ) -> rusqlite::Result<()> {
-        failpoint("store.blob.before");
-        self.connection
-            .prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![kind.as_str(), digest.as_bytes(), name, at.as_millis(), bytes])?;
-        failpoint("store.blob.written");
-        Ok(())
-    }
+/// Whether there is one.
+fn update_row(statements: &mut Statements<'_>, row: &SagaRow) -> rusqlite::Result<bool> {
+    let rows = statements.update_saga.execute(params![
+        row.id.as_bytes(),
+        row.status.as_str(),
+        row.reason,
+        row.ended_at.map(Timestamp::as_millis),
+        row.deadline_at.map(Timestamp::as_millis),
+        row.wake_at.map(Timestamp::as_millis),
+    ])?;
+    Ok(rows > 0)
+}
 
-    fn count(&self, replies: &[Reply], before: Position) {
-        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.transactions += 1;
-        stats.events += self.position.0 - before.0;
-        for reply in replies {
-            if let Reply::Append { result: Ok(Appended::Done { .. }), since, .. } = reply {
-                stats.appends += 1;
-                metrics::histogram!("amends_store_append_seconds").record(since.elapsed());
-            }
-        }
-    }
+fn put_blob(
+    connection: &Connection,
+    kind: BlobKind,
+    name: &str,
+    (digest, at): (Digest, Timestamp),
+    bytes: &[u8],
+) -> rusqlite::Result<()> {
+    failpoint("store.blob.before");
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![kind.as_str(), digest.as_bytes(), name, at.as_millis(), bytes])?;
+    failpoint("store.blob.written");
+    Ok(())
 }
 
 impl Reply {
