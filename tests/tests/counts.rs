@@ -13,7 +13,7 @@ const INSTRUCTIONS: [(&str, u64); 7] = [
     ("decide", 4_356),
     ("evolve", 1_095),
     ("commands", 1_256),
-    ("encode", 7_440),
+    ("encode", 6_520),
     ("saga of 3 steps", 51_641),
     ("saga of 100 steps", 8_289_756),
     ("append", 41_880),

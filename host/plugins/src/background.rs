@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::error::Rejection;
-use crate::meter::computes_long;
+use crate::meter::take_computes_long;
 
 /// How much they give way (`nice(2)`): all the way. With calls on every core they have a
 /// fiftieth of one, and the code of a small component is there within some seconds; no call waits
@@ -67,14 +67,14 @@ pub async fn give_way<T: Send + 'static>(
 /// priority. When this is dropped, so is the call.
 ///
 /// # Panics
-/// When the call does.
+/// When the call does, or outside a tokio runtime.
 pub async fn giving_way<T: Send + 'static>(mut call: Pin<Box<dyn Future<Output = T> + Send>>) -> T {
     let quick = poll_fn(|context| {
         // What another call left, whom nobody asked.
-        let _ = computes_long();
+        let _ = take_computes_long();
         match call.as_mut().poll(context) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending if computes_long() => Poll::Ready(None),
+            Poll::Pending if take_computes_long() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     });

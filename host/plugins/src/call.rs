@@ -144,8 +144,9 @@ pub(crate) async fn ask(
         let input = &call.input.as_str().to_owned();
         guest.call_probe(&mut store, &about(call), direction, input).await
     });
-    let asked = component.meter.metered(asked);
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, asked).await;
+    // How long that takes says nothing about other calls.
+    let meter = component.meter.apart();
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, meter.metered(asked)).await;
     match answer {
         Ok(Ok(Ok(probe::Fate::Happened(output)))) => {
             Some((succeeded(&output, granted, call), Fate::Happened))
@@ -192,13 +193,15 @@ pub(crate) async fn run(
         }
         None => (place.guest(place.call_id(call)), None),
     };
-    if component.meter.computes_long() {
+    // Nothing of a rehearsal counts.
+    let apart = granted.is_rehearsal.then(|| component.meter.apart());
+    let meter = apart.as_ref().unwrap_or(&component.meter);
+    if meter.computes_long() {
         give_way_first().await;
     }
     let instance = made.as_ref().map(|(instance, _)| *instance);
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
-    let invoked = component.meter.metered(invoked);
-    let invoked = tokio::time::timeout(call.timeout, invoked).await;
+    let invoked = tokio::time::timeout(call.timeout, meter.metered(invoked)).await;
     let (effects, refused) = store.data_mut().end();
     // A request may have a secret in the name of its host.
     let refused = refused.map(|refused| granted.redact(&refused).into_owned());

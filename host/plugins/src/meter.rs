@@ -21,20 +21,20 @@ thread_local! {
     /// polling; none for one that has not met a tick yet.
     static TAKEN_UP: Cell<Option<Duration>> = const { Cell::new(None) };
     static HAS_TICKED: Cell<bool> = const { Cell::new(false) };
-    /// Whether the call that this thread polled last computes long, and goes on to.
+    /// Whether a call that this thread has polled computes long and goes on to; until somebody asks.
     static COMPUTES_LONG: Cell<bool> = const { Cell::new(false) };
     /// What the call has computed since its last tick, in turns that are over.
     static CARRIED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Ticks that a call has met which computes long, so that it has for 1 to 2 ms: most calls meet none,
-/// and one that computes for less than a tick may meet one.
-const LONG: u32 = 2;
+/// What a call has computed since its first tick when it is one that computes long: 1 to 2 ms with what
+/// came before, and nothing of it waiting.
+const LONG: Duration = Duration::from_micros(500);
 
-/// What is known of how long a component computes.
+/// What is known of how long the calls of a component compute.
 pub(crate) struct Meter {
     clock: Clock,
-    /// Whether one of its calls did for long, until one does not.
+    /// Whether the one that came last did for long; at once when one does.
     computes_long: AtomicBool,
 }
 
@@ -42,8 +42,10 @@ pub(crate) struct Meter {
 pub(crate) struct Metered<'a, F> {
     call: F,
     meter: &'a Meter,
-    /// That it has met.
-    ticks: u32,
+    has_ticked: bool,
+    /// Since its first tick.
+    computed: Duration,
+    /// Since its last one, in turns that are over.
     carried: Duration,
 }
 
@@ -52,13 +54,25 @@ impl Meter {
         Self { clock: clock.clone(), computes_long: AtomicBool::new(false) }
     }
 
-    pub(crate) fn metered<F>(&self, call: F) -> Metered<'_, F> {
-        Metered { call, meter: self, ticks: 0, carried: Duration::ZERO }
+    /// For calls that say nothing about others of the component.
+    pub(crate) fn apart(&self) -> Self {
+        Self::new(&self.clock)
     }
 
-    /// Of the component.
+    pub(crate) fn metered<F>(&self, call: F) -> Metered<'_, F> {
+        let (has_ticked, computed, carried) = (false, Duration::ZERO, Duration::ZERO);
+        Metered { call, meter: self, has_ticked, computed, carried }
+    }
+
     pub(crate) fn computes_long(&self) -> bool {
         self.computes_long.load(Ordering::Relaxed)
+    }
+
+    /// Written when it changes only: shards share it.
+    fn set(&self, computes_long: bool) {
+        if self.computes_long() != computes_long {
+            self.computes_long.store(computes_long, Ordering::Relaxed);
+        }
     }
 }
 
@@ -81,7 +95,7 @@ pub(crate) async fn give_way_first() {
 
 /// Whether the future that this thread has just polled is a call that computes long and is not over:
 /// others need not wait for it, and it should be polled where it gives way to them. Says so once.
-pub(crate) fn computes_long() -> bool {
+pub(crate) fn take_computes_long() -> bool {
     COMPUTES_LONG.take()
 }
 
@@ -89,26 +103,27 @@ impl<F: Future + Unpin> Future for Metered<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let taken_up = (self.ticks > 0).then(thread_time);
+        let taken_up = self.has_ticked.then(thread_time);
         TAKEN_UP.set(taken_up);
         CARRIED.set(self.carried);
         HAS_TICKED.set(false);
         self.meter.clock.need();
         let polled = Pin::new(&mut self.call).poll(context);
+        let turn = taken_up.map_or(Duration::ZERO, |then| thread_time().saturating_sub(then));
+        self.computed += turn;
+        if self.computed >= LONG {
+            // Now, so that others of the component that have begun do not take as long to show it.
+            self.meter.set(true);
+        } else if polled.is_ready() {
+            self.meter.set(false);
+        }
         if HAS_TICKED.get() {
-            (self.ticks, self.carried) = (self.ticks.saturating_add(1), Duration::ZERO);
-            if self.ticks >= LONG {
-                // Now, so that others of the component that have begun do not take as long to show it.
-                self.meter.computes_long.store(true, Ordering::Relaxed);
-            }
+            (self.has_ticked, self.carried) = (true, Duration::ZERO);
             COMPUTES_LONG.set(polled.is_pending() && self.meter.computes_long());
-        } else if let Some(taken_up) = taken_up {
-            self.carried += thread_time().saturating_sub(taken_up);
+        } else {
+            self.carried += turn;
         }
         TAKEN_UP.set(None);
-        if polled.is_ready() {
-            self.meter.computes_long.store(self.ticks >= LONG, Ordering::Relaxed);
-        }
         polled
     }
 }

@@ -137,6 +137,9 @@ impl Outbound {
 static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "certificates to trust cannot be read (SSL_CERT_FILE names others)");
+    }
     let (good, _) = roots.add_parsable_certificates(found.certs);
     if good == 0 {
         tracing::error!("this machine has no certificates to trust: install ca-certificates");
@@ -180,12 +183,20 @@ impl Sent {
                 let rcode = Some(unresolved.to_string());
                 return Self::from(Error::DnsError { rcode, info_code: None });
             }
-            if !error.is_connect() {
-                continue;
-            }
             if let Some(failed) = cause.downcast_ref::<rustls::Error>() {
                 let why = Some(format!("TLS failed: {failed}"));
-                return Self { error: Error::TlsCertificateError, why };
+                return Self {
+                    error: if error.is_connect() {
+                        Error::TlsCertificateError
+                    } else {
+                        // What was sent may have arrived.
+                        Error::ConnectionTerminated
+                    },
+                    why,
+                };
+            }
+            if !error.is_connect() {
+                continue;
             }
             // One that says more comes after it.
             if let Some(failed) = cause.downcast_ref::<io::Error>()
@@ -210,7 +221,8 @@ impl Sent {
     }
 }
 
-/// What it comes from, and what that comes from. An error of I/O leaves out what it was made of.
+/// What it comes from, and what that comes from. `source` of an error of I/O skips the error that it
+/// wraps.
 fn causes<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {

@@ -88,25 +88,26 @@ impl Place {
 
     /// Starts the host.
     pub(crate) fn spawn(&self) -> Host {
-        self.spawn_in(&[])
+        self.spawn_with_env(&[])
     }
 
     /// Starts the host with these failpoints set.
     pub(crate) fn spawn_with(&self, failpoints: &str) -> Host {
-        self.spawn_in(&[("FAILPOINTS", failpoints)])
+        self.spawn_with_env(&[("FAILPOINTS", failpoints)])
     }
 
     /// Starts the host in this environment and waits until it is ready.
-    pub(crate) fn run_in(&self, environment: &[(&str, &str)]) -> Host {
-        let host = self.spawn_in(environment);
+    pub(crate) fn run_with_env(&self, environment: &[(&str, &str)]) -> Host {
+        let host = self.spawn_with_env(environment);
         host.wait_until_ready();
         host
     }
 
-    fn spawn_in(&self, environment: &[(&str, &str)]) -> Host {
+    fn spawn_with_env(&self, environment: &[(&str, &str)]) -> Host {
         let mut child = Command::new(amends())
             .arg("run")
             .arg(self.path("amends.toml"))
+            .env_remove("FAILPOINTS")
             .envs(environment.iter().copied())
             .env("AMENDS_LOG", "info,amends_runtime=debug,plugin=debug")
             .stdout(Stdio::null())

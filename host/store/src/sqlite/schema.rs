@@ -112,7 +112,7 @@ pub(super) const MIGRATIONS: [&str; 4] = [
     ) WITHOUT ROWID;
     ",
     "
-    -- As before in other words: for each row that is written, `NOT IN` makes a table of its list.
+    -- `NOT IN` makes a table of its list for each row that is written; this says the same without.
     DROP INDEX sagas_rare;
     CREATE INDEX sagas_rare ON sagas (status, id)
         WHERE status <> 'running' AND status <> 'waiting' AND status <> 'completed';

@@ -76,6 +76,17 @@ fn version(connection: &Connection) -> i64 {
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
 }
 
+/// As `.cargo/config.toml` has it.
+#[test]
+fn sqlite_is_compiled_without_statistics_of_memory() {
+    let (_folder, path) = database();
+    let connection = Connection::open(path).unwrap();
+    let mut options = connection.prepare("PRAGMA compile_options").unwrap();
+    let options = options.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    let options: Vec<_> = options.map(Result::unwrap).collect();
+    assert!(options.contains(&"DEFAULT_MEMSTATUS=0".to_owned()), "{options:?}");
+}
+
 #[test]
 fn migrations_run_in_order_and_once() {
     let (_folder, path) = database();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use amends_engine::{Digest, PluginName, Position, SagaId, Timestamp, Version};
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, ToSql, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::schema::describe;
@@ -103,26 +103,46 @@ pub(super) struct Books {
     pub(super) state_cache: Arc<StateCache>,
 }
 
-/// What is run for each append, looked up once a transaction.
+/// What is run for each append, each looked up once a transaction.
 struct Statements<'c> {
-    insert_append: CachedStatement<'c>,
-    insert_saga: CachedStatement<'c>,
-    update_saga: CachedStatement<'c>,
+    connection: &'c Connection,
+    insert_append: Option<CachedStatement<'c>>,
+    insert_saga: Option<CachedStatement<'c>>,
+    update_saga: Option<CachedStatement<'c>>,
 }
 
 impl<'c> Statements<'c> {
-    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            insert_append: connection
-                .prepare_cached("INSERT INTO appends VALUES (?1, ?2, ?3, ?4, ?5)")?,
-            insert_saga: connection.prepare_cached(
-                "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            )?,
-            update_saga: connection.prepare_cached(
-                "UPDATE sagas SET status = ?2, reason = ?3, ended_at = ?4, deadline_at = ?5,
-                 wake_at = ?6 WHERE id = ?1",
-            )?,
-        })
+    fn new(connection: &'c Connection) -> Self {
+        Self { connection, insert_append: None, insert_saga: None, update_saga: None }
+    }
+
+    fn insert_append(&mut self, row: impl Params) -> rusqlite::Result<usize> {
+        let sql = "INSERT INTO appends VALUES (?1, ?2, ?3, ?4, ?5)";
+        execute(self.connection, &mut self.insert_append, sql, row)
+    }
+
+    fn insert_saga(&mut self, row: impl Params) -> rusqlite::Result<usize> {
+        let sql = "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        execute(self.connection, &mut self.insert_saga, sql, row)
+    }
+
+    fn update_saga(&mut self, row: impl Params) -> rusqlite::Result<usize> {
+        let sql = "UPDATE sagas SET status = ?2, reason = ?3, ended_at = ?4, deadline_at = ?5,
+                   wake_at = ?6 WHERE id = ?1";
+        execute(self.connection, &mut self.update_saga, sql, row)
+    }
+}
+
+/// How many rows it has changed.
+fn execute<'c>(
+    connection: &'c Connection,
+    found: &mut Option<CachedStatement<'c>>,
+    sql: &str,
+    values: impl Params,
+) -> rusqlite::Result<usize> {
+    match found {
+        Some(statement) => statement.execute(values),
+        none => none.insert(connection.prepare_cached(sql)?).execute(values),
     }
 }
 
@@ -197,12 +217,12 @@ impl Writer {
         if fence != self.fence {
             return Err(StoreError::Fenced);
         }
-        let mut statements = Statements::new(connection).map_err(failed)?;
+        let mut statements = Statements::new(connection);
         for job in batch.drain(..) {
             match job {
                 Job::Append { append, reply: to, since } => {
                     // A refusal is this append's alone; a failure of the database is everyone's.
-                    let done = books.append(connection, &mut statements, &append).map_err(failed);
+                    let done = books.append(&mut statements, &append).map_err(failed);
                     if !matches!(done, Ok(Ok(Appended::Done { .. }))) {
                         books.state_cache.forget(&append.state);
                     }
@@ -253,10 +273,10 @@ impl Books {
     /// Checks first and writes then, so that a refused append leaves nothing behind.
     fn append(
         &mut self,
-        connection: &Connection,
         statements: &mut Statements<'_>,
         append: &Append,
     ) -> rusqlite::Result<Result<Appended, StoreError>> {
+        let connection = statements.connection;
         if let Some(start_key) = &append.start_key
             && let Some(known) = known_key(connection, start_key)?
         {
@@ -272,17 +292,18 @@ impl Books {
         }
         let version = actual.plus(append.events.len());
         self.position.0 += append.events.len() as u64;
-        statements.insert_append.execute(params![
+        let row = params![
             to_integer(self.position.0),
             append.stream,
             to_integer(version.0),
             append.at.as_millis(),
             events_column(&append.events),
-        ])?;
+        ];
+        statements.insert_append(row)?;
         failpoint("store.append.events_written");
         self.write_state(connection, &append.state)?;
         if let Some(row) = &append.row {
-            put_row(connection, statements, row, append.expected == Version(0))?;
+            put_row(statements, row, append.expected == Version(0))?;
         }
         if let Some(start_key) = &append.start_key {
             connection.prepare_cached("INSERT INTO start_keys VALUES (?1, ?2, ?3, ?4)")?.execute(
@@ -331,18 +352,13 @@ fn known_key(connection: &Connection, start_key: &StartKey) -> rusqlite::Result<
     }))
 }
 
-fn put_row(
-    connection: &Connection,
-    statements: &mut Statements<'_>,
-    row: &SagaRow,
-    is_new: bool,
-) -> rusqlite::Result<()> {
+fn put_row(statements: &mut Statements<'_>, row: &SagaRow, is_new: bool) -> rusqlite::Result<()> {
     if !is_new && update_row(statements, row)? {
         return Ok(());
     }
-    let tags = serde_json::to_string(&row.tags)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    statements.insert_saga.execute(params![
+    let tags = (!row.tags.is_empty()).then(|| serde_json::to_string(&row.tags)).transpose();
+    let tags = tags.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    statements.insert_saga(params![
         row.id.as_bytes(),
         row.definition.as_str(),
         row.definition_digest.as_bytes(),
@@ -352,11 +368,12 @@ fn put_row(
         row.ended_at.map(Timestamp::as_millis),
         row.deadline_at.map(Timestamp::as_millis),
         row.wake_at.map(Timestamp::as_millis),
-        (!row.tags.is_empty()).then_some(tags),
+        tags,
         row.key,
     ])?;
     for (name, value) in &row.tags {
-        connection
+        statements
+            .connection
             .prepare_cached("INSERT INTO saga_tags VALUES (?1, ?2, ?3)")?
             .execute(params![name, value, row.id.as_bytes()])?;
     }
@@ -365,7 +382,7 @@ fn put_row(
 
 /// Whether there is one.
 fn update_row(statements: &mut Statements<'_>, row: &SagaRow) -> rusqlite::Result<bool> {
-    let rows = statements.update_saga.execute(params![
+    let rows = statements.update_saga(params![
         row.id.as_bytes(),
         row.status.as_str(),
         row.reason,
