@@ -21,11 +21,11 @@ const TICKS_UNNEEDED_MAX: u32 = 100;
 /// goes on, which may be long after it said that it needs the clock.
 const SLOW_TICK: Duration = Duration::from_millis(100);
 
-/// Ends with the last of its clones.
+/// Its thread ends when it finds the engine gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     state: Arc<State>,
-    ticker: Arc<Ticker>,
+    thread: Thread,
 }
 
 #[derive(Debug, Default)]
@@ -33,13 +33,6 @@ struct State {
     /// Whether a call has been polled since the last tick.
     is_needed: AtomicBool,
     is_slow: AtomicBool,
-    has_ended: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Ticker {
-    state: Arc<State>,
-    thread: Thread,
 }
 
 impl Clock {
@@ -50,8 +43,7 @@ impl Clock {
             .name("amends-epoch".to_owned())
             .spawn(move || counted.count(&engine))
             .map_err(|error| PluginError::Sandbox(error.to_string()))?;
-        let thread = thread.thread().clone();
-        Ok(Self { ticker: Arc::new(Ticker { state: Arc::clone(&state), thread }), state })
+        Ok(Self { state, thread: thread.thread().clone() })
     }
 
     /// To be called whenever something is about to compute.
@@ -61,7 +53,7 @@ impl Clock {
         if !self.state.is_needed.load(Ordering::Relaxed) {
             self.state.is_needed.store(true, Ordering::SeqCst);
             if self.state.is_slow.load(Ordering::SeqCst) {
-                self.ticker.thread.unpark();
+                self.thread.unpark();
             }
         }
     }
@@ -70,7 +62,7 @@ impl Clock {
 impl State {
     fn count(&self, engine: &EngineWeak) {
         let mut unneeded = 0;
-        while !self.has_ended.load(Ordering::SeqCst) {
+        loop {
             if unneeded < TICKS_UNNEEDED_MAX {
                 std::thread::park_timeout(TICK);
             } else {
@@ -86,13 +78,6 @@ impl State {
             let is_needed = self.is_needed.swap(false, Ordering::SeqCst);
             unneeded = if is_needed { 0 } else { unneeded.saturating_add(1) };
         }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.state.has_ended.store(true, Ordering::SeqCst);
-        self.thread.unpark();
     }
 }
 

@@ -68,7 +68,6 @@ pub(crate) struct Guest {
     /// Where plugins' state is; none where there is no store.
     store: Option<Arc<dyn amends_store::Store>>,
     pub(crate) limits: Limits,
-    pub(crate) cpu_used: Duration,
     host_calls: u32,
     log_lines: u32,
     state_bytes: usize,
@@ -121,7 +120,6 @@ impl Guest {
             granted,
             store,
             limits,
-            cpu_used: Duration::ZERO,
             host_calls: 0,
             log_lines: 0,
             state_bytes: 0,
@@ -144,7 +142,6 @@ impl Guest {
         (self.id, self.granted) = (Some(id), granted);
         (self.host_calls, self.log_lines) = (0, 0);
         (self.state_bytes, self.emitted_bytes) = (0, 0);
-        self.cpu_used = Duration::ZERO;
         self.effects = Effects::default();
         // Requests that the last call has left behind end here.
         self.requests = None;

@@ -17,14 +17,11 @@ use crate::guest::Guest;
 use crate::stopped::Stopped;
 
 thread_local! {
-    /// When this thread's clock of processor time showed what as it took up the call that it is
-    /// polling; none for one that has not met a tick yet.
-    static TAKEN_UP: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// The turn of the call that this thread is polling; none for one that has not met a tick yet.
+    static TURN: Cell<Option<Turn>> = const { Cell::new(None) };
     static HAS_TICKED: Cell<bool> = const { Cell::new(false) };
     /// Whether a call that this thread has polled computes long and goes on to; until somebody asks.
     static COMPUTES_LONG: Cell<bool> = const { Cell::new(false) };
-    /// What the call has computed since its last tick, in turns that are over.
-    static CARRIED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// What a call has computed since its first tick when it is one that computes long: 1 to 2 ms with what
@@ -42,11 +39,24 @@ pub(crate) struct Meter {
 pub(crate) struct Metered<'a, F> {
     call: F,
     meter: &'a Meter,
-    has_ticked: bool,
-    /// Since its first tick.
-    computed: Duration,
-    /// Since its last one, in turns that are over.
-    carried: Duration,
+    /// What it has computed since its first tick, in turns that are over; none before that.
+    computed: Option<Duration>,
+}
+
+/// A call is polled by one thread without a pause.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// What the call had computed before, since its first tick.
+    before: Duration,
+    /// What the thread's clock of processor time showed.
+    began: Duration,
+}
+
+impl Turn {
+    /// What the call has computed by now, since its first tick.
+    fn computed(self) -> Duration {
+        self.before + thread_time().saturating_sub(self.began)
+    }
 }
 
 impl Meter {
@@ -60,8 +70,7 @@ impl Meter {
     }
 
     pub(crate) fn metered<F>(&self, call: F) -> Metered<'_, F> {
-        let (has_ticked, computed, carried) = (false, Duration::ZERO, Duration::ZERO);
-        Metered { call, meter: self, has_ticked, computed, carried }
+        Metered { call, meter: self, computed: None }
     }
 
     pub(crate) fn computes_long(&self) -> bool {
@@ -103,27 +112,23 @@ impl<F: Future + Unpin> Future for Metered<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let taken_up = self.has_ticked.then(thread_time);
-        TAKEN_UP.set(taken_up);
-        CARRIED.set(self.carried);
+        let turn = self.computed.map(|before| Turn { before, began: thread_time() });
+        TURN.set(turn);
         HAS_TICKED.set(false);
         self.meter.clock.need();
         let polled = Pin::new(&mut self.call).poll(context);
-        let turn = taken_up.map_or(Duration::ZERO, |then| thread_time().saturating_sub(then));
-        self.computed += turn;
-        if self.computed >= LONG {
+        TURN.set(None);
+        let has_ticked = HAS_TICKED.get();
+        self.computed = turn.map(Turn::computed).or(has_ticked.then_some(Duration::ZERO));
+        if self.computed.is_some_and(|computed| computed >= LONG) {
             // Now, so that others of the component that have begun do not take as long to show it.
             self.meter.set(true);
         } else if polled.is_ready() {
             self.meter.set(false);
         }
-        if HAS_TICKED.get() {
-            (self.has_ticked, self.carried) = (true, Duration::ZERO);
+        if has_ticked {
             COMPUTES_LONG.set(polled.is_pending() && self.meter.computes_long());
-        } else {
-            self.carried += turn;
         }
-        TAKEN_UP.set(None);
         polled
     }
 }
@@ -131,18 +136,15 @@ impl<F: Future + Unpin> Future for Metered<'_, F> {
 /// Has the store's calls counted and stopped when they have computed for longer than they may.
 pub(crate) fn count(store: &mut Store<Guest>) {
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| tick(store).map_err(wasmtime::Error::new));
+    store.epoch_deadline_callback(|store| tick(&store).map_err(wasmtime::Error::new));
 }
 
-fn tick(mut store: StoreContextMut<'_, Guest>) -> Result<UpdateDeadline, Stopped> {
-    // The first one is met somewhere in the tick.
-    let used = TAKEN_UP.get().map_or(TICK, |taken_up| thread_time().saturating_sub(taken_up));
-    let used = used + CARRIED.take();
+fn tick(store: &StoreContextMut<'_, Guest>) -> Result<UpdateDeadline, Stopped> {
     HAS_TICKED.set(true);
-    let guest = store.data_mut();
-    guest.cpu_used += used;
-    let max = guest.cpu_max();
-    if guest.cpu_used > max {
+    // The first one is met somewhere in the tick.
+    let used = TICK + TURN.get().map_or(Duration::ZERO, Turn::computed);
+    let max = store.data().cpu_max();
+    if used > max {
         let message = format!(
             "the component computed for longer than {max:?}; raise cpu_max in [plugin.NAME] or \
              make it compute less"
