@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use amends_tests::{Behaviour, Component};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cli::fed;
@@ -450,7 +451,7 @@ fn a_query_that_is_interrupted_tells_what_was_done_and_what_was_not() {
     let mut client = place.command(&pause);
     let client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     host.until("some are paused", || count("paused") >= 3);
-    signal(&client, "INT");
+    signal(&client, Signal::INT);
     let output = client.wait_with_output().unwrap();
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(130), "{told}");

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// What a test waits for at most; machines are shared.
@@ -221,20 +222,20 @@ impl Host {
 
     /// SIGTERM, and no wait for its end.
     pub(crate) fn terminate(&self) {
-        signal(self.child.as_ref().unwrap(), "TERM");
+        signal(self.child.as_ref().unwrap(), Signal::TERM);
     }
 
     /// SIGTERM; its exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
         let child = self.child.take().unwrap();
-        signal(&child, "TERM");
+        signal(&child, Signal::TERM);
         self.wait(child)
     }
 
     /// SIGTERM; its exit code, and all that it had logged.
     pub(crate) fn stop_logged(mut self) -> (Option<i32>, Vec<String>) {
         let child = self.child.take().unwrap();
-        signal(&child, "TERM");
+        signal(&child, Signal::TERM);
         (self.wait(child), self.whole_log())
     }
 
@@ -320,10 +321,8 @@ impl Drop for Host {
     }
 }
 
-pub(crate) fn signal(child: &Child, signal: &str) {
-    let status =
-        Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
-    assert!(status.unwrap().success());
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 pub(crate) fn agent() -> ureq::Agent {
@@ -369,8 +368,11 @@ fn amends() -> PathBuf {
 
 /// One of the binaries that are built with the tests.
 pub(crate) fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let binary = test.parent().unwrap().parent().unwrap().join(name);
+    let folder = std::env::var_os("AMENDS_TEST_BINARIES").map_or_else(
+        || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_path_buf(),
+        PathBuf::from,
+    );
+    let binary = folder.join(name);
     assert!(binary.is_file(), "{} is not built: run tests/run", binary.display());
     binary
 }
