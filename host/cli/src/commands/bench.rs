@@ -18,7 +18,6 @@ mod report;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use crate::commands::Format;
@@ -218,12 +217,22 @@ pub(crate) async fn run(args: Bench) -> anyhow::Result<u8> {
 
 async fn all(args: &Bench) -> anyhow::Result<()> {
     let mut report = Report::new(args);
-    for load in loads(args) {
-        let Load { mode, outcome, clients, .. } = load;
-        let run = one(args, load)
-            .await
-            .with_context(|| format!("{}, {}, {clients} clients", mode.word(), outcome.word()))?;
-        report.add(run)?;
+    let loads = loads(args);
+    for (number, load) in loads.iter().enumerate() {
+        let Load { mode, outcome, clients, .. } = *load;
+        let name = format!("{}, {}, {clients} clients", mode.word(), outcome.word());
+        match one(args, *load).await {
+            Ok(run) => {
+                let sagas = run.measured.per_second();
+                eprintln!("run {} of {}: {name}: {sagas:.0} sagas/s", number + 1, loads.len());
+                report.add(run)?;
+            }
+            // What was measured before is told all the same.
+            Err(error) => {
+                report.print(args.output)?;
+                return Err(error.context(name));
+            }
+        }
     }
     report.print(args.output)
 }

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::host::{DEFINITION, Place};
@@ -22,6 +23,9 @@ pub(super) const BATCHES_MAX: usize = 8;
 
 /// How often it is asked whether the sagas of batches have ended.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How long a client waits that a full host has refused: what its `Retry-After` says.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sagas that have not ended by then do not end.
 const END_LIMIT: Duration = Duration::from_mins(1);
@@ -86,8 +90,7 @@ impl Host {
     }
 
     fn stop(mut self) -> anyhow::Result<()> {
-        let id = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status().context("no kill")?;
+        kill_process(Pid::from_child(&self.child), Signal::TERM).context("no signal was sent")?;
         let status = self.child.wait().context("the host does not end")?;
         anyhow::ensure!(status.success(), "the host ended with {status}");
         Ok(())
@@ -211,15 +214,37 @@ async fn warm_up(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Res
     ended(host, http, began, sagas).await.map(|_| ())
 }
 
+/// Starts the sagas of one batch. Those that a full host refuses are sent again, as its answer asks
+/// for.
 async fn send_batch(http: &reqwest::Client, url: &str, load: Load) -> anyhow::Result<u64> {
-    let lines = format!("{}\n", body(load)).repeat(BATCH);
-    let answer = http.post(url).body(lines).send().await?.text().await?;
-    let started = answer.lines().filter(|line| line.starts_with("{\"id\":")).count();
-    anyhow::ensure!(
-        started == BATCH,
-        "{started} of {BATCH} sagas of a batch were started: {answer}"
-    );
-    Ok(started as u64)
+    let line = format!("{}\n", body(load));
+    let mut started = 0;
+    let until = Instant::now() + END_LIMIT;
+    loop {
+        let request = http.post(url).header("content-type", "application/x-ndjson");
+        let answer = request.body(line.repeat(BATCH - started)).send().await?.text().await?;
+        let mut is_full = false;
+        for answer in answer.lines() {
+            let answer: Value = serde_json::from_str(answer).context("an answer is not JSON")?;
+            let problem = &answer["problem"];
+            started += usize::from(answer["id"].is_string());
+            is_full |= problem["code"] == "overloaded";
+            anyhow::ensure!(
+                answer["id"].is_string() || problem["code"] == "overloaded",
+                "a saga of a batch was not started: {}",
+                problem["detail"]
+            );
+        }
+        if started == BATCH {
+            return Ok(BATCH as u64);
+        }
+        anyhow::ensure!(is_full, "{started} of {BATCH} sagas of a batch were answered");
+        anyhow::ensure!(
+            Instant::now() < until,
+            "{started} of {BATCH} sagas of a batch were started within {END_LIMIT:?}: the host is full"
+        );
+        tokio::time::sleep(FULL_PAUSE).await;
+    }
 }
 
 /// Waits until so many sagas have ended; how long that took, and what was done by then.
