@@ -1,5 +1,6 @@
 //! The command line: what it prints and how it exits.
 
+use std::fs;
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
@@ -58,6 +59,31 @@ fn a_tag_is_found_as_it_was_given() {
     let output = place.amends(&["list", "--tag", "shop"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("write NAME=VALUE or NAME:VALUE"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_list_that_ends_early_says_so() {
+    let place = Place::example();
+    let _host = place.run();
+    let order = example().join("order-undeliverable.json");
+    let orders = fs::read_to_string(order).unwrap().replace('\n', " ");
+    fs::write(place.path("orders.ndjson"), format!("{orders}\n").repeat(51)).unwrap();
+    let start = ["start", "order-fulfillment", "--each", "--input", "orders.ndjson", "--wait"];
+    assert_eq!(place.amends(&start).status.code(), Some(0));
+    let rows = |output: &Output| {
+        stdout(output).lines().filter(|line| line.contains("order-fulfillment")).count()
+    };
+    let output = place.amends(&["list"]);
+    assert_eq!(rows(&output), 50);
+    let told = "the newest 50, and there are more: --limit 0 lists all\n";
+    assert_eq!(stderr(&output), told);
+    let output = place.amends(&["list", "--limit", "0"]);
+    assert_eq!((rows(&output), stderr(&output).as_str()), (51, ""));
+    // What goes into a pipe is complete.
+    let output = place.amends(&["list", "-o", "ids"]);
+    assert_eq!((stdout(&output).lines().count(), stderr(&output).as_str()), (51, ""));
+    let output = place.amends(&["list", "--limit", "51"]);
+    assert_eq!((rows(&output), stderr(&output).as_str()), (51, ""));
 }
 
 #[test]

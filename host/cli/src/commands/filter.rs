@@ -39,8 +39,12 @@ impl Filter {
         texts.into_iter().all(Option::is_none) && !stuck
     }
 
-    /// At most `limit` sagas, the newest first, page by page.
-    pub(crate) async fn find(&self, client: &Client, limit: u32) -> anyhow::Result<Vec<SagaItem>> {
+    /// At most `limit` sagas, the newest first, page by page; and whether there are more.
+    pub(crate) async fn find(
+        &self,
+        client: &Client,
+        limit: u32,
+    ) -> anyhow::Result<(Vec<SagaItem>, bool)> {
         let text = self.error_like.as_ref().map(|text| text.to_lowercase());
         let query = self.query();
         let mut found: Vec<SagaItem> = Vec::new();
@@ -56,11 +60,13 @@ impl Filter {
                 Some(next) if found.len() < limit as usize => {
                     cursor = format!("&cursor={}", escape(&next));
                 }
-                Some(_) | None => break,
+                next => {
+                    let is_more = next.is_some() || found.len() > limit as usize;
+                    found.truncate(limit as usize);
+                    return Ok((found, is_more));
+                }
             }
         }
-        found.truncate(limit as usize);
-        Ok(found)
     }
 
     fn query(&self) -> String {

@@ -15,15 +15,18 @@ use crate::commands::output::{
     say, table,
 };
 
+/// Sagas in a table, unless told otherwise: what a terminal shows.
+const TABLE_ROWS: u32 = 50;
+
 /// The arguments of `list`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends list --status compensated --limit 10\n  amends list \
                         --status running -o ids | amends why -\n  amends list \
                         --status blocked --error-like \"no route\"\n  amends list --stuck")]
 pub struct List {
-    /// At most so many
-    #[arg(long, default_value_t = 50)]
-    pub limit: u32,
+    /// At most so many, 0 for all; when it is not given, 50 in a table and else all
+    #[arg(long)]
+    pub limit: Option<u32>,
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
@@ -57,8 +60,16 @@ pub(crate) struct Page<T> {
 
 pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let items = args.filter.find(&client, args.limit).await?;
+    let limit = match (args.limit, args.output) {
+        (Some(0), _) | (None, Format::Json | Format::Jsonl | Format::Ids) => u32::MAX,
+        (Some(limit), _) => limit,
+        (None, Format::Table) => TABLE_ROWS,
+    };
+    let (items, is_more) = args.filter.find(&client, limit).await?;
     print_sagas(&items, args.output)?;
+    if is_more {
+        eprintln!("the newest {limit}, and there are more: --limit 0 lists all");
+    }
     Ok(EXIT_DONE)
 }
 

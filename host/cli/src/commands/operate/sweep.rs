@@ -24,7 +24,7 @@ use crate::commands::output::{
 const REQUESTS_AT_ONCE: usize = 16;
 
 pub(super) async fn run(order: &Order, args: &OrderArgs) -> anyhow::Result<u8> {
-    let found = args.filter.find(&order.client, args.limit.unwrap_or(u32::MAX)).await?;
+    let (found, _) = args.filter.find(&order.client, args.limit.unwrap_or(u32::MAX)).await?;
     if args.dry_run {
         return would(order.verb, &found, args.output);
     }
