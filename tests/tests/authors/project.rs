@@ -12,8 +12,8 @@ use crate::place::{binary, stderr};
 const KEPT: [&str; 2] = ["node_modules", ".venv"];
 
 /// What is said of a toolchain that is not there.
-const MISSING: [&str; 3] =
-    ["is not installed", "there is no ", "cannot make a virtual environment"];
+const MISSING: [&str; 4] =
+    ["is not installed", "is needed, and", "there is no ", "cannot make a virtual environment"];
 
 /// Toolchains are run one at a time.
 static ONE: Mutex<()> = Mutex::new(());

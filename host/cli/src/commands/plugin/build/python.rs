@@ -25,7 +25,8 @@ pub(super) fn build(dir: &Path, made: &Path) -> anyhow::Result<()> {
         .arg("--output")
         .arg(made)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .current_dir(dir))
+        .current_dir(dir))?;
+    Ok(())
 }
 
 /// The project's own, else one of this machine, else one that is installed into the project.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 /// Where a program is, by `PATH`.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
@@ -31,22 +31,41 @@ pub(super) fn need(program: &str, remedy: &str) -> anyhow::Result<PathBuf> {
     find(program).with_context(|| format!("`{program}` is not installed: {remedy}"))
 }
 
+/// What a tool says that its version is.
+///
+/// # Errors
+/// When it cannot be run.
+pub(super) fn version(file: &Path) -> anyhow::Result<String> {
+    let output = Command::new(file).arg("--version").stdin(Stdio::null()).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A tool that could not be run or failed, with all that it said.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(super) struct Failed {
+    what: String,
+    /// What it exited with, unless it could not be run or a signal ended it.
+    pub(super) code: Option<i32>,
+}
+
 /// Runs a tool. It says nothing unless it fails; then all that it said is shown.
 ///
 /// # Errors
 /// When it cannot be run or fails.
-pub(super) fn run(command: &mut Command) -> anyhow::Result<()> {
+pub(super) fn run(command: &mut Command) -> Result<(), Failed> {
     let program = name(command.get_program());
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("`{program}` cannot be run"))?;
+    let output = command.stdin(Stdio::null()).output().map_err(|error| Failed {
+        what: format!("`{program}` cannot be run: {error}"),
+        code: None,
+    })?;
     if output.status.success() {
         return Ok(());
     }
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    bail!("`{program}` failed ({}):\n{}", output.status, said.trim_end())
+    let what = format!("`{program}` failed ({}):\n{}", output.status, said.trim_end());
+    Err(Failed { what, code: output.status.code() })
 }
 
 fn name(program: &OsStr) -> String {
