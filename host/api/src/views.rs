@@ -315,8 +315,8 @@ pub struct RejectionView {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Which.
-    pub digest: String,
+    /// Which; none when its file was not read: it is too large, or not there to be read.
+    pub digest: Option<String>,
     /// Why.
     pub reason: String,
 }
@@ -560,6 +560,7 @@ impl From<Activation> for ActivationView {
 
 impl From<&RejectionRecord> for RejectionView {
     fn from(one: &RejectionRecord) -> Self {
-        Self { at: one.at, digest: one.digest.to_string(), reason: one.reason.clone() }
+        let digest = one.digest.map(|digest| digest.to_string());
+        Self { at: one.at, digest, reason: one.reason.clone() }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use std::time::Duration;
 
-use amends_engine::{PAYLOAD_BYTES_MAX, PluginName};
+use amends_engine::{Definition, PAYLOAD_BYTES_MAX, PluginName};
 use amends_store::STATE_BYTES_MAX_DEFAULT;
 use serde_json::{Map, Value};
 
@@ -24,6 +24,21 @@ pub struct PluginsConfig {
     pub trusted_keys: TrustedKeys,
     /// Settings by plugin; one that is not here has the defaults.
     pub plugins: BTreeMap<PluginName, PluginSettings>,
+}
+
+impl PluginsConfig {
+    /// Requires what these definitions call: a component without it is refused, and a host waits at
+    /// its start until something serves the plugins that they name.
+    pub fn require(&mut self, definitions: &[Definition]) {
+        for step in definitions.iter().flat_map(Definition::steps) {
+            if let Some(plugin) = step.plugin() {
+                self.plugins.entry(plugin.clone()).or_default().required.execute = true;
+            }
+            if let Some(plugin) = step.undo_plugin() {
+                self.plugins.entry(plugin.clone()).or_default().required.compensate = true;
+            }
+        }
+    }
 }
 
 /// What one plugin may do.
@@ -83,6 +98,13 @@ pub struct Required {
     pub execute: bool,
     /// An undo names the plugin.
     pub compensate: bool,
+}
+
+impl Required {
+    /// Whether any definition names the plugin.
+    pub(crate) fn any(self) -> bool {
+        self.execute || self.compensate
+    }
 }
 
 impl Default for PluginSettings {

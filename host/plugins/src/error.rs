@@ -13,13 +13,10 @@ use crate::signature::KeyId;
 pub enum Rejection {
     /// Not WebAssembly.
     #[error(
-        "it is not WebAssembly: it begins with {begins}, not with \\0asm; put the built .wasm \
-         file there, not its source or text form"
+        "it is not WebAssembly: it does not begin with \\0asm; put the built .wasm file there, not its \
+         source or text form"
     )]
-    NotWasm {
-        /// The first bytes, quoted.
-        begins: String,
-    },
+    NotWasm,
     /// Cut off.
     #[error("it is incomplete: it ends in the middle, after {bytes} bytes; copy it again")]
     Truncated {
@@ -128,6 +125,15 @@ pub enum Rejection {
         /// The limit.
         max: usize,
     },
+    /// The file is a link to somewhere else.
+    #[error(
+        "its file is a symbolic link that leaves the plugin folder, and the host does not follow \
+         it; copy the component itself into the folder"
+    )]
+    Link,
+    /// The file cannot be read.
+    #[error("its file cannot be read: {0}; check the file, and the rights of the host's user")]
+    NotReadable(String),
     /// Its manifest cannot be had or makes no sense.
     #[error("its manifest is not usable: {0}; correct what its `describe` answers")]
     Manifest(String),

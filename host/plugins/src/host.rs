@@ -2,6 +2,7 @@
 
 mod canary;
 mod deploys;
+mod loads;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -9,20 +10,24 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use amends_engine::{Digest, Failure, Outcome, PluginName, Timestamp, Version};
 use amends_store::{
-    Append, Appended, BlobKind, NewEvent, StateChange, Store, StoreError, Stream, failpoint,
-    failpoint_holding,
+    Append, Appended, BlobKind, NewEvent, StateChange, Store, StoreError, Stream, failpoint_holding,
 };
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::call::{self, Answer, Place, PluginCall};
+use crate::compile::is_compiled;
 use crate::config::{PluginSettings, PluginsConfig};
 use crate::error::{PluginError, Rejection};
+use crate::folder;
 use crate::granted::Granted;
 use crate::load::{LoadedComponent, Loader, Priority};
 use crate::loaded_cache::LoadedCache;
 use crate::watch;
 use canary::Canary;
+use deploys::REFUSALS_RECORDED_MAX;
+use loads::LOADS_MAX;
 
 pub use canary::{CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Tally};
 pub use deploys::{Activation, Candidate, Cause, Guard, RejectionRecord, Why};
@@ -56,6 +61,10 @@ struct Plugin {
     history: Vec<Activation>,
     /// The latest first.
     rejections: Vec<RejectionRecord>,
+    /// How many of them came since the last activation; no two of those say the same.
+    rejections_since: usize,
+    /// Whether the latest is logged by this process.
+    is_rejection_logged: bool,
     canary: Option<Canary>,
     /// Those that ended, the latest first.
     canaries: Vec<CanaryInfo>,
@@ -102,15 +111,16 @@ impl std::fmt::Debug for PluginHost {
 }
 
 impl PluginHost {
-    /// Loads what is in the folder, and from the store what a plugin was served by when its file
-    /// is gone or bad; then watches the folder.
+    /// Has each plugin that a definition needs be served by what served it last, from the store; by
+    /// its file when the store has nothing for it that can be loaded. Others are loaded, and files
+    /// are looked at, from [`Self::watch`] on: a host does not wait for what it can do without.
     ///
     /// # Errors
     /// When the folder cannot be read, the sandbox cannot be set up or the store fails. A bad
     /// component is not an error: it is refused and recorded.
     pub async fn open(config: PluginsConfig, store: Arc<dyn Store>) -> Result<Self, PluginError> {
         let loader = Loader::new(Some(config.cache.clone()), config.trusted_keys.clone())?;
-        let files = watch::files(&config.dir)?;
+        let mut names = folder::names(&config.dir)?;
         let inner = Arc::new(Inner {
             config,
             store,
@@ -122,33 +132,77 @@ impl PluginHost {
             guard: OnceLock::new(),
         });
         let host = Self { inner };
-        let mut names: Vec<PluginName> = files.keys().cloned().collect();
         for blob in host.inner.store.blobs(BlobKind::Component).await? {
-            names.extend(blob.name.parse());
+            names.extend(blob.name.parse::<PluginName>());
         }
-        names.sort();
-        names.dedup();
         host.read_deploys(&names).await?;
-        // The bytes of two plugins may be the same, and have one name in the store.
-        names.extend(host.list().into_iter().map(|one| one.name));
-        names.sort();
-        names.dedup();
-        for (name, path) in &files {
-            match tokio::fs::read(path).await {
-                Ok(bytes) => host.offer(name, bytes).await?,
-                Err(error) => tracing::warn!(plugin = %name, %error, "the file cannot be read"),
-            }
+        host.begin().await?;
+        Ok(host)
+    }
+
+    /// Begins to look at the folder and to follow what other hosts of the store deploy. `guard` is
+    /// asked before a file replaces what serves; so there must be one by then, where there are sagas.
+    pub async fn watch(&self, guard: Option<Arc<dyn Guard>>) {
+        if let Some(guard) = guard {
+            let _ = self.inner.guard.set(guard);
         }
-        for name in names {
-            host.serve_from_store(&name).await?;
-            host.load_canary(&name).await?;
-        }
-        let (watcher, ready) = watch::spawn(host.clone());
-        let follower = host.follow();
-        host.tasks().extend([watcher, follower]);
+        let (watcher, ready) = watch::spawn(self.clone());
+        let follower = self.follow();
+        self.tasks().extend([watcher, follower]);
         // A file that is dropped right after this must be seen.
         let _ = ready.await;
-        Ok(host)
+    }
+
+    /// Has something serve each plugin that a definition needs, all at once.
+    async fn begin(&self) -> Result<(), PluginError> {
+        let room = Arc::new(Semaphore::new(LOADS_MAX));
+        let mut begun = JoinSet::new();
+        for (name, settings) in &self.inner.config.plugins {
+            if settings.required.any() {
+                let (host, name, room) = (self.clone(), name.clone(), Arc::clone(&room));
+                begun.spawn(async move {
+                    let _room = room.acquire().await;
+                    host.begin_one(&name).await
+                });
+            }
+        }
+        while let Some(done) = begun.join_next().await {
+            done.map_err(|error| PluginError::Sandbox(error.to_string()))??;
+        }
+        Ok(())
+    }
+
+    async fn begin_one(&self, name: &PluginName) -> Result<(), PluginError> {
+        if let Some(last) = self.last(name) {
+            match self.by_digest(name, last.digest).await {
+                Ok(component) => {
+                    self.put_to_use(name, &component);
+                    return Ok(());
+                }
+                Err(PluginError::Store(error)) => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(plugin = %name, %error, "what served last cannot be loaded");
+                }
+            }
+        }
+        // Nothing serves, so there is nothing that the guard would have to keep serving.
+        let (dir, of) = (self.inner.config.dir.clone(), name.clone());
+        let read = tokio::task::spawn_blocking(move || folder::read_component(&dir, &of)).await;
+        let read = read.unwrap_or_else(|error| Err(Rejection::NotReadable(error.to_string())));
+        let bytes = match read {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(()),
+            Err(rejection) => return self.reject(name, None, &rejection).await,
+        };
+        let digest = Digest::of(&bytes);
+        if self.is_superseded(name, digest) {
+            return Ok(());
+        }
+        let refused = match self.load(name, bytes, Priority::Awaited).await {
+            Ok(candidate) => return self.activate(vec![candidate], Why::default()).await,
+            Err(rejection) => rejection,
+        };
+        self.reject(name, Some(digest), &refused).await
     }
 
     /// The component that serves a plugin now.
@@ -227,6 +281,7 @@ impl PluginHost {
             .await?
             .ok_or_else(|| PluginError::Lost { plugin: name.clone(), digest })?;
         let settings = Arc::new(self.configured(name));
+        self.tell_compiling(name, digest, bytes.len());
         let component = match self.inner.loader.load(bytes, settings, Priority::Awaited).await {
             Ok(component) => Arc::new(component),
             Err(rejection) => {
@@ -307,8 +362,7 @@ impl PluginHost {
     /// Every plugin, by name.
     #[must_use]
     pub fn list(&self) -> Vec<PluginInfo> {
-        let plugins = self.inner.plugins.read().unwrap_or_else(PoisonError::into_inner);
-        plugins.iter().map(|(name, plugin)| plugin.info(name)).collect()
+        self.plugins().iter().map(|(name, plugin)| plugin.info(name)).collect()
     }
 
     /// One plugin.
@@ -336,28 +390,8 @@ impl PluginHost {
         &self.inner.config
     }
 
-    /// Loads bytes that were found for a plugin and makes them active; or refuses them, and what
-    /// was active serves on.
-    pub(crate) async fn offer(&self, name: &PluginName, bytes: Vec<u8>) -> Result<(), PluginError> {
-        let digest = Digest::of(&bytes);
-        if self.is_active(name, digest) || self.is_superseded(name, digest) {
-            return Ok(());
-        }
-        match self.load(name, bytes, Priority::Awaited).await {
-            Ok(candidate) => self.activate(vec![candidate], Why::default()).await,
-            Err(rejection) => self.reject(name, digest, &rejection).await,
-        }
-    }
-
     pub(crate) fn is_active(&self, name: &PluginName, digest: Digest) -> bool {
         self.active(name).is_some_and(|active| active.digest == digest)
-    }
-
-    /// Whether a component was the last that was refused.
-    pub(crate) fn is_refused(&self, name: &PluginName, digest: Digest) -> bool {
-        let is_last =
-            |plugin: &Plugin| plugin.rejections.first().is_some_and(|one| one.digest == digest);
-        self.with(name, is_last).unwrap_or_default()
     }
 
     /// Whether a file of the start holds what served before an operator had another component serve, or
@@ -380,31 +414,19 @@ impl PluginHost {
     ) -> Result<Candidate, Rejection> {
         let began = Instant::now();
         let settings = Arc::new(self.configured(name));
+        let digest = Digest::of(&bytes);
+        self.tell_compiling(name, digest, bytes.len());
+        failpoint_holding("plugins.load.before", || digest.hex()).await;
         let loaded = self.inner.loader.load(bytes.clone(), settings, priority).await;
         metrics::histogram!("amends_plugin_reload_seconds").record(began.elapsed());
         let (plugin, component) = (name.clone(), Arc::new(loaded?));
         Ok(Candidate { plugin, component, bytes: Some(bytes) })
     }
 
-    /// A plugin whose file is gone or bad is served by what served it last.
-    async fn serve_from_store(&self, name: &PluginName) -> Result<(), PluginError> {
-        if self.active(name).is_some() {
-            return Ok(());
-        }
-        let Some(last) = self.last(name) else { return Ok(()) };
-        match self.by_digest(name, last.digest).await {
-            Ok(component) => {
-                failpoint("plugins.serve_from_store");
-                let since = last.at;
-                self.change(name, |plugin| plugin.active = Some(Active { component, since }));
-                tracing::warn!(plugin = %name, digest = %last.digest, "plugin is served from the store: its file is gone or refused, or an operator has another serve");
-                Ok(())
-            }
-            Err(PluginError::Store(error)) => Err(error.into()),
-            Err(error) => {
-                tracing::error!(plugin = %name, %error, "plugin cannot be served");
-                Ok(())
-            }
+    /// Says that a component is compiled, before: that can take seconds, in which nothing is heard.
+    fn tell_compiling(&self, name: &PluginName, digest: Digest, bytes: usize) {
+        if !is_compiled(self.inner.loader.engine(), self.inner.loader.cache(), digest) {
+            tracing::info!(plugin = %name, %digest, bytes, "compiling");
         }
     }
 
@@ -452,8 +474,11 @@ impl PluginHost {
     }
 
     fn with<T>(&self, name: &PluginName, read: impl FnOnce(&Plugin) -> T) -> Option<T> {
-        let plugins = self.inner.plugins.read().unwrap_or_else(PoisonError::into_inner);
-        plugins.get(name).map(read)
+        self.plugins().get(name).map(read)
+    }
+
+    fn plugins(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<PluginName, Plugin>> {
+        self.inner.plugins.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change<T>(&self, name: &PluginName, change: impl FnOnce(&mut Plugin) -> T) -> T {
@@ -477,6 +502,8 @@ impl Plugin {
             active: None,
             history: Vec::new(),
             rejections: Vec::new(),
+            rejections_since: 0,
+            is_rejection_logged: false,
             canary: None,
             canaries: Vec::new(),
             is_taken_back: false,
@@ -494,8 +521,36 @@ impl Plugin {
         });
         self.history.insert(0, activation);
         self.history.truncate(HISTORY_MAX);
+        self.rejections_since = 0;
         self.is_taken_back = false;
         canary
+    }
+
+    /// Those since the last activation.
+    fn new_rejections(&self) -> &[RejectionRecord] {
+        &self.rejections[..self.rejections_since]
+    }
+
+    /// Whether a refusal is to be an event.
+    fn is_to_record(&self, record: &RejectionRecord) -> bool {
+        let new = self.new_rejections();
+        new.len() < REFUSALS_RECORDED_MAX && !new.iter().any(|one| one.is_same(record))
+    }
+
+    /// Takes in a refusal, recorded or not. Whether it is other than the latest, or not logged yet.
+    fn refused(&mut self, record: RejectionRecord, is_logged: bool) -> bool {
+        let known = self.new_rejections().iter().position(|one| one.is_same(&record));
+        let is_news = known != Some(0) || !self.is_rejection_logged;
+        self.is_rejection_logged = is_logged || !is_news;
+        match known {
+            Some(0) => return is_news,
+            Some(at) => drop(self.rejections.remove(at)),
+            None => self.rejections_since += 1,
+        }
+        self.rejections.insert(0, record);
+        self.rejections.truncate(HISTORY_MAX);
+        self.rejections_since = self.rejections_since.min(HISTORY_MAX);
+        is_news
     }
 
     fn info(&self, name: &PluginName) -> PluginInfo {

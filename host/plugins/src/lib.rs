@@ -28,6 +28,7 @@ mod compile;
 mod config;
 mod effects;
 mod error;
+mod folder;
 mod granted;
 mod guest;
 mod host;
@@ -53,6 +54,7 @@ pub use config::{
 };
 pub use effects::Effects;
 pub use error::{PluginError, Rejection};
+pub use folder::read_component;
 pub use guest::trace_id;
 pub use host::{
     Activation, CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Candidate, Cause, Guard, PluginHost,

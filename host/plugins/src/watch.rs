@@ -1,22 +1,27 @@
 //! Hot reload: the plugin folder is watched, and looked at now and then in case the system's
 //! notices are lost.
 //!
-//! A file is read when it has not changed for [`SETTLE`]. One that is cut off is given until
-//! [`GIVE_UP`], because a slow copy looks like that; if it changes later, it is read again.
+//! Each file is looked at in a task of its own: one that takes long delays no other. A look ends when
+//! the file changes meanwhile, and the next one begins when it has ended. A file is read when it has
+//! not changed for [`SETTLE`]. One that is cut off is given until [`GIVE_UP`], because a slow copy
+//! looks like that; if it changes later, it is read again.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, PluginName};
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecursiveMode, Watcher as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::error::{PluginError, Rejection};
-use crate::host::{PluginHost, Why};
+use crate::folder::{self, ComponentFile, Stamp};
+use crate::host::{Candidate, Cause, PluginHost, Why};
 use crate::load::Priority;
 
 /// A file that has not changed for this long is read.
@@ -25,59 +30,14 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// A file that is cut off and has not changed for this long is refused.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
-/// How often the folder is looked at without a notice.
+/// How often the folder is looked at without a notice, and a file that the host failed to take.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How often while a file is settling.
 const LOOK_CLOSELY: Duration = Duration::from_millis(50);
 
-/// What tells that a file has changed, without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Signature {
-    bytes: u64,
-    modified: Option<SystemTime>,
-    file: u64,
-}
-
-#[derive(Debug)]
-struct Seen {
-    signature: Signature,
-    since: Instant,
-    is_done: bool,
-    /// It was there at the start, and has not changed since.
-    from_start: bool,
-    /// What it held when it was read last and not refused: the same bytes again say nothing new.
-    taken: Option<Digest>,
-}
-
-impl Seen {
-    fn new(signature: Signature, from_start: bool) -> Self {
-        Self { signature, since: Instant::now(), is_done: false, from_start, taken: None }
-    }
-}
-
-/// The components of a folder: `NAME.wasm` by NAME. A name that cannot be a plugin's is told.
-pub(crate) fn files(dir: &Path) -> Result<BTreeMap<PluginName, PathBuf>, PluginError> {
-    let failed = |error: std::io::Error| PluginError::Folder {
-        dir: dir.to_owned(),
-        message: error.to_string(),
-    };
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_none_or(|extension| extension != "wasm") || !path.is_file() {
-            continue;
-        }
-        let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
-        match stem.parse::<PluginName>() {
-            Ok(name) => {
-                found.insert(name, path);
-            }
-            Err(error) => tracing::debug!(file = %path.display(), %error, "not a plugin"),
-        }
-    }
-    Ok(found)
-}
+/// Files that are looked at at once: each holds its bytes, up to 64 MiB.
+const LOOKS_MAX: usize = 4;
 
 /// Looking at the folder is an access too: a notice of it must not lead to another look.
 fn may_have_changed(notice: &notify::Result<notify::Event>) -> bool {
@@ -89,10 +49,11 @@ fn may_have_changed(notice: &notify::Result<notify::Event>) -> bool {
 pub(crate) fn spawn(host: PluginHost) -> (JoinHandle<()>, oneshot::Receiver<()>) {
     let (ready, begun) = oneshot::channel();
     let task = tokio::spawn(async move {
-        let (sender, mut notices) = mpsc::unbounded_channel();
+        let wake = Arc::new(Notify::new());
+        let noticed = Arc::clone(&wake);
         let watcher = notify::recommended_watcher(move |notice| {
             if may_have_changed(&notice) {
-                let _ = sender.send(());
+                noticed.notify_one();
             }
         })
         .and_then(|mut watcher| {
@@ -102,111 +63,334 @@ pub(crate) fn spawn(host: PluginHost) -> (JoinHandle<()>, oneshot::Receiver<()>)
         if let Err(error) = &watcher {
             tracing::warn!(%error, "no notices of changed files; the folder is looked at every {LOOK_AGAIN:?}");
         }
-        let mut seen = first_look(&host);
+        let mut folder = Folder::new(host, wake);
         let _ = ready.send(());
         loop {
-            let is_settling = seen.values().any(|seen| !seen.is_done);
-            let pause = if is_settling { LOOK_CLOSELY } else { LOOK_AGAIN };
-            tokio::select! {
-                notice = notices.recv(), if watcher.is_ok() && !is_settling => {
-                    if notice.is_none() {
-                        tokio::time::sleep(LOOK_AGAIN).await;
-                    }
-                    while notices.try_recv().is_ok() {}
+            folder.look();
+            if folder.is_settling() {
+                tokio::time::sleep(LOOK_CLOSELY).await;
+            } else {
+                tokio::select! {
+                    () = folder.wake.notified() => {}
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
                 }
-                () = tokio::time::sleep(pause) => {}
             }
-            look(&host, &mut seen).await;
         }
     });
     (task, begun)
 }
 
-/// What was loaded at the start, unless it has changed meanwhile.
-fn first_look(host: &PluginHost) -> HashMap<PathBuf, Seen> {
-    let mut seen = HashMap::new();
-    for (_, path) in files(&host.config().dir).unwrap_or_default() {
-        if let Some(signature) = signature(&path) {
-            seen.insert(path, Seen::new(signature, true));
-        }
-    }
-    seen
+/// What is known of the files of the folder.
+struct Folder {
+    host: PluginHost,
+    /// Told of notices, and of looks that have ended.
+    wake: Arc<Notify>,
+    /// For the files that are looked at.
+    room: Arc<Semaphore>,
+    files: BTreeMap<PluginName, Seen>,
 }
 
-async fn look(host: &PluginHost, seen: &mut HashMap<PathBuf, Seen>) {
-    let found = match files(&host.config().dir) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(%error, "what is active serves on");
-            return;
+struct Seen {
+    stamp: Stamp,
+    since: Instant,
+    progress: Progress,
+    look: Option<Look>,
+    /// It was there at the start, and has not changed since.
+    from_start: bool,
+    /// What it held when it was read last and not refused: the same bytes again say nothing new.
+    taken: Option<Digest>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It is to be looked at, when it has settled and no look at it is under way.
+    Waits,
+    /// It is to be looked at again then, because the host failed.
+    Failed(Instant),
+    /// It is dealt with until it changes.
+    Done,
+}
+
+/// A look that is under way. Dropping it breaks it off.
+struct Look {
+    task: JoinHandle<()>,
+    answer: oneshot::Receiver<Looked>,
+    /// Of the file as it was.
+    stamp: Stamp,
+    /// Dropped when the file has changed, or is gone.
+    current: Option<oneshot::Sender<()>>,
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What came of a look.
+#[derive(Debug)]
+enum Looked {
+    /// It was dealt with: with the digest when it was not refused.
+    Done(Option<Digest>),
+    /// It may not be whole yet.
+    TooEarly,
+    /// The host failed, or the file changed.
+    Failed,
+}
+
+impl Seen {
+    fn new(stamp: Stamp, from_start: bool) -> Self {
+        let (since, progress) = (Instant::now(), Progress::Waits);
+        Self { stamp, since, progress, look: None, from_start, taken: None }
+    }
+
+    /// Breaks off the look at what was there before. A component that is whole and about to become
+    /// active may do so all the same.
+    fn break_off(&mut self) {
+        if let Some(look) = &mut self.look {
+            look.current = None;
         }
-    };
-    // A deleted file strands nobody: its component serves on.
-    seen.retain(|path, _| found.values().any(|other| other == path));
-    for (name, path) in found {
-        let Some(signature) = signature(&path) else { continue };
-        let entry = seen.entry(path.clone()).or_insert_with(|| Seen::new(signature, false));
-        if entry.signature != signature {
-            *entry = Seen { taken: entry.taken, ..Seen::new(signature, false) };
+    }
+
+    /// Takes in a look that has ended.
+    fn take_in(&mut self) {
+        let Some(look) = &mut self.look else { return };
+        let looked = match look.answer.try_recv() {
+            Ok(looked) => looked,
+            Err(TryRecvError::Empty) => return,
+            // It panicked, and would do so again.
+            Err(TryRecvError::Closed) => Looked::Done(None),
+        };
+        let stamp = look.stamp;
+        self.look = None;
+        if let Looked::Done(taken) = looked {
+            self.taken = taken;
         }
-        let quiet = entry.since.elapsed();
-        if !entry.is_done && quiet >= SETTLE {
-            entry.is_done = take(host, &name, &path, entry, quiet >= GIVE_UP).await;
+        if stamp == self.stamp {
+            self.progress = match looked {
+                Looked::Done(_) => Progress::Done,
+                Looked::TooEarly => Progress::Waits,
+                Looked::Failed => Progress::Failed(Instant::now() + LOOK_AGAIN),
+            };
         }
     }
 }
 
-/// Reads a file and offers it. False when it should be looked at again.
-async fn take(
-    host: &PluginHost,
-    name: &PluginName,
-    path: &Path,
-    seen: &mut Seen,
-    is_last: bool,
-) -> bool {
-    let Ok(bytes) = tokio::fs::read(path).await else { return false };
-    if signature(path) != Some(seen.signature) {
-        return false;
+impl Folder {
+    /// With what is there at the start.
+    fn new(host: PluginHost, wake: Arc<Notify>) -> Self {
+        let room = Arc::new(Semaphore::new(LOOKS_MAX));
+        let mut this = Self { host, wake, room, files: BTreeMap::new() };
+        if let Some(found) = this.find() {
+            this.tell_gone(&found);
+            this.files =
+                found.into_iter().map(|(name, stamp)| (name, Seen::new(stamp, true))).collect();
+        }
+        this
     }
-    let digest = Digest::of(&bytes);
-    if host.is_active(name, digest) || seen.from_start && host.is_superseded(name, digest) {
-        seen.taken = Some(digest);
+
+    /// The files that may be components. None when the folder cannot be read.
+    fn find(&self) -> Option<BTreeMap<PluginName, Stamp>> {
+        let dir = &self.host.config().dir;
+        let names = folder::names(dir)
+            .inspect_err(|error| tracing::warn!(%error, "what is active serves on"))
+            .ok()?;
+        let stamp = |name: &PluginName| match ComponentFile::open(dir, name) {
+            Ok(file) => file.map(|file| file.stamp),
+            Err(error) => {
+                tracing::debug!(plugin = %name, %error, "the file cannot be looked at now");
+                self.files.get(name).map(|seen| seen.stamp)
+            }
+        };
+        let found = names.into_iter().filter_map(|name| stamp(&name).map(|stamp| (name, stamp)));
+        Some(found.collect())
     }
-    if seen.taken == Some(digest) || seen.from_start && host.is_refused(name, digest) {
-        return true;
-    }
-    seen.taken = None;
-    let result = match host.load(name, bytes, Priority::Background).await {
-        Ok(candidate) => {
-            if let Some(objection) = host.objection(name, &candidate.component).await {
-                host.reject(name, digest, &objection).await
-            } else {
-                let done = host.activate(vec![candidate], Why::default()).await;
-                seen.taken = done.is_ok().then_some(digest);
-                done
+
+    /// A plugin that a file served, and that has none any more.
+    fn tell_gone(&self, found: &BTreeMap<PluginName, Stamp>) {
+        for plugin in self.host.list() {
+            let Some(last) = plugin.history.first() else { continue };
+            if last.why.cause == Cause::File && !found.contains_key(&plugin.name) {
+                let file = folder::path(&self.host.config().dir, &plugin.name);
+                tracing::warn!(plugin = %plugin.name, digest = %last.digest, file = %file.display(), "plugin is served from the store: its file is gone");
             }
         }
-        // What is being copied looks like that: its signature comes last.
-        Err(
-            Rejection::Truncated { .. }
-            | Rejection::Invalid(_)
-            | Rejection::Unsigned
-            | Rejection::SignatureMisfit { .. },
-        ) if !is_last => return false,
-        Err(rejection) => host.reject(name, digest, &rejection).await,
-    };
-    if let Err(error) = result {
-        tracing::error!(plugin = %name, %error, "the plugin cannot be changed now, trying again");
-        return false;
     }
-    true
+
+    /// Whether a file has to be looked at soon.
+    fn is_settling(&self) -> bool {
+        self.files.values().any(|seen| seen.progress == Progress::Waits && seen.look.is_none())
+    }
+
+    fn look(&mut self) {
+        for seen in self.files.values_mut() {
+            seen.take_in();
+        }
+        let Some(found) = self.find() else { return };
+        // A deleted file strands nobody: its component serves on.
+        self.files.retain(|name, seen| {
+            let is_there = found.contains_key(name);
+            if !is_there {
+                seen.break_off();
+            }
+            is_there || seen.look.is_some()
+        });
+        for (name, stamp) in found {
+            self.look_at(&name, stamp);
+        }
+    }
+
+    fn look_at(&mut self, name: &PluginName, stamp: Stamp) {
+        let seen = self.files.entry(name.clone()).or_insert_with(|| Seen::new(stamp, false));
+        if seen.stamp != stamp {
+            seen.break_off();
+            let (look, taken) = (seen.look.take(), seen.taken);
+            *seen = Seen { look, taken, ..Seen::new(stamp, false) };
+        }
+        let quiet = seen.since.elapsed();
+        let is_due = match seen.progress {
+            Progress::Waits => quiet >= SETTLE,
+            Progress::Failed(again_at) => again_at <= Instant::now(),
+            Progress::Done => false,
+        };
+        if !is_due || seen.look.is_some() {
+            return;
+        }
+        let (current, changed) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
+        let what = What {
+            host: self.host.clone(),
+            name: name.clone(),
+            stamp,
+            from_start: seen.from_start,
+            taken: seen.taken,
+            is_last: quiet >= GIVE_UP,
+        };
+        let (room, wake) = (Arc::clone(&self.room), Arc::clone(&self.wake));
+        let task = tokio::spawn(async move {
+            let looked = what.look(&room, changed).await;
+            let _ = reply.send(looked);
+            wake.notify_one();
+        });
+        seen.look = Some(Look { task, answer, stamp, current: Some(current) });
+    }
 }
 
-fn signature(path: &Path) -> Option<Signature> {
-    let metadata = fs::metadata(path).ok()?;
-    #[cfg(unix)]
-    let file = std::os::unix::fs::MetadataExt::ino(&metadata);
-    #[cfg(not(unix))]
-    let file = 0;
-    Some(Signature { bytes: metadata.len(), modified: metadata.modified().ok(), file })
+/// One look at one file.
+struct What {
+    host: PluginHost,
+    name: PluginName,
+    stamp: Stamp,
+    from_start: bool,
+    taken: Option<Digest>,
+    /// Whatever is wrong with it, it has been so for long enough.
+    is_last: bool,
+}
+
+/// What a file holds.
+enum Found {
+    /// What it held before, or what serves.
+    Known(Digest),
+    Candidate(Candidate),
+    Refused(Option<Digest>, Rejection),
+    TooEarly,
+    Failed,
+}
+
+impl What {
+    /// `changed` ends when the file is not as it was any more.
+    async fn look(&self, room: &Semaphore, changed: oneshot::Receiver<()>) -> Looked {
+        let found = async {
+            let room = room.acquire().await;
+            (self.find().await, room)
+        };
+        // The room is kept until the bytes are gone.
+        let (found, _room) = tokio::select! {
+            found = found => found,
+            _ = changed => return Looked::Failed,
+        };
+        let (digest, done) = match found {
+            Found::Known(digest) => return Looked::Done(Some(digest)),
+            Found::TooEarly => return Looked::TooEarly,
+            Found::Failed => return Looked::Failed,
+            Found::Refused(digest, rejection) => {
+                (None, self.host.reject(&self.name, digest, &rejection).await)
+            }
+            Found::Candidate(candidate) => self.offer(candidate).await,
+        };
+        match done {
+            Ok(()) => Looked::Done(digest),
+            Err(error) => {
+                tracing::error!(plugin = %self.name, %error, "the plugin cannot be changed now, trying again");
+                Looked::Failed
+            }
+        }
+    }
+
+    /// Reads the file and loads what it holds. May be dropped at any time.
+    async fn find(&self) -> Found {
+        let (dir, name, stamp) = (self.host.config().dir.clone(), self.name.clone(), self.stamp);
+        let read = tokio::task::spawn_blocking(move || read(&dir, &name, stamp)).await;
+        let read = match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(plugin = %self.name, %error, "the file cannot be read now, trying again");
+                return Found::Failed;
+            }
+        };
+        let (bytes, digest) = match read {
+            Some(Ok(read)) => read,
+            Some(Err(_)) if !self.is_last => return Found::TooEarly,
+            Some(Err(rejection)) => return Found::Refused(None, rejection),
+            None => return Found::TooEarly,
+        };
+        let host = &self.host;
+        if self.taken == Some(digest) || host.is_active(&self.name, digest) {
+            return Found::Known(digest);
+        }
+        if self.from_start && host.is_superseded(&self.name, digest) {
+            let serving = host.active(&self.name).map(|active| active.digest.to_string());
+            tracing::warn!(plugin = %self.name, digest = serving, file_digest = %digest, "plugin is served from the store: its file holds another component, which an operator replaced; the file counts again when its bytes change");
+            return Found::Known(digest);
+        }
+        match host.load(&self.name, bytes, Priority::Background).await {
+            Ok(candidate) => Found::Candidate(candidate),
+            // What is being copied looks like that: its signature comes last.
+            Err(
+                Rejection::Truncated { .. }
+                | Rejection::Invalid(_)
+                | Rejection::Unsigned
+                | Rejection::SignatureMisfit { .. },
+            ) if !self.is_last => Found::TooEarly,
+            Err(rejection) => Found::Refused(Some(digest), rejection),
+        }
+    }
+
+    /// Has a component serve, unless somebody objects. Its digest, when it does.
+    async fn offer(&self, candidate: Candidate) -> (Option<Digest>, Result<(), PluginError>) {
+        let (host, digest) = (&self.host, candidate.component.digest);
+        match host.objection(&self.name, &candidate.component).await {
+            Some(objection) => (None, host.reject(&self.name, Some(digest), &objection).await),
+            None => (Some(digest), host.activate(vec![candidate], Why::default()).await),
+        }
+    }
+}
+
+/// What a file holds; none when it is not as it was any more.
+type Read = Option<Result<(Vec<u8>, Digest), Rejection>>;
+
+/// Blocks.
+fn read(dir: &Path, name: &PluginName, stamp: Stamp) -> io::Result<Read> {
+    let open =
+        || Ok::<_, io::Error>(ComponentFile::open(dir, name)?.filter(|it| it.stamp == stamp));
+    let Some(file) = open()? else { return Ok(None) };
+    let read = file.read()?;
+    // It may have changed while it was read.
+    if open()?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(read.map(|bytes| {
+        let digest = Digest::of(&bytes);
+        (bytes, digest)
+    })))
 }

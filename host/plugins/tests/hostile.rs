@@ -234,11 +234,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let chain = Component { schema: &chain, ..Component::default() }.build();
     let nameless = Component { name: "", ..Component::default() }.build();
     vec![
-        (
-            "a text file",
-            b"fn main() {}".to_vec(),
-            "it is not WebAssembly: it begins with \"fn main() {}\"",
-        ),
+        ("a text file", b"fn main() {}".to_vec(), "it is not WebAssembly: it does not begin with"),
         ("nothing", Vec::new(), "it is incomplete"),
         ("a truncated file", good[..good.len() / 2].to_vec(), "it is incomplete"),
         (
@@ -302,7 +298,8 @@ async fn each_broken_file_is_refused_with_its_reason_while_the_old_one_serves() 
     let host = place.open().await;
     for (what, bytes, words) in broken() {
         place.write("test", &bytes);
-        let expected = host::digest(&bytes);
+        let is_read = bytes.len() <= amends_plugins::COMPONENT_BYTES_MAX;
+        let expected = is_read.then(|| host::digest(&bytes));
         host::soon(what, || {
             host.info().rejections.first().is_some_and(|one| one.digest == expected)
         })

@@ -4,11 +4,15 @@
 mod host;
 
 use std::io::Write as _;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use amends_engine::{Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
-use amends_plugins::{CanarySpec, Cause, PluginCall, PluginHost, PluginsConfig, Required, Why};
+use amends_plugins::{
+    CanarySpec, Cause, Guard, LoadedComponent, PluginCall, PluginHost, PluginsConfig, Rejection,
+    Required, Why,
+};
 use amends_store::{Append, BlobKind, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};
 use host::{Host, Place, digest, soon, test};
@@ -217,11 +221,15 @@ async fn a_bad_file_at_the_start_leaves_the_last_good_one_serving() {
     place.write("test", b"not a component");
     let host = place.open().await;
     assert_eq!(host.version().as_deref(), Some("1.0.0"));
-    assert!(!host.info().rejections.is_empty());
+    soon("it is refused", || !host.info().rejections.is_empty()).await;
     host.close().await;
     // What is refused twice is recorded once.
     let host = place.open().await;
-    assert_eq!(host.events().await.len(), 2);
+    // Long enough for it to be looked at again.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    place.write("test", b"not a component either");
+    soon("the next one is refused", || host.info().rejections.len() == 2).await;
+    assert_eq!(host.events().await.len(), 3);
     host.close().await;
 }
 
@@ -333,8 +341,11 @@ async fn follower(host: &Host) -> (Place, PluginHost) {
     let place = Place::new();
     let (dir, cache) = (place.cache().join("none"), place.cache());
     std::fs::create_dir_all(&dir).unwrap();
-    let config = PluginsConfig { dir, cache, ..PluginsConfig::default() };
-    (place, PluginHost::open(config, host.store.clone()).await.unwrap())
+    let plugins = [(test(), place.settings.clone())].into();
+    let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
+    let plugins = PluginHost::open(config, host.store.clone()).await.unwrap();
+    plugins.watch(None).await;
+    (place, plugins)
 }
 
 #[tokio::test]
@@ -462,6 +473,114 @@ async fn a_canary_is_followed_counted_and_known_after_a_restart() {
     assert!(refused.contains("its canary, version 6.0.0, is taken back"), "{refused}");
     let refused = host.plugins.promote(&TEST, "ada".to_owned(), "x".to_owned()).await.unwrap_err();
     assert!(refused.to_string().contains("no canary of it runs"), "{refused}");
+    host.close().await;
+}
+
+/// What became active, as another host records it.
+async fn record(host: &Host, expected: u64, plugin: &str, bytes: &[u8], version: &str) {
+    let components = json!([{
+        "plugin": plugin, "digest": digest(bytes), "version": version, "previous": null,
+    }]);
+    let data = json!({"components": components, "cause": "deploy", "who": "ada"}).to_string();
+    let append = Append {
+        stream: Stream::Deploys,
+        expected: Version(expected),
+        at: Timestamp::from_millis(1),
+        events: vec![NewEvent { kind: "plugin.activated".into(), data }],
+        row: None,
+        start_key: None,
+        state: Vec::new(),
+    };
+    host.store.append(append).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_host_made_active_is_tried_again_until_it_can_be_loaded() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let put = async |name: &str, bytes: Vec<u8>| {
+        let (name, of, at) = (name.to_owned(), digest(&bytes), Timestamp::from_millis(0));
+        host.store.put_blob(BlobKind::Component, name, of, at, bytes).await.unwrap();
+    };
+    let other = Component { name: "other", ..Component::default() }.build();
+    put("other", other.clone()).await;
+    // Its bytes are not there.
+    record(&host, 1, "test", &version("2.0.0"), "2.0.0").await;
+    record(&host, 2, "other", &other, "1.2.3").await;
+    let name = "other".parse().unwrap();
+    soon("one that follows it serves", || host.plugins.active(&name).is_some()).await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    put("test", version("2.0.0")).await;
+    soon("2.0.0 serves", || host.version().as_deref() == Some("2.0.0")).await;
+    host.close().await;
+}
+
+struct Objects;
+
+impl Guard for Objects {
+    fn objection<'a>(
+        &'a self,
+        _: &'a PluginName,
+        _: &'a LoadedComponent,
+    ) -> Pin<Box<dyn Future<Output = Option<Rejection>> + Send + 'a>> {
+        let objection = Rejection::Unreadable { steps: 1, examples: "one".to_owned() };
+        Box::pin(std::future::ready(Some(objection)))
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_comes_while_a_host_starts_is_held_against_what_sagas_need() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open_only().await;
+    place.write("test", &version("2.0.0"));
+    // Long enough for the file to be taken, if anybody looked at it.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    host.plugins.watch(Some(Arc::new(Objects))).await;
+    soon("it is refused", || !host.info().rejections.is_empty()).await;
+    assert!(host.info().rejections[0].reason.starts_with("its undo cannot read"));
+    assert_eq!(host.version().as_deref(), Some("1.0.0"));
+    host.close().await;
+}
+
+/// A pipeline that deploys bad builds, for ever.
+#[tokio::test]
+async fn refusals_are_recorded_once_each_and_a_hundred_between_two_activations() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    let (_other, follower) = follower(&host).await;
+    let reject = async |plugins: &PluginHost, number: u32| {
+        let of = Some(digest(&number.to_be_bytes()));
+        plugins.reject(&TEST, of, &Rejection::Compile("x".repeat(100_000))).await.unwrap();
+    };
+    let recorded = async || {
+        let events = host.events().await;
+        events.into_iter().filter(|(kind, _)| kind == "plugin.rejected").collect::<Vec<_>>()
+    };
+    for number in [0, 1, 0, 1, 1, 0] {
+        reject(&host.plugins, number).await;
+        reject(&follower, number).await;
+    }
+    assert_eq!(recorded().await.len(), 2);
+    assert_eq!(host.info().rejections[0].digest, Some(digest(&0_u32.to_be_bytes())));
+    let reason = recorded().await.swap_remove(0).1["reason"].as_str().unwrap().len();
+    assert!((4_000..=4_096).contains(&reason), "{reason} bytes of its reason are kept");
+    for number in 2..150 {
+        reject(&host.plugins, number).await;
+    }
+    assert_eq!(recorded().await.len(), 100);
+    assert_eq!(host.info().rejections.len(), 150, "all of them are shown");
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    reject(&host.plugins, 0).await;
+    assert_eq!(recorded().await.len(), 101, "that it is refused again is news");
+    follower.close().await;
+    host.close().await;
+    let host = place.open().await;
+    reject(&host.plugins, 0).await;
+    assert_eq!(host.info().rejections.len(), 101, "and known after a restart");
     host.close().await;
 }
 

@@ -218,7 +218,7 @@ impl Runtime {
     ) -> Result<DeployError, PluginError> {
         // A name that nobody knows is more likely a slip than a plugin.
         if self.plugins().info(&plugin).is_some() {
-            self.plugins().reject(&plugin, digest, &rejection).await?;
+            self.plugins().reject(&plugin, Some(digest), &rejection).await?;
         }
         Ok(DeployError::Rejected { plugin, rejection })
     }

@@ -369,7 +369,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
     use amends_engine::{Payload, Timestamp};
-    use amends_plugins::PluginsConfig;
+    use amends_plugins::{PluginSettings, PluginsConfig, Required};
     use amends_store::{Durability, SqliteStore, Store};
     use amends_tests::{Behaviour, Component};
 
@@ -382,11 +382,15 @@ mod tests {
         let (dir, cache) = (folder.path().join("plugins"), folder.path().join("cache"));
         std::fs::create_dir(&dir).unwrap();
         let spin = Component { name: "b", compensate: Behaviour::Spin, ..Component::default() };
-        std::fs::write(dir.join("a.wasm"), Component::default().build()).unwrap();
+        let quick = Component { name: "a", ..Component::default() };
+        std::fs::write(dir.join("a.wasm"), quick.build()).unwrap();
         std::fs::write(dir.join("b.wasm"), spin.build()).unwrap();
         let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
         let store: Arc<dyn Store> = Arc::new(store.unwrap());
-        let config = PluginsConfig { dir, cache, ..PluginsConfig::default() };
+        let required = Required { execute: true, compensate: true };
+        let settings = PluginSettings { required, ..PluginSettings::default() };
+        let plugins = ["a", "b"].map(|name| (name.parse().unwrap(), settings.clone())).into();
+        let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
         let plugins = PluginHost::open(config, Arc::clone(&store)).await.unwrap();
         let active = |name: &str| plugins.active(&name.parse().unwrap()).unwrap();
         let (quick, endless) = (active("a"), active("b"));

@@ -202,7 +202,6 @@ impl Runtime {
         });
         // Shards reach other sagas through it, so before any saga goes on.
         sagas.connect(&inner);
-        inner.plugins.guard_with(Arc::new(sagas.clone()));
         let runtime = Self { inner };
         for saga in recovered.sagas {
             let _ = runtime.send(saga.id(), Message::Recover { saga: Box::new(saga) });
@@ -212,6 +211,8 @@ impl Runtime {
             |(shard, receiver, starts): (Shard, _, _)| tokio::spawn(shard.run(receiver, starts));
         let tasks = idle.into_iter().map(run).collect();
         *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
+        // Last: what replaces a component is held against the sagas that are live.
+        runtime.inner.plugins.watch(Some(Arc::new(sagas))).await;
         Ok(runtime)
     }
 

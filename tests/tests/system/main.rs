@@ -12,6 +12,7 @@ mod client;
 mod crash;
 mod deploy;
 mod failpoints;
+mod folder;
 mod hostile;
 mod http;
 mod layers;

@@ -198,9 +198,18 @@ impl Host {
 
     /// The memory of the process now.
     pub(crate) fn memory_mib(&self) -> u64 {
+        self.status_mib("VmRSS:")
+    }
+
+    /// The most memory that the process has had.
+    pub(crate) fn memory_peak_mib(&self) -> u64 {
+        self.status_mib("VmHWM:")
+    }
+
+    fn status_mib(&self, key: &str) -> u64 {
         let id = self.child.as_ref().unwrap().id();
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
     }
 

@@ -154,7 +154,7 @@ const ANY: &str = "{}";
 const LABELLED: &str = r#"{"type":"object","required":["label"],"properties":{"label":{}}}"#;
 
 fn component(version: &str, compensate: Behaviour) -> Component<'_> {
-    Component { version, schema: ANY, compensate, ..Component::default() }
+    Component { name: "pack", version, schema: ANY, compensate, ..Component::default() }
 }
 
 /// Sagas that pack, then wait.
@@ -237,6 +237,10 @@ fn what_cannot_be_rehearsed_is_refused_with_what_would_be_right() {
     let only = Component { world: "step-only", name: "only", ..Component::default() };
     fs::write(place.plugin("only"), only.build()).unwrap();
     let host = place.run();
+    // Nobody waits for what no definition needs.
+    host.until("one is refused", || host.log().iter().any(|line| line.contains("is refused")));
+    let listed = || told(&place.amends(&["plugin", "list", "-o", "ids"]), 0);
+    host.until("the other is active", || listed().contains("only"));
     let refused = |plugin: &str, bytes: &[u8], exit: i32| {
         fs::write(place.path("new.wasm"), bytes).unwrap();
         told(&place.amends(&["plugin", "rehearse", &format!("{plugin}=new.wasm")]), exit)

@@ -14,8 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tracing_subscriber::EnvFilter;
 
 use amends_api::{ApiState, PrometheusHandle, prometheus, router};
-use amends_engine::Definition;
-use amends_plugins::{PluginHost, PluginsConfig};
+use amends_plugins::PluginHost;
 use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::{Store, StoreConfig};
 
@@ -108,7 +107,7 @@ pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
     let store = open_store(&config)?;
     let plugins_dir = config.plugins.dir.clone();
     let mut plugins = config.plugins;
-    require(&mut plugins, &config.definitions);
+    plugins.require(&config.definitions);
     let plugins = PluginHost::open(plugins, store.clone()).await?;
     let services = config.services.iter();
     let concurrency = services.clone().filter_map(|(name, settings)| {
@@ -122,18 +121,6 @@ pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
         ..RuntimeConfig::default()
     };
     Ok(Runtime::open(runtime, store, plugins, config.definitions).await?)
-}
-
-/// What definitions call must be served by whatever is dropped into the folder.
-pub(crate) fn require(plugins: &mut PluginsConfig, definitions: &[Definition]) {
-    for step in definitions.iter().flat_map(Definition::steps) {
-        if let Some(plugin) = step.plugin() {
-            plugins.plugins.entry(plugin.clone()).or_default().required.execute = true;
-        }
-        if let Some(plugin) = step.undo_plugin() {
-            plugins.plugins.entry(plugin.clone()).or_default().required.compensate = true;
-        }
-    }
 }
 
 /// What tells a host to stop. While there is none of it, the system ends the process.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use amends_engine::{Definition, Digest, InputSpec, PluginName, StepSpec};
 use amends_plugins::{
     LoadedComponent, Loader, Misfit, PluginError, Priority, Rejection, Schema, misfits,
+    read_component,
 };
 
 use crate::config::report::{Finding, Report, Severity};
@@ -391,9 +392,8 @@ async fn load(
     name: &PluginName,
 ) -> Result<LoadedComponent, String> {
     let settings = Arc::new(config.plugins.plugins.get(name).cloned().unwrap_or_default());
-    let bytes = std::fs::read(file_of(&config.plugins.dir, name)).map_err(|error| {
-        format!("the file cannot be read: {error}; check the file and its permissions")
-    })?;
+    let found = read_component(&config.plugins.dir, name).map_err(|error| error.to_string())?;
+    let bytes = found.ok_or("it is no regular file; put the component itself there")?;
     loader
         .load(bytes, settings, Priority::Awaited)
         .await

@@ -13,7 +13,7 @@ use amends_store::{StoredEvent, failpoint};
 use serde::{Deserialize, Serialize};
 
 use super::deploys::{Candidate, Cause, Why};
-use super::{Plugin, PluginHost, PluginInfo, now};
+use super::{Plugin, PluginHost, now};
 use crate::error::PluginError;
 use crate::load::LoadedComponent;
 
@@ -155,7 +155,7 @@ pub struct CallCounts {
 pub(super) struct Canary {
     info: CanaryInfo,
     is_forced: bool,
-    /// None when it cannot be loaded here: the active component serves its share too.
+    /// None while it is not loaded here: the active component serves its share too.
     component: Option<Arc<LoadedComponent>>,
     counts: Arc<Counts>,
 }
@@ -298,6 +298,18 @@ impl Canary {
 
     pub(super) fn info(&self) -> CanaryInfo {
         CanaryInfo { tally: self.counts.tally(), ..self.info.clone() }
+    }
+
+    /// The component, while it is known from the stream alone.
+    pub(super) fn missing(&self) -> Option<Digest> {
+        self.component.is_none().then_some(self.info.digest)
+    }
+
+    /// Takes its component, if this is that.
+    pub(super) fn loaded(&mut self, component: &Arc<LoadedComponent>) {
+        if self.missing() == Some(component.digest) {
+            self.component = Some(Arc::clone(component));
+        }
     }
 }
 
@@ -501,17 +513,18 @@ impl PluginHost {
         });
     }
 
-    /// Takes in one event of the stream; the plugin whose canary it is about.
-    pub(super) fn remember_canary(&self, event: &StoredEvent) -> Option<PluginName> {
-        if event.kind == STARTED {
-            let started: Started = serde_json::from_str(&event.data).ok()?;
+    /// Takes in one event of the stream, if it is about a canary.
+    pub(super) fn remember_canary(&self, event: &StoredEvent) {
+        if event.kind == STARTED
+            && let Ok(started) = serde_json::from_str::<Started>(&event.data)
+        {
             let name = started.plugin.clone();
             let canary = started.canary(event.at, None);
             self.change(&name, |plugin| plugin.canary = Some(canary));
-            return Some(name);
         }
-        if event.kind == ENDED {
-            let ended: Ended = serde_json::from_str(&event.data).ok()?;
+        if event.kind == ENDED
+            && let Ok(ended) = serde_json::from_str::<Ended>(&event.data)
+        {
             let Ended { plugin: name, digest, who, reason, tally, .. } = ended;
             let end = CanaryEnd { at: event.at, is_promoted: false, who, reason };
             let component = self.change(&name, |plugin| {
@@ -528,37 +541,6 @@ impl PluginHost {
                 self.cache().keep(&component, Instant::now());
             }
         }
-        None
-    }
-
-    /// Has those serve that could not be loaded before.
-    pub(super) async fn load_canaries(&self) -> Result<(), PluginError> {
-        for PluginInfo { name, .. } in self.list() {
-            self.load_canary(&name).await?;
-        }
-        Ok(())
-    }
-
-    /// Has a canary serve that is known from the stream alone.
-    pub(super) async fn load_canary(&self, name: &PluginName) -> Result<(), PluginError> {
-        let missing = |plugin: &Plugin| {
-            plugin.canary.as_ref().filter(|one| one.component.is_none()).map(|one| one.info.digest)
-        };
-        let Some(digest) = self.with(name, missing).flatten() else { return Ok(()) };
-        match self.by_digest(name, digest).await {
-            Ok(component) => self.change(name, |plugin| {
-                if let Some(canary) = plugin.canary.as_mut().filter(|one| one.info.digest == digest)
-                {
-                    canary.component = Some(component);
-                }
-            }),
-            Err(PluginError::Store(error)) => return Err(error.into()),
-            Err(error) => tracing::error!(
-                plugin = %name, %error,
-                "the canary cannot be loaded here; the active component serves its share of the sagas"
-            ),
-        }
-        Ok(())
     }
 }
 

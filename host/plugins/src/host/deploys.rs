@@ -4,6 +4,7 @@
 //! the same store agree on their order; each follows what the others wrote. Events that earlier
 //! versions wrote in a stream of the plugin are read as well.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::{Active, CanaryInfo, HISTORY_MAX, PluginHost, PluginInfo, now};
+use super::loads::Loads;
+use super::{Active, CanaryInfo, PluginHost, PluginInfo, now};
 use crate::error::{PluginError, Rejection};
 use crate::load::{LoadedComponent, Priority};
 
@@ -25,8 +27,13 @@ const EVENTS_PER_READ: u32 = 1_000;
 /// read finds nothing nearly always, by an index.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(500);
 
-/// After so many pauses a canary that could not be loaded is tried again: every half a minute.
-const LOAD_AGAIN: u32 = 60;
+/// Refusals of a plugin that are recorded from one activation to the next: whoever deploys in a loop
+/// what cannot serve must not fill the store, whose stream each start reads. Further ones are logged,
+/// and shown until the host stops.
+pub(super) const REFUSALS_RECORDED_MAX: usize = 100;
+
+/// Of the reason of a refusal, so many bytes are kept: it may tell what a component says.
+const REASON_BYTES_MAX: usize = 4 << 10;
 
 const ACTIVATED: &str = "plugin.activated";
 const REJECTED: &str = "plugin.rejected";
@@ -81,10 +88,17 @@ pub struct Activation {
 pub struct RejectionRecord {
     /// When.
     pub at: Timestamp,
-    /// Which.
-    pub digest: Digest,
+    /// Which; none when its file was not read.
+    pub digest: Option<Digest>,
     /// Why.
     pub reason: String,
+}
+
+impl RejectionRecord {
+    /// Whether it says the same, at whatever time.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.reason == other.reason
+    }
 }
 
 /// A component that is to become active.
@@ -127,7 +141,8 @@ struct One {
 #[derive(Serialize, Deserialize)]
 struct Rejected {
     plugin: PluginName,
-    digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
     reason: String,
     serving: Option<Digest>,
 }
@@ -143,11 +158,6 @@ struct OfOne {
 }
 
 impl PluginHost {
-    /// Has somebody look at each component of the folder that is to replace one that serves. Once.
-    pub fn guard_with(&self, guard: Arc<dyn Guard>) {
-        let _ = self.inner.guard.set(guard);
-    }
-
     pub(crate) async fn objection(
         &self,
         plugin: &PluginName,
@@ -263,49 +273,49 @@ impl PluginHost {
         tracing::info!(plugin = %name, %digest, version, "plugin is active");
     }
 
-    /// Records that a component was refused; once for each in a row.
+    /// Refuses a component: what serves, serves on. `digest` is none when its bytes were not read.
+    ///
+    /// It is recorded unless the same was refused for the same reason since the last activation of
+    /// the plugin, or [`REFUSALS_RECORDED_MAX`] were recorded since.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn reject(
         &self,
         name: &PluginName,
-        digest: Digest,
+        digest: Option<Digest>,
         rejection: &Rejection,
     ) -> Result<(), PluginError> {
-        let reason = rejection.to_string();
-        let is_known = |last: &RejectionRecord| last.digest == digest && last.reason == reason;
-        if self.with(name, |plugin| plugin.rejections.first().is_some_and(is_known)) == Some(true) {
-            return Ok(());
-        }
+        let mut reason = rejection.to_string();
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
         let at = now();
+        let record = RejectionRecord { at, digest, reason };
         failpoint("plugins.reject.before");
         let mut known = self.inner.deploys.lock().await;
-        loop {
+        // What another host wrote may be the same.
+        while self.with(name, |plugin| plugin.is_to_record(&record)) != Some(false) {
+            let (plugin, reason) = (name.clone(), record.reason.clone());
             let serving = self.active(name).map(|active| active.digest);
-            let data = Rejected { plugin: name.clone(), digest, reason: reason.clone(), serving };
+            let data = Rejected { plugin, digest, reason, serving };
             if self.append_deploy(&mut known, REJECTED, at, &data).await? {
+                failpoint("plugins.reject.recorded");
                 break;
             }
         }
-        failpoint("plugins.reject.recorded");
-        let serving = self.active(name).map(|active| active.digest);
-        tracing::error!(
-            plugin = %name,
-            %digest,
-            reason,
-            serving = serving.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string()),
-            "component is refused"
-        );
-        self.remember_rejection(name, RejectionRecord { at, digest, reason });
+        let reason = record.reason.clone();
+        let is_news = self.change(name, |plugin| plugin.refused(record, true));
+        drop(known);
+        if is_news {
+            let digest = digest.map(|digest| digest.to_string());
+            let serving = self.serving_words(name);
+            tracing::error!(plugin = %name, digest, reason, serving, "component is refused");
+        }
         Ok(())
     }
 
-    fn remember_rejection(&self, name: &PluginName, rejection: RejectionRecord) {
-        self.change(name, |plugin| {
-            plugin.rejections.insert(0, rejection);
-            plugin.rejections.truncate(HISTORY_MAX);
-        });
+    /// What serves a plugin, for a log.
+    pub(super) fn serving_words(&self, name: &PluginName) -> String {
+        self.active(name).map_or_else(|| "nothing".to_owned(), |active| active.digest.to_string())
     }
 
     /// False when another host wrote first; what it wrote is taken in then.
@@ -340,32 +350,21 @@ impl PluginHost {
         }
     }
 
-    /// Has what other hosts made active serve here too.
-    async fn take_in(&self, known: &mut Version) -> Result<(), PluginError> {
+    /// Takes in what other hosts wrote. What should serve by that is loaded by [`Loads`], which does
+    /// not hold up whoever waits to record something.
+    async fn take_in(&self, known: &mut Version) -> Result<(), StoreError> {
         for event in self.read(Stream::Deploys, *known).await? {
-            let touched = self.remember(&event);
+            self.remember(&event);
             *known = event.version;
-            for name in touched {
-                self.load_canary(&name).await?;
-                let Some(last) = self.last(&name) else { continue };
-                if self.is_active(&name, last.digest) {
-                    continue;
-                }
-                match self.by_digest(&name, last.digest).await {
-                    Ok(component) => self.serve(&name, &component, &last.why, last.at),
-                    Err(error) => tracing::error!(
-                        plugin = %name, %error,
-                        "what another host made active cannot be loaded here; what was active serves on"
-                    ),
-                }
-            }
         }
         Ok(())
     }
 
-    /// Reads what became of all plugins so far, without loading anything. The names of the plugins
-    /// in it.
-    pub(super) async fn read_deploys(&self, names: &[PluginName]) -> Result<(), PluginError> {
+    /// Reads what became of all plugins so far, without loading anything.
+    pub(super) async fn read_deploys(
+        &self,
+        names: &BTreeSet<PluginName>,
+    ) -> Result<(), PluginError> {
         for name in names {
             for event in self.read(Stream::Plugin(name.clone()), Version(0)).await? {
                 self.change(name, |plugin| plugin.stream = event.version);
@@ -393,16 +392,15 @@ impl PluginHost {
         }
     }
 
-    /// One event of the stream; what a later version wrote otherwise is passed over. The plugins
-    /// whose component changed.
-    fn remember(&self, event: &StoredEvent) -> Vec<PluginName> {
+    /// One event of the stream; what a later version wrote otherwise is passed over.
+    fn remember(&self, event: &StoredEvent) {
         let at = event.at;
         if event.kind == REJECTED
             && let Ok(Rejected { plugin, digest, reason, .. }) = serde_json::from_str(&event.data)
         {
-            self.remember_rejection(&plugin, RejectionRecord { at, digest, reason });
+            let record = RejectionRecord { at, digest, reason };
+            self.change(&plugin, |plugin| plugin.refused(record, false));
         }
-        let mut touched = Vec::new();
         if event.kind == ACTIVATED
             && let Ok(Activated { components, why }) = serde_json::from_str(&event.data)
         {
@@ -411,11 +409,9 @@ impl PluginHost {
                 if let Some(canary) = self.change(&name, |plugin| plugin.activated(activation)) {
                     self.cache().keep(&canary, Instant::now());
                 }
-                touched.push(name);
             }
         }
-        touched.extend(self.remember_canary(event));
-        touched
+        self.remember_canary(event);
     }
 
     fn remember_of_one(&self, name: &PluginName, event: &StoredEvent) {
@@ -430,7 +426,10 @@ impl PluginHost {
                     plugin.activated(Activation { digest, version, at, why })
                 });
             }
-            REJECTED => self.remember_rejection(name, RejectionRecord { at, digest, reason }),
+            REJECTED => {
+                let record = RejectionRecord { at, digest: Some(digest), reason };
+                self.change(name, |plugin| plugin.refused(record, false));
+            }
             _ => {}
         }
     }
@@ -443,25 +442,25 @@ impl PluginHost {
         drop(idle);
     }
 
-    /// Until it is aborted.
+    /// Has what other hosts made active serve here too, and loads what is missing. Until it is aborted.
     pub(super) fn follow(&self) -> JoinHandle<()> {
         let host = self.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(FOLLOW_PAUSE);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            for ticks in 1_u32.. {
+            let mut loads = Loads::new();
+            loop {
                 tick.tick().await;
                 host.let_go();
                 let mut known = host.inner.deploys.lock().await;
-                let mut followed = host.take_in(&mut known).await;
-                if followed.is_ok() && ticks.is_multiple_of(LOAD_AGAIN) {
-                    followed = host.load_canaries().await;
-                }
+                let followed = host.take_in(&mut known).await;
+                drop(known);
                 match followed {
                     Ok(()) => {}
-                    Err(PluginError::Store(StoreError::Closed | StoreError::Fenced)) => return,
+                    Err(StoreError::Closed | StoreError::Fenced) => return,
                     Err(error) => tracing::debug!(%error, "deploys cannot be read"),
                 }
+                loads.go_on(&host);
             }
         })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
 use amends_plugins::{
-    PluginCall, PluginHost, PluginInfo, PluginSettings, PluginsConfig, TrustedKeys,
+    PluginCall, PluginHost, PluginInfo, PluginSettings, PluginsConfig, Required, TrustedKeys,
 };
 use amends_store::{Durability, SqliteStore, Store, Stream};
 
@@ -25,7 +25,9 @@ impl Place {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plugins")).unwrap();
-        let (settings, trusted_keys) = (PluginSettings::default(), TrustedKeys::default());
+        let required = Required { execute: true, compensate: true };
+        let settings = PluginSettings { required, ..PluginSettings::default() };
+        let trusted_keys = TrustedKeys::default();
         Self { folder, settings, trusted_keys }
     }
 
@@ -41,7 +43,16 @@ impl Place {
         std::fs::write(self.file(name), bytes).unwrap();
     }
 
+    /// Opens a host, and has it watch the folder. What is in the folder serves by then, or is refused:
+    /// a definition needs it.
     pub(crate) async fn open(&self) -> Host {
+        let host = self.open_only().await;
+        host.plugins.watch(None).await;
+        host
+    }
+
+    /// Opens a host, which does not watch the folder yet.
+    pub(crate) async fn open_only(&self) -> Host {
         let store = SqliteStore::open(&self.folder.path().join("amends.db"), Durability::Full);
         let store: Arc<dyn Store> = Arc::new(store.unwrap());
         let config = PluginsConfig {

@@ -41,11 +41,12 @@ impl Place {
         definitions: Vec<Definition>,
         config: RuntimeConfig,
     ) -> Runtime {
-        let plugins = PluginsConfig {
+        let mut plugins = PluginsConfig {
             dir: self.folder.path().join("plugins"),
             cache: self.folder.path().join("cache"),
             ..PluginsConfig::default()
         };
+        plugins.require(&definitions);
         let plugins = PluginHost::open(plugins, Arc::clone(&store)).await.unwrap();
         Runtime::open(config, store, plugins, definitions).await.unwrap()
     }

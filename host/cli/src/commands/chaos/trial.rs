@@ -15,7 +15,6 @@ use anyhow::Context as _;
 
 use super::plan::{ByTag, Fault, Kind, TAG};
 use super::report::Verdict;
-use crate::commands::run::require;
 use crate::config::Config;
 
 /// A saga that has not ended by then does not end.
@@ -50,7 +49,7 @@ impl Trial {
         store: Arc<dyn Store>,
     ) -> anyhow::Result<Self> {
         let mut plugins = config.plugins.clone();
-        require(&mut plugins, definitions);
+        plugins.require(definitions);
         let plugins = PluginHost::open(plugins, Arc::clone(&store)).await?;
         let faults = Arc::new(ByTag::default());
         let runtime = RuntimeConfig {

@@ -70,7 +70,7 @@ pub struct Promote {
 struct Turn<'p> {
     at: String,
     what: &'static str,
-    digest: &'p str,
+    digest: Option<&'p str>,
     version: Option<&'p str>,
     cause: Option<&'p str>,
     who: Option<&'p str>,
@@ -85,7 +85,9 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
     match args.output {
         Format::Json => print_json(&all)?,
         Format::Jsonl => all.iter().try_for_each(print_json_line)?,
-        Format::Ids => all.iter().try_for_each(|one| say!("{}", one.digest))?,
+        Format::Ids => {
+            all.iter().filter_map(|one| one.digest).try_for_each(|digest| say!("{digest}"))?;
+        }
         Format::Table => {
             let mut rows = table(&["at", "digest", "version", "what", "why"]);
             for one in all {
@@ -94,7 +96,7 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
                 let why = why.into_iter().flatten().collect::<Vec<_>>().join(", ");
                 rows.add_row(vec![
                     one.at,
-                    short_digest(one.digest).to_owned(),
+                    one.digest.map(short_digest).unwrap_or_default().to_owned(),
                     one.version.unwrap_or_default().to_owned(),
                     what.to_owned(),
                     why,
@@ -112,7 +114,7 @@ fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
         let turn = Turn {
             at: one.at.to_string(),
             what: "activated",
-            digest: &one.digest,
+            digest: Some(&one.digest),
             version: Some(&one.version),
             cause: Some(&one.cause),
             who: one.who.as_deref(),
@@ -125,7 +127,7 @@ fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
         let turn = Turn {
             at: one.at.to_string(),
             what: "refused",
-            digest: &one.digest,
+            digest: one.digest.as_deref(),
             version: None,
             cause: None,
             who: None,
@@ -138,7 +140,7 @@ fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
         let turn = |at: Timestamp, what, who, reason| Turn {
             at: at.to_string(),
             what,
-            digest: &one.digest,
+            digest: Some(&one.digest),
             version: Some(&one.version),
             cause: None,
             who,

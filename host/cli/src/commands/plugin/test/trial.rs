@@ -11,7 +11,8 @@ use amends_engine::{
     idempotency_key,
 };
 use amends_plugins::{
-    Answer, LoadedComponent, PluginCall, PluginHost, PluginSettings, PluginsConfig,
+    Answer, Exports, LoadedComponent, PluginCall, PluginHost, PluginSettings, PluginsConfig,
+    Required,
 };
 use amends_runtime::now;
 use amends_store::{
@@ -52,10 +53,14 @@ impl Trial {
         let folder = tempfile::tempdir().context("no folder for a store")?;
         let (dir, cache) = (folder.path().join("plugins"), folder.path().join("cache"));
         fs::create_dir(&dir)?;
-        // For its name only; the host below takes the compiled code from the cache.
-        let name = name_of(&looked_at(bytes.clone(), Some(cache.clone())).await?)?;
+        // For its name and its calls; the host below takes the compiled code from the cache.
+        let looked_at = looked_at(bytes.clone(), Some(cache.clone())).await?;
+        let name = name_of(&looked_at)?;
         fs::write(dir.join(format!("{name}.wasm")), &bytes)?;
-        let settings = granted(&name)?;
+        let Exports { execute, compensate, .. } = looked_at.exports;
+        // What is required serves when the host is open.
+        let required = Required { execute, compensate };
+        let settings = PluginSettings { required, ..granted(&name)? };
         let plugins = [(name.clone(), settings)].into();
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
         let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
