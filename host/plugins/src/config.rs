@@ -82,6 +82,8 @@ pub struct PluginSettings {
     pub events: bool,
     /// What definitions call: a component without it is refused.
     pub required: Required,
+    /// The name in the manifest of the component that serves the plugin; none: the plugin's own.
+    pub component: Option<String>,
 }
 
 /// Core instances, memories or tables of one instance: wit-component makes up to four; a component of
@@ -129,6 +131,7 @@ impl Default for PluginSettings {
             state_bytes_max: STATE_BYTES_MAX_DEFAULT,
             events: false,
             required: Required::default(),
+            component: None,
         }
     }
 }

@@ -125,6 +125,18 @@ pub enum Rejection {
         /// The limit.
         max: usize,
     },
+    /// Its manifest names another component than the one that belongs to the plugin.
+    #[error(
+        "the component says that it is `{}`, {wanted}; name its file as it says, or write \
+         component = \"{}\" in [plugin.NAME] if it is the right one",
+        .says.escape_debug(), .says.escape_debug()
+    )]
+    Misnamed {
+        /// The name in its manifest.
+        says: String,
+        /// What the plugin wants, in words.
+        wanted: String,
+    },
     /// The file is a link to somewhere else.
     #[error(
         "its file is a symbolic link that leaves the plugin folder, and the host does not follow \

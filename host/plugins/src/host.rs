@@ -30,7 +30,7 @@ use deploys::REFUSALS_RECORDED_MAX;
 use loads::LOADS_MAX;
 
 pub use canary::{CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Tally};
-pub use deploys::{Activation, Candidate, Cause, Guard, RejectionRecord, Why};
+pub use deploys::{Activation, Candidate, Cause, Guard, RejectionRecord, Why, misnamed};
 
 /// Activations and refusals that are kept in memory, of each plugin. The stream has all of them.
 const HISTORY_MAX: usize = 1_000;
@@ -199,7 +199,10 @@ impl PluginHost {
             return Ok(());
         }
         let refused = match self.load(name, bytes, Priority::Awaited).await {
-            Ok(candidate) => return self.activate(vec![candidate], Why::default()).await,
+            Ok(candidate) => match self.misnamed(name, &candidate.component) {
+                None => return self.activate(vec![candidate], Why::default()).await,
+                Some(rejection) => rejection,
+            },
             Err(rejection) => rejection,
         };
         self.reject(name, Some(digest), &refused).await

@@ -58,7 +58,7 @@ pub use folder::read_component;
 pub use guest::trace_id;
 pub use host::{
     Activation, CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Candidate, Cause, Guard, PluginHost,
-    PluginInfo, RejectionRecord, Tally, Why,
+    PluginInfo, RejectionRecord, Tally, Why, misnamed,
 };
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
 pub use misfit::{Misfit, Schema, misfits};

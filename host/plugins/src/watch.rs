@@ -369,7 +369,11 @@ impl What {
     /// Has a component serve, unless somebody objects. Its digest, when it does.
     async fn offer(&self, candidate: Candidate) -> (Option<Digest>, Result<(), PluginError>) {
         let (host, digest) = (&self.host, candidate.component.digest);
-        match host.objection(&self.name, &candidate.component).await {
+        let objection = match host.misnamed(&self.name, &candidate.component) {
+            None => host.objection(&self.name, &candidate.component).await,
+            misnamed => misnamed,
+        };
+        match objection {
             Some(objection) => (None, host.reject(&self.name, Some(digest), &objection).await),
             None => (Some(digest), host.activate(vec![candidate], Why::default()).await),
         }

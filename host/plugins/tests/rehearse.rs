@@ -55,6 +55,7 @@ async fn requests_are_answered_by_the_stub_and_do_not_leave() {
     place.settings = PluginSettings {
         allow_hosts: [url.parse().unwrap()].into_iter().collect(),
         settings: [("carrier".to_owned(), json!(url))].into_iter().collect(),
+        component: Some("shipment".to_owned()),
         ..place.settings
     };
     place.write("test", &committed("shipment"));
@@ -88,6 +89,7 @@ async fn state_is_read_and_what_is_written_goes_to_whoever_asks() {
     place.settings = PluginSettings {
         state: true,
         settings: [("stock_default".to_owned(), json!(100))].into_iter().collect(),
+        component: Some("inventory".to_owned()),
         ..place.settings
     };
     place.write("test", &committed("inventory"));

@@ -197,17 +197,14 @@ impl Runtime {
         component: &LoadedComponent,
         impact: &Impact,
     ) -> Option<String> {
-        let Some(active) = self.plugins().active(plugin) else {
-            let is_known = self.plugins().info(plugin).is_some() || !impact.definitions.is_empty();
+        if self.plugins().info(plugin).is_none() && impact.definitions.is_empty() {
             let names: Vec<_> = self.plugins().list().into_iter().map(|one| one.name).collect();
             let names = names.iter().map(PluginName::as_str).collect::<Vec<_>>().join(", ");
-            return (!is_known).then(|| {
-                format!("there is no such plugin, and no definition uses it; there are {names}")
-            });
-        };
-        let (old, new) = (&active.manifest.name, &component.manifest.name);
-        (old != new)
-            .then(|| format!("the component says that it is `{new}`, what serves says `{old}`"))
+            let message =
+                format!("there is no such plugin, and no definition uses it; there are {names}");
+            return Some(message);
+        }
+        self.plugins().misnamed(plugin, component).map(|misnamed| misnamed.to_string())
     }
 
     async fn refuse(

@@ -10,9 +10,13 @@ use crate::place::{Host, Place, stderr, stdout};
 
 const SAGAS: usize = 400;
 
+fn component(version: &str) -> Component<'_> {
+    Component { name: "pack", version, ..Component::default() }
+}
+
 fn place() -> Place {
     let place = Place::empty();
-    fs::write(place.plugin("pack"), Component::default().build()).unwrap();
+    fs::write(place.plugin("pack"), component("1.2.3").build()).unwrap();
     // So that every attempt is a call of its own, and no saga waits for long.
     place.config(
         "[[saga]]\nname = \"order\"\n\
@@ -51,7 +55,7 @@ fn a_canary_that_misbehaves_is_taken_back_and_harms_no_saga() {
     let place = place();
     let host = place.run();
     let good = host.get("/v1/plugins/pack")["digest"].clone();
-    let traps = Component { execute: Behaviour::Trap, version: "2.0.0", ..Component::default() };
+    let traps = Component { execute: Behaviour::Trap, ..component("2.0.0") };
     let told = canary(&place, &traps.build(), &["--min-calls", "40"]);
     assert!(told.contains("a canary from now on"), "{told}");
     let list = stdout(&place.amends(&["plugin", "list"]));
@@ -93,7 +97,7 @@ fn a_canary_that_does_well_serves_all_sagas_and_an_operator_may_say_when() {
     let host = place.run();
     let version = |version: &str| {
         let undo = Behaviour::Effect;
-        Component { version, compensate: undo, ..Component::default() }.build()
+        Component { compensate: undo, ..component(version) }.build()
     };
     canary(&place, &version("2.0.0"), &["--promote-after", "50"]);
     start(&place, SAGAS);
@@ -146,12 +150,8 @@ fn a_canary_that_does_well_serves_all_sagas_and_an_operator_may_say_when() {
 fn what_is_no_canary_is_refused_in_words() {
     let place = place();
     let host = place.run();
-    fs::write(
-        place.path("pack.wasm"),
-        Component { version: "2.0.0", ..Component::default() }.build(),
-    )
-    .unwrap();
-    fs::write(place.path("new.wasm"), Component::default().build()).unwrap();
+    fs::write(place.path("pack.wasm"), component("2.0.0").build()).unwrap();
+    fs::write(place.path("new.wasm"), component("1.2.3").build()).unwrap();
     for (arguments, exit, words) in [
         (&["pack.wasm", "--canary", "100%"][..], 1, "from 0.01 to 99 percent"),
         (&["pack.wasm", "--canary", "x"], 2, "write such as 10%"),

@@ -121,6 +121,53 @@ fn a_first_start_says_what_it_compiles_and_waits_for_what_definitions_need() {
 }
 
 #[test]
+fn a_component_of_another_name_is_refused_in_the_folder_as_over_http() {
+    let place = place();
+    let host = place.run();
+    fs::write(place.plugin("good"), component("evil", "2.0.0")).unwrap();
+    host.until("it is refused", || !rejection(&host, "good").is_empty());
+    let reason = rejection(&host, "good");
+    for words in ["says that it is `evil`", "what serves says `good`", "component = \"evil\""] {
+        assert!(reason.contains(words), "{words}: {reason}");
+    }
+    assert_eq!(version(&host, "good"), "1.0.0");
+    fs::write(place.path("evil.wasm"), component("evil", "2.0.0")).unwrap();
+    let told = place.amends(&["plugin", "deploy", "good=evil.wasm"]);
+    assert_eq!(told.status.code(), Some(1));
+    assert!(stderr(&told).contains("says that it is `evil`"), "{}", stderr(&told));
+    // What an operator has forced is what serves from then on, and what a file is held against.
+    let force = ["plugin", "deploy", "good=evil.wasm", "--force", "--reason", "it is renamed"];
+    done(&place.amends(&force));
+    fs::write(place.plugin("good"), component("evil", "3.0.0")).unwrap();
+    host.until("the next one is active", || version(&host, "good") == "3.0.0");
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
+fn a_first_start_refuses_a_component_of_another_name_unless_the_config_has_it() {
+    let place = place_with("");
+    fs::write(place.plugin("good"), component("evil", "1.0.0")).unwrap();
+    let host = place.spawn();
+    host.until("it says why", || {
+        has_line(&host.log(), &["says that it is `evil`", "the plugin is `good`"])
+    });
+    assert_eq!(host.ended(), Some(1));
+    let check = place.amends(&["check", "amends.toml"]);
+    assert_eq!(check.status.code(), Some(1), "{}", stdout(&check));
+    assert!(stdout(&check).contains("says that it is `evil`"), "{}", stdout(&check));
+
+    let place = place_with("[plugin.good]\ncomponent = \"evil\"\n");
+    fs::write(place.plugin("good"), component("evil", "1.0.0")).unwrap();
+    done(&place.amends(&["check", "amends.toml"]));
+    let host = place.run();
+    done(&place.amends(&["start", "good", "--wait"]));
+    fs::write(place.plugin("good"), component("good", "2.0.0")).unwrap();
+    host.until("it is refused", || rejection(&host, "good").contains("says that it is `good`"));
+    assert_eq!(version(&host, "good"), "1.0.0");
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
 fn a_link_that_leaves_the_folder_is_refused_and_nothing_behind_it_is_shown() {
     let place = place();
     fs::write(place.path("shadow"), "hunter2:*:20228:0:99999").unwrap();

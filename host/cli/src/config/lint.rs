@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use amends_engine::{Definition, Digest, InputSpec, PluginName, StepSpec};
 use amends_plugins::{
-    LoadedComponent, Loader, Misfit, PluginError, Priority, Rejection, Schema, misfits,
+    LoadedComponent, Loader, Misfit, PluginError, Priority, Rejection, Schema, misfits, misnamed,
     read_component,
 };
 
@@ -246,12 +246,6 @@ impl Linter<'_> {
                 self.error(key, message, help.to_owned());
             }
         }
-        if component.manifest.name != name.as_str() {
-            let said = &component.manifest.name;
-            let message = format!("{name}.wasm calls itself `{said}` in its manifest");
-            let help = format!("rename the file to {said}.wasm if this is the wrong component");
-            self.add(Severity::Warning, needs.first(), message, help);
-        }
     }
 
     /// What a step gives to its plugin and to its undo.
@@ -392,12 +386,15 @@ async fn load(
     name: &PluginName,
 ) -> Result<LoadedComponent, String> {
     let settings = Arc::new(config.plugins.plugins.get(name).cloned().unwrap_or_default());
+    let wanted = settings.component.clone();
     let found = read_component(&config.plugins.dir, name).map_err(|error| error.to_string())?;
     let bytes = found.ok_or("it is no regular file; put the component itself there")?;
-    loader
+    let component = loader
         .load(bytes, settings, Priority::Awaited)
         .await
-        .map_err(|rejection: Rejection| rejection.to_string())
+        .map_err(|rejection: Rejection| rejection.to_string())?;
+    misnamed(name, wanted.as_deref(), None, &component.manifest.name)
+        .map_or(Ok(component), |misnamed| Err(misnamed.to_string()))
 }
 
 fn file_of(dir: &Path, name: &PluginName) -> PathBuf {

@@ -46,6 +46,9 @@ pub(super) fn read_plugin(item: &Item<'_>, context: &mut Context<'_>) -> Option<
     let mut settings = PluginSettings::default();
     read_limits(&mut table, &mut settings, context);
     read_outbound(&mut table, &mut settings, context);
+    if let Some(item) = table.take("component", context) {
+        settings.component = item.text(context, "\"carrier\"").map(str::to_owned);
+    }
     if let Some(item) = table.take("settings", context) {
         settings.settings = read_settings(&item, context).unwrap_or_default();
     }

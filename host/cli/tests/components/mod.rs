@@ -42,7 +42,6 @@ pub(crate) fn write_all(folder: &Path) {
     }
     write("plugins", "inventory-release", &component("undo-only", "inventory-release"));
     write("plugins", "notify", &component("step-only", "notify"));
-    write("plugins", "misnamed", &component("step", "prescription"));
     let typed = |world, name, schema| {
         let component = Component { world, name, schema, ..Component::default() };
         write("plugins", name, &component.build());
@@ -55,6 +54,7 @@ pub(crate) fn write_all(folder: &Path) {
     broken("nothing", b"");
     let whole = component("step", "truncated");
     broken("truncated", &whole[..whole.len() / 2]);
+    broken("misnamed", &component("step", "prescription"));
     broken("core", &wat::parse_str("(module)").unwrap());
     broken("hollow", &wat::parse_str("(component)").unwrap());
     let sockets = "(component (import \"wasi:sockets/network@0.2.0\" (instance)))";

@@ -166,6 +166,14 @@ impl PluginHost {
         self.inner.guard.get()?.objection(plugin, component).await
     }
 
+    /// Why a component is most likely not meant for a plugin, if it is not; see [`misnamed`].
+    #[must_use]
+    pub fn misnamed(&self, plugin: &PluginName, component: &LoadedComponent) -> Option<Rejection> {
+        let (wanted, active) = (self.configured(plugin).component, self.active(plugin));
+        let serves = active.as_ref().map(|active| active.manifest.name.as_str());
+        misnamed(plugin, wanted.as_deref(), serves, &component.manifest.name)
+    }
+
     /// Loads bytes that may become active for a plugin; nothing is recorded.
     ///
     /// # Errors
@@ -510,6 +518,27 @@ impl PluginHost {
         let last = self.last(name).filter(|_| is_done);
         last.ok_or_else(|| missing("it was replaced meanwhile; look again".to_owned()))
     }
+}
+
+/// Why a component that `says` this name is most likely not meant for a plugin: the name is not the
+/// one that the config wants; or, when the config wants none, neither the plugin's own nor that of
+/// the component that serves it.
+#[must_use]
+pub fn misnamed(
+    plugin: &PluginName,
+    wanted: Option<&str>,
+    serves: Option<&str>,
+    says: &str,
+) -> Option<Rejection> {
+    let wanted = match (wanted, serves) {
+        (Some(wanted), _) if says == wanted => return None,
+        (Some(wanted), _) => format!("and [plugin.{plugin}] component is `{wanted}`"),
+        (None, _) if says == plugin.as_str() => return None,
+        (None, Some(serves)) if says == serves => return None,
+        (None, Some(serves)) => format!("what serves says `{}`", serves.escape_debug()),
+        (None, None) => format!("and the plugin is `{plugin}`"),
+    };
+    Some(Rejection::Misnamed { says: says.to_owned(), wanted })
 }
 
 impl PluginInfo {

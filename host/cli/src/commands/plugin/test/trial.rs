@@ -60,7 +60,7 @@ impl Trial {
         let Exports { execute, compensate, .. } = looked_at.exports;
         // What is required serves when the host is open.
         let required = Required { execute, compensate };
-        let settings = PluginSettings { required, ..granted(&name)? };
+        let settings = PluginSettings { required, component: None, ..granted(&name)? };
         let plugins = [(name.clone(), settings)].into();
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
         let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
