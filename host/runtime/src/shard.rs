@@ -15,7 +15,7 @@ use amends_engine::{
     Digest, Event, Input, Saga, SagaId, ServiceName, Start, Timestamp, Version, decide_on,
 };
 use amends_plugins::{Effects, PluginHost};
-use amends_store::{Appended, StartKey, Store, StoreError, failpoint};
+use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, failpoint};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -435,13 +435,15 @@ impl Shard {
         let before = (draft.status(), draft.wake_at());
         let (mut events, mut inputs) = (Vec::new(), Vec::new());
         let one_by_one = live.reruns > 0;
-        let mut with_state = Vec::new();
+        let (mut with_state, mut rows) = (Vec::new(), 0);
         let mut later = VecDeque::new();
         for queued in live.inputs.drain(..).collect::<Vec<_>>() {
             // Of calls that were refused together, one is recorded at a time: so each round makes
-            // something durable.
+            // something durable. Of others, as many as have not seen too much together.
             let brings_state = queued.state.is_some() && queued.is_heard(&draft);
-            if one_by_one && brings_state && !with_state.is_empty() {
+            rows += queued.state.as_ref().map_or(0, |state| state.rows());
+            let is_enough = one_by_one || rows > STATE_ROWS_MAX;
+            if is_enough && brings_state && !with_state.is_empty() {
                 live.keep_call(&queued.input);
                 later.push_back(queued);
                 continue;
