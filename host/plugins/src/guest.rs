@@ -151,7 +151,7 @@ impl Guest {
     /// The call is over: what it did that is to be recorded, and why the host refused a request of
     /// it, if it did. Requests that it left behind are broken off.
     pub(crate) fn end(&mut self) -> (Effects, Option<String>) {
-        let refused = self.requests.take().and_then(|requests| requests.refused());
+        let refused = self.requests.take().and_then(|requests| requests.left().refused);
         (std::mem::take(&mut self.effects), refused)
     }
 

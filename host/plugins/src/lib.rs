@@ -21,6 +21,7 @@
 
 mod background;
 mod bindings;
+mod budget;
 mod call;
 mod check;
 mod clock;
