@@ -3,8 +3,10 @@
 //!
 //! One rule divides it: a plugin may hold at most as much as it leaves free. A plugin alone has at
 //! most a half, of two that want all each has at most a third, and whoever comes next always finds
-//! as much as the greediest has. (Dynamic thresholds: Choudhury and Hahne, 1998.) A part is kept for
-//! undos, whose own share counts apart: what executes hold of a plugin takes nothing from its undos.
+//! some. (Dynamic thresholds: Choudhury and Hahne, 1998.) A plugin that holds nothing may begin with
+//! three quarters of what is free, so that a large call finds room beside one that took its half. A
+//! part is kept for undos, whose own share counts apart: what executes hold of a plugin takes nothing
+//! from its undos.
 //!
 //! Deliberately absent: a queue. Whoever finds no room is woken when there is enough, and asks again.
 
@@ -15,6 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use amends_engine::Direction;
 use tokio::sync::Notify;
+
+/// A plugin that holds nothing leaves at least one in so many of what was free.
+const LEFT_PART: usize = 4;
 
 /// So much of something.
 pub(crate) struct Budget {
@@ -64,8 +69,8 @@ impl Budget {
         Self::new(usize::MAX / 4, 0)
     }
 
-    /// The most that one call may hold: a third, because it must leave as much, and then gets it beside
-    /// others that hold another third.
+    /// The most that one call may hold: a third, which a plugin that holds nothing gets beside one that
+    /// took its half.
     pub(crate) fn one_max(&self) -> usize {
         (self.max - self.kept) / 3
     }
@@ -73,11 +78,6 @@ impl Budget {
     /// What all hold together.
     pub(crate) fn used(&self) -> usize {
         self.lock().used
-    }
-
-    /// Whether it is used up, by whomever.
-    pub(crate) fn is_full(&self) -> bool {
-        self.used() >= self.max - self.kept
     }
 
     pub(crate) fn share(self: &Arc<Self>) -> Arc<Share> {
@@ -96,11 +96,11 @@ impl Budget {
             Direction::Execute => self.max - self.kept,
             Direction::Compensate => self.max,
         };
-        let own = share.used(direction).load(Ordering::Relaxed).saturating_add(more);
-        limit
-            .checked_sub(state.used)
-            .and_then(|free| free.checked_sub(more))
-            .is_some_and(|left| own <= left)
+        let own = share.used(direction).load(Ordering::Relaxed);
+        let left = limit.checked_sub(state.used).and_then(|free| free.checked_sub(more));
+        left.is_some_and(|left| {
+            own.saturating_add(more) <= left || own == 0 && more <= (LEFT_PART - 1) * left
+        })
     }
 
     /// Takes it, if there is room.
@@ -139,8 +139,9 @@ impl Budget {
 }
 
 impl Share {
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.budget
+    /// Whether its plugin holds nothing of it, so that it is others who do.
+    pub(crate) fn is_free(&self) -> bool {
+        self.used.iter().all(|used| used.load(Ordering::Relaxed) == 0)
     }
 
     fn used(&self, direction: Direction) -> &AtomicUsize {
@@ -260,14 +261,27 @@ mod tests {
         let take = || greedy.take_or_wait(Execute, 10, 0, || Box::new(|| ()));
         let mut held: Vec<_> = (0..5).map(|_| take().unwrap()).collect();
         assert!(take().is_none());
+        let one = wait(10);
         assert!(wait(40).is_none() && wait(50).is_none(), "the one that wants least is told");
         held.truncate(4);
-        assert_eq!(count(), 0, "20 would be left, and 40 be held");
-        held.truncate(2);
+        assert_eq!(count(), 0, "10 would be left, and 50 be held");
+        held.truncate(0);
         assert_eq!(count(), 1);
-        held.clear();
-        assert_eq!(count(), 1, "it is told once");
-        assert_eq!(wait(50).map(|held| held.amount), Some(50));
+        assert!(wait(50).is_none(), "40 would be left, and 60 be held");
+        drop(one);
+        assert_eq!(count(), 2, "it holds nothing: three quarters of what is free");
+        assert_eq!(wait(75).map(|held| held.amount), Some(75));
+        assert!(wait(76).is_none());
+    }
+
+    #[test]
+    fn the_largest_call_finds_room_beside_a_plugin_that_takes_all_it_can() {
+        let budget = Budget::new(1_000, 100);
+        let (greedy, other) = (budget.share(), budget.share());
+        let held = all(&greedy, Execute);
+        assert_eq!(held.amount, 450);
+        let found = other.take_or_wait(Execute, budget.one_max(), 0, || Box::new(|| ()));
+        assert_eq!(found.map(|held| held.amount), Some(300));
     }
 
     #[tokio::test]

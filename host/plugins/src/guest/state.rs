@@ -10,7 +10,7 @@ use amends_store::{
 };
 use serde_json::Value;
 
-use super::Guest;
+use super::{Guest, Lacks};
 use crate::bindings::amends::saga::state::Host;
 use crate::stopped::Stopped;
 
@@ -111,7 +111,7 @@ impl Guest {
         let (store, plugin) = (self.state_store()?, self.state_of()?);
         let value = match store.state(plugin, key.to_owned()).await {
             Ok(value) => value,
-            Err(error) => return Err(Stopped::new("state_failed", error.to_string())),
+            Err(error) => return Err(self.store_failed(&error)),
         };
         see(rows)?;
         self.hold(value.as_ref().map_or(0, |value| value.len()))?;
@@ -195,13 +195,20 @@ impl Guest {
         let (store, plugin) = (self.state_store()?, self.state_of()?);
         let keys = match store.state_keys(plugin, query.clone()).await {
             Ok(keys) => keys,
-            Err(error) => return Err(Stopped::new("state_failed", error.to_string())),
+            Err(error) => return Err(self.store_failed(&error)),
         };
         self.hold(keys.iter().map(String::len).sum())?;
         let change = self.change("list")?;
         see(change.rows() + 1 + keys.len())?;
         change.lists.push(StateList { query: query.clone(), keys: keys.clone() });
         Ok(keys)
+    }
+
+    /// The store cannot be read, which no component can help.
+    fn store_failed(&mut self, error: &amends_store::StoreError) -> Stopped {
+        let message = format!("the state cannot be read: {error}");
+        self.limits.lacked = Some(Lacks::Machine(message.clone()));
+        Stopped::new("state_failed", message)
     }
 
     /// What this call saw and wrote so far.

@@ -172,8 +172,8 @@ impl Connector {
         let unresolved = |error| Unresolved(name.to_owned(), error);
         let Ok(place) = timeout_at(until, self.lookups.take(Direction::Execute, 1)).await else {
             let words = format!("{name} waited for {:?} to be looked up", self.timeout);
-            if self.lookups.budget().is_full() {
-                let words = format!("{words}: the host looks up {LOOKUPS_MAX} names already");
+            if self.lookups.is_free() {
+                let words = format!("{words}: the host looks up {LOOKUPS_MAX} names at once");
                 return Err(Lacking(words).into());
             }
             let words = format!("{words}: the plugin looks up as many names as others may");
