@@ -397,7 +397,8 @@ impl StepView {
             Some(
                 StallReason::BreakerOpen { .. }
                 | StallReason::PluginMissing(_)
-                | StallReason::NoRoom(_),
+                | StallReason::NoRoom(_)
+                | StallReason::Machine(_),
             )
             | None => self,
         }

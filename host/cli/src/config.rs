@@ -165,10 +165,11 @@ fn read(mut top: Table<'_>, overrides: &Overrides, context: &mut Context<'_>) ->
     let definitions = saga::read_sagas(sagas.as_ref(), context);
     check_services(&definitions, &services, context);
     let plugins = with_shared_state(plugins, &definitions);
+    let memory_bytes_max = host_config.memory_max;
     Config {
         host: host_config,
         store: store_config,
-        plugins: PluginsConfig { plugins, ..plugins_config },
+        plugins: PluginsConfig { plugins, memory_bytes_max, ..plugins_config },
         services,
         definitions,
     }

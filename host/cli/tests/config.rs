@@ -143,6 +143,7 @@ fn every_variable_has_its_key() {
     let environment = Environment::from_iter([
         ("AMENDS_NAME", "node-b"),
         ("AMENDS_LISTEN", "[::1]:9"),
+        ("AMENDS_MEMORY_MAX", "256MiB"),
         ("AMENDS_STORE_URL", "sqlite:/x.db"),
         ("AMENDS_STORE_DURABILITY", "relaxed"),
         ("AMENDS_STORE_RETENTION", "1d"),
@@ -153,6 +154,7 @@ fn every_variable_has_its_key() {
     let config = load_text(saga, &overrides).0.unwrap().config;
     assert_eq!(config.host.name, "node-b");
     assert_eq!(config.host.listen.to_string(), "[::1]:9");
+    assert_eq!((config.host.memory_max, config.plugins.memory_bytes_max), (256 << 20, 256 << 20));
     assert_eq!(config.store.url, "sqlite:/x.db");
     assert_eq!(config.store.durability, Durability::Relaxed);
     assert_eq!(config.store.retention, Some(Duration::from_hours(24)));

@@ -14,12 +14,15 @@ use wasmtime::{Store, Trap, WasmBacktrace};
 use crate::bindings::amends::saga::types;
 use crate::bindings::exports::amends::saga::probe;
 use crate::bindings::exports::amends::saga::undo::Undone;
+use crate::budget::Held;
 use crate::effects::Effects;
 use crate::granted::{Granted, Named};
-use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX};
+use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX, Lacks};
 use crate::idle::Warm;
 use crate::load::LoadedComponent;
+use crate::memory::CallMemory;
 use crate::meter::give_way_first;
+use crate::outbound::Left;
 use crate::stopped::Stopped;
 
 /// A failure's message is cut to this many bytes: it stands in events, logs and tables.
@@ -78,13 +81,22 @@ pub struct Answer {
     pub fate: Option<Fate>,
     /// What is not done before it is recorded.
     pub effects: Effects,
+    /// What the host lacked, so that the call did not begin: nothing of it has left the sandbox, and it
+    /// can be made again as if it never was. The outcome says so in words, for who does not.
+    pub not_begun: Option<Lacks>,
 }
 
 impl Answer {
     /// An outcome with nothing else to tell.
     #[must_use]
     pub fn of(outcome: Outcome) -> Self {
-        Self { outcome, fate: None, effects: Effects::default() }
+        Self { outcome, fate: None, effects: Effects::default(), not_begun: None }
+    }
+
+    /// Of a call that did not begin.
+    pub(crate) fn not_begun(lacks: Lacks) -> Self {
+        let failure = Failure::new("not_begun", cut(format!("the call did not begin: {lacks}")));
+        Self { not_begun: Some(lacks), ..Self::of(Outcome::Retryable(failure)) }
     }
 }
 
@@ -114,8 +126,11 @@ impl Place<'_> {
         }
     }
 
-    fn guest(&self, id: CallId) -> Store<Guest> {
-        Guest::store(self.engine, Some(Arc::clone(self.store)), Some(id), Arc::clone(self.granted))
+    fn guest(&self, id: CallId, held: Held) -> Store<Guest> {
+        let (store, granted) = (Arc::clone(self.store), Arc::clone(self.granted));
+        let mut guest = Guest::store(self.engine, Some(store), Some(id), granted);
+        guest.data_mut().hold_memory(held);
+        guest
     }
 }
 
@@ -125,15 +140,20 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Asks what became of a call whose outcome is unknown, and answers what follows: what happened
 /// is a success, what did not happen can be tried again. None when the component cannot be asked
 /// or cannot tell; `unknown` then stands. May be dropped at any time.
+///
+/// # Errors
+/// What the host lacked for asking.
 pub(crate) async fn ask(
     place: Place<'_>,
     component: &LoadedComponent,
     call: &PluginCall,
     unknown: &Failure,
-) -> Option<(Outcome, Fate)> {
-    let probe = component.probe.as_ref()?;
+    held: Option<Held>,
+) -> Result<Option<(Outcome, Fate)>, Lacks> {
+    let Some(probe) = component.probe.as_ref() else { return Ok(None) };
     let granted = place.granted;
-    let mut store = place.guest(CallId { is_probe: true, ..place.call_id(call) });
+    let held = held.unwrap_or_else(|| granted.memory.nothing(call.direction));
+    let mut store = place.guest(CallId { is_probe: true, ..place.call_id(call) }, held);
     let asked = Box::pin(async {
         let instance = component.pre.instantiate_async(&mut store).await?;
         let guest = probe.load(&mut store, &instance)?;
@@ -147,27 +167,51 @@ pub(crate) async fn ask(
     // How long that takes says nothing about other calls.
     let meter = component.meter.apart();
     let answer = tokio::time::timeout(PROBE_TIMEOUT, meter.metered(asked)).await;
-    match answer {
+    let error = answer.as_ref().ok().and_then(|answer| answer.as_ref().err());
+    let lacks = lacks(&mut store, error);
+    let told = match answer {
         Ok(Ok(Ok(probe::Fate::Happened(output)))) => {
-            Some((succeeded(&output, granted, call), Fate::Happened))
+            (succeeded(&output, granted, call), Fate::Happened)
         }
         Ok(Ok(Ok(probe::Fate::DidNotHappen))) => {
-            Some((Outcome::Retryable(unknown.clone()), Fate::DidNotHappen))
+            (Outcome::Retryable(unknown.clone()), Fate::DidNotHappen)
         }
-        Ok(Ok(Ok(probe::Fate::Unclear) | Err(_)) | Err(_)) | Err(_) => {
-            Some((Outcome::Unknown(unknown.clone()), Fate::Unclear))
-        }
+        Ok(Ok(Ok(probe::Fate::Unclear) | Err(_)) | Err(_)) | Err(_) => match lacks {
+            // It only looks: whatever it has sent, it can be asked again.
+            Some(lacks) => return Err(lacks),
+            None => (Outcome::Unknown(unknown.clone()), Fate::Unclear),
+        },
+    };
+    Ok(Some(told))
+}
+
+/// What the host lacked for a call that is over, if it did; and what its plugin's calls need from now
+/// on.
+fn lacks(store: &mut Store<Guest>, error: Option<&wasmtime::Error>) -> Option<Lacks> {
+    let guest = store.data();
+    let (memory, bytes) = (&guest.granted().memory, guest.limits.bytes());
+    let lacked = guest.limits.lacked.clone().or_else(|| error.and_then(Lacks::of));
+    match &lacked {
+        Some(Lacks::Memory) => memory.wanted(bytes),
+        // It needs more than it has had.
+        Some(Lacks::Machine(_)) => {}
+        None => memory.needed(bytes),
     }
+    lacked
 }
 
 /// Runs one call in an instance of its own, or where the plugin's settings say so in one that has
-/// served others. May be dropped at any time: the instance goes with it.
+/// served others. It holds `memory`, and takes more as it grows; the rest is answered when nothing else
+/// has it. May be dropped at any time: the instance goes with it.
 pub(crate) async fn run(
     place: Place<'_>,
     component: &LoadedComponent,
     call: &PluginCall,
-) -> Answer {
+    memory: Option<CallMemory>,
+) -> (Answer, Option<Held>) {
     let (granted, settings) = (place.granted, &place.granted.settings);
+    let held = memory.map(|memory| memory.0);
+    let held = held.unwrap_or_else(|| granted.memory.nothing(call.direction));
     let bytes = call.input.as_str().len();
     if bytes > settings.payload_bytes_max {
         let message = format!(
@@ -175,23 +219,29 @@ pub(crate) async fn run(
              [plugin.NAME] or give it less",
             call.plugin, settings.payload_bytes_max
         );
-        return Answer::of(Outcome::Permanent(Failure::new("input_limit", message)));
+        return (Answer::of(Outcome::Permanent(Failure::new("input_limit", message))), Some(held));
     }
     if call.direction == Direction::Execute
         && let Err(why) = component.takes_input(&call.input)
     {
         let message = format!("the input does not fit the schema of {}: {why}", call.plugin);
-        return Answer::of(Outcome::Permanent(Failure::new("invalid_input", cut(message))));
+        let failure = Failure::new("invalid_input", cut(message));
+        return (Answer::of(Outcome::Permanent(failure)), Some(held));
     }
     let reuse = settings.reuse;
     let warm = if reuse > 0 { component.idle.take(&call.plugin) } else { None };
     let (mut store, made) = match warm {
         Some(Warm { mut store, instance, served }) => {
-            store.data_mut().begin(place.call_id(call), Arc::clone(granted));
-            store.set_epoch_deadline(1);
-            (store, Some((instance, served)))
+            match store.data_mut().begin(place.call_id(call), Arc::clone(granted), held) {
+                None => {
+                    store.set_epoch_deadline(1);
+                    (store, Some((instance, served)))
+                }
+                // There is no room for all that the instance has: a fresh one may need less.
+                Some(held) => (place.guest(place.call_id(call), held), None),
+            }
         }
-        None => (place.guest(place.call_id(call)), None),
+        None => (place.guest(place.call_id(call), held), None),
     };
     // Nothing of a rehearsal counts.
     let apart = granted.is_rehearsal.then(|| component.meter.apart());
@@ -202,7 +252,13 @@ pub(crate) async fn run(
     let instance = made.as_ref().map(|(instance, _)| *instance);
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
     let invoked = tokio::time::timeout(call.timeout, meter.metered(invoked)).await;
-    let (effects, refused) = store.data_mut().end();
+    let (effects, Left { refused, lacked, has_sent }) = store.data_mut().end();
+    let error = invoked.as_ref().ok().and_then(|invoked| invoked.as_ref().err());
+    let lacks = lacks(&mut store, error).or(lacked.map(Lacks::Machine));
+    let is_done = matches!(invoked, Ok(Ok((Outcome::Succeeded(_) | Outcome::NothingToUndo, _))));
+    if let Some(lacks) = lacks.filter(|_| !is_done && !has_sent) {
+        return (Answer::not_begun(lacks), Some(store.into_data().limits.into_held()));
+    }
     // A request may have a secret in the name of its host.
     let refused = refused.map(|refused| granted.redact(&refused).into_owned());
     let outcome = match invoked {
@@ -211,6 +267,7 @@ pub(crate) async fn run(
             let is_kept = served < reuse && store.data().is_clean();
             if let Some(instance) = instance.filter(|_| is_kept) {
                 component.idle.put(&call.plugin, Warm { store, instance, served });
+                return (told(with_refusal(outcome, refused), effects, granted, call), None);
             }
             with_refusal(outcome, refused)
         }
@@ -231,6 +288,12 @@ pub(crate) async fn run(
             with_refusal(Outcome::Unknown(Failure::new("timeout", message)), refused)
         }
     };
+    let held = store.into_data().limits.into_held();
+    (told(outcome, effects, granted, call), Some(held))
+}
+
+/// An outcome with what is recorded with it.
+fn told(outcome: Outcome, effects: Effects, granted: &Granted, call: &PluginCall) -> Answer {
     match &outcome {
         Outcome::Succeeded(_) | Outcome::NothingToUndo => {
             let emitted = effects.emitted.into_iter();
@@ -388,22 +451,26 @@ fn failed(failure: types::Failure, granted: &Granted, call: &PluginCall) -> Outc
 
 fn stopped(error: &wasmtime::Error, guest: &Guest) -> Outcome {
     let settings = &guest.granted().settings;
-    let memory_max = settings.memory_bytes_max;
     if let Some(stopped) = error.downcast_ref::<Stopped>() {
         let message = cut(guest.granted().redact(&stopped.message).into_owned());
         return Outcome::Unknown(Failure::new(stopped.code, message));
     }
     let (code, message) = match guest.limits.memory_refused {
-        Some(wanted) => (
-            "memory_limit",
-            format!(
-                "the component wanted {} MiB of memory and may have {} MiB; raise memory_max in \
-                 [plugin.NAME] or make it use less ({})",
-                wanted.div_ceil(1 << 20),
-                memory_max >> 20,
-                reason(error)
-            ),
-        ),
+        Some(wanted) => {
+            let max = guest.limits.memory_bytes_max();
+            let table =
+                if (max as u64) < settings.memory_bytes_max { "host" } else { "plugin.NAME" };
+            (
+                "memory_limit",
+                format!(
+                    "the component wanted {} MiB of memory and may have {} MiB; raise memory_max \
+                     in [{table}] or make it use less ({})",
+                    wanted.div_ceil(1 << 20),
+                    max >> 20,
+                    reason(error)
+                ),
+            )
+        }
         None if guest.limits.table_refused.is_some() => (
             "table_limit",
             format!(

@@ -10,11 +10,12 @@ use amends_engine::{Definition, PAYLOAD_BYTES_MAX, PluginName};
 use amends_store::STATE_BYTES_MAX_DEFAULT;
 use serde_json::{Map, Value};
 
+use crate::machine::guest_memory_default;
 use crate::outbound::AllowHosts;
 use crate::signature::TrustedKeys;
 
 /// Where plugins are and what each may do.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PluginsConfig {
     /// The folder: `NAME.wasm` is plugin NAME.
     pub dir: PathBuf,
@@ -22,6 +23,8 @@ pub struct PluginsConfig {
     pub cache: PathBuf,
     /// Who must have signed a component, so that it is loaded.
     pub trusted_keys: TrustedKeys,
+    /// Bytes of memory that all guests may have together.
+    pub memory_bytes_max: u64,
     /// Settings by plugin; one that is not here has the defaults.
     pub plugins: BTreeMap<PluginName, PluginSettings>,
 }
@@ -37,6 +40,18 @@ impl PluginsConfig {
             if let Some(plugin) = step.undo_plugin() {
                 self.plugins.entry(plugin.clone()).or_default().required.compensate = true;
             }
+        }
+    }
+}
+
+impl Default for PluginsConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            cache: PathBuf::new(),
+            trusted_keys: TrustedKeys::default(),
+            memory_bytes_max: guest_memory_default(),
+            plugins: BTreeMap::new(),
         }
     }
 }

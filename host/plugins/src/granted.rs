@@ -1,13 +1,15 @@
 //! What one plugin is granted, and what is counted of all its calls together.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use amends_engine::{PluginName, SagaId, StepName};
 use serde_json::Value;
 
 use crate::config::PluginSettings;
+use crate::guest::Limits;
+use crate::memory::{Memory, PluginMemory};
 use crate::outbound::{Outbound, StubAnswer};
 
 /// A secret that is shorter is not looked for in what a plugin says: it would be found everywhere.
@@ -20,6 +22,8 @@ pub(crate) struct Granted {
     forms: Vec<(String, String)>,
     outbound: OnceLock<Outbound>,
     log: Mutex<LogRate>,
+    /// What its calls hold of the memory of all guests.
+    pub(crate) memory: Arc<PluginMemory>,
     /// Its calls are rehearsed: nothing of them is logged or counted as if it had happened.
     pub(crate) is_rehearsal: bool,
 }
@@ -74,7 +78,14 @@ impl Granted {
         forms.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
         let lines = f64::from(settings.log_rate);
         let log = Mutex::new(LogRate { lines, filled_at: Instant::now(), dropped: 0 });
-        Self { settings, forms, outbound: OnceLock::new(), log, is_rehearsal: false }
+        let memory = Arc::new(PluginMemory::alone());
+        Self { settings, forms, outbound: OnceLock::new(), log, memory, is_rehearsal: false }
+    }
+
+    /// With a share of the memory that a host has for its guests.
+    pub(crate) fn within(self, memory: &Memory) -> Self {
+        let call_max = Limits::of_settings(&self.settings);
+        Self { memory: Arc::new(memory.of_plugin(call_max)), ..self }
     }
 
     /// For a rehearsal: as granted, but that every call has a fresh instance and no request leaves.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_engine::{DefinitionName, PAYLOAD_BYTES_MAX, PluginName, SagaId, StepName};
+use amends_engine::{DefinitionName, Direction, PAYLOAD_BYTES_MAX, PluginName, SagaId, StepName};
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -18,10 +18,12 @@ use crate::bindings::amends::saga::{
     config as config_import, events as events_import, log as log_import, state as state_import,
     types,
 };
+use crate::budget::Held;
+use crate::config::PluginSettings;
 use crate::effects::Effects;
 use crate::granted::{Granted, Named};
 use crate::meter;
-use crate::outbound::Requests;
+use crate::outbound::{Left, Requests};
 use crate::stopped::Stopped;
 
 /// Bytes that a component may hand to the host in one answer or import: a payload and some words.
@@ -80,11 +82,18 @@ pub(crate) struct Guest {
     table: ResourceTable,
 }
 
+/// Bytes of an element of a table: a pointer.
+const TABLE_ELEMENT_BYTES: usize = 8;
+
 /// Memory and tables of one call, over all its instances: a component may have several of each.
 pub(crate) struct Limits {
+    /// What it holds of the memory of all guests.
+    held: Held,
     memory_bytes_max: usize,
     table_elements_max: usize,
     instances_max: usize,
+    /// Of all memories and tables: less than those allow together where the host has little.
+    bytes_max: usize,
     /// Of all memories. Nothing is given back before the call ends, so it only grows.
     memory_bytes: usize,
     /// Of all tables.
@@ -93,6 +102,42 @@ pub(crate) struct Limits {
     pub(crate) memory_refused: Option<usize>,
     /// Set when it wanted more elements of tables: how many it would have had.
     pub(crate) table_refused: Option<usize>,
+    /// Set when it was stopped because guests have all the memory that they may have together, or the
+    /// machine has no more.
+    pub(crate) lacked: Option<Lacks>,
+}
+
+/// What a host lacked for a call. A call of which nothing has left the sandbox did not begin then: it
+/// is made again, as the same attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lacks {
+    /// Memory of all guests: there is room for it later.
+    Memory,
+    /// Something else of this machine, in words.
+    Machine(String),
+}
+
+impl Lacks {
+    /// What the host lacked when wasmtime could not make an instance or give it memory, if that is why.
+    pub(crate) fn of(error: &wasmtime::Error) -> Option<Self> {
+        if error.is::<wasmtime::Trap>() {
+            return None;
+        }
+        // wasmtime has no type for what the system refused. Words of components are not in it.
+        let cause = error.root_cause().to_string();
+        let is_refused = cause.contains("os error 12") || cause.contains("os error 24");
+        let is_lacking = error.is::<wasmtime::PoolConcurrencyLimitError>() || is_refused;
+        is_lacking.then(|| Self::Machine(format!("the sandbox has no room for it: {cause}")))
+    }
+}
+
+impl std::fmt::Display for Lacks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str(HOST_MEMORY),
+            Self::Machine(words) => f.write_str(words),
+        }
+    }
 }
 
 impl Guest {
@@ -137,8 +182,12 @@ impl Guest {
         store
     }
 
-    /// For another call in the same instance. Its memory counts on: it is still there.
-    pub(crate) fn begin(&mut self, id: CallId, granted: Arc<Granted>) {
+    /// For another call in the same instance, which holds so much memory; answers whether that is
+    /// enough. Its memory counts on: it is still there.
+    pub(crate) fn begin(&mut self, id: CallId, granted: Arc<Granted>, held: Held) -> Option<Held> {
+        if let Some(held) = self.limits.hold(held) {
+            return Some(held);
+        }
         (self.id, self.granted) = (Some(id), granted);
         (self.host_calls, self.log_lines) = (0, 0);
         (self.state_bytes, self.emitted_bytes) = (0, 0);
@@ -146,20 +195,34 @@ impl Guest {
         // Requests that the last call has left behind end here.
         self.requests = None;
         (self.limits.memory_refused, self.limits.table_refused) = (None, None);
+        self.limits.lacked = None;
+        None
     }
 
-    /// The call is over: what it did that is to be recorded, and why the host refused a request of
-    /// it, if it did. Requests that it left behind are broken off.
-    pub(crate) fn end(&mut self) -> (Effects, Option<String>) {
-        let refused = self.requests.take().and_then(|requests| requests.refused());
-        (std::mem::take(&mut self.effects), refused)
+    /// The call is over: what it did that is to be recorded, and what it has left outside. Requests that
+    /// it left behind are broken off.
+    pub(crate) fn end(&mut self) -> (Effects, Left) {
+        let left = self.requests.take().map(|requests| requests.left()).unwrap_or_default();
+        (std::mem::take(&mut self.effects), left)
+    }
+
+    /// Has a new call hold memory that was taken for it.
+    pub(crate) fn hold_memory(&mut self, held: Held) {
+        self.limits.held = held;
+    }
+
+    /// Has the instance wait to be used again; false when those that wait have enough memory.
+    pub(crate) fn rest(&mut self) -> bool {
+        let rest = self.granted.memory.rest(self.limits.bytes());
+        rest.map(|held| self.limits.held = held).is_some()
     }
 
     /// Whether the next call in the same instance can notice nothing of this one: no limit was met,
     /// and nothing of the host's is left behind.
     pub(crate) fn is_clean(&self) -> bool {
-        let Limits { memory_refused, table_refused, .. } = &self.limits;
-        memory_refused.is_none() && table_refused.is_none() && self.table.is_empty()
+        let Limits { memory_refused, table_refused, lacked, .. } = &self.limits;
+        let is_refused = memory_refused.is_some() || table_refused.is_some() || lacked.is_some();
+        !is_refused && self.table.is_empty()
     }
 
     pub(crate) fn granted(&self) -> &Arc<Granted> {
@@ -266,17 +329,71 @@ impl WasiHttpView for Guest {
 impl Limits {
     fn new(granted: &Granted) -> Self {
         let settings = &granted.settings;
+        let memory_max = usize::try_from(settings.memory_bytes_max).unwrap_or(usize::MAX);
         Self {
-            memory_bytes_max: usize::try_from(settings.memory_bytes_max).unwrap_or(usize::MAX),
+            held: granted.memory.nothing(Direction::Execute),
+            memory_bytes_max: memory_max,
+            bytes_max: granted.memory.call_max(),
             table_elements_max: settings.table_elements_max,
             instances_max: settings.instances_max,
             memory_bytes: 0,
             table_elements: 0,
             memory_refused: None,
             table_refused: None,
+            lacked: None,
         }
     }
+
+    /// The most bytes that a plugin's settings allow a call.
+    pub(crate) fn of_settings(settings: &PluginSettings) -> usize {
+        let memory_max = usize::try_from(settings.memory_bytes_max).unwrap_or(usize::MAX);
+        Self::bytes_of(memory_max, settings.table_elements_max)
+    }
+
+    /// What it holds of the memory of all guests.
+    pub(crate) fn into_held(self) -> Held {
+        self.held
+    }
+
+    /// What it has of the memory of all guests.
+    pub(crate) fn bytes(&self) -> usize {
+        Self::bytes_of(self.memory_bytes, self.table_elements)
+    }
+
+    fn bytes_of(memory_bytes: usize, table_elements: usize) -> usize {
+        memory_bytes.saturating_add(table_elements.saturating_mul(TABLE_ELEMENT_BYTES))
+    }
+
+    /// The most that its memories may have together.
+    pub(crate) fn memory_bytes_max(&self) -> usize {
+        self.memory_bytes_max.min(self.bytes_max)
+    }
+
+    /// Holds this from now on, if it is or can be enough for what there is; else answers it.
+    fn hold(&mut self, mut held: Held) -> Option<Held> {
+        if !held.grow_to(self.bytes()) {
+            return Some(held);
+        }
+        self.held = held;
+        None
+    }
+
+    /// Holds so much; or stops the call, because a component that is told that there is no memory
+    /// would say so of its saga, which cannot help it.
+    fn grow(&mut self, memory_bytes: usize, table_elements: usize) -> wasmtime::Result<bool> {
+        let bytes = Self::bytes_of(memory_bytes, table_elements);
+        if !self.held.grow_to(bytes) {
+            self.lacked = Some(Lacks::Memory);
+            (self.memory_bytes, self.table_elements) = (memory_bytes, table_elements);
+            return Err(Stopped::new("host_memory", HOST_MEMORY).into());
+        }
+        (self.memory_bytes, self.table_elements) = (memory_bytes, table_elements);
+        Ok(true)
+    }
 }
+
+const HOST_MEMORY: &str = "guests have all the memory that they may have together; raise memory_max \
+                           in [host], or give plugins a lower concurrency or memory_max";
 
 impl ResourceLimiter for Limits {
     fn memory_growing(
@@ -286,7 +403,8 @@ impl ResourceLimiter for Limits {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let wanted = self.memory_bytes.saturating_add(desired.saturating_sub(current));
-        if wanted > self.memory_bytes_max {
+        let is_too_much = Self::bytes_of(wanted, self.table_elements) > self.bytes_max;
+        if wanted > self.memory_bytes_max || is_too_much {
             self.memory_refused = Some(wanted);
             return Ok(false);
         }
@@ -294,8 +412,15 @@ impl ResourceLimiter for Limits {
         if is_past(desired, maximum) {
             return Ok(false);
         }
-        self.memory_bytes = wanted;
-        Ok(true)
+        self.grow(wanted, self.table_elements)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // Most failures are the component's: it wants more than its own type allows.
+        let Some(lacks) = Lacks::of(&error) else { return Ok(()) };
+        let stopped = Stopped::new("host_memory", lacks.to_string());
+        self.lacked = Some(lacks);
+        Err(stopped.into())
     }
 
     fn table_growing(
@@ -305,15 +430,15 @@ impl ResourceLimiter for Limits {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let wanted = self.table_elements.saturating_add(desired.saturating_sub(current));
-        if wanted > self.table_elements_max {
+        let is_too_much = Self::bytes_of(self.memory_bytes, wanted) > self.bytes_max;
+        if wanted > self.table_elements_max || is_too_much {
             self.table_refused = Some(wanted);
             return Ok(false);
         }
         if is_past(desired, maximum) {
             return Ok(false);
         }
-        self.table_elements = wanted;
-        Ok(true)
+        self.grow(self.memory_bytes, wanted)
     }
 
     fn instances(&self) -> usize {

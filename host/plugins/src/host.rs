@@ -24,6 +24,7 @@ use crate::folder;
 use crate::granted::Granted;
 use crate::load::{LoadedComponent, Loader, Priority};
 use crate::loaded_cache::LoadedCache;
+use crate::memory::{CallMemory, Memory, PluginMemory};
 use crate::watch;
 use canary::Canary;
 use deploys::REFUSALS_RECORDED_MAX;
@@ -45,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) config: PluginsConfig,
     pub(crate) store: Arc<dyn Store>,
     loader: Loader,
+    pub(crate) memory: Memory,
     plugins: RwLock<BTreeMap<PluginName, Plugin>>,
     loaded_cache: Mutex<LoadedCache>,
     /// The watcher of the folder, and the follower of other hosts.
@@ -121,10 +123,12 @@ impl PluginHost {
     pub async fn open(config: PluginsConfig, store: Arc<dyn Store>) -> Result<Self, PluginError> {
         let loader = Loader::new(Some(config.cache.clone()), config.trusted_keys.clone())?;
         let mut names = folder::names(&config.dir)?;
+        let memory = Memory::new(config.memory_bytes_max);
         let inner = Arc::new(Inner {
             config,
             store,
             loader,
+            memory,
             plugins: RwLock::new(BTreeMap::new()),
             loaded_cache: Mutex::new(LoadedCache::default()),
             tasks: Mutex::default(),
@@ -303,26 +307,51 @@ impl PluginHost {
             .unwrap_or_else(|| self.configured(name).concurrency) as usize
     }
 
+    /// What a plugin has of the memory of all guests.
+    #[must_use]
+    pub fn memory(&self, name: &PluginName) -> Arc<PluginMemory> {
+        Arc::clone(&self.granted(name).memory)
+    }
+
+    /// Bytes that guests have now.
+    #[must_use]
+    pub fn memory_used(&self) -> usize {
+        self.inner.memory.used()
+    }
+
     /// What became of a call that was cut off with its host: what the component can tell, if it
-    /// can be asked. May be dropped at any time.
-    pub async fn ask(&self, call: &PluginCall, unknown: Failure) -> Answer {
+    /// can be asked. It holds `memory`, and takes more as it grows. May be dropped at any time.
+    pub async fn ask(
+        &self,
+        call: &PluginCall,
+        unknown: Failure,
+        memory: Option<CallMemory>,
+    ) -> Answer {
         let granted = self.granted(&call.plugin);
+        let held = memory.map(|memory| memory.0);
         let asked = match self.by_digest(&call.plugin, call.digest).await {
             Ok(component) => {
-                call::ask(self.place(&granted, call), &component, call, &unknown).await
+                call::ask(self.place(&granted, call), &component, call, &unknown, held).await
             }
-            Err(_) => None,
+            Err(_) => Ok(None),
         };
         match asked {
-            Some((outcome, fate)) => Answer { fate: Some(fate), ..Answer::of(outcome) },
-            None => Answer::of(Outcome::Unknown(unknown)),
+            Ok(Some((outcome, fate))) => Answer { fate: Some(fate), ..Answer::of(outcome) },
+            Ok(None) => Answer::of(Outcome::Unknown(unknown)),
+            Err(lacks) => Answer::not_begun(lacks),
         }
     }
 
-    /// Runs a call on the component that it names; when nobody knows what came of it and the
-    /// component can be asked, asks it. Never fails: what goes wrong is the outcome. May be
-    /// dropped at any time.
+    /// As [`Self::call_within`], with memory that is taken as the call grows: for who makes one call at
+    /// a time.
     pub async fn call(&self, call: &PluginCall) -> Answer {
+        self.call_within(call, None).await
+    }
+
+    /// Runs a call on the component that it names; when nobody knows what came of it and the
+    /// component can be asked, asks it. It holds `memory`, and takes more as it grows. Never fails: what
+    /// goes wrong is the outcome. May be dropped at any time.
+    pub async fn call_within(&self, call: &PluginCall, memory: Option<CallMemory>) -> Answer {
         let component = match self.by_digest(&call.plugin, call.digest).await {
             Ok(component) => component,
             // Nothing was run.
@@ -335,14 +364,14 @@ impl PluginHost {
             .with(&call.plugin, |plugin| (Arc::clone(&plugin.granted), plugin.trial(call.digest)))
             .unwrap_or_else(|| (self.granted(&call.plugin), None));
         failpoint_holding("plugins.call.before", || call.words()).await;
-        let answer = call::run(self.place(&granted, call), &component, call).await;
+        let (answer, held) = call::run(self.place(&granted, call), &component, call, memory).await;
         failpoint_holding("plugins.call.returned", || call.words()).await;
-        if let Some(trial) = trial {
+        if let Some(trial) = trial.filter(|_| answer.not_begun.is_none()) {
             self.count(&call.plugin, &trial, &answer.outcome);
         }
         if let Outcome::Unknown(unknown) = &answer.outcome
-            && let Some((outcome, fate)) =
-                call::ask(self.place(&granted, call), &component, call, unknown).await
+            && let Ok(Some((outcome, fate))) =
+                call::ask(self.place(&granted, call), &component, call, unknown, held).await
         {
             return Answer { fate: Some(fate), ..Answer::of(outcome) };
         }
@@ -469,7 +498,7 @@ impl PluginHost {
 
     fn granted(&self, name: &PluginName) -> Arc<Granted> {
         self.with(name, |plugin| Arc::clone(&plugin.granted))
-            .unwrap_or_else(|| Arc::new(Granted::new(self.configured(name))))
+            .unwrap_or_else(|| Arc::new(self.new_granted(name)))
     }
 
     pub(crate) fn configured(&self, name: &PluginName) -> PluginSettings {
@@ -486,7 +515,11 @@ impl PluginHost {
 
     fn change<T>(&self, name: &PluginName, change: impl FnOnce(&mut Plugin) -> T) -> T {
         let mut plugins = self.inner.plugins.write().unwrap_or_else(PoisonError::into_inner);
-        change(plugins.entry(name.clone()).or_insert_with(|| Plugin::new(self.configured(name))))
+        change(plugins.entry(name.clone()).or_insert_with(|| Plugin::new(self.new_granted(name))))
+    }
+
+    fn new_granted(&self, name: &PluginName) -> Granted {
+        Granted::new(self.configured(name)).within(&self.inner.memory)
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -499,9 +532,9 @@ impl PluginHost {
 }
 
 impl Plugin {
-    fn new(settings: PluginSettings) -> Self {
+    fn new(granted: Granted) -> Self {
         Self {
-            granted: Arc::new(Granted::new(settings)),
+            granted: Arc::new(granted),
             active: None,
             history: Vec::new(),
             rejections: Vec::new(),

@@ -50,9 +50,13 @@ impl Idle {
         Some(waiting.swap_remove(last).warm)
     }
 
-    /// Keeps it, or drops it when enough wait.
-    pub(crate) fn put(&self, plugin: &PluginName, warm: Warm) {
+    /// Keeps it, or drops it when enough wait or they have enough memory. What it has is no more that
+    /// of a call.
+    pub(crate) fn put(&self, plugin: &PluginName, mut warm: Warm) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else { return };
+        if !warm.store.data_mut().rest() {
+            return;
+        }
         let waiting = Waiting { warm, plugin: plugin.clone(), _place: place };
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
     }

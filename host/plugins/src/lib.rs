@@ -21,6 +21,7 @@
 
 mod background;
 mod bindings;
+mod budget;
 mod call;
 mod check;
 mod clock;
@@ -35,6 +36,8 @@ mod host;
 mod idle;
 mod load;
 mod loaded_cache;
+mod machine;
+mod memory;
 mod meter;
 mod misfit;
 mod outbound;
@@ -55,12 +58,14 @@ pub use config::{
 pub use effects::Effects;
 pub use error::{PluginError, Rejection};
 pub use folder::read_component;
-pub use guest::trace_id;
+pub use guest::{Lacks, trace_id};
 pub use host::{
     Activation, CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Candidate, Cause, Guard, PluginHost,
     PluginInfo, RejectionRecord, Tally, Why, misnamed,
 };
 pub use load::{LoadedComponent, Loader, Manifest, Priority};
+pub use machine::guest_memory_default;
+pub use memory::{CallMemory, PluginMemory, call_memory_max};
 pub use misfit::{Misfit, Schema, misfits};
 pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin, StubAnswer, StubbedRequest};
 pub use rehearse::Rehearsed;

@@ -13,12 +13,12 @@ mod tests;
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -33,7 +33,7 @@ pub use allow::{AllowHost, AllowHosts, Origin};
 pub use stub::{StubAnswer, StubbedRequest};
 
 use crate::config::PluginSettings;
-use connect::{Connector, Prohibited, Resolve, Unresolved};
+use connect::{Connector, LOOKUPS, Lacking, Prohibited, Resolve, Unresolved};
 pub(crate) use stub::Stub;
 
 /// Connections to one host that wait for another request, and for how long.
@@ -72,7 +72,7 @@ impl Outbound {
         let allow = Arc::new(settings.allow_hosts.clone());
         let timeout = settings.connect_timeout;
         let tls = if allow.has_tls() { TLS.clone() } else { tls_without_roots() };
-        let connector = Connector { allow, timeout, resolve };
+        let connector = Connector { allow, timeout, resolve, lookups: LOOKUPS.share() };
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -164,36 +164,49 @@ fn config(roots: rustls::RootCertStore) -> rustls::ClientConfig {
 struct Sent {
     error: Error,
     why: Option<String>,
+    /// Nothing of the request has left the host.
+    is_unsent: bool,
+    /// What this machine lacked, where that is why.
+    lacked: Option<String>,
 }
 
 impl From<Error> for Sent {
     fn from(error: Error) -> Self {
-        Self { error, why: None }
+        Self { error, why: None, is_unsent: false, lacked: None }
     }
 }
 
 impl Sent {
+    fn because(error: Error, why: String) -> Self {
+        Self { why: Some(why), ..Self::from(error) }
+    }
+
     fn of(error: &hyper_util::client::legacy::Error) -> Self {
+        Self { is_unsent: error.is_connect(), ..Self::why(error) }
+    }
+
+    fn why(error: &hyper_util::client::legacy::Error) -> Self {
         for cause in causes(error) {
+            if let Some(lacking) = cause.downcast_ref::<Lacking>() {
+                let lacked = Some(lacking.0.clone());
+                let why = lacking.0.clone();
+                return Self { lacked, ..Self::because(Error::ConnectionLimitReached, why) };
+            }
             if let Some(prohibited) = cause.downcast_ref::<Prohibited>() {
-                let why = Some(prohibited.0.clone());
-                return Self { error: Error::DestinationIpProhibited, why };
+                return Self::because(Error::DestinationIpProhibited, prohibited.0.clone());
             }
             if let Some(unresolved) = cause.downcast_ref::<Unresolved>() {
                 let rcode = Some(unresolved.to_string());
                 return Self::from(Error::DnsError { rcode, info_code: None });
             }
             if let Some(failed) = cause.downcast_ref::<rustls::Error>() {
-                let why = Some(format!("TLS failed: {failed}"));
-                return Self {
-                    error: if error.is_connect() {
-                        Error::TlsCertificateError
-                    } else {
-                        // What was sent may have arrived.
-                        Error::ConnectionTerminated
-                    },
-                    why,
+                let told = if error.is_connect() {
+                    Error::TlsCertificateError
+                } else {
+                    // What was sent may have arrived.
+                    Error::ConnectionTerminated
                 };
+                return Self::because(told, format!("TLS failed: {failed}"));
             }
             if !error.is_connect() {
                 continue;
@@ -283,8 +296,89 @@ pub(crate) struct Requests {
     /// Requests end with the call: what is dropped here breaks them off.
     _alive: watch::Sender<()>,
     ended: watch::Receiver<()>,
-    /// Why one was refused, for people.
-    refused: Arc<std::sync::Mutex<Option<String>>>,
+    traffic: Arc<Mutex<Traffic>>,
+}
+
+/// What the host knows of the requests of one call.
+#[derive(Default)]
+struct Traffic {
+    /// Why one was refused, for people: the last.
+    refused: Option<String>,
+    /// What this machine lacked, so that one was not sent: the last.
+    lacked: Option<String>,
+    /// Those that have left the host, as far as is known: one under way counts.
+    sent: u32,
+    /// Those that were given an idempotency key, in order.
+    keyed: Vec<Keyed>,
+}
+
+/// A request that was given an idempotency key.
+struct Keyed {
+    method: Method,
+    uri: Uri,
+    /// It came back without an answer that says what was done.
+    is_unanswered: bool,
+}
+
+/// What a call has left outside the sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// Why the host refused a request, if it did: the last one.
+    pub(crate) refused: Option<String>,
+    /// What this machine lacked, so that a request was not sent.
+    pub(crate) lacked: Option<String>,
+    /// Whether a request may have left the host.
+    pub(crate) has_sent: bool,
+}
+
+impl Traffic {
+    /// The number of the key that a request goes out with, from 0. It is the same whenever the call is
+    /// made again, as long as the component sends the same requests in the same order. A request that
+    /// is sent once more because nobody knows what came of it has the key that it had.
+    fn number(&mut self, request: &Request<WasiBody>) -> usize {
+        let is_again = |keyed: &Keyed| {
+            keyed.is_unanswered && keyed.method == *request.method() && keyed.uri == *request.uri()
+        };
+        if let Some(number) = self.keyed.iter().position(is_again) {
+            self.keyed[number].is_unanswered = false;
+            return number;
+        }
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        self.keyed.push(Keyed { method, uri, is_unanswered: false });
+        self.keyed.len() - 1
+    }
+
+    /// Notes what came of a request; `number` is that of its key.
+    fn came(&mut self, number: Option<usize>, came: &Result<Response<WasiBody>, Sent>) {
+        let is_unanswered = match came {
+            Ok(answer) => tells_nothing(answer.status()),
+            Err(Sent { why, is_unsent, lacked, .. }) => {
+                self.sent -= u32::from(*is_unsent);
+                if why.is_some() {
+                    self.refused.clone_from(why);
+                }
+                if lacked.is_some() {
+                    self.lacked.clone_from(lacked);
+                }
+                true
+            }
+        };
+        if let Some(keyed) = number.and_then(|number| self.keyed.get_mut(number)) {
+            keyed.is_unanswered = is_unanswered;
+        }
+    }
+}
+
+/// Whether whoever gets this answer has to send the request again to learn what is done.
+fn tells_nothing(status: StatusCode) -> bool {
+    let again = [
+        StatusCode::REQUEST_TIMEOUT,
+        // Of one with the same key that is under way (draft-ietf-httpapi-idempotency-key-header).
+        StatusCode::CONFLICT,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    status.is_server_error() || again.contains(&status)
 }
 
 impl Requests {
@@ -294,44 +388,57 @@ impl Requests {
         traceparent: Option<String>,
     ) -> Self {
         let (alive, ended) = watch::channel(());
-        let refused = Arc::default();
-        Self { granted, idempotency_key, traceparent, count: 0, _alive: alive, ended, refused }
+        let traffic = Arc::default();
+        Self { granted, idempotency_key, traceparent, count: 0, _alive: alive, ended, traffic }
     }
 
-    /// Why the host refused a request of this call, if it did: the last one.
-    pub(crate) fn refused(&self) -> Option<String> {
-        self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    /// What is known of its requests.
+    pub(crate) fn left(&self) -> Left {
+        let traffic = lock(&self.traffic);
+        let (refused, lacked) = (traffic.refused.clone(), traffic.lacked.clone());
+        Left { refused, lacked, has_sent: traffic.sent > 0 }
     }
 
-    /// Whether it may be sent; with what goes out by itself.
-    fn prepare(&mut self, request: &mut Request<WasiBody>) -> Result<(), Sent> {
+    /// Whether it may be sent; with what goes out by itself. Answers the number of the key that it
+    /// was given.
+    fn prepare(&mut self, request: &mut Request<WasiBody>) -> Result<Option<usize>, Sent> {
         self.count += 1;
         if self.count > HTTP_REQUESTS_MAX {
             let why = format!("a call sends at most {HTTP_REQUESTS_MAX} requests");
-            return Err(Sent { error: Error::ConnectionLimitReached, why: Some(why) });
+            return Err(Sent::because(Error::ConnectionLimitReached, why));
         }
         self.granted
             .outbound()
             .allow
             .allows(request.uri())
-            .map_err(|why| Sent { error: Error::HttpRequestDenied, why: Some(why) })?;
+            .map_err(|why| Sent::because(Error::HttpRequestDenied, why))?;
         if self.granted.outbound().stub().is_some() {
             // What the host adds says nothing of the component.
-            return Ok(());
+            return Ok(None);
         }
-        let headers = request.headers_mut();
-        let value = |text: &str| HeaderValue::from_str(text).ok();
-        // A step with several effects names each by a key of its own.
-        if !headers.contains_key(IDEMPOTENCY_KEY)
-            && let Some(key) = value(&self.idempotency_key)
+        if let Some(traceparent) =
+            self.traceparent.as_deref().and_then(|text| HeaderValue::from_str(text).ok())
         {
-            headers.insert(IDEMPOTENCY_KEY, key);
+            request.headers_mut().insert(TRACEPARENT, traceparent);
         }
-        if let Some(traceparent) = self.traceparent.as_deref().and_then(value) {
-            headers.insert(TRACEPARENT, traceparent);
+        // One that only reads needs none, and a component may name its effects by keys of its own.
+        if request.method().is_safe() || request.headers().contains_key(IDEMPOTENCY_KEY) {
+            return Ok(None);
         }
-        Ok(())
+        let number = lock(&self.traffic).number(request);
+        let key = match number {
+            0 => self.idempotency_key.clone(),
+            number => format!("{}-{}", self.idempotency_key, number + 1),
+        };
+        if let Ok(key) = HeaderValue::from_str(&key) {
+            request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        }
+        Ok(Some(number))
     }
+}
+
+fn lock(traffic: &Mutex<Traffic>) -> MutexGuard<'_, Traffic> {
+    traffic.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl WasiHttpHooks for Requests {
@@ -346,9 +453,13 @@ impl WasiHttpHooks for Requests {
         // Now, so that requests are noted in their order and also when nobody waits for an answer.
         let refused_now = prepared.as_ref().err();
         let noted = granted.outbound().stub().map(|stub| stub.note(&request, refused_now));
-        let refused = Arc::clone(&self.refused);
+        let traffic = Arc::clone(&self.traffic);
+        if prepared.is_ok() && noted.is_none() {
+            lock(&traffic).sent += 1;
+        }
         let mut ended = self.ended.clone();
         Box::new(async move {
+            let (number, prepared) = (prepared.as_ref().ok().copied().flatten(), prepared);
             let sent = async {
                 prepared?;
                 match noted {
@@ -360,15 +471,10 @@ impl WasiHttpHooks for Requests {
                 answer = sent => answer,
                 _ = ended.changed() => Err(Sent::from(Error::ConnectionTerminated)),
             };
+            lock(&traffic).came(number, &answer);
             match answer {
                 Ok(answer) => Ok((answer, Box::new(std::future::ready(Ok(()))) as Io)),
-                Err(Sent { error, why }) => {
-                    if let Some(why) = why {
-                        *refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-                            Some(why);
-                    }
-                    Err(error)
-                }
+                Err(Sent { error, .. }) => Err(error),
             }
         })
     }

@@ -38,8 +38,8 @@ impl PluginHost {
         answer: StubAnswer,
     ) -> Rehearsed {
         let granted = Granted::for_rehearsal(self.configured(&call.plugin), answer);
-        let granted = Arc::new(granted);
-        let answered = call::run(self.place(&granted, call), component, call).await;
+        let granted = Arc::new(granted.within(&self.inner.memory));
+        let (answered, _) = call::run(self.place(&granted, call), component, call, None).await;
         let stub = granted.outbound().stub();
         let requests = stub.map(|stub| stub.requests(&granted)).unwrap_or_default();
         Rehearsed { outcome: answered.outcome, effects: answered.effects, requests }

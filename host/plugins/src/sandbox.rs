@@ -6,9 +6,16 @@ use crate::clock::Clock;
 use crate::config::{INSTANCES_OF_ONE_MAX, TABLE_ELEMENTS_MAX};
 use crate::error::PluginError;
 
-/// Instances at once. More than the calls that the runtime lets run at once, because a component
-/// that is loaded runs its `describe`.
+/// Instances at once. More than the calls that the runtime lets run at once and those that wait to be
+/// used again, because a component that is loaded runs its `describe`.
 pub const INSTANCES_MAX: u32 = 640;
+
+/// Linear memories of one component.
+const MEMORIES_OF_ONE_MAX: u32 = 8;
+
+/// Tables of all instances where the system sets memory aside for whatever is mapped
+/// (`vm.overcommit_memory = 2`): four for each, which is what a compiler makes.
+const TABLES_SPARE_MAX: u32 = INSTANCES_MAX * 4;
 
 /// A component's bytes. A Python component has 18 MiB.
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
@@ -32,22 +39,33 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new() -> Result<Self, PluginError> {
-        let failed = |error: String| PluginError::Sandbox(error);
+        let of_one = u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
+        // All that all of them may have: so none finds less because others have much. That is room in
+        // the address space, 20 TiB of it, and no memory.
+        let engine = match Self::engine(of_one, INSTANCES_MAX * of_one) {
+            Ok(engine) => engine,
+            // Then a call may find none, and begins when there are some.
+            Err(_) => Self::engine(of_one, TABLES_SPARE_MAX)
+                .map_err(|error| PluginError::Sandbox(format!("{error:#}")))?,
+        };
+        let clock = Clock::new(&engine)?;
+        Ok(Self { engine, clock })
+    }
+
+    /// An engine for components of so many core instances and tables, and all tables together.
+    fn engine(of_one: u32, tables: u32) -> wasmtime::Result<Engine> {
         let mut config = Config::new();
         config.wasm_component_model(true);
         config.epoch_interruption(true);
-        let of_one = u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(INSTANCES_MAX);
-        // A limit only: nothing is set aside for one. As many calls at once as a plugin may have by
-        // default, all of Python, leave room for those of others.
-        pool.total_core_instances(INSTANCES_MAX * 8);
-        pool.total_memories(INSTANCES_MAX + INSTANCES_MAX / 2);
-        pool.total_tables(INSTANCES_MAX * 4);
+        pool.total_core_instances(INSTANCES_MAX * of_one);
+        pool.total_memories(INSTANCES_MAX * MEMORIES_OF_ONE_MAX);
+        pool.total_tables(tables);
         pool.table_elements(TABLE_ELEMENTS_MAX);
         pool.total_stacks(INSTANCES_MAX);
         pool.max_core_instances_per_component(of_one);
-        pool.max_memories_per_component(8);
+        pool.max_memories_per_component(MEMORIES_OF_ONE_MAX);
         pool.max_tables_per_component(of_one);
         // What a call has written is put back as it was, instead of giving the pages back to the
         // system and having them faulted in by the next call. Where the kernel cannot say which
@@ -58,8 +76,6 @@ impl Sandbox {
             pool.table_keep_resident(KEEP_RESIDENT_BYTES);
         }
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        let engine = Engine::new(&config).map_err(|error| failed(format!("{error:#}")))?;
-        let clock = Clock::new(&engine)?;
-        Ok(Self { engine, clock })
+        Engine::new(&config)
     }
 }

@@ -13,7 +13,7 @@ use amends_engine::{
     Refusal, Saga, SagaId, StepName, StepStatus, Target, arguments, idempotency_key,
 };
 use amends_plugins::{
-    Answer, Effects, LoadedComponent, PluginCall, PluginHost, giving_way, trace_id,
+    Answer, Effects, Lacks, LoadedComponent, PluginCall, PluginHost, giving_way, trace_id,
 };
 use amends_store::failpoint;
 use tokio::sync::mpsc;
@@ -42,6 +42,10 @@ pub(crate) struct Returned {
     pub(crate) component: Option<Digest>,
     /// How long the call took.
     pub(crate) took: Duration,
+    /// It was cut off with its host, and its component was asked what came of it.
+    pub(crate) is_cut_off: bool,
+    /// What the host lacked, so that it did not begin.
+    pub(crate) not_begun: Option<Lacks>,
 }
 
 /// What becomes of a call.
@@ -252,10 +256,15 @@ impl Dispatcher {
         Begun::Runs(running.spawn(self.inbox.clone()))
     }
 
-    /// Finds out what came of a call that was cut off with its host. What runs another saga is
-    /// simply run again: it finds that saga.
-    pub(crate) fn recover(&self, saga: &Saga, call: Call) -> Option<ChildCall> {
-        self.begin(saga, call, None, true).spawn(self.inbox.clone())
+    /// Finds out what came of a call that was cut off with its host, which takes room as the call does.
+    /// What runs another saga is simply run again: it finds that saga.
+    pub(crate) fn recover(
+        &self,
+        saga: &Saga,
+        call: Call,
+        room: Option<Taken>,
+    ) -> Option<ChildCall> {
+        self.begin(saga, call, room, true).spawn(self.inbox.clone())
     }
 
     /// Whether anything can tell what came of a call that was cut off.
@@ -271,7 +280,7 @@ impl Dispatcher {
     }
 
     /// `is_cut_off`: it was begun by this host before it stopped; what came of it is asked.
-    fn begin(&self, saga: &Saga, call: Call, room: Option<Taken>, is_cut_off: bool) -> Running {
+    fn begin(&self, saga: &Saga, call: Call, mut room: Option<Taken>, is_cut_off: bool) -> Running {
         let this = self.clone();
         let id = saga.id();
         let made = Self::plugin_call(&self.plugins, saga, &call);
@@ -284,24 +293,31 @@ impl Dispatcher {
         let instead = faults.as_ref().and_then(|faults| faults.instead(saga, &call));
         // Kept for what is told of a call, where something goes wrong on purpose.
         let tried = faults.map(|faults| (faults, saga.clone()));
-        let returned = Returned::broken_off(id, &call);
+        let returned = Returned { is_cut_off, ..Returned::broken_off(id, &call) };
         let began = Instant::now();
         let call = Box::pin(async move {
             failpoint("runtime.call.before");
+            let memory = room.as_mut().and_then(Taken::memory);
             let mut answer = match (&call.target, made) {
                 _ if instead.is_some() => Answer::of(instead.unwrap_or(Outcome::NothingToUndo)),
                 (Target::Saga { .. }, _) => {
                     Answer::of(child::run(&this.sagas, runs?, call.direction).await?)
                 }
                 (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
-                    this.plugins.ask(&plugin_call, host_stopped()).await
+                    this.plugins.ask(&plugin_call, host_stopped(), memory).await
                 }
-                (Target::Plugin(_), Ok(plugin_call)) => this.plugins.call(&plugin_call).await,
+                (Target::Plugin(_), Ok(plugin_call)) => {
+                    this.plugins.call_within(&plugin_call, memory).await
+                }
                 // The input could be computed before the call was started, from the same state.
                 (Target::Plugin(_), Err(message)) => {
                     Answer::of(Outcome::Unknown(Failure::new("input_failed", message)))
                 }
             };
+            if let Some(lacks) = &answer.not_begun {
+                tracing::debug!(saga_id = %id, step = %call.step, attempt = call.attempt, %lacks, "call did not begin");
+                return Some(answer);
+            }
             if let Some((faults, saga)) = &tried {
                 let told = faults.told(saga, &call, answer.outcome.clone());
                 if told != answer.outcome {
@@ -435,12 +451,15 @@ impl Returned {
             effects: Effects::default(),
             component: matches!(call.target, Target::Plugin(_)).then_some(call.digest),
             took: Duration::MAX,
+            is_cut_off: false,
+            not_begun: None,
         }
     }
 
     fn with(mut self, came: Came, began: Instant) -> Self {
-        if let Some(Answer { outcome, fate, effects }) = came {
+        if let Some(Answer { outcome, fate, effects, not_begun }) = came {
             (self.outcome, self.probe, self.effects) = (outcome, fate, effects);
+            self.not_begun = not_begun;
         }
         self.took = began.elapsed();
         self

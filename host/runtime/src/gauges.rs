@@ -65,8 +65,12 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
 }
 
 /// Sets what is computed from the live sagas.
-#[expect(clippy::cast_precision_loss, reason = "counts of sagas are far below 2^52")]
-pub(crate) fn set(gauges: &Gauges, in_flight: usize) {
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of sagas and bytes of memory are far below 2^52"
+)]
+pub(crate) fn set(gauges: &Gauges, in_flight: usize, guest_bytes: usize) {
+    metrics::gauge!("amends_memory_bytes", "budget" => "guests").set(guest_bytes as f64);
     metrics::gauge!("amends_saga_blocked").set(gauges.blocked as f64);
     metrics::gauge!("amends_saga_live").set(gauges.live as f64);
     metrics::gauge!("amends_saga_stuck").set(gauges.stuck as f64);

@@ -1,6 +1,6 @@
 //! One live saga in its shard.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use amends_engine::{
     Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
@@ -8,6 +8,7 @@ use amends_engine::{
 };
 use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::clock::now;
 use crate::dispatch::ChildCall;
@@ -22,6 +23,8 @@ pub enum StallReason {
     PluginMissing(PluginName),
     /// Every call that may run at once is in flight.
     NoRoom(RoomKey),
+    /// This machine lacks what a call needs, in words.
+    Machine(String),
     /// The circuit breaker of the service is open.
     BreakerOpen {
         /// The service.
@@ -37,7 +40,13 @@ impl std::fmt::Display for StallReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::PluginMissing(plugin) => write!(f, "it waits for plugin `{plugin}`"),
+            Self::NoRoom(RoomKey::Memory(plugin)) => write!(
+                f,
+                "it waits for memory: calls of plugin `{plugin}` have as much of [host] memory_max \
+                 as they leave to others"
+            ),
             Self::NoRoom(key) => write!(f, "it waits for room: every call {key} is taken"),
+            Self::Machine(words) => write!(f, "it waits for this machine: {words}"),
             Self::BreakerOpen { service, step, until } => write!(
                 f,
                 "{step} waits for service `{service}`, whose circuit breaker is open until {until}"
@@ -62,6 +71,8 @@ pub(crate) struct Live {
     /// an append is still running for the saga's state, and must not be dispatched again. One that
     /// runs a saga ends when it is taken out.
     pub(crate) in_flight: HashMap<(StepName, Direction), Option<ChildCall>>,
+    /// Of those in flight, calls that did not begin yet: the host lacked something.
+    pub(crate) unbegun: BTreeMap<(StepName, Direction), Unbegun>,
     /// How often in a row an append of it was refused because state had changed.
     pub(crate) reruns: u32,
     /// The timer that is set.
@@ -76,6 +87,15 @@ pub(crate) struct Live {
     pub(crate) moved_at: Timestamp,
     /// Told to be stuck already.
     pub(crate) is_stuck: bool,
+}
+
+/// A call that is durable and did not begin.
+#[derive(Debug, Default)]
+pub(crate) struct Unbegun {
+    /// It was cut off with its host, and its component is to be asked what came of it.
+    pub(crate) is_cut_off: bool,
+    /// What this machine lacked, and when it is tried again; none when it waits for room.
+    pub(crate) lacked: Option<(String, Instant)>,
 }
 
 /// Who waits for a saga.
@@ -174,6 +194,7 @@ impl Live {
             pending: None,
             inputs: VecDeque::new(),
             in_flight: HashMap::new(),
+            unbegun: BTreeMap::new(),
             reruns: 0,
             timer: None,
             stall: None,
@@ -249,6 +270,12 @@ impl Live {
         due
     }
 
+    /// Has a call wait until it can begin; it is in flight for as long.
+    pub(crate) fn wait_to_begin(&mut self, key: (StepName, Direction), unbegun: Unbegun) {
+        self.in_flight.insert(key.clone(), None);
+        self.unbegun.insert(key, unbegun);
+    }
+
     /// Has sagas that its steps run undone.
     pub(crate) fn cancel(&self, children: &[SagaId]) {
         for id in children {
@@ -260,7 +287,10 @@ impl Live {
     pub(crate) fn next_wake(&self, decided_at: Timestamp) -> Option<Timestamp> {
         let breaker = match &self.stall {
             Some(StallReason::BreakerOpen { until, .. }) => Some(*until),
-            Some(StallReason::PluginMissing(_) | StallReason::NoRoom(_)) | None => None,
+            Some(
+                StallReason::PluginMissing(_) | StallReason::NoRoom(_) | StallReason::Machine(_),
+            )
+            | None => None,
         };
         commands(&self.saga)
             .filter_map(|command| match command {

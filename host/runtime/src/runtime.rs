@@ -484,7 +484,8 @@ impl Runtime {
         for gauges in self.ask_shards(|reply| Message::Gauges { reply }).await {
             total.add(gauges);
         }
-        crate::gauges::set(&total, self.inner.rooms.in_flight());
+        let guest_bytes = self.inner.plugins.memory_used();
+        crate::gauges::set(&total, self.inner.rooms.in_flight(), guest_bytes);
     }
 
     /// Stops: no new sagas and no new calls; what is in flight may settle for up to `limit`.

@@ -2,6 +2,7 @@
 
 mod admit;
 mod append;
+mod begin;
 mod lines;
 
 use std::cmp::Reverse;
@@ -12,10 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Digest, Event, Input, Saga, SagaId, ServiceName, Start, Timestamp, Version, decide_on,
+    Digest, Event, Input, Saga, SagaId, ServiceName, Start, Target, Timestamp, Version, decide_on,
 };
 use amends_plugins::{Effects, PluginHost};
-use amends_store::{Appended, StartKey, Store, StoreError, failpoint};
+use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, failpoint};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -25,7 +26,7 @@ use crate::dispatch::{Dispatcher, Returned, host_stopped};
 use crate::error::{OperateError, StartError};
 use crate::faults::Faults;
 use crate::limits::LIVE_MAX;
-use crate::live::{Line, Live, Pending, Queued, Waiter, row};
+use crate::live::{Line, Live, Pending, Queued, Unbegun, Waiter, row};
 use crate::recovery::Quarantine;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime::{Sagas, Started, State, rests};
@@ -282,7 +283,14 @@ impl Shard {
             Message::Gauges { reply } => {
                 let _ = reply.send(self.gauges());
             }
-            Message::Stop { limit, reply } => self.stop = Some((Instant::now() + limit, reply)),
+            Message::Stop { limit, reply } => {
+                self.stop = Some((Instant::now() + limit, reply));
+                // Calls that did not begin will not, and their sagas are told so.
+                let waiting = self.live.iter().filter(|(_, live)| !live.unbegun.is_empty());
+                for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+                    self.advance(id).await;
+                }
+            }
         }
     }
 
@@ -345,8 +353,11 @@ impl Shard {
         for call in due.calls {
             if self.dispatcher.may_tell(&call) {
                 let key = (call.step.clone(), call.direction);
-                self.calls_in_flight += counted(&call.target);
-                live.in_flight.insert(key, self.dispatcher.recover(&live.saga, call));
+                if matches!(call.target, Target::Saga { .. }) {
+                    live.in_flight.insert(key, self.dispatcher.recover(&live.saga, call, None));
+                } else {
+                    live.wait_to_begin(key, Unbegun { is_cut_off: true, lacked: None });
+                }
                 continue;
             }
             live.inputs.push_back(Queued::from(Input::Outcome {
@@ -372,9 +383,14 @@ impl Shard {
 
     /// Takes down what came of a call; it is decided on when its saga is next.
     fn hear(&mut self, returned: Returned) {
-        let Returned { id, step, direction, attempt, outcome, probe, effects, component, took } =
-            returned;
+        let Returned { id, step, direction, attempt, .. } = returned;
+        let Returned { outcome, probe, effects, component, took, .. } = returned;
         failpoint("runtime.outcome.received");
+        if let Some(lacks) = returned.not_begun {
+            self.calls_in_flight -= usize::from(component.is_some());
+            self.did_not_begin(id, (step, direction), returned.is_cut_off, lacks);
+            return;
+        }
         if let Some(component) = component {
             self.calls_in_flight -= 1;
             if took <= CALL_IN_SHARD_MAX {
@@ -430,18 +446,22 @@ impl Shard {
         if live.pending.is_some() {
             return;
         }
+        let unbegun = self.begin_again(id);
+        let Some(live) = self.live.get_mut(&id) else { return };
         let at = now();
         let mut draft = live.saga.clone();
         let before = (draft.status(), draft.wake_at());
         let (mut events, mut inputs) = (Vec::new(), Vec::new());
         let one_by_one = live.reruns > 0;
-        let mut with_state = Vec::new();
+        let (mut with_state, mut rows) = (Vec::new(), 0);
         let mut later = VecDeque::new();
         for queued in live.inputs.drain(..).collect::<Vec<_>>() {
             // Of calls that were refused together, one is recorded at a time: so each round makes
-            // something durable.
+            // something durable. Of others, as many as have not seen too much together.
             let brings_state = queued.state.is_some() && queued.is_heard(&draft);
-            if one_by_one && brings_state && !with_state.is_empty() {
+            rows += queued.state.as_ref().map_or(0, |state| state.rows());
+            let is_enough = one_by_one || rows > STATE_ROWS_MAX;
+            if is_enough && brings_state && !with_state.is_empty() {
                 live.keep_call(&queued.input);
                 later.push_back(queued);
                 continue;
@@ -477,8 +497,12 @@ impl Shard {
                 return;
             }
         };
+        if unbegun.is_some() && admitted.stall.is_some() {
+            // It waits in one line at a time.
+            self.stall(id);
+        }
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.stall = admitted.stall;
+        live.stall = admitted.stall.or(unbegun);
         if events.is_empty() {
             for queued in inputs {
                 queued.reply(|| Ok(live.saga.clone()));

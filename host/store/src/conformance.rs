@@ -72,6 +72,7 @@ macro_rules! conformance_tests {
             refuses_state_that_has_changed,
             refuses_lists_that_have_changed,
             refuses_state_that_is_too_large,
+            refuses_changes_that_saw_too_much,
             gives_the_last_pieces_once,
             reads_no_gap_while_writing,
             keeps_everything_over_a_reopen,

@@ -33,8 +33,8 @@ pub use error::StoreError;
 pub use failpoint::{failpoint, failpoint_holding};
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
 pub use state::{
-    STATE_BYTES_MAX_DEFAULT, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX,
-    StateChange, StateList, StateQuery, is_state_key,
+    STATE_BYTES_MAX_DEFAULT, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX,
+    STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery, is_state_key,
 };
 pub use types::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability,

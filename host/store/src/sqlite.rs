@@ -279,8 +279,9 @@ impl Store for SqliteStore {
         }
         let cache = Arc::clone(&self.state_cache);
         self.read(move |connection| {
+            let forgotten = cache.forgotten();
             let value = state::get(connection, plugin.as_str(), &key)?;
-            cache.read(&plugin, &key, value.clone());
+            cache.read(&plugin, &key, value.clone(), forgotten);
             Ok(value)
         })
     }

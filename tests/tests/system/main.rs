@@ -26,6 +26,7 @@ mod orders;
 mod place;
 mod registry;
 mod rehearse;
+mod rooms;
 mod secrets;
 mod signed;
 mod state;

@@ -191,6 +191,11 @@ impl Host {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
+    /// Its process.
+    pub(crate) fn child(&self) -> &Child {
+        self.child.as_ref().unwrap()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()

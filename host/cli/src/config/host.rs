@@ -5,16 +5,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amends_api::parse_duration;
-use amends_plugins::{PluginsConfig, TrustedKey, TrustedKeys};
+use amends_plugins::{PluginsConfig, TrustedKey, TrustedKeys, guest_memory_default};
 use amends_store::Durability;
 
 use crate::config::overrides::{Environment, Overrides};
 use crate::config::report::Place;
+use crate::config::size::parse_size;
 use crate::config::suggest::list;
 use crate::config::table::{Context, Item, Table};
 
 /// A host's name is at most this many bytes: it is a label of leases, logs and metrics.
 const HOST_NAME_BYTES_MAX: usize = 63;
+
+/// Memory of all guests together: with less, not even one call of a plugin by default settings, whose
+/// memories grow to a quarter of their limit, finds room.
+const HOST_MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// The host itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,9 @@ pub struct HostConfig {
     pub name: String,
     /// Where it serves HTTP.
     pub listen: SocketAddr,
+    /// Bytes of memory that all guests may have together; by default half of what the control group
+    /// of the process or the machine has.
+    pub memory_max: u64,
 }
 
 /// The store.
@@ -129,10 +137,46 @@ pub(super) fn read_host(
     };
     let listen =
         listen.read(table, environment, context).and_then(|given| listen_address(&given, context));
+    let memory_max = Setting {
+        name: "memory_max",
+        flag: ("--memory-max", flags.memory_max.as_ref()),
+        variable: "AMENDS_MEMORY_MAX",
+        example: "\"1GiB\"",
+    };
+    let memory_max =
+        memory_max.read(table, environment, context).and_then(|given| memory(&given, context));
     HostConfig {
         name: name.unwrap_or_else(|| machine_name(environment)),
         listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7070))),
+        memory_max: memory_max.unwrap_or_else(guest_memory_default),
     }
+}
+
+fn memory(given: &Given, context: &mut Context<'_>) -> Option<u64> {
+    let right = "write a whole number and MiB or GiB, such as \"1GiB\"";
+    let Some(bytes) = parse_size(&given.text) else {
+        given.error(context, format!("`{}` is not a size", given.text), right);
+        return None;
+    };
+    if bytes < HOST_MEMORY_BYTES_MIN {
+        let message = format!(
+            "{} is less than guests need together: at least {} MiB",
+            given.text,
+            HOST_MEMORY_BYTES_MIN >> 20
+        );
+        given.error(context, message, right);
+        return None;
+    }
+    let machine = guest_memory_default().saturating_mul(2);
+    if bytes > machine {
+        context.warn(
+            given.place,
+            &given.key,
+            format!("this process may use {} MiB in all", machine >> 20),
+            "write less, such as half of that: the system ends a process that uses more",
+        );
+    }
+    Some(bytes)
 }
 
 fn host_name(given: &Given, context: &mut Context<'_>) -> Option<String> {

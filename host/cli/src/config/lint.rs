@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use amends_engine::{Definition, Digest, InputSpec, PluginName, StepSpec};
 use amends_plugins::{
-    LoadedComponent, Loader, Misfit, PluginError, Priority, Rejection, Schema, misfits, misnamed,
-    read_component,
+    LoadedComponent, Loader, Misfit, PluginError, Priority, Rejection, Schema, call_memory_max,
+    misfits, misnamed, read_component,
 };
 
 use crate::config::report::{Finding, Report, Severity};
@@ -78,6 +78,7 @@ pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
         }
     }
     linter.check_settings(&files);
+    linter.check_memory();
     let report = loaded.warnings.clone().with(linter.findings);
     let plugins = components.into_iter().map(|(name, component)| (name, component.into()));
     Ok(Lint { report, plugins: plugins.collect() })
@@ -340,6 +341,24 @@ impl Linter<'_> {
             });
             let message = format!("the plugin `{plugin}` does not take `{name}`");
             self.warn(&join(&key, name), message, help);
+        }
+    }
+
+    /// A call has what its plugin may have or the host can give, whichever is less.
+    fn check_memory(&mut self) {
+        let config = &self.loaded.config.plugins;
+        let max = call_memory_max(config.memory_bytes_max);
+        for (name, settings) in &config.plugins {
+            if settings.memory_bytes_max > max {
+                let message = format!(
+                    "a call of `{name}` may have {} MiB, and gets {} MiB of the host's {} MiB at most",
+                    settings.memory_bytes_max >> 20,
+                    max >> 20,
+                    config.memory_bytes_max >> 20
+                );
+                let help = "raise memory_max in [host] to five times as much, or write less here";
+                self.warn(&format!("plugin.{name}.memory_max"), message, help.to_owned());
+            }
         }
     }
 

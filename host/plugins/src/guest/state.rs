@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use amends_engine::Payload;
 use amends_store::{
-    STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery, is_state_key,
+    STATE_KEYS_MAX, STATE_ROWS_MAX, STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery,
+    is_state_key,
 };
 use serde_json::Value;
 
-use super::Guest;
+use super::{Guest, Lacks};
 use crate::bindings::amends::saga::state::Host;
 use crate::stopped::Stopped;
 
@@ -77,6 +78,17 @@ impl Host for Guest {
     }
 }
 
+/// Whether a call may have seen so many rows.
+fn see(rows: usize) -> Result<()> {
+    if rows > STATE_ROWS_MAX {
+        return refuse(format!(
+            "a call reads and lists at most {STATE_ROWS_MAX} keys of state: ask for fewer keys at \
+             once, or keep what it looks for under a key of its own"
+        ));
+    }
+    Ok(())
+}
+
 fn json(text: &str) -> Result<Value> {
     match serde_json::from_str(text) {
         Ok(value) => Ok(value),
@@ -95,11 +107,13 @@ impl Guest {
         if change.reads.len() >= STATE_KEYS_MAX {
             return refuse(format!("a call reads at most {STATE_KEYS_MAX} keys"));
         }
+        let rows = change.rows() + 1;
         let (store, plugin) = (self.state_store()?, self.state_of()?);
         let value = match store.state(plugin, key.to_owned()).await {
             Ok(value) => value,
-            Err(error) => return Err(Stopped::new("state_failed", error.to_string())),
+            Err(error) => return Err(self.store_failed(&error)),
         };
+        see(rows)?;
         self.hold(value.as_ref().map_or(0, |value| value.len()))?;
         self.change(key)?.reads.insert(key.to_owned(), value.clone());
         Ok(value)
@@ -156,12 +170,12 @@ impl Guest {
         // As many more as this call has removed.
         let removed = written.iter().filter(|(_, is_there)| !is_there).count();
         query.limit = u32::try_from((most + removed).min(STATE_KEYS_MAX)).unwrap_or(u32::MAX);
-        let (store, plugin) = (self.state_store()?, self.state_of()?);
-        let keys = match store.state_keys(plugin, query.clone()).await {
-            Ok(keys) => keys,
-            Err(error) => return Err(Stopped::new("state_failed", error.to_string())),
+        // One that it saw before is the same for the rest of the call, and is looked at again once.
+        let known = change.lists.iter().find(|list| list.query == query);
+        let keys = match known.map(|list| list.keys.clone()) {
+            Some(keys) => keys,
+            None => self.listed(&query).await?,
         };
-        self.hold(keys.iter().map(String::len).sum())?;
         // Past the last key of a full page the store has more, which this call does not see.
         let is_full = keys.len() == query.limit as usize;
         let end = keys.last().filter(|_| is_full).cloned();
@@ -173,8 +187,28 @@ impl Guest {
                 seen.insert(key);
             }
         }
-        self.change("list")?.lists.push(StateList { query, keys });
         Ok(seen.into_iter().take(most).collect())
+    }
+
+    /// A list of what is there, with a note that it was seen.
+    async fn listed(&mut self, query: &StateQuery) -> Result<Vec<String>> {
+        let (store, plugin) = (self.state_store()?, self.state_of()?);
+        let keys = match store.state_keys(plugin, query.clone()).await {
+            Ok(keys) => keys,
+            Err(error) => return Err(self.store_failed(&error)),
+        };
+        self.hold(keys.iter().map(String::len).sum())?;
+        let change = self.change("list")?;
+        see(change.rows() + 1 + keys.len())?;
+        change.lists.push(StateList { query: query.clone(), keys: keys.clone() });
+        Ok(keys)
+    }
+
+    /// The store cannot be read, which no component can help.
+    fn store_failed(&mut self, error: &amends_store::StoreError) -> Stopped {
+        let message = format!("the state cannot be read: {error}");
+        self.limits.lacked = Some(Lacks::Machine(message.clone()));
+        Stopped::new("state_failed", message)
     }
 
     /// What this call saw and wrote so far.

@@ -14,7 +14,10 @@ use http_body_util::{BodyExt as _, Empty};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use amends_engine::Direction;
+
 use super::*;
+use crate::budget::{Budget, Share};
 use crate::granted::Granted;
 
 /// What became of a request.
@@ -67,7 +70,7 @@ fn names(fixed: &[(&str, &str)]) -> Arc<Resolve> {
     let fixed: BTreeMap<String, IpAddr> =
         fixed.iter().map(|(name, ip)| ((*name).to_owned(), ip.parse().unwrap())).collect();
     let asked = Arc::new(AtomicU32::new(0));
-    Arc::new(move |name: String, _| {
+    Arc::new(move |name: String, _, _| {
         let first = asked.load(Ordering::Relaxed) == 0;
         let found = match name.as_str() {
             "changing.example.com" => {
@@ -97,8 +100,15 @@ fn requests(settings: &PluginSettings, resolve: Arc<Resolve>) -> Requests {
 }
 
 async fn send(requests: &mut Requests, url: &str) -> (Came, Option<http::HeaderMap>) {
+    send_request(requests, Request::builder().uri(url)).await
+}
+
+async fn send_request(
+    requests: &mut Requests,
+    request: http::request::Builder,
+) -> (Came, Option<http::HeaderMap>) {
     let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
-    let Ok(request) = Request::builder().uri(url).body(body) else { return (Came::NoUri, None) };
+    let Ok(request) = request.body(body) else { return (Came::NoUri, None) };
     let sent = requests.send_request(request, None, Box::new(async { Ok(()) }));
     let came = match Pin::from(sent).await {
         Ok((answer, _)) => {
@@ -199,7 +209,7 @@ async fn addresses_that_were_made_to_get_elsewhere() {
         let url = url.replace("PORT", &port.to_string()).replace("OTHER", &other.to_string());
         requests.count = 0;
         let (came, _) = send(&mut requests, &url).await;
-        println!("{url}  {came:?}  {}", requests.refused().unwrap_or_default());
+        println!("{url}  {came:?}  {}", requests.left().refused.unwrap_or_default());
         if came != expected {
             wrong.push(format!("{url}: {came:?}, not {expected:?}"));
         }
@@ -220,7 +230,7 @@ async fn a_redirect_is_followed_by_a_request_that_is_checked() {
     let headers = headers.unwrap();
     let location = headers["location"].to_str().unwrap();
     assert_eq!(send(&mut requests, location).await.0, Came::Denied);
-    let why = requests.refused().unwrap();
+    let why = requests.left().refused.unwrap();
     assert!(why.contains("add \"http://169.254.169.254:80\" to allow_hosts"), "{why}");
 }
 
@@ -233,7 +243,7 @@ async fn a_name_that_changes_gains_nothing() {
     let url = format!("http://changing.example.com:{port}/");
     assert_eq!(send(&mut requests, &url).await.0, Came::NotReached, "a public address");
     assert_eq!(send(&mut requests, &url).await.0, Came::Prohibited, "this machine");
-    let why = requests.refused().unwrap();
+    let why = requests.left().refused.unwrap();
     assert!(why.contains("stands for 127.0.0.1, which is not a public address"), "{why}");
     assert!(seen.lock().unwrap().is_empty());
 }
@@ -252,53 +262,182 @@ impl Drop for Answers {
     }
 }
 
-/// It holds so many threads and no more, also of those whose callers have given up.
+/// They hold so many threads and no more, also those whose callers have given up; and no plugin holds
+/// more of them than it leaves to others.
 #[tokio::test]
 async fn so_many_names_are_looked_up_at_once() {
     let silent = Arc::new(Silent { heard: AtomicU32::new(0), answers: AtomicBool::new(false) });
     let answers = Answers(Arc::clone(&silent));
-    let lookup = || {
-        let silent = Arc::clone(&silent);
-        connect::look_up(move || {
-            silent.heard.fetch_add(1, Ordering::SeqCst);
-            while !silent.answers.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Ok(vec!["203.0.114.1".parse().unwrap()])
-        })
+    let budget = Budget::new(connect::LOOKUPS_MAX, 0);
+    let (greedy, other) = (budget.share(), budget.share());
+    let lookup = |share: &Arc<Share>| {
+        let (silent, share) = (Arc::clone(&silent), Arc::clone(share));
+        async move {
+            let place = share.take(Direction::Execute, 1).await;
+            let blocking = move || {
+                silent.heard.fetch_add(1, Ordering::SeqCst);
+                while !silent.answers.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(vec!["203.0.114.1".parse().unwrap()])
+            };
+            connect::look_up(blocking, place).await
+        }
     };
     let heard = || silent.heard.load(Ordering::SeqCst) as usize;
-    let all = futures::future::join_all((0..connect::LOOKUPS_MAX + 8).map(|_| lookup()));
+    let all = futures::future::join_all((0..connect::LOOKUPS_MAX + 8).map(|_| lookup(&greedy)));
     let mut all = Box::pin(all);
-    while heard() < connect::LOOKUPS_MAX {
+    while heard() < connect::LOOKUPS_MAX / 2 {
         let soon = tokio::time::timeout(Duration::from_millis(10), &mut all);
         assert!(soon.await.is_err(), "none is answered");
     }
     // More would have begun by now.
     let later = tokio::time::timeout(Duration::from_millis(100), &mut all);
     assert!(later.await.is_err());
-    assert_eq!(heard(), connect::LOOKUPS_MAX);
+    assert_eq!(heard(), connect::LOOKUPS_MAX / 2);
     // Nobody waits for them any more, and they are in it all the same.
     drop(all);
-    assert!(tokio::time::timeout(Duration::from_millis(100), lookup()).await.is_err());
-    assert_eq!(heard(), connect::LOOKUPS_MAX);
+    let again = lookup(&greedy);
+    assert!(tokio::time::timeout(Duration::from_millis(100), again).await.is_err());
+    assert_eq!(heard(), connect::LOOKUPS_MAX / 2);
+    // Another finds as much as it leaves.
+    let its = (0..connect::LOOKUPS_MAX / 4).map(|_| tokio::spawn(lookup(&other)));
+    let its: Vec<_> = its.collect();
+    while heard() < connect::LOOKUPS_MAX * 3 / 4 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     drop(answers);
-    assert_eq!(lookup().await.unwrap(), ["203.0.114.1".parse::<IpAddr>().unwrap()]);
+    for lookup in its {
+        assert_eq!(lookup.await.unwrap().unwrap(), ["203.0.114.1".parse::<IpAddr>().unwrap()]);
+    }
+}
+
+/// A plugin whose server of names is silent, and one that calls another host at the same time.
+#[tokio::test]
+async fn a_plugin_whose_names_are_not_answered_holds_up_no_other() {
+    let (port, _) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let (silent, answers) =
+        (Arc::new(AtomicBool::new(true)), names(&[("b.example.com", "127.0.0.1")]));
+    let resolve: Arc<Resolve> = {
+        let silent = Arc::clone(&silent);
+        Arc::new(move |name, port, place| {
+            if name == "b.example.com" {
+                return answers(name, port, place);
+            }
+            let silent = Arc::clone(&silent);
+            Box::pin(connect::look_up(
+                move || {
+                    while silent.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    Err(io::Error::from(io::ErrorKind::NotFound))
+                },
+                place,
+            ))
+        })
+    };
+    let allow = [
+        "http://*.a.example.com".to_owned(),
+        format!("http://b.example.com:{port}"),
+        "127.0.0.1".to_owned(),
+    ];
+    let settings = settings(&allow);
+    let greedy = requests(&settings, Arc::clone(&resolve));
+    let sent: Vec<_> = (0..2 * connect::LOOKUPS_MAX)
+        .map(|number| {
+            let granted = Arc::clone(&greedy.granted);
+            let mut requests = Requests::new(granted, "key-1".to_owned(), None);
+            let url = format!("http://x{number}.a.example.com/");
+            tokio::spawn(async move { send(&mut requests, &url).await.0 })
+        })
+        .collect();
+    let mut other = requests(&settings, resolve);
+    let (came, _) = send(&mut other, &format!("http://b.example.com:{port}/")).await;
+    assert_eq!(came, Came::Answered(200));
+    let (mut unresolved, mut timed_out) = (0, 0);
+    for sent in sent {
+        match sent.await.unwrap() {
+            Came::Unresolved => unresolved += 1,
+            Came::NotReached => timed_out += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    silent.store(false, Ordering::SeqCst);
+    // Those that found no place are told so; the others waited for an answer. Other tests look up names
+    // beside this one.
+    assert!((1..=connect::LOOKUPS_MAX / 2).contains(&timed_out), "{timed_out}");
+    assert_eq!(unresolved + timed_out, 2 * connect::LOOKUPS_MAX);
+}
+
+/// What the host lacks is not the component's: it is known that nothing was sent.
+#[tokio::test]
+async fn a_request_that_the_host_has_no_descriptor_for_was_not_sent() {
+    let (port, _) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let allow = [format!("http://127.0.0.1:{port}"), "http://api.example.com".to_owned()];
+    let no_descriptor = |_: String, _: u16, _: crate::budget::Held| {
+        let error = io::Error::from_raw_os_error(24);
+        Box::pin(async { Err(error) }) as Pin<Box<dyn Future<Output = _> + Send>>
+    };
+    let mut requests = requests(&settings(&allow), Arc::new(no_descriptor));
+    let (came, _) = send(&mut requests, "http://api.example.com/").await;
+    assert_eq!(came, Came::Other("ConnectionLimitReached".to_owned()));
+    let Left { refused, lacked, has_sent } = requests.left();
+    let lacked = lacked.unwrap();
+    assert!(
+        lacked.starts_with("the host has no file descriptors left: raise its limit"),
+        "{lacked}"
+    );
+    assert_eq!((refused, has_sent), (Some(lacked), false));
+    send(&mut requests, &format!("http://127.0.0.1:{port}/")).await;
+    assert!(requests.left().has_sent);
+}
+
+/// The idempotency key that a request went out with.
+fn key_of(request: &str) -> Option<&str> {
+    request.lines().find_map(|line| line.strip_prefix("idempotency-key: "))
 }
 
 #[tokio::test]
-async fn key_and_trace_go_out_by_themselves_over_one_connection() {
+async fn trace_and_keys_go_out_by_themselves_over_one_connection() {
     let (port, seen) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    let allow = [format!("http://127.0.0.1:{port}")];
+    let (busy, seen_busy) =
+        server(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    let allow = [format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{busy}")];
     let mut requests = requests(&settings(&allow), names(&[]));
-    for _ in 0..3 {
-        let (came, _) = send(&mut requests, &format!("http://127.0.0.1:{port}/a?b")).await;
-        assert_eq!(came, Came::Answered(200));
+    let own = Some("own-key");
+    let table = [
+        ("GET", port, "/a", None, None),
+        ("POST", port, "/a", None, Some("key-1")),
+        ("POST", port, "/a", own, own),
+        // Another effect, also at the same place.
+        ("POST", port, "/b", None, Some("key-1-2")),
+        ("POST", port, "/a", None, Some("key-1-3")),
+        ("HEAD", port, "/a", None, None),
+        ("DELETE", busy, "/c", None, Some("key-1-4")),
+        // Nobody knows what came of it, so it is the same once more.
+        ("DELETE", busy, "/c", None, Some("key-1-4")),
+        ("PUT", busy, "/c", None, Some("key-1-5")),
+        ("POST", port, "/b", None, Some("key-1-6")),
+    ];
+    let mut sent = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for (method, port, path, key, expected) in table {
+        let request = Request::builder().method(method);
+        let request =
+            key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let (came, _) = send_request(&mut requests, request.uri(url)).await;
+        assert!(matches!(came, Came::Answered(200 | 503)), "{came:?}");
+        sent.entry(port).or_default().push((method, expected));
     }
-    let seen = seen.lock().unwrap();
-    assert_eq!(seen.len(), 3);
-    assert!(seen[0].contains("idempotency-key: key-1\r\n"), "{}", seen[0]);
-    assert!(seen[0].contains("traceparent: 00-aa-bb-01\r\n"), "{}", seen[0]);
+    for (port, seen) in [(port, seen), (busy, seen_busy)] {
+        let seen = seen.lock().unwrap();
+        let keys: Vec<_> = seen
+            .iter()
+            .map(|request| (request.split(' ').next().unwrap(), key_of(request)))
+            .collect();
+        assert_eq!(keys, sent[&port]);
+        assert!(seen.iter().all(|request| request.contains("traceparent: 00-aa-bb-01\r\n")));
+    }
 }
 
 #[tokio::test]

@@ -60,6 +60,7 @@ impl Place {
             cache: self.cache(),
             trusted_keys: self.trusted_keys.clone(),
             plugins: [(test(), self.settings.clone())].into(),
+            ..PluginsConfig::default()
         };
         let plugins = PluginHost::open(config, Arc::clone(&store)).await.unwrap();
         Host { plugins, store }

@@ -110,13 +110,7 @@ async fn answer(config: &ShardConfig, draft: &Saga, due: &Due, at: Timestamp) ->
     let Some((digest, note)) = served else {
         return Answer::Stall(StallReason::PluginMissing(plugin.clone()));
     };
-    let concurrency = config.plugins.concurrency(plugin);
-    let room = config.rooms.take(
-        config.number,
-        due.direction,
-        (plugin, concurrency),
-        due.service.as_ref(),
-    );
+    let room = config.take(due.direction, plugin, due.service.as_ref());
     let room = match room {
         Ok(room) => room,
         Err(key) => return Answer::Stall(StallReason::NoRoom(key)),

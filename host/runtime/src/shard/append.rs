@@ -1,9 +1,6 @@
 //! From facts to what they lead to, once they are durable.
 
-use amends_engine::{
-    Call, Direction, Event, Failure, Input, Outcome, Saga, SagaId, StepName, Target, Timestamp,
-    Version,
-};
+use amends_engine::{Call, Event, Failure, Input, Outcome, Saga, SagaId, Timestamp, Version};
 use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint,
 };
@@ -11,7 +8,7 @@ use amends_store::{
 use super::{CALL_IN_SHARD_MAX, Message, Shard, counted};
 use crate::dispatch::{Begun, Returned};
 use crate::error::StartError;
-use crate::live::{Pending, Queued};
+use crate::live::{Pending, Queued, Unbegun};
 use crate::rooms::Taken;
 use crate::runtime::{Started, rests};
 
@@ -120,7 +117,7 @@ impl Shard {
         let Some(live) = self.live.get_mut(&id) else { return };
         // What was held back tries again: what it waits for may have come meanwhile, and whoever
         // gives it must learn that this one waits.
-        let goes_on = !live.inputs.is_empty() || live.stall.is_some();
+        let goes_on = !live.inputs.is_empty() || live.stall.is_some() || !live.unbegun.is_empty();
         if goes_on {
             self.advance(id).await;
         } else {
@@ -130,7 +127,12 @@ impl Shard {
     }
 
     /// Has a call run; what came of it, if it is over at once.
-    fn dispatch(&mut self, id: SagaId, call: Call, room: Option<Taken>) -> Option<Returned> {
+    pub(super) fn dispatch(
+        &mut self,
+        id: SagaId,
+        call: Call,
+        room: Option<Taken>,
+    ) -> Option<Returned> {
         let live = self.live.get_mut(&id)?;
         self.calls_in_flight += counted(&call.target);
         let in_shard = !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_SHARD_MAX;
@@ -188,7 +190,7 @@ impl Shard {
                         probe: None,
                         emitted: Vec::new(),
                     })),
-                    None => self.run_again(id, &step, direction),
+                    None => live.wait_to_begin((step, direction), Unbegun::default()),
                 }
             }
             // Only a call that came back has state.
@@ -202,27 +204,6 @@ impl Shard {
             | None => {}
         }
         self.advance(id).await;
-    }
-
-    fn run_again(&mut self, id: SagaId, step: &StepName, direction: Direction) {
-        let Some(live) = self.live.get(&id) else { return };
-        let is_it = |call: &Call| call.step == *step && call.direction == direction;
-        let Some(call) = live.due().calls.into_iter().find(is_it) else { return };
-        let room = match &call.target {
-            Target::Plugin(plugin) => {
-                let concurrency = self.config.plugins.concurrency(plugin);
-                let service = call.service.as_ref();
-                // It has begun, and must not wait: without room it is one more than there should be.
-                self.config
-                    .rooms
-                    .take(self.config.number, direction, (plugin, concurrency), service)
-                    .ok()
-            }
-            Target::Saga { .. } => None,
-        };
-        if let Some(returned) = self.dispatch(id, call, room) {
-            self.hear(returned);
-        }
     }
 
     /// A start that was not one: the key was known.

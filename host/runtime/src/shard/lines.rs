@@ -15,9 +15,10 @@ impl Shard {
         let wanted = match &live.stall {
             Some(StallReason::NoRoom(key)) => Some(Line::Room(key.clone(), direction(live))),
             Some(StallReason::BreakerOpen { service, .. }) => Some(Line::Breaker(service.clone())),
-            Some(StallReason::PluginMissing(_)) | None => None,
+            Some(StallReason::PluginMissing(_) | StallReason::Machine(_)) | None => None,
         };
-        let looks_again = matches!(live.stall, Some(StallReason::PluginMissing(_)));
+        let looks_again =
+            matches!(live.stall, Some(StallReason::PluginMissing(_) | StallReason::Machine(_)));
         if live.in_line != wanted {
             let before = std::mem::replace(&mut live.in_line, wanted.clone());
             self.leave_line(id, before.as_ref());
@@ -92,5 +93,6 @@ fn direction(live: &Live) -> Direction {
         Command::Start(due) => due.direction == Direction::Compensate,
         Command::Run(_) | Command::CancelChild(_) | Command::Wake(_) => false,
     });
+    let is_undo = is_undo || live.unbegun.keys().any(|(_, way)| *way == Direction::Compensate);
     if is_undo { Direction::Compensate } else { Direction::Execute }
 }

@@ -8,7 +8,7 @@ use futures::future::join_all;
 
 use super::Place;
 use super::fixture::{start, then};
-use crate::state::{STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX};
+use crate::state::{STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX, STATE_VALUE_BYTES_MAX};
 use crate::{Append, Appended, StateChange, StateList, StateQuery, Store, StoreError};
 
 type Values<'a> = &'a [(&'a str, Option<&'a str>)];
@@ -133,6 +133,26 @@ pub async fn refuses_state_that_is_too_large(place: &dyn Place) {
     let mut many = put("a", None, 1);
     many.writes = (0..=STATE_KEYS_MAX).map(|number| (number.to_string(), None)).collect();
     let refused = store.append(with(start(3), many)).await;
+    assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+}
+
+/// A change may have seen so much and no more: the writer looks at all of it again.
+pub async fn refuses_changes_that_saw_too_much(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let keys: Vec<_> = (0..STATE_KEYS_MAX).map(|number| format!("k{number:04}")).collect();
+    let mut all = state_change(&[], &[]);
+    all.bytes_max = 1 << 20;
+    all.writes = keys.iter().map(|key| (key.clone(), Some("1".into()))).collect();
+    store.append(with(start(1), all)).await.unwrap();
+    let list = |number| StateList { query: query("k", None, 1_000 + number), keys: keys.clone() };
+    let listed = |lists| StateChange { lists, ..state_change(&[], &[]) };
+    // Each list counts one more than its keys.
+    let most = u32::try_from(STATE_ROWS_MAX / (STATE_KEYS_MAX + 1)).unwrap();
+    let much = listed((0..most).map(list).collect());
+    let taken = store.append(with(start(2), much)).await;
+    assert!(matches!(taken, Ok(Appended::Done { .. })), "{taken:?}");
+    let too_much = listed((0..=most).map(list).collect());
+    let refused = store.append(with(start(3), too_much)).await;
     assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
 }
 

@@ -9,8 +9,11 @@ use amends_engine::{Position, SagaId, Timestamp, Version};
 use futures::future::join_all;
 use rusqlite::Connection;
 
+use super::state::StateCache;
+use super::write::Job;
 use super::{SqliteStore, read, schema};
-use crate::{Append, Durability, NewEvent, Store as _, StoreError, Stream};
+use crate::conformance::state_change;
+use crate::{Append, AppendReply, Durability, NewEvent, StateList, Store as _, StoreError, Stream};
 
 fn append(number: u8, bytes: usize) -> Append {
     let event = NewEvent { kind: Cow::Borrowed("step.started"), data: "1".repeat(bytes) };
@@ -130,4 +133,38 @@ fn the_live_query_walks_the_live_sagas_only() {
         )
         .unwrap();
     assert!(plan.contains("sagas_live"), "{plan}");
+}
+
+/// A reader that read before others were refused, and hands in what it read after that.
+#[test]
+fn a_value_that_was_read_before_others_were_forgotten_is_not_kept() {
+    let (cache, plugin) = (StateCache::default(), "inventory".parse().unwrap());
+    let changes = [state_change(&[], &[("a", Some("2"))])];
+    let old = || Some("1".into());
+    let forgotten = cache.forgotten();
+    cache.hand_in(&changes);
+    cache.read(&plugin, "a", old(), forgotten);
+    assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())), "what was handed in is newer");
+    for forget in [(|cache, changes| cache.forget(changes)) as Forget, |cache, _| cache.clear()] {
+        let forgotten = cache.forgotten();
+        forget(&cache, &changes);
+        cache.read(&plugin, "a", old(), forgotten);
+        assert_eq!(cache.get(&plugin, "a"), None, "it may be older than what was forgotten");
+        cache.read(&plugin, "a", old(), cache.forgotten());
+        assert_eq!(cache.get(&plugin, "a"), Some(old()));
+    }
+}
+
+type Forget = fn(&StateCache, &[crate::StateChange]);
+
+/// A transaction takes less of what takes long to look at again.
+#[test]
+fn what_an_append_saw_counts_for_its_transaction() {
+    let job = |state| Job::append(Append { state, ..append(1, 10) }, AppendReply::new(|_| ()));
+    let plain = job(Vec::new()).bytes();
+    let query = crate::StateQuery { limit: 1_000, ..Default::default() };
+    let list = StateList { query, keys: vec!["k".to_owned(); 999] };
+    let mut seen = state_change(&[("a", Some("1"))], &[]);
+    seen.lists = vec![list; 9];
+    assert!(job(vec![seen]).bytes() > plain + 9_000 * 200);
 }

@@ -16,7 +16,7 @@ use super::state::StateCache;
 use crate::types::{
     Append, AppendReply, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream,
 };
-use crate::{StoreError, failpoint};
+use crate::{StateChange, StoreError, failpoint};
 
 /// Appends that wait for the writer; past it, callers wait to hand theirs in.
 pub const APPENDS_WAITING_MAX: usize = 4_096;
@@ -24,7 +24,7 @@ pub const APPENDS_WAITING_MAX: usize = 4_096;
 /// Jobs in one transaction: more gains little and makes the first wait for the last.
 const BATCH_MAX: usize = 1_024;
 
-/// Bytes of events and blobs in one transaction, unless one job alone has more: a transaction's
+/// Bytes of events, blobs and changes of state ([`StateChange`]) in one transaction, unless one job alone has more: a transaction's
 /// pages are kept in memory until it is committed.
 const BATCH_BYTES_MAX: usize = 32 << 20;
 
@@ -56,13 +56,12 @@ impl Job {
         Self::Append { append: Box::new(append), reply, since: Instant::now() }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Append { append, .. } => {
                 let events = append.events.iter().map(|event| event.data.len());
-                let writes =
-                    append.state.iter().flat_map(|change| change.writes.values().flatten());
-                events.chain(writes.map(|value| value.len())).sum()
+                let state = append.state.iter().map(StateChange::cost_bytes);
+                events.chain(state).sum()
             }
             Self::PutBlob { bytes, .. } => bytes.len(),
             Self::Close => 0,
@@ -287,9 +286,10 @@ impl Books {
             let (stream, expected) = (append.stream.clone(), append.expected);
             return Ok(Err(StoreError::Conflict { stream, expected, actual }));
         }
-        if let Some(refused) = self.check_state(connection, &append.state)? {
-            return Ok(Ok(refused));
-        }
+        let state_bytes = match self.check_state(connection, &append.state)? {
+            Ok(bytes) => bytes,
+            Err(refused) => return Ok(Ok(refused)),
+        };
         let version = actual.plus(append.events.len());
         self.position.0 += append.events.len() as u64;
         let row = params![
@@ -301,7 +301,7 @@ impl Books {
         ];
         statements.insert_append(row)?;
         failpoint("store.append.events_written");
-        self.write_state(connection, &append.state)?;
+        self.write_state(connection, &append.state, state_bytes)?;
         if let Some(row) = &append.row {
             put_row(statements, row, append.expected == Version(0))?;
         }

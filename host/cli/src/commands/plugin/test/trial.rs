@@ -134,7 +134,7 @@ impl Case<'_> {
     pub(super) async fn ask(&self, direction: Direction) -> anyhow::Result<Answer> {
         let call = self.call(direction, 1, None)?;
         let lost = Failure::new("reply_lost", "the answer was lost");
-        Ok(self.trial.plugins.ask(&call, lost).await)
+        Ok(self.trial.plugins.ask(&call, lost, None).await)
     }
 
     fn call(

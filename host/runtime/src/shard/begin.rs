@@ -1,0 +1,149 @@
+//! Calls that are durable and did not begin, because the host lacked something: they begin, as the same
+//! attempt, when it is there. Nothing of them has left the sandbox, so no attempt is used.
+
+use amends_engine::{
+    Call, Command, Direction, Failure, Input, Outcome, PluginName, SagaId, ServiceName, StepName,
+    Target, commands,
+};
+use amends_plugins::Lacks;
+use tokio::time::Instant;
+
+use super::{STALL_PAUSE, Shard, ShardConfig, counted};
+use crate::dispatch::Returned;
+use crate::live::{Queued, StallReason, Unbegun};
+use crate::rooms::{OfPlugin, RoomKey, Taken};
+
+impl ShardConfig {
+    /// Takes room for a call, or says whose room is full; then the shard is woken when there is some.
+    pub(super) fn take(
+        &self,
+        direction: Direction,
+        plugin: &PluginName,
+        service: Option<&ServiceName>,
+    ) -> Result<Taken, RoomKey> {
+        let memory = self.plugins.memory(plugin);
+        let of_plugin = OfPlugin {
+            name: plugin,
+            concurrency: self.plugins.concurrency(plugin),
+            memory: &memory,
+        };
+        self.rooms.take(self.number, direction, &of_plugin, service)
+    }
+}
+
+impl Shard {
+    /// Takes down that a call did not begin. It is tried again when its saga is next.
+    pub(super) fn did_not_begin(
+        &mut self,
+        id: SagaId,
+        key: (StepName, Direction),
+        is_cut_off: bool,
+        lacks: Lacks,
+    ) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        let lacked = match lacks {
+            // It now takes as much as it wanted, and so waits until there is.
+            Lacks::Memory => None,
+            // Nobody says when there is some.
+            Lacks::Machine(words) => Some((words, Instant::now() + STALL_PAUSE)),
+        };
+        live.wait_to_begin(key, Unbegun { is_cut_off, lacked });
+    }
+
+    /// Has those calls of a saga run that can begin by now, and says what the others wait for.
+    pub(super) fn begin_again(&mut self, id: SagaId) -> Option<StallReason> {
+        loop {
+            let live = self.live.get_mut(&id)?;
+            if live.unbegun.is_empty() {
+                return None;
+            }
+            let running: Vec<_> = commands(&live.saga)
+                .filter_map(|command| match command {
+                    Command::Run(call) => Some(call),
+                    Command::Start(_) | Command::CancelChild(_) | Command::Wake(_) => None,
+                })
+                .collect();
+            let (mut stalls, mut over) = (Vec::new(), Vec::new());
+            for (key, unbegun) in std::mem::take(&mut live.unbegun) {
+                let is_it = |call: &&Call| (&call.step, call.direction) == (&key.0, key.1);
+                let call = running.iter().find(is_it).cloned();
+                match self.begin(id, &key, call, unbegun) {
+                    Ok(returned) => over.extend(returned),
+                    Err((unbegun, reason)) => {
+                        stalls.push(reason);
+                        self.live.get_mut(&id)?.wait_to_begin(key, unbegun);
+                    }
+                }
+            }
+            let is_stable = over.iter().all(|returned| returned.not_begun.is_none());
+            for returned in over {
+                self.hear(returned);
+            }
+            // One that did not begin again wants more than before, which it gets or waits for.
+            if is_stable {
+                if stalls.len() > 1 {
+                    // It waits in one line at a time.
+                    self.stall(id);
+                }
+                return stalls.pop();
+            }
+        }
+    }
+
+    /// Has a call run that did not begin; what came of it, if it is over at once.
+    ///
+    /// # Errors
+    /// What it waits for.
+    fn begin(
+        &mut self,
+        id: SagaId,
+        key: &(StepName, Direction),
+        call: Option<Call>,
+        unbegun: Unbegun,
+    ) -> Result<Option<Returned>, (Unbegun, StallReason)> {
+        let Some(live) = self.live.get_mut(&id) else { return Ok(None) };
+        let Some(call) = call else {
+            // Its saga waits for it no more.
+            live.in_flight.remove(key);
+            return Ok(None);
+        };
+        let is_undone =
+            call.direction == Direction::Execute && live.saga.compensating_since().is_some();
+        if (is_undone || self.stop.is_some()) && !unbegun.is_cut_off {
+            live.inputs.push_back(never_began(&call));
+            return Ok(None);
+        }
+        if let Some((words, until)) = &unbegun.lacked
+            && *until > Instant::now()
+        {
+            let reason = StallReason::Machine(words.clone());
+            return Err((unbegun, reason));
+        }
+        let Target::Plugin(plugin) = &call.target else { return Ok(None) };
+        let room = match self.config.take(call.direction, plugin, call.service.as_ref()) {
+            Ok(room) => room,
+            Err(key) => return Err((unbegun, StallReason::NoRoom(key))),
+        };
+        if unbegun.is_cut_off {
+            self.calls_in_flight += counted(&call.target);
+            let child = self.dispatcher.recover(&live.saga, call, Some(room));
+            live.in_flight.insert(key.clone(), child);
+            return Ok(None);
+        }
+        live.in_flight.remove(key);
+        Ok(self.dispatch(id, call, Some(room)))
+    }
+}
+
+/// What is told of a call that will not begin: nothing of it happened.
+fn never_began(call: &Call) -> Queued {
+    let message = "the call had not begun when the host stopped or its saga was to be undone";
+    Queued::from(Input::Outcome {
+        step: call.step.clone(),
+        direction: call.direction,
+        attempt: call.attempt,
+        outcome: Outcome::Retryable(Failure::new("not_begun", message)),
+        probe: None,
+        emitted: Vec::new(),
+    })
+}
