@@ -13,7 +13,8 @@ pub const LIVE_MAX: usize = 200_000;
 /// Starts that wait for a shard. Past it a start is refused and the caller told to come back.
 pub const STARTS_WAITING_MAX: usize = 2_048;
 
-/// Events read at once when a saga is loaded from the store.
+/// Events read at once when a saga is loaded from the store; fewer when they are large
+/// ([`amends_store::EVENTS_PAGE_BYTES_MAX`]).
 pub(crate) const EVENTS_PER_READ: u32 = 10_000;
 
 /// Live sagas read at once at recovery; fewer when their logs are large

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, SagaStatus, ServiceName,
-    SignalName, Start, Verb, permits, undo_plan,
+    SignalName, Start, Verb, Version, permits, undo_plan,
 };
 use amends_plugins::PluginHost;
 use amends_store::{SagaRow, Store, Stream, failpoint};
@@ -515,15 +515,15 @@ impl Runtime {
         let store = &*self.inner.store;
         let definition =
             self.inner.definitions.pinned(row.id, row.definition_digest, store).await?;
-        let mut log = Vec::new();
+        let stream = || Stream::Saga(row.id);
+        let first = store.events(stream(), Version(0), EVENTS_PER_READ).await?;
+        let mut saga = recovery::replay(row.id, definition, &first)?;
         loop {
-            let after = amends_engine::Version(log.len() as u64);
-            let page = store.events(Stream::Saga(row.id), after, EVENTS_PER_READ).await?;
-            let full = page.len() == EVENTS_PER_READ as usize;
-            log.extend(page);
-            if !full {
-                return recovery::replay(row.id, definition, &log);
+            let page = store.events(stream(), saga.version(), EVENTS_PER_READ).await?;
+            if page.is_empty() {
+                return Ok(saga);
             }
+            recovery::go_on(&mut saga, &page)?;
         }
     }
 

@@ -38,8 +38,8 @@ pub use state::{
 };
 pub use types::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability,
-    EVENT_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey,
-    StoreConfig, StoreStats, StoredEvent, Stream,
+    EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery,
+    SagaRow, StartKey, StoreConfig, StoreStats, StoredEvent, Stream,
 };
 
 /// An append-only event store.
@@ -67,6 +67,9 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Up to `limit` events of a stream after a version, in order.
+    ///
+    /// A page ends early where it would hold more than [`EVENTS_PAGE_BYTES_MAX`]; it is empty only
+    /// when there are no more. The next one is that after its last event.
     fn events(
         &self,
         stream: Stream,
@@ -74,7 +77,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
 
-    /// Up to `limit` events of the whole store after a position, in order.
+    /// Up to `limit` events of the whole store after a position, in order. Its pages end as those of
+    /// [`Self::events`] do.
     fn log(
         &self,
         after: Position,

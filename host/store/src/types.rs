@@ -25,6 +25,11 @@ pub const BLOB_BYTES_MAX: usize = 256 << 20;
 /// page beside the sagas that it has made of the pages before. The last saga may go past it.
 pub const LIVE_PAGE_BYTES_MAX: usize = 64 << 20;
 
+/// The events of one page, by the bytes of their data: a page ends before the event that would make
+/// it larger, unless that is its first. Whoever reads holds one page, and there may be hundreds of
+/// readers.
+pub const EVENTS_PAGE_BYTES_MAX: usize = 256 << 10;
+
 /// Where a store is and how it keeps its promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
