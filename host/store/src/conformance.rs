@@ -58,6 +58,7 @@ macro_rules! conformance_tests {
             refuses_what_breaks_a_rule,
             keeps_large_payloads,
             appends_when_the_future_is_dropped,
+            lets_callers_wait_for_room,
             moves_the_head,
             starts_once_for_a_key,
             starts_once_for_a_key_in_parallel,

@@ -50,13 +50,17 @@ pub trait Store: Send + Sync + 'static {
     /// Appends, and tells when it is durable. It is handed in by the call; to one stream, one after
     /// the other is made when the one before was answered.
     ///
+    /// What waits is kept in memory, however much it is: whoever calls bounds how many appends, and
+    /// how many bytes, of his are under way. Others use [`Self::append`].
+    ///
     /// What is told is [`StoreError::Conflict`] when the stream is not at the expected version.
     /// Whatever the error, nothing of the append is there, and no other append fails with it,
     /// unless the database failed.
     fn append_then(&self, append: Append, reply: AppendReply);
 
     /// Appends; resolves when it is durable. It is handed in by the call, not by the first poll;
-    /// dropping the future does not undo it.
+    /// dropping the future does not undo it. Exception: where the store keeps as much as it may
+    /// ([`APPENDS_WAITING_MAX`]), the future waits, and hands it in when there is room.
     ///
     /// # Errors
     /// As for [`Self::append_then`].

@@ -9,6 +9,8 @@ use amends_engine::{
     Version,
 };
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::{StateChange, StoreError};
 
 /// The data of one event: several times the largest payload, and far below what a row can hold.
@@ -168,6 +170,14 @@ pub struct Append {
 }
 
 impl Append {
+    /// The bytes of its events and of what it writes of plugins' state.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let events = self.events.iter().map(|event| event.data.len());
+        let writes = self.state.iter().flat_map(|change| change.writes.values().flatten());
+        events.chain(writes.map(|value| value.len())).sum()
+    }
+
     /// The rules that need no look at the store. Every implementation checks them first, so that
     /// one bad append cannot fail the transaction that it would share with others.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
@@ -225,7 +235,11 @@ pub enum Appended {
 }
 
 /// Tells what came of an append, once; that the store is closed when it is dropped before.
-pub struct AppendReply(Option<Box<Tell>>);
+pub struct AppendReply {
+    tell: Option<Box<Tell>>,
+    /// Its place in a queue, held until it is told.
+    place: Option<OwnedSemaphorePermit>,
+}
 
 type Tell = dyn FnOnce(Result<Appended, StoreError>) + Send;
 
@@ -233,12 +247,18 @@ impl AppendReply {
     /// `tell` is called by the store's own threads, or at once by whoever hands in what is refused:
     /// it must be quick and must not block.
     pub fn new(tell: impl FnOnce(Result<Appended, StoreError>) + Send + 'static) -> Self {
-        Self(Some(Box::new(tell)))
+        Self { tell: Some(Box::new(tell)), place: None }
+    }
+
+    /// Holds a place in a queue until it is told.
+    pub(crate) fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// Tells it.
     pub fn send(mut self, result: Result<Appended, StoreError>) {
-        if let Some(tell) = self.0.take() {
+        if let Some(tell) = self.tell.take() {
             tell(result);
         }
     }
@@ -246,7 +266,7 @@ impl AppendReply {
 
 impl Drop for AppendReply {
     fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
+        if let Some(tell) = self.tell.take() {
             tell(Err(StoreError::Closed));
         }
     }

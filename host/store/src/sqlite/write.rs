@@ -18,9 +18,6 @@ use crate::types::{
 };
 use crate::{StoreError, failpoint};
 
-/// Appends that wait for the writer; past it, callers wait to hand theirs in.
-pub const APPENDS_WAITING_MAX: usize = 4_096;
-
 /// Jobs in one transaction: more gains little and makes the first wait for the last.
 const BATCH_MAX: usize = 1_024;
 
@@ -58,12 +55,7 @@ impl Job {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Append { append, .. } => {
-                let events = append.events.iter().map(|event| event.data.len());
-                let writes =
-                    append.state.iter().flat_map(|change| change.writes.values().flatten());
-                events.chain(writes.map(|value| value.len())).sum()
-            }
+            Self::Append { append, .. } => append.bytes(),
             Self::PutBlob { bytes, .. } => bytes.len(),
             Self::Close => 0,
         }
@@ -148,7 +140,7 @@ fn execute<'c>(
 
 impl Writer {
     /// Until it is told to close or every sender is gone, and all that they sent is written.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub(super) fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
         let mut batch = Vec::new();
         while let Some(first) = jobs.blocking_recv() {
             let (mut next, mut bytes) = (Some(first), 0);
