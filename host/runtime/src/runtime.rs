@@ -23,13 +23,14 @@ use crate::clock::now;
 use crate::definitions::Definitions;
 use crate::dispatch::may_choose;
 use crate::error::{OperateError, RuntimeError, StartError};
+use crate::exposure::Abandoned;
 use crate::faults::Faults;
 use crate::limits::{EVENTS_PER_READ, STARTS_WAITING_MAX};
 use crate::live::{StallReason, Waiter};
 use crate::recovery::{self, Quarantine, Quarantined};
 use crate::rehearse::REHEARSALS_MAX;
 use crate::rooms::{RoomKey, Rooms, Wake};
-use crate::shard::{Gauges, Message, Shard, ShardConfig, StartMessage};
+use crate::shard::{Gauges, Look, Message, Shard, ShardConfig, StartMessage};
 use crate::stuck::Stuck;
 
 pub(crate) use sagas::Sagas;
@@ -125,6 +126,7 @@ struct Inner {
     breakers: Arc<Breakers>,
     rooms: Arc<Rooms>,
     quarantine: Arc<Quarantine>,
+    abandoned: Abandoned,
     /// Room for one rehearsal.
     rehearsals: Semaphore,
     stopping: AtomicBool,
@@ -197,6 +199,7 @@ impl Runtime {
             breakers,
             rooms,
             quarantine,
+            abandoned: Abandoned::default(),
             rehearsals: Semaphore::new(REHEARSALS_MAX),
             stopping: AtomicBool::new(false),
         });
@@ -379,9 +382,21 @@ impl Runtime {
         Ok(Some(plan))
     }
 
-    /// Every live saga, for what is summed over them.
-    pub async fn live(&self) -> Vec<Saga> {
-        self.ask_shards(|reply| Message::Exposed { reply }).await.into_iter().flatten().collect()
+    /// Has each shard look at its live sagas; what each of them saw. The shard does nothing else
+    /// meanwhile, so `look` is quick, and keeps little.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        look: impl Fn(&mut dyn Iterator<Item = &Saga>) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        self.ask_shards(|reply| {
+            let look = look.clone();
+            Message::Look(Look(Box::new(move |sagas| drop(reply.send(look(sagas))))))
+        })
+        .await
+    }
+
+    pub(crate) fn abandoned(&self) -> &Abandoned {
+        &self.inner.abandoned
     }
 
     /// Sagas that have not moved for longer than they should.

@@ -90,9 +90,7 @@ pub(crate) enum Message {
     Stuck {
         reply: oneshot::Sender<Vec<Stuck>>,
     },
-    Exposed {
-        reply: oneshot::Sender<Vec<Saga>>,
-    },
+    Look(Look),
     Gauges {
         reply: oneshot::Sender<Gauges>,
     },
@@ -100,6 +98,17 @@ pub(crate) enum Message {
         limit: Duration,
         reply: oneshot::Sender<usize>,
     },
+}
+
+/// Looks at every live saga of a shard. The shard does nothing else meanwhile.
+pub(crate) struct Look(pub(crate) Box<LookAt>);
+
+type LookAt = dyn FnOnce(&mut dyn Iterator<Item = &Saga>) + Send;
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Look").finish_non_exhaustive()
+    }
 }
 
 /// A saga to start; on a channel of its own, so that it can be refused when there are too many.
@@ -276,9 +285,7 @@ impl Shard {
             Message::Stuck { reply } => {
                 let _ = reply.send(self.stuck());
             }
-            Message::Exposed { reply } => {
-                let _ = reply.send(self.live.values().map(|live| live.saga.clone()).collect());
-            }
+            Message::Look(Look(look)) => look(&mut self.live.values().map(|live| &live.saga)),
             Message::Gauges { reply } => {
                 let _ = reply.send(self.gauges());
             }
