@@ -124,8 +124,7 @@ fn watchers_that_do_not_read_cost_little() {
     let (status, answer) = post(&host, &format!("/v1/sagas/{id}/signals/then"), &refused);
     assert_eq!((status, answer["code"].as_str()), (429, Some("overloaded")), "{answer}");
 
-    let path = format!("/v1/sagas/{id}/events?limit=1000");
-    let all = pages(&host, &path, "version");
-    assert!(all.len() > 1, "{all:?}");
+    let all = pages(&host, &format!("/v1/sagas/{id}/events?limit=3"), "version");
+    assert!(all.iter().rev().skip(1).all(|page| page.len() == 3), "{all:?}");
     assert!(all.concat().into_iter().eq(1..=SIGNALS + 2), "{all:?}");
 }
