@@ -11,6 +11,10 @@ pub const LIMIT_DEFAULT: u32 = 50;
 /// How many items a page has at most.
 pub const LIMIT_MAX: u32 = 1_000;
 
+/// A page of what may be large ends with the item that makes it this large: 1,000 of the largest
+/// would be more than a gigabyte.
+pub(crate) const PAGE_BYTES_MAX: usize = 8 << 20;
+
 /// One page.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Page<T> {

@@ -1,6 +1,5 @@
 //! What stands, and what a compensation would do about it: undo plan, exposure, breakers.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -8,12 +7,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use amends_engine::{Effect, Payload, SagaStatus, Timestamp, exposure};
-use amends_runtime::{BreakerInfo, OnOpen, Planned};
-use amends_store::SagaQuery;
+use amends_engine::{Effect, Payload, Timestamp, exposure};
+use amends_runtime::{BreakerInfo, ExposureError, OnOpen, Planned};
 
 use crate::ApiState;
-use crate::page::{LIMIT_MAX, Page};
+use crate::page::Page;
 use crate::problem::{Path, Problem};
 use crate::sagas::{find, parse_id, unknown};
 
@@ -142,51 +140,32 @@ pub(crate) async fn of_saga(
 }
 
 /// The effects that stand or may stand of all sagas that have not completed: those that go on,
-/// are being undone, are blocked, or were abandoned.
+/// are being undone, are blocked, or were abandoned. 503 while a host that was started lately still
+/// counts the abandoned ones.
 #[utoipa::path(get, path = "/v1/exposure", tag = "operators",
     responses((status = 200, body = Page<ExposureItem>), (status = "default", body = Problem)))]
 pub(crate) async fn of_all(
     State(state): State<ApiState>,
 ) -> Result<Json<Page<ExposureItem>>, Problem> {
-    let mut sums = Sums::default();
-    for saga in state.runtime.live().await {
-        sums.add(&saga);
-    }
-    let mut before = None;
-    loop {
-        let statuses = vec![SagaStatus::Abandoned];
-        let query = SagaQuery { statuses, before, limit: LIMIT_MAX, ..SagaQuery::default() };
-        let rows = state.runtime.store().list(query).await?;
-        for row in &rows {
-            // One that cannot be read is told by its own calls.
-            if let Ok(Some(found)) = state.runtime.state(row.id).await {
-                sums.add(&found.saga);
-            }
-        }
-        match rows.last() {
-            Some(last) if rows.len() == LIMIT_MAX as usize => before = Some(last.id),
-            Some(_) | None => break,
-        }
-    }
-    let items = sums.0.into_values().collect();
-    Ok(Json(Page { items, next_cursor: None }))
+    let sums = state.runtime.exposure().await?.into_iter();
+    let items = sums.map(|((definition, step), exposure)| ExposureItem {
+        definition: definition.to_string(),
+        step: step.to_string(),
+        standing: exposure.standing,
+        unknown: exposure.unknown,
+        blocked: exposure.blocked,
+        abandoned: exposure.abandoned,
+    });
+    Ok(Json(Page { items: items.collect(), next_cursor: None }))
 }
 
-#[derive(Default)]
-struct Sums(BTreeMap<(String, String), ExposureItem>);
-
-impl Sums {
-    fn add(&mut self, saga: &amends_engine::Saga) {
-        for effect in exposure(saga) {
-            let (definition, step) =
-                (saga.definition().name().to_string(), effect.step.to_string());
-            let item = self.0.entry((definition.clone(), step.clone())).or_insert_with(|| {
-                ExposureItem { definition, step, standing: 0, unknown: 0, blocked: 0, abandoned: 0 }
-            });
-            item.standing += u64::from(effect.is_certain);
-            item.unknown += u64::from(!effect.is_certain);
-            item.blocked += u64::from(saga.status() == SagaStatus::Blocked);
-            item.abandoned += u64::from(saga.status() == SagaStatus::Abandoned);
+impl From<ExposureError> for Problem {
+    fn from(error: ExposureError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ExposureError::Counting { .. } => Self::new(503, "exposure_counting", detail)
+                .with_remedy("try again: what was counted is remembered"),
+            ExposureError::Store(error) => error.into(),
         }
     }
 }

@@ -120,6 +120,8 @@ impl From<OperateError> for Problem {
             OperateError::Refused(refusal) => {
                 Self::new(409, "wrong_state", refusal.message).with_remedy(refusal.remedy)
             }
+            OperateError::Overloaded(_) => Self::new(429, "overloaded", detail)
+                .with_remedy("try again after the time in Retry-After"),
             OperateError::Runtime(error) => error.into(),
         }
     }

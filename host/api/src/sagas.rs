@@ -10,14 +10,15 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use amends_engine::{Payload, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{Payload, SagaId, SagaStatus, Timestamp};
 use amends_runtime::{StartRequest, State as SagaState, Stuck};
-use amends_store::{SagaQuery, Store, StoreError, Stream};
+use amends_store::{SagaQuery, Store, StoreError};
 
 use crate::ApiState;
 use crate::duration::parse_duration;
 use crate::page::{Page, cursor, limit};
 use crate::problem::{JsonBody, Path, Problem, Query};
+use crate::stream::{Reader, Source};
 use crate::views::{EventView, SagaItem, SagaView, WhyView};
 
 /// The longest that a request waits: proxies on the way give up at about this.
@@ -90,7 +91,7 @@ pub(crate) struct ListQuery {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventsQuery {
-    /// From 1 to 1,000; 50 when absent.
+    /// From 1 to 1,000; 50 when absent. A page of large events ends earlier.
     limit: Option<u32>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
@@ -226,22 +227,16 @@ pub(crate) async fn events(
     State(state): State<ApiState>,
     Path(id): Path<String>,
     Query(query): Query<EventsQuery>,
-) -> Result<Json<Page<EventView>>, Problem> {
+) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
     let limit = limit(query.limit)?;
-    let after = Version(cursor(query.cursor.as_deref())?.unwrap_or(0));
-    let mut found = state.runtime.store().events(Stream::Saga(id), after, limit + 1).await?;
-    if found.is_empty() && after == Version(0) {
+    let after = cursor(query.cursor.as_deref())?.unwrap_or(0);
+    let mut reader = Reader::new(state, Source::Saga(id), after, limit);
+    let first = reader.read().await?;
+    if first.is_empty() && after == 0 {
         return Err(unknown(&id.to_string()));
     }
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found.last().filter(|_| has_more).map(|event| event.version.0.to_string());
-    let mut items: Vec<_> = found.into_iter().map(EventView::from).collect();
-    for item in &mut items {
-        item.saga = None;
-    }
-    Ok(Json(Page { items, next_cursor }))
+    Ok(reader.answer(first))
 }
 
 /// Says why a saga is where it is.

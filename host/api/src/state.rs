@@ -20,12 +20,9 @@ use amends_store::{STATE_KEYS_MAX, StateQuery};
 
 use crate::ApiState;
 use crate::operate::who;
-use crate::page::{Page, limit};
+use crate::page::{PAGE_BYTES_MAX, Page, limit};
 use crate::plugins::parse_name;
 use crate::problem::{JsonBody, Path, Problem, Query};
-
-/// A page ends with the value that makes it this large: 1,000 of the largest would be 250 MiB.
-const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of one import: it is in memory as a whole, and one transaction of the store.
 pub const STATE_IMPORT_BYTES_MAX: usize = 16 << 20;

@@ -1,14 +1,25 @@
-//! The whole store, in order.
+//! Pages of events: of a saga, or of the whole store.
+//!
+//! A page is written as it is read: what waits for a client that does not take it is one page of
+//! the store ([`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX)), however long the
+//! answer is.
 
-use axum::Json;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+
+use axum::body::Body;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use futures::stream::unfold;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use amends_engine::Position;
+use amends_engine::{Position, SagaId, Version};
+use amends_store::{StoreError, StoredEvent, Stream};
 
 use crate::ApiState;
-use crate::page::{Page, limit};
+use crate::page::{PAGE_BYTES_MAX, Page, limit};
 use crate::problem::{Problem, Query};
 use crate::views::EventView;
 
@@ -20,7 +31,7 @@ pub(crate) struct LogQuery {
     after: Option<u64>,
     /// The `next_cursor` of the page before: the same as `after`.
     cursor: Option<String>,
-    /// From 1 to 1,000; 50 when absent.
+    /// From 1 to 1,000; 50 when absent. A page of large events ends earlier.
     limit: Option<u32>,
 }
 
@@ -30,13 +41,125 @@ pub(crate) struct LogQuery {
 pub(crate) async fn events(
     State(state): State<ApiState>,
     Query(query): Query<LogQuery>,
-) -> Result<Json<Page<EventView>>, Problem> {
+) -> Result<Response, Problem> {
     let limit = limit(query.limit)?;
     let cursor = crate::page::cursor(query.cursor.as_deref())?;
-    let after = Position(cursor.or(query.after).unwrap_or(0));
-    let mut found = state.runtime.store().log(after, limit + 1).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found.last().filter(|_| has_more).map(|event| event.position.0.to_string());
-    Ok(Json(Page { items: found.into_iter().map(EventView::from).collect(), next_cursor }))
+    let after = cursor.or(query.after).unwrap_or(0);
+    let mut reader = Reader::new(state, Source::Log, after, limit);
+    let first = reader.read().await?;
+    Ok(reader.answer(first))
+}
+
+/// Where the events of a page come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source {
+    /// The whole store; a cursor is a position.
+    Log,
+    /// A saga; a cursor is a version.
+    Saga(SagaId),
+}
+
+/// Reads one page, a part at a time.
+pub(crate) struct Reader {
+    state: ApiState,
+    source: Source,
+    /// The cursor of the last event that was read.
+    after: u64,
+    /// How many more events the page may have.
+    left: usize,
+    /// What its events have so far.
+    bytes: usize,
+}
+
+/// How far the answer is written.
+enum Written {
+    Nothing,
+    /// So many events.
+    Items(usize),
+    All,
+}
+
+impl Reader {
+    pub(crate) fn new(state: ApiState, source: Source, after: u64, limit: u32) -> Self {
+        Self { state, source, after, left: limit as usize, bytes: 0 }
+    }
+
+    /// The next part of the page; empty when it is over.
+    pub(crate) async fn read(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
+        if self.is_full() {
+            return Ok(Vec::new());
+        }
+        let found = self.events(u32::try_from(self.left).unwrap_or(u32::MAX)).await?;
+        self.left -= found.len();
+        self.bytes += found.iter().map(|event| event.data.len()).sum::<usize>();
+        if let Some(last) = found.last() {
+            self.after = match self.source {
+                Source::Log => last.position.0,
+                Source::Saga(_) => last.version.0,
+            };
+        }
+        Ok(found)
+    }
+
+    fn is_full(&self) -> bool {
+        self.left == 0 || self.bytes >= PAGE_BYTES_MAX
+    }
+
+    async fn events(&self, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
+        let store = self.state.runtime.store();
+        match self.source {
+            Source::Log => store.log(Position(self.after), limit).await,
+            Source::Saga(id) => store.events(Stream::Saga(id), Version(self.after), limit).await,
+        }
+    }
+
+    /// The answer: a [`Page`] that begins with `first`. What cannot be read any more is left to the
+    /// next page, whose request is told why.
+    pub(crate) fn answer(self, first: Vec<StoredEvent>) -> Response {
+        let state = (self, Written::Nothing, Some(first));
+        let parts = unfold(state, |(mut reader, written, first)| async move {
+            let before = match written {
+                Written::Nothing => 0,
+                Written::Items(count) => count,
+                Written::All => return None,
+            };
+            let found = match first {
+                Some(first) => Ok(first),
+                None => reader.read().await,
+            };
+            let mut text = String::new();
+            if let Written::Nothing = written {
+                text.push_str("{\"items\":[");
+            }
+            // There are no more: known where the limits did not end it.
+            let is_last = found.is_ok() && !reader.is_full();
+            let events = found.unwrap_or_default();
+            let after = before + events.len();
+            for (number, event) in (before..).zip(events) {
+                if number > 0 {
+                    text.push(',');
+                }
+                text.push_str(&reader.view(event));
+            }
+            if after > before {
+                return Some((Ok::<_, Infallible>(text), (reader, Written::Items(after), None)));
+            }
+            text.push(']');
+            // One that cannot be read is one more.
+            if !is_last && reader.events(1).await.map_or(true, |more| !more.is_empty()) {
+                let _ = write!(text, ",\"next_cursor\":\"{}\"", reader.after);
+            }
+            text.push('}');
+            Some((Ok(text), (reader, Written::All, None)))
+        });
+        ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
+    }
+
+    fn view(&self, event: StoredEvent) -> String {
+        let mut view = EventView::from(event);
+        if let Source::Saga(_) = self.source {
+            view.saga = None;
+        }
+        serde_json::to_string(&view).unwrap_or_default()
+    }
 }

@@ -1,16 +1,16 @@
 //! A saga's events as they come: server-sent events (HTML Living Standard, 9.2).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{Stream as EventStream, unfold};
 use tokio::sync::watch::Receiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoredEvent, Stream};
@@ -25,7 +25,11 @@ use crate::views::EventView;
 /// to the sagas.
 const WATCHERS_MAX: usize = 256;
 
-/// Events read at once.
+/// Of [`WATCHERS_MAX`], those of one address: so that one client cannot take all.
+const WATCHERS_OF_ADDRESS_MAX: usize = 128;
+
+/// Events read at once; fewer when they are large: what a client does not take is at most
+/// [`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX), or one event.
 const PAGE: u32 = 100;
 
 /// After a read that found nothing the commits of this long are looked at together: a busy host
@@ -33,22 +37,48 @@ const PAGE: u32 = 100;
 const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// Room for watchers; every watcher takes a place for as long as it is connected.
-#[derive(Debug, Clone)]
-pub(crate) struct Watchers(Arc<Semaphore>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Watchers(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
-impl Default for Watchers {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(WATCHERS_MAX)))
-    }
+/// One place, of an address.
+#[derive(Debug)]
+struct Place {
+    watchers: Watchers,
+    address: IpAddr,
 }
 
 impl Watchers {
-    fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
-            let detail = format!("the host has {WATCHERS_MAX} watchers, as many as it takes");
+    fn enter(&self, address: IpAddr) -> Result<Place, Problem> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |detail: String| {
             Problem::new(429, "watchers_full", detail)
                 .with_remedy("end a watch, or GET the saga with ?wait=30s")
-        })
+        };
+        if all.values().sum::<usize>() >= WATCHERS_MAX {
+            return Err(full(format!("the host has {WATCHERS_MAX} watchers, as many as it takes")));
+        }
+        let of_address = all.entry(address).or_default();
+        if *of_address >= WATCHERS_OF_ADDRESS_MAX {
+            let detail = format!(
+                "the host has {WATCHERS_OF_ADDRESS_MAX} watchers from {address}, as many as it \
+                 takes from one address"
+            );
+            return Err(full(detail));
+        }
+        *of_address += 1;
+        Ok(Place { watchers: self.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.watchers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_address) = all.get_mut(&self.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                all.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -61,7 +91,7 @@ struct Watch {
     /// The saga had ended when the watch began: its events are all there, none will come.
     had_ended: bool,
     is_over: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Sends a saga's events, those of the past first, until it has ended. `Last-Event-ID` resumes
@@ -71,6 +101,7 @@ struct Watch {
     responses((status = 200, body = EventView, content_type = "text/event-stream"), (status = "default", body = Problem)))]
 pub(crate) async fn watch(
     State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Sse<impl EventStream<Item = Result<Event, Infallible>>>, Problem> {
@@ -84,7 +115,7 @@ pub(crate) async fn watch(
             .map(Version)
             .ok_or_else(|| Problem::new(400, "bad_header", "Last-Event-ID is not a version"))?,
     };
-    let place = state.watchers.enter()?;
+    let place = state.watchers.enter(peer.ip())?;
     let head = state.runtime.store().head();
     let row = state.runtime.store().saga(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
     let watch = Watch {
@@ -136,4 +167,28 @@ fn sent(event: StoredEvent) -> Event {
     view.saga = None;
     let data = serde_json::to_string(&view).unwrap_or_default();
     Event::default().id(version.to_string()).event(kind).data(data)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_every_place() {
+        let watchers = Watchers::default();
+        let address = |last| IpAddr::from([127, 0, 0, last]);
+        let enter = |last| watchers.enter(address(last));
+        let mut of_one: Vec<_> = (0..WATCHERS_OF_ADDRESS_MAX).map(|_| enter(1).unwrap()).collect();
+        assert_eq!(enter(1).unwrap_err().code, "watchers_full");
+        let of_others: Vec<_> =
+            (WATCHERS_OF_ADDRESS_MAX..WATCHERS_MAX).map(|_| enter(2).unwrap()).collect();
+        assert_eq!(enter(3).unwrap_err().code, "watchers_full");
+        of_one.pop();
+        drop(enter(3).unwrap());
+        of_one.push(enter(1).unwrap());
+        drop((of_one, of_others));
+        assert!(watchers.0.lock().unwrap().is_empty());
+    }
 }

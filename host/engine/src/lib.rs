@@ -28,6 +28,7 @@ mod definition;
 mod emitted;
 mod event;
 mod evolve;
+mod footprint;
 mod ids;
 mod payload;
 mod plan;
@@ -59,6 +60,7 @@ pub use event::{
     StepUnknown, StepWaiting, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
+pub use footprint::SIGNAL_BYTES_MAX;
 pub use ids::{
     DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,
     SignalName, StepName, Timestamp, Version,

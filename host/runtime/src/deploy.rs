@@ -107,6 +107,13 @@ pub enum DeployError {
     Plugin(#[from] PluginError),
 }
 
+fn uses(definition: &Definition, plugin: &PluginName) -> bool {
+    let steps = definition.steps().iter();
+    steps
+        .into_iter()
+        .any(|step| step.plugin() == Some(plugin) || step.undo_plugin() == Some(plugin))
+}
+
 impl Runtime {
     /// What a component would change if it became active for a plugin now.
     pub async fn impact(&self, plugin: &PluginName, component: &LoadedComponent) -> Impact {
@@ -116,18 +123,15 @@ impl Runtime {
             let made = Schema::new(&active.manifest.output_schema);
             impact.misfits = misfits(made, Schema::new(&component.manifest.output_schema));
         }
-        let uses = |definition: &Definition| {
-            definition
-                .steps()
-                .iter()
-                .any(|step| step.plugin() == Some(plugin) || step.undo_plugin() == Some(plugin))
-        };
-        let in_force = self.definitions().current().filter(|definition| uses(definition));
+        let in_force = self.definitions().current().filter(|definition| uses(definition, plugin));
         impact.definitions = in_force.map(|definition| definition.name().clone()).collect();
-        for (number, saga) in self.live().await.into_iter().enumerate() {
-            if uses(saga.definition()) {
-                impact.add(&saga, plugin, component);
-            }
+        let of = plugin.clone();
+        let live = self.look(move |sagas| {
+            let concerned = sagas.filter(|saga| uses(saga.definition(), &of));
+            concerned.cloned().collect::<Vec<_>>()
+        });
+        for (number, saga) in live.await.into_iter().flatten().enumerate() {
+            impact.add(&saga, plugin, component);
             // There may be a hundred thousand of them, and others want this thread.
             if number % 256 == 255 {
                 tokio::task::yield_now().await;

@@ -93,6 +93,9 @@ pub enum OperateError {
     /// Not in this state. Caller.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A limit is reached. Caller: later.
+    #[error("there is no room: {0}")]
+    Overloaded(&'static str),
     /// The rest.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),

@@ -65,15 +65,13 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
 }
 
 /// Sets what is computed from the live sagas.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of sagas and bytes of memory are far below 2^52"
-)]
-pub(crate) fn set(gauges: &Gauges, in_flight: usize, guest_bytes: usize) {
+#[expect(clippy::cast_precision_loss, reason = "counts of sagas and bytes are far below 2^52")]
+pub(crate) fn set(gauges: &Gauges, in_flight: usize, guest_bytes: usize, live_bytes: usize) {
     metrics::gauge!("amends_memory_bytes", "budget" => "guests").set(guest_bytes as f64);
     metrics::gauge!("amends_saga_blocked").set(gauges.blocked as f64);
     metrics::gauge!("amends_saga_live").set(gauges.live as f64);
     metrics::gauge!("amends_saga_stuck").set(gauges.stuck as f64);
+    metrics::gauge!("amends_memory_bytes", "budget" => "live_sagas").set(live_bytes as f64);
     metrics::gauge!("amends_calls_in_flight").set(in_flight as f64);
     metrics::gauge!("amends_oldest_unfinished_undo_seconds").set(gauges.oldest_undo.as_secs_f64());
 }

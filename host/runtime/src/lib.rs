@@ -11,11 +11,13 @@
 //! state that is not in the event log, retries that the engine does not know of.
 
 mod breakers;
+mod budget;
 mod clock;
 mod definitions;
 mod deploy;
 mod dispatch;
 mod error;
+mod exposure;
 mod faults;
 mod gauges;
 mod limits;
@@ -32,8 +34,11 @@ pub use clock::now;
 pub use definitions::Definitions;
 pub use deploy::{DeployError, DeployRequest, Deployed, Impact, UNREADABLE_NAMED_MAX, Unreadable};
 pub use error::{OperateError, RuntimeError, StartError};
+pub use exposure::{Exposure, ExposureError};
 pub use faults::Faults;
-pub use limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_MAX, STARTS_WAITING_MAX};
+pub use limits::{
+    CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_BYTES_MAX_DEFAULT, LIVE_MAX, STARTS_WAITING_MAX,
+};
 pub use live::StallReason;
 pub use recovery::{Quarantined, import};
 pub use rehearse::{

@@ -10,9 +10,11 @@ use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::budget::HeldBytes;
 use crate::clock::now;
 use crate::dispatch::ChildCall;
 use crate::error::{OperateError, StartError};
+use crate::limits::LIVE_BYTES_EACH;
 use crate::rooms::{RoomKey, Taken};
 use crate::runtime::{Started, rests};
 
@@ -87,6 +89,10 @@ pub(crate) struct Live {
     pub(crate) moved_at: Timestamp,
     /// Told to be stuck already.
     pub(crate) is_stuck: bool,
+    /// It waits for the store to take another append.
+    pub(crate) waits_for_store: bool,
+    /// What it holds of the budget for live sagas: see [`Self::account`].
+    held: HeldBytes,
 }
 
 /// A call that is durable and did not begin.
@@ -120,6 +126,8 @@ pub(crate) struct Pending {
     pub(crate) at: Timestamp,
     pub(crate) draft: Saga,
     pub(crate) events: Vec<Event>,
+    /// Of the append, as the store has it.
+    pub(crate) append_bytes: usize,
     /// Kept, so that nothing is lost when the append fails.
     pub(crate) inputs: Vec<Queued>,
     /// Which of them bring state that goes with the append, in its order.
@@ -136,11 +144,13 @@ pub(crate) struct Queued {
     pub(crate) reply: Option<oneshot::Sender<Result<Saga, OperateError>>>,
     /// Of a call that came back: what it saw and writes of its plugin's state.
     pub(crate) state: Option<Box<StateChange>>,
+    /// What it holds of a budget until it is decided on; none: it counts with its saga.
+    pub(crate) held: Option<HeldBytes>,
 }
 
 impl From<Input> for Queued {
     fn from(input: Input) -> Self {
-        Self { input, reply: None, state: None }
+        Self { input, reply: None, state: None, held: None }
     }
 }
 
@@ -157,6 +167,34 @@ impl Queued {
             | Input::Operate(_)
             | Input::Tick => true,
         }
+    }
+
+    /// Whether the saga has room for what it says.
+    pub(crate) fn fits(&self, saga: &Saga) -> Result<(), OperateError> {
+        match &self.input {
+            Input::Signal { name, id, payload }
+                if !saga.has_room_for_signal(name, id.as_deref(), payload) =>
+            {
+                Err(OperateError::Overloaded(
+                    "the signals that no step of the saga has taken yet would have more than 8 MiB",
+                ))
+            }
+            Input::Admit { .. }
+            | Input::Outcome { .. }
+            | Input::Refuse { .. }
+            | Input::Signal { .. }
+            | Input::Operate(_)
+            | Input::Tick => Ok(()),
+        }
+    }
+
+    /// Of what counts with its saga.
+    fn bytes(&self) -> usize {
+        if self.held.is_some() {
+            return 0;
+        }
+        let state = self.state.iter().flat_map(|state| state.writes.values().flatten());
+        self.input.memory_bytes() + state.map(|value| value.len()).sum::<usize>()
     }
 
     /// Whether it may be decided on a saga as it is now.
@@ -187,7 +225,7 @@ pub(crate) struct Due {
 }
 
 impl Live {
-    pub(crate) fn new(saga: Saga) -> Self {
+    pub(crate) fn new(saga: Saga, held: HeldBytes) -> Self {
         Self {
             saga,
             may_be_stale: false,
@@ -202,7 +240,25 @@ impl Live {
             in_line: None,
             moved_at: now(),
             is_stuck: false,
+            waits_for_store: false,
+            held,
         }
+    }
+
+    /// Has the budget know what it holds now; after whatever changes that.
+    pub(crate) fn account(&mut self) {
+        self.held.set(self.bytes());
+    }
+
+    /// What it holds: the saga, or the draft of the append under way, which has the same payloads;
+    /// that append; and what waits to be decided on.
+    fn bytes(&self) -> usize {
+        let (saga, append) = match &self.pending {
+            Some(pending) => (&pending.draft, pending.append_bytes),
+            None => (&self.saga, 0),
+        };
+        let queued = self.inputs.iter().map(Queued::bytes).sum::<usize>();
+        LIVE_BYTES_EACH + saga.memory_bytes() + append + queued
     }
 
     /// Gives back memory that it does not need while it waits: it may do so for long, beside many

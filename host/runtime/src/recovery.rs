@@ -115,21 +115,36 @@ pub async fn import(
     Ok(())
 }
 
-/// Folds a stored log.
+/// Folds a stored log, or the first page of one.
 pub(crate) fn replay(
     id: SagaId,
     definition: Arc<Definition>,
     log: &[StoredEvent],
 ) -> Result<Saga, RuntimeError> {
-    let unreadable = |message: String| RuntimeError::Unreadable { saga: id, message };
-    let mut events = Vec::with_capacity(log.len());
-    for stored in log {
-        let event = Event::decode(&stored.kind, &stored.data)
-            .map_err(|error| unreadable(format!("event {}: {error}", stored.version.0)))?;
-        events.push((stored.at, event));
+    let first = log.first().map(|stored| decode(id, stored)).transpose()?;
+    let first = first.iter().map(|event| (log[0].at, event));
+    let mut saga = amends_engine::replay(id, definition, first)
+        .map_err(|error| RuntimeError::Unreadable { saga: id, message: error.to_string() })?;
+    go_on(&mut saga, log.get(1..).unwrap_or_default())?;
+    Ok(saga)
+}
+
+/// Folds a later page of a stored log.
+pub(crate) fn go_on(saga: &mut Saga, page: &[StoredEvent]) -> Result<(), RuntimeError> {
+    let id = saga.id();
+    for stored in page {
+        let event = decode(id, stored)?;
+        amends_engine::evolve(saga, stored.at, &event)
+            .map_err(|error| RuntimeError::Unreadable { saga: id, message: error.to_string() })?;
     }
-    amends_engine::replay(id, definition, events.iter().map(|(at, event)| (*at, event)))
-        .map_err(|error| unreadable(error.to_string()))
+    Ok(())
+}
+
+fn decode(id: SagaId, stored: &StoredEvent) -> Result<Event, RuntimeError> {
+    Event::decode(&stored.kind, &stored.data).map_err(|error| {
+        let message = format!("event {}: {error}", stored.version.0);
+        RuntimeError::Unreadable { saga: id, message }
+    })
 }
 
 /// Every plugin that a definition in force needs is there and exports what is wanted of it.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, SagaStatus, ServiceName,
-    SignalName, Start, Verb, permits, undo_plan,
+    SignalName, Start, Verb, Version, permits, undo_plan,
 };
 use amends_plugins::PluginHost;
 use amends_store::{SagaRow, Store, Stream, failpoint};
@@ -19,17 +19,22 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::breakers::{BreakerInfo, BreakerSettings, Breakers};
+use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
 use crate::definitions::Definitions;
 use crate::dispatch::may_choose;
 use crate::error::{OperateError, RuntimeError, StartError};
+use crate::exposure::Abandoned;
 use crate::faults::Faults;
-use crate::limits::{EVENTS_PER_READ, STARTS_WAITING_MAX};
+use crate::limits::{
+    EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_FREE,
+    ORDER_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
+};
 use crate::live::{StallReason, Waiter};
 use crate::recovery::{self, Quarantine, Quarantined};
 use crate::rehearse::REHEARSALS_MAX;
 use crate::rooms::{RoomKey, Rooms, Wake};
-use crate::shard::{Gauges, Message, Shard, ShardConfig, StartMessage};
+use crate::shard::{Gauges, Look, Message, Shard, ShardConfig, StartMessage};
 use crate::stuck::Stuck;
 
 pub(crate) use sagas::Sagas;
@@ -49,6 +54,9 @@ pub struct RuntimeConfig {
     pub concurrency: BTreeMap<ServiceName, usize>,
     /// Circuit breakers, by service.
     pub breakers: BTreeMap<ServiceName, BreakerSettings>,
+    /// Bytes that live sagas may hold together: their inputs, outputs and signals, what is being
+    /// appended of them, and some kilobytes each. Past it starts and signals are refused.
+    pub live_bytes_max: usize,
     /// What goes wrong on purpose; none in earnest.
     pub faults: Option<Arc<dyn Faults>>,
 }
@@ -61,6 +69,7 @@ impl Default for RuntimeConfig {
             plugins_dir: PathBuf::new(),
             concurrency: BTreeMap::new(),
             breakers: BTreeMap::new(),
+            live_bytes_max: LIVE_BYTES_MAX_DEFAULT,
             faults: None,
         }
     }
@@ -125,6 +134,10 @@ struct Inner {
     breakers: Arc<Breakers>,
     rooms: Arc<Rooms>,
     quarantine: Arc<Quarantine>,
+    live_bytes: Arc<Budget>,
+    /// Of orders that wait to be recorded.
+    order_bytes: Arc<Budget>,
+    abandoned: Abandoned,
     /// Room for one rehearsal.
     rehearsals: Semaphore,
     stopping: AtomicBool,
@@ -155,6 +168,7 @@ impl Runtime {
         recovery::check_plugins(&definitions, &plugins, &config.plugins_dir)?;
         let definitions = Arc::new(Definitions::publish(definitions, &*store).await?);
         let live_total = Arc::new(AtomicUsize::new(0));
+        let live_bytes = Budget::new(config.live_bytes_max);
         let shards_count = config.shards.max(1);
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..shards_count).map(|_| mpsc::unbounded_channel()).unzip();
@@ -175,7 +189,9 @@ impl Runtime {
                 rooms: Arc::clone(&rooms),
                 sagas: sagas.clone(),
                 inbox: inbox.downgrade(),
+                shards: shards_count,
                 live_total: Arc::clone(&live_total),
+                live_bytes: Arc::clone(&live_bytes),
                 quarantine: Arc::clone(&quarantine),
                 faults: config.faults.clone(),
             });
@@ -197,6 +213,9 @@ impl Runtime {
             breakers,
             rooms,
             quarantine,
+            live_bytes,
+            order_bytes: Budget::new(ORDER_BYTES_WAITING_MAX),
+            abandoned: Abandoned::default(),
             rehearsals: Semaphore::new(REHEARSALS_MAX),
             stopping: AtomicBool::new(false),
         });
@@ -204,7 +223,9 @@ impl Runtime {
         sagas.connect(&inner);
         let runtime = Self { inner };
         for saga in recovered.sagas {
-            let _ = runtime.send(saga.id(), Message::Recover { saga: Box::new(saga) });
+            // Counted before the first start is asked for.
+            let held = runtime.inner.live_bytes.hold(LIVE_BYTES_EACH + saga.memory_bytes());
+            let _ = runtime.send(saga.id(), Message::Recover { saga: Box::new(saga), held });
         }
         // Only now: an order from one saga to another must not overtake the recovery of that.
         let run =
@@ -285,9 +306,24 @@ impl Runtime {
         if self.is_stopping() {
             return Err(StartError::Stopping);
         }
-        let starts = &self.shard(start.id).starts;
+        let shard = self.shard(start.id);
         let (reply, answer) = oneshot::channel();
-        starts.try_send(StartMessage { start, reply, waiter }).map_err(|error| match error {
+        // What it will hold while it is appended: its input, once in the saga and once in the
+        // event. From then on its shard accounts for it.
+        let bytes = LIVE_BYTES_EACH + 2 * start.input.as_str().len();
+        if start.parent.is_some() {
+            let held = self.inner.live_bytes.hold(bytes);
+            let message = Box::new(StartMessage { start, held, reply, waiter });
+            shard.inbox.send(Message::Start(message)).map_err(|_| StartError::Stopping)?;
+            return Ok(answer);
+        }
+        let held = self
+            .inner
+            .live_bytes
+            .try_hold(bytes)
+            .ok_or(StartError::Overloaded("live sagas hold as many bytes as they may"))?;
+        let message = StartMessage { start, held, reply, waiter };
+        shard.starts.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 StartError::Overloaded("too many sagas are being started")
             }
@@ -343,8 +379,9 @@ impl Runtime {
         // One that is not live is loaded; by then it may be live, or have moved on and ended.
         for _ in 0..FEED_TRIES_MAX {
             let (reply, answer) = oneshot::channel();
+            let held = self.hold_input(&input)?;
             let input = Box::new(input.clone());
-            self.send(id, Message::Feed { id, input, loaded: loaded.take(), reply })?;
+            self.send(id, Message::Feed { id, input, loaded: loaded.take(), held, reply })?;
             if let Ok(result) = answer.await {
                 return result.map(|saga| State { saga, stall: None });
             }
@@ -356,6 +393,27 @@ impl Runtime {
             loaded = Some(Box::new(state.saga));
         }
         Err(RuntimeError::Stopping.into())
+    }
+
+    /// Room for what a signal or a large order brings, until it is decided on.
+    fn hold_input(&self, input: &Input) -> Result<Option<HeldBytes>, OperateError> {
+        let bytes = input.memory_bytes();
+        let (budget, refusal) = match input {
+            Input::Signal { .. } => {
+                (&self.inner.live_bytes, "live sagas hold as many bytes as they may")
+            }
+            Input::Operate(_) if bytes >= ORDER_BYTES_FREE => {
+                (&self.inner.order_bytes, "too many orders wait to be recorded")
+            }
+            Input::Operate(_)
+            | Input::Admit { .. }
+            | Input::Outcome { .. }
+            | Input::Refuse { .. }
+            | Input::Tick => return Ok(None),
+        };
+        // What it takes in a queue, beside its payload, is less than what a saga does.
+        let held = budget.try_hold(LIVE_BYTES_EACH + bytes);
+        held.map(Some).ok_or(OperateError::Overloaded(refusal))
     }
 
     /// The undos that a compensation of a saga would run now, in their order, and who would serve
@@ -380,9 +438,28 @@ impl Runtime {
         Ok(Some(plan))
     }
 
-    /// Every live saga, for what is summed over them.
-    pub async fn live(&self) -> Vec<Saga> {
-        self.ask_shards(|reply| Message::Exposed { reply }).await.into_iter().flatten().collect()
+    /// Has each shard look at its live sagas; what each of them saw. The shard does nothing else
+    /// meanwhile, so `look` is quick, and keeps little.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        look: impl Fn(&mut dyn Iterator<Item = &Saga>) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        self.ask_shards(|reply| {
+            let look = look.clone();
+            Message::Look(Look(Box::new(move |sagas| drop(reply.send(look(sagas))))))
+        })
+        .await
+    }
+
+    pub(crate) fn abandoned(&self) -> &Abandoned {
+        &self.inner.abandoned
+    }
+
+    /// The bytes that live sagas hold, of [`RuntimeConfig::live_bytes_max`]: it is past that when
+    /// sagas of steps, or what calls answered, needed more.
+    #[must_use]
+    pub fn live_bytes(&self) -> usize {
+        self.inner.live_bytes.used()
     }
 
     /// Sagas that have not moved for longer than they should.
@@ -485,7 +562,7 @@ impl Runtime {
             total.add(gauges);
         }
         let guest_bytes = self.inner.plugins.memory_used();
-        crate::gauges::set(&total, self.inner.rooms.in_flight(), guest_bytes);
+        crate::gauges::set(&total, self.inner.rooms.in_flight(), guest_bytes, self.live_bytes());
     }
 
     /// Stops: no new sagas and no new calls; what is in flight may settle for up to `limit`.
@@ -517,15 +594,15 @@ impl Runtime {
         let store = &*self.inner.store;
         let definition =
             self.inner.definitions.pinned(row.id, row.definition_digest, store).await?;
-        let mut log = Vec::new();
+        let stream = || Stream::Saga(row.id);
+        let first = store.events(stream(), Version(0), EVENTS_PER_READ).await?;
+        let mut saga = recovery::replay(row.id, definition, &first)?;
         loop {
-            let after = amends_engine::Version(log.len() as u64);
-            let page = store.events(Stream::Saga(row.id), after, EVENTS_PER_READ).await?;
-            let full = page.len() == EVENTS_PER_READ as usize;
-            log.extend(page);
-            if !full {
-                return recovery::replay(row.id, definition, &log);
+            let page = store.events(stream(), saga.version(), EVENTS_PER_READ).await?;
+            if page.is_empty() {
+                return Ok(saga);
             }
+            recovery::go_on(&mut saga, &page)?;
         }
     }
 

@@ -21,11 +21,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::breakers::Breakers;
+use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
 use crate::dispatch::{Dispatcher, Returned, host_stopped};
 use crate::error::{OperateError, StartError};
 use crate::faults::Faults;
-use crate::limits::LIVE_MAX;
+use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX, LIVE_MAX};
 use crate::live::{Line, Live, Pending, Queued, Unbegun, Waiter, row};
 use crate::recovery::Quarantine;
 use crate::rooms::{RoomKey, Rooms};
@@ -58,11 +59,15 @@ const SLEEP_MAX: Duration = Duration::from_secs(10);
 pub(crate) enum Message {
     Recover {
         saga: Box<Saga>,
+        held: HeldBytes,
     },
+    /// Starts a saga that is not refused for lack of room.
+    Start(Box<StartMessage>),
     Returned(Box<Returned>),
     /// What came of the append that was under way for a saga.
     Appended {
         id: SagaId,
+        bytes: usize,
         result: Result<Appended, StoreError>,
     },
     /// Something for a saga: an operator's order or a signal. With the saga, when it was loaded
@@ -72,6 +77,8 @@ pub(crate) enum Message {
         id: SagaId,
         input: Box<Input>,
         loaded: Option<Box<Saga>>,
+        /// What it holds of a budget, if it is refused for lack of room.
+        held: Option<HeldBytes>,
         reply: oneshot::Sender<Result<Saga, OperateError>>,
     },
     /// Dropped without an answer when the saga is not live.
@@ -91,9 +98,7 @@ pub(crate) enum Message {
     Stuck {
         reply: oneshot::Sender<Vec<Stuck>>,
     },
-    Exposed {
-        reply: oneshot::Sender<Vec<Saga>>,
-    },
+    Look(Look),
     Gauges {
         reply: oneshot::Sender<Gauges>,
     },
@@ -103,10 +108,30 @@ pub(crate) enum Message {
     },
 }
 
-/// A saga to start; on a channel of its own, so that it can be refused when there are too many.
+/// What will make an append when the store takes one.
+enum Appends {
+    Start(Box<StartMessage>),
+    Saga(SagaId),
+}
+
+/// Looks at every live saga of a shard. The shard does nothing else meanwhile.
+pub(crate) struct Look(pub(crate) Box<LookAt>);
+
+type LookAt = dyn FnOnce(&mut dyn Iterator<Item = &Saga>) + Send;
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Look").finish_non_exhaustive()
+    }
+}
+
+/// A saga to start. Those of callers come on a channel of its own, so that they can be refused when
+/// there are too many.
 #[derive(Debug)]
 pub(crate) struct StartMessage {
     pub(crate) start: Start,
+    /// What it holds of the budget for live sagas.
+    pub(crate) held: HeldBytes,
     pub(crate) reply: oneshot::Sender<Result<Started, StartError>>,
     /// Who waits for it, if it is started by this. Else dropped.
     pub(crate) waiter: Option<Waiter>,
@@ -138,7 +163,10 @@ pub(crate) struct ShardConfig {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) sagas: Sagas,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
+    /// How many shards there are: each has its part of what all may have.
+    pub(crate) shards: usize,
     pub(crate) live_total: Arc<AtomicUsize>,
+    pub(crate) live_bytes: Arc<Budget>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) faults: Option<Arc<dyn Faults>>,
 }
@@ -147,8 +175,11 @@ pub(crate) struct Shard {
     config: ShardConfig,
     dispatcher: Dispatcher,
     live: HashMap<SagaId, Live>,
-    /// Under way.
+    /// Under way, and their bytes.
     appends: usize,
+    append_bytes: usize,
+    /// What waits for the store to take another append, the first first.
+    store_line: VecDeque<Appends>,
     timers: BinaryHeap<Reverse<(Timestamp, SagaId)>>,
     /// Sagas that wait in line for room or a service, the first first.
     lines: BTreeMap<Line, VecDeque<SagaId>>,
@@ -180,6 +211,8 @@ impl Shard {
             dispatcher,
             live: HashMap::new(),
             appends: 0,
+            append_bytes: 0,
+            store_line: VecDeque::new(),
             timers: BinaryHeap::new(),
             lines: BTreeMap::new(),
             stalled: HashSet::new(),
@@ -203,7 +236,7 @@ impl Shard {
         while !self.is_stopped() {
             let wake = self.next_wake();
             self.time_in_calls = Duration::ZERO;
-            let may_start = self.stop.is_none();
+            let may_start = self.stop.is_none() && self.has_store_room();
             // Results before new work: what was begun is finished first.
             tokio::select! {
                 biased;
@@ -238,24 +271,34 @@ impl Shard {
     /// append that is under way is always waited for.
     fn is_stopped(&self) -> bool {
         self.stop.as_ref().is_some_and(|(limit, _)| {
-            self.appends == 0 && (self.calls_in_flight == 0 || *limit <= Instant::now())
+            self.appends == 0
+                && self.store_line.is_empty()
+                && (self.calls_in_flight == 0 || *limit <= Instant::now())
         })
     }
 
     async fn message(&mut self, message: Message) {
         match message {
-            Message::Recover { saga } => self.recover(*saga).await,
+            Message::Recover { saga, held } => self.recover(*saga, held).await,
             Message::Returned(returned) => self.returned(*returned).await,
-            Message::Appended { id, result } => {
+            Message::Start(message) if self.has_store_room() => self.start(*message).await,
+            Message::Start(message) => self.store_line.push_back(Appends::Start(message)),
+            Message::Appended { id, bytes, result } => {
                 self.appends -= 1;
+                self.append_bytes -= bytes;
                 self.appended(id, result).await;
+                self.account(id);
+                self.store_has_room().await;
             }
-            Message::Feed { id, input, loaded, reply } => {
+            Message::Feed { id, input, loaded, held, reply } => {
                 if let (false, Some(saga)) = (self.live.contains_key(&id), loaded) {
-                    self.insert(id, Live { may_be_stale: true, ..Live::new(*saga) });
+                    let mut live = Live::new(*saga, self.config.live_bytes.hold(0));
+                    live.may_be_stale = true;
+                    self.insert(id, live);
                 }
                 if let Some(live) = self.live.get_mut(&id) {
-                    live.inputs.push_back(Queued { reply: Some(reply), ..Queued::from(*input) });
+                    let input = Queued::from(*input);
+                    live.inputs.push_back(Queued { reply: Some(reply), held, ..input });
                     self.advance(id).await;
                 }
             }
@@ -277,9 +320,7 @@ impl Shard {
             Message::Stuck { reply } => {
                 let _ = reply.send(self.stuck());
             }
-            Message::Exposed { reply } => {
-                let _ = reply.send(self.live.values().map(|live| live.saga.clone()).collect());
-            }
+            Message::Look(Look(look)) => look(&mut self.live.values().map(|live| &live.saga)),
             Message::Gauges { reply } => {
                 let _ = reply.send(self.gauges());
             }
@@ -295,14 +336,19 @@ impl Shard {
     }
 
     async fn start(&mut self, message: StartMessage) {
-        let StartMessage { start, reply, waiter } = message;
+        let StartMessage { start, held, reply, waiter } = message;
         let id = start.id;
+        if self.stop.is_some() {
+            let _ = reply.send(Err(StartError::Stopping));
+            return;
+        }
         // Only a saga that another one starts has an id that may have been started before.
         if self.live.contains_key(&id) {
             let _ = reply.send(Ok(Started { id, created: false }));
             return;
         }
-        if self.config.live_total.load(Ordering::Relaxed) >= LIVE_MAX {
+        let is_child = start.parent.is_some();
+        if !is_child && self.config.live_total.load(Ordering::Relaxed) >= LIVE_MAX {
             let _ = reply.send(Err(StartError::Overloaded("too many sagas are live")));
             return;
         }
@@ -325,13 +371,14 @@ impl Shard {
             return;
         };
         let append = append::append(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
-        let mut live = Live::new(saga);
+        let mut live = Live::new(saga, held);
         live.stall = admitted.stall;
         live.waiters.extend(waiter);
         live.pending = Some(Pending {
             at,
             draft,
             events,
+            append_bytes: append.bytes(),
             inputs: Vec::new(),
             with_state: Vec::new(),
             rooms: admitted.rooms,
@@ -344,10 +391,10 @@ impl Shard {
 
     /// Goes on with a saga that was loaded from the store. What its log says is running was cut
     /// off with its host: what can tell what came of it is asked, of the rest it is unknown.
-    async fn recover(&mut self, saga: Saga) {
+    async fn recover(&mut self, saga: Saga, held: HeldBytes) {
         failpoint("runtime.recovery.saga_before");
         let id = saga.id();
-        let mut live = Live::new(saga);
+        let mut live = Live::new(saga, held);
         live.inputs.push_back(Input::Tick.into());
         let due = live.due();
         for call in due.calls {
@@ -440,12 +487,52 @@ impl Shard {
     }
 
     /// Decides on all that happened to a saga since its last append, admits what is due, and
-    /// appends the facts together. Does nothing while an append is under way.
+    /// appends the facts together. Does nothing while an append is under way; while the store has
+    /// as many appends as it may, the saga waits in line.
     async fn advance(&mut self, id: SagaId) {
+        let has_room = self.has_store_room();
         let Some(live) = self.live.get_mut(&id) else { return };
-        if live.pending.is_some() {
-            return;
+        if live.pending.is_none() && has_room {
+            self.decide(id).await;
+        } else if live.pending.is_none() && !live.waits_for_store {
+            live.waits_for_store = true;
+            self.store_line.push_back(Appends::Saga(id));
         }
+        self.account(id);
+    }
+
+    /// Whether the store may be given another append: one at least, whatever its size.
+    fn has_store_room(&self) -> bool {
+        let shards = self.config.shards;
+        self.appends == 0
+            || self.appends < APPENDS_UNDER_WAY_MAX / shards
+                && self.append_bytes < APPEND_BYTES_UNDER_WAY_MAX / shards
+    }
+
+    /// An append was answered: sagas that waited for that go on.
+    async fn store_has_room(&mut self) {
+        while self.has_store_room()
+            && let Some(next) = self.store_line.pop_front()
+        {
+            match next {
+                Appends::Start(message) => self.start(*message).await,
+                Appends::Saga(id) => {
+                    if let Some(live) = self.live.get_mut(&id) {
+                        live.waits_for_store = false;
+                        self.advance(id).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn account(&mut self, id: SagaId) {
+        if let Some(live) = self.live.get_mut(&id) {
+            live.account();
+        }
+    }
+
+    async fn decide(&mut self, id: SagaId) {
         let unbegun = self.begin_again(id);
         let Some(live) = self.live.get_mut(&id) else { return };
         let at = now();
@@ -455,7 +542,7 @@ impl Shard {
         let one_by_one = live.reruns > 0;
         let (mut with_state, mut rows) = (Vec::new(), 0);
         let mut later = VecDeque::new();
-        for queued in live.inputs.drain(..).collect::<Vec<_>>() {
+        for mut queued in live.inputs.drain(..).collect::<Vec<_>>() {
             // Of calls that were refused together, one is recorded at a time: so each round makes
             // something durable. Of others, as many as have not seen too much together.
             let brings_state = queued.state.is_some() && queued.is_heard(&draft);
@@ -464,6 +551,10 @@ impl Shard {
             if is_enough && brings_state && !with_state.is_empty() {
                 live.keep_call(&queued.input);
                 later.push_back(queued);
+                continue;
+            }
+            if let Err(full) = queued.fits(&draft) {
+                queued.reply(|| Err(full));
                 continue;
             }
             // On the saga as it is by then, not as it was when somebody asked.
@@ -487,6 +578,8 @@ impl Shard {
                 Input::Signal { .. } => "runtime.signal.decided",
                 Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.decided",
             });
+            // From here on it counts with the saga.
+            queued.held = None;
             inputs.push(queued);
         }
         live.inputs = later;
@@ -523,8 +616,16 @@ impl Shard {
         let mut append = append::append(live.saga.version(), at, &events, row, &draft, None);
         append.state =
             with_state.iter().filter_map(|at| inputs[*at].state.as_deref().cloned()).collect();
-        let rooms = admitted.rooms;
-        live.pending = Some(Pending { at, draft, events, inputs, with_state, rooms, start: None });
+        live.pending = Some(Pending {
+            at,
+            draft,
+            events,
+            append_bytes: append.bytes(),
+            inputs,
+            with_state,
+            rooms: admitted.rooms,
+            start: None,
+        });
         self.append(id, append);
     }
 
@@ -535,7 +636,8 @@ impl Shard {
         self.remove(id);
     }
 
-    fn insert(&mut self, id: SagaId, live: Live) {
+    fn insert(&mut self, id: SagaId, mut live: Live) {
+        live.account();
         self.config.live_total.fetch_add(1, Ordering::Relaxed);
         self.live.insert(id, live);
     }

@@ -31,7 +31,7 @@ use crate::{Store, StoreError};
 
 pub use append::*;
 pub use durable::*;
-pub use fixture::{at, definition, event, row, saga_id, start, then};
+pub use fixture::{at, definition, event, row, saga_id, start, then, whole_log, whole_stream};
 pub use keys::*;
 pub use model::Model;
 pub use read::*;
@@ -58,6 +58,7 @@ macro_rules! conformance_tests {
             refuses_what_breaks_a_rule,
             keeps_large_payloads,
             appends_when_the_future_is_dropped,
+            lets_callers_wait_for_room,
             moves_the_head,
             starts_once_for_a_key,
             starts_once_for_a_key_in_parallel,
@@ -65,6 +66,7 @@ macro_rules! conformance_tests {
             lists_by_each_filter,
             finds_live_sagas,
             limits_pages_of_live_sagas_by_bytes,
+            limits_pages_of_events_by_bytes,
             follows_rows,
             counts_by_status,
             keeps_blobs,

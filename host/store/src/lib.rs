@@ -38,8 +38,8 @@ pub use state::{
 };
 pub use types::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability,
-    EVENT_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey,
-    StoreConfig, StoreStats, StoredEvent, Stream,
+    EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery,
+    SagaRow, StartKey, StoreConfig, StoreStats, StoredEvent, Stream,
 };
 
 /// An append-only event store.
@@ -50,13 +50,17 @@ pub trait Store: Send + Sync + 'static {
     /// Appends, and tells when it is durable. It is handed in by the call; to one stream, one after
     /// the other is made when the one before was answered.
     ///
+    /// What waits is kept in memory, however much it is: whoever calls bounds how many appends, and
+    /// how many bytes, of his are under way. Others use [`Self::append`].
+    ///
     /// What is told is [`StoreError::Conflict`] when the stream is not at the expected version.
     /// Whatever the error, nothing of the append is there, and no other append fails with it,
     /// unless the database failed.
     fn append_then(&self, append: Append, reply: AppendReply);
 
     /// Appends; resolves when it is durable. It is handed in by the call, not by the first poll;
-    /// dropping the future does not undo it.
+    /// dropping the future does not undo it. Exception: where the store keeps as much as it may
+    /// ([`APPENDS_WAITING_MAX`]), the future waits, and hands it in when there is room.
     ///
     /// # Errors
     /// As for [`Self::append_then`].
@@ -67,6 +71,9 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Up to `limit` events of a stream after a version, in order.
+    ///
+    /// A page ends early where it would hold more than [`EVENTS_PAGE_BYTES_MAX`]; it is empty only
+    /// when there are no more. The next one is that after its last event.
     fn events(
         &self,
         stream: Stream,
@@ -74,7 +81,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
 
-    /// Up to `limit` events of the whole store after a position, in order.
+    /// Up to `limit` events of the whole store after a position, in order. Its pages end as those of
+    /// [`Self::events`] do.
     fn log(
         &self,
         after: Position,

@@ -22,20 +22,29 @@ use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp,
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use rusqlite::Connection;
-use tokio::runtime::Handle;
-use tokio::sync::{RwLock, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::state::StateQuery;
 use crate::types::{
-    Append, AppendReply, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga, SagaQuery,
-    SagaRow, StoreStats, StoredEvent, Stream,
+    Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga,
+    SagaQuery, SagaRow, StoreStats, StoredEvent, Stream,
 };
 use crate::{Store, StoreError, failpoint};
 
 pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};
 use state::StateCache;
-pub use write::APPENDS_WAITING_MAX;
 use write::{Books, Job, Writer};
+
+/// What [`Store::append`] and [`Store::put_blob`] have handed in and is not written yet, in places
+/// of [`PLACE_BYTES`]: past it callers wait before they hand theirs in, so that a disk that stalls
+/// costs at most 64 MiB of memory. [`Store::append_then`] has no part in it: see there.
+pub const APPENDS_WAITING_MAX: usize = 4_096;
+
+/// A place of the queue: an append takes one, and one more for every so many bytes.
+const PLACE_BYTES: usize = 16 << 10;
+
+/// Places that one append or blob takes at most: a larger one must not wait for an empty queue.
+const PLACES_OF_ONE_MAX: usize = APPENDS_WAITING_MAX / 4;
 
 /// Read connections at once: reads are short, and more would only share two cores.
 const READERS_MAX: u32 = 4;
@@ -45,16 +54,20 @@ const READERS_MAX: u32 = 4;
 /// Dropped without [`Store::close`], it still writes what was handed in, and lets go of the file
 /// some moments later.
 pub struct SqliteStore {
-    jobs: mpsc::Sender<Job>,
+    queue: Arc<Queue>,
     readers: Arc<Readers>,
     state_cache: Arc<StateCache>,
     head: watch::Receiver<Position>,
     stats: Arc<Mutex<StoreStats>>,
-    closing: AtomicBool,
-    /// Read-locked by each job that waits for room in the queue, so that closing waits for them.
-    handing_in: Arc<RwLock<()>>,
     /// Its sender is gone when the writer has ended and the file is let go of.
     ended: watch::Receiver<()>,
+}
+
+/// What waits for the writer.
+struct Queue {
+    jobs: mpsc::UnboundedSender<Job>,
+    places: Arc<Semaphore>,
+    is_closing: AtomicBool,
 }
 
 struct Readers {
@@ -83,7 +96,7 @@ impl SqliteStore {
         let position = schema::last_position(&connection, path)?;
         let fence = schema::take_fence(&connection, path)?;
         failpoint("store.opened");
-        let (jobs, receiver) = mpsc::channel(APPENDS_WAITING_MAX);
+        let (jobs, receiver) = mpsc::unbounded_channel();
         let (head_sender, head) = watch::channel(position);
         let (ended_sender, ended) = watch::channel(());
         let stats = Arc::new(Mutex::new(StoreStats::default()));
@@ -110,46 +123,24 @@ impl SqliteStore {
                 writer.run(receiver);
             })
             .map_err(|error| StoreError::Database(format!("no thread for the writer: {error}")))?;
+        let queue = Queue {
+            jobs,
+            places: Arc::new(Semaphore::new(APPENDS_WAITING_MAX)),
+            is_closing: AtomicBool::new(false),
+        };
         let readers = Readers {
             path: path.to_owned(),
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(READERS_MAX as usize)),
         };
         Ok(Self {
-            jobs,
+            queue: Arc::new(queue),
             readers: Arc::new(readers),
             state_cache,
             head,
             stats,
-            closing: AtomicBool::new(false),
-            handing_in: Arc::default(),
             ended,
         })
-    }
-
-    /// Hands a job to the writer; what becomes of it is told by the job's own reply.
-    fn hand_in(&self, job: Job) {
-        if self.closing.load(Ordering::Acquire) {
-            return job.fail(StoreError::Closed);
-        }
-        let job = match self.jobs.try_send(job) {
-            Ok(()) => return,
-            Err(mpsc::error::TrySendError::Closed(job)) => return job.fail(StoreError::Closed),
-            Err(mpsc::error::TrySendError::Full(job)) => job,
-        };
-        let Ok(handing_in) = Arc::clone(&self.handing_in).try_read_owned() else {
-            return job.fail(StoreError::Closed);
-        };
-        let jobs = self.jobs.clone();
-        // If it cannot be sent, its reply is dropped with it, and tells so.
-        match Handle::try_current() {
-            // A task of its own, so that it is not lost with the caller's future.
-            Ok(runtime) => drop(runtime.spawn(async move {
-                drop(jobs.send(job).await);
-                drop(handing_in);
-            })),
-            Err(_) => drop(jobs.blocking_send(job)),
-        }
     }
 
     /// Runs a read on a connection of its own, off the async threads.
@@ -159,7 +150,7 @@ impl SqliteStore {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         async move {
-            if self.closing.load(Ordering::Acquire) {
+            if self.queue.is_closing.load(Ordering::Acquire) {
                 return Err(StoreError::Closed);
             }
             let readers = Arc::clone(&self.readers);
@@ -172,6 +163,40 @@ impl SqliteStore {
                 result
             });
             reading.await.unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))
+        }
+        .boxed()
+    }
+}
+
+impl Queue {
+    /// Hands a job to the writer; what becomes of it is told by the job's own reply.
+    fn hand_in(&self, job: Job) {
+        if self.is_closing.load(Ordering::Acquire) {
+            return job.fail(StoreError::Closed);
+        }
+        if let Err(mpsc::error::SendError(job)) = self.jobs.send(job) {
+            job.fail(StoreError::Closed);
+        }
+    }
+
+    /// Hands a job in that takes places for so many bytes: at once when there are as many, else as
+    /// soon as there are and the future is polled. `job` is given what holds the places.
+    fn hand_in_with_place(
+        self: &Arc<Self>,
+        bytes: usize,
+        job: impl FnOnce(OwnedSemaphorePermit) -> Job + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        let count = (1 + bytes / PLACE_BYTES).min(PLACES_OF_ONE_MAX);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if let Ok(places) = Arc::clone(&self.places).try_acquire_many_owned(count) {
+            self.hand_in(job(places));
+            return ready(Ok(())).boxed();
+        }
+        let queue = Arc::clone(self);
+        async move {
+            let places = Arc::clone(&queue.places).acquire_many_owned(count).await;
+            queue.hand_in(job(places.map_err(|_| StoreError::Closed)?));
+            Ok(())
         }
         .boxed()
     }
@@ -198,10 +223,27 @@ impl Store for SqliteStore {
         match append.check() {
             Ok(()) => {
                 self.state_cache.hand_in(&append.state);
-                self.hand_in(Job::append(append, reply));
+                self.queue.hand_in(Job::append(append, reply));
             }
             Err(error) => reply.send(Err(error)),
         }
+    }
+
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        if let Err(error) = append.check() {
+            return ready(Err(error)).boxed();
+        }
+        let (reply, answer) = oneshot::channel();
+        let state_cache = Arc::clone(&self.state_cache);
+        let handed_in = self.queue.hand_in_with_place(append.bytes(), move |place| {
+            state_cache.hand_in(&append.state);
+            Job::append(append, AppendReply::new(|result| drop(reply.send(result))).holding(place))
+        });
+        async move {
+            handed_in.await?;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
     }
 
     fn events(
@@ -253,8 +295,17 @@ impl Store for SqliteStore {
             return ready(Err(StoreError::Invalid("a blob is at most 256 MiB"))).boxed();
         }
         let (reply, answer) = oneshot::channel();
-        self.hand_in(Job::PutBlob { kind, name, digest, at, bytes, reply });
-        async move { answer.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
+        let (holds, held) = oneshot::channel();
+        let handed_in = self.queue.hand_in_with_place(bytes.len(), move |place| {
+            let _ = holds.send(place);
+            Job::PutBlob { kind, name, digest, at, bytes, reply }
+        });
+        async move {
+            handed_in.await?;
+            let _place = held.await;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
     }
 
     fn blob(
@@ -312,16 +363,17 @@ impl Store for SqliteStore {
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            self.closing.store(true, Ordering::Release);
+            self.queue.is_closing.store(true, Ordering::Release);
             // Readers first: the connection that closes last tidies up the log.
             if let Ok(all) = self.readers.permits.acquire_many(READERS_MAX).await {
                 all.forget();
                 self.readers.permits.close();
             }
             self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            drop(self.handing_in.write().await);
             // After everything that was handed in before. Fails when the writer has ended.
-            let _ = self.jobs.send(Job::Close).await;
+            let _ = self.queue.jobs.send(Job::Close);
+            // Whoever waits for a place hears that it is too late.
+            self.queue.places.close();
             // Nothing is ever sent: it fails when the sender is gone.
             while self.ended.clone().changed().await.is_ok() {}
             Ok(())

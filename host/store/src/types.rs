@@ -9,6 +9,8 @@ use amends_engine::{
     Version,
 };
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::{StateChange, StoreError};
 
 /// The data of one event: several times the largest payload, and far below what a row can hold.
@@ -24,6 +26,11 @@ pub const BLOB_BYTES_MAX: usize = 256 << 20;
 /// The events of one page of live sagas, by the bytes of their data: a host that starts holds a
 /// page beside the sagas that it has made of the pages before. The last saga may go past it.
 pub const LIVE_PAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The events of one page, by the bytes of their data: a page ends before the event that would make
+/// it larger, unless that is its first. Whoever reads holds one page, and there may be hundreds of
+/// readers.
+pub const EVENTS_PAGE_BYTES_MAX: usize = 256 << 10;
 
 /// Where a store is and how it keeps its promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +170,14 @@ pub struct Append {
 }
 
 impl Append {
+    /// What it counts for in a transaction: the bytes of its events, and what its changes of
+    /// plugins' state cost ([`StateChange::cost_bytes`]).
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let events = self.events.iter().map(|event| event.data.len());
+        events.chain(self.state.iter().map(StateChange::cost_bytes)).sum()
+    }
+
     /// The rules that need no look at the store. Every implementation checks them first, so that
     /// one bad append cannot fail the transaction that it would share with others.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
@@ -220,7 +235,11 @@ pub enum Appended {
 }
 
 /// Tells what came of an append, once; that the store is closed when it is dropped before.
-pub struct AppendReply(Option<Box<Tell>>);
+pub struct AppendReply {
+    tell: Option<Box<Tell>>,
+    /// Its place in a queue, held until it is told.
+    place: Option<OwnedSemaphorePermit>,
+}
 
 type Tell = dyn FnOnce(Result<Appended, StoreError>) + Send;
 
@@ -228,12 +247,18 @@ impl AppendReply {
     /// `tell` is called by the store's own threads, or at once by whoever hands in what is refused:
     /// it must be quick and must not block.
     pub fn new(tell: impl FnOnce(Result<Appended, StoreError>) + Send + 'static) -> Self {
-        Self(Some(Box::new(tell)))
+        Self { tell: Some(Box::new(tell)), place: None }
+    }
+
+    /// Holds a place in a queue until it is told.
+    pub(crate) fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// Tells it.
     pub fn send(mut self, result: Result<Appended, StoreError>) {
-        if let Some(tell) = self.0.take() {
+        if let Some(tell) = self.tell.take() {
             tell(result);
         }
     }
@@ -241,7 +266,7 @@ impl AppendReply {
 
 impl Drop for AppendReply {
     fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
+        if let Some(tell) = self.tell.take() {
             tell(Err(StoreError::Closed));
         }
     }

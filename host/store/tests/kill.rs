@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use amends_engine::{Position, Version};
-use amends_store::conformance::{Place as _, saga_id, start, then};
+use amends_store::conformance::{Place as _, saga_id, start, then, whole_log, whole_stream};
 use amends_store::{Appended, Durability, SqliteStore, Store, Stream};
 use place::TemporaryFile;
 
@@ -35,7 +35,7 @@ async fn a_killed_process_loses_nothing_acknowledged() {
 
         let store = place.open().await.unwrap();
         assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
-        let log = store.log(Position(0), u32::MAX).await.unwrap();
+        let log = whole_log(&*store).await;
         let places: BTreeMap<_, _> = log
             .iter()
             .map(|event| ((event.stream.clone(), event.version), event.position))
@@ -86,7 +86,7 @@ async fn append_until_killed(path: &Path) -> ! {
         let store = store.clone();
         tasks.spawn(async move {
             let stream = Stream::Saga(saga_id(number));
-            let known = store.events(stream, Version(0), u32::MAX).await.unwrap().len() as u64;
+            let known = whole_stream(&*store, stream).await.len() as u64;
             for expected in known.. {
                 let append = if expected == 0 { start(number) } else { then(number, expected) };
                 match store.append(append).await.unwrap() {

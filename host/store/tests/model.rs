@@ -6,8 +6,10 @@
 
 mod place;
 
-use amends_engine::{Digest, Position, SagaStatus, Version};
-use amends_store::conformance::{Model, Place as _, at, definition, event, row, saga_id};
+use amends_engine::{Digest, SagaStatus, Version};
+use amends_store::conformance::{
+    Model, Place as _, at, definition, event, row, saga_id, whole_log, whole_stream,
+};
 use amends_store::{
     Append, SagaQuery, StartKey, StateChange, StateList, StateQuery, StoreError, Stream,
 };
@@ -75,12 +77,12 @@ async fn compare(steps: Vec<Step>) {
         }
         assert_eq!(store.head().borrow().0, model.log().len() as u64);
     }
-    assert_eq!(store.log(Position(0), u32::MAX).await.unwrap(), model.log());
+    assert_eq!(whole_log(&*store).await, model.log());
     for number in 0..SAGAS {
         let id = saga_id(number);
         assert_eq!(store.saga(id).await.unwrap().as_ref(), model.saga(id));
         let stream = Stream::Saga(id);
-        let events = store.events(stream.clone(), Version(0), u32::MAX).await.unwrap();
+        let events = whole_stream(&*store, stream.clone()).await;
         assert_eq!(events, model.events(&stream));
         let key = number.to_string();
         assert_eq!(store.key(key.clone()).await.unwrap(), model.key(&key));

@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod breaker;
+mod bytes;
 mod canary;
 mod carrier;
 mod chaos;

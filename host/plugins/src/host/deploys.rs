@@ -392,11 +392,10 @@ impl PluginHost {
         loop {
             let after = log.last().map_or(after, |last| last.version);
             let page = self.inner.store.events(stream.clone(), after, EVENTS_PER_READ).await?;
-            let is_full = page.len() == EVENTS_PER_READ as usize;
-            log.extend(page);
-            if !is_full {
+            if page.is_empty() {
                 return Ok(log);
             }
+            log.extend(page);
         }
     }
 

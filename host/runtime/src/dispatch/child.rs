@@ -227,7 +227,7 @@ async fn cancel(sagas: &Sagas, child: &Child, told: &mut Told) -> std::convert::
                 failpoint("runtime.child.cancelled");
                 break;
             }
-            Err(OperateError::Runtime(error)) => {
+            Err(error @ (OperateError::Runtime(_) | OperateError::Overloaded(_))) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not cancelled yet");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -255,7 +255,7 @@ async fn compensate(sagas: &Sagas, child: &Child) -> Outcome {
                 let message = format!("saga {} cannot be undone: {refusal}", child.id);
                 return Outcome::Permanent(Failure::new("child_refused", message));
             }
-            Err(OperateError::Runtime(error)) => {
+            Err(error @ (OperateError::Runtime(_) | OperateError::Overloaded(_))) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not undone yet");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }

@@ -35,8 +35,19 @@ pub(super) async fn find(
     plugin: &PluginName,
     sagas_max: usize,
 ) -> Result<Vec<Recorded>, RuntimeError> {
-    let live = runtime.live().await.into_iter().filter_map(|saga| recorded(saga, plugin));
-    let mut found = latest(live.collect(), sagas_max);
+    let of = plugin.clone();
+    let live = runtime.look(move |sagas| {
+        // No more of them is kept than may be told.
+        let mut found = Vec::new();
+        for saga in sagas.filter(|saga| is_undone_by(saga.definition(), &of)) {
+            found.extend(recorded(saga.clone(), &of));
+            if found.len() >= 2 * sagas_max {
+                found = latest(found, sagas_max);
+            }
+        }
+        found
+    });
+    let mut found = latest(live.await.into_iter().flatten().collect(), sagas_max);
     // One may have ended between the two looks.
     let known: BTreeSet<SagaId> = found.iter().map(|one| one.saga.id()).collect();
     let room = sagas_max - found.len();

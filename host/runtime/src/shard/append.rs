@@ -41,10 +41,12 @@ impl Shard {
     pub(super) fn append(&mut self, id: SagaId, append: Append) {
         // The shard takes messages for as long as something is under way: see `is_stopped`.
         let inbox = self.config.inbox.upgrade();
+        let bytes = append.bytes();
         self.appends += 1;
+        self.append_bytes += bytes;
         let reply = AppendReply::new(move |result| {
             if let Some(inbox) = inbox {
-                let _ = inbox.send(Message::Appended { id, result });
+                let _ = inbox.send(Message::Appended { id, bytes, result });
             }
         });
         self.config.store.append_then(append, reply);

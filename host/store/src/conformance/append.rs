@@ -4,7 +4,7 @@ use amends_engine::{Position, Version};
 use futures::future::join_all;
 
 use super::fixture::{event, row, saga_id, start, then};
-use super::{Place, model::stored};
+use super::{Place, model::stored, whole_log};
 use crate::{
     APPENDS_WAITING_MAX, Append, Appended, EVENT_BYTES_MAX, NewEvent, StartKey, StoreError, Stream,
 };
@@ -186,18 +186,29 @@ pub async fn keeps_large_payloads(place: &dyn Place) {
     }
 }
 
-/// An append is on its way once it is asked for, also when nobody waits for it, and also when
-/// more wait than the store's queue takes.
+/// An append is on its way once it is asked for, also when nobody waits for it.
 pub async fn appends_when_the_future_is_dropped(place: &dyn Place) {
-    let appends = u32::try_from(APPENDS_WAITING_MAX).unwrap() * 2;
+    let appends = u32::try_from(APPENDS_WAITING_MAX).unwrap();
     let store = place.open().await.unwrap();
     for number in 0..appends {
         drop(store.append(start(number)));
     }
     store.close().await.unwrap();
     let store = place.open().await.unwrap();
-    let log = store.log(Position(0), u32::MAX).await.unwrap();
+    let log = whole_log(&*store).await;
     assert_eq!(log.len(), appends as usize);
+}
+
+/// When more is asked for than the store keeps, callers wait, and all of it is written.
+pub async fn lets_callers_wait_for_room(place: &dyn Place) {
+    let appends = u32::try_from(APPENDS_WAITING_MAX).unwrap() * 2;
+    let store = place.open().await.unwrap();
+    // All are asked for before the first of them is waited for.
+    let pending: Vec<_> = (0..appends).map(|number| store.append(start(number))).collect();
+    for result in join_all(pending).await {
+        result.unwrap();
+    }
+    assert_eq!(whole_log(&*store).await.len(), appends as usize);
 }
 
 /// Whoever watches the head hears of each append, at the latest when the appender does.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{DefinitionName, Digest, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{DefinitionName, Digest, Position, SagaId, SagaStatus, Timestamp, Version};
 
-use crate::{Append, NewEvent, SagaRow, Stream};
+use crate::{Append, NewEvent, SagaRow, Store, StoredEvent, Stream};
 
 /// 2026-01-01T00:00:00Z.
 const BASE_MS: i64 = 1_767_225_600_000;
@@ -76,4 +76,30 @@ pub fn start(number: u32) -> Append {
 #[must_use]
 pub fn then(number: u32, expected: u64) -> Append {
     Append { expected: Version(expected), row: None, ..start(number) }
+}
+
+/// Every event of a store, page by page.
+pub async fn whole_log(store: &dyn Store) -> Vec<StoredEvent> {
+    let mut log: Vec<StoredEvent> = Vec::new();
+    loop {
+        let after = log.last().map_or(Position(0), |last| last.position);
+        let page = store.log(after, u32::MAX).await.unwrap();
+        if page.is_empty() {
+            return log;
+        }
+        log.extend(page);
+    }
+}
+
+/// Every event of a stream, page by page.
+pub async fn whole_stream(store: &dyn Store, stream: Stream) -> Vec<StoredEvent> {
+    let mut log: Vec<StoredEvent> = Vec::new();
+    loop {
+        let after = log.last().map_or(Version(0), |last| last.version);
+        let page = store.events(stream.clone(), after, u32::MAX).await.unwrap();
+        if page.is_empty() {
+            return log;
+        }
+        log.extend(page);
+    }
 }

@@ -1,12 +1,15 @@
 //! What is derived from appends, and blobs.
 
-use amends_engine::{Digest, Position, SagaStatus};
+use amends_engine::{Digest, Position, SagaStatus, Version};
 use futures::future::join_all;
 
 use super::Place;
 use super::fixture::{at, definition, row, saga_id, start, then};
 use super::model::Model;
-use crate::{Append, BlobKind, EVENT_BYTES_MAX, LIVE_PAGE_BYTES_MAX, SagaQuery, Store};
+use crate::{
+    Append, BlobKind, EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, NewEvent,
+    SagaQuery, Store, Stream,
+};
 
 /// Of a number, as text.
 pub(super) fn digest(number: u32) -> Digest {
@@ -137,6 +140,54 @@ pub async fn limits_pages_of_live_sagas_by_bytes(place: &dyn Place) {
     }
     assert!(ids.into_iter().eq((0..SAGAS).map(saga_id)));
     assert_eq!(pages, [per_page, per_page, SAGAS as usize - 2 * per_page]);
+}
+
+/// A page of events ends before it is too large, has one event at least, and the next goes on
+/// behind it: of a stream and of the log, over appends of one event and of many.
+pub async fn limits_pages_of_events_by_bytes(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let sized = |bytes: usize| NewEvent {
+        kind: "step.succeeded".into(),
+        data: format!("\"{}\"", "x".repeat(bytes - 2)),
+    };
+    let (small, half, large) = (16, EVENTS_PAGE_BYTES_MAX / 2, EVENTS_PAGE_BYTES_MAX + (1 << 20));
+    // One append, then one an event.
+    let together = [half, half, small, large, small];
+    let apart = [large, large, half, half, half];
+    let events = together.map(sized).to_vec();
+    store.append(Append { events, ..start(1) }).await.unwrap();
+    for (bytes, expected) in apart.into_iter().zip(5..) {
+        store.append(Append { events: vec![sized(bytes)], ..then(1, expected) }).await.unwrap();
+    }
+    let expected = [
+        vec![half, half],
+        vec![small],
+        vec![large],
+        vec![small],
+        vec![large],
+        vec![large],
+        vec![half, half],
+        vec![half],
+    ];
+    let (mut of_stream, mut of_log) = (Vec::new(), Vec::new());
+    let (mut version, mut position) = (Version(0), Position(0));
+    loop {
+        let page = store.events(Stream::Saga(saga_id(1)), version, 1_000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        version = last.version;
+        of_stream.push(page.iter().map(|event| event.data.len()).collect::<Vec<_>>());
+    }
+    loop {
+        let page = store.log(position, 1_000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        position = last.position;
+        of_log.push(page.iter().map(|event| event.data.len()).collect::<Vec<_>>());
+    }
+    assert_eq!(of_stream, expected);
+    assert_eq!(of_log, expected);
+    // The limit in items ends a page before that in bytes does.
+    let page = store.log(Position(0), 1).await.unwrap();
+    assert_eq!(page.iter().map(|event| event.position).collect::<Vec<_>>(), [Position(1)]);
 }
 
 /// A later row changes what may change; what a saga began with stays.

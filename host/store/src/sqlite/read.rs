@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use super::schema::is_unreadable;
 use super::write::{DEPLOYS, SERVICE_PREFIX};
 use crate::types::{
-    BlobKind, BlobRow, LIVE_PAGE_BYTES_MAX, LiveSaga, SagaQuery, SagaRow, StoredEvent, Stream,
+    BlobKind, BlobRow, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, SagaQuery, SagaRow,
+    StoredEvent, Stream,
 };
 
 type Result<T> = rusqlite::Result<T>;
@@ -51,21 +52,27 @@ pub(super) fn log(
     take_events(rows, limit, |event| event.position > after)
 }
 
-/// The events of appends, up to a limit; of the first append, those that are wanted.
+/// The events of appends that are wanted, up to the limits of a page. Row by row: of what is past
+/// the limits nothing is copied.
 fn take_events(
     mut rows: Rows<'_>,
     limit: u32,
-    is_wanted: impl Fn(&StoredEvent) -> bool,
+    is_wanted: impl Fn(&AppendedEvent<'_>) -> bool,
 ) -> Result<Vec<StoredEvent>> {
-    let limit = limit as usize;
-    let mut events = Vec::new();
-    while events.len() < limit
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while page.len() < limit as usize
         && let Some(row) = rows.next()?
     {
-        let left = limit - events.len();
-        events.extend(append_events(row)?.into_iter().filter(&is_wanted).take(left));
+        for event in append_events(row)?.into_iter().filter(&is_wanted) {
+            bytes += event.data.get().len();
+            let is_full = page.len() == limit as usize || bytes > EVENTS_PAGE_BYTES_MAX;
+            if is_full && !page.is_empty() {
+                return Ok(page);
+            }
+            page.push(event.into());
+        }
     }
-    Ok(events)
+    Ok(page)
 }
 
 pub(super) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow>> {
@@ -242,7 +249,7 @@ fn readable_log(
     let mut log = Vec::new();
     while let Some(row) = rows.next()? {
         match readable(append_events(row), APPEND_COLUMNS)? {
-            Ok(events) => log.extend(events),
+            Ok(events) => log.extend(events.into_iter().map(StoredEvent::from)),
             Err(reason) => return Ok(Err(format!("its event {}: {reason}", log.len() + 1))),
         }
     }
@@ -325,22 +332,45 @@ pub(super) fn verify(connection: &Connection) -> Result<Vec<String>> {
     Ok(findings)
 }
 
+/// An event of an append whose row is being looked at.
+struct AppendedEvent<'row> {
+    position: Position,
+    stream: Stream,
+    version: Version,
+    at: Timestamp,
+    kind: String,
+    data: &'row RawValue,
+}
+
+impl From<AppendedEvent<'_>> for StoredEvent {
+    fn from(event: AppendedEvent<'_>) -> Self {
+        let AppendedEvent { position, stream, version, at, kind, data } = event;
+        Self { position, stream, version, at, kind, data: data.get().to_owned() }
+    }
+}
+
 /// The events of one append.
-fn append_events(row: &Row<'_>) -> Result<Vec<StoredEvent>> {
+fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
     let stream = stream(row, 1)?;
     let at = Timestamp::from_millis(row.get(3)?);
     let (position, version) = (row.get::<_, i64>(0)?, row.get::<_, i64>(2)?);
-    let text: String = row.get(4)?;
-    let events: Vec<(String, Box<RawValue>)> =
-        serde_json::from_str(&text).map_err(|error| unreadable(4, error))?;
+    let text = match row.get_ref(4)? {
+        ValueRef::Text(text) => text,
+        other => {
+            return Err(rusqlite::Error::InvalidColumnType(4, "events".into(), other.data_type()));
+        }
+    };
+    let text = std::str::from_utf8(text).map_err(|error| rusqlite::Error::Utf8Error(4, error))?;
+    let events: Vec<(String, &RawValue)> =
+        serde_json::from_str(text).map_err(|error| unreadable(4, error))?;
     let last = i64::try_from(events.len()).unwrap_or(i64::MAX) - 1;
-    let event = |(back, (kind, data)): (i64, (String, Box<RawValue>))| StoredEvent {
+    let event = |(back, (kind, data)): (i64, (String, &'row RawValue))| AppendedEvent {
         position: Position((position - back).unsigned_abs()),
         stream: stream.clone(),
         version: Version((version - back).unsigned_abs()),
         at,
         kind,
-        data: Box::<str>::from(data).into_string(),
+        data,
     };
     Ok((0..=last).rev().zip(events).map(event).collect())
 }

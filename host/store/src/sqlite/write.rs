@@ -16,10 +16,7 @@ use super::state::StateCache;
 use crate::types::{
     Append, AppendReply, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream,
 };
-use crate::{StateChange, StoreError, failpoint};
-
-/// Appends that wait for the writer; past it, callers wait to hand theirs in.
-pub const APPENDS_WAITING_MAX: usize = 4_096;
+use crate::{StoreError, failpoint};
 
 /// Jobs in one transaction: more gains little and makes the first wait for the last.
 const BATCH_MAX: usize = 1_024;
@@ -58,11 +55,7 @@ impl Job {
 
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Append { append, .. } => {
-                let events = append.events.iter().map(|event| event.data.len());
-                let state = append.state.iter().map(StateChange::cost_bytes);
-                events.chain(state).sum()
-            }
+            Self::Append { append, .. } => append.bytes(),
             Self::PutBlob { bytes, .. } => bytes.len(),
             Self::Close => 0,
         }
@@ -147,7 +140,7 @@ fn execute<'c>(
 
 impl Writer {
     /// Until it is told to close or every sender is gone, and all that they sent is written.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub(super) fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
         let mut batch = Vec::new();
         while let Some(first) = jobs.blocking_recv() {
             let (mut next, mut bytes) = (Some(first), 0);

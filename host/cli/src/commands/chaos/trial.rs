@@ -170,7 +170,18 @@ impl Trial {
 
     pub(super) async fn log(&self, id: SagaId) -> anyhow::Result<Vec<StoredEvent>> {
         let store = self.runtime.store();
-        Ok(store.events(Stream::Saga(id), Version(0), EVENTS_MAX).await?)
+        let mut log: Vec<StoredEvent> = Vec::new();
+        // A page of large events ends early.
+        while log.len() < EVENTS_MAX as usize {
+            let after = log.last().map_or(Version(0), |last| last.version);
+            let left = EVENTS_MAX - u32::try_from(log.len()).unwrap_or(EVENTS_MAX);
+            let page = store.events(Stream::Saga(id), after, left).await?;
+            if page.is_empty() {
+                break;
+            }
+            log.extend(page);
+        }
+        Ok(log)
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {

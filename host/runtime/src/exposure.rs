@@ -1,0 +1,147 @@
+//! The effects that stand or may stand of all sagas that have not completed, summed.
+//!
+//! Each shard sums its live sagas where they are. What an abandoned saga left standing does not
+//! change any more, so it is counted once and remembered; what has not been counted yet is, for a
+//! bounded time a request.
+//!
+//! Deliberately absent: a table of sums in the store. Sagas are abandoned by hand, and few.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use amends_engine::{DefinitionName, Saga, SagaId, SagaStatus, StepName, exposure};
+use amends_store::{SagaQuery, StoreError};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::error::RuntimeError;
+use crate::runtime::Runtime;
+
+/// How long a request counts abandoned sagas that were not counted before: about as long as a
+/// person waits. The next one goes on from there.
+const COUNTING_MAX: Duration = Duration::from_secs(2);
+
+/// Abandoned sagas that are listed at once.
+const ABANDONED_PER_READ: u32 = 1_000;
+
+/// What stands of one step of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Exposure {
+    /// Sagas in which its effect stands.
+    pub standing: u64,
+    /// Sagas in which it may stand.
+    pub unknown: u64,
+    /// Of both, those of sagas that are blocked.
+    pub blocked: u64,
+    /// Of both, those of sagas that were abandoned.
+    pub abandoned: u64,
+}
+
+/// Why what stands is not told.
+#[derive(Debug, thiserror::Error)]
+pub enum ExposureError {
+    /// Abandoned sagas are still being counted, so the sums would be too small. Caller: later.
+    #[error("abandoned sagas are being counted: {counted} are, and there are more")]
+    Counting {
+        /// How many have been.
+        counted: usize,
+    },
+    /// The store failed. Operator.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Sums = BTreeMap<(DefinitionName, StepName), Exposure>;
+
+/// The abandoned sagas that were counted.
+#[derive(Debug, Default)]
+pub(crate) struct Abandoned(Mutex<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    ids: HashSet<SagaId>,
+    sums: Sums,
+}
+
+impl Runtime {
+    /// What stands or may stand of all sagas that have not completed: those that go on, are being
+    /// undone, are blocked, or were abandoned. By definition and step.
+    ///
+    /// # Errors
+    /// When the store fails, or abandoned sagas could not all be counted within two seconds; what
+    /// was counted is remembered. May be cancelled at any time.
+    pub async fn exposure(&self) -> Result<Sums, ExposureError> {
+        let until = Instant::now() + COUNTING_MAX;
+        let counting = tokio::time::timeout_at(until, self.abandoned().0.lock()).await;
+        let mut abandoned = counting.map_err(|_| ExposureError::Counting { counted: 0 })?;
+        abandoned.count(self, until).await?;
+        let mut sums = abandoned.sums.clone();
+        drop(abandoned);
+        let live = self.look(|sagas| {
+            let mut sums = Sums::new();
+            sagas.for_each(|saga| add(&mut sums, saga));
+            sums
+        });
+        for (step, more) in live.await.into_iter().flatten() {
+            sums.entry(step).or_default().add(more);
+        }
+        Ok(sums)
+    }
+}
+
+impl Counted {
+    /// Counts the abandoned sagas that were not counted before, until then.
+    async fn count(&mut self, runtime: &Runtime, until: Instant) -> Result<(), ExposureError> {
+        let mut query = SagaQuery {
+            statuses: vec![SagaStatus::Abandoned],
+            limit: ABANDONED_PER_READ,
+            ..SagaQuery::default()
+        };
+        loop {
+            let rows = runtime.store().list(query.clone()).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            query.before = Some(last.id);
+            for row in rows {
+                if self.ids.contains(&row.id) {
+                    continue;
+                }
+                if Instant::now() >= until {
+                    return Err(ExposureError::Counting { counted: self.ids.len() });
+                }
+                match runtime.state(row.id).await {
+                    Ok(state) => {
+                        state.iter().for_each(|state| add(&mut self.sums, &state.saga));
+                    }
+                    Err(RuntimeError::Store(error)) => return Err(error.into()),
+                    // One that cannot be read is told by its own calls.
+                    Err(error) => {
+                        tracing::debug!(saga_id = %row.id, %error, "what stands of it is not known");
+                    }
+                }
+                self.ids.insert(row.id);
+            }
+        }
+    }
+}
+
+impl Exposure {
+    fn add(&mut self, more: Self) {
+        self.standing += more.standing;
+        self.unknown += more.unknown;
+        self.blocked += more.blocked;
+        self.abandoned += more.abandoned;
+    }
+}
+
+fn add(sums: &mut Sums, saga: &Saga) {
+    let status = saga.status();
+    for effect in exposure(saga) {
+        let key = (saga.definition().name().clone(), effect.step.clone());
+        sums.entry(key).or_default().add(Exposure {
+            standing: u64::from(effect.is_certain),
+            unknown: u64::from(!effect.is_certain),
+            blocked: u64::from(status == SagaStatus::Blocked),
+            abandoned: u64::from(status == SagaStatus::Abandoned),
+        });
+    }
+}

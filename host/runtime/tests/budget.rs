@@ -1,0 +1,367 @@
+//! What a host holds is bounded in bytes, and what must go on is never refused for it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod place;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use amends_engine::{
+    Definition, DefinitionSpec, Order, Payload, RetrySpec, SagaId, SagaStatus, Start, StepKind,
+    StepSpec, Verb, Version, WaitSpec,
+};
+use amends_runtime::{
+    OperateError, Runtime, RuntimeConfig, STARTS_WAITING_MAX, StartError, StartRequest, import,
+};
+use amends_store::{APPENDS_WAITING_MAX, Append, AppendReply, Store, StoredEvent, Stream};
+use futures::future::join_all;
+
+use place::hooked::Hooked;
+use place::{Place, SOON, until};
+
+const MIB: usize = 1 << 20;
+
+/// What a payload has at most, and room for what is around it in the input of a step.
+const LARGE: usize = MIB - 1_000;
+
+fn step(name: &str, after: Option<&str>, kind: StepKind) -> StepSpec {
+    StepSpec {
+        name: name.parse().unwrap(),
+        kind,
+        after: after.into_iter().map(|before| before.parse().unwrap()).collect(),
+        each: None,
+        when: None,
+        input: None,
+        timeout: SOON,
+        retry: RetrySpec::default(),
+        undo: None,
+        pivot: false,
+    }
+}
+
+/// `family` sleeps and then runs `child`, which sleeps; `gate` waits for two signals.
+fn definitions() -> Vec<Definition> {
+    let sleep = || StepKind::Sleep { sleep: Duration::from_millis(1) };
+    let wait = |signal: &str| StepKind::Wait {
+        wait: WaitSpec { signal: signal.parse().unwrap(), timeout: None },
+    };
+    let child = StepKind::Saga { saga: "child".parse().unwrap() };
+    [
+        ("family", vec![step("nap", None, sleep()), step("child", Some("nap"), child)]),
+        ("child", vec![step("nap", None, sleep())]),
+        (
+            "gate",
+            vec![step("first", None, wait("first")), step("then", Some("first"), wait("then"))],
+        ),
+    ]
+    .map(|(name, steps)| {
+        let name = name.parse().unwrap();
+        Definition::new(DefinitionSpec { name, deadline: None, compensate_within: None, steps })
+            .unwrap()
+    })
+    .into()
+}
+
+fn text(bytes: usize) -> Payload {
+    Payload::parse(&format!("\"{}\"", "x".repeat(bytes - 2))).unwrap()
+}
+
+async fn start(runtime: &Runtime, input: Payload) -> Result<SagaId, StartError> {
+    let request = StartRequest {
+        definition: "gate".to_owned(),
+        input,
+        key: None,
+        tags: BTreeMap::new(),
+        traceparent: None,
+    };
+    Ok(runtime.start(request).await?.id)
+}
+
+async fn signal(
+    runtime: &Runtime,
+    id: SagaId,
+    name: &str,
+    signal_id: &str,
+    payload: Payload,
+) -> Result<(), OperateError> {
+    let signal_id = Some(signal_id.to_owned());
+    runtime.signal(id, name.parse().unwrap(), signal_id, payload).await.map(drop)
+}
+
+fn cancel() -> Order {
+    Order { who: "ada".to_owned(), reason: "ordered twice".to_owned(), verb: Verb::Cancel }
+}
+
+fn limited(live_bytes_max: usize) -> RuntimeConfig {
+    RuntimeConfig { live_bytes_max, ..RuntimeConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parents_whose_children_find_no_room_end() {
+    const PARENTS: u64 = 20_000;
+    const AT_ONCE: u64 = 500;
+    let place = Place::new();
+    let store = place.store();
+    let definitions_of_logs: Vec<Arc<Definition>> =
+        definitions().into_iter().map(Arc::new).collect();
+    // They began a minute ago, and their host died before their sleep was over.
+    let at = amends_engine::Timestamp::from_millis(amends_runtime::now().as_millis() - 60_000);
+    for chunk in 0..PARENTS / AT_ONCE {
+        let imports = (0..AT_ONCE).map(|number| {
+            let mut random = [0; 10];
+            let number = chunk * AT_ONCE + number;
+            random[2..].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+            let start = Start {
+                id: SagaId::from_parts(at, &random),
+                definition: Arc::clone(&definitions_of_logs[0]),
+                input: Payload::null(),
+                key: None,
+                tags: BTreeMap::new(),
+                traceparent: None,
+                parent: None,
+            };
+            let (saga, events) = amends_engine::start(at, start);
+            let stored = (1..).zip(events).map(|(version, event)| StoredEvent {
+                position: amends_engine::Position(0),
+                stream: Stream::Saga(saga.id()),
+                version: Version(version),
+                at,
+                kind: event.kind().into_owned(),
+                data: event.data(),
+            });
+            let log: Vec<_> = stored.collect();
+            let (store, definition) = (Arc::clone(&store), Arc::clone(saga.definition()));
+            async move { import(&*store, saga.id(), definition, &log).await.unwrap() }
+        });
+        join_all(imports).await;
+    }
+    // A megabyte, of which the parents alone have many times as much.
+    let runtime = place.run(Arc::clone(&store), definitions(), limited(MIB)).await;
+    let refused = start(&runtime, Payload::null()).await;
+    assert!(matches!(refused, Err(StartError::Overloaded(_))), "{refused:?}");
+    let began = Instant::now();
+    loop {
+        let counts = store.counts().await.unwrap();
+        if counts.get(&SagaStatus::Completed) == Some(&(2 * PARENTS)) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_mins(9), "they do not end: {counts:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    until("nothing is held for sagas that have ended", || runtime.live_bytes() == 0).await;
+    start(&runtime, Payload::null()).await.unwrap();
+}
+
+#[tokio::test]
+async fn live_sagas_hold_no_more_bytes_than_they_may() {
+    let place = Place::new();
+    let store = place.store();
+    let runtime = place.run(Arc::clone(&store), definitions(), limited(8 * MIB)).await;
+    let mut live = Vec::new();
+    let refused = loop {
+        match start(&runtime, text(LARGE)).await {
+            Ok(id) => live.push(id),
+            Err(error) => break error,
+        }
+        assert!(runtime.live_bytes() <= 8 * MIB, "{}", runtime.live_bytes());
+        assert!(live.len() < 100, "there is no end of room");
+    };
+    assert!(matches!(refused, StartError::Overloaded(_)), "{refused:?}");
+    assert!(live.len() >= 6, "{}", live.len());
+    // A start needs room for its event as well, so there may be room for a signal yet.
+    let mut signals = 0;
+    let refused = loop {
+        match signal(&runtime, live[0], "then", &signals.to_string(), text(LARGE)).await {
+            Ok(()) => signals += 1,
+            Err(error) => break error,
+        }
+        assert!(signals < 3 && runtime.live_bytes() <= 8 * MIB, "{}", runtime.live_bytes());
+    };
+    assert!(matches!(refused, OperateError::Overloaded(_)), "{refused:?}");
+    // What is small has room, and so has what gives room back: the first has both of its signals
+    // and completes.
+    signal(&runtime, live[0], "first", "0", Payload::null()).await.unwrap();
+    for id in live.into_iter().skip(1) {
+        runtime.operate(id, cancel()).await.unwrap();
+    }
+    until("all is given back", || runtime.live_bytes() == 0).await;
+    start(&runtime, text(LARGE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn signals_of_one_saga_are_limited_in_bytes_and_counted_as_its_log_has_them() {
+    let place = Place::new();
+    let store = place.store();
+    let runtime = place.run(Arc::clone(&store), definitions(), RuntimeConfig::default()).await;
+    let ids =
+        [start(&runtime, text(10_000)).await.unwrap(), start(&runtime, text(2)).await.unwrap()];
+    for number in 0..8 {
+        signal(&runtime, ids[0], "then", &number.to_string(), text(LARGE)).await.unwrap();
+    }
+    let refused = signal(&runtime, ids[0], "then", "8", text(LARGE)).await;
+    assert!(matches!(refused, Err(OperateError::Overloaded(_))), "{refused:?}");
+    // One that came before is taken, and does nothing.
+    signal(&runtime, ids[0], "then", "3", text(LARGE)).await.unwrap();
+    // The other saga has room of its own.
+    signal(&runtime, ids[1], "then", "1", text(LARGE)).await.unwrap();
+    let before = runtime.live_bytes();
+    assert!(before > 9 * LARGE && before < 9 * MIB + 50_000, "{before}");
+    runtime.stop(SOON).await;
+
+    let runtime = place.run(Arc::clone(&store), definitions(), RuntimeConfig::default()).await;
+    until("both are recovered", || runtime.live_bytes() >= before).await;
+    assert_eq!(runtime.live_bytes(), before, "counted anew it is the same");
+    for id in ids {
+        signal(&runtime, id, "first", "0", Payload::null()).await.unwrap();
+        assert_eq!(
+            runtime.wait(id, SOON).await.unwrap().unwrap().saga.status(),
+            SagaStatus::Completed
+        );
+    }
+    until("all is given back", || runtime.live_bytes() == 0).await;
+}
+
+/// A store whose disk stalls while it is told to: it keeps what is handed in.
+#[derive(Clone, Default)]
+struct Stall {
+    is_stalled: Arc<AtomicBool>,
+    kept: Arc<Mutex<Vec<(Append, AppendReply)>>>,
+}
+
+impl Stall {
+    fn on(&self, store: Arc<dyn Store>) -> Hooked {
+        let stall = self.clone();
+        let hook = move |store: &Arc<dyn Store>, append: Append, reply: AppendReply| {
+            if stall.is_stalled.load(Ordering::SeqCst) {
+                stall.kept.lock().unwrap().push((append, reply));
+            } else {
+                store.append_then(append, reply);
+            }
+        };
+        Hooked { store, hook: Box::new(hook), reads: Arc::default() }
+    }
+
+    fn begin(&self) {
+        self.is_stalled.store(true, Ordering::SeqCst);
+    }
+
+    fn end(&self, store: &dyn Store) {
+        self.is_stalled.store(false, Ordering::SeqCst);
+        for (append, reply) in std::mem::take(&mut *self.kept.lock().unwrap()) {
+            store.append_then(append, reply);
+        }
+    }
+
+    fn kept_starts(&self) -> usize {
+        let kept = self.kept.lock().unwrap();
+        kept.iter().filter(|(append, _)| append.expected == Version(0)).count()
+    }
+
+    fn kept(&self) -> (usize, usize) {
+        let kept = self.kept.lock().unwrap();
+        (kept.len(), kept.iter().map(|(append, _)| append.bytes()).sum())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_disk_makes_no_memory_grow_and_holds_up_no_order_for_ever() {
+    const BUDGET: usize = 32 * MIB;
+    const STARTS: usize = 64;
+    let place = Place::new();
+    let (store, stall) = (place.store(), Stall::default());
+    let hooked = Arc::new(stall.on(Arc::clone(&store)));
+    let runtime = place.run(hooked, definitions(), limited(BUDGET)).await;
+    let waiting: Vec<_> = join_all((0..100).map(|_| start(&runtime, text(1_000)))).await;
+    let waiting: Vec<_> = waiting.into_iter().map(Result::unwrap).collect();
+
+    stall.begin();
+    let starts: Vec<_> = (0..STARTS)
+        .map(|_| {
+            let runtime = runtime.clone();
+            tokio::spawn(async move { start(&runtime, text(LARGE)).await })
+        })
+        .collect();
+    let orders: Vec<_> = waiting
+        .iter()
+        .map(|id| {
+            let (runtime, id) = (runtime.clone(), *id);
+            tokio::spawn(async move { runtime.operate(id, cancel()).await.map(drop) })
+        })
+        .collect();
+    let refused = |starts: &[tokio::task::JoinHandle<_>]| {
+        starts.iter().filter(|start| start.is_finished()).count()
+    };
+    until("each start is refused, or is with the store", || {
+        refused(&starts) + stall.kept_starts() == STARTS
+    })
+    .await;
+    let (_, bytes) = stall.kept();
+    assert!(bytes <= BUDGET && runtime.live_bytes() <= BUDGET, "{bytes} {}", runtime.live_bytes());
+    let refused_now = refused(&starts);
+    assert!(refused_now < STARTS - 6, "there is room for some: {refused_now}");
+
+    stall.end(&*store);
+    let starts = join_all(starts).await.into_iter().map(Result::unwrap);
+    let (started, refused): (Vec<_>, Vec<_>) = starts.partition(Result::is_ok);
+    assert_eq!(refused.len(), refused_now);
+    for error in refused {
+        assert!(matches!(error, Err(StartError::Overloaded(_))), "{error:?}");
+    }
+    for order in join_all(orders).await {
+        order.unwrap().unwrap();
+    }
+    for id in started.into_iter().map(Result::unwrap) {
+        runtime.operate(id, cancel()).await.unwrap();
+    }
+    until("all is given back", || runtime.live_bytes() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_disk_is_given_only_so_many_appends() {
+    const SAGAS: usize = 2 * (APPENDS_WAITING_MAX + STARTS_WAITING_MAX);
+    let place = Place::new();
+    let (store, stall) = (place.store(), Stall::default());
+    let hooked = Arc::new(stall.on(Arc::clone(&store)));
+    let runtime = place.run(hooked, definitions(), RuntimeConfig::default()).await;
+    let mut live = Vec::new();
+    while live.len() < SAGAS {
+        let some = join_all((0..256).map(|_| start(&runtime, Payload::null()))).await;
+        live.extend(some.into_iter().map(Result::unwrap));
+    }
+
+    stall.begin();
+    // Something happens to each of them at once.
+    let orders: Vec<_> = live
+        .iter()
+        .map(|id| {
+            let (runtime, id) = (runtime.clone(), *id);
+            tokio::spawn(async move { runtime.operate(id, cancel()).await.map(drop) })
+        })
+        .collect();
+    until("the store has as many as it is given", || stall.kept().0 > APPENDS_WAITING_MAX / 2)
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(stall.kept().0 <= APPENDS_WAITING_MAX, "{}", stall.kept().0);
+    // New ones wait outside, and are refused when those are too many.
+    let starts: Vec<_> = (0..2 * STARTS_WAITING_MAX)
+        .map(|_| {
+            let runtime = runtime.clone();
+            tokio::spawn(async move { start(&runtime, Payload::null()).await })
+        })
+        .collect();
+    until("some are refused", || starts.iter().any(tokio::task::JoinHandle::is_finished)).await;
+    assert!(stall.kept().0 <= APPENDS_WAITING_MAX, "{}", stall.kept().0);
+
+    stall.end(&*store);
+    for order in join_all(orders).await {
+        order.unwrap().unwrap();
+    }
+    let starts: Vec<_> = join_all(starts).await.into_iter().map(Result::unwrap).collect();
+    assert!(starts.iter().filter(|start| start.is_ok()).count() >= STARTS_WAITING_MAX / 2);
+    for start in starts {
+        assert!(matches!(start, Ok(_) | Err(StartError::Overloaded(_))), "{start:?}");
+    }
+}

@@ -1,0 +1,74 @@
+//! What abandoned sagas left standing is counted once, not at each request.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod place;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use amends_engine::{
+    Definition, DefinitionSpec, Order, RetrySpec, StepKind, StepSpec, Verb, WaitSpec,
+};
+use amends_runtime::RuntimeConfig;
+
+use place::hooked::Hooked;
+use place::{Place, SOON, start};
+
+/// `gate` waits for a signal that never comes.
+fn definition() -> Definition {
+    let wait = WaitSpec { signal: "approved".parse().unwrap(), timeout: None };
+    let step = StepSpec {
+        name: "gate".parse().unwrap(),
+        kind: StepKind::Wait { wait },
+        after: Vec::new(),
+        each: None,
+        when: None,
+        input: None,
+        timeout: SOON,
+        retry: RetrySpec::default(),
+        undo: None,
+        pivot: false,
+    };
+    Definition::new(DefinitionSpec {
+        name: "gate".parse().unwrap(),
+        deadline: None,
+        compensate_within: None,
+        steps: vec![step],
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn what_abandoned_sagas_left_is_read_once() {
+    const ABANDONED: usize = 30;
+    let place = Place::new();
+    let hooked = Hooked {
+        store: place.store(),
+        hook: Box::new(|store, append, reply| store.append_then(append, reply)),
+        reads: Arc::default(),
+    };
+    let reads = Arc::clone(&hooked.reads);
+    let definitions = vec![definition()];
+    let runtime = place.run(Arc::new(hooked), definitions, RuntimeConfig::default()).await;
+    let abandon = async || {
+        let id = start(&runtime, "gate").await;
+        let (who, reason) = ("ada".to_owned(), "nobody needs it".to_owned());
+        let order = Order { who, reason, verb: Verb::Abandon };
+        runtime.operate(id, order).await.unwrap();
+    };
+    for _ in 0..ABANDONED {
+        abandon().await;
+    }
+    let mut before = 0;
+    let mut reads_for_exposure = async || {
+        assert!(runtime.exposure().await.unwrap().is_empty(), "no step of theirs has an effect");
+        let now = reads.load(Ordering::SeqCst);
+        std::mem::replace(&mut before, now).abs_diff(now)
+    };
+    assert!(reads_for_exposure().await >= ABANDONED);
+    assert_eq!(reads_for_exposure().await, 0, "what was counted is remembered");
+    abandon().await;
+    let read = reads_for_exposure().await;
+    assert!((1..=2).contains(&read), "one more is read: {read}");
+}

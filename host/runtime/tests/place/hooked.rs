@@ -1,0 +1,127 @@
+//! A store in which a test has a hand in appends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_store::{
+    Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
+    StoreError, StoreStats, StoredEvent, Stream,
+};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+/// What becomes of an append: the hook hands it on, or not.
+pub(crate) type Hook = dyn Fn(&Arc<dyn Store>, Append, AppendReply) + Send + Sync;
+
+/// The rest is the store's.
+pub(crate) struct Hooked {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) hook: Box<Hook>,
+    /// How often events of a stream were read.
+    pub(crate) reads: Arc<AtomicUsize>,
+}
+
+impl Store for Hooked {
+    fn append_then(&self, append: Append, reply: AppendReply) {
+        (self.hook)(&self.store, append, reply);
+    }
+
+    fn events(
+        &self,
+        stream: Stream,
+        after: Version,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.store.events(stream, after, limit)
+    }
+
+    fn log(
+        &self,
+        after: Position,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+        self.store.log(after, limit)
+    }
+
+    fn saga(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>> {
+        self.store.saga(id)
+    }
+
+    fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>> {
+        self.store.list(query)
+    }
+
+    fn live(
+        &self,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>> {
+        self.store.live(after, limit)
+    }
+
+    fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>> {
+        self.store.key(key)
+    }
+
+    fn put_blob(
+        &self,
+        kind: BlobKind,
+        name: String,
+        digest: Digest,
+        at: Timestamp,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.put_blob(kind, name, digest, at, bytes)
+    }
+
+    fn blob(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+    ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        self.store.blob(kind, digest)
+    }
+
+    fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
+        self.store.blobs(kind)
+    }
+
+    fn state(
+        &self,
+        plugin: PluginName,
+        key: String,
+    ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
+        self.store.state(plugin, key)
+    }
+
+    fn state_keys(
+        &self,
+        plugin: PluginName,
+        query: StateQuery,
+    ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        self.store.state_keys(plugin, query)
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>> {
+        self.store.counts()
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        self.store.verify()
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.store.head()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.close()
+    }
+}
