@@ -126,7 +126,7 @@ impl Runtime {
         impact.definitions = in_force.map(|definition| definition.name().clone()).collect();
         for (number, saga) in self.live().await.into_iter().enumerate() {
             if uses(saga.definition()) {
-                impact.add(&saga, plugin, component);
+                impact.add(&saga, plugin, component).await;
             }
             // There may be a hundred thousand of them, and others want this thread.
             if number % 256 == 255 {
@@ -222,7 +222,7 @@ impl Runtime {
 }
 
 impl Impact {
-    fn add(&mut self, saga: &Saga, plugin: &PluginName, component: &LoadedComponent) {
+    async fn add(&mut self, saga: &Saga, plugin: &PluginName, component: &LoadedComponent) {
         self.definitions.insert(saga.definition().name().clone());
         self.sagas += 1;
         for undo in undo_plan(saga) {
@@ -231,7 +231,7 @@ impl Impact {
             }
             self.to_undo += 1;
             let Some(output) = &undo.output else { continue };
-            let Err(why) = component.reads_output(output) else { continue };
+            let Err(why) = component.reads_output_aside(output).await else { continue };
             self.unreadable_total += 1;
             if self.unreadable.len() < UNREADABLE_NAMED_MAX {
                 let (saga, step, executed_by) = (saga.id(), undo.step, undo.executed_by);
