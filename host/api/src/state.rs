@@ -22,7 +22,7 @@ use crate::ApiState;
 use crate::operate::who;
 use crate::page::{Page, limit};
 use crate::plugins::parse_name;
-use crate::problem::{JsonBody, Path, Problem, Query};
+use crate::problem::{JsonBody, Path, Problem, Query, legible};
 
 /// A page ends with the value that makes it this large: 1,000 of the largest would be 250 MiB.
 const PAGE_BYTES_MAX: usize = 8 << 20;
@@ -180,7 +180,8 @@ pub(crate) async fn import(
         return Err(Problem::new(400, "bad_query", detail));
     }
     let writes = writes(&body?)?;
-    let told = (who.as_str(), query.source.as_str());
+    let source = legible("source", query.source)?;
+    let told = (who.as_str(), source.as_str());
     let written = state.runtime.plugins().import_state(&name, told, writes, query.only_new).await?;
     Ok(Json(StateImported { written }))
 }

@@ -31,5 +31,6 @@ mod signed;
 mod state;
 mod stock;
 mod swap;
+mod terminal;
 mod tls;
 mod waits;
