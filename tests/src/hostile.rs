@@ -82,6 +82,25 @@ const EXIT: &str = "(import \"wasi:cli/exit@0.2.0\" \"exit\" (func $exit (param 
 const SOCKETS: &str = "(import \"wasi:sockets/instance-network@0.2.0\" \"instance-network\"
     (func $network (result i32)))";
 const TABLE: &str = "(table $t 0 funcref)";
+/// JSON by its grammar, without a value that every reader agrees on.
+const SURROGATE: &str = r#"(data (i32.const 8192) "{\22qty\22:1,\22x\22:\22\5cud800\22}")"#;
+const NAME_TWICE: &str = r#"(data (i32.const 8192) "{\22a\22:1,\22a\22:2}")"#;
+const BEYOND_DOUBLES: &str = r#"(data (i32.const 8192) "[1e999]")"#;
+const SET_SURROGATE: &str = r#"(import "amends:saga/state@1.0.0" "set"
+    (func $set (param i32 i32 i32 i32)))
+    (data (i32.const 8192) "\22\5cudfff\22")"#;
+const EMIT_SURROGATE: &str = r#"(import "amends:saga/events@1.0.0" "emit"
+    (func $emit (param i32 i32 i32 i32)))
+    (data (i32.const 8192) "\22\5cudfff\22a.all")"#;
+
+/// A code and a message that clear the screen, set the title and the clipboard, and turn the text.
+const ESCAPES: &str = r#"(data (i32.const 8192)
+    "Bad Code!\1b[2Jno\1b[2J\1b]0;owned\07\1b]52;c;eA==\07\0d\7f\e2\80\aez\c2\9b1m")"#;
+
+/// A line of the log that would be two, the second one of the host.
+const FORGES: &str = r#"(data (i32.const 8192)
+    "one\0d\0a2026-01-01T00:00:00Z ERROR amends: forged\1b[2J")"#;
+
 const START: &str = "(func $spin (loop $on (br $on))) (start $spin)";
 
 /// A key of three letters that follows from the global `free`, at 8,192; `free` counts up from 0.
@@ -181,6 +200,50 @@ pub const HOSTILE: &[Hostile] = &[
     hostile("beyond", ("", ""), Behaviour::OutOfBounds, Stopped("trap", "out of bounds")),
     hostile("not-text", ("", ""), Behaviour::NotUtf8, Stopped("trap", "utf-8")),
     hostile("not-json", ("", ""), Behaviour::NotJson, Stopped("invalid_output", "not JSON")),
+    hostile(
+        "lone-surrogate",
+        ("", SURROGATE),
+        Text(
+            "(i32.store offset=8 (i32.const 2048) (i32.const 8192))
+             (i32.store offset=12 (i32.const 2048) (i32.const 22))
+             (i32.const 2048)",
+        ),
+        Stopped("invalid_output", "not every reader understands the same"),
+    ),
+    hostile(
+        "name-twice",
+        ("", NAME_TWICE),
+        Text(
+            "(i32.store offset=8 (i32.const 2048) (i32.const 8192))
+             (i32.store offset=12 (i32.const 2048) (i32.const 13))
+             (i32.const 2048)",
+        ),
+        Stopped("invalid_output", "the name \"a\" stands twice"),
+    ),
+    hostile(
+        "beyond-doubles",
+        ("", BEYOND_DOUBLES),
+        Text(
+            "(i32.store offset=8 (i32.const 2048) (i32.const 8192))
+             (i32.store offset=12 (i32.const 2048) (i32.const 7))
+             (i32.const 2048)",
+        ),
+        Stopped("invalid_output", "number out of range"),
+    ),
+    hostile(
+        "escapes",
+        ("", ESCAPES),
+        Text(
+            "(i32.store8 (i32.const 2048) (i32.const 1))
+             (i32.store8 offset=8 (i32.const 2048) (i32.const 2))
+             (i32.store offset=16 (i32.const 2048) (i32.const 8192))
+             (i32.store offset=20 (i32.const 2048) (i32.const 13))
+             (i32.store offset=24 (i32.const 2048) (i32.const 8205))
+             (i32.store offset=28 (i32.const 2048) (i32.const 38))
+             (i32.const 2048)",
+        ),
+        Stopped("invalid_code", "own code is \"Bad Code!\\u{1b}[2J\""),
+    ),
     hostile("unaligned", ("", ""), Text("(i32.const 2049)"), Stopped("trap", "not aligned")),
     hostile(
         "no-variant",
@@ -191,6 +254,15 @@ pub const HOSTILE: &[Hostile] = &[
     // Logs.
     hostile("chatty", ("", ""), Behaviour::Chatty, Harmless),
     hostile("long-line", ("", ""), Behaviour::LongLine, Harmless),
+    hostile(
+        "forges-lines",
+        ("", FORGES),
+        Text(
+            "(call $log (i32.const 1) (i32.const 8192) (i32.const 50) (i32.const 0) (i32.const 0))
+             (i32.const 2048)",
+        ),
+        Harmless,
+    ),
     hostile(
         "long-log",
         ("", ""),
@@ -328,6 +400,15 @@ pub const HOSTILE: &[Hostile] = &[
         Stopped("state_refused", "not JSON"),
     ),
     hostile(
+        "state-lone-surrogate",
+        (STATE, SET_SURROGATE),
+        Text(
+            "(call $set (i32.const 3060) (i32.const 2) (i32.const 8192) (i32.const 8))
+             (i32.const 2048)",
+        ),
+        Stopped("state_refused", "not every reader understands the same"),
+    ),
+    hostile(
         "state-lists",
         ("state = true\nhost_calls_max = 100", LIST),
         Text(
@@ -381,6 +462,15 @@ pub const HOSTILE: &[Hostile] = &[
              (i32.const 2048)",
         ),
         Stopped("event_refused", "not JSON"),
+    ),
+    hostile(
+        "events-lone-surrogate",
+        (EVENTS, EMIT_SURROGATE),
+        Text(
+            "(call $emit (i32.const 8200) (i32.const 5) (i32.const 8192) (i32.const 8))
+             (i32.const 2048)",
+        ),
+        Stopped("event_refused", "not every reader understands the same"),
     ),
     hostile(
         "events-large",

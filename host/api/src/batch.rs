@@ -9,6 +9,8 @@ use futures::stream::{Stream, StreamExt as _, unfold};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use amends_engine::check_json;
+
 use crate::problem::Problem;
 use crate::sagas::{StartBody, request_of, traceparent};
 use crate::{ApiState, BODY_BYTES_MAX};
@@ -65,9 +67,12 @@ async fn start_line(
     line: &[u8],
     traceparent: Option<String>,
 ) -> Result<String, Problem> {
-    let body: StartBody = serde_json::from_slice(line).map_err(|error| {
+    let unreadable = |error: &dyn std::fmt::Display| {
         Problem::new(400, "bad_request", format!("the line cannot be read: {error}"))
-    })?;
+    };
+    let body: StartBody = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
+    let text = str::from_utf8(line).map_err(|error| unreadable(&error))?;
+    check_json(text).map_err(|error| unreadable(&error))?;
     let started = state.runtime.start(request_of(body, traceparent)?).await?;
     Ok(started.id.to_string())
 }

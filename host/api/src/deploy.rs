@@ -16,7 +16,7 @@ use amends_runtime::{DeployError, DeployRequest, Deployed, Impact, Unreadable};
 use crate::ApiState;
 use crate::operate::who;
 use crate::plugins::{parse_name, plugin_problem};
-use crate::problem::{Problem, Query};
+use crate::problem::{Problem, Query, legible};
 
 /// Components of one deploy.
 const COMPONENTS_MAX: usize = 16;
@@ -127,6 +127,7 @@ pub(crate) async fn deploy(
     let DeployQuery { dry_run: is_dry_run, force: is_forced, .. } = query;
     let canary = query.canary()?;
     let reason = query.reason.filter(|reason| !reason.trim().is_empty());
+    let reason = reason.map(|reason| legible("the reason", reason)).transpose()?;
     if is_forced && reason.is_none() {
         return Err(Problem::new(400, "reason_missing", "what is forced needs a reason")
             .with_remedy("say why: it is kept in the history of the plugin"));

@@ -12,7 +12,7 @@ use amends_engine::{Order, Payload, SignalName, StepName, Verb};
 
 use crate::ApiState;
 use crate::plugins::parse_digest;
-use crate::problem::{JsonBody, Path, Problem};
+use crate::problem::{JsonBody, Path, Problem, legible};
 use crate::sagas::{header_text, parse_id};
 use crate::views::SagaView;
 
@@ -122,6 +122,7 @@ async fn operate(
         return Err(Problem::new(400, "reason_missing", "the reason is empty")
             .with_remedy("say why: it is kept with the saga"));
     }
+    let reason = legible("the reason", reason)?;
     let verb = verb_of(state, verb, body)?;
     let who = who(headers, peer)?;
     let found = state.runtime.operate(id, Order { who, reason, verb }).await?;
@@ -131,6 +132,7 @@ async fn operate(
 /// Who asks: the name that they give, and the address, which nobody can make up.
 pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
     let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
+    let named = named.map(|name| legible("the header amends-user", name)).transpose()?;
     Ok(named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip())))
 }
 
@@ -170,6 +172,7 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
                 Problem::new(400, "evidence_missing", "there is no evidence")
                     .with_remedy("say how it is known what became of the call: it is kept")
             })?;
+            let evidence = legible("the evidence", evidence)?;
             Verb::Resolve { step, happened: happened.unwrap_or(true), output, evidence }
         }
         other => {
@@ -192,7 +195,8 @@ pub(crate) async fn signal(
     let name: SignalName = name.parse().map_err(|error: amends_engine::IdError| {
         Problem::new(400, "bad_name", error.to_string())
     })?;
-    let found = state.runtime.signal(id, name, body.id, body.payload).await?;
+    let signal_id = body.id.map(|id| legible("the id of the signal", id)).transpose()?;
+    let found = state.runtime.signal(id, name, signal_id, body.payload).await?;
     let status = found.saga.status().to_string();
     Ok((StatusCode::ACCEPTED, Json(SignalTaken { id: id.to_string(), status })))
 }

@@ -14,7 +14,7 @@ use amends_plugins::{PluginError, PluginInfo, Why};
 use crate::ApiState;
 use crate::operate::who;
 use crate::page::Page;
-use crate::problem::{JsonBody, Path, Problem};
+use crate::problem::{JsonBody, Path, Problem, legible};
 use crate::views::PluginView;
 
 /// Digits of a digest that are taken for it, at least: tables print twelve.
@@ -108,7 +108,7 @@ fn kept_reason(reason: String) -> Result<String, Problem> {
         return Err(Problem::new(400, "reason_missing", "the reason is empty")
             .with_remedy("say why: it is kept with the plugin"));
     }
-    Ok(reason)
+    legible("the reason", reason)
 }
 
 /// Takes a running canary back; or, without one or with `to`, goes back to a component that served

@@ -2,11 +2,15 @@
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use amends_engine::{check_json, is_steering};
 use amends_runtime::{OperateError, RuntimeError, StartError};
 use amends_store::StoreError;
 
@@ -159,6 +163,17 @@ impl From<PathRejection> for Problem {
     }
 }
 
+/// The text, when a person can read all of it on one line: it is kept, and shown in terminals.
+/// `what` names it in words, such as `the reason`.
+pub(crate) fn legible(what: &str, text: String) -> Result<String, Problem> {
+    let Some(steering) = text.chars().find(|character| is_steering(*character)) else {
+        return Ok(text);
+    };
+    let code = u32::from(steering);
+    Err(Problem::new(400, "bad_text", format!("{what} has a control character, U+{code:04X}"))
+        .with_remedy("write it on one line, without control characters"))
+}
+
 /// `Path` that refuses with a problem.
 #[derive(axum::extract::FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
@@ -169,7 +184,18 @@ pub(crate) struct Path<T>(pub(crate) T);
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub(crate) struct Query<T>(pub(crate) T);
 
-/// `Json` that refuses with a problem.
-#[derive(axum::extract::FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
+/// `Json` that refuses with a problem, also what not every reader understands the same (see
+/// [`check_json`]).
 pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let axum::Json(body) = axum::Json::<Box<RawValue>>::from_request(request, state).await?;
+        check_json(body.get())
+            .map_err(|error| Problem::new(400, "bad_request", format!("the body is {error}")))?;
+        let axum::Json(body) = axum::Json::from_bytes(body.get().as_bytes())?;
+        Ok(Self(body))
+    }
+}

@@ -17,7 +17,7 @@ use amends_store::{SagaQuery, Store, StoreError};
 use crate::ApiState;
 use crate::duration::parse_duration;
 use crate::page::{Page, cursor, limit};
-use crate::problem::{JsonBody, Path, Problem, Query};
+use crate::problem::{JsonBody, Path, Problem, Query, legible};
 use crate::stream::{Reader, Source};
 use crate::views::{EventView, SagaItem, SagaView, WhyView};
 
@@ -291,6 +291,11 @@ pub(crate) fn request_of(
         )));
     }
     let StartBody { definition, input, tags, key } = body;
+    let key = key.map(|key| legible("the idempotency key", key)).transpose()?;
+    for (name, value) in &tags {
+        legible("the name of a tag", name.clone())?;
+        legible("the value of a tag", value.clone())?;
+    }
     Ok(StartRequest { definition, input, key, tags, traceparent })
 }
 

@@ -22,7 +22,7 @@ use crate::ApiState;
 use crate::operate::who;
 use crate::page::{PAGE_BYTES_MAX, Page, limit};
 use crate::plugins::parse_name;
-use crate::problem::{JsonBody, Path, Problem, Query};
+use crate::problem::{JsonBody, Path, Problem, Query, legible};
 
 /// Bytes of one import: it is in memory as a whole, and one transaction of the store.
 pub const STATE_IMPORT_BYTES_MAX: usize = 16 << 20;
@@ -177,7 +177,8 @@ pub(crate) async fn import(
         return Err(Problem::new(400, "bad_query", detail));
     }
     let writes = writes(&body?)?;
-    let told = (who.as_str(), query.source.as_str());
+    let source = legible("source", query.source)?;
+    let told = (who.as_str(), source.as_str());
     let written = state.runtime.plugins().import_state(&name, told, writes, query.only_new).await?;
     Ok(Json(StateImported { written }))
 }

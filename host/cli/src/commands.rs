@@ -27,6 +27,7 @@ pub use exit::{
     EXIT_BLOCKED, EXIT_COMPENSATED, EXIT_DIFFERS, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED,
     EXIT_NOT_FOUND, EXIT_PIPE_CLOSED, EXIT_WAIT_ENDED, Failed, PipeClosed,
 };
+pub use output::shown;
 
 /// The saga platform whose steps and undos are WebAssembly components.
 #[derive(Debug, Parser)]

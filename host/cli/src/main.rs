@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use amends::commands::{Cli, EXIT_ERROR, EXIT_PIPE_CLOSED, Failed, PipeClosed, run};
+use amends::commands::{Cli, EXIT_ERROR, EXIT_PIPE_CLOSED, Failed, PipeClosed, run, shown};
 use clap::Parser as _;
 
 #[global_allocator]
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is::<PipeClosed>() => ExitCode::from(EXIT_PIPE_CLOSED),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("{}", shown(&format!("error: {error:#}")));
             let exit = error.downcast_ref::<Failed>().map_or(EXIT_ERROR, |failed| failed.exit);
             ExitCode::from(exit)
         }

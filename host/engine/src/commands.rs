@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::call::Direction;
-use crate::definition::{StepKind, as_list};
+use crate::definition::{ExpressionError, StepKind, as_list};
 use crate::ids::{DefinitionName, Digest, PluginName, SagaId, ServiceName, StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::{Phase, Progress, Saga};
@@ -166,7 +166,7 @@ fn target(saga: &Saga, index: usize, direction: Direction, attempt: u32) -> Opti
 ///
 /// # Errors
 /// When an expression of the step cannot be computed; the words are for people.
-pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, String> {
+pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, ExpressionError> {
     if let Some(edited) = &saga.steps[index].input {
         return Ok(edited.clone());
     }
@@ -175,19 +175,20 @@ pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, String> {
     }
     let step = saga.definition.step(saga.step_of(index));
     let value = step.input(&saga.variables(index))?;
-    Payload::from_value(&value).map_err(|error| error.to_string())
+    Payload::from_value(&value).map_err(|error| ExpressionError::Failed(error.to_string()))
 }
 
 /// The list that a step runs over: an operator's, or the one that its expression gives.
 ///
 /// # Errors
 /// When the expression cannot be computed, or its value is no list; the words are for people.
-pub(crate) fn list(saga: &Saga, index: usize) -> Result<Vec<Value>, String> {
+pub(crate) fn list(saga: &Saga, index: usize) -> Result<Vec<Value>, ExpressionError> {
     if let Some(edited) = &saga.steps[index].input {
-        return as_list(edited.to_value());
+        let edited = edited.to_value();
+        return as_list(edited.map_err(|error| ExpressionError::Failed(error.to_string()))?);
     }
     let list = saga.definition.step(index).list(&saga.variables(index));
-    list.unwrap_or_else(|| Err("it runs over no list".to_owned()))
+    list.unwrap_or_else(|| Err(ExpressionError::Failed("it runs over no list".to_owned())))
 }
 
 /// The input of a call, and for an undo the output of its step if it is known.
@@ -202,7 +203,8 @@ pub fn arguments(saga: &Saga, call: &Call) -> Result<(Payload, Option<Payload>),
         Direction::Execute => None,
         Direction::Compensate => saga.steps[index].output.clone(),
     };
-    Ok((input(saga, index)?, output))
+    let input = input(saga, index).map_err(|error| error.to_string())?;
+    Ok((input, output))
 }
 
 fn running(saga: &Saga, index: usize) -> Option<Call> {

@@ -13,8 +13,8 @@ mod step_set;
 use serde_json::{Value, json};
 
 pub use error::DefinitionError;
-pub use expression::EXPRESSION_BYTES_MAX;
-pub(crate) use expression::{Expression, Item, Variable, Variables};
+pub use expression::{EVALUATION_BYTES_MAX, EVALUATION_STEPS_MAX, EXPRESSION_BYTES_MAX};
+pub(crate) use expression::{Expression, ExpressionError, Item, Variable, Variables};
 pub use spec::{
     BackoffSpec, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, EachSpec, InputSpec, RetrySpec,
     StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
@@ -22,6 +22,7 @@ pub use spec::{
 pub(crate) use step_set::StepSet;
 
 use crate::ids::{DefinitionName, Digest, SignalName, StepName};
+use crate::payload::Payload;
 
 /// A definition has at most this many steps: sets of steps are 128 bits.
 pub const STEPS_MAX: usize = 128;
@@ -147,18 +148,22 @@ impl Definition {
     }
 
     /// The output of a completed saga: of its last step, or of each of its last steps by name.
-    pub(crate) fn output(&self, output_of: impl Fn(usize) -> Value) -> Value {
+    /// None when those together pass the limit of one payload.
+    pub(crate) fn output(&self, output_of: impl Fn(usize) -> Payload) -> Option<Payload> {
         if self.leaves.len() == 1 {
-            return self.leaves.iter().next().map_or(Value::Null, output_of);
+            return self.leaves.iter().next().map(output_of);
         }
         let name = |step: usize| self.spec.steps[step].name.to_string();
-        self.leaves.iter().map(|step| (name(step), output_of(step))).collect()
+        Payload::object(self.leaves.iter().map(|step| (name(step), output_of(step)))).ok()
     }
 }
 
 impl Step {
     /// The list that the step runs over; none when it does not.
-    pub(crate) fn list(&self, variables: &Variables<'_>) -> Option<Result<Vec<Value>, String>> {
+    pub(crate) fn list(
+        &self,
+        variables: &Variables<'_>,
+    ) -> Option<Result<Vec<Value>, ExpressionError>> {
         Some(self.each.as_ref()?.evaluate(variables).and_then(as_list))
     }
 
@@ -171,31 +176,31 @@ impl Step {
     }
 
     /// The input of a call.
-    pub(crate) fn input(&self, variables: &Variables<'_>) -> Result<Value, String> {
+    pub(crate) fn input(&self, variables: &Variables<'_>) -> Result<Value, ExpressionError> {
         let value = |variable| variables.value(variable);
-        match (&self.input, &variables.item) {
+        match (&self.input, variables.item()) {
             (Input::All, None) => Ok(json!({
-                "input": value(Variable::Input),
-                "steps": value(Variable::Steps),
+                "input": value(Variable::Input)?,
+                "steps": value(Variable::Steps)?,
             })),
-            (Input::All, Some(Item { item, index })) => Ok(json!({
-                "input": value(Variable::Input),
-                "steps": value(Variable::Steps),
-                "item": item,
-                "index": index,
+            (Input::All, Some(item)) => Ok(json!({
+                "input": value(Variable::Input)?,
+                "steps": value(Variable::Steps)?,
+                "item": item.value()?,
+                "index": item.index,
             })),
             (Input::Whole(expression), _) => expression.evaluate(variables),
             (Input::Fields(fields), _) => fields
                 .iter()
                 .map(|(name, expression)| Ok((name.clone(), expression.evaluate(variables)?)))
-                .collect::<Result<_, String>>()
+                .collect::<Result<_, _>>()
                 .map(Value::Object),
         }
     }
 }
 
 /// The items of a list, or what is there in its place.
-pub(crate) fn as_list(value: Value) -> Result<Vec<Value>, String> {
+pub(crate) fn as_list(value: Value) -> Result<Vec<Value>, ExpressionError> {
     let what = match value {
         Value::Array(items) => return Ok(items),
         Value::Null => "null",
@@ -204,7 +209,7 @@ pub(crate) fn as_list(value: Value) -> Result<Vec<Value>, String> {
         Value::String(_) => "a text",
         Value::Object(_) => "an object",
     };
-    Err(format!("it gives {what}, not a list"))
+    Err(ExpressionError::Failed(format!("it gives {what}, not a list")))
 }
 
 fn canonical(spec: &DefinitionSpec) -> String {

@@ -124,7 +124,7 @@ pub enum DecodeError {
 
 fn decode_emitted(kind: &str, data: &str) -> Result<Event, DecodeError> {
     let kind: EventType = kind.parse().map_err(|_| DecodeError::Kind(kind.to_owned()))?;
-    let data = Payload::parse(data).map_err(|error| DecodeError::Data {
+    let data = Payload::recorded(data).map_err(|error| DecodeError::Data {
         kind: kind.to_string(),
         message: error.to_string(),
     })?;

@@ -36,6 +36,7 @@ mod saga;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
+mod text;
 mod why;
 
 use std::time::Duration;
@@ -48,8 +49,8 @@ pub use decide::{
 };
 pub use definition::{
     BackoffSpec, Definition, DefinitionError, DefinitionSpec, EACH_CONCURRENCY_DEFAULT,
-    ELEMENTS_MAX, EXPRESSION_BYTES_MAX, EachSpec, InputSpec, RetrySpec, STEPS_MAX, StepKind,
-    StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
+    ELEMENTS_MAX, EVALUATION_BYTES_MAX, EVALUATION_STEPS_MAX, EXPRESSION_BYTES_MAX, EachSpec,
+    InputSpec, RetrySpec, STEPS_MAX, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
 };
 pub use emitted::{EVENT_TYPE_BYTES_MAX, Emitted, EventType, EventTypeError};
 pub use event::{
@@ -65,10 +66,11 @@ pub use ids::{
     DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,
     SignalName, StepName, Timestamp, Version,
 };
-pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError};
+pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError, check_json};
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
 pub use saga::{Chosen, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
+pub use text::{escape, is_steering, on_one_line};
 pub use why::{Why, why};
 
 /// A call is attempted at most this often: past it an attempt counter says nothing to anybody.

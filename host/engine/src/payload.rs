@@ -1,8 +1,11 @@
 //! JSON text that passes through Amends with nothing changed but the space between its words.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -28,6 +31,12 @@ pub enum PayloadError {
     /// Nested deeper than [`PAYLOAD_DEPTH_MAX`].
     #[error("nested deeper than {PAYLOAD_DEPTH_MAX} levels")]
     TooDeep,
+    /// JSON by its grammar, but not every reader gets the same value of it.
+    #[error(
+        "JSON that not every reader understands the same: {0}; write each name once in an object, \
+         no half of a surrogate pair, and no number beyond the range of a double"
+    )]
+    Ambiguous(String),
 }
 
 /// One valid JSON text of at most [`PAYLOAD_BYTES_MAX`] bytes, on one line: numbers and texts
@@ -41,11 +50,30 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Checks and takes the text.
+    /// Checks and takes a text of somebody else. What is taken has one value, the same for a
+    /// schema, for an expression and for a component, whatever reads it.
+    ///
+    /// # Errors
+    /// When the text is not one JSON value, is too large, or has no definite value (see
+    /// [`check_json`]).
+    pub fn parse(text: &str) -> Result<Self, PayloadError> {
+        check_bytes(text)?;
+        let raw: &RawValue =
+            serde_json::from_str(text).map_err(|error| PayloadError::Json(error.to_string()))?;
+        let depth = match read_through(text) {
+            Ok(depth) => in_depth(depth)?,
+            // Readers recurse, so they stop at what nests deep.
+            Err(error) => return Err(in_depth(depth(text)).err().unwrap_or(error)),
+        };
+        Ok(Self { text: on_one_line(raw).into(), depth })
+    }
+
+    /// Takes a text that is in the log. Earlier versions recorded texts without a definite value:
+    /// they stay as they are, and [`Self::to_value`] refuses them.
     ///
     /// # Errors
     /// When the text is not one JSON value or too large.
-    pub fn parse(text: &str) -> Result<Self, PayloadError> {
+    pub fn recorded(text: &str) -> Result<Self, PayloadError> {
         let depth = check(text)?;
         let raw: &RawValue =
             serde_json::from_str(text).map_err(|error| PayloadError::Json(error.to_string()))?;
@@ -78,6 +106,21 @@ impl Payload {
         Ok(Self { text: text.into(), depth })
     }
 
+    /// An object of payloads, each as it was written; the names are in order.
+    ///
+    /// # Errors
+    /// When the text would be too large or nest too deep.
+    pub(crate) fn object(
+        fields: impl Iterator<Item = (String, Self)>,
+    ) -> Result<Self, PayloadError> {
+        let fields: BTreeMap<_, _> = fields.collect();
+        let raw: BTreeMap<_, &RawValue> =
+            fields.iter().map(|(name, value)| (name, &*value.text)).collect();
+        let text = to_raw_value(&raw).map_err(|error| PayloadError::Json(error.to_string()))?;
+        let depth = check(text.get())?;
+        Ok(Self { text: text.into(), depth })
+    }
+
     /// The payload `null`.
     #[must_use]
     pub fn null() -> Self {
@@ -96,20 +139,154 @@ impl Payload {
     }
 
     /// The JSON value.
-    #[must_use]
-    pub fn to_value(&self) -> serde_json::Value {
-        // The text was checked when the payload was made; nesting past the parser's limit was
-        // refused there too.
-        serde_json::from_str(self.as_str()).unwrap_or(serde_json::Value::Null)
+    ///
+    /// # Errors
+    /// When the text has no definite value; then an earlier version recorded it.
+    pub fn to_value(&self) -> Result<serde_json::Value, PayloadError> {
+        serde_json::from_str(self.as_str())
+            .map_err(|error| PayloadError::Ambiguous(error.to_string()))
+    }
+}
+
+/// Checks that a JSON text has one value, whatever reads it: no name stands twice in one object,
+/// no text has half of a surrogate pair, no number is beyond the range of a double. RFC 8259
+/// leaves all of that to the reader; this is what RFC 7493 asks of JSON that others read.
+///
+/// # Errors
+/// When the text is not JSON, or has no definite value.
+pub fn check_json(text: &str) -> Result<(), PayloadError> {
+    read_through(text).map(|_| ())
+}
+
+/// Reads a text to its end, keeps nothing of it, and answers how deep it nests.
+fn read_through(text: &str) -> Result<usize, PayloadError> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let mut deepest = 0;
+    let read = Walk { depth: 0, deepest: &mut deepest }.deserialize(&mut reader);
+    read.and_then(|()| reader.end()).map_err(|error| PayloadError::Ambiguous(error.to_string()))?;
+    Ok(deepest)
+}
+
+struct Walk<'d> {
+    depth: usize,
+    deepest: &'d mut usize,
+}
+
+impl Walk<'_> {
+    fn inner(&mut self) -> Walk<'_> {
+        let depth = self.depth + 1;
+        *self.deepest = depth.max(*self.deepest);
+        Walk { depth, deepest: self.deepest }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        // Tried for the end of the list as well, so that an empty one counts.
+        while items.next_element_seed(self.inner())?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
+        let mut names = Vec::new();
+        *self.deepest = (self.depth + 1).max(*self.deepest);
+        while let Some(Name(name)) = fields.next_key()? {
+            names.push(name);
+            fields.next_value_seed(self.inner())?;
+        }
+        names.sort_unstable();
+        match names.windows(2).find(|two| two[0] == two[1]) {
+            None => Ok(()),
+            Some(two) => {
+                let name = two[0].chars().take(NAME_SHOWN_CHARS).collect::<String>();
+                Err(serde::de::Error::custom(format_args!("the name {name:?} stands twice")))
+            }
+        }
+    }
+}
+
+/// Of a name that stands twice, so much is told.
+const NAME_SHOWN_CHARS: usize = 64;
+
+/// A name in an object, not copied where it needs no decoding.
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+
+        impl<'de> Visitor<'de> for Names {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(Names)
     }
 }
 
 /// Checks the limits of a text, whether or not it is JSON, and answers how deep it nests.
 fn check(text: &str) -> Result<u8, PayloadError> {
+    check_bytes(text)?;
+    in_depth(depth(text))
+}
+
+fn check_bytes(text: &str) -> Result<(), PayloadError> {
     if text.len() > PAYLOAD_BYTES_MAX {
         return Err(PayloadError::TooLarge { bytes: text.len() });
     }
-    let depth = depth(text);
+    Ok(())
+}
+
+fn in_depth(depth: usize) -> Result<u8, PayloadError> {
     match u8::try_from(depth) {
         Ok(small) if depth <= PAYLOAD_DEPTH_MAX => Ok(small),
         Ok(_) | Err(_) => Err(PayloadError::TooDeep),
@@ -174,6 +351,8 @@ impl Serialize for Payload {
     }
 }
 
+/// As it was recorded: like [`Payload::recorded`], because events are read by it. A body of
+/// somebody else is checked as a whole, by [`check_json`], before it is read.
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;

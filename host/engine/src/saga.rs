@@ -11,7 +11,7 @@ use crate::definition::{
 };
 use crate::event::{Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaStarted};
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp, Version};
-use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
+use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError};
 use crate::status::{SagaStatus, StepStatus};
 
 /// One saga. Made by [`crate::start`] or [`crate::replay`], changed by [`crate::evolve`] only.
@@ -314,9 +314,9 @@ impl Saga {
         if self.phase != Phase::Completed {
             return None;
         }
-        let output = self.definition.output(|step| self.output_value(step));
         // Several outputs together may pass the limit of one: then the steps tell them.
-        Payload::from_value(&output).ok()
+        let output_of = |step: usize| self.steps[step].output.clone();
+        self.definition.output(|step| output_of(step).unwrap_or_else(Payload::null))
     }
 
     /// The next time at which something is due by the clock alone.
@@ -596,19 +596,17 @@ impl Saga {
     pub(crate) fn variables(&self, index: usize) -> Variables<'_> {
         let element = self.element(index);
         let step = element.map_or(index, |(fan_out, _)| fan_out.step);
-        let item = element.map(|(fan_out, element)| Item {
-            item: element.item.to_value(),
-            index: index - fan_out.first,
-        });
+        let item = element
+            .map(|(fan_out, element)| Item::new(element.item.to_value(), index - fan_out.first));
         let source = move |variable| match variable {
             Variable::Input => self.started.input.to_value(),
             Variable::Steps => self.outputs(self.definition.step(step).ancestors),
-            Variable::Saga => json!({
+            Variable::Saga => Ok(json!({
                 "id": self.id,
                 "definition": self.definition.name(),
                 "started_at": self.started_at,
                 "tags": self.started.tags,
-            }),
+            })),
         };
         Variables::new(source, item)
     }
@@ -641,17 +639,14 @@ impl Saga {
         bytes <= PAYLOAD_BYTES_MAX && depth + 4 <= PAYLOAD_DEPTH_MAX
     }
 
-    fn outputs(&self, steps: StepSet) -> Value {
+    fn outputs(&self, steps: StepSet) -> Result<Value, PayloadError> {
         let mut outputs = Map::new();
         for step in steps.iter() {
             let name = self.definition.steps()[step].name.to_string();
-            outputs.insert(name, json!({"output": self.output_value(step)}));
+            let output = self.steps[step].output.as_ref().map(Payload::to_value).transpose()?;
+            outputs.insert(name, json!({"output": output}));
         }
-        Value::Object(outputs)
-    }
-
-    fn output_value(&self, step: usize) -> Value {
-        self.steps[step].output.as_ref().map_or(Value::Null, Payload::to_value)
+        Ok(Value::Object(outputs))
     }
 
     /// Nothing is in flight or due, only times are waited for.

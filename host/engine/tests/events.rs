@@ -5,11 +5,12 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use amends_engine::{
     Cause, DecodeError, Digest, Emitted, Event, Failure, FailureClass, PAYLOAD_BYTES_MAX,
     PAYLOAD_DEPTH_MAX, Payload, PayloadError, SagaStarted, StepFailed, StepSucceeded, Timestamp,
-    UndoSucceeded,
+    UndoSucceeded, check_json,
 };
 use proptest::prelude::*;
 
@@ -66,9 +67,115 @@ fn a_payload_is_one_line_and_says_the_same() {
     let text = "{ \"a b\" : [ 1.50 ,\r\n\t\"x \\\" y\\n\" ] }";
     let payload = Payload::parse(text).unwrap();
     assert_eq!(payload.as_str(), r#"{"a b":[1.50,"x \" y\n"]}"#.replace("\\\\", "\\"));
-    assert_eq!(payload.to_value(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+    assert_eq!(
+        payload.to_value().unwrap(),
+        serde_json::from_str::<serde_json::Value>(text).unwrap()
+    );
     let read: Payload = serde_json::from_str(text).unwrap();
     assert_eq!(read, payload);
+}
+
+/// RFC 8259 leaves open what these mean; readers differ.
+#[test]
+fn what_readers_understand_differently_is_no_payload() {
+    let deep =
+        format!("{}\"\\udc00\"{}", "[".repeat(PAYLOAD_DEPTH_MAX), "]".repeat(PAYLOAD_DEPTH_MAX));
+    for text in [
+        r#"{"qty":1000000,"x":"\ud800"}"#,
+        r#"{"\udfff":1}"#,
+        r#""\ud83d\ud83d""#,
+        "1e999",
+        "[-1e400]",
+        r#"{"a":1,"b":2,"a":3}"#,
+        r#"{"a":1,"\u0061":3}"#,
+        r#"[{"b":[{"a":{},"a":{}}]}]"#,
+        &"9".repeat(400),
+        &deep,
+    ] {
+        let refused = Payload::parse(text);
+        assert!(matches!(refused, Err(PayloadError::Ambiguous(_))), "{text}: {refused:?}");
+        assert_eq!(check_json(text), refused.map(|_| ()), "{text}");
+        // Earlier versions recorded them: their sagas are read, and what looks at them is told.
+        let recorded = Payload::recorded(text).unwrap();
+        assert_eq!(recorded.as_str(), text);
+        let event = format!(r#"{{"step":"a","attempt":1,"output":{text}}}"#);
+        let event = Event::decode("step.succeeded", &event).unwrap();
+        assert!(event.data().contains(text));
+        if !text.contains("\"a\"") {
+            assert!(matches!(recorded.to_value(), Err(PayloadError::Ambiguous(_))), "{text}");
+        }
+    }
+    for text in [
+        r#"{"a":"\ud83d\ude80","b":{"a":1},"":0,"c":[{"a":1},{"a":2}]}"#,
+        "1e308",
+        "18446744073709551616",
+        r#""\u0000\u007f\u202e""#,
+    ] {
+        let payload = Payload::parse(text).unwrap();
+        assert_eq!(payload, Payload::recorded(text).unwrap(), "{text}");
+        assert_eq!(
+            payload.to_value().unwrap(),
+            serde_json::from_str::<serde_json::Value>(text).unwrap()
+        );
+    }
+}
+
+/// Any bytes: what is taken has a value, and what has none is not taken.
+#[test]
+fn any_text_is_a_payload_with_a_value_or_none() {
+    let seconds = std::env::var("AMENDS_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+    let (began, time) = (std::time::Instant::now(), Duration::from_secs(seconds.unwrap_or(1)));
+    let words = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"a\"",
+        "\"b\"",
+        "\"\\u0061\"",
+        "\"\\ud800\"",
+        "\"\\ud83d\\ude80\"",
+        "1",
+        "-0",
+        "1e999",
+        "1.5e3",
+        "null",
+        "true",
+        " ",
+        "\n",
+        "\"",
+        "\\",
+        "\u{7f}",
+        "é",
+    ];
+    let text = proptest::collection::vec(proptest::sample::select(words.to_vec()), 0..24);
+    let text = prop_oneof![text.prop_map(|words| words.concat()), ".{0,40}"];
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    while began.elapsed() < time {
+        let checked = runner.run(&text, |text| {
+            let value = serde_json::from_str::<serde_json::Value>(&text);
+            match Payload::parse(&text) {
+                Ok(payload) => {
+                    prop_assert_eq!(payload.to_value().ok(), value.ok());
+                    prop_assert_eq!(Payload::parse(payload.as_str()), Ok(payload.clone()));
+                    prop_assert_eq!(Payload::recorded(&text), Ok(payload));
+                }
+                Err(PayloadError::Ambiguous(_)) => prop_assert!(Payload::recorded(&text).is_ok()),
+                Err(PayloadError::Json(_)) => prop_assert!(value.is_err()),
+                Err(PayloadError::TooLarge { .. } | PayloadError::TooDeep) => {
+                    prop_assert!(Payload::recorded(&text).is_err());
+                }
+            }
+            Ok(())
+        });
+        checked.unwrap();
+    }
 }
 
 fn json() -> impl Strategy<Value = Payload> {

@@ -205,6 +205,30 @@ fn an_expression_that_cannot_be_computed_fails_the_step_before_it_is_called() {
     assert_eq!(host.saga.steps().nth(1).unwrap().error.unwrap().code, "input_failed");
 }
 
+/// A definition in force whose expression costs too much for what a caller sends: it is loaded, and
+/// the step fails for good, in the settling that would otherwise never end.
+#[test]
+fn an_expression_that_costs_too_much_fails_the_step() {
+    let list = serde_json::json!((0..8_000).collect::<Vec<_>>());
+    let input = serde_json::json!({"a": list}).to_string();
+    let source = "input.a.all(x, input.a.exists(y, y == 7999 - x))".to_owned();
+    let fails = |steps: Vec<_>| {
+        let mut host = Host::start_with(steps, None, &input);
+        host.answer("a", done());
+        let step = host.saga.steps().nth(1).unwrap();
+        let error = step.error.unwrap();
+        assert_eq!((error.code.as_str(), step.status.as_str()), ("expression_limit", "failed"));
+        let words = ["takes more than 250000 steps", "input.a.exists(y", "compute it in a plugin"];
+        assert!(words.iter().all(|words| error.message.contains(words)), "{}", error.message);
+    };
+    let mut steps = serial();
+    steps[1].when = Some(source.clone());
+    fails(steps);
+    let mut steps = serial();
+    steps[1].input = Some(InputSpec::Whole(format!("{{'found': {source}}}")));
+    fails(steps);
+}
+
 #[test]
 fn the_deadline_undoes_what_has_not_completed() {
     let mut host = Host::start_with(serial(), Some(Duration::from_secs(1)), "{}");

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amends_engine::{
     DefinitionName, Digest, Direction, Emitted, Failure, Fate, Outcome, PAYLOAD_BYTES_MAX, Payload,
@@ -221,12 +221,9 @@ pub(crate) async fn run(
         );
         return (Answer::of(Outcome::Permanent(Failure::new("input_limit", message))), Some(held));
     }
-    if call.direction == Direction::Execute
-        && let Err(why) = component.takes_input(&call.input)
-    {
-        let message = format!("the input does not fit the schema of {}: {why}", call.plugin);
-        let failure = Failure::new("invalid_input", cut(message));
-        return (Answer::of(Outcome::Permanent(failure)), Some(held));
+    let began = Instant::now();
+    if let Err(outcome) = check_input(component, call).await {
+        return (Answer::of(outcome), Some(held));
     }
     let reuse = settings.reuse;
     let warm = if reuse > 0 { component.idle.take(&call.plugin) } else { None };
@@ -251,7 +248,8 @@ pub(crate) async fn run(
     }
     let instance = made.as_ref().map(|(instance, _)| *instance);
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
-    let invoked = tokio::time::timeout(call.timeout, meter.metered(invoked)).await;
+    let left = call.timeout.saturating_sub(began.elapsed());
+    let invoked = tokio::time::timeout(left, meter.metered(invoked)).await;
     let (effects, Left { refused, lacked, has_sent }) = store.data_mut().end();
     let error = invoked.as_ref().ok().and_then(|invoked| invoked.as_ref().err());
     let lacks = lacks(&mut store, error).or(lacked.map(Lacks::Machine));
@@ -308,6 +306,30 @@ fn told(outcome: Outcome, effects: Effects, granted: &Granted, call: &PluginCall
     }
 }
 
+/// Whether the input fits the component's schema, found out within the call's timeout; the
+/// component is not called before.
+async fn check_input(component: &LoadedComponent, call: &PluginCall) -> Result<(), Outcome> {
+    if call.direction == Direction::Compensate {
+        return Ok(());
+    }
+    let checked = component.takes_input_aside(&call.input);
+    match tokio::time::timeout(call.timeout, checked).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => {
+            let message = format!("the input does not fit the schema of {}: {why}", call.plugin);
+            Err(Outcome::Permanent(Failure::new("invalid_input", cut(message))))
+        }
+        Err(_) => {
+            let message = format!(
+                "the input could not be checked against the schema of {} within the step's timeout \
+                 of {:?}, so the component was not called; give it a simpler schema or less input",
+                call.plugin, call.timeout
+            );
+            Err(Outcome::Retryable(Failure::new("timeout", message)))
+        }
+    }
+}
+
 /// What a component says of a request that the host refused is mostly less than the host knows.
 fn with_refusal(outcome: Outcome, refused: Option<String>) -> Outcome {
     let Some(refused) = refused else { return outcome };
@@ -326,7 +348,7 @@ fn with_refusal(outcome: Outcome, refused: Option<String>) -> Outcome {
 fn clean_event(event: Emitted, granted: &Granted, call: &PluginCall) -> Emitted {
     let Cow::Owned(clean) = granted.redact_json(event.data.as_str()) else { return event };
     granted.warn_of_secret(&call.named(), "an event");
-    let data = Payload::parse(&clean).unwrap_or_else(|_| Payload::null());
+    let data = Payload::parse(&clean).unwrap_or_else(|_| told("the data of the event"));
     Emitted { data, ..event }
 }
 
@@ -434,19 +456,47 @@ fn failed(failure: types::Failure, granted: &Granted, call: &PluginCall) -> Outc
         }
         clean.into_owned()
     };
-    let convert = |error: types::Error| Failure {
-        code: cut(warned(granted.redact(&error.code))),
-        message: cut(warned(granted.redact(&error.message))),
-        retry_after_ms: error.retry_after_ms,
-        details: error
-            .details
-            .and_then(|details| Payload::parse(&warned(granted.redact_json(&details))).ok()),
+    let convert = |error: types::Error| {
+        let code = warned(granted.redact(&error.code));
+        let message = warned(granted.redact(&error.message));
+        let (code, message) = if is_code(&code) {
+            (code, message)
+        } else {
+            let code: String = code.chars().take(CODE_BYTES_MAX).collect();
+            (INVALID_CODE.to_owned(), format!("{message} (the component's own code is {code:?})"))
+        };
+        let details = error.details.map(|details| {
+            let details = warned(granted.redact_json(&details));
+            Payload::parse(&details).unwrap_or_else(|_| told("the details"))
+        });
+        Failure { code, message: cut(message), retry_after_ms: error.retry_after_ms, details }
     };
     match failure {
         types::Failure::Permanent(error) => Outcome::Permanent(convert(error)),
         types::Failure::Retryable(error) => Outcome::Retryable(convert(error)),
         types::Failure::Unknown(error) => Outcome::Unknown(convert(error)),
     }
+}
+
+/// A failure's code is at most this many bytes: it is a column of tables and a label of programs.
+const CODE_BYTES_MAX: usize = 64;
+
+/// Instead of a code that is none.
+const INVALID_CODE: &str = "invalid_code";
+
+/// Lower case, digits and `_`, beginning with a letter, as `saga.wit` says.
+fn is_code(code: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    code.len() <= CODE_BYTES_MAX
+        && code.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
+        && code.bytes().all(is_part)
+}
+
+/// In place of what is no JSON, or none that every reader understands the same. The text itself is
+/// not kept: nobody could look for secrets in it.
+fn told(what: &str) -> Payload {
+    let text = format!("{what} of the component cannot be recorded: it is not valid JSON");
+    Payload::from_value(&serde_json::Value::from(text)).unwrap_or_else(|_| Payload::null())
 }
 
 fn stopped(error: &wasmtime::Error, guest: &Guest) -> Outcome {

@@ -19,6 +19,7 @@
 //! Deliberately absent: retries (the engine's), the file system, environment and sockets of the
 //! host.
 
+mod aside;
 mod background;
 mod bindings;
 mod budget;
@@ -63,7 +64,7 @@ pub use host::{
     Activation, CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Candidate, Cause, Guard, PluginHost,
     PluginInfo, RejectionRecord, Tally, Why, misnamed,
 };
-pub use load::{LoadedComponent, Loader, Manifest, Priority};
+pub use load::{LoadedComponent, Loader, Manifest, Priority, READ_CHECK_MAX};
 pub use machine::guest_memory_default;
 pub use memory::{CallMemory, PluginMemory, call_memory_max};
 pub use misfit::{Misfit, Schema, misfits};

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use wasmtime::component::{InstancePre, Linker};
 
+use crate::aside::Checker;
 use crate::background::{self, giving_way};
 use crate::bindings::exports::amends::saga::{action, manifest, probe, undo};
 use crate::check::{Checked, Exports, check};
@@ -27,6 +28,10 @@ use crate::signature::TrustedKeys;
 
 /// How long `describe` may take: it only hands out texts.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether a component can read an output is checked for so long: the shard of the saga waits to
+/// know which component undoes a step.
+pub const READ_CHECK_MAX: Duration = Duration::from_secs(1);
 
 /// Loads components. Cheap to clone.
 #[derive(Clone)]
@@ -84,8 +89,8 @@ pub struct LoadedComponent {
     pub(crate) action: Option<action::GuestIndices>,
     pub(crate) undo: Option<undo::GuestIndices>,
     pub(crate) probe: Option<probe::GuestIndices>,
-    input: Option<jsonschema::Validator>,
-    output: Option<jsonschema::Validator>,
+    input: Option<Checker>,
+    output: Option<Checker>,
     pub(crate) idle: Idle,
     pub(crate) meter: Meter,
 }
@@ -106,7 +111,16 @@ impl LoadedComponent {
     /// # Errors
     /// Where it does not fit the manifest's schema, and why.
     pub fn takes_input(&self, input: &Payload) -> Result<(), String> {
-        schema::fits(self.input.as_ref(), input)
+        self.input.as_ref().map_or(Ok(()), |schema| schema.check(input))
+    }
+
+    /// Like [`Self::takes_input`], on another thread when it may take long. May be dropped at any
+    /// time.
+    pub(crate) async fn takes_input_aside(&self, input: &Payload) -> Result<(), String> {
+        match &self.input {
+            Some(schema) => schema.check_aside(input).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether `compensate` can read this output, recorded by this or another component.
@@ -114,7 +128,20 @@ impl LoadedComponent {
     /// # Errors
     /// Where it does not fit the manifest's schema, and why.
     pub fn reads_output(&self, output: &Payload) -> Result<(), String> {
-        schema::fits(self.output.as_ref(), output)
+        self.output.as_ref().map_or(Ok(()), |schema| schema.check(output))
+    }
+
+    /// Like [`Self::reads_output`], on another thread when it may take long, and no longer than
+    /// [`READ_CHECK_MAX`]. May be dropped at any time.
+    ///
+    /// # Errors
+    /// Where it does not fit the manifest's schema, and why; or that it took too long to say.
+    pub async fn reads_output_aside(&self, output: &Payload) -> Result<(), String> {
+        let Some(schema) = &self.output else { return Ok(()) };
+        let checked = tokio::time::timeout(READ_CHECK_MAX, schema.check_aside(output)).await;
+        checked.unwrap_or_else(|_| {
+            Err(format!("its schema took longer than {READ_CHECK_MAX:?} to check the output"))
+        })
     }
 }
 
@@ -189,7 +216,7 @@ impl Loader {
         let work = tokio::task::spawn_blocking(move || {
             let input = schema::validator(&manifest.input_schema, "input")?;
             let output = schema::validator(&manifest.output_schema, "output")?;
-            Ok((manifest, input, output))
+            Ok((manifest, input.map(Checker::new), output.map(Checker::new)))
         });
         let (manifest, input, output) = work.await.unwrap_or_else(|error| {
             Err(Rejection::Manifest(format!("its schemas cannot be read: {error}")))

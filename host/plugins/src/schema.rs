@@ -72,7 +72,7 @@ pub(crate) fn validator(schema: &Value, which: &str) -> Result<Option<Validator>
 /// Where a payload does not fit, and why.
 pub(crate) fn fits(validator: Option<&Validator>, payload: &Payload) -> Result<(), String> {
     let Some(validator) = validator else { return Ok(()) };
-    let value = payload.to_value();
+    let value = payload.to_value().map_err(|error| error.to_string())?;
     // It remembers what it has checked; looking for errors does not.
     if validator.is_valid(&value) {
         return Ok(());

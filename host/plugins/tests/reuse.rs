@@ -25,7 +25,7 @@ async fn host_with(reuse: u32, compensate: Behaviour) -> (Place, Host) {
 async fn count(host: &Host) -> u64 {
     let outcome = host.execute().await;
     let Outcome::Succeeded(output) = outcome else { panic!("{outcome:?}") };
-    output.to_value()["n"].as_u64().unwrap()
+    output.to_value().unwrap()["n"].as_u64().unwrap()
 }
 
 async fn counts(host: &Host, calls: usize) -> Vec<u64> {

@@ -131,7 +131,7 @@ impl Runtime {
             concerned.cloned().collect::<Vec<_>>()
         });
         for (number, saga) in live.await.into_iter().flatten().enumerate() {
-            impact.add(&saga, plugin, component);
+            impact.add(&saga, plugin, component).await;
             // There may be a hundred thousand of them, and others want this thread.
             if number % 256 == 255 {
                 tokio::task::yield_now().await;
@@ -226,7 +226,7 @@ impl Runtime {
 }
 
 impl Impact {
-    fn add(&mut self, saga: &Saga, plugin: &PluginName, component: &LoadedComponent) {
+    async fn add(&mut self, saga: &Saga, plugin: &PluginName, component: &LoadedComponent) {
         self.definitions.insert(saga.definition().name().clone());
         self.sagas += 1;
         for undo in undo_plan(saga) {
@@ -235,7 +235,7 @@ impl Impact {
             }
             self.to_undo += 1;
             let Some(output) = &undo.output else { continue };
-            let Err(why) = component.reads_output(output) else { continue };
+            let Err(why) = component.reads_output_aside(output).await else { continue };
             self.unreadable_total += 1;
             if self.unreadable.len() < UNREADABLE_NAMED_MAX {
                 let (saga, step, executed_by) = (saga.id(), undo.step, undo.executed_by);

@@ -113,7 +113,7 @@ async fn serve_undo(
         return Some(chosen);
     }
     if let Some((canary, true)) = plugins.serving(plugin, saga.id())
-        && unfit(&canary, saga.step(step).and_then(|step| step.output)).is_none()
+        && unfit(&canary, saga.step(step).and_then(|step| step.output), executed_by).await.is_none()
     {
         return Some((canary.digest, Some(format!("served by the canary of {plugin}"))));
     }
@@ -130,7 +130,9 @@ pub(crate) async fn serve_undo_as(
     active: &LoadedComponent,
 ) -> (Digest, Option<String>) {
     let output = saga.step(step).and_then(|step| step.output);
-    let Some(why) = unfit(active, output) else { return (active.digest, None) };
+    let Some(why) = unfit(active, output, executed_by).await else {
+        return (active.digest, None);
+    };
     if let Some(digest) = executed_by
         && digest != active.digest
         && let Some(owner) = owner(saga, step)
@@ -155,12 +157,18 @@ pub(crate) async fn serve_undo_as(
     (active.digest, None)
 }
 
-/// Why a component cannot undo a step that answered this.
-fn unfit(component: &LoadedComponent, output: Option<&Payload>) -> Option<String> {
+/// Why a component cannot undo a step that answered this. What it answered itself it reads.
+async fn unfit(
+    component: &LoadedComponent,
+    output: Option<&Payload>,
+    executed_by: Option<Digest>,
+) -> Option<String> {
     match output {
         _ if !component.exports.compensate => Some("it exports no undo".to_owned()),
-        Some(output) => component.reads_output(output).err(),
-        None => None,
+        Some(output) if executed_by != Some(component.digest) => {
+            component.reads_output_aside(output).await.err()
+        }
+        Some(_) | None => None,
     }
 }
 
@@ -224,7 +232,7 @@ async fn earlier(
         tried.push(digest);
         if let Ok(component) = plugins.by_digest(plugin, digest).await
             && component.exports.compensate
-            && component.reads_output(output).is_ok()
+            && component.reads_output_aside(output).await.is_ok()
         {
             return Some(digest);
         }

@@ -737,6 +737,8 @@ fn try_decide(
 fn payload_digest(start: &Start) -> Digest {
     let mut bytes = start.definition.name().as_str().as_bytes().to_vec();
     bytes.push(0);
-    bytes.extend_from_slice(start.input.to_value().to_string().as_bytes());
+    // One that an earlier version recorded may have no value: then it is the text that counts.
+    let value = start.input.to_value().map(|value| value.to_string());
+    bytes.extend_from_slice(value.as_deref().unwrap_or(start.input.as_str()).as_bytes());
     Digest::of(&bytes)
 }

@@ -33,5 +33,6 @@ mod signed;
 mod state;
 mod stock;
 mod swap;
+mod terminal;
 mod tls;
 mod waits;

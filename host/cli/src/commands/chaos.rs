@@ -17,6 +17,7 @@ use clap::Args;
 
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR};
+use crate::commands::output::shown;
 use crate::config::{Config, OverrideFlags, Overrides, load};
 
 use plan::Fault;
@@ -69,7 +70,7 @@ pub(crate) async fn run(args: Chaos) -> anyhow::Result<u8> {
     let loaded = match load(&args.config, &Overrides::of_process(args.overrides.clone())) {
         Ok(loaded) => loaded,
         Err(report) => {
-            eprint!("{report}");
+            eprint!("{}", shown(&report.to_string()));
             return Ok(EXIT_ERROR);
         }
     };

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::commands::output::write;
+use crate::commands::output::{shown, write};
 use crate::commands::{EXIT_DONE, EXIT_ERROR, Format};
 use crate::config::lint::{LintedPlugin, lint};
 use crate::config::{OverrideFlags, Overrides, Report, load};
@@ -49,7 +49,7 @@ pub struct Checked {
 pub fn run(check: &Check) -> anyhow::Result<ExitCode> {
     let overrides = Overrides::of_process(check.overrides.clone());
     let checked = check_file(&check.config, &overrides, check.output)?;
-    write(checked.text.as_bytes())?;
+    write(shown(&checked.text).as_bytes())?;
     Ok(ExitCode::from(if checked.is_sound { EXIT_DONE } else { EXIT_ERROR }))
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use amends_api::Problem;
+use amends_engine::on_one_line;
 
 use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, Failed};
 
@@ -106,10 +107,12 @@ pub(crate) async fn accepted(response: Response) -> anyhow::Result<Response> {
     let text = response.text().await.unwrap_or_default();
     let message = match serde_json::from_str::<Problem>(&text) {
         Ok(problem) => match problem.remedy {
-            Some(remedy) => format!("{}\n  help: {remedy}", problem.detail),
-            None => problem.detail,
+            Some(remedy) => {
+                format!("{}\n  help: {}", on_one_line(&problem.detail), on_one_line(&remedy))
+            }
+            None => on_one_line(&problem.detail).into_owned(),
         },
-        Err(_) => format!("the host answered {status}: {text}"),
+        Err(_) => format!("the host answered {status}: {}", on_one_line(&text)),
     };
     let exit = match status {
         StatusCode::NOT_FOUND => EXIT_NOT_FOUND,

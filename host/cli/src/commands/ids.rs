@@ -5,6 +5,7 @@ use std::io::BufRead as _;
 use anyhow::Context as _;
 
 use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, Failed, worse};
+use crate::commands::output::complain;
 
 /// Acts on one saga, or with `-` on each of those on standard input, in their order.
 ///
@@ -27,7 +28,7 @@ pub(crate) async fn each_id(
             Ok(one) => one,
             Err(error) => match error.downcast_ref::<Failed>() {
                 Some(failed) if failed.exit != EXIT_AUTH => {
-                    eprintln!("{id}: {error:#}");
+                    complain!("{id}: {error:#}");
                     failed.exit
                 }
                 Some(_) | None => return Err(error),

@@ -1,14 +1,15 @@
 //! How answers look.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, Table, Width, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, Row, Table, Width, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
 use amends_api::{EventView, SagaItem, SagaView};
-use amends_engine::EventType;
+use amends_engine::{EventType, escape, is_steering, on_one_line};
 
 use crate::commands::Format;
 use crate::commands::exit::PipeClosed;
@@ -16,13 +17,59 @@ use crate::commands::exit::PipeClosed;
 /// Of many that were refused, so many are printed one by one.
 pub(crate) const REFUSED_SHOWN: usize = 10;
 
-/// `println!` that answers [`PipeClosed`] when nobody reads any more, where the macro panics.
+/// `println!` that answers [`PipeClosed`] when nobody reads any more, where the macro panics. What
+/// would steer a terminal is escaped, but for line breaks: others' texts go through
+/// [`on_one_line`] first, or stand in a table.
 macro_rules! say {
     ($($text:tt)*) => {
-        $crate::commands::output::write(format!("{}\n", format_args!($($text)*)).as_bytes())
+        $crate::commands::output::write(
+            $crate::commands::output::shown(&format!("{}\n", format_args!($($text)*))).as_bytes(),
+        )
     };
 }
 pub(crate) use say;
+
+/// `eprintln!` with what would steer a terminal escaped, as by [`say!`].
+macro_rules! complain {
+    ($($text:tt)*) => {
+        eprintln!("{}", $crate::commands::output::shown(&format!($($text)*)))
+    };
+}
+pub(crate) use complain;
+
+/// The text as it may stand on a terminal: lines, colours of ours, and nothing else that steers it.
+/// JSON stays the same JSON.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    escape_all_but(text, true, use_colour())
+}
+
+/// A line of the log, with its line break: what is in it can begin no other line.
+pub(crate) fn log_line(line: &str, has_colour: bool) -> String {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    format!("{}\n", escape_all_but(line, false, has_colour))
+}
+
+fn escape_all_but(text: &str, line_breaks: bool, colours: bool) -> Cow<'_, str> {
+    let is_escaped = |character| is_steering(character) && !(line_breaks && character == '\n');
+    if !colours || !text.contains('\x1b') {
+        return escape(text, is_escaped);
+    }
+    let mut parts = text.split('\x1b');
+    let mut shown = escape(parts.next().unwrap_or_default(), is_escaped).into_owned();
+    for part in parts {
+        shown += if is_colour(part) { "\x1b" } else { "\\u001b" };
+        shown += &escape(part, is_escaped);
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether an escape sequence goes on like one that sets a colour, or how bold it is, as [`paint`]
+/// and the log do.
+fn is_colour(after_escape: &str) -> bool {
+    let code = after_escape.strip_prefix('[').and_then(|rest| rest.split_once('m'));
+    let code = code.and_then(|(code, _)| code.parse::<u8>().ok());
+    matches!(code, Some(0..=3 | 31..=36))
+}
 
 /// Writes to standard output.
 ///
@@ -60,7 +107,8 @@ pub(crate) fn table(columns: &[&str]) -> Table {
 /// at the edge.
 pub(crate) fn print_table(table: &Table) -> anyhow::Result<()> {
     let text = arrange(table, table.width());
-    text.lines().try_for_each(|line| say!("{}", line.trim_end()))
+    // Its cells are escaped; what is left to steer the terminal is their colour.
+    text.lines().try_for_each(|line| write(format!("{}\n", line.trim_end()).as_bytes()))
 }
 
 /// Every row in one line: an id that is broken in two cannot be copied. The columns but the last
@@ -72,6 +120,9 @@ fn arrange(table: &Table, width: Option<u16>) -> String {
     /// The last column has at least this: less says nothing.
     const CHARS_MIN: u16 = 16;
     let mut table = table.clone();
+    for row in table.row_iter_mut() {
+        escape_cells(row);
+    }
     if let Some(column) = table.column_mut(0) {
         column.set_padding((0, 1));
     }
@@ -90,6 +141,19 @@ fn arrange(table: &Table, width: Option<u16>) -> String {
         }
     }
     table.to_string()
+}
+
+/// A line break in a cell would begin a row.
+fn escape_cells(row: &mut Row) {
+    let is_plain = |cell: &Cell| !cell.content().contains(is_steering);
+    if row.cell_iter().all(is_plain) {
+        return;
+    }
+    // A status that has to be escaped is none, and needs no colour.
+    let escaped = row.cell_iter().map(|cell| {
+        if is_plain(cell) { cell.clone() } else { Cell::new(on_one_line(&cell.content())) }
+    });
+    *row = Row::from(escaped.collect::<Vec<_>>());
 }
 
 /// A status in its colour.
@@ -124,7 +188,7 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format) -> anyhow::Result<()> 
     }
     say!("{}  {}  {}", saga.id, saga.definition, paint(&saga.status))?;
     if let Some(reason) = &saga.reason {
-        say!("reason   {reason}")?;
+        say!("reason   {}", on_one_line(reason))?;
     }
     say!("started  {}", saga.started_at)?;
     if let Some(ended_at) = saga.ended_at {
@@ -271,7 +335,39 @@ pub(crate) fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{arrange, table};
+    use amends_engine::is_steering;
+
+    use super::{arrange, escape_all_but, log_line, table};
+
+    #[test]
+    fn only_line_breaks_and_colours_of_ours_are_left() {
+        let text = "a\x1b[31mred\x1b[0m\x1b[8mhidden\x1b]52;c;x\x07\r\nb\u{7f}";
+        let plain = r"a\u001b[31mred\u001b[0m\u001b[8mhidden\u001b]52;c;x\u0007\r";
+        assert_eq!(escape_all_but(text, true, false), format!("{plain}\nb\\u007f"));
+        let coloured = "a\x1b[31mred\x1b[0m\\u001b[8mhidden\\u001b]52;c;x\\u0007\\r";
+        assert_eq!(escape_all_but(text, true, true), format!("{coloured}\nb\\u007f"));
+        assert_eq!(log_line("one\r\ntwo\n", true), "one\\r\\ntwo\n");
+        let json = serde_json::json!({"a": "\u{1b}[2J\u{7f}\u{9b}\u{202e}\n"});
+        let text = serde_json::to_string_pretty(&json).unwrap();
+        let shown = escape_all_but(&text, true, false);
+        assert!(!shown.contains(|c| c != '\n' && is_steering(c)), "{shown:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), json);
+    }
+
+    #[test]
+    fn a_cell_cannot_steer_the_terminal_or_begin_a_row() {
+        let mut rows = table(&["step", "detail"]);
+        rows.add_row(vec![
+            "pay",
+            "no\x1b[2J\x1b]0;title\x07\r\nship  step.succeeded\u{202e}\u{9b}1m",
+        ]);
+        for width in [None, Some(200)] {
+            let text = arrange(&rows, width);
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(!text.contains(|c| c != '\n' && is_steering(c)), "{text:?}");
+            assert!(text.contains(r"no\u001b[2J\u001b]0;title\u0007\r\nship  step"), "{text}");
+        }
+    }
 
     #[test]
     fn only_the_last_column_is_cut_off() {

@@ -1,6 +1,6 @@
 //! `run`: the host.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::{Store, StoreConfig};
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED};
+use crate::commands::output::{log_line, shown};
 use crate::config::{Config, OverrideFlags, Overrides, load};
 
 /// How long calls in flight may take after the host was told to stop.
@@ -51,12 +52,12 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let loaded = match load(&args.config, &Overrides::of_process(args.overrides)) {
         Ok(loaded) => loaded,
         Err(report) => {
-            eprint!("{report}");
+            eprint!("{}", shown(&report.to_string()));
             return Ok(EXIT_ERROR);
         }
     };
     if loaded.warnings.warnings() > 0 {
-        eprint!("{}", loaded.warnings);
+        eprint!("{}", shown(&loaded.warnings.to_string()));
     }
     let config = loaded.config;
     let listen = config.host.listen;
@@ -158,6 +159,24 @@ async fn serve_until_told(runtime: &Runtime, signals: Signals) -> u8 {
     if interrupted { EXIT_INTERRUPTED } else { EXIT_DONE }
 }
 
+/// Standard error, a line of the log at a time. What a plugin logs, and what others say in an error,
+/// stays in its line and does not steer the terminal.
+struct Terminal {
+    colour: bool,
+}
+
+impl Write for Terminal {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = log_line(&String::from_utf8_lossy(line), self.colour);
+        std::io::stderr().lock().write_all(text.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
 /// Human on a terminal, JSON otherwise.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("AMENDS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -167,7 +186,7 @@ fn log_to_stderr() {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        builder.with_ansi(colour).init();
+        builder.with_ansi(colour).with_writer(move || Terminal { colour }).init();
     } else {
         builder.json().flatten_event(true).init();
     }

@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use amends_api::{EventView, LIMIT_MAX, SagaView, WhyView};
+use amends_engine::on_one_line;
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
@@ -128,12 +129,12 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
             Format::Table => {
                 // One of many must say which it is about.
                 let which = if args.id == "-" { format!("{}  ", why.id) } else { String::new() };
-                say!("{which}{}", why.sentence)?;
+                say!("{which}{}", on_one_line(&why.sentence))?;
                 if let Some(next_at) = why.next_at {
                     say!("next: {next_at}")?;
                 }
                 if !why.verbs.is_empty() {
-                    say!("you can: {}", why.verbs.join(", "))?;
+                    say!("you can: {}", on_one_line(&why.verbs.join(", ")))?;
                 }
             }
         }

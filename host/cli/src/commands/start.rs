@@ -21,7 +21,7 @@ use crate::commands::exit::{
 };
 use crate::commands::filter::split_tag;
 use crate::commands::input::read_input;
-use crate::commands::output::print_saga;
+use crate::commands::output::{complain, print_saga};
 use crate::commands::sagas::Page;
 use crate::config::suggest::{did_you_mean, list};
 
@@ -109,7 +109,7 @@ pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
 fn tell_wait_ended(saga: &SagaView, wait: &str) {
     let SagaView { id, status, next_at, .. } = saga;
     let next = next_at.map_or_else(String::new, |at| format!(", something is next due at {at}"));
-    eprintln!(
+    complain!(
         "the wait of {wait} ended first: the saga is {status}{next}; `amends why {id}` says what \
          it waits for, `amends watch {id}` follows it"
     );

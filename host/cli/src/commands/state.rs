@@ -15,6 +15,7 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use amends_api::{LIMIT_MAX, STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
+use amends_engine::on_one_line;
 use amends_store::STATE_KEYS_MAX;
 
 use crate::commands::Format;
@@ -154,7 +155,7 @@ async fn set(args: Set) -> anyhow::Result<u8> {
     };
     client.send_as_user(request).await?;
     let done = if args.remove { "removed" } else { "set" };
-    say!("{} of {} is {done}", args.key, args.plugin)?;
+    say!("{} of {} is {done}", on_one_line(&args.key), args.plugin)?;
     Ok(EXIT_DONE)
 }
 
@@ -178,7 +179,9 @@ async fn list(args: List) -> anyhow::Result<u8> {
     match args.output {
         Format::Json => print_json(&items)?,
         Format::Jsonl => items.iter().try_for_each(print_json_line)?,
-        Format::Ids => items.iter().try_for_each(|item| say!("{}", item.key))?,
+        Format::Ids => {
+            items.iter().try_for_each(|item| say!("{}", on_one_line(&item.key)))?;
+        }
         Format::Table => {
             let mut rows = table(&["key", "value"]);
             rows.add_rows(items.iter().map(|item| vec![item.key.clone(), short(item.value.get())]));

@@ -5,6 +5,7 @@ use futures::StreamExt as _;
 use reqwest::Method;
 
 use amends_api::{EventView, SagaView};
+use amends_engine::on_one_line;
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
@@ -99,9 +100,10 @@ fn print(event: &EventView, format: Format, id: &str) -> anyhow::Result<()> {
         Format::Ids => say!("{id}"),
         Format::Table => {
             let data: serde_json::Value = serde_json::from_str(event.data.get())?;
-            let step = data["step"].as_str().unwrap_or_default();
+            let step = on_one_line(data["step"].as_str().unwrap_or_default());
             let detail = detail(&event.kind, &data);
-            say!("{}  {:<22} {step:<16} {detail}", event.at, event.kind)
+            let (kind, detail) = (on_one_line(&event.kind), on_one_line(&detail));
+            say!("{}  {kind:<22} {step:<16} {detail}", event.at)
         }
     }
 }

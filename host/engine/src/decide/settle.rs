@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Draft;
 use super::call::Failed;
 use crate::call::{Failure, FailureClass};
-use crate::definition::{Definition, ELEMENTS_MAX, Item, StepKind};
+use crate::definition::{Definition, ELEMENTS_MAX, ExpressionError, Item, StepKind};
 use crate::event::{
     Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
     StepExpanded, StepFailed, StepSkipped, StepSucceeded, StepWaiting,
@@ -130,7 +130,7 @@ impl Draft<'_> {
     fn items(&self, index: usize) -> Result<Vec<Payload>, Failure> {
         let failed = |message| Failure::new("each_failed", message);
         let items = crate::commands::list(self.saga, index)
-            .map_err(|message| failed(format!("each: {message}")))?;
+            .map_err(|error| Failure::new(error.code("each_failed"), format!("each: {error}")))?;
         let before = self.saga.steps.len() - self.saga.definition.steps().len();
         if before + items.len() > ELEMENTS_MAX {
             let more = if before == 0 { String::new() } else { format!(" after {before}") };
@@ -147,13 +147,14 @@ impl Draft<'_> {
                 .map_err(|error| failed(format!("each: element {number}: {error}")))?;
             bytes += payload.as_str().len();
             payloads.push(payload);
-            variables.item = Some(Item { item, index: number });
-            let input = step
-                .input(&variables)
-                .and_then(|input| Payload::from_value(&input).map_err(|error| error.to_string()));
-            if let Err(message) = input {
-                let message = format!("input of element {number}: {message}");
-                return Err(Failure::new("input_failed", message));
+            variables.set_item(Item::new(Ok(item), number));
+            let input = step.input(&variables).and_then(|input| {
+                Payload::from_value(&input)
+                    .map_err(|error| ExpressionError::Failed(error.to_string()))
+            });
+            if let Err(error) = input {
+                let message = format!("input of element {number}: {error}");
+                return Err(Failure::new(error.code("input_failed"), message));
             }
         }
         if bytes > PAYLOAD_BYTES_MAX {
@@ -207,9 +208,9 @@ impl Draft<'_> {
             Ok(true) if spec.each.is_some() => return false,
             Ok(true) => match crate::commands::input(self.saga, index) {
                 Ok(_) => return false,
-                Err(message) => ("input_failed", format!("input: {message}")),
+                Err(error) => (error.code("input_failed"), format!("input: {error}")),
             },
-            Err(message) => ("when_failed", format!("when: {message}")),
+            Err(error) => (error.code("when_failed"), format!("when: {error}")),
         };
         self.fail_uncalled(index, Failure::new(code, message));
         true

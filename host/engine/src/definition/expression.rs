@@ -8,16 +8,29 @@
     reason = "the CEL library keeps maps in a HashMap; what comes out of it is put in order here"
 )]
 
+mod meter;
+#[cfg(test)]
+mod tests;
+
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
-use cel::objects::{Key, Map};
+use cel::common::types::{
+    CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt,
+};
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
 use cel::{Context, Env, Program};
 use serde_json::Value;
 
+pub use meter::{EVALUATION_BYTES_MAX, EVALUATION_STEPS_MAX};
+
 use crate::definition::Whole;
+use crate::payload::PayloadError;
+use meter::Meter;
 
 /// An expression is at most this many bytes: it is code in a config file, not data.
 pub const EXPRESSION_BYTES_MAX: usize = 4_096;
@@ -46,14 +59,43 @@ impl Variable {
 const ITEM_NAMES: [&str; 2] = ["item", "index"];
 
 /// CEL's own functions: some hundred, too many to be registered for every evaluation.
-static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(meter::env()));
+
+/// What an expression could not be computed for is told in at most this many bytes: the library
+/// writes whole values into its errors.
+const REASON_BYTES_MAX: usize = 500;
+
+/// Why an expression has no value. The words are for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ExpressionError {
+    /// With this input it has none.
+    #[error("{0}")]
+    Failed(String),
+    /// It costs more than [`EVALUATION_STEPS_MAX`] or [`EVALUATION_BYTES_MAX`].
+    #[error("{0}")]
+    Limit(String),
+}
+
+impl ExpressionError {
+    /// The code of the failure that it is: `otherwise`, unless a limit was exceeded.
+    pub(crate) fn code(&self, otherwise: &'static str) -> &'static str {
+        match self {
+            Self::Failed(_) => otherwise,
+            Self::Limit(_) => "expression_limit",
+        }
+    }
+}
 
 /// One compiled expression.
 pub(crate) struct Expression {
     source: String,
+    /// As it was written.
     program: Program,
+    /// With the functions that count what it costs.
+    metered: IdedExpr,
     /// What it looks at: nothing else is read and converted for it.
     uses: Vec<Variable>,
+    uses_item: bool,
     /// Of one that only names a field, `input.order.id`: most do, and need no interpreter.
     path: Option<Path>,
 }
@@ -71,36 +113,82 @@ impl std::fmt::Debug for Expression {
     }
 }
 
-/// The values that expressions see, each made when the first of them looks at it.
+/// The values that the expressions of a step see, each made when the first of them looks at it, and
+/// what they have cost.
 pub(crate) struct Variables<'v> {
-    source: Box<dyn Fn(Variable) -> Value + 'v>,
+    source: Box<dyn Fn(Variable) -> Read + 'v>,
     /// As JSON has them, and as CEL has them.
-    made: [OnceCell<Value>; 3],
-    converted: [OnceCell<cel::Value>; 3],
+    made: [OnceCell<Read>; 3],
+    converted: [OnceCell<Box<dyn Val>>; 3],
     /// Of an element only.
-    pub(crate) item: Option<Item>,
+    item: Option<Item>,
+    meter: Meter,
 }
 
+/// A value that was read from a payload, which an earlier version may have recorded without one.
+pub(crate) type Read = Result<Value, PayloadError>;
+
 /// One element of a list and its number, from 0.
-#[derive(Debug)]
 pub(crate) struct Item {
-    pub(crate) item: Value,
+    item: Read,
     pub(crate) index: usize,
+    converted: OnceCell<[Box<dyn Val>; 2]>,
+}
+
+impl Item {
+    pub(crate) fn new(item: Read, index: usize) -> Self {
+        Self { item, index, converted: OnceCell::new() }
+    }
+
+    pub(crate) fn value(&self) -> Result<&Value, ExpressionError> {
+        self.item.as_ref().map_err(|error| unreadable("item", error))
+    }
+
+    fn converted(&self) -> Result<&[Box<dyn Val>; 2], ExpressionError> {
+        let item = self.value()?;
+        let made = || [to_cel(item), to_cel(&Value::from(self.index))];
+        Ok(self.converted.get_or_init(made))
+    }
+}
+
+fn unreadable(name: &str, error: &PayloadError) -> ExpressionError {
+    ExpressionError::Failed(format!("what was recorded as `{name}` has no value: {error}"))
 }
 
 impl<'v> Variables<'v> {
-    pub(crate) fn new(source: impl Fn(Variable) -> Value + 'v, item: Option<Item>) -> Self {
+    pub(crate) fn new(source: impl Fn(Variable) -> Read + 'v, item: Option<Item>) -> Self {
         let (made, converted) = Default::default();
-        Self { source: Box::new(source), made, converted, item }
+        Self { source: Box::new(source), made, converted, item, meter: Meter::default() }
     }
 
-    pub(crate) fn value(&self, variable: Variable) -> &Value {
-        self.made[variable as usize].get_or_init(|| (self.source)(variable))
+    pub(crate) fn value(&self, variable: Variable) -> Result<&Value, ExpressionError> {
+        let made = self.made[variable as usize].get_or_init(|| (self.source)(variable));
+        made.as_ref().map_err(|error| unreadable(variable.name(), error))
     }
 
-    fn converted(&self, variable: Variable) -> cel::Value {
+    pub(crate) fn item(&self) -> Option<&Item> {
+        self.item.as_ref()
+    }
+
+    /// The next element; what was used up stays used up.
+    pub(crate) fn set_item(&mut self, item: Item) {
+        self.item = Some(item);
+    }
+
+    fn converted(&self, variable: Variable) -> Result<&dyn Val, ExpressionError> {
+        let value = self.value(variable)?;
         let converted = &self.converted[variable as usize];
-        converted.get_or_init(|| to_cel(self.value(variable))).clone()
+        Ok(converted.get_or_init(|| to_cel(value)).as_ref())
+    }
+}
+
+/// The variables of one evaluation, by name.
+struct Bound<'b>(Vec<(&'static str, &'b dyn Val)>);
+
+impl VariableResolver for Bound<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let found = self.0.iter().find(|(name, _)| *name == variable);
+        found.map(|(_, value)| CowVal::Borrowed(*value))
     }
 }
 
@@ -116,16 +204,19 @@ impl Expression {
             let first = errors.errors.first().map_or_else(String::new, |error| error.msg.clone());
             format!("`{source}` is not a CEL expression: {first}")
         })?;
-        let mut uses = Vec::new();
+        let (mut uses, mut uses_item) = (Vec::new(), false);
         walk(program.expression(), &mut Vec::new(), &mut |expr, bound| {
-            if let Expr::Ident(name) = expr {
-                let free = Variable::ALL.into_iter().filter(|_| !bound.contains(&name.as_str()));
-                uses.extend(free.filter(|variable| variable.name() == name));
+            let Expr::Ident(name) = expr else { return };
+            if bound.contains(&name.as_str()) {
+                return;
             }
+            uses_item |= ITEM_NAMES.contains(&name.as_str());
+            let used = Variable::ALL.into_iter().find(|variable| variable.name() == name);
+            uses.extend(used.filter(|variable| !uses.contains(variable)));
         });
-        uses.dedup();
         let path = path(program.expression());
-        Ok(Self { source: source.to_owned(), program, uses, path })
+        let metered = meter::metered(program.expression());
+        Ok(Self { source: source.to_owned(), program, metered, uses, uses_item, path })
     }
 
     /// Names that are used and that are neither ours nor bound by a macro such as `map`.
@@ -176,23 +267,38 @@ impl Expression {
         found
     }
 
-    pub(crate) fn evaluate(&self, variables: &Variables<'_>) -> Result<Value, String> {
-        if let Some(found) = self.path.as_ref().and_then(|path| path.find(variables)) {
+    /// Its value. The expressions that are given the same variables share one budget.
+    pub(crate) fn evaluate(&self, variables: &Variables<'_>) -> Result<Value, ExpressionError> {
+        if let Some(path) = &self.path
+            && let Some(found) = path.find(variables)?
+        {
             return Ok(found.clone());
         }
-        let mut context = Context::with_env(Arc::clone(&ENV));
+        let meter: &dyn Val = &variables.meter;
+        let mut bound = Bound(vec![(Meter::NAME, meter)]);
         for variable in &self.uses {
-            context.add_variable_from_value(variable.name(), variables.converted(*variable));
+            bound.0.push((variable.name(), variables.converted(*variable)?));
         }
-        if let Some(Item { item, index }) = &variables.item {
-            context.add_variable_from_value("item", to_cel(item));
-            context.add_variable_from_value("index", to_cel(&Value::from(*index)));
+        if let Some(item) = variables.item.as_ref().filter(|_| self.uses_item) {
+            let values = item.converted()?.iter().map(|value| -> &dyn Val { value.as_ref() });
+            bound.0.extend(ITEM_NAMES.into_iter().zip(values));
         }
-        let value = self
-            .program
-            .execute(&context)
-            .map_err(|error| format!("`{}`: {error}", self.source))?;
-        from_cel(&value).ok_or_else(|| format!("`{}` is not a JSON value", self.source))
+        let mut context = Context::with_env(Arc::clone(&ENV));
+        context.set_variable_resolver(&bound);
+        let value = cel::Value::resolve_val(&self.metered, &context);
+        // Before its value: an operator such as `||` may have swallowed the error.
+        if let Some(limit) = variables.meter.exceeded() {
+            return Err(ExpressionError::Limit(format!(
+                "`{}` {limit}, all expressions of the step taken together; give it shorter lists \
+                 and texts, take loops out of loops, or compute it in a plugin",
+                self.source
+            )));
+        }
+        let failed = |what: &dyn std::fmt::Display| {
+            ExpressionError::Failed(format!("`{}`{}", self.source, Short::of(what)))
+        };
+        let value = value.map_err(|error| failed(&format_args!(": {error}")))?;
+        from_cel(value.as_ref()).ok_or_else(|| failed(&" is not a JSON value"))
     }
 
     /// What it is the whole of, when it is the whole of something.
@@ -208,20 +314,24 @@ impl Expression {
         }
     }
 
-    pub(crate) fn evaluate_bool(&self, variables: &Variables<'_>) -> Result<bool, String> {
+    pub(crate) fn evaluate_bool(&self, variables: &Variables<'_>) -> Result<bool, ExpressionError> {
         let value = self.evaluate(variables)?;
-        value.as_bool().ok_or_else(|| format!("`{}` is {value}, not true or false", self.source))
+        value.as_bool().ok_or_else(|| {
+            let value = Short::of(&value);
+            ExpressionError::Failed(format!("`{}` is {value}, not true or false", self.source))
+        })
     }
 }
 
 impl Path {
     /// None when something is missing on the way: CEL has the words for it.
-    fn find<'v>(&self, variables: &'v Variables<'_>) -> Option<&'v Value> {
-        let from = match self.from {
-            Some(variable) => variables.value(variable),
-            None => &variables.item.as_ref()?.item,
+    fn find<'v>(&self, variables: &'v Variables<'_>) -> Result<Option<&'v Value>, ExpressionError> {
+        let from = match (self.from, variables.item()) {
+            (Some(variable), _) => variables.value(variable)?,
+            (None, Some(item)) => item.value()?,
+            (None, None) => return Ok(None),
         };
-        self.fields.iter().try_fold(from, |value, field| value.as_object()?.get(field))
+        Ok(self.fields.iter().try_fold(from, |value, field| value.as_object()?.get(field)))
     }
 }
 
@@ -302,37 +412,73 @@ fn walk_entries<'e>(
     }
 }
 
+/// The beginning of a text that may be very long, which is not made to its end.
+struct Short(String);
+
+impl Short {
+    fn of(text: &dyn std::fmt::Display) -> String {
+        let mut short = Self(String::new());
+        if write!(short, "{text}").is_err() {
+            short.0.push('…');
+        }
+        short.0
+    }
+}
+
+impl std::fmt::Write for Short {
+    fn write_str(&mut self, more: &str) -> std::fmt::Result {
+        let left = REASON_BYTES_MAX.saturating_sub(self.0.len());
+        if more.len() <= left {
+            self.0.push_str(more);
+            return Ok(());
+        }
+        let end = (0..=left).rev().find(|end| more.is_char_boundary(*end));
+        self.0.push_str(&more[..end.unwrap_or(0)]);
+        Err(std::fmt::Error)
+    }
+}
+
 /// Whole numbers become `int`, so that `input.quantity + 1` works without a cast.
-fn to_cel(value: &Value) -> cel::Value {
+fn to_cel(value: &Value) -> Box<dyn Val> {
     match value {
-        Value::Null => cel::Value::Null,
-        Value::Bool(value) => cel::Value::Bool(*value),
+        Value::Null => Box::new(CelNull),
+        Value::Bool(value) => Box::new(CelBool::from(*value)),
         Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(whole), _) => cel::Value::Int(whole),
-            (None, Some(whole)) => cel::Value::UInt(whole),
-            (None, None) => cel::Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            (Some(whole), _) => Box::new(CelInt::from(whole)),
+            (None, Some(whole)) => Box::new(CelUInt::from(whole)),
+            (None, None) => Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN))),
         },
-        Value::String(text) => cel::Value::String(Arc::new(text.clone())),
-        Value::Array(items) => cel::Value::List(Arc::new(items.iter().map(to_cel).collect())),
+        Value::String(text) => Box::new(CelString::from(text.clone())),
+        Value::Array(items) => {
+            Box::new(CelList::from(items.iter().map(to_cel).collect::<Vec<_>>()))
+        }
         Value::Object(fields) => {
-            let fields: HashMap<Key, cel::Value> = fields
-                .iter()
-                .map(|(name, value)| (Key::String(Arc::new(name.clone())), to_cel(value)))
-                .collect();
-            cel::Value::Map(Map { map: Arc::new(fields) })
+            let fields = fields.iter();
+            let fields = fields.map(|(name, value)| (CelMapKey::from(name.clone()), to_cel(value)));
+            Box::new(CelMap::from(fields.collect::<HashMap<_, _>>()))
         }
     }
 }
 
 /// With the keys of maps in order, so that the text is the same whenever it is computed.
-fn from_cel(value: &cel::Value) -> Option<Value> {
-    if let cel::Value::List(items) = value {
-        return items.iter().map(from_cel).collect::<Option<_>>().map(Value::Array);
+fn from_cel(value: &dyn Val) -> Option<Value> {
+    if let Some(text) = value.downcast_ref::<CelString>() {
+        return Some(Value::from(text.inner()));
     }
-    let cel::Value::Map(map) = value else { return value.json().ok() };
-    let mut fields = Vec::with_capacity(map.map.len());
-    for (key, value) in map.map.iter() {
-        fields.push((key.to_string(), from_cel(value)?));
+    if let Some(list) = value.downcast_ref::<CelList>() {
+        let items = list.inner().iter();
+        return items.map(|item| from_cel(item.as_ref())).collect::<Option<_>>().map(Value::Array);
+    }
+    let Some(map) = value.downcast_ref::<CelMap>() else {
+        let value = cel::Value::try_from(value).ok()?;
+        return value.json().ok();
+    };
+    // Keys of different types may have the same text; the last one stays.
+    let mut entries: Vec<_> = map.inner().iter().collect();
+    entries.sort_by_key(|(key, _)| *key);
+    let mut fields = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        fields.push((cel::objects::Key::from(key.clone()).to_string(), from_cel(value.as_ref())?));
     }
     fields.sort_by(|one, other| one.0.cmp(&other.0));
     Some(Value::Object(fields.into_iter().collect()))

@@ -298,8 +298,8 @@ impl Rules<'_> {
         require(!step.is_expanded && !step.is_done(), || format!("{name} was settled"))?;
         require(spec.when.as_deref() != Some("false"), || format!("{name} is not wanted"))?;
         let is_list = spec.each.is_some() && self.units.siblings(index).is_none();
-        let items: Vec<_> = event.items.iter().map(Payload::to_value).collect();
-        require(is_list && items == self::items(spec), || {
+        let items: Result<Vec<_>, _> = event.items.iter().map(Payload::to_value).collect();
+        require(is_list && items == Ok(self::items(spec)), || {
             format!("{name} has elements that it is not to have")
         })?;
         self.dependencies_done(index)
@@ -312,10 +312,10 @@ impl Rules<'_> {
             format!("{} is done before its elements are", event.step)
         })?;
         let output = |step: &StepRecord| {
-            step.output.as_ref().map_or(serde_json::Value::Null, Payload::to_value)
+            step.output.as_ref().map_or(Ok(serde_json::Value::Null), Payload::to_value)
         };
-        let outputs: serde_json::Value = elements.iter().map(output).collect();
-        require(event.output.to_value() == outputs, || {
+        let outputs: Result<Vec<_>, _> = elements.iter().map(output).collect();
+        require(event.output.to_value() == outputs.map(serde_json::Value::Array), || {
             format!("{} does not give what its elements gave", event.step)
         })
     }

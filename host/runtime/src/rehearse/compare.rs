@@ -47,7 +47,10 @@ impl Own {
     pub(super) fn of(call: &PluginCall) -> Self {
         let mut own = Self::default();
         for payload in [Some(&call.input), call.output.as_ref()].into_iter().flatten() {
-            own.add(&payload.to_value());
+            // What has no value has no texts that others could read out of it.
+            if let Ok(value) = payload.to_value() {
+                own.add(&value);
+            }
         }
         own
     }

@@ -14,6 +14,7 @@ use super::inside::WARM_UP;
 use super::measure::{Done, Measured, cpu, memory};
 use super::{Load, Mode};
 use crate::commands::client::plain_http;
+use crate::commands::output::complain;
 
 /// Starts of one batch.
 pub(super) const BATCH: usize = 256;
@@ -80,7 +81,7 @@ impl Host {
                 // Whatever it says from here on is shown, and its pipe never fills up.
                 std::thread::spawn(move || {
                     for line in lines.map_while(Result::ok).filter(|line| line.contains("ERROR")) {
-                        eprintln!("{line}");
+                        complain!("{line}");
                     }
                 });
                 return Ok(host);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{DefinitionName, Direction, Saga, SagaStatus, StepName};
+use amends_engine::{DefinitionName, Direction, Saga, SagaStatus, StepName, on_one_line};
 use comfy_table::Cell;
 use serde_json::json;
 
@@ -128,7 +128,7 @@ impl Report {
         say!("{}: inputs with no fault: {inputs}", self.definition)?;
         say!("crashed after each of {} events", self.crashes)?;
         for finding in &self.findings {
-            say!("  {finding}")?;
+            say!("  {}", on_one_line(finding))?;
         }
         match self.findings.len() {
             0 => say!("nothing found: every saga ended as it must"),

@@ -17,7 +17,7 @@ use super::{Order, OrderArgs};
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, Failed, worse};
 use crate::commands::output::{
-    REFUSED_SHOWN, paint, print_json, print_json_line, print_sagas, progress, say,
+    REFUSED_SHOWN, complain, paint, print_json, print_json_line, print_sagas, progress, say,
 };
 
 /// Requests at once: the host keeps up with many, and other clients shall not notice.
@@ -67,7 +67,7 @@ fn would(verb: &str, found: &[SagaItem], format: Format) -> anyhow::Result<u8> {
     match format {
         Format::Table => say!("{count}")?,
         // Standard output is for programs.
-        Format::Json | Format::Jsonl | Format::Ids => eprintln!("{count}"),
+        Format::Json | Format::Jsonl | Format::Ids => complain!("{count}"),
     }
     Ok(EXIT_DONE)
 }
@@ -161,11 +161,11 @@ impl<'a> Sweep<'a> {
 
     fn tell_refusals(&self) {
         for (id, reason) in &self.refusals {
-            eprintln!("{id}: {reason}");
+            complain!("{id}: {reason}");
         }
         let more = self.refused - self.refusals.len() as u64;
         if more > 0 {
-            eprintln!("and {more} more refused");
+            complain!("and {more} more refused");
         }
     }
 
@@ -213,13 +213,14 @@ impl Drop for Sweep<'_> {
         let (done, refused, given) = (self.done(), self.refused, self.given.get());
         let unanswered = given.saturating_sub(done + refused);
         let left = (self.found as u64).saturating_sub(given);
-        eprintln!(
+        complain!(
             "interrupted: {}: {done} of {} sagas done, {refused} refused, {unanswered} without an \
              answer that may be done or not, {left} not begun",
-            self.verb, self.found
+            self.verb,
+            self.found
         );
         for (status, count) in &self.statuses {
-            eprintln!("  {count:>6}  {status}");
+            complain!("  {count:>6}  {status}");
         }
     }
 }

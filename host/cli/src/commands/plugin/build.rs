@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use amends_engine::on_one_line;
 use amends_plugins::LoadedComponent;
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -135,7 +136,7 @@ fn put(made: &Path, file: &Path) -> anyhow::Result<()> {
 
 fn report(file: &Path, component: &LoadedComponent, took: Duration) -> anyhow::Result<()> {
     let manifest = &component.manifest;
-    say!("{}: {} {}", file.display(), manifest.name, manifest.version)?;
+    say!("{}: {} {}", file.display(), on_one_line(&manifest.name), on_one_line(&manifest.version))?;
     say!("exports  {}", component.exports.words().join(", "))?;
     say!("size     {} bytes", component.bytes_len)?;
     say!("digest   {}", component.digest)?;

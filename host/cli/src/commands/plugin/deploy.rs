@@ -9,7 +9,7 @@ use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 
 use amends_api::{DeployView, DeployedView};
-use amends_engine::PluginName;
+use amends_engine::{PluginName, on_one_line};
 
 use super::component::bytes_of;
 use super::oci;
@@ -161,7 +161,8 @@ fn print(done: &DeployView) -> anyhow::Result<()> {
 fn print_misfits(one: &DeployedView) -> anyhow::Result<()> {
     for misfit in &one.misfits {
         let verb = if misfit.is_certain { "cannot" } else { "may not be able to" };
-        say!("\n{}: it {verb} read what served before: it {}", one.plugin, misfit.message)?;
+        let message = on_one_line(&misfit.message);
+        say!("\n{}: it {verb} read what served before: it {message}", one.plugin)?;
     }
     if one.unreadable_total == 0 {
         return Ok(());

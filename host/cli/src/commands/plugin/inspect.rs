@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use amends_engine::{Digest, PluginName};
+use amends_engine::{Digest, PluginName, on_one_line};
 use amends_plugins::{KeyId, LoadedComponent, Manifest, PluginSettings, Signed};
 use clap::Args;
 use serde_json::{Value, json};
@@ -69,6 +69,7 @@ pub(crate) async fn run(args: Inspect) -> anyhow::Result<u8> {
                     || "it would be served".to_owned(),
                     |why| format!("it would be refused: {why}"),
                 );
+                let verdict = on_one_line(&verdict);
                 say!("\nas [plugin.{name}] of {}: {verdict}", config.display())?;
             }
         }
@@ -196,17 +197,18 @@ fn answer(
 
 fn print(component: &LoadedComponent, keys: &[KeyId], imports: &[Import]) -> anyhow::Result<()> {
     let (manifest, digest): (&Manifest, Digest) = (&component.manifest, component.digest);
-    say!("{} {}: {}", manifest.name, manifest.version, manifest.summary)?;
+    let title = format!("{} {}: {}", manifest.name, manifest.version, manifest.summary);
+    say!("{}", on_one_line(&title))?;
     say!("digest   {digest}, {} bytes", component.bytes_len)?;
     let keys: Vec<_> = keys.iter().map(KeyId::to_string).collect();
     let signed_by = if keys.is_empty() { "nobody".to_owned() } else { keys.join(", ") };
     say!("signed   by {signed_by}")?;
     say!("exports  {}", component.exports.words().join(", "))?;
     if !manifest.needs.is_empty() {
-        say!("needs    {}", manifest.needs.join(", "))?;
+        say!("needs    {}", on_one_line(&manifest.needs.join(", ")))?;
     }
     if let Some(service) = &manifest.service {
-        say!("service  {service}")?;
+        say!("service  {}", on_one_line(service))?;
     }
     say!("input    {}", serde_json::to_string_pretty(&manifest.input_schema)?)?;
     say!("output   {}", serde_json::to_string_pretty(&manifest.output_schema)?)?;

@@ -6,6 +6,7 @@ use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 
 use amends_api::{DifferenceGroupView, RehearsalView};
+use amends_engine::on_one_line;
 
 use super::deploy::named;
 use crate::commands::Format;
@@ -73,9 +74,9 @@ fn print(found: &RehearsalView) -> anyhow::Result<()> {
     }
     say!(
         "{plugin} {} ({}) against {} ({}), which serves now",
-        found.version,
+        on_one_line(&found.version),
         short_digest(&found.digest),
-        found.serving_version,
+        on_one_line(&found.serving_version),
         short_digest(&found.serving)
     )?;
     if *sagas == 0 {
@@ -123,7 +124,10 @@ fn print(found: &RehearsalView) -> anyhow::Result<()> {
     }
     if !found.left_out.is_empty() {
         say!("\nnot compared, because what serves now does not do it the same twice:")?;
-        found.left_out.iter().try_for_each(|one| say!("  {} ({} steps)", one.what, one.steps))?;
+        found
+            .left_out
+            .iter()
+            .try_for_each(|one| say!("  {} ({} steps)", on_one_line(&one.what), one.steps))?;
     }
     match found.steps_differing {
         0 if *steps == 0 => Ok(()),
@@ -145,9 +149,11 @@ fn print_group(group: &DifferenceGroupView, steps: usize) -> anyhow::Result<()> 
         group.saga
     )?;
     for difference in group.differences.iter().take(DIFFERENCES_SHOWN) {
-        say!("  {}", difference.what)?;
-        say!("    old: {}", difference.old.as_deref().unwrap_or("nothing"))?;
-        say!("    new: {}", difference.new.as_deref().unwrap_or("nothing"))?;
+        let side =
+            |text: &Option<String>| on_one_line(text.as_deref().unwrap_or("nothing")).into_owned();
+        say!("  {}", on_one_line(&difference.what))?;
+        say!("    old: {}", side(&difference.old))?;
+        say!("    new: {}", side(&difference.new))?;
     }
     match group.differences_total.saturating_sub(DIFFERENCES_SHOWN) {
         0 => Ok(()),

@@ -10,7 +10,7 @@ mod trial;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use amends_engine::{Payload, PluginName};
+use amends_engine::{Payload, PluginName, on_one_line};
 use amends_plugins::PluginSettings;
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -126,5 +126,10 @@ fn print(
     print_table(&rows)?;
     let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     let manifest = &component.manifest;
-    say!("\n{} {}: {}", manifest.name, manifest.version, counts.join(", "))
+    say!(
+        "\n{} {}: {}",
+        on_one_line(&manifest.name),
+        on_one_line(&manifest.version),
+        counts.join(", ")
+    )
 }

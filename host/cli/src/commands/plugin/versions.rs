@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use amends_api::{CanaryView, PluginView};
-use amends_engine::Timestamp;
+use amends_engine::{Timestamp, on_one_line};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
@@ -202,7 +202,7 @@ fn print_serving(plugin: &PluginView, format: Format, how: &str) -> anyhow::Resu
         Format::Ids => say!("{digest}")?,
         Format::Table => {
             let version = plugin.version.as_deref().unwrap_or_default();
-            say!("{}: version {version} {how}, {digest}", plugin.name)?;
+            say!("{}: version {} {how}, {digest}", plugin.name, on_one_line(version))?;
         }
     }
     Ok(EXIT_DONE)

@@ -10,7 +10,7 @@ use amends_api::SagaView;
 
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, of_status};
-use crate::commands::output::{paint, print_json, print_json_line, progress, say};
+use crate::commands::output::{complain, paint, print_json, print_json_line, progress, say};
 use crate::commands::start::{NotStarted, Start, Starter, input};
 
 /// Requests at once.
@@ -190,7 +190,7 @@ impl Drop for Tally {
         self.bar.finish_and_clear();
         let left = self.lines - self.answered();
         let in_flight = left.min(REQUESTS_AT_ONCE);
-        eprintln!(
+        complain!(
             "interrupted: {} of {} sagas started, up to {in_flight} more may be; {}",
             self.started,
             self.lines,
@@ -216,12 +216,12 @@ fn summary(args: &Start, tally: &Tally) -> anyhow::Result<()> {
         Format::Table => say_counts(args, tally, elapsed)?,
     }
     if tally.no_answer > 0 && args.output != Format::Table {
-        eprintln!("{} had no answer: {}", tally.no_answer, unknown(tally));
+        complain!("{} had no answer: {}", tally.no_answer, unknown(tally));
     }
     if let Some(wait) = &args.wait
         && tally.moving() > 0
     {
-        eprintln!(
+        complain!(
             "the wait of {wait} ended first for {} sagas; `amends list --status running,waiting -o \
              ids | amends why -` says what they wait for",
             tally.moving()
@@ -269,11 +269,11 @@ fn tell_errors(errors: &BTreeMap<String, Vec<usize>>) {
         .collect();
     errors.sort_unstable();
     for (lines, error) in errors.iter().take(ERRORS_SHOWN) {
-        eprintln!("{}: {error}", name_lines(lines));
+        complain!("{}: {error}", name_lines(lines));
     }
     if errors.len() > ERRORS_SHOWN {
         let lines: usize = errors[ERRORS_SHOWN..].iter().map(|(lines, _)| lines.len()).sum();
-        eprintln!("and {lines} more lines with other errors");
+        complain!("and {lines} more lines with other errors");
     }
 }
 

@@ -1,0 +1,391 @@
+//! What expressions cost, and that counting it changes nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails, and fuzzing goes on for as long as its environment says"
+)]
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn variables(input: &Value) -> Variables<'_> {
+    Variables::new(|_| Ok(input.clone()), None)
+}
+
+fn evaluate(source: &str, input: &Value) -> Result<Value, ExpressionError> {
+    Expression::compile(source).unwrap().evaluate(&variables(input))
+}
+
+/// The library's own value, of the expression as it was written.
+fn plain(source: &str, input: &Value) -> Option<Value> {
+    let program = Program::compile(source).unwrap();
+    let converted = to_cel(input);
+    let bound = Bound(vec![("input", converted.as_ref())]);
+    let mut context = Context::with_env(Arc::new(Env::stdlib()));
+    context.set_variable_resolver(&bound);
+    from_cel(cel::Value::resolve_val(program.expression(), &context).ok()?.as_ref())
+}
+
+fn is_limit(result: &Result<Value, ExpressionError>, words: &str) -> bool {
+    matches!(result, Err(ExpressionError::Limit(message)) if message.contains(words))
+}
+
+fn sample() -> Value {
+    json!({
+        "n": 7, "f": 2.5, "t": "ab", "yes": true, "none": null,
+        "list": [1, 2, 3, 2], "texts": ["a", "ab", "b"], "empty": [],
+        "mixed": [1, "a", null, [1], {"a": 1}, 1.5],
+        "deep": {"a": {"b": [{"c": 1}, {"c": 2}, {}]}, "m": {"x": 1, "y": 2}},
+    })
+}
+
+#[test]
+fn counting_changes_no_value() {
+    for source in [
+        "input.list.map(x, x * 2)",
+        "input.list.map(x, x > 1, x + 1)",
+        "input.list.filter(x, x > 1).map(x, string(x))",
+        "input.list.all(x, x > 0) && input.list.exists(x, x == 3)",
+        "input.list.exists_one(x, x == 3) ? input.texts : []",
+        "input.mixed.exists(x, x == 1 || x.a == 1)",
+        "input.mixed.all(x, x > 0)",
+        "input.mixed.exists(x, x > 1)",
+        "input.list.map(x, input.list.filter(y, y < x))",
+        "input.texts.map(optional, optional.contains('a'))",
+        "optional.of(input.n).value() + 1",
+        "{'a': input.list, 'c': {1: 'x', true: 'y'}}",
+        "input.list[1.5]",
+        "input.list[1.0]",
+        "input.deep.a.b.map(x, has(x.c) ? x.c : 0)",
+        "size(input.list) + size(input.t) + size(input.deep.m) + input.t.size()",
+        "'x' in input.deep.m && 2 in input.list && !('z' in input.texts)",
+        "type(input.n) == int && type(input.t) == string",
+        "bytes(input.t) == b'ab' ? string(bytes(input.t)) : input.none",
+        "false && (1 / 0 == 1) || input.list.exists(x, 1 / (x - 1) == 1)",
+        "input.t + input.t.startsWith('a')",
+        "dyn(input.list) == [1, 2, 3, 2]",
+        "input.list + 1",
+        "{}.missing",
+    ] {
+        let value = evaluate(source, &sample());
+        assert_eq!(value.as_ref().ok(), plain(source, &sample()).as_ref(), "{source}: {value:?}");
+    }
+}
+
+#[test]
+fn a_macro_over_an_object_runs_in_the_order_of_its_names() {
+    let names: Vec<String> = (0..40).map(|number| format!("name-{number:02}")).collect();
+    let input =
+        json!({"m": names.iter().map(|name| (name.clone(), Value::Null)).collect::<Value>()});
+    for _ in 0..20 {
+        assert_eq!(evaluate("input.m.map(k, k)", &input), Ok(json!(names)));
+    }
+    let twice = evaluate("{1: 'a', '1': 'b'}", &input);
+    assert_eq!(twice, evaluate("{'1': 'b', 1: 'a'}", &input), "and keys that look the same");
+}
+
+#[test]
+fn a_loop_in_a_loop_ends_soon() {
+    let numbers: Vec<u32> = (0..8_000).collect();
+    let input = json!({"a": numbers, "b": numbers.iter().rev().collect::<Vec<_>>()});
+    for source in [
+        "input.a.all(x, input.b.exists(y, y == x))",
+        "input.a.exists(x, input.b.exists(y, y == x + 9000))",
+        "input.a.map(x, input.b.filter(y, y == x))",
+        "input.a.exists_one(x, input.b.all(y, y != x))",
+        "input.a.exists(x, input.a.exists(y, input.a.exists(z, z == x + y + 100000)))",
+        // It would be true if what came of the limit were no error.
+        "input.a.all(x, input.b.exists(y, y == x)) || true",
+        "true || input.a.all(x, input.b.all(y, y != x)) && input.a.all(x, input.b.all(y, y != x))",
+    ] {
+        let result = evaluate(source, &input);
+        if source.starts_with("true") {
+            assert_eq!(result, Ok(true.into()), "what is not evaluated costs nothing");
+        } else {
+            assert!(is_limit(&result, "takes more than 250000 steps"), "{source}: {result:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_compared_and_copied_is_counted_too() {
+    let text = "x".repeat(100_000);
+    let input = json!({"a": (0..5_000).collect::<Vec<_>>(), "big": [text], "t": text});
+    for source in [
+        "input.a.all(x, !(-1 in input.a))",
+        "input.a.all(x, input.a == input.a + [])",
+        "input.a.all(x, !input.t.contains('y'))",
+        "input.a.all(x, input.t.size() > 0)",
+        "input.a.map(x, input.big)",
+        "input.a.map(x, {'t': input.t})",
+        "input.a.exists(x, input.a[1.5] == 1)",
+        "input.a.all(x, input.t + 'a' != '')",
+        "input.a.all(x, optional.of(input.big).hasValue())",
+        "input.a.exists(x, input.a + 1 == [])",
+    ] {
+        let result = evaluate(source, &input);
+        assert!(is_limit(&result, "compares and copies more than 16 MiB"), "{source}: {result:?}");
+    }
+    for source in ["input.a.all(x, size(input.a) > 0 && input.a[x] == x)", "input.a.map(x, x + 1)"]
+    {
+        assert!(evaluate(source, &input).is_ok(), "{source}");
+    }
+}
+
+#[test]
+fn a_text_that_doubles_itself_ends_soon() {
+    let mut source = "v25".to_owned();
+    for number in (0..25).rev() {
+        source = format!("[v{number} + v{number}].map(v{}, {source})[0]", number + 1);
+    }
+    let source = format!("[input.t].map(v0, {source})[0].size()");
+    let Ok(expression) = Expression::compile(&source) else {
+        panic!("too long or too deep: {} bytes", source.len())
+    };
+    let input = json!({"t": "a".repeat(64)});
+    let result = expression.evaluate(&variables(&input));
+    assert!(is_limit(&result, "compares and copies more than 16 MiB"), "{result:?}");
+}
+
+#[test]
+fn expressions_of_a_step_share_one_budget() {
+    let input = json!({"a": (0..20_000).collect::<Vec<_>>()});
+    let expression = Expression::compile("input.a.all(x, x >= 0)").unwrap();
+    let variables = variables(&input);
+    let mut evaluated = 0;
+    while expression.evaluate(&variables).is_ok() {
+        evaluated += 1;
+        assert!(evaluated < 100, "it never ends");
+    }
+    assert!(evaluated > 0, "one is within the limit");
+    let again = Variables::new(|_| Ok(input.clone()), None);
+    for _ in 0..evaluated {
+        assert!(expression.evaluate(&again).is_ok(), "the count is the same each time");
+    }
+    assert!(expression.evaluate(&again).is_err());
+}
+
+#[test]
+fn the_largest_payload_is_copied_once() {
+    let many = format!("[{}]", ["1"].repeat(crate::PAYLOAD_BYTES_MAX / 2 - 1).join(","));
+    let input = json!({"all": serde_json::from_str::<Value>(&many).unwrap()});
+    assert!(evaluate("input.all + []", &input).is_ok());
+    assert!(evaluate("{'all': input.all}", &input).is_ok());
+}
+
+#[test]
+fn a_reason_is_short() {
+    let input = json!({"a": vec!["text"; 10_000]});
+    for source in ["input.a + 1", "input.a.x", "input[input.a]"] {
+        let error = evaluate(source, &input).unwrap_err();
+        assert!(error.to_string().len() < 700, "{source}: {} bytes", error.to_string().len());
+        assert_eq!(error.code("when_failed"), "when_failed");
+    }
+    let wrong = Expression::compile("input.a").unwrap().evaluate_bool(&variables(&input));
+    assert!(wrong.unwrap_err().to_string().len() < 700);
+}
+
+#[test]
+fn what_has_no_value_is_no_null() {
+    let read = || crate::Payload::recorded(r#"{"n":1,"x":"\ud800"}"#).unwrap().to_value();
+    let variables = Variables::new(|_| read(), Some(Item::new(read(), 0)));
+    for source in ["input.n == 1", "input.n", "input", "has(input.x)", "item", "item.n", "index"] {
+        let error = Expression::compile(source).unwrap().evaluate(&variables).unwrap_err();
+        assert!(error.to_string().contains("has no value"), "{source}: {error}");
+    }
+}
+
+/// An expression made of bytes: any bytes give one.
+struct Made<'b> {
+    bytes: std::slice::Iter<'b, u8>,
+    source: String,
+    bound: Vec<String>,
+}
+
+impl Made<'_> {
+    fn source(bytes: &[u8]) -> String {
+        let mut made = Made { bytes: bytes.iter(), source: String::new(), bound: Vec::new() };
+        made.any(5);
+        made.source
+    }
+
+    fn next(&mut self) -> u8 {
+        self.bytes.next().copied().unwrap_or(0)
+    }
+
+    fn of<'t>(&mut self, words: &[&'t str]) -> &'t str {
+        words[usize::from(self.next()) % words.len()]
+    }
+
+    fn say(&mut self, words: &str) {
+        self.source.push_str(words);
+    }
+
+    /// The parts of a template: `$` is an expression.
+    fn fill(&mut self, template: &str, depth: u8) {
+        for (number, part) in template.split('$').enumerate() {
+            if number > 0 {
+                self.any(depth);
+            }
+            self.say(part);
+        }
+    }
+
+    fn leaf(&mut self) {
+        let bound = self.bound.clone();
+        if !bound.is_empty() && self.next() % 2 == 0 {
+            let name = bound[usize::from(self.next()) % bound.len()].clone();
+            return self.say(&name);
+        }
+        let word = self.of(&[
+            "0",
+            "1",
+            "2",
+            "-1",
+            "1.5",
+            "1u",
+            "'a'",
+            "'ab'",
+            "b'x'",
+            "true",
+            "false",
+            "null",
+            "[]",
+            "input.n",
+            "input.f",
+            "input.t",
+            "input.list",
+            "input.texts",
+            "input.mixed",
+            "input.none",
+            "input.deep",
+            "input.deep.a.b",
+            "input.missing",
+            "input.empty",
+            "input.yes",
+            "int",
+        ]);
+        self.say(word);
+    }
+
+    fn any(&mut self, depth: u8) {
+        if depth == 0 || self.source.len() > EXPRESSION_BYTES_MAX / 2 {
+            return self.leaf();
+        }
+        let inner = depth - 1;
+        match self.next() % 12 {
+            0..=1 => self.leaf(),
+            2..=4 => {
+                let operator = self.of(&[
+                    "+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "in",
+                ]);
+                self.fill(&format!("($ {operator} $)"), inner);
+            }
+            5 => {
+                let template = self.of(&["!$", "-($)", "($ ? $ : $)", "($)[$]", "($)[?$]"]);
+                self.fill(template, inner);
+            }
+            6 => {
+                let template = self.of(&[
+                    "[$, $]",
+                    "[$]",
+                    "[?$]",
+                    "{'a': $, 'b': $}",
+                    "{$: $}",
+                    "{?'a': $}",
+                    "($).a",
+                    "($).?a",
+                    "has(($).a)",
+                    "($).?c.orValue($)",
+                ]);
+                self.fill(template, inner);
+            }
+            7..=8 => {
+                let template = self.of(&[
+                    "size($)",
+                    "string($)",
+                    "int($)",
+                    "double($)",
+                    "bytes($)",
+                    "type($)",
+                    "dyn($)",
+                    "($).size()",
+                    "($).contains($)",
+                    "($).startsWith($)",
+                    "($).endsWith($)",
+                    "optional.of($)",
+                    "optional.ofNonZeroValue($)",
+                    "($).hasValue()",
+                    "($).value()",
+                    "($).or($)",
+                    "optional.none()",
+                    "uint($)",
+                    "bool($)",
+                ]);
+                self.fill(template, inner);
+            }
+            _ => {
+                let list = self.of(&[
+                    "input.list",
+                    "input.texts",
+                    "input.mixed",
+                    "input.deep.a.b",
+                    "input.empty",
+                    "[1, 2]",
+                    "[input.n, 'a']",
+                ]);
+                let name = format!("v{}", self.bound.len());
+                let call = self.of(&["all", "exists", "exists_one", "map", "filter", "map2"]);
+                let mut head = String::new();
+                let (call, template) = if call == "map2" { ("map", "$, $") } else { (call, "$") };
+                let _ = write!(head, "{list}.{call}({name}, ");
+                self.say(&head);
+                self.bound.push(name);
+                self.fill(template, inner);
+                self.bound.pop();
+                self.say(")");
+            }
+        }
+    }
+}
+
+/// How long fuzzing goes on; the default is a moment.
+fn fuzz_time() -> Duration {
+    let seconds = std::env::var("AMENDS_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(1))
+}
+
+#[test]
+fn any_expression_has_the_library_s_value_or_meets_a_limit() {
+    let began = Instant::now();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    while began.elapsed() < fuzz_time() {
+        let checked = runner.run(&proptest::collection::vec(any::<u8>(), 0..200), |bytes| {
+            let source = Made::source(&bytes);
+            let Ok(expression) = Expression::compile(&source) else { return Ok(()) };
+            let input = sample();
+            let (one, other) = (variables(&input), variables(&input));
+            let value = expression.evaluate(&one);
+            // The library's errors have maps in them, in another order each time.
+            let again = expression.evaluate(&other);
+            prop_assert_eq!(value.as_ref().ok(), again.as_ref().ok(), "{}", source);
+            match value {
+                Err(ExpressionError::Limit(_)) => {}
+                value => prop_assert_eq!(value.ok(), plain(&source, &input), "{}", source),
+            }
+            Ok(())
+        });
+        checked.unwrap();
+    }
+}

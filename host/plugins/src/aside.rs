@@ -1,0 +1,83 @@
+//! Checks of payloads against a schema where nobody else waits for them.
+//!
+//! A schema comes from a component and a payload from somebody else: how long a check takes is
+//! up to both, and it cannot be stopped. Calls begin on the thread that runs all sagas of a
+//! shard, so a check stays there only while it is certainly short.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use amends_engine::Payload;
+use jsonschema::Validator;
+use tokio::sync::Semaphore;
+
+use crate::schema;
+
+/// A payload of more bytes is never checked in the caller's place.
+const IN_PLACE_BYTES_MAX: usize = 4 << 10;
+
+/// A schema whose last check took longer is checked aside the next time.
+const IN_PLACE_MAX: Duration = Duration::from_micros(500);
+
+/// Checks of one schema at once. One that nobody waits for any more goes on to its end.
+const CHECKS_MAX: usize = 2;
+
+/// Whether a payload fits a schema, or why it does not.
+type Fit = Result<(), String>;
+
+/// One schema of a component.
+pub(crate) struct Checker {
+    validator: Arc<Validator>,
+    /// Whether the last check was short. The first one is made aside.
+    is_short: Arc<AtomicBool>,
+    room: Arc<Semaphore>,
+}
+
+impl Checker {
+    pub(crate) fn new(validator: Validator) -> Self {
+        let room = Arc::new(Semaphore::new(CHECKS_MAX));
+        Self { validator: Arc::new(validator), is_short: Arc::default(), room }
+    }
+
+    /// In the caller's place, however long it takes.
+    ///
+    /// # Errors
+    /// Where the payload does not fit, and why.
+    pub(crate) fn check(&self, payload: &Payload) -> Fit {
+        schema::fits(Some(&*self.validator), payload)
+    }
+
+    /// On a thread for what blocks, unless it is certainly short. Waits for its turn when this
+    /// schema is being checked already. May be dropped at any time; a check that has begun goes on.
+    ///
+    /// # Errors
+    /// Where the payload does not fit, and why.
+    pub(crate) async fn check_aside(&self, payload: &Payload) -> Fit {
+        if payload.as_str().len() <= IN_PLACE_BYTES_MAX && self.is_short.load(Ordering::Relaxed) {
+            return timed(&self.validator, &self.is_short, payload);
+        }
+        let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
+            return Err("the host ends".to_owned());
+        };
+        let (validator, is_short) = (Arc::clone(&self.validator), Arc::clone(&self.is_short));
+        let payload = payload.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            let fit = timed(&validator, &is_short, &payload);
+            drop(room);
+            fit
+        });
+        checked.await.unwrap_or_else(|_| Err("the check broke off".to_owned()))
+    }
+}
+
+fn timed(validator: &Validator, is_short: &AtomicBool, payload: &Payload) -> Fit {
+    let began = Instant::now();
+    let fit = schema::fits(Some(validator), payload);
+    let was_short = began.elapsed() <= IN_PLACE_MAX;
+    // Written when it changes only: shards share it.
+    if is_short.load(Ordering::Relaxed) != was_short {
+        is_short.store(was_short, Ordering::Relaxed);
+    }
+    fit
+}
