@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 use amends_engine::{Order, Payload, SignalName, StepName, Verb};
 
 use crate::ApiState;
+use crate::body::JsonBody;
 use crate::plugins::parse_digest;
-use crate::problem::{JsonBody, Path, Problem};
+use crate::problem::{Path, Problem};
 use crate::sagas::{header_text, parse_id};
 use crate::views::SagaView;
 

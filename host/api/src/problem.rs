@@ -1,7 +1,7 @@
 //! Problem details for HTTP APIs (RFC 9457).
 
 use axum::Json;
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -127,21 +127,7 @@ impl From<OperateError> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        let status = rejection.status().as_u16();
-        let code = match status {
-            413 => "body_too_large",
-            415 => "not_json",
-            _ => "bad_request",
-        };
-        Self::new(status, code, rejection.body_text())
-    }
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        let status = rejection.status().as_u16();
-        let code = if status == 413 { "body_too_large" } else { "bad_request" };
-        Self::new(status, code, rejection.body_text())
+        Self::new(rejection.status().as_u16(), "bad_request", rejection.body_text())
     }
 }
 
@@ -166,8 +152,3 @@ pub(crate) struct Path<T>(pub(crate) T);
 #[derive(axum::extract::FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub(crate) struct Query<T>(pub(crate) T);
-
-/// `Json` that refuses with a problem.
-#[derive(axum::extract::FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
-pub(crate) struct JsonBody<T>(pub(crate) T);

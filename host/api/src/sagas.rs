@@ -15,9 +15,10 @@ use amends_runtime::{StartRequest, State as SagaState, Stuck};
 use amends_store::{SagaQuery, Store, StoreError, Stream};
 
 use crate::ApiState;
+use crate::body::JsonBody;
 use crate::duration::parse_duration;
 use crate::page::{Page, cursor, limit};
-use crate::problem::{JsonBody, Path, Problem, Query};
+use crate::problem::{Path, Problem, Query};
 use crate::views::{EventView, SagaItem, SagaView, WhyView};
 
 /// The longest that a request waits: proxies on the way give up at about this.

@@ -6,9 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,10 +17,11 @@ use amends_plugins::{StateError, StateWrite};
 use amends_store::{STATE_KEYS_MAX, StateQuery};
 
 use crate::ApiState;
+use crate::body::{JsonBody, read};
 use crate::operate::who;
 use crate::page::{Page, limit};
 use crate::plugins::parse_name;
-use crate::problem::{JsonBody, Path, Problem, Query};
+use crate::problem::{Path, Problem, Query};
 
 /// A page ends with the value that makes it this large: 1,000 of the largest would be 250 MiB.
 const PAGE_BYTES_MAX: usize = 8 << 20;
@@ -170,16 +169,15 @@ pub(crate) async fn import(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(name): Path<String>,
     Query(query): Query<ImportQuery>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Json<StateImported>, Problem> {
     let name = parse_name(&name)?;
-    let who = who(&headers, peer)?;
+    let who = who(request.headers(), peer)?;
     if query.source.len() > SOURCE_BYTES_MAX {
         let detail = format!("source has more than {SOURCE_BYTES_MAX} bytes");
         return Err(Problem::new(400, "bad_query", detail));
     }
-    let writes = writes(&body?)?;
+    let writes = writes(&read(request, STATE_IMPORT_BYTES_MAX).await?)?;
     let told = (who.as_str(), query.source.as_str());
     let written = state.runtime.plugins().import_state(&name, told, writes, query.only_new).await?;
     Ok(Json(StateImported { written }))

@@ -9,6 +9,7 @@ mod carrier;
 mod chaos;
 mod cli;
 mod client;
+mod connections;
 mod crash;
 mod deploy;
 mod failpoints;
