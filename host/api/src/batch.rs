@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
-use crate::body::{HeldBytes, NDJSON, broken};
+use crate::body::{HeldBytes, NDJSON, broken, check_ndjson, refuse};
 use crate::lines::LineBuffer;
 use crate::problem::Problem;
 use crate::sagas::{StartBody, request_of, traceparent};
@@ -35,8 +35,14 @@ pub(crate) struct BatchAnswer {
     request_body(content = String, content_type = "application/x-ndjson",
         description = "a start a line: {definition, input, tags?, key?}"),
     responses((status = 200, body = BatchAnswer, content_type = "application/x-ndjson",
-        description = "a line for each line, in order")))]
-pub(crate) async fn start_batch(State(state): State<ApiState>, request: Request) -> Response {
+        description = "a line for each line, in order"), (status = "default", body = Problem)))]
+pub(crate) async fn start_batch(
+    State(state): State<ApiState>,
+    request: Request,
+) -> Result<Response, Problem> {
+    if let Err(problem) = check_ndjson(request.headers()) {
+        return Err(refuse(request, problem).await);
+    }
     let traceparent = traceparent(request.headers());
     let answers = lines(request)
         .map(move |line| {
@@ -56,7 +62,7 @@ pub(crate) async fn start_batch(State(state): State<ApiState>, request: Request)
             }
         })
         .buffered(STARTS_AT_ONCE);
-    ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(answers)).into_response()
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(answers)).into_response())
 }
 
 async fn start_line(

@@ -242,8 +242,17 @@ fn is_of_type(headers: &HeaderMap, is_type: impl FnOnce(&str) -> bool) -> bool {
     })
 }
 
-/// The type of bodies that are a JSON text a line.
+/// The type of bodies that are a JSON text a line. A page's form cannot send it.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
+
+/// Refuses a body that does not say that it is NDJSON.
+pub(crate) fn check_ndjson(headers: &HeaderMap) -> Result<(), Problem> {
+    if is_of_type(headers, |kind| kind == NDJSON) {
+        return Ok(());
+    }
+    Err(Problem::new(415, "not_ndjson", "this takes NDJSON: a JSON text a line")
+        .with_remedy(format!("send the header `content-type: {NDJSON}`")))
+}
 
 /// The value of a JSON body. Refuses with a problem.
 pub(crate) struct JsonBody<T>(pub(crate) T);

@@ -102,6 +102,7 @@ pub struct UnreadableView {
 /// Has components serve, all or none: one part of the form each, under the name of its plugin.
 #[utoipa::path(post, path = "/v1/plugins:deploy", tag = "plugins",
     params(DeployQuery,
+        ("amends-request" = String, Header, description = "any value: the form of a web page cannot send it"),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
     request_body(content_type = "multipart/form-data",
         description = "a component each, under the name of its plugin"),

@@ -46,6 +46,7 @@ use watch::Watchers;
 
 pub use body::BODIES_BYTES_MAX;
 pub use deploy::{DeployView, DeployedView, MisfitView, UnreadableView};
+pub use door::{PublicUrl, PublicUrlError};
 pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
@@ -78,18 +79,25 @@ pub struct ApiState {
     pub(crate) bodies: BodyRoom,
     /// Room for components that are handed in.
     pub(crate) uploads: Uploads,
+    /// Where a proxy serves the host.
+    pub(crate) public_url: Option<PublicUrl>,
 }
 
 impl ApiState {
-    /// Of a host, with what renders its metrics.
+    /// Of a host, with what renders its metrics and where a proxy serves it, if one does.
     #[must_use]
-    pub fn new(runtime: Runtime, prometheus: PrometheusHandle) -> Self {
+    pub fn new(
+        runtime: Runtime,
+        prometheus: PrometheusHandle,
+        public_url: Option<PublicUrl>,
+    ) -> Self {
         Self {
             runtime,
             prometheus,
             watchers: Watchers::default(),
             bodies: BodyRoom::default(),
             uploads: Uploads::default(),
+            public_url,
         }
     }
 }
@@ -97,6 +105,7 @@ impl ApiState {
 /// The whole API.
 pub fn router(state: ApiState) -> Router {
     Router::new()
+        .route("/", get(about))
         .route("/v1/sagas", post(sagas::start).get(sagas::list))
         .route("/v1/sagas:batch", post(batch::start_batch))
         .route("/v1/sagas/{id}", get(sagas::get))
@@ -145,6 +154,15 @@ pub fn router(state: ApiState) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(state.clone(), door))
         .with_state(state)
+}
+
+/// For a person who opens the host's address.
+async fn about() -> String {
+    format!(
+        "Amends {}, a saga platform. The API is under /v1 and described at /v1/openapi.json; \
+         /healthz says that the host lives, /readyz that it takes sagas.\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 async fn not_found(uri: Uri) -> Problem {

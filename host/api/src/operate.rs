@@ -129,7 +129,8 @@ async fn operate(
     Ok(Json(SagaView::from(&found)))
 }
 
-/// Who asks: the name that they give, and the address, which nobody can make up.
+/// Who asks: the name that the request gives, and the address that it came from. Behind a proxy both
+/// are what the proxy says.
 pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
     let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
     Ok(named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip())))

@@ -120,7 +120,8 @@ pub struct UnfinishedView {
 /// network is stubbed and state is thrown away: nothing is changed. One part of the form, under the
 /// name of its plugin.
 #[utoipa::path(post, path = "/v1/plugins:rehearse", tag = "plugins",
-    params(RehearseQuery),
+    params(RehearseQuery,
+        ("amends-request" = String, Header, description = "any value: the form of a web page cannot send it")),
     request_body(content_type = "multipart/form-data",
         description = "a component, under the name of its plugin"),
     responses((status = 200, body = RehearsalView), (status = 404, body = Problem),

@@ -17,7 +17,7 @@ use amends_plugins::{StateError, StateWrite};
 use amends_store::{STATE_KEYS_MAX, StateQuery};
 
 use crate::ApiState;
-use crate::body::{JsonBody, read};
+use crate::body::{JsonBody, check_ndjson, read, refuse};
 use crate::operate::who;
 use crate::page::{Page, limit};
 use crate::plugins::parse_name;
@@ -172,6 +172,9 @@ pub(crate) async fn import(
     request: Request,
 ) -> Result<Json<StateImported>, Problem> {
     let name = parse_name(&name)?;
+    if let Err(problem) = check_ndjson(request.headers()) {
+        return Err(refuse(request, problem).await);
+    }
     let who = who(request.headers(), peer)?;
     if query.source.len() > SOURCE_BYTES_MAX {
         let detail = format!("source has more than {SOURCE_BYTES_MAX} bytes");

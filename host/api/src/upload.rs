@@ -26,6 +26,10 @@ const UPLOAD_TIME_MAX: Duration = Duration::from_mins(10);
 /// Components of one upload.
 const COMPONENTS_MAX: usize = 16;
 
+/// The header that an upload needs. A form of a page cannot send it, and a script of another site
+/// has to ask the host first, which does not permit it.
+const REQUEST_HEADER: &str = "amends-request";
+
 /// Room for uploads.
 #[derive(Debug, Clone)]
 pub(crate) struct Uploads(Arc<Semaphore>);
@@ -52,6 +56,15 @@ impl Upload {
 impl Uploads {
     /// Reads the components of a form, by the names of their plugins.
     pub(crate) async fn receive(&self, mut request: Request) -> Result<Upload, Problem> {
+        if !request.headers().contains_key(REQUEST_HEADER) {
+            let problem = Problem::new(
+                403,
+                "request_header_missing",
+                "an upload needs a header that the form of a web page cannot send",
+            )
+            .with_remedy(format!("send the header `{REQUEST_HEADER}: 1`"));
+            return Err(refuse(request, problem).await);
+        }
         let place = Arc::clone(&self.0).acquire_owned();
         let Ok(Ok(place)) = tokio::time::timeout(UPLOAD_WAIT_MAX, place).await else {
             let problem =
@@ -87,10 +100,10 @@ impl Uploads {
 }
 
 fn bad_form(status: u16, detail: String) -> Problem {
-    Problem::new(status, "bad_form", detail).with_remedy(
-        "send multipart/form-data, a component each under the name of its plugin: curl -F \
-         NAME=@NAME.wasm",
-    )
+    Problem::new(status, "bad_form", detail).with_remedy(format!(
+        "send multipart/form-data, a component each under the name of its plugin: curl -H \
+         '{REQUEST_HEADER}: 1' -F NAME=@NAME.wasm"
+    ))
 }
 
 async fn read(

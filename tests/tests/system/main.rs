@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod breaker;
+mod browser;
 mod canary;
 mod carrier;
 mod chaos;
@@ -12,6 +13,7 @@ mod client;
 mod connections;
 mod crash;
 mod deploy;
+mod door;
 mod failpoints;
 mod folder;
 mod hostile;

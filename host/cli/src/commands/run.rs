@@ -70,6 +70,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
         );
     }
     let listen = config.host.listen;
+    let public_url = config.host.public_url.clone();
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; is another host running? set host.listen or --listen")
     })?;
@@ -79,7 +80,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     // Before anybody can learn that it is ready, and stop it.
     let signals = Signals::new()?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
-    let state = ApiState::new(runtime.clone(), prometheus);
+    let state = ApiState::new(runtime.clone(), prometheus, public_url);
     let (close, closing) = tokio::sync::watch::channel(false);
     let server = Server::new(router(state), connections, closing);
     let server = tokio::spawn(server.run(listener));
