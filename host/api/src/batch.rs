@@ -1,16 +1,19 @@
 //! Many starts in one request: NDJSON in, NDJSON out, in order.
 
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{Request, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::stream::{Stream, StreamExt as _, unfold};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use amends_engine::check_json;
 
+use crate::body::{HeldBytes, NDJSON, broken, check_ndjson, refuse};
+use crate::lines::LineBuffer;
 use crate::problem::Problem;
 use crate::sagas::{StartBody, request_of, traceparent};
 use crate::{ApiState, BODY_BYTES_MAX};
@@ -34,19 +37,21 @@ pub(crate) struct BatchAnswer {
     request_body(content = String, content_type = "application/x-ndjson",
         description = "a start a line: {definition, input, tags?, key?}"),
     responses((status = 200, body = BatchAnswer, content_type = "application/x-ndjson",
-        description = "a line for each line, in order")))]
+        description = "a line for each line, in order"), (status = "default", body = Problem)))]
 pub(crate) async fn start_batch(
     State(state): State<ApiState>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let traceparent = traceparent(&headers);
-    let answers = lines(body)
+    request: Request,
+) -> Result<Response, Problem> {
+    if let Err(problem) = check_ndjson(request.headers()) {
+        return Err(refuse(request, problem).await);
+    }
+    let traceparent = traceparent(request.headers());
+    let answers = lines(request)
         .map(move |line| {
             let (state, traceparent) = (state.clone(), traceparent.clone());
             async move {
                 let answer = match line {
-                    Ok(line) => start_line(&state, &line, traceparent).await,
+                    Ok(line) => start_line(&state, &line.bytes, traceparent).await,
                     Err(problem) => Err(problem),
                 };
                 let answer = match answer {
@@ -59,7 +64,7 @@ pub(crate) async fn start_batch(
             }
         })
         .buffered(STARTS_AT_ONCE);
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response()
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(answers)).into_response())
 }
 
 async fn start_line(
@@ -77,45 +82,63 @@ async fn start_line(
     Ok(started.id.to_string())
 }
 
-/// The lines of a body that are not empty. One that is too long, or a body that breaks off, ends
-/// it with a problem.
-fn lines(body: Body) -> impl Stream<Item = Result<BytesMut, Problem>> {
-    struct Reader {
-        body: axum::body::BodyDataStream,
-        buffer: BytesMut,
-        is_over: bool,
+/// A line that is not empty.
+struct Line {
+    bytes: BytesMut,
+    /// The room of its bytes, until its saga is started: a batch of large lines is read no faster.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+struct Reader {
+    body: BodyDataStream,
+    held: HeldBytes,
+    buffer: LineBuffer,
+    is_over: bool,
+}
+
+impl Reader {
+    fn line(&mut self, bytes: BytesMut) -> Option<Line> {
+        let room = self.held.split(bytes.len());
+        Some(Line { bytes, _room: room }).filter(|line| !line.bytes.trim_ascii().is_empty())
     }
-    let reader = Reader { body: body.into_data_stream(), buffer: BytesMut::new(), is_over: false };
-    unfold(reader, |mut reader| async move {
+
+    /// The last answer of a batch that cannot be read on.
+    fn end(&mut self, problem: Problem) -> Result<Line, Problem> {
+        self.is_over = true;
+        self.buffer.take();
+        self.held.release();
+        Err(problem)
+    }
+
+    async fn next(&mut self) -> Option<Result<Line, Problem>> {
         loop {
-            if let Some(end) = reader.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = reader.buffer.split_to(end + 1);
-                if !line.trim_ascii().is_empty() {
-                    return Some((Ok(line), reader));
+            while let Some(bytes) = self.buffer.next() {
+                if let Some(line) = self.line(bytes) {
+                    return Some(Ok(line));
                 }
-                continue;
             }
-            if reader.is_over {
-                let line = std::mem::take(&mut reader.buffer);
-                let line = Some(line).filter(|line| !line.trim_ascii().is_empty())?;
-                return Some((Ok(line), reader));
+            if self.is_over {
+                let rest = self.buffer.take();
+                return self.line(rest).map(Ok);
             }
-            if reader.buffer.len() > BODY_BYTES_MAX {
-                reader.buffer.clear();
-                reader.is_over = true;
+            if self.buffer.len() > BODY_BYTES_MAX {
                 let detail = format!("a line has more than {BODY_BYTES_MAX} bytes");
-                return Some((Err(Problem::new(413, "body_too_large", detail)), reader));
+                return Some(self.end(Problem::new(413, "body_too_large", detail)));
             }
-            match reader.body.next().await {
-                Some(Ok(bytes)) => reader.buffer.extend_from_slice(&bytes),
-                Some(Err(error)) => {
-                    reader.buffer.clear();
-                    reader.is_over = true;
-                    let detail = format!("the body broke off: {error}");
-                    return Some((Err(Problem::new(400, "bad_request", detail)), reader));
-                }
-                None => reader.is_over = true,
+            match self.body.next().await {
+                Some(Ok(bytes)) => self.buffer.push(&bytes),
+                Some(Err(error)) => return Some(self.end(broken(&error))),
+                None => self.is_over = true,
             }
         }
-    })
+    }
+}
+
+/// The lines of a body that are not empty. One that is too long, or a body that breaks off, ends
+/// it with a problem.
+fn lines(request: Request) -> impl Stream<Item = Result<Line, Problem>> {
+    let held = request.extensions().get::<HeldBytes>().cloned().unwrap_or_default();
+    let body = request.into_body().into_data_stream();
+    let reader = Reader { body, held, buffer: LineBuffer::default(), is_over: false };
+    unfold(reader, |mut reader| async move { reader.next().await.map(|line| (line, reader)) })
 }

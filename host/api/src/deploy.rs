@@ -3,23 +3,17 @@
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::extract::multipart::{Multipart, MultipartError, MultipartRejection};
-use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{ConnectInfo, Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use amends_engine::PluginName;
 use amends_plugins::{COMPONENT_BYTES_MAX, CanarySpec};
 use amends_runtime::{DeployError, DeployRequest, Deployed, Impact, Unreadable};
 
 use crate::ApiState;
 use crate::operate::who;
-use crate::plugins::{parse_name, plugin_problem};
+use crate::plugins::plugin_problem;
 use crate::problem::{Problem, Query, legible};
-
-/// Components of one deploy.
-const COMPONENTS_MAX: usize = 16;
 
 /// The body of a request: a few of the largest, or many that are small.
 pub(crate) const DEPLOY_BYTES_MAX: usize = 4 * COMPONENT_BYTES_MAX;
@@ -108,6 +102,7 @@ pub struct UnreadableView {
 /// Has components serve, all or none: one part of the form each, under the name of its plugin.
 #[utoipa::path(post, path = "/v1/plugins:deploy", tag = "plugins",
     params(DeployQuery,
+        ("amends-request" = String, Header, description = "any value: the form of a web page cannot send it"),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
     request_body(content_type = "multipart/form-data",
         description = "a component each, under the name of its plugin"),
@@ -117,12 +112,12 @@ pub(crate) async fn deploy(
     State(state): State<ApiState>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     query: Result<Query<DeployQuery>, Problem>,
-    headers: HeaderMap,
-    form: Result<Multipart, MultipartRejection>,
+    request: Request,
 ) -> Result<Json<DeployView>, Problem> {
-    let form = form.map_err(|error| bad_form(error.status(), error.body_text()))?;
-    // Before anything else is looked at: see there.
-    let components = components(form).await?;
+    let who = who(request.headers(), peer);
+    // Before anything else is looked at: a client that is still sending hears no refusal.
+    let mut upload = state.uploads.receive(request).await?;
+    let components = std::mem::take(&mut upload.components);
     let Query(query) = query?;
     let DeployQuery { dry_run: is_dry_run, force: is_forced, .. } = query;
     let canary = query.canary()?;
@@ -140,7 +135,7 @@ pub(crate) async fn deploy(
         )
         .with_remedy("deploy the others to all sagas, or one after the other"));
     }
-    let who = who(&headers, peer)?;
+    let who = who?;
     let request = DeployRequest { components, who, reason, is_forced, is_dry_run, canary };
     let deployed = state.runtime.deploy(request).await.map_err(|error| match error {
         DeployError::Rejected { .. } => Problem::new(409, "component_refused", error.to_string()),
@@ -171,43 +166,6 @@ impl DeployQuery {
             .map(Some)
             .map_err(|wrong| Problem::new(400, "bad_canary", wrong))
     }
-}
-
-pub(crate) fn bad_form(status: StatusCode, detail: String) -> Problem {
-    Problem::new(status.as_u16(), "bad_form", detail).with_remedy(
-        "send multipart/form-data, a component each under the name of its plugin: curl -F \
-         NAME=@NAME.wasm",
-    )
-}
-
-/// The components of a form, by the names of their plugins: at least one.
-pub(crate) async fn components(mut form: Multipart) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
-    let components = read_components(&mut form).await;
-    if components.is_err() {
-        // A client that is still sending would not see why it is refused.
-        while let Ok(Some(_)) = form.next_field().await {}
-    }
-    components
-}
-
-async fn read_components(form: &mut Multipart) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
-    let wrong = |error: MultipartError| bad_form(error.status(), error.body_text());
-    let mut components: Vec<(PluginName, Vec<u8>)> = Vec::new();
-    while let Some(part) = form.next_field().await.map_err(wrong)? {
-        let name = parse_name(part.name().unwrap_or_default())?;
-        let bad = |detail: String| Err(Problem::new(400, "bad_form", detail));
-        if components.iter().any(|(other, _)| *other == name) {
-            return bad(format!("there are two components for plugin `{name}`"));
-        }
-        if components.len() == COMPONENTS_MAX {
-            return bad(format!("a deploy has at most {COMPONENTS_MAX} components"));
-        }
-        components.push((name, part.bytes().await.map_err(wrong)?.to_vec()));
-    }
-    if components.is_empty() {
-        return Err(Problem::new(400, "bad_form", "there is no component in the form"));
-    }
-    Ok(components)
 }
 
 impl From<Deployed> for DeployedView {

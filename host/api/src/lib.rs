@@ -7,43 +7,57 @@
 #![expect(clippy::result_large_err, reason = "a problem is made once for a request that failed")]
 
 mod batch;
+mod body;
 mod definitions;
 mod deploy;
+mod door;
 mod duration;
 mod health;
+mod lines;
 mod openapi;
 mod operate;
+mod pace;
 mod page;
 mod plan;
 mod plugins;
 mod problem;
 mod rehearse;
 mod sagas;
+mod server;
 mod state;
 mod stream;
+mod upload;
 mod views;
 mod watch;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use amends_engine::PAYLOAD_BYTES_MAX;
 use amends_runtime::Runtime;
 
+use body::BodyRoom;
+use door::door;
+use upload::Uploads;
 use watch::Watchers;
 
+pub use body::BODIES_BYTES_MAX;
 pub use deploy::{DeployView, DeployedView, MisfitView, UnreadableView};
+pub use door::{PublicUrl, PublicUrlError};
 pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
+pub use pace::{BYTES_PER_SECOND_MIN, WAITED_MAX};
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
 pub use plan::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 pub use problem::Problem;
 pub use rehearse::{
     DifferenceGroupView, DifferenceView, LeftOutView, RehearsalView, UnfinishedView,
 };
+pub use server::{CONNECTIONS_MAX, ConnectionLimit, Server};
 pub use state::{STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
 pub use views::{
     CanaryView, DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView,
@@ -61,21 +75,39 @@ pub struct ApiState {
     pub(crate) prometheus: PrometheusHandle,
     /// Room for those who watch a saga.
     pub(crate) watchers: Watchers,
+    /// Room for the bodies of requests.
+    pub(crate) bodies: BodyRoom,
+    /// Room for components that are handed in.
+    pub(crate) uploads: Uploads,
+    /// Where a proxy serves the host.
+    pub(crate) public_url: Option<PublicUrl>,
 }
 
 impl ApiState {
-    /// Of a host, with what renders its metrics.
+    /// Of a host, with what renders its metrics and where a proxy serves it, if one does.
     #[must_use]
-    pub fn new(runtime: Runtime, prometheus: PrometheusHandle) -> Self {
-        Self { runtime, prometheus, watchers: Watchers::default() }
+    pub fn new(
+        runtime: Runtime,
+        prometheus: PrometheusHandle,
+        public_url: Option<PublicUrl>,
+    ) -> Self {
+        Self {
+            runtime,
+            prometheus,
+            watchers: Watchers::default(),
+            bodies: BodyRoom::default(),
+            uploads: Uploads::default(),
+            public_url,
+        }
     }
 }
 
 /// The whole API.
 pub fn router(state: ApiState) -> Router {
     Router::new()
+        .route("/", get(about))
         .route("/v1/sagas", post(sagas::start).get(sagas::list))
-        .route("/v1/sagas:batch", post(batch::start_batch).layer(DefaultBodyLimit::disable()))
+        .route("/v1/sagas:batch", post(batch::start_batch))
         .route("/v1/sagas/{id}", get(sagas::get))
         .route("/v1/sagas/{id}/events", get(sagas::events))
         .route("/v1/sagas/{id}/watch", get(watch::watch))
@@ -110,10 +142,7 @@ pub fn router(state: ApiState) -> Router {
             "/v1/plugins/{name}/state/{*key}",
             get(state::get).put(state::put).delete(state::delete),
         )
-        .route(
-            "/v1/plugins/{name}/state:import",
-            post(state::import).layer(DefaultBodyLimit::max(STATE_IMPORT_BYTES_MAX)),
-        )
+        .route("/v1/plugins/{name}/state:import", post(state::import))
         .route("/v1/definitions", get(definitions::list))
         .route("/v1/events", get(stream::events))
         .route("/v1/openapi.json", get(openapi::document))
@@ -123,7 +152,17 @@ pub fn router(state: ApiState) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(state.clone(), door))
         .with_state(state)
+}
+
+/// For a person who opens the host's address.
+async fn about() -> String {
+    format!(
+        "Amends {}, a saga platform. The API is under /v1 and described at /v1/openapi.json; \
+         /healthz says that the host lives, /readyz that it takes sagas.\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 async fn not_found(uri: Uri) -> Problem {

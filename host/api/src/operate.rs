@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 use amends_engine::{Order, Payload, SignalName, StepName, Verb};
 
 use crate::ApiState;
+use crate::body::JsonBody;
 use crate::plugins::parse_digest;
-use crate::problem::{JsonBody, Path, Problem, legible};
+use crate::problem::{Path, Problem, legible};
 use crate::sagas::{header_text, parse_id};
 use crate::views::SagaView;
 
@@ -129,7 +130,8 @@ async fn operate(
     Ok(Json(SagaView::from(&found)))
 }
 
-/// Who asks: the name that they give, and the address, which nobody can make up.
+/// Who asks: the name that the request gives, and the address that it came from. Behind a proxy both
+/// are what the proxy says.
 pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
     let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
     let named = named.map(|name| legible("the header amends-user", name)).transpose()?;

@@ -12,9 +12,10 @@ use amends_engine::{Digest, IdError, PluginName};
 use amends_plugins::{PluginError, PluginInfo, Why};
 
 use crate::ApiState;
+use crate::body::JsonBody;
 use crate::operate::who;
 use crate::page::Page;
-use crate::problem::{JsonBody, Path, Problem, legible};
+use crate::problem::{Path, Problem, legible};
 use crate::views::PluginView;
 
 /// Digits of a digest that are taken for it, at least: tables print twelve.

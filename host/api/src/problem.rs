@@ -1,16 +1,13 @@
 //! Problem details for HTTP APIs (RFC 9457).
 
 use axum::Json;
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, Request};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use amends_engine::{check_json, is_steering};
+use amends_engine::is_steering;
 use amends_runtime::{OperateError, RuntimeError, StartError};
 use amends_store::StoreError;
 
@@ -133,21 +130,7 @@ impl From<OperateError> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        let status = rejection.status().as_u16();
-        let code = match status {
-            413 => "body_too_large",
-            415 => "not_json",
-            _ => "bad_request",
-        };
-        Self::new(status, code, rejection.body_text())
-    }
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        let status = rejection.status().as_u16();
-        let code = if status == 413 { "body_too_large" } else { "bad_request" };
-        Self::new(status, code, rejection.body_text())
+        Self::new(rejection.status().as_u16(), "bad_request", rejection.body_text())
     }
 }
 
@@ -183,19 +166,3 @@ pub(crate) struct Path<T>(pub(crate) T);
 #[derive(axum::extract::FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
 pub(crate) struct Query<T>(pub(crate) T);
-
-/// `Json` that refuses with a problem, also what not every reader understands the same (see
-/// [`check_json`]).
-pub(crate) struct JsonBody<T>(pub(crate) T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let axum::Json(body) = axum::Json::<Box<RawValue>>::from_request(request, state).await?;
-        check_json(body.get())
-            .map_err(|error| Problem::new(400, "bad_request", format!("the body is {error}")))?;
-        let axum::Json(body) = axum::Json::from_bytes(body.get().as_bytes())?;
-        Ok(Self(body))
-    }
-}

@@ -1,8 +1,7 @@
 //! What an undo would do otherwise than the one that serves: tried without any effect.
 
 use axum::Json;
-use axum::extract::State;
-use axum::extract::multipart::{Multipart, MultipartRejection};
+use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -13,7 +12,6 @@ use amends_runtime::{
 };
 
 use crate::ApiState;
-use crate::deploy::{bad_form, components};
 use crate::problem::{Problem, Query};
 
 /// The body of a request: a component, and the form around it.
@@ -121,7 +119,9 @@ pub struct UnfinishedView {
 /// Runs the undo of a component, and that of the one that serves, on what sagas have recorded. The
 /// network is stubbed and state is thrown away: nothing is changed. One part of the form, under the
 /// name of its plugin.
-#[utoipa::path(post, path = "/v1/plugins:rehearse", tag = "plugins", params(RehearseQuery),
+#[utoipa::path(post, path = "/v1/plugins:rehearse", tag = "plugins",
+    params(RehearseQuery,
+        ("amends-request" = String, Header, description = "any value: the form of a web page cannot send it")),
     request_body(content_type = "multipart/form-data",
         description = "a component, under the name of its plugin"),
     responses((status = 200, body = RehearsalView), (status = 404, body = Problem),
@@ -130,10 +130,10 @@ pub struct UnfinishedView {
 pub(crate) async fn rehearse(
     State(state): State<ApiState>,
     query: Result<Query<RehearseQuery>, Problem>,
-    form: Result<Multipart, MultipartRejection>,
+    request: Request,
 ) -> Result<Json<RehearsalView>, Problem> {
-    let form = form.map_err(|error| bad_form(error.status(), error.body_text()))?;
-    let mut components = components(form).await?;
+    // There is one rehearsal at a time as well, but deploys need not wait for it.
+    let mut components = state.uploads.receive(request).await?.into_components();
     let Query(query) = query?;
     let sagas = query.sagas.unwrap_or(REHEARSAL_SAGAS_DEFAULT);
     if !(1..=REHEARSAL_SAGAS_MAX).contains(&sagas) {

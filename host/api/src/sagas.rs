@@ -15,9 +15,10 @@ use amends_runtime::{StartRequest, State as SagaState, Stuck};
 use amends_store::{SagaQuery, Store, StoreError};
 
 use crate::ApiState;
+use crate::body::JsonBody;
 use crate::duration::parse_duration;
 use crate::page::{Page, cursor, limit};
-use crate::problem::{JsonBody, Path, Problem, Query, legible};
+use crate::problem::{Path, Problem, Query, legible};
 use crate::stream::{Reader, Source};
 use crate::views::{EventView, SagaItem, SagaView, WhyView};
 

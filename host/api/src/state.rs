@@ -6,9 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,10 +17,11 @@ use amends_plugins::{StateError, StateWrite};
 use amends_store::{STATE_KEYS_MAX, StateQuery};
 
 use crate::ApiState;
+use crate::body::{JsonBody, check_ndjson, read, refuse};
 use crate::operate::who;
 use crate::page::{PAGE_BYTES_MAX, Page, limit};
 use crate::plugins::parse_name;
-use crate::problem::{JsonBody, Path, Problem, Query, legible};
+use crate::problem::{Path, Problem, Query, legible};
 
 /// Bytes of one import: it is in memory as a whole, and one transaction of the store.
 pub const STATE_IMPORT_BYTES_MAX: usize = 16 << 20;
@@ -167,17 +166,19 @@ pub(crate) async fn import(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(name): Path<String>,
     Query(query): Query<ImportQuery>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Json<StateImported>, Problem> {
     let name = parse_name(&name)?;
-    let who = who(&headers, peer)?;
+    if let Err(problem) = check_ndjson(request.headers()) {
+        return Err(refuse(request, problem).await);
+    }
+    let who = who(request.headers(), peer)?;
     if query.source.len() > SOURCE_BYTES_MAX {
         let detail = format!("source has more than {SOURCE_BYTES_MAX} bytes");
         return Err(Problem::new(400, "bad_query", detail));
     }
-    let writes = writes(&body?)?;
     let source = legible("source", query.source)?;
+    let writes = writes(&read(request, STATE_IMPORT_BYTES_MAX).await?)?;
     let told = (who.as_str(), source.as_str());
     let written = state.runtime.plugins().import_state(&name, told, writes, query.only_new).await?;
     Ok(Json(StateImported { written }))

@@ -348,7 +348,7 @@ fn with_refusal(outcome: Outcome, refused: Option<String>) -> Outcome {
 fn clean_event(event: Emitted, granted: &Granted, call: &PluginCall) -> Emitted {
     let Cow::Owned(clean) = granted.redact_json(event.data.as_str()) else { return event };
     granted.warn_of_secret(&call.named(), "an event");
-    let data = Payload::parse(&clean).unwrap_or_else(|_| told("the data of the event"));
+    let data = Payload::parse(&clean).unwrap_or_else(|_| unreadable("the data of the event"));
     Emitted { data, ..event }
 }
 
@@ -467,7 +467,7 @@ fn failed(failure: types::Failure, granted: &Granted, call: &PluginCall) -> Outc
         };
         let details = error.details.map(|details| {
             let details = warned(granted.redact_json(&details));
-            Payload::parse(&details).unwrap_or_else(|_| told("the details"))
+            Payload::parse(&details).unwrap_or_else(|_| unreadable("the details"))
         });
         Failure { code, message: cut(message), retry_after_ms: error.retry_after_ms, details }
     };
@@ -494,7 +494,7 @@ fn is_code(code: &str) -> bool {
 
 /// In place of what is no JSON, or none that every reader understands the same. The text itself is
 /// not kept: nobody could look for secrets in it.
-fn told(what: &str) -> Payload {
+fn unreadable(what: &str) -> Payload {
     let text = format!("{what} of the component cannot be recorded: it is not valid JSON");
     Payload::from_value(&serde_json::Value::from(text)).unwrap_or_else(|_| Payload::null())
 }

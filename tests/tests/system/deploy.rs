@@ -159,7 +159,8 @@ fn several_are_deployed_all_or_none_as_one_event() {
     assert!(refused(&slip, 1).contains("plugin slip: it is not WebAssembly"));
     let names = done(&place.amends(&["plugin", "list", "-o", "ids"]));
     assert_eq!(names, "other\npack\n", "nothing is kept of a name that nobody knows");
-    let mut response = agent().post(host.url("/v1/plugins:deploy")).send("x").unwrap();
+    let request = agent().post(host.url("/v1/plugins:deploy")).header("amends-request", "1");
+    let mut response = request.send("x").unwrap();
     let problem: Value = response.body_mut().read_json().unwrap();
     assert_eq!((response.status().as_u16(), &problem["code"]), (400, &"bad_form".into()));
 

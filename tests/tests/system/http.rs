@@ -58,6 +58,11 @@ fn post(host: &Host, path: &str, headers: &[(&str, &str)], body: &str) -> Answer
     answer(request.send(body).unwrap())
 }
 
+fn batch(host: &Host, lines: &str) -> ureq::http::Response<ureq::Body> {
+    let request = agent().post(host.url("/v1/sagas:batch"));
+    request.header("content-type", "application/x-ndjson").send(lines).unwrap()
+}
+
 fn get(host: &Host, path: &str) -> Answer {
     answer(agent().get(host.url(path)).call().unwrap())
 }
@@ -269,7 +274,7 @@ fn pages_follow_each_other_without_gaps() {
     let place = place();
     let host = place.run();
     let lines = "{\"definition\":\"good\"}\n".repeat(95);
-    let mut batch = agent().post(host.url("/v1/sagas:batch")).send(&lines).unwrap();
+    let mut batch = batch(&host, &lines);
     let ids: Vec<String> = batch
         .body_mut()
         .read_to_string()
@@ -307,8 +312,7 @@ fn a_batch_answers_a_line_for_each_line_in_order() {
         r#"{"definition":"good","key":"a"}"#,
         r#"{"definition":"good","key":"a","input":1}"#,
     ];
-    let mut response =
-        agent().post(host.url("/v1/sagas:batch")).send(lines.join("\n").as_str()).unwrap();
+    let mut response = batch(&host, &lines.join("\n"));
     let text = response.body_mut().read_to_string().unwrap();
     let answers: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -382,6 +386,7 @@ fn a_batch_keeps_the_trace_of_the_caller_if_it_is_one() {
     let kept = |header: &[u8]| {
         let mut response = agent()
             .post(host.url("/v1/sagas:batch"))
+            .header("content-type", "application/x-ndjson")
             .header("traceparent", ureq::http::HeaderValue::from_bytes(header).unwrap())
             .send(r#"{"definition":"good"}"#)
             .unwrap();

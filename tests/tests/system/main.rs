@@ -4,14 +4,17 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod breaker;
+mod browser;
 mod bytes;
 mod canary;
 mod carrier;
 mod chaos;
 mod cli;
 mod client;
+mod connections;
 mod crash;
 mod deploy;
+mod door;
 mod failpoints;
 mod folder;
 mod hostile;

@@ -104,8 +104,23 @@ impl Place {
         host
     }
 
+    /// Starts the host with so many descriptors and waits until it is ready.
+    pub(crate) fn run_with_descriptors(&self, descriptors: u32) -> Host {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")])
+            .arg(amends());
+        let host = self.spawn_command(command, &[]);
+        host.wait_until_ready();
+        host
+    }
+
     fn spawn_with_env(&self, environment: &[(&str, &str)]) -> Host {
-        let mut child = Command::new(amends())
+        self.spawn_command(Command::new(amends()), environment)
+    }
+
+    fn spawn_command(&self, mut command: Command, environment: &[(&str, &str)]) -> Host {
+        let mut child = command
             .arg("run")
             .arg(self.path("amends.toml"))
             .env_remove("FAILPOINTS")
@@ -216,6 +231,12 @@ impl Host {
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
+    }
+
+    /// The descriptors that the process has now.
+    pub(crate) fn descriptors(&self) -> usize {
+        let id = self.child.as_ref().unwrap().id();
+        fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
     }
 
     /// kill -9; what it had logged.

@@ -272,6 +272,7 @@ fn what_cannot_be_rehearsed_is_refused_with_what_would_be_right() {
         }
         let request = agent().post(host.url(&format!("/v1/plugins:rehearse{query}")));
         let request = request.header("content-type", "multipart/form-data; boundary=x");
+        let request = request.header("amends-request", "1");
         let mut response = request.send(format!("{body}--x--\r\n")).unwrap();
         let problem: Value = response.body_mut().read_json().unwrap();
         let (code, detail) = (problem["code"].as_str(), problem["detail"].as_str());

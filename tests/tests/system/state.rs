@@ -40,10 +40,12 @@ fn refused(output: &Output, exit: i32) -> String {
 }
 
 fn ask(host: &Host, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let is_import = path.contains("state:import");
+    let kind = if is_import { "application/x-ndjson" } else { "application/json" };
     let request = ureq::http::Request::builder()
         .method(method)
         .uri(host.url(path))
-        .header("content-type", "application/json")
+        .header("content-type", kind)
         .header("amends-user", "grace");
     let mut response = agent().run(request.body(body.to_owned()).unwrap()).unwrap();
     let text = response.body_mut().read_to_string().unwrap();

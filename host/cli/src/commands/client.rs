@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use reqwest::multipart::Form;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,6 +79,13 @@ impl Client {
             Err(_) => request,
         })
         .await
+    }
+
+    /// As [`Self::send_as_user`], a form of components: a host takes none without a header that a
+    /// page cannot send.
+    pub(crate) async fn upload(&self, path: &str, form: Form) -> anyhow::Result<Response> {
+        let request = self.request(Method::POST, path).header("amends-request", "1");
+        self.send_as_user(request.multipart(form)).await
     }
 
     /// An error that every other request would meet as well, so it is no [`Failed`].

@@ -1,19 +1,21 @@
 //! `run`: the host.
 
 use std::io::{IsTerminal as _, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracing_subscriber::EnvFilter;
 
-use amends_api::{ApiState, PrometheusHandle, prometheus, router};
+use amends_api::{
+    ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, prometheus, router,
+};
 use amends_plugins::PluginHost;
 use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::{Store, StoreConfig};
@@ -60,7 +62,16 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
         eprint!("{}", shown(&loaded.warnings.to_string()));
     }
     let config = loaded.config;
+    let connections = ConnectionLimit::for_descriptors(raise_descriptors());
+    if connections.served < CONNECTIONS_MAX {
+        let served = connections.served;
+        tracing::warn!(
+            served,
+            "few clients at once: the process may have few descriptors (ulimit -Hn)"
+        );
+    }
     let listen = config.host.listen;
+    let public_url = config.host.public_url.clone();
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; is another host running? set host.listen or --listen")
     })?;
@@ -70,22 +81,32 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     // Before anybody can learn that it is ready, and stop it.
     let signals = Signals::new()?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
-    let state = ApiState::new(runtime.clone(), prometheus);
-    let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async {
-        let _ = closed.await;
-    });
-    let server = tokio::spawn(server.into_future());
+    let state = ApiState::new(runtime.clone(), prometheus, public_url);
+    let (close, closing) = tokio::sync::watch::channel(false);
+    let server = Server::new(router(state), connections, closing);
+    let server = tokio::spawn(server.run(listener));
     tracing::info!(listen = %listen, ready_ms = ms(began.elapsed()), "amends is ready");
     let code = serve_until_told(&runtime, signals).await;
-    let _ = close.send(());
+    let _ = close.send(true);
     let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
     upkeep.abort();
     runtime.plugins().close().await;
     runtime.store().close().await.context("the store cannot be closed")?;
     tracing::info!("amends has stopped");
     Ok(code)
+}
+
+/// Raises the process's limit of descriptors to what it may have at most, and returns that. `None`: as
+/// many as it likes. The usual limit is low for the sake of old programs only.
+fn raise_descriptors() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of descriptors cannot be raised");
+            current
+        }
+    }
 }
 
 /// Takes in what was recorded since the last time. Until then histograms keep every single sample,

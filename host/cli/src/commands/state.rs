@@ -203,7 +203,8 @@ async fn import(args: Import) -> anyhow::Result<u8> {
     );
     let (mut sent, mut written) = (0, 0);
     for (keys, lines) in requests(&rows)? {
-        let request = client.request(Method::POST, &path).body(lines);
+        let request = client.request(Method::POST, &path);
+        let request = request.header("content-type", "application/x-ndjson").body(lines);
         let answer = client.send_as_user(request).await.map_err(|error| match sent {
             0 => error,
             _ => error.context(format!("{source}: after {sent} of {} keys", rows.len())),

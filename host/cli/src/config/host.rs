@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use amends_api::parse_duration;
+use amends_api::{PublicUrl, parse_duration};
 use amends_plugins::{PluginsConfig, TrustedKey, TrustedKeys, guest_memory_default};
 use amends_store::Durability;
 
@@ -31,6 +31,8 @@ pub struct HostConfig {
     /// Bytes of memory that all guests may have together; by default half of what the control group
     /// of the process or the machine has.
     pub memory_max: u64,
+    /// Where a proxy serves it. `None`: clients use its own address only.
+    pub public_url: Option<PublicUrl>,
 }
 
 /// The store.
@@ -145,10 +147,28 @@ pub(super) fn read_host(
     };
     let memory_max =
         memory_max.read(table, environment, context).and_then(|given| memory(&given, context));
+    let public_url = table.take("public_url", context);
     HostConfig {
         name: name.unwrap_or_else(|| machine_name(environment)),
         listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7070))),
         memory_max: memory_max.unwrap_or_else(guest_memory_default),
+        public_url: public_url.and_then(|item| read_public_url(&item, context)),
+    }
+}
+
+fn read_public_url(item: &Item<'_>, context: &mut Context<'_>) -> Option<PublicUrl> {
+    let example = "\"https://amends.example.com\"";
+    let text = item.text(context, example)?;
+    match text.parse() {
+        Ok(url) => Some(url),
+        Err(error) => {
+            item.error(
+                context,
+                format!("{error}"),
+                format!("write the address at which a proxy serves this host, such as {example}"),
+            );
+            None
+        }
     }
 }
 
@@ -223,7 +243,8 @@ fn listen_address(given: &Given, context: &mut Context<'_>) -> Option<SocketAddr
                  available in this version"
             ),
             format!(
-                "listen on 127.0.0.1:{}, and put a proxy that knows its callers before it",
+                "listen on 127.0.0.1:{}, and put a proxy before it that asks callers who they are and \
+                 sets the header amends-user itself",
                 address.port()
             ),
         );

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 
 use amends_api::{DeployView, DeployedView};
@@ -85,8 +84,7 @@ pub(crate) async fn deploy(args: Deploy) -> anyhow::Result<u8> {
             }
         }
     }
-    let request = client.request(Method::POST, &path);
-    let response = client.send_as_user(request.multipart(form)).await?;
+    let response = client.upload(&path, form).await?;
     let done: DeployView = response.json().await.context("the host's answer cannot be read")?;
     match args.output {
         Format::Json => print_json(&done)?,

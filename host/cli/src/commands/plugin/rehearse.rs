@@ -2,7 +2,6 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 
 use amends_api::{DifferenceGroupView, RehearsalView};
@@ -47,8 +46,7 @@ pub(crate) async fn rehearse(args: Rehearse) -> anyhow::Result<u8> {
     let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let form = Form::new().part(name.to_string(), Part::bytes(bytes));
     let path = format!("/v1/plugins:rehearse?sagas={}", args.sagas);
-    let request = client.request(Method::POST, &path);
-    let response = client.send_as_user(request.multipart(form)).await?;
+    let response = client.upload(&path, form).await?;
     let found: RehearsalView = response.json().await.context("the host's answer cannot be read")?;
     let ids = || found.differences.iter().try_for_each(|group| say!("{}", group.saga));
     match args.output {

@@ -1,0 +1,284 @@
+//! Bodies of requests: how fast they must come, how many bytes of them the host holds, and of which
+//! type they must be.
+//!
+//! Every body is wrapped by [`receive`] before a handler sees it. What a handler does with the
+//! bytes, once it has them all, is its own account.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, HttpBody};
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use http_body::{Frame, SizeHint};
+use serde::de::DeserializeOwned;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::error::Elapsed;
+
+use amends_engine::check_json;
+
+use crate::BODY_BYTES_MAX;
+use crate::pace::{BYTES_PER_SECOND_MIN, Pace, WAITED_MAX};
+use crate::problem::Problem;
+
+/// Bytes that the host holds of all bodies that are being received, uploads of components apart:
+/// sixty of the largest payloads, or very many usual ones.
+pub const BODIES_BYTES_MAX: usize = 64 << 20;
+
+/// How long a body waits until the others have left room for more of it.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long the rest of a refused body is read and thrown away: a client that is still sending
+/// would not see why it is refused.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Room for the bodies of a host.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyRoom(Arc<Semaphore>);
+
+impl Default for BodyRoom {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BODIES_BYTES_MAX)))
+    }
+}
+
+/// The room that the bytes of one request have; an extension of the request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeldBytes(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl HeldBytes {
+    fn add(&self, room: OwnedSemaphorePermit) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.as_mut() {
+            Some(held) => held.merge(room),
+            None => *held = Some(room),
+        }
+    }
+
+    /// The room of so many of the bytes, for as long as somebody else keeps them.
+    pub(crate) fn split(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_mut()?.split(bytes)
+    }
+
+    /// Gives all of the room back: the bytes are kept on another account, or not at all.
+    pub(crate) fn release(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Why a body is not received to its end.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The client let the host wait.
+    #[error("the body did not come: the host waits {} s, and a second for each {} KiB", WAITED_MAX.as_secs(), BYTES_PER_SECOND_MIN >> 10)]
+    TooSlow,
+    /// The host holds as much of other bodies as it may.
+    #[error("the host receives {} MiB of requests, as much as it takes", BODIES_BYTES_MAX >> 20)]
+    NoRoom,
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooSlow => Self::new(408, "body_too_slow", error.to_string())
+                .with_remedy("send it without a pause, a long batch in several requests"),
+            BodyError::NoRoom => Self::new(429, "bodies_full", error.to_string())
+                .with_remedy("try again after the time in Retry-After"),
+        }
+    }
+}
+
+/// The problem of a body that broke off, or that this module ended.
+pub(crate) fn broken(error: &(dyn Error + 'static)) -> Problem {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(ended) = error.downcast_ref::<BodyError>() {
+            return (*ended).into();
+        }
+        source = error.source();
+    }
+    Problem::new(400, "bad_request", format!("the body broke off: {error}"))
+}
+
+/// Has the body of a request come at a pace, and take room for what has come.
+pub(crate) fn receive(request: Request, room: &BodyRoom) -> Request {
+    let held = HeldBytes::default();
+    let (mut parts, inner) = request.into_parts();
+    parts.extensions.insert(held.clone());
+    if inner.is_end_stream() {
+        return Request::from_parts(parts, inner);
+    }
+    let room = Arc::clone(&room.0);
+    let body = Received { inner, pace: Pace::default(), room, held, waiting: None, is_over: false };
+    Request::from_parts(parts, Body::new(body))
+}
+
+type Room = Result<Result<OwnedSemaphorePermit, AcquireError>, Elapsed>;
+
+/// A frame, and the wait for its room.
+struct Waiting {
+    frame: Frame<Bytes>,
+    room: Pin<Box<dyn Future<Output = Room> + Send>>,
+}
+
+struct Received {
+    inner: Body,
+    pace: Pace,
+    room: Arc<Semaphore>,
+    held: HeldBytes,
+    waiting: Option<Waiting>,
+    is_over: bool,
+}
+
+impl Received {
+    /// Waits until the frame that has come has its room.
+    fn poll_room(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(waiting) = self.waiting.as_mut() else { return Poll::Ready(None) };
+        let Poll::Ready(room) = waiting.room.as_mut().poll(context) else { return Poll::Pending };
+        let waiting = self.waiting.take();
+        let (Ok(Ok(room)), Some(Waiting { frame, .. })) = (room, waiting) else {
+            self.is_over = true;
+            return Poll::Ready(Some(Err(BodyError::NoRoom.into())));
+        };
+        self.held.add(room);
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+impl HttpBody for Received {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let body = self.get_mut();
+        if body.is_over {
+            return Poll::Ready(None);
+        }
+        if body.waiting.is_some() {
+            return body.poll_room(context);
+        }
+        match Pin::new(&mut body.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                body.pace.moved(bytes);
+                let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+                let room = Arc::clone(&body.room).acquire_many_owned(permits);
+                let room = Box::pin(tokio::time::timeout(ROOM_WAIT_MAX, room));
+                body.waiting = Some(Waiting { frame, room });
+                body.poll_room(context)
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => body.pace.poll_used_up(context).map(|()| {
+                body.is_over = true;
+                Some(Err(BodyError::TooSlow.into()))
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || (self.waiting.is_none() && self.inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.waiting.is_some() { SizeHint::default() } else { self.inner.size_hint() }
+    }
+}
+
+/// Reads and throws away what a refused request still sends.
+pub(crate) async fn drain(held: Option<&HeldBytes>, mut body: BodyDataStream) {
+    let drained = async {
+        while let Some(Ok(_)) = body.next().await {
+            held.into_iter().for_each(HeldBytes::release);
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, drained).await;
+}
+
+/// Refuses a request, when its client can hear it.
+pub(crate) async fn refuse(request: Request, problem: Problem) -> Problem {
+    let held = request.extensions().get::<HeldBytes>().cloned();
+    drain(held.as_ref(), request.into_body().into_data_stream()).await;
+    problem
+}
+
+/// A whole body, of at most so many bytes.
+pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+    let held = request.extensions().get::<HeldBytes>().cloned();
+    let mut body = request.into_body().into_data_stream();
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| broken(&error))?;
+        if bytes.len() + chunk.len() > bytes_max {
+            drop(bytes);
+            drain(held.as_ref(), body).await;
+            let detail = format!("the body has more than {bytes_max} bytes");
+            return Err(Problem::new(413, "body_too_large", detail)
+                .with_remedy(format!("send at most {bytes_max} bytes")));
+        }
+        // Copied, because a chunk of a single byte would keep the buffer that it came in.
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Whether a request says that its body is of a type; parameters such as a charset do not count.
+fn is_of_type(headers: &HeaderMap, is_type: impl FnOnce(&str) -> bool) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        is_type(&value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+    })
+}
+
+/// The type of bodies that are a JSON text a line. A page's form cannot send it.
+pub(crate) const NDJSON: &str = "application/x-ndjson";
+
+/// Refuses a body that does not say that it is NDJSON.
+pub(crate) fn check_ndjson(headers: &HeaderMap) -> Result<(), Problem> {
+    if is_of_type(headers, |kind| kind == NDJSON) {
+        return Ok(());
+    }
+    Err(Problem::new(415, "not_ndjson", "this takes NDJSON: a JSON text a line")
+        .with_remedy(format!("send the header `content-type: {NDJSON}`")))
+}
+
+/// The value of a JSON body. Refuses with a problem, also what not every reader understands the same
+/// (see [`check_json`]).
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let is_json = |kind: &str| {
+            let suffix = |rest: &str| rest.ends_with("+json");
+            kind == "application/json" || kind.strip_prefix("application/").is_some_and(suffix)
+        };
+        if !is_of_type(request.headers(), is_json) {
+            let problem = Problem::new(415, "not_json", "this takes JSON")
+                .with_remedy("send the header `content-type: application/json`");
+            return Err(refuse(request, problem).await);
+        }
+        let bytes = read(request, BODY_BYTES_MAX).await?;
+        let wrong = |error: String| {
+            Problem::new(400, "bad_request", format!("the body is not valid JSON: {error}"))
+        };
+        let text = str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+        check_json(text).map_err(|error| wrong(error.to_string()))?;
+        axum::Json::from_bytes(&bytes).map(|axum::Json(value)| Self(value)).map_err(Problem::from)
+    }
+}

@@ -1,0 +1,181 @@
+//! The HTTP server: connections, how many there are and how long each may do nothing.
+//!
+//! A client that says nothing, sends half a request or does not read its answer is cut off, and
+//! keeps nobody else out meanwhile: of the connections on which no request is under way, the one that
+//! has waited longest is closed when another client comes. What is asked is not known here.
+
+mod connection;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use connection::{Activity, Peer};
+
+/// Connections of a host at most: more clients than a host has use for, each with a request of a
+/// megabyte.
+pub const CONNECTIONS_MAX: usize = 1_024;
+
+/// Of the descriptors that the process may have, the share for connections: the others are for
+/// requests of components (512 calls at once), the store and files.
+const DESCRIPTORS_SHARE: u64 = 4;
+
+/// Connections beyond the most, at most: the host says on them how it is, and nothing else.
+const HEALTH_CONNECTIONS_MAX: usize = 16;
+
+/// How long the listener pauses when the system has no descriptor left for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections a host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimit {
+    /// Those that are served.
+    pub served: usize,
+    /// Those beyond them, which are told about the host's health only.
+    pub health: usize,
+}
+
+impl ConnectionLimit {
+    /// The limit of a process that may have so many descriptors. `None`: as many as it likes.
+    #[must_use]
+    pub fn for_descriptors(descriptors: Option<u64>) -> Self {
+        let all = CONNECTIONS_MAX + HEALTH_CONNECTIONS_MAX;
+        let share = descriptors.map_or(all, |descriptors| {
+            usize::try_from(descriptors / DESCRIPTORS_SHARE).unwrap_or(all).min(all)
+        });
+        let health = (share / 8).clamp(1, HEALTH_CONNECTIONS_MAX);
+        Self { served: share.saturating_sub(health).max(1), health }
+    }
+}
+
+/// The server of a host.
+#[derive(Debug)]
+pub struct Server {
+    router: Router,
+    limit: ConnectionLimit,
+    open: Arc<Open>,
+    /// True when the server is to end.
+    closing: watch::Receiver<bool>,
+}
+
+/// The connections that there are.
+#[derive(Debug)]
+struct Open {
+    /// By the order in which they were made.
+    connections: Mutex<BTreeMap<u64, Arc<Activity>>>,
+    places: Arc<Semaphore>,
+}
+
+impl Open {
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Activity>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the connection that has been without a request for longest, if there is one.
+    fn close_idle(&self) -> bool {
+        let connections = self.connections();
+        let idle = connections.values().filter_map(|one| Some((one.without_request_since()?, one)));
+        let longest = idle.min_by_key(|(since, _)| *since);
+        longest.inspect(|(_, one)| one.close()).is_some()
+    }
+}
+
+impl Server {
+    /// Serves the router until `closing` says so.
+    #[must_use]
+    pub fn new(router: Router, limit: ConnectionLimit, closing: watch::Receiver<bool>) -> Self {
+        let places = Arc::new(Semaphore::new(limit.served + limit.health));
+        Self {
+            router,
+            limit,
+            open: Arc::new(Open { connections: Mutex::default(), places }),
+            closing,
+        }
+    }
+
+    /// Takes connections until the server is to end, and then waits for those that there are: a
+    /// request under way is answered. Dropping it takes no more connections.
+    pub async fn run(mut self, listener: TcpListener) {
+        let mut number = 0;
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = accept(&listener) => accepted,
+                _ = self.closing.wait_for(|closing| *closing) => break,
+            };
+            let mut is_crowded = false;
+            if self.open.connections().len() >= self.limit.served {
+                is_crowded = !self.open.close_idle();
+            }
+            // Without a place the connections that come wait with the system.
+            let place = tokio::select! {
+                place = Arc::clone(&self.open.places).acquire_owned() => place,
+                _ = self.closing.wait_for(|closing| *closing) => break,
+            };
+            let Ok(place) = place else { break };
+            number += 1;
+            let activity = Arc::new(Activity::default());
+            self.open.connections().insert(number, Arc::clone(&activity));
+            let (router, closing) = (self.router.clone(), self.closing.clone());
+            let open = Arc::clone(&self.open);
+            tokio::spawn(async move {
+                connection::serve(
+                    stream,
+                    Peer { address: peer, is_crowded },
+                    router,
+                    activity,
+                    closing,
+                )
+                .await;
+                open.connections().remove(&number);
+                drop(place);
+            });
+        }
+        drop(listener);
+        let all = u32::try_from(self.limit.served + self.limit.health).unwrap_or(u32::MAX);
+        let _ = self.open.places.acquire_many(all).await;
+    }
+}
+
+/// The next connection. One that its client has closed already is passed over.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be taken");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_to_everything_else() {
+        for descriptors in [16, 64, 256, 1_024, 4_096, 1 << 20] {
+            let ConnectionLimit { served, health } =
+                ConnectionLimit::for_descriptors(Some(descriptors));
+            assert!(served >= 1 && health >= 1, "{descriptors}");
+            assert!((served + health) as u64 <= descriptors / DESCRIPTORS_SHARE, "{descriptors}");
+        }
+        let most = ConnectionLimit { served: CONNECTIONS_MAX, health: HEALTH_CONNECTIONS_MAX };
+        assert_eq!(ConnectionLimit::for_descriptors(None), most);
+        assert_eq!(ConnectionLimit::for_descriptors(Some(1 << 20)), most);
+    }
+}

@@ -1,0 +1,157 @@
+//! Components that are sent to the host: one upload at a time, within limits of bytes and of time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{FromRequest as _, Multipart, Request};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use amends_engine::PluginName;
+use amends_plugins::COMPONENT_BYTES_MAX;
+
+use crate::body::{HeldBytes, broken, refuse};
+use crate::plugins::parse_name;
+use crate::problem::Problem;
+
+/// Uploads at once. A component is in memory as a whole, and so is a deploy.
+const UPLOADS_MAX: usize = 1;
+
+/// How long an upload waits for the one before it; compiling its components takes seconds.
+const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long the bytes of an upload may take: the largest component at a megabit a second.
+const UPLOAD_TIME_MAX: Duration = Duration::from_mins(10);
+
+/// Components of one upload.
+const COMPONENTS_MAX: usize = 16;
+
+/// The header that an upload needs. A form of a page cannot send it, and a script of another site
+/// has to ask the host first, which does not permit it.
+const REQUEST_HEADER: &str = "amends-request";
+
+/// Room for uploads.
+#[derive(Debug, Clone)]
+pub(crate) struct Uploads(Arc<Semaphore>);
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(UPLOADS_MAX)))
+    }
+}
+
+/// Components that were sent, at least one. The next upload waits until this one is dropped.
+pub(crate) struct Upload {
+    pub(crate) components: Vec<(PluginName, Vec<u8>)>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Upload {
+    /// The components alone: the next upload need not wait for what becomes of them.
+    pub(crate) fn into_components(self) -> Vec<(PluginName, Vec<u8>)> {
+        self.components
+    }
+}
+
+impl Uploads {
+    /// Reads the components of a form, by the names of their plugins.
+    pub(crate) async fn receive(&self, mut request: Request) -> Result<Upload, Problem> {
+        if !request.headers().contains_key(REQUEST_HEADER) {
+            let problem = Problem::new(
+                403,
+                "request_header_missing",
+                "an upload needs a header that the form of a web page cannot send",
+            )
+            .with_remedy(format!("send the header `{REQUEST_HEADER}: 1`"));
+            return Err(refuse(request, problem).await);
+        }
+        let place = Arc::clone(&self.0).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(UPLOAD_WAIT_MAX, place).await else {
+            let problem =
+                Problem::new(429, "upload_running", "the host takes one upload at a time")
+                    .with_remedy("try again after the time in Retry-After");
+            return Err(refuse(request, problem).await);
+        };
+        let held = request.extensions_mut().remove::<HeldBytes>().unwrap_or_default();
+        let form = Multipart::from_request(request, &()).await;
+        let mut form =
+            form.map_err(|error| bad_form(error.status().as_u16(), error.body_text()))?;
+        let read = tokio::time::timeout(UPLOAD_TIME_MAX, read(&mut form, &held)).await;
+        let read = read.unwrap_or_else(|_| {
+            let minutes = UPLOAD_TIME_MAX.as_secs() / 60;
+            let detail = format!("the components have not come within {minutes} minutes");
+            Err(Problem::new(408, "body_too_slow", detail))
+        });
+        match read {
+            Ok(components) => Ok(Upload { components, _place: place }),
+            Err(problem) => {
+                drop(place);
+                // A client that is still sending would not see why it is refused.
+                let rest = async {
+                    while let Ok(Some(_)) = form.next_field().await {
+                        held.release();
+                    }
+                };
+                let _ = tokio::time::timeout(UPLOAD_WAIT_MAX, rest).await;
+                Err(problem)
+            }
+        }
+    }
+}
+
+fn bad_form(status: u16, detail: String) -> Problem {
+    Problem::new(status, "bad_form", detail).with_remedy(format!(
+        "send multipart/form-data, a component each under the name of its plugin: curl -H \
+         '{REQUEST_HEADER}: 1' -F NAME=@NAME.wasm"
+    ))
+}
+
+async fn read(
+    form: &mut Multipart,
+    held: &HeldBytes,
+) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
+    let mut components: Vec<(PluginName, Vec<u8>)> = Vec::new();
+    while let Some(part) = form.next_field().await.map_err(|error| wrong(&error))? {
+        let name = parse_name(part.name().unwrap_or_default())?;
+        let bad = |detail: String| Err(Problem::new(400, "bad_form", detail));
+        if components.iter().any(|(other, _)| *other == name) {
+            return bad(format!("there are two components for plugin `{name}`"));
+        }
+        if components.len() == COMPONENTS_MAX {
+            return bad(format!("an upload has at most {COMPONENTS_MAX} components"));
+        }
+        let bytes = component(part, &name, held).await?;
+        components.push((name, bytes));
+    }
+    if components.is_empty() {
+        return Err(Problem::new(400, "bad_form", "there is no component in the form"));
+    }
+    Ok(components)
+}
+
+async fn component(
+    mut part: Field<'_>,
+    name: &PluginName,
+    held: &HeldBytes,
+) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = part.chunk().await.map_err(|error| wrong(&error))? {
+        if bytes.len() + chunk.len() > COMPONENT_BYTES_MAX {
+            let mib = COMPONENT_BYTES_MAX >> 20;
+            let detail = format!("the component for plugin `{name}` has more than {mib} MiB");
+            return Err(Problem::new(413, "body_too_large", detail));
+        }
+        bytes.extend_from_slice(&chunk);
+        held.release();
+    }
+    Ok(bytes)
+}
+
+fn wrong(error: &MultipartError) -> Problem {
+    match broken(error) {
+        problem if problem.code == "bad_request" => {
+            bad_form(error.status().as_u16(), error.body_text())
+        }
+        ended => ended,
+    }
+}
