@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use amends_engine::{
     Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
-    StepName, Timestamp, awaits, commands, permits, permits_signal,
+    StepName, Timestamp, awaits, commands,
 };
 use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
@@ -116,11 +116,13 @@ pub(crate) struct Queued {
     pub(crate) reply: Option<oneshot::Sender<Result<Saga, OperateError>>>,
     /// Of a call that came back: what it saw and writes of its plugin's state.
     pub(crate) state: Option<Box<StateChange>>,
+    /// Why it is refused, by the decision that is under way.
+    pub(crate) refused: Option<Refusal>,
 }
 
 impl From<Input> for Queued {
     fn from(input: Input) -> Self {
-        Self { input, reply: None, state: None }
+        Self { input, reply: None, state: None, refused: None }
     }
 }
 
@@ -139,20 +141,11 @@ impl Queued {
         }
     }
 
-    /// Whether it may be decided on a saga as it is now.
-    pub(crate) fn permitted(&self, saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
-        match &self.input {
-            Input::Operate(order) => permits(saga, at, order),
-            Input::Signal { name, .. } => permits_signal(saga, name),
-            Input::Admit { .. } | Input::Outcome { .. } | Input::Refuse { .. } | Input::Tick => {
-                Ok(())
-            }
-        }
-    }
-
-    pub(crate) fn reply(self, result: impl FnOnce() -> Result<Saga, OperateError>) {
+    /// Answers, once what was decided is durable.
+    pub(crate) fn reply(self, saga: &Saga) {
         if let Some(reply) = self.reply {
-            let _ = reply.send(result());
+            let refused = self.refused.map(OperateError::from);
+            let _ = reply.send(refused.map_or_else(|| Ok(saga.clone()), Err));
         }
     }
 }
@@ -284,7 +277,7 @@ pub(crate) fn row(saga: &Saga) -> SagaRow {
         reason: saga.reason().map(str::to_owned),
         started_at: saga.started_at(),
         ended_at: saga.ended_at(),
-        deadline_at: started.deadline_at,
+        deadline_at: saga.deadline_at(),
         wake_at: saga.wake_at(),
         tags: started.tags.clone(),
         key: started.key.clone(),
