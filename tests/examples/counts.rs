@@ -133,7 +133,7 @@ fn admit(saga: &mut Saga) -> Vec<Event> {
         .flat_map(|due| {
             let (step, direction) = (due.step, due.direction);
             let digest = Digest::from_bytes([1; 32]);
-            decide_on(saga, AT, Input::Admit { step, direction, digest, note: None })
+            decide_on(saga, AT, Input::Admit { step, direction, digest, note: None }).events
         })
         .collect()
 }
@@ -144,7 +144,7 @@ fn run(definition: &Arc<Definition>) -> usize {
     let mut bytes: usize = events.iter().map(|event| event.data().len()).sum();
     for step in definition.steps() {
         let mut draft = saga.clone();
-        let mut events = decide_on(&mut draft, AT, outcome(&step.name));
+        let mut events = decide_on(&mut draft, AT, outcome(&step.name)).events;
         events.extend(admit(&mut draft));
         bytes += events.iter().map(|event| event.data().len()).sum::<usize>();
         saga = draft;

@@ -32,7 +32,8 @@ pub(crate) struct OperatorBody {
     /// `retry`: the digest of the component that serves the step's calls from here on, until it is
     /// retried again.
     digest: Option<String>,
-    /// `resolve`: what the call gave.
+    /// `resolve`: what the call gave; when absent, nobody knows. It has to fit the output schema of
+    /// the component that executed the step.
     #[schema(value_type = Option<Object>)]
     #[serde(default, deserialize_with = "present")]
     output: Option<Payload>,

@@ -116,8 +116,8 @@ pub(crate) async fn start(
     JsonBody(mut body): JsonBody<StartBody>,
 ) -> Result<Response, Problem> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
-    if let Some(key) = header_text(&headers, "idempotency-key")? {
-        body.key = Some(key);
+    if let Some(text) = header_text(&headers, "idempotency-key")? {
+        body.key = Some(start_key(&state, text).await?);
     }
     let request = request_of(body, traceparent(&headers))?;
     let (started, found) = if let Some(wait) = wait {
@@ -335,6 +335,35 @@ pub(crate) fn header_text(headers: &HeaderMap, name: &str) -> Result<Option<Stri
         .transpose()
 }
 
+/// The key that a header gives: plain, `order-7`, or as a string of RFC 8941, `"order-7"`, as the
+/// draft of the IETF for this header has it. Both are the same key.
+async fn start_key(state: &ApiState, text: String) -> Result<String, Problem> {
+    let Some(key) = quoted(&text)? else { return Ok(text) };
+    // Versions before this one kept it with its quotes: what was started so is found by that.
+    let earlier = state.runtime.store().key(text.clone()).await?;
+    Ok(if earlier.is_some() { text } else { key })
+}
+
+/// What stands between the quotes of a string of RFC 8941; none: there are no quotes.
+fn quoted(text: &str) -> Result<Option<String>, Problem> {
+    let Some(rest) = text.strip_prefix('"') else { return Ok(None) };
+    let wrong = || {
+        let detail = format!("the header idempotency-key is no whole quoted string: {text}");
+        Problem::new(400, "bad_header", detail).with_remedy("end it with a quote, or use none")
+    };
+    let (mut key, mut chars) = (String::new(), rest.chars());
+    loop {
+        match chars.next().ok_or_else(wrong)? {
+            '"' if chars.as_str().is_empty() => return Ok(Some(key)),
+            '"' => return Err(wrong()),
+            '\\' => {
+                key.push(chars.next().filter(|next| matches!(next, '"' | '\\')).ok_or_else(wrong)?)
+            }
+            other => key.push(other),
+        }
+    }
+}
+
 fn wait_of(text: &str) -> Result<std::time::Duration, Problem> {
     parse_duration(text).map(|wait| wait.min(WAIT_MAX)).map_err(bad_query)
 }
@@ -413,5 +442,16 @@ mod tests {
         let ids = |numbers: [u32; 2]| numbers.map(|number| saga_id(number).to_string()).to_vec();
         assert_eq!(pages, [ids([6, 5]), ids([4, 3]), ids([2, 1])]);
         store.close().await.unwrap();
+    }
+
+    #[test]
+    fn a_key_in_quotes_is_the_key() {
+        let key = |text: &str| quoted(text).ok();
+        assert_eq!(key("order-7"), Some(None));
+        assert_eq!(key(r#""order-7""#), Some(Some("order-7".to_owned())));
+        assert_eq!(key(r#""a \"b\" \\ c""#), Some(Some(r#"a "b" \ c"#.to_owned())));
+        for wrong in ["\"", r#""order-7"#, r#""order"-7""#, r#""order-7";a=1"#, r#""a\b""#] {
+            assert_eq!(key(wrong), None, "{wrong}");
+        }
     }
 }

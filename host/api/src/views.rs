@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use amends_engine::{
     Definition, Direction, Failure, Payload, SagaId, SagaStatus, StepStatus,
-    StepView as EngineStep, Timestamp,
+    StepView as EngineStep, Timestamp, pivot_first,
 };
 use amends_plugins::{Activation, CallCounts, CanaryInfo, Cause, PluginInfo, RejectionRecord};
 use amends_runtime::{StallReason, StartRequest, State};
@@ -55,7 +55,8 @@ pub struct SagaView {
     /// For finding it.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// Why it is blocked, or why it is or was undone.
+    /// Why it is blocked, or why it is or was undone; of one that is to be undone and whose pivot is
+    /// unknown, what comes first.
     pub reason: Option<String>,
     /// The saga and step that started it, if a saga did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -338,13 +339,13 @@ impl From<&State> for SagaView {
                 .collect(),
             started_at: saga.started_at(),
             ended_at: saga.ended_at(),
-            deadline_at: started.deadline_at,
+            deadline_at: saga.deadline_at(),
             next_at: saga.wake_at().filter(|_| !saga.has_ended()),
             version: saga.version().0,
             traceparent: started.traceparent.clone(),
             key: started.key.clone(),
             tags: started.tags.clone(),
-            reason: saga.reason().map(str::to_owned),
+            reason: saga.reason().map(str::to_owned).or_else(|| pivot_first(saga)),
             parent: started.parent.as_ref().map(|parent| ParentView {
                 saga: parent.saga.to_string(),
                 step: parent.step.to_string(),

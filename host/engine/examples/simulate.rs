@@ -55,16 +55,27 @@ fn usage() -> ExitCode {
 fn run_exhaustive(is_large: bool) -> Result<(), Box<Violation>> {
     let started = Instant::now();
     let mut figures = Figures::default();
-    let small = Budget { faults: 2, crashes: 1, cancels: 1, orders: 1, admissions: false };
+    let small = Budget { faults: 2, crashes: 1, cancels: 1, orders: 1, ..Budget::default() };
+    let looks = true;
     for definition in (1..=2).flat_map(|steps| graphs(steps, Variants::All)) {
-        figures.add(exhaustive(&Engine, &definition, small)?);
+        figures.add(exhaustive(&Engine, &definition, Budget { looks, ..small })?);
+    }
+    let budget = Budget { faults: 1, crashes: 0, delays: 1, looks, ..small };
+    for definition in (1..=2).flat_map(|steps| graphs(steps, Variants::All)) {
+        figures.add(exhaustive(&Engine, &definition, budget)?);
+    }
+    let budget = Budget { faults: 1, orders: 0, clock: true, looks, ..small };
+    for definition in (1..=2).flat_map(|steps| graphs(steps, Variants::All)) {
+        figures.add(exhaustive(&Engine, &definition, budget)?);
     }
     let budget = Budget { faults: 1, orders: 0, ..small };
     for definition in graphs(3, Variants::All) {
         figures.add(exhaustive(&Engine, &definition, budget)?);
     }
     for definition in graphs(1, Variants::Lists) {
-        figures.add(exhaustive(&Engine, &definition, small)?);
+        for (faults, orders) in [(2, 0), (1, 1)] {
+            figures.add(exhaustive(&Engine, &definition, Budget { faults, orders, ..small })?);
+        }
     }
     for definition in graphs(2, Variants::Lists) {
         figures.add(exhaustive(&Engine, &definition, budget)?);

@@ -125,13 +125,26 @@ impl FailureClass {
 
 /// The same for every attempt of a step of a saga in one direction, and after every restart:
 /// the first 128 bits of the SHA-256 of the three, as 32 hexadecimal digits.
+///
+/// `generation` counts from 0 the edits of the call's input after which a new key began: a service
+/// refuses a key that it knows with another body. While an effect of an earlier attempt may stand,
+/// the key stays, so that the effect cannot come twice.
 #[must_use]
-pub fn idempotency_key(saga: SagaId, step: &StepName, direction: Direction) -> String {
+pub fn idempotency_key(
+    saga: SagaId,
+    step: &StepName,
+    direction: Direction,
+    generation: u32,
+) -> String {
     let mut hash = Sha256::new();
     hash.update(saga.as_bytes());
     hash.update(step.as_str().as_bytes());
     hash.update([0]);
     hash.update(direction.as_str().as_bytes());
+    if generation > 0 {
+        hash.update([0]);
+        hash.update(generation.to_be_bytes());
+    }
     hex(&hash.finalize()[..16])
 }
 

@@ -37,8 +37,8 @@ pub enum Target {
     Saga {
         /// Its definition.
         definition: DefinitionName,
-        /// Its id.
-        id: SagaId,
+        /// Its id; none while it is only due: the fact that starts it gives it one.
+        id: Option<SagaId>,
     },
 }
 
@@ -68,6 +68,8 @@ pub struct Call {
     pub direction: Direction,
     /// Which attempt.
     pub attempt: u32,
+    /// Which of the step's idempotency keys it carries, see [`crate::idempotency_key`].
+    pub generation: u32,
     /// What to call.
     pub target: Target,
     /// The service that the step calls.
@@ -118,7 +120,7 @@ fn is_at_rest(saga: &Saga, index: usize) -> bool {
 
 fn wake(saga: &Saga, index: usize) -> Option<Command> {
     match saga.steps[index].progress {
-        Progress::Waiting { until } => until.map(Command::Wake),
+        Progress::Waiting { until, .. } => until.map(Command::Wake),
         Progress::Pending
         | Progress::Running
         | Progress::FannedOut
@@ -141,9 +143,14 @@ fn cancel_child(saga: &Saga, index: usize) -> Option<Command> {
     if is_running && is_undone { saga.child(index).map(Command::CancelChild) } else { None }
 }
 
-/// What the calls of a step go to; `attempt` is that of `execute` which the call is, or undoes.
-/// None for a step that makes none.
-fn target(saga: &Saga, index: usize, direction: Direction, attempt: u32) -> Option<Target> {
+/// What the calls of a step go to; `child` is the saga that the call runs or undoes, if it has
+/// begun to. None for a step that makes none.
+fn target(
+    saga: &Saga,
+    index: usize,
+    direction: Direction,
+    child: Option<SagaId>,
+) -> Option<Target> {
     if saga.runs_over_list(index) {
         return None;
     }
@@ -153,10 +160,9 @@ fn target(saga: &Saga, index: usize, direction: Direction, attempt: u32) -> Opti
             Direction::Execute => plugin.clone(),
             Direction::Compensate => spec.undo_plugin()?.clone(),
         })),
-        StepKind::Saga { saga: definition } => Some(Target::Saga {
-            definition: definition.clone(),
-            id: saga.id.child(saga.name(index), attempt),
-        }),
+        StepKind::Saga { saga: definition } => {
+            Some(Target::Saga { definition: definition.clone(), id: child })
+        }
         StepKind::Wait { .. } | StepKind::Sleep { .. } => None,
     }
 }
@@ -232,7 +238,8 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
         step: saga.name(index).clone(),
         direction,
         attempt,
-        target: target(saga, index, direction, state.attempts)?,
+        generation: state.generation(direction),
+        target: target(saga, index, direction, state.child)?,
         service: spec.service().cloned(),
         digest,
         timeout,
@@ -254,13 +261,15 @@ fn wanted(saga: &Saga, index: usize, may_begin: bool) -> Option<Due> {
         (Phase::Forward, Progress::Pending) if may_begin && saga.is_ready(index) => {
             (Direction::Execute, None)
         }
-        (Phase::Forward, Progress::BackingOff { retry_at }) => (Direction::Execute, Some(retry_at)),
+        (Phase::Forward, Progress::BackingOff { retry_at, .. }) => {
+            (Direction::Execute, Some(retry_at))
+        }
         (Phase::Compensating(_), Progress::Succeeded | Progress::Unknown)
             if may_begin && saga.is_undo_ready(index) =>
         {
             (Direction::Compensate, None)
         }
-        (Phase::Compensating(_), Progress::UndoBackingOff { retry_at }) => {
+        (Phase::Compensating(_), Progress::UndoBackingOff { retry_at, .. }) => {
             (Direction::Compensate, Some(retry_at))
         }
         (
@@ -273,14 +282,11 @@ fn wanted(saga: &Saga, index: usize, may_begin: bool) -> Option<Due> {
         ) => return None,
     };
     let spec = saga.spec(index);
-    let attempt = match direction {
-        Direction::Execute => state.attempts + 1,
-        Direction::Compensate => state.attempts,
-    };
+    let child = state.child.filter(|_| direction == Direction::Compensate);
     Some(Due {
         step: saga.name(index).clone(),
         direction,
-        target: target(saga, index, direction, attempt)?,
+        target: target(saga, index, direction, child)?,
         service: spec.service().cloned(),
         at,
         executed_by: state.digest.filter(|_| direction == Direction::Compensate),

@@ -1,9 +1,11 @@
 //! Every decision.
 //!
 //! [`decide`] takes what happened and answers the facts that follow, in order, for one append.
-//! It has two parts: the direct answer to the input, then everything that follows from the state
-//! that this leads to (`settle`). Because the second part looks at the state only, a log that was
-//! cut anywhere goes on from where it was cut: [`Input::Tick`] finds what is missing.
+//! It has three parts: everything that follows from the state and the time (`settle`), the direct
+//! answer to the input, then everything that follows from the state that this leads to. Because
+//! `settle` looks at the state only, a log that was cut anywhere goes on from where it was cut:
+//! [`Input::Tick`] finds what is missing. An order or a signal meets the settled state: it is
+//! answered by a fact of its own, or refused in words.
 
 mod call;
 mod operator;
@@ -23,7 +25,7 @@ use crate::saga::{Progress, Saga};
 use call::Told;
 
 pub(crate) use operator::needs_operator;
-pub use operator::{Order, Verb, permits};
+pub use operator::{Order, Verb, permits, steps_of};
 
 /// Signals that a saga keeps until its steps take them.
 pub const SIGNALS_MAX: usize = 256;
@@ -87,7 +89,7 @@ pub enum Input {
     },
     /// Time has passed, or the saga was loaded.
     Tick,
-    /// Somebody signals. Ask [`permits_signal`] first, to refuse in words.
+    /// Somebody signals. Refused when no step can take it any more.
     Signal {
         /// Which signal.
         name: SignalName,
@@ -96,7 +98,7 @@ pub enum Input {
         /// What it says.
         payload: Payload,
     },
-    /// An operator acts. Ask [`permits`] first, to refuse in words.
+    /// An operator acts. Refused when the saga does not permit that now.
     Operate(Order),
 }
 
@@ -108,6 +110,17 @@ pub struct Refusal {
     pub message: String,
     /// What would be right.
     pub remedy: String,
+}
+
+/// What follows from an input.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Decision {
+    /// The facts, in order, for one append.
+    pub events: Vec<Event>,
+    /// Why the order or the signal is refused; the facts are then those that the clock alone led
+    /// to. None: it has a fact of its own, or was done already.
+    pub refused: Option<Refusal>,
 }
 
 /// Starts a saga: the facts of its first append, and the saga after them.
@@ -136,41 +149,40 @@ pub fn start(at: Timestamp, start: Start) -> (Saga, Vec<Event>) {
 /// The answer must be durable before anything acts on it; then [`evolve`] applies each fact.
 #[must_use]
 pub fn decide(saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
-    decide_on(&mut saga.clone(), at, input)
+    decide_on(&mut saga.clone(), at, input).events
 }
 
 /// As [`decide`], on a copy of the saga that is the caller's: the facts are applied to it already.
 /// When this panics, the copy is worth nothing.
-#[must_use]
-pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Vec<Event> {
-    if saga.has_ended() {
-        // Only an operator can have a completed saga undone.
-        match &input {
-            Input::Operate(order) if permits(saga, at, order).is_ok() => {}
-            Input::Operate(_)
-            | Input::Admit { .. }
-            | Input::Outcome { .. }
-            | Input::Refuse { .. }
-            | Input::Tick
-            | Input::Signal { .. } => return Vec::new(),
-        }
-    }
+pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Decision {
     let mut draft = Draft { saga, at, events: Vec::new() };
+    draft.correct_times();
     draft.settle();
-    match input {
+    let answer = match input {
+        Input::Signal { name, id, payload } => draft.signal(name, id, payload),
+        Input::Operate(order) => draft.operate(order),
+        // Only an operator moves a saga that has ended.
+        Input::Admit { .. } | Input::Outcome { .. } | Input::Refuse { .. } | Input::Tick
+            if draft.saga.has_ended() =>
+        {
+            Ok(())
+        }
         Input::Admit { step, direction, digest, note } => {
             draft.admit(step, direction, digest, note);
+            Ok(())
         }
         Input::Outcome { step, direction, attempt, outcome, probe, emitted } => {
             draft.outcome(step, direction, attempt, Told { outcome, probe, emitted });
+            Ok(())
         }
-        Input::Refuse { step, error } => draft.refuse(step, error),
-        Input::Tick => {}
-        Input::Signal { name, id, payload } => draft.signal(name, id, payload),
-        Input::Operate(order) => draft.operate(order),
-    }
+        Input::Refuse { step, error } => {
+            draft.refuse(step, error);
+            Ok(())
+        }
+        Input::Tick => Ok(()),
+    };
     draft.settle();
-    draft.events
+    Decision { events: draft.events, refused: answer.err() }
 }
 
 /// Whether what came of this call would be heard: the attempt is the one that is running.
@@ -186,11 +198,11 @@ pub fn awaits(saga: &Saga, step: &StepName, direction: Direction, attempt: u32) 
     }
 }
 
-/// Whether a saga takes a signal now. One that came before is taken, and does nothing.
+/// Whether a saga takes a new signal now: some step waits for it, or will.
 ///
 /// # Errors
-/// When the saga has ended, no step of it waits for that signal at any time, or too many came
-/// before.
+/// When the saga has ended, no step of it waits for that signal at any time or none will any more,
+/// or too many came before.
 pub fn permits_signal(saga: &Saga, name: &SignalName) -> Result<(), Refusal> {
     let refuse = |message: String, remedy: String| Err(Refusal { message, remedy });
     if saga.has_ended() {
@@ -205,6 +217,10 @@ pub fn permits_signal(saga: &Saga, name: &SignalName) -> Result<(), Refusal> {
             format!("it waits for {}", known.join(", "))
         };
         return refuse(format!("no step of the saga waits for `{name}`"), remedy);
+    }
+    if !saga.may_take(name) {
+        let message = format!("no step of the saga will wait for `{name}` any more");
+        return refuse(message, "ask why the saga is where it is".to_owned());
     }
     if saga.signals.len() >= SIGNALS_MAX {
         let message = format!("{SIGNALS_MAX} signals came already");
@@ -230,11 +246,22 @@ impl Draft<'_> {
         self.events.push(event);
     }
 
-    fn signal(&mut self, name: SignalName, id: Option<String>, payload: Payload) {
+    /// One that came before does nothing.
+    ///
+    /// # Errors
+    /// As [`permits_signal`].
+    fn signal(
+        &mut self,
+        name: SignalName,
+        id: Option<String>,
+        payload: Payload,
+    ) -> Result<(), Refusal> {
         let came_before =
             id.is_some() && self.saga.signals.iter().any(|one| one.name == name && one.id == id);
-        if !came_before && permits_signal(self.saga, &name).is_ok() {
+        if !came_before {
+            permits_signal(self.saga, &name)?;
             self.emit(SignalReceived { name, id, payload });
         }
+        Ok(())
     }
 }

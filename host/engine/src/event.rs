@@ -325,6 +325,12 @@ events! {
         /// Why, for people.
         reason: String,
     }
+    /// The host's clock was set back: a time that was set while it was ahead is as far away from
+    /// here as it was from there.
+    SagaRetimed = "saga.retimed" {
+        /// By how much the clock was ahead, in milliseconds.
+        ahead_ms: u64,
+    }
     /// A signal came, to be kept until a step waits for it.
     SignalReceived = "signal.received" {
         /// Which.
@@ -378,6 +384,10 @@ events! {
             deserialize_with = "crate::payload::present"
         )]
         input: Option<Payload>,
+        /// The step's calls carry a new idempotency key from here on: the input was edited, and no
+        /// effect of an earlier call may stand.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        new_key: bool,
         /// The component that serves the step's calls from here on, in the direction that failed,
         /// until it is retried again; none: whichever serves calls like them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -402,7 +412,7 @@ events! {
         step: StepName,
         /// Whether it happened.
         happened: bool,
-        /// What it gave.
+        /// What it gave; none: nobody knows.
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",

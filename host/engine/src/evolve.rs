@@ -67,6 +67,7 @@ pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impos
     match apply(saga, at, event) {
         Ok(()) => {
             saga.version = saga.version.plus(1);
+            saga.latest_at = saga.latest_at.max(at);
             Ok(())
         }
         Err(message) => Err(Impossible {
@@ -127,6 +128,10 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
             saga.ended_at = Some(at);
             Ok(())
         }
+        Event::SagaRetimed(_) => {
+            saga.retime(at);
+            Ok(())
+        }
         // Told to whoever reads the stream.
         Event::Emitted(_) => Ok(()),
         Event::SignalReceived(signal) => {
@@ -155,6 +160,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         StepKind::Wait { wait } => (true, Some(wait.signal.clone())),
         StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => (false, None),
     };
+    let runs_saga = matches!(saga.spec(index).kind, StepKind::Saga { .. });
     let step = &mut saga.steps[index];
     let from = step.progress;
     let running = from == Progress::Running;
@@ -168,15 +174,18 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         Event::StepStarted(event) => {
             require(idle, "the step is not waiting for a call")?;
             require(event.attempt == step.attempts + 1, "attempts count one by one")?;
+            require(!runs_saga || event.child.is_some(), "it names no saga that the step runs")?;
             step.progress = Progress::Running;
             step.attempts = event.attempt;
+            step.began_at = Some(at);
+            step.child = event.child;
             step.digest = Some(event.digest);
             step.started_at.get_or_insert(at);
             step.ended_at = None;
         }
         Event::StepWaiting(event) => {
             require(from == Progress::Pending, "the step has begun")?;
-            step.progress = Progress::Waiting { until: event.until };
+            step.progress = Progress::Waiting { since: at, until: event.until };
             step.started_at.get_or_insert(at);
         }
         Event::StepSucceeded(event) => {
@@ -184,7 +193,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             require(is_known && settled(event.attempt), "that attempt is not running")?;
             require(from != Progress::Pending || is_wait, "the step was not called")?;
             step.started_at.get_or_insert(at);
-            step.succeed(event.output.clone(), at);
+            step.succeed(Some(event.output.clone()), at);
             if let Some(signal) = signal {
                 // Dropping what it says keeps its id, so that a duplicate is still known.
                 if let Some(signal) = saga.signal_mut(&signal) {
@@ -221,6 +230,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::SagaCompensated(_)
         | Event::SagaBlocked(_)
         | Event::SagaAbandoned(_)
+        | Event::SagaRetimed(_)
         | Event::SignalReceived(_)
         | Event::Emitted(_)
         | Event::OperatorCancelled(_)
@@ -272,6 +282,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             require(event.attempt == step.undo_attempts + 1, "attempts count one by one")?;
             step.progress = Progress::Undoing;
             step.undo_attempts = event.attempt;
+            step.undo_began_at = Some(at);
             step.undo_digest = Some(event.digest);
         }
         Event::UndoSucceeded(event) => {
@@ -283,7 +294,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             undoing(event.attempt)?;
             step.error = Some(Arc::new(event.error.clone()));
             step.undo_failed(event.class, event.probe);
-            step.progress = Progress::UndoBackingOff { retry_at: event.retry_at };
+            step.progress = Progress::UndoBackingOff { since: at, retry_at: event.retry_at };
         }
         Event::UndoBlocked(event) => {
             undoing(event.attempt)?;
@@ -305,6 +316,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::SagaCompensated(_)
         | Event::SagaBlocked(_)
         | Event::SagaAbandoned(_)
+        | Event::SagaRetimed(_)
         | Event::SignalReceived(_)
         | Event::Emitted(_)
         | Event::OperatorCancelled(_)
@@ -322,7 +334,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
 impl StepState {
     fn rest(&mut self, retry_at: Option<Timestamp>, end: Progress, at: Timestamp) {
         self.progress = match retry_at {
-            Some(retry_at) => Progress::BackingOff { retry_at },
+            Some(retry_at) => Progress::BackingOff { since: at, retry_at },
             None => end,
         };
         self.ended_at = Some(at);
@@ -331,13 +343,17 @@ impl StepState {
     /// Nobody may know whether the effect still stands; what its component says of it is about
     /// every attempt so far.
     fn undo_failed(&mut self, class: FailureClass, probe: Option<Fate>) {
-        self.undo_tainted |= class == FailureClass::Unknown;
-        self.undo_tainted &= probe != Some(Fate::DidNotHappen);
+        if class == FailureClass::Unknown {
+            self.undo_tainted = true;
+        } else if probe == Some(Fate::DidNotHappen) {
+            self.undo_tainted = false;
+        }
     }
 
-    fn succeed(&mut self, output: Payload, at: Timestamp) {
+    /// `output`: what it gave, if that is known.
+    fn succeed(&mut self, output: Option<Payload>, at: Timestamp) {
         self.progress = Progress::Succeeded;
-        self.output = Some(output);
+        self.output = output;
         self.error = None;
         self.ended_at = Some(at);
     }
@@ -379,6 +395,7 @@ fn step_of(event: &Event) -> Option<&StepName> {
         | Event::SagaCompensated(_)
         | Event::SagaBlocked(_)
         | Event::SagaAbandoned(_)
+        | Event::SagaRetimed(_)
         | Event::SignalReceived(_)
         | Event::Emitted(_)
         | Event::OperatorCancelled(_)

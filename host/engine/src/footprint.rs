@@ -99,6 +99,7 @@ impl Input {
                     }
                     Verb::Cancel
                     | Verb::Compensate
+                    | Verb::CompensateWithParent
                     | Verb::Pause
                     | Verb::Resume
                     | Verb::Skip { .. }

@@ -44,21 +44,19 @@ impl SagaId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid())
     }
 
-    /// The id of the saga that an attempt of a step starts: the same whenever it is computed, so
-    /// that a start that was cut off is not done twice.
+    /// The id of the saga that an attempt of a step starts, from when the attempt begins: its time
+    /// is the child's own, so that ids sort by it. The parent's log keeps the id, so that a start
+    /// that was cut off is not done twice.
     #[must_use]
-    pub fn child(self, step: &StepName, attempt: u32) -> Self {
+    pub fn child(self, step: &StepName, attempt: u32, at: Timestamp) -> Self {
         let mut hash = Sha256::new();
         hash.update(self.as_bytes());
         hash.update(step.as_str().as_bytes());
         hash.update([0]);
         hash.update(attempt.to_be_bytes());
-        let mut bytes: [u8; 16] = *self.as_bytes();
-        bytes[6..].copy_from_slice(&hash.finalize()[..10]);
-        let child = uuid::Builder::from_bytes(bytes)
-            .with_variant(uuid::Variant::RFC4122)
-            .with_version(uuid::Version::SortRand);
-        Self(child.into_uuid())
+        let mut random = [0; 10];
+        random.copy_from_slice(&hash.finalize()[..10]);
+        Self::from_parts(at, &random)
     }
 
     /// From its 16 bytes, as the store keeps it.

@@ -44,8 +44,8 @@ use std::time::Duration;
 pub use call::{Direction, Failure, FailureClass, Fate, Outcome, TIMEOUT_MAX, idempotency_key};
 pub use commands::{Call, Command, Due, Target, arguments, commands};
 pub use decide::{
-    Input, Order, Refusal, SIGNALS_MAX, Start, Verb, awaits, decide, decide_on, permits,
-    permits_signal, start,
+    Decision, Input, Order, Refusal, SIGNALS_MAX, Start, Verb, awaits, decide, decide_on, permits,
+    permits_signal, start, steps_of,
 };
 pub use definition::{
     BackoffSpec, Definition, DefinitionError, DefinitionSpec, EACH_CONCURRENCY_DEFAULT,
@@ -57,8 +57,8 @@ pub use event::{
     Cause, CompensationStarted, DecodeError, Event, OperatorAbandoned, OperatorCancelled,
     OperatorCompensated, OperatorPaused, OperatorResolved, OperatorResumed, OperatorRetried,
     OperatorSkipped, Parent, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
-    SagaStarted, SignalReceived, StepExpanded, StepFailed, StepSkipped, StepStarted, StepSucceeded,
-    StepUnknown, StepWaiting, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
+    SagaRetimed, SagaStarted, SignalReceived, StepExpanded, StepFailed, StepSkipped, StepStarted,
+    StepSucceeded, StepUnknown, StepWaiting, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
 pub use footprint::SIGNAL_BYTES_MAX;
@@ -71,10 +71,14 @@ pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
 pub use saga::{Chosen, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use text::{escape, is_steering, on_one_line};
-pub use why::{Why, why};
+pub use why::{Why, pivot_first, why};
 
 /// A call is attempted at most this often: past it an attempt counter says nothing to anybody.
 pub const ATTEMPTS_MAX: u32 = 1_000;
+
+/// How far a host's clock may be set back without a saga taking notice: clocks that are kept by NTP
+/// go back by less. A pause that was set just before may be longer by this.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// A guest's `retry-after` counts up to this: past it, it could put a saga to sleep for ever.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);

@@ -108,10 +108,10 @@ fn stands(saga: &Saga, index: usize) -> Option<bool> {
     }
     let step = &saga.steps[index];
     match step.progress {
-        Progress::Succeeded
-        | Progress::UndoBlocked
-        | Progress::UndoBackingOff { .. }
-        | Progress::UndoSkipped => Some(step.output.is_some() && !step.undo_tainted),
+        Progress::Succeeded => Some(!step.undo_tainted),
+        Progress::UndoBlocked | Progress::UndoBackingOff { .. } | Progress::UndoSkipped => {
+            Some(step.output.is_some() && !step.undo_tainted)
+        }
         Progress::Unknown | Progress::Running | Progress::Undoing => Some(false),
         Progress::Pending | Progress::BackingOff { .. } if step.tainted => Some(false),
         Progress::Pending

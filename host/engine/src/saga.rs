@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::CLOCK_TOLERANCE;
 use crate::call::{Direction, Failure};
 use crate::definition::{
     Definition, Item, StepKind, StepSet, StepSpec, Variable, Variables, Whole,
@@ -23,6 +25,10 @@ pub struct Saga {
     pub(crate) started: Arc<SagaStarted>,
     pub(crate) started_at: Timestamp,
     pub(crate) ended_at: Option<Timestamp>,
+    /// The latest time of its events since the clock was last set back.
+    pub(crate) latest_at: Timestamp,
+    /// When it is undone unless it has completed, and when that was set.
+    pub(crate) deadline: Option<(Timestamp, Timestamp)>,
     pub(crate) phase: Phase,
     pub(crate) compensating_since: Option<Timestamp>,
     pub(crate) blocked: Option<Arc<SagaBlocked>>,
@@ -120,6 +126,14 @@ pub(crate) struct StepState {
     /// Attempts of each before an operator had it tried again: they do not count any more.
     pub(crate) attempts_before: u32,
     pub(crate) undo_attempts_before: u32,
+    /// When the last attempt of each began.
+    pub(crate) began_at: Option<Timestamp>,
+    pub(crate) undo_began_at: Option<Timestamp>,
+    /// How often a new idempotency key of each began.
+    pub(crate) key_generation: u32,
+    pub(crate) undo_key_generation: u32,
+    /// The saga that the last attempt of `execute` started, if it runs one.
+    pub(crate) child: Option<SagaId>,
     /// The input of its calls, as an operator edited it.
     pub(crate) input: Option<Payload>,
     /// The component of its calls, as an operator chose it.
@@ -128,7 +142,7 @@ pub(crate) struct StepState {
     pub(crate) digest: Option<Digest>,
     /// The component of the last `compensate`.
     pub(crate) undo_digest: Option<Digest>,
-    /// There when the step succeeded; kept through its undo.
+    /// What the step gave, once it succeeded and if that is known; kept through its undo.
     pub(crate) output: Option<Payload>,
     /// Some attempt was unknown, so an effect may stand even if a later attempt says it failed.
     pub(crate) tainted: bool,
@@ -145,12 +159,14 @@ pub(crate) enum Progress {
     Pending,
     /// For a signal or a time.
     Waiting {
+        since: Timestamp,
         until: Option<Timestamp>,
     },
     Running,
     /// It runs over a list: its elements say how far it is, also once it is undone.
     FannedOut,
     BackingOff {
+        since: Timestamp,
         retry_at: Timestamp,
     },
     Succeeded,
@@ -159,6 +175,7 @@ pub(crate) enum Progress {
     Skipped,
     Undoing,
     UndoBackingOff {
+        since: Timestamp,
         retry_at: Timestamp,
     },
     Undone,
@@ -180,6 +197,8 @@ pub struct StepView<'a> {
     pub attempts: u32,
     /// Attempts of `compensate`.
     pub undo_attempts: u32,
+    /// Which of the step's idempotency keys its undo carries, see [`crate::idempotency_key`].
+    pub undo_generation: u32,
     /// What `execute` answered.
     pub output: Option<&'a Payload>,
     /// What went wrong last.
@@ -212,9 +231,11 @@ impl Saga {
             id,
             definition,
             version: Version(1),
+            deadline: started.deadline_at.map(|deadline| (deadline, at)),
             started: Arc::new(started),
             started_at: at,
             ended_at: None,
+            latest_at: at,
             phase: Phase::Forward,
             compensating_since: None,
             blocked: None,
@@ -255,6 +276,12 @@ impl Saga {
     #[must_use]
     pub fn started_at(&self) -> Timestamp {
         self.started_at
+    }
+
+    /// When it is undone unless it has completed, if its definition says so.
+    #[must_use]
+    pub fn deadline_at(&self) -> Option<Timestamp> {
+        self.deadline.map(|(deadline, _)| deadline)
     }
 
     /// When it ended.
@@ -348,6 +375,7 @@ impl Saga {
             status: self.step_status(index),
             attempts: step.attempts,
             undo_attempts: step.undo_attempts,
+            undo_generation: step.undo_key_generation,
             output: step.output.as_ref(),
             error: step.error.as_deref(),
             chosen: step.chosen.as_deref(),
@@ -506,9 +534,7 @@ impl Saga {
 
     /// The saga that the last attempt of `step` started, if it runs one.
     pub(crate) fn child(&self, step: usize) -> Option<SagaId> {
-        let runs_saga = matches!(self.spec(step).kind, StepKind::Saga { .. });
-        let attempt = self.steps[step].attempts;
-        (runs_saga && attempt > 0).then(|| self.id.child(self.name(step), attempt))
+        self.steps[step].child
     }
 
     /// The first signal of this name that no step has taken.
@@ -523,7 +549,69 @@ impl Saga {
             && !self.is_past_pivot()
             && !self.is_at_pivot()
             && self.wish.is_none();
-        self.started.deadline_at.filter(|_| in_force)
+        self.deadline_at().filter(|_| in_force)
+    }
+
+    /// By how much the clock was ahead when a time that the saga waits for was set: it has been set
+    /// back since. None when it was not, or by no more than [`CLOCK_TOLERANCE`].
+    pub(crate) fn clock_was_ahead(&self, at: Timestamp) -> Option<Duration> {
+        let is_back = |since: Timestamp| since.since(at) > CLOCK_TOLERANCE;
+        if !is_back(self.latest_at) {
+            return None;
+        }
+        let steps = self.steps.iter().filter_map(StepState::timer).map(|(since, _)| since);
+        let deadline = self.deadline.filter(|_| self.deadline_in_force().is_some());
+        let latest = steps.chain(deadline.map(|(_, since)| since)).max()?;
+        is_back(latest).then(|| latest.since(at))
+    }
+
+    /// Has each time that was set after `at` come as long after `at` as it was to come after that.
+    pub(crate) fn retime(&mut self, at: Timestamp) {
+        let timers = self.steps.iter_mut().filter_map(|step| step.progress.timer_mut());
+        let deadline = self.deadline.as_mut().map(|(deadline, since)| (since, deadline));
+        for (since, due) in timers.chain(deadline).filter(|(since, _)| **since > at) {
+            *due = at.after(due.since(*since));
+            *since = at;
+        }
+        self.latest_at = at;
+    }
+
+    /// Whether the effect of an earlier call of a step may stand, in the direction in which the
+    /// step is to be tried again.
+    pub(crate) fn may_have_acted(&self, index: usize) -> bool {
+        let step = &self.steps[index];
+        match step.progress {
+            Progress::UndoBlocked | Progress::UndoBackingOff { .. } => step.undo_tainted,
+            Progress::Pending
+            | Progress::Waiting { .. }
+            | Progress::Running
+            | Progress::FannedOut
+            | Progress::BackingOff { .. }
+            | Progress::Succeeded
+            | Progress::Failed
+            | Progress::Unknown
+            | Progress::Skipped
+            | Progress::Undoing
+            | Progress::Undone
+            | Progress::UndoSkipped => step.tainted,
+        }
+    }
+
+    /// Whether a step waits for a signal of this name, or may come to.
+    pub(crate) fn may_take(&self, name: &SignalName) -> bool {
+        let goes_on = match self.phase {
+            Phase::Forward => true,
+            // A pivot that turns out to have happened turns the saga round.
+            Phase::Compensating(_) => {
+                (0..self.steps.len()).any(|index| self.is_unknown_pivot(index))
+            }
+            Phase::Completed | Phase::Compensated(_) | Phase::Abandoned(_) => false,
+        };
+        let takes = |(spec, step): (&StepSpec, &StepState)| {
+            let may_wait = matches!(step.progress, Progress::Pending | Progress::Waiting { .. });
+            may_wait && matches!(&spec.kind, StepKind::Wait { wait } if wait.signal == *name)
+        };
+        goes_on && self.definition.steps().iter().zip(&self.steps).any(takes)
     }
 
     /// Whether `step` waits for nothing but its own call. What an element waits for was done
@@ -582,6 +670,7 @@ impl Saga {
             && self.phase == other.phase
             && self.started == other.started
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
+            && (self.latest_at, self.deadline) == (other.latest_at, other.deadline)
             && self.compensating_since == other.compensating_since
             && self.blocked == other.blocked
             && self.wish == other.wish
@@ -666,22 +755,20 @@ impl Saga {
 
 impl StepState {
     fn next_at(&self) -> Option<Timestamp> {
-        match self.progress {
-            Progress::BackingOff { retry_at } | Progress::UndoBackingOff { retry_at } => {
-                Some(retry_at)
-            }
-            Progress::Waiting { until } => until,
-            Progress::Pending
-            | Progress::Running
-            | Progress::FannedOut
-            | Progress::Succeeded
-            | Progress::Failed
-            | Progress::Unknown
-            | Progress::Skipped
-            | Progress::Undoing
-            | Progress::Undone
-            | Progress::UndoBlocked
-            | Progress::UndoSkipped => None,
+        self.timer().map(|(_, due)| due)
+    }
+
+    /// The time that it waits for, after when that was set.
+    pub(crate) fn timer(&self) -> Option<(Timestamp, Timestamp)> {
+        let mut progress = self.progress;
+        progress.timer_mut().map(|(since, due)| (*since, *due))
+    }
+
+    /// Which idempotency key the next call of this direction carries, and the one that runs.
+    pub(crate) fn generation(&self, direction: Direction) -> u32 {
+        match direction {
+            Direction::Execute => self.key_generation,
+            Direction::Compensate => self.undo_key_generation,
         }
     }
 
@@ -699,6 +786,11 @@ impl Default for StepState {
             undo_attempts: 0,
             attempts_before: 0,
             undo_attempts_before: 0,
+            began_at: None,
+            undo_began_at: None,
+            key_generation: 0,
+            undo_key_generation: 0,
+            child: None,
             input: None,
             digest: None,
             undo_digest: None,
@@ -717,6 +809,28 @@ impl Progress {
     /// Whether what comes after it may begin.
     pub(crate) fn is_done(self) -> bool {
         matches!(self, Self::Succeeded | Self::Skipped)
+    }
+
+    /// When the time that it waits for was set, and that time.
+    fn timer_mut(&mut self) -> Option<(&mut Timestamp, &mut Timestamp)> {
+        match self {
+            Self::BackingOff { since, retry_at } | Self::UndoBackingOff { since, retry_at } => {
+                Some((since, retry_at))
+            }
+            Self::Waiting { since, until: Some(until) } => Some((since, until)),
+            Self::Waiting { until: None, .. }
+            | Self::Pending
+            | Self::Running
+            | Self::FannedOut
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Unknown
+            | Self::Skipped
+            | Self::Undoing
+            | Self::Undone
+            | Self::UndoBlocked
+            | Self::UndoSkipped => None,
+        }
     }
 
     pub(crate) fn status(self) -> StepStatus {

@@ -48,11 +48,27 @@ pub fn why(saga: &Saga, at: Timestamp) -> Why {
             format!("It is being undone because {reason}; {}.", activity(saga))
         }
         SagaStatus::Running | SagaStatus::Waiting => {
-            format!("It is {status}: {}.", activity(saga))
+            let pivot = pivot_first(saga).map_or_else(String::new, |words| format!("; {words}"));
+            format!("It is {status}: {}{pivot}.", activity(saga))
         }
     };
     let next_at = saga.wake_at().filter(|_| !status.is_end() && saga.paused.is_none());
     Why { sentence, next_at, verbs: verbs(saga, at) }
+}
+
+/// What an order to undo a saga waits for, when nobody can tell yet whether it may still be undone;
+/// a clause for people.
+#[must_use]
+pub fn pivot_first(saga: &Saga) -> Option<String> {
+    let pivot = saga.definition.pivot().filter(|_| saga.wish.is_some() && saga.is_at_pivot())?;
+    let is_running = saga.steps[pivot].progress == Progress::Running;
+    let next =
+        if is_running { "is in flight" } else { "may have happened and is tried again first" };
+    let pivot = saga.name(pivot);
+    Some(format!(
+        "it is to be undone, but its pivot {pivot} {next}: if that succeeds, the saga goes on to \
+         its end and is not undone"
+    ))
 }
 
 /// The whole chain: what is blocked, why the saga came there, and what waits for it.
@@ -116,9 +132,12 @@ fn of_step(verb: &Verb, name: &StepName) -> Verb {
         Verb::Resolve { happened, output, evidence, .. } => {
             Verb::Resolve { step: name, happened, output, evidence }
         }
-        other @ (Verb::Cancel | Verb::Compensate | Verb::Pause | Verb::Resume | Verb::Abandon) => {
-            other
-        }
+        other @ (Verb::Cancel
+        | Verb::Compensate
+        | Verb::CompensateWithParent
+        | Verb::Pause
+        | Verb::Resume
+        | Verb::Abandon) => other,
     }
 }
 
@@ -160,7 +179,7 @@ fn step_activity(saga: &Saga, index: usize) -> Option<String> {
             Some(child) => format!("{name} runs as saga {child}"),
             None => format!("attempt {} of {name} is in flight", step.attempts),
         }),
-        Progress::Waiting { until } => {
+        Progress::Waiting { until, .. } => {
             let until = until.map_or_else(String::new, |until| format!(" until {until}"));
             Some(match &spec.kind {
                 StepKind::Wait { wait } => {
@@ -171,7 +190,7 @@ fn step_activity(saga: &Saga, index: usize) -> Option<String> {
                 }
             })
         }
-        Progress::BackingOff { retry_at } => Some(format!(
+        Progress::BackingOff { retry_at, .. } => Some(format!(
             "{name} failed{} and will be tried again at {retry_at}, attempt {} of {}",
             error(),
             step.attempts - step.attempts_before + 1,
@@ -181,7 +200,7 @@ fn step_activity(saga: &Saga, index: usize) -> Option<String> {
             Some(child) => format!("the undo of {name} runs in saga {child}"),
             None => format!("attempt {} to undo {name} is in flight", step.undo_attempts),
         }),
-        Progress::UndoBackingOff { retry_at } => Some(format!(
+        Progress::UndoBackingOff { retry_at, .. } => Some(format!(
             "the undo of {name} failed{} and will be tried again at {retry_at}, attempt {} of {}",
             error(),
             step.undo_attempts - step.undo_attempts_before + 1,

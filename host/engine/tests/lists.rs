@@ -212,7 +212,7 @@ fn what_they_answer_together_may_be_too_much() {
 #[test]
 fn each_element_has_a_key_and_a_saga_of_its_own() {
     let id = SagaId::from_bytes([1; 16]);
-    let key = |step: &str| idempotency_key(id, &step.parse().unwrap(), Direction::Execute);
+    let key = |step: &str| idempotency_key(id, &step.parse().unwrap(), Direction::Execute, 0);
     assert_ne!(key("b[0]"), key("b[1]"));
     assert_ne!(key("b[0]"), key("b"));
     let mut steps = list(2);
@@ -224,7 +224,7 @@ fn each_element_has_a_key_and_a_saga_of_its_own() {
         .running()
         .iter()
         .map(|call| match call.target {
-            Target::Saga { id, .. } => id,
+            Target::Saga { id, .. } => id.unwrap(),
             Target::Plugin(_) => panic!("it runs a saga"),
         })
         .collect();

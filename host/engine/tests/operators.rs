@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Direction, Failure, Fate, Input, Outcome, Payload, SagaStatus, StepStatus, Verb, arguments,
-    commands, exposure, undo_plan, why,
+    commands, exposure, idempotency_key, pivot_first, undo_plan, why,
 };
 
 use host::{Host, diamond, done, permanent, retryable, serial, unknown};
@@ -181,19 +181,21 @@ fn a_completed_saga_is_compensated_within_the_time_that_its_definition_gives() {
     assert_eq!(host.saga.status(), SagaStatus::Compensated);
 }
 
+/// A saga whose last step failed for good, past the pivot.
+fn past_pivot() -> Host {
+    let mut steps = serial();
+    steps[1].pivot = true;
+    steps[2].undo = None;
+    let mut host = Host::start(steps);
+    host.answer("a", done()).answer("b", done()).answer("c", permanent()).told();
+    assert_eq!(host.saga.status(), SagaStatus::Blocked);
+    assert!(host.refused(Verb::Cancel).contains("past its pivot"));
+    assert!(host.refused(Verb::Compensate).contains("past its pivot"));
+    host
+}
+
 #[test]
 fn past_the_pivot_a_failed_step_is_tried_again_skipped_or_resolved() {
-    let past_pivot = || {
-        let mut steps = serial();
-        steps[1].pivot = true;
-        steps[2].undo = None;
-        let mut host = Host::start(steps);
-        host.answer("a", done()).answer("b", done()).answer("c", permanent()).told();
-        assert_eq!(host.saga.status(), SagaStatus::Blocked);
-        assert!(host.refused(Verb::Cancel).contains("past its pivot"));
-        assert!(host.refused(Verb::Compensate).contains("past its pivot"));
-        host
-    };
     let mut host = past_pivot();
     host.order(retry(None)).answer("c", done());
     assert_eq!(host.saga.status(), SagaStatus::Completed);
@@ -248,6 +250,7 @@ fn a_component_that_can_tell_what_happened_is_believed() {
     let timeout = || Failure::new("timeout", "no answer within 5s");
     let mut host = Host::start(serial());
     host.answer("a", unknown()).tick(100).told();
+    host.now = host.now.after(Duration::from_secs(5));
     host.feed(probed(Outcome::Retryable(timeout()), Fate::DidNotHappen));
     let told = ["step.failed a 2", "compensation.started a step_failed", "saga.compensated"];
     assert_eq!(host.told(), told, "neither attempt happened, so there is nothing to undo");
@@ -255,6 +258,133 @@ fn a_component_that_can_tell_what_happened_is_believed() {
     host.answer("a", unknown()).tick(100).told();
     host.feed(probed(done(), Fate::Happened));
     assert_eq!(host.told(), ["step.succeeded a 2"]);
+}
+
+/// The request of a host that was killed may still be on its way when its component looks.
+#[test]
+fn that_a_call_did_not_happen_is_believed_when_its_timeout_has_passed() {
+    let looked = |step: &str, direction, attempt| Input::Outcome {
+        step: step.parse().unwrap(),
+        direction,
+        attempt,
+        outcome: Outcome::Retryable(Failure::new("host_stopped", "the host stopped")),
+        probe: Some(Fate::DidNotHappen),
+        emitted: Vec::new(),
+    };
+    let mut host = Host::start(serial());
+    host.told();
+    host.now = host.now.after(Duration::from_millis(4_999));
+    host.feed(looked("a", Direction::Execute, 1));
+    assert_eq!(host.told(), ["step.unknown a 1 again"]);
+    host.tick(100).told();
+    host.feed(looked("a", Direction::Execute, 2));
+    let told = ["step.unknown a 2", "compensation.started a step_unknown"];
+    assert_eq!(host.told(), told, "it may yet come, so it is undone");
+    let a = host.saga.step(&"a".parse().unwrap()).unwrap();
+    assert!(a.error.unwrap().message.contains("believed when the call's timeout has passed"));
+    // A later look that is believed is about every attempt.
+    let mut host = Host::start(serial());
+    host.feed(looked("a", Direction::Execute, 1));
+    host.tick(100).told();
+    host.now = host.now.after(Duration::from_secs(5));
+    host.feed(looked("a", Direction::Execute, 2));
+    assert_eq!(host.told()[0], "step.failed a 2");
+    // An undo is the same: nobody knows yet whether the effect still stands.
+    let mut host = blocked();
+    host.order(retry(None));
+    host.feed(looked("b", Direction::Compensate, 2));
+    assert_eq!(host.told()[2..], ["undo.failed b 2 again"]);
+    let effects = exposure(&host.saga);
+    assert!(effects.iter().any(|effect| effect.step.as_str() == "b" && !effect.is_certain));
+}
+
+fn edit(step: &str) -> Verb {
+    let input = Payload::parse(r#"{"by":"hand"}"#).ok();
+    Verb::Retry { step: step.parse().ok(), input, digest: None }
+}
+
+/// A service refuses a key that it knows with another body.
+#[test]
+fn an_edited_input_goes_with_a_new_key_unless_an_effect_may_stand() {
+    let key = |host: &Host| {
+        let call = host.running().remove(0);
+        idempotency_key(host.saga.id(), &call.step, call.direction, call.generation)
+    };
+    // It waits to be tried again, and no effect of it stands.
+    let mut host = Host::start(serial());
+    let first = key(&host);
+    host.answer("a", retryable()).order(edit("a"));
+    let second = key(&host);
+    assert_ne!(second, first);
+    host.answer("a", retryable()).order(edit("a"));
+    assert_ne!(key(&host), second, "each edit begins a key");
+    // Without an edit the key stays.
+    let mut host = Host::start(serial());
+    host.answer("a", retryable()).order(retry(None));
+    assert_eq!(key(&host), first);
+    // Nobody knows whether it happened.
+    let mut host = Host::start(serial());
+    host.answer("a", unknown()).order(edit("a"));
+    assert_eq!(key(&host), first);
+    // Past the pivot it failed for good.
+    let mut host = past_pivot();
+    host.order(edit("c"));
+    assert_eq!(host.running().remove(0).generation, 1);
+    // An undo has keys of its own.
+    let mut host = blocked();
+    host.order(edit("b"));
+    let call = host.running().remove(0);
+    assert_eq!((call.direction, call.generation), (Direction::Compensate, 1));
+    host.answer("b", unknown()).order(edit("b"));
+    assert_eq!(host.running().remove(0).generation, 1);
+}
+
+#[test]
+fn what_nobody_says_that_a_step_gave_is_not_known() {
+    let mut host = Host::start(serial());
+    host.answer("a", unknown()).order(resolve(None, true, None));
+    assert_eq!(host.told().last().unwrap(), "step.started b 1");
+    host.answer("b", permanent());
+    let call = host.running().remove(0);
+    assert_eq!(arguments(&host.saga, &call).unwrap().1, None, "its undo finds out by the input");
+    // What is said to be null is null.
+    let mut host = Host::start(serial());
+    host.answer("a", unknown()).order(resolve(None, true, Some("null")));
+    host.answer("b", permanent());
+    let call = host.running().remove(0);
+    assert_eq!(arguments(&host.saga, &call).unwrap().1, Some(Payload::null()));
+}
+
+#[test]
+fn a_saga_is_undone_with_its_parent_whatever_its_own_window() {
+    let mut host = Host::start(serial());
+    host.answer("a", done()).answer("b", done()).answer("c", done());
+    host.now = host.now.after(Duration::from_hours(2));
+    assert!(host.refused(Verb::Compensate).contains("it could be compensated until"));
+    host.order(Verb::CompensateWithParent);
+    assert_eq!(host.saga.status(), SagaStatus::Compensating);
+    let mut host = past_pivot();
+    host.order(retry(None)).answer("c", done());
+    assert!(host.refused(Verb::CompensateWithParent).contains("past its pivot"));
+}
+
+#[test]
+fn who_cancels_a_saga_whose_pivot_is_unknown_is_told_what_comes_first() {
+    let mut steps = serial();
+    steps[1].pivot = true;
+    steps[2].undo = None;
+    let mut host = Host::start(steps);
+    host.answer("a", done()).answer("b", unknown());
+    assert_eq!(pivot_first(&host.saga), None);
+    host.cancel();
+    let words = pivot_first(&host.saga).unwrap();
+    assert!(words.contains("its pivot b may have happened and is tried again first"), "{words}");
+    assert!(why(&host.saga, host.now).sentence.contains(&words));
+    host.tick(100);
+    assert!(pivot_first(&host.saga).unwrap().contains("its pivot b is in flight"));
+    host.answer("b", done()).answer("c", done());
+    assert_eq!(host.saga.status(), SagaStatus::Completed);
+    assert_eq!(pivot_first(&host.saga), None);
 }
 
 #[test]

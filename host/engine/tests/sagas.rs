@@ -383,10 +383,10 @@ fn the_idempotency_key_is_of_saga_step_and_direction() {
     let saga = |byte| SagaId::from_bytes([byte; 16]);
     let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
     let keys = [
-        idempotency_key(saga(1), &a, Direction::Execute),
-        idempotency_key(saga(2), &a, Direction::Execute),
-        idempotency_key(saga(1), &b, Direction::Execute),
-        idempotency_key(saga(1), &a, Direction::Compensate),
+        idempotency_key(saga(1), &a, Direction::Execute, 0),
+        idempotency_key(saga(2), &a, Direction::Execute, 0),
+        idempotency_key(saga(1), &b, Direction::Execute, 0),
+        idempotency_key(saga(1), &a, Direction::Compensate, 0),
     ];
     // Golden: calls of an earlier version must be recognised by the services that they reached.
     assert_eq!(keys[0], "1fe1b1838a6e296a3013dba352051582");

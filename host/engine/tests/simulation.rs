@@ -10,11 +10,21 @@ use amends_engine::sim::{
     Budget, Engine, Figures, Machine, Variants, Violation, exhaustive, graphs, seeded,
 };
 use amends_engine::{
-    Command, Definition, Direction, Event, Impossible, Input, Saga, SagaCompensated, SagaId,
-    StepFailed, StepStatus, StepSucceeded, Timestamp, commands, decide, replay,
+    Command, Definition, Direction, Event, FailureClass, Fate, Impossible, Input, Saga,
+    SagaCompensated, SagaId, StepFailed, StepStatus, StepSucceeded, StepUnknown, Timestamp,
+    commands, decide, replay,
 };
 
-const BUDGET: Budget = Budget { faults: 2, crashes: 1, cancels: 1, orders: 0, admissions: true };
+const BUDGET: Budget = Budget {
+    faults: 2,
+    crashes: 1,
+    cancels: 1,
+    orders: 0,
+    delays: 0,
+    looks: true,
+    clock: false,
+    admissions: true,
+};
 
 #[test]
 fn every_schedule_of_every_graph_of_two_steps_keeps_the_rules() {
@@ -32,10 +42,48 @@ fn every_schedule_of_every_graph_of_two_steps_keeps_the_rules() {
 
 #[test]
 fn every_schedule_of_every_graph_of_two_steps_with_an_operator_keeps_the_rules() {
-    let budget = Budget { faults: 2, crashes: 1, cancels: 1, orders: 1, admissions: false };
+    let budget = Budget {
+        faults: 2,
+        crashes: 1,
+        cancels: 1,
+        orders: 1,
+        admissions: false,
+        looks: false,
+        ..BUDGET
+    };
     let mut figures = Figures::default();
     for steps in 1..=2 {
         for definition in graphs(steps, Variants::All) {
+            figures.add(exhaustive(&Engine, &definition, budget).unwrap());
+        }
+    }
+    println!("{figures}");
+    assert!(figures.ends.iter().all(|end| *end > 100), "{figures}");
+}
+
+/// The host notices late that a time has come, and what comes first finds the saga unsettled.
+#[test]
+fn every_schedule_of_every_graph_of_two_steps_on_a_slow_host_keeps_the_rules() {
+    let budget = Budget { faults: 1, crashes: 0, cancels: 1, orders: 1, delays: 1, ..BUDGET };
+    let mut figures = Figures::default();
+    for steps in 1..=2 {
+        for definition in graphs(steps, Variants::All) {
+            let budget = Budget { admissions: false, ..budget };
+            figures.add(exhaustive(&Engine, &definition, budget).unwrap());
+        }
+    }
+    println!("{figures}");
+    assert!(figures.ends.iter().all(|end| *end > 100), "{figures}");
+}
+
+/// The clock is an hour ahead for a while.
+#[test]
+fn every_schedule_of_every_graph_of_two_steps_on_a_wrong_clock_keeps_the_rules() {
+    let budget = Budget { faults: 1, crashes: 1, cancels: 1, clock: true, ..BUDGET };
+    let mut figures = Figures::default();
+    for steps in 1..=2 {
+        for definition in graphs(steps, Variants::All) {
+            let budget = Budget { admissions: false, ..budget };
             figures.add(exhaustive(&Engine, &definition, budget).unwrap());
         }
     }
@@ -47,9 +95,20 @@ fn every_schedule_of_every_graph_of_two_steps_with_an_operator_keeps_the_rules()
 fn every_schedule_of_every_graph_of_two_steps_over_lists_keeps_the_rules() {
     let mut figures = Figures::default();
     for definition in graphs(1, Variants::Lists) {
-        figures.add(exhaustive(&Engine, &definition, Budget { orders: 1, ..BUDGET }).unwrap());
+        for (faults, orders) in [(2, 0), (1, 1)] {
+            let budget = Budget { faults, orders, looks: false, ..BUDGET };
+            figures.add(exhaustive(&Engine, &definition, budget).unwrap());
+        }
     }
-    let budget = Budget { faults: 1, crashes: 1, cancels: 1, orders: 1, admissions: false };
+    let budget = Budget {
+        faults: 1,
+        crashes: 1,
+        cancels: 1,
+        orders: 1,
+        admissions: false,
+        looks: false,
+        ..BUDGET
+    };
     for definition in graphs(2, Variants::Lists) {
         figures.add(exhaustive(&Engine, &definition, budget).unwrap());
     }
@@ -59,7 +118,15 @@ fn every_schedule_of_every_graph_of_two_steps_over_lists_keeps_the_rules() {
 
 #[test]
 fn every_schedule_of_every_graph_of_three_steps_with_one_fault_keeps_the_rules() {
-    let budget = Budget { faults: 1, crashes: 1, cancels: 1, orders: 0, admissions: false };
+    let budget = Budget {
+        faults: 1,
+        crashes: 1,
+        cancels: 1,
+        orders: 0,
+        admissions: false,
+        looks: false,
+        ..BUDGET
+    };
     let mut figures = Figures::default();
     for definition in graphs(3, Variants::All) {
         figures.add(exhaustive(&Engine, &definition, budget).unwrap());
@@ -99,6 +166,51 @@ fn caught(machine: &dyn Machine) -> Box<Violation> {
 /// And by seed alone, which is another way to find it.
 fn caught_by_seed(machine: &dyn Machine) -> Box<Violation> {
     (0..1_000).find_map(|seed| seeded(machine, seed).err()).expect("the mutation was not caught")
+}
+
+/// Forgets that the clock was set back.
+struct ClockBelieved;
+
+impl Machine for ClockBelieved {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let mut events = decide(saga, at, input);
+        events.retain(|event| !matches!(event, Event::SagaRetimed(_)));
+        events
+    }
+}
+
+#[test]
+fn a_clock_that_is_believed_is_caught() {
+    let budget = Budget { faults: 1, clock: true, admissions: false, ..BUDGET };
+    let mut all = graphs(1, Variants::All).into_iter();
+    let violation = all.find_map(|graph| exhaustive(&ClockBelieved, &graph, budget).err());
+    let violation = violation.expect("the mutation was not caught");
+    assert!(violation.rule.contains("further than any pause of it"), "{violation}");
+}
+
+/// Believes at once that a call did not happen when its component says so.
+struct LookBelieved;
+
+impl Machine for LookBelieved {
+    fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
+        let events = decide(saga, at, input).into_iter();
+        let events = events.map(|event| match event {
+            Event::StepUnknown(e) if e.probe == Some(Fate::DidNotHappen) => {
+                let class = FailureClass::Retryable;
+                let StepUnknown { step, attempt, error, retry_at, probe } = e;
+                StepFailed { step, attempt, class, error, retry_at, probe }.into()
+            }
+            other => other,
+        });
+        events.collect()
+    }
+}
+
+#[test]
+fn a_look_that_is_believed_at_once_is_caught() {
+    for violation in [caught(&LookBelieved), caught_by_seed(&LookBelieved)] {
+        assert!(violation.rule.contains("and a request is on its way"), "{violation}");
+    }
 }
 
 /// Says `saga.compensated` as soon as one undo succeeded.
@@ -328,12 +440,12 @@ impl Machine for PauseForgotten {
 #[test]
 fn an_order_that_is_not_recorded_is_caught() {
     let violation = caught_with(&PauseForgotten, 1);
-    assert!(violation.rule.contains("is not recorded"), "{violation}");
+    assert!(violation.rule.contains("acknowledged and not recorded"), "{violation}");
 }
 
 /// Runs small graphs with so many orders of an operator, until a rule breaks.
 fn caught_with(machine: &dyn Machine, orders: u8) -> Box<Violation> {
-    let budget = Budget { faults: 2, crashes: 0, cancels: 0, orders, admissions: false };
+    let budget = Budget { faults: 2, crashes: 0, cancels: 0, orders, admissions: false, ..BUDGET };
     let all = (1..=2).flat_map(|steps| graphs(steps, Variants::Plain));
     all.into_iter()
         .find_map(|definition| exhaustive(machine, &definition, budget).err())

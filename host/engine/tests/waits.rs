@@ -6,11 +6,12 @@ mod host;
 use std::time::Duration;
 
 use amends_engine::{
-    Command, SIGNALS_MAX, SagaStatus, StepKind, StepSpec, Target, UndoSpec, Verb, WaitSpec,
-    commands, permits_signal, why,
+    CLOCK_TOLERANCE, Command, Decision, Event, Input, Payload, SIGNALS_MAX, SagaId, SagaStatus,
+    StepKind, StepSpec, Target, Timestamp, UndoSpec, Verb, WaitSpec, commands, decide_on,
+    permits_signal, why,
 };
 
-use host::{Host, done, permanent, serial, step};
+use host::{Host, done, order, permanent, retryable, serial, step};
 
 /// a, then b of another kind, then c.
 fn with(kind: StepKind) -> Vec<StepSpec> {
@@ -67,7 +68,121 @@ fn a_signal_that_does_not_come_in_time_fails_its_step() {
     let told = ["step.failed b 0", "compensation.started b step_failed", "undo.started a 1"];
     assert_eq!(host.told(), told);
     host.signal("approved", None, "1");
-    assert_eq!(host.told(), ["signal.received"], "it is kept and changes nothing");
+    assert_eq!(host.told(), [""; 0]);
+    let refused = permits_signal(&host.saga, &"approved".parse().unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("will wait for `approved` any more"), "{refused}");
+}
+
+/// The host has not noticed yet that the time is up.
+#[test]
+fn what_comes_after_a_wait_has_timed_out_is_refused_and_what_came_before_is_not() {
+    let late = || {
+        let mut host = Host::start(with(wait(Some(1_000))));
+        host.answer("a", done()).told();
+        host.now = host.now.after(Duration::from_secs(1));
+        host
+    };
+    let evidence = "by phone".to_owned();
+    let inputs = [
+        Input::Signal { name: "approved".parse().unwrap(), id: None, payload: Payload::null() },
+        Input::Operate(order(Verb::Skip { step: None })),
+        Input::Operate(order(Verb::Resolve { step: None, happened: true, output: None, evidence })),
+    ];
+    for input in inputs {
+        let mut host = late();
+        let decision = decide_on(&mut host.saga, host.now, input);
+        let kinds: Vec<_> = decision.events.iter().map(Event::kind).collect();
+        assert_eq!(kinds, ["step.failed", "compensation.started"]);
+        assert!(decision.refused.is_some());
+    }
+    let mut host = late();
+    let decision = decide_on(&mut host.saga, host.now, Input::Operate(order(Verb::Pause)));
+    assert_eq!(decision.events.last().unwrap().kind(), "operator.paused");
+    assert_eq!(decision.refused, None);
+    // The same signal again is no new one.
+    let mut host = Host::start(with(wait(Some(1_000))));
+    host.answer("a", done()).signal("approved", Some("7"), "1").told();
+    let (name, id) = ("approved".parse().unwrap(), Some("7".to_owned()));
+    let again = Input::Signal { name, id, payload: Payload::null() };
+    assert_eq!(decide_on(&mut host.saga, host.now, again), Decision::default());
+}
+
+#[test]
+fn a_saga_that_completes_by_the_clock_refuses_to_be_cancelled() {
+    let mut steps = with(StepKind::Sleep { sleep: Duration::from_secs(1) });
+    steps.truncate(2);
+    let mut host = Host::start(steps);
+    host.answer("a", done()).told();
+    host.now = host.now.after(Duration::from_secs(1));
+    let decision = decide_on(&mut host.saga, host.now, Input::Operate(order(Verb::Cancel)));
+    assert_eq!(host.saga.status(), SagaStatus::Completed);
+    let refused = decision.refused.unwrap().to_string();
+    assert!(refused.contains("the saga is completed"), "{refused}");
+    assert!(decision.events.iter().all(|event| !event.kind().starts_with("operator.")));
+}
+
+#[test]
+fn a_clock_that_was_ahead_holds_no_wait_and_no_sleep() {
+    let hour = Duration::from_hours(1);
+    for kind in [wait(Some(1_000)), StepKind::Sleep { sleep: Duration::from_secs(1) }] {
+        let mut host = Host::start(with(kind));
+        let right = host.now;
+        host.now = right.after(hour);
+        host.answer("a", done()).told();
+        host.now = right.after(Duration::from_millis(500));
+        host.tick(0);
+        assert_eq!(host.told(), ["saga.retimed"]);
+        assert_eq!(host.saga.wake_at(), Some(right.after(Duration::from_millis(1_500))));
+        host.tick(999);
+        assert_eq!(host.told(), [""; 0], "it waits for all of its time, and no longer");
+        host.tick(1);
+        assert_ne!(host.told(), [""; 0]);
+    }
+    // Clocks go back a little all the time.
+    let mut host = Host::start(with(wait(Some(10_000))));
+    let right = host.now;
+    host.now = right.after(CLOCK_TOLERANCE);
+    host.answer("a", done()).told();
+    host.now = right;
+    host.tick(0);
+    assert_eq!(host.told(), [""; 0]);
+    // What was set before the clock went wrong stays.
+    let mut steps = vec![step("x", &[])];
+    steps.extend(with(StepKind::Sleep { sleep: Duration::from_hours(2) }));
+    let mut host = Host::start(steps);
+    host.answer("a", done());
+    let (right, until) = (host.now, host.saga.wake_at());
+    host.now = right.after(hour);
+    host.answer("x", retryable()).told();
+    host.now = right;
+    host.tick(0);
+    assert_eq!(host.told(), ["saga.retimed"]);
+    host.tick(100);
+    assert_eq!(host.told(), ["step.started x 2"]);
+    assert_eq!(host.saga.wake_at(), until);
+}
+
+#[test]
+fn a_clock_that_was_ahead_holds_no_retry_no_undo_and_no_deadline() {
+    let hour = Duration::from_hours(1);
+    let mut host = Host::start_with(serial(), Some(Duration::from_mins(1)), "1");
+    let right = host.now;
+    host.now = right.after(Duration::from_secs(30));
+    host.answer("a", done()).answer("b", done()).answer("c", permanent()).told();
+    host.now = right.after(hour);
+    host.answer("b", retryable()).told();
+    host.now = right.after(Duration::from_secs(31));
+    host.tick(0);
+    assert_eq!(host.told(), ["saga.retimed"]);
+    host.tick(100);
+    assert_eq!(host.told(), ["undo.started b 2"]);
+    // A saga that was started while the clock was ahead.
+    let mut host = Host::start_with(serial(), Some(Duration::from_mins(1)), "1");
+    let (ahead, deadline) = (host.now, host.saga.deadline_at().unwrap());
+    assert_eq!(deadline, ahead.after(Duration::from_mins(1)));
+    host.now = Timestamp::from_millis(ahead.as_millis() - 3_600_000);
+    host.tick(0);
+    assert_eq!(host.saga.deadline_at(), Some(host.now.after(Duration::from_mins(1))));
 }
 
 #[test]
@@ -115,15 +230,22 @@ fn a_wait_can_be_skipped_or_answered_by_hand() {
 #[test]
 fn a_saga_that_a_step_runs_is_the_same_however_often_it_is_asked_for() {
     let mut host = Host::start(with(StepKind::Saga { saga: "child".parse().unwrap() }));
+    host.now = host.now.after(Duration::from_hours(1));
     host.answer("a", done()).told();
     let child = |host: &Host| match host.running().remove(0).target {
-        Target::Saga { definition, id } => (definition.to_string(), id),
+        Target::Saga { definition, id } => (definition.to_string(), id.unwrap()),
         Target::Plugin(plugin) => panic!("{plugin}"),
     };
     let (name, id) = child(&host);
     assert_eq!(name, "child");
-    assert_eq!(id, host.saga.id().child(&"b".parse().unwrap(), 1));
-    assert_ne!(id, host.saga.id().child(&"b".parse().unwrap(), 2));
+    assert_eq!(id, host.saga.id().child(&"b".parse().unwrap(), 1, host.now));
+    assert_ne!(id, host.saga.id().child(&"b".parse().unwrap(), 2, host.now));
+    let started = SagaId::from_parts(host.now, &[0; 10]);
+    assert_eq!(
+        id.as_bytes()[..6],
+        started.as_bytes()[..6],
+        "its time is its own, not its parent's"
+    );
     // A UUIDv7 as every id: version 7, variant 10.
     assert_eq!((id.as_bytes()[6] >> 4, id.as_bytes()[8] >> 6), (7, 0b10));
     assert!(why(&host.saga, host.now).sentence.contains(&format!("b runs as saga {id}")));
@@ -135,7 +257,7 @@ fn a_saga_that_a_step_runs_is_the_same_however_often_it_is_asked_for() {
 fn a_saga_that_a_step_runs_is_cancelled_with_its_parent() {
     let mut host = Host::start(with(StepKind::Saga { saga: "child".parse().unwrap() }));
     host.answer("a", done()).cancel();
-    let id = host.saga.id().child(&"b".parse().unwrap(), 1);
+    let id = host.saga.id().child(&"b".parse().unwrap(), 1, host.now);
     assert!(commands(&host.saga).any(|command| command == Command::CancelChild(id)));
     host.answer("b", permanent()).told();
     assert!(!commands(&host.saga).any(|command| command == Command::CancelChild(id)));

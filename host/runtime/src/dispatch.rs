@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use amends_engine::{
-    Call, Chosen, Digest, Direction, Due, Failure, Fate, Outcome, Payload, PlannedUndo, PluginName,
-    Refusal, Saga, SagaId, StepName, StepStatus, Target, arguments, idempotency_key,
+    Call, Chosen, Digest, Direction, Due, Failure, Fate, Order, Outcome, Payload, PlannedUndo,
+    PluginName, Refusal, Saga, SagaId, StepName, StepStatus, Target, Verb, arguments,
+    idempotency_key, steps_of,
 };
 use amends_plugins::{
     Answer, Effects, Lacks, LoadedComponent, PluginCall, PluginHost, giving_way, trace_id,
@@ -214,6 +215,42 @@ pub(crate) async fn may_choose(
     }
 }
 
+/// Whether what an operator says that a step gave is what its component may give.
+///
+/// # Errors
+/// When it does not fit the component's output schema.
+pub(crate) async fn may_resolve(
+    plugins: &PluginHost,
+    saga: &Saga,
+    order: &Order,
+) -> Result<(), Refusal> {
+    let Verb::Resolve { happened: true, output: Some(output), .. } = &order.verb else {
+        return Ok(());
+    };
+    // Whether the order itself fits is decided when its turn comes.
+    for step in steps_of(saga, now(), order).unwrap_or_default() {
+        let Some(view) = saga.step(&step) else { continue };
+        let is_undo = matches!(view.status, StepStatus::UndoBlocked | StepStatus::UndoBackingOff);
+        let Some(plugin) = view.spec.plugin().filter(|_| !is_undo) else { continue };
+        let component = match view.digest {
+            Some(digest) => plugins.by_digest(plugin, digest).await.ok(),
+            None => plugins.active(plugin),
+        };
+        // One that cannot be loaded says nothing of what it gives.
+        let Some(component) = component else { continue };
+        component.reads_output(output).map_err(|why| Refusal {
+            message: format!(
+                "the result does not fit the output schema of {plugin} ({}), which executes {step}: \
+                 {why}",
+                component.digest
+            ),
+            remedy: "give the output that the step would have given, or none when nobody knows it"
+                .to_owned(),
+        })?;
+    }
+    Ok(())
+}
+
 /// The latest component that served a plugin before and that can undo what gave this output.
 async fn earlier(
     plugins: &PluginHost,
@@ -390,7 +427,12 @@ impl Dispatcher {
             step: call.step.clone(),
             attempt: call.attempt,
             direction: call.direction,
-            idempotency_key: idempotency_key(saga.id(), &call.step, call.direction),
+            idempotency_key: idempotency_key(
+                saga.id(),
+                &call.step,
+                call.direction,
+                call.generation,
+            ),
             traceparent: started.traceparent.clone(),
             input,
             output,

@@ -50,6 +50,7 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
             | Event::SagaBlocked(_)
             | Event::StepWaiting(_)
             | Event::StepExpanded(_)
+            | Event::SagaRetimed(_)
             | Event::SignalReceived(_)
             | Event::Emitted(_)
             | Event::OperatorCancelled(_)

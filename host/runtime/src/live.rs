@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use amends_engine::{
     Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
-    StepName, Timestamp, awaits, commands, permits, permits_signal,
+    StepName, Timestamp, awaits, commands,
 };
 use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
@@ -146,11 +146,13 @@ pub(crate) struct Queued {
     pub(crate) state: Option<Box<StateChange>>,
     /// What it holds of a budget until it is decided on; none: it counts with its saga.
     pub(crate) held: Option<HeldBytes>,
+    /// Why it is refused, by the decision that is under way.
+    pub(crate) refused: Option<Refusal>,
 }
 
 impl From<Input> for Queued {
     fn from(input: Input) -> Self {
-        Self { input, reply: None, state: None, held: None }
+        Self { input, reply: None, state: None, held: None, refused: None }
     }
 }
 
@@ -197,20 +199,18 @@ impl Queued {
         self.input.memory_bytes() + state.map(|value| value.len()).sum::<usize>()
     }
 
-    /// Whether it may be decided on a saga as it is now.
-    pub(crate) fn permitted(&self, saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
-        match &self.input {
-            Input::Operate(order) => permits(saga, at, order),
-            Input::Signal { name, .. } => permits_signal(saga, name),
-            Input::Admit { .. } | Input::Outcome { .. } | Input::Refuse { .. } | Input::Tick => {
-                Ok(())
-            }
+    /// Answers that it is not decided on.
+    pub(crate) fn refuse(self, error: OperateError) {
+        if let Some(reply) = self.reply {
+            let _ = reply.send(Err(error));
         }
     }
 
-    pub(crate) fn reply(self, result: impl FnOnce() -> Result<Saga, OperateError>) {
+    /// Answers, once what was decided is durable.
+    pub(crate) fn reply(self, saga: &Saga) {
         if let Some(reply) = self.reply {
-            let _ = reply.send(result());
+            let refused = self.refused.map(OperateError::from);
+            let _ = reply.send(refused.map_or_else(|| Ok(saga.clone()), Err));
         }
     }
 }
@@ -370,7 +370,7 @@ pub(crate) fn row(saga: &Saga) -> SagaRow {
         reason: saga.reason().map(str::to_owned),
         started_at: saga.started_at(),
         ended_at: saga.ended_at(),
-        deadline_at: started.deadline_at,
+        deadline_at: saga.deadline_at(),
         wake_at: saga.wake_at(),
         tags: started.tags.clone(),
         key: started.key.clone(),

@@ -277,6 +277,7 @@ impl Both {
             step: name.clone(),
             direction: Direction::Compensate,
             attempt: step.undo_attempts + 1,
+            generation: step.undo_generation,
             target: Target::Plugin(self.plugin.clone()),
             service: None,
             digest: now,

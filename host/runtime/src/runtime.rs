@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, SagaStatus, ServiceName,
-    SignalName, Start, Verb, Version, permits, undo_plan,
+    SignalName, Start, Verb, Version, undo_plan,
 };
 use amends_plugins::PluginHost;
 use amends_store::{SagaRow, Store, Stream, failpoint};
@@ -22,7 +22,7 @@ use crate::breakers::{BreakerInfo, BreakerSettings, Breakers};
 use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
 use crate::definitions::Definitions;
-use crate::dispatch::may_choose;
+use crate::dispatch::{may_choose, may_resolve};
 use crate::error::{OperateError, RuntimeError, StartError};
 use crate::exposure::Abandoned;
 use crate::faults::Faults;
@@ -342,9 +342,11 @@ impl Runtime {
             let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
             may_choose(&self.inner.plugins, &state.saga, step, *digest).await?;
         }
-        let permitted = order.clone();
-        let input = Input::Operate(order);
-        self.feed(id, input, |saga| permits(saga, now(), &permitted)).await
+        if let Verb::Resolve { output: Some(_), .. } = &order.verb {
+            let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
+            may_resolve(&self.inner.plugins, &state.saga, &order).await?;
+        }
+        self.feed(id, Input::Operate(order)).await
     }
 
     /// Hands a signal to a saga; answers when that is durable. One with an id that came before
@@ -359,16 +361,10 @@ impl Runtime {
         signal_id: Option<String>,
         payload: Payload,
     ) -> Result<State, OperateError> {
-        let input = Input::Signal { name: name.clone(), id: signal_id, payload };
-        self.feed(id, input, |saga| amends_engine::permits_signal(saga, &name)).await
+        self.feed(id, Input::Signal { name, id: signal_id, payload }).await
     }
 
-    async fn feed(
-        &self,
-        id: SagaId,
-        input: Input,
-        permitted: impl Fn(&Saga) -> Result<(), amends_engine::Refusal>,
-    ) -> Result<State, OperateError> {
+    async fn feed(&self, id: SagaId, input: Input) -> Result<State, OperateError> {
         if let Some(reason) = self.inner.quarantine.reason(id) {
             return Err(OperateError::Refused(amends_engine::Refusal {
                 message: format!("the saga is quarantined: {reason}"),
@@ -389,7 +385,6 @@ impl Runtime {
                 return Err(RuntimeError::Stopping.into());
             }
             let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
-            permitted(&state.saga)?;
             loaded = Some(Box::new(state.saga));
         }
         Err(RuntimeError::Stopping.into())

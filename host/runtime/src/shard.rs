@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Digest, Event, Input, Saga, SagaId, ServiceName, Start, Target, Timestamp, Version, decide_on,
+    CLOCK_TOLERANCE, Digest, Event, Input, Refusal, Saga, SagaId, ServiceName, Start, Target,
+    Timestamp, Version, decide_on,
 };
 use amends_plugins::{Effects, PluginHost};
 use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, failpoint};
@@ -194,6 +195,8 @@ pub(crate) struct Shard {
     /// How long it has called components itself in this turn.
     time_in_calls: Duration,
     stuck_check_at: Instant,
+    /// The time at which it last woke.
+    woke_at: Timestamp,
     stop: Option<(Instant, oneshot::Sender<usize>)>,
 }
 
@@ -221,6 +224,7 @@ impl Shard {
             slow: HashSet::new(),
             time_in_calls: Duration::ZERO,
             stuck_check_at: Instant::now() + STUCK_CHECK_PAUSE,
+            woke_at: now(),
             stop: None,
         }
     }
@@ -459,7 +463,7 @@ impl Shard {
 
     async fn wake(&mut self) {
         let at = now();
-        let mut due = Vec::new();
+        let mut due = self.clock_set_back(at);
         while let Some(Reverse((time, id))) = self.timers.peek().copied()
             && time <= at
         {
@@ -484,6 +488,21 @@ impl Shard {
             self.stuck_check_at = Instant::now() + STUCK_CHECK_PAUSE;
             self.check_stuck();
         }
+    }
+
+    /// The sagas that take notice when the clock was set back: all, because what they wait for may
+    /// now be further away than they are to wait.
+    fn clock_set_back(&mut self, at: Timestamp) -> Vec<SagaId> {
+        let back = std::mem::replace(&mut self.woke_at, at).since(at);
+        if back <= CLOCK_TOLERANCE {
+            return Vec::new();
+        }
+        tracing::warn!(shard = self.config.number, ?back, "the clock was set back");
+        for live in self.live.values_mut() {
+            live.moved_at = live.moved_at.min(at);
+            live.inputs.push_back(Input::Tick.into());
+        }
+        self.live.keys().copied().collect()
     }
 
     /// Decides on all that happened to a saga since its last append, admits what is due, and
@@ -554,17 +573,17 @@ impl Shard {
                 continue;
             }
             if let Err(full) = queued.fits(&draft) {
-                queued.reply(|| Err(full));
+                queued.refuse(full);
                 continue;
             }
-            // On the saga as it is by then, not as it was when somebody asked.
-            if let Err(refusal) = queued.permitted(&draft, at) {
-                queued.reply(|| Err(refusal.into()));
-                continue;
-            }
-            if let Err(reason) = try_decide(&mut draft, at, queued.input.clone(), &mut events) {
-                self.quarantine(id, &reason);
-                return;
+            // An order meets the saga as it is by then, not as it was when somebody asked; also a
+            // refusal rests on what is only durable with this append.
+            match try_decide(&mut draft, at, queued.input.clone(), &mut events) {
+                Ok(refused) => queued.refused = refused,
+                Err(reason) => {
+                    self.quarantine(id, &reason);
+                    return;
+                }
             }
             live.forget_call(&queued.input);
             // The state of a call goes with its outcome, if that is heard at all. It is kept all the
@@ -598,7 +617,7 @@ impl Shard {
         live.stall = admitted.stall.or(unbegun);
         if events.is_empty() {
             for queued in inputs {
-                queued.reply(|| Ok(live.saga.clone()));
+                queued.reply(&live.saga);
             }
             if live.saga.has_ended() || live.may_be_stale {
                 self.remove(id);
@@ -720,17 +739,18 @@ fn counted(target: &amends_engine::Target) -> usize {
     }
 }
 
-/// Decides and applies to the draft. A broken invariant of the engine must cost one saga, not
+/// Decides and applies to the draft; why it is refused, if it is. A broken invariant of the engine must cost one saga, not
 /// the shard; the draft is worth nothing then.
 fn try_decide(
     draft: &mut Saga,
     at: Timestamp,
     input: Input,
     events: &mut Vec<Event>,
-) -> Result<(), String> {
+) -> Result<Option<Refusal>, String> {
     let decided = catch_unwind(AssertUnwindSafe(|| decide_on(draft, at, input)));
-    events.extend(decided.map_err(|_| format!("{BROKEN_INVARIANT}; the log above says which"))?);
-    Ok(())
+    let decided = decided.map_err(|_| format!("{BROKEN_INVARIANT}; the log above says which"))?;
+    events.extend(decided.events);
+    Ok(decided.refused)
 }
 
 /// Of what makes two starts with one key the same: the definition's name and the input.

@@ -228,8 +228,10 @@ impl Trial {
         self.runtime.wait(id, SOON).await.unwrap().unwrap().saga.status()
     }
 
-    fn child(&self) -> SagaId {
-        self.parent.child(&"step".parse().unwrap(), 1)
+    /// As the parent's log says.
+    async fn child(&self) -> SagaId {
+        let state = self.runtime.state(self.parent).await.unwrap().unwrap();
+        state.saga.step(&"step".parse().unwrap()).unwrap().child.unwrap()
     }
 }
 
@@ -239,7 +241,7 @@ async fn a_child_that_was_never_started_is_not_started_for_a_parent_that_is_undo
     trial.cancel().await;
     assert_eq!(trial.ends(trial.parent).await, SagaStatus::Compensated);
     let seen = trial.seen.load(Ordering::SeqCst);
-    assert_eq!(trial.store.saga(trial.child()).await.unwrap(), None);
+    assert_eq!(trial.store.saga(trial.child().await).await.unwrap(), None);
     tokio::time::sleep(RETRY).await;
     assert_eq!(trial.seen.load(Ordering::SeqCst), seen, "nothing tries to start it any more");
 }
@@ -251,7 +253,7 @@ async fn a_child_whose_start_was_under_way_is_undone() {
         trial.cancel().await;
         trial.permits.add_permits(1);
         assert_eq!(trial.ends(trial.parent).await, SagaStatus::Compensated, "{starts:?}");
-        assert_eq!(trial.ends(trial.child()).await, SagaStatus::Compensated, "{starts:?}");
+        assert_eq!(trial.ends(trial.child().await).await, SagaStatus::Compensated, "{starts:?}");
     }
 }
 
@@ -259,7 +261,7 @@ async fn a_child_whose_start_was_under_way_is_undone() {
 async fn a_child_goes_on_whose_definition_is_no_longer_in_the_config() {
     let trial = Trial::new(Starts::Held).await;
     trial.permits.add_permits(1);
-    let (runtime, child) = (&trial.runtime, trial.child());
+    let (runtime, child) = (&trial.runtime, trial.child().await);
     until_some("the child is there", || async { trial.store.saga(child).await.unwrap() }).await;
     runtime.stop(SOON).await;
     let store = Arc::clone(&trial.store);
@@ -271,6 +273,47 @@ async fn a_child_goes_on_whose_definition_is_no_longer_in_the_config() {
     for id in [child, trial.parent] {
         let state = runtime.wait(id, SOON).await.unwrap().unwrap();
         assert_eq!(state.saga.status(), SagaStatus::Completed, "{:?}", state.saga.reason());
+    }
+}
+
+/// The window of a definition is for operators.
+#[tokio::test]
+async fn a_child_is_undone_with_its_parent_after_its_own_window() {
+    let mut definitions: Vec<_> =
+        definitions().iter().map(|definition| definition.spec().clone()).collect();
+    let go = WaitSpec { signal: "go".parse().unwrap(), timeout: None };
+    let next = StepSpec {
+        name: "next".parse().unwrap(),
+        kind: StepKind::Wait { wait: go },
+        after: vec!["step".parse().unwrap()],
+        undo: None,
+        ..definitions[0].steps[0].clone()
+    };
+    definitions[0].steps.push(next);
+    definitions[1].compensate_within = Some(Duration::from_millis(1));
+    let definitions = definitions.into_iter().map(|spec| Definition::new(spec).unwrap());
+    let place = Place::new();
+    let (store, config) = (place.store(), RuntimeConfig::default());
+    let runtime = place.run(store, definitions.collect(), config).await;
+    let parent = start(&runtime, "parent").await;
+    let child = || async {
+        let state = runtime.state(parent).await.unwrap().unwrap();
+        state.saga.step(&"step".parse().unwrap()).unwrap().child
+    };
+    let child = until_some("the child is called", child).await;
+    until_some("the child is there", || async { runtime.state(child).await.unwrap() }).await;
+    runtime.signal(child, "approved".parse().unwrap(), None, Payload::null()).await.unwrap();
+    let ended = runtime.wait(child, SOON).await.unwrap().unwrap();
+    assert_eq!(ended.saga.status(), SagaStatus::Completed);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let order = |verb| Order { who: "ada".to_owned(), reason: "a mistake".to_owned(), verb };
+    let refused = runtime.operate(child, order(Verb::Compensate)).await.unwrap_err();
+    assert!(refused.to_string().contains("it could be compensated until"), "{refused}");
+    runtime.operate(parent, order(Verb::Cancel)).await.unwrap();
+    for id in [parent, child] {
+        let state = runtime.wait(id, SOON).await.unwrap().unwrap();
+        let status = runtime.state(id).await.unwrap().unwrap().saga.status();
+        assert_eq!(status, SagaStatus::Compensated, "{:?}", state.saga.reason());
     }
 }
 

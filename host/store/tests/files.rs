@@ -10,7 +10,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use amends_engine::{Position, Version};
-use amends_store::conformance::{self, Place as _, saga_id, start, then};
+use amends_store::conformance::{self, Place as _, at, saga_id, start, then};
 use amends_store::{
     Append, Durability, LOCK_SUFFIX, NewEvent, SCHEMA_VERSION, SagaQuery, SqliteStore, Store,
     StoreConfig, StoreError, Stream,
@@ -145,6 +145,26 @@ async fn reports_damage_inside() {
         }
     };
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+}
+
+/// Versions before kept no word of sagas that start long after their ids were made.
+#[tokio::test]
+async fn learns_how_late_sagas_started_in_a_store_from_before() {
+    let place = TemporaryFile::new();
+    let store = place.open().await.unwrap();
+    let mut late = start(1);
+    late.row.as_mut().unwrap().started_at = at(86_400);
+    for append in [start(0), late, start(2)] {
+        store.append(append).await.unwrap();
+    }
+    store.close().await.unwrap();
+    change(&place.path(), "DELETE FROM meta WHERE name = 'start_delay'");
+    let store = place.open().await.unwrap();
+    let started_after = Some(at(80_000));
+    let query = SagaQuery { started_after, limit: 10, ..SagaQuery::default() };
+    let found: Vec<_> = store.list(query).await.unwrap().into_iter().map(|row| row.id).collect();
+    assert_eq!(found, [saga_id(1)]);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

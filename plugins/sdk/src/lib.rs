@@ -49,7 +49,11 @@
 //!
 //! # A call whose answer was lost
 //! A step can also tell what became of such a call: it implements [`Probe`] as well, and ends with
-//! [`step_with_probe!`] in place of [`step!`]. Then the host asks before it calls again.
+//! [`step_with_probe!`] in place of [`step!`]. Then the host asks before it calls again. "It did not
+//! happen" means that it will not either: the request of a host that was killed may still be on its
+//! way, so that a probe has the service refuse it from then on. The host believes it once the call's
+//! own timeout has passed since it began; until then it takes it as unclear, and calls again with
+//! the same idempotency key.
 //!
 //! # What a plugin may use
 //! [`setting`] and [`secret`], [`log`], what it keeps ([`state`]), what it tells ([`events`]) and,
@@ -144,11 +148,14 @@ pub trait Compensate: Plugin {
 /// #         Ok(Undone::nothing())
 /// #     }
 /// # }
-/// # fn is_open(_: &str) -> Option<bool> { Some(true) }
+/// # fn is_open_or_closed_to(_: &str, _attempt: u32) -> Option<bool> { Some(true) }
 /// impl Probe for Ticketing {
 ///     fn probe(call: &Call, direction: Direction, (): ()) -> Result<Fate<String>, Failure> {
 ///         let ticket = call.effect_id("TCK");
-///         Ok(match (direction, is_open(&ticket)) {
+///         // Not a look alone: a request of this attempt may still be on its way. A service that
+///         // answers that there is no ticket refuses this attempt, and those before it, from then
+///         // on; the next one goes through.
+///         Ok(match (direction, is_open_or_closed_to(&ticket, call.attempt)) {
 ///             (Direction::Execute, Some(true)) => Fate::Happened(ticket),
 ///             (Direction::Compensate, Some(false)) => Fate::Undone(Undone::done(&ticket)?),
 ///             (_, Some(_)) => Fate::DidNotHappen,

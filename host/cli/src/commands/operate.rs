@@ -102,7 +102,7 @@ pub struct Resolve {
     /// How it is known what became of the call; kept with the saga
     #[arg(long, value_name = "TEXT")]
     pub evidence: String,
-    /// What the call gave
+    /// What the call gave, as its component would have; without it, nobody knows
     #[arg(
         long,
         value_name = "JSON|FILE",

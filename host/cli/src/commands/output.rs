@@ -284,6 +284,7 @@ pub(crate) fn detail(kind: &str, data: &Value) -> String {
             let until = data["until"].as_str().map(|until| format!("until {until}"));
             signal.into_iter().chain(until).collect::<Vec<_>>().join(", ")
         }
+        "saga.retimed" => format!("the clock was {} ms ahead", data["ahead_ms"]),
         "signal.received" => {
             let id = data["id"].as_str().map_or_else(String::new, |id| format!(" ({id})"));
             format!("{}{id}: {}", text("name"), data["payload"])

@@ -49,7 +49,7 @@ impl Draft<'_> {
             Direction::Execute => {
                 let attempt = state.attempts + 1;
                 let runs_saga = matches!(self.saga.spec(index).kind, StepKind::Saga { .. });
-                let child = runs_saga.then(|| self.saga.id.child(&step, attempt));
+                let child = runs_saga.then(|| self.saga.id.child(&step, attempt, self.at));
                 self.emit(StepStarted { step, attempt, digest, child });
             }
             Direction::Compensate => {
@@ -105,6 +105,7 @@ impl Draft<'_> {
             Outcome::Retryable(error) => (FailureClass::Retryable, error),
             Outcome::Unknown(error) => (FailureClass::Unknown, error),
         };
+        let (class, error) = self.believed(index, Direction::Execute, probe, (class, error));
         let retry_at = match class {
             FailureClass::Permanent => None,
             // What was in flight when the saga began to be undone settles without another try.
@@ -117,6 +118,33 @@ impl Draft<'_> {
             }
         };
         self.fail(index, step, Failed { attempt, class, error, probe }, retry_at);
+    }
+
+    /// A component that looks and finds nothing does not know of a request that is still on its way:
+    /// that a call did not happen is believed once its own timeout has passed since it began. Until
+    /// then nobody knows.
+    fn believed(
+        &self,
+        index: usize,
+        direction: Direction,
+        probe: Option<Fate>,
+        (class, mut error): (FailureClass, Failure),
+    ) -> (FailureClass, Failure) {
+        let (state, spec) = (&self.saga.steps[index], self.saga.spec(index));
+        let (began_at, timeout) = match direction {
+            Direction::Execute => (state.began_at, Some(spec.timeout)),
+            Direction::Compensate => {
+                (state.undo_began_at, spec.undo.as_ref().map(|undo| undo.timeout))
+            }
+        };
+        let timeout = timeout.unwrap_or_default();
+        let is_early = began_at.is_some_and(|began_at| self.at.since(began_at) < timeout);
+        if probe != Some(Fate::DidNotHappen) || !is_early {
+            return (class, error);
+        }
+        error.message += "; its component finds that it did not happen, which is believed when \
+                          the call's timeout has passed";
+        (FailureClass::Unknown, error)
     }
 
     /// A step whose effect may stand does not fail, whatever its last attempt says: it ends
@@ -165,6 +193,7 @@ impl Draft<'_> {
             Outcome::Retryable(error) => (FailureClass::Retryable, error),
             Outcome::Unknown(error) => (FailureClass::Unknown, error),
         };
+        let (class, error) = self.believed(index, Direction::Compensate, probe, (class, error));
         let pause = match class {
             FailureClass::Permanent => None,
             FailureClass::Retryable | FailureClass::Unknown => {

@@ -31,6 +31,9 @@ pub enum Verb {
     Cancel,
     /// Have a saga undone, also one that has completed.
     Compensate,
+    /// The same because the saga whose step it is is undone: its own `compensate_within` is for
+    /// operators and does not hold that up.
+    CompensateWithParent,
     /// No call begins until it is resumed.
     Pause,
     /// Goes on.
@@ -72,7 +75,7 @@ impl Verb {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Cancel => "cancel",
-            Self::Compensate => "compensate",
+            Self::Compensate | Self::CompensateWithParent => "compensate",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Retry { .. } => "retry",
@@ -83,12 +86,23 @@ impl Verb {
     }
 }
 
-/// Whether an operator may do that now. What is done already is allowed and does nothing.
+/// Whether an operator may do that now. What is done already is allowed and does nothing. For a
+/// look: what the clock has made due and nobody has recorded yet is not counted in, and
+/// [`crate::decide_on`] answers for the saga as it is by then.
 ///
 /// # Errors
 /// Why not, and what would be right.
 pub fn permits(saga: &Saga, at: Timestamp, order: &Order) -> Result<(), Refusal> {
     targets(saga, at, &order.verb).map(|_| ())
+}
+
+/// The steps that an order would be about now; empty when it is about the saga.
+///
+/// # Errors
+/// As [`permits`].
+pub fn steps_of(saga: &Saga, at: Timestamp, order: &Order) -> Result<Vec<StepName>, Refusal> {
+    let targets = targets(saga, at, &order.verb)?;
+    Ok(targets.into_iter().map(|index| saga.name(index).clone()).collect())
 }
 
 /// The steps that it is about; empty when it is about the saga, or does nothing.
@@ -97,9 +111,13 @@ fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusa
     match verb {
         Verb::Cancel => cancel(saga).map(|()| Vec::new()),
         Verb::Compensate if status == SagaStatus::Completed => {
-            compensate(saga, at).map(|()| Vec::new())
+            within_window(saga, at)?;
+            compensate(saga).map(|()| Vec::new())
         }
-        Verb::Compensate => cancel(saga).map(|()| Vec::new()),
+        Verb::CompensateWithParent if status == SagaStatus::Completed => {
+            compensate(saga).map(|()| Vec::new())
+        }
+        Verb::Compensate | Verb::CompensateWithParent => cancel(saga).map(|()| Vec::new()),
         Verb::Abandon if status == SagaStatus::Abandoned => Ok(Vec::new()),
         Verb::Pause | Verb::Abandon if status.is_end() => Err(ended(status)),
         Verb::Pause | Verb::Abandon => Ok(Vec::new()),
@@ -173,10 +191,11 @@ fn cancel(saga: &Saga) -> Result<(), Refusal> {
     }
 }
 
-fn compensate(saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
-    if saga.is_past_pivot() {
-        return past_pivot();
-    }
+fn compensate(saga: &Saga) -> Result<(), Refusal> {
+    if saga.is_past_pivot() { past_pivot() } else { Ok(()) }
+}
+
+fn within_window(saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
     let until = saga.definition.spec().compensate_within.zip(saga.ended_at);
     match until.map(|(within, ended_at)| ended_at.after(within)) {
         Some(until) if until < at => refuse(
@@ -319,25 +338,31 @@ fn one(
 }
 
 impl Draft<'_> {
-    pub(super) fn operate(&mut self, order: Order) {
-        let Ok(targets) = targets(self.saga, self.at, &order.verb) else { return };
+    /// # Errors
+    /// As [`permits`].
+    pub(super) fn operate(&mut self, order: Order) -> Result<(), Refusal> {
+        let targets = targets(self.saga, self.at, &order.verb)?;
         let Order { who, reason, verb } = order;
         let is_wanted = self.saga.phase == Phase::Forward && self.saga.wish.is_none();
         match verb {
             Verb::Cancel if is_wanted => self.emit(OperatorCancelled { who, reason }),
-            Verb::Compensate if is_wanted || self.saga.phase == Phase::Completed => {
+            Verb::Compensate | Verb::CompensateWithParent
+                if is_wanted || self.saga.phase == Phase::Completed =>
+            {
                 self.emit(OperatorCompensated { who, reason });
             }
             Verb::Pause if self.saga.paused.is_none() => self.emit(OperatorPaused { who, reason }),
             Verb::Resume => self.emit(OperatorResumed { who, reason }),
             // Done already.
-            Verb::Cancel | Verb::Compensate | Verb::Pause => {}
+            Verb::Cancel | Verb::Compensate | Verb::CompensateWithParent | Verb::Pause => {}
             Verb::Abandon if self.saga.has_ended() => {}
             Verb::Abandon => self.emit(OperatorAbandoned { who, reason }),
             Verb::Retry { input, digest, .. } => {
-                for step in self.names(&targets) {
+                for index in targets {
+                    let step = self.saga.name(index).clone();
                     let (who, reason, input) = (who.clone(), reason.clone(), input.clone());
-                    self.emit(OperatorRetried { who, reason, step, input, digest });
+                    let new_key = input.is_some() && !self.saga.may_have_acted(index);
+                    self.emit(OperatorRetried { who, reason, step, input, new_key, digest });
                 }
             }
             Verb::Skip { .. } => {
@@ -358,6 +383,7 @@ impl Draft<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     fn names(&self, steps: &[usize]) -> Vec<StepName> {

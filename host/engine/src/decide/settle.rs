@@ -8,12 +8,22 @@ use crate::call::{Failure, FailureClass};
 use crate::definition::{Definition, ELEMENTS_MAX, ExpressionError, Item, StepKind};
 use crate::event::{
     Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
-    StepExpanded, StepFailed, StepSkipped, StepSucceeded, StepWaiting,
+    SagaRetimed, StepExpanded, StepFailed, StepSkipped, StepSucceeded, StepWaiting,
 };
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::saga::{Phase, Progress, StepState};
 
 impl Draft<'_> {
+    /// A clock that was ahead and is set right holds nothing.
+    pub(super) fn correct_times(&mut self) {
+        if !self.saga.has_ended()
+            && let Some(ahead) = self.saga.clock_was_ahead(self.at)
+        {
+            let ahead_ms = u64::try_from(ahead.as_millis()).unwrap_or(u64::MAX);
+            self.emit(SagaRetimed { ahead_ms });
+        }
+    }
+
     /// Everything that follows from the state.
     pub(super) fn settle(&mut self) {
         loop {
@@ -55,7 +65,7 @@ impl Draft<'_> {
             if self.saga.steps[index].progress == Progress::FannedOut {
                 self.settle_fanned_out(index);
             }
-            if let Progress::Waiting { until } = self.saga.steps[index].progress {
+            if let Progress::Waiting { until, .. } = self.saga.steps[index].progress {
                 self.settle_waiting(index, until.is_some_and(|until| until <= self.at));
             }
         }

@@ -6,7 +6,6 @@ use super::{index_of, require, step_of};
 use crate::call::Direction;
 use crate::event::{Cause, Event, OperatorResolved, OperatorRetried};
 use crate::ids::Timestamp;
-use crate::payload::Payload;
 use crate::saga::{Chosen, Held, Phase, Progress, Saga, Wish};
 
 pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
@@ -54,6 +53,7 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(),
         | Event::SagaCompensated(_)
         | Event::SagaBlocked(_)
         | Event::SagaAbandoned(_)
+        | Event::SagaRetimed(_)
         | Event::SignalReceived(_)
         | Event::Emitted(_) => return Err("no operator did it".to_owned()),
     }
@@ -74,9 +74,11 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     let (direction, progress) = match step.progress {
         Progress::UndoBlocked => (Direction::Compensate, step.stood()),
         Progress::UndoBackingOff { .. } => {
-            (Direction::Compensate, Progress::UndoBackingOff { retry_at: at })
+            (Direction::Compensate, Progress::UndoBackingOff { since: at, retry_at: at })
         }
-        Progress::BackingOff { .. } => (Direction::Execute, Progress::BackingOff { retry_at: at }),
+        Progress::BackingOff { .. } => {
+            (Direction::Execute, Progress::BackingOff { since: at, retry_at: at })
+        }
         Progress::Failed | Progress::Unknown if is_forward || is_unknown_pivot => {
             (Direction::Execute, anew)
         }
@@ -97,6 +99,10 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     step.undo_attempts_before = step.undo_attempts;
     if event.input.is_some() {
         step.input.clone_from(&event.input);
+    }
+    match direction {
+        Direction::Execute => step.key_generation += u32::from(event.new_key),
+        Direction::Compensate => step.undo_key_generation += u32::from(event.new_key),
     }
     step.chosen = event.digest.map(|digest| {
         let (who, reason) = (event.who.clone(), event.reason.clone());
@@ -153,7 +159,7 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
     let is_unknown_pivot = saga.is_unknown_pivot(index);
     let is_forward = saga.phase == Phase::Forward;
     let step = &mut saga.steps[index];
-    let output = || event.output.clone().unwrap_or_else(Payload::null);
+    let output = || event.output.clone();
     match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => {
             step.progress = Progress::Undone;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::world::{Action, Ordered, Reply, Result, World};
 use super::{Figures, Machine, Violation};
 use crate::saga::{Progress, StepState};
-use crate::{Definition, Direction, Payload, SagaId, Target, Timestamp};
+use crate::{CLOCK_TOLERANCE, Definition, Direction, Payload, SagaId, Target, Timestamp};
 
 /// How much may go wrong in one schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Budget {
     /// Calls that fail or are lost.
     pub faults: u8,
@@ -23,6 +23,13 @@ pub struct Budget {
     pub cancels: u8,
     /// Anything else that an operator does.
     pub orders: u8,
+    /// Times that the host notices late: something else comes first.
+    pub delays: u8,
+    /// Whether components are asked what became of a call: later, and while its request is on its
+    /// way.
+    pub looks: bool,
+    /// Whether the clock may be set ahead, once, and right again.
+    pub clock: bool,
     /// Whether the order in which due calls get room is tried too.
     pub admissions: bool,
 }
@@ -97,8 +104,16 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
     if world.saga.has_ended() {
         return actions;
     }
-    if world.waits_for_signal() {
+    if world.waits_for_signal() || world.may_signal() {
         actions.push((Action::Signal, left));
+    }
+    if left.clock {
+        actions.push((Action::SetClock { ahead: true }, Budget { clock: false, ..left }));
+    } else if !world.ahead.is_zero() {
+        actions.push((Action::SetClock { ahead: false }, left));
+    }
+    for request in 0..world.ledger.on_their_way.len() {
+        actions.push((Action::Land { request }, left));
     }
     for due in world.due() {
         let step = world.units.index_of(&due.step).unwrap_or_default();
@@ -121,11 +136,21 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
         actions.push((Action::Reply { step, reply: Reply::Retryable }, left));
         for landed in [false, true] {
             actions.push((Action::Reply { step, reply: Reply::Lost { landed } }, left));
-            actions.push((Action::Reply { step, reply: Reply::Probed { landed } }, left));
+            if left.looks {
+                actions.push((Action::Reply { step, reply: Reply::Probed { landed } }, left));
+            }
+        }
+        if left.looks {
+            actions.push((Action::Reply { step, reply: Reply::Looked }, left));
         }
     }
     if world.wake_at().is_some() {
         actions.push((Action::Wait, left));
+    }
+    if let Some(delays) = left.delays.checked_sub(1)
+        && world.may_be_late()
+    {
+        actions.push((Action::Late, Budget { delays, ..left }));
     }
     if let Some(crashes) = left.crashes.checked_sub(1) {
         let left = Budget { crashes, ..left };
@@ -156,6 +181,9 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
         left.crashes,
         left.cancels,
         left.orders,
+        left.delays,
+        u8::from(left.clock),
+        u8::from(world.ahead.is_zero()),
         saga.status() as u8,
         u8::from(saga.wish.is_some()),
         u8::from(saga.paused.is_some()),
@@ -169,23 +197,28 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
     let relative = |at: Timestamp| at.as_millis().saturating_sub(world.now.as_millis()).max(0);
     let deadline = saga.deadline_in_force().map_or(-1, relative);
     key.extend(deadline.to_be_bytes());
+    // What a clock that is set right has further away than its pause: what was set since then.
+    let ahead = i64::try_from(world.ahead.as_millis()).unwrap_or_default();
+    let right = Timestamp::from_millis(world.now.as_millis() - ahead);
+    let is_ahead = |since: Timestamp| u8::from(since.since(right) > CLOCK_TOLERANCE);
+    key.push(saga.deadline.map_or(2, |(_, since)| is_ahead(since)));
     let unborn = StepState::default();
     for (index, effect) in world.ledger.steps.iter().enumerate() {
         let state = saga.index_of(world.units.name(index)).map_or(&unborn, |at| &saga.steps[at]);
         let (progress, due) = match state.progress {
             Progress::Pending => (0, -1),
             Progress::Running => (1, -1),
-            Progress::BackingOff { retry_at } => (2, relative(retry_at)),
+            Progress::BackingOff { retry_at, .. } => (2, relative(retry_at)),
             Progress::Succeeded => (3, -1),
             Progress::Failed => (4, -1),
             Progress::Unknown => (5, -1),
             Progress::Skipped => (6, -1),
             Progress::Undoing => (7, -1),
-            Progress::UndoBackingOff { retry_at } => (8, relative(retry_at)),
+            Progress::UndoBackingOff { retry_at, .. } => (8, relative(retry_at)),
             Progress::Undone => (9, -1),
             Progress::UndoBlocked => (10, -1),
             Progress::UndoSkipped => (11, -1),
-            Progress::Waiting { until } => (12, until.map_or(-1, relative)),
+            Progress::Waiting { until, .. } => (12, until.map_or(-1, relative)),
             Progress::FannedOut => (13, -1),
         };
         let flags = [
@@ -194,16 +227,44 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
             u8::from(state.undo_tainted),
             u8::from(state.output.is_some()),
             u8::from(effect.stands),
+            u8::from(effect.is_closed),
+            state.timer().map_or(2, |(since, _)| is_ahead(since)),
             u8::from(world.record.steps[index].is_let_go),
         ];
         key.extend(flags);
         let before = [state.attempts_before, state.undo_attempts_before];
-        for number in [state.attempts, state.undo_attempts, effect.times].into_iter().chain(before)
-        {
+        let counts = [state.attempts, state.undo_attempts, effect.times, effect.generation];
+        let keys = [state.key_generation, state.undo_key_generation];
+        for number in counts.into_iter().chain(keys).chain(before) {
             key.push(u8::try_from(number).unwrap_or(u8::MAX));
         }
+        // Until when nobody believes that it did not happen; one timeout is for all that is tried.
+        let began_at = match state.progress {
+            Progress::Running => state.began_at,
+            Progress::Undoing => state.undo_began_at,
+            Progress::Pending
+            | Progress::Waiting { .. }
+            | Progress::FannedOut
+            | Progress::BackingOff { .. }
+            | Progress::Succeeded
+            | Progress::Failed
+            | Progress::Unknown
+            | Progress::Skipped
+            | Progress::UndoBackingOff { .. }
+            | Progress::Undone
+            | Progress::UndoBlocked
+            | Progress::UndoSkipped => None,
+        };
+        let timeout = saga.definition.steps()[world.units.step(index)].timeout;
+        key.extend(began_at.map_or(-1, |at| relative(at.after(timeout))).to_be_bytes());
         key.extend(due.to_be_bytes());
     }
+    for request in &world.ledger.on_their_way {
+        key.push(u8::try_from(request.step).unwrap_or(u8::MAX));
+        key.push(u8::try_from(request.generation).unwrap_or(u8::MAX));
+        key.extend(relative(request.until).to_be_bytes());
+    }
+    key.push(u8::MAX);
     for call in &world.in_flight {
         key.push(u8::try_from(world.index(call)).unwrap_or(u8::MAX));
         key.push(u8::from(call.direction == Direction::Compensate));

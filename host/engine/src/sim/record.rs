@@ -4,7 +4,7 @@
 
 use super::units::Units;
 use crate::event::Event;
-use crate::{Definition, Emitted, Outcome, Payload, StepKind, Timestamp};
+use crate::{Definition, Emitted, FailureClass, Fate, Outcome, Payload, StepKind, Timestamp};
 
 /// What the events so far say, kept apart from [`crate::Saga`].
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the log tells it")]
@@ -23,6 +23,8 @@ pub(super) struct Record {
     pub(super) signals_taken: usize,
     /// The step whose call succeeded with the last event, and has something to tell.
     pub(super) tells: Option<usize>,
+    /// The deadline, and when it was set.
+    pub(super) deadline: Option<(Timestamp, Timestamp)>,
 }
 
 /// Whether a step waits for a signal or a time.
@@ -31,7 +33,10 @@ pub(super) enum Waits {
     #[default]
     No,
     ForEver,
-    Until(Timestamp),
+    Until {
+        since: Timestamp,
+        until: Timestamp,
+    },
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the log tells it")]
@@ -39,6 +44,8 @@ pub(super) enum Waits {
 pub(super) struct StepRecord {
     pub(super) attempts: u32,
     pub(super) is_executing: bool,
+    /// When the last attempt began.
+    pub(super) began_at: Timestamp,
     pub(super) has_succeeded: bool,
     pub(super) is_skipped: bool,
     /// It failed or is unknown, and no attempt follows.
@@ -57,16 +64,21 @@ pub(super) struct StepRecord {
     /// Attempts that do not count, because an operator had it tried again.
     pub(super) attempts_before: u32,
     pub(super) undo_attempts_before: u32,
+    /// How often an operator has edited the input of its calls.
+    pub(super) edits: u32,
+    /// Whether nobody knows what became of some attempt of each.
+    pub(super) is_unclear: bool,
+    pub(super) is_undo_unclear: bool,
 }
 
 impl Record {
     pub(super) fn of<'e>(
         (definition, units): (&Definition, &Units),
-        log: impl IntoIterator<Item = &'e Event>,
+        log: impl IntoIterator<Item = (Timestamp, &'e Event)>,
     ) -> Self {
         let mut record = Self::new(units);
-        for event in log {
-            record.apply((definition, units), event);
+        for (at, event) in log {
+            record.apply((definition, units), at, event);
         }
         record
     }
@@ -75,7 +87,12 @@ impl Record {
         Self { steps: vec![StepRecord::default(); units.len()], ..Self::default() }
     }
 
-    pub(super) fn apply(&mut self, (definition, units): (&Definition, &Units), event: &Event) {
+    pub(super) fn apply(
+        &mut self,
+        (definition, units): (&Definition, &Units),
+        at: Timestamp,
+        event: &Event,
+    ) {
         self.tells = match event {
             Event::StepSucceeded(e) if e.attempt > 0 => units.index_of(&e.step),
             Event::UndoSucceeded(e) => units.index_of(&e.step),
@@ -97,8 +114,12 @@ impl Record {
             Event::OperatorRetried(e) => &e.step,
             Event::OperatorSkipped(e) => &e.step,
             Event::OperatorResolved(e) => &e.step,
-            Event::SagaStarted(_)
-            | Event::CompensationStarted(_)
+            Event::SagaRetimed(_) => return self.retime(at),
+            Event::SagaStarted(e) => {
+                self.deadline = e.deadline_at.map(|deadline| (deadline, at));
+                return;
+            }
+            Event::CompensationStarted(_)
             | Event::SagaCompleted(_)
             | Event::SagaCompensated(_)
             | Event::SagaBlocked(_)
@@ -129,7 +150,20 @@ impl Record {
             Event::StepSucceeded(_) => self.signals_taken += usize::from(is_wait),
             _ => {}
         }
-        step.apply(event, is_compensating);
+        step.apply(at, event, is_compensating);
+    }
+
+    /// What was set by a clock that was ahead of `at` comes as long after `at`.
+    fn retime(&mut self, at: Timestamp) {
+        let waits = self.steps.iter_mut().filter_map(|step| match &mut step.waits {
+            Waits::Until { since, until } => Some((since, until)),
+            Waits::No | Waits::ForEver => None,
+        });
+        let deadline = self.deadline.as_mut().map(|(deadline, since)| (since, deadline));
+        for (since, until) in waits.chain(deadline).filter(|(since, _)| **since > at) {
+            *until = at.after(until.since(*since));
+            *since = at;
+        }
     }
 
     /// An event that is about no step.
@@ -159,23 +193,41 @@ impl Record {
 }
 
 impl StepRecord {
-    fn apply(&mut self, event: &Event, is_compensating: bool) {
+    fn apply(&mut self, at: Timestamp, event: &Event, is_compensating: bool) {
         match event {
-            Event::StepStarted(e) => (self.attempts, self.is_executing) = (e.attempt, true),
-            Event::StepWaiting(e) => self.waits = e.until.map_or(Waits::ForEver, Waits::Until),
+            Event::StepStarted(e) => {
+                (self.attempts, self.is_executing, self.began_at) = (e.attempt, true, at);
+            }
+            Event::StepWaiting(e) => {
+                let until = |until| Waits::Until { since: at, until };
+                self.waits = e.until.map_or(Waits::ForEver, until);
+            }
             Event::StepExpanded(_) => self.is_expanded = true,
             Event::StepSucceeded(e) => {
                 (self.is_executing, self.has_succeeded, self.waits) = (false, true, Waits::No);
                 self.output = Some(e.output.clone());
             }
-            Event::StepFailed(e) => self.failed(e.retry_at),
-            Event::StepUnknown(e) => self.failed(e.retry_at),
+            Event::StepFailed(e) => {
+                self.is_unclear &= e.probe != Some(Fate::DidNotHappen);
+                self.failed(e.retry_at);
+            }
+            Event::StepUnknown(e) => {
+                self.is_unclear = true;
+                self.failed(e.retry_at);
+            }
             Event::StepSkipped(_) => self.is_skipped = true,
             Event::UndoStarted(e) => (self.undo_attempts, self.is_undoing) = (e.attempt, true),
             Event::UndoSucceeded(_) => (self.is_undoing, self.is_undone) = (false, true),
-            Event::UndoFailed(_) => self.is_undoing = false,
-            Event::UndoBlocked(_) => (self.is_undoing, self.is_undo_blocked) = (false, true),
-            Event::OperatorRetried(_) => {
+            Event::UndoFailed(e) => {
+                self.is_undoing = false;
+                self.undo_failed(e.class, e.probe);
+            }
+            Event::UndoBlocked(e) => {
+                (self.is_undoing, self.is_undo_blocked) = (false, true);
+                self.undo_failed(e.class, e.probe);
+            }
+            Event::OperatorRetried(e) => {
+                self.edits += u32::from(e.input.is_some());
                 (self.has_failed, self.is_undo_blocked) = (false, false);
                 self.attempts_before = self.attempts;
                 self.undo_attempts_before = self.undo_attempts;
@@ -197,6 +249,12 @@ impl StepRecord {
             }
             _ => {}
         }
+    }
+
+    fn undo_failed(&mut self, class: FailureClass, probe: Option<Fate>) {
+        let is_unknown = class == FailureClass::Unknown;
+        let is_known = probe == Some(Fate::DidNotHappen);
+        self.is_undo_unclear = is_unknown || self.is_undo_unclear && !is_known;
     }
 
     fn failed(&mut self, retry_at: Option<Timestamp>) {
@@ -235,6 +293,35 @@ pub(super) fn emitted_by(step: usize) -> Vec<Emitted> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
     pub(super) steps: Vec<Effect>,
+    /// Requests of calls that are over for the host, and that the world has not seen yet.
+    pub(super) on_their_way: Vec<OnItsWay>,
+}
+
+/// A request that may still come to have its effect.
+#[derive(Debug, Clone)]
+pub(super) struct OnItsWay {
+    pub(super) step: usize,
+    /// Which of the step's keys it carries.
+    pub(super) generation: u32,
+    /// By then it has come or never will.
+    pub(super) until: Timestamp,
+}
+
+impl Ledger {
+    /// Whether the effect of a step may still come to stand though no call of it runs.
+    pub(super) fn may_land(&self, step: usize, now: Timestamp) -> bool {
+        let of_step = |request: &&OnItsWay| request.step == step;
+        let mut requests = self.on_their_way.iter().filter(of_step);
+        requests.any(|request| request.may_land(&self.steps[step], now))
+    }
+}
+
+impl OnItsWay {
+    /// Whether it may still have its effect: a key that was used brings nothing.
+    pub(super) fn may_land(&self, effect: &Effect, now: Timestamp) -> bool {
+        let is_used = effect.times > 0 && effect.generation == self.generation;
+        now < self.until && !effect.is_closed && !is_used
+    }
 }
 
 /// The effect of one step.
@@ -244,6 +331,10 @@ pub(super) struct Effect {
     pub(super) stands: bool,
     /// It came to stand this often.
     pub(super) times: u32,
+    /// Which of the step's keys made it stand.
+    pub(super) generation: u32,
+    /// It was undone, or was to be: what is on its way comes to nothing.
+    pub(super) is_closed: bool,
     /// What the last call answered, as far as the host heard.
     pub(super) answer: Option<Outcome>,
 }

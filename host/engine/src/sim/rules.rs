@@ -15,7 +15,6 @@ pub(super) struct Rules<'a> {
     pub(super) record: &'a Record,
     pub(super) ledger: &'a Ledger,
     pub(super) now: Timestamp,
-    pub(super) deadline_at: Option<Timestamp>,
 }
 
 impl Rules<'_> {
@@ -56,6 +55,9 @@ impl Rules<'_> {
                 require(!is_sure || !stands, || {
                     format!("{} is said to have failed, and its effect stands", e.step)
                 })?;
+                require(!is_sure || !self.ledger.may_land(index, self.now), || {
+                    format!("{} is said to have failed, and a request is on its way", e.step)
+                })?;
                 self.not_succeeded(index)
             }
             Event::StepUnknown(e) => self.not_succeeded(self.index(&e.step)?),
@@ -89,7 +91,7 @@ impl Rules<'_> {
                 require(held, || "blocked, and no step needs an operator".to_owned())
             }
             Event::SagaAbandoned(_) => self.abandoned(),
-            Event::SignalReceived(_) => Ok(()),
+            Event::SignalReceived(_) | Event::SagaRetimed(_) => Ok(()),
             Event::OperatorCancelled(_) => {
                 require(!self.record.is_cancelled, || "it is cancelled twice".to_owned())
             }
@@ -202,7 +204,7 @@ impl Rules<'_> {
             "it is undone past the pivot".to_owned()
         })?;
         let failed = self.record.steps.iter().any(|step| step.has_failed);
-        let late = self.deadline_at.is_some_and(|deadline| deadline <= self.now);
+        let late = self.record.deadline.is_some_and(|(deadline, _)| deadline <= self.now);
         require(failed || self.record.is_cancelled || late, || {
             "it is undone for nothing".to_owned()
         })
@@ -238,6 +240,9 @@ impl Rules<'_> {
             require(!self.ledger.steps[index].stands || may_stand, || {
                 format!("compensated, and the effect of {name} stands")
             })?;
+            require(!self.ledger.may_land(index, self.now) || may_stand, || {
+                format!("compensated, and a request of {name} is on its way")
+            })?;
         }
         Ok(())
     }
@@ -270,7 +275,7 @@ impl Rules<'_> {
     fn wait_over(&self, index: usize) -> Checked {
         let spec = self.spec(index);
         let is_over = match self.record.steps[index].waits {
-            Waits::Until(until) => until <= self.now,
+            Waits::Until { until, .. } => until <= self.now,
             Waits::No | Waits::ForEver => false,
         };
         let is_told = self.record.signals > self.record.signals_taken;

@@ -30,6 +30,8 @@ pub fn seeded(machine: &dyn Machine, seed: u64) -> Result<Figures, Box<Violation
         crash: chance.below(15),
         cancel: chance.below(3),
         order: chance.below(10),
+        delay: chance.below(10),
+        clock: chance.below(3),
     };
     let mut appends = vec![(world.log.len(), world.ledger.clone())];
     for _ in 0..ACTIONS_WITH_FAULTS_MAX {
@@ -56,6 +58,8 @@ struct Faults {
     crash: usize,
     cancel: usize,
     order: usize,
+    delay: usize,
+    clock: usize,
 }
 
 impl Faults {
@@ -63,14 +67,25 @@ impl Faults {
         if chance.chance(self.order) {
             let step = chance.below(world.units.len());
             // Giving up ends all, so it is rare.
-            let orders = if chance.chance(3) { 7 } else { 6 };
+            let orders = Ordered::ALL.len() - usize::from(!chance.chance(3));
             return Some(Action::Order { order: Ordered::ALL[chance.below(orders)], step });
         }
         if world.saga.has_ended() {
             return None;
         }
-        if world.waits_for_signal() && chance.chance(20) {
+        if world.waits_for_signal() && chance.chance(20) || world.may_signal() && chance.chance(5) {
             return Some(Action::Signal);
+        }
+        if world.may_be_late() && chance.chance(self.delay) {
+            return Some(Action::Late);
+        }
+        if chance.chance(self.clock) {
+            return Some(Action::SetClock { ahead: world.ahead.is_zero() });
+        }
+        let requests = &world.ledger.on_their_way;
+        let request = chance.below(requests.len());
+        if request < requests.len() && chance.chance(20) {
+            return Some(Action::Land { request });
         }
         if chance.chance(self.crash) {
             let landed = u128::from(chance.next()) << 64 | u128::from(chance.next());
@@ -105,9 +120,10 @@ impl Faults {
             return Reply::Permanent;
         }
         let landed = chance.chance(50);
-        match chance.below(3) {
+        match chance.below(4) {
             0 => Reply::Retryable,
             1 => Reply::Probed { landed },
+            2 => Reply::Looked,
             _ => Reply::Lost { landed },
         }
     }

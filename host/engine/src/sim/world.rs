@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::record::{Effect, Ledger, Record, Waits, emitted_by};
+use super::record::{Effect, Ledger, OnItsWay, Record, Waits, emitted_by};
 use super::rules::Rules;
 use super::units::Units;
 use super::{Figures, Machine, Violation};
 use crate::{
-    Call, Command, Definition, Direction, Due, Event, Failure, Fate, Input, Order, Outcome,
-    Payload, Saga, SagaId, SagaStatus, Start, Target, Timestamp, Verb, arguments, permits,
+    BackoffSpec, CLOCK_TOLERANCE, Call, Command, Definition, Direction, Due, Event, Failure, Fate,
+    Input, Order, Outcome, Payload, RetrySpec, Saga, SagaId, SagaStatus, Start, StepKind, Target,
+    Timestamp, Verb, arguments, decide_on, permits,
 };
 
 /// A run that takes more appends than this does not end.
 const APPENDS_MAX: u64 = 20_000;
+
+/// By how much a clock is wrong that is: more than any pause that is simulated.
+const CLOCK_AHEAD: Duration = Duration::from_hours(1);
 
 /// What can happen next.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +29,12 @@ pub(super) enum Action {
     Reply { step: usize, reply: Reply },
     /// The clock goes on to the next time that the saga waits for.
     Wait,
+    /// The same, and the host has not noticed yet: it is busy, or was stopped.
+    Late,
+    /// The host's clock is set an hour ahead, or right again.
+    SetClock { ahead: bool },
+    /// A request comes that was on its way when its call ended.
+    Land { request: usize },
     /// The host dies and starts again. `landed`: steps whose call in flight had its effect.
     Crash { landed: u128 },
     /// An operator cancels.
@@ -40,6 +51,8 @@ pub(super) enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ordered {
     Retry,
+    /// A retry with another input.
+    Edit,
     Skip,
     Resolve,
     Pause,
@@ -49,8 +62,9 @@ pub(super) enum Ordered {
 }
 
 impl Ordered {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Retry,
+        Self::Edit,
         Self::Skip,
         Self::Resolve,
         Self::Pause,
@@ -61,7 +75,7 @@ impl Ordered {
 
     pub(super) const fn is_about_a_step(self) -> bool {
         match self {
-            Self::Retry | Self::Skip | Self::Resolve => true,
+            Self::Retry | Self::Edit | Self::Skip | Self::Resolve => true,
             Self::Pause | Self::Resume | Self::Compensate | Self::Abandon => false,
         }
     }
@@ -77,10 +91,13 @@ pub(super) enum Reply {
     Lost {
         landed: bool,
     },
-    /// Nobody hears of it, and the component can tell when it is asked.
+    /// Nobody hears of it in time, and the component can tell when it is asked.
     Probed {
         landed: bool,
     },
+    /// The host asks the component while the request is still on its way: it looks, finds nothing
+    /// and says so.
+    Looked,
 }
 
 #[derive(Clone)]
@@ -96,8 +113,14 @@ pub(super) struct World<'m> {
     pub(super) record: Record,
     pub(super) ledger: Ledger,
     pub(super) in_flight: Vec<Call>,
-    /// The input of each step's calls, from the first one on.
-    inputs: Vec<Option<Payload>>,
+    /// The input of each step's calls, from the first one on, and how often it was edited by then.
+    inputs: Vec<Option<(u32, Payload)>>,
+    /// The input that went with each idempotency key.
+    keys: BTreeMap<(usize, Direction, u32), Payload>,
+    /// How much the host's clock is ahead.
+    pub(super) ahead: Duration,
+    /// The longest pause of the definition.
+    pause_max: Duration,
     /// Whether what is due is admitted in the append that makes it due.
     admits_at_once: bool,
     pub(super) figures: Figures,
@@ -134,9 +157,15 @@ impl<'m> World<'m> {
             saga,
             log: Vec::new(),
             record: Record::new(&units),
-            ledger: Ledger { steps: vec![Effect::default(); units.len()] },
+            ledger: Ledger {
+                steps: vec![Effect::default(); units.len()],
+                on_their_way: Vec::new(),
+            },
             in_flight: Vec::new(),
             inputs: vec![None; units.len()],
+            keys: BTreeMap::new(),
+            ahead: Duration::ZERO,
+            pause_max: pause_max(&definition),
             admits_at_once,
             figures: Figures { definitions: 1, ..Figures::default() },
             actions: Vec::new(),
@@ -145,9 +174,11 @@ impl<'m> World<'m> {
             units,
         };
         // The start is decided and evolved already; what it says is checked like the rest.
-        for event in events.iter().skip(1) {
-            world.check(event)?;
-            world.record.apply((&world.definition, &world.units), event);
+        for (index, event) in events.iter().enumerate() {
+            if index > 0 {
+                world.check(event)?;
+            }
+            world.record.apply((&world.definition, &world.units), now, event);
         }
         world.log = events.into_iter().map(|event| (now, Arc::new(event))).collect();
         let draft = world.saga.clone();
@@ -163,11 +194,17 @@ impl<'m> World<'m> {
     /// The next time that something waits for.
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
         let times = self.machine.commands(&self.saga).into_iter().filter_map(|it| match it {
-            Command::Start(due) => due.at,
-            Command::Wake(at) => Some(at),
+            Command::Start(due) => due.at.filter(|at| *at > self.now),
+            // One that the host has not noticed is now.
+            Command::Wake(at) => Some(at.max(self.now)),
             Command::Run(_) | Command::CancelChild(_) => None,
         });
-        times.filter(|at| *at > self.now).min()
+        times.min()
+    }
+
+    /// The next time that something waits for, if that is yet to come.
+    pub(super) fn may_be_late(&self) -> bool {
+        self.wake_at().is_some_and(|at| at > self.now)
     }
 
     pub(super) fn index(&self, call: &Call) -> usize {
@@ -176,6 +213,13 @@ impl<'m> World<'m> {
 
     pub(super) fn act(&mut self, action: Action) -> Result<()> {
         self.actions.push(action);
+        self.act_once(action)?;
+        let (steps, now) = (&self.ledger.steps, self.now);
+        self.ledger.on_their_way.retain(|request| request.may_land(&steps[request.step], now));
+        Ok(())
+    }
+
+    fn act_once(&mut self, action: Action) -> Result<()> {
         match action {
             Action::Admit { step } => {
                 let name = self.units.name(step);
@@ -194,8 +238,17 @@ impl<'m> World<'m> {
                 }
                 self.feed(Input::Tick)
             }
+            Action::Late => {
+                self.now = self.wake_at().unwrap_or(self.now);
+                Ok(())
+            }
+            Action::SetClock { ahead } => self.set_clock(ahead),
+            Action::Land { request } => {
+                let OnItsWay { step, generation, .. } = self.ledger.on_their_way.remove(request);
+                self.do_call(step, (Direction::Execute, generation)).map(drop)
+            }
             Action::Crash { landed } => self.crash(landed),
-            Action::Cancel => self.feed(Input::Operate(order(Verb::Cancel))),
+            Action::Cancel => self.operate(Verb::Cancel, |_| false),
             Action::Refuse { step } => {
                 self.ledger.steps[step].answer = None;
                 let step = self.units.name(step).clone();
@@ -207,7 +260,7 @@ impl<'m> World<'m> {
                 let id = Some(self.record.signals.to_string());
                 let signal =
                     |payload| Input::Signal { name: name.clone(), id: id.clone(), payload };
-                self.feed(signal(Payload::null()))?;
+                self.feed_and_hear(signal(Payload::null()), "signal.received", |_| false)?;
                 // Sent again, with the same id.
                 self.figures.repeats += 1;
                 let again = self.machine.decide(&self.saga, self.now, signal(Payload::null()));
@@ -220,20 +273,37 @@ impl<'m> World<'m> {
         }
     }
 
-    /// Whether an operator may do that now.
+    /// Whether an operator may do that now, as far as the host has noticed.
     pub(super) fn may(&self, ordered: Ordered, step: usize) -> bool {
-        permits(&self.saga, self.now, &order(self.verb(ordered, step))).is_ok()
+        let knows = match ordered {
+            // Who says that it did not happen has made sure that it will not.
+            Ordered::Resolve => !self.ledger.may_land(step, self.now),
+            Ordered::Edit => self.units.has_effect(&self.definition, step),
+            Ordered::Retry
+            | Ordered::Skip
+            | Ordered::Pause
+            | Ordered::Resume
+            | Ordered::Compensate
+            | Ordered::Abandon => true,
+        };
+        knows && permits(&self.saga, self.now, &order(self.verb(ordered, step))).is_ok()
     }
 
     fn verb(&self, ordered: Ordered, step: usize) -> Verb {
         let named = Some(self.units.name(step).clone());
         match ordered {
             Ordered::Retry => Verb::Retry { step: named, input: None, digest: None },
+            Ordered::Edit => {
+                let edited = serde_json::json!({"edited": self.record.steps[step].edits + 1});
+                let input = Payload::from_value(&edited).ok();
+                Verb::Retry { step: named, input, digest: None }
+            }
             Ordered::Skip => Verb::Skip { step: named },
             Ordered::Resolve => {
                 let effect = &self.ledger.steps[step];
                 let waits = self.record.steps[step].waits != Waits::No;
-                let output = effect.stands.then(|| output_of(step));
+                // Not everybody can tell what it gave.
+                let output = (effect.stands && step.is_multiple_of(2)).then(|| output_of(step));
                 let (happened, evidence) = (effect.stands || waits, "seen".to_owned());
                 Verb::Resolve { step: named, happened, output, evidence }
             }
@@ -254,22 +324,57 @@ impl<'m> World<'m> {
         if ordered == Ordered::Resolve && by_hand {
             self.ledger.steps[step].stands = false;
         }
-        let events = self.log.len();
-        let does_nothing = match ordered {
-            Ordered::Pause => self.record.is_paused,
-            Ordered::Compensate => self.record.is_cancelled || self.record.is_compensating,
-            Ordered::Abandon
-            | Ordered::Resume
-            | Ordered::Retry
-            | Ordered::Skip
-            | Ordered::Resolve => false,
-        };
-        let ended = self.record.has_ended && !self.record.is_completed;
-        self.feed(Input::Operate(order(verb)))?;
-        if self.log.len() == events && !does_nothing && !ended {
-            return Err(self.violation(format!("an order ({ordered:?}) is not recorded")));
+        self.operate(verb, |record| ordered == Ordered::Pause && record.is_paused)
+    }
+
+    fn operate(&mut self, verb: Verb, is_done: impl Fn(&Record) -> bool) -> Result<()> {
+        let undoes = matches!(verb, Verb::Cancel | Verb::Compensate);
+        self.feed_and_hear(Input::Operate(order(verb)), "operator.", |record| {
+            let is_undone = record.is_cancelled || record.is_compensating;
+            let ended = record.has_ended && !record.is_completed;
+            undoes && is_undone || ended || is_done(record)
+        })
+    }
+
+    /// What is acknowledged has its fact in the log, unless it was done already; what is refused
+    /// has none. `fact`: how its type begins.
+    fn feed_and_hear(
+        &mut self,
+        input: Input,
+        fact: &str,
+        is_done: impl Fn(&Record) -> bool,
+    ) -> Result<()> {
+        let refused = decide_on(&mut self.saga.clone(), self.now, input.clone()).refused;
+        let from = self.log.len();
+        self.feed(input)?;
+        let is_in_log = self.log[from..].iter().any(|(_, event)| event.kind().starts_with(fact));
+        if refused.is_some() == is_in_log && !(refused.is_none() && is_done(&self.record)) {
+            let answer = if refused.is_some() { "refused" } else { "acknowledged" };
+            let so = if is_in_log { "recorded" } else { "not recorded" };
+            return Err(self.violation(format!("an order or a signal is {answer} and {so}")));
         }
         Ok(())
+    }
+
+    /// A clock that is set right is noticed by the host.
+    fn set_clock(&mut self, ahead: bool) -> Result<()> {
+        if ahead {
+            self.ahead = CLOCK_AHEAD;
+            self.now = self.now.after(CLOCK_AHEAD);
+            // How long they take is not told by this clock.
+            self.ledger.on_their_way.clear();
+        } else {
+            let back = std::mem::take(&mut self.ahead);
+            let earlier = |at: Timestamp| {
+                let millis = i64::try_from(back.as_millis()).unwrap_or_default();
+                Timestamp::from_millis(at.as_millis() - millis)
+            };
+            self.now = earlier(self.now);
+            for request in &mut self.ledger.on_their_way {
+                request.until = earlier(request.until);
+            }
+        }
+        self.feed(Input::Tick)
     }
 
     /// Goes on without any fault until nothing moves, and checks that rest.
@@ -278,7 +383,9 @@ impl<'m> World<'m> {
             if self.figures.appends > APPENDS_MAX {
                 return Err(self.violation(format!("no end after {APPENDS_MAX} appends")));
             }
-            if let Some(call) = self.in_flight.first() {
+            if !self.ahead.is_zero() {
+                self.act(Action::SetClock { ahead: false })?;
+            } else if let Some(call) = self.in_flight.first() {
                 let step = self.index(call);
                 self.act(Action::Reply { step, reply: Reply::Done })?;
             } else if let Some(due) = self.due().first() {
@@ -298,6 +405,12 @@ impl<'m> World<'m> {
 
     pub(super) fn waits_for_signal(&self) -> bool {
         !self.record.has_ended && self.record.steps.iter().any(|step| step.waits == Waits::ForEver)
+    }
+
+    /// Whether a step waits for a signal for some time only.
+    pub(super) fn may_signal(&self) -> bool {
+        let waits = self.record.steps.iter().any(|step| matches!(step.waits, Waits::Until { .. }));
+        !self.record.has_ended && waits && self.definition.signals().next().is_some()
     }
 
     /// Checks a state in which nothing can happen any more, and counts it.
@@ -320,19 +433,24 @@ impl<'m> World<'m> {
     /// The host as it would be, had the log ended after `events`: recovered, run to its end.
     pub(super) fn recover_prefix(&self, events: usize, ledger: Ledger) -> Result<Figures> {
         let log = self.log[..events].to_vec();
-        let events = log.iter().map(|(_, event)| &**event);
+        let events = log.iter().map(|(at, event)| (*at, &**event));
         let record = Record::of((&self.definition, &self.units), events);
         let now = log.last().map_or(self.now, |(at, _)| *at);
         // A step that had not begun by then may come to see other outputs.
-        let begun = |(index, input): (usize, &Option<Payload>)| {
-            input.clone().filter(|_| record.steps[index].attempts > 0)
+        let begun = |(index, input): (usize, &Option<(u32, Payload)>)| {
+            let step = &record.steps[index];
+            input.clone().filter(|(edits, _)| step.attempts > 0 && *edits == step.edits)
         };
-        let inputs = self.inputs.iter().enumerate().map(begun).collect();
+        let inputs: Vec<_> = self.inputs.iter().enumerate().map(begun).collect();
+        // Nor are edits the same that are made again.
+        let mut keys = self.keys.clone();
+        keys.retain(|(step, ..), _| inputs[*step].is_some() && record.steps[*step].edits == 0);
         let mut world = Self {
             log,
             record,
             ledger,
             inputs,
+            keys,
             now,
             figures: Figures::default(),
             in_flight: Vec::new(),
@@ -362,28 +480,44 @@ impl<'m> World<'m> {
         let found = self.in_flight.iter().position(|call| self.index(call) == step);
         let Some(position) = found else { return Ok(()) };
         let call = self.in_flight.remove(position);
+        let this = (call.direction, call.generation);
+        if matches!(reply, Reply::Probed { .. }) {
+            self.now = self.now.after(call.timeout);
+        }
         let failure = || Failure::new("simulated", "a simulated failure");
         let mut probe = None;
         let outcome = match reply {
-            Reply::Done => self.do_call(step, call.direction),
+            Reply::Done => self.do_call(step, this)?,
             Reply::Permanent => Outcome::Permanent(failure()),
             Reply::Retryable => Outcome::Retryable(failure()),
             Reply::Lost { landed } => {
                 if landed {
-                    self.do_call(step, call.direction);
+                    self.do_call(step, this)?;
                 }
                 Outcome::Unknown(failure())
             }
+            Reply::Looked => {
+                if call.direction == Direction::Execute {
+                    // A clock that was ahead when it began tells nothing of how long it takes.
+                    let began_at = self.record.steps[step].began_at.min(self.now);
+                    let (generation, until) = (call.generation, began_at.after(call.timeout));
+                    self.ledger.on_their_way.push(OnItsWay { step, generation, until });
+                }
+                let happened =
+                    self.ledger.steps[step].stands == (call.direction == Direction::Execute);
+                probe = Some(if happened { Fate::Unclear } else { Fate::DidNotHappen });
+                if happened { Outcome::Unknown(failure()) } else { Outcome::Retryable(failure()) }
+            }
             Reply::Probed { landed } => {
                 if landed {
-                    self.do_call(step, call.direction);
+                    self.do_call(step, this)?;
                 }
                 // What the component can tell is about the key: any attempt of it.
                 let happened =
                     self.ledger.steps[step].stands == (call.direction == Direction::Execute);
                 if happened {
                     probe = Some(Fate::Happened);
-                    self.do_call(step, call.direction)
+                    self.do_call(step, this)?
                 } else {
                     probe = Some(Fate::DidNotHappen);
                     Outcome::Retryable(failure())
@@ -419,19 +553,30 @@ impl<'m> World<'m> {
     }
 
     /// A call has its effect, once for its key however often it is repeated.
-    fn do_call(&mut self, step: usize, direction: Direction) -> Outcome {
+    fn do_call(
+        &mut self,
+        step: usize,
+        (direction, generation): (Direction, u32),
+    ) -> Result<Outcome> {
         let effect = &mut self.ledger.steps[step];
         match direction {
+            Direction::Execute if effect.stands && effect.generation != generation => {
+                let name = self.units.name(step);
+                Err(self.violation(format!("{name} is done again, with another key")))
+            }
             Direction::Execute => {
                 effect.times += u32::from(!effect.stands);
-                effect.stands = true;
-                Outcome::Succeeded(output_of(step))
+                (effect.stands, effect.generation) = (true, generation);
+                Ok(Outcome::Succeeded(output_of(step)))
             }
-            Direction::Compensate if effect.stands => {
-                effect.stands = false;
-                Outcome::Succeeded(Payload::null())
+            Direction::Compensate => {
+                effect.is_closed = true;
+                Ok(if std::mem::take(&mut effect.stands) {
+                    Outcome::Succeeded(Payload::null())
+                } else {
+                    Outcome::NothingToUndo
+                })
             }
-            Direction::Compensate => Outcome::NothingToUndo,
         }
     }
 
@@ -441,7 +586,7 @@ impl<'m> World<'m> {
             let step = self.index(&call);
             // A saga that a step started goes on without its parent, and is found again.
             if landed >> step & 1 == 1 && matches!(call.target, Target::Plugin(_)) {
-                self.do_call(step, call.direction);
+                self.do_call(step, (call.direction, call.generation))?;
             }
         }
         self.saga = self.replay()?;
@@ -496,7 +641,7 @@ impl<'m> World<'m> {
     fn draft(&mut self, draft: &mut Saga, events: &mut Vec<Event>, input: Input) -> Result<()> {
         for event in self.machine.decide(draft, self.now, input) {
             self.check(&event)?;
-            self.record.apply((&self.definition, &self.units), &event);
+            self.record.apply((&self.definition, &self.units), self.now, &event);
             if let Err(error) = crate::evolve(draft, self.now, &event) {
                 return Err(self.violation(error.to_string()));
             }
@@ -526,13 +671,19 @@ impl<'m> World<'m> {
             let rule = format!("an append left `{}` undecided", event.kind());
             return Err(self.violation(rule));
         }
-        let wakes = self
-            .machine
-            .commands(&self.saga)
-            .into_iter()
-            .any(|command| matches!(command, Command::Wake(at) if at <= self.now));
-        if wakes {
-            return Err(self.violation("it wants to be woken in the past".to_owned()));
+        for command in self.machine.commands(&self.saga) {
+            let (at, wakes) = match command {
+                Command::Wake(at) => (at, true),
+                Command::Start(Due { at: Some(at), .. }) => (at, false),
+                Command::Start(_) | Command::Run(_) | Command::CancelChild(_) => continue,
+            };
+            if wakes && at <= self.now {
+                return Err(self.violation("it wants to be woken in the past".to_owned()));
+            }
+            if at.since(self.now) > self.pause_max + CLOCK_TOLERANCE {
+                let rule = format!("it waits until {at}, which is further than any pause of it");
+                return Err(self.violation(rule));
+            }
         }
         self.dispatch()
     }
@@ -562,11 +713,19 @@ impl<'m> World<'m> {
             }
             let (input, output) =
                 arguments(&self.saga, &call).map_err(|error| self.violation(error))?;
-            let same = self.inputs[step].get_or_insert_with(|| input.clone()) == &input;
-            let knows =
-                call.direction == Direction::Execute || output.is_some() == record.has_succeeded;
+            let (edits, executes) = (record.edits, call.direction == Direction::Execute);
+            let before = self.inputs[step].replace((edits, input.clone()));
+            let same = before.is_none_or(|before| before.0 != edits || before.1 == input);
+            let knows = executes || output.is_some() == record.output.is_some();
             if !same || !knows {
                 let rule = format!("{} is called with other arguments than before", call.step);
+                return Err(self.violation(rule));
+            }
+            let is_unclear = if executes { record.is_unclear } else { record.is_undo_unclear };
+            let key = (step, call.direction, call.generation);
+            let with_key = self.keys.insert(key, input.clone());
+            if with_key.is_some_and(|before| before != input) && !is_unclear {
+                let rule = format!("{} is called with a key that had another input", call.step);
                 return Err(self.violation(rule));
             }
             self.ledger.steps[step].answer = None;
@@ -595,9 +754,26 @@ impl<'m> World<'m> {
             record: &self.record,
             ledger: &self.ledger,
             now: self.now,
-            deadline_at: self.saga.started().deadline_at,
         }
     }
+}
+
+/// The longest time that a saga may wait for by the clock alone.
+fn pause_max(definition: &Definition) -> Duration {
+    let longest = |retry: &RetrySpec| match &retry.backoff {
+        BackoffSpec::Listed(pauses) => pauses.iter().max().copied().unwrap_or_default(),
+        BackoffSpec::Exponential { max, .. } => *max,
+    };
+    let steps = definition.steps().iter().flat_map(|spec| {
+        let waits = match &spec.kind {
+            StepKind::Wait { wait } => wait.timeout,
+            StepKind::Sleep { sleep } => Some(*sleep),
+            StepKind::Call { .. } | StepKind::Saga { .. } => None,
+        };
+        let undo = spec.undo.as_ref().map(|undo| longest(&undo.retry));
+        [Some(longest(&spec.retry)), undo, waits]
+    });
+    steps.chain([definition.spec().deadline]).flatten().max().unwrap_or_default()
 }
 
 fn due(machine: &dyn Machine, saga: &Saga, now: Timestamp) -> Vec<Due> {

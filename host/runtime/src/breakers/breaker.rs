@@ -1,6 +1,6 @@
 //! One breaker, without its service: what it was told, and what it answers.
 
-use amends_engine::{Failure, Outcome, Timestamp};
+use amends_engine::{CLOCK_TOLERANCE, Failure, Outcome, Timestamp};
 use amends_store::StoredEvent;
 use serde_json::{Value, json};
 
@@ -70,7 +70,9 @@ impl Breaker {
             State::Open { until } => (until, self.settings.half_open, 0),
             State::HalfOpen { until, begun, succeeded } => (until, begun, succeeded),
         };
-        if until <= at {
+        // A clock that was ahead when it opened and is set right holds nobody back for longer.
+        let is_ahead = until.since(at) > self.settings.open_for + CLOCK_TOLERANCE;
+        if until <= at || is_ahead {
             // Of those that began and did not succeed, nothing was heard.
             let (until, begun) = (at.after(self.settings.open_for), succeeded + 1);
             self.state = State::HalfOpen { until, begun, succeeded };

@@ -36,7 +36,7 @@ impl Child {
     /// None for a call that runs no saga.
     pub(super) fn of(saga: &Saga, call: &Call) -> Option<Self> {
         let (definition, id) = match &call.target {
-            Target::Saga { definition, id } => (definition.clone(), *id),
+            Target::Saga { definition, id } => (definition.clone(), (*id)?),
             Target::Plugin(_) => return None,
         };
         Some(Self {
@@ -244,7 +244,7 @@ async fn cancel(sagas: &Sagas, child: &Child, told: &mut Told) -> std::convert::
 async fn compensate(sagas: &Sagas, child: &Child) -> Outcome {
     let who = format!("saga {}", child.parent.saga);
     let reason = format!("its step {} is undone", child.parent.step);
-    let verb = Verb::Compensate;
+    let verb = Verb::CompensateWithParent;
     loop {
         let order = Order { who: who.clone(), reason: reason.clone(), verb: verb.clone() };
         match sagas.operate(child.id, order).await {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use amends_engine::{
     Definition, DefinitionName, PluginName, Saga, SagaId, SagaStatus, StepName, StepStatus,
-    StepView,
+    StepView, Timestamp,
 };
 use amends_store::SagaQuery;
 
@@ -42,12 +42,13 @@ pub(super) async fn find(
         for saga in sagas.filter(|saga| is_undone_by(saga.definition(), &of)) {
             found.extend(recorded(saga.clone(), &of));
             if found.len() >= 2 * sagas_max {
-                found = latest(found, sagas_max);
+                found = latest(found, sagas_max, |one| one.saga.started_at());
             }
         }
         found
     });
-    let mut found = latest(live.await.into_iter().flatten().collect(), sagas_max);
+    let live = live.await.into_iter().flatten().collect();
+    let mut found = latest(live, sagas_max, |one| one.saga.started_at());
     // One may have ended between the two looks.
     let known: BTreeSet<SagaId> = found.iter().map(|one| one.saga.id()).collect();
     let room = sagas_max - found.len();
@@ -56,12 +57,16 @@ pub(super) async fn find(
     for definition in in_force.filter(|definition| is_undone_by(definition, plugin)) {
         ended.extend(find_ended(runtime, plugin, definition.name(), &known, room).await?);
     }
-    found.extend(latest(ended, room));
+    found.extend(latest(ended, room, |one| one.saga.ended_at().unwrap_or_default()));
     Ok(found)
 }
 
-fn latest(mut found: Vec<Recorded>, max: usize) -> Vec<Recorded> {
-    found.sort_by_key(|one| std::cmp::Reverse(one.saga.id()));
+fn latest(
+    mut found: Vec<Recorded>,
+    max: usize,
+    when: impl Fn(&Recorded) -> Timestamp,
+) -> Vec<Recorded> {
+    found.sort_by_key(|one| std::cmp::Reverse((when(one), one.saga.id())));
     found.truncate(max);
     found
 }
@@ -79,22 +84,26 @@ async fn find_ended(
         limit: ENDED_PER_READ,
         ..SagaQuery::default()
     };
-    let (mut found, mut looked_at) = (Vec::new(), 0);
-    while looked_at < ENDED_SAGAS_MAX {
+    // Their rows first: one that started long before another may have ended after it.
+    let mut ended = Vec::new();
+    while ended.len() < ENDED_SAGAS_MAX {
         let page = runtime.store().list(query.clone()).await?;
         let Some(last) = page.last() else { break };
         query.before = Some(last.id);
-        looked_at += page.len();
-        for row in page.into_iter().filter(|row| !known.contains(&row.id)) {
-            if found.len() == max {
-                return Ok(found);
-            }
-            match runtime.state(row.id).await {
-                Ok(state) => found.extend(state.and_then(|state| recorded(state.saga, plugin))),
-                // One that cannot be read stops no look at the others.
-                Err(RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        ended.extend(page.into_iter().map(|row| (row.ended_at, row.id)));
+    }
+    ended.retain(|(_, id)| !known.contains(id));
+    ended.sort_unstable_by_key(|ended| std::cmp::Reverse(*ended));
+    let mut found = Vec::new();
+    for (_, id) in ended {
+        if found.len() == max {
+            break;
+        }
+        match runtime.state(id).await {
+            Ok(state) => found.extend(state.and_then(|state| recorded(state.saga, plugin))),
+            // One that cannot be read stops no look at the others.
+            Err(RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(found)

@@ -91,7 +91,7 @@ impl Shard {
                 Input::Signal { .. } => "runtime.signal.durable",
                 Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.durable",
             });
-            queued.reply(|| Ok(live.saga.clone()));
+            queued.reply(&live.saga);
         }
         if rests(live.saga.status()) {
             failpoint("runtime.rest.durable");

@@ -16,7 +16,10 @@ pub(super) fn digest(number: u32) -> Digest {
     Digest::of(number.to_string().as_bytes())
 }
 
-/// Sagas of each status, of two definitions, with tags.
+/// Seconds after its id was made at which a saga may start: a day.
+const LATE: u32 = 86_400;
+
+/// Sagas of each status, of two definitions, with tags, some of them late.
 async fn fill(store: &dyn Store, sagas: u32) -> Model {
     let mut model = Model::default();
     // Not in the order of their ids.
@@ -25,6 +28,10 @@ async fn fill(store: &dyn Store, sagas: u32) -> Model {
         let row = append.row.as_mut().unwrap();
         row.status = SagaStatus::ALL[number as usize % SagaStatus::ALL.len()];
         row.ended_at = row.status.is_end().then(|| at(number + 5));
+        if number % 8 == 4 {
+            // Long after its id was made.
+            row.started_at = at(number + LATE);
+        }
         if number % 3 == 0 {
             row.definition = definition("refund");
         }
@@ -51,7 +58,10 @@ pub async fn lists_by_each_filter(place: &dyn Place) {
     ];
     let definitions = [None, Some("refund"), Some("order-fulfillment"), Some("nothing")];
     let tags = [None, Some(("customer", "3")), Some(("colour", "blå")), Some(("colour", "red"))];
-    let times = [None, Some(at(0)), Some(at(SAGAS / 2)), Some(at(SAGAS))];
+    let late = at(SAGAS / 2 + LATE);
+    let times = [None, Some(at(0)), Some(at(SAGAS / 2)), Some(at(SAGAS)), Some(late)];
+    let after_late = SagaQuery { started_after: Some(late), limit: 100, ..SagaQuery::default() };
+    assert!(!model.list(&after_late).is_empty(), "no saga starts late");
     let befores = [None, Some(saga_id(SAGAS / 3)), Some(saga_id(0))];
     let mut found = 0;
     for statuses in &status_sets {

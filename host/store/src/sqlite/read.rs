@@ -20,9 +20,10 @@ type Result<T> = rusqlite::Result<T>;
 
 const APPEND_COLUMNS: &str = "position, stream, version, at, events";
 
-/// An id carries the time at which it was made. A saga starts at most this long after that, so
-/// that ids narrow a search by time.
-const START_DELAY_MAX: Duration = Duration::from_mins(10);
+/// An id carries the time at which it was made, and its saga starts a little later: ids narrow a
+/// search by time. A saga that starts later than this after that is written down, see
+/// [`start_delay`].
+pub(super) const START_DELAY: Duration = Duration::from_mins(10);
 
 const SAGA_COLUMNS: &str = "id, definition, definition_digest, status, reason, started_at, \
                             ended_at, deadline_at, wake_at, tags, key";
@@ -157,7 +158,7 @@ fn list_along(connection: &Connection, query: &SagaQuery, walk: Walk) -> Result<
     }
     if let Some(after) = query.started_after {
         wheres.push(format!("{id} >= ? AND started_at > ?"));
-        values.push(Value::Blob(first_id(after).to_vec()));
+        values.push(Value::Blob(first_id(after, start_delay(connection)?).to_vec()));
         values.push(Value::Integer(after.as_millis()));
     }
     if let Some(definition) = &query.definition {
@@ -191,10 +192,28 @@ fn list_along(connection: &Connection, query: &SagaQuery, walk: Walk) -> Result<
     Ok(found)
 }
 
-/// No saga that started after this time has a smaller id.
-fn first_id(after: Timestamp) -> [u8; 16] {
-    let delay = i64::try_from(START_DELAY_MAX.as_millis()).unwrap_or(i64::MAX);
-    let made = Timestamp::from_millis(after.as_millis().saturating_sub(delay));
+/// The longest time between the making of an id and the start of its saga, in milliseconds, where
+/// that is longer than [`START_DELAY`]: a child had the time of its parent once, and one that finds
+/// no room starts late.
+fn start_delay(connection: &Connection) -> Result<i64> {
+    let usual = i64::try_from(START_DELAY.as_millis()).unwrap_or(i64::MAX);
+    let longest: Option<i64> = connection
+        .prepare_cached("SELECT value FROM meta WHERE name = 'start_delay'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(longest.unwrap_or(0).max(usual))
+}
+
+/// How long after the making of its id a saga started, in milliseconds.
+pub(super) fn delay_of(id: SagaId, started_at: Timestamp) -> i64 {
+    let made = id.as_bytes()[..6].iter().fold(0, |made, byte| made << 8 | i64::from(*byte));
+    started_at.as_millis().saturating_sub(made)
+}
+
+/// No saga that started after this time, and at most so many milliseconds after its id was made,
+/// has a smaller id.
+fn first_id(after: Timestamp, delay: i64) -> [u8; 16] {
+    let made = Timestamp::from_millis(after.as_millis().saturating_sub(delay).max(0));
     let mut bytes = *SagaId::from_parts(made, &[0; 10]).as_bytes();
     // Behind the time stand the version and variant bits of a UUID.
     bytes[6..].fill(0);

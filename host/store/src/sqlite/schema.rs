@@ -5,10 +5,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use amends_engine::Position;
+use amends_engine::{Position, SagaId, Timestamp};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::read::delay_of;
 use crate::StoreError;
 use crate::types::Durability;
 
@@ -162,7 +163,36 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, St
     connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
     migrate(&connection, &MIGRATIONS, version).map_err(failed)?;
     check_tables(&connection, path)?;
+    learn_start_delay(&connection).map_err(failed)?;
     Ok(connection)
+}
+
+/// Versions before this one did not write down how late sagas started: once, all are looked at.
+fn learn_start_delay(connection: &Connection) -> rusqlite::Result<()> {
+    let known = "SELECT count(*) FROM meta WHERE name = 'start_delay'";
+    if connection.query_row(known, [], |row| row.get::<_, i64>(0))? > 0 {
+        return Ok(());
+    }
+    let mut statement = connection.prepare("SELECT id, started_at FROM sagas")?;
+    let mut delays = statement.query_map([], |row| {
+        let id = row.get(0).map(SagaId::from_bytes);
+        // A row that cannot be read is not listed.
+        Ok(id.map_or(0, |id| delay_of(id, Timestamp::from_millis(row.get(1).unwrap_or(0)))))
+    })?;
+    let longest =
+        delays.try_fold(0, |longest, delay| delay.map(|delay: i64| longest.max(delay)))?;
+    remember_start_delay(connection, longest)
+}
+
+/// That a saga started so many milliseconds after its id was made.
+pub(super) fn remember_start_delay(connection: &Connection, delay: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO meta VALUES ('start_delay', ?1)
+             ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+        )?
+        .execute([delay])?;
+    Ok(())
 }
 
 /// Opens the file for reading.

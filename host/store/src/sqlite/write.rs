@@ -11,7 +11,8 @@ use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::schema::describe;
+use super::read::{START_DELAY, delay_of};
+use super::schema::{describe, remember_start_delay};
 use super::state::StateCache;
 use crate::types::{
     Append, AppendReply, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream,
@@ -351,6 +352,10 @@ fn put_row(statements: &mut Statements<'_>, row: &SagaRow, is_new: bool) -> rusq
     }
     let tags = (!row.tags.is_empty()).then(|| serde_json::to_string(&row.tags)).transpose();
     let tags = tags.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let delay = delay_of(row.id, row.started_at);
+    if u128::try_from(delay).is_ok_and(|delay| delay > START_DELAY.as_millis()) {
+        remember_start_delay(statements.connection, delay)?;
+    }
     statements.insert_saga(params![
         row.id.as_bytes(),
         row.definition.as_str(),

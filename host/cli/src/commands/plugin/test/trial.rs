@@ -151,7 +151,7 @@ impl Case<'_> {
             state_of: self.trial.name.clone(),
             saga_id: self.saga,
             definition,
-            idempotency_key: idempotency_key(self.saga, &step, direction),
+            idempotency_key: idempotency_key(self.saga, &step, direction, 0),
             step,
             attempt,
             direction,
