@@ -22,7 +22,7 @@ use crate::idle::{IDLE_MAX, Idle};
 use crate::meter::Meter;
 use crate::outbound::{Outbound, StubAnswer};
 use crate::sandbox::Sandbox;
-use crate::schema;
+use crate::schema::{self, Checker};
 use crate::signature::TrustedKeys;
 
 /// How long `describe` may take: it only hands out texts.
@@ -84,8 +84,8 @@ pub struct LoadedComponent {
     pub(crate) action: Option<action::GuestIndices>,
     pub(crate) undo: Option<undo::GuestIndices>,
     pub(crate) probe: Option<probe::GuestIndices>,
-    input: Option<jsonschema::Validator>,
-    output: Option<jsonschema::Validator>,
+    input: Option<Checker>,
+    output: Option<Checker>,
     pub(crate) idle: Idle,
     pub(crate) meter: Meter,
 }
@@ -187,8 +187,8 @@ impl Loader {
         let manifest = self.describe(&pre, Arc::clone(&settings)).await?;
         needs_are_granted(&manifest.needs, &settings)?;
         let work = tokio::task::spawn_blocking(move || {
-            let input = schema::validator(&manifest.input_schema, "input")?;
-            let output = schema::validator(&manifest.output_schema, "output")?;
+            let input = schema::checker(&manifest.input_schema, "input")?;
+            let output = schema::checker(&manifest.output_schema, "output")?;
             Ok((manifest, input, output))
         });
         let (manifest, input, output) = work.await.unwrap_or_else(|error| {
