@@ -16,8 +16,8 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::cache::CacheConfig;
 use crate::call::{self, Answer, Place, PluginCall};
-use crate::compile::is_compiled;
 use crate::config::{PluginSettings, PluginsConfig};
 use crate::error::{PluginError, Rejection};
 use crate::folder;
@@ -119,7 +119,9 @@ impl PluginHost {
     /// When the folder cannot be read, the sandbox cannot be set up or the store fails. A bad
     /// component is not an error: it is refused and recorded.
     pub async fn open(config: PluginsConfig, store: Arc<dyn Store>) -> Result<Self, PluginError> {
-        let loader = Loader::new(Some(config.cache.clone()), config.trusted_keys.clone())?;
+        let cache = CacheConfig { dir: config.cache.clone(), key: config.cache_key.clone() };
+        let (keys, inspection) = (config.trusted_keys.clone(), config.inspection.clone());
+        let loader = Loader::new(Some(&cache), keys, inspection)?;
         let mut names = folder::names(&config.dir)?;
         let inner = Arc::new(Inner {
             config,
@@ -428,7 +430,7 @@ impl PluginHost {
 
     /// Says that a component is compiled, before: that can take seconds, in which nothing is heard.
     fn tell_compiling(&self, name: &PluginName, digest: Digest, bytes: usize) {
-        if !is_compiled(self.inner.loader.engine(), self.inner.loader.cache(), digest) {
+        if !self.inner.loader.is_compiled(digest) {
             tracing::info!(plugin = %name, %digest, bytes, "compiling");
         }
     }

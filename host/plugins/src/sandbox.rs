@@ -32,10 +32,6 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new() -> Result<Self, PluginError> {
-        let failed = |error: String| PluginError::Sandbox(error);
-        let mut config = Config::new();
-        config.wasm_component_model(true);
-        config.epoch_interruption(true);
         let of_one = u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(INSTANCES_MAX);
@@ -57,9 +53,43 @@ impl Sandbox {
             pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES);
             pool.table_keep_resident(KEEP_RESIDENT_BYTES);
         }
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        let engine = Engine::new(&config).map_err(|error| failed(format!("{error:#}")))?;
+        Self::with(InstanceAllocationStrategy::Pooling(pool))
+    }
+
+    /// For a process that looks at one component: without the pool, which takes address space and time
+    /// to be set up. Its code runs in the other.
+    pub(crate) fn for_inspection() -> Result<Self, PluginError> {
+        Self::with(InstanceAllocationStrategy::OnDemand)
+    }
+
+    fn with(strategy: InstanceAllocationStrategy) -> Result<Self, PluginError> {
+        let mut config = Config::new();
+        config.wasm_component_model(true);
+        config.epoch_interruption(true);
+        config.allocation_strategy(strategy);
+        let failed = |error: wasmtime::Error| PluginError::Sandbox(format!("{error:#}"));
+        let engine = Engine::new(&config).map_err(failed)?;
         let clock = Clock::new(&engine)?;
         Ok(Self { engine, clock })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    use super::*;
+
+    #[test]
+    fn what_is_compiled_for_inspection_runs_in_the_pool() {
+        let compiles_for = |sandbox: &Sandbox| {
+            let mut hasher = DefaultHasher::new();
+            sandbox.engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        let (pool, inspection) = (Sandbox::new().unwrap(), Sandbox::for_inspection().unwrap());
+        assert_eq!(compiles_for(&pool), compiles_for(&inspection));
     }
 }

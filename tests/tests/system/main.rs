@@ -15,6 +15,7 @@ mod failpoints;
 mod folder;
 mod hostile;
 mod http;
+mod inspection;
 mod layers;
 mod ledger;
 mod lists;
