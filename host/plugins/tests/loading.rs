@@ -4,14 +4,17 @@
 mod host;
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use amends_engine::PluginName;
 use amends_plugins::{
     CacheConfig, Inspection, Loader, PluginSettings, Priority, Rejection, TrustedKeys,
 };
 use amends_tests::Component;
-use host::Place;
+use host::{Place, digest, soon, test};
+
+static TEST: LazyLock<PluginName> = LazyLock::new(test);
 
 fn version(version: &str) -> Vec<u8> {
     Component { version, ..Component::default() }.build()
@@ -32,6 +35,52 @@ async fn nothing_of_a_core_module_is_read() {
         let loaded = loader.load(damaged, settings, Priority::Awaited).await;
         assert_eq!(loaded.unwrap_err(), Rejection::CoreModule, "byte {at}");
     }
+}
+
+#[tokio::test]
+async fn however_many_want_a_replaced_component_at_once_it_is_compiled_once() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    host.close().await;
+    // As after an upgrade, none of the compiled code is of this engine.
+    std::fs::remove_dir_all(place.cache()).unwrap();
+    let host = place.open().await;
+    assert_eq!(host.plugins.compiled(), 1, "the active one");
+    let first = digest(&version("1.0.0"));
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let plugins = host.plugins.clone();
+            tokio::spawn(async move { plugins.by_digest(&TEST, first).await.map(|one| one.digest) })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), first);
+    }
+    assert_eq!(host.plugins.compiled(), 2);
+    host.close().await;
+}
+
+#[tokio::test]
+async fn whoever_gives_up_first_does_not_end_the_load_of_others() {
+    let place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    host.close().await;
+    std::fs::remove_dir_all(place.cache()).unwrap();
+    let host = place.open().await;
+    let first = digest(&version("1.0.0"));
+    let other = host.plugins.by_digest(&TEST, first);
+    // It begins the load, and is dropped.
+    let begun = tokio::time::timeout(Duration::ZERO, host.plugins.by_digest(&TEST, first));
+    let (other, _) = tokio::join!(other, begun);
+    assert_eq!(other.unwrap().digest, first);
+    assert_eq!(host.plugins.compiled(), 2);
+    host.close().await;
 }
 
 #[tokio::test]
