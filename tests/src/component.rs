@@ -96,8 +96,8 @@ pub struct Component<'a> {
     pub execute: Behaviour,
     /// What `compensate` does.
     pub compensate: Behaviour,
-    /// Whether the manifest cannot be had.
-    pub describe_traps: bool,
+    /// What `describe` does instead of answering its manifest, which stands at 1,024.
+    pub describe: Option<&'a str>,
     /// What it says that it cannot do without.
     pub needs: &'a [&'a str],
     /// What it imports beside a log, and what else stands before its code: WebAssembly text.
@@ -113,7 +113,7 @@ impl Default for Component<'_> {
             schema: "{}",
             execute: Behaviour::Done,
             compensate: Behaviour::Done,
-            describe_traps: false,
+            describe: None,
             needs: &[],
             imports: "",
         }
@@ -184,7 +184,7 @@ impl Component<'_> {
             )
         };
         let imports = self.imports;
-        let describe = if self.describe_traps { "unreachable" } else { &description };
+        let describe = self.describe.unwrap_or(&description);
         format!(
             "(module
                 (import \"amends:saga/log@1.0.0\" \"write\"

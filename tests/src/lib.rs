@@ -1,7 +1,9 @@
 //! What tests of several crates share. The whole-system tests stand in `tests/` beside this.
 
+mod bomb;
 mod component;
 mod hostile;
 
+pub use bomb::{Bomb, bombs, live_locals, many_nested_loops};
 pub use component::{Behaviour, Component, Fault, FaultKind};
 pub use hostile::{Expect, HOSTILE, Hostile};

@@ -98,6 +98,7 @@ pub(crate) fn plugin_problem(error: &PluginError) -> Problem {
         }
         PluginError::Rejected { .. } => Problem::new(409, "component_refused", detail),
         PluginError::Folder { .. }
+        | PluginError::Cache { .. }
         | PluginError::Sandbox(_)
         | PluginError::Lost { .. }
         | PluginError::Store(_) => Problem::new(503, "plugin_failed", detail),

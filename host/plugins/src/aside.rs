@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use amends_engine::Payload;
-use jsonschema::Validator;
 use tokio::sync::Semaphore;
 
-use crate::schema;
+use crate::schema::{self, Checker};
 
 /// A payload of more bytes is never checked in the caller's place.
 const IN_PLACE_BYTES_MAX: usize = 4 << 10;
@@ -27,17 +26,17 @@ const CHECKS_MAX: usize = 2;
 type Fit = Result<(), String>;
 
 /// One schema of a component.
-pub(crate) struct Checker {
-    validator: Arc<Validator>,
+pub(crate) struct TimedChecker {
+    checker: Arc<Checker>,
     /// Whether the last check was short. The first one is made aside.
     is_short: Arc<AtomicBool>,
     room: Arc<Semaphore>,
 }
 
-impl Checker {
-    pub(crate) fn new(validator: Validator) -> Self {
+impl TimedChecker {
+    pub(crate) fn new(checker: Checker) -> Self {
         let room = Arc::new(Semaphore::new(CHECKS_MAX));
-        Self { validator: Arc::new(validator), is_short: Arc::default(), room }
+        Self { checker: Arc::new(checker), is_short: Arc::default(), room }
     }
 
     /// In the caller's place, however long it takes.
@@ -45,7 +44,7 @@ impl Checker {
     /// # Errors
     /// Where the payload does not fit, and why.
     pub(crate) fn check(&self, payload: &Payload) -> Fit {
-        schema::fits(Some(&*self.validator), payload)
+        schema::fits(Some(&*self.checker), payload)
     }
 
     /// On a thread for what blocks, unless it is certainly short. Waits for its turn when this
@@ -55,15 +54,15 @@ impl Checker {
     /// Where the payload does not fit, and why.
     pub(crate) async fn check_aside(&self, payload: &Payload) -> Fit {
         if payload.as_str().len() <= IN_PLACE_BYTES_MAX && self.is_short.load(Ordering::Relaxed) {
-            return timed(&self.validator, &self.is_short, payload);
+            return timed(&self.checker, &self.is_short, payload);
         }
         let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
             return Err("the host ends".to_owned());
         };
-        let (validator, is_short) = (Arc::clone(&self.validator), Arc::clone(&self.is_short));
+        let (checker, is_short) = (Arc::clone(&self.checker), Arc::clone(&self.is_short));
         let payload = payload.clone();
         let checked = tokio::task::spawn_blocking(move || {
-            let fit = timed(&validator, &is_short, &payload);
+            let fit = timed(&checker, &is_short, &payload);
             drop(room);
             fit
         });
@@ -71,9 +70,9 @@ impl Checker {
     }
 }
 
-fn timed(validator: &Validator, is_short: &AtomicBool, payload: &Payload) -> Fit {
+fn timed(checker: &Checker, is_short: &AtomicBool, payload: &Payload) -> Fit {
     let began = Instant::now();
-    let fit = schema::fits(Some(validator), payload);
+    let fit = schema::fits(Some(checker), payload);
     let was_short = began.elapsed() <= IN_PLACE_MAX;
     // Written when it changes only: shards share it.
     if is_short.load(Ordering::Relaxed) != was_short {

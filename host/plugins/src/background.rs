@@ -1,18 +1,15 @@
-//! Threads for what computes long: of the lowest priority for what nobody waits for, which is checking
-//! and compiling a component that is to replace one that serves, and rehearsing it; of a lower one for
-//! calls.
+//! Threads for what computes long: of the lowest priority for what nobody waits for, which is
+//! rehearsing a component that is to replace one that serves; of a lower one for calls.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::Poll;
 
-use rayon::ThreadPoolBuilder;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::error::Rejection;
 use crate::meter::take_computes_long;
 
 /// How much they give way (`nice(2)`): all the way. With calls on every core they have a
@@ -23,19 +20,6 @@ const NICENESS: i32 = 19;
 /// How much a call gives way that computes long: others go first, and beside as many of them as there
 /// are cores it has a tenth of one.
 const CALL_NICENESS: i32 = 10;
-
-/// Blocks until it is done, on as many threads as there are cores: nothing else may be to be done.
-/// They are made for this and end with it, for it is rare.
-pub(crate) fn run<T: Send>(
-    work: impl FnOnce() -> Result<T, Rejection> + Send,
-) -> Result<T, Rejection> {
-    ThreadPoolBuilder::new()
-        .thread_name(|number| format!("amends-compile-{number}"))
-        .start_handler(|_| lower_priority(NICENESS))
-        .build()
-        .map_err(|error| Rejection::Compile(format!("no threads to compile on: {error}")))?
-        .install(work)
-}
 
 /// Runs work on a thread of its own, of the lowest priority; inside a tokio runtime. None when there
 /// is no thread to be had, or the work panics. When this is dropped, so is the work.

@@ -254,7 +254,11 @@ mod tests {
         let woken = Arc::new(AtomicUsize::new(0));
         let wait = |amount| {
             let woken = Arc::clone(&woken);
-            let wake = || Box::new(move || drop(woken.fetch_add(1, Ordering::SeqCst))) as Box<_>;
+            let wake = || {
+                Box::new(move || {
+                    let _ = woken.fetch_add(1, Ordering::SeqCst);
+                }) as Box<_>
+            };
             other.take_or_wait(Execute, amount, 1, wake)
         };
         let count = || woken.load(Ordering::SeqCst);

@@ -1,11 +1,11 @@
 //! What can be known of a component without compiling it.
 
-use std::borrow::Cow;
+mod limits;
 
+use serde::{Deserialize, Serialize};
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
-use wit_component::ComponentEncoder;
 
-use crate::config::PluginSettings;
+use crate::config::Required;
 use crate::error::Rejection;
 use crate::sandbox::COMPONENT_BYTES_MAX;
 
@@ -28,8 +28,14 @@ const HTTP: [&str; 2] = ["wasi:http/types@0.2.", "wasi:http/outgoing-handler@0.2
 const WASI: [&str; 5] =
     ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
 
+/// Interfaces that a component imports. One of Python imports some thirty, when nothing is stubbed.
+const IMPORTS_MAX: usize = 200;
+
+/// Bytes of the name of one.
+const IMPORT_BYTES_MAX: usize = 200;
+
 /// Which calls a component serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exports {
     /// `amends:saga/action`.
     pub execute: bool,
@@ -49,51 +55,12 @@ impl Exports {
     }
 }
 
-/// A component that may be compiled.
-#[derive(Debug, Clone)]
-pub(crate) struct Checked<'b> {
-    /// The component: the bytes as they were, or what became of a core module.
-    pub(crate) component: Cow<'b, [u8]>,
-    pub(crate) exports: Exports,
-    pub(crate) imports: Vec<String>,
-}
-
-/// Turns a core module that carries component types (a custom section that the SDK's macro
-/// leaves) into a component.
-///
-/// # Errors
-/// When it carries none.
-pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Rejection> {
-    ComponentEncoder::default()
-        .module(module)
-        .and_then(ComponentEncoder::encode)
-        .map_err(|error| Rejection::CoreModule(one_line(&error)))
-}
-
-/// Checks everything but the code itself. Bytes whose compiled code is there were valid when that was
-/// made, and going through 18 MiB of them again takes most of the time that a load from the cache
-/// has; should the code turn out to be damaged, the compiler validates what it is given.
-pub(crate) fn check<'b>(
-    bytes: &'b [u8],
-    settings: &PluginSettings,
-    was_compiled: bool,
-) -> Result<Checked<'b>, Rejection> {
-    check_is_wasm(bytes)?;
-    let component = match encoding(bytes)? {
-        Encoding::Component => Cow::Borrowed(bytes),
-        Encoding::Module => {
-            validate(bytes)?;
-            if !has_component_types(bytes) {
-                let why = "it has no component-type section".to_owned();
-                return Err(Rejection::CoreModule(why));
-            }
-            Cow::Owned(componentize(bytes)?)
-        }
-    };
-    if !was_compiled {
-        validate(&component)?;
-    }
-    let (imports, exports) = names(&component)?;
+/// Checks everything but the code itself; that is held against limits.
+pub(crate) fn check(component: &[u8]) -> Result<(Exports, Vec<String>), Rejection> {
+    check_is_component(component)?;
+    limits::check(component)?;
+    validate(component)?;
+    let (imports, exports) = names(component)?;
     check_versions(imports.iter().chain(&exports))?;
     for import in &imports {
         check_import(import)?;
@@ -103,16 +70,25 @@ pub(crate) fn check<'b>(
     if !has("manifest") {
         return Err(Rejection::MissingExport {
             missing: "amends:saga/manifest".to_owned(),
-            remedy: "target one of the worlds step, step-only and undo-only",
+            remedy: "target one of the worlds step, step-only and undo-only".into(),
         });
     }
     if !exports.execute && !exports.compensate {
         return Err(Rejection::MissingExport {
             missing: "amends:saga/action or amends:saga/undo".to_owned(),
-            remedy: "target one of the worlds step, step-only and undo-only",
+            remedy: "target one of the worlds step, step-only and undo-only".into(),
         });
     }
-    let required = settings.required;
+    if imports.len() > IMPORTS_MAX {
+        let found = imports.len();
+        let why = format!("it imports {found} interfaces, at most {IMPORTS_MAX} are allowed");
+        return Err(Rejection::Code(why));
+    }
+    Ok((exports, imports))
+}
+
+/// Whether a component has the calls that definitions name.
+pub(crate) fn check_required(exports: Exports, required: Required) -> Result<(), Rejection> {
     for (interface, is_missing) in [
         ("amends:saga/action", required.execute && !exports.execute),
         ("amends:saga/undo", required.compensate && !exports.compensate),
@@ -120,11 +96,13 @@ pub(crate) fn check<'b>(
         if is_missing {
             return Err(Rejection::MissingExport {
                 missing: interface.to_owned(),
-                remedy: "a definition calls it: export it, or name another plugin in the definition",
+                remedy:
+                    "a definition calls it: export it, or name another plugin in the definition"
+                        .into(),
             });
         }
     }
-    Ok(Checked { component, exports, imports })
+    Ok(())
 }
 
 /// Checks what costs nothing: the size, and the first bytes.
@@ -135,12 +113,13 @@ pub(crate) fn check_is_wasm(bytes: &[u8]) -> Result<(), Rejection> {
     if bytes.starts_with(b"\0asm") { Ok(()) } else { Err(not_wasm(bytes)) }
 }
 
-/// Whether a core module carries what `wit-bindgen` leaves for the step from module to component.
-fn has_component_types(module: &[u8]) -> bool {
-    Parser::new(0).parse_all(module).any(|payload| {
-        matches!(payload, Ok(Payload::CustomSection(section))
-            if section.name().starts_with("component-type"))
-    })
+/// Checks the first bytes: a core module is not a component.
+pub(crate) fn check_is_component(bytes: &[u8]) -> Result<(), Rejection> {
+    check_is_wasm(bytes)?;
+    match encoding(bytes)? {
+        Encoding::Component => Ok(()),
+        Encoding::Module => Err(Rejection::CoreModule),
+    }
 }
 
 fn not_wasm(bytes: &[u8]) -> Rejection {
@@ -188,7 +167,15 @@ fn names(component: &[u8]) -> Result<(Vec<String>, Vec<String>), Rejection> {
         } else if let Payload::ComponentImportSection(section) = payload {
             for import in section {
                 let import = import.map_err(|error| broken(component, &error))?;
-                imports.push(import.name.name.to_owned());
+                let name = import.name.name;
+                if name.len() > IMPORT_BYTES_MAX {
+                    let bytes = name.len();
+                    return Err(Rejection::Code(format!(
+                        "it imports an interface whose name has {bytes} bytes, at most \
+                         {IMPORT_BYTES_MAX} are allowed"
+                    )));
+                }
+                imports.push(name.to_owned());
             }
         } else if let Payload::ComponentExportSection(section) = payload {
             for export in section {
@@ -209,7 +196,7 @@ fn check_versions<'n>(names: impl Iterator<Item = &'n String>) -> Result<(), Rej
             && minor.is_some_and(|minor| PACKAGE_MINORS.contains(&minor));
         if !fits {
             let found = found.to_owned();
-            return Err(Rejection::PackageVersion { found, known: PACKAGE_VERSION });
+            return Err(Rejection::PackageVersion { found, known: PACKAGE_VERSION.into() });
         }
     }
     Ok(())
@@ -243,8 +230,4 @@ fn check_import(import: &str) -> Result<(), Rejection> {
 fn interface_of(name: &str) -> Option<&str> {
     let interface = name.strip_prefix(PACKAGE)?;
     Some(interface.split_once('@').map_or(interface, |(interface, _)| interface))
-}
-
-pub(crate) fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace('\n', " ")
 }

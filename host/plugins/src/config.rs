@@ -10,6 +10,7 @@ use amends_engine::{Definition, PAYLOAD_BYTES_MAX, PluginName};
 use amends_store::STATE_BYTES_MAX_DEFAULT;
 use serde_json::{Map, Value};
 
+use crate::inspect::Inspection;
 use crate::machine::guest_memory_default;
 use crate::outbound::AllowHosts;
 use crate::signature::TrustedKeys;
@@ -21,6 +22,11 @@ pub struct PluginsConfig {
     pub dir: PathBuf,
     /// The folder for compiled code.
     pub cache: PathBuf,
+    /// The file of the key that vouches for compiled code, not in that folder; none: code is compiled
+    /// for this process only.
+    pub cache_key: Option<PathBuf>,
+    /// Where components are looked at.
+    pub inspection: Inspection,
     /// Who must have signed a component, so that it is loaded.
     pub trusted_keys: TrustedKeys,
     /// Bytes of memory that all guests may have together.
@@ -49,6 +55,8 @@ impl Default for PluginsConfig {
         Self {
             dir: PathBuf::new(),
             cache: PathBuf::new(),
+            cache_key: None,
+            inspection: Inspection::default(),
             trusted_keys: TrustedKeys::default(),
             memory_bytes_max: guest_memory_default(),
             plugins: BTreeMap::new(),

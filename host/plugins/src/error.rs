@@ -1,15 +1,17 @@
 //! Why a component is refused, and what else can go wrong.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use amends_engine::{Digest, PluginName};
 use amends_store::StoreError;
+use serde::{Deserialize, Serialize};
 
 use crate::signature::KeyId;
 
 /// Why bytes are not a component that can serve. The author of the component can act, or whoever
 /// grants capabilities.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Rejection {
     /// Not WebAssembly.
     #[error(
@@ -36,19 +38,28 @@ pub enum Rejection {
         /// The limit.
         max: usize,
     },
-    /// A core module that nobody can turn into a component.
+    /// A core module.
     #[error(
-        "it is a core module without component types: {0}; build it with the SDK's macro, or run \
-         wit-component over it"
+        "it is a core module, and a host takes components; build it with `amends plugin build`, which \
+         makes a component of it"
     )]
-    CoreModule(String),
+    CoreModule,
+    /// Its code goes past a limit.
+    #[error("{0}; split what is so large, or build it in release mode")]
+    Code(String),
+    /// Looking at it took more than it may.
+    #[error("looking at it {0}")]
+    Limit(String),
+    /// It could not be looked at. Another try may do.
+    #[error("it could not be looked at: {0}")]
+    Failed(String),
     /// It lacks something that every component must have.
     #[error("it does not export {missing}; {remedy}")]
     MissingExport {
         /// What it lacks.
         missing: String,
         /// What would be right.
-        remedy: &'static str,
+        remedy: Cow<'static, str>,
     },
     /// It was built against another version of the WIT package.
     #[error(
@@ -59,7 +70,7 @@ pub enum Rejection {
         /// The version that it names.
         found: String,
         /// The version of the host.
-        known: &'static str,
+        known: Cow<'static, str>,
     },
     /// It wants what it was not granted.
     #[error("it imports {import}, which is not granted; {remedy}")]
@@ -78,6 +89,7 @@ pub enum Rejection {
          have its schema take these outputs, or have it serve all the same with --force: then each is undone by the component that executed it, or by an earlier one of the plugin that \
          can"
     )]
+    #[serde(skip)]
     Unreadable {
         /// How many.
         steps: usize,
@@ -89,12 +101,14 @@ pub enum Rejection {
         "it is not signed, and only components are loaded that a key of [plugins] trusted_keys has \
          signed; sign it with `amends plugin sign`, or get the signed one from whoever built it"
     )]
+    #[serde(skip)]
     Unsigned,
     /// Only keys that are not trusted have signed it.
     #[error(
         "it is signed by key {keys}, which is not in [plugins] trusted_keys; sign it with a key that \
          is there, or add its key if you trust whoever holds it"
     )]
+    #[serde(skip)]
     Untrusted {
         /// Their ids.
         keys: String,
@@ -104,6 +118,7 @@ pub enum Rejection {
         "its signature by key {key} does not fit its bytes: they were changed after it was signed; \
          get it again from whoever signed it, or sign it again"
     )]
+    #[serde(skip)]
     SignatureMisfit {
         /// The key's id.
         key: KeyId,
@@ -113,12 +128,14 @@ pub enum Rejection {
         "its signature is damaged and cannot be read; get it again from whoever signed it, or sign \
          it again"
     )]
+    #[serde(skip)]
     SignatureDamaged,
     /// Too many signatures.
     #[error(
         "it has {found} signatures, at most {max} are allowed; sign it as it was built, with the \
          keys that count"
     )]
+    #[serde(skip)]
     TooManySignatures {
         /// The signatures that it has.
         found: usize,
@@ -151,6 +168,66 @@ pub enum Rejection {
     Manifest(String),
 }
 
+impl Rejection {
+    /// In one line of at most so many bytes, whatever the component has put into it.
+    pub(crate) fn cut(self) -> Self {
+        match self {
+            Self::Invalid(text) => Self::Invalid(cut(text)),
+            Self::Code(text) => Self::Code(cut(text)),
+            Self::Limit(text) => Self::Limit(cut(text)),
+            Self::Failed(text) => Self::Failed(cut(text)),
+            Self::Compile(text) => Self::Compile(cut(text)),
+            Self::Manifest(text) => Self::Manifest(cut(text)),
+            Self::MissingExport { missing, remedy } => {
+                Self::MissingExport { missing: cut(missing), remedy }
+            }
+            Self::PackageVersion { found, known } => {
+                Self::PackageVersion { found: cut(found), known }
+            }
+            Self::NotGranted { import, remedy } => {
+                Self::NotGranted { import: cut(import), remedy: cut(remedy) }
+            }
+            // What they say is this host's own, or has been escaped and cut.
+            Self::NotWasm { .. }
+            | Self::Truncated { .. }
+            | Self::TooLarge { .. }
+            | Self::CoreModule
+            | Self::Misnamed { .. }
+            | Self::Link
+            | Self::NotReadable(_)
+            | Self::Unreadable { .. }
+            | Self::Unsigned
+            | Self::Untrusted { .. }
+            | Self::SignatureMisfit { .. }
+            | Self::SignatureDamaged
+            | Self::TooManySignatures { .. } => self,
+        }
+    }
+}
+
+/// Bytes of the words of a rejection: they stand in events, logs and answers.
+const REASON_BYTES_MAX: usize = 2_000;
+
+fn cut(text: String) -> String {
+    let is_fine = text.len() <= REASON_BYTES_MAX && !text.contains(char::is_control);
+    if is_fine {
+        return text;
+    }
+    let mut cut = String::new();
+    for character in text.chars() {
+        if cut.len() >= REASON_BYTES_MAX {
+            cut.push('…');
+            break;
+        }
+        match character {
+            '\n' => cut.push(' '),
+            other if other.is_control() => cut.extend(other.escape_default()),
+            other => cut.push(other),
+        }
+    }
+    cut
+}
+
 /// What else can go wrong. Operator, unless a variant says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
@@ -160,6 +237,14 @@ pub enum PluginError {
         /// The folder.
         dir: PathBuf,
         /// Why not.
+        message: String,
+    },
+    /// The folder of compiled code is not the host's alone.
+    #[error("the folder of compiled code {} cannot be used: {message}", .dir.display())]
+    Cache {
+        /// The folder.
+        dir: PathBuf,
+        /// Why not, and what would be right.
         message: String,
     },
     /// The sandbox cannot be set up.

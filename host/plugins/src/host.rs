@@ -4,7 +4,7 @@ mod canary;
 mod deploys;
 mod loads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,12 +12,14 @@ use amends_engine::{Digest, Failure, Outcome, PluginName, Timestamp, Version};
 use amends_store::{
     Append, Appended, BlobKind, NewEvent, StateChange, Store, StoreError, Stream, failpoint_holding,
 };
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::cache::CacheConfig;
 use crate::call::{self, Answer, Place, PluginCall};
-use crate::compile::is_compiled;
 use crate::config::{PluginSettings, PluginsConfig};
 use crate::error::{PluginError, Rejection};
 use crate::folder;
@@ -49,11 +51,24 @@ pub(crate) struct Inner {
     pub(crate) memory: Memory,
     plugins: RwLock<BTreeMap<PluginName, Plugin>>,
     loaded_cache: Mutex<LoadedCache>,
+    /// Loads from the store that are under way: whoever wants the same component joins them. Each ends
+    /// when nobody waits for it any more.
+    loading: Mutex<HashMap<(PluginName, Digest), WeakShared<Loading>>>,
     /// The watcher of the folder, and the follower of other hosts.
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// How far the stream of deploys is known. Held while one is recorded: one at a time.
     deploys: tokio::sync::Mutex<Version>,
     guard: OnceLock<Arc<dyn Guard>>,
+}
+
+type Loading = BoxFuture<'static, Result<Arc<LoadedComponent>, NotLoaded>>;
+
+/// Why a component cannot be had from the store.
+#[derive(Debug, Clone)]
+enum NotLoaded {
+    Lost,
+    Rejected(Rejection),
+    Store(StoreError),
 }
 
 struct Plugin {
@@ -121,7 +136,9 @@ impl PluginHost {
     /// When the folder cannot be read, the sandbox cannot be set up or the store fails. A bad
     /// component is not an error: it is refused and recorded.
     pub async fn open(config: PluginsConfig, store: Arc<dyn Store>) -> Result<Self, PluginError> {
-        let loader = Loader::new(Some(config.cache.clone()), config.trusted_keys.clone())?;
+        let cache = CacheConfig { dir: config.cache.clone(), key: config.cache_key.clone() };
+        let (keys, inspection) = (config.trusted_keys.clone(), config.inspection.clone());
+        let loader = Loader::new(Some(&cache), keys, inspection)?;
         let mut names = folder::names(&config.dir)?;
         let memory = Memory::new(config.memory_bytes_max);
         let inner = Arc::new(Inner {
@@ -131,6 +148,7 @@ impl PluginHost {
             memory,
             plugins: RwLock::new(BTreeMap::new()),
             loaded_cache: Mutex::new(LoadedCache::default()),
+            loading: Mutex::default(),
             tasks: Mutex::default(),
             deploys: tokio::sync::Mutex::default(),
             guard: OnceLock::new(),
@@ -255,8 +273,9 @@ impl PluginHost {
         self.with(name, has).unwrap_or_default()
     }
 
-    /// A component that serves or served a plugin, from memory or from the store. One that could
-    /// not be loaded is refused for the same reason for some time, without another try.
+    /// A component that serves or served a plugin, from memory or from the store. However many ask for
+    /// one at once, it is loaded once. One that could not be loaded is refused for the same reason for
+    /// some time, without another try. May be cancelled.
     ///
     /// # Errors
     /// When nobody has its bytes or they cannot be loaded any more.
@@ -270,34 +289,70 @@ impl PluginHost {
         {
             return Ok(active);
         }
-        let rejected = |rejection| PluginError::Rejected { plugin: name.clone(), rejection };
-        let (known, rejection) = {
-            let (mut cache, now) = (self.cache(), Instant::now());
-            (cache.get(digest, now), cache.rejection(name, digest, now))
+        let loaded = match self.known(name, digest) {
+            Some(known) => known,
+            None => self.loading(name, digest).await,
         };
-        if let Some(known) = known {
-            return Ok(known);
+        loaded.map_err(|error| {
+            let plugin = name.clone();
+            match error {
+                NotLoaded::Lost => PluginError::Lost { plugin, digest },
+                NotLoaded::Rejected(rejection) => PluginError::Rejected { plugin, rejection },
+                NotLoaded::Store(error) => error.into(),
+            }
+        })
+    }
+
+    /// A component that is in memory, or why it could not be loaded lately.
+    fn known(
+        &self,
+        name: &PluginName,
+        digest: Digest,
+    ) -> Option<Result<Arc<LoadedComponent>, NotLoaded>> {
+        let (mut cache, now) = (self.cache(), Instant::now());
+        let refused = cache.rejection(name, digest, now).map(NotLoaded::Rejected).map(Err);
+        cache.get(digest, now).map(Ok).or(refused)
+    }
+
+    /// The load of a component that is under way, or a new one.
+    fn loading(&self, name: &PluginName, digest: Digest) -> Shared<Loading> {
+        let mut all = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, one| one.upgrade().is_some());
+        let key = (name.clone(), digest);
+        if let Some(loading) = all.get(&key).and_then(WeakShared::upgrade) {
+            return loading;
         }
-        if let Some(rejection) = rejection {
-            return Err(rejected(rejection));
+        let host = self.clone();
+        let name = name.clone();
+        let loading = async move { host.load_from_store(&name, digest).await }.boxed().shared();
+        all.extend(loading.downgrade().map(|weak| (key, weak)));
+        loading
+    }
+
+    async fn load_from_store(
+        &self,
+        name: &PluginName,
+        digest: Digest,
+    ) -> Result<Arc<LoadedComponent>, NotLoaded> {
+        // Another load may have ended since it was looked for.
+        if let Some(known) = self.known(name, digest) {
+            return known;
         }
-        let bytes = self
-            .inner
-            .store
-            .blob(BlobKind::Component, digest)
-            .await?
-            .ok_or_else(|| PluginError::Lost { plugin: name.clone(), digest })?;
+        let bytes = self.inner.store.blob(BlobKind::Component, digest).await;
+        let bytes = bytes.map_err(NotLoaded::Store)?.ok_or(NotLoaded::Lost)?;
         let settings = Arc::new(self.configured(name));
         self.tell_compiling(name, digest, bytes.len());
-        let component = match self.inner.loader.load(bytes, settings, Priority::Awaited).await {
-            Ok(component) => Arc::new(component),
+        match self.inner.loader.load(bytes, settings, Priority::Awaited).await {
+            Ok(component) => {
+                let component = Arc::new(component);
+                self.cache().keep(&component, Instant::now());
+                Ok(component)
+            }
             Err(rejection) => {
                 self.cache().reject(name, digest, rejection.clone(), Instant::now());
-                return Err(rejected(rejection));
+                Err(NotLoaded::Rejected(rejection))
             }
-        };
-        self.cache().keep(&component, Instant::now());
-        Ok(component)
+        }
     }
 
     /// How many calls of a plugin may run at once. Whoever calls must keep to it.
@@ -457,7 +512,7 @@ impl PluginHost {
 
     /// Says that a component is compiled, before: that can take seconds, in which nothing is heard.
     fn tell_compiling(&self, name: &PluginName, digest: Digest, bytes: usize) {
-        if !is_compiled(self.inner.loader.engine(), self.inner.loader.cache(), digest) {
+        if !self.inner.loader.is_compiled(digest) {
             tracing::info!(plugin = %name, %digest, bytes, "compiling");
         }
     }

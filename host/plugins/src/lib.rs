@@ -5,8 +5,9 @@
 //! nothing granted but a log, clocks, random numbers and what the config gives: settings, secrets,
 //! state, domain events, hosts to call.
 //!
-//! - [`Loader`] turns bytes into a [`LoadedComponent`]: checks it, compiles it or takes the
-//!   compiled code from the disk, and asks it for its manifest.
+//! - [`Loader`] turns bytes into a [`LoadedComponent`]: takes it from the disk, or has it checked,
+//!   compiled and asked for its manifest in a child process that can do no harm
+//!   ([`inspect_component`]).
 //! - [`PluginHost`] knows which component is active for which plugin, watches the plugin folder,
 //!   and runs calls.
 //!
@@ -23,10 +24,10 @@ mod aside;
 mod background;
 mod bindings;
 mod budget;
+mod cache;
 mod call;
 mod check;
 mod clock;
-mod compile;
 mod config;
 mod effects;
 mod error;
@@ -35,9 +36,11 @@ mod granted;
 mod guest;
 mod host;
 mod idle;
+mod inspect;
 mod load;
 mod loaded_cache;
 mod machine;
+mod manifest;
 mod memory;
 mod meter;
 mod misfit;
@@ -51,8 +54,9 @@ mod stopped;
 mod watch;
 
 pub use background::{give_way, giving_way};
+pub use cache::CacheConfig;
 pub use call::{Answer, PluginCall};
-pub use check::{Exports, componentize};
+pub use check::Exports;
 pub use config::{
     INSTANCES_OF_ONE_MAX, PluginSettings, PluginsConfig, Required, Secret, TABLE_ELEMENTS_MAX,
 };
@@ -64,8 +68,10 @@ pub use host::{
     Activation, CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Candidate, Cause, Guard, PluginHost,
     PluginInfo, RejectionRecord, Tally, Why, misnamed,
 };
-pub use load::{LoadedComponent, Loader, Manifest, Priority, READ_CHECK_MAX};
+pub use inspect::{INSPECT_COMPONENT, Inspection, inspect_component};
+pub use load::{LoadedComponent, Loader, Priority, READ_CHECK_MAX};
 pub use machine::guest_memory_default;
+pub use manifest::Manifest;
 pub use memory::{CallMemory, PluginMemory, call_memory_max};
 pub use misfit::{Misfit, Schema, misfits};
 pub use outbound::{AllowHost, AllowHosts, HTTP_REQUESTS_MAX, Origin, StubAnswer, StubbedRequest};

@@ -1,33 +1,32 @@
 //! From bytes to a component that can be called.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Payload};
-use serde_json::Value;
-use tokio::sync::Semaphore;
-use wasmtime::component::{InstancePre, Linker};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use wasmtime::component::{Component, InstancePre, Linker};
 
-use crate::aside::Checker;
-use crate::background::{self, giving_way};
-use crate::bindings::exports::amends::saga::{action, manifest, probe, undo};
-use crate::check::{Checked, Exports, check};
-use crate::compile::{compile, is_compiled};
+use crate::aside::TimedChecker;
+use crate::bindings::exports::amends::saga::{action, probe, undo};
+use crate::cache::{self, Cache, CacheConfig};
+use crate::check::{Exports, check_is_component, check_required};
 use crate::config::PluginSettings;
 use crate::error::{PluginError, Rejection};
-use crate::granted::Granted;
 use crate::guest::{Guest, linker};
 use crate::idle::{IDLE_MAX, Idle};
+use crate::inspect::{self, Asked, Code, Description, Inspection, Limits, Request};
+use crate::manifest::Manifest;
 use crate::meter::Meter;
-use crate::outbound::{Outbound, StubAnswer};
 use crate::sandbox::Sandbox;
 use crate::schema;
 use crate::signature::TrustedKeys;
 
-/// How long `describe` may take: it only hands out texts.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Components that are looked at at once: each may take a gibibyte of memory, and two processors for a
+/// minute.
+const INSPECTIONS_MAX: usize = 2;
 
 /// Whether a component can read an output is checked for so long: the shard of the saga waits to
 /// know which component undoes a step.
@@ -39,7 +38,11 @@ pub struct Loader {
     sandbox: Sandbox,
     linker: Arc<Linker<Guest>>,
     trusted_keys: TrustedKeys,
-    cache: Option<PathBuf>,
+    cache: Option<Cache>,
+    inspection: Arc<Inspection>,
+    inspections: Arc<Semaphore>,
+    /// Told when somebody waits for a turn: what nobody waits for ends, and takes another.
+    turn_wanted: Arc<Notify>,
     compiled: Arc<AtomicU64>,
     /// For instances that wait to be used again.
     idle_room: Arc<Semaphore>,
@@ -52,25 +55,6 @@ pub enum Priority {
     Awaited,
     /// Nobody: another component serves meanwhile, and its calls go first.
     Background,
-}
-
-/// What a component says about itself.
-#[derive(Debug, Clone)]
-pub struct Manifest {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// One sentence.
-    pub summary: String,
-    /// JSON Schema of the input of `execute`.
-    pub input_schema: Value,
-    /// JSON Schema of the output of `execute`.
-    pub output_schema: Value,
-    /// The service that it calls.
-    pub service: Option<String>,
-    /// The capabilities that it needs.
-    pub needs: Vec<String>,
 }
 
 /// A component that was checked, compiled and described.
@@ -89,8 +73,8 @@ pub struct LoadedComponent {
     pub(crate) action: Option<action::GuestIndices>,
     pub(crate) undo: Option<undo::GuestIndices>,
     pub(crate) probe: Option<probe::GuestIndices>,
-    input: Option<Checker>,
-    output: Option<Checker>,
+    input: Option<TimedChecker>,
+    output: Option<TimedChecker>,
     pub(crate) idle: Idle,
     pub(crate) meter: Meter,
 }
@@ -150,15 +134,27 @@ impl Loader {
     /// one of `trusted_keys` has signed, if there is one.
     ///
     /// # Errors
-    /// When the sandbox cannot be set up.
-    pub fn new(cache: Option<PathBuf>, trusted_keys: TrustedKeys) -> Result<Self, PluginError> {
+    /// When the sandbox cannot be set up, or the cache's folder is not this user's alone.
+    pub fn new(
+        cache: Option<&CacheConfig>,
+        trusted_keys: TrustedKeys,
+        inspection: Inspection,
+    ) -> Result<Self, PluginError> {
         let sandbox = Sandbox::new()?;
         let linker =
             linker(&sandbox.engine).map_err(|error| PluginError::Sandbox(format!("{error:#}")))?;
-        let compiled = Arc::new(AtomicU64::new(0));
-        let idle_room = Arc::new(Semaphore::new(IDLE_MAX));
-        let linker = Arc::new(linker);
-        Ok(Self { sandbox, linker, trusted_keys, cache, compiled, idle_room })
+        let cache = cache.map(|cache| Cache::open(cache, &sandbox.engine)).transpose()?;
+        Ok(Self {
+            sandbox,
+            linker: Arc::new(linker),
+            trusted_keys,
+            cache,
+            inspection: Arc::new(inspection),
+            inspections: Arc::new(Semaphore::new(INSPECTIONS_MAX)),
+            turn_wanted: Arc::default(),
+            compiled: Arc::default(),
+            idle_room: Arc::new(Semaphore::new(IDLE_MAX)),
+        })
     }
 
     /// How many components it had to compile; the others came from the cache.
@@ -167,7 +163,8 @@ impl Loader {
         self.compiled.load(Ordering::Relaxed)
     }
 
-    /// Checks, compiles and describes a component, off the async threads. May be cancelled.
+    /// Takes a component from the cache, or has it checked, compiled and described in a child process.
+    /// May be cancelled: the child is killed then. One that met a limit lately is refused at once.
     ///
     /// # Errors
     /// Why it cannot serve, in words for its author.
@@ -177,52 +174,180 @@ impl Loader {
         settings: Arc<PluginSettings>,
         priority: Priority,
     ) -> Result<LoadedComponent, Rejection> {
-        let (engine, cache) = (self.sandbox.engine.clone(), self.cache.clone());
-        let (granted, trusted_keys) = (Arc::clone(&settings), self.trusted_keys.clone());
-        let began = Instant::now();
-        let compile = move || {
+        let loaded = self.load_uncut(bytes, settings, priority).await;
+        loaded.map_err(Rejection::cut)
+    }
+
+    async fn load_uncut(
+        &self,
+        bytes: Vec<u8>,
+        settings: Arc<PluginSettings>,
+        priority: Priority,
+    ) -> Result<LoadedComponent, Rejection> {
+        let (bytes_len, bytes) = (bytes.len(), Arc::new(bytes));
+        let asked = Asked::of(&settings);
+        let (loader, looked, with) = (self.clone(), Arc::clone(&bytes), asked.fingerprint());
+        let (digest, kept) = blocking(move || {
             // First of all: nothing is parsed, compiled or run of what nobody stands for, also when
             // compiled code of it is there.
-            trusted_keys.check(&bytes)?;
-            let (bytes_len, digest) = (bytes.len(), Digest::of(&bytes));
-            let was_compiled = is_compiled(&engine, cache.as_deref(), digest);
-            let Checked { component, exports, imports } = check(&bytes, &granted, was_compiled)?;
-            let compiled = compile(&engine, cache.as_deref(), digest, &component)?;
-            Ok((bytes_len, digest, exports, imports, compiled))
+            loader.trusted_keys.check(&looked)?;
+            check_is_component(&looked)?;
+            let digest = Digest::of(&looked);
+            Ok((digest, loader.kept(digest, &with)?))
+        })
+        .await?;
+        let (component, description) = match kept.whole() {
+            Ok(whole) => whole,
+            Err(_) => self.look(digest, bytes, asked, priority).await?,
         };
-        let work = tokio::task::spawn_blocking(move || match priority {
-            Priority::Awaited => compile(),
-            Priority::Background => background::run(compile),
-        });
-        let (bytes_len, digest, exports, imports, (component, is_new)) =
-            work.await.unwrap_or_else(|error| {
-                Err(Rejection::Compile(format!("the compiler failed: {error}")))
-            })?;
-        if is_new {
-            self.compiled.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%digest, elapsed = ?began.elapsed(), "component compiled");
+        let loader = self.clone();
+        blocking(move || loader.linked(digest, bytes_len, &component, description, &settings)).await
+    }
+
+    /// What the cache has of a component.
+    ///
+    /// # Errors
+    /// When it met a limit lately.
+    fn kept(&self, digest: Digest, asked: &str) -> Result<Kept, Rejection> {
+        let Some(cache) = &self.cache else { return Ok(Kept::default()) };
+        if let Some(refusal) = cache.refusal(digest) {
+            return Err(refusal);
         }
-        let pre = self
-            .linker
-            .instantiate_pre(&component)
-            .map_err(|error| Rejection::Invalid(format!("{error:#}").replace('\n', " ")))?;
-        let shape =
-            |error: wasmtime::Error| Rejection::Invalid(format!("{error:#}").replace('\n', " "));
+        let code = cache.code(digest).and_then(|file| {
+            let component = cache::map(self.engine(), &file);
+            component
+                .inspect_err(|error| {
+                    tracing::warn!(file = %file.display(), error, "compiled code is made anew");
+                })
+                .ok()
+                .map(|component| (file, component))
+        });
+        Ok(Kept { code, description: cache.description(digest, asked) })
+    }
+
+    /// Has a component looked at, when it is its turn, and keeps what comes of it.
+    async fn look(
+        &self,
+        digest: Digest,
+        bytes: Arc<Vec<u8>>,
+        asked: Asked,
+        priority: Priority,
+    ) -> Result<(Component, Description), Rejection> {
+        let mut turn = self.turn(priority).await;
+        // Somebody else may have compiled it meanwhile.
+        let (loader, with) = (self.clone(), asked.fingerprint());
+        let kept = blocking(move || loader.kept(digest, &with)).await?;
+        let kept = match kept.whole() {
+            Ok(whole) => return Ok(whole),
+            Err(kept) => kept,
+        };
+        let (code, to) = match &kept.code {
+            Some((file, _)) => (Code::In(file.clone()), None),
+            None => {
+                let made = cache::file_for_code(self.cache.as_ref())
+                    .or_else(|_| cache::file_for_code(None))
+                    .map_err(|error| {
+                        let why = format!("compiled code cannot be written: {error}; make room");
+                        Rejection::Failed(why)
+                    })?;
+                (Code::To(made.path().to_owned()), Some(made))
+            }
+        };
+        let (began, fingerprint) = (Instant::now(), asked.fingerprint());
+        let is_background = priority == Priority::Background;
+        let (limits, bytes_len) = (Limits::default(), bytes.len() as u64);
+        let request = Request { asked, code, limits, is_background, bytes_len };
+        let description = loop {
+            let looked = inspect::look(&self.inspection, request.clone(), Arc::clone(&bytes));
+            tokio::select! {
+                biased;
+                description = looked => break description,
+                () = self.turn_wanted.notified(), if is_background => {}
+            }
+            // Whoever waits is before it.
+            drop(turn);
+            turn = self.turn(priority).await;
+        };
+        drop(turn);
+        let loader = self.clone();
+        blocking(move || {
+            let component = match (kept.code, to) {
+                (Some((_, component)), _) => description.is_ok().then_some(Ok(component)),
+                (None, Some(made)) => description.is_ok().then(|| loader.keep_code(digest, made)),
+                (None, None) => None,
+            };
+            if let Some(cache) = &loader.cache {
+                let kept = match &description {
+                    Ok(description) => cache.put_description(digest, &fingerprint, description),
+                    Err(limit @ Rejection::Limit(_)) => cache.put_refusal(digest, limit),
+                    Err(_) => Ok(()),
+                };
+                if let Err(error) = kept {
+                    // It is looked at again, sooner or later; nothing else is lost.
+                    tracing::warn!(%digest, %error, "what is known of a component cannot be kept");
+                }
+            }
+            tracing::debug!(%digest, elapsed = ?began.elapsed(), "component looked at");
+            let description = description?;
+            let nothing = || Err(Rejection::Failed("it has no compiled code".to_owned()));
+            Ok((component.unwrap_or_else(nothing)?, description))
+        })
+        .await
+    }
+
+    /// Waits until a component may be looked at. None is never: nobody closes the semaphore.
+    async fn turn(&self, priority: Priority) -> Option<SemaphorePermit<'_>> {
+        let mut turn = std::pin::pin!(self.inspections.acquire());
+        if priority == Priority::Awaited {
+            // It stands in the queue before those whose turn it takes come back.
+            if let std::task::Poll::Ready(turn) = futures::poll!(turn.as_mut()) {
+                return turn.ok();
+            }
+            self.turn_wanted.notify_waiters();
+        }
+        turn.await.ok()
+    }
+
+    /// Maps code that the child has just made, and keeps it.
+    fn keep_code(
+        &self,
+        digest: Digest,
+        made: tempfile::NamedTempFile,
+    ) -> Result<Component, Rejection> {
+        let component = cache::map(self.engine(), made.path()).map_err(Rejection::Compile)?;
+        self.compiled.fetch_add(1, Ordering::Relaxed);
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.put_code(digest, made)
+        {
+            // The next start compiles again; nothing else is lost.
+            tracing::warn!(dir = %cache.dir().display(), %error, "compiled code cannot be kept");
+        }
+        Ok(component)
+    }
+
+    /// Ready to be called, when all that it says is within the limits and granted. Blocks, for some
+    /// milliseconds.
+    fn linked(
+        &self,
+        digest: Digest,
+        bytes_len: usize,
+        component: &Component,
+        description: Description,
+        settings: &PluginSettings,
+    ) -> Result<LoadedComponent, Rejection> {
+        let Description { exports, imports, texts } = description;
+        check_required(exports, settings.required)?;
+        let manifest = texts.read()?;
+        needs_are_granted(&manifest.needs, settings)?;
+        let shape = |error: wasmtime::Error| Rejection::Invalid(format!("{error:#}"));
+        let pre = self.linker.instantiate_pre(component).map_err(shape)?;
         let action = exports.execute.then(|| action::GuestIndices::new(&pre)).transpose();
         let undo = exports.compensate.then(|| undo::GuestIndices::new(&pre)).transpose();
         let probe = exports.probe.then(|| probe::GuestIndices::new(&pre)).transpose();
-        let manifest = self.describe(&pre, Arc::clone(&settings)).await?;
-        needs_are_granted(&manifest.needs, &settings)?;
-        let work = tokio::task::spawn_blocking(move || {
-            let input = schema::validator(&manifest.input_schema, "input")?;
-            let output = schema::validator(&manifest.output_schema, "output")?;
-            Ok((manifest, input.map(Checker::new), output.map(Checker::new)))
-        });
-        let (manifest, input, output) = work.await.unwrap_or_else(|error| {
-            Err(Rejection::Manifest(format!("its schemas cannot be read: {error}")))
-        })?;
         Ok(LoadedComponent {
             digest,
+            input: schema::checker(&manifest.input_schema, "input")?.map(TimedChecker::new),
+            output: schema::checker(&manifest.output_schema, "output")?.map(TimedChecker::new),
             manifest,
             exports,
             imports,
@@ -231,63 +356,45 @@ impl Loader {
             action: action.map_err(shape)?,
             undo: undo.map_err(shape)?,
             probe: probe.map_err(shape)?,
-            input,
-            output,
             idle: Idle::new(Arc::clone(&self.idle_room)),
             meter: Meter::new(&self.sandbox.clock),
         })
     }
 
+    /// Whether there is compiled code of a component, sound or not.
+    pub(crate) fn is_compiled(&self, digest: Digest) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.has_code(digest))
+    }
+
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
         &self.sandbox.engine
     }
+}
 
-    /// The folder of compiled code.
-    #[must_use]
-    pub fn cache(&self) -> Option<&Path> {
-        self.cache.as_deref()
-    }
+/// Of a component, what the cache has.
+#[derive(Default)]
+struct Kept {
+    code: Option<(PathBuf, Component)>,
+    description: Option<Description>,
+}
 
-    async fn describe(
-        &self,
-        pre: &InstancePre<Guest>,
-        settings: Arc<PluginSettings>,
-    ) -> Result<Manifest, Rejection> {
-        let wrong = |error: wasmtime::Error| {
-            Rejection::Manifest(format!("describe failed: {}", crate::call::reason(&error)))
-        };
-        // Whoever only looks at a component must not have it send anything.
-        let no_network = Outbound::stubbed(&settings, StubAnswer::NoAnswer);
-        let settings = PluginSettings::clone(&settings);
-        let granted = Arc::new(Granted::with_outbound(settings, no_network));
-        let mut store = Guest::store(self.engine(), None, None, granted);
-        let pre = pre.clone();
-        let asked = Box::pin(async move {
-            let indices = manifest::GuestIndices::new(&pre)?;
-            let instance = pre.instantiate_async(&mut store).await?;
-            indices.load(&mut store, &instance)?.call_describe(&mut store).await
-        });
-        let meter = Meter::new(&self.sandbox.clock);
-        let asked = async move { meter.metered(asked).await };
-        let description = tokio::time::timeout(DESCRIBE_TIMEOUT, giving_way(Box::pin(asked)))
-            .await
-            .map_err(|_| {
-                Rejection::Manifest(format!("describe took longer than {DESCRIBE_TIMEOUT:?}"))
-            })?
-            .map_err(wrong)?;
-        if description.name.is_empty() || description.version.is_empty() {
-            return Err(Rejection::Manifest("it has no name or no version".to_owned()));
+impl Kept {
+    fn whole(self) -> Result<(Component, Description), Self> {
+        match self {
+            Self { code: Some((_, component)), description: Some(description) } => {
+                Ok((component, description))
+            }
+            part => Err(part),
         }
-        Ok(Manifest {
-            name: description.name,
-            version: description.version,
-            summary: description.summary,
-            input_schema: schema::parse(&description.input_schema, "input")?,
-            output_schema: schema::parse(&description.output_schema, "output")?,
-            service: description.service,
-            needs: description.needs,
-        })
     }
+}
+
+/// Work that reads files or takes some milliseconds, off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
+) -> Result<T, Rejection> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Rejection::Failed(error.to_string())))
 }
 
 /// Whether a component may be loaded with what it cannot do without.

@@ -156,9 +156,25 @@ fn tick(store: &StoreContextMut<'_, Guest>) -> Result<UpdateDeadline, Stopped> {
 
 #[cfg(target_os = "linux")]
 fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time_of(rustix::time::ClockId::ThreadCPUTime)
+}
+
+/// What all threads of this process have computed.
+#[cfg(target_os = "linux")]
+pub(crate) fn processor_time() -> Duration {
+    time_of(rustix::time::ClockId::ProcessCPUTime)
+}
+
+#[cfg(target_os = "linux")]
+fn time_of(clock: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn processor_time() -> Duration {
+    thread_time()
 }
 
 /// Elsewhere what passes while a thread polls is taken for what it computes.

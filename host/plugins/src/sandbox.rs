@@ -42,21 +42,13 @@ impl Sandbox {
         let of_one = u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
         // All that all of them may have: so none finds less because others have much. That is room in
         // the address space, 20 TiB of it, and no memory.
-        let engine = match Self::engine(of_one, INSTANCES_MAX * of_one) {
-            Ok(engine) => engine,
+        Self::with(Self::pool(of_one, INSTANCES_MAX * of_one))
             // Then a call may find none, and begins when there are some.
-            Err(_) => Self::engine(of_one, TABLES_SPARE_MAX)
-                .map_err(|error| PluginError::Sandbox(format!("{error:#}")))?,
-        };
-        let clock = Clock::new(&engine)?;
-        Ok(Self { engine, clock })
+            .or_else(|_| Self::with(Self::pool(of_one, TABLES_SPARE_MAX)))
     }
 
-    /// An engine for components of so many core instances and tables, and all tables together.
-    fn engine(of_one: u32, tables: u32) -> wasmtime::Result<Engine> {
-        let mut config = Config::new();
-        config.wasm_component_model(true);
-        config.epoch_interruption(true);
+    /// Places for components of so many core instances and tables, and for all tables together.
+    fn pool(of_one: u32, tables: u32) -> InstanceAllocationStrategy {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(INSTANCES_MAX);
         pool.total_core_instances(INSTANCES_MAX * of_one);
@@ -75,7 +67,43 @@ impl Sandbox {
             pool.linear_memory_keep_resident(KEEP_RESIDENT_BYTES);
             pool.table_keep_resident(KEEP_RESIDENT_BYTES);
         }
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        Engine::new(&config)
+        InstanceAllocationStrategy::Pooling(pool)
+    }
+
+    /// For a process that looks at one component: without the pool, which takes address space and time
+    /// to be set up. Its code runs in the other.
+    pub(crate) fn for_inspection() -> Result<Self, PluginError> {
+        Self::with(InstanceAllocationStrategy::OnDemand)
+    }
+
+    fn with(strategy: InstanceAllocationStrategy) -> Result<Self, PluginError> {
+        let mut config = Config::new();
+        config.wasm_component_model(true);
+        config.epoch_interruption(true);
+        config.allocation_strategy(strategy);
+        let failed = |error: wasmtime::Error| PluginError::Sandbox(format!("{error:#}"));
+        let engine = Engine::new(&config).map_err(failed)?;
+        let clock = Clock::new(&engine)?;
+        Ok(Self { engine, clock })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    use super::*;
+
+    #[test]
+    fn what_is_compiled_for_inspection_runs_in_the_pool() {
+        let compiles_for = |sandbox: &Sandbox| {
+            let mut hasher = DefaultHasher::new();
+            sandbox.engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        let (pool, inspection) = (Sandbox::new().unwrap(), Sandbox::for_inspection().unwrap());
+        assert_eq!(compiles_for(&pool), compiles_for(&inspection));
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! A schema comes from the component, so it is limited before anything walks it: the validator
 //! recurses from schema to schema, and a chain of references would overflow the stack of the
-//! thread that checks a payload, which ends the process.
+//! thread that checks a payload, which ends the process. Its patterns are matched in a time that is
+//! linear in the text, by automata that are limited in size.
 //!
-//! Deliberately absent: references to other documents, to anchors and to `$id`s.
+//! Deliberately absent: references to other documents, to anchors and to `$id`s; patterns that look
+//! around or refer back.
 
 use std::collections::HashMap;
 use std::ptr;
 
 use amends_engine::{PAYLOAD_DEPTH_MAX, Payload};
-use jsonschema::Validator;
+use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
 use crate::error::Rejection;
@@ -31,6 +33,26 @@ pub(crate) const SCHEMA_CHAIN_MAX: u32 = 16;
 
 /// Schemas that check one value in all. Without a limit, each step of a chain could double them.
 pub(crate) const SCHEMA_CHECKS_MAX: u32 = 10_000;
+
+/// Patterns of a schema, `pattern` and those of `patternProperties`. A schema that people write has a
+/// handful.
+pub(crate) const PATTERNS_MAX: usize = 64;
+
+/// Bytes of one pattern.
+pub(crate) const PATTERN_BYTES_MAX: usize = 1 << 10;
+
+/// Bytes of the automata of all patterns of a schema, which share it: each of [`PATTERNS_MAX`] has
+/// room for a class such as `\p{L}`, one alone for some hundred repetitions of it. They stay in memory
+/// with the component.
+const AUTOMATA_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of one automaton, however few there are.
+const AUTOMATON_BYTES_MAX: usize = 1 << 20;
+
+/// Schemas that are visited to say where a payload does not fit. It is told at once whether it fits,
+/// because what was checked is remembered; looking for the place remembers nothing, and would go
+/// through some schemas twice as often for each level of a payload.
+const VISITS_MAX: u32 = 1_000_000;
 
 const _: () = assert!(
     SCHEMA_CHAIN_MAX as usize * PAYLOAD_DEPTH_MAX <= 1_024,
@@ -55,36 +77,135 @@ pub(crate) fn parse(text: &str, which: &str) -> Result<Value, Rejection> {
         .map_err(|error| Rejection::Manifest(format!("the {which} schema is not JSON: {error}")))
 }
 
+/// What checks payloads.
+pub(crate) struct Checker {
+    validator: Validator,
+    /// For saying where a payload does not fit.
+    schema: Value,
+}
+
 /// What checks payloads; none for a schema that everything fits. Takes its time: for blocking
 /// threads.
-pub(crate) fn validator(schema: &Value, which: &str) -> Result<Option<Validator>, Rejection> {
+pub(crate) fn checker(schema: &Value, which: &str) -> Result<Option<Checker>, Rejection> {
     let takes_all =
         schema.as_bool() == Some(true) || schema.as_object().is_some_and(serde_json::Map::is_empty);
     if takes_all {
         return Ok(None);
     }
-    check(schema).map_err(|why| Rejection::Manifest(format!("the {which} schema {why}")))?;
-    jsonschema::validator_for(schema).map(Some).map_err(|error| {
-        Rejection::Manifest(format!("the {which} schema is not a JSON Schema: {error}"))
-    })
+    let wrong = |why: String| Rejection::Manifest(format!("the {which} schema {why}"));
+    let patterns = check(schema).map_err(wrong)?;
+    let automaton_bytes = AUTOMATON_BYTES_MAX.min(AUTOMATA_BYTES_MAX / patterns.len().max(1));
+    let validator = build(schema, automaton_bytes).map_err(|error| {
+        let cannot = |pattern: &&&str| {
+            build(&serde_json::json!({"pattern": pattern}), automaton_bytes).is_err()
+        };
+        wrong(match patterns.iter().find(cannot) {
+            Some(pattern) => format!(
+                "has the pattern {pattern:?}, which cannot be matched in a time and with memory that \
+                 are known beforehand: leave out what looks around (`(?=…)`, `(?!…)`, `(?<=…)`, \
+                 `(?<!…)`) or refers back (`\\1`), and repeat less of it"
+            ),
+            None => format!("is not a JSON Schema: {error}"),
+        })
+    })?;
+    Ok(Some(Checker { validator, schema: schema.clone() }))
+}
+
+fn build(schema: &Value, automaton_bytes: usize) -> Result<Validator, String> {
+    let patterns =
+        PatternOptions::regex().size_limit(automaton_bytes).dfa_size_limit(automaton_bytes);
+    let built = jsonschema::options().with_pattern_options(patterns).build(schema);
+    built.map_err(|error| error.to_string())
 }
 
 /// Where a payload does not fit, and why.
-pub(crate) fn fits(validator: Option<&Validator>, payload: &Payload) -> Result<(), String> {
-    let Some(validator) = validator else { return Ok(()) };
+pub(crate) fn fits(checker: Option<&Checker>, payload: &Payload) -> Result<(), String> {
+    let Some(Checker { validator, schema }) = checker else { return Ok(()) };
     let value = payload.to_value().map_err(|error| error.to_string())?;
-    // It remembers what it has checked; looking for errors does not.
+    // This is the one pass of a payload that fits.
     if validator.is_valid(&value) {
         return Ok(());
     }
-    let Some(error) = validator.iter_errors(&value).next() else { return Ok(()) };
+    let mut visits = Visits { root: schema, left: VISITS_MAX };
+    if visits.of(schema, &value).is_none() {
+        return Err(
+            "the whole: it does not fit; where is not looked for, because the schema checks \
+                    the same values too many times"
+                .to_owned(),
+        );
+    }
+    let Err(error) = validator.validate(&value) else { return Ok(()) };
     let place = error.instance_path().to_string();
     let place = if place.is_empty() { "the whole".to_owned() } else { place };
     Err(format!("{place}: {error}"))
 }
 
-/// The limits, and what would be right.
-fn check(schema: &Value) -> Result<(), String> {
+/// Counts the schemas that would be visited to find where a payload does not fit, or more.
+struct Visits<'a> {
+    root: &'a Value,
+    left: u32,
+}
+
+impl Visits<'_> {
+    /// None when there are too many. It recurses as deep as a chain of schemas and a payload allow.
+    fn of(&mut self, schema: &Value, value: &Value) -> Option<()> {
+        self.left = self.left.checked_sub(1)?;
+        if let Some(schema) = reference(schema).and_then(|to| target(self.root, to)) {
+            self.of(schema, value)?;
+        }
+        for schema in SAME_VALUE.iter().filter_map(|key| schema.get(key)) {
+            self.of(schema, value)?;
+        }
+        for schema in SAME_VALUE_EACH.iter().filter_map(|key| schema.get(key)).flat_map(each) {
+            self.of(schema, value)?;
+        }
+        let inner: Vec<&Value> = match value {
+            Value::Object(members) => members.values().collect(),
+            Value::Array(items) => items.iter().collect(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+        };
+        for schema in OF_ALL_INNER.iter().filter_map(|key| schema.get(key)) {
+            inner.iter().try_for_each(|value| self.of(schema, value))?;
+        }
+        for schema in OF_INNER_EACH.iter().filter_map(|key| schema.get(key)).flat_map(each) {
+            inner.iter().try_for_each(|value| self.of(schema, value))?;
+        }
+        if let (Some(properties), Value::Object(members)) = (schema.get("properties"), value) {
+            for (name, value) in members {
+                if let Some(schema) = properties.get(name) {
+                    self.of(schema, value)?;
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// Keywords with a schema for each value inside.
+const OF_ALL_INNER: [&str; 7] = [
+    "items",
+    "additionalItems",
+    "additionalProperties",
+    "contains",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+
+/// Keywords with schemas for values inside; for which is not looked at.
+const OF_INNER_EACH: [&str; 3] = ["patternProperties", "prefixItems", "items"];
+
+/// The schemas of a list or a map.
+fn each(all: &Value) -> Vec<&Value> {
+    match all {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(members) => members.values().collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+/// The limits, and what would be right. Answers the patterns.
+fn check(schema: &Value) -> Result<Vec<&str>, String> {
     let (objects, depth) = objects(schema);
     if depth > SCHEMA_DEPTH_MAX {
         return Err(format!(
@@ -113,11 +234,32 @@ fn check(schema: &Value) -> Result<(), String> {
             ));
         }
     }
+    let patterns: Vec<&str> = objects.iter().flat_map(|object| patterns(object)).collect();
+    if patterns.len() > PATTERNS_MAX {
+        return Err(format!(
+            "has {} patterns, at most {PATTERNS_MAX} are allowed: check the rest in the component",
+            patterns.len()
+        ));
+    }
+    if let Some(long) = patterns.iter().find(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
+        return Err(format!(
+            "has a pattern of {} bytes, at most {PATTERN_BYTES_MAX} are allowed: check it in the \
+             component",
+            long.len()
+        ));
+    }
     let mut chains = Chains { root: schema, known: HashMap::new() };
     for object in objects {
         chains.of(object, 0)?;
     }
-    Ok(())
+    Ok(patterns)
+}
+
+/// The patterns of one object of a schema.
+fn patterns(object: &Value) -> Vec<&str> {
+    let of_names = object.get("patternProperties").and_then(Value::as_object);
+    let of_names = of_names.into_iter().flat_map(|members| members.keys().map(String::as_str));
+    object.get("pattern").and_then(Value::as_str).into_iter().chain(of_names).collect()
 }
 
 /// Every object of a schema, whether it is a schema or not, and how deep the schema nests.
@@ -203,13 +345,7 @@ impl<'a> Chains<'a> {
             })?);
         }
         next.extend(SAME_VALUE.iter().filter_map(|key| schema.get(key)));
-        for all in SAME_VALUE_EACH.iter().filter_map(|key| schema.get(key)) {
-            match all {
-                Value::Array(items) => next.extend(items),
-                Value::Object(members) => next.extend(members.values()),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-            }
-        }
+        next.extend(SAME_VALUE_EACH.iter().filter_map(|key| schema.get(key)).flat_map(each));
         Ok(next)
     }
 }
@@ -243,7 +379,7 @@ mod tests {
     const WORKER_STACK_BYTES: usize = 2 << 20;
 
     fn refused(schema: &Value, words: &str) {
-        let rejection = validator(schema, "input").expect_err("it is taken").to_string();
+        let rejection = checker(schema, "input").err().expect("it is taken").to_string();
         assert!(
             rejection.contains("the input schema ") && rejection.contains(words),
             "{rejection}"
@@ -276,10 +412,10 @@ mod tests {
             },
             "$defs": {"a b/c": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
         });
-        let validator = validator(&schema, "input").unwrap();
+        let checker = checker(&schema, "input").unwrap();
         let payload = |text: &str| Payload::parse(text).unwrap();
-        fits(validator.as_ref(), &payload(r#"{"parts":[{"id":null}],"not":{}}"#)).unwrap();
-        let why = fits(validator.as_ref(), &payload(r#"{"parts":[{"id":7}]}"#)).unwrap_err();
+        fits(checker.as_ref(), &payload(r#"{"parts":[{"id":null}],"not":{}}"#)).unwrap();
+        let why = fits(checker.as_ref(), &payload(r#"{"parts":[{"id":7}]}"#)).unwrap_err();
         assert!(why.starts_with("/parts/0/id: 7 is not valid"), "{why}");
     }
 
@@ -308,6 +444,51 @@ mod tests {
     }
 
     #[test]
+    fn refuses_patterns_that_take_time_or_memory() {
+        let words = "which cannot be matched in a time and with memory that are known beforehand";
+        for pattern in [r"[\p{L}\p{N}]{200}N", r"^(a|a)*\1b0", "(?=a)b", "(?<!a)b"] {
+            refused(&json!({"pattern": pattern}), words);
+            refused(&json!({"patternProperties": {pattern: {"type": "string"}}}), words);
+        }
+        let name = |number| format!(r"^\p{{L}}{number}");
+        let many = |count: usize| {
+            let all = (0..count).map(|number| (name(number), json!({"pattern": name(number)})));
+            json!({"patternProperties": all.collect::<Map<_, _>>()})
+        };
+        checker(&many(PATTERNS_MAX / 2), "input").unwrap();
+        refused(&many(200), "has 400 patterns, at most 64 are allowed: check");
+        refused(&json!({"pattern": "x".repeat(1_025)}), "a pattern of 1025 bytes, at most 1024");
+        // Names of properties are no patterns.
+        let named = json!({"properties": {"pattern": {"type": "string"}}, "pattern": "a{1,900}"});
+        checker(&named, "input").unwrap();
+        for real in [r"^\p{Lu}\p{L}+( \p{Lu}\p{L}+)*$", r"^.{1,200}@.{1,200}$", r"^\d{4}-\d{2}$"] {
+            checker(&json!({"pattern": real}), "input").unwrap();
+        }
+    }
+
+    /// Whether it fits is remembered schema by schema; to look for the place would visit 2^60 of them.
+    #[test]
+    fn a_payload_of_many_levels_is_checked_and_refused_in_no_time() {
+        for way in ["anyOf", "allOf", "oneOf"] {
+            let inner = json!({way: [{"$ref": "#"}, {"$ref": "#"}]});
+            let schema = json!({"properties": {"a": inner, "b": {"type": "string"}}});
+            let checker = checker(&schema, "input").unwrap();
+            let deep = "{\"a\":".repeat(60) + "{\"b\":1}" + &"}".repeat(60);
+            let (sender, receiver) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let payload = Payload::parse(&deep).unwrap();
+                sender.send(fits(checker.as_ref(), &payload)).unwrap();
+            });
+            let answer = receiver.recv_timeout(std::time::Duration::from_mins(1));
+            let why = answer.expect("it takes no time").unwrap_err();
+            assert!(
+                why.starts_with("the whole: it does not fit; where is not looked for"),
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
     fn refuses_references_that_it_cannot_follow() {
         let reference = |to: &str| json!({"items": {"$ref": to}});
         for to in ["#/$defs/none", "#name", "https://example.com/", "other.json", "", "#/%"] {
@@ -330,8 +511,8 @@ mod tests {
         let deep = "[".repeat(PAYLOAD_DEPTH_MAX) + &"]".repeat(PAYLOAD_DEPTH_MAX);
         let payload = Payload::parse(&deep).unwrap();
         let work = move || {
-            let validator = validator(&schema, "input").unwrap();
-            let _ = fits(validator.as_ref(), &payload);
+            let checker = checker(&schema, "input").unwrap();
+            let _ = fits(checker.as_ref(), &payload);
         };
         let thread = std::thread::Builder::new().stack_size(WORKER_STACK_BYTES).spawn(work);
         thread.unwrap().join().unwrap();

@@ -223,7 +223,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let good = Component::default().build();
     let text = |text: &str| wat::parse_str(text).unwrap();
     let named = |text: String| wat::parse_str(text).unwrap();
-    let bare = Component { describe_traps: true, ..Component::default() }.build();
+    let bare = Component { describe: Some("unreachable"), ..Component::default() }.build();
     let schema = Component { schema: "{", ..Component::default() }.build();
     let not_a_schema = Component { schema: r#"{"type":7}"#, ..Component::default() }.build();
     // Its validator would recurse over 200 schemas.
@@ -242,7 +242,12 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             [&good[..good.len() / 2], &[0xff; 200]].concat(),
             "it is not valid WebAssembly",
         ),
-        ("a bare module", text("(module)"), "it is a core module without component types"),
+        ("a bare module", text("(module)"), "it is a core module, and a host takes components"),
+        (
+            "what a compiler leaves",
+            Component::default().core_module(),
+            "it is a core module, and a host takes components; build it with `amends plugin build`",
+        ),
         ("no exports", text("(component)"), "it does not export amends:saga/manifest"),
         (
             "sockets",

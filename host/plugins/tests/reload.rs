@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use amends_engine::{Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
 use amends_plugins::{
-    CanarySpec, Cause, Guard, LoadedComponent, PluginCall, PluginHost, PluginsConfig, Rejection,
-    Required, Why,
+    CanarySpec, Cause, Guard, Inspection, LoadedComponent, PluginCall, PluginHost, PluginsConfig,
+    Rejection, Required, Why,
 };
 use amends_store::{Append, BlobKind, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};
@@ -99,22 +99,6 @@ async fn a_plugin_that_is_dropped_into_the_folder_is_there() {
     assert_eq!(host.version(), None);
     place.write("test", &version("1.0.0"));
     soon("1.0.0 is active", || host.version().as_deref() == Some("1.0.0")).await;
-    host.close().await;
-}
-
-#[tokio::test]
-async fn a_core_module_with_component_types_is_turned_into_a_component() {
-    let place = Place::new();
-    let module = Component::default().core_module();
-    place.write("test", &module);
-    let host = place.open().await;
-    assert_eq!(host.info().digest, Some(digest(&module)), "it is known by its own bytes");
-    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
-    host.close().await;
-    // And from the store, when the file is gone.
-    std::fs::remove_file(place.file("test")).unwrap();
-    let host = place.open().await;
-    assert!(matches!(host.execute().await, Outcome::Succeeded(_)));
     host.close().await;
 }
 
@@ -267,7 +251,7 @@ async fn a_damaged_cache_is_made_anew() {
         assert_eq!(host.plugins.compiled(), 0, "it was written again");
         host.close().await;
     }
-    let checksum = file.with_extension("crc32");
+    let checksum = file.with_extension("blake3");
     std::fs::remove_file(&checksum).unwrap();
     let host = place.open().await;
     assert_eq!(
@@ -342,7 +326,8 @@ async fn follower(host: &Host) -> (Place, PluginHost) {
     let (dir, cache) = (place.cache().join("none"), place.cache());
     std::fs::create_dir_all(&dir).unwrap();
     let plugins = [(test(), place.settings.clone())].into();
-    let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
+    let inspection = Inspection::InThisProcess;
+    let config = PluginsConfig { dir, cache, plugins, inspection, ..PluginsConfig::default() };
     let plugins = PluginHost::open(config, host.store.clone()).await.unwrap();
     plugins.watch(None).await;
     (place, plugins)

@@ -370,7 +370,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
     use amends_engine::{Payload, Timestamp};
-    use amends_plugins::{PluginSettings, PluginsConfig, Required};
+    use amends_plugins::{Inspection, PluginSettings, PluginsConfig, Required};
     use amends_store::{Durability, SqliteStore, Store};
     use amends_tests::{Behaviour, Component};
 
@@ -391,7 +391,8 @@ mod tests {
         let required = Required { execute: true, compensate: true };
         let settings = PluginSettings { required, ..PluginSettings::default() };
         let plugins = ["a", "b"].map(|name| (name.parse().unwrap(), settings.clone())).into();
-        let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
+        let inspection = Inspection::InThisProcess;
+        let config = PluginsConfig { dir, cache, plugins, inspection, ..PluginsConfig::default() };
         let plugins = PluginHost::open(config, Arc::clone(&store)).await.unwrap();
         let active = |name: &str| plugins.active(&name.parse().unwrap()).unwrap();
         let (quick, endless) = (active("a"), active("b"));

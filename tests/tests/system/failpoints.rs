@@ -132,10 +132,14 @@ impl Trial {
         points.map(|(name, _, skips)| (*name, *skips))
     }
 
-    /// As if nothing had run; compiled code is kept.
+    /// As if nothing had run; compiled code and its key are kept.
     fn begin(&mut self, name: &str) {
         println!("{name}");
-        let _ = fs::remove_dir_all(self.place.path("data"));
+        for file in fs::read_dir(self.place.path("data")).into_iter().flatten().flatten() {
+            if !file.file_name().to_string_lossy().ends_with("-cache-key") {
+                fs::remove_file(file.path()).unwrap();
+            }
+        }
         self.rounds = 0;
         self.accepted.clear();
         self.log.clear();

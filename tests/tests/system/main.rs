@@ -19,6 +19,7 @@ mod failpoints;
 mod folder;
 mod hostile;
 mod http;
+mod inspection;
 mod layers;
 mod ledger;
 mod lists;

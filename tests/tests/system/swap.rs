@@ -116,7 +116,7 @@ fn fifty_swaps_good_and_bad_harm_no_saga_and_leave_no_code() {
     let bad = [
         b"no component".to_vec(),
         first[..first.len() / 2].to_vec(),
-        Component { describe_traps: true, ..Component::default() }.build(),
+        Component { describe: Some("unreachable"), ..Component::default() }.build(),
         Component { world: "step-only", ..Component::default() }.build(),
     ];
     let is_over = AtomicBool::new(false);

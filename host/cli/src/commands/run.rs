@@ -129,6 +129,7 @@ pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
     let store = open_store(&config)?;
     let plugins_dir = config.plugins.dir.clone();
     let mut plugins = config.plugins;
+    plugins.cache_key = config.store.cache_key();
     plugins.require(&config.definitions);
     let plugins = PluginHost::open(plugins, store.clone()).await?;
     let services = config.services.iter();

@@ -48,6 +48,14 @@ pub struct StoreSettings {
     pub archive: Option<PathBuf>,
 }
 
+impl StoreSettings {
+    /// The file of the key that vouches for compiled code: beside the store, `amends.db-cache-key`.
+    pub(crate) fn cache_key(&self) -> Option<PathBuf> {
+        let store = self.url.strip_prefix("sqlite:")?;
+        Some(PathBuf::from(format!("{store}-cache-key")))
+    }
+}
+
 /// One value, from where it was said last.
 struct Given {
     key: String,

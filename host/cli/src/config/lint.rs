@@ -1,8 +1,8 @@
 //! Looks at the plugins of a config's folder, as the host will when it starts, and at whether those
 //! that its definitions need fit what they are given.
 //!
-//! Each is read, checked, compiled and asked for its manifest in the host's own sandbox.
-//! Nothing is written, except compiled code when the cache folder is there already.
+//! Each is read, and checked, compiled and asked for its manifest where the host does that. Nothing is
+//! written, and nothing is taken from the cache: it lies beside the config, and may be its author's.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,8 +46,10 @@ pub struct LintedPlugin {
 /// When the sandbox cannot be set up.
 pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
     let config = &loaded.config;
-    let cache = Some(config.plugins.cache.clone()).filter(|cache| cache.is_dir());
-    let sandbox = Loader::new(cache, config.plugins.trusted_keys.clone())?;
+    // Compiled code that lies beside a config is its author's: whoever only looks at it runs none of it.
+    let (keys, inspection) =
+        (config.plugins.trusted_keys.clone(), config.plugins.inspection.clone());
+    let sandbox = Loader::new(None, keys, inspection)?;
     let mut linter = Linter { loaded, findings: Vec::new() };
     let files = linter.list_files();
     let needs = needs(config);

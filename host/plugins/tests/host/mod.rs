@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
 use amends_plugins::{
-    PluginCall, PluginHost, PluginInfo, PluginSettings, PluginsConfig, Required, TrustedKeys,
+    Inspection, PluginCall, PluginHost, PluginInfo, PluginSettings, PluginsConfig, Required,
+    TrustedKeys,
 };
 use amends_store::{Durability, SqliteStore, Store, Stream};
 
@@ -60,6 +61,8 @@ impl Place {
             cache: self.cache(),
             trusted_keys: self.trusted_keys.clone(),
             plugins: [(test(), self.settings.clone())].into(),
+            // The program of a test cannot be the child.
+            inspection: Inspection::InThisProcess,
             ..PluginsConfig::default()
         };
         let plugins = PluginHost::open(config, Arc::clone(&store)).await.unwrap();

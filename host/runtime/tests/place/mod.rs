@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amends_engine::{Definition, Payload, SagaId};
-use amends_plugins::{PluginHost, PluginsConfig};
+use amends_plugins::{Inspection, PluginHost, PluginsConfig};
 use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
 use amends_store::{Durability, SqliteStore, Store};
 
@@ -46,6 +46,7 @@ impl Place {
         let mut plugins = PluginsConfig {
             dir: self.folder.path().join("plugins"),
             cache: self.folder.path().join("cache"),
+            inspection: Inspection::InThisProcess,
             ..PluginsConfig::default()
         };
         plugins.require(&definitions);

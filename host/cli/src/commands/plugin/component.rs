@@ -1,11 +1,12 @@
 //! A component that no host serves: where it comes from, how it looks, and what a config grants it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use amends_engine::PluginName;
 use amends_plugins::{
-    LoadedComponent, Loader, PluginSettings, PluginsConfig, Priority, TrustedKeys,
+    CacheConfig, Inspection, LoadedComponent, Loader, PluginSettings, PluginsConfig, Priority,
+    TrustedKeys,
 };
 use anyhow::Context as _;
 
@@ -30,10 +31,10 @@ pub(super) async fn bytes_of(file: &Path) -> anyhow::Result<Vec<u8>> {
 /// Why a host would refuse it, whatever it is granted.
 pub(super) async fn looked_at(
     bytes: Vec<u8>,
-    cache: Option<PathBuf>,
+    cache: Option<&CacheConfig>,
 ) -> anyhow::Result<LoadedComponent> {
     let granted = Arc::new(PluginSettings::for_inspection());
-    let loader = Loader::new(cache, TrustedKeys::default())?;
+    let loader = Loader::new(cache, TrustedKeys::default(), Inspection::default())?;
     Ok(loader.load(bytes, granted, Priority::Awaited).await?)
 }
 

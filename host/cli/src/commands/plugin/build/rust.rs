@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use wit_component::ComponentEncoder;
 
 use super::tool::{answers, find, run};
 
@@ -43,8 +44,10 @@ pub(super) fn build(dir: &Path, made: &Path) -> anyhow::Result<()> {
             module.display()
         )
     })?;
-    let component = amends_plugins::componentize(&module)
-        .map_err(|rejection| anyhow::anyhow!("what cargo made: {rejection}"))?;
+    let component = ComponentEncoder::default()
+        .module(&module)
+        .and_then(ComponentEncoder::encode)
+        .context("what cargo made is no plugin; export it with the SDK's macro")?;
     fs::write(made, component).with_context(|| format!("cannot write {}", made.display()))
 }
 

@@ -11,8 +11,8 @@ use amends_engine::{
     idempotency_key,
 };
 use amends_plugins::{
-    Answer, Exports, LoadedComponent, PluginCall, PluginHost, PluginSettings, PluginsConfig,
-    Required,
+    Answer, CacheConfig, Exports, LoadedComponent, PluginCall, PluginHost, PluginSettings,
+    PluginsConfig, Required,
 };
 use amends_runtime::now;
 use amends_store::{
@@ -54,7 +54,8 @@ impl Trial {
         let (dir, cache) = (folder.path().join("plugins"), folder.path().join("cache"));
         fs::create_dir(&dir)?;
         // For its name and its calls; the host below takes the compiled code from the cache.
-        let looked_at = looked_at(bytes.clone(), Some(cache.clone())).await?;
+        let kept = CacheConfig { dir: cache.clone(), key: None };
+        let looked_at = looked_at(bytes.clone(), Some(&kept)).await?;
         let name = name_of(&looked_at)?;
         fs::write(dir.join(format!("{name}.wasm")), &bytes)?;
         let Exports { execute, compensate, .. } = looked_at.exports;
