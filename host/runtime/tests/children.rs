@@ -15,7 +15,7 @@ use amends_engine::{
 use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::{
     Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
-    StoreError, StoreStats, StoredEvent, Stream,
+    StoreError, StoreHealth, StoreStats, StoredEvent, Stream,
 };
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
@@ -180,6 +180,10 @@ impl Store for Held {
 
     fn head(&self) -> watch::Receiver<Position> {
         self.store.head()
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.store.health()
     }
 
     fn stats(&self) -> StoreStats {

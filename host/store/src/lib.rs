@@ -38,8 +38,8 @@ pub use state::{
 };
 pub use types::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability,
-    EVENT_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey,
-    StoreConfig, StoreStats, StoredEvent, Stream,
+    EVENT_BYTES_MAX, EVENT_UNREADABLE, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow,
+    StartKey, StoreConfig, StoreHealth, StoreStats, StoredEvent, Stream,
 };
 
 /// An append-only event store.
@@ -66,7 +66,8 @@ pub trait Store: Send + Sync + 'static {
         async move { answer.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
     }
 
-    /// Up to `limit` events of a stream after a version, in order.
+    /// Up to `limit` events of a stream after a version, in order. An append that cannot be read is
+    /// one event of the type [`EVENT_UNREADABLE`].
     fn events(
         &self,
         stream: Stream,
@@ -74,7 +75,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
 
-    /// Up to `limit` events of the whole store after a position, in order.
+    /// Up to `limit` events of the whole store after a position, in order; what cannot be read as for
+    /// [`Self::events`].
     fn log(
         &self,
         after: Position,
@@ -147,6 +149,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The last durable position, as it moves; it has moved before an append is answered.
     fn head(&self) -> watch::Receiver<Position>;
+
+    /// Whether it takes writes, as that changes. It says [`StoreHealth::NoWrites`] before the first
+    /// append that failed for that is answered, and [`StoreHealth::Well`] once writes have worked
+    /// again for a moment: whoever could not append waits for that and need not try.
+    fn health(&self) -> watch::Receiver<StoreHealth>;
 
     /// Counts since the store was opened.
     fn stats(&self) -> StoreStats;

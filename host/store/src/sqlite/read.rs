@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use super::schema::is_unreadable;
 use super::write::{DEPLOYS, SERVICE_PREFIX};
 use crate::types::{
-    BlobKind, BlobRow, LIVE_PAGE_BYTES_MAX, LiveSaga, SagaQuery, SagaRow, StoredEvent, Stream,
+    BlobKind, BlobRow, EVENT_UNREADABLE, LIVE_PAGE_BYTES_MAX, LiveSaga, SagaQuery, SagaRow,
+    StoredEvent, Stream,
 };
 
 type Result<T> = rusqlite::Result<T>;
@@ -36,7 +37,8 @@ pub(super) fn events(
         "SELECT {APPEND_COLUMNS} FROM appends WHERE stream = ?1 AND version > ?2 ORDER BY version"
     ))?;
     let rows = statement.query(params![stream, to_integer(after.0)])?;
-    take_events(rows, limit, |event| event.version > after)
+    // Of an append that cannot be read the version may not be known.
+    take_events(rows, limit, |event| event.version > after || event.kind == EVENT_UNREADABLE)
 }
 
 pub(super) fn log(
@@ -63,7 +65,7 @@ fn take_events(
         && let Some(row) = rows.next()?
     {
         let left = limit - events.len();
-        events.extend(append_events(row)?.into_iter().filter(&is_wanted).take(left));
+        events.extend(events_or_why(row)?.into_iter().filter(&is_wanted).take(left));
     }
     Ok(events)
 }
@@ -323,6 +325,24 @@ pub(super) fn verify(connection: &Connection) -> Result<Vec<String>> {
         findings.push(format!("{orphans} sagas of the projection have no events"));
     }
     Ok(findings)
+}
+
+/// The events of one append, or one that says why they cannot be read, so that whoever reads the log
+/// comes past them.
+fn events_or_why(row: &Row<'_>) -> Result<Vec<StoredEvent>> {
+    let reason = match readable(append_events(row), APPEND_COLUMNS)? {
+        Ok(events) => return Ok(events),
+        Err(reason) => reason,
+    };
+    let number = |column| row.get(column).map_or(0, i64::unsigned_abs);
+    Ok(vec![StoredEvent {
+        position: Position(number(0)),
+        stream: stream(row, 1).unwrap_or(Stream::Saga(SagaId::from_bytes([0; 16]))),
+        version: Version(number(2)),
+        at: Timestamp::from_millis(row.get(3).unwrap_or(0)),
+        kind: EVENT_UNREADABLE.to_owned(),
+        data: serde_json::json!({ "reason": reason }).to_string(),
+    }])
 }
 
 /// The events of one append.
