@@ -127,6 +127,9 @@ impl From<RuntimeError> for Problem {
             RuntimeError::Stopping => {
                 Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
             }
+            RuntimeError::Busy(_) => {
+                Self::new(503, "saga_busy", detail).with_remedy("try again in a second")
+            }
             RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. } => {
                 Self::new(500, "saga_unreadable", detail)
                     .with_remedy("the saga is quarantined; its events can still be read")

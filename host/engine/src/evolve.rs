@@ -170,6 +170,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             require(event.attempt == step.attempts + 1, "attempts count one by one")?;
             step.progress = Progress::Running;
             step.attempts = event.attempt;
+            step.attempts_before += u32::from(event.trial);
             step.digest = Some(event.digest);
             step.started_at.get_or_insert(at);
             step.ended_at = None;
@@ -272,6 +273,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             require(event.attempt == step.undo_attempts + 1, "attempts count one by one")?;
             step.progress = Progress::Undoing;
             step.undo_attempts = event.attempt;
+            step.undo_attempts_before += u32::from(event.trial);
             step.undo_digest = Some(event.digest);
         }
         Event::UndoSucceeded(event) => {

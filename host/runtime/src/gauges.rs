@@ -66,7 +66,8 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
 
 /// Sets what is computed from the live sagas.
 #[expect(clippy::cast_precision_loss, reason = "counts of sagas are far below 2^52")]
-pub(crate) fn set(gauges: &Gauges, in_flight: usize) {
+pub(crate) fn set(gauges: &Gauges, in_flight: usize, quarantined: usize) {
+    metrics::gauge!("amends_quarantined").set(quarantined as f64);
     metrics::gauge!("amends_saga_blocked").set(gauges.blocked as f64);
     metrics::gauge!("amends_saga_live").set(gauges.live as f64);
     metrics::gauge!("amends_saga_stuck").set(gauges.stuck as f64);

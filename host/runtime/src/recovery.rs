@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use amends_engine::{Definition, Event, PluginName, Saga, SagaId, StepName, Version};
 use amends_plugins::PluginHost;
-use amends_store::{Append, LiveSaga, NewEvent, Store, StoredEvent, Stream};
+use amends_store::{Append, EVENT_UNREADABLE, LiveSaga, NewEvent, Store, StoredEvent, Stream};
 
 use crate::definitions::Definitions;
 use crate::error::RuntimeError;
@@ -30,6 +30,20 @@ pub(crate) struct Quarantine(Mutex<BTreeMap<SagaId, String>>);
 impl Quarantine {
     pub(crate) fn add(&self, id: SagaId, reason: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, reason);
+    }
+
+    /// Lets a saga go; `then` is done before anybody can learn of that. Whether it was there.
+    pub(crate) fn release(&self, id: SagaId, then: impl FnOnce()) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_there = all.remove(&id).is_some();
+        if was_there {
+            then();
+        }
+        was_there
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(crate) fn reason(&self, id: SagaId) -> Option<String> {
@@ -124,6 +138,9 @@ pub(crate) fn replay(
     let unreadable = |message: String| RuntimeError::Unreadable { saga: id, message };
     let mut events = Vec::with_capacity(log.len());
     for stored in log {
+        if stored.kind == EVENT_UNREADABLE {
+            return Err(unreadable(format!("event {}: {}", stored.version.0, stored.data)));
+        }
         let event = Event::decode(&stored.kind, &stored.data)
             .map_err(|error| unreadable(format!("event {}: {error}", stored.version.0)))?;
         events.push((stored.at, event));

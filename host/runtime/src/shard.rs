@@ -15,8 +15,8 @@ use amends_engine::{
     Digest, Event, Input, Saga, SagaId, ServiceName, Start, Timestamp, Version, decide_on,
 };
 use amends_plugins::{Effects, PluginHost};
-use amends_store::{Appended, StartKey, Store, StoreError, failpoint};
-use tokio::sync::{mpsc, oneshot};
+use amends_store::{Appended, StartKey, Store, StoreError, StoreHealth, failpoint};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::breakers::Breakers;
@@ -31,7 +31,7 @@ use crate::rooms::{RoomKey, Rooms};
 use crate::runtime::{Sagas, Started, State, rests};
 use crate::stuck::{STUCK_CHECK_PAUSE, Stuck, stuck};
 
-/// How often a saga that waits for a plugin, or for the store to work again, looks again.
+/// How often a saga that waits for a plugin looks again.
 const STALL_PAUSE: Duration = Duration::from_millis(500);
 
 /// A component whose last call took no longer is called by the shard itself: that saves a task, two
@@ -87,6 +87,8 @@ pub(crate) enum Message {
     Room(RoomKey),
     /// The breaker of a service has closed.
     ServiceIsBack(ServiceName),
+    /// The store takes writes again.
+    StoreWorks,
     Stuck {
         reply: oneshot::Sender<Vec<Stuck>>,
     },
@@ -132,6 +134,7 @@ impl Gauges {
 pub(crate) struct ShardConfig {
     pub(crate) number: usize,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) health: watch::Receiver<StoreHealth>,
     pub(crate) plugins: PluginHost,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) rooms: Arc<Rooms>,
@@ -151,9 +154,11 @@ pub(crate) struct Shard {
     timers: BinaryHeap<Reverse<(Timestamp, SagaId)>>,
     /// Sagas that wait in line for room or a service, the first first.
     lines: BTreeMap<Line, VecDeque<SagaId>>,
-    /// Sagas that wait for a plugin, or for the store to work again, and when they look again.
+    /// Sagas that wait for a plugin, and when they look again.
     stalled: HashSet<SagaId>,
     stalled_until: Option<Instant>,
+    /// Sagas of which something cannot be recorded while the store takes no writes.
+    await_store: HashSet<SagaId>,
     /// Calls of components that have not come back. A saga that a step runs is not one: it goes
     /// on without this host.
     calls_in_flight: usize,
@@ -183,6 +188,7 @@ impl Shard {
             lines: BTreeMap::new(),
             stalled: HashSet::new(),
             stalled_until: None,
+            await_store: HashSet::new(),
             calls_in_flight: 0,
             slow: HashSet::new(),
             time_in_calls: Duration::ZERO,
@@ -260,8 +266,8 @@ impl Shard {
             }
             Message::Read { id, reply } => {
                 if let Some(live) = self.live.get(&id) {
-                    let (saga, stall) = (live.saga.clone(), live.stall.clone());
-                    let _ = reply.send(Box::new(State { saga, stall }));
+                    let stalls = live.stalls.iter().map(|stall| stall.reason.clone()).collect();
+                    let _ = reply.send(Box::new(State { saga: live.saga.clone(), stalls }));
                 }
             }
             Message::Wait { id, waiter } => {
@@ -273,6 +279,7 @@ impl Shard {
             }
             Message::Room(key) => self.room(&key).await,
             Message::ServiceIsBack(service) => self.service_is_back(service).await,
+            Message::StoreWorks => self.store_works().await,
             Message::Stuck { reply } => {
                 let _ = reply.send(self.stuck());
             }
@@ -318,7 +325,7 @@ impl Shard {
         };
         let append = append::append(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
         let mut live = Live::new(saga);
-        live.stall = admitted.stall;
+        live.stalls = admitted.stalls;
         live.waiters.extend(waiter);
         live.pending = Some(Pending {
             at,
@@ -326,7 +333,7 @@ impl Shard {
             events,
             inputs: Vec::new(),
             with_state: Vec::new(),
-            rooms: admitted.rooms,
+            passes: admitted.passes,
             start: Some(reply),
         });
         self.insert(id, live);
@@ -339,6 +346,9 @@ impl Shard {
     async fn recover(&mut self, saga: Saga) {
         failpoint("runtime.recovery.saga_before");
         let id = saga.id();
+        if self.live.contains_key(&id) {
+            return;
+        }
         let mut live = Live::new(saga);
         live.inputs.push_back(Input::Tick.into());
         let due = live.due();
@@ -478,7 +488,7 @@ impl Shard {
             }
         };
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.stall = admitted.stall;
+        live.stalls = admitted.stalls;
         if events.is_empty() {
             for queued in inputs {
                 queued.reply(|| Ok(live.saga.clone()));
@@ -488,7 +498,7 @@ impl Shard {
                 return;
             }
             self.set_timer(id, at);
-            self.remember_stall(id);
+            self.remember_stalls(id);
             return;
         }
         if events.iter().any(|event| matches!(event, Event::CompensationStarted(_))) {
@@ -499,14 +509,14 @@ impl Shard {
         let mut append = append::append(live.saga.version(), at, &events, row, &draft, None);
         append.state =
             with_state.iter().filter_map(|at| inputs[*at].state.as_deref().cloned()).collect();
-        let rooms = admitted.rooms;
-        live.pending = Some(Pending { at, draft, events, inputs, with_state, rooms, start: None });
+        let passes = admitted.passes;
+        live.pending = Some(Pending { at, draft, events, inputs, with_state, passes, start: None });
         self.append(id, append);
     }
 
     /// A saga that cannot be stepped is left as its log has it; the others go on.
     fn quarantine(&mut self, id: SagaId, reason: &str) {
-        tracing::error!(saga_id = %id, reason, "saga is quarantined until the next start");
+        tracing::error!(saga_id = %id, reason, "saga is quarantined");
         self.config.quarantine.add(id, reason.to_owned());
         self.remove(id);
     }
@@ -519,9 +529,10 @@ impl Shard {
     fn remove(&mut self, id: SagaId) {
         if let Some(live) = self.live.remove(&id) {
             self.config.live_total.fetch_sub(1, Ordering::Relaxed);
-            self.leave_line(id, live.in_line.as_ref());
+            live.in_lines.iter().for_each(|line| self.leave_line(id, line));
         }
         self.stalled.remove(&id);
+        self.await_store.remove(&id);
     }
 
     /// For what was not due when the saga was last decided on. An append takes time: what has
