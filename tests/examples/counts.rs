@@ -133,7 +133,8 @@ fn admit(saga: &mut Saga) -> Vec<Event> {
         .flat_map(|due| {
             let (step, direction) = (due.step, due.direction);
             let digest = Digest::from_bytes([1; 32]);
-            decide_on(saga, AT, Input::Admit { step, direction, digest, note: None }).events
+            let input = Input::Admit { step, direction, digest, note: None, is_trial: false };
+            decide_on(saga, AT, input).events
         })
         .collect()
 }

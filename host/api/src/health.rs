@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 
+use amends_store::StoreHealth;
+
 use crate::ApiState;
 use crate::problem::Problem;
 
@@ -40,6 +42,13 @@ pub(crate) async fn healthz() -> Json<Value> {
 pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
     if state.runtime.is_stopping() {
         return Err(Problem::new(503, "stopping", "the host is stopping"));
+    }
+    match state.runtime.store_health() {
+        StoreHealth::Well => {}
+        // Whoever asks only wants to know whether the host takes sagas: 503, whatever is wrong.
+        StoreHealth::NoWrites(error) | StoreHealth::Lost(error) => {
+            return Err(Problem { status: 503, ..Problem::from(error) });
+        }
     }
     if !state.runtime.is_healthy() {
         return Err(Problem::new(503, "shard_failed", "a part of the host has failed")

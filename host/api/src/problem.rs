@@ -59,7 +59,13 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        let is_for_now = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::INSUFFICIENT_STORAGE
+        );
+        if is_for_now {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
@@ -68,9 +74,30 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store failed");
-        Self::new(503, "store_failed", error.to_string())
-            .with_remedy("try again; if it goes on, look at the host's log")
+        let detail = error.to_string();
+        // The store logs what is wrong with it, once.
+        tracing::debug!(%error, "a request met a store that failed");
+        match error {
+            StoreError::Full(_) => Self::new(507, "store_full", detail).with_remedy(
+                "make room on the disk of the host's store; it goes on by itself, then try again",
+            ),
+            StoreError::Fenced | StoreError::WriterEnded => Self::new(503, "store_lost", detail)
+                .with_remedy("this host ends; try again when one runs on this store"),
+            StoreError::Damaged { .. } => Self::new(500, "store_damaged", detail),
+            StoreError::TooLong(_) => Self::new(503, "read_too_long", detail)
+                .with_remedy("narrow the request: a smaller limit, a status, a definition"),
+            StoreError::Url(_)
+            | StoreError::NoPostgres
+            | StoreError::Invalid(_)
+            | StoreError::Conflict { .. }
+            | StoreError::InUse(_)
+            | StoreError::NewerSchema { .. }
+            | StoreError::File { .. }
+            | StoreError::Closed
+            | StoreError::Database(_)
+            | StoreError::Unreadable(_) => Self::new(503, "store_failed", detail)
+                .with_remedy("try again; if it goes on, look at the host's log"),
+        }
     }
 }
 
@@ -100,6 +127,9 @@ impl From<RuntimeError> for Problem {
             RuntimeError::Store(error) => error.into(),
             RuntimeError::Stopping => {
                 Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
+            }
+            RuntimeError::Busy(_) => {
+                Self::new(503, "saga_busy", detail).with_remedy("try again in a second")
             }
             RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. } => {
                 Self::new(500, "saga_unreadable", detail)

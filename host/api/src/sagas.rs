@@ -1,7 +1,8 @@
 //! Sagas: start, list, read, explain, cancel.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 
 use axum::Json;
 use axum::extract::State;
@@ -10,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use amends_engine::{Payload, SagaId, SagaStatus, Timestamp};
-use amends_runtime::{StartRequest, State as SagaState, Stuck};
-use amends_store::{SagaQuery, Store, StoreError};
+use amends_engine::{Payload, SagaId, SagaStatus, StepStatus, Timestamp};
+use amends_runtime::{Quarantined, StartRequest, State as SagaState, Stuck};
+use amends_store::{SagaQuery, SagaRow, Store, StoreError};
 
 use crate::ApiState;
 use crate::body::JsonBody;
@@ -24,6 +25,12 @@ use crate::views::{EventView, SagaItem, SagaView, WhyView};
 
 /// The longest that a request waits: proxies on the way give up at about this.
 const WAIT_MAX: std::time::Duration = std::time::Duration::from_mins(5);
+
+/// What is said of a saga that nothing touches, in the place of its status.
+const QUARANTINED: &str = "quarantined";
+
+/// Of so many things that hold a saga back its explanation speaks; a list has a thousand elements.
+const STALLS_SAID_MAX: usize = 3;
 
 /// An idempotency key is at most this many bytes.
 const KEY_BYTES_MAX: usize = 255;
@@ -72,7 +79,8 @@ pub(crate) struct GetQuery {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
-    /// One status, or several with commas between them.
+    /// One status, or several with commas between them; `quarantined`, alone: the sagas that cannot
+    /// be read or stepped and that nothing touches.
     status: Option<String>,
     /// The name of a definition.
     definition: Option<String>,
@@ -149,8 +157,9 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<SagaItem>>, Problem> {
     let limit = limit(query.limit)?;
     let is_stuck = query.stuck.unwrap_or(false);
+    let is_quarantined = query.status.as_deref().is_some_and(|status| status.trim() == QUARANTINED);
     let query = SagaQuery {
-        statuses: statuses(query.status.as_deref())?,
+        statuses: if is_quarantined { Vec::new() } else { statuses(query.status.as_deref())? },
         definition: query.definition.map(|name| name.parse()).transpose().map_err(bad_query)?,
         tag: query.tag.as_deref().map(tag).transpose()?,
         started_after: query
@@ -166,8 +175,24 @@ pub(crate) async fn list(
         let items = stuck(&**state.runtime.store(), found, &query).await?;
         return Ok(Json(page(items, limit)));
     }
+    let quarantined = state.runtime.quarantined();
+    if is_quarantined {
+        let items = in_quarantine(&**state.runtime.store(), quarantined, &query).await?;
+        return Ok(Json(page(items, limit)));
+    }
     let rows = state.runtime.store().list(query).await?;
-    Ok(Json(page(rows.into_iter().map(SagaItem::from).collect(), limit)))
+    let mut items: Vec<_> = rows.into_iter().map(SagaItem::from).collect();
+    if !quarantined.is_empty() {
+        let reasons: HashMap<_, _> =
+            quarantined.into_iter().map(|one| (one.id.to_string(), one.reason)).collect();
+        for item in &mut items {
+            if let Some(reason) = reasons.get(&item.id) {
+                QUARANTINED.clone_into(&mut item.status);
+                item.reason = Some(reason.clone());
+            }
+        }
+    }
+    Ok(Json(page(items, limit)))
 }
 
 /// Of one item more than the limit, if there is one, it is told that it comes next.
@@ -193,14 +218,47 @@ async fn stuck(
             break;
         }
         let Some(row) = store.saga(stuck.id).await? else { continue };
-        let fits = (query.statuses.is_empty() || query.statuses.contains(&row.status))
-            && query.definition.as_ref().is_none_or(|name| *name == row.definition)
-            && query.started_after.is_none_or(|after| row.started_at > after)
-            && query.tag.as_ref().is_none_or(|(name, value)| row.tags.get(name) == Some(value));
-        if fits {
+        if fits(&row, query) {
             let reason = Some(format!("not moved since {}: {}", stuck.since, stuck.reason));
             items.push(SagaItem { reason, ..SagaItem::from(row) });
         }
+    }
+    Ok(items)
+}
+
+fn fits(row: &SagaRow, query: &SagaQuery) -> bool {
+    (query.statuses.is_empty() || query.statuses.contains(&row.status))
+        && query.definition.as_ref().is_none_or(|name| *name == row.definition)
+        && query.started_after.is_none_or(|after| row.started_at > after)
+        && query.tag.as_ref().is_none_or(|(name, value)| row.tags.get(name) == Some(value))
+}
+
+/// As for [`stuck`]. Of a saga whose row cannot be read only the id and the reason are known; it is
+/// there unless the query asks for more than an id can tell.
+async fn in_quarantine(
+    store: &dyn Store,
+    mut found: Vec<Quarantined>,
+    query: &SagaQuery,
+) -> Result<Vec<SagaItem>, StoreError> {
+    found.retain(|one| query.before.is_none_or(|before| one.id < before));
+    found.sort_by_key(|one| Reverse(one.id));
+    let mut items = Vec::new();
+    for Quarantined { id, reason } in found {
+        if items.len() == query.limit as usize {
+            break;
+        }
+        let item = match store.saga(id).await {
+            Ok(Some(row)) if fits(&row, query) => SagaItem::from(row),
+            Ok(Some(_)) => continue,
+            Ok(None) | Err(StoreError::Damaged { .. }) => {
+                if query.definition.is_some() || query.tag.is_some() {
+                    continue;
+                }
+                SagaItem::unread(id)
+            }
+            Err(error) => return Err(error),
+        };
+        items.push(SagaItem { status: QUARANTINED.to_owned(), reason: Some(reason), ..item });
     }
     Ok(items)
 }
@@ -215,9 +273,19 @@ pub(crate) async fn get(
     Query(query): Query<GetQuery>,
 ) -> Result<Json<SagaView>, Problem> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
-    let Some(wait) = wait else { return Ok(Json(SagaView::from(&find(&state, &id).await?))) };
-    let found = state.runtime.wait(parse_id(&id)?, wait).await?;
-    Ok(Json(SagaView::from(&found.ok_or_else(|| unknown(&id))?)))
+    let found = match wait {
+        None => find(&state, &id).await?,
+        Some(wait) => {
+            let found = state.runtime.wait(parse_id(&id)?, wait).await?;
+            found.ok_or_else(|| unknown(&id))?
+        }
+    };
+    let mut view = SagaView::from(&found);
+    if let Some(reason) = state.runtime.quarantine_reason(found.saga.id()) {
+        QUARANTINED.clone_into(&mut view.status);
+        view.reason = Some(reason);
+    }
+    Ok(Json(view))
 }
 
 /// Reads a saga's events, in order.
@@ -248,22 +316,41 @@ pub(crate) async fn why(
     Path(id): Path<String>,
 ) -> Result<Json<WhyView>, Problem> {
     let id = parse_id(&id)?;
-    let quarantined = state.runtime.quarantined().into_iter().find(|other| other.id == id);
-    if let Some(quarantined) = quarantined {
+    if let Some(reason) = state.runtime.quarantine_reason(id) {
         return Ok(Json(WhyView {
             id: id.to_string(),
-            status: "quarantined".to_owned(),
-            sentence: format!("It is quarantined and nothing touches it: {}.", quarantined.reason),
+            status: QUARANTINED.to_owned(),
+            sentence: format!(
+                "It is quarantined and nothing touches it: {reason}. When that is mended, or with \
+                 another version of the host, resume takes it up again."
+            ),
             next_at: None,
-            verbs: Vec::new(),
+            verbs: vec!["resume".to_owned()],
         }));
     }
     let found = find(&state, &id.to_string()).await?;
     let why = amends_engine::why(&found.saga, amends_runtime::now());
-    let sentence = match &found.stall {
-        Some(stall) => format!("{} Right now {stall}.", why.sentence),
-        None => why.sentence,
-    };
+    let mut sentence = why.sentence;
+    if !found.stalls.is_empty() {
+        let mut stalls: Vec<_> = found.stalls.iter().map(ToString::to_string).collect();
+        let more = stalls.len().saturating_sub(STALLS_SAID_MAX);
+        stalls.truncate(STALLS_SAID_MAX);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        let _ = write!(sentence, " Right now {}{more}.", stalls.join("; "));
+    }
+    for step in found.saga.steps() {
+        let is_in_flight = matches!(step.status, StepStatus::Running | StepStatus::Undoing);
+        if is_in_flight
+            && let Some(child) = step.child
+            && let Some(reason) = state.runtime.quarantine_reason(child)
+        {
+            let _ = write!(
+                sentence,
+                " The saga {child} of {} is quarantined, so it does not end: {reason}.",
+                step.name
+            );
+        }
+    }
     Ok(Json(WhyView {
         id: id.to_string(),
         status: found.saga.status().to_string(),
@@ -375,7 +462,7 @@ fn statuses(text: Option<&str>) -> Result<Vec<SagaStatus>, Problem> {
             SagaStatus::from_word(word.trim()).ok_or_else(|| {
                 let all: Vec<_> = SagaStatus::ALL.iter().map(|status| status.as_str()).collect();
                 Problem::new(400, "bad_query", format!("`{word}` is not a status"))
-                    .with_remedy(format!("use one of {}", all.join(", ")))
+                    .with_remedy(format!("use one of {}, or {QUARANTINED} alone", all.join(", ")))
             })
         })
         .collect()

@@ -24,7 +24,8 @@ pub struct SagaView {
     /// The definition that it is pinned to; empty when the saga could not be read.
     pub definition_digest: String,
     /// `running`, `waiting`, `paused`, `compensating`, `blocked`, `completed`, `compensated`
-    /// or `abandoned`; the last three are ends.
+    /// or `abandoned`; the last three are ends. `quarantined` when it cannot be read or stepped, so
+    /// that nothing touches it; `reason` says why.
     pub status: String,
     /// What it was given.
     #[schema(value_type = Object)]
@@ -126,9 +127,9 @@ pub struct SagaItem {
     pub id: String,
     /// The name of its definition.
     pub definition: String,
-    /// Where it stands.
+    /// Where it stands; `quarantined` when nothing touches it.
     pub status: String,
-    /// Why it is blocked, or why it is or was undone.
+    /// Why it is blocked or quarantined, or why it is or was undone.
     pub reason: Option<String>,
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
@@ -333,10 +334,7 @@ impl From<&State> for SagaView {
             status: saga.status().to_string(),
             input: started.input.clone(),
             output: saga.output(),
-            steps: saga
-                .steps()
-                .map(|step| StepView::from(step).held_by(state.stall.as_ref()))
-                .collect(),
+            steps: saga.steps().map(|step| StepView::from(step).held_by(&state.stalls)).collect(),
             started_at: saga.started_at(),
             ended_at: saga.ended_at(),
             deadline_at: saga.deadline_at(),
@@ -389,20 +387,20 @@ fn made_at(id: SagaId) -> Timestamp {
 
 impl StepView {
     /// A step that waits for its service is told so: its events do not say.
-    fn held_by(self, stall: Option<&StallReason>) -> Self {
-        match stall {
-            Some(StallReason::BreakerOpen { step, until, .. }) if step.as_str() == self.name => {
-                let status = StepStatus::BreakerOpen.to_string();
-                Self { status, next_at: Some(*until), ..self }
+    fn held_by(self, stalls: &[StallReason]) -> Self {
+        let until = stalls.iter().find_map(|stall| match stall {
+            StallReason::BreakerOpen { step, until, .. } if step.as_str() == self.name => {
+                Some(*until)
             }
-            Some(
-                StallReason::BreakerOpen { .. }
-                | StallReason::PluginMissing(_)
-                | StallReason::NoRoom(_)
-                | StallReason::Machine(_),
-            )
-            | None => self,
-        }
+            StallReason::BreakerOpen { .. }
+            | StallReason::PluginMissing(_)
+            | StallReason::NoRoom(_)
+            | StallReason::Machine(_)
+            | StallReason::StoreFailed(_) => None,
+        });
+        let Some(until) = until else { return self };
+        let status = StepStatus::BreakerOpen.to_string();
+        Self { status, next_at: Some(until), ..self }
     }
 }
 
@@ -436,6 +434,24 @@ impl From<&Failure> for ErrorView {
             code: failure.code.clone(),
             message: failure.message.clone(),
             details: failure.details.clone(),
+        }
+    }
+}
+
+impl SagaItem {
+    /// One whose row cannot be read.
+    pub(crate) fn unread(id: SagaId) -> Self {
+        Self {
+            id: id.to_string(),
+            definition: String::new(),
+            status: String::new(),
+            reason: None,
+            started_at: made_at(id),
+            ended_at: None,
+            deadline_at: None,
+            next_at: None,
+            key: None,
+            tags: BTreeMap::new(),
         }
     }
 }

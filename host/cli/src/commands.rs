@@ -25,7 +25,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use exit::{
     EXIT_BLOCKED, EXIT_COMPENSATED, EXIT_DIFFERS, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED,
-    EXIT_NOT_FOUND, EXIT_PIPE_CLOSED, EXIT_WAIT_ENDED, Failed, PipeClosed,
+    EXIT_NOT_FOUND, EXIT_PIPE_CLOSED, EXIT_STORE_LOST, EXIT_WAIT_ENDED, Failed, PipeClosed,
 };
 pub use output::shown;
 
@@ -36,8 +36,8 @@ pub use output::shown;
     version,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done, 1 error, 2 usage, 3 auth, 4 not found, 5 the saga was \
-                  compensated,\n6 blocked, 7 the wait ended first, 8 the rehearsal found differences, 130 \
-                  interrupted,\n141 the output was closed.\n\nExamples:\n  amends run examples/order-fulfillment/amends.toml\n  amends start \
+                  compensated,\n6 blocked, 7 the wait ended first, 8 the rehearsal found differences,\n9 the host \
+                  lost its store, 130 interrupted, 141 the output was closed.\n\nExamples:\n  amends run examples/order-fulfillment/amends.toml\n  amends start \
                   order-fulfillment --input order.json --wait\n  amends list --status blocked"
 )]
 pub struct Cli {

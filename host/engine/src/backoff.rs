@@ -9,7 +9,7 @@ use crate::definition::{BackoffSpec, RetrySpec};
 use crate::ids::{SagaId, StepName};
 
 /// The pause after failed attempt number `attempt` (from 1), or none when attempts are used up.
-/// `before`: attempts that do not count, because an operator had the call tried again after them.
+/// `before`: attempts that do not count, of which this one may be the last.
 pub(crate) fn pause(
     retry: &RetrySpec,
     (saga, step): (SagaId, &StepName),
@@ -17,10 +17,11 @@ pub(crate) fn pause(
     attempt: u32,
     before: u32,
 ) -> Option<Duration> {
-    let count = attempt.saturating_sub(before).max(1);
+    let count = attempt.saturating_sub(before);
     if count >= retry.attempts {
         return None;
     }
+    let count = count.max(1);
     match &retry.backoff {
         BackoffSpec::Listed(pauses) => {
             let index = (count as usize - 1).min(pauses.len().saturating_sub(1));

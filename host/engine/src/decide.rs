@@ -62,6 +62,9 @@ pub enum Input {
         digest: Digest,
         /// Why this component, when it is not the active one.
         note: Option<String>,
+        /// It tries for a breaker whether the service works again: it does not count as an attempt,
+        /// unless there is only one.
+        is_trial: bool,
     },
     /// What came of a call.
     Outcome {
@@ -167,8 +170,8 @@ pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Decision {
         {
             Ok(())
         }
-        Input::Admit { step, direction, digest, note } => {
-            draft.admit(step, direction, digest, note);
+        Input::Admit { step, direction, digest, note, is_trial } => {
+            draft.admit((step, direction), digest, note, is_trial);
             Ok(())
         }
         Input::Outcome { step, direction, attempt, outcome, probe, emitted } => {

@@ -167,6 +167,9 @@ events! {
         /// The saga that it runs, if it runs one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         child: Option<SagaId>,
+        /// It tries whether the service works again, and does not count as one of the attempts.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        trial: bool,
     }
     /// A step waits for a signal or a time.
     StepWaiting = "step.waiting" {
@@ -258,6 +261,9 @@ events! {
         /// Why this component, when it is not the one that is active.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
+        /// It tries whether the service works again, and does not count as one of the attempts.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        trial: bool,
     }
     /// No effect of the step stands any more.
     UndoSucceeded = "undo.succeeded" {

@@ -179,6 +179,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             step.attempts = event.attempt;
             step.began_at = Some(at);
             step.child = event.child;
+            step.attempts_before += u32::from(event.trial);
             step.digest = Some(event.digest);
             step.started_at.get_or_insert(at);
             step.ended_at = None;
@@ -283,6 +284,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             step.progress = Progress::Undoing;
             step.undo_attempts = event.attempt;
             step.undo_began_at = Some(at);
+            step.undo_attempts_before += u32::from(event.trial);
             step.undo_digest = Some(event.digest);
         }
         Event::UndoSucceeded(event) => {

@@ -123,7 +123,8 @@ pub(crate) struct StepState {
     pub(crate) attempts: u32,
     /// Attempts of `compensate` so far.
     pub(crate) undo_attempts: u32,
-    /// Attempts of each before an operator had it tried again: they do not count any more.
+    /// Attempts of each that do not count: those before an operator had it tried again, and those
+    /// that tried for a breaker whether the service works again.
     pub(crate) attempts_before: u32,
     pub(crate) undo_attempts_before: u32,
     /// When the last attempt of each began.

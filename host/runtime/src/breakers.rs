@@ -93,15 +93,21 @@ pub struct BreakerInfo {
 /// Whether a call may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    Go,
+    /// What came of it is reported with this.
+    Go(Ticket),
     /// Not before then, and then only if no other calls are trying.
-    Wait {
-        until: Timestamp,
-    },
+    Wait { until: Timestamp },
     /// The step fails.
-    Fail {
-        until: Timestamp,
-    },
+    Fail { until: Timestamp },
+}
+
+/// What a breaker knows a call by that it has let begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// How often the breaker had changed by then: what began before says nothing of what is now.
+    generation: u64,
+    /// It tries whether the service works again.
+    pub(crate) is_trial: bool,
 }
 
 /// The breakers of a host.
@@ -133,16 +139,24 @@ impl Breakers {
 
     /// Whether a call of the service may begin at `at`. One that may must be reported on.
     pub(crate) fn admit(&self, service: &ServiceName, is_undo: bool, at: Timestamp) -> Admission {
-        let Some(mut breaker) = self.breaker(service) else { return Admission::Go };
+        let Some(mut breaker) = self.breaker(service) else {
+            return Admission::Go(Ticket { generation: 0, is_trial: false });
+        };
         let admission = breaker.admit(is_undo, at);
         gauge(service, breaker.state);
         admission
     }
 
     /// What came of a call. True when sagas that wait for the service may go on.
-    pub(crate) fn report(&self, service: &ServiceName, outcome: &Outcome, at: Timestamp) -> bool {
+    pub(crate) fn report(
+        &self,
+        service: &ServiceName,
+        ticket: Ticket,
+        outcome: &Outcome,
+        at: Timestamp,
+    ) -> bool {
         let Some(mut breaker) = self.breaker(service) else { return false };
-        let change = breaker.report(outcome, at);
+        let change = breaker.report(ticket, outcome, at);
         // Written in the order in which they happened: the breaker is held.
         let (kind, data) = match &change {
             None => return false,
@@ -236,6 +250,21 @@ mod tests {
         (Breakers { all, log }, service, events)
     }
 
+    /// Of a call that began when the breaker was as it is now.
+    fn report(
+        breakers: &Breakers,
+        service: &ServiceName,
+        outcome: &Outcome,
+        at: Timestamp,
+    ) -> bool {
+        let ticket = breakers.breaker(service).unwrap().ticket();
+        breakers.report(service, ticket, outcome, at)
+    }
+
+    fn goes(admission: Admission) -> bool {
+        matches!(admission, Admission::Go(_))
+    }
+
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
     }
@@ -251,19 +280,19 @@ mod tests {
     #[test]
     fn failures_in_a_row_open_it_and_one_success_closes_it() {
         let (breakers, service, mut events) = breaker(OnOpen::Wait);
-        breakers.report(&service, &failed(), at(0));
-        breakers.report(&service, &succeeded(), at(0));
-        breakers.report(&service, &failed(), at(0));
-        assert_eq!(breakers.admit(&service, false, at(0)), Admission::Go, "not in a row");
-        breakers.report(&service, &failed(), at(0));
+        report(&breakers, &service, &failed(), at(0));
+        report(&breakers, &service, &succeeded(), at(0));
+        report(&breakers, &service, &failed(), at(0));
+        assert!(goes(breakers.admit(&service, false, at(0))), "not in a row");
+        report(&breakers, &service, &failed(), at(0));
         let wait = Admission::Wait { until: at(1_000) };
         assert_eq!(breakers.admit(&service, false, at(999)), wait);
         assert_eq!(breakers.list(at(999))[0].state, "open");
-        assert_eq!(breakers.admit(&service, false, at(1_000)), Admission::Go, "one tries");
+        assert!(goes(breakers.admit(&service, false, at(1_000))), "one tries");
         let others = Admission::Wait { until: at(2_000) };
         assert_eq!(breakers.admit(&service, false, at(1_001)), others, "the others wait for it");
-        assert!(breakers.report(&service, &succeeded(), at(1_100)), "who waits may go on");
-        assert_eq!(breakers.admit(&service, false, at(1_100)), Admission::Go);
+        assert!(report(&breakers, &service, &succeeded(), at(1_100)), "who waits may go on");
+        assert!(goes(breakers.admit(&service, false, at(1_100))));
         let kinds: Vec<_> =
             std::iter::from_fn(|| events.try_recv().ok()).map(|(_, _, event)| event.kind).collect();
         assert_eq!(kinds, ["breaker.opened", "breaker.closed"]);
@@ -272,14 +301,14 @@ mod tests {
     #[test]
     fn a_try_that_fails_opens_it_again_and_one_that_is_lost_lets_another_try() {
         let (breakers, service, _events) = breaker(OnOpen::Wait);
-        breakers.report(&service, &failed(), at(0));
-        breakers.report(&service, &failed(), at(0));
-        assert_eq!(breakers.admit(&service, false, at(1_000)), Admission::Go);
-        breakers.report(&service, &failed(), at(1_200));
+        report(&breakers, &service, &failed(), at(0));
+        report(&breakers, &service, &failed(), at(0));
+        assert!(goes(breakers.admit(&service, false, at(1_000))));
+        report(&breakers, &service, &failed(), at(1_200));
         let wait = Admission::Wait { until: at(2_200) };
         assert_eq!(breakers.admit(&service, false, at(1_300)), wait);
-        assert_eq!(breakers.admit(&service, false, at(2_200)), Admission::Go);
-        assert_eq!(breakers.admit(&service, false, at(3_200)), Admission::Go, "nothing was heard");
+        assert!(goes(breakers.admit(&service, false, at(2_200))));
+        assert!(goes(breakers.admit(&service, false, at(3_200))), "nothing was heard");
     }
 
     #[test]
@@ -289,12 +318,12 @@ mod tests {
         // Never two failures in a row.
         for number in 0..8_i64 {
             let outcome = if number % 2 == 0 { failed() } else { succeeded() };
-            breakers.report(&service, &outcome, at(number * 100));
+            report(&breakers, &service, &outcome, at(number * 100));
         }
-        breakers.report(&service, &failed(), at(900));
+        report(&breakers, &service, &failed(), at(900));
         assert_eq!(state(900), "closed", "nine calls say too little");
         assert_eq!(breakers.list(at(900))[0].counted, Some((9, 5)));
-        breakers.report(&service, &succeeded(), at(1_000));
+        report(&breakers, &service, &succeeded(), at(1_000));
         assert_eq!(state(1_000), "open", "five of ten");
         let (_, _, event) = events.try_recv().unwrap();
         assert_eq!(event.kind, "breaker.opened");
@@ -302,8 +331,8 @@ mod tests {
         assert_eq!((&data["calls"], &data["calls_failed"]), (&10.into(), &5.into()), "{data}");
         assert_eq!(data["error"], "busy: try later", "{data}");
         // The calls from before do not count when it has closed.
-        assert_eq!(breakers.admit(&service, false, at(2_000)), Admission::Go);
-        assert!(breakers.report(&service, &succeeded(), at(2_000)));
+        assert!(goes(breakers.admit(&service, false, at(2_000))));
+        assert!(report(&breakers, &service, &succeeded(), at(2_000)));
         assert_eq!(breakers.list(at(2_000))[0].counted, Some((0, 0)));
     }
 
@@ -312,10 +341,10 @@ mod tests {
         let (breakers, service, _events) = rate_breaker();
         for number in 0..1_000_i64 {
             let outcome = if number % 5 > 2 { failed() } else { succeeded() };
-            breakers.report(&service, &outcome, at(number * 10));
+            report(&breakers, &service, &outcome, at(number * 10));
         }
         for number in 0..100_i64 {
-            breakers.report(&service, &failed(), at(20_000 + number * 2_000));
+            report(&breakers, &service, &failed(), at(20_000 + number * 2_000));
         }
         assert_eq!(breakers.list(at(220_000))[0].state, "closed");
         assert_eq!(breakers.list(at(220_000))[0].failures, 102);
@@ -327,26 +356,26 @@ mod tests {
         let (breakers, service, mut events) = trial(three);
         let admit = |millis| breakers.admit(&service, false, at(millis));
         let wait = |millis| Admission::Wait { until: at(millis) };
-        breakers.report(&service, &failed(), at(0));
+        report(&breakers, &service, &failed(), at(0));
         for millis in 1_000..1_003 {
-            assert_eq!(admit(millis), Admission::Go);
+            assert!(goes(admit(millis)));
         }
         assert_eq!(admit(1_003), wait(2_000), "three try");
-        assert!(!breakers.report(&service, &succeeded(), at(1_100)));
+        assert!(!report(&breakers, &service, &succeeded(), at(1_100)));
         assert_eq!(admit(1_100), wait(2_000), "its success lets no other try");
-        breakers.report(&service, &failed(), at(1_200));
-        assert!(!breakers.report(&service, &succeeded(), at(1_300)), "the third comes too late");
+        report(&breakers, &service, &failed(), at(1_200));
+        assert!(!report(&breakers, &service, &succeeded(), at(1_300)), "the third comes too late");
         assert_eq!(admit(2_199), wait(2_200), "the first failure opens it");
         // One succeeds and of two nothing is heard: two more may try.
         for millis in 2_200..2_203 {
-            assert_eq!(admit(millis), Admission::Go);
+            assert!(goes(admit(millis)));
         }
-        assert!(!breakers.report(&service, &succeeded(), at(2_300)));
-        assert_eq!((admit(3_200), admit(3_201)), (Admission::Go, Admission::Go));
+        assert!(!report(&breakers, &service, &succeeded(), at(2_300)));
+        assert!(goes(admit(3_200)) && goes(admit(3_201)));
         assert_eq!(admit(3_202), wait(4_200));
-        assert!(!breakers.report(&service, &succeeded(), at(3_300)));
+        assert!(!report(&breakers, &service, &succeeded(), at(3_300)));
         assert_eq!(breakers.list(at(3_300))[0].state, "half_open");
-        assert!(breakers.report(&service, &succeeded(), at(3_300)), "three have succeeded");
+        assert!(report(&breakers, &service, &succeeded(), at(3_300)), "three have succeeded");
         let kinds: Vec<_> =
             std::iter::from_fn(|| events.try_recv().ok()).map(|(_, _, event)| event.kind).collect();
         assert_eq!(kinds, ["breaker.opened", "breaker.opened", "breaker.closed"]);
@@ -368,8 +397,8 @@ mod tests {
         // Neither knows of the other's failure when it writes its own.
         let begun = store.events(Stream::Service(service.clone()), Version(0), 10);
         assert_eq!(begun.await.unwrap(), []);
-        hosts[0].report(&service, &failed(), at(10_000));
-        hosts[1].report(&service, &failed(), at(20_000));
+        report(&hosts[0], &service, &failed(), at(10_000));
+        report(&hosts[1], &service, &failed(), at(20_000));
         let last = loop {
             let events = store.events(Stream::Service(service.clone()), Version(0), 10);
             let events = events.await.unwrap();
@@ -391,19 +420,42 @@ mod tests {
     }
 
     #[test]
-    fn what_began_before_it_opened_does_not_close_it() {
+    fn what_began_before_it_opened_does_not_count() {
         let (breakers, service, _events) = breaker(OnOpen::Wait);
-        breakers.report(&service, &failed(), at(0));
-        breakers.report(&service, &failed(), at(0));
-        assert!(!breakers.report(&service, &succeeded(), at(1)));
-        assert_eq!(breakers.list(at(1))[0].state, "open");
+        let go = |millis| match breakers.admit(&service, false, at(millis)) {
+            Admission::Go(ticket) => ticket,
+            other @ (Admission::Wait { .. } | Admission::Fail { .. }) => panic!("{other:?}"),
+        };
+        let state = |millis| breakers.list(at(millis))[0].state;
+        let told = |ticket, outcome: &Outcome, millis| {
+            breakers.report(&service, ticket, outcome, at(millis))
+        };
+        let (slow, late) = (go(0), go(0));
+        assert!(!slow.is_trial);
+        report(&breakers, &service, &failed(), at(0));
+        report(&breakers, &service, &failed(), at(0));
+        assert!(!told(slow, &succeeded(), 1));
+        assert_eq!(state(1), "open");
+        // While another call tries, it neither closes the breaker nor opens it again.
+        let trial = go(1_000);
+        assert!(trial.is_trial);
+        assert!(!told(slow, &succeeded(), 1_001));
+        assert_eq!(state(1_001), "half_open");
+        assert!(!told(late, &failed(), 1_002));
+        assert_eq!(state(1_002), "half_open");
+        assert!(told(trial, &succeeded(), 1_003));
+        // And of a breaker that has closed since it is no failure.
+        for _ in 0..2 {
+            assert!(!told(late, &failed(), 1_004));
+        }
+        assert_eq!(state(1_004), "closed");
     }
 
     #[test]
     fn a_step_fails_where_that_is_said_and_an_undo_waits() {
         let (breakers, service, _events) = breaker(OnOpen::Fail);
-        breakers.report(&service, &failed(), at(0));
-        breakers.report(&service, &failed(), at(0));
+        report(&breakers, &service, &failed(), at(0));
+        report(&breakers, &service, &failed(), at(0));
         let until = at(1_000);
         assert_eq!(breakers.admit(&service, false, at(1)), Admission::Fail { until });
         assert_eq!(breakers.admit(&service, true, at(1)), Admission::Wait { until });
@@ -414,10 +466,10 @@ mod tests {
         let (breakers, service, _events) = breaker(OnOpen::Wait);
         let no = Outcome::Permanent(Failure::new("undeliverable", "no such place"));
         for _ in 0..10 {
-            breakers.report(&service, &no, at(0));
+            report(&breakers, &service, &no, at(0));
         }
-        assert_eq!(breakers.admit(&service, false, at(0)), Admission::Go);
+        assert!(goes(breakers.admit(&service, false, at(0))));
         let unknown: ServiceName = "other".parse().unwrap();
-        assert_eq!(breakers.admit(&unknown, false, at(0)), Admission::Go);
+        assert!(goes(breakers.admit(&unknown, false, at(0))));
     }
 }

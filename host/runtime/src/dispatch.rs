@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::faults::Faults;
+use crate::live::Pass;
 use crate::rooms::Taken;
 use crate::runtime::Sagas;
 use crate::shard::Message;
@@ -286,15 +287,9 @@ impl Dispatcher {
     /// Runs a call: as far as it gets by itself when it may run in the shard, and from there, or
     /// else from the start, in a task that sends what came of it to the shard. The room that it
     /// took is given back before the shard hears of it.
-    pub(crate) fn run(
-        &self,
-        saga: &Saga,
-        call: Call,
-        room: Option<Taken>,
-        in_shard: bool,
-    ) -> Begun {
+    pub(crate) fn run(&self, saga: &Saga, call: Call, pass: Pass, in_shard: bool) -> Begun {
         let in_shard = in_shard && matches!(call.target, Target::Plugin(_));
-        let mut running = self.begin(saga, call, room, false);
+        let mut running = self.begin(saga, call, pass, false);
         if in_shard && let Poll::Ready(came) = running.poll() {
             return Begun::Over(running.returned.with(came, running.began));
         }
@@ -309,7 +304,8 @@ impl Dispatcher {
         call: Call,
         room: Option<Taken>,
     ) -> Option<ChildCall> {
-        self.begin(saga, call, room, true).spawn(self.inbox.clone())
+        let pass = Pass { room, ticket: None };
+        self.begin(saga, call, pass, true).spawn(self.inbox.clone())
     }
 
     /// Whether anything can tell what came of a call that was cut off.
@@ -325,7 +321,8 @@ impl Dispatcher {
     }
 
     /// `is_cut_off`: it was begun by this host before it stopped; what came of it is asked.
-    fn begin(&self, saga: &Saga, call: Call, mut room: Option<Taken>, is_cut_off: bool) -> Running {
+    fn begin(&self, saga: &Saga, call: Call, pass: Pass, is_cut_off: bool) -> Running {
+        let Pass { mut room, ticket } = pass;
         let this = self.clone();
         let id = saga.id();
         let made = Self::plugin_call(&self.plugins, saga, &call);
@@ -379,9 +376,8 @@ impl Dispatcher {
             )
             .record(began.elapsed());
             log(id, &call, traceparent.as_deref(), outcome, began);
-            if let Some(service) = &call.service
-                && !is_cut_off
-                && this.breakers.report(service, outcome, now())
+            if let (Some(service), Some(ticket)) = (&call.service, ticket)
+                && this.breakers.report(service, ticket, outcome, now())
             {
                 this.sagas.service_is_back(service);
             }

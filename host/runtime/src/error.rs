@@ -59,6 +59,9 @@ pub enum RuntimeError {
         /// Why not.
         message: String,
     },
+    /// The saga was changed by others each time that it was loaded. Caller: try again.
+    #[error("saga {0} was changed by others each time that it was loaded for this")]
+    Busy(SagaId),
     /// The host is stopping. Caller: try again, elsewhere or later.
     #[error("the host is stopping")]
     Stopping,

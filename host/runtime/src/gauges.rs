@@ -65,10 +65,25 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
     }
 }
 
+/// What a host says of itself beside its live sagas.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HostGauges {
+    /// Calls under way.
+    pub(crate) in_flight: usize,
+    /// Memory of guests.
+    pub(crate) guest_bytes: usize,
+    /// What live sagas hold.
+    pub(crate) live_bytes: usize,
+    /// Sagas that are set aside.
+    pub(crate) quarantined: usize,
+}
+
 /// Sets what is computed from the live sagas.
 #[expect(clippy::cast_precision_loss, reason = "counts of sagas and bytes are far below 2^52")]
-pub(crate) fn set(gauges: &Gauges, in_flight: usize, guest_bytes: usize, live_bytes: usize) {
+pub(crate) fn set(gauges: &Gauges, host: &HostGauges) {
+    let HostGauges { in_flight, guest_bytes, live_bytes, quarantined } = *host;
     metrics::gauge!("amends_memory_bytes", "budget" => "guests").set(guest_bytes as f64);
+    metrics::gauge!("amends_quarantined").set(quarantined as f64);
     metrics::gauge!("amends_saga_blocked").set(gauges.blocked as f64);
     metrics::gauge!("amends_saga_live").set(gauges.live as f64);
     metrics::gauge!("amends_saga_stuck").set(gauges.stuck as f64);

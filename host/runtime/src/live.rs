@@ -10,6 +10,7 @@ use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::breakers::Ticket;
 use crate::budget::HeldBytes;
 use crate::clock::now;
 use crate::dispatch::ChildCall;
@@ -36,6 +37,8 @@ pub enum StallReason {
         /// Until when; then a few calls try.
         until: Timestamp,
     },
+    /// The store takes no writes: what happened to it cannot be recorded.
+    StoreFailed(String),
 }
 
 impl std::fmt::Display for StallReason {
@@ -53,6 +56,9 @@ impl std::fmt::Display for StallReason {
                 f,
                 "{step} waits for service `{service}`, whose circuit breaker is open until {until}"
             ),
+            Self::StoreFailed(error) => {
+                write!(f, "what happened to it cannot be recorded: {error}")
+            }
         }
     }
 }
@@ -79,12 +85,12 @@ pub(crate) struct Live {
     pub(crate) reruns: u32,
     /// The timer that is set.
     pub(crate) timer: Option<Timestamp>,
-    /// What holds it back, outside its events.
-    pub(crate) stall: Option<StallReason>,
+    /// What holds it back, outside its events: of each call that is due and cannot begin.
+    pub(crate) stalls: Vec<Stall>,
     /// Told when it rests.
     pub(crate) waiters: Vec<Waiter>,
-    /// What it waits in line for, if it does.
-    pub(crate) in_line: Option<Line>,
+    /// The lines in which it waits: a few at most.
+    pub(crate) in_lines: Vec<Line>,
     /// When something of it last became durable, or it was loaded.
     pub(crate) moved_at: Timestamp,
     /// Told to be stuck already.
@@ -104,12 +110,39 @@ pub(crate) struct Unbegun {
     pub(crate) lacked: Option<(String, Instant)>,
 }
 
+/// What holds one call of a saga back.
+#[derive(Debug, Clone)]
+pub(crate) struct Stall {
+    pub(crate) reason: StallReason,
+    pub(crate) direction: Direction,
+}
+
+impl Stall {
+    /// The line in which it waits for that to change; none when it looks again by itself.
+    pub(crate) fn line(&self) -> Option<Line> {
+        match &self.reason {
+            StallReason::NoRoom(key) => Some(Line::Room(key.clone(), self.direction)),
+            StallReason::BreakerOpen { service, .. } => Some(Line::Breaker(service.clone())),
+            StallReason::PluginMissing(_)
+            | StallReason::Machine(_)
+            | StallReason::StoreFailed(_) => None,
+        }
+    }
+}
+
 /// Who waits for a saga.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) reply: oneshot::Sender<Saga>,
     /// For its end; else also for a rest that only an operator ends.
     pub(crate) until_end: bool,
+}
+
+/// What a call was admitted with: its room, and what the breaker of its service knows it by.
+#[derive(Debug, Default)]
+pub(crate) struct Pass {
+    pub(crate) room: Option<Taken>,
+    pub(crate) ticket: Option<Ticket>,
 }
 
 /// What sagas wait for together.
@@ -132,8 +165,8 @@ pub(crate) struct Pending {
     pub(crate) inputs: Vec<Queued>,
     /// Which of them bring state that goes with the append, in its order.
     pub(crate) with_state: Vec<usize>,
-    /// The room that calls of this append have taken.
-    pub(crate) rooms: HashMap<(StepName, Direction), Taken>,
+    /// What the calls of this append may begin with.
+    pub(crate) passes: HashMap<(StepName, Direction), Pass>,
     pub(crate) start: Option<oneshot::Sender<Result<Started, StartError>>>,
 }
 
@@ -235,9 +268,9 @@ impl Live {
             unbegun: BTreeMap::new(),
             reruns: 0,
             timer: None,
-            stall: None,
+            stalls: Vec::new(),
             waiters: Vec::new(),
-            in_line: None,
+            in_lines: Vec::new(),
             moved_at: now(),
             is_stuck: false,
             waits_for_store: false,
@@ -341,20 +374,20 @@ impl Live {
 
     /// The next time after `decided_at` at which it must be ticked; it may have passed by now.
     pub(crate) fn next_wake(&self, decided_at: Timestamp) -> Option<Timestamp> {
-        let breaker = match &self.stall {
-            Some(StallReason::BreakerOpen { until, .. }) => Some(*until),
-            Some(
-                StallReason::PluginMissing(_) | StallReason::NoRoom(_) | StallReason::Machine(_),
-            )
-            | None => None,
-        };
+        let breakers = self.stalls.iter().filter_map(|stall| match &stall.reason {
+            StallReason::BreakerOpen { until, .. } => Some(*until),
+            StallReason::PluginMissing(_)
+            | StallReason::NoRoom(_)
+            | StallReason::Machine(_)
+            | StallReason::StoreFailed(_) => None,
+        });
         commands(&self.saga)
             .filter_map(|command| match command {
                 Command::Start(due) => due.at.filter(|at| *at > decided_at),
                 Command::Wake(at) => Some(at),
                 Command::Run(_) | Command::CancelChild(_) => None,
             })
-            .chain(breaker)
+            .chain(breakers)
             .min()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use amends_engine::{Definition, Event, PluginName, Saga, SagaId, StepName, Version};
 use amends_plugins::PluginHost;
-use amends_store::{Append, LiveSaga, NewEvent, Store, StoredEvent, Stream};
+use amends_store::{Append, EVENT_UNREADABLE, LiveSaga, NewEvent, Store, StoredEvent, Stream};
 
 use crate::definitions::Definitions;
 use crate::error::RuntimeError;
@@ -30,6 +30,20 @@ pub(crate) struct Quarantine(Mutex<BTreeMap<SagaId, String>>);
 impl Quarantine {
     pub(crate) fn add(&self, id: SagaId, reason: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, reason);
+    }
+
+    /// Lets a saga go; `then` is done before anybody can learn of that. Whether it was there.
+    pub(crate) fn release(&self, id: SagaId, then: impl FnOnce()) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_there = all.remove(&id).is_some();
+        if was_there {
+            then();
+        }
+        was_there
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(crate) fn reason(&self, id: SagaId) -> Option<String> {
@@ -141,10 +155,14 @@ pub(crate) fn go_on(saga: &mut Saga, page: &[StoredEvent]) -> Result<(), Runtime
 }
 
 fn decode(id: SagaId, stored: &StoredEvent) -> Result<Event, RuntimeError> {
-    Event::decode(&stored.kind, &stored.data).map_err(|error| {
-        let message = format!("event {}: {error}", stored.version.0);
+    let unreadable = |why: &str| {
+        let message = format!("event {}: {why}", stored.version.0);
         RuntimeError::Unreadable { saga: id, message }
-    })
+    };
+    if stored.kind == EVENT_UNREADABLE {
+        return Err(unreadable(&stored.data));
+    }
+    Event::decode(&stored.kind, &stored.data).map_err(|error| unreadable(&error.to_string()))
 }
 
 /// Every plugin that a definition in force needs is there and exports what is wanted of it.

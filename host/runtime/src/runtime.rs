@@ -13,8 +13,8 @@ use amends_engine::{
     SignalName, Start, Verb, Version, undo_plan,
 };
 use amends_plugins::PluginHost;
-use amends_store::{SagaRow, Store, Stream, failpoint};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use amends_store::{SagaRow, Store, StoreError, StoreHealth, Stream, failpoint};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -26,6 +26,7 @@ use crate::dispatch::{may_choose, may_resolve};
 use crate::error::{OperateError, RuntimeError, StartError};
 use crate::exposure::Abandoned;
 use crate::faults::Faults;
+use crate::gauges::HostGauges;
 use crate::limits::{
     EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_FREE,
     ORDER_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
@@ -104,8 +105,8 @@ pub struct Started {
 pub struct State {
     /// The saga.
     pub saga: Saga,
-    /// What holds it back, outside its events.
-    pub stall: Option<StallReason>,
+    /// What holds it back, outside its events: of each call that is due and cannot begin.
+    pub stalls: Vec<StallReason>,
 }
 
 /// An undo that a compensation would run now, and the component that would serve it.
@@ -178,12 +179,15 @@ impl Runtime {
         let wake = WakeShards(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect());
         let rooms = Arc::new(Rooms::new(config.concurrency, Box::new(wake)));
         let quarantine = Arc::<Quarantine>::default();
+        let told = inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect();
+        tokio::spawn(tell_when_store_works(store.health(), told));
         let (mut shards, mut idle) = (Vec::new(), Vec::new());
         for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
             let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
             let shard = Shard::new(ShardConfig {
                 number,
                 store: Arc::clone(&store),
+                health: store.health(),
                 plugins: plugins.clone(),
                 breakers: Arc::clone(&breakers),
                 rooms: Arc::clone(&rooms),
@@ -262,7 +266,7 @@ impl Runtime {
         let rested = tokio::time::timeout(timeout, rests).await;
         let started = started.await.unwrap_or(Err(StartError::Stopping))?;
         let found = match rested {
-            Ok(Ok(saga)) => Ok(Some(State { saga, stall: None })),
+            Ok(Ok(saga)) => Ok(Some(State { saga, stalls: Vec::new() })),
             Err(_) => self.state(started.id).await,
             // It was started earlier.
             Ok(Err(_)) => self.wait(started.id, timeout).await,
@@ -338,6 +342,11 @@ impl Runtime {
     /// # Errors
     /// When there is no such saga, it does not permit that now, or nothing can be done to it.
     pub async fn operate(&self, id: SagaId, order: Order) -> Result<State, OperateError> {
+        if let Verb::Resume = order.verb
+            && let Some(state) = self.take_up(id, &order).await?
+        {
+            return Ok(state);
+        }
         if let Verb::Retry { step: Some(step), digest: Some(digest), .. } = &order.verb {
             let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
             may_choose(&self.inner.plugins, &state.saga, step, *digest).await?;
@@ -365,21 +374,22 @@ impl Runtime {
     }
 
     async fn feed(&self, id: SagaId, input: Input) -> Result<State, OperateError> {
-        if let Some(reason) = self.inner.quarantine.reason(id) {
-            return Err(OperateError::Refused(amends_engine::Refusal {
-                message: format!("the saga is quarantined: {reason}"),
-                remedy: "it can be tried again at the next start of the host".to_owned(),
-            }));
-        }
         let mut loaded = None;
         // One that is not live is loaded; by then it may be live, or have moved on and ended.
         for _ in 0..FEED_TRIES_MAX {
+            if let Some(reason) = self.inner.quarantine.reason(id) {
+                return Err(OperateError::Refused(amends_engine::Refusal {
+                    message: format!("the saga is quarantined: {reason}"),
+                    remedy: "mend what the reason names, then `amends resume` takes it up again"
+                        .to_owned(),
+                }));
+            }
             let (reply, answer) = oneshot::channel();
             let held = self.hold_input(&input)?;
             let input = Box::new(input.clone());
             self.send(id, Message::Feed { id, input, loaded: loaded.take(), held, reply })?;
             if let Ok(result) = answer.await {
-                return result.map(|saga| State { saga, stall: None });
+                return result.map(|saga| State { saga, stalls: Vec::new() });
             }
             if self.is_stopping() {
                 return Err(RuntimeError::Stopping.into());
@@ -387,7 +397,48 @@ impl Runtime {
             let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
             loaded = Some(Box::new(state.saga));
         }
-        Err(RuntimeError::Stopping.into())
+        Err(RuntimeError::Busy(id).into())
+    }
+
+    /// Takes up a saga that is quarantined: it is read anew and goes on as after a start of the
+    /// host. None when it is not quarantined.
+    async fn take_up(&self, id: SagaId, order: &Order) -> Result<Option<State>, OperateError> {
+        let quarantine = &self.inner.quarantine;
+        if quarantine.reason(id).is_none() {
+            return Ok(None);
+        }
+        let found = self.state(id).await.and_then(|state| {
+            state.ok_or_else(|| {
+                let message = "it has no row in the store's list of sagas".to_owned();
+                RuntimeError::Unreadable { saga: id, message }
+            })
+        });
+        let state = match found {
+            Ok(state) => state,
+            Err(
+                error @ (RuntimeError::Unreadable { .. }
+                | RuntimeError::DefinitionLost { .. }
+                | RuntimeError::Store(StoreError::Damaged { .. })),
+            ) => {
+                return Err(OperateError::Refused(amends_engine::Refusal {
+                    message: format!("the saga stays quarantined: {error}"),
+                    remedy: "restore what cannot be read, or run the version that wrote it"
+                        .to_owned(),
+                }));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let saga = Box::new(state.saga.clone());
+        // Whoever is refused as long as it is quarantined must not come before its recovery.
+        let is_released = quarantine.release(id, || {
+            let held = self.inner.live_bytes.hold(LIVE_BYTES_EACH + saga.memory_bytes());
+            let _ = self.send(id, Message::Recover { saga, held });
+        });
+        if is_released {
+            let Order { who, reason, .. } = order;
+            tracing::info!(saga_id = %id, who, reason, "a quarantined saga is taken up again");
+        }
+        Ok(Some(state))
     }
 
     /// Room for what a signal or a large order brings, until it is decided on.
@@ -491,7 +542,7 @@ impl Runtime {
         }
         let Some(row) = self.inner.store.saga(id).await? else { return Ok(None) };
         let saga = self.load(&row).await?;
-        Ok(Some(State { saga, stall: None }))
+        Ok(Some(State { saga, stalls: Vec::new() }))
     }
 
     /// Waits until a saga rests, ended or blocked; answers it as it then is, or as it is when
@@ -503,7 +554,7 @@ impl Runtime {
         let (reply, answer) = oneshot::channel();
         self.send(id, Message::Wait { id, waiter: Waiter { reply, until_end: false } })?;
         match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(saga)) => Ok(Some(State { saga, stall: None })),
+            Ok(Ok(saga)) => Ok(Some(State { saga, stalls: Vec::new() })),
             Ok(Err(_)) | Err(_) => self.state(id).await,
         }
     }
@@ -530,10 +581,38 @@ impl Runtime {
         &self.inner.rehearsals
     }
 
-    /// Sagas that could not be read or stepped and that nothing touches.
+    /// Sagas that could not be read or stepped and that nothing touches, until an operator resumes
+    /// them.
     #[must_use]
     pub fn quarantined(&self) -> Vec<Quarantined> {
         self.inner.quarantine.list()
+    }
+
+    /// Why a saga is quarantined, if it is.
+    #[must_use]
+    pub fn quarantine_reason(&self, id: SagaId) -> Option<String> {
+        self.inner.quarantine.reason(id)
+    }
+
+    /// Whether the store takes writes.
+    #[must_use]
+    pub fn store_health(&self) -> StoreHealth {
+        self.inner.store.health().borrow().clone()
+    }
+
+    /// Why the store is lost to this process, once it is: from then on nothing is recorded, and the
+    /// process should end. May be cancelled at any time.
+    pub async fn store_lost(&self) -> StoreError {
+        let mut health = self.inner.store.health();
+        loop {
+            if let StoreHealth::Lost(error) = &*health.borrow_and_update() {
+                return error.clone();
+            }
+            if health.changed().await.is_err() {
+                // It was closed.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Whether every shard runs.
@@ -556,8 +635,13 @@ impl Runtime {
         for gauges in self.ask_shards(|reply| Message::Gauges { reply }).await {
             total.add(gauges);
         }
-        let guest_bytes = self.inner.plugins.memory_used();
-        crate::gauges::set(&total, self.inner.rooms.in_flight(), guest_bytes, self.live_bytes());
+        let host = HostGauges {
+            in_flight: self.inner.rooms.in_flight(),
+            guest_bytes: self.inner.plugins.memory_used(),
+            live_bytes: self.live_bytes(),
+            quarantined: self.inner.quarantine.count(),
+        };
+        crate::gauges::set(&total, &host);
     }
 
     /// Stops: no new sagas and no new calls; what is in flight may settle for up to `limit`.
@@ -607,6 +691,22 @@ impl Runtime {
 
     fn shard(&self, id: SagaId) -> &ShardHandle {
         &self.inner.shards[shard_of(id, self.inner.shards.len())]
+    }
+}
+
+/// Until the store is closed or the host is gone.
+async fn tell_when_store_works(
+    mut health: watch::Receiver<StoreHealth>,
+    inboxes: Vec<mpsc::WeakUnboundedSender<Message>>,
+) {
+    while health.changed().await.is_ok() {
+        if !matches!(*health.borrow_and_update(), StoreHealth::Well) {
+            continue;
+        }
+        for inbox in &inboxes {
+            let Some(inbox) = inbox.upgrade() else { return };
+            let _ = inbox.send(Message::StoreWorks);
+        }
     }
 }
 

@@ -17,8 +17,8 @@ use amends_engine::{
     Timestamp, Version, decide_on,
 };
 use amends_plugins::{Effects, PluginHost};
-use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, failpoint};
-use tokio::sync::{mpsc, oneshot};
+use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, StoreHealth, failpoint};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::breakers::Breakers;
@@ -34,7 +34,7 @@ use crate::rooms::{RoomKey, Rooms};
 use crate::runtime::{Sagas, Started, State, rests};
 use crate::stuck::{STUCK_CHECK_PAUSE, Stuck, stuck};
 
-/// How often a saga that waits for a plugin, or for the store to work again, looks again.
+/// How often a saga that waits for a plugin looks again.
 const STALL_PAUSE: Duration = Duration::from_millis(500);
 
 /// A component whose last call took no longer is called by the shard itself: that saves a task, two
@@ -96,6 +96,8 @@ pub(crate) enum Message {
     Room(RoomKey),
     /// The breaker of a service has closed.
     ServiceIsBack(ServiceName),
+    /// The store takes writes again.
+    StoreWorks,
     Stuck {
         reply: oneshot::Sender<Vec<Stuck>>,
     },
@@ -159,6 +161,7 @@ impl Gauges {
 pub(crate) struct ShardConfig {
     pub(crate) number: usize,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) health: watch::Receiver<StoreHealth>,
     pub(crate) plugins: PluginHost,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) rooms: Arc<Rooms>,
@@ -184,9 +187,11 @@ pub(crate) struct Shard {
     timers: BinaryHeap<Reverse<(Timestamp, SagaId)>>,
     /// Sagas that wait in line for room or a service, the first first.
     lines: BTreeMap<Line, VecDeque<SagaId>>,
-    /// Sagas that wait for a plugin, or for the store to work again, and when they look again.
+    /// Sagas that wait for a plugin, and when they look again.
     stalled: HashSet<SagaId>,
     stalled_until: Option<Instant>,
+    /// Sagas of which something cannot be recorded while the store takes no writes.
+    await_store: HashSet<SagaId>,
     /// Calls of components that have not come back. A saga that a step runs is not one: it goes
     /// on without this host.
     calls_in_flight: usize,
@@ -220,6 +225,7 @@ impl Shard {
             lines: BTreeMap::new(),
             stalled: HashSet::new(),
             stalled_until: None,
+            await_store: HashSet::new(),
             calls_in_flight: 0,
             slow: HashSet::new(),
             time_in_calls: Duration::ZERO,
@@ -308,8 +314,8 @@ impl Shard {
             }
             Message::Read { id, reply } => {
                 if let Some(live) = self.live.get(&id) {
-                    let (saga, stall) = (live.saga.clone(), live.stall.clone());
-                    let _ = reply.send(Box::new(State { saga, stall }));
+                    let stalls = live.stalls.iter().map(|stall| stall.reason.clone()).collect();
+                    let _ = reply.send(Box::new(State { saga: live.saga.clone(), stalls }));
                 }
             }
             Message::Wait { id, waiter } => {
@@ -321,6 +327,7 @@ impl Shard {
             }
             Message::Room(key) => self.room(&key).await,
             Message::ServiceIsBack(service) => self.service_is_back(service).await,
+            Message::StoreWorks => self.store_works().await,
             Message::Stuck { reply } => {
                 let _ = reply.send(self.stuck());
             }
@@ -376,7 +383,7 @@ impl Shard {
         };
         let append = append::append(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
         let mut live = Live::new(saga, held);
-        live.stall = admitted.stall;
+        live.stalls = admitted.stalls;
         live.waiters.extend(waiter);
         live.pending = Some(Pending {
             at,
@@ -385,7 +392,7 @@ impl Shard {
             append_bytes: append.bytes(),
             inputs: Vec::new(),
             with_state: Vec::new(),
-            rooms: admitted.rooms,
+            passes: admitted.passes,
             start: Some(reply),
         });
         self.insert(id, live);
@@ -398,6 +405,9 @@ impl Shard {
     async fn recover(&mut self, saga: Saga, held: HeldBytes) {
         failpoint("runtime.recovery.saga_before");
         let id = saga.id();
+        if self.live.contains_key(&id) {
+            return;
+        }
         let mut live = Live::new(saga, held);
         live.inputs.push_back(Input::Tick.into());
         let due = live.due();
@@ -609,12 +619,9 @@ impl Shard {
                 return;
             }
         };
-        if unbegun.is_some() && admitted.stall.is_some() {
-            // It waits in one line at a time.
-            self.stall(id);
-        }
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.stall = admitted.stall.or(unbegun);
+        live.stalls = admitted.stalls;
+        live.stalls.extend(unbegun);
         if events.is_empty() {
             for queued in inputs {
                 queued.reply(&live.saga);
@@ -624,7 +631,7 @@ impl Shard {
                 return;
             }
             self.set_timer(id, at);
-            self.remember_stall(id);
+            self.remember_stalls(id);
             return;
         }
         if events.iter().any(|event| matches!(event, Event::CompensationStarted(_))) {
@@ -642,7 +649,7 @@ impl Shard {
             append_bytes: append.bytes(),
             inputs,
             with_state,
-            rooms: admitted.rooms,
+            passes: admitted.passes,
             start: None,
         });
         self.append(id, append);
@@ -650,7 +657,7 @@ impl Shard {
 
     /// A saga that cannot be stepped is left as its log has it; the others go on.
     fn quarantine(&mut self, id: SagaId, reason: &str) {
-        tracing::error!(saga_id = %id, reason, "saga is quarantined until the next start");
+        tracing::error!(saga_id = %id, reason, "saga is quarantined");
         self.config.quarantine.add(id, reason.to_owned());
         self.remove(id);
     }
@@ -664,9 +671,10 @@ impl Shard {
     fn remove(&mut self, id: SagaId) {
         if let Some(live) = self.live.remove(&id) {
             self.config.live_total.fetch_sub(1, Ordering::Relaxed);
-            self.leave_line(id, live.in_line.as_ref());
+            live.in_lines.iter().for_each(|line| self.leave_line(id, line));
         }
         self.stalled.remove(&id);
+        self.await_store.remove(&id);
     }
 
     /// For what was not due when the saga was last decided on. An append takes time: what has

@@ -45,8 +45,8 @@ pub(crate) fn stuck(live: &Live, at: Timestamp) -> Option<Stuck> {
     }
     let idle = at.since(since);
     let found = |reason: String| Some(Stuck { id: saga.id(), since, reason });
-    if let Some(stall) = &live.stall {
-        return if idle > HELD_MAX { found(stall.to_string()) } else { None };
+    if let Some(stall) = live.stalls.first() {
+        return if idle > HELD_MAX { found(stall.reason.to_string()) } else { None };
     }
     let waits = saga.steps().any(|step| step.status == StepStatus::Waiting);
     if live.in_flight.is_empty() {

@@ -104,7 +104,7 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
     let second = start(&other, "order").await;
     let stalled = until_some("it waits", || async {
         let state = other.state(second).await.unwrap().unwrap();
-        state.stall.map(|stall| (stall, state.saga))
+        state.stalls.into_iter().next().map(|stall| (stall, state.saga))
     });
     let (stall, saga) = stalled.await;
     assert!(matches!(stall, StallReason::BreakerOpen { .. }), "{stall}");

@@ -12,10 +12,10 @@ use amends_engine::{
     Definition, DefinitionSpec, Digest, Order, Payload, PluginName, Position, RetrySpec, SagaId,
     SagaStatus, StepKind, StepSpec, Timestamp, UndoSpec, Verb, Version, WaitSpec,
 };
-use amends_runtime::{Runtime, RuntimeConfig};
+use amends_runtime::{OperateError, Runtime, RuntimeConfig, RuntimeError};
 use amends_store::{
     Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
-    StoreError, StoreStats, StoredEvent, Stream,
+    StoreError, StoreHealth, StoreStats, StoredEvent, Stream,
 };
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
@@ -61,6 +61,8 @@ enum Starts {
     Held,
     /// So it is, and then said to have failed.
     AnswerLost,
+    /// It is done, and no log that is read has the last append, as if others always came first.
+    Overtaken,
 }
 
 /// A store in which the start of a child goes as a test wants; the rest is the store's.
@@ -81,6 +83,9 @@ impl Store for Held {
         let (store, starts) = (Arc::clone(&self.store), self.starts);
         let permits = Arc::clone(&self.permits);
         self.seen.fetch_add(1, Ordering::SeqCst);
+        if starts == Starts::Overtaken {
+            return store.append_then(append, reply);
+        }
         tokio::spawn(async move {
             let failed = Err(StoreError::Database("the disk is full".to_owned()));
             if starts == Starts::Refused {
@@ -98,7 +103,16 @@ impl Store for Held {
         after: Version,
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
-        self.store.events(stream, after, limit)
+        let events = self.store.events(stream, after, limit);
+        let is_overtaken = self.starts == Starts::Overtaken;
+        Box::pin(async move {
+            let mut events = events.await?;
+            if is_overtaken {
+                let last = events.last().map(|event| event.at);
+                events.retain(|event| Some(event.at) != last);
+            }
+            Ok(events)
+        })
     }
 
     fn log(
@@ -180,6 +194,10 @@ impl Store for Held {
 
     fn head(&self) -> watch::Receiver<Position> {
         self.store.head()
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.store.health()
     }
 
     fn stats(&self) -> StoreStats {
@@ -319,3 +337,27 @@ async fn a_child_is_undone_with_its_parent_after_its_own_window() {
 
 /// Whoever starts a child tries again after a second.
 const RETRY: Duration = Duration::from_millis(1_500);
+
+/// A host that runs does not say that it stops.
+#[tokio::test]
+async fn a_saga_that_others_always_change_first_is_busy() {
+    let trial = Trial::new(Starts::Overtaken).await;
+    let (runtime, child) = (&trial.runtime, trial.child().await);
+    until_some("the child is there", || async { trial.store.saga(child).await.unwrap() }).await;
+    // Its last append is at a time of its own.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    runtime.signal(child, "approved".parse().unwrap(), None, Payload::null()).await.unwrap();
+    until_some("it has ended", || async {
+        let row = trial.store.saga(child).await.unwrap();
+        row.filter(|row| row.status == SagaStatus::Completed)
+    })
+    .await;
+    let (who, reason) = ("ada".to_owned(), "too late".to_owned());
+    let order = Order { who, reason, verb: Verb::Compensate };
+    let error = runtime.operate(child, order).await.unwrap_err();
+    assert!(
+        matches!(error, OperateError::Runtime(RuntimeError::Busy(id)) if id == child),
+        "{error}"
+    );
+    assert!(!runtime.is_stopping());
+}

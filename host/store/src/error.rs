@@ -1,6 +1,7 @@
 //! What can go wrong, and who can act.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use amends_engine::Version;
 
@@ -73,7 +74,65 @@ pub enum StoreError {
     /// The store is closed. Caller: it was asked too late.
     #[error("the store is closed")]
     Closed,
-    /// Nothing of it counts as written; the disk may be full. Caller: try again. Operator: look.
+    /// Nothing of it counts as written. Caller: try again. Operator: look at the disk.
     #[error("the database failed: {0}")]
     Database(String),
+    /// There is no room on the disk; nothing of it counts as written. Caller: later. Operator: make
+    /// room.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// A value that the write rests on cannot be read; nothing of it was written, and others are not
+    /// touched by it. Operator: restore a copy.
+    #[error("what is stored there cannot be read: {0}")]
+    Unreadable(String),
+    /// A read took longer than any may. Caller: ask for less.
+    #[error("the read took longer than {} s and was ended; ask for less at once", .0.as_secs())]
+    TooLong(Duration),
+    /// The thread that writes has ended unexpectedly. Operator: start the host again.
+    #[error("the store's writer has ended unexpectedly; start the host again")]
+    WriterEnded,
+}
+
+impl StoreError {
+    /// Whether this process will never write again: another one has the store, the database is
+    /// damaged, or the writer has ended.
+    #[must_use]
+    pub const fn is_fatal(&self) -> bool {
+        match self {
+            Self::Fenced | Self::Damaged { .. } | Self::WriterEnded => true,
+            Self::Url(_)
+            | Self::NoPostgres
+            | Self::Invalid(_)
+            | Self::Conflict { .. }
+            | Self::InUse(_)
+            | Self::NewerSchema { .. }
+            | Self::File { .. }
+            | Self::Closed
+            | Self::Database(_)
+            | Self::Full(_)
+            | Self::Unreadable(_)
+            | Self::TooLong(_) => false,
+        }
+    }
+
+    /// One word for metrics and for programs.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Url(_) | Self::NoPostgres => "url",
+            Self::Invalid(_) => "invalid",
+            Self::Conflict { .. } => "conflict",
+            Self::Fenced => "fenced",
+            Self::InUse(_) => "in_use",
+            Self::NewerSchema { .. } => "newer_schema",
+            Self::Damaged { .. } => "damaged",
+            Self::File { .. } => "file",
+            Self::Closed => "closed",
+            Self::Database(_) => "database",
+            Self::Full(_) => "full",
+            Self::Unreadable(_) => "unreadable",
+            Self::TooLong(_) => "too_long",
+            Self::WriterEnded => "writer_ended",
+        }
+    }
 }

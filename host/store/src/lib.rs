@@ -38,8 +38,9 @@ pub use state::{
 };
 pub use types::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability,
-    EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery,
-    SagaRow, StartKey, StoreConfig, StoreStats, StoredEvent, Stream,
+    EVENT_BYTES_MAX, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga,
+    NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreHealth, StoreStats, StoredEvent,
+    Stream,
 };
 
 /// An append-only event store.
@@ -70,7 +71,8 @@ pub trait Store: Send + Sync + 'static {
         async move { answer.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
     }
 
-    /// Up to `limit` events of a stream after a version, in order.
+    /// Up to `limit` events of a stream after a version, in order. An append that cannot be read is
+    /// one event of the type [`EVENT_UNREADABLE`].
     ///
     /// A page ends early where it would hold more than [`EVENTS_PAGE_BYTES_MAX`]; it is empty only
     /// when there are no more. The next one is that after its last event.
@@ -82,7 +84,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
 
     /// Up to `limit` events of the whole store after a position, in order. Its pages end as those of
-    /// [`Self::events`] do.
+    /// [`Self::events`] do, and so it is with what cannot be read.
     fn log(
         &self,
         after: Position,
@@ -155,6 +157,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// The last durable position, as it moves; it has moved before an append is answered.
     fn head(&self) -> watch::Receiver<Position>;
+
+    /// Whether it takes writes, as that changes. It says [`StoreHealth::NoWrites`] before the first
+    /// append that failed for that is answered, and [`StoreHealth::Well`] once writes have worked
+    /// again for a moment: whoever could not append waits for that and need not try.
+    fn health(&self) -> watch::Receiver<StoreHealth>;
 
     /// Counts since the store was opened.
     fn stats(&self) -> StoreStats;

@@ -5,34 +5,40 @@
 //!
 //! Deliberately absent: a wait that makes batches larger, an in-memory database, a second writer.
 
+mod health;
 mod read;
 mod schema;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::state::StateQuery;
 use crate::types::{
     Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga,
-    SagaQuery, SagaRow, StoreStats, StoredEvent, Stream,
+    SagaQuery, SagaRow, StoreHealth, StoreStats, StoredEvent, Stream,
 };
 use crate::{Store, StoreError, failpoint};
 
+use health::Health;
 pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};
 use state::StateCache;
+use upkeep::{Limits, Upkeep};
 use write::{Books, Job, Writer};
 
 /// What [`Store::append`] and [`Store::put_blob`] have handed in and is not written yet, in places
@@ -59,6 +65,7 @@ pub struct SqliteStore {
     state_cache: Arc<StateCache>,
     head: watch::Receiver<Position>,
     stats: Arc<Mutex<StoreStats>>,
+    health: watch::Receiver<StoreHealth>,
     /// Its sender is gone when the writer has ended and the file is let go of.
     ended: watch::Receiver<()>,
 }
@@ -74,6 +81,17 @@ struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    /// Those that may not take for ever.
+    running: Mutex<Vec<Running>>,
+}
+
+/// A read that is under way.
+struct Running {
+    number: u64,
+    began: Instant,
+    interrupt: InterruptHandle,
+    /// It was ended for its length.
+    is_ended: bool,
 }
 
 impl SqliteStore {
@@ -87,20 +105,32 @@ impl SqliteStore {
         if path.as_os_str().is_empty() || path == Path::new(":memory:") {
             return Err(StoreError::Url(format!("sqlite:{}", path.display())));
         }
-        let lock = schema::lock(path)?;
-        let connection = schema::open(path, durability)?;
-        Self::start(path, lock, connection)
+        let path = schema::resolve(path)?;
+        let lock = schema::lock(&path)?;
+        let connection = schema::open(&path, durability)?;
+        Self::start(&path, lock, connection, Limits::default())
     }
 
-    fn start(path: &Path, lock: File, connection: Connection) -> Result<Self, StoreError> {
-        let position = schema::last_position(&connection, path)?;
-        let fence = schema::take_fence(&connection, path)?;
+    fn start(
+        path: &Path,
+        lock: File,
+        connection: Connection,
+        limits: Limits,
+    ) -> Result<Self, StoreError> {
+        let (fence, position) = schema::take_over(&connection, path)?;
         failpoint("store.opened");
         let (jobs, receiver) = mpsc::unbounded_channel();
         let (head_sender, head) = watch::channel(position);
         let (ended_sender, ended) = watch::channel(());
+        let (told, health) = watch::channel(StoreHealth::Well);
         let stats = Arc::new(Mutex::new(StoreStats::default()));
         let state_cache = Arc::new(StateCache::default());
+        let readers = Arc::new(Readers {
+            path: path.to_owned(),
+            idle: Mutex::new(Vec::new()),
+            permits: Arc::new(Semaphore::new(READERS_MAX as usize)),
+            running: Mutex::new(Vec::new()),
+        });
         let writer = Writer {
             connection,
             lock,
@@ -114,37 +144,44 @@ impl SqliteStore {
             },
             head: head_sender,
             stats: Arc::clone(&stats),
+            health: Health::new(told.clone()),
+            upkeep: Upkeep::new(limits, Arc::clone(&readers)),
         };
-        std::thread::Builder::new()
-            .name("amends-store-writer".to_owned())
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let failed = |error| StoreError::Database(format!("no thread for the writer: {error}"));
+        thread("amends-store-writer")
             .spawn(move || {
                 // Dropped after the writer, also when it panics.
                 let _ended = ended_sender;
-                writer.run(receiver);
+                let run = AssertUnwindSafe(move || writer.run(receiver));
+                if catch_unwind(run).is_err() {
+                    health::lose(&told, &StoreError::WriterEnded);
+                }
             })
-            .map_err(|error| StoreError::Database(format!("no thread for the writer: {error}")))?;
+            .map_err(failed)?;
+        let weak = jobs.downgrade();
+        thread("amends-store-clock")
+            .spawn(move || upkeep::keep_looking(&weak, limits))
+            .map_err(failed)?;
         let queue = Queue {
             jobs,
             places: Arc::new(Semaphore::new(APPENDS_WAITING_MAX)),
             is_closing: AtomicBool::new(false),
         };
-        let readers = Readers {
-            path: path.to_owned(),
-            idle: Mutex::new(Vec::new()),
-            permits: Arc::new(Semaphore::new(READERS_MAX as usize)),
-        };
-        Ok(Self {
-            queue: Arc::new(queue),
-            readers: Arc::new(readers),
-            state_cache,
-            head,
-            stats,
-            ended,
-        })
+        Ok(Self { queue: Arc::new(queue), readers, state_cache, head, stats, health, ended })
     }
 
-    /// Runs a read on a connection of its own, off the async threads.
+    /// Runs a read on a connection of its own, off the async threads. It is ended when it takes too
+    /// long ([`upkeep`]).
     fn read<T, F>(&self, query: F) -> BoxFuture<'_, Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read_for(true, query)
+    }
+
+    fn read_for<T, F>(&self, is_limited: bool, query: F) -> BoxFuture<'_, Result<T, StoreError>>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -157,7 +194,7 @@ impl SqliteStore {
             let permits = Arc::clone(&readers.permits);
             let permit = permits.acquire_owned().await.map_err(|_| StoreError::Closed)?;
             let reading = tokio::task::spawn_blocking(move || {
-                let result = readers.run(query);
+                let result = readers.run(is_limited, query);
                 // Held to the end of the query, even when nobody waits for it any more.
                 drop(permit);
                 result
@@ -174,8 +211,9 @@ impl Queue {
         if self.is_closing.load(Ordering::Acquire) {
             return job.fail(StoreError::Closed);
         }
+        // Nobody has closed it: the writer has ended by itself.
         if let Err(mpsc::error::SendError(job)) = self.jobs.send(job) {
-            job.fail(StoreError::Closed);
+            job.fail(StoreError::WriterEnded);
         }
     }
 
@@ -205,6 +243,7 @@ impl Queue {
 impl Readers {
     fn run<T>(
         &self,
+        is_limited: bool,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -212,9 +251,39 @@ impl Readers {
             Some(connection) => connection,
             None => schema::open_reader(&self.path)?,
         };
-        let result = query(&connection).map_err(|error| schema::describe(&self.path, &error));
+        let number = is_limited.then(|| self.begin(&connection));
+        let result = query(&connection);
+        let ended = number.and_then(|number| self.end(number));
+        let result = result.map_err(|error| match (error.sqlite_error_code(), ended) {
+            (Some(ErrorCode::OperationInterrupted), Some(took)) => StoreError::TooLong(took),
+            _ => schema::describe(&self.path, &error),
+        });
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         result
+    }
+
+    fn begin(&self, connection: &Connection) -> u64 {
+        let (began, interrupt) = (Instant::now(), connection.get_interrupt_handle());
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = running.iter().map(|read| read.number + 1).max().unwrap_or(0);
+        running.push(Running { number, began, interrupt, is_ended: false });
+        number
+    }
+
+    /// From here on the connection is not interrupted. How long the read took, if it was.
+    fn end(&self, number: u64) -> Option<Duration> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = running.iter().position(|read| read.number == number)?;
+        let read = running.swap_remove(at);
+        read.is_ended.then(|| read.began.elapsed())
+    }
+
+    fn end_reads_longer_than(&self, limit: Duration) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for read in running.iter_mut().filter(|read| read.began.elapsed() > limit) {
+            read.is_ended = true;
+            read.interrupt.interrupt();
+        }
     }
 }
 
@@ -350,11 +419,16 @@ impl Store for SqliteStore {
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        self.read(read::verify)
+        // It reads all that there is.
+        self.read_for(false, read::verify)
     }
 
     fn head(&self) -> watch::Receiver<Position> {
         self.head.clone()
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.clone()
     }
 
     fn stats(&self) -> StoreStats {

@@ -85,6 +85,10 @@ pub struct NewEvent {
     pub data: String,
 }
 
+/// The type of what stands for an append that cannot be read, where the log and streams are read:
+/// its data has the `reason`. Its stream is saga 0 when that cannot be read either.
+pub const EVENT_UNREADABLE: &str = "event.unreadable";
+
 /// An event that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
@@ -324,6 +328,18 @@ pub struct BlobRow {
     pub at: Timestamp,
     /// How many bytes.
     pub bytes_len: u64,
+}
+
+/// Whether a store takes writes.
+#[derive(Debug, Clone, Default)]
+pub enum StoreHealth {
+    /// It does.
+    #[default]
+    Well,
+    /// It does not for now, for this reason; it looks by itself whether it can again.
+    NoWrites(StoreError),
+    /// It never will again in this process, for this reason.
+    Lost(StoreError),
 }
 
 /// Counts since the store was opened.

@@ -388,3 +388,92 @@ fn schema(path: &Path) -> Vec<String> {
     let texts = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
     texts.map(|text| text.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
+
+/// A second host is kept out whatever it calls the file by.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_lock_is_of_the_file() {
+    let place = TemporaryFile::new();
+    let store = place.open().await.unwrap();
+    store.append(start(1)).await.unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let symbolic = elsewhere.path().join("other.db");
+    std::os::unix::fs::symlink(place.path(), &symbolic).unwrap();
+    match open(&symbolic).err() {
+        Some(StoreError::InUse(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    let folder = elsewhere.path().join("folder");
+    std::os::unix::fs::symlink(place.path().parent().unwrap(), &folder).unwrap();
+    match open(&folder.join("amends.db")).err() {
+        Some(StoreError::InUse(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    let hard = place.path().with_file_name("hard.db");
+    fs::hard_link(place.path(), &hard).unwrap();
+    match refusal(&hard) {
+        StoreError::File { message, .. } => assert!(message.contains("2 names"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    // Nothing of it harms the one that has it.
+    store.append(start(2)).await.unwrap();
+    store.close().await.unwrap();
+    fs::remove_file(&hard).unwrap();
+
+    // By the link it is the same file, with the same log and lock.
+    let store = open(&symbolic).unwrap();
+    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 2);
+    assert!(matches!(refusal(&place.path()), StoreError::InUse(_)));
+    store.close().await.unwrap();
+    let nowhere = elsewhere.path().join("nowhere.db");
+    std::os::unix::fs::symlink(elsewhere.path().join("gone.db"), &nowhere).unwrap();
+    match refusal(&nowhere) {
+        StoreError::File { message, .. } => assert!(message.contains("symbolic"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whatever the umask: it is set once, for the whole process, so this is a process of its own.
+#[cfg(unix)]
+#[tokio::test]
+async fn files_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    const CHILD: &str = "AMENDS_TEST_OPEN";
+    let modes = |path: &Path| {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let beside = |suffix: &str| mode(&path.with_extension(format!("db-{suffix}")));
+        let files = [mode(path), beside("wal"), beside("shm"), beside(LOCK_SUFFIX)];
+        (files, mode(path.parent().unwrap()))
+    };
+    if let Some(path) = std::env::var_os(CHILD) {
+        let path = PathBuf::from(path);
+        let store = open(&path).unwrap();
+        store.append(start(1)).await.unwrap();
+        assert_eq!(modes(&path), ([0o600; 4], 0o700));
+        store.close().await.unwrap();
+        return;
+    }
+    let place = TemporaryFile::new();
+    let path = place.path().with_file_name("data").join("amends.db");
+    let test = "files_are_their_owners_alone";
+    let status = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "umask 000; exec \"$0\" \"$@\"",
+            std::env::current_exe().unwrap().to_str().unwrap(),
+        ])
+        .args([test, "--exact", "--test-threads=1"])
+        .env(CHILD, &path)
+        .status();
+    assert!(status.unwrap().success());
+
+    // Of an earlier version: others lose what they may, the group keeps it.
+    for name in ["amends.db", "amends.db-lock"] {
+        let file = path.with_file_name(name);
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let store = open(&path).unwrap();
+    store.append(start(2)).await.unwrap();
+    assert_eq!(modes(&path).0, [0o640; 4], "{:?}", modes(&path).0);
+    store.close().await.unwrap();
+}

@@ -115,7 +115,7 @@ impl Place {
         host
     }
 
-    fn spawn_with_env(&self, environment: &[(&str, &str)]) -> Host {
+    pub(crate) fn spawn_with_env(&self, environment: &[(&str, &str)]) -> Host {
         self.spawn_command(Command::new(amends()), environment)
     }
 
@@ -271,6 +271,12 @@ impl Host {
     pub(crate) fn stop_logged(mut self) -> (Option<i32>, Vec<String>) {
         let child = self.child.take().unwrap();
         signal(&child, Signal::TERM);
+        (self.wait(child), self.whole_log())
+    }
+
+    /// Its exit code, when it ends by itself, and all that it had logged.
+    pub(crate) fn ended_logged(mut self) -> (Option<i32>, Vec<String>) {
+        let child = self.child.take().unwrap();
         (self.wait(child), self.whole_log())
     }
 

@@ -27,6 +27,9 @@ pub const EXIT_WAIT_ENDED: u8 = 7;
 /// The rehearsal found that something differs.
 pub const EXIT_DIFFERS: u8 = 8;
 
+/// The host has lost its store: another process took it over, it is damaged, or its writer failed.
+pub const EXIT_STORE_LOST: u8 = 9;
+
 /// Interrupted by the user.
 pub const EXIT_INTERRUPTED: u8 = 130;
 

@@ -20,7 +20,7 @@ use amends_plugins::PluginHost;
 use amends_runtime::{Runtime, RuntimeConfig};
 use amends_store::{Store, StoreConfig};
 
-use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED};
+use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, Failed};
 use crate::commands::output::{log_line, shown};
 use crate::config::{Config, OverrideFlags, Overrides, load};
 
@@ -86,14 +86,25 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let server = Server::new(router(state), connections, closing);
     let server = tokio::spawn(server.run(listener));
     tracing::info!(listen = %listen, ready_ms = ms(began.elapsed()), "amends is ready");
-    let code = serve_until_told(&runtime, signals).await;
+    let ended = tokio::select! {
+        code = serve_until_told(&runtime, signals) => Ok(code),
+        error = runtime.store_lost() => Err(error),
+    };
+    if let Err(error) = &ended {
+        tracing::error!(%error, "amends ends: it can record nothing any more");
+        // Nothing that is in flight can be recorded; it is unknown to whoever goes on.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, runtime.stop(Duration::ZERO)).await;
+    }
     let _ = close.send(true);
     let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
     upkeep.abort();
     runtime.plugins().close().await;
     runtime.store().close().await.context("the store cannot be closed")?;
     tracing::info!("amends has stopped");
-    Ok(code)
+    ended.map_err(|error| {
+        let message = format!("the store is lost to this host: {error}");
+        Failed { exit: EXIT_STORE_LOST, message }.into()
+    })
 }
 
 /// Raises the process's limit of descriptors to what it may have at most, and returns that. `None`: as

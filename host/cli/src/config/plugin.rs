@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use amends_engine::{PAYLOAD_BYTES_MAX, TIMEOUT_MAX};
@@ -312,7 +314,14 @@ fn secret_of_file(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> 
             item.error(context, message, "write the secret into it");
             None
         }
-        Ok(secret) => Some(Secret::new(secret)),
+        Ok(secret) => {
+            if others_may_read(&path) {
+                let message = format!("every user of this machine may read the file {shown}");
+                let help = format!("chmod o-rwx {shown}");
+                context.warn(item.place(context), &item.key, message, help);
+            }
+            Some(Secret::new(secret))
+        }
         Err(message) => {
             let help = "put the secret there, readable by the host; a relative path counts from \
                         the config's folder";
@@ -320,4 +329,8 @@ fn secret_of_file(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> 
             None
         }
     }
+}
+
+fn others_may_read(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
 }

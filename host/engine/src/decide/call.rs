@@ -33,10 +33,10 @@ pub(super) struct Failed {
 impl Draft<'_> {
     pub(super) fn admit(
         &mut self,
-        step: StepName,
-        direction: Direction,
+        (step, direction): (StepName, Direction),
         digest: Digest,
         note: Option<String>,
+        is_trial: bool,
     ) {
         let Some(index) = self.saga.index_of(&step) else { return };
         let due = crate::commands::due(self.saga, index)
@@ -44,17 +44,23 @@ impl Draft<'_> {
         if !due {
             return;
         }
-        let state = &self.saga.steps[index];
+        let (state, spec) = (&self.saga.steps[index], self.saga.spec(index));
+        let retry = match direction {
+            Direction::Execute => Some(&spec.retry),
+            Direction::Compensate => spec.undo.as_ref().map(|undo| &undo.retry),
+        };
+        // One attempt means that it is never called twice.
+        let trial = is_trial && retry.is_some_and(|retry| retry.attempts > 1);
         match direction {
             Direction::Execute => {
                 let attempt = state.attempts + 1;
-                let runs_saga = matches!(self.saga.spec(index).kind, StepKind::Saga { .. });
+                let runs_saga = matches!(spec.kind, StepKind::Saga { .. });
                 let child = runs_saga.then(|| self.saga.id.child(&step, attempt, self.at));
-                self.emit(StepStarted { step, attempt, digest, child });
+                self.emit(StepStarted { step, attempt, digest, child, trial });
             }
             Direction::Compensate => {
                 let attempt = state.undo_attempts + 1;
-                self.emit(UndoStarted { step, attempt, digest, note });
+                self.emit(UndoStarted { step, attempt, digest, note, trial });
             }
         }
     }

@@ -635,7 +635,11 @@ impl<'m> World<'m> {
     fn admit(&mut self, draft: &mut Saga, events: &mut Vec<Event>, due: Due) -> Result<()> {
         let digest = crate::Digest::from_bytes([7; 32]);
         let Due { step, direction, .. } = due;
-        self.draft(draft, events, Input::Admit { step, direction, digest, note: None })
+        self.draft(
+            draft,
+            events,
+            Input::Admit { step, direction, digest, note: None, is_trial: false },
+        )
     }
 
     fn draft(&mut self, draft: &mut Saga, events: &mut Vec<Event>, input: Input) -> Result<()> {

@@ -100,7 +100,13 @@ impl Host {
             .collect();
         for due in due {
             let (step, direction) = (due.step, due.direction);
-            self.feed(Input::Admit { step, direction, digest: Digest::of(b"x"), note: None });
+            self.feed(Input::Admit {
+                step,
+                direction,
+                digest: Digest::of(b"x"),
+                note: None,
+                is_trial: false,
+            });
         }
     }
 

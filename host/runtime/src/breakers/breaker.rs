@@ -5,7 +5,7 @@ use amends_store::StoredEvent;
 use serde_json::{Value, json};
 
 use super::window::{Count, Window};
-use super::{Admission, BreakerSettings, OnOpen};
+use super::{Admission, BreakerSettings, OnOpen, Ticket};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -38,6 +38,8 @@ pub(super) struct Breaker {
     pub(super) last_error: Option<String>,
     /// Changes that are not in the stream yet.
     pub(super) unwritten: u32,
+    /// How often it has opened and closed.
+    generation: u64,
     window: Option<Window>,
 }
 
@@ -61,12 +63,20 @@ impl State {
 impl Breaker {
     pub(super) fn new(settings: BreakerSettings) -> Self {
         let window = settings.rate.map(|rate| Window::new(rate.window));
-        Self { settings, state: State::Closed, failures: 0, last_error: None, unwritten: 0, window }
+        Self {
+            settings,
+            state: State::Closed,
+            failures: 0,
+            last_error: None,
+            unwritten: 0,
+            generation: 0,
+            window,
+        }
     }
 
     pub(super) fn admit(&mut self, is_undo: bool, at: Timestamp) -> Admission {
         let (until, begun, succeeded) = match self.state {
-            State::Closed => return Admission::Go,
+            State::Closed => return self.go(),
             State::Open { until } => (until, self.settings.half_open, 0),
             State::HalfOpen { until, begun, succeeded } => (until, begun, succeeded),
         };
@@ -76,11 +86,11 @@ impl Breaker {
             // Of those that began and did not succeed, nothing was heard.
             let (until, begun) = (at.after(self.settings.open_for), succeeded + 1);
             self.state = State::HalfOpen { until, begun, succeeded };
-            return Admission::Go;
+            return self.go();
         }
         if begun < self.settings.half_open {
             self.state = State::HalfOpen { until, begun: begun + 1, succeeded };
-            return Admission::Go;
+            return self.go();
         }
         match self.settings.on_open {
             OnOpen::Fail if !is_undo => Admission::Fail { until },
@@ -88,7 +98,24 @@ impl Breaker {
         }
     }
 
-    pub(super) fn report(&mut self, outcome: &Outcome, at: Timestamp) -> Option<Change> {
+    fn go(&self) -> Admission {
+        Admission::Go(self.ticket())
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        let is_trial = self.state != State::Closed;
+        Ticket { generation: self.generation, is_trial }
+    }
+
+    pub(super) fn report(
+        &mut self,
+        ticket: Ticket,
+        outcome: &Outcome,
+        at: Timestamp,
+    ) -> Option<Change> {
+        if ticket.generation != self.generation {
+            return None;
+        }
         match outcome {
             // A service that says no for good works.
             Outcome::Succeeded(_) | Outcome::NothingToUndo | Outcome::Permanent(_) => {
@@ -115,7 +142,7 @@ impl Breaker {
                 self.close();
                 Some(Change::Closed)
             }
-            // A call that began before it opened.
+            // No call begins while it is open.
             State::Open { .. } => None,
         }
     }
@@ -174,6 +201,7 @@ impl Breaker {
     /// Calls from before say nothing of what comes.
     fn enter(&mut self, state: State) {
         self.state = state;
+        self.generation += 1;
         if let Some(window) = &mut self.window {
             window.clear();
         }

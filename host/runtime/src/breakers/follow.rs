@@ -66,7 +66,8 @@ impl Follower {
             };
             match done {
                 Ok(()) => {}
-                Err(StoreError::Closed | StoreError::Fenced) => return,
+                Err(StoreError::Closed) => return,
+                Err(error) if error.is_fatal() => return,
                 // Tried again at the next tick.
                 Err(error) => tracing::debug!(%error, "breakers cannot be read"),
             }
@@ -141,9 +142,11 @@ impl Follower {
                 ) => break,
                 // Another host wrote; this one's event comes after that, so it is not read.
                 Err(StoreError::Conflict { actual, .. }) => *version = actual,
-                Err(error @ (StoreError::Closed | StoreError::Fenced)) => return Err(error),
+                Err(error @ StoreError::Closed) => return Err(error),
+                Err(error) if error.is_fatal() => return Err(error),
+                // The store says what is wrong with it.
                 Err(error) => {
-                    tracing::error!(%service, %error, "breaker event cannot be written");
+                    tracing::debug!(%service, %error, "breaker event cannot be written yet");
                     tokio::time::sleep(WRITE_PAUSE).await;
                 }
             }

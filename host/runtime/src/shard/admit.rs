@@ -11,20 +11,42 @@ use amends_store::failpoint;
 use super::{Shard, ShardConfig, try_decide};
 use crate::breakers::Admission;
 use crate::dispatch::component;
-use crate::live::StallReason;
-use crate::rooms::Taken;
+use crate::live::{Pass, Stall, StallReason};
 
 /// What became of the calls that were due.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
-    pub(super) rooms: HashMap<(StepName, Direction), Taken>,
+    pub(super) passes: HashMap<(StepName, Direction), Pass>,
     /// What holds the rest back.
-    pub(super) stall: Option<StallReason>,
+    pub(super) stalls: Vec<Stall>,
+}
+
+impl Admitted {
+    /// Of calls that wait for the same thing, one says so; of a breaker each: its step shows it.
+    fn stalled(&mut self, stall: Stall) {
+        let is_said = |other: &Stall| match (&other.reason, &stall.reason) {
+            (StallReason::NoRoom(one), StallReason::NoRoom(other_one)) => {
+                one == other_one && other.direction == stall.direction
+            }
+            (StallReason::PluginMissing(one), StallReason::PluginMissing(other)) => one == other,
+            (
+                StallReason::NoRoom(_)
+                | StallReason::PluginMissing(_)
+                | StallReason::BreakerOpen { .. }
+                | StallReason::Machine(_)
+                | StallReason::StoreFailed(_),
+                _,
+            ) => false,
+        };
+        if !self.stalls.iter().any(is_said) {
+            self.stalls.push(stall);
+        }
+    }
 }
 
 /// What becomes of one.
 enum Answer {
-    Admit { digest: Digest, note: Option<String>, room: Option<Taken> },
+    Admit { digest: Digest, note: Option<String>, pass: Pass },
     Refuse(Failure),
     Stall(StallReason),
 }
@@ -64,18 +86,21 @@ impl Shard {
             })
             .filter(|due| due.at.is_none_or(|due| due <= at))
             .collect();
-        admitted.stall = None;
+        admitted.stalls.clear();
         let mut is_refused = false;
         for due in due {
             let (step, direction) = (due.step.clone(), due.direction);
-            let (input, room) = match answer(&self.config, draft, &due, at).await {
-                Answer::Admit { digest, note, room } => {
+            let (input, pass) = match answer(&self.config, draft, &due, at).await {
+                Answer::Admit { digest, note, pass } => {
                     let step = step.clone();
-                    (Input::Admit { step, direction, digest, note }, room)
+                    let is_trial = pass.ticket.is_some_and(|ticket| ticket.is_trial);
+                    (Input::Admit { step, direction, digest, note, is_trial }, pass)
                 }
-                Answer::Refuse(error) => (Input::Refuse { step: step.clone(), error }, None),
-                Answer::Stall(stall) => {
-                    admitted.stall = Some(stall);
+                Answer::Refuse(error) => {
+                    (Input::Refuse { step: step.clone(), error }, Pass::default())
+                }
+                Answer::Stall(reason) => {
+                    admitted.stalled(Stall { reason, direction });
                     continue;
                 }
             };
@@ -86,7 +111,9 @@ impl Shard {
                     Direction::Execute => "runtime.step.admitted",
                     Direction::Compensate => "runtime.undo.admitted",
                 });
-                admitted.rooms.extend(room.map(|room| ((step, direction), room)));
+                if !refuses {
+                    admitted.passes.insert((step, direction), pass);
+                }
                 is_refused |= refuses;
             }
         }
@@ -103,7 +130,7 @@ async fn answer(config: &ShardConfig, draft: &Saga, due: &Due, at: Timestamp) ->
                 // The call says so; an undo finds its saga by the id alone.
                 None => Digest::of(definition.as_str().as_bytes()),
             };
-            return Answer::Admit { digest, note: None, room: None };
+            return Answer::Admit { digest, note: None, pass: Pass::default() };
         }
     };
     let served = component(&config.plugins, draft, due, plugin).await;
@@ -120,7 +147,11 @@ async fn answer(config: &ShardConfig, draft: &Saga, due: &Due, at: Timestamp) ->
     let admission =
         due.service.as_ref().map(|service| (service, config.breakers.admit(service, is_undo, at)));
     match admission {
-        None | Some((_, Admission::Go)) => Answer::Admit { digest, note, room: Some(room) },
+        None => Answer::Admit { digest, note, pass: Pass { room: Some(room), ticket: None } },
+        Some((_, Admission::Go(ticket))) => {
+            let pass = Pass { room: Some(room), ticket: Some(ticket) };
+            Answer::Admit { digest, note, pass }
+        }
         Some((service, Admission::Wait { until })) => {
             let (service, step) = (service.clone(), due.step.clone());
             Answer::Stall(StallReason::BreakerOpen { service, step, until })

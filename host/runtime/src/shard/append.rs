@@ -1,15 +1,16 @@
 //! From facts to what they lead to, once they are durable.
 
-use amends_engine::{Call, Event, Failure, Input, Outcome, Saga, SagaId, Timestamp, Version};
+use amends_engine::{
+    Call, Direction, Event, Failure, Input, Outcome, Saga, SagaId, Timestamp, Version,
+};
 use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint,
 };
 
 use super::{CALL_IN_SHARD_MAX, Message, Shard, counted};
 use crate::dispatch::{Begun, Returned};
-use crate::error::StartError;
-use crate::live::{Pending, Queued, Unbegun};
-use crate::rooms::Taken;
+use crate::error::{RuntimeError, StartError};
+use crate::live::{Pass, Pending, Queued, Stall, StallReason, Unbegun};
 use crate::runtime::{Started, rests};
 
 /// How often a call is run again in a row because the state that it saw has changed, before that
@@ -106,9 +107,9 @@ impl Shard {
         let due = live.due();
         for call in due.calls {
             let key = (call.step.clone(), call.direction);
-            let room = pending.rooms.remove(&key);
+            let pass = pending.passes.remove(&key).unwrap_or_default();
             failpoint("runtime.dispatch.before");
-            over.extend(self.dispatch(id, call, room));
+            over.extend(self.dispatch(id, call, pass));
         }
         if let Some(live) = self.live.get(&id) {
             live.cancel(&due.children);
@@ -119,27 +120,23 @@ impl Shard {
         let Some(live) = self.live.get_mut(&id) else { return };
         // What was held back tries again: what it waits for may have come meanwhile, and whoever
         // gives it must learn that this one waits.
-        let goes_on = !live.inputs.is_empty() || live.stall.is_some() || !live.unbegun.is_empty();
+        let goes_on =
+            !live.inputs.is_empty() || !live.stalls.is_empty() || !live.unbegun.is_empty();
         if goes_on {
             self.advance(id).await;
         } else {
             self.set_timer(id, pending.at);
-            self.remember_stall(id);
+            self.remember_stalls(id);
         }
     }
 
     /// Has a call run; what came of it, if it is over at once.
-    pub(super) fn dispatch(
-        &mut self,
-        id: SagaId,
-        call: Call,
-        room: Option<Taken>,
-    ) -> Option<Returned> {
+    pub(super) fn dispatch(&mut self, id: SagaId, call: Call, pass: Pass) -> Option<Returned> {
         let live = self.live.get_mut(&id)?;
         self.calls_in_flight += counted(&call.target);
         let in_shard = !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_SHARD_MAX;
         let key = (call.step.clone(), call.direction);
-        match self.dispatcher.run(&live.saga, call, room, in_shard) {
+        match self.dispatcher.run(&live.saga, call, pass, in_shard) {
             Begun::Over(returned) => {
                 self.time_in_calls = self.time_in_calls.saturating_add(returned.took);
                 Some(returned)
@@ -167,7 +164,7 @@ impl Shard {
             }
         }
         // Rooms that the append took are given back, and taken again by what it is followed by.
-        drop(pending.rooms);
+        drop(pending.passes);
         let reruns = live.reruns;
         match refused {
             Some(Input::Outcome { step, direction, attempt, .. }) => {
@@ -233,18 +230,42 @@ impl Shard {
             self.remove(id);
             return;
         }
-        tracing::error!(saga_id = %id, error = %error, "append failed");
-        if is_conflict {
-            let reason = format!("its log was changed by someone else: {error}");
+        tracing::debug!(saga_id = %id, %error, "append failed");
+        let reason = match &error {
+            StoreError::Conflict { .. } => {
+                Some(format!("its log was changed by someone else: {error}"))
+            }
+            // It would be refused the same the next time.
+            StoreError::Invalid(_) | StoreError::Unreadable(_) => Some(error.to_string()),
+            StoreError::Url(_)
+            | StoreError::NoPostgres
+            | StoreError::Fenced
+            | StoreError::InUse(_)
+            | StoreError::NewerSchema { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::File { .. }
+            | StoreError::Closed
+            | StoreError::Database(_)
+            | StoreError::Full(_)
+            | StoreError::TooLong(_)
+            | StoreError::WriterEnded => None,
+        };
+        let Some(live) = self.live.get_mut(&id) else { return };
+        for queued in pending.inputs.into_iter().rev() {
+            // Whoever ordered it hears at once that it is not done, and it is not done later.
+            if queued.reply.is_some() {
+                queued.refuse(RuntimeError::Store(error.clone()).into());
+            } else {
+                live.inputs.push_front(queued);
+            }
+        }
+        if let Some(reason) = reason {
             self.quarantine(id, &reason);
             return;
         }
-        if let Some(live) = self.live.get_mut(&id) {
-            for queued in pending.inputs.into_iter().rev() {
-                live.inputs.push_front(queued);
-            }
-            self.stall(id);
-        }
+        let reason = StallReason::StoreFailed(error.to_string());
+        live.stalls = vec![Stall { reason, direction: Direction::Execute }];
+        self.await_store(id);
     }
 }
 

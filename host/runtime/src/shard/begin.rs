@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{STALL_PAUSE, Shard, ShardConfig, counted};
 use crate::dispatch::Returned;
-use crate::live::{Queued, StallReason, Unbegun};
+use crate::live::{Pass, Queued, Stall, StallReason, Unbegun};
 use crate::rooms::{OfPlugin, RoomKey, Taken};
 
 impl ShardConfig {
@@ -51,11 +51,11 @@ impl Shard {
     }
 
     /// Has those calls of a saga run that can begin by now, and says what the others wait for.
-    pub(super) fn begin_again(&mut self, id: SagaId) -> Option<StallReason> {
+    pub(super) fn begin_again(&mut self, id: SagaId) -> Vec<Stall> {
         loop {
-            let live = self.live.get_mut(&id)?;
+            let Some(live) = self.live.get_mut(&id) else { return Vec::new() };
             if live.unbegun.is_empty() {
-                return None;
+                return Vec::new();
             }
             let running: Vec<_> = commands(&live.saga)
                 .filter_map(|command| match command {
@@ -70,8 +70,10 @@ impl Shard {
                 match self.begin(id, &key, call, unbegun) {
                     Ok(returned) => over.extend(returned),
                     Err((unbegun, reason)) => {
-                        stalls.push(reason);
-                        self.live.get_mut(&id)?.wait_to_begin(key, unbegun);
+                        stalls.push(Stall { reason, direction: key.1 });
+                        if let Some(live) = self.live.get_mut(&id) {
+                            live.wait_to_begin(key, unbegun);
+                        }
                     }
                 }
             }
@@ -81,11 +83,7 @@ impl Shard {
             }
             // One that did not begin again wants more than before, which it gets or waits for.
             if is_stable {
-                if stalls.len() > 1 {
-                    // It waits in one line at a time.
-                    self.stall(id);
-                }
-                return stalls.pop();
+                return stalls;
             }
         }
     }
@@ -131,7 +129,7 @@ impl Shard {
             return Ok(None);
         }
         live.in_flight.remove(key);
-        Ok(self.dispatch(id, call, Some(room)))
+        Ok(self.dispatch(id, call, Pass { room: Some(room), ticket: None }))
     }
 }
 

@@ -1,30 +1,38 @@
 //! Sagas that something outside their events holds back, and that look again when that may have
 //! changed.
 
-use amends_engine::{Command, Direction, SagaId, ServiceName, commands};
+use amends_engine::{Direction, SagaId, ServiceName};
+use amends_store::StoreHealth;
 use tokio::time::Instant;
 
-use super::{STALL_PAUSE, Shard};
-use crate::live::{Line, Live, StallReason};
+use super::{Message, STALL_PAUSE, Shard};
+use crate::live::{Line, Stall, StallReason};
 use crate::rooms::RoomKey;
 
+/// Sagas that go on at once when the store works again; others of the shard take turns with them.
+const WOKEN_AT_ONCE: usize = 256;
+
 impl Shard {
-    /// Has a saga wait in line, or look again after a while.
-    pub(super) fn remember_stall(&mut self, id: SagaId) {
+    /// Has a saga wait in a line for each thing that it lacks, or look again after a while.
+    pub(super) fn remember_stalls(&mut self, id: SagaId) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        let wanted = match &live.stall {
-            Some(StallReason::NoRoom(key)) => Some(Line::Room(key.clone(), direction(live))),
-            Some(StallReason::BreakerOpen { service, .. }) => Some(Line::Breaker(service.clone())),
-            Some(StallReason::PluginMissing(_) | StallReason::Machine(_)) | None => None,
-        };
-        let looks_again =
-            matches!(live.stall, Some(StallReason::PluginMissing(_) | StallReason::Machine(_)));
-        if live.in_line != wanted {
-            let before = std::mem::replace(&mut live.in_line, wanted.clone());
-            self.leave_line(id, before.as_ref());
-            if let Some(wanted) = wanted {
-                self.lines.entry(wanted).or_default().push_back(id);
+        let mut wanted: Vec<Line> = Vec::new();
+        for line in live.stalls.iter().filter_map(Stall::line) {
+            if !wanted.contains(&line) {
+                wanted.push(line);
             }
+        }
+        // Nobody says when these are there.
+        let is_silent = |stall: &Stall| {
+            matches!(stall.reason, StallReason::PluginMissing(_) | StallReason::Machine(_))
+        };
+        let looks_again = live.stalls.iter().any(is_silent);
+        let before = std::mem::replace(&mut live.in_lines, wanted.clone());
+        for line in before.iter().filter(|line| !wanted.contains(line)) {
+            self.leave_line(id, line);
+        }
+        for line in wanted.into_iter().filter(|line| !before.contains(line)) {
+            self.lines.entry(line).or_default().push_back(id);
         }
         if looks_again {
             self.stall(id);
@@ -36,10 +44,37 @@ impl Shard {
         self.stalled_until.get_or_insert(Instant::now() + STALL_PAUSE);
     }
 
-    pub(super) fn leave_line(&mut self, id: SagaId, line: Option<&Line>) {
-        if let Some(line) = line
-            && let Some(waiting) = self.lines.get_mut(line)
+    /// Has a saga wait until the store takes writes again. Nobody need try meanwhile: the store
+    /// looks by itself.
+    pub(super) fn await_store(&mut self, id: SagaId) {
+        let is_well = matches!(*self.config.health.borrow(), StoreHealth::Well);
+        if is_well {
+            // It may have said so before this saga came.
+            self.stall(id);
+        } else {
+            self.await_store.insert(id);
+        }
+    }
+
+    /// The store takes writes again: who could not append goes on, some at a time.
+    pub(super) async fn store_works(&mut self) {
+        if !matches!(*self.config.health.borrow(), StoreHealth::Well) {
+            return;
+        }
+        let some: Vec<_> = self.await_store.iter().copied().take(WOKEN_AT_ONCE).collect();
+        for id in some {
+            self.await_store.remove(&id);
+            self.advance(id).await;
+        }
+        if !self.await_store.is_empty()
+            && let Some(inbox) = self.config.inbox.upgrade()
         {
+            let _ = inbox.send(Message::StoreWorks);
+        }
+    }
+
+    pub(super) fn leave_line(&mut self, id: SagaId, line: &Line) {
+        if let Some(waiting) = self.lines.get_mut(line) {
             waiting.retain(|other| *other != id);
             if waiting.is_empty() {
                 self.lines.remove(line);
@@ -57,8 +92,8 @@ impl Shard {
                     continue;
                 }
                 self.advance(id).await;
-                let stall = self.live.get(&id).and_then(|live| live.stall.as_ref());
-                if stall == Some(&StallReason::NoRoom(key.clone())) {
+                let lacks = |stall: &Stall| stall.line().as_ref() == Some(&line);
+                if self.live.get(&id).is_some_and(|live| live.stalls.iter().any(lacks)) {
                     break;
                 }
             }
@@ -81,18 +116,8 @@ impl Shard {
             self.lines.remove(line);
         }
         if let Some(live) = id.and_then(|id| self.live.get_mut(&id)) {
-            live.in_line = None;
+            live.in_lines.retain(|other| other != line);
         }
         id
     }
-}
-
-/// Which way the call goes that waits: an undo, if one does.
-fn direction(live: &Live) -> Direction {
-    let is_undo = commands(&live.saga).any(|command| match command {
-        Command::Start(due) => due.direction == Direction::Compensate,
-        Command::Run(_) | Command::CancelChild(_) | Command::Wake(_) => false,
-    });
-    let is_undo = is_undo || live.unbegun.keys().any(|(_, way)| *way == Direction::Compensate);
-    if is_undo { Direction::Compensate } else { Direction::Execute }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
 use amends_store::{
     Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
-    StoreError, StoreStats, StoredEvent, Stream,
+    StoreError, StoreHealth, StoreStats, StoredEvent, Stream,
 };
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -115,6 +115,10 @@ impl Store for Hooked {
 
     fn head(&self) -> watch::Receiver<Position> {
         self.store.head()
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.store.health()
     }
 
     fn stats(&self) -> StoreStats {

@@ -1,5 +1,6 @@
 //! Queries.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use serde_json::value::RawValue;
 use super::schema::is_unreadable;
 use super::write::{DEPLOYS, SERVICE_PREFIX};
 use crate::types::{
-    BlobKind, BlobRow, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga, SagaQuery, SagaRow,
-    StoredEvent, Stream,
+    BlobKind, BlobRow, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga,
+    SagaQuery, SagaRow, StoredEvent, Stream,
 };
 
 type Result<T> = rusqlite::Result<T>;
@@ -38,7 +39,8 @@ pub(super) fn events(
         "SELECT {APPEND_COLUMNS} FROM appends WHERE stream = ?1 AND version > ?2 ORDER BY version"
     ))?;
     let rows = statement.query(params![stream, to_integer(after.0)])?;
-    take_events(rows, limit, |event| event.version > after)
+    // Of an append that cannot be read the version may not be known.
+    take_events(rows, limit, |event| event.version > after || event.kind == EVENT_UNREADABLE)
 }
 
 pub(super) fn log(
@@ -64,8 +66,8 @@ fn take_events(
     while page.len() < limit as usize
         && let Some(row) = rows.next()?
     {
-        for event in append_events(row)?.into_iter().filter(&is_wanted) {
-            bytes += event.data.get().len();
+        for event in events_or_why(row)?.into_iter().filter(&is_wanted) {
+            bytes += event.data.len();
             let is_full = page.len() == limit as usize || bytes > EVENTS_PAGE_BYTES_MAX;
             if is_full && !page.is_empty() {
                 return Ok(page);
@@ -358,14 +360,32 @@ struct AppendedEvent<'row> {
     version: Version,
     at: Timestamp,
     kind: String,
-    data: &'row RawValue,
+    data: Cow<'row, str>,
 }
 
 impl From<AppendedEvent<'_>> for StoredEvent {
     fn from(event: AppendedEvent<'_>) -> Self {
         let AppendedEvent { position, stream, version, at, kind, data } = event;
-        Self { position, stream, version, at, kind, data: data.get().to_owned() }
+        Self { position, stream, version, at, kind, data: data.into_owned() }
     }
+}
+
+/// The events of one append, or one that says why they cannot be read, so that whoever reads the log
+/// comes past them.
+fn events_or_why<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
+    let reason = match readable(append_events(row), APPEND_COLUMNS)? {
+        Ok(events) => return Ok(events),
+        Err(reason) => reason,
+    };
+    let number = |column| row.get(column).map_or(0, i64::unsigned_abs);
+    Ok(vec![AppendedEvent {
+        position: Position(number(0)),
+        stream: stream(row, 1).unwrap_or(Stream::Saga(SagaId::from_bytes([0; 16]))),
+        version: Version(number(2)),
+        at: Timestamp::from_millis(row.get(3).unwrap_or(0)),
+        kind: EVENT_UNREADABLE.to_owned(),
+        data: serde_json::json!({ "reason": reason }).to_string().into(),
+    }])
 }
 
 /// The events of one append.
@@ -389,7 +409,7 @@ fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
         version: Version((version - back).unsigned_abs()),
         at,
         kind,
-        data,
+        data: Cow::Borrowed(data.get()),
     };
     Ok((0..=last).rev().zip(events).map(event).collect())
 }

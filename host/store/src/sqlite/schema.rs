@@ -1,13 +1,16 @@
 //! The file: its lock, its settings, its schema and how that came about.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::Read as _;
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use amends_engine::{Position, SagaId, Timestamp};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::read::delay_of;
 use crate::StoreError;
@@ -18,6 +21,12 @@ pub const SCHEMA_VERSION: i64 = 4;
 
 /// `amends.db-lock` is locked while `amends.db` is open.
 pub const LOCK_SUFFIX: &str = "lock";
+
+/// What a file's mode permits to everybody but its owner and group.
+const OTHERS: u32 = 0o007;
+
+/// How long a connection waits for the lock of another program that writes to the file.
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// "Amnd": tells a database of ours from any other SQLite file (`PRAGMA application_id`).
 const APPLICATION_ID: i64 = 0x416d_6e64;
@@ -123,22 +132,79 @@ pub(super) const MIGRATIONS: [&str; 4] = [
 /// What a database of `SCHEMA_VERSION` has.
 const TABLES: [&str; 7] = ["meta", "appends", "sagas", "saga_tags", "start_keys", "blobs", "state"];
 
-/// Takes the lock that one process holds while it uses the file. The system lets go of it when
-/// the process ends, however it ends.
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+/// The file that a path leads to, so that it has one lock and one log whatever it is called by. Its
+/// folder is made when there is none.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     let folder = folder(path);
-    fs::create_dir_all(folder).map_err(|error| file_error(folder, &error))?;
+    // Nobody else's business: what is made here is its owner's alone, whatever the umask.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| file_error(folder, &error))?;
+    let failed = |message: String| StoreError::File { path: path.to_owned(), message };
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = folder.canonicalize().map_err(|error| file_error(folder, &error))?;
+            return Ok(path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name)));
+        }
+        Err(error) => return Err(file_error(path, &error)),
+    };
+    let resolved = path.canonicalize().map_err(|error| {
+        if found.is_symlink() {
+            failed("it is a symbolic link to a file that is not there".to_owned())
+        } else {
+            file_error(path, &error)
+        }
+    })?;
+    let links =
+        fs::metadata(&resolved).map_or(1, |found| if found.is_file() { found.nlink() } else { 1 });
+    if links > 1 {
+        return Err(failed(format!(
+            "the file has {links} names (hard links), and by each it would have a lock and a log of \
+             its own; remove the others (`find -samefile` lists them)"
+        )));
+    }
+    Ok(resolved)
+}
+
+/// Takes the lock that one process holds while it uses the file, which [`resolve`] has found. The
+/// system lets go of it when the process ends, however it ends.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let lock_path = beside(path, LOCK_SUFFIX);
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&lock_path)
         .map_err(|error| file_error(&lock_path, &error))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(file_error(&lock_path, &error)),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(file_error(&lock_path, &error)),
+    }
+    for file in [path.to_owned(), log_path(path), beside(path, "shm"), lock_path] {
+        keep_from_others(&file);
+    }
+    Ok(lock)
+}
+
+/// A store that an earlier version made may be read by everybody. What its group may is left as it
+/// is: somebody may have wanted that, for copies.
+fn keep_from_others(file: &Path) {
+    let Ok(found) = fs::metadata(file) else { return };
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & OTHERS == 0 {
+        return;
+    }
+    match fs::set_permissions(file, Permissions::from_mode(mode & !OTHERS)) {
+        Ok(()) => tracing::info!(file = %file.display(), "others may no longer read this file"),
+        Err(error) => tracing::warn!(
+            file = %file.display(), %error,
+            "others may read this file, and the host cannot change that; chmod o= takes it from them"
+        ),
     }
 }
 
@@ -204,7 +270,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let failed = |error: rusqlite::Error| describe(path, &error);
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection.busy_timeout(BUSY_WAIT).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     // Else a statement is compiled anew whenever its values change, in case another plan be better.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
@@ -222,9 +288,15 @@ fn create(path: &Path) -> Result<(), StoreError> {
             Err(error) => return Err(file_error(leftover, &error)),
         }
     }
+    // SQLite gives the mode of the database to the files that it makes beside it.
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)
+        .map_err(|error| file_error(&draft, &error))?;
     let failed = |error: rusqlite::Error| describe(path, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let connection = connect(&draft, flags)?;
+    let connection = connect(&draft, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     migrate(&connection, &MIGRATIONS, 0).map_err(failed)?;
     connection.close().map_err(|(_, error)| failed(error))?;
@@ -235,19 +307,25 @@ fn create(path: &Path) -> Result<(), StoreError> {
         .map_err(|error| file_error(folder, &error))
 }
 
-/// The position of the last event.
-pub(super) fn last_position(connection: &Connection, path: &Path) -> Result<Position, StoreError> {
-    let query = "SELECT coalesce(max(position), 0) FROM appends";
-    let position: i64 = connection
-        .query_row(query, [], |row| row.get(0))
-        .map_err(|error| describe(path, &error))?;
-    Ok(Position(u64::try_from(position).unwrap_or(0)))
+/// Takes the database over: raises the fence, so that whoever had it before can no longer write to
+/// it, and reads the position of the last event, after which nobody but this process gives any.
+pub(super) fn take_over(
+    connection: &Connection,
+    path: &Path,
+) -> Result<(i64, Position), StoreError> {
+    let failed = |error: rusqlite::Error| describe(path, &error);
+    let transaction = begin(connection).map_err(failed)?;
+    let raise = "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
+    let fence = transaction.query_row(raise, [], |row| row.get(0)).map_err(failed)?;
+    let last = "SELECT coalesce(max(position), 0) FROM appends";
+    let position: i64 = transaction.query_row(last, [], |row| row.get(0)).map_err(failed)?;
+    transaction.commit().map_err(failed)?;
+    Ok((fence, Position(u64::try_from(position).unwrap_or(0))))
 }
 
-/// Raises the fence: whoever had the file before can no longer write to it.
-pub(super) fn take_fence(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
-    let query = "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
-    connection.query_row(query, [], |row| row.get(0)).map_err(|error| describe(path, &error))
+/// A transaction that writes; rolled back when it is dropped.
+pub(super) fn begin(connection: &Connection) -> rusqlite::Result<Transaction<'_>> {
+    Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
 }
 
 /// Says what a database error means for an operator.
@@ -256,6 +334,7 @@ pub(super) fn describe(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StoreError::Damaged { path: path.to_owned(), message: error.to_string() }
         }
+        Some(ErrorCode::DiskFull) => StoreError::Full(error.to_string()),
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             StoreError::File { path: path.to_owned(), message: error.to_string() }
         }
@@ -284,7 +363,7 @@ fn is_there(path: &Path) -> Result<bool, StoreError> {
     let damaged = |message: &str| {
         Err(StoreError::Damaged { path: path.to_owned(), message: message.to_owned() })
     };
-    let wal_length = fs::metadata(beside(path, "wal")).map_or(0, |metadata| metadata.len());
+    let wal_length = log_bytes(path);
     let length = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return damaged("it is not a file"),
@@ -374,6 +453,15 @@ fn folder(path: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
+}
+
+/// The log of the database.
+pub(super) fn log_path(path: &Path) -> PathBuf {
+    beside(path, "wal")
+}
+
+pub(super) fn log_bytes(path: &Path) -> u64 {
+    fs::metadata(log_path(path)).map_or(0, |metadata| metadata.len())
 }
 
 /// `amends.db-wal`, `amends.db-lock`.

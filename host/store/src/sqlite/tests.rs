@@ -10,10 +10,14 @@ use futures::future::join_all;
 use rusqlite::Connection;
 
 use super::state::StateCache;
+use super::upkeep::Limits;
 use super::write::Job;
 use super::{SqliteStore, read, schema};
 use crate::conformance::state_change;
-use crate::{Append, AppendReply, Durability, NewEvent, StateList, Store as _, StoreError, Stream};
+use crate::{
+    Append, AppendReply, Durability, NewEvent, StateList, Store as _, StoreError, StoreHealth,
+    Stream,
+};
 
 fn append(number: u8, bytes: usize) -> Append {
     let event = NewEvent { kind: Cow::Borrowed("step.started"), data: "1".repeat(bytes) };
@@ -33,7 +37,13 @@ fn limited(path: &Path, pages: u32) -> SqliteStore {
     let lock = schema::lock(path).unwrap();
     let connection = schema::open(path, Durability::Full).unwrap();
     connection.pragma_update(None, "max_page_count", pages).unwrap();
-    SqliteStore::start(path, lock, connection).unwrap()
+    SqliteStore::start(path, lock, connection, Limits::default()).unwrap()
+}
+
+fn with_limits(path: &Path, limits: Limits) -> SqliteStore {
+    let lock = schema::lock(path).unwrap();
+    let connection = schema::open(path, Durability::Relaxed).unwrap();
+    SqliteStore::start(path, lock, connection, limits).unwrap()
 }
 
 #[tokio::test]
@@ -44,28 +54,164 @@ async fn a_full_disk_fails_a_transaction_and_no_more() {
     let head = store.head();
     store.append(append(1, 10)).await.unwrap();
     let full = store.append(append(2, 1 << 20)).await;
-    match &full {
-        Err(StoreError::Database(message)) => assert!(message.contains("full"), "{message}"),
-        other => panic!("{other:?}"),
-    }
+    assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
     assert_eq!(*head.borrow(), Position(1));
+    let health = store.health().borrow().clone();
+    assert!(matches!(health, StoreHealth::NoWrites(StoreError::Full(_))), "{health:?}");
 
-    // Whoever shares the transaction hears of it too, and nothing of it is there.
-    let group: Vec<_> = (3..20)
+    // Whoever shares the transaction hears of the same, and nothing of it is there. The writer is
+    // held until all of them wait for it, so that they do share one.
+    let foreign = Connection::open(&path).unwrap();
+    foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = store.append(append(3, 10));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let group: Vec<_> = (4..20)
         .map(|number| store.append(append(number, if number == 10 { 1 << 20 } else { 10 })))
         .collect();
-    let results = join_all(group).await;
-    let failed = results.iter().filter(|result| result.is_err()).count();
-    assert!(results[7].is_err(), "{:?}", results[7]);
-    let log = store.log(Position(0), 100).await.unwrap();
-    assert_eq!(log.len(), 1 + results.len() - failed);
+    let blob = store.put_blob(
+        crate::BlobKind::Component,
+        "late".to_owned(),
+        amends_engine::Digest::of(b"late"),
+        Timestamp::from_millis(1),
+        b"late".to_vec(),
+    );
+    foreign.execute_batch("ROLLBACK").unwrap();
+    drop(foreign);
+    first.await.unwrap();
+    for result in join_all(group).await {
+        assert!(matches!(result, Err(StoreError::Full(_))), "{result:?}");
+    }
+    let blob = blob.await;
+    assert!(matches!(blob, Err(StoreError::Full(_))), "{blob:?}");
+    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 2);
 
-    // It goes on, with no gap.
+    // It goes on, with no gap, and says so.
     store.append(append(10, 10)).await.unwrap();
     let log = store.log(Position(0), 100).await.unwrap();
     let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
-    assert_eq!(positions, (1..=log.len() as u64).collect::<Vec<_>>());
+    assert_eq!(positions, [1, 2, 3]);
     assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    let mut health = store.health();
+    let well = health.wait_for(|health| matches!(health, StoreHealth::Well));
+    tokio::time::timeout(std::time::Duration::from_mins(1), well).await.unwrap().unwrap();
+    store.close().await.unwrap();
+}
+
+/// A panic of the writer: nobody waits for ever, and everybody hears why.
+#[tokio::test]
+async fn a_writer_that_ends_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Full).unwrap();
+    store.append_then(append(1, 10), AppendReply::new(|_| panic!("on purpose")));
+    let mut health = store.health();
+    let lost = health.wait_for(|health| matches!(health, StoreHealth::Lost(_)));
+    let lost = tokio::time::timeout(std::time::Duration::from_mins(1), lost).await.unwrap();
+    let lost = lost.unwrap().clone();
+    assert!(matches!(lost, StoreHealth::Lost(StoreError::WriterEnded)), "{lost:?}");
+    let late = store.append(append(2, 10)).await;
+    assert!(matches!(late, Err(StoreError::WriterEnded)), "{late:?}");
+    store.close().await.unwrap();
+}
+
+/// What the old host commits while the new one waits for its lock has its position before those of
+/// the new one.
+#[tokio::test]
+async fn the_position_is_read_under_the_fence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let old = with_limits(&path, Limits::default());
+    old.append(append(1, 10)).await.unwrap();
+    let old_writes = Connection::open(&path).unwrap();
+    old_writes
+        .execute_batch(
+            "BEGIN IMMEDIATE;
+             INSERT INTO appends VALUES (2, x'02020202020202020202020202020202', 1, 1,
+                 '[[\"step.started\",1]]')",
+        )
+        .unwrap();
+    // As a host that does not see the lock.
+    let connection = schema::open(&path, Durability::Relaxed).unwrap();
+    let lock = std::fs::File::open(&path).unwrap();
+    let opened = std::thread::spawn({
+        let path = path.clone();
+        move || SqliteStore::start(&path, lock, connection, Limits::default())
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    old_writes.execute_batch("COMMIT").unwrap();
+    let new = opened.join().unwrap().unwrap();
+    new.append(append(3, 10)).await.unwrap();
+    let log = new.log(Position(0), 10).await.unwrap();
+    let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
+    assert_eq!(positions, [1, 2, 3]);
+    // The old one learns of it also when it has nothing to write.
+    let mut health = old.health();
+    let lost = health.wait_for(|health| matches!(health, StoreHealth::Lost(StoreError::Fenced)));
+    tokio::time::timeout(std::time::Duration::from_mins(1), lost).await.unwrap().unwrap();
+    new.close().await.unwrap();
+}
+
+/// What the log has at most while 25 MiB are appended and at each moment somebody reads.
+async fn longest_log(limits: Limits) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let store = std::sync::Arc::new(with_limits(&path, limits));
+    store.append(append(0, 10)).await.unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, stop) = (std::sync::Arc::clone(&store), std::sync::Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // Holds its snapshot for longer than writes wait for it.
+                    let read = store.read(|connection| {
+                        let snapshot = connection.unchecked_transaction()?;
+                        snapshot.query_row("SELECT count(*) FROM appends", [], |_| Ok(()))?;
+                        std::thread::sleep(std::time::Duration::from_millis(150));
+                        Ok(())
+                    });
+                    read.await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut longest = 0;
+    for number in 1..=100 {
+        store.append(append(number, 256 << 10)).await.unwrap();
+        longest = longest.max(schema::log_bytes(&path));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    store.close().await.unwrap();
+    longest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_overlap_do_not_make_the_log_grow() {
+    let alone = longest_log(Limits { log_bytes_max: u64::MAX, ..Limits::default() }).await;
+    let cut = longest_log(Limits { log_bytes_max: 2 << 20, ..Limits::default() }).await;
+    // SQLite alone never begins it anew. While reads are waited for, appends go on.
+    assert!(alone > 24 << 20, "the readers do not overlap: {alone}");
+    assert!(cut < 16 << 20, "{cut}");
+}
+
+#[tokio::test]
+async fn a_read_that_takes_too_long_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let short = std::time::Duration::from_millis(50);
+    let limits = Limits { look_pause: short, read_time_max: short, ..Limits::default() };
+    let store = with_limits(&path, limits);
+    let endless =
+        "WITH RECURSIVE all_of_them(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM all_of_them)
+                   SELECT count(*) FROM all_of_them";
+    let read = store.read(move |connection| connection.query_row(endless, [], |_| Ok(()))).await;
+    assert!(matches!(read, Err(StoreError::TooLong(_))), "{read:?}");
+    // Its connection is as good as new.
+    store.append(append(1, 10)).await.unwrap();
+    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 1);
     store.close().await.unwrap();
 }
 

@@ -11,9 +11,11 @@ use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, ToSql, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::health::Health;
 use super::read::{START_DELAY, delay_of};
-use super::schema::{describe, remember_start_delay};
+use super::schema::{describe, is_unreadable, remember_start_delay};
 use super::state::StateCache;
+use super::upkeep::Upkeep;
 use crate::types::{
     Append, AppendReply, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream,
 };
@@ -45,6 +47,11 @@ pub(super) enum Job {
         bytes: Vec<u8>,
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// To look after the store; see [`super::upkeep`].
+    Look {
+        /// Shared with whoever sent it, who sends no other one while this one waits.
+        _waits: Arc<()>,
+    },
     /// The last one: nothing is taken after it but what waits already.
     Close,
 }
@@ -58,7 +65,7 @@ impl Job {
         match self {
             Self::Append { append, .. } => append.bytes(),
             Self::PutBlob { bytes, .. } => bytes.len(),
-            Self::Close => 0,
+            Self::Look { .. } | Self::Close => 0,
         }
     }
 }
@@ -82,6 +89,8 @@ pub(super) struct Writer {
     pub(super) books: Books,
     pub(super) head: watch::Sender<Position>,
     pub(super) stats: Arc<Mutex<StoreStats>>,
+    pub(super) health: Health,
+    pub(super) upkeep: Upkeep,
 }
 
 /// What the writer knows of what is written.
@@ -144,20 +153,30 @@ impl Writer {
     pub(super) fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
         let mut batch = Vec::new();
         while let Some(first) = jobs.blocking_recv() {
-            let (mut next, mut bytes) = (Some(first), 0);
+            let (mut next, mut bytes, mut looks) = (Some(first), 0, false);
             while let Some(job) = next.take() {
-                if let Job::Close = job {
-                    jobs.close();
-                    break;
+                match job {
+                    Job::Close => {
+                        jobs.close();
+                        break;
+                    }
+                    Job::Look { .. } => looks = true,
+                    Job::Append { .. } | Job::PutBlob { .. } => {
+                        bytes += job.bytes();
+                        batch.push(job);
+                    }
                 }
-                bytes += job.bytes();
-                batch.push(job);
                 if batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
                     next = jobs.try_recv().ok();
                 }
             }
             if !batch.is_empty() {
                 self.write(&mut batch);
+            }
+            if looks {
+                self.look();
+            } else if self.upkeep.wrote(bytes) {
+                self.cut_log();
             }
         }
         failpoint("store.close.before");
@@ -166,12 +185,17 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &mut Vec<Job>) {
+        if let Some(lost) = self.health.lost() {
+            batch.drain(..).for_each(|job| job.fail(lost.clone()));
+            return;
+        }
         failpoint("store.transaction.before");
         let (size, before) = (batch.len(), self.books.position);
         let mut replies = Vec::with_capacity(size);
         let result = self.transaction(batch, &mut replies);
         let error = match result {
             Ok(()) => {
+                self.health.worked();
                 self.count(&replies, before);
                 self.head.send_replace(self.books.position);
                 None
@@ -179,7 +203,8 @@ impl Writer {
             Err(error) => {
                 self.books.forget(before);
                 let _ = self.connection.execute_batch("ROLLBACK");
-                tracing::error!(%error, appends = size, "a transaction failed, nothing of it was written");
+                tracing::debug!(%error, appends = size, "a transaction failed, nothing of it was written");
+                self.health.failed(&error);
                 Some(error)
             }
         };
@@ -190,8 +215,8 @@ impl Writer {
         }
         failpoint("store.transaction.answered");
         // Jobs that the failed transaction did not reach.
-        for job in batch.drain(..) {
-            job.fail(error.clone().unwrap_or(StoreError::Closed));
+        if let Some(error) = error {
+            batch.drain(..).for_each(|job| job.fail(error.clone()));
         }
     }
 
@@ -203,35 +228,35 @@ impl Writer {
         let Self { connection, books, path, .. } = self;
         let failed = |error: rusqlite::Error| describe(path, &error);
         connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
-        let fence: i64 = connection
-            .prepare_cached("SELECT value FROM meta WHERE name = 'fence'")
-            .and_then(|mut query| query.query_row([], |row| row.get(0)))
-            .map_err(failed)?;
-        if fence != self.fence {
+        if read_fence(connection).map_err(failed)? != self.fence {
             return Err(StoreError::Fenced);
         }
         let mut statements = Statements::new(connection);
-        for job in batch.drain(..) {
-            match job {
+        let mut jobs = batch.drain(..);
+        while let Some(job) = jobs.next() {
+            let written = match job {
                 Job::Append { append, reply: to, since } => {
                     // A refusal is this append's alone; a failure of the database is everyone's.
                     let done = books.append(&mut statements, &append).map_err(failed);
                     if !matches!(done, Ok(Ok(Appended::Done { .. }))) {
                         books.state_cache.forget(&append.state);
                     }
-                    let fatal = done.as_ref().err().cloned();
+                    let written = done.as_ref().map(|_| ()).map_err(StoreError::clone);
                     let result = done.and_then(|result| result);
                     replies.push(Reply::Append { result, to, since });
-                    if let Some(error) = fatal {
-                        return Err(error);
-                    }
+                    written
                 }
                 Job::PutBlob { kind, name, digest, at, bytes, reply } => {
-                    let done = put_blob(connection, kind, &name, (digest, at), &bytes);
                     replies.push(Reply::PutBlob(reply));
-                    done.map_err(failed)?;
+                    put_blob(connection, kind, &name, (digest, at), &bytes).map_err(failed)
                 }
-                Job::Close => {}
+                Job::Look { .. } | Job::Close => Ok(()),
+            };
+            if let Err(error) = written {
+                // They hear of the same error.
+                let rest: Vec<_> = jobs.collect();
+                batch.extend(rest);
+                return Err(error);
             }
         }
         failpoint("store.transaction.written");
@@ -239,6 +264,10 @@ impl Writer {
         connection.execute_batch("COMMIT").map_err(failed)?;
         failpoint("store.transaction.committed");
         Ok(())
+    }
+
+    pub(super) fn read_fence(&self) -> Result<i64, StoreError> {
+        read_fence(&self.connection).map_err(|error| describe(&self.path, &error))
     }
 
     fn count(&self, replies: &[Reply], before: Position) {
@@ -252,6 +281,14 @@ impl Writer {
             }
         }
     }
+}
+
+/// What is known of an append before anything of it is written.
+enum Check {
+    /// It may be written; the bytes of state that each plugin then has.
+    Write(Vec<(PluginName, u64)>),
+    /// It is not written, and nothing is wrong.
+    Refuse(Appended),
 }
 
 impl Books {
@@ -270,21 +307,17 @@ impl Books {
         append: &Append,
     ) -> rusqlite::Result<Result<Appended, StoreError>> {
         let connection = statements.connection;
-        if let Some(start_key) = &append.start_key
-            && let Some(known) = known_key(connection, start_key)?
-        {
-            return Ok(Ok(known));
-        }
-        let actual = self.version(connection, &append.stream)?;
-        if actual != append.expected {
-            let (stream, expected) = (append.stream.clone(), append.expected);
-            return Ok(Err(StoreError::Conflict { stream, expected, actual }));
-        }
-        let state_bytes = match self.check_state(connection, &append.state)? {
-            Ok(bytes) => bytes,
-            Err(refused) => return Ok(Ok(refused)),
+        let state_bytes = match self.check(connection, append) {
+            Ok(Ok(Check::Write(state_bytes))) => state_bytes,
+            Ok(Ok(Check::Refuse(refused))) => return Ok(Ok(refused)),
+            Ok(Err(error)) => return Ok(Err(error)),
+            // What one append rests on is no reason to fail others.
+            Err(error) if is_unreadable(&error) => {
+                return Ok(Err(StoreError::Unreadable(error.to_string())));
+            }
+            Err(error) => return Err(error),
         };
-        let version = actual.plus(append.events.len());
+        let version = append.expected.plus(append.events.len());
         self.position.0 += append.events.len() as u64;
         let row = params![
             to_integer(self.position.0),
@@ -320,6 +353,26 @@ impl Books {
         Ok(Ok(Appended::Done { version, position: self.position }))
     }
 
+    /// Whether an append is to be written.
+    fn check(
+        &mut self,
+        connection: &Connection,
+        append: &Append,
+    ) -> rusqlite::Result<Result<Check, StoreError>> {
+        if let Some(start_key) = &append.start_key
+            && let Some(known) = known_key(connection, start_key)?
+        {
+            return Ok(Ok(Check::Refuse(known)));
+        }
+        let actual = self.version(connection, &append.stream)?;
+        if actual != append.expected {
+            let (stream, expected) = (append.stream.clone(), append.expected);
+            return Ok(Err(StoreError::Conflict { stream, expected, actual }));
+        }
+        let state = self.check_state(connection, &append.state)?;
+        Ok(Ok(state.map_or_else(Check::Refuse, Check::Write)))
+    }
+
     fn version(&self, connection: &Connection, stream: &Stream) -> rusqlite::Result<Version> {
         if let Some(version) = self.versions_cache.get(stream) {
             return Ok(*version);
@@ -329,6 +382,12 @@ impl Books {
             .query_row([stream], |row| row.get(0))?;
         Ok(Version(version.map_or(0, i64::unsigned_abs)))
     }
+}
+
+fn read_fence(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT value FROM meta WHERE name = 'fence'")?
+        .query_row([], |row| row.get(0))
 }
 
 fn known_key(connection: &Connection, start_key: &StartKey) -> rusqlite::Result<Option<Appended>> {
@@ -427,7 +486,7 @@ impl Job {
             Self::PutBlob { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
-            Self::Close => {}
+            Self::Look { .. } | Self::Close => {}
         }
     }
 }

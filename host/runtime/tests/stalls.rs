@@ -1,0 +1,203 @@
+//! A saga that waits for several things goes on with each when that comes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod place;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use amends_engine::{
+    BackoffSpec, Call, Definition, DefinitionSpec, Failure, Outcome, Payload, RetrySpec, Saga,
+    SagaId, ServiceName, StepKind, StepSpec, StepStatus,
+};
+use amends_runtime::{BreakerSettings, Faults, OnOpen, Runtime, RuntimeConfig, StallReason};
+use amends_tests::{Behaviour, Component};
+
+use place::{Place, SOON, start, until, until_some};
+
+/// The service behind the calls of plugin `test`: it works or it does not.
+#[derive(Debug, Default)]
+struct Carrier(AtomicBool);
+
+impl Faults for Carrier {
+    fn instead(&self, _: &Saga, call: &Call) -> Option<Outcome> {
+        if call.service != Some(service("carrier")) {
+            return None;
+        }
+        Some(if self.0.load(Ordering::SeqCst) {
+            Outcome::Succeeded(Payload::null())
+        } else {
+            Outcome::Retryable(Failure::new("busy", "try later"))
+        })
+    }
+
+    fn told(&self, _: &Saga, _: &Call, outcome: Outcome) -> Outcome {
+        outcome
+    }
+}
+
+fn service(name: &str) -> ServiceName {
+    name.parse().unwrap()
+}
+
+/// A step that comes after none. Those of plugin `spin` never end by themselves.
+fn step(name: &str, plugin: &str, of: &str, attempts: u32) -> StepSpec {
+    let plugin = plugin.parse().unwrap();
+    let pauses = if attempts > 1 { vec![Duration::from_millis(10)] } else { Vec::new() };
+    StepSpec {
+        name: name.parse().unwrap(),
+        kind: StepKind::Call { plugin, service: Some(service(of)) },
+        after: Vec::new(),
+        each: None,
+        when: None,
+        input: None,
+        timeout: Duration::from_secs(2),
+        retry: RetrySpec { attempts, backoff: BackoffSpec::Listed(pauses) },
+        undo: None,
+        pivot: false,
+    }
+}
+
+fn definitions() -> Vec<Definition> {
+    let hall = || step("a", "spin", "hall", 1);
+    let carrier = || step("b", "test", "carrier", 1_000);
+    let all = [
+        ("hold", vec![hall()]),
+        ("call", vec![carrier()]),
+        ("both", vec![hall(), carrier()]),
+        ("both-turned", vec![carrier(), hall()]),
+    ];
+    let define = |(name, steps): (&str, Vec<StepSpec>)| {
+        let name = name.parse().unwrap();
+        let spec = DefinitionSpec { name, deadline: None, compensate_within: None, steps };
+        Definition::new(spec).unwrap()
+    };
+    all.map(define).into()
+}
+
+async fn host(place: &Place, carrier: &Arc<Carrier>, open_for: Duration) -> Runtime {
+    place.write("spin", &Component { execute: Behaviour::Spin, ..named("spin") }.build());
+    place.write("test", &named("test").build());
+    let settings = BreakerSettings {
+        failures: Some(1),
+        rate: None,
+        open_for,
+        half_open: 1,
+        on_open: OnOpen::Wait,
+    };
+    let faults: Arc<dyn Faults> = Arc::<Carrier>::clone(carrier);
+    let config = RuntimeConfig {
+        breakers: BTreeMap::from([(service("carrier"), settings)]),
+        concurrency: BTreeMap::from([(service("hall"), 1)]),
+        faults: Some(faults),
+        ..RuntimeConfig::default()
+    };
+    place.run(place.store(), definitions(), config).await
+}
+
+fn named(name: &'static str) -> Component<'static> {
+    Component { name, ..Component::default() }
+}
+
+async fn status(host: &Runtime, id: SagaId, step: &str) -> StepStatus {
+    let state = host.state(id).await.unwrap().unwrap();
+    state.saga.steps().find(|view| view.name.as_str() == step).unwrap().status
+}
+
+/// A saga of `definition`, when it waits for room and for the breaker.
+async fn waiting(host: &Runtime, definition: &str) -> SagaId {
+    start(host, "call").await;
+    until("it opens", || host.breakers()[0].state == "open").await;
+    let hold = start(host, "hold").await;
+    until_some("the room is taken", || async {
+        (status(host, hold, "a").await == StepStatus::Running).then_some(())
+    })
+    .await;
+    let id = start(host, definition).await;
+    until_some("it waits for both", || async {
+        let stalls = host.state(id).await.unwrap().unwrap().stalls;
+        let room = stalls.iter().any(|stall| matches!(stall, StallReason::NoRoom(_)));
+        let breaker = stalls.iter().any(|stall| matches!(stall, StallReason::BreakerOpen { .. }));
+        (room && breaker).then_some(())
+    })
+    .await;
+    id
+}
+
+#[tokio::test]
+async fn room_wakes_a_saga_that_waits_for_a_breaker_too() {
+    for definition in ["both", "both-turned"] {
+        let (place, carrier) = (Place::new(), Arc::<Carrier>::default());
+        let host = host(&place, &carrier, Duration::from_hours(1)).await;
+        let id = waiting(&host, definition).await;
+        until_some("the call that has room begins", || async {
+            (status(&host, id, "a").await != StepStatus::Pending).then_some(())
+        })
+        .await;
+        assert_eq!(host.breakers()[0].state, "open", "{definition}");
+        host.stop(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test]
+async fn a_breaker_wakes_a_saga_that_waits_for_room_too() {
+    for definition in ["both", "both-turned"] {
+        let (place, carrier) = (Place::new(), Arc::<Carrier>::default());
+        let host = host(&place, &carrier, Duration::from_secs(1)).await;
+        let id = waiting(&host, definition).await;
+        // Another one holds the room next, and so on: none is ever free for long.
+        for _ in 0..20 {
+            start(&host, "hold").await;
+        }
+        carrier.0.store(true, Ordering::SeqCst);
+        until_some("the call of the service that is back ends", || async {
+            (status(&host, id, "b").await == StepStatus::Succeeded).then_some(())
+        })
+        .await;
+        host.stop(Duration::ZERO).await;
+    }
+}
+
+/// The service is away for longer than a saga has attempts: those of the breaker do not count.
+#[tokio::test]
+async fn tries_of_a_breaker_use_up_no_attempts() {
+    let (place, carrier) = (Place::new(), Arc::<Carrier>::default());
+    place.write("test", &named("test").build());
+    let settings = BreakerSettings {
+        failures: Some(2),
+        rate: None,
+        open_for: Duration::from_millis(50),
+        half_open: 1,
+        on_open: OnOpen::Wait,
+    };
+    let faults: Arc<dyn Faults> = Arc::<Carrier>::clone(&carrier);
+    let config = RuntimeConfig {
+        breakers: BTreeMap::from([(service("carrier"), settings)]),
+        faults: Some(faults),
+        ..RuntimeConfig::default()
+    };
+    let spec = DefinitionSpec {
+        name: "call".parse().unwrap(),
+        deadline: None,
+        compensate_within: None,
+        steps: vec![step("b", "test", "carrier", 3)],
+    };
+    let definitions = vec![Definition::new(spec).unwrap()];
+    let host = place.run(place.store(), definitions, config).await;
+    let id = start(&host, "call").await;
+    let attempts = async || {
+        let state = host.state(id).await.unwrap().unwrap();
+        assert!(!state.saga.has_ended(), "{:?}", state.saga.reason());
+        state.saga.steps().next().unwrap().attempts
+    };
+    until_some("it was tried more often than it has attempts", || async {
+        (attempts().await >= 8).then_some(())
+    })
+    .await;
+    carrier.0.store(true, Ordering::SeqCst);
+    let state = host.wait(id, SOON).await.unwrap().unwrap();
+    assert_eq!(state.saga.status(), amends_engine::SagaStatus::Completed);
+}

@@ -1,0 +1,112 @@
+//! Whether the store takes writes: told at once, and logged once when that ends and once when it
+//! comes back, however many appends fail in between.
+//!
+//! Deliberately absent: a wait of the writer. Every append is tried, so the first that finds room is
+//! written.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::{StoreError, StoreHealth};
+
+/// Writes must have worked for so long before the store is well again.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// The same at most: it doubles with every trouble that comes soon after the last one, so that a
+/// write that never fits does not have everybody woken twice a second.
+const QUIET_MAX: Duration = Duration::from_secs(8);
+
+/// A trouble comes soon after the last one within so long.
+const SOON: Duration = Duration::from_mins(1);
+
+/// What the writer knows and tells of its own state.
+pub(super) struct Health {
+    told: watch::Sender<StoreHealth>,
+    trouble: Option<Trouble>,
+    quiet: Duration,
+    /// When the last trouble was over.
+    over_at: Option<Instant>,
+}
+
+/// A time in which writes fail.
+struct Trouble {
+    began: Instant,
+    failed_at: Instant,
+    /// Transactions that failed.
+    failures: u64,
+    word: &'static str,
+}
+
+impl Health {
+    pub(super) fn new(told: watch::Sender<StoreHealth>) -> Self {
+        Self { told, trouble: None, quiet: QUIET, over_at: None }
+    }
+
+    pub(super) const fn is_in_trouble(&self) -> bool {
+        self.trouble.is_some()
+    }
+
+    /// Why it never will write again.
+    pub(super) fn lost(&self) -> Option<StoreError> {
+        match &*self.told.borrow() {
+            StoreHealth::Lost(error) => Some(error.clone()),
+            StoreHealth::Well | StoreHealth::NoWrites(_) => None,
+        }
+    }
+
+    /// A transaction was written.
+    pub(super) fn worked(&mut self) {
+        let Some(trouble) = &self.trouble else { return };
+        if trouble.failed_at.elapsed() < self.quiet {
+            return;
+        }
+        let (failures, took) = (trouble.failures, trouble.began.elapsed());
+        tracing::info!(failures, seconds = took.as_secs_f64(), "the store takes writes again");
+        self.trouble = None;
+        self.over_at = Some(Instant::now());
+        self.told.send_replace(StoreHealth::Well);
+    }
+
+    /// A transaction failed, all of it.
+    pub(super) fn failed(&mut self, error: &StoreError) {
+        if error.is_fatal() {
+            return lose(&self.told, error);
+        }
+        count(error);
+        let (now, word) = (Instant::now(), error.word());
+        if let Some(trouble) = &mut self.trouble {
+            trouble.failures += 1;
+            trouble.failed_at = now;
+            if trouble.word == word {
+                return;
+            }
+            trouble.word = word;
+        } else {
+            let is_soon = self.over_at.is_some_and(|at| at.elapsed() < SOON);
+            self.quiet = if is_soon { (self.quiet * 2).min(QUIET_MAX) } else { QUIET };
+            self.trouble = Some(Trouble { began: now, failed_at: now, failures: 1, word });
+        }
+        tracing::error!(%error, "the store takes no writes; it looks by itself whether it can again");
+        self.told.send_replace(StoreHealth::NoWrites(error.clone()));
+    }
+}
+
+/// Tells that the store is lost; the first reason stands.
+pub(super) fn lose(told: &watch::Sender<StoreHealth>, error: &StoreError) {
+    count(error);
+    let is_first = told.send_if_modified(|health| {
+        let is_first = !matches!(health, StoreHealth::Lost(_));
+        if is_first {
+            *health = StoreHealth::Lost(error.clone());
+        }
+        is_first
+    });
+    if is_first {
+        tracing::error!(%error, "the store is lost to this process");
+    }
+}
+
+fn count(error: &StoreError) {
+    metrics::counter!("amends_store_failed_total", "reason" => error.word()).increment(1);
+}
