@@ -17,7 +17,7 @@ use amends_api::{
     ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, prometheus, router,
 };
 use amends_plugins::PluginHost;
-use amends_runtime::{Runtime, RuntimeConfig};
+use amends_runtime::{LIVE_BYTES_MAX_DEFAULT, Runtime, RuntimeConfig};
 use amends_store::{Store, StoreConfig};
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, Failed};
@@ -148,8 +148,11 @@ pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
         Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))
     });
     let breakers = services.filter_map(|(name, settings)| Some((name.clone(), settings.breaker?)));
+    // Live sagas may hold half of what calls may: together they leave some for everything else.
+    let live_bytes_max = usize::try_from(config.host.memory_max / 2).unwrap_or(usize::MAX);
     let runtime = RuntimeConfig {
         plugins_dir,
+        live_bytes_max: live_bytes_max.min(LIVE_BYTES_MAX_DEFAULT),
         concurrency: concurrency.collect(),
         breakers: breakers.collect(),
         ..RuntimeConfig::default()
