@@ -444,7 +444,7 @@ fn quoted(text: &str) -> Result<Option<String>, Problem> {
             '"' if chars.as_str().is_empty() => return Ok(Some(key)),
             '"' => return Err(wrong()),
             '\\' => {
-                key.push(chars.next().filter(|next| matches!(next, '"' | '\\')).ok_or_else(wrong)?)
+                key.push(chars.next().filter(|next| matches!(next, '"' | '\\')).ok_or_else(wrong)?);
             }
             other => key.push(other),
         }

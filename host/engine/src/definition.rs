@@ -68,7 +68,7 @@ pub(crate) enum Whole<'d> {
 pub(crate) enum Input {
     /// `{"input": …, "steps": …}`, and of an element `"item": …, "index": …`.
     All,
-    Whole(Expression),
+    Whole(Box<Expression>),
     Fields(Vec<(String, Expression)>),
 }
 

@@ -3,6 +3,7 @@
 //! `golden/events.ndjson` has a line for every event type, and more where a field may be absent.
 //! A line is never changed or removed: logs of that form exist.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "fuzzing takes its time")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

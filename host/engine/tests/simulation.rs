@@ -194,13 +194,15 @@ struct LookBelieved;
 impl Machine for LookBelieved {
     fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
         let events = decide(saga, at, input).into_iter();
-        let events = events.map(|event| match event {
-            Event::StepUnknown(e) if e.probe == Some(Fate::DidNotHappen) => {
+        let events = events.map(|event| {
+            let Event::StepUnknown(unknown) = event else { return event };
+            let StepUnknown { step, attempt, error, retry_at, probe } = unknown;
+            if probe == Some(Fate::DidNotHappen) {
                 let class = FailureClass::Retryable;
-                let StepUnknown { step, attempt, error, retry_at, probe } = e;
                 StepFailed { step, attempt, class, error, retry_at, probe }.into()
+            } else {
+                StepUnknown { step, attempt, error, retry_at, probe }.into()
             }
-            other => other,
         });
         events.collect()
     }

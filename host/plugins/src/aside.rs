@@ -61,12 +61,12 @@ impl TimedChecker {
         };
         let (checker, is_short) = (Arc::clone(&self.checker), Arc::clone(&self.is_short));
         let payload = payload.clone();
-        let checked = tokio::task::spawn_blocking(move || {
+        let checking = tokio::task::spawn_blocking(move || {
             let fit = timed(&checker, &is_short, &payload);
             drop(room);
             fit
         });
-        checked.await.unwrap_or_else(|_| Err("the check broke off".to_owned()))
+        checking.await.unwrap_or_else(|_| Err("the check broke off".to_owned()))
     }
 }
 

@@ -105,7 +105,7 @@ impl Cache {
     /// The file of a component's code, if this host wrote it.
     pub(crate) fn code(&self, digest: Digest) -> Option<PathBuf> {
         let file = self.file(digest, "cwasm");
-        let written = self.read_text(&file.with_extension(HASH)).ok()?;
+        let written = read_text(&file.with_extension(HASH)).ok()?;
         let hash = self.hash(&file, open_own(&file).ok()?).ok()?;
         if blake3::Hash::from_hex(&written).is_ok_and(|written| written == hash) {
             return Some(file);
@@ -154,7 +154,7 @@ impl Cache {
 
     /// None when the file is not there or not what this host wrote.
     fn read<T: serde::de::DeserializeOwned>(&self, file: &Path) -> Option<T> {
-        let text = self.read_text(file).ok()?;
+        let text = read_text(file).ok()?;
         let (hash, json) = text.split_once('\n')?;
         let ours = self.hash(file, json.as_bytes()).ok()?;
         if blake3::Hash::from_hex(hash).is_ok_and(|hash| hash == ours) {
@@ -169,12 +169,6 @@ impl Cache {
         let json = serde_json::to_string(content)?;
         let hash = self.hash(file, json.as_bytes())?;
         self.put(file, format!("{hash}\n{json}").as_bytes())
-    }
-
-    fn read_text(&self, file: &Path) -> io::Result<String> {
-        let mut text = String::new();
-        open_own(file)?.take(TEXT_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text)
     }
 
     /// Written beside and renamed, so that nobody reads half of it.
@@ -252,6 +246,12 @@ fn check_folder(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
+fn read_text(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open_own(file)?.take(TEXT_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Opens a file that is this user's alone; no link, pipe or device.
 fn open_own(file: &Path) -> io::Result<File> {
     let metadata = fs::symlink_metadata(file)?;
@@ -260,7 +260,8 @@ fn open_own(file: &Path) -> io::Result<File> {
 }
 
 fn is_private(metadata: &fs::Metadata) -> bool {
-    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0
+    let others = metadata.mode() & 0o077;
+    metadata.uid() == rustix::process::geteuid().as_raw() && others == 0
 }
 
 /// The key of a file and of the moment at which that file was made, which nobody can choose who packs

@@ -24,6 +24,7 @@ use crate::config::{PluginSettings, PluginsConfig};
 use crate::error::{PluginError, Rejection};
 use crate::folder;
 use crate::granted::Granted;
+use crate::guest::Lacks;
 use crate::load::{LoadedComponent, Loader, Priority};
 use crate::loaded_cache::LoadedCache;
 use crate::memory::{CallMemory, Memory, PluginMemory};
@@ -410,6 +411,10 @@ impl PluginHost {
         let component = match self.by_digest(&call.plugin, call.digest).await {
             Ok(component) => component,
             // Nothing was run.
+            Err(PluginError::Store(error)) => {
+                let words = format!("the component cannot be read: {error}");
+                return Answer::not_begun(Lacks::Machine(words));
+            }
             Err(error) => {
                 let failure = Failure::new("component_lost", error.to_string());
                 return Answer::of(Outcome::Retryable(failure));

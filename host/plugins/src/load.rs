@@ -210,9 +210,6 @@ impl Loader {
     /// When it met a limit lately.
     fn kept(&self, digest: Digest, asked: &str) -> Result<Kept, Rejection> {
         let Some(cache) = &self.cache else { return Ok(Kept::default()) };
-        if let Some(refusal) = cache.refusal(digest) {
-            return Err(refusal);
-        }
         let code = cache.code(digest).and_then(|file| {
             let component = cache::map(self.engine(), &file);
             component
@@ -222,6 +219,11 @@ impl Loader {
                 .ok()
                 .map(|component| (file, component))
         });
+        if code.is_none()
+            && let Some(refusal) = cache.refusal(digest)
+        {
+            return Err(refusal);
+        }
         Ok(Kept { code, description: cache.description(digest, asked) })
     }
 
@@ -233,6 +235,9 @@ impl Loader {
         asked: Asked,
         priority: Priority,
     ) -> Result<(Component, Description), Rejection> {
+        // From before it has its turn: nobody who waits is missed.
+        let mut wanted = Box::pin(self.turn_wanted.notified());
+        wanted.as_mut().enable();
         let mut turn = self.turn(priority).await;
         // Somebody else may have compiled it meanwhile.
         let (loader, with) = (self.clone(), asked.fingerprint());
@@ -241,17 +246,16 @@ impl Loader {
             Ok(whole) => return Ok(whole),
             Err(kept) => kept,
         };
-        let (code, to) = match &kept.code {
-            Some((file, _)) => (Code::In(file.clone()), None),
-            None => {
-                let made = cache::file_for_code(self.cache.as_ref())
-                    .or_else(|_| cache::file_for_code(None))
-                    .map_err(|error| {
-                        let why = format!("compiled code cannot be written: {error}; make room");
-                        Rejection::Failed(why)
-                    })?;
-                (Code::To(made.path().to_owned()), Some(made))
-            }
+        let (code, to) = if let Some((file, _)) = &kept.code {
+            (Code::In(file.clone()), None)
+        } else {
+            let made = cache::file_for_code(self.cache.as_ref())
+                .or_else(|_| cache::file_for_code(None))
+                .map_err(|error| {
+                    let why = format!("compiled code cannot be written: {error}; make room");
+                    Rejection::Failed(why)
+                })?;
+            (Code::To(made.path().to_owned()), Some(made))
         };
         let (began, fingerprint) = (Instant::now(), asked.fingerprint());
         let is_background = priority == Priority::Background;
@@ -262,8 +266,10 @@ impl Loader {
             tokio::select! {
                 biased;
                 description = looked => break description,
-                () = self.turn_wanted.notified(), if is_background => {}
+                () = wanted.as_mut(), if is_background => {}
             }
+            wanted.set(self.turn_wanted.notified());
+            wanted.as_mut().enable();
             // Whoever waits is before it.
             drop(turn);
             turn = self.turn(priority).await;
@@ -379,12 +385,12 @@ struct Kept {
 }
 
 impl Kept {
-    fn whole(self) -> Result<(Component, Description), Self> {
+    fn whole(self) -> Result<(Component, Description), Box<Self>> {
         match self {
             Self { code: Some((_, component)), description: Some(description) } => {
                 Ok((component, description))
             }
-            part => Err(part),
+            part => Err(Box::new(part)),
         }
     }
 }

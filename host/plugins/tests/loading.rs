@@ -32,8 +32,8 @@ async fn nothing_of_a_core_module_is_read() {
         let mut damaged = module.clone();
         damaged[at] ^= 1;
         let settings = Arc::new(PluginSettings::default());
-        let loaded = loader.load(damaged, settings, Priority::Awaited).await;
-        assert_eq!(loaded.unwrap_err(), Rejection::CoreModule, "byte {at}");
+        let came = loader.load(damaged, settings, Priority::Awaited).await;
+        assert_eq!(came.unwrap_err(), Rejection::CoreModule, "byte {at}");
     }
 }
 

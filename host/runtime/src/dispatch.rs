@@ -51,6 +51,10 @@ pub(crate) struct Returned {
 }
 
 /// What becomes of a call.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time is on the stack; a box would be an allocation a call"
+)]
 pub(crate) enum Begun {
     /// It is over.
     Over(Returned),
@@ -239,7 +243,7 @@ pub(crate) async fn may_resolve(
         };
         // One that cannot be loaded says nothing of what it gives.
         let Some(component) = component else { continue };
-        component.reads_output(output).map_err(|why| Refusal {
+        component.reads_output_aside(output).await.map_err(|why| Refusal {
             message: format!(
                 "the result does not fit the output schema of {plugin} ({}), which executes {step}: \
                  {why}",

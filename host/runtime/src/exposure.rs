@@ -109,9 +109,8 @@ impl Counted {
                     return Err(ExposureError::Counting { counted: self.ids.len() });
                 }
                 match runtime.state(row.id).await {
-                    Ok(state) => {
-                        state.iter().for_each(|state| add(&mut self.sums, &state.saga));
-                    }
+                    Ok(Some(state)) => add(&mut self.sums, &state.saga),
+                    Ok(None) => {}
                     Err(RuntimeError::Store(error)) => return Err(error.into()),
                     // One that cannot be read is told by its own calls.
                     Err(error) => {

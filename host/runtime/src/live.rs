@@ -1,6 +1,6 @@
 //! One live saga in its shard.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use amends_engine::{
     Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
@@ -95,6 +95,9 @@ pub(crate) struct Live {
     pub(crate) moved_at: Timestamp,
     /// Told to be stuck already.
     pub(crate) is_stuck: bool,
+    /// Calls that ran, and run again because what they saw of state has changed: what they did outside
+    /// may stand, so of these nobody may say that they did not begin.
+    pub(crate) reran: BTreeSet<(StepName, Direction)>,
     /// It waits for the store to take another append.
     pub(crate) waits_for_store: bool,
     /// What it holds of the budget for live sagas: see [`Self::account`].
@@ -266,6 +269,7 @@ impl Live {
             inputs: VecDeque::new(),
             in_flight: HashMap::new(),
             unbegun: BTreeMap::new(),
+            reran: BTreeSet::new(),
             reruns: 0,
             timer: None,
             stalls: Vec::new(),
@@ -332,7 +336,9 @@ impl Live {
     pub(crate) fn forget_call(&mut self, input: &Input) {
         match input {
             Input::Outcome { step, direction, .. } => {
-                self.in_flight.remove(&(step.clone(), *direction));
+                let key = (step.clone(), *direction);
+                self.in_flight.remove(&key);
+                self.reran.remove(&key);
             }
             Input::Admit { .. }
             | Input::Refuse { .. }

@@ -697,7 +697,9 @@ impl Shard {
     fn next_wake(&self) -> Instant {
         let now = now();
         let timer = self.timers.peek().map(|Reverse((at, _))| Instant::now() + at.since(now));
+        // Once it has passed, the answer of the store is what is waited for.
         let limit = self.stop.as_ref().map(|(limit, _)| *limit);
+        let limit = limit.filter(|limit| *limit > Instant::now());
         let latest = Instant::now() + SLEEP_MAX;
         let all = [timer, self.stalled_until, limit, Some(self.stuck_check_at)];
         all.into_iter().flatten().min().map_or(latest, |wake| wake.min(latest))

@@ -364,14 +364,17 @@ impl Store for SqliteStore {
             return ready(Err(StoreError::Invalid("a blob is at most 256 MiB"))).boxed();
         }
         let (reply, answer) = oneshot::channel();
-        let (holds, held) = oneshot::channel();
-        let handed_in = self.queue.hand_in_with_place(bytes.len(), move |place| {
-            let _ = holds.send(place);
-            Job::PutBlob { kind, name, digest, at, bytes, reply }
+        let handed_in = self.queue.hand_in_with_place(bytes.len(), move |place| Job::PutBlob {
+            kind,
+            name,
+            digest,
+            at,
+            bytes,
+            reply,
+            _place: place,
         });
         async move {
             handed_in.await?;
-            let _place = held.await;
             answer.await.unwrap_or(Err(StoreError::Closed))
         }
         .boxed()

@@ -39,6 +39,7 @@ pub(crate) use complain;
 
 /// The text as it may stand on a terminal: lines, colours of ours, and nothing else that steers it.
 /// JSON stays the same JSON.
+#[must_use]
 pub fn shown(text: &str) -> Cow<'_, str> {
     escape_all_but(text, true, use_colour())
 }
@@ -336,6 +337,7 @@ pub(crate) fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
     use amends_engine::is_steering;
 
     use super::{arrange, escape_all_but, log_line, table};

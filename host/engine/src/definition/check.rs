@@ -365,7 +365,7 @@ fn compile_input(
         None => Input::All,
         Some(InputSpec::Whole(source)) => {
             compile(spec, index, "input", source, ancestors, mistakes)
-                .map_or(Input::All, Input::Whole)
+                .map_or(Input::All, |expression| Input::Whole(Box::new(expression)))
         }
         Some(InputSpec::Fields(fields)) => Input::Fields(
             fields

@@ -130,18 +130,18 @@ pub(crate) type Read = Result<Value, PayloadError>;
 
 /// One element of a list and its number, from 0.
 pub(crate) struct Item {
-    item: Read,
+    value: Read,
     pub(crate) index: usize,
     converted: OnceCell<[Box<dyn Val>; 2]>,
 }
 
 impl Item {
-    pub(crate) fn new(item: Read, index: usize) -> Self {
-        Self { item, index, converted: OnceCell::new() }
+    pub(crate) fn new(value: Read, index: usize) -> Self {
+        Self { value, index, converted: OnceCell::new() }
     }
 
     pub(crate) fn value(&self) -> Result<&Value, ExpressionError> {
-        self.item.as_ref().map_err(|error| unreadable("item", error))
+        self.value.as_ref().map_err(|error| unreadable("item", error))
     }
 
     fn converted(&self) -> Result<&[Box<dyn Val>; 2], ExpressionError> {
@@ -211,8 +211,8 @@ impl Expression {
                 return;
             }
             uses_item |= ITEM_NAMES.contains(&name.as_str());
-            let used = Variable::ALL.into_iter().find(|variable| variable.name() == name);
-            uses.extend(used.filter(|variable| !uses.contains(variable)));
+            let ours = Variable::ALL.into_iter().find(|variable| variable.name() == name);
+            uses.extend(ours.filter(|variable| !uses.contains(variable)));
         });
         let path = path(program.expression());
         let metered = meter::metered(program.expression());

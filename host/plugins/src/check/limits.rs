@@ -73,7 +73,7 @@ fn function(component: &[u8], number: u32, body: &FunctionBody<'_>) -> Result<()
     within(number, "targets of branch tables", targets, BRANCH_TARGETS_MAX)
 }
 
-fn within<N: PartialOrd + std::fmt::Display>(
+fn within<N: PartialOrd + std::fmt::Display + Copy>(
     number: u32,
     what: &str,
     found: N,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use amends_engine::Payload;
 use amends_store::{
     STATE_KEYS_MAX, STATE_ROWS_MAX, STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery,
-    is_state_key,
+    StoreError, is_state_key,
 };
 use serde_json::Value;
 
@@ -206,10 +206,13 @@ impl Guest {
         Ok(keys)
     }
 
-    /// The store cannot be read, which no component can help.
-    fn store_failed(&mut self, error: &amends_store::StoreError) -> Stopped {
+    /// The store cannot be read, which no component can help. What is damaged stays so, and is the
+    /// call's failure; for anything else it begins again.
+    fn store_failed(&mut self, error: &StoreError) -> Stopped {
         let message = format!("the state cannot be read: {error}");
-        self.limits.lacked = Some(Lacks::Machine(message.clone()));
+        if !matches!(error, StoreError::Damaged { .. } | StoreError::Unreadable(_)) {
+            self.limits.lacked = Some(Lacks::Machine(message.clone()));
+        }
         Stopped::new("state_failed", message)
     }
 

@@ -13,6 +13,7 @@ use amends_store::{StoreError, failpoint};
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet};
 
+use super::canary::Canary;
 use super::{Active, PluginHost};
 use crate::error::PluginError;
 use crate::load::LoadedComponent;
@@ -22,7 +23,7 @@ pub(super) const LOADS_MAX: usize = 4;
 
 /// The pauses before something is tried again: the first, and the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// A component that should serve a plugin.
 type Wanted = (PluginName, Digest);
@@ -101,7 +102,7 @@ impl PluginHost {
             let active = plugin.active.as_ref().map(|active| active.component.digest);
             let last = plugin.history.first().map(|last| last.digest);
             let last = last.filter(|last| Some(*last) != active);
-            let canary = plugin.canary.as_ref().and_then(|canary| canary.missing());
+            let canary = plugin.canary.as_ref().and_then(Canary::missing);
             missing.extend([last, canary].into_iter().flatten().map(|one| (name.clone(), one)));
         }
         missing

@@ -64,9 +64,10 @@ async fn in_child(
     else {
         // Dropping it would do as well, but not before this is answered.
         let _ = child.kill().await;
-        return Err(Rejection::Limit(format!(
-            "took longer than {timeout:?}; split its largest functions, or give the host more of the \
-             machine"
+        // How much a child computes in that time is up to the machine: it may do better the next time.
+        return Err(Rejection::Failed(format!(
+            "it took longer than {timeout:?}; split its largest functions, or give the host more of \
+             the machine"
         )));
     };
     let Ended { status, answer, last_words } = ended.map_err(|error| broken(&error))?;

@@ -176,20 +176,23 @@ impl Shard {
                     let message = format!(
                         "the state that the call saw was changed by others {RERUNS_MAX} times in a row"
                     );
-                    Some(Outcome::Retryable(Failure::new("state_conflict", message)))
+                    // What it did outside may stand.
+                    Some(Outcome::Unknown(Failure::new("state_conflict", message)))
                 } else {
                     None
                 };
-                match failed {
-                    Some(outcome) => live.inputs.push_back(Queued::from(Input::Outcome {
+                if let Some(outcome) = failed {
+                    live.inputs.push_back(Queued::from(Input::Outcome {
                         step,
                         direction,
                         attempt,
                         outcome,
                         probe: None,
                         emitted: Vec::new(),
-                    })),
-                    None => live.wait_to_begin((step, direction), Unbegun::default()),
+                    }));
+                } else {
+                    live.reran.insert((step.clone(), direction));
+                    live.wait_to_begin((step, direction), Unbegun::default());
                 }
             }
             // Only a call that came back has state.

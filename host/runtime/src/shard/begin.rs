@@ -107,7 +107,8 @@ impl Shard {
         };
         let is_undone =
             call.direction == Direction::Execute && live.saga.compensating_since().is_some();
-        if (is_undone || self.stop.is_some()) && !unbegun.is_cut_off {
+        let may_end = !unbegun.is_cut_off && !live.reran.contains(key);
+        if (is_undone || self.stop.is_some()) && may_end {
             live.inputs.push_back(never_began(&call));
             return Ok(None);
         }

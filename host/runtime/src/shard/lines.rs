@@ -92,8 +92,11 @@ impl Shard {
                     continue;
                 }
                 self.advance(id).await;
+                let Some(saga) = self.live.get(&id) else { continue };
+                // One that waits for the store has not been decided on: it says what it lacks when
+                // its turn comes.
                 let lacks = |stall: &Stall| stall.line().as_ref() == Some(&line);
-                if self.live.get(&id).is_some_and(|live| live.stalls.iter().any(lacks)) {
+                if !saga.waits_for_store && saga.stalls.iter().any(lacks) {
                     break;
                 }
             }

@@ -393,11 +393,9 @@ fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
     let stream = stream(row, 1)?;
     let at = Timestamp::from_millis(row.get(3)?);
     let (position, version) = (row.get::<_, i64>(0)?, row.get::<_, i64>(2)?);
-    let text = match row.get_ref(4)? {
-        ValueRef::Text(text) => text,
-        other => {
-            return Err(rusqlite::Error::InvalidColumnType(4, "events".into(), other.data_type()));
-        }
+    let column = row.get_ref(4)?;
+    let ValueRef::Text(text) = column else {
+        return Err(rusqlite::Error::InvalidColumnType(4, "events".into(), column.data_type()));
     };
     let text = std::str::from_utf8(text).map_err(|error| rusqlite::Error::Utf8Error(4, error))?;
     let events: Vec<(String, &RawValue)> =

@@ -129,6 +129,8 @@ pub(super) fn keep_looking(jobs: &mpsc::WeakUnboundedSender<Job>, limits: Limits
 impl Writer {
     pub(super) fn look(&mut self) {
         if self.health.lost().is_some() {
+            // Nobody cuts the log any more, so reads need not wait for that.
+            self.upkeep.no_reads = None;
             return;
         }
         self.upkeep.readers.end_reads_longer_than(self.upkeep.limits.read_time_max);

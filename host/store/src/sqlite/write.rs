@@ -9,7 +9,7 @@ use std::time::Instant;
 use amends_engine::{Digest, PluginName, Position, SagaId, Timestamp, Version};
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, ToSql, params};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::health::Health;
 use super::read::{START_DELAY, delay_of};
@@ -46,6 +46,8 @@ pub(super) enum Job {
         at: Timestamp,
         bytes: Vec<u8>,
         reply: oneshot::Sender<Result<(), StoreError>>,
+        /// Its places in the queue, also when nobody waits for it any more.
+        _place: OwnedSemaphorePermit,
     },
     /// To look after the store; see [`super::upkeep`].
     Look {
@@ -246,7 +248,7 @@ impl Writer {
                     replies.push(Reply::Append { result, to, since });
                     written
                 }
-                Job::PutBlob { kind, name, digest, at, bytes, reply } => {
+                Job::PutBlob { kind, name, digest, at, bytes, reply, _place } => {
                     replies.push(Reply::PutBlob(reply));
                     put_blob(connection, kind, &name, (digest, at), &bytes).map_err(failed)
                 }

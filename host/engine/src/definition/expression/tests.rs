@@ -240,7 +240,7 @@ impl Made<'_> {
 
     fn leaf(&mut self) {
         let bound = self.bound.clone();
-        if !bound.is_empty() && self.next() % 2 == 0 {
+        if !bound.is_empty() && self.next().is_multiple_of(2) {
             let name = bound[usize::from(self.next()) % bound.len()].clone();
             return self.say(&name);
         }
