@@ -47,7 +47,7 @@ pub struct PluginCall {
     pub attempt: u32,
     /// Which way.
     pub direction: Direction,
-    /// The same for every attempt.
+    /// The same for every attempt with the same input.
     pub idempotency_key: String,
     /// The caller's trace context.
     pub traceparent: Option<String>,
