@@ -29,6 +29,7 @@ mod oci;
 mod operate;
 mod operators;
 mod orders;
+#[allow(dead_code, reason = "shared with the other tests")]
 mod place;
 mod quarantine;
 mod registry;

@@ -58,6 +58,11 @@ impl Place {
         Self { folder, port }
     }
 
+    /// Leaves the folder where it is.
+    pub(crate) fn keep(self) -> PathBuf {
+        self.folder.keep()
+    }
+
     /// Writes the config: the usual host, and these definitions.
     pub(crate) fn config(&self, sagas: &str) {
         let port = self.port;
@@ -115,6 +120,7 @@ impl Place {
         host
     }
 
+    /// Starts the host in this environment.
     pub(crate) fn spawn_with_env(&self, environment: &[(&str, &str)]) -> Host {
         self.spawn_command(Command::new(amends()), environment)
     }
@@ -257,7 +263,15 @@ impl Host {
 
     /// SIGTERM, and no wait for its end.
     pub(crate) fn terminate(&self) {
-        signal(self.child.as_ref().unwrap(), Signal::TERM);
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, what: Signal) {
+        signal(self.child.as_ref().unwrap(), what);
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
     /// SIGTERM; its exit code.

@@ -1,0 +1,304 @@
+//! Faults: the real binary under a mixed load, with kills, power cuts, errors of its disk, a full
+//! disk, stops, jumps of its clock, a second host that takes over and damaged sagas, judged by a
+//! ledger outside it and by its own log.
+//!
+//! `AMENDS_FAULTS_SECONDS` says for how long (without, a short run), `AMENDS_FAULTS_SEED` with which
+//! seed, `AMENDS_FAULTS_ONLY=kill,power` with which faults. A seed repeats which faults come, in which
+//! order and with which numbers, and what each client wants; when the host gets to what, it does not.
+//!
+//! Deliberately absent: a disk that forgets what it said it had synced, and a service that breaks its
+//! contract, such as one that does what it said it had refused.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod definitions;
+mod disk;
+mod fault;
+mod judge;
+mod load;
+#[path = "../system/place.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod place;
+mod random;
+mod service;
+mod stage;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use amends_store::{SqliteStore, StateQuery, Store};
+use serde_json::json;
+
+use self::disk::Disk;
+use self::fault::Fault;
+use self::judge::{Offence, Record, judge, story};
+use self::load::{Asker, Client, Operator, World, read_log};
+use self::service::Service;
+use self::stage::Stage;
+
+/// Each fault comes two or three times in this.
+const SECONDS: u64 = 60;
+
+const CLIENTS: u64 = 3;
+
+/// In which every saga is to rest once there are no more faults.
+const SETTLED_IN: Duration = Duration::from_mins(2);
+
+/// Offences that are told of, and sagas whose story is.
+const TOLD_MAX: usize = 20;
+const STORIES_MAX: usize = 3;
+
+#[test]
+fn nothing_acknowledged_is_lost_and_no_effect_is_doubled_missing_or_left_over() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let seed = number("AMENDS_FAULTS_SEED").unwrap_or(u64::from(now.subsec_nanos()));
+    let seconds = number("AMENDS_FAULTS_SECONDS").unwrap_or(SECONDS);
+    let only = std::env::var("AMENDS_FAULTS_ONLY").unwrap_or_default();
+    let faults = Fault::chosen(&only);
+    let again = format!(
+        "AMENDS_FAULTS_SEED={seed} AMENDS_FAULTS_SECONDS={seconds} AMENDS_FAULTS_ONLY={only} \
+         tests/run --test faults -- --nocapture"
+    );
+    say(&format!("faults: seed {seed}; the same again: {again}"));
+
+    let service = Service::start(seed);
+    let place = definitions::place(&service);
+    let disk = Disk::new(&place.path("data"), &place.path(""), seed);
+    let world = World::new(&disk);
+    let mut stage = Stage::new(place, &disk, &service, &world, seed);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| Client::new(&world, &format!("client{number}"), seed + 10 + number))
+            .map(|client| scope.spawn(|| client.run()))
+            .collect();
+        let operator = Operator::new(&world, &service, seed + 2);
+        let operator = scope.spawn(|| operator.run());
+        let reader = scope.spawn(|| read_log(&world));
+        // Also when a fault panics: otherwise the scope waits for ever.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            stage.run(&faults, began + Duration::from_secs(seconds));
+            world.is_over.store(true, Ordering::Relaxed);
+            for thread in clients {
+                thread.join().unwrap();
+            }
+            operator.join().unwrap();
+            service.calm();
+            settle(&stage, Operator::new(&world, &service, seed + 3));
+        }));
+        world.is_over.store(true, Ordering::Relaxed);
+        // What the reader has not read by then, it reads.
+        std::thread::sleep(Duration::from_secs(1));
+        world.is_read.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        if let Err(panic) = result {
+            println!("again: {again}\n{}", stage.last_log());
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let record = record(&mut stage, &service, &world);
+    summary(&record, &stage);
+    let wrong = judge(&record);
+    if !wrong.is_empty() {
+        let told = tell(&record, &wrong);
+        println!("{}", stage.last_log());
+        let kept = stage.keep();
+        panic!("{} offences; files in {}\nagain: {again}\n{told}", wrong.len(), kept.display());
+    }
+    what_is_wrong_is_found(&record);
+    stage.damage_is_found();
+}
+
+/// Not captured, so that it is seen of a run that went well.
+fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Waits until every saga has ended, with an operator who sees to those that need one.
+fn settle(stage: &Stage<'_>, mut operator: Operator<'_>) {
+    let asker = Asker::new();
+    let began = Instant::now();
+    loop {
+        operator.tend();
+        let url = stage.url("/v1/sagas?status=running,waiting,compensating,paused,blocked&limit=5");
+        let Some((200, page)) = asker.get(&url) else {
+            assert!(began.elapsed() < SETTLED_IN, "the host does not list its sagas");
+            continue;
+        };
+        let items = page["items"].as_array().unwrap();
+        if items.is_empty() {
+            return;
+        }
+        if began.elapsed() > SETTLED_IN {
+            // The judge tells of each; here is what the host says of some.
+            for item in items {
+                let id = item["id"].as_str().unwrap();
+                println!("{id}: {:?}", asker.get(&stage.url(&format!("/v1/sagas/{id}/why"))));
+            }
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Reads all that there is to know, the last of it from the store when the host has stopped.
+fn record(stage: &mut Stage<'_>, service: &Service, world: &World<'_>) -> Record {
+    let events = stage.events();
+    stage.stop();
+    let acks = world.acks.lock().unwrap().clone();
+    let (stock, reservations, verified) = stage.with_store(read_store);
+    Record { events, acks, ledger: service.ledger(), stock, reservations, verified }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn read_store(store: SqliteStore) -> (u64, BTreeSet<String>, Vec<String>) {
+    let store: Arc<dyn Store> = Arc::new(store);
+    let inventory = || "inventory".parse().unwrap();
+    let left = store.state(inventory(), definitions::STOCK_KEY.to_owned()).await.unwrap();
+    let left = left.map_or(definitions::STOCK, |text| text.parse().unwrap());
+    let (prefix, mut reservations, mut after) = ("reservation/", BTreeSet::new(), None);
+    loop {
+        let query = StateQuery { prefix: prefix.to_owned(), after, limit: 1_000 };
+        let keys = store.state_keys(inventory(), query).await.unwrap();
+        reservations.extend(keys.iter().map(|key| key[prefix.len()..].to_owned()));
+        after = keys.last().cloned();
+        if after.is_none() {
+            break;
+        }
+    }
+    let verified = store.verify().await.unwrap();
+    store.close().await.unwrap();
+    (left, reservations, verified)
+}
+
+fn summary(record: &Record, stage: &Stage<'_>) {
+    let acks = &record.acks;
+    let [completed, compensated, abandoned] = judge::ends(record);
+    let requests: usize =
+        record.ledger.values().map(|entry| entry.issues.len() + entry.cancels.len()).sum();
+    say(&format!(
+        "faults: {} starts, {} orders and {} signals acknowledged; {completed} sagas completed, \
+         {compensated} compensated, {abandoned} abandoned; {} events, {} of them read; {requests} \
+         requests of the service\n{}",
+        acks.starts.len(),
+        acks.orders.len(),
+        acks.signals.len(),
+        record.events.len(),
+        acks.read.len(),
+        stage.told(),
+    ));
+    assert!(acks.starts.len() > 20 && completed > 5 && compensated > 5, "hardly anything ran");
+}
+
+fn tell(record: &Record, wrong: &[Offence]) -> String {
+    let mut told = String::new();
+    for offence in wrong.iter().take(TOLD_MAX) {
+        writeln!(told, "{}", offence.what).unwrap();
+    }
+    let sagas: BTreeSet<_> = wrong.iter().filter_map(|offence| offence.saga.as_deref()).collect();
+    for saga in sagas.into_iter().take(STORIES_MAX) {
+        writeln!(told, "story of {saga}:\n{}", story(record, saga)).unwrap();
+    }
+    told
+}
+
+/// The judge finds what it looks for: each of these is told of.
+fn what_is_wrong_is_found(record: &Record) {
+    let spoiled = |what: &str, spoil: &dyn Fn(&mut Record)| {
+        let mut record = record.clone();
+        spoil(&mut record);
+        let wrong = judge(&record);
+        let found = wrong.iter().find(|wrong| wrong.what.contains(what));
+        let found = found.unwrap_or_else(|| panic!("not found: {what}: {wrong:?}"));
+        println!("spoiled: {:.150}", found.what);
+    };
+    let index_of = |record: &Record, kind: &str| {
+        record.events.iter().position(|event| event["type"] == kind).unwrap()
+    };
+    // A completed saga that stays so, with an effect that stands.
+    let standing = |record: &Record| {
+        let mut events = record.events.iter().filter(|event| event["type"] == "saga.completed");
+        events
+            .find_map(|event| {
+                let id = event["saga"].as_str()?;
+                let is_last = record.events.iter().rev().find(|other| other["saga"] == id)?;
+                let order = format!("{id}/ship-a");
+                let mut entries = record.ledger.iter();
+                let (reference, _) =
+                    entries.find(|(_, it)| it.order.as_ref() == Some(&order) && it.stands())?;
+                (is_last == event).then(|| reference.clone())
+            })
+            .unwrap()
+    };
+    spoiled("acknowledged and is lost", &|record| {
+        record.acks.starts.insert("0198c0de".to_owned(), "nobody".to_owned());
+    });
+    spoiled("was started twice", &|record| {
+        let first = index_of(record, "saga.started");
+        let mut event = record.events[first].clone();
+        event["saga"] = json!("0198c0de");
+        record.events.push(event);
+    });
+    spoiled("the log has", &|record| {
+        record.events.remove(record.events.len() / 2);
+    });
+    spoiled("a reader was given", &|record| record.acks.read[0].1.push('?'));
+    // Not one of them: it may have asked for what was so already.
+    spoiled("which was acknowledged", &|record| {
+        record.acks.orders.iter_mut().for_each(|order| order.reason.push('?'));
+    });
+    spoiled("has no signal", &|record| record.acks.signals[0].1.push('?'));
+    spoiled("has not ended", &|record| {
+        // Of a saga that nobody has undone afterwards.
+        let is_last = |index: usize| {
+            let later = &record.events[index + 1..];
+            later.iter().all(|event| event["saga"] != record.events[index]["saga"])
+        };
+        let is_end = |index: &usize| record.events[*index]["type"] == "saga.completed";
+        let index = (0..record.events.len()).filter(is_end).find(|index| is_last(*index)).unwrap();
+        record.events[index]["type"] = json!("other");
+    });
+    spoiled("its effect is missing", &|record| {
+        let reference = standing(record);
+        record.ledger.get_mut(&reference).unwrap().issued = None;
+    });
+    spoiled("its effect is left standing", &|record| {
+        let entries = record.ledger.values_mut();
+        for entry in entries.filter(|entry| entry.issued.is_some()) {
+            entry.cancelled = None;
+        }
+    });
+    spoiled("was not undone in reverse", &|record| {
+        let last = u64::MAX;
+        let entries = record.ledger.values_mut();
+        for entry in entries.filter(|entry| entry.cancelled.is_some()) {
+            let is_late = entry.order.as_deref().is_some_and(|order| order.ends_with("ship-b"));
+            entry.cancelled = is_late.then_some(last).or(entry.cancelled);
+        }
+    });
+    spoiled("it was asked for with 2 keys", &|record| {
+        let reference = standing(record);
+        let entry = record.ledger.get_mut(&reference).unwrap();
+        entry.issues.push((u64::MAX, "another".to_owned()));
+    });
+    spoiled("step.started in the log", &|record| {
+        let reference = standing(record);
+        let entry = record.ledger.get_mut(&reference).unwrap();
+        for _ in 0..10 {
+            entry.issues.push(entry.issues[0].clone());
+        }
+    });
+    spoiled("was asked for by no saga", &|record| {
+        let reference = standing(record);
+        record.ledger.get_mut(&reference).unwrap().order = Some("nobody/ship-a".to_owned());
+    });
+    spoiled("is reserved by no saga", &|record| {
+        record.reservations.insert("RSV".to_owned());
+    });
+    spoiled("pieces are left", &|record| record.stock += 1);
+    spoiled("lost RSV", &|record| record.reservations.clear());
+}
