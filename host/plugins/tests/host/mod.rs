@@ -115,10 +115,14 @@ impl Host {
 
     /// The types and data of the events about plugins.
     pub(crate) async fn events(&self) -> Vec<(String, serde_json::Value)> {
-        let stream = Stream::Deploys;
-        let events = self.store.events(stream, Version(0), 1_000).await.unwrap();
-        let read = |data: &str| serde_json::from_str(data).unwrap();
-        events.iter().map(|event| (event.kind.clone(), read(&event.data))).collect()
+        let (mut events, mut after) = (Vec::new(), Version(0));
+        loop {
+            let page = self.store.events(Stream::Deploys, after, 1_000).await.unwrap();
+            let Some(last) = page.last() else { return events };
+            after = last.version;
+            let read = |data: &str| serde_json::from_str(data).unwrap();
+            events.extend(page.iter().map(|event| (event.kind.clone(), read(&event.data))));
+        }
     }
 
     pub(crate) async fn close(self) {
