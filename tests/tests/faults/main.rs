@@ -40,7 +40,7 @@ use self::service::Service;
 use self::stage::Stage;
 
 /// Each fault comes two or three times in this.
-const SECONDS: u64 = 60;
+const SECONDS: u64 = 30;
 
 const CLIENTS: u64 = 3;
 
