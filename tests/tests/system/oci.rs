@@ -46,7 +46,10 @@ fn a_component_is_pulled_deployed_and_serves() {
     for name in ["pack", "other"] {
         fs::write(place.plugin(name), component("1.0.0")).unwrap();
     }
-    place.config("[[saga]]\nname = \"order\"\n[[saga.step]]\nname = \"pack\"\nplugin = \"pack\"\n");
+    place.config(
+        "[plugin.other]\ncomponent = \"pack\"\n\
+         [[saga]]\nname = \"order\"\n[[saga.step]]\nname = \"pack\"\nplugin = \"pack\"\n",
+    );
     let host = place.run();
     let bytes = component("2.0.0");
     let digest = Digest::of(&bytes).to_string();
