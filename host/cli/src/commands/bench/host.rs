@@ -79,7 +79,10 @@ impl Place {
         for plugin in PLUGINS {
             fs::write(plugins.join(format!("{plugin}.wasm")), TRIVIAL).context("no plugin")?;
             let reuse = args.reuse;
-            let _ = writeln!(config, "[plugin.{plugin}]\nconcurrency = 640\nreuse = {reuse}");
+            let _ = writeln!(
+                config,
+                "[plugin.{plugin}]\ncomponent = \"trivial\"\nconcurrency = 640\nreuse = {reuse}"
+            );
         }
         let _ = writeln!(config, "[[saga]]\nname = \"{DEFINITION}\"");
         for index in 0..steps {
