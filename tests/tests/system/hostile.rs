@@ -119,8 +119,8 @@ fn each_hostile_component_is_stopped_and_others_go_on() {
         // No definition needs it, so the host is ready before it has looked at it.
         let refusal = || {
             let plugins = host.get("/v1/plugins");
-            let plugin = plugins["items"].as_array().unwrap().iter();
-            let plugin = plugin.clone().find(|one| one["name"] == hostile.name);
+            let mut plugins = plugins["items"].as_array().unwrap().iter();
+            let plugin = plugins.find(|one| one["name"] == hostile.name);
             plugin.map(|one| one["last_rejection"]["reason"].clone()).filter(Value::is_string)
         };
         host.until("it is refused", || refusal().is_some());
