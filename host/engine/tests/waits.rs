@@ -11,7 +11,7 @@ use amends_engine::{
     permits_signal, why,
 };
 
-use host::{Host, done, order, permanent, retryable, serial, step};
+use host::{Host, done, order, permanent, retryable, serial, step, unknown};
 
 /// a, then b of another kind, then c.
 fn with(kind: StepKind) -> Vec<StepSpec> {
@@ -251,6 +251,32 @@ fn a_saga_that_a_step_runs_is_the_same_however_often_it_is_asked_for() {
     assert!(why(&host.saga, host.now).sentence.contains(&format!("b runs as saga {id}")));
     host.answer("b", done()).answer("c", permanent());
     assert_eq!(child(&host).1, id, "it is undone by compensating that saga");
+}
+
+/// Its effects stand and nobody undoes them: another one would do them twice.
+#[test]
+fn a_saga_that_was_given_up_is_not_started_again_by_another_attempt() {
+    let kind = StepKind::Saga { saga: "child".parse().unwrap() };
+    let mut host = Host::start(with(kind.clone()));
+    host.answer("a", done()).told();
+    host.answer("b", unknown());
+    assert_eq!(host.told()[..2], ["step.unknown b 1", "saga.compensating"]);
+    let child = |host: &Host| match host.running().remove(0).target {
+        Target::Saga { id, .. } => id.unwrap(),
+        Target::Plugin(plugin) => panic!("{plugin}"),
+    };
+    let id = host.saga.id().child(&"b".parse().unwrap(), 1, host.now);
+    assert_eq!(child(&host), id);
+    host.answer("b", permanent());
+    assert_eq!(host.saga.status(), SagaStatus::Blocked);
+
+    let mut steps = with(kind);
+    (steps[1].pivot, steps[1].undo) = (true, None);
+    let mut host = Host::start(steps);
+    host.answer("a", done()).answer("b", unknown());
+    assert_eq!(host.saga.status(), SagaStatus::Blocked);
+    host.order(Verb::Retry { step: None });
+    assert_eq!(child(&host), host.saga.id().child(&"b".parse().unwrap(), 1, host.now));
 }
 
 #[test]

@@ -184,10 +184,11 @@ fn orders(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Off
 /// What a saga that came undone had started did so as well. Where an operator skips an undo, the
 /// saga is abandoned and not compensated.
 fn children(sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offence>) {
-    for saga in sagas.values().filter(|saga| saga.end == End::Completed) {
+    for saga in sagas.values().filter(|saga| [End::Completed, End::Abandoned].contains(&saga.end)) {
         let Some(parent) = saga.parent.and_then(|parent| sagas.get(parent)) else { continue };
         if parent.end == End::Compensated {
-            wrong.push(saga.offence(format!("is completed, its parent {} compensated", parent.id)));
+            let what = format!("is {:?}, its parent {} compensated", saga.end, parent.id);
+            wrong.push(saga.offence(what));
         }
     }
 }

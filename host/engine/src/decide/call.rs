@@ -55,7 +55,10 @@ impl Draft<'_> {
             Direction::Execute => {
                 let attempt = state.attempts + 1;
                 let runs_saga = matches!(spec.kind, StepKind::Saga { .. });
-                let child = runs_saga.then(|| self.saga.id.child(&step, attempt, self.at));
+                // What the one before did may stand: a second one would do it again.
+                let before = state.child.filter(|_| state.tainted);
+                let child = runs_saga
+                    .then(|| before.unwrap_or_else(|| self.saga.id.child(&step, attempt, self.at)));
                 self.emit(StepStarted { step, attempt, digest, child, trial });
             }
             Direction::Compensate => {
@@ -112,8 +115,11 @@ impl Draft<'_> {
             Outcome::Unknown(error) => (FailureClass::Unknown, error),
         };
         let (class, error) = self.believed(index, Direction::Execute, probe, (class, error));
+        let runs_saga = matches!(self.saga.spec(index).kind, StepKind::Saga { .. });
         let retry_at = match class {
             FailureClass::Permanent => None,
+            // A saga that was given up stays so.
+            FailureClass::Unknown if runs_saga => None,
             // What was in flight when the saga began to be undone settles without another try.
             FailureClass::Retryable | FailureClass::Unknown if !self.may_retry() => None,
             FailureClass::Retryable | FailureClass::Unknown => {
