@@ -260,7 +260,7 @@ fn a_saga_that_was_given_up_is_not_started_again_by_another_attempt() {
     let mut host = Host::start(with(kind.clone()));
     host.answer("a", done()).told();
     host.answer("b", unknown());
-    assert_eq!(host.told()[..2], ["step.unknown b 1", "saga.compensating"]);
+    assert_eq!(host.told()[..2], ["step.unknown b 1", "compensation.started b step_unknown"]);
     let child = |host: &Host| match host.running().remove(0).target {
         Target::Saga { id, .. } => id.unwrap(),
         Target::Plugin(plugin) => panic!("{plugin}"),
@@ -271,11 +271,11 @@ fn a_saga_that_was_given_up_is_not_started_again_by_another_attempt() {
     assert_eq!(host.saga.status(), SagaStatus::Blocked);
 
     let mut steps = with(kind);
-    (steps[1].pivot, steps[1].undo) = (true, None);
+    (steps[1].pivot, steps[1].undo, steps[2].undo) = (true, None, None);
     let mut host = Host::start(steps);
     host.answer("a", done()).answer("b", unknown());
     assert_eq!(host.saga.status(), SagaStatus::Blocked);
-    host.order(Verb::Retry { step: None });
+    host.order(Verb::Retry { step: None, input: None, digest: None });
     assert_eq!(child(&host), host.saga.id().child(&"b".parse().unwrap(), 1, host.now));
 }
 

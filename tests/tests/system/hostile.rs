@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use amends_tests::{Behaviour, Component, Expect, HOSTILE, Hostile};
+use amends_tests::{Behaviour, Bomb, Component, Expect, HOSTILE, Hostile, bombs, live_locals};
 use serde_json::Value;
 
-use crate::place::{Host, Place, agent, stdout};
+use crate::place::{Host, MemoryGroup, Place, agent, stdout};
 
 /// How often each of them is tried at once.
 const TIMES: usize = 3;
@@ -141,6 +141,81 @@ fn each_hostile_component_is_stopped_and_others_go_on() {
     let chatty = log.iter().filter(|line| line.contains("\"plugin\":\"chatty\""));
     assert!(chatty.count() <= TIMES * 2 * 101, "a call's log lines have a limit");
     assert_eq!(host.stop(), Some(0));
+}
+
+/// With those that take all tables, all memory and the writer's time, and files that nobody should
+/// look at: a host of a gibibyte neither ends nor keeps others waiting.
+#[test]
+fn all_of_them_at_once_leave_a_host_of_a_gibibyte_to_others() {
+    let place = place();
+    let mut config = fs::read_to_string(place.path("amends.toml")).unwrap();
+    for (name, component, granted, _) in crowds() {
+        fs::write(place.plugin(name), component).unwrap();
+        let _ = write!(
+            config,
+            "[plugin.{name}]\n{granted}\n[[saga]]\nname = \"{name}\"\n[[saga.step]]\nname = \"bad\"\n\
+             plugin = \"{name}\"\ntimeout = \"100s\"\nretry = {{ attempts = 1 }}\n"
+        );
+    }
+    fs::write(place.path("amends.toml"), config).unwrap();
+    let group = MemoryGroup::new(1 << 30);
+    let host = group.as_ref().map_or_else(
+        || place.run_with_env(&[("AMENDS_MEMORY_MAX", "512MiB")]),
+        |group| place.run_in(group),
+    );
+    crate::rooms::import_keys(&place);
+    let quiet = good(&place, &host);
+
+    let mut files = bombs();
+    let bomb = |name, bytes, words| Bomb { name, bytes, words };
+    files.push(bomb("live locals", live_locals(), "memory"));
+    files.push(bomb("core module", Component::default().core_module(), "core module"));
+    files.push(bomb("name of another", Component::default().build(), "and the plugin is"));
+    for (number, file) in files.iter().enumerate() {
+        fs::write(place.plugin(&format!("file-{number}")), &file.bytes).unwrap();
+    }
+    let hostile = HOSTILE.iter().filter(|one| !matches!(one.expect, Expect::Refused(_)));
+    let hostile = hostile.map(|one| (one.name, TIMES));
+    let crowds = crowds().map(|(name, .., count)| (name, count));
+    let clients: Vec<_> = hostile
+        .chain(crowds)
+        .flat_map(|(name, count)| std::iter::repeat_n(name, count))
+        .map(|name| {
+            let url = host.url("/v1/sagas?wait=110s");
+            (name, std::thread::spawn(move || started(&url, name)))
+        })
+        .collect();
+    let beside = good(&place, &host);
+    for (name, client) in clients {
+        let saga = client.join().unwrap();
+        let is_over = ["completed", "compensated"].contains(&saga["status"].as_str().unwrap());
+        assert!(is_over, "{name}: {saga}");
+    }
+    for (number, file) in files.iter().enumerate() {
+        let name = format!("file-{number}");
+        host.until(file.name, || crate::inspection::refusal(&host, &name).is_some());
+        let reason = crate::inspection::refusal(&host, &name).unwrap();
+        assert!(reason.contains(file.words), "{}: {reason}", file.name);
+    }
+    let after = good(&place, &host);
+    let peak = host.memory_peak_mib();
+    println!(
+        "p99 of others {quiet:?} quiet, {beside:?} beside all of them, {after:?} afterwards; the host had \
+         {peak} MiB at most, its group {:?}",
+        group.as_ref().map(MemoryGroup::peak_mib)
+    );
+    assert!(peak < 1 << 10, "the host had {peak} MiB");
+    assert!(beside < Duration::from_secs(3), "others waited: {quiet:?} to {beside:?}");
+    assert_eq!(host.stop(), Some(0));
+}
+
+/// Those of which many calls at once take from others: name, component, config, calls.
+fn crowds() -> [(&'static str, Vec<u8>, &'static str, usize); 3] {
+    [
+        ("tables", crate::rooms::tables(), "concurrency = 64", 56),
+        ("heavy", crate::rooms::heavy(), "concurrency = 64", 64),
+        ("lists", crate::rooms::lists(), crate::rooms::LISTS_CONFIG, 8),
+    ]
 }
 
 /// Of each alone, so that it is seen which of them others have to wait for.

@@ -28,7 +28,7 @@ fn completes(place: &Place) {
 }
 
 /// The last refusal of a plugin.
-fn refusal(host: &Host, name: &str) -> Option<String> {
+pub(crate) fn refusal(host: &Host, name: &str) -> Option<String> {
     let plugins = host.get("/v1/plugins");
     let plugin = plugins["items"].as_array()?.iter().find(|one| one["name"] == name)?.clone();
     Some(plugin["last_rejection"]["reason"].as_str()?.to_owned())

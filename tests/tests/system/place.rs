@@ -120,6 +120,17 @@ impl Place {
         host
     }
 
+    /// Starts the host in this control group and waits until it is ready.
+    pub(crate) fn run_in(&self, group: &MemoryGroup) -> Host {
+        let mut command = Command::new("sh");
+        let enter =
+            format!("echo $$ >'{}' && exec \"$0\" \"$@\"", group.path("cgroup.procs").display());
+        command.args(["-c", &enter]).arg(amends());
+        let host = self.spawn_command(command, &[]);
+        host.wait_until_ready();
+        host
+    }
+
     /// Starts the host in this environment.
     pub(crate) fn spawn_with_env(&self, environment: &[(&str, &str)]) -> Host {
         self.spawn_command(Command::new(amends()), environment)
@@ -159,6 +170,53 @@ impl Place {
             .env("AMENDS_HOST", format!("http://127.0.0.1:{}", self.port))
             .env("USER", "ada");
         command
+    }
+}
+
+/// A control group (version 1 or 2) whose processes have so much memory together. The kernel ends one
+/// of them when they want more.
+pub(crate) struct MemoryGroup {
+    folder: PathBuf,
+    peak: &'static str,
+}
+
+impl MemoryGroup {
+    /// None where this process may not make one.
+    pub(crate) fn new(bytes_max: u64) -> Option<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let versions = [
+            (
+                ":memory:",
+                "/sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                "memory.max_usage_in_bytes",
+            ),
+            ("0::", "/sys/fs/cgroup", "memory.max", "memory.peak"),
+        ];
+        versions.into_iter().find_map(|(marker, root, limit, peak)| {
+            let (_, path) = own.lines().find_map(|line| line.split_once(marker))?;
+            let name = format!("amends-test-{}", std::process::id());
+            let folder = Path::new(root).join(path.trim_start_matches('/')).join(name);
+            fs::create_dir(&folder).ok()?;
+            let group = Self { folder, peak };
+            fs::write(group.path(limit), bytes_max.to_string()).ok()?;
+            Some(group)
+        })
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.join(file)
+    }
+
+    /// The most that its processes have had together, with the system's cache of their files.
+    pub(crate) fn peak_mib(&self) -> u64 {
+        fs::read_to_string(self.path(self.peak)).unwrap().trim().parse::<u64>().unwrap() >> 20
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.folder);
     }
 }
 

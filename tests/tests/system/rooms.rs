@@ -124,11 +124,21 @@ fn completed(saga: &Value) {
     }
 }
 
+/// Calls of it take all tables that there are.
+pub(crate) fn tables() -> Vec<u8> {
+    let component =
+        Component { name: "tables", imports: SLEEP, execute: SLOW, ..Component::default() };
+    with_tables(&component.build(), 59)
+}
+
+/// Calls of it take all memory that there is.
+pub(crate) fn heavy() -> Vec<u8> {
+    Component { name: "heavy", imports: SLEEP, execute: HEAVY, ..Component::default() }.build()
+}
+
 #[test]
 fn tables_times_calls_leave_tables_to_others() {
-    let name = "tables";
-    let tables = Component { name, imports: SLEEP, execute: SLOW, ..Component::default() }.build();
-    let place = place(name, &with_tables(&tables, 59), "concurrency = 64");
+    let place = place("tables", &tables(), "concurrency = 64");
     let host = place.run();
     let all = start(&host, "tables", 56);
     host.until("all of them run", || {
@@ -144,9 +154,7 @@ fn tables_times_calls_leave_tables_to_others() {
 /// 64 calls of 60 MiB in a host whose guests may have 256 MiB.
 #[test]
 fn memory_times_calls_waits_for_memory() {
-    let name = "heavy";
-    let heavy = Component { name, imports: SLEEP, execute: HEAVY, ..Component::default() }.build();
-    let place = place(name, &heavy, "concurrency = 64");
+    let place = place("heavy", &heavy(), "concurrency = 64");
     let host = place.run_with_env(&[("AMENDS_MEMORY_MAX", "256MiB")]);
     good(&place, &host, 10);
     let before = host.memory_mib();
@@ -175,12 +183,14 @@ fn memory_times_calls_waits_for_memory() {
     assert_eq!(host.stop(), Some(0));
 }
 
-#[test]
-fn lists_times_keys_leave_the_writer_to_others() {
-    let name = "lists";
-    let lists = Component { name, imports: LIST, execute: LISTS, ..Component::default() }.build();
-    let place = place(name, &lists, "state = true\ncpu_max = \"100s\"");
-    let host = place.run();
+/// A call of it lists 500,000 keys, of those that [`import_keys`] makes.
+pub(crate) fn lists() -> Vec<u8> {
+    Component { name: "lists", imports: LIST, execute: LISTS, ..Component::default() }.build()
+}
+
+pub(crate) const LISTS_CONFIG: &str = "state = true\ncpu_max = \"100s\"";
+
+pub(crate) fn import_keys(place: &Place) {
     let rows = (0..1_000).fold(String::from("key,value\n"), |mut rows, number| {
         let _ = writeln!(rows, "{number:03},1");
         rows
@@ -188,6 +198,13 @@ fn lists_times_keys_leave_the_writer_to_others() {
     fs::write(place.path("keys.csv"), rows).unwrap();
     let import = place.amends(&["state", "import", "lists", "keys.csv"]);
     assert_eq!(import.status.code(), Some(0), "{}", crate::place::stderr(&import));
+}
+
+#[test]
+fn lists_times_keys_leave_the_writer_to_others() {
+    let place = place("lists", &lists(), LISTS_CONFIG);
+    let host = place.run();
+    import_keys(&place);
     let all = start(&host, "lists", 8);
     good(&place, &host, 100);
     for saga in all {
@@ -251,9 +268,7 @@ fn a_host_without_descriptors_uses_no_attempt() {
 /// A call that waits for memory when its host stops did not happen, and nobody has to wonder.
 #[test]
 fn a_stop_leaves_no_call_unknown_that_did_not_begin() {
-    let name = "heavy";
-    let heavy = Component { name, imports: SLEEP, execute: HEAVY, ..Component::default() }.build();
-    let place = place(name, &heavy, "concurrency = 64");
+    let place = place("heavy", &heavy(), "concurrency = 64");
     let host = place.run_with_env(&[("AMENDS_MEMORY_MAX", "256MiB")]);
     fs::write(place.path("some.ndjson"), "{}\n".repeat(12)).unwrap();
     let started = place.amends(&["start", name, "--input", "some.ndjson", "--each", "-o", "ids"]);
