@@ -271,7 +271,8 @@ fn a_stop_leaves_no_call_unknown_that_did_not_begin() {
     let place = place("heavy", &heavy(), "concurrency = 64");
     let host = place.run_with_env(&[("AMENDS_MEMORY_MAX", "256MiB")]);
     fs::write(place.path("some.ndjson"), "{}\n".repeat(12)).unwrap();
-    let started = place.amends(&["start", name, "--input", "some.ndjson", "--each", "-o", "ids"]);
+    let started =
+        place.amends(&["start", "heavy", "--input", "some.ndjson", "--each", "-o", "ids"]);
     assert_eq!(started.status.code(), Some(0), "{}", crate::place::stderr(&started));
     host.until("some wait", || host.log().join("\n").contains("call did not begin"));
     assert_eq!(host.stop(), Some(0));
