@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::faults::Faults;
-use crate::live::Pass;
+use crate::live::{CallNumber, InFlight, Pass};
 use crate::rooms::Taken;
 use crate::runtime::Sagas;
 use crate::shard::Message;
@@ -33,6 +33,7 @@ pub(crate) use child::ChildCall;
 #[derive(Debug)]
 pub(crate) struct Returned {
     pub(crate) id: SagaId,
+    pub(crate) number: CallNumber,
     pub(crate) step: StepName,
     pub(crate) direction: Direction,
     pub(crate) attempt: u32,
@@ -291,9 +292,15 @@ impl Dispatcher {
     /// Runs a call: as far as it gets by itself when it may run in the shard, and from there, or
     /// else from the start, in a task that sends what came of it to the shard. The room that it
     /// took is given back before the shard hears of it.
-    pub(crate) fn run(&self, saga: &Saga, call: Call, pass: Pass, in_shard: bool) -> Begun {
+    pub(crate) fn run(
+        &self,
+        saga: &Saga,
+        (number, call): (CallNumber, Call),
+        pass: Pass,
+        in_shard: bool,
+    ) -> Begun {
         let in_shard = in_shard && matches!(call.target, Target::Plugin(_));
-        let mut running = self.begin(saga, call, pass, false);
+        let mut running = self.begin(saga, (number, call), pass, false);
         if in_shard && let Poll::Ready(came) = running.poll() {
             return Begun::Over(running.returned.with(came, running.began));
         }
@@ -305,11 +312,12 @@ impl Dispatcher {
     pub(crate) fn recover(
         &self,
         saga: &Saga,
-        call: Call,
+        (number, call): (CallNumber, Call),
         room: Option<Taken>,
-    ) -> Option<ChildCall> {
+    ) -> InFlight {
         let pass = Pass { room, ticket: None };
-        self.begin(saga, call, pass, true).spawn(self.inbox.clone())
+        let child = self.begin(saga, (number, call), pass, true).spawn(self.inbox.clone());
+        InFlight { number: Some(number), child }
     }
 
     /// Whether anything can tell what came of a call that was cut off.
@@ -325,7 +333,13 @@ impl Dispatcher {
     }
 
     /// `is_cut_off`: it was begun by this host before it stopped; what came of it is asked.
-    fn begin(&self, saga: &Saga, call: Call, pass: Pass, is_cut_off: bool) -> Running {
+    fn begin(
+        &self,
+        saga: &Saga,
+        (number, call): (CallNumber, Call),
+        pass: Pass,
+        is_cut_off: bool,
+    ) -> Running {
         let Pass { mut room, ticket } = pass;
         let this = self.clone();
         let id = saga.id();
@@ -339,7 +353,7 @@ impl Dispatcher {
         let instead = faults.as_ref().and_then(|faults| faults.instead(saga, &call));
         // Kept for what is told of a call, where something goes wrong on purpose.
         let tried = faults.map(|faults| (faults, saga.clone()));
-        let returned = Returned { is_cut_off, ..Returned::broken_off(id, &call) };
+        let returned = Returned { is_cut_off, ..Returned::broken_off(id, number, &call) };
         let began = Instant::now();
         let call = Box::pin(async move {
             failpoint("runtime.call.before");
@@ -489,10 +503,11 @@ struct Reply {
 
 impl Returned {
     /// Of a call that panics: nobody knows what came of it.
-    fn broken_off(id: SagaId, call: &Call) -> Self {
+    fn broken_off(id: SagaId, number: CallNumber, call: &Call) -> Self {
         let outcome = Outcome::Unknown(Failure::new("host_failed", "the host broke off the call"));
         Self {
             id,
+            number,
             step: call.step.clone(),
             direction: call.direction,
             attempt: call.attempt,

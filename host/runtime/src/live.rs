@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::breakers::Ticket;
 use crate::budget::HeldBytes;
 use crate::clock::now;
-use crate::dispatch::ChildCall;
+use crate::dispatch::{ChildCall, Returned};
 use crate::error::{OperateError, StartError};
 use crate::limits::LIVE_BYTES_EACH;
 use crate::rooms::{RoomKey, Taken};
@@ -78,7 +78,7 @@ pub(crate) struct Live {
     /// Calls that were dispatched and whose outcome is not decided on. One that came back during
     /// an append is still running for the saga's state, and must not be dispatched again. One that
     /// runs a saga ends when it is taken out.
-    pub(crate) in_flight: HashMap<(StepName, Direction), Option<ChildCall>>,
+    pub(crate) in_flight: HashMap<(StepName, Direction), InFlight>,
     /// Of those in flight, calls that did not begin yet: the host lacked something.
     pub(crate) unbegun: BTreeMap<(StepName, Direction), Unbegun>,
     /// How often in a row an append of it was refused because state had changed.
@@ -102,6 +102,20 @@ pub(crate) struct Live {
     pub(crate) waits_for_store: bool,
     /// What it holds of the budget for live sagas: see [`Self::account`].
     held: HeldBytes,
+}
+
+/// Which call it is, of all that a shard has made. Attempts do not tell calls apart: a saga that was
+/// quarantined and taken up again asks what came of an attempt whose first call still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CallNumber(pub(crate) u64);
+
+/// A call that is in flight for its saga.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    /// The call whose return the saga waits for; none while none runs.
+    pub(crate) number: Option<CallNumber>,
+    /// What it runs, if that is a saga.
+    pub(crate) child: Option<ChildCall>,
 }
 
 /// A call that is durable and did not begin.
@@ -328,7 +342,7 @@ impl Live {
     /// once: it must not be dispatched again.
     pub(crate) fn keep_call(&mut self, input: &Input) {
         if let Input::Outcome { step, direction, .. } = input {
-            self.in_flight.entry((step.clone(), *direction)).or_insert(None);
+            self.in_flight.entry((step.clone(), *direction)).or_default();
         }
     }
 
@@ -365,16 +379,24 @@ impl Live {
         due
     }
 
+    /// Whether the saga waits for what came of this call. It does not when it was read anew since
+    /// the call began: then it takes the call for one that was cut off, as after a crash.
+    pub(crate) fn waits_for(&self, returned: &Returned) -> bool {
+        let key = (returned.step.clone(), returned.direction);
+        self.in_flight.get(&key).is_some_and(|call| call.number == Some(returned.number))
+    }
+
     /// Has a call wait until it can begin; it is in flight for as long.
     pub(crate) fn wait_to_begin(&mut self, key: (StepName, Direction), unbegun: Unbegun) {
-        self.in_flight.insert(key.clone(), None);
+        self.in_flight.insert(key.clone(), InFlight::default());
         self.unbegun.insert(key, unbegun);
     }
 
     /// Has sagas that its steps run undone.
     pub(crate) fn cancel(&self, children: &[SagaId]) {
-        for id in children {
-            self.in_flight.values().flatten().for_each(|call| call.cancel(*id));
+        let calls = self.in_flight.values().filter_map(|call| call.child.as_ref());
+        for call in calls {
+            children.iter().for_each(|id| call.cancel(*id));
         }
     }
 

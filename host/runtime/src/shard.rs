@@ -28,7 +28,7 @@ use crate::dispatch::{Dispatcher, Returned, host_stopped};
 use crate::error::{OperateError, StartError};
 use crate::faults::Faults;
 use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX, LIVE_MAX};
-use crate::live::{Line, Live, Pending, Queued, Unbegun, Waiter, row};
+use crate::live::{CallNumber, Line, Live, Pending, Queued, Unbegun, Waiter, row};
 use crate::recovery::Quarantine;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime::{Sagas, Started, State, rests};
@@ -195,6 +195,8 @@ pub(crate) struct Shard {
     /// Calls of components that have not come back. A saga that a step runs is not one: it goes
     /// on without this host.
     calls_in_flight: usize,
+    /// Calls made so far: each has a number of its own.
+    calls_made: u64,
     /// Components whose last call took longer than [`CALL_IN_SHARD_MAX`].
     slow: HashSet<Digest>,
     /// How long it has called components itself in this turn.
@@ -227,6 +229,7 @@ impl Shard {
             stalled_until: None,
             await_store: HashSet::new(),
             calls_in_flight: 0,
+            calls_made: 0,
             slow: HashSet::new(),
             time_in_calls: Duration::ZERO,
             stuck_check_at: Instant::now() + STUCK_CHECK_PAUSE,
@@ -415,7 +418,9 @@ impl Shard {
             if self.dispatcher.may_tell(&call) {
                 let key = (call.step.clone(), call.direction);
                 if matches!(call.target, Target::Saga { .. }) {
-                    live.in_flight.insert(key, self.dispatcher.recover(&live.saga, call, None));
+                    let number = next_number(&mut self.calls_made);
+                    let found = self.dispatcher.recover(&live.saga, (number, call), None);
+                    live.in_flight.insert(key, found);
                 } else {
                     live.wait_to_begin(key, Unbegun { is_cut_off: true, lacked: None });
                 }
@@ -438,22 +443,28 @@ impl Shard {
 
     async fn returned(&mut self, returned: Returned) {
         let id = returned.id;
-        self.hear(returned);
-        self.advance(id).await;
+        if self.live.get(&id).is_some_and(|live| live.waits_for(&returned)) {
+            self.hear(returned);
+            self.advance(id).await;
+        } else {
+            self.calls_in_flight -= usize::from(returned.component.is_some());
+            let Returned { step, attempt, .. } = returned;
+            tracing::debug!(saga_id = %id, %step, attempt, "nobody waits for this call any more");
+        }
     }
 
-    /// Takes down what came of a call; it is decided on when its saga is next.
+    /// Takes down what came of a call that its saga waits for; it is decided on when its saga is
+    /// next.
     fn hear(&mut self, returned: Returned) {
         let Returned { id, step, direction, attempt, .. } = returned;
         let Returned { outcome, probe, effects, component, took, .. } = returned;
         failpoint("runtime.outcome.received");
+        self.calls_in_flight -= usize::from(component.is_some());
         if let Some(lacks) = returned.not_begun {
-            self.calls_in_flight -= usize::from(component.is_some());
             self.did_not_begin(id, (step, direction), returned.is_cut_off, lacks);
             return;
         }
         if let Some(component) = component {
-            self.calls_in_flight -= 1;
             if took <= CALL_IN_SHARD_MAX {
                 self.slow.remove(&component);
             } else {
@@ -740,6 +751,11 @@ const BROKEN_INVARIANT: &str = "the engine broke an invariant of its own";
 
 /// Timers that may be kept beyond two a live saga before the useless ones are dropped.
 const TIMERS_SPARE: usize = 1_024;
+
+fn next_number(calls_made: &mut u64) -> CallNumber {
+    *calls_made += 1;
+    CallNumber(*calls_made)
+}
 
 /// Whether a call holds up a stop.
 fn counted(target: &amends_engine::Target) -> usize {

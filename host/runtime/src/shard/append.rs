@@ -7,10 +7,10 @@ use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint,
 };
 
-use super::{CALL_IN_SHARD_MAX, Message, Shard, counted};
+use super::{CALL_IN_SHARD_MAX, Message, Shard, counted, next_number};
 use crate::dispatch::{Begun, Returned};
 use crate::error::{RuntimeError, StartError};
-use crate::live::{Pass, Pending, Queued, Stall, StallReason, Unbegun};
+use crate::live::{InFlight, Pass, Pending, Queued, Stall, StallReason, Unbegun};
 use crate::runtime::{Started, rests};
 
 /// How often a call is run again in a row because the state that it saw has changed, before that
@@ -136,13 +136,14 @@ impl Shard {
         self.calls_in_flight += counted(&call.target);
         let in_shard = !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_SHARD_MAX;
         let key = (call.step.clone(), call.direction);
-        match self.dispatcher.run(&live.saga, call, pass, in_shard) {
+        let number = next_number(&mut self.calls_made);
+        match self.dispatcher.run(&live.saga, (number, call), pass, in_shard) {
             Begun::Over(returned) => {
                 self.time_in_calls = self.time_in_calls.saturating_add(returned.took);
                 Some(returned)
             }
             Begun::Runs(child) => {
-                live.in_flight.insert(key, child);
+                live.in_flight.insert(key, InFlight { number: Some(number), child });
                 None
             }
         }

@@ -8,7 +8,7 @@ use amends_engine::{
 use amends_plugins::Lacks;
 use tokio::time::Instant;
 
-use super::{STALL_PAUSE, Shard, ShardConfig, counted};
+use super::{STALL_PAUSE, Shard, ShardConfig, counted, next_number};
 use crate::dispatch::Returned;
 use crate::live::{Pass, Queued, Stall, StallReason, Unbegun};
 use crate::rooms::{OfPlugin, RoomKey, Taken};
@@ -125,8 +125,9 @@ impl Shard {
         };
         if unbegun.is_cut_off {
             self.calls_in_flight += counted(&call.target);
-            let child = self.dispatcher.recover(&live.saga, call, Some(room));
-            live.in_flight.insert(key.clone(), child);
+            let number = next_number(&mut self.calls_made);
+            let asked = self.dispatcher.recover(&live.saga, (number, call), Some(room));
+            live.in_flight.insert(key.clone(), asked);
             return Ok(None);
         }
         live.in_flight.remove(key);

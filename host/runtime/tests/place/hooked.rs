@@ -1,4 +1,4 @@
-//! A store in which a test has a hand in appends.
+//! A store in which a test has a hand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,11 +9,15 @@ use amends_store::{
     Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
     StoreError, StoreHealth, StoreStats, StoredEvent, Stream,
 };
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
 use tokio::sync::watch;
 
 /// What becomes of an append: the hook hands it on, or not.
 pub(crate) type Hook = dyn Fn(&Arc<dyn Store>, Append, AppendReply) + Send + Sync;
+
+/// What a list of keys of state waits for, or why there is none.
+pub(crate) type ListHook = dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
 
 /// The rest is the store's.
 pub(crate) struct Hooked {
@@ -21,6 +25,19 @@ pub(crate) struct Hooked {
     pub(crate) hook: Box<Hook>,
     /// How often events of a stream were read.
     pub(crate) reads: Arc<AtomicUsize>,
+    /// Before keys of state are listed.
+    pub(crate) before_list: Box<ListHook>,
+}
+
+impl Hooked {
+    /// Appends go as the hook has them.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        hook: impl Fn(&Arc<dyn Store>, Append, AppendReply) + Send + Sync + 'static,
+    ) -> Self {
+        let before_list = Box::new(|| ready(Ok(())).boxed());
+        Self { store, hook: Box::new(hook), reads: Arc::default(), before_list }
+    }
 }
 
 impl Store for Hooked {
@@ -102,7 +119,12 @@ impl Store for Hooked {
         plugin: PluginName,
         query: StateQuery,
     ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        self.store.state_keys(plugin, query)
+        let before = (self.before_list)();
+        async move {
+            before.await?;
+            self.store.state_keys(plugin, query).await
+        }
+        .boxed()
     }
 
     fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>> {
