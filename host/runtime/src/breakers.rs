@@ -106,8 +106,51 @@ pub(crate) enum Admission {
 pub(crate) struct Ticket {
     /// How often the breaker had changed by then: what began before says nothing of what is now.
     generation: u64,
+    /// In which round of tries it was let begin: one of before has given its place away.
+    round: u64,
     /// It tries whether the service works again.
     pub(crate) is_trial: bool,
+}
+
+/// The leave of one call to begin, which its breaker gave. When it is dropped before the call was
+/// reported on, the call did not begin, and the place of a trial is free again.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    breakers: Arc<Breakers>,
+    service: ServiceName,
+    ticket: Option<Ticket>,
+}
+
+impl Permit {
+    pub(crate) fn new(breakers: &Arc<Breakers>, service: &ServiceName, ticket: Ticket) -> Self {
+        Self { breakers: Arc::clone(breakers), service: service.clone(), ticket: Some(ticket) }
+    }
+
+    /// It tries whether the service works again.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.ticket.is_some_and(|ticket| ticket.is_trial)
+    }
+
+    /// What came of the call. Sagas that wait for the service go on when that closes its breaker.
+    pub(crate) fn report(mut self, outcome: &Outcome, at: Timestamp) {
+        if let Some(ticket) = self.ticket.take()
+            && self.breakers.report(&self.service, ticket, outcome, at)
+        {
+            self.breakers.sagas.service_is_back(&self.service);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // A call that panics has begun, and nothing is heard of it.
+        if let Some(ticket) = self.ticket.take()
+            && !std::thread::panicking()
+            && self.breakers.give_back(&self.service, ticket)
+        {
+            self.breakers.sagas.trial_is_free(&self.service);
+        }
+    }
 }
 
 /// The breakers of a host.
@@ -115,6 +158,7 @@ pub(crate) struct Ticket {
 pub(crate) struct Breakers {
     all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     log: mpsc::UnboundedSender<(ServiceName, Timestamp, NewEvent)>,
+    sagas: Sagas,
 }
 
 impl Breakers {
@@ -131,16 +175,16 @@ impl Breakers {
         }
         let (log, events) = mpsc::unbounded_channel();
         if !all.is_empty() {
-            let follower = Follower::open(store, sagas, Arc::clone(&all)).await?;
+            let follower = Follower::open(store, sagas.clone(), Arc::clone(&all)).await?;
             tokio::spawn(follower.run(events));
         }
-        Ok(Self { all, log })
+        Ok(Self { all, log, sagas })
     }
 
-    /// Whether a call of the service may begin at `at`. One that may must be reported on.
+    /// Whether a call of the service may begin at `at`. One that may has a [`Permit`] with its ticket.
     pub(crate) fn admit(&self, service: &ServiceName, is_undo: bool, at: Timestamp) -> Admission {
         let Some(mut breaker) = self.breaker(service) else {
-            return Admission::Go(Ticket { generation: 0, is_trial: false });
+            return Admission::Go(Ticket { generation: 0, round: 0, is_trial: false });
         };
         let admission = breaker.admit(is_undo, at);
         gauge(service, breaker.state);
@@ -148,7 +192,7 @@ impl Breakers {
     }
 
     /// What came of a call. True when sagas that wait for the service may go on.
-    pub(crate) fn report(
+    fn report(
         &self,
         service: &ServiceName,
         ticket: Ticket,
@@ -174,6 +218,11 @@ impl Breakers {
         breaker.unwritten += 1;
         let _ = self.log.send((service.clone(), at, NewEvent { kind: kind.into(), data }));
         change == Some(Change::Closed)
+    }
+
+    /// A call did not begin. True when another may try the service in its place.
+    fn give_back(&self, service: &ServiceName, ticket: Ticket) -> bool {
+        self.breaker(service).is_some_and(|mut breaker| breaker.give_back(ticket))
     }
 
     pub(crate) fn list(&self, at: Timestamp) -> Vec<BreakerInfo> {
@@ -247,7 +296,7 @@ mod tests {
         let service: ServiceName = "carrier".parse().unwrap();
         let (log, events) = mpsc::unbounded_channel();
         let all = Arc::new(BTreeMap::from([(service.clone(), Mutex::new(breaker))]));
-        (Breakers { all, log }, service, events)
+        (Breakers { all, log, sagas: Sagas::default() }, service, events)
     }
 
     /// Of a call that began when the breaker was as it is now.
@@ -449,6 +498,47 @@ mod tests {
             assert!(!told(late, &failed(), 1_004));
         }
         assert_eq!(state(1_004), "closed");
+    }
+
+    #[test]
+    fn the_trial_of_a_call_that_did_not_begin_is_free_again() {
+        let two = BreakerSettings { failures: Some(1), half_open: 2, ..SETTINGS };
+        let (breakers, service, _events) = trial(two);
+        let breakers = Arc::new(breakers);
+        let permit = |millis| match breakers.admit(&service, false, at(millis)) {
+            Admission::Go(ticket) => Some(Permit::new(&breakers, &service, ticket)),
+            Admission::Wait { .. } | Admission::Fail { .. } => None,
+        };
+        permit(0).unwrap().report(&failed(), at(0));
+        assert!(permit(999).is_none());
+        let (first, second) = (permit(1_000).unwrap(), permit(1_000).unwrap());
+        assert!(first.is_trial() && second.is_trial());
+        assert!(permit(1_001).is_none(), "two try");
+        first.report(&succeeded(), at(1_002));
+        assert!(permit(1_002).is_none(), "one that was reported on leaves no place");
+        drop(second);
+        let second = permit(1_003).unwrap();
+        assert!(permit(1_003).is_none(), "the place is one");
+        // Nothing is heard of it, and another tries in its place: it has none to give back.
+        let third = permit(2_000).unwrap();
+        drop(second);
+        assert!(permit(2_001).is_none());
+        third.report(&succeeded(), at(2_002));
+        assert_eq!(breakers.list(at(2_002))[0].state, "closed");
+        // Nor has one of before the breaker changed.
+        let late = permit(2_003).unwrap();
+        assert!(!late.is_trial());
+        permit(2_003).unwrap().report(&failed(), at(2_003));
+        let trials = [permit(3_003).unwrap(), permit(3_003).unwrap()];
+        drop(late);
+        assert!(permit(3_004).is_none());
+        // What panics has begun.
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _trials = trials;
+            panic!("on purpose");
+        }));
+        assert!(panics.is_err());
+        assert!(permit(3_005).is_none());
     }
 
     #[test]

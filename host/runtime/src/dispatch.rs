@@ -19,7 +19,6 @@ use amends_plugins::{
 use amends_store::failpoint;
 use tokio::sync::mpsc;
 
-use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::faults::Faults;
 use crate::live::{CallNumber, InFlight, Pass};
@@ -67,7 +66,6 @@ pub(crate) enum Begun {
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     pub(crate) plugins: PluginHost,
-    pub(crate) breakers: Arc<Breakers>,
     pub(crate) sagas: Sagas,
     pub(crate) faults: Option<Arc<dyn Faults>>,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
@@ -315,7 +313,7 @@ impl Dispatcher {
         (number, call): (CallNumber, Call),
         room: Option<Taken>,
     ) -> InFlight {
-        let pass = Pass { room, ticket: None };
+        let pass = Pass { room, permit: None };
         let child = self.begin(saga, (number, call), pass, true).spawn(self.inbox.clone());
         InFlight { number: Some(number), child }
     }
@@ -340,7 +338,7 @@ impl Dispatcher {
         pass: Pass,
         is_cut_off: bool,
     ) -> Running {
-        let Pass { mut room, ticket } = pass;
+        let Pass { mut room, permit } = pass;
         let this = self.clone();
         let id = saga.id();
         let made = Self::plugin_call(&self.plugins, saga, &call);
@@ -394,10 +392,8 @@ impl Dispatcher {
             )
             .record(began.elapsed());
             log(id, &call, traceparent.as_deref(), outcome, began);
-            if let (Some(service), Some(ticket)) = (&call.service, ticket)
-                && this.breakers.report(service, ticket, outcome, now())
-            {
-                this.sagas.service_is_back(service);
+            if let Some(permit) = permit {
+                permit.report(outcome, now());
             }
             drop(room);
             failpoint("runtime.call.returned");

@@ -10,7 +10,7 @@ use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::breakers::Ticket;
+use crate::breakers::Permit;
 use crate::budget::HeldBytes;
 use crate::clock::now;
 use crate::dispatch::{ChildCall, Returned};
@@ -155,11 +155,12 @@ pub(crate) struct Waiter {
     pub(crate) until_end: bool,
 }
 
-/// What a call was admitted with: its room, and what the breaker of its service knows it by.
+/// What a call was admitted with: its room, and the leave of its service's breaker. Both are given
+/// back when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Pass {
     pub(crate) room: Option<Taken>,
-    pub(crate) ticket: Option<Ticket>,
+    pub(crate) permit: Option<Permit>,
 }
 
 /// What sagas wait for together.

@@ -96,6 +96,8 @@ pub(crate) enum Message {
     Room(RoomKey),
     /// The breaker of a service has closed.
     ServiceIsBack(ServiceName),
+    /// A call that was to try a service did not begin: another may in its place.
+    TrialIsFree(ServiceName),
     /// The store takes writes again.
     StoreWorks,
     Stuck {
@@ -211,7 +213,6 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig) -> Self {
         let dispatcher = Dispatcher {
             plugins: config.plugins.clone(),
-            breakers: Arc::clone(&config.breakers),
             sagas: config.sagas.clone(),
             faults: config.faults.clone(),
             inbox: config.inbox.clone(),
@@ -330,6 +331,7 @@ impl Shard {
             }
             Message::Room(key) => self.room(&key).await,
             Message::ServiceIsBack(service) => self.service_is_back(service).await,
+            Message::TrialIsFree(service) => self.wake_some(&Line::Breaker(service)).await,
             Message::StoreWorks => self.store_works().await,
             Message::Stuck { reply } => {
                 let _ = reply.send(self.stuck());

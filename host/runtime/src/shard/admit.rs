@@ -8,8 +8,9 @@ use amends_engine::{
 };
 use amends_store::failpoint;
 
+use super::begin::Barred;
 use super::{Shard, ShardConfig, try_decide};
-use crate::breakers::Admission;
+use crate::breakers::Permit;
 use crate::dispatch::component;
 use crate::live::{Pass, Stall, StallReason};
 
@@ -93,7 +94,7 @@ impl Shard {
             let (input, pass) = match answer(&self.config, draft, &due, at).await {
                 Answer::Admit { digest, note, pass } => {
                     let step = step.clone();
-                    let is_trial = pass.ticket.is_some_and(|ticket| ticket.is_trial);
+                    let is_trial = pass.permit.as_ref().is_some_and(Permit::is_trial);
                     (Input::Admit { step, direction, digest, note, is_trial }, pass)
                 }
                 Answer::Refuse(error) => {
@@ -137,28 +138,9 @@ async fn answer(config: &ShardConfig, draft: &Saga, due: &Due, at: Timestamp) ->
     let Some((digest, note)) = served else {
         return Answer::Stall(StallReason::PluginMissing(plugin.clone()));
     };
-    let room = config.take(due.direction, plugin, due.service.as_ref());
-    let room = match room {
-        Ok(room) => room,
-        Err(key) => return Answer::Stall(StallReason::NoRoom(key)),
-    };
-    // Last, because a breaker that is half open lets a few calls through, and those must run.
-    let is_undo = due.direction == Direction::Compensate;
-    let admission =
-        due.service.as_ref().map(|service| (service, config.breakers.admit(service, is_undo, at)));
-    match admission {
-        None => Answer::Admit { digest, note, pass: Pass { room: Some(room), ticket: None } },
-        Some((_, Admission::Go(ticket))) => {
-            let pass = Pass { room: Some(room), ticket: Some(ticket) };
-            Answer::Admit { digest, note, pass }
-        }
-        Some((service, Admission::Wait { until })) => {
-            let (service, step) = (service.clone(), due.step.clone());
-            Answer::Stall(StallReason::BreakerOpen { service, step, until })
-        }
-        Some((service, Admission::Fail { until })) => {
-            let message = format!("the breaker of service `{service}` is open until {until}");
-            Answer::Refuse(Failure::new("breaker_open", message))
-        }
+    match config.pass((&due.step, due.direction), plugin, due.service.as_ref(), at) {
+        Ok(pass) => Answer::Admit { digest, note, pass },
+        Err(Barred::Waits(reason)) => Answer::Stall(reason),
+        Err(Barred::Fails(failure, _)) => Answer::Refuse(failure),
     }
 }

@@ -85,20 +85,24 @@ impl Shard {
     /// There is room: undos first, and no more of each than find some.
     pub(super) async fn room(&mut self, key: &RoomKey) {
         for direction in [Direction::Compensate, Direction::Execute] {
-            let line = Line::Room(key.clone(), direction);
-            while let Some(id) = self.next_in_line(&line) {
-                // It tries again by itself when its append is durable.
-                if self.live.get(&id).is_some_and(|live| live.pending.is_some()) {
-                    continue;
-                }
-                self.advance(id).await;
-                let Some(saga) = self.live.get(&id) else { continue };
-                // One that waits for the store has not been decided on: it says what it lacks when
-                // its turn comes.
-                let lacks = |stall: &Stall| stall.line().as_ref() == Some(&line);
-                if !saga.waits_for_store && saga.stalls.iter().any(lacks) {
-                    break;
-                }
+            self.wake_some(&Line::Room(key.clone(), direction)).await;
+        }
+    }
+
+    /// Of the sagas in a line, as many go on as find what they wait for.
+    pub(super) async fn wake_some(&mut self, line: &Line) {
+        while let Some(id) = self.next_in_line(line) {
+            // It tries again by itself when its append is durable.
+            if self.live.get(&id).is_some_and(|live| live.pending.is_some()) {
+                continue;
+            }
+            self.advance(id).await;
+            let Some(saga) = self.live.get(&id) else { continue };
+            // One that waits for the store has not been decided on: it says what it lacks when
+            // its turn comes.
+            let lacks = |stall: &Stall| stall.line().as_ref() == Some(line);
+            if !saga.waits_for_store && saga.stalls.iter().any(lacks) {
+                break;
             }
         }
     }
