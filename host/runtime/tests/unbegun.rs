@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, RetrySpec, SagaId, SagaStatus, ServiceName, StepKind, StepSpec,
-    Version,
+    Definition, DefinitionSpec, Order, RetrySpec, SagaId, SagaStatus, ServiceName, StepKind,
+    StepSpec, StepStatus, Verb, Version,
 };
 use amends_runtime::{BreakerSettings, OnOpen, Runtime, RuntimeConfig, StallReason, now};
 use amends_store::{Append, NewEvent, Store, StoreError, Stream};
@@ -125,6 +125,10 @@ async fn record(store: &Arc<dyn Store>, opened_for: Option<Duration>) {
     store.append(append).await.unwrap();
 }
 
+async fn status(host: &Runtime, id: SagaId) -> StepStatus {
+    host.state(id).await.unwrap().unwrap().saga.steps().next().unwrap().status
+}
+
 async fn ended(host: &Runtime, id: SagaId) -> SagaStatus {
     host.wait(id, SOON).await.unwrap().unwrap().saga.status()
 }
@@ -182,4 +186,30 @@ async fn a_call_that_did_not_begin_meets_the_breaker_when_it_begins() {
         record(&store, None).await;
         assert_eq!(ended(&host, id).await, SagaStatus::Completed);
     }
+}
+
+/// Between the orders to pause and to resume no call begins, also none that is durable already.
+#[tokio::test]
+async fn a_call_that_did_not_begin_is_held_while_its_saga_is_paused() {
+    let (place, state) = (Place::new(), Arc::<State>::default());
+    let store = state.on(place.store());
+    let host = host(&place, &store, OnOpen::Wait).await;
+    state.fail(usize::MAX);
+    let id = start(&host, "order").await;
+    until("it is tried", || state.tried() > 0).await;
+    let order = async |verb| {
+        let (who, reason) = ("ada".to_owned(), "the carrier asks for it".to_owned());
+        host.operate(id, Order { who, reason, verb }).await.unwrap();
+    };
+    order(Verb::Pause).await;
+    // One that was under way by then is over.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let tried = state.tried();
+    state.fail(0);
+    tokio::time::sleep(2 * TRIED_AGAIN).await;
+    assert_eq!(state.tried(), tried, "it began while its saga is paused");
+    assert_eq!(status(&host, id).await, StepStatus::Running);
+    order(Verb::Resume).await;
+    assert_eq!(ended(&host, id).await, SagaStatus::Completed);
+    assert_eq!(state.tried(), tried + 1);
 }

@@ -2,8 +2,8 @@
 //! attempt, when it is there. Nothing of them has left the sandbox, so no attempt is used.
 
 use amends_engine::{
-    Call, Command, Direction, Failure, Input, Outcome, PluginName, SagaId, ServiceName, StepName,
-    Target, Timestamp, commands,
+    Call, Command, Direction, Failure, Input, Outcome, PluginName, SagaId, SagaStatus, ServiceName,
+    StepName, Target, Timestamp, commands,
 };
 use amends_plugins::Lacks;
 use tokio::time::Instant;
@@ -113,7 +113,7 @@ impl Shard {
                 match self.begin(id, &key, call, unbegun) {
                     Ok(returned) => over.extend(returned),
                     Err((unbegun, reason)) => {
-                        stalls.push(Stall { reason, direction: key.1 });
+                        stalls.extend(reason.map(|reason| Stall { reason, direction: key.1 }));
                         if let Some(live) = self.live.get_mut(&id) {
                             live.wait_to_begin(key, unbegun);
                         }
@@ -134,14 +134,14 @@ impl Shard {
     /// Has a call run that did not begin; what came of it, if it is over at once.
     ///
     /// # Errors
-    /// What it waits for.
+    /// What it waits for; nothing when an operator holds its saga.
     fn begin(
         &mut self,
         id: SagaId,
         key: &(StepName, Direction),
         call: Option<Call>,
         unbegun: Unbegun,
-    ) -> Result<Option<Returned>, (Unbegun, StallReason)> {
+    ) -> Result<Option<Returned>, (Unbegun, Option<StallReason>)> {
         let Some(live) = self.live.get_mut(&id) else { return Ok(None) };
         let Some(call) = call else {
             // Its saga waits for it no more.
@@ -158,17 +158,21 @@ impl Shard {
             live.inputs.push_back(never_began(&call, failed));
             return Ok(None);
         }
+        // An operator has paused the saga since. Asking about a call makes none.
+        if live.saga.status() == SagaStatus::Paused && !unbegun.is_cut_off {
+            return Err((unbegun, None));
+        }
         if let Some((words, until)) = &unbegun.lacked
             && *until > Instant::now()
         {
             let reason = StallReason::Machine(words.clone());
-            return Err((unbegun, reason));
+            return Err((unbegun, Some(reason)));
         }
         let Target::Plugin(plugin) = &call.target else { return Ok(None) };
         if unbegun.is_cut_off {
             let room = match self.config.take(call.direction, plugin, call.service.as_ref()) {
                 Ok(room) => room,
-                Err(reason) => return Err((unbegun, reason)),
+                Err(reason) => return Err((unbegun, Some(reason))),
             };
             self.calls_in_flight += counted(&call.target);
             let number = next_number(&mut self.calls_made);
@@ -187,7 +191,7 @@ impl Shard {
                 Ok(None)
             }
             // What it did when it ran before may stand, so it has to run again.
-            Err(Barred::Waits(reason) | Barred::Fails(_, reason)) => Err((unbegun, reason)),
+            Err(Barred::Waits(reason) | Barred::Fails(_, reason)) => Err((unbegun, Some(reason))),
         }
     }
 }
