@@ -21,9 +21,10 @@ use amends_plugins::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::dispatch::{Dispatcher, serve_undo_as};
+use crate::dispatch::Dispatcher;
 use crate::error::RuntimeError;
 use crate::runtime::Runtime;
+use crate::serving::serve_undo_as;
 use compare::{Conduct, Own, Unsteady, unsteady};
 use groups::Groups;
 use recorded::Recorded;

@@ -11,8 +11,8 @@ use amends_store::failpoint;
 use super::begin::Barred;
 use super::{Shard, ShardConfig, try_decide};
 use crate::breakers::Permit;
-use crate::dispatch::component;
 use crate::live::{Pass, Stall, StallReason};
+use crate::serving::component;
 
 /// What became of the calls that were due.
 #[derive(Debug, Default)]
