@@ -394,6 +394,7 @@ impl StepView {
             }
             StallReason::BreakerOpen { .. }
             | StallReason::PluginMissing(_)
+            | StallReason::ComponentSought(_)
             | StallReason::NoRoom(_)
             | StallReason::Machine(_)
             | StallReason::StoreFailed(_) => None,

@@ -8,6 +8,7 @@ use amends_engine::{
 };
 use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::breakers::Permit;
@@ -18,12 +19,15 @@ use crate::error::{OperateError, StartError};
 use crate::limits::LIVE_BYTES_EACH;
 use crate::rooms::{RoomKey, Taken};
 use crate::runtime::{Started, rests};
+use crate::serving::{Basis, Served};
 
 /// What holds a saga back that its events do not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StallReason {
     /// No component is active for a plugin that it needs.
     PluginMissing(PluginName),
+    /// The component that undoes its step is looked for: one has to be loaded, or a schema checked.
+    ComponentSought(PluginName),
     /// Every call that may run at once is in flight.
     NoRoom(RoomKey),
     /// This machine lacks what a call needs, in words.
@@ -45,6 +49,11 @@ impl std::fmt::Display for StallReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::PluginMissing(plugin) => write!(f, "it waits for plugin `{plugin}`"),
+            Self::ComponentSought(plugin) => write!(
+                f,
+                "it waits for the component that can undo what a step of plugin `{plugin}` left, \
+                 which is looked for"
+            ),
             Self::NoRoom(RoomKey::Memory(plugin)) => write!(
                 f,
                 "it waits for memory: calls of plugin `{plugin}` have as much of [host] memory_max \
@@ -98,6 +107,8 @@ pub(crate) struct Live {
     /// Calls that ran, and run again because what they saw of state has changed: what they did outside
     /// may stand, so of these nobody may say that they did not begin.
     pub(crate) reran: BTreeSet<(StepName, Direction)>,
+    /// Undos that are due and whose component is looked for, or was found.
+    pub(crate) sought: BTreeMap<StepName, Sought>,
     /// It waits for the store to take another append.
     pub(crate) waits_for_store: bool,
     /// What it holds of the budget for live sagas: see [`Self::account`].
@@ -127,6 +138,25 @@ pub(crate) struct Unbegun {
     pub(crate) lacked: Option<(String, Instant)>,
 }
 
+/// The component that serves an undo, when that cannot be told at once.
+#[derive(Debug)]
+pub(crate) struct Sought {
+    pub(crate) basis: Basis,
+    /// None until it is found.
+    pub(crate) found: Option<Served>,
+    pub(crate) search: Search,
+}
+
+/// A task that looks for a component; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Search(pub(crate) JoinHandle<()>);
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// What holds one call of a saga back.
 #[derive(Debug, Clone)]
 pub(crate) struct Stall {
@@ -141,6 +171,7 @@ impl Stall {
             StallReason::NoRoom(key) => Some(Line::Room(key.clone(), self.direction)),
             StallReason::BreakerOpen { service, .. } => Some(Line::Breaker(service.clone())),
             StallReason::PluginMissing(_)
+            | StallReason::ComponentSought(_)
             | StallReason::Machine(_)
             | StallReason::StoreFailed(_) => None,
         }
@@ -292,6 +323,7 @@ impl Live {
             in_lines: Vec::new(),
             moved_at: now(),
             is_stuck: false,
+            sought: BTreeMap::new(),
             waits_for_store: false,
             held,
         }
@@ -406,6 +438,7 @@ impl Live {
         let breakers = self.stalls.iter().filter_map(|stall| match &stall.reason {
             StallReason::BreakerOpen { until, .. } => Some(*until),
             StallReason::PluginMissing(_)
+            | StallReason::ComponentSought(_)
             | StallReason::NoRoom(_)
             | StallReason::Machine(_)
             | StallReason::StoreFailed(_) => None,

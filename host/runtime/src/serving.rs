@@ -1,7 +1,7 @@
 //! Which component serves a call, and which may.
 
 use amends_engine::{
-    Chosen, Digest, Direction, Due, Order, Payload, PlannedUndo, PluginName, Refusal, Saga,
+    Chosen, Digest, Direction, Due, Order, Payload, PlannedUndo, PluginName, Refusal, Saga, SagaId,
     StepName, StepStatus, Verb, steps_of,
 };
 use amends_plugins::{LoadedComponent, PluginHost};
@@ -11,111 +11,179 @@ use crate::clock::now;
 /// Earlier components of a plugin that are tried for an undo: each that is not in memory is loaded.
 const EARLIER_MAX: usize = 8;
 
-/// Which component serves a call that is due: its digest, and why when it is not the active one.
-/// None while the plugin has no component at all.
+/// The component that serves a call: its digest, and why when it is not the active one.
+pub(crate) type Served = (Digest, Option<String>);
+
+/// Which component serves a call that is due, as far as that can be said at once.
+pub(crate) enum Serving {
+    /// This one.
+    Known(Served),
+    /// None: the plugin has no component at all yet.
+    Nobody,
+    /// An undo whose recorded output has to be held against a schema, and for which another component
+    /// may have to be loaded: [`Undo::served`] says it, after seconds if need be.
+    Unclear(Basis),
+}
+
+/// What the choice of a component for an undo rests on: it is made anew when that has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Basis {
+    /// The canary for its share of the sagas, else the active component.
+    serving: Digest,
+    active: Option<Digest>,
+    executed_by: Option<Digest>,
+}
+
+/// Which component serves a call that is due, without waiting for anything.
 ///
-/// The one that an operator chose for the step comes first. Where a canary runs it is the active one
-/// of its share of the sagas, but that an undo whose output it cannot read is served as if it were not
-/// there. An undo is served by the active component when that can read the recorded output, else by the
-/// one that executed the step, if that can undo, else by the latest of the plugin that can read it.
-pub(crate) async fn component(
+/// The one that an operator chose for the step comes first. A canary replaces the active component for
+/// its share of the sagas. Exception: an undo whose recorded output the canary cannot read is served as
+/// if there were no canary. An undo is served by the active component when that can read the recorded
+/// output, else by the one that executed the step, if that can undo, else by the latest of the plugin
+/// that can read it.
+pub(crate) fn serving(
     plugins: &PluginHost,
     saga: &Saga,
     due: &Due,
     plugin: &PluginName,
-) -> Option<(Digest, Option<String>)> {
+) -> Serving {
+    if let Some(chosen) = chosen(saga, &due.step, due.direction) {
+        return Serving::Known(chosen);
+    }
+    let Some((component, is_canary)) = plugins.serving(plugin, saga.id()) else {
+        return Serving::Nobody;
+    };
+    let output = || saga.step(&due.step).and_then(|step| step.output);
     match due.direction {
-        Direction::Execute => match chosen(saga, &due.step, due.direction) {
-            Some(chosen) => Some(chosen),
-            None => Some((plugins.serving(plugin, saga.id())?.0.digest, None)),
-        },
-        Direction::Compensate => {
-            serve_undo(plugins, saga, (&due.step, plugin), due.executed_by).await
+        Direction::Execute => Serving::Known((component.digest, None)),
+        Direction::Compensate if is_fit_at_once(&component, output(), due.executed_by) => {
+            Serving::Known((component.digest, is_canary.then(|| by_canary(plugin))))
         }
+        Direction::Compensate => Serving::Unclear(Basis {
+            serving: component.digest,
+            active: plugins.active(plugin).map(|active| active.digest),
+            executed_by: due.executed_by,
+        }),
     }
 }
 
-/// Which component would serve an undo that is planned, as for [`component`].
+fn by_canary(plugin: &PluginName) -> String {
+    format!("served by the canary of {plugin}")
+}
+
+/// Which component would serve an undo that is planned, as for [`serving`]. None while the plugin has no
+/// component at all.
 pub(crate) async fn undo_component(
     plugins: &PluginHost,
     saga: &Saga,
     undo: &PlannedUndo,
     plugin: &PluginName,
-) -> Option<(Digest, Option<String>)> {
-    serve_undo(plugins, saga, (&undo.step, plugin), undo.executed_by).await
+) -> Option<Served> {
+    match chosen(saga, &undo.step, Direction::Compensate) {
+        Some(chosen) => Some(chosen),
+        None => Undo::of(saga, &undo.step, plugin, undo.executed_by).served(plugins).await,
+    }
 }
 
-async fn serve_undo(
-    plugins: &PluginHost,
-    saga: &Saga,
-    (step, plugin): (&StepName, &PluginName),
+/// An undo for which no operator has chosen a component. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Undo {
+    saga: SagaId,
+    plugin: PluginName,
+    /// The plugin that executed the step.
+    owner: Option<PluginName>,
     executed_by: Option<Digest>,
-) -> Option<(Digest, Option<String>)> {
-    if let Some(chosen) = chosen(saga, step, Direction::Compensate) {
-        return Some(chosen);
-    }
-    if let Some((canary, true)) = plugins.serving(plugin, saga.id())
-        && unfit(&canary, saga.step(step).and_then(|step| step.output), executed_by).await.is_none()
-    {
-        return Some((canary.digest, Some(format!("served by the canary of {plugin}"))));
-    }
-    let active = plugins.active(plugin)?;
-    Some(serve_undo_as(plugins, saga, (step, plugin), executed_by, &active).await)
+    output: Option<Payload>,
 }
 
-/// Which component would serve an undo, as for [`component`], if this one were the active one.
-pub(crate) async fn serve_undo_as(
-    plugins: &PluginHost,
-    saga: &Saga,
-    (step, plugin): (&StepName, &PluginName),
-    executed_by: Option<Digest>,
-    active: &LoadedComponent,
-) -> (Digest, Option<String>) {
-    let output = saga.step(step).and_then(|step| step.output);
-    let Some(why) = unfit(active, output, executed_by).await else {
-        return (active.digest, None);
-    };
-    if let Some(digest) = executed_by
-        && digest != active.digest
-        && let Some(owner) = owner(saga, step)
-        && let Ok(executed_by) = plugins.by_digest(owner, digest).await
-        && executed_by.exports.compensate
-    {
-        let note = format!(
-            "served by the component that executed the step, because the active {} cannot: {why}",
-            active.digest
-        );
-        return (digest, Some(note));
+impl Undo {
+    pub(crate) fn of(
+        saga: &Saga,
+        step: &StepName,
+        plugin: &PluginName,
+        executed_by: Option<Digest>,
+    ) -> Self {
+        Self {
+            saga: saga.id(),
+            plugin: plugin.clone(),
+            owner: owner(saga, step).cloned(),
+            executed_by,
+            output: saga.step(step).and_then(|step| step.output).cloned(),
+        }
     }
-    if let Some(output) = output
-        && let Some(digest) = earlier(plugins, plugin, active.digest, output).await
-    {
-        let note = format!(
-            "served by an earlier component of {plugin}, because the active {} cannot: {why}",
-            active.digest
-        );
-        return (digest, Some(note));
+
+    pub(crate) const fn saga(&self) -> SagaId {
+        self.saga
     }
-    (active.digest, None)
+
+    /// Which component serves it, as for [`serving`]. May take seconds, and be dropped at any time.
+    pub(crate) async fn served(&self, plugins: &PluginHost) -> Option<Served> {
+        if let Some((canary, true)) = plugins.serving(&self.plugin, self.saga)
+            && self.unfit(&canary).await.is_none()
+        {
+            return Some((canary.digest, Some(by_canary(&self.plugin))));
+        }
+        let active = plugins.active(&self.plugin)?;
+        Some(self.served_with(plugins, &active).await)
+    }
+
+    /// Which component would serve it if this one were the active one and there were no canary.
+    pub(crate) async fn served_with(
+        &self,
+        plugins: &PluginHost,
+        active: &LoadedComponent,
+    ) -> Served {
+        let Some(why) = self.unfit(active).await else { return (active.digest, None) };
+        if let Some(digest) = self.executed_by
+            && digest != active.digest
+            && let Some(owner) = &self.owner
+            && let Ok(executed_by) = plugins.by_digest(owner, digest).await
+            && executed_by.exports.compensate
+        {
+            let note = format!(
+                "served by the component that executed the step, because the active {} cannot: \
+                 {why}",
+                active.digest
+            );
+            return (digest, Some(note));
+        }
+        if let Some(output) = &self.output
+            && let Some(digest) = earlier(plugins, &self.plugin, active.digest, output).await
+        {
+            let plugin = &self.plugin;
+            let note = format!(
+                "served by an earlier component of {plugin}, because the active {} cannot: {why}",
+                active.digest
+            );
+            return (digest, Some(note));
+        }
+        (active.digest, None)
+    }
+
+    /// Why a component cannot undo the step. What it answered itself it reads.
+    async fn unfit(&self, component: &LoadedComponent) -> Option<String> {
+        match &self.output {
+            _ if !component.exports.compensate => Some("it exports no undo".to_owned()),
+            Some(output) if self.executed_by != Some(component.digest) => {
+                component.reads_output_aside(output).await.err()
+            }
+            Some(_) | None => None,
+        }
+    }
 }
 
-/// Why a component cannot undo a step that answered this. What it answered itself it reads.
-async fn unfit(
+/// Whether a component certainly can undo a step that answered this.
+fn is_fit_at_once(
     component: &LoadedComponent,
     output: Option<&Payload>,
     executed_by: Option<Digest>,
-) -> Option<String> {
-    match output {
-        _ if !component.exports.compensate => Some("it exports no undo".to_owned()),
-        Some(output) if executed_by != Some(component.digest) => {
-            component.reads_output_aside(output).await.err()
-        }
-        Some(_) | None => None,
-    }
+) -> bool {
+    let is_read = output.is_none() || executed_by == Some(component.digest);
+    component.exports.compensate && is_read
 }
 
 /// The component that an operator chose for a call of a step, and in what words.
-fn chosen(saga: &Saga, step: &StepName, direction: Direction) -> Option<(Digest, Option<String>)> {
+fn chosen(saga: &Saga, step: &StepName, direction: Direction) -> Option<Served> {
     let chosen = saga.step(step)?.chosen.filter(|chosen| chosen.direction == direction)?;
     let Chosen { who, reason, .. } = chosen;
     Some((chosen.digest, Some(format!("served by the component that {who} chose: {reason}"))))

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    CLOCK_TOLERANCE, Digest, Event, Input, Refusal, Saga, SagaId, ServiceName, Start, Target,
-    Timestamp, Version, decide_on,
+    CLOCK_TOLERANCE, Digest, Event, Input, Refusal, Saga, SagaId, ServiceName, Start, StepName,
+    Target, Timestamp, Version, decide_on,
 };
 use amends_plugins::{Effects, PluginHost};
 use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, StoreHealth, failpoint};
@@ -32,6 +32,7 @@ use crate::live::{CallNumber, Line, Live, Pending, Queued, Unbegun, Waiter, row}
 use crate::recovery::Quarantine;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime::{Sagas, Started, State, rests};
+use crate::serving::{Basis, Served};
 use crate::stuck::{STUCK_CHECK_PAUSE, Stuck, stuck};
 
 /// How often a saga that waits for a plugin looks again.
@@ -91,6 +92,13 @@ pub(crate) enum Message {
     Wait {
         id: SagaId,
         waiter: Waiter,
+    },
+    /// The component that serves an undo was found; none when its plugin has none at all.
+    Found {
+        id: SagaId,
+        step: StepName,
+        basis: Basis,
+        served: Option<Served>,
     },
     /// Calls have given back room.
     Room(RoomKey),
@@ -257,15 +265,15 @@ impl Shard {
                 count = inbox.recv_many(&mut messages, BURST_MAX), if is_open => {
                     is_open = count > 0;
                     for message in messages.drain(..) {
-                        self.message(message).await;
+                        self.message(message);
                     }
                 }
-                Some(start) = starts.recv(), if may_start => self.start(start).await,
+                Some(start) = starts.recv(), if may_start => self.start(start),
                 () = sleep_until(wake) => {}
             }
             let now = Instant::now();
             if wake <= now {
-                self.wake().await;
+                self.wake();
             }
             if now.duration_since(gave_way) >= TURN_MAX {
                 tokio::task::yield_now().await;
@@ -291,18 +299,18 @@ impl Shard {
         })
     }
 
-    async fn message(&mut self, message: Message) {
+    fn message(&mut self, message: Message) {
         match message {
-            Message::Recover { saga, held } => self.recover(*saga, held).await,
-            Message::Returned(returned) => self.returned(*returned).await,
-            Message::Start(message) if self.has_store_room() => self.start(*message).await,
+            Message::Recover { saga, held } => self.recover(*saga, held),
+            Message::Returned(returned) => self.returned(*returned),
+            Message::Start(message) if self.has_store_room() => self.start(*message),
             Message::Start(message) => self.store_line.push_back(Appends::Start(message)),
             Message::Appended { id, bytes, result } => {
                 self.appends -= 1;
                 self.append_bytes -= bytes;
-                self.appended(id, result).await;
+                self.appended(id, result);
                 self.account(id);
-                self.store_has_room().await;
+                self.store_has_room();
             }
             Message::Feed { id, input, loaded, held, reply } => {
                 if let (false, Some(saga)) = (self.live.contains_key(&id), loaded) {
@@ -313,7 +321,7 @@ impl Shard {
                 if let Some(live) = self.live.get_mut(&id) {
                     let input = Queued::from(*input);
                     live.inputs.push_back(Queued { reply: Some(reply), held, ..input });
-                    self.advance(id).await;
+                    self.advance(id);
                 }
             }
             Message::Read { id, reply } => {
@@ -329,10 +337,19 @@ impl Shard {
                     live.tell_waiters();
                 }
             }
-            Message::Room(key) => self.room(&key).await,
-            Message::ServiceIsBack(service) => self.service_is_back(service).await,
-            Message::TrialIsFree(service) => self.wake_some(&Line::Breaker(service)).await,
-            Message::StoreWorks => self.store_works().await,
+            Message::Found { id, step, basis, served } => {
+                if let Some(live) = self.live.get_mut(&id)
+                    && let Some(sought) = live.sought.get_mut(&step)
+                    && sought.basis == basis
+                {
+                    sought.found = served;
+                    self.advance(id);
+                }
+            }
+            Message::Room(key) => self.room(&key),
+            Message::ServiceIsBack(service) => self.service_is_back(service),
+            Message::TrialIsFree(service) => self.wake_some(&Line::Breaker(service)),
+            Message::StoreWorks => self.store_works(),
             Message::Stuck { reply } => {
                 let _ = reply.send(self.stuck());
             }
@@ -345,13 +362,13 @@ impl Shard {
                 // Calls that did not begin will not, and their sagas are told so.
                 let waiting = self.live.iter().filter(|(_, live)| !live.unbegun.is_empty());
                 for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
-                    self.advance(id).await;
+                    self.advance(id);
                 }
             }
         }
     }
 
-    async fn start(&mut self, message: StartMessage) {
+    fn start(&mut self, message: StartMessage) {
         let StartMessage { start, held, reply, waiter } = message;
         let id = start.id;
         if self.stop.is_some() {
@@ -381,7 +398,7 @@ impl Shard {
             return;
         };
         let mut draft = saga.clone();
-        let Ok(admitted) = self.admit(&mut draft, &mut events, at).await else {
+        let Ok(admitted) = self.admit(&mut draft, &mut events, at) else {
             let failed = StoreError::Invalid(BROKEN_INVARIANT);
             let _ = reply.send(Err(StartError::Store(failed)));
             return;
@@ -407,7 +424,7 @@ impl Shard {
 
     /// Goes on with a saga that was loaded from the store. What its log says is running was cut
     /// off with its host: what can tell what came of it is asked, of the rest it is unknown.
-    async fn recover(&mut self, saga: Saga, held: HeldBytes) {
+    fn recover(&mut self, saga: Saga, held: HeldBytes) {
         failpoint("runtime.recovery.saga_before");
         let id = saga.id();
         if self.live.contains_key(&id) {
@@ -439,15 +456,15 @@ impl Shard {
         }
         live.cancel(&due.children);
         self.insert(id, live);
-        self.advance(id).await;
+        self.advance(id);
         failpoint("runtime.recovery.saga_after");
     }
 
-    async fn returned(&mut self, returned: Returned) {
+    fn returned(&mut self, returned: Returned) {
         let id = returned.id;
         if self.live.get(&id).is_some_and(|live| live.waits_for(&returned)) {
             self.hear(returned);
-            self.advance(id).await;
+            self.advance(id);
         } else {
             self.calls_in_flight -= usize::from(returned.component.is_some());
             let Returned { step, attempt, .. } = returned;
@@ -484,7 +501,7 @@ impl Shard {
         }
     }
 
-    async fn wake(&mut self) {
+    fn wake(&mut self) {
         let at = now();
         let mut due = self.clock_set_back(at);
         while let Some(Reverse((time, id))) = self.timers.peek().copied()
@@ -505,7 +522,7 @@ impl Shard {
             due.extend(std::mem::take(&mut self.stalled));
         }
         for id in due {
-            self.advance(id).await;
+            self.advance(id);
         }
         if self.stuck_check_at <= Instant::now() {
             self.stuck_check_at = Instant::now() + STUCK_CHECK_PAUSE;
@@ -531,11 +548,11 @@ impl Shard {
     /// Decides on all that happened to a saga since its last append, admits what is due, and
     /// appends the facts together. Does nothing while an append is under way; while the store has
     /// as many appends as it may, the saga waits in line.
-    async fn advance(&mut self, id: SagaId) {
+    fn advance(&mut self, id: SagaId) {
         let has_room = self.has_store_room();
         let Some(live) = self.live.get_mut(&id) else { return };
         if live.pending.is_none() && has_room {
-            self.decide(id).await;
+            self.decide(id);
         } else if live.pending.is_none() && !live.waits_for_store {
             live.waits_for_store = true;
             self.store_line.push_back(Appends::Saga(id));
@@ -552,16 +569,16 @@ impl Shard {
     }
 
     /// An append was answered: sagas that waited for that go on.
-    async fn store_has_room(&mut self) {
+    fn store_has_room(&mut self) {
         while self.has_store_room()
             && let Some(next) = self.store_line.pop_front()
         {
             match next {
-                Appends::Start(message) => self.start(*message).await,
+                Appends::Start(message) => self.start(*message),
                 Appends::Saga(id) => {
                     if let Some(live) = self.live.get_mut(&id) {
                         live.waits_for_store = false;
-                        self.advance(id).await;
+                        self.advance(id);
                     }
                 }
             }
@@ -574,7 +591,7 @@ impl Shard {
         }
     }
 
-    async fn decide(&mut self, id: SagaId) {
+    fn decide(&mut self, id: SagaId) {
         let unbegun = self.begin_again(id);
         let Some(live) = self.live.get_mut(&id) else { return };
         let at = now();
@@ -625,7 +642,7 @@ impl Shard {
             inputs.push(queued);
         }
         live.inputs = later;
-        let admitted = match self.admit(&mut draft, &mut events, at).await {
+        let admitted = match self.admit(&mut draft, &mut events, at) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 self.quarantine(id, &reason);

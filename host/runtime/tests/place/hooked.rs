@@ -19,6 +19,9 @@ pub(crate) type Hook = dyn Fn(&Arc<dyn Store>, Append, AppendReply) + Send + Syn
 /// What a list of keys of state waits for, or why there is none.
 pub(crate) type ListHook = dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
 
+/// What the bytes of a digest wait for.
+pub(crate) type BlobHook = dyn Fn(Digest) -> BoxFuture<'static, ()> + Send + Sync;
+
 /// The rest is the store's.
 pub(crate) struct Hooked {
     pub(crate) store: Arc<dyn Store>,
@@ -27,6 +30,8 @@ pub(crate) struct Hooked {
     pub(crate) reads: Arc<AtomicUsize>,
     /// Before keys of state are listed.
     pub(crate) before_list: Box<ListHook>,
+    /// Before bytes are read.
+    pub(crate) before_blob: Box<BlobHook>,
 }
 
 impl Hooked {
@@ -35,8 +40,13 @@ impl Hooked {
         store: Arc<dyn Store>,
         hook: impl Fn(&Arc<dyn Store>, Append, AppendReply) + Send + Sync + 'static,
     ) -> Self {
-        let before_list = Box::new(|| ready(Ok(())).boxed());
-        Self { store, hook: Box::new(hook), reads: Arc::default(), before_list }
+        Self {
+            store,
+            hook: Box::new(hook),
+            reads: Arc::default(),
+            before_list: Box::new(|| ready(Ok(())).boxed()),
+            before_blob: Box::new(|_| ready(()).boxed()),
+        }
     }
 }
 
@@ -99,7 +109,12 @@ impl Store for Hooked {
         kind: BlobKind,
         digest: Digest,
     ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
-        self.store.blob(kind, digest)
+        let before = (self.before_blob)(digest);
+        async move {
+            before.await;
+            self.store.blob(kind, digest).await
+        }
+        .boxed()
     }
 
     fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
