@@ -26,6 +26,10 @@ use crate::runtime::Sagas;
 use breaker::{Breaker, Change, State};
 use follow::Follower;
 
+/// The events of a service's stream: the last says where its breaker is.
+const OPENED: &str = "breaker.opened";
+const CLOSED: &str = "breaker.closed";
+
 /// When a breaker opens and what a step does that finds it open.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerSettings {
@@ -207,11 +211,11 @@ impl Breakers {
             Some(Change::Opened(data)) => {
                 let (error, failures) = (&breaker.last_error, breaker.failures);
                 tracing::warn!(%service, until = data["until"].as_str(), failures, error, "breaker is open");
-                ("breaker.opened", data.to_string())
+                (OPENED, data.to_string())
             }
             Some(Change::Closed) => {
                 tracing::info!(%service, "breaker is closed");
-                ("breaker.closed", "{}".to_owned())
+                (CLOSED, "{}".to_owned())
             }
         };
         gauge(service, breaker.state);
@@ -261,8 +265,8 @@ fn gauge(service: &ServiceName, state: State) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use amends_engine::{Failure, Payload, Version};
-    use amends_store::{Durability, SqliteStore, Stream};
+    use amends_engine::{Failure, Payload, Position, Version};
+    use amends_store::{Append, Durability, SqliteStore, StoredEvent, Stream};
 
     use super::*;
 
@@ -466,6 +470,67 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{:?}", hosts.iter().map(|host| host.list(last.at)).collect::<Vec<_>>());
+    }
+
+    /// Two appends of a service's stream have lost their versions, which one of them cannot be told by
+    /// any other.
+    #[tokio::test]
+    async fn what_cannot_be_read_of_a_stream_holds_up_no_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("amends.db");
+        let open = || SqliteStore::open(&path, Durability::Relaxed).unwrap();
+        let store = open();
+        let (damaged, other): (ServiceName, ServiceName) =
+            ("carrier".parse().unwrap(), "mail".parse().unwrap());
+        let append = |service: &ServiceName, version, kind: &'static str, data: String| Append {
+            stream: Stream::Service(service.clone()),
+            expected: Version(version),
+            at: at(1),
+            events: vec![NewEvent { kind: kind.into(), data }],
+            row: None,
+            start_key: None,
+            state: Vec::new(),
+        };
+        let until = at(i64::from(u32::MAX) * 1_000);
+        let opened = || serde_json::json!({"until": until, "failures": 3, "error": "busy"});
+        let nothing = || "{}".to_owned();
+        for (version, kind, data) in [
+            (0, "breaker.closed", nothing()),
+            (1, "breaker.opened", opened().to_string()),
+            (2, "breaker.closed", nothing()),
+        ] {
+            store.append(append(&damaged, version, kind, data)).await.unwrap();
+        }
+        store.close().await.unwrap();
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let damage = "UPDATE appends SET version = 'v' || version WHERE version <> 2";
+        assert_eq!(connection.execute(damage, []).unwrap(), 2);
+        let store: Arc<dyn Store> = Arc::new(open());
+        let settings = BreakerSettings { failures: Some(1), ..SETTINGS };
+        let settings = [&damaged, &other].map(|service| (service.clone(), settings));
+        let opening = Breakers::open(settings.into(), Arc::clone(&store), Sagas::default());
+        let opening = tokio::time::timeout(10 * SECOND, opening).await;
+        let breakers = opening.expect("the stream is read for ever").unwrap();
+        assert_eq!(breakers.list(at(2))[0].state, "open", "as the last event that can be read");
+
+        // It cannot be written to any more, and is not waited for.
+        breakers.breaker(&damaged).unwrap().remember(&StoredEvent {
+            position: Position(0),
+            stream: Stream::Service(damaged.clone()),
+            version: Version(9),
+            at: at(2),
+            kind: "breaker.closed".to_owned(),
+            data: nothing(),
+        });
+        for service in [&damaged, &other] {
+            report(&breakers, service, &failed(), at(2));
+        }
+        let began = std::time::Instant::now();
+        while store.events(Stream::Service(other.clone()), Version(0), 10).await.unwrap().is_empty()
+        {
+            assert!(began.elapsed() < 10 * SECOND, "the other service's event is not recorded");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[test]

@@ -86,7 +86,8 @@ pub struct NewEvent {
 }
 
 /// The type of what stands for an append that cannot be read, where the log and streams are read:
-/// its data has the `reason`. Its stream is saga 0 when that cannot be read either.
+/// its data has the `reason`. In the log, its stream is saga 0 and its version 0 when those cannot be
+/// read either.
 pub const EVENT_UNREADABLE: &str = "event.unreadable";
 
 /// An event that is durable.

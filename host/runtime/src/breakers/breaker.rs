@@ -5,7 +5,7 @@ use amends_store::StoredEvent;
 use serde_json::{Value, json};
 
 use super::window::{Count, Window};
-use super::{Admission, BreakerSettings, OnOpen, Ticket};
+use super::{Admission, BreakerSettings, OPENED, OnOpen, Ticket};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -227,7 +227,7 @@ impl Breaker {
     pub(super) fn remember(&mut self, event: &StoredEvent) {
         let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
         let until = data["until"].as_str().and_then(|until| until.parse().ok());
-        let Some(until) = until.filter(|_| event.kind == "breaker.opened") else {
+        let Some(until) = until.filter(|_| event.kind == OPENED) else {
             if self.state != State::Closed {
                 self.close();
             }
