@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{Digest, Event, Position, SagaId, SagaStatus, Timestamp, Version};
 use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params, params_from_iter};
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ use super::schema::is_unreadable;
 use super::write::{DEPLOYS, SERVICE_PREFIX};
 use crate::types::{
     BlobKind, BlobRow, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga,
-    SagaQuery, SagaRow, StoredEvent, Stream,
+    SagaQuery, SagaRow, StoredEvent, Stream, is_event_type,
 };
 
 type Result<T> = rusqlite::Result<T>;
@@ -462,6 +462,9 @@ fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
     let text = std::str::from_utf8(text).map_err(|error| rusqlite::Error::Utf8Error(4, error))?;
     let events: Vec<(String, &RawValue)> =
         serde_json::from_str(text).map_err(|error| unreadable(4, error))?;
+    if let Some((kind, _)) = events.iter().find(|(kind, _)| !is_kind(&stream, kind)) {
+        return Err(unreadable(4, format!("the event type `{kind}` is not known")));
+    }
     let last = i64::try_from(events.len()).unwrap_or(i64::MAX) - 1;
     let event = |(back, (kind, data)): (i64, (String, &'row RawValue))| AppendedEvent {
         position: Position((position - back).unsigned_abs()),
@@ -472,6 +475,15 @@ fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
         data: Cow::Borrowed(data.get()),
     };
     Ok((0..=last).rev().zip(events).map(event).collect())
+}
+
+/// Whether a stream may have events of this type. What those of plugins and services are is not known
+/// here.
+fn is_kind(stream: &Stream, kind: &str) -> bool {
+    match stream {
+        Stream::Saga(_) => Event::is_kind(kind),
+        Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => is_event_type(kind),
+    }
 }
 
 fn stream(row: &Row<'_>, column: usize) -> Result<Stream> {

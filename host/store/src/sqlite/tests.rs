@@ -257,6 +257,39 @@ async fn a_stream_is_read_to_its_end_whatever_is_damaged() {
     }
 }
 
+/// A damaged type is none of a plugin's own: its first word is this host's.
+#[tokio::test]
+async fn an_event_whose_type_is_damaged_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let store = SqliteStore::open(&path, Durability::Relaxed).unwrap();
+    let deploy = Append { stream: Stream::Deploys, ..append(1, 10) };
+    for append in [append(1, 10), deploy.clone()] {
+        store.append(append).await.unwrap();
+    }
+    let connection = Connection::open(&path).unwrap();
+    let kinds = async |kind: &str| {
+        let events = format!("[[\"{kind}\",{{}}]]");
+        connection.execute("UPDATE appends SET events = ?1", [events]).unwrap();
+        let mut kinds = Vec::new();
+        for event in store.log(Position(0), 10).await.unwrap() {
+            let read = store.events(event.stream.clone(), Version(0), 10).await.unwrap();
+            assert_eq!(read[0].kind, event.kind, "{:?}", event.stream);
+            kinds.push(event.kind);
+        }
+        kinds
+    };
+    const LOST: &str = "event.unreadable";
+    assert_eq!(kinds("step.succeedeX").await, [LOST, LOST]);
+    // Nobody knows here what the types of deploys are.
+    assert_eq!(kinds("step.succeedee").await, [LOST, "step.succeedee"]);
+    assert_eq!(kinds("saga").await, [LOST, "saga"]);
+    for kind in ["step.succeeded", "order.made"] {
+        assert_eq!(kinds(kind).await, [kind, kind]);
+    }
+    store.close().await.unwrap();
+}
+
 fn database() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("any.db");
