@@ -22,12 +22,16 @@ pub(crate) type ListHook = dyn Fn() -> BoxFuture<'static, Result<(), StoreError>
 /// What the bytes of a digest wait for.
 pub(crate) type BlobHook = dyn Fn(Digest) -> BoxFuture<'static, ()> + Send + Sync;
 
+/// What is told of the events of a stream that were read.
+pub(crate) type EventsHook = dyn Fn(Vec<StoredEvent>) -> Vec<StoredEvent> + Send + Sync;
+
 /// The rest is the store's.
 pub(crate) struct Hooked {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hook: Box<Hook>,
     /// How often events of a stream were read.
     pub(crate) reads: Arc<AtomicUsize>,
+    pub(crate) told_events: Box<EventsHook>,
     /// Before keys of state are listed.
     pub(crate) before_list: Box<ListHook>,
     /// Before bytes are read.
@@ -44,6 +48,7 @@ impl Hooked {
             store,
             hook: Box::new(hook),
             reads: Arc::default(),
+            told_events: Box::new(|events| events),
             before_list: Box::new(|| ready(Ok(())).boxed()),
             before_blob: Box::new(|_| ready(()).boxed()),
         }
@@ -62,7 +67,8 @@ impl Store for Hooked {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        self.store.events(stream, after, limit)
+        let events = self.store.events(stream, after, limit);
+        async move { events.await.map(&self.told_events) }.boxed()
     }
 
     fn log(
