@@ -177,21 +177,21 @@ impl Loader {
     /// Why it cannot serve, in words for its author.
     pub async fn load(
         &self,
-        bytes: Vec<u8>,
+        bytes: impl Into<Arc<Vec<u8>>>,
         settings: Arc<PluginSettings>,
         priority: Priority,
     ) -> Result<LoadedComponent, Rejection> {
-        let loaded = self.load_uncut(bytes, settings, priority).await;
+        let loaded = self.load_uncut(bytes.into(), settings, priority).await;
         loaded.map_err(Rejection::cut)
     }
 
     async fn load_uncut(
         &self,
-        bytes: Vec<u8>,
+        bytes: Arc<Vec<u8>>,
         settings: Arc<PluginSettings>,
         priority: Priority,
     ) -> Result<LoadedComponent, Rejection> {
-        let (bytes_len, bytes) = (bytes.len(), Arc::new(bytes));
+        let bytes_len = bytes.len();
         let asked = Asked::of(&settings);
         let (loader, looked, with) = (self.clone(), Arc::clone(&bytes), asked.fingerprint());
         let (digest, kept) = blocking(move || {
