@@ -60,7 +60,8 @@ pub use rehearse::{
 pub use server::{CONNECTIONS_MAX, ConnectionLimit, Server};
 pub use state::{STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
 pub use views::{
-    CanaryView, DefinitionView, EventView, PluginView, SagaItem, SagaView, StepView, WhyView,
+    CanaryView, DefinitionView, EventView, OmittedView, PluginView, SagaItem, SagaView, StepView,
+    WhyView,
 };
 
 /// A request's body is at most this many bytes: a payload and what is around it.

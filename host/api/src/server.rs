@@ -78,12 +78,14 @@ impl Open {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the connection that has been without a request for longest, if there is one.
+    /// Closes the connection that has been without a request for longest, if there is one. Each gives
+    /// its place to one other: one that has been told and still ends does not count.
     fn close_idle(&self) -> bool {
         let connections = self.connections();
-        let idle = connections.values().filter_map(|one| Some((one.without_request_since()?, one)));
+        let stays = connections.values().filter(|one| !one.is_told_to_close());
+        let idle = stays.filter_map(|one| Some((one.without_request_since()?, one)));
         let longest = idle.min_by_key(|(since, _)| *since);
-        longest.inspect(|(_, one)| one.close()).is_some()
+        longest.is_some_and(|(_, one)| one.close())
     }
 }
 
@@ -165,6 +167,20 @@ fn is_of_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Clients that come together, before a connection that gives way has ended.
+    #[test]
+    fn an_idle_connection_gives_its_place_to_one_client() {
+        let open = Open { connections: Mutex::default(), places: Arc::new(Semaphore::new(9)) };
+        for number in 0..2 {
+            open.connections().insert(number, Arc::default());
+        }
+        assert_eq!([(); 3].map(|()| open.close_idle()), [true, true, false]);
+        // One that has ended makes place, and one that comes may be idle.
+        open.connections().remove(&0);
+        open.connections().insert(2, Arc::default());
+        assert_eq!([(); 2].map(|()| open.close_idle()), [true, false]);
+    }
 
     #[test]
     fn connections_leave_descriptors_to_everything_else() {

@@ -14,6 +14,12 @@ use amends_plugins::{Activation, CallCounts, CanaryInfo, Cause, PluginInfo, Reje
 use amends_runtime::{StallReason, StartRequest, State};
 use amends_store::{SagaRow, StoredEvent, Stream};
 
+use crate::page::PAGE_BYTES_MAX;
+
+/// Bytes of what the steps of a saga answered that are in one answer: a saga has up to 1,000 elements for
+/// each of its steps, and each may answer a megabyte. The whole is in the saga's events.
+const OUTPUTS_BYTES_MAX: usize = PAGE_BYTES_MAX;
+
 /// A saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SagaView {
@@ -105,6 +111,18 @@ pub struct StepView {
     /// The saga that it runs or ran, if it runs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
+    /// What this answer has no room for: `output` and the `details` of `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<OmittedView>,
+}
+
+/// What an answer has no room for.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct OmittedView {
+    /// How many bytes it has.
+    pub bytes: usize,
+    /// The path that has it.
+    pub see: String,
 }
 
 /// What went wrong with a call.
@@ -327,6 +345,8 @@ impl From<&State> for SagaView {
     fn from(state: &State) -> Self {
         let saga = &state.saga;
         let started = saga.started();
+        let mut room = OUTPUTS_BYTES_MAX;
+        let view = |step| StepView::from(step).held_by(&state.stalls).within(&mut room, saga.id());
         Self {
             id: saga.id().to_string(),
             definition: started.definition.to_string(),
@@ -334,7 +354,7 @@ impl From<&State> for SagaView {
             status: saga.status().to_string(),
             input: started.input.clone(),
             output: saga.output(),
-            steps: saga.steps().map(|step| StepView::from(step).held_by(&state.stalls)).collect(),
+            steps: saga.steps().map(view).collect(),
             started_at: saga.started_at(),
             ended_at: saga.ended_at(),
             deadline_at: saga.deadline_at(),
@@ -394,6 +414,7 @@ impl StepView {
             }
             StallReason::BreakerOpen { .. }
             | StallReason::PluginMissing(_)
+            | StallReason::ComponentSought(_)
             | StallReason::NoRoom(_)
             | StallReason::Machine(_)
             | StallReason::StoreFailed(_) => None,
@@ -401,6 +422,23 @@ impl StepView {
         let Some(until) = until else { return self };
         let status = StepStatus::BreakerOpen.to_string();
         Self { status, next_at: Some(until), ..self }
+    }
+
+    /// Without what the answer has no more room for.
+    fn within(mut self, room: &mut usize, saga: SagaId) -> Self {
+        let details = self.error.as_ref().and_then(|error| error.details.as_ref());
+        let payloads = [self.output.as_ref(), details].into_iter().flatten();
+        let bytes = payloads.map(|payload| payload.as_str().len()).sum();
+        if let Some(left) = room.checked_sub(bytes) {
+            *room = left;
+            return self;
+        }
+        self.output = None;
+        if let Some(error) = &mut self.error {
+            error.details = None;
+        }
+        let see = format!("/v1/sagas/{saga}/events");
+        Self { omitted: Some(OmittedView { bytes, see }), ..self }
     }
 }
 
@@ -424,6 +462,7 @@ impl From<EngineStep<'_>> for StepView {
             ended_at: step.ended_at,
             next_at: step.next_at,
             child: step.child.map(|child| child.to_string()),
+            omitted: None,
         }
     }
 }
@@ -580,5 +619,93 @@ impl From<&RejectionRecord> for RejectionView {
     fn from(one: &RejectionRecord) -> Self {
         let digest = one.digest.map(|digest| digest.to_string());
         Self { at: one.at, digest, reason: one.reason.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use std::sync::Arc;
+
+    use amends_engine::{
+        DefinitionSpec, Digest, Input, Outcome, PAYLOAD_BYTES_MAX, RetrySpec, Start, StepKind,
+        StepSpec, decide_on,
+    };
+
+    use super::*;
+
+    /// A saga of so many steps, each of which has answered as much as it may.
+    fn large(steps: usize) -> State {
+        let step = |number: usize| StepSpec {
+            name: format!("step-{number}").parse().unwrap(),
+            kind: StepKind::Call { plugin: "test".parse().unwrap(), service: None },
+            after: Vec::new(),
+            each: None,
+            when: None,
+            input: None,
+            timeout: std::time::Duration::from_secs(1),
+            retry: RetrySpec::default(),
+            undo: None,
+            pivot: false,
+        };
+        let definition = Definition::new(DefinitionSpec {
+            name: "large".parse().unwrap(),
+            deadline: None,
+            compensate_within: None,
+            steps: (0..steps).map(step).collect(),
+        });
+        let at = Timestamp::from_millis(1_000);
+        let (mut saga, _) = amends_engine::start(
+            at,
+            Start {
+                id: SagaId::from_parts(at, &[1; 10]),
+                definition: Arc::new(definition.unwrap()),
+                input: Payload::null(),
+                key: None,
+                tags: BTreeMap::new(),
+                traceparent: None,
+                parent: None,
+            },
+        );
+        let output = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX - 2)));
+        for number in 0..steps {
+            let (step, direction) = (format!("step-{number}"), Direction::Execute);
+            let step = || step.parse().unwrap();
+            let digest = Digest::of(b"test");
+            let admit =
+                Input::Admit { step: step(), direction, digest, note: None, is_trial: false };
+            let outcome = Input::Outcome {
+                step: step(),
+                direction,
+                attempt: 1,
+                outcome: Outcome::Succeeded(output.clone().unwrap()),
+                probe: None,
+                emitted: Vec::new(),
+            };
+            for input in [admit, outcome] {
+                assert!(decide_on(&mut saga, at, input).refused.is_none());
+            }
+        }
+        State { saga, stalls: Vec::new() }
+    }
+
+    #[test]
+    fn an_answer_has_room_for_some_outputs_and_says_where_the_others_are() {
+        let fits = OUTPUTS_BYTES_MAX / PAYLOAD_BYTES_MAX;
+        let state = large(fits + 3);
+        let view = SagaView::from(&state);
+        for (number, step) in view.steps.iter().enumerate() {
+            assert_eq!(step.status, "succeeded");
+            assert_eq!(step.output.is_some(), number < fits, "{number}");
+            let omitted = step.omitted.as_ref().map(|it| (it.bytes, it.see.clone()));
+            let see = format!("/v1/sagas/{}/events", view.id);
+            assert_eq!(omitted, (number >= fits).then_some((PAYLOAD_BYTES_MAX, see)));
+        }
+        let answer = serde_json::to_vec(&view).unwrap();
+        assert!(answer.len() < OUTPUTS_BYTES_MAX + (64 << 10), "{}", answer.len());
+        // Of a saga whose outputs fit, nothing is said.
+        let answer = serde_json::to_string(&SagaView::from(&large(fits))).unwrap();
+        assert!(!answer.contains("omitted"));
     }
 }

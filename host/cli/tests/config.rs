@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -169,4 +170,22 @@ fn a_secret_in_a_file_loses_its_last_newline() {
     let config = load_text(text, &Overrides::default()).0.unwrap().config;
     let secret = &config.plugins.plugins[&"p".parse().unwrap()].secrets["key"];
     assert!(*secret == amends_plugins::Secret::new("from-a-file".to_owned()));
+}
+
+/// The file is read all the same: who may read it is for its owner to say.
+#[test]
+fn a_secret_in_a_file_that_everybody_may_read_is_warned_of() {
+    for (mode, is_warned) in [(0o644, true), (0o604, true), (0o640, false), (0o600, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, file) = (folder.path().join("amends.toml"), folder.path().join("key.txt"));
+        let text = "[plugin.p]\nsecrets = { key = { file = \"key.txt\" } }\n\
+                    [[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+        std::fs::write(&path, text).unwrap();
+        std::fs::write(&file, "from-a-file").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = load(&path, &Overrides::default()).unwrap().warnings.to_string();
+        let warned = warnings.contains("every user of this machine may read the file")
+            && warnings.contains(&format!("chmod o-rwx {}", file.display()));
+        assert_eq!(warned, is_warned, "{mode:o}: {warnings}");
+    }
 }

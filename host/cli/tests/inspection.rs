@@ -117,9 +117,11 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 async fn a_child_ends_with_whoever_waits_for_it() {
     let _one = ONE_AT_A_TIME.lock().await;
     let (loader, bomb) = (loader(None), many_nested_loops());
-    // Of three that nobody waits for two are looked at, until somebody waits for another.
+    // Of three that nobody waits for two are looked at, until somebody waits for another. They differ
+    // in the name of a custom section.
+    let [one, two, three] = [b'a', b'b', b'c'].map(|name| [&bomb[..], &[0, 2, 1, name]].concat());
     let three =
-        async { tokio::join!(load(&loader, &bomb), load(&loader, &bomb), load(&loader, &bomb)) };
+        async { tokio::join!(load(&loader, &one), load(&loader, &two), load(&loader, &three)) };
     let good = async {
         until("two are there", || children().len() == 2).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -150,6 +152,40 @@ async fn a_child_ends_with_whoever_waits_for_it() {
     assert!(orphan.try_wait().unwrap().is_none(), "it is still at it");
     drop(orphan.stdin.take());
     until("it has ended", || orphan.try_wait().unwrap().is_some()).await;
+}
+
+/// One child at a time looks at a component; whoever waits for it does not wait for one that nobody
+/// waits for.
+#[tokio::test]
+async fn a_component_is_looked_at_once_and_first_for_who_waits() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let (loader, bomb) = (loader(None), many_nested_loops());
+    let of_nobody = async { tokio::join!(load(&loader, &bomb), load(&loader, &bomb)) };
+    let in_turn = async {
+        until("one is there", || !children().is_empty()).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let [first] = children()[..] else { panic!("{:?}", children()) };
+        let settings = Arc::new(PluginSettings::default());
+        let waited_for = loader.load(bomb.clone(), settings, Priority::Awaited);
+        let other = async {
+            // Long before the first meets a limit of its own.
+            let is_other = || children().iter().any(|child| *child != first);
+            let other = until("another is there", is_other);
+            tokio::time::timeout(Duration::from_secs(20), other).await.unwrap();
+            until("the first is gone", || !children().contains(&first)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(children().len(), 1);
+        };
+        tokio::select! {
+            _ = waited_for => panic!("a bomb was looked at to its end"),
+            () = other => {}
+        }
+    };
+    tokio::select! {
+        _ = of_nobody => panic!("a bomb was looked at to its end"),
+        () = in_turn => {}
+    }
+    until("they are gone with the futures", || children().is_empty()).await;
 }
 
 /// A child whose input is held open, as a host does it.

@@ -25,6 +25,9 @@ const RESERVED: [&str; 12] = [
     "undo",
 ];
 
+/// A type that this host uses for what it cannot read. Others with its first word are plugins' own.
+const UNREADABLE: &str = "event.unreadable";
+
 /// The type of a domain event: `order.prescription_created`. Words of small letters, digits and
 /// `_`, at least two, joined by dots; the first is none of this host's own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +44,8 @@ pub enum EventTypeError {
     Form(String),
     /// It would look as if this host said it.
     #[error(
-        "the event type `{0}` begins with a word of this host's own ({words}): write another first \
-         word",
+        "the event type `{0}` is this host's own, or begins with a word of this host's own \
+         ({words}): write another first word",
         words = RESERVED.join(", ")
     )]
     Reserved(String),
@@ -60,6 +63,16 @@ impl FromStr for EventType {
     type Err = EventTypeError;
 
     fn from_str(text: &str) -> Result<Self, EventTypeError> {
+        Self::check(text).map(|()| Self(text.to_owned()))
+    }
+}
+
+impl EventType {
+    /// Whether a text is a type of a domain event.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn check(text: &str) -> Result<(), EventTypeError> {
         let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
         let is_word = |word: &str| {
             word.starts_with(|first: char| first.is_ascii_lowercase()) && word.bytes().all(letter)
@@ -69,10 +82,11 @@ impl FromStr for EventType {
             let shown = text.chars().take(EVENT_TYPE_BYTES_MAX).collect();
             return Err(EventTypeError::Form(shown));
         }
-        if text.split('.').next().is_some_and(|first| RESERVED.contains(&first)) {
+        let is_reserved = text.split('.').next().is_some_and(|first| RESERVED.contains(&first));
+        if is_reserved || text == UNREADABLE {
             return Err(EventTypeError::Reserved(text.to_owned()));
         }
-        Ok(Self(text.to_owned()))
+        Ok(())
     }
 }
 
@@ -110,9 +124,16 @@ mod tests {
         for text in ["", "order", "Order.made", "order.", ".made", "order made", "a.2", &long] {
             assert!(matches!(text.parse::<EventType>(), Err(EventTypeError::Form(_))), "{text}");
         }
-        for text in ["saga.completed", "step.succeeded", "operator.paused", "plugin.activated"] {
+        for text in [
+            "saga.completed",
+            "step.succeeded",
+            "operator.paused",
+            "plugin.activated",
+            "event.unreadable",
+        ] {
             let error = text.parse::<EventType>();
             assert!(matches!(error, Err(EventTypeError::Reserved(_))), "{text}");
         }
+        assert!("event.planned".parse::<EventType>().is_ok(), "as it ever was");
     }
 }

@@ -122,6 +122,15 @@ pub enum DecodeError {
     },
 }
 
+impl Event {
+    /// Whether the events of sagas have this type: it is one of this host's own, or may be a plugin's.
+    /// A damaged type whose first word is the host's own is neither.
+    #[must_use]
+    pub fn is_kind(kind: &str) -> bool {
+        Self::KINDS.contains(&kind) || EventType::check(kind).is_ok()
+    }
+}
+
 fn decode_emitted(kind: &str, data: &str) -> Result<Event, DecodeError> {
     let kind: EventType = kind.parse().map_err(|_| DecodeError::Kind(kind.to_owned()))?;
     let data = Payload::recorded(data).map_err(|error| DecodeError::Data {

@@ -41,6 +41,14 @@ fn a_field_that_a_later_version_adds_is_passed_over() {
 fn what_cannot_be_read_says_why() {
     let unknown = Event::decode("step.exploded", "{}").unwrap_err();
     assert_eq!(unknown, DecodeError::Kind("step.exploded".to_owned()));
+    let damaged =
+        ["step.succeedeX", "step.succeedee", "saga.", "undo", "operator.paused.", "ste`.a"];
+    for kind in damaged {
+        assert!(!Event::is_kind(kind), "{kind}");
+        assert_eq!(Event::decode(kind, "{}"), Err(DecodeError::Kind(kind.to_owned())));
+    }
+    assert!(Event::KINDS.iter().all(|kind| Event::is_kind(kind)));
+    assert!(Event::is_kind("order.made"));
     let odd = Event::decode("order", "{}").unwrap_err();
     assert_eq!(odd, DecodeError::Kind("order".to_owned()));
     let error = Event::decode("step.started", r#"{"step":"A b","attempt":1}"#).unwrap_err();

@@ -48,11 +48,12 @@ impl TimedChecker {
     }
 
     /// On a thread for what blocks, unless it is certainly short. Waits for its turn when this
-    /// schema is being checked already. May be dropped at any time; a check that has begun goes on.
+    /// schema is being checked already, and from then on for at most `time_max`. May be dropped at
+    /// any time; a check that has begun goes on.
     ///
     /// # Errors
-    /// Where the payload does not fit, and why.
-    pub(crate) async fn check_aside(&self, payload: &Payload) -> Fit {
+    /// Where the payload does not fit, and why; or that it took too long to say.
+    pub(crate) async fn check_aside(&self, payload: &Payload, time_max: Duration) -> Fit {
         if payload.as_str().len() <= IN_PLACE_BYTES_MAX && self.is_short.load(Ordering::Relaxed) {
             return timed(&self.checker, &self.is_short, payload);
         }
@@ -66,7 +67,10 @@ impl TimedChecker {
             drop(room);
             fit
         });
-        checking.await.unwrap_or_else(|_| Err("the check broke off".to_owned()))
+        match tokio::time::timeout(time_max, checking).await {
+            Ok(checked) => checked.unwrap_or_else(|_| Err("the check broke off".to_owned())),
+            Err(_) => Err(format!("its schema took longer than {time_max:?} to check it")),
+        }
     }
 }
 

@@ -509,10 +509,12 @@ impl PluginHost {
         let digest = Digest::of(&bytes);
         self.tell_compiling(name, digest, bytes.len());
         failpoint_holding("plugins.load.before", || digest.hex()).await;
-        let loaded = self.inner.loader.load(bytes.clone(), settings, priority).await;
+        let bytes = Arc::new(bytes);
+        let loaded = self.inner.loader.load(Arc::clone(&bytes), settings, priority).await;
         metrics::histogram!("amends_plugin_reload_seconds").record(began.elapsed());
         let (plugin, component) = (name.clone(), Arc::new(loaded?));
-        Ok(Candidate { plugin, component, bytes: Some(bytes) })
+        // Whoever looked at them is done with them.
+        Ok(Candidate { plugin, component, bytes: Some(Arc::unwrap_or_clone(bytes)) })
     }
 
     /// Says that a component is compiled, before: that can take seconds, in which nothing is heard.

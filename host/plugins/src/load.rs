@@ -1,12 +1,16 @@
 //! From bytes to a component that can be called.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Payload};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tempfile::NamedTempFile;
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::aside::TimedChecker;
@@ -28,7 +32,7 @@ use crate::signature::TrustedKeys;
 /// minute.
 const INSPECTIONS_MAX: usize = 2;
 
-/// Whether a component can read an output is checked for so long: the shard of the saga waits to
+/// Whether a component can read an output is checked for so long, once it is its turn: a saga waits to
 /// know which component undoes a step.
 pub const READ_CHECK_MAX: Duration = Duration::from_secs(1);
 
@@ -41,6 +45,8 @@ pub struct Loader {
     cache: Option<Cache>,
     inspection: Arc<Inspection>,
     inspections: Arc<Semaphore>,
+    /// Who looks at a component holds its lock.
+    looks: Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
     /// Told when somebody waits for a turn: what nobody waits for ends, and takes another.
     turn_wanted: Arc<Notify>,
     compiled: Arc<AtomicU64>,
@@ -102,7 +108,8 @@ impl LoadedComponent {
     /// time.
     pub(crate) async fn takes_input_aside(&self, input: &Payload) -> Result<(), String> {
         match &self.input {
-            Some(schema) => schema.check_aside(input).await,
+            // A call has a limit of time of its own.
+            Some(schema) => schema.check_aside(input, Duration::MAX).await,
             None => Ok(()),
         }
     }
@@ -115,17 +122,16 @@ impl LoadedComponent {
         self.output.as_ref().map_or(Ok(()), |schema| schema.check(output))
     }
 
-    /// Like [`Self::reads_output`], on another thread when it may take long, and no longer than
-    /// [`READ_CHECK_MAX`]. May be dropped at any time.
+    /// Like [`Self::reads_output`], on another thread when it may take long; there it waits for its
+    /// turn, and then no longer than [`READ_CHECK_MAX`]. May be dropped at any time.
     ///
     /// # Errors
     /// Where it does not fit the manifest's schema, and why; or that it took too long to say.
     pub async fn reads_output_aside(&self, output: &Payload) -> Result<(), String> {
-        let Some(schema) = &self.output else { return Ok(()) };
-        let checked = tokio::time::timeout(READ_CHECK_MAX, schema.check_aside(output)).await;
-        checked.unwrap_or_else(|_| {
-            Err(format!("its schema took longer than {READ_CHECK_MAX:?} to check the output"))
-        })
+        match &self.output {
+            Some(schema) => schema.check_aside(output, READ_CHECK_MAX).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -151,6 +157,7 @@ impl Loader {
             cache,
             inspection: Arc::new(inspection),
             inspections: Arc::new(Semaphore::new(INSPECTIONS_MAX)),
+            looks: Arc::default(),
             turn_wanted: Arc::default(),
             compiled: Arc::default(),
             idle_room: Arc::new(Semaphore::new(IDLE_MAX)),
@@ -170,21 +177,21 @@ impl Loader {
     /// Why it cannot serve, in words for its author.
     pub async fn load(
         &self,
-        bytes: Vec<u8>,
+        bytes: impl Into<Arc<Vec<u8>>>,
         settings: Arc<PluginSettings>,
         priority: Priority,
     ) -> Result<LoadedComponent, Rejection> {
-        let loaded = self.load_uncut(bytes, settings, priority).await;
+        let loaded = self.load_uncut(bytes.into(), settings, priority).await;
         loaded.map_err(Rejection::cut)
     }
 
     async fn load_uncut(
         &self,
-        bytes: Vec<u8>,
+        bytes: Arc<Vec<u8>>,
         settings: Arc<PluginSettings>,
         priority: Priority,
     ) -> Result<LoadedComponent, Rejection> {
-        let (bytes_len, bytes) = (bytes.len(), Arc::new(bytes));
+        let bytes_len = bytes.len();
         let asked = Asked::of(&settings);
         let (loader, looked, with) = (self.clone(), Arc::clone(&bytes), asked.fingerprint());
         let (digest, kept) = blocking(move || {
@@ -235,91 +242,126 @@ impl Loader {
         asked: Asked,
         priority: Priority,
     ) -> Result<(Component, Description), Rejection> {
+        let is_background = priority == Priority::Background;
         // From before it has its turn: nobody who waits is missed.
         let mut wanted = Box::pin(self.turn_wanted.notified());
         wanted.as_mut().enable();
-        let mut turn = self.turn(priority).await;
-        // Somebody else may have compiled it meanwhile.
-        let (loader, with) = (self.clone(), asked.fingerprint());
-        let kept = blocking(move || loader.kept(digest, &with)).await?;
-        let kept = match kept.whole() {
-            Ok(whole) => return Ok(whole),
-            Err(kept) => kept,
-        };
-        let (code, to) = if let Some((file, _)) = &kept.code {
-            (Code::In(file.clone()), None)
-        } else {
-            let made = cache::file_for_code(self.cache.as_ref())
-                .or_else(|_| cache::file_for_code(None))
-                .map_err(|error| {
-                    let why = format!("compiled code cannot be written: {error}; make room");
-                    Rejection::Failed(why)
-                })?;
-            (Code::To(made.path().to_owned()), Some(made))
-        };
-        let (began, fingerprint) = (Instant::now(), asked.fingerprint());
-        let is_background = priority == Priority::Background;
-        let (limits, bytes_len) = (Limits::default(), bytes.len() as u64);
-        let request = Request { asked, code, limits, is_background, bytes_len };
-        let description = loop {
-            let looked = inspect::look(&self.inspection, request.clone(), Arc::clone(&bytes));
-            tokio::select! {
-                biased;
-                description = looked => break description,
-                () = wanted.as_mut(), if is_background => {}
-            }
-            wanted.set(self.turn_wanted.notified());
-            wanted.as_mut().enable();
-            // Whoever waits is before it.
-            drop(turn);
-            turn = self.turn(priority).await;
-        };
-        drop(turn);
-        let loader = self.clone();
-        blocking(move || {
-            let component = match (kept.code, to) {
-                (Some((_, component)), _) => description.is_ok().then_some(Ok(component)),
-                (None, Some(made)) => description.is_ok().then(|| loader.keep_code(digest, made)),
-                (None, None) => None,
+        loop {
+            let Turn { alone, one_of_few } = self.turn(digest, priority).await;
+            // Somebody else may have compiled it meanwhile.
+            let (loader, with) = (self.clone(), asked.fingerprint());
+            let kept = blocking(move || loader.kept(digest, &with)).await?;
+            let kept = match kept.whole() {
+                Ok(whole) => return Ok(whole),
+                Err(kept) => *kept,
             };
-            if let Some(cache) = &loader.cache {
-                let kept = match &description {
-                    Ok(description) => cache.put_description(digest, &fingerprint, description),
-                    Err(limit @ Rejection::Limit(_)) => cache.put_refusal(digest, limit),
-                    Err(_) => Ok(()),
-                };
-                if let Err(error) = kept {
-                    // It is looked at again, sooner or later; nothing else is lost.
-                    tracing::warn!(%digest, %error, "what is known of a component cannot be kept");
+            let (code, to) = self.place_for_code(&kept)?;
+            let (limits, bytes_len) = (Limits::default(), bytes.len() as u64);
+            let request = Request { asked: asked.clone(), code, limits, is_background, bytes_len };
+            let began = Instant::now();
+            let looked = inspect::look(&self.inspection, request, Arc::clone(&bytes));
+            let description = tokio::select! {
+                biased;
+                description = looked => description,
+                () = wanted.as_mut(), if is_background => {
+                    wanted.set(self.turn_wanted.notified());
+                    wanted.as_mut().enable();
+                    // Whoever waits is before it.
+                    continue;
                 }
-            }
-            tracing::debug!(%digest, elapsed = ?began.elapsed(), "component looked at");
-            let description = description?;
-            let nothing = || Err(Rejection::Failed("it has no compiled code".to_owned()));
-            Ok((component.unwrap_or_else(nothing)?, description))
-        })
-        .await
+            };
+            drop(one_of_few);
+            let (loader, with) = (self.clone(), asked.fingerprint());
+            return blocking(move || {
+                let looked = loader.keep(digest, &with, (kept, to), description);
+                tracing::debug!(%digest, elapsed = ?began.elapsed(), "component looked at");
+                // Until here, also when nobody waits for it any more: others find it kept.
+                drop(alone);
+                looked
+            })
+            .await;
+        }
     }
 
-    /// Waits until a component may be looked at. None is never: nobody closes the semaphore.
-    async fn turn(&self, priority: Priority) -> Option<SemaphorePermit<'_>> {
-        let mut turn = std::pin::pin!(self.inspections.acquire());
+    /// Where the compiled code of a component stands, or is to be made.
+    fn place_for_code(&self, kept: &Kept) -> Result<(Code, Option<NamedTempFile>), Rejection> {
+        if let Some((file, _)) = &kept.code {
+            return Ok((Code::In(file.clone()), None));
+        }
+        let made = cache::file_for_code(self.cache.as_ref())
+            .or_else(|_| cache::file_for_code(None))
+            .map_err(|error| {
+                let why = format!("compiled code cannot be written: {error}; make room");
+                Rejection::Failed(why)
+            })?;
+        Ok((Code::To(made.path().to_owned()), Some(made)))
+    }
+
+    /// Keeps what came of a look at a component. Blocks.
+    fn keep(
+        &self,
+        digest: Digest,
+        fingerprint: &str,
+        (kept, to): (Kept, Option<NamedTempFile>),
+        description: Result<Description, Rejection>,
+    ) -> Result<(Component, Description), Rejection> {
+        let component = match (kept.code, to) {
+            (Some((_, component)), _) => description.is_ok().then_some(Ok(component)),
+            (None, Some(made)) => description.is_ok().then(|| self.keep_code(digest, made)),
+            (None, None) => None,
+        };
+        if let Some(cache) = &self.cache {
+            let kept = match &description {
+                Ok(description) => cache.put_description(digest, fingerprint, description),
+                Err(limit @ Rejection::Limit(_)) => cache.put_refusal(digest, limit),
+                Err(_) => Ok(()),
+            };
+            if let Err(error) = kept {
+                // It is looked at again, sooner or later; nothing else is lost.
+                tracing::warn!(%digest, %error, "what is known of a component cannot be kept");
+            }
+        }
+        let description = description?;
+        let nothing = || Err(Rejection::Failed("it has no compiled code".to_owned()));
+        Ok((component.unwrap_or_else(nothing)?, description))
+    }
+
+    /// Waits until a component may be looked at: nobody looks at the same one, and few at others.
+    async fn turn(&self, digest: Digest, priority: Priority) -> Turn<'_> {
+        let alone = {
+            let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            looks.retain(|_, one| one.strong_count() > 0);
+            let known = looks.get(&digest).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let new: Arc<tokio::sync::Mutex<()>> = Arc::default();
+                looks.insert(digest, Arc::downgrade(&new));
+                new
+            })
+        };
+        let alone = self.awaited(priority, pin!(alone.lock_owned())).await;
+        let one_of_few = self.awaited(priority, pin!(self.inspections.acquire())).await.ok();
+        Turn { alone, one_of_few }
+    }
+
+    /// Waits in line for something. Whoever has it and is not waited for himself gives it back to one
+    /// who is.
+    async fn awaited<T>(
+        &self,
+        priority: Priority,
+        mut place: Pin<&mut (impl Future<Output = T> + Send)>,
+    ) -> T {
         if priority == Priority::Awaited {
-            // It stands in the queue before those whose turn it takes come back.
-            if let std::task::Poll::Ready(turn) = futures::poll!(turn.as_mut()) {
-                return turn.ok();
+            // It stands in the line before those whose turn it takes come back.
+            if let Poll::Ready(taken) = futures::poll!(place.as_mut()) {
+                return taken;
             }
             self.turn_wanted.notify_waiters();
         }
-        turn.await.ok()
+        place.await
     }
 
     /// Maps code that the child has just made, and keeps it.
-    fn keep_code(
-        &self,
-        digest: Digest,
-        made: tempfile::NamedTempFile,
-    ) -> Result<Component, Rejection> {
+    fn keep_code(&self, digest: Digest, made: NamedTempFile) -> Result<Component, Rejection> {
         let component = cache::map(self.engine(), made.path()).map_err(Rejection::Compile)?;
         self.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(cache) = &self.cache
@@ -375,6 +417,14 @@ impl Loader {
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
         &self.sandbox.engine
     }
+}
+
+/// The turn of a component to be looked at.
+struct Turn<'a> {
+    /// Nobody else looks at it.
+    alone: OwnedMutexGuard<()>,
+    /// One of the few looks that there are at once. None is never: nobody closes the semaphore.
+    one_of_few: Option<SemaphorePermit<'a>>,
 }
 
 /// Of a component, what the cache has.

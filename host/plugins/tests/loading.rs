@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use amends_engine::PluginName;
 use amends_plugins::{
-    CacheConfig, Inspection, Loader, PluginSettings, Priority, Rejection, TrustedKeys,
+    CacheConfig, Inspection, Loader, PluginHost, PluginSettings, PluginsConfig, Priority,
+    Rejection, Required, TrustedKeys,
 };
+use amends_store::{Durability, SqliteStore};
 use amends_tests::Component;
 use host::{Place, digest, soon, test};
 
@@ -61,6 +63,36 @@ async fn however_many_want_a_replaced_component_at_once_it_is_compiled_once() {
     }
     assert_eq!(host.plugins.compiled(), 2);
     host.close().await;
+}
+
+/// A file that serves several plugins, which all of them want at once.
+#[tokio::test]
+async fn a_component_of_several_plugins_is_compiled_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("plugins");
+    std::fs::create_dir(&dir).unwrap();
+    let names = ["one", "two", "three", "four"].map(|name| name.parse::<PluginName>().unwrap());
+    for name in &names {
+        std::fs::write(dir.join(format!("{name}.wasm")), version("1.0.0")).unwrap();
+    }
+    let settings = PluginSettings {
+        required: Required { execute: true, compensate: true },
+        component: Some("test".to_owned()),
+        ..PluginSettings::default()
+    };
+    let config = PluginsConfig {
+        dir,
+        cache: folder.path().join("cache"),
+        inspection: Inspection::InThisProcess,
+        plugins: names.iter().map(|name| (name.clone(), settings.clone())).collect(),
+        ..PluginsConfig::default()
+    };
+    let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed).unwrap();
+    let plugins = PluginHost::open(config, Arc::new(store)).await.unwrap();
+    for name in &names {
+        assert_eq!(plugins.active(name).unwrap().digest, digest(&version("1.0.0")), "{name}");
+    }
+    assert_eq!(plugins.compiled(), 1);
 }
 
 #[tokio::test]

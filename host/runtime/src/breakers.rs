@@ -26,6 +26,10 @@ use crate::runtime::Sagas;
 use breaker::{Breaker, Change, State};
 use follow::Follower;
 
+/// The events of a service's stream: the last says where its breaker is.
+const OPENED: &str = "breaker.opened";
+const CLOSED: &str = "breaker.closed";
+
 /// When a breaker opens and what a step does that finds it open.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerSettings {
@@ -106,8 +110,51 @@ pub(crate) enum Admission {
 pub(crate) struct Ticket {
     /// How often the breaker had changed by then: what began before says nothing of what is now.
     generation: u64,
+    /// In which round of tries it was let begin: one of before has given its place away.
+    round: u64,
     /// It tries whether the service works again.
     pub(crate) is_trial: bool,
+}
+
+/// The leave of one call to begin, which its breaker gave. When it is dropped before the call was
+/// reported on, the call did not begin, and the place of a trial is free again.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    breakers: Arc<Breakers>,
+    service: ServiceName,
+    ticket: Option<Ticket>,
+}
+
+impl Permit {
+    pub(crate) fn new(breakers: &Arc<Breakers>, service: &ServiceName, ticket: Ticket) -> Self {
+        Self { breakers: Arc::clone(breakers), service: service.clone(), ticket: Some(ticket) }
+    }
+
+    /// It tries whether the service works again.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.ticket.is_some_and(|ticket| ticket.is_trial)
+    }
+
+    /// What came of the call. Sagas that wait for the service go on when that closes its breaker.
+    pub(crate) fn report(mut self, outcome: &Outcome, at: Timestamp) {
+        if let Some(ticket) = self.ticket.take()
+            && self.breakers.report(&self.service, ticket, outcome, at)
+        {
+            self.breakers.sagas.service_is_back(&self.service);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // A call that panics has begun, and nothing is heard of it.
+        if let Some(ticket) = self.ticket.take()
+            && !std::thread::panicking()
+            && self.breakers.give_back(&self.service, ticket)
+        {
+            self.breakers.sagas.trial_is_free(&self.service);
+        }
+    }
 }
 
 /// The breakers of a host.
@@ -115,6 +162,7 @@ pub(crate) struct Ticket {
 pub(crate) struct Breakers {
     all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     log: mpsc::UnboundedSender<(ServiceName, Timestamp, NewEvent)>,
+    sagas: Sagas,
 }
 
 impl Breakers {
@@ -131,16 +179,16 @@ impl Breakers {
         }
         let (log, events) = mpsc::unbounded_channel();
         if !all.is_empty() {
-            let follower = Follower::open(store, sagas, Arc::clone(&all)).await?;
+            let follower = Follower::open(store, sagas.clone(), Arc::clone(&all)).await?;
             tokio::spawn(follower.run(events));
         }
-        Ok(Self { all, log })
+        Ok(Self { all, log, sagas })
     }
 
-    /// Whether a call of the service may begin at `at`. One that may must be reported on.
+    /// Whether a call of the service may begin at `at`. One that may has a [`Permit`] with its ticket.
     pub(crate) fn admit(&self, service: &ServiceName, is_undo: bool, at: Timestamp) -> Admission {
         let Some(mut breaker) = self.breaker(service) else {
-            return Admission::Go(Ticket { generation: 0, is_trial: false });
+            return Admission::Go(Ticket { generation: 0, round: 0, is_trial: false });
         };
         let admission = breaker.admit(is_undo, at);
         gauge(service, breaker.state);
@@ -148,7 +196,7 @@ impl Breakers {
     }
 
     /// What came of a call. True when sagas that wait for the service may go on.
-    pub(crate) fn report(
+    fn report(
         &self,
         service: &ServiceName,
         ticket: Ticket,
@@ -163,17 +211,22 @@ impl Breakers {
             Some(Change::Opened(data)) => {
                 let (error, failures) = (&breaker.last_error, breaker.failures);
                 tracing::warn!(%service, until = data["until"].as_str(), failures, error, "breaker is open");
-                ("breaker.opened", data.to_string())
+                (OPENED, data.to_string())
             }
             Some(Change::Closed) => {
                 tracing::info!(%service, "breaker is closed");
-                ("breaker.closed", "{}".to_owned())
+                (CLOSED, "{}".to_owned())
             }
         };
         gauge(service, breaker.state);
         breaker.unwritten += 1;
         let _ = self.log.send((service.clone(), at, NewEvent { kind: kind.into(), data }));
         change == Some(Change::Closed)
+    }
+
+    /// A call did not begin. True when another may try the service in its place.
+    fn give_back(&self, service: &ServiceName, ticket: Ticket) -> bool {
+        self.breaker(service).is_some_and(|mut breaker| breaker.give_back(ticket))
     }
 
     pub(crate) fn list(&self, at: Timestamp) -> Vec<BreakerInfo> {
@@ -212,8 +265,8 @@ fn gauge(service: &ServiceName, state: State) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use amends_engine::{Failure, Payload, Version};
-    use amends_store::{Durability, SqliteStore, Stream};
+    use amends_engine::{Failure, Payload, Position, Version};
+    use amends_store::{Append, Durability, SqliteStore, StoredEvent, Stream};
 
     use super::*;
 
@@ -247,7 +300,7 @@ mod tests {
         let service: ServiceName = "carrier".parse().unwrap();
         let (log, events) = mpsc::unbounded_channel();
         let all = Arc::new(BTreeMap::from([(service.clone(), Mutex::new(breaker))]));
-        (Breakers { all, log }, service, events)
+        (Breakers { all, log, sagas: Sagas::default() }, service, events)
     }
 
     /// Of a call that began when the breaker was as it is now.
@@ -419,6 +472,67 @@ mod tests {
         panic!("{:?}", hosts.iter().map(|host| host.list(last.at)).collect::<Vec<_>>());
     }
 
+    /// Two appends of a service's stream have lost their versions, which one of them cannot be told by
+    /// any other.
+    #[tokio::test]
+    async fn what_cannot_be_read_of_a_stream_holds_up_no_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("amends.db");
+        let open = || SqliteStore::open(&path, Durability::Relaxed).unwrap();
+        let store = open();
+        let (damaged, other): (ServiceName, ServiceName) =
+            ("carrier".parse().unwrap(), "mail".parse().unwrap());
+        let append = |service: &ServiceName, version, kind: &'static str, data: String| Append {
+            stream: Stream::Service(service.clone()),
+            expected: Version(version),
+            at: at(1),
+            events: vec![NewEvent { kind: kind.into(), data }],
+            row: None,
+            start_key: None,
+            state: Vec::new(),
+        };
+        let until = at(i64::from(u32::MAX) * 1_000);
+        let opened = || serde_json::json!({"until": until, "failures": 3, "error": "busy"});
+        let nothing = || "{}".to_owned();
+        for (version, kind, data) in [
+            (0, "breaker.closed", nothing()),
+            (1, "breaker.opened", opened().to_string()),
+            (2, "breaker.closed", nothing()),
+        ] {
+            store.append(append(&damaged, version, kind, data)).await.unwrap();
+        }
+        store.close().await.unwrap();
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let damage = "UPDATE appends SET version = 'v' || version WHERE version <> 2";
+        assert_eq!(connection.execute(damage, []).unwrap(), 2);
+        let store: Arc<dyn Store> = Arc::new(open());
+        let settings = BreakerSettings { failures: Some(1), ..SETTINGS };
+        let settings = [&damaged, &other].map(|service| (service.clone(), settings));
+        let opening = Breakers::open(settings.into(), Arc::clone(&store), Sagas::default());
+        let opening = tokio::time::timeout(10 * SECOND, opening).await;
+        let breakers = opening.expect("the stream is read for ever").unwrap();
+        assert_eq!(breakers.list(at(2))[0].state, "open", "as the last event that can be read");
+
+        // It cannot be written to any more, and is not waited for.
+        breakers.breaker(&damaged).unwrap().remember(&StoredEvent {
+            position: Position(0),
+            stream: Stream::Service(damaged.clone()),
+            version: Version(9),
+            at: at(2),
+            kind: "breaker.closed".to_owned(),
+            data: nothing(),
+        });
+        for service in [&damaged, &other] {
+            report(&breakers, service, &failed(), at(2));
+        }
+        let began = std::time::Instant::now();
+        while store.events(Stream::Service(other.clone()), Version(0), 10).await.unwrap().is_empty()
+        {
+            assert!(began.elapsed() < 10 * SECOND, "the other service's event is not recorded");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     #[test]
     fn what_began_before_it_opened_does_not_count() {
         let (breakers, service, _events) = breaker(OnOpen::Wait);
@@ -449,6 +563,47 @@ mod tests {
             assert!(!told(late, &failed(), 1_004));
         }
         assert_eq!(state(1_004), "closed");
+    }
+
+    #[test]
+    fn the_trial_of_a_call_that_did_not_begin_is_free_again() {
+        let two = BreakerSettings { failures: Some(1), half_open: 2, ..SETTINGS };
+        let (breakers, service, _events) = trial(two);
+        let breakers = Arc::new(breakers);
+        let permit = |millis| match breakers.admit(&service, false, at(millis)) {
+            Admission::Go(ticket) => Some(Permit::new(&breakers, &service, ticket)),
+            Admission::Wait { .. } | Admission::Fail { .. } => None,
+        };
+        permit(0).unwrap().report(&failed(), at(0));
+        assert!(permit(999).is_none());
+        let (first, second) = (permit(1_000).unwrap(), permit(1_000).unwrap());
+        assert!(first.is_trial() && second.is_trial());
+        assert!(permit(1_001).is_none(), "two try");
+        first.report(&succeeded(), at(1_002));
+        assert!(permit(1_002).is_none(), "one that was reported on leaves no place");
+        drop(second);
+        let second = permit(1_003).unwrap();
+        assert!(permit(1_003).is_none(), "the place is one");
+        // Nothing is heard of it, and another tries in its place: it has none to give back.
+        let third = permit(2_000).unwrap();
+        drop(second);
+        assert!(permit(2_001).is_none());
+        third.report(&succeeded(), at(2_002));
+        assert_eq!(breakers.list(at(2_002))[0].state, "closed");
+        // Nor has one of before the breaker changed.
+        let late = permit(2_003).unwrap();
+        assert!(!late.is_trial());
+        permit(2_003).unwrap().report(&failed(), at(2_003));
+        let trials = [permit(3_003).unwrap(), permit(3_003).unwrap()];
+        drop(late);
+        assert!(permit(3_004).is_none());
+        // What panics has begun.
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _trials = trials;
+            panic!("on purpose");
+        }));
+        assert!(panics.is_err());
+        assert!(permit(3_005).is_none());
     }
 
     #[test]

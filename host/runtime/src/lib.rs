@@ -26,6 +26,7 @@ mod recovery;
 mod rehearse;
 mod rooms;
 mod runtime;
+mod serving;
 mod shard;
 mod stuck;
 

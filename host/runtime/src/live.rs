@@ -8,22 +8,26 @@ use amends_engine::{
 };
 use amends_store::{SagaRow, StateChange};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::breakers::Ticket;
+use crate::breakers::Permit;
 use crate::budget::HeldBytes;
 use crate::clock::now;
-use crate::dispatch::ChildCall;
+use crate::dispatch::{ChildCall, Returned};
 use crate::error::{OperateError, StartError};
 use crate::limits::LIVE_BYTES_EACH;
 use crate::rooms::{RoomKey, Taken};
 use crate::runtime::{Started, rests};
+use crate::serving::{Basis, Served};
 
 /// What holds a saga back that its events do not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StallReason {
     /// No component is active for a plugin that it needs.
     PluginMissing(PluginName),
+    /// The component that undoes its step is looked for: one has to be loaded, or a schema checked.
+    ComponentSought(PluginName),
     /// Every call that may run at once is in flight.
     NoRoom(RoomKey),
     /// This machine lacks what a call needs, in words.
@@ -45,6 +49,11 @@ impl std::fmt::Display for StallReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::PluginMissing(plugin) => write!(f, "it waits for plugin `{plugin}`"),
+            Self::ComponentSought(plugin) => write!(
+                f,
+                "it waits for the component that can undo what a step of plugin `{plugin}` left, \
+                 which is looked for"
+            ),
             Self::NoRoom(RoomKey::Memory(plugin)) => write!(
                 f,
                 "it waits for memory: calls of plugin `{plugin}` have as much of [host] memory_max \
@@ -78,7 +87,7 @@ pub(crate) struct Live {
     /// Calls that were dispatched and whose outcome is not decided on. One that came back during
     /// an append is still running for the saga's state, and must not be dispatched again. One that
     /// runs a saga ends when it is taken out.
-    pub(crate) in_flight: HashMap<(StepName, Direction), Option<ChildCall>>,
+    pub(crate) in_flight: HashMap<(StepName, Direction), InFlight>,
     /// Of those in flight, calls that did not begin yet: the host lacked something.
     pub(crate) unbegun: BTreeMap<(StepName, Direction), Unbegun>,
     /// How often in a row an append of it was refused because state had changed.
@@ -98,10 +107,26 @@ pub(crate) struct Live {
     /// Calls that ran, and run again because what they saw of state has changed: what they did outside
     /// may stand, so of these nobody may say that they did not begin.
     pub(crate) reran: BTreeSet<(StepName, Direction)>,
+    /// Undos that are due and whose component is looked for, or was found.
+    pub(crate) sought: BTreeMap<StepName, Sought>,
     /// It waits for the store to take another append.
     pub(crate) waits_for_store: bool,
     /// What it holds of the budget for live sagas: see [`Self::account`].
     held: HeldBytes,
+}
+
+/// Which call it is, of all that a shard has made. Attempts do not tell calls apart: a saga that was
+/// quarantined and taken up again asks what came of an attempt whose first call still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CallNumber(pub(crate) u64);
+
+/// A call that is in flight for its saga.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    /// The call whose return the saga waits for; none while none runs.
+    pub(crate) number: Option<CallNumber>,
+    /// What it runs, if that is a saga.
+    pub(crate) child: Option<ChildCall>,
 }
 
 /// A call that is durable and did not begin.
@@ -111,6 +136,25 @@ pub(crate) struct Unbegun {
     pub(crate) is_cut_off: bool,
     /// What this machine lacked, and when it is tried again; none when it waits for room.
     pub(crate) lacked: Option<(String, Instant)>,
+}
+
+/// The component that serves an undo, when that cannot be told at once.
+#[derive(Debug)]
+pub(crate) struct Sought {
+    pub(crate) basis: Basis,
+    /// None until it is found.
+    pub(crate) found: Option<Served>,
+    pub(crate) search: Search,
+}
+
+/// A task that looks for a component; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Search(pub(crate) JoinHandle<()>);
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What holds one call of a saga back.
@@ -127,6 +171,7 @@ impl Stall {
             StallReason::NoRoom(key) => Some(Line::Room(key.clone(), self.direction)),
             StallReason::BreakerOpen { service, .. } => Some(Line::Breaker(service.clone())),
             StallReason::PluginMissing(_)
+            | StallReason::ComponentSought(_)
             | StallReason::Machine(_)
             | StallReason::StoreFailed(_) => None,
         }
@@ -141,11 +186,12 @@ pub(crate) struct Waiter {
     pub(crate) until_end: bool,
 }
 
-/// What a call was admitted with: its room, and what the breaker of its service knows it by.
+/// What a call was admitted with: its room, and the leave of its service's breaker. Both are given
+/// back when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Pass {
     pub(crate) room: Option<Taken>,
-    pub(crate) ticket: Option<Ticket>,
+    pub(crate) permit: Option<Permit>,
 }
 
 /// What sagas wait for together.
@@ -277,6 +323,7 @@ impl Live {
             in_lines: Vec::new(),
             moved_at: now(),
             is_stuck: false,
+            sought: BTreeMap::new(),
             waits_for_store: false,
             held,
         }
@@ -328,7 +375,7 @@ impl Live {
     /// once: it must not be dispatched again.
     pub(crate) fn keep_call(&mut self, input: &Input) {
         if let Input::Outcome { step, direction, .. } = input {
-            self.in_flight.entry((step.clone(), *direction)).or_insert(None);
+            self.in_flight.entry((step.clone(), *direction)).or_default();
         }
     }
 
@@ -365,16 +412,24 @@ impl Live {
         due
     }
 
+    /// Whether the saga waits for what came of this call. It does not when it was read anew since
+    /// the call began: then it takes the call for one that was cut off, as after a crash.
+    pub(crate) fn waits_for(&self, returned: &Returned) -> bool {
+        let key = (returned.step.clone(), returned.direction);
+        self.in_flight.get(&key).is_some_and(|call| call.number == Some(returned.number))
+    }
+
     /// Has a call wait until it can begin; it is in flight for as long.
     pub(crate) fn wait_to_begin(&mut self, key: (StepName, Direction), unbegun: Unbegun) {
-        self.in_flight.insert(key.clone(), None);
+        self.in_flight.insert(key.clone(), InFlight::default());
         self.unbegun.insert(key, unbegun);
     }
 
     /// Has sagas that its steps run undone.
     pub(crate) fn cancel(&self, children: &[SagaId]) {
-        for id in children {
-            self.in_flight.values().flatten().for_each(|call| call.cancel(*id));
+        let calls = self.in_flight.values().filter_map(|call| call.child.as_ref());
+        for call in calls {
+            children.iter().for_each(|id| call.cancel(*id));
         }
     }
 
@@ -383,6 +438,7 @@ impl Live {
         let breakers = self.stalls.iter().filter_map(|stall| match &stall.reason {
             StallReason::BreakerOpen { until, .. } => Some(*until),
             StallReason::PluginMissing(_)
+            | StallReason::ComponentSought(_)
             | StallReason::NoRoom(_)
             | StallReason::Machine(_)
             | StallReason::StoreFailed(_) => None,

@@ -21,9 +21,10 @@ use amends_plugins::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::dispatch::{Dispatcher, serve_undo_as};
+use crate::dispatch::Dispatcher;
 use crate::error::RuntimeError;
 use crate::runtime::Runtime;
+use crate::serving::Undo;
 use compare::{Conduct, Own, Unsteady, unsteady};
 use groups::Groups;
 use recorded::Recorded;
@@ -265,9 +266,9 @@ impl Both {
         let Some(timeout) = step.spec.undo.as_ref().map(|undo| undo.timeout) else {
             return Step::PassedOver;
         };
-        let of = (name, &self.plugin);
-        let (now, _) = serve_undo_as(plugins, saga, of, step.digest, &self.serving).await;
-        let (then, _) = serve_undo_as(plugins, saga, of, step.digest, &self.new).await;
+        let undo = Undo::of(saga, name, &self.plugin, step.digest);
+        let (now, _) = undo.served_with(plugins, &self.serving).await;
+        let (then, _) = undo.served_with(plugins, &self.new).await;
         if then != self.new.digest {
             let found =
                 self.pinned(now, then, step.output.and_then(|it| self.new.reads_output(it).err()));

@@ -22,7 +22,6 @@ use crate::breakers::{BreakerInfo, BreakerSettings, Breakers};
 use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
 use crate::definitions::Definitions;
-use crate::dispatch::{may_choose, may_resolve};
 use crate::error::{OperateError, RuntimeError, StartError};
 use crate::exposure::Abandoned;
 use crate::faults::Faults;
@@ -35,6 +34,7 @@ use crate::live::{StallReason, Waiter};
 use crate::recovery::{self, Quarantine, Quarantined};
 use crate::rehearse::REHEARSALS_MAX;
 use crate::rooms::{RoomKey, Rooms, Wake};
+use crate::serving::{may_choose, may_resolve, undo_component};
 use crate::shard::{Gauges, Look, Message, Shard, ShardConfig, StartMessage};
 use crate::stuck::Stuck;
 
@@ -474,7 +474,7 @@ impl Runtime {
             let served = match &undo.plugin {
                 Some(plugin) => {
                     let plugins = &self.inner.plugins;
-                    crate::dispatch::undo_component(plugins, &state.saga, &undo, plugin).await
+                    undo_component(plugins, &state.saga, &undo, plugin).await
                 }
                 None => None,
             };

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    CLOCK_TOLERANCE, Digest, Event, Input, Refusal, Saga, SagaId, ServiceName, Start, Target,
-    Timestamp, Version, decide_on,
+    CLOCK_TOLERANCE, Digest, Event, Input, Refusal, Saga, SagaId, ServiceName, Start, StepName,
+    Target, Timestamp, Version, decide_on,
 };
 use amends_plugins::{Effects, PluginHost};
 use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, StoreHealth, failpoint};
@@ -28,10 +28,11 @@ use crate::dispatch::{Dispatcher, Returned, host_stopped};
 use crate::error::{OperateError, StartError};
 use crate::faults::Faults;
 use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX, LIVE_MAX};
-use crate::live::{Line, Live, Pending, Queued, Unbegun, Waiter, row};
+use crate::live::{CallNumber, Line, Live, Pending, Queued, Unbegun, Waiter, row};
 use crate::recovery::Quarantine;
 use crate::rooms::{RoomKey, Rooms};
 use crate::runtime::{Sagas, Started, State, rests};
+use crate::serving::{Basis, Served};
 use crate::stuck::{STUCK_CHECK_PAUSE, Stuck, stuck};
 
 /// How often a saga that waits for a plugin looks again.
@@ -92,10 +93,19 @@ pub(crate) enum Message {
         id: SagaId,
         waiter: Waiter,
     },
+    /// The component that serves an undo was found; none when its plugin has none at all.
+    Found {
+        id: SagaId,
+        step: StepName,
+        basis: Basis,
+        served: Option<Served>,
+    },
     /// Calls have given back room.
     Room(RoomKey),
     /// The breaker of a service has closed.
     ServiceIsBack(ServiceName),
+    /// A call that was to try a service did not begin: another may in its place.
+    TrialIsFree(ServiceName),
     /// The store takes writes again.
     StoreWorks,
     Stuck {
@@ -195,6 +205,8 @@ pub(crate) struct Shard {
     /// Calls of components that have not come back. A saga that a step runs is not one: it goes
     /// on without this host.
     calls_in_flight: usize,
+    /// Calls made so far: each has a number of its own.
+    calls_made: u64,
     /// Components whose last call took longer than [`CALL_IN_SHARD_MAX`].
     slow: HashSet<Digest>,
     /// How long it has called components itself in this turn.
@@ -209,7 +221,6 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig) -> Self {
         let dispatcher = Dispatcher {
             plugins: config.plugins.clone(),
-            breakers: Arc::clone(&config.breakers),
             sagas: config.sagas.clone(),
             faults: config.faults.clone(),
             inbox: config.inbox.clone(),
@@ -227,6 +238,7 @@ impl Shard {
             stalled_until: None,
             await_store: HashSet::new(),
             calls_in_flight: 0,
+            calls_made: 0,
             slow: HashSet::new(),
             time_in_calls: Duration::ZERO,
             stuck_check_at: Instant::now() + STUCK_CHECK_PAUSE,
@@ -253,15 +265,15 @@ impl Shard {
                 count = inbox.recv_many(&mut messages, BURST_MAX), if is_open => {
                     is_open = count > 0;
                     for message in messages.drain(..) {
-                        self.message(message).await;
+                        self.message(message);
                     }
                 }
-                Some(start) = starts.recv(), if may_start => self.start(start).await,
+                Some(start) = starts.recv(), if may_start => self.start(start),
                 () = sleep_until(wake) => {}
             }
             let now = Instant::now();
             if wake <= now {
-                self.wake().await;
+                self.wake();
             }
             if now.duration_since(gave_way) >= TURN_MAX {
                 tokio::task::yield_now().await;
@@ -287,18 +299,18 @@ impl Shard {
         })
     }
 
-    async fn message(&mut self, message: Message) {
+    fn message(&mut self, message: Message) {
         match message {
-            Message::Recover { saga, held } => self.recover(*saga, held).await,
-            Message::Returned(returned) => self.returned(*returned).await,
-            Message::Start(message) if self.has_store_room() => self.start(*message).await,
+            Message::Recover { saga, held } => self.recover(*saga, held),
+            Message::Returned(returned) => self.returned(*returned),
+            Message::Start(message) if self.has_store_room() => self.start(*message),
             Message::Start(message) => self.store_line.push_back(Appends::Start(message)),
             Message::Appended { id, bytes, result } => {
                 self.appends -= 1;
                 self.append_bytes -= bytes;
-                self.appended(id, result).await;
+                self.appended(id, result);
                 self.account(id);
-                self.store_has_room().await;
+                self.store_has_room();
             }
             Message::Feed { id, input, loaded, held, reply } => {
                 if let (false, Some(saga)) = (self.live.contains_key(&id), loaded) {
@@ -309,7 +321,7 @@ impl Shard {
                 if let Some(live) = self.live.get_mut(&id) {
                     let input = Queued::from(*input);
                     live.inputs.push_back(Queued { reply: Some(reply), held, ..input });
-                    self.advance(id).await;
+                    self.advance(id);
                 }
             }
             Message::Read { id, reply } => {
@@ -325,9 +337,19 @@ impl Shard {
                     live.tell_waiters();
                 }
             }
-            Message::Room(key) => self.room(&key).await,
-            Message::ServiceIsBack(service) => self.service_is_back(service).await,
-            Message::StoreWorks => self.store_works().await,
+            Message::Found { id, step, basis, served } => {
+                if let Some(live) = self.live.get_mut(&id)
+                    && let Some(sought) = live.sought.get_mut(&step)
+                    && sought.basis == basis
+                {
+                    sought.found = served;
+                    self.advance(id);
+                }
+            }
+            Message::Room(key) => self.room(&key),
+            Message::ServiceIsBack(service) => self.service_is_back(service),
+            Message::TrialIsFree(service) => self.wake_some(&Line::Breaker(service)),
+            Message::StoreWorks => self.store_works(),
             Message::Stuck { reply } => {
                 let _ = reply.send(self.stuck());
             }
@@ -340,13 +362,13 @@ impl Shard {
                 // Calls that did not begin will not, and their sagas are told so.
                 let waiting = self.live.iter().filter(|(_, live)| !live.unbegun.is_empty());
                 for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
-                    self.advance(id).await;
+                    self.advance(id);
                 }
             }
         }
     }
 
-    async fn start(&mut self, message: StartMessage) {
+    fn start(&mut self, message: StartMessage) {
         let StartMessage { start, held, reply, waiter } = message;
         let id = start.id;
         if self.stop.is_some() {
@@ -376,7 +398,7 @@ impl Shard {
             return;
         };
         let mut draft = saga.clone();
-        let Ok(admitted) = self.admit(&mut draft, &mut events, at).await else {
+        let Ok(admitted) = self.admit(&mut draft, &mut events, at) else {
             let failed = StoreError::Invalid(BROKEN_INVARIANT);
             let _ = reply.send(Err(StartError::Store(failed)));
             return;
@@ -402,7 +424,7 @@ impl Shard {
 
     /// Goes on with a saga that was loaded from the store. What its log says is running was cut
     /// off with its host: what can tell what came of it is asked, of the rest it is unknown.
-    async fn recover(&mut self, saga: Saga, held: HeldBytes) {
+    fn recover(&mut self, saga: Saga, held: HeldBytes) {
         failpoint("runtime.recovery.saga_before");
         let id = saga.id();
         if self.live.contains_key(&id) {
@@ -415,7 +437,9 @@ impl Shard {
             if self.dispatcher.may_tell(&call) {
                 let key = (call.step.clone(), call.direction);
                 if matches!(call.target, Target::Saga { .. }) {
-                    live.in_flight.insert(key, self.dispatcher.recover(&live.saga, call, None));
+                    let number = next_number(&mut self.calls_made);
+                    let found = self.dispatcher.recover(&live.saga, (number, call), None);
+                    live.in_flight.insert(key, found);
                 } else {
                     live.wait_to_begin(key, Unbegun { is_cut_off: true, lacked: None });
                 }
@@ -432,28 +456,34 @@ impl Shard {
         }
         live.cancel(&due.children);
         self.insert(id, live);
-        self.advance(id).await;
+        self.advance(id);
         failpoint("runtime.recovery.saga_after");
     }
 
-    async fn returned(&mut self, returned: Returned) {
+    fn returned(&mut self, returned: Returned) {
         let id = returned.id;
-        self.hear(returned);
-        self.advance(id).await;
+        if self.live.get(&id).is_some_and(|live| live.waits_for(&returned)) {
+            self.hear(returned);
+            self.advance(id);
+        } else {
+            self.calls_in_flight -= usize::from(returned.component.is_some());
+            let Returned { step, attempt, .. } = returned;
+            tracing::debug!(saga_id = %id, %step, attempt, "nobody waits for this call any more");
+        }
     }
 
-    /// Takes down what came of a call; it is decided on when its saga is next.
+    /// Takes down what came of a call that its saga waits for; it is decided on when its saga is
+    /// next.
     fn hear(&mut self, returned: Returned) {
         let Returned { id, step, direction, attempt, .. } = returned;
         let Returned { outcome, probe, effects, component, took, .. } = returned;
         failpoint("runtime.outcome.received");
+        self.calls_in_flight -= usize::from(component.is_some());
         if let Some(lacks) = returned.not_begun {
-            self.calls_in_flight -= usize::from(component.is_some());
             self.did_not_begin(id, (step, direction), returned.is_cut_off, lacks);
             return;
         }
         if let Some(component) = component {
-            self.calls_in_flight -= 1;
             if took <= CALL_IN_SHARD_MAX {
                 self.slow.remove(&component);
             } else {
@@ -471,7 +501,7 @@ impl Shard {
         }
     }
 
-    async fn wake(&mut self) {
+    fn wake(&mut self) {
         let at = now();
         let mut due = self.clock_set_back(at);
         while let Some(Reverse((time, id))) = self.timers.peek().copied()
@@ -492,7 +522,7 @@ impl Shard {
             due.extend(std::mem::take(&mut self.stalled));
         }
         for id in due {
-            self.advance(id).await;
+            self.advance(id);
         }
         if self.stuck_check_at <= Instant::now() {
             self.stuck_check_at = Instant::now() + STUCK_CHECK_PAUSE;
@@ -518,11 +548,11 @@ impl Shard {
     /// Decides on all that happened to a saga since its last append, admits what is due, and
     /// appends the facts together. Does nothing while an append is under way; while the store has
     /// as many appends as it may, the saga waits in line.
-    async fn advance(&mut self, id: SagaId) {
+    fn advance(&mut self, id: SagaId) {
         let has_room = self.has_store_room();
         let Some(live) = self.live.get_mut(&id) else { return };
         if live.pending.is_none() && has_room {
-            self.decide(id).await;
+            self.decide(id);
         } else if live.pending.is_none() && !live.waits_for_store {
             live.waits_for_store = true;
             self.store_line.push_back(Appends::Saga(id));
@@ -539,16 +569,16 @@ impl Shard {
     }
 
     /// An append was answered: sagas that waited for that go on.
-    async fn store_has_room(&mut self) {
+    fn store_has_room(&mut self) {
         while self.has_store_room()
             && let Some(next) = self.store_line.pop_front()
         {
             match next {
-                Appends::Start(message) => self.start(*message).await,
+                Appends::Start(message) => self.start(*message),
                 Appends::Saga(id) => {
                     if let Some(live) = self.live.get_mut(&id) {
                         live.waits_for_store = false;
-                        self.advance(id).await;
+                        self.advance(id);
                     }
                 }
             }
@@ -561,7 +591,7 @@ impl Shard {
         }
     }
 
-    async fn decide(&mut self, id: SagaId) {
+    fn decide(&mut self, id: SagaId) {
         let unbegun = self.begin_again(id);
         let Some(live) = self.live.get_mut(&id) else { return };
         let at = now();
@@ -612,7 +642,7 @@ impl Shard {
             inputs.push(queued);
         }
         live.inputs = later;
-        let admitted = match self.admit(&mut draft, &mut events, at).await {
+        let admitted = match self.admit(&mut draft, &mut events, at) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 self.quarantine(id, &reason);
@@ -740,6 +770,11 @@ const BROKEN_INVARIANT: &str = "the engine broke an invariant of its own";
 
 /// Timers that may be kept beyond two a live saga before the useless ones are dropped.
 const TIMERS_SPARE: usize = 1_024;
+
+fn next_number(calls_made: &mut u64) -> CallNumber {
+    *calls_made += 1;
+    CallNumber(*calls_made)
+}
 
 /// Whether a call holds up a stop.
 fn counted(target: &amends_engine::Target) -> usize {

@@ -241,7 +241,7 @@ impl Stall {
                 store.append_then(append, reply);
             }
         };
-        Hooked { store, hook: Box::new(hook), reads: Arc::default() }
+        Hooked::new(store, hook)
     }
 
     fn begin(&self) {

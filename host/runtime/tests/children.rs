@@ -9,17 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, Digest, Order, Payload, PluginName, Position, RetrySpec, SagaId,
-    SagaStatus, StepKind, StepSpec, Timestamp, UndoSpec, Verb, Version, WaitSpec,
+    Definition, DefinitionSpec, Order, Payload, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec,
+    UndoSpec, Verb, Version, WaitSpec,
 };
 use amends_runtime::{OperateError, Runtime, RuntimeConfig, RuntimeError};
-use amends_store::{
-    Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
-    StoreError, StoreHealth, StoreStats, StoredEvent, Stream,
-};
-use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, watch};
+use amends_store::{Append, AppendReply, Store, StoreError};
+use tokio::sync::Semaphore;
 
+use place::hooked::Hooked;
 use place::{Place, SOON, start, until, until_some};
 
 /// `parent` runs `child`, which waits for a signal that never comes.
@@ -65,147 +62,38 @@ enum Starts {
     Overtaken,
 }
 
-/// A store in which the start of a child goes as a test wants; the rest is the store's.
-struct Held {
-    store: Arc<dyn Store>,
-    starts: Starts,
-    permits: Arc<Semaphore>,
-    /// Starts of a child that were handed in.
-    seen: Arc<AtomicUsize>,
-}
-
-impl Store for Held {
-    fn append_then(&self, append: Append, reply: AppendReply) {
-        let row = append.row.as_ref().filter(|_| append.expected == Version(0));
-        if row.is_none_or(|row| row.definition.as_str() != "child") {
-            return self.store.append_then(append, reply);
-        }
-        let (store, starts) = (Arc::clone(&self.store), self.starts);
-        let permits = Arc::clone(&self.permits);
-        self.seen.fetch_add(1, Ordering::SeqCst);
-        if starts == Starts::Overtaken {
-            return store.append_then(append, reply);
-        }
-        tokio::spawn(async move {
-            let failed = Err(StoreError::Database("the disk is full".to_owned()));
-            if starts == Starts::Refused {
-                return reply.send(failed);
+impl Starts {
+    /// A store in which the start of a child goes like this once there is a permit, and is counted.
+    fn on(self, store: Arc<dyn Store>, permits: Arc<Semaphore>, seen: Arc<AtomicUsize>) -> Hooked {
+        let hook = move |store: &Arc<dyn Store>, append: Append, reply: AppendReply| {
+            let row = append.row.as_ref().filter(|_| append.expected == Version(0));
+            if row.is_none_or(|row| row.definition.as_str() != "child") {
+                return store.append_then(append, reply);
             }
-            permits.acquire().await.unwrap().forget();
-            let appended = store.append(append).await;
-            reply.send(if starts == Starts::AnswerLost { failed } else { appended });
-        });
-    }
-
-    fn events(
-        &self,
-        stream: Stream,
-        after: Version,
-        limit: u32,
-    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
-        let events = self.store.events(stream, after, limit);
-        let is_overtaken = self.starts == Starts::Overtaken;
-        Box::pin(async move {
-            let mut events = events.await?;
-            if is_overtaken {
+            let (store, permits) = (Arc::clone(store), Arc::clone(&permits));
+            seen.fetch_add(1, Ordering::SeqCst);
+            if self == Self::Overtaken {
+                return store.append_then(append, reply);
+            }
+            tokio::spawn(async move {
+                let failed = Err(StoreError::Database("the disk is full".to_owned()));
+                if self == Self::Refused {
+                    return reply.send(failed);
+                }
+                permits.acquire().await.unwrap().forget();
+                let appended = store.append(append).await;
+                reply.send(if self == Self::AnswerLost { failed } else { appended });
+            });
+        };
+        let mut hooked = Hooked::new(store, hook);
+        if self == Self::Overtaken {
+            hooked.told_events = Box::new(|mut events| {
                 let last = events.last().map(|event| event.at);
                 events.retain(|event| Some(event.at) != last);
-            }
-            Ok(events)
-        })
-    }
-
-    fn log(
-        &self,
-        after: Position,
-        limit: u32,
-    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
-        self.store.log(after, limit)
-    }
-
-    fn saga(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>> {
-        self.store.saga(id)
-    }
-
-    fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>> {
-        self.store.list(query)
-    }
-
-    fn live(
-        &self,
-        after: Option<SagaId>,
-        limit: u32,
-    ) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>> {
-        self.store.live(after, limit)
-    }
-
-    fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>> {
-        self.store.key(key)
-    }
-
-    fn put_blob(
-        &self,
-        kind: BlobKind,
-        name: String,
-        digest: Digest,
-        at: Timestamp,
-        bytes: Vec<u8>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.put_blob(kind, name, digest, at, bytes)
-    }
-
-    fn blob(
-        &self,
-        kind: BlobKind,
-        digest: Digest,
-    ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
-        self.store.blob(kind, digest)
-    }
-
-    fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
-        self.store.blobs(kind)
-    }
-
-    fn state(
-        &self,
-        plugin: PluginName,
-        key: String,
-    ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
-        self.store.state(plugin, key)
-    }
-
-    fn state_keys(
-        &self,
-        plugin: PluginName,
-        query: StateQuery,
-    ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        self.store.state_keys(plugin, query)
-    }
-
-    fn counts(
-        &self,
-    ) -> BoxFuture<'_, Result<std::collections::BTreeMap<SagaStatus, u64>, StoreError>> {
-        self.store.counts()
-    }
-
-    fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        self.store.verify()
-    }
-
-    fn head(&self) -> watch::Receiver<Position> {
-        self.store.head()
-    }
-
-    fn health(&self) -> watch::Receiver<StoreHealth> {
-        self.store.health()
-    }
-
-    fn stats(&self) -> StoreStats {
-        self.store.stats()
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.store.close()
+                events
+            });
+        }
+        hooked
     }
 }
 
@@ -224,13 +112,8 @@ impl Trial {
         let place = Place::new();
         let (permits, seen) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
         let store = place.store();
-        let held = Held {
-            store: Arc::clone(&store),
-            starts,
-            permits: Arc::clone(&permits),
-            seen: Arc::clone(&seen),
-        };
-        let runtime = place.run(Arc::new(held), definitions(), RuntimeConfig::default()).await;
+        let hooked = starts.on(Arc::clone(&store), Arc::clone(&permits), Arc::clone(&seen));
+        let runtime = place.run(Arc::new(hooked), definitions(), RuntimeConfig::default()).await;
         let parent = start(&runtime, "parent").await;
         until("the child is being started", || seen.load(Ordering::SeqCst) > 0).await;
         Self { runtime, store, permits, seen, parent, place }

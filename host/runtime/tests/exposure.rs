@@ -43,11 +43,8 @@ fn definition() -> Definition {
 async fn what_abandoned_sagas_left_is_read_once() {
     const ABANDONED: usize = 30;
     let place = Place::new();
-    let hooked = Hooked {
-        store: place.store(),
-        hook: Box::new(|store, append, reply| store.append_then(append, reply)),
-        reads: Arc::default(),
-    };
+    let hooked =
+        Hooked::new(place.store(), |store, append, reply| store.append_then(append, reply));
     let reads = Arc::clone(&hooked.reads);
     let definitions = vec![definition()];
     let runtime = place.run(Arc::new(hooked), definitions, RuntimeConfig::default()).await;

@@ -71,8 +71,10 @@ pub trait Store: Send + Sync + 'static {
         async move { answer.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
     }
 
-    /// Up to `limit` events of a stream after a version, in order. An append that cannot be read is
-    /// one event of the type [`EVENT_UNREADABLE`].
+    /// Up to `limit` events of a stream after a version, in order: the version of each is greater than
+    /// that of the one before. An append that cannot be read is one event of the type
+    /// [`EVENT_UNREADABLE`]; where its version cannot be read either, that is the one after the append
+    /// before it.
     ///
     /// A page ends early where it would hold more than [`EVENTS_PAGE_BYTES_MAX`]; it is empty only
     /// when there are no more. The next one is that after its last event.

@@ -86,7 +86,8 @@ pub struct NewEvent {
 }
 
 /// The type of what stands for an append that cannot be read, where the log and streams are read:
-/// its data has the `reason`. Its stream is saga 0 when that cannot be read either.
+/// its data has the `reason`. In the log, its stream is saga 0 and its version 0 when those cannot be
+/// read either.
 pub const EVENT_UNREADABLE: &str = "event.unreadable";
 
 /// An event that is durable.
@@ -195,11 +196,7 @@ impl Append {
         if bytes > APPEND_BYTES_MAX {
             return Err(StoreError::Invalid("the data of an append is at most 900 MiB"));
         }
-        let is_type = |kind: &str| {
-            let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_');
-            !kind.is_empty() && kind.bytes().all(letter)
-        };
-        if !self.events.iter().all(|event| is_type(&event.kind)) {
+        if !self.events.iter().all(|event| is_event_type(&event.kind)) {
             let rule = "the type of an event is small letters, digits, dots and underscores";
             return Err(StoreError::Invalid(rule));
         }
@@ -216,6 +213,12 @@ impl Append {
         }
         Ok(())
     }
+}
+
+/// Whether a text may be the type of an event, in whatever stream.
+pub(crate) fn is_event_type(kind: &str) -> bool {
+    let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_');
+    !kind.is_empty() && kind.bytes().all(letter)
 }
 
 /// What came of an append.

@@ -196,6 +196,10 @@ async fn one_saga_that_cannot_be_read_stops_no_other() {
         ("UPDATE sagas SET key = CAST(x'ff' AS TEXT)", "its row: key: invalid utf-8"),
         ("UPDATE appends SET events = CAST(x'ff' AS TEXT)", "its event 1: events: invalid utf-8"),
         ("UPDATE appends SET events = '[[1]]'", "its event 1: events: "),
+        (
+            "UPDATE appends SET events = replace(events, 'saga.started', 'saga.startee')",
+            "its event 1: events: the event type `saga.startee` is not known",
+        ),
         ("UPDATE appends SET version = 'x'", "its event 1: "),
     ];
     for (sql, words) in damage {

@@ -52,6 +52,8 @@ pub(crate) struct Activity {
     state: Mutex<State>,
     /// The peer has to read before the host can send more.
     is_sending: AtomicBool,
+    /// It was told to end, and has not done so yet.
+    is_told: AtomicBool,
     closed: Notify,
 }
 
@@ -109,9 +111,17 @@ impl Activity {
         self.is_sending.store(is_sending, Ordering::Relaxed);
     }
 
-    /// Ends the connection, unless a request comes first.
-    pub(crate) fn close(&self) {
-        self.closed.notify_one();
+    /// Ends the connection, unless a request comes first. False when it was told so before.
+    pub(crate) fn close(&self) -> bool {
+        let is_first = !self.is_told.swap(true, Ordering::Relaxed);
+        if is_first {
+            self.closed.notify_one();
+        }
+        is_first
+    }
+
+    pub(crate) fn is_told_to_close(&self) -> bool {
+        self.is_told.load(Ordering::Relaxed)
     }
 }
 
@@ -175,6 +185,8 @@ pub(crate) async fn serve(
                 if activity.without_request_since().is_some() {
                     return;
                 }
+                // A request came first.
+                activity.is_told.store(false, Ordering::Relaxed);
             }
             _ = closing.wait_for(|closing| *closing), if !is_closing => {
                 if activity.without_request_since().is_some() {

@@ -203,7 +203,10 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format) -> anyhow::Result<()> 
     for step in &saga.steps {
         let error = step.error.as_ref().map(|error| format!("{}: {}", error.code, error.message));
         let output = step.output.as_ref().map(|output| output.as_str().to_owned());
-        let mut detail = error.or(output).unwrap_or_default();
+        let omitted = step.omitted.as_ref().map(|omitted| {
+            format!("{} bytes, which `amends history {}` has", omitted.bytes, saga.id)
+        });
+        let mut detail = error.or(output).or(omitted).unwrap_or_default();
         if let Some(next_at) = step.next_at {
             detail = format!("{detail} (next attempt {next_at})");
         }

@@ -5,7 +5,7 @@ use amends_store::StoredEvent;
 use serde_json::{Value, json};
 
 use super::window::{Count, Window};
-use super::{Admission, BreakerSettings, OnOpen, Ticket};
+use super::{Admission, BreakerSettings, OPENED, OnOpen, Ticket};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -40,6 +40,8 @@ pub(super) struct Breaker {
     pub(super) unwritten: u32,
     /// How often it has opened and closed.
     generation: u64,
+    /// How often calls were let try because it was time, not in the place of another.
+    round: u64,
     window: Option<Window>,
 }
 
@@ -70,6 +72,7 @@ impl Breaker {
             last_error: None,
             unwritten: 0,
             generation: 0,
+            round: 0,
             window,
         }
     }
@@ -86,6 +89,7 @@ impl Breaker {
             // Of those that began and did not succeed, nothing was heard.
             let (until, begun) = (at.after(self.settings.open_for), succeeded + 1);
             self.state = State::HalfOpen { until, begun, succeeded };
+            self.round += 1;
             return self.go();
         }
         if begun < self.settings.half_open {
@@ -104,7 +108,19 @@ impl Breaker {
 
     pub(super) fn ticket(&self) -> Ticket {
         let is_trial = self.state != State::Closed;
-        Ticket { generation: self.generation, is_trial }
+        Ticket { generation: self.generation, round: self.round, is_trial }
+    }
+
+    /// A call did not begin. Whether another may try in its place.
+    pub(super) fn give_back(&mut self, ticket: Ticket) -> bool {
+        let is_of_now = (ticket.generation, ticket.round) == (self.generation, self.round);
+        match &mut self.state {
+            State::HalfOpen { begun, .. } if is_of_now && ticket.is_trial => {
+                *begun = begun.saturating_sub(1);
+                true
+            }
+            State::Closed | State::Open { .. } | State::HalfOpen { .. } => false,
+        }
     }
 
     pub(super) fn report(
@@ -211,7 +227,7 @@ impl Breaker {
     pub(super) fn remember(&mut self, event: &StoredEvent) {
         let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
         let until = data["until"].as_str().and_then(|until| until.parse().ok());
-        let Some(until) = until.filter(|_| event.kind == "breaker.opened") else {
+        let Some(until) = until.filter(|_| event.kind == OPENED) else {
             if self.state != State::Closed {
                 self.close();
             }

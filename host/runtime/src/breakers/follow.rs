@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use amends_engine::{ServiceName, Timestamp, Version};
-use amends_store::{Append, Appended, NewEvent, Store, StoreError, Stream};
+use amends_store::{Append, Appended, NewEvent, Store, StoreError, StoredEvent, Stream};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::breaker::{Breaker, State};
-use super::gauge;
+use super::{CLOSED, OPENED, gauge};
 use crate::runtime::Sagas;
 
 /// How often the streams are read. A read finds nothing nearly always, by an index.
@@ -86,10 +86,12 @@ impl Follower {
         let mut last = None;
         loop {
             let stream = Stream::Service(service.clone());
-            let mut events = self.store.events(stream, *version, EVENTS_PER_READ).await?;
-            let Some(event) = events.pop() else { break };
+            let events = self.store.events(stream, *version, EVENTS_PER_READ).await?;
+            let Some(event) = events.last() else { break };
             *version = event.version;
-            last = Some(event);
+            // What cannot be read says nothing: the breaker is as the event before it has it.
+            let says = |event: &StoredEvent| [OPENED, CLOSED].contains(&event.kind.as_str());
+            last = events.into_iter().rfind(says).or(last);
         }
         let (Some(event), Some(breaker)) = (last, self.all.get(service)) else { return Ok(()) };
         let is_back = {
@@ -142,6 +144,11 @@ impl Follower {
                 ) => break,
                 // Another host wrote; this one's event comes after that, so it is not read.
                 Err(StoreError::Conflict { actual, .. }) => *version = actual,
+                // The same the next time, and the events of other services wait.
+                Err(error @ (StoreError::Invalid(_) | StoreError::Unreadable(_))) => {
+                    tracing::error!(%service, %error, "breaker event is not recorded");
+                    break;
+                }
                 Err(error @ StoreError::Closed) => return Err(error),
                 Err(error) if error.is_fatal() => return Err(error),
                 // The store says what is wrong with it.

@@ -79,9 +79,18 @@ impl Sagas {
 
     /// The breaker of a service has closed.
     pub(crate) fn service_is_back(&self, service: &ServiceName) {
+        self.tell_shards(|| Message::ServiceIsBack(service.clone()));
+    }
+
+    /// The breaker of a service lets another call try.
+    pub(crate) fn trial_is_free(&self, service: &ServiceName) {
+        self.tell_shards(|| Message::TrialIsFree(service.clone()));
+    }
+
+    fn tell_shards(&self, message: impl Fn() -> Message) {
         let Some(runtime) = self.runtime() else { return };
         for shard in &runtime.inner.shards {
-            let _ = shard.inbox.send(Message::ServiceIsBack(service.clone()));
+            let _ = shard.inbox.send(message());
         }
     }
 }

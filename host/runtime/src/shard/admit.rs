@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use amends_engine::{
-    Command, Definition, Digest, Direction, Due, Event, Failure, Input, Saga, StepName, Target,
-    Timestamp, commands,
+    Command, Definition, Digest, Direction, Due, Event, Failure, Input, PluginName, Saga, StepName,
+    Target, Timestamp, commands,
 };
 use amends_store::failpoint;
 
-use super::{Shard, ShardConfig, try_decide};
-use crate::breakers::Admission;
-use crate::dispatch::component;
-use crate::live::{Pass, Stall, StallReason};
+use super::begin::Barred;
+use super::{Message, Shard, ShardConfig, try_decide};
+use crate::breakers::Permit;
+use crate::live::{Pass, Search, Sought, Stall, StallReason};
+use crate::serving::{Basis, Served, Serving, Undo, serving};
 
 /// What became of the calls that were due.
 #[derive(Debug, Default)]
@@ -28,10 +29,14 @@ impl Admitted {
             (StallReason::NoRoom(one), StallReason::NoRoom(other_one)) => {
                 one == other_one && other.direction == stall.direction
             }
-            (StallReason::PluginMissing(one), StallReason::PluginMissing(other)) => one == other,
+            (StallReason::PluginMissing(one), StallReason::PluginMissing(other))
+            | (StallReason::ComponentSought(one), StallReason::ComponentSought(other)) => {
+                one == other
+            }
             (
                 StallReason::NoRoom(_)
                 | StallReason::PluginMissing(_)
+                | StallReason::ComponentSought(_)
                 | StallReason::BreakerOpen { .. }
                 | StallReason::Machine(_)
                 | StallReason::StoreFailed(_),
@@ -56,7 +61,7 @@ impl Shard {
     ///
     /// # Errors
     /// When the engine broke an invariant of its own; the draft is worth nothing then.
-    pub(super) async fn admit(
+    pub(super) fn admit(
         &mut self,
         draft: &mut Saga,
         events: &mut Vec<Event>,
@@ -67,12 +72,12 @@ impl Shard {
             return Ok(admitted);
         }
         // A call that is refused fails its step, and what follows from that is due at once.
-        while self.admit_due(draft, events, at, &mut admitted).await? {}
+        while self.admit_due(draft, events, at, &mut admitted)? {}
         Ok(admitted)
     }
 
     /// Whether a call was refused.
-    async fn admit_due(
+    fn admit_due(
         &mut self,
         draft: &mut Saga,
         events: &mut Vec<Event>,
@@ -90,10 +95,10 @@ impl Shard {
         let mut is_refused = false;
         for due in due {
             let (step, direction) = (due.step.clone(), due.direction);
-            let (input, pass) = match answer(&self.config, draft, &due, at).await {
+            let (input, pass) = match self.answer(draft, &due, at) {
                 Answer::Admit { digest, note, pass } => {
                     let step = step.clone();
-                    let is_trial = pass.ticket.is_some_and(|ticket| ticket.is_trial);
+                    let is_trial = pass.permit.as_ref().is_some_and(Permit::is_trial);
                     (Input::Admit { step, direction, digest, note, is_trial }, pass)
                 }
                 Answer::Refuse(error) => {
@@ -111,6 +116,11 @@ impl Shard {
                     Direction::Execute => "runtime.step.admitted",
                     Direction::Compensate => "runtime.undo.admitted",
                 });
+                if let (Direction::Compensate, Some(live)) =
+                    (direction, self.live.get_mut(&draft.id()))
+                {
+                    live.sought.remove(&step);
+                }
                 if !refuses {
                     admitted.passes.insert((step, direction), pass);
                 }
@@ -121,44 +131,72 @@ impl Shard {
     }
 }
 
-async fn answer(config: &ShardConfig, draft: &Saga, due: &Due, at: Timestamp) -> Answer {
-    let plugin = match &due.target {
-        Target::Plugin(plugin) => plugin,
-        Target::Saga { definition, .. } => {
-            let digest = match config.sagas.definition(definition) {
-                Some(definition) => Definition::digest(&definition),
-                // The call says so; an undo finds its saga by the id alone.
-                None => Digest::of(definition.as_str().as_bytes()),
-            };
-            return Answer::Admit { digest, note: None, pass: Pass::default() };
-        }
-    };
-    let served = component(&config.plugins, draft, due, plugin).await;
-    let Some((digest, note)) = served else {
-        return Answer::Stall(StallReason::PluginMissing(plugin.clone()));
-    };
-    let room = config.take(due.direction, plugin, due.service.as_ref());
-    let room = match room {
-        Ok(room) => room,
-        Err(key) => return Answer::Stall(StallReason::NoRoom(key)),
-    };
-    // Last, because a breaker that is half open lets a few calls through, and those must run.
-    let is_undo = due.direction == Direction::Compensate;
-    let admission =
-        due.service.as_ref().map(|service| (service, config.breakers.admit(service, is_undo, at)));
-    match admission {
-        None => Answer::Admit { digest, note, pass: Pass { room: Some(room), ticket: None } },
-        Some((_, Admission::Go(ticket))) => {
-            let pass = Pass { room: Some(room), ticket: Some(ticket) };
-            Answer::Admit { digest, note, pass }
-        }
-        Some((service, Admission::Wait { until })) => {
-            let (service, step) = (service.clone(), due.step.clone());
-            Answer::Stall(StallReason::BreakerOpen { service, step, until })
-        }
-        Some((service, Admission::Fail { until })) => {
-            let message = format!("the breaker of service `{service}` is open until {until}");
-            Answer::Refuse(Failure::new("breaker_open", message))
+impl Shard {
+    fn answer(&mut self, draft: &Saga, due: &Due, at: Timestamp) -> Answer {
+        let plugin = match &due.target {
+            Target::Plugin(plugin) => plugin,
+            Target::Saga { definition, .. } => {
+                let digest = match self.config.sagas.definition(definition) {
+                    Some(definition) => Definition::digest(&definition),
+                    // The call says so; an undo finds its saga by the id alone.
+                    None => Digest::of(definition.as_str().as_bytes()),
+                };
+                return Answer::Admit { digest, note: None, pass: Pass::default() };
+            }
+        };
+        let (digest, note) = match self.served(draft, due, plugin) {
+            Ok(served) => served,
+            Err(reason) => return Answer::Stall(reason),
+        };
+        let way = (&due.step, due.direction);
+        match self.config.pass(way, plugin, due.service.as_ref(), at) {
+            Ok(pass) => Answer::Admit { digest, note, pass },
+            Err(Barred::Waits(reason)) => Answer::Stall(reason),
+            Err(Barred::Fails(failure, _)) => Answer::Refuse(failure),
         }
     }
+
+    /// Which component serves a call. What takes long to say is found out beside the shard, which
+    /// comes back to the saga then.
+    ///
+    /// # Errors
+    /// What the call waits for.
+    fn served(
+        &mut self,
+        draft: &Saga,
+        due: &Due,
+        plugin: &PluginName,
+    ) -> Result<Served, StallReason> {
+        let basis = match serving(&self.config.plugins, draft, due, plugin) {
+            Serving::Known(served) => return Ok(served),
+            Serving::Nobody => return Err(StallReason::PluginMissing(plugin.clone())),
+            Serving::Unclear(basis) => basis,
+        };
+        // A saga that is being started has nothing to undo.
+        if let Some(live) = self.live.get_mut(&draft.id()) {
+            let known = live.sought.get(&due.step).filter(|sought| sought.basis == basis);
+            match known.map(|sought| (&sought.found, sought.search.0.is_finished())) {
+                Some((Some(served), _)) => return Ok(served.clone()),
+                Some((None, false)) => {}
+                Some((None, true)) | None => {
+                    let undo = Undo::of(draft, &due.step, plugin, due.executed_by);
+                    let search = seek(&self.config, undo, due.step.clone(), basis);
+                    let sought = Sought { basis, found: None, search };
+                    live.sought.insert(due.step.clone(), sought);
+                }
+            }
+        }
+        Err(StallReason::ComponentSought(plugin.clone()))
+    }
+}
+
+/// Looks for the component of an undo, in a task of its own.
+fn seek(config: &ShardConfig, undo: Undo, step: StepName, basis: Basis) -> Search {
+    let (id, plugins, inbox) = (undo.saga(), config.plugins.clone(), config.inbox.clone());
+    Search(tokio::spawn(async move {
+        let served = undo.served(&plugins).await;
+        if let Some(inbox) = inbox.upgrade() {
+            let _ = inbox.send(Message::Found { id, step, basis, served });
+        }
+    }))
 }

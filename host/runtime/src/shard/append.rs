@@ -7,10 +7,10 @@ use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint,
 };
 
-use super::{CALL_IN_SHARD_MAX, Message, Shard, counted};
+use super::{CALL_IN_SHARD_MAX, Message, Shard, counted, next_number};
 use crate::dispatch::{Begun, Returned};
 use crate::error::{RuntimeError, StartError};
-use crate::live::{Pass, Pending, Queued, Stall, StallReason, Unbegun};
+use crate::live::{InFlight, Pass, Pending, Queued, Stall, StallReason, Unbegun};
 use crate::runtime::{Started, rests};
 
 /// How often a call is run again in a row because the state that it saw has changed, before that
@@ -53,11 +53,11 @@ impl Shard {
         self.config.store.append_then(append, reply);
     }
 
-    pub(super) async fn appended(&mut self, id: SagaId, result: Result<Appended, StoreError>) {
+    pub(super) fn appended(&mut self, id: SagaId, result: Result<Appended, StoreError>) {
         let Some(live) = self.live.get_mut(&id) else { return };
         let Some(pending) = live.pending.take() else { return };
         match result {
-            Ok(Appended::Done { .. }) => self.durable(id, pending).await,
+            Ok(Appended::Done { .. }) => self.durable(id, pending),
             Ok(Appended::Duplicate(earlier)) => {
                 self.forget(id, pending, Ok(Started { id: earlier, created: false }));
             }
@@ -65,15 +65,15 @@ impl Shard {
                 self.forget(id, pending, Err(StartError::KeyReused(earlier)));
             }
             Ok(Appended::StateChanged(index)) => {
-                self.state_refused(id, pending, index, false).await;
+                self.state_refused(id, pending, index, false);
             }
-            Ok(Appended::StateFull(index)) => self.state_refused(id, pending, index, true).await,
+            Ok(Appended::StateFull(index)) => self.state_refused(id, pending, index, true),
             Err(error) => self.append_failed(id, pending, error),
         }
     }
 
     /// The facts are durable: now they are true, and are acted upon.
-    async fn durable(&mut self, id: SagaId, mut pending: Pending) {
+    fn durable(&mut self, id: SagaId, mut pending: Pending) {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.saga = pending.draft;
         live.may_be_stale = false;
@@ -123,7 +123,7 @@ impl Shard {
         let goes_on =
             !live.inputs.is_empty() || !live.stalls.is_empty() || !live.unbegun.is_empty();
         if goes_on {
-            self.advance(id).await;
+            self.advance(id);
         } else {
             self.set_timer(id, pending.at);
             self.remember_stalls(id);
@@ -136,13 +136,14 @@ impl Shard {
         self.calls_in_flight += counted(&call.target);
         let in_shard = !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_SHARD_MAX;
         let key = (call.step.clone(), call.direction);
-        match self.dispatcher.run(&live.saga, call, pass, in_shard) {
+        let number = next_number(&mut self.calls_made);
+        match self.dispatcher.run(&live.saga, (number, call), pass, in_shard) {
             Begun::Over(returned) => {
                 self.time_in_calls = self.time_in_calls.saturating_add(returned.took);
                 Some(returned)
             }
             Begun::Runs(child) => {
-                live.in_flight.insert(key, child);
+                live.in_flight.insert(key, InFlight { number: Some(number), child });
                 None
             }
         }
@@ -151,7 +152,7 @@ impl Shard {
     /// What one call saw of its plugin's state is no more so, or what it writes is too much:
     /// nothing of the append is true. The call is run again, as the same attempt, because nothing
     /// of it was done; all else that happened is decided on anew.
-    async fn state_refused(&mut self, id: SagaId, pending: Pending, index: usize, is_full: bool) {
+    fn state_refused(&mut self, id: SagaId, pending: Pending, index: usize, is_full: bool) {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.reruns += 1;
         let position = pending.with_state.get(index).copied();
@@ -205,7 +206,7 @@ impl Shard {
             )
             | None => {}
         }
-        self.advance(id).await;
+        self.advance(id);
     }
 
     /// A start that was not one: the key was known.

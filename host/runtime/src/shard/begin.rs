@@ -2,32 +2,75 @@
 //! attempt, when it is there. Nothing of them has left the sandbox, so no attempt is used.
 
 use amends_engine::{
-    Call, Command, Direction, Failure, Input, Outcome, PluginName, SagaId, ServiceName, StepName,
-    Target, commands,
+    Call, Command, Direction, Failure, Input, Outcome, PluginName, SagaId, SagaStatus, ServiceName,
+    StepName, Target, Timestamp, commands,
 };
 use amends_plugins::Lacks;
 use tokio::time::Instant;
 
-use super::{STALL_PAUSE, Shard, ShardConfig, counted};
+use super::{STALL_PAUSE, Shard, ShardConfig, counted, next_number};
+use crate::breakers::{Admission, Permit};
+use crate::clock::now;
 use crate::dispatch::Returned;
 use crate::live::{Pass, Queued, Stall, StallReason, Unbegun};
-use crate::rooms::{OfPlugin, RoomKey, Taken};
+use crate::rooms::{OfPlugin, Taken};
+
+/// Why a call may not begin now.
+pub(super) enum Barred {
+    /// It is woken when that changes.
+    Waits(StallReason),
+    /// The step is not to wait for its service, and fails; a call that has to be made waits.
+    Fails(Failure, StallReason),
+}
 
 impl ShardConfig {
     /// Takes room for a call, or says whose room is full; then the shard is woken when there is some.
-    pub(super) fn take(
+    fn take(
         &self,
         direction: Direction,
         plugin: &PluginName,
         service: Option<&ServiceName>,
-    ) -> Result<Taken, RoomKey> {
+    ) -> Result<Taken, StallReason> {
         let memory = self.plugins.memory(plugin);
         let of_plugin = OfPlugin {
             name: plugin,
             concurrency: self.plugins.concurrency(plugin),
             memory: &memory,
         };
-        self.rooms.take(self.number, direction, &of_plugin, service)
+        let taken = self.rooms.take(self.number, direction, &of_plugin, service);
+        taken.map_err(StallReason::NoRoom)
+    }
+
+    /// What a call of a step begins with: room, and the leave of its service's breaker.
+    ///
+    /// # Errors
+    /// Which of them it does not get.
+    pub(super) fn pass(
+        &self,
+        (step, direction): (&StepName, Direction),
+        plugin: &PluginName,
+        service: Option<&ServiceName>,
+        at: Timestamp,
+    ) -> Result<Pass, Barred> {
+        let room = Some(self.take(direction, plugin, service).map_err(Barred::Waits)?);
+        let Some(service) = service else { return Ok(Pass { room, permit: None }) };
+        // Last, because a breaker that is half open lets a few calls through, and those must run.
+        let is_undo = direction == Direction::Compensate;
+        let open = |until| {
+            let (service, step) = (service.clone(), step.clone());
+            StallReason::BreakerOpen { service, step, until }
+        };
+        match self.breakers.admit(service, is_undo, at) {
+            Admission::Go(ticket) => {
+                let permit = Some(Permit::new(&self.breakers, service, ticket));
+                Ok(Pass { room, permit })
+            }
+            Admission::Wait { until } => Err(Barred::Waits(open(until))),
+            Admission::Fail { until } => {
+                let message = format!("the breaker of service `{service}` is open until {until}");
+                Err(Barred::Fails(Failure::new("breaker_open", message), open(until)))
+            }
+        }
     }
 }
 
@@ -70,7 +113,7 @@ impl Shard {
                 match self.begin(id, &key, call, unbegun) {
                     Ok(returned) => over.extend(returned),
                     Err((unbegun, reason)) => {
-                        stalls.push(Stall { reason, direction: key.1 });
+                        stalls.extend(reason.map(|reason| Stall { reason, direction: key.1 }));
                         if let Some(live) = self.live.get_mut(&id) {
                             live.wait_to_begin(key, unbegun);
                         }
@@ -91,14 +134,14 @@ impl Shard {
     /// Has a call run that did not begin; what came of it, if it is over at once.
     ///
     /// # Errors
-    /// What it waits for.
+    /// What it waits for; nothing when an operator holds its saga.
     fn begin(
         &mut self,
         id: SagaId,
         key: &(StepName, Direction),
         call: Option<Call>,
         unbegun: Unbegun,
-    ) -> Result<Option<Returned>, (Unbegun, StallReason)> {
+    ) -> Result<Option<Returned>, (Unbegun, Option<StallReason>)> {
         let Some(live) = self.live.get_mut(&id) else { return Ok(None) };
         let Some(call) = call else {
             // Its saga waits for it no more.
@@ -109,39 +152,57 @@ impl Shard {
             call.direction == Direction::Execute && live.saga.compensating_since().is_some();
         let may_end = !unbegun.is_cut_off && !live.reran.contains(key);
         if (is_undone || self.stop.is_some()) && may_end {
-            live.inputs.push_back(never_began(&call));
+            let message =
+                "the call had not begun when the host stopped or its saga was to be undone";
+            let failed = Outcome::Retryable(Failure::new("not_begun", message));
+            live.inputs.push_back(never_began(&call, failed));
             return Ok(None);
+        }
+        // An operator has paused the saga since. Asking about a call makes none.
+        if live.saga.status() == SagaStatus::Paused && !unbegun.is_cut_off {
+            return Err((unbegun, None));
         }
         if let Some((words, until)) = &unbegun.lacked
             && *until > Instant::now()
         {
             let reason = StallReason::Machine(words.clone());
-            return Err((unbegun, reason));
+            return Err((unbegun, Some(reason)));
         }
         let Target::Plugin(plugin) = &call.target else { return Ok(None) };
-        let room = match self.config.take(call.direction, plugin, call.service.as_ref()) {
-            Ok(room) => room,
-            Err(key) => return Err((unbegun, StallReason::NoRoom(key))),
-        };
         if unbegun.is_cut_off {
+            let room = match self.config.take(call.direction, plugin, call.service.as_ref()) {
+                Ok(room) => room,
+                Err(reason) => return Err((unbegun, Some(reason))),
+            };
             self.calls_in_flight += counted(&call.target);
-            let child = self.dispatcher.recover(&live.saga, call, Some(room));
-            live.in_flight.insert(key.clone(), child);
+            let number = next_number(&mut self.calls_made);
+            let asked = self.dispatcher.recover(&live.saga, (number, call), Some(room));
+            live.in_flight.insert(key.clone(), asked);
             return Ok(None);
         }
-        live.in_flight.remove(key);
-        Ok(self.dispatch(id, call, Pass { room: Some(room), ticket: None }))
+        let way = (&call.step, call.direction);
+        match self.config.pass(way, plugin, call.service.as_ref(), now()) {
+            Ok(pass) => {
+                live.in_flight.remove(key);
+                Ok(self.dispatch(id, call, pass))
+            }
+            Err(Barred::Fails(failure, _)) if may_end => {
+                live.inputs.push_back(never_began(&call, Outcome::Permanent(failure)));
+                Ok(None)
+            }
+            // What it did when it ran before may stand, so it has to run again.
+            Err(Barred::Waits(reason) | Barred::Fails(_, reason)) => Err((unbegun, Some(reason))),
+        }
     }
 }
 
 /// What is told of a call that will not begin: nothing of it happened.
-fn never_began(call: &Call) -> Queued {
-    let message = "the call had not begun when the host stopped or its saga was to be undone";
+fn never_began(call: &Call, failed: Outcome) -> Queued {
     Queued::from(Input::Outcome {
         step: call.step.clone(),
         direction: call.direction,
         attempt: call.attempt,
-        outcome: Outcome::Retryable(Failure::new("not_begun", message)),
+        outcome: failed,
         probe: None,
         emitted: Vec::new(),
     })

@@ -22,9 +22,14 @@ impl Shard {
                 wanted.push(line);
             }
         }
-        // Nobody says when these are there.
-        let is_silent = |stall: &Stall| {
-            matches!(stall.reason, StallReason::PluginMissing(_) | StallReason::Machine(_))
+        // Nobody says when these are there; of the last somebody does, unless the search broke off.
+        let is_silent = |stall: &Stall| match stall.reason {
+            StallReason::PluginMissing(_)
+            | StallReason::Machine(_)
+            | StallReason::ComponentSought(_) => true,
+            StallReason::NoRoom(_)
+            | StallReason::BreakerOpen { .. }
+            | StallReason::StoreFailed(_) => false,
         };
         let looks_again = live.stalls.iter().any(is_silent);
         let before = std::mem::replace(&mut live.in_lines, wanted.clone());
@@ -57,14 +62,14 @@ impl Shard {
     }
 
     /// The store takes writes again: who could not append goes on, some at a time.
-    pub(super) async fn store_works(&mut self) {
+    pub(super) fn store_works(&mut self) {
         if !matches!(*self.config.health.borrow(), StoreHealth::Well) {
             return;
         }
         let some: Vec<_> = self.await_store.iter().copied().take(WOKEN_AT_ONCE).collect();
         for id in some {
             self.await_store.remove(&id);
-            self.advance(id).await;
+            self.advance(id);
         }
         if !self.await_store.is_empty()
             && let Some(inbox) = self.config.inbox.upgrade()
@@ -83,32 +88,36 @@ impl Shard {
     }
 
     /// There is room: undos first, and no more of each than find some.
-    pub(super) async fn room(&mut self, key: &RoomKey) {
+    pub(super) fn room(&mut self, key: &RoomKey) {
         for direction in [Direction::Compensate, Direction::Execute] {
-            let line = Line::Room(key.clone(), direction);
-            while let Some(id) = self.next_in_line(&line) {
-                // It tries again by itself when its append is durable.
-                if self.live.get(&id).is_some_and(|live| live.pending.is_some()) {
-                    continue;
-                }
-                self.advance(id).await;
-                let Some(saga) = self.live.get(&id) else { continue };
-                // One that waits for the store has not been decided on: it says what it lacks when
-                // its turn comes.
-                let lacks = |stall: &Stall| stall.line().as_ref() == Some(&line);
-                if !saga.waits_for_store && saga.stalls.iter().any(lacks) {
-                    break;
-                }
+            self.wake_some(&Line::Room(key.clone(), direction));
+        }
+    }
+
+    /// Of the sagas in a line, as many go on as find what they wait for.
+    pub(super) fn wake_some(&mut self, line: &Line) {
+        while let Some(id) = self.next_in_line(line) {
+            // It tries again by itself when its append is durable.
+            if self.live.get(&id).is_some_and(|live| live.pending.is_some()) {
+                continue;
+            }
+            self.advance(id);
+            let Some(saga) = self.live.get(&id) else { continue };
+            // One that waits for the store has not been decided on: it says what it lacks when
+            // its turn comes.
+            let lacks = |stall: &Stall| stall.line().as_ref() == Some(line);
+            if !saga.waits_for_store && saga.stalls.iter().any(lacks) {
+                break;
             }
         }
     }
 
-    pub(super) async fn service_is_back(&mut self, service: ServiceName) {
+    pub(super) fn service_is_back(&mut self, service: ServiceName) {
         let line = Line::Breaker(service);
         let waiting = self.lines.get(&line).map_or(0, std::collections::VecDeque::len);
         for _ in 0..waiting {
             let Some(id) = self.next_in_line(&line) else { return };
-            self.advance(id).await;
+            self.advance(id);
         }
     }
 

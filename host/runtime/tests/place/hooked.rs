@@ -1,4 +1,4 @@
-//! A store in which a test has a hand in appends.
+//! A store in which a test has a hand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,11 +9,21 @@ use amends_store::{
     Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
     StoreError, StoreHealth, StoreStats, StoredEvent, Stream,
 };
-use futures::future::BoxFuture;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
 use tokio::sync::watch;
 
 /// What becomes of an append: the hook hands it on, or not.
 pub(crate) type Hook = dyn Fn(&Arc<dyn Store>, Append, AppendReply) + Send + Sync;
+
+/// What a list of keys of state waits for, or why there is none.
+pub(crate) type ListHook = dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
+
+/// What the bytes of a digest wait for.
+pub(crate) type BlobHook = dyn Fn(Digest) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// What is told of the events of a stream that were read.
+pub(crate) type EventsHook = dyn Fn(Vec<StoredEvent>) -> Vec<StoredEvent> + Send + Sync;
 
 /// The rest is the store's.
 pub(crate) struct Hooked {
@@ -21,6 +31,28 @@ pub(crate) struct Hooked {
     pub(crate) hook: Box<Hook>,
     /// How often events of a stream were read.
     pub(crate) reads: Arc<AtomicUsize>,
+    pub(crate) told_events: Box<EventsHook>,
+    /// Before keys of state are listed.
+    pub(crate) before_list: Box<ListHook>,
+    /// Before bytes are read.
+    pub(crate) before_blob: Box<BlobHook>,
+}
+
+impl Hooked {
+    /// Appends go as the hook has them.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        hook: impl Fn(&Arc<dyn Store>, Append, AppendReply) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            store,
+            hook: Box::new(hook),
+            reads: Arc::default(),
+            told_events: Box::new(|events| events),
+            before_list: Box::new(|| ready(Ok(())).boxed()),
+            before_blob: Box::new(|_| ready(()).boxed()),
+        }
+    }
 }
 
 impl Store for Hooked {
@@ -35,7 +67,8 @@ impl Store for Hooked {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        self.store.events(stream, after, limit)
+        let events = self.store.events(stream, after, limit);
+        async move { events.await.map(&self.told_events) }.boxed()
     }
 
     fn log(
@@ -82,7 +115,12 @@ impl Store for Hooked {
         kind: BlobKind,
         digest: Digest,
     ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
-        self.store.blob(kind, digest)
+        let before = (self.before_blob)(digest);
+        async move {
+            before.await;
+            self.store.blob(kind, digest).await
+        }
+        .boxed()
     }
 
     fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
@@ -102,7 +140,12 @@ impl Store for Hooked {
         plugin: PluginName,
         query: StateQuery,
     ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        self.store.state_keys(plugin, query)
+        let before = (self.before_list)();
+        async move {
+            before.await?;
+            self.store.state_keys(plugin, query).await
+        }
+        .boxed()
     }
 
     fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>> {

@@ -11,6 +11,7 @@ use amends_engine::{Definition, Payload, SagaId};
 use amends_plugins::{Inspection, PluginHost, PluginsConfig};
 use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
 use amends_store::{Durability, SqliteStore, Store};
+use amends_tests::{Behaviour, Component};
 
 /// What anything may take at most; machines are shared.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -50,8 +51,25 @@ impl Place {
             ..PluginsConfig::default()
         };
         plugins.require(&definitions);
+        plugins.plugins.values_mut().for_each(|settings| settings.state = true);
         let plugins = PluginHost::open(plugins, Arc::clone(&store)).await.unwrap();
         Runtime::open(config, store, plugins, definitions).await.unwrap()
+    }
+}
+
+/// A component whose calls of `execute` list keys of state, and so meet [`Hooked::before_list`].
+///
+/// [`Hooked::before_list`]: hooked::Hooked
+pub(crate) fn lists() -> Component<'static> {
+    Component {
+        imports: "(import \"amends:saga/state@1.0.0\" \"list-keys\"
+            (func $list (param i32 i32 i32 i32 i32 i32 i32)))",
+        execute: Behaviour::Text(
+            "(call $list (i32.const 3060) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                (i32.const 10) (i32.const 9000))
+             (i32.const 2048)",
+        ),
+        ..Component::default()
     }
 }
 

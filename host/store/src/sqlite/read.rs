@@ -1,11 +1,11 @@
 //! Queries.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{Digest, Event, Position, SagaId, SagaStatus, Timestamp, Version};
 use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params, params_from_iter};
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ use super::schema::is_unreadable;
 use super::write::{DEPLOYS, SERVICE_PREFIX};
 use crate::types::{
     BlobKind, BlobRow, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga,
-    SagaQuery, SagaRow, StoredEvent, Stream,
+    SagaQuery, SagaRow, StoredEvent, Stream, is_event_type,
 };
 
 type Result<T> = rusqlite::Result<T>;
@@ -35,12 +35,46 @@ pub(super) fn events(
     after: Version,
     limit: u32,
 ) -> Result<Vec<StoredEvent>> {
+    let lost = without_version(connection, stream)?;
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {APPEND_COLUMNS} FROM appends WHERE stream = ?1 AND version > ?2 ORDER BY version"
+        "SELECT {APPEND_COLUMNS} FROM appends
+         WHERE stream = ?1 AND version > ?2 AND typeof(version) = 'integer' ORDER BY version"
     ))?;
     let rows = statement.query(params![stream, to_integer(after.0)])?;
-    // Of an append that cannot be read the version may not be known.
-    take_events(rows, limit, |event| event.version > after || event.kind == EVENT_UNREADABLE)
+    take_events(rows, lost, limit, |event| event.version > after)
+}
+
+/// Appends of a stream whose version cannot be read, so that the index does not have them where they
+/// belong: each as one event at the version after the append before it. Nearly always none.
+fn without_version<'row>(
+    connection: &Connection,
+    stream: &Stream,
+) -> Result<VecDeque<AppendedEvent<'row>>> {
+    // The index has what is no number behind all numbers, so this reads nothing else.
+    let mut statement = connection.prepare_cached(
+        "SELECT position, at, (
+             SELECT coalesce(max(version), 0) FROM appends AS before
+             WHERE before.stream = ?1 AND before.position < damaged.position
+                 AND typeof(before.version) = 'integer')
+         FROM appends AS damaged WHERE stream = ?1 AND version > ?2 ORDER BY position",
+    )?;
+    let rows = statement.query_map(params![stream, i64::MAX], |row| {
+        let before: i64 = row.get(2)?;
+        Ok(AppendedEvent {
+            position: Position(row.get::<_, i64>(0)?.unsigned_abs()),
+            stream: stream.clone(),
+            version: Version(before.unsigned_abs()).plus(1),
+            at: Timestamp::from_millis(row.get(1).unwrap_or(0)),
+            kind: EVENT_UNREADABLE.to_owned(),
+            data: reason("version: it is no number").into(),
+        })
+    })?;
+    rows.collect()
+}
+
+/// The data of what stands for an append that cannot be read.
+fn reason(why: &str) -> String {
+    serde_json::json!({ "reason": why }).to_string()
 }
 
 pub(super) fn log(
@@ -52,30 +86,58 @@ pub(super) fn log(
         "SELECT {APPEND_COLUMNS} FROM appends WHERE position > ?1 ORDER BY position"
     ))?;
     let rows = statement.query([to_integer(after.0)])?;
-    take_events(rows, limit, |event| event.position > after)
+    take_events(rows, VecDeque::new(), limit, |event| event.position > after)
 }
 
-/// The events of appends that are wanted, up to the limits of a page. Row by row: of what is past
-/// the limits nothing is copied.
+/// The events of appends that are wanted, up to the limits of a page, and those of `lost` between them
+/// by their versions. Row by row: of what is past the limits nothing is copied.
 fn take_events(
     mut rows: Rows<'_>,
+    mut lost: VecDeque<AppendedEvent<'_>>,
     limit: u32,
     is_wanted: impl Fn(&AppendedEvent<'_>) -> bool,
 ) -> Result<Vec<StoredEvent>> {
-    let (mut page, mut bytes) = (Vec::new(), 0);
-    while page.len() < limit as usize
+    lost.retain(&is_wanted);
+    let mut page = Page { events: Vec::new(), bytes: 0, limit: limit as usize };
+    while !page.is_full()
         && let Some(row) = rows.next()?
     {
         for event in events_or_why(row)?.into_iter().filter(&is_wanted) {
-            bytes += event.data.len();
-            let is_full = page.len() == limit as usize || bytes > EVENTS_PAGE_BYTES_MAX;
-            if is_full && !page.is_empty() {
-                return Ok(page);
+            while let Some(before) = lost.pop_front_if(|lost| lost.version < event.version) {
+                page.take(before);
             }
-            page.push(event.into());
+            if !page.take(event) {
+                return Ok(page.events);
+            }
         }
     }
-    Ok(page)
+    while let Some(event) = lost.pop_front() {
+        page.take(event);
+    }
+    Ok(page.events)
+}
+
+/// Events, up to the limits of a page.
+struct Page {
+    events: Vec<StoredEvent>,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Page {
+    fn is_full(&self) -> bool {
+        self.events.len() >= self.limit || self.bytes > EVENTS_PAGE_BYTES_MAX
+    }
+
+    /// Whether it had room for the event: one it has, however large it is.
+    fn take(&mut self, event: AppendedEvent<'_>) -> bool {
+        self.bytes += event.data.len();
+        let has_room = !self.is_full() || self.events.is_empty() && self.limit > 0;
+        if has_room {
+            self.events.push(event.into());
+        }
+        has_room
+    }
 }
 
 pub(super) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow>> {
@@ -373,9 +435,9 @@ impl From<AppendedEvent<'_>> for StoredEvent {
 /// The events of one append, or one that says why they cannot be read, so that whoever reads the log
 /// comes past them.
 fn events_or_why<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
-    let reason = match readable(append_events(row), APPEND_COLUMNS)? {
+    let why = match readable(append_events(row), APPEND_COLUMNS)? {
         Ok(events) => return Ok(events),
-        Err(reason) => reason,
+        Err(why) => why,
     };
     let number = |column| row.get(column).map_or(0, i64::unsigned_abs);
     Ok(vec![AppendedEvent {
@@ -384,7 +446,7 @@ fn events_or_why<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
         version: Version(number(2)),
         at: Timestamp::from_millis(row.get(3).unwrap_or(0)),
         kind: EVENT_UNREADABLE.to_owned(),
-        data: serde_json::json!({ "reason": reason }).to_string().into(),
+        data: reason(&why).into(),
     }])
 }
 
@@ -400,6 +462,9 @@ fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
     let text = std::str::from_utf8(text).map_err(|error| rusqlite::Error::Utf8Error(4, error))?;
     let events: Vec<(String, &RawValue)> =
         serde_json::from_str(text).map_err(|error| unreadable(4, error))?;
+    if let Some((kind, _)) = events.iter().find(|(kind, _)| !is_kind(&stream, kind)) {
+        return Err(unreadable(4, format!("the event type `{kind}` is not known")));
+    }
     let last = i64::try_from(events.len()).unwrap_or(i64::MAX) - 1;
     let event = |(back, (kind, data)): (i64, (String, &'row RawValue))| AppendedEvent {
         position: Position((position - back).unsigned_abs()),
@@ -410,6 +475,15 @@ fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
         data: Cow::Borrowed(data.get()),
     };
     Ok((0..=last).rev().zip(events).map(event).collect())
+}
+
+/// Whether a stream may have events of this type. What those of plugins and services are is not known
+/// here.
+fn is_kind(stream: &Stream, kind: &str) -> bool {
+    match stream {
+        Stream::Saga(_) => Event::is_kind(kind),
+        Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => is_event_type(kind),
+    }
 }
 
 fn stream(row: &Row<'_>, column: usize) -> Result<Stream> {

@@ -215,6 +215,81 @@ async fn a_read_that_takes_too_long_is_ended() {
     store.close().await.unwrap();
 }
 
+/// An append that has lost its version has a place in its stream all the same: whoever reads page by
+/// page comes past it, and to the end.
+#[tokio::test]
+async fn a_stream_is_read_to_its_end_whatever_is_damaged() {
+    for damaged in 1..=3_u32 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("amends.db");
+        let store = SqliteStore::open(&path, Durability::Relaxed).unwrap();
+        for number in 0..3 {
+            let mut append = append(1, 10);
+            append.expected = Version(2 * number);
+            append.events.push(append.events[0].clone());
+            store.append(append).await.unwrap();
+        }
+        let connection = Connection::open(&path).unwrap();
+        let damage = "UPDATE appends SET version = 'lost' WHERE version = ?1";
+        assert_eq!(connection.execute(damage, [2 * damaged]).unwrap(), 1);
+        let stream = append(1, 10).stream;
+        let (mut found, mut after) = (Vec::new(), Version(0));
+        for limit in [1, 1, 1, 1, 1, 1, 1] {
+            for event in store.events(stream.clone(), after, limit).await.unwrap() {
+                assert!(event.version > after, "{event:?}");
+                after = event.version;
+                found.push((event.version.0, event.position.0, event.kind == "event.unreadable"));
+            }
+        }
+        let lost = u64::from(2 * damaged);
+        let expected = (1..=6).filter(|number| *number != lost).map(|number| {
+            let is_lost = number + 1 == lost;
+            // Its position is that of its last event.
+            (number, if is_lost { lost } else { number }, is_lost)
+        });
+        assert_eq!(found, expected.collect::<Vec<_>>(), "append {damaged}");
+        let whole = store.events(stream, Version(0), 100).await.unwrap();
+        assert_eq!(whole.len(), found.len());
+        let log = store.log(Position(0), 100).await.unwrap();
+        let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
+        assert_eq!(positions, found.iter().map(|(_, position, _)| *position).collect::<Vec<_>>());
+        store.close().await.unwrap();
+    }
+}
+
+/// A damaged type is none of a plugin's own: its first word is this host's.
+#[tokio::test]
+async fn an_event_whose_type_is_damaged_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let store = SqliteStore::open(&path, Durability::Relaxed).unwrap();
+    let deploy = Append { stream: Stream::Deploys, ..append(1, 10) };
+    for append in [append(1, 10), deploy.clone()] {
+        store.append(append).await.unwrap();
+    }
+    let connection = Connection::open(&path).unwrap();
+    let kinds = async |kind: &str| {
+        let events = format!("[[\"{kind}\",{{}}]]");
+        connection.execute("UPDATE appends SET events = ?1", [events]).unwrap();
+        let mut kinds = Vec::new();
+        for event in store.log(Position(0), 10).await.unwrap() {
+            let read = store.events(event.stream.clone(), Version(0), 10).await.unwrap();
+            assert_eq!(read[0].kind, event.kind, "{:?}", event.stream);
+            kinds.push(event.kind);
+        }
+        kinds
+    };
+    const LOST: &str = "event.unreadable";
+    assert_eq!(kinds("step.succeedeX").await, [LOST, LOST]);
+    // Nobody knows here what the types of deploys are.
+    assert_eq!(kinds("step.succeedee").await, [LOST, "step.succeedee"]);
+    assert_eq!(kinds("saga").await, [LOST, "saga"]);
+    for kind in ["step.succeeded", "order.made"] {
+        assert_eq!(kinds(kind).await, [kind, kind]);
+    }
+    store.close().await.unwrap();
+}
+
 fn database() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("any.db");

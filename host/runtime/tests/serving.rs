@@ -1,0 +1,180 @@
+//! An undo whose component has to be looked for holds up no other saga.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod place;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_engine::{
+    Definition, DefinitionSpec, Digest, Order, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec,
+    StepStatus, UndoSpec, Verb, Version, WaitSpec,
+};
+use amends_runtime::{Runtime, RuntimeConfig, StallReason, now};
+use amends_store::{Append, BlobKind, NewEvent, Store, Stream};
+use amends_tests::Component;
+use futures::FutureExt as _;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use place::hooked::Hooked;
+use place::{Place, SOON, start, until_some};
+
+/// An order, and what belongs to another plugin, are answered within this.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// The component of a plugin; one whose schema is `{}` reads what any other answers.
+fn component(
+    name: &'static str,
+    version: &'static str,
+    schema: &'static str,
+) -> Component<'static> {
+    Component { name, version, schema, ..Component::default() }
+}
+
+fn step(name: &str, kind: StepKind, after: Option<&str>) -> StepSpec {
+    let plugin = match &kind {
+        StepKind::Call { plugin, .. } => Some(plugin.clone()),
+        StepKind::Wait { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
+    };
+    let undo = |plugin| UndoSpec { plugin, timeout: SOON, retry: RetrySpec::default() };
+    StepSpec {
+        name: name.parse().unwrap(),
+        undo: plugin.map(|plugin| undo(Some(plugin))),
+        kind,
+        after: after.into_iter().map(|before| before.parse().unwrap()).collect(),
+        each: None,
+        when: None,
+        input: None,
+        timeout: SOON,
+        retry: RetrySpec::default(),
+        pivot: false,
+    }
+}
+
+/// `order` waits when plugin `test` has done its step; `other` is of plugin `other`.
+fn definitions() -> Vec<Definition> {
+    let call = |plugin: &str| StepKind::Call { plugin: plugin.parse().unwrap(), service: None };
+    let wait = WaitSpec { signal: "approved".parse().unwrap(), timeout: None };
+    let wait = StepKind::Wait { wait };
+    let define = |name: &str, steps| {
+        let name = name.parse().unwrap();
+        let spec = DefinitionSpec { name, deadline: None, compensate_within: None, steps };
+        Definition::new(spec).unwrap()
+    };
+    vec![
+        define("order", vec![step("ship", call("test"), None), step("wait", wait, Some("ship"))]),
+        define("other", vec![step("step", call("other"), None)]),
+    ]
+}
+
+/// Has a component serve plugin `test`, as another host of the store would.
+async fn activate(store: &Arc<dyn Store>, component: &Component<'_>) -> Digest {
+    let bytes = component.build();
+    let digest = Digest::of(&bytes);
+    store.put_blob(BlobKind::Component, "test".to_owned(), digest, now(), bytes).await.unwrap();
+    let known = store.events(Stream::Deploys, Version(0), 100).await.unwrap();
+    let of_test = |event: &&amends_store::StoredEvent| event.data.contains(r#""plugin":"test""#);
+    let last = known.iter().rfind(of_test).unwrap();
+    let mut data: serde_json::Value = serde_json::from_str(&last.data).unwrap();
+    data["components"][0]["digest"] = digest.to_string().into();
+    data["components"][0]["version"] = component.version.into();
+    let append = Append {
+        stream: Stream::Deploys,
+        expected: known.last().unwrap().version,
+        at: now(),
+        events: vec![NewEvent { kind: last.kind.clone().into(), data: data.to_string() }],
+        row: None,
+        start_key: None,
+        state: Vec::new(),
+    };
+    store.append(append).await.unwrap();
+    digest
+}
+
+/// A host of one shard, on which a saga is being undone whose step the first component executed. The
+/// second serves, and the bytes of the first are not to be had without a permit.
+struct Trial {
+    host: Runtime,
+    store: Arc<dyn Store>,
+    first: Digest,
+    permits: Arc<Semaphore>,
+    id: SagaId,
+    place: Place,
+}
+
+impl Trial {
+    async fn new() -> Self {
+        let place = Place::new();
+        let (store, first) = (place.store(), component("test", "1.0.0", "{}").build());
+        place.write("test", &first);
+        place.write("other", &component("other", "1.0.0", "{}").build());
+        let config = || RuntimeConfig { shards: 1, ..RuntimeConfig::default() };
+        let host = place.run(Arc::clone(&store), definitions(), config()).await;
+        let id = start(&host, "order").await;
+        until_some("the step is done", || async {
+            let state = host.state(id).await.unwrap().unwrap();
+            let status = state.saga.step(&"ship".parse().unwrap()).unwrap().status;
+            (status == StepStatus::Succeeded).then_some(())
+        })
+        .await;
+        host.stop(SOON).await;
+
+        // It cannot read what the first one answered.
+        let second = component("test", "2.0.0", r#"{"type":"string"}"#);
+        activate(&store, &second).await;
+        place.write("test", &second.build());
+        let mut hooked = Hooked::new(Arc::clone(&store), |store, append, reply| {
+            store.append_then(append, reply)
+        });
+        let (permits, first) = (Arc::new(Semaphore::new(0)), Digest::of(&first));
+        let held = Arc::clone(&permits);
+        hooked.before_blob = Box::new(move |digest| {
+            let held = Arc::clone(&held);
+            async move {
+                if digest == first {
+                    held.acquire().await.unwrap().forget();
+                }
+            }
+            .boxed()
+        });
+        let host = place.run(Arc::new(hooked), definitions(), config()).await;
+        let (who, reason) = ("ada".to_owned(), "sent back".to_owned());
+        let order = host.operate(id, Order { who, reason, verb: Verb::Cancel });
+        timeout(AT_ONCE, order).await.expect("the shard does not answer").unwrap();
+        Self { host, store, first, permits, id, place }
+    }
+
+    /// Which component undid the step.
+    async fn undone_by(&self) -> Digest {
+        let state = self.host.wait(self.id, SOON).await.unwrap().unwrap();
+        assert_eq!(state.saga.status(), SagaStatus::Compensated, "{:?}", state.saga.reason());
+        let log = self.store.events(Stream::Saga(self.id), Version(0), 100).await.unwrap();
+        let started = log.iter().find(|event| event.kind == "undo.started").unwrap();
+        let data: serde_json::Value = serde_json::from_str(&started.data).unwrap();
+        data["digest"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_shard_does_not_wait_for_the_component_of_an_undo() {
+    let trial = Trial::new().await;
+    let host = &trial.host;
+    let stalls = timeout(AT_ONCE, host.state(trial.id)).await.unwrap().unwrap().unwrap().stalls;
+    assert!(matches!(stalls[..], [StallReason::ComponentSought(_)]), "{stalls:?}");
+    let other = timeout(AT_ONCE, start(host, "other")).await.expect("the shard waits");
+    let ended = host.wait(other, AT_ONCE).await.unwrap().unwrap();
+    assert_eq!(ended.saga.status(), SagaStatus::Completed);
+    trial.permits.add_permits(1);
+    assert_eq!(trial.undone_by().await, trial.first);
+}
+
+/// What is active when it is asked for counts, not what was when the search began.
+#[tokio::test]
+async fn a_component_that_comes_to_serve_meanwhile_undoes_the_step() {
+    let trial = Trial::new().await;
+    let third = component("test", "3.0.0", "{}").build();
+    trial.place.write("test", &third);
+    assert_eq!(trial.undone_by().await, Digest::of(&third));
+}
