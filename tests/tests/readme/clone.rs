@@ -18,13 +18,12 @@ use crate::place::{binary, repository, stderr};
 /// What scripts of the page build with `cargo build --release`.
 const BUILT: [&str; 3] = ["amends", "carrier", "amends-componentize"];
 
-/// In front of the real cargo. The profile of components is another than release.
-const CARGO: &str = r#"#!/usr/bin/env bash
-case " $* " in
-*" --release "*" -p amends"*) exit ;;
-esac
-exec "$REAL_CARGO" "$@"
-"#;
+/// In front of the real ones. The profile of components is another than release; and what a test needs,
+/// tests/run has installed.
+const TOOLS: [(&str, &str); 2] = [
+    ("cargo", r#"case " $* " in *" --release "*" -p amends"*) exit ;; esac"#),
+    ("rustup", r#"case " $* " in *" target add "*) exit 1 ;; esac"#),
+];
 
 pub(crate) struct Clone {
     /// Of the repository.
@@ -100,7 +99,6 @@ impl Clone {
         }
         shell
             .env("PATH", format!("{}:{path}", self.tools.display()))
-            .env("REAL_CARGO", real_cargo(&path))
             // The host's port is another than what the command line goes to by itself.
             .env("AMENDS_HOST", self.host())
             .env("USER", "ada");
@@ -160,9 +158,15 @@ impl Clone {
         for name in BUILT {
             symlink(binary(name), release.join(name)).unwrap();
         }
-        let cargo = self.tools.join("cargo");
-        fs::write(&cargo, CARGO).unwrap();
-        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        for (name, answered) in TOOLS {
+            let mut found = std::env::split_paths(&path).map(|folder| folder.join(name));
+            let Some(real) = found.find(|real| real.is_file()) else { continue };
+            let tool = self.tools.join(name);
+            let script = format!("#!/usr/bin/env bash\n{answered}\nexec '{}' \"$@\"\n", real.display());
+            fs::write(&tool, script).unwrap();
+            fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        }
     }
 }
 
@@ -171,7 +175,7 @@ fn build_componentize(build: &Path) {
     let binaries = binary("amends");
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked", "--workspace", "--all-features"])
-        .args(["-p", "amends-componentize", "--config"])
+        .args(["--bin", "amends-componentize", "--config"])
         .arg(format!("build.build-dir = '{}'", build.display()))
         .arg("--target-dir")
         .arg(binaries.ancestors().nth(2).unwrap())
@@ -179,11 +183,6 @@ fn build_componentize(build: &Path) {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-}
-
-fn real_cargo(path: &str) -> PathBuf {
-    let found = std::env::split_paths(path).map(|folder| folder.join("cargo"));
-    found.into_iter().find(|cargo| cargo.is_file()).unwrap()
 }
 
 /// Nobody else takes it while this test runs: ports are handed out in turn.

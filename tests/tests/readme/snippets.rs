@@ -24,7 +24,14 @@ dir = \"../../plugins\"
 name = \"billing\"
 
 [[saga.step]]
-name = \"pause\"
+name = \"once\"
+sleep = \"1s\"
+
+[[saga]]
+name = \"order-fulfillment\"
+
+[[saga.step]]
+name = \"once\"
 sleep = \"1s\"
 ";
 
@@ -77,7 +84,8 @@ fn whole(block: &Block) -> String {
     if text.contains("[store]") {
         return text.clone();
     }
-    let saga = if text.contains("[[saga]]") { "" } else { "[[saga]]\nname = \"piece\"\n\n" };
+    let has_saga = text.lines().any(|line| line == "[[saga]]");
+    let saga = if has_saga { "" } else { "[[saga]]\nname = \"piece\"\n\n" };
     let steps = text.find("[[saga.step]]").unwrap_or(text.len());
     let (before, after) = text.split_at(steps);
     format!("{AROUND}{before}{saga}{after}")

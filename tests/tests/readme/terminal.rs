@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -41,6 +41,8 @@ pub(crate) struct Ran {
     /// On both outputs, as a terminal shows them.
     pub(crate) printed: String,
     pub(crate) failed: Vec<Failed>,
+    /// The terminal takes no further block.
+    pub(crate) is_over: bool,
 }
 
 /// A shell that runs one block after the other.
@@ -79,6 +81,7 @@ impl Terminal {
         let ended = self.ended.recv_timeout(BLOCK_MAX);
         let printed = fs::read_to_string(&printed).unwrap_or_default();
         let mut failed = read_failures(&fs::read_to_string(&failures).unwrap());
+        let is_over = ended.is_err();
         let wrong = match ended {
             Ok(_) => None,
             Err(RecvTimeoutError::Timeout) => Some(format!("no end within {BLOCK_MAX:?}")),
@@ -89,7 +92,7 @@ impl Terminal {
             code: wrong,
             command: block.text.clone(),
         }));
-        Ran { printed, failed }
+        Ran { printed, failed, is_over }
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Walk<'a> {
     clone: Clone,
     first: Option<Standing>,
     second: Terminal,
+    /// What follows would only follow from what went wrong.
+    is_over: bool,
     mismatches: Vec<Mismatch>,
 }
 
@@ -48,7 +50,7 @@ impl<'a> Walk<'a> {
     pub(crate) fn new(page: &'a Page) -> Self {
         let clone = Clone::new();
         let second = Terminal::open(&clone);
-        Self { page, clone, first: None, second, mismatches: Vec::new() }
+        Self { page, clone, first: None, second, is_over: false, mismatches: Vec::new() }
     }
 
     /// Pastes every block; what was not as the page says.
@@ -65,6 +67,9 @@ impl<'a> Walk<'a> {
             } else {
                 continue;
             }
+            if self.is_over {
+                break;
+            }
             // Shown of tests that fail, or with --nocapture.
             eprintln!("{}: {:.1} s", page.at(block.line), began.elapsed().as_secs_f64());
         }
@@ -79,7 +84,8 @@ impl<'a> Walk<'a> {
     }
 
     fn paste(&mut self, block: &Block) {
-        let Ran { printed, failed } = self.second.run(&self.clone, block);
+        let Ran { printed, failed, is_over } = self.second.run(&self.clone, block);
+        self.is_over = is_over;
         let output = self.page.output_of(block);
         for failed in failed {
             let line = failed.line.checked_sub(block.line);
@@ -121,6 +127,7 @@ impl<'a> Walk<'a> {
             std::thread::sleep(Duration::from_millis(50));
         };
         if let Some((line, wrong)) = wrong {
+            self.is_over = true;
             let printed = standing.printed();
             self.tell(line, block, wrong, &printed);
         }
