@@ -21,8 +21,8 @@ const BUILT: [&str; 3] = ["amends", "carrier", "amends-componentize"];
 /// In front of the real ones. The profile of components is another than release; and what a test needs,
 /// tests/run has installed.
 const TOOLS: [(&str, &str); 2] = [
-    ("cargo", r#"case " $* " in *" --release "*" -p amends"*) exit ;; esac"#),
-    ("rustup", r#"case " $* " in *" target add "*) exit 1 ;; esac"#),
+    ("cargo", r#"case "$*" in *" --release "*"-p amends"*) exit ;; esac"#),
+    ("rustup", r#"case "$*" in "target add "*) exit 1 ;; esac"#),
 ];
 
 pub(crate) struct Clone {

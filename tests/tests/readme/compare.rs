@@ -1,6 +1,6 @@
 //! What a page shows of an output, held against what was printed.
 //!
-//! Ids, times, digests, references and durations are different each time. Each stands for any other of
+//! Ids, times, digests, keys, references and durations are different each time. Each stands for any other of
 //! its kind; what stands twice on the page has to be printed twice. Blanks may be more or fewer where
 //! there are two or more, because columns are as wide as what is in them. On the page `…` is whatever
 //! is left out of a line, and a line that is `…` alone any number of lines.
@@ -16,9 +16,12 @@ const FIRST_MARK: u32 = 0xe000;
 
 /// The kinds that differ each time. A value of a kind that has a name is the same thing wherever it
 /// stands.
-const KINDS: [(&str, bool); 5] = [
+const KINDS: [(&str, bool); 7] = [
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", true),
-    (r"sha256:[0-9a-f]{12,64}", true),
+    (r"sha256:[0-9a-f]{12,64}|\b[0-9a-f]{12}\b", true),
+    // Keys that sign components, and what names them.
+    (r"\bRW[0-9A-Za-z+/]{54}", true),
+    (r"\b[0-9A-F]{16}\b", true),
     (r"\b(?:RX|RSV|LBL)(?:-[0-9A-Z]{4}){3}\b", true),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z", false),
     (r"\d+(?:\.\d+)?(?:ns|µs|ms)\b|\d+\.\d+ ?s\b", false),

@@ -36,7 +36,7 @@ fn who_pastes_the_page_gets_what_it_shows() {
 fn missing_tool() -> Option<&'static str> {
     let path = std::env::var("PATH").unwrap();
     let is_there = |name: &str| std::env::split_paths(&path).any(|it| it.join(name).is_file());
-    if let Some(missing) = ["git", "curl", "npm"].into_iter().find(|name| !is_there(name)) {
+    if let Some(missing) = ["git", "curl", "clang"].into_iter().find(|name| !is_there(name)) {
         return Some(missing);
     }
     // As tests/install.sh sees it: rustup's, or Debian's.
@@ -46,5 +46,8 @@ fn missing_tool() -> Option<&'static str> {
     let debian = ["/usr/bin/cargo", "/usr/bin/wasm-ld", "/usr/lib/rustlib/src"];
     let has_wasm = (!rustup.is_empty() && Path::new(rustup.trim()).is_dir())
         || debian.iter().all(|path| Path::new(path).exists());
-    (!has_wasm).then_some("Rust for WebAssembly")
+    if !has_wasm {
+        return Some("Rust for WebAssembly");
+    }
+    (!Path::new("/usr/include/wasm32-wasi").is_dir()).then_some("a C library for WebAssembly")
 }
