@@ -41,6 +41,7 @@ provide() {
         case $tool in
         compiler) has cc || lack "a C compiler (SQLite and the allocator are compiled in)" gcc libc6-dev ;;
         curl) has curl || lack "curl (requests in the examples)" curl ;;
+        git) has git || lack "git (the README's commands in a clone)" git ;;
         python) python3 -c 'import ensurepip' 2>/dev/null ||
             lack "Python (plugins in Python, and the Node.js below)" python3 python3-venv ;;
         node) has_node || {

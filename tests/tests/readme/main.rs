@@ -1,0 +1,53 @@
+//! The README is true: who pastes its commands, block after block, into a fresh clone gets what the page
+//! shows. CONTRIBUTING.md says how a block tells that it is not run, or that its numbers vary.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod clone;
+mod compare;
+mod page;
+#[path = "../system/place.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod place;
+mod snippets;
+mod terminal;
+mod walk;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::page::Page;
+use crate::walk::Walk;
+
+#[test]
+fn who_pastes_the_page_gets_what_it_shows() {
+    if let Some(missing) = missing_tool() {
+        // Not by `println!`, which is shown of tests only that fail.
+        let told = format!("SKIPPED: the commands of README.md: {missing} is not installed\n");
+        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        return;
+    }
+    let page = Page::read("README.md");
+    let mismatches = Walk::new(&page).all();
+    let told: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
+    assert!(told.is_empty(), "{} of README.md:\n\n{}", told.len(), told.join("\n"));
+}
+
+/// What the page's commands need and this machine lacks.
+fn missing_tool() -> Option<&'static str> {
+    let path = std::env::var("PATH").unwrap();
+    let is_there = |name: &str| std::env::split_paths(&path).any(|it| it.join(name).is_file());
+    if let Some(missing) = ["git", "curl", "clang"].into_iter().find(|name| !is_there(name)) {
+        return Some(missing);
+    }
+    // As tests/install.sh sees it: rustup's, or Debian's.
+    let target = ["--print", "target-libdir", "--target", "wasm32-unknown-unknown"];
+    let rustup = std::process::Command::new("rustc").args(target).output().unwrap();
+    let rustup = place::stdout(&rustup);
+    let debian = ["/usr/bin/cargo", "/usr/bin/wasm-ld", "/usr/lib/rustlib/src"];
+    let has_wasm = (!rustup.is_empty() && Path::new(rustup.trim()).is_dir())
+        || debian.iter().all(|path| Path::new(path).exists());
+    if !has_wasm {
+        return Some("Rust for WebAssembly");
+    }
+    (!Path::new("/usr/include/wasm32-wasi").is_dir()).then_some("a C library for WebAssembly")
+}

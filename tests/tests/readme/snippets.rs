@@ -1,0 +1,102 @@
+//! What the pages show and nobody runs: commands in the text, pieces of configs, JSON.
+
+use std::fs;
+use std::process::Command;
+
+use crate::page::{Block, Page};
+use crate::place::{binary, repository, stderr, stdout};
+
+/// Pages whose commands are those of this version.
+const PAGES: [&str; 2] = ["README.md", "plugins/README.md"];
+
+/// Has every `amends` of a command line print its help, which it does when it knows its verbs and flags;
+/// else it says on standard error what it does not know.
+const ONLY_PARSE: &str = "amends() { \"$AMENDS\" \"$@\" --help >/dev/null; }\n";
+
+/// What a piece of a config leaves out: where plugins are, and the sagas that it names.
+const AROUND: &str = "\
+[store]
+url = \"sqlite:data/amends.db\"
+
+[plugins]
+dir = \"../../plugins\"
+
+[[saga]]
+name = \"billing\"
+
+[[saga.step]]
+name = \"once\"
+sleep = \"1s\"
+
+[[saga]]
+name = \"order-fulfillment\"
+
+[[saga.step]]
+name = \"once\"
+sleep = \"1s\"
+";
+
+/// A page names no verb and no flag that there is not.
+#[test]
+fn the_commands_that_a_page_names_parse() {
+    for name in PAGES {
+        let page = Page::read(name);
+        let mut commands = page.commands_in_prose();
+        assert!(commands.len() > 5, "{name}: where are its commands?");
+        for block in page.blocks.iter().filter(|block| block.language == "sh") {
+            let lines = (block.line..).zip(block.text.lines());
+            let starts = lines.filter(|(_, line)| line.starts_with("amends "));
+            commands.extend(starts.map(|(number, line)| (number, line.to_owned())));
+        }
+        for (line, command) in commands {
+            let output = Command::new("bash")
+                .args(["--noprofile", "--norc", "-c", &format!("{ONLY_PARSE}{command}")])
+                .env("AMENDS", binary("amends"))
+                .output()
+                .unwrap();
+            let said = stderr(&output);
+            assert!(said.is_empty(), "{}: {command}\n{said}", page.at(line));
+        }
+    }
+}
+
+#[test]
+fn the_pieces_of_configs_are_sound() {
+    let page = Page::read("README.md");
+    for block in page.blocks.iter().filter(|block| block.language == "toml") {
+        // As deep as the page says that a config lies.
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(repository().join("plugins"), folder.path().join("plugins"))
+            .unwrap();
+        let config = folder.path().join("examples/mine/amends.toml");
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        fs::write(&config, whole(block)).unwrap();
+        let checked = Command::new(binary("amends")).arg("check").arg(&config).output().unwrap();
+        let (at, said) = (page.at(block.line), stdout(&checked));
+        assert!(checked.status.success(), "{at}: {said}\n{}", whole(block));
+    }
+}
+
+/// A block with what it leaves out.
+fn whole(block: &Block) -> String {
+    let text = &block.text;
+    if text.contains("[store]") {
+        return text.clone();
+    }
+    let has_saga = text.lines().any(|line| line == "[[saga]]");
+    let saga = if has_saga { "" } else { "[[saga]]\nname = \"piece\"\n\n" };
+    let steps = text.find("[[saga.step]]").unwrap_or(text.len());
+    let (before, after) = text.split_at(steps);
+    format!("{AROUND}{before}{saga}{after}")
+}
+
+#[test]
+fn the_examples_in_json_are_json() {
+    for name in PAGES {
+        let page = Page::read(name);
+        for block in page.blocks.iter().filter(|block| block.language == "json") {
+            let read: Result<serde_json::Value, _> = serde_json::from_str(&block.text);
+            assert!(read.is_ok(), "{}: {read:?}", page.at(block.line));
+        }
+    }
+}
