@@ -229,6 +229,30 @@ mod tests {
         );
     }
 
+    /// Each pair is compared once, and not once for each of the 26^7 ways that lead to it.
+    #[test]
+    fn a_circle_of_many_properties_ends_soon() {
+        let all: Map<String, Value> =
+            ('a'..='z').map(|name| (name.to_string(), json!({"$ref": "#"}))).collect();
+        let circle = |required: &str| json!({"required": [required], "properties": all});
+        let (made, read) = (circle("a"), circle("b"));
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(self::told(&made, &read)));
+        let told = told.recv_timeout(std::time::Duration::from_secs(20)).expect("it ends");
+        assert_eq!(told, ["warning: needs `b`, which may not be in it"]);
+    }
+
+    /// What is wrong in many ways is told in some.
+    #[test]
+    fn misfits_have_a_limit() {
+        let all = |kind: &str| -> Map<String, Value> {
+            (0..2_000).map(|n| (format!("p{n}"), json!({"type": kind}))).collect()
+        };
+        let (made, read) =
+            (json!({"properties": all("string")}), json!({"properties": all("null")}));
+        assert_eq!(told(&made, &read).len(), MISFITS_MAX);
+    }
+
     #[test]
     fn a_circle_of_references_ends() {
         let circle = json!({"$ref": "#"});
