@@ -4,8 +4,8 @@
 #![allow(clippy::print_stdout, reason = "a test says what it has tried")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use amends_api::{ApiState, Problem, PrometheusHandle, prometheus, router};
@@ -45,6 +45,9 @@ const STATUSES: [u16; 16] = [
     400, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, // the caller's
     503, 507, // the host's, for now
 ];
+
+/// What `$COMPONENT` stands for in a body.
+static COMPONENT: LazyLock<Vec<u8>> = LazyLock::new(|| component("good", "2.0.0"));
 
 /// Panics of any thread.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -163,7 +166,7 @@ impl Host {
             if let Some(found) = value.as_ref().and_then(|value| value["id"].as_str()) {
                 id = found.to_owned();
             }
-            outcome = format!("{outcome} {told}");
+            outcome = format!("{outcome}{}\n", told.replace('\n', " "));
             assert_eq!(PANICS.load(Ordering::SeqCst), panics, "a thread has panicked");
             let quarantined = self.runtime.quarantined();
             assert!(quarantined.is_empty(), "{quarantined:?}");
@@ -215,8 +218,7 @@ impl Asked {
                 HeaderValue::from_bytes(value).ok()?,
             ));
         }
-        let version = component("good", "2.0.0");
-        Some(Self { method, uri, headers, body: replaced(&body, b"$COMPONENT", &version) })
+        Some(Self { method, uri, headers, body: replaced(&body, b"$COMPONENT", &COMPONENT) })
     }
 
     fn request(&self) -> Request<Body> {
@@ -286,7 +288,7 @@ async fn checked(asked: &Asked, answer: Response<Body>) -> (String, Option<Value
             if let Some(problem) = problem {
                 let problem: Problem = serde_json::from_value(problem.clone()).unwrap();
                 check_problem(&what, &problem);
-                told = format!("{told} {} {}", problem.code, problem.detail);
+                told = format!("{told}\n{} {}", problem.code, problem.detail);
             }
         }
         return (told, None);
@@ -294,7 +296,10 @@ async fn checked(asked: &Asked, answer: Response<Body>) -> (String, Option<Value
     if kind == "application/json" {
         let value: Value = serde_json::from_slice(&body).unwrap();
         let told = value["status"].as_str().unwrap_or_default().to_owned();
-        return (format!("{status} {told} {}", asked.uri.path()), Some(value));
+        // Without what names one of many.
+        let route = asked.uri.path().split('/').filter(|part| part.len() < 24);
+        let route = route.collect::<Vec<_>>().join("/");
+        return (format!("{status} {told} {route}"), Some(value));
     }
     assert!(body.is_empty() || kind.starts_with("text/plain"), "{what}: {kind}");
     (format!("{status} {kind}"), None)
@@ -330,8 +335,10 @@ fn change_body(random: &mut Random, input: &mut Vec<u8>, words: &[&str]) {
 fn seeds() -> Vec<Vec<u8>> {
     const JSON: &str = "content-type: application/json";
     let start = |definition: &str, input: &str| {
+        // One that waits for a signal does not rest.
+        let wait = if definition == "waits" { "" } else { "?wait=2s" };
         format!(
-            "POST /v1/sagas?wait=2s\n{JSON}\n\n{{\"definition\":\"{definition}\",\"input\":{input}}}"
+            "POST /v1/sagas{wait}\n{JSON}\n\n{{\"definition\":\"{definition}\",\"input\":{input}}}"
         )
     };
     let then = |definition: &str, rest: &[&str]| {

@@ -212,7 +212,7 @@ fn the_largest_configs_are_read_in_no_time() {
         ("lines that are not TOML", filled("", |_| "=\n".to_owned())),
         ("sagas that run one another", filled("", |n| child(n, &runs("a", n + 1)))),
         ("sagas that run the next one twice", ladder + &child(40, calls)),
-        ("sagas that run themselves", filled("", |n| child(n, &runs("a", n / 2)))),
+        ("sagas in circles", filled("", |n| child(n, &(runs("a", n + 1) + &runs("b", n / 2))))),
         (
             "steps of a service that is not there",
             filled(&filled_to(500_000, "", |n| format!("[service.name-{n}]\n")), |n| {
@@ -241,6 +241,20 @@ fn the_largest_configs_are_read_in_no_time() {
             filled_to(CONFIG_BYTES_MAX - 8, &format!("{saga}after = [\n"), |n| {
                 format!("\"a{n}\",\n")
             }) + "]\n",
+        ),
+        (
+            "one long line",
+            filled_to(CONFIG_BYTES_MAX - 8, "plugins.trusted_keys = [", |_| "1,".to_owned()) + "]",
+        ),
+        (
+            "keys in a table of a long name",
+            filled(&format!("[plugin.{}]\n", "n".repeat(500_000)), |n| format!("a{n}=1\n")),
+        ),
+        (
+            "settings of a plugin of a long name",
+            filled(&format!("[plugin.{}.settings]\n", "n".repeat(500_000)), |n| {
+                format!("a{n}=1\n")
+            }),
         ),
         ("lists in lists", "a = ".to_owned() + &"[".repeat(CONFIG_BYTES_MAX - 100)),
         ("tables in tables", filled_to(CONFIG_BYTES_MAX - 8, "a", |_| ".a".to_owned()) + " = 1"),
@@ -279,7 +293,8 @@ fn a_finding_is_two_lines_whatever_it_is_about() {
         "{shown}"
     );
     let told = report.to_json();
-    assert!(told[0]["message"].as_str().unwrap().contains("\nb.toml"), "programs get it as it is");
+    let message = told[1]["message"].as_str().unwrap();
+    assert!(message.contains("\nb.toml"), "programs get it as it is: {told}");
 }
 
 /// Neither has an end.

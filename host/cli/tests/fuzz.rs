@@ -203,7 +203,9 @@ fn any_config_is_sound_or_told_line_by_line() {
             }
         };
         assert_form(&text, &report);
-        assert_unknown_keys_are_told(&text, &report);
+        if let Ok(text) = str::from_utf8(bytes) {
+            assert_unknown_keys_are_told(text, &report);
+        }
         let first = report.findings().first();
         first.map_or("sound".to_owned(), |one| format!("{} {} {}", one.key, one.message, one.help))
     });
@@ -244,7 +246,9 @@ fn assert_form(text: &str, report: &Report) {
 
 fn assert_unknown_keys_are_told(text: &str, report: &Report) {
     let (document, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() || text.len() > CONFIG_BYTES_MAX {
+    // Of very many findings the first are told.
+    let is_cut = report.findings().len() >= 1_000;
+    if !errors.is_empty() || text.len() > CONFIG_BYTES_MAX || is_cut {
         return;
     }
     let is_told = |name: &str| {

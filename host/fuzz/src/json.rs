@@ -81,7 +81,10 @@ fn change(random: &mut Random, value: &mut Value, other: Value, words: &[&str]) 
                 }
             }
         }
-        (0..=2, Value::String(text)) => change_text(random, text, &word(random)),
+        (0..=2, Value::String(text)) => {
+            let word = word(random);
+            change_text(random, text, &word);
+        }
         (0..=2, Value::Number(_)) => *value = number(random),
         (3, _) => {
             let depth = if random.once_in(8) { random.below(NESTED_MAX) } else { 1 };

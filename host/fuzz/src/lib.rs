@@ -9,9 +9,9 @@
 //!   time when absent.
 //! - `AMENDS_FUZZ_INPUT`: a file whose bytes are the only input.
 //!
-//! The check panics when something does not hold, and answers in words what came of the input. An
-//! input that came to something new is changed further: that is what leads deeper, in the place of
-//! counting which code ran.
+//! The check panics when something does not hold, and answers in words what came of the input, line by
+//! line. An input with a line that is new is changed further: that is what leads deeper, in the place
+//! of counting which code ran.
 //!
 //! An input that makes the check panic is made smaller and printed, and stands in a file. So does an
 //! input that takes too long, or ends the process.

@@ -85,7 +85,7 @@ impl Settings {
 
 impl Target<'_> {
     /// Has inputs checked. The check panics when something does not hold, and else answers in words
-    /// what came of the input.
+    /// what came of the input: a line for each thing of its own.
     ///
     /// # Panics
     /// When the check does, and when an input takes too long.
@@ -140,7 +140,9 @@ impl Kept {
     }
 
     fn learn(&mut self, random: &mut Random, input: &[u8], outcome: &str) {
-        if !self.outcomes.insert(form(outcome)) {
+        // Each line is learned, also behind one that is new.
+        let new = outcome.lines().filter(|line| self.outcomes.insert(form(line)));
+        if new.count() == 0 {
             return;
         }
         self.bytes += input.len();
@@ -155,7 +157,8 @@ impl Kept {
         let new = self.inputs.len() - self.seeds;
         // Half of the time one of what is new.
         let from = if new > 0 && random.once_in(2) { self.seeds } else { 0 };
-        random.pick(&self.inputs[from..])
+        let found: &Vec<u8> = random.pick(&self.inputs[from..]);
+        found
     }
 }
 
@@ -353,7 +356,7 @@ mod tests {
             let depth = ["one", "two", "three"].iter().take_while(|word| text.contains(**word));
             let depth = depth.count();
             deepest = deepest.max(depth);
-            "new ".repeat(depth)
+            "new ".repeat(depth) + "\nand the same each time"
         });
         assert_eq!(deepest, 3);
     }

@@ -216,7 +216,8 @@ impl Section {
 
 fn custom(random: &mut Random) -> Section {
     let content: Vec<u8> = (0..random.below(64)).map(|_| random.byte()).collect();
-    Section::custom(random.pick(&CUSTOM), &content)
+    let name: &&str = random.pick(&CUSTOM);
+    Section::custom(name, &content)
 }
 
 /// Puts another number where one may be.
@@ -289,7 +290,8 @@ fn change_code(random: &mut Random, content: &mut Vec<u8>, around: &Around<'_>) 
     let chosen = random.below(bodies.len());
     let body = &mut bodies[chosen];
     let end = body.len().saturating_sub(1);
-    let times = 1 + random.below(if random.once_in(4) { 3_000 } else { 8 });
+    let most = if random.once_in(4) { 3_000 } else { 8 };
+    let times = 1 + random.below(most);
     match random.below(6) {
         // Blocks, loops and branches within one another.
         0 => {

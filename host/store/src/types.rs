@@ -195,11 +195,7 @@ impl Append {
         if bytes > APPEND_BYTES_MAX {
             return Err(StoreError::Invalid("the data of an append is at most 900 MiB"));
         }
-        let is_type = |kind: &str| {
-            let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_');
-            !kind.is_empty() && kind.bytes().all(letter)
-        };
-        if !self.events.iter().all(|event| is_type(&event.kind)) {
+        if !self.events.iter().all(|event| is_event_type(&event.kind)) {
             let rule = "the type of an event is small letters, digits, dots and underscores";
             return Err(StoreError::Invalid(rule));
         }
@@ -216,6 +212,12 @@ impl Append {
         }
         Ok(())
     }
+}
+
+/// Whether a text may be the type of an event: small letters, digits, dots and underscores.
+pub(crate) fn is_event_type(kind: &str) -> bool {
+    let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_');
+    !kind.is_empty() && kind.bytes().all(letter)
 }
 
 /// What came of an append.

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use amends_engine::{Digest, Position, SagaStatus, Timestamp, Version};
 use amends_fuzz::{Random, Shape, Target, change_json};
-use amends_store::conformance::{Place as _, at, row, saga_id, start, state_change, then};
+use amends_store::conformance::{at, row, saga_id, start, state_change, then};
 use amends_store::{
-    Append, Appended, BlobKind, EVENT_UNREADABLE, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey,
-    StateQuery, Store, StoredEvent, Stream,
+    Append, Appended, BlobKind, Durability, EVENT_UNREADABLE, LiveSaga, NewEvent, SagaQuery,
+    SagaRow, SqliteStore, StartKey, StateQuery, Store, StoredEvent, Stream,
 };
 use place::TemporaryFile;
 use rusqlite::Connection;
@@ -61,7 +61,9 @@ struct Rows {
 impl Rows {
     async fn new() -> Self {
         let place = TemporaryFile::new();
-        let store = place.open().await.unwrap();
+        // Nothing of it needs to outlive a power cut.
+        let store = SqliteStore::open(&place.path(), Durability::Relaxed).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
         for number in 0..=SOUND {
             let mut first = start(number);
             let row = first.row.as_mut().unwrap();

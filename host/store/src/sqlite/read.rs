@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{Digest, Position, SagaId, SagaStatus, Timestamp, Version, on_one_line};
 use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params, params_from_iter};
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ use super::schema::is_unreadable;
 use super::write::{DEPLOYS, SERVICE_PREFIX};
 use crate::types::{
     BlobKind, BlobRow, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga,
-    SagaQuery, SagaRow, StoredEvent, Stream,
+    SagaQuery, SagaRow, StoredEvent, Stream, is_event_type,
 };
 
 type Result<T> = rusqlite::Result<T>;
@@ -36,12 +36,58 @@ pub(super) fn events(
     limit: u32,
 ) -> Result<Vec<StoredEvent>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {APPEND_COLUMNS} FROM appends WHERE stream = ?1 AND version > ?2 ORDER BY version"
+        "SELECT {APPEND_COLUMNS} FROM appends
+         WHERE stream = ?1 AND version > ?2 AND version <= {VERSION_MAX} ORDER BY version"
     ))?;
     let rows = statement.query(params![stream, to_integer(after.0)])?;
-    // Of an append that cannot be read the version may not be known.
-    take_events(rows, limit, |event| event.version > after || event.kind == EVENT_UNREADABLE)
+    let mut page = Page::new(limit);
+    if page.take(rows, |event| event.version > after)? {
+        without_version(connection, stream, after, &mut page)?;
+    }
+    Ok(page.events)
 }
+
+/// Takes the appends whose version is no number, or too large for one. They have the versions behind
+/// the last that is one, so that whoever reads page by page is told of each once.
+fn without_version(
+    connection: &Connection,
+    stream: &Stream,
+    after: Version,
+    page: &mut Page,
+) -> Result<()> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {APPEND_COLUMNS} FROM appends
+         WHERE stream = ?1 AND version > {VERSION_MAX} ORDER BY version"
+    ))?;
+    let (mut rows, mut version) = (statement.query([stream])?, None);
+    while let Some(row) = rows.next()? {
+        let before = match version {
+            Some(before) => before,
+            None => last_version(connection, stream)?,
+        };
+        let version = *version.insert(before.plus(1));
+        let told = events_or_why(row)?.into_iter().map(|event| AppendedEvent { version, ..event });
+        if !page.take_all(told.filter(|event| event.version > after)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The last version of a stream that is a number; 0 when there is none.
+fn last_version(connection: &Connection, stream: &Stream) -> Result<Version> {
+    let last = connection
+        .prepare_cached(&format!(
+            "SELECT version FROM appends
+             WHERE stream = ?1 AND version <= {VERSION_MAX} ORDER BY version DESC LIMIT 1"
+        ))?
+        .query_row([stream], |row| Ok(version_of(row, 0)))
+        .optional()?;
+    Ok(last.unwrap_or_default())
+}
+
+/// The largest number that SQLite has.
+const VERSION_MAX: i64 = i64::MAX;
 
 pub(super) fn log(
     connection: &Connection,
@@ -52,30 +98,50 @@ pub(super) fn log(
         "SELECT {APPEND_COLUMNS} FROM appends WHERE position > ?1 ORDER BY position"
     ))?;
     let rows = statement.query([to_integer(after.0)])?;
-    take_events(rows, limit, |event| event.position > after)
+    let mut page = Page::new(limit);
+    page.take(rows, |event| event.position > after)?;
+    Ok(page.events)
 }
 
-/// The events of appends that are wanted, up to the limits of a page. Row by row: of what is past
-/// the limits nothing is copied.
-fn take_events(
-    mut rows: Rows<'_>,
-    limit: u32,
-    is_wanted: impl Fn(&AppendedEvent<'_>) -> bool,
-) -> Result<Vec<StoredEvent>> {
-    let (mut page, mut bytes) = (Vec::new(), 0);
-    while page.len() < limit as usize
-        && let Some(row) = rows.next()?
-    {
-        for event in events_or_why(row)?.into_iter().filter(&is_wanted) {
-            bytes += event.data.len();
-            let is_full = page.len() == limit as usize || bytes > EVENTS_PAGE_BYTES_MAX;
-            if is_full && !page.is_empty() {
-                return Ok(page);
-            }
-            page.push(event.into());
-        }
+/// A page of events, up to its limits. Row by row: of what is past them nothing is copied.
+struct Page {
+    events: Vec<StoredEvent>,
+    limit: usize,
+    bytes: usize,
+}
+
+impl Page {
+    fn new(limit: u32) -> Self {
+        Self { events: Vec::new(), limit: limit as usize, bytes: 0 }
     }
-    Ok(page)
+
+    /// Takes the events of appends that are wanted. False when a limit has ended that.
+    fn take(
+        &mut self,
+        mut rows: Rows<'_>,
+        is_wanted: impl Fn(&AppendedEvent<'_>) -> bool,
+    ) -> Result<bool> {
+        while self.events.len() < self.limit {
+            let Some(row) = rows.next()? else { return Ok(true) };
+            if !self.take_all(events_or_why(row)?.into_iter().filter(&is_wanted)) {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// False when a limit has ended that.
+    fn take_all<'row>(&mut self, events: impl Iterator<Item = AppendedEvent<'row>>) -> bool {
+        for event in events {
+            self.bytes += event.data.len();
+            let is_full = self.events.len() == self.limit || self.bytes > EVENTS_PAGE_BYTES_MAX;
+            if is_full && !self.events.is_empty() {
+                return false;
+            }
+            self.events.push(event.into());
+        }
+        true
+    }
 }
 
 pub(super) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow>> {
@@ -377,15 +443,30 @@ fn events_or_why<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
         Ok(events) => return Ok(events),
         Err(reason) => reason,
     };
-    let number = |column| row.get(column).map_or(0, i64::unsigned_abs);
+    let number = |column| row.get(column).map_or(0, |number: i64| number.max(0).unsigned_abs());
     Ok(vec![AppendedEvent {
         position: Position(number(0)),
         stream: stream(row, 1).unwrap_or(Stream::Saga(SagaId::from_bytes([0; 16]))),
-        version: Version(number(2)),
+        version: version_of(row, 2),
         at: Timestamp::from_millis(row.get(3).unwrap_or(0)),
         kind: EVENT_UNREADABLE.to_owned(),
         data: serde_json::json!({ "reason": reason }).to_string().into(),
     }])
+}
+
+/// The version of an append that cannot be read: not before the one that it stands at in its stream.
+fn version_of(row: &Row<'_>, column: usize) -> Version {
+    match row.get_ref(column) {
+        Ok(ValueRef::Integer(version)) => Version(version.max(0).unsigned_abs()),
+        // What stands between two versions is taken for the second.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it saturates, and what is less than the first version is none"
+        )]
+        Ok(ValueRef::Real(version)) => Version(version.ceil() as u64),
+        Ok(_) | Err(_) => Version(0),
+    }
 }
 
 /// The events of one append.
@@ -401,6 +482,15 @@ fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
     let events: Vec<(String, &RawValue)> =
         serde_json::from_str(text).map_err(|error| unreadable(4, error))?;
     let last = i64::try_from(events.len()).unwrap_or(i64::MAX) - 1;
+    if let Some((kind, _)) = events.iter().find(|(kind, _)| !is_event_type(kind)) {
+        return Err(unreadable(4, format!("`{}` is not the type of an event", on_one_line(kind))));
+    }
+    for (column, number) in [(0, position), (2, version)] {
+        if number <= last {
+            let why = format!("{number} is less than its {} events", events.len());
+            return Err(unreadable(column, why));
+        }
+    }
     let event = |(back, (kind, data)): (i64, (String, &'row RawValue))| AppendedEvent {
         position: Position((position - back).unsigned_abs()),
         stream: stream.clone(),
