@@ -8,6 +8,7 @@
 //! part of a message.
 
 mod boolean;
+mod children;
 mod definition;
 mod graph;
 mod host;
@@ -24,7 +25,7 @@ mod source;
 pub(crate) mod suggest;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use amends_engine::{Definition, PluginName, ServiceName};
@@ -39,7 +40,7 @@ pub use source::CONFIG_BYTES_MAX;
 
 use report::Severity::Error;
 use source::Source;
-use table::{Context, Item, Places, Table, check_name};
+use table::{Context, FINDINGS_MAX, Item, Places, Table, check_name};
 
 /// What a host runs on. Checked.
 #[derive(Debug)]
@@ -69,25 +70,21 @@ pub struct Loaded {
 /// Reads a config file.
 ///
 /// # Errors
-/// Everything that is wrong with it, in the order of its lines, warnings included.
+/// Everything that is wrong with it, up to a thousand things, in the order of its lines, warnings
+/// included.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
     let source = Source::read(path)?;
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     if !errors.is_empty() {
         return Err(syntax_report(&source, &errors));
     }
-    let mut context = Context {
-        source: &source,
-        environment: &overrides.environment,
-        findings: Vec::new(),
-        places: Places::default(),
-    };
+    let mut context = Context::new(&source, &overrides.environment);
     let config = read(
         Table::new(String::new(), document.span(), document.get_ref()),
         overrides,
         &mut context,
     );
-    let Context { findings, places, .. } = context;
+    let (findings, places) = context.into_findings();
     let report = Report::new(path, findings);
     if report.errors() > 0 {
         return Err(report);
@@ -95,16 +92,18 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
     Ok(Loaded { config, warnings: report, places })
 }
 
-/// One finding a line: what follows a slip in a line is mostly noise.
+/// One finding a line: what follows a slip in a line is mostly noise. The first of them.
 fn syntax_report(source: &Source, errors: &[toml::de::Error]) -> Report {
-    let mut findings: Vec<Finding> = Vec::new();
+    let (mut findings, mut lines) = (Vec::new(), BTreeSet::new());
     for error in errors {
+        if findings.len() == FINDINGS_MAX {
+            break;
+        }
         let position = source.position(&error.span().unwrap_or(0..0));
-        let is_same_line = |finding: &Finding| matches!(finding.place, Place::At(earlier) if earlier.line == position.line);
-        if findings.iter().any(is_same_line) {
+        if !lines.insert(position.line) {
             continue;
         }
-        let line = source.text.lines().nth(position.line - 1).unwrap_or_default();
+        let line = source.line(position.line);
         let message = if has_bare_text(line) { "text without quotes" } else { error.message() };
         let help = if message.starts_with("duplicate key") {
             "a key stands once in its table: keep one of them"
@@ -251,7 +250,7 @@ fn check_services(
         if services.contains_key(service) {
             continue;
         }
-        let near = suggest::nearest(service.as_str(), services.keys().map(ServiceName::as_str));
+        let near = context.nearest(service.as_str(), services.keys().map(ServiceName::as_str));
         if let Some(near) = near {
             let key = format!("saga.{}.step.{}.service", definition.name(), step.name);
             let message = format!("there is no [service.{service}]");
@@ -263,8 +262,9 @@ fn check_services(
     if context.findings.iter().any(|finding| finding.severity == Error) {
         return;
     }
+    let named: BTreeSet<_> = steps().filter_map(|(_, step)| step.service()).collect();
     for service in services.keys() {
-        if steps().all(|(_, step)| step.service() != Some(service)) {
+        if !named.contains(service) {
             let key = format!("service.{service}");
             let message = format!("no step names the service `{service}`");
             let help = format!("write service = \"{service}\" in a step, or remove it");

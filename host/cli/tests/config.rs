@@ -1,12 +1,15 @@
 //! What `load` makes of a sound config.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "a test says how long something takes")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use amends::config::{Environment, Loaded, OverrideFlags, Overrides, Report, load};
+use amends::config::{
+    CONFIG_BYTES_MAX, Environment, Loaded, OverrideFlags, Overrides, Report, load,
+};
 use amends_engine::{BackoffSpec, InputSpec, PluginName, RetrySpec, StepSpec};
 use amends_runtime::OnOpen;
 use amends_store::Durability;
@@ -187,5 +190,151 @@ fn a_secret_in_a_file_that_everybody_may_read_is_warned_of() {
         let warned = warnings.contains("every user of this machine may read the file")
             && warnings.contains(&format!("chmod o-rwx {}", file.display()));
         assert_eq!(warned, is_warned, "{mode:o}: {warnings}");
+    }
+}
+
+/// So many of something that a config has its largest size.
+fn filled(head: &str, item: impl Fn(usize) -> String) -> String {
+    filled_to(CONFIG_BYTES_MAX, head, item)
+}
+
+fn filled_to(bytes_max: usize, head: &str, item: impl Fn(usize) -> String) -> String {
+    let mut text = head.to_owned();
+    for number in 0.. {
+        let item = item(number);
+        if text.len() + item.len() > bytes_max {
+            break;
+        }
+        text.push_str(&item);
+    }
+    text
+}
+
+/// What costs more than its length shows. Each was minutes or hours.
+#[test]
+fn the_largest_configs_are_read_in_no_time() {
+    let child = |number: usize, children: &str| {
+        format!("[[saga]]\nname = \"s{number}\"\ndeadline = \"1s\"\n{children}")
+    };
+    let runs = |step: &str, number: usize| {
+        format!("[[saga.step]]\nname = \"{step}\"\nsaga = \"s{number}\"\n")
+    };
+    let calls = "[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+    let saga = format!("[[saga]]\nname = \"s\"\n{calls}");
+    let ladder: String = (0..40)
+        .map(|number| child(number, &(runs("a", number + 1) + &runs("b", number + 1))))
+        .collect();
+    let fields = format!(
+        "{saga}input = {{ a = \"1\" }}\n[[saga]]\nname = \"t\"\n{calls}[saga.step.input]\n"
+    );
+    let cases = [
+        ("lines that are not TOML", filled("", |_| "=\n".to_owned())),
+        ("sagas that run one another", filled("", |n| child(n, &runs("a", n + 1)))),
+        ("sagas that run the next one twice", ladder + &child(40, calls)),
+        ("sagas in circles", filled("", |n| child(n, &(runs("a", n + 1) + &runs("b", n / 2))))),
+        (
+            "steps of a service that is not there",
+            filled(&filled_to(500_000, "", |n| format!("[service.name-{n}]\n")), |n| {
+                format!("[[saga]]\nname = \"s{n}\"\n{calls}service = \"nome-{n}\"\n")
+            }),
+        ),
+        ("services that no step names", filled(&saga, |n| format!("[service.name-{n}]\n"))),
+        ("keys that there are not", filled("", |n| format!("nome{n} = 1\n"))),
+        ("one long key", format!("{saga}{} = 1\n", "n".repeat(CONFIG_BYTES_MAX - 100))),
+        (
+            "variables that are not set",
+            filled(&format!("{saga}[plugin.p.secrets]\n"), |n| {
+                format!("a{n} = {{ env = \"K{n}\" }}\n")
+            }),
+        ),
+        ("expressions that are none", filled(&fields, |n| format!("f{n} = \"input.\"\n"))),
+        ("expressions of what is not there", filled(&fields, |n| format!("f{n} = \"x{n}\"\n"))),
+        (
+            "steps",
+            filled("[[saga]]\nname = \"s\"\n", |n| {
+                format!("[[saga.step]]\nname = \"a{n}\"\nplugin = \"p\"\n")
+            }),
+        ),
+        (
+            "names of steps before it",
+            filled_to(CONFIG_BYTES_MAX - 8, &format!("{saga}after = [\n"), |n| {
+                format!("\"a{n}\",\n")
+            }) + "]\n",
+        ),
+        (
+            "one long line",
+            filled_to(CONFIG_BYTES_MAX - 8, "plugins.trusted_keys = [", |_| "1,".to_owned()) + "]",
+        ),
+        (
+            "keys in a table of a long name",
+            filled(&format!("[plugin.{}]\n", "n".repeat(500_000)), |n| format!("a{n}=1\n")),
+        ),
+        (
+            "settings of a plugin of a long name",
+            filled(&format!("[plugin.{}.settings]\n", "n".repeat(500_000)), |n| {
+                format!("a{n}=1\n")
+            }),
+        ),
+        ("lists in lists", "a = ".to_owned() + &"[".repeat(CONFIG_BYTES_MAX - 100)),
+        ("tables in tables", filled_to(CONFIG_BYTES_MAX - 8, "a", |_| ".a".to_owned()) + " = 1"),
+    ];
+    for (what, text) in cases {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let overrides = Overrides {
+                environment: (0..200).map(|n| (format!("L{n}"), "x")).collect(),
+                ..Overrides::default()
+            };
+            let report = match load_text(&text, &overrides).0 {
+                Ok(loaded) => loaded.warnings,
+                Err(report) => report,
+            };
+            // It is told in two forms.
+            tell.send(report.to_string().len() + report.to_json().to_string().len()).unwrap();
+        });
+        let began = Instant::now();
+        let told = told.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{what}"));
+        println!("{what}: {:?}, {told} bytes", began.elapsed());
+        assert!(told > 0, "{what}");
+    }
+}
+
+/// A text of several lines must not look like findings of its own.
+#[test]
+fn a_finding_is_two_lines_whatever_it_is_about() {
+    let text = "[host]\nname = \"a\\n    help: do nothing\\nb.toml:1:1: error: c: d\\u001b[2J\"\n\
+                [\"x\\ny\"]\n";
+    let report = load_text(text, &Overrides::default()).0.unwrap_err();
+    let shown = report.to_string();
+    assert_eq!(shown.lines().count(), 2 * report.findings().len(), "{shown}");
+    assert!(
+        shown.contains("`a\\n    help: do nothing\\nb.toml:1:1: error: c: d\\u001b[2J`"),
+        "{shown}"
+    );
+    let told = report.to_json();
+    let message = told[1]["message"].as_str().unwrap();
+    assert!(message.contains("\nb.toml"), "programs get it as it is: {told}");
+}
+
+/// Neither has an end.
+#[test]
+fn a_secret_is_read_from_files_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [Path::new("/dev/zero"), &pipe] {
+        let text = format!(
+            "[plugin.p]\nsecrets = {{ key = {{ file = \"{}\" }} }}\n\
+             [[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n",
+            path.display()
+        );
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let report = load_text(&text, &Overrides::default()).0.unwrap_err();
+            tell.send(report.to_string()).unwrap();
+        });
+        let report = told.recv_timeout(Duration::from_secs(20));
+        let report = report.unwrap_or_else(|_| panic!("{} is read without end", path.display()));
+        assert!(report.contains("is not a file"), "{report}");
     }
 }

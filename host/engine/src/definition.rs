@@ -76,7 +76,7 @@ impl Definition {
     /// Checks a spec.
     ///
     /// # Errors
-    /// Every mistake in it.
+    /// The mistakes in it, up to a hundred.
     pub fn new(spec: DefinitionSpec) -> Result<Self, Vec<DefinitionError>> {
         let (steps, pivot) = check::check(&spec)?;
         let inner = steps.iter().fold(StepSet::default(), |set, step| set.union(step.after));

@@ -93,11 +93,11 @@ pub struct Timestamp(i64);
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(time) => write!(f, "{time:.3}"),
-            // Beyond the year 9999: RFC 3339 has no words for it.
-            Err(_) => f.write_str("9999-12-31T23:59:59.999Z"),
-        }
+        // Beyond them there are no words for it: the nearest time that has some can be read again.
+        let (first, last) = (jiff::Timestamp::MIN, jiff::Timestamp::MAX);
+        let time = jiff::Timestamp::from_millisecond(self.0);
+        let time = time.unwrap_or(if self.0 < 0 { first } else { last });
+        write!(f, "{time:.3}")
     }
 }
 

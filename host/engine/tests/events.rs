@@ -3,7 +3,6 @@
 //! `golden/events.ndjson` has a line for every event type, and more where a field may be absent.
 //! A line is never changed or removed: logs of that form exist.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "fuzzing takes its time")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use amends_engine::{
     PAYLOAD_DEPTH_MAX, Payload, PayloadError, SagaStarted, StepFailed, StepSucceeded, Timestamp,
     UndoSucceeded, check_json,
 };
+use amends_fuzz::{Shape, Target};
 use proptest::prelude::*;
 
 #[test]
@@ -132,8 +132,13 @@ fn what_readers_understand_differently_is_no_payload() {
 /// Any bytes: what is taken has a value, and what has none is not taken.
 #[test]
 fn any_text_is_a_payload_with_a_value_or_none() {
-    let seconds = std::env::var("AMENDS_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    let (began, time) = (std::time::Instant::now(), Duration::from_secs(seconds.unwrap_or(1)));
+    let seeds = [
+        r#"{"a":[1,-0,1.5e3,null,true,"\u0061\ud83d\ude80"],"b":{"a":{}}}"#,
+        r#"{"qty":1000000,"x":"\ud800"}"#,
+        " [ 1e999 , { \"a\" : 1 , \"a\" : 2 } ] \n",
+        "\"\u{7f}é\"",
+        "[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]",
+    ];
     let words = [
         "{",
         "}",
@@ -159,32 +164,32 @@ fn any_text_is_a_payload_with_a_value_or_none() {
         "\u{7f}",
         "é",
     ];
-    let text = proptest::collection::vec(proptest::sample::select(words.to_vec()), 0..24);
-    let text = prop_oneof![text.prop_map(|words| words.concat()), ".{0,40}"];
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 2_000,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    });
-    while began.elapsed() < time {
-        let checked = runner.run(&text, |text| {
-            let value = serde_json::from_str::<serde_json::Value>(&text);
-            match Payload::parse(&text) {
-                Ok(payload) => {
-                    prop_assert_eq!(payload.to_value().ok(), value.ok());
-                    prop_assert_eq!(Payload::parse(payload.as_str()), Ok(payload.clone()));
-                    prop_assert_eq!(Payload::recorded(&text), Ok(payload));
-                }
-                Err(PayloadError::Ambiguous(_)) => prop_assert!(Payload::recorded(&text).is_ok()),
-                Err(PayloadError::Json(_)) => prop_assert!(value.is_err()),
-                Err(PayloadError::TooLarge { .. } | PayloadError::TooDeep) => {
-                    prop_assert!(Payload::recorded(&text).is_err());
-                }
-            }
-            Ok(())
-        });
-        checked.unwrap();
+    Target {
+        name: "payloads",
+        seeds: seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect(),
+        words: &words,
+        shape: Shape::Json,
+        bytes_max: 4_096,
+        time_max: Duration::from_secs(2),
     }
+    .run(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let value = serde_json::from_str::<serde_json::Value>(&text);
+        match Payload::parse(&text) {
+            Ok(payload) => {
+                assert_eq!(payload.to_value().ok(), value.ok());
+                assert_eq!(Payload::parse(payload.as_str()), Ok(payload.clone()));
+                assert_eq!(Payload::recorded(&text), Ok(payload));
+                return "a payload".to_owned();
+            }
+            Err(PayloadError::Ambiguous(_)) => assert!(Payload::recorded(&text).is_ok()),
+            Err(PayloadError::Json(_)) => assert!(value.is_err()),
+            Err(PayloadError::TooLarge { .. } | PayloadError::TooDeep) => {
+                assert!(Payload::recorded(&text).is_err());
+            }
+        }
+        Payload::parse(&text).map_or_else(|error| error.to_string(), |_| String::new())
+    });
 }
 
 fn json() -> impl Strategy<Value = Payload> {
@@ -277,6 +282,21 @@ proptest! {
     fn a_time_is_read_as_it_was_written(millis in -60_000_000_000_000_i64..250_000_000_000_000) {
         let time = Timestamp::from_millis(millis);
         prop_assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+    }
+}
+
+/// A clock that is set to the end of time, and a pause on top of it.
+#[test]
+fn a_time_that_has_no_words_is_written_as_the_nearest_that_has() {
+    for (millis, text) in [
+        (i64::MAX, "9999-12-30T22:00:00.999Z"),
+        (253_402_300_800_000, "9999-12-30T22:00:00.999Z"),
+        (i64::MIN, "-009999-01-02T01:59:59.000Z"),
+    ] {
+        let time = Timestamp::from_millis(millis);
+        assert_eq!(time.to_string(), text);
+        let read = time.to_string().parse::<Timestamp>().unwrap();
+        assert_eq!(read.to_string(), text);
     }
 }
 

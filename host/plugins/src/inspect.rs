@@ -9,6 +9,8 @@
 //! what the host does.
 
 mod child;
+#[cfg(test)]
+mod fuzz;
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::path::PathBuf;

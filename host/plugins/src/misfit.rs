@@ -5,12 +5,23 @@
 //! `additionalProperties = false` and local `$ref`s. What a schema says otherwise, with `anyOf`,
 //! `if` and the like, is left to the host, which checks each payload.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::ptr;
 
 use serde_json::{Map, Value};
 
 /// Schemas within one another that are compared. A circle of `$ref`s ends here.
 const DEPTH_MAX: usize = 8;
+
+/// Misfits that are told. Nobody reads more.
+const MISFITS_MAX: usize = 100;
+
+/// Of the name of a property, so much is told.
+const NAME_SHOWN_CHARS: usize = 100;
+
+/// Properties that are compared: of schemas that refer to one another there are many pairs, and they
+/// are compared while somebody waits.
+const COMPARED_MAX: usize = 100_000;
 
 /// Where a value does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +85,7 @@ impl<'s> Schema<'s> {
     pub fn takes(self, name: &str) -> bool {
         let is_closed = self.schema.get("additionalProperties") == Some(&Value::Bool(false));
         let has_patterns = self.schema.get("patternProperties").is_some();
-        !is_closed || has_patterns || self.names().any(|known| known == name)
+        !is_closed || has_patterns || self.properties().is_some_and(|all| all.contains_key(name))
     }
 
     /// The types that it takes; none when it does not say.
@@ -87,74 +98,103 @@ impl<'s> Schema<'s> {
     }
 }
 
-/// What is wrong when values that fit `made` are read by `read`.
+/// What is wrong when values that fit `made` are read by `read`, up to a hundred things.
 #[must_use]
 pub fn misfits(made: Schema<'_>, read: Schema<'_>) -> Vec<Misfit> {
-    let mut found = Vec::new();
-    compare(made, read, "", DEPTH_MAX, &mut found);
-    found
+    let mut comparison =
+        Comparison { found: Vec::new(), left: COMPARED_MAX, compared: HashMap::new() };
+    comparison.compare(made, read, "", DEPTH_MAX);
+    comparison.found.truncate(MISFITS_MAX);
+    comparison.found
 }
 
-fn certain(message: String) -> Misfit {
-    Misfit { is_certain: true, message }
+/// What was compared, and what was found.
+struct Comparison {
+    found: Vec<Misfit>,
+    /// So many properties may still be compared.
+    left: usize,
+    /// Each pair of schemas, with the depth that was left for it: many ways lead to one.
+    compared: HashMap<(*const Value, *const Value), usize>,
 }
 
-fn possible(message: String) -> Misfit {
-    Misfit { is_certain: false, message }
-}
+impl Comparison {
+    fn certain(&mut self, message: String) {
+        self.found.push(Misfit { is_certain: true, message });
+    }
 
-fn compare(made: Schema<'_>, read: Schema<'_>, path: &str, depth: usize, found: &mut Vec<Misfit>) {
-    let Some(depth) = depth.checked_sub(1) else { return };
-    let is_apart = compare_types(made, read, path, found);
-    if is_apart {
-        return;
+    fn possible(&mut self, message: String) {
+        self.found.push(Misfit { is_certain: false, message });
     }
-    if let (Some(made), Some(read)) = (made.items(), read.items()) {
-        compare(made, read, &format!("{path}[]"), depth, found);
+
+    fn is_over(&self) -> bool {
+        self.left == 0 || self.found.len() >= MISFITS_MAX
     }
-    // A schema without properties says nothing of them.
-    if made.properties().is_none() {
-        return;
-    }
-    let name_of = |name: &str| {
-        if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-    };
-    for name in read.required() {
-        let at = name_of(name);
-        if made.property(name).is_none() {
-            found.push(certain(format!("needs `{at}`, which is not in it")));
-        } else if made.required().all(|other| other != name) {
-            found.push(possible(format!("needs `{at}`, which may not be in it")));
+
+    fn compare(&mut self, made: Schema<'_>, read: Schema<'_>, path: &str, depth: usize) {
+        let Some(deeper) = depth.checked_sub(1) else { return };
+        let known = self.compared.entry((ptr::from_ref(made.schema), ptr::from_ref(read.schema)));
+        let known = known.or_default();
+        if *known >= depth || self.left == 0 {
+            return;
+        }
+        *known = depth;
+        let names = made.names().count() + read.required().count();
+        self.left = self.left.saturating_sub(1 + names);
+        let is_apart = self.compare_types(made, read, path);
+        if is_apart {
+            return;
+        }
+        if let (Some(made), Some(read)) = (made.items(), read.items()) {
+            self.compare(made, read, &format!("{path}[]"), deeper);
+        }
+        // A schema without properties says nothing of them.
+        if made.properties().is_none() {
+            return;
+        }
+        let name_of = |name: &str| {
+            let name: String = name.chars().take(NAME_SHOWN_CHARS).collect();
+            if path.is_empty() { name } else { format!("{path}.{name}") }
+        };
+        let always: BTreeSet<&str> = made.required().collect();
+        for name in read.required() {
+            if self.is_over() {
+                return;
+            }
+            if made.property(name).is_none() {
+                self.certain(format!("needs `{}`, which is not in it", name_of(name)));
+            } else if !always.contains(name) {
+                self.possible(format!("needs `{}`, which may not be in it", name_of(name)));
+            }
+        }
+        for name in made.names() {
+            if self.is_over() {
+                return;
+            }
+            if !read.takes(name) {
+                self.certain(format!("does not take `{}`, which is in it", name_of(name)));
+            } else if let (Some(made), Some(read)) = (made.property(name), read.property(name)) {
+                self.compare(made, read, &name_of(name), deeper);
+            }
         }
     }
-    for name in made.names() {
-        let at = name_of(name);
-        if !read.takes(name) {
-            found.push(certain(format!("does not take `{at}`, which is in it")));
-        } else if let (Some(made), Some(read)) = (made.property(name), read.property(name)) {
-            compare(made, read, &at, depth, found);
-        }
-    }
-}
 
-/// True when no value fits both.
-fn compare_types(made: Schema<'_>, read: Schema<'_>, path: &str, found: &mut Vec<Misfit>) -> bool {
-    let (Some(made), Some(read)) = (made.types(), read.types()) else { return false };
-    let fits = |one: &str| read.contains(one) || one == "integer" && read.contains("number");
-    let may_fit = |one: &str| fits(one) || one == "number" && read.contains("integer");
-    let what = if path.is_empty() { "it".to_owned() } else { format!("`{path}`") };
-    let list = |types: &BTreeSet<&str>| types.iter().copied().collect::<Vec<_>>().join(" or ");
-    let (made_types, read_types) = (list(&made), list(&read));
-    if !made.iter().any(|one| may_fit(one)) {
-        let message = format!("reads {what} as {read_types}, and it is {made_types}");
-        found.push(certain(message));
-        return true;
+    /// True when no value fits both.
+    fn compare_types(&mut self, made: Schema<'_>, read: Schema<'_>, path: &str) -> bool {
+        let (Some(made), Some(read)) = (made.types(), read.types()) else { return false };
+        let fits = |one: &str| read.contains(one) || one == "integer" && read.contains("number");
+        let may_fit = |one: &str| fits(one) || one == "number" && read.contains("integer");
+        let what = if path.is_empty() { "it".to_owned() } else { format!("`{path}`") };
+        let list = |types: &BTreeSet<&str>| types.iter().copied().collect::<Vec<_>>().join(" or ");
+        let (made_types, read_types) = (list(&made), list(&read));
+        if !made.iter().any(|one| may_fit(one)) {
+            self.certain(format!("reads {what} as {read_types}, and it is {made_types}"));
+            return true;
+        }
+        if !made.iter().all(|one| fits(one)) {
+            self.possible(format!("reads {what} as {read_types}, and it may be {made_types}"));
+        }
+        false
     }
-    if !made.iter().all(|one| fits(one)) {
-        let message = format!("reads {what} as {read_types}, and it may be {made_types}");
-        found.push(possible(message));
-    }
-    false
 }
 
 #[cfg(test)]
@@ -227,6 +267,30 @@ mod tests {
             told(&typed(json!("number")), &typed(json!("integer"))),
             ["warning: reads it as integer, and it may be number"]
         );
+    }
+
+    /// Each pair is compared once, and not once for each of the 26^7 ways that lead to it.
+    #[test]
+    fn a_circle_of_many_properties_ends_soon() {
+        let all: Map<String, Value> =
+            ('a'..='z').map(|name| (name.to_string(), json!({"$ref": "#"}))).collect();
+        let circle = |required: &str| json!({"required": [required], "properties": all});
+        let (made, read) = (circle("a"), circle("b"));
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(self::told(&made, &read)));
+        let told = told.recv_timeout(std::time::Duration::from_secs(20)).expect("it ends");
+        assert_eq!(told, ["warning: needs `b`, which may not be in it"]);
+    }
+
+    /// What is wrong in many ways is told in some.
+    #[test]
+    fn misfits_have_a_limit() {
+        let all = |kind: &str| -> Map<String, Value> {
+            (0..2_000).map(|n| (format!("p{n}"), json!({"type": kind}))).collect()
+        };
+        let (made, read) =
+            (json!({"properties": all("string")}), json!({"properties": all("null")}));
+        assert_eq!(told(&made, &read).len(), MISFITS_MAX);
     }
 
     #[test]

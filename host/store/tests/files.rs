@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use amends_engine::{Position, Version};
 use amends_store::conformance::{self, Place as _, at, saga_id, start, then};
 use amends_store::{
-    Append, Durability, LOCK_SUFFIX, NewEvent, SCHEMA_VERSION, SagaQuery, SqliteStore, Store,
-    StoreConfig, StoreError, Stream,
+    Append, Durability, EVENT_UNREADABLE, LOCK_SUFFIX, NewEvent, SCHEMA_VERSION, SagaQuery,
+    SqliteStore, Store, StoreConfig, StoreError, StoredEvent, Stream,
 };
 use place::TemporaryFile;
 use rusqlite::Connection;
@@ -479,5 +479,67 @@ async fn files_are_their_owners_alone() {
     let store = open(&path).unwrap();
     store.append(start(2)).await.unwrap();
     assert_eq!(modes(&path).0, [0o640; 4], "{:?}", modes(&path).0);
+    store.close().await.unwrap();
+}
+
+/// Whoever reads page by page comes to the end, whatever stands in the place of a version.
+#[tokio::test]
+async fn an_append_without_a_version_is_told_once() {
+    for version in ["'x'", "x'00'", "1e300", "1.5", "-7"] {
+        let place = TemporaryFile::new();
+        let store = place.open().await.unwrap();
+        store.append(start(1)).await.unwrap();
+        store.append(then(1, 1)).await.unwrap();
+        store.append(then(1, 2)).await.unwrap();
+        change(&place.path(), &format!("UPDATE appends SET version = {version} WHERE version = 2"));
+        let mut found: Vec<StoredEvent> = Vec::new();
+        loop {
+            let after = found.last().map_or(Version(0), |last| last.version);
+            let page = store.events(Stream::Saga(saga_id(1)), after, 1).await.unwrap();
+            let Some(event) = page.first() else { break };
+            assert!(event.version > after, "{version}: {:?} after {after:?}", event.version);
+            found.extend(page);
+            assert!(found.len() < 10, "{version}: it does not end");
+        }
+        let unreadable = found.iter().filter(|event| event.kind == EVENT_UNREADABLE).count();
+        // A version before the first is read by nobody who asks for what is after it.
+        assert_eq!(unreadable, usize::from(version != "-7"), "{version}: {found:?}");
+        assert_eq!(found.len() - unreadable, 2, "{version}: {found:?}");
+        // Whoever reads all of it is told in any case.
+        let live = store.live(None, 10).await.unwrap();
+        let reason = live[0].content.as_ref().unwrap_err();
+        assert!(reason.contains("version"), "{version}: {reason}");
+        store.close().await.unwrap();
+    }
+}
+
+/// It would break the line in which it is sent to whoever watches the saga.
+#[tokio::test]
+async fn an_event_whose_type_is_none_cannot_be_read() {
+    for kind in ["a\\nevent: saga.completed", "", "A", "é"] {
+        let place = TemporaryFile::new();
+        let store = place.open().await.unwrap();
+        store.append(start(1)).await.unwrap();
+        change(&place.path(), &format!("UPDATE appends SET events = '[[\"{kind}\",{{}}]]'"));
+        let events = store.events(Stream::Saga(saga_id(1)), Version(0), 10).await.unwrap();
+        assert_eq!(events[0].kind, EVENT_UNREADABLE, "{kind}");
+        assert!(events[0].data.contains("is not the type of an event"), "{}", events[0].data);
+        store.close().await.unwrap();
+    }
+}
+
+/// An append ends with its version and position, so that neither is less than how many it has.
+#[tokio::test]
+async fn an_append_that_begins_before_the_first_cannot_be_read() {
+    let place = TemporaryFile::new();
+    let store = place.open().await.unwrap();
+    store.append(start(1)).await.unwrap();
+    store.append(start(2)).await.unwrap();
+    let two = "[[\"a\",{}],[\"b\",{}]]";
+    change(&place.path(), &format!("UPDATE appends SET events = '{two}' WHERE position = 1"));
+    let log = store.log(Position(0), 10).await.unwrap();
+    let kinds: Vec<_> = log.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, [EVENT_UNREADABLE, "saga.started"]);
+    assert!(log[0].data.contains("its 2 events"), "{}", log[0].data);
     store.close().await.unwrap();
 }

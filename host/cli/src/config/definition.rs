@@ -2,7 +2,6 @@
 
 use amends_engine::{Definition, DefinitionError, DefinitionSpec, RetrySpec, TIMEOUT_DEFAULT};
 
-use crate::config::suggest::nearest;
 use crate::config::table::{Context, join};
 
 /// Checks a definition; none when something was reported.
@@ -58,7 +57,7 @@ fn report(saga: &str, spec: &DefinitionSpec, error: &DefinitionError, context: &
     let key = narrow(&format!("{table}.{}", error.field), spec, error, context);
     let message = plain(&error.message);
     let names = || spec.steps.iter().map(|step| step.name.as_str());
-    let near = unknown_step(&message).and_then(|name| nearest(name, names()));
+    let near = unknown_step(&message).and_then(|name| context.nearest(name, names()));
     let help = match near {
         Some(near) => format!("did you mean `{near}`? {}", error.remedy),
         None => error.remedy.clone(),

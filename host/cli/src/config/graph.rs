@@ -8,17 +8,32 @@ use amends_engine::{
 };
 
 use crate::config::boolean::{is_false, never_boolean};
+use crate::config::children::Children;
 use crate::config::table::Context;
 
 /// Looks at definitions that are sound each by itself.
-pub(super) fn check_graphs(definitions: &[Definition], context: &mut Context<'_>) {
-    for definition in definitions {
+pub(super) fn check_graphs(
+    definitions: &[Definition],
+    children: &Children,
+    context: &mut Context<'_>,
+) {
+    // Of each that runs none, then of those that run these, and so on.
+    let mut needs = vec![Need::default(); definitions.len()];
+    for index in children.order.iter().copied() {
+        // One that comes to run itself was reported.
+        if !children.is_in_circle(index) {
+            let child =
+                |name: &DefinitionName| children.index_of(name).map(|child| needs[child].time);
+            needs[index] = longest(&definitions[index], &Graph::new(&definitions[index]), child);
+        }
+    }
+    for (definition, need) in definitions.iter().zip(needs) {
         let graph = Graph::new(definition);
         for step in definition.steps() {
             check_when(definition, step, context);
             check_undo(definition, &graph, step, context);
         }
-        check_deadline(definition, definitions, &graph, context);
+        check_deadline(definition, need, context);
     }
 }
 
@@ -86,14 +101,9 @@ fn check_undo(
 
 /// The deadline undoes what has not come to the pivot, or to its end: there must be time for all
 /// attempts until then.
-fn check_deadline(
-    definition: &Definition,
-    definitions: &[Definition],
-    graph: &Graph<'_>,
-    context: &mut Context<'_>,
-) {
+fn check_deadline(definition: &Definition, need: Need, context: &mut Context<'_>) {
     let Some(deadline) = definition.spec().deadline else { return };
-    let Need { time, path } = longest(definition, definitions, graph, &mut BTreeSet::new());
+    let Need { time, path } = need;
     if time <= deadline {
         return;
     }
@@ -118,16 +128,13 @@ struct Need {
     path: Vec<StepName>,
 }
 
-/// Of the path that may take longest, up to the pivot if there is one.
+/// Of the path that may take longest, up to the pivot if there is one. `child`: how long a saga may
+/// take that a step runs.
 fn longest(
     definition: &Definition,
-    definitions: &[Definition],
     graph: &Graph<'_>,
-    within: &mut BTreeSet<DefinitionName>,
+    child: impl Fn(&DefinitionName) -> Option<Duration>,
 ) -> Need {
-    if !within.insert(definition.name().clone()) {
-        return Need::default();
-    }
     let mut needs: BTreeMap<&StepName, Need> = BTreeMap::new();
     let mut left: Vec<&StepSpec> = definition.steps().iter().collect();
     // The engine has refused cycles, so each round finds one at least.
@@ -138,13 +145,12 @@ fn longest(
             }
             let before = step.after.iter().filter_map(|name| needs.get(name));
             let mut need = before.max_by_key(|need| need.time).cloned().unwrap_or_default();
-            need.time = need.time.saturating_add(step_time(step, definitions, within));
+            need.time = need.time.saturating_add(step_time(step, &child));
             need.path.push(step.name.clone());
             needs.insert(&step.name, need);
             false
         });
     }
-    within.remove(definition.name());
     let counts = |name: &StepName| {
         graph.pivot.is_none_or(|pivot| pivot.name == *name || graph.before_pivot.contains(name))
     };
@@ -154,23 +160,14 @@ fn longest(
 
 /// How long a step may take. A wait without a timeout counts for nothing: the deadline is its only
 /// end, so it is meant.
-fn step_time(
-    step: &StepSpec,
-    definitions: &[Definition],
-    within: &mut BTreeSet<DefinitionName>,
-) -> Duration {
+fn step_time(step: &StepSpec, child: impl Fn(&DefinitionName) -> Option<Duration>) -> Duration {
     match &step.kind {
         StepKind::Call { .. } => {
             step.timeout.saturating_mul(step.retry.attempts).saturating_add(pauses(&step.retry))
         }
         StepKind::Wait { wait } => wait.timeout.unwrap_or_default(),
         StepKind::Sleep { sleep } => *sleep,
-        StepKind::Saga { saga } => {
-            let child = definitions.iter().find(|definition| definition.name() == saga);
-            child.map_or(Duration::ZERO, |child| {
-                longest(child, definitions, &Graph::new(child), within).time
-            })
-        }
+        StepKind::Saga { saga } => child(saga).unwrap_or_default(),
     }
 }
 

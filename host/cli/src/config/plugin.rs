@@ -1,6 +1,7 @@
 //! `[plugin.NAME]`: what one plugin may do.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,7 +15,6 @@ use amends_plugins::{
 use serde_json::{Map, Value};
 use toml::de::{DeInteger, DeValue};
 
-use crate::config::suggest::did_you_mean;
 use crate::config::table::{Context, Item, Table};
 
 /// A page of WebAssembly memory, and all that 32 bits can address.
@@ -281,7 +281,8 @@ fn secret_of_variable(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secr
         Some(value) if !value.is_empty() => Some(Secret::new(value.to_owned())),
         set => {
             let state = if set.is_some() { "empty" } else { "not set" };
-            let help = did_you_mean(name, context.environment.names(), || {
+            let environment = context.environment;
+            let help = context.did_you_mean(name, environment.names(), || {
                 format!("set {name} before the host starts, or remove the secret")
             });
             item.error(context, format!("the environment variable `{name}` is {state}"), help);
@@ -296,11 +297,9 @@ fn secret_of_file(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> 
     let shown = path.display();
     let read = match std::fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => Err(format!("{shown} is a folder")),
-        Ok(metadata) if metadata.len() > SECRET_BYTES_MAX => {
-            Err(format!("{shown} has more than {SECRET_BYTES_MAX} bytes"))
-        }
-        Ok(_) => std::fs::read_to_string(&path)
-            .map_err(|error| format!("the file {shown} cannot be read: {error}")),
+        // A pipe or a device may have no end.
+        Ok(metadata) if !metadata.is_file() => Err(format!("{shown} is not a file")),
+        Ok(_) => read_secret_file(&path),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(format!("there is no file {shown}"))
         }
@@ -329,6 +328,20 @@ fn secret_of_file(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> 
             None
         }
     }
+}
+
+/// The text of a file, or why it is no secret. Some files do not say beforehand how long they are.
+fn read_secret_file(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let cannot = |why: String| format!("the file {shown} cannot be read: {why}");
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| cannot(error.to_string()))?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err(format!("{shown} has more than {SECRET_BYTES_MAX} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text".to_owned()))
 }
 
 fn others_may_read(path: &Path) -> bool {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use amends_engine::on_one_line;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -171,9 +172,11 @@ impl fmt::Display for Report {
             }
             write!(f, ": {}: ", finding.severity)?;
             if !finding.key.is_empty() {
-                write!(f, "{}: ", finding.key)?;
+                write!(f, "{}: ", on_one_line(&finding.key))?;
             }
-            writeln!(f, "{}\n    help: {}", finding.message, finding.help)?;
+            // They may have texts of the file in them, and a line must not look like one of ours.
+            let (message, help) = (on_one_line(&finding.message), on_one_line(&finding.help));
+            writeln!(f, "{message}\n    help: {help}")?;
         }
         Ok(())
     }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use amends_engine::{
     Definition, DefinitionName, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, ELEMENTS_MAX, EachSpec,
-    InputSpec, PluginName, RetrySpec, StepKind, StepName, StepSpec, TIMEOUT_DEFAULT, UndoSpec,
+    InputSpec, PluginName, RetrySpec, STEPS_MAX, StepKind, StepName, StepSpec, TIMEOUT_DEFAULT,
+    UndoSpec,
 };
 
+use crate::config::children::Children;
 use crate::config::definition::check_definition;
 use crate::config::graph::check_graphs;
 use crate::config::kind::read_kind;
 use crate::config::report::Place;
 use crate::config::retry::read_retry;
-use crate::config::suggest::{did_you_mean, list};
+use crate::config::suggest::list;
 use crate::config::table::{Context, Item, Table};
 
 const SAGA_HELP: &str = "begin each saga with [[saga]], in two brackets, then name = \"…\"";
@@ -60,46 +62,30 @@ pub(super) fn read_sagas(item: Option<&Item<'_>>, context: &mut Context<'_>) -> 
         let spec = read_saga(table, name, context);
         definitions.extend(spec.and_then(|spec| check_definition(&spec, is_first, context)));
     }
-    check_children(&definitions, seen.keys().map(DefinitionName::as_str), context);
-    check_graphs(&definitions, context);
+    let children = Children::of(&definitions);
+    check_children(&definitions, &children, &seen, context);
+    check_graphs(&definitions, &children, context);
     definitions
 }
 
 /// A saga that a step runs is there, and none comes to run itself.
-fn check_children<'n>(
+fn check_children(
     definitions: &[Definition],
-    names: impl Iterator<Item = &'n str>,
+    children: &Children,
+    names: &BTreeMap<DefinitionName, usize>,
     context: &mut Context<'_>,
 ) {
-    let names: Vec<_> = names.collect();
-    let child = |kind: &StepKind| match kind {
-        StepKind::Saga { saga } => Some(saga.clone()),
-        StepKind::Call { .. } | StepKind::Wait { .. } | StepKind::Sleep { .. } => None,
-    };
-    let children = |name: &DefinitionName| -> Vec<DefinitionName> {
-        let definition = definitions.iter().find(|definition| definition.name() == name);
-        let steps = definition.into_iter().flat_map(Definition::steps);
-        steps.filter_map(|step| child(&step.kind)).collect()
-    };
-    for definition in definitions {
+    for (index, definition) in definitions.iter().enumerate() {
         for step in definition.steps() {
-            let Some(name) = child(&step.kind) else { continue };
+            let StepKind::Saga { saga: name } = &step.kind else { continue };
             let key = format!("saga.{}.step.{}.saga", definition.name(), step.name);
-            if !names.contains(&name.as_str()) {
-                let help = did_you_mean(name.as_str(), names.iter().copied(), || {
-                    format!("name one of {}", list(names.iter().copied()))
-                });
+            if !names.contains_key(name) {
+                let all = || names.keys().map(DefinitionName::as_str);
+                let otherwise = || format!("name one of {}", list(all()));
+                let help = context.did_you_mean(name.as_str(), all(), otherwise);
                 let message = format!("there is no saga `{name}`");
                 context.error(context.places.of(&key), &key, message, help);
-                continue;
-            }
-            let (mut reached, mut ahead) = (BTreeSet::new(), vec![name.clone()]);
-            while let Some(next) = ahead.pop() {
-                if reached.insert(next.clone()) {
-                    ahead.extend(children(&next));
-                }
-            }
-            if reached.contains(definition.name()) {
+            } else if children.comes_back(index, name) {
                 let message =
                     format!("`{name}` comes to run `{}` again, without end", definition.name());
                 let help = "a saga may not run itself, also not by way of another";
@@ -153,6 +139,11 @@ fn read_saga(
     if steps.is_empty() {
         let message = "a saga without steps does nothing";
         context.error(place, &format!("{key}.step"), message, STEP_HELP);
+        return None;
+    }
+    if steps.len() > STEPS_MAX {
+        let message = format!("{} steps, at most {STEPS_MAX} are allowed", steps.len());
+        context.error(place, &format!("{key}.step"), message, "split the saga");
         return None;
     }
     let mut read = Vec::with_capacity(steps.len());

@@ -17,7 +17,12 @@ pub(super) struct Source {
     pub(super) text: String,
     /// The byte at which each line begins.
     lines: Vec<usize>,
+    /// How many characters begin before each block of [`BLOCK_BYTES`], and in all.
+    characters: Vec<usize>,
 }
+
+/// Bytes of a block whose characters are counted once: a file may be one long line.
+const BLOCK_BYTES: usize = 64;
 
 impl Source {
     /// Reads the file.
@@ -65,7 +70,24 @@ impl Source {
     fn of(path: &Path, text: String) -> Self {
         let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(after_newlines).collect();
-        Self { path: path.to_owned(), text, lines }
+        let mut characters = vec![0];
+        for block in text.as_bytes().chunks(BLOCK_BYTES) {
+            characters.push(characters[characters.len() - 1] + begun(block));
+        }
+        Self { path: path.to_owned(), text, lines, characters }
+    }
+
+    /// How many characters there are before this byte, at which one begins.
+    fn characters_before(&self, at: usize) -> usize {
+        let block = at / BLOCK_BYTES;
+        self.characters[block] + begun(&self.text.as_bytes()[block * BLOCK_BYTES..at])
+    }
+
+    /// A line, from 1, without its end.
+    pub(super) fn line(&self, number: usize) -> &str {
+        let start = self.lines.get(number - 1).copied().unwrap_or(self.text.len());
+        let end = self.lines.get(number).copied().unwrap_or(self.text.len());
+        self.text[start..end].trim_end_matches(['\n', '\r'])
     }
 
     /// Where the span begins.
@@ -76,7 +98,8 @@ impl Source {
         }
         let line = self.lines.partition_point(|start| *start <= at);
         let start = self.lines[line - 1];
-        Position { line, column: 1 + self.text[start..at].chars().count() }
+        let column = 1 + self.characters_before(at) - self.characters_before(start);
+        Position { line, column }
     }
 
     /// A relative path counts from the config file's folder.
@@ -85,9 +108,25 @@ impl Source {
     }
 }
 
+/// How many characters begin in bytes of a text.
+fn begun(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_of_a_long_line_count_characters() {
+        let source = Source::of(Path::new("a.toml"), format!("a\n{}x", "ü".repeat(4_096)));
+        let x = source.text.len() - 1;
+        assert_eq!(source.position(&(x..x + 1)), Position { line: 2, column: 4_097 });
+        assert_eq!(source.position(&(x + 1..x + 1)), Position { line: 2, column: 4_098 });
+        let even = Source::of(Path::new("a.toml"), "x".repeat(2 * BLOCK_BYTES));
+        let end = even.text.len();
+        assert_eq!(even.position(&(end..end)), Position { line: 1, column: end + 1 });
+    }
 
     #[test]
     fn columns_count_characters() {

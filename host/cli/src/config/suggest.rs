@@ -1,14 +1,24 @@
 //! "Did you mean …?"
 
+/// Candidates that are looked at. Each takes about a microsecond, for each word that is wrong.
+const CANDIDATES_MAX: usize = 1_000;
+
+/// Words of a list that are told.
+const LISTED_MAX: usize = 40;
+
 /// The candidate that is nearest to `word`, when it is near enough to be a slip: at most a third
 /// of its characters are added, left out, changed or swapped.
 pub(crate) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
-    let allowed = (word.chars().count() / 3).max(1);
+    let length = word.chars().count();
+    let allowed = (length / 3).max(1);
     candidates
         .into_iter()
+        // What is longer or shorter by more is no slip, and comparing long words takes long.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
+        .take(CANDIDATES_MAX)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min()
@@ -24,9 +34,15 @@ pub(crate) fn did_you_mean<'c>(
     nearest(word, candidates).map_or_else(otherwise, |near| format!("did you mean `{near}`?"))
 }
 
-/// `a, b, c`, each in backquotes.
+/// `a, b, c`, each in backquotes: the first of them, and how many more there are.
 pub(crate) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
-    words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+    let mut words = words.into_iter();
+    let first = words.by_ref().take(LISTED_MAX).map(|word| format!("`{word}`"));
+    let first = first.collect::<Vec<_>>().join(", ");
+    match words.count() {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
 }
 
 #[cfg(test)]

@@ -14,13 +14,29 @@ use crate::config::overrides::Environment;
 use crate::config::report::{Finding, Place, Position, Severity};
 use crate::config::size::parse_size;
 use crate::config::source::Source;
-use crate::config::suggest::{did_you_mean, list};
+use crate::config::suggest::{list, nearest};
+
+/// Findings that are told, errors and warnings apart. Nobody reads more, and a file that is no config
+/// has one in every few bytes.
+pub(super) const FINDINGS_MAX: usize = 1_000;
+
+/// Words that are looked for among what is known. Each takes up to a millisecond.
+const SUGGESTIONS_MAX: usize = 100;
+
+/// Characters of one name in a key that are told: more than a name may have.
+const NAME_SHOWN_CHARS: usize = 80;
+
+/// Characters of a message and of its help that are told: both may have a text of the file in them.
+const MESSAGE_SHOWN_CHARS: usize = 1_000;
 
 /// What the reading of one file shares.
 pub(super) struct Context<'a> {
     pub(super) source: &'a Source,
     pub(super) environment: &'a Environment,
     pub(super) findings: Vec<Finding>,
+    errors: usize,
+    warnings: usize,
+    suggestions: usize,
     pub(super) places: Places,
 }
 
@@ -46,7 +62,12 @@ impl Places {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(super) fn new(source: &'a Source, environment: &'a Environment) -> Self {
+        let (findings, places) = (Vec::new(), Places::default());
+        Self { source, environment, findings, errors: 0, warnings: 0, suggestions: 0, places }
+    }
+
     /// Something stops the host.
     pub(super) fn error(
         &mut self,
@@ -70,8 +91,57 @@ impl Context<'_> {
     }
 
     fn add(&mut self, severity: Severity, place: Place, key: &str, message: String, help: String) {
-        let key = key.to_owned();
+        let count = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count > FINDINGS_MAX {
+            return;
+        }
+        let shortened = |text| shortened(text, MESSAGE_SHOWN_CHARS);
+        let (key, message, help) = (key.to_owned(), shortened(message), shortened(help));
         self.findings.push(Finding { severity, place, key, message, help });
+    }
+
+    /// What was found, and how much more there is.
+    pub(super) fn into_findings(self) -> (Vec<Finding>, Places) {
+        let mut findings = self.findings;
+        for (severity, count) in
+            [(Severity::Error, self.errors), (Severity::Warning, self.warnings)]
+        {
+            if count > FINDINGS_MAX {
+                findings.push(Finding {
+                    severity,
+                    place: Place::File,
+                    key: String::new(),
+                    message: format!("{count} findings, and the first {FINDINGS_MAX} are told"),
+                    help: "is it a config? Mend those first".to_owned(),
+                });
+            }
+        }
+        (findings, self.places)
+    }
+
+    /// The candidate that is nearest to `word`, as [`nearest`] finds it; for the first words only.
+    pub(super) fn nearest<'c>(
+        &mut self,
+        word: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+    ) -> Option<&'c str> {
+        self.suggestions += 1;
+        if self.suggestions > SUGGESTIONS_MAX { None } else { nearest(word, candidates) }
+    }
+
+    /// `did you mean `x`?` when something is near, else `otherwise`.
+    pub(super) fn did_you_mean<'c>(
+        &mut self,
+        word: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+        otherwise: impl FnOnce() -> String,
+    ) -> String {
+        let near = self.nearest(word, candidates);
+        near.map_or_else(otherwise, |near| format!("did you mean `{near}`?"))
     }
 
     /// Keeps the place of a key for what is found later.
@@ -164,22 +234,29 @@ impl<'a> Table<'a> {
             is_clean = false;
             let known = || self.known.iter().copied();
             let place = Place::At(context.source.position(&name.span()));
-            let help =
-                did_you_mean(text, known(), || format!("the keys here are {}", list(known())));
+            let otherwise = || format!("the keys here are {}", list(known()));
+            let help = context.did_you_mean(text, known(), otherwise);
             context.error(place, &join(&self.key, text), format!("there is no key `{text}`"), help);
         }
         is_clean
     }
 }
 
+/// The text, or the beginning of it and `…`.
+fn shortened(text: String, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text,
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}
+
 /// The key of a value in a table: bare where TOML lets it be, else quoted.
 pub(super) fn join(table: &str, name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let name = if !name.is_empty() && name.chars().all(is_bare) {
-        name.to_owned()
-    } else {
-        format!("{name:?}")
-    };
+    let is_plain = !name.is_empty() && name.chars().all(is_bare);
+    // What is in a table has its name in its key: in all of them it would be many times the file.
+    let name = shortened(name.to_owned(), NAME_SHOWN_CHARS);
+    let name = if is_plain { name } else { format!("{name:?}") };
     if table.is_empty() { name } else { format!("{table}.{name}") }
 }
 

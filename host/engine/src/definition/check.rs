@@ -19,6 +19,10 @@ type Checked = (Vec<Step>, Option<usize>);
 pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionError>> {
     let mut mistakes = Mistakes::default();
     check_size(spec, &mut mistakes);
+    if spec.steps.len() > STEPS_MAX {
+        // What is said of one step names the others.
+        return mistakes.into_result().map(|()| (Vec::new(), None));
+    }
     for step in &spec.steps {
         check_limits(step, &mut mistakes);
         check_kind(spec, step, &mut mistakes);
@@ -387,6 +391,9 @@ fn compile(
     ancestors: &[StepSet],
     mistakes: &mut Mistakes,
 ) -> Option<Expression> {
+    if mistakes.is_full() {
+        return None;
+    }
     let step = Some(&spec.steps[index].name);
     let expression = match Expression::compile(source) {
         Ok(expression) => expression,

@@ -20,11 +20,19 @@ fn at(step: Option<&StepName>, field: &str) -> String {
     step.map_or_else(|| format!("{field}: "), |step| format!("step {step}, {field}: "))
 }
 
+/// Mistakes that are told at once. Nobody reads more, and looking for more takes long.
+pub(super) const MISTAKES_MAX: usize = 100;
+
 /// Collects mistakes, so that all of them are told at once.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes(Vec<DefinitionError>);
 
 impl Mistakes {
+    /// Whether no more are told.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= MISTAKES_MAX
+    }
+
     pub(super) fn add(
         &mut self,
         step: Option<&StepName>,
@@ -32,6 +40,9 @@ impl Mistakes {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
+        if self.is_full() {
+            return;
+        }
         let (message, remedy) = (message.into(), remedy.into());
         self.0.push(DefinitionError { step: step.cloned(), field, message, remedy });
     }

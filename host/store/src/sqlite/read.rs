@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use amends_engine::{Digest, Event, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{Digest, Event, Position, SagaId, SagaStatus, Timestamp, Version, on_one_line};
 use rusqlite::types::{Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params, params_from_iter};
 use serde_json::value::RawValue;
@@ -38,9 +38,9 @@ pub(super) fn events(
     let lost = without_version(connection, stream)?;
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {APPEND_COLUMNS} FROM appends
-         WHERE stream = ?1 AND version > ?2 AND typeof(version) = 'integer' ORDER BY version"
+         WHERE stream = ?1 AND version > ?2 AND version <= ?3 ORDER BY version"
     ))?;
-    let rows = statement.query(params![stream, to_integer(after.0)])?;
+    let rows = statement.query(params![stream, to_integer(after.0), i64::MAX])?;
     take_events(rows, lost, limit, |event| event.version > after)
 }
 
@@ -439,15 +439,30 @@ fn events_or_why<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
         Ok(events) => return Ok(events),
         Err(why) => why,
     };
-    let number = |column| row.get(column).map_or(0, i64::unsigned_abs);
+    let number = |column| row.get(column).map_or(0, |number: i64| number.max(0).unsigned_abs());
     Ok(vec![AppendedEvent {
         position: Position(number(0)),
         stream: stream(row, 1).unwrap_or(Stream::Saga(SagaId::from_bytes([0; 16]))),
-        version: Version(number(2)),
+        version: version_of(row, 2),
         at: Timestamp::from_millis(row.get(3).unwrap_or(0)),
         kind: EVENT_UNREADABLE.to_owned(),
         data: reason(&why).into(),
     }])
+}
+
+/// The version of an append that cannot be read: not before the one that it stands at in its stream.
+fn version_of(row: &Row<'_>, column: usize) -> Version {
+    match row.get_ref(column) {
+        Ok(ValueRef::Integer(version)) => Version(version.max(0).unsigned_abs()),
+        // What stands between two versions is taken for the second.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it saturates, and what is less than the first version is none"
+        )]
+        Ok(ValueRef::Real(version)) => Version(version.ceil() as u64),
+        Ok(_) | Err(_) => Version(0),
+    }
 }
 
 /// The events of one append.
@@ -463,9 +478,15 @@ fn append_events<'row>(row: &'row Row<'_>) -> Result<Vec<AppendedEvent<'row>>> {
     let events: Vec<(String, &RawValue)> =
         serde_json::from_str(text).map_err(|error| unreadable(4, error))?;
     if let Some((kind, _)) = events.iter().find(|(kind, _)| !is_kind(&stream, kind)) {
-        return Err(unreadable(4, format!("the event type `{kind}` is not known")));
+        return Err(unreadable(4, format!("the event type `{}` is not known", on_one_line(kind))));
     }
     let last = i64::try_from(events.len()).unwrap_or(i64::MAX) - 1;
+    for (column, number) in [(0, position), (2, version)] {
+        if number <= last {
+            let why = format!("{number} is less than its {} events", events.len());
+            return Err(unreadable(column, why));
+        }
+    }
     let event = |(back, (kind, data)): (i64, (String, &'row RawValue))| AppendedEvent {
         position: Position((position - back).unsigned_abs()),
         stream: stream.clone(),

@@ -1,16 +1,11 @@
 //! What expressions cost, and that counting it changes nothing.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a test that cannot go on fails, and fuzzing goes on for as long as its environment says"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use proptest::prelude::*;
+use amends_fuzz::{Random, Shape, Target};
 use serde_json::json;
 
 use super::*;
@@ -356,36 +351,37 @@ impl Made<'_> {
     }
 }
 
-/// How long fuzzing goes on; the default is a moment.
-fn fuzz_time() -> Duration {
-    let seconds = std::env::var("AMENDS_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(1))
-}
-
+/// The bytes are not the expression, but what it is made of: so most of them say something.
 #[test]
 fn any_expression_has_the_library_s_value_or_meets_a_limit() {
-    let began = Instant::now();
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 500,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    });
-    while began.elapsed() < fuzz_time() {
-        let checked = runner.run(&proptest::collection::vec(any::<u8>(), 0..200), |bytes| {
-            let source = Made::source(&bytes);
-            let Ok(expression) = Expression::compile(&source) else { return Ok(()) };
-            let input = sample();
-            let (one, other) = (variables(&input), variables(&input));
-            let value = expression.evaluate(&one);
-            // The library's errors have maps in them, in another order each time.
-            let again = expression.evaluate(&other);
-            prop_assert_eq!(value.as_ref().ok(), again.as_ref().ok(), "{}", source);
-            match value {
-                Err(ExpressionError::Limit(_)) => {}
-                value => prop_assert_eq!(value.ok(), plain(&source, &input), "{}", source),
-            }
-            Ok(())
-        });
-        checked.unwrap();
+    let mut random = Random::new(1);
+    let mut any = |length| (0..length).map(|_| random.byte()).collect();
+    Target {
+        name: "expressions",
+        seeds: [0, 10, 40, 80, 120, 160, 200].into_iter().map(&mut any).collect(),
+        words: &[],
+        shape: Shape::Bytes,
+        bytes_max: 200,
+        time_max: Duration::from_secs(2),
     }
+    .run(|bytes| {
+        let source = Made::source(bytes);
+        let expression = match Expression::compile(&source) {
+            Ok(expression) => expression,
+            Err(error) => return error,
+        };
+        let input = sample();
+        let (one, other) = (variables(&input), variables(&input));
+        let value = expression.evaluate(&one);
+        // The library's errors have maps in them, in another order each time.
+        let again = expression.evaluate(&other);
+        assert_eq!(value.as_ref().ok(), again.as_ref().ok(), "{source}");
+        match value {
+            Err(ExpressionError::Limit(message)) => message,
+            value => {
+                assert_eq!(value.as_ref().ok(), plain(&source, &input).as_ref(), "{source}");
+                value.map_or_else(|error| error.to_string(), |value| value.to_string())
+            }
+        }
+    });
 }
