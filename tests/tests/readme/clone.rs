@@ -90,7 +90,8 @@ impl Clone {
         // What cargo and the script around it say to a test is not said to a reader.
         for (name, _) in std::env::vars_os() {
             let is_ours = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
-            if ["CARGO_PKG", "CARGO_BIN", "CARGO_MANIFEST", "AMENDS_"].iter().any(|it| is_ours(&it)) {
+            if ["CARGO_PKG", "CARGO_BIN", "CARGO_MANIFEST", "AMENDS_"].iter().any(|it| is_ours(&it))
+            {
                 shell.env_remove(&name);
             }
         }
@@ -163,7 +164,8 @@ impl Clone {
             let mut found = std::env::split_paths(&path).map(|folder| folder.join(name));
             let Some(real) = found.find(|real| real.is_file()) else { continue };
             let tool = self.tools.join(name);
-            let script = format!("#!/usr/bin/env bash\n{answered}\nexec '{}' \"$@\"\n", real.display());
+            let script =
+                format!("#!/usr/bin/env bash\n{answered}\nexec '{}' \"$@\"\n", real.display());
             fs::write(&tool, script).unwrap();
             fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
         }
