@@ -23,9 +23,10 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 const NOTE_FAILURES: &str =
     r#"trap 'printf "%s %s %s\0" "$LINENO" "$?" "$BASH_COMMAND" >>"$FAILURES"' ERR"#;
 
-/// Ends what the terminal runs, children and all, when this test is gone.
-const END_WITH_TEST: &str =
-    "exec 3<&0 </dev/null\n(cat <&3 >/dev/null; kill -KILL 0) >/dev/null 2>&1 &\nexec 3<&-\n";
+/// Ends what the terminal runs, children and all, when this test is gone; not at a Ctrl-C, which is for
+/// what it runs.
+const END_WITH_TEST: &str = "exec 3<&0 </dev/null\n\
+    (trap '' INT; cat <&3 >/dev/null; kill -KILL 0) >/dev/null 2>&1 &\nexec 3<&-\n";
 
 /// A command that failed.
 #[derive(Debug)]
