@@ -18,6 +18,10 @@ use crate::place::{binary, repository, stderr};
 /// What scripts of the page build with `cargo build --release`.
 const BUILT: [&str; 3] = ["amends", "carrier", "amends-componentize"];
 
+/// Languages of plugins whose tools take a minute, and the one that takes a second; `--test authors`
+/// builds a plugin in each.
+const LANGUAGES: [(&str, &str); 2] = [("--lang js ", "--lang c "), ("--lang python ", "--lang c ")];
+
 /// In front of the real ones. The profile of components is another than release; and what a test needs,
 /// tests/run has installed.
 const TOOLS: [(&str, &str); 2] = [
@@ -39,11 +43,11 @@ pub(crate) struct Clone {
 }
 
 impl Clone {
-    pub(crate) fn new() -> Self {
-        // Below the target folder, as what other tests compile.
+    /// In a folder of this name below the target folder, as what other tests compile.
+    pub(crate) fn new(name: &str) -> Self {
         let test = std::env::current_exe().unwrap();
         let target = test.ancestors().nth(3).unwrap();
-        let base = target.join("readme");
+        let base = target.join("readme").join(name);
         let folder = |name: &str| {
             let folder = base.join(name);
             fs::create_dir_all(&folder).unwrap();
@@ -70,8 +74,9 @@ impl Clone {
         clone
     }
 
-    /// The page's text with the ports and folders of this clone.
+    /// The page's text with the ports, folders and languages of this clone.
     pub(crate) fn localized(&self, text: &str) -> String {
+        let text = LANGUAGES.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
         text.replace("7070", &self.host_port.to_string())
             .replace("7171", &self.carrier_port.to_string())
             .replace("/tmp/", &format!("{}/", self.scratch.display()))

@@ -72,7 +72,8 @@ impl Terminal {
 
     /// Runs a block, to its end.
     pub(crate) fn run(&mut self, clone: &Clone, block: &Block) -> Ran {
-        let script = script(clone, block, "");
+        // What the last command came to is noted; the block as a whole is no command that fails.
+        let script = script(clone, block, "", "true\n");
         let printed = self.notes.join(format!("{}.out", block.line));
         let failures = self.notes.join("failures");
         fs::write(&failures, "").unwrap();
@@ -113,7 +114,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) fn start(clone: &Clone, block: &Block) -> Self {
-        let script = script(clone, block, END_WITH_TEST);
+        let script = script(clone, block, END_WITH_TEST, "");
         let printed = clone.notes.join(format!("{}.out", block.line));
         let out = File::create(&printed).unwrap();
         let mut command = clone.shell();
@@ -157,10 +158,10 @@ impl Drop for Standing {
 }
 
 /// A file with the commands of a block, on the lines that they have in the page.
-fn script(clone: &Clone, block: &Block, before: &str) -> PathBuf {
+fn script(clone: &Clone, block: &Block, before: &str, after: &str) -> PathBuf {
     let path = clone.notes.join(format!("{}.sh", block.line));
     let lines = "\n".repeat(block.line.saturating_sub(1 + before.lines().count()));
-    fs::write(&path, format!("{before}{lines}{}", clone.localized(&block.text))).unwrap();
+    fs::write(&path, format!("{before}{lines}{}{after}", clone.localized(&block.text))).unwrap();
     path
 }
 
