@@ -24,7 +24,7 @@ const KINDS: [(&str, bool); 7] = [
     (r"\b[0-9A-F]{16}\b", true),
     (r"\b(?:RX|RSV|LBL)(?:-[0-9A-Z]{4}){3}\b", true),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z", false),
-    (r"\d+(?:\.\d+)?(?:ns|µs|ms)\b|\d+\.\d+ ?s\b", false),
+    (r"\d+(?:\.\d+)?(?:ns|µs|ms)\b|\d+\.\d+ ?s\b|\(\d+s\)", false),
 ];
 
 static DIFFERS: LazyLock<Regex> = LazyLock::new(|| {
@@ -69,8 +69,8 @@ pub(crate) fn difference(shown: &str, printed: &str, numbers_vary: bool) -> Opti
         let mut starts = next..=last_start;
         let found = starts.find(|&start| {
             let mut tried = names.clone();
-            let fits =
-                fits(part, &printed_lines[start..], is_last && !part.is_empty(), &mut tried).is_ok();
+            let fits = fits(part, &printed_lines[start..], is_last && !part.is_empty(), &mut tried)
+                .is_ok();
             if fits {
                 names = tried;
             }
@@ -94,12 +94,7 @@ fn differs_at(shown: &str, printed: &str, shown_at: usize, printed_at: usize) ->
 
 /// Whether the output begins with these lines, or is these (`is_all`); else which of them does not
 /// fit.
-fn fits(
-    shown: &[Line],
-    printed: &[Line],
-    is_all: bool,
-    names: &mut Names,
-) -> Result<(), usize> {
+fn fits(shown: &[Line], printed: &[Line], is_all: bool, names: &mut Names) -> Result<(), usize> {
     for (number, line) in shown.iter().enumerate() {
         if !printed.get(number).is_some_and(|printed| line.fits(printed, names)) {
             return Err(number);

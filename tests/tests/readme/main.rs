@@ -31,7 +31,7 @@ fn who_pastes_the_guide_for_authors_gets_what_it_shows() {
 fn walks(name: &'static str, clone: &str) {
     if let Some(missing) = missing_tool() {
         // Not by `println!`, which is shown of tests only that fail.
-        let told = format!("SKIPPED: the commands of {name}: {missing} is not installed\n");
+        let told = format!("SKIPPED: the commands of {name}: {missing}\n");
         std::io::stderr().write_all(told.as_bytes()).unwrap();
         return;
     }
@@ -42,21 +42,22 @@ fn walks(name: &'static str, clone: &str) {
 }
 
 /// What the commands need and this machine lacks.
-fn missing_tool() -> Option<&'static str> {
+fn missing_tool() -> Option<String> {
+    if !place::repository().join(".git").exists() {
+        return Some("this folder is no clone of the repository".to_owned());
+    }
     let path = std::env::var("PATH").unwrap();
     let is_there = |name: &str| std::env::split_paths(&path).any(|it| it.join(name).is_file());
-    if let Some(missing) = ["git", "curl", "clang"].into_iter().find(|name| !is_there(name)) {
-        return Some(missing);
-    }
+    let program = ["git", "curl", "clang"].into_iter().find(|name| !is_there(name));
     // As tests/install.sh sees it: rustup's, or Debian's.
     let target = ["--print", "target-libdir", "--target", "wasm32-unknown-unknown"];
     let rustup = std::process::Command::new("rustc").args(target).output().unwrap();
     let rustup = place::stdout(&rustup);
     let debian = ["/usr/bin/cargo", "/usr/bin/wasm-ld", "/usr/lib/rustlib/src"];
-    let has_wasm = (!rustup.is_empty() && Path::new(rustup.trim()).is_dir())
+    let has_rust = (!rustup.is_empty() && Path::new(rustup.trim()).is_dir())
         || debian.iter().all(|path| Path::new(path).exists());
-    if !has_wasm {
-        return Some("Rust for WebAssembly");
-    }
-    (!Path::new("/usr/include/wasm32-wasi").is_dir()).then_some("a C library for WebAssembly")
+    let rust = (!has_rust).then_some("Rust for WebAssembly");
+    let has_c = Path::new("/usr/include/wasm32-wasi").is_dir();
+    let c = (!has_c).then_some("a C library for WebAssembly");
+    program.or(rust).or(c).map(|missing| format!("{missing} is not installed"))
 }

@@ -94,7 +94,8 @@ impl<'a> Walk<'a> {
             if line.contains(SHOWS_CODE) && output.is_some() {
                 continue;
             }
-            let wrong = format!("{}: `{}`, and the page does not say so", failed.code, failed.command);
+            let wrong =
+                format!("{}: `{}`, and the page does not say so", failed.code, failed.command);
             self.tell(failed.line, block, wrong, &printed);
         }
         if let Some(output) = output {
