@@ -18,6 +18,13 @@ use crate::place::{binary, repository, stderr};
 /// What scripts of the page build with `cargo build --release`.
 const BUILT: [&str; 3] = ["amends", "carrier", "amends-componentize"];
 
+/// What tells git of a repository elsewhere.
+const GIT: [&str; 3] = ["GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"];
+
+/// Languages of plugins whose tools take a minute, and the one that takes a second; `--test authors`
+/// builds a plugin in each.
+const LANGUAGES: [(&str, &str); 2] = [("--lang js ", "--lang c "), ("--lang python ", "--lang c ")];
+
 /// In front of the real ones. The profile of components is another than release; and what a test needs,
 /// tests/run has installed.
 const TOOLS: [(&str, &str); 2] = [
@@ -39,11 +46,11 @@ pub(crate) struct Clone {
 }
 
 impl Clone {
-    pub(crate) fn new() -> Self {
-        // Below the target folder, as what other tests compile.
+    /// In a folder of this name below the target folder, as what other tests compile.
+    pub(crate) fn new(name: &str) -> Self {
         let test = std::env::current_exe().unwrap();
         let target = test.ancestors().nth(3).unwrap();
-        let base = target.join("readme");
+        let base = target.join("readme").join(name);
         let folder = |name: &str| {
             let folder = base.join(name);
             fs::create_dir_all(&folder).unwrap();
@@ -70,8 +77,10 @@ impl Clone {
         clone
     }
 
-    /// The page's text with the ports and folders of this clone.
+    /// The page's text with the ports, folders and languages of this clone.
     pub(crate) fn localized(&self, text: &str) -> String {
+        let text =
+            LANGUAGES.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
         text.replace("7070", &self.host_port.to_string())
             .replace("7171", &self.carrier_port.to_string())
             .replace("/tmp/", &format!("{}/", self.scratch.display()))
@@ -95,7 +104,8 @@ impl Clone {
                 shell.env_remove(&name);
             }
         }
-        for name in ["CARGO", "CARGO_TARGET_DIR", "FAILPOINTS", "LD_LIBRARY_PATH", "RUSTFLAGS"] {
+        let of_the_build = ["CARGO", "CARGO_TARGET_DIR", "LD_LIBRARY_PATH", "RUSTFLAGS"];
+        for name in of_the_build.iter().chain(&GIT).chain(&["FAILPOINTS"]) {
             shell.env_remove(name);
         }
         shell
@@ -107,13 +117,8 @@ impl Clone {
     }
 
     fn copy(&self) {
-        let listed = Command::new("git")
-            .args(["ls-files", "-z"])
-            .current_dir(repository())
-            .output()
-            .unwrap();
-        assert!(listed.status.success(), "{}", stderr(&listed));
-        for name in listed.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let listed = git(&repository(), &["ls-files", "-z"]);
+        for name in listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             let name = Path::new(OsStr::from_bytes(name));
             let (from, to) = (repository().join(name), self.root.join(name));
             let Ok(about) = fs::symlink_metadata(&from) else { continue };
@@ -138,19 +143,11 @@ impl Clone {
     }
 
     fn commit(&self) {
-        for arguments in [
-            &["init", "--quiet"][..],
-            &["add", "--all"],
-            &["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "commit", "--quiet"],
-        ] {
-            let mut git = Command::new("git");
-            git.args(arguments).current_dir(&self.root);
-            if arguments.contains(&"commit") {
-                git.args(["--no-gpg-sign", "--message", "A clone"]);
-            }
-            let output = git.output().unwrap();
-            assert!(output.status.success(), "git {arguments:?}: {}", stderr(&output));
-        }
+        git(&self.root, &["init", "--quiet"]);
+        git(&self.root, &["add", "--all"]);
+        let author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"];
+        let commit = ["commit", "--quiet", "--no-gpg-sign", "--message", "A clone"];
+        git(&self.root, &[&author[..], &commit].concat());
     }
 
     fn install(&self) {
@@ -170,6 +167,17 @@ impl Clone {
             fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
         }
     }
+}
+
+/// What git says in a folder. In a hook of git the environment names another repository.
+fn git(folder: &Path, arguments: &[&str]) -> Vec<u8> {
+    let mut command = Command::new("git");
+    for name in GIT {
+        command.env_remove(name);
+    }
+    let output = command.args(arguments).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {}", stderr(&output));
+    output.stdout
 }
 
 /// The one binary that is not built for another test; its dependencies are there.

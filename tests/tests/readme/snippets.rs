@@ -42,7 +42,7 @@ fn the_commands_that_a_page_names_parse() {
     for name in PAGES {
         let page = Page::read(name);
         let mut commands = page.commands_in_prose();
-        assert!(commands.len() > 5, "{name}: where are its commands?");
+        assert!(!commands.is_empty(), "{name}: where are its commands?");
         for block in page.blocks.iter().filter(|block| block.language == "sh") {
             let lines = (block.line..).zip(block.text.lines());
             let starts = lines.filter(|(_, line)| line.starts_with("amends "));

@@ -23,9 +23,10 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 const NOTE_FAILURES: &str =
     r#"trap 'printf "%s %s %s\0" "$LINENO" "$?" "$BASH_COMMAND" >>"$FAILURES"' ERR"#;
 
-/// Ends what the terminal runs, children and all, when this test is gone.
-const END_WITH_TEST: &str =
-    "exec 3<&0 </dev/null\n(cat <&3 >/dev/null; kill -KILL 0) >/dev/null 2>&1 &\nexec 3<&-\n";
+/// Ends what the terminal runs, children and all, when this test is gone; not at a Ctrl-C, which is for
+/// what it runs.
+const END_WITH_TEST: &str = "exec 3<&0 </dev/null\n\
+    (trap '' INT; cat <&3 >/dev/null; kill -KILL 0) >/dev/null 2>&1 &\nexec 3<&-\n";
 
 /// A command that failed.
 #[derive(Debug)]
@@ -71,7 +72,8 @@ impl Terminal {
 
     /// Runs a block, to its end.
     pub(crate) fn run(&mut self, clone: &Clone, block: &Block) -> Ran {
-        let script = script(clone, block, "");
+        // What the last command came to is noted; the block as a whole is no command that fails.
+        let script = script(clone, block, "", "true\n");
         let printed = self.notes.join(format!("{}.out", block.line));
         let failures = self.notes.join("failures");
         fs::write(&failures, "").unwrap();
@@ -112,7 +114,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) fn start(clone: &Clone, block: &Block) -> Self {
-        let script = script(clone, block, END_WITH_TEST);
+        let script = script(clone, block, END_WITH_TEST, "");
         let printed = clone.notes.join(format!("{}.out", block.line));
         let out = File::create(&printed).unwrap();
         let mut command = clone.shell();
@@ -156,10 +158,10 @@ impl Drop for Standing {
 }
 
 /// A file with the commands of a block, on the lines that they have in the page.
-fn script(clone: &Clone, block: &Block, before: &str) -> PathBuf {
+fn script(clone: &Clone, block: &Block, before: &str, after: &str) -> PathBuf {
     let path = clone.notes.join(format!("{}.sh", block.line));
     let lines = "\n".repeat(block.line.saturating_sub(1 + before.lines().count()));
-    fs::write(&path, format!("{before}{lines}{}", clone.localized(&block.text))).unwrap();
+    fs::write(&path, format!("{before}{lines}{}{after}", clone.localized(&block.text))).unwrap();
     path
 }
 

@@ -47,8 +47,9 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(page: &'a Page) -> Self {
-        let clone = Clone::new();
+    /// In a clone that has this name.
+    pub(crate) fn new(page: &'a Page, clone: &str) -> Self {
+        let clone = Clone::new(clone);
         let second = Terminal::open(&clone);
         Self { page, clone, first: None, second, is_over: false, mismatches: Vec::new() }
     }
