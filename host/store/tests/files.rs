@@ -523,7 +523,7 @@ async fn an_event_whose_type_is_none_cannot_be_read() {
         change(&place.path(), &format!("UPDATE appends SET events = '[[\"{kind}\",{{}}]]'"));
         let events = store.events(Stream::Saga(saga_id(1)), Version(0), 10).await.unwrap();
         assert_eq!(events[0].kind, EVENT_UNREADABLE, "{kind}");
-        assert!(events[0].data.contains("is not the type of an event"), "{}", events[0].data);
+        assert!(events[0].data.contains("is not known"), "{}", events[0].data);
         store.close().await.unwrap();
     }
 }
