@@ -34,7 +34,7 @@ fn count(value: &Value) -> usize {
 
 fn copy(value: &Value, mut number: usize) -> Value {
     let mut copied = value.clone();
-    nth(&mut copied, &mut number).map_or(Value::Null, |found| found.take())
+    nth(&mut copied, &mut number).map_or(Value::Null, Value::take)
 }
 
 fn nth<'v>(value: &'v mut Value, left: &mut usize) -> Option<&'v mut Value> {

@@ -92,7 +92,8 @@ impl Target<'_> {
     pub fn run(&self, mut check: impl FnMut(&[u8]) -> String) {
         let settings = Settings::of_process();
         if let Some(path) = &settings.input {
-            let input = std::fs::read(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            let input =
+                std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let began = Instant::now();
             let outcome = check(&input);
             println!("fuzz {}: {:?}: {outcome}", self.name, began.elapsed());

@@ -68,7 +68,7 @@ impl TimedChecker {
             fit
         });
         match tokio::time::timeout(time_max, checking).await {
-            Ok(checked) => checked.unwrap_or_else(|_| Err("the check broke off".to_owned())),
+            Ok(answer) => answer.unwrap_or_else(|_| Err("the check broke off".to_owned())),
             Err(_) => Err(format!("its schema took longer than {time_max:?} to check it")),
         }
     }
