@@ -429,7 +429,9 @@ impl Live {
     pub(crate) fn cancel(&self, children: &[SagaId]) {
         let calls = self.in_flight.values().filter_map(|call| call.child.as_ref());
         for call in calls {
-            children.iter().for_each(|id| call.cancel(*id));
+            for id in children {
+                call.cancel(*id);
+            }
         }
     }
 

@@ -535,7 +535,7 @@ async fn an_append_that_begins_before_the_first_cannot_be_read() {
     let store = place.open().await.unwrap();
     store.append(start(1)).await.unwrap();
     store.append(start(2)).await.unwrap();
-    let two = "[[\"a\",{}],[\"b\",{}]]";
+    let two = "[[\"order.a\",{}],[\"order.b\",{}]]";
     change(&place.path(), &format!("UPDATE appends SET events = '{two}' WHERE position = 1"));
     let log = store.log(Position(0), 10).await.unwrap();
     let kinds: Vec<_> = log.iter().map(|event| event.kind.as_str()).collect();

@@ -152,7 +152,7 @@ impl Shard {
         match self.config.pass(way, plugin, due.service.as_ref(), at) {
             Ok(pass) => Answer::Admit { digest, note, pass },
             Err(Barred::Waits(reason)) => Answer::Stall(reason),
-            Err(Barred::Fails(failure, _)) => Answer::Refuse(failure),
+            Err(Barred::Fails(failure, _)) => Answer::Refuse(*failure),
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) enum Barred {
     /// It is woken when that changes.
     Waits(StallReason),
     /// The step is not to wait for its service, and fails; a call that has to be made waits.
-    Fails(Failure, StallReason),
+    Fails(Box<Failure>, StallReason),
 }
 
 impl ShardConfig {
@@ -68,7 +68,8 @@ impl ShardConfig {
             Admission::Wait { until } => Err(Barred::Waits(open(until))),
             Admission::Fail { until } => {
                 let message = format!("the breaker of service `{service}` is open until {until}");
-                Err(Barred::Fails(Failure::new("breaker_open", message), open(until)))
+                let failure = Failure::new("breaker_open", message);
+                Err(Barred::Fails(Box::new(failure), open(until)))
             }
         }
     }
@@ -187,7 +188,7 @@ impl Shard {
                 Ok(self.dispatch(id, call, pass))
             }
             Err(Barred::Fails(failure, _)) if may_end => {
-                live.inputs.push_back(never_began(&call, Outcome::Permanent(failure)));
+                live.inputs.push_back(never_began(&call, Outcome::Permanent(*failure)));
                 Ok(None)
             }
             // What it did when it ran before may stand, so it has to run again.
