@@ -164,7 +164,7 @@ impl Host {
             let Some(answer) = answered else { continue };
             let (told, value) = checked(&asked, answer.unwrap()).await;
             if let Some(found) = value.as_ref().and_then(|value| value["id"].as_str()) {
-                id = found.to_owned();
+                found.clone_into(&mut id);
             }
             outcome = format!("{outcome}{}\n", told.replace('\n', " "));
             assert_eq!(PANICS.load(Ordering::SeqCst), panics, "a thread has panicked");
@@ -436,6 +436,7 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds.into_iter().map(String::into_bytes).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "its seeds are a list")]
 #[test]
 fn any_request_has_an_answer_of_the_contract() {
     let hook = std::panic::take_hook();

@@ -70,9 +70,9 @@ async fn a_call_from_before_a_quarantine_has_no_other_made_twice() {
         let (place, calls) = (Place::new(), Arc::new(Calls::default()));
         place.write("test", &lists().build());
         let refuses = Arc::new(AtomicBool::new(false));
-        let refused = Arc::clone(&refuses);
+        let once = Arc::clone(&refuses);
         let mut store = Hooked::new(place.store(), move |store, append, reply| {
-            if refused.swap(false, Ordering::SeqCst) {
+            if once.swap(false, Ordering::SeqCst) {
                 reply.send(Err(StoreError::Invalid("on purpose")));
             } else {
                 store.append_then(append, reply);

@@ -126,7 +126,7 @@ impl Trial {
         activate(&store, &second).await;
         place.write("test", &second.build());
         let mut hooked = Hooked::new(Arc::clone(&store), |store, append, reply| {
-            store.append_then(append, reply)
+            store.append_then(append, reply);
         });
         let (permits, first) = (Arc::new(Semaphore::new(0)), Digest::of(&first));
         let held = Arc::clone(&permits);

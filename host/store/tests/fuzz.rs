@@ -152,7 +152,7 @@ impl Rows {
             log.extend(page);
             assert!(log.len() < 1_000, "the log does not end");
         }
-        self.assert_events(&log, &mut outcome);
+        Self::assert_events(&log, &mut outcome);
         for stream in streams() {
             self.read_stream(stream, &mut outcome).await;
         }
@@ -163,7 +163,7 @@ impl Rows {
         outcome
     }
 
-    fn assert_events(&self, events: &[StoredEvent], outcome: &mut String) {
+    fn assert_events(events: &[StoredEvent], outcome: &mut String) {
         for event in events {
             let of_type = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_');
             assert!(event.kind.bytes().all(of_type) && !event.kind.is_empty(), "{event:?}");
@@ -188,7 +188,7 @@ impl Rows {
             found.extend(page);
             assert!(found.len() < 1_000, "{stream} does not end");
         }
-        self.assert_events(&found, outcome);
+        Self::assert_events(&found, outcome);
     }
 
     async fn read_sagas(&self, outcome: &mut String) {

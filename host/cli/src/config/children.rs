@@ -11,7 +11,7 @@ use amends_engine::{Definition, DefinitionName, StepKind};
 pub(super) struct Children {
     by_name: BTreeMap<DefinitionName, usize>,
     /// By the number of the definition that runs them.
-    children: Vec<Vec<usize>>,
+    of: Vec<Vec<usize>>,
     /// Each definition after those that it runs; in a circle, after some of them.
     pub(super) order: Vec<usize>,
     /// Definitions that come to run one another have the same number.
@@ -35,7 +35,9 @@ impl Children {
             .collect();
         let mut parents = vec![Vec::new(); definitions.len()];
         for (index, children) in children.iter().enumerate() {
-            children.iter().for_each(|child| parents[*child].push(index));
+            for child in children {
+                parents[*child].push(index);
+            }
         }
         let mut order = Vec::with_capacity(definitions.len());
         let mut is_reached = vec![false; definitions.len()];
@@ -49,7 +51,7 @@ impl Children {
                 circles[index] = start;
             }
         }
-        Self { by_name, children, order, circles }
+        Self { by_name, of: children, order, circles }
     }
 
     /// The number of the definition of this name.
@@ -64,7 +66,7 @@ impl Children {
 
     /// Whether `index` is one of several that come to run one another.
     pub(super) fn is_in_circle(&self, index: usize) -> bool {
-        self.children[index].iter().any(|child| self.circles[*child] == self.circles[index])
+        self.of[index].iter().any(|child| self.circles[*child] == self.circles[index])
     }
 }
 
@@ -76,17 +78,14 @@ fn reached(start: usize, edges: &[Vec<usize>], is_reached: &mut [bool]) -> Vec<u
     }
     let mut path = vec![(start, 0)];
     while let Some((index, next)) = path.last_mut() {
-        match edges[*index].get(*next) {
-            Some(child) => {
-                *next += 1;
-                if !std::mem::replace(&mut is_reached[*child], true) {
-                    path.push((*child, 0));
-                }
-            }
-            None => {
-                order.push(*index);
-                path.pop();
-            }
+        let Some(child) = edges[*index].get(*next) else {
+            order.push(*index);
+            path.pop();
+            continue;
+        };
+        *next += 1;
+        if !std::mem::replace(&mut is_reached[*child], true) {
+            path.push((*child, 0));
         }
     }
     order

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 #![allow(clippy::print_stdout, reason = "a test says what it has tried")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
@@ -186,7 +187,7 @@ fn look_cheaply(bytes: &[u8], trusted: &TrustedKeys, contents: &[Vec<u8>]) -> St
             assert!(exports.execute || exports.compensate);
             assert!(imports.iter().all(|name| name.len() <= 200), "{imports:?}");
             assert!(read.is_ok(), "it is sound, and its signatures cannot be looked for");
-            outcome += &format!(" {exports:?} {} imports", "x".repeat(imports.len()));
+            let _ = write!(outcome, " {exports:?} {} imports", "x".repeat(imports.len()));
         }
         Err(rejection) => outcome = format!("{outcome} {}", assert_words(&rejection)),
     }
@@ -230,6 +231,7 @@ fn any_component_that_passes_is_described_or_refused() {
     });
 }
 
+#[expect(clippy::too_many_lines, reason = "its seeds are a list")]
 #[test]
 fn any_manifest_is_refused_or_checks_payloads() {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -362,7 +364,7 @@ fn any_manifest_is_refused_or_checks_payloads() {
             match schema::checker(schema, which) {
                 Ok(checker) => {
                     let fits = payload.as_ref().map(|one| schema::fits(checker.as_ref(), one));
-                    outcome += &format!(" {fits:?}");
+                    let _ = write!(outcome, " {fits:?}");
                 }
                 Err(rejection) => outcome += &assert_words(&rejection),
             }

@@ -257,6 +257,8 @@ async fn a_stream_is_read_to_its_end_whatever_is_damaged() {
     }
 }
 
+const LOST: &str = "event.unreadable";
+
 /// A damaged type is none of a plugin's own: its first word is this host's.
 #[tokio::test]
 async fn an_event_whose_type_is_damaged_cannot_be_read() {
@@ -279,7 +281,6 @@ async fn an_event_whose_type_is_damaged_cannot_be_read() {
         }
         kinds
     };
-    const LOST: &str = "event.unreadable";
     assert_eq!(kinds("step.succeedeX").await, [LOST, LOST]);
     // Nobody knows here what the types of deploys are.
     assert_eq!(kinds("step.succeedee").await, [LOST, "step.succeedee"]);
