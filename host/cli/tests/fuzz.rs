@@ -47,6 +47,7 @@ fn configs() -> Vec<Vec<u8>> {
     all
 }
 
+#[expect(clippy::too_many_lines, reason = "its seeds are a list")]
 #[test]
 fn any_config_is_sound_or_told_line_by_line() {
     let folder = tempfile::tempdir().unwrap();
@@ -264,7 +265,7 @@ fn assert_unknown_keys_are_told(text: &str, report: &Report) {
         assert!(top.contains(&name.as_ref()) || is_told(name), "`{name}` is passed over");
         if let ("host", DeValue::Table(host)) = (name.as_ref(), value.get_ref()) {
             let known = ["name", "listen", "memory_max", "public_url"];
-            for name in host.keys().map(|name| name.get_ref()) {
+            for name in host.keys().map(toml::Spanned::get_ref) {
                 assert!(known.contains(&name.as_ref()) || is_told(name), "`{name}` is passed over");
             }
         }

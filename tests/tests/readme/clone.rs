@@ -99,8 +99,7 @@ impl Clone {
         // What cargo and the script around it say to a test is not said to a reader.
         for (name, _) in std::env::vars_os() {
             let is_ours = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
-            if ["CARGO_PKG", "CARGO_BIN", "CARGO_MANIFEST", "AMENDS_"].iter().any(|it| is_ours(it))
-            {
+            if ["CARGO_PKG", "CARGO_BIN", "CARGO_MANIFEST", "AMENDS_"].iter().any(is_ours) {
                 shell.env_remove(&name);
             }
         }
