@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Call, Definition, DefinitionSpec, Failure, Outcome, Payload, RetrySpec, Saga,
-    SagaStatus, ServiceName, StepKind, StepSpec, Version,
+    BackoffSpec, Call, Definition, Failure, Outcome, Payload, RetrySpec, Saga, SagaStatus,
+    ServiceName, StepKind, StepSpec, Version,
 };
 use amends_runtime::{
     BreakerInfo, BreakerSettings, Faults, OnOpen, Runtime, RuntimeConfig, StallReason, now,
@@ -19,7 +19,7 @@ use amends_runtime::{
 use amends_store::{Append, NewEvent, Stream};
 use amends_tests::Component;
 
-use place::{Place, SOON, start, until, until_some};
+use place::{Place, SOON, definition, start, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
 const OPEN_FOR: Duration = Duration::from_hours(1);
@@ -47,27 +47,11 @@ fn carrier() -> ServiceName {
 }
 
 /// `order` calls the service once, as often as it must.
-fn definition() -> Definition {
+fn order() -> Definition {
     let backoff = BackoffSpec::Listed(vec![Duration::from_millis(10)]);
-    let step = StepSpec {
-        name: "ship".parse().unwrap(),
-        kind: StepKind::Call { plugin: "test".parse().unwrap(), service: Some(carrier()) },
-        after: Vec::new(),
-        each: None,
-        when: None,
-        input: None,
-        timeout: SOON,
-        retry: RetrySpec { attempts: 100, backoff },
-        undo: None,
-        pivot: false,
-    };
-    Definition::new(DefinitionSpec {
-        name: "order".parse().unwrap(),
-        deadline: None,
-        compensate_within: None,
-        steps: vec![step],
-    })
-    .unwrap()
+    let retry = RetrySpec { attempts: 100, backoff };
+    let call = StepKind::Call { plugin: "test".parse().unwrap(), service: Some(carrier()) };
+    definition("order", vec![StepSpec { retry, ..step("ship", call) }])
 }
 
 fn breaker(host: &Runtime) -> BreakerInfo {
@@ -90,7 +74,7 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
         let faults: Arc<dyn Faults> = Arc::<Service>::clone(&service);
         let breakers = BTreeMap::from([(carrier(), settings)]);
         let config = RuntimeConfig { breakers, faults: Some(faults), ..RuntimeConfig::default() };
-        place.run(Arc::clone(&store), vec![definition()], config)
+        place.run(Arc::clone(&store), vec![order()], config)
     };
     let (one, other) = (run().await, run().await);
 

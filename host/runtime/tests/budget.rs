@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use amends_engine::{
-    Definition, DefinitionSpec, Order, Payload, RetrySpec, SagaId, SagaStatus, Start, StepKind,
-    StepSpec, Verb, Version, WaitSpec,
+    Definition, Order, Payload, SagaId, SagaStatus, Start, StepKind, StepSpec, Verb, Version,
+    WaitSpec,
 };
 use amends_runtime::{
     OperateError, Runtime, RuntimeConfig, STARTS_WAITING_MAX, StartError, StartRequest, import,
@@ -20,26 +20,16 @@ use amends_store::{APPENDS_WAITING_MAX, Append, AppendReply, Store, StoredEvent,
 use futures::future::join_all;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, until};
+use place::{Place, SOON, definition, step, until};
 
 const MIB: usize = 1 << 20;
 
 /// What a payload has at most, and room for what is around it in the input of a step.
 const LARGE: usize = MIB - 1_000;
 
-fn step(name: &str, after: Option<&str>, kind: StepKind) -> StepSpec {
-    StepSpec {
-        name: name.parse().unwrap(),
-        kind,
-        after: after.into_iter().map(|before| before.parse().unwrap()).collect(),
-        each: None,
-        when: None,
-        input: None,
-        timeout: SOON,
-        retry: RetrySpec::default(),
-        undo: None,
-        pivot: false,
-    }
+fn step_after(name: &str, after: Option<&str>, kind: StepKind) -> StepSpec {
+    let after = after.into_iter().map(|before| before.parse().unwrap()).collect();
+    StepSpec { after, ..step(name, kind) }
 }
 
 /// `family` sleeps and then runs `child`, which sleeps; `gate` waits for two signals.
@@ -50,18 +40,17 @@ fn definitions() -> Vec<Definition> {
     };
     let child = StepKind::Saga { saga: "child".parse().unwrap() };
     [
-        ("family", vec![step("nap", None, sleep()), step("child", Some("nap"), child)]),
-        ("child", vec![step("nap", None, sleep())]),
+        ("family", vec![step_after("nap", None, sleep()), step_after("child", Some("nap"), child)]),
+        ("child", vec![step_after("nap", None, sleep())]),
         (
             "gate",
-            vec![step("first", None, wait("first")), step("then", Some("first"), wait("then"))],
+            vec![
+                step_after("first", None, wait("first")),
+                step_after("then", Some("first"), wait("then")),
+            ],
         ),
     ]
-    .map(|(name, steps)| {
-        let name = name.parse().unwrap();
-        Definition::new(DefinitionSpec { name, deadline: None, compensate_within: None, steps })
-            .unwrap()
-    })
+    .map(|(name, steps)| definition(name, steps))
     .into()
 }
 

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, Order, Payload, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec,
-    UndoSpec, Verb, Version, WaitSpec,
+    Definition, Order, Payload, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec, UndoSpec, Verb,
+    Version, WaitSpec,
 };
 use amends_runtime::{OperateError, Runtime, RuntimeConfig, RuntimeError};
 use amends_store::{Append, AppendReply, Store, StoreError};
 use tokio::sync::Semaphore;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, start, until, until_some};
+use place::{Place, SOON, definition, start, step, until, until_some};
 
 /// `parent` runs `child`, which waits for a signal that never comes.
 fn definitions() -> Vec<Definition> {
@@ -25,27 +25,7 @@ fn definitions() -> Vec<Definition> {
     let child = StepKind::Saga { saga: "child".parse().unwrap() };
     let wait = WaitSpec { signal: "approved".parse().unwrap(), timeout: None };
     [("parent", child, Some(undo)), ("child", StepKind::Wait { wait }, None)]
-        .map(|(name, kind, undo)| {
-            let step = StepSpec {
-                name: "step".parse().unwrap(),
-                kind,
-                after: Vec::new(),
-                each: None,
-                when: None,
-                input: None,
-                timeout: SOON,
-                retry: RetrySpec::default(),
-                undo,
-                pivot: false,
-            };
-            Definition::new(DefinitionSpec {
-                name: name.parse().unwrap(),
-                deadline: None,
-                compensate_within: None,
-                steps: vec![step],
-            })
-            .unwrap()
-        })
+        .map(|(name, kind, undo)| definition(name, vec![StepSpec { undo, ..step("step", kind) }]))
         .into()
 }
 

@@ -7,36 +7,16 @@ mod place;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use amends_engine::{
-    Definition, DefinitionSpec, Order, RetrySpec, StepKind, StepSpec, Verb, WaitSpec,
-};
+use amends_engine::{Definition, Order, StepKind, Verb, WaitSpec};
 use amends_runtime::RuntimeConfig;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, start};
+use place::{Place, definition, start, step};
 
 /// `gate` waits for a signal that never comes.
-fn definition() -> Definition {
+fn gate() -> Definition {
     let wait = WaitSpec { signal: "approved".parse().unwrap(), timeout: None };
-    let step = StepSpec {
-        name: "gate".parse().unwrap(),
-        kind: StepKind::Wait { wait },
-        after: Vec::new(),
-        each: None,
-        when: None,
-        input: None,
-        timeout: SOON,
-        retry: RetrySpec::default(),
-        undo: None,
-        pivot: false,
-    };
-    Definition::new(DefinitionSpec {
-        name: "gate".parse().unwrap(),
-        deadline: None,
-        compensate_within: None,
-        steps: vec![step],
-    })
-    .unwrap()
+    definition("gate", vec![step("gate", StepKind::Wait { wait })])
 }
 
 #[tokio::test]
@@ -46,7 +26,7 @@ async fn what_abandoned_sagas_left_is_read_once() {
     let hooked =
         Hooked::new(place.store(), |store, append, reply| store.append_then(append, reply));
     let reads = Arc::clone(&hooked.reads);
-    let definitions = vec![definition()];
+    let definitions = vec![gate()];
     let runtime = place.run(Arc::new(hooked), definitions, RuntimeConfig::default()).await;
     let abandon = async || {
         let id = start(&runtime, "gate").await;

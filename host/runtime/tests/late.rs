@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Definition, DefinitionSpec, Order, RetrySpec, SagaStatus, StepKind, StepSpec, Verb,
+    BackoffSpec, Definition, Order, RetrySpec, SagaStatus, StepKind, StepSpec, Verb,
 };
 use amends_runtime::RuntimeConfig;
 use amends_store::StoreError;
@@ -17,32 +17,14 @@ use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, lists, start, until};
+use place::{Place, SOON, definition, lists, start, step, until};
 
 /// One step of plugin `test`, with an attempt more than it needs.
-fn definition() -> Definition {
-    let step = StepSpec {
-        name: "step".parse().unwrap(),
-        kind: StepKind::Call { plugin: "test".parse().unwrap(), service: None },
-        after: Vec::new(),
-        each: None,
-        when: None,
-        input: None,
-        timeout: SOON,
-        retry: RetrySpec {
-            attempts: 3,
-            backoff: BackoffSpec::Listed(vec![Duration::from_millis(10)]),
-        },
-        undo: None,
-        pivot: false,
-    };
-    Definition::new(DefinitionSpec {
-        name: "order".parse().unwrap(),
-        deadline: None,
-        compensate_within: None,
-        steps: vec![step],
-    })
-    .unwrap()
+fn order() -> Definition {
+    let call = StepKind::Call { plugin: "test".parse().unwrap(), service: None };
+    let backoff = BackoffSpec::Listed(vec![Duration::from_millis(10)]);
+    let retry = RetrySpec { attempts: 3, backoff };
+    definition("order", vec![StepSpec { retry, ..step("step", call) }])
 }
 
 /// The calls of a host, which are held one by one.
@@ -91,7 +73,7 @@ async fn a_call_from_before_a_quarantine_has_no_other_made_twice() {
             .boxed()
         });
         let (store, config) = (Arc::new(store), RuntimeConfig::default());
-        let host = place.run(store, vec![definition()], config).await;
+        let host = place.run(store, vec![order()], config).await;
         let id = start(&host, "order").await;
         let order = async |verb| {
             let (who, reason) = ("ada".to_owned(), "to see".to_owned());

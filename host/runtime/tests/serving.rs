@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, Digest, Order, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec,
-    StepStatus, UndoSpec, Verb, Version, WaitSpec,
+    Definition, Digest, Order, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec, StepStatus,
+    UndoSpec, Verb, Version, WaitSpec,
 };
 use amends_runtime::{Runtime, RuntimeConfig, StallReason, now};
 use amends_store::{Append, BlobKind, NewEvent, Store, Stream};
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, start, until_some};
+use place::{Place, SOON, definition, start, step, until_some};
 
 /// An order, and what belongs to another plugin, are answered within this.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -33,23 +33,16 @@ fn component(
     Component { name, version, schema, ..Component::default() }
 }
 
-fn step(name: &str, kind: StepKind, after: Option<&str>) -> StepSpec {
+fn step_after(name: &str, kind: StepKind, after: Option<&str>) -> StepSpec {
     let plugin = match &kind {
         StepKind::Call { plugin, .. } => Some(plugin.clone()),
         StepKind::Wait { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
     };
     let undo = |plugin| UndoSpec { plugin, timeout: SOON, retry: RetrySpec::default() };
     StepSpec {
-        name: name.parse().unwrap(),
         undo: plugin.map(|plugin| undo(Some(plugin))),
-        kind,
         after: after.into_iter().map(|before| before.parse().unwrap()).collect(),
-        each: None,
-        when: None,
-        input: None,
-        timeout: SOON,
-        retry: RetrySpec::default(),
-        pivot: false,
+        ..step(name, kind)
     }
 }
 
@@ -58,15 +51,10 @@ fn definitions() -> Vec<Definition> {
     let call = |plugin: &str| StepKind::Call { plugin: plugin.parse().unwrap(), service: None };
     let wait = WaitSpec { signal: "approved".parse().unwrap(), timeout: None };
     let wait = StepKind::Wait { wait };
-    let define = |name: &str, steps| {
-        let name = name.parse().unwrap();
-        let spec = DefinitionSpec { name, deadline: None, compensate_within: None, steps };
-        Definition::new(spec).unwrap()
-    };
-    vec![
-        define("order", vec![step("ship", call("test"), None), step("wait", wait, Some("ship"))]),
-        define("other", vec![step("step", call("other"), None)]),
-    ]
+    let order =
+        vec![step_after("ship", call("test"), None), step_after("wait", wait, Some("ship"))];
+    let other = vec![step_after("step", call("other"), None)];
+    vec![definition("order", order), definition("other", other)]
 }
 
 /// Has a component serve plugin `test`, as another host of the store would.

@@ -16,7 +16,7 @@ use amends_engine::{
 use amends_runtime::{BreakerSettings, Faults, OnOpen, Runtime, RuntimeConfig, StallReason};
 use amends_tests::{Behaviour, Component};
 
-use place::{Place, SOON, start, until, until_some};
+use place::{Place, SOON, definition, start, step, until, until_some};
 
 /// The service behind the calls of plugin `test`: it works or it does not.
 #[derive(Debug, Default)]
@@ -44,38 +44,26 @@ fn service(name: &str) -> ServiceName {
 }
 
 /// A step that comes after none. Those of plugin `spin` never end by themselves.
-fn step(name: &str, plugin: &str, of: &str, attempts: u32) -> StepSpec {
+fn of_service(name: &str, plugin: &str, of: &str, attempts: u32) -> StepSpec {
     let plugin = plugin.parse().unwrap();
     let pauses = if attempts > 1 { vec![Duration::from_millis(10)] } else { Vec::new() };
     StepSpec {
-        name: name.parse().unwrap(),
-        kind: StepKind::Call { plugin, service: Some(service(of)) },
-        after: Vec::new(),
-        each: None,
-        when: None,
-        input: None,
         timeout: Duration::from_secs(2),
         retry: RetrySpec { attempts, backoff: BackoffSpec::Listed(pauses) },
-        undo: None,
-        pivot: false,
+        ..step(name, StepKind::Call { plugin, service: Some(service(of)) })
     }
 }
 
 fn definitions() -> Vec<Definition> {
-    let hall = || step("a", "spin", "hall", 1);
-    let carrier = || step("b", "test", "carrier", 1_000);
+    let hall = || of_service("a", "spin", "hall", 1);
+    let carrier = || of_service("b", "test", "carrier", 1_000);
     let all = [
         ("hold", vec![hall()]),
         ("call", vec![carrier()]),
         ("both", vec![hall(), carrier()]),
         ("both-turned", vec![carrier(), hall()]),
     ];
-    let define = |(name, steps): (&str, Vec<StepSpec>)| {
-        let name = name.parse().unwrap();
-        let spec = DefinitionSpec { name, deadline: None, compensate_within: None, steps };
-        Definition::new(spec).unwrap()
-    };
-    all.map(define).into()
+    all.map(|(name, steps)| definition(name, steps)).into()
 }
 
 async fn host(place: &Place, carrier: &Arc<Carrier>, open_for: Duration) -> Runtime {
@@ -183,7 +171,7 @@ async fn tries_of_a_breaker_use_up_no_attempts() {
         name: "call".parse().unwrap(),
         deadline: None,
         compensate_within: None,
-        steps: vec![step("b", "test", "carrier", 3)],
+        steps: vec![of_service("b", "test", "carrier", 3)],
     };
     let definitions = vec![Definition::new(spec).unwrap()];
     let host = place.run(place.store(), definitions, config).await;

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, Order, RetrySpec, SagaId, SagaStatus, ServiceName, StepKind,
-    StepSpec, StepStatus, Verb, Version,
+    Definition, Order, SagaId, SagaStatus, ServiceName, StepKind, StepStatus, Verb, Version,
 };
 use amends_runtime::{BreakerSettings, OnOpen, Runtime, RuntimeConfig, StallReason, now};
 use amends_store::{Append, NewEvent, Store, StoreError, Stream};
@@ -19,7 +18,7 @@ use futures::FutureExt as _;
 use serde_json::json;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, lists, start, until, until_some};
+use place::{Place, SOON, definition, lists, start, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
 const OPEN_FOR: Duration = Duration::from_hours(1);
@@ -65,26 +64,9 @@ fn carrier() -> ServiceName {
 }
 
 /// `order` calls the service once.
-fn definition() -> Definition {
-    let step = StepSpec {
-        name: "ship".parse().unwrap(),
-        kind: StepKind::Call { plugin: "test".parse().unwrap(), service: Some(carrier()) },
-        after: Vec::new(),
-        each: None,
-        when: None,
-        input: None,
-        timeout: SOON,
-        retry: RetrySpec::default(),
-        undo: None,
-        pivot: false,
-    };
-    Definition::new(DefinitionSpec {
-        name: "order".parse().unwrap(),
-        deadline: None,
-        compensate_within: None,
-        steps: vec![step],
-    })
-    .unwrap()
+fn order() -> Definition {
+    let call = StepKind::Call { plugin: "test".parse().unwrap(), service: Some(carrier()) };
+    definition("order", vec![step("ship", call)])
 }
 
 async fn host(place: &Place, store: &Arc<dyn Store>, on_open: OnOpen) -> Runtime {
@@ -98,7 +80,7 @@ async fn host(place: &Place, store: &Arc<dyn Store>, on_open: OnOpen) -> Runtime
     };
     let breakers = BTreeMap::from([(carrier(), settings)]);
     let config = RuntimeConfig { breakers, ..RuntimeConfig::default() };
-    place.run(Arc::clone(store), vec![definition()], config).await
+    place.run(Arc::clone(store), vec![order()], config).await
 }
 
 /// Opens the breaker as another host of the store would, or closes it.

@@ -7,7 +7,7 @@ pub(crate) mod hooked;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amends_engine::{Definition, Payload, SagaId};
+use amends_engine::{Definition, DefinitionSpec, Payload, RetrySpec, SagaId, StepKind, StepSpec};
 use amends_plugins::{Inspection, PluginHost, PluginsConfig};
 use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
 use amends_store::{Durability, SqliteStore, Store};
@@ -71,6 +71,29 @@ pub(crate) fn lists() -> Component<'static> {
         ),
         ..Component::default()
     }
+}
+
+/// A step that comes after no other and has no undo.
+pub(crate) fn step(name: &str, kind: StepKind) -> StepSpec {
+    StepSpec {
+        name: name.parse().unwrap(),
+        kind,
+        after: Vec::new(),
+        each: None,
+        when: None,
+        input: None,
+        timeout: SOON,
+        retry: RetrySpec::default(),
+        undo: None,
+        pivot: false,
+    }
+}
+
+/// A definition without a deadline.
+pub(crate) fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
+    let name = name.parse().unwrap();
+    Definition::new(DefinitionSpec { name, deadline: None, compensate_within: None, steps })
+        .unwrap()
 }
 
 pub(crate) async fn start(runtime: &Runtime, definition: &str) -> SagaId {
