@@ -149,7 +149,8 @@ fn each_hostile_component_is_stopped_and_others_go_on() {
 fn all_of_them_at_once_leave_a_host_of_a_gibibyte_to_others() {
     let place = place();
     let mut config = fs::read_to_string(place.path("amends.toml")).unwrap();
-    for (name, component, granted, _) in crowds() {
+    let crowds = crowds();
+    for (name, component, granted, _) in &crowds {
         fs::write(place.plugin(name), component).unwrap();
         let _ = write!(
             config,
@@ -176,7 +177,7 @@ fn all_of_them_at_once_leave_a_host_of_a_gibibyte_to_others() {
     }
     let hostile = HOSTILE.iter().filter(|one| !matches!(one.expect, Expect::Refused(_)));
     let hostile = hostile.map(|one| (one.name, TIMES));
-    let crowds = crowds().map(|(name, .., count)| (name, count));
+    let crowds = crowds.iter().map(|(name, .., count)| (*name, *count));
     let clients: Vec<_> = hostile
         .chain(crowds)
         .flat_map(|(name, count)| std::iter::repeat_n(name, count))
