@@ -55,12 +55,15 @@ async fn however_many_want_a_replaced_component_at_once_it_is_compiled_once() {
     let callers: Vec<_> = (0..32)
         .map(|_| {
             let plugins = host.plugins.clone();
-            tokio::spawn(async move { plugins.by_digest(&TEST, first).await.map(|one| one.digest) })
+            tokio::spawn(async move { plugins.by_digest(&TEST, first).await.unwrap() })
         })
         .collect();
+    let mut loaded = Vec::new();
     for caller in callers {
-        assert_eq!(caller.await.unwrap().unwrap(), first);
+        loaded.push(caller.await.unwrap());
     }
+    assert_eq!(loaded[0].digest, first);
+    assert!(loaded.iter().all(|one| Arc::ptr_eq(one, &loaded[0])), "it is loaded once");
     assert_eq!(host.plugins.compiled(), 2);
     host.close().await;
 }

@@ -26,9 +26,10 @@ const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long it may take with the compiler and `describe`, which may compute for five seconds.
 const WHOLE_TIME_MAX: Duration = Duration::from_secs(12);
 
-/// By how much the process may grow over an input, in MiB, besides what its bytes take. What is
-/// measured is the whole process, so an input is tried again before it is blamed.
-const GROWTH_MAX: u64 = 64;
+/// By how much the process may grow over an input, in MiB, besides what its bytes take: a quarter of
+/// what the child has. What is measured is the whole process, so an input is tried again before it is
+/// blamed.
+const GROWTH_MAX: u64 = 256;
 
 /// Bytes of a component that the first target makes.
 const COMPONENT_BYTES_MAX: usize = 512 << 10;
