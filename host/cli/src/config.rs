@@ -31,6 +31,7 @@ use std::path::Path;
 use amends_engine::{Definition, PluginName, ServiceName};
 use amends_plugins::{PluginSettings, PluginsConfig};
 use toml::de::DeTable;
+use toml_parser::lexer::TokenKind;
 
 pub use host::{HostConfig, StoreSettings};
 pub use overrides::{Environment, OverrideFlags, Overrides};
@@ -74,6 +75,9 @@ pub struct Loaded {
 /// included.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
     let source = Source::read(path)?;
+    if let Some(place) = deep_bracket(&source.text) {
+        return Err(depth_report(&source, place));
+    }
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     if !errors.is_empty() {
         return Err(syntax_report(&source, &errors));
@@ -90,6 +94,36 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
         return Err(report);
     }
     Ok(Loaded { config, warnings: report, places })
+}
+
+/// Brackets that may be open at once: more than any config has, and what the parser has a stack for.
+const BRACKETS_OPEN_MAX: usize = 80;
+
+/// Where more brackets are open than may be.
+fn deep_bracket(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    let deep = toml_parser::Source::new(text).lex().find(|token| {
+        let kind = token.kind();
+        if matches!(kind, TokenKind::LeftCurlyBracket | TokenKind::LeftSquareBracket) {
+            open += 1;
+        } else if matches!(kind, TokenKind::RightCurlyBracket | TokenKind::RightSquareBracket) {
+            open = open.saturating_sub(1);
+        }
+        open > BRACKETS_OPEN_MAX
+    });
+    deep.map(|token| token.span().start())
+}
+
+fn depth_report(source: &Source, place: usize) -> Report {
+    let position = source.position(&(place..place));
+    let finding = Finding {
+        severity: Error,
+        place: Place::At(position),
+        key: key_of_line(source.line(position.line)),
+        message: format!("more than {BRACKETS_OPEN_MAX} brackets are open here"),
+        help: "close each [ with ] and each { with }".to_owned(),
+    };
+    Report::new(&source.path, vec![finding])
 }
 
 /// One finding a line: what follows a slip in a line is mostly noise. The first of them.

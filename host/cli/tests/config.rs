@@ -229,6 +229,8 @@ fn the_largest_configs_are_read_in_no_time() {
     );
     let cases = [
         ("lines that are not TOML", filled("", |_| "=\n".to_owned())),
+        ("tables that are left open", filled("", |_| "a = { b = 1\n".to_owned())),
+        ("lists that are left open", filled("a = ", |_| "[\n".to_owned())),
         ("sagas that run one another", filled("", |n| child(n, &runs("a", n + 1)))),
         ("sagas that run the next one twice", ladder + &child(40, calls)),
         ("sagas in circles", filled("", |n| child(n, &(runs("a", n + 1) + &runs("b", n / 2))))),
