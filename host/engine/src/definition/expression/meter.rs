@@ -189,7 +189,7 @@ fn counted<'b, 'v>(
     Ok(value)
 }
 
-/// What a macro runs over. Of a map its keys in their order: the library has them in another one
+/// What a macro runs over, or a list is added. Of a map its keys in their order: the library has them in another one
 /// each time.
 fn elements<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let keys = args.last().and_then(|range| {
@@ -268,6 +268,10 @@ pub(super) fn metered(node: &IdedExpr) -> IdedExpr {
                 }
                 (operators::IN, [value, container]) => {
                     vec![sized(metered(value)), wrapped(CONTAINER, metered(container))]
+                }
+                // An object that is added to a list adds its keys.
+                (operators::ADD, [one, other]) => {
+                    vec![sized(metered(one)), sized(wrapped(ELEMENTS, metered(other)))]
                 }
                 (_, args) => args.iter().map(|arg| argument(&call.func_name, arg)).collect(),
             };
