@@ -6,7 +6,8 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -49,11 +50,22 @@ impl Default for BodyRoom {
 
 /// The room that the bytes of one request have; an extension of the request.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct HeldBytes(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(crate) struct HeldBytes(Arc<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    room: Mutex<Option<OwnedSemaphorePermit>>,
+    /// What comes is read and thrown away.
+    is_thrown_away: AtomicBool,
+}
 
 impl HeldBytes {
+    fn room(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.0.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn add(&self, room: OwnedSemaphorePermit) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.room();
         match held.as_mut() {
             Some(held) => held.merge(room),
             None => *held = Some(room),
@@ -62,13 +74,22 @@ impl HeldBytes {
 
     /// The room of so many of the bytes, for as long as somebody else keeps them.
     pub(crate) fn split(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_mut()?.split(bytes)
+        self.room().as_mut()?.split(bytes)
     }
 
     /// Gives all of the room back: the bytes are kept on another account, or not at all.
     pub(crate) fn release(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.room().take();
+    }
+
+    /// Gives the room back, and takes none for what still comes: it is read and thrown away.
+    pub(crate) fn throw_away(&self) {
+        self.0.is_thrown_away.store(true, Ordering::Relaxed);
+        self.release();
+    }
+
+    fn is_thrown_away(&self) -> bool {
+        self.0.is_thrown_away.load(Ordering::Relaxed)
     }
 }
 
@@ -175,6 +196,9 @@ impl HttpBody for Received {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 body.pace.moved(bytes);
+                if body.held.is_thrown_away() {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
                 let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
                 let room = Arc::clone(&body.room).acquire_many_owned(permits);
                 let room = Box::pin(tokio::time::timeout(ROOM_WAIT_MAX, room));
@@ -201,11 +225,8 @@ impl HttpBody for Received {
 
 /// Reads and throws away what a refused request still sends.
 pub(crate) async fn drain(held: Option<&HeldBytes>, mut body: BodyDataStream) {
-    let drained = async {
-        while let Some(Ok(_)) = body.next().await {
-            held.into_iter().for_each(HeldBytes::release);
-        }
-    };
+    held.into_iter().for_each(HeldBytes::throw_away);
+    let drained = async { while let Some(Ok(_)) = body.next().await {} };
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, drained).await;
 }
 

@@ -51,7 +51,10 @@ impl FromStr for PublicUrl {
             _ => return Err(error()),
         };
         let has_more = uri.path() != "/" || uri.query().is_some();
-        if has_more || authority.as_str().contains('@') || authority.host().is_empty() {
+        let has_port = authority.port_u16().is_some();
+        let ends_with_name = has_port || authority.as_str().ends_with(authority.host());
+        let is_bare = !has_more && !authority.as_str().contains('@') && ends_with_name;
+        if !is_bare || authority.host().is_empty() {
             return Err(error());
         }
         let name = authority.host().to_ascii_lowercase();

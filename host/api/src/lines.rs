@@ -1,6 +1,6 @@
 //! The lines of a body, as they come.
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 
 /// Bytes that have come and are not yet a line.
 #[derive(Debug, Default)]
@@ -24,7 +24,9 @@ impl LineBuffer {
             self.searched = self.bytes.len();
             return None;
         };
-        let line = self.bytes.split_to(self.searched + end + 1);
+        // Copied, because a short line would keep the buffer that it came in.
+        let line = BytesMut::from(&self.bytes[..=self.searched + end]);
+        self.bytes.advance(line.len());
         self.searched = 0;
         Some(line)
     }

@@ -127,6 +127,7 @@ impl Server {
             let (router, closing) = (self.router.clone(), self.closing.clone());
             let open = Arc::clone(&self.open);
             tokio::spawn(async move {
+                let _entry = Entry { open, number };
                 connection::serve(
                     stream,
                     Peer { address: peer, is_crowded },
@@ -135,13 +136,24 @@ impl Server {
                     closing,
                 )
                 .await;
-                open.connections().remove(&number);
                 drop(place);
             });
         }
         drop(listener);
         let all = u32::try_from(self.limit.served + self.limit.health).unwrap_or(u32::MAX);
         let _ = self.open.places.acquire_many(all).await;
+    }
+}
+
+/// A connection among those that are open, also when a handler panics.
+struct Entry {
+    open: Arc<Open>,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.open.connections().remove(&self.number);
     }
 }
 
@@ -166,6 +178,8 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
     use super::*;
 
     /// Clients that come together, before a connection that gives way has ended.
@@ -180,6 +194,30 @@ mod tests {
         open.connections().remove(&0);
         open.connections().insert(2, Arc::default());
         assert_eq!([(); 2].map(|()| open.close_idle()), [true, false]);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_leaves_no_connection_behind() {
+        let handler = async || -> &'static str { panic!("on purpose") };
+        let router = Router::new().route("/", axum::routing::get(handler));
+        let (_close, closing) = watch::channel(false);
+        let server = Server::new(router, ConnectionLimit { served: 1, health: 1 }, closing);
+        let open = Arc::clone(&server.open);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(server.run(listener));
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await;
+            assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+        }
+        // The last task may not have ended yet.
+        while !open.connections().is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use amends_plugins::{StateError, StateWrite};
 use amends_store::{STATE_KEYS_MAX, StateQuery};
 
 use crate::ApiState;
-use crate::body::{JsonBody, check_ndjson, read, refuse};
+use crate::body::{HeldBytes, JsonBody, check_ndjson, read, refuse};
 use crate::operate::who;
 use crate::page::{PAGE_BYTES_MAX, Page, limit};
 use crate::plugins::parse_name;
@@ -178,6 +178,8 @@ pub(crate) async fn import(
         return Err(Problem::new(400, "bad_query", detail));
     }
     let source = legible("source", query.source)?;
+    // Until all is written: what waits for the store is as large as what came.
+    let _held = request.extensions().get::<HeldBytes>().cloned();
     let writes = writes(&read(request, STATE_IMPORT_BYTES_MAX).await?)?;
     let told = (who.as_str(), source.as_str());
     let written = state.runtime.plugins().import_state(&name, told, writes, query.only_new).await?;

@@ -87,11 +87,8 @@ impl Uploads {
             Err(problem) => {
                 drop(place);
                 // A client that is still sending would not see why it is refused.
-                let rest = async {
-                    while let Ok(Some(_)) = form.next_field().await {
-                        held.release();
-                    }
-                };
+                held.throw_away();
+                let rest = async { while let Ok(Some(_)) = form.next_field().await {} };
                 let _ = tokio::time::timeout(UPLOAD_WAIT_MAX, rest).await;
                 Err(problem)
             }
@@ -153,5 +150,52 @@ fn wrong(error: &MultipartError) -> Problem {
             bad_form(error.status().as_u16(), error.body_text())
         }
         ended => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::body::{Body, Bytes};
+    use axum::extract::DefaultBodyLimit;
+    use axum::http::StatusCode;
+    use axum::routing::post;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::body::{BODIES_BYTES_MAX, BodyRoom, receive};
+
+    /// The rest of a component that is too large takes no room: all of it is read.
+    #[tokio::test]
+    async fn what_a_refused_upload_still_sends_takes_no_room() {
+        const CHUNK: usize = 1 << 20;
+        let chunks = (COMPONENT_BYTES_MAX + 2 * BODIES_BYTES_MAX) / CHUNK;
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let head = "--x\r\ncontent-disposition: form-data; name=\"good\"\r\n\r\n";
+        let chunk = Bytes::from(vec![b'.'; CHUNK]);
+        let content = (0..chunks).map(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            chunk.clone()
+        });
+        let tail = Bytes::from_static(b"\r\n--x--\r\n");
+        let all = std::iter::once(Bytes::from_static(head.as_bytes())).chain(content).chain([tail]);
+        let body = Body::from_stream(futures::stream::iter(all.map(Ok::<_, Infallible>)));
+        let request = Request::post("/v1/plugins:deploy")
+            .header("content-type", "multipart/form-data; boundary=x")
+            .header(REQUEST_HEADER, "1")
+            .body(body)
+            .unwrap();
+        let upload = async |request| Uploads::default().receive(request).await.map(|_| ());
+        let router = Router::new().route("/v1/plugins:deploy", post(upload));
+        let router = router.layer(DefaultBodyLimit::disable());
+        let answer = router.oneshot(receive(request, &BodyRoom::default())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(read.load(Ordering::Relaxed), chunks, "chunks that were read");
     }
 }

@@ -144,6 +144,9 @@ impl Host {
         let findings = self.runtime.store().verify().await.unwrap();
         assert_eq!(findings, Vec::<String>::new());
         self.runtime.stop(Duration::from_secs(1)).await;
+        // Else its tasks keep the sandbox, which has set aside a part of all addresses.
+        self.runtime.plugins().close().await;
+        self.runtime.store().close().await.unwrap();
         drop(self.folder);
     }
 

@@ -125,6 +125,19 @@ fn heads_and_bodies_that_do_not_come_are_not_waited_for() {
     assert_eq!(host.sagas(), Vec::<Value>::new());
 }
 
+/// The request takes longer than the head of one may.
+#[test]
+fn a_connection_that_rests_after_a_long_request_is_closed() {
+    let place = place();
+    let _host = place.run();
+    let body = json!({"definition": "later"}).to_string();
+    let more = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+    let request = head(&place, "POST /v1/sagas?wait=12s", &more);
+    let stream = connect(&place, &format!("{request}\r\n{body}"));
+    let said = to_the_end(&stream).expect("it is still open");
+    assert!(said.contains(" 202 "), "{said}");
+}
+
 #[test]
 fn a_head_has_an_end() {
     let place = place();

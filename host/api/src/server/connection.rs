@@ -55,6 +55,8 @@ pub(crate) struct Activity {
     /// It was told to end, and has not done so yet.
     is_told: AtomicBool,
     closed: Notify,
+    /// A request is over, so that the time for the next one begins.
+    rested: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +140,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         *self.0.state() = State::Idle { since: Instant::now(), time_max: IDLE_TIME_MAX };
+        self.0.rested.notify_one();
     }
 }
 
@@ -181,6 +184,8 @@ pub(crate) async fn serve(
                 }
                 return;
             }
+            // hyper looks for the next request then, and the stream at its time.
+            () = activity.rested.notified() => {}
             () = activity.closed.notified() => {
                 if activity.without_request_since().is_some() {
                     return;
