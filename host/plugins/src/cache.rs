@@ -71,12 +71,21 @@ struct Refused {
 }
 
 impl Cache {
+    /// None where no folder can be made: a host compiles at each start then.
+    ///
     /// # Errors
     /// When the folder is not this user's alone, or the key cannot be had.
-    pub(crate) fn open(config: &CacheConfig, engine: &Engine) -> Result<Self, PluginError> {
+    pub(crate) fn open(config: &CacheConfig, engine: &Engine) -> Result<Option<Self>, PluginError> {
         let CacheConfig { dir, key } = config;
         let failed = |message: String| PluginError::Cache { dir: dir.clone(), message };
-        make_folder(dir).map_err(|error| failed(error.to_string()))?;
+        match make_folder(dir).map_err(|error| (error.kind(), error)) {
+            Ok(()) => {}
+            Err((io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied, error)) => {
+                tracing::warn!(dir = %dir.display(), %error, "compiled code cannot be kept, and each start compiles anew: name a folder that the host may write to in [plugins] cache or AMENDS_CACHE");
+                return Ok(None);
+            }
+            Err((_, error)) => return Err(failed(format!("{error}; {ANOTHER_FOLDER}"))),
+        }
         check_folder(dir).map_err(failed)?;
         let key = match key {
             Some(file) => read_key(file).map_err(|error| {
@@ -86,7 +95,7 @@ impl Cache {
         };
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Self(Arc::new(Inner { dir: dir.clone(), key, version: hasher.finish() })))
+        Ok(Some(Self(Arc::new(Inner { dir: dir.clone(), key, version: hasher.finish() }))))
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -105,10 +114,21 @@ impl Cache {
     /// The file of a component's code, if this host wrote it.
     pub(crate) fn code(&self, digest: Digest) -> Option<PathBuf> {
         let file = self.file(digest, "cwasm");
-        let written = read_text(&file.with_extension(HASH)).ok()?;
-        let hash = self.hash(&file, open_own(&file).ok()?).ok()?;
-        if blake3::Hash::from_hex(&written).is_ok_and(|written| written == hash) {
-            return Some(file);
+        let read =
+            || Ok::<_, io::Error>((read_text(&file.with_extension(HASH))?, open_own(&file)?));
+        let hashed = read().and_then(|(written, code)| Ok((written, self.hash(&file, code)?)));
+        match hashed {
+            Ok((written, hash))
+                if blake3::Hash::from_hex(&written).is_ok_and(|written| written == hash) =>
+            {
+                return Some(file);
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "compiled code cannot be read, and is made anew");
+                return None;
+            }
         }
         tracing::warn!(file = %file.display(), "compiled code is damaged, or not this host's, and is made anew");
         None
@@ -189,8 +209,11 @@ impl Cache {
     }
 }
 
-/// Maps compiled code.
-pub(crate) fn map(engine: &Engine, file: &Path) -> Result<Component, String> {
+/// Maps compiled code, or reads it where its folder is mounted without the right to run what lies there.
+///
+/// # Errors
+/// When the machine does not permit either.
+pub(crate) fn map(engine: &Engine, file: &Path) -> Result<Component, Rejection> {
     #[expect(
         unsafe_code,
         reason = "compiled code is machine code, and is mapped from its file: only what this host's \
@@ -199,8 +222,14 @@ pub(crate) fn map(engine: &Engine, file: &Path) -> Result<Component, String> {
                   folder is one that only this user may write to; a new file is written beside and \
                   renamed"
     )]
-    let component = unsafe { Component::deserialize_file(engine, file) };
-    component.map_err(|error| format!("{error:#}").replace('\n', " "))
+    let component = unsafe {
+        Component::deserialize_file(engine, file)
+            .or_else(|_| Component::deserialize(engine, fs::read(file)?))
+    };
+    component.map_err(|error| {
+        let error = format!("{error:#}").replace('\n', " ");
+        Rejection::Failed(format!("its compiled code cannot be taken: {error}"))
+    })
 }
 
 /// Of this process: it ends with it.
@@ -216,6 +245,9 @@ fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// What is right instead of a folder that does not do.
+const ANOTHER_FOLDER: &str = "name another folder in [plugins] cache or AMENDS_CACHE";
+
 fn make_folder(dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -225,12 +257,11 @@ fn make_folder(dir: &Path) -> io::Result<()> {
 /// Whether a folder is this user's alone; what others could only read is closed to them.
 fn check_folder(dir: &Path) -> Result<(), String> {
     let metadata = fs::symlink_metadata(dir).map_err(|error| error.to_string())?;
-    let remedy = "name another folder in [plugins] cache";
     if !metadata.is_dir() {
-        return Err(format!("it is a link or a file; {remedy}"));
+        return Err(format!("it is a link or a file; {ANOTHER_FOLDER}"));
     }
     if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(format!("it belongs to another user; {remedy}"));
+        return Err(format!("it belongs to another user; {ANOTHER_FOLDER}"));
     }
     if metadata.mode() & 0o022 != 0 {
         return Err(
@@ -241,7 +272,7 @@ fn check_folder(dir: &Path) -> Result<(), String> {
     }
     if metadata.mode() & 0o077 != 0 {
         let private = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(dir, private).map_err(|error| error.to_string())?;
+        fs::set_permissions(dir, private).map_err(|error| format!("{error}; {ANOTHER_FOLDER}"))?;
     }
     Ok(())
 }

@@ -169,6 +169,12 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Whether it says nothing of the component: the host could not look at it, and another try may do.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+
     /// In one line of at most so many bytes, whatever the component has put into it.
     pub(crate) fn cut(self) -> Self {
         match self {
@@ -226,6 +232,24 @@ fn cut(text: String) -> String {
         }
     }
     cut
+}
+
+impl PluginError {
+    /// Whether it says nothing of a component: the host cannot look at it or read it now, and another
+    /// try may do.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(_) => true,
+            Self::Rejected { rejection, .. } => rejection.is_passing(),
+            Self::Folder { .. }
+            | Self::Cache { .. }
+            | Self::Sandbox(_)
+            | Self::Lost { .. }
+            | Self::NoRollback { .. }
+            | Self::Canary { .. } => false,
+        }
+    }
 }
 
 /// What else can go wrong. Operator, unless a variant says otherwise.

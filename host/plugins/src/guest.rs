@@ -120,10 +120,11 @@ pub enum Lacks {
 impl Lacks {
     /// What the host lacked when wasmtime could not make an instance or give it memory, if that is why.
     pub(crate) fn of(error: &wasmtime::Error) -> Option<Self> {
-        if error.is::<wasmtime::Trap>() {
+        // Words of a component stand in what it was stopped for.
+        if error.is::<wasmtime::Trap>() || error.is::<Stopped>() {
             return None;
         }
-        // wasmtime has no type for what the system refused. Words of components are not in it.
+        // wasmtime has no type for what the system refused.
         let cause = error.root_cause().to_string();
         let is_refused = cause.contains("os error 12") || cause.contains("os error 24");
         let is_lacking = error.is::<wasmtime::PoolConcurrencyLimitError>() || is_refused;
@@ -456,4 +457,17 @@ impl ResourceLimiter for Limits {
 
 fn is_past(desired: usize, maximum: Option<usize>) -> bool {
     maximum.is_some_and(|maximum| desired > maximum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_component_are_no_lack_of_the_host() {
+        let named = Stopped::new("invalid_state", "the value of `os error 12` is no JSON");
+        assert_eq!(Lacks::of(&named.into()), None);
+        let refused = std::io::Error::from_raw_os_error(12);
+        assert!(Lacks::of(&refused.into()).is_some());
+    }
 }

@@ -389,6 +389,7 @@ impl PluginHost {
             Ok(component) => {
                 call::ask(self.place(&granted, call), &component, call, &unknown, held).await
             }
+            Err(error) if error.is_passing() => Err(not_loaded(&error)),
             Err(_) => Ok(None),
         };
         match asked {
@@ -411,10 +412,7 @@ impl PluginHost {
         let component = match self.by_digest(&call.plugin, call.digest).await {
             Ok(component) => component,
             // Nothing was run.
-            Err(PluginError::Store(error)) => {
-                let words = format!("the component cannot be read: {error}");
-                return Answer::not_begun(Lacks::Machine(words));
-            }
+            Err(error) if error.is_passing() => return Answer::not_begun(not_loaded(&error)),
             Err(error) => {
                 let failure = Failure::new("component_lost", error.to_string());
                 return Answer::of(Outcome::Retryable(failure));
@@ -671,4 +669,9 @@ impl Plugin {
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// What a host lacks for a call whose component it cannot load.
+fn not_loaded(error: &PluginError) -> Lacks {
+    Lacks::Machine(format!("the component cannot be loaded: {error}"))
 }

@@ -184,10 +184,10 @@ pub(crate) fn inspect(request: &Request, bytes: &[u8]) -> Result<Description, Re
     let (exports, imports) = check(bytes)?;
     let sandbox = Sandbox::for_inspection().map_err(|error| failed(&error))?;
     let component = match &request.code {
-        Code::In(file) => cache::map(&sandbox.engine, file).map_err(Rejection::Compile)?,
+        Code::In(file) => cache::map(&sandbox.engine, file)?,
         Code::To(file) => {
             compile(&sandbox.engine, bytes, file)?;
-            cache::map(&sandbox.engine, file).map_err(Rejection::Compile)?
+            cache::map(&sandbox.engine, file)?
         }
     };
     let texts = describe(&sandbox, &component, &request.asked)?;

@@ -149,7 +149,7 @@ impl Loader {
         let sandbox = Sandbox::new()?;
         let linker =
             linker(&sandbox.engine).map_err(|error| PluginError::Sandbox(format!("{error:#}")))?;
-        let cache = cache.map(|cache| Cache::open(cache, &sandbox.engine)).transpose()?;
+        let cache = cache.map(|cache| Cache::open(cache, &sandbox.engine)).transpose()?.flatten();
         Ok(Self {
             sandbox,
             linker: Arc::new(linker),
@@ -221,7 +221,7 @@ impl Loader {
             let component = cache::map(self.engine(), &file);
             component
                 .inspect_err(|error| {
-                    tracing::warn!(file = %file.display(), error, "compiled code is made anew");
+                    tracing::warn!(file = %file.display(), %error, "compiled code is made anew");
                 })
                 .ok()
                 .map(|component| (file, component))
@@ -362,7 +362,7 @@ impl Loader {
 
     /// Maps code that the child has just made, and keeps it.
     fn keep_code(&self, digest: Digest, made: NamedTempFile) -> Result<Component, Rejection> {
-        let component = cache::map(self.engine(), made.path()).map_err(Rejection::Compile)?;
+        let component = cache::map(self.engine(), made.path())?;
         self.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(cache) = &self.cache
             && let Err(error) = cache.put_code(digest, made)

@@ -18,9 +18,11 @@ const REPLACED_KEPT: Duration = Duration::from_secs(5);
 const REPLACED_MAX: usize = 16;
 
 /// How long a rejection is answered again without a look at the component: a thousand sagas that
-/// wait for one bad component would each compile it. Some causes pass, such as a full disk, so
-/// it is tried again after that.
+/// wait for one bad component would each compile it.
 const REJECTION_KEPT: Duration = Duration::from_secs(30);
+
+/// As [`REJECTION_KEPT`], where the host could not look at it: calls wait for that.
+const PASSING_KEPT: Duration = Duration::from_secs(5);
 
 /// Rejections that are kept at once. More bad components than a host has plugins are not
 /// expected; past it the oldest is forgotten, which costs a load.
@@ -85,10 +87,13 @@ impl LoadedCache {
         digest: Digest,
         now: Instant,
     ) -> Option<Rejection> {
-        let is_fresh = |at: Instant| now.saturating_duration_since(at) < REJECTION_KEPT;
+        let is_fresh = |at: Instant, rejection: &Rejection| {
+            let kept = if rejection.is_passing() { PASSING_KEPT } else { REJECTION_KEPT };
+            now.saturating_duration_since(at) < kept
+        };
         self.rejected
             .iter()
-            .find(|(at, name, of, _)| is_fresh(*at) && name == plugin && *of == digest)
+            .find(|(at, name, of, why)| is_fresh(*at, why) && name == plugin && *of == digest)
             .map(|(.., rejection)| rejection.clone())
     }
 

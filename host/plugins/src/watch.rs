@@ -33,6 +33,10 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 /// How often the folder is looked at without a notice, and a file that the host failed to take.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// When a file is looked at again that the host could not look at, for want of memory or disk: that can
+/// cost minutes each time.
+const LOOK_AGAIN_LATER: Duration = Duration::from_mins(1);
+
 /// How often while a file is settling.
 const LOOK_CLOSELY: Duration = Duration::from_millis(50);
 
@@ -136,6 +140,8 @@ enum Looked {
     TooEarly,
     /// The host failed, or the file changed.
     Failed,
+    /// It is refused for a reason that passes.
+    Refused,
 }
 
 impl Seen {
@@ -171,6 +177,7 @@ impl Seen {
                 Looked::Done(_) => Progress::Done,
                 Looked::TooEarly => Progress::Waits,
                 Looked::Failed => Progress::Failed(Instant::now() + LOOK_AGAIN),
+                Looked::Refused => Progress::Failed(Instant::now() + LOOK_AGAIN_LATER),
             };
         }
     }
@@ -314,7 +321,11 @@ impl What {
             Found::TooEarly => return Looked::TooEarly,
             Found::Failed => return Looked::Failed,
             Found::Refused(digest, rejection) => {
-                (None, self.host.reject(&self.name, digest, &rejection).await)
+                let done = self.host.reject(&self.name, digest, &rejection).await;
+                if done.is_ok() && rejection.is_passing() {
+                    return Looked::Refused;
+                }
+                (None, done)
             }
             Found::Candidate(candidate) => self.offer(candidate).await,
         };

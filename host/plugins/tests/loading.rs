@@ -7,10 +7,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use amends_engine::PluginName;
+use amends_engine::{Direction, Failure, PluginName};
 use amends_plugins::{
-    CacheConfig, Inspection, Loader, PluginHost, PluginSettings, PluginsConfig, Priority,
-    Rejection, Required, TrustedKeys,
+    CacheConfig, Inspection, Loader, PluginCall, PluginHost, PluginSettings, PluginsConfig,
+    Priority, Rejection, Required, TrustedKeys,
 };
 use amends_store::{Durability, SqliteStore};
 use amends_tests::Component;
@@ -65,6 +65,36 @@ async fn however_many_want_a_replaced_component_at_once_it_is_compiled_once() {
     assert_eq!(loaded[0].digest, first);
     assert!(loaded.iter().all(|one| Arc::ptr_eq(one, &loaded[0])), "it is loaded once");
     assert_eq!(host.plugins.compiled(), 2);
+    host.close().await;
+}
+
+/// As when the machine has no process or no descriptor left for it.
+#[tokio::test]
+async fn a_call_whose_component_cannot_be_looked_at_now_did_not_begin() {
+    let mut place = Place::new();
+    place.write("test", &version("1.0.0"));
+    let host = place.open().await;
+    place.write("test", &version("2.0.0"));
+    soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
+    host.close().await;
+    let first = digest(&version("1.0.0"));
+    for file in std::fs::read_dir(place.cache()).unwrap() {
+        let file = file.unwrap();
+        if file.file_name().to_str().unwrap().starts_with(&first.hex()) {
+            std::fs::remove_file(file.path()).unwrap();
+        }
+    }
+    place.inspection = Inspection::Child(place.cache().join("no-such-program"));
+    let host = place.open().await;
+    let call = PluginCall { digest: first, ..host.call(Direction::Execute) };
+    let unknown = Failure::new("timeout", "it did not answer");
+    for answer in
+        [host.plugins.call(&call).await, host.plugins.ask(&call, unknown.clone(), None).await]
+    {
+        let lacks = answer.not_begun.expect("it did not begin");
+        assert!(lacks.to_string().contains("it could not be looked at"), "{lacks}");
+    }
+    assert!(host.plugins.by_digest(&TEST, first).await.unwrap_err().is_passing());
     host.close().await;
 }
 

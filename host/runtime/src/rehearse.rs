@@ -267,8 +267,9 @@ impl Both {
             return Step::PassedOver;
         };
         let undo = Undo::of(saga, name, &self.plugin, step.digest);
-        let (now, _) = undo.served_with(plugins, &self.serving).await;
-        let (then, _) = undo.served_with(plugins, &self.new).await;
+        let now = undo.served_with(plugins, &self.serving).await;
+        let then = undo.served_with(plugins, &self.new).await;
+        let (Some((now, _)), Some((then, _))) = (now, then) else { return Step::PassedOver };
         if then != self.new.digest {
             let found =
                 self.pinned(now, then, step.output.and_then(|it| self.new.reads_output(it).err()));

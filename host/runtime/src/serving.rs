@@ -116,7 +116,8 @@ impl Undo {
         self.saga
     }
 
-    /// Which component serves it, as for [`serving`]. May take seconds, and be dropped at any time.
+    /// Which component serves it, as for [`serving`]. None while the host cannot tell. May take seconds,
+    /// and be dropped at any time.
     pub(crate) async fn served(&self, plugins: &PluginHost) -> Option<Served> {
         if let Some((canary, true)) = plugins.serving(&self.plugin, self.saga)
             && self.unfit(&canary).await.is_none()
@@ -124,40 +125,40 @@ impl Undo {
             return Some((canary.digest, Some(by_canary(&self.plugin))));
         }
         let active = plugins.active(&self.plugin)?;
-        Some(self.served_with(plugins, &active).await)
+        self.served_with(plugins, &active).await
     }
 
-    /// Which component would serve it if this one were the active one and there were no canary.
+    /// Which component would serve it if this one were the active one and there were no canary. None
+    /// while the host cannot tell, because it cannot load one that may have to.
     pub(crate) async fn served_with(
         &self,
         plugins: &PluginHost,
         active: &LoadedComponent,
-    ) -> Served {
-        let Some(why) = self.unfit(active).await else { return (active.digest, None) };
+    ) -> Option<Served> {
+        let Some(why) = self.unfit(active).await else { return Some((active.digest, None)) };
         if let Some(digest) = self.executed_by
             && digest != active.digest
             && let Some(owner) = &self.owner
-            && let Ok(executed_by) = plugins.by_digest(owner, digest).await
-            && executed_by.exports.compensate
+            && undoes(plugins, owner, digest, None).await?
         {
             let note = format!(
                 "served by the component that executed the step, because the active {} cannot: \
                  {why}",
                 active.digest
             );
-            return (digest, Some(note));
+            return Some((digest, Some(note)));
         }
         if let Some(output) = &self.output
-            && let Some(digest) = earlier(plugins, &self.plugin, active.digest, output).await
+            && let Some(digest) = earlier(plugins, &self.plugin, active.digest, output).await?
         {
             let plugin = &self.plugin;
             let note = format!(
                 "served by an earlier component of {plugin}, because the active {} cannot: {why}",
                 active.digest
             );
-            return (digest, Some(note));
+            return Some((digest, Some(note)));
         }
-        (active.digest, None)
+        Some((active.digest, None))
     }
 
     /// Why a component cannot undo the step. What it answered itself it reads.
@@ -260,15 +261,39 @@ pub(crate) async fn may_resolve(
     Ok(())
 }
 
-/// The latest component that served a plugin before and that can undo what gave this output.
+/// Whether a component can undo what gave this output, or anything. None while it cannot be loaded for
+/// a reason that passes.
+async fn undoes(
+    plugins: &PluginHost,
+    plugin: &PluginName,
+    digest: Digest,
+    output: Option<&Payload>,
+) -> Option<bool> {
+    match plugins.by_digest(plugin, digest).await {
+        Ok(component) if !component.exports.compensate => Some(false),
+        Ok(component) => match output {
+            Some(output) => Some(component.reads_output_aside(output).await.is_ok()),
+            None => Some(true),
+        },
+        Err(error) if error.is_passing() => {
+            tracing::warn!(%plugin, %digest, %error, "an undo waits for a component");
+            None
+        }
+        Err(_) => Some(false),
+    }
+}
+
+/// The latest component that served a plugin before and that can undo what gave this output. The outer
+/// none: as for [`undoes`].
 async fn earlier(
     plugins: &PluginHost,
     plugin: &PluginName,
     active: Digest,
     output: &Payload,
-) -> Option<Digest> {
+) -> Option<Option<Digest>> {
     let mut tried = vec![active];
-    for digest in plugins.info(plugin)?.history.iter().map(|one| one.digest) {
+    let history = plugins.info(plugin).map(|info| info.history).unwrap_or_default();
+    for digest in history.iter().map(|one| one.digest) {
         if tried.contains(&digest) {
             continue;
         }
@@ -276,14 +301,11 @@ async fn earlier(
             break;
         }
         tried.push(digest);
-        if let Ok(component) = plugins.by_digest(plugin, digest).await
-            && component.exports.compensate
-            && component.reads_output_aside(output).await.is_ok()
-        {
-            return Some(digest);
+        if undoes(plugins, plugin, digest, Some(output)).await? {
+            return Some(Some(digest));
         }
     }
-    None
+    Some(None)
 }
 
 /// The plugin that executes a step.

@@ -338,7 +338,9 @@ impl Shard {
                 }
             }
             Message::Found { id, step, basis, served } => {
-                if let Some(live) = self.live.get_mut(&id)
+                // One that could not be told is looked for again when the stall is.
+                if served.is_some()
+                    && let Some(live) = self.live.get_mut(&id)
                     && let Some(sought) = live.sought.get_mut(&step)
                     && sought.basis == basis
                 {

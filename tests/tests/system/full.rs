@@ -39,11 +39,13 @@ struct Disk(PathBuf);
 impl Disk {
     /// None where the test may not make one.
     fn mount(at: &Path) -> Option<Self> {
+        Self::mount_with(at, "size=6m,mode=0700")
+    }
+
+    fn mount_with(at: &Path, options: &str) -> Option<Self> {
         fs::create_dir(at).unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs"])
-            .arg(at)
-            .status();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
         mount.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
     }
 
@@ -190,4 +192,42 @@ fn a_host_whose_store_is_taken_over_ends_and_says_why() {
     assert_eq!(other.stop(), Some(0));
     let host = place.run();
     assert_eq!(host.get(&format!("/v1/sagas/{gate}"))["status"], "waiting");
+}
+
+/// As `/tmp` of a hardened machine, and a volume of many a container.
+#[test]
+fn compiled_code_is_taken_from_where_nothing_may_be_run() {
+    let place = place();
+    let Some(disk) = Disk::mount_with(&place.path("cache"), "size=64m,mode=0700,noexec") else {
+        println!("SKIPPED: compiled_code_is_taken: only root may mount the disk that it needs");
+        return;
+    };
+    for start_of in ["from its file", "from the cache"] {
+        let host = place.run();
+        let nap = start(&place, "nap");
+        host.until(start_of, || host.get(&format!("/v1/sagas/{nap}"))["status"] == "completed");
+        assert_eq!(host.stop(), Some(0));
+    }
+    let inspected = place
+        .command(&["plugin", "inspect", "plugins/good.wasm"])
+        .env("TMPDIR", &disk.0)
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
+    assert_eq!(inspected.status.code(), Some(0), "{}", stderr(&inspected));
+}
+
+/// A config that is mounted for reading, with a cache beside it.
+#[test]
+fn a_host_starts_where_compiled_code_cannot_be_kept() {
+    let place = place();
+    let Some(disk) = Disk::mount_with(&place.path("config"), "size=1m,mode=0700,ro") else {
+        println!("SKIPPED: a_host_starts_where: only root may mount the disk that it needs");
+        return;
+    };
+    let cache = disk.0.join("cache");
+    let host = place.run_with_env(&[("AMENDS_CACHE", cache.to_str().unwrap())]);
+    let nap = start(&place, "nap");
+    host.until("it is done", || host.get(&format!("/v1/sagas/{nap}"))["status"] == "completed");
+    assert_eq!(lines(&host, "compiled code cannot be kept"), 1, "{}", host.log().join("\n"));
 }

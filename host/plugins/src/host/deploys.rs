@@ -183,7 +183,7 @@ impl PluginHost {
         plugin: &PluginName,
         bytes: Vec<u8>,
     ) -> Result<Candidate, Rejection> {
-        self.load(plugin, bytes, Priority::Background).await
+        self.load(plugin, bytes, Priority::Awaited).await
     }
 
     /// Has components serve, all or none. Durable first: their bytes, then one event for all of

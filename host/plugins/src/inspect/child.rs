@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
@@ -77,7 +78,7 @@ async fn in_child(
         )));
     }
     if !status.success() {
-        return Err(why(status, &last_words));
+        return Err(why(status, &last_words, is_memory_scarce()));
     }
     serde_json::from_slice(&answer).unwrap_or_else(|error| Err(broken(&error)))
 }
@@ -136,8 +137,16 @@ async fn read(mut from: impl AsyncRead + Unpin, bytes_max: u64) -> std::io::Resu
     Ok(bytes)
 }
 
+/// Whether the machine may refuse memory to a child that has less than it may have.
+fn is_memory_scarce() -> bool {
+    let own = getrlimit(Resource::As).current.is_some_and(|bytes| bytes < MEMORY_BYTES_MAX);
+    // 2: it promises no more than it has (`man 5 proc_sys_vm`).
+    let mode = std::fs::read_to_string("/proc/sys/vm/overcommit_memory");
+    own || mode.is_ok_and(|mode| mode.trim() == "2")
+}
+
 /// Why a child ended without an answer.
-fn why(status: ExitStatus, last_words: &[u8]) -> Rejection {
+fn why(status: ExitStatus, last_words: &[u8], is_memory_scarce: bool) -> Rejection {
     // `signal(7)`; std has no names for them.
     const SIGABRT: i32 = 6;
     const SIGKILL: i32 = 9;
@@ -153,6 +162,13 @@ fn why(status: ExitStatus, last_words: &[u8]) -> Rejection {
             "made more than {} MiB of compiled code; {smaller}",
             CODE_BYTES_MAX >> 20
         )),
+        Some(SIGABRT) if words.contains("memory allocation of") && is_memory_scarce => {
+            Rejection::Failed(
+                "the machine gave the process that looked at it no more memory; raise what the host \
+                 may have (ulimit -v, vm.overcommit_memory)"
+                    .to_owned(),
+            )
+        }
         Some(SIGABRT) if words.contains("memory allocation of") => Rejection::Limit(format!(
             "took more than {} MiB of memory; {smaller}",
             MEMORY_BYTES_MAX >> 20
@@ -195,8 +211,10 @@ mod tests {
             ),
             (status(11), "", "ended with signal: 11 (SIGSEGV)"),
         ] {
-            let reason = why(status, last_words.as_bytes()).to_string();
+            let reason = why(status, last_words.as_bytes(), false).to_string();
             assert!(reason.contains(words), "{reason}");
         }
+        let scarce = why(status(6), b"memory allocation of 42 bytes failed\n", true);
+        assert!(scarce.is_passing(), "{scarce}");
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Place {
     folder: tempfile::TempDir,
     pub(crate) settings: PluginSettings,
     pub(crate) trusted_keys: TrustedKeys,
+    /// In this process, because the program of a test cannot be the child.
+    pub(crate) inspection: Inspection,
 }
 
 impl Place {
@@ -29,7 +31,7 @@ impl Place {
         let required = Required { execute: true, compensate: true };
         let settings = PluginSettings { required, ..PluginSettings::default() };
         let trusted_keys = TrustedKeys::default();
-        Self { folder, settings, trusted_keys }
+        Self { folder, settings, trusted_keys, inspection: Inspection::InThisProcess }
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -61,8 +63,7 @@ impl Place {
             cache: self.cache(),
             trusted_keys: self.trusted_keys.clone(),
             plugins: [(test(), self.settings.clone())].into(),
-            // The program of a test cannot be the child.
-            inspection: Inspection::InThisProcess,
+            inspection: self.inspection.clone(),
             ..PluginsConfig::default()
         };
         let plugins = PluginHost::open(config, Arc::clone(&store)).await.unwrap();
