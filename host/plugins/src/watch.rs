@@ -409,3 +409,47 @@ fn read(dir: &Path, name: &PluginName, stamp: Stamp) -> io::Result<Read> {
         (bytes, digest)
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use amends_store::{Durability, SqliteStore};
+    use amends_tests::Component;
+
+    use super::*;
+    use crate::config::PluginsConfig;
+    use crate::inspect::Inspection;
+
+    /// As when the machine has no process left for it.
+    #[tokio::test]
+    async fn a_file_that_the_host_could_not_look_at_is_looked_at_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("plugins");
+        std::fs::create_dir(&dir).unwrap();
+        let config = PluginsConfig {
+            dir: dir.clone(),
+            cache: folder.path().join("cache"),
+            inspection: Inspection::Child(dir.join("no-such-program")),
+            ..PluginsConfig::default()
+        };
+        let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
+        let host = PluginHost::open(config, Arc::new(store.unwrap())).await.unwrap();
+        let name: PluginName = "test".parse().unwrap();
+        std::fs::write(folder::path(&dir, &name), Component::default().build()).unwrap();
+        let stamp = ComponentFile::open(&dir, &name).unwrap().unwrap().stamp;
+        let (from_start, taken, is_last) = (false, None, true);
+        let what = What { host: host.clone(), name, stamp, from_start, taken, is_last };
+        let (_current, changed) = oneshot::channel();
+        let looked = what.look(&Semaphore::new(1), changed).await;
+        assert!(matches!(looked, Looked::Refused), "{looked:?}");
+        assert_eq!(host.list()[0].rejections.len(), 1);
+
+        let (reply, answer) = oneshot::channel();
+        reply.send(looked).unwrap();
+        let look = Look { task: tokio::spawn(async {}), answer, stamp, current: None };
+        let mut seen = Seen { look: Some(look), ..Seen::new(stamp, false) };
+        seen.take_in();
+        assert!(matches!(seen.progress, Progress::Failed(_)), "{:?}", seen.progress);
+    }
+}

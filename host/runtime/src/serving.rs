@@ -276,7 +276,8 @@ async fn undoes(
             None => Some(true),
         },
         Err(error) if error.is_passing() => {
-            tracing::warn!(%plugin, %digest, %error, "an undo waits for a component");
+            // Twice a second for each saga; `why` says what it waits for.
+            tracing::debug!(%plugin, %digest, %error, "an undo waits for a component");
             None
         }
         Err(_) => Some(false),

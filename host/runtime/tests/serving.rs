@@ -5,6 +5,7 @@
 mod place;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
@@ -12,7 +13,7 @@ use amends_engine::{
     UndoSpec, Verb, Version, WaitSpec,
 };
 use amends_runtime::{Runtime, RuntimeConfig, StallReason, now};
-use amends_store::{Append, BlobKind, NewEvent, Store, Stream};
+use amends_store::{Append, BlobKind, NewEvent, Store, StoreError, Stream};
 use amends_tests::Component;
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
@@ -88,6 +89,8 @@ struct Trial {
     store: Arc<dyn Store>,
     first: Digest,
     permits: Arc<Semaphore>,
+    /// Whether the bytes of the first cannot be read.
+    is_unreadable: Arc<AtomicBool>,
     id: SagaId,
     place: Place,
 }
@@ -117,13 +120,18 @@ impl Trial {
             store.append_then(append, reply);
         });
         let (permits, first) = (Arc::new(Semaphore::new(0)), Digest::of(&first));
-        let held = Arc::clone(&permits);
+        let is_unreadable = Arc::new(AtomicBool::new(false));
+        let (held, unreadable) = (Arc::clone(&permits), Arc::clone(&is_unreadable));
         hooked.before_blob = Box::new(move |digest| {
-            let held = Arc::clone(&held);
+            let (held, unreadable) = (Arc::clone(&held), Arc::clone(&unreadable));
             async move {
                 if digest == first {
                     held.acquire().await.unwrap().forget();
+                    if unreadable.load(Ordering::SeqCst) {
+                        return Err(StoreError::Invalid("as when no descriptor is left"));
+                    }
                 }
+                Ok(())
             }
             .boxed()
         });
@@ -131,7 +139,7 @@ impl Trial {
         let (who, reason) = ("ada".to_owned(), "sent back".to_owned());
         let order = host.operate(id, Order { who, reason, verb: Verb::Cancel });
         timeout(AT_ONCE, order).await.expect("the shard does not answer").unwrap();
-        Self { host, store, first, permits, id, place }
+        Self { host, store, first, permits, is_unreadable, id, place }
     }
 
     /// Which component undid the step.
@@ -165,4 +173,20 @@ async fn a_component_that_comes_to_serve_meanwhile_undoes_the_step() {
     let third = component("test", "3.0.0", "{}").build();
     trial.place.write("test", &third);
     assert_eq!(trial.undone_by().await, Digest::of(&third));
+}
+
+/// What the host cannot load for a moment is not passed over.
+#[tokio::test]
+async fn an_undo_waits_for_a_component_that_cannot_be_loaded_now() {
+    let trial = Trial::new().await;
+    trial.is_unreadable.store(true, Ordering::SeqCst);
+    // Three searches fail.
+    trial.permits.add_permits(3);
+    until_some("they have failed", || async {
+        (trial.permits.available_permits() == 0).then_some(())
+    })
+    .await;
+    trial.is_unreadable.store(false, Ordering::SeqCst);
+    trial.permits.add_permits(1);
+    assert_eq!(trial.undone_by().await, trial.first);
 }

@@ -19,8 +19,9 @@ pub(crate) type Hook = dyn Fn(&Arc<dyn Store>, Append, AppendReply) + Send + Syn
 /// What a list of keys of state waits for, or why there is none.
 pub(crate) type ListHook = dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
 
-/// What the bytes of a digest wait for.
-pub(crate) type BlobHook = dyn Fn(Digest) -> BoxFuture<'static, ()> + Send + Sync;
+/// What the bytes of a digest wait for, or why there are none.
+pub(crate) type BlobHook =
+    dyn Fn(Digest) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
 
 /// What is told of the events of a stream that were read.
 pub(crate) type EventsHook = dyn Fn(Vec<StoredEvent>) -> Vec<StoredEvent> + Send + Sync;
@@ -50,7 +51,7 @@ impl Hooked {
             reads: Arc::default(),
             told_events: Box::new(|events| events),
             before_list: Box::new(|| ready(Ok(())).boxed()),
-            before_blob: Box::new(|_| ready(()).boxed()),
+            before_blob: Box::new(|_| ready(Ok(())).boxed()),
         }
     }
 }
@@ -117,7 +118,7 @@ impl Store for Hooked {
     ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
         let before = (self.before_blob)(digest);
         async move {
-            before.await;
+            before.await?;
             self.store.blob(kind, digest).await
         }
         .boxed()
