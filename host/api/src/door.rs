@@ -228,6 +228,8 @@ mod tests {
             "https://amends.example.com/?a",
             "https://eve@amends.example.com",
             "https://",
+            "https://amends.example.com:99999",
+            "https://amends.example.com:",
         ] {
             assert!(text.parse::<PublicUrl>().is_err(), "{text}");
         }

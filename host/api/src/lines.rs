@@ -45,6 +45,8 @@ impl LineBuffer {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
     use super::*;
 
     #[test]
@@ -60,6 +62,17 @@ mod tests {
             let expected: [&[u8]; 5] = [b"one\n", b"\n", b"two and more\n", b"three\n", b"rest"];
             assert_eq!(lines, expected, "in pieces of {size}");
         }
+    }
+
+    /// It is kept while its start waits, and its room is that of its bytes.
+    #[test]
+    fn a_short_line_does_not_keep_what_it_came_in() {
+        let mut buffer = LineBuffer::default();
+        buffer.push(&[b"short\n", &[b'x'; 1 << 20][..]].concat());
+        let mut line = buffer.next().unwrap();
+        assert_eq!(line, b"short\n"[..]);
+        line.clear();
+        assert!(!line.try_reclaim(1 << 10), "it has the buffer");
     }
 
     #[test]
