@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_short_line_does_not_keep_what_it_came_in() {
         let mut buffer = LineBuffer::default();
-        buffer.push(&[b"short\n", &[b'x'; 1 << 20][..]].concat());
+        buffer.push(&[b"short\n", &vec![b'x'; 1 << 20][..]].concat());
         let mut line = buffer.next().unwrap();
         assert_eq!(line, b"short\n"[..]);
         line.clear();
