@@ -148,7 +148,7 @@ impl From<OperateError> for Problem {
         match error {
             OperateError::NotFound(_) => Self::new(404, "saga_unknown", detail)
                 .with_remedy("GET /v1/sagas lists the sagas of this host"),
-            OperateError::Refused(refusal) => {
+            OperateError::Refused(refusal) | OperateError::Quarantined(refusal) => {
                 Self::new(409, "wrong_state", refusal.message).with_remedy(refusal.remedy)
             }
             OperateError::Overloaded(_) => Self::new(429, "overloaded", detail)

@@ -191,7 +191,7 @@ pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Decision {
 /// Whether what came of this call would be heard: the attempt is the one that is running.
 #[must_use]
 pub fn awaits(saga: &Saga, step: &StepName, direction: Direction, attempt: u32) -> bool {
-    let Some(index) = saga.index_of(step) else { return false };
+    let Some(index) = saga.index_of(step).filter(|_| !saga.has_ended()) else { return false };
     let state = &saga.steps[index];
     match direction {
         Direction::Execute => state.progress == Progress::Running && state.attempts == attempt,

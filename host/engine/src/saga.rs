@@ -615,6 +615,16 @@ impl Saga {
         goes_on && self.definition.steps().iter().zip(&self.steps).any(takes)
     }
 
+    /// Whether a step waits for a signal of this name now.
+    #[must_use]
+    pub fn waits_for(&self, name: &SignalName) -> bool {
+        let waits = |(spec, step): (&StepSpec, &StepState)| {
+            matches!(step.progress, Progress::Waiting { .. })
+                && matches!(&spec.kind, StepKind::Wait { wait } if wait.signal == *name)
+        };
+        self.definition.steps().iter().zip(&self.steps).any(waits)
+    }
+
     /// Whether `step` waits for nothing but its own call. What an element waits for was done
     /// before there were elements.
     pub(crate) fn is_ready(&self, step: usize) -> bool {

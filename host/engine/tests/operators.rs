@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Direction, Failure, Fate, Input, Outcome, Payload, SagaStatus, StepStatus, Verb, arguments,
-    commands, exposure, idempotency_key, pivot_first, undo_plan, why,
+    awaits, commands, exposure, idempotency_key, pivot_first, undo_plan, why,
 };
 
 use host::{Host, diamond, done, permanent, retryable, serial, unknown};
@@ -446,4 +446,15 @@ fn whether_an_effect_stands_is_not_certain_after_an_undo_that_nobody_heard_of() 
         "the first may have undone it"
     );
     assert_eq!(blocked(retryable, unknown), [("a".to_owned(), false)]);
+}
+
+/// What a call that was running brings must not be done: no event of the saga would say so.
+#[test]
+fn nobody_waits_for_a_call_of_a_saga_that_was_given_up() {
+    let mut host = Host::start(serial());
+    let call = host.running().remove(0);
+    let is_awaited = |host: &Host| awaits(&host.saga, &call.step, call.direction, call.attempt);
+    assert!(is_awaited(&host));
+    host.order(Verb::Abandon);
+    assert!(!is_awaited(&host));
 }

@@ -33,6 +33,11 @@ impl Budget {
         HeldBytes { budget: Arc::clone(self), bytes }
     }
 
+    /// Whether there is room for so many more.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.used().checked_add(bytes).is_some_and(|sum| sum <= self.bytes_max)
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

@@ -96,6 +96,9 @@ pub enum OperateError {
     /// Not in this state. Caller.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Nothing touches it until an operator takes it up again. Operator.
+    #[error(transparent)]
+    Quarantined(Refusal),
     /// A limit is reached. Caller: later.
     #[error("there is no room: {0}")]
     Overloaded(&'static str),

@@ -19,6 +19,9 @@ pub const LIVE_BYTES_MAX_DEFAULT: usize = 1 << 30;
 /// timers and lines. It was measured.
 pub(crate) const LIVE_BYTES_EACH: usize = 2 << 10;
 
+/// Bytes of signals that wait to be recorded, together: 64 of the largest. Past it a signal is refused.
+pub(crate) const SIGNAL_BYTES_WAITING_MAX: usize = 64 << 20;
+
 /// Bytes of operators' orders that wait to be recorded, together: 64 with the largest input. Past
 /// it an order that brings [`ORDER_BYTES_FREE`] and more is refused.
 pub(crate) const ORDER_BYTES_WAITING_MAX: usize = 64 << 20;

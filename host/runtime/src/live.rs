@@ -1,6 +1,6 @@
 //! One live saga in its shard.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use amends_engine::{
     Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::breakers::Permit;
-use crate::budget::HeldBytes;
+use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
 use crate::dispatch::{ChildCall, Returned};
 use crate::error::{OperateError, StartError};
@@ -90,8 +90,9 @@ pub(crate) struct Live {
     pub(crate) in_flight: HashMap<(StepName, Direction), InFlight>,
     /// Of those in flight, calls that did not begin yet: the host lacked something.
     pub(crate) unbegun: BTreeMap<(StepName, Direction), Unbegun>,
-    /// How often in a row an append of it was refused because state had changed.
-    pub(crate) reruns: u32,
+    /// The last append of it was refused because state had changed: of the calls that bring state, one
+    /// is recorded at a time.
+    pub(crate) goes_one_by_one: bool,
     /// The timer that is set.
     pub(crate) timer: Option<Timestamp>,
     /// What holds it back, outside its events: of each call that is due and cannot begin.
@@ -104,9 +105,9 @@ pub(crate) struct Live {
     pub(crate) moved_at: Timestamp,
     /// Told to be stuck already.
     pub(crate) is_stuck: bool,
-    /// Calls that ran, and run again because what they saw of state has changed: what they did outside
-    /// may stand, so of these nobody may say that they did not begin.
-    pub(crate) reran: BTreeSet<(StepName, Direction)>,
+    /// Calls that ran, and run again because what they saw of state has changed, and how often: what
+    /// they did outside may stand, so of these nobody may say that they did not begin.
+    pub(crate) reran: BTreeMap<(StepName, Direction), u32>,
     /// Undos that are due and whose component is looked for, or was found.
     pub(crate) sought: BTreeMap<StepName, Sought>,
     /// It waits for the store to take another append.
@@ -253,9 +254,15 @@ impl Queued {
         }
     }
 
-    /// Whether the saga has room for what it says.
-    pub(crate) fn fits(&self, saga: &Saga) -> Result<(), OperateError> {
+    /// Whether the saga has room for what it says, and the host: past what live sagas may hold, only for
+    /// a signal that a step waits for now, which lets go of more than it brings.
+    pub(crate) fn fits(&self, saga: &Saga, live_bytes: &Budget) -> Result<(), OperateError> {
         match &self.input {
+            Input::Signal { name, .. }
+                if !saga.waits_for(name) && !live_bytes.has_room(self.input.memory_bytes()) =>
+            {
+                Err(OperateError::Overloaded("live sagas hold as many bytes as they may"))
+            }
             Input::Signal { name, id, payload }
                 if !saga.has_room_for_signal(name, id.as_deref(), payload) =>
             {
@@ -315,8 +322,8 @@ impl Live {
             inputs: VecDeque::new(),
             in_flight: HashMap::new(),
             unbegun: BTreeMap::new(),
-            reran: BTreeSet::new(),
-            reruns: 0,
+            reran: BTreeMap::new(),
+            goes_one_by_one: false,
             timer: None,
             stalls: Vec::new(),
             waiters: Vec::new(),

@@ -28,7 +28,7 @@ use crate::faults::Faults;
 use crate::gauges::HostGauges;
 use crate::limits::{
     EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_FREE,
-    ORDER_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
+    ORDER_BYTES_WAITING_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
 };
 use crate::live::{StallReason, Waiter};
 use crate::recovery::{self, Quarantine, Quarantined};
@@ -138,6 +138,7 @@ struct Inner {
     live_bytes: Arc<Budget>,
     /// Of orders that wait to be recorded.
     order_bytes: Arc<Budget>,
+    signal_bytes: Arc<Budget>,
     abandoned: Abandoned,
     /// Room for one rehearsal.
     rehearsals: Semaphore,
@@ -219,6 +220,7 @@ impl Runtime {
             quarantine,
             live_bytes,
             order_bytes: Budget::new(ORDER_BYTES_WAITING_MAX),
+            signal_bytes: Budget::new(SIGNAL_BYTES_WAITING_MAX),
             abandoned: Abandoned::default(),
             rehearsals: Semaphore::new(REHEARSALS_MAX),
             stopping: AtomicBool::new(false),
@@ -378,7 +380,7 @@ impl Runtime {
         // One that is not live is loaded; by then it may be live, or have moved on and ended.
         for _ in 0..FEED_TRIES_MAX {
             if let Some(reason) = self.inner.quarantine.reason(id) {
-                return Err(OperateError::Refused(amends_engine::Refusal {
+                return Err(OperateError::Quarantined(amends_engine::Refusal {
                     message: format!("the saga is quarantined: {reason}"),
                     remedy: "mend what the reason names, then `amends resume` takes it up again"
                         .to_owned(),
@@ -420,7 +422,7 @@ impl Runtime {
                 | RuntimeError::DefinitionLost { .. }
                 | RuntimeError::Store(StoreError::Damaged { .. })),
             ) => {
-                return Err(OperateError::Refused(amends_engine::Refusal {
+                return Err(OperateError::Quarantined(amends_engine::Refusal {
                     message: format!("the saga stays quarantined: {error}"),
                     remedy: "restore what cannot be read, or run the version that wrote it"
                         .to_owned(),
@@ -446,7 +448,7 @@ impl Runtime {
         let bytes = input.memory_bytes();
         let (budget, refusal) = match input {
             Input::Signal { .. } => {
-                (&self.inner.live_bytes, "live sagas hold as many bytes as they may")
+                (&self.inner.signal_bytes, "too many signals wait to be recorded")
             }
             Input::Operate(_) if bytes >= ORDER_BYTES_FREE => {
                 (&self.inner.order_bytes, "too many orders wait to be recorded")

@@ -180,6 +180,34 @@ async fn live_sagas_hold_no_more_bytes_than_they_may() {
     start(&runtime, text(LARGE)).await.unwrap();
 }
 
+/// Nothing but signals lets go of what waiting sagas hold.
+#[tokio::test]
+async fn a_host_that_is_full_of_waiting_sagas_takes_what_they_wait_for() {
+    let place = Place::new();
+    let store = place.store();
+    let runtime = place.run(Arc::clone(&store), definitions(), limited(MIB)).await;
+    let mut live = Vec::new();
+    while runtime.live_bytes() <= MIB {
+        match start(&runtime, Payload::null()).await {
+            Ok(id) => live.push(id),
+            Err(_) if live.len() > 10 => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let refused = signal(&runtime, live[0], "then", "0", text(LARGE)).await;
+    assert!(
+        matches!(refused, Err(OperateError::Overloaded(_))),
+        "nobody waits for it: {refused:?}"
+    );
+    for id in live {
+        signal(&runtime, id, "first", "0", text(LARGE)).await.unwrap();
+        signal(&runtime, id, "then", "0", Payload::null()).await.unwrap();
+        let ended = runtime.wait(id, SOON).await.unwrap().unwrap();
+        assert_eq!(ended.saga.status(), SagaStatus::Completed);
+    }
+    until("all is given back", || runtime.live_bytes() == 0).await;
+}
+
 #[tokio::test]
 async fn signals_of_one_saga_are_limited_in_bytes_and_counted_as_its_log_has_them() {
     let place = Place::new();

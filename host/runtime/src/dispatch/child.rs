@@ -227,7 +227,11 @@ async fn cancel(sagas: &Sagas, child: &Child, told: &mut Told) -> std::convert::
                 failpoint("runtime.child.cancelled");
                 break;
             }
-            Err(error @ (OperateError::Runtime(_) | OperateError::Overloaded(_))) => {
+            Err(
+                error @ (OperateError::Runtime(_)
+                | OperateError::Overloaded(_)
+                | OperateError::Quarantined(_)),
+            ) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not cancelled yet");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -255,7 +259,11 @@ async fn compensate(sagas: &Sagas, child: &Child) -> Outcome {
                 let message = format!("saga {} cannot be undone: {refusal}", child.id);
                 return Outcome::Permanent(Failure::new("child_refused", message));
             }
-            Err(error @ (OperateError::Runtime(_) | OperateError::Overloaded(_))) => {
+            Err(
+                error @ (OperateError::Runtime(_)
+                | OperateError::Overloaded(_)
+                | OperateError::Quarantined(_)),
+            ) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not undone yet");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }

@@ -77,7 +77,7 @@ impl Shard {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.saga = pending.draft;
         live.may_be_stale = false;
-        live.reruns = 0;
+        live.goes_one_by_one = false;
         live.moved_at = pending.at;
         crate::gauges::count(&live.saga, &pending.events);
         if let Some(reply) = pending.start {
@@ -154,7 +154,7 @@ impl Shard {
     /// of it was done; all else that happened is decided on anew.
     fn state_refused(&mut self, id: SagaId, pending: Pending, index: usize, is_full: bool) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.reruns += 1;
+        live.goes_one_by_one = true;
         let position = pending.with_state.get(index).copied();
         let mut refused = None;
         for (at, queued) in pending.inputs.into_iter().enumerate().rev() {
@@ -166,14 +166,15 @@ impl Shard {
         }
         // Rooms that the append took are given back, and taken again by what it is followed by.
         drop(pending.passes);
-        let reruns = live.reruns;
         match refused {
             Some(Input::Outcome { step, direction, attempt, .. }) => {
+                let reruns = live.reran.entry((step.clone(), direction)).or_default();
+                *reruns += 1;
                 let failed = if is_full {
                     let message = "the plugin's state would be larger than its state_max allows; \
                                    raise state_max in [plugin.NAME] or have it keep less";
                     Some(Outcome::Unknown(Failure::new("state_full", message)))
-                } else if reruns > RERUNS_MAX {
+                } else if *reruns > RERUNS_MAX {
                     let message = format!(
                         "the state that the call saw was changed by others {RERUNS_MAX} times in a row"
                     );
@@ -192,7 +193,6 @@ impl Shard {
                         emitted: Vec::new(),
                     }));
                 } else {
-                    live.reran.insert((step.clone(), direction));
                     live.wait_to_begin((step, direction), Unbegun::default());
                 }
             }

@@ -151,7 +151,7 @@ impl Shard {
         };
         let is_undone =
             call.direction == Direction::Execute && live.saga.compensating_since().is_some();
-        let may_end = !unbegun.is_cut_off && !live.reran.contains(key);
+        let may_end = !unbegun.is_cut_off && !live.reran.contains_key(key);
         if (is_undone || self.stop.is_some()) && may_end {
             let message =
                 "the call had not begun when the host stopped or its saga was to be undone";
