@@ -90,9 +90,6 @@ pub(crate) struct Live {
     pub(crate) in_flight: HashMap<(StepName, Direction), InFlight>,
     /// Of those in flight, calls that did not begin yet: the host lacked something.
     pub(crate) unbegun: BTreeMap<(StepName, Direction), Unbegun>,
-    /// The last append of it was refused because state had changed: of the calls that bring state, one
-    /// is recorded at a time.
-    pub(crate) goes_one_by_one: bool,
     /// The timer that is set.
     pub(crate) timer: Option<Timestamp>,
     /// What holds it back, outside its events: of each call that is due and cannot begin.
@@ -323,7 +320,6 @@ impl Live {
             in_flight: HashMap::new(),
             unbegun: BTreeMap::new(),
             reran: BTreeMap::new(),
-            goes_one_by_one: false,
             timer: None,
             stalls: Vec::new(),
             waiters: Vec::new(),

@@ -600,7 +600,7 @@ impl Shard {
         let mut draft = live.saga.clone();
         let before = (draft.status(), draft.wake_at());
         let (mut events, mut inputs) = (Vec::new(), Vec::new());
-        let one_by_one = live.goes_one_by_one;
+        let one_by_one = !live.reran.is_empty();
         let (mut with_state, mut rows) = (Vec::new(), 0);
         let mut later = VecDeque::new();
         for mut queued in live.inputs.drain(..).collect::<Vec<_>>() {

@@ -77,7 +77,6 @@ impl Shard {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.saga = pending.draft;
         live.may_be_stale = false;
-        live.goes_one_by_one = false;
         live.moved_at = pending.at;
         crate::gauges::count(&live.saga, &pending.events);
         if let Some(reply) = pending.start {
@@ -154,7 +153,6 @@ impl Shard {
     /// of it was done; all else that happened is decided on anew.
     fn state_refused(&mut self, id: SagaId, pending: Pending, index: usize, is_full: bool) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        live.goes_one_by_one = true;
         let position = pending.with_state.get(index).copied();
         let mut refused = None;
         for (at, queued) in pending.inputs.into_iter().enumerate().rev() {
