@@ -54,7 +54,7 @@ pub(crate) struct Inner {
     loaded_cache: Mutex<LoadedCache>,
     /// Loads from the store that are under way: whoever wants the same component joins them. Each ends
     /// when nobody waits for it any more.
-    loading: Mutex<HashMap<(PluginName, Digest), WeakShared<Loading>>>,
+    loading: Mutex<HashMap<(PluginName, Digest, Priority), WeakShared<Loading>>>,
     /// The watcher of the folder, and the follower of other hosts.
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// How far the stream of deploys is known. Held while one is recorded: one at a time.
@@ -285,6 +285,16 @@ impl PluginHost {
         name: &PluginName,
         digest: Digest,
     ) -> Result<Arc<LoadedComponent>, PluginError> {
+        self.by_digest_as(name, digest, Priority::Awaited).await
+    }
+
+    /// As [`Self::by_digest`], by who waits for it.
+    async fn by_digest_as(
+        &self,
+        name: &PluginName,
+        digest: Digest,
+        priority: Priority,
+    ) -> Result<Arc<LoadedComponent>, PluginError> {
         if let Some(active) = self.active(name)
             && active.digest == digest
         {
@@ -292,7 +302,7 @@ impl PluginHost {
         }
         let loaded = match self.known(name, digest) {
             Some(known) => known,
-            None => self.loading(name, digest).await,
+            None => self.loading(name, digest, priority).await,
         };
         loaded.map_err(|error| {
             let plugin = name.clone();
@@ -316,16 +326,18 @@ impl PluginHost {
     }
 
     /// The load of a component that is under way, or a new one.
-    fn loading(&self, name: &PluginName, digest: Digest) -> Shared<Loading> {
+    fn loading(&self, name: &PluginName, digest: Digest, priority: Priority) -> Shared<Loading> {
         let mut all = self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, one| one.upgrade().is_some());
-        let key = (name.clone(), digest);
+        // A call must not join a load that gives way to it.
+        let key = (name.clone(), digest, priority);
         if let Some(loading) = all.get(&key).and_then(WeakShared::upgrade) {
             return loading;
         }
         let host = self.clone();
         let name = name.clone();
-        let loading = async move { host.load_from_store(&name, digest).await }.boxed().shared();
+        let loading = async move { host.load_from_store(&name, digest, priority).await };
+        let loading = loading.boxed().shared();
         all.extend(loading.downgrade().map(|weak| (key, weak)));
         loading
     }
@@ -334,6 +346,7 @@ impl PluginHost {
         &self,
         name: &PluginName,
         digest: Digest,
+        priority: Priority,
     ) -> Result<Arc<LoadedComponent>, NotLoaded> {
         // Another load may have ended since it was looked for.
         if let Some(known) = self.known(name, digest) {
@@ -343,7 +356,7 @@ impl PluginHost {
         let bytes = bytes.map_err(NotLoaded::Store)?.ok_or(NotLoaded::Lost)?;
         let settings = Arc::new(self.configured(name));
         self.tell_compiling(name, digest, bytes.len());
-        match self.inner.loader.load(bytes, settings, Priority::Awaited).await {
+        match self.inner.loader.load(bytes, settings, priority).await {
             Ok(component) => {
                 let component = Arc::new(component);
                 self.cache().keep(&component, Instant::now());

@@ -32,6 +32,10 @@ use crate::signature::TrustedKeys;
 /// minute.
 const INSPECTIONS_MAX: usize = 2;
 
+/// A look that nobody waits for and that has taken so long is one of those that take long, of which there
+/// is one at a time: the other place is for components that take seconds.
+const LONG_LOOK: Duration = Duration::from_secs(30);
+
 /// Whether a component can read an output is checked for so long, once it is its turn: a saga waits to
 /// know which component undoes a step.
 pub const READ_CHECK_MAX: Duration = Duration::from_secs(1);
@@ -45,6 +49,10 @@ pub struct Loader {
     cache: Option<Cache>,
     inspection: Arc<Inspection>,
     inspections: Arc<Semaphore>,
+    /// For the one look that may take long while nobody waits for it, besides its place among all.
+    long_inspection: Arc<Semaphore>,
+    /// [`LONG_LOOK`].
+    long_look: Duration,
     /// Who looks at a component holds its lock.
     looks: Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
     /// Told when somebody waits for a turn: what nobody waits for ends, and takes another.
@@ -55,7 +63,7 @@ pub struct Loader {
 }
 
 /// Who waits for a component.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Priority {
     /// A call, a saga or whoever started the host.
     Awaited,
@@ -157,6 +165,8 @@ impl Loader {
             cache,
             inspection: Arc::new(inspection),
             inspections: Arc::new(Semaphore::new(INSPECTIONS_MAX)),
+            long_inspection: Arc::new(Semaphore::new(1)),
+            long_look: LONG_LOOK,
             looks: Arc::default(),
             turn_wanted: Arc::default(),
             compiled: Arc::default(),
@@ -243,10 +253,14 @@ impl Loader {
         priority: Priority,
     ) -> Result<(Component, Description), Rejection> {
         let is_background = priority == Priority::Background;
+        let (mut takes_long, mut long_place) = (false, None);
         // From before it has its turn: nobody who waits is missed.
         let mut wanted = Box::pin(self.turn_wanted.notified());
         wanted.as_mut().enable();
         loop {
+            if takes_long && long_place.is_none() {
+                long_place = self.long_inspection.acquire().await.ok();
+            }
             let Turn { alone, one_of_few } = self.turn(digest, priority).await;
             // Somebody else may have compiled it meanwhile.
             let (loader, with) = (self.clone(), asked.fingerprint());
@@ -259,17 +273,28 @@ impl Loader {
             let (limits, bytes_len) = (Limits::default(), bytes.len() as u64);
             let request = Request { asked: asked.clone(), code, limits, is_background, bytes_len };
             let began = Instant::now();
-            let looked = inspect::look(&self.inspection, request, Arc::clone(&bytes));
-            let description = tokio::select! {
-                biased;
-                description = looked => description,
-                () = wanted.as_mut(), if is_background => {
-                    wanted.set(self.turn_wanted.notified());
-                    wanted.as_mut().enable();
-                    // Whoever waits is before it.
-                    continue;
+            let mut looked = pin!(inspect::look(&self.inspection, request, Arc::clone(&bytes)));
+            let mut long = pin!(tokio::time::sleep(self.long_look));
+            let description = loop {
+                tokio::select! {
+                    biased;
+                    description = looked.as_mut() => break Some(description),
+                    () = wanted.as_mut(), if is_background => {
+                        wanted.set(self.turn_wanted.notified());
+                        wanted.as_mut().enable();
+                        // Whoever waits is before it.
+                        break None;
+                    }
+                    () = long.as_mut(), if is_background && long_place.is_none() => {
+                        takes_long = true;
+                        long_place = self.long_inspection.try_acquire().ok();
+                        if long_place.is_none() {
+                            break None;
+                        }
+                    }
                 }
             };
+            let Some(description) = description else { continue };
             drop(one_of_few);
             let (loader, with) = (self.clone(), asked.fingerprint());
             return blocking(move || {
@@ -474,4 +499,42 @@ fn needs_are_granted(needs: &[String], settings: &PluginSettings) -> Result<(), 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use amends_tests::Component;
+
+    use super::*;
+
+    /// More files than are looked at at once, none of which comes to an end.
+    #[tokio::test]
+    async fn components_that_take_long_leave_a_place_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("endless");
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let loader = Loader::new(None, TrustedKeys::default(), Inspection::Child(program)).unwrap();
+        let endless = Loader { long_look: Duration::from_millis(200), ..loader };
+        let sound = Loader { inspection: Arc::new(Inspection::InThisProcess), ..endless.clone() };
+        let load = |loader: &Loader, version: &'static str| {
+            let (loader, bytes) = (loader.clone(), Component { version, ..Component::default() });
+            let settings = Arc::new(PluginSettings::default());
+            async move { loader.load(bytes.build(), settings, Priority::Background).await }
+        };
+        let mut looks = tokio::task::JoinSet::new();
+        for version in ["1.0.0", "2.0.0", "3.0.0"] {
+            looks.spawn(load(&endless, version));
+        }
+        while endless.long_inspection.available_permits() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let taken = tokio::time::timeout(Duration::from_secs(20), load(&sound, "4.0.0")).await;
+        assert_eq!(taken.expect("it has no turn").unwrap().manifest.version, "4.0.0");
+        assert!(looks.try_join_next().is_none(), "one of the others has ended");
+    }
 }

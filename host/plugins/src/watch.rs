@@ -1,7 +1,8 @@
 //! Hot reload: the plugin folder is watched, and looked at now and then in case the system's
 //! notices are lost.
 //!
-//! Each file is looked at in a task of its own: one that takes long delays no other. A look ends when
+//! Each file is looked at in a task of its own, [`LOOKS_MAX`] at once; of looks that take long there is one
+//! at a time (`load.rs`), so that it delays no file that takes less. A look ends when
 //! the file changes meanwhile, and the next one begins when it has ended. A file is read when it has
 //! not changed for [`SETTLE`]. One that is cut off is given until [`GIVE_UP`], because a slow copy
 //! looks like that; if it changes later, it is read again.

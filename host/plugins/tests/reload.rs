@@ -4,6 +4,7 @@
 mod host;
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -503,6 +504,29 @@ async fn what_another_host_made_active_is_tried_again_until_it_can_be_loaded() {
     assert_eq!(host.version().as_deref(), Some("1.0.0"));
     put("test", version("2.0.0")).await;
     soon("2.0.0 serves", || host.version().as_deref() == Some("2.0.0")).await;
+    host.close().await;
+}
+
+/// Nobody waits for it, so it gives way like a file of the folder.
+#[tokio::test]
+async fn what_another_host_made_active_is_looked_at_in_the_background() {
+    let mut place = Place::new();
+    place.write("test", &version("1.0.0"));
+    place.open().await.close().await;
+    let (program, asked) = (place.cache().join("refuses"), place.cache().join("asked"));
+    let to = asked.display();
+    let script = format!("#!/bin/sh\nread -r line\necho \"$line\" >>{to}\nexit 1\n");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    place.inspection = Inspection::Child(program);
+    let host = place.open().await;
+    assert_eq!(host.version().as_deref(), Some("1.0.0"), "from the cache");
+    let (name, bytes, at) = ("test".to_owned(), version("2.0.0"), Timestamp::from_millis(0));
+    host.store.put_blob(BlobKind::Component, name, digest(&bytes), at, bytes).await.unwrap();
+    record(&host, 1, "test", &version("2.0.0"), "2.0.0").await;
+    let requests = || std::fs::read_to_string(&asked).unwrap_or_default();
+    soon("2.0.0 is looked at", || requests().contains('\n')).await;
+    assert!(requests().contains(r#""is_background":true"#), "{}", requests());
     host.close().await;
 }
 

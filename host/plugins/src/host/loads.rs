@@ -1,7 +1,8 @@
 //! Loading in the background what should serve here and does not: what another host of the store
 //! made active, a canary of the stream, and what the store has for a plugin that no definition needs.
 //!
-//! Each is loaded in a task of its own, so that one that takes long delays no other. What cannot be
+//! Each is loaded in a task of its own; while something serves, it gives way to what somebody waits for.
+//! What cannot be
 //! loaded is tried again, with a pause that doubles: a disk may be full, or the bytes not there yet.
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use tokio::task::{Id, JoinSet};
 use super::canary::Canary;
 use super::{Active, PluginHost};
 use crate::error::PluginError;
-use crate::load::LoadedComponent;
+use crate::load::{LoadedComponent, Priority};
 
 /// Components that are loaded at once: each holds its bytes, up to 64 MiB.
 pub(super) const LOADS_MAX: usize = 4;
@@ -110,7 +111,12 @@ impl PluginHost {
 
     /// Whether it could be loaded.
     async fn load_missing(&self, name: &PluginName, digest: Digest, is_first: bool) -> bool {
-        let error = match self.by_digest(name, digest).await {
+        // While something serves, nobody waits for what comes after it.
+        let priority = match self.active(name) {
+            Some(_) => Priority::Background,
+            None => Priority::Awaited,
+        };
+        let error = match self.by_digest_as(name, digest, priority).await {
             Ok(component) => {
                 self.put_to_use(name, &component);
                 return true;
