@@ -41,6 +41,7 @@ use amends_runtime::Runtime;
 
 use body::BodyRoom;
 use door::door;
+use state::Imports;
 use upload::Uploads;
 use watch::Watchers;
 
@@ -80,6 +81,8 @@ pub struct ApiState {
     pub(crate) bodies: BodyRoom,
     /// Room for components that are handed in.
     pub(crate) uploads: Uploads,
+    /// Room for imports of state.
+    pub(crate) imports: Imports,
     /// Where a proxy serves the host.
     pub(crate) public_url: Option<PublicUrl>,
 }
@@ -98,6 +101,7 @@ impl ApiState {
             watchers: Watchers::default(),
             bodies: BodyRoom::default(),
             uploads: Uploads::default(),
+            imports: Imports::default(),
             public_url,
         }
     }

@@ -4,12 +4,15 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::{Payload, PluginName};
@@ -25,6 +28,12 @@ use crate::problem::{Path, Problem, Query, legible};
 
 /// Bytes of one import: it is in memory as a whole, and one transaction of the store.
 pub const STATE_IMPORT_BYTES_MAX: usize = 16 << 20;
+
+/// How long an import waits for the one before it.
+const IMPORT_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long the bytes of an import may take: the largest at a megabit a second.
+const IMPORT_TIME_MAX: Duration = Duration::from_mins(3);
 
 /// Bytes of an import's source: a file's name.
 const SOURCE_BYTES_MAX: usize = 255;
@@ -70,6 +79,16 @@ pub(crate) struct ImportQuery {
 struct ImportLine {
     key: String,
     value: Payload,
+}
+
+/// Room for imports: one at a time. A few of them have as many bytes as all bodies may have together.
+#[derive(Debug, Clone)]
+pub(crate) struct Imports(Arc<Semaphore>);
+
+impl Default for Imports {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
 }
 
 /// What an import did.
@@ -178,9 +197,21 @@ pub(crate) async fn import(
         return Err(Problem::new(400, "bad_query", detail));
     }
     let source = legible("source", query.source)?;
-    // Until all is written: what waits for the store is as large as what came.
+    // Both until all is written: what waits for the store is as large as what came.
+    let place = Arc::clone(&state.imports.0).acquire_owned();
+    let Ok(Ok(_place)) = tokio::time::timeout(IMPORT_WAIT_MAX, place).await else {
+        let problem = Problem::new(429, "import_running", "the host takes one import at a time")
+            .with_remedy("try again after the time in Retry-After");
+        return Err(refuse(request, problem).await);
+    };
     let _held = request.extensions().get::<HeldBytes>().cloned();
-    let writes = writes(&read(request, STATE_IMPORT_BYTES_MAX).await?)?;
+    let body = tokio::time::timeout(IMPORT_TIME_MAX, read(request, STATE_IMPORT_BYTES_MAX)).await;
+    let body = body.unwrap_or_else(|_| {
+        let minutes = IMPORT_TIME_MAX.as_secs() / 60;
+        let detail = format!("the import has not come within {minutes} minutes");
+        Err(Problem::new(408, "body_too_slow", detail))
+    })?;
+    let writes = writes(&body)?;
     let told = (who.as_str(), source.as_str());
     let written = state.runtime.plugins().import_state(&name, told, writes, query.only_new).await?;
     Ok(Json(StateImported { written }))

@@ -109,8 +109,9 @@ fn heads_and_bodies_that_do_not_come_are_not_waited_for() {
     let streams: Vec<_> = silent
         .iter()
         .flat_map(|(what, text, said)| {
-            // Of uploads there is one at a time.
-            let count = if *what == "half an upload" { 1 } else { 5 };
+            // Of these there is one at a time.
+            let is_alone = matches!(*what, "half an upload" | "half an import");
+            let count = if is_alone { 1 } else { 5 };
             (0..count).map(move |_| (*what, text, *said))
         })
         .map(|(what, text, said)| (what, connect(&place, text), said))
@@ -225,6 +226,33 @@ fn a_full_host_says_so_and_how_it_is() {
     }
     waiting.clear();
     host.until("it takes others", || ask("/v1/sagas").status() == 200);
+}
+
+/// Imports that stop shortly before their end, as many as all bodies may have bytes.
+#[test]
+fn imports_leave_room_for_other_bodies() {
+    let place = place();
+    let host = place.run();
+    let bytes = vec![b'\n'; (16 << 20) - 1];
+    let length = bytes.len() + 1;
+    let more = format!("content-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n");
+    let request = head(&place, "POST /v1/plugins/good/state:import", &more);
+    std::thread::scope(|scope| {
+        let send = || {
+            let stream = connect(&place, &request);
+            stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+            let _ = (&stream).write_all(&bytes);
+            stream
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(send)).collect();
+        let streams: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let body = json!({"definition": "later"}).to_string();
+        let start = agent().post(host.url("/v1/sagas")).header("content-type", "application/json");
+        assert_eq!(start.send(&body).unwrap().status(), 202, "while imports are under way");
+        let said: Vec<_> = streams.iter().map(|stream| to_the_end(stream).unwrap()).collect();
+        let count = |code: &str| said.iter().filter(|said| said.contains(code)).count();
+        assert_eq!((count("body_too_slow"), count("import_running")), (1, 3), "{said:?}");
+    });
 }
 
 /// Uploads that stop shortly before their end.
