@@ -72,6 +72,7 @@ mod tests {
         let mut line = buffer.next().unwrap();
         assert_eq!(line, b"short\n"[..]);
         line.clear();
+        drop(buffer);
         assert!(!line.try_reclaim(1 << 10), "it has the buffer");
     }
 
