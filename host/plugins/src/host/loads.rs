@@ -2,8 +2,8 @@
 //! made active, a canary of the stream, and what the store has for a plugin that no definition needs.
 //!
 //! Each is loaded in a task of its own; while something serves, it gives way to what somebody waits for.
-//! What cannot be
-//! loaded is tried again, with a pause that doubles: a disk may be full, or the bytes not there yet.
+//! What cannot be loaded is tried again, with a pause that doubles: a disk may be full, or the bytes not
+//! there yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
