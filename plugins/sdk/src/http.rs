@@ -2,11 +2,7 @@
 //! feature `http` of this crate.
 //!
 //! The call's idempotency key goes out by itself as `idempotency-key`, unless the request has one of
-//! its own, and its trace context as `traceparent`. Second and later requests that may change something
-//! have `KEY-2`, `KEY-3`, and so on. After a failure, or an answer that does not say what was done (408,
-//! 409, 425, 429, 5xx), the next request of the same method and address has the same key again, whatever
-//! its body is: a plugin that posts several things to one address sets a key for each of them,
-//! `.header("idempotency-key", format!("{}/line-2", call.idempotency_key))`. A redirect is an answer like any other: whoever
+//! its own, and its trace context as `traceparent`. A redirect is an answer like any other: whoever
 //! follows it sends another request, which is checked like the first.
 //!
 //! ```
