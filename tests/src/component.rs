@@ -84,7 +84,8 @@ pub enum FaultKind {
 /// A component to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct Component<'a> {
-    /// Its world: `step`, `step-only` or `undo-only`.
+    /// Its world: `step`, `step-only`, `undo-only`, or `step-probe`, whose probe finds that no call
+    /// happened.
     pub world: &'a str,
     /// The name in its manifest.
     pub name: &'a str,
@@ -183,6 +184,16 @@ impl Component<'_> {
                 body(self.compensate, &COMPENSATE)
             )
         };
+        let probe = if self.world == "step-probe" {
+            // The record of the call, the direction, the input.
+            format!(
+                "(func (export \"amends:saga/probe@1.0.0#probe\") (param {}) (result i32)
+                    (i32.const 2176))",
+                "i32 ".repeat(15)
+            )
+        } else {
+            String::new()
+        };
         let imports = self.imports;
         let describe = self.describe.unwrap_or(&description);
         format!(
@@ -202,7 +213,8 @@ impl Component<'_> {
                     (i64.add (local.get 0) (call $recurse (i64.add (local.get 0) (i64.const 1)))))
                 (func (export \"amends:saga/manifest@1.0.0#describe\") (result i32) {describe})
                 {execute}
-                {compensate})"
+                {compensate}
+                {probe})"
         )
     }
 
@@ -226,8 +238,10 @@ impl Component<'_> {
         write_data(&mut data, 1_200, &list);
         record.extend(pointer(1_200, self.needs.len()));
         write_data(&mut data, 1_024, &record);
-        // The answer of execute stands at 2,048, that of compensate (all zeros) at 2,112.
+        // The answer of execute stands at 2,048, that of compensate (all zeros) at 2,112, that of
+        // probe at 2,176: `did-not-happen` is the second of the fates.
         write_data(&mut data, 2_048, &[vec![0; 8], pointer(3_000, 11)].concat());
+        write_data(&mut data, 2_184, &[1]);
         write_data(&mut data, 3_000, b"{\"ok\":true}");
         write_data(&mut data, 3_020, b"{\"cut\": ");
         write_data(&mut data, 3_040, b"\"\xff\xfe\"");
@@ -252,7 +266,7 @@ const HOSTILE_WIT: &str = "
         import wasi:random/random@0.2.0;
         import wasi:io/poll@0.2.0;
         import wasi:clocks/monotonic-clock@0.2.0;
-        import wasi:http/types@0.2.0;
+        import wasi:http/outgoing-handler@0.2.0;
         import wasi:cli/environment@0.2.0;
         import wasi:cli/exit@0.2.0;
         import wasi:filesystem/preopens@0.2.0;
@@ -271,7 +285,67 @@ const HOSTILE_WIT: &str = "
         }
     }
     package wasi:http@0.2.0 {
-        interface types { resource fields { constructor(); } }
+        interface types {
+            resource fields { constructor(); }
+            variant scheme { HTTP, HTTPS, other(string) }
+            resource outgoing-request {
+                constructor(headers: fields);
+                set-scheme: func(scheme: option<scheme>) -> result;
+                set-authority: func(authority: option<string>) -> result;
+                set-path-with-query: func(path-with-query: option<string>) -> result;
+            }
+            resource request-options;
+            resource future-incoming-response;
+            record DNS-error-payload { rcode: option<string>, info-code: option<u16> }
+            record TLS-alert-received-payload { alert-id: option<u8>, alert-message: option<string> }
+            record field-size-payload { field-name: option<string>, field-size: option<u32> }
+            variant error-code {
+                DNS-timeout,
+                DNS-error(DNS-error-payload),
+                destination-not-found,
+                destination-unavailable,
+                destination-IP-prohibited,
+                destination-IP-unroutable,
+                connection-refused,
+                connection-terminated,
+                connection-timeout,
+                connection-read-timeout,
+                connection-write-timeout,
+                connection-limit-reached,
+                TLS-protocol-error,
+                TLS-certificate-error,
+                TLS-alert-received(TLS-alert-received-payload),
+                HTTP-request-denied,
+                HTTP-request-length-required,
+                HTTP-request-body-size(option<u64>),
+                HTTP-request-method-invalid,
+                HTTP-request-URI-invalid,
+                HTTP-request-URI-too-long,
+                HTTP-request-header-section-size(option<u32>),
+                HTTP-request-header-size(option<field-size-payload>),
+                HTTP-request-trailer-section-size(option<u32>),
+                HTTP-request-trailer-size(field-size-payload),
+                HTTP-response-incomplete,
+                HTTP-response-header-section-size(option<u32>),
+                HTTP-response-header-size(field-size-payload),
+                HTTP-response-body-size(option<u64>),
+                HTTP-response-trailer-section-size(option<u32>),
+                HTTP-response-trailer-size(field-size-payload),
+                HTTP-response-transfer-coding(option<string>),
+                HTTP-response-content-coding(option<string>),
+                HTTP-response-timeout,
+                HTTP-upgrade-failed,
+                HTTP-protocol-error,
+                loop-detected,
+                configuration-error,
+                internal-error(option<string>),
+            }
+        }
+        interface outgoing-handler {
+            use types.{outgoing-request, request-options, future-incoming-response, error-code};
+            handle: func(request: outgoing-request, options: option<request-options>)
+                -> result<future-incoming-response, error-code>;
+        }
     }
     package wasi:cli@0.2.0 {
         interface environment { get-environment: func() -> list<tuple<string, string>>; }

@@ -31,6 +31,10 @@ use crate::problem::Problem;
 /// sixty of the largest payloads, or very many usual ones.
 pub const BODIES_BYTES_MAX: usize = 64 << 20;
 
+/// After so many bytes a body lets its reader look at them, even when more has come: the form of an
+/// upload takes whatever is there before it looks at any of it.
+const PAUSE_BYTES: usize = 1 << 20;
+
 /// How long a body waits until the others have left room for more of it.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -45,6 +49,13 @@ pub(crate) struct BodyRoom(Arc<Semaphore>);
 impl Default for BodyRoom {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(BODIES_BYTES_MAX)))
+    }
+}
+
+#[cfg(test)]
+impl BodyRoom {
+    pub(crate) fn left(&self) -> usize {
+        self.0.available_permits()
     }
 }
 
@@ -136,7 +147,8 @@ pub(crate) fn receive(request: Request, room: &BodyRoom) -> Request {
         return Request::from_parts(parts, inner);
     }
     let room = Arc::clone(&room.0);
-    let body = Received { inner, pace: Pace::default(), room, held, waiting: None, is_over: false };
+    let pace = Pace::default();
+    let body = Received { inner, pace, room, held, waiting: None, since_pause: 0, is_over: false };
     Request::from_parts(parts, Body::new(body))
 }
 
@@ -154,6 +166,8 @@ struct Received {
     room: Arc<Semaphore>,
     held: HeldBytes,
     waiting: Option<Waiting>,
+    /// Bytes since its reader last had to wait.
+    since_pause: usize,
     is_over: bool,
 }
 
@@ -192,10 +206,16 @@ impl HttpBody for Received {
         if body.waiting.is_some() {
             return body.poll_room(context);
         }
+        if body.since_pause >= PAUSE_BYTES {
+            body.since_pause = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         match Pin::new(&mut body.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 body.pace.moved(bytes);
+                body.since_pause += bytes;
                 if body.held.is_thrown_away() {
                     return Poll::Ready(Some(Ok(frame)));
                 }
@@ -207,10 +227,13 @@ impl HttpBody for Received {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => body.pace.poll_used_up(context).map(|()| {
-                body.is_over = true;
-                Some(Err(BodyError::TooSlow.into()))
-            }),
+            Poll::Pending => {
+                body.since_pause = 0;
+                body.pace.poll_used_up(context).map(|()| {
+                    body.is_over = true;
+                    Some(Err(BodyError::TooSlow.into()))
+                })
+            }
         }
     }
 

@@ -170,17 +170,18 @@ mod tests {
     use super::*;
     use crate::body::{BODIES_BYTES_MAX, BodyRoom, receive};
 
-    /// The rest of a component that is too large takes no room: all of it is read.
-    #[tokio::test]
-    async fn what_a_refused_upload_still_sends_takes_no_room() {
-        const CHUNK: usize = 1 << 20;
-        let chunks = (COMPONENT_BYTES_MAX + 2 * BODIES_BYTES_MAX) / CHUNK;
-        let read = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&read);
+    const CHUNK: usize = 1 << 20;
+
+    /// Uploads a component of so many chunks, all of which have come; `seen` is told when one is read.
+    async fn upload(
+        chunks: usize,
+        room: &BodyRoom,
+        seen: impl Fn() + Send + 'static,
+    ) -> StatusCode {
         let head = "--x\r\ncontent-disposition: form-data; name=\"good\"\r\n\r\n";
         let chunk = Bytes::from(vec![b'.'; CHUNK]);
         let content = (0..chunks).map(move |_| {
-            counted.fetch_add(1, Ordering::Relaxed);
+            seen();
             chunk.clone()
         });
         let tail = Bytes::from_static(b"\r\n--x--\r\n");
@@ -194,8 +195,34 @@ mod tests {
         let upload = async |request| Uploads::default().receive(request).await.map(|_| ());
         let router = Router::new().route("/v1/plugins:deploy", post(upload));
         let router = router.layer(DefaultBodyLimit::disable());
-        let answer = router.oneshot(receive(request, &BodyRoom::default())).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        router.oneshot(receive(request, room)).await.unwrap().status()
+    }
+
+    /// The rest of a component that is too large takes no room: all of it is read.
+    #[tokio::test]
+    async fn what_a_refused_upload_still_sends_takes_no_room() {
+        let chunks = (COMPONENT_BYTES_MAX + 2 * BODIES_BYTES_MAX) / CHUNK;
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let seen = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
+        assert_eq!(upload(chunks, &BodyRoom::default(), seen).await, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(read.load(Ordering::Relaxed), chunks, "chunks that were read");
+    }
+
+    /// Of an upload the host holds the component and a little of what has come of it, not all of that
+    /// a second time.
+    #[tokio::test]
+    async fn an_upload_is_looked_at_as_it_comes() {
+        let room = BodyRoom::default();
+        let least = Arc::new(AtomicUsize::new(BODIES_BYTES_MAX));
+        let (seen_room, seen_least) = (room.clone(), Arc::clone(&least));
+        let seen = move || {
+            seen_least.fetch_min(seen_room.left(), Ordering::Relaxed);
+        };
+        assert_eq!(upload(COMPONENT_BYTES_MAX / CHUNK, &room, seen).await, StatusCode::OK);
+        let held = BODIES_BYTES_MAX - least.load(Ordering::Relaxed);
+        assert!(held <= 4 * CHUNK, "{held} bytes");
     }
 }

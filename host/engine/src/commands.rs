@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::call::Direction;
-use crate::definition::{ExpressionError, StepKind, as_list};
+use crate::definition::{ExpressionError, StepKind, Variables, as_list};
 use crate::ids::{DefinitionName, Digest, PluginName, SagaId, ServiceName, StepName, Timestamp};
 use crate::payload::Payload;
 use crate::saga::{Phase, Progress, Saga};
@@ -173,6 +173,15 @@ fn target(
 /// # Errors
 /// When an expression of the step cannot be computed; the words are for people.
 pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, ExpressionError> {
+    input_with(saga, index, &saga.variables(index))
+}
+
+/// The same, of what the step's other expressions have used something up.
+pub(crate) fn input_with(
+    saga: &Saga,
+    index: usize,
+    variables: &Variables<'_>,
+) -> Result<Payload, ExpressionError> {
     if let Some(edited) = &saga.steps[index].input {
         return Ok(edited.clone());
     }
@@ -180,7 +189,7 @@ pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, ExpressionErro
         return Ok(input);
     }
     let step = saga.definition.step(saga.step_of(index));
-    let value = step.input(&saga.variables(index))?;
+    let value = step.input(variables)?;
     Payload::from_value(&value).map_err(|error| ExpressionError::Failed(error.to_string()))
 }
 
@@ -188,12 +197,16 @@ pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, ExpressionErro
 ///
 /// # Errors
 /// When the expression cannot be computed, or its value is no list; the words are for people.
-pub(crate) fn list(saga: &Saga, index: usize) -> Result<Vec<Value>, ExpressionError> {
+pub(crate) fn list(
+    saga: &Saga,
+    index: usize,
+    variables: &Variables<'_>,
+) -> Result<Vec<Value>, ExpressionError> {
     if let Some(edited) = &saga.steps[index].input {
         let edited = edited.to_value();
         return as_list(edited.map_err(|error| ExpressionError::Failed(error.to_string()))?);
     }
-    let list = saga.definition.step(index).list(&saga.variables(index));
+    let list = saga.definition.step(index).list(variables);
     list.unwrap_or_else(|| Err(ExpressionError::Failed("it runs over no list".to_owned())))
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 pub use error::DefinitionError;
 pub use expression::{EVALUATION_BYTES_MAX, EVALUATION_STEPS_MAX, EXPRESSION_BYTES_MAX};
-pub(crate) use expression::{Expression, ExpressionError, Item, Variable, Variables};
+pub(crate) use expression::{Expression, ExpressionError, Item, Read, Source, Variable, Variables};
 pub use spec::{
     BackoffSpec, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, EachSpec, InputSpec, RetrySpec,
     StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
@@ -47,6 +47,8 @@ pub(crate) struct Step {
     pub(crate) after: StepSet,
     pub(crate) ancestors: StepSet,
     pub(crate) descendants: StepSet,
+    /// Those whose outputs its expressions look at.
+    pub(crate) reads: StepSet,
     pub(crate) each: Option<Expression>,
     pub(crate) when: Option<Expression>,
     pub(crate) input: Input,
@@ -155,6 +157,17 @@ impl Definition {
         }
         let name = |step: usize| self.spec.steps[step].name.to_string();
         Payload::object(self.leaves.iter().map(|step| (name(step), output_of(step)))).ok()
+    }
+}
+
+impl Input {
+    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let (whole, fields) = match self {
+            Self::All => (None, &[][..]),
+            Self::Whole(expression) => (Some(&**expression), &[][..]),
+            Self::Fields(fields) => (None, &fields[..]),
+        };
+        whole.into_iter().chain(fields.iter().map(|(_, expression)| expression))
     }
 }
 

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use crate::CLOCK_TOLERANCE;
 use crate::call::{Direction, Failure};
 use crate::definition::{
-    Definition, Item, StepKind, StepSet, StepSpec, Variable, Variables, Whole,
+    Definition, Item, Read, Source, StepKind, StepSpec, Variable, Variables, Whole,
 };
 use crate::event::{Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaStarted};
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp, Version};
-use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError};
+use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
 use crate::status::{SagaStatus, StepStatus};
 
 /// One saga. Made by [`crate::start`] or [`crate::replay`], changed by [`crate::evolve`] only.
@@ -698,17 +698,7 @@ impl Saga {
         let step = element.map_or(index, |(fan_out, _)| fan_out.step);
         let item = element
             .map(|(fan_out, element)| Item::new(element.item.to_value(), index - fan_out.first));
-        let source = move |variable| match variable {
-            Variable::Input => self.started.input.to_value(),
-            Variable::Steps => self.outputs(self.definition.step(step).ancestors),
-            Variable::Saga => Ok(json!({
-                "id": self.id,
-                "definition": self.definition.name(),
-                "started_at": self.started_at,
-                "tags": self.started.tags,
-            })),
-        };
-        Variables::new(source, item)
+        Variables::new(Seen { saga: self, step }, item)
     }
 
     /// The input of a step's calls when it is a payload that is passed on as it is: nothing is
@@ -739,16 +729,6 @@ impl Saga {
         bytes <= PAYLOAD_BYTES_MAX && depth + 4 <= PAYLOAD_DEPTH_MAX
     }
 
-    fn outputs(&self, steps: StepSet) -> Result<Value, PayloadError> {
-        let mut outputs = Map::new();
-        for step in steps.iter() {
-            let name = self.definition.steps()[step].name.to_string();
-            let output = self.steps[step].output.as_ref().map(Payload::to_value).transpose()?;
-            outputs.insert(name, json!({"output": output}));
-        }
-        Ok(Value::Object(outputs))
-    }
-
     /// Nothing is in flight or due, only times are waited for.
     fn is_waiting(&self) -> bool {
         let waits = |step: &StepState| {
@@ -761,6 +741,55 @@ impl Saga {
                 let may_begin = &self.steps[fan_out.first..self.may_begin_until(fan_out)];
                 may_begin.iter().any(|step| step.progress == Progress::Pending)
             })
+    }
+}
+
+/// What the expressions of a step read.
+struct Seen<'s> {
+    saga: &'s Saga,
+    step: usize,
+}
+
+impl Seen<'_> {
+    /// The steps that they look at, with their outputs.
+    fn outputs(&self) -> impl Iterator<Item = (&StepName, Option<&Payload>)> {
+        let definition = &self.saga.definition;
+        let steps = definition.step(self.step).reads.iter();
+        steps.map(|step| (&definition.steps()[step].name, self.saga.steps[step].output.as_ref()))
+    }
+}
+
+impl Source for Seen<'_> {
+    fn bytes(&self, variable: Variable) -> usize {
+        match variable {
+            Variable::Input => self.saga.started.input.as_str().len(),
+            Variable::Steps => {
+                self.outputs().filter_map(|(_, output)| Some(output?.as_str().len())).sum()
+            }
+            // Its tags are few and short.
+            Variable::Saga => 0,
+        }
+    }
+
+    fn read(&self, variable: Variable) -> Read {
+        let saga = self.saga;
+        match variable {
+            Variable::Input => saga.started.input.to_value(),
+            Variable::Steps => {
+                let mut outputs = Map::new();
+                for (name, output) in self.outputs() {
+                    let output = output.map(Payload::to_value).transpose()?;
+                    outputs.insert(name.to_string(), json!({"output": output}));
+                }
+                Ok(Value::Object(outputs))
+            }
+            Variable::Saga => Ok(json!({
+                "id": saga.id,
+                "definition": saga.definition.name(),
+                "started_at": saga.started_at,
+                "tags": saga.started.tags,
+            })),
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Direction, Emitted, Event, Failure, Input, InputSpec, Outcome, Payload, RetrySpec,
-    SagaId, SagaStatus, Start, Timestamp, Verb, arguments, commands, evolve, idempotency_key,
-    permits, start, why,
+    BackoffSpec, Direction, Emitted, Event, Failure, Input, InputSpec, Outcome, PAYLOAD_BYTES_MAX,
+    Payload, RetrySpec, SagaId, SagaStatus, Start, StepSpec, Timestamp, Verb, arguments, commands,
+    evolve, idempotency_key, permits, start, why,
 };
 
 use host::{Host, diamond, done, order, permanent, retryable, serial, step, unknown};
@@ -76,6 +76,30 @@ fn a_branch_in_flight_settles_before_it_is_undone() {
     assert_eq!(host.told(), ["step.succeeded r 1", "undo.started r 1"]);
     host.answer("r", done());
     assert_eq!(host.told(), ["undo.succeeded r 1", "undo.started a 1"]);
+}
+
+/// Twenty outputs before a step are as much as its expressions may read, and more; one that names some
+/// of them reads those.
+#[test]
+fn an_expression_reads_the_outputs_that_it_names() {
+    let names: Vec<_> = (0..20).map(|number| format!("s{number}")).collect();
+    let output = format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX - 2));
+    for (expression, status, code) in [
+        ("size(steps.s3.output) + size(steps.s4.output)", "running", None),
+        ("size(steps)", "failed", Some("expression_limit")),
+    ] {
+        let mut steps: Vec<_> = names.iter().map(|name| step(name, &[])).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let input = Some(InputSpec::Whole(expression.to_owned()));
+        steps.push(StepSpec { input, ..step("last", &names) });
+        let mut host = Host::start(steps);
+        for name in &names {
+            host.answer(name, Outcome::Succeeded(Payload::parse(&output).unwrap()));
+        }
+        let last = host.saga.step(&"last".parse().unwrap()).unwrap();
+        assert_eq!(last.status.as_str(), status, "{expression}");
+        assert_eq!(last.error.as_ref().map(|error| error.code.as_str()), code, "{expression}");
+    }
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub struct Answer {
     pub fate: Option<Fate>,
     /// What is not done before it is recorded.
     pub effects: Effects,
+    /// It sent something outside, which stands whatever becomes of the call.
+    pub has_sent: bool,
     /// What the host lacked, so that the call did not begin: nothing of it has left the sandbox, and it
     /// can be made again as if it never was. The outcome says so in words, for who does not.
     pub not_begun: Option<Lacks>,
@@ -90,7 +92,7 @@ impl Answer {
     /// An outcome with nothing else to tell.
     #[must_use]
     pub fn of(outcome: Outcome) -> Self {
-        Self { outcome, fate: None, effects: Effects::default(), not_begun: None }
+        Self { outcome, fate: None, effects: Effects::default(), has_sent: false, not_begun: None }
     }
 
     /// Of a call that did not begin.
@@ -137,9 +139,17 @@ impl Place<'_> {
 /// How long a component may take to tell what became of a call.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Of a call of which its component finds nothing while it may be on its way.
+const FOUND_EARLY: &str = "; its component finds that it did not happen, which is believed when the \
+                           call's timeout has passed since it ran";
+
 /// Asks what became of a call whose outcome is unknown, and answers what follows: what happened
 /// is a success, what did not happen can be tried again. None when the component cannot be asked
 /// or cannot tell; `unknown` then stands. May be dropped at any time.
+///
+/// A component that looks and finds nothing does not know of a request that is still on its way. So
+/// that the call did not happen is told only when its timeout has passed since `began`, by which it
+/// ran; none when nothing of it is on its way.
 ///
 /// # Errors
 /// What the host lacked for asking.
@@ -149,8 +159,10 @@ pub(crate) async fn ask(
     call: &PluginCall,
     unknown: &Failure,
     held: Option<Held>,
+    began: Option<Instant>,
 ) -> Result<Option<(Outcome, Fate)>, Lacks> {
     let Some(probe) = component.probe.as_ref() else { return Ok(None) };
+    let is_early = began.is_some_and(|began| began.elapsed() < call.timeout);
     let granted = place.granted;
     let held = held.unwrap_or_else(|| granted.memory.nothing(call.direction));
     let mut store = place.guest(CallId { is_probe: true, ..place.call_id(call) }, held);
@@ -172,6 +184,11 @@ pub(crate) async fn ask(
     let told = match answer {
         Ok(Ok(Ok(probe::Fate::Happened(output)))) => {
             (succeeded(&output, granted, call), Fate::Happened)
+        }
+        Ok(Ok(Ok(probe::Fate::DidNotHappen))) if is_early => {
+            let mut unknown = unknown.clone();
+            unknown.message.push_str(FOUND_EARLY);
+            (Outcome::Unknown(unknown), Fate::Unclear)
         }
         Ok(Ok(Ok(probe::Fate::DidNotHappen))) => {
             (Outcome::Retryable(unknown.clone()), Fate::DidNotHappen)
@@ -265,7 +282,8 @@ pub(crate) async fn run(
             let is_kept = served < reuse && store.data().is_clean();
             if let Some(instance) = instance.filter(|_| is_kept) {
                 component.idle.put(&call.plugin, Warm { store, instance, served });
-                return (told(with_refusal(outcome, refused), effects, granted, call), None);
+                let told = told(with_refusal(outcome, refused), effects, granted, call);
+                return (Answer { has_sent, ..told }, None);
             }
             with_refusal(outcome, refused)
         }
@@ -287,7 +305,7 @@ pub(crate) async fn run(
         }
     };
     let held = store.into_data().limits.into_held();
-    (told(outcome, effects, granted, call), Some(held))
+    (Answer { has_sent, ..told(outcome, effects, granted, call) }, Some(held))
 }
 
 /// An outcome with what is recorded with it.

@@ -390,17 +390,22 @@ impl PluginHost {
 
     /// What became of a call that was cut off with its host: what the component can tell, if it
     /// can be asked. It holds `memory`, and takes more as it grows. May be dropped at any time.
+    ///
+    /// The call ran before `cut_off`; none when it is over. That it did not happen is told only when
+    /// its timeout has passed since: before that, what it sent may be on its way.
     pub async fn ask(
         &self,
         call: &PluginCall,
         unknown: Failure,
         memory: Option<CallMemory>,
+        cut_off: Option<Instant>,
     ) -> Answer {
         let granted = self.granted(&call.plugin);
         let held = memory.map(|memory| memory.0);
         let asked = match self.by_digest(&call.plugin, call.digest).await {
             Ok(component) => {
-                call::ask(self.place(&granted, call), &component, call, &unknown, held).await
+                let place = self.place(&granted, call);
+                call::ask(place, &component, call, &unknown, held, cut_off).await
             }
             Err(error) if error.is_passing() => Err(not_loaded(&error)),
             Err(_) => Ok(None),
@@ -435,18 +440,20 @@ impl PluginHost {
             .with(&call.plugin, |plugin| (Arc::clone(&plugin.granted), plugin.trial(call.digest)))
             .unwrap_or_else(|| (self.granted(&call.plugin), None));
         failpoint_holding("plugins.call.before", || call.words()).await;
+        let began = Instant::now();
         let (answer, held) = call::run(self.place(&granted, call), &component, call, memory).await;
         failpoint_holding("plugins.call.returned", || call.words()).await;
         if let Some(trial) = trial.filter(|_| answer.not_begun.is_none()) {
             self.count(&call.plugin, &trial, &answer.outcome);
         }
-        if let Outcome::Unknown(unknown) = &answer.outcome
-            && let Ok(Some((outcome, fate))) =
-                call::ask(self.place(&granted, call), &component, call, unknown, held).await
-        {
-            return Answer { fate: Some(fate), ..Answer::of(outcome) };
+        let Outcome::Unknown(unknown) = &answer.outcome else { return answer };
+        let place = self.place(&granted, call);
+        match call::ask(place, &component, call, unknown, held, Some(began)).await {
+            Ok(Some((outcome, fate))) => {
+                Answer { fate: Some(fate), has_sent: answer.has_sent, ..Answer::of(outcome) }
+            }
+            Ok(None) | Err(_) => answer,
         }
-        answer
     }
 
     pub(crate) fn place<'a>(&'a self, granted: &'a Arc<Granted>, call: &PluginCall) -> Place<'a> {

@@ -89,7 +89,7 @@ async fn a_call_whose_component_cannot_be_looked_at_now_did_not_begin() {
     let call = PluginCall { digest: first, ..host.call(Direction::Execute) };
     let unknown = Failure::new("timeout", "it did not answer");
     for answer in
-        [host.plugins.call(&call).await, host.plugins.ask(&call, unknown.clone(), None).await]
+        [host.plugins.call(&call).await, host.plugins.ask(&call, unknown.clone(), None, None).await]
     {
         let lacks = answer.not_begun.expect("it did not begin");
         assert!(lacks.to_string().contains("it could not be looked at"), "{lacks}");

@@ -42,8 +42,10 @@ pub(crate) struct Returned {
     pub(crate) component: Option<Digest>,
     /// How long the call took.
     pub(crate) took: Duration,
-    /// It was cut off with its host, and its component was asked what came of it.
-    pub(crate) is_cut_off: bool,
+    /// It sent something outside.
+    pub(crate) has_sent: bool,
+    /// By when it was cut off with its host: its component was asked what came of it.
+    pub(crate) cut_off: Option<Instant>,
     /// What the host lacked, so that it did not begin.
     pub(crate) not_begun: Option<Lacks>,
 }
@@ -81,23 +83,24 @@ impl Dispatcher {
         in_shard: bool,
     ) -> Begun {
         let in_shard = in_shard && matches!(call.target, Target::Plugin(_));
-        let mut running = self.begin(saga, (number, call), pass, false);
+        let mut running = self.begin(saga, (number, call), pass, None);
         if in_shard && let Poll::Ready(came) = running.poll() {
             return Begun::Over(running.returned.with(came, running.began));
         }
         Begun::Runs(running.spawn(self.inbox.clone()))
     }
 
-    /// Finds out what came of a call that was cut off with its host, which takes room as the call does.
-    /// What runs another saga is simply run again: it finds that saga.
+    /// Finds out what came of a call that was cut off with its host by `cut_off`, which takes room as
+    /// the call does. What runs another saga is simply run again: it finds that saga.
     pub(crate) fn recover(
         &self,
         saga: &Saga,
         (number, call): (CallNumber, Call),
         room: Option<Taken>,
+        cut_off: Instant,
     ) -> InFlight {
         let pass = Pass { room, permit: None };
-        let child = self.begin(saga, (number, call), pass, true).spawn(self.inbox.clone());
+        let child = self.begin(saga, (number, call), pass, Some(cut_off)).spawn(self.inbox.clone());
         InFlight { number: Some(number), child }
     }
 
@@ -113,13 +116,13 @@ impl Dispatcher {
         }
     }
 
-    /// `is_cut_off`: it was begun by this host before it stopped; what came of it is asked.
+    /// `cut_off`: by when it was cut off with its host; what came of it is asked.
     fn begin(
         &self,
         saga: &Saga,
         (number, call): (CallNumber, Call),
         pass: Pass,
-        is_cut_off: bool,
+        cut_off: Option<Instant>,
     ) -> Running {
         let Pass { mut room, permit } = pass;
         let this = self.clone();
@@ -130,11 +133,11 @@ impl Dispatcher {
         let runs = child.zip(told);
         let traceparent = saga.started().traceparent.clone();
         let definition = saga.started().definition.clone();
-        let faults = self.faults.clone().filter(|_| !is_cut_off);
+        let faults = self.faults.clone().filter(|_| cut_off.is_none());
         let instead = faults.as_ref().and_then(|faults| faults.instead(saga, &call));
         // Kept for what is told of a call, where something goes wrong on purpose.
         let tried = faults.map(|faults| (faults, saga.clone()));
-        let returned = Returned { is_cut_off, ..Returned::broken_off(id, number, &call) };
+        let returned = Returned { cut_off, ..Returned::broken_off(id, number, &call) };
         let began = Instant::now();
         let call = Box::pin(async move {
             failpoint("runtime.call.before");
@@ -144,8 +147,8 @@ impl Dispatcher {
                 (Target::Saga { .. }, _) => {
                     Answer::of(child::run(&this.sagas, runs?, call.direction).await?)
                 }
-                (Target::Plugin(_), Ok(plugin_call)) if is_cut_off => {
-                    this.plugins.ask(&plugin_call, host_stopped(), memory).await
+                (Target::Plugin(_), Ok(plugin_call)) if cut_off.is_some() => {
+                    this.plugins.ask(&plugin_call, host_stopped(), memory, cut_off).await
                 }
                 (Target::Plugin(_), Ok(plugin_call)) => {
                     this.plugins.call_within(&plugin_call, memory).await
@@ -163,7 +166,7 @@ impl Dispatcher {
                 let told = faults.told(saga, &call, answer.outcome.clone());
                 if told != answer.outcome {
                     // What is recorded with an answer is lost with it.
-                    answer = Answer::of(told);
+                    answer = Answer { has_sent: answer.has_sent, ..Answer::of(told) };
                 }
             }
             let outcome = &answer.outcome;
@@ -295,15 +298,16 @@ impl Returned {
             effects: Effects::default(),
             component: matches!(call.target, Target::Plugin(_)).then_some(call.digest),
             took: Duration::MAX,
-            is_cut_off: false,
+            has_sent: false,
+            cut_off: None,
             not_begun: None,
         }
     }
 
     fn with(mut self, came: Came, began: Instant) -> Self {
-        if let Some(Answer { outcome, fate, effects, not_begun }) = came {
+        if let Some(Answer { outcome, fate, effects, has_sent, not_begun }) = came {
             (self.outcome, self.probe, self.effects) = (outcome, fate, effects);
-            self.not_begun = not_begun;
+            (self.has_sent, self.not_begun) = (has_sent, not_begun);
         }
         self.took = began.elapsed();
         self

@@ -102,9 +102,8 @@ pub(crate) struct Live {
     pub(crate) moved_at: Timestamp,
     /// Told to be stuck already.
     pub(crate) is_stuck: bool,
-    /// Calls that ran, and run again because what they saw of state has changed, and how often: what
-    /// they did outside may stand, so of these nobody may say that they did not begin.
-    pub(crate) reran: BTreeMap<(StepName, Direction), u32>,
+    /// Calls that ran, and run again because what they saw of state has changed.
+    pub(crate) reran: BTreeMap<(StepName, Direction), Reran>,
     /// Undos that are due and whose component is looked for, or was found.
     pub(crate) sought: BTreeMap<StepName, Sought>,
     /// It waits for the store to take another append.
@@ -127,11 +126,20 @@ pub(crate) struct InFlight {
     pub(crate) child: Option<ChildCall>,
 }
 
+/// A call that ran, and whose result was not recorded because what it saw of state had changed. What it
+/// did outside may stand, so nobody may say that it did not begin.
+#[derive(Debug, Default)]
+pub(crate) struct Reran {
+    pub(crate) times: u32,
+    /// One of these times it sent something outside.
+    pub(crate) has_sent: bool,
+}
+
 /// A call that is durable and did not begin.
 #[derive(Debug, Default)]
 pub(crate) struct Unbegun {
-    /// It was cut off with its host, and its component is to be asked what came of it.
-    pub(crate) is_cut_off: bool,
+    /// By when it was cut off with its host: its component is to be asked what came of it.
+    pub(crate) cut_off: Option<std::time::Instant>,
     /// What this machine lacked, and when it is tried again; none when it waits for room.
     pub(crate) lacked: Option<(String, Instant)>,
 }
@@ -224,6 +232,8 @@ pub(crate) struct Queued {
     pub(crate) reply: Option<oneshot::Sender<Result<Saga, OperateError>>>,
     /// Of a call that came back: what it saw and writes of its plugin's state.
     pub(crate) state: Option<Box<StateChange>>,
+    /// Of a call that came back: it sent something outside.
+    pub(crate) has_sent: bool,
     /// What it holds of a budget until it is decided on; none: it counts with its saga.
     pub(crate) held: Option<HeldBytes>,
     /// Why it is refused, by the decision that is under way.
@@ -232,7 +242,7 @@ pub(crate) struct Queued {
 
 impl From<Input> for Queued {
     fn from(input: Input) -> Self {
-        Self { input, reply: None, state: None, held: None, refused: None }
+        Self { input, reply: None, state: None, has_sent: false, held: None, refused: None }
     }
 }
 

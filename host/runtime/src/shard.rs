@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    CLOCK_TOLERANCE, Digest, Event, Input, Refusal, Saga, SagaId, ServiceName, Start, StepName,
-    Target, Timestamp, Version, decide_on,
+    CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, Saga, SagaId, ServiceName,
+    Start, StepName, Target, Timestamp, Version, decide_on,
 };
 use amends_plugins::{Effects, PluginHost};
 use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, StoreHealth, failpoint};
@@ -434,16 +434,18 @@ impl Shard {
         }
         let mut live = Live::new(saga, held);
         live.inputs.push_back(Input::Tick.into());
+        // A call that was cut off ran before this.
+        let here = std::time::Instant::now();
         let due = live.due();
         for call in due.calls {
             if self.dispatcher.may_tell(&call) {
                 let key = (call.step.clone(), call.direction);
                 if matches!(call.target, Target::Saga { .. }) {
                     let number = next_number(&mut self.calls_made);
-                    let found = self.dispatcher.recover(&live.saga, (number, call), None);
+                    let found = self.dispatcher.recover(&live.saga, (number, call), None, here);
                     live.in_flight.insert(key, found);
                 } else {
-                    live.wait_to_begin(key, Unbegun { is_cut_off: true, lacked: None });
+                    live.wait_to_begin(key, Unbegun { cut_off: Some(here), lacked: None });
                 }
                 continue;
             }
@@ -451,7 +453,7 @@ impl Shard {
                 step: call.step,
                 direction: call.direction,
                 attempt: call.attempt,
-                outcome: amends_engine::Outcome::Unknown(host_stopped()),
+                outcome: Outcome::Unknown(host_stopped()),
                 probe: None,
                 emitted: Vec::new(),
             }));
@@ -478,11 +480,11 @@ impl Shard {
     /// next.
     fn hear(&mut self, returned: Returned) {
         let Returned { id, step, direction, attempt, .. } = returned;
-        let Returned { outcome, probe, effects, component, took, .. } = returned;
+        let Returned { mut outcome, probe, effects, component, took, has_sent, .. } = returned;
         failpoint("runtime.outcome.received");
         self.calls_in_flight -= usize::from(component.is_some());
         if let Some(lacks) = returned.not_begun {
-            self.did_not_begin(id, (step, direction), returned.is_cut_off, lacks);
+            self.did_not_begin(id, (step, direction), returned.cut_off, lacks);
             return;
         }
         if let Some(component) = component {
@@ -498,8 +500,14 @@ impl Shard {
         if let Some(live) = self.live.get_mut(&id) {
             let Effects { state, emitted } = effects;
             let state = state.filter(|state| !state.is_empty());
+            let reran = live.reran.get(&(step.clone(), direction));
+            let may_have_been_done =
+                direction == Direction::Execute && reran.is_some_and(|reran| reran.has_sent);
+            if may_have_been_done {
+                outcome = may_stand(outcome);
+            }
             let outcome = Input::Outcome { step, direction, attempt, outcome, probe, emitted };
-            live.inputs.push_back(Queued { state, ..Queued::from(outcome) });
+            live.inputs.push_back(Queued { state, has_sent, ..Queued::from(outcome) });
         }
     }
 
@@ -765,6 +773,21 @@ impl Shard {
             }
         }
         gauges
+    }
+}
+
+/// What an `execute` says of which an earlier run sent something outside, and was not recorded. Where
+/// it says that nothing of it stands, that is only so of its last run.
+fn may_stand(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Permanent(mut failure) | Outcome::Retryable(mut failure) => {
+            failure.message.push_str(
+                "; it ran before, sent a request and was not recorded because the state that it saw \
+                 had changed, so what it did may stand",
+            );
+            Outcome::Unknown(failure)
+        }
+        Outcome::Succeeded(_) | Outcome::NothingToUndo | Outcome::Unknown(_) => outcome,
     }
 }
 

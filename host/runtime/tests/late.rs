@@ -1,20 +1,25 @@
-//! Calls that come back when their saga waits for another one.
+//! Calls whose answer is not taken as it comes: their saga waits for another one, or what they saw has
+//! changed meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod place;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Definition, Order, RetrySpec, SagaStatus, StepKind, StepSpec, Verb,
+    BackoffSpec, Definition, Order, RetrySpec, SagaStatus, StepKind, StepSpec, StepStatus,
+    UndoSpec, Verb,
 };
 use amends_runtime::RuntimeConfig;
 use amends_store::StoreError;
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
+
+use amends_tests::{Behaviour, Component};
 
 use place::hooked::Hooked;
 use place::{Place, SOON, definition, lists, start, step, until};
@@ -100,4 +105,84 @@ async fn a_call_from_before_a_quarantine_has_no_other_made_twice() {
         assert_eq!(ended.steps().next().unwrap().attempts, 2);
         assert_eq!(host.stop(SOON).await, 0, "a call is counted that is over");
     }
+}
+
+/// A component whose `execute` sends a request and takes down in its state that it did. One that finds
+/// that taken down sends nothing, and says that it is not possible.
+fn sends(port: u16) -> Component<'static> {
+    let authority = format!("127.0.0.1:{port}");
+    let length = authority.len();
+    let imports = format!(
+        "(import \"amends:saga/state@1.0.0\" \"get\" (func $get (param i32 i32 i32)))
+         (import \"amends:saga/state@1.0.0\" \"set\" (func $set (param i32 i32 i32 i32)))
+         (import \"wasi:http/types@0.2.0\" \"[constructor]fields\" (func $fields (result i32)))
+         (import \"wasi:http/types@0.2.0\" \"[constructor]outgoing-request\"
+            (func $request (param i32) (result i32)))
+         (import \"wasi:http/types@0.2.0\" \"[method]outgoing-request.set-scheme\"
+            (func $scheme (param i32 i32 i32 i32 i32) (result i32)))
+         (import \"wasi:http/types@0.2.0\" \"[method]outgoing-request.set-authority\"
+            (func $authority (param i32 i32 i32 i32) (result i32)))
+         (import \"wasi:http/types@0.2.0\" \"[method]outgoing-request.set-path-with-query\"
+            (func $path (param i32 i32 i32 i32) (result i32)))
+         (import \"wasi:http/outgoing-handler@0.2.0\" \"handle\"
+            (func $handle (param i32 i32 i32 i32)))
+         (data (i32.const 8192) \"/{authority}\")"
+    );
+    // The key is `no`, the value `{{\"n\":0}}`; a failure is laid out as in `amends_tests`.
+    let execute = format!(
+        "(local $sent i32)
+         (call $get (i32.const 3060) (i32.const 2) (i32.const 9000))
+         (if (i32.load8_u (i32.const 9000)) (then
+            (i32.store8 (i32.const 2048) (i32.const 1))
+            (i32.store8 (i32.const 2056) (i32.const 0))
+            (i64.store (i32.const 2064) (i64.const {code}))
+            (i64.store (i32.const 2072) (i64.const {message}))
+            (return (i32.const 2048))))
+         (call $set (i32.const 3060) (i32.const 2) (i32.const 3100) (i32.const 7))
+         (local.set $sent (call $request (call $fields)))
+         (drop (call $scheme (local.get $sent) (i32.const 1) (i32.const 0) (i32.const 0)
+            (i32.const 0)))
+         (drop (call $authority (local.get $sent) (i32.const 1) (i32.const 8193)
+            (i32.const {length})))
+         (drop (call $path (local.get $sent) (i32.const 1) (i32.const 8192) (i32.const 1)))
+         (call $handle (local.get $sent) (i32.const 0) (i32.const 0) (i32.const 9000))
+         (if (i32.load8_u (i32.const 9000)) (then unreachable))
+         (i32.const 2048)",
+        code = 3_060 | 2_u64 << 32,
+        message = 3_064 | 18_u64 << 32,
+    );
+    Component {
+        imports: String::leak(imports),
+        execute: Behaviour::Text(String::leak(execute)),
+        ..Component::default()
+    }
+}
+
+/// Two calls of one saga see the same state, so one of them runs again; it had sent a request, and its
+/// second run says that it did not happen and never will. Nobody knows that, so it is undone.
+#[tokio::test]
+async fn what_a_call_sent_whose_result_was_not_taken_is_undone() {
+    // It never answers, and has not to: the component does not wait for that.
+    let carrier = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = carrier.local_addr().unwrap().port();
+    let mut place = Place::new();
+    place.allow_hosts = vec![format!("http://127.0.0.1:{port}").parse().unwrap()];
+    place.write("test", &sends(port).build());
+    let plugin = || "test".parse().unwrap();
+    let backoff = BackoffSpec::Listed(vec![Duration::from_millis(10)]);
+    let retry = || RetrySpec { attempts: 2, backoff: backoff.clone() };
+    let both = ["one", "two"].map(|name| {
+        let undo = UndoSpec { plugin: Some(plugin()), timeout: SOON, retry: retry() };
+        let call = StepKind::Call { plugin: plugin(), service: None };
+        StepSpec { retry: retry(), undo: Some(undo), ..step(name, call) }
+    });
+    let orders = vec![definition("order", both.into())];
+    let host = place.run(place.store(), orders, RuntimeConfig::default()).await;
+    let id = start(&host, "order").await;
+    let ended = host.wait(id, SOON).await.unwrap().unwrap().saga;
+    assert_eq!(ended.status(), SagaStatus::Compensated, "{:?}", ended.reason());
+    for step in ended.steps() {
+        assert_eq!(step.status, StepStatus::Undone, "{}: {:?}", step.name, step.error);
+    }
+    assert_eq!(ended.steps().map(|step| step.attempts).sum::<u32>(), 3, "one is tried once more");
 }

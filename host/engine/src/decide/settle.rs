@@ -139,7 +139,8 @@ impl Draft<'_> {
 
     fn items(&self, index: usize) -> Result<Vec<Payload>, Failure> {
         let failed = |message| Failure::new("each_failed", message);
-        let items = crate::commands::list(self.saga, index)
+        let mut variables = self.saga.variables(index);
+        let items = crate::commands::list(self.saga, index, &variables)
             .map_err(|error| Failure::new(error.code("each_failed"), format!("each: {error}")))?;
         let before = self.saga.steps.len() - self.saga.definition.steps().len();
         if before + items.len() > ELEMENTS_MAX {
@@ -150,7 +151,6 @@ impl Draft<'_> {
             )));
         }
         let step = self.saga.definition.step(index);
-        let mut variables = self.saga.variables(index);
         let (mut payloads, mut bytes) = (Vec::with_capacity(items.len()), 0);
         for (number, item) in items.into_iter().enumerate() {
             let payload = Payload::from_value(&item)
@@ -205,19 +205,22 @@ impl Draft<'_> {
         if spec.when.is_none() && (spec.each.is_some() || has_plain_input()) {
             return false;
         }
-        let variables = self.saga.variables(index);
-        let wanted = step.when.as_ref().map_or(Ok(true), |when| when.evaluate_bool(&variables));
-        drop(variables);
+        let (wanted, input) = {
+            let variables = self.saga.variables(index);
+            let wanted = step.when.as_ref().map_or(Ok(true), |when| when.evaluate_bool(&variables));
+            // The inputs of elements are computed when it has them.
+            let is_computed = wanted == Ok(true) && spec.each.is_none();
+            let input = || crate::commands::input_with(self.saga, index, &variables);
+            (wanted, if is_computed { input().map(drop) } else { Ok(()) })
+        };
         let (code, message) = match wanted {
             Ok(false) => {
                 let reason = format!("when: {}", spec.when.as_deref().unwrap_or_default());
                 self.emit(StepSkipped { step: spec.name.clone(), reason });
                 return true;
             }
-            // The inputs of elements are computed when it has them.
-            Ok(true) if spec.each.is_some() => return false,
-            Ok(true) => match crate::commands::input(self.saga, index) {
-                Ok(_) => return false,
+            Ok(true) => match input {
+                Ok(()) => return false,
                 Err(error) => (error.code("input_failed"), format!("input: {error}")),
             },
             Err(error) => (error.code("when_failed"), format!("when: {error}")),

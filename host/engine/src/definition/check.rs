@@ -45,6 +45,14 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
         let when = compile("when", &step.when);
         let each = compile("each", &step.each.as_ref().map(|each| each.list.clone()));
         let input = compile_input(spec, index, &ancestors, &mut mistakes);
+        let expressions: Vec<_> = when.iter().chain(&each).chain(input.expressions()).collect();
+        let uses_all = matches!(input, Input::All)
+            || expressions.iter().any(|expression| expression.uses_all_steps());
+        let named = expressions.iter().flat_map(|expression| expression.steps());
+        let named =
+            named.filter_map(|name| spec.steps.iter().position(|step| step.name.as_str() == name));
+        let reads =
+            if uses_all { ancestors[index] } else { named.fold(StepSet::default(), StepSet::with) };
         let descendants = (0..spec.steps.len())
             .filter(|other| ancestors[*other].contains(index))
             .fold(StepSet::default(), StepSet::with);
@@ -52,6 +60,7 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
             after: after[index],
             ancestors: ancestors[index],
             descendants,
+            reads,
             each,
             when,
             input,

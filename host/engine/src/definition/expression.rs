@@ -113,10 +113,19 @@ impl std::fmt::Debug for Expression {
     }
 }
 
+/// What the values of variables are read from.
+pub(crate) trait Source {
+    /// The bytes of its text.
+    fn bytes(&self, variable: Variable) -> usize;
+
+    /// Its value.
+    fn read(&self, variable: Variable) -> Read;
+}
+
 /// The values that the expressions of a step see, each made when the first of them looks at it, and
 /// what they have cost.
 pub(crate) struct Variables<'v> {
-    source: Box<dyn Fn(Variable) -> Read + 'v>,
+    source: Box<dyn Source + 'v>,
     /// As JSON has them, and as CEL has them.
     made: [OnceCell<Read>; 3],
     converted: [OnceCell<Box<dyn Val>>; 3],
@@ -156,14 +165,19 @@ fn unreadable(name: &str, error: &PayloadError) -> ExpressionError {
 }
 
 impl<'v> Variables<'v> {
-    pub(crate) fn new(source: impl Fn(Variable) -> Read + 'v, item: Option<Item>) -> Self {
+    pub(crate) fn new(source: impl Source + 'v, item: Option<Item>) -> Self {
         let (made, converted) = Default::default();
         Self { source: Box::new(source), made, converted, item, meter: Meter::default() }
     }
 
     pub(crate) fn value(&self, variable: Variable) -> Result<&Value, ExpressionError> {
-        let made = self.made[variable as usize].get_or_init(|| (self.source)(variable));
-        made.as_ref().map_err(|error| unreadable(variable.name(), error))
+        let made = &self.made[variable as usize];
+        if made.get().is_none() {
+            self.meter.read(self.source.bytes(variable))?;
+        }
+        made.get_or_init(|| self.source.read(variable))
+            .as_ref()
+            .map_err(|error| unreadable(variable.name(), error))
     }
 
     pub(crate) fn item(&self) -> Option<&Item> {
@@ -178,6 +192,9 @@ impl<'v> Variables<'v> {
     fn converted(&self, variable: Variable) -> Result<&dyn Val, ExpressionError> {
         let value = self.value(variable)?;
         let converted = &self.converted[variable as usize];
+        if converted.get().is_none() {
+            self.meter.convert(self.source.bytes(variable))?;
+        }
         Ok(converted.get_or_init(|| to_cel(value)).as_ref())
     }
 }
@@ -239,7 +256,23 @@ impl Expression {
 
     /// The steps that it names: `steps.NAME` and `steps["NAME"]`.
     pub(crate) fn steps(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        self.named_steps().0
+    }
+
+    /// Whether it looks at `steps` in another way, and so at all of them.
+    pub(crate) fn uses_all_steps(&self) -> bool {
+        let (_, named) = self.named_steps();
+        let mut uses = 0;
+        walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
+            let is_steps = matches!(expr, Expr::Ident(name) if name == "steps");
+            uses += usize::from(is_steps && !bound.contains(&"steps"));
+        });
+        uses > named
+    }
+
+    /// The steps that it names, and in how many places it does.
+    fn named_steps(&self) -> (Vec<String>, usize) {
+        let (mut found, mut places) = (Vec::new(), 0);
         walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
             let is_steps = |expr: &Expr| {
                 matches!(expr, Expr::Ident(name) if name == "steps") && !bound.contains(&"steps")
@@ -258,17 +291,31 @@ impl Expression {
             } else {
                 None
             };
-            if let Some(name) = name
-                && !found.contains(&name)
-            {
-                found.push(name);
+            if let Some(name) = name {
+                places += 1;
+                if !found.contains(&name) {
+                    found.push(name);
+                }
             }
         });
-        found
+        (found, places)
     }
 
     /// Its value. The expressions that are given the same variables share one budget.
     pub(crate) fn evaluate(&self, variables: &Variables<'_>) -> Result<Value, ExpressionError> {
+        let value = self.evaluate_counted(variables);
+        // Whatever came of it: an operator such as `||` may have swallowed the error.
+        if let Some(limit) = variables.meter.exceeded() {
+            return Err(ExpressionError::Limit(format!(
+                "`{}` {limit}, together with what was evaluated for the step before it; give it less \
+                 data, shorter lists and texts, take loops out of loops, or compute it in a plugin",
+                self.source
+            )));
+        }
+        value
+    }
+
+    fn evaluate_counted(&self, variables: &Variables<'_>) -> Result<Value, ExpressionError> {
         if let Some(path) = &self.path
             && let Some(found) = path.find(variables)?
         {
@@ -286,14 +333,6 @@ impl Expression {
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(&bound);
         let value = cel::Value::resolve_val(&self.metered, &context);
-        // Before its value: an operator such as `||` may have swallowed the error.
-        if let Some(limit) = variables.meter.exceeded() {
-            return Err(ExpressionError::Limit(format!(
-                "`{}` {limit}, all expressions of the step taken together; give it shorter lists \
-                 and texts, take loops out of loops, or compute it in a plugin",
-                self.source
-            )));
-        }
         let failed = |what: &dyn std::fmt::Display| {
             ExpressionError::Failed(format!("`{}`{}", self.source, Short::of(what)))
         };

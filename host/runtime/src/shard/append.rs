@@ -157,22 +157,24 @@ impl Shard {
         let mut refused = None;
         for (at, queued) in pending.inputs.into_iter().enumerate().rev() {
             if Some(at) == position {
-                refused = Some(queued.input);
+                refused = Some(queued);
             } else {
                 live.inputs.push_front(queued);
             }
         }
         // Rooms that the append took are given back, and taken again by what it is followed by.
         drop(pending.passes);
-        match refused {
+        let has_sent = refused.as_ref().is_some_and(|queued| queued.has_sent);
+        match refused.map(|queued| queued.input) {
             Some(Input::Outcome { step, direction, attempt, .. }) => {
-                let reruns = live.reran.entry((step.clone(), direction)).or_default();
-                *reruns += 1;
+                let reran = live.reran.entry((step.clone(), direction)).or_default();
+                reran.times += 1;
+                reran.has_sent |= has_sent;
                 let failed = if is_full {
                     let message = "the plugin's state would be larger than its state_max allows; \
                                    raise state_max in [plugin.NAME] or have it keep less";
                     Some(Outcome::Unknown(Failure::new("state_full", message)))
-                } else if *reruns > RERUNS_MAX {
+                } else if reran.times > RERUNS_MAX {
                     let message = format!(
                         "the state that the call saw was changed by others {RERUNS_MAX} times in a row"
                     );

@@ -81,7 +81,7 @@ impl Shard {
         &mut self,
         id: SagaId,
         key: (StepName, Direction),
-        is_cut_off: bool,
+        cut_off: Option<std::time::Instant>,
         lacks: Lacks,
     ) {
         let Some(live) = self.live.get_mut(&id) else { return };
@@ -91,7 +91,7 @@ impl Shard {
             // Nobody says when there is some.
             Lacks::Machine(words) => Some((words, Instant::now() + STALL_PAUSE)),
         };
-        live.wait_to_begin(key, Unbegun { is_cut_off, lacked });
+        live.wait_to_begin(key, Unbegun { cut_off, lacked });
     }
 
     /// Has those calls of a saga run that can begin by now, and says what the others wait for.
@@ -151,7 +151,7 @@ impl Shard {
         };
         let is_undone =
             call.direction == Direction::Execute && live.saga.compensating_since().is_some();
-        let may_end = !unbegun.is_cut_off && !live.reran.contains_key(key);
+        let may_end = unbegun.cut_off.is_none() && !live.reran.contains_key(key);
         if (is_undone || self.stop.is_some()) && may_end {
             let message =
                 "the call had not begun when the host stopped or its saga was to be undone";
@@ -160,7 +160,7 @@ impl Shard {
             return Ok(None);
         }
         // An operator has paused the saga since. Asking about a call makes none.
-        if live.saga.status() == SagaStatus::Paused && !unbegun.is_cut_off {
+        if live.saga.status() == SagaStatus::Paused && unbegun.cut_off.is_none() {
             return Err((unbegun, None));
         }
         if let Some((words, until)) = &unbegun.lacked
@@ -170,14 +170,14 @@ impl Shard {
             return Err((unbegun, Some(reason)));
         }
         let Target::Plugin(plugin) = &call.target else { return Ok(None) };
-        if unbegun.is_cut_off {
+        if let Some(cut_off) = unbegun.cut_off {
             let room = match self.config.take(call.direction, plugin, call.service.as_ref()) {
                 Ok(room) => room,
                 Err(reason) => return Err((unbegun, Some(reason))),
             };
             self.calls_in_flight += counted(&call.target);
             let number = next_number(&mut self.calls_made);
-            let asked = self.dispatcher.recover(&live.saga, (number, call), Some(room));
+            let asked = self.dispatcher.recover(&live.saga, (number, call), Some(room), cut_off);
             live.in_flight.insert(key.clone(), asked);
             return Ok(None);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amends_engine::{Definition, DefinitionSpec, Payload, RetrySpec, SagaId, StepKind, StepSpec};
-use amends_plugins::{Inspection, PluginHost, PluginsConfig};
+use amends_plugins::{AllowHost, Inspection, PluginHost, PluginsConfig};
 use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
@@ -19,13 +19,15 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// The folder, and what stands in it.
 pub(crate) struct Place {
     folder: tempfile::TempDir,
+    /// Where the plugins may send requests.
+    pub(crate) allow_hosts: Vec<AllowHost>,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plugins")).unwrap();
-        Self { folder }
+        Self { folder, allow_hosts: Vec::new() }
     }
 
     pub(crate) fn write(&self, plugin: &str, component: &[u8]) {
@@ -51,7 +53,10 @@ impl Place {
             ..PluginsConfig::default()
         };
         plugins.require(&definitions);
-        plugins.plugins.values_mut().for_each(|settings| settings.state = true);
+        for settings in plugins.plugins.values_mut() {
+            settings.state = true;
+            settings.allow_hosts = self.allow_hosts.iter().cloned().collect();
+        }
         let plugins = PluginHost::open(plugins, Arc::clone(&store)).await.unwrap();
         Runtime::open(config, store, plugins, definitions).await.unwrap()
     }

@@ -215,6 +215,49 @@ async fn a_read_that_takes_too_long_is_ended() {
     store.close().await.unwrap();
 }
 
+/// A read that takes long is not waited for by the others for as long as it takes, and is ended when the
+/// log has grown too far meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_read_holds_up_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let look_pause = std::time::Duration::from_millis(50);
+    let read_time_max = std::time::Duration::from_hours(1);
+    let limits = Limits { look_pause, read_time_max, log_bytes_max: 2 << 20 };
+    let store = std::sync::Arc::new(with_limits(&path, limits));
+    store.append(append(0, 10)).await.unwrap();
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let reading = std::sync::Arc::clone(&store);
+    let long = tokio::spawn(async move {
+        // Minutes.
+        let long = "WITH RECURSIVE many(x) AS
+                        (SELECT 1 UNION ALL SELECT x + 1 FROM many WHERE x < 1000000000)
+                    SELECT count(*) FROM many";
+        let read = reading.read(move |connection| {
+            let snapshot = connection.unchecked_transaction()?;
+            snapshot.query_row("SELECT count(*) FROM appends", [], |_| Ok(()))?;
+            begun.send(()).unwrap();
+            snapshot.query_row(long, [], |_| Ok(()))
+        });
+        read.await
+    });
+    has_begun.recv().unwrap();
+    for number in 1..=12 {
+        store.append(append(number, 256 << 10)).await.unwrap();
+    }
+    // It has looked at the log by then, and holds reads back.
+    tokio::time::sleep(look_pause * 6).await;
+    assert!(!store.log(Position(0), 10).await.unwrap().is_empty());
+    assert!(!long.is_finished(), "the others waited for it to end");
+    for number in 13..=60 {
+        store.append(append(number, 256 << 10)).await.unwrap();
+    }
+    let ended = tokio::time::timeout(std::time::Duration::from_mins(1), long).await.unwrap();
+    assert!(matches!(ended.unwrap(), Err(StoreError::TooLong(_))));
+    store.close().await.unwrap();
+    assert_eq!(schema::log_bytes(&path), 0);
+}
+
 /// An append that has lost its version has a place in its stream all the same: whoever reads page by
 /// page comes past it, and to the end.
 #[tokio::test]

@@ -38,8 +38,12 @@ const CUT_PAUSE: Duration = Duration::from_secs(5);
 /// A read takes at most so long: while it lasts, the log grows.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Reads that come are held back at most so long for those that run to end.
-const NO_READS_WAIT_MAX: Duration = Duration::from_secs(35);
+/// Reads that come are held back at most so long for those that run to end: calls of guests wait too.
+const HELD_BACK_MAX: Duration = Duration::from_secs(2);
+
+/// When the log has so many times what it should, a read that runs longer than others are held back is
+/// ended.
+const LOG_FAR_TOO_LONG: u64 = 4;
 
 /// The disk is nearly full with less room than this part of it, and than [`DISK_FREE_LOW`].
 const DISK_FREE_PART: u64 = 20;
@@ -196,9 +200,17 @@ impl Writer {
                     return self.upkeep.note_cut(0);
                 }
             }
-            // One of ours that may take longer must not hold up the others.
-            Poll::Pending if self.upkeep.no_reads_since.elapsed() < NO_READS_WAIT_MAX => return,
-            Poll::Pending => {}
+            // One of ours that takes longer must not hold up the others.
+            Poll::Pending if self.upkeep.no_reads_since.elapsed() < HELD_BACK_MAX => return,
+            Poll::Pending => {
+                if bytes / LOG_FAR_TOO_LONG > self.upkeep.limits.log_bytes_max {
+                    self.upkeep.readers.end_reads_longer_than(HELD_BACK_MAX);
+                    // That is a matter of moments, but for a check of the store, which goes on.
+                    if self.upkeep.no_reads_since.elapsed() < HELD_BACK_MAX + CUT_WAIT * 10 {
+                        return;
+                    }
+                }
+            }
         }
         self.upkeep.no_reads = None;
         self.upkeep.cut_after = Some(Instant::now() + CUT_PAUSE);

@@ -18,14 +18,18 @@ use cel::common::types::{
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{Env, ExecutionError};
 
-/// The expressions of a step may take this many steps together: a step is one operator, function,
+use super::ExpressionError;
+
+/// What is evaluated together may take this many steps: `when` and `input` of a step, or its `each` and
+/// the inputs of all elements. A step is one operator, function,
 /// field or literal, evaluated for one element of a list. That is some 20 ms; a shard runs its
 /// sagas on one thread, so all of them wait that long.
 pub const EVALUATION_STEPS_MAX: u64 = 250_000;
 
-/// What operators and functions of a step's expressions compare, join or copy has at most this
-/// many bytes together: 24 for each value and the bytes of its text. The largest
-/// payload with the smallest values in it may be copied once.
+/// What the expressions that are evaluated together read, compare, join or copy has at most this many
+/// bytes. A value counts 24 and the bytes of its text; a payload that is read counts its bytes, and two
+/// times more when an operator or a function looks at it. The largest payload with the smallest values
+/// in it may be copied once.
 pub const EVALUATION_BYTES_MAX: u64 = 16 << 20;
 
 /// A number, a list, an object or a text counts this much, whatever is in it: its box, and its place
@@ -62,8 +66,9 @@ impl Meter {
         if self.steps.load(Ordering::Relaxed) > EVALUATION_STEPS_MAX {
             return Some(format!("takes more than {EVALUATION_STEPS_MAX} steps"));
         }
-        (self.bytes.load(Ordering::Relaxed) > EVALUATION_BYTES_MAX)
-            .then(|| format!("compares and copies more than {} MiB", EVALUATION_BYTES_MAX >> 20))
+        (self.bytes.load(Ordering::Relaxed) > EVALUATION_BYTES_MAX).then(|| {
+            format!("reads, compares and copies more than {} MiB", EVALUATION_BYTES_MAX >> 20)
+        })
     }
 
     fn spend(&self, steps: u64, bytes: u64) -> Result<(), ExecutionError> {
@@ -78,6 +83,17 @@ impl Meter {
             // Whoever evaluates asks the meter: operators such as `||` may swallow an error.
             Some(limit) => Err(ExecutionError::InternalError(limit)),
         }
+    }
+
+    /// Before a payload of so many bytes is read.
+    pub(super) fn read(&self, bytes: usize) -> Result<(), ExpressionError> {
+        self.spend(0, bytes as u64).map_err(|error| ExpressionError::Limit(error.to_string()))
+    }
+
+    /// Before what was read of a payload of so many bytes is made into values of CEL, which takes some
+    /// three times as long.
+    pub(super) fn convert(&self, bytes: usize) -> Result<(), ExpressionError> {
+        self.read(2 * bytes)
     }
 
     fn look_at(&self, value: &dyn Val) -> Result<(), ExecutionError> {

@@ -9,9 +9,30 @@ use amends_fuzz::{Random, Shape, Target};
 use serde_json::json;
 
 use super::*;
+use crate::Payload;
+
+impl Source for &Value {
+    fn bytes(&self, _variable: Variable) -> usize {
+        self.to_string().len()
+    }
+
+    fn read(&self, _variable: Variable) -> Read {
+        Ok((*self).clone())
+    }
+}
+
+impl Source for Payload {
+    fn bytes(&self, _variable: Variable) -> usize {
+        self.as_str().len()
+    }
+
+    fn read(&self, _variable: Variable) -> Read {
+        self.to_value()
+    }
+}
 
 fn variables(input: &Value) -> Variables<'_> {
-    Variables::new(|_| Ok(input.clone()), None)
+    Variables::new(input, None)
 }
 
 fn evaluate(source: &str, input: &Value) -> Result<Value, ExpressionError> {
@@ -141,7 +162,10 @@ fn what_is_compared_and_copied_is_counted_too() {
         "input.a.exists(x, input.a + 1 == [])",
     ] {
         let result = evaluate(source, &input);
-        assert!(is_limit(&result, "compares and copies more than 16 MiB"), "{source}: {result:?}");
+        assert!(
+            is_limit(&result, "reads, compares and copies more than 16 MiB"),
+            "{source}: {result:?}"
+        );
     }
     for source in ["input.a.all(x, size(input.a) > 0 && input.a[x] == x)", "input.a.map(x, x + 1)"]
     {
@@ -161,21 +185,21 @@ fn a_text_that_doubles_itself_ends_soon() {
     };
     let input = json!({"t": "a".repeat(64)});
     let result = expression.evaluate(&variables(&input));
-    assert!(is_limit(&result, "compares and copies more than 16 MiB"), "{result:?}");
+    assert!(is_limit(&result, "reads, compares and copies more than 16 MiB"), "{result:?}");
 }
 
 #[test]
 fn expressions_of_a_step_share_one_budget() {
     let input = json!({"a": (0..20_000).collect::<Vec<_>>()});
     let expression = Expression::compile("input.a.all(x, x >= 0)").unwrap();
-    let variables = variables(&input);
+    let one = variables(&input);
     let mut evaluated = 0;
-    while expression.evaluate(&variables).is_ok() {
+    while expression.evaluate(&one).is_ok() {
         evaluated += 1;
         assert!(evaluated < 100, "it never ends");
     }
     assert!(evaluated > 0, "one is within the limit");
-    let again = Variables::new(|_| Ok(input.clone()), None);
+    let again = variables(&input);
     for _ in 0..evaluated {
         assert!(expression.evaluate(&again).is_ok(), "the count is the same each time");
     }
@@ -188,6 +212,49 @@ fn the_largest_payload_is_copied_once() {
     let input = json!({"all": serde_json::from_str::<Value>(&many).unwrap()});
     assert!(evaluate("input.all + []", &input).is_ok());
     assert!(evaluate("{'all': input.all}", &input).is_ok());
+}
+
+/// What is too much to be read is not.
+struct TooMuch;
+
+impl Source for TooMuch {
+    fn bytes(&self, _variable: Variable) -> usize {
+        (EVALUATION_BYTES_MAX + 1) as usize
+    }
+
+    fn read(&self, _variable: Variable) -> Read {
+        unreachable!("it is read")
+    }
+}
+
+#[test]
+fn what_is_read_is_counted_before() {
+    for source in ["input", "steps.a.output", "size(steps)", "true || size(input) > 0"] {
+        let expression = Expression::compile(source).unwrap();
+        let result = expression.evaluate(&Variables::new(TooMuch, None));
+        assert!(is_limit(&result, "reads, compares and copies"), "{source}: {result:?}");
+    }
+}
+
+#[test]
+fn an_expression_that_names_steps_reads_no_others() {
+    for (source, names, all) in [
+        ("steps.a.output.n + steps['b'].output.n", &["a", "b"][..], false),
+        ("has(steps.a) && steps.a.output == null", &["a"], false),
+        ("[1].map(steps, steps.a)", &[], false),
+        ("steps", &[], true),
+        ("steps[input.name]", &[], true),
+        ("size(steps) + steps.a.output", &["a"], true),
+        ("steps.map(name, steps[name])", &[], true),
+        ("[steps].map(s, s.a)", &[], true),
+    ] {
+        let expression = Expression::compile(source).unwrap();
+        assert_eq!(
+            (&expression.steps()[..], expression.uses_all_steps()),
+            (&names.iter().map(ToString::to_string).collect::<Vec<_>>()[..], all),
+            "{source}"
+        );
+    }
 }
 
 #[test]
@@ -204,8 +271,9 @@ fn a_reason_is_short() {
 
 #[test]
 fn what_has_no_value_is_no_null() {
-    let read = || crate::Payload::recorded(r#"{"n":1,"x":"\ud800"}"#).unwrap().to_value();
-    let variables = Variables::new(|_| read(), Some(Item::new(read(), 0)));
+    let read = Payload::recorded(r#"{"n":1,"x":"\ud800"}"#).unwrap();
+    let item = Item::new(read.to_value(), 0);
+    let variables = Variables::new(read, Some(item));
     for source in ["input.n == 1", "input.n", "input", "has(input.x)", "item", "item.n", "index"] {
         let error = Expression::compile(source).unwrap().evaluate(&variables).unwrap_err();
         assert!(error.to_string().contains("has no value"), "{source}: {error}");

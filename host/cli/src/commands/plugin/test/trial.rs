@@ -135,7 +135,7 @@ impl Case<'_> {
     pub(super) async fn ask(&self, direction: Direction) -> anyhow::Result<Answer> {
         let call = self.call(direction, 1, None)?;
         let lost = Failure::new("reply_lost", "the answer was lost");
-        Ok(self.trial.plugins.ask(&call, lost, None).await)
+        Ok(self.trial.plugins.ask(&call, lost, None, None).await)
     }
 
     fn call(
