@@ -530,10 +530,14 @@ mod tests {
         for version in ["1.0.0", "2.0.0", "3.0.0"] {
             looks.spawn(load(&endless, version));
         }
-        while endless.long_inspection.available_permits() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let taken = tokio::time::timeout(Duration::from_secs(20), load(&sound, "4.0.0")).await;
+        let long = async {
+            while endless.long_inspection.available_permits() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let soon = Duration::from_secs(20);
+        tokio::time::timeout(soon, long).await.expect("none takes long");
+        let taken = tokio::time::timeout(soon, load(&sound, "4.0.0")).await;
         assert_eq!(taken.expect("it has no turn").unwrap().manifest.version, "4.0.0");
         assert!(looks.try_join_next().is_none(), "one of the others has ended");
     }

@@ -93,12 +93,12 @@ pub(crate) enum Message {
         id: SagaId,
         waiter: Waiter,
     },
-    /// The component that serves an undo was found; none when its plugin has none at all.
+    /// The component that serves an undo was found.
     Found {
         id: SagaId,
         step: StepName,
         basis: Basis,
-        served: Option<Served>,
+        served: Served,
     },
     /// Calls have given back room.
     Room(RoomKey),
@@ -338,13 +338,11 @@ impl Shard {
                 }
             }
             Message::Found { id, step, basis, served } => {
-                // One that could not be told is looked for again when the stall is.
-                if served.is_some()
-                    && let Some(live) = self.live.get_mut(&id)
+                if let Some(live) = self.live.get_mut(&id)
                     && let Some(sought) = live.sought.get_mut(&step)
                     && sought.basis == basis
                 {
-                    sought.found = served;
+                    sought.found = Some(served);
                     self.advance(id);
                 }
             }

@@ -5,7 +5,7 @@
 mod place;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
@@ -223,4 +223,46 @@ async fn a_saga_that_others_always_change_first_is_busy() {
         "{error}"
     );
     assert!(!runtime.is_stopping());
+}
+
+/// A child that cannot be stepped does not hear that its parent is undone; it hears of it as soon as an
+/// operator has it taken up again.
+#[tokio::test]
+async fn a_child_that_is_quarantined_is_undone_once_it_is_taken_up_again() {
+    let place = Place::new();
+    let refuses = Arc::new(AtomicBool::new(false));
+    let once = Arc::clone(&refuses);
+    let store = Hooked::new(place.store(), move |store: &Arc<dyn Store>, append, reply| {
+        if once.swap(false, Ordering::SeqCst) {
+            reply.send(Err(StoreError::Invalid("on purpose")));
+        } else {
+            store.append_then(append, reply);
+        }
+    });
+    let config = RuntimeConfig::default();
+    let runtime = place.run(Arc::new(store), definitions(), config).await;
+    let parent = start(&runtime, "parent").await;
+    let child = until_some("its child waits", async || {
+        let saga = runtime.state(parent).await.unwrap()?.saga;
+        let child = saga.step(&"step".parse().unwrap())?.child?;
+        let status = runtime.state(child).await.unwrap()?.saga.status();
+        (status == SagaStatus::Waiting).then_some(child)
+    })
+    .await;
+    let order = async |id, verb| {
+        let (who, reason) = ("ada".to_owned(), "to see".to_owned());
+        runtime.operate(id, Order { who, reason, verb }).await
+    };
+    refuses.store(true, Ordering::SeqCst);
+    order(child, Verb::Pause).await.unwrap_err();
+    until("the child is quarantined", || runtime.quarantine_reason(child).is_some()).await;
+    order(parent, Verb::Cancel).await.unwrap();
+    tokio::time::sleep(RETRY).await;
+    let status = runtime.state(parent).await.unwrap().unwrap().saga.status();
+    assert_eq!(status, SagaStatus::Compensating, "it waits for its child");
+    order(child, Verb::Resume).await.unwrap();
+    for id in [child, parent] {
+        let ended = runtime.wait(id, SOON).await.unwrap().unwrap().saga;
+        assert_eq!(ended.status(), SagaStatus::Compensated, "{:?}", ended.reason());
+    }
 }

@@ -194,8 +194,10 @@ impl Shard {
 fn seek(config: &ShardConfig, undo: Undo, step: StepName, basis: Basis) -> Search {
     let (id, plugins, inbox) = (undo.saga(), config.plugins.clone(), config.inbox.clone());
     Search(tokio::spawn(async move {
-        let served = undo.served(&plugins).await;
-        if let Some(inbox) = inbox.upgrade() {
+        // When it cannot be told, it is looked for again when the stall is.
+        if let Some(served) = undo.served(&plugins).await
+            && let Some(inbox) = inbox.upgrade()
+        {
             let _ = inbox.send(Message::Found { id, step, basis, served });
         }
     }))
