@@ -15,7 +15,7 @@ use amends_engine::{
     UndoSpec, Verb,
 };
 use amends_runtime::RuntimeConfig;
-use amends_store::StoreError;
+use amends_store::{Append, Appended, StoreError};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
@@ -185,4 +185,32 @@ async fn what_a_call_sent_whose_result_was_not_taken_is_undone() {
         assert_eq!(step.status, StepStatus::Undone, "{}: {:?}", step.name, step.error);
     }
     assert_eq!(ended.steps().map(|step| step.attempts).sum::<u32>(), 3, "one is tried once more");
+}
+
+/// How often a call is run again for changed state is counted for each call.
+#[tokio::test]
+async fn calls_that_run_again_do_not_use_up_what_others_may() {
+    let place = Place::new();
+    place.write("test", &lists().build());
+    let left = Arc::new(AtomicUsize::new(120));
+    let refusing = Arc::clone(&left);
+    let store = Hooked::new(place.store(), move |store, append: Append, reply| {
+        let less = |left: usize| left.checked_sub(1);
+        let refuses = || refusing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+        if !append.state.is_empty() && refuses() {
+            reply.send(Ok(Appended::StateChanged(0)));
+        } else {
+            store.append_then(append, reply);
+        }
+    });
+    let call = || StepKind::Call { plugin: "test".parse().unwrap(), service: None };
+    let orders = vec![definition("order", vec![step("one", call()), step("two", call())])];
+    let host = place.run(Arc::new(store), orders, RuntimeConfig::default()).await;
+    let id = start(&host, "order").await;
+    let ended = host.wait(id, SOON).await.unwrap().unwrap().saga;
+    assert_eq!(ended.status(), SagaStatus::Completed, "{:?}", ended.reason());
+    assert_eq!(left.load(Ordering::SeqCst), 0);
+    for step in ended.steps() {
+        assert_eq!(step.attempts, 1, "{}: {:?}", step.name, step.error);
+    }
 }

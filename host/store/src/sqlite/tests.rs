@@ -215,21 +215,18 @@ async fn a_read_that_takes_too_long_is_ended() {
     store.close().await.unwrap();
 }
 
-/// A read that takes long is not waited for by the others for as long as it takes, and is ended when the
-/// log has grown too far meanwhile.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_long_read_holds_up_no_others() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("amends.db");
+/// A store whose log may have 2 MiB, and a read of it that takes minutes and has begun.
+async fn with_long_read(
+    path: &Path,
+    read_time_max: std::time::Duration,
+) -> (std::sync::Arc<SqliteStore>, tokio::task::JoinHandle<Result<(), StoreError>>) {
     let look_pause = std::time::Duration::from_millis(50);
-    let read_time_max = std::time::Duration::from_hours(1);
     let limits = Limits { look_pause, read_time_max, log_bytes_max: 2 << 20 };
-    let store = std::sync::Arc::new(with_limits(&path, limits));
+    let store = std::sync::Arc::new(with_limits(path, limits));
     store.append(append(0, 10)).await.unwrap();
-    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
     let reading = std::sync::Arc::clone(&store);
     let long = tokio::spawn(async move {
-        // Minutes.
         let long = "WITH RECURSIVE many(x) AS
                         (SELECT 1 UNION ALL SELECT x + 1 FROM many WHERE x < 1000000000)
                     SELECT count(*) FROM many";
@@ -241,19 +238,35 @@ async fn a_long_read_holds_up_no_others() {
         });
         read.await
     });
-    has_begun.recv().unwrap();
+    has_begun.await.unwrap();
+    (store, long)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_takes_long_holds_up_the_others_for_a_moment_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let (store, long) = with_long_read(&path, std::time::Duration::from_secs(20)).await;
     for number in 1..=12 {
         store.append(append(number, 256 << 10)).await.unwrap();
     }
     // It has looked at the log by then, and holds reads back.
-    tokio::time::sleep(look_pause * 6).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert!(!store.log(Position(0), 10).await.unwrap().is_empty());
     assert!(!long.is_finished(), "the others waited for it to end");
-    for number in 13..=60 {
+    assert!(matches!(long.await.unwrap(), Err(StoreError::TooLong(_))));
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_takes_long_is_ended_when_the_log_has_grown_too_far() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("amends.db");
+    let (store, long) = with_long_read(&path, std::time::Duration::from_hours(1)).await;
+    for number in 1..=60 {
         store.append(append(number, 256 << 10)).await.unwrap();
     }
-    let ended = tokio::time::timeout(std::time::Duration::from_mins(1), long).await.unwrap();
-    assert!(matches!(ended.unwrap(), Err(StoreError::TooLong(_))));
+    assert!(matches!(long.await.unwrap(), Err(StoreError::TooLong(_))));
     store.close().await.unwrap();
     assert_eq!(schema::log_bytes(&path), 0);
 }
