@@ -135,8 +135,10 @@ fn sends(port: u16) -> Component<'static> {
          (if (i32.load8_u (i32.const 9000)) (then
             (i32.store8 (i32.const 2048) (i32.const 1))
             (i32.store8 (i32.const 2056) (i32.const 0))
-            (i64.store (i32.const 2064) (i64.const {code}))
-            (i64.store (i32.const 2072) (i64.const {message}))
+            (i32.store (i32.const 2064) (i32.const 3060))
+            (i32.store (i32.const 2068) (i32.const 2))
+            (i32.store (i32.const 2072) (i32.const 3064))
+            (i32.store (i32.const 2076) (i32.const 18))
             (return (i32.const 2048))))
          (call $set (i32.const 3060) (i32.const 2) (i32.const 3100) (i32.const 7))
          (local.set $sent (call $request (call $fields)))
@@ -147,9 +149,7 @@ fn sends(port: u16) -> Component<'static> {
          (drop (call $path (local.get $sent) (i32.const 1) (i32.const 8192) (i32.const 1)))
          (call $handle (local.get $sent) (i32.const 0) (i32.const 0) (i32.const 9000))
          (if (i32.load8_u (i32.const 9000)) (then unreachable))
-         (i32.const 2048)",
-        code = 3_060 | 2_u64 << 32,
-        message = 3_064 | 18_u64 << 32,
+         (i32.const 2048)"
     );
     Component {
         imports: String::leak(imports),

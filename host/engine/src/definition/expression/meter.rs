@@ -93,7 +93,7 @@ impl Meter {
     /// Before what was read of a payload of so many bytes is made into values of CEL, which takes some
     /// three times as long.
     pub(super) fn convert(&self, bytes: usize) -> Result<(), ExpressionError> {
-        self.read(2 * bytes)
+        self.read(bytes.saturating_mul(2))
     }
 
     fn look_at(&self, value: &dyn Val) -> Result<(), ExecutionError> {
