@@ -246,10 +246,14 @@ fn assert_form(text: &str, report: &Report) {
 }
 
 fn assert_unknown_keys_are_told(text: &str, report: &Report) {
-    let (document, errors) = DeTable::parse_recoverable(text);
-    // Of very many findings the first are told.
+    // Of very many findings the first are told, and nothing is read of what is too large or too deep.
     let is_cut = report.findings().len() >= 1_000;
-    if !errors.is_empty() || text.len() > CONFIG_BYTES_MAX || is_cut {
+    let is_deep = report.findings().iter().any(|one| one.message.contains("brackets are open"));
+    if text.len() > CONFIG_BYTES_MAX || is_cut || is_deep {
+        return;
+    }
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
         return;
     }
     let is_told = |name: &str| {
