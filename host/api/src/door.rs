@@ -21,6 +21,7 @@ use axum::response::{IntoResponse as _, Response};
 use crate::ApiState;
 use crate::body::{receive, refuse};
 use crate::problem::Problem;
+use crate::server::HEAD_BYTES_MAX;
 
 /// Where a proxy serves the host: `https://amends.example.com`, with a port if it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub(crate) struct Crowded;
 pub(crate) async fn door(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let mut response = match admit(state.public_url.as_ref(), &request) {
         Ok(()) => next.run(receive(request, &state.bodies)).await,
+        // Nobody is waited for on the few connections that are left to those who ask how it is.
+        Err(problem) if is_crowded(&request) => problem.into_response(),
         Err(problem) => refuse(receive(request, &state.bodies), problem).await.into_response(),
     };
     let headers = response.headers_mut();
@@ -90,7 +93,28 @@ pub(crate) async fn door(State(state): State<ApiState>, request: Request, next: 
     response
 }
 
+fn is_crowded(request: &Request) -> bool {
+    request.extensions().get::<Crowded>().is_some()
+}
+
+/// What came before the body, as it came.
+fn head_bytes(request: &Request) -> usize {
+    let line = request.method().as_str().len() + request.uri().to_string().len();
+    // A colon and a space, and the ends of lines.
+    let headers =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    line + " HTTP/1.1\r\n".len() + headers.sum::<usize>() + 2
+}
+
 fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), Problem> {
+    // What reads it has no exact limit.
+    let bytes = head_bytes(request);
+    if bytes > HEAD_BYTES_MAX {
+        let detail =
+            format!("the head of the request has {bytes} bytes, at most {HEAD_BYTES_MAX} are read");
+        return Err(Problem::new(431, "head_too_large", detail)
+            .with_remedy("send fewer or shorter headers"));
+    }
     let host = addressed_to(request)?;
     if let Some(host) = &host {
         check_host(host, public_url)?;
@@ -102,7 +126,7 @@ fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), Proble
     }
     check_fetch_site(request)?;
     let is_health = matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics");
-    if request.extensions().get::<Crowded>().is_some() && !is_health {
+    if is_crowded(request) && !is_health {
         let detail = "the host has as many connections as it takes";
         return Err(Problem::new(503, "connections_full", detail)
             .with_remedy("try again after the time in Retry-After; close connections that wait"));

@@ -2,7 +2,9 @@
 //!
 //! A client that says nothing, sends half a request or does not read its answer is cut off, and
 //! keeps nobody else out meanwhile: of the connections on which no request is under way, the one that
-//! has waited longest is closed when another client comes. What is asked is not known here.
+//! has waited longest is closed when another client comes. The few connections beyond those that are
+//! served are never served otherwise than that, so that who asks for the host's health finds one. What
+//! is asked is not known here.
 
 mod connection;
 mod stream;
@@ -15,9 +17,11 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use connection::{Activity, Peer};
+
+pub(crate) use connection::HEAD_BYTES_MAX;
 
 /// Connections of a host at most: more clients than a host has use for, each with a request of a
 /// megabyte.
@@ -29,6 +33,12 @@ const DESCRIPTORS_SHARE: u64 = 4;
 
 /// Connections beyond the most, at most: the host says on them how it is, and nothing else.
 const HEALTH_CONNECTIONS_MAX: usize = 16;
+
+/// How long a client waits for the place of a connection that is told to end.
+const PLACE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How long a client that is not served may say nothing while others want its place.
+const SILENCE_MAX: Duration = Duration::from_millis(100);
 
 /// How long the listener pauses when the system has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -70,7 +80,10 @@ pub struct Server {
 struct Open {
     /// By the order in which they were made.
     connections: Mutex<BTreeMap<u64, Arc<Activity>>>,
+    /// Of all of them.
     places: Arc<Semaphore>,
+    /// Of those that are served.
+    served: Arc<Semaphore>,
 }
 
 impl Open {
@@ -78,14 +91,38 @@ impl Open {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the connection that has been without a request for longest, if there is one. Each gives
-    /// its place to one other: one that has been told and still ends does not count.
-    fn close_idle(&self) -> bool {
+    fn new(limit: ConnectionLimit) -> Self {
+        Self {
+            connections: Mutex::default(),
+            places: Arc::new(Semaphore::new(limit.served + limit.health)),
+            served: Arc::new(Semaphore::new(limit.served)),
+        }
+    }
+
+    /// Closes the connection that has been without a request for longest, if there is one, of those that
+    /// are served or of the others. Each gives its place to one other: one that has been told and still
+    /// ends does not count.
+    fn close_idle(&self, is_served: bool) -> bool {
         let connections = self.connections();
-        let stays = connections.values().filter(|one| !one.is_told_to_close());
+        let all = connections.values().filter(|one| one.is_served() == is_served);
+        let stays = all.filter(|one| !one.is_told_to_close());
         let idle = stays.filter_map(|one| Some((one.without_request_since()?, one)));
         let longest = idle.min_by_key(|(since, _)| *since);
         longest.is_some_and(|(_, one)| one.close())
+    }
+
+    /// A place for one more connection. Those that are not served are answered at once: when there is
+    /// none for a moment, one of them says nothing.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let place = Arc::clone(&self.places).acquire_owned();
+            match tokio::time::timeout(SILENCE_MAX, place).await {
+                Ok(place) => return place.ok(),
+                Err(_) => {
+                    self.close_idle(false);
+                }
+            }
+        }
     }
 }
 
@@ -93,13 +130,7 @@ impl Server {
     /// Serves the router until `closing` says so.
     #[must_use]
     pub fn new(router: Router, limit: ConnectionLimit, closing: watch::Receiver<bool>) -> Self {
-        let places = Arc::new(Semaphore::new(limit.served + limit.health));
-        Self {
-            router,
-            limit,
-            open: Arc::new(Open { connections: Mutex::default(), places }),
-            closing,
-        }
+        Self { router, limit, open: Arc::new(Open::new(limit)), closing }
     }
 
     /// Takes connections until the server is to end, and then waits for those that there are: a
@@ -111,32 +142,30 @@ impl Server {
                 accepted = accept(&listener) => accepted,
                 _ = self.closing.wait_for(|closing| *closing) => break,
             };
-            let mut is_crowded = false;
-            if self.open.connections().len() >= self.limit.served {
-                is_crowded = !self.open.close_idle();
-            }
             // Without a place the connections that come wait with the system.
             let place = tokio::select! {
-                place = Arc::clone(&self.open.places).acquire_owned() => place,
+                place = self.open.place() => place,
                 _ = self.closing.wait_for(|closing| *closing) => break,
             };
-            let Ok(place) = place else { break };
+            let Some(place) = place else { break };
             number += 1;
             let activity = Arc::new(Activity::default());
+            let mut seat = Arc::clone(&self.open.served).try_acquire_owned().ok();
+            let is_promised = seat.is_none() && self.open.close_idle(true);
             self.open.connections().insert(number, Arc::clone(&activity));
             let (router, closing) = (self.router.clone(), self.closing.clone());
             let open = Arc::clone(&self.open);
             tokio::spawn(async move {
-                let _entry = Entry { open, number };
-                connection::serve(
-                    stream,
-                    Peer { address: peer, is_crowded },
-                    router,
-                    activity,
-                    closing,
-                )
-                .await;
-                drop(place);
+                let entry = Entry { open, number };
+                if is_promised {
+                    let next = Arc::clone(&entry.open.served).acquire_owned();
+                    let next = tokio::time::timeout(PLACE_WAIT_MAX, next).await;
+                    seat = next.ok().and_then(Result::ok);
+                }
+                activity.serves(seat.is_some());
+                let peer = Peer { address: peer, is_crowded: seat.is_none() };
+                connection::serve(stream, peer, router, activity, closing).await;
+                drop((entry, seat, place));
             });
         }
         drop(listener);
@@ -185,15 +214,21 @@ mod tests {
     /// Clients that come together, before a connection that gives way has ended.
     #[test]
     fn an_idle_connection_gives_its_place_to_one_client() {
-        let open = Open { connections: Mutex::default(), places: Arc::new(Semaphore::new(9)) };
-        for number in 0..2 {
-            open.connections().insert(number, Arc::default());
-        }
-        assert_eq!([(); 3].map(|()| open.close_idle()), [true, true, false]);
+        let open = Open::new(ConnectionLimit { served: 8, health: 1 });
+        let come = |number, is_served| {
+            let activity = Activity::default();
+            activity.serves(is_served);
+            open.connections().insert(number, Arc::new(activity));
+        };
+        come(0, true);
+        come(1, true);
+        come(9, false);
+        assert_eq!([(); 3].map(|()| open.close_idle(true)), [true, true, false]);
         // One that has ended makes place, and one that comes may be idle.
         open.connections().remove(&0);
-        open.connections().insert(2, Arc::default());
-        assert_eq!([(); 2].map(|()| open.close_idle()), [true, false]);
+        come(2, true);
+        assert_eq!([(); 2].map(|()| open.close_idle(true)), [true, false]);
+        assert_eq!([(); 2].map(|()| open.close_idle(false)), [true, false]);
     }
 
     #[tokio::test]

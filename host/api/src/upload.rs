@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest as _, Multipart, Request};
+use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use amends_engine::PluginName;
@@ -73,10 +74,12 @@ impl Uploads {
             return Err(refuse(request, problem).await);
         };
         let held = request.extensions_mut().remove::<HeldBytes>().unwrap_or_default();
+        let length = request.body().size_hint().upper();
+        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
         let form = Multipart::from_request(request, &()).await;
         let mut form =
             form.map_err(|error| bad_form(error.status().as_u16(), error.body_text()))?;
-        let read = tokio::time::timeout(UPLOAD_TIME_MAX, read(&mut form, &held)).await;
+        let read = tokio::time::timeout(UPLOAD_TIME_MAX, read(&mut form, length, &held)).await;
         let read = read.unwrap_or_else(|_| {
             let minutes = UPLOAD_TIME_MAX.as_secs() / 60;
             let detail = format!("the components have not come within {minutes} minutes");
@@ -103,11 +106,14 @@ fn bad_form(status: u16, detail: String) -> Problem {
     ))
 }
 
+/// `length`: bytes of the form, 0 when nobody has said.
 async fn read(
     form: &mut Multipart,
+    length: usize,
     held: &HeldBytes,
 ) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
     let mut components: Vec<(PluginName, Vec<u8>)> = Vec::new();
+    let mut left = length;
     while let Some(part) = form.next_field().await.map_err(|error| wrong(&error))? {
         let name = parse_name(part.name().unwrap_or_default())?;
         let bad = |detail: String| Err(Problem::new(400, "bad_form", detail));
@@ -117,7 +123,8 @@ async fn read(
         if components.len() == COMPONENTS_MAX {
             return bad(format!("an upload has at most {COMPONENTS_MAX} components"));
         }
-        let bytes = component(part, &name, held).await?;
+        let bytes = component(part, &name, left.min(COMPONENT_BYTES_MAX), held).await?;
+        left = left.saturating_sub(bytes.len());
         components.push((name, bytes));
     }
     if components.is_empty() {
@@ -126,12 +133,15 @@ async fn read(
     Ok(components)
 }
 
+/// One component, of at most about so many bytes. Room that nothing is written to takes no memory, and
+/// a list that grows is there twice whenever it does.
 async fn component(
     mut part: Field<'_>,
     name: &PluginName,
+    bytes_about: usize,
     held: &HeldBytes,
 ) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(bytes_about);
     while let Some(chunk) = part.chunk().await.map_err(|error| wrong(&error))? {
         if bytes.len() + chunk.len() > COMPONENT_BYTES_MAX {
             let mib = COMPONENT_BYTES_MAX >> 20;

@@ -106,8 +106,10 @@ impl SqliteStore {
             return Err(StoreError::Url(format!("sqlite:{}", path.display())));
         }
         let path = schema::resolve(path)?;
+        schema::refuse_other_file(&path)?;
         let lock = schema::lock(&path)?;
         let connection = schema::open(&path, durability)?;
+        schema::keep_from_others(&path);
         Self::start(&path, lock, connection, Limits::default())
     }
 

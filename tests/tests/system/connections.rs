@@ -220,12 +220,39 @@ fn a_full_host_says_so_and_how_it_is() {
         // More than once: a request that ends just then is a client as well.
         (0..5).all(|_| is_refused())
     });
+    // Also while others come who stop in the middle of what they send.
+    let more = "content-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+    let half = head(&place, "POST /v1/sagas", more);
+    let others: Vec<_> = (0..FEW_DESCRIPTORS).map(|_| connect(&place, &half)).collect();
+    let soon = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5)));
+    let soon = ureq::Agent::new_with_config(soon.build());
     for _ in 0..5 {
-        assert_eq!(ask("/healthz").status(), 200);
-        assert_eq!(ask("/readyz").status(), 200);
+        for path in ["/healthz", "/readyz"] {
+            let answer = soon.get(host.url(path)).call();
+            assert_eq!(answer.expect("it answers at once").status(), 200, "{path}");
+        }
+    }
+    for other in &others {
+        assert!(to_the_end(other).unwrap().contains("connections_full"));
     }
     waiting.clear();
     host.until("it takes others", || ask("/v1/sagas").status() == 200);
+}
+
+#[test]
+fn the_head_of_a_request_has_a_limit() {
+    let place = place();
+    let _host = place.run();
+    for (bytes, status) in
+        [(64_000, " 200 "), (66_000, " 431 "), (100_000, " 431 "), (1 << 20, " 431 ")]
+    {
+        let more = format!("connection: close\r\nnote: {}\r\n\r\n", "x".repeat(bytes));
+        let stream = TcpStream::connect(("127.0.0.1", place.port)).unwrap();
+        // It may have been answered before all of it was written.
+        let _ = (&stream).write_all(head(&place, "GET /healthz", &more).as_bytes());
+        let said = to_the_end(&stream).unwrap();
+        assert!(said.contains(status) || bytes > 200_000 && said.is_empty(), "{bytes}: {said}");
+    }
 }
 
 /// Imports that stop shortly before their end, as many as all bodies may have bytes.

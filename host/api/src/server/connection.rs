@@ -33,7 +33,7 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 const IDLE_TIME_MAX: Duration = Duration::from_secs(90);
 
 /// Bytes of a request's head, and of what is read or written at once.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Lines of a request's head.
 const HEADERS_MAX: usize = 100;
@@ -54,6 +54,8 @@ pub(crate) struct Activity {
     is_sending: AtomicBool,
     /// It was told to end, and has not done so yet.
     is_told: AtomicBool,
+    /// It has a place of those that are served.
+    is_served: AtomicBool,
     closed: Notify,
     /// A request is over, so that the time for the next one begins.
     rested: Notify,
@@ -111,6 +113,15 @@ impl Activity {
     /// Whether the peer has to read before the host can send more.
     pub(crate) fn sends(&self, is_sending: bool) {
         self.is_sending.store(is_sending, Ordering::Relaxed);
+    }
+
+    /// Whether it has a place of those that are served.
+    pub(crate) fn serves(&self, is_served: bool) {
+        self.is_served.store(is_served, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_served(&self) -> bool {
+        self.is_served.load(Ordering::Relaxed)
     }
 
     /// Ends the connection, unless a request comes first. False when it was told so before.

@@ -24,6 +24,9 @@ use crate::commands::exit::EXIT_DONE;
 use crate::commands::output::{print_json, print_json_line, print_table, say, short, table};
 use crate::commands::sagas::Page;
 
+/// Keys of a table, unless something else is said.
+const LIST_LIMIT: u32 = 100;
+
 /// Bytes of the lines of one request: well below what the host takes.
 const REQUEST_BYTES_MAX: usize = STATE_IMPORT_BYTES_MAX / 2;
 
@@ -37,7 +40,7 @@ pub enum State {
     Set(Set),
     /// List keys and their values, in the order of the keys
     #[command(after_help = "Examples:\n  amends state list inventory stock/north/\n  amends \
-                            state list inventory --limit 100000 -o jsonl > stock.ndjson")]
+                            state list inventory -o jsonl > stock.ndjson")]
     List(List),
     /// Give many keys values, from a CSV file with a header
     Import(Import),
@@ -93,9 +96,9 @@ pub struct List {
     /// Keys that begin with it [default: all]
     #[arg(default_value = "", hide_default_value = true)]
     pub prefix: String,
-    /// At most so many
-    #[arg(long, default_value_t = 100)]
-    pub limit: u32,
+    /// At most so many, 0 for all; when it is not given, 100 in a table and else all
+    #[arg(long)]
+    pub limit: Option<u32>,
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
@@ -161,10 +164,16 @@ async fn set(args: Set) -> anyhow::Result<u8> {
 
 async fn list(args: List) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
+    let limit = match (args.limit, args.output) {
+        (None, Format::Table) => LIST_LIMIT,
+        (None | Some(0), _) => u32::MAX,
+        (Some(limit), _) => limit,
+    };
     let mut items: Vec<StateItem> = Vec::new();
     let mut cursor = String::new();
-    while items.len() < args.limit as usize {
-        let left = args.limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
+    let mut is_more = true;
+    while is_more && items.len() < limit as usize {
+        let left = limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
         let path = format!(
             "/v1/plugins/{}/state?prefix={}&limit={}{cursor}",
             escape(&args.plugin),
@@ -173,8 +182,12 @@ async fn list(args: List) -> anyhow::Result<u8> {
         );
         let page: Page<StateItem> = client.get(&path).await?;
         items.extend(page.items);
-        let Some(next) = page.next_cursor else { break };
-        cursor = format!("&cursor={}", escape(&next));
+        is_more = page.next_cursor.is_some();
+        cursor =
+            page.next_cursor.map_or_else(String::new, |next| format!("&cursor={}", escape(&next)));
+    }
+    if is_more {
+        eprintln!("the first {limit}, and there are more: --limit 0 lists all");
     }
     match args.output {
         Format::Json => print_json(&items)?,

@@ -307,7 +307,7 @@ impl Expression {
         // Whatever came of it: an operator such as `||` may have swallowed the error.
         if let Some(limit) = variables.meter.exceeded() {
             return Err(ExpressionError::Limit(format!(
-                "`{}` {limit}, together with what was evaluated for the step before it; give it less \
+                "`{}` {limit}, counted together with the other expressions of the step; give it less \
                  data, shorter lists and texts, take loops out of loops, or compute it in a plugin",
                 self.source
             )));

@@ -137,11 +137,12 @@ const TABLES: [&str; 7] = ["meta", "appends", "sagas", "saga_tags", "start_keys"
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     let folder = folder(path);
     // Nobody else's business: what is made here is its owner's alone, whatever the umask.
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| file_error(folder, &error))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        StoreError::File {
+            path: folder.to_owned(),
+            message: format!("the folder of the store cannot be made: {error}; set url in [store], or --store-url"),
+        }
+    })?;
     let failed = |message: String| StoreError::File { path: path.to_owned(), message };
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -185,15 +186,44 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
         Err(TryLockError::Error(error)) => return Err(file_error(&lock_path, &error)),
     }
-    for file in [path.to_owned(), log_path(path), beside(path, "shm"), lock_path] {
-        keep_from_others(&file);
-    }
     Ok(lock)
 }
 
+/// A file that is certainly no store: nothing is made beside it, and nothing of it is changed.
+pub(super) fn refuse_other_file(path: &Path) -> Result<(), StoreError> {
+    let damaged = |message: &str| {
+        Err(StoreError::Damaged { path: path.to_owned(), message: message.to_owned() })
+    };
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => return damaged("it is not a file"),
+        // One that is empty may be about to be written.
+        Ok(found) if found.len() > 0 => {}
+        Ok(_) | Err(_) => return Ok(()),
+    }
+    let mut begin = [0; MAGIC.len()];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut begin)) {
+        Ok(()) if begin == *MAGIC => Ok(()),
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+            Err(file_error(path, &error))
+        }
+        Ok(()) | Err(_) => damaged(NO_DATABASE),
+    }
+}
+
+/// What the file of a database begins with: <https://www.sqlite.org/fileformat.html>, section 1.3.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+const NO_DATABASE: &str = "it is not a SQLite database";
+
 /// A store that an earlier version made may be read by everybody. What its group may is left as it
 /// is: somebody may have wanted that, for copies.
-fn keep_from_others(file: &Path) {
+pub(super) fn keep_from_others(path: &Path) {
+    for file in [path.to_owned(), log_path(path), beside(path, "shm"), beside(path, LOCK_SUFFIX)] {
+        take_from_others(&file);
+    }
+}
+
+fn take_from_others(file: &Path) {
     let Ok(found) = fs::metadata(file) else { return };
     let mode = found.permissions().mode() & 0o7777;
     if mode & OTHERS == 0 {
@@ -378,11 +408,10 @@ fn is_there(path: &Path) -> Result<bool, StoreError> {
     if length == 0 {
         return damaged("it is empty");
     }
-    // The header of the file format: https://www.sqlite.org/fileformat.html, section 1.3.
     let mut header = [0; 100];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    if read.is_err() || !header.starts_with(b"SQLite format 3\0") {
-        return damaged("it is not a SQLite database");
+    if read.is_err() || !header.starts_with(MAGIC) {
+        return damaged(NO_DATABASE);
     }
     let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
         1 => 65_536,

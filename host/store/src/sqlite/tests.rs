@@ -215,6 +215,32 @@ async fn a_read_that_takes_too_long_is_ended() {
     store.close().await.unwrap();
 }
 
+/// A path that was mistyped: whatever it leads to is left as it is, and nothing is put beside it.
+#[test]
+fn what_is_no_store_is_not_touched() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (text, other) = (folder.path().join("text"), folder.path().join("other"));
+    std::fs::write(&text, "[host]\nname = \"amends\"\n").unwrap();
+    let connection = Connection::open(&other).unwrap();
+    connection.execute_batch("CREATE TABLE theirs (id)").unwrap();
+    drop(connection);
+    std::fs::create_dir(folder.path().join("folder")).unwrap();
+    for name in ["text", "other", "folder"] {
+        let path = folder.path().join(name);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let before = std::fs::metadata(&path).unwrap();
+        let refused = SqliteStore::open(&path, Durability::Relaxed).err().unwrap();
+        assert!(matches!(refused, StoreError::Damaged { .. }), "{name}: {refused}");
+        let after = std::fs::metadata(&path).unwrap();
+        assert_eq!(after.permissions(), before.permissions(), "{name}");
+        assert_eq!(after.modified().unwrap(), before.modified().unwrap(), "{name}");
+    }
+    for name in ["text-lock", "folder-lock"] {
+        assert!(!folder.path().join(name).exists(), "{name}");
+    }
+}
+
 /// A store whose log may have 2 MiB, and a read of it that takes minutes and has begun.
 async fn with_long_read(
     path: &Path,
