@@ -100,27 +100,38 @@ impl Open {
     }
 
     /// Closes the connection that has been without a request for longest, if there is one, of those that
-    /// are served or of the others. Each gives its place to one other: one that has been told and still
-    /// ends does not count.
-    fn close_idle(&self, is_served: bool) -> bool {
+    /// are served. Each gives its place to one other: one that has been told and still ends does not
+    /// count.
+    fn close_idle(&self) -> bool {
         let connections = self.connections();
-        let all = connections.values().filter(|one| one.is_served() == is_served);
-        let stays = all.filter(|one| !one.is_told_to_close());
+        let served = connections.values().filter(|one| one.is_served());
+        let stays = served.filter(|one| !one.is_told_to_close());
         let idle = stays.filter_map(|one| Some((one.without_request_since()?, one)));
         let longest = idle.min_by_key(|(since, _)| *since);
         longest.is_some_and(|(_, one)| one.close())
     }
 
-    /// A place for one more connection. Those that are not served are answered at once: when there is
-    /// none for a moment, one of them says nothing.
+    /// Closes all that are not served and say nothing.
+    fn close_silent(&self) {
+        for one in self.connections().values().filter(|one| !one.is_served()) {
+            if one.without_request_since().is_some_and(|since| since.elapsed() >= SILENCE_MAX) {
+                one.close();
+            }
+        }
+    }
+
+    /// A place for one more connection. Those that are not served are answered at once, so when there is
+    /// none some of them say nothing.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         loop {
+            let place = Arc::clone(&self.places);
+            if let Ok(place) = place.try_acquire_owned() {
+                return Some(place);
+            }
+            self.close_silent();
             let place = Arc::clone(&self.places).acquire_owned();
-            match tokio::time::timeout(SILENCE_MAX, place).await {
-                Ok(place) => return place.ok(),
-                Err(_) => {
-                    self.close_idle(false);
-                }
+            if let Ok(place) = tokio::time::timeout(SILENCE_MAX, place).await {
+                return place.ok();
             }
         }
     }
@@ -149,20 +160,20 @@ impl Server {
             };
             let Some(place) = place else { break };
             number += 1;
-            let activity = Arc::new(Activity::default());
             let mut seat = Arc::clone(&self.open.served).try_acquire_owned().ok();
-            let is_promised = seat.is_none() && self.open.close_idle(true);
-            self.open.connections().insert(number, Arc::clone(&activity));
+            let is_promised = seat.is_none() && self.open.close_idle();
             let (router, closing) = (self.router.clone(), self.closing.clone());
             let open = Arc::clone(&self.open);
             tokio::spawn(async move {
-                let entry = Entry { open, number };
                 if is_promised {
-                    let next = Arc::clone(&entry.open.served).acquire_owned();
+                    let next = Arc::clone(&open.served).acquire_owned();
                     let next = tokio::time::timeout(PLACE_WAIT_MAX, next).await;
                     seat = next.ok().and_then(Result::ok);
                 }
-                activity.serves(seat.is_some());
+                // From here on it may be told to give way.
+                let activity = Arc::new(Activity::new(seat.is_some()));
+                open.connections().insert(number, Arc::clone(&activity));
+                let entry = Entry { open, number };
                 let peer = Peer { address: peer, is_crowded: seat.is_none() };
                 connection::serve(stream, peer, router, activity, closing).await;
                 drop((entry, seat, place));
@@ -216,19 +227,23 @@ mod tests {
     fn an_idle_connection_gives_its_place_to_one_client() {
         let open = Open::new(ConnectionLimit { served: 8, health: 1 });
         let come = |number, is_served| {
-            let activity = Activity::default();
-            activity.serves(is_served);
-            open.connections().insert(number, Arc::new(activity));
+            open.connections().insert(number, Arc::new(Activity::new(is_served)));
         };
         come(0, true);
         come(1, true);
         come(9, false);
-        assert_eq!([(); 3].map(|()| open.close_idle(true)), [true, true, false]);
+        assert_eq!([(); 3].map(|()| open.close_idle()), [true, true, false]);
         // One that has ended makes place, and one that comes may be idle.
         open.connections().remove(&0);
         come(2, true);
-        assert_eq!([(); 2].map(|()| open.close_idle(true)), [true, false]);
-        assert_eq!([(); 2].map(|()| open.close_idle(false)), [true, false]);
+        assert_eq!([(); 2].map(|()| open.close_idle()), [true, false]);
+        // One that is not served has a moment to say something.
+        let is_told = || open.connections()[&9].is_told_to_close();
+        open.close_silent();
+        assert!(!is_told());
+        std::thread::sleep(SILENCE_MAX);
+        open.close_silent();
+        assert!(is_told());
     }
 
     #[tokio::test]

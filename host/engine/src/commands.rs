@@ -173,10 +173,10 @@ fn target(
 /// # Errors
 /// When an expression of the step cannot be computed; the words are for people.
 pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, ExpressionError> {
-    input_with(saga, index, &saga.variables(index))
+    input_with(saga, index, &saga.variables(index).decided())
 }
 
-/// The same, of what the step's other expressions have used something up.
+/// The same, when it is decided whether the step may begin: what the step's expressions read counts.
 pub(crate) fn input_with(
     saga: &Saga,
     index: usize,

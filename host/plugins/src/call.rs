@@ -141,15 +141,15 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Of a call of which its component finds nothing while it may be on its way.
 const FOUND_EARLY: &str = "; its component finds that it did not happen, which is believed when the \
-                           call's timeout has passed since it ran";
+                           call's timeout has passed since it began";
 
 /// Asks what became of a call whose outcome is unknown, and answers what follows: what happened
 /// is a success, what did not happen can be tried again. None when the component cannot be asked
 /// or cannot tell; `unknown` then stands. May be dropped at any time.
 ///
 /// A component that looks and finds nothing does not know of a request that is still on its way. So
-/// that the call did not happen is told only when its timeout has passed since `began`, by which it
-/// ran; none when nothing of it is on its way.
+/// that the call did not happen is told only when its timeout has passed since `began`; none when
+/// nothing of it is on its way.
 ///
 /// # Errors
 /// What the host lacked for asking.

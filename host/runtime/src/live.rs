@@ -394,17 +394,17 @@ impl Live {
 
     /// Once its outcome is decided on, a call is in flight no more.
     pub(crate) fn forget_call(&mut self, input: &Input) {
-        match input {
-            Input::Outcome { step, direction, .. } => {
-                let key = (step.clone(), *direction);
-                self.in_flight.remove(&key);
-                self.reran.remove(&key);
+        if let Input::Outcome { step, direction, .. } = input {
+            self.in_flight.remove(&(step.clone(), *direction));
+        }
+    }
+
+    /// Once its outcome is recorded, or nobody waits for it, a call runs no more for changed state.
+    pub(crate) fn forget_reruns(&mut self, inputs: &[Queued]) {
+        for queued in inputs {
+            if let Input::Outcome { step, direction, .. } = &queued.input {
+                self.reran.remove(&(step.clone(), *direction));
             }
-            Input::Admit { .. }
-            | Input::Refuse { .. }
-            | Input::Signal { .. }
-            | Input::Operate(_)
-            | Input::Tick => {}
         }
     }
 

@@ -661,6 +661,7 @@ impl Shard {
         live.stalls = admitted.stalls;
         live.stalls.extend(unbegun);
         if events.is_empty() {
+            live.forget_reruns(&inputs);
             for queued in inputs {
                 queued.reply(&live.saga);
             }

@@ -15,7 +15,7 @@ use amends_engine::{
     UndoSpec, Verb,
 };
 use amends_runtime::RuntimeConfig;
-use amends_store::{Append, Appended, StoreError};
+use amends_store::{Append, Appended, StateChange, StoreError};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
@@ -177,7 +177,18 @@ async fn what_a_call_sent_whose_result_was_not_taken_is_undone() {
         StepSpec { retry: retry(), undo: Some(undo), ..step(name, call) }
     });
     let orders = vec![definition("order", both.into())];
-    let host = place.run(place.store(), orders, RuntimeConfig::default()).await;
+    // What the second run says is refused once more: the first is not forgotten for that.
+    let refuses = AtomicBool::new(true);
+    let store = Hooked::new(place.store(), move |store, append: Append, reply| {
+        let only_saw = |change: &StateChange| change.writes.is_empty();
+        let is_second = !append.state.is_empty() && append.state.iter().all(only_saw);
+        if is_second && refuses.swap(false, Ordering::SeqCst) {
+            reply.send(Ok(Appended::StateChanged(0)));
+        } else {
+            store.append_then(append, reply);
+        }
+    });
+    let host = place.run(Arc::new(store), orders, RuntimeConfig::default()).await;
     let id = start(&host, "order").await;
     let ended = host.wait(id, SOON).await.unwrap().unwrap().saga;
     assert_eq!(ended.status(), SagaStatus::Compensated, "{:?}", ended.reason());
@@ -213,4 +224,30 @@ async fn calls_that_run_again_do_not_use_up_what_others_may() {
     for step in ended.steps() {
         assert_eq!(step.attempts, 1, "{}: {:?}", step.name, step.error);
     }
+}
+
+/// A call whose state is changed by others each time is not run for ever.
+#[tokio::test]
+async fn a_call_that_always_runs_again_is_unknown_in_the_end() {
+    let place = Place::new();
+    place.write("test", &lists().build());
+    let refused = Arc::new(AtomicUsize::new(0));
+    let refusing = Arc::clone(&refused);
+    let store = Hooked::new(place.store(), move |store, append: Append, reply| {
+        if append.state.is_empty() {
+            store.append_then(append, reply);
+        } else {
+            refusing.fetch_add(1, Ordering::SeqCst);
+            reply.send(Ok(Appended::StateChanged(0)));
+        }
+    });
+    let call = StepKind::Call { plugin: "test".parse().unwrap(), service: None };
+    let retry = RetrySpec { attempts: 1, ..RetrySpec::default() };
+    let orders = vec![definition("order", vec![StepSpec { retry, ..step("step", call) }])];
+    let host = place.run(Arc::new(store), orders, RuntimeConfig::default()).await;
+    let id = start(&host, "order").await;
+    let ended = host.wait(id, SOON).await.unwrap().unwrap().saga;
+    let step = ended.steps().next().unwrap();
+    assert_eq!(step.error.unwrap().code, "state_conflict");
+    assert_eq!(refused.load(Ordering::SeqCst), 101);
 }

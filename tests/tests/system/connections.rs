@@ -224,6 +224,8 @@ fn a_full_host_says_so_and_how_it_is() {
     let more = "content-type: application/json\r\ncontent-length: 9\r\n\r\n{";
     let half = head(&place, "POST /v1/sagas", more);
     let others: Vec<_> = (0..FEW_DESCRIPTORS).map(|_| connect(&place, &half)).collect();
+    let silent = ["", "GET /hea"].repeat(FEW_DESCRIPTORS as usize / 8);
+    let silent: Vec<_> = silent.into_iter().map(|text| connect(&place, text)).collect();
     let soon = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5)));
     let soon = ureq::Agent::new_with_config(soon.build());
     for _ in 0..5 {
@@ -235,6 +237,7 @@ fn a_full_host_says_so_and_how_it_is() {
     for other in &others {
         assert!(to_the_end(other).unwrap().contains("connections_full"));
     }
+    drop(silent);
     waiting.clear();
     host.until("it takes others", || ask("/v1/sagas").status() == 200);
 }

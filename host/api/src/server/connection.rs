@@ -55,7 +55,7 @@ pub(crate) struct Activity {
     /// It was told to end, and has not done so yet.
     is_told: AtomicBool,
     /// It has a place of those that are served.
-    is_served: AtomicBool,
+    is_served: bool,
     closed: Notify,
     /// A request is over, so that the time for the next one begins.
     rested: Notify,
@@ -78,6 +78,10 @@ impl Default for State {
 }
 
 impl Activity {
+    pub(crate) fn new(is_served: bool) -> Self {
+        Self { is_served, ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,13 +119,8 @@ impl Activity {
         self.is_sending.store(is_sending, Ordering::Relaxed);
     }
 
-    /// Whether it has a place of those that are served.
-    pub(crate) fn serves(&self, is_served: bool) {
-        self.is_served.store(is_served, Ordering::Relaxed);
-    }
-
     pub(crate) fn is_served(&self) -> bool {
-        self.is_served.load(Ordering::Relaxed)
+        self.is_served
     }
 
     /// Ends the connection, unless a request comes first. False when it was told so before.

@@ -172,8 +172,9 @@ async fn list(args: List) -> anyhow::Result<u8> {
     let mut items: Vec<StateItem> = Vec::new();
     let mut cursor = String::new();
     let mut is_more = true;
-    while is_more && items.len() < limit as usize {
-        let left = limit.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
+    let mut found = 0;
+    while is_more && found < limit as usize {
+        let left = limit.saturating_sub(u32::try_from(found).unwrap_or(u32::MAX));
         let path = format!(
             "/v1/plugins/{}/state?prefix={}&limit={}{cursor}",
             escape(&args.plugin),
@@ -181,7 +182,15 @@ async fn list(args: List) -> anyhow::Result<u8> {
             left.min(LIMIT_MAX)
         );
         let page: Page<StateItem> = client.get(&path).await?;
-        items.extend(page.items);
+        found += page.items.len();
+        match args.output {
+            // Page by page: there may be very many.
+            Format::Jsonl => page.items.iter().try_for_each(print_json_line)?,
+            Format::Ids => {
+                page.items.iter().try_for_each(|item| say!("{}", on_one_line(&item.key)))?;
+            }
+            Format::Json | Format::Table => items.extend(page.items),
+        }
         is_more = page.next_cursor.is_some();
         cursor =
             page.next_cursor.map_or_else(String::new, |next| format!("&cursor={}", escape(&next)));
@@ -191,10 +200,7 @@ async fn list(args: List) -> anyhow::Result<u8> {
     }
     match args.output {
         Format::Json => print_json(&items)?,
-        Format::Jsonl => items.iter().try_for_each(print_json_line)?,
-        Format::Ids => {
-            items.iter().try_for_each(|item| say!("{}", on_one_line(&item.key)))?;
-        }
+        Format::Jsonl | Format::Ids => {}
         Format::Table => {
             let mut rows = table(&["key", "value"]);
             rows.add_rows(items.iter().map(|item| vec![item.key.clone(), short(item.value.get())]));

@@ -132,6 +132,8 @@ pub(crate) struct Variables<'v> {
     /// Of an element only.
     item: Option<Item>,
     meter: Meter,
+    /// What is read was counted when the step was decided on.
+    is_decided: bool,
 }
 
 /// A value that was read from a payload, which an earlier version may have recorded without one.
@@ -167,13 +169,34 @@ fn unreadable(name: &str, error: &PayloadError) -> ExpressionError {
 impl<'v> Variables<'v> {
     pub(crate) fn new(source: impl Source + 'v, item: Option<Item>) -> Self {
         let (made, converted) = Default::default();
-        Self { source: Box::new(source), made, converted, item, meter: Meter::default() }
+        Self {
+            source: Box::new(source),
+            made,
+            converted,
+            item,
+            meter: Meter::default(),
+            is_decided: false,
+        }
+    }
+
+    /// For what was decided on before, perhaps by a version that did not count what is read.
+    pub(crate) fn decided(self) -> Self {
+        Self { is_decided: true, ..self }
+    }
+
+    /// Counts what is about to be read, or looked at.
+    fn count(
+        &self,
+        variable: Variable,
+        count: impl Fn(&Meter, usize) -> Result<(), ExpressionError>,
+    ) -> Result<(), ExpressionError> {
+        if self.is_decided { Ok(()) } else { count(&self.meter, self.source.bytes(variable)) }
     }
 
     pub(crate) fn value(&self, variable: Variable) -> Result<&Value, ExpressionError> {
         let made = &self.made[variable as usize];
         if made.get().is_none() {
-            self.meter.read(self.source.bytes(variable))?;
+            self.count(variable, Meter::read)?;
         }
         made.get_or_init(|| self.source.read(variable))
             .as_ref()
@@ -193,7 +216,7 @@ impl<'v> Variables<'v> {
         let value = self.value(variable)?;
         let converted = &self.converted[variable as usize];
         if converted.get().is_none() {
-            self.meter.convert(self.source.bytes(variable))?;
+            self.count(variable, Meter::convert)?;
         }
         Ok(converted.get_or_init(|| to_cel(value)).as_ref())
     }

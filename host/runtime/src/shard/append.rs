@@ -75,6 +75,7 @@ impl Shard {
     /// The facts are durable: now they are true, and are acted upon.
     fn durable(&mut self, id: SagaId, mut pending: Pending) {
         let Some(live) = self.live.get_mut(&id) else { return };
+        live.forget_reruns(&pending.inputs);
         live.saga = pending.draft;
         live.may_be_stale = false;
         live.moved_at = pending.at;

@@ -147,6 +147,7 @@ impl Shard {
         let Some(call) = call else {
             // Its saga waits for it no more.
             live.in_flight.remove(key);
+            live.reran.remove(key);
             return Ok(None);
         };
         let is_undone =

@@ -236,6 +236,24 @@ fn what_is_read_is_counted_before() {
     }
 }
 
+/// A step that an earlier version began has the same input when it is tried again, and undone.
+#[test]
+fn what_was_decided_on_is_read_whatever_it_costs() {
+    struct Large;
+    impl Source for Large {
+        fn bytes(&self, _variable: Variable) -> usize {
+            usize::MAX
+        }
+
+        fn read(&self, _variable: Variable) -> Read {
+            Ok(json!({"n": 1}))
+        }
+    }
+    let expression = Expression::compile("input.n + 1").unwrap();
+    let variables = Variables::new(Large, None).decided();
+    assert_eq!(expression.evaluate(&variables), Ok(2.into()));
+}
+
 #[test]
 fn an_expression_that_names_steps_reads_no_others() {
     for (source, names, all) in [
