@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -161,19 +162,26 @@ impl Server {
             let Some(place) = place else { break };
             number += 1;
             let mut seat = Arc::clone(&self.open.served).try_acquire_owned().ok();
-            let is_promised = seat.is_none() && self.open.close_idle();
+            let mut promised = None;
+            if seat.is_none() && self.open.close_idle() {
+                // In line from now on, before any that comes after it.
+                let mut next = Box::pin(Arc::clone(&self.open.served).acquire_owned());
+                match futures::poll!(&mut next) {
+                    Poll::Ready(next) => seat = next.ok(),
+                    Poll::Pending => promised = Some(next),
+                }
+            }
+            let activity = Arc::new(Activity::new(seat.is_some() || promised.is_some()));
+            self.open.connections().insert(number, Arc::clone(&activity));
             let (router, closing) = (self.router.clone(), self.closing.clone());
             let open = Arc::clone(&self.open);
             tokio::spawn(async move {
-                if is_promised {
-                    let next = Arc::clone(&open.served).acquire_owned();
+                let entry = Entry { open, number };
+                if let Some(next) = promised {
                     let next = tokio::time::timeout(PLACE_WAIT_MAX, next).await;
                     seat = next.ok().and_then(Result::ok);
                 }
-                // From here on it may be told to give way.
-                let activity = Arc::new(Activity::new(seat.is_some()));
-                open.connections().insert(number, Arc::clone(&activity));
-                let entry = Entry { open, number };
+                activity.serves(seat.is_some());
                 let peer = Peer { address: peer, is_crowded: seat.is_none() };
                 connection::serve(stream, peer, router, activity, closing).await;
                 drop((entry, seat, place));

@@ -160,7 +160,9 @@ fn a_list_goes_on_from_page_to_page() {
         done(&place.amends(&[&["state", "list", "stock", "-o", "ids"], arguments].concat()))
     };
     let keys = |count| text(0..count, |number| format!("stock/{number:04}\n"));
-    assert_eq!(list(&["stock/"]), keys(100));
+    assert_eq!(list(&["stock/"]), keys(2_500));
+    assert_eq!(list(&["stock/", "--limit", "0"]), keys(2_500));
+    assert_eq!(list(&["stock/", "--limit", "100"]), keys(100));
     assert_eq!(list(&["stock/", "--limit", "1000"]), keys(1_000));
     assert_eq!(list(&["stock/", "--limit", "2001"]), keys(2_001));
     assert_eq!(list(&["stock/", "--limit", "9999"]), keys(2_500));

@@ -54,8 +54,8 @@ pub(crate) struct Activity {
     is_sending: AtomicBool,
     /// It was told to end, and has not done so yet.
     is_told: AtomicBool,
-    /// It has a place of those that are served.
-    is_served: bool,
+    /// It has a place of those that are served, or is about to have one.
+    is_served: AtomicBool,
     closed: Notify,
     /// A request is over, so that the time for the next one begins.
     rested: Notify,
@@ -79,7 +79,7 @@ impl Default for State {
 
 impl Activity {
     pub(crate) fn new(is_served: bool) -> Self {
-        Self { is_served, ..Self::default() }
+        Self { is_served: AtomicBool::new(is_served), ..Self::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -120,7 +120,11 @@ impl Activity {
     }
 
     pub(crate) fn is_served(&self) -> bool {
-        self.is_served
+        self.is_served.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn serves(&self, is_served: bool) {
+        self.is_served.store(is_served, Ordering::Relaxed);
     }
 
     /// Ends the connection, unless a request comes first. False when it was told so before.
@@ -188,6 +192,8 @@ pub(crate) async fn serve(
     let mut is_closing = false;
     loop {
         tokio::select! {
+            // A request that has come is seen before a word to end is.
+            biased;
             result = connection.as_mut() => {
                 if let Err(error) = result {
                     tracing::debug!(peer = %peer.address, %error, "a connection broke");
