@@ -77,7 +77,7 @@ pub(crate) struct Crowded;
 pub(crate) async fn door(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let mut response = match admit(state.public_url.as_ref(), &request) {
         Ok(()) => next.run(receive(request, &state.bodies)).await,
-        // Nobody is waited for on the few connections that are left to those who ask how it is.
+        // The few connections for questions about the host's health wait for no body.
         Err(problem) if is_crowded(&request) => problem.into_response(),
         Err(problem) => refuse(receive(request, &state.bodies), problem).await.into_response(),
     };
@@ -97,9 +97,13 @@ fn is_crowded(request: &Request) -> bool {
     request.extensions().get::<Crowded>().is_some()
 }
 
-/// What came before the body, as it came.
+/// The bytes that came before the body.
 fn head_bytes(request: &Request) -> usize {
-    let line = request.method().as_str().len() + request.uri().to_string().len();
+    let uri = request.uri();
+    let origin = uri.authority().map_or(0, |authority| authority.as_str().len())
+        + uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let line = request.method().as_str().len() + origin + path;
     // A colon and a space, and the ends of lines.
     let headers =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
@@ -107,7 +111,7 @@ fn head_bytes(request: &Request) -> usize {
 }
 
 fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), Problem> {
-    // What reads it has no exact limit.
+    // hyper reads up to twice as much.
     let bytes = head_bytes(request);
     if bytes > HEAD_BYTES_MAX {
         let detail =

@@ -2,9 +2,8 @@
 //!
 //! A client that says nothing, sends half a request or does not read its answer is cut off, and
 //! keeps nobody else out meanwhile: of the connections on which no request is under way, the one that
-//! has waited longest is closed when another client comes. The few connections beyond those that are
-//! served are never served otherwise than that, so that who asks for the host's health finds one. What
-//! is asked is not known here.
+//! has waited longest is closed when another client comes. A full host takes a few
+//! more connections and answers only questions about its health there. What is asked is not known here.
 
 mod connection;
 mod stream;
@@ -112,7 +111,7 @@ impl Open {
         longest.is_some_and(|(_, one)| one.close())
     }
 
-    /// Closes all that are not served and say nothing.
+    /// Closes the connections that are not served and have been silent for [`SILENCE_MAX`].
     fn close_silent(&self) {
         for one in self.connections().values().filter(|one| !one.is_served()) {
             if one.without_request_since().is_some_and(|since| since.elapsed() >= SILENCE_MAX) {
@@ -121,8 +120,8 @@ impl Open {
         }
     }
 
-    /// A place for one more connection. Those that are not served are answered at once, so when there is
-    /// none some of them say nothing.
+    /// Waits for a place for one more connection. A client that is not served gets its answer at once. So
+    /// when every place is taken, some of these clients are silent, and are closed.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             let place = Arc::clone(&self.places);

@@ -133,8 +133,8 @@ async fn read(
     Ok(components)
 }
 
-/// One component, of at most about so many bytes. Room that nothing is written to takes no memory, and
-/// a list that grows is there twice whenever it does.
+/// Reads one component. Reserves `bytes_about` for it: pages that nothing is written to take no memory,
+/// while a list that grows is copied each time.
 async fn component(
     mut part: Field<'_>,
     name: &PluginName,

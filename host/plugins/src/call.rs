@@ -139,7 +139,7 @@ impl Place<'_> {
 /// How long a component may take to tell what became of a call.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Of a call of which its component finds nothing while it may be on its way.
+/// Added to the failure of a call when its component finds no trace of it before its timeout has passed.
 const FOUND_EARLY: &str = "; its component finds that it did not happen, which is believed when the \
                            call's timeout has passed since it began";
 
@@ -147,9 +147,9 @@ const FOUND_EARLY: &str = "; its component finds that it did not happen, which i
 /// is a success, what did not happen can be tried again. None when the component cannot be asked
 /// or cannot tell; `unknown` then stands. May be dropped at any time.
 ///
-/// A component that looks and finds nothing does not know of a request that is still on its way. So
-/// that the call did not happen is told only when its timeout has passed since `began`; none when
-/// nothing of it is on its way.
+/// A component that looks and finds nothing does not know of a request that is still on its way. So the
+/// host believes `did-not-happen` only once the call's timeout has passed since `began`. Without `began`
+/// no request can be on its way, and the host believes it at once.
 ///
 /// # Errors
 /// What the host lacked for asking.

@@ -391,8 +391,9 @@ impl PluginHost {
     /// What became of a call that was cut off with its host: what the component can tell, if it
     /// can be asked. It holds `memory`, and takes more as it grows. May be dropped at any time.
     ///
-    /// The call ran before `cut_off`; none when it is over. That it did not happen is told only when
-    /// its timeout has passed since: before that, what it sent may be on its way.
+    /// The call began before `cut_off`. The host believes that it did not happen only once the call's
+    /// timeout has passed since then: until then a request of it may be on its way. Without `cut_off` the
+    /// call is over.
     pub async fn ask(
         &self,
         call: &PluginCall,

@@ -399,7 +399,8 @@ impl Live {
         }
     }
 
-    /// Once its outcome is recorded, or nobody waits for it, a call runs no more for changed state.
+    /// Forgets how often calls were run again for changed state: their outcomes are recorded, or nobody
+    /// waits for them.
     pub(crate) fn forget_reruns(&mut self, inputs: &[Queued]) {
         for queued in inputs {
             if let Input::Outcome { step, direction, .. } = &queued.input {

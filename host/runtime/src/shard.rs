@@ -775,8 +775,8 @@ impl Shard {
     }
 }
 
-/// What an `execute` says of which an earlier run sent something outside, and was not recorded. Where
-/// it says that nothing of it stands, that is only so of its last run.
+/// The outcome of an `execute` whose earlier run sent a request and was not recorded. A failure says that
+/// no effect stands, but it knows only of its own run: so the outcome is unknown.
 fn may_stand(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Permanent(mut failure) | Outcome::Retryable(mut failure) => {

@@ -38,8 +38,8 @@ const CUT_PAUSE: Duration = Duration::from_secs(5);
 /// A read takes at most so long: while it lasts, the log grows.
 const READ_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Reads that come are held back so long for those that run to end, and a second more when those are
-/// ended: calls of guests wait too.
+/// How long new reads, also those of guests' calls, wait for the reads that run. They wait a second more
+/// when those have to be ended.
 const HELD_BACK_MAX: Duration = Duration::from_secs(2);
 
 /// When the log has so many times what it should, a read that runs longer than others are held back is

@@ -20,14 +20,13 @@ use cel::{Env, ExecutionError};
 
 use super::ExpressionError;
 
-/// What is evaluated together may take this many steps: `when` and `input` of a step, or its `each` and
-/// the inputs of all elements. A step is one operator, function,
-/// field or literal, evaluated for one element of a list. That is some 20 ms; a shard runs its
-/// sagas on one thread, so all of them wait that long.
+/// The expressions that are evaluated together may take this many steps. These are `when` and `input` of
+/// a saga's step, or its `each` and the inputs of all elements. One step here is an operator, function,
+/// field or literal, evaluated for one element of a list. That is some 20 ms; a shard runs its sagas on
+/// one thread, so all of them wait that long.
 pub const EVALUATION_STEPS_MAX: u64 = 250_000;
 
-/// What the expressions that are evaluated together read, compare, join or copy has at most this many
-/// bytes. A value counts 24 and the bytes of its text; a payload that is read counts its bytes, and two
+/// The expressions that are evaluated together may read, compare, join and copy this many bytes. A value counts 24 and the bytes of its text; a payload that is read counts its bytes, and two
 /// times more when an operator or a function looks at it. The largest payload with the smallest values
 /// in it may be copied once.
 pub const EVALUATION_BYTES_MAX: u64 = 16 << 20;
