@@ -137,6 +137,19 @@ impl Definition {
         })
     }
 
+    /// The step past which nothing is undone, if there is one.
+    #[must_use]
+    pub fn pivot_step(&self) -> Option<&StepSpec> {
+        self.pivot.map(|pivot| &self.spec.steps[pivot])
+    }
+
+    /// Whether a step has always been done when the pivot begins, so that it is undone when the pivot fails.
+    #[must_use]
+    pub fn is_before_pivot(&self, name: &StepName) -> bool {
+        let step = self.spec.steps.iter().position(|step| step.name.as_str() == name.step());
+        step.zip(self.pivot).is_some_and(|(step, pivot)| self.steps[pivot].ancestors.contains(step))
+    }
+
     pub(crate) fn step(&self, index: usize) -> &Step {
         &self.steps[index]
     }

@@ -163,7 +163,7 @@ impl Dispatcher {
                 return Some(answer);
             }
             if let Some((faults, saga)) = &tried {
-                let told = faults.told(saga, &call, answer.outcome.clone());
+                let told = faults.told(saga, &call, &answer);
                 if told != answer.outcome {
                     // What is recorded with an answer is lost with it.
                     answer = Answer { has_sent: answer.has_sent, ..Answer::of(told) };

@@ -4,12 +4,13 @@
 //! back, so everything else of the host is what runs in earnest.
 
 use amends_engine::{Call, Outcome, Saga};
+use amends_plugins::Answer;
 
 /// Decides what goes wrong.
 pub trait Faults: Send + Sync + std::fmt::Debug {
     /// What a call ends with that is then not run; none: it is run.
     fn instead(&self, saga: &Saga, call: &Call) -> Option<Outcome>;
 
-    /// What the host is told of a call that was run and ended with `outcome`.
-    fn told(&self, saga: &Saga, call: &Call, outcome: Outcome) -> Outcome;
+    /// What the host is told of a call that was run and ended with `answer`.
+    fn told(&self, saga: &Saga, call: &Call, answer: &Answer) -> Outcome;
 }

@@ -78,3 +78,79 @@ fn an_undo_that_does_not_undo_is_found() {
     assert!(found.iter().any(|one| one.contains("c fails for good") && one.contains(words)));
     assert!(found.iter().any(|one| one.contains("compensated with no fault: blocked")));
 }
+
+#[test]
+fn undos_before_a_pivot_are_tried_and_those_behind_it_are_named() {
+    let place = Place::empty();
+    let good = Component { name: "good", ..Component::default() };
+    fs::write(place.plugin("good"), good.build()).unwrap();
+    let compensate = Behaviour::Permanent;
+    let broken = Component { name: "broken", compensate, ..Component::default() };
+    fs::write(place.plugin("broken"), broken.build()).unwrap();
+    place.config(
+        "[[saga]]\nname = \"pivots\"\n\
+         [[saga.step]]\nname = \"a\"\nplugin = \"broken\"\n\
+         [[saga.step]]\nname = \"b\"\nplugin = \"good\"\n\
+         [[saga.step]]\nname = \"pay\"\nplugin = \"good\"\npivot = true\nundo = false\n\
+         [[saga.step]]\nname = \"c\"\nplugin = \"good\"\nundo = false\n\
+         [[saga.step]]\nname = \"beside\"\nplugin = \"good\"\nafter = []\n",
+    );
+    fs::write(place.path("input.json"), "{}").unwrap();
+    let (answer, code) = chaos(&place, place.path("input.json").to_str().unwrap());
+    assert_eq!(code, Some(1), "{answer}");
+    let trials = answer["trials"].as_array().unwrap();
+    let undos = trials.iter().filter(|trial| trial["direction"] == "compensate");
+    let undone: std::collections::BTreeSet<_> =
+        undos.map(|trial| trial["step"].as_str().unwrap()).collect();
+    assert_eq!(undone, ["a", "b"].into(), "{answer}");
+    assert_eq!(answer["undos_not_tried"], serde_json::json!(["beside"]));
+    // What is wrong with an undo before the pivot is found; nothing else is.
+    let found = findings(&answer);
+    assert!(!found.is_empty() && found.iter().all(|one| one.contains("the undo of a failed: no")));
+}
+
+#[test]
+fn the_definitions_that_steps_run_are_tried_with_what_they_were_given() {
+    let execute = Behaviour::Attempt;
+    let place = broken(&Component { name: "broken", execute, ..Component::default() });
+    place.config(
+        "[[saga]]\nname = \"outer\"\n\
+         [[saga.step]]\nname = \"run\"\nsaga = \"inner\"\ninput = { given = \"input.n\" }\n\
+         [[saga]]\nname = \"inner\"\n\
+         [[saga.step]]\nname = \"one\"\nplugin = \"broken\"\n",
+    );
+    fs::write(place.path("input.json"), "{\"n\":1}").unwrap();
+    let (answer, code) = chaos(&place, place.path("input.json").to_str().unwrap());
+    assert_eq!((code, findings(&answer)), (Some(1), Vec::new()), "{answer}");
+    let child = &answer["children"][0];
+    assert_eq!(child["definition"], "inner");
+    assert!(findings(child)[0].contains("one reply lost: not idempotent"), "{child}");
+    assert_eq!(answer["ok"], false);
+}
+
+/// Takes the next number from its state: what a call wrote whose reply was lost was thrown away, so that
+/// another call may take another number.
+#[test]
+fn a_number_from_the_state_is_no_fault_of_a_plugin() {
+    const STATE: &str = "(import \"amends:saga/state@1.0.0\" \"set\"
+        (func $set (param i32 i32 i32 i32)))";
+    const WRITES: &str =
+        "(call $set (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11))
+         (i32.store8 (i32.const 3105) (i32.add (i32.const 48) (local.get 6)))
+         (i32.store offset=8 (i32.const 2048) (i32.const 3100))
+         (i32.store offset=12 (i32.const 2048) (i32.const 7))
+         (i32.const 2048)";
+    let place = broken(&Component {
+        name: "broken",
+        execute: Behaviour::Text(WRITES),
+        imports: STATE,
+        needs: &["state"],
+        ..Component::default()
+    });
+    place.config(
+        "[plugin.broken]\nstate = true\n[[saga]]\nname = \"one\"\n\
+         [[saga.step]]\nname = \"a\"\nplugin = \"broken\"\n",
+    );
+    let (answer, code) = chaos(&place, place.path("input.json").to_str().unwrap());
+    assert_eq!((code, findings(&answer)), (Some(0), Vec::new()), "{answer}");
+}

@@ -9,6 +9,7 @@ mod plan;
 mod report;
 mod trial;
 
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 
 use amends_engine::{BackoffSpec, Definition, DefinitionName, Payload, RetrySpec, StepKind};
@@ -39,7 +40,8 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
     long_about = "Tries a definition and its plugins with everything going wrong that can: each \
                   step and each undo fails, is lost before and after its effect, and is repeated, \
                   and the host is crashed at every event boundary. Says which steps are not \
-                  idempotent or not undone.\n\nThe plugins are really called, with a store of \
+                  idempotent or not undone. The definitions that its steps run are tried after it, \
+                  with what they were given in it.\n\nThe plugins are really called, with a store of \
                   their own: point them at a test system. Pauses are shortened, deadlines left \
                   out, each call has at least two attempts.\n\nExits with 0 when nothing was \
                   found, else with 1.",
@@ -55,7 +57,7 @@ pub struct Chaos {
     /// The definition; the config's first when none is named
     #[arg(long, value_name = "NAME")]
     pub definition: Option<DefinitionName>,
-    /// At most so many inputs
+    /// At most so many inputs of each definition
     #[arg(long, default_value_t = INPUTS_DEFAULT)]
     pub limit: usize,
     /// How to print what was found
@@ -81,27 +83,55 @@ pub(crate) async fn run(args: Chaos) -> anyhow::Result<u8> {
     config.plugins.cache = cache.path().to_owned();
     let name = pick(&config, args.definition.as_ref())?;
     let definitions: Vec<_> = config.definitions.iter().map(hasten).collect::<Result<_, _>>()?;
-    let mut report = Report::new(&name, &config);
-    for (number, input) in (1..).zip(inputs) {
-        try_input(&config, &definitions, &name, (number, input), &mut report).await?;
-    }
-    report.print(args.output)?;
-    Ok(if report.is_clean() { EXIT_DONE } else { EXIT_ERROR })
+    let reports = try_all(&config, &definitions, name, inputs, args.limit).await?;
+    report::print(&reports, args.output)?;
+    Ok(if reports.iter().all(Report::is_clean) { EXIT_DONE } else { EXIT_ERROR })
 }
 
-/// One input: as it should go, then with each fault, then with a crash after each event.
+/// A definition with its inputs; then those that its steps run, with what they were given in it.
+async fn try_all(
+    config: &Config,
+    definitions: &[Definition],
+    name: DefinitionName,
+    inputs: Vec<Payload>,
+    limit: usize,
+) -> anyhow::Result<Vec<Report>> {
+    let mut reports = vec![Report::new(&name, config)];
+    let mut left: VecDeque<_> = inputs.into_iter().map(|input| (name.clone(), input)).collect();
+    let mut seen = HashSet::new();
+    while let Some((name, input)) = left.pop_front() {
+        if !seen.insert((name.clone(), input.as_str().to_owned())) {
+            continue;
+        }
+        let known = reports.iter().position(|report| *report.definition() == name);
+        let index = known.unwrap_or_else(|| {
+            reports.push(Report::new(&name, config));
+            reports.len() - 1
+        });
+        let report = &mut reports[index];
+        if report.inputs() < limit {
+            let number = report.inputs() + 1;
+            left.extend(try_input(config, definitions, &name, (number, input), report).await?);
+        }
+    }
+    Ok(reports)
+}
+
+/// One input: as it should go, then with each fault, then with a crash after each event. Answers what the
+/// sagas were given that it ran.
 async fn try_input(
     config: &Config,
     definitions: &[Definition],
     name: &DefinitionName,
     (number, input): (usize, Payload),
     report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<(DefinitionName, Payload)>> {
     let trial = Trial::open(config, definitions).await?;
     let good = trial.start(name, &input, None).await?;
     let good = trial.wait(good).await?;
     report.input(number, &good);
-    let mut logs = vec![(good.status(), trial.log(good.id()).await?)];
+    let children = trial.children(&good).await?;
+    let mut logs = vec![(vec![good.status()], trial.log(good.id()).await?)];
     if good.status() == amends_engine::SagaStatus::Completed {
         let faults = Fault::all(&good);
         let mut started = Vec::new();
@@ -112,17 +142,21 @@ async fn try_input(
             let verdict = trial.finish(id, &fault).await?;
             report.tried(number, &fault, verdict);
         }
-        if let Some(undone) = trial.compensated(name, &input).await? {
+        let pivot = Fault::of_pivot(&good);
+        if let Some(undone) = trial.compensated(name, &input, pivot.as_ref()).await? {
             report.compensated(number, &undone);
-            logs.push((undone.status(), trial.log(undone.id()).await?));
+            // A pivot whose call was cut off may have happened, and then nothing is undone.
+            let ends =
+                pivot.map_or_else(|| vec![undone.status()], |pivot| pivot.ends(&good).to_vec());
+            logs.push((ends, trial.log(undone.id()).await?));
         }
     }
     trial.close().await?;
-    for (end, log) in logs {
-        let crashed = trial::crash(config, definitions, name, end, &log).await?;
+    for (ends, log) in logs {
+        let crashed = trial::crash(config, definitions, name, &ends, &log).await?;
         report.crashed(number, log.len(), crashed);
     }
-    Ok(())
+    Ok(children)
 }
 
 fn read_inputs(args: &Chaos) -> anyhow::Result<Vec<Payload>> {

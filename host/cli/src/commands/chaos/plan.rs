@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use amends_engine::{
     Call, Direction, Failure, Outcome, Saga, SagaId, SagaStatus, StepName, Target,
 };
+use amends_plugins::Answer;
 use amends_runtime::Faults;
 
 /// The tag that carries a fault.
@@ -75,12 +76,20 @@ impl Fault {
             let fault = |direction, kind| Self { step: step.name.clone(), direction, kind };
             if step.spec.plugin().is_some() && step.attempts > 0 {
                 all.extend(Kind::EXECUTE.map(|kind| fault(Direction::Execute, kind)));
-                if step.spec.undo.is_some() && !has_pivot(saga) {
+                if step.spec.undo.is_some() && is_undone(saga, step.name) {
                     all.extend(Kind::COMPENSATE.map(|kind| fault(Direction::Compensate, kind)));
                 }
             }
         }
         all
+    }
+
+    /// What makes a saga with a pivot come undone: it has no verb for that once it has completed. None
+    /// when it has no pivot, or a pivot that calls nothing.
+    pub(super) fn of_pivot(saga: &Saga) -> Option<Self> {
+        let pivot = saga.definition().pivot_step().filter(|step| step.plugin().is_some())?;
+        let (step, direction) = (pivot.name.clone(), Direction::Execute);
+        Some(Self { step, direction, kind: Kind::FailsForGood })
     }
 
     /// How a saga with this fault must end; several where a pivot decides.
@@ -107,7 +116,12 @@ impl Fault {
 }
 
 fn has_pivot(saga: &Saga) -> bool {
-    saga.definition().steps().iter().any(|step| step.pivot)
+    saga.definition().pivot_step().is_some()
+}
+
+/// Whether a trial comes to the undo of a step: where there is a pivot, of a step before it.
+pub(super) fn is_undone(saga: &Saga, step: &StepName) -> bool {
+    !has_pivot(saga) || Fault::of_pivot(saga).is_some() && saga.definition().is_before_pivot(step)
 }
 
 /// Does what a saga's tag says, and keeps what calls really ended with.
@@ -122,6 +136,9 @@ pub(super) struct Ended {
     pub(super) step: StepName,
     pub(super) direction: Direction,
     pub(super) outcome: Outcome,
+    /// What it did is thrown away with a lost reply, and nothing of it stands: it wrote to its plugin's
+    /// state, and sent nothing. Another attempt may do something else.
+    pub(super) is_undoable: bool,
 }
 
 impl ByTag {
@@ -129,6 +146,14 @@ impl ByTag {
     pub(super) fn ended(&self, id: SagaId) -> Vec<Ended> {
         let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(&id).unwrap_or_default()
+    }
+
+    /// Whether a call is that of the pivot, in a saga that is to try an undo before it.
+    fn fails_pivot(saga: &Saga, call: &Call) -> bool {
+        let tag = saga.started().tags.get(TAG);
+        let is_of_undo = tag.is_some_and(|tag| tag.contains("/compensate/"));
+        let pivot = saga.definition().pivot_step().map(|step| &step.name);
+        is_of_undo && call.direction == Direction::Execute && pivot == Some(&call.step)
     }
 
     fn kind(saga: &Saga, call: &Call) -> Option<Kind> {
@@ -145,6 +170,9 @@ impl Faults for ByTag {
             return None;
         }
         let failure = |what: &str| Failure::new("chaos", format!("on purpose: {what}"));
+        if Self::fails_pivot(saga, call) {
+            return Some(Outcome::Permanent(failure("the pivot fails, so that undos are made")));
+        }
         match Self::kind(saga, call)? {
             Kind::FailsOnce if call.attempt == 1 => {
                 Some(Outcome::Retryable(failure("the first attempt fails")))
@@ -155,12 +183,15 @@ impl Faults for ByTag {
         }
     }
 
-    fn told(&self, saga: &Saga, call: &Call, outcome: Outcome) -> Outcome {
+    fn told(&self, saga: &Saga, call: &Call, answer: &Answer) -> Outcome {
+        let outcome = answer.outcome.clone();
         let kind = Self::kind(saga, call);
         let is_run = !matches!(kind, Some(Kind::NeverArrives | Kind::FailsForGood));
         if is_run && saga.started().tags.contains_key(TAG) {
             let (step, direction) = (call.step.clone(), call.direction);
-            let ended = Ended { step, direction, outcome: outcome.clone() };
+            let wrote = answer.effects.state.as_ref().is_some_and(|state| !state.writes.is_empty());
+            let is_undoable = wrote && !answer.has_sent;
+            let ended = Ended { step, direction, outcome: outcome.clone(), is_undoable };
             let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(saga.id()).or_default().push(ended);
         }

@@ -1,15 +1,36 @@
 //! What was tried and what was found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use amends_engine::{DefinitionName, Direction, Saga, SagaStatus, StepName, on_one_line};
 use comfy_table::Cell;
 use serde_json::json;
 
-use super::plan::{Fault, Kind};
+use super::plan::{Fault, Kind, is_undone};
 use crate::commands::Format;
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
 use crate::config::Config;
+
+/// Prints what was found: of the definition that was asked for, then of those that it ran.
+pub(super) fn print(reports: &[Report], format: Format) -> anyhow::Result<()> {
+    let json = || {
+        let mut all = reports.iter().map(Report::answer);
+        let mut first = all.next().unwrap_or_default();
+        first["children"] = all.collect();
+        first["ok"] = reports.iter().all(Report::is_clean).into();
+        first
+    };
+    match format {
+        Format::Json => print_json(&json()),
+        Format::Jsonl => print_json_line(&json()),
+        Format::Ids | Format::Table => (0..).zip(reports).try_for_each(|(number, report)| {
+            if number > 0 {
+                say!("\n{}, as it was run:", report.definition)?;
+            }
+            report.print()
+        }),
+    }
+}
 
 /// What came of one trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +46,8 @@ pub(super) struct Report {
     /// Per step, direction and fault: trials, and those that found something.
     cells: BTreeMap<(usize, Direction, Kind), (usize, usize)>,
     crashes: usize,
+    /// Steps whose undos no trial comes to, because they are not before the pivot.
+    not_undone: BTreeSet<StepName>,
     findings: Vec<String>,
 }
 
@@ -38,6 +61,7 @@ impl Report {
             inputs: BTreeMap::new(),
             cells: BTreeMap::new(),
             crashes: 0,
+            not_undone: BTreeSet::new(),
             findings: Vec::new(),
         }
     }
@@ -45,6 +69,9 @@ impl Report {
     /// What an input comes to with nothing going wrong.
     pub(super) fn input(&mut self, number: usize, saga: &Saga) {
         *self.inputs.entry(saga.status().to_string()).or_default() += 1;
+        let steps = saga.definition().steps().iter();
+        let left = steps.filter(|step| step.undo.is_some() && !is_undone(saga, &step.name));
+        self.not_undone.extend(left.map(|step| step.name.clone()));
         if !saga.has_ended() {
             let reason = saga.reason().unwrap_or("it does not move");
             let status = saga.status();
@@ -86,16 +113,20 @@ impl Report {
         }
     }
 
+    pub(super) fn definition(&self) -> &DefinitionName {
+        &self.definition
+    }
+
+    /// How many inputs were tried.
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs.values().sum()
+    }
+
     pub(super) fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
 
-    pub(super) fn print(&self, format: Format) -> anyhow::Result<()> {
-        match format {
-            Format::Json => return print_json(&self.answer()),
-            Format::Jsonl => return print_json_line(&self.answer()),
-            Format::Ids | Format::Table => {}
-        }
+    fn print(&self) -> anyhow::Result<()> {
         let columns = ["call", "fails once", "fails for good", "reply lost", "always lost"];
         let mut rows = table(&[&columns[..], &["never arrives"]].concat());
         for (index, step) in self.steps.iter().enumerate() {
@@ -115,10 +146,10 @@ impl Report {
         if self.cells.is_empty() {
             // Else nothing found would sound as if all had been tried.
             say!(
-                "no call was tried: no step of {} calls a plugin itself, or none",
+                "no call of {} was tried: no step of it calls a plugin itself, or none",
                 self.definition
             )?;
-            say!("was called; name the definitions that its steps run, with --definition")?;
+            say!("was called")?;
         } else {
             print_table(&rows)?;
         }
@@ -127,6 +158,11 @@ impl Report {
         let inputs = inputs.collect::<Vec<_>>().join(", ");
         say!("{}: inputs with no fault: {inputs}", self.definition)?;
         say!("crashed after each of {} events", self.crashes)?;
+        for step in &self.not_undone {
+            say!(
+                "the undo of {step} was not tried: no saga undoes a step that is not before the pivot"
+            )?;
+        }
         for finding in &self.findings {
             say!("  {}", on_one_line(finding))?;
         }
@@ -156,6 +192,7 @@ impl Report {
             "inputs": self.inputs,
             "trials": cells,
             "crashes": self.crashes,
+            "undos_not_tried": self.not_undone,
             "findings": self.findings,
             "ok": self.is_clean(),
         })
