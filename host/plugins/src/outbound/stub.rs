@@ -32,6 +32,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 const CREDENTIALS: [header::HeaderName; 3] =
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
 
+/// Headers that say nothing of their own: the address and the body say it.
+const IMPLIED: [header::HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+
 /// What every request of a call is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StubAnswer {
@@ -65,7 +68,7 @@ pub struct StubbedRequest {
     pub method: String,
     /// Where to.
     pub url: String,
-    /// What the component itself set, by name. Credentials are not shown; two that differ look
+    /// What the component itself set, by name, but for the host and the length of the body. Credentials are not shown; two that differ look
     /// different.
     pub headers: BTreeMap<String, String>,
     /// As text, or its size and digest.
@@ -177,7 +180,7 @@ impl Body {
 
 impl Raw {
     fn clean(&self, granted: &Granted) -> StubbedRequest {
-        let headers = self.headers.iter().filter(|(name, _)| *name != header::HOST);
+        let headers = self.headers.iter().filter(|(name, _)| !IMPLIED.contains(name));
         let headers = headers.fold(BTreeMap::<String, String>::new(), |mut all, (name, value)| {
             let value = if CREDENTIALS.contains(name) {
                 format!("not shown ({:08x})", mark(value.as_bytes()))
