@@ -3,6 +3,7 @@
 use amends_engine::{Direction, Fate, Outcome, Payload};
 use serde_json::{Value, json};
 
+use super::said::Said;
 use super::trial::{State, Trial};
 
 /// One thing that was looked at.
@@ -11,6 +12,8 @@ pub(super) struct Check {
     /// Which input, from 1; none when it is about the component.
     pub(super) input: Option<usize>,
     pub(super) verdict: Verdict,
+    /// What the component logged and printed meanwhile.
+    pub(super) log: Vec<String>,
 }
 
 pub(super) enum Verdict {
@@ -42,7 +45,8 @@ impl From<Found> for Verdict {
 impl Check {
     pub(super) fn to_json(&self) -> Value {
         let (result, why) = self.verdict.words();
-        json!({"check": self.what, "input": self.input, "result": result, "why": why})
+        let log = &self.log;
+        json!({"check": self.what, "input": self.input, "result": result, "why": why, "log": log})
     }
 }
 
@@ -57,91 +61,113 @@ struct Undone {
     restores: bool,
 }
 
-const NO_UNDO: &str = "it exports no undo";
-const NO_EXECUTE: &str = "it exports no action: what it undoes is done by another component";
+const NO_UNDO: &str = "it exports no undo: another component's is given with --undo";
+const NO_EXECUTE: &str =
+    "it exports no action: test the component of the step, with this one as --undo";
 const NO_PROBE: &str = "it exports no probe";
 const NOT_DONE: &str = "the step failed";
 const NOT_UNDONE: &str = "the undo failed";
 
 /// What fails is told, and is no error.
-pub(super) async fn run(trial: &Trial, inputs: &[Payload]) -> anyhow::Result<Vec<Check>> {
-    let verdict = manifest(trial, inputs).into();
-    let mut found = vec![Check { what: "manifest", input: None, verdict }];
+pub(super) async fn run(
+    trial: &Trial,
+    inputs: &[Payload],
+    said: &Said,
+) -> anyhow::Result<Vec<Check>> {
+    let mut checks = Checks { found: Vec::new(), input: None, said };
+    checks.add("manifest", manifest(trial, inputs));
     for (input, number) in inputs.iter().zip(1..) {
-        let checks = steps(trial, input).await?.into_iter().chain(undos(trial, input).await?);
-        let checks = checks.map(|(what, verdict)| Check { what, input: Some(number), verdict });
-        found.extend(checks);
+        checks.input = Some(number);
+        steps(trial, input, &mut checks).await?;
+        undos(trial, input, &mut checks).await?;
     }
-    Ok(found)
+    Ok(checks.found)
 }
 
-type Checks = Vec<(&'static str, Verdict)>;
+/// The checks that were made.
+struct Checks<'s> {
+    found: Vec<Check>,
+    input: Option<usize>,
+    said: &'s Said,
+}
 
-async fn steps(trial: &Trial, input: &Payload) -> anyhow::Result<Checks> {
-    let exports = trial.component().exports;
-    let mut checks = Checks::new();
-    let (once, again, field) = if exports.execute {
-        let once = execute(trial, input).await?;
-        let again = match once {
-            Ok(_) => again(trial, input).await?.into(),
-            Err(_) => Verdict::Skipped(NOT_DONE),
-        };
-        (once.into(), again, missing_field(trial, input).await?)
+impl Checks<'_> {
+    /// Adds a check that has just been made: what the component said since the last one belongs to it.
+    fn add(&mut self, what: &'static str, verdict: impl Into<Verdict>) {
+        let (verdict, log) = (verdict.into(), self.said.take());
+        self.found.push(Check { what, input: self.input, verdict, log });
+    }
+
+    fn skip(&mut self, all: &[&'static str], why: &'static str) {
+        for what in all {
+            self.add(what, Verdict::Skipped(why));
+        }
+    }
+}
+
+async fn steps(trial: &Trial, input: &Payload, checks: &mut Checks<'_>) -> anyhow::Result<()> {
+    const ALL: [&str; 3] = ["execute", "the same call again", "an input without a field"];
+    const PROBE: [&str; 1] = ["probe"];
+    let exports = trial.exports();
+    if !exports.execute {
+        checks.skip(&ALL, NO_EXECUTE);
+        checks.skip(&PROBE, if exports.probe { NO_EXECUTE } else { NO_PROBE });
+        return Ok(());
+    }
+    let once = execute(trial, input).await?;
+    let is_done = once.is_ok();
+    checks.add(ALL[0], once);
+    if is_done {
+        checks.add(ALL[1], again(trial, input).await?);
     } else {
-        let skipped = || Verdict::Skipped(NO_EXECUTE);
-        (skipped(), skipped(), skipped())
-    };
-    let is_done = matches!(once, Verdict::Ok(_));
-    checks.push(("execute", once));
-    checks.push(("the same call again", again));
-    checks.push(("an input without a field", field));
-    let probe = match (exports.probe, is_done) {
-        (false, _) => Verdict::Skipped(NO_PROBE),
-        (true, false) if exports.execute => Verdict::Skipped(NOT_DONE),
-        (true, false) => Verdict::Skipped(NO_EXECUTE),
-        (true, true) => probe(trial, input).await?.into(),
-    };
-    checks.push(("probe", probe));
-    Ok(checks)
+        checks.skip(&ALL[1..2], NOT_DONE);
+    }
+    checks.add(ALL[2], missing_field(trial, input).await?);
+    match (exports.probe, is_done) {
+        (false, _) => checks.skip(&PROBE, NO_PROBE),
+        (true, false) => checks.skip(&PROBE, NOT_DONE),
+        (true, true) => checks.add(PROBE[0], probe(trial, input).await?),
+    }
+    Ok(())
 }
 
-async fn undos(trial: &Trial, input: &Payload) -> anyhow::Result<Checks> {
+async fn undos(trial: &Trial, input: &Payload, checks: &mut Checks<'_>) -> anyhow::Result<()> {
     const NOTHING: &str = "undo of what never happened";
     const OTHERS: [&str; 4] =
         ["undo", "undo after a lost answer", "undo twice", "undo after a repeated call"];
-    let exports = trial.component().exports;
-    let skipped = |what, why| (what, Verdict::Skipped(why));
+    let exports = trial.exports();
     if !exports.compensate {
-        let all = [NOTHING].into_iter().chain(OTHERS);
-        return Ok(all.map(|what| skipped(what, NO_UNDO)).collect());
+        checks.skip(&[NOTHING], NO_UNDO);
+        checks.skip(&OTHERS, NO_UNDO);
+        return Ok(());
     }
-    let mut checks = vec![(NOTHING, undo_nothing(trial, input).await?.into())];
-    let undone = match (exports.execute, undo(trial, input).await?) {
-        (false, _) => {
-            checks.extend(OTHERS.map(|what| skipped(what, NO_EXECUTE)));
-            return Ok(checks);
+    checks.add(NOTHING, undo_nothing(trial, input).await?);
+    if !exports.execute {
+        checks.skip(&OTHERS, NO_EXECUTE);
+        return Ok(());
+    }
+    let undone = match undo(trial, input).await? {
+        Tried::NotDone => {
+            checks.skip(&OTHERS, NOT_DONE);
+            return Ok(());
         }
-        (true, Tried::NotDone) => {
-            checks.extend(OTHERS.map(|what| skipped(what, NOT_DONE)));
-            return Ok(checks);
+        Tried::Failed(why) => {
+            checks.add(OTHERS[0], Verdict::Failed(why));
+            checks.skip(&OTHERS[1..], NOT_UNDONE);
+            return Ok(());
         }
-        (true, Tried::Failed(why)) => {
-            checks.push((OTHERS[0], Verdict::Failed(why)));
-            checks.extend(OTHERS[1..].iter().map(|what| skipped(what, NOT_UNDONE)));
-            return Ok(checks);
-        }
-        (true, Tried::Undone(undone)) => undone,
+        Tried::Undone(undone) => undone,
     };
     let told = match (undone.is_nothing, undone.restores) {
-        (true, _) => "it found nothing to undo",
+        (true, _) => "it found nothing to undo, and the step had left nothing that it keeps",
         (false, true) => "done, and what it keeps is as before",
         (false, false) => "done",
     };
-    checks.push((OTHERS[0], Verdict::Ok(told.to_owned())));
-    checks.push((OTHERS[1], undo_lost(trial, input, &undone).await?.into()));
-    checks.push((OTHERS[2], undo_twice(trial, input).await?.into()));
-    checks.push((OTHERS[3], undo_repeated(trial, input, &undone).await?.into()));
-    Ok(checks)
+    checks.add(OTHERS[0], Verdict::Ok(told.to_owned()));
+    checks.add(OTHERS[1], undo_lost(trial, input, &undone).await?);
+    checks.add(OTHERS[2], undo_twice(trial, input).await?);
+    checks.add(OTHERS[3], undo_repeated(trial, input, &undone).await?);
+    Ok(())
 }
 
 fn manifest(trial: &Trial, inputs: &[Payload]) -> Found {
@@ -233,7 +259,15 @@ async fn undo(trial: &Trial, input: &Payload) -> anyhow::Result<Tried> {
         return Ok(Tried::Failed(outcome.to_string()));
     }
     let is_nothing = outcome == Outcome::NothingToUndo;
-    let restores = changed(&before, &trial.state().await?).is_none();
+    let after = trial.state().await?;
+    let left = changed(&before, &after);
+    if let (true, Some(key)) = (is_nothing, left) {
+        return Ok(Tried::Failed(format!(
+            "it found nothing to undo, and the step had happened: what it wrote to its state is still \
+             there, key `{key}`"
+        )));
+    }
+    let restores = left.is_none();
     Ok(Tried::Undone(Undone { is_nothing, restores }))
 }
 
@@ -317,7 +351,7 @@ async fn probe(trial: &Trial, input: &Payload) -> anyhow::Result<Found> {
         }
         Some(Fate::Happened | Fate::Unclear) | None => {}
     }
-    let (Outcome::Succeeded(output), true) = (done, trial.component().exports.compensate) else {
+    let (Outcome::Succeeded(output), true) = (done, trial.exports().compensate) else {
         return Ok(Ok("what it told was so".to_owned()));
     };
     let is_undone = is_undone(&case.compensate(1, Some(&output)).await?);

@@ -37,46 +37,79 @@ pub(super) type State = BTreeMap<String, Arc<str>>;
 pub(super) struct Trial {
     plugins: PluginHost,
     store: Arc<dyn Store>,
-    name: PluginName,
-    component: Arc<LoadedComponent>,
+    step: Tested,
+    /// What undoes the step, where that is another component.
+    undo: Option<Tested>,
     sagas: AtomicU64,
     _folder: tempfile::TempDir,
 }
 
+/// A component that is tested.
+struct Tested {
+    name: PluginName,
+    component: Arc<LoadedComponent>,
+}
+
 impl Trial {
+    /// A component, and the one of its undo where that is another.
+    ///
     /// # Errors
-    /// Why a host would refuse the component.
+    /// Why a host would refuse one of them.
     pub(super) async fn open(
         bytes: Vec<u8>,
-        granted: impl FnOnce(&PluginName) -> anyhow::Result<PluginSettings>,
+        undo: Option<Vec<u8>>,
+        granted: impl Fn(&PluginName) -> anyhow::Result<PluginSettings>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no folder for a store")?;
         let (dir, cache) = (folder.path().join("plugins"), folder.path().join("cache"));
         fs::create_dir(&dir)?;
         // For its name and its calls; the host below takes the compiled code from the cache.
         let kept = CacheConfig { dir: cache.clone(), key: None };
-        let looked_at = looked_at(bytes.clone(), Some(&kept)).await?;
-        let name = name_of(&looked_at)?;
-        fs::write(dir.join(format!("{name}.wasm")), &bytes)?;
-        let Exports { execute, compensate, .. } = looked_at.exports;
-        // What is required serves when the host is open.
-        let required = Required { execute, compensate };
-        let settings = PluginSettings { required, component: None, ..granted(&name)? };
-        let plugins = [(name.clone(), settings)].into();
+        let (mut names, mut plugins) = (Vec::new(), BTreeMap::new());
+        for bytes in [Some(bytes), undo].into_iter().flatten() {
+            let looked_at = looked_at(bytes.clone(), Some(&kept)).await?;
+            let name = name_of(&looked_at)?;
+            fs::write(dir.join(format!("{name}.wasm")), &bytes)?;
+            let Exports { execute, compensate, .. } = looked_at.exports;
+            // What is required serves when the host is open.
+            let required = Required { execute, compensate };
+            let settings = PluginSettings { required, component: None, ..granted(&name)? };
+            if plugins.insert(name.clone(), settings).is_some() {
+                bail!("both components have the name {name}: an undo of its own has another");
+            }
+            names.push(name);
+        }
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
         let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
         let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
         let plugins = PluginHost::open(config, Arc::clone(&store)).await?;
-        let Some(component) = plugins.active(&name) else {
-            let refused = plugins.info(&name).and_then(|info| info.rejections.into_iter().next());
-            bail!("{}", refused.map_or_else(|| "nobody serves it".to_owned(), |last| last.reason));
-        };
+        let mut tested = names.into_iter().map(|name| served(&plugins, name));
+        let step = tested.next().context("there is no component")??;
+        let undo = tested.next().transpose()?;
+        if undo.as_ref().is_some_and(|undo| !undo.component.exports.compensate) {
+            bail!("the component of the undo exports no undo");
+        }
+        drop(tested);
         let sagas = AtomicU64::new(0);
-        Ok(Self { plugins, store, name, component, sagas, _folder: folder })
+        Ok(Self { plugins, store, step, undo, sagas, _folder: folder })
+    }
+
+    /// Which calls can be made.
+    pub(super) fn exports(&self) -> Exports {
+        let exports = self.step.component.exports;
+        Exports { compensate: exports.compensate || self.undo.is_some(), ..exports }
+    }
+
+    /// Which component a call goes to.
+    fn of(&self, direction: Direction) -> &Tested {
+        match direction {
+            Direction::Execute => &self.step,
+            Direction::Compensate => self.undo.as_ref().unwrap_or(&self.step),
+        }
     }
 
     pub(super) fn component(&self) -> &LoadedComponent {
-        &self.component
+        &self.step.component
     }
 
     /// Another saga, in which nothing has happened yet.
@@ -92,8 +125,8 @@ impl Trial {
     pub(super) async fn state(&self) -> anyhow::Result<State> {
         let query = StateQuery { limit: KEYS_MAX, ..StateQuery::default() };
         let mut state = State::new();
-        for key in self.store.state_keys(self.name.clone(), query).await? {
-            if let Some(value) = self.store.state(self.name.clone(), key.clone()).await? {
+        for key in self.store.state_keys(self.step.name.clone(), query).await? {
+            if let Some(value) = self.store.state(self.step.name.clone(), key.clone()).await? {
                 state.insert(key, value);
             }
         }
@@ -104,6 +137,15 @@ impl Trial {
         self.plugins.close().await;
         Ok(self.store.close().await?)
     }
+}
+
+/// The component that serves a plugin.
+fn served(plugins: &PluginHost, name: PluginName) -> anyhow::Result<Tested> {
+    let Some(component) = plugins.active(&name) else {
+        let refused = plugins.info(&name).and_then(|info| info.rejections.into_iter().next());
+        bail!("{}", refused.map_or_else(|| "nobody serves it".to_owned(), |last| last.reason));
+    };
+    Ok(Tested { name, component })
 }
 
 /// One saga with the step.
@@ -146,10 +188,11 @@ impl Case<'_> {
     ) -> anyhow::Result<PluginCall> {
         let step: StepName = NAME.parse().map_err(anyhow::Error::msg)?;
         let definition: DefinitionName = NAME.parse().map_err(anyhow::Error::msg)?;
+        let Tested { name, component } = self.trial.of(direction);
         Ok(PluginCall {
-            plugin: self.trial.name.clone(),
-            digest: self.trial.component.digest,
-            state_of: self.trial.name.clone(),
+            plugin: name.clone(),
+            digest: component.digest,
+            state_of: self.trial.step.name.clone(),
             saga_id: self.saga,
             definition,
             idempotency_key: idempotency_key(self.saga, &step, direction, 0),
