@@ -270,13 +270,23 @@ const HOSTILE_WIT: &str = "
         import wasi:cli/environment@0.2.0;
         import wasi:cli/exit@0.2.0;
         import wasi:filesystem/preopens@0.2.0;
-        import wasi:sockets/instance-network@0.2.0;
+        import wasi:cli/stderr@0.2.0;
+        import wasi:io/streams@0.2.0;
+        import wasi:sockets/tcp-create-socket@0.2.0;
     }
     package wasi:random@0.2.0 {
         interface random { get-random-bytes: func(len: u64) -> list<u8>; }
     }
     package wasi:io@0.2.0 {
         interface poll { resource pollable { block: func(); } }
+        interface error { resource error; }
+        interface streams {
+            use error.{error};
+            variant stream-error { last-operation-failed(error), closed }
+            resource output-stream {
+                blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>;
+            }
+        }
     }
     package wasi:clocks@0.2.0 {
         interface monotonic-clock {
@@ -350,6 +360,10 @@ const HOSTILE_WIT: &str = "
     package wasi:cli@0.2.0 {
         interface environment { get-environment: func() -> list<tuple<string, string>>; }
         interface exit { exit: func(status: result); }
+        interface stderr {
+            use wasi:io/streams@0.2.0.{output-stream};
+            get-stderr: func() -> output-stream;
+        }
     }
     package wasi:filesystem@0.2.0 {
         interface types { resource descriptor; }
@@ -359,10 +373,38 @@ const HOSTILE_WIT: &str = "
         }
     }
     package wasi:sockets@0.2.0 {
-        interface network { resource network; }
-        interface instance-network {
-            use network.{network};
-            instance-network: func() -> network;
+        interface network {
+            enum error-code {
+                unknown,
+                access-denied,
+                not-supported,
+                invalid-argument,
+                out-of-memory,
+                timeout,
+                concurrency-conflict,
+                not-in-progress,
+                would-block,
+                invalid-state,
+                new-socket-limit,
+                address-not-bindable,
+                address-in-use,
+                remote-unreachable,
+                connection-refused,
+                connection-reset,
+                connection-aborted,
+                datagram-too-large,
+                name-unresolvable,
+                temporary-resolver-failure,
+                permanent-resolver-failure,
+            }
+            enum ip-address-family { ipv4, ipv6 }
+        }
+        interface tcp { resource tcp-socket; }
+        interface tcp-create-socket {
+            use network.{error-code, ip-address-family};
+            use tcp.{tcp-socket};
+            create-tcp-socket: func(address-family: ip-address-family)
+                -> result<tcp-socket, error-code>;
         }
     }
 ";

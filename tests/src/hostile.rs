@@ -79,8 +79,19 @@ const ENVIRONMENT: &str = "(import \"wasi:cli/environment@0.2.0\" \"get-environm
 const FOLDERS: &str = "(import \"wasi:filesystem/preopens@0.2.0\" \"get-directories\"
     (func $folders (param i32)))";
 const EXIT: &str = "(import \"wasi:cli/exit@0.2.0\" \"exit\" (func $exit (param i32)))";
-const SOCKETS: &str = "(import \"wasi:sockets/instance-network@0.2.0\" \"instance-network\"
-    (func $network (result i32)))";
+const SOCKET: &str = "(import \"wasi:sockets/tcp-create-socket@0.2.0\" \"create-tcp-socket\"
+    (func $socket (param i32 i32)))";
+/// Standard error, and 4,096 bytes to write there: lines of 64 bytes.
+const STDERR: &str = "(import \"wasi:cli/stderr@0.2.0\" \"get-stderr\"
+        (func $stderr (result i32)))
+    (import \"wasi:io/streams@0.2.0\" \"[method]output-stream.blocking-write-and-flush\"
+        (func $write (param i32 i32 i32 i32)))";
+/// What an exception's name and message are followed by, in JavaScript.
+const THROWN: &str = r#"(import "wasi:cli/stderr@0.2.0" "get-stderr"
+        (func $stderr (result i32)))
+    (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush"
+        (func $write (param i32 i32 i32 i32)))
+    (data (i32.const 8192) "TypeError: order.seats is undefined\0a  execute@plugin.js:7:3\0a")"#;
 const TABLE: &str = "(table $t 0 funcref)";
 /// JSON by its grammar, without a value that every reader agrees on.
 const SURROGATE: &str = r#"(data (i32.const 8192) "{\22qty\22:1,\22x\22:\22\5cud800\22}")"#;
@@ -505,11 +516,36 @@ pub const HOSTILE: &[Hostile] = &[
         ),
         Stopped("not_granted", "grant it by events = true in [plugin.NAME]"),
     ),
-    // What nobody gets, or not without a grant.
+    // What it says when it is stopped stands in the failure, and no more of it than has room.
     hostile(
-        "sockets",
-        ("", SOCKETS),
-        Text("(i32.const 2048)"),
-        Refused("a component gets no sockets"),
+        "thrown",
+        ("", THROWN),
+        Text("(call $write (call $stderr) (i32.const 8192) (i32.const 60) (i32.const 9000)) unreachable"),
+        Stopped("trap", "(unreachable code reached): TypeError: order.seats is undefined"),
+    ),
+    hostile(
+        "stderr-flood",
+        ("", STDERR),
+        Text(
+            "(memory.fill (i32.const 131072) (i32.const 120) (i32.const 4096))
+             (global.set $free (call $stderr))
+             (loop $on
+                (call $write (global.get $free) (i32.const 131072) (i32.const 4096) (i32.const 9000))
+                (br $on))
+             unreachable",
+        ),
+        Stopped("cpu_limit", "raise cpu_max"),
+    ),
+    // What nobody gets, or not without a grant: a socket is not made, with `access-denied`.
+    hostile(
+        "socket",
+        ("", SOCKET),
+        Text(
+            "(call $socket (i32.const 0) (i32.const 9000))
+             (if (i32.ne (i32.load8_u (i32.const 9000)) (i32.const 1)) (then unreachable))
+             (if (i32.ne (i32.load8_u (i32.const 9004)) (i32.const 1)) (then unreachable))
+             (i32.const 2048)",
+        ),
+        Harmless,
     ),
 ];

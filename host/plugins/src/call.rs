@@ -17,9 +17,9 @@ use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::budget::Held;
 use crate::effects::Effects;
 use crate::granted::{Granted, Named};
-use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX, Lacks};
+use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX, Lacks, LastWords};
 use crate::idle::Warm;
-use crate::load::LoadedComponent;
+use crate::load::{LoadedComponent, READ_CHECK_MAX};
 use crate::memory::CallMemory;
 use crate::meter::give_way_first;
 use crate::outbound::Left;
@@ -27,6 +27,9 @@ use crate::stopped::Stopped;
 
 /// A failure's message is cut to this many bytes: it stands in events, logs and tables.
 const MESSAGE_BYTES_MAX: usize = 2_000;
+
+/// Bytes that a message has of what was thrown; all of it stands in the details.
+const THROWN_BYTES_MAX: usize = 400;
 
 /// What a component is called with.
 #[derive(Debug, Clone)]
@@ -181,9 +184,16 @@ pub(crate) async fn ask(
     let answer = tokio::time::timeout(PROBE_TIMEOUT, meter.metered(asked)).await;
     let error = answer.as_ref().ok().and_then(|answer| answer.as_ref().err());
     let lacks = lacks(&mut store, error);
+    let words = store.data_mut().last_words();
+    if let (Some(error), None, false) = (error, &lacks, granted.is_rehearsal) {
+        let PluginCall { plugin, saga_id, step, attempt, .. } = call;
+        let why = granted.redact(&why(error, &words)).into_owned();
+        tracing::warn!(plugin = %plugin, %saga_id, step = %step, attempt, why, "the component was stopped when it was asked what became of the call, which stays unknown");
+    }
     let told = match answer {
         Ok(Ok(Ok(probe::Fate::Happened(output)))) => {
-            (succeeded(&output, granted, call), Fate::Happened)
+            let outcome = succeeded(&output, granted, call);
+            (held_to_schema(component, call, outcome, Instant::now()).await, Fate::Happened)
         }
         Ok(Ok(Ok(probe::Fate::DidNotHappen))) if is_early => {
             let mut unknown = unknown.clone();
@@ -268,6 +278,7 @@ pub(crate) async fn run(
     let left = call.timeout.saturating_sub(began.elapsed());
     let invoked = tokio::time::timeout(left, meter.metered(invoked)).await;
     let (effects, Left { refused, lacked, has_sent }) = store.data_mut().end();
+    let words = store.data_mut().last_words();
     let error = invoked.as_ref().ok().and_then(|invoked| invoked.as_ref().err());
     let lacks = lacks(&mut store, error).or(lacked.map(Lacks::Machine));
     let is_done = matches!(invoked, Ok(Ok((Outcome::Succeeded(_) | Outcome::NothingToUndo, _))));
@@ -279,11 +290,12 @@ pub(crate) async fn run(
     let outcome = match invoked {
         Ok(Ok((outcome, instance))) => {
             let served = made.map_or(0, |(_, served)| served) + 1;
-            let is_kept = served < reuse && store.data().is_clean();
+            let is_kept = served < reuse && store.data_mut().is_clean();
             if let Some(instance) = instance.filter(|_| is_kept) {
                 component.idle.put(&call.plugin, Warm { store, instance, served });
-                let told = told(with_refusal(outcome, refused), effects, granted, call);
-                return (Answer { has_sent, ..told }, None);
+                let outcome = with_refusal(outcome, refused);
+                let outcome = held_to_schema(component, call, outcome, began).await;
+                return (Answer { has_sent, ..told(outcome, effects, granted, call) }, None);
             }
             with_refusal(outcome, refused)
         }
@@ -292,7 +304,9 @@ pub(crate) async fn run(
                 metrics::counter!("amends_plugin_traps_total", "plugin" => call.plugin.to_string())
                     .increment(1);
             }
-            stopped(&error, store.data())
+            let failure = stopped(&error, store.data(), &words);
+            store.data_mut().log_stopped(&failure);
+            Outcome::Unknown(failure)
         }
         Err(_) => {
             let message = format!(
@@ -301,10 +315,13 @@ pub(crate) async fn run(
                 call.plugin,
                 call.timeout
             );
-            with_refusal(Outcome::Unknown(Failure::new("timeout", message)), refused)
+            let failure = with_words(Failure::new("timeout", message), &words, &[]);
+            store.data_mut().log_stopped(&failure);
+            with_refusal(Outcome::Unknown(failure), refused)
         }
     };
     let held = store.into_data().limits.into_held();
+    let outcome = held_to_schema(component, call, outcome, began).await;
     (Answer { has_sent, ..told(outcome, effects, granted, call) }, Some(held))
 }
 
@@ -346,6 +363,30 @@ async fn check_input(component: &LoadedComponent, call: &PluginCall) -> Result<(
             Err(Outcome::Retryable(Failure::new("timeout", message)))
         }
     }
+}
+
+/// The outcome of a call, unless it is an output that does not fit the component's own schema: later
+/// steps and the undo rely on that, and its effect may stand.
+async fn held_to_schema(
+    component: &LoadedComponent,
+    call: &PluginCall,
+    outcome: Outcome,
+    began: Instant,
+) -> Outcome {
+    // An undo answers with a receipt, of which no schema says anything.
+    let (Outcome::Succeeded(output), Direction::Execute) = (&outcome, call.direction) else {
+        return outcome;
+    };
+    // The answer came in time, so that there is always time to look at it.
+    let left = call.timeout.saturating_sub(began.elapsed()).max(READ_CHECK_MAX);
+    let checked = component.reads_output_within(output, left);
+    let why = match tokio::time::timeout(left, checked).await {
+        Ok(Ok(())) => return outcome,
+        Ok(Err(why)) => why,
+        Err(_) => format!("other checks took longer than {left:?}"),
+    };
+    let message = format!("the output does not fit the schema of {}: {why}", call.plugin);
+    Outcome::Unknown(Failure::new("invalid_output", cut(message)))
 }
 
 /// What a component says of a request that the host refused is mostly less than the host knows.
@@ -517,11 +558,12 @@ fn unreadable(what: &str) -> Payload {
     Payload::from_value(&serde_json::Value::from(text)).unwrap_or_else(|_| Payload::null())
 }
 
-fn stopped(error: &wasmtime::Error, guest: &Guest) -> Outcome {
+fn stopped(error: &wasmtime::Error, guest: &Guest, words: &LastWords) -> Failure {
     let settings = &guest.granted().settings;
+    let frames = frames(error);
     if let Some(stopped) = error.downcast_ref::<Stopped>() {
         let message = cut(guest.granted().redact(&stopped.message).into_owned());
-        return Outcome::Unknown(Failure::new(stopped.code, message));
+        return with_words(Failure::new(stopped.code, message), words, &frames);
     }
     let (code, message) = match guest.limits.memory_refused {
         Some(wanted) => {
@@ -560,9 +602,38 @@ fn stopped(error: &wasmtime::Error, guest: &Guest) -> Outcome {
                  it answer less, a payload has at most {PAYLOAD_BYTES_MAX}"
             ),
         ),
-        None => ("trap", format!("the component was stopped: {}", reason(error))),
+        None => ("trap", format!("the component was stopped: {}", why(error, words))),
     };
-    Outcome::Unknown(Failure::new(code, cut(message)))
+    with_words(Failure::new(code, cut(message)), words, &frames)
+}
+
+/// Adds what the component said last, and the functions in which it was stopped, the innermost first, as
+/// the details of a failure: `{"said": […], "in": […]}`.
+fn with_words(failure: Failure, words: &LastWords, frames: &[String]) -> Failure {
+    let mut details = serde_json::Map::new();
+    for (name, texts) in [
+        ("said", words.lines().collect::<Vec<_>>()),
+        ("in", frames.iter().map(String::as_str).collect()),
+    ] {
+        if !texts.is_empty() {
+            details.insert(name.to_owned(), texts.into());
+        }
+    }
+    if details.is_empty() {
+        return failure;
+    }
+    Failure { details: Payload::from_value(&details.into()).ok(), ..failure }
+}
+
+/// What stopped a component, in one line that a person can read: what it said of it, or else in which
+/// functions it was.
+pub(crate) fn why(error: &wasmtime::Error, words: &LastWords) -> String {
+    match words.thrown() {
+        Some(thrown) => {
+            format!("{}: {}", what_stopped(error), cut_to(THROWN_BYTES_MAX, thrown.to_owned()))
+        }
+        None => reason(error),
+    }
 }
 
 /// wasmtime has no error type for it; the test of it fails when its words change.
@@ -577,9 +648,14 @@ fn is_too_many_resources(error: &wasmtime::Error) -> bool {
     )
 }
 
-/// What stopped a component, in one line that a person can read.
+/// What stopped a component, and in which functions, the innermost first.
 pub(crate) fn reason(error: &wasmtime::Error) -> String {
-    let what = match error.downcast_ref::<Trap>() {
+    let (what, frames) = (what_stopped(error), frames(error));
+    if frames.is_empty() { what } else { format!("{what}, in {}", frames.join(" < ")) }
+}
+
+fn what_stopped(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => "it called itself too deep (stack overflow)".to_owned(),
         Some(Trap::UnreachableCodeReached) => {
             "it panicked or aborted (unreachable code reached)".to_owned()
@@ -587,26 +663,44 @@ pub(crate) fn reason(error: &wasmtime::Error) -> String {
         Some(Trap::MemoryOutOfBounds) => "it reached beyond its memory".to_owned(),
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string().replace('\n', " "),
-    };
-    let frames: Vec<_> = error
-        .downcast_ref::<WasmBacktrace>()
-        .map(|trace| {
-            trace.frames().iter().filter_map(|frame| frame.func_name()).take(3).map(demangled)
-        })
-        .into_iter()
-        .flatten()
-        .collect();
-    if frames.is_empty() { what } else { format!("{what}, in {}", frames.join(" < ")) }
+    }
 }
 
-/// Names of functions can be very long.
+/// Functions of a component that a failure names.
+const FRAMES_MAX: usize = 3;
+
+/// The functions in which a component was stopped, the innermost first, without those by which Rust
+/// panics.
+fn frames(error: &wasmtime::Error) -> Vec<String> {
+    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
+    let names = trace.frames().iter().filter_map(|frame| frame.func_name()).map(demangled);
+    names.skip_while(|name| is_of_panic(name)).take(FRAMES_MAX).collect()
+}
+
+/// As its author wrote it. Names of functions can be very long.
 fn demangled(name: &str) -> String {
-    name.chars().take(80).collect()
+    format!("{:#}", rustc_demangle::demangle(name)).chars().take(80).collect()
 }
 
-fn cut(mut text: String) -> String {
-    if text.len() > MESSAGE_BYTES_MAX {
-        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at));
+fn is_of_panic(function: &str) -> bool {
+    const OF_PANIC: [&str; 6] = [
+        "__rustc::",
+        "std::panicking::",
+        "std::sys::",
+        "core::panicking::",
+        "core::option::",
+        "core::result::",
+    ];
+    OF_PANIC.iter().any(|prefix| function.trim_start_matches('<').starts_with(prefix))
+}
+
+fn cut(text: String) -> String {
+    cut_to(MESSAGE_BYTES_MAX, text)
+}
+
+fn cut_to(bytes_max: usize, mut text: String) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or(0));
         text.push('…');
     }

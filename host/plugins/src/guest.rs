@@ -2,6 +2,7 @@
 
 mod events;
 mod log;
+mod said;
 mod state;
 
 use std::borrow::Cow;
@@ -14,6 +15,8 @@ use wasmtime::{Engine, ResourceLimiter, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+pub(crate) use self::said::LastWords;
+use self::said::Said;
 use crate::bindings::amends::saga::{
     config as config_import, events as events_import, log as log_import, state as state_import,
     types,
@@ -36,6 +39,10 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 /// Resources that a component holds of the host's: streams, requests, headers. Each costs memory of
 /// the host, up to some 128 KiB of headers.
 const RESOURCES_MAX: usize = 256;
+
+/// Resources that an instance may still hold after a call and serve another one: its standard streams,
+/// which the libraries of most languages open once and keep. More would be a leak.
+const RESOURCES_KEPT_MAX: usize = 8;
 
 /// Which call it is.
 #[derive(Debug, Clone)]
@@ -77,6 +84,7 @@ pub(crate) struct Guest {
     effects: Effects,
     requests: Option<Box<Requests>>,
     http: WasiHttpCtx,
+    said: Said,
     /// Made when WASI is first used: most components never do.
     wasi: Option<WasiCtx>,
     table: ResourceTable,
@@ -173,6 +181,7 @@ impl Guest {
             effects: Effects::default(),
             requests: None,
             http: WasiHttpCtx::new(),
+            said: Said::default(),
             wasi: None,
             table,
         };
@@ -218,12 +227,12 @@ impl Guest {
         rest.map(|held| self.limits.held = held).is_some()
     }
 
-    /// Whether the next call in the same instance can notice nothing of this one: no limit was met,
-    /// and nothing of the host's is left behind.
-    pub(crate) fn is_clean(&self) -> bool {
+    /// Whether the instance may serve another call: no limit was met in this one, and it holds no more
+    /// of the host's resources than its standard streams need.
+    pub(crate) fn is_clean(&mut self) -> bool {
         let Limits { memory_refused, table_refused, lacked, .. } = &self.limits;
         let is_refused = memory_refused.is_some() || table_refused.is_some() || lacked.is_some();
-        !is_refused && self.table.is_empty()
+        !is_refused && self.table.iter_mut().nth(RESOURCES_KEPT_MAX).is_none()
     }
 
     pub(crate) fn granted(&self) -> &Arc<Granted> {
@@ -307,10 +316,16 @@ impl config_import::Host for Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        // Nothing granted: no folders, no environment, no arguments, no network, no output.
-        let ctx = self
-            .wasi
-            .get_or_insert_with(|| WasiCtx::builder().max_random_size(RANDOM_BYTES_MAX).build());
+        self.hear(false);
+        let said = &self.said;
+        // Nothing granted: no folders, no environment, no arguments, no network. Sockets are not even
+        // made: each would be a file of this machine's.
+        let ctx = self.wasi.get_or_insert_with(|| {
+            let mut builder = WasiCtx::builder();
+            builder.max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+            said.streams(&mut builder);
+            builder.build()
+        });
         WasiCtxView { ctx, table: &mut self.table }
     }
 }

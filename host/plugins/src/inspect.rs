@@ -210,18 +210,21 @@ fn describe(sandbox: &Sandbox, component: &Component, asked: &Asked) -> Result<T
     let invalid = |error: wasmtime::Error| Rejection::Invalid(format!("{error:#}"));
     let linker = linker(&sandbox.engine).map_err(invalid)?;
     let pre = linker.instantiate_pre(component).map_err(invalid)?;
-    let wrong = |error: wasmtime::Error| {
-        Rejection::Manifest(format!("describe failed: {}", crate::call::reason(&error)))
-    };
     // Whoever only looks at a component must not have it send anything.
     let settings = asked.settings();
     let no_network = Outbound::stubbed(&settings, StubAnswer::NoAnswer);
     let granted = Arc::new(Granted::with_outbound(settings, no_network));
     let mut store = Guest::store(&sandbox.engine, None, None, granted);
     let asked = Box::pin(async move {
-        let indices = manifest::GuestIndices::new(&pre)?;
-        let instance = pre.instantiate_async(&mut store).await?;
-        indices.load(&mut store, &instance)?.call_describe(&mut store).await
+        let answer = async {
+            let indices = manifest::GuestIndices::new(&pre)?;
+            let instance = pre.instantiate_async(&mut store).await?;
+            indices.load(&mut store, &instance)?.call_describe(&mut store).await
+        };
+        answer.await.map_err(|error| {
+            let why = crate::call::why(&error, &store.data_mut().last_words());
+            Rejection::Manifest(format!("describe failed: {why}"))
+        })
     });
     let meter = Meter::new(&sandbox.clock);
     let began = processor_time();
@@ -238,7 +241,7 @@ fn describe(sandbox: &Sandbox, component: &Component, asked: &Asked) -> Result<T
         .map_err(|error| failed(&error))?;
     let answer = runtime.block_on(async {
         tokio::select! {
-            answer = meter.metered(asked) => answer.map_err(wrong),
+            answer = meter.metered(asked) => answer,
             () = computes_too_long => too_long(DESCRIBE_COMPUTES_MAX),
             () = tokio::time::sleep(DESCRIBE_TIMEOUT) => too_long(DESCRIBE_TIMEOUT),
         }

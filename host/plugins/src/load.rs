@@ -136,8 +136,17 @@ impl LoadedComponent {
     /// # Errors
     /// Where it does not fit the manifest's schema, and why; or that it took too long to say.
     pub async fn reads_output_aside(&self, output: &Payload) -> Result<(), String> {
+        self.reads_output_within(output, READ_CHECK_MAX).await
+    }
+
+    /// Like [`Self::reads_output_aside`], with another limit of time.
+    pub(crate) async fn reads_output_within(
+        &self,
+        output: &Payload,
+        time_max: Duration,
+    ) -> Result<(), String> {
         match &self.output {
-            Some(schema) => schema.check_aside(output, READ_CHECK_MAX).await,
+            Some(schema) => schema.check_aside(output, time_max).await,
             None => Ok(()),
         }
     }

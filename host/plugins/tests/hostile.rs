@@ -56,6 +56,73 @@ async fn a_trap_is_unknown() {
     refused(Behaviour::Trap, "trap", "it panicked or aborted").await;
 }
 
+/// As a language's runtime reports an exception before it ends the process: what it writes to standard
+/// error, in two parts, and a line of standard output that never ends.
+const THROWS: &str = r#"
+    (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))
+    (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush"
+        (func $write (param i32 i32 i32 i32)))
+    (data (i32.const 8192) "Traceback (most recent call last):\n  File \22plugin.py\22, line 7\n")
+    (data (i32.const 8300) "KeyError: 's-123456'\nthread '<unnamed>' panicked")"#;
+
+#[tokio::test]
+async fn what_was_thrown_stands_in_the_failure_without_secrets() {
+    let mut place = Place::new();
+    let secret = amends_plugins::Secret::new("s-123456".to_owned());
+    place.settings.secrets = [("key".to_owned(), secret)].into();
+    let execute = Behaviour::Text(
+        "(global.set $free (call $stderr))
+         (call $write (global.get $free) (i32.const 8192) (i32.const 62) (i32.const 9000))
+         (call $write (global.get $free) (i32.const 8300) (i32.const 48) (i32.const 9000))
+         unreachable",
+    );
+    let component = Component { execute, imports: THROWS, ..Component::default() };
+    place.write("test", &component.build());
+    let host = place.open().await;
+    let failure = unknown(host.plugins.call(&host.call(Direction::Execute)).await.outcome);
+    assert_eq!(failure.code, "trap");
+    let words = "the component was stopped: it panicked or aborted (unreachable code reached): \
+                 KeyError: '[secret key]'";
+    assert_eq!(failure.message, words);
+    let details: serde_json::Value =
+        serde_json::from_str(failure.details.unwrap().as_str()).unwrap();
+    let said = [
+        "Traceback (most recent call last):",
+        "  File \"plugin.py\", line 7",
+        "KeyError: '[secret key]'",
+        "thread '<unnamed>' panicked",
+    ];
+    assert_eq!(details["said"], serde_json::json!(said));
+    // The next call begins with nothing said.
+    let failure = unknown(host.plugins.call(&host.call(Direction::Execute)).await.outcome);
+    let details: serde_json::Value =
+        serde_json::from_str(failure.details.unwrap().as_str()).unwrap();
+    assert_eq!(details["said"].as_array().unwrap().len(), said.len());
+    host.close().await;
+}
+
+#[tokio::test]
+async fn an_output_beside_its_schema_is_unknown_and_nothing_of_the_call_is_kept() {
+    let place = Place::new();
+    // The input fits, and the answer of `execute`, `{"ok":true}`, does not.
+    let schema = r#"{"type":"object","required":["total"]}"#;
+    place.write("test", &Component { schema, ..Component::default() }.build());
+    let host = place.open().await;
+    let input = amends_engine::Payload::parse(r#"{"total":1}"#).unwrap();
+    let call = PluginCall { input, ..host.call(Direction::Execute) };
+    let answer = host.plugins.call(&call).await;
+    let failure = unknown(answer.outcome);
+    assert_eq!(failure.code, "invalid_output");
+    let words = "the output does not fit the schema of test: the whole: \"total\" is a required \
+                 property";
+    assert_eq!(failure.message, words);
+    assert_eq!(answer.effects, amends_plugins::Effects::default());
+    // Of a receipt the schema says nothing.
+    let undo = PluginCall { direction: Direction::Compensate, ..call };
+    assert!(matches!(host.plugins.call(&undo).await.outcome, Outcome::Succeeded(_)));
+    host.close().await;
+}
+
 #[tokio::test]
 async fn recursion_without_end_is_a_stack_overflow() {
     refused(Behaviour::Recurse, "trap", "it called itself too deep").await;
@@ -250,9 +317,9 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ),
         ("no exports", text("(component)"), "it does not export amends:saga/manifest"),
         (
-            "sockets",
-            text(r#"(component (import "wasi:sockets/network@0.2.0" (instance)))"#),
-            "it imports wasi:sockets/network@0.2.0, which is not granted",
+            "keyvalue",
+            text(r#"(component (import "wasi:keyvalue/store@0.2.0" (instance)))"#),
+            "it imports wasi:keyvalue/store@0.2.0, which is not granted",
         ),
         (
             "state",

@@ -80,6 +80,33 @@ async fn one_that_met_a_limit_serves_no_other_though_its_call_succeeded() {
     host.close().await;
 }
 
+/// The library of a language opens its standard streams once and keeps them. A component that keeps another
+/// one from each call would fill the host's memory.
+#[tokio::test]
+async fn one_that_keeps_its_streams_serves_on_and_one_that_keeps_more_each_time_does_not() {
+    const STDERR: &str =
+        r#"(import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))"#;
+    const COUNTS: &str = "(global.set $served (i32.add (i32.const 1) (global.get $served)))
+         (i32.store8 (i32.const 3105) (i32.add (i32.const 48) (global.get $served)))
+         (i32.store offset=8 (i32.const 2048) (i32.const 3100))
+         (i32.store offset=12 (i32.const 2048) (i32.const 7))
+         (i32.const 2048)";
+    const OPENS_ONCE: &str = "(if (i32.eqz (global.get $served)) (then (drop (call $stderr))))";
+    const OPENS_MANY: &str = "(drop (call $stderr)) (drop (call $stderr)) (drop (call $stderr))
+         (drop (call $stderr)) (drop (call $stderr))";
+    for (opens, expected) in [(OPENS_ONCE, [1, 2, 3, 4]), (OPENS_MANY, [1, 2, 1, 2])] {
+        let mut place = Place::new();
+        place.settings.reuse = 100;
+        let text: &'static str = Box::leak(format!("{opens} {COUNTS}").into_boxed_str());
+        let component =
+            Component { execute: Behaviour::Text(text), imports: STDERR, ..Component::default() };
+        place.write("test", &component.build());
+        let host = place.open().await;
+        assert_eq!(counts(&host, 4).await, expected);
+        host.close().await;
+    }
+}
+
 #[tokio::test]
 async fn one_that_is_broken_off_serves_no_other() {
     let (_place, host) = host_with(100, Behaviour::Spin).await;

@@ -58,18 +58,26 @@
 //! # What a plugin may use
 //! [`setting`] and [`secret`], [`log`], what it keeps ([`state`]), what it tells ([`events`]) and,
 //! with the feature `http`, services over HTTP. All but the log are granted in `[plugin.NAME]` of
-//! the config; [`Plugin::NEEDS`] says which of them it needs.
+//! the config; [`Plugin::NEEDS`] says which of them it needs. The time is [`now`], a random number is
+//! [`random_u64`].
+//!
+//! # A panic
+//! A component that panics is stopped, and its call is unknown. The host logs the message and the place
+//! of the panic, and the failure of the call names them.
 //!
 //! Deliberately absent: async (a call is one thread), memory that lasts from one call to the next
 //! (each has a fresh instance).
 
 mod bindings;
+mod chance;
 pub mod events;
 #[cfg(any(target_family = "wasm", test))]
 mod heap;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod log;
+#[cfg(target_family = "wasm")]
+mod panics;
 mod settings;
 pub mod state;
 
@@ -81,6 +89,7 @@ pub use bindings::types::{Call, Direction, Error, Failure};
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub use bindings::worlds;
+pub use chance::{now, random_bytes, random_u64};
 #[cfg(not(target_family = "wasm"))]
 pub use settings::with_settings;
 pub use settings::{granted, secret, setting};
@@ -291,6 +300,8 @@ pub struct About {
 #[doc(hidden)]
 #[must_use]
 pub fn describe<P: Plugin>(about: &About) -> bindings::Description {
+    #[cfg(target_family = "wasm")]
+    panics::report();
     let name = about.package.strip_prefix("amends-plugin-").unwrap_or(about.package);
     bindings::Description {
         name: name.to_owned(),
@@ -305,6 +316,8 @@ pub fn describe<P: Plugin>(about: &About) -> bindings::Description {
 
 #[doc(hidden)]
 pub fn execute<P: Execute>(call: &Call, input: &str) -> Result<String, Failure> {
+    #[cfg(target_family = "wasm")]
+    panics::report();
     to_json(&P::execute(call, from_json(input, "input")?)?)
 }
 
@@ -314,6 +327,8 @@ pub fn compensate<P: Compensate>(
     input: &str,
     output: Option<&str>,
 ) -> Result<Undone, Failure> {
+    #[cfg(target_family = "wasm")]
+    panics::report();
     let output = output.map(|output| from_json(output, "output")).transpose()?;
     P::compensate(call, from_json(input, "input")?, output)
 }
@@ -325,6 +340,8 @@ pub fn probe<P: Probe>(
     direction: Direction,
     input: &str,
 ) -> Result<Fate<String>, Failure> {
+    #[cfg(target_family = "wasm")]
+    panics::report();
     let fate = P::probe(call, direction, from_json(input, "input")?)?;
     match (direction, fate) {
         (Direction::Execute, Fate::Happened(output)) => to_json(&output).map(Fate::Happened),

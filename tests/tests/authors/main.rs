@@ -11,4 +11,5 @@ mod place;
 mod polyglot;
 mod project;
 mod projects;
+mod said;
 mod verify;

@@ -269,8 +269,8 @@ fn each_broken_file_is_refused_with_its_reason_and_sagas_go_on() {
             "it does not export amends:saga/action; a definition calls it",
         ),
         (
-            text(r#"(component (import "wasi:sockets/network@0.2.0" (instance)))"#),
-            "it imports wasi:sockets/network@0.2.0, which is not granted",
+            text(r#"(component (import "wasi:keyvalue/store@0.2.0" (instance)))"#),
+            "it imports wasi:keyvalue/store@0.2.0, which is not granted",
         ),
     ];
     for (bytes, words) in broken {
@@ -326,4 +326,26 @@ fn pauses_shorter_than_an_append_wake_their_sagas() {
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
     assert!(stdout(&output).contains("300  compensated"), "{}", stdout(&output));
     assert_eq!(host.stop(), Some(0));
+}
+
+/// Who is called at night sees what was thrown: in `why`, in the saga as JSON, and in the log beside the
+/// saga and the step.
+#[test]
+fn what_a_component_threw_is_told_everywhere() {
+    let place = place();
+    let host = place.run();
+    let saga = started(&host.url("/v1/sagas?wait=30s"), "thrown");
+    let thrown = "TypeError: order.seats is undefined";
+    let bad = &saga["steps"][1];
+    assert_eq!(bad["error"]["code"], "trap", "{saga}");
+    assert!(bad["error"]["message"].as_str().unwrap().ends_with(thrown), "{bad}");
+    let said = &bad["error"]["details"]["said"];
+    assert_eq!(*said, serde_json::json!([thrown, "  execute@plugin.js:7:3"]), "{bad}");
+    let id = saga["id"].as_str().unwrap();
+    let of_step = |line: &&String| line.contains(id) && line.contains("\"step\":\"bad\"");
+    let log = host.log();
+    let lines: Vec<_> = log.iter().filter(of_step).collect();
+    assert!(lines.iter().any(|line| line.contains("\\\"stream\\\":\\\"stderr\\\"")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("the component was stopped")), "{lines:?}");
+    host.stop();
 }

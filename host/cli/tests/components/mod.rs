@@ -57,8 +57,8 @@ pub(crate) fn write_all(folder: &Path) {
     broken("misnamed", &component("step", "prescription"));
     broken("core", &wat::parse_str("(module)").unwrap());
     broken("hollow", &wat::parse_str("(component)").unwrap());
-    let sockets = "(component (import \"wasi:sockets/network@0.2.0\" (instance)))";
-    broken("sockets", &wat::parse_str(sockets).unwrap());
+    let keyvalue = "(component (import \"wasi:keyvalue/store@0.2.0\" (instance)))";
+    broken("keyvalue", &wat::parse_str(keyvalue).unwrap());
     for name in ["prescription", "Bad Name"] {
         write("broken/unneeded", name, &component("step", "prescription"));
     }

@@ -1,5 +1,6 @@
 //! `amends:saga/log`.
 
+use amends_engine::Failure;
 use serde_json::{Map, Value};
 
 use super::{Guest, trace_id};
@@ -15,21 +16,35 @@ impl Host for Guest {
         fields: Vec<(String, String)>,
     ) -> wasmtime::Result<()> {
         self.host_call()?;
+        // What was printed before comes before.
+        self.hear(false);
+        if level == Level::Error {
+            let line = self.kept(self.granted.redact(&message), "a log line");
+            self.hear_error(&line);
+        }
+        self.log(level, &message, fields);
+        Ok(())
+    }
+}
+
+impl Guest {
+    /// Writes a line of the component's to the log, within what it may write.
+    pub(super) fn log(&mut self, level: Level, message: &str, fields: Vec<(String, String)>) {
         if self.granted.is_rehearsal {
-            return Ok(());
+            return;
         }
         self.log_lines += 1;
         if !is_wanted(level) || self.log_lines > LOG_LINES_MAX + 1 {
-            return Ok(());
+            return;
         }
         if self.log_lines == LOG_LINES_MAX + 1 {
             let told =
                 format!("more than {LOG_LINES_MAX} lines, the rest of this call's is dropped");
             self.line(Level::Warn, &told, None);
-            return Ok(());
+            return;
         }
         match self.granted.log_line() {
-            Line::Drop => return Ok(()),
+            Line::Drop => return,
             Line::Write { dropped: 0 } => {}
             Line::Write { dropped } => {
                 let rate = self.granted.settings.log_rate;
@@ -40,7 +55,7 @@ impl Host for Guest {
             }
         }
         let clean = |text: &str| self.kept(self.granted.redact(text), "a log line");
-        let message = cut(&clean(&message), LOG_LINE_BYTES_MAX);
+        let message = cut(&clean(message), LOG_LINE_BYTES_MAX);
         let mut left = LOG_LINE_BYTES_MAX.saturating_sub(message.len());
         let mut kept = Map::new();
         for (name, value) in fields {
@@ -54,7 +69,6 @@ impl Host for Guest {
         }
         let fields = (!kept.is_empty()).then(|| Value::from(kept).to_string());
         self.line(level, &message, fields.as_deref());
-        Ok(())
     }
 }
 
@@ -68,7 +82,7 @@ fn is_wanted(level: Level) -> bool {
 }
 
 /// With an ellipsis where something is missing.
-fn cut(text: &str, bytes_max: usize) -> String {
+pub(super) fn cut(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }
@@ -77,6 +91,12 @@ fn cut(text: &str, bytes_max: usize) -> String {
 }
 
 impl Guest {
+    /// Writes that the call was stopped, and why. Nobody else logs what becomes of an attempt.
+    pub(crate) fn log_stopped(&mut self, failure: &Failure) {
+        let fields = vec![("code".to_owned(), failure.code.clone())];
+        self.log(Level::Warn, &failure.message, fields);
+    }
+
     fn line(&self, level: Level, line: &str, fields: Option<&str>) {
         let id = self.id.as_ref();
         let plugin = id.map(|id| tracing::field::display(&id.plugin));

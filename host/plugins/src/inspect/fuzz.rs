@@ -55,7 +55,7 @@ const WORDS: [&str; 24] = [
     "amends:saga/",
     "wasi:http/types@0.2.0",
     "wasi:http/outgoing-handler@0.2.6",
-    "wasi:sockets/network@0.2.0",
+    "wasi:keyvalue/store@0.2.0",
     "wasi:io/poll@0.2.0",
     "env:lib/thing",
     "amends:signature",
@@ -86,7 +86,7 @@ fn made() -> Vec<Vec<u8>> {
     let text = |text: &str| wat::parse_str(text).unwrap();
     made.push(text("(component)"));
     made.push(text("(component (component (component)) (core module (func loop br 0 end)))"));
-    made.push(text(r#"(component (import "wasi:sockets/network@0.2.0" (instance)))"#));
+    made.push(text(r#"(component (import "wasi:keyvalue/store@0.2.0" (instance)))"#));
     made.push(Component::default().core_module());
     made
 }

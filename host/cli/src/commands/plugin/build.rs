@@ -102,8 +102,8 @@ pub(crate) async fn run(args: Build) -> anyhow::Result<u8> {
     let made = scratch.path().join("component.wasm");
     match language {
         Language::Rust => rust::build(&dir, &made)?,
-        Language::Js => javascript::build(&dir, &made)?,
-        Language::Python => python::build(&dir, &made)?,
+        Language::Js => javascript::build(&dir, scratch.path(), &made)?,
+        Language::Python => python::build(&dir, scratch.path(), &made)?,
         Language::C => c::build(&dir, scratch.path(), &made)?,
     }
     let component = load(&made).await?;

@@ -61,13 +61,15 @@ const RUST: [File; 4] = [
     (".gitignore", "/target\n/*.wasm\n"),
 ];
 
-const SDK: [File; 8] = sdk!(
+const SDK: [File; 10] = sdk!(
     "lib.rs",
     "bindings.rs",
+    "chance.rs",
     "events.rs",
     "heap.rs",
     "http.rs",
     "log.rs",
+    "panics.rs",
     "settings.rs",
     "state.rs"
 );

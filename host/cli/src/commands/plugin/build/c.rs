@@ -19,6 +19,12 @@ use super::tool::{need, run};
 const REMEDY: &str =
     "as root on Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32";
 
+/// What every component has besides the project's sources.
+const CHANCE: &str = include_str!("../../../../templates/c/chance.c");
+
+/// The functions that it stands in for.
+const WRAPPED: [&str; 4] = ["rand", "srand", "random", "srandom"];
+
 /// Where Debian has the libc.
 const LIBC: &str = "/usr/include/wasm32-wasi";
 
@@ -34,6 +40,8 @@ pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<(
     }
     let bindings = bindings(&dir.join("wit"), scratch)?;
     let module = scratch.join("module.wasm");
+    let chance = scratch.join("chance.c");
+    fs::write(&chance, CHANCE).with_context(|| format!("cannot write {}", chance.display()))?;
     // A component is called more than once, so it has no `main`: a reactor.
     run(Command::new(clang)
         .args([TARGET, "-mexec-model=reactor", "-std=c17", "-Os", "-Wall", "-Wextra"])
@@ -41,8 +49,10 @@ pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<(
         .arg(scratch)
         .arg("-o")
         .arg(&module)
+        .args(WRAPPED.map(|function| format!("-Wl,--wrap={function}")))
         .args(sources(dir)?)
         .args(bindings)
+        .arg(chance)
         .current_dir(dir))?;
     let module = fs::read(&module).context("clang made no module")?;
     // The adapter is left out of a module that imports no WASI.

@@ -1,6 +1,7 @@
 //! Python, by componentize-py: CPython and the project's modules go into the component, already
 //! imported.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,19 +15,24 @@ const PIP_REMEDY: &str = "python3 cannot make a virtual environment with compone
                           root on Debian: apt-get install python3-venv, or put componentize-py into \
                           PATH";
 
-/// WASI is stubbed: CPython imports sockets, which no host of components grants, and with them
-/// stubbed it imports nothing but what the world says. So a plugin has no clock, and its random
-/// numbers are those that were drawn when it was built: a plugin that wants others is written in
-/// another language, or takes them from its input.
-pub(super) fn build(dir: &Path, made: &Path) -> anyhow::Result<()> {
+/// The module that stands between the host and the project's.
+const ENTRY: &str = "amends_entry";
+const ENTRY_SOURCE: &str = include_str!("../../../../templates/python/entry.py");
+
+pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<()> {
     let componentize = componentize(dir)?;
-    run(Command::new(componentize)
-        .args(["--wit-path", "wit", "--world", WORLD, "componentize", "plugin", "--stub-wasi"])
+    let entry = scratch.join(format!("{ENTRY}.py"));
+    fs::write(&entry, ENTRY_SOURCE).with_context(|| format!("cannot write {}", entry.display()))?;
+    let built = run(Command::new(componentize)
+        .args(["--wit-path", "wit", "--world", WORLD, "componentize", ENTRY])
+        .args(["--python-path", ".", "--python-path"])
+        .arg(scratch)
         .arg("--output")
         .arg(made)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .current_dir(dir))?;
-    Ok(())
+        .current_dir(dir));
+    Ok(built
+        .map_err(|failed| failed.within("Traceback (most recent call last)", "Stack backtrace"))?)
 }
 
 /// The project's own, else one of this machine, else one that is installed into the project.

@@ -49,6 +49,23 @@ pub(super) struct Failed {
     pub(super) code: Option<i32>,
 }
 
+impl Failed {
+    /// A file for the tool could not be written.
+    pub(super) fn to_write(file: &Path, error: &std::io::Error) -> Self {
+        Self { what: format!("cannot write {}: {error}", file.display()), code: None }
+    }
+
+    /// With nothing of what the tool said but what is between these words, the first included, if it said
+    /// them.
+    pub(super) fn within(self, first: &str, after: &str) -> Self {
+        let Some(begin) = self.what.find(first) else { return self };
+        let said = &self.what[begin..];
+        let said = said.find(after).map_or(said, |end| &said[..end]);
+        let head = self.what.lines().next().unwrap_or_default();
+        Self { what: format!("{head}\n{}", said.trim_end()), ..self }
+    }
+}
+
 /// Runs a tool. It says nothing unless it fails; then all that it said is shown.
 ///
 /// # Errors

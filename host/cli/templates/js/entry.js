@@ -1,0 +1,23 @@
+// Made by `amends plugin build` and not part of the project: it stands between the host and `plugin.js`,
+// and has told on standard error what a call throws. Without it, nothing would say where.
+
+import * as plugin from '../plugin.js';
+
+const heard = (calls) => {
+  const wrap = ([name, call]) => [
+    name,
+    function (...input) {
+      try {
+        return call.apply(calls, input);
+      } catch (thrown) {
+        // What has a tag is a failure that the plugin answers with.
+        if (typeof thrown?.tag !== 'string') {
+          console.error(`${thrown}\n${thrown?.stack ?? ''}`);
+        }
+        throw thrown;
+      }
+    },
+  ];
+  return Object.fromEntries(Object.entries(calls).map(wrap));
+};
+
