@@ -1,13 +1,13 @@
 //! The config file: reads it, and says everything that is wrong with it at once.
 //!
 //! [`load`] gives a [`Config`] that the host can run, or a [`Report`] in which each finding has
-//! file, line, key, and what would be right. [`lint::lint`] looks at the plugins as well.
+//! file, line, key, and what would be right. [`look`] gives as much of it as can be read, and
+//! [`lint::lint`] looks at the plugins as well.
 //!
 //! A flag stands above the environment, and that above the file. Relative paths count from the
 //! config file's folder. Nothing is printed here, and no value that may be a secret is ever
 //! part of a message.
 
-mod boolean;
 mod children;
 mod definition;
 mod graph;
@@ -28,7 +28,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use amends_engine::{Definition, PluginName, ServiceName};
+use amends_engine::{Definition, DefinitionSpec, PluginName, ServiceName};
 use amends_plugins::{PluginSettings, PluginsConfig};
 use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
@@ -63,8 +63,10 @@ pub struct Config {
 pub struct Loaded {
     /// The config.
     pub config: Config,
-    /// Warnings only.
-    pub warnings: Report,
+    /// What is worth knowing: warnings only, of what [`load`] answers.
+    pub report: Report,
+    /// Every definition that could be read, sound or not.
+    specs: Vec<DefinitionSpec>,
     places: Places,
 }
 
@@ -74,6 +76,20 @@ pub struct Loaded {
 /// Everything that is wrong with it, up to a thousand things, in the order of its lines, warnings
 /// included.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
+    let loaded = look(path, overrides, Error)?;
+    if loaded.report.errors() > 0 { Err(loaded.report) } else { Ok(loaded) }
+}
+
+/// Reads as much of a config file as can be read: in place of a mistake there is a default, and an
+/// unsound definition is left out. `lacking_secrets` says how bad it is that a secret is not there.
+///
+/// # Errors
+/// When the file cannot be read or is no TOML.
+pub fn look(
+    path: &Path,
+    overrides: &Overrides,
+    lacking_secrets: Severity,
+) -> Result<Loaded, Report> {
     let source = Source::read(path)?;
     if let Some(place) = deep_bracket(&source.text) {
         return Err(depth_report(&source, place));
@@ -82,18 +98,14 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
     if !errors.is_empty() {
         return Err(syntax_report(&source, &errors));
     }
-    let mut context = Context::new(&source, &overrides.environment);
-    let config = read(
+    let mut context = Context::new(&source, &overrides.environment, lacking_secrets);
+    let (config, specs) = read(
         Table::new(String::new(), document.span(), document.get_ref()),
         overrides,
         &mut context,
     );
     let (findings, places) = context.into_findings();
-    let report = Report::new(path, findings);
-    if report.errors() > 0 {
-        return Err(report);
-    }
-    Ok(Loaded { config, warnings: report, places })
+    Ok(Loaded { config, report: Report::new(path, findings), specs, places })
 }
 
 /// Brackets that may be open at once: more than any config has, and what the parser has a stack for.
@@ -176,7 +188,11 @@ fn key_of_line(line: &str) -> String {
 }
 
 /// Reads on after a mistake, with a default in its place.
-fn read(mut top: Table<'_>, overrides: &Overrides, context: &mut Context<'_>) -> Config {
+fn read(
+    mut top: Table<'_>,
+    overrides: &Overrides,
+    context: &mut Context<'_>,
+) -> (Config, Vec<DefinitionSpec>) {
     let mut host = section(&mut top, "host", context);
     let mut store = section(&mut top, "store", context);
     let mut plugins = section(&mut top, "plugins", context);
@@ -195,17 +211,13 @@ fn read(mut top: Table<'_>, overrides: &Overrides, context: &mut Context<'_>) ->
     plugins.finish(context);
     let plugins = read_named(plugin, "[plugin.inventory]", context, plugin::read_plugin);
     let services = read_named(service, "[service.carrier]", context, service::read_service);
-    let definitions = saga::read_sagas(sagas.as_ref(), context);
+    let (definitions, specs) = saga::read_sagas(sagas.as_ref(), context);
     check_services(&definitions, &services, context);
     let plugins = with_shared_state(plugins, &definitions);
     let memory_bytes_max = host_config.memory_max;
-    Config {
-        host: host_config,
-        store: store_config,
-        plugins: PluginsConfig { plugins, memory_bytes_max, ..plugins_config },
-        services,
-        definitions,
-    }
+    let plugins = PluginsConfig { plugins, memory_bytes_max, ..plugins_config };
+    let config = Config { host: host_config, store: store_config, plugins, services, definitions };
+    (config, specs)
 }
 
 /// A table of the file, or an empty one in its place.

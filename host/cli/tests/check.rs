@@ -12,15 +12,18 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 /// The files that are sound; in all others at least one error must be found.
-const SOUND: [&str; 12] = [
+const SOUND: [&str; 15] = [
+    "cel_undescribed_field",
     "contract",
+    "deadline_too_short",
     "each_input_not_said",
     "input_key_missing",
     "input_key_unknown",
     "input_not_said",
-    "deadline_too_short",
     "no_undo_before_pivot",
     "plugins_broken_unneeded",
+    "secret_file_missing",
+    "secret_variable_missing",
     "step_unreachable",
     "undo_needs_other_input",
     "unknown_plugin_settings",
@@ -190,7 +193,7 @@ fn json_says_the_same() {
     assert_eq!(finding["severity"], "error");
     assert_eq!(finding["file"], "unknown_after.toml");
     assert_eq!(finding["line"], 11);
-    assert_eq!(finding["key"], "saga.order-fulfillment.step.shipment.after[2]");
+    assert_eq!(finding["key"], "saga.order-fulfillment.step.shipment.after[1]");
     assert!(finding["help"].as_str().unwrap().len() > 5);
 }
 
@@ -221,4 +224,23 @@ fn a_file_that_is_not_there_and_wrong_usage() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("it is a folder"));
     assert_eq!(amends(&["check"], &[]).status.code(), Some(2));
+}
+
+/// Whoever checks a config need not have the secrets of the host that runs it.
+#[test]
+fn secrets_that_are_not_there_are_errors_where_they_are_wanted() {
+    for config in ["secret_variable_missing.toml", "secret_file_missing.toml"] {
+        let output = amends(&["check", config], &[]);
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains(": warning: plugin.inventory.secrets.api_key."), "{text}");
+        let output = amends(&["check", config, "--secrets"], &[]);
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(": error: plugin.inventory.secrets.api_key."), "{text}");
+        let output = amends(&["run", config], &[]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(": error: plugin.inventory.secrets.api_key."), "{told}");
+    }
 }

@@ -33,8 +33,8 @@ fn the_whole_contract_becomes_settings() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check/contract.toml");
     let environment = Environment::from_iter([("INVENTORY_API_KEY", "hunter2")]);
     let overrides = Overrides { environment, ..Overrides::default() };
-    let Loaded { config, warnings, .. } = load(&path, &overrides).unwrap();
-    assert_eq!(warnings.errors(), 0);
+    let Loaded { config, report, .. } = load(&path, &overrides).unwrap();
+    assert_eq!(report.errors(), 0);
     let folder = path.parent().unwrap();
     assert_eq!(config.host.name, "node-a");
     assert_eq!(config.host.listen.to_string(), "127.0.0.1:7070");
@@ -186,7 +186,7 @@ fn a_secret_in_a_file_that_everybody_may_read_is_warned_of() {
         std::fs::write(&path, text).unwrap();
         std::fs::write(&file, "from-a-file").unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        let warnings = load(&path, &Overrides::default()).unwrap().warnings.to_string();
+        let warnings = load(&path, &Overrides::default()).unwrap().report.to_string();
         let warned = warnings.contains("every user of this machine may read the file")
             && warnings.contains(&format!("chmod o-rwx {}", file.display()));
         assert_eq!(warned, is_warned, "{mode:o}: {warnings}");
@@ -288,7 +288,7 @@ fn the_largest_configs_are_read_in_no_time() {
                 ..Overrides::default()
             };
             let report = match load_text(&text, &overrides).0 {
-                Ok(loaded) => loaded.warnings,
+                Ok(loaded) => loaded.report,
                 Err(report) => report,
             };
             // It is told in two forms.

@@ -189,14 +189,14 @@ fn any_config_is_sound_or_told_line_by_line() {
         let text = String::from_utf8_lossy(bytes);
         let report = match load(&path, &overrides) {
             Ok(loaded) => {
-                assert_eq!(loaded.warnings.errors(), 0);
+                assert_eq!(loaded.report.errors(), 0);
                 assert!(!format!("{loaded:?}").contains(SECRET), "a secret is printed");
                 loaded.config.definitions.iter().for_each(assert_kept);
                 sound += 1;
                 if sound.is_multiple_of(LINTED) {
                     lint(&path, &overrides);
                 }
-                loaded.warnings
+                loaded.report
             }
             Err(report) => {
                 assert!(report.errors() > 0, "it is refused without a reason");
@@ -221,7 +221,7 @@ fn assert_kept(definition: &Definition) {
 
 fn lint(path: &Path, overrides: &Overrides) {
     for format in [Format::Table, Format::Json] {
-        let checked = check_file(path, overrides, format).unwrap();
+        let checked = check_file(path, overrides, Severity::Error, format).unwrap();
         assert!(!checked.text.contains(SECRET), "{}", checked.text);
     }
 }

@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod expression;
+mod functions;
 mod spec;
 mod step_set;
 
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 pub use error::DefinitionError;
 pub use expression::{EVALUATION_BYTES_MAX, EVALUATION_STEPS_MAX, EXPRESSION_BYTES_MAX};
 pub(crate) use expression::{Expression, ExpressionError, Item, Read, Source, Variable, Variables};
+pub(crate) use functions::{FUNCTIONS, MACROS};
 pub use spec::{
     BackoffSpec, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, EachSpec, InputSpec, RetrySpec,
     StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,

@@ -28,6 +28,7 @@ mod definition;
 mod emitted;
 mod event;
 mod evolve;
+mod fit;
 mod footprint;
 mod ids;
 mod payload;
@@ -61,6 +62,7 @@ pub use event::{
     StepSucceeded, StepUnknown, StepWaiting, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
+pub use fit::{Flaw, FlawKind, Misfit, Schema, Schemas, flaws, misfits};
 pub use footprint::SIGNAL_BYTES_MAX;
 pub use ids::{
     DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,

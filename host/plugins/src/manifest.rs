@@ -3,7 +3,7 @@
 //! The texts of a manifest stand in events, logs, tables and answers of every host of the store, for
 //! as long as the store is there. So each has a limit, and none has a control character.
 
-use amends_engine::{IdError, NAME_BYTES_MAX, PluginName, ServiceName};
+use amends_engine::{IdError, NAME_BYTES_MAX, PluginName, Schema, Schemas, ServiceName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,6 +39,14 @@ pub struct Manifest {
     pub service: Option<String>,
     /// The capabilities that it needs.
     pub needs: Vec<String>,
+}
+
+impl Manifest {
+    /// The schemas, for whoever holds them against definitions.
+    #[must_use]
+    pub fn schemas(&self) -> Schemas<'_> {
+        Schemas { input: Schema::new(&self.input_schema), output: Schema::new(&self.output_schema) }
+    }
 }
 
 /// A manifest as the component answers it.

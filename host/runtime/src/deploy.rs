@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::pin::Pin;
 
 use amends_engine::{
-    Definition, DefinitionName, Digest, PluginName, Saga, SagaId, StepName, undo_plan,
+    Definition, DefinitionName, Digest, Misfit, PluginName, Saga, SagaId, Schema, StepName, misfits,
+    undo_plan,
 };
 use amends_plugins::{
-    CanarySpec, Candidate, Cause, Guard, LoadedComponent, Misfit, PluginError, Rejection, Schema,
-    Why, misfits,
+    CanarySpec, Candidate, Cause, Guard, LoadedComponent, PluginError, Rejection, Why,
 };
 
 use crate::runtime::{Runtime, Sagas};

@@ -13,18 +13,23 @@ use serde_json::{Value, json};
 use crate::commands::output::{shown, write};
 use crate::commands::{EXIT_DONE, EXIT_ERROR, Format};
 use crate::config::lint::{LintedPlugin, lint};
-use crate::config::{OverrideFlags, Overrides, Report, load};
+use crate::config::{OverrideFlags, Overrides, Report, Severity, look};
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 #[command(
     long_about = "Looks for mistakes in a config, its definitions and its plugins, and starts \
-                  nothing.\n\nExits with 0 when there are none (warnings are allowed), else with 1.",
+                  nothing.\n\nExits with 0 when there are none (warnings are allowed), else with 1. A \
+                  secret that is not there is a warning, because whoever checks a config need not have \
+                  the secrets of the host that runs it.",
     after_help = "Example:\n  amends check examples/order-fulfillment/amends.toml"
 )]
 pub struct Check {
     /// The config file (TOML)
     pub config: PathBuf,
+    /// A secret that is not there is an error, as it is when the host starts
+    #[arg(long)]
+    pub secrets: bool,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
@@ -48,7 +53,8 @@ pub struct Checked {
 /// When nothing could be checked.
 pub fn run(check: &Check) -> anyhow::Result<ExitCode> {
     let overrides = Overrides::of_process(check.overrides.clone());
-    let checked = check_file(&check.config, &overrides, check.output)?;
+    let lacking_secrets = if check.secrets { Severity::Error } else { Severity::Warning };
+    let checked = check_file(&check.config, &overrides, lacking_secrets, check.output)?;
     write(shown(&checked.text).as_bytes())?;
     Ok(ExitCode::from(if checked.is_sound { EXIT_DONE } else { EXIT_ERROR }))
 }
@@ -57,8 +63,13 @@ pub fn run(check: &Check) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// When the sandbox in which plugins are tried cannot be set up.
-pub fn check_file(path: &Path, overrides: &Overrides, format: Format) -> anyhow::Result<Checked> {
-    let loaded = match load(path, overrides) {
+pub fn check_file(
+    path: &Path,
+    overrides: &Overrides,
+    lacking_secrets: Severity,
+    format: Format,
+) -> anyhow::Result<Checked> {
+    let loaded = match look(path, overrides, lacking_secrets) {
         Ok(loaded) => loaded,
         Err(report) => return Ok(render(&report, &[], &BTreeMap::new(), format)),
     };

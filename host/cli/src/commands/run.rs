@@ -58,8 +58,8 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
             return Ok(EXIT_ERROR);
         }
     };
-    if loaded.warnings.warnings() > 0 {
-        eprint!("{}", shown(&loaded.warnings.to_string()));
+    if loaded.report.warnings() > 0 {
+        eprint!("{}", shown(&loaded.report.to_string()));
     }
     let config = loaded.config;
     let connections = ConnectionLimit::for_descriptors(raise_descriptors());

@@ -1,8 +1,11 @@
 //! Asks the engine about a definition, and finds the places of what it says.
 
-use amends_engine::{Definition, DefinitionError, DefinitionSpec, RetrySpec, TIMEOUT_DEFAULT};
+use amends_engine::{
+    Definition, DefinitionError, DefinitionSpec, Flaw, FlawKind, RetrySpec, TIMEOUT_DEFAULT, flaws,
+};
 
-use crate::config::table::{Context, join};
+use crate::config::report::{Finding, Severity};
+use crate::config::table::{Context, Places, join};
 
 /// Checks a definition; none when something was reported.
 pub(super) fn check_definition(
@@ -13,7 +16,18 @@ pub(super) fn check_definition(
     let again = without_limits(spec);
     let saga = spec.name.clone();
     match Definition::new(spec.clone()) {
-        Ok(definition) => names_are_unique.then_some(definition),
+        Ok(definition) => {
+            // What is wrong whatever the plugins are; with them the lint says more.
+            for flaw in flaws(&definition, &|_| None) {
+                let Finding { severity, place, key, message, help } =
+                    finding_of(&definition, flaw, &context.places);
+                match severity {
+                    Severity::Error => context.error(place, &key, message, help),
+                    Severity::Warning => context.warn(place, &key, message, help),
+                }
+            }
+            names_are_unique.then_some(definition)
+        }
         Err(mut errors) => {
             // The engine looks at expressions and the pivot only when limits and graph are sound.
             // With limits that are, the rest of what is wrong is told at once.
@@ -32,6 +46,27 @@ pub(super) fn check_definition(
             None
         }
     }
+}
+
+/// A flaw with its place.
+pub(super) fn finding_of(definition: &Definition, flaw: Flaw, places: &Places) -> Finding {
+    let Flaw { step, key, field, kind, is_certain, message, remedy, .. } = flaw;
+    let key = format!("saga.{}.step.{step}.{key}", definition.name());
+    let list = join(&key, "list");
+    let key = match field {
+        Some(field) => join(&key, &field),
+        None if key.ends_with(".each") && places.has(&list) => list,
+        None => key,
+    };
+    let severity = match kind {
+        // Which component is behind a plugin may change while the config stays.
+        FlawKind::Fields => Severity::Warning,
+        FlawKind::Expression | FlawKind::Undescribed | FlawKind::Undo if is_certain => {
+            Severity::Error
+        }
+        FlawKind::Expression | FlawKind::Undescribed | FlawKind::Undo => Severity::Warning,
+    };
+    Finding { severity, place: places.of(&key), key, message, help: remedy }
 }
 
 /// The same graph and expressions, with limits that are right.
@@ -104,9 +139,7 @@ fn narrow(
         ("after", _) => {
             let part =
                 step.after.iter().position(|name| quoted(name.as_str()) || *name == step.name);
-            part.map(|part| format!("{key}[{}]", part + 1))
-                .filter(has)
-                .unwrap_or_else(|| key.to_owned())
+            part.map(|part| format!("{key}[{part}]")).filter(has).unwrap_or_else(|| key.to_owned())
         }
         ("input", Some(amends_engine::InputSpec::Fields(fields))) => {
             let field = fields.iter().find(|(_, source)| quoted(source));

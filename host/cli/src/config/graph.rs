@@ -7,7 +7,6 @@ use amends_engine::{
     BackoffSpec, Definition, DefinitionName, RetrySpec, StepKind, StepName, StepSpec,
 };
 
-use crate::config::boolean::{is_false, never_boolean};
 use crate::config::children::Children;
 use crate::config::table::Context;
 
@@ -64,15 +63,16 @@ fn check_when(definition: &Definition, step: &StepSpec, context: &mut Context<'_
     let Some(when) = &step.when else { return };
     let key = format!("saga.{}.step.{}.when", definition.name(), step.name);
     let place = context.places.of(&key);
-    if let Some(what) = never_boolean(when) {
-        let message = format!("`{when}` is {what}, never true or false");
-        let help = "compare it with something, such as \"input.quantity > 0\"";
-        context.error(place, &key, message, help);
-    } else if is_false(when) {
+    if is_false(when) {
         let message = format!("the step `{}` is never reached: `{when}` skips it", step.name);
         let help = "remove the step, or write what it depends on, such as \"input.ship == true\"";
         context.warn(place, &key, message, help);
     }
+}
+
+/// Whether the expression is the word `false`, in any number of brackets.
+fn is_false(when: &str) -> bool {
+    when.trim_matches(|c: char| c.is_whitespace() || c == '(' || c == ')') == "false"
 }
 
 fn check_undo(
@@ -236,6 +236,12 @@ mod tests {
         ] {
             assert_eq!((words(duration).as_str(), round(duration).as_str()), (told, next));
         }
+    }
+
+    #[test]
+    fn false_is_found_in_brackets() {
+        assert!(is_false("false") && is_false(" ((false)) "));
+        assert!(!is_false("'false'") && !is_false("false || input.a") && !is_false(""));
     }
 
     #[test]

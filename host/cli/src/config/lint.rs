@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use amends_engine::{Definition, Digest, InputSpec, PluginName, StepSpec};
+use amends_engine::{Definition, DefinitionSpec, Digest, PluginName, flaws};
 use amends_plugins::{
-    LoadedComponent, Loader, Misfit, PluginError, Priority, Rejection, Schema, call_memory_max,
-    misfits, misnamed, read_component,
+    LoadedComponent, Loader, PluginError, Priority, Rejection, call_memory_max, misnamed,
+    read_component,
 };
 
+use crate::config::definition::finding_of;
 use crate::config::report::{Finding, Report, Severity};
-use crate::config::suggest::{did_you_mean, list};
-use crate::config::table::join;
+use crate::config::suggest::{did_you_mean, list, nearest};
 use crate::config::{Config, Loaded};
 
 /// What the lint found out.
@@ -52,7 +52,7 @@ pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
     let sandbox = Loader::new(None, keys, inspection)?;
     let mut linter = Linter { loaded, findings: Vec::new() };
     let files = linter.list_files();
-    let needs = needs(config);
+    let needs = needs(&loaded.specs);
     let mut components = BTreeMap::new();
     for (name, needs) in &needs {
         let Some(files) = &files else { break };
@@ -65,23 +65,27 @@ pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
                 linter.check_exports(name, needs, &component);
                 components.insert((*name).clone(), component);
             }
+            // What follows from a mistake in its table is not worth telling.
+            Err(_) if linter.is_mistaken(name) => {}
             Err(message) => linter.refused(name, needs, &message),
         }
     }
+    // Nobody knows what the sagas need that could not be read.
+    let is_read = loaded.report.errors() == 0;
     let files = files.unwrap_or_default();
-    for name in files.iter().filter(|name| !needs.contains_key(name)) {
+    for name in files.iter().filter(|name| is_read && !needs.contains_key(name)) {
         if let Err(rejection) = load(&sandbox, config, name).await {
             linter.refused_unneeded(name, &rejection);
         }
     }
     for definition in &config.definitions {
-        for step in definition.steps() {
-            linter.check_schemas(definition, step, &components);
-        }
+        linter.check_fit(definition, &components);
     }
-    linter.check_settings(&files);
+    if is_read {
+        linter.check_settings(&files);
+    }
     linter.check_memory();
-    let report = loaded.warnings.clone().with(linter.findings);
+    let report = loaded.report.clone().with(linter.findings);
     let plugins = components.into_iter().map(|(name, component)| (name, component.into()));
     Ok(Lint { report, plugins: plugins.collect() })
 }
@@ -106,12 +110,12 @@ impl Needs {
     }
 }
 
-/// The plugins that the definitions need.
-fn needs(config: &Config) -> BTreeMap<&PluginName, Needs> {
+/// The plugins that the definitions need, of those as well that have mistakes.
+fn needs(specs: &[DefinitionSpec]) -> BTreeMap<&PluginName, Needs> {
     let mut plugins: BTreeMap<&PluginName, Needs> = BTreeMap::new();
-    for definition in &config.definitions {
-        for step in definition.steps() {
-            let key = format!("saga.{}.step.{}", definition.name(), step.name);
+    for spec in specs {
+        for step in &spec.steps {
+            let key = format!("saga.{}.step.{}", spec.name, step.name);
             if let Some(plugin) = step.plugin() {
                 plugins.entry(plugin).or_default().execute.push(format!("{key}.plugin"));
             }
@@ -140,6 +144,16 @@ impl Linter<'_> {
 
     fn warn(&mut self, key: &str, message: String, help: String) {
         self.add(Severity::Warning, key, message, help);
+    }
+
+    /// Whether something is wrong in the plugin's own table, or in what counts for all plugins.
+    fn is_mistaken(&self, name: &PluginName) -> bool {
+        let (table, within) = (format!("plugin.{name}"), format!("plugin.{name}."));
+        self.loaded.report.findings().iter().any(|finding| {
+            let key = finding.key.as_str();
+            let is_of_it = key == table || key.starts_with(&within) || key.starts_with("plugins.");
+            is_of_it && finding.severity == Severity::Error
+        })
     }
 
     /// The plugins that have a file; none when the folder cannot be read.
@@ -251,98 +265,16 @@ impl Linter<'_> {
         }
     }
 
-    /// What a step gives to its plugin and to its undo.
-    fn check_schemas(
+    /// Whether what the definitions say fits the schemas of the plugins.
+    fn check_fit(
         &mut self,
         definition: &Definition,
-        step: &StepSpec,
         components: &BTreeMap<PluginName, LoadedComponent>,
     ) {
-        let key = format!("saga.{}.step.{}", definition.name(), step.name);
-        let Some(plugin) = step.plugin() else { return };
-        let own = components.get(plugin);
-        if let Some(own) = own {
-            self.check_input(&key, step, plugin, Schema::new(&own.manifest.input_schema));
-        }
-        let Some(undo) = step.undo_plugin().filter(|undo| *undo != plugin) else { return };
-        let (Some(own), Some(undoing)) = (own, components.get(undo)) else { return };
-        let key = format!("{key}.undo");
-        self.check_undo_input(&key, step, undo, Schema::new(&undoing.manifest.input_schema));
-        let (made, read) = (&own.manifest.output_schema, &undoing.manifest.output_schema);
-        for Misfit { is_certain, message: what } in misfits(Schema::new(made), Schema::new(read)) {
-            let (severity, verb) = if is_certain {
-                (Severity::Error, "cannot")
-            } else {
-                (Severity::Warning, "may not be able to")
-            };
-            let message =
-                format!("the undo `{undo}` {verb} read the output of `{plugin}`: it {what}");
-            let help = format!(
-                "name an undo that reads what `{plugin}` answers, or change its type of the output"
-            );
-            self.add(severity, &key, message, help);
-        }
-    }
-
-    /// An undo is given the input of its step.
-    fn check_undo_input(
-        &mut self,
-        key: &str,
-        step: &StepSpec,
-        undo: &PluginName,
-        schema: Schema<'_>,
-    ) {
-        let Some(names) = given(step) else { return };
-        let missing: Vec<_> = schema.required().filter(|name| !names.contains(name)).collect();
-        if !missing.is_empty() {
-            let message = format!(
-                "the undo `{undo}` needs {}, which the input of its step has not",
-                list(missing)
-            );
-            let help = "an undo is given the input of its step: add it there";
-            self.warn(key, message, help.to_owned());
-        }
-    }
-
-    /// Warnings only: which component is behind a plugin may change while the config stays.
-    fn check_input(&mut self, key: &str, step: &StepSpec, plugin: &PluginName, schema: Schema<'_>) {
-        let key = format!("{key}.input");
-        let Some(names) = given(step) else { return };
-        let missing: Vec<_> = schema.required().filter(|name| !names.contains(name)).collect();
-        if step.input.is_none() {
-            let why = if !missing.is_empty() {
-                format!("needs {}", list(missing.iter().copied()))
-            } else if names.iter().any(|name| !schema.takes(name)) {
-                format!("takes {} only", list(schema.names()))
-            } else {
-                return;
-            };
-            let whole: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-            let message = format!(
-                "the step `{}` has no input, so `{plugin}` is given {}, and it {why}",
-                step.name,
-                and(&whole)
-            );
-            let of_element = "write input = \"item\" when each element is what the plugin needs, \
-                              else a table such as { drug = \"item.drug\" }";
-            let help = "write input = \"input\" when the saga is given what the plugin needs, else a \
-                        table such as { order_id = \"input.order_id\" }";
-            let help = if step.each.is_some() { of_element } else { help };
-            self.warn(&key, message, help.to_owned());
-            return;
-        }
-        let from = if step.each.is_some() { "item" } else { "input" };
-        for name in missing {
-            let message = format!("`{name}` is missing, which the plugin `{plugin}` needs");
-            let help = format!("add an expression, such as {name} = \"{from}.{name}\"");
-            self.warn(&key, message, help);
-        }
-        for name in names.into_iter().filter(|name| !schema.takes(name)) {
-            let help = did_you_mean(name, schema.names(), || {
-                format!("leave it out; it takes {}", list(schema.names()))
-            });
-            let message = format!("the plugin `{plugin}` does not take `{name}`");
-            self.warn(&join(&key, name), message, help);
+        let schemas =
+            |name: &PluginName| components.get(name).map(|component| component.manifest.schemas());
+        for flaw in flaws(definition, &schemas) {
+            self.findings.push(finding_of(definition, flaw, &self.loaded.places));
         }
     }
 
@@ -367,37 +299,22 @@ impl Linter<'_> {
     /// Settings for a plugin that nobody has are most likely a slip.
     fn check_settings(&mut self, files: &[PluginName]) {
         let config = &self.loaded.config;
-        let needed = needs(config);
+        let needed = needs(&self.loaded.specs);
         for name in config.plugins.plugins.keys() {
             if files.contains(name) || needed.contains_key(name) {
                 continue;
             }
-            let help = did_you_mean(name.as_str(), files.iter().map(PluginName::as_str), || {
-                format!("put {name}.wasm into {}, or remove it", config.plugins.dir.display())
-            });
-            let message = format!("no file and no step is of the plugin `{name}`");
+            let near = nearest(name.as_str(), files.iter().map(PluginName::as_str));
+            let near = near.map(|near| format!("did you mean `{near}`? Else ")).unwrap_or_default();
+            // Without what it grants, sagas in flight could not be undone.
+            let help = format!(
+                "{near}keep it while sagas are in flight that ran it, because their undos need what it \
+                 grants (`amends list` shows them), and remove it when there are none"
+            );
+            let message =
+                format!("no step of this config uses the plugin `{name}`, and it has no file");
             self.add(Severity::Warning, &format!("plugin.{name}"), message, help);
         }
-    }
-}
-
-/// The keys of a step's input: those of its table, or the two of an input that is not said. None
-/// when one expression makes it: what that gives is not known.
-fn given(step: &StepSpec) -> Option<Vec<&str>> {
-    match &step.input {
-        None if step.each.is_some() => Some(vec!["input", "steps", "item", "index"]),
-        None => Some(vec!["input", "steps"]),
-        Some(InputSpec::Fields(fields)) => Some(fields.keys().map(String::as_str).collect()),
-        Some(InputSpec::Whole(_)) => None,
-    }
-}
-
-/// `a`, `a and b`, `a, b and c`.
-fn and(words: &[String]) -> String {
-    match words {
-        [] => String::new(),
-        [only] => only.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }
 

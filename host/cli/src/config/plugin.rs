@@ -285,7 +285,8 @@ fn secret_of_variable(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secr
             let help = context.did_you_mean(name, environment.names(), || {
                 format!("set {name} before the host starts, or remove the secret")
             });
-            item.error(context, format!("the environment variable `{name}` is {state}"), help);
+            let message = format!("the environment variable `{name}` is {state}");
+            context.lacks_secret(item, message, help);
             None
         }
     }
@@ -295,14 +296,18 @@ fn secret_of_file(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> 
     let text = item.text(context, "\"/run/secrets/api-key\"")?;
     let path = context.source.resolve(text);
     let shown = path.display();
+    if matches!(std::fs::metadata(&path), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+    {
+        let help = "put the secret there, readable by the host; a relative path counts from the \
+                    config's folder";
+        context.lacks_secret(item, format!("there is no file {shown}"), help);
+        return None;
+    }
     let read = match std::fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => Err(format!("{shown} is a folder")),
         // A pipe or a device may have no end.
         Ok(metadata) if !metadata.is_file() => Err(format!("{shown} is not a file")),
         Ok(_) => read_secret_file(&path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(format!("there is no file {shown}"))
-        }
         Err(error) => Err(format!("the file {shown} cannot be read: {error}")),
     };
     // Editors end a file with a newline; no key does.

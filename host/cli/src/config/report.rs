@@ -75,7 +75,12 @@ impl Report {
     #[must_use]
     pub fn new(file: &Path, mut findings: Vec<Finding>) -> Self {
         findings.sort_by(|one, other| {
-            (one.place, one.severity, &one.key).cmp(&(other.place, other.severity, &other.key))
+            (one.place, one.severity, &one.key, &one.message).cmp(&(
+                other.place,
+                other.severity,
+                &other.key,
+                &other.message,
+            ))
         });
         findings.dedup();
         Self { file: file.to_owned(), findings }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_engine::{BackoffSpec, RetrySpec};
+use amends_engine::{ATTEMPTS_MAX, BackoffSpec, RetrySpec};
 
 use crate::config::suggest::list;
 use crate::config::table::{Context, Item};
@@ -31,9 +31,8 @@ pub(super) fn read_retry(item: &Item<'_>, context: &mut Context<'_>) -> Option<R
             format!("keep one form: {HELP}"),
         );
     }
-    // The engine says which counts are right.
     let mut sound = true;
-    let attempts = attempts.map(|item| item.whole(context, 0..=u32::MAX));
+    let attempts = attempts.map(|item| item.whole(context, 1..=ATTEMPTS_MAX));
     sound &= attempts != Some(None);
     let attempts = attempts.flatten();
     if let Some(item) = backoff {

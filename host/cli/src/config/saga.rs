@@ -34,18 +34,21 @@ struct Step {
     undo_is_said: bool,
 }
 
-/// Reads every `[[saga]]`.
-pub(super) fn read_sagas(item: Option<&Item<'_>>, context: &mut Context<'_>) -> Vec<Definition> {
+/// Reads every `[[saga]]`: the definitions that are sound, and all that could be read.
+pub(super) fn read_sagas(
+    item: Option<&Item<'_>>,
+    context: &mut Context<'_>,
+) -> (Vec<Definition>, Vec<DefinitionSpec>) {
     let sagas = match item {
         Some(item) => item.list(context, SAGA_HELP),
         None => Some(Vec::new()),
     };
-    let Some(sagas) = sagas else { return Vec::new() };
+    let Some(sagas) = sagas else { return (Vec::new(), Vec::new()) };
     if sagas.is_empty() {
         let place = item.map_or(Place::File, |item| item.place(context));
         context.error(place, "saga", "there is no saga, so there is nothing to run", SAGA_HELP);
     }
-    let mut definitions = Vec::with_capacity(sagas.len());
+    let (mut definitions, mut specs) = (Vec::with_capacity(sagas.len()), Vec::new());
     let mut seen = BTreeMap::new();
     for saga in &sagas {
         let Some(mut table) = saga.table(context, SAGA_HELP) else { continue };
@@ -59,13 +62,14 @@ pub(super) fn read_sagas(item: Option<&Item<'_>>, context: &mut Context<'_>) -> 
             table.key = format!("saga.{name}");
             context.remember(&table.key, &table.span);
         }
-        let spec = read_saga(table, name, context);
-        definitions.extend(spec.and_then(|spec| check_definition(&spec, is_first, context)));
+        let Some(spec) = read_saga(table, name, context) else { continue };
+        definitions.extend(check_definition(&spec, is_first, context));
+        specs.push(spec);
     }
     let children = Children::of(&definitions);
     check_children(&definitions, &children, &seen, context);
     check_graphs(&definitions, &children, context);
-    definitions
+    (definitions, specs)
 }
 
 /// A saga that a step runs is there, and none comes to run itself.

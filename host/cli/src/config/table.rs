@@ -33,6 +33,8 @@ const MESSAGE_SHOWN_CHARS: usize = 1_000;
 pub(super) struct Context<'a> {
     pub(super) source: &'a Source,
     pub(super) environment: &'a Environment,
+    /// How bad it is that a secret is not there.
+    pub(super) lacking_secrets: Severity,
     pub(super) findings: Vec<Finding>,
     errors: usize,
     warnings: usize,
@@ -63,9 +65,34 @@ impl Places {
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(source: &'a Source, environment: &'a Environment) -> Self {
+    pub(super) fn new(
+        source: &'a Source,
+        environment: &'a Environment,
+        lacking_secrets: Severity,
+    ) -> Self {
         let (findings, places) = (Vec::new(), Places::default());
-        Self { source, environment, findings, errors: 0, warnings: 0, suggestions: 0, places }
+        let (errors, warnings, suggestions) = (0, 0, 0);
+        Self {
+            source,
+            environment,
+            lacking_secrets,
+            findings,
+            errors,
+            warnings,
+            suggestions,
+            places,
+        }
+    }
+
+    /// A secret is not there.
+    pub(super) fn lacks_secret(
+        &mut self,
+        item: &Item<'_>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let place = item.place(self);
+        self.add(self.lacking_secrets, place, &item.key, message.into(), help.into());
     }
 
     /// Something stops the host.
@@ -426,7 +453,7 @@ impl<'a> Item<'a> {
         value: &'a Spanned<DeValue<'a>>,
         context: &mut Context<'_>,
     ) -> Item<'a> {
-        let key = format!("{}[{}]", self.key, index + 1);
+        let key = format!("{}[{index}]", self.key);
         context.remember(&key, &value.span());
         Item { key, span: value.span(), value: value.get_ref() }
     }

@@ -28,6 +28,9 @@ const RELEASE: &str = r#"{
     }
 }"#;
 
+/// What `quote` takes and answers, which may have more fields than it says.
+const QUOTE: &str = r#"{"type": "object", "properties": {"price_cents": {"type": "integer"}}}"#;
+
 /// Writes every plugin that a config in `tests/check` names: the sound ones into `plugins`, each
 /// broken one into a folder of its own name in `broken`.
 pub(crate) fn write_all(folder: &Path) {
@@ -47,6 +50,7 @@ pub(crate) fn write_all(folder: &Path) {
         write("plugins", name, &component.build());
     };
     typed("step", "reserve", RESERVATION);
+    typed("step", "quote", QUOTE);
     typed("undo-only", "reserve-release", RELEASE);
 
     let broken = |name: &str, bytes: &[u8]| write(&format!("broken/{name}"), name, bytes);

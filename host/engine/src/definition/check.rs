@@ -254,9 +254,12 @@ fn resolve_after(spec: &DefinitionSpec, mistakes: &mut Mistakes) -> Vec<StepSet>
     let mut resolved = Vec::with_capacity(spec.steps.len());
     for step in &spec.steps {
         let mut set = StepSet::default();
+        // Which of two steps of one name is meant nobody knows; that was told.
+        let is_one = spec.steps.iter().filter(|other| other.name == step.name).count() == 1;
         for name in &step.after {
             let found = spec.steps.iter().take(STEPS_MAX).position(|other| other.name == *name);
             match found {
+                Some(_) if *name == step.name && !is_one => {}
                 Some(_) if *name == step.name => mistakes.add(
                     Some(&step.name),
                     "after",
@@ -419,6 +422,17 @@ fn compile(
     };
     let of_element = field == "input" && spec.steps[index].each.is_some();
     for name in expression.unknown_variables(of_element) {
+        if ["item", "index"].contains(&name.as_str()) {
+            let message =
+                format!("`{source}` uses `{name}`, which only the input of a step with `each` has");
+            let remedy = if spec.steps[index].each.is_some() {
+                "it is known in the step's input only: use input.… or steps.NAME.output.… here"
+            } else {
+                "add each = \"input.items\" to the step, or use input.…"
+            };
+            mistakes.add(step, field, message, remedy);
+            continue;
+        }
         let known = if of_element {
             "input.…, steps.NAME.output.…, saga.…, item or index"
         } else {
@@ -435,6 +449,22 @@ fn compile(
         let found = spec.steps.iter().position(|other| other.name.as_str() == name);
         match found {
             Some(other) if ancestors[index].contains(other) => {}
+            Some(other) if other == index => mistakes.add(
+                step,
+                field,
+                format!("`{source}` reads the output of its own step"),
+                "a step can read those that are done before it: use input.…, or move what it needs \
+                 into a step before it",
+            ),
+            Some(other) if ancestors[other].contains(index) => mistakes.add(
+                step,
+                field,
+                format!(
+                    "`{source}` reads step `{name}`: `{name}` is after `{0}`, so `{0}` cannot read it",
+                    spec.steps[index].name
+                ),
+                format!("move `{name}` before this step, or read something that is known earlier"),
+            ),
             Some(_) => mistakes.add(
                 step,
                 field,

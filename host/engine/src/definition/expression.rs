@@ -241,6 +241,9 @@ impl Expression {
             ));
         }
         let program = Program::compile(source).map_err(|errors| {
+            if has_lone_equals(source) {
+                return format!("`{source}` has `=`, which compares nothing: write `==`");
+            }
             let first = errors.errors.first().map_or_else(String::new, |error| error.msg.clone());
             format!("`{source}` is not a CEL expression: {first}")
         })?;
@@ -257,6 +260,16 @@ impl Expression {
         let path = path(program.expression());
         let metered = meter::metered(program.expression());
         Ok(Self { source: source.to_owned(), program, metered, uses, uses_item, path })
+    }
+
+    /// As it was written.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Its syntax tree, as it was written.
+    pub(crate) fn root(&self) -> &IdedExpr {
+        self.program.expression()
     }
 
     /// Names that are used and that are neither ours nor bound by a macro such as `map`.
@@ -407,6 +420,27 @@ fn path(node: &IdedExpr) -> Option<Path> {
     let mut path = path(&select.operand).filter(|_| !select.test)?;
     path.fields.push(select.field.clone());
     Some(path)
+}
+
+/// Whether a `=` stands alone, outside of texts: people write it for `==`.
+fn has_lone_equals(source: &str) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    let mut characters = source.chars().peekable();
+    while let Some(character) = characters.next() {
+        match quote {
+            Some(_) if character == '\\' => drop(characters.next()),
+            Some(open) if character == open => quote = None,
+            None if character == '"' || character == '\'' => quote = Some(character),
+            None if character == '=' => {
+                if !"=!<>".contains(before) && characters.peek() != Some(&'=') {
+                    return true;
+                }
+            }
+            Some(_) | None => {}
+        }
+        before = character;
+    }
+    false
 }
 
 /// Names of types, which CEL lets stand where a value may.

@@ -9,14 +9,13 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use amends_engine::{PAYLOAD_BYTES_MAX, Payload};
+use amends_engine::{PAYLOAD_BYTES_MAX, Payload, Schema, misfits};
 use amends_fuzz::{Shape, Target, custom_section};
 use amends_tests::{Behaviour, Component, HOSTILE, bombs};
 use minisign::KeyPair;
 use serde_json::json;
 
 use super::*;
-use crate::misfit::{Schema, misfits};
 use crate::schema;
 use crate::signature::{Signed, TrustedKeys};
 

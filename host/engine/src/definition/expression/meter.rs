@@ -19,6 +19,7 @@ use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{Env, ExecutionError};
 
 use super::ExpressionError;
+use crate::definition::functions::add_ours;
 
 /// The expressions that are evaluated together may take this many steps. These are `when` and `input` of
 /// a saga's step, or its `each` and the inputs of all elements. One step here is an operator, function,
@@ -152,9 +153,10 @@ fn bytes(value: &dyn Val, max: u64) -> u64 {
     sum
 }
 
-/// CEL's own functions and those that count.
+/// CEL's own functions, ours, and those that count.
 pub(super) fn env() -> Env {
     let mut env = Env::stdlib();
+    add_ours(&mut env);
     let functions: [(&str, usize, cel::common::functions::Function); 7] = [
         (SIZED, 2, |args| counted(args, |meter, value| meter.look_at(value))),
         (TEXT, 2, |args| {

@@ -110,6 +110,31 @@ fn counting_changes_no_value() {
 }
 
 #[test]
+fn lists_are_added_up_and_texts_change_their_case() {
+    let input = json!({
+        "lines": [{"cents": 100, "rate": 0.5}, {"cents": 250, "rate": 2}], "none": [],
+        "large": [i64::MAX, 1], "mixed": [1, "a"], "city": "ZÜRICH eh",
+    });
+    for (source, value) in [
+        ("sum(input.lines.map(l, l.cents))", json!(350)),
+        ("input.lines.map(l, l.rate).sum()", json!(2.5)),
+        ("sum(input.none)", json!(0)),
+        ("sum(input.large)", json!(9_223_372_036_854_775_808_u64)),
+        ("input.city.lowerAscii() + input.city.upperAscii()", json!("zÜrich ehZÜRICH EH")),
+    ] {
+        assert_eq!(evaluate(source, &input).unwrap(), value, "{source}");
+    }
+    let refused = evaluate("sum(input.mixed)", &input).unwrap_err().to_string();
+    assert!(refused.contains("element 1 is of type string, and sum adds up numbers"), "{refused}");
+    assert!(evaluate("sum(input.large + [-1, 9223372036854775807, 9])", &input).is_err());
+    assert!(evaluate("sum(input.city)", &input).is_err());
+    // What they look at is counted before.
+    let many = json!({"a": vec![1; 100_000]});
+    let thrice = evaluate("[1, 2, 3, 4, 5, 6, 7, 8].map(x, sum(input.a))", &many);
+    assert!(is_limit(&thrice, "16 MiB"), "{thrice:?}");
+}
+
+#[test]
 fn a_macro_over_an_object_runs_in_the_order_of_its_names() {
     let names: Vec<String> = (0..40).map(|number| format!("name-{number:02}")).collect();
     let input =

@@ -5,13 +5,12 @@
 //! `additionalProperties = false` and local `$ref`s. What a schema says otherwise, with `anyOf`,
 //! `if` and the like, is left to the host, which checks each payload.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// Schemas within one another that are compared. A circle of `$ref`s ends here.
-const DEPTH_MAX: usize = 8;
+use super::schema::{DEPTH_MAX, Property, Schema};
 
 /// Misfits that are told. Nobody reads more.
 const MISFITS_MAX: usize = 100;
@@ -32,78 +31,12 @@ pub struct Misfit {
     pub message: String,
 }
 
-/// A schema in its document.
-#[derive(Debug, Clone, Copy)]
-pub struct Schema<'s> {
-    document: &'s Value,
-    /// With `$ref`s followed.
-    schema: &'s Value,
-}
-
-impl<'s> Schema<'s> {
-    /// The schema that a document is.
-    #[must_use]
-    pub fn new(document: &'s Value) -> Self {
-        Self { document, schema: document }.at(document)
-    }
-
-    fn at(self, mut schema: &'s Value) -> Self {
-        for _ in 0..DEPTH_MAX {
-            let Some(reference) = schema.get("$ref").and_then(Value::as_str) else { break };
-            let target = reference.strip_prefix('#').and_then(|path| self.document.pointer(path));
-            let Some(target) = target else { break };
-            schema = target;
-        }
-        Self { document: self.document, schema }
-    }
-
-    /// The properties that must be there.
-    pub fn required(self) -> impl Iterator<Item = &'s str> {
-        let required = self.schema.get("required").and_then(Value::as_array);
-        required.into_iter().flatten().filter_map(Value::as_str)
-    }
-
-    /// The properties that it describes.
-    pub fn names(self) -> impl Iterator<Item = &'s str> {
-        self.properties().into_iter().flat_map(Map::keys).map(String::as_str)
-    }
-
-    fn properties(self) -> Option<&'s Map<String, Value>> {
-        self.schema.get("properties")?.as_object()
-    }
-
-    fn property(self, name: &str) -> Option<Self> {
-        self.properties()?.get(name).map(|schema| self.at(schema))
-    }
-
-    fn items(self) -> Option<Self> {
-        self.schema.get("items").map(|schema| self.at(schema))
-    }
-
-    /// Whether it takes this property.
-    #[must_use]
-    pub fn takes(self, name: &str) -> bool {
-        let is_closed = self.schema.get("additionalProperties") == Some(&Value::Bool(false));
-        let has_patterns = self.schema.get("patternProperties").is_some();
-        !is_closed || has_patterns || self.properties().is_some_and(|all| all.contains_key(name))
-    }
-
-    /// The types that it takes; none when it does not say.
-    fn types(self) -> Option<BTreeSet<&'s str>> {
-        match self.schema.get("type")? {
-            Value::String(one) => Some(BTreeSet::from([one.as_str()])),
-            Value::Array(several) => Some(several.iter().filter_map(Value::as_str).collect()),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
-        }
-    }
-}
-
 /// What is wrong when values that fit `made` are read by `read`, up to a hundred things.
 #[must_use]
 pub fn misfits(made: Schema<'_>, read: Schema<'_>) -> Vec<Misfit> {
     let mut comparison =
-        Comparison { found: Vec::new(), left: COMPARED_MAX, compared: HashMap::new() };
-    comparison.compare(made, read, "", DEPTH_MAX);
+        Comparison { found: Vec::new(), left: COMPARED_MAX, compared: BTreeMap::new() };
+    comparison.compare(made, read, "", true, DEPTH_MAX);
     comparison.found.truncate(MISFITS_MAX);
     comparison.found
 }
@@ -113,39 +46,45 @@ struct Comparison {
     found: Vec<Misfit>,
     /// So many properties may still be compared.
     left: usize,
-    /// Each pair of schemas, with the depth that was left for it: many ways lead to one.
-    compared: HashMap<(*const Value, *const Value), usize>,
+    /// Each pair of schemas, with the depth that was left for it and whether there is always such a
+    /// value: many ways lead to one.
+    compared: BTreeMap<(*const Value, *const Value), (usize, bool)>,
 }
 
 impl Comparison {
-    fn certain(&mut self, message: String) {
-        self.found.push(Misfit { is_certain: true, message });
-    }
-
-    fn possible(&mut self, message: String) {
-        self.found.push(Misfit { is_certain: false, message });
+    fn add(&mut self, is_certain: bool, message: String) {
+        self.found.push(Misfit { is_certain, message });
     }
 
     fn is_over(&self) -> bool {
         self.left == 0 || self.found.len() >= MISFITS_MAX
     }
 
-    fn compare(&mut self, made: Schema<'_>, read: Schema<'_>, path: &str, depth: usize) {
+    /// `is_there`: whether there is always such a value.
+    fn compare(
+        &mut self,
+        made: Schema<'_>,
+        read: Schema<'_>,
+        path: &str,
+        is_there: bool,
+        depth: usize,
+    ) {
         let Some(deeper) = depth.checked_sub(1) else { return };
-        let known = self.compared.entry((ptr::from_ref(made.schema), ptr::from_ref(read.schema)));
-        let known = known.or_default();
-        if *known >= depth || self.left == 0 {
+        let pair = (ptr::from_ref(made.value()), ptr::from_ref(read.value()));
+        let known = self.compared.entry(pair).or_default();
+        let (known_depth, was_there) = *known;
+        if known_depth >= depth && (was_there || !is_there) || self.left == 0 {
             return;
         }
-        *known = depth;
+        *known = (depth, is_there);
         let names = made.names().count() + read.required().count();
         self.left = self.left.saturating_sub(1 + names);
-        let is_apart = self.compare_types(made, read, path);
+        let is_apart = self.compare_types(made, read, path, is_there);
         if is_apart {
             return;
         }
         if let (Some(made), Some(read)) = (made.items(), read.items()) {
-            self.compare(made, read, &format!("{path}[]"), deeper);
+            self.compare(made, read, &format!("{path}[]"), is_there, deeper);
         }
         // A schema without properties says nothing of them.
         if made.properties().is_none() {
@@ -160,26 +99,42 @@ impl Comparison {
             if self.is_over() {
                 return;
             }
-            if made.property(name).is_none() {
-                self.certain(format!("needs `{}`, which is not in it", name_of(name)));
-            } else if !always.contains(name) {
-                self.possible(format!("needs `{}`, which may not be in it", name_of(name)));
+            match made.look_up(name) {
+                // Another part of the schema may describe it.
+                Property::Unknown => {}
+                Property::Undescribed { .. } => {
+                    let message = format!("needs `{}`, which is not in it", name_of(name));
+                    self.add(is_there, message);
+                }
+                Property::Described(_) if always.contains(name) => {}
+                Property::Described(_) => {
+                    self.add(false, format!("needs `{}`, which may not be in it", name_of(name)));
+                }
             }
         }
         for name in made.names() {
             if self.is_over() {
                 return;
             }
+            let is_there = is_there && always.contains(name);
             if !read.takes(name) {
-                self.certain(format!("does not take `{}`, which is in it", name_of(name)));
+                let verb = if is_there { "is" } else { "may be" };
+                let message = format!("does not take `{}`, which {verb} in it", name_of(name));
+                self.add(is_there, message);
             } else if let (Some(made), Some(read)) = (made.property(name), read.property(name)) {
-                self.compare(made, read, &name_of(name), deeper);
+                self.compare(made, read, &name_of(name), is_there, deeper);
             }
         }
     }
 
     /// True when no value fits both.
-    fn compare_types(&mut self, made: Schema<'_>, read: Schema<'_>, path: &str) -> bool {
+    fn compare_types(
+        &mut self,
+        made: Schema<'_>,
+        read: Schema<'_>,
+        path: &str,
+        is_there: bool,
+    ) -> bool {
         let (Some(made), Some(read)) = (made.types(), read.types()) else { return false };
         let fits = |one: &str| read.contains(one) || one == "integer" && read.contains("number");
         let may_fit = |one: &str| fits(one) || one == "number" && read.contains("integer");
@@ -187,11 +142,13 @@ impl Comparison {
         let list = |types: &BTreeSet<&str>| types.iter().copied().collect::<Vec<_>>().join(" or ");
         let (made_types, read_types) = (list(&made), list(&read));
         if !made.iter().any(|one| may_fit(one)) {
-            self.certain(format!("reads {what} as {read_types}, and it is {made_types}"));
+            let message = format!("reads {what} as {read_types}, and it is {made_types}");
+            self.add(is_there, message);
             return true;
         }
         if !made.iter().all(|one| fits(one)) {
-            self.possible(format!("reads {what} as {read_types}, and it may be {made_types}"));
+            let message = format!("reads {what} as {read_types}, and it may be {made_types}");
+            self.add(false, message);
         }
         false
     }
@@ -199,7 +156,7 @@ impl Comparison {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
 
@@ -253,6 +210,25 @@ mod tests {
                 "error: does not take `total`, which is in it",
             ]
         );
+    }
+
+    /// What need not be there fits while it is not, and another part of a schema may describe it.
+    #[test]
+    fn what_may_fit_is_no_error() {
+        let made = json!({"properties": {"note": {"type": "string"}}});
+        let read = json!({"properties": {"note": {"type": "integer"}}});
+        assert_eq!(told(&made, &read), ["warning: reads `note` as integer, and it is string"]);
+        let closed = json!({"additionalProperties": false});
+        assert_eq!(told(&made, &closed), ["warning: does not take `note`, which may be in it"]);
+        let needs = json!({"required": ["id"]});
+        assert_eq!(told(&made, &needs), ["error: needs `id`, which is not in it"]);
+        for (key, value) in
+            [("anyOf", json!([{"required": ["id"]}])), ("additionalProperties", json!(true))]
+        {
+            let mut open = made.clone();
+            open[key] = value;
+            assert_eq!(told(&open, &needs), [""; 0], "{open}");
+        }
     }
 
     #[test]
