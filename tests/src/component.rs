@@ -91,8 +91,10 @@ pub struct Component<'a> {
     pub name: &'a str,
     /// The version in its manifest.
     pub version: &'a str,
-    /// The JSON Schema of its input, and of its output.
+    /// The JSON Schema of its input, and of its output when `output_schema` is none.
     pub schema: &'a str,
+    /// The JSON Schema of its output.
+    pub output_schema: Option<&'a str>,
     /// What `execute` does.
     pub execute: Behaviour,
     /// What `compensate` does.
@@ -112,6 +114,7 @@ impl Default for Component<'_> {
             name: "test",
             version: "1.2.3",
             schema: "{}",
+            output_schema: None,
             execute: Behaviour::Done,
             compensate: Behaviour::Done,
             describe: None,
@@ -220,7 +223,13 @@ impl Component<'_> {
 
     /// The data of the module and the address of the manifest: five texts, no service, its needs.
     fn description(&self) -> (String, String) {
-        let texts = [self.name, self.version, "For tests.", self.schema, self.schema];
+        let texts = [
+            self.name,
+            self.version,
+            "For tests.",
+            self.schema,
+            self.output_schema.unwrap_or(self.schema),
+        ];
         let (mut at, mut record, mut data) = (4_096, Vec::new(), String::new());
         for text in texts {
             record.extend(pointer(at, text.len()));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use amends_plugins::{COMPONENT_BYTES_MAX, CanarySpec};
-use amends_runtime::{DeployError, DeployRequest, Deployed, Impact, Unreadable};
+use amends_runtime::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
 
 use crate::ApiState;
 use crate::operate::who;
@@ -25,7 +25,8 @@ pub(crate) struct DeployQuery {
     /// Only says what it would change.
     #[serde(default)]
     dry_run: bool,
-    /// Also when sagas in flight have recorded what a component cannot read; then with a reason.
+    /// Also when sagas in flight have recorded what a component cannot read, or definitions do not fit
+    /// it; then with a reason.
     #[serde(default)]
     force: bool,
     /// Kept in the history of the plugins, with who asked.
@@ -75,6 +76,31 @@ pub struct DeployedView {
     pub unreadable: Vec<UnreadableView>,
     /// All of them.
     pub unreadable_total: usize,
+    /// What in the definitions does not fit the component, or may not; as `amends check` says.
+    #[serde(default)]
+    pub flaws: Vec<FlawView>,
+    /// Of a dry run: why it would be refused. Absent when it would be taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+}
+
+/// What in a definition does not fit a component, or may not.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct FlawView {
+    /// The definition.
+    pub definition: String,
+    /// Whether it is not in force any more; sagas in flight are pinned to it.
+    pub is_older: bool,
+    /// The step.
+    pub step: String,
+    /// The key in the step's table: `input`, or `input.drug` for a field of it.
+    pub key: String,
+    /// Whether the component is refused for it, unless it is forced; else it is a warning.
+    pub refuses: bool,
+    /// What does not fit.
+    pub message: String,
+    /// What would be right.
+    pub help: String,
 }
 
 /// Where outputs do not fit.
@@ -170,8 +196,9 @@ impl DeployQuery {
 
 impl From<Deployed> for DeployedView {
     fn from(deployed: Deployed) -> Self {
-        let Deployed { plugin, digest, version, previous, impact } = deployed;
-        let Impact { definitions, sagas, to_undo, unreadable, unreadable_total, misfits } = impact;
+        let Deployed { plugin, digest, version, previous, impact, refusal } = deployed;
+        let Impact { definitions, sagas, to_undo, unreadable, unreadable_total, misfits, flaws } =
+            impact;
         Self {
             plugin: plugin.to_string(),
             digest: digest.to_string(),
@@ -186,7 +213,21 @@ impl From<Deployed> for DeployedView {
                 .collect(),
             unreadable: unreadable.into_iter().map(UnreadableView::from).collect(),
             unreadable_total,
+            flaws: flaws.into_iter().map(FlawView::from).collect(),
+            refusal,
         }
+    }
+}
+
+impl From<FoundFlaw> for FlawView {
+    fn from(found: FoundFlaw) -> Self {
+        let FoundFlaw { definition, is_older, refuses, flaw } = found;
+        let key = match flaw.field {
+            Some(field) => format!("{}.{field}", flaw.key),
+            None => flaw.key.to_owned(),
+        };
+        let (step, message, help) = (flaw.step.to_string(), flaw.message, flaw.remedy);
+        Self { definition: definition.to_string(), is_older, step, key, refuses, message, help }
     }
 }
 

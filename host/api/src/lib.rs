@@ -46,7 +46,7 @@ use upload::Uploads;
 use watch::Watchers;
 
 pub use body::BODIES_BYTES_MAX;
-pub use deploy::{DeployView, DeployedView, MisfitView, UnreadableView};
+pub use deploy::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView};
 pub use door::{PublicUrl, PublicUrlError};
 pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;

@@ -32,7 +32,7 @@ pub(crate) struct RollbackBody {
     /// The digest of a component that served before, or its beginning; when absent, the last one that
     /// did and that no rollback left.
     to: Option<String>,
-    /// Also when sagas in flight have recorded what it cannot read.
+    /// Also when sagas in flight have recorded what it cannot read, or definitions do not fit it.
     #[serde(default)]
     force: bool,
 }

@@ -96,6 +96,16 @@ pub enum Rejection {
         /// Some of them, and why.
         examples: String,
     },
+    /// Steps of definitions would fail with it.
+    #[error(
+        "it does not fit the definitions that use it: {flaws}; change the component or the definition, \
+         or have it serve all the same with --force"
+    )]
+    #[serde(skip)]
+    Unfit {
+        /// Which steps, why, and what would be right.
+        flaws: String,
+    },
     /// Only signed components are loaded, and it has no signature.
     #[error(
         "it is not signed, and only components are loaded that a key of [plugins] trusted_keys has \
@@ -202,6 +212,7 @@ impl Rejection {
             | Self::Link
             | Self::NotReadable(_)
             | Self::Unreadable { .. }
+            | Self::Unfit { .. }
             | Self::Unsigned
             | Self::Untrusted { .. }
             | Self::SignatureMisfit { .. }

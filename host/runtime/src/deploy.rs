@@ -1,17 +1,22 @@
 //! What a component would change that is to become active, and having it do so.
 
+mod fit;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::pin::Pin;
 
 use amends_engine::{
-    Definition, DefinitionName, Digest, Misfit, PluginName, Saga, SagaId, Schema, StepName, misfits,
-    undo_plan,
+    Definition, DefinitionName, Digest, Misfit, PluginName, Saga, SagaId, Schema, StepName,
+    misfits, undo_plan,
 };
 use amends_plugins::{
     CanarySpec, Candidate, Cause, Guard, LoadedComponent, PluginError, Rejection, Why,
 };
 
+pub use fit::FoundFlaw;
+
+use crate::deploy::fit::Ahead;
 use crate::runtime::{Runtime, Sagas};
 
 /// Recorded outputs that cannot be read and are named one by one; all of them are counted.
@@ -36,6 +41,8 @@ pub struct Impact {
     pub unreadable_total: usize,
     /// Where the outputs of the component that serves now do not fit its schema.
     pub misfits: Vec<Misfit>,
+    /// What in the definitions does not fit it, or may not; as `amends check` says of a config.
+    pub flaws: Vec<FoundFlaw>,
 }
 
 /// A recorded output that a component cannot read.
@@ -60,7 +67,7 @@ pub struct DeployRequest {
     pub who: String,
     /// Why.
     pub reason: Option<String>,
-    /// Also when sagas in flight have recorded what they cannot read.
+    /// Also when sagas in flight have recorded what they cannot read, or definitions do not fit them.
     pub is_forced: bool,
     /// Only says what it would change.
     pub is_dry_run: bool,
@@ -81,6 +88,8 @@ pub struct Deployed {
     pub previous: Option<Digest>,
     /// What it changes.
     pub impact: Impact,
+    /// Of a dry run: why it would be refused.
+    pub refusal: Option<String>,
 }
 
 /// Why nothing was deployed.
@@ -115,8 +124,13 @@ fn uses(definition: &Definition, plugin: &PluginName) -> bool {
 }
 
 impl Runtime {
-    /// What a component would change if it became active for a plugin now.
-    pub async fn impact(&self, plugin: &PluginName, component: &LoadedComponent) -> Impact {
+    /// What a component would change if it became active for a plugin now, together with `others`.
+    pub async fn impact(
+        &self,
+        plugin: &PluginName,
+        component: &LoadedComponent,
+        others: &[Candidate],
+    ) -> Impact {
         let mut impact = Impact::default();
         let active = self.plugins().active(plugin);
         if let Some(active) = active.filter(|active| active.digest != component.digest) {
@@ -124,27 +138,31 @@ impl Runtime {
             impact.misfits = misfits(made, Schema::new(&component.manifest.output_schema));
         }
         let in_force = self.definitions().current().filter(|definition| uses(definition, plugin));
-        impact.definitions = in_force.map(|definition| definition.name().clone()).collect();
+        let in_force: Vec<_> = in_force.cloned().collect();
+        impact.definitions = in_force.iter().map(|definition| definition.name().clone()).collect();
         let of = plugin.clone();
         let live = self.look(move |sagas| {
             let concerned = sagas.filter(|saga| uses(saga.definition(), &of));
             concerned.cloned().collect::<Vec<_>>()
         });
+        let mut ahead = Ahead::new(in_force);
         for (number, saga) in live.await.into_iter().flatten().enumerate() {
+            ahead.add(&saga);
             impact.add(&saga, plugin, component).await;
             // There may be a hundred thousand of them, and others want this thread.
             if number % 256 == 255 {
                 tokio::task::yield_now().await;
             }
         }
+        impact.flaws = self.find_flaws(plugin, component, others, &ahead).await;
         impact
     }
 
     /// Has components serve, all or none, as one event; the answer is what that changes.
     ///
     /// # Errors
-    /// When one of them cannot serve, or cannot read what sagas in flight have recorded and that is
-    /// not forced; nothing is changed then, and the history of a plugin that is known has the refusal.
+    /// When one of them cannot serve; or cannot read what sagas in flight have recorded, or does not fit
+    /// the definitions, and that is not forced; nothing is changed then, and the history of a plugin that is known has the refusal.
     pub async fn deploy(&self, request: DeployRequest) -> Result<Vec<Deployed>, DeployError> {
         let DeployRequest { components, who, reason, is_forced, is_dry_run, canary } = request;
         let (mut candidates, mut deployed) = (Vec::new(), Vec::new());
@@ -159,16 +177,15 @@ impl Runtime {
             }
         }
         for Candidate { plugin, component, .. } in &candidates {
-            let impact = self.impact(plugin, component).await;
+            let impact = self.impact(plugin, component, &candidates).await;
             if let Some(message) = self.doubt(plugin, component, &impact)
                 && !is_forced
             {
                 return Err(DeployError::Doubtful { plugin: plugin.clone(), message });
             }
-            if let Some(rejection) = impact.rejection()
-                && !is_forced
-                && !is_dry_run
-            {
+            let rejection = impact.rejection().filter(|_| !is_forced);
+            let refusal = rejection.as_ref().map(ToString::to_string);
+            if let Some(rejection) = rejection.filter(|_| !is_dry_run) {
                 return Err(self.refuse(plugin.clone(), component.digest, rejection).await?);
             }
             deployed.push(Deployed {
@@ -177,10 +194,11 @@ impl Runtime {
                 version: component.manifest.version.clone(),
                 previous: self.plugins().active(plugin).map(|active| active.digest),
                 impact,
+                refusal,
             });
         }
         if !is_dry_run {
-            let forced = deployed.iter().any(|one| one.impact.unreadable_total > 0);
+            let forced = deployed.iter().any(|one| one.impact.rejection().is_some());
             let why = Why { cause: Cause::Deploy, who: Some(who), reason, forced };
             match canary {
                 None => self.plugins().activate(candidates, why).await?,
@@ -244,8 +262,12 @@ impl Impact {
         }
     }
 
-    /// None when it reads all that is recorded.
+    /// None when it reads all that is recorded, and the definitions fit it.
     fn rejection(&self) -> Option<Rejection> {
+        self.unreadable_rejection().or_else(|| fit::rejection(&self.flaws))
+    }
+
+    fn unreadable_rejection(&self) -> Option<Rejection> {
         let steps = self.unreadable_total;
         let mut examples = String::new();
         for Unreadable { saga, step, why, .. } in self.unreadable.iter().take(EXAMPLES_MAX) {
@@ -259,13 +281,14 @@ impl Impact {
     }
 }
 
-/// What is dropped into the folder is held against sagas in flight like what is deployed.
+/// What is dropped into the folder is held against sagas in flight and definitions like what is
+/// deployed.
 impl Guard for Sagas {
     fn objection<'a>(
         &'a self,
         plugin: &'a PluginName,
         component: &'a LoadedComponent,
     ) -> Pin<Box<dyn Future<Output = Option<Rejection>> + Send + 'a>> {
-        Box::pin(async move { self.runtime()?.impact(plugin, component).await.rejection() })
+        Box::pin(async move { self.runtime()?.impact(plugin, component, &[]).await.rejection() })
     }
 }

@@ -33,7 +33,9 @@ mod stuck;
 pub use breakers::{BreakerInfo, BreakerSettings, OnOpen, RateSettings};
 pub use clock::now;
 pub use definitions::Definitions;
-pub use deploy::{DeployError, DeployRequest, Deployed, Impact, UNREADABLE_NAMED_MAX, Unreadable};
+pub use deploy::{
+    DeployError, DeployRequest, Deployed, FoundFlaw, Impact, UNREADABLE_NAMED_MAX, Unreadable,
+};
 pub use error::{OperateError, RuntimeError, StartError};
 pub use exposure::{Exposure, ExposureError};
 pub use faults::Faults;

@@ -83,7 +83,9 @@ fn what_an_undo_could_not_read_is_refused_and_pinned_when_it_is_forced() {
         place.amends(&[&["plugin", "deploy", "pack=new.wasm"], arguments].concat())
     };
 
-    let told = done(&deploy(&["--dry-run"]));
+    let dry = deploy(&["--dry-run"]);
+    assert_eq!(dry.status.code(), Some(1), "{}", stderr(&dry));
+    let told = stdout(&dry);
     for words in ["pack: 1 recorded outputs", &id, "\"label\" is a required", "without --force"] {
         assert!(told.contains(words), "{words}: {told}");
     }

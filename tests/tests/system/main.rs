@@ -16,6 +16,7 @@ mod crash;
 mod deploy;
 mod door;
 mod failpoints;
+mod fit;
 mod folder;
 mod full;
 mod hostile;

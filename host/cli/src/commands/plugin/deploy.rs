@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use reqwest::multipart::{Form, Part};
 
-use amends_api::{DeployView, DeployedView};
+use amends_api::{DeployView, DeployedView, FlawView};
 use amends_engine::{PluginName, on_one_line};
 
 use super::component::bytes_of;
@@ -22,16 +22,21 @@ const UNREADABLE_SHOWN: usize = 10;
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A dry run exits as the deploy itself would: with 0 when it would be taken, with \
+                        1 when it would be refused.\n\nExamples:\n  amends plugin deploy \
+                        shipment.wasm --dry-run && amends plugin deploy shipment.wasm"
+)]
 pub struct Deploy {
     /// The components: NAME.wasm and oci://REGISTRY/…/NAME@sha256:… are for plugin NAME, NAME=FILE
     /// for another one
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<String>,
-    /// Say what it would change, and change nothing
+    /// Say what it would change, and change nothing; exits with 1 when it would be refused
     #[arg(long)]
     pub dry_run: bool,
-    /// Also when sagas in flight have recorded what a component cannot read, the host has no such
-    /// plugin, or the component says that it is another one
+    /// Also when sagas in flight have recorded what a component cannot read, definitions do not fit
+    /// it, the host has no such plugin, or the component says that it is another one
     #[arg(long, requires = "reason")]
     pub force: bool,
     /// Why: it is kept in the history of the plugins
@@ -92,7 +97,8 @@ pub(crate) async fn deploy(args: Deploy) -> anyhow::Result<u8> {
         Format::Ids => done.components.iter().try_for_each(|one| say!("{}", one.digest))?,
         Format::Table => print(&done)?,
     }
-    Ok(EXIT_DONE)
+    let is_refused = done.components.iter().any(|one| one.refusal.is_some());
+    Ok(if is_refused { EXIT_ERROR } else { EXIT_DONE })
 }
 
 /// `10`, or `10%`; what is in range the host says.
@@ -136,6 +142,7 @@ fn print(done: &DeployView) -> anyhow::Result<()> {
         ]);
     }
     print_table(&rows)?;
+    done.components.iter().try_for_each(print_flaws)?;
     done.components.iter().try_for_each(print_misfits)?;
     let serves = |one: &DeployedView| one.previous.as_ref() == Some(&one.digest);
     if done.activated && done.components.iter().all(serves) {
@@ -148,10 +155,24 @@ fn print(done: &DeployView) -> anyhow::Result<()> {
             "\na canary from now on: amends plugin versions {name} shows how it does, amends plugin \
              promote {name} has it serve all sagas, amends plugin rollback {name} takes it back"
         )?;
-    } else if done.components.iter().any(|one| one.unreadable_total > 0) {
+    } else if done.components.iter().any(|one| one.refusal.is_some()) {
         say!("\na dry run: nothing is changed; this would be refused without --force")?;
     } else {
         say!("\na dry run: nothing is changed; this would be taken")?;
+    }
+    Ok(())
+}
+
+/// In the words of `amends check`, below one another: they are too long for a table.
+fn print_flaws(one: &DeployedView) -> anyhow::Result<()> {
+    for FlawView { definition, is_older, step, key, refuses, message, help } in &one.flaws {
+        let severity = if *refuses { "error" } else { "warning" };
+        let older = if *is_older { " (an older definition, of sagas in flight)" } else { "" };
+        let (message, help) = (on_one_line(message), on_one_line(help));
+        say!(
+            "\n{}: {severity}: saga.{definition}.step.{step}.{key}{older}: {message}\n    help: {help}",
+            one.plugin
+        )?;
     }
     Ok(())
 }
