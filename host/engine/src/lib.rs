@@ -73,7 +73,7 @@ pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
 pub use saga::{Chosen, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use text::{escape, is_steering, on_one_line};
-pub use why::{Why, pivot_first, why};
+pub use why::{Why, activity_in_brief, pivot_first, why};
 
 /// A call is attempted at most this often: past it an attempt counter says nothing to anybody.
 pub const ATTEMPTS_MAX: u32 = 1_000;

@@ -794,7 +794,7 @@ impl Source for Seen<'_> {
 }
 
 impl StepState {
-    fn next_at(&self) -> Option<Timestamp> {
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
         self.timer().map(|(_, due)| due)
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::decide::{Order, Verb, needs_operator, permits};
 use crate::definition::StepKind;
 use crate::ids::{StepName, Timestamp};
-use crate::saga::{Phase, Progress, Saga};
+use crate::saga::{Phase, Progress, Saga, StepState};
 use crate::status::SagaStatus;
 
 /// So many steps are named in one sentence.
@@ -16,8 +16,10 @@ const PARTS_MAX: usize = 8;
 pub struct Why {
     /// One sentence.
     pub sentence: String,
-    /// When something will happen by the clock alone.
+    /// When a step goes on by the clock alone. The deadline is not meant: it ends the saga.
     pub next_at: Option<Timestamp>,
+    /// When what has not completed is undone; none when the deadline changes nothing any more.
+    pub deadline_at: Option<Timestamp>,
     /// The operator's verbs that would change something.
     pub verbs: Vec<&'static str>,
 }
@@ -52,8 +54,69 @@ pub fn why(saga: &Saga, at: Timestamp) -> Why {
             format!("It is {status}: {}{pivot}.", activity(saga))
         }
     };
-    let next_at = saga.wake_at().filter(|_| !status.is_end() && saga.paused.is_none());
-    Why { sentence, next_at, verbs: verbs(saga, at) }
+    let next_at = saga.steps.iter().filter_map(StepState::next_at).min();
+    let next_at = next_at.filter(|_| !status.is_end() && saga.paused.is_none());
+    Why { sentence, next_at, deadline_at: saga.deadline_in_force(), verbs: verbs(saga, at) }
+}
+
+/// What a saga that has not ended does or waits for, for one line of a list: what matters most comes
+/// first. None when nothing is in flight or waited for.
+#[must_use]
+pub fn activity_in_brief(saga: &Saga) -> Option<String> {
+    if saga.has_ended() {
+        return None;
+    }
+    let mut parts: Vec<_> =
+        (0..saga.steps.len()).filter_map(|index| step_in_brief(saga, index)).collect();
+    // What waits longest for others to act is what a reader looks for; what runs comes last.
+    parts.sort_by_key(|(is_running, _)| *is_running);
+    let parts = shortened(parts.into_iter().map(|(_, words)| words).collect());
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Whether a step runs, and what it does or waits for.
+fn step_in_brief(saga: &Saga, index: usize) -> Option<(bool, String)> {
+    let (step, spec, name) = (&saga.steps[index], saga.spec(index), saga.name(index));
+    let error = || {
+        let error = step.error.as_deref();
+        error.map_or_else(String::new, |error| format!(": {}: {}", error.code, error.message))
+    };
+    match step.progress {
+        Progress::Waiting { until, .. } => {
+            let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+            let words = match &spec.kind {
+                StepKind::Wait { wait } => {
+                    format!("{name} waits for signal {}{until}", wait.signal)
+                }
+                StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => {
+                    format!("{name} sleeps{until}")
+                }
+            };
+            Some((false, words))
+        }
+        Progress::BackingOff { retry_at, .. } => {
+            let attempt = step.attempts - step.attempts_before + 1;
+            let of = spec.retry.attempts;
+            Some((false, format!("{name} again at {retry_at}, {attempt} of {of}{}", error())))
+        }
+        Progress::UndoBackingOff { retry_at, .. } => {
+            let attempt = step.undo_attempts - step.undo_attempts_before + 1;
+            let of = spec.undo.as_ref().map_or(0, |undo| undo.retry.attempts);
+            let again = format!("undo of {name} again at {retry_at}, {attempt} of {of}{}", error());
+            Some((false, again))
+        }
+        Progress::Running
+        | Progress::Undoing
+        | Progress::FannedOut
+        | Progress::Pending
+        | Progress::Succeeded
+        | Progress::Failed
+        | Progress::Unknown
+        | Progress::Skipped
+        | Progress::Undone
+        | Progress::UndoBlocked
+        | Progress::UndoSkipped => step_activity(saga, index).map(|words| (true, words)),
+    }
 }
 
 /// What an order to undo a saga waits for, when nobody can tell yet whether it may still be undone;
@@ -120,7 +183,18 @@ fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
     };
     let permitted = |verb: &Verb| permits(verb.clone()) || permits_one(verb);
     let wanted = all.into_iter().filter(|(verb, does)| *does && permitted(verb));
-    wanted.map(|(verb, _)| verb.word()).collect()
+    let signal = waits_for_signal(saga).then_some("signal");
+    signal.into_iter().chain(wanted.map(|(verb, _)| verb.word())).collect()
+}
+
+/// Whether a step waits for a signal now: to send it is no order of an operator, and what moves the
+/// saga.
+fn waits_for_signal(saga: &Saga) -> bool {
+    !saga.has_ended()
+        && (0..saga.steps.len()).any(|index| {
+            matches!(saga.steps[index].progress, Progress::Waiting { .. })
+                && matches!(saga.spec(index).kind, StepKind::Wait { .. })
+        })
 }
 
 /// The verb about this step, when it is about one.

@@ -305,7 +305,10 @@ fn past_the_pivot_nothing_is_undone_and_a_failure_blocks() {
     host.answer("c", permanent());
     assert_eq!(host.told(), ["step.failed c 1", "saga.blocked c"]);
     let reason = host.saga.reason().unwrap();
-    assert_eq!(reason, "c failed: no: it is not possible after the pivot, so nothing is undone");
+    assert_eq!(
+        reason,
+        "c failed: no: it is not possible. It is after the pivot, so nothing is undone"
+    );
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use amends_engine::{
     CLOCK_TOLERANCE, Command, Decision, Event, Input, Payload, SIGNALS_MAX, SagaId, SagaStatus,
-    StepKind, StepSpec, Target, Timestamp, UndoSpec, Verb, WaitSpec, commands, decide_on,
-    permits_signal, why,
+    StepKind, StepSpec, Target, Timestamp, UndoSpec, Verb, WaitSpec, activity_in_brief, commands,
+    decide_on, permits_signal, why,
 };
 
 use host::{Host, done, order, permanent, retryable, serial, step, unknown};
@@ -40,6 +40,9 @@ fn a_step_waits_for_its_signal_and_answers_what_that_says() {
     let told = why(&host.saga, host.now);
     assert!(told.sentence.contains("b waits for the signal `approved` until"), "{}", told.sentence);
     assert_eq!(told.next_at, Some(host.now.after(Duration::from_secs(1))));
+    assert_eq!(told.verbs, ["signal", "cancel", "pause", "abandon"]);
+    let brief = format!("b waits for signal approved until {}", told.next_at.unwrap());
+    assert_eq!(activity_in_brief(&host.saga), Some(brief));
     host.signal("approved", None, r#"{"by":"grace"}"#);
     assert_eq!(host.told(), ["signal.received", "step.succeeded b 0", "step.started c 1"]);
     let b = host.saga.steps().nth(1).unwrap();
@@ -56,6 +59,33 @@ fn a_signal_that_comes_early_is_kept_and_a_second_one_of_its_id_dropped() {
     assert_eq!(host.saga.steps().nth(1).unwrap().output.unwrap().as_str(), "1");
     host.signal("approved", Some("7"), "3");
     assert_eq!(host.told(), [""; 0], "also after a step has taken it");
+}
+
+#[test]
+fn the_deadline_is_not_told_as_what_comes_next() {
+    let deadline = Duration::from_secs(60);
+    let mut host = Host::start_with(with(wait(None)), Some(deadline), "{}");
+    let ends = host.now.after(deadline);
+    let told = why(&host.saga, host.now);
+    assert_eq!((told.next_at, told.deadline_at), (None, Some(ends)), "a is in flight");
+    assert_eq!(host.saga.wake_at(), Some(ends));
+    assert!(!told.verbs.contains(&"signal"), "nothing waits for it yet: {:?}", told.verbs);
+    host.answer("a", done()).told();
+    let brief = activity_in_brief(&host.saga);
+    assert_eq!(brief.as_deref(), Some("b waits for signal approved"));
+    host.cancel().answer("a", done());
+    let told = why(&host.saga, host.now);
+    assert_eq!((told.next_at, told.deadline_at, told.verbs), (None, None, vec![]));
+    assert_eq!(activity_in_brief(&host.saga), None, "it has ended");
+}
+
+#[test]
+fn a_call_that_is_tried_again_says_when_first() {
+    let mut host = Host::start(with(wait(None)));
+    host.answer("a", retryable());
+    let at = host.now.after(Duration::from_millis(100));
+    let brief = format!("a again at {at}, 2 of 2: busy: try later");
+    assert_eq!(activity_in_brief(&host.saga), Some(brief));
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Draft<'_> {
         {
             let step = self.saga.name(index).clone();
             let what = self.describe(index);
-            let reason = format!("{step} {what} after the pivot, so nothing is undone");
+            let reason = format!("{step} {what}. It is after the pivot, so nothing is undone");
             self.emit(SagaBlocked { step, reason });
         }
         if self.saga.steps.iter().all(|step| step.progress.is_done()) {
