@@ -64,6 +64,7 @@ macro_rules! conformance_tests {
             starts_once_for_a_key_in_parallel,
             leaves_the_key_of_a_refused_start,
             lists_by_each_filter,
+            lists_by_part_of_an_id_and_before_a_time,
             finds_live_sagas,
             limits_pages_of_live_sagas_by_bytes,
             limits_pages_of_events_by_bytes,

@@ -38,9 +38,9 @@ pub use state::{
 };
 pub use types::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability,
-    EVENT_BYTES_MAX, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga,
-    NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreHealth, StoreStats, StoredEvent,
-    Stream,
+    EVENT_BYTES_MAX, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, IdPart, LIVE_PAGE_BYTES_MAX,
+    LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreHealth, StoreStats,
+    StoredEvent, Stream,
 };
 
 /// An append-only event store.

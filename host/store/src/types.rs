@@ -285,6 +285,53 @@ impl fmt::Debug for AppendReply {
     }
 }
 
+/// The beginning or the end of a saga's id, as people write it. The end tells sagas apart that were
+/// started in the same moment: its last eight digits are random, where the first are the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdPart(String);
+
+impl IdPart {
+    /// So many hexadecimal digits at least: fewer fit many sagas.
+    pub const DIGITS_MIN: usize = 8;
+
+    /// None when the text is not 8 to 32 hexadecimal digits, hyphens aside.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let digits = text.replace('-', "").to_ascii_lowercase();
+        let is_part = digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+            && (Self::DIGITS_MIN..=32).contains(&digits.len());
+        is_part.then_some(Self(digits))
+    }
+
+    /// Whether the id begins or ends so.
+    #[must_use]
+    pub fn fits(&self, id: SagaId) -> bool {
+        let digits = id.to_string().replace('-', "");
+        digits.starts_with(&self.0) || digits.ends_with(&self.0)
+    }
+
+    /// The least and the greatest id that begins so.
+    pub(crate) fn range(&self) -> [Vec<u8>; 2] {
+        ['0', 'f'].map(|fill| {
+            let digits: String = self.0.chars().chain(std::iter::repeat(fill)).take(32).collect();
+            let digit = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or(0);
+            (0..16).map(|byte| digit(byte * 2)).collect()
+        })
+    }
+
+    /// Its digits, as the function `hex` of SQL writes them.
+    pub(crate) fn as_upper(&self) -> String {
+        self.0.to_ascii_uppercase()
+    }
+
+    /// The last bytes of an id that ends so: as many as the fewest digits are.
+    pub(crate) fn last_bytes(&self) -> Vec<u8> {
+        let last = &self.0[self.0.len() - Self::DIGITS_MIN..];
+        let byte = |at: usize| u8::from_str_radix(&last[at..at + 2], 16).unwrap_or(0);
+        (0..Self::DIGITS_MIN / 2).map(|number| byte(number * 2)).collect()
+    }
+}
+
 /// Which sagas to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SagaQuery {
@@ -296,6 +343,10 @@ pub struct SagaQuery {
     pub tag: Option<(String, String)>,
     /// Started after this time.
     pub started_after: Option<Timestamp>,
+    /// Started before this time.
+    pub started_before: Option<Timestamp>,
+    /// With an id that begins or ends so.
+    pub id: Option<IdPart>,
     /// Only ids smaller than this: the cursor.
     pub before: Option<SagaId>,
     /// At most so many.

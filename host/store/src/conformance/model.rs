@@ -132,6 +132,8 @@ impl Model {
                 && query.definition.as_ref().is_none_or(|name| row.definition == *name)
                 && tag.is_none_or(|(name, value)| row.tags.get(name) == Some(value))
                 && query.started_after.is_none_or(|after| row.started_at > after)
+                && query.started_before.is_none_or(|before| row.started_at < before)
+                && query.id.as_ref().is_none_or(|part| part.fits(row.id))
                 && query.before.is_none_or(|before| row.id < before)
         };
         let limit = query.limit as usize;

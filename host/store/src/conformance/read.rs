@@ -7,8 +7,8 @@ use super::Place;
 use super::fixture::{at, definition, row, saga_id, start, then};
 use super::model::Model;
 use crate::{
-    Append, BlobKind, EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, NewEvent,
-    SagaQuery, Store, Stream,
+    Append, BlobKind, EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, IdPart, LIVE_PAGE_BYTES_MAX,
+    NewEvent, SagaQuery, Store, Stream,
 };
 
 /// Of a number, as text.
@@ -76,6 +76,7 @@ pub async fn lists_by_each_filter(place: &dyn Place) {
                             started_after,
                             before,
                             limit: 13,
+                            ..SagaQuery::default()
                         };
                         let listed = store.list(query.clone()).await.unwrap();
                         found += listed.len();
@@ -98,6 +99,46 @@ pub async fn lists_by_each_filter(place: &dyn Place) {
     }
     let all = SagaQuery { before: None, limit: u32::MAX, ..query };
     assert_eq!(paged, model.list(&all));
+}
+
+/// A saga is found by the beginning of its id and by its end, whatever the case and the hyphens, and
+/// sagas that started before a time by that, along with the other filters.
+pub async fn lists_by_part_of_an_id_and_before_a_time(place: &dyn Place) {
+    let store = place.open().await.unwrap();
+    let model = fill(&*store, 40).await;
+    let id = saga_id(17).to_string();
+    let upper = id.to_uppercase().replace('-', "");
+    let parts =
+        [&id, &id[..8], &id[..13], &id[28..], &id[24..], &upper[..11], &upper[21..], "12345678"];
+    let ids: Vec<_> = parts.iter().map(|part| Some(IdPart::new(part).unwrap())).collect();
+    let (mut found, mut several) = (0, 0);
+    for id in ids.into_iter().chain([None]) {
+        for started_before in [None, Some(at(0)), Some(at(18)), Some(at(LATE + 17))] {
+            for tag in [None, Some(("customer".to_owned(), "2".to_owned()))] {
+                for before in [None, Some(saga_id(30))] {
+                    let name = tag.as_ref().map(|_| definition("order-fulfillment"));
+                    let query = SagaQuery {
+                        statuses: if before.is_some() { SagaStatus::ALL.to_vec() } else { vec![] },
+                        definition: name,
+                        tag: tag.clone(),
+                        started_before,
+                        id: id.clone(),
+                        before,
+                        limit: 7,
+                        ..SagaQuery::default()
+                    };
+                    let listed = store.list(query.clone()).await.unwrap();
+                    found += usize::from(listed.len() == 1);
+                    several += usize::from(listed.len() > 1);
+                    assert_eq!(listed, model.list(&query), "{query:?}");
+                }
+            }
+        }
+    }
+    assert!(found > 10 && several > 10, "it shows little: {found}, {several}");
+    for wrong in ["", "1234567", "1234567g", &"0".repeat(33)] {
+        assert_eq!(IdPart::new(wrong), None, "{wrong}");
+    }
 }
 
 /// Recovery sees every saga that has not ended, with its whole log, and no other.

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use super::schema::is_unreadable;
 use super::write::{DEPLOYS, SERVICE_PREFIX};
 use crate::types::{
-    BlobKind, BlobRow, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, LIVE_PAGE_BYTES_MAX, LiveSaga,
-    SagaQuery, SagaRow, StoredEvent, Stream, is_event_type,
+    BlobKind, BlobRow, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, IdPart, LIVE_PAGE_BYTES_MAX,
+    LiveSaga, SagaQuery, SagaRow, StoredEvent, Stream, is_event_type,
 };
 
 type Result<T> = rusqlite::Result<T>;
@@ -152,11 +152,19 @@ pub(super) fn list(connection: &Connection, query: &SagaQuery) -> Result<Vec<Sag
         Some(_) => Walk::Definition,
         None => Walk::All,
     };
+    if let Some(part) = &query.id {
+        let found = [Part::Begin(part), Part::End(part)].map(|part| {
+            let walk = if query.tag.is_some() { Walk::Tag } else { Walk::All };
+            list_along(connection, query, walk, Some(part))
+        });
+        let [begins, ends] = found;
+        return Ok(newest([begins?, ends?].concat(), query.limit));
+    }
     if query.tag.is_some() {
-        return list_along(connection, query, Walk::Tag);
+        return list_along(connection, query, Walk::Tag, None);
     }
     if query.statuses.is_empty() {
-        return list_along(connection, query, all);
+        return list_along(connection, query, all, None);
     }
     // One walk for each kind of status, so that each stops after `limit`.
     let (rare, common): (Vec<SagaStatus>, Vec<SagaStatus>) =
@@ -168,12 +176,45 @@ pub(super) fn list(connection: &Connection, query: &SagaQuery) -> Result<Vec<Sag
     let mut found = Vec::new();
     for (walk, statuses) in walks.into_iter().filter(|(_, statuses)| !statuses.is_empty()) {
         let query = SagaQuery { statuses, ..query.clone() };
-        found.extend(list_along(connection, &query, walk)?);
+        found.extend(list_along(connection, &query, walk, None)?);
     }
+    Ok(newest(found, query.limit))
+}
+
+/// Rows of several walks as those of one.
+fn newest(mut found: Vec<SagaRow>, limit: u32) -> Vec<SagaRow> {
     found.sort_by_key(|row| std::cmp::Reverse(row.id));
     found.dedup_by_key(|row| row.id);
-    found.truncate(query.limit as usize);
-    Ok(found)
+    found.truncate(limit as usize);
+    found
+}
+
+/// What is known of an id.
+#[derive(Clone, Copy)]
+enum Part<'query> {
+    Begin(&'query IdPart),
+    End(&'query IdPart),
+}
+
+impl Part<'_> {
+    /// What it asks of an id, and the values that stand for the marks in it. What begins so stands
+    /// together. For what ends so all ids are looked at, in an index that has little else.
+    fn condition(self, id: &str) -> (String, Vec<Value>) {
+        match self {
+            Self::Begin(part) => {
+                (format!("{id} BETWEEN ? AND ?"), part.range().map(Value::Blob).to_vec())
+            }
+            Self::End(part) => {
+                let digits = part.as_upper();
+                let from = Value::Integer(33 - i64::try_from(digits.len()).unwrap_or(32));
+                // The last four bytes rule out nearly all, without making a text of each.
+                let ends = "SELECT id FROM sagas INDEXED BY sagas_definition \
+                            WHERE substr(id, 13) = ? AND substr(hex(id), ?) = ?";
+                let values = vec![Value::Blob(part.last_bytes()), from, Value::Text(digits)];
+                (format!("{id} IN ({ends})"), values)
+            }
+        }
+    }
 }
 
 /// What is gone along, from the greatest id down, with a look at each row, until the page is full.
@@ -193,7 +234,12 @@ fn is_rare(status: SagaStatus) -> bool {
     !matches!(status, SagaStatus::Running | SagaStatus::Waiting | SagaStatus::Completed)
 }
 
-fn list_along(connection: &Connection, query: &SagaQuery, walk: Walk) -> Result<Vec<SagaRow>> {
+fn list_along(
+    connection: &Connection,
+    query: &SagaQuery,
+    walk: Walk,
+    part: Option<Part<'_>>,
+) -> Result<Vec<SagaRow>> {
     let mut wheres = vec!["true".to_owned()];
     let mut values = Vec::new();
     let (from, id) = match walk {
@@ -224,6 +270,15 @@ fn list_along(connection: &Connection, query: &SagaQuery, walk: Walk) -> Result<
         wheres.push(format!("{id} >= ? AND started_at > ?"));
         values.push(Value::Blob(first_id(after, start_delay(connection)?).to_vec()));
         values.push(Value::Integer(after.as_millis()));
+    }
+    if let Some(before) = query.started_before {
+        wheres.push(format!("{id} < ? AND started_at < ?"));
+        values.push(Value::Blob(last_id(before).to_vec()));
+        values.push(Value::Integer(before.as_millis()));
+    }
+    if let Some((condition, parts)) = part.map(|part| part.condition(id)) {
+        wheres.push(condition);
+        values.extend(parts);
     }
     if let Some(definition) = &query.definition {
         wheres.push("definition = ?".to_owned());
@@ -282,6 +337,12 @@ fn first_id(after: Timestamp, delay: i64) -> [u8; 16] {
     // Behind the time stand the version and variant bits of a UUID.
     bytes[6..].fill(0);
     bytes
+}
+
+/// No saga that started before this time has a greater id: it was made before its saga started. A
+/// clock that was set back in between is allowed for.
+fn last_id(before: Timestamp) -> [u8; 16] {
+    first_id(before.after(START_DELAY), 0)
 }
 
 pub(super) fn live(
