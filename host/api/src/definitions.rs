@@ -1,9 +1,9 @@
 //! The definitions in force.
 
-use axum::Json;
 use axum::extract::State;
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::page::Page;
 use crate::views::DefinitionView;
 

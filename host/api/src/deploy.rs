@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -11,6 +10,7 @@ use amends_plugins::{COMPONENT_BYTES_MAX, CanarySpec};
 use amends_runtime::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::operate::who;
 use crate::plugins::plugin_problem;
 use crate::problem::{Problem, Query, legible};

@@ -1,6 +1,5 @@
 //! Whether the host is well, and its metrics.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use amends_store::StoreHealth;
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::problem::Problem;
 
 /// Bounds of the buckets of durations, in seconds: from a reused instance to a slow service.

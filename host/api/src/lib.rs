@@ -6,6 +6,7 @@
 
 #![expect(clippy::result_large_err, reason = "a problem is made once for a request that failed")]
 
+mod answer;
 mod batch;
 mod body;
 mod definitions;

@@ -1,7 +1,8 @@
 //! The description of the API.
 
-use axum::Json;
 use utoipa::OpenApi;
+
+use crate::answer::Json;
 
 /// OpenAPI 3.1 of everything under `/v1`.
 #[derive(OpenApi)]

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use utoipa::ToSchema;
 use amends_engine::{Order, Payload, SignalName, StepName, Verb};
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::body::JsonBody;
 use crate::plugins::parse_digest;
 use crate::problem::{Path, Problem, legible};

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,6 +10,7 @@ use amends_engine::{Effect, Payload, Timestamp, exposure};
 use amends_runtime::{BreakerInfo, ExposureError, OnOpen, Planned};
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::page::Page;
 use crate::problem::{Path, Problem};
 use crate::sagas::{find, parse_id, unknown};

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use amends_engine::{Digest, IdError, PluginName};
 use amends_plugins::{PluginError, PluginInfo, Why};
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::body::JsonBody;
 use crate::operate::who;
 use crate::page::Page;
@@ -148,12 +148,13 @@ fn info(state: &ApiState, name: &PluginName) -> Result<PluginInfo, Problem> {
     })
 }
 
-/// A digest, or enough of its beginning to know which component of this host is meant: as tables print
-/// it.
+/// A digest, or enough of its beginning to know which component of this host is meant, with or without
+/// its algorithm: as tables print it.
 pub(crate) fn parse_digest(state: &ApiState, text: &str) -> Result<Digest, Problem> {
-    let digest = text.strip_prefix("sha256:").unwrap_or_default();
-    let is_short = (DIGITS_MIN..64).contains(&digest.len())
-        && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digest = text.strip_prefix("sha256:").unwrap_or(text);
+    let is_hex = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_short = is_hex && (DIGITS_MIN..64).contains(&digest.len());
+    let text = &format!("sha256:{digest}");
     let bad = |error: String| Problem::new(400, "bad_digest", error);
     if is_short {
         let known = state.runtime.plugins().digest_of(&text.to_lowercase());

@@ -1,6 +1,5 @@
 //! Problem details for HTTP APIs (RFC 9457).
 
-use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,6 +9,8 @@ use utoipa::ToSchema;
 use amends_engine::is_steering;
 use amends_runtime::{OperateError, RuntimeError, StartError};
 use amends_store::StoreError;
+
+use crate::answer::Json;
 
 /// What went wrong with a request.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

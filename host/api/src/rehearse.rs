@@ -1,6 +1,5 @@
 //! What an undo would do otherwise than the one that serves: tried without any effect.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,6 +11,7 @@ use amends_runtime::{
 };
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::problem::{Problem, Query};
 
 /// The body of a request: a component, and the form around it.

@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,9 +12,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::{Payload, SagaId, SagaStatus, StepStatus, Timestamp};
 use amends_runtime::{Quarantined, StartRequest, State as SagaState, Stuck};
-use amends_store::{SagaQuery, SagaRow, Store, StoreError};
+use amends_store::{IdPart, SagaQuery, SagaRow, Store, StoreError};
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::body::JsonBody;
 use crate::duration::parse_duration;
 use crate::page::{Page, cursor, limit};
@@ -88,6 +88,12 @@ pub(crate) struct ListQuery {
     tag: Option<String>,
     /// RFC 3339.
     started_after: Option<String>,
+    /// RFC 3339.
+    started_before: Option<String>,
+    /// The beginning or the end of an id, 8 to 32 hexadecimal digits: the sagas whose ids have it.
+    id: Option<String>,
+    /// True: say of sagas that have not ended what they do or wait for.
+    activity: Option<bool>,
     /// True: only sagas that have not moved for longer than they should.
     stuck: Option<bool>,
     /// From 1 to 1,000; 50 when absent.
@@ -157,16 +163,15 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<SagaItem>>, Problem> {
     let limit = limit(query.limit)?;
     let is_stuck = query.stuck.unwrap_or(false);
+    let says_activity = query.activity.unwrap_or(false);
     let is_quarantined = query.status.as_deref().is_some_and(|status| status.trim() == QUARANTINED);
     let query = SagaQuery {
         statuses: if is_quarantined { Vec::new() } else { statuses(query.status.as_deref())? },
         definition: query.definition.map(|name| name.parse()).transpose().map_err(bad_query)?,
         tag: query.tag.as_deref().map(tag).transpose()?,
-        started_after: query
-            .started_after
-            .map(|time| time.parse::<Timestamp>())
-            .transpose()
-            .map_err(bad_query)?,
+        started_after: time(query.started_after.as_deref())?,
+        started_before: time(query.started_before.as_deref())?,
+        id: query.id.as_deref().map(id_part).transpose()?,
         before: cursor(query.cursor.as_deref())?,
         limit: limit + 1,
     };
@@ -192,7 +197,26 @@ pub(crate) async fn list(
             }
         }
     }
-    Ok(Json(page(items, limit)))
+    let mut page = page(items, limit);
+    if says_activity {
+        for item in &mut page.items {
+            say_activity(&state, item).await;
+        }
+    }
+    Ok(Json(page))
+}
+
+/// Says what a saga that has not ended does or waits for. One after another, so that a long list
+/// takes no turn of the sagas' own work; one that cannot be read keeps its place without it.
+async fn say_activity(state: &ApiState, item: &mut SagaItem) {
+    let is_over = item.ended_at.is_some() || item.status == QUARANTINED;
+    let Some(id) = item.id.parse().ok().filter(|_| !is_over) else { return };
+    let Ok(Some(found)) = state.runtime.state(id).await else { return };
+    // What no event tells comes first: nothing else moves the saga.
+    let stalls = found.stalls.iter().map(ToString::to_string);
+    let stalls = stalls.take(STALLS_SAID_MAX).collect::<Vec<_>>();
+    let all = stalls.into_iter().chain(amends_engine::activity_in_brief(&found.saga));
+    item.activity = Some(all.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
 }
 
 /// Of one item more than the limit, if there is one, it is told that it comes next.
@@ -230,6 +254,8 @@ fn fits(row: &SagaRow, query: &SagaQuery) -> bool {
     (query.statuses.is_empty() || query.statuses.contains(&row.status))
         && query.definition.as_ref().is_none_or(|name| *name == row.definition)
         && query.started_after.is_none_or(|after| row.started_at > after)
+        && query.started_before.is_none_or(|before| row.started_at < before)
+        && query.id.as_ref().is_none_or(|part| part.fits(row.id))
         && query.tag.as_ref().is_none_or(|(name, value)| row.tags.get(name) == Some(value))
 }
 
@@ -325,6 +351,7 @@ pub(crate) async fn why(
                  another version of the host, resume takes it up again."
             ),
             next_at: None,
+            deadline_at: None,
             verbs: vec!["resume".to_owned()],
         }));
     }
@@ -356,6 +383,7 @@ pub(crate) async fn why(
         status: found.saga.status().to_string(),
         sentence,
         next_at: why.next_at,
+        deadline_at: why.deadline_at,
         verbs: why.verbs.into_iter().map(str::to_owned).collect(),
     }))
 }
@@ -472,6 +500,20 @@ fn tag(text: &str) -> Result<(String, String), Problem> {
     text.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| {
         Problem::new(400, "bad_query", format!("`{text}` is not a tag"))
             .with_remedy("write NAME:VALUE")
+    })
+}
+
+fn time(text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    text.map(str::parse).transpose().map_err(|error: amends_engine::IdError| bad_query(error))
+}
+
+fn id_part(text: &str) -> Result<IdPart, Problem> {
+    IdPart::new(text).ok_or_else(|| {
+        let detail = format!("`{text}` is no part of an id");
+        let least = IdPart::DIGITS_MIN;
+        Problem::new(400, "bad_query", detail).with_remedy(format!(
+            "give at least {least} hexadecimal digits of its beginning or end"
+        ))
     })
 }
 

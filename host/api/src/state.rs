@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use amends_plugins::{StateError, StateWrite};
 use amends_store::{STATE_KEYS_MAX, StateQuery};
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::body::{HeldBytes, JsonBody, check_ndjson, read, refuse};
 use crate::operate::who;
 use crate::page::{PAGE_BYTES_MAX, Page, limit};

@@ -149,7 +149,7 @@ impl Reader {
             if !is_last && reader.events(1).await.map_or(true, |more| !more.is_empty()) {
                 let _ = write!(text, ",\"next_cursor\":\"{}\"", reader.after);
             }
-            text.push('}');
+            text.push_str("}\n");
             Some((Ok(text), (reader, Written::All, None)))
         });
         ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use amends_engine::{
-    Definition, Direction, Failure, Payload, SagaId, SagaStatus, StepStatus,
+    Definition, Direction, Failure, Payload, SagaId, SagaStatus, StepKind, StepStatus,
     StepView as EngineStep, Timestamp, pivot_first,
 };
 use amends_plugins::{Activation, CallCounts, CanaryInfo, Cause, PluginInfo, RejectionRecord};
@@ -108,6 +108,9 @@ pub struct StepView {
     /// When its next attempt is due, or when it stops waiting.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
+    /// The signal that it waits for, or waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
     /// The saga that it runs or ran, if it runs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
@@ -166,6 +169,9 @@ pub struct SagaItem {
     /// For finding it.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// What it does or waits for, when it has not ended; only where `activity=true` asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<String>,
 }
 
 /// One event.
@@ -204,9 +210,13 @@ pub struct WhyView {
     pub status: String,
     /// One sentence.
     pub sentence: String,
-    /// When something will happen by the clock alone.
+    /// When a step goes on by the clock alone.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
+    /// When what has not completed is undone; absent when that changes nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline_at: Option<Timestamp>,
     /// The operator's verbs that would change something.
     pub verbs: Vec<String>,
 }
@@ -461,6 +471,10 @@ impl From<EngineStep<'_>> for StepView {
             started_at: step.started_at,
             ended_at: step.ended_at,
             next_at: step.next_at,
+            signal: match &step.spec.kind {
+                StepKind::Wait { wait } => Some(wait.signal.to_string()),
+                StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
+            },
             child: step.child.map(|child| child.to_string()),
             omitted: None,
         }
@@ -491,6 +505,7 @@ impl SagaItem {
             next_at: None,
             key: None,
             tags: BTreeMap::new(),
+            activity: None,
         }
     }
 }
@@ -508,6 +523,7 @@ impl From<SagaRow> for SagaItem {
             next_at: row.wake_at.filter(|_| row.ended_at.is_none()),
             key: row.key,
             tags: row.tags,
+            activity: None,
         }
     }
 }

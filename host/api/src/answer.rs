@@ -1,0 +1,21 @@
+//! Answers in JSON.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// JSON as `axum::Json` answers it, and a line break behind it: a shell's prompt does not stand in the
+/// last line of what `curl` prints.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        let Ok(mut body) = serde_json::to_vec(&self.0) else {
+            // Our own views have nothing that JSON cannot say.
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        body.push(b'\n');
+        let json = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, json)], body).into_response()
+    }
+}
