@@ -41,6 +41,9 @@ pub use output::shown;
                   order-fulfillment --input order.json --wait\n  amends list --status blocked"
 )]
 pub struct Cli {
+    /// The host's address, for verbs that talk to one; may also stand after the verb
+    #[arg(long, value_name = "URL")]
+    pub host: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -112,7 +115,7 @@ pub enum Command {
     Signal(signal::Signal),
     /// List the circuit breakers
     Breakers(plan::Breakers),
-    /// Look at plugins
+    /// Make, test and sign plugins, and have them serve
     #[command(
         subcommand,
         after_help = "Examples:\n  amends plugin list\n  amends plugin inspect \
@@ -159,6 +162,7 @@ pub enum Format {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // The TLS of every client of reqwest, which panics when there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    client::set_host(cli.host);
     let code = match cli.command {
         Command::Run(command) => return on_threads(run::run(command)),
         Command::Chaos(command) => return on_threads(chaos::run(command)),

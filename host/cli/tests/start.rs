@@ -241,3 +241,21 @@ fn a_tag_takes_both_signs() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("write NAME=VALUE or NAME:VALUE"), "{stderr}");
 }
+
+#[test]
+fn a_host_that_goes_away_during_the_wait_is_not_a_wait_that_ended() {
+    let address = host(|first, _| match first {
+        "GET /v1/definitions HTTP/1.1" => definitions(),
+        _ if first.starts_with("POST ") => saga("waiting"),
+        _ => Act::Die,
+    });
+    let file = lines(3);
+    let each = ["billing", "--wait", "20s", "--each", "--input", file.path().to_str().unwrap()];
+    let (code, stdout, stderr) = outcome(&mut start(&address, &each));
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    let told = "the host went away while 3 sagas were waited for: they are started, and go on when it \
+                is back\n";
+    assert!(stderr.ends_with(told), "{stderr}");
+    assert!(!stderr.contains("ended first"), "{stderr}");
+    assert!(stdout.starts_with("3 of 3 sagas of billing started"), "{stdout}");
+}

@@ -24,6 +24,7 @@ mod http;
 mod inspection;
 mod layers;
 mod ledger;
+mod listing;
 mod lists;
 mod matrix;
 mod oci;

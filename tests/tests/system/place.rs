@@ -475,7 +475,7 @@ pub(crate) fn example() -> PathBuf {
 }
 
 /// The binary beside this test's own.
-fn amends() -> PathBuf {
+pub(crate) fn amends() -> PathBuf {
     binary("amends")
 }
 

@@ -1,27 +1,84 @@
 //! Talks to a host.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::multipart::Form;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use amends_api::Problem;
+use amends_api::{PluginView, Problem};
 use amends_engine::on_one_line;
 
-use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, Failed};
+use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_USAGE, Failed};
+use crate::config::suggest::{did_you_mean, list};
 
 /// Which host to talk to.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Host")]
 pub struct HostArgs {
-    /// The host's address
-    #[arg(long, env = "AMENDS_HOST", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub host: String,
-    /// The token to show it
-    #[arg(long, env = "AMENDS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    /// The host's address, such as 127.0.0.1:7070; may also stand before the verb [env: AMENDS_HOST]
+    /// [default: http://127.0.0.1:7070]
+    #[arg(long, value_name = "URL")]
+    pub host: Option<String>,
+    /// The token to show it: for a proxy that asks for one, a host does not
+    #[arg(long, env = "AMENDS_TOKEN", hide = true, hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
+}
+
+/// Where a host is when nothing is said.
+const HOST_DEFAULT: &str = "http://127.0.0.1:7070";
+
+/// The address that stood before the verb.
+static HOST_BEFORE_VERB: OnceLock<String> = OnceLock::new();
+
+/// Takes the address that stood before the verb.
+pub(crate) fn set_host(host: Option<String>) {
+    if let Some(host) = host {
+        // There is one command line.
+        let _ = HOST_BEFORE_VERB.set(host);
+    }
+}
+
+/// Where the host is, and who said so: the verb's flag, the flag before the verb, the environment.
+fn address(args: &HostArgs) -> Result<String, Failed> {
+    let from_environment = || std::env::var("AMENDS_HOST").ok().filter(|host| !host.is_empty());
+    let flag = args.host.as_ref().or_else(|| HOST_BEFORE_VERB.get());
+    let (name, text) = match flag.map(|host| ("--host", host.clone())) {
+        Some(given) => given,
+        None => match from_environment() {
+            Some(host) => ("AMENDS_HOST", host),
+            None => return Ok(HOST_DEFAULT.to_owned()),
+        },
+    };
+    base(&text)
+        .map_err(|help| Failed { exit: EXIT_USAGE, message: format!("{name} {text}: {help}") })
+}
+
+/// `127.0.0.1:7070` as `http://127.0.0.1:7070`.
+fn base(text: &str) -> Result<String, &'static str> {
+    const HELP: &str = "write an address such as 127.0.0.1:7070 or http://127.0.0.1:7070";
+    let (scheme, rest) = text.trim().split_once("://").unwrap_or(("http", text.trim()));
+    let rest = rest.trim_end_matches('/');
+    if scheme == "https" {
+        return Err("this version speaks plain http only; write http://ADDRESS:PORT");
+    }
+    let base = format!("http://{rest}");
+    let url = reqwest::Url::parse(&base).map_err(|_| HELP)?;
+    let is_address = scheme == "http" && url.has_host() && url.query().is_none();
+    // A port alone, or a word for one, is no name of a host.
+    let is_name = !rest.is_empty() && !rest.starts_with(':') && rest.parse::<u64>().is_err();
+    if is_address && is_name { Ok(base) } else { Err(HELP) }
+}
+
+/// One page of a list.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// A connection to a host.
@@ -34,13 +91,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(args: &HostArgs) -> anyhow::Result<Self> {
-        let base = args.host.trim_end_matches('/').to_owned();
-        if !base.starts_with("http://") {
-            let message = format!(
-                "--host {base}: this version speaks plain http only; write http://ADDRESS:PORT"
-            );
-            return Err(Failed { exit: EXIT_ERROR, message }.into());
-        }
+        let base = address(args)?;
         let http = plain_http()?;
         Ok(Self { http, base, token: args.token.clone() })
     }
@@ -55,7 +106,31 @@ impl Client {
 
     /// Sends, and turns a refusal into an error that says what would be right.
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        accepted(request.send().await.map_err(|error| self.unreachable(&error))?).await
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let plugin = plugin_sought(&response);
+        let error = match accepted(response).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        match plugin {
+            Some(name) => Err(self.unknown_plugin(&name).await.unwrap_or(error)),
+            None => Err(error),
+        }
+    }
+
+    /// What to say when the host has no plugin of this name; none when it has one, or cannot tell.
+    async fn unknown_plugin(&self, name: &str) -> Option<anyhow::Error> {
+        let response = self.request(Method::GET, "/v1/plugins").send().await.ok()?;
+        let page: Page<PluginView> = response.json().await.ok()?;
+        let names = || page.items.iter().map(|plugin| plugin.name.as_str());
+        if names().any(|known| known == name) {
+            return None;
+        }
+        let help = did_you_mean(name, names(), || {
+            format!("the plugins of this host are {}", list(names()))
+        });
+        let message = format!("there is no plugin `{name}`\n  help: {help}");
+        Some(Failed { exit: EXIT_NOT_FOUND, message }.into())
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -74,9 +149,10 @@ impl Client {
 
     /// As [`Self::send`], with who asks for it.
     pub(crate) async fn send_as_user(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        self.send(match std::env::var("USER") {
-            Ok(user) => request.header("amends-user", user),
-            Err(_) => request,
+        let user = std::env::var("USER").ok().filter(|user| !user.trim().is_empty());
+        self.send(match user {
+            Some(user) => request.header("amends-user", user),
+            None => request,
         })
         .await
     }
@@ -114,7 +190,7 @@ pub(crate) async fn accepted(response: Response) -> anyhow::Result<Response> {
     }
     let text = response.text().await.unwrap_or_default();
     let message = match serde_json::from_str::<Problem>(&text) {
-        Ok(problem) => match problem.remedy {
+        Ok(problem) => match remedy(&problem) {
             Some(remedy) => {
                 format!("{}\n  help: {}", on_one_line(&problem.detail), on_one_line(&remedy))
             }
@@ -130,6 +206,35 @@ pub(crate) async fn accepted(response: Response) -> anyhow::Result<Response> {
     Err(Failed { exit, message }.into())
 }
 
+/// The plugin that a request was about which found nothing. A name that has to be escaped is none.
+fn plugin_sought(response: &Response) -> Option<String> {
+    let rest = response.url().path().split_once("/v1/plugins/")?.1;
+    let name = rest.split('/').next().unwrap_or_default();
+    (response.status() == StatusCode::NOT_FOUND).then(|| name.to_owned())
+}
+
+/// What would be right, in words of the command line where the host's are those of HTTP.
+fn remedy(problem: &Problem) -> Option<Cow<'_, str>> {
+    Some(match problem.code.as_str() {
+        "saga_unknown" => "`amends list` lists the sagas of this host".into(),
+        "plugin_unknown" => "`amends plugin list` lists the plugins of this host".into(),
+        "canary_refused" | "no_rollback" | "bad_digest" => {
+            "`amends plugin versions NAME` shows its canaries and the components that served it"
+                .into()
+        }
+        "not_found" | "method_not_allowed" => {
+            "the host is of another version than this command line, or --host is no host of Amends"
+                .into()
+        }
+        "definition_unknown" => "`amends check CONFIG` lists the definitions of a config".into(),
+        "no_key" => "`amends state list PLUGIN` lists what the plugin keeps".into(),
+        _ => match problem.remedy.as_deref()? {
+            later if later.contains("Retry-After") => "try again in a second".into(),
+            remedy => remedy.into(),
+        },
+    })
+}
+
 /// `a b` as `a%20b`, for a query or a path.
 pub(crate) fn escape(text: &str) -> String {
     use std::fmt::Write as _;
@@ -142,4 +247,25 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base;
+
+    #[test]
+    fn an_address_needs_no_scheme() {
+        for (text, told) in [
+            ("127.0.0.1:7600", "http://127.0.0.1:7600"),
+            ("http://127.0.0.1:7600/", "http://127.0.0.1:7600"),
+            ("localhost", "http://localhost"),
+            ("[::1]:7600", "http://[::1]:7600"),
+            (" proxy.example/amends/ ", "http://proxy.example/amends"),
+        ] {
+            assert_eq!(base(text).as_deref(), Ok(told));
+        }
+        for wrong in ["", "7600", ":7600", "a b", "ftp://a", "https://a", "http://", "1.2.3.4:x"] {
+            assert!(base(wrong).is_err(), "{wrong}");
+        }
+    }
 }

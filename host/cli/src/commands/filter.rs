@@ -2,10 +2,12 @@
 
 use clap::Args;
 
-use amends_api::{LIMIT_MAX, SagaItem};
+use amends_api::{DefinitionView, LIMIT_MAX, SagaItem, parse_duration};
+use amends_engine::Timestamp;
 
-use crate::commands::client::{Client, escape};
-use crate::commands::sagas::Page;
+use crate::commands::client::{Client, Page, escape};
+use crate::commands::exit::{EXIT_NOT_FOUND, Failed};
+use crate::config::suggest::{did_you_mean, list};
 
 /// Which sagas. The host answers all but the text of the reason, which is looked for here.
 #[derive(Debug, Clone, Default, Args)]
@@ -17,12 +19,15 @@ pub struct Filter {
     /// Only this definition
     #[arg(long, value_name = "NAME")]
     pub definition: Option<String>,
-    /// Only with this tag, NAME=VALUE or NAME:VALUE
+    /// Only with this tag, NAME=VALUE or NAME:VALUE; a saga that a step runs has its parent's tags
     #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
     pub tag: Option<String>,
-    /// Only started after this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
+    /// Only started after this time: 2h, 3d (ago), 2026-03-01 or 2026-03-01T09:30:00Z, in UTC
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub started_after: Option<String>,
+    /// Only started before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub started_before: Option<String>,
     /// Only with this text in their reason, in upper or lower case
     #[arg(long, value_name = "TEXT")]
     pub error_like: Option<String>,
@@ -31,42 +36,96 @@ pub struct Filter {
     pub stuck: bool,
 }
 
+/// Why [`Filter::each_page`] has no more pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// There are no more sagas.
+    All,
+    /// The limit is reached, and there are more.
+    Limit,
+}
+
 impl Filter {
     /// Whether it leaves out nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { status, definition, tag, started_after, error_like, stuck } = self;
-        let texts = [status, definition, tag, started_after, error_like];
+        let Self { status, definition, tag, started_after, started_before, error_like, stuck } =
+            self;
+        let texts = [status, definition, tag, started_after, started_before, error_like];
         texts.into_iter().all(Option::is_none) && !stuck
     }
 
-    /// At most `limit` sagas, the newest first, page by page; and whether there are more.
+    /// At most `limit` sagas, the newest first, and whether there are more.
     pub(crate) async fn find(
         &self,
         client: &Client,
         limit: u32,
-    ) -> anyhow::Result<(Vec<SagaItem>, bool)> {
+        says_activity: bool,
+    ) -> anyhow::Result<(Vec<SagaItem>, Ended)> {
+        let mut found = Vec::new();
+        let ended = self
+            .each_page(client, limit, says_activity, |page| {
+                found.extend(page);
+                Ok(())
+            })
+            .await?;
+        Ok((found, ended))
+    }
+
+    /// As [`Self::find`], page by page, so that no more than a page is held.
+    ///
+    /// # Errors
+    /// Also when the host has neither the definition nor a saga of it: that is a slip.
+    pub(crate) async fn each_page(
+        &self,
+        client: &Client,
+        limit: u32,
+        says_activity: bool,
+        mut act: impl FnMut(Vec<SagaItem>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Ended> {
         let text = self.error_like.as_ref().map(|text| text.to_lowercase());
+        let activity = if says_activity { "&activity=true" } else { "" };
         let query = self.query();
-        let mut found: Vec<SagaItem> = Vec::new();
+        let mut left = limit as usize;
         let mut cursor = String::new();
         loop {
-            let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
             // Of those that are read, nobody knows how many have the text.
-            let page_limit = if text.is_some() { LIMIT_MAX } else { left.clamp(1, LIMIT_MAX) };
-            let path = format!("/v1/sagas?limit={page_limit}{query}{cursor}");
-            let page: Page<SagaItem> = client.get(&path).await?;
-            found.extend(page.items.into_iter().filter(|item| has_text(item, text.as_deref())));
-            match page.next_cursor {
-                Some(next) if found.len() < limit as usize => {
-                    cursor = format!("&cursor={}", escape(&next));
-                }
-                next => {
-                    let is_more = next.is_some() || found.len() > limit as usize;
-                    found.truncate(limit as usize);
-                    return Ok((found, is_more));
-                }
+            let most = if text.is_some() { usize::MAX } else { left };
+            let page_limit = most.clamp(1, LIMIT_MAX as usize);
+            let path = format!("/v1/sagas?limit={page_limit}{query}{activity}{cursor}");
+            let Page { mut items, next_cursor } = client.get::<Page<SagaItem>>(&path).await?;
+            items.retain(|item| has_text(item, text.as_deref()));
+            let is_more = next_cursor.is_some() || items.len() > left;
+            items.truncate(left);
+            left -= items.len();
+            if items.is_empty() && !is_more && left == limit as usize {
+                self.check_definition(client).await?;
+            }
+            act(items)?;
+            match next_cursor {
+                Some(next) if left > 0 => cursor = format!("&cursor={}", escape(&next)),
+                Some(_) => return Ok(Ended::Limit),
+                None if is_more => return Ok(Ended::Limit),
+                None => return Ok(Ended::All),
             }
         }
+    }
+
+    async fn check_definition(&self, client: &Client) -> anyhow::Result<()> {
+        let Some(name) = &self.definition else { return Ok(()) };
+        let page: Page<DefinitionView> = client.get("/v1/definitions").await?;
+        let names = || page.items.iter().map(|definition| definition.name.as_str());
+        if names().any(|known| known == name) {
+            return Ok(());
+        }
+        let path = format!("/v1/sagas?limit=1&definition={}", escape(name));
+        if !client.get::<Page<SagaItem>>(&path).await?.items.is_empty() {
+            return Ok(());
+        }
+        let help = did_you_mean(name, names(), || {
+            format!("the definitions of this host are {}", list(names()))
+        });
+        let message = format!("there is no definition `{name}`, and no saga of it\n  help: {help}");
+        Err(Failed { exit: EXIT_NOT_FOUND, message }.into())
     }
 
     fn query(&self) -> String {
@@ -75,6 +134,7 @@ impl Filter {
             ("definition", &self.definition),
             ("tag", &self.tag),
             ("started_after", &self.started_after),
+            ("started_before", &self.started_before),
         ];
         let mut query = String::new();
         for (name, value) in filters {
@@ -95,6 +155,22 @@ fn tag(text: &str) -> Result<String, &'static str> {
     Ok(format!("{name}:{value}"))
 }
 
+/// A time as the host wants it: RFC 3339. What is said in part is in UTC.
+fn time(text: &str) -> Result<String, String> {
+    if let Ok(ago) = parse_duration(text) {
+        let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        let now = amends_runtime::now().as_millis();
+        return Ok(Timestamp::from_millis(now.saturating_sub(ago).max(0)).to_string());
+    }
+    let written = ["", "Z", ":00Z", "T00:00:00Z"];
+    let time = written.iter().find_map(|rest| format!("{text}{rest}").parse::<Timestamp>().ok());
+    time.map(|time| time.to_string()).ok_or_else(|| {
+        "write how long ago, such as 30m, 2h or 3d, or a date or time, such as 2026-03-01 or \
+         2026-03-01T09:30:00Z"
+            .to_owned()
+    })
+}
+
 /// The name and the value of a tag.
 ///
 /// # Errors
@@ -107,4 +183,28 @@ pub(crate) fn split_tag(text: &str) -> Result<(&str, &str), &'static str> {
 fn has_text(item: &SagaItem, text: Option<&str>) -> bool {
     let Some(text) = text else { return true };
     item.reason.as_ref().is_some_and(|reason| reason.to_lowercase().contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+    use super::*;
+
+    #[test]
+    fn times_are_taken_as_people_write_them() {
+        for (text, told) in [
+            ("2026-03-01", "2026-03-01T00:00:00.000Z"),
+            ("2026-03-01T09:30", "2026-03-01T09:30:00.000Z"),
+            ("2026-03-01T09:30:07", "2026-03-01T09:30:07.000Z"),
+            ("2026-03-01T09:30:07.5+02:00", "2026-03-01T07:30:07.500Z"),
+        ] {
+            assert_eq!(time(text).as_deref(), Ok(told));
+        }
+        let hour: Timestamp = time("1h").unwrap().parse().unwrap();
+        let ago = amends_runtime::now().since(hour).as_secs();
+        assert!((3_600..3_660).contains(&ago), "{ago}");
+        for wrong in ["yesterday", "1w", "2026-13-01", "", "09:30"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //!
 //! Which of them a saga permits, the host decides.
 
+mod many;
 mod sweep;
 
 use clap::Args;
@@ -17,7 +18,7 @@ use crate::commands::exit::{EXIT_DONE, EXIT_USAGE, Failed};
 use crate::commands::filter::Filter;
 use crate::commands::ids::each_id;
 use crate::commands::input::read_json;
-use crate::commands::output::print_saga;
+use crate::commands::output::{Look, print_saga};
 
 /// Sagas a second at most: more than a host does.
 const RATE_MAX: f64 = 10_000.0;
@@ -25,7 +26,8 @@ const RATE_MAX: f64 = 10_000.0;
 /// Which sagas, and why.
 #[derive(Debug, Args)]
 pub struct OrderArgs {
-    /// The saga's id; - reads ids from standard input; or give filters instead
+    /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
+    /// standard input; or give filters instead
     pub id: Option<String>,
     /// Why; kept with the saga, with who asked
     #[arg(long, value_name = "TEXT")]
@@ -181,8 +183,11 @@ async fn act(verb: &'static str, args: OrderArgs, body: Body) -> anyhow::Result<
     let body = Body { reason: args.reason.clone(), ..body };
     let order = Order { client: Client::new(&args.host)?, verb, body };
     let Some(id) = &args.id else { return sweep::run(&order, &args).await };
-    each_id(id, async |id| {
-        print_saga(&order.give(id).await?, args.output)?;
+    if id == "-" && args.output == Format::Table {
+        return many::run(&order).await;
+    }
+    each_id(&order.client, id, async |id| {
+        print_saga(&order.give(id).await?, args.output, Look::new(false))?;
         Ok(EXIT_DONE)
     })
     .await

@@ -5,24 +5,26 @@ use clap::Args;
 use amends_api::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 
 use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::ids::each_id;
-use crate::commands::output::{
-    print_json, print_json_line, print_table, say, short, short_digest, table,
-};
-use crate::commands::sagas::{One, Page};
+use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
+use crate::commands::sagas::One;
 
 /// The arguments of `exposure`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends exposure\n  amends exposure \
                         0198c0de-0000-7000-8000-000000000000")]
 pub struct Exposure {
-    /// The saga's id; - reads ids from standard input; absent: summed over all sagas
+    /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
+    /// standard input; absent: summed over all sagas
     pub id: Option<String>,
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Whole ids, exact times, and nothing cut off, also on a terminal
+    #[arg(long)]
+    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -35,6 +37,9 @@ pub struct Breakers {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Whole ids, exact times, and nothing cut off, also on a terminal
+    #[arg(long)]
+    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -42,7 +47,8 @@ pub struct Breakers {
 
 pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    each_id(&args.id, async |id| {
+    let look = Look::new(args.wide);
+    each_id(&client, &args.id, async |id| {
         let path = format!("/v1/sagas/{}/undo-plan", escape(id));
         let plan = client.get::<Page<PlannedView>>(&path).await?.items;
         match args.output {
@@ -52,9 +58,9 @@ pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
             Format::Table if plan.is_empty() => say!("nothing would be undone")?,
             Format::Table => {
                 let mut rows =
-                    table(&["wave", "step", "status", "undone by", "digest", "output", "note"]);
-                rows.add_rows(plan.iter().map(planned_row));
-                print_table(&rows)?;
+                    table(&["wave", "step", "status", "undone by", "digest", "note", "output"]);
+                rows.add_rows(plan.iter().map(|planned| planned_row(planned, look)));
+                print_table_as(&rows, look)?;
             }
         }
         Ok(EXIT_DONE)
@@ -62,10 +68,10 @@ pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
     .await
 }
 
-fn planned_row(planned: &PlannedView) -> Vec<String> {
+fn planned_row(planned: &PlannedView, look: Look) -> Vec<String> {
     let by = match (&planned.plugin, &planned.child) {
         (Some(plugin), _) => plugin.clone(),
-        (None, Some(child)) => format!("saga {child}"),
+        (None, Some(child)) => look.text(&format!("saga {child}")).into_owned(),
         (None, None) => "nobody".to_owned(),
     };
     let digest = planned.digest.as_deref().unwrap_or_default();
@@ -75,16 +81,17 @@ fn planned_row(planned: &PlannedView) -> Vec<String> {
         planned.step.clone(),
         planned.status.clone(),
         by,
-        short_digest(digest).to_owned(),
-        output.map_or_else(|| "not known".to_owned(), |output| short(output.as_str())),
+        look.digest(digest).to_owned(),
         planned.note.clone().unwrap_or_default(),
+        output.map_or_else(|| "not known".to_owned(), |output| output.as_str().to_owned()),
     ]
 }
 
 pub(crate) async fn exposure(args: Exposure) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let Some(id) = &args.id else { return exposure_of_all(&client, args.output).await };
-    each_id(id, async |id| {
+    let look = Look::new(args.wide);
+    let Some(id) = &args.id else { return exposure_of_all(&client, args.output, look).await };
+    each_id(&client, id, async |id| {
         let path = format!("/v1/sagas/{}/exposure", escape(id));
         let effects = client.get::<Page<EffectView>>(&path).await?.items;
         match args.output {
@@ -96,7 +103,7 @@ pub(crate) async fn exposure(args: Exposure) -> anyhow::Result<u8> {
                 let mut rows = table(&["step", "stands", "has undo", "output"]);
                 let word = |is: bool| if is { "yes" } else { "no" };
                 rows.add_rows(effects.iter().map(|effect| {
-                    let output = effect.output.as_ref().map(|output| short(output.as_str()));
+                    let output = effect.output.as_ref().map(|output| output.as_str().to_owned());
                     vec![
                         effect.step.clone(),
                         if effect.is_certain { "yes" } else { "not known" }.to_owned(),
@@ -104,7 +111,7 @@ pub(crate) async fn exposure(args: Exposure) -> anyhow::Result<u8> {
                         output.unwrap_or_default(),
                     ]
                 }));
-                print_table(&rows)?;
+                print_table_as(&rows, look)?;
             }
         }
         Ok(EXIT_DONE)
@@ -112,7 +119,7 @@ pub(crate) async fn exposure(args: Exposure) -> anyhow::Result<u8> {
     .await
 }
 
-async fn exposure_of_all(client: &Client, format: Format) -> anyhow::Result<u8> {
+async fn exposure_of_all(client: &Client, format: Format, look: Look) -> anyhow::Result<u8> {
     let sums = client.get::<Page<ExposureItem>>("/v1/exposure").await?.items;
     match format {
         Format::Json => print_json(&sums)?,
@@ -138,7 +145,7 @@ async fn exposure_of_all(client: &Client, format: Format) -> anyhow::Result<u8> 
                     sum.abandoned.to_string(),
                 ]
             }));
-            print_table(&rows)?;
+            print_table_as(&rows, look)?;
         }
     }
     Ok(EXIT_DONE)
@@ -152,6 +159,7 @@ fn rate(rate: &BreakerRateView) -> String {
 
 pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
+    let look = Look::new(args.wide);
     let breakers = client.get::<Page<BreakerView>>("/v1/breakers").await?.items;
     match args.output {
         Format::Json => print_json(&breakers)?,
@@ -171,12 +179,12 @@ pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
                         None => breaker.failures.to_string(),
                     },
                     breaker.rate.as_ref().map(rate).unwrap_or_default(),
-                    breaker.open_until.map(|until| until.to_string()).unwrap_or_default(),
+                    breaker.open_until.map(|until| look.time(until)).unwrap_or_default(),
                     breaker.on_open.clone(),
-                    short(breaker.last_error.as_deref().unwrap_or_default()),
+                    breaker.last_error.clone().unwrap_or_default(),
                 ]
             }));
-            print_table(&rows)?;
+            print_table_as(&rows, look)?;
         }
     }
     Ok(EXIT_DONE)

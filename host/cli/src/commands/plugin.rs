@@ -16,10 +16,9 @@ use clap::{Args, Subcommand};
 use amends_api::{CanaryView, PluginView};
 
 use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs};
+use crate::commands::client::{Client, HostArgs, Page};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::output::{print_json, print_json_line, print_table, say, short_digest, table};
-use crate::commands::sagas::Page;
+use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
 
 /// The verbs about plugins.
 #[derive(Debug, Subcommand)]
@@ -95,12 +94,18 @@ pub enum Plugin {
     Rollback(versions::Rollback),
 }
 
+/// What components export is shown on terminals from this width on.
+const EXPORTS_FROM: u16 = 100;
+
 /// The arguments of `plugin list`.
 #[derive(Debug, Args)]
 pub struct List {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Whole digests, exact times, and nothing cut off, also on a terminal
+    #[arg(long)]
+    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -131,12 +136,14 @@ async fn list(args: List) -> anyhow::Result<u8> {
         Format::Jsonl => page.items.iter().try_for_each(print_json_line)?,
         Format::Ids => page.items.iter().try_for_each(|plugin| say!("{}", plugin.name))?,
         Format::Table => {
-            let mut rows =
-                table(&["name", "version", "digest", "exports", "active since", "last refused"]);
+            let look = Look::new(args.wide);
+            let since = if look.is_brief() { "active" } else { "active since" };
+            let mut rows = table(&["name", "version", "digest", "exports", since, "last refused"]);
             for plugin in page.items {
                 let digest = plugin.digest.unwrap_or_default();
-                let refused =
-                    plugin.last_rejection.map(|last| format!("{}: {}", last.at, last.reason));
+                let refused = plugin
+                    .last_rejection
+                    .map(|last| format!("{}: {}", look.short_time(last.at), last.reason));
                 let version = plugin.version.unwrap_or_else(|| "none".to_owned());
                 let canary = plugin.canaries.first().filter(|one| one.ended.is_none());
                 let version = match canary {
@@ -148,13 +155,18 @@ async fn list(args: List) -> anyhow::Result<u8> {
                 rows.add_row(vec![
                     plugin.name,
                     version,
-                    short_digest(&digest).to_owned(),
-                    plugin.exports.join(", "),
-                    plugin.active_since.map(|at| at.to_string()).unwrap_or_default(),
+                    look.digest(&digest).to_owned(),
+                    // A column in which nothing stands is left out: the refusal matters more.
+                    if look.has_room(EXPORTS_FROM) {
+                        plugin.exports.join(", ")
+                    } else {
+                        String::new()
+                    },
+                    plugin.active_since.map(|at| look.short_time(at)).unwrap_or_default(),
                     refused.unwrap_or_default(),
                 ]);
             }
-            print_table(&rows)?;
+            print_table_as(&rows, look)?;
         }
     }
     Ok(EXIT_DONE)

@@ -1,19 +1,18 @@
 //! `list`, `get`, `history`, `why`.
 
 use clap::Args;
-use serde::Deserialize;
 
 use amends_api::{EventView, LIMIT_MAX, SagaView, WhyView};
 use amends_engine::on_one_line;
 
 use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::filter::Filter;
+use crate::commands::filter::{Ended, Filter};
 use crate::commands::ids::each_id;
 use crate::commands::output::{
-    EVENT_COLUMNS, event_row, print_json, print_json_line, print_saga, print_sagas, print_table,
-    say, table,
+    EVENT_COLUMNS, Look, event_row, print_json, print_json_line, print_saga, print_sagas,
+    print_table_as, say, table,
 };
 
 /// Sagas in a table, unless told otherwise: what a terminal shows.
@@ -31,6 +30,9 @@ pub struct List {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Whole ids, exact times, and nothing cut off, also on a terminal
+    #[arg(long)]
+    pub wide: bool,
     /// Which sagas.
     #[command(flatten)]
     pub filter: Filter,
@@ -42,21 +44,18 @@ pub struct List {
 /// The arguments of a verb about one saga.
 #[derive(Debug, Args)]
 pub struct One {
-    /// The saga's id; - reads ids from standard input
+    /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
+    /// standard input
     pub id: String,
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Whole ids, exact times, and nothing cut off, also on a terminal
+    #[arg(long)]
+    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
-}
-
-/// One page of a list.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Page<T> {
-    pub(crate) items: Vec<T>,
-    pub(crate) next_cursor: Option<String>,
 }
 
 pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
@@ -66,9 +65,26 @@ pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
         (Some(limit), _) => limit,
         (None, Format::Table) => TABLE_ROWS,
     };
-    let (items, is_more) = args.filter.find(&client, limit).await?;
-    print_sagas(&items, args.output)?;
-    if is_more {
+    let look = Look::new(args.wide);
+    let ended = match args.output {
+        // As they come: there may be more than there is room for.
+        Format::Ids | Format::Jsonl => {
+            args.filter
+                .each_page(&client, limit, false, |page| print_sagas(&page, args.output, look))
+                .await?
+        }
+        Format::Table | Format::Json => {
+            let is_table = args.output == Format::Table;
+            let (items, ended) = args.filter.find(&client, limit, is_table).await?;
+            if items.is_empty() && is_table {
+                eprintln!("no sagas");
+            } else {
+                print_sagas(&items, args.output, look)?;
+            }
+            ended
+        }
+    };
+    if ended == Ended::Limit {
         eprintln!("the newest {limit}, and there are more: --limit 0 lists all");
     }
     Ok(EXIT_DONE)
@@ -76,9 +92,10 @@ pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
 
 pub(crate) async fn get(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    each_id(&args.id, async |id| {
+    let look = Look::new(args.wide);
+    each_id(&client, &args.id, async |id| {
         let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(id))).await?;
-        print_saga(&saga, args.output)?;
+        print_saga(&saga, args.output, look)?;
         Ok(EXIT_DONE)
     })
     .await
@@ -86,7 +103,8 @@ pub(crate) async fn get(args: One) -> anyhow::Result<u8> {
 
 pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    each_id(&args.id, async |id| {
+    let look = Look::new(args.wide);
+    each_id(&client, &args.id, async |id| {
         let events = events(&client, id).await?;
         match args.output {
             Format::Json => print_json(&events)?,
@@ -94,8 +112,9 @@ pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
             Format::Ids => say!("{id}")?,
             Format::Table => {
                 let mut rows = table(&EVENT_COLUMNS);
-                rows.add_rows(events.iter().map(event_row));
-                print_table(&rows)?;
+                let start = events.first().map_or(look.now(), |first| first.at);
+                rows.add_rows(events.iter().map(|event| event_row(event, start, look)));
+                print_table_as(&rows, look)?;
             }
         }
         Ok(EXIT_DONE)
@@ -120,7 +139,8 @@ async fn events(client: &Client, id: &str) -> anyhow::Result<Vec<EventView>> {
 
 pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    each_id(&args.id, async |id| {
+    let look = Look::new(args.wide);
+    each_id(&client, &args.id, async |id| {
         let why: WhyView = client.get(&format!("/v1/sagas/{}/why", escape(id))).await?;
         match args.output {
             Format::Json => print_json(&why)?,
@@ -130,8 +150,15 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
                 // One of many must say which it is about.
                 let which = if args.id == "-" { format!("{}  ", why.id) } else { String::new() };
                 say!("{which}{}", on_one_line(&why.sentence))?;
-                if let Some(next_at) = why.next_at {
-                    say!("next: {next_at}")?;
+                let times = [("next", why.next_at), ("deadline", why.deadline_at)];
+                for (name, at) in times {
+                    let Some(at) = at else { continue };
+                    let brief = if look.is_brief() {
+                        format!(" ({})", look.time(at))
+                    } else {
+                        String::new()
+                    };
+                    say!("{name}: {at}{brief}")?;
                 }
                 if !why.verbs.is_empty() {
                     say!("you can: {}", on_one_line(&why.verbs.join(", ")))?;

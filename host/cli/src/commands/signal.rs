@@ -16,7 +16,8 @@ use crate::commands::output::{paint, print_json, print_json_line, say};
 #[command(after_help = "Examples:\n  amends signal ID approved\n  amends signal ID approved \
                         --payload '{\"by\": \"ada\"}' --id approval-7")]
 pub struct Signal {
-    /// The saga's id; - reads ids from standard input
+    /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
+    /// standard input
     #[arg(id = "saga", value_name = "ID")]
     pub saga: String,
     /// The signal that a step waits for, or will
@@ -53,7 +54,7 @@ pub(crate) async fn run(args: Signal) -> anyhow::Result<u8> {
     let payload = read_json("--payload", &args.payload)?;
     let body = Body { payload: &payload, id: args.id.as_deref() };
     let client = Client::new(&args.host)?;
-    each_id(&args.saga, async |id| {
+    each_id(&client, &args.saga, async |id| {
         let path = format!("/v1/sagas/{}/signals/{}", escape(id), escape(&args.name));
         let taken: Taken = client.post(&path, &body).await?;
         match args.output {

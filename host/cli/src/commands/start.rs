@@ -15,14 +15,13 @@ use serde_json::value::RawValue;
 use amends_api::{DefinitionView, SagaView};
 
 use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs, accepted, escape};
+use crate::commands::client::{Client, HostArgs, Page, accepted, escape};
 use crate::commands::exit::{
     EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_WAIT_ENDED, Failed, of_status,
 };
 use crate::commands::filter::split_tag;
 use crate::commands::input::read_input;
-use crate::commands::output::{complain, print_saga};
-use crate::commands::sagas::Page;
+use crate::commands::output::{Look, complain, print_saga};
 use crate::config::suggest::{did_you_mean, list};
 
 /// How long a start that the host is too busy for is sent again.
@@ -91,10 +90,10 @@ pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
     }
     let input = input::parse(&text, &args.input)?;
     let saga = match starter.start(input, args.key.as_deref()).await {
-        Ok((saga, sent)) => starter.rested(saga, sent).await?,
+        Ok((saga, sent)) => starter.rested(saga, sent, |_| ()).await?,
         Err(error) => return Err(starter.explain(error).await),
     };
-    print_saga(&saga, args.output)?;
+    print_saga(&saga, args.output, Look::new(false))?;
     if args.wait.is_none() {
         return Ok(EXIT_DONE);
     }
@@ -107,8 +106,10 @@ pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
 
 /// The saga is no failure, so it is not told as one.
 fn tell_wait_ended(saga: &SagaView, wait: &str) {
-    let SagaView { id, status, next_at, .. } = saga;
-    let next = next_at.map_or_else(String::new, |at| format!(", something is next due at {at}"));
+    let SagaView { id, status, next_at, deadline_at, .. } = saga;
+    // The deadline is no step of the saga.
+    let next = next_at.filter(|next| Some(*next) != *deadline_at);
+    let next = next.map_or_else(String::new, |at| format!(", something is next due at {at}"));
     complain!(
         "the wait of {wait} ended first: the saga is {status}{next}; `amends why {id}` says what \
          it waits for, `amends watch {id}` follows it"
@@ -176,14 +177,21 @@ impl Starter<'_> {
         }
     }
 
-    /// With a wait, goes on waiting: a host answers before a long wait is over.
-    async fn rested(&self, mut saga: SagaView, sent: Instant) -> anyhow::Result<SagaView> {
+    /// With a wait, goes on waiting: a host answers before a long wait is over. `saw` is told how the
+    /// saga stands meanwhile.
+    async fn rested(
+        &self,
+        mut saga: SagaView,
+        sent: Instant,
+        saw: impl Fn(&SagaView),
+    ) -> anyhow::Result<SagaView> {
         let Some(wait) = self.wait else { return Ok(saga) };
         while of_status(&saga.status) == EXIT_WAIT_ENDED {
             let left = wait.saturating_sub(sent.elapsed());
             if left.is_zero() {
                 break;
             }
+            saw(&saga);
             tokio::time::sleep(ASK_PAUSE.min(left)).await;
             let query = wait_query(wait.saturating_sub(sent.elapsed()));
             let id = escape(&saga.id);

@@ -19,10 +19,9 @@ use amends_engine::on_one_line;
 use amends_store::STATE_KEYS_MAX;
 
 use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::output::{print_json, print_json_line, print_table, say, short, table};
-use crate::commands::sagas::Page;
+use crate::commands::output::{print_json, print_json_line, print_table, say, table};
 
 /// Keys of a table, unless something else is said.
 const LIST_LIMIT: u32 = 100;
@@ -203,7 +202,9 @@ async fn list(args: List) -> anyhow::Result<u8> {
         Format::Jsonl | Format::Ids => {}
         Format::Table => {
             let mut rows = table(&["key", "value"]);
-            rows.add_rows(items.iter().map(|item| vec![item.key.clone(), short(item.value.get())]));
+            rows.add_rows(
+                items.iter().map(|item| vec![item.key.clone(), item.value.get().to_owned()]),
+            );
             print_table(&rows)?;
         }
     }

@@ -5,13 +5,13 @@ use futures::StreamExt as _;
 use reqwest::Method;
 
 use amends_api::{EventView, SagaView};
-use amends_engine::on_one_line;
+use amends_engine::Timestamp;
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_WAIT_ENDED, PipeClosed, of_status};
 use crate::commands::ids::each_id;
-use crate::commands::output::{detail, print_json, print_json_line, say};
+use crate::commands::output::{Look, event_line, print_json, print_json_line, say};
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
@@ -20,11 +20,15 @@ use crate::commands::output::{detail, print_json, print_json_line, say};
                         -\n\nExits as start --wait does: 0 completed, 5 compensated; of many \
                         sagas, with the worst.")]
 pub struct Watch {
-    /// The saga's id; - reads ids from standard input and follows one after another
+    /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
+    /// standard input and follows one after another
     pub id: String,
     /// How to print the events
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Exact times, and nothing cut off, also on a terminal
+    #[arg(long)]
+    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -35,7 +39,7 @@ const TRIES_MAX: u32 = 5;
 
 pub(crate) async fn run(args: Watch) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    each_id(&args.id, async |id| {
+    each_id(&client, &args.id, async |id| {
         // One of many must say which it is about.
         if args.id == "-" && args.output == Format::Table {
             say!("{id}")?;
@@ -45,14 +49,23 @@ pub(crate) async fn run(args: Watch) -> anyhow::Result<u8> {
     .await
 }
 
+/// What was printed so far.
+#[derive(Default)]
+struct Seen {
+    /// Of the last event.
+    version: u64,
+    /// Of the first.
+    start: Option<Timestamp>,
+}
+
 /// Follows a saga until it rests; a connection that breaks is made again.
 async fn watch(client: &Client, args: &Watch, id: &str) -> anyhow::Result<u8> {
-    let mut last = 0;
+    let mut seen = Seen::default();
     for attempt in 0..TRIES_MAX {
         if attempt > 0 {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
-        match follow(client, args, id, &mut last).await {
+        match follow(client, args, id, &mut seen).await {
             Ok(()) => {
                 let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(id))).await?;
                 let code = of_status(&saga.status);
@@ -60,7 +73,7 @@ async fn watch(client: &Client, args: &Watch, id: &str) -> anyhow::Result<u8> {
                     return Ok(code);
                 }
             }
-            Err(error) if attempt + 1 == TRIES_MAX || last == 0 => return Err(error),
+            Err(error) if attempt + 1 == TRIES_MAX || seen.version == 0 => return Err(error),
             Err(error) if error.is::<PipeClosed>() => return Err(error),
             Err(_) => {}
         }
@@ -69,10 +82,10 @@ async fn watch(client: &Client, args: &Watch, id: &str) -> anyhow::Result<u8> {
 }
 
 /// Until the host ends the stream, or the connection breaks.
-async fn follow(client: &Client, args: &Watch, id: &str, last: &mut u64) -> anyhow::Result<()> {
+async fn follow(client: &Client, args: &Watch, id: &str, seen: &mut Seen) -> anyhow::Result<()> {
     let mut request = client.request(Method::GET, &format!("/v1/sagas/{}/watch", escape(id)));
-    if *last > 0 {
-        request = request.header("last-event-id", *last);
+    if seen.version > 0 {
+        request = request.header("last-event-id", seen.version);
     }
     let mut body = client.send(request).await?.bytes_stream();
     let mut buffer = Vec::new();
@@ -83,27 +96,23 @@ async fn follow(client: &Client, args: &Watch, id: &str, last: &mut u64) -> anyh
             let line = String::from_utf8_lossy(&line);
             let Some(data) = line.trim_end().strip_prefix("data:") else { continue };
             let mut event: EventView = serde_json::from_str(data.trim_start())?;
-            *last = event.version;
+            seen.version = event.version;
+            let start = *seen.start.get_or_insert(event.at);
             if args.id == "-" {
                 event.saga = Some(id.to_owned());
             }
-            print(&event, args.output, id)?;
+            print(&event, args, id, start)?;
         }
     }
     Ok(())
 }
 
-fn print(event: &EventView, format: Format, id: &str) -> anyhow::Result<()> {
-    match format {
+fn print(event: &EventView, args: &Watch, id: &str, start: Timestamp) -> anyhow::Result<()> {
+    match args.output {
         Format::Json => print_json(event),
         Format::Jsonl => print_json_line(event),
         Format::Ids => say!("{id}"),
-        Format::Table => {
-            let data: serde_json::Value = serde_json::from_str(event.data.get())?;
-            let step = on_one_line(data["step"].as_str().unwrap_or_default());
-            let detail = detail(&event.kind, &data);
-            let (kind, detail) = (on_one_line(&event.kind), on_one_line(&detail));
-            say!("{}  {kind:<22} {step:<16} {detail}", event.at)
-        }
+        // The terminal may have become wider or narrower since the event before.
+        Format::Table => say!("{}", event_line(event, start, Look::new(args.wide))),
     }
 }

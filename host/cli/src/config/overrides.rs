@@ -24,11 +24,11 @@ pub struct OverrideFlags {
     /// store.durability [env: AMENDS_STORE_DURABILITY]
     #[arg(long, value_name = "full|relaxed")]
     pub store_durability: Option<String>,
-    /// store.retention [env: AMENDS_STORE_RETENTION]
-    #[arg(long, value_name = "DURATION")]
+    /// store.retention [env: AMENDS_STORE_RETENTION]; not in force yet, so not in the help
+    #[arg(long, hide = true, value_name = "DURATION")]
     pub store_retention: Option<String>,
-    /// store.archive [env: AMENDS_STORE_ARCHIVE]
-    #[arg(long, value_name = "FOLDER")]
+    /// store.archive [env: AMENDS_STORE_ARCHIVE]; not in force yet, so not in the help
+    #[arg(long, hide = true, value_name = "FOLDER")]
     pub store_archive: Option<String>,
     /// plugins.dir [env: AMENDS_PLUGINS_DIR]
     #[arg(long, value_name = "FOLDER")]

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _, stream};
-use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -17,14 +16,16 @@ use super::{Order, OrderArgs};
 use crate::commands::Format;
 use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, Failed, worse};
 use crate::commands::output::{
-    REFUSED_SHOWN, complain, paint, print_json, print_json_line, print_sagas, progress, say,
+    Look, Progress, REFUSED_SHOWN, complain, paint, print_json, print_json_line, print_sagas, say,
+    took,
 };
 
 /// Requests at once: the host keeps up with many, and other clients shall not notice.
 const REQUESTS_AT_ONCE: usize = 16;
 
 pub(super) async fn run(order: &Order, args: &OrderArgs) -> anyhow::Result<u8> {
-    let (found, _) = args.filter.find(&order.client, args.limit.unwrap_or(u32::MAX)).await?;
+    let limit = args.limit.unwrap_or(u32::MAX);
+    let (found, _) = args.filter.find(&order.client, limit, false).await?;
     if args.dry_run {
         return would(order.verb, &found, args.output);
     }
@@ -48,7 +49,7 @@ pub(super) async fn run(order: &Order, args: &OrderArgs) -> anyhow::Result<u8> {
         }
     }
     sweep.is_over = true;
-    sweep.bar.finish_and_clear();
+    sweep.bar.clear();
     sweep.tell()?;
     stopped.map_or(Ok(sweep.exit), Err)
 }
@@ -61,7 +62,7 @@ fn would(verb: &str, found: &[SagaItem], format: Format) -> anyhow::Result<u8> {
         return Ok(EXIT_DONE);
     }
     if format != Format::Table || !found.is_empty() {
-        print_sagas(found, format)?;
+        print_sagas(found, format, Look::new(false))?;
     }
     let count = format!("{verb} would act on {} sagas; nothing is done yet", found.len());
     match format {
@@ -101,7 +102,7 @@ struct Sweep<'a> {
     refusals: Vec<(String, String)>,
     exit: u8,
     began: Instant,
-    bar: ProgressBar,
+    bar: Progress,
     is_over: bool,
 }
 
@@ -117,7 +118,7 @@ impl<'a> Sweep<'a> {
             refusals: Vec::new(),
             exit: EXIT_DONE,
             began: Instant::now(),
-            bar: progress(found as u64),
+            bar: Progress::new(found as u64, REQUESTS_AT_ONCE as u64),
             is_over: false,
         }
     }
@@ -130,7 +131,7 @@ impl<'a> Sweep<'a> {
     /// What is no refusal of this one saga.
     fn take(&mut self, id: String, answer: anyhow::Result<SagaView>) -> anyhow::Result<()> {
         let format = self.format;
-        self.bar.inc(1);
+        self.bar.inc();
         let error = match answer {
             Ok(saga) => {
                 match format {
@@ -189,8 +190,7 @@ impl<'a> Sweep<'a> {
             }
             Format::Ids | Format::Jsonl => Ok(()),
             Format::Table => {
-                let seconds = elapsed.as_secs_f64();
-                say!("{verb}: {done} of {} sagas done in {seconds:.1} s", self.found)?;
+                say!("{verb}: {done} of {} sagas done in {}", self.found, took(elapsed))?;
                 for (status, count) in &self.statuses {
                     say!("  {count:>6}  {}", paint(status))?;
                 }
@@ -208,7 +208,7 @@ impl Drop for Sweep<'_> {
         if self.is_over {
             return;
         }
-        self.bar.finish_and_clear();
+        self.bar.clear();
         self.tell_refusals();
         let (done, refused, given) = (self.done(), self.refused, self.given.get());
         let unanswered = given.saturating_sub(done + refused);

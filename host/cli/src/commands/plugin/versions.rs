@@ -11,7 +11,7 @@ use amends_engine::{Timestamp, on_one_line};
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::output::{print_json, print_json_line, print_table, say, short_digest, table};
+use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
 
 /// The arguments of `plugin versions`.
 #[derive(Debug, Args)]
@@ -21,6 +21,9 @@ pub struct Versions {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
+    /// Whole digests, exact times, and nothing cut off, also on a terminal
+    #[arg(long)]
+    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -68,7 +71,7 @@ pub struct Promote {
 /// What became of one component, once.
 #[derive(serde::Serialize)]
 struct Turn<'p> {
-    at: String,
+    at: Timestamp,
     what: &'static str,
     digest: Option<&'p str>,
     version: Option<&'p str>,
@@ -89,20 +92,21 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
             all.iter().filter_map(|one| one.digest).try_for_each(|digest| say!("{digest}"))?;
         }
         Format::Table => {
+            let look = Look::new(args.wide);
             let mut rows = table(&["at", "digest", "version", "what", "why"]);
             for one in all {
                 let what = if one.is_active { "active" } else { one.what };
                 let why = [one.cause, one.who, one.reason.as_deref()];
                 let why = why.into_iter().flatten().collect::<Vec<_>>().join(", ");
                 rows.add_row(vec![
-                    one.at,
-                    one.digest.map(short_digest).unwrap_or_default().to_owned(),
+                    look.short_time(one.at),
+                    one.digest.map(|digest| look.digest(digest)).unwrap_or_default().to_owned(),
                     one.version.unwrap_or_default().to_owned(),
                     what.to_owned(),
                     why,
                 ]);
             }
-            print_table(&rows)?;
+            print_table_as(&rows, look)?;
         }
     }
     Ok(EXIT_DONE)
@@ -112,7 +116,7 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
 fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
     let activated = plugin.history.iter().enumerate().map(|(index, one)| {
         let turn = Turn {
-            at: one.at.to_string(),
+            at: one.at,
             what: "activated",
             digest: Some(&one.digest),
             version: Some(&one.version),
@@ -125,7 +129,7 @@ fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
     });
     let refused = plugin.rejections.iter().map(|one| {
         let turn = Turn {
-            at: one.at.to_string(),
+            at: one.at,
             what: "refused",
             digest: one.digest.as_deref(),
             version: None,
@@ -138,7 +142,7 @@ fn all(plugin: &PluginView) -> Vec<Turn<'_>> {
     });
     let canaries = plugin.canaries.iter().flat_map(|one| {
         let turn = |at: Timestamp, what, who, reason| Turn {
-            at: at.to_string(),
+            at,
             what,
             digest: Some(&one.digest),
             version: Some(&one.version),

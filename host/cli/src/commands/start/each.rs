@@ -1,20 +1,26 @@
 //! `start --each`: one saga for each line of a file.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
-use indicatif::ProgressBar;
 
-use amends_api::SagaView;
+use amends_api::{SagaView, StepView};
+use amends_engine::Timestamp;
 
 use crate::commands::Format;
-use crate::commands::exit::{EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, of_status};
-use crate::commands::output::{complain, paint, print_json, print_json_line, progress, say};
+use crate::commands::exit::{
+    EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, Failed, of_status,
+};
+use crate::commands::output::{Progress, complain, paint, print_json, print_json_line, say, took};
 use crate::commands::start::{NotStarted, Start, Starter, input};
 
 /// Requests at once.
 const REQUESTS_AT_ONCE: usize = 64;
+
+/// How often the bar tells how it stands.
+const REDRAW: Duration = Duration::from_secs(1);
 
 /// Different errors that are printed, each once.
 const ERRORS_SHOWN: usize = 10;
@@ -26,6 +32,8 @@ const LINES_SHOWN: usize = 5;
 enum Answer {
     /// A saga, as it is known last; with the error that ended the wait for it.
     Started(Box<SagaView>, Option<anyhow::Error>),
+    /// As it is known last: then the host was gone.
+    Lost(Box<SagaView>, anyhow::Error),
     /// No saga, or none that is known.
     NotStarted(NotStarted),
 }
@@ -42,7 +50,7 @@ pub(super) async fn run(starter: &Starter<'_>, args: &Start, text: &str) -> anyh
     let mut tally = Tally::new(lines.len(), args.key.is_some());
     let told = start_all(starter, args, &lines, &mut tally).await;
     tally.is_over = true;
-    tally.bar.finish_and_clear();
+    tally.bar.clear();
     told?;
     summary(args, &tally)?;
     Ok(tally.exit(args.wait.is_some()))
@@ -54,14 +62,27 @@ async fn start_all(
     lines: &[(usize, &str)],
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
+    let next = &Cell::new(None);
     let mut answers = stream::iter(lines.iter().map(|(number, line)| async move {
         let key = args.key.as_ref().map(|key| format!("{key}:{number}"));
-        (*number, start_one(starter, line, key.as_deref()).await)
+        (*number, start_one(starter, line, key.as_deref(), next).await)
     }))
     .buffer_unordered(REQUESTS_AT_ONCE);
-    while let Some((number, answer)) = answers.next().await {
+    let mut redraw = tokio::time::interval(REDRAW);
+    loop {
+        let answer = tokio::select! {
+            answer = answers.next() => answer,
+            _ = redraw.tick() => {
+                if let Some(at) = next.take() {
+                    tally.bar.goes_on_at(at);
+                }
+                tally.bar.draw();
+                continue;
+            }
+        };
+        let Some((number, answer)) = answer else { break };
         tally.add(number, &answer);
-        if let Answer::Started(saga, _) = &answer {
+        if let Answer::Started(saga, _) | Answer::Lost(saga, _) = &answer {
             match args.output {
                 Format::Ids => say!("{}", saga.id)?,
                 Format::Jsonl => print_json_line(saga)?,
@@ -72,22 +93,46 @@ async fn start_all(
     Ok(())
 }
 
-async fn start_one(starter: &Starter<'_>, line: &str, key: Option<&str>) -> Answer {
+/// `next` is told when a saga that is waited for goes on.
+async fn start_one(
+    starter: &Starter<'_>,
+    line: &str,
+    key: Option<&str>,
+    next: &Cell<Option<Timestamp>>,
+) -> Answer {
     let input = match input::parse_line(line) {
         Ok(input) => input,
         Err(error) => return Answer::NotStarted(NotStarted::Refused(error)),
     };
     match starter.start(input, key).await {
-        Ok((saga, sent)) => match starter.rested(saga.clone(), sent).await {
-            Ok(saga) => Answer::Started(Box::new(saga), None),
-            Err(error) => {
-                // Without the saga's id, so that the same error is the same text.
-                let error = anyhow::anyhow!("started, not waited for: {}", error.root_cause());
-                Answer::Started(Box::new(saga), Some(error))
+        Ok((saga, sent)) => {
+            let saw = |saga: &SagaView| {
+                let soonest = [next.get(), attempt_at(saga)].into_iter().flatten().min();
+                next.set(soonest);
+            };
+            match starter.rested(saga.clone(), sent, saw).await {
+                Ok(saga) => Answer::Started(Box::new(saga), None),
+                Err(error) => {
+                    // Without the saga's id, so that the same error is the same text.
+                    let told = anyhow::anyhow!("started, not waited for: {}", error.root_cause());
+                    if error.downcast_ref::<Failed>().is_some() {
+                        Answer::Started(Box::new(saga), Some(told))
+                    } else {
+                        Answer::Lost(Box::new(saga), told)
+                    }
+                }
             }
-        },
+        }
         Err(error) => Answer::NotStarted(error),
     }
+}
+
+/// When the next call of a saga is due that waits for its turn.
+fn attempt_at(saga: &SagaView) -> Option<Timestamp> {
+    let waits = |step: &&StepView| {
+        matches!(step.status.as_str(), "backing_off" | "undo_backing_off" | "breaker_open")
+    };
+    saga.steps.iter().filter(waits).filter_map(|step| step.next_at).min()
 }
 
 /// What became of all lines so far. An interrupt drops it before it is over; then it tells.
@@ -97,13 +142,15 @@ struct Tally {
     refused: usize,
     not_sent: usize,
     no_answer: usize,
+    /// Started, and the wait for them broken off: how they rest is not known.
+    lost: usize,
     /// Started, by their last known status.
     statuses: BTreeMap<String, usize>,
     /// The lines with each error.
     errors: BTreeMap<String, Vec<usize>>,
     has_key: bool,
     began: Instant,
-    bar: ProgressBar,
+    bar: Progress,
     is_over: bool,
 }
 
@@ -115,22 +162,29 @@ impl Tally {
             refused: 0,
             not_sent: 0,
             no_answer: 0,
+            lost: 0,
             statuses: BTreeMap::new(),
             errors: BTreeMap::new(),
             has_key,
             began: Instant::now(),
-            bar: progress(lines as u64),
+            bar: Progress::new(lines as u64, REQUESTS_AT_ONCE as u64),
             is_over: false,
         }
     }
 
     fn add(&mut self, line: usize, answer: &Answer) {
-        self.bar.inc(1);
+        self.bar.inc();
         let error = match answer {
             Answer::Started(saga, error) => {
                 self.started += 1;
                 *self.statuses.entry(saga.status.clone()).or_default() += 1;
                 error.as_ref()
+            }
+            Answer::Lost(saga, error) => {
+                self.started += 1;
+                self.lost += 1;
+                *self.statuses.entry(saga.status.clone()).or_default() += 1;
+                Some(error)
             }
             Answer::NotStarted(NotStarted::Refused(error)) => {
                 self.refused += 1;
@@ -187,7 +241,7 @@ impl Drop for Tally {
         if self.is_over {
             return;
         }
-        self.bar.finish_and_clear();
+        self.bar.clear();
         let left = self.lines - self.answered();
         let in_flight = left.min(REQUESTS_AT_ONCE);
         complain!(
@@ -218,13 +272,20 @@ fn summary(args: &Start, tally: &Tally) -> anyhow::Result<()> {
     if tally.no_answer > 0 && args.output != Format::Table {
         complain!("{} had no answer: {}", tally.no_answer, unknown(tally));
     }
+    if tally.lost > 0 {
+        complain!(
+            "the host went away while {} sagas were waited for: they are started, and go on when it \
+             is back",
+            tally.lost
+        );
+    }
+    let waited = tally.moving().saturating_sub(tally.lost);
     if let Some(wait) = &args.wait
-        && tally.moving() > 0
+        && waited > 0
     {
         complain!(
-            "the wait of {wait} ended first for {} sagas; `amends list --status running,waiting -o \
-             ids | amends why -` says what they wait for",
-            tally.moving()
+            "the wait of {wait} ended first for {waited} sagas; `amends list --status \
+             running,waiting -o ids | amends why -` says what they wait for"
         );
     }
     Ok(())
@@ -232,11 +293,11 @@ fn summary(args: &Start, tally: &Tally) -> anyhow::Result<()> {
 
 fn say_counts(args: &Start, tally: &Tally, elapsed: Duration) -> anyhow::Result<()> {
     say!(
-        "{} of {} sagas of {} started in {:.1} s",
+        "{} of {} sagas of {} started in {}",
         tally.started,
         tally.lines,
         args.definition,
-        elapsed.as_secs_f64()
+        took(elapsed)
     )?;
     for (status, count) in &tally.statuses {
         say!("  {count:>6}  {}", paint(status))?;

@@ -1,0 +1,217 @@
+//! Sagas and their events, for people.
+
+use comfy_table::Cell;
+use serde_json::Value;
+
+use amends_api::{EventView, SagaItem, SagaView, StepView};
+use amends_engine::{EventType, Timestamp, on_one_line};
+
+use super::{
+    Look, paint, print_json, print_json_line, print_table_as, say, short_digest, span, status_cell,
+    table,
+};
+use crate::commands::Format;
+
+/// One saga.
+pub(crate) fn print_saga(saga: &SagaView, format: Format, look: Look) -> anyhow::Result<()> {
+    match format {
+        Format::Json => return print_json(saga),
+        Format::Jsonl => return print_json_line(saga),
+        Format::Ids => return say!("{}", saga.id),
+        Format::Table => {}
+    }
+    let time = |at: Timestamp| {
+        if look.is_brief() { format!("{at}  ({})", look.time(at)) } else { at.to_string() }
+    };
+    say!("{}  {}  {}", saga.id, saga.definition, paint(&saga.status))?;
+    if let Some(reason) = &saga.reason {
+        say!("reason   {}", on_one_line(reason))?;
+    }
+    say!("started  {}", time(saga.started_at))?;
+    if let Some(ended_at) = saga.ended_at {
+        say!("ended    {ended_at}  ({})", span(ended_at.since(saga.started_at)))?;
+    }
+    if let Some(parent) = &saga.parent {
+        say!("parent   {}  ({})", parent.saga, on_one_line(&parent.step))?;
+    }
+    if let Some(output) = &saga.output {
+        say!("output   {}", output.as_str())?;
+    }
+    say!("")?;
+    print_table_as(&steps(saga, look), look)
+}
+
+/// What went wrong and when it goes on stand apart, so that neither cuts off the other.
+fn steps(saga: &SagaView, look: Look) -> comfy_table::Table {
+    let has_next = saga.steps.iter().any(|step| step.next_at.is_some());
+    let has_child = saga.steps.iter().any(|step| step.child.is_some());
+    let columns = [
+        ("step", true),
+        ("status", true),
+        ("attempts", true),
+        ("next", has_next),
+        ("saga", has_child),
+        ("detail", true),
+    ];
+    let shown: Vec<_> = columns.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+    let mut rows = table(&shown);
+    for step in &saga.steps {
+        let next = next(step).map(|next| look.text(&next).into_owned()).unwrap_or_default();
+        let child = step.child.as_deref().map(|child| look.text(child).into_owned());
+        let cells = [
+            (Cell::new(&step.name), true),
+            (status_cell(&step.status), true),
+            (Cell::new(step.attempts), true),
+            (Cell::new(next), has_next),
+            (Cell::new(child.unwrap_or_default()), has_child),
+            (Cell::new(step_detail(step, saga)), true),
+        ];
+        rows.add_row(cells.into_iter().filter(|(_, is)| *is).map(|(cell, _)| cell));
+    }
+    rows
+}
+
+/// When a step goes on by itself: `again at …`, or until when it waits.
+fn next(step: &StepView) -> Option<String> {
+    let at = step.next_at?;
+    let is_wait = step.status == "waiting";
+    Some(if is_wait { format!("until {at}") } else { format!("again at {at}") })
+}
+
+fn step_detail(step: &StepView, saga: &SagaView) -> String {
+    let error = step.error.as_ref().map(|error| format!("{}: {}", error.code, error.message));
+    let output = step.output.as_ref().map(|output| output.as_str().to_owned());
+    let omitted = step
+        .omitted
+        .as_ref()
+        .map(|omitted| format!("{} bytes, which `amends history {}` has", omitted.bytes, saga.id));
+    let signal = step.signal.as_ref().filter(|_| step.status == "waiting");
+    let signal = signal.map(|signal| format!("waits for the signal `{signal}`"));
+    error.or(output).or(omitted).or(signal).unwrap_or_default()
+}
+
+/// One saga of many that an order went to.
+pub(crate) fn print_saga_line(saga: &SagaView, look: Look) -> anyhow::Result<()> {
+    let reason = saga.reason.as_deref().map(|reason| format!("  {}", look.text(reason)));
+    let line = format!("{}  {}{}", saga.id, saga.status, reason.unwrap_or_default());
+    say!("{}", look.line(&line).replacen(&saga.status, &paint(&saga.status), 1))
+}
+
+/// A list of sagas.
+pub(crate) fn print_sagas(items: &[SagaItem], format: Format, look: Look) -> anyhow::Result<()> {
+    match format {
+        Format::Json => return print_json(&items),
+        Format::Jsonl => return items.iter().try_for_each(print_json_line),
+        Format::Ids => return items.iter().try_for_each(|item| say!("{}", item.id)),
+        Format::Table => {}
+    }
+    let ids: Vec<_> = items.iter().map(|item| item.id.as_str()).collect();
+    let started = if look.is_brief() { "age" } else { "started" };
+    let mut rows = table(&["id", "definition", "status", started, "reason"]);
+    for (item, id) in items.iter().zip(look.ids(&ids)) {
+        let at = if look.is_brief() {
+            super::time::age(item.started_at, look.now())
+        } else {
+            item.started_at.to_string()
+        };
+        rows.add_row(vec![
+            Cell::new(id),
+            Cell::new(&item.definition),
+            status_cell(&item.status),
+            Cell::new(at),
+            Cell::new(look.text(&why(item))),
+        ]);
+    }
+    print_table_as(&rows, look)
+}
+
+/// Why a saga is where it is, and what it does or waits for.
+fn why(item: &SagaItem) -> String {
+    let parts = [item.reason.as_deref(), item.activity.as_deref()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// The columns of [`event_row`]; in brief, the time is that since the saga's start.
+pub(crate) const EVENT_COLUMNS: [&str; 5] = ["#", "at", "event", "step", "detail"];
+
+/// One line of a history whose first event was at `start`.
+pub(crate) fn event_row(event: &EventView, start: Timestamp, look: Look) -> Vec<Cell> {
+    let (at, step, detail) = event_cells(event, start, look);
+    vec![
+        Cell::new(event.version),
+        Cell::new(at),
+        Cell::new(&event.kind),
+        Cell::new(step),
+        Cell::new(detail),
+    ]
+}
+
+/// One line of a history that is still being written, so that no column knows how wide it has to be.
+pub(crate) fn event_line(event: &EventView, start: Timestamp, look: Look) -> String {
+    let (at, step, detail) = event_cells(event, start, look);
+    let (at_width, step_width) = if look.is_brief() { (8, 12) } else { (24, 16) };
+    let line =
+        format!("{at:<at_width$}  {kind:<22} {step:<step_width$} {detail}", kind = event.kind);
+    look.line(&line)
+}
+
+fn event_cells(event: &EventView, start: Timestamp, look: Look) -> (String, String, String) {
+    let data: Value = serde_json::from_str(event.data.get()).unwrap_or_default();
+    let at = if look.is_brief() {
+        format!("+{}", span(event.at.since(start)))
+    } else {
+        event.at.to_string()
+    };
+    let step = data["step"].as_str().unwrap_or_default().to_owned();
+    let detail = detail(&event.kind, &data);
+    // Times in it are those of then.
+    let detail = if look.is_brief() { super::time::in_brief(&detail, event.at) } else { detail };
+    (at, step, detail)
+}
+
+/// What a person wants to know of an event.
+fn detail(kind: &str, data: &Value) -> String {
+    let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
+    let attempt = || format!("attempt {}", data["attempt"]);
+    let error = || {
+        let error = &data["error"];
+        let words = |field: &str| error[field].as_str().unwrap_or_default();
+        format!("{}: {}", words("code"), words("message"))
+    };
+    let retry =
+        || data["retry_at"].as_str().map_or_else(String::new, |at| format!(", again at {at}"));
+    match kind {
+        "saga.started" => data["input"].to_string(),
+        "step.started" | "undo.started" => {
+            let digest = text("digest");
+            let short = short_digest(&digest);
+            let note = data["note"].as_str().map_or_else(String::new, |note| format!(", {note}"));
+            format!("{}, {short}{note}", attempt())
+        }
+        "step.succeeded" => data["output"].to_string(),
+        "step.failed" | "step.unknown" | "undo.failed" | "undo.blocked" => {
+            format!("{}, {}{}", attempt(), error(), retry())
+        }
+        "undo.succeeded" if data["nothing"] == Value::Bool(true) => "nothing to undo".to_owned(),
+        "undo.succeeded" if data["receipt"].is_null() => String::new(),
+        "undo.succeeded" => data["receipt"].to_string(),
+        "step.waiting" => {
+            let signal = data["signal"].as_str().map(|name| format!("for the signal {name}"));
+            let until = data["until"].as_str().map(|until| format!("until {until}"));
+            signal.into_iter().chain(until).collect::<Vec<_>>().join(", ")
+        }
+        "saga.retimed" => format!("the clock was {} ms ahead", data["ahead_ms"]),
+        "signal.received" => {
+            let id = data["id"].as_str().map_or_else(String::new, |id| format!(" ({id})"));
+            format!("{}{id}: {}", text("name"), data["payload"])
+        }
+        _ if kind.starts_with("operator.") => {
+            let evidence = data["evidence"].as_str();
+            let evidence = evidence.map_or_else(String::new, |known| format!("; known by {known}"));
+            format!("{}: {}{evidence}", text("who"), text("reason"))
+        }
+        // What a plugin tells, in words of its own.
+        _ if kind.parse::<EventType>().is_ok() => data.to_string(),
+        _ => text("reason"),
+    }
+}
