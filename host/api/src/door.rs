@@ -81,6 +81,12 @@ pub(crate) async fn door(State(state): State<ApiState>, request: Request, next: 
         Err(problem) if is_crowded(&request) => problem.into_response(),
         Err(problem) => refuse(receive(request, &state.bodies), problem).await.into_response(),
     };
+    guard(&mut response);
+    response
+}
+
+/// Adds the headers that tell browsers what they may do with an answer.
+pub(crate) fn guard(response: &mut Response) {
     let headers = response.headers_mut();
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -90,7 +96,6 @@ pub(crate) async fn door(State(state): State<ApiState>, request: Request, next: 
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    response
 }
 
 fn is_crowded(request: &Request) -> bool {
@@ -110,7 +115,11 @@ fn head_bytes(request: &Request) -> usize {
     line + " HTTP/1.1\r\n".len() + headers.sum::<usize>() + 2
 }
 
-fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), Problem> {
+/// Whether a request is meant for this host.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), Problem> {
     // hyper reads up to twice as much.
     let bytes = head_bytes(request);
     if bytes > HEAD_BYTES_MAX {

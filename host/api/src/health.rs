@@ -33,10 +33,16 @@ pub fn prometheus() -> Result<PrometheusHandle, BuildError> {
 /// The process answers.
 #[utoipa::path(get, path = "/healthz", tag = "host", responses((status = 200)))]
 pub(crate) async fn healthz() -> Json<Value> {
+    alive()
+}
+
+/// What a host says that lives, also before it is open.
+pub(crate) fn alive() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// The host takes sagas.
+/// The host takes sagas. `warnings` has what will keep it from that soon: `disk_low`, when the disk of the
+/// store has less than 5 % and less than 1 GiB free.
 #[utoipa::path(get, path = "/readyz", tag = "host",
     responses((status = 200), (status = 503, body = Problem)))]
 pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
@@ -55,7 +61,19 @@ pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<Value>,
             .with_remedy("start the host again: nothing that was accepted is lost"));
     }
     let quarantined = state.runtime.quarantined().len();
-    Ok(Json(json!({"status": "ready", "quarantined": quarantined})))
+    let mut ready = json!({"status": "ready", "quarantined": quarantined});
+    if let Some(disk) = state.runtime.store().stats().disk.filter(|disk| disk.is_low) {
+        let detail = format!(
+            "the disk of the store is nearly full: {} MiB of {} MiB are free; when it is full, no saga \
+             goes on",
+            disk.free_bytes >> 20,
+            disk.total_bytes >> 20
+        );
+        let warning = json!({"code": "disk_low", "detail": detail,
+            "free_bytes": disk.free_bytes, "disk_bytes": disk.total_bytes});
+        ready["warnings"] = json!([warning]);
+    }
+    Ok(Json(ready))
 }
 
 /// The metrics, as Prometheus text.

@@ -25,6 +25,7 @@ mod problem;
 mod rehearse;
 mod sagas;
 mod server;
+mod starting;
 mod state;
 mod stream;
 mod upload;
@@ -60,6 +61,7 @@ pub use rehearse::{
     DifferenceGroupView, DifferenceView, LeftOutView, RehearsalView, UnfinishedView,
 };
 pub use server::{CONNECTIONS_MAX, ConnectionLimit, Server};
+pub use starting::{Opening, starting};
 pub use state::{STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
 pub use views::{
     CanaryView, DefinitionView, EventView, OmittedView, PluginView, SagaItem, SagaView, StepView,

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::{Payload, SagaId, SagaStatus, StepStatus, Timestamp};
-use amends_runtime::{Quarantined, StartRequest, State as SagaState, Stuck};
-use amends_store::{IdPart, SagaQuery, SagaRow, Store, StoreError};
+use amends_runtime::{Quarantined, StallReason, StartRequest, State as SagaState, Stuck};
+use amends_store::{IdPart, SagaQuery, SagaRow, Store, StoreError, StoreHealth};
 
 use crate::ApiState;
 use crate::answer::Json;
@@ -364,6 +364,14 @@ pub(crate) async fn why(
         stalls.truncate(STALLS_SAID_MAX);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         let _ = write!(sentence, " Right now {}{more}.", stalls.join("; "));
+    }
+    let is_told = |stall: &StallReason| matches!(stall, StallReason::StoreFailed(_));
+    if let StoreHealth::NoWrites(error) = state.runtime.store_health()
+        && !found.stalls.iter().any(is_told)
+        && !found.saga.has_ended()
+    {
+        let _ =
+            write!(sentence, " The store takes no writes, so nothing of it is recorded: {error}.");
     }
     for step in found.saga.steps() {
         let is_in_flight = matches!(step.status, StepStatus::Running | StepStatus::Undoing);

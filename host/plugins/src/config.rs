@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::inspect::Inspection;
 use crate::machine::guest_memory_default;
 use crate::outbound::AllowHosts;
+use crate::progress::Progress;
 use crate::signature::TrustedKeys;
 
 /// Where plugins are and what each may do.
@@ -33,6 +34,8 @@ pub struct PluginsConfig {
     pub memory_bytes_max: u64,
     /// Settings by plugin; one that is not here has the defaults.
     pub plugins: BTreeMap<PluginName, PluginSettings>,
+    /// Told how far the start is.
+    pub progress: Progress,
 }
 
 impl PluginsConfig {
@@ -60,6 +63,7 @@ impl Default for PluginsConfig {
             trusted_keys: TrustedKeys::default(),
             memory_bytes_max: guest_memory_default(),
             plugins: BTreeMap::new(),
+            progress: Progress::default(),
         }
     }
 }

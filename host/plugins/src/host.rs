@@ -180,14 +180,20 @@ impl PluginHost {
     async fn begin(&self) -> Result<(), PluginError> {
         let room = Arc::new(Semaphore::new(LOADS_MAX));
         let mut begun = JoinSet::new();
-        for (name, settings) in &self.inner.config.plugins {
-            if settings.required.any() {
-                let (host, name, room) = (self.clone(), name.clone(), Arc::clone(&room));
-                begun.spawn(async move {
-                    let _room = room.acquire().await;
-                    host.begin_one(&name).await
-                });
-            }
+        let required = self.inner.config.plugins.iter();
+        let required: Vec<_> = required
+            .filter(|(_, settings)| settings.required.any())
+            .map(|(name, _)| name)
+            .collect();
+        self.inner.config.progress.begin(required.len());
+        for name in required {
+            let (host, name, room) = (self.clone(), name.clone(), Arc::clone(&room));
+            begun.spawn(async move {
+                let _room = room.acquire().await;
+                let begun = host.begin_one(&name).await;
+                host.inner.config.progress.done(&name);
+                begun
+            });
         }
         while let Some(done) = begun.join_next().await {
             done.map_err(|error| PluginError::Sandbox(error.to_string()))??;
@@ -539,6 +545,7 @@ impl PluginHost {
     /// Says that a component is compiled, before: that can take seconds, in which nothing is heard.
     fn tell_compiling(&self, name: &PluginName, digest: Digest, bytes: usize) {
         if !self.inner.loader.is_compiled(digest) {
+            self.inner.config.progress.compiles(name, bytes);
             tracing::info!(plugin = %name, %digest, bytes, "compiling");
         }
     }

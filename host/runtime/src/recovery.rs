@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use amends_engine::{Definition, Event, PluginName, Saga, SagaId, StepName, Version};
+use amends_engine::{
+    Command, Definition, Event, PluginName, Saga, SagaId, SagaStatus, StepName, Target, Version,
+    commands,
+};
 use amends_plugins::PluginHost;
 use amends_store::{Append, EVENT_UNREADABLE, LiveSaga, NewEvent, Store, StoredEvent, Stream};
 
@@ -60,6 +63,63 @@ impl Quarantine {
 pub(crate) struct Recovered {
     pub(crate) sagas: Vec<Saga>,
     pub(crate) quarantined: Vec<Quarantined>,
+}
+
+/// What a host finds in its store when it starts, counted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Sagas that have not ended.
+    sagas: usize,
+    /// Of them, those that are being undone.
+    compensating: usize,
+    /// Those that need an operator.
+    blocked: usize,
+    /// Those that an operator holds.
+    paused: usize,
+    /// Calls of components that were cut off with the host before: nobody knows yet what came of them.
+    calls_cut_off: usize,
+    /// Sagas that nothing touches.
+    quarantined: usize,
+}
+
+impl Recovered {
+    pub(crate) fn found(&self) -> Found {
+        let mut found = Found { quarantined: self.quarantined.len(), ..Found::default() };
+        for saga in &self.sagas {
+            found.sagas += 1;
+            match saga.status() {
+                SagaStatus::Compensating => found.compensating += 1,
+                SagaStatus::Blocked => found.blocked += 1,
+                SagaStatus::Paused => found.paused += 1,
+                SagaStatus::Running
+                | SagaStatus::Waiting
+                | SagaStatus::Completed
+                | SagaStatus::Compensated
+                | SagaStatus::Abandoned => {}
+            }
+            let is_call = |command: &Command| match command {
+                Command::Run(call) => matches!(call.target, Target::Plugin(_)),
+                Command::Start(_) | Command::CancelChild(_) | Command::Wake(_) => false,
+            };
+            found.calls_cut_off += commands(saga).filter(is_call).count();
+        }
+        found
+    }
+}
+
+impl Found {
+    pub(crate) fn log(self) {
+        let Self { sagas, compensating, blocked, paused, calls_cut_off, quarantined } = self;
+        tracing::info!(
+            sagas,
+            compensating,
+            blocked,
+            paused,
+            calls_cut_off,
+            quarantined,
+            "the host goes on with the sagas of its store"
+        );
+    }
 }
 
 /// Loads every live saga.

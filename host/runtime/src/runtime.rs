@@ -206,6 +206,7 @@ impl Runtime {
         failpoint("runtime.recovery.before");
         let recovered = recovery::recover(&*store, &definitions).await?;
         failpoint("runtime.recovery.read");
+        recovered.found().log();
         for Quarantined { id, reason } in recovered.quarantined {
             quarantine.add(id, reason);
         }

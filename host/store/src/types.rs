@@ -396,6 +396,17 @@ pub enum StoreHealth {
     Lost(StoreError),
 }
 
+/// The disk that a store is on, as it was measured last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// What this user may still write to it.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+    /// It is nearly full.
+    pub is_low: bool,
+}
+
 /// Counts since the store was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreStats {
@@ -405,4 +416,6 @@ pub struct StoreStats {
     pub events: u64,
     /// Transactions that they took.
     pub transactions: u64,
+    /// The disk that it is on; none while that is not measured, or cannot be.
+    pub disk: Option<DiskRoom>,
 }

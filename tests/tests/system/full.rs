@@ -98,7 +98,7 @@ fn a_full_disk_is_said_once_answered_at_once_and_over_by_itself() {
         return;
     };
     let host = place.run();
-    let gate = start(&place, "gate");
+    let (gate, quiet) = (start(&place, "gate"), start(&place, "gate"));
     let naps: Vec<_> = (0..SAGAS).map(|_| start(&place, "nap")).collect();
     disk.fill();
 
@@ -118,6 +118,10 @@ fn a_full_disk_is_said_once_answered_at_once_and_over_by_itself() {
             why["sentence"].as_str().unwrap().contains("cannot be recorded: the disk is full")
         });
     }
+    // So does one that only waits.
+    let (_, why) = ask(&host.url(&format!("/v1/sagas/{quiet}/why")), None);
+    let told = why["sentence"].as_str().unwrap();
+    assert!(told.contains("The store takes no writes") && told.contains("disk is full"), "{told}");
     let metrics = text(&host.url("/metrics"));
     assert!(metrics.contains("amends_store_failed_total{reason=\"full\"}"), "{metrics}");
     host.until("the gauges say so", || {
@@ -149,6 +153,28 @@ fn a_full_disk_is_said_once_answered_at_once_and_over_by_itself() {
     let log = log.join("\n");
     assert!(log.contains("full") && !log.contains("another process has taken"), "{log}");
     drop(disk);
+}
+
+#[test]
+fn a_disk_that_is_nearly_full_is_a_warning_and_the_host_is_ready() {
+    let place = place();
+    let Some(disk) = Disk::mount(&place.path("data")) else {
+        println!("SKIPPED: a_disk_that_is_nearly_full: only root may mount the disk that it needs");
+        return;
+    };
+    let host = place.run();
+    let warnings = || host.get("/readyz")["warnings"].clone();
+    // Less than 5 % is free; what is written meanwhile fits.
+    let ballast = vec![0; (6 << 20) - (200 << 10)];
+    let used: u64 =
+        fs::read_dir(&disk.0).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert_eq!(warnings(), Value::Null);
+    let ballast = &ballast[usize::try_from(used).unwrap()..];
+    fs::write(disk.ballast(), ballast).unwrap();
+    host.until("it warns", || warnings()[0]["code"] == "disk_low");
+    assert!(warnings()[0]["detail"].as_str().unwrap().contains("nearly full"), "{}", warnings());
+    fs::remove_file(disk.ballast()).unwrap();
+    host.until("there is room again", || warnings() == Value::Null);
 }
 
 /// Where the limit of a file's size is met, as on a disk with errors: what was not committed is not

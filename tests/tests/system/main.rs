@@ -44,4 +44,5 @@ mod stock;
 mod swap;
 mod terminal;
 mod tls;
+mod told;
 mod waits;

@@ -77,7 +77,9 @@ pub fn check_file(
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    let lint = runtime.block_on(lint(&loaded)).context("cannot try the plugins")?;
+    // Not on standard output: others read that.
+    let told = |words: &str| eprintln!("{}", shown(words));
+    let lint = runtime.block_on(lint(&loaded, &told)).context("cannot try the plugins")?;
     Ok(render(&lint.report, &loaded.config.definitions, &lint.plugins, format))
 }
 

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use amends_api::{
     ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, prometheus, router,
+    starting,
 };
 use amends_plugins::PluginHost;
 use amends_runtime::{LIVE_BYTES_MAX_DEFAULT, Runtime, RuntimeConfig};
@@ -38,7 +39,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  amends run examples/order-fulfillment/amends.toml\n\nSIGTERM \
                         or an interrupt stops it: no new calls, those in flight settle for up to \
-                        20 s.\nAMENDS_LOG says how much it logs, such as info or \
+                        20 s.\nSIGHUP reloads nothing: a changed config needs a restart.\nAMENDS_LOG says how much it logs, such as info or \
                         amends_runtime=debug,plugin=debug.")]
 pub struct Run {
     /// The config file (TOML)
@@ -51,6 +52,8 @@ pub struct Run {
 pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     log_to_stderr();
     let began = Instant::now();
+    let hangups = signal(SignalKind::hangup()).context("no signals")?;
+    tokio::spawn(pass_over(hangups));
     let loaded = match load(&args.config, &Overrides::of_process(args.overrides)) {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -77,14 +80,16 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     })?;
     let listen = listener.local_addr().unwrap_or(listen);
     let prometheus = prometheus().context("cannot collect metrics")?;
+    // It says that it lives and what it does, while it compiles.
+    let progress = config.plugins.progress.clone();
+    let (start, opening) = starting(public_url.clone(), move || progress.words());
+    let (close, closing) = tokio::sync::watch::channel(false);
+    let server = tokio::spawn(Server::new(start, connections, closing).run(listener));
     let runtime = open(config).await?;
     // Before anybody can learn that it is ready, and stop it.
     let signals = Signals::new()?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
-    let state = ApiState::new(runtime.clone(), prometheus, public_url);
-    let (close, closing) = tokio::sync::watch::channel(false);
-    let server = Server::new(router(state), connections, closing);
-    let server = tokio::spawn(server.run(listener));
+    opening.open(router(ApiState::new(runtime.clone(), prometheus, public_url)));
     tracing::info!(listen = %listen, ready_ms = ms(began.elapsed()), "amends is ready");
     let ended = tokio::select! {
         code = serve_until_told(&runtime, signals) => Ok(code),
@@ -175,6 +180,18 @@ impl Signals {
     }
 }
 
+/// Says for each SIGHUP that the host goes on as it is. Without this the system would end the process
+/// at once, when somebody means to reload the config or closes the terminal.
+async fn pass_over(mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        tracing::warn!(
+            "SIGHUP: nothing is reloaded and the host goes on; a changed config is read at the next \
+             start, so stop it with SIGTERM and start it again, which takes a moment: sagas go on where \
+             they were"
+        );
+    }
+}
+
 /// Until a signal. A second one ends the process at once; what is durable stays so.
 async fn serve_until_told(runtime: &Runtime, signals: Signals) -> u8 {
     let Signals { mut terminate, mut interrupt } = signals;
@@ -219,7 +236,12 @@ fn log_to_stderr() {
     // It writes a line for each request of a component that makes no sense, without any limit.
     let quiet = "wasmtime_wasi_http=off".parse();
     let filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where the log went may be gone, such as a terminal that was closed: that is said nowhere, because
+    // saying it on standard error panics.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         builder.with_ansi(colour).with_writer(move || Terminal { colour }).init();

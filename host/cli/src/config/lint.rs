@@ -6,18 +6,23 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use amends_engine::{Definition, DefinitionSpec, Digest, PluginName, flaws};
 use amends_plugins::{
     LoadedComponent, Loader, PluginError, Priority, Rejection, call_memory_max, misnamed,
-    read_component,
+    read_component, size,
 };
 
 use crate::config::definition::finding_of;
 use crate::config::report::{Finding, Report, Severity};
 use crate::config::suggest::{did_you_mean, list, nearest};
 use crate::config::{Config, Loaded};
+
+/// How long looking at a component may take before that is said.
+const SILENT_MAX: Duration = Duration::from_secs(1);
 
 /// What the lint found out.
 #[derive(Debug)]
@@ -39,12 +44,12 @@ pub struct LintedPlugin {
     pub exports: Vec<String>,
 }
 
-/// Looks at every plugin that a definition needs, and at what else is in the folder. May be
-/// cancelled.
+/// Looks at every plugin that a definition needs, and at what else is in the folder. `told` hears of each
+/// that takes long, while it does. May be cancelled.
 ///
 /// # Errors
 /// When the sandbox cannot be set up.
-pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
+pub async fn lint(loaded: &Loaded, told: &dyn Fn(&str)) -> Result<Lint, PluginError> {
     let config = &loaded.config;
     // Compiled code that lies beside a config is its author's: whoever only looks at it runs none of it.
     let (keys, inspection) =
@@ -60,7 +65,7 @@ pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
             linter.missing(name, needs, files);
             continue;
         }
-        match load(&sandbox, config, name).await {
+        match load(&sandbox, config, name, told).await {
             Ok(component) => {
                 linter.check_exports(name, needs, &component);
                 components.insert((*name).clone(), component);
@@ -74,7 +79,7 @@ pub async fn lint(loaded: &Loaded) -> Result<Lint, PluginError> {
     let is_read = loaded.report.errors() == 0;
     let files = files.unwrap_or_default();
     for name in files.iter().filter(|name| is_read && !needs.contains_key(name)) {
-        if let Err(rejection) = load(&sandbox, config, name).await {
+        if let Err(rejection) = load(&sandbox, config, name, told).await {
             linter.refused_unneeded(name, &rejection);
         }
     }
@@ -322,15 +327,22 @@ async fn load(
     loader: &Loader,
     config: &Config,
     name: &PluginName,
+    told: &dyn Fn(&str),
 ) -> Result<LoadedComponent, String> {
     let settings = Arc::new(config.plugins.plugins.get(name).cloned().unwrap_or_default());
     let wanted = settings.component.clone();
     let found = read_component(&config.plugins.dir, name).map_err(|error| error.to_string())?;
     let bytes = found.ok_or("it is no regular file; put the component itself there")?;
-    let component = loader
-        .load(bytes, settings, Priority::Awaited)
-        .await
-        .map_err(|rejection: Rejection| rejection.to_string())?;
+    let compiling = format!("compiling {name} ({})", size(bytes.len()));
+    let mut loading = pin!(loader.load(bytes, settings, Priority::Awaited));
+    let loaded = match tokio::time::timeout(SILENT_MAX, loading.as_mut()).await {
+        Ok(loaded) => loaded,
+        Err(_) => {
+            told(&compiling);
+            loading.await
+        }
+    };
+    let component = loaded.map_err(|rejection: Rejection| rejection.to_string())?;
     misnamed(name, wanted.as_deref(), None, &component.manifest.name)
         .map_or(Ok(component), |misnamed| Err(misnamed.to_string()))
 }

@@ -1,5 +1,5 @@
-//! Whether the store takes writes: told at once, and logged once when that ends and once when it
-//! comes back, however many appends fail in between.
+//! Whether the store takes writes: told at once, and logged when that ends, once a minute while it lasts,
+//! and when it comes back, however many appends fail in between.
 //!
 //! Deliberately absent: a wait of the writer. Every append is tried, so the first that finds room is
 //! written.
@@ -20,6 +20,9 @@ const QUIET_MAX: Duration = Duration::from_secs(8);
 /// A trouble comes soon after the last one within so long.
 const SOON: Duration = Duration::from_mins(1);
 
+/// How often it is logged that the trouble goes on: the log may be on the same disk.
+const REMINDER: Duration = Duration::from_mins(1);
+
 /// What the writer knows and tells of its own state.
 pub(super) struct Health {
     told: watch::Sender<StoreHealth>,
@@ -33,6 +36,8 @@ pub(super) struct Health {
 struct Trouble {
     began: Instant,
     failed_at: Instant,
+    /// When it was last logged.
+    logged_at: Instant,
     /// Transactions that failed.
     failures: u64,
     word: &'static str,
@@ -79,16 +84,32 @@ impl Health {
             trouble.failures += 1;
             trouble.failed_at = now;
             if trouble.word == word {
+                if trouble.is_reminded(now) {
+                    let (failures, took) = (trouble.failures, now.duration_since(trouble.began));
+                    tracing::error!(failures, seconds = took.as_secs(), %error, "the store still takes no writes");
+                }
                 return;
             }
-            trouble.word = word;
+            (trouble.word, trouble.logged_at) = (word, now);
         } else {
             let is_soon = self.over_at.is_some_and(|at| at.elapsed() < SOON);
             self.quiet = if is_soon { (self.quiet * 2).min(QUIET_MAX) } else { QUIET };
-            self.trouble = Some(Trouble { began: now, failed_at: now, failures: 1, word });
+            let trouble = Trouble { began: now, failed_at: now, logged_at: now, failures: 1, word };
+            self.trouble = Some(trouble);
         }
         tracing::error!(%error, "the store takes no writes; it looks by itself whether it can again");
         self.told.send_replace(StoreHealth::NoWrites(error.clone()));
+    }
+}
+
+impl Trouble {
+    /// Whether it is time to log it again; then it counts as logged.
+    fn is_reminded(&mut self, now: Instant) -> bool {
+        let is_time = now.duration_since(self.logged_at) >= REMINDER;
+        if is_time {
+            self.logged_at = now;
+        }
+        is_time
     }
 }
 
@@ -109,4 +130,22 @@ pub(super) fn lose(told: &watch::Sender<StoreHealth>, error: &StoreError) {
 
 fn count(error: &StoreError) {
     metrics::counter!("amends_store_failed_total", "reason" => error.word()).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_that_lasts_is_logged_once_a_minute() {
+        let now = Instant::now();
+        let mut trouble =
+            Trouble { began: now, failed_at: now, logged_at: now, failures: 1, word: "full" };
+        let seconds = (1..200).filter(|seconds| {
+            let at = now + Duration::from_secs(*seconds);
+            // However many fail in it.
+            (0..100).filter(|_| trouble.is_reminded(at)).count() > 0
+        });
+        assert_eq!(seconds.collect::<Vec<_>>(), [60, 120, 180]);
+    }
 }

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc};
 use super::schema::{self, BUSY_WAIT, describe};
 use super::write::{Job, Writer};
 use super::{READERS_MAX, Readers};
-use crate::StoreError;
+use crate::{DiskRoom, StoreError};
 
 /// How often the writer looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
@@ -234,6 +234,8 @@ impl Writer {
         let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
         gauge("amends_disk_free_bytes", free);
         let is_low = free < (total / DISK_FREE_PART).min(DISK_FREE_LOW);
+        let room = DiskRoom { free_bytes: free, total_bytes: total, is_low };
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).disk = Some(room);
         if is_low && !self.upkeep.is_low {
             tracing::warn!(
                 free_bytes = free,

@@ -1,0 +1,62 @@
+//! What a host answers while it starts: that it lives, and that it is not ready, with the reason.
+//!
+//! A start compiles what is not compiled yet, which takes half a minute for a large component. Without an
+//! answer until then, whoever watches the host takes it for dead.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use tower::ServiceExt as _;
+
+use crate::door::{PublicUrl, admit, guard};
+use crate::health::alive;
+use crate::problem::Problem;
+
+/// Says how far the start is, such as `2 of 4 plugins are loaded`.
+type Says = dyn Fn() -> String + Send + Sync;
+
+/// Has the host answer for itself, once it is open.
+#[derive(Debug, Clone, Default)]
+pub struct Opening(Arc<OnceLock<Router>>);
+
+impl Opening {
+    /// From here on requests go to this router.
+    pub fn open(&self, router: Router) {
+        let _ = self.0.set(router);
+    }
+}
+
+/// The router of a host that starts, and what has it answer for itself. `says` is asked for each answer.
+pub fn starting(
+    public_url: Option<PublicUrl>,
+    says: impl Fn() -> String + Send + Sync + 'static,
+) -> (Router, Opening) {
+    let (opening, public_url) = (Opening::default(), Arc::new(public_url));
+    let says: Arc<Says> = Arc::new(says);
+    let opened = Arc::clone(&opening.0);
+    let router = Router::new().fallback(move |request: Request| {
+        let (opened, says) = (Arc::clone(&opened), Arc::clone(&says));
+        let public_url = Arc::clone(&public_url);
+        async move {
+            match opened.get() {
+                Some(router) => router.clone().oneshot(request).await.into_response(),
+                None => answer(public_url.as_ref().as_ref(), &request, &*says),
+            }
+        }
+    });
+    (router, opening)
+}
+
+fn answer(public_url: Option<&PublicUrl>, request: &Request, says: &Says) -> Response {
+    let mut response = match admit(public_url, request) {
+        Err(problem) => problem.into_response(),
+        Ok(()) if request.uri().path() == "/healthz" => alive().into_response(),
+        Ok(()) => Problem::new(503, "starting", format!("the host is starting: {}", says()))
+            .with_remedy("try again after the time in Retry-After")
+            .into_response(),
+    };
+    guard(&mut response);
+    response
+}
