@@ -14,6 +14,7 @@ mod deploy;
 mod door;
 mod duration;
 mod health;
+mod keys;
 mod lines;
 mod openapi;
 mod operate;
@@ -64,8 +65,8 @@ pub use server::{CONNECTIONS_MAX, ConnectionLimit, Server};
 pub use starting::{Opening, starting};
 pub use state::{STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
 pub use views::{
-    CanaryView, DefinitionView, EventView, OmittedView, PluginView, SagaItem, SagaView, StepView,
-    WhyView,
+    CanaryView, DefinitionView, EventView, NoteView, OmittedView, PluginView, SagaItem, SagaView,
+    StepView, WhyView,
 };
 
 /// A request's body is at most this many bytes: a payload and what is around it.
@@ -131,6 +132,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/sagas/{id}/pause", post(operate::pause))
         .route("/v1/sagas/{id}/resume", post(operate::resume))
         .route("/v1/sagas/{id}/abandon", post(operate::abandon))
+        .route("/v1/sagas/{id}/note", post(operate::note))
         .route("/v1/exposure", get(plan::of_all))
         .route("/v1/breakers", get(plan::breakers))
         .route("/v1/plugins", get(plugins::list))

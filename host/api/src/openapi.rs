@@ -25,6 +25,7 @@ use crate::answer::Json;
         crate::operate::pause,
         crate::operate::resume,
         crate::operate::abandon,
+        crate::operate::note,
         crate::operate::signal,
         crate::plan::undo_plan,
         crate::plan::of_saga,

@@ -112,7 +112,6 @@ verbs! {
 
 async fn operate(
     state: &ApiState,
-    peer: SocketAddr,
     id: &str,
     verb: &str,
     headers: &HeaderMap,
@@ -167,6 +166,7 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
         "pause" => Verb::Pause,
         "resume" => Verb::Resume,
         "abandon" => Verb::Abandon,
+        "note" => Verb::Note,
         "retry" => Verb::Retry { step, input, digest },
         "skip" => Verb::Skip { step },
         "resolve" => {
@@ -186,12 +186,16 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
 
 /// Hands a signal to a saga. One that comes before its step waits for it is kept.
 #[utoipa::path(post, path = "/v1/sagas/{id}/signals/{name}", tag = "sagas",
-    params(("id" = String, Path), ("name" = String, Path)), request_body = SignalBody,
+    params(("id" = String, Path), ("name" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who sends it, kept with the address")),
+    request_body = SignalBody,
     responses((status = 202, body = SignalTaken), (status = 409, body = Problem),
         (status = "default", body = Problem)))]
 pub(crate) async fn signal(
     State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path((id, name)): Path<(String, String)>,
+    headers: HeaderMap,
     JsonBody(body): JsonBody<SignalBody>,
 ) -> Result<(StatusCode, Json<SignalTaken>), Problem> {
     let id = parse_id(&id)?;
@@ -199,7 +203,8 @@ pub(crate) async fn signal(
         Problem::new(400, "bad_name", error.to_string())
     })?;
     let signal_id = body.id.map(|id| legible("the id of the signal", id)).transpose()?;
-    let found = state.runtime.signal(id, name, signal_id, body.payload).await?;
+    let who = Some(who(&headers, peer)?);
+    let found = state.runtime.signal(id, name, signal_id, body.payload, who).await?;
     let status = found.saga.status().to_string();
     Ok((StatusCode::ACCEPTED, Json(SignalTaken { id: id.to_string(), status })))
 }

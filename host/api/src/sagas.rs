@@ -306,8 +306,11 @@ pub(crate) async fn get(
             found.ok_or_else(|| unknown(&id))?
         }
     };
-    let mut view = SagaView::from(&found);
-    if let Some(reason) = state.runtime.quarantine_reason(found.saga.id()) {
+    let id = found.saga.id();
+    // Computing what the steps were given may take long.
+    let view = tokio::task::spawn_blocking(move || SagaView::with_inputs(&found)).await;
+    let mut view = view.map_err(|error| Problem::new(500, "failed", error.to_string()))?;
+    if let Some(reason) = state.runtime.quarantine_reason(id) {
         QUARANTINED.clone_into(&mut view.status);
         view.reason = Some(reason);
     }

@@ -19,6 +19,7 @@ use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoreError, StoredEvent, Stream};
 
 use crate::ApiState;
+use crate::keys::Keys;
 use crate::page::{PAGE_BYTES_MAX, Page, limit};
 use crate::problem::{Problem, Query};
 use crate::views::EventView;
@@ -69,6 +70,9 @@ pub(crate) struct Reader {
     left: usize,
     /// What its events have so far.
     bytes: usize,
+    /// Of a saga, the idempotency keys of its calls. None for the whole store: to know them, all earlier
+    /// events of each saga have to be read.
+    keys: Option<Keys>,
 }
 
 /// How far the answer is written.
@@ -81,13 +85,20 @@ enum Written {
 
 impl Reader {
     pub(crate) fn new(state: ApiState, source: Source, after: u64, limit: u32) -> Self {
-        Self { state, source, after, left: limit as usize, bytes: 0 }
+        let keys = match source {
+            Source::Log => None,
+            Source::Saga(id) => Some(Keys::new(id)),
+        };
+        Self { state, source, after, left: limit as usize, bytes: 0, keys }
     }
 
     /// The next part of the page; empty when it is over.
     pub(crate) async fn read(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
         if self.is_full() {
             return Ok(Vec::new());
+        }
+        if let Some(keys) = &mut self.keys {
+            keys.catch_up(&**self.state.runtime.store(), Version(self.after)).await?;
         }
         let found = self.events(u32::try_from(self.left).unwrap_or(u32::MAX)).await?;
         self.left -= found.len();
@@ -155,8 +166,9 @@ impl Reader {
         ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
     }
 
-    fn view(&self, event: StoredEvent) -> String {
-        let mut view = EventView::from(event);
+    fn view(&mut self, event: StoredEvent) -> String {
+        let idempotency_key = self.keys.as_mut().and_then(|keys| keys.next(&event));
+        let mut view = EventView { idempotency_key, ..EventView::from(event) };
         if let Source::Saga(_) = self.source {
             view.saga = None;
         }

@@ -1,6 +1,7 @@
 //! The JSON shapes of the API.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -8,9 +9,11 @@ use utoipa::ToSchema;
 
 use amends_engine::{
     Definition, Direction, Failure, Payload, SagaId, SagaStatus, StepKind, StepStatus,
-    StepView as EngineStep, Timestamp, pivot_first,
+    StepView as EngineStep, Timestamp, idempotency_key, pivot_first, step_input,
 };
-use amends_plugins::{Activation, CallCounts, CanaryInfo, Cause, PluginInfo, RejectionRecord};
+use amends_plugins::{
+    Activation, CallCounts, CanaryInfo, Cause, PluginInfo, RejectionRecord, trace_id,
+};
 use amends_runtime::{StallReason, StartRequest, State};
 use amends_store::{SagaRow, StoredEvent, Stream};
 
@@ -19,6 +22,14 @@ use crate::page::PAGE_BYTES_MAX;
 /// Bytes of what the steps of a saga answered that are in one answer: a saga has up to 1,000 elements for
 /// each of its steps, and each may answer a megabyte. The whole is in the saga's events.
 const OUTPUTS_BYTES_MAX: usize = PAGE_BYTES_MAX;
+
+/// The same of what the steps were given: less, because mostly it is in the saga's input and in what the
+/// steps before answered.
+const INPUTS_BYTES_MAX: usize = 2 << 20;
+
+/// How long an answer may compute inputs. An input has an expression to compute and payloads to read, and
+/// a saga has up to thousands of elements with an input each.
+const INPUTS_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// A saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -57,6 +68,10 @@ pub struct SagaView {
     pub version: u64,
     /// The caller's trace context.
     pub traceparent: Option<String>,
+    /// The trace id of its calls: in each line of the log about them, and in the `traceparent` of their
+    /// requests. Of the caller's trace context, else the saga's id without hyphens.
+    #[serde(default)]
+    pub trace_id: String,
     /// The caller's idempotency key.
     pub key: Option<String>,
     /// For finding it.
@@ -65,9 +80,24 @@ pub struct SagaView {
     /// Why it is blocked, or why it is or was undone; of one that is to be undone and whose pivot is
     /// unknown, what comes first.
     pub reason: Option<String>,
+    /// The last note that an operator had kept with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<NoteView>,
     /// The saga and step that started it, if a saga did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentView>,
+}
+
+/// What an operator had kept with a saga.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NoteView {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Who says it: a name that the host does not check, and an address.
+    pub who: String,
+    /// What.
+    pub reason: String,
 }
 
 /// The step of another saga that started a saga.
@@ -92,6 +122,14 @@ pub struct StepView {
     pub direction: String,
     /// Attempts in that direction.
     pub attempts: u32,
+    /// What its calls are given: computed from the saga as it is now, or what an operator gave with
+    /// `retry`. In the answer to `GET /v1/sagas/{id}` only, for steps that were called or edited.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Payload>,
+    /// The input has no room in this answer, or took too long to compute.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub input_omitted: bool,
     /// What `execute` answered.
     #[schema(value_type = Option<Object>)]
     pub output: Option<Payload>,
@@ -99,6 +137,13 @@ pub struct StepView {
     pub error: Option<ErrorView>,
     /// The component of its last call.
     pub digest: Option<String>,
+    /// The idempotency key that its calls of `execute` carried; after its input was edited, the one of the
+    /// calls since then. The saga's events have the key of each call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// The same of its undo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_idempotency_key: Option<String>,
     /// When its first attempt began.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
@@ -199,6 +244,10 @@ pub struct EventView {
     /// What it says.
     #[schema(value_type = Object)]
     pub data: Box<RawValue>,
+    /// Of `step.started` and `undo.started`, in the history and the watch of one saga: the idempotency
+    /// key that the call carries, if it calls a component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
 }
 
 /// Why a saga is where it is.
@@ -356,7 +405,10 @@ impl From<&State> for SagaView {
         let saga = &state.saga;
         let started = saga.started();
         let mut room = OUTPUTS_BYTES_MAX;
-        let view = |step| StepView::from(step).held_by(&state.stalls).within(&mut room, saga.id());
+        let view = |step: EngineStep<'_>| {
+            let keyed = StepView::from(step.clone()).with_keys(&step, saga.id());
+            keyed.held_by(&state.stalls).within(&mut room, saga.id())
+        };
         Self {
             id: saga.id().to_string(),
             definition: started.definition.to_string(),
@@ -371,9 +423,15 @@ impl From<&State> for SagaView {
             next_at: saga.wake_at().filter(|_| !saga.has_ended()),
             version: saga.version().0,
             traceparent: started.traceparent.clone(),
+            trace_id: saga.trace_id(),
             key: started.key.clone(),
             tags: started.tags.clone(),
             reason: saga.reason().map(str::to_owned).or_else(|| pivot_first(saga)),
+            note: saga.note().map(|note| NoteView {
+                at: note.at,
+                who: note.who.clone(),
+                reason: note.reason.clone(),
+            }),
             parent: started.parent.as_ref().map(|parent| ParentView {
                 saga: parent.saga.to_string(),
                 step: parent.step.to_string(),
@@ -383,6 +441,29 @@ impl From<&State> for SagaView {
 }
 
 impl SagaView {
+    /// As [`Self::from`], with the input of each step that was called or edited. May take
+    /// [`INPUTS_TIME_MAX`] and one input longer.
+    pub(crate) fn with_inputs(state: &State) -> Self {
+        let mut view = Self::from(state);
+        let (began, mut room) = (Instant::now(), INPUTS_BYTES_MAX);
+        for (step, view) in state.saga.steps().zip(&mut view.steps) {
+            let is_edited = step.edited_input.is_some();
+            if !is_edited && step.attempts == 0 {
+                continue;
+            }
+            if began.elapsed() > INPUTS_TIME_MAX {
+                view.input_omitted = true;
+                continue;
+            }
+            let Some(input) = step_input(&state.saga, step.name) else { continue };
+            match room.checked_sub(input.as_str().len()) {
+                Some(left) => (room, view.input) = (left, Some(input)),
+                None => view.input_omitted = true,
+            }
+        }
+        view
+    }
+
     /// A saga that was started and cannot be read: what is known without reading it. Version 0,
     /// which no saga has, tells it apart.
     pub(crate) fn unread(id: SagaId, request: StartRequest) -> Self {
@@ -399,10 +480,15 @@ impl SagaView {
             deadline_at: None,
             next_at: None,
             version: 0,
+            trace_id: match &request.traceparent {
+                Some(given) => trace_id(Some(given)).to_owned(),
+                None => id.to_string().replace('-', ""),
+            },
             traceparent: request.traceparent,
             key: request.key,
             tags: request.tags,
             reason: None,
+            note: None,
             parent: None,
         }
     }
@@ -416,6 +502,20 @@ fn made_at(id: SagaId) -> Timestamp {
 }
 
 impl StepView {
+    /// With the idempotency keys of the calls that it made.
+    fn with_keys(self, step: &EngineStep<'_>, saga: SagaId) -> Self {
+        if step.spec.plugin().is_none() {
+            return self;
+        }
+        let key = |direction, attempts: u32, generation| {
+            (attempts > 0).then(|| idempotency_key(saga, step.name, direction, generation))
+        };
+        let idempotency_key = key(Direction::Execute, step.attempts, step.generation);
+        let undo_idempotency_key =
+            key(Direction::Compensate, step.undo_attempts, step.undo_generation);
+        Self { idempotency_key, undo_idempotency_key, ..self }
+    }
+
     /// A step that waits for its service is told so: its events do not say.
     fn held_by(self, stalls: &[StallReason]) -> Self {
         let until = stalls.iter().find_map(|stall| match stall {
@@ -423,7 +523,7 @@ impl StepView {
                 Some(*until)
             }
             StallReason::BreakerOpen { .. }
-            | StallReason::PluginMissing(_)
+            | StallReason::PluginMissing { .. }
             | StallReason::ComponentSought(_)
             | StallReason::NoRoom(_)
             | StallReason::Machine(_)
@@ -465,6 +565,8 @@ impl From<EngineStep<'_>> for StepView {
             status: step.status.to_string(),
             direction: direction.as_str().to_owned(),
             attempts,
+            input: None,
+            input_omitted: false,
             output: step.output.cloned(),
             error: step.error.map(ErrorView::from),
             digest: digest.map(|digest| digest.to_string()),
@@ -476,6 +578,8 @@ impl From<EngineStep<'_>> for StepView {
                 StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
             },
             child: step.child.map(|child| child.to_string()),
+            idempotency_key: None,
+            undo_idempotency_key: None,
             omitted: None,
         }
     }
@@ -549,6 +653,7 @@ impl From<StoredEvent> for EventView {
             data: RawValue::from_string(event.data)
                 .or_else(|error| serde_json::value::to_raw_value(&error.to_string()))
                 .unwrap_or_default(),
+            idempotency_key: None,
         }
     }
 }

@@ -111,6 +111,12 @@ pub enum Command {
     #[command(after_help = "Examples:\n  amends exposure ID\n  amends abandon ID --reason \
                             \"settled by phone\"")]
     Abandon(operate::OrderArgs),
+    /// Keep a note with a saga, in any status: it changes nothing else
+    #[command(
+        after_help = "Examples:\n  amends note ID --reason \"refunded by hand, ticket 44\"\n  \
+                            amends note --tag batch:7 --reason \"see ticket 44\" --dry-run"
+    )]
+    Note(operate::OrderArgs),
     /// Tell a saga what a step of it waits for
     Signal(signal::Signal),
     /// List the circuit breakers
@@ -184,6 +190,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pause(command) => on_one_thread(operate::run("pause", command)),
         Command::Resume(command) => on_one_thread(operate::run("resume", command)),
         Command::Abandon(command) => on_one_thread(operate::run("abandon", command)),
+        Command::Note(command) => on_one_thread(operate::run("note", command)),
         Command::Signal(command) => on_one_thread(signal::run(command)),
         Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),

@@ -193,6 +193,22 @@ pub(crate) fn input_with(
     Payload::from_value(&value).map_err(|error| ExpressionError::Failed(error.to_string()))
 }
 
+/// What the calls of a step are given, as the saga is now: the same as its last call was given, because
+/// what a step reads is settled before it begins. None when there is no such step, it runs over a list and
+/// makes no call of its own, or the input cannot be computed.
+#[must_use]
+pub fn step_input(saga: &Saga, step: &StepName) -> Option<Payload> {
+    let index = saga.index_of(step)?;
+    match saga.spec(index).kind {
+        StepKind::Call { .. } | StepKind::Saga { .. } => {}
+        StepKind::Wait { .. } | StepKind::Sleep { .. } => return None,
+    }
+    if saga.runs_over_list(index) {
+        return saga.steps[index].input.clone();
+    }
+    input(saga, index).ok()
+}
+
 /// The list that a step runs over: an operator's, or the one that its expression gives.
 ///
 /// # Errors

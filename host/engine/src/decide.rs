@@ -21,11 +21,11 @@ use crate::event::{Event, Parent, SagaStarted, SignalReceived};
 use crate::evolve::evolve;
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::payload::Payload;
-use crate::saga::{Progress, Saga};
+use crate::saga::{Progress, Saga, Signal};
 use call::Told;
 
-pub(crate) use operator::needs_operator;
 pub use operator::{Order, Verb, permits, steps_of};
+pub(crate) use operator::{needs_operator, undo_waits};
 
 /// Signals that a saga keeps until its steps take them.
 pub const SIGNALS_MAX: usize = 256;
@@ -100,6 +100,8 @@ pub enum Input {
         id: Option<String>,
         /// What it says.
         payload: Payload,
+        /// Who sends it.
+        who: Option<String>,
     },
     /// An operator acts. Refused when the saga does not permit that now.
     Operate(Order),
@@ -162,7 +164,9 @@ pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Decision {
     draft.correct_times();
     draft.settle();
     let answer = match input {
-        Input::Signal { name, id, payload } => draft.signal(name, id, payload),
+        Input::Signal { name, id, payload, who } => {
+            draft.signal(SignalReceived { name, id, payload, who })
+        }
         Input::Operate(order) => draft.operate(order),
         // Only an operator moves a saga that has ended.
         Input::Admit { .. } | Input::Outcome { .. } | Input::Refuse { .. } | Input::Tick
@@ -253,17 +257,12 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// As [`permits_signal`].
-    fn signal(
-        &mut self,
-        name: SignalName,
-        id: Option<String>,
-        payload: Payload,
-    ) -> Result<(), Refusal> {
-        let came_before =
-            id.is_some() && self.saga.signals.iter().any(|one| one.name == name && one.id == id);
+    fn signal(&mut self, signal: SignalReceived) -> Result<(), Refusal> {
+        let is_it = |one: &Signal| one.name == signal.name && one.id == signal.id;
+        let came_before = signal.id.is_some() && self.saga.signals.iter().any(is_it);
         if !came_before {
-            permits_signal(self.saga, &name)?;
-            self.emit(SignalReceived { name, id, payload });
+            permits_signal(self.saga, &signal.name)?;
+            self.emit(signal);
         }
         Ok(())
     }

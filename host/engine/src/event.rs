@@ -355,6 +355,9 @@ events! {
         id: Option<String>,
         /// What it says.
         payload: Payload,
+        /// Who sent it; not known of those that earlier versions recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        who: Option<String>,
     }
     /// An operator asked for the saga to be undone.
     OperatorCancelled = "operator.cancelled" {
@@ -436,6 +439,13 @@ events! {
         output: Option<Payload>,
         /// How that is known.
         evidence: String,
+    }
+    /// An operator has something kept with the saga, whatever its status. It changes nothing.
+    OperatorNoted = "operator.noted" {
+        /// Who says it.
+        who: String,
+        /// What.
+        reason: String,
     }
     /// An operator gave the saga up.
     OperatorAbandoned = "operator.abandoned" {

@@ -80,9 +80,10 @@ pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impos
 }
 
 fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
-    // Compensating a completed saga is all that may follow an end.
+    // Compensating a completed saga is all that may follow an end, and notes, which change nothing.
     let reopens = saga.phase == Phase::Completed && matches!(event, Event::OperatorCompensated(_));
-    if saga.has_ended() && !reopens {
+    let is_note = matches!(event, Event::OperatorNoted(_));
+    if saga.has_ended() && !reopens && !is_note {
         return Err(format!("the saga is {}", saga.status()));
     }
     match event {
@@ -149,6 +150,7 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
         | Event::OperatorRetried(_)
         | Event::OperatorSkipped(_)
         | Event::OperatorResolved(_)
+        | Event::OperatorNoted(_)
         | Event::OperatorAbandoned(_) => operator::apply(saga, at, event),
     }
 }
@@ -213,6 +215,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             require(settled(event.attempt), "that attempt is not running")?;
             step.error = Some(Arc::new(event.error.clone()));
             step.tainted = true;
+            step.attempts_unknown = step.attempts_unknown.saturating_add(1);
             step.rest(event.retry_at, Progress::Unknown, at);
         }
         Event::StepSkipped(_) => {
@@ -241,6 +244,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::OperatorRetried(_)
         | Event::OperatorSkipped(_)
         | Event::OperatorResolved(_)
+        | Event::OperatorNoted(_)
         | Event::OperatorAbandoned(_) => return Err("it is not about a step".to_owned()),
     }
     Ok(())
@@ -328,6 +332,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         | Event::OperatorRetried(_)
         | Event::OperatorSkipped(_)
         | Event::OperatorResolved(_)
+        | Event::OperatorNoted(_)
         | Event::OperatorAbandoned(_) => return Err("it is not about an undo".to_owned()),
     }
     Ok(())
@@ -347,6 +352,7 @@ impl StepState {
     fn undo_failed(&mut self, class: FailureClass, probe: Option<Fate>) {
         if class == FailureClass::Unknown {
             self.undo_tainted = true;
+            self.undo_attempts_unknown = self.undo_attempts_unknown.saturating_add(1);
         } else if probe == Some(Fate::DidNotHappen) {
             self.undo_tainted = false;
         }
@@ -404,6 +410,7 @@ fn step_of(event: &Event) -> Option<&StepName> {
         | Event::OperatorCompensated(_)
         | Event::OperatorPaused(_)
         | Event::OperatorResumed(_)
+        | Event::OperatorNoted(_)
         | Event::OperatorAbandoned(_) => None,
     }
 }

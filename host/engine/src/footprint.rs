@@ -23,6 +23,7 @@ impl Saga {
         let held = held.map(|held| held.who.len() + held.reason.len());
         let wish = self.wish.as_ref().map_or(0, |wish| wish.who.len() + wish.reason.len());
         let blocked = self.blocked.as_ref().map_or(0, |blocked| blocked.reason.len());
+        let note = self.note.as_ref().map_or(0, |note| note.who.len() + note.reason.len());
         let tags = started.tags.iter().map(|(name, value)| name.len() + value.len());
         let elements = self.fan_outs.iter().flat_map(|fan_out| fan_out.elements.iter());
         let elements = elements
@@ -40,6 +41,7 @@ impl Saga {
             + held.sum::<usize>()
             + wish
             + blocked
+            + note
             + tags.sum::<usize>()
             + elements.sum::<usize>()
             + signals.sum::<usize>()
@@ -90,7 +92,10 @@ impl Input {
                 outcome + emitted.iter().map(|event| len(&event.data)).sum::<usize>()
             }
             Self::Refuse { error, .. } => failure(error),
-            Self::Signal { id, payload, .. } => id.as_ref().map_or(0, String::len) + len(payload),
+            Self::Signal { id, payload, who, .. } => {
+                let texts = id.iter().chain(who).map(String::len);
+                texts.sum::<usize>() + len(payload)
+            }
             Self::Operate(order) => {
                 let brings = match &order.verb {
                     Verb::Retry { input, .. } => input.as_ref().map_or(0, len),
@@ -103,7 +108,8 @@ impl Input {
                     | Verb::Pause
                     | Verb::Resume
                     | Verb::Skip { .. }
-                    | Verb::Abandon => 0,
+                    | Verb::Abandon
+                    | Verb::Note => 0,
                 };
                 order.who.len() + order.reason.len() + brings
             }

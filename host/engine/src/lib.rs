@@ -43,7 +43,7 @@ mod why;
 use std::time::Duration;
 
 pub use call::{Direction, Failure, FailureClass, Fate, Outcome, TIMEOUT_MAX, idempotency_key};
-pub use commands::{Call, Command, Due, Target, arguments, commands};
+pub use commands::{Call, Command, Due, Target, arguments, commands, step_input};
 pub use decide::{
     Decision, Input, Order, Refusal, SIGNALS_MAX, Start, Verb, awaits, decide, decide_on, permits,
     permits_signal, start, steps_of,
@@ -56,10 +56,11 @@ pub use definition::{
 pub use emitted::{EVENT_TYPE_BYTES_MAX, Emitted, EventType, EventTypeError};
 pub use event::{
     Cause, CompensationStarted, DecodeError, Event, OperatorAbandoned, OperatorCancelled,
-    OperatorCompensated, OperatorPaused, OperatorResolved, OperatorResumed, OperatorRetried,
-    OperatorSkipped, Parent, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
-    SagaRetimed, SagaStarted, SignalReceived, StepExpanded, StepFailed, StepSkipped, StepStarted,
-    StepSucceeded, StepUnknown, StepWaiting, UndoBlocked, UndoFailed, UndoStarted, UndoSucceeded,
+    OperatorCompensated, OperatorNoted, OperatorPaused, OperatorResolved, OperatorResumed,
+    OperatorRetried, OperatorSkipped, Parent, SagaAbandoned, SagaBlocked, SagaCompensated,
+    SagaCompleted, SagaRetimed, SagaStarted, SignalReceived, StepExpanded, StepFailed, StepSkipped,
+    StepStarted, StepSucceeded, StepUnknown, StepWaiting, UndoBlocked, UndoFailed, UndoStarted,
+    UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
 pub use fit::{Flaw, FlawKind, Misfit, Schema, Schemas, flaws, misfits};
@@ -70,7 +71,7 @@ pub use ids::{
 };
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError, check_json};
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
-pub use saga::{Chosen, Saga, StepView};
+pub use saga::{Chosen, Note, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use text::{escape, is_steering, on_one_line};
 pub use why::{Why, activity_in_brief, pivot_first, why};

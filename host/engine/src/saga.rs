@@ -1,5 +1,6 @@
 //! The state of one saga: what its events say, and nothing else.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,12 @@ use crate::definition::{
     Definition, Item, Read, Source, StepKind, StepSpec, Variable, Variables, Whole,
 };
 use crate::event::{Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaStarted};
-use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp, Version};
+use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp, Version, push_hex};
 use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload};
 use crate::status::{SagaStatus, StepStatus};
+
+/// Bytes of a trace context: version, trace id, parent id and flags, in hexadecimal.
+const TRACEPARENT_BYTES: usize = 55;
 
 /// One saga. Made by [`crate::start`] or [`crate::replay`], changed by [`crate::evolve`] only.
 #[derive(Debug, Clone)]
@@ -36,6 +40,8 @@ pub struct Saga {
     pub(crate) paused: Option<Arc<Held>>,
     /// Who gave it up, and why.
     pub(crate) given_up: Option<Arc<Held>>,
+    /// The last note of an operator.
+    pub(crate) note: Option<Arc<Note>>,
     /// Signals that came, in order; those that a step has taken keep their id alone.
     pub(crate) signals: Vec<Signal>,
     /// The steps of the definition, in its order, then the elements of each fan-out.
@@ -83,6 +89,17 @@ pub(crate) struct Held {
     pub(crate) reason: String,
 }
 
+/// What an operator has kept with a saga.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// Who says it.
+    pub who: String,
+    /// What.
+    pub reason: String,
+}
+
 /// The component that an operator wants for the calls of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
@@ -127,6 +144,9 @@ pub(crate) struct StepState {
     /// that tried for a breaker whether the service works again.
     pub(crate) attempts_before: u32,
     pub(crate) undo_attempts_before: u32,
+    /// Attempts of each of which nobody knew what came of them.
+    pub(crate) attempts_unknown: u32,
+    pub(crate) undo_attempts_unknown: u32,
     /// When the last attempt of each began.
     pub(crate) began_at: Option<Timestamp>,
     pub(crate) undo_began_at: Option<Timestamp>,
@@ -198,8 +218,17 @@ pub struct StepView<'a> {
     pub attempts: u32,
     /// Attempts of `compensate`.
     pub undo_attempts: u32,
-    /// Which of the step's idempotency keys its undo carries, see [`crate::idempotency_key`].
+    /// Of its attempts of `execute`, those of which nobody knew what came of them.
+    pub attempts_unknown: u32,
+    /// The same of `compensate`.
+    pub undo_attempts_unknown: u32,
+    /// Which of the step's idempotency keys its calls of `execute` carry, see
+    /// [`crate::idempotency_key`].
+    pub generation: u32,
+    /// The same of its undo.
     pub undo_generation: u32,
+    /// The input of its calls, as an operator edited it.
+    pub edited_input: Option<&'a Payload>,
     /// What `execute` answered.
     pub output: Option<&'a Payload>,
     /// What went wrong last.
@@ -243,6 +272,7 @@ impl Saga {
             wish: None,
             paused: None,
             given_up: None,
+            note: None,
             signals: Vec::new(),
             steps,
             fan_outs: Vec::new(),
@@ -271,6 +301,32 @@ impl Saga {
     #[must_use]
     pub fn started(&self) -> &SagaStarted {
         &self.started
+    }
+
+    /// Its trace context (W3C Trace Context, level 1): the one that the caller gave, else one that
+    /// follows from its id, so that it is the same after every restart. The trace id of that is the
+    /// saga's id without its hyphens; its flags ask whoever receives it to keep the trace.
+    #[must_use]
+    pub fn traceparent(&self) -> Cow<'_, str> {
+        if let Some(given) = &self.started.traceparent {
+            return Cow::Borrowed(given);
+        }
+        // A UUID of version 7 has bits that are not zero in both halves, as the standard wants.
+        let id = self.id.as_bytes();
+        let mut text = String::with_capacity(TRACEPARENT_BYTES);
+        text.push_str("00-");
+        push_hex(&mut text, id);
+        text.push('-');
+        push_hex(&mut text, &id[8..]);
+        text.push_str("-01");
+        Cow::Owned(text)
+    }
+
+    /// The trace id of [`Self::traceparent`]: 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        let traceparent = self.traceparent();
+        traceparent.split('-').nth(1).unwrap_or_default().to_owned()
     }
 
     /// When it began.
@@ -336,6 +392,12 @@ impl Saga {
         }
     }
 
+    /// The last note that an operator had kept with it; its events have the others.
+    #[must_use]
+    pub fn note(&self) -> Option<&Note> {
+        self.note.as_deref()
+    }
+
     /// The output of a completed saga: of its last step, or of each of its last steps by name.
     #[must_use]
     pub fn output(&self) -> Option<Payload> {
@@ -376,7 +438,11 @@ impl Saga {
             status: self.step_status(index),
             attempts: step.attempts,
             undo_attempts: step.undo_attempts,
+            attempts_unknown: step.attempts_unknown,
+            undo_attempts_unknown: step.undo_attempts_unknown,
+            generation: step.key_generation,
             undo_generation: step.undo_key_generation,
+            edited_input: step.input.as_ref(),
             output: step.output.as_ref(),
             error: step.error.as_deref(),
             chosen: step.chosen.as_deref(),
@@ -687,6 +753,7 @@ impl Saga {
             && self.wish == other.wish
             && self.paused == other.paused
             && self.given_up == other.given_up
+            && self.note == other.note
             && self.signals == other.signals
             && self.steps == other.steps
             && self.fan_outs == other.fan_outs
@@ -826,6 +893,8 @@ impl Default for StepState {
             undo_attempts: 0,
             attempts_before: 0,
             undo_attempts_before: 0,
+            attempts_unknown: 0,
+            undo_attempts_unknown: 0,
             began_at: None,
             undo_began_at: None,
             key_generation: 0,

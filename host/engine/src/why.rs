@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::decide::{Order, Verb, needs_operator, permits};
+use crate::call::{Direction, idempotency_key};
+use crate::decide::{Order, Verb, needs_operator, permits, undo_waits};
 use crate::definition::StepKind;
 use crate::ids::{StepName, Timestamp};
 use crate::saga::{Phase, Progress, Saga, StepState};
@@ -29,14 +30,15 @@ pub struct Why {
 pub fn why(saga: &Saga, at: Timestamp) -> Why {
     let status = saga.status();
     let sentence = match status {
-        SagaStatus::Completed => "It is completed: every step is done.".to_owned(),
+        SagaStatus::Completed => format!("It is completed: every step is done.{}", unknown(saga)),
         SagaStatus::Compensated => {
             let reason = saga.reason().unwrap_or_default();
-            format!("It is compensated: no effect stands. It was undone because {reason}.")
+            let unknown = unknown(saga);
+            format!("It is compensated: no effect stands. It was undone because {reason}.{unknown}")
         }
         SagaStatus::Abandoned => {
             let reason = saga.reason().unwrap_or_default();
-            format!("It is abandoned, and effects may stand: {reason}.")
+            format!("It is abandoned, and effects may stand: {reason}.{}", unknown(saga))
         }
         SagaStatus::Paused => {
             let held = saga.paused.as_ref();
@@ -158,6 +160,47 @@ fn blocked(saga: &Saga) -> String {
     sentence + "."
 }
 
+/// The attempts of which nobody knew what came of them, with the idempotency keys that they carried: with
+/// those, whoever they reached can say what it did. A sentence of its own, or nothing.
+fn unknown(saga: &Saga) -> String {
+    let parts = (0..saga.steps.len()).flat_map(|index| {
+        let step = &saga.steps[index];
+        let executed = (Direction::Execute, step.attempts_unknown, step.attempts);
+        let undone = (Direction::Compensate, step.undo_attempts_unknown, step.undo_attempts);
+        let told = [executed, undone].into_iter().filter(|(_, unknown, _)| *unknown > 0);
+        told.map(move |(direction, unknown, all)| unknown_of(saga, index, direction, unknown, all))
+    });
+    let parts = shortened(parts.collect());
+    if parts.is_empty() { String::new() } else { format!(" {}.", parts.join(". ")) }
+}
+
+fn unknown_of(saga: &Saga, index: usize, direction: Direction, unknown: u32, all: u32) -> String {
+    let name = saga.name(index);
+    let of = match direction {
+        Direction::Execute => format!("of {name}"),
+        Direction::Compensate => format!("to undo {name}"),
+    };
+    let mut told = match all {
+        1 => format!("The only attempt {of} ended unknown"),
+        _ => format!("{unknown} of {all} attempts {of} ended unknown"),
+    };
+    if !matches!(saga.spec(index).kind, StepKind::Call { .. }) {
+        return told;
+    }
+    let generation = saga.steps[index].generation(direction);
+    let key = idempotency_key(saga.id, name, direction, generation);
+    let _ = match (generation, all) {
+        (0, 1) => write!(told, "; it was sent with the idempotency key {key}"),
+        (0, _) => write!(told, "; all were sent with the idempotency key {key}"),
+        _ => write!(
+            told,
+            "; since its input was edited they are sent with the idempotency key {key}, and the history \
+             has the key of each"
+        ),
+    };
+    told
+}
+
 /// The verbs that are permitted and would do something.
 fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
     let is_forward = saga.phase == Phase::Forward;
@@ -178,7 +221,8 @@ fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
     };
     // Where several steps need it, the verb must name one of them.
     let permits_one = |verb: &Verb| {
-        let mut steps = (0..saga.steps.len()).filter(|step| needs_operator(saga, *step));
+        let is_meant = |step: &usize| needs_operator(saga, *step) || undo_waits(saga, *step);
+        let mut steps = (0..saga.steps.len()).filter(is_meant);
         steps.any(|step| permits(of_step(verb, saga.name(step))))
     };
     let permitted = |verb: &Verb| permits(verb.clone()) || permits_one(verb);
@@ -211,7 +255,8 @@ fn of_step(verb: &Verb, name: &StepName) -> Verb {
         | Verb::CompensateWithParent
         | Verb::Pause
         | Verb::Resume
-        | Verb::Abandon) => other,
+        | Verb::Abandon
+        | Verb::Note) => other,
     }
 }
 

@@ -142,11 +142,13 @@ fn happening(saga: &Saga, now: Timestamp, random: &mut Random) -> Input {
             evidence: "seen".to_owned(),
         },
         9 if random.once_in(4) => Verb::Abandon,
+        9 if random.once_in(3) => Verb::Note,
         _ => {
             return Input::Signal {
                 name: "approved".parse().unwrap(),
                 id: random.once_in(2).then(|| "one".to_owned()),
                 payload: payload(),
+                who: random.once_in(2).then(|| "ada@127.0.0.1".to_owned()),
             };
         }
     };
@@ -324,7 +326,9 @@ fn look(saga: &Saga, at: Timestamp) {
     for event in decide(saga, at, Input::Tick) {
         assert_same(&event);
     }
-    for verb in [Verb::Cancel, Verb::Compensate, Verb::Pause, Verb::Resume, Verb::Abandon] {
+    for verb in
+        [Verb::Cancel, Verb::Compensate, Verb::Pause, Verb::Resume, Verb::Note, Verb::Abandon]
+    {
         let order: Order = host::order(verb);
         let _ = permits(saga, at, &order);
         for event in decide(saga, at, Input::Operate(order)) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Direction, Failure, Fate, Input, Outcome, Payload, SagaStatus, StepStatus, Verb, arguments,
-    awaits, commands, exposure, idempotency_key, pivot_first, undo_plan, why,
+    awaits, commands, exposure, idempotency_key, pivot_first, step_input, undo_plan, why,
 };
 
 use host::{Host, diamond, done, permanent, retryable, serial, unknown};
@@ -457,4 +457,126 @@ fn nobody_waits_for_a_call_of_a_saga_that_was_given_up() {
     assert!(is_awaited(&host));
     host.order(Verb::Abandon);
     assert!(!is_awaited(&host));
+}
+
+/// As of one that was refunded by hand.
+#[test]
+fn a_saga_takes_a_note_in_every_status_and_nothing_else_changes() {
+    let mut host = Host::start(serial());
+    let noted = |host: &mut Host| {
+        host.told();
+        let before = (host.saga.status(), host.saga.ended_at(), commands(&host.saga).count());
+        host.order(Verb::Note);
+        assert_eq!(host.told(), ["operator.noted"]);
+        let after = (host.saga.status(), host.saga.ended_at(), commands(&host.saga).count());
+        assert_eq!(after, before);
+        let note = host.saga.note().unwrap();
+        assert_eq!((note.who.as_str(), note.reason.as_str()), ("ada", "a mistake"));
+        assert_eq!(note.at, host.now);
+        before.0
+    };
+    assert_eq!(noted(&mut host), SagaStatus::Running);
+    host.order(Verb::Pause);
+    assert_eq!(noted(&mut host), SagaStatus::Paused);
+    host.order(Verb::Resume);
+    host.answer("a", done()).answer("b", done()).answer("c", done()).tick(5_000);
+    assert_eq!(noted(&mut host), SagaStatus::Completed);
+    host.order(Verb::Compensate);
+    assert_eq!(noted(&mut host), SagaStatus::Compensating);
+    host.answer("c", done()).answer("b", done()).answer("a", done()).tick(5_000);
+    assert_eq!(noted(&mut host), SagaStatus::Compensated);
+    let mut host = Host::start(serial());
+    host.order(Verb::Abandon);
+    assert_eq!(noted(&mut host), SagaStatus::Abandoned);
+}
+
+/// "Charged twice": whoever has the service's ledger can look.
+#[test]
+fn an_ended_saga_says_which_attempts_were_unknown_and_by_which_key_they_are_known() {
+    let mut host = Host::start(serial());
+    let sentence = |host: &Host| why(&host.saga, host.now).sentence;
+    let key = |host: &Host, step: &str, direction| {
+        idempotency_key(host.saga.id(), &step.parse().unwrap(), direction, 0)
+    };
+    host.answer("a", done());
+    host.answer("b", unknown()).tick(100_000);
+    host.answer("b", done()).answer("c", done());
+    assert_eq!(
+        sentence(&host),
+        format!(
+            "It is completed: every step is done. 1 of 2 attempts of b ended unknown; all were sent \
+             with the idempotency key {}.",
+            key(&host, "b", Direction::Execute)
+        )
+    );
+    host.order(Verb::Compensate).answer("c", done()).answer("b", done());
+    host.answer("a", unknown()).tick(100_000);
+    host.answer("a", done());
+    let told = sentence(&host);
+    let undone = format!(
+        "1 of 2 attempts to undo a ended unknown; all were sent with the idempotency key {}.",
+        key(&host, "a", Direction::Compensate)
+    );
+    assert!(told.contains("1 of 2 attempts of b") && told.contains(&undone), "{told}");
+    let mut host = Host::start(serial());
+    host.answer("a", done()).answer("b", done()).answer("c", done());
+    assert_eq!(sentence(&host), "It is completed: every step is done.");
+}
+
+#[test]
+fn a_saga_without_a_trace_context_has_one_that_follows_from_its_id() {
+    let host = Host::start(serial());
+    let traceparent = host.saga.traceparent().into_owned();
+    let id = host.saga.id().to_string().replace('-', "");
+    assert_eq!(traceparent, format!("00-{id}-{}-01", &id[16..]));
+    assert_eq!(host.saga.trace_id(), id);
+    assert_eq!(host.saga.started().traceparent, None, "what is recorded is what the caller gave");
+}
+
+#[test]
+fn the_input_of_a_step_is_what_its_call_was_given() {
+    let mut host = Host::start(serial());
+    let given = |host: &Host| {
+        let call = host.running().remove(0);
+        let (input, _) = arguments(&host.saga, &call).unwrap();
+        (call.step, input)
+    };
+    let (a, first) = given(&host);
+    host.answer("a", done());
+    let (b, second) = given(&host);
+    host.answer("b", permanent());
+    assert_eq!(step_input(&host.saga, &a), Some(first.clone()));
+    assert_eq!(step_input(&host.saga, &b), Some(second));
+    assert_eq!(step_input(&host.saga, &"x".parse().unwrap()), None);
+    // One that an operator edited is that.
+    let mut host = Host::start(serial());
+    host.answer("a", retryable());
+    let edited = Payload::parse(r#"{"n":2}"#).unwrap();
+    host.order(Verb::Retry { step: None, input: Some(edited.clone()), digest: None });
+    assert_eq!(step_input(&host.saga, &a), Some(edited));
+    assert_ne!(first.as_str(), r#"{"n":2}"#);
+}
+
+/// Its plugin is gone, its service is away, or, as here, its saga is held.
+#[test]
+fn an_undo_that_cannot_begin_is_skipped_or_resolved() {
+    for (verb, status) in [
+        (skip(None), StepStatus::UndoSkipped),
+        (resolve(Some("a"), true, None), StepStatus::Undone),
+        (resolve(None, false, None), StepStatus::Undone),
+    ] {
+        let mut host = Host::start(serial());
+        host.answer("a", done()).order(Verb::Pause).answer("b", permanent());
+        assert!(host.running().is_empty());
+        let verbs = why(&host.saga, host.now).verbs;
+        assert!(verbs.contains(&"skip") && verbs.contains(&"resolve"), "{verbs:?}");
+        host.order(verb);
+        assert_eq!(host.saga.step(&"a".parse().unwrap()).unwrap().status, status);
+    }
+    // One that runs, or waits for another undo, is not.
+    let mut host = Host::start(serial());
+    host.answer("a", done()).answer("b", done()).answer("c", permanent());
+    for step in ["a", "b"] {
+        assert!(host.refused(skip(Some(step))).contains("there is nothing to skip"), "{step}");
+    }
 }

@@ -114,7 +114,12 @@ fn what_comes_after_a_wait_has_timed_out_is_refused_and_what_came_before_is_not(
     };
     let evidence = "by phone".to_owned();
     let inputs = [
-        Input::Signal { name: "approved".parse().unwrap(), id: None, payload: Payload::null() },
+        Input::Signal {
+            name: "approved".parse().unwrap(),
+            id: None,
+            payload: Payload::null(),
+            who: None,
+        },
         Input::Operate(order(Verb::Skip { step: None })),
         Input::Operate(order(Verb::Resolve { step: None, happened: true, output: None, evidence })),
     ];
@@ -133,7 +138,7 @@ fn what_comes_after_a_wait_has_timed_out_is_refused_and_what_came_before_is_not(
     let mut host = Host::start(with(wait(Some(1_000))));
     host.answer("a", done()).signal("approved", Some("7"), "1").told();
     let (name, id) = ("approved".parse().unwrap(), Some("7".to_owned()));
-    let again = Input::Signal { name, id, payload: Payload::null() };
+    let again = Input::Signal { name, id, payload: Payload::null(), who: None };
     assert_eq!(decide_on(&mut host.saga, host.now, again), Decision::default());
 }
 

@@ -62,7 +62,7 @@ pub(crate) struct CallId {
     pub(crate) is_probe: bool,
 }
 
-/// The trace of a call, for log lines; empty when it has none.
+/// The trace id of a call, for log lines; empty when it has none.
 #[must_use]
 pub fn trace_id(traceparent: Option<&str>) -> &str {
     // `version-trace_id-parent_id-flags` (W3C Trace Context).

@@ -88,6 +88,8 @@ struct Plugin {
     canaries: Vec<CanaryInfo>,
     /// The last that happened is that one was taken back.
     is_taken_back: bool,
+    /// The component that should serve and cannot be loaded, and why.
+    unloadable: Option<(Digest, String)>,
     stream: Version,
 }
 
@@ -211,6 +213,7 @@ impl PluginHost {
                 Err(PluginError::Store(error)) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!(plugin = %name, %error, "what served last cannot be loaded");
+                    self.note_unloadable(name, last.digest, &error);
                 }
             }
         }
@@ -631,6 +634,7 @@ impl Plugin {
             canary: None,
             canaries: Vec::new(),
             is_taken_back: false,
+            unloadable: None,
             stream: Version(0),
         }
     }

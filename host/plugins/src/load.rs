@@ -122,6 +122,18 @@ impl LoadedComponent {
         }
     }
 
+    /// Like [`Self::takes_input`], for somebody who asks before a call: on another thread when it may take
+    /// long, and there no longer than [`READ_CHECK_MAX`]. May be dropped at any time.
+    ///
+    /// # Errors
+    /// Where it does not fit the manifest's schema, and why; or that it took too long to say.
+    pub async fn would_take_input(&self, input: &Payload) -> Result<(), String> {
+        match &self.input {
+            Some(schema) => schema.check_aside(input, READ_CHECK_MAX).await,
+            None => Ok(()),
+        }
+    }
+
     /// Whether `compensate` can read this output, recorded by this or another component.
     ///
     /// # Errors

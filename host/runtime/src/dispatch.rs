@@ -131,7 +131,7 @@ impl Dispatcher {
         let child = child::Child::of(saga, &call);
         let (child_call, told) = child.as_ref().map(ChildCall::new).unzip();
         let runs = child.zip(told);
-        let traceparent = saga.started().traceparent.clone();
+        let trace_of_saga = made.is_err().then(|| saga.traceparent().into_owned());
         let definition = saga.started().definition.clone();
         let faults = self.faults.clone().filter(|_| cut_off.is_none());
         let instead = faults.as_ref().and_then(|faults| faults.instead(saga, &call));
@@ -142,20 +142,20 @@ impl Dispatcher {
         let call = Box::pin(async move {
             failpoint("runtime.call.before");
             let memory = room.as_mut().and_then(Taken::memory);
-            let mut answer = match (&call.target, made) {
+            let mut answer = match (&call.target, &made) {
                 _ if instead.is_some() => Answer::of(instead.unwrap_or(Outcome::NothingToUndo)),
                 (Target::Saga { .. }, _) => {
                     Answer::of(child::run(&this.sagas, runs?, call.direction).await?)
                 }
                 (Target::Plugin(_), Ok(plugin_call)) if cut_off.is_some() => {
-                    this.plugins.ask(&plugin_call, host_stopped(), memory, cut_off).await
+                    this.plugins.ask(plugin_call, host_stopped(), memory, cut_off).await
                 }
                 (Target::Plugin(_), Ok(plugin_call)) => {
-                    this.plugins.call_within(&plugin_call, memory).await
+                    this.plugins.call_within(plugin_call, memory).await
                 }
                 // The input could be computed before the call was started, from the same state.
                 (Target::Plugin(_), Err(message)) => {
-                    Answer::of(Outcome::Unknown(Failure::new("input_failed", message)))
+                    Answer::of(Outcome::Unknown(Failure::new("input_failed", message.as_str())))
                 }
             };
             if let Some(lacks) = &answer.not_begun {
@@ -177,7 +177,16 @@ impl Dispatcher {
                 "direction" => call.direction.as_str()
             )
             .record(began.elapsed());
-            log(id, &call, traceparent.as_deref(), outcome, began);
+            let sent = made.as_ref().ok();
+            let traceparent = sent.map_or(&trace_of_saga, |sent| &sent.traceparent);
+            CallLog {
+                id,
+                call: &call,
+                trace_id: trace_id(traceparent.as_deref()),
+                idempotency_key: sent.map(|sent| sent.idempotency_key.as_str()),
+                began,
+            }
+            .write(outcome);
             if let Some(permit) = permit {
                 permit.report(outcome, now());
             }
@@ -229,7 +238,7 @@ impl Dispatcher {
                 call.direction,
                 call.generation,
             ),
-            traceparent: started.traceparent.clone(),
+            traceparent: Some(saga.traceparent().into_owned()),
             input,
             output,
             timeout: call.timeout,
@@ -336,17 +345,28 @@ impl Drop for Reply {
     }
 }
 
-fn log(id: SagaId, call: &Call, traceparent: Option<&str>, outcome: &Outcome, began: Instant) {
-    let (class, failure) = match outcome {
-        Outcome::Succeeded(_) => ("succeeded", None),
-        Outcome::NothingToUndo => ("nothing_to_undo", None),
-        Outcome::Permanent(failure) => ("permanent", Some(failure)),
-        Outcome::Retryable(failure) => ("retryable", Some(failure)),
-        Outcome::Unknown(failure) => ("unknown", Some(failure)),
-    };
-    let trace_id = trace_id(traceparent);
-    let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    macro_rules! line {
+/// What the log says of a call, whatever came of it.
+struct CallLog<'a> {
+    id: SagaId,
+    call: &'a Call,
+    trace_id: &'a str,
+    /// None of a call that runs a saga.
+    idempotency_key: Option<&'a str>,
+    began: Instant,
+}
+
+impl CallLog<'_> {
+    fn write(self, outcome: &Outcome) {
+        let Self { id, call, trace_id, idempotency_key, began } = self;
+        let (class, failure) = match outcome {
+            Outcome::Succeeded(_) => ("succeeded", None),
+            Outcome::NothingToUndo => ("nothing_to_undo", None),
+            Outcome::Permanent(failure) => ("permanent", Some(failure)),
+            Outcome::Retryable(failure) => ("retryable", Some(failure)),
+            Outcome::Unknown(failure) => ("unknown", Some(failure)),
+        };
+        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        macro_rules! line {
         ($macro:ident, $message:literal $(, $field:ident = $value:expr)*) => {
             tracing::$macro!(
                 saga_id = %id,
@@ -354,6 +374,7 @@ fn log(id: SagaId, call: &Call, traceparent: Option<&str>, outcome: &Outcome, be
                 direction = call.direction.as_str(),
                 attempt = call.attempt,
                 trace_id,
+                idempotency_key,
                 digest = %call.digest,
                 outcome = class,
                 elapsed_ms,
@@ -362,14 +383,15 @@ fn log(id: SagaId, call: &Call, traceparent: Option<&str>, outcome: &Outcome, be
             )
         };
     }
-    match failure {
-        None => line!(debug, "call ended"),
-        // What a guest says it could not do is its answer; what nobody knows is worth a look.
-        Some(failure) if class == "unknown" => {
-            line!(warn, "call failed", code = failure.code, error = failure.message);
-        }
-        Some(failure) => {
-            line!(info, "call failed", code = failure.code, error = failure.message);
+        match failure {
+            None => line!(debug, "call ended"),
+            // What a guest says it could not do is its answer; what nobody knows is worth a look.
+            Some(failure) if class == "unknown" => {
+                line!(warn, "call failed", code = failure.code, error = failure.message);
+            }
+            Some(failure) => {
+                line!(info, "call failed", code = failure.code, error = failure.message);
+            }
         }
     }
 }

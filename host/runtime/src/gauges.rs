@@ -60,6 +60,7 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
             | Event::OperatorRetried(_)
             | Event::OperatorSkipped(_)
             | Event::OperatorResolved(_)
+            | Event::OperatorNoted(_)
             | Event::OperatorAbandoned(_) => {}
         }
     }

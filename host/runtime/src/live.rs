@@ -25,7 +25,12 @@ use crate::serving::{Basis, Served};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StallReason {
     /// No component is active for a plugin that it needs.
-    PluginMissing(PluginName),
+    PluginMissing {
+        /// The plugin.
+        plugin: PluginName,
+        /// Why not, when that is known; none while one is loaded.
+        why: Option<String>,
+    },
     /// The component that undoes its step is looked for: one has to be loaded, or a schema checked.
     ComponentSought(PluginName),
     /// Every call that may run at once is in flight.
@@ -48,7 +53,12 @@ pub enum StallReason {
 impl std::fmt::Display for StallReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::PluginMissing(plugin) => write!(f, "it waits for plugin `{plugin}`"),
+            Self::PluginMissing { plugin, why: Some(why) } => {
+                write!(f, "it waits for plugin `{plugin}`, which nothing serves: {why}")
+            }
+            Self::PluginMissing { plugin, why: None } => {
+                write!(f, "it waits for plugin `{plugin}`, whose component is being loaded")
+            }
             Self::ComponentSought(plugin) => write!(
                 f,
                 "it waits for the component that can undo what a step of plugin `{plugin}` left, \
@@ -176,7 +186,7 @@ impl Stall {
         match &self.reason {
             StallReason::NoRoom(key) => Some(Line::Room(key.clone(), self.direction)),
             StallReason::BreakerOpen { service, .. } => Some(Line::Breaker(service.clone())),
-            StallReason::PluginMissing(_)
+            StallReason::PluginMissing { .. }
             | StallReason::ComponentSought(_)
             | StallReason::Machine(_)
             | StallReason::StoreFailed(_) => None,
@@ -270,7 +280,7 @@ impl Queued {
             {
                 Err(OperateError::Overloaded("live sagas hold as many bytes as they may"))
             }
-            Input::Signal { name, id, payload }
+            Input::Signal { name, id, payload, who: _ }
                 if !saga.has_room_for_signal(name, id.as_deref(), payload) =>
             {
                 Err(OperateError::Overloaded(

@@ -34,7 +34,7 @@ use crate::live::{StallReason, Waiter};
 use crate::recovery::{self, Quarantine, Quarantined};
 use crate::rehearse::REHEARSALS_MAX;
 use crate::rooms::{RoomKey, Rooms, Wake};
-use crate::serving::{may_choose, may_resolve, undo_component};
+use crate::serving::{may_choose, may_edit, may_resolve, undo_component};
 use crate::shard::{Gauges, Look, Message, Shard, ShardConfig, StartMessage};
 use crate::stuck::Stuck;
 
@@ -350,19 +350,59 @@ impl Runtime {
         {
             return Ok(state);
         }
-        if let Verb::Retry { step: Some(step), digest: Some(digest), .. } = &order.verb {
-            let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
-            may_choose(&self.inner.plugins, &state.saga, step, *digest).await?;
-        }
-        if let Verb::Resolve { output: Some(_), .. } = &order.verb {
-            let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
-            may_resolve(&self.inner.plugins, &state.saga, &order).await?;
-        }
+        self.check(id, &order).await?;
         self.feed(id, Input::Operate(order)).await
     }
 
+    /// What [`Self::operate`] would answer now, without doing it: the saga as it is, if it permits that.
+    ///
+    /// # Errors
+    /// As [`Self::operate`].
+    pub async fn would_operate(&self, id: SagaId, order: &Order) -> Result<State, OperateError> {
+        if let Some(reason) = self.inner.quarantine.reason(id) {
+            return Err(OperateError::Quarantined(amends_engine::Refusal {
+                message: format!("the saga is quarantined: {reason}"),
+                remedy: "only `amends resume` takes it up again".to_owned(),
+            }));
+        }
+        self.check(id, order).await?;
+        let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
+        amends_engine::permits(&state.saga, now(), order)?;
+        Ok(state)
+    }
+
+    /// Whether the components of a saga go with an order. Whether the saga does, is decided when the
+    /// order's turn comes.
+    async fn check(&self, id: SagaId, order: &Order) -> Result<(), OperateError> {
+        let looks = match &order.verb {
+            Verb::Retry { step, input, digest } => {
+                input.is_some() || step.is_some() && digest.is_some()
+            }
+            Verb::Resolve { output, .. } => output.is_some(),
+            Verb::Cancel
+            | Verb::Compensate
+            | Verb::CompensateWithParent
+            | Verb::Pause
+            | Verb::Resume
+            | Verb::Skip { .. }
+            | Verb::Abandon
+            | Verb::Note => false,
+        };
+        if !looks {
+            return Ok(());
+        }
+        let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
+        let (plugins, saga) = (&self.inner.plugins, &state.saga);
+        if let Verb::Retry { step: Some(step), digest: Some(digest), .. } = &order.verb {
+            may_choose(plugins, saga, step, *digest).await?;
+        }
+        may_edit(plugins, saga, order).await?;
+        may_resolve(plugins, saga, order).await?;
+        Ok(())
+    }
+
     /// Hands a signal to a saga; answers when that is durable. One with an id that came before
-    /// is dropped.
+    /// is dropped. `who` sends it, for its history.
     ///
     /// # Errors
     /// When there is no such saga, or it takes no such signal now.
@@ -372,8 +412,9 @@ impl Runtime {
         name: SignalName,
         signal_id: Option<String>,
         payload: Payload,
+        who: Option<String>,
     ) -> Result<State, OperateError> {
-        self.feed(id, Input::Signal { name, id: signal_id, payload }).await
+        self.feed(id, Input::Signal { name, id: signal_id, payload, who }).await
     }
 
     async fn feed(&self, id: SagaId, input: Input) -> Result<State, OperateError> {

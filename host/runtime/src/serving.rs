@@ -261,6 +261,44 @@ pub(crate) async fn may_resolve(
     Ok(())
 }
 
+/// Whether the component of a step takes the input that an operator gives it. An undo takes any: what it
+/// cannot read it says itself.
+///
+/// # Errors
+/// When the input does not fit the component's input schema: its call would be refused at once.
+pub(crate) async fn may_edit(
+    plugins: &PluginHost,
+    saga: &Saga,
+    order: &Order,
+) -> Result<(), Refusal> {
+    let Verb::Retry { input: Some(input), digest, .. } = &order.verb else { return Ok(()) };
+    // Whether the order itself fits is decided when its turn comes.
+    for step in steps_of(saga, now(), order).unwrap_or_default() {
+        let Some(view) = saga.step(&step) else { continue };
+        let is_undo = matches!(view.status, StepStatus::UndoBlocked | StepStatus::UndoBackingOff);
+        // Of a step over a list it is the list, and each element makes its own of it.
+        let is_list = view.spec.each.is_some() && step.number().is_none();
+        let Some(plugin) = view.spec.plugin().filter(|_| !is_undo && !is_list) else { continue };
+        let component = match digest {
+            Some(digest) => plugins.by_digest(plugin, *digest).await.ok(),
+            None => plugins.serving(plugin, saga.id()).map(|(component, _)| component),
+        };
+        // One that cannot be loaded says nothing of what it takes.
+        let Some(component) = component else { continue };
+        component.would_take_input(input).await.map_err(|why| Refusal {
+            message: format!(
+                "the input does not fit the input schema of {plugin} ({}), which executes {step}: {why}",
+                component.digest
+            ),
+            remedy: format!(
+                "give an input that fits; `amends plugin versions {plugin}` lists the components, and \
+                 --digest has another one serve the step"
+            ),
+        })?;
+    }
+    Ok(())
+}
+
 /// Whether a component can undo what gave this output, or anything. None while it cannot be loaded for
 /// a reason that passes.
 async fn undoes(

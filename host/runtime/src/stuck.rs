@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use amends_engine::{SagaId, SagaStatus, StepStatus, Timestamp};
 
-use crate::live::Live;
+use crate::live::{Live, Stall, StallReason};
 
 /// How often live sagas are looked at.
 pub(crate) const STUCK_CHECK_PAUSE: Duration = Duration::from_secs(10);
@@ -45,6 +45,12 @@ pub(crate) fn stuck(live: &Live, at: Timestamp) -> Option<Stuck> {
     }
     let idle = at.since(since);
     let found = |reason: String| Some(Stuck { id: saga.id(), since, reason });
+    // What nobody but a person can change need not be waited for.
+    let is_lost =
+        |stall: &&Stall| matches!(stall.reason, StallReason::PluginMissing { why: Some(_), .. });
+    if let Some(lost) = live.stalls.iter().find(is_lost) {
+        return found(lost.reason.to_string());
+    }
     if let Some(stall) = live.stalls.first() {
         return if idle > HELD_MAX { found(stall.reason.to_string()) } else { None };
     }

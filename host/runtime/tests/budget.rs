@@ -77,7 +77,7 @@ async fn signal(
     payload: Payload,
 ) -> Result<(), OperateError> {
     let signal_id = Some(signal_id.to_owned());
-    runtime.signal(id, name.parse().unwrap(), signal_id, payload).await.map(drop)
+    runtime.signal(id, name.parse().unwrap(), signal_id, payload, None).await.map(drop)
 }
 
 fn cancel() -> Order {

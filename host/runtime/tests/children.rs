@@ -150,7 +150,7 @@ async fn a_child_goes_on_whose_definition_is_no_longer_in_the_config() {
     // What its parent's call would do is done by then.
     tokio::time::sleep(RETRY).await;
     let signal = "approved".parse().unwrap();
-    runtime.signal(child, signal, None, Payload::null()).await.unwrap();
+    runtime.signal(child, signal, None, Payload::null(), None).await.unwrap();
     for id in [child, trial.parent] {
         let state = runtime.wait(id, SOON).await.unwrap().unwrap();
         assert_eq!(state.saga.status(), SagaStatus::Completed, "{:?}", state.saga.reason());
@@ -183,7 +183,7 @@ async fn a_child_is_undone_with_its_parent_after_its_own_window() {
     };
     let child = until_some("the child is called", child).await;
     until_some("the child is there", || async { runtime.state(child).await.unwrap() }).await;
-    runtime.signal(child, "approved".parse().unwrap(), None, Payload::null()).await.unwrap();
+    runtime.signal(child, "approved".parse().unwrap(), None, Payload::null(), None).await.unwrap();
     let ended = runtime.wait(child, SOON).await.unwrap().unwrap();
     assert_eq!(ended.saga.status(), SagaStatus::Completed);
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -209,7 +209,7 @@ async fn a_saga_that_others_always_change_first_is_busy() {
     until_some("the child is there", || async { trial.store.saga(child).await.unwrap() }).await;
     // Its last append is at a time of its own.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    runtime.signal(child, "approved".parse().unwrap(), None, Payload::null()).await.unwrap();
+    runtime.signal(child, "approved".parse().unwrap(), None, Payload::null(), None).await.unwrap();
     until_some("it has ended", || async {
         let row = trial.store.saga(child).await.unwrap();
         row.filter(|row| row.status == SagaStatus::Completed)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use amends_tests::{Behaviour, Component};
+use amends_tests::{Behaviour, Component, Fault, FaultKind};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -158,4 +158,222 @@ fn a_check_says_what_it_compiles_when_that_takes_long() {
 
 fn ask_status(host: &Host, path: &str) -> u16 {
     agent().get(host.url(path)).call().unwrap().status().as_u16()
+}
+
+/// One step that is unknown twice and then done, and one whose first answer is refused until its input
+/// is edited.
+fn charged() -> Place {
+    let place = Place::empty();
+    let fault = Fault { kind: FaultKind::Trap, attempts: 2, has_effect: true, element: None };
+    let paid = Component { name: "pay", execute: Behaviour::Fault(fault), ..Component::default() };
+    fs::write(place.plugin("pay"), paid.build()).unwrap();
+    let schema = "{\"type\":\"object\",\"properties\":{\"n\":{\"type\":\"integer\"}},\
+                  \"required\":[\"n\"]}";
+    let strict = Component { name: "strict", schema, ..Component::default() };
+    fs::write(place.plugin("strict"), strict.build()).unwrap();
+    place.config(
+        "[[saga]]\nname = \"charge\"\n[[saga.step]]\nname = \"pay\"\nplugin = \"pay\"\n\
+         pivot = true\nundo = false\ninput = { n = \"input.n\" }\n\
+         retry = { attempts = 3, backoff = [\"10ms\"] }\n\
+         [[saga.step]]\nname = \"mail\"\nplugin = \"strict\"\nundo = false\n\
+         input = { n = \"input.mail\" }\n",
+    );
+    place
+}
+
+/// Whoever has the service's ledger, which it keeps by key, can tell what was done: the key stands
+/// wherever the call is told of.
+#[test]
+fn the_key_and_the_trace_of_a_call_stand_wherever_it_is_told_of() {
+    let place = charged();
+    let host = place.run();
+    let input = "{\"n\": 7, \"mail\": 8}";
+    let output = place.amends(&["start", "charge", "--input", input, "--wait", "-o", "ids"]);
+    let id = stdout(&output).trim().to_owned();
+    let saga = host.get(&format!("/v1/sagas/{id}"));
+    assert_eq!(saga["status"], "completed", "{saga}");
+    let (pay, mail) = (&saga["steps"][0], &saga["steps"][1]);
+    let key = pay["idempotency_key"].as_str().unwrap();
+    assert_ne!(mail["idempotency_key"], pay["idempotency_key"]);
+    assert_eq!(saga["trace_id"], id.replace('-', ""));
+    // What the component was called with is what it logged.
+    let effects: Vec<_> = lines(&host, &format!("done effect={key}"));
+    assert_eq!(effects.len(), 3, "{}", host.log().join("\n"));
+    let calls: Vec<_> =
+        lines(&host, "call ").into_iter().filter(|it| it["step"] == "pay").collect();
+    assert_eq!(calls.len(), 3, "{calls:?}");
+    for line in effects.iter().chain(&calls) {
+        assert_eq!(line["idempotency_key"], key, "{line}");
+        assert_eq!(line["trace_id"], saga["trace_id"], "{line}");
+    }
+    // The history has it for each call.
+    let events = host.get(&format!("/v1/sagas/{id}/events?limit=1000"));
+    let events = events["items"].as_array().unwrap();
+    let started: Vec<_> = events.iter().filter(|event| event["type"] == "step.started").collect();
+    assert_eq!(started.len(), 4);
+    for event in &started {
+        let step = if event["data"]["step"] == "pay" { pay } else { mail };
+        assert_eq!(event["idempotency_key"], step["idempotency_key"], "{event}");
+        // From any cursor on, and as the saga is watched.
+        let version = event["version"].as_u64().unwrap();
+        let page = format!("/v1/sagas/{id}/events?cursor={}&limit=1", version - 1);
+        assert_eq!(host.get(&page)["items"][0], **event);
+    }
+    let watched = crate::place::text(&host.url(&format!("/v1/sagas/{id}/watch")));
+    assert_eq!(watched.matches(key).count(), 3, "{watched}");
+    assert_eq!(pay["input"], serde_json::json!({"n": 7}));
+    assert_eq!(mail["input"], serde_json::json!({"n": 8}));
+    let why = stdout(&place.amends(&["why", &id]));
+    let words = format!(
+        "2 of 3 attempts of pay ended unknown; all were sent with the idempotency key {key}."
+    );
+    assert!(why.contains(&words), "{why}");
+}
+
+#[test]
+fn an_input_that_the_component_refuses_is_refused_before_it_is_recorded() {
+    let place = charged();
+    let host = place.run();
+    let input = "{\"n\": 7, \"mail\": \"eight\"}";
+    let output = place.amends(&["start", "charge", "--input", input, "--wait", "-o", "ids"]);
+    let id = stdout(&output).trim().to_owned();
+    let events = || {
+        let events = host.get(&format!("/v1/sagas/{id}/events?limit=1000"));
+        events["items"].as_array().unwrap().clone()
+    };
+    let before = events();
+    let saga = host.get(&format!("/v1/sagas/{id}"));
+    assert_eq!(saga["steps"][1]["input"], serde_json::json!({"n": "eight"}), "{saga}");
+    let retry = |input: &str, more: &[&str]| {
+        let retry = ["retry", &id, "--step", "mail", "--input", input, "--reason", "a typo"];
+        place.amends(&[&retry[..], more].concat())
+    };
+    let refused = retry("{\"to\": 8}", &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    let told = stderr(&refused);
+    assert!(told.contains("does not fit the input schema of strict"), "{told}");
+    assert!(told.contains("\"n\" is a required property"), "{told}");
+    assert_eq!(events().len(), before.len(), "nothing is recorded");
+    let taken = retry("{\"n\": 8}", &["--as", "grace"]);
+    assert_eq!(taken.status.code(), Some(0), "{}", stderr(&taken));
+    host.until("it goes on", || host.get(&format!("/v1/sagas/{id}"))["status"] == "completed");
+    let saga = host.get(&format!("/v1/sagas/{id}"));
+    assert_eq!(saga["steps"][1]["input"], serde_json::json!({"n": 8}));
+    // Another input goes with another key, and the history has both.
+    let events = events();
+    let keys: Vec<_> = events
+        .iter()
+        .filter(|event| event["type"] == "step.started" && event["data"]["step"] == "mail")
+        .map(|event| event["idempotency_key"].clone())
+        .collect();
+    assert_eq!(keys.len(), 2);
+    assert_ne!(keys[0], keys[1]);
+    assert_eq!(keys[1], saga["steps"][1]["idempotency_key"]);
+    let retried = events.iter().find(|event| event["type"] == "operator.retried").unwrap();
+    assert_eq!(retried["data"]["who"], "grace@127.0.0.1");
+}
+
+#[test]
+fn an_ended_saga_takes_a_note_and_a_signal_says_who_sent_it() {
+    let place = place();
+    let host = place.run();
+    let gate = start(&place, "gate");
+    let sent = place.amends(&["signal", &gate, "approved", "--payload", "1", "--as", "grace"]);
+    assert_eq!(sent.status.code(), Some(0), "{}", stderr(&sent));
+    host.until("it ends", || host.get(&format!("/v1/sagas/{gate}"))["status"] == "completed");
+    let before = host.get(&format!("/v1/sagas/{gate}"));
+    let note = ["note", &gate, "--reason", "refunded by hand, ticket 44"];
+    let noted = place.amends(&note);
+    assert_eq!(noted.status.code(), Some(0), "{}", stderr(&noted));
+    let words = "note     refunded by hand, ticket 44 (ada@127.0.0.1, ";
+    for output in [&noted, &place.amends(&["get", &gate])] {
+        assert!(stdout(output).contains(words), "{}", stdout(output));
+    }
+    let history = stdout(&place.amends(&["history", &gate]));
+    assert!(history.contains("operator.noted"), "{history}");
+    assert!(history.contains("ada@127.0.0.1: refunded by hand, ticket 44"), "{history}");
+    let events = host.get(&format!("/v1/sagas/{gate}/events?limit=1000"));
+    let events = events["items"].as_array().unwrap();
+    let signal = events.iter().find(|event| event["type"] == "signal.received").unwrap();
+    assert_eq!(signal["data"]["who"], "grace@127.0.0.1");
+    // Nothing else changed, also not after a restart.
+    host.kill();
+    let host = place.run();
+    let mut after = host.get(&format!("/v1/sagas/{gate}"));
+    assert_eq!(after["note"]["reason"], "refunded by hand, ticket 44");
+    after["version"] = before["version"].clone();
+    after.as_object_mut().unwrap().remove("note");
+    assert_eq!(after, before);
+}
+
+/// In flight when its plugin lost its grants: the undo cannot be called, and a person can see to it.
+#[test]
+fn an_undo_whose_plugin_is_lost_says_why_and_can_be_seen_to() {
+    let place = Place::empty();
+    let keeps = Component {
+        name: "hotel",
+        execute: Behaviour::Text(
+            "(call $set (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11))
+             (i32.const 2048)",
+        ),
+        imports: "(import \"amends:saga/state@1.0.0\" \"set\"
+                  (func $set (param i32 i32 i32 i32)))",
+        ..Component::default()
+    };
+    fs::write(place.plugin("hotel"), keeps.build()).unwrap();
+    let bad = Component { name: "bad", execute: Behaviour::Permanent, ..Component::default() };
+    fs::write(place.plugin("bad"), bad.build()).unwrap();
+    let saga = |plugin: &str| {
+        format!(
+            "[[saga]]\nname = \"trip\"\n[[saga.step]]\nname = \"room\"\nplugin = \"{plugin}\"\n\
+             [[saga.step]]\nname = \"gate\"\nwait = \"approved\"\n\
+             [[saga.step]]\nname = \"bad\"\nplugin = \"bad\"\n"
+        )
+    };
+    place.config(&format!("[plugin.hotel]\nstate = true\n{}", saga("hotel")));
+    let host = place.run();
+    let trips = [start(&place, "trip"), start(&place, "trip"), start(&place, "trip")];
+    for trip in &trips {
+        let path = format!("/v1/sagas/{trip}");
+        host.until("it waits", || host.get(&path)["status"] == "waiting");
+    }
+    assert_eq!(host.stop(), Some(0));
+    // Renamed in the folder and the config, and the grant is gone.
+    fs::remove_file(place.plugin("hotel")).unwrap();
+    place.config(&saga("bad"));
+    let host = place.run();
+    for trip in &trips {
+        let signal = ["signal", trip, "approved", "--payload", "1"];
+        assert_eq!(place.amends(&signal).status.code(), Some(0));
+    }
+    let why = |trip: &str| stdout(&place.amends(&["why", trip]));
+    host.until("it says why", || {
+        let why = why(&trips[0]);
+        why.contains("waits for plugin `hotel`, which nothing serves")
+            && why.contains("imports amends:saga/state")
+            && why.contains("not granted")
+    });
+    let told = why(&trips[0]);
+    assert!(told.contains("resolve") && told.contains("skip"), "{told}");
+    host.until("they are listed", || {
+        let stuck = host.get("/v1/sagas?stuck=true");
+        let stuck = stuck["items"].as_array().unwrap().clone();
+        stuck.len() == trips.len()
+            && stuck.iter().all(|saga| saga["reason"].as_str().unwrap().contains("not granted"))
+    });
+    let by_hand = ["--evidence", "the hotel says so", "--reason", "cancelled by phone"];
+    let resolve = place.amends(&[&["resolve", &trips[0]][..], &by_hand].concat());
+    assert_eq!(resolve.status.code(), Some(0), "{}", stderr(&resolve));
+    let skip = place.amends(&["skip", &trips[1], "--step", "room", "--reason", "we pay for it"]);
+    assert_eq!(skip.status.code(), Some(0), "{}", stderr(&skip));
+    let status = |trip: &str| host.get(&format!("/v1/sagas/{trip}"))["status"].clone();
+    host.until("both end", || {
+        status(&trips[0]) == "compensated" && status(&trips[1]) == "abandoned"
+    });
+    // The third is undone when the plugin is granted its state again.
+    assert_eq!(host.stop(), Some(0));
+    place.config(&format!("[plugin.hotel]\nstate = true\n{}", saga("bad")));
+    let host = place.run();
+    let path = format!("/v1/sagas/{}", trips[2]);
+    host.until("it is undone", || host.get(&path)["status"] == "compensated");
 }

@@ -27,6 +27,9 @@ pub struct HostArgs {
     /// The token to show it: for a proxy that asks for one, a host does not
     #[arg(long, env = "AMENDS_TOKEN", hide = true, hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// Who you are, kept with what you order; the host does not check it [default: $USER]
+    #[arg(long = "as", env = "AMENDS_USER", value_name = "NAME")]
+    pub user: Option<String>,
 }
 
 /// Where a host is when nothing is said.
@@ -87,13 +90,16 @@ pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
+    user: Option<String>,
 }
 
 impl Client {
     pub(crate) fn new(args: &HostArgs) -> anyhow::Result<Self> {
         let base = address(args)?;
         let http = plain_http()?;
-        Ok(Self { http, base, token: args.token.clone() })
+        let user = args.user.clone().or_else(|| std::env::var("USER").ok());
+        let user = user.filter(|user| !user.trim().is_empty());
+        Ok(Self { http, base, token: args.token.clone(), user })
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -149,8 +155,7 @@ impl Client {
 
     /// As [`Self::send`], with who asks for it.
     pub(crate) async fn send_as_user(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let user = std::env::var("USER").ok().filter(|user| !user.trim().is_empty());
-        self.send(match user {
+        self.send(match &self.user {
             Some(user) => request.header("amends-user", user),
             None => request,
         })

@@ -1,4 +1,4 @@
-//! `cancel`, `compensate`, `retry`, `skip`, `resolve`, `pause`, `resume`, `abandon`: what an
+//! `cancel`, `compensate`, `retry`, `skip`, `resolve`, `pause`, `resume`, `abandon`, `note`: what an
 //! operator does to one saga, to those on standard input, or to those that filters find.
 //!
 //! Which of them a saga permits, the host decides.
@@ -148,7 +148,16 @@ struct Order {
 impl Order {
     /// The saga after it.
     async fn give(&self, id: &str) -> anyhow::Result<SagaView> {
-        self.client.post(&format!("/v1/sagas/{}/{}", escape(id), self.verb), &self.body).await
+        self.client.post(&self.path(id), &self.body).await
+    }
+
+    /// The saga as it is, if it permits the order.
+    async fn would(&self, id: &str) -> anyhow::Result<SagaView> {
+        self.client.post(&format!("{}?dry_run=true", self.path(id)), &self.body).await
+    }
+
+    fn path(&self, id: &str) -> String {
+        format!("/v1/sagas/{}/{}", escape(id), self.verb)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{Draft, Refusal};
 use crate::definition::StepKind;
 use crate::event::{
-    OperatorAbandoned, OperatorCancelled, OperatorCompensated, OperatorPaused, OperatorResolved,
-    OperatorResumed, OperatorRetried, OperatorSkipped,
+    OperatorAbandoned, OperatorCancelled, OperatorCompensated, OperatorNoted, OperatorPaused,
+    OperatorResolved, OperatorResumed, OperatorRetried, OperatorSkipped,
 };
 use crate::ids::{Digest, StepName, Timestamp};
 use crate::payload::Payload;
@@ -67,6 +67,8 @@ pub enum Verb {
     },
     /// Nothing acts on it any more; effects may stand.
     Abandon,
+    /// Have something kept with the saga, in any status. It changes nothing.
+    Note,
 }
 
 impl Verb {
@@ -82,6 +84,7 @@ impl Verb {
             Self::Skip { .. } => "skip",
             Self::Resolve { .. } => "resolve",
             Self::Abandon => "abandon",
+            Self::Note => "note",
         }
     }
 }
@@ -120,7 +123,7 @@ fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusa
         Verb::Compensate | Verb::CompensateWithParent => cancel(saga).map(|()| Vec::new()),
         Verb::Abandon if status == SagaStatus::Abandoned => Ok(Vec::new()),
         Verb::Pause | Verb::Abandon if status.is_end() => Err(ended(status)),
-        Verb::Pause | Verb::Abandon => Ok(Vec::new()),
+        Verb::Pause | Verb::Abandon | Verb::Note => Ok(Vec::new()),
         Verb::Resume if status == SagaStatus::Paused => Ok(Vec::new()),
         Verb::Resume => refuse("the saga is not paused", "only a paused saga can be resumed"),
         Verb::Retry { .. } | Verb::Skip { .. } | Verb::Resolve { .. } if status.is_end() => {
@@ -255,8 +258,17 @@ pub(crate) fn needs_operator(saga: &Saga, index: usize) -> bool {
     }
 }
 
+/// Whether the undo of a step is all that is waited for, and has not begun: its component may be gone, its
+/// service away, or its saga paused.
+pub(crate) fn undo_waits(saga: &Saga, index: usize) -> bool {
+    matches!(saga.phase, Phase::Compensating(_)) && saga.is_undo_ready(index)
+}
+
 fn may_skip(saga: &Saga, index: usize) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
+    if undo_waits(saga, index) {
+        return true;
+    }
     match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
         // Past the pivot nothing is undone, so that what may stand does no harm.
@@ -275,6 +287,9 @@ fn may_skip(saga: &Saga, index: usize) -> bool {
 
 fn may_resolve(saga: &Saga, index: usize, happened: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
+    if undo_waits(saga, index) {
+        return true;
+    }
     match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
         Progress::Failed | Progress::Waiting { .. } => is_forward && happened,
@@ -357,6 +372,7 @@ impl Draft<'_> {
             Verb::Cancel | Verb::Compensate | Verb::CompensateWithParent | Verb::Pause => {}
             Verb::Abandon if self.saga.has_ended() => {}
             Verb::Abandon => self.emit(OperatorAbandoned { who, reason }),
+            Verb::Note => self.emit(OperatorNoted { who, reason }),
             Verb::Retry { input, digest, .. } => {
                 for index in targets {
                     let step = self.saga.name(index).clone();

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{index_of, require, step_of};
 use crate::call::Direction;
+use crate::decide::undo_waits;
 use crate::event::{Cause, Event, OperatorResolved, OperatorRetried};
 use crate::ids::Timestamp;
-use crate::saga::{Chosen, Held, Phase, Progress, Saga, Wish};
+use crate::saga::{Chosen, Held, Note, Phase, Progress, Saga, Wish};
 
 pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     match event {
@@ -32,6 +33,10 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(),
         Event::OperatorRetried(event) => return retried(saga, at, event),
         Event::OperatorSkipped(_) => return skipped(saga, at, event),
         Event::OperatorResolved(event) => return resolved(saga, at, event),
+        Event::OperatorNoted(event) => {
+            let (who, reason) = (event.who.clone(), event.reason.clone());
+            saga.note = Some(Arc::new(Note { at, who, reason }));
+        }
         Event::OperatorAbandoned(event) => {
             let (who, reason) = (event.who.clone(), event.reason.clone());
             saga.given_up = Some(Arc::new(Held { who, reason }));
@@ -125,9 +130,11 @@ fn go_forward(saga: &mut Saga) {
 fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     let index = index_of(saga, step_of(event))?;
     let is_forward = saga.phase == Phase::Forward;
+    let undo_waits = undo_waits(saga, index);
     let step = &mut saga.steps[index];
     step.progress = match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => Progress::UndoSkipped,
+        Progress::Succeeded | Progress::Unknown if undo_waits => Progress::UndoSkipped,
         Progress::Failed
         | Progress::Unknown
         | Progress::Waiting { .. }
@@ -158,9 +165,14 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
     let index = index_of(saga, Some(&event.step))?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
     let is_forward = saga.phase == Phase::Forward;
+    let undo_waits = undo_waits(saga, index);
     let step = &mut saga.steps[index];
     let output = || event.output.clone();
     match step.progress {
+        Progress::Succeeded | Progress::Unknown if undo_waits => {
+            step.progress = Progress::Undone;
+            step.ended_at = Some(at);
+        }
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => {
             step.progress = Progress::Undone;
             step.ended_at = Some(at);

@@ -95,7 +95,8 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
     // Also after an end: a completed saga can be compensated.
     if let Some(orders) = left.orders.checked_sub(1) {
         let left = Budget { orders, ..left };
-        for order in Ordered::ALL {
+        // A note changes nothing, and would double the schedules.
+        for order in Ordered::ALL.into_iter().filter(|order| *order != Ordered::Note) {
             let steps = if order.is_about_a_step() { world.units.len() } else { 1 };
             let may = (0..steps).filter(|step| world.may(order, *step));
             actions.extend(may.map(|step| (Action::Order { order, step }, left)));

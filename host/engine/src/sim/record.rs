@@ -130,10 +130,12 @@ impl Record {
             | Event::OperatorCompensated(_)
             | Event::OperatorPaused(_)
             | Event::OperatorResumed(_)
+            | Event::OperatorNoted(_)
             | Event::OperatorAbandoned(_) => return self.apply_saga(event),
         };
         let Some(index) = units.index_of(name) else { return };
         let is_wait = matches!(definition.steps()[units.step(index)].kind, StepKind::Wait { .. });
+        let has_undo = definition.steps()[units.step(index)].undo.is_some();
         let is_compensating = self.is_compensating;
         let step = &mut self.steps[index];
         match event {
@@ -145,12 +147,12 @@ impl Record {
             Event::OperatorSkipped(_) => self.is_blocked = false,
             Event::OperatorResolved(e) => {
                 self.is_blocked = false;
-                self.is_compensating &= step.undo_attempts > 0 || !e.happened;
+                self.is_compensating &= has_undo || !e.happened;
             }
             Event::StepSucceeded(_) => self.signals_taken += usize::from(is_wait),
             _ => {}
         }
-        step.apply(at, event, is_compensating);
+        step.apply(at, event, is_compensating, has_undo);
     }
 
     /// What was set by a clock that was ahead of `at` comes as long after `at`.
@@ -193,7 +195,7 @@ impl Record {
 }
 
 impl StepRecord {
-    fn apply(&mut self, at: Timestamp, event: &Event, is_compensating: bool) {
+    fn apply(&mut self, at: Timestamp, event: &Event, is_compensating: bool, has_undo: bool) {
         match event {
             Event::StepStarted(e) => {
                 (self.attempts, self.is_executing, self.began_at) = (e.attempt, true, at);
@@ -238,7 +240,7 @@ impl StepRecord {
                 self.waits = Waits::No;
             }
             Event::OperatorResolved(e) => {
-                let is_undo = is_compensating && self.undo_attempts > 0;
+                let is_undo = is_compensating && has_undo;
                 self.has_succeeded |= !is_undo && e.happened;
                 if !is_undo && e.happened {
                     self.output.clone_from(&e.output);

@@ -20,8 +20,7 @@ pub(super) struct Rules<'a> {
 impl Rules<'_> {
     /// Checks one event before it becomes durable.
     pub(super) fn check(&self, event: &Event) -> Checked {
-        let reopens = self.record.is_completed && matches!(event, Event::OperatorCompensated(_));
-        require(!self.record.has_ended || reopens, || "nothing follows an end".to_owned())?;
+        require(self.may_follow(event), || "nothing follows an end".to_owned())?;
         match event {
             Event::Emitted(told) => {
                 let is_of_it =
@@ -91,7 +90,7 @@ impl Rules<'_> {
                 require(held, || "blocked, and no step needs an operator".to_owned())
             }
             Event::SagaAbandoned(_) => self.abandoned(),
-            Event::SignalReceived(_) | Event::SagaRetimed(_) => Ok(()),
+            Event::SignalReceived(_) | Event::SagaRetimed(_) | Event::OperatorNoted(_) => Ok(()),
             Event::OperatorCancelled(_) => {
                 require(!self.record.is_cancelled, || "it is cancelled twice".to_owned())
             }
@@ -281,6 +280,11 @@ impl Rules<'_> {
         let is_told = self.record.signals > self.record.signals_taken;
         let held = if matches!(spec.kind, StepKind::Wait { .. }) { is_told } else { is_over };
         require(held, || format!("{} ends its wait too early", spec.name))
+    }
+
+    fn may_follow(&self, event: &Event) -> bool {
+        let reopens = self.record.is_completed && matches!(event, Event::OperatorCompensated(_));
+        !self.record.has_ended || reopens || matches!(event, Event::OperatorNoted(_))
     }
 
     fn not_in_flight(&self, index: usize) -> Checked {

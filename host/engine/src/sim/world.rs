@@ -58,11 +58,12 @@ pub(super) enum Ordered {
     Pause,
     Resume,
     Compensate,
+    Note,
     Abandon,
 }
 
 impl Ordered {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Retry,
         Self::Edit,
         Self::Skip,
@@ -70,13 +71,14 @@ impl Ordered {
         Self::Pause,
         Self::Resume,
         Self::Compensate,
+        Self::Note,
         Self::Abandon,
     ];
 
     pub(super) const fn is_about_a_step(self) -> bool {
         match self {
             Self::Retry | Self::Edit | Self::Skip | Self::Resolve => true,
-            Self::Pause | Self::Resume | Self::Compensate | Self::Abandon => false,
+            Self::Pause | Self::Resume | Self::Compensate | Self::Note | Self::Abandon => false,
         }
     }
 }
@@ -258,8 +260,12 @@ impl<'m> World<'m> {
             Action::Signal => {
                 let Some(name) = self.definition.signals().next().cloned() else { return Ok(()) };
                 let id = Some(self.record.signals.to_string());
-                let signal =
-                    |payload| Input::Signal { name: name.clone(), id: id.clone(), payload };
+                let signal = |payload| Input::Signal {
+                    name: name.clone(),
+                    id: id.clone(),
+                    payload,
+                    who: None,
+                };
                 self.feed_and_hear(signal(Payload::null()), "signal.received", |_| false)?;
                 // Sent again, with the same id.
                 self.figures.repeats += 1;
@@ -284,6 +290,7 @@ impl<'m> World<'m> {
             | Ordered::Pause
             | Ordered::Resume
             | Ordered::Compensate
+            | Ordered::Note
             | Ordered::Abandon => true,
         };
         knows && permits(&self.saga, self.now, &order(self.verb(ordered, step))).is_ok()
@@ -310,6 +317,7 @@ impl<'m> World<'m> {
             Ordered::Pause => Verb::Pause,
             Ordered::Resume => Verb::Resume,
             Ordered::Compensate => Verb::Compensate,
+            Ordered::Note => Verb::Note,
             Ordered::Abandon => Verb::Abandon,
         }
     }
@@ -319,8 +327,8 @@ impl<'m> World<'m> {
             return Ok(());
         }
         let verb = self.verb(ordered, step);
-        let record = &self.record.steps[step];
-        let by_hand = self.record.is_compensating && record.undo_attempts > 0;
+        let has_undo = self.definition.steps()[self.units.step(step)].undo.is_some();
+        let by_hand = self.record.is_compensating && has_undo;
         if ordered == Ordered::Resolve && by_hand {
             self.ledger.steps[step].stands = false;
         }

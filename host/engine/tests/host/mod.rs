@@ -163,7 +163,7 @@ impl Host {
 
     pub(crate) fn signal(&mut self, name: &str, id: Option<&str>, payload: &str) -> &mut Self {
         let (name, id) = (name.parse().unwrap(), id.map(str::to_owned));
-        self.feed(Input::Signal { name, id, payload: Payload::parse(payload).unwrap() });
+        self.feed(Input::Signal { name, id, payload: Payload::parse(payload).unwrap(), who: None });
         self.admit();
         self
     }

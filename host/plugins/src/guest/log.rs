@@ -105,6 +105,7 @@ impl Guest {
         let step = id.map(|id| tracing::field::display(&id.step));
         let attempt = id.map(|id| id.attempt);
         let trace_id = trace_id(id.and_then(|id| id.traceparent.as_deref()));
+        let idempotency_key = id.map(|id| id.idempotency_key.as_str());
         let fields = fields.map(tracing::field::display);
         macro_rules! write_line {
             ($macro:ident) => {
@@ -116,6 +117,7 @@ impl Guest {
                     step,
                     attempt,
                     trace_id,
+                    idempotency_key,
                     fields,
                     "{line}"
                 )

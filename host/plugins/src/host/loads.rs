@@ -124,6 +124,7 @@ impl PluginHost {
             Err(PluginError::Store(StoreError::Closed | StoreError::Fenced)) => return false,
             Err(error) => error,
         };
+        self.note_unloadable(name, digest, &error);
         if is_first {
             let serving = self.serving_words(name);
             tracing::error!(plugin = %name, %digest, %error, serving, "what should serve cannot be loaded; it is tried again");
@@ -131,6 +132,34 @@ impl PluginHost {
             tracing::debug!(plugin = %name, %digest, %error, "what should serve cannot be loaded");
         }
         false
+    }
+
+    pub(super) fn note_unloadable(&self, name: &PluginName, digest: Digest, error: &PluginError) {
+        self.change(name, |plugin| plugin.unloadable = Some((digest, error.to_string())));
+    }
+
+    /// Why no component serves a plugin, in a clause for people, as far as that is known. None while one
+    /// serves, and while it is being loaded.
+    #[must_use]
+    pub fn why_missing(&self, name: &PluginName) -> Option<String> {
+        let nothing = || "no component of it is in the store or in the plugin folder".to_owned();
+        let why = self.with(name, |plugin| {
+            if plugin.active.is_some() {
+                return None;
+            }
+            let last = plugin.history.first().map(|last| last.digest);
+            match (&plugin.unloadable, last, plugin.rejections.first()) {
+                (Some((digest, error)), Some(last), _) if *digest == last => {
+                    Some(format!("the component that served it last cannot be loaded: {error}"))
+                }
+                (_, Some(_), _) => None,
+                (_, None, Some(rejection)) => {
+                    Some(format!("its file is refused: {}", rejection.reason))
+                }
+                (_, None, None) => Some(nothing()),
+            }
+        });
+        why.unwrap_or_else(|| Some(nothing()))
     }
 
     /// Has a component serve that the stream says should, if it still does.

@@ -45,7 +45,8 @@ impl Child {
             definition,
             input: arguments(saga, call).map(|(input, _)| input),
             tags: saga.started().tags.clone(),
-            traceparent: saga.started().traceparent.clone(),
+            // One trace for both.
+            traceparent: Some(saga.traceparent().into_owned()),
         })
     }
 }

@@ -29,13 +29,16 @@ impl Admitted {
             (StallReason::NoRoom(one), StallReason::NoRoom(other_one)) => {
                 one == other_one && other.direction == stall.direction
             }
-            (StallReason::PluginMissing(one), StallReason::PluginMissing(other))
+            (
+                StallReason::PluginMissing { plugin: one, .. },
+                StallReason::PluginMissing { plugin: other, .. },
+            )
             | (StallReason::ComponentSought(one), StallReason::ComponentSought(other)) => {
                 one == other
             }
             (
                 StallReason::NoRoom(_)
-                | StallReason::PluginMissing(_)
+                | StallReason::PluginMissing { .. }
                 | StallReason::ComponentSought(_)
                 | StallReason::BreakerOpen { .. }
                 | StallReason::Machine(_)
@@ -169,7 +172,10 @@ impl Shard {
     ) -> Result<Served, StallReason> {
         let basis = match serving(&self.config.plugins, draft, due, plugin) {
             Serving::Known(served) => return Ok(served),
-            Serving::Nobody => return Err(StallReason::PluginMissing(plugin.clone())),
+            Serving::Nobody => {
+                let why = self.config.plugins.why_missing(plugin);
+                return Err(StallReason::PluginMissing { plugin: plugin.clone(), why });
+            }
             Serving::Unclear(basis) => basis,
         };
         // A saga that is being started has nothing to undo.

@@ -78,7 +78,12 @@ impl Shard {
         live.forget_reruns(&pending.inputs);
         live.saga = pending.draft;
         live.may_be_stale = false;
-        live.moved_at = pending.at;
+        // Notes change nothing.
+        let is_noted_only =
+            pending.events.iter().all(|event| matches!(event, Event::OperatorNoted(_)));
+        if !is_noted_only {
+            live.moved_at = pending.at;
+        }
         crate::gauges::count(&live.saga, &pending.events);
         if let Some(reply) = pending.start {
             failpoint("runtime.start.durable");
@@ -94,7 +99,7 @@ impl Shard {
             });
             queued.reply(&live.saga);
         }
-        if rests(live.saga.status()) {
+        if rests(live.saga.status()) && !is_noted_only {
             failpoint("runtime.rest.durable");
             log_rest(&live.saga);
         }

@@ -24,7 +24,7 @@ impl Shard {
         }
         // Nobody says when these are there; of the last somebody does, unless the search broke off.
         let is_silent = |stall: &Stall| match stall.reason {
-            StallReason::PluginMissing(_)
+            StallReason::PluginMissing { .. }
             | StallReason::Machine(_)
             | StallReason::ComponentSought(_) => true,
             StallReason::NoRoom(_)

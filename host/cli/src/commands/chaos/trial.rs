@@ -95,7 +95,7 @@ impl Trial {
                 {
                     let signal = wait.signal.clone();
                     // One that has moved on meanwhile refuses it.
-                    let _ = self.runtime.signal(id, signal, None, Payload::null()).await;
+                    let _ = self.runtime.signal(id, signal, None, Payload::null(), None).await;
                 }
             }
         }

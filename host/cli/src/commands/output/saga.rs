@@ -34,6 +34,10 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format, look: Look) -> anyhow:
     if let Some(parent) = &saga.parent {
         say!("parent   {}  ({})", parent.saga, on_one_line(&parent.step))?;
     }
+    if let Some(note) = &saga.note {
+        let words = format!("{} ({}, {})", note.reason, note.who, time(note.at));
+        say!("note     {}", on_one_line(&words))?;
+    }
     if let Some(output) = &saga.output {
         say!("output   {}", output.as_str())?;
     }
@@ -203,7 +207,8 @@ fn detail(kind: &str, data: &Value) -> String {
         "saga.retimed" => format!("the clock was {} ms ahead", data["ahead_ms"]),
         "signal.received" => {
             let id = data["id"].as_str().map_or_else(String::new, |id| format!(" ({id})"));
-            format!("{}{id}: {}", text("name"), data["payload"])
+            let who = data["who"].as_str().map_or_else(String::new, |who| format!(" from {who}"));
+            format!("{}{id}{who}: {}", text("name"), data["payload"])
         }
         _ if kind.starts_with("operator.") => {
             let evidence = data["evidence"].as_str();
