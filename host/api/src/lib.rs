@@ -9,6 +9,7 @@
 mod answer;
 mod batch;
 mod body;
+mod breakers;
 mod definitions;
 mod deploy;
 mod door;
@@ -135,6 +136,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/sagas/{id}/note", post(operate::note))
         .route("/v1/exposure", get(plan::of_all))
         .route("/v1/breakers", get(plan::breakers))
+        .route("/v1/breakers/{service}/open", post(breakers::open))
+        .route("/v1/breakers/{service}/close", post(breakers::close))
         .route("/v1/plugins", get(plugins::list))
         .route(
             "/v1/plugins:deploy",

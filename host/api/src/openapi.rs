@@ -31,6 +31,8 @@ use crate::answer::Json;
         crate::plan::of_saga,
         crate::plan::of_all,
         crate::plan::breakers,
+        crate::breakers::open,
+        crate::breakers::close,
         crate::batch::start_batch,
         crate::watch::watch,
         crate::plugins::list,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::{Order, Payload, SignalName, StepName, Verb};
 
@@ -13,7 +13,7 @@ use crate::ApiState;
 use crate::answer::Json;
 use crate::body::JsonBody;
 use crate::plugins::parse_digest;
-use crate::problem::{Path, Problem, legible};
+use crate::problem::{Path, Problem, Query, legible};
 use crate::sagas::{header_text, parse_id};
 use crate::views::SagaView;
 
@@ -41,6 +41,15 @@ pub(crate) struct OperatorBody {
     evidence: Option<String>,
     /// `resolve`: whether the call happened; true when absent.
     happened: Option<bool>,
+}
+
+/// How an order is meant.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OperatorQuery {
+    /// True: nothing is done, and the answer is the saga as it is when it permits the order, else the
+    /// refusal.
+    dry_run: Option<bool>,
 }
 
 /// A signal.
@@ -74,7 +83,7 @@ macro_rules! verbs {
         ///
         /// What is done already is answered the same and does nothing.
         #[utoipa::path(post, path = $path, tag = "operators",
-            params(("id" = String, Path),
+            params(("id" = String, Path), OperatorQuery,
                 ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
             request_body = OperatorBody,
             responses((status = 200, body = SagaView), (status = 409, body = Problem),
@@ -83,10 +92,12 @@ macro_rules! verbs {
             State(state): State<ApiState>,
             ConnectInfo(peer): ConnectInfo<SocketAddr>,
             Path(id): Path<String>,
+            Query(query): Query<OperatorQuery>,
             headers: HeaderMap,
             JsonBody(body): JsonBody<OperatorBody>,
         ) -> Result<Json<SagaView>, Problem> {
-            operate(&state, peer, &id, stringify!($name), &headers, body).await
+            let ordered = Ordered { verb: stringify!($name), who: who(&headers, peer)?, query };
+            operate(&state, &id, ordered, body).await
         }
     )*};
 }
@@ -108,30 +119,47 @@ verbs! {
     resume = "/v1/sagas/{id}/resume";
     /// Gives a saga up: nothing acts on it any more, effects may stand.
     abandon = "/v1/sagas/{id}/abandon";
+    /// Keeps the reason with a saga, in any status. It changes nothing.
+    note = "/v1/sagas/{id}/note";
+}
+
+/// Which order, and who gives it.
+struct Ordered {
+    verb: &'static str,
+    who: String,
+    query: OperatorQuery,
 }
 
 async fn operate(
     state: &ApiState,
     id: &str,
-    verb: &str,
-    headers: &HeaderMap,
+    ordered: Ordered,
     body: OperatorBody,
 ) -> Result<Json<SagaView>, Problem> {
+    let Ordered { verb, who, query } = ordered;
     let id = parse_id(id)?;
-    let reason = body.reason.trim().to_owned();
-    if reason.is_empty() {
-        return Err(Problem::new(400, "reason_missing", "the reason is empty")
-            .with_remedy("say why: it is kept with the saga"));
-    }
-    let reason = legible("the reason", reason)?;
+    let reason = reason_of(body.reason.clone())?;
     let verb = verb_of(state, verb, body)?;
-    let who = who(headers, peer)?;
-    let found = state.runtime.operate(id, Order { who, reason, verb }).await?;
+    let order = Order { who, reason, verb };
+    let found = if query.dry_run.unwrap_or(false) {
+        state.runtime.would_operate(id, &order).await?
+    } else {
+        state.runtime.operate(id, order).await?
+    };
     Ok(Json(SagaView::from(&found)))
 }
 
-/// Who asks: the name that the request gives, and the address that it came from. Behind a proxy both
-/// are what the proxy says.
+/// A reason that says something.
+pub(crate) fn reason_of(text: String) -> Result<String, Problem> {
+    if text.trim().is_empty() {
+        return Err(Problem::new(400, "reason_missing", "the reason is empty")
+            .with_remedy("say why: it is kept"));
+    }
+    legible("the reason", text.trim().to_owned())
+}
+
+/// Who asks: the name that the request gives, and the address that it came from. The name is a claim, which
+/// the host does not check. Behind a proxy both are what the proxy says.
 pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
     let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
     let named = named.map(|name| legible("the header amends-user", name)).transpose()?;

@@ -95,6 +95,13 @@ pub struct BreakerView {
     pub on_open: String,
     /// The last failure.
     pub last_error: Option<String>,
+    /// Who opened it by hand, while it is open for that. Without `open_until` it stays open until somebody
+    /// closes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_by: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_reason: Option<String>,
 }
 
 /// The failure rate of a circuit breaker.
@@ -210,6 +217,8 @@ impl From<BreakerInfo> for BreakerView {
     fn from(breaker: BreakerInfo) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let rate = breaker.settings.rate.zip(breaker.counted);
+        let by_hand = breaker.by_hand.map(|by_hand| (by_hand.who, by_hand.reason));
+        let (opened_by, opened_reason) = by_hand.unzip();
         Self {
             service: breaker.service.to_string(),
             state: breaker.state.to_owned(),
@@ -230,6 +239,8 @@ impl From<BreakerInfo> for BreakerView {
                 OnOpen::Fail => "fail".to_owned(),
             },
             last_error: breaker.last_error,
+            opened_by,
+            opened_reason,
         }
     }
 }

@@ -520,7 +520,7 @@ impl StepView {
     fn held_by(self, stalls: &[StallReason]) -> Self {
         let until = stalls.iter().find_map(|stall| match stall {
             StallReason::BreakerOpen { step, until, .. } if step.as_str() == self.name => {
-                Some(*until)
+                Some(until)
             }
             StallReason::BreakerOpen { .. }
             | StallReason::PluginMissing { .. }
@@ -531,7 +531,7 @@ impl StepView {
         });
         let Some(until) = until else { return self };
         let status = StepStatus::BreakerOpen.to_string();
-        Self { status, next_at: Some(until), ..self }
+        Self { status, next_at: *until, ..self }
     }
 
     /// Without what the answer has no more room for.

@@ -1,6 +1,7 @@
 //! The verbs of the command line, one module each.
 
 pub mod bench;
+pub mod breaker;
 pub mod chaos;
 pub mod check;
 mod client;
@@ -121,6 +122,13 @@ pub enum Command {
     Signal(signal::Signal),
     /// List the circuit breakers
     Breakers(plan::Breakers),
+    /// Open or close a circuit breaker by hand
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  amends breaker list\n  amends breaker open carrier --for 1h --reason \
+                      \"the carrier moves house\"\n  amends breaker close carrier --reason \"it is back\""
+    )]
+    Breaker(breaker::Breaker),
     /// Make, test and sign plugins, and have them serve
     #[command(
         subcommand,
@@ -193,6 +201,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Note(command) => on_one_thread(operate::run("note", command)),
         Command::Signal(command) => on_one_thread(signal::run(command)),
         Command::Breakers(command) => on_one_thread(plan::breakers(command)),
+        Command::Breaker(command) => on_one_thread(breaker::run(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),
         Command::State(command) => on_one_thread(state::run(command)),
         Command::InspectComponent => return Ok(amends_plugins::inspect_component()),

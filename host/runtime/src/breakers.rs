@@ -19,10 +19,12 @@ use std::time::Duration;
 
 use amends_engine::{Outcome, ServiceName, Timestamp};
 use amends_store::{NewEvent, Store, StoreError};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::runtime::Sagas;
 
+pub use breaker::ByHand;
 use breaker::{Breaker, Change, State};
 use follow::Follower;
 
@@ -90,6 +92,8 @@ pub struct BreakerInfo {
     pub open_until: Option<Timestamp>,
     /// What the last failure was.
     pub last_error: Option<String>,
+    /// Who opened it by hand, and why, while it is open for that.
+    pub by_hand: Option<ByHand>,
     /// When it opens, and for how long.
     pub settings: BreakerSettings,
 }
@@ -100,9 +104,10 @@ pub(crate) enum Admission {
     /// What came of it is reported with this.
     Go(Ticket),
     /// Not before then, and then only if no other calls are trying.
-    Wait { until: Timestamp },
+    /// None: until an operator closes the breaker.
+    Wait { until: Option<Timestamp> },
     /// The step fails.
-    Fail { until: Timestamp },
+    Fail { until: Option<Timestamp> },
 }
 
 /// What a breaker knows a call by that it has let begin.
@@ -205,7 +210,6 @@ impl Breakers {
     ) -> bool {
         let Some(mut breaker) = self.breaker(service) else { return false };
         let change = breaker.report(ticket, outcome, at);
-        // Written in the order in which they happened: the breaker is held.
         let (kind, data) = match &change {
             None => return false,
             Some(Change::Opened(data)) => {
@@ -218,15 +222,62 @@ impl Breakers {
                 (CLOSED, "{}".to_owned())
             }
         };
-        gauge(service, breaker.state);
-        breaker.unwritten += 1;
-        let _ = self.log.send((service.clone(), at, NewEvent { kind: kind.into(), data }));
+        self.write(service, &mut breaker, at, kind, data);
         change == Some(Change::Closed)
     }
 
     /// A call did not begin. True when another may try the service in its place.
     fn give_back(&self, service: &ServiceName, ticket: Ticket) -> bool {
         self.breaker(service).is_some_and(|mut breaker| breaker.give_back(ticket))
+    }
+
+    /// Opens a breaker by hand, until a time or until somebody closes it. Whether there is one. It counts at
+    /// once, and is written like what opens by itself.
+    pub(crate) fn hold(
+        &self,
+        service: &ServiceName,
+        by_hand: ByHand,
+        until: Option<Timestamp>,
+        at: Timestamp,
+    ) -> bool {
+        let Some(mut breaker) = self.breaker(service) else { return false };
+        let ByHand { who, reason } = &by_hand;
+        let time = until.map(tracing::field::display);
+        tracing::warn!(%service, who, reason, until = time, "breaker is opened by hand");
+        let data = breaker.hold(by_hand, until);
+        self.write(service, &mut breaker, at, OPENED, data.to_string());
+        true
+    }
+
+    /// Closes a breaker by hand: sagas that wait for its service go on. Whether there is one; one that is
+    /// closed stays as it is.
+    pub(crate) fn close(&self, service: &ServiceName, by_hand: &ByHand, at: Timestamp) -> bool {
+        let Some(mut breaker) = self.breaker(service) else { return false };
+        if breaker.state == State::Closed {
+            return true;
+        }
+        let ByHand { who, reason } = by_hand;
+        tracing::warn!(%service, who, reason, "breaker is closed by hand");
+        breaker.close();
+        let data = json!({"who": who, "reason": reason}).to_string();
+        self.write(service, &mut breaker, at, CLOSED, data);
+        drop(breaker);
+        self.sagas.service_is_back(service);
+        true
+    }
+
+    /// Has a change of a breaker written: in the order in which they happened, because the breaker is held.
+    fn write(
+        &self,
+        service: &ServiceName,
+        breaker: &mut Breaker,
+        at: Timestamp,
+        kind: &'static str,
+        data: String,
+    ) {
+        gauge(service, breaker.state);
+        breaker.unwritten += 1;
+        let _ = self.log.send((service.clone(), at, NewEvent { kind: kind.into(), data }));
     }
 
     pub(crate) fn list(&self, at: Timestamp) -> Vec<BreakerInfo> {
@@ -240,6 +291,7 @@ impl Breakers {
                 counted: breaker.counted(at).map(|count| (count.calls, count.failed)),
                 open_until: breaker.state.until(),
                 last_error: breaker.last_error.clone().filter(|_| !is_fine),
+                by_hand: breaker.by_hand.clone(),
                 settings: breaker.settings,
             }
         };
@@ -256,7 +308,7 @@ fn gauge(service: &ServiceName, state: State) {
     let value = match state {
         State::Closed => 0.0,
         State::HalfOpen { .. } => 1.0,
-        State::Open { .. } => 2.0,
+        State::Open { .. } | State::Held { .. } => 2.0,
     };
     metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
 }
@@ -338,11 +390,11 @@ mod tests {
         report(&breakers, &service, &failed(), at(0));
         assert!(goes(breakers.admit(&service, false, at(0))), "not in a row");
         report(&breakers, &service, &failed(), at(0));
-        let wait = Admission::Wait { until: at(1_000) };
+        let wait = Admission::Wait { until: Some(at(1_000)) };
         assert_eq!(breakers.admit(&service, false, at(999)), wait);
         assert_eq!(breakers.list(at(999))[0].state, "open");
         assert!(goes(breakers.admit(&service, false, at(1_000))), "one tries");
-        let others = Admission::Wait { until: at(2_000) };
+        let others = Admission::Wait { until: Some(at(2_000)) };
         assert_eq!(breakers.admit(&service, false, at(1_001)), others, "the others wait for it");
         assert!(report(&breakers, &service, &succeeded(), at(1_100)), "who waits may go on");
         assert!(goes(breakers.admit(&service, false, at(1_100))));
@@ -358,7 +410,7 @@ mod tests {
         report(&breakers, &service, &failed(), at(0));
         assert!(goes(breakers.admit(&service, false, at(1_000))));
         report(&breakers, &service, &failed(), at(1_200));
-        let wait = Admission::Wait { until: at(2_200) };
+        let wait = Admission::Wait { until: Some(at(2_200)) };
         assert_eq!(breakers.admit(&service, false, at(1_300)), wait);
         assert!(goes(breakers.admit(&service, false, at(2_200))));
         assert!(goes(breakers.admit(&service, false, at(3_200))), "nothing was heard");
@@ -611,9 +663,53 @@ mod tests {
         let (breakers, service, _events) = breaker(OnOpen::Fail);
         report(&breakers, &service, &failed(), at(0));
         report(&breakers, &service, &failed(), at(0));
-        let until = at(1_000);
+        let until = Some(at(1_000));
         assert_eq!(breakers.admit(&service, false, at(1)), Admission::Fail { until });
         assert_eq!(breakers.admit(&service, true, at(1)), Admission::Wait { until });
+    }
+
+    #[test]
+    fn one_that_is_opened_by_hand_stays_open_until_it_is_closed_or_its_time_is_over() {
+        let (breakers, service, mut events) = breaker(OnOpen::Wait);
+        let by = |reason: &str| ByHand { who: "ada".to_owned(), reason: reason.to_owned() };
+        let admit = |is_undo, millis| breakers.admit(&service, is_undo, at(millis));
+        let Admission::Go(late) = admit(false, 0) else { panic!("it is open") };
+        assert!(breakers.hold(&service, by("it moves house"), None, at(0)));
+        let wait = Admission::Wait { until: None };
+        assert_eq!(admit(false, 1_000_000_000), wait);
+        assert_eq!(admit(true, 1), wait);
+        assert!(!breakers.report(&service, late, &succeeded(), at(2)), "it began before");
+        let info = breakers.list(at(3)).remove(0);
+        assert_eq!((info.state, info.open_until), ("open", None));
+        assert_eq!(info.by_hand, Some(by("it moves house")));
+        // Another host, or this one after a restart, has it from the stream.
+        let (_, _, event) = events.try_recv().unwrap();
+        let stored = StoredEvent {
+            position: Position(1),
+            stream: Stream::Service(service.clone()),
+            version: Version(1),
+            at: at(0),
+            kind: event.kind.into_owned(),
+            data: event.data,
+        };
+        let mut other = Breaker::new(SETTINGS);
+        other.remember(&stored);
+        assert_eq!(other.admit(true, at(1_000_000_000)), wait);
+        assert_eq!(other.by_hand, Some(by("it moves house")));
+        assert!(breakers.close(&service, &by("it is back"), at(4)));
+        assert!(goes(admit(false, 5)));
+        assert_eq!(breakers.list(at(5))[0].by_hand, None);
+        // Done already: nothing is recorded.
+        events.try_recv().unwrap();
+        assert!(breakers.close(&service, &by("it is back"), at(6)));
+        assert!(events.try_recv().is_err());
+        // For longer than it would stay open by itself.
+        assert!(breakers.hold(&service, by("a moment"), Some(at(9_000)), at(7)));
+        assert_eq!(admit(false, 8_999), Admission::Wait { until: Some(at(9_000)) });
+        assert!(goes(admit(false, 9_000)), "one tries");
+        assert_eq!(breakers.list(at(9_000))[0].state, "half_open");
+        let other: ServiceName = "other".parse().unwrap();
+        assert!(!breakers.close(&other, &by("it is back"), at(9_000)));
     }
 
     #[test]

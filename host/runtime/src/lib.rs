@@ -30,7 +30,7 @@ mod serving;
 mod shard;
 mod stuck;
 
-pub use breakers::{BreakerInfo, BreakerSettings, OnOpen, RateSettings};
+pub use breakers::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
 pub use clock::now;
 pub use definitions::Definitions;
 pub use deploy::{

@@ -43,8 +43,8 @@ pub enum StallReason {
         service: ServiceName,
         /// The step that waits.
         step: StepName,
-        /// Until when; then a few calls try.
-        until: Timestamp,
+        /// Until when; then a few calls try. None: until an operator closes it.
+        until: Option<Timestamp>,
     },
     /// The store takes no writes: what happened to it cannot be recorded.
     StoreFailed(String),
@@ -71,9 +71,14 @@ impl std::fmt::Display for StallReason {
             ),
             Self::NoRoom(key) => write!(f, "it waits for room: every call {key} is taken"),
             Self::Machine(words) => write!(f, "it waits for this machine: {words}"),
-            Self::BreakerOpen { service, step, until } => write!(
+            Self::BreakerOpen { service, step, until: Some(until) } => write!(
                 f,
                 "{step} waits for service `{service}`, whose circuit breaker is open until {until}"
+            ),
+            Self::BreakerOpen { service, step, until: None } => write!(
+                f,
+                "{step} waits for service `{service}`, whose circuit breaker an operator has opened: it \
+                 stays open until `amends breaker close {service}`"
             ),
             Self::StoreFailed(error) => {
                 write!(f, "what happened to it cannot be recorded: {error}")
@@ -462,8 +467,8 @@ impl Live {
     /// The next time after `decided_at` at which it must be ticked; it may have passed by now.
     pub(crate) fn next_wake(&self, decided_at: Timestamp) -> Option<Timestamp> {
         let breakers = self.stalls.iter().filter_map(|stall| match &stall.reason {
-            StallReason::BreakerOpen { until, .. } => Some(*until),
-            StallReason::PluginMissing(_)
+            StallReason::BreakerOpen { until, .. } => *until,
+            StallReason::PluginMissing { .. }
             | StallReason::ComponentSought(_)
             | StallReason::NoRoom(_)
             | StallReason::Machine(_)

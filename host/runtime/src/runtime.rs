@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::breakers::{BreakerInfo, BreakerSettings, Breakers};
+use crate::breakers::{BreakerInfo, BreakerSettings, Breakers, ByHand};
 use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
 use crate::definitions::Definitions;
@@ -561,6 +561,29 @@ impl Runtime {
     #[must_use]
     pub fn breakers(&self) -> Vec<BreakerInfo> {
         self.inner.breakers.list(now())
+    }
+
+    /// Opens a circuit breaker by hand, for so long or until somebody closes it. It counts at once. None:
+    /// the service has no breaker.
+    pub fn open_breaker(
+        &self,
+        service: &ServiceName,
+        by_hand: ByHand,
+        open_for: Option<Duration>,
+    ) -> Option<BreakerInfo> {
+        let until = open_for.map(|time| now().after(time));
+        let is_there = self.inner.breakers.hold(service, by_hand, until, now());
+        is_there.then(|| self.breaker(service)).flatten()
+    }
+
+    /// Closes a circuit breaker by hand. It counts at once. None: the service has no breaker.
+    pub fn close_breaker(&self, service: &ServiceName, by_hand: &ByHand) -> Option<BreakerInfo> {
+        let is_there = self.inner.breakers.close(service, by_hand, now());
+        is_there.then(|| self.breaker(service)).flatten()
+    }
+
+    fn breaker(&self, service: &ServiceName) -> Option<BreakerInfo> {
+        self.breakers().into_iter().find(|breaker| breaker.service == *service)
     }
 
     async fn ask_shards<T>(&self, ask: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {

@@ -150,3 +150,63 @@ fn check(events: &[Value]) {
         }
     }
 }
+
+#[test]
+fn an_operator_opens_and_closes_it() {
+    let place = place();
+    write(&place, "1.0.0", Behaviour::Done);
+    let host = place.run();
+    let amends = |arguments: &[&str]| {
+        let output = place.amends(&[&["breaker"][..], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", crate::place::stderr(&output));
+        stdout(&output)
+    };
+    let start = || {
+        let output = place.amends(&["start", "one", "--input", "{}", "-o", "ids"]);
+        stdout(&output).trim().to_owned()
+    };
+    let told = amends(&["open", "carrier", "--reason", "it moves house"]);
+    let words =
+        "carrier is open until it is closed by hand, opened by ada@127.0.0.1: it moves house";
+    assert!(told.contains(words), "{told}");
+    assert!(amends(&["list"]).contains("closed by hand (ada@127.0.0.1)"));
+    let id = start();
+    host.until("it waits", || {
+        let why = stdout(&place.amends(&["why", &id]));
+        why.contains("an operator has opened") && why.contains("amends breaker close carrier")
+    });
+    // Longer than it would stay open by itself, and after a restart.
+    host.kill();
+    let host = place.run();
+    std::thread::sleep(std::time::Duration::from_millis(3_500));
+    let breaker = host.get("/v1/breakers")["items"][0].clone();
+    assert_eq!(
+        (&breaker["state"], &breaker["opened_reason"], &breaker["open_until"]),
+        (&"open".into(), &"it moves house".into(), &Value::Null),
+        "{breaker}"
+    );
+    assert_ne!(host.get(&format!("/v1/sagas/{id}"))["status"], "completed");
+    amends(&["close", "carrier", "--reason", "it is back"]);
+    host.until("it goes on", || host.get(&format!("/v1/sagas/{id}"))["status"] == "completed");
+    // For a time.
+    amends(&["open", "carrier", "--for", "1s", "--reason", "a moment"]);
+    let began = std::time::Instant::now();
+    let id = start();
+    host.until("it is over", || host.get(&format!("/v1/sagas/{id}"))["status"] == "completed");
+    assert!(began.elapsed() > std::time::Duration::from_millis(900), "{:?}", began.elapsed());
+    host.until("it is closed", || host.get("/v1/breakers")["items"][0]["state"] == "closed");
+    let events = host.events();
+    let who = |kind| {
+        let events = of_type(&events, kind).into_iter();
+        events.filter_map(|event| Some(event["data"]["reason"].as_str()?.to_owned())).collect()
+    };
+    let opened: Vec<String> = who("breaker.opened");
+    let closed: Vec<String> = who("breaker.closed");
+    assert_eq!(
+        (opened, closed),
+        (vec!["it moves house".to_owned(), "a moment".to_owned()], vec!["it is back".to_owned()])
+    );
+    let unknown = place.amends(&["breaker", "close", "carier", "--reason", "x"]);
+    assert_eq!(unknown.status.code(), Some(4));
+    assert!(crate::place::stderr(&unknown).contains("the breakers of this host are carrier"));
+}

@@ -377,3 +377,21 @@ fn an_undo_whose_plugin_is_lost_says_why_and_can_be_seen_to() {
     let path = format!("/v1/sagas/{}", trips[2]);
     host.until("it is undone", || host.get(&path)["status"] == "compensated");
 }
+
+#[test]
+fn a_dry_run_counts_what_would_be_taken() {
+    let place = place();
+    let host = place.run();
+    start(&place, "gate");
+    let stuck = start(&place, "stuck");
+    host.until("it is blocked", || host.get(&format!("/v1/sagas/{stuck}"))["status"] == "blocked");
+    let retry = ["retry", "--status", "waiting,blocked", "--reason", "it is back", "--dry-run"];
+    let told = stdout(&place.amends(&retry));
+    assert!(told.contains("retry would act on 1 of 2 sagas; nothing is done yet"), "{told}");
+    assert!(told.contains("no call of the saga failed"), "{told}");
+    assert!(told.contains(&stuck), "{told}");
+    let json = place.amends(&[&retry[..], &["-o", "json"]].concat());
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&json["found"], &json["refused"]), (&2.into(), &1.into()), "{json}");
+    assert_eq!(host.get(&format!("/v1/sagas/{stuck}"))["status"], "blocked");
+}

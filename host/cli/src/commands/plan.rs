@@ -179,7 +179,11 @@ pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
                         None => breaker.failures.to_string(),
                     },
                     breaker.rate.as_ref().map(rate).unwrap_or_default(),
-                    breaker.open_until.map(|until| look.time(until)).unwrap_or_default(),
+                    match (breaker.open_until, &breaker.opened_by) {
+                        (Some(until), _) => look.time(until),
+                        (None, Some(who)) => format!("closed by hand ({who})"),
+                        (None, None) => String::new(),
+                    },
                     breaker.on_open.clone(),
                     breaker.last_error.clone().unwrap_or_default(),
                 ]

@@ -13,12 +13,25 @@ pub(super) enum State {
     Open {
         until: Timestamp,
     },
+    /// An operator has opened it; none: until one closes it.
+    Held {
+        until: Option<Timestamp>,
+    },
     /// A few calls try; when nothing is heard of one by then, another may in its place.
     HalfOpen {
         until: Timestamp,
         begun: u32,
         succeeded: u32,
     },
+}
+
+/// Who opened a breaker, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByHand {
+    /// Who.
+    pub who: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What a report has changed.
@@ -36,6 +49,8 @@ pub(super) struct Breaker {
     /// In a row.
     pub(super) failures: u32,
     pub(super) last_error: Option<String>,
+    /// Who opened it by hand, if it was opened so, and why.
+    pub(super) by_hand: Option<ByHand>,
     /// Changes that are not in the stream yet.
     pub(super) unwritten: u32,
     /// How often it has opened and closed.
@@ -49,7 +64,7 @@ impl State {
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Closed => "closed",
-            Self::Open { .. } => "open",
+            Self::Open { .. } | Self::Held { .. } => "open",
             Self::HalfOpen { .. } => "half_open",
         }
     }
@@ -57,6 +72,7 @@ impl State {
     pub(super) const fn until(self) -> Option<Timestamp> {
         match self {
             Self::Closed => None,
+            Self::Held { until } => until,
             Self::Open { until } | Self::HalfOpen { until, .. } => Some(until),
         }
     }
@@ -70,6 +86,7 @@ impl Breaker {
             state: State::Closed,
             failures: 0,
             last_error: None,
+            by_hand: None,
             unwritten: 0,
             generation: 0,
             round: 0,
@@ -81,6 +98,12 @@ impl Breaker {
         let (until, begun, succeeded) = match self.state {
             State::Closed => return self.go(),
             State::Open { until } => (until, self.settings.half_open, 0),
+            State::Held { until: None } => return self.bar(is_undo, None),
+            // Its time is over: as of one that opened by itself.
+            State::Held { until: Some(until) } if until <= at => {
+                (until, self.settings.half_open, 0)
+            }
+            State::Held { until: Some(until) } => return self.bar(is_undo, Some(until)),
             State::HalfOpen { until, begun, succeeded } => (until, begun, succeeded),
         };
         // A clock that was ahead when it opened and is set right holds nobody back for longer.
@@ -89,6 +112,7 @@ impl Breaker {
             // Of those that began and did not succeed, nothing was heard.
             let (until, begun) = (at.after(self.settings.open_for), succeeded + 1);
             self.state = State::HalfOpen { until, begun, succeeded };
+            self.by_hand = None;
             self.round += 1;
             return self.go();
         }
@@ -96,10 +120,26 @@ impl Breaker {
             self.state = State::HalfOpen { until, begun: begun + 1, succeeded };
             return self.go();
         }
+        self.bar(is_undo, Some(until))
+    }
+
+    fn bar(&self, is_undo: bool, until: Option<Timestamp>) -> Admission {
         match self.settings.on_open {
             OnOpen::Fail if !is_undo => Admission::Fail { until },
             OnOpen::Fail | OnOpen::Wait => Admission::Wait { until },
         }
+    }
+
+    /// Opens it by hand, until then or until somebody closes it. The data of the event.
+    pub(super) fn hold(&mut self, by_hand: ByHand, until: Option<Timestamp>) -> Value {
+        let ByHand { who, reason } = &by_hand;
+        let mut data = json!({"who": who, "reason": reason, "failures": self.failures});
+        if let Some(until) = until {
+            data["until"] = json!(until);
+        }
+        self.enter(State::Held { until });
+        self.by_hand = Some(by_hand);
+        data
     }
 
     fn go(&self) -> Admission {
@@ -119,7 +159,9 @@ impl Breaker {
                 *begun = begun.saturating_sub(1);
                 true
             }
-            State::Closed | State::Open { .. } | State::HalfOpen { .. } => false,
+            State::Closed | State::Open { .. } | State::Held { .. } | State::HalfOpen { .. } => {
+                false
+            }
         }
     }
 
@@ -159,7 +201,7 @@ impl Breaker {
                 Some(Change::Closed)
             }
             // No call begins while it is open.
-            State::Open { .. } => None,
+            State::Open { .. } | State::Held { .. } => None,
         }
     }
 
@@ -174,7 +216,7 @@ impl Breaker {
                 (in_a_row || self.is_rate_reached(at)).then(|| self.open(at))
             }
             State::HalfOpen { .. } => Some(self.open(at)),
-            State::Open { .. } => None,
+            State::Open { .. } | State::Held { .. } => None,
         }
     }
 
@@ -209,7 +251,7 @@ impl Breaker {
         Change::Opened(data)
     }
 
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.failures = 0;
         self.enter(State::Closed);
     }
@@ -217,6 +259,7 @@ impl Breaker {
     /// Calls from before say nothing of what comes.
     fn enter(&mut self, state: State) {
         self.state = state;
+        self.by_hand = None;
         self.generation += 1;
         if let Some(window) = &mut self.window {
             window.clear();
@@ -226,7 +269,14 @@ impl Breaker {
     /// The last event of the stream says where it is.
     pub(super) fn remember(&mut self, event: &StoredEvent) {
         let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        let text = |field: &str| data[field].as_str().map(str::to_owned);
         let until = data["until"].as_str().and_then(|until| until.parse().ok());
+        if event.kind == OPENED
+            && let (Some(who), Some(reason)) = (text("who"), text("reason"))
+        {
+            self.hold(ByHand { who, reason }, until);
+            return;
+        }
         let Some(until) = until.filter(|_| event.kind == OPENED) else {
             if self.state != State::Closed {
                 self.close();

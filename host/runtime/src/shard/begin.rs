@@ -67,7 +67,9 @@ impl ShardConfig {
             }
             Admission::Wait { until } => Err(Barred::Waits(open(until))),
             Admission::Fail { until } => {
-                let message = format!("the breaker of service `{service}` is open until {until}");
+                let time = until
+                    .map_or_else(|| "an operator closes it".to_owned(), |until| until.to_string());
+                let message = format!("the breaker of service `{service}` is open until {time}");
                 let failure = Failure::new("breaker_open", message);
                 Err(Barred::Fails(Box::new(failure), open(until)))
             }

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use amends_api::{SagaItem, SagaView};
+use amends_engine::on_one_line;
 
 use super::{Order, OrderArgs};
 use crate::commands::Format;
@@ -27,7 +28,7 @@ pub(super) async fn run(order: &Order, args: &OrderArgs) -> anyhow::Result<u8> {
     let limit = args.limit.unwrap_or(u32::MAX);
     let (found, _) = args.filter.find(&order.client, limit, false).await?;
     if args.dry_run {
-        return would(order.verb, &found, args.output);
+        return would(order, found, args.output).await;
     }
     let given = Cell::new(0);
     let mut sweep = Sweep::new(order.verb, args.output, found.len(), &given);
@@ -54,23 +55,65 @@ pub(super) async fn run(order: &Order, args: &OrderArgs) -> anyhow::Result<u8> {
     stopped.map_or(Ok(sweep.exit), Err)
 }
 
-/// What a dry run says.
-fn would(verb: &str, found: &[SagaItem], format: Format) -> anyhow::Result<u8> {
+/// What a dry run says: the sagas that permit the order as they are now.
+async fn would(order: &Order, found: Vec<SagaItem>, format: Format) -> anyhow::Result<u8> {
+    let (verb, all) = (order.verb, found.len());
+    let asked = stream::iter(found).map(|saga| async move { (order.would(&saga.id).await, saga) });
+    let mut asked = std::pin::pin!(asked.buffered(REQUESTS_AT_ONCE));
+    let (mut taken, mut refusals) = (Vec::new(), Vec::new());
+    while let Some((answer, saga)) = asked.next().await {
+        match answer {
+            Ok(_) => taken.push(saga),
+            Err(error) => {
+                let reason = refusal(error)?.1;
+                refusals.push((saga.id, reason));
+            }
+        }
+    }
     if format == Format::Json {
-        let all = json!({"verb": verb, "dry_run": true, "found": found.len(), "sagas": found});
-        print_json(&all)?;
+        print_json(&json!({
+            "verb": verb,
+            "dry_run": true,
+            "found": all,
+            "refused": refusals.len(),
+            "refusals": shown_refusals(&refusals),
+            "sagas": taken,
+        }))?;
         return Ok(EXIT_DONE);
     }
-    if format != Format::Table || !found.is_empty() {
-        print_sagas(found, format, Look::new(false))?;
+    if format != Format::Table || !taken.is_empty() {
+        print_sagas(&taken, format, Look::new(false))?;
     }
-    let count = format!("{verb} would act on {} sagas; nothing is done yet", found.len());
+    let count = match (taken.len(), &refusals[..]) {
+        (count, []) => format!("{verb} would act on {count} sagas; nothing is done yet"),
+        (count, [(id, reason), ..]) => format!(
+            "{verb} would act on {count} of {all} sagas; nothing is done yet. The others would refuse it, such \
+             as {id}: {reason}"
+        ),
+    };
     match format {
-        Format::Table => say!("{count}")?,
+        Format::Table => say!("{}", on_one_line(&count))?,
         // Standard output is for programs.
         Format::Json | Format::Jsonl | Format::Ids => complain!("{count}"),
     }
     Ok(EXIT_DONE)
+}
+
+/// The exit code and the words of a refusal.
+///
+/// # Errors
+/// What is no refusal of this one saga, and would stop every other as well.
+fn refusal(error: anyhow::Error) -> anyhow::Result<(u8, String)> {
+    match error.downcast_ref::<Failed>() {
+        Some(failed) if failed.exit != EXIT_AUTH => Ok((failed.exit, format!("{error:#}"))),
+        Some(_) | None => Err(error),
+    }
+}
+
+/// The first of the refusals, for programs.
+fn shown_refusals(refusals: &[(String, String)]) -> Vec<serde_json::Value> {
+    let shown = refusals.iter().take(REFUSED_SHOWN);
+    shown.map(|(id, reason)| json!({"id": id, "reason": reason})).collect()
 }
 
 /// The sagas, each when it is its turn. A late one does not hasten those after it.
@@ -144,13 +187,9 @@ impl<'a> Sweep<'a> {
             }
             Err(error) => error,
         };
-        let exit = match error.downcast_ref::<Failed>() {
-            Some(failed) if failed.exit != EXIT_AUTH => failed.exit,
-            Some(_) | None => return Err(error),
-        };
+        let (exit, reason) = refusal(error)?;
         self.exit = worse(self.exit, exit);
         self.refused += 1;
-        let reason = format!("{error:#}");
         if format == Format::Jsonl {
             print_json_line(&json!({"id": id, "refused": reason}))?;
         }
@@ -176,18 +215,15 @@ impl<'a> Sweep<'a> {
             self.tell_refusals();
         }
         match self.format {
-            Format::Json => {
-                let refusal = |(id, reason): &(String, String)| json!({"id": id, "reason": reason});
-                print_json(&json!({
-                    "verb": verb,
-                    "found": self.found,
-                    "done": done,
-                    "refused": self.refused,
-                    "statuses": self.statuses,
-                    "refusals": self.refusals.iter().map(refusal).collect::<Vec<_>>(),
-                    "seconds": elapsed.as_secs_f64(),
-                }))
-            }
+            Format::Json => print_json(&json!({
+                "verb": verb,
+                "found": self.found,
+                "done": done,
+                "refused": self.refused,
+                "statuses": self.statuses,
+                "refusals": shown_refusals(&self.refusals),
+                "seconds": elapsed.as_secs_f64(),
+            })),
             Format::Ids | Format::Jsonl => Ok(()),
             Format::Table => {
                 say!("{verb}: {done} of {} sagas done in {}", self.found, took(elapsed))?;

@@ -1,0 +1,94 @@
+//! `breaker`: what an operator does to circuit breakers.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use amends_api::BreakerView;
+use amends_engine::on_one_line;
+
+use crate::commands::Format;
+use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::exit::EXIT_DONE;
+use crate::commands::output::{print_json, print_json_line, say};
+use crate::commands::plan::{self, Breakers};
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Breaker {
+    /// List the circuit breakers
+    List(Breakers),
+    /// Let no call of a service begin, also no undo, until it is closed
+    Open(Open),
+    /// Let calls of a service begin again: sagas that wait for it go on at once
+    Close(OfService),
+}
+
+/// The arguments of `open`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  amends breaker open carrier --for 1h --reason \"the carrier moves \
+                        house\""
+)]
+pub struct Open {
+    /// For so long, such as 30m; then a few calls try [default: until it is closed]
+    #[arg(long = "for", value_name = "DURATION")]
+    pub open_for: Option<String>,
+    /// Which, and why.
+    #[command(flatten)]
+    pub of: OfService,
+}
+
+/// Which breaker, and why.
+#[derive(Debug, Args)]
+pub struct OfService {
+    /// The service
+    pub service: String,
+    /// Why; kept with who asked
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// How to print the breaker then
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    reason: &'a str,
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    open_for: Option<&'a str>,
+}
+
+pub(crate) async fn run(verb: Breaker) -> anyhow::Result<u8> {
+    let (verb, of, open_for) = match verb {
+        Breaker::List(args) => return plan::breakers(args).await,
+        Breaker::Open(Open { of, open_for }) => ("open", of, open_for),
+        Breaker::Close(of) => ("close", of, None),
+    };
+    let client = Client::new(&of.host)?;
+    let path = format!("/v1/breakers/{}/{verb}", escape(&of.service));
+    let body = Body { reason: &of.reason, open_for: open_for.as_deref() };
+    let breaker: BreakerView = client.post(&path, &body).await?;
+    match of.output {
+        Format::Json => print_json(&breaker)?,
+        Format::Jsonl => print_json_line(&breaker)?,
+        Format::Ids => say!("{}", breaker.service)?,
+        Format::Table => say!("{}", on_one_line(&words(&breaker)))?,
+    }
+    Ok(EXIT_DONE)
+}
+
+/// `carrier is open until 2026-…, opened by ada@127.0.0.1: the carrier moves house`.
+fn words(breaker: &BreakerView) -> String {
+    let until = match (&breaker.open_until, &breaker.opened_by) {
+        (Some(until), _) => format!(" until {until}"),
+        (None, Some(_)) => " until it is closed by hand".to_owned(),
+        (None, None) => String::new(),
+    };
+    let by = breaker.opened_by.as_ref().map_or_else(String::new, |who| {
+        format!(", opened by {who}: {}", breaker.opened_reason.as_deref().unwrap_or_default())
+    });
+    format!("{} is {}{until}{by}", breaker.service, breaker.state)
+}
