@@ -37,10 +37,10 @@ pub use state::{
     STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery, is_state_key,
 };
 pub use types::{
-    APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, DiskRoom, Durability,
-    EVENT_BYTES_MAX, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, IdPart, LIVE_PAGE_BYTES_MAX,
-    LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig, StoreHealth, StoreStats,
-    StoredEvent, Stream,
+    APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, DiskRoom,
+    Durability, EVENT_BYTES_MAX, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, IdPart,
+    LIVE_PAGE_BYTES_MAX, LiveSaga, NewEvent, SagaQuery, SagaRow, StartKey, StoreConfig,
+    StoreHealth, StoreStats, StoredEvent, Stream,
 };
 
 /// An append-only event store.
