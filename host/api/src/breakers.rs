@@ -55,7 +55,7 @@ pub(crate) async fn open(
     headers: HeaderMap,
     JsonBody(body): JsonBody<OpenBody>,
 ) -> Result<Json<BreakerView>, Problem> {
-    let by_hand = ByHand { reason: reason_of(body.reason)?, who: who(&headers, peer)? };
+    let by_hand = ByHand { reason: reason_of(&body.reason)?, who: who(&headers, peer)? };
     let open_for = body.open_for.as_deref().map(time).transpose()?;
     let found =
         name(&service).and_then(|name| state.runtime.open_breaker(&name, by_hand, open_for));
@@ -78,7 +78,7 @@ pub(crate) async fn close(
     headers: HeaderMap,
     JsonBody(body): JsonBody<CloseBody>,
 ) -> Result<Json<BreakerView>, Problem> {
-    let by_hand = ByHand { reason: reason_of(body.reason)?, who: who(&headers, peer)? };
+    let by_hand = ByHand { reason: reason_of(&body.reason)?, who: who(&headers, peer)? };
     let found = name(&service).and_then(|name| state.runtime.close_breaker(&name, &by_hand));
     answer(&state, &service, found)
 }

@@ -68,26 +68,28 @@ impl Keys {
             "step.started" | "undo.started" | "operator.retried" => {}
             _ => return None,
         }
-        match Event::decode(&event.kind, &event.data).ok()? {
-            Event::StepStarted(started) if started.child.is_some() => {
+        let event = Event::decode(&event.kind, &event.data).ok()?;
+        if let Event::StepStarted(started) = event {
+            if started.child.is_some() {
                 self.sagas.insert(started.step);
-                None
+                return None;
             }
-            Event::StepStarted(started) => Some(self.key(&started.step, Direction::Execute)),
-            Event::UndoStarted(started) => {
-                let key = self.key(&started.step, Direction::Compensate);
-                let runs_saga = self.sagas.contains(&started.step);
-                self.undone.insert(started.step);
-                (!runs_saga).then_some(key)
-            }
-            Event::OperatorRetried(retried) if retried.new_key => {
-                let is_undone = self.undone.contains(&retried.step);
-                let direction = if is_undone { Direction::Compensate } else { Direction::Execute };
-                *self.generations.entry((retried.step, direction)).or_default() += 1;
-                None
-            }
-            _ => None,
+            return Some(self.key(&started.step, Direction::Execute));
         }
+        if let Event::UndoStarted(started) = event {
+            let key = self.key(&started.step, Direction::Compensate);
+            let runs_saga = self.sagas.contains(&started.step);
+            self.undone.insert(started.step);
+            return (!runs_saga).then_some(key);
+        }
+        if let Event::OperatorRetried(retried) = event
+            && retried.new_key
+        {
+            let is_undone = self.undone.contains(&retried.step);
+            let direction = if is_undone { Direction::Compensate } else { Direction::Execute };
+            *self.generations.entry((retried.step, direction)).or_default() += 1;
+        }
+        None
     }
 
     fn key(&self, step: &StepName, direction: Direction) -> String {

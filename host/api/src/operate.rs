@@ -138,7 +138,7 @@ async fn operate(
 ) -> Result<Json<SagaView>, Problem> {
     let Ordered { verb, who, query } = ordered;
     let id = parse_id(id)?;
-    let reason = reason_of(body.reason.clone())?;
+    let reason = reason_of(&body.reason)?;
     let verb = verb_of(state, verb, body)?;
     let order = Order { who, reason, verb };
     let found = if query.dry_run.unwrap_or(false) {
@@ -150,7 +150,7 @@ async fn operate(
 }
 
 /// A reason that says something.
-pub(crate) fn reason_of(text: String) -> Result<String, Problem> {
+pub(crate) fn reason_of(text: &str) -> Result<String, Problem> {
     if text.trim().is_empty() {
         return Err(Problem::new(400, "reason_missing", "the reason is empty")
             .with_remedy("say why: it is kept"));

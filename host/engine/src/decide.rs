@@ -24,8 +24,8 @@ use crate::payload::Payload;
 use crate::saga::{Progress, Saga, Signal};
 use call::Told;
 
+pub(crate) use operator::needs_operator;
 pub use operator::{Order, Verb, permits, steps_of};
-pub(crate) use operator::{needs_operator, undo_waits};
 
 /// Signals that a saga keeps until its steps take them.
 pub const SIGNALS_MAX: usize = 256;
@@ -161,13 +161,21 @@ pub fn decide(saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
 /// When this panics, the copy is worth nothing.
 pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Decision {
     let mut draft = Draft { saga, at, events: Vec::new() };
+    let waited = match &input {
+        Input::Operate(_) => draft.saga.undos_that_wait(),
+        Input::Admit { .. }
+        | Input::Outcome { .. }
+        | Input::Refuse { .. }
+        | Input::Tick
+        | Input::Signal { .. } => Vec::new(),
+    };
     draft.correct_times();
     draft.settle();
     let answer = match input {
         Input::Signal { name, id, payload, who } => {
             draft.signal(SignalReceived { name, id, payload, who })
         }
-        Input::Operate(order) => draft.operate(order),
+        Input::Operate(order) => draft.operate(order, &waited),
         // Only an operator moves a saga that has ended.
         Input::Admit { .. } | Input::Outcome { .. } | Input::Refuse { .. } | Input::Tick
             if draft.saga.has_ended() =>

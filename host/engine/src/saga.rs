@@ -740,6 +740,17 @@ impl Saga {
             }
     }
 
+    /// Whether the undo of `step` is due and has not begun: its component may be gone, its service away, or
+    /// the saga paused.
+    pub(crate) fn undo_waits(&self, step: usize) -> bool {
+        matches!(self.phase, Phase::Compensating(_)) && self.is_undo_ready(step)
+    }
+
+    /// The steps of which that is so.
+    pub(crate) fn undos_that_wait(&self) -> Vec<usize> {
+        (0..self.steps.len()).filter(|step| self.undo_waits(*step)).collect()
+    }
+
     /// Whether it is the same in everything that its log decides.
     #[cfg(feature = "sim")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::call::{Direction, idempotency_key};
-use crate::decide::{Order, Verb, needs_operator, permits, undo_waits};
+use crate::decide::{Order, Verb, needs_operator, permits};
 use crate::definition::StepKind;
 use crate::ids::{StepName, Timestamp};
 use crate::saga::{Phase, Progress, Saga, StepState};
@@ -221,7 +221,7 @@ fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
     };
     // Where several steps need it, the verb must name one of them.
     let permits_one = |verb: &Verb| {
-        let is_meant = |step: &usize| needs_operator(saga, *step) || undo_waits(saga, *step);
+        let is_meant = |step: &usize| needs_operator(saga, *step) || saga.undo_waits(*step);
         let mut steps = (0..saga.steps.len()).filter(is_meant);
         steps.any(|step| permits(of_step(verb, saga.name(step))))
     };

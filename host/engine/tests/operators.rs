@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use amends_engine::{
     Direction, Failure, Fate, Input, Outcome, Payload, SagaStatus, StepStatus, Verb, arguments,
-    awaits, commands, exposure, idempotency_key, pivot_first, step_input, undo_plan, why,
+    awaits, commands, decide_on, exposure, idempotency_key, pivot_first, step_input, undo_plan,
+    why,
 };
 
 use host::{Host, diamond, done, permanent, retryable, serial, unknown};
@@ -578,5 +579,20 @@ fn an_undo_that_cannot_begin_is_skipped_or_resolved() {
     host.answer("a", done()).answer("b", done()).answer("c", permanent());
     for step in ["a", "b"] {
         assert!(host.refused(skip(Some(step))).contains("there is nothing to skip"), "{step}");
+    }
+}
+
+/// An order meets the saga as the clock has made it: what it was about may be over, and an undo due that
+/// nobody has seen.
+#[test]
+fn an_order_is_not_taken_for_an_undo_that_became_due_with_it() {
+    let mut host = Host::start_with(serial(), Some(Duration::from_secs(1)), "{}");
+    host.answer("a", done()).answer("b", unknown()).told();
+    host.now = host.now.after(Duration::from_mins(1));
+    for verb in [resolve(Some("b"), true, None), resolve(None, true, None), skip(Some("a"))] {
+        let mut saga = host.saga.clone();
+        let order = amends_engine::Input::Operate(host::order(verb));
+        let refused = decide_on(&mut saga, host.now, order).refused;
+        assert!(refused.is_some(), "{refused:?}");
     }
 }

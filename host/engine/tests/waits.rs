@@ -40,7 +40,7 @@ fn a_step_waits_for_its_signal_and_answers_what_that_says() {
     let told = why(&host.saga, host.now);
     assert!(told.sentence.contains("b waits for the signal `approved` until"), "{}", told.sentence);
     assert_eq!(told.next_at, Some(host.now.after(Duration::from_secs(1))));
-    assert_eq!(told.verbs, ["signal", "cancel", "pause", "abandon"]);
+    assert_eq!(told.verbs, ["signal", "resolve", "skip", "cancel", "pause", "abandon"]);
     let brief = format!("b waits for signal approved until {}", told.next_at.unwrap());
     assert_eq!(activity_in_brief(&host.saga), Some(brief));
     host.signal("approved", None, r#"{"by":"grace"}"#);

@@ -312,6 +312,7 @@ fn an_undo_whose_plugin_is_lost_says_why_and_can_be_seen_to() {
     let place = Place::empty();
     let keeps = Component {
         name: "hotel",
+        needs: &["state"],
         execute: Behaviour::Text(
             "(call $set (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11))
              (i32.const 2048)",

@@ -21,7 +21,7 @@ use crate::config::suggest::{did_you_mean, list};
 #[command(next_help_heading = "Host")]
 pub struct HostArgs {
     /// The host's address, such as 127.0.0.1:7070; may also stand before the verb [env: AMENDS_HOST]
-    /// [default: http://127.0.0.1:7070]
+    /// [default: 127.0.0.1:7070]
     #[arg(long, value_name = "URL")]
     pub host: Option<String>,
     /// The token to show it: for a proxy that asks for one, a host does not

@@ -258,15 +258,9 @@ pub(crate) fn needs_operator(saga: &Saga, index: usize) -> bool {
     }
 }
 
-/// Whether the undo of a step is all that is waited for, and has not begun: its component may be gone, its
-/// service away, or its saga paused.
-pub(crate) fn undo_waits(saga: &Saga, index: usize) -> bool {
-    matches!(saga.phase, Phase::Compensating(_)) && saga.is_undo_ready(index)
-}
-
 fn may_skip(saga: &Saga, index: usize) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
-    if undo_waits(saga, index) {
+    if saga.undo_waits(index) {
         return true;
     }
     match step.progress {
@@ -287,7 +281,7 @@ fn may_skip(saga: &Saga, index: usize) -> bool {
 
 fn may_resolve(saga: &Saga, index: usize, happened: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
-    if undo_waits(saga, index) {
+    if saga.undo_waits(index) {
         return true;
     }
     match step.progress {
@@ -353,10 +347,20 @@ fn one(
 }
 
 impl Draft<'_> {
+    /// `waited`: the steps whose undo waited before anything was decided.
+    ///
     /// # Errors
-    /// As [`permits`].
-    pub(super) fn operate(&mut self, order: Order) -> Result<(), Refusal> {
+    /// As [`permits`]; and when it would be about an undo that became due just now, of which whoever
+    /// gave the order cannot know.
+    pub(super) fn operate(&mut self, order: Order, waited: &[usize]) -> Result<(), Refusal> {
         let targets = targets(self.saga, self.at, &order.verb)?;
+        let is_new = |index: &&usize| self.saga.undo_waits(**index) && !waited.contains(index);
+        if let Some(index) = targets.iter().find(is_new) {
+            return refuse(
+                format!("the undo of {} became due just now", self.saga.name(*index)),
+                "look at the saga again: the undo may run by then",
+            );
+        }
         let Order { who, reason, verb } = order;
         let is_wanted = self.saga.phase == Phase::Forward && self.saga.wish.is_none();
         match verb {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{index_of, require, step_of};
 use crate::call::Direction;
-use crate::decide::undo_waits;
 use crate::event::{Cause, Event, OperatorResolved, OperatorRetried};
 use crate::ids::Timestamp;
 use crate::saga::{Chosen, Held, Note, Phase, Progress, Saga, Wish};
@@ -130,7 +129,7 @@ fn go_forward(saga: &mut Saga) {
 fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     let index = index_of(saga, step_of(event))?;
     let is_forward = saga.phase == Phase::Forward;
-    let undo_waits = undo_waits(saga, index);
+    let undo_waits = saga.undo_waits(index);
     let step = &mut saga.steps[index];
     step.progress = match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => Progress::UndoSkipped,
@@ -165,7 +164,7 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
     let index = index_of(saga, Some(&event.step))?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
     let is_forward = saga.phase == Phase::Forward;
-    let undo_waits = undo_waits(saga, index);
+    let undo_waits = saga.undo_waits(index);
     let step = &mut saga.steps[index];
     let output = || event.output.clone();
     match step.progress {
