@@ -63,7 +63,7 @@ fn a_signal_that_comes_early_is_kept_and_a_second_one_of_its_id_dropped() {
 
 #[test]
 fn the_deadline_is_not_told_as_what_comes_next() {
-    let deadline = Duration::from_secs(60);
+    let deadline = Duration::from_mins(1);
     let mut host = Host::start_with(with(wait(None)), Some(deadline), "{}");
     let ends = host.now.after(deadline);
     let told = why(&host.saga, host.now);

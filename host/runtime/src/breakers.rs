@@ -460,7 +460,7 @@ mod tests {
         let three = BreakerSettings { failures: Some(1), half_open: 3, ..SETTINGS };
         let (breakers, service, mut events) = trial(three);
         let admit = |millis| breakers.admit(&service, false, at(millis));
-        let wait = |millis| Admission::Wait { until: at(millis) };
+        let wait = |millis| Admission::Wait { until: Some(at(millis)) };
         report(&breakers, &service, &failed(), at(0));
         for millis in 1_000..1_003 {
             assert!(goes(admit(millis)));

@@ -565,6 +565,7 @@ impl Runtime {
 
     /// Opens a circuit breaker by hand, for so long or until somebody closes it. It counts at once. None:
     /// the service has no breaker.
+    #[must_use]
     pub fn open_breaker(
         &self,
         service: &ServiceName,
@@ -577,6 +578,7 @@ impl Runtime {
     }
 
     /// Closes a circuit breaker by hand. It counts at once. None: the service has no breaker.
+    #[must_use]
     pub fn close_breaker(&self, service: &ServiceName, by_hand: &ByHand) -> Option<BreakerInfo> {
         let is_there = self.inner.breakers.close(service, by_hand, now());
         is_there.then(|| self.breaker(service)).flatten()

@@ -13,6 +13,7 @@ use amends_engine::{
     BackoffSpec, Call, Definition, Failure, Outcome, Payload, RetrySpec, Saga, SagaStatus,
     ServiceName, StepKind, StepSpec, Version,
 };
+use amends_plugins::Answer;
 use amends_runtime::{
     BreakerInfo, BreakerSettings, Faults, OnOpen, Runtime, RuntimeConfig, StallReason, now,
 };
@@ -37,8 +38,8 @@ impl Faults for Service {
         })
     }
 
-    fn told(&self, _: &Saga, _: &Call, outcome: Outcome) -> Outcome {
-        outcome
+    fn told(&self, _: &Saga, _: &Call, answer: &Answer) -> Outcome {
+        answer.outcome.clone()
     }
 }
 

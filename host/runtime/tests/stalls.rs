@@ -13,6 +13,7 @@ use amends_engine::{
     BackoffSpec, Call, Definition, DefinitionSpec, Failure, Outcome, Payload, RetrySpec, Saga,
     SagaId, ServiceName, StepKind, StepSpec, StepStatus,
 };
+use amends_plugins::Answer;
 use amends_runtime::{BreakerSettings, Faults, OnOpen, Runtime, RuntimeConfig, StallReason};
 use amends_tests::{Behaviour, Component};
 
@@ -34,8 +35,8 @@ impl Faults for Carrier {
         })
     }
 
-    fn told(&self, _: &Saga, _: &Call, outcome: Outcome) -> Outcome {
-        outcome
+    fn told(&self, _: &Saga, _: &Call, answer: &Answer) -> Outcome {
+        answer.outcome.clone()
     }
 }
 

@@ -55,16 +55,17 @@ pub(super) fn finding_of(definition: &Definition, flaw: Flaw, places: &Places) -
     let list = join(&key, "list");
     let key = match field {
         Some(field) => join(&key, &field),
-        None if key.ends_with(".each") && places.has(&list) => list,
+        None if key.rsplit('.').next() == Some("each") && places.has(&list) => list,
         None => key,
     };
     let severity = match kind {
-        // Which component is behind a plugin may change while the config stays.
-        FlawKind::Fields => Severity::Warning,
         FlawKind::Expression | FlawKind::Undescribed | FlawKind::Undo if is_certain => {
             Severity::Error
         }
-        FlawKind::Expression | FlawKind::Undescribed | FlawKind::Undo => Severity::Warning,
+        // Fields are never an error: which component is behind a plugin may change while the config stays.
+        FlawKind::Expression | FlawKind::Undescribed | FlawKind::Undo | FlawKind::Fields => {
+            Severity::Warning
+        }
     };
     Finding { severity, place: places.of(&key), key, message, help: remedy }
 }

@@ -335,14 +335,13 @@ async fn load(
     let bytes = found.ok_or("it is no regular file; put the component itself there")?;
     let compiling = format!("compiling {name} ({})", size(bytes.len()));
     let mut loading = pin!(loader.load(bytes, settings, Priority::Awaited));
-    let loaded = tokio::time::timeout(SILENT_MAX, loading.as_mut()).await;
-    let loaded = if let Ok(loaded) = loaded {
-        loaded
+    let component = if let Ok(done) = tokio::time::timeout(SILENT_MAX, loading.as_mut()).await {
+        done
     } else {
         told(&compiling);
         loading.await
     };
-    let component = loaded.map_err(|rejection: Rejection| rejection.to_string())?;
+    let component = component.map_err(|rejection: Rejection| rejection.to_string())?;
     misnamed(name, wanted.as_deref(), None, &component.manifest.name)
         .map_or(Ok(component), |misnamed| Err(misnamed.to_string()))
 }

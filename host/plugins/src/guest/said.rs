@@ -256,6 +256,8 @@ impl Pollable for Writer {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
     use super::*;
 
     fn texts(lines: Vec<(Stream, Vec<u8>)>) -> Vec<(Stream, String)> {

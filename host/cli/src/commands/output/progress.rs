@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn it_tells_no_time_that_it_cannot_know() {
         let seconds = Duration::from_secs;
-        let standing = |done, elapsed, still, next: Option<&str>| {
+        let standing = |done: u64, elapsed, still, next: Option<&str>| {
             let next = next.map(str::to_owned);
             let waiting = (1_000 - done).min(64);
             words(&Standing { done, all: 1_000, waiting, elapsed, still, next })

@@ -159,11 +159,11 @@ fn fit(table: &mut Table, width: u16) {
     {
         column.set_padding((1, 0));
     }
-    for column in 0..natural.len() {
+    for (column, own) in natural.iter().enumerate() {
         let at = shown.iter().position(|shown| *shown == column);
         let constraint = match at.map(|at| widths[at]) {
             None => ColumnConstraint::Hidden,
-            Some(fitting) if fitting < natural[column] => {
+            Some(fitting) if fitting < *own => {
                 // Padding counts as width: the first and the last column have it on one side.
                 let is_at_side = column == 0 || shown.last() == Some(&column);
                 ColumnConstraint::Absolute(Width::Fixed(fitting + if is_at_side { 1 } else { GAP }))
@@ -210,8 +210,8 @@ fn fitting(columns: &[(u16, u16)], width: u16) -> Vec<u16> {
     };
     let share = width.saturating_mul(LAST_SHARE.0) / LAST_SHARE.1;
     let wanted = widths[last].min(share.max(LAST_CHARS_MIN));
-    let least = widths[last].min(LAST_CHARS_MIN);
-    for (narrow, wanted) in [(NARROW_CHARS[0], wanted), (NARROW_CHARS[1], least)] {
+    let floor = widths[last].min(LAST_CHARS_MIN);
+    for (narrow, wanted) in [(NARROW_CHARS[0], wanted), (NARROW_CHARS[1], floor)] {
         while taken(&widths).saturating_add(wanted) > width {
             let may_shrink = |at: &usize| widths[*at] > narrow.max(columns[*at].1);
             let Some(widest) = (1..last).filter(may_shrink).max_by_key(|at| widths[*at]) else {
