@@ -40,9 +40,9 @@ const INPUTS_OF_HOST: u64 = 3_000;
 const NEXT: &[u8] = b"\n%%%\n";
 
 /// The statuses of the contract, by what they are for.
-const STATUSES: [u16; 16] = [
+const STATUSES: [u16; 17] = [
     200, 202, 204, // done
-    400, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, // the caller's
+    400, 403, 404, 405, 408, 409, 413, 415, 421, 422, 429, 431, // the caller's
     503, 507, // the host's, for now
 ];
 

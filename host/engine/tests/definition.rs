@@ -100,7 +100,7 @@ refused! {
         "`order.ok` uses `order`, which is not known here";
     a_step_that_is_not_done_before: |spec| {
         spec.steps[1].input = Some(InputSpec::Whole("steps.c.output".to_owned()));
-    } => "reads step `c`, which is not done before this one; add `c` to this step's `after`";
+    } => "reads step `c`: `c` is after `b`, so `b` cannot read it; move `c` before this step";
     a_step_that_does_not_exist: |spec| {
         spec.steps[1].input = Some(InputSpec::Whole("steps[\"z\"].output".to_owned()));
     } => "reads step `z`, which does not exist";

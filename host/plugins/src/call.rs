@@ -304,9 +304,7 @@ pub(crate) async fn run(
                 metrics::counter!("amends_plugin_traps_total", "plugin" => call.plugin.to_string())
                     .increment(1);
             }
-            let failure = stopped(&error, store.data(), &words);
-            store.data_mut().log_stopped(&failure);
-            Outcome::Unknown(failure)
+            Outcome::Unknown(stopped(&error, store.data(), &words))
         }
         Err(_) => {
             let message = format!(
@@ -316,7 +314,6 @@ pub(crate) async fn run(
                 call.timeout
             );
             let failure = with_words(Failure::new("timeout", message), &words, &[]);
-            store.data_mut().log_stopped(&failure);
             with_refusal(Outcome::Unknown(failure), refused)
         }
     };

@@ -22,7 +22,7 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 const TRIVIAL: &[u8] = include_bytes!("../../../plugins/trivial/trivial.wasm");
 
 /// Of one saga of three steps, each call in a fresh instance: start, calls, appends and end.
-const BLOCKS_PER_SAGA: u64 = 225;
+const BLOCKS_PER_SAGA: u64 = 274;
 
 /// How much more or less it may be, in percent: channels allocate by the block.
 const MARGIN: u64 = 5;

@@ -1,6 +1,5 @@
 //! `amends:saga/log`.
 
-use amends_engine::Failure;
 use serde_json::{Map, Value};
 
 use super::{Guest, trace_id};
@@ -91,12 +90,6 @@ pub(super) fn cut(text: &str, bytes_max: usize) -> String {
 }
 
 impl Guest {
-    /// Writes that the call was stopped, and why. Nobody else logs what becomes of an attempt.
-    pub(crate) fn log_stopped(&mut self, failure: &Failure) {
-        let fields = vec![("code".to_owned(), failure.code.clone())];
-        self.log(Level::Warn, &failure.message, fields);
-    }
-
     fn line(&self, level: Level, line: &str, fields: Option<&str>) {
         let id = self.id.as_ref();
         let plugin = id.map(|id| tracing::field::display(&id.plugin));
