@@ -525,7 +525,7 @@ pub const HOSTILE: &[Hostile] = &[
     ),
     hostile(
         "stderr-flood",
-        ("", STDERR),
+        ("cpu_max = \"50ms\"", STDERR),
         Text(
             "(memory.fill (i32.const 131072) (i32.const 120) (i32.const 4096))
              (global.set $free (call $stderr))

@@ -209,7 +209,7 @@ impl Trial {
         let mut log = self.log.clone();
         log.extend(host.log());
         ledger::check_effects(&events, &log);
-        let quarantined = log.iter().find(|line| line.contains("quarantined"));
+        let quarantined = log.iter().find(|line| line.contains("saga is quarantined"));
         assert_eq!(quarantined, None, "{what}");
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Output;
 
-use amends_tests::Component;
+use amends_tests::{Behaviour, Component};
 use serde_json::{Value, json};
 
 use crate::place::{Host, Place, stderr, stdout};
@@ -26,12 +26,22 @@ const MORE: &str = r#"{"type":"object","required":["charge_id"],"properties":{"c
 
 const TICKET: &str = r#"{"type":"object","properties":{"charge":{"type":"string"}}}"#;
 
+/// What every payment answers, whatever it says that it does: `{"charge_id":"c"}`.
+const CHARGED: &str = r#"(data (i32.const 8192) "{\22charge_id\22:\22c\22}")"#;
+const ANSWERS: Behaviour = Behaviour::Text(
+    "(i32.store offset=8 (i32.const 2048) (i32.const 8192))
+     (i32.store offset=12 (i32.const 2048) (i32.const 17))
+     (i32.const 2048)",
+);
+
 fn payment(version: &str, input: &str, output: &str) -> Vec<u8> {
     Component {
         name: "payment",
         version,
         schema: input,
         output_schema: Some(output),
+        imports: CHARGED,
+        execute: ANSWERS,
         ..Component::default()
     }
     .build()

@@ -35,6 +35,6 @@ fn orders_that_come_at_once_for_an_ended_saga_all_reach_it() {
     for saga in host.sagas() {
         assert_eq!(saga["status"], "compensated", "{saga}");
     }
-    assert!(!host.log().iter().any(|line| line.contains("quarantined")));
+    assert!(!host.log().iter().any(|line| line.contains("saga is quarantined")));
     assert_eq!(host.stop(), Some(0));
 }

@@ -169,7 +169,8 @@ fn charged() -> Place {
     fs::write(place.plugin("pay"), paid.build()).unwrap();
     let schema = "{\"type\":\"object\",\"properties\":{\"n\":{\"type\":\"integer\"}},\
                   \"required\":[\"n\"]}";
-    let strict = Component { name: "strict", schema, ..Component::default() };
+    let execute = Behaviour::Echo;
+    let strict = Component { name: "strict", schema, execute, ..Component::default() };
     fs::write(place.plugin("strict"), strict.build()).unwrap();
     place.config(
         "[[saga]]\nname = \"charge\"\n[[saga.step]]\nname = \"pay\"\nplugin = \"pay\"\n\

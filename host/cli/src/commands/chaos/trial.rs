@@ -241,7 +241,8 @@ pub(super) async fn crash(
         let mut random = [0; 10];
         random[8..].copy_from_slice(&u16::try_from(events).unwrap_or(u16::MAX).to_be_bytes());
         let id = SagaId::from_parts(Timestamp::from_millis(1), &random);
-        import(&*store, id, Arc::clone(&definition), &log[..events]).await?;
+        let own = with_own_children(&log[..events], events);
+        import(&*store, id, Arc::clone(&definition), &own).await?;
         // A completed saga that nobody had compensated yet stays completed.
         let is_reopened = log[..events].iter().any(|event| event.kind == "operator.compensated");
         let reopens = log.iter().any(|event| event.kind == "operator.compensated");
@@ -260,6 +261,26 @@ pub(super) async fn crash(
     }
     trial.close().await?;
     Ok(found)
+}
+
+/// The events of one of several copies of a saga: the sagas that it ran are its own, so that what one copy
+/// undoes is not undone for the others.
+fn with_own_children(log: &[StoredEvent], copy: usize) -> Vec<StoredEvent> {
+    let child = |event: &StoredEvent| {
+        let data: serde_json::Value = serde_json::from_str(&event.data).ok()?;
+        data["child"].as_str().map(str::to_owned)
+    };
+    let mut own = log.to_vec();
+    for (number, old) in log.iter().filter_map(child).enumerate() {
+        let mut random = [1; 10];
+        random[..4].copy_from_slice(&u32::try_from(copy).unwrap_or(u32::MAX).to_be_bytes());
+        random[4..8].copy_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes());
+        let new = SagaId::from_parts(Timestamp::from_millis(1), &random).to_string();
+        for event in &mut own {
+            event.data = event.data.replace(&old, &new);
+        }
+    }
+    own
 }
 
 fn open_store(folder: &tempfile::TempDir) -> anyhow::Result<Arc<dyn Store>> {
