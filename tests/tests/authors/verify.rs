@@ -67,7 +67,8 @@ fn an_answer_beside_the_schema_is_found() {
     let component = Component { schema, ..Component::default() };
     let (code, all) = tested(&component, &["--input", "{\"total\":1}"]);
     assert_eq!((code, result(&all, "execute").0), (Some(1), "failed"));
-    assert!(result(&all, "execute").1.contains("output schema"));
+    let words = "invalid_output: the output does not fit the schema of test";
+    assert!(result(&all, "execute").1.contains(words));
     // The input fits; without the field it is refused.
     assert_eq!(result(&all, "manifest").0, "ok");
     assert_eq!(result(&all, "an input without a field").0, "ok");
