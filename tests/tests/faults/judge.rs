@@ -164,7 +164,8 @@ fn orders(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Off
                 any(&["compensation.started", "operator.cancelled", "operator.compensated"])
             }
             "pause" => any(&["operator.paused"]),
-            "abandon" => any(&["operator.abandoned"]),
+            // A saga of which an undo was skipped is abandoned too, and to abandon it again does nothing.
+            "abandon" => any(&["operator.abandoned", "saga.abandoned"]),
             _ => false,
         };
         let mut reasons = saga.events.iter().map(|event| &event["data"]["reason"]);
