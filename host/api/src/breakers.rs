@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -13,6 +12,7 @@ use amends_engine::ServiceName;
 use amends_runtime::{BreakerInfo, ByHand};
 
 use crate::ApiState;
+use crate::answer::Json;
 use crate::body::JsonBody;
 use crate::duration::parse_duration;
 use crate::operate::{reason_of, who};

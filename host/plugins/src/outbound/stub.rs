@@ -68,8 +68,8 @@ pub struct StubbedRequest {
     pub method: String,
     /// Where to.
     pub url: String,
-    /// What the component itself set, by name, but for the host and the length of the body. Credentials are not shown; two that differ look
-    /// different.
+    /// What the component itself set, by name, but for the host and the length of the body.
+    /// Credentials are not shown; two that differ look different.
     pub headers: BTreeMap<String, String>,
     /// As text, or its size and digest.
     pub body: String,

@@ -138,7 +138,7 @@ pub(super) struct Ended {
     pub(super) outcome: Outcome,
     /// What it did is thrown away with a lost reply, and nothing of it stands: it wrote to its plugin's
     /// state, and sent nothing. Another attempt may do something else.
-    pub(super) is_undoable: bool,
+    pub(super) is_thrown_away: bool,
 }
 
 impl ByTag {
@@ -190,8 +190,8 @@ impl Faults for ByTag {
         if is_run && saga.started().tags.contains_key(TAG) {
             let (step, direction) = (call.step.clone(), call.direction);
             let wrote = answer.effects.state.as_ref().is_some_and(|state| !state.writes.is_empty());
-            let is_undoable = wrote && !answer.has_sent;
-            let ended = Ended { step, direction, outcome: outcome.clone(), is_undoable };
+            let is_thrown_away = wrote && !answer.has_sent;
+            let ended = Ended { step, direction, outcome: outcome.clone(), is_thrown_away };
             let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(saga.id()).or_default().push(ended);
         }

@@ -153,7 +153,7 @@ impl Trial {
         let [first, second, ..] = calls.as_slice() else {
             return Some("it was not repeated".to_owned());
         };
-        let is_held = fault.direction == Direction::Execute && !first.is_undoable;
+        let is_held = fault.direction == Direction::Execute && !first.is_thrown_away;
         match (&first.outcome, &second.outcome) {
             (Outcome::Succeeded(first), Outcome::Succeeded(second)) if is_held => (first != second)
                 .then(|| {
