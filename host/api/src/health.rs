@@ -19,15 +19,60 @@ const SECONDS: [f64; 14] =
 /// Bounds of the buckets of batch sizes.
 const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
+/// What each metric is, in the order of their names. `/metrics` says it as `# HELP`.
+const HELP: [(&str, &str); 21] = [
+    (
+        "amends_breaker_state",
+        "Whether the breaker of a service is closed (0), half open (1) or open (2).",
+    ),
+    ("amends_calls_in_flight", "Calls of plugins under way."),
+    ("amends_disk_free_bytes", "Bytes that are free on the disk of the store."),
+    (
+        "amends_memory_bytes",
+        "Bytes that running plugins (guests) and sagas that have not ended (live_sagas) hold.",
+    ),
+    (
+        "amends_oldest_unfinished_undo_seconds",
+        "How long the oldest compensation that has not ended has been under way.",
+    ),
+    ("amends_plugin_components", "Components whose code is in memory."),
+    (
+        "amends_plugin_reload_seconds",
+        "How long it took to compile a component, or to read its compiled code.",
+    ),
+    ("amends_plugin_traps_total", "Calls that a trap or a limit of the sandbox ended."),
+    ("amends_quarantined", "Sagas that are set aside because their events cannot be read."),
+    ("amends_saga_blocked", "Sagas that need a person."),
+    (
+        "amends_saga_finished_total",
+        "Sagas that ended, by outcome: completed, compensated, abandoned.",
+    ),
+    ("amends_saga_live", "Sagas that have not ended."),
+    ("amends_saga_started_total", "Sagas that were started."),
+    ("amends_saga_stuck", "Sagas that do not move, though they neither wait nor need a person."),
+    ("amends_step_duration_seconds", "How long calls took, by direction: execute, compensate."),
+    ("amends_step_failures_total", "Calls that failed, by class: permanent, retryable, unknown."),
+    ("amends_store_append_seconds", "How long events waited until they were on the disk."),
+    ("amends_store_batch_size", "Appends that were written in one transaction."),
+    ("amends_store_bytes", "Bytes of the database file."),
+    ("amends_store_failed_total", "Transactions that the database refused, by reason."),
+    ("amends_store_wal_bytes", "Bytes of the database's write-ahead log."),
+];
+
 /// Installs the recorder of the process.
 ///
 /// # Errors
 /// When there is one already.
 pub fn prometheus() -> Result<PrometheusHandle, BuildError> {
-    PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES)?
-        .install_recorder()
+        .install_recorder()?;
+    for (name, help) in HELP {
+        // The kind is told by the first value; the text is the same for all.
+        metrics::describe_gauge!(name, help);
+    }
+    Ok(handle)
 }
 
 /// The process answers.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use amends_engine::{Order, Payload, SignalName, StepName, Verb};
 
@@ -41,16 +41,19 @@ pub(crate) struct OperatorBody {
     evidence: Option<String>,
     /// `resolve`: whether the call happened; true when absent.
     happened: Option<bool>,
+    /// `skip`, `resolve`: true when the order is about the step's undo, which is blocked, waits to be tried
+    /// again, or is due and has not begun. An undo that has not begun is not taken otherwise.
+    undo: Option<bool>,
+    /// True: nothing is done, and the answer is the saga as it is when it permits the order, else the
+    /// refusal. A host that does not know this key refuses the order.
+    #[serde(default)]
+    dry_run: bool,
 }
 
-/// How an order is meant.
-#[derive(Debug, Deserialize, IntoParams)]
+/// The query of an order: empty. One with `dry_run` must not be taken for an order that is meant.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct OperatorQuery {
-    /// True: nothing is done, and the answer is the saga as it is when it permits the order, else the
-    /// refusal.
-    dry_run: Option<bool>,
-}
+pub(crate) struct OperatorQuery {}
 
 /// A signal.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -83,7 +86,7 @@ macro_rules! verbs {
         ///
         /// What is done already is answered the same and does nothing.
         #[utoipa::path(post, path = $path, tag = "operators",
-            params(("id" = String, Path), OperatorQuery,
+            params(("id" = String, Path),
                 ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
             request_body = OperatorBody,
             responses((status = 200, body = SagaView), (status = 409, body = Problem),
@@ -92,11 +95,11 @@ macro_rules! verbs {
             State(state): State<ApiState>,
             ConnectInfo(peer): ConnectInfo<SocketAddr>,
             Path(id): Path<String>,
-            Query(query): Query<OperatorQuery>,
+            Query(OperatorQuery {}): Query<OperatorQuery>,
             headers: HeaderMap,
             JsonBody(body): JsonBody<OperatorBody>,
         ) -> Result<Json<SagaView>, Problem> {
-            let ordered = Ordered { verb: stringify!($name), who: who(&headers, peer)?, query };
+            let ordered = Ordered { verb: stringify!($name), who: who(&headers, peer)? };
             operate(&state, &id, ordered, body).await
         }
     )*};
@@ -127,7 +130,6 @@ verbs! {
 struct Ordered {
     verb: &'static str,
     who: String,
-    query: OperatorQuery,
 }
 
 async fn operate(
@@ -136,12 +138,13 @@ async fn operate(
     ordered: Ordered,
     body: OperatorBody,
 ) -> Result<Json<SagaView>, Problem> {
-    let Ordered { verb, who, query } = ordered;
+    let Ordered { verb, who } = ordered;
     let id = parse_id(id)?;
+    let is_dry_run = body.dry_run;
     let reason = reason_of(&body.reason)?;
     let verb = verb_of(state, verb, body)?;
     let order = Order { who, reason, verb };
-    let found = if query.dry_run.unwrap_or(false) {
+    let found = if is_dry_run {
         state.runtime.would_operate(id, &order).await?
     } else {
         state.runtime.operate(id, order).await?
@@ -167,7 +170,7 @@ pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Probl
 }
 
 fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Problem> {
-    let OperatorBody { reason: _, step, input, digest, output, evidence, happened } = body;
+    let OperatorBody { step, input, digest, output, evidence, happened, undo, .. } = body;
     let step = step
         .map(|step| step.parse::<StepName>())
         .transpose()
@@ -180,6 +183,7 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
         ("output", output.is_some(), &["resolve"]),
         ("evidence", evidence.is_some(), &["resolve"]),
         ("happened", happened.is_some(), &["resolve"]),
+        ("undo", undo.is_some(), &["skip", "resolve"]),
     ];
     for (key, is_given, takers) in given {
         if is_given && !takers.contains(&verb) {
@@ -188,6 +192,7 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
                 .with_remedy(format!("`{key}` goes with {}", takers.join(", "))));
         }
     }
+    let undo = undo.unwrap_or_default();
     Ok(match verb {
         "cancel" => Verb::Cancel,
         "compensate" => Verb::Compensate,
@@ -196,7 +201,7 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
         "abandon" => Verb::Abandon,
         "note" => Verb::Note,
         "retry" => Verb::Retry { step, input, digest },
-        "skip" => Verb::Skip { step },
+        "skip" => Verb::Skip { step, undo },
         "resolve" => {
             let evidence = evidence.filter(|evidence| !evidence.trim().is_empty());
             let evidence = evidence.ok_or_else(|| {
@@ -204,7 +209,7 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
                     .with_remedy("say how it is known what became of the call: it is kept")
             })?;
             let evidence = legible("the evidence", evidence)?;
-            Verb::Resolve { step, happened: happened.unwrap_or(true), output, evidence }
+            Verb::Resolve { step, happened: happened.unwrap_or(true), output, evidence, undo }
         }
         other => {
             return Err(Problem::new(404, "not_found", format!("there is no verb `{other}`")));

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::{Payload, SagaId, SagaStatus, StepStatus, Timestamp};
@@ -31,6 +32,9 @@ const QUARANTINED: &str = "quarantined";
 
 /// Of so many things that hold a saga back its explanation speaks; a list has a thousand elements.
 const STALLS_SAID_MAX: usize = 3;
+
+/// Sagas whose steps' inputs are computed at once.
+static INPUTS: Semaphore = Semaphore::const_new(2);
 
 /// An idempotency key is at most this many bytes.
 const KEY_BYTES_MAX: usize = 255;
@@ -307,7 +311,8 @@ pub(crate) async fn get(
         }
     };
     let id = found.saga.id();
-    // Computing what the steps were given may take long.
+    // Computing what the steps were given may take long, and checks of payloads want the threads as well.
+    let _turn = INPUTS.acquire().await;
     let view = tokio::task::spawn_blocking(move || SagaView::with_inputs(&found)).await;
     let mut view = view.map_err(|error| Problem::new(500, "failed", error.to_string()))?;
     if let Some(reason) = state.runtime.quarantine_reason(id) {
@@ -356,6 +361,7 @@ pub(crate) async fn why(
             next_at: None,
             deadline_at: None,
             verbs: vec!["resume".to_owned()],
+            undos: Vec::new(),
         }));
     }
     let found = find(&state, &id.to_string()).await?;
@@ -396,6 +402,7 @@ pub(crate) async fn why(
         next_at: why.next_at,
         deadline_at: why.deadline_at,
         verbs: why.verbs.into_iter().map(str::to_owned).collect(),
+        undos: why.undos.iter().map(ToString::to_string).collect(),
     }))
 }
 

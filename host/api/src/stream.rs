@@ -19,7 +19,7 @@ use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoreError, StoredEvent, Stream};
 
 use crate::ApiState;
-use crate::keys::Keys;
+use crate::calls::Calls;
 use crate::page::{PAGE_BYTES_MAX, Page, limit};
 use crate::problem::{Problem, Query};
 use crate::views::EventView;
@@ -70,9 +70,9 @@ pub(crate) struct Reader {
     left: usize,
     /// What its events have so far.
     bytes: usize,
-    /// Of a saga, the idempotency keys of its calls. None for the whole store: to know them, all earlier
+    /// Of a saga, what its events do not say of its calls. None for the whole store: to know them, all earlier
     /// events of each saga have to be read.
-    keys: Option<Keys>,
+    calls: Option<Calls>,
 }
 
 /// How far the answer is written.
@@ -85,11 +85,11 @@ enum Written {
 
 impl Reader {
     pub(crate) fn new(state: ApiState, source: Source, after: u64, limit: u32) -> Self {
-        let keys = match source {
+        let calls = match source {
             Source::Log => None,
-            Source::Saga(id) => Some(Keys::new(id)),
+            Source::Saga(id) => Some(Calls::new(id)),
         };
-        Self { state, source, after, left: limit as usize, bytes: 0, keys }
+        Self { state, source, after, left: limit as usize, bytes: 0, calls }
     }
 
     /// The next part of the page; empty when it is over.
@@ -97,8 +97,8 @@ impl Reader {
         if self.is_full() {
             return Ok(Vec::new());
         }
-        if let Some(keys) = &mut self.keys {
-            keys.catch_up(&**self.state.runtime.store(), Version(self.after)).await?;
+        if let Some(calls) = &mut self.calls {
+            calls.catch_up(&**self.state.runtime.store(), Version(self.after)).await?;
         }
         let found = self.events(u32::try_from(self.left).unwrap_or(u32::MAX)).await?;
         self.left -= found.len();
@@ -167,8 +167,10 @@ impl Reader {
     }
 
     fn view(&mut self, event: StoredEvent) -> String {
-        let idempotency_key = self.keys.as_mut().and_then(|keys| keys.next(&event));
-        let mut view = EventView { idempotency_key, ..EventView::from(event) };
+        let mut view = match &mut self.calls {
+            Some(calls) => calls.view(event),
+            None => EventView::from(event),
+        };
         if let Source::Saga(_) = self.source {
             view.saga = None;
         }

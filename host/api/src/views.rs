@@ -244,6 +244,10 @@ pub struct EventView {
     /// What it says.
     #[schema(value_type = Object)]
     pub data: Box<RawValue>,
+    /// Of a domain event, in the history and the watch of one saga: the step whose call emitted it. Other
+    /// events have it in `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// Of `step.started` and `undo.started`, in the history and the watch of one saga: the idempotency
     /// key that the call carries, if it calls a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,6 +272,9 @@ pub struct WhyView {
     pub deadline_at: Option<Timestamp>,
     /// The operator's verbs that would change something.
     pub verbs: Vec<String>,
+    /// The steps whose undo is due and has not begun: `skip` and `resolve` take it with `"undo": true`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undos: Vec<String>,
 }
 
 /// A definition in force.
@@ -653,6 +660,7 @@ impl From<StoredEvent> for EventView {
             data: RawValue::from_string(event.data)
                 .or_else(|error| serde_json::value::to_raw_value(&error.to_string()))
                 .unwrap_or_default(),
+            step: None,
             idempotency_key: None,
         }
     }

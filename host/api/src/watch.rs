@@ -16,7 +16,7 @@ use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoredEvent, Stream};
 
 use crate::ApiState;
-use crate::keys::Keys;
+use crate::calls::Calls;
 use crate::problem::{Path, Problem};
 use crate::sagas::{parse_id, unknown};
 use crate::views::EventView;
@@ -89,7 +89,7 @@ struct Watch {
     after: Version,
     head: Receiver<Position>,
     ready: VecDeque<StoredEvent>,
-    keys: Keys,
+    calls: Calls,
     /// The saga had ended when the watch began: its events are all there, none will come.
     had_ended: bool,
     is_over: bool,
@@ -120,15 +120,15 @@ pub(crate) async fn watch(
     let place = state.watchers.enter(peer.ip())?;
     let head = state.runtime.store().head();
     let row = state.runtime.store().saga(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
-    let mut keys = Keys::new(id);
-    keys.catch_up(&**state.runtime.store(), after).await?;
+    let mut calls = Calls::new(id);
+    calls.catch_up(&**state.runtime.store(), after).await?;
     let watch = Watch {
         state,
         id,
         after,
         head,
         ready: VecDeque::new(),
-        keys,
+        calls,
         had_ended: row.status.is_end(),
         is_over: false,
         _place: place,
@@ -141,8 +141,8 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
         if let Some(event) = watch.ready.pop_front() {
             watch.after = event.version;
             watch.is_over = is_end(&event.kind);
-            let key = watch.keys.next(&event);
-            return Some((Ok(sent(event, key)), watch));
+            let view = watch.calls.view(event);
+            return Some((Ok(sent(view)), watch));
         }
         if watch.is_over {
             return None;
@@ -167,12 +167,10 @@ fn is_end(kind: &str) -> bool {
     matches!(kind, "saga.completed" | "saga.compensated" | "saga.abandoned")
 }
 
-fn sent(event: StoredEvent, idempotency_key: Option<String>) -> Event {
-    let (version, kind) = (event.version.0, event.kind.clone());
-    let mut view = EventView { idempotency_key, ..EventView::from(event) };
+fn sent(mut view: EventView) -> Event {
     view.saga = None;
     let data = serde_json::to_string(&view).unwrap_or_default();
-    Event::default().id(version.to_string()).event(kind).data(data)
+    Event::default().id(view.version.to_string()).event(view.kind).data(data)
 }
 
 #[cfg(test)]

@@ -45,6 +45,9 @@ pub struct Cli {
     /// The host's address, for verbs that talk to one; may also stand after the verb
     #[arg(long, value_name = "URL")]
     pub host: Option<String>,
+    /// Whole ids, exact times, and nothing cut off, also on a terminal
+    #[arg(long, global = true)]
+    pub wide: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -176,7 +179,12 @@ pub enum Format {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // The TLS of every client of reqwest, which panics when there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    if cli.host.is_some() && !talks_to_host(&cli.command) {
+        let message = "this verb talks to no host, so --host changes nothing\n  help: leave it out";
+        return Err(Failed { exit: exit::EXIT_USAGE, message: message.to_owned() }.into());
+    }
     client::set_host(cli.host);
+    output::set_wide(cli.wide);
     let code = match cli.command {
         Command::Run(command) => return on_threads(run::run(command)),
         Command::Chaos(command) => return on_threads(chaos::run(command)),
@@ -213,6 +221,27 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     };
     code.map(ExitCode::from)
+}
+
+/// Whether `--host` means something to a verb.
+fn talks_to_host(command: &Command) -> bool {
+    use plugin::Plugin;
+    !matches!(
+        command,
+        Command::Run(_)
+            | Command::Check(_)
+            | Command::Chaos(_)
+            | Command::Bench(_)
+            | Command::Completions { .. }
+            | Command::Plugin(
+                Plugin::Inspect(_)
+                    | Plugin::New(_)
+                    | Plugin::Build(_)
+                    | Plugin::Test(_)
+                    | Plugin::Keygen(_)
+                    | Plugin::Sign(_)
+            )
+    )
 }
 
 /// A host uses every core.

@@ -161,21 +161,13 @@ pub fn decide(saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
 /// When this panics, the copy is worth nothing.
 pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Decision {
     let mut draft = Draft { saga, at, events: Vec::new() };
-    let waited = match &input {
-        Input::Operate(_) => draft.saga.undos_that_wait(),
-        Input::Admit { .. }
-        | Input::Outcome { .. }
-        | Input::Refuse { .. }
-        | Input::Tick
-        | Input::Signal { .. } => Vec::new(),
-    };
     draft.correct_times();
     draft.settle();
     let answer = match input {
         Input::Signal { name, id, payload, who } => {
             draft.signal(SignalReceived { name, id, payload, who })
         }
-        Input::Operate(order) => draft.operate(order, &waited),
+        Input::Operate(order) => draft.operate(order),
         // Only an operator moves a saga that has ended.
         Input::Admit { .. } | Input::Outcome { .. } | Input::Refuse { .. } | Input::Tick
             if draft.saga.has_ended() =>

@@ -2,7 +2,8 @@
 //!
 //! Whoever checks a config and whoever takes a component that is to become active ask the same
 //! function, [`flaws`]. It knows the definitions' expressions and the schemas of the plugins'
-//! manifests, and computes nothing: what it calls certain fails whenever the step is reached.
+//! manifests, and computes nothing: what it calls certain fails whenever the step is reached, or calls a
+//! function that there is not.
 //!
 //! Deliberately absent: what payloads hold. The host checks each against its schema.
 
@@ -20,12 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use kinds::Kinds;
 pub use misfit::{Misfit, misfits};
+pub use near::nearest;
 pub use schema::Schema;
 
 use crate::definition::{Definition, Expression, Input};
 use crate::fit::compare::{Unfit, compare};
-use crate::fit::infer::{Note, infer};
-use crate::fit::near::{cut, nearest};
+use crate::fit::infer::{Note, infer, is_filled};
+use crate::fit::near::cut;
 use crate::fit::shape::Shape;
 use crate::ids::{PluginName, StepName};
 use crate::{InputSpec, StepKind, StepSpec};
@@ -50,7 +52,8 @@ pub struct Schemas<'s> {
 pub enum FlawKind {
     /// An expression, or what it gives.
     Expression,
-    /// An expression reads a field that the schema of a step's output does not describe.
+    /// An expression, or an undo by another plugin, reads a field that the schema of a step's output does
+    /// not describe.
     Undescribed,
     /// The fields of an input are not those that its plugin takes. Which component is behind a plugin
     /// may change while the config stays.
@@ -68,16 +71,34 @@ pub struct Flaw {
     pub key: &'static str,
     /// The key within that: a field of the input.
     pub field: Option<String>,
-    /// Whether the step fails for certain when it is reached; else it may.
+    /// Whether the step fails for certain when it is reached; else it may. What is computed of the elements
+    /// of a list only may fail, because there may be none. What no value makes right is certain everywhere.
     pub is_certain: bool,
     /// What it is about.
     pub kind: FlawKind,
     /// The plugins whose schemas are concerned.
     pub plugins: BTreeSet<PluginName>,
+    /// The field or the function that it is about, whatever else the schemas say. Two flaws are the same one
+    /// when their subjects, kinds and places are the same.
+    pub subject: String,
     /// What is wrong.
     pub message: String,
     /// What would be right.
     pub remedy: String,
+}
+
+impl Flaw {
+    /// Whether this flaw, found before, is the same as `other`, found now, and as bad: then `other` is
+    /// nothing new. The words do not count, because they tell what else the schemas hold.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        (self.is_certain || !other.is_certain)
+            && self.step == other.step
+            && self.key == other.key
+            && self.field == other.field
+            && self.kind == other.kind
+            && self.subject == other.subject
+    }
 }
 
 /// What in a definition cannot be right, or may not be: at most some hundred things, in the order
@@ -110,6 +131,8 @@ struct Place<'p> {
     step: &'p StepSpec,
     key: &'static str,
     field: Option<&'p str>,
+    /// Whether it is computed for certain when the step is reached.
+    is_decided: bool,
 }
 
 impl<'s> Finder<'_, 's> {
@@ -120,7 +143,7 @@ impl<'s> Finder<'_, 's> {
             ("steps", self.steps_before(index)),
             ("saga", saga_shape()),
         ];
-        let place = |key| Place { step, key, field: None };
+        let place = |key| Place { step, key, field: None, is_decided: true };
         if let Some(when) = &compiled.when {
             let shape = self.check_expression(place("when"), when, &variables);
             if !shape.kinds.intersects(Kinds::BOOL) {
@@ -130,8 +153,8 @@ impl<'s> Finder<'_, 's> {
                     place("when"),
                     (FlawKind::Expression, true),
                     &reads(when),
-                    message,
-                    remedy.to_owned(),
+                    "when",
+                    (message, remedy.to_owned()),
                 );
             }
         }
@@ -144,14 +167,17 @@ impl<'s> Finder<'_, 's> {
                     place("each"),
                     (FlawKind::Expression, true),
                     &reads(each),
-                    message,
-                    remedy.to_owned(),
+                    "each",
+                    (message, remedy.to_owned()),
                 );
             }
             variables.push(("item", shape.element()));
             variables.push(("index", Shape::of(Kinds::NUMBER)));
         }
-        self.check_input(step, &compiled.input, &variables);
+        // There is no input of an element when there is no element.
+        let is_decided = compiled.each.as_ref().is_none_or(|each| is_filled(each.root()));
+        let place = Place { is_decided, ..place("input") };
+        self.check_input(place, &compiled.input, &variables);
         self.check_undo(step);
     }
 
@@ -162,14 +188,24 @@ impl<'s> Finder<'_, 's> {
         expression: &Expression,
         variables: &[(&'static str, Shape<'s>)],
     ) -> Shape<'s> {
-        let (shape, notes) = infer(expression.root(), variables);
-        for Note { is_certain, is_undescribed, message, remedy } in notes {
+        let (shape, notes) = infer(expression.root(), variables, place.is_decided);
+        for Note { is_certain, is_undescribed, subject, message, remedy } in notes {
             let plugins = self.plugins_of(&reads(expression));
             let (step, field) = (place.step.name.clone(), place.field.map(str::to_owned));
             let message = format!("`{}`: {message}", told(expression));
             let key = place.key;
             let kind = if is_undescribed { FlawKind::Undescribed } else { FlawKind::Expression };
-            self.found.push(Flaw { step, key, field, is_certain, kind, plugins, message, remedy });
+            self.found.push(Flaw {
+                step,
+                key,
+                field,
+                is_certain,
+                kind,
+                plugins,
+                subject,
+                message,
+                remedy,
+            });
         }
         shape
     }
@@ -179,8 +215,8 @@ impl<'s> Finder<'_, 's> {
         place: Place<'_>,
         (kind, is_certain): (FlawKind, bool),
         reads: &[String],
-        message: String,
-        remedy: String,
+        subject: &str,
+        (message, remedy): (String, String),
     ) {
         let mut plugins = self.plugins_of(reads);
         if place.key == "input" {
@@ -194,9 +230,10 @@ impl<'s> Finder<'_, 's> {
             step: place.step.name.clone(),
             key: place.key,
             field: place.field.map(str::to_owned),
-            is_certain,
+            is_certain: is_certain && place.is_decided,
             kind,
             plugins,
+            subject: subject.to_owned(),
             message,
             remedy,
         });
@@ -240,13 +277,12 @@ impl<'s> Finder<'_, 's> {
 
     fn check_input(
         &mut self,
-        step: &StepSpec,
+        place: Place<'_>,
         input: &Input,
         variables: &[(&'static str, Shape<'s>)],
     ) {
-        let schemas = step.plugin().and_then(|plugin| (self.schemas)(plugin));
-        let wanted = step.plugin().zip(schemas.map(|schemas| schemas.input));
-        let place = Place { step, key: "input", field: None };
+        let schemas = place.step.plugin().and_then(|plugin| (self.schemas)(plugin));
+        let wanted = place.step.plugin().zip(schemas.map(|schemas| schemas.input));
         match input {
             Input::All => {
                 if let Some((plugin, schema)) = wanted {
@@ -307,7 +343,8 @@ impl<'s> Finder<'_, 's> {
             ),
         };
         let kind = if unfit.is_undescribed { FlawKind::Undescribed } else { FlawKind::Expression };
-        self.add(place, (kind, unfit.is_certain), &reads(expression), message, remedy);
+        let (certainty, reads) = ((kind, unfit.is_certain), reads(expression));
+        self.add(place, certainty, &reads, &unfit.subject, (message, remedy));
     }
 
     /// A table of expressions has all that the plugin needs, and no more than it takes.
@@ -319,21 +356,21 @@ impl<'s> Finder<'_, 's> {
         names: &[&str],
     ) {
         let from = if place.step.each.is_some() { "item" } else { "input" };
-        for name in schema.required().filter(|name| !names.contains(name)) {
+        for name in schema.required().filter(|name| !names.contains(name)).take(FLAWS_MAX) {
             let name = cut(name);
             let message = format!("`{name}` is missing, which the plugin `{plugin}` needs");
             let remedy = format!("add an expression, such as {name} = \"{from}.{name}\"");
-            self.add(place, (FlawKind::Fields, true), &[], message, remedy);
+            self.add(place, (FlawKind::Fields, true), &[], name, (message, remedy));
         }
+        let known: Vec<_> = schema.names().collect();
         for name in names.iter().copied().filter(|name| !schema.takes(name)) {
-            let known: Vec<_> = schema.names().collect();
-            let remedy = nearest(name, &known).map_or_else(
+            let remedy = nearest(cut(name), known.iter().copied().map(cut)).map_or_else(
                 || format!("leave it out; it takes {}", quoted(&known)),
                 |near| format!("did you mean `{near}`?"),
             );
             let message = format!("the plugin `{plugin}` does not take `{name}`");
             let place = Place { field: Some(name), ..place };
-            self.add(place, (FlawKind::Fields, true), &[], message, remedy);
+            self.add(place, (FlawKind::Fields, true), &[], "", (message, remedy));
         }
     }
 
@@ -359,7 +396,8 @@ impl<'s> Finder<'_, 's> {
             "write input = \"input\" when the saga is given what the plugin needs, else a table such \
              as { order_id = \"input.order_id\" }"
         };
-        self.add(place, (FlawKind::Fields, true), &[], message, remedy.to_owned());
+        // It is about the input as a whole: which fields are missing makes it no worse.
+        self.add(place, (FlawKind::Fields, true), &[], "", (message, remedy.to_owned()));
     }
 
     /// An undo by another plugin is given the input of its step, and reads its output.
@@ -369,7 +407,7 @@ impl<'s> Finder<'_, 's> {
             return;
         }
         let Some(undoing) = (self.schemas)(undo) else { return };
-        let place = Place { step, key: "undo", field: None };
+        let place = Place { step, key: "undo", field: None, is_decided: true };
         if let Some(names) = given(step) {
             let missing: Vec<_> =
                 undoing.input.required().filter(|name| !names.contains(name)).collect();
@@ -378,19 +416,21 @@ impl<'s> Finder<'_, 's> {
                 let message = format!(
                     "the undo `{undo}` needs {missing}, which the input of its step has not"
                 );
-                let remedy = "an undo is given the input of its step: add it there";
-                self.add(place, (FlawKind::Undo, false), &[], message, remedy.to_owned());
+                let remedy = "an undo is given the input of its step: add it there".to_owned();
+                self.add(place, (FlawKind::Undo, false), &[], "its input", (message, remedy));
             }
         }
         let Some(own) = (self.schemas)(plugin) else { return };
-        for Misfit { is_certain, message: what } in misfits(own.output, undoing.output) {
+        for misfit in misfits(own.output, undoing.output) {
+            let Misfit { is_certain, is_undescribed, place: of, message: what } = misfit;
+            let kind = if is_undescribed { FlawKind::Undescribed } else { FlawKind::Undo };
             let verb = if is_certain { "cannot" } else { "may not be able to" };
             let message =
                 format!("the undo `{undo}` {verb} read the output of `{plugin}`: it {what}");
             let remedy = format!(
                 "name an undo that reads what `{plugin}` answers, or change its type of the output"
             );
-            self.add(place, (FlawKind::Undo, is_certain), &[], message, remedy);
+            self.add(place, (kind, is_certain), &[], &of, (message, remedy));
         }
     }
 }

@@ -63,7 +63,7 @@ pub use event::{
     UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
-pub use fit::{Flaw, FlawKind, Misfit, Schema, Schemas, flaws, misfits};
+pub use fit::{Flaw, FlawKind, Misfit, Schema, Schemas, flaws, misfits, nearest};
 pub use footprint::SIGNAL_BYTES_MAX;
 pub use ids::{
     DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,

@@ -746,11 +746,6 @@ impl Saga {
         matches!(self.phase, Phase::Compensating(_)) && self.is_undo_ready(step)
     }
 
-    /// The steps of which that is so.
-    pub(crate) fn undos_that_wait(&self) -> Vec<usize> {
-        (0..self.steps.len()).filter(|step| self.undo_waits(*step)).collect()
-    }
-
     /// Whether it is the same in everything that its log decides.
     #[cfg(feature = "sim")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {

@@ -23,6 +23,9 @@ pub struct Why {
     pub deadline_at: Option<Timestamp>,
     /// The operator's verbs that would change something.
     pub verbs: Vec<&'static str>,
+    /// The steps whose undo is due and has not begun: `skip` and `resolve` take it when the order says that
+    /// it is about the undo.
+    pub undos: Vec<StepName>,
 }
 
 /// Explains the state as it is at `at`.
@@ -58,7 +61,9 @@ pub fn why(saga: &Saga, at: Timestamp) -> Why {
     };
     let next_at = saga.steps.iter().filter_map(StepState::next_at).min();
     let next_at = next_at.filter(|_| !status.is_end() && saga.paused.is_none());
-    Why { sentence, next_at, deadline_at: saga.deadline_in_force(), verbs: verbs(saga, at) }
+    let waits = (0..saga.steps.len()).filter(|index| saga.undo_waits(*index));
+    let undos = waits.map(|index| saga.name(index).clone()).collect();
+    Why { sentence, next_at, deadline_at: saga.deadline_in_force(), verbs: verbs(saga, at), undos }
 }
 
 /// What a saga that has not ended does or waits for, for one line of a list: what matters most comes
@@ -204,11 +209,16 @@ fn unknown_of(saga: &Saga, index: usize, direction: Direction, unknown: u32, all
 /// The verbs that are permitted and would do something.
 fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
     let is_forward = saga.phase == Phase::Forward;
-    let evidence = "seen".to_owned();
+    let resolve = |undo| {
+        let evidence = "seen".to_owned();
+        Verb::Resolve { step: None, happened: true, output: None, evidence, undo }
+    };
     let all = [
         (Verb::Retry { step: None, input: None, digest: None }, true),
-        (Verb::Resolve { step: None, happened: true, output: None, evidence }, true),
-        (Verb::Skip { step: None }, true),
+        (resolve(false), true),
+        (resolve(true), true),
+        (Verb::Skip { step: None, undo: false }, true),
+        (Verb::Skip { step: None, undo: true }, true),
         (Verb::Resume, true),
         (Verb::Cancel, is_forward && saga.wish.is_none()),
         (Verb::Compensate, saga.phase == Phase::Completed),
@@ -228,7 +238,10 @@ fn verbs(saga: &Saga, at: Timestamp) -> Vec<&'static str> {
     let permitted = |verb: &Verb| permits(verb.clone()) || permits_one(verb);
     let wanted = all.into_iter().filter(|(verb, does)| *does && permitted(verb));
     let signal = waits_for_signal(saga).then_some("signal");
-    signal.into_iter().chain(wanted.map(|(verb, _)| verb.word())).collect()
+    let mut words: Vec<_> = signal.into_iter().chain(wanted.map(|(verb, _)| verb.word())).collect();
+    // A step and an undo may both be meant.
+    words.dedup();
+    words
 }
 
 /// Whether a step waits for a signal now: to send it is no order of an operator, and what moves the
@@ -246,9 +259,9 @@ fn of_step(verb: &Verb, name: &StepName) -> Verb {
     let name = Some(name.clone());
     match verb.clone() {
         Verb::Retry { input, digest, .. } => Verb::Retry { step: name, input, digest },
-        Verb::Skip { .. } => Verb::Skip { step: name },
-        Verb::Resolve { happened, output, evidence, .. } => {
-            Verb::Resolve { step: name, happened, output, evidence }
+        Verb::Skip { undo, .. } => Verb::Skip { step: name, undo },
+        Verb::Resolve { happened, output, evidence, undo, .. } => {
+            Verb::Resolve { step: name, happened, output, evidence, undo }
         }
         other @ (Verb::Cancel
         | Verb::Compensate

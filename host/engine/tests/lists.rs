@@ -147,6 +147,7 @@ fn the_undo_of_one_that_blocks_is_resolved_by_its_name() {
         happened: true,
         output: None,
         evidence: "seen".to_owned(),
+        undo: false,
     };
     assert_eq!(
         host.refused(resolve("b")),

@@ -18,7 +18,19 @@ fn retry(step: Option<&str>) -> Verb {
 }
 
 fn skip(step: Option<&str>) -> Verb {
-    Verb::Skip { step: step.map(|step| step.parse().unwrap()) }
+    Verb::Skip { step: step.map(|step| step.parse().unwrap()), undo: false }
+}
+
+/// The same about the undo.
+#[allow(clippy::wildcard_enum_match_arm, reason = "a test that cannot go on fails")]
+fn of_undo(verb: Verb) -> Verb {
+    match verb {
+        Verb::Skip { step, .. } => Verb::Skip { step, undo: true },
+        Verb::Resolve { step, happened, output, evidence, .. } => {
+            Verb::Resolve { step, happened, output, evidence, undo: true }
+        }
+        other => panic!("{other:?} is not about a step"),
+    }
 }
 
 fn resolve(step: Option<&str>, happened: bool, output: Option<&str>) -> Verb {
@@ -27,6 +39,7 @@ fn resolve(step: Option<&str>, happened: bool, output: Option<&str>) -> Verb {
         happened,
         output: output.map(|output| Payload::parse(output).unwrap()),
         evidence: "ticket 7".to_owned(),
+        undo: false,
     }
 }
 
@@ -79,7 +92,7 @@ fn what_was_undone_by_hand_is_resolved_with_evidence() {
     assert_eq!(host.saga.status(), SagaStatus::Compensated);
     let host = blocked();
     let evidence = " ".to_owned();
-    let without = Verb::Resolve { step: None, happened: true, output: None, evidence };
+    let without = Verb::Resolve { step: None, happened: true, output: None, evidence, undo: false };
     assert!(host.refused(without).contains("there is no evidence"));
 }
 
@@ -560,7 +573,7 @@ fn the_input_of_a_step_is_what_its_call_was_given() {
 
 /// Its plugin is gone, its service is away, or, as here, its saga is held.
 #[test]
-fn an_undo_that_cannot_begin_is_skipped_or_resolved() {
+fn an_undo_that_cannot_begin_is_skipped_or_resolved_when_the_order_says_that_it_is_meant() {
     for (verb, status) in [
         (skip(None), StepStatus::UndoSkipped),
         (resolve(Some("a"), true, None), StepStatus::Undone),
@@ -569,16 +582,38 @@ fn an_undo_that_cannot_begin_is_skipped_or_resolved() {
         let mut host = Host::start(serial());
         host.answer("a", done()).order(Verb::Pause).answer("b", permanent());
         assert!(host.running().is_empty());
-        let verbs = why(&host.saga, host.now).verbs;
+        let told = why(&host.saga, host.now);
+        let verbs = told.verbs;
         assert!(verbs.contains(&"skip") && verbs.contains(&"resolve"), "{verbs:?}");
-        host.order(verb);
+        assert_eq!(told.undos, ["a".parse().unwrap()]);
+        // Whoever gives it looked at the saga before it was undone, and means the step.
+        assert!(host.refused(verb.clone()).contains("--undo"), "{verb:?}");
+        host.order(of_undo(verb));
         assert_eq!(host.saga.step(&"a".parse().unwrap()).unwrap().status, status);
     }
     // One that runs, or waits for another undo, is not.
     let mut host = Host::start(serial());
     host.answer("a", done()).answer("b", done()).answer("c", permanent());
     for step in ["a", "b"] {
-        assert!(host.refused(skip(Some(step))).contains("there is nothing to skip"), "{step}");
+        let refused = host.refused(of_undo(skip(Some(step))));
+        assert!(refused.contains("there is nothing to skip"), "{step}");
+    }
+}
+
+/// An operator has found out what a step gave; meanwhile the saga is undone.
+#[test]
+fn the_result_of_a_step_does_not_say_that_its_undo_was_done() {
+    let blocked = blocked();
+    let mut held = Host::start(serial());
+    held.answer("a", done()).order(Verb::Pause).answer("b", permanent());
+    for (mut host, step) in [(blocked, "b"), (held, "a")] {
+        for undo in [false, true] {
+            let order = resolve(Some(step), true, Some(r#"{"n":1}"#));
+            let order = if undo { of_undo(order) } else { order };
+            assert!(!host.refused(order).is_empty());
+        }
+        host.order(of_undo(resolve(Some(step), true, None)));
+        assert_eq!(host.saga.step(&step.parse().unwrap()).unwrap().status, StepStatus::Undone);
     }
 }
 

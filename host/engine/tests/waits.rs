@@ -120,8 +120,14 @@ fn what_comes_after_a_wait_has_timed_out_is_refused_and_what_came_before_is_not(
             payload: Payload::null(),
             who: None,
         },
-        Input::Operate(order(Verb::Skip { step: None })),
-        Input::Operate(order(Verb::Resolve { step: None, happened: true, output: None, evidence })),
+        Input::Operate(order(Verb::Skip { step: None, undo: false })),
+        Input::Operate(order(Verb::Resolve {
+            step: None,
+            happened: true,
+            output: None,
+            evidence,
+            undo: false,
+        })),
     ];
     for input in inputs {
         let mut host = late();
@@ -258,7 +264,7 @@ fn a_step_sleeps_and_cancelling_ends_that() {
 fn a_wait_can_be_skipped_or_answered_by_hand() {
     let mut host = Host::start(with(wait(None)));
     host.answer("a", done()).told();
-    host.order(Verb::Skip { step: None });
+    host.order(Verb::Skip { step: None, undo: false });
     assert_eq!(host.told(), ["operator.skipped b", "step.started c 1"]);
 }
 

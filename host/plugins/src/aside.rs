@@ -25,6 +25,22 @@ const CHECKS_MAX: usize = 2;
 /// Whether a payload fits a schema, or why it does not.
 type Fit = Result<(), String>;
 
+/// Why nobody can say that a payload fits a schema.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    /// It does not: where, and why.
+    Misfit(String),
+    /// It could not be checked in time.
+    NotChecked(String),
+}
+
+impl Unfit {
+    pub(crate) fn into_words(self) -> String {
+        let (Self::Misfit(words) | Self::NotChecked(words)) = self;
+        words
+    }
+}
+
 /// One schema of a component.
 pub(crate) struct TimedChecker {
     checker: Arc<Checker>,
@@ -47,18 +63,29 @@ impl TimedChecker {
         schema::fits(Some(&*self.checker), payload)
     }
 
-    /// On a thread for what blocks, unless it is certainly short. Waits for its turn when this
-    /// schema is being checked already, and from then on for at most `time_max`. May be dropped at
+    /// On a thread for what blocks, unless it is certainly short. Waits at most `wait_max` for its turn
+    /// when this schema is being checked already, and from then on at most `time_max`. May be dropped at
     /// any time; a check that has begun goes on.
     ///
     /// # Errors
     /// Where the payload does not fit, and why; or that it took too long to say.
-    pub(crate) async fn check_aside(&self, payload: &Payload, time_max: Duration) -> Fit {
+    pub(crate) async fn check_aside(
+        &self,
+        payload: &Payload,
+        wait_max: Duration,
+        time_max: Duration,
+    ) -> Result<(), Unfit> {
         if payload.as_str().len() <= IN_PLACE_BYTES_MAX && self.is_short.load(Ordering::Relaxed) {
-            return timed(&self.checker, &self.is_short, payload);
+            return timed(&self.checker, &self.is_short, payload).map_err(Unfit::Misfit);
         }
-        let Ok(room) = Arc::clone(&self.room).acquire_owned().await else {
-            return Err("the host ends".to_owned());
+        let turn = Arc::clone(&self.room).acquire_owned();
+        let room = match tokio::time::timeout(wait_max, turn).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) => return Err(Unfit::NotChecked("the host ends".to_owned())),
+            Err(_) => {
+                let words = format!("other checks with its schema took longer than {wait_max:?}");
+                return Err(Unfit::NotChecked(words));
+            }
         };
         let (checker, is_short) = (Arc::clone(&self.checker), Arc::clone(&self.is_short));
         let payload = payload.clone();
@@ -68,8 +95,12 @@ impl TimedChecker {
             fit
         });
         match tokio::time::timeout(time_max, checking).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err("the check broke off".to_owned())),
-            Err(_) => Err(format!("its schema took longer than {time_max:?} to check it")),
+            Ok(Ok(fit)) => fit.map_err(Unfit::Misfit),
+            Ok(Err(_)) => Err(Unfit::NotChecked("the check broke off".to_owned())),
+            Err(_) => {
+                let words = format!("its schema took longer than {time_max:?} to check it");
+                Err(Unfit::NotChecked(words))
+            }
         }
     }
 }
@@ -83,4 +114,33 @@ fn timed(checker: &Checker, is_short: &AtomicBool, payload: &Payload) -> Fit {
         is_short.store(was_short, Ordering::Relaxed);
     }
     fit
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_payload_that_waits_in_vain_for_its_turn_is_not_called_a_misfit() {
+        let checker = schema::checker(&json!({"type": "string"}), "output").unwrap().unwrap();
+        let timed = TimedChecker::new(checker);
+        let misfit = Payload::parse("7").unwrap();
+        let turns = u32::try_from(CHECKS_MAX).unwrap();
+        let others = Arc::clone(&timed.room).acquire_many_owned(turns).await.unwrap();
+        let wait_max = Duration::from_millis(10);
+        let waited = timed.check_aside(&misfit, wait_max, Duration::MAX).await;
+        assert!(matches!(waited, Err(Unfit::NotChecked(_))), "{waited:?}");
+        // A short check waits for no turn.
+        timed.is_short.store(true, Ordering::Relaxed);
+        let in_place = timed.check_aside(&misfit, Duration::ZERO, Duration::ZERO).await;
+        assert!(matches!(in_place, Err(Unfit::Misfit(_))), "{in_place:?}");
+        drop(others);
+        timed.is_short.store(false, Ordering::Relaxed);
+        let fit = timed.check_aside(&misfit, wait_max, Duration::MAX).await;
+        assert!(matches!(fit, Err(Unfit::Misfit(_))), "{fit:?}");
+    }
 }

@@ -11,10 +11,12 @@ use amends_engine::{
 use wasmtime::component::Instance;
 use wasmtime::{Store, Trap, WasmBacktrace};
 
+use crate::aside::Unfit;
 use crate::bindings::amends::saga::types;
 use crate::bindings::exports::amends::saga::probe;
 use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::budget::Held;
+use crate::cut::cut;
 use crate::effects::Effects;
 use crate::granted::{Granted, Named};
 use crate::guest::{CallId, Guest, HOST_CALL_BYTES_MAX, Lacks, LastWords};
@@ -100,7 +102,8 @@ impl Answer {
 
     /// Of a call that did not begin.
     pub(crate) fn not_begun(lacks: Lacks) -> Self {
-        let failure = Failure::new("not_begun", cut(format!("the call did not begin: {lacks}")));
+        let failure =
+            Failure::new("not_begun", cut_message(format!("the call did not begin: {lacks}")));
         Self { not_begun: Some(lacks), ..Self::of(Outcome::Retryable(failure)) }
     }
 }
@@ -349,7 +352,7 @@ async fn check_input(component: &LoadedComponent, call: &PluginCall) -> Result<(
         Ok(Ok(())) => Ok(()),
         Ok(Err(why)) => {
             let message = format!("the input does not fit the schema of {}: {why}", call.plugin);
-            Err(Outcome::Permanent(Failure::new("invalid_input", cut(message))))
+            Err(Outcome::Permanent(Failure::new("invalid_input", cut_message(message))))
         }
         Err(_) => {
             let message = format!(
@@ -363,7 +366,8 @@ async fn check_input(component: &LoadedComponent, call: &PluginCall) -> Result<(
 }
 
 /// The outcome of a call, unless it is an output that does not fit the component's own schema: later
-/// steps and the undo rely on that, and its effect may stand.
+/// steps and the undo rely on that, and its effect may stand. An output that could not be checked in time
+/// is taken as it is.
 async fn held_to_schema(
     component: &LoadedComponent,
     call: &PluginCall,
@@ -376,21 +380,31 @@ async fn held_to_schema(
     };
     // The answer came in time, so that there is always time to look at it.
     let left = call.timeout.saturating_sub(began.elapsed()).max(READ_CHECK_MAX);
-    let checked = component.reads_output_within(output, left);
-    let why = match tokio::time::timeout(left, checked).await {
-        Ok(Ok(())) => return outcome,
-        Ok(Err(why)) => why,
-        Err(_) => format!("other checks took longer than {left:?}"),
+    let checked = component.reads_output_within(output, left, left).await;
+    held_to(checked, call, outcome)
+}
+
+/// The outcome of a call, when it is known whether its output fits.
+fn held_to(checked: Result<(), Unfit>, call: &PluginCall, outcome: Outcome) -> Outcome {
+    let why = match checked {
+        Ok(()) => return outcome,
+        Err(Unfit::Misfit(why)) => why,
+        // Whoever reads it next checks it.
+        Err(Unfit::NotChecked(why)) => {
+            let PluginCall { plugin, saga_id, step, attempt, .. } = call;
+            tracing::warn!(%plugin, %saga_id, %step, attempt, why, "the output is taken without a check against the component's schema");
+            return outcome;
+        }
     };
     let message = format!("the output does not fit the schema of {}: {why}", call.plugin);
-    Outcome::Unknown(Failure::new("invalid_output", cut(message)))
+    Outcome::Unknown(Failure::new("invalid_output", cut_message(message)))
 }
 
 /// What a component says of a request that the host refused is mostly less than the host knows.
 fn with_refusal(outcome: Outcome, refused: Option<String>) -> Outcome {
     let Some(refused) = refused else { return outcome };
     let told = |mut failure: Failure| {
-        failure.message = cut(format!("{} (the host: {refused})", failure.message));
+        failure.message = cut_message(format!("{} (the host: {refused})", failure.message));
         failure
     };
     match outcome {
@@ -500,7 +514,7 @@ fn succeeded(output: &str, granted: &Granted, call: &PluginCall) -> Outcome {
         Ok(output) => Outcome::Succeeded(output),
         Err(error) => {
             let message = format!("the component's answer cannot be recorded: {error}");
-            Outcome::Unknown(Failure::new("invalid_output", cut(message)))
+            Outcome::Unknown(Failure::new("invalid_output", cut_message(message)))
         }
     }
 }
@@ -525,7 +539,12 @@ fn failed(failure: types::Failure, granted: &Granted, call: &PluginCall) -> Outc
             let details = warned(granted.redact_json(&details));
             Payload::parse(&details).unwrap_or_else(|_| unreadable("the details"))
         });
-        Failure { code, message: cut(message), retry_after_ms: error.retry_after_ms, details }
+        Failure {
+            code,
+            message: cut_message(message),
+            retry_after_ms: error.retry_after_ms,
+            details,
+        }
     };
     match failure {
         types::Failure::Permanent(error) => Outcome::Permanent(convert(error)),
@@ -559,7 +578,7 @@ fn stopped(error: &wasmtime::Error, guest: &Guest, words: &LastWords) -> Failure
     let settings = &guest.granted().settings;
     let frames = frames(error);
     if let Some(stopped) = error.downcast_ref::<Stopped>() {
-        let message = cut(guest.granted().redact(&stopped.message).into_owned());
+        let message = cut_message(guest.granted().redact(&stopped.message).into_owned());
         return with_words(Failure::new(stopped.code, message), words, &frames);
     }
     let (code, message) = match guest.limits.memory_refused {
@@ -601,7 +620,7 @@ fn stopped(error: &wasmtime::Error, guest: &Guest, words: &LastWords) -> Failure
         ),
         None => ("trap", format!("the component was stopped: {}", why(error, words))),
     };
-    with_words(Failure::new(code, cut(message)), words, &frames)
+    with_words(Failure::new(code, cut_message(message)), words, &frames)
 }
 
 /// Adds what the component said last, and the functions in which it was stopped, the innermost first, as
@@ -625,9 +644,15 @@ fn with_words(failure: Failure, words: &LastWords, frames: &[String]) -> Failure
 /// What stopped a component, in one line that a person can read: what it said of it, or else in which
 /// functions it was.
 pub(crate) fn why(error: &wasmtime::Error, words: &LastWords) -> String {
-    match words.thrown() {
+    // A runtime says what was thrown and aborts. What was printed before anything else stopped it says
+    // nothing of that.
+    let is_abort = match error.downcast_ref::<Trap>() {
+        Some(trap) => *trap == Trap::UnreachableCodeReached,
+        None => true,
+    };
+    match words.thrown().filter(|_| is_abort) {
         Some(thrown) => {
-            format!("{}: {}", what_stopped(error), cut_to(THROWN_BYTES_MAX, thrown.to_owned()))
+            format!("{}: {}", what_stopped(error), cut(thrown.to_owned(), THROWN_BYTES_MAX))
         }
         None => reason(error),
     }
@@ -691,15 +716,43 @@ fn is_of_panic(function: &str) -> bool {
     OF_PANIC.iter().any(|prefix| function.trim_start_matches('<').starts_with(prefix))
 }
 
-fn cut(text: String) -> String {
-    cut_to(MESSAGE_BYTES_MAX, text)
+fn cut_message(text: String) -> String {
+    cut(text, MESSAGE_BYTES_MAX)
 }
 
-fn cut_to(bytes_max: usize, mut text: String) -> String {
-    if text.len() > bytes_max {
-        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use amends_engine::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn an_output_that_could_not_be_checked_is_taken() {
+        let call = PluginCall {
+            plugin: "test".parse().unwrap(),
+            digest: Digest::of(b""),
+            state_of: "test".parse().unwrap(),
+            saga_id: SagaId::from_parts(Timestamp::from_millis(0), &[1; 10]),
+            definition: "definition".parse().unwrap(),
+            step: "step".parse().unwrap(),
+            attempt: 1,
+            direction: Direction::Execute,
+            idempotency_key: String::new(),
+            traceparent: None,
+            input: Payload::null(),
+            output: None,
+            timeout: Duration::from_secs(1),
+        };
+        let held = |checked| held_to(checked, &call, Outcome::Succeeded(Payload::null()));
+        let taken = Outcome::Succeeded(Payload::null());
+        assert_eq!(held(Ok(())), taken);
+        assert_eq!(held(Err(Unfit::NotChecked("its schema took too long".to_owned()))), taken);
+        let Outcome::Unknown(failure) = held(Err(Unfit::Misfit("/total: no".to_owned()))) else {
+            panic!("it is taken");
+        };
+        assert_eq!(failure.code, "invalid_output");
+        assert_eq!(failure.message, "the output does not fit the schema of test: /total: no");
     }
-    text
 }

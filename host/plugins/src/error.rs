@@ -7,6 +7,7 @@ use amends_engine::{Digest, PluginName};
 use amends_store::StoreError;
 use serde::{Deserialize, Serialize};
 
+use crate::cut::cut;
 use crate::signature::KeyId;
 
 /// Why bytes are not a component that can serve. The author of the component can act, or whoever
@@ -188,20 +189,20 @@ impl Rejection {
     /// In one line of at most so many bytes, whatever the component has put into it.
     pub(crate) fn cut(self) -> Self {
         match self {
-            Self::Invalid(text) => Self::Invalid(cut(text)),
-            Self::Code(text) => Self::Code(cut(text)),
-            Self::Limit(text) => Self::Limit(cut(text)),
-            Self::Failed(text) => Self::Failed(cut(text)),
-            Self::Compile(text) => Self::Compile(cut(text)),
-            Self::Manifest(text) => Self::Manifest(cut(text)),
+            Self::Invalid(text) => Self::Invalid(one_line(text)),
+            Self::Code(text) => Self::Code(one_line(text)),
+            Self::Limit(text) => Self::Limit(one_line(text)),
+            Self::Failed(text) => Self::Failed(one_line(text)),
+            Self::Compile(text) => Self::Compile(one_line(text)),
+            Self::Manifest(text) => Self::Manifest(one_line(text)),
             Self::MissingExport { missing, remedy } => {
-                Self::MissingExport { missing: cut(missing), remedy }
+                Self::MissingExport { missing: one_line(missing), remedy }
             }
             Self::PackageVersion { found, known } => {
-                Self::PackageVersion { found: cut(found), known }
+                Self::PackageVersion { found: one_line(found), known }
             }
             Self::NotGranted { import, remedy } => {
-                Self::NotGranted { import: cut(import), remedy: cut(remedy) }
+                Self::NotGranted { import: one_line(import), remedy: one_line(remedy) }
             }
             // What they say is this host's own, or has been escaped and cut.
             Self::NotWasm { .. }
@@ -225,24 +226,23 @@ impl Rejection {
 /// Bytes of the words of a rejection: they stand in events, logs and answers.
 const REASON_BYTES_MAX: usize = 2_000;
 
-fn cut(text: String) -> String {
-    let is_fine = text.len() <= REASON_BYTES_MAX && !text.contains(char::is_control);
-    if is_fine {
-        return text;
+/// Cuts a text, and escapes its control characters.
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return cut(text, REASON_BYTES_MAX);
     }
-    let mut cut = String::new();
+    let mut line = String::new();
     for character in text.chars() {
-        if cut.len() >= REASON_BYTES_MAX {
-            cut.push('…');
+        if line.len() > REASON_BYTES_MAX {
             break;
         }
         match character {
-            '\n' => cut.push(' '),
-            other if other.is_control() => cut.extend(other.escape_default()),
-            other => cut.push(other),
+            '\n' => line.push(' '),
+            other if other.is_control() => line.extend(other.escape_default()),
+            other => line.push(other),
         }
     }
-    cut
+    cut(line, REASON_BYTES_MAX)
 }
 
 impl PluginError {

@@ -72,10 +72,22 @@ impl Granted {
             if lower != text {
                 forms.push((lower, instead.clone()));
             }
+            // A log takes line by line: a key in PEM has many.
+            for line in text.lines().map(str::trim).filter(|line| *line != text) {
+                if line.len() >= SECRET_BYTES_MIN {
+                    let json = Value::from(line).to_string();
+                    let json = &json[1..json.len() - 1];
+                    if json != line {
+                        forms.push((json.to_owned(), instead.clone()));
+                    }
+                    forms.push((line.to_owned(), instead.clone()));
+                }
+            }
             forms.push((text.to_owned(), instead));
         }
         // One secret may be a part of another.
         forms.sort_by_key(|(form, _)| std::cmp::Reverse(form.len()));
+        forms.dedup();
         let lines = f64::from(settings.log_rate);
         let log = Mutex::new(LogRate { lines, filled_at: Instant::now(), dropped: 0 });
         let memory = Arc::new(PluginMemory::alone());
@@ -102,13 +114,40 @@ impl Granted {
 
     /// The text without the plugin's secrets.
     pub(crate) fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        // Most texts are shorter than most lines of a key.
+        let longer = self.forms.partition_point(|(form, _)| form.len() > text.len());
         let mut text = Cow::Borrowed(text);
-        for (form, instead) in &self.forms {
+        for (form, instead) in &self.forms[longer..] {
             if text.contains(form.as_str()) {
                 text = Cow::Owned(text.replace(form.as_str(), instead));
             }
         }
         text
+    }
+
+    /// As [`Self::redact`], of a text whose end was cut off: also without a secret that is cut there. What
+    /// is too short to be surely one is left out without a word.
+    pub(crate) fn redact_cut<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let text = self.redact(text);
+        let cut = |(form, instead): &(String, String)| {
+            let begins = |at: &usize| form.is_char_boundary(*at) && text.ends_with(&form[..*at]);
+            let most = form.len().min(text.len() + 1);
+            let begun = (1..most).rev().find(begins)?;
+            Some((begun, instead.clone()))
+        };
+        let longest = self.forms.iter().filter_map(cut).max_by_key(|(begun, _)| *begun);
+        let Some((begun, instead)) = longest else { return text };
+        let end = text.len() - begun;
+        if begun >= SECRET_BYTES_MIN {
+            return format!("{}{instead}", &text[..end]).into();
+        }
+        match text {
+            Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+            Cow::Owned(mut text) => {
+                text.truncate(end);
+                Cow::Owned(text)
+            }
+        }
     }
 
     /// A JSON text without the plugin's secrets, however its strings are written (`\u00e4`, `\/`). A
@@ -220,6 +259,20 @@ mod tests {
         let redacted = granted.redact(&json);
         assert_eq!(redacted, r#"{"a":"[secret long]","b":"[secret key]"}"#);
         assert!(matches!(granted.redact("nothing"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn each_line_of_a_secret_is_one_and_so_is_its_beginning_at_a_cut() {
+        let pem = "-----BEGIN KEY-----\nMC4CAQAwBQYDK2Vw\n  BCIEIHx\nab\n";
+        let granted = granted(&[("key", pem)], 1);
+        assert_eq!(granted.redact("it is MC4CAQAwBQYDK2Vw."), "it is [secret key].");
+        assert_eq!(granted.redact("BCIEIHx ab"), "[secret key] ab");
+        let account = self::granted(&[("key", "{\n  \"id\": \"s-1\"\n}")], 1);
+        assert_eq!(account.redact(r#"it is \"id\": \"s-1\"."#), "it is [secret key].");
+        assert_eq!(granted.redact_cut("xxx MC4CAQA"), "xxx [secret key]");
+        assert!(matches!(granted.redact_cut("xxx MC4C"), Cow::Borrowed("xxx ")));
+        assert_eq!(granted.redact_cut("BCIEIHx MC4C"), "[secret key] ");
+        assert_eq!(granted.redact_cut("BCIEIHx and more"), "[secret key] and more");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What a component sees of the host during one call.
 
 mod events;
+mod last_words;
 mod log;
 mod said;
 mod state;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amends_engine::{DefinitionName, Direction, PAYLOAD_BYTES_MAX, PluginName, SagaId, StepName};
@@ -15,7 +17,7 @@ use wasmtime::{Engine, ResourceLimiter, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-pub(crate) use self::said::LastWords;
+pub(crate) use self::last_words::LastWords;
 use self::said::Said;
 use crate::bindings::amends::saga::{
     config as config_import, events as events_import, log as log_import, state as state_import,
@@ -79,6 +81,8 @@ pub(crate) struct Guest {
     pub(crate) limits: Limits,
     host_calls: u32,
     log_lines: u32,
+    /// Whether operators were told that it said a secret.
+    said_secret: AtomicBool,
     state_bytes: usize,
     emitted_bytes: usize,
     effects: Effects,
@@ -150,9 +154,11 @@ impl std::fmt::Display for Lacks {
 }
 
 impl Guest {
-    /// What is kept of what it said, with a warning when that is not the same.
+    /// What is kept of what it said, with a warning the first time in a call that it is not the same.
     fn kept(&self, clean: Cow<'_, str>, place: &str) -> String {
-        if let (Cow::Owned(_), Some(id)) = (&clean, &self.id) {
+        if let (Cow::Owned(_), Some(id)) = (&clean, &self.id)
+            && !self.said_secret.swap(true, Ordering::Relaxed)
+        {
             let CallId { plugin, saga_id, step, attempt, .. } = id;
             let named = Named { plugin, saga_id: *saga_id, step, attempt: *attempt };
             self.granted.warn_of_secret(&named, place);
@@ -176,6 +182,7 @@ impl Guest {
             limits,
             host_calls: 0,
             log_lines: 0,
+            said_secret: AtomicBool::new(false),
             state_bytes: 0,
             emitted_bytes: 0,
             effects: Effects::default(),
@@ -200,6 +207,7 @@ impl Guest {
         }
         (self.id, self.granted) = (Some(id), granted);
         (self.host_calls, self.log_lines) = (0, 0);
+        *self.said_secret.get_mut() = false;
         (self.state_bytes, self.emitted_bytes) = (0, 0);
         self.effects = Effects::default();
         // Requests that the last call has left behind end here.

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// How far the stream of deploys is known. Held while one is recorded: one at a time.
     deploys: tokio::sync::Mutex<Version>,
+    /// Of who judges a component and has it serve.
+    turn: tokio::sync::Mutex<()>,
     guard: OnceLock<Arc<dyn Guard>>,
 }
 
@@ -154,6 +156,7 @@ impl PluginHost {
             loading: Mutex::default(),
             tasks: Mutex::default(),
             deploys: tokio::sync::Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             guard: OnceLock::new(),
         });
         let host = Self { inner };

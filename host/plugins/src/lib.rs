@@ -29,6 +29,7 @@ mod call;
 mod check;
 mod clock;
 mod config;
+mod cut;
 mod effects;
 mod error;
 mod folder;

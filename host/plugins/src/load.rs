@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use tokio::sync::{Notify, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use crate::aside::TimedChecker;
+use crate::aside::{TimedChecker, Unfit};
 use crate::bindings::exports::amends::saga::{action, probe, undo};
 use crate::cache::{self, Cache, CacheConfig};
 use crate::check::{Exports, check_is_component, check_required};
@@ -117,7 +117,10 @@ impl LoadedComponent {
     pub(crate) async fn takes_input_aside(&self, input: &Payload) -> Result<(), String> {
         match &self.input {
             // A call has a limit of time of its own.
-            Some(schema) => schema.check_aside(input, Duration::MAX).await,
+            Some(schema) => {
+                let checked = schema.check_aside(input, Duration::MAX, Duration::MAX).await;
+                checked.map_err(Unfit::into_words)
+            }
             None => Ok(()),
         }
     }
@@ -129,7 +132,10 @@ impl LoadedComponent {
     /// Where it does not fit the manifest's schema, and why; or that it took too long to say.
     pub async fn would_take_input(&self, input: &Payload) -> Result<(), String> {
         match &self.input {
-            Some(schema) => schema.check_aside(input, READ_CHECK_MAX).await,
+            Some(schema) => {
+                let checked = schema.check_aside(input, Duration::MAX, READ_CHECK_MAX).await;
+                checked.map_err(Unfit::into_words)
+            }
             None => Ok(()),
         }
     }
@@ -148,17 +154,20 @@ impl LoadedComponent {
     /// # Errors
     /// Where it does not fit the manifest's schema, and why; or that it took too long to say.
     pub async fn reads_output_aside(&self, output: &Payload) -> Result<(), String> {
-        self.reads_output_within(output, READ_CHECK_MAX).await
+        let read = self.reads_output_within(output, Duration::MAX, READ_CHECK_MAX).await;
+        read.map_err(Unfit::into_words)
     }
 
-    /// Like [`Self::reads_output_aside`], with another limit of time.
+    /// Like [`Self::reads_output_aside`], with other limits of time: for waiting for its turn, and for the
+    /// check.
     pub(crate) async fn reads_output_within(
         &self,
         output: &Payload,
+        wait_max: Duration,
         time_max: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unfit> {
         match &self.output {
-            Some(schema) => schema.check_aside(output, time_max).await,
+            Some(schema) => schema.check_aside(output, wait_max, time_max).await,
             None => Ok(()),
         }
     }

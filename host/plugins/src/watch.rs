@@ -381,6 +381,7 @@ impl What {
     /// Has a component serve, unless somebody objects. Its digest, when it does.
     async fn offer(&self, candidate: Candidate) -> (Option<Digest>, Result<(), PluginError>) {
         let (host, digest) = (&self.host, candidate.component.digest);
+        let _turn = host.turn().await;
         let objection = match host.misnamed(&self.name, &candidate.component) {
             None => host.objection(&self.name, &candidate.component).await,
             misnamed => misnamed,

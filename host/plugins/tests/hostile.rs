@@ -101,6 +101,41 @@ async fn what_was_thrown_stands_in_the_failure_without_secrets() {
     host.close().await;
 }
 
+/// A line of standard error that says nothing of what stops the call.
+const PRINTS: &str = r#"
+    (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))
+    (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush"
+        (func $write (param i32 i32 i32 i32)))
+    (data (i32.const 8192) "connected to carrier\n")"#;
+
+#[tokio::test]
+async fn what_was_printed_before_is_not_told_as_what_was_thrown() {
+    for (execute, words) in [
+        (
+            "(call $write (call $stderr) (i32.const 8192) (i32.const 21) (i32.const 9000))
+             unreachable",
+            "it panicked or aborted",
+        ),
+        (
+            "(call $write (call $stderr) (i32.const 8192) (i32.const 21) (i32.const 9000))
+             (i32.load (i32.const -8))",
+            "it reached beyond its memory",
+        ),
+    ] {
+        let place = Place::new();
+        let execute = Behaviour::Text(execute);
+        let component = Component { execute, imports: PRINTS, ..Component::default() };
+        place.write("test", &component.build());
+        let host = place.open().await;
+        let failure = unknown(host.plugins.call(&host.call(Direction::Execute)).await.outcome);
+        assert!(failure.message.contains(words), "{}", failure.message);
+        assert!(!failure.message.contains("connected"), "{}", failure.message);
+        let details = failure.details.unwrap().to_value().unwrap();
+        assert_eq!(details["said"], serde_json::json!(["connected to carrier"]));
+        host.close().await;
+    }
+}
+
 #[tokio::test]
 async fn an_output_beside_its_schema_is_unknown_and_nothing_of_the_call_is_kept() {
     let place = Place::new();

@@ -145,7 +145,7 @@ impl Permit {
         if let Some(ticket) = self.ticket.take()
             && self.breakers.report(&self.service, ticket, outcome, at)
         {
-            self.breakers.sagas.service_is_back(&self.service);
+            self.breakers.sagas.breaker_has_changed(&self.service);
         }
     }
 }
@@ -246,6 +246,9 @@ impl Breakers {
         tracing::warn!(%service, who, reason, until = time, "breaker is opened by hand");
         let data = breaker.hold(by_hand, until);
         self.write(service, &mut breaker, at, OPENED, data.to_string());
+        drop(breaker);
+        // Those that wait already wait until another time now.
+        self.sagas.breaker_has_changed(service);
         true
     }
 
@@ -262,7 +265,7 @@ impl Breakers {
         let data = json!({"who": who, "reason": reason}).to_string();
         self.write(service, &mut breaker, at, CLOSED, data);
         drop(breaker);
-        self.sagas.service_is_back(service);
+        self.sagas.breaker_has_changed(service);
         true
     }
 

@@ -176,6 +176,7 @@ impl Runtime {
                 Err(rejection) => return Err(self.refuse(plugin, digest, rejection).await?),
             }
         }
+        let _turn = self.plugins().turn().await;
         for Candidate { plugin, component, .. } in &candidates {
             let impact = self.impact(plugin, component, &candidates).await;
             if let Some(message) = self.doubt(plugin, component, &impact)

@@ -360,9 +360,15 @@ impl Runtime {
     /// As [`Self::operate`].
     pub async fn would_operate(&self, id: SagaId, order: &Order) -> Result<State, OperateError> {
         if let Some(reason) = self.inner.quarantine.reason(id) {
+            let remedy = if matches!(order.verb, Verb::Resume) {
+                // Whether it can be read is found out by reading it.
+                "what a resume would do is known when it is done"
+            } else {
+                "only `amends resume` takes it up again"
+            };
             return Err(OperateError::Quarantined(amends_engine::Refusal {
                 message: format!("the saga is quarantined: {reason}"),
-                remedy: "only `amends resume` takes it up again".to_owned(),
+                remedy: remedy.to_owned(),
             }));
         }
         self.check(id, order).await?;

@@ -240,8 +240,7 @@ pub(crate) async fn may_resolve(
     // Whether the order itself fits is decided when its turn comes.
     for step in steps_of(saga, now(), order).unwrap_or_default() {
         let Some(view) = saga.step(&step) else { continue };
-        let is_undo = matches!(view.status, StepStatus::UndoBlocked | StepStatus::UndoBackingOff);
-        let Some(plugin) = view.spec.plugin().filter(|_| !is_undo) else { continue };
+        let Some(plugin) = view.spec.plugin() else { continue };
         let component = match view.digest {
             Some(digest) => plugins.by_digest(plugin, digest).await.ok(),
             None => plugins.active(plugin),

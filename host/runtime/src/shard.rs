@@ -102,8 +102,8 @@ pub(crate) enum Message {
     },
     /// Calls have given back room.
     Room(RoomKey),
-    /// The breaker of a service has closed.
-    ServiceIsBack(ServiceName),
+    /// The breaker of a service has closed, or is held open until another time.
+    BreakerHasChanged(ServiceName),
     /// A call that was to try a service did not begin: another may in its place.
     TrialIsFree(ServiceName),
     /// The store takes writes again.
@@ -347,7 +347,7 @@ impl Shard {
                 }
             }
             Message::Room(key) => self.room(&key),
-            Message::ServiceIsBack(service) => self.service_is_back(service),
+            Message::BreakerHasChanged(service) => self.breaker_has_changed(service),
             Message::TrialIsFree(service) => self.wake_some(&Line::Breaker(service)),
             Message::StoreWorks => self.store_works(),
             Message::Stuck { reply } => {

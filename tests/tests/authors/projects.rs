@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -51,18 +53,125 @@ fn a_c_project_builds_and_passes() {
     passes("seats-c", "c", 400_000);
 }
 
+/// A step, and an undo of a component of its own that works on what the step keeps.
+fn pair_passes(name: &str, language: &str) {
+    let _one = one_at_a_time();
+    let folder = made(name, language);
+    let Some(step) = built(&folder) else { return };
+    // Within the first one's folder: what npm has installed there serves it, too.
+    let parent = path(&folder);
+    let new = ["plugin", "new", "release", "--undo-only", "--lang", language, "--dir", parent];
+    assert!(run(&new).status.success());
+    let release = folder.join("release");
+    let search = format!("{parent}/.venv/bin:{}", std::env::var("PATH").unwrap());
+    let build = amends(&["plugin", "build", path(&release)]).env("PATH", search).output().unwrap();
+    assert!(build.status.success(), "{}", stderr(&build));
+    assert!(!release.join("node_modules").exists() && !release.join(".venv").exists());
+    let undo = release.join("release.wasm");
+    let tested = run(&["plugin", "test", path(&step), "--undo", path(&undo), "-o", "json"]);
+    let all: Value = serde_json::from_str(&stdout(&tested)).unwrap();
+    assert_eq!(tested.status.code(), Some(0), "{all:#}");
+    let checks = all["checks"].as_array().unwrap();
+    let is_undone = |check: &&Value| {
+        check["check"] == "undo" && check["why"] == "done, and what it keeps is as before"
+    };
+    assert_eq!(checks.iter().filter(is_undone).count(), 2, "{all:#}");
+    let about = run(&["plugin", "inspect", path(&undo), "-o", "json"]);
+    let about: Value = serde_json::from_str(&stdout(&about)).unwrap();
+    assert_eq!(about["exports"], serde_json::json!(["compensate"]), "{about:#}");
+    unit_tests_pass(language, &release, 1);
+}
+
+#[test]
+fn a_pair_in_rust_passes() {
+    pair_passes("pair-rust", "rust");
+}
+
+#[test]
+fn a_pair_in_javascript_passes() {
+    pair_passes("pair-js", "js");
+}
+
+#[test]
+fn a_pair_in_python_passes() {
+    pair_passes("pair-python", "python");
+}
+
+#[test]
+fn a_pair_in_c_passes() {
+    pair_passes("pair-c", "c");
+}
+
+/// Runs the unit tests that a project begins with.
+fn unit_tests_pass(language: &str, folder: &Path, count: usize) {
+    let (program, arguments, passed) = match language {
+        "rust" => (env!("CARGO"), &["test", "--quiet"][..], format!("{count} passed")),
+        "js" => ("npm", &["test"][..], format!("# pass {count}\n")),
+        "python" => ("python3", &["-m", "unittest"][..], format!("Ran {count} test")),
+        _ => return,
+    };
+    let output = command(program, arguments, folder);
+    let said = format!("{}{}", stdout(&output), stderr(&output));
+    assert!(output.status.success() && said.contains(&passed), "{said}");
+}
+
+fn command(program: &str, arguments: &[&str], folder: &Path) -> Output {
+    Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", crate::project::cache().join("target"))
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn the_tests_of_a_rust_project_pass() {
     let _one = one_at_a_time();
-    let folder = made("seats-native", "rust");
-    let output = std::process::Command::new(env!("CARGO"))
-        .args(["test", "--quiet"])
-        .current_dir(&folder)
-        .env("CARGO_TARGET_DIR", crate::project::cache().join("target"))
-        .output()
-        .unwrap();
-    let said = format!("{}{}", stdout(&output), stderr(&output));
-    assert!(output.status.success() && said.contains("3 passed"), "{said}");
+    unit_tests_pass("rust", &made("seats-native", "rust"), 3);
+}
+
+#[test]
+fn the_tests_and_the_types_of_a_javascript_project_pass() {
+    let _one = one_at_a_time();
+    let folder = made("seats-js", "js");
+    if built(&folder).is_none() {
+        return;
+    }
+    unit_tests_pass("js", &folder, 3);
+    let types = || command("npm", &["run", "types"], &folder);
+    assert!(types().status.success(), "{}", stdout(&types()));
+    let source = fs::read_to_string(folder.join("plugin.js")).unwrap();
+    for (plain, wrong) in [
+        ("tag: 'permanent'", "tag: 'permanant'"),
+        ("call.sagaId", "call.saga_id"),
+        ("return output;", "return { booking };"),
+        ("set(booking, output)", "set(booking)"),
+    ] {
+        assert_eq!(source.matches(plain).count(), 1, "{plain}");
+        fs::write(folder.join("plugin.js"), source.replace(plain, wrong)).unwrap();
+        let found = types();
+        assert!(!found.status.success() && stdout(&found).contains("plugin.js("), "{wrong}");
+    }
+}
+
+#[test]
+fn the_tests_of_a_python_project_pass_after_a_build() {
+    let _one = one_at_a_time();
+    let folder = made("seats-python", "python");
+    let early = command("python3", &["-m", "unittest"], &folder);
+    assert!(stderr(&early).contains("`amends plugin build` makes it"), "{}", stderr(&early));
+    if built(&folder).is_none() {
+        return;
+    }
+    unit_tests_pass("python", &folder, 3);
+    // What is not of the build is not removed.
+    let bindings = folder.join("bindings");
+    fs::remove_dir_all(&bindings).unwrap();
+    fs::create_dir(&bindings).unwrap();
+    fs::write(bindings.join("mine.py"), "").unwrap();
+    let build = run(&["plugin", "build", path(&folder)]);
+    assert!(stderr(&build).contains("bindings is in the way"), "{}", stderr(&build));
+    assert!(bindings.join("mine.py").exists());
 }
 
 #[test]
@@ -120,16 +229,22 @@ fn a_node_that_is_too_old_is_named_with_what_would_do() {
 
 /// As npm leaves it when it was interrupted, or was run by another Node.js.
 #[test]
-fn an_incomplete_node_modules_is_made_anew() {
+fn an_incomplete_or_missing_node_modules_is_made_anew() {
     let _one = one_at_a_time();
     let folder = made("seats-incomplete", "js");
     let package = folder.join("node_modules/@bytecodealliance/componentize-js");
     let _ = fs::remove_dir_all(folder.join("node_modules"));
     fs::create_dir_all(&package).unwrap();
     fs::write(package.join("package.json"), r#"{"name": "a", "main": "missing.js"}"#).unwrap();
-    if built(&folder).is_some() {
-        assert!(!package.join("missing.js").exists() && package.join("src").is_dir());
+    if built(&folder).is_none() {
+        return;
     }
+    assert!(!package.join("missing.js").exists() && package.join("src").is_dir());
+    // A colleague has a clone of it: all but what git is told to leave out.
+    assert!(folder.join("package-lock.json").is_file());
+    fs::remove_dir_all(folder.join("node_modules")).unwrap();
+    fs::remove_file(folder.join("seats-incomplete.wasm")).unwrap();
+    assert!(built(&folder).is_some());
 }
 
 #[test]

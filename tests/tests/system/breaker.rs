@@ -169,7 +169,7 @@ fn an_operator_opens_and_closes_it() {
     let words =
         "carrier is open until it is closed by hand, opened by ada@127.0.0.1: it moves house";
     assert!(told.contains(words), "{told}");
-    assert!(amends(&["list"]).contains("closed by hand (ada@127.0.0.1)"));
+    assert!(amends(&["list"]).contains("by hand (opened by ada@127.0.0.1)"));
     let id = start();
     host.until("it waits", || {
         let why = stdout(&place.amends(&["why", &id]));
@@ -195,6 +195,14 @@ fn an_operator_opens_and_closes_it() {
     host.until("it is over", || host.get(&format!("/v1/sagas/{id}"))["status"] == "completed");
     assert!(began.elapsed() > std::time::Duration::from_millis(900), "{:?}", began.elapsed());
     host.until("it is closed", || host.get("/v1/breakers")["items"][0]["state"] == "closed");
+    // Who waits until somebody closes it waits until the time that it is given then.
+    amends(&["open", "carrier", "--reason", "for long"]);
+    let id = start();
+    host.until("it waits", || {
+        stdout(&place.amends(&["why", &id])).contains("an operator has opened")
+    });
+    amends(&["open", "carrier", "--for", "1s", "--reason", "not so long"]);
+    host.until("it goes on", || host.get(&format!("/v1/sagas/{id}"))["status"] == "completed");
     let events = host.events();
     let who = |kind| {
         let events = of_type(&events, kind).into_iter();
@@ -202,10 +210,8 @@ fn an_operator_opens_and_closes_it() {
     };
     let opened: Vec<String> = who("breaker.opened");
     let closed: Vec<String> = who("breaker.closed");
-    assert_eq!(
-        (opened, closed),
-        (vec!["it moves house".to_owned(), "a moment".to_owned()], vec!["it is back".to_owned()])
-    );
+    assert_eq!(opened, ["it moves house", "a moment", "for long", "not so long"]);
+    assert_eq!(closed, ["it is back"]);
     let unknown = place.amends(&["breaker", "close", "carier", "--reason", "x"]);
     assert_eq!(unknown.status.code(), Some(4));
     assert!(crate::place::stderr(&unknown).contains("the breakers of this host are carrier"));

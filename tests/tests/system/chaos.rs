@@ -109,6 +109,51 @@ fn undos_before_a_pivot_are_tried_and_those_behind_it_are_named() {
     assert!(!found.is_empty() && found.iter().all(is_of_a), "{found:?}");
 }
 
+/// A parent whose child has a pivot with the name of a step of the parent: a child has the tags of its
+/// parent, and the faults of the parent are not meant for it.
+fn parent_of_a_namesake(component: &Component<'_>) -> Place {
+    let place = broken(component);
+    place.config(
+        "[[saga]]\nname = \"outer\"\n\
+         [[saga.step]]\nname = \"run\"\nsaga = \"inner\"\ninput = \"input\"\nundo = false\n\
+         [[saga.step]]\nname = \"a\"\nplugin = \"broken\"\n\
+         [[saga.step]]\nname = \"pay\"\nplugin = \"good\"\n\
+         [[saga]]\nname = \"inner\"\n\
+         [[saga.step]]\nname = \"pay\"\nplugin = \"good\"\npivot = true\n",
+    );
+    place
+}
+
+#[test]
+fn a_child_with_a_pivot_and_a_step_of_the_same_name_gives_no_finding() {
+    let place = parent_of_a_namesake(&Component { name: "broken", ..Component::default() });
+    let (answer, code) = chaos(&place, place.path("input.json").to_str().unwrap());
+    assert_eq!((findings(&answer), code), (Vec::new(), Some(0)), "{answer}");
+    // The parent has two steps that call a plugin; the pivot of the child has no undo to try.
+    assert_eq!(answer["trials"].as_array().unwrap().len(), 2 * (5 + 3), "{answer}");
+    let child = &answer["children"][0];
+    assert_eq!(child["trials"].as_array().unwrap().len(), 5, "{answer}");
+}
+
+/// Only a parent whose own `pay` fails comes to the undo of `a`: were it that of the child, `a` would not
+/// have begun.
+#[test]
+fn a_fault_hits_the_parent_and_not_a_step_of_the_same_name_in_its_child() {
+    let compensate = Behaviour::Permanent;
+    let component = Component { name: "broken", compensate, ..Component::default() };
+    let place = parent_of_a_namesake(&component);
+    let (answer, code) = chaos(&place, place.path("input.json").to_str().unwrap());
+    assert_eq!(code, Some(1), "{answer}");
+    let found = findings(&answer);
+    let words = "the saga is blocked: the undo of a failed: no: it is not possible";
+    for kind in ["fails for good", "always lost", "never arrives"] {
+        let call = format!("pay {kind}");
+        assert!(found.iter().any(|one| one.contains(&call) && one.contains(words)), "{found:?}");
+    }
+    assert!(found.iter().all(|one| one.contains("no: it is not possible")), "{found:?}");
+    assert_eq!(findings(&answer["children"][0]), Vec::<&str>::new(), "{answer}");
+}
+
 #[test]
 fn the_definitions_that_steps_run_are_tried_with_what_they_were_given() {
     let execute = Behaviour::Attempt;

@@ -470,5 +470,9 @@ fn the_api_describes_itself_and_its_state() {
     ] {
         assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
     }
+    for kind in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, _) = kind.split_once(' ').unwrap();
+        assert!(metrics.contains(&format!("# HELP {name} ")), "{name} is not described");
+    }
     assert_eq!(get(&host, "/healthz").status, 200);
 }

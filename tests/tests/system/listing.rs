@@ -1,15 +1,17 @@
 //! What a person at a terminal and a program in a pipe see of many sagas, and how they name one.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use amends_tests::{Behaviour, Component};
+use rustix::process::Signal;
 
 use crate::cli::fed;
-use crate::place::{Host, Place, stderr, stdout};
+use crate::place::{Host, Place, signal, stderr, stdout};
 
 /// `ask` waits for a signal, `nap` sleeps, `family` runs `ask`, `again` fails and is tried again after
-/// an hour, `fine` ends.
+/// an hour, `stands` sleeps after a step whose effect stands, `fine` ends.
 fn place() -> Place {
     let place = Place::empty();
     for (name, execute) in [("good", Behaviour::Echo), ("busy", Behaviour::Retryable)] {
@@ -28,6 +30,7 @@ fn place() -> Place {
         saga("nap", "sleep = \"1h\""),
         saga("family", "saga = \"ask\""),
         saga("again", retry),
+        saga("stands", "plugin = \"good\"\n[[saga.step]]\nname = \"two\"\nsleep = \"1h\""),
         saga("fine", "plugin = \"good\""),
     ];
     place.config(&sagas.concat());
@@ -56,7 +59,7 @@ fn running(place: &Place) -> Host {
 #[test]
 fn a_saga_is_named_by_a_part_of_its_id_or_as_the_last() {
     let place = place();
-    let _host = running(&place);
+    let host = running(&place);
     let ids: Vec<_> = (0..3).map(|_| start(&place, "fine")).collect();
     let got = |name: &str| {
         let output = place.amends(&["get", name, "-o", "ids"]);
@@ -92,6 +95,14 @@ fn a_saga_is_named_by_a_part_of_its_id_or_as_the_last() {
     assert!(stdout(&paused).starts_with(first.as_str()), "{}", stderr(&paused));
     let output = fed(&place, &["history", "-", "-o", "ids"], &format!("@last\n{}\n", &first[28..]));
     assert_eq!(stdout(&output), format!("{last}\n{first}\n"));
+    // A saga that another one started is not what a person started last.
+    let family = start(&place, "family");
+    host.until("its child is started", || host.sagas().len() == ids.len() + 2);
+    assert_eq!(got("@last"), (Some(0), family.clone(), String::new()));
+    assert_eq!(got("@last-1").1, *last);
+    assert_eq!(got("@last-4").0, Some(4));
+    let output = fed(&place, &["get", "-", "-o", "ids"], "@last\n@last-1\n@last\n");
+    assert_eq!(stdout(&output), format!("{family}\n{last}\n{family}\n"));
 }
 
 #[test]
@@ -107,6 +118,9 @@ fn a_saga_that_waits_says_for_what() {
     assert!(row(&nap).contains("  one sleeps until 20"), "{list}");
     assert!(row(&family).contains("  one runs as saga 0"), "{list}");
     assert!(row(&again).contains(", 2 of 4: "), "{list}");
+    // What the list shows can be found.
+    let found = told(&["list", "--error-like", "2 of 4: no: it is NOT possible", "-o", "ids"]);
+    assert_eq!(found, format!("{again}\n"));
     let child = row(&family).rsplit(' ').next().unwrap().to_owned();
     assert!(told(&["get", &family]).contains(&child), "a child's id is in the table");
 
@@ -129,7 +143,11 @@ fn a_saga_that_waits_says_for_what() {
 #[test]
 fn on_a_terminal_tables_fit_it() {
     let place = place();
-    let _host = running(&place);
+    let host = running(&place);
+    let stands = start(&place, "stands");
+    host.until("an effect stands", || {
+        stdout(&place.amends(&["undo-plan", &stands])).starts_with("WAVE")
+    });
     let ids: Vec<_> =
         ["ask", "again", "family"].iter().map(|definition| start(&place, definition)).collect();
     let again = &ids[1][28..];
@@ -141,13 +159,14 @@ fn on_a_terminal_tables_fit_it() {
             &format!("get {again}"),
             &format!("history {again}"),
             "exposure",
-            &format!("undo-plan {again}"),
+            &format!("exposure {stands}"),
+            &format!("undo-plan {stands}"),
         ] {
             let told = on_terminal(&place, columns, verb);
-            assert!(!told.trim().is_empty(), "{verb}");
-            // A line of text may be longer; a row of a table may not, nor may one be empty.
-            let rows = told.lines().skip_while(|line| line.starts_with(|c: char| c.is_lowercase()));
-            for line in rows.filter(|line| !line.starts_with("started  ")) {
+            let is_header = |line: &str| line.starts_with(|c: char| c == '#' || c.is_uppercase());
+            assert!(told.lines().any(is_header), "{verb} prints no table: {told}");
+            // A line of text may be longer; a row of a table may not.
+            for line in told.lines().filter(|line| !line.starts_with("started  ")) {
                 let chars = line.chars().count();
                 assert!(chars <= columns as usize, "{verb} at {columns}: {chars}\n{told}");
             }
@@ -168,22 +187,60 @@ fn on_a_terminal_tables_fit_it() {
 #[test]
 fn verbs_on_ids_print_a_line_for_each_saga_and_what_came_of_all() {
     let place = place();
-    let _host = running(&place);
+    let host = running(&place);
     let ids: Vec<_> = (0..3).map(|_| start(&place, "nap")).collect();
     let unknown = "0198c0de-0000-7000-8000-000000000000";
-    let text = format!("{}\n{unknown}\n", ids.join("\n"));
+    // They are started within seconds, so that the first digits are those of all.
+    let several = &ids[0][..8];
+    let text = format!("{}\n{unknown}\n{several}\n00000000\nseven\n", ids.join("\n"));
     let output = fed(&place, &["pause", "-", "--reason", "the price is wrong"], &text);
-    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(output.status.code(), Some(1));
     let told = stdout(&output);
     let lines: Vec<_> = told.lines().collect();
     for (line, id) in lines.iter().zip(&ids) {
         assert_eq!(*line, format!("{id}  paused"));
     }
-    assert!(lines[3].starts_with("pause: 3 of 4 sagas done in "), "{told}");
-    assert_eq!(lines[4..], ["       3  paused", "       1  refused"]);
+    assert!(lines[3].starts_with("pause: 3 of 7 sagas done in "), "{told}");
+    assert_eq!(lines[4..], ["       3  paused", "       4  refused"]);
     let told = stderr(&output);
     assert!(told.starts_with(&format!("{unknown}: there is no saga")), "{told}");
     assert!(told.contains("`amends list` lists the sagas") && !told.contains("/v1/"), "{told}");
+    let ambiguous = format!("\n{several}: `{several}` is part of the ids of several sagas:");
+    assert!(told.contains(&ambiguous), "{told}");
+    assert!(told.contains("\n00000000: there is no saga whose id"), "{told}");
+    assert!(told.contains("\nseven: `seven` is no id of a saga"), "{told}");
+    // A host that does not answer has refused nothing, and ends it.
+    assert_eq!(host.stop(), Some(0));
+    let output = fed(&place, &["pause", "-", "--reason", "the price is wrong"], &text);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stdout(&output);
+    let lines: Vec<_> = told.lines().collect();
+    assert!(lines[0].starts_with("pause: 0 of 1 sagas done in "), "{told}");
+    assert_eq!(lines[1..], ["       1  no answer"]);
+}
+
+#[test]
+fn an_interrupt_between_two_ids_tells_what_was_done() {
+    let place = place();
+    let _host = running(&place);
+    let ids: Vec<_> = (0..2).map(|_| start(&place, "nap")).collect();
+    let mut command = place.command(&["pause", "-", "--reason", "the price is wrong"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut client = command.spawn().unwrap();
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(format!("{}\n", ids.join("\n")).as_bytes()).unwrap();
+    let printed = BufReader::new(client.stdout.take().unwrap()).lines();
+    assert_eq!(printed.take(ids.len()).flatten().count(), ids.len());
+    // It waits for the next id.
+    signal(&client, Signal::INT);
+    let output = client.wait_with_output().unwrap();
+    drop(input);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    let lines: Vec<_> = told.lines().collect();
+    let done = "interrupted: pause: 2 of 2 sagas done, 0 refused, 0 without an answer that may be \
+                done or not";
+    assert_eq!(lines, [done, "       2  paused"]);
 }
 
 #[test]
@@ -234,6 +291,11 @@ fn a_host_needs_no_scheme_and_may_stand_before_the_verb() {
         let (code, _, told) = code(arguments, host);
         assert_eq!(code, Some(2), "{told}");
         assert!(told.contains("write an address such as 127.0.0.1:7070"), "{told}");
+    }
+    for verb in [&["check", "amends.toml"][..], &["run", "amends.toml"], &["completions", "bash"]] {
+        let (code, _, told) = code(&[&["--host", address.as_str()][..], verb].concat(), &address);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains("talks to no host"), "{told}");
     }
     let output = place.amends(&["history"]);
     let usage = "Usage: amends history <ID>";

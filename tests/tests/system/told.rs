@@ -364,9 +364,17 @@ fn an_undo_whose_plugin_is_lost_says_why_and_can_be_seen_to() {
             && stuck.iter().all(|saga| saga["reason"].as_str().unwrap().contains("not granted"))
     });
     let by_hand = ["--evidence", "the hotel says so", "--reason", "cancelled by phone"];
-    let resolve = place.amends(&[&["resolve", &trips[0]][..], &by_hand].concat());
+    assert!(told.contains("its undo has not begun: resolve or skip with --step room --undo"));
+    // Whoever does not say so means the step, which is no longer what the saga is about.
+    let resolve = [&["resolve", &trips[0]][..], &by_hand].concat();
+    let refused = place.amends(&resolve);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("--undo"), "{}", stderr(&refused));
+    let resolve = place.amends(&[&resolve[..], &["--undo"]].concat());
     assert_eq!(resolve.status.code(), Some(0), "{}", stderr(&resolve));
-    let skip = place.amends(&["skip", &trips[1], "--step", "room", "--reason", "we pay for it"]);
+    let reason = "we pay for it";
+    let skip = ["skip", &trips[1], "--step", "room", "--undo", "--reason", reason];
+    let skip = place.amends(&skip);
     assert_eq!(skip.status.code(), Some(0), "{}", stderr(&skip));
     let status = |trip: &str| host.get(&format!("/v1/sagas/{trip}"))["status"].clone();
     host.until("both end", || {
@@ -395,5 +403,34 @@ fn a_dry_run_counts_what_would_be_taken() {
     let json = place.amends(&[&retry[..], &["-o", "json"]].concat());
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&json["found"], &json["refused"]), (&2.into(), &1.into()), "{json}");
-    assert_eq!(host.get(&format!("/v1/sagas/{stuck}"))["status"], "blocked");
+    let path = format!("/v1/sagas/{stuck}");
+    let saga = || host.get(&path);
+    assert_eq!(saga()["status"], "blocked");
+    // In a query, where it once stood, it is refused: passed over, the order would be done.
+    let version = saga()["version"].clone();
+    let status = |query: &str, body: &str| {
+        let url = host.url(&format!("{path}/retry{query}"));
+        let request = agent().post(url).header("content-type", "application/json");
+        request.send(body).unwrap().status().as_u16()
+    };
+    assert_eq!(status("", "{\"reason\": \"it is back\", \"dry_run\": true}"), 200);
+    assert_eq!(status("", "{\"reason\": \"it is back\", \"dry_run\": null}"), 422);
+    assert_eq!(status("?dry_run=true", "{\"reason\": \"it is back\"}"), 400);
+    assert_eq!(saga()["version"], version, "nothing was done");
+}
+
+#[test]
+fn a_dry_run_goes_at_the_rate_of_the_order() {
+    let place = place();
+    let host = place.run();
+    for _ in 0..3 {
+        start(&place, "gate");
+    }
+    host.until("all wait", || host.sagas().iter().all(|saga| saga["status"] == "waiting"));
+    let pause = ["pause", "--status", "waiting", "--reason", "to see", "--dry-run", "--rate", "10"];
+    let began = std::time::Instant::now();
+    let told = stdout(&place.amends(&pause));
+    assert!(told.contains("pause would act on 3 sagas; nothing is done yet"), "{told}");
+    let took = began.elapsed();
+    assert!(took >= std::time::Duration::from_millis(200), "{took:?}");
 }

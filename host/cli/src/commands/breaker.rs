@@ -10,7 +10,7 @@ use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::output::{print_json, print_json_line, say};
-use crate::commands::plan::{self, Breakers};
+use crate::commands::plan::{self, Breakers, opened_by};
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -82,13 +82,14 @@ pub(crate) async fn run(verb: Breaker) -> anyhow::Result<u8> {
 
 /// `carrier is open until 2026-…, opened by ada@127.0.0.1: the carrier moves house`.
 fn words(breaker: &BreakerView) -> String {
-    let until = match (&breaker.open_until, &breaker.opened_by) {
+    let by = opened_by(breaker);
+    let until = match (breaker.open_until, &by) {
         (Some(until), _) => format!(" until {until}"),
         (None, Some(_)) => " until it is closed by hand".to_owned(),
         (None, None) => String::new(),
     };
-    let by = breaker.opened_by.as_ref().map_or_else(String::new, |who| {
-        format!(", opened by {who}: {}", breaker.opened_reason.as_deref().unwrap_or_default())
+    let by = by.map_or_else(String::new, |by| {
+        format!(", {by}: {}", breaker.opened_reason.as_deref().unwrap_or_default())
     });
     format!("{} is {}{until}{by}", breaker.service, breaker.state)
 }

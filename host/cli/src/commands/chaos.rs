@@ -41,10 +41,11 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
                   step and each undo fails, is lost before and after its effect, and is repeated, \
                   and the host is crashed at every event boundary. Says which steps are not \
                   idempotent or not undone. The definitions that its steps run are tried after it, \
-                  with what they were given in it.\n\nThe plugins are really called, with a store of \
-                  their own: point them at a test system. Pauses are shortened, deadlines left \
-                  out, each call has at least two attempts.\n\nExits with 0 when nothing was \
-                  found, else with 1.",
+                  with what they were given in it.\n\nIn the table a call fails once or for good; \
+                  its reply is lost once, or always (LOST); or the call never arrives.\n\nThe \
+                  plugins are really called, with a store of their own: point them at a test \
+                  system. Pauses are shortened, deadlines left out, each call has at least two \
+                  attempts.\n\nExits with 0 when nothing was found, else with 1.",
     after_help = "Example:\n  amends chaos examples/order-fulfillment/amends.toml --input \
                   examples/order-fulfillment/order.json"
 )]
@@ -153,8 +154,8 @@ async fn try_input(
     }
     trial.close().await?;
     for (ends, log) in logs {
-        let crashed = trial::crash(config, definitions, name, &ends, &log).await?;
-        report.crashed(number, log.len(), crashed);
+        let (tried, found) = trial::crash(config, definitions, name, &ends, &log).await?;
+        report.crashed(number, tried, found);
     }
     Ok(children)
 }

@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use amends_api::{PluginView, Problem};
+use amends_api::{DefinitionView, PluginView, Problem};
 use amends_engine::on_one_line;
 
 use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_USAGE, Failed};
@@ -28,7 +28,7 @@ pub struct HostArgs {
     #[arg(long, env = "AMENDS_TOKEN", hide = true, hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
     /// Who you are, kept with what you order; the host does not check it [default: $USER]
-    #[arg(long = "as", env = "AMENDS_USER", value_name = "NAME")]
+    #[arg(long = "as", env = "AMENDS_USER", value_name = "NAME", value_parser = user_name)]
     pub user: Option<String>,
 }
 
@@ -59,6 +59,12 @@ fn address(args: &HostArgs) -> Result<String, Failed> {
     };
     base(&text)
         .map_err(|help| Failed { exit: EXIT_USAGE, message: format!("{name} {text}: {help}") })
+}
+
+/// A name that a header can say (RFC 9110, 5.5) and a host takes.
+fn user_name(text: &str) -> Result<String, &'static str> {
+    let is_plain = text.chars().all(|letter| letter == ' ' || letter.is_ascii_graphic());
+    is_plain.then(|| text.to_owned()).ok_or("write a name in ASCII, on one line, such as ada")
 }
 
 /// `127.0.0.1:7070` as `http://127.0.0.1:7070`.
@@ -97,7 +103,9 @@ impl Client {
     pub(crate) fn new(args: &HostArgs) -> anyhow::Result<Self> {
         let base = address(args)?;
         let http = plain_http()?;
-        let user = args.user.clone().or_else(|| std::env::var("USER").ok());
+        // Nobody chose the name of the account for this: one that no host takes is left out.
+        let account = || std::env::var("USER").ok().and_then(|name| user_name(&name).ok());
+        let user = args.user.clone().or_else(account);
         let user = user.filter(|user| !user.trim().is_empty());
         Ok(Self { http, base, token: args.token.clone(), user })
     }
@@ -128,15 +136,15 @@ impl Client {
     async fn unknown_plugin(&self, name: &str) -> Option<anyhow::Error> {
         let response = self.request(Method::GET, "/v1/plugins").send().await.ok()?;
         let page: Page<PluginView> = response.json().await.ok()?;
-        let names = || page.items.iter().map(|plugin| plugin.name.as_str());
-        if names().any(|known| known == name) {
-            return None;
-        }
-        let help = did_you_mean(name, names(), || {
-            format!("the plugins of this host are {}", list(names()))
-        });
-        let message = format!("there is no plugin `{name}`\n  help: {help}");
-        Some(Failed { exit: EXIT_NOT_FOUND, message }.into())
+        let names: Vec<_> = page.items.iter().map(|plugin| plugin.name.as_str()).collect();
+        Some(unknown("plugin", name, &names)?.into())
+    }
+
+    /// What to say when the host has no definition of this name; none when it has one.
+    pub(crate) async fn unknown_definition(&self, name: &str) -> anyhow::Result<Option<Failed>> {
+        let page: Page<DefinitionView> = self.get("/v1/definitions").await?;
+        let names: Vec<_> = page.items.iter().map(|definition| definition.name.as_str()).collect();
+        Ok(unknown("definition", name, &names))
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -218,6 +226,18 @@ fn plugin_sought(response: &Response) -> Option<String> {
     (response.status() == StatusCode::NOT_FOUND).then(|| name.to_owned())
 }
 
+/// What to say of a name that is none of those that a host has; none when it is.
+fn unknown(what: &str, name: &str, names: &[&str]) -> Option<Failed> {
+    if names.contains(&name) {
+        return None;
+    }
+    let names = || names.iter().copied();
+    let help =
+        did_you_mean(name, names(), || format!("the {what}s of this host are {}", list(names())));
+    let message = format!("there is no {what} `{name}`\n  help: {help}");
+    Some(Failed { exit: EXIT_NOT_FOUND, message })
+}
+
 /// What would be right, in words of the command line where the host's are those of HTTP.
 fn remedy(problem: &Problem) -> Option<Cow<'_, str>> {
     Some(match problem.code.as_str() {
@@ -256,7 +276,9 @@ pub(crate) fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::base;
+    use clap::{Args as _, Command, FromArgMatches as _};
+
+    use super::{HostArgs, base};
 
     #[test]
     fn an_address_needs_no_scheme() {
@@ -271,6 +293,22 @@ mod tests {
         }
         for wrong in ["", "7600", ":7600", "a b", "ftp://a", "https://a", "http://", "1.2.3.4:x"] {
             assert!(base(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_header_can_say_is_refused_by_its_flag() {
+        let user = |name: &str| {
+            let command = HostArgs::augment_args(Command::new("list"));
+            let matches = command.try_get_matches_from(["list", "--as", name])?;
+            HostArgs::from_arg_matches(&matches).map(|args| args.user)
+        };
+        for name in ["ada", "Ada L. (on call)", ""] {
+            assert_eq!(user(name).ok().flatten().as_deref(), Some(name));
+        }
+        for name in ["Zo\u{eb}", "a\nb", "a\u{7f}"] {
+            let told = user(name).map_or_else(|error| error.to_string(), |_| String::new());
+            assert!(told.contains("--as <NAME>") && told.contains("in ASCII"), "{name}: {told}");
         }
     }
 }

@@ -2,14 +2,12 @@
 
 use clap::Args;
 
-use amends_api::{DefinitionView, LIMIT_MAX, SagaItem, parse_duration};
+use amends_api::{LIMIT_MAX, SagaItem, parse_duration};
 use amends_engine::Timestamp;
 
 use crate::commands::client::{Client, Page, escape};
-use crate::commands::exit::{EXIT_NOT_FOUND, Failed};
-use crate::config::suggest::{did_you_mean, list};
 
-/// Which sagas. The host answers all but the text of the reason, which is looked for here.
+/// Which sagas. The host answers all but the text of `--error-like`, which is looked for here.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
 pub struct Filter {
@@ -28,7 +26,7 @@ pub struct Filter {
     /// Only started before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub started_before: Option<String>,
-    /// Only with this text in their reason, in upper or lower case
+    /// Only with this text in what list shows as their reason, in upper or lower case
     #[arg(long, value_name = "TEXT")]
     pub error_like: Option<String>,
     /// Only those that have not moved for longer than they should
@@ -83,7 +81,8 @@ impl Filter {
         mut act: impl FnMut(Vec<SagaItem>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Ended> {
         let text = self.error_like.as_ref().map(|text| text.to_lowercase());
-        let activity = if says_activity { "&activity=true" } else { "" };
+        // The text may stand in what a saga waits for.
+        let activity = if says_activity || text.is_some() { "&activity=true" } else { "" };
         let query = self.query();
         let mut left = limit as usize;
         let mut cursor = String::new();
@@ -112,20 +111,12 @@ impl Filter {
 
     async fn check_definition(&self, client: &Client) -> anyhow::Result<()> {
         let Some(name) = &self.definition else { return Ok(()) };
-        let page: Page<DefinitionView> = client.get("/v1/definitions").await?;
-        let names = || page.items.iter().map(|definition| definition.name.as_str());
-        if names().any(|known| known == name) {
-            return Ok(());
-        }
+        let Some(unknown) = client.unknown_definition(name).await? else { return Ok(()) };
         let path = format!("/v1/sagas?limit=1&definition={}", escape(name));
         if !client.get::<Page<SagaItem>>(&path).await?.items.is_empty() {
             return Ok(());
         }
-        let help = did_you_mean(name, names(), || {
-            format!("the definitions of this host are {}", list(names()))
-        });
-        let message = format!("there is no definition `{name}`, and no saga of it\n  help: {help}");
-        Err(Failed { exit: EXIT_NOT_FOUND, message }.into())
+        Err(unknown.into())
     }
 
     fn query(&self) -> String {
@@ -179,10 +170,12 @@ pub(crate) fn split_tag(text: &str) -> Result<(&str, &str), &'static str> {
     text.split_once(['=', ':']).ok_or("write NAME=VALUE or NAME:VALUE")
 }
 
+/// Whether the text is in what a list shows as the reason: that, and what the saga does or waits for.
 /// `text` is in lower case.
 fn has_text(item: &SagaItem, text: Option<&str>) -> bool {
     let Some(text) = text else { return true };
-    item.reason.as_ref().is_some_and(|reason| reason.to_lowercase().contains(text))
+    let mut shown = [&item.reason, &item.activity].into_iter().flatten();
+    shown.any(|shown| shown.to_lowercase().contains(text))
 }
 
 #[cfg(test)]

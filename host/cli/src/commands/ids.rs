@@ -5,8 +5,9 @@
 use std::io::BufRead as _;
 
 use anyhow::Context as _;
+use tokio::sync::mpsc;
 
-use amends_api::SagaItem;
+use amends_api::{LIMIT_MAX, SagaItem, SagaView};
 
 use crate::commands::client::{Client, Page, escape};
 use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, Failed, worse};
@@ -20,7 +21,7 @@ const DIGITS_MIN: usize = 8;
 const CANDIDATES_MAX: usize = 5;
 
 /// How far back `@last-N` goes: the sagas of one page.
-const LAST_MAX: u32 = amends_api::LIMIT_MAX - 1;
+const LAST_MAX: u32 = LIMIT_MAX - 1;
 
 /// Acts on one saga, or with `-` on each of those on standard input, in their order, as they come.
 ///
@@ -36,24 +37,34 @@ pub(crate) async fn each_id(
     mut act: impl AsyncFnMut(&str) -> anyhow::Result<u8>,
 ) -> anyhow::Result<u8> {
     if argument != "-" {
-        return act(&resolve(client, argument).await?).await;
+        return act(&resolve(client, argument, &mut Newest::default()).await?).await;
     }
+    each_line(client, async |id: anyhow::Result<String>| act(&id?).await).await
+}
+
+/// As [`each_id`] with `-`. For a line that means no saga, `act` is given the error that says so.
+///
+/// # Errors
+/// As [`each_id`].
+pub(crate) async fn each_line(
+    client: &Client,
+    mut act: impl AsyncFnMut(anyhow::Result<String>) -> anyhow::Result<u8>,
+) -> anyhow::Result<u8> {
+    let mut newest = Newest::default();
+    let mut lines = input_lines();
     let mut code = EXIT_DONE;
-    for line in std::io::stdin().lock().lines() {
+    while let Some(line) = lines.recv().await {
         let line = line.context("standard input cannot be read")?;
-        let id = line.trim();
-        if id.is_empty() {
+        let text = line.trim();
+        if text.is_empty() {
             continue;
         }
-        let one = match resolve(client, id).await {
-            Ok(id) => act(&id).await,
-            Err(error) => Err(error),
-        };
-        let one = match one {
+        let id = resolve(client, text, &mut newest).await;
+        let one = match act(id).await {
             Ok(one) => one,
             Err(error) => match error.downcast_ref::<Failed>() {
                 Some(failed) if failed.exit != EXIT_AUTH => {
-                    complain!("{id}: {error:#}");
+                    complain!("{text}: {error:#}");
                     failed.exit
                 }
                 Some(_) | None => return Err(error),
@@ -64,13 +75,27 @@ pub(crate) async fn each_id(
     Ok(code)
 }
 
+/// The lines of standard input. A thread reads them, so that an interrupt ends also a verb that waits
+/// for the next one.
+fn input_lines() -> mpsc::Receiver<std::io::Result<String>> {
+    let (sender, receiver) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
 /// The whole id of the saga that a person means.
 ///
 /// # Errors
 /// It means none, or several.
-pub(crate) async fn resolve(client: &Client, text: &str) -> anyhow::Result<String> {
+async fn resolve(client: &Client, text: &str, newest: &mut Newest) -> anyhow::Result<String> {
     if let Some(back) = text.strip_prefix("@last") {
-        return last(client, text, back).await;
+        return last(client, text, back, newest).await;
     }
     let digits = text.chars().filter(|digit| *digit != '-').count();
     let is_hex = text.chars().all(|digit| digit == '-' || digit.is_ascii_hexdigit());
@@ -117,8 +142,44 @@ fn ambiguous(text: &str, several: &[SagaItem]) -> String {
     )
 }
 
-/// `@last` is the newest saga, `@last-1` the one before it.
-async fn last(client: &Client, text: &str, back: &str) -> anyhow::Result<String> {
+/// The newest sagas, without those that another saga started. They are listed once, when `@last` is first
+/// asked for, so that no two of its numbers mean one saga.
+#[derive(Default)]
+struct Newest {
+    /// Listed, and not looked at yet.
+    left: Option<std::vec::IntoIter<SagaItem>>,
+    /// The ids of those that no other saga started, the newest first.
+    found: Vec<String>,
+}
+
+impl Newest {
+    /// The saga that so many are newer than; none: the newest sagas of a page have no such one.
+    async fn get(&mut self, client: &Client, back: usize) -> anyhow::Result<Option<&str>> {
+        if self.left.is_none() {
+            let page: Page<SagaItem> = client.get(&format!("/v1/sagas?limit={LIMIT_MAX}")).await?;
+            self.left = Some(page.items.into_iter());
+        }
+        while self.found.len() <= back {
+            let Some(SagaItem { id, .. }) = self.left.as_mut().and_then(Iterator::next) else {
+                break;
+            };
+            // A list does not say which saga started one.
+            let saga = client.get::<SagaView>(&format!("/v1/sagas/{}", escape(&id))).await;
+            if saga.with_context(|| format!("saga {id}"))?.parent.is_none() {
+                self.found.push(id);
+            }
+        }
+        Ok(self.found.get(back).map(String::as_str))
+    }
+}
+
+/// `@last` is the newest saga that no other saga started, `@last-1` the one before it.
+async fn last(
+    client: &Client,
+    text: &str,
+    back: &str,
+    newest: &mut Newest,
+) -> anyhow::Result<String> {
     let number = back.strip_prefix('-').and_then(|back| back.parse().ok());
     let back = if back.is_empty() { Some(0) } else { number.filter(|back| *back <= LAST_MAX) };
     let Some(back) = back else {
@@ -128,13 +189,15 @@ async fn last(client: &Client, text: &str, back: &str) -> anyhow::Result<String>
         );
         return Err(failed(EXIT_ERROR, message));
     };
-    let path = format!("/v1/sagas?limit={}", back + 1);
-    let page: Page<SagaItem> = client.get(&path).await?;
-    let found = page.items.get(usize::try_from(back).unwrap_or(usize::MAX));
-    found.map(|item| item.id.clone()).ok_or_else(|| {
-        let count = page.items.len();
-        failed(EXIT_NOT_FOUND, format!("there is no saga {text}: this host has {count}"))
-    })
+    if let Some(id) = newest.get(client, back as usize).await? {
+        return Ok(id.to_owned());
+    }
+    let count = newest.found.len();
+    let message = format!(
+        "there is no saga {text}: of the newest {LIMIT_MAX} of this host, {count} were not started \
+         by another saga"
+    );
+    Err(failed(EXIT_NOT_FOUND, message))
 }
 
 fn failed(exit: u8, message: String) -> anyhow::Error {

@@ -79,11 +79,15 @@ pub struct Retry {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends skip ID --step inventory --reason \"the stock is \
                         written off\"\n  amends skip --status blocked --definition \
-                        order-fulfillment --reason \"written off\" --dry-run")]
+                        order-fulfillment --reason \"written off\" --dry-run\n  amends skip ID --step \
+                        hotel --undo --reason \"we pay for the room\"")]
 pub struct Skip {
     /// The step [default: the one that needs it]
     #[arg(long)]
     pub step: Option<String>,
+    /// It is about the step's undo, also one that is due and has not begun
+    #[arg(long)]
+    pub undo: bool,
     /// Which sagas, and why.
     #[command(flatten)]
     pub order: OrderArgs,
@@ -115,6 +119,9 @@ pub struct Resolve {
     /// The call did not happen; of an undo, there was nothing to undo
     #[arg(long)]
     pub not_happened: bool,
+    /// It is about the step's undo, also one that is due and has not begun
+    #[arg(long, conflicts_with = "result")]
+    pub undo: bool,
     /// Which sagas, and why.
     #[command(flatten)]
     pub order: OrderArgs,
@@ -136,6 +143,11 @@ struct Body {
     evidence: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     happened: Option<bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    undo: bool,
+    /// In the body, not in the query: a host that does not know it refuses the order.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
 }
 
 /// What is to be done, to whichever saga.
@@ -146,18 +158,10 @@ struct Order {
 }
 
 impl Order {
-    /// The saga after it.
+    /// The saga after it; of a dry run, the saga as it is, if it permits the order.
     async fn give(&self, id: &str) -> anyhow::Result<SagaView> {
-        self.client.post(&self.path(id), &self.body).await
-    }
-
-    /// The saga as it is, if it permits the order.
-    async fn would(&self, id: &str) -> anyhow::Result<SagaView> {
-        self.client.post(&format!("{}?dry_run=true", self.path(id)), &self.body).await
-    }
-
-    fn path(&self, id: &str) -> String {
-        format!("/v1/sagas/{}/{}", escape(id), self.verb)
+        let path = format!("/v1/sagas/{}/{}", escape(id), self.verb);
+        self.client.post(&path, &self.body).await
     }
 }
 
@@ -177,26 +181,27 @@ pub(crate) async fn retry(args: Retry) -> anyhow::Result<u8> {
 }
 
 pub(crate) async fn skip(args: Skip) -> anyhow::Result<u8> {
-    act("skip", args.order, Body { step: args.step, ..Body::default() }).await
+    act("skip", args.order, Body { step: args.step, undo: args.undo, ..Body::default() }).await
 }
 
 pub(crate) async fn resolve(args: Resolve) -> anyhow::Result<u8> {
-    let output = args.result.map(|result| read_json("--result", &result)).transpose()?;
-    let (evidence, happened) = (Some(args.evidence), args.not_happened.then_some(false));
-    let body = Body { step: args.step, output, evidence, happened, ..Body::default() };
-    act("resolve", args.order, body).await
+    let Resolve { step, evidence, result, not_happened, undo, order } = args;
+    let output = result.map(|result| read_json("--result", &result)).transpose()?;
+    let (evidence, happened) = (Some(evidence), not_happened.then_some(false));
+    let body = Body { step, output, evidence, happened, undo, ..Body::default() };
+    act("resolve", order, body).await
 }
 
 async fn act(verb: &'static str, args: OrderArgs, body: Body) -> anyhow::Result<u8> {
     check_usage(verb, &args)?;
-    let body = Body { reason: args.reason.clone(), ..body };
+    let body = Body { reason: args.reason.clone(), dry_run: args.dry_run, ..body };
     let order = Order { client: Client::new(&args.host)?, verb, body };
     let Some(id) = &args.id else { return sweep::run(&order, &args).await };
     if id == "-" && args.output == Format::Table {
         return many::run(&order).await;
     }
     each_id(&order.client, id, async |id| {
-        print_saga(&order.give(id).await?, args.output, Look::new(false))?;
+        print_saga(&order.give(id).await?, args.output, Look::new())?;
         Ok(EXIT_DONE)
     })
     .await

@@ -19,7 +19,7 @@ pub(crate) use progress::Progress;
 pub(crate) use saga::{
     EVENT_COLUMNS, event_line, event_row, print_saga, print_saga_line, print_sagas,
 };
-pub(crate) use table::{Look, print_table, print_table_as, table};
+pub(crate) use table::{Look, print_table, print_table_as, set_wide, table};
 pub(crate) use time::{from_now, span, took};
 
 /// Of many that were refused, so many are printed one by one.

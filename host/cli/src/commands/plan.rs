@@ -22,9 +22,6 @@ pub struct Exposure {
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
-    /// Whole ids, exact times, and nothing cut off, also on a terminal
-    #[arg(long)]
-    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -37,9 +34,6 @@ pub struct Breakers {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
-    /// Whole ids, exact times, and nothing cut off, also on a terminal
-    #[arg(long)]
-    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -47,7 +41,7 @@ pub struct Breakers {
 
 pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let look = Look::new(args.wide);
+    let look = Look::new();
     each_id(&client, &args.id, async |id| {
         let path = format!("/v1/sagas/{}/undo-plan", escape(id));
         let plan = client.get::<Page<PlannedView>>(&path).await?.items;
@@ -89,7 +83,7 @@ fn planned_row(planned: &PlannedView, look: Look) -> Vec<String> {
 
 pub(crate) async fn exposure(args: Exposure) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let look = Look::new(args.wide);
+    let look = Look::new();
     let Some(id) = &args.id else { return exposure_of_all(&client, args.output, look).await };
     each_id(&client, id, async |id| {
         let path = format!("/v1/sagas/{}/exposure", escape(id));
@@ -157,9 +151,14 @@ fn rate(rate: &BreakerRateView) -> String {
     format!("{calls_failed} of {calls} calls, opens at {failure_rate}")
 }
 
+/// `opened by ada@127.0.0.1`, of a breaker that an operator opened.
+pub(crate) fn opened_by(breaker: &BreakerView) -> Option<String> {
+    breaker.opened_by.as_ref().map(|who| format!("opened by {who}"))
+}
+
 pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let look = Look::new(args.wide);
+    let look = Look::new();
     let breakers = client.get::<Page<BreakerView>>("/v1/breakers").await?.items;
     match args.output {
         Format::Json => print_json(&breakers)?,
@@ -179,9 +178,9 @@ pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
                         None => breaker.failures.to_string(),
                     },
                     breaker.rate.as_ref().map(rate).unwrap_or_default(),
-                    match (breaker.open_until, &breaker.opened_by) {
+                    match (breaker.open_until, opened_by(breaker)) {
                         (Some(until), _) => look.time(until),
-                        (None, Some(who)) => format!("closed by hand ({who})"),
+                        (None, Some(by)) => format!("by hand ({by})"),
                         (None, None) => String::new(),
                     },
                     breaker.on_open.clone(),

@@ -36,7 +36,7 @@ pub enum Plugin {
     /// Build a project's component
     #[command(after_help = "Example:\n  amends plugin build book-seats")]
     Build(build::Build),
-    /// Call a component as a host does when things go wrong, and say whether it stands that
+    /// Call a component the way a host does during failures, and report which checks it fails
     #[command(after_help = "Examples:\n  amends plugin test book-seats/book-seats.wasm\n  amends \
                             plugin test plugins/inventory.wasm --config \
                             examples/order-fulfillment/amends.toml --input order.json")]
@@ -103,9 +103,6 @@ pub struct List {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
-    /// Whole digests, exact times, and nothing cut off, also on a terminal
-    #[arg(long)]
-    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -136,7 +133,7 @@ async fn list(args: List) -> anyhow::Result<u8> {
         Format::Jsonl => page.items.iter().try_for_each(print_json_line)?,
         Format::Ids => page.items.iter().try_for_each(|plugin| say!("{}", plugin.name))?,
         Format::Table => {
-            let look = Look::new(args.wide);
+            let look = Look::new();
             let since = if look.is_brief() { "active" } else { "active since" };
             let mut rows = table(&["name", "version", "digest", "exports", since, "last refused"]);
             for plugin in page.items {

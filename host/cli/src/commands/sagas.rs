@@ -30,9 +30,6 @@ pub struct List {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
-    /// Whole ids, exact times, and nothing cut off, also on a terminal
-    #[arg(long)]
-    pub wide: bool,
     /// Which sagas.
     #[command(flatten)]
     pub filter: Filter,
@@ -50,9 +47,6 @@ pub struct One {
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
-    /// Whole ids, exact times, and nothing cut off, also on a terminal
-    #[arg(long)]
-    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -65,7 +59,7 @@ pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
         (Some(limit), _) => limit,
         (None, Format::Table) => TABLE_ROWS,
     };
-    let look = Look::new(args.wide);
+    let look = Look::new();
     let ended = match args.output {
         // As they come: there may be more than there is room for.
         Format::Ids | Format::Jsonl => {
@@ -92,7 +86,7 @@ pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
 
 pub(crate) async fn get(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let look = Look::new(args.wide);
+    let look = Look::new();
     each_id(&client, &args.id, async |id| {
         let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(id))).await?;
         print_saga(&saga, args.output, look)?;
@@ -103,7 +97,7 @@ pub(crate) async fn get(args: One) -> anyhow::Result<u8> {
 
 pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let look = Look::new(args.wide);
+    let look = Look::new();
     each_id(&client, &args.id, async |id| {
         let events = events(&client, id).await?;
         match args.output {
@@ -139,7 +133,7 @@ async fn events(client: &Client, id: &str) -> anyhow::Result<Vec<EventView>> {
 
 pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
-    let look = Look::new(args.wide);
+    let look = Look::new();
     each_id(&client, &args.id, async |id| {
         let why: WhyView = client.get(&format!("/v1/sagas/{}/why", escape(id))).await?;
         match args.output {
@@ -162,6 +156,10 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
                 }
                 if !why.verbs.is_empty() {
                     say!("you can: {}", on_one_line(&why.verbs.join(", ")))?;
+                }
+                for step in &why.undos {
+                    let step = on_one_line(step);
+                    say!("its undo has not begun: resolve or skip with --step {step} --undo")?;
                 }
             }
         }

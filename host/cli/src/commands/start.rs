@@ -12,17 +12,16 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::value::RawValue;
 
-use amends_api::{DefinitionView, SagaView};
+use amends_api::SagaView;
 
 use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs, Page, accepted, escape};
+use crate::commands::client::{Client, HostArgs, accepted, escape};
 use crate::commands::exit::{
     EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_WAIT_ENDED, Failed, of_status,
 };
 use crate::commands::filter::split_tag;
 use crate::commands::input::read_input;
 use crate::commands::output::{Look, complain, print_saga};
-use crate::config::suggest::{did_you_mean, list};
 
 /// How long a start that the host is too busy for is sent again.
 const BUSY_MAX: Duration = Duration::from_mins(1);
@@ -93,7 +92,7 @@ pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
         Ok((saga, sent)) => starter.rested(saga, sent, |_| ()).await?,
         Err(error) => return Err(starter.explain(error).await),
     };
-    print_saga(&saga, args.output, Look::new(false))?;
+    print_saga(&saga, args.output, Look::new())?;
     if args.wait.is_none() {
         return Ok(EXIT_DONE);
     }
@@ -224,21 +223,12 @@ impl Starter<'_> {
 
     /// Whether the host knows the definition. One that does not tell is taken to know it.
     async fn check_definition(&self) -> anyhow::Result<()> {
-        let answer = self.client.get("/v1/definitions").await;
-        let page: Page<DefinitionView> = match answer {
-            Ok(page) => page,
-            Err(error) if error.is::<Failed>() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let names = || page.items.iter().map(|definition| definition.name.as_str());
-        if names().any(|name| name == self.definition) {
-            return Ok(());
+        match self.client.unknown_definition(self.definition).await {
+            Ok(None) => Ok(()),
+            Ok(Some(unknown)) => Err(unknown.into()),
+            Err(error) if error.is::<Failed>() => Ok(()),
+            Err(error) => Err(error),
         }
-        let help = did_you_mean(self.definition, names(), || {
-            format!("the definitions of this host are {}", list(names()))
-        });
-        let message = format!("there is no definition `{}`\n  help: {help}", self.definition);
-        Err(Failed { exit: EXIT_NOT_FOUND, message }.into())
     }
 }
 

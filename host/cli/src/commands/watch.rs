@@ -26,9 +26,6 @@ pub struct Watch {
     /// How to print the events
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
-    /// Exact times, and nothing cut off, also on a terminal
-    #[arg(long)]
-    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -113,6 +110,6 @@ fn print(event: &EventView, args: &Watch, id: &str, start: Timestamp) -> anyhow:
         Format::Jsonl => print_json_line(event),
         Format::Ids => say!("{id}"),
         // The terminal may have become wider or narrower since the event before.
-        Format::Table => say!("{}", event_line(event, start, Look::new(args.wide))),
+        Format::Table => say!("{}", event_line(event, start, Look::new())),
     }
 }

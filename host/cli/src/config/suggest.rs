@@ -1,29 +1,10 @@
 //! "Did you mean …?"
 
-/// Candidates that are looked at. Each takes about a microsecond, for each word that is wrong.
-const CANDIDATES_MAX: usize = 1_000;
+/// One measure of what is near, here and where the engine says what does not fit.
+pub(crate) use amends_engine::nearest;
 
 /// Words of a list that are told.
 const LISTED_MAX: usize = 40;
-
-/// The candidate that is nearest to `word`, when it is near enough to be a slip: at most a third
-/// of its characters are added, left out, changed or swapped.
-pub(crate) fn nearest<'c>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
-    let length = word.chars().count();
-    let allowed = (length / 3).max(1);
-    candidates
-        .into_iter()
-        // What is longer or shorter by more is no slip, and comparing long words takes long.
-        .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
-        .take(CANDIDATES_MAX)
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
 
 /// `did you mean `x`?` when something is near, else `otherwise`.
 pub(crate) fn did_you_mean<'c>(

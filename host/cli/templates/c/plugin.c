@@ -1,4 +1,9 @@
+// {if step}
 // Books seats. A step (`execute`) and its undo (`compensate`).
+// {end}
+// {if undo-only}
+// Cancels seats: the undo of a step that another plugin does. It works on that plugin's state.
+// {end}
 //
 // The booking is in the plugin's state, under the saga and the step: what a call writes there is
 // committed together with the fact that the call succeeded, or not at all.
@@ -13,8 +18,10 @@
 #include "json.h"
 #include "plugin.h"
 
+// {if step}
 #define SEATS_MAX 8
 
+// {end}
 static const char input_schema[] =
     "{\"type\":\"object\",\"required\":[\"event\",\"seats\"],\"properties\":{"
     "\"event\":{\"type\":\"string\",\"maxLength\":100},"
@@ -56,7 +63,12 @@ void exports_amends_saga_manifest_describe(exports_amends_saga_manifest_descript
     memset(ret, 0, sizeof *ret);
     plugin_string_dup(&ret->name, "{NAME}");
     plugin_string_dup(&ret->version, "0.1.0");
+    // {if step}
     plugin_string_dup(&ret->summary, "Books seats.");
+    // {end}
+    // {if undo-only}
+    plugin_string_dup(&ret->summary, "Cancels seats.");
+    // {end}
     plugin_string_dup(&ret->input_schema, input_schema);
     plugin_string_dup(&ret->output_schema, output_schema);
     ret->needs.ptr = malloc(sizeof *ret->needs.ptr);
@@ -64,6 +76,7 @@ void exports_amends_saga_manifest_describe(exports_amends_saga_manifest_descript
     plugin_string_dup(ret->needs.ptr, "state");
 }
 
+// {if step}
 bool exports_amends_saga_action_execute(exports_amends_saga_action_call_t *call,
                                         exports_amends_saga_action_json_t *input,
                                         exports_amends_saga_action_json_t *ret,
@@ -97,6 +110,7 @@ bool exports_amends_saga_action_execute(exports_amends_saga_action_call_t *call,
     return true;
 }
 
+// {end}
 // The output is NULL when nobody knows whether the step happened: the state tells.
 bool exports_amends_saga_undo_compensate(exports_amends_saga_undo_call_t *call,
                                          exports_amends_saga_undo_json_t *input,

@@ -4,11 +4,11 @@
 import * as plugin from '../plugin.js';
 
 const heard = (calls) => {
-  const wrap = ([name, call]) => [
+  const wrap = (name) => [
     name,
     function (...input) {
       try {
-        return call.apply(calls, input);
+        return calls[name](...input);
       } catch (thrown) {
         // What has a tag is a failure that the plugin answers with.
         if (typeof thrown?.tag !== 'string') {
@@ -18,6 +18,9 @@ const heard = (calls) => {
       }
     },
   ];
-  return Object.fromEntries(Object.entries(calls).map(wrap));
+  // By name: what an object has from its class is none of its entries.
+  const names = ['execute', 'compensate', 'probe'];
+  const isCall = (name) => typeof calls[name] === 'function';
+  return Object.fromEntries(names.filter(isCall).map(wrap));
 };
 

@@ -1,4 +1,9 @@
+# {if step}
 """Books seats. A step (`Action.execute`) and its undo (`Undo.compensate`).
+# {end}
+# {if undo-only}
+"""Cancels seats: the undo of a step that another plugin does. It works on that plugin's state.
+# {end}
 
 The booking is in the plugin's state, under the saga and the step: what a call writes there is
 committed together with the fact that the call succeeded, or not at all.
@@ -7,14 +12,21 @@ committed together with the fact that the call succeeded, or not at all.
 import json
 from typing import Optional
 
+# {if step}
 from componentize_py_types import Err
+# {end}
 from wit_world import exports
 from wit_world.exports.manifest import Description
 from wit_world.exports.undo import Undone, Undone_Done, Undone_Nothing
 from wit_world.imports import log, state
+# {if step}
 from wit_world.imports.types import Call, Error, Failure_Permanent
 
 SEATS_MAX = 8
+# {end}
+# {if undo-only}
+from wit_world.imports.types import Call
+# {end}
 
 INPUT_SCHEMA = {
     "type": "object",
@@ -47,7 +59,12 @@ class Manifest(exports.Manifest):
         return Description(
             name="{NAME}",
             version="0.1.0",
+            # {if step}
             summary="Books seats.",
+            # {end}
+            # {if undo-only}
+            summary="Cancels seats.",
+            # {end}
             input_schema=json.dumps(INPUT_SCHEMA),
             output_schema=json.dumps(OUTPUT_SCHEMA),
             service=None,
@@ -55,6 +72,7 @@ class Manifest(exports.Manifest):
         )
 
 
+# {if step}
 class Action(exports.Action):
     def execute(self, call: Call, input: str) -> str:
         order = json.loads(input)
@@ -74,6 +92,7 @@ class Action(exports.Action):
         return output
 
 
+# {end}
 class Undo(exports.Undo):
     def compensate(self, call: Call, input: str, output: Optional[str]) -> Undone:
         """`output` is none when nobody knows whether the step happened: the state tells."""

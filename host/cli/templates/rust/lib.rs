@@ -1,14 +1,26 @@
+// {if step}
 //! Books seats.
+// {end}
+// {if undo-only}
+//! Cancels seats: the undo of a step that another plugin does. It works on that plugin's state.
+// {end}
 //!
 //! The booking is in the plugin's state, under the saga and the step: what a call writes there is
 //! committed together with the fact that the call succeeded, or not at all.
 
+// {if step}
 use amends_sdk::{Call, Compensate, Execute, Failure, Plugin, Undone, log, state};
+// {end}
+// {if undo-only}
+use amends_sdk::{Call, Compensate, Failure, Plugin, Undone, log, state};
+// {end}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+// {if step}
 const SEATS_MAX: u32 = 8;
 
+// {end}
 /// What is to be booked. `amends plugin test` calls the step with the examples.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(
@@ -43,7 +55,12 @@ struct Cancelled {
 pub struct Seats;
 
 impl Plugin for Seats {
+    // {if step}
     const SUMMARY: &'static str = "Books seats.";
+    // {end}
+    // {if undo-only}
+    const SUMMARY: &'static str = "Cancels seats.";
+    // {end}
     const NEEDS: &'static [&'static str] = &["state"];
     type Input = Order;
     type Output = Booking;
@@ -54,6 +71,7 @@ fn booking_of(call: &Call) -> String {
     format!("booking/{}/{}", call.saga_id, call.step)
 }
 
+// {if step}
 impl Execute for Seats {
     fn execute(call: &Call, order: Order) -> Result<Booking, Failure> {
         let booking = booking_of(call);
@@ -76,6 +94,7 @@ impl Execute for Seats {
     }
 }
 
+// {end}
 impl Compensate for Seats {
     /// The output is none when nobody knows whether the step happened: the state tells.
     fn compensate(call: &Call, _: Order, _: Option<Booking>) -> Result<Undone, Failure> {
@@ -88,7 +107,12 @@ impl Compensate for Seats {
     }
 }
 
+// {if step}
 amends_sdk::step!(Seats);
+// {end}
+// {if undo-only}
+amends_sdk::undo_only!(Seats);
+// {end}
 
 #[cfg(test)]
 mod tests {
@@ -113,6 +137,7 @@ mod tests {
         undone.unwrap().receipt().is_none()
     }
 
+    // {if step}
     #[test]
     fn books_once() {
         state::with(&[], || {
@@ -131,11 +156,18 @@ mod tests {
         });
     }
 
+    // {end}
     #[test]
     fn an_undo_succeeds_when_there_is_nothing_to_undo() {
         state::with(&[], || {
             assert!(is_nothing(Seats::compensate(&call(1), order(2), None)));
+            // {if step}
             let booked = Seats::execute(&call(1), order(2)).unwrap();
+            // {end}
+            // {if undo-only}
+            let booked = Booking { booking: booking_of(&call(1)), seats: 2 };
+            state::set(&booked.booking, &booked).unwrap();
+            // {end}
             assert!(!is_nothing(Seats::compensate(&call(1), order(2), Some(booked.clone()))));
             assert!(is_nothing(Seats::compensate(&call(2), order(2), Some(booked))));
         });

@@ -52,6 +52,8 @@ pub enum Verb {
     Skip {
         /// The step.
         step: Option<StepName>,
+        /// It is about the undo, also one that has not begun.
+        undo: bool,
     },
     /// Somebody found out, or saw to, what became of a call.
     Resolve {
@@ -64,6 +66,8 @@ pub enum Verb {
         output: Option<Payload>,
         /// How that is known.
         evidence: String,
+        /// It is about the undo, also one that has not begun.
+        undo: bool,
     },
     /// Nothing acts on it any more; effects may stand.
     Abandon,
@@ -143,12 +147,23 @@ fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusa
                 None => Ok(found),
             }
         }
-        Verb::Skip { step } => one(saga, step.as_ref(), "skip", |index| may_skip(saga, index)),
-        Verb::Resolve { step, happened, evidence, .. } => {
+        Verb::Skip { step, undo } => {
+            one(saga, step.as_ref(), "skip", |index| may_skip(saga, index, *undo))
+        }
+        Verb::Resolve { step, happened, output, evidence, undo } => {
             if evidence.trim().is_empty() {
                 return refuse("there is no evidence", "say how it is known: it is kept");
             }
-            one(saga, step.as_ref(), "resolve", |index| may_resolve(saga, index, *happened))
+            let fits = |index| may_resolve(saga, index, *happened, *undo);
+            let found = one(saga, step.as_ref(), "resolve", fits)?;
+            match found.iter().find(|index| output.is_some() && undo_rests(saga, **index)) {
+                // Whoever knows what the step gave does not say that it was undone.
+                Some(index) => refuse(
+                    format!("the undo of {} is due, and an undo has no result", saga.name(*index)),
+                    "look at the saga again; when it was undone by hand, leave the result out",
+                ),
+                None => Ok(found),
+            }
         }
     }
 }
@@ -258,10 +273,20 @@ pub(crate) fn needs_operator(saga: &Saga, index: usize) -> bool {
     }
 }
 
-fn may_skip(saga: &Saga, index: usize) -> bool {
+/// Whether the undo of a step is due and does not run: it is blocked, waits to be tried again, or has not
+/// begun.
+fn undo_rests(saga: &Saga, index: usize) -> bool {
+    let has_failed = matches!(
+        saga.steps[index].progress,
+        Progress::UndoBlocked | Progress::UndoBackingOff { .. }
+    );
+    has_failed || saga.undo_waits(index)
+}
+
+fn may_skip(saga: &Saga, index: usize, undo: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
-    if saga.undo_waits(index) {
-        return true;
+    if undo {
+        return undo_rests(saga, index);
     }
     match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
@@ -279,10 +304,10 @@ fn may_skip(saga: &Saga, index: usize) -> bool {
     }
 }
 
-fn may_resolve(saga: &Saga, index: usize, happened: bool) -> bool {
+fn may_resolve(saga: &Saga, index: usize, happened: bool, undo: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
-    if saga.undo_waits(index) {
-        return true;
+    if undo {
+        return undo_rests(saga, index);
     }
     match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
@@ -318,10 +343,21 @@ fn one(
         "retry" => "retried",
         _ => "resolved",
     };
-    let remedy = if fitting.is_empty() {
+    // Their undo may be meant; that has to be said, because it was not asked for when whoever gives the
+    // order looked at the saga.
+    let waiting: Vec<_> = match verb {
+        "retry" => Vec::new(),
+        _ => (0..saga.steps.len()).filter(|index| saga.undo_waits(*index)).collect(),
+    };
+    let remedy = if !fitting.is_empty() {
+        format!("name one of {}", list(&fitting))
+    } else if waiting.is_empty() {
         "ask why it does not move".to_owned()
     } else {
-        format!("name one of {}", list(&fitting))
+        format!(
+            "the undo of {} has not begun: name the step and say that its undo is meant (--undo)",
+            list(&waiting)
+        )
     };
     let Some(step) = step else {
         let blocked: Vec<_> =
@@ -347,20 +383,10 @@ fn one(
 }
 
 impl Draft<'_> {
-    /// `waited`: the steps whose undo waited before anything was decided.
-    ///
     /// # Errors
-    /// As [`permits`]; and when it would be about an undo that became due just now, of which whoever
-    /// gave the order cannot know.
-    pub(super) fn operate(&mut self, order: Order, waited: &[usize]) -> Result<(), Refusal> {
+    /// As [`permits`].
+    pub(super) fn operate(&mut self, order: Order) -> Result<(), Refusal> {
         let targets = targets(self.saga, self.at, &order.verb)?;
-        let is_new = |index: &&usize| self.saga.undo_waits(**index) && !waited.contains(index);
-        if let Some(index) = targets.iter().find(is_new) {
-            return refuse(
-                format!("the undo of {} became due just now", self.saga.name(*index)),
-                "look at the saga again: the undo may run by then",
-            );
-        }
         let Order { who, reason, verb } = order;
         let is_wanted = self.saga.phase == Phase::Forward && self.saga.wish.is_none();
         match verb {

@@ -5,6 +5,7 @@
 //! `has` or `in` before it is read is never reported.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ptr;
 
 use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue,
@@ -16,27 +17,40 @@ use super::near::{cut, nearest, remedy};
 use super::shape::{Field, Shape};
 use crate::definition::{FUNCTIONS, MACROS};
 
+/// Nodes of an expression that are looked at: more than one of its length has. What comes after them
+/// may be anything.
+const NODES_MAX: usize = 10_000;
+
+/// Things that are told of one expression. Nobody reads more, and each is compared with many names.
+const NOTES_MAX: usize = 20;
+
 /// Something in an expression that cannot be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) is_certain: bool,
     /// A field that a schema does not describe.
     pub(super) is_undescribed: bool,
+    /// What it is about, whatever the schemas are: a field, a function.
+    pub(super) subject: String,
     pub(super) message: String,
     pub(super) remedy: String,
 }
 
-/// What an expression gives, and what in it cannot be right.
+/// What an expression gives, and what in it cannot be right. `is_decided`: whether it is computed for
+/// certain; else what fails in it need not make the step fail.
 pub(super) fn infer<'s>(
     root: &IdedExpr,
     variables: &[(&'static str, Shape<'s>)],
+    is_decided: bool,
 ) -> (Shape<'s>, Vec<Note>) {
-    let scope = variables.iter().map(|(name, shape)| ((*name).to_owned(), shape.clone())).collect();
-    let mut asked = BTreeSet::new();
-    find_asked(root, &mut asked);
-    let mut inference = Inference { scope, asked, notes: Vec::new() };
+    let mut inference = Inference::new(root, variables, is_decided);
     let shape = inference.of(root);
     (shape, inference.notes)
+}
+
+/// Whether it is a list that is written out and has an element.
+pub(super) fn is_filled(node: &IdedExpr) -> bool {
+    matches!(&node.expr, Expr::List(list) if list.elements.len() > list.optional_indices.len())
 }
 
 struct Inference<'s> {
@@ -44,22 +58,67 @@ struct Inference<'s> {
     scope: Vec<(String, Shape<'s>)>,
     /// The fields that the expression asks for before it reads them.
     asked: BTreeSet<String>,
+    /// What was found out of a node before its turn: each node is visited once, else those of macros within
+    /// one another would be visited twice as often at each level.
+    known: BTreeMap<*const IdedExpr, Shape<'s>>,
+    /// In so many branches of `?:`, sides of `&&` and `||`, and macros over lists that may be empty: what
+    /// fails there need not make the whole fail.
+    undecided: usize,
+    /// So many nodes may still be looked at.
+    left: usize,
     notes: Vec<Note>,
 }
 
 impl<'s> Inference<'s> {
-    fn note(&mut self, is_certain: bool, message: String, remedy: String) {
-        let note = Note { is_certain, is_undescribed: false, message, remedy };
-        self.add(note);
+    fn new(root: &IdedExpr, variables: &[(&'static str, Shape<'s>)], is_decided: bool) -> Self {
+        let scope = variables.iter().map(|(name, shape)| ((*name).to_owned(), shape.clone()));
+        let mut asked = BTreeSet::new();
+        find_asked(root, &mut asked);
+        Self {
+            scope: scope.collect(),
+            asked,
+            known: BTreeMap::new(),
+            undecided: usize::from(!is_decided),
+            left: NODES_MAX,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What fails when it is computed.
+    fn note(&mut self, subject: String, message: String, remedy: String) {
+        let is_certain = self.undecided == 0;
+        self.add(Note { is_certain, is_undescribed: false, subject, message, remedy });
     }
 
     fn add(&mut self, note: Note) {
-        if !self.notes.contains(&note) {
+        if !self.is_over() && !self.notes.contains(&note) {
             self.notes.push(note);
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.notes.len() >= NOTES_MAX
+    }
+
+    /// Whether the expression asks for this field before it reads it.
+    fn is_asked(&self, node: &IdedExpr) -> bool {
+        !self.asked.is_empty() && path_of(node).is_some_and(|path| self.asked.contains(&path))
+    }
+
+    /// As [`Self::of`], where it need not be computed, or an error need not count.
+    fn of_undecided(&mut self, node: &IdedExpr) -> Shape<'s> {
+        self.undecided += 1;
+        let shape = self.of(node);
+        self.undecided -= 1;
+        shape
+    }
+
     fn of(&mut self, node: &IdedExpr) -> Shape<'s> {
+        if let Some(known) = self.known.remove(&ptr::from_ref(node)) {
+            return known;
+        }
+        let Some(left) = self.left.checked_sub(1) else { return Shape::any() };
+        self.left = left;
         match &node.expr {
             Expr::Unspecified | Expr::Struct(_) => Shape::any(),
             Expr::Literal(literal) => Shape::of(kind_of_literal(literal)),
@@ -97,13 +156,19 @@ impl<'s> Inference<'s> {
         of: &Shape<'s>,
         name: &str,
     ) -> Shape<'s> {
-        let is_asked = path_of(node).is_some_and(|path| self.asked.contains(&path));
-        match of.field(name) {
-            Field::Is(shape) => return shape,
-            _ if is_asked => {}
-            Field::Unknown => {}
+        let found = of.field(name);
+        if let Field::Is(shape) = found {
+            return shape;
+        }
+        if matches!(found, Field::Unknown) || self.is_over() || self.is_asked(node) {
+            return Shape::any();
+        }
+        let path = shown(operand);
+        let subject = format!("{path}.{}", cut(name));
+        match found {
+            Field::Is(_) | Field::Unknown => {}
             Field::OfNoObject => {
-                let (path, kinds) = (shown(operand), of.kinds);
+                let kinds = of.kinds;
                 let message = format!("{path} is {kinds}, which has no field `{}`", cut(name));
                 let of = path_of(operand).unwrap_or_else(|| "…".to_owned());
                 let remedy = if kinds.intersects(Kinds::LIST) {
@@ -114,10 +179,9 @@ impl<'s> Inference<'s> {
                 } else {
                     "read a value that has fields, or leave the field out".to_owned()
                 };
-                self.note(true, message, remedy);
+                self.note(subject, message, remedy);
             }
             Field::Missing { is_certain, names } => {
-                let path = shown(operand);
                 if is_step(operand) {
                     let message = format!("{path} has no field `{}`", cut(name));
                     let of = path_of(operand).unwrap_or_default();
@@ -126,13 +190,14 @@ impl<'s> Inference<'s> {
                         cut(&of),
                         cut(name)
                     );
-                    self.note(true, message, remedy);
+                    self.note(subject, message, remedy);
                 } else {
                     let verb =
                         if is_certain { "has no field" } else { "is not said to have a field" };
                     let message = format!("{path} {verb} `{}`", cut(name));
                     let remedy = remedy(name, &names);
-                    self.add(Note { is_certain, is_undescribed: true, message, remedy });
+                    let is_certain = is_certain && self.undecided == 0;
+                    self.add(Note { is_certain, is_undescribed: true, subject, message, remedy });
                 }
             }
         }
@@ -168,7 +233,9 @@ impl<'s> Inference<'s> {
         if !range.kinds.intersects(may_be_run_over) {
             let message =
                 format!("{} is {}, not a list", shown(&comprehension.iter_range), range.kinds);
-            self.note(true, message, "name a list before `.map`, `.all` and the like".to_owned());
+            let subject = shown(&comprehension.iter_range);
+            let remedy = "name a list before `.map`, `.all` and the like".to_owned();
+            self.note(subject, message, remedy);
         }
         let start = self.of(&comprehension.accu_init);
         let outer = self.scope.len();
@@ -176,14 +243,21 @@ impl<'s> Inference<'s> {
             if comprehension.iter_var2.is_some() { Shape::any() } else { range.visited() };
         self.scope.push((comprehension.iter_var.clone(), visited));
         self.scope.extend(comprehension.iter_var2.clone().map(|name| (name, Shape::any())));
-        let appended = appended(&comprehension.loop_step);
-        let folded = match appended {
-            Some(element) => Shape::list(self.of(element)),
+        // Nothing of it is computed for an empty list.
+        let undecided = usize::from(!is_filled(&comprehension.iter_range));
+        self.undecided += undecided;
+        let folded = match appended(&comprehension.loop_step) {
+            Some((element, is_always)) => {
+                let shape = if is_always { self.of(element) } else { self.of_undecided(element) };
+                self.known.insert(ptr::from_ref(element), shape.clone());
+                Shape::list(shape)
+            }
             None => Shape::of(start.kinds),
         };
         self.scope.push((comprehension.accu_var.clone(), folded));
         self.of(&comprehension.loop_cond);
         self.of(&comprehension.loop_step);
+        self.undecided -= undecided;
         let result = self.of(&comprehension.result);
         self.scope.truncate(outer);
         result
@@ -205,8 +279,14 @@ impl<'s> Inference<'s> {
             }
             (operators::CONDITIONAL, [condition, one, other]) => {
                 self.of(condition);
-                let one = self.of(one);
-                one.or(self.of(other))
+                let one = self.of_undecided(one);
+                one.or(self.of_undecided(other))
+            }
+            (operators::LOGICAL_AND | operators::LOGICAL_OR, sides) => {
+                for side in sides {
+                    self.of_undecided(side);
+                }
+                Shape::of(Kinds::BOOL)
             }
             (operators::ADD, [one, other]) => {
                 let (left, right) = (self.of(one), self.of(other));
@@ -217,9 +297,7 @@ impl<'s> Inference<'s> {
                     self.of(arg);
                 }
                 match name {
-                    operators::LOGICAL_AND
-                    | operators::LOGICAL_OR
-                    | operators::LOGICAL_NOT
+                    operators::LOGICAL_NOT
                     | operators::EQUALS
                     | operators::NOT_EQUALS
                     | operators::LESS
@@ -255,20 +333,26 @@ impl<'s> Inference<'s> {
                 return Shape::of(known.gives);
             }
             let message = format!("`{name}` is called in another way");
-            self.note(true, message, format!("write such as {}", known.example));
+            self.never_right(name, message, format!("write such as {}", known.example));
         } else if let Some((_, example)) = MACROS.iter().find(|(known, _)| *known == name) {
             let message = format!("`{name}` is called in another way");
-            self.note(true, message, format!("write such as {example}"));
+            self.never_right(name, message, format!("write such as {example}"));
         } else {
             let names = FUNCTIONS.iter().map(|function| function.name);
             let names: Vec<_> = names.chain(MACROS.iter().map(|(name, _)| *name)).collect();
-            let remedy = nearest(cut(name), &names).map_or_else(
+            let remedy = nearest(cut(name), names.iter().copied()).map_or_else(
                 || format!("the functions are {}", names.join(", ")),
                 |near| format!("did you mean `{near}`?"),
             );
-            self.note(true, format!("there is no function `{}`", cut(name)), remedy);
+            self.never_right(name, format!("there is no function `{}`", cut(name)), remedy);
         }
         Shape::any()
+    }
+
+    /// What no value makes right, wherever it stands.
+    fn never_right(&mut self, function: &str, message: String, remedy: String) {
+        let subject = cut(function).to_owned();
+        self.add(Note { is_certain: true, is_undescribed: false, subject, message, remedy });
     }
 
     fn sum(
@@ -284,7 +368,7 @@ impl<'s> Inference<'s> {
                 let message = format!("{} is a number, and text is added to it", shown(which));
                 let path = path_of(which).unwrap_or_else(|| "…".to_owned());
                 let remedy = format!("make it text: string({})", cut(&path));
-                self.note(true, message, remedy);
+                self.note(format!("{} + text", shown(which)), message, remedy);
                 return Shape::any();
             }
         }
@@ -315,14 +399,16 @@ fn literal_text(node: &IdedExpr) -> Option<&str> {
     }
 }
 
-/// The element that a macro's step appends to its result, of `map` and `filter`.
-fn appended(step: &IdedExpr) -> Option<&IdedExpr> {
+/// The element that a macro's step appends to its result, of `map` and `filter`, and whether it always does.
+fn appended(step: &IdedExpr) -> Option<(&IdedExpr, bool)> {
     let Expr::Call(CallExpr { func_name, target: None, args }) = &step.expr else { return None };
     match (func_name.as_str(), args.as_slice()) {
-        (operators::CONDITIONAL, [_, then, _]) => appended(then),
+        (operators::CONDITIONAL, [_, then, _]) => {
+            appended(then).map(|(element, _)| (element, false))
+        }
         (operators::ADD, [_, IdedExpr { expr: Expr::List(list), .. }]) => {
             match list.elements.as_slice() {
-                [element] => Some(element),
+                [element] => Some((element, true)),
                 _ => None,
             }
         }
@@ -417,5 +503,24 @@ fn entry_parts(entry: &IdedEntryExpr) -> Vec<&IdedExpr> {
     match &entry.expr {
         EntryExpr::StructField(field) => vec![&field.value],
         EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::Expression;
+
+    #[test]
+    fn what_is_not_looked_at_may_be_anything() {
+        let expression = Expression::compile("[1, 2].map(x, x.gone)").expect("it is CEL");
+        let look = |nodes: usize| {
+            let mut inference = Inference::new(expression.root(), &[], true);
+            inference.left = nodes;
+            let shape = inference.of(expression.root());
+            (shape.kinds, inference.notes.len())
+        };
+        assert_eq!(look(NODES_MAX), (Kinds::LIST, 1));
+        assert_eq!(look(2), (Kinds::ANY, 0));
     }
 }

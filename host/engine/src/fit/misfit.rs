@@ -2,7 +2,8 @@
 //! component has left to the next.
 //!
 //! Looks at what JSON Schema (2020-12) says plainly: `type`, `required`, `properties`, `items`,
-//! `additionalProperties = false` and local `$ref`s. What a schema says otherwise, with `anyOf`,
+//! `additionalProperties = false` and local `$ref`s. A property that `properties` does not name is certain
+//! not to be there only when no others are allowed. What a schema says otherwise, with `anyOf`,
 //! `if` and the like, is left to the host, which checks each payload.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,10 @@ const COMPARED_MAX: usize = 100_000;
 pub struct Misfit {
     /// Whether no value fits; else some may not.
     pub is_certain: bool,
+    /// Whether a schema does not describe a property that is needed.
+    pub is_undescribed: bool,
+    /// Where: `lines[].sku`; empty for the whole.
+    pub place: String,
     /// What the reader does and the value is not: `needs `id`, which is not in it`.
     pub message: String,
 }
@@ -52,8 +57,8 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn add(&mut self, is_certain: bool, message: String) {
-        self.found.push(Misfit { is_certain, message });
+    fn add(&mut self, is_certain: bool, place: String, message: String) {
+        self.found.push(Misfit { is_certain, is_undescribed: false, place, message });
     }
 
     fn is_over(&self) -> bool {
@@ -83,8 +88,9 @@ impl Comparison {
         if is_apart {
             return;
         }
-        if let (Some(made), Some(read)) = (made.items(), read.items()) {
-            self.compare(made, read, &format!("{path}[]"), is_there, deeper);
+        if let (Some(made), Some(read)) = (made.elements(), read.elements()) {
+            // The list may be empty.
+            self.compare(made, read, &format!("{path}[]"), false, deeper);
         }
         // A schema without properties says nothing of them.
         if made.properties().is_none() {
@@ -102,13 +108,20 @@ impl Comparison {
             match made.look_up(name) {
                 // Another part of the schema may describe it.
                 Property::Unknown => {}
-                Property::Undescribed { .. } => {
-                    let message = format!("needs `{}`, which is not in it", name_of(name));
-                    self.add(is_there, message);
+                Property::Undescribed { is_closed } => {
+                    let verb = if is_closed { "is not" } else { "is not said to be" };
+                    let message = format!("needs `{}`, which {verb} in it", name_of(name));
+                    self.found.push(Misfit {
+                        is_certain: is_there && is_closed,
+                        is_undescribed: true,
+                        place: name_of(name),
+                        message,
+                    });
                 }
                 Property::Described(_) if always.contains(name) => {}
                 Property::Described(_) => {
-                    self.add(false, format!("needs `{}`, which may not be in it", name_of(name)));
+                    let message = format!("needs `{}`, which may not be in it", name_of(name));
+                    self.add(false, name_of(name), message);
                 }
             }
         }
@@ -120,7 +133,7 @@ impl Comparison {
             if !read.takes(name) {
                 let verb = if is_there { "is" } else { "may be" };
                 let message = format!("does not take `{}`, which {verb} in it", name_of(name));
-                self.add(is_there, message);
+                self.add(is_there, name_of(name), message);
             } else if let (Some(made), Some(read)) = (made.property(name), read.property(name)) {
                 self.compare(made, read, &name_of(name), is_there, deeper);
             }
@@ -143,12 +156,12 @@ impl Comparison {
         let (made_types, read_types) = (list(&made), list(&read));
         if !made.iter().any(|one| may_fit(one)) {
             let message = format!("reads {what} as {read_types}, and it is {made_types}");
-            self.add(is_there, message);
+            self.add(is_there, path.to_owned(), message);
             return true;
         }
         if !made.iter().all(|one| fits(one)) {
             let message = format!("reads {what} as {read_types}, and it may be {made_types}");
-            self.add(false, message);
+            self.add(false, path.to_owned(), message);
         }
         false
     }
@@ -163,7 +176,7 @@ mod tests {
     fn told(made: &Value, read: &Value) -> Vec<String> {
         misfits(Schema::new(made), Schema::new(read))
             .into_iter()
-            .map(|Misfit { is_certain, message }| {
+            .map(|Misfit { is_certain, message, .. }| {
                 format!("{}: {message}", if is_certain { "error" } else { "warning" })
             })
             .collect()
@@ -175,6 +188,7 @@ mod tests {
             "$ref": "#/$defs/made",
             "$defs": {"made": {
                 "type": "object",
+                "additionalProperties": false,
                 "required": ["id", "lines", "total"],
                 "properties": {
                     "id": {"type": "string"},
@@ -206,7 +220,7 @@ mod tests {
                 "warning: needs `note`, which may not be in it",
                 "error: needs `warehouse`, which is not in it",
                 "error: reads `id` as integer, and it is string",
-                "error: reads `lines[].sku` as string, and it is integer",
+                "warning: reads `lines[].sku` as string, and it is integer",
                 "error: does not take `total`, which is in it",
             ]
         );
@@ -221,7 +235,10 @@ mod tests {
         let closed = json!({"additionalProperties": false});
         assert_eq!(told(&made, &closed), ["warning: does not take `note`, which may be in it"]);
         let needs = json!({"required": ["id"]});
-        assert_eq!(told(&made, &needs), ["error: needs `id`, which is not in it"]);
+        assert_eq!(told(&made, &needs), ["warning: needs `id`, which is not said to be in it"]);
+        let mut whole = made.clone();
+        whole["additionalProperties"] = json!(false);
+        assert_eq!(told(&whole, &needs), ["error: needs `id`, which is not in it"]);
         for (key, value) in
             [("anyOf", json!([{"required": ["id"]}])), ("additionalProperties", json!(true))]
         {
@@ -229,6 +246,17 @@ mod tests {
             open[key] = value;
             assert_eq!(told(&open, &needs), [""; 0], "{open}");
         }
+    }
+
+    /// A list may be empty, and its first elements may be unlike the others.
+    #[test]
+    fn elements_of_lists_are_not_certain() {
+        let list = |kind: &str| json!({"type": "array", "items": {"type": kind}});
+        let (made, mut read) = (list("string"), list("integer"));
+        assert_eq!(told(&made, &read), ["warning: reads `[]` as integer, and it is string"]);
+        read["prefixItems"] = json!([{"type": "string"}]);
+        assert_eq!(told(&made, &read), [""; 0]);
+        assert_eq!(told(&read, &made), [""; 0]);
     }
 
     #[test]

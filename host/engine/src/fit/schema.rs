@@ -13,6 +13,13 @@ use super::kinds::Kinds;
 /// Schemas within one another that are looked at. A circle of `$ref`s ends here.
 pub(super) const DEPTH_MAX: usize = 8;
 
+/// Alternatives and listed values that are looked at to say of what kind a value is. Alternatives that
+/// refer to one another make very many. What comes after them may be of any kind.
+const ALTERNATIVES_MAX: usize = 1_000;
+
+/// Alternatives of a value that may be absent: what it is, and null.
+const OPTIONAL_MAX: usize = 8;
+
 /// Keywords that only say something to people, or hold schemas that others refer to. They may stand
 /// beside a `$ref` without changing what it means.
 const ASIDE: [&str; 13] = [
@@ -113,13 +120,10 @@ impl<'s> Schema<'s> {
         self.properties()?.get(name).map(|schema| self.at(schema))
     }
 
-    pub(super) fn items(self) -> Option<Self> {
-        self.here.get("items").map(|schema| self.at(schema))
-    }
-
     /// What the elements of a list are, when all of them are alike.
     pub(super) fn elements(self) -> Option<Self> {
-        self.items().filter(|_| self.here.get("prefixItems").is_none())
+        let items = self.here.get("items").filter(|_| self.here.get("prefixItems").is_none());
+        items.map(|schema| self.at(schema))
     }
 
     /// Whether it takes this property.
@@ -168,7 +172,8 @@ impl<'s> Schema<'s> {
         if self.is_part || !self.here.as_object()?.keys().all(only_they) {
             return None;
         }
-        let alternatives = alternatives.as_array()?.iter().map(|schema| self.at(schema));
+        let alternatives = alternatives.as_array().filter(|all| all.len() <= OPTIONAL_MAX)?;
+        let alternatives = alternatives.iter().map(|schema| self.at(schema));
         let mut objects = alternatives.filter(|schema| schema.kinds().intersects(Kinds::OBJECT));
         objects.next().filter(|_| objects.next().is_none())
     }
@@ -180,10 +185,12 @@ impl<'s> Schema<'s> {
 
     /// The kinds of values that may fit.
     pub(super) fn kinds(self) -> Kinds {
-        self.kinds_within(DEPTH_MAX)
+        let mut left = ALTERNATIVES_MAX;
+        self.kinds_within(DEPTH_MAX, &mut left)
     }
 
-    fn kinds_within(self, depth: usize) -> Kinds {
+    /// `left`: so many alternatives and listed values may still be looked at.
+    fn kinds_within(self, depth: usize, left: &mut usize) -> Kinds {
         let Some(deeper) = depth.checked_sub(1) else { return Kinds::JSON };
         let mut kinds = self.types().map_or(Kinds::JSON, |types| {
             types.into_iter().fold(Kinds::NONE, |kinds, one| kinds.or(kind_of_word(one)))
@@ -191,12 +198,16 @@ impl<'s> Schema<'s> {
         if let Some(value) = self.here.get("const") {
             kinds = kinds.and(Kinds::of(value));
         }
-        if let Some(values) = self.here.get("enum").and_then(Value::as_array) {
+        if let Some(values) = self.here.get("enum").and_then(Value::as_array)
+            && spend(left, values.len())
+        {
             kinds = kinds.and(values.iter().map(Kinds::of).fold(Kinds::NONE, Kinds::or));
         }
         for key in ["anyOf", "oneOf"] {
-            if let Some(alternatives) = self.here.get(key).and_then(Value::as_array) {
-                let each = alternatives.iter().map(|one| self.at(one).kinds_within(deeper));
+            if let Some(alternatives) = self.here.get(key).and_then(Value::as_array)
+                && spend(left, alternatives.len())
+            {
+                let each = alternatives.iter().map(|one| self.at(one).kinds_within(deeper, left));
                 kinds = kinds.and(each.fold(Kinds::NONE, Kinds::or));
             }
         }
@@ -211,6 +222,13 @@ impl<'s> Schema<'s> {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
         }
     }
+}
+
+/// Counts so many more, when so many are left.
+fn spend(left: &mut usize, count: usize) -> bool {
+    let rest = left.checked_sub(count);
+    *left = rest.unwrap_or(*left);
+    rest.is_some()
 }
 
 fn kind_of_word(word: &str) -> Kinds {

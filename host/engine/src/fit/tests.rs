@@ -178,8 +178,7 @@ fn fields_are_held_against_the_schemas_of_outputs() {
         ("steps.hotel.output.price_cents.eur == 1", "is a number, which has no field `eur`"),
         ("steps.hotel.output.nights.cents == 1", "is a list, which has no field `cents`; take"),
         ("steps.hotel.output.nights[0].cent == 1", "did you mean `cents`?"),
-        ("steps.hotel.output.nights.exists(n, n.cent > 1)", "`n` has no field `cent`"),
-        ("steps.hotel.output.nights.map(n, n.cents)[0].x == 1 && saga.idd == ''", "`id`?"),
+        ("steps.hotel.output.nights.map(n, n.cents)[0].x == saga.idd", "`id`?"),
         ("steps.hotel.output.price_cents + ' EUR' == ''", "string(steps.hotel.output.price_cents)"),
         ("steps.hotel.output.price_cents.all(x, x > 1)", "is a number, not a list"),
     ] {
@@ -187,6 +186,19 @@ fn fields_are_held_against_the_schemas_of_outputs() {
         assert!(told.len() == 1 && told[0].starts_with("error"), "{told:?}");
         assert!(told[0].contains(words), "{told:?}");
     }
+    let told = of_when("steps.hotel.output.nights.exists(n, n.cent > 1)", &closed);
+    assert!(told.len() == 1 && told[0].contains("`n` has no field `cent`"), "{told:?}");
+}
+
+/// Alternatives that refer to one another make very many.
+#[test]
+fn kinds_of_alternatives_in_a_circle_are_found_soon() {
+    let all = vec![json!({"$ref": "#"}); 20];
+    let circle = json!({"anyOf": all});
+    assert_eq!(Schema::new(&circle).kinds(), Kinds::JSON);
+    let many: Vec<_> = (0..2_000).map(|n| json!({"const": n})).collect();
+    assert_eq!(Schema::new(&json!({"anyOf": many})).kinds(), Kinds::JSON);
+    assert_eq!(Schema::new(&json!({"anyOf": many[..100]})).kinds(), Kinds::NUMBER);
 }
 
 #[test]
@@ -337,24 +349,201 @@ fn lists_are_looked_into() {
     assert!(field[0].contains("of each: steps.seats.output.map(x, x.seat)"), "{field:?}");
     let misspelt = told("input.seats", "item", "steps.seats.output.exists(s, s.sea == '')");
     assert!(misspelt[0].contains("did you mean `seat`?"), "{misspelt:?}");
+    // A list that is not written out may be empty, and a function that there is not is wrong all the same.
+    for (list, input, severity) in [
+        ("['a']", "{'seat': 7}", "error: "),
+        ("input.seats", "{'seat': 7}", "warning: "),
+        ("input.seats", "7", "warning: "),
+        ("input.seats", "{'seat': upper(item)}", "error: "),
+    ] {
+        let told = told(list, input, "true");
+        assert!(told.len() == 1 && told[0].starts_with(severity), "{list} {input}: {told:?}");
+    }
 }
 
 #[test]
 fn another_undo_reads_what_the_step_answers() {
-    let charge = |name: &str| json!({"type": "object", "required": [name], "properties": {name: {"type": "string"}}});
+    let open = |name: &str| json!({"type": "object", "required": [name], "properties": {name: {"type": "string"}}});
+    let closed = |name: &str| {
+        let mut charge = open(name);
+        charge["additionalProperties"] = json!(false);
+        charge
+    };
     let undo = json!({"plugin": "refund", "timeout": 1_000,
         "retry": {"attempts": 1, "backoff": {"listed": []}}});
     let step = json!({"name": "pay", "plugin": "payment", "undo": undo, "input": "input"});
-    let told = |answers: &str| {
-        let plugins =
-            [("payment", json!({}), charge(answers)), ("refund", json!({}), charge("charge_id"))];
+    let told = |answers: Value| {
+        let plugins = [("payment", json!({}), answers), ("refund", json!({}), open("charge_id"))];
         told(std::slice::from_ref(&step), &plugins)
     };
-    assert_eq!(told("charge_id"), [""; 0]);
+    assert_eq!(told(open("charge_id")), [""; 0]);
     assert_eq!(
-        told("payment_id"),
+        told(closed("payment_id")),
         ["error: pay.undo: the undo `refund` cannot read the output of `payment`: it needs \
           `charge_id`, which is not in it; name an undo that reads what `payment` answers, or change \
           its type of the output"]
     );
+    assert_eq!(
+        told(open("payment_id")),
+        [
+            "warning: pay.undo: the undo `refund` may not be able to read the output of `payment`: it \
+          needs `charge_id`, which is not said to be in it; name an undo that reads what `payment` \
+          answers, or change its type of the output"
+        ]
+    );
+}
+
+/// Each node is visited once, and not twice as often at each level.
+#[test]
+fn macros_within_one_another_are_looked_at_in_no_time() {
+    let mut source = "a39.gone".to_owned();
+    for number in (0..40).rev() {
+        source = format!("[steps.hotel.output].map(a{number}, {source})");
+    }
+    let output =
+        json!({"type": "object", "properties": {"room": {}}, "additionalProperties": false});
+    let (tell, told) = std::sync::mpsc::channel();
+    // The parser needs much of the stack when it is not optimised.
+    let deep = std::thread::Builder::new().stack_size(64 << 20);
+    let look = move || tell.send(of_when(&format!("size({source}) > 0"), &output));
+    deep.spawn(look).unwrap();
+    let told = told.recv_timeout(std::time::Duration::from_mins(1)).expect("it ends");
+    assert!(told.len() == 1 && told[0].starts_with("error: "), "{told:?}");
+    assert!(told[0].contains("`a39` has no field `gone`"), "{told:?}");
+}
+
+/// Written so that both versions of a plugin work.
+#[test]
+fn what_need_not_be_computed_is_no_error() {
+    let output = json!({"type": "object", "required": ["price"], "additionalProperties": false,
+        "properties": {"price": {"type": "number"}}});
+    let read = "steps.hotel.output";
+    for source in [
+        format!("(type({read}.price) == string ? {read}.price + ' EUR' : '') != ''"),
+        format!("input.kind == 'x' && {read}.gone == 1"),
+        format!("{read}.gone == 1 || true"),
+        format!("input.list.map(x, {read}.gone) == []"),
+        format!("input.list.filter(x, x == {read}.gone) == []"),
+        format!("[1].map(x, x > 1, {read}.gone) == []"),
+        format!("[1].all(x, x == {read}.gone)"),
+    ] {
+        let told = of_when(&source, &output);
+        assert!(told.len() == 1 && told[0].starts_with("warning: "), "{source}: {told:?}");
+    }
+    for source in [
+        format!("[1].map(x, {read}.gone) == []"),
+        format!("{read}.gone == 1 ? true : false"),
+        format!("[{read}.gone].map(x, 1) == []"),
+    ] {
+        let told = of_when(&source, &output);
+        assert!(told.len() == 1 && told[0].starts_with("error: "), "{source}: {told:?}");
+    }
+    // What no value makes right.
+    for source in [
+        "input.kind == 'x' && upper('eur') == ''",
+        "(input.kind == 'x' ? upper('eur') : '') == ''",
+        "input.list.exists(x, contains(x, 'a'))",
+    ] {
+        let told = of_when(source, &output);
+        assert!(told.len() == 1 && told[0].starts_with("error: "), "{source}: {told:?}");
+    }
+}
+
+/// What is wrong with the component of before as well is known, whatever else its schemas say.
+#[test]
+fn a_flaw_covers_the_same_one_in_other_words() {
+    let found = |output: Value| {
+        let steps = [
+            json!({"name": "hotel", "plugin": "hotel"}),
+            json!({"name": "mail", "plugin": "mail", "when": "steps.hotel.output.rom == 1"}),
+        ];
+        let definition = definition(&steps);
+        let input = json!({});
+        let schemas = |_: &PluginName| {
+            Some(Schemas { input: Schema::new(&input), output: Schema::new(&output) })
+        };
+        flaws(&definition, &schemas).remove(0)
+    };
+    let open = |names: &[&str]| {
+        let all: serde_json::Map<_, _> =
+            names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
+        json!({"type": "object", "properties": all})
+    };
+    let (before, after) = (found(open(&["a", "b"])), found(open(&["a", "b", "c"])));
+    assert_ne!(before.remedy, after.remedy);
+    assert!(before.covers(&after) && after.covers(&before));
+    // What was possible and is certain now is worse.
+    let mut closed = open(&["a", "b"]);
+    closed["additionalProperties"] = json!(false);
+    let certain = found(closed);
+    assert!(!before.covers(&certain) && certain.covers(&before));
+}
+
+/// So it is with inputs, and with undos by another plugin.
+#[test]
+fn flaws_of_inputs_and_undos_cover_those_that_are_no_worse() {
+    let undo = json!({"plugin": "refund", "timeout": 1_000,
+        "retry": {"attempts": 1, "backoff": {"listed": []}}});
+    let steps = [
+        json!({"name": "pay", "plugin": "payment", "undo": undo, "input": "input"}),
+        json!({"name": "mail", "plugin": "mail", "input": "steps.pay.output"}),
+        json!({"name": "print", "plugin": "print"}),
+    ];
+    let definition = definition(&steps);
+    let needs = |names: &[&str]| json!({"type": "object", "required": names});
+    let found = |output: &Value, print: &Value| {
+        let (any, charge) = (json!({}), needs(&["charge_id"]));
+        let schemas = |name: &PluginName| {
+            let (input, output) = match name.as_str() {
+                "payment" => (&any, output),
+                "refund" => (&any, &charge),
+                "mail" => (&charge, &any),
+                _ => (print, &any),
+            };
+            Some(Schemas { input: Schema::new(input), output: Schema::new(output) })
+        };
+        flaws(&definition, &schemas)
+    };
+    let answer = |names: &[&str], is_closed: bool| {
+        let all: serde_json::Map<_, _> =
+            names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
+        json!({"type": "object", "properties": all, "additionalProperties": !is_closed})
+    };
+    let mut open = answer(&["payment_id"], false);
+    open.as_object_mut().unwrap().remove("additionalProperties");
+    let closed = answer(&["payment_id", "total"], true);
+    let before = found(&closed, &needs(&["order", "customer"]));
+    assert_eq!(before.len(), 3, "{before:?}");
+    // What is said of fewer fields, and is possible where it was certain, is no worse.
+    let after = found(&open, &needs(&["customer"]));
+    assert_eq!(after.len(), 3, "{after:?}");
+    for (before, after) in before.iter().zip(&after) {
+        assert!(before.message != after.message && before.covers(after), "{before:?} {after:?}");
+    }
+    let is_worse = before.iter().zip(&after).map(|(before, after)| !after.covers(before));
+    assert_eq!(is_worse.collect::<Vec<_>>(), [true, true, false]);
+}
+
+/// A schema comes from the component.
+#[test]
+fn inputs_of_many_names_are_compared_in_no_time() {
+    let names: Vec<_> = (0..10_000).map(|n| format!("p{n}")).collect();
+    let all: serde_json::Map<_, _> = names.iter().map(|name| (name.clone(), json!({}))).collect();
+    let wide = json!({"type": "object", "required": names, "properties": all});
+    let circle: serde_json::Map<_, _> =
+        names.iter().take(250).map(|name| (name.clone(), json!({"$ref": "#"}))).collect();
+    let circle = json!({"type": "object", "required": names[..250], "properties": circle});
+    for schema in [wide, circle] {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let steps = [
+                json!({"name": "a", "plugin": "a"}),
+                json!({"name": "b", "plugin": "b", "input": "steps.a.output"}),
+            ];
+            let plugins = [("a", json!({}), schema.clone()), ("b", schema.clone(), json!({}))];
+            tell.send(self::told(&steps, &plugins))
+        });
+        let told = told.recv_timeout(std::time::Duration::from_mins(1)).expect("it ends");
+        assert!(told.iter().all(|told| told.starts_with("warning: ")), "{:?}", told.first());
+    }
 }

@@ -305,14 +305,16 @@ impl<'m> World<'m> {
                 let input = Payload::from_value(&edited).ok();
                 Verb::Retry { step: named, input, digest: None }
             }
-            Ordered::Skip => Verb::Skip { step: named },
+            Ordered::Skip => Verb::Skip { step: named, undo: self.is_undone_by_hand(step) },
             Ordered::Resolve => {
                 let effect = &self.ledger.steps[step];
                 let waits = self.record.steps[step].waits != Waits::No;
                 // Not everybody can tell what it gave.
-                let output = (effect.stands && step.is_multiple_of(2)).then(|| output_of(step));
+                let undo = self.is_undone_by_hand(step);
+                let is_known = !undo && effect.stands && step.is_multiple_of(2);
+                let output = is_known.then(|| output_of(step));
                 let (happened, evidence) = (effect.stands || waits, "seen".to_owned());
-                Verb::Resolve { step: named, happened, output, evidence }
+                Verb::Resolve { step: named, happened, output, evidence, undo }
             }
             Ordered::Pause => Verb::Pause,
             Ordered::Resume => Verb::Resume,
@@ -322,14 +324,18 @@ impl<'m> World<'m> {
         }
     }
 
+    /// Whether an order about a step is about its undo.
+    fn is_undone_by_hand(&self, step: usize) -> bool {
+        let has_undo = self.definition.steps()[self.units.step(step)].undo.is_some();
+        self.record.is_compensating && has_undo
+    }
+
     fn order(&mut self, ordered: Ordered, step: usize) -> Result<()> {
         if !self.may(ordered, step) {
             return Ok(());
         }
         let verb = self.verb(ordered, step);
-        let has_undo = self.definition.steps()[self.units.step(step)].undo.is_some();
-        let by_hand = self.record.is_compensating && has_undo;
-        if ordered == Ordered::Resolve && by_hand {
+        if ordered == Ordered::Resolve && self.is_undone_by_hand(step) {
             self.ledger.steps[step].stands = false;
         }
         self.operate(verb, |record| ordered == Ordered::Pause && record.is_paused)

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Guest, trace_id};
 use crate::bindings::amends::saga::log::{Host, Level};
+use crate::cut::cut;
 use crate::granted::Line;
 use crate::sandbox::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 
@@ -27,13 +28,18 @@ impl Host for Guest {
 }
 
 impl Guest {
+    /// Whether the rest of what the call says is dropped.
+    pub(super) const fn has_said_all(&self) -> bool {
+        self.log_lines > LOG_LINES_MAX + 1
+    }
+
     /// Writes a line of the component's to the log, within what it may write.
     pub(super) fn log(&mut self, level: Level, message: &str, fields: Vec<(String, String)>) {
         if self.granted.is_rehearsal {
             return;
         }
-        self.log_lines += 1;
-        if !is_wanted(level) || self.log_lines > LOG_LINES_MAX + 1 {
+        self.log_lines = self.log_lines.saturating_add(1);
+        if !is_wanted(level) || self.has_said_all() {
             return;
         }
         if self.log_lines == LOG_LINES_MAX + 1 {
@@ -54,12 +60,12 @@ impl Guest {
             }
         }
         let clean = |text: &str| self.kept(self.granted.redact(text), "a log line");
-        let message = cut(&clean(message), LOG_LINE_BYTES_MAX);
+        let message = cut(clean(message), LOG_LINE_BYTES_MAX);
         let mut left = LOG_LINE_BYTES_MAX.saturating_sub(message.len());
         let mut kept = Map::new();
         for (name, value) in fields {
-            let value = cut(&clean(&value), left);
-            let name = cut(&clean(&name), left);
+            let value = cut(clean(&value), left);
+            let name = cut(clean(&name), left);
             left = left.saturating_sub(name.len() + value.len());
             kept.insert(name, Value::from(value));
             if left == 0 {
@@ -78,15 +84,6 @@ fn is_wanted(level: Level) -> bool {
         Level::Warn => tracing::enabled!(target: "plugin", tracing::Level::WARN),
         Level::Error => tracing::enabled!(target: "plugin", tracing::Level::ERROR),
     }
-}
-
-/// With an ellipsis where something is missing.
-pub(super) fn cut(text: &str, bytes_max: usize) -> String {
-    if text.len() <= bytes_max {
-        return text.to_owned();
-    }
-    let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at));
-    format!("{}…", &text[..end.unwrap_or(0)])
 }
 
 impl Guest {

@@ -2,9 +2,8 @@
 //!
 //! Every line becomes a line of the host's log, as if the component had written it through
 //! `amends:saga/log`. The last lines of standard error, and those of the log that are errors, are kept
-//! besides: when the call is stopped, they say why, and go into the failure.
+//! besides ([`LastWords`]): when the call is stopped, they say why, and go into the failure.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -15,18 +14,13 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::Guest;
+use super::last_words::{LAST_LINES_MAX, LastWords};
 use crate::bindings::amends::saga::log::Level;
 use crate::sandbox::LOG_LINE_BYTES_MAX;
 
 /// Bytes that a component may write at once. It writes the rest with its next call of the host, and the
 /// host takes the lines of each call out before the next one.
 const WRITE_BYTES_MAX: usize = 4_096;
-
-/// Lines that are kept for the failure of a call.
-const LAST_LINES_MAX: usize = 40;
-
-/// Bytes of them: a failure stands in the log of events, in answers and in logs.
-const LAST_BYTES_MAX: usize = 4_096;
 
 /// One of the two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,78 +101,26 @@ impl Said {
     }
 }
 
-/// The last lines of what it says when something is wrong.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct LastWords {
-    lines: VecDeque<String>,
-    bytes: usize,
-}
-
-impl LastWords {
-    /// Adds a text, line by line.
-    fn add(&mut self, text: &str) {
-        for line in text.lines() {
-            self.add_line(line);
-        }
-    }
-
-    fn add_line(&mut self, line: &str) {
-        let line = super::log::cut(line, LAST_BYTES_MAX / 2);
-        self.bytes += line.len();
-        self.lines.push_back(line);
-        while self.bytes > LAST_BYTES_MAX || self.lines.len() > LAST_LINES_MAX {
-            let Some(first) = self.lines.pop_front() else { break };
-            self.bytes -= first.len();
-        }
-    }
-
-    /// Oldest first.
-    pub(crate) fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.lines.iter().map(String::as_str)
-    }
-
-    /// The line that says what was thrown, if there is one.
-    ///
-    /// Where a runtime reports an exception, its name and message are the line that begins at the
-    /// margin and is followed by the places where it was thrown, or is preceded by them. What the
-    /// runtime itself adds after it, when it ends the process, says nothing of the plugin.
-    pub(crate) fn thrown(&self) -> Option<&str> {
-        let is_word = |line: &&str| {
-            !line.is_empty()
-                && !line.starts_with(char::is_whitespace)
-                && !is_frame(line)
-                && !RUNTIME.iter().any(|words| line.starts_with(words))
-        };
-        self.lines().rev().find(is_word)
-    }
-}
-
-/// Whether it is a place of JavaScript, `FUNCTION@FILE:LINE:COLUMN`.
-fn is_frame(line: &str) -> bool {
-    let mut parts = line.rsplit(':');
-    let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u32>().is_ok());
-    is_number(parts.next()) && is_number(parts.next()) && line.contains('@')
-}
-
-/// How lines of the languages' own runtimes begin that say nothing of what was thrown.
-const RUNTIME: [&str; 7] = [
-    "Stack:",
-    "Redirecting call to abort",
-    "invalid variant tag value `undefined`",
-    "Traceback (",
-    "thread '",
-    "Python function threw an unexpected exception",
-    "note: run with",
-];
-
 impl Guest {
     /// Takes what was written to the standard streams into the log: whole lines, with `all` also those
     /// that have not ended.
     pub(super) fn hear(&mut self, all: bool) {
-        for (stream, bytes) in self.said.take(all) {
+        let mut lines = self.said.take(all);
+        if self.has_said_all() {
+            // It may write on without end, and only its last words still count.
+            lines.retain(|(stream, _)| *stream == Stream::Error);
+            lines.drain(..lines.len().saturating_sub(LAST_LINES_MAX));
+        }
+        for (stream, bytes) in lines {
             let line = String::from_utf8_lossy(&bytes);
             let line = line.trim_end_matches(['\n', '\r']);
-            let line = self.kept(self.granted.redact(line), stream.as_str());
+            let clean = if bytes.len() > LOG_LINE_BYTES_MAX {
+                // A character may be cut in two as well.
+                self.granted.redact_cut(line.trim_end_matches(char::REPLACEMENT_CHARACTER))
+            } else {
+                self.granted.redact(line)
+            };
+            let line = self.kept(clean, stream.as_str());
             let level = match stream {
                 Stream::Output => Level::Info,
                 Stream::Error => {
@@ -186,7 +128,7 @@ impl Guest {
                     Level::Warn
                 }
             };
-            if !line.is_empty() {
+            if !line.is_empty() && !self.has_said_all() {
                 let fields = vec![("stream".to_owned(), stream.as_str().to_owned())];
                 self.log(level, &line, fields);
             }
@@ -258,7 +200,15 @@ impl Pollable for Writer {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+    use std::fmt::Write as _;
+
+    use amends_engine::{SagaId, Timestamp};
+
     use super::*;
+    use crate::config::{PluginSettings, Secret};
+    use crate::granted::Granted;
+    use crate::guest::CallId;
+    use crate::sandbox::{LOG_LINES_MAX, Sandbox};
 
     fn texts(lines: Vec<(Stream, Vec<u8>)>) -> Vec<(Stream, String)> {
         let text = |(stream, line): (Stream, Vec<u8>)| (stream, String::from_utf8(line).unwrap());
@@ -288,49 +238,115 @@ mod tests {
         assert_eq!(held[0].1.len(), LOG_LINE_BYTES_MAX + 1);
     }
 
-    #[test]
-    fn what_was_thrown_is_found_among_what_each_runtime_says() {
-        for (said, thrown) in [
-            (
-                "TypeError: no seats\nexecute@plugin.js:49:30\nheard/</<@.build-1/entry.mjs:4:21\n\n\
-                 invalid variant tag value `undefined` (received `TypeError: no seats`) specified for \
-                 `Failure`\nStack:\n  export$execute@/tmp/1/sources/initializer.js:730:17\n\
-                 Redirecting call to abort() to mozalloc_abort\n",
-                "TypeError: no seats",
-            ),
-            (
-                "Traceback (most recent call last):\n  File \"/0/plugin.py\", line 64, in execute\n\
-                 KeyError: 'nope'\nthread '<unnamed>' (1) panicked at runtime/src/lib.rs:1293:29:\n\
-                 Python function threw an unexpected exception\nnote: run with `RUST_BACKTRACE=1`\n",
-                "KeyError: 'nope'",
-            ),
-            (
-                "panicked at src/lib.rs:3:5: assertion `left == right` failed\n  left: 1\n right: 2",
-                "panicked at src/lib.rs:3:5: assertion `left == right` failed",
-            ),
-            (
-                "Assertion failed: seats > 0 (plugin.c: execute: 74)\n",
-                "Assertion failed: seats > 0 (plugin.c: execute: 74)",
-            ),
-            ("mail to ada@example.com:25 failed", "mail to ada@example.com:25 failed"),
-        ] {
-            let mut last = LastWords::default();
-            last.add(said);
-            assert_eq!(last.thrown(), Some(thrown));
+    /// What the host logs, line by line.
+    #[derive(Clone, Default)]
+    struct Logged(Arc<Mutex<Vec<String>>>);
+
+    struct Fields(String);
+
+    impl tracing::field::Visit for Fields {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            let _ = write!(self.0, "{field}={value:?} ");
         }
-        assert_eq!(LastWords::default().thrown(), None);
+    }
+
+    impl tracing::Subscriber for Logged {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut fields = Fields(String::new());
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// What is logged of a call that writes these parts to standard error, each heard by itself, and its
+    /// last words.
+    fn heard(secret: &str, parts: &[&str]) -> (Vec<String>, LastWords) {
+        let secrets = [("key".to_owned(), Secret::new(secret.to_owned()))].into();
+        let granted = Granted::new(PluginSettings { secrets, ..PluginSettings::default() });
+        let id = CallId {
+            plugin: "test".parse().unwrap(),
+            state_of: "test".parse().unwrap(),
+            state_bytes_max: None,
+            saga_id: SagaId::from_parts(Timestamp::from_millis(0), &[1; 10]),
+            definition: "definition".parse().unwrap(),
+            step: "step".parse().unwrap(),
+            attempt: 1,
+            idempotency_key: String::new(),
+            traceparent: None,
+            is_probe: false,
+        };
+        let sandbox = Sandbox::for_inspection().unwrap();
+        let mut store = Guest::store(&sandbox.engine, None, Some(id), Arc::new(granted));
+        let guest = store.data_mut();
+        let pending = Arc::clone(&guest.said.pending);
+        let mut writer = Writer { stream: Stream::Error, pending };
+        let logged = Logged::default();
+        let last = tracing::subscriber::with_default(logged.clone(), || {
+            for part in parts {
+                for bytes in part.as_bytes().chunks(WRITE_BYTES_MAX) {
+                    writer.write(Bytes::copy_from_slice(bytes)).unwrap();
+                }
+                guest.hear(false);
+            }
+            guest.last_words()
+        });
+        let logged = std::mem::take(&mut *logged.0.lock().unwrap());
+        (logged, last)
     }
 
     #[test]
-    fn the_last_words_are_the_last_of_many_and_bounded() {
-        let mut last = LastWords::default();
-        for number in 0..1_000 {
-            last.add(&format!("{number} {}", "x".repeat(200)));
+    fn a_secret_that_is_said_in_a_loop_does_not_flood_the_log() {
+        let lines = "it is s-123456\n".repeat(200);
+        let (logged, last) = heard("s-123456", &[&lines, &lines, "the last\n"]);
+        let warnings = logged.iter().filter(|line| line.contains("a secret of its own")).count();
+        assert_eq!(warnings, 1);
+        // Those lines, and that there are more.
+        assert_eq!(logged.len(), warnings + LOG_LINES_MAX as usize + 1);
+        assert!(logged.iter().all(|line| !line.contains("s-123456")), "{logged:?}");
+        // Why a call is stopped is heard however much it said before.
+        let last: Vec<_> = last.lines().collect();
+        assert_eq!(last.len(), LAST_LINES_MAX);
+        assert_eq!(last[LAST_LINES_MAX - 2..], ["it is [secret key]", "the last"]);
+    }
+
+    #[test]
+    fn a_secret_of_several_lines_is_taken_out_of_each() {
+        let pem = "-----BEGIN KEY-----\nMC4CAQAwBQYDK2Vw\r\n  BCIEIHxAbCdEf\n-----END KEY-----\n";
+        let (logged, last) = heard(pem, &[&format!("{pem}done\n")]);
+        let last: Vec<_> = last.lines().collect();
+        let (secret, indented) = ("[secret key]", "  [secret key]");
+        assert_eq!(last, [secret, secret, indented, secret, "done"]);
+        for part in ["KEY---", "MC4C", "BCIE"] {
+            assert!(logged.iter().all(|line| !line.contains(part)), "{logged:?}");
         }
-        assert!(last.bytes <= LAST_BYTES_MAX);
-        assert_eq!(last.bytes, last.lines().map(str::len).sum::<usize>());
-        assert!(last.lines().next_back().is_some_and(|line| line.starts_with("999 ")));
-        last.add(&"y".repeat(100_000));
-        assert!(last.bytes <= LAST_BYTES_MAX && !last.lines.is_empty());
+    }
+
+    #[test]
+    fn a_secret_at_the_cut_of_a_line_is_taken_out() {
+        let secret = "s-1234\u{e4}5678\u{1f39f}90";
+        for begun in 0..=secret.len() {
+            let before = "x".repeat(LOG_LINE_BYTES_MAX + 1 - begun);
+            let (logged, last) = heard(secret, &[&format!("{before}{secret} and more\n")]);
+            let said = last.lines().chain(logged.iter().map(String::as_str));
+            for line in said {
+                assert!(!line.contains("xs"), "{begun}: {line}");
+            }
+        }
     }
 }

@@ -427,6 +427,7 @@ impl PluginHost {
         reason: String,
     ) -> Result<(), PluginError> {
         let component = self.by_digest(name, digest).await?;
+        let _turn = self.turn().await;
         let is_forced = self.with(name, |plugin| plugin.canary.as_ref().map(|one| one.is_forced));
         let is_forced = is_forced.flatten().unwrap_or_default();
         if !is_forced && let Some(rejection) = self.objection(name, &component).await {

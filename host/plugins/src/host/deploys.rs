@@ -195,6 +195,12 @@ impl PluginHost {
         self.activate_while(candidates, why, || true).await.map(|_| ())
     }
 
+    /// Held from when a component is judged until it serves: of two that fit what serves, and not one
+    /// another, the second one is judged by the first.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.turn.lock().await
+    }
+
     /// As [`Self::activate`]; false, and nothing is done, when it is not wanted any more in the
     /// moment in which it would be recorded.
     pub(super) async fn activate_while(
@@ -499,6 +505,7 @@ impl PluginHost {
         let info = self.info(name).ok_or_else(|| missing("there is no such plugin".to_owned()))?;
         let found = info.before(to).map_err(missing)?;
         let component = self.by_digest(name, found).await?;
+        let _turn = self.turn().await;
         if !why.forced
             && let Some(rejection) = self.objection(name, &component).await
         {

@@ -94,7 +94,7 @@ impl Follower {
             last = events.into_iter().rfind(says).or(last);
         }
         let (Some(event), Some(breaker)) = (last, self.all.get(service)) else { return Ok(()) };
-        let is_back = {
+        let is_to_tell = {
             let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
             if breaker.unwritten > 0 {
                 return Ok(());
@@ -102,11 +102,12 @@ impl Follower {
             let before = breaker.state;
             breaker.remember(&event);
             gauge(service, breaker.state);
-            breaker.state == State::Closed && before != State::Closed
+            // Of one that opened by itself, each finds out when it tries again.
+            breaker.state != before && matches!(breaker.state, State::Closed | State::Held { .. })
         };
         tracing::debug!(%service, event = event.kind, "breaker is as its stream says");
-        if is_back {
-            self.sagas.service_is_back(service);
+        if is_to_tell {
+            self.sagas.breaker_has_changed(service);
         }
         Ok(())
     }

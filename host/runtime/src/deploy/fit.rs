@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use amends_engine::{
-    Definition, DefinitionName, Digest, Flaw, FlawKind, PluginName, Saga, SagaStatus, Schema,
-    Schemas, StepName, StepStatus, flaws,
+    Definition, DefinitionName, Digest, Flaw, FlawKind, PluginName, Saga, Schema, Schemas,
+    StepName, StepStatus, flaws,
 };
 use amends_plugins::{Candidate, LoadedComponent, Manifest, Rejection};
 
@@ -17,9 +17,6 @@ use crate::runtime::Runtime;
 
 /// Flaws that a refusal tells; it is kept in the history of the plugin.
 const TOLD_MAX: usize = 5;
-
-/// Definitions that are looked at before others get this thread.
-const DEFINITIONS_AT_ONCE: usize = 64;
 
 /// What in a definition does not fit a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,17 +55,10 @@ impl Ahead {
     }
 }
 
-/// Whether steps of the saga may yet be executed.
+/// Whether steps of the saga may yet be executed. Its status does not say so: a saga that is being undone
+/// may be blocked or paused, too.
 fn goes_on(saga: &Saga) -> bool {
-    match saga.status() {
-        SagaStatus::Running | SagaStatus::Waiting | SagaStatus::Paused | SagaStatus::Blocked => {
-            true
-        }
-        SagaStatus::Compensating
-        | SagaStatus::Completed
-        | SagaStatus::Compensated
-        | SagaStatus::Abandoned => false,
-    }
+    !saga.has_ended() && saga.compensating_since().is_none()
 }
 
 /// Whether the step is not executed any more.
@@ -100,46 +90,23 @@ impl Runtime {
         others: &[Candidate],
         ahead: &Ahead,
     ) -> Vec<FoundFlaw> {
-        let definitions = ahead.in_force.iter().map(|definition| (definition, None));
-        let older = ahead.older.values().map(|(definition, steps)| (definition, Some(steps)));
-        let definitions: Vec<_> = definitions.chain(older).collect();
-        let active = self.active_of(definitions.iter().map(|(definition, _)| *definition));
-        let before = |name: &PluginName| Some(active.get(name)?.manifest.schemas());
-        let after = |name: &PluginName| {
-            let candidate = others.iter().find(|candidate| candidate.plugin == *name);
-            match candidate {
-                _ if name == plugin => Some(component.manifest.schemas()),
-                Some(candidate) => Some(candidate.component.manifest.schemas()),
-                None => before(name),
-            }
+        let in_force = ahead.in_force.iter().map(|definition| (Arc::clone(definition), None));
+        let older = ahead.older.values();
+        let older = older.map(|(definition, steps)| (Arc::clone(definition), Some(steps.clone())));
+        let definitions: Vec<_> = in_force.chain(older).collect();
+        let active = self.active_of(definitions.iter().map(|(definition, _)| definition));
+        let others = others.iter().map(|one| (one.plugin.clone(), Arc::clone(&one.component)));
+        let search = Search {
+            plugin: plugin.clone(),
+            manifest: component.manifest.clone(),
+            others: others.collect(),
+            active,
+            definitions,
         };
-        // What serves now says which fields there are, so one that is not among them any more is gone.
-        let described = active.get(plugin).is_some_and(|active| describes(&active.manifest));
-        let mut found = Vec::new();
-        for (number, (definition, steps)) in definitions.into_iter().enumerate() {
-            if number % DEFINITIONS_AT_ONCE == DEFINITIONS_AT_ONCE - 1 {
-                tokio::task::yield_now().await;
-            }
-            let known = flaws(definition, &before);
-            for flaw in flaws(definition, &after) {
-                let is_of_it = flaw.plugins.contains(plugin);
-                if !is_of_it
-                    || !steps.is_none_or(|steps| is_ahead(definition, plugin, &flaw, steps))
-                {
-                    continue;
-                }
-                let is_bad = match flaw.kind {
-                    FlawKind::Expression | FlawKind::Undo => flaw.is_certain,
-                    FlawKind::Undescribed => flaw.is_certain || described,
-                    // Where nothing serves yet, the config may be what has to change.
-                    FlawKind::Fields => flaw.is_certain && active.contains_key(plugin),
-                };
-                let refuses = is_bad && !known.contains(&flaw);
-                let definition = definition.name().clone();
-                found.push(FoundFlaw { definition, is_older: steps.is_some(), refuses, flaw });
-            }
-        }
-        found
+        // Schemas may be large, and there may be many definitions.
+        let found = tokio::task::spawn_blocking(move || search.flaws()).await;
+        // Nobody cancels it. A panic goes on here, where it would have been.
+        found.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     /// The active components of all plugins that these definitions name.
@@ -153,6 +120,57 @@ impl Runtime {
         let active =
             names.into_iter().filter_map(|name| Some((name.clone(), self.plugins().active(name)?)));
         active.collect()
+    }
+}
+
+/// What the definitions are held against.
+struct Search {
+    plugin: PluginName,
+    /// Of the component that is to become active.
+    manifest: Manifest,
+    /// What becomes active together with it.
+    others: BTreeMap<PluginName, Arc<LoadedComponent>>,
+    /// What serves now.
+    active: BTreeMap<PluginName, Arc<LoadedComponent>>,
+    /// Older ones with the steps that count.
+    definitions: Vec<(Arc<Definition>, Option<BTreeSet<StepName>>)>,
+}
+
+impl Search {
+    fn flaws(&self) -> Vec<FoundFlaw> {
+        let before = |name: &PluginName| Some(self.active.get(name)?.manifest.schemas());
+        let after = |name: &PluginName| {
+            if *name == self.plugin {
+                return Some(self.manifest.schemas());
+            }
+            let other = self.others.get(name).or_else(|| self.active.get(name));
+            other.map(|component| component.manifest.schemas())
+        };
+        let active = self.active.get(&self.plugin);
+        // What serves now says which fields there are, so one that is not among them any more is gone.
+        let described = active.is_some_and(|active| describes(&active.manifest));
+        let mut found = Vec::new();
+        for (definition, steps) in &self.definitions {
+            let known = flaws(definition, &before);
+            for flaw in flaws(definition, &after) {
+                let is_of_it = flaw.plugins.contains(&self.plugin);
+                let counts = |steps| is_ahead(definition, &self.plugin, &flaw, steps);
+                if !is_of_it || !steps.as_ref().is_none_or(counts) {
+                    continue;
+                }
+                let is_bad = match flaw.kind {
+                    FlawKind::Expression | FlawKind::Undo => flaw.is_certain,
+                    FlawKind::Undescribed => flaw.is_certain || described,
+                    // Where nothing serves yet, the config may be what has to change. An input of elements is
+                    // not certain, and each element that there is fails.
+                    FlawKind::Fields => active.is_some(),
+                };
+                let refuses = is_bad && !known.iter().any(|before| before.covers(&flaw));
+                let definition = definition.name().clone();
+                found.push(FoundFlaw { definition, is_older: steps.is_some(), refuses, flaw });
+            }
+        }
+        found
     }
 }
 

@@ -77,9 +77,9 @@ impl Sagas {
         }
     }
 
-    /// The breaker of a service has closed.
-    pub(crate) fn service_is_back(&self, service: &ServiceName) {
-        self.tell_shards(|| Message::ServiceIsBack(service.clone()));
+    /// The breaker of a service has closed, or is held open until another time: who waits for it tries again.
+    pub(crate) fn breaker_has_changed(&self, service: &ServiceName) {
+        self.tell_shards(|| Message::BreakerHasChanged(service.clone()));
     }
 
     /// The breaker of a service lets another call try.

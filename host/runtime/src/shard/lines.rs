@@ -112,7 +112,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn service_is_back(&mut self, service: ServiceName) {
+    pub(super) fn breaker_has_changed(&mut self, service: ServiceName) {
         let line = Line::Breaker(service);
         let waiting = self.lines.get(&line).map_or(0, std::collections::VecDeque::len);
         for _ in 0..waiting {

@@ -56,16 +56,6 @@ impl Kind {
             Self::NeverArrives => "never arrives",
         }
     }
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::FailsOnce => "fails-once",
-            Self::FailsForGood => "fails-for-good",
-            Self::ReplyLost => "reply-lost",
-            Self::AlwaysLost => "always-lost",
-            Self::NeverArrives => "never-arrives",
-        }
-    }
 }
 
 impl Fault {
@@ -111,7 +101,7 @@ impl Fault {
     }
 
     pub(super) fn tag(&self) -> String {
-        format!("{}/{}/{}", self.step, self.direction.as_str(), self.kind.word())
+        format!("{}/{}/{}", self.step, self.direction.as_str(), self.kind.words())
     }
 }
 
@@ -148,19 +138,23 @@ impl ByTag {
         all.remove(&id).unwrap_or_default()
     }
 
+    /// The tag that says the fault of a saga. A child has the tags of its parent, and may have steps of the
+    /// same names: it gets no fault. Its definition is tried by itself.
+    fn tag(saga: &Saga) -> Option<&String> {
+        saga.started().tags.get(TAG).filter(|_| saga.started().parent.is_none())
+    }
+
     /// Whether a call is that of the pivot, in a saga that is to try an undo before it.
     fn fails_pivot(saga: &Saga, call: &Call) -> bool {
-        let tag = saga.started().tags.get(TAG);
-        let is_of_undo = tag.is_some_and(|tag| tag.contains("/compensate/"));
+        let is_of_undo = Self::tag(saga).is_some_and(|tag| tag.contains("/compensate/"));
         let pivot = saga.definition().pivot_step().map(|step| &step.name);
         is_of_undo && call.direction == Direction::Execute && pivot == Some(&call.step)
     }
 
     fn kind(saga: &Saga, call: &Call) -> Option<Kind> {
-        let tag = saga.started().tags.get(TAG)?;
-        let rest = tag.strip_prefix(call.step.as_str())?.strip_prefix('/')?;
-        let word = rest.strip_prefix(call.direction.as_str())?.strip_prefix('/')?;
-        Kind::EXECUTE.into_iter().find(|kind| kind.word() == word)
+        let rest = Self::tag(saga)?.strip_prefix(call.step.as_str())?.strip_prefix('/')?;
+        let words = rest.strip_prefix(call.direction.as_str())?.strip_prefix('/')?;
+        Kind::EXECUTE.into_iter().find(|kind| kind.words() == words)
     }
 }
 
@@ -187,7 +181,7 @@ impl Faults for ByTag {
         let outcome = answer.outcome.clone();
         let kind = Self::kind(saga, call);
         let is_run = !matches!(kind, Some(Kind::NeverArrives | Kind::FailsForGood));
-        if is_run && saga.started().tags.contains_key(TAG) {
+        if is_run && Self::tag(saga).is_some() {
             let (step, direction) = (call.step.clone(), call.direction);
             let wrote = answer.effects.state.as_ref().is_some_and(|state| !state.writes.is_empty());
             let is_thrown_away = wrote && !answer.has_sent;

@@ -106,8 +106,9 @@ impl Report {
         }
     }
 
-    pub(super) fn crashed(&mut self, number: usize, events: usize, found: BTreeMap<usize, String>) {
-        self.crashes += events.saturating_sub(1);
+    /// `tried`: how many crashes; `found`: by the number of the event.
+    pub(super) fn crashed(&mut self, number: usize, tried: usize, found: BTreeMap<usize, String>) {
+        self.crashes += tried;
         for (event, what) in found {
             self.findings.push(format!("input {number}, crash after event {event}: {what}"));
         }
@@ -127,8 +128,8 @@ impl Report {
     }
 
     fn print(&self) -> anyhow::Result<()> {
-        let columns = ["call", "fails once", "fails for good", "reply lost", "always lost"];
-        let mut rows = table(&[&columns[..], &["never arrives"]].concat());
+        // In the order of the kinds; shorter than their words, so that the table fits 80 columns.
+        let mut rows = table(&["call", "once", "for good", "reply lost", "lost", "never arrives"]);
         for (index, step) in self.steps.iter().enumerate() {
             for direction in [Direction::Execute, Direction::Compensate] {
                 let cell = |kind| self.cells.get(&(index, direction, kind));

@@ -218,16 +218,16 @@ fn told(outcome: &Outcome) -> String {
     }
 }
 
-/// A host that died after each event of a log in turn, each as a saga of its own: what does not
-/// come to one of `ends`. Crashes after the last event change nothing, and before the first there is no
-/// saga.
+/// Tries a crash of the host after each event of a log, each with a saga of its own. Answers how many
+/// crashes it tried, and by the number of the event what did not come to one of `ends`. A crash after an
+/// event that ends the saga changes nothing, and before the first event there is no saga.
 pub(super) async fn crash(
     config: &Config,
     definitions: &[Definition],
     name: &DefinitionName,
     ends: &[SagaStatus],
     log: &[StoredEvent],
-) -> anyhow::Result<BTreeMap<usize, String>> {
+) -> anyhow::Result<(usize, BTreeMap<usize, String>)> {
     let folder = tempfile::tempdir().context("no folder for a store")?;
     let store = open_store(&folder)?;
     let definition = copy(definitions)?.into_iter().find(|one| one.name() == name);
@@ -250,7 +250,7 @@ pub(super) async fn crash(
         crashed.push((events, id, wanted));
     }
     let trial = Trial::on(config, definitions, folder, store).await?;
-    let mut found = BTreeMap::new();
+    let (tried, mut found) = (crashed.len(), BTreeMap::new());
     for (events, id, wanted) in crashed {
         let saga = trial.wait(id).await?;
         if !wanted.contains(&saga.status()) {
@@ -260,7 +260,7 @@ pub(super) async fn crash(
         }
     }
     trial.close().await?;
-    Ok(found)
+    Ok((tried, found))
 }
 
 /// The events of one of several copies of a saga: the sagas that it ran are its own, so that what one copy

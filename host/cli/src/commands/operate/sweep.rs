@@ -28,7 +28,7 @@ pub(super) async fn run(order: &Order, args: &OrderArgs) -> anyhow::Result<u8> {
     let limit = args.limit.unwrap_or(u32::MAX);
     let (found, _) = args.filter.find(&order.client, limit, false).await?;
     if args.dry_run {
-        return would(order, found, args.output).await;
+        return would(order, found, args).await;
     }
     let given = Cell::new(0);
     let mut sweep = Sweep::new(order.verb, args.output, found.len(), &given);
@@ -56,9 +56,10 @@ pub(super) async fn run(order: &Order, args: &OrderArgs) -> anyhow::Result<u8> {
 }
 
 /// What a dry run says: the sagas that permit the order as they are now.
-async fn would(order: &Order, found: Vec<SagaItem>, format: Format) -> anyhow::Result<u8> {
-    let (verb, all) = (order.verb, found.len());
-    let asked = stream::iter(found).map(|saga| async move { (order.would(&saga.id).await, saga) });
+async fn would(order: &Order, found: Vec<SagaItem>, args: &OrderArgs) -> anyhow::Result<u8> {
+    let (verb, format, all) = (order.verb, args.output, found.len());
+    let turns = turns(found, args.rate);
+    let asked = turns.map(|saga| async move { (order.give(&saga.id).await, saga) });
     let mut asked = std::pin::pin!(asked.buffered(REQUESTS_AT_ONCE));
     let (mut taken, mut refusals) = (Vec::new(), Vec::new());
     while let Some((answer, saga)) = asked.next().await {
@@ -82,7 +83,7 @@ async fn would(order: &Order, found: Vec<SagaItem>, format: Format) -> anyhow::R
         return Ok(EXIT_DONE);
     }
     if format != Format::Table || !taken.is_empty() {
-        print_sagas(&taken, format, Look::new(false))?;
+        print_sagas(&taken, format, Look::new())?;
     }
     let count = match (taken.len(), &refusals[..]) {
         (count, []) => format!("{verb} would act on {count} sagas; nothing is done yet"),

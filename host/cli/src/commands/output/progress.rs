@@ -24,7 +24,7 @@ pub(crate) struct Progress {
     at_once: u64,
     began: Instant,
     last_done: Instant,
-    /// When the first of those in flight goes on, as far as that is known.
+    /// When one of those in flight goes on, as was told last.
     next_at: Option<Timestamp>,
 }
 
@@ -52,7 +52,7 @@ impl Progress {
 
     /// One that is in flight goes on at that time.
     pub(crate) fn goes_on_at(&mut self, at: Timestamp) {
-        self.next_at = Some(self.next_at.map_or(at, |next| next.min(at)));
+        self.next_at = Some(at);
     }
 
     /// Tells how it stands, also when nothing moves. Called about once a second.
@@ -70,13 +70,18 @@ impl Progress {
             waiting,
             elapsed: self.began.elapsed(),
             still: self.last_done.elapsed(),
-            next: self.next_at.map(|at| from_now(at, amends_runtime::now())),
+            next: self.next_at.and_then(|at| upcoming(at, amends_runtime::now())),
         }));
     }
 
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// `in 42s`; a time that has passed says nothing.
+fn upcoming(at: Timestamp, now: Timestamp) -> Option<String> {
+    (at > now).then(|| from_now(at, now))
 }
 
 struct Standing {
@@ -145,5 +150,17 @@ mod tests {
         let next = Some("in 42s");
         assert_eq!(standing(990, seconds(60), seconds(9), next), ", 10 wait, next attempt in 42s");
         assert_eq!(standing(1_000, seconds(60), seconds(9), None), ", 17/s");
+    }
+
+    #[test]
+    fn an_attempt_whose_time_has_passed_is_not_the_next_one() {
+        let at = Timestamp::from_millis;
+        assert_eq!(upcoming(at(43_000), at(1_000)).as_deref(), Some("in 42s"));
+        assert_eq!(upcoming(at(1_000), at(1_000)), None);
+        assert_eq!(upcoming(at(1_000), at(21_000)), None);
+        let mut bar = Progress::new(2, 2);
+        bar.goes_on_at(at(1_000));
+        bar.goes_on_at(at(2_000));
+        assert_eq!(bar.next_at, Some(at(2_000)));
     }
 }

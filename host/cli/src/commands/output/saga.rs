@@ -1,5 +1,7 @@
 //! Sagas and their events, for people.
 
+use std::borrow::Cow;
+
 use comfy_table::Cell;
 use serde_json::Value;
 
@@ -96,7 +98,7 @@ fn step_detail(step: &StepView, saga: &SagaView) -> String {
 
 /// One saga of many that an order went to.
 pub(crate) fn print_saga_line(saga: &SagaView, look: Look) -> anyhow::Result<()> {
-    let reason = saga.reason.as_deref().map(|reason| format!("  {}", look.text(reason)));
+    let reason = saga.reason.as_deref().map(|reason| format!("  {reason}"));
     let line = format!("{}  {}{}", saga.id, saga.status, reason.unwrap_or_default());
     say!("{}", look.line(&line).replacen(&saga.status, &paint(&saga.status), 1))
 }
@@ -123,16 +125,17 @@ pub(crate) fn print_sagas(items: &[SagaItem], format: Format, look: Look) -> any
             Cell::new(&item.definition),
             status_cell(&item.status),
             Cell::new(at),
-            Cell::new(look.text(&why(item))),
+            Cell::new(why(item, look)),
         ]);
     }
     print_table_as(&rows, look)
 }
 
-/// Why a saga is where it is, and what it does or waits for.
-fn why(item: &SagaItem) -> String {
-    let parts = [item.reason.as_deref(), item.activity.as_deref()];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+/// Why a saga is where it is, and what it does or waits for: that is said by the host, and in brief.
+fn why(item: &SagaItem, look: Look) -> String {
+    let reason = item.reason.as_deref().map(Cow::from);
+    let activity = item.activity.as_deref().map(|activity| look.text(activity));
+    reason.into_iter().chain(activity).collect::<Vec<_>>().join("; ")
 }
 
 /// The columns of [`event_row`]; in brief, the time is that since the saga's start.
@@ -166,15 +169,19 @@ fn event_cells(event: &EventView, start: Timestamp, look: Look) -> (String, Stri
     } else {
         event.at.to_string()
     };
-    let step = data["step"].as_str().unwrap_or_default().to_owned();
-    let detail = detail(&event.kind, &data);
-    // Times in it are those of then.
-    let detail = if look.is_brief() { super::time::in_brief(&detail, event.at) } else { detail };
-    (at, step, detail)
+    // What a domain event says is the plugin's.
+    let own = data["step"].as_str().filter(|_| event.kind.parse::<EventType>().is_err());
+    let step = event.step.as_deref().or(own).unwrap_or_default().to_owned();
+    // Times are those of then.
+    let brief = |words: String| {
+        if look.is_brief() { super::time::in_brief(&words, event.at) } else { words }
+    };
+    (at, step, detail(&event.kind, &data, brief))
 }
 
-/// What a person wants to know of an event.
-fn detail(kind: &str, data: &Value) -> String {
+/// What a person wants to know of an event. `brief` shortens what the host itself says; what a payload or a
+/// plugin says is left as it is.
+fn detail(kind: &str, data: &Value, brief: impl Fn(String) -> String) -> String {
     let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
     let attempt = || format!("attempt {}", data["attempt"]);
     let error = || {
@@ -182,8 +189,10 @@ fn detail(kind: &str, data: &Value) -> String {
         let words = |field: &str| error[field].as_str().unwrap_or_default();
         format!("{}: {}", words("code"), words("message"))
     };
-    let retry =
-        || data["retry_at"].as_str().map_or_else(String::new, |at| format!(", again at {at}"));
+    let retry = || {
+        let at = data["retry_at"].as_str();
+        at.map_or_else(String::new, |at| brief(format!(", again at {at}")))
+    };
     match kind {
         "saga.started" => data["input"].to_string(),
         "step.started" | "undo.started" => {
@@ -201,7 +210,7 @@ fn detail(kind: &str, data: &Value) -> String {
         "undo.succeeded" => data["receipt"].to_string(),
         "step.waiting" => {
             let signal = data["signal"].as_str().map(|name| format!("for the signal {name}"));
-            let until = data["until"].as_str().map(|until| format!("until {until}"));
+            let until = data["until"].as_str().map(|until| brief(format!("until {until}")));
             signal.into_iter().chain(until).collect::<Vec<_>>().join(", ")
         }
         "saga.retimed" => format!("the clock was {} ms ahead", data["ahead_ms"]),
@@ -213,7 +222,7 @@ fn detail(kind: &str, data: &Value) -> String {
         _ if kind.starts_with("operator.") => {
             let evidence = data["evidence"].as_str();
             let evidence = evidence.map_or_else(String::new, |known| format!("; known by {known}"));
-            format!("{}: {}{evidence}", text("who"), text("reason"))
+            format!("{}: {}{evidence}", brief(text("who")), text("reason"))
         }
         // What a plugin tells, in words of its own.
         _ if kind.parse::<EventType>().is_ok() => data.to_string(),

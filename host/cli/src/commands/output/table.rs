@@ -1,8 +1,10 @@
 //! Tables: on a terminal they fit it, row by row; elsewhere nothing is cut off.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use comfy_table::{Attribute, Cell, ColumnConstraint, Row, Table, Width, presets};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use amends_engine::{Timestamp, is_steering, on_one_line};
 
@@ -21,6 +23,14 @@ const LAST_CHARS_MIN: u16 = 16;
 /// one would have less than its least.
 const NARROW_CHARS: [u16; 2] = [12, 6];
 
+/// Whether nothing is cut off or told in brief, also on a terminal: what the command line says.
+static IS_WIDE: AtomicBool = AtomicBool::new(false);
+
+/// Has nothing cut off in this process.
+pub(crate) fn set_wide(is_wide: bool) {
+    IS_WIDE.store(is_wide, Ordering::Relaxed);
+}
+
 /// For whom a table is: a person at a terminal, who wants to see at once what is new and wrong, or a
 /// program or a person who asked for all of it.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +43,8 @@ pub(crate) struct Look {
 impl Look {
     /// For standard output. A terminal that says no width, or 0 as a new pseudo terminal does, is taken
     /// for none.
-    pub(crate) fn new(is_wide: bool) -> Self {
+    pub(crate) fn new() -> Self {
+        let is_wide = IS_WIDE.load(Ordering::Relaxed);
         let width = Table::new().width().filter(|width| *width > 0 && !is_wide);
         Self { width, now: amends_runtime::now() }
     }
@@ -86,13 +97,24 @@ impl Look {
     /// A line of text, cut off at the edge of the terminal.
     pub(crate) fn line(self, text: &str) -> String {
         let text = on_one_line(text);
-        match self.width.map(usize::from) {
-            Some(width) if text.chars().count() > width => {
-                text.chars().take(width - 1).chain(['…']).collect()
-            }
-            Some(_) | None => text.into_owned(),
+        match self.width {
+            Some(width) => cut(&text, usize::from(width)).unwrap_or_else(|| text.into_owned()),
+            None => text.into_owned(),
         }
     }
+}
+
+/// What of a text that is wider than so many columns of a terminal fits there; none when all of it does.
+fn cut(text: &str, room: usize) -> Option<String> {
+    if text.width() <= room {
+        return None;
+    }
+    let mut taken = 0;
+    let fits = |letter: &char| {
+        taken += letter.width().unwrap_or_default();
+        taken < room
+    };
+    Some(text.chars().take_while(fits).chain(['…']).collect())
 }
 
 /// A table with these columns.
@@ -109,7 +131,7 @@ pub(crate) fn table(columns: &[&str]) -> Table {
 
 /// A table without trailing blanks, as wide as the terminal.
 pub(crate) fn print_table(table: &Table) -> anyhow::Result<()> {
-    print_table_as(table, Look::new(false))
+    print_table_as(table, Look::new())
 }
 
 /// A table without trailing blanks.
@@ -137,9 +159,10 @@ fn arrange(table: &Table, width: Option<u16>) -> String {
 
 fn fit(table: &mut Table, width: u16) {
     let is_empty = |column: usize| {
-        table
-            .row_iter()
-            .all(|row| row.cell_iter().nth(column).is_none_or(|cell| cell.content().is_empty()))
+        let is_empty =
+            |row: &Row| row.cell_iter().nth(column).is_none_or(|cell| cell.content().is_empty());
+        // Of no rows, the columns say what there could be.
+        table.row_count() > 0 && table.row_iter().all(is_empty)
     };
     let natural = table.column_max_content_widths();
     let shown: Vec<usize> =
@@ -188,17 +211,17 @@ fn cut_cells(row: &mut Row, shown: &[usize], widths: &[u16]) {
         let at = shown.iter().position(|shown| *shown == column);
         at.map_or(usize::MAX, |at| usize::from(widths[at]))
     };
-    let is_long = |(column, cell): (usize, &Cell)| cell.content().chars().count() > room(column);
-    if !row.cell_iter().enumerate().any(is_long) {
+    let cut: Vec<_> = row
+        .cell_iter()
+        .enumerate()
+        .map(|(column, cell)| cut(&cell.content(), room(column)))
+        .collect();
+    if cut.iter().all(Option::is_none) {
         return;
     }
-    let cut = row.cell_iter().enumerate().map(|(column, cell)| {
-        if !is_long((column, cell)) {
-            return cell.clone();
-        }
-        Cell::new(cell.content().chars().take(room(column) - 1).chain(['…']).collect::<String>())
-    });
-    *row = Row::from(cut.collect::<Vec<_>>());
+    let cells = row.cell_iter().zip(cut);
+    let cells = cells.map(|(cell, cut)| cut.map_or_else(|| cell.clone(), Cell::new));
+    *row = Row::from(cells.collect::<Vec<_>>());
 }
 
 /// The widths of columns, given their own and those of their headers, in a terminal of a width.
@@ -241,7 +264,7 @@ fn escape_cells(row: &mut Row) {
 mod tests {
     use amends_engine::is_steering;
 
-    use super::{LAST_CHARS_MIN, arrange, fitting, table};
+    use super::{LAST_CHARS_MIN, arrange, cut, fitting, table};
 
     #[test]
     fn a_cell_cannot_steer_the_terminal_or_begin_a_row() {
@@ -301,6 +324,26 @@ mod tests {
         }
         assert!(arrange(&rows, None).contains(&long.repeat(3)), "nothing is cut off in a pipe");
         assert!(arrange(&rows, None).contains("NOTE"));
+    }
+
+    #[test]
+    fn a_text_is_cut_by_the_columns_that_it_takes() {
+        // A letter of two columns, and an accent of none.
+        assert_eq!(cut("日本語", 6), None);
+        assert_eq!(cut("日本語", 5).as_deref(), Some("日本…"));
+        assert_eq!(cut("日本語", 4).as_deref(), Some("日…"));
+        assert_eq!(cut("cafe\u{301}", 4), None);
+        let mut rows = table(&["step", "detail"]);
+        rows.add_row(vec!["cafe\u{301}", &"日".repeat(60)]);
+        let text = arrange(&rows, Some(80));
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("cafe\u{301} ") && text.trim_end().ends_with("日…"), "{text}");
+    }
+
+    #[test]
+    fn a_table_without_rows_has_its_columns() {
+        let text = arrange(&table(&["key", "value"]), Some(80));
+        assert!(text.contains("KEY") && text.contains("VALUE"), "{text}");
     }
 
     #[test]

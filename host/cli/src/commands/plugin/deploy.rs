@@ -42,8 +42,8 @@ pub struct Deploy {
     /// Why: it is kept in the history of the plugins
     #[arg(long)]
     pub reason: Option<String>,
-    /// Have the component serve so many percent of the sagas, beside the active one, which it must
-    /// not be worse than: a canary
+    /// Start a canary: the component serves this percentage of the sagas, and is taken back when it does
+    /// worse than the active one
     #[arg(long, value_name = "PERCENT", value_parser = percent, allow_hyphen_values = true)]
     pub canary: Option<f64>,
     /// Of a canary: take it back when its rate of failed calls, or of calls of unknown outcome, is more

@@ -22,6 +22,9 @@ pub struct New {
     /// What to write it in
     #[arg(long, value_enum)]
     pub lang: Language,
+    /// The undo of a step that another plugin does, and no step
+    #[arg(long)]
+    pub undo_only: bool,
     /// The folder to make the project's in
     #[arg(long, value_name = "PARENT", default_value = ".")]
     pub dir: PathBuf,
@@ -74,18 +77,25 @@ const SDK: [File; 10] = sdk!(
     "state.rs"
 );
 
-const JS: [File; 4] = [
+const JS: [File; 8] = [
     WORLD,
     ("package.json", template!("js/package.json")),
+    ("jsconfig.json", template!("js/jsconfig.json")),
+    ("amends.d.ts", template!("js/amends.d.ts")),
     ("plugin.js", template!("js/plugin.js")),
+    ("plugin.test.js", template!("js/plugin.test.js")),
+    ("fake-host.js", template!("js/fake-host.js")),
     (".gitignore", "/node_modules\n/*.wasm\n"),
 ];
 
-const PYTHON: [File; 4] = [
+const PYTHON: [File; 7] = [
     WORLD,
     ("requirements.txt", template!("python/requirements.txt")),
+    ("pyproject.toml", template!("python/pyproject.toml")),
     ("plugin.py", template!("python/plugin.py")),
-    (".gitignore", "/.venv\n__pycache__\n/*.wasm\n"),
+    ("test_plugin.py", template!("python/test_plugin.py")),
+    ("fake_host.py", template!("python/fake_host.py")),
+    (".gitignore", "/.venv\n/bindings\n__pycache__\n/*.wasm\n"),
 ];
 
 const C: [File; 5] = [
@@ -107,12 +117,16 @@ pub(crate) fn run(args: &New) -> anyhow::Result<u8> {
         bail!("{shown} is not empty: name another plugin, or another folder with --dir");
     }
     for (path, text) in files(args.lang) {
-        write(&folder.join(path), &filled(text, args.name.as_str(), args.lang))?;
+        write(&folder.join(path), &filled(text, args))?;
     }
     let name = &args.name;
     say!("made {shown}; now:")?;
     say!("  amends plugin build {shown}")?;
-    say!("  amends plugin test {shown}/{name}.wasm")?;
+    if args.undo_only {
+        say!("  amends plugin test STEP.wasm --undo {shown}/{name}.wasm")?;
+    } else {
+        say!("  amends plugin test {shown}/{name}.wasm")?;
+    }
     say!("  amends plugin inspect {shown}/{name}.wasm")?;
     Ok(EXIT_DONE)
 }
@@ -127,21 +141,47 @@ fn files(language: Language) -> Vec<File> {
     [&COMMON, own, sdk].concat()
 }
 
-fn filled(text: &str, name: &str, language: Language) -> String {
-    let (own_test, source) = match language {
+fn filled(text: &str, args: &New) -> String {
+    let (own_test, source) = match args.lang {
         Language::Rust => {
             ("cargo test                       # the tests in src/lib.rs, natively\n", "src/lib.rs")
         }
-        Language::Js => ("", "plugin.js"),
-        Language::Python => ("", "plugin.py"),
+        Language::Js => (
+            "npm test                         # the tests in plugin.test.js, with a fake host\n\
+             npm run types                    # holds plugin.js against the types in amends.d.ts\n",
+            "plugin.js",
+        ),
+        Language::Python => (
+            "python3 -m unittest              # the tests in test_plugin.py, with a fake host\n",
+            "plugin.py",
+        ),
         Language::C => ("", "plugin.c"),
     };
+    let kind = if args.undo_only { "undo-only" } else { "step" };
     // The SDK's bindings name the interfaces by where they are from its folder.
-    text.replace("\"../../wit\"", "\"../wit\"")
-        .replace("{NAME}", name)
+    chosen(text, kind)
+        .replace("\"../../wit\"", "\"../wit\"")
+        .replace("{NAME}", args.name.as_str())
         .replace("{SOURCE}", source)
         .replace("{OWN_TEST}", own_test)
         .replace("{VERSION}", env!("CARGO_PKG_VERSION"))
+}
+
+/// A template without the lines between one with `{if KIND}`, of another kind, and the next one with
+/// `{end}`, and without such lines themselves.
+fn chosen(text: &str, kind: &str) -> String {
+    let mut is_left_out = false;
+    let mut lines = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        if let Some((_, of)) = line.split_once("{if ") {
+            is_left_out = of.trim_end() != format!("{kind}}}");
+        } else if line.trim_end().ends_with("{end}") {
+            is_left_out = false;
+        } else if !is_left_out {
+            lines.push_str(line);
+        }
+    }
+    lines
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -150,4 +190,85 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         fs::create_dir_all(folder).with_context(cannot)?;
     }
     fs::write(path, text).with_context(cannot)
+}
+
+#[cfg(test)]
+#[allow(clippy::wildcard_enum_match_arm, reason = "of the kinds of types, three have names inside")]
+mod tests {
+    use wit_bindgen_core::wit_parser::{Resolve, TypeDefKind};
+
+    use super::*;
+
+    /// What a project in JavaScript has to name: `idempotencyKey` of `idempotency-key`.
+    fn camel(name: &str) -> String {
+        let mut words = name.split('-');
+        let first = words.next().unwrap_or_default().to_owned();
+        words.fold(first, |name, word| {
+            let (initial, rest) = word.split_at(1);
+            name + &initial.to_uppercase() + rest
+        })
+    }
+
+    #[test]
+    fn the_types_and_the_fake_hosts_have_all_of_the_interfaces() {
+        let mut resolve = Resolve::default();
+        resolve.push_str("saga.wit", COMMON[0].1).expect("the interfaces can be read");
+        let types = template!("js/amends.d.ts");
+        let js = template!("js/fake-host.js");
+        let python = template!("python/fake_host.py");
+        let mut count = 0;
+        for (_, interface) in &resolve.interfaces {
+            let of = interface.name.as_deref().unwrap_or_default();
+            let is_imported = ["state", "events", "config", "log"].contains(&of);
+            if is_imported {
+                assert!(
+                    types.contains(&format!("declare module 'amends:saga/{of}@1.0.0'")),
+                    "{of}"
+                );
+            }
+            for name in interface.functions.keys() {
+                let camel = camel(name);
+                let is_typed = types.contains(&format!("{camel}("))
+                    || types.contains(&format!(" as {camel},"));
+                assert!(is_typed, "{of}: {name}");
+                if is_imported {
+                    assert!(js.contains(&format!("{camel}: (")), "{of}: {name}");
+                    let python_name = format!("\"{}\": ", name.replace('-', "_"));
+                    assert!(python.contains(&python_name), "{of}: {name}");
+                    count += 1;
+                }
+            }
+            for (name, id) in &interface.types {
+                match &resolve.types[*id].kind {
+                    TypeDefKind::Record(record) => {
+                        for field in &record.fields {
+                            let field = camel(&field.name);
+                            let is_typed = types.contains(&format!("    {field}: "))
+                                || types.contains(&format!("    {field}?: "));
+                            assert!(is_typed, "{name}: {field}");
+                        }
+                    }
+                    TypeDefKind::Variant(variant) => {
+                        for case in &variant.cases {
+                            assert!(types.contains(&format!("tag: '{}'", case.name)), "{name}");
+                        }
+                    }
+                    TypeDefKind::Enum(of) => {
+                        for case in &of.cases {
+                            assert!(types.contains(&format!("'{}'", case.name)), "{name}");
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(count, 10, "functions that a plugin imports");
+    }
+
+    #[test]
+    fn a_template_has_the_lines_of_its_kind() {
+        let text = "a\n// {if step}\nb\n// {end}\n  # {if undo-only}\nc\n  # {end}\nd\n";
+        assert_eq!(chosen(text, "step"), "a\nb\nd\n");
+        assert_eq!(chosen(text, "undo-only"), "a\nc\nd\n");
+    }
 }

@@ -21,9 +21,6 @@ pub struct Versions {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
-    /// Whole digests, exact times, and nothing cut off, also on a terminal
-    #[arg(long)]
-    pub wide: bool,
     /// Which host to talk to.
     #[command(flatten)]
     pub host: HostArgs,
@@ -92,7 +89,7 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
             all.iter().filter_map(|one| one.digest).try_for_each(|digest| say!("{digest}"))?;
         }
         Format::Table => {
-            let look = Look::new(args.wide);
+            let look = Look::new();
             let mut rows = table(&["at", "digest", "version", "what", "why"]);
             for one in all {
                 let what = if one.is_active { "active" } else { one.what };

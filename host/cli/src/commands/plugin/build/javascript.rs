@@ -74,7 +74,9 @@ pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<(
         // npm leaves a package out that is not for the Node.js it runs on, or was interrupted: what
         // it has installed is of no use to this one.
         Err(failed)
-            if is_installed && failed.code.is_some_and(|code| code.to_string() == NOT_LOADED) =>
+            if is_installed
+                && dir.join("node_modules").is_dir()
+                && failed.code.is_some_and(|code| code.to_string() == NOT_LOADED) =>
         {
             eprintln!("node_modules is incomplete and is made anew");
             fs::remove_dir_all(dir.join("node_modules"))
@@ -97,8 +99,9 @@ fn is_module(dir: &Path) -> bool {
         .is_ok_and(|package: serde_json::Value| package["type"] == "module")
 }
 
+/// In the project, or in a folder above it, where the workspaces of npm have them: as Node.js looks.
 fn has_module(dir: &Path, module: &str) -> bool {
-    dir.join("node_modules").join(module).is_dir()
+    dir.ancestors().any(|folder| folder.join("node_modules").join(module).is_dir())
 }
 
 fn install(dir: &Path) -> anyhow::Result<()> {

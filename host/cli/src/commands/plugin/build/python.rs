@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::WORLD;
 use super::tool::{answers, find, need, run};
@@ -15,12 +15,16 @@ const PIP_REMEDY: &str = "python3 cannot make a virtual environment with compone
                           root on Debian: apt-get install python3-venv, or put componentize-py into \
                           PATH";
 
+/// Where the types are.
+const BINDINGS: &str = "bindings";
+
 /// The module that stands between the host and the project's.
 const ENTRY: &str = "amends_entry";
 const ENTRY_SOURCE: &str = include_str!("../../../../templates/python/entry.py");
 
 pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<()> {
     let componentize = componentize(dir)?;
+    bindings(&componentize, dir, scratch)?;
     let entry = scratch.join(format!("{ENTRY}.py"));
     fs::write(&entry, ENTRY_SOURCE).with_context(|| format!("cannot write {}", entry.display()))?;
     let built = run(Command::new(componentize)
@@ -33,6 +37,27 @@ pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<(
         .current_dir(dir));
     Ok(built
         .map_err(|failed| failed.within("Traceback (most recent call last)", "Stack backtrace"))?)
+}
+
+/// Makes the folder of the types that the plugin imports and exports, for an editor and for unit tests:
+/// the component has its own.
+fn bindings(componentize: &Path, dir: &Path, scratch: &Path) -> anyhow::Result<()> {
+    let made = scratch.join(BINDINGS);
+    let place = dir.join(BINDINGS);
+    if place.exists() && !place.join("componentize_py_types.py").is_file() {
+        bail!(
+            "{} is in the way: `plugin build` writes there what it makes of wit/",
+            place.display()
+        );
+    }
+    run(Command::new(componentize)
+        .args(["--wit-path", "wit", "--world", WORLD, "bindings"])
+        .arg(&made)
+        .current_dir(dir))?;
+    if place.exists() {
+        fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
+    }
+    fs::rename(&made, &place).with_context(|| format!("cannot write {}", place.display()))
 }
 
 /// The project's own, else one of this machine, else one that is installed into the project.

@@ -1,5 +1,6 @@
 //! What a component logs and prints while it is tested.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,10 +44,11 @@ impl<S: Subscriber> Layer<S> for Listener {
         event.record(&mut line);
         let level = event.metadata().level().as_str();
         let mut said = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() < LINES_MAX {
-            said.push(
-                on_one_line(&format!("{level:<5} {}{}", line.message, line.fields)).into_owned(),
-            );
+        let line = on_one_line(&format!("{level:<5} {}{}", line.message, line.fields)).into_owned();
+        match said.len().cmp(&LINES_MAX) {
+            Ordering::Less => said.push(line),
+            Ordering::Equal => said.push(format!("… and more than these {LINES_MAX} lines")),
+            Ordering::Greater => {}
         }
     }
 }

@@ -1,19 +1,23 @@
-//! The idempotency keys that the calls of a saga carried, as its events tell them.
+//! What no event of a saga has, and follows from those before it: the idempotency key that a call
+//! carried, and the step whose call a domain event is of.
 //!
 //! A key follows from the saga, the step, the direction, and how often an edited input began a new
-//! one. No event has it; whoever shows events computes it.
+//! one. Domain events follow the event of their call at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use amends_engine::{Direction, Event, SagaId, StepName, Version, idempotency_key};
+use amends_engine::{Direction, Event, EventType, SagaId, StepName, Version, idempotency_key};
 use amends_store::{Store, StoreError, StoredEvent, Stream};
+use serde::Deserialize;
+
+use crate::views::EventView;
 
 /// Events that are read at once.
 const EVENTS_PER_READ: u32 = 1_000;
 
-/// What is known of a saga's keys after some of its events.
+/// What is known of a saga's calls after some of its events.
 #[derive(Debug)]
-pub(crate) struct Keys {
+pub(crate) struct Calls {
     saga: SagaId,
     /// The last event that this knows.
     version: Version,
@@ -23,9 +27,17 @@ pub(crate) struct Keys {
     undone: BTreeSet<StepName>,
     /// Steps that run a saga: their calls carry no key.
     sagas: BTreeSet<StepName>,
+    /// The step, or the element of one, whose call the last event is about.
+    last: Option<String>,
 }
 
-impl Keys {
+/// What an event says that it is about.
+#[derive(Deserialize)]
+struct About {
+    step: String,
+}
+
+impl Calls {
     /// Before the first event of a saga.
     pub(crate) fn new(saga: SagaId) -> Self {
         Self {
@@ -34,6 +46,7 @@ impl Keys {
             generations: BTreeMap::new(),
             undone: BTreeSet::new(),
             sagas: BTreeSet::new(),
+            last: None,
         }
     }
 
@@ -54,15 +67,32 @@ impl Keys {
                 return Ok(());
             }
             for event in &found {
-                self.next(event);
+                self.step(event);
+                self.key_of(event);
             }
         }
         Ok(())
     }
 
-    /// The key of the call that the next event says to begin, if it says that. An event that cannot be
-    /// read says nothing.
-    pub(crate) fn next(&mut self, event: &StoredEvent) -> Option<String> {
+    /// The next event, with what it does not have itself.
+    pub(crate) fn view(&mut self, event: StoredEvent) -> EventView {
+        let (step, idempotency_key) = (self.step(&event), self.key_of(&event));
+        EventView { step, idempotency_key, ..EventView::from(event) }
+    }
+
+    /// The step of a domain event.
+    fn step(&mut self, event: &StoredEvent) -> Option<String> {
+        if event.kind.parse::<EventType>().is_ok() {
+            return self.last.clone();
+        }
+        let about = serde_json::from_str::<About>(&event.data).ok();
+        self.last = about.map(|about| about.step);
+        None
+    }
+
+    /// The key of the call that an event says to begin, if it says that. An event that cannot be read
+    /// says nothing.
+    fn key_of(&mut self, event: &StoredEvent) -> Option<String> {
         self.version = event.version;
         match event.kind.as_str() {
             "step.started" | "undo.started" | "operator.retried" => {}

@@ -1,0 +1,24 @@
+//! Texts that stand in events, logs and answers, cut to what has room there.
+
+/// Cuts a text to at most so many bytes, and adds an ellipsis where something is missing.
+pub(crate) fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = text.floor_char_boundary(bytes_max);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("seats".to_owned(), 5), "seats");
+        assert_eq!(cut("seats".to_owned(), 4), "seat…");
+        assert_eq!(cut("s\u{e4}ts".to_owned(), 2), "s…");
+        assert_eq!(cut("s".to_owned(), 0), "…");
+    }
+}
