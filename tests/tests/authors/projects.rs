@@ -53,7 +53,8 @@ fn a_c_project_builds_and_passes() {
     passes("seats-c", "c", 400_000);
 }
 
-/// A step, and an undo of a component of its own that works on what the step keeps.
+/// A step, and an undo of a component of its own that works on what the step keeps. The step's project is
+/// one of those above: what was installed into it is there.
 fn pair_passes(name: &str, language: &str) {
     let _one = one_at_a_time();
     let folder = made(name, language);
@@ -84,22 +85,22 @@ fn pair_passes(name: &str, language: &str) {
 
 #[test]
 fn a_pair_in_rust_passes() {
-    pair_passes("pair-rust", "rust");
+    pair_passes("seats-rust", "rust");
 }
 
 #[test]
 fn a_pair_in_javascript_passes() {
-    pair_passes("pair-js", "js");
+    pair_passes("seats-js", "js");
 }
 
 #[test]
 fn a_pair_in_python_passes() {
-    pair_passes("pair-python", "python");
+    pair_passes("seats-python", "python");
 }
 
 #[test]
 fn a_pair_in_c_passes() {
-    pair_passes("pair-c", "c");
+    pair_passes("seats-c", "c");
 }
 
 /// Runs the unit tests that a project begins with.
