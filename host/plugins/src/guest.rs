@@ -7,8 +7,8 @@ mod said;
 mod state;
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use amends_engine::{DefinitionName, Direction, PAYLOAD_BYTES_MAX, PluginName, SagaId, StepName};
@@ -81,8 +81,8 @@ pub(crate) struct Guest {
     pub(crate) limits: Limits,
     host_calls: u32,
     log_lines: u32,
-    /// Whether operators were told that it said a secret.
-    said_secret: AtomicBool,
+    /// The places of which operators were told that it said a secret there.
+    said_secret: Mutex<BTreeSet<&'static str>>,
     state_bytes: usize,
     emitted_bytes: usize,
     effects: Effects,
@@ -154,10 +154,10 @@ impl std::fmt::Display for Lacks {
 }
 
 impl Guest {
-    /// What is kept of what it said, with a warning the first time in a call that it is not the same.
-    fn kept(&self, clean: Cow<'_, str>, place: &str) -> String {
+    /// What is kept of what it said, with a warning when that is not the same: the first time in a call, of each place.
+    fn kept(&self, clean: Cow<'_, str>, place: &'static str) -> String {
         if let (Cow::Owned(_), Some(id)) = (&clean, &self.id)
-            && !self.said_secret.swap(true, Ordering::Relaxed)
+            && self.said_secret.lock().unwrap_or_else(PoisonError::into_inner).insert(place)
         {
             let CallId { plugin, saga_id, step, attempt, .. } = id;
             let named = Named { plugin, saga_id: *saga_id, step, attempt: *attempt };
@@ -182,7 +182,7 @@ impl Guest {
             limits,
             host_calls: 0,
             log_lines: 0,
-            said_secret: AtomicBool::new(false),
+            said_secret: Mutex::default(),
             state_bytes: 0,
             emitted_bytes: 0,
             effects: Effects::default(),
@@ -207,7 +207,7 @@ impl Guest {
         }
         (self.id, self.granted) = (Some(id), granted);
         (self.host_calls, self.log_lines) = (0, 0);
-        *self.said_secret.get_mut() = false;
+        self.said_secret = Mutex::default();
         (self.state_bytes, self.emitted_bytes) = (0, 0);
         self.effects = Effects::default();
         // Requests that the last call has left behind end here.
