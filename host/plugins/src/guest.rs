@@ -81,7 +81,7 @@ pub(crate) struct Guest {
     pub(crate) limits: Limits,
     host_calls: u32,
     log_lines: u32,
-    /// The places of which operators were told that it said a secret there.
+    /// The places where it said a secret in this call: each makes one warning.
     said_secret: Mutex<BTreeSet<&'static str>>,
     state_bytes: usize,
     emitted_bytes: usize,
@@ -154,7 +154,8 @@ impl std::fmt::Display for Lacks {
 }
 
 impl Guest {
-    /// What is kept of what it said, with a warning when that is not the same: the first time in a call, of each place.
+    /// What is kept of a text that the component said. The first text of a call and place that had a secret
+    /// in it makes a warning.
     fn kept(&self, clean: Cow<'_, str>, place: &'static str) -> String {
         if let (Cow::Owned(_), Some(id)) = (&clean, &self.id)
             && self.said_secret.lock().unwrap_or_else(PoisonError::into_inner).insert(place)
