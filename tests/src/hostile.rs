@@ -438,7 +438,7 @@ pub const HOSTILE: &[Hostile] = &[
             "(call $set (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11))
              (i32.const 2048)",
         ),
-        Stopped("not_granted", "grant it by state = true in [plugin.NAME]"),
+        Stopped("not_granted", "grant it by state = true in [plugin."),
     ),
     // Events.
     hostile(
@@ -514,7 +514,7 @@ pub const HOSTILE: &[Hostile] = &[
             "(call $emit (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11))
              (i32.const 2048)",
         ),
-        Stopped("not_granted", "grant it by events = true in [plugin.NAME]"),
+        Stopped("not_granted", "grant it by events = true in [plugin."),
     ),
     // What it says when it is stopped stands in the failure, and no more of it than has room.
     hostile(

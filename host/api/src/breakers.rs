@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use amends_engine::ServiceName;
-use amends_runtime::{BreakerInfo, ByHand};
+use amends_runtime::{BreakerError, BreakerInfo, ByHand};
 
 use crate::ApiState;
 use crate::answer::Json;
@@ -41,8 +41,7 @@ pub(crate) struct CloseBody {
 /// Opens a circuit breaker by hand: no call of the service begins, also no undo.
 ///
 /// It stays open until somebody closes it, or for the time that is given: then a few calls try, as when
-/// it had opened by itself. It counts at once, on this host; the event is written as soon as the store
-/// takes writes.
+/// it had opened by itself. While the store takes no writes, it is refused.
 #[utoipa::path(post, path = "/v1/breakers/{service}/open", tag = "operators",
     params(("service" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -57,15 +56,16 @@ pub(crate) async fn open(
 ) -> Result<Json<BreakerView>, Problem> {
     let by_hand = ByHand { reason: reason_of(&body.reason)?, who: who(&headers, peer)? };
     let open_for = body.open_for.as_deref().map(time).transpose()?;
-    let found =
-        name(&service).and_then(|name| state.runtime.open_breaker(&name, by_hand, open_for));
+    let found = match name(&service) {
+        Some(name) => state.runtime.open_breaker(&name, by_hand, open_for).await?,
+        None => None,
+    };
     answer(&state, &service, found)
 }
 
 /// Closes a circuit breaker by hand: sagas that wait for its service go on at once.
 ///
-/// One that is closed stays closed. It counts at once, on this host; the event is written as soon as the
-/// store takes writes.
+/// One that is closed stays closed. While the store takes no writes, it is refused.
 #[utoipa::path(post, path = "/v1/breakers/{service}/close", tag = "operators",
     params(("service" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -79,7 +79,10 @@ pub(crate) async fn close(
     JsonBody(body): JsonBody<CloseBody>,
 ) -> Result<Json<BreakerView>, Problem> {
     let by_hand = ByHand { reason: reason_of(&body.reason)?, who: who(&headers, peer)? };
-    let found = name(&service).and_then(|name| state.runtime.close_breaker(&name, &by_hand));
+    let found = match name(&service) {
+        Some(name) => state.runtime.close_breaker(&name, &by_hand).await?,
+        None => None,
+    };
     answer(&state, &service, found)
 }
 
@@ -99,6 +102,14 @@ fn time(text: &str) -> Result<Duration, Problem> {
     })
 }
 
+impl From<BreakerError> for Problem {
+    fn from(error: BreakerError) -> Self {
+        let detail = error.to_string();
+        let (BreakerError::NotDone(store) | BreakerError::NotWritten(store)) = error;
+        Self { detail, ..Self::from(store) }
+    }
+}
+
 fn answer(
     state: &ApiState,
     service: &str,
@@ -110,7 +121,7 @@ fn answer(
     let all = state.runtime.breakers().into_iter().map(|breaker| breaker.service.to_string());
     let all: Vec<_> = all.collect();
     let remedy = if all.is_empty() {
-        "give the service a breaker in the config: [service.NAME] breaker = { … }".to_owned()
+        "name the service in a step of the config: service = \"NAME\"".to_owned()
     } else {
         format!("the breakers of this host are {}", all.join(", "))
     };

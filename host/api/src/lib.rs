@@ -33,6 +33,7 @@ mod stream;
 mod upload;
 mod views;
 mod watch;
+mod why;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -121,7 +122,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/sagas/{id}", get(sagas::get))
         .route("/v1/sagas/{id}/events", get(sagas::events))
         .route("/v1/sagas/{id}/watch", get(watch::watch))
-        .route("/v1/sagas/{id}/why", get(sagas::why))
+        .route("/v1/sagas/{id}/why", get(why::why))
         .route("/v1/sagas/{id}/undo-plan", get(plan::undo_plan))
         .route("/v1/sagas/{id}/exposure", get(plan::of_saga))
         .route("/v1/sagas/{id}/signals/{name}", post(operate::signal))

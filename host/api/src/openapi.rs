@@ -16,7 +16,7 @@ use crate::answer::Json;
         crate::sagas::list,
         crate::sagas::get,
         crate::sagas::events,
-        crate::sagas::why,
+        crate::why::why,
         crate::operate::cancel,
         crate::operate::compensate,
         crate::operate::retry,

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -11,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
-use amends_engine::{Payload, SagaId, SagaStatus, StepStatus, Timestamp};
-use amends_runtime::{Quarantined, StallReason, StartRequest, State as SagaState, Stuck};
-use amends_store::{IdPart, SagaQuery, SagaRow, Store, StoreError, StoreHealth};
+use amends_engine::{Payload, SagaId, SagaStatus, Timestamp, activity_in_brief};
+use amends_runtime::{Quarantined, StartRequest, State as SagaState, Stuck};
+use amends_store::{IdPart, SagaQuery, SagaRow, Store, StoreError};
 
 use crate::ApiState;
 use crate::answer::Json;
@@ -22,16 +21,16 @@ use crate::duration::parse_duration;
 use crate::page::{Page, cursor, limit};
 use crate::problem::{Path, Problem, Query, legible};
 use crate::stream::{Reader, Source};
-use crate::views::{EventView, SagaItem, SagaView, WhyView};
+use crate::views::{EventView, SagaItem, SagaView};
 
 /// The longest that a request waits: proxies on the way give up at about this.
 const WAIT_MAX: std::time::Duration = std::time::Duration::from_mins(5);
 
 /// What is said of a saga that nothing touches, in the place of its status.
-const QUARANTINED: &str = "quarantined";
+pub(crate) const QUARANTINED: &str = "quarantined";
 
 /// Of so many things that hold a saga back its explanation speaks; a list has a thousand elements.
-const STALLS_SAID_MAX: usize = 3;
+pub(crate) const STALLS_SAID_MAX: usize = 3;
 
 /// Sagas whose steps' inputs are computed at once.
 static INPUTS: Semaphore = Semaphore::const_new(2);
@@ -219,7 +218,7 @@ async fn say_activity(state: &ApiState, item: &mut SagaItem) {
     // What no event tells comes first: nothing else moves the saga.
     let stalls = found.stalls.iter().map(ToString::to_string);
     let stalls = stalls.take(STALLS_SAID_MAX).collect::<Vec<_>>();
-    let all = stalls.into_iter().chain(amends_engine::activity_in_brief(&found.saga));
+    let all = stalls.into_iter().chain(activity_in_brief(&found.saga, amends_runtime::now()));
     item.activity = Some(all.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
 }
 
@@ -340,70 +339,6 @@ pub(crate) async fn events(
         return Err(unknown(&id.to_string()));
     }
     Ok(reader.answer(first))
-}
-
-/// Says why a saga is where it is.
-#[utoipa::path(get, path = "/v1/sagas/{id}/why", tag = "sagas", params(("id" = String, Path)),
-    responses((status = 200, body = WhyView), (status = "default", body = Problem)))]
-pub(crate) async fn why(
-    State(state): State<ApiState>,
-    Path(id): Path<String>,
-) -> Result<Json<WhyView>, Problem> {
-    let id = parse_id(&id)?;
-    if let Some(reason) = state.runtime.quarantine_reason(id) {
-        return Ok(Json(WhyView {
-            id: id.to_string(),
-            status: QUARANTINED.to_owned(),
-            sentence: format!(
-                "It is quarantined and nothing touches it: {reason}. When that is mended, or with \
-                 another version of the host, resume takes it up again."
-            ),
-            next_at: None,
-            deadline_at: None,
-            verbs: vec!["resume".to_owned()],
-            undos: Vec::new(),
-        }));
-    }
-    let found = find(&state, &id.to_string()).await?;
-    let why = amends_engine::why(&found.saga, amends_runtime::now());
-    let mut sentence = why.sentence;
-    if !found.stalls.is_empty() {
-        let mut stalls: Vec<_> = found.stalls.iter().map(ToString::to_string).collect();
-        let more = stalls.len().saturating_sub(STALLS_SAID_MAX);
-        stalls.truncate(STALLS_SAID_MAX);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        let _ = write!(sentence, " Right now {}{more}.", stalls.join("; "));
-    }
-    let is_told = |stall: &StallReason| matches!(stall, StallReason::StoreFailed(_));
-    if let StoreHealth::NoWrites(error) = state.runtime.store_health()
-        && !found.stalls.iter().any(is_told)
-        && !found.saga.has_ended()
-    {
-        let _ =
-            write!(sentence, " The store takes no writes, so nothing of it is recorded: {error}.");
-    }
-    for step in found.saga.steps() {
-        let is_in_flight = matches!(step.status, StepStatus::Running | StepStatus::Undoing);
-        if is_in_flight
-            && let Some(child) = step.child
-            && let Some(reason) = state.runtime.quarantine_reason(child)
-        {
-            let _ = write!(
-                sentence,
-                " The saga {child} of {} is quarantined, so it does not end: {reason}.",
-                step.name
-            );
-        }
-    }
-    Ok(Json(WhyView {
-        id: id.to_string(),
-        status: found.saga.status().to_string(),
-        sentence,
-        next_at: why.next_at,
-        deadline_at: why.deadline_at,
-        verbs: why.verbs.into_iter().map(str::to_owned).collect(),
-        undos: why.undos.iter().map(ToString::to_string).collect(),
-    }))
 }
 
 /// Checks what a caller gave.

@@ -159,9 +159,24 @@ pub struct StepView {
     /// The saga that it runs or ran, if it runs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
+    /// Who resolved or skipped it, or its undo, when it came by that to where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_hand: Option<ByHandView>,
+    /// Its undo found nothing to undo.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undid_nothing: bool,
     /// What this answer has no room for: `output` and the `details` of `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<OmittedView>,
+}
+
+/// An operator who has said what became of a step, or has left it out.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ByHandView {
+    /// Who: a name that the host does not check, and an address.
+    pub who: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What an answer has no room for.
@@ -263,6 +278,9 @@ pub struct WhyView {
     pub status: String,
     /// One sentence.
     pub sentence: String,
+    /// Of steps whose last call failed, at most three, the component that served it: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<String>,
     /// When a step goes on by the clock alone.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
@@ -585,6 +603,11 @@ impl From<EngineStep<'_>> for StepView {
                 StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
             },
             child: step.child.map(|child| child.to_string()),
+            undid_nothing: step.undid_nothing,
+            by_hand: step.by_hand.map(|by_hand| ByHandView {
+                who: by_hand.who.clone(),
+                reason: by_hand.reason.clone(),
+            }),
             idempotency_key: None,
             undo_idempotency_key: None,
             omitted: None,

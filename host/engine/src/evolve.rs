@@ -178,6 +178,7 @@ fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             require(event.attempt == step.attempts + 1, "attempts count one by one")?;
             require(!runs_saga || event.child.is_some(), "it names no saga that the step runs")?;
             step.progress = Progress::Running;
+            step.by_hand = None;
             step.attempts = event.attempt;
             step.began_at = Some(at);
             step.child = event.child;
@@ -286,6 +287,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
             require(idle, "nothing of the step is to be undone")?;
             require(event.attempt == step.undo_attempts + 1, "attempts count one by one")?;
             step.progress = Progress::Undoing;
+            step.by_hand = None;
             step.undo_attempts = event.attempt;
             step.undo_began_at = Some(at);
             step.undo_attempts_before += u32::from(event.trial);
@@ -294,6 +296,7 @@ fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Strin
         Event::UndoSucceeded(event) => {
             undoing(event.attempt)?;
             step.progress = Progress::Undone;
+            step.undid_nothing = event.nothing;
             step.ended_at = Some(at);
         }
         Event::UndoFailed(event) => {

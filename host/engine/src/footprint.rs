@@ -72,7 +72,9 @@ impl StepState {
         let payloads = self.input.iter().chain(&self.output).map(len);
         let error = self.error.as_ref().map_or(0, |error| failure(error));
         let chosen = self.chosen.as_ref().map_or(0, |one| one.who.len() + one.reason.len());
-        size_of::<Self>() + payloads.sum::<usize>() + error + chosen
+        let by_hand = self.by_hand.as_deref();
+        let by_hand = by_hand.map_or(0, |one| size_of_val(one) + one.who.len() + one.reason.len());
+        size_of::<Self>() + payloads.sum::<usize>() + error + chosen + by_hand
     }
 }
 

@@ -71,7 +71,7 @@ pub use ids::{
 };
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError, check_json};
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
-pub use saga::{Chosen, Note, Saga, StepView};
+pub use saga::{Chosen, Note, Ordered, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use text::{escape, is_steering, on_one_line};
 pub use why::{Why, activity_in_brief, pivot_first, why};

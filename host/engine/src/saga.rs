@@ -37,9 +37,9 @@ pub struct Saga {
     pub(crate) compensating_since: Option<Timestamp>,
     pub(crate) blocked: Option<Arc<SagaBlocked>>,
     pub(crate) wish: Option<Arc<Wish>>,
-    pub(crate) paused: Option<Arc<Held>>,
+    pub(crate) paused: Option<Arc<Ordered>>,
     /// Who gave it up, and why.
-    pub(crate) given_up: Option<Arc<Held>>,
+    pub(crate) given_up: Option<Arc<Ordered>>,
     /// The last note of an operator.
     pub(crate) note: Option<Arc<Note>>,
     /// Signals that came, in order; those that a step has taken keep their id alone.
@@ -82,11 +82,13 @@ pub(crate) struct Wish {
     pub(crate) cause: Cause,
 }
 
-/// Who holds a saga, and why.
+/// Who ordered something of a saga or a step, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) who: String,
-    pub(crate) reason: String,
+pub struct Ordered {
+    /// Who.
+    pub who: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What an operator has kept with a saga.
@@ -159,6 +161,10 @@ pub(crate) struct StepState {
     pub(crate) input: Option<Payload>,
     /// The component of its calls, as an operator chose it.
     pub(crate) chosen: Option<Arc<Chosen>>,
+    /// Who resolved or skipped it, or its undo, when it came by that to where it stands.
+    pub(crate) by_hand: Option<Arc<Ordered>>,
+    /// Its undo found nothing to undo.
+    pub(crate) undid_nothing: bool,
     /// The component of the last `execute`.
     pub(crate) digest: Option<Digest>,
     /// The component of the last `compensate`.
@@ -235,6 +241,10 @@ pub struct StepView<'a> {
     pub error: Option<&'a Failure>,
     /// The component of its calls, as an operator chose it.
     pub chosen: Option<&'a Chosen>,
+    /// Who resolved or skipped it, or its undo, when it came by that to where it stands.
+    pub by_hand: Option<&'a Ordered>,
+    /// Its undo found nothing to undo.
+    pub undid_nothing: bool,
     /// The component of the last `execute`.
     pub digest: Option<Digest>,
     /// The component of the last `compensate`.
@@ -392,6 +402,15 @@ impl Saga {
         }
     }
 
+    /// The step for which it is or was undone, if it was one.
+    #[must_use]
+    pub fn undone_for(&self) -> Option<&StepName> {
+        match &self.phase {
+            Phase::Compensating(started) | Phase::Compensated(started) => started.step.as_ref(),
+            Phase::Forward | Phase::Completed | Phase::Abandoned(_) => None,
+        }
+    }
+
     /// The last note that an operator had kept with it; its events have the others.
     #[must_use]
     pub fn note(&self) -> Option<&Note> {
@@ -446,6 +465,8 @@ impl Saga {
             output: step.output.as_ref(),
             error: step.error.as_deref(),
             chosen: step.chosen.as_deref(),
+            by_hand: step.by_hand.as_deref(),
+            undid_nothing: step.undid_nothing,
             digest: step.digest,
             undo_digest: step.undo_digest,
             started_at: step.started_at,
@@ -910,6 +931,8 @@ impl Default for StepState {
             digest: None,
             undo_digest: None,
             chosen: None,
+            by_hand: None,
+            undid_nothing: false,
             output: None,
             tainted: false,
             undo_tainted: false,

@@ -6,12 +6,12 @@ mod host;
 use std::time::Duration;
 
 use amends_engine::{
-    Direction, Failure, Fate, Input, Outcome, Payload, SagaStatus, StepStatus, Verb, arguments,
-    awaits, commands, decide_on, exposure, idempotency_key, pivot_first, step_input, undo_plan,
-    why,
+    Direction, Failure, Fate, Input, Outcome, Payload, SagaStatus, StepKind, StepStatus, Verb,
+    activity_in_brief, arguments, awaits, commands, decide_on, exposure, idempotency_key,
+    pivot_first, step_input, undo_plan, why,
 };
 
-use host::{Host, diamond, done, permanent, retryable, serial, unknown};
+use host::{Host, diamond, done, permanent, retry as retries, retryable, serial, step, unknown};
 
 fn retry(step: Option<&str>) -> Verb {
     Verb::Retry { step: step.map(|step| step.parse().unwrap()), input: None, digest: None }
@@ -133,7 +133,7 @@ fn what_backs_off_is_tried_again_at_once() {
     host.answer("a", retryable()).told();
     host.order(retry(None));
     assert_eq!(host.told(), ["operator.retried a", "step.started a 2"]);
-    assert!(host.refused(retry(None)).contains("no call of the saga failed"));
+    assert!(host.refused(retry(None)).contains("no call of the saga has failed"));
 }
 
 #[test]
@@ -630,4 +630,143 @@ fn an_order_is_not_taken_for_an_undo_that_became_due_with_it() {
         let refused = decide_on(&mut saga, host.now, order).refused;
         assert!(refused.is_some(), "{refused:?}");
     }
+}
+
+/// What `exposure` counts is not denied by the sentence.
+#[test]
+fn a_compensated_saga_says_what_stands_of_steps_without_an_undo() {
+    let mut steps = serial();
+    (steps[0].undo, steps[1].undo) = (None, None);
+    let mut host = Host::start(steps);
+    host.answer("a", done()).answer("b", unknown()).tick(100).answer("b", unknown());
+    assert_eq!(host.saga.status(), SagaStatus::Compensated);
+    let stands: Vec<_> = exposure(&host.saga).into_iter().map(|it| it.is_certain).collect();
+    assert_eq!(stands, [true, false]);
+    let told = why(&host.saga, host.now).sentence;
+    let words = "It is compensated: all that has an undo is undone. Without an undo, the effect of a \
+                 stands, the effect of b may stand. It was undone because b is unknown";
+    assert!(told.starts_with(words), "{told}");
+    let mut host = Host::start(serial());
+    host.answer("a", done()).answer("b", permanent()).answer("a", done());
+    let told = why(&host.saga, host.now).sentence;
+    assert!(told.starts_with("It is compensated: no effect stands. It was undone"), "{told}");
+}
+
+#[test]
+fn a_call_that_hangs_and_one_that_is_due_are_told_apart() {
+    let mut steps = serial();
+    let kind =
+        StepKind::Call { plugin: "a".parse().unwrap(), service: Some("carrier".parse().unwrap()) };
+    steps[0].kind = kind;
+    let mut host = Host::start(steps);
+    let began = host.now;
+    let told = |host: &Host| why(&host.saga, host.now);
+    assert_eq!(
+        told(&host).sentence,
+        format!(
+            "It is running: attempt 1 of a is in flight to service `carrier` since {began}, its timeout \
+             is 5s."
+        )
+    );
+    host.answer("a", unknown());
+    let next = host.now.after(Duration::from_millis(100));
+    assert!(told(&host).sentence.contains(&format!("will be tried again at {next}")));
+    assert_eq!(told(&host).next_at, Some(next));
+    // Its time comes, and something holds it back.
+    host.now = next;
+    assert!(told(&host).sentence.contains("is due to be tried again, attempt 2 of 2"));
+    assert_eq!(told(&host).next_at, None, "what is due does not wait for a time");
+    let brief = activity_in_brief(&host.saga, host.now).unwrap();
+    assert!(brief.starts_with("a is due again, 2 of 2"), "{brief}");
+    host.tick(0);
+    let sentence = told(&host).sentence;
+    let (began, after) = (format!("since {next}, its timeout is 5s"), " (the attempt before: ");
+    assert!(sentence.contains(&began) && sentence.contains(after), "{sentence}");
+}
+
+#[test]
+fn a_blocked_saga_names_the_key_of_the_calls_that_came_to_nothing() {
+    let host = blocked();
+    let key = idempotency_key(host.saga.id(), &"b".parse().unwrap(), Direction::Compensate, 0);
+    let told = why(&host.saga, host.now).sentence;
+    let words = format!(
+        "b answered {{\"ok\":true}}. The only attempt to undo b failed; it was sent with the idempotency \
+         key {key}."
+    );
+    assert!(told.ends_with(&words), "{told}");
+    let mut host = blocked();
+    host.order(retry(None)).answer("b", unknown()).tick(100).answer("b", permanent());
+    let told = why(&host.saga, host.now).sentence;
+    assert!(told.contains("1 of 3 attempts to undo b ended unknown; all were sent with"), "{told}");
+}
+
+#[test]
+fn who_settled_a_step_by_hand_stays_with_it() {
+    let mut host = blocked();
+    let by_hand = |host: &Host, step: &str| {
+        let step = host.saga.step(&step.parse().unwrap()).unwrap();
+        step.by_hand.map(|by_hand| format!("{}: {}", by_hand.who, by_hand.reason))
+    };
+    assert_eq!(by_hand(&host, "b"), None);
+    host.order(resolve(None, true, None));
+    let said = "ada: a mistake; known by ticket 7";
+    assert_eq!(by_hand(&host, "b").as_deref(), Some(said));
+    assert_eq!(by_hand(&host, "a"), None);
+    host.answer("a", done());
+    let told = why(&host.saga, host.now).sentence;
+    assert!(told.contains(&format!("b counts as undone by word of {said}.")), "{told}");
+    let mut host = blocked();
+    host.order(skip(Some("b"))).answer("a", done());
+    assert_eq!(by_hand(&host, "b").as_deref(), Some("ada: a mistake"));
+    let told = why(&host.saga, host.now).sentence;
+    let words =
+        "What is left: the effect of b stands. The undo of b was skipped by ada: a mistake.";
+    assert!(told.starts_with("It is abandoned: ") && told.contains(words), "{told}");
+    // A call that is made after it says more than who was before it.
+    let mut host = Host::start(serial());
+    host.answer("a", unknown()).order(resolve(Some("a"), false, None));
+    assert_eq!(by_hand(&host, "a").as_deref(), Some(said));
+    host.tick(100).answer("a", done());
+    assert_eq!(by_hand(&host, "a"), None);
+    let mut host = Host::start(serial());
+    host.answer("a", unknown()).order(resolve(Some("a"), true, Some("1")));
+    assert_eq!(by_hand(&host, "a").as_deref(), Some(said));
+    host.answer("b", permanent()).answer("a", Outcome::NothingToUndo);
+    assert_eq!(by_hand(&host, "a"), None, "a component has undone it");
+    let a = host.saga.step(&"a".parse().unwrap()).unwrap();
+    assert!(a.undid_nothing);
+}
+
+#[test]
+fn a_paused_saga_says_what_comes_when_it_is_resumed() {
+    let mut host = Host::start(serial());
+    host.answer("a", done()).order(Verb::Pause).order(Verb::Cancel);
+    assert_eq!(host.saga.status(), SagaStatus::Paused);
+    host.answer("b", done());
+    let told = why(&host.saga, host.now).sentence;
+    let words = "; then it goes on being undone because it was cancelled by ada: a mistake.";
+    assert!(told.ends_with(words), "{told}");
+    let brief = activity_in_brief(&host.saga, host.now).unwrap();
+    assert!(brief.starts_with("paused by ada: a mistake"), "{brief}");
+    host.order(Verb::Resume);
+    let told = why(&host.saga, host.now).sentence;
+    assert!(told.starts_with("It is being undone because it was cancelled by ada: "), "{told}");
+    // One that waits for an operator besides.
+    let mut host = blocked();
+    host.order(Verb::Pause);
+    let told = why(&host.saga, host.now).sentence;
+    assert!(told.contains("; after that it needs an operator: the undo of b failed"), "{told}");
+}
+
+#[test]
+fn what_is_due_already_does_not_hide_the_next_time() {
+    let mut steps = vec![step("a", &[]), step("b", &[])];
+    steps[0].retry = retries(3, &[100]);
+    steps[1].retry = retries(3, &[5_000]);
+    let mut host = Host::start(steps);
+    host.answer("a", retryable()).answer("b", retryable());
+    let next = host.now.after(Duration::from_secs(5));
+    // The breaker of a holds it back.
+    host.now = host.now.after(Duration::from_millis(200));
+    assert_eq!(why(&host.saga, host.now).next_at, Some(next));
 }

@@ -42,7 +42,7 @@ fn a_step_waits_for_its_signal_and_answers_what_that_says() {
     assert_eq!(told.next_at, Some(host.now.after(Duration::from_secs(1))));
     assert_eq!(told.verbs, ["signal", "resolve", "skip", "cancel", "pause", "abandon"]);
     let brief = format!("b waits for signal approved until {}", told.next_at.unwrap());
-    assert_eq!(activity_in_brief(&host.saga), Some(brief));
+    assert_eq!(activity_in_brief(&host.saga, host.now), Some(brief));
     host.signal("approved", None, r#"{"by":"grace"}"#);
     assert_eq!(host.told(), ["signal.received", "step.succeeded b 0", "step.started c 1"]);
     let b = host.saga.steps().nth(1).unwrap();
@@ -71,12 +71,12 @@ fn the_deadline_is_not_told_as_what_comes_next() {
     assert_eq!(host.saga.wake_at(), Some(ends));
     assert!(!told.verbs.contains(&"signal"), "nothing waits for it yet: {:?}", told.verbs);
     host.answer("a", done()).told();
-    let brief = activity_in_brief(&host.saga);
+    let brief = activity_in_brief(&host.saga, host.now);
     assert_eq!(brief.as_deref(), Some("b waits for signal approved"));
     host.cancel().answer("a", done());
     let told = why(&host.saga, host.now);
     assert_eq!((told.next_at, told.deadline_at, told.verbs), (None, None, vec![]));
-    assert_eq!(activity_in_brief(&host.saga), None, "it has ended");
+    assert_eq!(activity_in_brief(&host.saga, host.now), None, "it has ended");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_call_that_is_tried_again_says_when_first() {
     host.answer("a", retryable());
     let at = host.now.after(Duration::from_millis(100));
     let brief = format!("a again at {at}, 2 of 2: busy: try later");
-    assert_eq!(activity_in_brief(&host.saga), Some(brief));
+    assert_eq!(activity_in_brief(&host.saga, host.now), Some(brief));
 }
 
 #[test]

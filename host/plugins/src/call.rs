@@ -245,9 +245,11 @@ pub(crate) async fn run(
     let bytes = call.input.as_str().len();
     if bytes > settings.payload_bytes_max {
         let message = format!(
-            "the input of {} has {bytes} bytes and may have {}; raise payload_max in \
-             [plugin.NAME] or give it less",
-            call.plugin, settings.payload_bytes_max
+            "the input of {} has {bytes} bytes and may have {}; raise payload_max in [{}] or give it \
+             less",
+            call.plugin,
+            settings.payload_bytes_max,
+            settings.section()
         );
         return (Answer::of(Outcome::Permanent(Failure::new("input_limit", message))), Some(held));
     }
@@ -500,9 +502,10 @@ fn succeeded(output: &str, granted: &Granted, call: &PluginCall) -> Outcome {
     let max = granted.settings.payload_bytes_max;
     if output.len() > max {
         let message = format!(
-            "the component's answer has {} bytes and may have {max}; raise payload_max in \
-             [plugin.NAME] or make it answer less",
-            output.len()
+            "the component's answer has {} bytes and may have {max}; raise payload_max in [{}] or make \
+             it answer less",
+            output.len(),
+            granted.settings.section()
         );
         return Outcome::Unknown(Failure::new("output_limit", message));
     }
@@ -584,8 +587,8 @@ fn stopped(error: &wasmtime::Error, guest: &Guest, words: &LastWords) -> Failure
     let (code, message) = match guest.limits.memory_refused {
         Some(wanted) => {
             let max = guest.limits.memory_bytes_max();
-            let table =
-                if (max as u64) < settings.memory_bytes_max { "host" } else { "plugin.NAME" };
+            let is_of_host = (max as u64) < settings.memory_bytes_max;
+            let table = if is_of_host { "host".to_owned() } else { settings.section() };
             (
                 "memory_limit",
                 format!(
@@ -601,9 +604,10 @@ fn stopped(error: &wasmtime::Error, guest: &Guest, words: &LastWords) -> Failure
             "table_limit",
             format!(
                 "the component wanted {} elements of tables and may have {}; raise \
-                 table_elements_max in [plugin.NAME] or make it use less ({})",
+                 table_elements_max in [{}] or make it use less ({})",
                 guest.limits.table_refused.unwrap_or_default(),
                 settings.table_elements_max,
+                settings.section(),
                 reason(error)
             ),
         ),

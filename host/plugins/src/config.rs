@@ -71,6 +71,8 @@ impl Default for PluginsConfig {
 /// What one plugin may do.
 #[derive(Debug, Clone)]
 pub struct PluginSettings {
+    /// The plugin, for messages about its table in the config; none for one that has no name yet.
+    pub name: Option<PluginName>,
     /// Linear memory of one instance, in bytes.
     pub memory_bytes_max: u64,
     /// Calls at once.
@@ -139,6 +141,7 @@ impl Required {
 impl Default for PluginSettings {
     fn default() -> Self {
         Self {
+            name: None,
             memory_bytes_max: 64 << 20,
             concurrency: 64,
             reuse: 0,
@@ -175,6 +178,11 @@ impl PluginSettings {
             "http" => Some((!self.allow_hosts.is_empty(), "allow_hosts = [\"https://…\"]")),
             _ => None,
         }
+    }
+
+    /// Its table in the config: `plugin.shipment`.
+    pub(crate) fn section(&self) -> String {
+        format!("plugin.{}", self.name.as_ref().map_or("NAME", PluginName::as_str))
     }
 
     /// With every capability granted, for looking at a component: nothing of it is run but what it

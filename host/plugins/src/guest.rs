@@ -9,7 +9,6 @@ mod state;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use amends_engine::{DefinitionName, Direction, PAYLOAD_BYTES_MAX, PluginName, SagaId, StepName};
 use wasmtime::component::{HasData, Linker, ResourceTable};
@@ -248,10 +247,6 @@ impl Guest {
         &self.granted
     }
 
-    pub(crate) fn cpu_max(&self) -> Duration {
-        self.granted.settings.cpu_max
-    }
-
     /// As [`crate::config::PluginSettings::grants`]; state is granted to the plugin that it belongs to.
     fn grant(&self, capability: &str) -> Option<(bool, &'static str)> {
         let (is_granted, key) = self.granted.settings.grants(capability)?;
@@ -263,7 +258,8 @@ impl Guest {
     fn need(&self, capability: &'static str) -> Result<(), Stopped> {
         let Some((false, key)) = self.grant(capability) else { return Ok(()) };
         let message = format!(
-            "the component uses {capability}, which is not granted; grant it by {key} in [plugin.NAME]"
+            "the component uses {capability}, which is not granted; grant it by {key} in [{}]",
+            self.granted.settings.section()
         );
         Err(Stopped::new("not_granted", message))
     }
@@ -274,8 +270,9 @@ impl Guest {
         let max = self.granted.settings.host_calls_max;
         if self.host_calls > max {
             let message = format!(
-                "the component called the host more than {max} times; raise host_calls_max in \
-                 [plugin.NAME] or make it call less"
+                "the component called the host more than {max} times; raise host_calls_max in [{}] or \
+                 make it call less",
+                self.granted.settings.section()
             );
             return Err(Stopped::new("host_call_limit", message));
         }

@@ -596,7 +596,8 @@ impl PluginHost {
     }
 
     pub(crate) fn configured(&self, name: &PluginName) -> PluginSettings {
-        self.inner.config.plugins.get(name).cloned().unwrap_or_default()
+        let settings = self.inner.config.plugins.get(name).cloned().unwrap_or_default();
+        PluginSettings { name: Some(name.clone()), ..settings }
     }
 
     fn with<T>(&self, name: &PluginName, read: impl FnOnce(&Plugin) -> T) -> Option<T> {

@@ -514,7 +514,7 @@ fn needs_are_granted(needs: &[String], settings: &PluginSettings) -> Result<(), 
         match settings.grants(need) {
             Some((true, _)) => {}
             Some((false, key)) => {
-                let remedy = format!("grant it by {key} in [plugin.NAME]");
+                let remedy = format!("grant it by {key} in [{}]", settings.section());
                 let import = match need.as_str() {
                     "http" => "wasi:http/outgoing-handler".to_owned(),
                     capability => format!("amends:saga/{capability}"),

@@ -143,11 +143,13 @@ fn tick(store: &StoreContextMut<'_, Guest>) -> Result<UpdateDeadline, Stopped> {
     HAS_TICKED.set(true);
     // The first one is met somewhere in the tick.
     let used = TICK + TURN.get().map_or(Duration::ZERO, Turn::computed);
-    let max = store.data().cpu_max();
+    let settings = &store.data().granted().settings;
+    let max = settings.cpu_max;
     if used > max {
         let message = format!(
-            "the component computed for longer than {max:?}; raise cpu_max in [plugin.NAME] or \
-             make it compute less"
+            "the component computed for longer than {max:?}; raise cpu_max in [{}] or make it compute \
+             less",
+            settings.section()
         );
         return Err(Stopped::new("cpu_limit", message));
     }

@@ -50,6 +50,8 @@ const TRACEPARENT: &str = "traceparent";
 pub(crate) struct Outbound {
     to: To,
     allow: Arc<AllowHosts>,
+    /// Where that is written, for messages.
+    section: String,
     timeout: Duration,
     response_bytes_max: usize,
 }
@@ -72,7 +74,8 @@ impl Outbound {
         let allow = Arc::new(settings.allow_hosts.clone());
         let timeout = settings.connect_timeout;
         let tls = if allow.has_tls() { TLS.clone() } else { tls_without_roots() };
-        let connector = Connector { allow, timeout, resolve, lookups: LOOKUPS.share() };
+        let (section, lookups) = (settings.section(), LOOKUPS.share());
+        let connector = Connector { allow, section, timeout, resolve, lookups };
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -91,6 +94,7 @@ impl Outbound {
         Self {
             to: To::Stub(Stub::new(answer)),
             allow: Arc::new(settings.allow_hosts.clone()),
+            section: settings.section(),
             timeout: settings.request_timeout,
             response_bytes_max: settings.response_bytes_max,
         }
@@ -407,10 +411,10 @@ impl Requests {
             let why = format!("a call sends at most {HTTP_REQUESTS_MAX} requests");
             return Err(Sent::because(Error::ConnectionLimitReached, why));
         }
-        self.granted
-            .outbound()
+        let outbound = self.granted.outbound();
+        outbound
             .allow
-            .allows(request.uri())
+            .allows(request.uri(), &outbound.section)
             .map_err(|why| Sent::because(Error::HttpRequestDenied, why))?;
         if self.granted.outbound().stub().is_some() {
             // What the host adds says nothing of the component.

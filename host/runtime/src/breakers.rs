@@ -20,7 +20,7 @@ use std::time::Duration;
 use amends_engine::{Outcome, ServiceName, Timestamp};
 use amends_store::{NewEvent, Store, StoreError};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::runtime::Sagas;
 
@@ -45,6 +45,17 @@ pub struct BreakerSettings {
     pub half_open: u32,
     /// What a step does that finds it open.
     pub on_open: OnOpen,
+}
+
+impl BreakerSettings {
+    /// Of a service that the config gives no breaker: nothing but an operator opens it.
+    pub const BY_HAND: Self = Self {
+        failures: None,
+        rate: None,
+        open_for: Duration::from_mins(1),
+        half_open: 1,
+        on_open: OnOpen::Wait,
+    };
 }
 
 /// When a breaker opens for the part of the calls that failed.
@@ -162,11 +173,24 @@ impl Drop for Permit {
     }
 }
 
+/// Answers whether a change could be written at the first try.
+pub(crate) type Written = oneshot::Receiver<Result<(), StoreError>>;
+
+/// A change of a breaker that is to be written to the service's stream.
+#[derive(Debug)]
+struct Entry {
+    service: ServiceName,
+    at: Timestamp,
+    event: NewEvent,
+    /// Whom the first try is told.
+    told: oneshot::Sender<Result<(), StoreError>>,
+}
+
 /// The breakers of a host.
 #[derive(Debug)]
 pub(crate) struct Breakers {
     all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
-    log: mpsc::UnboundedSender<(ServiceName, Timestamp, NewEvent)>,
+    log: mpsc::UnboundedSender<Entry>,
     sagas: Sagas,
 }
 
@@ -195,8 +219,17 @@ impl Breakers {
         let Some(mut breaker) = self.breaker(service) else {
             return Admission::Go(Ticket { generation: 0, round: 0, is_trial: false });
         };
+        if breaker.is_hold_over(at) && !breaker.opens_by_itself() {
+            breaker.close();
+            tracing::info!(%service, "breaker is closed: its time is over");
+            // Nobody waits for that.
+            drop(self.write(service, &mut breaker, at, CLOSED, "{}".to_owned()));
+        }
+        let before = breaker.state;
         let admission = breaker.admit(is_undo, at);
-        gauge(service, breaker.state);
+        if breaker.state != before {
+            gauge(service, breaker.state);
+        }
         admission
     }
 
@@ -222,7 +255,8 @@ impl Breakers {
                 (CLOSED, "{}".to_owned())
             }
         };
-        self.write(service, &mut breaker, at, kind, data);
+        // Nobody waits for that.
+        drop(self.write(service, &mut breaker, at, kind, data));
         change == Some(Change::Closed)
     }
 
@@ -231,42 +265,49 @@ impl Breakers {
         self.breaker(service).is_some_and(|mut breaker| breaker.give_back(ticket))
     }
 
-    /// Opens a breaker by hand, until a time or until somebody closes it. Whether there is one. It counts at
-    /// once, and is written like what opens by itself.
+    /// Opens a breaker by hand, until a time or until somebody closes it; none when there is none. It counts
+    /// at once, and is written like what opens by itself.
     pub(crate) fn hold(
         &self,
         service: &ServiceName,
         by_hand: ByHand,
         until: Option<Timestamp>,
         at: Timestamp,
-    ) -> bool {
-        let Some(mut breaker) = self.breaker(service) else { return false };
+    ) -> Option<Written> {
+        let mut breaker = self.breaker(service)?;
         let ByHand { who, reason } = &by_hand;
         let time = until.map(tracing::field::display);
         tracing::warn!(%service, who, reason, until = time, "breaker is opened by hand");
         let data = breaker.hold(by_hand, until);
-        self.write(service, &mut breaker, at, OPENED, data.to_string());
+        let written = self.write(service, &mut breaker, at, OPENED, data.to_string());
         drop(breaker);
         // Those that wait already wait until another time now.
         self.sagas.breaker_has_changed(service);
-        true
+        Some(written)
     }
 
-    /// Closes a breaker by hand: sagas that wait for its service go on. Whether there is one; one that is
+    /// Closes a breaker by hand: sagas that wait for its service go on. None when there is none; one that is
     /// closed stays as it is.
-    pub(crate) fn close(&self, service: &ServiceName, by_hand: &ByHand, at: Timestamp) -> bool {
-        let Some(mut breaker) = self.breaker(service) else { return false };
-        if breaker.state == State::Closed {
-            return true;
+    pub(crate) fn close(
+        &self,
+        service: &ServiceName,
+        by_hand: &ByHand,
+        at: Timestamp,
+    ) -> Option<Written> {
+        let mut breaker = self.breaker(service)?;
+        if breaker.state == State::Closed && breaker.unwritten == 0 {
+            let (told, written) = oneshot::channel();
+            let _ = told.send(Ok(()));
+            return Some(written);
         }
         let ByHand { who, reason } = by_hand;
         tracing::warn!(%service, who, reason, "breaker is closed by hand");
         breaker.close();
         let data = json!({"who": who, "reason": reason}).to_string();
-        self.write(service, &mut breaker, at, CLOSED, data);
+        let written = self.write(service, &mut breaker, at, CLOSED, data);
         drop(breaker);
         self.sagas.breaker_has_changed(service);
-        true
+        Some(written)
     }
 
     /// Has a change of a breaker written: in the order in which they happened, because the breaker is held.
@@ -277,10 +318,13 @@ impl Breakers {
         at: Timestamp,
         kind: &'static str,
         data: String,
-    ) {
+    ) -> Written {
         gauge(service, breaker.state);
         breaker.unwritten += 1;
-        let _ = self.log.send((service.clone(), at, NewEvent { kind: kind.into(), data }));
+        let (told, written) = oneshot::channel();
+        let event = NewEvent { kind: kind.into(), data };
+        let _ = self.log.send(Entry { service: service.clone(), at, event, told });
+        written
     }
 
     pub(crate) fn list(&self, at: Timestamp) -> Vec<BreakerInfo> {
@@ -328,16 +372,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Of a breaker that nothing opens.
-    const SETTINGS: BreakerSettings = BreakerSettings {
-        failures: None,
-        rate: None,
-        open_for: SECOND,
-        half_open: 1,
-        on_open: OnOpen::Wait,
-    };
+    const SETTINGS: BreakerSettings =
+        BreakerSettings { open_for: SECOND, ..BreakerSettings::BY_HAND };
 
-    type Trial =
-        (Breakers, ServiceName, mpsc::UnboundedReceiver<(ServiceName, Timestamp, NewEvent)>);
+    type Trial = (Breakers, ServiceName, mpsc::UnboundedReceiver<Entry>);
 
     /// A breaker that opens after two failures, for a second; and what it records.
     fn breaker(on_open: OnOpen) -> Trial {
@@ -402,7 +440,7 @@ mod tests {
         assert!(report(&breakers, &service, &succeeded(), at(1_100)), "who waits may go on");
         assert!(goes(breakers.admit(&service, false, at(1_100))));
         let kinds: Vec<_> =
-            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, _, event)| event.kind).collect();
+            std::iter::from_fn(|| events.try_recv().ok()).map(|entry| entry.event.kind).collect();
         assert_eq!(kinds, ["breaker.opened", "breaker.closed"]);
     }
 
@@ -433,7 +471,7 @@ mod tests {
         assert_eq!(breakers.list(at(900))[0].counted, Some((9, 5)));
         report(&breakers, &service, &succeeded(), at(1_000));
         assert_eq!(state(1_000), "open", "five of ten");
-        let (_, _, event) = events.try_recv().unwrap();
+        let event = events.try_recv().unwrap().event;
         assert_eq!(event.kind, "breaker.opened");
         let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         assert_eq!((&data["calls"], &data["calls_failed"]), (&10.into(), &5.into()), "{data}");
@@ -485,7 +523,7 @@ mod tests {
         assert_eq!(breakers.list(at(3_300))[0].state, "half_open");
         assert!(report(&breakers, &service, &succeeded(), at(3_300)), "three have succeeded");
         let kinds: Vec<_> =
-            std::iter::from_fn(|| events.try_recv().ok()).map(|(_, _, event)| event.kind).collect();
+            std::iter::from_fn(|| events.try_recv().ok()).map(|entry| entry.event.kind).collect();
         assert_eq!(kinds, ["breaker.opened", "breaker.opened", "breaker.closed"]);
     }
 
@@ -677,7 +715,7 @@ mod tests {
         let by = |reason: &str| ByHand { who: "ada".to_owned(), reason: reason.to_owned() };
         let admit = |is_undo, millis| breakers.admit(&service, is_undo, at(millis));
         let Admission::Go(late) = admit(false, 0) else { panic!("it is open") };
-        assert!(breakers.hold(&service, by("it moves house"), None, at(0)));
+        assert!(breakers.hold(&service, by("it moves house"), None, at(0)).is_some());
         let wait = Admission::Wait { until: None };
         assert_eq!(admit(false, 1_000_000_000), wait);
         assert_eq!(admit(true, 1), wait);
@@ -686,7 +724,7 @@ mod tests {
         assert_eq!((info.state, info.open_until), ("open", None));
         assert_eq!(info.by_hand, Some(by("it moves house")));
         // Another host, or this one after a restart, has it from the stream.
-        let (_, _, event) = events.try_recv().unwrap();
+        let event = events.try_recv().unwrap().event;
         let stored = StoredEvent {
             position: Position(1),
             stream: Stream::Service(service.clone()),
@@ -699,20 +737,22 @@ mod tests {
         other.remember(&stored);
         assert_eq!(other.admit(true, at(1_000_000_000)), wait);
         assert_eq!(other.by_hand, Some(by("it moves house")));
-        assert!(breakers.close(&service, &by("it is back"), at(4)));
+        assert!(breakers.close(&service, &by("it is back"), at(4)).is_some());
         assert!(goes(admit(false, 5)));
         assert_eq!(breakers.list(at(5))[0].by_hand, None);
         // Done already: nothing is recorded.
         events.try_recv().unwrap();
-        assert!(breakers.close(&service, &by("it is back"), at(6)));
+        breakers.breaker(&service).unwrap().unwritten = 0;
+        let mut written = breakers.close(&service, &by("it is back"), at(6)).unwrap();
+        assert!(written.try_recv().unwrap().is_ok(), "it is closed already");
         assert!(events.try_recv().is_err());
         // For longer than it would stay open by itself.
-        assert!(breakers.hold(&service, by("a moment"), Some(at(9_000)), at(7)));
+        assert!(breakers.hold(&service, by("a moment"), Some(at(9_000)), at(7)).is_some());
         assert_eq!(admit(false, 8_999), Admission::Wait { until: Some(at(9_000)) });
         assert!(goes(admit(false, 9_000)), "one tries");
         assert_eq!(breakers.list(at(9_000))[0].state, "half_open");
         let other: ServiceName = "other".parse().unwrap();
-        assert!(!breakers.close(&other, &by("it is back"), at(9_000)));
+        assert!(breakers.close(&other, &by("it is back"), at(9_000)).is_none());
     }
 
     #[test]
@@ -725,5 +765,53 @@ mod tests {
         assert!(goes(breakers.admit(&service, false, at(0))));
         let unknown: ServiceName = "other".parse().unwrap();
         assert!(goes(breakers.admit(&unknown, false, at(0))));
+    }
+
+    /// Of a service that the config gives no breaker.
+    #[test]
+    fn one_that_only_operators_open_closes_when_its_time_is_over() {
+        let (breakers, service, mut events) = trial(SETTINGS);
+        let by = ByHand { who: "ada".to_owned(), reason: "it moves house".to_owned() };
+        for _ in 0..1_000 {
+            report(&breakers, &service, &failed(), at(0));
+        }
+        let info = breakers.list(at(0)).remove(0);
+        assert_eq!((info.state, info.failures, info.last_error), ("closed", 0, None));
+        assert!(breakers.hold(&service, by, Some(at(9_000)), at(1)).is_some());
+        let wait = Admission::Wait { until: Some(at(9_000)) };
+        assert_eq!(breakers.admit(&service, false, at(8_999)), wait);
+        let Admission::Go(ticket) = breakers.admit(&service, false, at(9_000)) else {
+            panic!("its time is over")
+        };
+        assert!(!ticket.is_trial);
+        breakers.report(&service, ticket, &failed(), at(9_001));
+        assert!(goes(breakers.admit(&service, false, at(9_002))), "that opens it for nobody");
+        let kinds: Vec<_> =
+            std::iter::from_fn(|| events.try_recv().ok()).map(|entry| entry.event.kind).collect();
+        assert_eq!(kinds, [OPENED, CLOSED]);
+        // The config gave it one before.
+        let mut other = Breaker::new(SETTINGS);
+        other.remember(&StoredEvent {
+            position: Position(1),
+            stream: Stream::Service(service),
+            version: Version(1),
+            at: at(0),
+            kind: OPENED.to_owned(),
+            data: json!({"until": at(1_000_000), "failures": 5, "error": "busy"}).to_string(),
+        });
+        assert!(goes(other.admit(false, at(1))));
+    }
+
+    #[test]
+    fn an_order_to_close_is_not_answered_for_one_that_is_not_written() {
+        let (breakers, service, mut events) = breaker(OnOpen::Wait);
+        let by = || ByHand { who: "ada".to_owned(), reason: "a moment".to_owned() };
+        assert!(breakers.hold(&service, by(), None, at(0)).is_some());
+        assert!(breakers.close(&service, &by(), at(1)).is_some());
+        let mut again = breakers.close(&service, &by(), at(2)).unwrap();
+        assert!(again.try_recv().is_err(), "the one before is not written yet");
+        let kinds: Vec<_> =
+            std::iter::from_fn(|| events.try_recv().ok()).map(|entry| entry.event.kind).collect();
+        assert_eq!(kinds, [OPENED, CLOSED, CLOSED]);
     }
 }

@@ -67,6 +67,21 @@ pub enum RuntimeError {
     Stopping,
 }
 
+/// Why an order about a circuit breaker is not in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum BreakerError {
+    /// The store takes no writes, so nothing was done. Operator.
+    #[error("{0}; nothing was done to the breaker")]
+    NotDone(StoreError),
+    /// It was done on this host, and could not be written at once. It is written when the store takes
+    /// writes again, and lost when the host ends before that. Operator.
+    #[error(
+        "{0}; on this host the breaker is as it was ordered all the same; that is lost when the host ends \
+         before it can be written"
+    )]
+    NotWritten(StoreError),
+}
+
 /// Why a saga was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

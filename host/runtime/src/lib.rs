@@ -36,7 +36,7 @@ pub use definitions::Definitions;
 pub use deploy::{
     DeployError, DeployRequest, Deployed, FoundFlaw, Impact, UNREADABLE_NAMED_MAX, Unreadable,
 };
-pub use error::{OperateError, RuntimeError, StartError};
+pub use error::{BreakerError, OperateError, RuntimeError, StartError};
 pub use exposure::{Exposure, ExposureError};
 pub use faults::Faults;
 pub use limits::{

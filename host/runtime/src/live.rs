@@ -18,7 +18,7 @@ use crate::dispatch::{ChildCall, Returned};
 use crate::error::{OperateError, StartError};
 use crate::limits::LIVE_BYTES_EACH;
 use crate::rooms::{RoomKey, Taken};
-use crate::runtime::{Started, rests};
+use crate::runtime::{Started, State, rests};
 use crate::serving::{Basis, Served};
 
 /// What holds a saga back that its events do not tell.
@@ -43,6 +43,8 @@ pub enum StallReason {
         service: ServiceName,
         /// The step that waits.
         step: StepName,
+        /// For its undo.
+        is_undo: bool,
         /// Until when; then a few calls try. None: until an operator closes it.
         until: Option<Timestamp>,
     },
@@ -71,20 +73,27 @@ impl std::fmt::Display for StallReason {
             ),
             Self::NoRoom(key) => write!(f, "it waits for room: every call {key} is taken"),
             Self::Machine(words) => write!(f, "it waits for this machine: {words}"),
-            Self::BreakerOpen { service, step, until: Some(until) } => write!(
+            Self::BreakerOpen { service, step, is_undo, until: Some(until) } => write!(
                 f,
-                "{step} waits for service `{service}`, whose circuit breaker is open until {until}"
+                "{}{step} waits for service `{service}`, whose circuit breaker is open until {until}; \
+                 `amends breaker close {service}` lets it begin at once",
+                of_undo(*is_undo)
             ),
-            Self::BreakerOpen { service, step, until: None } => write!(
+            Self::BreakerOpen { service, step, is_undo, until: None } => write!(
                 f,
-                "{step} waits for service `{service}`, whose circuit breaker an operator has opened: it \
-                 stays open until `amends breaker close {service}`"
+                "{}{step} waits for service `{service}`, whose circuit breaker an operator has opened: it \
+                 stays open until `amends breaker close {service}`",
+                of_undo(*is_undo)
             ),
             Self::StoreFailed(error) => {
                 write!(f, "what happened to it cannot be recorded: {error}")
             }
         }
     }
+}
+
+const fn of_undo(is_undo: bool) -> &'static str {
+    if is_undo { "the undo of " } else { "" }
 }
 
 /// A saga, what is under way for it, and what waits for it.
@@ -244,7 +253,7 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) input: Input,
-    pub(crate) reply: Option<oneshot::Sender<Result<Saga, OperateError>>>,
+    pub(crate) reply: Option<oneshot::Sender<Result<State, OperateError>>>,
     /// Of a call that came back: what it saw and writes of its plugin's state.
     pub(crate) state: Option<Box<StateChange>>,
     /// Of a call that came back: it sent something outside.
@@ -318,10 +327,10 @@ impl Queued {
     }
 
     /// Answers, once what was decided is durable.
-    pub(crate) fn reply(self, saga: &Saga) {
+    pub(crate) fn reply(self, saga: &Saga, stalls: &[Stall]) {
         if let Some(reply) = self.reply {
             let refused = self.refused.map(OperateError::from);
-            let _ = reply.send(refused.map_or_else(|| Ok(saga.clone()), Err));
+            let _ = reply.send(refused.map_or_else(|| Ok(State::of(saga, stalls)), Err));
         }
     }
 }

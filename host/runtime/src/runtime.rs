@@ -18,11 +18,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::breakers::{BreakerInfo, BreakerSettings, Breakers, ByHand};
+use crate::breakers::{BreakerInfo, BreakerSettings, Breakers, ByHand, Written};
 use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
 use crate::definitions::Definitions;
-use crate::error::{OperateError, RuntimeError, StartError};
+use crate::error::{BreakerError, OperateError, RuntimeError, StartError};
 use crate::exposure::Abandoned;
 use crate::faults::Faults;
 use crate::gauges::HostGauges;
@@ -30,7 +30,7 @@ use crate::limits::{
     EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_FREE,
     ORDER_BYTES_WAITING_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
 };
-use crate::live::{StallReason, Waiter};
+use crate::live::{Stall, StallReason, Waiter};
 use crate::recovery::{self, Quarantine, Quarantined};
 use crate::rehearse::REHEARSALS_MAX;
 use crate::rooms::{RoomKey, Rooms, Wake};
@@ -107,6 +107,13 @@ pub struct State {
     pub saga: Saga,
     /// What holds it back, outside its events: of each call that is due and cannot begin.
     pub stalls: Vec<StallReason>,
+}
+
+impl State {
+    pub(crate) fn of(saga: &Saga, stalls: &[Stall]) -> Self {
+        let stalls = stalls.iter().map(|stall| stall.reason.clone()).collect();
+        Self { saga: saga.clone(), stalls }
+    }
 }
 
 /// An undo that a compensation would run now, and the component that would serve it.
@@ -439,7 +446,7 @@ impl Runtime {
             let input = Box::new(input.clone());
             self.send(id, Message::Feed { id, input, loaded: loaded.take(), held, reply })?;
             if let Ok(result) = answer.await {
-                return result.map(|saga| State { saga, stalls: Vec::new() });
+                return result;
             }
             if self.is_stopping() {
                 return Err(RuntimeError::Stopping.into());
@@ -569,25 +576,69 @@ impl Runtime {
         self.inner.breakers.list(now())
     }
 
-    /// Opens a circuit breaker by hand, for so long or until somebody closes it. It counts at once. None:
-    /// the service has no breaker.
-    #[must_use]
-    pub fn open_breaker(
+    /// Opens a circuit breaker by hand, for so long or until somebody closes it. None: the service has no
+    /// breaker.
+    ///
+    /// # Errors
+    /// When the store takes no writes: see [`BreakerError`].
+    pub async fn open_breaker(
         &self,
         service: &ServiceName,
         by_hand: ByHand,
         open_for: Option<Duration>,
-    ) -> Option<BreakerInfo> {
+    ) -> Result<Option<BreakerInfo>, BreakerError> {
         let until = open_for.map(|time| now().after(time));
-        let is_there = self.inner.breakers.hold(service, by_hand, until, now());
-        is_there.then(|| self.breaker(service)).flatten()
+        let order = |breakers: &Breakers| breakers.hold(service, by_hand, until, now());
+        self.order_breaker(service, order).await
     }
 
-    /// Closes a circuit breaker by hand. It counts at once. None: the service has no breaker.
-    #[must_use]
-    pub fn close_breaker(&self, service: &ServiceName, by_hand: &ByHand) -> Option<BreakerInfo> {
-        let is_there = self.inner.breakers.close(service, by_hand, now());
-        is_there.then(|| self.breaker(service)).flatten()
+    /// Closes a circuit breaker by hand. None: the service has no breaker.
+    ///
+    /// # Errors
+    /// When the store takes no writes: see [`BreakerError`].
+    pub async fn close_breaker(
+        &self,
+        service: &ServiceName,
+        by_hand: &ByHand,
+    ) -> Result<Option<BreakerInfo>, BreakerError> {
+        self.order_breaker(service, |breakers| breakers.close(service, by_hand, now())).await
+    }
+
+    async fn order_breaker(
+        &self,
+        service: &ServiceName,
+        order: impl FnOnce(&Breakers) -> Option<Written>,
+    ) -> Result<Option<BreakerInfo>, BreakerError> {
+        if self.breaker(service).is_none() {
+            return Ok(None);
+        }
+        if let StoreHealth::NoWrites(error) | StoreHealth::Lost(error) = self.store_health() {
+            return Err(BreakerError::NotDone(error));
+        }
+        let Some(written) = order(&self.inner.breakers) else { return Ok(None) };
+        let written = tokio::select! {
+            biased;
+            written = written => written.unwrap_or(Err(StoreError::Closed)),
+            // One that waits behind others that cannot be written is not tried until they are.
+            error = self.store_takes_no_writes() => Err(error),
+        };
+        written.map_err(BreakerError::NotWritten)?;
+        Ok(self.breaker(service))
+    }
+
+    /// When the store takes no writes, why not.
+    async fn store_takes_no_writes(&self) -> StoreError {
+        let mut health = self.inner.store.health();
+        loop {
+            if let StoreHealth::NoWrites(error) | StoreHealth::Lost(error) =
+                &*health.borrow_and_update()
+            {
+                return error.clone();
+            }
+            if health.changed().await.is_err() {
+                return StoreError::Closed;
+            }
+        }
     }
 
     fn breaker(&self, service: &ServiceName) -> Option<BreakerInfo> {

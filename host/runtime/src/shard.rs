@@ -81,7 +81,7 @@ pub(crate) enum Message {
         loaded: Option<Box<Saga>>,
         /// What it holds of a budget, if it is refused for lack of room.
         held: Option<HeldBytes>,
-        reply: oneshot::Sender<Result<Saga, OperateError>>,
+        reply: oneshot::Sender<Result<State, OperateError>>,
     },
     /// Dropped without an answer when the saga is not live.
     Read {
@@ -326,8 +326,7 @@ impl Shard {
             }
             Message::Read { id, reply } => {
                 if let Some(live) = self.live.get(&id) {
-                    let stalls = live.stalls.iter().map(|stall| stall.reason.clone()).collect();
-                    let _ = reply.send(Box::new(State { saga: live.saga.clone(), stalls }));
+                    let _ = reply.send(Box::new(State::of(&live.saga, &live.stalls)));
                 }
             }
             Message::Wait { id, waiter } => {
@@ -663,7 +662,7 @@ impl Shard {
         if events.is_empty() {
             live.forget_reruns(&inputs);
             for queued in inputs {
-                queued.reply(&live.saga);
+                queued.reply(&live.saga, &live.stalls);
             }
             if live.saga.has_ended() || live.may_be_stale {
                 self.remove(id);

@@ -15,11 +15,13 @@ use amends_engine::{
 };
 use amends_plugins::Answer;
 use amends_runtime::{
-    BreakerInfo, BreakerSettings, Faults, OnOpen, Runtime, RuntimeConfig, StallReason, now,
+    BreakerError, BreakerInfo, BreakerSettings, ByHand, Faults, OnOpen, Runtime, RuntimeConfig,
+    StallReason, now,
 };
-use amends_store::{Append, NewEvent, Stream};
+use amends_store::{Append, NewEvent, Store, StoreError, Stream};
 use amends_tests::Component;
 
+use place::hooked::Hooked;
 use place::{Place, SOON, definition, start, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
@@ -117,4 +119,46 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
         assert_eq!(state.saga.status(), SagaStatus::Completed);
         assert_eq!((breaker(host).state, breaker(host).failures), ("closed", 0));
     }
+}
+
+/// An operator is not told that it is done when it would be forgotten with the host.
+#[tokio::test]
+async fn an_order_that_cannot_be_written_says_so() {
+    let place = Place::new();
+    place.write("test", &Component::default().build());
+    let is_full = Arc::new(AtomicBool::new(false));
+    let full = Arc::clone(&is_full);
+    let store: Arc<dyn Store> =
+        Arc::new(Hooked::new(place.store(), move |store, append, reply| {
+            if matches!(append.stream, Stream::Service(_)) && full.load(Ordering::SeqCst) {
+                reply.send(Err(StoreError::Full("no room".to_owned())));
+            } else {
+                store.append_then(append, reply);
+            }
+        }));
+    let breakers = BTreeMap::from([(carrier(), BreakerSettings::BY_HAND)]);
+    let config = RuntimeConfig { breakers, ..RuntimeConfig::default() };
+    let host = place.run(Arc::clone(&store), vec![order()], config).await;
+    let by = |reason: &str| ByHand { who: "ada".to_owned(), reason: reason.to_owned() };
+    is_full.store(true, Ordering::SeqCst);
+    let order = host.open_breaker(&carrier(), by("it moves house"), None).await;
+    let refused = order.unwrap_err();
+    assert!(matches!(refused, BreakerError::NotWritten(StoreError::Full(_))), "{refused}");
+    // It counts all the same, and is written when there is room.
+    assert_eq!(breaker(&host).state, "open");
+    let kinds = || async {
+        let events = store.events(Stream::Service(carrier()), Version(0), 10).await.unwrap();
+        events.into_iter().map(|event| event.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds().await, [""; 0]);
+    is_full.store(false, Ordering::SeqCst);
+    let closed = host.close_breaker(&carrier(), &by("it is back")).await.unwrap().unwrap();
+    assert_eq!(closed.state, "closed");
+    assert_eq!(
+        kinds().await,
+        ["breaker.opened", "breaker.closed"],
+        "in the order in which they came"
+    );
+    let other = "other".parse().unwrap();
+    assert!(host.open_breaker(&other, by("x"), None).await.unwrap().is_none());
 }

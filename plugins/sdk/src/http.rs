@@ -180,11 +180,18 @@ mod wasm {
     pub(super) fn send(request: &Request) -> Result<Response, NoResponse> {
         let not_sent = |what: &str| NoResponse::NotSent(format!("{what} of {}", origin(request)));
         let outgoing = outgoing(request).ok_or_else(|| not_sent("the address or a header"))?;
-        let body = outgoing.body().map_err(|()| not_sent("the body"))?;
+        // A body that is taken and left empty goes out as one of unknown length, which some services
+        // refuse of a GET or a DELETE.
+        let body = match request.body.as_slice() {
+            [] => None,
+            _ => Some(outgoing.body().map_err(|()| not_sent("the body"))?),
+        };
         let answer = handle(outgoing, None).map_err(|error| failed(request, &error))?;
-        // What goes wrong here shows in the answer, or in that there is none.
-        let _ = write(&body, &request.body);
-        let _ = OutgoingBody::finish(body, None);
+        if let Some(body) = body {
+            // What goes wrong here shows in the answer, or in that there is none.
+            let _ = write(&body, &request.body);
+            let _ = OutgoingBody::finish(body, None);
+        }
         answer.subscribe().block();
         let response = match answer.get() {
             Some(Ok(Ok(response))) => response,
@@ -213,7 +220,9 @@ mod wasm {
         let headers = request.headers.iter();
         let mut headers: Vec<_> =
             headers.map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
-        if !request.body.is_empty() {
+        // RFC 9110, 8.6: a method that has a body usually says that it has none.
+        let may_have_body = matches!(request.method.as_str(), "POST" | "PUT" | "PATCH");
+        if may_have_body || !request.body.is_empty() {
             let length = request.body.len().to_string();
             headers.push(("content-length".to_owned(), length.into_bytes()));
         }
@@ -260,7 +269,7 @@ mod wasm {
 
     /// What is known of these: the request did not go out.
     fn failed(request: &Request, error: &ErrorCode) -> NoResponse {
-        let why = format!("{} of {}: {error:?}", request.method, origin(request));
+        let why = format!("{} of {}: {}", request.method, origin(request), words(error));
         match error {
             ErrorCode::DnsTimeout
             | ErrorCode::DnsError(_)
@@ -278,6 +287,22 @@ mod wasm {
             | ErrorCode::HttpRequestMethodInvalid => NoResponse::NotSent(why),
             _ => NoResponse::Lost(why),
         }
+    }
+
+    /// `connection refused` of `ErrorCode::ConnectionRefused`; what is in it stays as it is.
+    fn words(error: &ErrorCode) -> String {
+        let text = format!("{error:?}");
+        let name = text.strip_prefix("ErrorCode::").unwrap_or(&text);
+        let end = name.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(name.len());
+        let (name, rest) = name.split_at(end);
+        let mut words = String::new();
+        for letter in name.chars() {
+            if letter.is_ascii_uppercase() && !words.is_empty() {
+                words.push(' ');
+            }
+            words.push(letter.to_ascii_lowercase());
+        }
+        words + rest
     }
 
     /// Without path and query: there may be something in them that is nobody's business.

@@ -169,11 +169,13 @@ fn an_operator_opens_and_closes_it() {
     let words =
         "carrier is open until it is closed by hand, opened by ada@127.0.0.1: it moves house";
     assert!(told.contains(words), "{told}");
-    assert!(amends(&["list"]).contains("by hand (opened by ada@127.0.0.1)"));
+    assert!(amends(&["list"]).contains("opened by ada@127.0.0.1: it moves house"));
     let id = start();
     host.until("it waits", || {
         let why = stdout(&place.amends(&["why", &id]));
-        why.contains("an operator has opened") && why.contains("amends breaker close carrier")
+        why.contains("an operator has opened")
+            && why.contains("amends breaker close carrier")
+            && why.contains("was opened by ada@127.0.0.1: it moves house")
     });
     // Longer than it would stay open by itself, and after a restart.
     host.kill();
@@ -215,4 +217,39 @@ fn an_operator_opens_and_closes_it() {
     let unknown = place.amends(&["breaker", "close", "carier", "--reason", "x"]);
     assert_eq!(unknown.status.code(), Some(4));
     assert!(crate::place::stderr(&unknown).contains("the breakers of this host are carrier"));
+}
+
+/// Without a breaker in the config, as at night when a service goes wrong that nobody thought of.
+#[test]
+fn an_operator_opens_one_that_the_config_does_not_have() {
+    let place = Place::empty();
+    write(&place, "1.0.0", Behaviour::Retryable);
+    place.config(
+        "[[saga]]\nname = \"one\"\n[[saga.step]]\nname = \"ship\"\nplugin = \"ship\"\n\
+         service = \"carrier\"\nretry = { attempts = 100, backoff = [\"1h\"] }\n",
+    );
+    let host = place.run();
+    let output = place.amends(&["start", "one", "--input", "{}", "-o", "ids"]);
+    let id = stdout(&output).trim().to_owned();
+    let step = || host.get(&format!("/v1/sagas/{id}"))["steps"][0].clone();
+    host.until("its call has failed", || step()["status"] == "backing_off");
+    let amends = |arguments: &[&str]| {
+        let output = place.amends(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", crate::place::stderr(&output));
+        stdout(&output)
+    };
+    let list = amends(&["breaker", "list"]);
+    assert!(list.contains("carrier") && list.contains("closed"), "{list}");
+    amends(&["breaker", "open", "carrier", "--reason", "it charges twice"]);
+    // An order to try again moves nothing, and says so.
+    let retried = amends(&["retry", &id, "--reason", "try it"]);
+    assert!(retried.contains("breaker_open"), "{retried}");
+    let why = amends(&["why", &id]);
+    assert!(why.contains("is due to be tried again") && !why.contains("next:"), "{why}");
+    assert!(why.contains("amends breaker close carrier"), "{why}");
+    write(&place, "1.0.1", Behaviour::Done);
+    host.until("it is mended", || host.get("/v1/plugins")["items"][0]["version"] == "1.0.1");
+    assert_eq!(step()["attempts"], 1);
+    amends(&["breaker", "close", "carrier", "--reason", "it is mended"]);
+    host.until("it goes on", || host.get(&format!("/v1/sagas/{id}"))["status"] == "completed");
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
+use serde_json::Value;
+
 use crate::place::{Place, example, stderr, stdout};
 
 /// An id that no saga has.
@@ -127,6 +129,13 @@ fn watch_follows_the_sagas_that_it_reads_one_after_another() {
     let mut ids: Vec<_> = stdout(&output).lines().map(str::to_owned).collect();
     ids.dedup();
     assert_eq!(ids, [good.trim(), bad.trim()]);
+    // A line of many histories says whose it is.
+    let output = fed(&place, &["history", "-", "-o", "jsonl"], &(good.clone() + &bad));
+    let lines = stdout(&output);
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut sagas: Vec<_> = lines.map(|event| event["saga"].as_str().unwrap().to_owned()).collect();
+    sagas.dedup();
+    assert_eq!(sagas, [good.trim(), bad.trim()]);
     let unknown = format!("{UNKNOWN}\n{good}");
     let output = fed(&place, &["watch", "-"], &unknown);
     assert_eq!(output.status.code(), Some(4));

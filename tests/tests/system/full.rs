@@ -22,7 +22,7 @@ fn place() -> Place {
     place.config(
         "[[saga]]\nname = \"gate\"\n[[saga.step]]\nname = \"gate\"\nwait = \"approved\"\n\
          [[saga]]\nname = \"nap\"\n[[saga.step]]\nname = \"nap\"\nsleep = \"3s\"\n\
-         [[saga.step]]\nname = \"good\"\nplugin = \"good\"\nundo = false\n",
+         [[saga.step]]\nname = \"good\"\nplugin = \"good\"\nundo = false\nservice = \"shop\"\n",
     );
     place
 }
@@ -111,6 +111,20 @@ fn a_full_disk_is_said_once_answered_at_once_and_over_by_itself() {
     assert_eq!((status, &problem["code"]), (507, &json!("store_full")), "{problem}");
     let (status, problem) = ask(&host.url("/v1/sagas"), Some(&json!({"definition": "gate"})));
     assert_eq!((status, &problem["code"]), (507, &json!("store_full")), "{problem}");
+    // A breaker is not opened for as long as the host runs, and forgotten then.
+    let open = host.url("/v1/breakers/shop/open");
+    let (status, problem) = ask(&open, Some(&json!({"reason": "it is away"})));
+    assert_eq!((status, &problem["code"]), (507, &json!("store_full")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("nothing was done to the breaker"));
+    assert_eq!(host.get("/v1/breakers")["items"][0]["state"], "closed");
+    // The command line does not leave open what is known.
+    let refused = place.amends(&["start", "gate"]);
+    let told = stderr(&refused);
+    assert!(told.contains("the disk is full") && !told.contains("is not known"), "{told}");
+    fs::write(place.path("each.ndjson"), "{}\n{}\n").unwrap();
+    let refused = place.amends(&["start", "gate", "--input", "each.ndjson", "--each"]);
+    let told = stdout(&refused) + &stderr(&refused);
+    assert!(told.contains("2  refused") && !told.contains("not known"), "{told}");
     // Each saga that would go on says what holds it back.
     for nap in &naps {
         host.until("it says why", || {

@@ -192,7 +192,7 @@ fn an_element_is_repaired_by_its_name_and_planned_and_shown_as_one() {
     done(&["compensate", id, "--reason", "returned"]);
     host.until("it is blocked", || host.get(&format!("/v1/sagas/{id}"))["status"] == "blocked");
     let why = stdout(&place.amends(&["why", id]));
-    assert!(why.contains("the undo of inventory[") && why.contains("waits for that"), "{why}");
+    assert!(why.contains("the undos of prescription[") && why.contains("wait for that"), "{why}");
     for element in ["inventory[0]", "inventory[1]"] {
         host.until("each is blocked", || {
             step(&host.get(&format!("/v1/sagas/{id}")), element)["status"] == "undo_blocked"

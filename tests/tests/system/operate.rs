@@ -131,6 +131,31 @@ fn an_undo_that_fails_for_ever_blocks_through_restarts_until_it_is_resolved() {
         }
         host = place.run();
     }
+    // Which component said so, since when, and with which key it was asked.
+    let why = done(&place, &["why", &id]);
+    let key = saga(&host, &id);
+    let key = step(&key, "held")["undo_idempotency_key"].as_str().unwrap().to_owned();
+    for word in
+        ["The undo of held was served by plugin `held` 1.2.3 (sha256:", "active since", &key]
+    {
+        assert!(why.contains(word), "no `{word}` in {why}");
+    }
+    // What the undo is about, for a call on the telephone.
+    assert!(why.contains("held answered {\"n\":1}"), "{why}");
+    // Who follows it is not left waiting, also when it was blocked while it was paused.
+    let reason = ["--reason", "a look at it"];
+    done(&place, &[&["pause", &id][..], &reason].concat());
+    let paused = done(&place, &["why", &id]);
+    assert!(paused.contains("after that it needs an operator: the undo of held"), "{paused}");
+    let list = done(&place, &["list", "--status", "paused"]);
+    assert!(list.contains("paused by ada@127.0.0.1: a look at it"), "{list}");
+    done(&place, &[&["resume", &id][..], &reason].concat());
+    let watched = place.amends(&["watch", &id]);
+    assert_eq!(watched.status.code(), Some(6), "{}", stderr(&watched));
+    let lines = stdout(&watched);
+    assert!(lines.contains("saga.blocked"), "{lines}");
+    assert!(lines.trim_end().lines().last().unwrap().contains("operator.resumed"), "{lines}");
+    assert!(stderr(&watched).contains(&format!("amends why {id}")), "{}", stderr(&watched));
     let plan = done(&place, &["undo-plan", &id]);
     let lines: Vec<&str> = plan.lines().collect();
     assert!(lines[1].starts_with("1 ") && lines[1].contains("held"), "{plan}");
@@ -151,6 +176,10 @@ fn an_undo_that_fails_for_ever_blocks_through_restarts_until_it_is_resolved() {
     for word in ["ada@127.0.0.1", reason, evidence, "held", "Z "] {
         assert!(line.contains(word), "who, when, why: no `{word}` in {line}");
     }
+    let got = done(&place, &["get", &id]);
+    assert!(got.contains("by ada@127.0.0.1: released by hand; known by ticket 12"), "{got}");
+    let why = done(&place, &["why", &id]);
+    assert!(why.contains("held counts as undone by word of ada@127.0.0.1: released"), "{why}");
     assert!(done(&place, &["why", &id]).contains("no effect stands"));
     assert_eq!(done(&place, &["exposure", &id]).trim(), "no effect stands");
     assert_eq!(host.stop(), Some(0));
@@ -180,7 +209,7 @@ fn an_undo_that_is_skipped_leaves_its_effect_and_ends_as_abandoned() {
     let numbers: Vec<_> = line.split_whitespace().skip(2).collect();
     assert_eq!(numbers, ["1", "0", "0", "1"], "standing, not known, blocked, abandoned: {sums}");
     let why = done(&place, &["why", &id]);
-    assert!(why.contains("abandoned") && why.contains("effects may stand"), "{why}");
+    assert!(why.contains("abandoned") && why.contains("the effect of held stands"), "{why}");
     drop(host);
 }
 
@@ -331,7 +360,7 @@ fn a_verb_in_the_wrong_state_is_told_what_would_be_right() {
     verb("resolve", &pair, &["--step", "one", "--evidence", " "], 1, &["no evidence", "help: "]);
     let gate = start(&place, "gate");
     until_status(&host, &gate, "waiting");
-    verb("retry", &gate, &[], 1, &["no call of the saga failed", "help: "]);
+    verb("retry", &gate, &[], 1, &["no call of the saga has failed", "help: `amends why`"]);
     refused(&place, &["signal", &gate, "aproved"], 1, &["waits for `aproved`", "approved"]);
     refused(&place, &["pause", &gate, "--reason", " "], 1, &["the reason is empty", "help: "]);
     verb("retry", UNKNOWN, &[], 4, &["there is no saga"]);

@@ -364,7 +364,7 @@ fn an_undo_whose_plugin_is_lost_says_why_and_can_be_seen_to() {
             && stuck.iter().all(|saga| saga["reason"].as_str().unwrap().contains("not granted"))
     });
     let by_hand = ["--evidence", "the hotel says so", "--reason", "cancelled by phone"];
-    assert!(told.contains("its undo has not begun: resolve or skip with --step room --undo"));
+    assert!(told.contains("the undo of room is due: resolve or skip with --step room --undo"));
     // Whoever does not say so means the step, which is no longer what the saga is about.
     let resolve = [&["resolve", &trips[0]][..], &by_hand].concat();
     let refused = place.amends(&resolve);
@@ -398,7 +398,7 @@ fn a_dry_run_counts_what_would_be_taken() {
     let retry = ["retry", "--status", "waiting,blocked", "--reason", "it is back", "--dry-run"];
     let told = stdout(&place.amends(&retry));
     assert!(told.contains("retry would act on 1 of 2 sagas; nothing is done yet"), "{told}");
-    assert!(told.contains("no call of the saga failed"), "{told}");
+    assert!(told.contains("no call of the saga has failed"), "{told}");
     assert!(told.contains(&stuck), "{told}");
     let json = place.amends(&[&retry[..], &["-o", "json"]].concat());
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();

@@ -49,8 +49,13 @@ pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
             Format::Json => print_json(&plan)?,
             Format::Jsonl => plan.iter().try_for_each(print_json_line)?,
             Format::Ids => say!("{id}")?,
-            Format::Table if plan.is_empty() => say!("nothing would be undone")?,
+            Format::Table if plan.is_empty() => {
+                say!("{}nothing would be undone", which(&args.id, id))?;
+            }
             Format::Table => {
+                if args.id == "-" {
+                    say!("{id}")?;
+                }
                 let mut rows =
                     table(&["wave", "step", "status", "undone by", "digest", "note", "output"]);
                 rows.add_rows(plan.iter().map(|planned| planned_row(planned, look)));
@@ -60,6 +65,11 @@ pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
         Ok(EXIT_DONE)
     })
     .await
+}
+
+/// One of many must say which it is about.
+fn which(asked: &str, id: &str) -> String {
+    if asked == "-" { format!("{id}  ") } else { String::new() }
 }
 
 fn planned_row(planned: &PlannedView, look: Look) -> Vec<String> {
@@ -84,16 +94,19 @@ fn planned_row(planned: &PlannedView, look: Look) -> Vec<String> {
 pub(crate) async fn exposure(args: Exposure) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let look = Look::new();
-    let Some(id) = &args.id else { return exposure_of_all(&client, args.output, look).await };
-    each_id(&client, id, async |id| {
+    let Some(asked) = &args.id else { return exposure_of_all(&client, args.output, look).await };
+    each_id(&client, asked, async |id| {
         let path = format!("/v1/sagas/{}/exposure", escape(id));
         let effects = client.get::<Page<EffectView>>(&path).await?.items;
         match args.output {
             Format::Json => print_json(&effects)?,
             Format::Jsonl => effects.iter().try_for_each(print_json_line)?,
             Format::Ids => say!("{id}")?,
-            Format::Table if effects.is_empty() => say!("no effect stands")?,
+            Format::Table if effects.is_empty() => say!("{}no effect stands", which(asked, id))?,
             Format::Table => {
+                if asked == "-" {
+                    say!("{id}")?;
+                }
                 let mut rows = table(&["step", "stands", "has undo", "output"]);
                 let word = |is: bool| if is { "yes" } else { "no" };
                 rows.add_rows(effects.iter().map(|effect| {
@@ -164,10 +177,11 @@ pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
         Format::Json => print_json(&breakers)?,
         Format::Jsonl => breakers.iter().try_for_each(print_json_line)?,
         Format::Ids => breakers.iter().try_for_each(|breaker| say!("{}", breaker.service))?,
-        Format::Table if breakers.is_empty() => say!("the config has no breaker")?,
+        Format::Table if breakers.is_empty() => {
+            say!("no step names a service, so there is no breaker")?;
+        }
         Format::Table => {
-            let columns =
-                ["service", "state", "failures", "rate", "open until", "on open", "last error"];
+            let columns = ["service", "state", "failures", "rate", "open until", "on open", "why"];
             let mut rows = table(&columns);
             rows.add_rows(breakers.iter().map(|breaker| {
                 vec![
@@ -180,11 +194,18 @@ pub(crate) async fn breakers(args: Breakers) -> anyhow::Result<u8> {
                     breaker.rate.as_ref().map(rate).unwrap_or_default(),
                     match (breaker.open_until, opened_by(breaker)) {
                         (Some(until), _) => look.time(until),
-                        (None, Some(by)) => format!("by hand ({by})"),
+                        (None, Some(_)) => "it is closed".to_owned(),
                         (None, None) => String::new(),
                     },
                     breaker.on_open.clone(),
-                    breaker.last_error.clone().unwrap_or_default(),
+                    // Who holds it open matters more than what failed before.
+                    match opened_by(breaker) {
+                        Some(by) => {
+                            let reason = breaker.opened_reason.as_deref().unwrap_or_default();
+                            format!("{by}: {reason}")
+                        }
+                        None => breaker.last_error.clone().unwrap_or_default(),
+                    },
                 ]
             }));
             print_table_as(&rows, look)?;

@@ -138,8 +138,11 @@ async fn list(args: List) -> anyhow::Result<u8> {
             let mut rows = table(&["name", "version", "digest", "exports", since, "last refused"]);
             for plugin in page.items {
                 let digest = plugin.digest.unwrap_or_default();
+                // What serves since then was taken after it.
+                let since = plugin.active_since;
                 let refused = plugin
                     .last_rejection
+                    .filter(|last| since.is_none_or(|since| last.at > since))
                     .map(|last| format!("{}: {}", look.short_time(last.at), last.reason));
                 let version = plugin.version.unwrap_or_else(|| "none".to_owned());
                 let canary = plugin.canaries.first().filter(|one| one.ended.is_none());

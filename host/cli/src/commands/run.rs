@@ -1,5 +1,6 @@
 //! `run`: the host.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,8 +18,9 @@ use amends_api::{
     ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, prometheus, router,
     starting,
 };
+use amends_engine::Definition;
 use amends_plugins::PluginHost;
-use amends_runtime::{LIVE_BYTES_MAX_DEFAULT, Runtime, RuntimeConfig};
+use amends_runtime::{BreakerSettings, LIVE_BYTES_MAX_DEFAULT, Runtime, RuntimeConfig};
 use amends_store::{Store, StoreConfig};
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, Failed};
@@ -152,14 +154,20 @@ pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
     let concurrency = services.clone().filter_map(|(name, settings)| {
         Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))
     });
-    let breakers = services.filter_map(|(name, settings)| Some((name.clone(), settings.breaker?)));
+    // An operator may open the breaker of any service.
+    let steps = config.definitions.iter().flat_map(Definition::steps);
+    let named = steps.filter_map(|step| step.service()).chain(config.services.keys());
+    let mut breakers: BTreeMap<_, _> =
+        named.map(|name| (name.clone(), BreakerSettings::BY_HAND)).collect();
+    breakers
+        .extend(services.filter_map(|(name, settings)| Some((name.clone(), settings.breaker?))));
     // Live sagas may hold half of what calls may: together they leave some for everything else.
     let live_bytes_max = usize::try_from(config.host.memory_max / 2).unwrap_or(usize::MAX);
     let runtime = RuntimeConfig {
         plugins_dir,
         live_bytes_max: live_bytes_max.min(LIVE_BYTES_MAX_DEFAULT),
         concurrency: concurrency.collect(),
-        breakers: breakers.collect(),
+        breakers,
         ..RuntimeConfig::default()
     };
     Ok(Runtime::open(runtime, store, plugins, config.definitions).await?)

@@ -99,7 +99,13 @@ pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let look = Look::new();
     each_id(&client, &args.id, async |id| {
-        let events = events(&client, id).await?;
+        let mut events = events(&client, id).await?;
+        if args.id == "-" {
+            // One of many must say which it is about.
+            for event in &mut events {
+                event.saga = Some(id.to_owned());
+            }
+        }
         match args.output {
             Format::Json => print_json(&events)?,
             Format::Jsonl => events.iter().try_for_each(print_json_line)?,
@@ -107,6 +113,12 @@ pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
             Format::Table => {
                 let mut rows = table(&EVENT_COLUMNS);
                 let start = events.first().map_or(look.now(), |first| first.at);
+                if args.id == "-" {
+                    say!("{id}")?;
+                }
+                if look.is_brief() {
+                    say!("from {start}")?;
+                }
                 rows.add_rows(events.iter().map(|event| event_row(event, start, look)));
                 print_table_as(&rows, look)?;
             }
@@ -143,7 +155,11 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
             Format::Table => {
                 // One of many must say which it is about.
                 let which = if args.id == "-" { format!("{}  ", why.id) } else { String::new() };
-                say!("{which}{}", on_one_line(&why.sentence))?;
+                let sentence = format!("{which}{}", on_one_line(&why.sentence));
+                say!("{}", look.paragraph(&sentence))?;
+                for component in &why.components {
+                    say!("{}", look.paragraph(&on_one_line(component)))?;
+                }
                 let times = [("next", why.next_at), ("deadline", why.deadline_at)];
                 for (name, at) in times {
                     let Some(at) = at else { continue };
@@ -159,7 +175,7 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
                 }
                 for step in &why.undos {
                     let step = on_one_line(step);
-                    say!("its undo has not begun: resolve or skip with --step {step} --undo")?;
+                    say!("the undo of {step} is due: resolve or skip with --step {step} --undo")?;
                 }
             }
         }

@@ -13,6 +13,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::value::RawValue;
 
 use amends_api::SagaView;
+use amends_engine::Timestamp;
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, accepted, escape};
@@ -106,8 +107,9 @@ pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
 /// The saga is no failure, so it is not told as one.
 fn tell_wait_ended(saga: &SagaView, wait: &str) {
     let SagaView { id, status, next_at, deadline_at, .. } = saga;
-    // The deadline is no step of the saga.
-    let next = next_at.filter(|next| Some(*next) != *deadline_at);
+    // The deadline is no step of the saga, and what is due already waits for something else.
+    let is_to_come = |next: &Timestamp| *next > amends_runtime::now();
+    let next = next_at.filter(|next| Some(*next) != *deadline_at && is_to_come(next));
     let next = next.map_or_else(String::new, |at| format!(", something is next due at {at}"));
     complain!(
         "the wait of {wait} ended first: the saga is {status}{next}; `amends why {id}` says what \
@@ -166,8 +168,9 @@ impl Starter<'_> {
                 tokio::time::sleep(pause).await;
                 continue;
             }
-            // A host that fails on the way may have started it.
-            let is_sure = !response.status().is_server_error();
+            // A host that fails on the way may have started it; one without room has not.
+            let status = response.status();
+            let is_sure = !status.is_server_error() || status == StatusCode::INSUFFICIENT_STORAGE;
             let response = accepted(response).await.map_err(|error| {
                 if is_sure { NotStarted::Refused(error) } else { NotStarted::NoAnswer(error) }
             })?;

@@ -9,16 +9,16 @@ use amends_engine::Timestamp;
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
-use crate::commands::exit::{EXIT_WAIT_ENDED, PipeClosed, of_status};
+use crate::commands::exit::{EXIT_BLOCKED, EXIT_WAIT_ENDED, PipeClosed, of_status};
 use crate::commands::ids::each_id;
-use crate::commands::output::{Look, event_line, print_json, print_json_line, say};
+use crate::commands::output::{Look, complain, event_line, print_json, print_json_line, say};
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  amends watch \"$(amends start order-fulfillment --input \
                         order.json -o ids)\"\n  amends list --status running -o ids | amends watch \
-                        -\n\nExits as start --wait does: 0 completed, 5 compensated; of many \
-                        sagas, with the worst.")]
+                        -\n\nIt ends when the saga has ended or is blocked, and exits as start --wait \
+                        does: 0 completed, 5 compensated, 6 blocked; of many sagas, with the worst.")]
 pub struct Watch {
     /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
     /// standard input and follows one after another
@@ -53,6 +53,8 @@ struct Seen {
     version: u64,
     /// Of the first.
     start: Option<Timestamp>,
+    /// Of the saga when it was asked last how it stands.
+    asked: u64,
 }
 
 /// Follows a saga until it rests; a connection that breaks is made again.
@@ -63,7 +65,11 @@ async fn watch(client: &Client, args: &Watch, id: &str) -> anyhow::Result<u8> {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
         match follow(client, args, id, &mut seen).await {
-            Ok(()) => {
+            Ok(true) => {
+                complain!("it needs an operator: `amends why {id}` says what would repair it");
+                return Ok(EXIT_BLOCKED);
+            }
+            Ok(false) => {
                 let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(id))).await?;
                 let code = of_status(&saga.status);
                 if code != EXIT_WAIT_ENDED {
@@ -78,15 +84,23 @@ async fn watch(client: &Client, args: &Watch, id: &str) -> anyhow::Result<u8> {
     Ok(EXIT_WAIT_ENDED)
 }
 
-/// Until the host ends the stream, or the connection breaks.
-async fn follow(client: &Client, args: &Watch, id: &str, seen: &mut Seen) -> anyhow::Result<()> {
+/// Until the host ends the stream, the connection breaks, or all events of a saga that is blocked are
+/// printed: that answers true.
+async fn follow(client: &Client, args: &Watch, id: &str, seen: &mut Seen) -> anyhow::Result<bool> {
     let mut request = client.request(Method::GET, &format!("/v1/sagas/{}/watch", escape(id)));
+    // Of a connection that broke, the question may have broken off with it.
+    let mut blocked_at = None;
     if seen.version > 0 {
         request = request.header("last-event-id", seen.version);
+        blocked_at = ask(client, id, seen).await?;
     }
     let mut body = client.send(request).await?.bytes_stream();
     let mut buffer = Vec::new();
-    while let Some(bytes) = body.next().await {
+    loop {
+        if blocked_at.is_some_and(|last| seen.version >= last) {
+            return Ok(true);
+        }
+        let Some(bytes) = body.next().await else { return Ok(false) };
         buffer.extend_from_slice(&bytes?);
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
@@ -94,14 +108,28 @@ async fn follow(client: &Client, args: &Watch, id: &str, seen: &mut Seen) -> any
             let Some(data) = line.trim_end().strip_prefix("data:") else { continue };
             let mut event: EventView = serde_json::from_str(data.trim_start())?;
             seen.version = event.version;
+            if seen.start.is_none() && args.output == Format::Table && Look::new().is_brief() {
+                say!("from {}", event.at)?;
+            }
             let start = *seen.start.get_or_insert(event.at);
             if args.id == "-" {
                 event.saga = Some(id.to_owned());
             }
             print(&event, args, id, start)?;
+            // One that is blocked while it is paused is so again when it is resumed.
+            let may_block = matches!(event.kind.as_str(), "saga.blocked" | "operator.resumed");
+            if may_block && event.version > seen.asked {
+                blocked_at = ask(client, id, seen).await?;
+            }
         }
     }
-    Ok(())
+}
+
+/// The last event of the saga, when it is blocked.
+async fn ask(client: &Client, id: &str, seen: &mut Seen) -> anyhow::Result<Option<u64>> {
+    let saga: SagaView = client.get(&format!("/v1/sagas/{}", escape(id))).await?;
+    seen.asked = saga.version;
+    Ok((of_status(&saga.status) == EXIT_BLOCKED).then_some(saga.version))
 }
 
 fn print(event: &EventView, args: &Watch, id: &str, start: Timestamp) -> anyhow::Result<()> {

@@ -242,7 +242,10 @@ fn retry(saga: &Saga, step: Option<&StepName>, edits: bool) -> Result<Vec<usize>
         found = all.filter(|index| waits(*index)).collect();
     }
     if found.is_empty() {
-        return refuse("no call of the saga failed", "ask why it does not move");
+        return refuse(
+            "no call of the saga has failed and waits to be tried again",
+            "`amends why` says what it waits for",
+        );
     }
     Ok(found)
 }

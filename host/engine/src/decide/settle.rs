@@ -307,7 +307,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Only when no effect stands is it compensated.
+    /// Only when no effect stands that has an undo is it compensated.
     fn end_compensating(&mut self) {
         let skipped = |step: &StepState| step.progress == Progress::UndoSkipped;
         let Some(index) = self.saga.steps.iter().position(skipped) else {

@@ -6,7 +6,7 @@ use super::{index_of, require, step_of};
 use crate::call::Direction;
 use crate::event::{Cause, Event, OperatorResolved, OperatorRetried};
 use crate::ids::Timestamp;
-use crate::saga::{Chosen, Held, Note, Phase, Progress, Saga, Wish};
+use crate::saga::{Chosen, Note, Ordered, Phase, Progress, Saga, Wish};
 
 pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     match event {
@@ -22,23 +22,28 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(),
         }
         Event::OperatorPaused(event) => {
             require(saga.paused.is_none(), "the saga is paused")?;
-            let (who, reason) = (event.who.clone(), event.reason.clone());
-            saga.paused = Some(Arc::new(Held { who, reason }));
+            saga.paused = Some(ordered(&event.who, &event.reason));
         }
         Event::OperatorResumed(_) => {
             require(saga.paused.is_some(), "the saga is not paused")?;
             saga.paused = None;
         }
         Event::OperatorRetried(event) => return retried(saga, at, event),
-        Event::OperatorSkipped(_) => return skipped(saga, at, event),
-        Event::OperatorResolved(event) => return resolved(saga, at, event),
+        Event::OperatorSkipped(said) => {
+            let index = skipped(saga, at, event)?;
+            saga.steps[index].by_hand = Some(ordered(&said.who, &said.reason));
+        }
+        Event::OperatorResolved(said) => {
+            let index = resolved(saga, at, said)?;
+            let reason = format!("{}; known by {}", said.reason, said.evidence);
+            saga.steps[index].by_hand = Some(ordered(&said.who, &reason));
+        }
         Event::OperatorNoted(event) => {
             let (who, reason) = (event.who.clone(), event.reason.clone());
             saga.note = Some(Arc::new(Note { at, who, reason }));
         }
         Event::OperatorAbandoned(event) => {
-            let (who, reason) = (event.who.clone(), event.reason.clone());
-            saga.given_up = Some(Arc::new(Held { who, reason }));
+            saga.given_up = Some(ordered(&event.who, &event.reason));
         }
         Event::SagaStarted(_)
         | Event::StepStarted(_)
@@ -62,6 +67,10 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(),
         | Event::Emitted(_) => return Err("no operator did it".to_owned()),
     }
     Ok(())
+}
+
+fn ordered(who: &str, reason: &str) -> Arc<Ordered> {
+    Arc::new(Ordered { who: who.to_owned(), reason: reason.to_owned() })
 }
 
 fn wish(who: &str, reason: &str, cause: Cause) -> Arc<Wish> {
@@ -99,6 +108,7 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
         | Progress::UndoSkipped => return Err("the step is not to be tried again".to_owned()),
     };
     step.progress = progress;
+    step.by_hand = None;
     step.attempts_before = step.attempts;
     step.undo_attempts_before = step.undo_attempts;
     if event.input.is_some() {
@@ -126,7 +136,8 @@ fn go_forward(saga: &mut Saga) {
     saga.compensating_since = None;
 }
 
-fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
+/// The step.
+fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<usize, String> {
     let index = index_of(saga, step_of(event))?;
     let is_forward = saga.phase == Phase::Forward;
     let undo_waits = saga.undo_waits(index);
@@ -157,10 +168,11 @@ fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> 
     };
     step.ended_at = Some(at);
     saga.blocked = None;
-    Ok(())
+    Ok(index)
 }
 
-fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<(), String> {
+/// The step.
+fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<usize, String> {
     let index = index_of(saga, Some(&event.step))?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
     let is_forward = saga.phase == Phase::Forward;
@@ -204,5 +216,5 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
         go_forward(saga);
     }
     saga.blocked = None;
-    Ok(())
+    Ok(index)
 }

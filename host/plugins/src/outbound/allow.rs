@@ -188,7 +188,7 @@ impl AllowHosts {
     /// # Errors
     /// Why not, and what would allow it. Nothing of its path or query is told: there may be a
     /// secret in them.
-    pub(crate) fn allows(&self, uri: &Uri) -> Result<(), String> {
+    pub(crate) fn allows(&self, uri: &Uri, section: &str) -> Result<(), String> {
         let authority = uri.authority().map_or("", http::uri::Authority::as_str);
         if authority.contains('@') {
             return Err("a request names a user in its address, which is never allowed: send \
@@ -213,7 +213,7 @@ impl AllowHosts {
         }
         Err(format!(
             "{scheme}://{host}:{port} is not among the hosts that it may call: add \
-             \"{scheme}://{host}:{port}\" to allow_hosts in [plugin.NAME]"
+             \"{scheme}://{host}:{port}\" to allow_hosts in [{section}]"
         ))
     }
 
@@ -221,7 +221,12 @@ impl AllowHosts {
     ///
     /// # Errors
     /// Why not, and what would allow it.
-    pub(crate) fn allows_address(&self, host: &Host, address: IpAddr) -> Result<(), String> {
+    pub(crate) fn allows_address(
+        &self,
+        host: &Host,
+        address: IpAddr,
+        section: &str,
+    ) -> Result<(), String> {
         let address = canonical(address);
         let is_named = match host {
             // It is what the config says, letter by letter.
@@ -236,7 +241,7 @@ impl AllowHosts {
         }
         Err(format!(
             "{host} stands for {address}, which is not a public address: if that is right, add \
-             \"{address}\" or its network to allow_hosts in [plugin.NAME]"
+             \"{address}\" or its network to allow_hosts in [{section}]"
         ))
     }
 }

@@ -30,6 +30,8 @@ pub(crate) type Resolve = dyn Fn(String, u16, Held) -> Pin<Box<dyn Future<Output
 #[derive(Clone)]
 pub(crate) struct Connector {
     pub(crate) allow: Arc<AllowHosts>,
+    /// Where it is written, for messages.
+    pub(crate) section: String,
     pub(crate) timeout: Duration,
     pub(crate) resolve: Arc<Resolve>,
     /// The plugin's share of [`LOOKUPS`].
@@ -144,7 +146,7 @@ impl Connector {
             io::Error::new(io::ErrorKind::NotFound, "it has no address"),
         ));
         for address in addresses {
-            if let Err(why) = self.allow.allows_address(&host, address) {
+            if let Err(why) = self.allow.allows_address(&host, address, &self.section) {
                 last = Box::new(Prohibited(why));
                 continue;
             }

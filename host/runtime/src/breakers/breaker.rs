@@ -123,6 +123,16 @@ impl Breaker {
         self.bar(is_undo, Some(until))
     }
 
+    /// Whether the config says when it opens. Of one that only operators open, no call tries.
+    pub(super) const fn opens_by_itself(&self) -> bool {
+        self.settings.failures.is_some() || self.settings.rate.is_some()
+    }
+
+    /// Whether an operator opened it for a time that has passed.
+    pub(super) fn is_hold_over(&self, at: Timestamp) -> bool {
+        matches!(self.state, State::Held { until: Some(until) } if until <= at)
+    }
+
     fn bar(&self, is_undo: bool, until: Option<Timestamp>) -> Admission {
         match self.settings.on_open {
             OnOpen::Fail if !is_undo => Admission::Fail { until },
@@ -206,6 +216,9 @@ impl Breaker {
     }
 
     fn failed(&mut self, failure: &Failure, at: Timestamp) -> Option<Change> {
+        if !self.opens_by_itself() {
+            return None;
+        }
         self.failures = self.failures.saturating_add(1);
         self.last_error = Some(format!("{}: {}", failure.code, failure.message));
         match self.state {
@@ -277,7 +290,8 @@ impl Breaker {
             self.hold(ByHand { who, reason }, until);
             return;
         }
-        let Some(until) = until.filter(|_| event.kind == OPENED) else {
+        // It opened by itself when the config was another.
+        let Some(until) = until.filter(|_| event.kind == OPENED && self.opens_by_itself()) else {
             if self.state != State::Closed {
                 self.close();
             }

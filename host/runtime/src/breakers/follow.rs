@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use amends_engine::{ServiceName, Timestamp, Version};
-use amends_store::{Append, Appended, NewEvent, Store, StoreError, StoredEvent, Stream};
-use tokio::sync::mpsc;
+use amends_engine::{Position, ServiceName, Version};
+use amends_store::{Append, Appended, Store, StoreError, StoredEvent, Stream};
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::breaker::{Breaker, State};
-use super::{CLOSED, OPENED, gauge};
+use super::{CLOSED, Entry, OPENED, gauge};
 use crate::runtime::Sagas;
 
 /// How often the streams are read. A read finds nothing nearly always, by an index.
@@ -33,6 +33,9 @@ pub(super) struct Follower {
     all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     /// How far each stream is known.
     versions: BTreeMap<ServiceName, Version>,
+    head: watch::Receiver<Position>,
+    /// Where the log ended when all streams were read.
+    read_at: Option<Position>,
 }
 
 impl Follower {
@@ -43,26 +46,24 @@ impl Follower {
         all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     ) -> Result<Self, StoreError> {
         let versions = all.keys().map(|service| (service.clone(), Version(0))).collect();
-        let mut this = Self { store, sagas, all, versions };
+        let head = store.head();
+        let mut this = Self { store, sagas, all, versions, head, read_at: None };
         this.read_all().await?;
         Ok(this)
     }
 
     /// Until nobody has anything to write any more: the host is gone.
-    pub(super) async fn run(
-        mut self,
-        mut events: mpsc::UnboundedReceiver<(ServiceName, Timestamp, NewEvent)>,
-    ) {
+    pub(super) async fn run(mut self, mut entries: mpsc::UnboundedReceiver<Entry>) {
         let mut tick = tokio::time::interval(FOLLOW_PAUSE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let done = tokio::select! {
                 biased;
-                event = events.recv() => match event {
-                    Some((service, at, event)) => self.write(service, at, event).await,
+                entry = entries.recv() => match entry {
+                    Some(entry) => self.write(entry).await,
                     None => return,
                 },
-                _ = tick.tick() => self.read_all().await,
+                _ = tick.tick() => self.read_news().await,
             };
             match done {
                 Ok(()) => {}
@@ -72,6 +73,17 @@ impl Follower {
                 Err(error) => tracing::debug!(%error, "breakers cannot be read"),
             }
         }
+    }
+
+    /// Reads the streams when anything was written since they were read last.
+    async fn read_news(&mut self) -> Result<(), StoreError> {
+        let head = *self.head.borrow_and_update();
+        if self.read_at == Some(head) {
+            return Ok(());
+        }
+        self.read_all().await?;
+        self.read_at = Some(head);
+        Ok(())
     }
 
     async fn read_all(&mut self) -> Result<(), StoreError> {
@@ -114,12 +126,14 @@ impl Follower {
 
     /// One that cannot be written is tried until it can: calls go on meanwhile, on what is in
     /// memory.
-    async fn write(
-        &mut self,
-        service: ServiceName,
-        at: Timestamp,
-        event: NewEvent,
-    ) -> Result<(), StoreError> {
+    async fn write(&mut self, entry: Entry) -> Result<(), StoreError> {
+        let Entry { service, at, event, told } = entry;
+        let mut told = Some(told);
+        let mut tell = |result| {
+            if let Some(told) = told.take() {
+                let _ = told.send(result);
+            }
+        };
         let version = self.versions.entry(service.clone()).or_default();
         loop {
             let append = Append {
@@ -134,6 +148,7 @@ impl Follower {
             match self.store.append(append).await {
                 Ok(Appended::Done { version: written, .. }) => {
                     *version = written;
+                    tell(Ok(()));
                     break;
                 }
                 // These are of starts.
@@ -148,6 +163,7 @@ impl Follower {
                 // The same the next time, and the events of other services wait.
                 Err(error @ (StoreError::Invalid(_) | StoreError::Unreadable(_))) => {
                     tracing::error!(%service, %error, "breaker event is not recorded");
+                    tell(Err(error));
                     break;
                 }
                 Err(error @ StoreError::Closed) => return Err(error),
@@ -155,6 +171,7 @@ impl Follower {
                 // The store says what is wrong with it.
                 Err(error) => {
                     tracing::debug!(%service, %error, "breaker event cannot be written yet");
+                    tell(Err(error));
                     tokio::time::sleep(WRITE_PAUSE).await;
                 }
             }

@@ -97,7 +97,7 @@ impl Shard {
                 Input::Signal { .. } => "runtime.signal.durable",
                 Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.durable",
             });
-            queued.reply(&live.saga);
+            queued.reply(&live.saga, &live.stalls);
         }
         if rests(live.saga.status()) && !is_noted_only {
             failpoint("runtime.rest.durable");

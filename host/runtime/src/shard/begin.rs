@@ -58,7 +58,7 @@ impl ShardConfig {
         let is_undo = direction == Direction::Compensate;
         let open = |until| {
             let (service, step) = (service.clone(), step.clone());
-            StallReason::BreakerOpen { service, step, until }
+            StallReason::BreakerOpen { service, step, is_undo, until }
         };
         match self.breakers.admit(service, is_undo, at) {
             Admission::Go(ticket) => {

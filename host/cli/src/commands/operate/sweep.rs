@@ -11,7 +11,6 @@ use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use amends_api::{SagaItem, SagaView};
-use amends_engine::on_one_line;
 
 use super::{Order, OrderArgs};
 use crate::commands::Format;
@@ -93,7 +92,8 @@ async fn would(order: &Order, found: Vec<SagaItem>, args: &OrderArgs) -> anyhow:
         ),
     };
     match format {
-        Format::Table => say!("{}", on_one_line(&count))?,
+        // The reason has a line for what would be right.
+        Format::Table => say!("{count}")?,
         // Standard output is for programs.
         Format::Json | Format::Jsonl | Format::Ids => complain!("{count}"),
     }

@@ -27,7 +27,15 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format, look: Look) -> anyhow:
     };
     say!("{}  {}  {}", saga.id, saga.definition, paint(&saga.status))?;
     if let Some(reason) = &saga.reason {
-        say!("reason   {}", on_one_line(reason))?;
+        say!("{}", look.paragraph(&format!("reason   {}", on_one_line(reason))))?;
+    }
+    if let Some(key) = &saga.key {
+        say!("key      {}", on_one_line(key))?;
+    }
+    if !saga.tags.is_empty() {
+        let tags: Vec<_> =
+            saga.tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        say!("tags     {}", on_one_line(&tags.join(", ")))?;
     }
     say!("started  {}", time(saga.started_at))?;
     if let Some(ended_at) = saga.ended_at {
@@ -49,7 +57,7 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format, look: Look) -> anyhow:
 
 /// What went wrong and when it goes on stand apart, so that neither cuts off the other.
 fn steps(saga: &SagaView, look: Look) -> comfy_table::Table {
-    let has_next = saga.steps.iter().any(|step| step.next_at.is_some());
+    let has_next = saga.steps.iter().any(|step| next(step, look.now()).is_some());
     let has_child = saga.steps.iter().any(|step| step.child.is_some());
     let columns = [
         ("step", true),
@@ -62,12 +70,13 @@ fn steps(saga: &SagaView, look: Look) -> comfy_table::Table {
     let shown: Vec<_> = columns.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
     let mut rows = table(&shown);
     for step in &saga.steps {
-        let next = next(step).map(|next| look.text(&next).into_owned()).unwrap_or_default();
+        let next =
+            next(step, look.now()).map(|next| look.text(&next).into_owned()).unwrap_or_default();
         let child = step.child.as_deref().map(|child| look.text(child).into_owned());
         let cells = [
             (Cell::new(&step.name), true),
             (status_cell(&step.status), true),
-            (Cell::new(step.attempts), true),
+            (Cell::new(attempts(step)), true),
             (Cell::new(next), has_next),
             (Cell::new(child.unwrap_or_default()), has_child),
             (Cell::new(step_detail(step, saga)), true),
@@ -78,10 +87,20 @@ fn steps(saga: &SagaView, look: Look) -> comfy_table::Table {
 }
 
 /// When a step goes on by itself: `again at …`, or until when it waits.
-fn next(step: &StepView) -> Option<String> {
-    let at = step.next_at?;
+/// When it goes on by the clock; what is due already waits for something else.
+fn next(step: &StepView, now: Timestamp) -> Option<String> {
+    let at = step.next_at.filter(|at| *at > now)?;
     let is_wait = step.status == "waiting";
     Some(if is_wait { format!("until {at}") } else { format!("again at {at}") })
+}
+
+/// The attempts of its last calls: of `execute`, or of its undo.
+fn attempts(step: &StepView) -> String {
+    if step.direction == "compensate" && step.attempts > 0 {
+        format!("undo {}", step.attempts)
+    } else {
+        step.attempts.to_string()
+    }
 }
 
 fn step_detail(step: &StepView, saga: &SagaView) -> String {
@@ -93,7 +112,16 @@ fn step_detail(step: &StepView, saga: &SagaView) -> String {
         .map(|omitted| format!("{} bytes, which `amends history {}` has", omitted.bytes, saga.id));
     let signal = step.signal.as_ref().filter(|_| step.status == "waiting");
     let signal = signal.map(|signal| format!("waits for the signal `{signal}`"));
-    error.or(output).or(omitted).or(signal).unwrap_or_default()
+    if let Some(by) = &step.by_hand {
+        // What its calls said before is over.
+        let output = output.filter(|_| step.status == "succeeded");
+        let output = output.map_or_else(String::new, |output| format!(": {output}"));
+        return format!("by {}: {}{output}", by.who, by.reason);
+    }
+    let nothing = step.undid_nothing.then(|| "there was nothing to undo".to_owned());
+    // What went wrong before it was undone is over.
+    let error = error.filter(|_| step.status != "undone");
+    error.or(nothing).or(output).or(omitted).or(signal).unwrap_or_default()
 }
 
 /// One saga of many that an order went to.

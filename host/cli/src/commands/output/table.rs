@@ -94,6 +94,24 @@ impl Look {
         if self.is_brief() { time::tails(ids) } else { ids.to_vec() }
     }
 
+    /// A text in lines that fit the terminal, broken between words: a longer word has a line of its own.
+    pub(crate) fn paragraph(self, text: &str) -> Cow<'_, str> {
+        let Some(width) = self.width else { return text.into() };
+        let (mut lines, mut taken) = (String::with_capacity(text.len()), 0);
+        for word in text.split(' ') {
+            if taken > 0 && taken + 1 + word.width() > usize::from(width) {
+                lines.push('\n');
+                taken = 0;
+            } else if taken > 0 {
+                lines.push(' ');
+                taken += 1;
+            }
+            lines.push_str(word);
+            taken += word.width();
+        }
+        lines.into()
+    }
+
     /// A line of text, cut off at the edge of the terminal.
     pub(crate) fn line(self, text: &str) -> String {
         let text = on_one_line(text);
@@ -262,9 +280,9 @@ fn escape_cells(row: &mut Row) {
 
 #[cfg(test)]
 mod tests {
-    use amends_engine::is_steering;
+    use amends_engine::{Timestamp, is_steering};
 
-    use super::{LAST_CHARS_MIN, arrange, cut, fitting, table};
+    use super::{LAST_CHARS_MIN, Look, arrange, cut, fitting, table};
 
     #[test]
     fn a_cell_cannot_steer_the_terminal_or_begin_a_row() {
@@ -338,6 +356,26 @@ mod tests {
         let text = arrange(&rows, Some(80));
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains("cafe\u{301} ") && text.trim_end().ends_with("日…"), "{text}");
+    }
+
+    #[test]
+    fn a_sentence_is_broken_between_words() {
+        let look = |width| Look { width, now: Timestamp::from_millis(0) };
+        let text = "It is blocked: the undo of pay failed, 日本 sha256:0123456789abcdef stands";
+        assert_eq!(look(None).paragraph(text), text);
+        let lines = look(Some(16)).paragraph(text).into_owned();
+        let told: Vec<_> = lines.lines().collect();
+        assert_eq!(
+            told,
+            [
+                "It is blocked:",
+                "the undo of pay",
+                "failed, 日本",
+                "sha256:0123456789abcdef",
+                "stands"
+            ]
+        );
+        assert_eq!(look(Some(200)).paragraph(text), text);
     }
 
     #[test]

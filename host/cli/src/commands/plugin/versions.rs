@@ -91,6 +91,9 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
         Format::Table => {
             let look = Look::new();
             let mut rows = table(&["at", "digest", "version", "what", "why"]);
+            // One that was refused last is what a reader wants to know of, in full.
+            let refused = all.first().filter(|last| last.what == "refused" && look.is_brief());
+            let refused = refused.and_then(|last| last.reason.as_deref().map(str::to_owned));
             for one in all {
                 let what = if one.is_active { "active" } else { one.what };
                 let why = [one.cause, one.who, one.reason.as_deref()];
@@ -104,6 +107,10 @@ pub(crate) async fn versions(args: Versions) -> anyhow::Result<u8> {
                 ]);
             }
             print_table_as(&rows, look)?;
+            if let Some(reason) = refused {
+                let words = format!("refused: {}", on_one_line(&reason));
+                say!("\n{}", look.paragraph(&words))?;
+            }
         }
     }
     Ok(EXIT_DONE)
