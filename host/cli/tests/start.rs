@@ -81,7 +81,7 @@ fn saga(status: &str) -> Act {
     let saga = json!({
         "id": ID, "definition": "billing", "definition_digest": "", "status": status,
         "input": null, "steps": [], "started_at": "2026-01-01T00:00:00Z",
-        "next_at": "2026-01-02T00:00:00Z", "version": 1,
+        "next_at": "2126-01-02T00:00:00Z", "version": 1,
     });
     Act::Answer(202, saga)
 }
@@ -216,7 +216,7 @@ fn a_wait_that_ends_first_says_what_would_tell_more() {
         stderr,
         format!(
             "the wait of 50ms ended first: the saga is waiting, something is next due at \
-             2026-01-02T00:00:00.000Z; `amends why {ID}` says what it waits for, `amends watch {ID}` \
+             2126-01-02T00:00:00.000Z; `amends why {ID}` says what it waits for, `amends watch {ID}` \
              follows it\n"
         )
     );

@@ -282,7 +282,7 @@ pub(crate) async fn run(
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
     let left = call.timeout.saturating_sub(began.elapsed());
     let invoked = tokio::time::timeout(left, meter.metered(invoked)).await;
-    let (effects, Left { refused, lacked, has_sent }) = store.data_mut().end();
+    let (effects, Left { refused, lacked, has_sent, unanswered }) = store.data_mut().end();
     let words = store.data_mut().last_words();
     let error = invoked.as_ref().ok().and_then(|invoked| invoked.as_ref().err());
     let lacks = lacks(&mut store, error).or(lacked.map(Lacks::Machine));
@@ -312,8 +312,11 @@ pub(crate) async fn run(
             Outcome::Unknown(stopped(&error, store.data(), &words))
         }
         Err(_) => {
+            let waited = unanswered.map_or_else(String::new, |request| {
+                format!("; it waited for the answer to {}", granted.redact(&request))
+            });
             let message = format!(
-                "{} of {} did not answer within its timeout of {:?}",
+                "{} of {} did not answer within its timeout of {:?}{waited}",
                 call.direction.as_str(),
                 call.plugin,
                 call.timeout

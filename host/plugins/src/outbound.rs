@@ -312,6 +312,8 @@ struct Traffic {
     lacked: Option<String>,
     /// Those that have left the host, as far as is known: one under way counts.
     sent: u32,
+    /// Those without an answer so far: their numbers, methods and origins.
+    open: Vec<(u32, String)>,
     /// Those that were given an idempotency key, in order.
     keyed: Vec<Keyed>,
 }
@@ -333,6 +335,8 @@ pub(crate) struct Left {
     pub(crate) lacked: Option<String>,
     /// Whether a request may have left the host.
     pub(crate) has_sent: bool,
+    /// The method and the origin of a request without an answer so far: of the first.
+    pub(crate) unanswered: Option<String>,
 }
 
 impl Traffic {
@@ -353,7 +357,8 @@ impl Traffic {
     }
 
     /// Notes what came of a request; `number` is that of its key.
-    fn came(&mut self, number: Option<usize>, came: &Result<Response<WasiBody>, Sent>) {
+    fn came(&mut self, count: u32, number: Option<usize>, came: &Result<Response<WasiBody>, Sent>) {
+        self.open.retain(|(open, _)| *open != count);
         let is_unanswered = match came {
             Ok(answer) => tells_nothing(answer.status()),
             Err(Sent { why, is_unsent, lacked, .. }) => {
@@ -400,7 +405,8 @@ impl Requests {
     pub(crate) fn left(&self) -> Left {
         let traffic = lock(&self.traffic);
         let (refused, lacked) = (traffic.refused.clone(), traffic.lacked.clone());
-        Left { refused, lacked, has_sent: traffic.sent > 0 }
+        let unanswered = traffic.open.first().map(|(_, request)| request.clone());
+        Left { refused, lacked, has_sent: traffic.sent > 0, unanswered }
     }
 
     /// Whether it may be sent; with what goes out by itself. Answers the number of the key that it
@@ -441,6 +447,15 @@ impl Requests {
     }
 }
 
+/// `POST http://carrier.example:8080`: without path and query, in which there may be what is nobody's
+/// business.
+fn named(request: &Request<WasiBody>) -> String {
+    let uri = request.uri();
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{} {scheme}://{authority}", request.method())
+}
+
 fn lock(traffic: &Mutex<Traffic>) -> MutexGuard<'_, Traffic> {
     traffic.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -458,8 +473,11 @@ impl WasiHttpHooks for Requests {
         let refused_now = prepared.as_ref().err();
         let noted = granted.outbound().stub().map(|stub| stub.note(&request, refused_now));
         let traffic = Arc::clone(&self.traffic);
+        let count = self.count;
         if prepared.is_ok() && noted.is_none() {
-            lock(&traffic).sent += 1;
+            let mut traffic = lock(&traffic);
+            traffic.sent += 1;
+            traffic.open.push((count, named(&request)));
         }
         let mut ended = self.ended.clone();
         Box::new(async move {
@@ -475,7 +493,7 @@ impl WasiHttpHooks for Requests {
                 answer = sent => answer,
                 _ = ended.changed() => Err(Sent::from(Error::ConnectionTerminated)),
             };
-            lock(&traffic).came(number, &answer);
+            lock(&traffic).came(count, number, &answer);
             match answer {
                 Ok(answer) => Ok((answer, Box::new(std::future::ready(Ok(()))) as Io)),
                 Err(Sent { error, .. }) => Err(error),

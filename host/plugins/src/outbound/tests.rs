@@ -385,7 +385,7 @@ async fn a_request_that_the_host_has_no_descriptor_for_was_not_sent() {
     let mut requests = requests(&settings(&allow), Arc::new(no_descriptor));
     let (came, _) = send(&mut requests, "http://api.example.com/").await;
     assert_eq!(came, Came::Other("ConnectionLimitReached".to_owned()));
-    let Left { refused, lacked, has_sent } = requests.left();
+    let Left { refused, lacked, has_sent, .. } = requests.left();
     let lacked = lacked.unwrap();
     assert!(
         lacked.starts_with("the host has no file descriptors left: raise its limit"),
@@ -394,6 +394,23 @@ async fn a_request_that_the_host_has_no_descriptor_for_was_not_sent() {
     assert_eq!((refused, has_sent), (Some(lacked), false));
     send(&mut requests, &format!("http://127.0.0.1:{port}/")).await;
     assert!(requests.left().has_sent);
+}
+
+/// Who reads that a call was too slow wants to know for whom it waited.
+#[tokio::test]
+async fn a_request_without_an_answer_is_named_by_its_origin() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let (port, _) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let answers = format!("http://127.0.0.1:{port}");
+    let settings = settings(&[origin.clone(), answers.clone()]);
+    let mut requests = requests(&settings, Arc::new(connect::system));
+    send(&mut requests, &answers).await;
+    assert_eq!(requests.left().unanswered, None);
+    let url = format!("{origin}/orders?token=secret");
+    let silent = tokio::time::timeout(Duration::from_millis(50), send(&mut requests, &url)).await;
+    assert!(silent.is_err());
+    assert_eq!(requests.left().unanswered, Some(format!("GET {origin}")));
 }
 
 /// The idempotency key that a request went out with.
