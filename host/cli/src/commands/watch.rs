@@ -66,7 +66,9 @@ async fn watch(client: &Client, args: &Watch, id: &str) -> anyhow::Result<u8> {
         }
         match follow(client, args, id, &mut seen).await {
             Ok(true) => {
-                complain!("it needs an operator: `amends why {id}` says what would repair it");
+                let words =
+                    format!("it needs an operator: `amends why {id}` says what would repair it");
+                complain!("{}", Look::new().paragraph(&words));
                 return Ok(EXIT_BLOCKED);
             }
             Ok(false) => {
