@@ -40,8 +40,9 @@ pub(crate) struct CloseBody {
 
 /// Opens a circuit breaker by hand: no call of the service begins, also no undo.
 ///
-/// It stays open until somebody closes it, or for the time that is given: then a few calls try, as when
-/// it had opened by itself. While the store takes no writes, it is refused.
+/// It stays open until somebody closes it, or for the time that is given. Then a few calls try, as after
+/// an opening by itself; a breaker without settings in the config closes. The host refuses the order while
+/// the store takes no writes.
 #[utoipa::path(post, path = "/v1/breakers/{service}/open", tag = "operators",
     params(("service" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -65,7 +66,7 @@ pub(crate) async fn open(
 
 /// Closes a circuit breaker by hand: sagas that wait for its service go on at once.
 ///
-/// One that is closed stays closed. While the store takes no writes, it is refused.
+/// A closed breaker stays closed. The host refuses the order while the store takes no writes.
 #[utoipa::path(post, path = "/v1/breakers/{service}/close", tag = "operators",
     params(("service" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),

@@ -159,7 +159,7 @@ pub struct StepView {
     /// The saga that it runs or ran, if it runs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
-    /// Who resolved or skipped it, or its undo, when it came by that to where it stands.
+    /// Who resolved or skipped the step or its undo; none once a call was made after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<ByHandView>,
     /// Its undo found nothing to undo.
@@ -170,7 +170,7 @@ pub struct StepView {
     pub omitted: Option<OmittedView>,
 }
 
-/// An operator who has said what became of a step, or has left it out.
+/// An operator who resolved or skipped a step.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ByHandView {
     /// Who: a name that the host does not check, and an address.
@@ -276,9 +276,9 @@ pub struct WhyView {
     pub id: String,
     /// Where it stands.
     pub status: String,
-    /// One sentence.
+    /// A few sentences. The first gives the reason.
     pub sentence: String,
-    /// Of steps whose last call failed, at most three, the component that served it: a sentence each.
+    /// A sentence for each component that served calls which failed; at most three.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub components: Vec<String>,
     /// When a step goes on by the clock alone.

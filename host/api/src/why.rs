@@ -1,6 +1,7 @@
 //! Why a saga is where it is: what its events say, what holds it back beside them, and which components
 //! its failed calls were served by.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use axum::extract::State;
@@ -54,12 +55,18 @@ pub(crate) async fn why(
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         let _ = write!(sentence, " Right now {}{more}.", stalls.join("; "));
     }
-    for breaker in state.runtime.breakers() {
-        let holds = |stall: &StallReason| matches!(stall, StallReason::BreakerOpen { service, .. } if *service == breaker.service);
-        if let Some(by) = &breaker.by_hand
-            && found.stalls.iter().any(holds)
-        {
-            let (service, ByHand { who, reason }) = (&breaker.service, by);
+    let service = |stall: &StallReason| {
+        if let StallReason::BreakerOpen { service, .. } = stall {
+            Some(service.clone())
+        } else {
+            None
+        }
+    };
+    let held: BTreeSet<_> = found.stalls.iter().filter_map(service).collect();
+    let breakers = if held.is_empty() { Vec::new() } else { state.runtime.breakers() };
+    for breaker in breakers.iter().filter(|breaker| held.contains(&breaker.service)) {
+        if let Some(ByHand { who, reason }) = &breaker.by_hand {
+            let service = &breaker.service;
             let _ = write!(sentence, " The breaker of {service} was opened by {who}: {reason}.");
         }
     }
@@ -96,8 +103,8 @@ pub(crate) async fn why(
     }))
 }
 
-/// The components of calls that failed: when many fail since one came, that is where to look. Steps with the
-/// same are told together.
+/// Names the components that served calls which failed: a new one is where to look first. Steps that were
+/// served by the same component share a sentence.
 fn components(state: &ApiState, saga: &Saga) -> Vec<String> {
     let mut all: Vec<(Served<'_>, Vec<&StepName>)> = Vec::new();
     for step in saga.steps() {
@@ -116,7 +123,7 @@ fn components(state: &ApiState, saga: &Saga) -> Vec<String> {
     all.iter().filter_map(|(served, steps)| component(state, served, steps)).collect()
 }
 
-/// What served the last call of a step, which failed.
+/// The component that served a call which failed.
 #[derive(PartialEq, Eq)]
 struct Served<'s> {
     is_undo: bool,
@@ -124,7 +131,7 @@ struct Served<'s> {
     digest: Digest,
 }
 
-/// None while another call is in flight: that one has not failed.
+/// What served the last call of a step. None while another call is in flight, which has not failed.
 fn served_by<'s>(step: &StepView<'s>) -> Option<Served<'s>> {
     let (is_undo, plugin, digest) = match step.status {
         StepStatus::UndoBlocked | StepStatus::UndoBackingOff => {
@@ -146,7 +153,7 @@ fn served_by<'s>(step: &StepView<'s>) -> Option<Served<'s>> {
     Some(Served { is_undo, plugin, digest })
 }
 
-/// Of a step that was undone since it failed.
+/// What served the step that began the compensation, also when that step was undone since.
 fn executed_by<'s>(step: &StepView<'s>) -> Option<Served<'s>> {
     Some(Served { is_undo: false, plugin: step.spec.plugin()?, digest: step.digest? })
 }

@@ -161,7 +161,7 @@ pub(crate) struct StepState {
     pub(crate) input: Option<Payload>,
     /// The component of its calls, as an operator chose it.
     pub(crate) chosen: Option<Arc<Chosen>>,
-    /// Who resolved or skipped it, or its undo, when it came by that to where it stands.
+    /// Who resolved or skipped the step or its undo; none once a call was made after that.
     pub(crate) by_hand: Option<Arc<Ordered>>,
     /// Its undo found nothing to undo.
     pub(crate) undid_nothing: bool,
@@ -241,7 +241,7 @@ pub struct StepView<'a> {
     pub error: Option<&'a Failure>,
     /// The component of its calls, as an operator chose it.
     pub chosen: Option<&'a Chosen>,
-    /// Who resolved or skipped it, or its undo, when it came by that to where it stands.
+    /// Who resolved or skipped the step or its undo; none once a call was made after that.
     pub by_hand: Option<&'a Ordered>,
     /// Its undo found nothing to undo.
     pub undid_nothing: bool,
@@ -402,7 +402,7 @@ impl Saga {
         }
     }
 
-    /// The step for which it is or was undone, if it was one.
+    /// The step whose failure began the compensation; none when an operator or the deadline began it.
     #[must_use]
     pub fn undone_for(&self) -> Option<&StepName> {
         match &self.phase {

@@ -53,7 +53,7 @@ words! {
         Blocked = "blocked",
         /// An end: every step is done.
         Completed = "completed",
-        /// An end: no effect stands of a step that has an undo.
+        /// An end: every effect that has an undo is undone.
         Compensated = "compensated",
         /// An end: an operator gave it up, effects may stand.
         Abandoned = "abandoned",
@@ -71,7 +71,7 @@ words! {
         Running = "running",
         /// `execute` failed and will be tried again.
         BackingOff = "backing_off",
-        /// Ordered back by an open circuit breaker.
+        /// Held back by an open circuit breaker.
         BreakerOpen = "breaker_open",
         /// Its effect stands.
         Succeeded = "succeeded",

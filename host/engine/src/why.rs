@@ -1,4 +1,4 @@
-//! One sentence that says why a saga does not move.
+//! Why a saga does not move, in a few sentences: the reason comes first.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::status::SagaStatus;
 /// So many steps are named in one sentence.
 const PARTS_MAX: usize = 8;
 
-/// Of an answer so many bytes are told: enough for a number that a person asks with.
+/// The explanation quotes at most this many bytes of an answer: enough for a booking number.
 const ANSWER_BYTES_MAX: usize = 200;
 
 /// Why a saga is where it is, for a person at three in the morning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
-    /// One sentence.
+    /// A few sentences. The first gives the reason.
     pub sentence: String,
     /// When a step goes on by the clock alone. The deadline is not meant: it ends the saga.
     pub next_at: Option<Timestamp>,
@@ -194,7 +194,7 @@ fn effects(saga: &Saga) -> Option<String> {
 fn no_effect(saga: &Saga) -> String {
     let ran_sagas = (0..saga.steps.len()).any(|index| saga.child(index).is_some());
     let of_own = if ran_sagas {
-        " of its own steps; each saga that they ran says so of its own"
+        " of its own steps; `amends why` of each saga that they ran tells of its steps"
     } else {
         ""
     };
@@ -212,21 +212,14 @@ fn by_hand(saga: &Saga) -> String {
     let told = |index: usize| {
         let step = &saga.steps[index];
         let (name, by) = (saga.name(index), step.by_hand.as_deref()?);
-        let what = match step.progress {
-            Progress::Undone => format!("{name} counts as undone by word of"),
-            Progress::UndoSkipped => format!("The undo of {name} was skipped by"),
-            Progress::Skipped => format!("{name} was skipped by"),
-            Progress::Pending
-            | Progress::Waiting { .. }
-            | Progress::Running
-            | Progress::FannedOut
-            | Progress::BackingOff { .. }
-            | Progress::Succeeded
-            | Progress::Failed
-            | Progress::Unknown
-            | Progress::Undoing
-            | Progress::UndoBackingOff { .. }
-            | Progress::UndoBlocked => format!("{name} was resolved by"),
+        let what = if step.progress == Progress::Undone {
+            format!("{name} counts as undone by word of")
+        } else if step.progress == Progress::UndoSkipped {
+            format!("The undo of {name} was skipped by")
+        } else if step.progress == Progress::Skipped {
+            format!("{name} was skipped by")
+        } else {
+            format!("{name} was resolved by")
         };
         Some(format!("{what} {}: {}", by.who, by.reason))
     };

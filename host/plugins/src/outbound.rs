@@ -312,8 +312,8 @@ struct Traffic {
     lacked: Option<String>,
     /// Those that have left the host, as far as is known: one under way counts.
     sent: u32,
-    /// Those without an answer so far: their numbers, methods and origins.
-    open: Vec<(u32, String)>,
+    /// Those without an answer so far, by their number.
+    open: Vec<(u32, Method, Uri)>,
     /// Those that were given an idempotency key, in order.
     keyed: Vec<Keyed>,
 }
@@ -358,7 +358,7 @@ impl Traffic {
 
     /// Notes what came of a request; `number` is that of its key.
     fn came(&mut self, count: u32, number: Option<usize>, came: &Result<Response<WasiBody>, Sent>) {
-        self.open.retain(|(open, _)| *open != count);
+        self.open.retain(|(open, ..)| *open != count);
         let is_unanswered = match came {
             Ok(answer) => tells_nothing(answer.status()),
             Err(Sent { why, is_unsent, lacked, .. }) => {
@@ -405,7 +405,7 @@ impl Requests {
     pub(crate) fn left(&self) -> Left {
         let traffic = lock(&self.traffic);
         let (refused, lacked) = (traffic.refused.clone(), traffic.lacked.clone());
-        let unanswered = traffic.open.first().map(|(_, request)| request.clone());
+        let unanswered = traffic.open.first().map(|(_, method, uri)| named(method, uri));
         Left { refused, lacked, has_sent: traffic.sent > 0, unanswered }
     }
 
@@ -422,7 +422,7 @@ impl Requests {
             .allow
             .allows(request.uri(), &outbound.section)
             .map_err(|why| Sent::because(Error::HttpRequestDenied, why))?;
-        if self.granted.outbound().stub().is_some() {
+        if outbound.stub().is_some() {
             // What the host adds says nothing of the component.
             return Ok(None);
         }
@@ -447,13 +447,11 @@ impl Requests {
     }
 }
 
-/// `POST http://carrier.example:8080`: without path and query, in which there may be what is nobody's
-/// business.
-fn named(request: &Request<WasiBody>) -> String {
-    let uri = request.uri();
+/// `POST http://carrier.example:8080`. Path and query are left out: they may hold a secret.
+fn named(method: &Method, uri: &Uri) -> String {
     let scheme = uri.scheme_str().unwrap_or("http");
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    format!("{} {scheme}://{authority}", request.method())
+    format!("{method} {scheme}://{authority}")
 }
 
 fn lock(traffic: &Mutex<Traffic>) -> MutexGuard<'_, Traffic> {
@@ -477,7 +475,7 @@ impl WasiHttpHooks for Requests {
         if prepared.is_ok() && noted.is_none() {
             let mut traffic = lock(&traffic);
             traffic.sent += 1;
-            traffic.open.push((count, named(&request)));
+            traffic.open.push((count, request.method().clone(), request.uri().clone()));
         }
         let mut ended = self.ended.clone();
         Box::new(async move {

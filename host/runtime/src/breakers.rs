@@ -48,7 +48,7 @@ pub struct BreakerSettings {
 }
 
 impl BreakerSettings {
-    /// Of a service that the config gives no breaker: nothing but an operator opens it.
+    /// The settings of a service that has no `breaker` in the config: only an operator opens it.
     pub const BY_HAND: Self = Self {
         failures: None,
         rate: None,
@@ -173,7 +173,7 @@ impl Drop for Permit {
     }
 }
 
-/// Answers whether a change could be written at the first try.
+/// Receives the result of the first try to write a change.
 pub(crate) type Written = oneshot::Receiver<Result<(), StoreError>>;
 
 /// A change of a breaker that is to be written to the service's stream.
@@ -182,7 +182,7 @@ struct Entry {
     service: ServiceName,
     at: Timestamp,
     event: NewEvent,
-    /// Whom the first try is told.
+    /// Receives the result of the first try.
     told: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -265,8 +265,8 @@ impl Breakers {
         self.breaker(service).is_some_and(|mut breaker| breaker.give_back(ticket))
     }
 
-    /// Opens a breaker by hand, until a time or until somebody closes it; none when there is none. It counts
-    /// at once, and is written like what opens by itself.
+    /// Opens a breaker by hand, until a time or until somebody closes it. It counts at once, and is written
+    /// like an opening by itself. Returns none when the service has no breaker.
     pub(crate) fn hold(
         &self,
         service: &ServiceName,
@@ -286,8 +286,8 @@ impl Breakers {
         Some(written)
     }
 
-    /// Closes a breaker by hand: sagas that wait for its service go on. None when there is none; one that is
-    /// closed stays as it is.
+    /// Closes a breaker by hand: sagas that wait for its service go on. A closed breaker stays as it is.
+    /// Returns none when the service has no breaker.
     pub(crate) fn close(
         &self,
         service: &ServiceName,

@@ -76,8 +76,7 @@ pub enum BreakerError {
     /// It was done on this host, and could not be written at once. It is written when the store takes
     /// writes again, and lost when the host ends before that. Operator.
     #[error(
-        "{0}; on this host the breaker is as it was ordered all the same; that is lost when the host ends \
-         before it can be written"
+        "{0}; the order is in force on this host, and is lost if the host ends before it can be written"
     )]
     NotWritten(StoreError),
 }

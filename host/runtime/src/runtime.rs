@@ -116,6 +116,14 @@ impl State {
     }
 }
 
+/// Why the store takes no writes, when it takes none.
+fn no_writes(health: &StoreHealth) -> Option<StoreError> {
+    match health {
+        StoreHealth::Well => None,
+        StoreHealth::NoWrites(error) | StoreHealth::Lost(error) => Some(error.clone()),
+    }
+}
+
 /// An undo that a compensation would run now, and the component that would serve it.
 #[derive(Debug, Clone)]
 pub struct Planned {
@@ -612,33 +620,18 @@ impl Runtime {
         if self.breaker(service).is_none() {
             return Ok(None);
         }
-        if let StoreHealth::NoWrites(error) | StoreHealth::Lost(error) = self.store_health() {
+        if let Some(error) = no_writes(&self.store_health()) {
             return Err(BreakerError::NotDone(error));
         }
         let Some(written) = order(&self.inner.breakers) else { return Ok(None) };
         let written = tokio::select! {
             biased;
             written = written => written.unwrap_or(Err(StoreError::Closed)),
-            // One that waits behind others that cannot be written is not tried until they are.
-            error = self.store_takes_no_writes() => Err(error),
+            // The store tries the orders one after another: this one may wait behind others.
+            error = self.until_store(no_writes) => Err(error),
         };
         written.map_err(BreakerError::NotWritten)?;
         Ok(self.breaker(service))
-    }
-
-    /// When the store takes no writes, why not.
-    async fn store_takes_no_writes(&self) -> StoreError {
-        let mut health = self.inner.store.health();
-        loop {
-            if let StoreHealth::NoWrites(error) | StoreHealth::Lost(error) =
-                &*health.borrow_and_update()
-            {
-                return error.clone();
-            }
-            if health.changed().await.is_err() {
-                return StoreError::Closed;
-            }
-        }
     }
 
     fn breaker(&self, service: &ServiceName) -> Option<BreakerInfo> {
@@ -729,13 +722,23 @@ impl Runtime {
     /// Why the store is lost to this process, once it is: from then on nothing is recorded, and the
     /// process should end. May be cancelled at any time.
     pub async fn store_lost(&self) -> StoreError {
+        let lost = |health: &StoreHealth| {
+            if let StoreHealth::Lost(error) = health { Some(error.clone()) } else { None }
+        };
+        self.until_store(lost).await
+    }
+
+    /// Waits until the store fails in this way. For ever when the store is closed before.
+    async fn until_store(
+        &self,
+        failure: impl Fn(&StoreHealth) -> Option<StoreError>,
+    ) -> StoreError {
         let mut health = self.inner.store.health();
         loop {
-            if let StoreHealth::Lost(error) = &*health.borrow_and_update() {
-                return error.clone();
+            if let Some(error) = failure(&health.borrow_and_update()) {
+                return error;
             }
             if health.changed().await.is_err() {
-                // It was closed.
                 std::future::pending::<()>().await;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::client::read;
 use crate::place::{Place, binary, example, get, stderr};
 
 pub(crate) const TOKEN: &str = "carrier-token-4711";
@@ -172,21 +173,7 @@ fn a_refused_host_is_told_with_the_key_that_would_allow_it() {
 
 /// Answers one request; its head, in small letters.
 fn answer(mut stream: TcpStream) -> String {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        let line = line.to_ascii_lowercase();
-        if line.trim_end().is_empty() {
-            break;
-        }
-        if let Some(value) = line.strip_prefix("content-length: ") {
-            length = value.trim_end().parse().unwrap();
-        }
-        head += &line;
-    }
-    reader.read_exact(&mut vec![0; length]).unwrap();
+    let head = read(&stream);
     let body = r#"{"label":"LBL-1","cancelled":true}"#;
     let head_of_answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json";
     write!(stream, "{head_of_answer}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();

@@ -22,7 +22,7 @@ fn host(place: &Place, answers: Vec<Answer>) -> Arc<Mutex<Vec<(Instant, String)>
     std::thread::spawn(move || {
         for Answer(status, headers, body) in answers {
             let (stream, _) = listener.accept().unwrap();
-            let request = read(&stream);
+            let request = read(&stream).lines().next().unwrap_or_default().to_owned();
             kept.lock().unwrap().push((Instant::now(), request));
             let body = body.to_string();
             let length = body.len();
@@ -36,10 +36,10 @@ fn host(place: &Place, answers: Vec<Answer>) -> Arc<Mutex<Vec<(Instant, String)>
     asked
 }
 
-/// The first line of a request, which is read to its end.
-fn read(stream: &TcpStream) -> String {
+/// The head of a request, in small letters; the request is read to its end.
+pub(crate) fn read(stream: &TcpStream) -> String {
     let mut reader = BufReader::new(stream);
-    let (mut first, mut length) = (String::new(), 0);
+    let (mut head, mut length) = (String::new(), 0);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
@@ -50,12 +50,11 @@ fn read(stream: &TcpStream) -> String {
         if let Some(value) = line.strip_prefix("content-length: ") {
             length = value.parse().unwrap();
         }
-        if first.is_empty() {
-            first = line;
-        }
+        head += &line;
+        head.push('\n');
     }
     reader.read_exact(&mut vec![0; length]).unwrap();
-    first
+    head
 }
 
 fn saga(status: &str) -> Value {

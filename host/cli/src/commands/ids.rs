@@ -11,7 +11,7 @@ use amends_api::{LIMIT_MAX, SagaItem, SagaView};
 
 use crate::commands::client::{Client, Page, escape};
 use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, Failed, worse};
-use crate::commands::output::{complain, from_now};
+use crate::commands::output::{complain, from_now, say};
 
 /// The digits of a whole id, and the least that say which one is meant.
 const DIGITS: usize = 32;
@@ -73,6 +73,16 @@ pub(crate) async fn each_line(
         code = worse(code, one);
     }
     Ok(code)
+}
+
+/// The beginning of a line about one of the sagas that `asked` means: with its id when they are many.
+pub(crate) fn which(asked: &str, id: &str) -> String {
+    if asked == "-" { format!("{id}  ") } else { String::new() }
+}
+
+/// As [`which`], on a line of its own above a table.
+pub(crate) fn say_which(asked: &str, id: &str) -> anyhow::Result<()> {
+    if asked == "-" { say!("{id}") } else { Ok(()) }
 }
 
 /// The lines of standard input. A thread reads them, so that an interrupt ends also a verb that waits

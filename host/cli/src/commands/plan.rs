@@ -7,7 +7,7 @@ use amends_api::{BreakerRateView, BreakerView, EffectView, ExposureItem, Planned
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::ids::each_id;
+use crate::commands::ids::{each_id, say_which, which};
 use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
 use crate::commands::sagas::One;
 
@@ -53,9 +53,7 @@ pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
                 say!("{}nothing would be undone", which(&args.id, id))?;
             }
             Format::Table => {
-                if args.id == "-" {
-                    say!("{id}")?;
-                }
+                say_which(&args.id, id)?;
                 let mut rows =
                     table(&["wave", "step", "status", "undone by", "digest", "note", "output"]);
                 rows.add_rows(plan.iter().map(|planned| planned_row(planned, look)));
@@ -65,11 +63,6 @@ pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
         Ok(EXIT_DONE)
     })
     .await
-}
-
-/// One of many must say which it is about.
-fn which(asked: &str, id: &str) -> String {
-    if asked == "-" { format!("{id}  ") } else { String::new() }
 }
 
 fn planned_row(planned: &PlannedView, look: Look) -> Vec<String> {
@@ -104,9 +97,7 @@ pub(crate) async fn exposure(args: Exposure) -> anyhow::Result<u8> {
             Format::Ids => say!("{id}")?,
             Format::Table if effects.is_empty() => say!("{}no effect stands", which(asked, id))?,
             Format::Table => {
-                if asked == "-" {
-                    say!("{id}")?;
-                }
+                say_which(asked, id)?;
                 let mut rows = table(&["step", "stands", "has undo", "output"]);
                 let word = |is: bool| if is { "yes" } else { "no" };
                 rows.add_rows(effects.iter().map(|effect| {

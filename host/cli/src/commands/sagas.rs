@@ -9,7 +9,7 @@ use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::filter::{Ended, Filter};
-use crate::commands::ids::each_id;
+use crate::commands::ids::{each_id, say_which, which};
 use crate::commands::output::{
     EVENT_COLUMNS, Look, event_row, print_json, print_json_line, print_saga, print_sagas,
     print_table_as, say, table,
@@ -113,9 +113,7 @@ pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
             Format::Table => {
                 let mut rows = table(&EVENT_COLUMNS);
                 let start = events.first().map_or(look.now(), |first| first.at);
-                if args.id == "-" {
-                    say!("{id}")?;
-                }
+                say_which(&args.id, id)?;
                 if look.is_brief() {
                     say!("from {start}")?;
                 }
@@ -153,9 +151,7 @@ pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
             Format::Jsonl => print_json_line(&why)?,
             Format::Ids => say!("{}", why.id)?,
             Format::Table => {
-                // One of many must say which it is about.
-                let which = if args.id == "-" { format!("{}  ", why.id) } else { String::new() };
-                let sentence = format!("{which}{}", on_one_line(&why.sentence));
+                let sentence = which(&args.id, id) + &on_one_line(&why.sentence);
                 say!("{}", look.paragraph(&sentence))?;
                 for component in &why.components {
                     say!("{}", look.paragraph(&on_one_line(component)))?;

@@ -10,7 +10,7 @@ use amends_engine::Timestamp;
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_BLOCKED, EXIT_WAIT_ENDED, PipeClosed, of_status};
-use crate::commands::ids::each_id;
+use crate::commands::ids::{each_id, say_which};
 use crate::commands::output::{Look, complain, event_line, print_json, print_json_line, say};
 
 /// The arguments of the verb.
@@ -37,9 +37,8 @@ const TRIES_MAX: u32 = 5;
 pub(crate) async fn run(args: Watch) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     each_id(&client, &args.id, async |id| {
-        // One of many must say which it is about.
-        if args.id == "-" && args.output == Format::Table {
-            say!("{id}")?;
+        if args.output == Format::Table {
+            say_which(&args.id, id)?;
         }
         watch(&client, &args, id).await
     })

@@ -307,7 +307,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Only when no effect stands that has an undo is it compensated.
+    /// A saga is compensated only when every effect that has an undo is undone.
     fn end_compensating(&mut self) {
         let skipped = |step: &StepState| step.progress == Progress::UndoSkipped;
         let Some(index) = self.saga.steps.iter().position(skipped) else {

@@ -136,7 +136,7 @@ fn go_forward(saga: &mut Saga) {
     saga.compensating_since = None;
 }
 
-/// The step.
+/// Returns the index of the step.
 fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<usize, String> {
     let index = index_of(saga, step_of(event))?;
     let is_forward = saga.phase == Phase::Forward;
@@ -171,7 +171,7 @@ fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<usize, Strin
     Ok(index)
 }
 
-/// The step.
+/// Returns the index of the step.
 fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<usize, String> {
     let index = index_of(saga, Some(&event.step))?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
