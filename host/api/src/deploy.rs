@@ -6,8 +6,9 @@ use axum::extract::{ConnectInfo, Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use amends_plugins::{COMPONENT_BYTES_MAX, CanarySpec};
+use amends_registry::CanarySpec;
 use amends_runtime::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
+use amends_sandbox::COMPONENT_BYTES_MAX;
 
 use crate::ApiState;
 use crate::answer::Json;

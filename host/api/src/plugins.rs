@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use amends_engine::{Digest, IdError, PluginName};
-use amends_plugins::{PluginError, PluginInfo, Why};
+use amends_registry::{PluginError, PluginInfo, Why};
 
 use crate::ApiState;
 use crate::answer::Json;
@@ -98,7 +98,7 @@ pub(crate) fn plugin_problem(error: &PluginError) -> Problem {
         }
         PluginError::Rejected { .. } => Problem::new(409, "component_refused", detail),
         PluginError::Folder { .. }
-        | PluginError::Cache { .. }
+        | PluginError::Start(_)
         | PluginError::Sandbox(_)
         | PluginError::Lost { .. }
         | PluginError::Store(_) => Problem::new(503, "plugin_failed", detail),

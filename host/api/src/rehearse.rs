@@ -4,11 +4,11 @@ use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use amends_plugins::{COMPONENT_BYTES_MAX, StubAnswer};
 use amends_runtime::{
     REHEARSAL_SAGAS_DEFAULT, REHEARSAL_SAGAS_MAX, REHEARSAL_TIME_MAX, Rehearsal, RehearsalGroup,
     RehearseError,
 };
+use amends_sandbox::{COMPONENT_BYTES_MAX, StubAnswer};
 
 use crate::ApiState;
 use crate::answer::Json;

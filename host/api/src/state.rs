@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::{Payload, PluginName};
-use amends_plugins::{StateError, StateWrite};
-use amends_store::{STATE_KEYS_MAX, StateQuery};
+use amends_engine::{STATE_KEYS_MAX, StateQuery};
+use amends_runtime::{StateError, StateWrite};
 
 use crate::ApiState;
 use crate::answer::Json;
@@ -108,13 +108,13 @@ pub(crate) async fn list(
     Query(query): Query<KeysQuery>,
 ) -> Result<Json<Page<StateItem>>, Problem> {
     let (name, limit) = (parse_name(&name)?, limit(query.limit)?);
-    let plugins = state.runtime.plugins();
+    let runtime = &state.runtime;
     let mut query = StateQuery { prefix: query.prefix, after: query.cursor, limit };
     let (mut items, mut bytes) = (Vec::new(), 0);
-    for key in plugins.state_keys(&name, query.clone()).await? {
+    for key in runtime.plugin_state_keys(&name, query.clone()).await? {
         query.after = Some(key.clone());
         // One that was removed meanwhile is not there.
-        let Some(value) = plugins.state(&name, &key).await? else { continue };
+        let Some(value) = runtime.plugin_state(&name, &key).await? else { continue };
         bytes += key.len() + value.len();
         items.push(StateItem { key, value: raw(&value)? });
         if bytes >= PAGE_BYTES_MAX {
@@ -122,7 +122,7 @@ pub(crate) async fn list(
         }
     }
     let rest = StateQuery { limit: 1, ..query };
-    let has_more = !plugins.state_keys(&name, rest.clone()).await?.is_empty();
+    let has_more = !runtime.plugin_state_keys(&name, rest.clone()).await?.is_empty();
     Ok(Json(Page { items, next_cursor: rest.after.filter(|_| has_more) }))
 }
 
@@ -135,7 +135,7 @@ pub(crate) async fn get(
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Json<StateItem>, Problem> {
     let name = parse_name(&name)?;
-    let value = state.runtime.plugins().state(&name, &key).await?.ok_or_else(|| {
+    let value = state.runtime.plugin_state(&name, &key).await?.ok_or_else(|| {
         Problem::new(404, "no_key", format!("plugin `{name}` keeps nothing under `{key}`"))
             .with_remedy(format!("GET /v1/plugins/{name}/state lists what it keeps"))
     })?;
@@ -213,7 +213,7 @@ pub(crate) async fn import(
     })?;
     let writes = writes(&body)?;
     let told = (who.as_str(), source.as_str());
-    let written = state.runtime.plugins().import_state(&name, told, writes, query.only_new).await?;
+    let written = state.runtime.import_plugin_state(&name, told, writes, query.only_new).await?;
     Ok(Json(StateImported { written }))
 }
 
@@ -224,7 +224,7 @@ async fn set(
     write: StateWrite,
 ) -> Result<StatusCode, Problem> {
     let name: PluginName = parse_name(name)?;
-    state.runtime.plugins().set_state(&name, who, write).await?;
+    state.runtime.set_plugin_state(&name, who, write).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

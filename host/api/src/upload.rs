@@ -9,7 +9,7 @@ use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use amends_engine::PluginName;
-use amends_plugins::COMPONENT_BYTES_MAX;
+use amends_sandbox::COMPONENT_BYTES_MAX;
 
 use crate::body::{HeldBytes, broken, refuse};
 use crate::plugins::parse_name;

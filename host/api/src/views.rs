@@ -11,10 +11,9 @@ use amends_engine::{
     Definition, Direction, Failure, Payload, SagaId, SagaStatus, StepKind, StepStatus,
     StepView as EngineStep, Timestamp, idempotency_key, pivot_first, step_input,
 };
-use amends_plugins::{
-    Activation, CallCounts, CanaryInfo, Cause, PluginInfo, RejectionRecord, trace_id,
-};
+use amends_registry::{Activation, CallCounts, CanaryInfo, Cause, PluginInfo, RejectionRecord};
 use amends_runtime::{StallReason, StartRequest, State};
+use amends_sandbox::trace_id;
 use amends_store::{SagaRow, StoredEvent, Stream};
 
 use crate::page::PAGE_BYTES_MAX;

@@ -13,8 +13,9 @@ use amends_engine::{
     Definition, DefinitionSpec, RetrySpec, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
 };
 use amends_fuzz::{Random, Shape, Target, change_json};
-use amends_plugins::{Inspection, PluginHost, PluginSettings, PluginsConfig};
+use amends_registry::{PluginsConfig, Registry};
 use amends_runtime::{Runtime, RuntimeConfig};
+use amends_sandbox::{Inspection, PluginSettings};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
 use axum::Router;
@@ -133,7 +134,7 @@ impl Host {
         };
         let definitions = definitions();
         plugins.require(&definitions);
-        let plugins = PluginHost::open(plugins, Arc::clone(&store)).await.unwrap();
+        let plugins = Registry::open(plugins, Arc::clone(&store)).await.unwrap();
         let config = RuntimeConfig { shards: 2, ..RuntimeConfig::default() };
         let runtime = Runtime::open(config, store, plugins, definitions).await.unwrap();
         let router = router(ApiState::new(runtime.clone(), prometheus, None));

@@ -149,7 +149,7 @@ pub enum Command {
     )]
     State(state::State),
     /// Look at a component from standard input: what a host has a child process of its own do
-    #[command(name = amends_plugins::INSPECT_COMPONENT, hide = true)]
+    #[command(name = amends_sandbox::INSPECT_COMPONENT, hide = true)]
     InspectComponent,
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  amends completions bash > /etc/bash_completion.d/amends")]
@@ -212,7 +212,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Breaker(command) => on_one_thread(breaker::run(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),
         Command::State(command) => on_one_thread(state::run(command)),
-        Command::InspectComponent => return Ok(amends_plugins::inspect_component()),
+        Command::InspectComponent => return Ok(amends_sandbox::inspect_component()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "amends", &mut script);

@@ -29,7 +29,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use amends_engine::{Definition, DefinitionSpec, PluginName, ServiceName};
-use amends_plugins::{PluginSettings, PluginsConfig};
+use amends_registry::PluginsConfig;
+use amends_sandbox::PluginSettings;
 use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
 

@@ -50,7 +50,7 @@ fn the_whole_contract_becomes_settings() {
     assert_eq!((inventory.concurrency, inventory.reuse), (64, 0));
     assert!(!inventory.allow_hosts.is_empty());
     assert_eq!(inventory.settings["warehouse"], "north");
-    assert!(inventory.secrets["api_key"] == amends_plugins::Secret::new("hunter2".to_owned()));
+    assert!(inventory.secrets["api_key"] == amends_sandbox::Secret::new("hunter2".to_owned()));
     assert!(inventory.state && inventory.events);
     assert!(!format!("{config:?}{overrides:?}").contains("hunter2"), "a secret is printed");
 
@@ -172,7 +172,7 @@ fn a_secret_in_a_file_loses_its_last_newline() {
                 [[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
     let config = load_text(text, &Overrides::default()).0.unwrap().config;
     let secret = &config.plugins.plugins[&"p".parse().unwrap()].secrets["key"];
-    assert!(*secret == amends_plugins::Secret::new("from-a-file".to_owned()));
+    assert!(*secret == amends_sandbox::Secret::new("from-a-file".to_owned()));
 }
 
 /// The file is read all the same: who may read it is for its owner to say.

@@ -14,7 +14,7 @@ use amends::commands::check::check_file;
 use amends::config::{CONFIG_BYTES_MAX, Environment, Overrides, Place, Report, Severity, load};
 use amends_engine::Definition;
 use amends_fuzz::{Shape, Target};
-use amends_plugins::{Inspection, Loader, PluginSettings, Priority, Rejection, TrustedKeys};
+use amends_sandbox::{Inspection, Loader, PluginSettings, Priority, Rejection, TrustedKeys};
 use amends_tests::{Component, HOSTILE};
 use toml::de::{DeTable, DeValue};
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amends_plugins::{
+use amends_sandbox::{
     CacheConfig, INSPECT_COMPONENT, Inspection, LoadedComponent, Loader, PluginSettings, Priority,
     Rejection, TrustedKeys,
 };

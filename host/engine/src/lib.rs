@@ -33,6 +33,7 @@ mod footprint;
 mod ids;
 mod payload;
 mod plan;
+mod plugin_state;
 mod saga;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -71,6 +72,10 @@ pub use ids::{
 };
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError, check_json};
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
+pub use plugin_state::{
+    STATE_BYTES_MAX_DEFAULT, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX,
+    STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery, is_state_key,
+};
 pub use saga::{Chosen, Note, Ordered, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use text::{escape, is_steering, on_one_line};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use amends_engine::{Definition, DefinitionName, Digest, SagaId};
-use amends_store::{BlobKind, Store, failpoint};
+use amends_failpoint::failpoint;
+use amends_store::{BlobKind, Store};
 
 use crate::clock::now;
 use crate::error::RuntimeError;

@@ -10,9 +10,8 @@ use amends_engine::{
     Definition, DefinitionName, Digest, Misfit, PluginName, Saga, SagaId, Schema, StepName,
     misfits, undo_plan,
 };
-use amends_plugins::{
-    CanarySpec, Candidate, Cause, Guard, LoadedComponent, PluginError, Rejection, Why,
-};
+use amends_registry::{CanarySpec, Candidate, Cause, Guard, PluginError, Why};
+use amends_sandbox::{LoadedComponent, Rejection};
 
 pub use fit::FoundFlaw;
 

@@ -12,8 +12,9 @@ use amends_engine::{
     Call, Digest, Direction, Failure, Fate, Outcome, PluginName, Saga, SagaId, StepName, Target,
     arguments, idempotency_key,
 };
-use amends_plugins::{Answer, Effects, Lacks, PluginCall, PluginHost, giving_way, trace_id};
-use amends_store::failpoint;
+use amends_failpoint::failpoint;
+use amends_registry::Registry;
+use amends_sandbox::{Answer, Effects, Lacks, PluginCall, giving_way, trace_id};
 use tokio::sync::mpsc;
 
 use crate::clock::now;
@@ -65,7 +66,7 @@ pub(crate) enum Begun {
 /// What a call needs of the host. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
-    pub(crate) plugins: PluginHost,
+    pub(crate) plugins: Registry,
     pub(crate) sagas: Sagas,
     pub(crate) faults: Option<Arc<dyn Faults>>,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
@@ -203,7 +204,7 @@ impl Dispatcher {
     /// When the input cannot be computed, or it is no component that is called; the words are for
     /// people.
     pub(crate) fn plugin_call(
-        plugins: &PluginHost,
+        plugins: &Registry,
         saga: &Saga,
         call: &Call,
     ) -> Result<PluginCall, String> {

@@ -4,7 +4,7 @@
 //! back, so everything else of the host is what runs in earnest.
 
 use amends_engine::{Call, Outcome, Saga};
-use amends_plugins::Answer;
+use amends_sandbox::Answer;
 
 /// Decides what goes wrong.
 pub trait Faults: Send + Sync + std::fmt::Debug {

@@ -22,6 +22,7 @@ mod faults;
 mod gauges;
 mod limits;
 mod live;
+mod plugin_state;
 mod recovery;
 mod rehearse;
 mod rooms;
@@ -43,6 +44,7 @@ pub use limits::{
     CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_BYTES_MAX_DEFAULT, LIVE_MAX, STARTS_WAITING_MAX,
 };
 pub use live::StallReason;
+pub use plugin_state::{StateError, StateWrite};
 pub use recovery::{Quarantined, import};
 pub use rehearse::{
     Difference, ENDED_SAGAS_MAX, REHEARSAL_SAGAS_DEFAULT, REHEARSAL_SAGAS_MAX, REHEARSAL_TIME_MAX,

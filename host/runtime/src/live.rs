@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use amends_engine::StateChange;
 use amends_engine::{
     Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
     StepName, Timestamp, awaits, commands,
 };
-use amends_store::{SagaRow, StateChange};
+use amends_store::SagaRow;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

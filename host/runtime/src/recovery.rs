@@ -8,7 +8,7 @@ use amends_engine::{
     Command, Definition, Event, PluginName, Saga, SagaId, SagaStatus, StepName, Target, Version,
     commands,
 };
-use amends_plugins::PluginHost;
+use amends_registry::Registry;
 use amends_store::{Append, EVENT_UNREADABLE, LiveSaga, NewEvent, Store, StoredEvent, Stream};
 
 use crate::definitions::Definitions;
@@ -228,7 +228,7 @@ fn decode(id: SagaId, stored: &StoredEvent) -> Result<Event, RuntimeError> {
 /// Every plugin that a definition in force needs is there and exports what is wanted of it.
 pub(crate) fn check_plugins(
     definitions: &[Definition],
-    plugins: &PluginHost,
+    plugins: &Registry,
     folder: &Path,
 ) -> Result<(), RuntimeError> {
     for definition in definitions {
@@ -252,7 +252,7 @@ pub(crate) fn check_plugins(
 struct Check<'a> {
     definition: &'a Definition,
     step: &'a StepName,
-    plugins: &'a PluginHost,
+    plugins: &'a Registry,
     folder: &'a Path,
 }
 

@@ -1,7 +1,7 @@
 //! What a component would undo otherwise than the one that serves, tried on what is recorded.
 //!
 //! For recorded steps both are called as a real undo would call them, with every request answered by
-//! a stub and whatever they write thrown away ([`PluginHost::rehearse`]). The one that serves is
+//! a stub and whatever they write thrown away ([`Registry::rehearse`]). The one that serves is
 //! called before and after the other: what differs between its own two calls (a clock, a random
 //! number, state that a saga changed meanwhile) says nothing about the other, and is left out.
 //!
@@ -16,9 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{Call, Digest, Direction, PluginName, Saga, SagaId, StepName, Target};
-use amends_plugins::{
-    Candidate, LoadedComponent, PluginCall, PluginHost, Rehearsed, Rejection, StubAnswer, give_way,
-};
+use amends_registry::{Candidate, Registry};
+use amends_sandbox::{LoadedComponent, PluginCall, Rehearsed, Rejection, StubAnswer, give_way};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dispatch::Dispatcher;
@@ -255,13 +254,7 @@ impl Both {
         }
     }
 
-    async fn step(
-        &self,
-        plugins: &PluginHost,
-        saga: &Saga,
-        name: &StepName,
-        until: Instant,
-    ) -> Step {
+    async fn step(&self, plugins: &Registry, saga: &Saga, name: &StepName, until: Instant) -> Step {
         let Some(step) = saga.step(name) else { return Step::PassedOver };
         let Some(timeout) = step.spec.undo.as_ref().map(|undo| undo.timeout) else {
             return Step::PassedOver;
@@ -323,7 +316,7 @@ impl Both {
 
 /// The calls of one step.
 struct Calls<'a> {
-    plugins: &'a PluginHost,
+    plugins: &'a Registry,
     now: (&'a LoadedComponent, &'a PluginCall),
     then: (&'a LoadedComponent, &'a PluginCall),
     until: Instant,
@@ -372,7 +365,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
     use amends_engine::{Payload, Timestamp};
-    use amends_plugins::{Inspection, PluginSettings, PluginsConfig, Required};
+    use amends_registry::PluginsConfig;
+    use amends_sandbox::{Inspection, PluginSettings, Required};
     use amends_store::{Durability, SqliteStore, Store};
     use amends_tests::{Behaviour, Component};
 
@@ -395,7 +389,7 @@ mod tests {
         let plugins = ["a", "b"].map(|name| (name.parse().unwrap(), settings.clone())).into();
         let inspection = Inspection::InThisProcess;
         let config = PluginsConfig { dir, cache, plugins, inspection, ..PluginsConfig::default() };
-        let plugins = PluginHost::open(config, Arc::clone(&store)).await.unwrap();
+        let plugins = Registry::open(config, Arc::clone(&store)).await.unwrap();
         let active = |name: &str| plugins.active(&name.parse().unwrap()).unwrap();
         let (quick, endless) = (active("a"), active("b"));
         let call = |component: &LoadedComponent| PluginCall {

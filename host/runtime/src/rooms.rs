@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use amends_engine::{Direction, PluginName, ServiceName};
-use amends_plugins::{CallMemory, PluginMemory};
+use amends_sandbox::{CallMemory, PluginMemory};
 
 use crate::limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX};
 

@@ -12,8 +12,9 @@ use amends_engine::{
     Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, SagaStatus, ServiceName,
     SignalName, Start, Verb, Version, undo_plan,
 };
-use amends_plugins::PluginHost;
-use amends_store::{SagaRow, Store, StoreError, StoreHealth, Stream, failpoint};
+use amends_failpoint::failpoint;
+use amends_registry::Registry;
+use amends_store::{SagaRow, Store, StoreError, StoreHealth, Stream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -143,7 +144,7 @@ pub struct Runtime {
 
 struct Inner {
     store: Arc<dyn Store>,
-    plugins: PluginHost,
+    plugins: Registry,
     definitions: Arc<Definitions>,
     shards: Vec<ShardHandle>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -179,7 +180,7 @@ impl Runtime {
     pub async fn open(
         config: RuntimeConfig,
         store: Arc<dyn Store>,
-        plugins: PluginHost,
+        plugins: Registry,
         definitions: Vec<Definition>,
     ) -> Result<Self, RuntimeError> {
         recovery::check_plugins(&definitions, &plugins, &config.plugins_dir)?;
@@ -692,7 +693,7 @@ impl Runtime {
 
     /// The plugin host.
     #[must_use]
-    pub fn plugins(&self) -> &PluginHost {
+    pub fn plugins(&self) -> &Registry {
         &self.inner.plugins
     }
 

@@ -4,7 +4,8 @@ use amends_engine::{
     Chosen, Digest, Direction, Due, Order, Payload, PlannedUndo, PluginName, Refusal, Saga, SagaId,
     StepName, StepStatus, Verb, steps_of,
 };
-use amends_plugins::{LoadedComponent, PluginHost};
+use amends_registry::Registry;
+use amends_sandbox::LoadedComponent;
 
 use crate::clock::now;
 
@@ -41,12 +42,7 @@ pub(crate) struct Basis {
 /// if there were no canary. An undo is served by the active component when that can read the recorded
 /// output, else by the one that executed the step, if that can undo, else by the latest of the plugin
 /// that can read it.
-pub(crate) fn serving(
-    plugins: &PluginHost,
-    saga: &Saga,
-    due: &Due,
-    plugin: &PluginName,
-) -> Serving {
+pub(crate) fn serving(plugins: &Registry, saga: &Saga, due: &Due, plugin: &PluginName) -> Serving {
     if let Some(chosen) = chosen(saga, &due.step, due.direction) {
         return Serving::Known(chosen);
     }
@@ -74,7 +70,7 @@ fn by_canary(plugin: &PluginName) -> String {
 /// Which component would serve an undo that is planned, as for [`serving`]. None while the plugin has no
 /// component at all.
 pub(crate) async fn undo_component(
-    plugins: &PluginHost,
+    plugins: &Registry,
     saga: &Saga,
     undo: &PlannedUndo,
     plugin: &PluginName,
@@ -118,7 +114,7 @@ impl Undo {
 
     /// Which component serves it, as for [`serving`]. None while the host cannot tell. May take seconds,
     /// and be dropped at any time.
-    pub(crate) async fn served(&self, plugins: &PluginHost) -> Option<Served> {
+    pub(crate) async fn served(&self, plugins: &Registry) -> Option<Served> {
         if let Some((canary, true)) = plugins.serving(&self.plugin, self.saga)
             && self.unfit(&canary).await.is_none()
         {
@@ -132,7 +128,7 @@ impl Undo {
     /// while the host cannot tell, because it cannot load one that may have to.
     pub(crate) async fn served_with(
         &self,
-        plugins: &PluginHost,
+        plugins: &Registry,
         active: &LoadedComponent,
     ) -> Option<Served> {
         let Some(why) = self.unfit(active).await else { return Some((active.digest, None)) };
@@ -195,7 +191,7 @@ fn chosen(saga: &Saga, step: &StepName, direction: Direction) -> Option<Served> 
 /// # Errors
 /// When it serves or served no plugin of the step, cannot be loaded, or does not serve such calls.
 pub(crate) async fn may_choose(
-    plugins: &PluginHost,
+    plugins: &Registry,
     saga: &Saga,
     step: &StepName,
     digest: Digest,
@@ -230,7 +226,7 @@ pub(crate) async fn may_choose(
 /// # Errors
 /// When it does not fit the component's output schema.
 pub(crate) async fn may_resolve(
-    plugins: &PluginHost,
+    plugins: &Registry,
     saga: &Saga,
     order: &Order,
 ) -> Result<(), Refusal> {
@@ -266,7 +262,7 @@ pub(crate) async fn may_resolve(
 /// # Errors
 /// When the input does not fit the component's input schema: its call would be refused at once.
 pub(crate) async fn may_edit(
-    plugins: &PluginHost,
+    plugins: &Registry,
     saga: &Saga,
     order: &Order,
 ) -> Result<(), Refusal> {
@@ -301,7 +297,7 @@ pub(crate) async fn may_edit(
 /// Whether a component can undo what gave this output, or anything. None while it cannot be loaded for
 /// a reason that passes.
 async fn undoes(
-    plugins: &PluginHost,
+    plugins: &Registry,
     plugin: &PluginName,
     digest: Digest,
     output: Option<&Payload>,
@@ -324,7 +320,7 @@ async fn undoes(
 /// The latest component that served a plugin before and that can undo what gave this output. The outer
 /// none: as for [`undoes`].
 async fn earlier(
-    plugins: &PluginHost,
+    plugins: &Registry,
     plugin: &PluginName,
     active: Digest,
     output: &Payload,

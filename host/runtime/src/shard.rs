@@ -12,12 +12,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use amends_engine::STATE_ROWS_MAX;
 use amends_engine::{
     CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, Saga, SagaId, ServiceName,
     Start, StepName, Target, Timestamp, Version, decide_on,
 };
-use amends_plugins::{Effects, PluginHost};
-use amends_store::{Appended, STATE_ROWS_MAX, StartKey, Store, StoreError, StoreHealth, failpoint};
+use amends_failpoint::failpoint;
+use amends_registry::Registry;
+use amends_sandbox::Effects;
+use amends_store::{Appended, StartKey, Store, StoreError, StoreHealth};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -172,7 +175,7 @@ pub(crate) struct ShardConfig {
     pub(crate) number: usize,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) health: watch::Receiver<StoreHealth>,
-    pub(crate) plugins: PluginHost,
+    pub(crate) plugins: Registry,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) sagas: Sagas,

@@ -13,11 +13,11 @@ use amends_engine::{
     BackoffSpec, Call, Definition, Failure, Outcome, Payload, RetrySpec, Saga, SagaStatus,
     ServiceName, StepKind, StepSpec, Version,
 };
-use amends_plugins::Answer;
 use amends_runtime::{
     BreakerError, BreakerInfo, BreakerSettings, ByHand, Faults, OnOpen, Runtime, RuntimeConfig,
     StallReason, now,
 };
+use amends_sandbox::Answer;
 use amends_store::{Append, NewEvent, Store, StoreError, Stream};
 use amends_tests::Component;
 

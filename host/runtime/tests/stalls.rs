@@ -13,8 +13,8 @@ use amends_engine::{
     BackoffSpec, Call, Definition, DefinitionSpec, Failure, Outcome, Payload, RetrySpec, Saga,
     SagaId, ServiceName, StepKind, StepSpec, StepStatus,
 };
-use amends_plugins::Answer;
 use amends_runtime::{BreakerSettings, Faults, OnOpen, Runtime, RuntimeConfig, StallReason};
+use amends_sandbox::Answer;
 use amends_tests::{Behaviour, Component};
 
 use place::{Place, SOON, definition, start, step, until, until_some};

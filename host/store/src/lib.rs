@@ -15,27 +15,22 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
-mod failpoint;
 mod sqlite;
-mod state;
 mod types;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{
+    Digest, PluginName, Position, SagaId, SagaStatus, StateQuery, Timestamp, Version,
+};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 pub use error::StoreError;
-pub use failpoint::{failpoint, failpoint_holding};
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
-pub use state::{
-    STATE_BYTES_MAX_DEFAULT, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX,
-    STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery, is_state_key,
-};
 pub use types::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, DiskRoom,
     Durability, EVENT_BYTES_MAX, EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, IdPart,

@@ -22,18 +22,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{
+    Digest, PluginName, Position, SagaId, SagaStatus, StateQuery, Timestamp, Version,
+};
+use amends_failpoint::failpoint;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::state::StateQuery;
 use crate::types::{
     Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga,
     SagaQuery, SagaRow, StoreHealth, StoreStats, StoredEvent, Stream,
 };
-use crate::{Store, StoreError, failpoint};
+use crate::{Store, StoreError};
 
 use health::Health;
 pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use amends_engine::{
-    DefinitionName, Digest, PluginName, Position, SagaId, SagaStatus, ServiceName, Timestamp,
-    Version,
+    DefinitionName, Digest, PluginName, Position, SagaId, SagaStatus, ServiceName, StateChange,
+    Timestamp, Version,
 };
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{StateChange, StoreError};
+use crate::StoreError;
 
 /// The data of one event: several times the largest payload, and far below what a row can hold.
 pub const EVENT_BYTES_MAX: usize = 16 << 20;
@@ -207,7 +207,7 @@ impl Append {
         if self.row.as_ref().is_some_and(|row| Some(row.id) != saga) {
             return Err(StoreError::Invalid("a row goes with the stream of its own saga"));
         }
-        self.state.iter().try_for_each(StateChange::check)?;
+        self.state.iter().try_for_each(StateChange::check).map_err(StoreError::Invalid)?;
         if self.start_key.is_some() && (saga.is_none() || self.expected != Version(0)) {
             return Err(StoreError::Invalid("a start key goes with the first append of a saga"));
         }

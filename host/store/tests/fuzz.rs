@@ -10,12 +10,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends_engine::StateQuery;
 use amends_engine::{Digest, Position, SagaStatus, Timestamp, Version};
 use amends_fuzz::{Random, Shape, Target, change_json};
 use amends_store::conformance::{at, row, saga_id, start, state_change, then};
 use amends_store::{
     Append, Appended, BlobKind, Durability, EVENT_UNREADABLE, LiveSaga, NewEvent, SagaQuery,
-    SagaRow, SqliteStore, StartKey, StateQuery, Store, StoredEvent, Stream,
+    SagaRow, SqliteStore, StartKey, Store, StoredEvent, Stream,
 };
 use place::TemporaryFile;
 use rusqlite::Connection;

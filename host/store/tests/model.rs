@@ -7,12 +7,11 @@
 mod place;
 
 use amends_engine::{Digest, SagaStatus, Version};
+use amends_engine::{StateChange, StateList, StateQuery};
 use amends_store::conformance::{
     Model, Place as _, at, definition, event, row, saga_id, whole_log, whole_stream,
 };
-use amends_store::{
-    Append, SagaQuery, StartKey, StateChange, StateList, StateQuery, StoreError, Stream,
-};
+use amends_store::{Append, SagaQuery, StartKey, StoreError, Stream};
 use futures::future::join_all;
 use place::TemporaryFile;
 use proptest::prelude::*;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amends_plugins::{CacheConfig, Inspection, Loader, PluginSettings, Priority, TrustedKeys};
+use amends_sandbox::{CacheConfig, Inspection, Loader, PluginSettings, Priority, TrustedKeys};
 use serde_json::Value;
 
 use crate::place::{Host, Place, binary, repository, stdout};

@@ -29,7 +29,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use amends_store::{SqliteStore, StateQuery, Store};
+use amends_engine::StateQuery;
+use amends_store::{SqliteStore, Store};
 use serde_json::json;
 
 use self::disk::Disk;

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Output;
 
 use amends_engine::Digest;
-use amends_plugins::COMPONENT_BYTES_MAX;
+use amends_sandbox::COMPONENT_BYTES_MAX;
 use amends_tests::Component;
 
 use crate::place::{Place, stderr, stdout};

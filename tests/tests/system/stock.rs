@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_store::{Durability, SqliteStore, StateQuery, Store};
+use amends_engine::StateQuery;
+use amends_store::{Durability, SqliteStore, Store};
 use serde_json::Value;
 
 use crate::place::{Host, Place, example, stdout};

@@ -19,7 +19,7 @@ use amends_api::{
     starting,
 };
 use amends_engine::Definition;
-use amends_plugins::PluginHost;
+use amends_registry::Registry;
 use amends_runtime::{BreakerSettings, LIVE_BYTES_MAX_DEFAULT, Runtime, RuntimeConfig};
 use amends_store::{Store, StoreConfig};
 
@@ -149,7 +149,7 @@ pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
     let mut plugins = config.plugins;
     plugins.cache_key = config.store.cache_key();
     plugins.require(&config.definitions);
-    let plugins = PluginHost::open(plugins, store.clone()).await?;
+    let plugins = Registry::open(plugins, store.clone()).await?;
     let services = config.services.iter();
     let concurrency = services.clone().filter_map(|(name, settings)| {
         Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))

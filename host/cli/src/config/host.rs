@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amends_api::{PublicUrl, parse_duration};
-use amends_plugins::{PluginsConfig, TrustedKey, TrustedKeys, guest_memory_default};
+use amends_registry::PluginsConfig;
+use amends_sandbox::{TrustedKey, TrustedKeys, guest_memory_default};
 use amends_store::Durability;
 
 use crate::config::overrides::{Environment, Overrides};

@@ -11,10 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{Definition, DefinitionSpec, Digest, PluginName, flaws};
-use amends_plugins::{
-    LoadedComponent, Loader, PluginError, Priority, Rejection, call_memory_max, misnamed,
-    read_component, size,
-};
+use amends_registry::{PluginError, misnamed, read_component, size};
+use amends_sandbox::{LoadedComponent, Loader, Priority, Rejection, call_memory_max};
 
 use crate::config::definition::finding_of;
 use crate::config::report::{Finding, Report, Severity};

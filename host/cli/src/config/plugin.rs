@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use amends_engine::{PAYLOAD_BYTES_MAX, TIMEOUT_MAX};
-use amends_plugins::{
+use amends_sandbox::{
     AllowHost, AllowHosts, INSTANCES_MAX, INSTANCES_OF_ONE_MAX, PluginSettings, Secret,
     TABLE_ELEMENTS_MAX,
 };

@@ -11,7 +11,8 @@ use amends_engine::{
     Definition, DefinitionName, Digest, Flaw, FlawKind, PluginName, Saga, Schema, Schemas,
     StepName, StepStatus, flaws,
 };
-use amends_plugins::{Candidate, LoadedComponent, Manifest, Rejection};
+use amends_registry::Candidate;
+use amends_sandbox::{LoadedComponent, Manifest, Rejection};
 
 use crate::runtime::Runtime;
 

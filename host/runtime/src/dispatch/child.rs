@@ -13,7 +13,7 @@ use amends_engine::{
     Call, DefinitionName, Direction, Failure, Order, Outcome, Parent, Payload, Saga, SagaId,
     SagaStatus, Start, Target, Verb, arguments,
 };
-use amends_store::failpoint;
+use amends_failpoint::failpoint;
 use tokio::sync::watch;
 
 use crate::error::{OperateError, StartError};

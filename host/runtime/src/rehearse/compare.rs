@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use amends_engine::{FailureClass, Outcome};
-use amends_plugins::{PluginCall, Rehearsed, StubbedRequest};
+use amends_sandbox::{PluginCall, Rehearsed, StubbedRequest};
 use serde_json::Value;
 
 /// Characters that are told of a value; more make a report unreadable.
@@ -352,9 +352,9 @@ fn shown(text: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+    use amends_engine::StateChange;
     use amends_engine::{Emitted, Failure, Payload};
-    use amends_plugins::Effects;
-    use amends_store::StateChange;
+    use amends_sandbox::Effects;
     use serde_json::json;
 
     use super::*;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use amends_engine::{SagaId, StepName};
-use amends_plugins::StubAnswer;
+use amends_sandbox::StubAnswer;
 
 use super::Compared;
 use super::compare::Difference;

@@ -6,7 +6,7 @@ use amends_engine::{
     Command, Definition, Digest, Direction, Due, Event, Failure, Input, PluginName, Saga, StepName,
     Target, Timestamp, commands,
 };
-use amends_store::failpoint;
+use amends_failpoint::failpoint;
 
 use super::begin::Barred;
 use super::{Message, Shard, ShardConfig, try_decide};

@@ -3,8 +3,9 @@
 use amends_engine::{
     Call, Direction, Event, Failure, Input, Outcome, Saga, SagaId, Timestamp, Version,
 };
+use amends_failpoint::failpoint;
 use amends_store::{
-    Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream, failpoint,
+    Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream,
 };
 
 use super::{CALL_IN_SHARD_MAX, Message, Shard, counted, next_number};

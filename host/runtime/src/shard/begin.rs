@@ -5,7 +5,7 @@ use amends_engine::{
     Call, Command, Direction, Failure, Input, Outcome, PluginName, SagaId, SagaStatus, ServiceName,
     StepName, Target, Timestamp, commands,
 };
-use amends_plugins::Lacks;
+use amends_sandbox::Lacks;
 use tokio::time::Instant;
 
 use super::{STALL_PAUSE, Shard, ShardConfig, counted, next_number};

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use amends_engine::StateQuery;
 use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
 use amends_store::{
-    Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, StateQuery, Store,
-    StoreError, StoreHealth, StoreStats, StoredEvent, Stream,
+    Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, Store, StoreError,
+    StoreHealth, StoreStats, StoredEvent, Stream,
 };
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};

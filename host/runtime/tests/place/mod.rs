@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amends_engine::{Definition, DefinitionSpec, Payload, RetrySpec, SagaId, StepKind, StepSpec};
-use amends_plugins::{AllowHost, Inspection, PluginHost, PluginsConfig};
+use amends_registry::{PluginsConfig, Registry};
 use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
+use amends_sandbox::{AllowHost, Inspection};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
 
@@ -57,7 +58,7 @@ impl Place {
             settings.state = true;
             settings.allow_hosts = self.allow_hosts.iter().cloned().collect();
         }
-        let plugins = PluginHost::open(plugins, Arc::clone(&store)).await.unwrap();
+        let plugins = Registry::open(plugins, Arc::clone(&store)).await.unwrap();
         Runtime::open(config, store, plugins, definitions).await.unwrap()
     }
 }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Version};
 
-use crate::{
-    Append, Appended, LiveSaga, SagaQuery, SagaRow, StateList, StateQuery, StoreError, StoredEvent,
-    Stream,
-};
+use crate::{Append, Appended, LiveSaga, SagaQuery, SagaRow, StoreError, StoredEvent, Stream};
+use amends_engine::{StateList, StateQuery};
 
 /// What a store must hold.
 #[derive(Debug, Clone, Default)]

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use amends_engine::{PluginName, Position};
+use amends_engine::{
+    PluginName, Position, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX,
+    STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery,
+};
 use futures::future::join_all;
 
 use super::Place;
 use super::fixture::{start, then};
-use crate::state::{STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX, STATE_VALUE_BYTES_MAX};
-use crate::{Append, Appended, StateChange, StateList, StateQuery, Store, StoreError};
+use crate::{Append, Appended, Store, StoreError};
 
 type Values<'a> = &'a [(&'a str, Option<&'a str>)];
 

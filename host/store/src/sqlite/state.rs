@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use amends_engine::PluginName;
+use amends_engine::{PluginName, StateChange, StateList, StateQuery};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::write::Books;
-use crate::state::{StateChange, StateList, StateQuery};
 use crate::types::Appended;
 
 type Result<T> = rusqlite::Result<T>;

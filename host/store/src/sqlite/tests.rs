@@ -15,9 +15,9 @@ use super::write::Job;
 use super::{SqliteStore, read, schema};
 use crate::conformance::state_change;
 use crate::{
-    Append, AppendReply, Durability, NewEvent, StateList, Store as _, StoreError, StoreHealth,
-    Stream,
+    Append, AppendReply, Durability, NewEvent, Store as _, StoreError, StoreHealth, Stream,
 };
+use amends_engine::StateList;
 
 fn append(number: u8, bytes: usize) -> Append {
     let event = NewEvent { kind: Cow::Borrowed("step.started"), data: "1".repeat(bytes) };
@@ -459,14 +459,14 @@ fn a_value_that_was_read_before_others_were_forgotten_is_not_kept() {
     }
 }
 
-type Forget = fn(&StateCache, &[crate::StateChange]);
+type Forget = fn(&StateCache, &[amends_engine::StateChange]);
 
 /// A transaction takes less of what takes long to look at again.
 #[test]
 fn what_an_append_saw_counts_for_its_transaction() {
     let job = |state| Job::append(Append { state, ..append(1, 10) }, AppendReply::new(|_| ()));
     let plain = job(Vec::new()).bytes();
-    let query = crate::StateQuery { limit: 1_000, ..Default::default() };
+    let query = amends_engine::StateQuery { limit: 1_000, ..Default::default() };
     let list = StateList { query, keys: vec!["k".to_owned(); 999] };
     let mut seen = state_change(&[("a", Some("1"))], &[]);
     seen.lists = vec![list; 9];

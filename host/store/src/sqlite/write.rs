@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use amends_engine::{Digest, PluginName, Position, SagaId, Timestamp, Version};
+use amends_failpoint::failpoint;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, ToSql, params};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -16,10 +17,10 @@ use super::read::{START_DELAY, delay_of};
 use super::schema::{describe, is_unreadable, remember_start_delay};
 use super::state::StateCache;
 use super::upkeep::Upkeep;
+use crate::StoreError;
 use crate::types::{
     Append, AppendReply, Appended, BlobKind, NewEvent, SagaRow, StartKey, StoreStats, Stream,
 };
-use crate::{StoreError, failpoint};
 
 /// Jobs in one transaction: more gains little and makes the first wait for the last.
 const BATCH_MAX: usize = 1_024;

@@ -12,7 +12,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use amends_engine::{Direction, Outcome, Payload, SagaId, Timestamp};
-use amends_plugins::{PluginCall, PluginHost};
+use amends_registry::Registry;
+use amends_sandbox::PluginCall;
 use anyhow::Context as _;
 use rusqlite::{Connection, params};
 
@@ -157,7 +158,7 @@ async fn calls(place: &Place, load: Load) -> anyhow::Result<Duration> {
 }
 
 /// How long the calls of a saga take, on average.
-async fn one_core(plugins: &PluginHost, calls: &[PluginCall]) -> anyhow::Result<Duration> {
+async fn one_core(plugins: &Registry, calls: &[PluginCall]) -> anyhow::Result<Duration> {
     let (mut sagas, mut began) = (0_u32, Instant::now());
     loop {
         for call in calls {
@@ -180,7 +181,7 @@ async fn one_core(plugins: &PluginHost, calls: &[PluginCall]) -> anyhow::Result<
 }
 
 /// The calls of one saga, in their order.
-fn all_calls(load: Load, plugins: &PluginHost) -> anyhow::Result<Vec<PluginCall>> {
+fn all_calls(load: Load, plugins: &Registry) -> anyhow::Result<Vec<PluginCall>> {
     let executes = (0..load.steps).map(|step| (step, Direction::Execute));
     let undone = match load.outcome {
         super::Outcome::Happy => 0,
@@ -193,7 +194,7 @@ fn all_calls(load: Load, plugins: &PluginHost) -> anyhow::Result<Vec<PluginCall>
 
 fn one_call(
     load: Load,
-    plugins: &PluginHost,
+    plugins: &Registry,
     index: usize,
     direction: Direction,
 ) -> anyhow::Result<PluginCall> {

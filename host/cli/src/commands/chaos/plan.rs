@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use amends_engine::{
     Call, Direction, Failure, Outcome, Saga, SagaId, SagaStatus, StepName, Target,
 };
-use amends_plugins::Answer;
 use amends_runtime::Faults;
+use amends_sandbox::Answer;
 
 /// The tag that carries a fault.
 pub(super) const TAG: &str = "amends-chaos";

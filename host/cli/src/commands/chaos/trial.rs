@@ -8,7 +8,7 @@ use amends_engine::{
     Definition, DefinitionName, Direction, Order, Outcome, Payload, Saga, SagaId, SagaStatus,
     StepKind, StepStatus, Timestamp, Verb, Version,
 };
-use amends_plugins::PluginHost;
+use amends_registry::Registry;
 use amends_runtime::{Runtime, RuntimeConfig, StartRequest, import};
 use amends_store::{Durability, Store, StoreConfig, StoredEvent, Stream};
 use anyhow::Context as _;
@@ -50,7 +50,7 @@ impl Trial {
     ) -> anyhow::Result<Self> {
         let mut plugins = config.plugins.clone();
         plugins.require(definitions);
-        let plugins = PluginHost::open(plugins, Arc::clone(&store)).await?;
+        let plugins = Registry::open(plugins, Arc::clone(&store)).await?;
         let faults = Arc::new(ByTag::default());
         let runtime = RuntimeConfig {
             plugins_dir: config.plugins.dir.clone(),

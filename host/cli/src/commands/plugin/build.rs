@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use amends_engine::on_one_line;
-use amends_plugins::LoadedComponent;
+use amends_sandbox::LoadedComponent;
 use anyhow::{Context as _, bail};
 use clap::Args;
 

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use amends_engine::PluginName;
-use amends_plugins::{
-    CacheConfig, Inspection, LoadedComponent, Loader, PluginSettings, PluginsConfig, Priority,
-    TrustedKeys,
+use amends_registry::PluginsConfig;
+use amends_sandbox::{
+    CacheConfig, Inspection, LoadedComponent, Loader, PluginSettings, Priority, TrustedKeys,
 };
 use anyhow::Context as _;
 

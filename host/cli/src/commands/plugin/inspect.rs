@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use amends_engine::{Digest, PluginName, on_one_line};
-use amends_plugins::{KeyId, LoadedComponent, Manifest, PluginSettings, Signed};
+use amends_sandbox::{KeyId, LoadedComponent, Manifest, PluginSettings, Signed};
 use clap::Args;
 use serde_json::{Value, json};
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amends_engine::Digest;
-use amends_plugins::COMPONENT_BYTES_MAX;
+use amends_sandbox::COMPONENT_BYTES_MAX;
 use anyhow::Context as _;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use oci_client::RegistryOperation;

@@ -10,7 +10,7 @@ use std::io::{self, Cursor, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use amends_plugins::{Signed, TrustedKey, TrustedKeys};
+use amends_sandbox::{Signed, TrustedKey, TrustedKeys};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use amends_engine::{Payload, PluginName, on_one_line};
-use amends_plugins::{AllowHost, PluginSettings};
+use amends_sandbox::{AllowHost, PluginSettings};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use comfy_table::Cell as TableCell;

@@ -6,7 +6,7 @@ use csv::{ErrorKind, Position, ReaderBuilder, StringRecord};
 use serde_json::value::{RawValue, to_raw_value};
 
 use amends_api::StateItem;
-use amends_plugins::StateWrite;
+use amends_runtime::StateWrite;
 
 /// The column whose cells are the values, when none is named and there is one of this name.
 const VALUE_COLUMN: &str = "value";

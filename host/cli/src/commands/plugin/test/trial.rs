@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use amends_engine::StateQuery;
 use amends_engine::{
     DefinitionName, Direction, Failure, Outcome, Payload, PluginName, SagaId, StepName, Version,
     idempotency_key,
 };
-use amends_plugins::{
-    Answer, CacheConfig, Exports, LoadedComponent, PluginCall, PluginHost, PluginSettings,
-    PluginsConfig, Required,
-};
+use amends_registry::{PluginsConfig, Registry};
 use amends_runtime::now;
-use amends_store::{
-    Append, Appended, Durability, NewEvent, StateQuery, Store, StoreConfig, Stream,
+use amends_sandbox::{
+    Answer, CacheConfig, Exports, LoadedComponent, PluginCall, PluginSettings, Required,
 };
+use amends_store::{Append, Appended, Durability, NewEvent, Store, StoreConfig, Stream};
 use anyhow::{Context as _, bail};
 
 use crate::commands::plugin::component::{looked_at, name_of};
@@ -35,7 +34,7 @@ const KEYS_MAX: u32 = 1_000;
 pub(super) type State = BTreeMap<String, Arc<str>>;
 
 pub(super) struct Trial {
-    plugins: PluginHost,
+    plugins: Registry,
     store: Arc<dyn Store>,
     step: Tested,
     /// What undoes the step, where that is another component.
@@ -82,7 +81,7 @@ impl Trial {
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
         let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
         let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
-        let plugins = PluginHost::open(config, Arc::clone(&store)).await?;
+        let plugins = Registry::open(config, Arc::clone(&store)).await?;
         let mut tested = names.into_iter().map(|name| served(&plugins, name));
         let step = tested.next().context("there is no component")??;
         let undo = tested.next().transpose()?;
@@ -140,7 +139,7 @@ impl Trial {
 }
 
 /// The component that serves a plugin.
-fn served(plugins: &PluginHost, name: PluginName) -> anyhow::Result<Tested> {
+fn served(plugins: &Registry, name: PluginName) -> anyhow::Result<Tested> {
     let Some(component) = plugins.active(&name) else {
         let refused = plugins.info(&name).and_then(|info| info.rejections.into_iter().next());
         bail!("{}", refused.map_or_else(|| "nobody serves it".to_owned(), |last| last.reason));

@@ -1,0 +1,113 @@
+//! Why a component becomes active or is refused: what is recorded, and what operators see.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use amends_engine::{Digest, PluginName, Timestamp};
+use amends_sandbox::{LoadedComponent, Rejection};
+use serde::{Deserialize, Serialize};
+
+/// What led to an activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A file in the plugin folder.
+    #[default]
+    File,
+    /// An operator handed it in.
+    Deploy,
+    /// An operator went back to one that served before.
+    Rollback,
+    /// It served a share of the sagas, well enough or until an operator said so.
+    Canary,
+}
+
+/// Why a component becomes active: for people, and for the record.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Why {
+    /// What led to it.
+    #[serde(default)]
+    pub cause: Cause,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// It does not fit what sagas in flight have recorded, and was wanted nevertheless.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
+}
+
+/// A component that became active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    /// Which.
+    pub digest: Digest,
+    /// Its version.
+    pub version: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub why: Why,
+}
+
+/// A component that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectionRecord {
+    /// When.
+    pub at: Timestamp,
+    /// Which; none when its file was not read.
+    pub digest: Option<Digest>,
+    /// Why.
+    pub reason: String,
+}
+
+impl RejectionRecord {
+    /// Whether it says the same, at whatever time.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.reason == other.reason
+    }
+}
+
+/// A component that is to become active.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Of which plugin.
+    pub plugin: PluginName,
+    /// The component.
+    pub component: Arc<LoadedComponent>,
+    /// None when the store has them.
+    pub(crate) bytes: Option<Vec<u8>>,
+}
+
+/// Whoever knows what a component would have to undo.
+pub trait Guard: Send + Sync {
+    /// Why a component should not become active for a plugin, if it should not.
+    fn objection<'a>(
+        &'a self,
+        plugin: &'a PluginName,
+        component: &'a LoadedComponent,
+    ) -> Pin<Box<dyn Future<Output = Option<Rejection>> + Send + 'a>>;
+}
+
+/// Why a component that `says` this name is most likely not meant for a plugin: the name is not the
+/// one that the config wants; or, when the config wants none, neither the plugin's own nor that of
+/// the component that serves it.
+#[must_use]
+pub fn misnamed(
+    plugin: &PluginName,
+    wanted: Option<&str>,
+    serves: Option<&str>,
+    says: &str,
+) -> Option<Rejection> {
+    let wanted = match (wanted, serves) {
+        (Some(wanted), _) if says == wanted => return None,
+        (Some(wanted), _) => format!("and [plugin.{plugin}] component is `{wanted}`"),
+        (None, _) if says == plugin.as_str() => return None,
+        (None, Some(serves)) if says == serves => return None,
+        (None, Some(serves)) => format!("what serves says `{}`", serves.escape_debug()),
+        (None, None) => format!("and the plugin is `{plugin}`"),
+    };
+    Some(Rejection::Misnamed { says: says.to_owned(), wanted })
+}
