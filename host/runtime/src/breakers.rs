@@ -11,187 +11,34 @@
 
 mod breaker;
 mod follow;
+pub(crate) mod permit;
+mod record;
+pub(crate) mod settings;
 mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use amends_engine::{Outcome, ServiceName, Timestamp};
 use amends_store::{NewEvent, Store, StoreError};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::runtime::Sagas;
-
-pub use breaker::ByHand;
+use crate::ports::Wake;
 use breaker::{Breaker, Change, State};
 use follow::Follower;
-
-/// The events of a service's stream: the last says where its breaker is.
-const OPENED: &str = "breaker.opened";
-const CLOSED: &str = "breaker.closed";
-
-/// When a breaker opens and what a step does that finds it open.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BreakerSettings {
-    /// It opens after this many failures in a row; none: however many there are.
-    pub failures: Option<u32>,
-    /// It opens when so many of the calls of the last seconds failed.
-    pub rate: Option<RateSettings>,
-    /// It stays open for so long.
-    pub open_for: Duration,
-    /// So many calls may then try at once, and so many must succeed to close it; at least 1.
-    pub half_open: u32,
-    /// What a step does that finds it open.
-    pub on_open: OnOpen,
-}
-
-impl BreakerSettings {
-    /// The settings of a service that has no `breaker` in the config: only an operator opens it.
-    pub const BY_HAND: Self = Self {
-        failures: None,
-        rate: None,
-        open_for: Duration::from_mins(1),
-        half_open: 1,
-        on_open: OnOpen::Wait,
-    };
-}
-
-/// When a breaker opens for the part of the calls that failed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RateSettings {
-    /// The part that opens it; more than 0, at most 1.
-    pub failure_rate: f64,
-    /// Of the calls that ended in so long a time.
-    pub window: Duration,
-    /// When there were at least so many; fewer say too little.
-    pub calls_min: u32,
-}
-
-impl RateSettings {
-    /// The window when the config does not say: long enough for a few calls, short enough to see
-    /// that a service has just come to fail.
-    pub const WINDOW_DEFAULT: Duration = Duration::from_secs(10);
-
-    /// The calls when the config does not say: of fewer, a handful of failures would be a rate.
-    pub const CALLS_MIN_DEFAULT: u32 = 20;
-}
-
-/// What a step does that finds its breaker open. An undo always waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnOpen {
-    /// Waits, without using an attempt.
-    #[default]
-    Wait,
-    /// Fails.
-    Fail,
-}
-
-/// A breaker as a reader sees it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BreakerInfo {
-    /// The service.
-    pub service: ServiceName,
-    /// `closed`, `open` or `half_open`.
-    pub state: &'static str,
-    /// Failures in a row.
-    pub failures: u32,
-    /// The calls that count for the rate, and those of them that failed; none without a rate.
-    pub counted: Option<(u32, u32)>,
-    /// Until when no call begins, while it is open.
-    pub open_until: Option<Timestamp>,
-    /// What the last failure was.
-    pub last_error: Option<String>,
-    /// Who opened it by hand, and why, while it is open for that.
-    pub by_hand: Option<ByHand>,
-    /// When it opens, and for how long.
-    pub settings: BreakerSettings,
-}
-
-/// Whether a call may begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// What came of it is reported with this.
-    Go(Ticket),
-    /// Not before then, and then only if no other calls are trying.
-    /// None: until an operator closes the breaker.
-    Wait { until: Option<Timestamp> },
-    /// The step fails.
-    Fail { until: Option<Timestamp> },
-}
-
-/// What a breaker knows a call by that it has let begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    /// How often the breaker had changed by then: what began before says nothing of what is now.
-    generation: u64,
-    /// In which round of tries it was let begin: one of before has given its place away.
-    round: u64,
-    /// It tries whether the service works again.
-    pub(crate) is_trial: bool,
-}
-
-/// The leave of one call to begin, which its breaker gave. When it is dropped before the call was
-/// reported on, the call did not begin, and the place of a trial is free again.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    breakers: Arc<Breakers>,
-    service: ServiceName,
-    ticket: Option<Ticket>,
-}
-
-impl Permit {
-    pub(crate) fn new(breakers: &Arc<Breakers>, service: &ServiceName, ticket: Ticket) -> Self {
-        Self { breakers: Arc::clone(breakers), service: service.clone(), ticket: Some(ticket) }
-    }
-
-    /// It tries whether the service works again.
-    pub(crate) fn is_trial(&self) -> bool {
-        self.ticket.is_some_and(|ticket| ticket.is_trial)
-    }
-
-    /// What came of the call. Sagas that wait for the service go on when that closes its breaker.
-    pub(crate) fn report(mut self, outcome: &Outcome, at: Timestamp) {
-        if let Some(ticket) = self.ticket.take()
-            && self.breakers.report(&self.service, ticket, outcome, at)
-        {
-            self.breakers.sagas.breaker_has_changed(&self.service);
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        // A call that panics has begun, and nothing is heard of it.
-        if let Some(ticket) = self.ticket.take()
-            && !std::thread::panicking()
-            && self.breakers.give_back(&self.service, ticket)
-        {
-            self.breakers.sagas.trial_is_free(&self.service);
-        }
-    }
-}
+use record::{CLOSED, Entry, OPENED};
+use settings::{Admission, BreakerInfo, BreakerSettings, ByHand, Ticket};
 
 /// Receives the result of the first try to write a change.
 pub(crate) type Written = oneshot::Receiver<Result<(), StoreError>>;
-
-/// A change of a breaker that is to be written to the service's stream.
-#[derive(Debug)]
-struct Entry {
-    service: ServiceName,
-    at: Timestamp,
-    event: NewEvent,
-    /// Receives the result of the first try.
-    told: oneshot::Sender<Result<(), StoreError>>,
-}
 
 /// The breakers of a host.
 #[derive(Debug)]
 pub(crate) struct Breakers {
     all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     log: mpsc::UnboundedSender<Entry>,
-    sagas: Sagas,
+    wake: Arc<dyn Wake>,
 }
 
 impl Breakers {
@@ -199,19 +46,19 @@ impl Breakers {
     pub(crate) async fn open(
         settings: BTreeMap<ServiceName, BreakerSettings>,
         store: Arc<dyn Store>,
-        sagas: Sagas,
+        wake: Arc<dyn Wake>,
     ) -> Result<Self, StoreError> {
         let new = |(service, settings)| (service, Mutex::new(Breaker::new(settings)));
         let all: Arc<BTreeMap<_, _>> = Arc::new(settings.into_iter().map(new).collect());
         for (service, breaker) in &*all {
-            gauge(service, breaker.lock().unwrap_or_else(PoisonError::into_inner).state);
+            breaker.lock().unwrap_or_else(PoisonError::into_inner).state.gauge(service);
         }
         let (log, events) = mpsc::unbounded_channel();
         if !all.is_empty() {
-            let follower = Follower::open(store, sagas.clone(), Arc::clone(&all)).await?;
+            let follower = Follower::open(store, Arc::clone(&wake), Arc::clone(&all)).await?;
             tokio::spawn(follower.run(events));
         }
-        Ok(Self { all, log, sagas })
+        Ok(Self { all, log, wake })
     }
 
     /// Whether a call of the service may begin at `at`. One that may has a [`Permit`] with its ticket.
@@ -228,7 +75,7 @@ impl Breakers {
         let before = breaker.state;
         let admission = breaker.admit(is_undo, at);
         if breaker.state != before {
-            gauge(service, breaker.state);
+            breaker.state.gauge(service);
         }
         admission
     }
@@ -282,7 +129,7 @@ impl Breakers {
         let written = self.write(service, &mut breaker, at, OPENED, data.to_string());
         drop(breaker);
         // Those that wait already wait until another time now.
-        self.sagas.breaker_has_changed(service);
+        self.wake.breaker_has_changed(service);
         Some(written)
     }
 
@@ -306,7 +153,7 @@ impl Breakers {
         let data = json!({"who": who, "reason": reason}).to_string();
         let written = self.write(service, &mut breaker, at, CLOSED, data);
         drop(breaker);
-        self.sagas.breaker_has_changed(service);
+        self.wake.breaker_has_changed(service);
         Some(written)
     }
 
@@ -319,7 +166,7 @@ impl Breakers {
         kind: &'static str,
         data: String,
     ) -> Written {
-        gauge(service, breaker.state);
+        breaker.state.gauge(service);
         breaker.unwritten += 1;
         let (told, written) = oneshot::channel();
         let event = NewEvent { kind: kind.into(), data };
@@ -349,17 +196,6 @@ impl Breakers {
         Some(self.all.get(service)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
-
-/// 0 closed, 1 half open, 2 open.
-fn gauge(service: &ServiceName, state: State) {
-    let value = match state {
-        State::Closed => 0.0,
-        State::HalfOpen { .. } => 1.0,
-        State::Open { .. } | State::Held { .. } => 2.0,
-    };
-    metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -367,7 +203,23 @@ mod tests {
     use amends_engine::{Failure, Payload, Position, Version};
     use amends_store::{Append, Durability, SqliteStore, StoredEvent, Stream};
 
+    use std::time::Duration;
+
     use super::*;
+    use crate::breakers::permit::Permit;
+    use crate::breakers::settings::{OnOpen, RateSettings};
+
+    /// No shard waits.
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn room(&self, _: u64, _: &crate::room_key::RoomKey) {}
+
+        fn breaker_has_changed(&self, _: &ServiceName) {}
+
+        fn trial_is_free(&self, _: &ServiceName) {}
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -393,7 +245,7 @@ mod tests {
         let service: ServiceName = "carrier".parse().unwrap();
         let (log, events) = mpsc::unbounded_channel();
         let all = Arc::new(BTreeMap::from([(service.clone(), Mutex::new(breaker))]));
-        (Breakers { all, log, sagas: Sagas::default() }, service, events)
+        (Breakers { all, log, wake: Arc::new(Nobody) }, service, events)
     }
 
     /// Of a call that began when the breaker was as it is now.
@@ -537,7 +389,7 @@ mod tests {
         let mut hosts = Vec::new();
         for _ in 0..3 {
             let settings = BTreeMap::from([(service.clone(), settings)]);
-            let breakers = Breakers::open(settings, Arc::clone(&store), Sagas::default()).await;
+            let breakers = Breakers::open(settings, Arc::clone(&store), Arc::new(Nobody)).await;
             hosts.push(breakers.unwrap());
         }
         // Neither knows of the other's failure when it writes its own.
@@ -601,7 +453,7 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(open());
         let settings = BreakerSettings { failures: Some(1), ..SETTINGS };
         let settings = [&damaged, &other].map(|service| (service.clone(), settings));
-        let opening = Breakers::open(settings.into(), Arc::clone(&store), Sagas::default());
+        let opening = Breakers::open(settings.into(), Arc::clone(&store), Arc::new(Nobody));
         let opening = tokio::time::timeout(10 * SECOND, opening).await;
         let breakers = opening.expect("the stream is read for ever").unwrap();
         assert_eq!(breakers.list(at(2))[0].state, "open", "as the last event that can be read");

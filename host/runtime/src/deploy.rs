@@ -16,7 +16,7 @@ use amends_sandbox::{LoadedComponent, Rejection};
 pub use fit::FoundFlaw;
 
 use crate::deploy::fit::Ahead;
-use crate::runtime::{Runtime, Sagas};
+use crate::runtime::{Runtime, WeakRuntime};
 
 /// Recorded outputs that cannot be read and are named one by one; all of them are counted.
 pub const UNREADABLE_NAMED_MAX: usize = 100;
@@ -283,7 +283,7 @@ impl Impact {
 
 /// What is dropped into the folder is held against sagas in flight and definitions like what is
 /// deployed.
-impl Guard for Sagas {
+impl Guard for WeakRuntime {
     fn objection<'a>(
         &'a self,
         plugin: &'a PluginName,

@@ -1,6 +1,6 @@
 //! From a call that is durable to its outcome: in the shard when that is quick, else in a task.
 
-mod child;
+pub(crate) mod child;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -9,47 +9,21 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use amends_engine::{
-    Call, Digest, Direction, Failure, Fate, Outcome, PluginName, Saga, SagaId, StepName, Target,
-    arguments, idempotency_key,
+    Call, Failure, Outcome, PluginName, Saga, SagaId, Target, arguments, idempotency_key,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
-use amends_sandbox::{Answer, Effects, Lacks, PluginCall, giving_way, trace_id};
+use amends_sandbox::{Answer, Effects, PluginCall, giving_way, trace_id};
 use tokio::sync::mpsc;
 
 use crate::clock::now;
 use crate::faults::Faults;
-use crate::live::{CallNumber, InFlight, Pass};
+use crate::live::{InFlight, Pass};
+use crate::message::{CallNumber, Message, Returned};
+use crate::ports::SagaPort;
 use crate::rooms::Taken;
-use crate::runtime::Sagas;
 use crate::serving::owner;
-use crate::shard::Message;
-
-pub(crate) use child::ChildCall;
-
-/// What came of a call, on its way back to the shard.
-#[derive(Debug)]
-pub(crate) struct Returned {
-    pub(crate) id: SagaId,
-    pub(crate) number: CallNumber,
-    pub(crate) step: StepName,
-    pub(crate) direction: Direction,
-    pub(crate) attempt: u32,
-    pub(crate) outcome: Outcome,
-    pub(crate) probe: Option<Fate>,
-    /// What is not done before it is recorded.
-    pub(crate) effects: Effects,
-    /// The component that was called; none when a saga was run.
-    pub(crate) component: Option<Digest>,
-    /// How long the call took.
-    pub(crate) took: Duration,
-    /// It sent something outside.
-    pub(crate) has_sent: bool,
-    /// By when it was cut off with its host: its component was asked what came of it.
-    pub(crate) cut_off: Option<Instant>,
-    /// What the host lacked, so that it did not begin.
-    pub(crate) not_begun: Option<Lacks>,
-}
+use child::ChildCall;
 
 /// What becomes of a call.
 #[expect(
@@ -67,7 +41,7 @@ pub(crate) enum Begun {
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     pub(crate) plugins: Registry,
-    pub(crate) sagas: Sagas,
+    pub(crate) sagas: Arc<dyn SagaPort>,
     pub(crate) faults: Option<Arc<dyn Faults>>,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
 }
@@ -146,7 +120,7 @@ impl Dispatcher {
             let mut answer = match (&call.target, &made) {
                 _ if instead.is_some() => Answer::of(instead.unwrap_or(Outcome::NothingToUndo)),
                 (Target::Saga { .. }, _) => {
-                    Answer::of(child::run(&this.sagas, runs?, call.direction).await?)
+                    Answer::of(child::run(&*this.sagas, runs?, call.direction).await?)
                 }
                 (Target::Plugin(_), Ok(plugin_call)) if cut_off.is_some() => {
                     this.plugins.ask(plugin_call, host_stopped(), memory, cut_off).await

@@ -6,14 +6,13 @@
 //!
 //! Deliberately absent: a table of sums in the store. Sagas are abandoned by hand, and few.
 
-use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use amends_engine::{DefinitionName, Saga, SagaId, SagaStatus, StepName, exposure};
+use amends_engine::SagaStatus;
 use amends_store::{SagaQuery, StoreError};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::abandoned::{Counted, Sums, add};
 use crate::error::RuntimeError;
 use crate::runtime::Runtime;
 
@@ -23,19 +22,6 @@ const COUNTING_MAX: Duration = Duration::from_secs(2);
 
 /// Abandoned sagas that are listed at once.
 const ABANDONED_PER_READ: u32 = 1_000;
-
-/// What stands of one step of a definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Exposure {
-    /// Sagas in which its effect stands.
-    pub standing: u64,
-    /// Sagas in which it may stand.
-    pub unknown: u64,
-    /// Of both, those of sagas that are blocked.
-    pub blocked: u64,
-    /// Of both, those of sagas that were abandoned.
-    pub abandoned: u64,
-}
 
 /// Why what stands is not told.
 #[derive(Debug, thiserror::Error)]
@@ -49,18 +35,6 @@ pub enum ExposureError {
     /// The store failed. Operator.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-type Sums = BTreeMap<(DefinitionName, StepName), Exposure>;
-
-/// The abandoned sagas that were counted.
-#[derive(Debug, Default)]
-pub(crate) struct Abandoned(Mutex<Counted>);
-
-#[derive(Debug, Default)]
-struct Counted {
-    ids: HashSet<SagaId>,
-    sums: Sums,
 }
 
 impl Runtime {
@@ -120,27 +94,5 @@ impl Counted {
                 self.ids.insert(row.id);
             }
         }
-    }
-}
-
-impl Exposure {
-    fn add(&mut self, more: Self) {
-        self.standing += more.standing;
-        self.unknown += more.unknown;
-        self.blocked += more.blocked;
-        self.abandoned += more.abandoned;
-    }
-}
-
-fn add(sums: &mut Sums, saga: &Saga) {
-    let status = saga.status();
-    for effect in exposure(saga) {
-        let key = (saga.definition().name().clone(), effect.step.clone());
-        sums.entry(key).or_default().add(Exposure {
-            standing: u64::from(effect.is_certain),
-            unknown: u64::from(!effect.is_certain),
-            blocked: u64::from(status == SagaStatus::Blocked),
-            abandoned: u64::from(status == SagaStatus::Abandoned),
-        });
     }
 }

@@ -2,7 +2,7 @@
 
 use amends_engine::{Direction, Event, FailureClass, Saga, StepName};
 
-use crate::shard::Gauges;
+use crate::message::Gauges;
 
 /// Counts what became durable.
 pub(crate) fn count(saga: &Saga, events: &[Event]) {

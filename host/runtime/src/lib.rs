@@ -10,6 +10,7 @@
 //! Deliberately absent: a second path for recovery (a loaded saga is ticked like any other),
 //! state that is not in the event log, retries that the engine does not know of.
 
+mod abandoned;
 mod breakers;
 mod budget;
 mod clock;
@@ -22,34 +23,40 @@ mod faults;
 mod gauges;
 mod limits;
 mod live;
+mod message;
 mod plugin_state;
+mod ports;
 mod recovery;
 mod rehearse;
+mod room_key;
 mod rooms;
 mod runtime;
+mod saga_state;
 mod serving;
 mod shard;
+mod stall;
 mod stuck;
 
-pub use breakers::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
+pub use abandoned::Exposure;
+pub use breakers::settings::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
 pub use clock::now;
 pub use definitions::Definitions;
 pub use deploy::{
     DeployError, DeployRequest, Deployed, FoundFlaw, Impact, UNREADABLE_NAMED_MAX, Unreadable,
 };
 pub use error::{BreakerError, OperateError, RuntimeError, StartError};
-pub use exposure::{Exposure, ExposureError};
+pub use exposure::ExposureError;
 pub use faults::Faults;
 pub use limits::{
     CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_BYTES_MAX_DEFAULT, LIVE_MAX, STARTS_WAITING_MAX,
 };
-pub use live::StallReason;
 pub use plugin_state::{StateError, StateWrite};
 pub use recovery::{Quarantined, import};
 pub use rehearse::{
     Difference, ENDED_SAGAS_MAX, REHEARSAL_SAGAS_DEFAULT, REHEARSAL_SAGAS_MAX, REHEARSAL_TIME_MAX,
     Rehearsal, RehearsalGroup, RehearseError, STEPS_OF_ONE_SAGA_MAX, Unfinished,
 };
-pub use rooms::RoomKey;
-pub use runtime::{Planned, Runtime, RuntimeConfig, StartRequest, Started, State};
-pub use stuck::Stuck;
+pub use room_key::RoomKey;
+pub use runtime::{Planned, Runtime, RuntimeConfig, StartRequest};
+pub use saga_state::{SagaState as State, Started};
+pub use stall::{StallReason, Stuck};

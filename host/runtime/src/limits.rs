@@ -48,3 +48,6 @@ pub(crate) const EVENTS_PER_READ: u32 = 10_000;
 /// Live sagas read at once at recovery; fewer when their logs are large
 /// ([`amends_store::LIVE_PAGE_BYTES_MAX`]).
 pub(crate) const SAGAS_PER_READ: u32 = 1_000;
+
+/// Rehearsals at once. Each computes on a thread of its own, and real sagas go first.
+pub(crate) const REHEARSALS_MAX: usize = 1;

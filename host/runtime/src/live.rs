@@ -4,98 +4,25 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use amends_engine::StateChange;
 use amends_engine::{
-    Call, Command, Direction, Event, Input, PluginName, Refusal, Saga, SagaId, ServiceName,
-    StepName, Timestamp, awaits, commands,
+    Call, Command, Direction, Event, Input, Refusal, Saga, SagaId, StepName, Timestamp, awaits,
+    commands,
 };
 use amends_store::SagaRow;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::breakers::Permit;
+use crate::breakers::permit::Permit;
 use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
-use crate::dispatch::{ChildCall, Returned};
+use crate::dispatch::child::ChildCall;
 use crate::error::{OperateError, StartError};
 use crate::limits::LIVE_BYTES_EACH;
-use crate::rooms::{RoomKey, Taken};
-use crate::runtime::{Started, State, rests};
+use crate::message::{CallNumber, Returned, Waiter};
+use crate::rooms::Taken;
+use crate::saga_state::{SagaState, Started, rests};
 use crate::serving::{Basis, Served};
-
-/// What holds a saga back that its events do not tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StallReason {
-    /// No component is active for a plugin that it needs.
-    PluginMissing {
-        /// The plugin.
-        plugin: PluginName,
-        /// Why not, when that is known; none while one is loaded.
-        why: Option<String>,
-    },
-    /// The component that undoes its step is looked for: one has to be loaded, or a schema checked.
-    ComponentSought(PluginName),
-    /// Every call that may run at once is in flight.
-    NoRoom(RoomKey),
-    /// This machine lacks what a call needs, in words.
-    Machine(String),
-    /// The circuit breaker of the service is open.
-    BreakerOpen {
-        /// The service.
-        service: ServiceName,
-        /// The step that waits.
-        step: StepName,
-        /// For its undo.
-        is_undo: bool,
-        /// Until when; then a few calls try. None: until an operator closes it.
-        until: Option<Timestamp>,
-    },
-    /// The store takes no writes: what happened to it cannot be recorded.
-    StoreFailed(String),
-}
-
-impl std::fmt::Display for StallReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::PluginMissing { plugin, why: Some(why) } => {
-                write!(f, "it waits for plugin `{plugin}`, which nothing serves: {why}")
-            }
-            Self::PluginMissing { plugin, why: None } => {
-                write!(f, "it waits for plugin `{plugin}`, whose component is being loaded")
-            }
-            Self::ComponentSought(plugin) => write!(
-                f,
-                "it waits for the component that can undo what a step of plugin `{plugin}` left, \
-                 which is looked for"
-            ),
-            Self::NoRoom(RoomKey::Memory(plugin)) => write!(
-                f,
-                "it waits for memory: calls of plugin `{plugin}` have as much of [host] memory_max \
-                 as they leave to others"
-            ),
-            Self::NoRoom(key) => write!(f, "it waits for room: every call {key} is taken"),
-            Self::Machine(words) => write!(f, "it waits for this machine: {words}"),
-            Self::BreakerOpen { service, step, is_undo, until: Some(until) } => write!(
-                f,
-                "{}{step} waits for service `{service}`, whose circuit breaker is open until {until}; \
-                 `amends breaker close {service}` lets it begin at once",
-                of_undo(*is_undo)
-            ),
-            Self::BreakerOpen { service, step, is_undo, until: None } => write!(
-                f,
-                "{}{step} waits for service `{service}`, whose circuit breaker an operator has opened: it \
-                 stays open until `amends breaker close {service}`",
-                of_undo(*is_undo)
-            ),
-            Self::StoreFailed(error) => {
-                write!(f, "what happened to it cannot be recorded: {error}")
-            }
-        }
-    }
-}
-
-const fn of_undo(is_undo: bool) -> &'static str {
-    if is_undo { "the undo of " } else { "" }
-}
+use crate::stall::{Line, Stall, StallReason};
 
 /// A saga, what is under way for it, and what waits for it.
 #[derive(Debug)]
@@ -136,11 +63,6 @@ pub(crate) struct Live {
     /// What it holds of the budget for live sagas: see [`Self::account`].
     held: HeldBytes,
 }
-
-/// Which call it is, of all that a shard has made. Attempts do not tell calls apart: a saga that was
-/// quarantined and taken up again asks what came of an attempt whose first call still runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CallNumber(pub(crate) u64);
 
 /// A call that is in flight for its saga.
 #[derive(Debug, Default)]
@@ -188,48 +110,12 @@ impl Drop for Search {
     }
 }
 
-/// What holds one call of a saga back.
-#[derive(Debug, Clone)]
-pub(crate) struct Stall {
-    pub(crate) reason: StallReason,
-    pub(crate) direction: Direction,
-}
-
-impl Stall {
-    /// The line in which it waits for that to change; none when it looks again by itself.
-    pub(crate) fn line(&self) -> Option<Line> {
-        match &self.reason {
-            StallReason::NoRoom(key) => Some(Line::Room(key.clone(), self.direction)),
-            StallReason::BreakerOpen { service, .. } => Some(Line::Breaker(service.clone())),
-            StallReason::PluginMissing { .. }
-            | StallReason::ComponentSought(_)
-            | StallReason::Machine(_)
-            | StallReason::StoreFailed(_) => None,
-        }
-    }
-}
-
-/// Who waits for a saga.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    pub(crate) reply: oneshot::Sender<Saga>,
-    /// For its end; else also for a rest that only an operator ends.
-    pub(crate) until_end: bool,
-}
-
 /// What a call was admitted with: its room, and the leave of its service's breaker. Both are given
 /// back when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Pass {
     pub(crate) room: Option<Taken>,
     pub(crate) permit: Option<Permit>,
-}
-
-/// What sagas wait for together.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Line {
-    Room(RoomKey, Direction),
-    Breaker(ServiceName),
 }
 
 /// An append under way, and the saga as it will be after it.
@@ -254,7 +140,7 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) input: Input,
-    pub(crate) reply: Option<oneshot::Sender<Result<State, OperateError>>>,
+    pub(crate) reply: Option<oneshot::Sender<Result<SagaState, OperateError>>>,
     /// Of a call that came back: what it saw and writes of its plugin's state.
     pub(crate) state: Option<Box<StateChange>>,
     /// Of a call that came back: it sent something outside.
@@ -331,7 +217,7 @@ impl Queued {
     pub(crate) fn reply(self, saga: &Saga, stalls: &[Stall]) {
         if let Some(reply) = self.reply {
             let refused = self.refused.map(OperateError::from);
-            let _ = reply.send(refused.map_or_else(|| Ok(State::of(saga, stalls)), Err));
+            let _ = reply.send(refused.map_or_else(|| Ok(SagaState::of(saga, stalls)), Err));
         }
     }
 }

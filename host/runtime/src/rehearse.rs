@@ -24,8 +24,8 @@ use crate::dispatch::Dispatcher;
 use crate::error::RuntimeError;
 use crate::runtime::Runtime;
 use crate::serving::Undo;
-use compare::{Conduct, Own, Unsteady, unsteady};
-use groups::Groups;
+use compare::{Conduct, Own, unsteady};
+use groups::{Compared, Groups};
 use recorded::Recorded;
 
 pub use compare::Difference;
@@ -42,9 +42,6 @@ pub const REHEARSAL_SAGAS_MAX: usize = 1_000;
 /// and long enough that a call which never ends meets its own limits within it (`timeout` is 30
 /// seconds when a definition does not say).
 pub const REHEARSAL_TIME_MAX: Duration = Duration::from_mins(1);
-
-/// Rehearsals at once. Each computes on a thread of its own, and real sagas go first.
-pub(crate) const REHEARSALS_MAX: usize = 1;
 
 /// What a rehearsal found.
 #[derive(Debug, Clone)]
@@ -159,7 +156,7 @@ impl Runtime {
             return Err(RehearseError::NoUndo);
         }
         let runtime = self.clone();
-        let work = async move { Both { plugin, serving, new }.rehearse(&runtime, sagas_max).await };
+        let work = async move { Pair { plugin, serving, new }.rehearse(&runtime, sagas_max).await };
         give_way(work).await.unwrap_or(Err(RehearseError::BrokenOff))
     }
 }
@@ -174,7 +171,7 @@ impl Rehearsal {
 }
 
 /// The two components that are compared.
-struct Both {
+struct Pair {
     plugin: PluginName,
     serving: Arc<LoadedComponent>,
     new: Arc<LoadedComponent>,
@@ -187,15 +184,7 @@ enum Step {
     TimeIsUp(Unfinished),
 }
 
-#[derive(Default)]
-struct Compared {
-    /// By what was answered; none: whatever is answered.
-    found: Vec<(Option<StubAnswer>, Vec<Difference>)>,
-    left_out: Unsteady,
-    sends: bool,
-}
-
-impl Both {
+impl Pair {
     async fn rehearse(
         self,
         runtime: &Runtime,

@@ -17,33 +17,11 @@ use amends_engine::{Direction, PluginName, ServiceName};
 use amends_sandbox::{CallMemory, PluginMemory};
 
 use crate::limits::{CALLS_KEPT_FOR_UNDO, CALLS_MAX};
+use crate::ports::Wake;
+use crate::room_key::RoomKey;
 
 /// One in so many calls of a plugin or a service is kept for undos, where there are two or more.
 const KEPT_PART: usize = 8;
-
-/// Whose room it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RoomKey {
-    /// The host's.
-    Host,
-    /// A plugin's: `concurrency` in `[plugin.NAME]`.
-    Plugin(PluginName),
-    /// A service's: `concurrency` in `[service.NAME]`.
-    Service(ServiceName),
-    /// The memory of all guests, as far as a plugin may have it: `memory_max` in `[host]`.
-    Memory(PluginName),
-}
-
-impl std::fmt::Display for RoomKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Host => f.write_str("of this host"),
-            Self::Plugin(name) => write!(f, "of plugin `{name}`"),
-            Self::Service(name) => write!(f, "to service `{name}`"),
-            Self::Memory(name) => write!(f, "of plugin `{name}`, by memory"),
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Room {
@@ -61,14 +39,8 @@ pub(crate) struct Rooms {
     host: Arc<Room>,
     others: RwLock<BTreeMap<RoomKey, Arc<Room>>>,
     services: BTreeMap<ServiceName, usize>,
-    wake: Box<dyn Wake>,
+    wake: Arc<dyn Wake>,
 }
-
-/// Tells shards that there is room again.
-pub(crate) trait Wake: Send + Sync + std::fmt::Debug {
-    fn wake(&self, shards: u64, key: &RoomKey);
-}
-
 /// The room that one call has taken; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Taken {
@@ -87,7 +59,7 @@ pub(crate) struct OfPlugin<'a> {
 }
 
 impl Rooms {
-    pub(crate) fn new(services: BTreeMap<ServiceName, usize>, wake: Box<dyn Wake>) -> Self {
+    pub(crate) fn new(services: BTreeMap<ServiceName, usize>, wake: Arc<dyn Wake>) -> Self {
         let host = Room::new(RoomKey::Host, CALLS_MAX, CALLS_KEPT_FOR_UNDO);
         Self { host: Arc::new(host), others: RwLock::default(), services, wake }
     }
@@ -115,7 +87,7 @@ impl Rooms {
         }
         let wake = || {
             let (owner, key) = (Arc::clone(self), RoomKey::Memory(plugin.name.clone()));
-            Box::new(move || owner.wake.wake(1 << (shard % 64), &key)) as Box<_>
+            Box::new(move || owner.wake.room(1 << (shard % 64), &key)) as Box<_>
         };
         taken.memory = plugin.memory.take(direction, shard, wake);
         if taken.memory.is_none() {
@@ -177,7 +149,7 @@ impl Drop for Taken {
             room.taken.fetch_sub(1, Ordering::SeqCst);
             if room.waiting.load(Ordering::SeqCst) != 0 {
                 let shards = room.waiting.swap(0, Ordering::SeqCst);
-                self.owner.wake.wake(shards, &room.key);
+                self.owner.wake.room(shards, &room.key);
             }
         }
     }
@@ -190,10 +162,14 @@ mod tests {
     #[derive(Debug, Default)]
     struct Woken(std::sync::Mutex<Vec<(u64, RoomKey)>>);
 
-    impl Wake for Arc<Woken> {
-        fn wake(&self, shards: u64, key: &RoomKey) {
+    impl Wake for Woken {
+        fn room(&self, shards: u64, key: &RoomKey) {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push((shards, key.clone()));
         }
+
+        fn breaker_has_changed(&self, _: &ServiceName) {}
+
+        fn trial_is_free(&self, _: &ServiceName) {}
     }
 
     fn name(text: &str) -> PluginName {
@@ -207,7 +183,7 @@ mod tests {
     #[test]
     fn executes_leave_room_for_undos_and_whoever_waits_is_woken() {
         let woken = Arc::new(Woken::default());
-        let rooms = Arc::new(Rooms::new(BTreeMap::new(), Box::new(Arc::clone(&woken))));
+        let rooms = Arc::new(Rooms::new(BTreeMap::new(), Arc::clone(&woken) as Arc<dyn Wake>));
         let (plugin, memory) = (name("slow"), PluginMemory::alone());
         let take =
             |shard, direction| rooms.take(shard, direction, &of_plugin(&plugin, &memory), None);
@@ -230,7 +206,7 @@ mod tests {
     #[test]
     fn room_that_is_given_back_while_a_shard_says_that_it_waits_wakes_it() {
         let woken = Arc::new(Woken::default());
-        let rooms = Arc::new(Rooms::new(BTreeMap::new(), Box::new(Arc::clone(&woken))));
+        let rooms = Arc::new(Rooms::new(BTreeMap::new(), Arc::clone(&woken) as Arc<dyn Wake>));
         let (plugin, memory) = (name("slow"), PluginMemory::alone());
         let take = || rooms.take(7, Direction::Compensate, &of_plugin(&plugin, &memory), None);
         for _ in 0..20_000 {

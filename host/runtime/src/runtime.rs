@@ -4,13 +4,13 @@ mod sagas;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, SagaStatus, ServiceName,
-    SignalName, Start, Verb, Version, undo_plan,
+    Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, ServiceName, SignalName,
+    Start, Verb, Version, undo_plan,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
@@ -19,27 +19,28 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::breakers::{BreakerInfo, BreakerSettings, Breakers, ByHand, Written};
+use crate::abandoned::Abandoned;
+use crate::breakers::settings::{BreakerInfo, BreakerSettings, ByHand};
+use crate::breakers::{Breakers, Written};
 use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
 use crate::definitions::Definitions;
 use crate::error::{BreakerError, OperateError, RuntimeError, StartError};
-use crate::exposure::Abandoned;
 use crate::faults::Faults;
 use crate::gauges::HostGauges;
 use crate::limits::{
     EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_FREE,
-    ORDER_BYTES_WAITING_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
+    ORDER_BYTES_WAITING_MAX, REHEARSALS_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
 };
-use crate::live::{Stall, StallReason, Waiter};
+use crate::message::{Gauges, Look, Message, StartMessage, Waiter};
+use crate::ports::{SagaPort, Wake};
 use crate::recovery::{self, Quarantine, Quarantined};
-use crate::rehearse::REHEARSALS_MAX;
-use crate::rooms::{RoomKey, Rooms, Wake};
+use crate::room_key::RoomKey;
+use crate::rooms::Rooms;
+use crate::saga_state::{SagaState, Started};
 use crate::serving::{may_choose, may_edit, may_resolve, undo_component};
-use crate::shard::{Gauges, Look, Message, Shard, ShardConfig, StartMessage};
-use crate::stuck::Stuck;
-
-pub(crate) use sagas::Sagas;
+use crate::shard::{Shard, ShardConfig};
+use crate::stall::Stuck;
 
 /// How often a saga that is not live is loaded for one order or signal. Each further time means
 /// that another one was done meanwhile, and there are few of those.
@@ -90,31 +91,6 @@ pub struct StartRequest {
     pub tags: BTreeMap<String, String>,
     /// The caller's trace context (W3C), kept and handed to every call.
     pub traceparent: Option<String>,
-}
-
-/// A saga that was started, now or earlier with the same key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Started {
-    /// Its id.
-    pub id: SagaId,
-    /// Whether this request started it.
-    pub created: bool,
-}
-
-/// A saga as a reader sees it.
-#[derive(Debug, Clone)]
-pub struct State {
-    /// The saga.
-    pub saga: Saga,
-    /// What holds it back, outside its events: of each call that is due and cannot begin.
-    pub stalls: Vec<StallReason>,
-}
-
-impl State {
-    pub(crate) fn of(saga: &Saga, stalls: &[Stall]) -> Self {
-        let stalls = stalls.iter().map(|stall| stall.reason.clone()).collect();
-        Self { saga: saga.clone(), stalls }
-    }
 }
 
 /// Why the store takes no writes, when it takes none.
@@ -190,35 +166,15 @@ impl Runtime {
         let shards_count = config.shards.max(1);
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..shards_count).map(|_| mpsc::unbounded_channel()).unzip();
-        let sagas = Sagas::default();
-        let breakers = Breakers::open(config.breakers, Arc::clone(&store), sagas.clone()).await?;
+        let wake: Arc<dyn Wake> =
+            Arc::new(WakeShards(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect()));
+        let breakers =
+            Breakers::open(config.breakers, Arc::clone(&store), Arc::clone(&wake)).await?;
         let breakers = Arc::new(breakers);
-        let wake = WakeShards(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect());
-        let rooms = Arc::new(Rooms::new(config.concurrency, Box::new(wake)));
+        let rooms = Arc::new(Rooms::new(config.concurrency, wake));
         let quarantine = Arc::<Quarantine>::default();
         let told = inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect();
         tokio::spawn(tell_when_store_works(store.health(), told));
-        let (mut shards, mut idle) = (Vec::new(), Vec::new());
-        for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
-            let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
-            let shard = Shard::new(ShardConfig {
-                number,
-                store: Arc::clone(&store),
-                health: store.health(),
-                plugins: plugins.clone(),
-                breakers: Arc::clone(&breakers),
-                rooms: Arc::clone(&rooms),
-                sagas: sagas.clone(),
-                inbox: inbox.downgrade(),
-                shards: shards_count,
-                live_total: Arc::clone(&live_total),
-                live_bytes: Arc::clone(&live_bytes),
-                quarantine: Arc::clone(&quarantine),
-                faults: config.faults.clone(),
-            });
-            idle.push((shard, receiver, starts_receiver));
-            shards.push(ShardHandle { inbox, starts });
-        }
         failpoint("runtime.recovery.before");
         let recovered = recovery::recover(&*store, &definitions).await?;
         failpoint("runtime.recovery.read");
@@ -226,24 +182,47 @@ impl Runtime {
         for Quarantined { id, reason } in recovered.quarantined {
             quarantine.add(id, reason);
         }
-        let inner = Arc::new(Inner {
-            store,
-            plugins,
-            definitions,
-            shards,
-            tasks: std::sync::Mutex::default(),
-            breakers,
-            rooms,
-            quarantine,
-            live_bytes,
-            order_bytes: Budget::new(ORDER_BYTES_WAITING_MAX),
-            signal_bytes: Budget::new(SIGNAL_BYTES_WAITING_MAX),
-            abandoned: Abandoned::default(),
-            rehearsals: Semaphore::new(REHEARSALS_MAX),
-            stopping: AtomicBool::new(false),
+        let mut idle = Vec::new();
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
+            let sagas: Arc<dyn SagaPort> = Arc::new(WeakRuntime(inner.clone()));
+            let mut shards = Vec::new();
+            for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
+                let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
+                let shard = Shard::new(ShardConfig {
+                    number,
+                    store: Arc::clone(&store),
+                    health: store.health(),
+                    plugins: plugins.clone(),
+                    breakers: Arc::clone(&breakers),
+                    rooms: Arc::clone(&rooms),
+                    sagas: Arc::clone(&sagas),
+                    inbox: inbox.downgrade(),
+                    shards: shards_count,
+                    live_total: Arc::clone(&live_total),
+                    live_bytes: Arc::clone(&live_bytes),
+                    quarantine: Arc::clone(&quarantine),
+                    faults: config.faults.clone(),
+                });
+                idle.push((shard, receiver, starts_receiver));
+                shards.push(ShardHandle { inbox, starts });
+            }
+            Inner {
+                store,
+                plugins,
+                definitions,
+                shards,
+                tasks: std::sync::Mutex::default(),
+                breakers,
+                rooms,
+                quarantine,
+                live_bytes,
+                order_bytes: Budget::new(ORDER_BYTES_WAITING_MAX),
+                signal_bytes: Budget::new(SIGNAL_BYTES_WAITING_MAX),
+                abandoned: Abandoned::default(),
+                rehearsals: Semaphore::new(REHEARSALS_MAX),
+                stopping: AtomicBool::new(false),
+            }
         });
-        // Shards reach other sagas through it, so before any saga goes on.
-        sagas.connect(&inner);
         let runtime = Self { inner };
         for saga in recovered.sagas {
             // Counted before the first start is asked for.
@@ -256,7 +235,8 @@ impl Runtime {
         let tasks = idle.into_iter().map(run).collect();
         *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
         // Last: what replaces a component is held against the sagas that are live.
-        runtime.inner.plugins.watch(Some(Arc::new(sagas))).await;
+        let guard = WeakRuntime(Arc::downgrade(&runtime.inner));
+        runtime.inner.plugins.watch(Some(Arc::new(guard))).await;
         Ok(runtime)
     }
 
@@ -278,14 +258,14 @@ impl Runtime {
         &self,
         request: StartRequest,
         timeout: Duration,
-    ) -> Result<(Started, Result<Option<State>, RuntimeError>), StartError> {
+    ) -> Result<(Started, Result<Option<SagaState>, RuntimeError>), StartError> {
         let (reply, rests) = oneshot::channel();
         let waiter = Waiter { reply, until_end: false };
         let started = self.hand_in(self.start_of(request)?, Some(waiter))?;
         let rested = tokio::time::timeout(timeout, rests).await;
         let started = started.await.unwrap_or(Err(StartError::Stopping))?;
         let found = match rested {
-            Ok(Ok(saga)) => Ok(Some(State { saga, stalls: Vec::new() })),
+            Ok(Ok(saga)) => Ok(Some(SagaState { saga, stalls: Vec::new() })),
             Err(_) => self.state(started.id).await,
             // It was started earlier.
             Ok(Err(_)) => self.wait(started.id, timeout).await,
@@ -360,7 +340,7 @@ impl Runtime {
     ///
     /// # Errors
     /// When there is no such saga, it does not permit that now, or nothing can be done to it.
-    pub async fn operate(&self, id: SagaId, order: Order) -> Result<State, OperateError> {
+    pub async fn operate(&self, id: SagaId, order: Order) -> Result<SagaState, OperateError> {
         if let Verb::Resume = order.verb
             && let Some(state) = self.take_up(id, &order).await?
         {
@@ -374,7 +354,11 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Self::operate`].
-    pub async fn would_operate(&self, id: SagaId, order: &Order) -> Result<State, OperateError> {
+    pub async fn would_operate(
+        &self,
+        id: SagaId,
+        order: &Order,
+    ) -> Result<SagaState, OperateError> {
         if let Some(reason) = self.inner.quarantine.reason(id) {
             let remedy = if matches!(order.verb, Verb::Resume) {
                 // Whether it can be read is found out by reading it.
@@ -435,11 +419,11 @@ impl Runtime {
         signal_id: Option<String>,
         payload: Payload,
         who: Option<String>,
-    ) -> Result<State, OperateError> {
+    ) -> Result<SagaState, OperateError> {
         self.feed(id, Input::Signal { name, id: signal_id, payload, who }).await
     }
 
-    async fn feed(&self, id: SagaId, input: Input) -> Result<State, OperateError> {
+    async fn feed(&self, id: SagaId, input: Input) -> Result<SagaState, OperateError> {
         let mut loaded = None;
         // One that is not live is loaded; by then it may be live, or have moved on and ended.
         for _ in 0..FEED_TRIES_MAX {
@@ -468,7 +452,7 @@ impl Runtime {
 
     /// Takes up a saga that is quarantined: it is read anew and goes on as after a start of the
     /// host. None when it is not quarantined.
-    async fn take_up(&self, id: SagaId, order: &Order) -> Result<Option<State>, OperateError> {
+    async fn take_up(&self, id: SagaId, order: &Order) -> Result<Option<SagaState>, OperateError> {
         let quarantine = &self.inner.quarantine;
         if quarantine.reason(id).is_none() {
             return Ok(None);
@@ -654,7 +638,7 @@ impl Runtime {
     ///
     /// # Errors
     /// When the store fails or the saga's log cannot be read.
-    pub async fn state(&self, id: SagaId) -> Result<Option<State>, RuntimeError> {
+    pub async fn state(&self, id: SagaId) -> Result<Option<SagaState>, RuntimeError> {
         let (reply, answer) = oneshot::channel();
         self.send(id, Message::Read { id, reply })?;
         if let Ok(state) = answer.await {
@@ -662,7 +646,7 @@ impl Runtime {
         }
         let Some(row) = self.inner.store.saga(id).await? else { return Ok(None) };
         let saga = self.load(&row).await?;
-        Ok(Some(State { saga, stalls: Vec::new() }))
+        Ok(Some(SagaState { saga, stalls: Vec::new() }))
     }
 
     /// Waits until a saga rests, ended or blocked; answers it as it then is, or as it is when
@@ -670,11 +654,15 @@ impl Runtime {
     ///
     /// # Errors
     /// When the store fails or the saga's log cannot be read.
-    pub async fn wait(&self, id: SagaId, timeout: Duration) -> Result<Option<State>, RuntimeError> {
+    pub async fn wait(
+        &self,
+        id: SagaId,
+        timeout: Duration,
+    ) -> Result<Option<SagaState>, RuntimeError> {
         let (reply, answer) = oneshot::channel();
         self.send(id, Message::Wait { id, waiter: Waiter { reply, until_end: false } })?;
         match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(saga)) => Ok(Some(State { saga, stalls: Vec::new() })),
+            Ok(Ok(saga)) => Ok(Some(SagaState { saga, stalls: Vec::new() })),
             Ok(Err(_)) | Err(_) => self.state(id).await,
         }
     }
@@ -840,24 +828,45 @@ async fn tell_when_store_works(
     }
 }
 
+/// The inboxes of all shards.
 #[derive(Debug)]
 struct WakeShards(Vec<mpsc::WeakUnboundedSender<Message>>);
 
-impl Wake for WakeShards {
-    fn wake(&self, shards: u64, key: &RoomKey) {
+impl WakeShards {
+    fn tell(&self, numbers: u64, message: impl Fn() -> Message) {
         for (number, inbox) in self.0.iter().enumerate() {
-            if shards >> (number % 64) & 1 == 1
+            if numbers >> (number % 64) & 1 == 1
                 && let Some(inbox) = inbox.upgrade()
             {
-                let _ = inbox.send(Message::Room(key.clone()));
+                let _ = inbox.send(message());
             }
         }
     }
 }
 
-/// Whether nothing will happen without an operator.
-pub(crate) fn rests(status: SagaStatus) -> bool {
-    status.is_end() || status == SagaStatus::Blocked
+impl Wake for WakeShards {
+    fn room(&self, shards: u64, key: &RoomKey) {
+        self.tell(shards, || Message::Room(key.clone()));
+    }
+
+    fn breaker_has_changed(&self, service: &ServiceName) {
+        self.tell(u64::MAX, || Message::BreakerHasChanged(service.clone()));
+    }
+
+    fn trial_is_free(&self, service: &ServiceName) {
+        self.tell(u64::MAX, || Message::TrialIsFree(service.clone()));
+    }
+}
+
+/// The host, for what runs inside of it and must not keep it alive.
+#[derive(Debug)]
+pub(crate) struct WeakRuntime(Weak<Inner>);
+
+impl WeakRuntime {
+    /// The host; none when it is gone.
+    pub(crate) fn runtime(&self) -> Option<Runtime> {
+        Some(Runtime { inner: self.0.upgrade()? })
+    }
 }
 
 /// By the random end of the id: its beginning is the time.

@@ -14,29 +14,31 @@ use std::time::Duration;
 
 use amends_engine::STATE_ROWS_MAX;
 use amends_engine::{
-    CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, Saga, SagaId, ServiceName,
-    Start, StepName, Target, Timestamp, Version, decide_on,
+    CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, Saga, SagaId, Start,
+    Target, Timestamp, Version, decide_on,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
 use amends_sandbox::Effects;
-use amends_store::{Appended, StartKey, Store, StoreError, StoreHealth};
+use amends_store::{StartKey, Store, StoreError, StoreHealth};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::breakers::Breakers;
 use crate::budget::{Budget, HeldBytes};
 use crate::clock::now;
-use crate::dispatch::{Dispatcher, Returned, host_stopped};
-use crate::error::{OperateError, StartError};
+use crate::dispatch::{Dispatcher, host_stopped};
+use crate::error::StartError;
 use crate::faults::Faults;
 use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX, LIVE_MAX};
-use crate::live::{CallNumber, Line, Live, Pending, Queued, Unbegun, Waiter, row};
+use crate::live::{Live, Pending, Queued, Unbegun, row};
+use crate::message::{CallNumber, Gauges, Look, Message, Returned, StartMessage};
+use crate::ports::SagaPort;
 use crate::recovery::Quarantine;
-use crate::rooms::{RoomKey, Rooms};
-use crate::runtime::{Sagas, Started, State, rests};
-use crate::serving::{Basis, Served};
-use crate::stuck::{STUCK_CHECK_PAUSE, Stuck, stuck};
+use crate::rooms::Rooms;
+use crate::saga_state::{SagaState, Started, rests};
+use crate::stall::{Line, Stuck};
+use crate::stuck::{STUCK_CHECK_PAUSE, stuck};
 
 /// How often a saga that waits for a plugin looks again.
 const STALL_PAUSE: Duration = Duration::from_millis(500);
@@ -59,116 +61,10 @@ const BURST_MAX: usize = 64;
 /// The longest sleep: the wall clock may jump, and a timer must not be late for longer.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 
-/// What a shard is told.
-#[derive(Debug)]
-pub(crate) enum Message {
-    Recover {
-        saga: Box<Saga>,
-        held: HeldBytes,
-    },
-    /// Starts a saga that is not refused for lack of room.
-    Start(Box<StartMessage>),
-    Returned(Box<Returned>),
-    /// What came of the append that was under way for a saga.
-    Appended {
-        id: SagaId,
-        bytes: usize,
-        result: Result<Appended, StoreError>,
-    },
-    /// Something for a saga: an operator's order or a signal. With the saga, when it was loaded
-    /// for this because it is not live. Dropped without an answer when there is neither, or when
-    /// what was loaded is older than the saga's log.
-    Feed {
-        id: SagaId,
-        input: Box<Input>,
-        loaded: Option<Box<Saga>>,
-        /// What it holds of a budget, if it is refused for lack of room.
-        held: Option<HeldBytes>,
-        reply: oneshot::Sender<Result<State, OperateError>>,
-    },
-    /// Dropped without an answer when the saga is not live.
-    Read {
-        id: SagaId,
-        reply: oneshot::Sender<Box<State>>,
-    },
-    /// Dropped without an answer when the saga is not live.
-    Wait {
-        id: SagaId,
-        waiter: Waiter,
-    },
-    /// The component that serves an undo was found.
-    Found {
-        id: SagaId,
-        step: StepName,
-        basis: Basis,
-        served: Served,
-    },
-    /// Calls have given back room.
-    Room(RoomKey),
-    /// The breaker of a service has closed, or is held open until another time.
-    BreakerHasChanged(ServiceName),
-    /// A call that was to try a service did not begin: another may in its place.
-    TrialIsFree(ServiceName),
-    /// The store takes writes again.
-    StoreWorks,
-    Stuck {
-        reply: oneshot::Sender<Vec<Stuck>>,
-    },
-    Look(Look),
-    Gauges {
-        reply: oneshot::Sender<Gauges>,
-    },
-    Stop {
-        limit: Duration,
-        reply: oneshot::Sender<usize>,
-    },
-}
-
 /// What will make an append when the store takes one.
 enum Appends {
     Start(Box<StartMessage>),
     Saga(SagaId),
-}
-
-/// Looks at every live saga of a shard. The shard does nothing else meanwhile.
-pub(crate) struct Look(pub(crate) Box<LookAt>);
-
-type LookAt = dyn FnOnce(&mut dyn Iterator<Item = &Saga>) + Send;
-
-impl std::fmt::Debug for Look {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Look").finish_non_exhaustive()
-    }
-}
-
-/// A saga to start. Those of callers come on a channel of its own, so that they can be refused when
-/// there are too many.
-#[derive(Debug)]
-pub(crate) struct StartMessage {
-    pub(crate) start: Start,
-    /// What it holds of the budget for live sagas.
-    pub(crate) held: HeldBytes,
-    pub(crate) reply: oneshot::Sender<Result<Started, StartError>>,
-    /// Who waits for it, if it is started by this. Else dropped.
-    pub(crate) waiter: Option<Waiter>,
-}
-
-/// What is computed from the live sagas.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Gauges {
-    pub(crate) live: usize,
-    pub(crate) blocked: usize,
-    pub(crate) stuck: usize,
-    pub(crate) oldest_undo: Duration,
-}
-
-impl Gauges {
-    pub(crate) fn add(&mut self, other: Self) {
-        self.live += other.live;
-        self.blocked += other.blocked;
-        self.stuck += other.stuck;
-        self.oldest_undo = self.oldest_undo.max(other.oldest_undo);
-    }
 }
 
 pub(crate) struct ShardConfig {
@@ -178,7 +74,7 @@ pub(crate) struct ShardConfig {
     pub(crate) plugins: Registry,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) rooms: Arc<Rooms>,
-    pub(crate) sagas: Sagas,
+    pub(crate) sagas: Arc<dyn SagaPort>,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
     /// How many shards there are: each has its part of what all may have.
     pub(crate) shards: usize,
@@ -224,7 +120,7 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig) -> Self {
         let dispatcher = Dispatcher {
             plugins: config.plugins.clone(),
-            sagas: config.sagas.clone(),
+            sagas: Arc::clone(&config.sagas),
             faults: config.faults.clone(),
             inbox: config.inbox.clone(),
         };
@@ -329,7 +225,7 @@ impl Shard {
             }
             Message::Read { id, reply } => {
                 if let Some(live) = self.live.get(&id) {
-                    let _ = reply.send(Box::new(State::of(&live.saga, &live.stalls)));
+                    let _ = reply.send(Box::new(SagaState::of(&live.saga, &live.stalls)));
                 }
             }
             Message::Wait { id, waiter } => {
@@ -405,7 +301,7 @@ impl Shard {
             let _ = reply.send(Err(StartError::Store(failed)));
             return;
         };
-        let append = append::append(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
+        let append = Self::append_of(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
         let mut live = Live::new(saga, held);
         live.stalls = admitted.stalls;
         live.waiters.extend(waiter);
@@ -680,7 +576,7 @@ impl Shard {
         }
         let changed = (draft.status(), draft.wake_at()) != before;
         let row = changed.then(|| row(&draft));
-        let mut append = append::append(live.saga.version(), at, &events, row, &draft, None);
+        let mut append = Self::append_of(live.saga.version(), at, &events, row, &draft, None);
         append.state =
             with_state.iter().filter_map(|at| inputs[*at].state.as_deref().cloned()).collect();
         live.pending = Some(Pending {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use amends_engine::{SagaId, SagaStatus, StepStatus, Timestamp};
+use amends_engine::{SagaStatus, StepStatus, Timestamp};
 
-use crate::live::{Live, Stall, StallReason};
+use crate::live::Live;
+use crate::stall::{Stall, StallReason, Stuck};
 
 /// How often live sagas are looked at.
 pub(crate) const STUCK_CHECK_PAUSE: Duration = Duration::from_secs(10);
@@ -18,17 +19,6 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// A call that has not come back so long after its timeout is stuck.
 const OVERDUE_MAX: Duration = Duration::from_mins(1);
-
-/// A saga that has not moved for longer than it should.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck {
-    /// Which.
-    pub id: SagaId,
-    /// Since when it has not moved.
-    pub since: Timestamp,
-    /// What it does not come past.
-    pub reason: String,
-}
 
 /// What is wrong with a saga that does not move, if something is. One that needs an operator and
 /// says so is not stuck: it is blocked or paused.

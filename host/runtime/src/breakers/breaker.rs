@@ -1,11 +1,12 @@
 //! One breaker, without its service: what it was told, and what it answers.
 
-use amends_engine::{CLOCK_TOLERANCE, Failure, Outcome, Timestamp};
+use amends_engine::{CLOCK_TOLERANCE, Failure, Outcome, ServiceName, Timestamp};
 use amends_store::StoredEvent;
 use serde_json::{Value, json};
 
+use super::record::OPENED;
+use super::settings::{Admission, BreakerSettings, ByHand, OnOpen, Ticket};
 use super::window::{Count, Window};
-use super::{Admission, BreakerSettings, OPENED, OnOpen, Ticket};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -23,15 +24,6 @@ pub(super) enum State {
         begun: u32,
         succeeded: u32,
     },
-}
-
-/// Who opened a breaker, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ByHand {
-    /// Who.
-    pub who: String,
-    /// Why.
-    pub reason: String,
 }
 
 /// What a report has changed.
@@ -61,6 +53,16 @@ pub(super) struct Breaker {
 }
 
 impl State {
+    /// Shows it as the service's metric: 0 closed, 1 half open, 2 open.
+    pub(super) fn gauge(self, service: &ServiceName) {
+        let value = match self {
+            Self::Closed => 0.0,
+            Self::HalfOpen { .. } => 1.0,
+            Self::Open { .. } | Self::Held { .. } => 2.0,
+        };
+        metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
+    }
+
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Closed => "closed",

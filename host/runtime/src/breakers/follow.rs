@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::breaker::{Breaker, State};
-use super::{CLOSED, Entry, OPENED, gauge};
-use crate::runtime::Sagas;
+use super::record::{CLOSED, Entry, OPENED};
+use crate::ports::Wake;
 
 /// How often the streams are read. A read finds nothing nearly always, by an index.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ const EVENTS_PER_READ: u32 = 1_000;
 pub(super) struct Follower {
     store: Arc<dyn Store>,
     /// Told when the breaker of a service was closed by another host.
-    sagas: Sagas,
+    wake: Arc<dyn Wake>,
     all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     /// How far each stream is known.
     versions: BTreeMap<ServiceName, Version>,
@@ -42,12 +42,12 @@ impl Follower {
     /// Reads where each breaker was left.
     pub(super) async fn open(
         store: Arc<dyn Store>,
-        sagas: Sagas,
+        wake: Arc<dyn Wake>,
         all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     ) -> Result<Self, StoreError> {
         let versions = all.keys().map(|service| (service.clone(), Version(0))).collect();
         let head = store.head();
-        let mut this = Self { store, sagas, all, versions, head, read_at: None };
+        let mut this = Self { store, wake, all, versions, head, read_at: None };
         this.read_all().await?;
         Ok(this)
     }
@@ -113,13 +113,13 @@ impl Follower {
             }
             let before = breaker.state;
             breaker.remember(&event);
-            gauge(service, breaker.state);
+            breaker.state.gauge(service);
             // Of one that opened by itself, each finds out when it tries again.
             breaker.state != before && matches!(breaker.state, State::Closed | State::Held { .. })
         };
         tracing::debug!(%service, event = event.kind, "breaker is as its stream says");
         if is_to_tell {
-            self.sagas.breaker_has_changed(service);
+            self.wake.breaker_has_changed(service);
         }
         Ok(())
     }

@@ -17,7 +17,8 @@ use amends_failpoint::failpoint;
 use tokio::sync::watch;
 
 use crate::error::{OperateError, StartError};
-use crate::runtime::{Sagas, Started};
+use crate::ports::SagaPort;
+use crate::saga_state::Started;
 
 /// How long before a child is asked again to start or to be undone that could not be.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -68,17 +69,17 @@ impl ChildCall {
         }
     }
 
-    pub(super) fn new(child: &Child) -> (Self, Told) {
+    pub(super) fn new(child: &Child) -> (Self, ChildOrders) {
         let (told, hears) = watch::channel(false);
-        (Self { child: child.id, told }, Told(hears))
+        (Self { child: child.id, told }, ChildOrders(hears))
     }
 }
 
 /// What a call that runs a saga hears of its [`ChildCall`].
 #[derive(Clone)]
-pub(super) struct Told(watch::Receiver<bool>);
+pub(super) struct ChildOrders(watch::Receiver<bool>);
 
-impl Told {
+impl ChildOrders {
     fn is_cancelled(&self) -> bool {
         *self.0.borrow()
     }
@@ -99,8 +100,8 @@ impl Told {
 
 /// None when nobody waits for it any more: the host stops, or its saga has ended.
 pub(super) async fn run(
-    sagas: &Sagas,
-    (child, told): (Child, Told),
+    sagas: &dyn SagaPort,
+    (child, told): (Child, ChildOrders),
     direction: Direction,
 ) -> Option<Outcome> {
     let mut parent = told.clone();
@@ -116,7 +117,7 @@ pub(super) async fn run(
     }
 }
 
-async fn execute(sagas: &Sagas, child: &Child, mut told: Told) -> Outcome {
+async fn execute(sagas: &dyn SagaPort, child: &Child, mut told: ChildOrders) -> Outcome {
     let id = child.id;
     failpoint("runtime.child.before");
     if let Err(failure) = start(sagas, child, &mut told).await {
@@ -158,7 +159,7 @@ enum NotStarted {
 }
 
 /// Answers when the child is there, whoever started it; with a failure when it never will be.
-async fn start(sagas: &Sagas, child: &Child, told: &mut Told) -> Result<(), Failure> {
+async fn start(sagas: &dyn SagaPort, child: &Child, told: &mut ChildOrders) -> Result<(), Failure> {
     loop {
         let started = if told.is_cancelled() {
             let message = format!("saga {} was not started", child.id);
@@ -198,7 +199,7 @@ async fn start(sagas: &Sagas, child: &Child, told: &mut Told) -> Result<(), Fail
     }
 }
 
-async fn start_once(sagas: &Sagas, child: &Child) -> Result<Started, NotStarted> {
+async fn start_once(sagas: &dyn SagaPort, child: &Child) -> Result<Started, NotStarted> {
     let Some(definition) = sagas.definition(&child.definition) else {
         let message = format!("the config has no saga `{}`", child.definition);
         return Err(NotStarted::Never(Failure::new("definition_unknown", message)));
@@ -218,7 +219,11 @@ async fn start_once(sagas: &Sagas, child: &Child) -> Result<Started, NotStarted>
 }
 
 /// Orders the child undone when that is wanted, until it has heard of it.
-async fn cancel(sagas: &Sagas, child: &Child, told: &mut Told) -> std::convert::Infallible {
+async fn cancel(
+    sagas: &dyn SagaPort,
+    child: &Child,
+    told: &mut ChildOrders,
+) -> std::convert::Infallible {
     told.cancelled().await;
     let (who, reason) = (format!("saga {}", child.parent.saga), "it is being undone".to_owned());
     let order = Order { who, reason, verb: Verb::Cancel };
@@ -246,7 +251,7 @@ async fn cancel(sagas: &Sagas, child: &Child, told: &mut Told) -> std::convert::
     std::future::pending().await
 }
 
-async fn compensate(sagas: &Sagas, child: &Child) -> Outcome {
+async fn compensate(sagas: &dyn SagaPort, child: &Child) -> Outcome {
     let who = format!("saga {}", child.parent.saga);
     let reason = format!("its step {} is undone", child.parent.step);
     let verb = Verb::CompensateWithParent;

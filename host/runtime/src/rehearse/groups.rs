@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use amends_engine::{SagaId, StepName};
 use amends_sandbox::StubAnswer;
 
-use super::Compared;
-use super::compare::Difference;
+use super::compare::{Difference, Unsteady};
 
 /// Groups that are named one by one: more tell nobody more.
 const GROUPS_MAX: usize = 50;
@@ -33,6 +32,15 @@ pub struct RehearsalGroup {
 
 /// The kinds of what differs.
 type Kinds = BTreeSet<String>;
+
+/// What differs between what two components did at one step.
+#[derive(Default)]
+pub(super) struct Compared {
+    /// By what was answered; none: whatever is answered.
+    pub(super) found: Vec<(Option<StubAnswer>, Vec<Difference>)>,
+    pub(super) left_out: Unsteady,
+    pub(super) sends: bool,
+}
 
 #[derive(Default)]
 pub(super) struct Groups {

@@ -1,55 +1,50 @@
-//! How a saga reaches another one: the host's handle, for what runs inside of it.
+//! How a saga reaches another one of the same host.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 
-use amends_engine::{Definition, DefinitionName, Order, Saga, SagaId, ServiceName, Start};
+use amends_engine::{Definition, DefinitionName, Order, Saga, SagaId, Start};
 use amends_store::StoreError;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Inner, Runtime, State};
+use super::WeakRuntime;
 use crate::error::{OperateError, RuntimeError, StartError};
-use crate::live::Waiter;
-use crate::runtime::Started;
-use crate::shard::Message;
+use crate::message::{Message, Waiter};
+use crate::ports::SagaPort;
+use crate::saga_state::{SagaState, Started};
 
-/// Cheap to clone. Does not keep the host alive.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Sagas {
-    inner: Arc<OnceLock<Weak<Inner>>>,
-}
-
-impl Sagas {
-    pub(super) fn connect(&self, inner: &Arc<Inner>) {
-        let _ = self.inner.set(Arc::downgrade(inner));
-    }
-
-    pub(crate) fn runtime(&self) -> Option<Runtime> {
-        Some(Runtime { inner: self.inner.get()?.upgrade()? })
-    }
-
-    /// The definition of this name in the config.
-    pub(crate) fn definition(&self, name: &DefinitionName) -> Option<Arc<Definition>> {
+impl SagaPort for WeakRuntime {
+    fn definition(&self, name: &DefinitionName) -> Option<Arc<Definition>> {
         self.runtime()?.definitions().named(name.as_str()).cloned()
     }
 
-    /// Starts a saga with the id that it is given, unless there is one.
-    pub(crate) async fn start(&self, start: Start) -> Result<Started, StartError> {
-        self.runtime().ok_or(StartError::Stopping)?.start_as(start).await
+    fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, StartError>> {
+        async { self.runtime().ok_or(StartError::Stopping)?.start_as(start).await }.boxed()
     }
 
-    /// As [`Runtime::operate`].
-    pub(crate) async fn operate(&self, id: SagaId, order: Order) -> Result<State, OperateError> {
-        self.runtime().ok_or(RuntimeError::Stopping)?.operate(id, order).await
+    fn operate(&self, id: SagaId, order: Order) -> BoxFuture<'_, Result<SagaState, OperateError>> {
+        let operated =
+            async move { self.runtime().ok_or(RuntimeError::Stopping)?.operate(id, order).await };
+        operated.boxed()
     }
 
-    /// Whether there is such a saga.
-    pub(crate) async fn exists(&self, id: SagaId) -> Result<bool, StoreError> {
-        let Some(runtime) = self.runtime() else { return Err(StoreError::Closed) };
-        Ok(runtime.store().saga(id).await?.is_some())
+    fn exists(&self, id: SagaId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let found = async move {
+            let Some(runtime) = self.runtime() else { return Err(StoreError::Closed) };
+            Ok(runtime.store().saga(id).await?.is_some())
+        };
+        found.boxed()
     }
 
+    fn wait_for_end(&self, id: SagaId) -> BoxFuture<'_, Option<Saga>> {
+        self.end_of(id).boxed()
+    }
+}
+
+impl WeakRuntime {
     /// The saga when it has ended; none when the host stops before.
-    pub(crate) async fn wait_for_end(&self, id: SagaId) -> Option<Saga> {
+    async fn end_of(&self, id: SagaId) -> Option<Saga> {
         loop {
             let runtime = self.runtime()?;
             let (reply, answer) = oneshot::channel();
@@ -74,23 +69,6 @@ impl Sagas {
                 return None;
             }
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        }
-    }
-
-    /// The breaker of a service has closed, or is held open until another time: who waits for it tries again.
-    pub(crate) fn breaker_has_changed(&self, service: &ServiceName) {
-        self.tell_shards(|| Message::BreakerHasChanged(service.clone()));
-    }
-
-    /// The breaker of a service lets another call try.
-    pub(crate) fn trial_is_free(&self, service: &ServiceName) {
-        self.tell_shards(|| Message::TrialIsFree(service.clone()));
-    }
-
-    fn tell_shards(&self, message: impl Fn() -> Message) {
-        let Some(runtime) = self.runtime() else { return };
-        for shard in &runtime.inner.shards {
-            let _ = shard.inbox.send(message());
         }
     }
 }

@@ -9,10 +9,12 @@ use amends_engine::{
 use amends_failpoint::failpoint;
 
 use super::begin::Barred;
-use super::{Message, Shard, ShardConfig, try_decide};
-use crate::breakers::Permit;
-use crate::live::{Pass, Search, Sought, Stall, StallReason};
+use super::{Shard, ShardConfig, try_decide};
+use crate::breakers::permit::Permit;
+use crate::live::{Pass, Search, Sought};
+use crate::message::Message;
 use crate::serving::{Basis, Served, Serving, Undo, serving};
+use crate::stall::{Stall, StallReason};
 
 /// What became of the calls that were due.
 #[derive(Debug, Default)]

@@ -8,38 +8,43 @@ use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream,
 };
 
-use super::{CALL_IN_SHARD_MAX, Message, Shard, counted, next_number};
-use crate::dispatch::{Begun, Returned};
+use super::{CALL_IN_SHARD_MAX, Shard, counted, next_number};
+use crate::dispatch::Begun;
 use crate::error::{RuntimeError, StartError};
-use crate::live::{InFlight, Pass, Pending, Queued, Stall, StallReason, Unbegun};
-use crate::runtime::{Started, rests};
+use crate::live::{InFlight, Pass, Pending, Queued, Unbegun};
+use crate::message::{Message, Returned};
+use crate::saga_state::{Started, rests};
+use crate::stall::{Stall, StallReason};
 
 /// How often a call is run again in a row because the state that it saw has changed, before that
 /// counts as an attempt.
 const RERUNS_MAX: u32 = 100;
 
-pub(super) fn append(
-    expected: Version,
-    at: Timestamp,
-    events: &[Event],
-    row: Option<SagaRow>,
-    draft: &Saga,
-    start_key: Option<StartKey>,
-) -> Append {
-    let events =
-        events.iter().map(|event| NewEvent { kind: event.kind(), data: event.data() }).collect();
-    Append {
-        stream: Stream::Saga(draft.id()),
-        expected,
-        at,
-        events,
-        row,
-        start_key,
-        state: Vec::new(),
-    }
-}
-
 impl Shard {
+    /// The append of these events to the saga that `draft` is.
+    pub(super) fn append_of(
+        expected: Version,
+        at: Timestamp,
+        events: &[Event],
+        row: Option<SagaRow>,
+        draft: &Saga,
+        start_key: Option<StartKey>,
+    ) -> Append {
+        let events = events
+            .iter()
+            .map(|event| NewEvent { kind: event.kind(), data: event.data() })
+            .collect();
+        Append {
+            stream: Stream::Saga(draft.id()),
+            expected,
+            at,
+            events,
+            row,
+            start_key,
+            state: Vec::new(),
+        }
+    }
+
     pub(super) fn append(&mut self, id: SagaId, append: Append) {
         // The shard takes messages for as long as something is under way: see `is_stopped`.
         let inbox = self.config.inbox.upgrade();

@@ -9,11 +9,13 @@ use amends_sandbox::Lacks;
 use tokio::time::Instant;
 
 use super::{STALL_PAUSE, Shard, ShardConfig, counted, next_number};
-use crate::breakers::{Admission, Permit};
+use crate::breakers::permit::Permit;
+use crate::breakers::settings::Admission;
 use crate::clock::now;
-use crate::dispatch::Returned;
-use crate::live::{Pass, Queued, Stall, StallReason, Unbegun};
+use crate::live::{Pass, Queued, Unbegun};
+use crate::message::Returned;
 use crate::rooms::{OfPlugin, Taken};
+use crate::stall::{Stall, StallReason};
 
 /// Why a call may not begin now.
 pub(super) enum Barred {

@@ -5,9 +5,10 @@ use amends_engine::{Direction, SagaId, ServiceName};
 use amends_store::StoreHealth;
 use tokio::time::Instant;
 
-use super::{Message, STALL_PAUSE, Shard};
-use crate::live::{Line, Stall, StallReason};
-use crate::rooms::RoomKey;
+use super::{STALL_PAUSE, Shard};
+use crate::message::Message;
+use crate::room_key::RoomKey;
+use crate::stall::{Line, Stall, StallReason};
 
 /// Sagas that go on at once when the store works again; others of the shard take turns with them.
 const WOKEN_AT_ONCE: usize = 256;
