@@ -1,4 +1,4 @@
-//! Pauses between attempts: the same whenever they are computed.
+//! Pauses between attempts. A pause is the same whenever it is computed.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::call::Direction;
 use crate::definition::{BackoffSpec, RetrySpec};
 use crate::ids::{SagaId, StepName};
 
-/// The pause after failed attempt number `attempt` (from 1), or none when attempts are used up.
-/// `before`: attempts that do not count, of which this one may be the last.
+/// Returns the pause after failed attempt number `attempt` (from 1), or none when no attempts are
+/// left. `before` is the number of attempts that do not count; this one may be the last of them.
 pub(crate) fn pause(
     retry: &RetrySpec,
     (saga, step): (SagaId, &StepName),
@@ -36,7 +36,7 @@ pub(crate) fn pause(
     }
 }
 
-/// From 0 to 1, spread evenly over sagas, steps and attempts.
+/// Returns a number from 0 to 1, spread evenly over sagas, steps and attempts.
 fn fraction(saga: SagaId, step: &StepName, direction: Direction, attempt: u32) -> f64 {
     let mut hash = Sha256::new();
     hash.update(saga.as_bytes());

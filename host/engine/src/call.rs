@@ -1,4 +1,4 @@
-//! What a call of a component is and what comes of it.
+//! Calls of components, and their outcomes.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use sha2::{Digest as _, Sha256};
 use crate::ids::{SagaId, StepName, hex};
 use crate::payload::Payload;
 
-/// Which way a call goes.
+/// The direction of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// Does the step.
+    /// The call does the step.
     Execute,
-    /// Undoes it.
+    /// The call undoes the step.
     Compensate,
 }
 
 impl Direction {
-    /// `execute` or `compensate`.
+    /// Returns `execute` or `compensate`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -30,17 +30,17 @@ impl Direction {
     }
 }
 
-/// What went wrong, for people (`message`) and for programs (`code`).
+/// A failure, for people (`message`) and for programs (`code`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Stable, lower case, words joined by `_`.
+    /// The code: stable words in lower case, joined by `_`.
     pub code: String,
     /// A sentence for the person on call.
     pub message: String,
-    /// How long to wait before the next attempt, when the guest knows better than the policy.
+    /// The pause before the next attempt, when the guest knows it better than the policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// Anything else worth keeping.
+    /// More details, if there are any.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -50,29 +50,30 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with a code and a message only.
+    /// Makes a failure with a code and a message only.
     #[must_use]
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), retry_after_ms: None, details: None }
     }
 }
 
-/// What came of one call.
+/// The outcome of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was done: the output of `execute`, the receipt (or `null`) of `compensate`.
+    /// The call succeeded, with the output of `execute` or the receipt (or `null`) of `compensate`.
     Succeeded(Payload),
-    /// `compensate` found that there was nothing to undo. A success.
+    /// `compensate` succeeded: there was nothing to undo.
     NothingToUndo,
-    /// No effect stands, another attempt would not help.
+    /// The call failed. No effect stands, and another attempt would not help.
     Permanent(Failure),
-    /// No effect stands, another attempt may help.
+    /// The call failed. No effect stands, and another attempt may help.
     Retryable(Failure),
-    /// The effect may stand: a trap, a timeout, a lost reply, the host's death.
+    /// The effect may stand: after a trap, a timeout, a lost reply or a crash of the host.
     Unknown(Failure),
 }
 
-/// For people: `answered {…}`, `found nothing to undo`, `failed (permanent) with CODE: MESSAGE`.
+/// Writes the outcome for people: `answered {…}`, `found nothing to undo`, or
+/// `failed (permanent) with CODE: MESSAGE`.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (class, failure) = match self {
@@ -86,16 +87,16 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What a component found out about a call whose reply was lost, when it was asked (`probe`).
-/// It is about the idempotency key, so about every attempt before it too.
+/// The answer of a component's `probe` about a call whose reply was lost. It is about the
+/// idempotency key, so also about every earlier attempt with that key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// It happened.
+    /// The call happened.
     Happened,
-    /// It did not happen, and will not.
+    /// The call did not happen, and will not.
     DidNotHappen,
-    /// Cannot be told.
+    /// The component cannot tell.
     Unclear,
 }
 
@@ -107,12 +108,12 @@ pub enum FailureClass {
     Permanent,
     /// Another attempt may help.
     Retryable,
-    /// Nobody knows whether the effect stands.
+    /// It is unknown whether the effect stands.
     Unknown,
 }
 
 impl FailureClass {
-    /// `permanent`, `retryable` or `unknown`.
+    /// Returns `permanent`, `retryable` or `unknown`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -123,12 +124,13 @@ impl FailureClass {
     }
 }
 
-/// The same for every attempt of a step of a saga in one direction, and after every restart:
-/// the first 128 bits of the SHA-256 of the three, as 32 hexadecimal digits.
+/// Returns the idempotency key of the calls of a step of a saga in one direction. It is the same for
+/// every attempt, and after every restart: the first 128 bits of the SHA-256 of saga, step, direction
+/// and generation, as 32 hexadecimal digits.
 ///
-/// `generation` counts from 0 the edits of the call's input after which a new key began: a service
-/// refuses a key that it knows with another body. While an effect of an earlier attempt may stand,
-/// the key stays, so that the effect cannot come twice.
+/// `generation` counts, from 0, how often a new key began because the input was edited. Services
+/// refuse a key that they know with another body. While an effect of an earlier attempt may stand, the
+/// key stays the same, so that the effect cannot happen twice.
 #[must_use]
 pub fn idempotency_key(
     saga: SagaId,
@@ -148,6 +150,6 @@ pub fn idempotency_key(
     hex(&hash.finalize()[..16])
 }
 
-/// The longest that one call may take, whatever the definition says: past it the host cannot
+/// The longest timeout of a call that a definition may have. With a longer one the host could not
 /// stop in reasonable time.
 pub const TIMEOUT_MAX: Duration = Duration::from_hours(1);

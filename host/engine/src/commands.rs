@@ -1,6 +1,6 @@
 //! What must be running or waited for now.
 //!
-//! Derived from the state, never from events: after a crash it is the same as before.
+//! Commands follow from the state and never from events, so they are the same after a crash.
 
 use std::time::Duration;
 
@@ -12,50 +12,52 @@ use crate::ids::{DefinitionName, Digest, PluginName, SagaId, ServiceName, StepNa
 use crate::payload::Payload;
 use crate::saga::{Phase, Progress, Saga};
 
-/// One thing that the runtime must see to.
+/// One thing that the runtime must do or wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// A call is wanted: find its component and answer with [`crate::Input::Admit`].
+    /// A call is due. The runtime finds its component and decides on [`crate::Input::Admit`].
     Start(Due),
-    /// A call was started, and that is durable: it must be running. When it is not, because the
+    /// A call was started, and that is durable, so it must be running. When it is not, because the
     /// host stopped, its outcome is unknown.
     Run(Call),
-    /// A saga that a step started must be undone, because this one is: cancel it, once or often.
+    /// This saga is compensated, so the saga that a step started must be cancelled. Repeating that
+    /// does no harm.
     CancelChild(SagaId),
-    /// Answer with [`crate::Input::Tick`] then.
+    /// Time matters at this moment. The runtime decides on [`crate::Input::Tick`] then.
     Wake(Timestamp),
 }
 
-/// What a call goes to.
+/// The target of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A component of a plugin.
+    /// The call goes to a component of a plugin.
     Plugin(PluginName),
-    /// Another saga: `execute` starts it and waits for its end, `compensate` has it undone and
-    /// waits for that. Whoever runs such a call finds the saga by its id, so it can be run again
-    /// after a crash and its outcome is never unknown.
+    /// The call goes to another saga: `execute` starts it and waits for its end, `compensate`
+    /// compensates it and waits for that. The runtime finds the saga by its id, so such a call can
+    /// run again after a crash, and its outcome is never unknown.
     Saga {
-        /// Its definition.
+        /// The definition of that saga.
         definition: DefinitionName,
-        /// Its id; none while it is only due: the fact that starts it gives it one.
+        /// The id of that saga. None while the call is only due, because the fact that starts the
+        /// call chooses the id.
         id: Option<SagaId>,
     },
 }
 
-/// A call that is wanted.
+/// A call that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     /// The step.
     pub step: StepName,
-    /// Which way.
+    /// The direction of the call.
     pub direction: Direction,
-    /// What to call.
+    /// The target of the call.
     pub target: Target,
-    /// The service that the step calls.
+    /// The service that the step calls, if the config names one.
     pub service: Option<ServiceName>,
-    /// Not before; none: now.
+    /// When the call is due; none when it is due now.
     pub at: Option<Timestamp>,
-    /// The component that executed the step, for an undo.
+    /// For an undo, the component that executed the step.
     pub executed_by: Option<Digest>,
 }
 
@@ -64,24 +66,24 @@ pub struct Due {
 pub struct Call {
     /// The step.
     pub step: StepName,
-    /// Which way.
+    /// The direction of the call.
     pub direction: Direction,
-    /// Which attempt.
+    /// The attempt, from 1.
     pub attempt: u32,
-    /// Which of the step's idempotency keys it carries, see [`crate::idempotency_key`].
+    /// The generation of the idempotency key that it carries, see [`crate::idempotency_key`].
     pub generation: u32,
-    /// What to call.
+    /// The target of the call.
     pub target: Target,
-    /// The service that the step calls.
+    /// The service that the step calls, if the config names one.
     pub service: Option<ServiceName>,
     /// The component that the started event names.
     pub digest: Digest,
-    /// How long it may take.
+    /// The timeout of the call.
     pub timeout: Duration,
 }
 
-/// What must be running or waited for now; empty when the saga has ended or only an operator can
-/// move it.
+/// Returns what must be running or waited for now. Empty when the saga has ended, or when only an
+/// operator can move it.
 pub fn commands(saga: &Saga) -> impl Iterator<Item = Command> {
     let is_live = !saga.has_ended();
     let steps = (0..saga.definition.steps().len()).map(|index| (index, true));
@@ -98,7 +100,8 @@ pub fn commands(saga: &Saga) -> impl Iterator<Item = Command> {
     steps.chain(saga.deadline_in_force().map(Command::Wake))
 }
 
-/// Whether a step certainly leads to no command: most steps of a long saga, most of the time.
+/// Returns true when a step certainly leads to no command. That is so for most steps of a long
+/// saga.
 fn is_at_rest(saga: &Saga, index: usize) -> bool {
     let is_forward = saga.phase == Phase::Forward;
     match saga.steps[index].progress {
@@ -118,6 +121,7 @@ fn is_at_rest(saga: &Saga, index: usize) -> bool {
     }
 }
 
+/// Returns the command for the end of a wait.
 fn wake(saga: &Saga, index: usize) -> Option<Command> {
     match saga.steps[index].progress {
         Progress::Waiting { until, .. } => until.map(Command::Wake),
@@ -137,14 +141,15 @@ fn wake(saga: &Saga, index: usize) -> Option<Command> {
     }
 }
 
+/// Returns the command to cancel the saga that a step runs.
 fn cancel_child(saga: &Saga, index: usize) -> Option<Command> {
     let is_running = saga.steps[index].progress == Progress::Running;
     let is_undone = matches!(saga.phase, Phase::Compensating(_));
     if is_running && is_undone { saga.child(index).map(Command::CancelChild) } else { None }
 }
 
-/// What the calls of a step go to; `child` is the saga that the call runs or undoes, if it has
-/// begun to. None for a step that makes none.
+/// Returns the target of a step's calls, or none for a step that makes none. `child` is the saga
+/// that the call runs or compensates, if it exists already.
 fn target(
     saga: &Saga,
     index: usize,
@@ -167,8 +172,8 @@ fn target(
     }
 }
 
-/// The input of a step's calls, computed from what is done before it: the same on every attempt,
-/// and for its undo.
+/// Computes the input of a step's calls from what is done before it. It is the same for every
+/// attempt, and for the undo.
 ///
 /// # Errors
 /// When an expression of the step cannot be computed; the words are for people.
@@ -176,7 +181,7 @@ pub(crate) fn input(saga: &Saga, index: usize) -> Result<Payload, ExpressionErro
     input_with(saga, index, &saga.variables(index).decided())
 }
 
-/// The same, when it is decided whether the step may begin: what the step's expressions read counts.
+/// Computes the same input with the variables of a decision, which count what the expressions read.
 pub(crate) fn input_with(
     saga: &Saga,
     index: usize,
@@ -185,7 +190,7 @@ pub(crate) fn input_with(
     if let Some(edited) = &saga.steps[index].input {
         return Ok(edited.clone());
     }
-    if let Some(input) = saga.input_passed_on(index) {
+    if let Some(input) = saga.input_passed_through(index) {
         return Ok(input);
     }
     let step = saga.definition.step(saga.step_of(index));
@@ -193,9 +198,9 @@ pub(crate) fn input_with(
     Payload::from_value(&value).map_err(|error| ExpressionError::Failed(error.to_string()))
 }
 
-/// What the calls of a step are given, as the saga is now: the same as its last call was given, because
-/// what a step reads is settled before it begins. None when there is no such step, it runs over a list and
-/// makes no call of its own, or the input cannot be computed.
+/// Returns the input of a step's calls as the saga is now. It is what the last call got, because
+/// everything that a step reads is settled before the step begins. None when there is no such step,
+/// when it makes no call of its own, or when the input cannot be computed.
 #[must_use]
 pub fn step_input(saga: &Saga, step: &StepName) -> Option<Payload> {
     let index = saga.index_of(step)?;
@@ -209,7 +214,7 @@ pub fn step_input(saga: &Saga, step: &StepName) -> Option<Payload> {
     input(saga, index).ok()
 }
 
-/// The list that a step runs over: an operator's, or the one that its expression gives.
+/// Returns the list that a step runs over: the one of an operator, or the value of its expression.
 ///
 /// # Errors
 /// When the expression cannot be computed, or its value is no list; the words are for people.
@@ -226,11 +231,11 @@ pub(crate) fn list(
     list.unwrap_or_else(|| Err(ExpressionError::Failed("it runs over no list".to_owned())))
 }
 
-/// The input of a call, and for an undo the output of its step if it is known.
+/// Returns the input of a call. For an undo, also returns the output of its step, if it is known.
 ///
 /// # Errors
-/// When the step does not exist or its input cannot be computed; neither can be for a call that
-/// [`commands`] named.
+/// When the step does not exist or its input cannot be computed. Neither happens for a call that
+/// [`commands`] returned.
 pub fn arguments(saga: &Saga, call: &Call) -> Result<(Payload, Option<Payload>), String> {
     let index =
         saga.index_of(&call.step).ok_or_else(|| format!("there is no step `{}`", call.step))?;
@@ -242,6 +247,7 @@ pub fn arguments(saga: &Saga, call: &Call) -> Result<(Payload, Option<Payload>),
     Ok((input, output))
 }
 
+/// Returns the call of a step that must be running, if one must.
 fn running(saga: &Saga, index: usize) -> Option<Call> {
     let (state, spec) = (&saga.steps[index], saga.spec(index));
     let (direction, attempt, digest, timeout) = match state.progress {
@@ -275,14 +281,15 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
     })
 }
 
-/// The call of a step that is wanted, if one is. None while an operator holds the saga.
+/// Returns the call of a step that is due, if one is. None while the saga is paused.
 pub(crate) fn due(saga: &Saga, index: usize) -> Option<Due> {
     let may_begin =
         saga.element(index).is_none_or(|(fan_out, _)| index < saga.may_begin_until(fan_out));
     wanted(saga, index, may_begin)
 }
 
-/// `may_begin`: whether a first attempt may; always, but for elements that wait for others.
+/// Returns the call of a step that is due, if one is. `may_begin` says whether a first attempt may
+/// begin; it is false only for elements that wait for others.
 fn wanted(saga: &Saga, index: usize, may_begin: bool) -> Option<Due> {
     let state = &saga.steps[index];
     let (direction, at) = match (&saga.phase, state.progress) {

@@ -1,15 +1,14 @@
-//! Domain events: facts that plugins tell of themselves, in the stream of the saga.
+//! Domain events: facts that plugins emit into the stream of their saga.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::event::Event;
 use crate::payload::Payload;
 
-/// Bytes of an event's type: it stands in tables and filters.
+/// The longest type of a domain event, in bytes: it appears in tables and filters.
 pub const EVENT_TYPE_BYTES_MAX: usize = 100;
 
-/// First words of types that are this host's own, now or later.
+/// The first words that are reserved for types of this host, now or later.
 const RESERVED: [&str; 12] = [
     "amends",
     "breaker",
@@ -25,24 +24,25 @@ const RESERVED: [&str; 12] = [
     "undo",
 ];
 
-/// A type that this host uses for what it cannot read. Others with its first word are plugins' own.
+/// The type that this host uses for events that it cannot read. Plugins may use other types with
+/// the same first word.
 const UNREADABLE: &str = "event.unreadable";
 
-/// The type of a domain event: `order.prescription_created`. Words of small letters, digits and
-/// `_`, at least two, joined by dots; the first is none of this host's own.
+/// The type of a domain event, such as `order.prescription_created`. It is two or more words of
+/// small letters, digits and `_`, joined by dots. The first word is not a reserved one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventType(String);
 
-/// Why a text is no type of a domain event.
+/// The reason why a text is not the type of a domain event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventTypeError {
-    /// It is not made of words.
+    /// The text is not two or more words.
     #[error(
         "`{0}` is not an event type: write two or more words of small letters, digits and `_`, \
          joined by dots, such as `order.prescription_created`, at most {EVENT_TYPE_BYTES_MAX} bytes"
     )]
     Form(String),
-    /// It would look as if this host said it.
+    /// The type would look like one of this host.
     #[error(
         "the event type `{0}` is this host's own, or begins with a word of this host's own \
          ({words}): write another first word",
@@ -52,7 +52,7 @@ pub enum EventTypeError {
 }
 
 impl EventType {
-    /// The type as text.
+    /// Returns the type as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -68,10 +68,10 @@ impl FromStr for EventType {
 }
 
 impl EventType {
-    /// Whether a text is a type of a domain event.
+    /// Checks that a text is the type of a domain event.
     ///
     /// # Errors
-    /// Why it is none.
+    /// The reason why it is not.
     pub(crate) fn check(text: &str) -> Result<(), EventTypeError> {
         let letter = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
         let is_word = |word: &str| {
@@ -96,19 +96,13 @@ impl fmt::Display for EventType {
     }
 }
 
-/// A domain event. It follows the event of the call that emitted it, in the same append.
+/// One domain event. It follows the event of the call that emitted it, in the same append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emitted {
-    /// Its type.
+    /// The type of the event.
     pub kind: EventType,
-    /// What the plugin says.
+    /// The data of the event, as the plugin gave it.
     pub data: Payload,
-}
-
-impl From<Emitted> for Event {
-    fn from(event: Emitted) -> Self {
-        Self::Emitted(event)
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The facts of a saga's stream, and their stored form.
 //!
-//! The stored form is a type word and a JSON object. It is ours: a field is only ever added,
-//! with a default, and golden files in `tests/golden` hold what earlier versions wrote.
+//! The stored form is a type word and a JSON object. The format is ours: later versions only add
+//! fields, each with a default. Golden files in `tests/golden` hold what earlier versions wrote.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,28 +13,28 @@ use crate::emitted::{Emitted, EventType};
 use crate::ids::{DefinitionName, Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::payload::Payload;
 
-/// Why compensation began.
+/// The cause of a compensation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A step failed for good.
     StepFailed,
-    /// Nobody knows whether a step happened, and attempts are used up.
+    /// It is unknown whether a step happened, and no attempts are left.
     StepUnknown,
     /// The saga's deadline passed.
     Deadline,
-    /// An operator cancelled.
+    /// An operator cancelled the saga.
     Cancelled,
     /// An operator had a completed saga compensated.
     Compensated,
 }
 
-/// The step of another saga that started a saga.
+/// The step of another saga that started this saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
-    /// That saga.
+    /// The other saga.
     pub saga: SagaId,
-    /// Its step.
+    /// The step of that saga.
     pub step: StepName,
 }
 
@@ -46,7 +46,7 @@ macro_rules! events {
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Event {
             $($(#[$doc])* $variant($variant),)*
-            /// What a plugin told; its type is the plugin's own.
+            /// A plugin emitted a domain event; the plugin chooses its type.
             Emitted(Emitted),
         }
 
@@ -65,10 +65,10 @@ macro_rules! events {
         )*
 
         impl Event {
-            /// Every event type of this host's own, as the contract names it.
+            /// Every event type that this host itself writes.
             pub const KINDS: &[&'static str] = &[$($kind,)*];
 
-            /// The type word of the stored form.
+            /// Returns the type word of the stored form.
             #[must_use]
             pub fn kind(&self) -> Cow<'static, str> {
                 match self {
@@ -77,7 +77,7 @@ macro_rules! events {
                 }
             }
 
-            /// The data of the stored form: a JSON object; of a domain event, any JSON.
+            /// Returns the data of the stored form: a JSON object, or any JSON for a domain event.
             #[must_use]
             pub fn data(&self) -> String {
                 let text = match self {
@@ -106,13 +106,20 @@ macro_rules! events {
     };
 }
 
-/// Why a stored event cannot be read. Its saga cannot be either; others are not touched.
+impl From<Emitted> for Event {
+    fn from(event: Emitted) -> Self {
+        Self::Emitted(event)
+    }
+}
+
+/// The reason why a stored event cannot be read. Its saga cannot be read either; other sagas are
+/// not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A type that this version does not know.
+    /// This version does not know the type.
     #[error("the event type `{0}` is not known to this version")]
     Kind(String),
-    /// Data that does not fit its type.
+    /// The data does not fit the type.
     #[error("the data of a `{kind}` event cannot be read: {message}")]
     Data {
         /// The event's type.
@@ -123,8 +130,8 @@ pub enum DecodeError {
 }
 
 impl Event {
-    /// Whether the events of sagas have this type: it is one of this host's own, or may be a plugin's.
-    /// A damaged type whose first word is the host's own is neither.
+    /// Returns true when events of sagas may have this type: one of this host, or one that a plugin
+    /// may use. A damaged type whose first word is reserved is neither.
     #[must_use]
     pub fn is_kind(kind: &str) -> bool {
         Self::KINDS.contains(&kind) || EventType::check(kind).is_ok()
@@ -141,27 +148,27 @@ fn decode_emitted(kind: &str, data: &str) -> Result<Event, DecodeError> {
 }
 
 events! {
-    /// A saga began.
+    /// The saga started.
     SagaStarted = "saga.started" {
         /// The name of its definition.
         definition: DefinitionName,
-        /// The definition it is pinned to.
+        /// The digest of the definition that the saga is pinned to.
         definition_digest: Digest,
-        /// What it was given.
+        /// The input of the saga.
         input: Payload,
-        /// The caller's idempotency key.
+        /// The idempotency key of the caller.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
-        /// For finding it.
+        /// The tags by which callers find the saga.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         tags: BTreeMap<String, String>,
-        /// The caller's trace context (W3C).
+        /// The trace context of the caller (W3C).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         traceparent: Option<String>,
-        /// When what has not completed is compensated.
+        /// When the saga is compensated unless it has completed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline_at: Option<Timestamp>,
-        /// What started it, if that was another saga.
+        /// The step of another saga that started this one, if one did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Parent>,
     }
@@ -169,14 +176,16 @@ events! {
     StepStarted = "step.started" {
         /// The step.
         step: StepName,
-        /// From 1.
+        /// The attempt, from 1.
         attempt: u32,
-        /// The component that serves it; of a step that runs a saga, that saga's definition.
+        /// The component that serves the call. For a step that runs a saga, the definition of that
+        /// saga.
         digest: Digest,
-        /// The saga that it runs, if it runs one.
+        /// The saga that the step runs, if it runs one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         child: Option<SagaId>,
-        /// It tries whether the service works again, and does not count as one of the attempts.
+        /// True for a trial of a circuit breaker: the attempt tests whether the service works
+        /// again, and does not count.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         trial: bool,
     }
@@ -184,29 +193,30 @@ events! {
     StepWaiting = "step.waiting" {
         /// The step.
         step: StepName,
-        /// The signal.
+        /// The signal that the step waits for, if it waits for one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signal: Option<SignalName>,
-        /// Until when; none: for ever.
+        /// The end of the wait; none when it has no end.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     }
-    /// A step that runs over a list has its elements: each is a step of its own from here on.
+    /// A step that runs over a list got its elements. From here on each element is a step of its
+    /// own.
     StepExpanded = "step.expanded" {
         /// The step.
         step: StepName,
-        /// The list; element `n` is the step `NAME[n]`.
+        /// The elements; element `n` is the step `NAME[n]`.
         items: Vec<Payload>,
     }
-    /// The step's effect stands.
+    /// The step succeeded: its effect stands.
     StepSucceeded = "step.succeeded" {
         /// The step.
         step: StepName,
-        /// The attempt that did it; 0 for a wait, and for a step over a list, whose elements did.
+        /// The attempt that succeeded; 0 for a wait, and for a step over a list.
         attempt: u32,
-        /// What it answered; of a step over a list, the list of what its elements answered.
+        /// The output of the step. For a step over a list, the list of its elements' outputs.
         output: Payload,
-        /// What the component found out when it was asked, if it was.
+        /// The answer of the component's `probe`, if it was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probe: Option<Fate>,
     }
@@ -216,242 +226,243 @@ events! {
         step: StepName,
         /// The attempt; 0 when the step failed before it was called.
         attempt: u32,
-        /// Permanent or retryable.
+        /// The class of the failure: permanent or retryable.
         class: FailureClass,
         /// What went wrong.
         error: Failure,
-        /// When the next attempt is due; none: the step has failed.
+        /// When the next attempt is due; none when the step has failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_at: Option<Timestamp>,
-        /// What the component found out when it was asked, if it was.
+        /// The answer of the component's `probe`, if it was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probe: Option<Fate>,
     }
-    /// Nobody knows whether an attempt left its effect.
+    /// It is unknown whether an attempt left its effect.
     StepUnknown = "step.unknown" {
         /// The step.
         step: StepName,
         /// The attempt.
         attempt: u32,
-        /// Why nobody knows.
+        /// The reason why it is unknown.
         error: Failure,
-        /// When the next attempt is due; none: the step is unknown.
+        /// When the next attempt is due; none when the step stays unknown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_at: Option<Timestamp>,
-        /// What the component found out when it was asked, if it was.
+        /// The answer of the component's `probe`, if it was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probe: Option<Fate>,
     }
-    /// The step's `when` was false.
+    /// The step was skipped, because its `when` was false.
     StepSkipped = "step.skipped" {
         /// The step.
         step: StepName,
-        /// The expression.
+        /// The expression of its `when`.
         reason: String,
     }
-    /// From here on, what happened is undone.
+    /// The saga began to be compensated.
     CompensationStarted = "compensation.started" {
-        /// Why, for programs.
+        /// The cause, for programs.
         cause: Cause,
-        /// The step that failed.
+        /// The step that failed, if one did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<StepName>,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     }
     /// An attempt of `compensate` is about to run.
     UndoStarted = "undo.started" {
-        /// The step that is undone.
+        /// The step that is compensated.
         step: StepName,
-        /// From 1, apart from the attempts of `execute`.
+        /// The attempt, from 1; attempts of `execute` are counted apart.
         attempt: u32,
-        /// The component that serves it.
+        /// The component that serves the call.
         digest: Digest,
-        /// Why this component, when it is not the one that is active.
+        /// The reason for this component, when it is not the active one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
-        /// It tries whether the service works again, and does not count as one of the attempts.
+        /// True for a trial of a circuit breaker: the attempt tests whether the service works
+        /// again, and does not count.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         trial: bool,
     }
-    /// No effect of the step stands any more.
+    /// The undo succeeded: no effect of the step stands any more.
     UndoSucceeded = "undo.succeeded" {
         /// The step.
         step: StepName,
-        /// The attempt that did it.
+        /// The attempt that succeeded.
         attempt: u32,
-        /// What the undo gave to keep.
+        /// The receipt of the undo, if it returned one.
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
             deserialize_with = "crate::payload::present"
         )]
         receipt: Option<Payload>,
-        /// There was nothing to undo.
+        /// True when there was nothing to undo.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         nothing: bool,
-        /// What the component found out when it was asked, if it was.
+        /// The answer of the component's `probe`, if it was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probe: Option<Fate>,
     }
-    /// An attempt of `compensate` failed and will be repeated.
+    /// An attempt of `compensate` failed and will be retried.
     UndoFailed = "undo.failed" {
         /// The step.
         step: StepName,
         /// The attempt.
         attempt: u32,
-        /// Retryable or unknown.
+        /// The class of the failure: retryable or unknown.
         class: FailureClass,
         /// What went wrong.
         error: Failure,
         /// When the next attempt is due.
         retry_at: Timestamp,
-        /// What the component found out when it was asked, if it was.
+        /// The answer of the component's `probe`, if it was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probe: Option<Fate>,
     }
-    /// `compensate` failed for good: the effect stands until an operator acts.
+    /// `compensate` failed for good. The effect stands until an operator acts.
     UndoBlocked = "undo.blocked" {
         /// The step.
         step: StepName,
         /// The last attempt.
         attempt: u32,
-        /// Its class.
+        /// The class of the failure.
         class: FailureClass,
         /// What went wrong.
         error: Failure,
-        /// What the component found out when it was asked, if it was.
+        /// The answer of the component's `probe`, if it was asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         probe: Option<Fate>,
     }
-    /// Every step is done.
+    /// The saga completed: every step is done.
     SagaCompleted = "saga.completed" {}
-    /// No effect stands.
+    /// The saga is compensated: every effect that has an undo is undone.
     SagaCompensated = "saga.compensated" {}
-    /// An operator is needed.
+    /// The saga is blocked: it needs an operator.
     SagaBlocked = "saga.blocked" {
-        /// The step that will not move.
+        /// The step that needs the operator.
         step: StepName,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     }
-    /// An operator gave it up: effects may stand.
+    /// The saga is abandoned: effects may stand.
     SagaAbandoned = "saga.abandoned" {
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     }
-    /// The host's clock was set back: a time that was set while it was ahead is as far away from
-    /// here as it was from there.
+    /// The clock of the host was set back. Every time that was set while the clock was ahead is
+    /// moved, so that it is as far away from now as it was from then.
     SagaRetimed = "saga.retimed" {
-        /// By how much the clock was ahead, in milliseconds.
+        /// How far the clock was ahead, in milliseconds.
         ahead_ms: u64,
     }
-    /// A signal came, to be kept until a step waits for it.
+    /// A signal arrived. The saga keeps it until a step waits for it.
     SignalReceived = "signal.received" {
-        /// Which.
+        /// The name of the signal.
         name: SignalName,
-        /// The sender's id of it: a second one with the same id is dropped.
+        /// The sender's id of the signal. A second signal with the same id is discarded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// What it says.
+        /// The payload of the signal.
         payload: Payload,
-        /// Who sent it; not known of those that earlier versions recorded.
+        /// Who sent the signal; unknown for signals that earlier versions recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         who: Option<String>,
     }
-    /// An operator asked for the saga to be undone.
+    /// An operator cancelled the saga.
     OperatorCancelled = "operator.cancelled" {
-        /// Who asked.
+        /// Who gave the order.
         who: String,
-        /// Why.
+        /// The reason that they gave.
         reason: String,
     }
-    /// An operator asked for a completed saga to be undone.
+    /// An operator had the saga compensated, perhaps after it completed.
     OperatorCompensated = "operator.compensated" {
-        /// Who asked.
+        /// Who gave the order.
         who: String,
-        /// Why.
+        /// The reason that they gave.
         reason: String,
     }
-    /// An operator holds the saga: no call begins.
+    /// An operator paused the saga: no call begins.
     OperatorPaused = "operator.paused" {
-        /// Who asked.
+        /// Who gave the order.
         who: String,
-        /// Why.
+        /// The reason that they gave.
         reason: String,
     }
-    /// An operator lets the saga go on.
+    /// An operator resumed the saga.
     OperatorResumed = "operator.resumed" {
-        /// Who asked.
+        /// Who gave the order.
         who: String,
-        /// Why.
+        /// The reason that they gave.
         reason: String,
     }
-    /// An operator has a call tried again, with attempts as many as at first.
+    /// An operator had a call retried, with as many attempts as at first.
     OperatorRetried = "operator.retried" {
-        /// Who asked.
+        /// Who gave the order.
         who: String,
-        /// Why.
+        /// The reason that they gave.
         reason: String,
         /// The step.
         step: StepName,
-        /// The input of the step's calls from here on, if it was edited.
+        /// The input of the step's later calls, if the operator edited it.
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
             deserialize_with = "crate::payload::present"
         )]
         input: Option<Payload>,
-        /// The step's calls carry a new idempotency key from here on: the input was edited, and no
-        /// effect of an earlier call may stand.
+        /// True when the step's later calls carry a new idempotency key: the input was edited, and
+        /// no effect of an earlier call can stand.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         new_key: bool,
-        /// The component that serves the step's calls from here on, in the direction that failed,
-        /// until it is retried again; none: whichever serves calls like them.
+        /// The component that serves the step's calls in the direction that failed, until the next
+        /// such order. None when the usual component serves them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         digest: Option<Digest>,
     }
-    /// An operator has the saga go on without the step or without its undo.
+    /// An operator skipped the step or its undo; the saga goes on without it.
     OperatorSkipped = "operator.skipped" {
-        /// Who asked.
+        /// Who gave the order.
         who: String,
-        /// Why.
+        /// The reason that they gave.
         reason: String,
         /// The step.
         step: StepName,
     }
-    /// An operator found out, or saw to, what became of a call.
+    /// An operator resolved a call: they found out what became of it, or did its work by hand.
     OperatorResolved = "operator.resolved" {
-        /// Who says so.
+        /// Who resolved it.
         who: String,
-        /// Why.
+        /// The reason that they gave.
         reason: String,
         /// The step.
         step: StepName,
-        /// Whether it happened.
+        /// True when the call happened.
         happened: bool,
-        /// What it gave; none: nobody knows.
+        /// The output of the call; none when it is unknown.
         #[serde(
             default,
             skip_serializing_if = "Option::is_none",
             deserialize_with = "crate::payload::present"
         )]
         output: Option<Payload>,
-        /// How that is known.
+        /// The evidence: how the operator knows.
         evidence: String,
     }
-    /// An operator has something kept with the saga, whatever its status. It changes nothing.
+    /// An operator added a note to the saga, in whatever status. It changes nothing else.
     OperatorNoted = "operator.noted" {
-        /// Who says it.
+        /// Who wrote the note.
         who: String,
-        /// What.
+        /// The text of the note.
         reason: String,
     }
-    /// An operator gave the saga up.
+    /// An operator abandoned the saga.
     OperatorAbandoned = "operator.abandoned" {
-        /// Who asked.
+        /// Who gave the order.
         who: String,
-        /// Why.
+        /// The reason that they gave.
         reason: String,
     }
 }

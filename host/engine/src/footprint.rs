@@ -1,20 +1,22 @@
-//! How much memory a saga takes, for budgets: what grows with what callers and components say.
+//! How much memory a saga takes, for budgets. Only what callers and components can make large
+//! counts.
 //!
 //! Deliberately absent: what the allocator adds, and what sagas share (their definition).
 
 use crate::call::{Failure, Outcome};
-use crate::decide::{Input, Verb};
+use crate::decide::Input;
 use crate::ids::SignalName;
+use crate::order::Verb;
 use crate::payload::Payload;
 use crate::saga::{Saga, StepState};
 
-/// Payloads of the signals that a saga keeps until its steps take them, together: eight of the
-/// largest. They are in memory for as long as the saga is live.
+/// The most bytes of signals that a saga keeps until its steps take them: eight of the largest
+/// payloads. They are in memory for as long as the saga is live.
 pub const SIGNAL_BYTES_MAX: usize = 8 << 20;
 
 impl Saga {
-    /// The bytes of its payloads and texts and of the state of its steps. The same for every saga
-    /// with the same log.
+    /// Returns the bytes of its payloads, its texts and the states of its steps. Sagas with the
+    /// same log have the same size.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -48,8 +50,8 @@ impl Saga {
             + self.steps.iter().map(StepState::memory_bytes).sum::<usize>()
     }
 
-    /// Whether the saga has room for what a signal says ([`SIGNAL_BYTES_MAX`]). One that came
-    /// before always has: nothing of it is kept.
+    /// Returns true when the saga has room for the payload of a signal ([`SIGNAL_BYTES_MAX`]).
+    /// There is always room for a signal that came before, because it is not kept again.
     #[must_use]
     pub fn has_room_for_signal(
         &self,
@@ -68,6 +70,7 @@ impl Saga {
 }
 
 impl StepState {
+    /// Returns the bytes of a step.
     fn memory_bytes(&self) -> usize {
         let payloads = self.input.iter().chain(&self.output).map(len);
         let error = self.error.as_ref().map_or(0, |error| failure(error));
@@ -79,7 +82,7 @@ impl StepState {
 }
 
 impl Input {
-    /// The bytes of the payloads and texts that it brings.
+    /// Returns the bytes of the payloads and texts of the input.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         match self {

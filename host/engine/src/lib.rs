@@ -1,24 +1,25 @@
 //! The saga machine: pure. No I/O, clock, randomness, threads, SQL or WebAssembly; time is an
 //! input.
 //!
-//! A saga is a list of facts ([`Event`]). Three functions are all there is:
+//! A saga is a list of facts ([`Event`]). Three functions do everything:
 //!
-//! - [`decide`] takes a saga and what happened, and answers the facts that follow;
+//! - [`decide`] takes a saga and what happened, and returns the facts that follow;
 //! - [`evolve`] applies one fact to a saga, and never decides;
-//! - [`commands`] says what must be running or waited for now, from the state alone.
+//! - [`commands`] returns what must be running or waited for now, from the state alone.
 //!
 //! # The loop around it
-//! 1. [`start`] makes a saga and the facts of its first append.
+//! 1. Call [`start`], which makes a saga and the facts of its first append.
 //! 2. For each [`Command::Start`] that is due, find the component and [`decide`] on
-//!    [`Input::Admit`]; add the facts to the same append.
-//! 3. Append. Nothing acts on a fact before it is durable.
-//! 4. [`evolve`] by each fact.
-//! 5. Run each new [`Command::Run`]; set a timer for each time that is named.
-//! 6. When a call ends, [`decide`] on [`Input::Outcome`], then go on with 2.
-//! 7. After a crash: [`replay`] the log, [`decide`] on [`Input::Tick`], feed
-//!    [`Outcome::Unknown`] for every [`Command::Run`], and go on with 2. There is no second path.
+//!    [`Input::Admit`]. Add the facts to the same append.
+//! 3. Append the facts. Nothing acts on a fact before it is durable.
+//! 4. Apply each fact with [`evolve`].
+//! 5. Run the call of each new [`Command::Run`]. Set a timer for each time that a command names.
+//! 6. When a call ends, [`decide`] on [`Input::Outcome`], then go on with step 2.
+//! 7. After a crash, [`replay`] the log, [`decide`] on [`Input::Tick`], [`decide`] on
+//!    [`Outcome::Unknown`] for every [`Command::Run`], and go on with step 2. There is no other
+//!    path.
 //!
-//! Deliberately absent: retries in the shell, timers that hold state, a status that is stored.
+//! Deliberately absent: retries outside the engine, timers that hold state, a stored status.
 
 mod backoff;
 mod call;
@@ -31,23 +32,24 @@ mod evolve;
 mod fit;
 mod footprint;
 mod ids;
+mod limits;
+mod order;
 mod payload;
 mod plan;
 mod plugin_state;
 mod saga;
+mod sentence;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod status;
 mod text;
 mod why;
 
-use std::time::Duration;
-
 pub use call::{Direction, Failure, FailureClass, Fate, Outcome, TIMEOUT_MAX, idempotency_key};
 pub use commands::{Call, Command, Due, Target, arguments, commands, step_input};
 pub use decide::{
-    Decision, Input, Order, Refusal, SIGNALS_MAX, Start, Verb, awaits, decide, decide_on, permits,
-    permits_signal, start, steps_of,
+    Decision, Input, SIGNALS_MAX, Start, awaits, decide, decide_on, permits, permits_signal, start,
+    steps_of,
 };
 pub use definition::{
     BackoffSpec, Definition, DefinitionError, DefinitionSpec, EACH_CONCURRENCY_DEFAULT,
@@ -70,6 +72,8 @@ pub use ids::{
     DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,
     SignalName, StepName, Timestamp, Version,
 };
+pub use limits::{ATTEMPTS_MAX, CLOCK_TOLERANCE, RETRY_AFTER_MAX};
+pub use order::{Order, Refusal, Verb};
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError, check_json};
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
 pub use plugin_state::{
@@ -80,13 +84,3 @@ pub use saga::{Chosen, Note, Ordered, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use text::{escape, is_steering, on_one_line};
 pub use why::{Why, activity_in_brief, pivot_first, why};
-
-/// A call is attempted at most this often: past it an attempt counter says nothing to anybody.
-pub const ATTEMPTS_MAX: u32 = 1_000;
-
-/// How far a host's clock may be set back without a saga taking notice: clocks that are kept by NTP
-/// go back by less. A pause that was set just before may be longer by this.
-pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
-
-/// A guest's `retry-after` counts up to this: past it, it could put a saga to sleep for ever.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);

@@ -1,4 +1,4 @@
-//! What stands, and what a compensation would do about it now. Nothing is decided here.
+//! Which effects stand, and which undos a compensation would run now. Nothing is decided here.
 
 use crate::commands::input;
 use crate::definition::StepKind;
@@ -12,49 +12,50 @@ use crate::status::StepStatus;
 pub struct PlannedUndo {
     /// The step.
     pub step: StepName,
-    /// From 1: undos of one wave run in parallel, each wave after the one before.
+    /// The wave, from 1. Undos of one wave run in parallel, after those of the wave before.
     pub wave: usize,
-    /// The plugin that undoes it; none: the saga that it ran is compensated.
+    /// The plugin that undoes the step; none when the saga that it ran is compensated.
     pub plugin: Option<PluginName>,
-    /// The saga that it ran.
+    /// The saga that the step ran, if it ran one.
     pub child: Option<SagaId>,
-    /// What its calls are given; none when that cannot be computed.
+    /// The input of the undo; none when it cannot be computed.
     pub input: Option<Payload>,
-    /// What the step answered, if that is known.
+    /// The output of the step, if it is known.
     pub output: Option<Payload>,
-    /// The component that executed it.
+    /// The component that executed the step.
     pub executed_by: Option<Digest>,
-    /// Where it stands now.
+    /// The status of the step now.
     pub status: StepStatus,
 }
 
-/// An effect that stands, or that may.
+/// An effect that stands or may stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effect {
     /// The step.
     pub step: StepName,
-    /// Whether that is known; false: nobody knows whether it stands.
+    /// True when the effect stands for certain, false when it may stand.
     pub is_certain: bool,
-    /// Whether the definition has an undo for it.
+    /// True when the definition has an undo for it.
     pub has_undo: bool,
-    /// What it answered, if that is known.
+    /// The output of the step, if it is known.
     pub output: Option<Payload>,
 }
 
-/// The undos that a compensation would run now, in their order; what is in flight counts as if it
-/// will happen. Empty for a saga past its pivot or with nothing to undo.
+/// Returns the undos that a compensation would run now, in their order. Calls in flight count as if
+/// they will happen. Empty for a saga past its pivot or with nothing to undo.
 #[must_use]
 pub fn undo_plan(saga: &Saga) -> Vec<PlannedUndo> {
     if saga.is_past_pivot() {
         return Vec::new();
     }
     let is_undone = |index: usize| saga.spec(index).undo.is_some() && stands(saga, index).is_some();
-    // The calls of a step: its elements' when it runs over a list.
+    // The calls of a step; for a step over a list, those of its elements.
     let calls = |step: usize| {
         let elements = saga.fan_out(step).map(FanOut::range);
         elements.unwrap_or(step..step + 1).filter(|index| is_undone(*index))
     };
-    // A step is undone after all that was built on it: its wave is the longest way down.
+    // A step is undone after every step that comes after it, so its wave is the longest path to the
+    // end.
     let steps = saga.definition.steps().len();
     let mut waves = vec![0; steps];
     let mut order: Vec<usize> = (0..steps).collect();
@@ -81,7 +82,7 @@ pub fn undo_plan(saga: &Saga) -> Vec<PlannedUndo> {
     plan
 }
 
-/// The effects of a saga that stand or may stand now.
+/// Returns the effects of a saga that stand or may stand now.
 #[must_use]
 pub fn exposure(saga: &Saga) -> Vec<Effect> {
     (0..saga.steps.len())
@@ -97,11 +98,11 @@ pub fn exposure(saga: &Saga) -> Vec<Effect> {
         .collect()
 }
 
-/// Whether the effect of a step stands for certain (true) or perhaps (false); none: it does not,
-/// or the step has none.
+/// Returns true when the effect of a step stands for certain, false when it may stand. None when it
+/// does not stand, or the step has no effect.
 fn stands(saga: &Saga, index: usize) -> Option<bool> {
     match saga.spec(index).kind {
-        // Its elements have the effects.
+        // The elements of a list have the effects.
         _ if saga.runs_over_list(index) => return None,
         StepKind::Call { .. } | StepKind::Saga { .. } => {}
         StepKind::Wait { .. } | StepKind::Sleep { .. } => return None,

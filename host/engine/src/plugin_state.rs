@@ -1,73 +1,76 @@
-//! The keyed state of plugins: what a call saw of it and would write.
+//! The keyed state that each plugin has: what a call saw of it and wants to write.
 //!
-//! A call reads while it runs and writes when it is recorded. Its [`StateChange`] goes with the append of
-//! its event, and both are refused when a value that the call saw has changed since. That is optimistic
-//! concurrency control with backward validation (Kung and Robinson, 1981), on values instead of versions:
-//! a value that is the same again is as good as one that never changed.
+//! A call reads while it runs, and writes when its event is recorded. Its [`StateChange`] is part
+//! of the append of that event. The append is refused when a value that the call saw has changed
+//! since. That is optimistic concurrency control with backward validation (Kung and Robinson,
+//! 1981), on values instead of versions: a value that is the same again counts as unchanged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ids::PluginName;
 
-/// Bytes of a key.
+/// The longest key, in bytes.
 pub const STATE_KEY_BYTES_MAX: usize = 256;
 
-/// Bytes of a value: state is looked up by key and rewritten whole, it is no place for documents.
+/// The largest value, in bytes. A value is always read and written as a whole, so state is no place
+/// for documents.
 pub const STATE_VALUE_BYTES_MAX: usize = 256 << 10;
 
-/// Keys that one change reads, and that it writes; lists that it reads; keys of one list.
+/// The most keys that one change reads, keys that it writes, lists that it reads, and keys of one
+/// list: each at most this many.
 pub const STATE_KEYS_MAX: usize = 1_000;
 
-/// Rows that one change saw: a row for each key that it read, and for each list one and one for each
-/// key in it. The writer looks at all of them again while everybody waits for it, some 0.3 µs each.
+/// The most rows that one change may have seen. A key that it read is one row; a list is one row
+/// and one more for each key in it. The writer looks at all of them again, some 0.3 µs each, while
+/// all other appends wait.
 pub const STATE_ROWS_MAX: usize = 10_000;
 
-/// What looking at a row again counts for in [`StateChange::cost_bytes`]: it takes about as long as
-/// writing so many bytes.
+/// The cost of looking at one row again, in [`StateChange::cost_bytes`]: it takes about as long as
+/// writing this many bytes.
 const ROW_COST_BYTES: usize = 256;
 
-/// Bytes of the keys and values of one plugin, unless its settings say otherwise.
+/// The largest state of one plugin, in bytes of keys and values, unless its settings say otherwise.
 pub const STATE_BYTES_MAX_DEFAULT: u64 = 256 << 20;
 
-/// What one call saw of a plugin's state, and what it writes.
+/// What one call saw of its plugin's state, and what it writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateChange {
-    /// Whose state.
+    /// The plugin whose state it is.
     pub plugin: PluginName,
-    /// What it saw: values (JSON texts) by key, none for a key that was not there.
+    /// The values that the call read, as JSON texts by key; none for a key that did not exist.
     pub reads: BTreeMap<String, Option<Arc<str>>>,
-    /// The lists of keys that it saw. What an earlier change of the same append writes under such a
-    /// list counts as a change of it.
+    /// The lists of keys that the call read. A key that an earlier change of the same append writes
+    /// counts as a change of every list that covers it.
     pub lists: Vec<StateList>,
-    /// What it writes; none removes the key.
+    /// The values that the call writes, by key; none removes the key.
     pub writes: BTreeMap<String, Option<Arc<str>>>,
-    /// Keys and values of the plugin may have so many bytes after it.
+    /// The most bytes that keys and values of the plugin may have after this change.
     pub bytes_max: u64,
 }
 
-/// A list of keys that a call saw.
+/// A list of keys that a call read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateList {
-    /// Which were asked for.
+    /// The query that the call made.
     pub query: StateQuery,
-    /// Which there were.
+    /// The keys that it got.
     pub keys: Vec<String>,
 }
 
-/// Keys of a plugin's state, in the order of their bytes.
+/// A query for keys of a plugin's state, in the order of their bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StateQuery {
-    /// They begin with it.
+    /// The keys begin with this text.
     pub prefix: String,
-    /// And are greater.
+    /// The keys are greater than this one.
     pub after: Option<String>,
-    /// At most so many, and at most [`STATE_KEYS_MAX`].
+    /// The most keys to return; never more than [`STATE_KEYS_MAX`].
     pub limit: u32,
 }
 
 impl StateQuery {
-    /// Whether the list may have this key in it.
+    /// Returns true when the list may contain this key.
     #[must_use]
     pub fn covers(&self, key: &str) -> bool {
         key.starts_with(&self.prefix) && self.after.as_deref().is_none_or(|after| key > after)
@@ -81,27 +84,28 @@ impl StateQuery {
 }
 
 impl StateChange {
-    /// One that saw nothing and writes nothing.
+    /// Makes a change that saw nothing and writes nothing.
     #[must_use]
     pub fn new(plugin: PluginName, bytes_max: u64) -> Self {
         let (reads, writes) = (BTreeMap::new(), BTreeMap::new());
         Self { plugin, reads, lists: Vec::new(), writes, bytes_max }
     }
 
-    /// Whether it saw nothing and writes nothing.
+    /// Returns true when the change saw nothing and writes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.reads.is_empty() && self.lists.is_empty() && self.writes.is_empty()
     }
 
-    /// The rows that are looked at again when it is recorded: at most [`STATE_ROWS_MAX`].
+    /// Returns the number of rows that the writer looks at again when it records the change. At
+    /// most [`STATE_ROWS_MAX`] are allowed.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.reads.len() + self.lists.iter().map(|list| 1 + list.keys.len()).sum::<usize>()
     }
 
-    /// How much it adds to a transaction: the bytes that it compares and writes, and the time that
-    /// looking at its rows takes, counted as bytes.
+    /// Returns how much the change adds to a transaction: the bytes that it compares and writes,
+    /// and the time that looking at its rows takes, counted as bytes.
     #[must_use]
     pub fn cost_bytes(&self) -> usize {
         let values = self.reads.values().chain(self.writes.values()).flatten();
@@ -112,7 +116,7 @@ impl StateChange {
     /// Checks the rules that need no look at the store.
     ///
     /// # Errors
-    /// The rule that it breaks, in words.
+    /// The rule that the change breaks, in words.
     pub fn check(&self) -> Result<(), &'static str> {
         let keys = self.reads.keys().chain(self.writes.keys());
         if !keys.into_iter().all(|key| is_state_key(key)) {
@@ -136,7 +140,8 @@ impl StateChange {
     }
 }
 
-/// Whether a text may be a key: 1 to [`STATE_KEY_BYTES_MAX`] bytes, no control characters.
+/// Returns true when a text may be a key: 1 to [`STATE_KEY_BYTES_MAX`] bytes, no control
+/// characters.
 #[must_use]
 pub fn is_state_key(key: &str) -> bool {
     (1..=STATE_KEY_BYTES_MAX).contains(&key.len()) && !key.chars().any(char::is_control)

@@ -4,16 +4,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark says by a panic what does not hold")]
 
-#[path = "../tests/place/mod.rs"]
-mod place;
+#[path = "../tests/temporary_file/mod.rs"]
+mod temporary_file;
 
 use std::time::{Duration, Instant};
 
 use amends_engine::SagaStatus;
-use amends_store::conformance::{Place as _, at, definition, saga_id, start};
+use amends_store::conformance::{StoreLocation as _, at, definition, saga_id, start};
 use amends_store::{Durability, SagaQuery, SqliteStore, Store};
 use futures::future::join_all;
-use place::TemporaryFile;
+use temporary_file::TemporaryFile;
 
 const SAGAS: u32 = 50_000;
 

@@ -1,13 +1,13 @@
 //! The suite that every store passes.
 //!
-//! A test crate names a place for a fresh store, and gets one test for each check:
+//! A test crate says where a new store is kept, and gets one test for each check:
 //!
 //! ```text
 //! amends_store::conformance_tests!(TemporaryFile::new());
 //! ```
 //!
-//! Deliberately absent: anything about files, tables or connections. What only one store has is
-//! tested beside it.
+//! Deliberately absent: anything about files, tables or connections. What only one implementation
+//! has is tested beside that implementation.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,36 +19,26 @@ mod append;
 mod durable;
 mod fixture;
 mod keys;
+mod location;
 mod model;
 mod read;
 mod state;
-
-use std::sync::Arc;
-
-use futures::future::BoxFuture;
-
-use crate::{Store, StoreError};
 
 pub use append::*;
 pub use durable::*;
 pub use fixture::{at, definition, event, row, saga_id, start, then, whole_log, whole_stream};
 pub use keys::*;
+pub use location::StoreLocation;
 pub use model::Model;
 pub use read::*;
 pub use state::*;
 
-/// Where one store is kept; fresh for each check.
-pub trait Place: Send + Sync {
-    /// Opens what is there; the first time, that is an empty store.
-    fn open(&self) -> BoxFuture<'_, Result<Arc<dyn Store>, StoreError>>;
-}
-
-/// One test for each check of the suite; the argument is an expression that makes a [`Place`].
-/// The caller's crate has tokio.
+/// One test for each check of the suite; the argument is an expression that makes a
+/// [`StoreLocation`]. The caller's crate has tokio.
 #[macro_export]
 macro_rules! conformance_tests {
-    ($place:expr) => {
-        $crate::conformance_tests! { $place;
+    ($location:expr) => {
+        $crate::conformance_tests! { $location;
             appends_and_reads_back,
             refuses_another_version,
             keeps_streams_apart,
@@ -83,11 +73,11 @@ macro_rules! conformance_tests {
             commits_in_groups,
         }
     };
-    ($place:expr; $($check:ident),* $(,)?) => {
+    ($location:expr; $($check:ident),* $(,)?) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $check() {
-                $crate::conformance::$check(&$place).await;
+                $crate::conformance::$check(&$location).await;
             }
         )*
     };

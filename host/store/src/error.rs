@@ -1,13 +1,13 @@
-//! What can go wrong, and who can act.
+//! What can go wrong in a store, and who can act.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use amends_engine::Version;
 
-use crate::types::Stream;
+use crate::stream::Stream;
 
-/// Why the store did not do what was asked.
+/// The reason why the store rejected or failed a request.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The URL names no store that this build has. Operator.
@@ -20,26 +20,26 @@ pub enum StoreError {
         "this build has no PostgreSQL store yet: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
     )]
     NoPostgres,
-    /// What was handed in breaks a rule of the store. Caller: a mistake in the program.
+    /// The input breaks a rule of the store. Caller: it has a bug.
     #[error("it cannot be stored: {0}")]
     Invalid(&'static str),
-    /// The stream has moved on. Caller: read it again.
+    /// The stream has another version than the caller expected. Caller: read it again.
     #[error("{stream} is at version {}, not {}", .actual.0, .expected.0)]
     Conflict {
         /// The stream.
         stream: Stream,
-        /// The version that the caller knew.
+        /// The version that the caller expected.
         expected: Version,
-        /// The version that it has.
+        /// The version that the stream has.
         actual: Version,
     },
     /// Another process has taken the store over. Operator: stop one of them.
     #[error("another process has taken the store over; this one must stop")]
     Fenced,
-    /// Another process uses it. Operator.
+    /// Another process uses the store. Operator.
     #[error("{} is in use by another process; stop that one, or name another file", .0.display())]
     InUse(PathBuf),
-    /// It was written by a newer version. Operator.
+    /// The store was written by a newer version. Operator.
     #[error(
         "{} has schema version {found}, this version of Amends knows {known}; use the newer \
          version, nothing was changed", .path.display()
@@ -49,10 +49,10 @@ pub enum StoreError {
         path: PathBuf,
         /// Its schema version.
         found: i64,
-        /// The newest that is known here.
+        /// The newest schema version that this build knows.
         known: i64,
     },
-    /// It is not a database of Amends, or it is damaged. Operator: restore a copy.
+    /// The file is not a database of Amends, or it is damaged. Operator: restore a copy.
     #[error(
         "{} cannot be used: {message}; restore a copy or name another file, nothing was changed",
         .path.display()
@@ -63,7 +63,7 @@ pub enum StoreError {
         /// What is wrong.
         message: String,
     },
-    /// The file or its folder cannot be made or opened. Operator.
+    /// The file or its folder cannot be created or opened. Operator.
     #[error("{}: {message}", .path.display())]
     File {
         /// The file or folder.
@@ -71,21 +71,20 @@ pub enum StoreError {
         /// What is wrong.
         message: String,
     },
-    /// The store is closed. Caller: it was asked too late.
+    /// The store is closed. Caller: it called too late.
     #[error("the store is closed")]
     Closed,
-    /// Nothing of it counts as written. Caller: try again. Operator: look at the disk.
+    /// The database failed; nothing was written. Caller: try again. Operator: look at the disk.
     #[error("the database failed: {0}")]
     Database(String),
-    /// There is no room on the disk; nothing of it counts as written. Caller: later. Operator: make
-    /// room.
+    /// The disk is full; nothing was written. Caller: try again later. Operator: free some space.
     #[error("the disk is full: {0}")]
     Full(String),
-    /// A value that the write rests on cannot be read; nothing of it was written, and others are not
-    /// touched by it. Operator: restore a copy.
+    /// A stored value that this write depends on cannot be read. Nothing was written, and other
+    /// writes are not affected. Operator: restore a copy.
     #[error("what is stored there cannot be read: {0}")]
     Unreadable(String),
-    /// A read took longer than any may. Caller: ask for less.
+    /// A read took longer than allowed and was ended. Caller: ask for less.
     #[error("the read took longer than {} s and was ended; ask for less at once", .0.as_secs())]
     TooLong(Duration),
     /// The thread that writes has ended unexpectedly. Operator: start the host again.
@@ -94,8 +93,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether this process will never write again: another one has the store, the database is
-    /// damaged, or the writer has ended.
+    /// Returns true when this process will never write again: another process owns the store, the
+    /// database is damaged, or the writer has ended.
     #[must_use]
     pub const fn is_fatal(&self) -> bool {
         match self {
@@ -115,7 +114,7 @@ impl StoreError {
         }
     }
 
-    /// One word for metrics and for programs.
+    /// Returns one word that names the error, for metrics and for programs.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {

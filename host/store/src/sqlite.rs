@@ -1,26 +1,43 @@
 //! The embedded store: one SQLite file in WAL mode.
 //!
-//! One thread writes. Everything that waits when it looks goes into one transaction and one
-//! fsync; when one append waits, it is committed at once. Reads have connections of their own.
+//! One thread writes. Each time, it takes everything that waits into one transaction and one fsync.
+//! A single append is committed at once. Reads have connections of their own.
 //!
 //! Deliberately absent: a wait that makes batches larger, an in-memory database, a second writer.
 
+mod append;
+mod append_columns;
+mod column;
+mod connection;
+mod error;
+mod file;
 mod health;
+mod job;
+mod look;
+mod open;
+mod queue;
 mod read;
+mod readers;
+mod saga_columns;
 mod schema;
+mod start_delay;
 mod state;
+mod state_cache;
+mod statements;
+mod stream_column;
 #[cfg(test)]
 mod tests;
 mod upkeep;
 mod write;
+mod writer;
+mod writer_cache;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use amends_engine::{
     Digest, PluginName, Position, SagaId, SagaStatus, StateQuery, Timestamp, Version,
@@ -28,39 +45,37 @@ use amends_engine::{
 use amends_failpoint::failpoint;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
-use rusqlite::{Connection, ErrorCode, InterruptHandle};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use rusqlite::Connection;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::types::{
-    Append, AppendReply, Appended, BLOB_BYTES_MAX, BlobKind, BlobRow, Durability, LiveSaga,
-    SagaQuery, SagaRow, StoreHealth, StoreStats, StoredEvent, Stream,
-};
-use crate::{Store, StoreError};
+use crate::append::{Append, AppendReply, Appended};
+use crate::blob::{BLOB_BYTES_MAX, BlobKind, BlobRow};
+use crate::config::Durability;
+use crate::error::StoreError;
+use crate::health::{StoreHealth, StoreStats};
+use crate::saga_query::SagaQuery;
+use crate::saga_row::{LiveSaga, SagaRow};
+use crate::store::Store;
+use crate::stored_event::StoredEvent;
+use crate::stream::Stream;
 
 use health::Health;
-pub use schema::{LOCK_SUFFIX, SCHEMA_VERSION};
-use state::StateCache;
+use job::Job;
+use queue::Queue;
+use readers::{READERS_MAX, Readers};
+use state_cache::StateCache;
 use upkeep::{Limits, Upkeep};
-use write::{Books, Job, Writer};
+use writer::Writer;
+use writer_cache::WriterCache;
 
-/// What [`Store::append`] and [`Store::put_blob`] have handed in and is not written yet, in places
-/// of [`PLACE_BYTES`]: past it callers wait before they hand theirs in, so that a disk that stalls
-/// costs at most 64 MiB of memory. [`Store::append_then`] has no part in it: see there.
-pub const APPENDS_WAITING_MAX: usize = 4_096;
-
-/// A place of the queue: an append takes one, and one more for every so many bytes.
-const PLACE_BYTES: usize = 16 << 10;
-
-/// Places that one append or blob takes at most: a larger one must not wait for an empty queue.
-const PLACES_OF_ONE_MAX: usize = APPENDS_WAITING_MAX / 4;
-
-/// Read connections at once: reads are short, and more would only share two cores.
-const READERS_MAX: u32 = 4;
+pub use file::LOCK_SUFFIX;
+pub use queue::APPENDS_WAITING_MAX;
+pub use schema::SCHEMA_VERSION;
 
 /// A store in one SQLite file.
 ///
-/// Dropped without [`Store::close`], it still writes what was handed in, and lets go of the file
-/// some moments later.
+/// When it is dropped without [`Store::close`], it still writes what was queued, and closes the
+/// file some moments later.
 pub struct SqliteStore {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
@@ -68,98 +83,65 @@ pub struct SqliteStore {
     head: watch::Receiver<Position>,
     stats: Arc<Mutex<StoreStats>>,
     health: watch::Receiver<StoreHealth>,
-    /// Its sender is gone when the writer has ended and the file is let go of.
+    /// Its sender is dropped when the writer has ended and the file is closed.
     ended: watch::Receiver<()>,
 }
 
-/// What waits for the writer.
-struct Queue {
-    jobs: mpsc::UnboundedSender<Job>,
-    places: Arc<Semaphore>,
-    is_closing: AtomicBool,
-}
-
-struct Readers {
-    path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
-    permits: Arc<Semaphore>,
-    /// Those that may not take for ever.
-    running: Mutex<Vec<Running>>,
-}
-
-/// A read that is under way.
-struct Running {
-    number: u64,
-    began: Instant,
-    interrupt: InterruptHandle,
-    /// It was ended for its length.
-    is_ended: bool,
-}
-
 impl SqliteStore {
-    /// Opens the file, makes it when there is none, and brings its schema up to date. Blocks
-    /// while it does.
+    /// Opens the file, creates it when there is none, and brings its schema up to date. Blocks
+    /// meanwhile.
     ///
     /// # Errors
     /// When the file is in use, newer than this version, damaged, or cannot be written.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, StoreError> {
-        // To SQLite these two are databases in memory, gone at the end.
+        // SQLite takes these two for databases in memory, which are lost at the end.
         if path.as_os_str().is_empty() || path == Path::new(":memory:") {
             return Err(StoreError::Url(format!("sqlite:{}", path.display())));
         }
-        let path = schema::resolve(path)?;
-        schema::refuse_other_file(&path)?;
-        let lock = schema::lock(&path)?;
-        let connection = schema::open(&path, durability)?;
-        schema::keep_from_others(&path);
+        let path = file::resolve(path)?;
+        file::refuse_other_file(&path)?;
+        let lock = file::lock(&path)?;
+        let connection = open::open(&path, durability)?;
+        file::keep_from_others(&path);
         Self::start(&path, lock, connection, Limits::default())
     }
 
+    /// Takes the opened file over, and starts the threads of the store.
     fn start(
         path: &Path,
         lock: File,
         connection: Connection,
         limits: Limits,
     ) -> Result<Self, StoreError> {
-        let (fence, position) = schema::take_over(&connection, path)?;
+        let (fence, position) = open::take_over(&connection, path)?;
         failpoint("store.opened");
         let (jobs, receiver) = mpsc::unbounded_channel();
         let (head_sender, head) = watch::channel(position);
         let (ended_sender, ended) = watch::channel(());
-        let (told, health) = watch::channel(StoreHealth::Well);
+        let (health_sender, health) = watch::channel(StoreHealth::Well);
         let stats = Arc::new(Mutex::new(StoreStats::default()));
         let state_cache = Arc::new(StateCache::default());
-        let readers = Arc::new(Readers {
-            path: path.to_owned(),
-            idle: Mutex::new(Vec::new()),
-            permits: Arc::new(Semaphore::new(READERS_MAX as usize)),
-            running: Mutex::new(Vec::new()),
-        });
+        let readers = Arc::new(Readers::new(path.to_owned()));
         let writer = Writer {
             connection,
             lock,
             path: path.to_owned(),
             fence,
-            books: Books {
-                position,
-                versions_cache: HashMap::new(),
-                state_bytes: HashMap::new(),
-                state_cache: Arc::clone(&state_cache),
-            },
+            cache: WriterCache::new(position, Arc::clone(&state_cache)),
             head: head_sender,
             stats: Arc::clone(&stats),
-            health: Health::new(told.clone()),
+            health: Health::new(health_sender.clone()),
             upkeep: Upkeep::new(limits, Arc::clone(&readers)),
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let failed = |error| StoreError::Database(format!("no thread for the writer: {error}"));
         thread("amends-store-writer")
             .spawn(move || {
-                // Dropped after the writer, also when it panics.
+                // Dropped after the writer, also after a panic.
                 let _ended = ended_sender;
                 let run = AssertUnwindSafe(move || writer.run(receiver));
                 if catch_unwind(run).is_err() {
-                    health::lose(&told, &StoreError::WriterEnded);
+                    health::lose(&health_sender, &StoreError::WriterEnded);
                 }
             })
             .map_err(failed)?;
@@ -175,8 +157,8 @@ impl SqliteStore {
         Ok(Self { queue: Arc::new(queue), readers, state_cache, head, stats, health, ended })
     }
 
-    /// Runs a read on a connection of its own, off the async threads. It is ended when it takes too
-    /// long ([`upkeep`]).
+    /// Runs a read on a connection of its own, off the async threads. A read that takes too long is
+    /// interrupted, see [`Readers`].
     fn read<T, F>(&self, query: F) -> BoxFuture<'_, Result<T, StoreError>>
     where
         T: Send + 'static,
@@ -185,6 +167,7 @@ impl SqliteStore {
         self.read_for(true, query)
     }
 
+    /// Runs a read; only when `is_limited` is it interrupted when it takes too long.
     fn read_for<T, F>(&self, is_limited: bool, query: F) -> BoxFuture<'_, Result<T, StoreError>>
     where
         T: Send + 'static,
@@ -199,7 +182,7 @@ impl SqliteStore {
             let permit = permits.acquire_owned().await.map_err(|_| StoreError::Closed)?;
             let reading = tokio::task::spawn_blocking(move || {
                 let result = readers.run(is_limited, query);
-                // Held to the end of the query, even when nobody waits for it any more.
+                // Held to the end of the query, even when its caller no longer waits.
                 drop(permit);
                 result
             });
@@ -209,94 +192,12 @@ impl SqliteStore {
     }
 }
 
-impl Queue {
-    /// Hands a job to the writer; what becomes of it is told by the job's own reply.
-    fn hand_in(&self, job: Job) {
-        if self.is_closing.load(Ordering::Acquire) {
-            return job.fail(StoreError::Closed);
-        }
-        // Nobody has closed it: the writer has ended by itself.
-        if let Err(mpsc::error::SendError(job)) = self.jobs.send(job) {
-            job.fail(StoreError::WriterEnded);
-        }
-    }
-
-    /// Hands a job in that takes places for so many bytes: at once when there are as many, else as
-    /// soon as there are and the future is polled. `job` is given what holds the places.
-    fn hand_in_with_place(
-        self: &Arc<Self>,
-        bytes: usize,
-        job: impl FnOnce(OwnedSemaphorePermit) -> Job + Send + 'static,
-    ) -> BoxFuture<'static, Result<(), StoreError>> {
-        let count = (1 + bytes / PLACE_BYTES).min(PLACES_OF_ONE_MAX);
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        if let Ok(places) = Arc::clone(&self.places).try_acquire_many_owned(count) {
-            self.hand_in(job(places));
-            return ready(Ok(())).boxed();
-        }
-        let queue = Arc::clone(self);
-        async move {
-            let places = Arc::clone(&queue.places).acquire_many_owned(count).await;
-            queue.hand_in(job(places.map_err(|_| StoreError::Closed)?));
-            Ok(())
-        }
-        .boxed()
-    }
-}
-
-impl Readers {
-    fn run<T>(
-        &self,
-        is_limited: bool,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => schema::open_reader(&self.path)?,
-        };
-        let number = is_limited.then(|| self.begin(&connection));
-        let result = query(&connection);
-        let ended = number.and_then(|number| self.end(number));
-        let result = result.map_err(|error| match (error.sqlite_error_code(), ended) {
-            (Some(ErrorCode::OperationInterrupted), Some(took)) => StoreError::TooLong(took),
-            _ => schema::describe(&self.path, &error),
-        });
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        result
-    }
-
-    fn begin(&self, connection: &Connection) -> u64 {
-        let (began, interrupt) = (Instant::now(), connection.get_interrupt_handle());
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = running.iter().map(|read| read.number + 1).max().unwrap_or(0);
-        running.push(Running { number, began, interrupt, is_ended: false });
-        number
-    }
-
-    /// From here on the connection is not interrupted. How long the read took, if it was.
-    fn end(&self, number: u64) -> Option<Duration> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = running.iter().position(|read| read.number == number)?;
-        let read = running.swap_remove(at);
-        read.is_ended.then(|| read.began.elapsed())
-    }
-
-    fn end_reads_longer_than(&self, limit: Duration) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        for read in running.iter_mut().filter(|read| read.began.elapsed() > limit) {
-            read.is_ended = true;
-            read.interrupt.interrupt();
-        }
-    }
-}
-
 impl Store for SqliteStore {
     fn append_then(&self, append: Append, reply: AppendReply) {
         match append.check() {
             Ok(()) => {
-                self.state_cache.hand_in(&append.state);
-                self.queue.hand_in(Job::append(append, reply));
+                self.state_cache.queued(&append.state);
+                self.queue.push(Job::append(append, reply));
             }
             Err(error) => reply.send(Err(error)),
         }
@@ -308,12 +209,12 @@ impl Store for SqliteStore {
         }
         let (reply, answer) = oneshot::channel();
         let state_cache = Arc::clone(&self.state_cache);
-        let handed_in = self.queue.hand_in_with_place(append.bytes(), move |place| {
-            state_cache.hand_in(&append.state);
+        let queued = self.queue.push_when_room(append.bytes(), move |place| {
+            state_cache.queued(&append.state);
             Job::append(append, AppendReply::new(|result| drop(reply.send(result))).holding(place))
         });
         async move {
-            handed_in.await?;
+            queued.await?;
             answer.await.unwrap_or(Err(StoreError::Closed))
         }
         .boxed()
@@ -368,7 +269,7 @@ impl Store for SqliteStore {
             return ready(Err(StoreError::Invalid("a blob is at most 256 MiB"))).boxed();
         }
         let (reply, answer) = oneshot::channel();
-        let handed_in = self.queue.hand_in_with_place(bytes.len(), move |place| Job::PutBlob {
+        let queued = self.queue.push_when_room(bytes.len(), move |place| Job::PutBlob {
             kind,
             name,
             digest,
@@ -378,7 +279,7 @@ impl Store for SqliteStore {
             _place: place,
         });
         async move {
-            handed_in.await?;
+            queued.await?;
             answer.await.unwrap_or(Err(StoreError::Closed))
         }
         .boxed()
@@ -426,7 +327,7 @@ impl Store for SqliteStore {
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        // It reads all that there is.
+        // It reads the whole store, so its time is not limited.
         self.read_for(false, read::verify)
     }
 
@@ -445,17 +346,17 @@ impl Store for SqliteStore {
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             self.queue.is_closing.store(true, Ordering::Release);
-            // Readers first: the connection that closes last tidies up the log.
+            // Readers first, because the connection that closes last removes the log.
             if let Ok(all) = self.readers.permits.acquire_many(READERS_MAX).await {
                 all.forget();
                 self.readers.permits.close();
             }
-            self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            // After everything that was handed in before. Fails when the writer has ended.
+            self.readers.close_idle();
+            // Queued after all other jobs. Fails when the writer has ended.
             let _ = self.queue.jobs.send(Job::Close);
-            // Whoever waits for a place hears that it is too late.
+            // Callers that wait for room get an error.
             self.queue.places.close();
-            // Nothing is ever sent: it fails when the sender is gone.
+            // Nothing is ever sent: the wait fails once the sender is gone.
             while self.ended.clone().changed().await.is_ok() {}
             Ok(())
         }

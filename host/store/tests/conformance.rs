@@ -2,6 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 
-mod place;
+mod temporary_file;
 
-amends_store::conformance_tests!(place::TemporaryFile::new());
+amends_store::conformance_tests!(temporary_file::TemporaryFile::new());

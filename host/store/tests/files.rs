@@ -3,20 +3,20 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever else it is, it is wrong")]
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 
-mod place;
+mod temporary_file;
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use amends_engine::{Position, Version};
-use amends_store::conformance::{self, Place as _, at, saga_id, start, then};
+use amends_store::conformance::{self, StoreLocation as _, at, saga_id, start, then};
 use amends_store::{
     Append, Durability, EVENT_UNREADABLE, LOCK_SUFFIX, NewEvent, SCHEMA_VERSION, SagaQuery,
     SqliteStore, Store, StoreConfig, StoreError, StoredEvent, Stream,
 };
-use place::TemporaryFile;
 use rusqlite::Connection;
+use temporary_file::TemporaryFile;
 
 fn open(path: &Path) -> Result<SqliteStore, StoreError> {
     SqliteStore::open(path, Durability::Full)

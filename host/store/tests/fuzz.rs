@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever else it is, it is wrong")]
 
-mod place;
+mod temporary_file;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use amends_store::{
     Append, Appended, BlobKind, Durability, EVENT_UNREADABLE, LiveSaga, NewEvent, SagaQuery,
     SagaRow, SqliteStore, StartKey, Store, StoredEvent, Stream,
 };
-use place::TemporaryFile;
 use rusqlite::Connection;
 use rusqlite::types::Value;
+use temporary_file::TemporaryFile;
 
 const TIME_MAX: Duration = Duration::from_secs(2);
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 
-mod place;
+mod temporary_file;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -10,9 +10,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use amends_engine::{Position, Version};
-use amends_store::conformance::{Place as _, saga_id, start, then, whole_log, whole_stream};
+use amends_store::conformance::{
+    StoreLocation as _, saga_id, start, then, whole_log, whole_stream,
+};
 use amends_store::{Appended, Durability, SqliteStore, Store, Stream};
-use place::TemporaryFile;
+use temporary_file::TemporaryFile;
 
 /// Names the file to the child: this same test, in a process of its own.
 const CHILD: &str = "AMENDS_STORE_TEST_CHILD";

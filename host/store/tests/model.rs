@@ -4,19 +4,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 
-mod place;
+mod temporary_file;
 
 use amends_engine::{Digest, SagaStatus, Version};
 use amends_engine::{StateChange, StateList, StateQuery};
 use amends_store::conformance::{
-    Model, Place as _, at, definition, event, row, saga_id, whole_log, whole_stream,
+    Model, StoreLocation as _, at, definition, event, row, saga_id, whole_log, whole_stream,
 };
 use amends_store::{Append, SagaQuery, StartKey, StoreError, Stream};
 use futures::future::join_all;
-use place::TemporaryFile;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
+use temporary_file::TemporaryFile;
 
 /// Few, so that appends meet.
 const SAGAS: u32 = 6;

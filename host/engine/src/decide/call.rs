@@ -1,8 +1,8 @@
-//! What follows from a call: that it begins, and what came of it.
+//! What follows when a call begins and when it ends.
 
 use std::time::Duration;
 
-use super::{Draft, awaits};
+use super::draft::Draft;
 use crate::backoff::pause;
 use crate::call::{Direction, Failure, FailureClass, Fate, Outcome};
 use crate::definition::StepKind;
@@ -12,25 +12,40 @@ use crate::event::{
     UndoSucceeded,
 };
 use crate::ids::{Digest, StepName, Timestamp};
+use crate::limits::RETRY_AFTER_MAX;
 use crate::payload::Payload;
-use crate::saga::Phase;
+use crate::saga::{Phase, Progress, Saga};
 
-/// What is told of a call that came back.
-pub(super) struct Told {
+/// The end of a call.
+pub(super) struct CallEnd {
     pub(super) outcome: Outcome,
     pub(super) probe: Option<Fate>,
     pub(super) emitted: Vec<Emitted>,
 }
 
-/// How an attempt of `execute` failed.
-pub(super) struct Failed {
+/// An attempt of `execute` that failed.
+pub(super) struct FailedAttempt {
     pub(super) attempt: u32,
     pub(super) class: FailureClass,
     pub(super) error: Failure,
     pub(super) probe: Option<Fate>,
 }
 
+/// Returns true when the outcome of this call counts: its attempt is the one that is running.
+#[must_use]
+pub fn awaits(saga: &Saga, step: &StepName, direction: Direction, attempt: u32) -> bool {
+    let Some(index) = saga.index_of(step).filter(|_| !saga.has_ended()) else { return false };
+    let state = &saga.steps[index];
+    match direction {
+        Direction::Execute => state.progress == Progress::Running && state.attempts == attempt,
+        Direction::Compensate => {
+            state.progress == Progress::Undoing && state.undo_attempts == attempt
+        }
+    }
+}
+
 impl Draft<'_> {
+    /// Begins a call that is due now. Anything else changes nothing.
     pub(super) fn admit(
         &mut self,
         (step, direction): (StepName, Direction),
@@ -49,13 +64,13 @@ impl Draft<'_> {
             Direction::Execute => Some(&spec.retry),
             Direction::Compensate => spec.undo.as_ref().map(|undo| &undo.retry),
         };
-        // One attempt means that it is never called twice.
+        // A policy of one attempt means that the step is never called twice.
         let trial = is_trial && retry.is_some_and(|retry| retry.attempts > 1);
         match direction {
             Direction::Execute => {
                 let attempt = state.attempts + 1;
                 let runs_saga = matches!(spec.kind, StepKind::Saga { .. });
-                // What the one before did may stand: a second one would do it again.
+                // The effects of the child before may stand, and a new child would repeat them.
                 let before = state.child.filter(|_| state.tainted);
                 let child = runs_saga
                     .then(|| before.unwrap_or_else(|| self.saga.id.child(&step, attempt, self.at)));
@@ -68,24 +83,25 @@ impl Draft<'_> {
         }
     }
 
+    /// Records the end of a call. A late or repeated end changes nothing.
     pub(super) fn outcome(
         &mut self,
         step: StepName,
         direction: Direction,
         attempt: u32,
-        told: Told,
+        end: CallEnd,
     ) {
         let Some(index) = self.saga.index_of(&step) else { return };
         if !awaits(self.saga, &step, direction, attempt) {
             return;
         }
         match direction {
-            Direction::Execute => self.executed(index, step, attempt, told),
-            Direction::Compensate => self.compensated(index, step, attempt, told),
+            Direction::Execute => self.executed(index, step, attempt, end),
+            Direction::Compensate => self.compensated(index, step, attempt, end),
         }
     }
 
-    /// The step fails without another attempt.
+    /// Fails a step whose call is due and will not run.
     pub(super) fn refuse(&mut self, step: StepName, error: Failure) {
         let Some(index) = self.saga.index_of(&step) else { return };
         let is_due = crate::commands::due(self.saga, index).is_some_and(|due| {
@@ -93,17 +109,19 @@ impl Draft<'_> {
         });
         if is_due {
             let attempt = self.saga.steps[index].attempts;
-            let failed = Failed { attempt, class: FailureClass::Permanent, error, probe: None };
+            let failed =
+                FailedAttempt { attempt, class: FailureClass::Permanent, error, probe: None };
             self.fail(index, step, failed, None);
         }
     }
 
-    fn executed(&mut self, index: usize, step: StepName, attempt: u32, told: Told) {
-        let Told { outcome, probe, emitted } = told;
+    /// Records the end of a call of `execute`.
+    fn executed(&mut self, index: usize, step: StepName, attempt: u32, end: CallEnd) {
+        let CallEnd { outcome, probe, emitted } = end;
         let (class, error) = match outcome {
             Outcome::Succeeded(output) => {
                 self.emit(StepSucceeded { step, attempt, output, probe });
-                self.tell(emitted);
+                self.record_emitted(emitted);
                 return;
             }
             Outcome::NothingToUndo => (
@@ -118,9 +136,9 @@ impl Draft<'_> {
         let runs_saga = matches!(self.saga.spec(index).kind, StepKind::Saga { .. });
         let retry_at = match class {
             FailureClass::Permanent => None,
-            // A saga that was given up stays so.
+            // A child that was abandoned stays abandoned.
             FailureClass::Unknown if runs_saga => None,
-            // What was in flight when the saga began to be undone settles without another try.
+            // Calls in flight when the compensation began are not retried.
             FailureClass::Retryable | FailureClass::Unknown if !self.may_retry() => None,
             FailureClass::Retryable | FailureClass::Unknown => {
                 let retry = &self.saga.spec(index).retry;
@@ -129,12 +147,14 @@ impl Draft<'_> {
                     .map(|pause| self.at.after(pause.max(retry_after(&error))))
             }
         };
-        self.fail(index, step, Failed { attempt, class, error, probe }, retry_at);
+        self.fail(index, step, FailedAttempt { attempt, class, error, probe }, retry_at);
     }
 
-    /// A component that looks and finds nothing does not know of a request that is still on its way:
-    /// that a call did not happen is believed once its own timeout has passed since it began. Until
-    /// then nobody knows.
+    /// Returns the class and the error that a failed call counts with.
+    ///
+    /// A component that is asked may find no effect while the request is still on its way. So the
+    /// answer "it did not happen" counts only after the call's timeout has passed since the call
+    /// began. Before that, the call is unknown.
     fn believed(
         &self,
         index: usize,
@@ -159,16 +179,17 @@ impl Draft<'_> {
         (FailureClass::Unknown, error)
     }
 
-    /// A step whose effect may stand does not fail, whatever its last attempt says: it ends
-    /// unknown. Unless its component was asked and says that nothing happened.
+    /// Records a failed attempt of `execute`. A step whose effect may stand ends as unknown and not
+    /// as failed, whatever its last attempt says. Exception: its component was asked and says that
+    /// nothing happened.
     pub(super) fn fail(
         &mut self,
         index: usize,
         step: StepName,
-        failed: Failed,
+        failed: FailedAttempt,
         retry_at: Option<Timestamp>,
     ) {
-        let Failed { attempt, class, error, probe } = failed;
+        let FailedAttempt { attempt, class, error, probe } = failed;
         let may_stand = self.saga.steps[index].tainted && probe != Some(Fate::DidNotHappen);
         if class == FailureClass::Unknown || may_stand && retry_at.is_none() {
             self.emit(StepUnknown { step, attempt, error, retry_at, probe });
@@ -177,28 +198,31 @@ impl Draft<'_> {
         }
     }
 
-    fn tell(&mut self, emitted: Vec<Emitted>) {
+    /// Records the domain events of a call that succeeded.
+    fn record_emitted(&mut self, emitted: Vec<Emitted>) {
         for event in emitted {
             self.emit(event);
         }
     }
 
+    /// Returns true while failed calls of `execute` are retried.
     fn may_retry(&self) -> bool {
         self.saga.phase == Phase::Forward
     }
 
-    fn compensated(&mut self, index: usize, step: StepName, attempt: u32, told: Told) {
-        let Told { outcome, probe, emitted } = told;
+    /// Records the end of a call of `compensate`.
+    fn compensated(&mut self, index: usize, step: StepName, attempt: u32, end: CallEnd) {
+        let CallEnd { outcome, probe, emitted } = end;
         let (class, error) = match outcome {
             Outcome::Succeeded(receipt) => {
                 let receipt = Some(receipt).filter(|receipt| *receipt != Payload::null());
                 self.emit(UndoSucceeded { step, attempt, receipt, nothing: false, probe });
-                self.tell(emitted);
+                self.record_emitted(emitted);
                 return;
             }
             Outcome::NothingToUndo => {
                 self.emit(UndoSucceeded { step, attempt, receipt: None, nothing: true, probe });
-                self.tell(emitted);
+                self.record_emitted(emitted);
                 return;
             }
             Outcome::Permanent(error) => (FailureClass::Permanent, error),
@@ -226,8 +250,8 @@ impl Draft<'_> {
     }
 }
 
+/// Returns the pause that the guest asks for, limited so that it cannot stop a saga for ever.
 fn retry_after(error: &Failure) -> Duration {
-    // A guest must not be able to put a saga to sleep for ever.
     let millis = error.retry_after_ms.unwrap_or(0);
-    Duration::from_millis(millis).min(crate::RETRY_AFTER_MAX)
+    Duration::from_millis(millis).min(RETRY_AFTER_MAX)
 }

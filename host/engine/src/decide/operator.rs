@@ -1,109 +1,30 @@
-//! What an operator may do to a saga, and what follows.
+//! Which orders a saga permits, and what follows from them.
 
-use super::{Draft, Refusal};
+use super::draft::Draft;
 use crate::definition::StepKind;
 use crate::event::{
     OperatorAbandoned, OperatorCancelled, OperatorCompensated, OperatorNoted, OperatorPaused,
     OperatorResolved, OperatorResumed, OperatorRetried, OperatorSkipped,
 };
-use crate::ids::{Digest, StepName, Timestamp};
-use crate::payload::Payload;
+use crate::ids::{StepName, Timestamp};
+use crate::order::{Order, Refusal, Verb};
 use crate::saga::{Phase, Progress, Saga};
+use crate::sentence::shortened;
 use crate::status::SagaStatus;
-use crate::why::shortened;
 
-/// What an operator wants of a saga.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    /// Who asks.
-    pub who: String,
-    /// Why.
-    pub reason: String,
-    /// What.
-    pub verb: Verb,
-}
-
-/// The verbs of an operator. A step that is not named is the one that needs it, when there is
-/// one such; for a retry, every such.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verb {
-    /// Have a saga undone that has not completed.
-    Cancel,
-    /// Have a saga undone, also one that has completed.
-    Compensate,
-    /// The same because the saga whose step it is is undone: its own `compensate_within` is for
-    /// operators and does not hold that up.
-    CompensateWithParent,
-    /// No call begins until it is resumed.
-    Pause,
-    /// Goes on.
-    Resume,
-    /// Try a call again, now, with attempts as many as at first.
-    Retry {
-        /// The step.
-        step: Option<StepName>,
-        /// The input of its calls from here on.
-        input: Option<Payload>,
-        /// The component of those calls, until it is retried again; none: whichever serves calls
-        /// like them.
-        digest: Option<Digest>,
-    },
-    /// Go on without the step, or without its undo: its effect then stands.
-    Skip {
-        /// The step.
-        step: Option<StepName>,
-        /// It is about the undo, also one that has not begun.
-        undo: bool,
-    },
-    /// Somebody found out, or saw to, what became of a call.
-    Resolve {
-        /// The step.
-        step: Option<StepName>,
-        /// Of a step: it happened or did not. Of a blocked undo: it was undone by hand, or there
-        /// was nothing to undo.
-        happened: bool,
-        /// What it gave.
-        output: Option<Payload>,
-        /// How that is known.
-        evidence: String,
-        /// It is about the undo, also one that has not begun.
-        undo: bool,
-    },
-    /// Nothing acts on it any more; effects may stand.
-    Abandon,
-    /// Have something kept with the saga, in any status. It changes nothing.
-    Note,
-}
-
-impl Verb {
-    /// The word of the API and the command line.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Cancel => "cancel",
-            Self::Compensate | Self::CompensateWithParent => "compensate",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Retry { .. } => "retry",
-            Self::Skip { .. } => "skip",
-            Self::Resolve { .. } => "resolve",
-            Self::Abandon => "abandon",
-            Self::Note => "note",
-        }
-    }
-}
-
-/// Whether an operator may do that now. What is done already is allowed and does nothing. For a
-/// look: what the clock has made due and nobody has recorded yet is not counted in, and
-/// [`crate::decide_on`] answers for the saga as it is by then.
+/// Checks that a saga permits an order now. An order that is fulfilled already is permitted and
+/// changes nothing.
+///
+/// This is for display: it ignores what the clock has made due and nobody has recorded yet.
+/// [`crate::decide_on`] decides for the saga as it is by then.
 ///
 /// # Errors
-/// Why not, and what would be right.
+/// The reason why not, and what to do instead.
 pub fn permits(saga: &Saga, at: Timestamp, order: &Order) -> Result<(), Refusal> {
     targets(saga, at, &order.verb).map(|_| ())
 }
 
-/// The steps that an order would be about now; empty when it is about the saga.
+/// Returns the steps that an order would be about now; empty when it is about the saga.
 ///
 /// # Errors
 /// As [`permits`].
@@ -112,7 +33,7 @@ pub fn steps_of(saga: &Saga, at: Timestamp, order: &Order) -> Result<Vec<StepNam
     Ok(targets.into_iter().map(|index| saga.name(index).clone()).collect())
 }
 
-/// The steps that it is about; empty when it is about the saga, or does nothing.
+/// Returns the steps that a verb is about; empty when it is about the saga, or changes nothing.
 fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusal> {
     let status = saga.status();
     match verb {
@@ -148,16 +69,16 @@ fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusa
             }
         }
         Verb::Skip { step, undo } => {
-            one(saga, step.as_ref(), "skip", |index| may_skip(saga, index, *undo))
+            single_target(saga, step.as_ref(), "skip", |index| may_skip(saga, index, *undo))
         }
         Verb::Resolve { step, happened, output, evidence, undo } => {
             if evidence.trim().is_empty() {
                 return refuse("there is no evidence", "say how it is known: it is kept");
             }
             let fits = |index| may_resolve(saga, index, *happened, *undo);
-            let found = one(saga, step.as_ref(), "resolve", fits)?;
+            let found = single_target(saga, step.as_ref(), "resolve", fits)?;
             match found.iter().find(|index| output.is_some() && undo_rests(saga, **index)) {
-                // Whoever knows what the step gave does not say that it was undone.
+                // An output says that the step happened, so the operator does not mean its undo.
                 Some(index) => refuse(
                     format!("the undo of {} is due, and an undo has no result", saga.name(*index)),
                     "look at the saga again; when it was undone by hand, leave the result out",
@@ -168,10 +89,12 @@ fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusa
     }
 }
 
+/// Makes a refusal.
 fn refuse<T>(message: impl Into<String>, remedy: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { message: message.into(), remedy: remedy.into() })
 }
 
+/// Makes the refusal of a saga that has ended.
 fn ended(status: SagaStatus) -> Refusal {
     let remedy = if status == SagaStatus::Completed {
         "a completed saga can be compensated"
@@ -181,6 +104,7 @@ fn ended(status: SagaStatus) -> Refusal {
     Refusal { message: format!("the saga is {status}"), remedy: remedy.to_owned() }
 }
 
+/// Makes the refusal of a saga past its pivot.
 fn past_pivot<T>() -> Result<T, Refusal> {
     refuse(
         "the saga is past its pivot, the point of no return",
@@ -188,6 +112,7 @@ fn past_pivot<T>() -> Result<T, Refusal> {
     )
 }
 
+/// Checks that a saga may be cancelled.
 fn cancel(saga: &Saga) -> Result<(), Refusal> {
     match saga.status() {
         SagaStatus::Completed => refuse(
@@ -209,10 +134,12 @@ fn cancel(saga: &Saga) -> Result<(), Refusal> {
     }
 }
 
+/// Checks that a completed saga may be compensated.
 fn compensate(saga: &Saga) -> Result<(), Refusal> {
     if saga.is_past_pivot() { past_pivot() } else { Ok(()) }
 }
 
+/// Checks that a completed saga may still be compensated by its definition.
 fn within_window(saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
     let until = saga.definition.spec().compensate_within.zip(saga.ended_at);
     match until.map(|(within, ended_at)| ended_at.after(within)) {
@@ -224,9 +151,10 @@ fn within_window(saga: &Saga, at: Timestamp) -> Result<(), Refusal> {
     }
 }
 
-/// Steps that only an operator can move, else those that wait to be tried again.
+/// Returns the steps that only an operator can move, or else those that wait for their next
+/// attempt.
 fn retry(saga: &Saga, step: Option<&StepName>, edits: bool) -> Result<Vec<usize>, Refusal> {
-    let blocked = |index: usize| needs_operator(saga, index);
+    let blocked = |index: usize| saga.needs_operator(index);
     let waits = |index: usize| {
         matches!(
             saga.steps[index].progress,
@@ -234,7 +162,7 @@ fn retry(saga: &Saga, step: Option<&StepName>, edits: bool) -> Result<Vec<usize>
         )
     };
     if edits || step.is_some() {
-        return one(saga, step, "retry", |index| blocked(index) || waits(index));
+        return single_target(saga, step, "retry", |index| blocked(index) || waits(index));
     }
     let all = 0..saga.steps.len();
     let mut found: Vec<_> = all.clone().filter(|index| blocked(*index)).collect();
@@ -250,34 +178,13 @@ fn retry(saga: &Saga, step: Option<&StepName>, edits: bool) -> Result<Vec<usize>
     Ok(found)
 }
 
-/// Whether the call of a step that failed, or its undo, is served by a component.
+/// Returns true when a component serves the calls of a step.
 fn calls_plugin(saga: &Saga, index: usize) -> bool {
     matches!(saga.spec(index).kind, StepKind::Call { .. }) && saga.fan_out(index).is_none()
 }
 
-/// Whether nothing but an operator moves `step`.
-pub(crate) fn needs_operator(saga: &Saga, index: usize) -> bool {
-    match saga.steps[index].progress {
-        Progress::UndoBlocked => true,
-        Progress::Failed | Progress::Unknown => {
-            saga.phase == Phase::Forward || saga.is_unknown_pivot(index)
-        }
-        Progress::Pending
-        | Progress::Waiting { .. }
-        | Progress::Running
-        | Progress::FannedOut
-        | Progress::BackingOff { .. }
-        | Progress::Succeeded
-        | Progress::Skipped
-        | Progress::Undoing
-        | Progress::UndoBackingOff { .. }
-        | Progress::Undone
-        | Progress::UndoSkipped => false,
-    }
-}
-
-/// Whether the undo of a step is due and does not run: it is blocked, waits to be tried again, or has not
-/// begun.
+/// Returns true when the undo of a step is due and does not run: it is blocked, waits for its next
+/// attempt, or has not begun.
 fn undo_rests(saga: &Saga, index: usize) -> bool {
     let has_failed = matches!(
         saga.steps[index].progress,
@@ -286,6 +193,7 @@ fn undo_rests(saga: &Saga, index: usize) -> bool {
     has_failed || saga.undo_waits(index)
 }
 
+/// Returns true when a step, or its undo, may be skipped.
 fn may_skip(saga: &Saga, index: usize, undo: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
     if undo {
@@ -293,8 +201,8 @@ fn may_skip(saga: &Saga, index: usize, undo: bool) -> bool {
     }
     match step.progress {
         Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
-        // Past the pivot nothing is undone, so that what may stand does no harm.
         Progress::Failed | Progress::Unknown | Progress::Waiting { .. } => is_forward,
+        // Past the pivot nothing is undone, so an effect that may stand does no harm.
         Progress::BackingOff { .. } => is_forward && (!step.tainted || saga.is_past_pivot()),
         Progress::Pending
         | Progress::Running
@@ -307,6 +215,7 @@ fn may_skip(saga: &Saga, index: usize, undo: bool) -> bool {
     }
 }
 
+/// Returns true when a step, or its undo, may be resolved.
 fn may_resolve(saga: &Saga, index: usize, happened: bool, undo: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
     if undo {
@@ -328,9 +237,9 @@ fn may_resolve(saga: &Saga, index: usize, happened: bool, undo: bool) -> bool {
     }
 }
 
-/// The step that is named, or the one that is meant: the only one that needs an operator, or the
-/// only one at all.
-fn one(
+/// Returns the step that is named, or the one that is meant: the only one that needs an operator,
+/// or else the only one that fits.
+fn single_target(
     saga: &Saga,
     step: Option<&StepName>,
     verb: &str,
@@ -346,8 +255,8 @@ fn one(
         "retry" => "retried",
         _ => "resolved",
     };
-    // Their undo may be meant; that has to be said, because it was not asked for when whoever gives the
-    // order looked at the saga.
+    // The operator may mean an undo. They have to say so, because the undo may have become due only
+    // after they looked at the saga.
     let waiting: Vec<_> = match verb {
         "retry" => Vec::new(),
         _ => (0..saga.steps.len()).filter(|index| saga.undo_waits(*index)).collect(),
@@ -364,7 +273,7 @@ fn one(
     };
     let Some(step) = step else {
         let blocked: Vec<_> =
-            fitting.iter().copied().filter(|index| needs_operator(saga, *index)).collect();
+            fitting.iter().copied().filter(|index| saga.needs_operator(*index)).collect();
         return match (blocked.as_slice(), fitting.as_slice()) {
             ([only], _) | ([], [only]) => Ok(vec![*only]),
             (_, []) => refuse(format!("no step of the saga can be {done} now"), remedy),
@@ -386,6 +295,8 @@ fn one(
 }
 
 impl Draft<'_> {
+    /// Records an order.
+    ///
     /// # Errors
     /// As [`permits`].
     pub(super) fn operate(&mut self, order: Order) -> Result<(), Refusal> {
@@ -401,7 +312,7 @@ impl Draft<'_> {
             }
             Verb::Pause if self.saga.paused.is_none() => self.emit(OperatorPaused { who, reason }),
             Verb::Resume => self.emit(OperatorResumed { who, reason }),
-            // Done already.
+            // The order is fulfilled already.
             Verb::Cancel | Verb::Compensate | Verb::CompensateWithParent | Verb::Pause => {}
             Verb::Abandon if self.saga.has_ended() => {}
             Verb::Abandon => self.emit(OperatorAbandoned { who, reason }),
@@ -435,6 +346,7 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Returns the names of steps.
     fn names(&self, steps: &[usize]) -> Vec<StepName> {
         steps.iter().map(|index| self.saga.name(*index).clone()).collect()
     }

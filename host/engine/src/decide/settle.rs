@@ -1,9 +1,9 @@
-//! Everything that follows from the state alone.
+//! Everything that follows from the state and the time alone.
 
 use std::sync::Arc;
 
-use super::Draft;
-use super::call::Failed;
+use super::call::FailedAttempt;
+use super::draft::Draft;
 use crate::call::{Failure, FailureClass};
 use crate::definition::{Definition, ELEMENTS_MAX, ExpressionError, Item, StepKind};
 use crate::event::{
@@ -14,7 +14,7 @@ use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::saga::{Phase, Progress, StepState};
 
 impl Draft<'_> {
-    /// A clock that was ahead and is set right holds nothing.
+    /// Moves times that were set while the clock was ahead, so that they do not delay the saga.
     pub(super) fn correct_times(&mut self) {
         if !self.saga.has_ended()
             && let Some(ahead) = self.saga.clock_was_ahead(self.at)
@@ -24,7 +24,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Everything that follows from the state.
+    /// Adds every fact that follows from the state, until no more follow.
     pub(super) fn settle(&mut self) {
         loop {
             let before = self.events.len();
@@ -46,6 +46,7 @@ impl Draft<'_> {
         }
     }
 
+    /// Adds what follows for a saga that goes forward.
     fn settle_forward(&mut self) {
         if let Some(cause) = self.cause() {
             self.emit(cause);
@@ -83,8 +84,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Skips a ready step, fails it when its expressions cannot be computed, or has it wait or run
-    /// over its list when that is what it does.
+    /// Handles a step that is ready. Skips it when its `when` is false, fails it when an expression
+    /// cannot be computed, and begins its wait or its list.
     fn settle_ready(&mut self, index: usize) {
         let definition = Arc::clone(&self.saga.definition);
         if self.settle_expressions(index, &definition) {
@@ -105,7 +106,8 @@ impl Draft<'_> {
         self.emit(StepWaiting { step: spec.name.clone(), signal, until });
     }
 
-    /// A signal that came is taken; one that did not come in time fails its step.
+    /// Ends the wait of a step whose signal arrived, and fails one whose signal did not arrive in
+    /// time.
     fn settle_waiting(&mut self, index: usize, is_over: bool) {
         let definition = Arc::clone(&self.saga.definition);
         let spec = &definition.steps()[index];
@@ -126,7 +128,8 @@ impl Draft<'_> {
         }
     }
 
-    /// A step has its elements: everything that is to be computed of them is, before any is called.
+    /// Gives a step over a list its elements. Everything that is computed of them is computed
+    /// before any of them is called.
     fn expand(&mut self, index: usize) {
         match self.items(index) {
             Ok(items) => {
@@ -137,6 +140,7 @@ impl Draft<'_> {
         }
     }
 
+    /// Returns the elements of a step over a list, once the input of each could be computed.
     fn items(&self, index: usize) -> Result<Vec<Payload>, Failure> {
         let failed = |message| Failure::new("each_failed", message);
         let mut variables = self.saga.variables(index);
@@ -175,7 +179,8 @@ impl Draft<'_> {
         Ok(payloads)
     }
 
-    /// A step over a list is done when its elements are; its output is the list of theirs.
+    /// Ends a step over a list when all its elements are done. Its output is the list of their
+    /// outputs.
     fn settle_fanned_out(&mut self, index: usize) {
         let Some(fan_out) = self.saga.fan_out(index) else { return };
         let states = &self.saga.steps[fan_out.range()];
@@ -195,12 +200,12 @@ impl Draft<'_> {
         }
     }
 
-    /// True when the step is settled by its expressions alone.
+    /// Skips or fails a step by its expressions alone. Returns true when it did.
     fn settle_expressions(&mut self, index: usize, definition: &Definition) -> bool {
         let (spec, step) = (&definition.steps()[index], definition.step(index));
         let has_plain_input = || {
             spec.input.is_none() && self.saga.fits_default_input(index)
-                || self.saga.input_passed_on(index).is_some()
+                || self.saga.input_passed_through(index).is_some()
         };
         if spec.when.is_none() && (spec.each.is_some() || has_plain_input()) {
             return false;
@@ -208,7 +213,7 @@ impl Draft<'_> {
         let (wanted, input) = {
             let variables = self.saga.variables(index);
             let wanted = step.when.as_ref().map_or(Ok(true), |when| when.evaluate_bool(&variables));
-            // The inputs of elements are computed when it has them.
+            // The inputs of elements are computed once the step has its elements.
             let is_computed = wanted == Ok(true) && spec.each.is_none();
             let input = || crate::commands::input_with(self.saga, index, &variables);
             (wanted, if is_computed { input().map(drop) } else { Ok(()) })
@@ -229,14 +234,14 @@ impl Draft<'_> {
         true
     }
 
-    /// A step fails for what no call of it said.
+    /// Fails a step for a reason that comes from no call.
     fn fail_uncalled(&mut self, index: usize, error: Failure) {
         let (step, attempt) = (self.saga.name(index).clone(), self.saga.steps[index].attempts);
         let class = FailureClass::Permanent;
         self.emit(StepFailed { step, attempt, class, error, retry_at: None, probe: None });
     }
 
-    /// Why the saga must be undone now, if it must.
+    /// Returns the cause and reason to compensate the saga now, if there is one.
     fn cause(&self) -> Option<CompensationStarted> {
         if self.saga.is_past_pivot() || self.saga.is_at_pivot() {
             return None;
@@ -258,12 +263,13 @@ impl Draft<'_> {
         Some(CompensationStarted { cause: Cause::Deadline, step: None, reason })
     }
 
+    /// Returns the first step that failed or is unknown.
     fn failed_step(&self) -> Option<usize> {
         let failed = |progress: Progress| matches!(progress, Progress::Failed | Progress::Unknown);
         self.saga.steps.iter().position(|step| failed(step.progress))
     }
 
-    /// `failed: out_of_stock: …` or `is unknown: timeout: …`.
+    /// Says how a step failed: `failed: out_of_stock: …` or `is unknown: timeout: …`.
     fn describe(&self, index: usize) -> String {
         let step = &self.saga.steps[index];
         let what = if step.progress == Progress::Unknown { "is unknown" } else { "failed" };
@@ -274,6 +280,7 @@ impl Draft<'_> {
         )
     }
 
+    /// Adds what follows for a saga that is compensated.
     fn settle_compensating(&mut self) {
         for index in 0..self.saga.steps.len() {
             let state = &self.saga.steps[index];
@@ -285,7 +292,7 @@ impl Draft<'_> {
                     error.unwrap_or_else(|| Failure::new("stopped", "the saga began to be undone"));
                 let (attempt, class) = (state.attempts, FailureClass::Retryable);
                 let step = self.saga.name(index).clone();
-                self.fail(index, step, Failed { attempt, class, error, probe: None }, None);
+                self.fail(index, step, FailedAttempt { attempt, class, error, probe: None }, None);
             }
         }
         if self.saga.blocked.is_none()
@@ -307,7 +314,7 @@ impl Draft<'_> {
         }
     }
 
-    /// A saga is compensated only when every effect that has an undo is undone.
+    /// Ends a compensation. The saga counts as compensated only when no undo was skipped.
     fn end_compensating(&mut self) {
         let skipped = |step: &StepState| step.progress == Progress::UndoSkipped;
         let Some(index) = self.saga.steps.iter().position(skipped) else {
@@ -319,6 +326,7 @@ impl Draft<'_> {
         self.emit(SagaAbandoned { reason });
     }
 
+    /// Returns true when nothing but an operator moves a step of a saga that is compensated.
     fn is_stuck(&self, index: usize) -> bool {
         self.saga.steps[index].progress == Progress::UndoBlocked
             || self.saga.is_unknown_pivot(index)

@@ -1,26 +1,33 @@
-//! Checks a spec and computes what the engine needs of it.
+//! Checks a spec, and computes what the engine needs of it.
+
+mod compile;
+mod graph;
+mod step_names;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::definition::error::Mistakes;
-use crate::definition::{
-    BackoffSpec, DefinitionError, DefinitionSpec, ELEMENTS_MAX, Expression, Input, InputSpec,
-    RetrySpec, STEPS_MAX, Step, StepKind, StepSet, StepSpec,
-};
+use super::error::{DefinitionError, Mistakes};
+use super::spec::{BackoffSpec, DefinitionSpec, ELEMENTS_MAX, RetrySpec, StepKind, StepSpec};
+use super::step::{Step, StepInput};
+use super::step_set::{STEPS_MAX, StepSet};
+use crate::call::TIMEOUT_MAX;
 use crate::ids::StepName;
-use crate::{ATTEMPTS_MAX, TIMEOUT_MAX};
+use crate::limits::ATTEMPTS_MAX;
+use compile::{compile, compile_input};
+use graph::{ancestors, check_pivot, resolve_after};
 
-/// No pause and no deadline is longer: past it a person has forgotten the saga.
-pub(crate) const DURATION_MAX: Duration = Duration::from_hours(24 * 366);
+/// The longest pause and the longest deadline: after this a person has forgotten the saga.
+const DURATION_MAX: Duration = Duration::from_hours(24 * 366);
 
-type Checked = (Vec<Step>, Option<usize>);
-
-pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionError>> {
+/// Checks a spec. Returns what the engine needs of each step, and the pivot.
+pub(super) fn check(
+    spec: &DefinitionSpec,
+) -> Result<(Vec<Step>, Option<usize>), Vec<DefinitionError>> {
     let mut mistakes = Mistakes::default();
     check_size(spec, &mut mistakes);
     if spec.steps.len() > STEPS_MAX {
-        // What is said of one step names the others.
+        // Messages about one step name all others.
         return mistakes.into_result().map(|()| (Vec::new(), None));
     }
     for step in &spec.steps {
@@ -29,7 +36,7 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
         check_each(step, &mut mistakes);
     }
     let after = resolve_after(spec, &mut mistakes);
-    // Without a sound graph the rest cannot be judged.
+    // Everything else needs a valid graph.
     mistakes.into_result()?;
     let mut mistakes = Mistakes::default();
     let Some(ancestors) = ancestors(spec, &after, &mut mistakes) else {
@@ -46,7 +53,7 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
         let each = compile("each", &step.each.as_ref().map(|each| each.list.clone()));
         let input = compile_input(spec, index, &ancestors, &mut mistakes);
         let expressions: Vec<_> = when.iter().chain(&each).chain(input.expressions()).collect();
-        let uses_all = matches!(input, Input::All)
+        let uses_all = matches!(input, StepInput::All)
             || expressions.iter().any(|expression| expression.uses_all_steps());
         let named = expressions.iter().flat_map(|expression| expression.steps());
         let named =
@@ -69,6 +76,7 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
     mistakes.into_result().map(|()| (steps, pivot))
 }
 
+/// Checks the number and the names of the steps, and the limits of the whole saga.
 fn check_size(spec: &DefinitionSpec, mistakes: &mut Mistakes) {
     if spec.steps.is_empty() {
         mistakes.add(None, "step", "a saga without steps does nothing", "add a [[saga.step]]");
@@ -120,7 +128,7 @@ fn check_size(spec: &DefinitionSpec, mistakes: &mut Mistakes) {
     }
 }
 
-/// Of what is not a call.
+/// Checks a step that is not a call.
 fn check_kind(saga: &DefinitionSpec, step: &StepSpec, mistakes: &mut Mistakes) {
     let name = Some(&step.name);
     let pause = |field, pause: Duration, mistakes: &mut Mistakes| {
@@ -155,7 +163,7 @@ fn check_kind(saga: &DefinitionSpec, step: &StepSpec, mistakes: &mut Mistakes) {
     }
 }
 
-/// Of a step that runs over a list.
+/// Checks a step that runs over a list.
 fn check_each(step: &StepSpec, mistakes: &mut Mistakes) {
     let Some(each) = &step.each else { return };
     let name = Some(&step.name);
@@ -176,6 +184,7 @@ fn check_each(step: &StepSpec, mistakes: &mut Mistakes) {
     }
 }
 
+/// Checks the timeouts and retries of a step.
 fn check_limits(step: &StepSpec, mistakes: &mut Mistakes) {
     check_timeout(&step.name, "timeout", step.timeout, mistakes);
     check_retry(&step.name, "retry", &step.retry, mistakes);
@@ -185,6 +194,7 @@ fn check_limits(step: &StepSpec, mistakes: &mut Mistakes) {
     }
 }
 
+/// Checks one timeout.
 fn check_timeout(step: &StepName, field: &'static str, timeout: Duration, mistakes: &mut Mistakes) {
     if timeout.is_zero() || timeout > TIMEOUT_MAX {
         mistakes.add(
@@ -196,6 +206,7 @@ fn check_timeout(step: &StepName, field: &'static str, timeout: Duration, mistak
     }
 }
 
+/// Checks one policy of retries.
 fn check_retry(step: &StepName, field: &'static str, retry: &RetrySpec, mistakes: &mut Mistakes) {
     let mut wrong = |message: String, remedy: &str| {
         mistakes.add(Some(step), field, message, remedy);
@@ -248,245 +259,4 @@ fn check_retry(step: &StepName, field: &'static str, retry: &RetrySpec, mistakes
             }
         }
     }
-}
-
-fn resolve_after(spec: &DefinitionSpec, mistakes: &mut Mistakes) -> Vec<StepSet> {
-    let mut resolved = Vec::with_capacity(spec.steps.len());
-    for step in &spec.steps {
-        let mut set = StepSet::default();
-        // Which of two steps of one name is meant nobody knows; that was told.
-        let is_one = spec.steps.iter().filter(|other| other.name == step.name).count() == 1;
-        for name in &step.after {
-            let found = spec.steps.iter().take(STEPS_MAX).position(|other| other.name == *name);
-            match found {
-                Some(_) if *name == step.name && !is_one => {}
-                Some(_) if *name == step.name => mistakes.add(
-                    Some(&step.name),
-                    "after",
-                    "the step comes after itself",
-                    "name the steps that must be done before it, or [] for none",
-                ),
-                Some(index) => set = set.with(index),
-                None => mistakes.add(
-                    Some(&step.name),
-                    "after",
-                    format!("there is no step `{name}` in {}", spec.name),
-                    format!("the steps are {}", names(spec)),
-                ),
-            }
-        }
-        resolved.push(set);
-    }
-    resolved
-}
-
-/// All steps before each, or none when there is a cycle.
-fn ancestors(
-    spec: &DefinitionSpec,
-    after: &[StepSet],
-    mistakes: &mut Mistakes,
-) -> Option<Vec<StepSet>> {
-    let mut ancestors = vec![None; after.len()];
-    let mut left = after.len();
-    while left > 0 {
-        let before = left;
-        for step in 0..after.len() {
-            if ancestors[step].is_some() || after[step].iter().any(|dep| ancestors[dep].is_none()) {
-                continue;
-            }
-            let set = after[step]
-                .iter()
-                .fold(after[step], |set, dep| ancestors[dep].map_or(set, |more| set.union(more)));
-            ancestors[step] = Some(set);
-            left -= 1;
-        }
-        if left == before {
-            let cycle = cycle(spec, after, &ancestors);
-            mistakes.add(
-                cycle.first(),
-                "after",
-                format!("the steps wait for each other: {}", join(&cycle, " after ")),
-                "remove one of them from an `after`",
-            );
-            return None;
-        }
-    }
-    Some(ancestors.into_iter().map(Option::unwrap_or_default).collect())
-}
-
-/// Walks back from a step that has no place until a step repeats.
-fn cycle(spec: &DefinitionSpec, after: &[StepSet], placed: &[Option<StepSet>]) -> Vec<StepName> {
-    let Some(mut at) = placed.iter().position(Option::is_none) else { return Vec::new() };
-    let mut path = vec![at];
-    while let Some(next) = after[at].iter().find(|dep| placed[*dep].is_none()) {
-        at = next;
-        if let Some(start) = path.iter().position(|step| *step == at) {
-            path.drain(..start);
-            path.push(at);
-            break;
-        }
-        path.push(at);
-    }
-    path.into_iter().map(|step| spec.steps[step].name.clone()).collect()
-}
-
-fn check_pivot(
-    spec: &DefinitionSpec,
-    ancestors: &[StepSet],
-    mistakes: &mut Mistakes,
-) -> Option<usize> {
-    let mut pivots = (0..spec.steps.len()).filter(|step| spec.steps[*step].pivot);
-    let pivot = pivots.next()?;
-    let name = &spec.steps[pivot].name;
-    if let Some(second) = pivots.next() {
-        mistakes.add(
-            Some(&spec.steps[second].name),
-            "pivot",
-            format!("`{name}` is the pivot already"),
-            "a saga has one point of no return: mark the first",
-        );
-    }
-    for (index, step) in spec.steps.iter().enumerate() {
-        let is_after = ancestors[index].contains(pivot);
-        if index != pivot && !is_after && !ancestors[pivot].contains(index) {
-            mistakes.add(
-                Some(&step.name),
-                "after",
-                format!(
-                    "the step runs beside the pivot `{name}`: nobody could tell whether it may \
-                     still be undone"
-                ),
-                "put it before or after the pivot",
-            );
-        }
-        if is_after && step.undo.is_some() {
-            mistakes.add(
-                Some(&step.name),
-                "undo",
-                format!("nothing is undone after the pivot `{name}`, so this undo never runs"),
-                "set undo = false, or move the step before the pivot",
-            );
-        }
-    }
-    Some(pivot)
-}
-
-fn compile_input(
-    spec: &DefinitionSpec,
-    index: usize,
-    ancestors: &[StepSet],
-    mistakes: &mut Mistakes,
-) -> Input {
-    match &spec.steps[index].input {
-        None => Input::All,
-        Some(InputSpec::Whole(source)) => {
-            compile(spec, index, "input", source, ancestors, mistakes)
-                .map_or(Input::All, |expression| Input::Whole(Box::new(expression)))
-        }
-        Some(InputSpec::Fields(fields)) => Input::Fields(
-            fields
-                .iter()
-                .filter_map(|(name, source)| {
-                    compile(spec, index, "input", source, ancestors, mistakes)
-                        .map(|expression| (name.clone(), expression))
-                })
-                .collect(),
-        ),
-    }
-}
-
-fn compile(
-    spec: &DefinitionSpec,
-    index: usize,
-    field: &'static str,
-    source: &str,
-    ancestors: &[StepSet],
-    mistakes: &mut Mistakes,
-) -> Option<Expression> {
-    if mistakes.is_full() {
-        return None;
-    }
-    let step = Some(&spec.steps[index].name);
-    let expression = match Expression::compile(source) {
-        Ok(expression) => expression,
-        Err(message) => {
-            mistakes.add(
-                step,
-                field,
-                message,
-                "write CEL over input, steps.NAME.output and saga, such as \
-                 \"input.quantity > 0\"",
-            );
-            return None;
-        }
-    };
-    let of_element = field == "input" && spec.steps[index].each.is_some();
-    for name in expression.unknown_variables(of_element) {
-        if ["item", "index"].contains(&name.as_str()) {
-            let message =
-                format!("`{source}` uses `{name}`, which only the input of a step with `each` has");
-            let remedy = if spec.steps[index].each.is_some() {
-                "it is known in the step's input only: use input.… or steps.NAME.output.… here"
-            } else {
-                "add each = \"input.items\" to the step, or use input.…"
-            };
-            mistakes.add(step, field, message, remedy);
-            continue;
-        }
-        let known = if of_element {
-            "input.…, steps.NAME.output.…, saga.…, item or index"
-        } else {
-            "input.…, steps.NAME.output.… or saga.…"
-        };
-        mistakes.add(
-            step,
-            field,
-            format!("`{source}` uses `{name}`, which is not known here"),
-            format!("use {known}, or quote it as text: '{name}'"),
-        );
-    }
-    for name in expression.steps() {
-        let found = spec.steps.iter().position(|other| other.name.as_str() == name);
-        match found {
-            Some(other) if ancestors[index].contains(other) => {}
-            Some(other) if other == index => mistakes.add(
-                step,
-                field,
-                format!("`{source}` reads the output of its own step"),
-                "a step can read those that are done before it: use input.…, or move what it needs \
-                 into a step before it",
-            ),
-            Some(other) if ancestors[other].contains(index) => mistakes.add(
-                step,
-                field,
-                format!(
-                    "`{source}` reads step `{name}`: `{name}` is after `{0}`, so `{0}` cannot read it",
-                    spec.steps[index].name
-                ),
-                format!("move `{name}` before this step, or read something that is known earlier"),
-            ),
-            Some(_) => mistakes.add(
-                step,
-                field,
-                format!("`{source}` reads step `{name}`, which is not done before this one"),
-                format!("add `{name}` to this step's `after`"),
-            ),
-            None => mistakes.add(
-                step,
-                field,
-                format!("`{source}` reads step `{name}`, which does not exist"),
-                format!("the steps are {}", names(spec)),
-            ),
-        }
-    }
-    Some(expression)
-}
-
-fn names(spec: &DefinitionSpec) -> String {
-    let names: Vec<_> = spec.steps.iter().map(|step| step.name.clone()).collect();
-    join(&names, ", ")
-}
-
-fn join(names: &[StepName], by: &str) -> String {
-    names.iter().map(StepName::as_str).collect::<Vec<_>>().join(by)
 }

@@ -1,14 +1,14 @@
-//! What can be wrong with a definition.
+//! Mistakes in definitions.
 
 use crate::ids::StepName;
 
-/// One mistake in a definition: where, what, and what would be right.
+/// One mistake in a definition: where it is, what is wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}; {remedy}", at(.step.as_ref(), .field))]
 pub struct DefinitionError {
-    /// The step that it is about; none: the definition as a whole.
+    /// The step with the mistake; none when the mistake is about the definition as a whole.
     pub step: Option<StepName>,
-    /// The key in the config: `after`, `when`, `input`, `retry`, `undo`, `undo.retry`, …
+    /// The key in the config, such as `after`, `when`, `input`, `retry`, `undo`, `undo.retry`, …
     pub field: &'static str,
     /// What is wrong.
     pub message: String,
@@ -16,23 +16,26 @@ pub struct DefinitionError {
     pub remedy: String,
 }
 
+/// Says where a mistake is.
 fn at(step: Option<&StepName>, field: &str) -> String {
     step.map_or_else(|| format!("{field}: "), |step| format!("step {step}, {field}: "))
 }
 
-/// Mistakes that are told at once. Nobody reads more, and looking for more takes long.
+/// The most mistakes that are reported at once. Nobody reads more, and a search for more takes
+/// long.
 pub(super) const MISTAKES_MAX: usize = 100;
 
-/// Collects mistakes, so that all of them are told at once.
+/// Collects mistakes, so that all of them are reported at once.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes(Vec<DefinitionError>);
 
 impl Mistakes {
-    /// Whether no more are told.
+    /// Returns true when no more mistakes are reported.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= MISTAKES_MAX
     }
 
+    /// Adds a mistake.
     pub(super) fn add(
         &mut self,
         step: Option<&StepName>,
@@ -47,6 +50,7 @@ impl Mistakes {
         self.0.push(DefinitionError { step: step.cloned(), field, message, remedy });
     }
 
+    /// Returns the mistakes as an error, if there are any.
     pub(super) fn into_result(self) -> Result<(), Vec<DefinitionError>> {
         if self.0.is_empty() { Ok(()) } else { Err(self.0) }
     }

@@ -1,7 +1,8 @@
 //! The functions that expressions may call.
 //!
-//! They are CEL's own, and `sum`, `lowerAscii` and `upperAscii`. The library knows them by the types of their arguments; this
-//! list is for whoever looks at an expression before it is evaluated.
+//! These are the functions of CEL, and `sum`, `lowerAscii` and `upperAscii` of ours. The library
+//! knows them by the types of their arguments. This list is for checks of an expression before it
+//! is evaluated.
 
 use cel::common::functions::Function as Implementation;
 use cel::common::types::{CelDouble, CelInt, CelList, CelString, CelUInt, LIST_TYPE, STRING_TYPE};
@@ -10,32 +11,35 @@ use cel::{Env, ExecutionError};
 
 use crate::fit::Kinds;
 
-/// A function, and how it is called.
+/// One function, and how it is called.
 #[derive(Debug)]
 pub(crate) struct Function {
     pub(crate) name: &'static str,
-    /// Whether it is called as `name(value)`.
+    /// True when it can be called as `name(value)`.
     pub(crate) is_global: bool,
-    /// Whether it is called as `value.name(…)`.
+    /// True when it can be called as `value.name(…)`.
     pub(crate) is_method: bool,
-    /// What it gives.
+    /// The kinds of its result.
     pub(crate) gives: Kinds,
     pub(crate) example: &'static str,
 }
 
+/// Makes a function that is called as `name(value)`.
 const fn global(name: &'static str, gives: Kinds, example: &'static str) -> Function {
     Function { name, is_global: true, is_method: false, gives, example }
 }
 
+/// Makes a function that is called as `value.name(…)`.
 const fn method(name: &'static str, gives: Kinds, example: &'static str) -> Function {
     Function { name, is_global: false, is_method: true, gives, example }
 }
 
-const fn both(name: &'static str, gives: Kinds, example: &'static str) -> Function {
+/// Makes a function that is called in both ways.
+const fn global_or_method(name: &'static str, gives: Kinds, example: &'static str) -> Function {
     Function { name, is_global: true, is_method: true, gives, example }
 }
 
-/// All of them, by name.
+/// All functions, by name.
 pub(crate) const FUNCTIONS: [Function; 15] = [
     global("bool", Kinds::BOOL, "bool('true')"),
     global("bytes", Kinds::OTHER, "bytes('text')"),
@@ -45,16 +49,17 @@ pub(crate) const FUNCTIONS: [Function; 15] = [
     method("endsWith", Kinds::BOOL, "'text'.endsWith('xt')"),
     global("int", Kinds::NUMBER, "int('7')"),
     method("lowerAscii", Kinds::TEXT, "'EUR'.lowerAscii()"),
-    both("size", Kinds::NUMBER, "size([1, 2])"),
+    global_or_method("size", Kinds::NUMBER, "size([1, 2])"),
     method("startsWith", Kinds::BOOL, "'text'.startsWith('te')"),
     global("string", Kinds::TEXT, "string(7)"),
-    both("sum", Kinds::NUMBER, "sum([1, 2])"),
+    global_or_method("sum", Kinds::NUMBER, "sum([1, 2])"),
     global("type", Kinds::OTHER, "type(1) == int"),
     global("uint", Kinds::NUMBER, "uint(7)"),
     method("upperAscii", Kinds::TEXT, "'eur'.upperAscii()"),
 ];
 
-/// What is written like a function and is expanded when an expression is read, and how.
+/// The macros, each with an example. They look like functions, and are expanded when an expression
+/// is read.
 pub(crate) const MACROS: [(&str, &str); 7] = [
     ("all", "[1, 2].all(x, x > 0)"),
     ("exists", "[1, 2].exists(x, x > 1)"),
@@ -65,7 +70,7 @@ pub(crate) const MACROS: [(&str, &str); 7] = [
     ("map", "[1, 2].map(x, x * 2)"),
 ];
 
-/// Adds those that are not CEL's own. Each looks once at a value whose bytes were counted before.
+/// Adds our functions. Each looks once at a value whose bytes were counted before.
 pub(super) fn add_ours(env: &mut Env) {
     let sums: [(&str, bool); 2] = [("sum_list", false), ("list_sum", true)];
     for (id, is_method) in sums {
@@ -86,8 +91,8 @@ pub(super) fn add_ours(env: &mut Env) {
     }
 }
 
-/// The numbers of a list, added up: whole when all of them are, else rounded as JSON's numbers are.
-/// 0 of an empty list.
+/// Adds up the numbers of a list; 0 for an empty list. The sum of whole numbers is exact, every
+/// other sum is rounded as numbers of JSON are.
 #[expect(clippy::needless_pass_by_value, reason = "the library hands them over")]
 fn sum<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let list = args.first().and_then(|list| list.as_ref().downcast_ref::<CelList>());
@@ -100,7 +105,7 @@ fn sum<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionErr
             ExecutionError::function_error("sum", message)
         })?;
         match number {
-            // A payload has far fewer elements than could overflow this.
+            // A payload has too few elements to overflow this.
             Number::Whole(number) => {
                 whole += number;
                 #[expect(clippy::cast_precision_loss, reason = "as CEL's own double() does")]
@@ -125,12 +130,14 @@ fn sum<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionErr
     Ok(CowVal::owned(CelUInt::from(number)))
 }
 
+/// A number in a list.
 enum Number {
     Whole(i128),
     Fraction(f64),
 }
 
 impl Number {
+    /// Returns the number that a value is, if it is one.
     fn of(value: &dyn Val) -> Option<Self> {
         if let Some(number) = value.downcast_ref::<CelInt>() {
             return Some(Self::Whole((*number.inner()).into()));
@@ -142,6 +149,7 @@ impl Number {
     }
 }
 
+/// Changes a text.
 #[expect(clippy::needless_pass_by_value, reason = "the library hands them over")]
 fn text<'b, 'v>(
     args: Vec<CowVal<'b, 'v>>,

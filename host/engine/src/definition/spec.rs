@@ -1,64 +1,69 @@
-//! What a definition says, as the config gives it: plain data, not yet checked.
+//! A definition as the config gives it: plain data, not yet checked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::millis;
 use crate::ids::{DefinitionName, PluginName, ServiceName, SignalName, StepName};
 
-/// How long a call may take when the definition does not say.
+/// The timeout of a call, unless the definition says otherwise.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
-/// How many elements of a step are under way at once when the definition does not say: enough to
-/// gain by it, few enough that one saga does not take all the room of its plugin.
+/// The most elements of a step that are under way at once, unless the definition says otherwise. It
+/// is enough to be faster, and few enough that one saga does not take all the room of its plugin.
 pub const EACH_CONCURRENCY_DEFAULT: usize = 16;
 
-/// One saga definition. Its canonical form is this, as JSON.
+/// The most elements of all lists of one saga. Each is a step of its own to recover, to show and to
+/// undo, and each decision looks at every step.
+pub const ELEMENTS_MAX: usize = 1_000;
+
+/// One saga definition. Its canonical form is this struct as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DefinitionSpec {
-    /// Its name, unique in a config.
+    /// The name of the definition, unique in a config.
     pub name: DefinitionName,
-    /// From the start to the moment when what has not completed is compensated.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    /// How long after its start a saga is compensated unless it has completed.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "millis::optional")]
     pub deadline: Option<Duration>,
-    /// How long after its completion a saga may still be compensated; none: for ever.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    /// How long after its completion a saga may still be compensated; none for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "millis::optional")]
     pub compensate_within: Option<Duration>,
-    /// In the order of the config.
+    /// The steps, in the order of the config.
     pub steps: Vec<StepSpec>,
 }
 
-/// One step.
+/// One step of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
-    /// Its name, unique in the definition.
+    /// The name of the step, unique in the definition.
     pub name: StepName,
-    /// What it does.
+    /// What the step does.
     #[serde(flatten)]
     pub kind: StepKind,
-    /// The steps that must be done before this one; empty: it starts at once.
-    /// The config's default, the step before, is filled in by the config's reader.
+    /// The steps that must be done before this one. A step without any starts at once. The reader
+    /// of the config fills in its default, the step before.
     pub after: Vec<StepName>,
-    /// Runs once for each element of a list, as so many calls.
+    /// The list that the step runs over: one call for each element.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub each: Option<EachSpec>,
-    /// A CEL expression; false skips the step.
+    /// A CEL expression; when it is false, the step is skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
-    /// What `execute` is given; none: `{"input": …, "steps": {NAME: {"output": …}}}`, and for an
-    /// element also `"item": …, "index": …`.
+    /// The input of `execute`. The default is `{"input": …, "steps": {NAME: {"output": …}}}`; an
+    /// element also has `"item": …, "index": …`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputSpec>,
-    /// How long one call may take.
+    /// The timeout of one call.
     #[serde(with = "millis")]
     pub timeout: Duration,
-    /// Attempts of `execute`.
+    /// The retries of `execute`.
     pub retry: RetrySpec,
-    /// What undoes it; none: nothing does (`undo = false`).
+    /// The undo of the step; none when it has none (`undo = false`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<UndoSpec>,
-    /// The point of no return: after it has succeeded nothing is undone.
+    /// True for the pivot, the point of no return: once it has succeeded, nothing is undone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pivot: bool,
 }
@@ -66,56 +71,56 @@ pub struct StepSpec {
 /// The list that a step runs over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EachSpec {
-    /// A CEL expression that gives a list. The expressions of the step's input see each element
-    /// of it as `item` and its number, from 0, as `index`.
+    /// A CEL expression that gives a list. The expressions of the step's input see one element of
+    /// it as `item`, and its number, from 0, as `index`.
     pub list: String,
-    /// So many elements at most are under way at once, in one saga; one that waits to be tried
-    /// again is. From 1 to [`crate::ELEMENTS_MAX`].
+    /// The most elements of one saga that are under way at once, from 1 to [`crate::ELEMENTS_MAX`].
+    /// An element that waits for its next attempt counts.
     pub concurrency: usize,
 }
 
-/// What a step does.
+/// The kind of a step: what it does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum StepKind {
-    /// Calls a component.
+    /// The step calls a component.
     Call {
         /// The plugin.
         plugin: PluginName,
-        /// The service that it calls.
+        /// The service that the component calls, if the config names one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         service: Option<ServiceName>,
     },
-    /// Waits for a signal; its output is the signal's payload.
+    /// The step waits for a signal. Its output is the payload of the signal.
     Wait {
-        /// For which, and how long.
+        /// The signal, and how long the step waits.
         wait: WaitSpec,
     },
-    /// Waits for a time to pass.
+    /// The step waits for a time to pass.
     Sleep {
-        /// How long.
+        /// The length of the wait.
         #[serde(with = "millis")]
         sleep: Duration,
     },
-    /// Runs another saga; its output is that saga's. Undone by compensating it.
+    /// The step runs another saga, and has its output. Its undo compensates that saga.
     Saga {
-        /// The definition.
+        /// The definition of that saga.
         saga: DefinitionName,
     },
 }
 
-/// What a step waits for.
+/// The signal that a step waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitSpec {
     /// The signal.
     pub signal: SignalName,
-    /// How long; past it the step fails. None: for ever, or until the deadline.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    /// How long the step waits before it fails; none for ever, or until the deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "millis::optional")]
     pub timeout: Option<Duration>,
 }
 
 impl StepSpec {
-    /// The plugin that it calls, if it calls one.
+    /// Returns the plugin that the step calls, if it calls one.
     #[must_use]
     pub fn plugin(&self) -> Option<&PluginName> {
         match &self.kind {
@@ -124,7 +129,7 @@ impl StepSpec {
         }
     }
 
-    /// The service that it calls, if it names one.
+    /// Returns the service that the step calls, if the config names one.
     #[must_use]
     pub fn service(&self) -> Option<&ServiceName> {
         match &self.kind {
@@ -133,43 +138,44 @@ impl StepSpec {
         }
     }
 
-    /// The plugin that undoes it, if one does.
+    /// Returns the plugin that undoes the step, if one does.
     #[must_use]
     pub fn undo_plugin(&self) -> Option<&PluginName> {
         self.undo.as_ref().and_then(|undo| undo.plugin.as_ref())
     }
 }
 
-/// CEL over `input`, `steps.NAME.output` and `saga`, and of an element over `item` and `index`.
+/// The input of a step, as CEL over `input`, `steps.NAME.output` and `saga`. For an element, also
+/// over `item` and `index`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum InputSpec {
-    /// One expression for the whole input: `input = "input.order"`.
+    /// One expression gives the whole input: `input = "input.order"`.
     Whole(String),
-    /// One expression a field: `input = { drug = "input.drug" }`.
+    /// One expression gives each field: `input = { drug = "input.drug" }`.
     Fields(BTreeMap<String, String>),
 }
 
 /// The undo of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UndoSpec {
-    /// The plugin whose `compensate` is called: the step's own or another. None for a step that
-    /// runs a saga: that saga is compensated.
+    /// The plugin whose `compensate` is called: that of the step, or another. None for a step that
+    /// runs a saga, because that saga is compensated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginName>,
-    /// How long one call may take.
+    /// The timeout of one call.
     #[serde(with = "millis")]
     pub timeout: Duration,
-    /// Attempts of `compensate`.
+    /// The retries of `compensate`.
     pub retry: RetrySpec,
 }
 
-/// How often and when to try again.
+/// How often and when a call is retried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetrySpec {
-    /// All attempts, the first included; from 1 to [`crate::ATTEMPTS_MAX`].
+    /// The number of attempts, including the first; from 1 to [`crate::ATTEMPTS_MAX`].
     pub attempts: u32,
-    /// The pauses between them.
+    /// The pauses between attempts.
     pub backoff: BackoffSpec,
 }
 
@@ -177,26 +183,27 @@ pub struct RetrySpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackoffSpec {
-    /// One pause after each failed attempt; the last one repeats.
-    Listed(#[serde(with = "list_millis")] Vec<Duration>),
-    /// `initial · factor^(attempt-1)`, at most `max`, spread by `jitter`.
+    /// The list has one pause for each failed attempt; the last one repeats.
+    Listed(#[serde(with = "millis::list")] Vec<Duration>),
+    /// A pause is `initial · factor^(attempt-1)`, at most `max`, spread by `jitter`.
     Exponential {
-        /// After the first failed attempt.
+        /// The pause after the first failed attempt.
         #[serde(with = "millis")]
         initial: Duration,
-        /// Each pause is this many times the one before; at least 1.
+        /// Each pause is this many times as long as the one before; at least 1.
         factor: f64,
-        /// No pause is longer.
+        /// The longest pause.
         #[serde(with = "millis")]
         max: Duration,
-        /// 0 to 1: a pause of `p` lies between `p·(1-jitter)` and `p`, by a hash of saga, step,
-        /// direction and attempt, so it is the same whenever it is computed.
+        /// The spread, from 0 to 1: a pause of `p` becomes one between `p·(1-jitter)` and `p`. It
+        /// follows from a hash of saga, step, direction and attempt, so it is always the same.
         jitter: f64,
     },
 }
 
 impl Default for RetrySpec {
-    /// Four attempts within some ten seconds: enough for a blip, soon enough for a person.
+    /// Four attempts within some ten seconds: enough for a short outage, and a person hears soon
+    /// enough.
     fn default() -> Self {
         Self {
             attempts: 4,
@@ -207,58 +214,5 @@ impl Default for RetrySpec {
                 jitter: 0.2,
             },
         }
-    }
-}
-
-mod millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        u64::deserialize(from).map(Duration::from_millis)
-    }
-}
-
-#[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
-mod optional_millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        duration: &Option<Duration>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        match duration {
-            Some(duration) => super::millis::serialize(duration, to),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_millis))
-    }
-}
-
-mod list_millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(list: &[Duration], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(list.iter().map(|one| u64::try_from(one.as_millis()).unwrap_or(u64::MAX)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<Duration>, D::Error> {
-        Ok(Vec::<u64>::deserialize(from)?.into_iter().map(Duration::from_millis).collect())
     }
 }

@@ -1,8 +1,9 @@
 //! Sets of steps.
 
-use crate::definition::STEPS_MAX;
+/// The most steps of a definition: a set of steps has 128 bits.
+pub const STEPS_MAX: usize = 128;
 
-/// A set of steps of one definition, by index.
+/// A set of steps of one definition, by their indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub(crate) struct StepSet(u128);
 

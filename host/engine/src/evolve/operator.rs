@@ -1,13 +1,14 @@
-//! What an operator did.
+//! Applies facts about an operator's orders.
 
 use std::sync::Arc;
 
-use super::{index_of, require, step_of};
+use super::precondition::{index_of, require, step_of};
 use crate::call::Direction;
 use crate::event::{Cause, Event, OperatorResolved, OperatorRetried};
 use crate::ids::Timestamp;
 use crate::saga::{Chosen, Note, Ordered, Phase, Progress, Saga, Wish};
 
+/// Applies a fact about an order.
 pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     match event {
         Event::OperatorCancelled(event) => {
@@ -29,14 +30,14 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(),
             saga.paused = None;
         }
         Event::OperatorRetried(event) => return retried(saga, at, event),
-        Event::OperatorSkipped(said) => {
+        Event::OperatorSkipped(skip) => {
             let index = skipped(saga, at, event)?;
-            saga.steps[index].by_hand = Some(ordered(&said.who, &said.reason));
+            saga.steps[index].by_hand = Some(ordered(&skip.who, &skip.reason));
         }
-        Event::OperatorResolved(said) => {
-            let index = resolved(saga, at, said)?;
-            let reason = format!("{}; known by {}", said.reason, said.evidence);
-            saga.steps[index].by_hand = Some(ordered(&said.who, &reason));
+        Event::OperatorResolved(resolution) => {
+            let index = resolved(saga, at, resolution)?;
+            let reason = format!("{}; known by {}", resolution.reason, resolution.evidence);
+            saga.steps[index].by_hand = Some(ordered(&resolution.who, &reason));
         }
         Event::OperatorNoted(event) => {
             let (who, reason) = (event.who.clone(), event.reason.clone());
@@ -69,19 +70,22 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(),
     Ok(())
 }
 
+/// Notes who gave an order and why.
 fn ordered(who: &str, reason: &str) -> Arc<Ordered> {
     Arc::new(Ordered { who: who.to_owned(), reason: reason.to_owned() })
 }
 
+/// Notes who wants the saga compensated and why.
 fn wish(who: &str, reason: &str, cause: Cause) -> Arc<Wish> {
     Arc::new(Wish { who: who.to_owned(), reason: reason.to_owned(), cause })
 }
 
+/// Makes a step ready for another attempt.
 fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<(), String> {
     let index = index_of(saga, Some(&event.step))?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
     let is_forward = saga.phase == Phase::Forward;
-    // One that has its elements does not get them again.
+    // A step that has its elements does not get them again.
     let anew = if saga.fan_out(index).is_some() { Progress::FannedOut } else { Progress::Pending };
     let step = &mut saga.steps[index];
     let (direction, progress) = match step.progress {
@@ -129,14 +133,14 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     Ok(())
 }
 
-/// Of a saga whose pivot turned out not to be settled. Nothing has been undone: everything before
-/// a pivot waits until it is clear, and everything after it has not begun.
+/// Turns a saga forward again, whose pivot was unknown. Nothing has been undone: the undos before a
+/// pivot wait until the pivot is clear, and nothing after it has begun.
 fn go_forward(saga: &mut Saga) {
     saga.phase = Phase::Forward;
     saga.compensating_since = None;
 }
 
-/// Returns the index of the step.
+/// Skips a step or its undo, and returns the index of the step.
 fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<usize, String> {
     let index = index_of(saga, step_of(event))?;
     let is_forward = saga.phase == Phase::Forward;
@@ -171,7 +175,7 @@ fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<usize, Strin
     Ok(index)
 }
 
-/// Returns the index of the step.
+/// Resolves a step or its undo, and returns the index of the step.
 fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<usize, String> {
     let index = index_of(saga, Some(&event.step))?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);

@@ -1,4 +1,4 @@
-//! Whether what an expression gives fits the schema of whoever takes it.
+//! Whether the value of an expression fits the schema of the plugin that takes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
@@ -8,59 +8,61 @@ use serde_json::Value;
 use super::kinds::Kinds;
 use super::near::cut;
 use super::schema::{DEPTH_MAX, Property, Schema};
-use super::shape::{Inner, Shape};
+use super::shape::{Contents, Shape};
 
-/// Properties that are compared: of schemas that refer to one another there are many pairs, and they
-/// are compared while somebody waits.
+/// The most properties that are compared. Schemas that refer to each other have many pairs of
+/// properties, and a caller waits for the comparison.
 const COMPARED_MAX: usize = 100_000;
 
-/// Misfits that are told of one input.
+/// The most misfits of one input that are reported.
 const MISFITS_MAX: usize = 20;
 
-/// Where a value does not fit.
+/// One place where a value does not fit a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unfit {
-    /// Whether no value fits; else some may not.
+pub(super) struct ShapeMisfit {
+    /// True when no value fits, false when some may not fit.
     pub(super) is_certain: bool,
-    /// Whether a schema does not describe a property that is needed.
+    /// True when a schema does not describe a property that is needed.
     pub(super) is_undescribed: bool,
-    /// The kinds of values that there are and that are wanted, when these are what does not fit, of
-    /// the value as a whole.
+    /// The kinds that the value has and the kinds that are wanted, when the value as a whole has
+    /// the wrong kind.
     pub(super) kinds: Option<(Kinds, Kinds)>,
-    /// Where: `lines[].sku`; empty for the whole.
+    /// The place, such as `lines[].sku`; empty for the whole value.
     pub(super) subject: String,
-    /// What is wrong, of `it`.
+    /// What is wrong; the value is called `it`.
     pub(super) message: String,
 }
 
-/// Where values of this shape do not fit a schema.
-pub(super) fn compare(made: &Shape<'_>, wanted: Schema<'_>) -> Vec<Unfit> {
-    let mut comparison = Comparison::new();
+/// Returns where values of a shape do not fit a schema.
+pub(super) fn compare(made: &Shape<'_>, wanted: Schema<'_>) -> Vec<ShapeMisfit> {
+    let mut comparison = ShapeComparison::new();
     comparison.compare(made, wanted, "", true, DEPTH_MAX);
     comparison.found.truncate(MISFITS_MAX);
     comparison.found
 }
 
-struct Comparison {
-    found: Vec<Unfit>,
-    /// So many properties may still be compared.
+/// The state of one comparison.
+struct ShapeComparison {
+    found: Vec<ShapeMisfit>,
+    /// How many more properties may be compared.
     left: usize,
-    /// Each pair of schemas, with the depth that was left for it and whether there is such a value for
-    /// certain: many ways lead to one.
+    /// The pairs of schemas that were compared, because many ways may lead to one pair. Each has
+    /// the depth that was left for it, and whether there certainly is such a value.
     compared: BTreeMap<(*const Value, *const Value), (usize, bool)>,
 }
 
-impl Comparison {
+impl ShapeComparison {
     fn new() -> Self {
         Self { found: Vec::new(), left: COMPARED_MAX, compared: BTreeMap::new() }
     }
 
+    /// Adds a misfit.
     fn add(&mut self, is_certain: bool, subject: String, message: String) {
         let (is_undescribed, kinds) = (false, None);
-        self.found.push(Unfit { is_certain, is_undescribed, kinds, subject, message });
+        self.found.push(ShapeMisfit { is_certain, is_undescribed, kinds, subject, message });
     }
 
-    /// Whether a pair was compared as closely before.
+    /// Returns true when a pair was compared as closely before.
     fn is_known(
         &mut self,
         made: &Shape<'_>,
@@ -68,7 +70,7 @@ impl Comparison {
         is_there: bool,
         depth: usize,
     ) -> bool {
-        let Inner::Schema(schema) = &made.inner else { return false };
+        let Contents::Schema(schema) = &made.contents else { return false };
         let pair = (ptr::from_ref(schema.value()), ptr::from_ref(wanted.value()));
         let known = self.compared.entry(pair).or_default();
         let (known_depth, was_there) = *known;
@@ -79,7 +81,7 @@ impl Comparison {
         false
     }
 
-    /// `is_there`: whether there is such a value for certain.
+    /// Compares a shape with a schema. `is_there` is true when there certainly is such a value.
     fn compare(
         &mut self,
         made: &Shape<'_>,
@@ -92,19 +94,19 @@ impl Comparison {
         if self.left == 0 || self.found.len() >= MISFITS_MAX {
             return;
         }
-        // The whole may be null where what it was made of is not.
+        // The value as a whole may be null where its schema does not allow null.
         if depth < DEPTH_MAX && self.is_known(made, wanted, is_there, depth) {
             return;
         }
         self.left -= 1;
         let takes = wanted.kinds();
-        // Nobody knows what becomes of bytes.
+        // It is unknown what bytes become as JSON.
         if !made.kinds.intersects(takes.or(Kinds::OTHER)) {
             let place = if path.is_empty() { "it" } else { path };
             let message = format!("{place} is {}, where {takes} is taken", made.kinds);
             let kinds = path.is_empty().then_some((made.kinds, takes));
             let (is_undescribed, subject) = (false, path.to_owned());
-            self.found.push(Unfit {
+            self.found.push(ShapeMisfit {
                 is_certain: is_there,
                 is_undescribed,
                 kinds,
@@ -114,7 +116,7 @@ impl Comparison {
             return;
         }
         if made.kinds.is_within(Kinds::OBJECT.or(Kinds::NULL)) {
-            // Null does not fit either, unless it is taken.
+            // Null does not fit either, unless the schema allows it.
             let may_be_null = made.kinds.intersects(Kinds::NULL) && takes.intersects(Kinds::NULL);
             let is_there = is_there && !may_be_null;
             self.compare_fields(made, wanted, path, is_there, deeper);
@@ -126,6 +128,7 @@ impl Comparison {
         }
     }
 
+    /// Compares the fields of an object.
     fn compare_fields(
         &mut self,
         made: &Shape<'_>,
@@ -138,14 +141,14 @@ impl Comparison {
             let name = cut(name);
             if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
         };
-        let fields: BTreeMap<String, (bool, Shape<'_>)> = match &made.inner {
-            Inner::Unknown | Inner::Elements(..) => return,
-            // An expression has a limit, and so have the fields that it writes out.
-            Inner::Fields(fields) => {
+        let fields: BTreeMap<String, (bool, Shape<'_>)> = match &made.contents {
+            Contents::Unknown | Contents::Elements(..) => return,
+            // The length of an expression limits the fields of its literals.
+            Contents::Fields(fields) => {
                 let all = fields.iter();
                 all.map(|(name, shape)| (name.clone(), (true, shape.clone()))).collect()
             }
-            Inner::Schema(schema) => {
+            Contents::Schema(schema) => {
                 let required: BTreeSet<_> = schema.required().collect();
                 let names = schema.names().take(self.left);
                 let fields = names.filter_map(|name| match schema.look_up(name) {
@@ -166,16 +169,16 @@ impl Comparison {
             if fields.contains_key(name) {
                 continue;
             }
-            let (is_closed, is_undescribed) = match &made.inner {
-                Inner::Schema(schema) => match schema.look_up(name) {
+            let (is_closed, is_undescribed) = match &made.contents {
+                Contents::Schema(schema) => match schema.look_up(name) {
                     Property::Undescribed { is_closed } => (is_closed, true),
                     Property::Described(_) | Property::Unknown => continue,
                 },
-                Inner::Unknown | Inner::Elements(..) | Inner::Fields(_) => (true, false),
+                Contents::Unknown | Contents::Elements(..) | Contents::Fields(_) => (true, false),
             };
             let verb = if is_closed { "is not" } else { "is not said to be" };
             let message = format!("it needs `{}`, which {verb} in it", name_of(name));
-            self.found.push(Unfit {
+            self.found.push(ShapeMisfit {
                 is_certain: is_there && is_closed,
                 is_undescribed,
                 kinds: None,
@@ -206,17 +209,17 @@ mod tests {
 
     use super::*;
 
-    /// So many properties are compared when values of a schema are handed to one that says the same.
+    /// Returns how many properties are compared when a schema is compared with itself.
     fn compared(schema: &Value) -> usize {
         let (made, wanted) = (schema.clone(), schema.clone());
         let (made, wanted) = (Schema::new(&made), Schema::new(&wanted));
-        let mut comparison = Comparison::new();
+        let mut comparison = ShapeComparison::new();
         comparison.compare(&Shape::of_schema(made), wanted, "", true, DEPTH_MAX);
         assert!(comparison.found.is_empty(), "{:?}", comparison.found);
         COMPARED_MAX - comparison.left
     }
 
-    /// Names are counted, and each pair is compared once, and not once for each of the ways that lead to it.
+    /// Names are counted, and each pair is compared once, however many ways lead to it.
     #[test]
     fn schemas_of_many_names_are_compared_in_few_steps() {
         let names: Vec<_> = (0..10_000).map(|n| format!("p{n}")).collect();

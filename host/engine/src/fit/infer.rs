@@ -1,72 +1,74 @@
-//! What an expression gives, and what in it cannot be right.
+//! The shape of an expression's value, and what in the expression cannot be right.
 //!
-//! Goes through the syntax tree of CEL (<https://github.com/google/cel-spec>) with what is known of
-//! the variables. What may be right is taken to be right: a field that the expression asks for with
-//! `has` or `in` before it is read is never reported.
+//! The inference walks the syntax tree of CEL (<https://github.com/google/cel-spec>) with the known
+//! shapes of the variables. Whatever may be right counts as right. For example, it never reports a
+//! field that the expression asks for with `has` or `in`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
 
 use cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue,
-    SelectExpr, operators,
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, SelectExpr, operators,
 };
 
 use super::kinds::Kinds;
 use super::near::{cut, nearest, remedy};
-use super::shape::{Field, Shape};
+use super::shape::{FieldLookup, Shape};
+use super::syntax::{
+    appended, find_asked, is_filled, is_step, kind_of_literal, literal_text, path_of, shown,
+};
 use crate::definition::{FUNCTIONS, MACROS};
 
-/// Nodes of an expression that are looked at: more than one of its length has. What comes after them
-/// may be anything.
+/// The most nodes of an expression that are looked at, more than any expression of the longest
+/// length has. A node after them may be anything.
 const NODES_MAX: usize = 10_000;
 
-/// Things that are told of one expression. Nobody reads more, and each is compared with many names.
-const NOTES_MAX: usize = 20;
+/// The most findings of one expression. Nobody reads more, and each is compared with many names.
+const FINDINGS_MAX: usize = 20;
 
-/// Something in an expression that cannot be right.
+/// One thing in an expression that cannot be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Note {
+pub(super) struct Finding {
+    /// True when the evaluation certainly fails.
     pub(super) is_certain: bool,
-    /// A field that a schema does not describe.
+    /// True when it is about a field that a schema does not describe.
     pub(super) is_undescribed: bool,
-    /// What it is about, whatever the schemas are: a field, a function.
+    /// The field or function that it is about.
     pub(super) subject: String,
+    /// What is wrong.
     pub(super) message: String,
+    /// What would be right.
     pub(super) remedy: String,
 }
 
-/// What an expression gives, and what in it cannot be right. `is_decided`: whether it is computed for
-/// certain; else what fails in it need not make the step fail.
+/// Returns the shape of an expression's value, and what in the expression cannot be right.
+/// `is_decided` is true when the expression is certainly evaluated; else its failure need not make
+/// the step fail.
 pub(super) fn infer<'s>(
     root: &IdedExpr,
     variables: &[(&'static str, Shape<'s>)],
     is_decided: bool,
-) -> (Shape<'s>, Vec<Note>) {
+) -> (Shape<'s>, Vec<Finding>) {
     let mut inference = Inference::new(root, variables, is_decided);
     let shape = inference.of(root);
-    (shape, inference.notes)
+    (shape, inference.findings)
 }
 
-/// Whether it is a list that is written out and has an element.
-pub(super) fn is_filled(node: &IdedExpr) -> bool {
-    matches!(&node.expr, Expr::List(list) if list.elements.len() > list.optional_indices.len())
-}
-
+/// The state of the walk through one expression.
 struct Inference<'s> {
-    /// The variables, the innermost last.
+    /// The variables in scope, the innermost last.
     scope: Vec<(String, Shape<'s>)>,
     /// The fields that the expression asks for before it reads them.
     asked: BTreeSet<String>,
-    /// What was found out of a node before its turn: each node is visited once, else those of macros within
-    /// one another would be visited twice as often at each level.
+    /// The shapes of nodes that were visited before their turn, so that each node is visited once.
+    /// Else the visits would double with each level of nested macros.
     known: BTreeMap<*const IdedExpr, Shape<'s>>,
-    /// In so many branches of `?:`, sides of `&&` and `||`, and macros over lists that may be empty: what
-    /// fails there need not make the whole fail.
+    /// The number of enclosing branches of `?:`, sides of `&&` and `||`, and macros over lists that
+    /// may be empty. A failure in any of these need not make the whole fail.
     undecided: usize,
-    /// So many nodes may still be looked at.
+    /// How many more nodes may be looked at.
     left: usize,
-    notes: Vec<Note>,
+    findings: Vec<Finding>,
 }
 
 impl<'s> Inference<'s> {
@@ -80,32 +82,34 @@ impl<'s> Inference<'s> {
             known: BTreeMap::new(),
             undecided: usize::from(!is_decided),
             left: NODES_MAX,
-            notes: Vec::new(),
+            findings: Vec::new(),
         }
     }
 
-    /// What fails when it is computed.
-    fn note(&mut self, subject: String, message: String, remedy: String) {
+    /// Adds a failure of the evaluation.
+    fn add_failure(&mut self, subject: String, message: String, remedy: String) {
         let is_certain = self.undecided == 0;
-        self.add(Note { is_certain, is_undescribed: false, subject, message, remedy });
+        self.add(Finding { is_certain, is_undescribed: false, subject, message, remedy });
     }
 
-    fn add(&mut self, note: Note) {
-        if !self.is_over() && !self.notes.contains(&note) {
-            self.notes.push(note);
+    /// Adds a finding, unless it is known.
+    fn add(&mut self, finding: Finding) {
+        if !self.is_over() && !self.findings.contains(&finding) {
+            self.findings.push(finding);
         }
     }
 
+    /// Returns true when there are enough findings.
     fn is_over(&self) -> bool {
-        self.notes.len() >= NOTES_MAX
+        self.findings.len() >= FINDINGS_MAX
     }
 
-    /// Whether the expression asks for this field before it reads it.
+    /// Returns true when the expression asks for this field before it reads it.
     fn is_asked(&self, node: &IdedExpr) -> bool {
         !self.asked.is_empty() && path_of(node).is_some_and(|path| self.asked.contains(&path))
     }
 
-    /// As [`Self::of`], where it need not be computed, or an error need not count.
+    /// Returns the shape of a node that need not be evaluated, or whose failure need not count.
     fn of_undecided(&mut self, node: &IdedExpr) -> Shape<'s> {
         self.undecided += 1;
         let shape = self.of(node);
@@ -113,6 +117,7 @@ impl<'s> Inference<'s> {
         shape
     }
 
+    /// Returns the shape of a node.
     fn of(&mut self, node: &IdedExpr) -> Shape<'s> {
         if let Some(known) = self.known.remove(&ptr::from_ref(node)) {
             return known;
@@ -140,6 +145,7 @@ impl<'s> Inference<'s> {
         }
     }
 
+    /// Returns the shape of a field access.
     fn of_select(&mut self, node: &IdedExpr, select: &SelectExpr) -> Shape<'s> {
         let of = self.of(&select.operand);
         if select.test {
@@ -148,7 +154,8 @@ impl<'s> Inference<'s> {
         self.field(node, &select.operand, &of, &select.field)
     }
 
-    /// `node` is the field `name` of `operand`, which is `of`.
+    /// Returns the shape of `node`, which reads the field `name` of `operand`, which has the shape
+    /// `of`.
     fn field(
         &mut self,
         node: &IdedExpr,
@@ -157,17 +164,17 @@ impl<'s> Inference<'s> {
         name: &str,
     ) -> Shape<'s> {
         let found = of.field(name);
-        if let Field::Is(shape) = found {
+        if let FieldLookup::Is(shape) = found {
             return shape;
         }
-        if matches!(found, Field::Unknown) || self.is_over() || self.is_asked(node) {
+        if matches!(found, FieldLookup::Unknown) || self.is_over() || self.is_asked(node) {
             return Shape::any();
         }
         let path = shown(operand);
         let subject = format!("{path}.{}", cut(name));
         match found {
-            Field::Is(_) | Field::Unknown => {}
-            Field::OfNoObject => {
+            FieldLookup::Is(_) | FieldLookup::Unknown => {}
+            FieldLookup::OfNoObject => {
                 let kinds = of.kinds;
                 let message = format!("{path} is {kinds}, which has no field `{}`", cut(name));
                 let of = path_of(operand).unwrap_or_else(|| "…".to_owned());
@@ -179,9 +186,9 @@ impl<'s> Inference<'s> {
                 } else {
                     "read a value that has fields, or leave the field out".to_owned()
                 };
-                self.note(subject, message, remedy);
+                self.add_failure(subject, message, remedy);
             }
-            Field::Missing { is_certain, names } => {
+            FieldLookup::Missing { is_certain, names } => {
                 if is_step(operand) {
                     let message = format!("{path} has no field `{}`", cut(name));
                     let of = path_of(operand).unwrap_or_default();
@@ -190,20 +197,27 @@ impl<'s> Inference<'s> {
                         cut(&of),
                         cut(name)
                     );
-                    self.note(subject, message, remedy);
+                    self.add_failure(subject, message, remedy);
                 } else {
                     let verb =
                         if is_certain { "has no field" } else { "is not said to have a field" };
                     let message = format!("{path} {verb} `{}`", cut(name));
                     let remedy = remedy(name, &names);
                     let is_certain = is_certain && self.undecided == 0;
-                    self.add(Note { is_certain, is_undescribed: true, subject, message, remedy });
+                    self.add(Finding {
+                        is_certain,
+                        is_undescribed: true,
+                        subject,
+                        message,
+                        remedy,
+                    });
                 }
             }
         }
         Shape::any()
     }
 
+    /// Returns the shape of a literal object.
     fn of_map(&mut self, entries: &[IdedEntryExpr]) -> Shape<'s> {
         let (mut fields, mut is_plain) = (BTreeMap::new(), true);
         for entry in entries {
@@ -226,7 +240,7 @@ impl<'s> Inference<'s> {
         if is_plain { Shape::object(fields) } else { Shape::of(Kinds::OBJECT) }
     }
 
-    /// What a macro such as `map` was expanded to.
+    /// Returns the shape of what a macro such as `map` was expanded to.
     fn of_comprehension(&mut self, comprehension: &ComprehensionExpr) -> Shape<'s> {
         let range = self.of(&comprehension.iter_range);
         let may_be_run_over = Kinds::LIST.or(Kinds::OBJECT).or(Kinds::OTHER);
@@ -235,7 +249,7 @@ impl<'s> Inference<'s> {
                 format!("{} is {}, not a list", shown(&comprehension.iter_range), range.kinds);
             let subject = shown(&comprehension.iter_range);
             let remedy = "name a list before `.map`, `.all` and the like".to_owned();
-            self.note(subject, message, remedy);
+            self.add_failure(subject, message, remedy);
         }
         let start = self.of(&comprehension.accu_init);
         let outer = self.scope.len();
@@ -243,7 +257,7 @@ impl<'s> Inference<'s> {
             if comprehension.iter_var2.is_some() { Shape::any() } else { range.visited() };
         self.scope.push((comprehension.iter_var.clone(), visited));
         self.scope.extend(comprehension.iter_var2.clone().map(|name| (name, Shape::any())));
-        // Nothing of it is computed for an empty list.
+        // Nothing of the loop is evaluated for an empty list.
         let undecided = usize::from(!is_filled(&comprehension.iter_range));
         self.undecided += undecided;
         let folded = match appended(&comprehension.loop_step) {
@@ -263,6 +277,7 @@ impl<'s> Inference<'s> {
         result
     }
 
+    /// Returns the shape of a call or an operator.
     fn of_call(&mut self, node: &IdedExpr, call: &CallExpr) -> Shape<'s> {
         if call.target.is_some() {
             return self.of_method(call);
@@ -290,7 +305,7 @@ impl<'s> Inference<'s> {
             }
             (operators::ADD, [one, other]) => {
                 let (left, right) = (self.of(one), self.of(other));
-                self.sum(one, &left, other, &right)
+                self.of_sum(one, &left, other, &right)
             }
             (name, args) => {
                 for arg in args {
@@ -317,6 +332,7 @@ impl<'s> Inference<'s> {
         }
     }
 
+    /// Returns the shape of a method call.
     fn of_method(&mut self, call: &CallExpr) -> Shape<'s> {
         if let Some(target) = &call.target {
             self.of(target);
@@ -327,6 +343,7 @@ impl<'s> Inference<'s> {
         self.of_function(&call.func_name, true)
     }
 
+    /// Returns the shape of the result of a function.
     fn of_function(&mut self, name: &str, is_method: bool) -> Shape<'s> {
         if let Some(known) = FUNCTIONS.iter().find(|function| function.name == name) {
             if if is_method { known.is_method } else { known.is_global } {
@@ -349,13 +366,14 @@ impl<'s> Inference<'s> {
         Shape::any()
     }
 
-    /// What no value makes right, wherever it stands.
+    /// Adds a mistake that no value makes right, wherever it stands.
     fn never_right(&mut self, function: &str, message: String, remedy: String) {
         let subject = cut(function).to_owned();
-        self.add(Note { is_certain: true, is_undescribed: false, subject, message, remedy });
+        self.add(Finding { is_certain: true, is_undescribed: false, subject, message, remedy });
     }
 
-    fn sum(
+    /// Returns the shape of a sum.
+    fn of_sum(
         &mut self,
         one: &IdedExpr,
         left: &Shape<'s>,
@@ -368,7 +386,7 @@ impl<'s> Inference<'s> {
                 let message = format!("{} is a number, and text is added to it", shown(which));
                 let path = path_of(which).unwrap_or_else(|| "…".to_owned());
                 let remedy = format!("make it text: string({})", cut(&path));
-                self.note(format!("{} + text", shown(which)), message, remedy);
+                self.add_failure(format!("{} + text", shown(which)), message, remedy);
                 return Shape::any();
             }
         }
@@ -376,133 +394,8 @@ impl<'s> Inference<'s> {
         if left.kinds == Kinds::LIST {
             return Shape::of(Kinds::LIST);
         }
-        let both = left.kinds.and(right.kinds).and(kinds);
-        Shape::of(if both == Kinds::NONE { kinds } else { both })
-    }
-}
-
-fn kind_of_literal(literal: &LiteralValue) -> Kinds {
-    match literal {
-        LiteralValue::Boolean(_) => Kinds::BOOL,
-        LiteralValue::Bytes(_) => Kinds::OTHER,
-        LiteralValue::Double(_) | LiteralValue::Int(_) | LiteralValue::UInt(_) => Kinds::NUMBER,
-        LiteralValue::Null => Kinds::NULL,
-        LiteralValue::String(_) => Kinds::TEXT,
-    }
-}
-
-fn literal_text(node: &IdedExpr) -> Option<&str> {
-    if let Expr::Literal(LiteralValue::String(text)) = &node.expr {
-        Some(text.inner())
-    } else {
-        None
-    }
-}
-
-/// The element that a macro's step appends to its result, of `map` and `filter`, and whether it always does.
-fn appended(step: &IdedExpr) -> Option<(&IdedExpr, bool)> {
-    let Expr::Call(CallExpr { func_name, target: None, args }) = &step.expr else { return None };
-    match (func_name.as_str(), args.as_slice()) {
-        (operators::CONDITIONAL, [_, then, _]) => {
-            appended(then).map(|(element, _)| (element, false))
-        }
-        (operators::ADD, [_, IdedExpr { expr: Expr::List(list), .. }]) => {
-            match list.elements.as_slice() {
-                [element] => Some((element, true)),
-                _ => None,
-            }
-        }
-        _ => None,
-    }
-}
-
-/// A variable with the fields that lead from it, as it is written: `steps["a-b"].output`.
-fn path_of(node: &IdedExpr) -> Option<String> {
-    if let Expr::Ident(name) = &node.expr {
-        return Some(name.clone());
-    }
-    if let Expr::Select(select) = &node.expr {
-        return Some(join(&path_of(&select.operand)?, &select.field));
-    }
-    if let Expr::Call(call) = &node.expr
-        && call.func_name == operators::INDEX
-        && let [of, index] = call.args.as_slice()
-    {
-        return Some(join(&path_of(of)?, literal_text(index)?));
-    }
-    None
-}
-
-/// Whether it is `steps.NAME`, with whatever name.
-fn is_step(node: &IdedExpr) -> bool {
-    let is_steps = |of: &IdedExpr| matches!(&of.expr, Expr::Ident(name) if name == "steps");
-    if let Expr::Select(select) = &node.expr {
-        return is_steps(&select.operand);
-    }
-    if let Expr::Call(call) = &node.expr
-        && call.func_name == operators::INDEX
-        && let [of, _] = call.args.as_slice()
-    {
-        return is_steps(of);
-    }
-    false
-}
-
-fn join(path: &str, field: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if field.chars().all(is_plain) && !field.is_empty() {
-        format!("{path}.{field}")
-    } else {
-        format!("{path}[{field:?}]")
-    }
-}
-
-/// An expression in a message.
-pub(super) fn shown(node: &IdedExpr) -> String {
-    path_of(node).map_or_else(|| "what stands there".to_owned(), |path| format!("`{}`", cut(&path)))
-}
-
-/// Fields that are asked for: `has(a.b)`, `'b' in a`.
-fn find_asked(node: &IdedExpr, asked: &mut BTreeSet<String>) {
-    let mut children = Vec::new();
-    match &node.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
-        Expr::Select(select) => {
-            if select.test {
-                asked.extend(path_of(node));
-            }
-            children.push(&*select.operand);
-        }
-        Expr::Call(call) => {
-            let asks_for = match (call.func_name.as_str(), call.args.as_slice()) {
-                (operators::IN, [name, of]) => Some((of, name)),
-                _ => None,
-            };
-            let path =
-                asks_for.and_then(|(of, name)| Some(join(&path_of(of)?, literal_text(name)?)));
-            asked.extend(path);
-            children.extend(call.target.iter().map(AsRef::as_ref).chain(&call.args));
-        }
-        Expr::List(list) => children.extend(&list.elements),
-        Expr::Map(map) => children.extend(map.entries.iter().flat_map(entry_parts)),
-        Expr::Struct(structure) => children.extend(structure.entries.iter().flat_map(entry_parts)),
-        Expr::Comprehension(comprehension) => children.extend([
-            &comprehension.iter_range,
-            &comprehension.accu_init,
-            &comprehension.loop_cond,
-            &comprehension.loop_step,
-            &comprehension.result,
-        ]),
-    }
-    for child in children {
-        find_asked(child, asked);
-    }
-}
-
-fn entry_parts(entry: &IdedEntryExpr) -> Vec<&IdedExpr> {
-    match &entry.expr {
-        EntryExpr::StructField(field) => vec![&field.value],
-        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+        let shared = left.kinds.and(right.kinds).and(kinds);
+        Shape::of(if shared == Kinds::NONE { kinds } else { shared })
     }
 }
 
@@ -518,7 +411,7 @@ mod tests {
             let mut inference = Inference::new(expression.root(), &[], true);
             inference.left = nodes;
             let shape = inference.of(expression.root());
-            (shape.kinds, inference.notes.len())
+            (shape.kinds, inference.findings.len())
         };
         assert_eq!(look(NODES_MAX), (Kinds::LIST, 1));
         assert_eq!(look(2), (Kinds::ANY, 0));

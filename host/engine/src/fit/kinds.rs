@@ -1,4 +1,4 @@
-//! What a value may be.
+//! Kinds of values.
 
 use std::fmt;
 
@@ -16,29 +16,33 @@ impl Kinds {
     pub(crate) const TEXT: Self = Self(8);
     pub(crate) const LIST: Self = Self(16);
     pub(crate) const OBJECT: Self = Self(32);
-    /// What CEL has and JSON has not: bytes, a type.
+    /// Values that only CEL has: bytes and types.
     pub(crate) const OTHER: Self = Self(64);
-    /// What JSON has.
+    /// All values that JSON has.
     pub(crate) const JSON: Self = Self(63);
     pub(crate) const ANY: Self = Self(127);
 
+    /// Returns the union of two sets.
     pub(crate) const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
+    /// Returns the intersection of two sets.
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
+    /// Returns true when two sets share a kind.
     pub(crate) const fn intersects(self, other: Self) -> bool {
         self.and(other).0 != 0
     }
 
-    /// Whether it is nothing but what `other` is.
+    /// Returns true when this set is not empty and within `other`.
     pub(crate) const fn is_within(self, other: Self) -> bool {
         self.0 != 0 && self.and(other).0 == self.0
     }
 
+    /// Returns the kind of a value of JSON.
     pub(crate) fn of(value: &Value) -> Self {
         match value {
             Value::Null => Self::NULL,

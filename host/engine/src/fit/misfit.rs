@@ -1,10 +1,10 @@
-//! Whether what is made by one schema fits another: what a definition hands to its plugins, what a
-//! component has left to the next.
+//! Whether values of one schema fit another, such as the outputs that one component wrote and the
+//! next one reads.
 //!
-//! Looks at what JSON Schema (2020-12) says plainly: `type`, `required`, `properties`, `items`,
-//! `additionalProperties = false` and local `$ref`s. A property that `properties` does not name is certain
-//! not to be there only when no others are allowed. What a schema says otherwise, with `anyOf`,
-//! `if` and the like, is left to the host, which checks each payload.
+//! The comparison uses the plain parts of JSON Schema (2020-12): `type`, `required`, `properties`,
+//! `items`, `additionalProperties = false` and local `$ref`s. A property that `properties` does not
+//! name is certainly absent only when no other properties are allowed. It ignores `anyOf`, `if` and
+//! the like, because the host checks each payload anyway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr;
@@ -13,59 +13,62 @@ use serde_json::Value;
 
 use super::schema::{DEPTH_MAX, Property, Schema};
 
-/// Misfits that are told. Nobody reads more.
+/// The most misfits that are reported. Nobody reads more.
 const MISFITS_MAX: usize = 100;
 
-/// Of the name of a property, so much is told.
+/// The most characters of a property's name that a message shows.
 const NAME_SHOWN_CHARS: usize = 100;
 
-/// Properties that are compared: of schemas that refer to one another there are many pairs, and they
-/// are compared while somebody waits.
+/// The most properties that are compared. Schemas that refer to each other have many pairs of
+/// properties, and a caller waits for the comparison.
 const COMPARED_MAX: usize = 100_000;
 
-/// Where a value does not fit.
+/// One place where values of one schema do not fit another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
-    /// Whether no value fits; else some may not.
+    /// True when no value fits, false when some may not fit.
     pub is_certain: bool,
-    /// Whether a schema does not describe a property that is needed.
+    /// True when a schema does not describe a property that is needed.
     pub is_undescribed: bool,
-    /// Where: `lines[].sku`; empty for the whole.
+    /// The place, such as `lines[].sku`; empty for the whole value.
     pub place: String,
-    /// What the reader does and the value is not: `needs `id`, which is not in it`.
+    /// What the reader does that the value does not allow: `needs `id`, which is not in it`.
     pub message: String,
 }
 
-/// What is wrong when values that fit `made` are read by `read`, up to a hundred things.
+/// Returns what is wrong when a reader with the schema `read` gets values of the schema `made`, up
+/// to a hundred misfits.
 #[must_use]
 pub fn misfits(made: Schema<'_>, read: Schema<'_>) -> Vec<Misfit> {
     let mut comparison =
-        Comparison { found: Vec::new(), left: COMPARED_MAX, compared: BTreeMap::new() };
+        SchemaComparison { found: Vec::new(), left: COMPARED_MAX, compared: BTreeMap::new() };
     comparison.compare(made, read, "", true, DEPTH_MAX);
     comparison.found.truncate(MISFITS_MAX);
     comparison.found
 }
 
-/// What was compared, and what was found.
-struct Comparison {
+/// The state of one comparison.
+struct SchemaComparison {
     found: Vec<Misfit>,
-    /// So many properties may still be compared.
+    /// How many more properties may be compared.
     left: usize,
-    /// Each pair of schemas, with the depth that was left for it and whether there is always such a
-    /// value: many ways lead to one.
+    /// The pairs of schemas that were compared, because many ways may lead to one pair. Each has
+    /// the depth that was left for it, and whether there is always such a value.
     compared: BTreeMap<(*const Value, *const Value), (usize, bool)>,
 }
 
-impl Comparison {
+impl SchemaComparison {
+    /// Adds a misfit.
     fn add(&mut self, is_certain: bool, place: String, message: String) {
         self.found.push(Misfit { is_certain, is_undescribed: false, place, message });
     }
 
+    /// Returns true when the comparison should stop.
     fn is_over(&self) -> bool {
         self.left == 0 || self.found.len() >= MISFITS_MAX
     }
 
-    /// `is_there`: whether there is always such a value.
+    /// Compares two schemas. `is_there` is true when there is always such a value.
     fn compare(
         &mut self,
         made: Schema<'_>,
@@ -140,7 +143,7 @@ impl Comparison {
         }
     }
 
-    /// True when no value fits both.
+    /// Compares the types of two schemas. Returns true when no value fits both.
     fn compare_types(
         &mut self,
         made: Schema<'_>,

@@ -1,18 +1,18 @@
-//! "Did you mean …?"
+//! Suggestions for mistyped names: "Did you mean …?"
 
-/// Names that are told when none is near. Nobody reads more.
-const NAMES_TOLD: usize = 20;
+/// The most names that a message lists when none is near. Nobody reads more.
+const NAMES_LISTED: usize = 20;
 
-/// Bytes of a name that are told and compared: names of properties come from components.
-const NAME_BYTES: usize = 100;
+/// The most bytes of a name that are shown and compared. Names of properties come from components.
+const NAME_BYTES_MAX: usize = 100;
 
-/// Names that are compared with one that is wrong. Each takes about a microsecond.
+/// The most names that a wrong one is compared with. Each takes about a microsecond.
 const COMPARED_MAX: usize = 1_000;
 
-/// Characters of the shortest beginning of a word that counts as near to it.
+/// The fewest characters of a beginning of a word that counts as near to it.
 const BEGINNING_CHARS_MIN: usize = 3;
 
-/// What would be right in the place of `word`: the name that is nearest, or all of them.
+/// Suggests what would be right in the place of `word`: the nearest name, or all names.
 pub(super) fn remedy(word: &str, names: &[String]) -> String {
     let names: Vec<&str> = names.iter().map(|name| cut(name)).collect();
     if let Some(near) = nearest(cut(word), names.iter().copied()) {
@@ -21,19 +21,20 @@ pub(super) fn remedy(word: &str, names: &[String]) -> String {
     if names.is_empty() {
         return "it has no fields".to_owned();
     }
-    let told: Vec<_> = names.iter().take(NAMES_TOLD).map(|name| format!("`{name}`")).collect();
-    let more = names.len().saturating_sub(NAMES_TOLD);
+    let listed: Vec<_> = names.iter().take(NAMES_LISTED).map(|name| format!("`{name}`")).collect();
+    let more = names.len().saturating_sub(NAMES_LISTED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("it has {}{more}", told.join(", "))
+    format!("it has {}{more}", listed.join(", "))
 }
 
-/// The beginning of a name.
+/// Returns the beginning of a name.
 pub(super) fn cut(name: &str) -> &str {
-    &name[..name.floor_char_boundary(NAME_BYTES)]
+    &name[..name.floor_char_boundary(NAME_BYTES_MAX)]
 }
 
-/// The name that is nearest to `word`, when it is near enough to be a slip: one of them begins with
-/// the other, or at most a third of the characters are added, left out, changed or swapped.
+/// Returns the name that is nearest to `word`, when it is near enough to be a typing mistake. One
+/// of them begins with the other, or at most a third of the characters are added, left out, changed
+/// or swapped.
 #[must_use]
 pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let length = word.chars().count();
@@ -42,7 +43,8 @@ pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Opti
         let (shorter, longer) = if name.len() < word.len() { (name, word) } else { (word, name) };
         longer.starts_with(shorter) && shorter.chars().count() >= BEGINNING_CHARS_MIN
     };
-    // What is longer or shorter by more is no slip, and comparing long words takes long.
+    // A name that is much longer or shorter is no typing mistake, and comparing long words takes
+    // long.
     let is_as_long = |name: &str| name.chars().count().abs_diff(length) <= allowed;
     names
         .into_iter()
@@ -54,7 +56,7 @@ pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Opti
         .map(|(_, name)| name)
 }
 
-/// The distance of two words by optimal string alignment.
+/// Returns the distance of two words by optimal string alignment.
 fn changes(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let (mut last, mut before): (Vec<usize>, Vec<usize>) = ((0..=other.len()).collect(), vec![]);

@@ -1,8 +1,7 @@
 //! A JSON Schema (2020-12), as far as it says plainly what values are.
 //!
-//! What a schema says otherwise, with `if`, `allOf` and the like, only makes fewer values fit. So
-//! the types that are answered here are never too few; where something cannot be known, the answer
-//! is that it is not known.
+//! The rest of a schema, with `if`, `allOf` and the like, only makes fewer values fit. So the types
+//! that are returned here are never too few. Where something cannot be known, the answer says so.
 
 use std::collections::BTreeSet;
 
@@ -10,19 +9,19 @@ use serde_json::{Map, Value};
 
 use super::kinds::Kinds;
 
-/// Schemas within one another that are looked at. A circle of `$ref`s ends here.
+/// The most nested schemas that are looked at. This also ends circles of `$ref`s.
 pub(super) const DEPTH_MAX: usize = 8;
 
-/// Alternatives and listed values that are looked at to say of what kind a value is. Alternatives that
-/// refer to one another make very many. What comes after them may be of any kind.
+/// The most alternatives and listed values that are looked at to find the kinds of a value.
+/// Alternatives that refer to each other can be very many. After this, a value may have any kind.
 const ALTERNATIVES_MAX: usize = 1_000;
 
-/// Alternatives of a value that may be absent: what it is, and null.
+/// The most alternatives of an optional value, which are usually two: the value and null.
 const OPTIONAL_MAX: usize = 8;
 
-/// Keywords that only say something to people, or hold schemas that others refer to. They may stand
-/// beside a `$ref` without changing what it means.
-const ASIDE: [&str; 13] = [
+/// Keywords that are for people, or hold schemas that others refer to. They may stand beside a
+/// `$ref` without changing its meaning.
+const WITHOUT_MEANING: [&str; 13] = [
     "$ref",
     "$schema",
     "$id",
@@ -38,8 +37,8 @@ const ASIDE: [&str; 13] = [
     "writeOnly",
 ];
 
-/// Keywords that may describe properties which `properties` does not name.
-const ELSEWHERE: [&str; 12] = [
+/// Keywords that may describe properties that `properties` does not name.
+const DESCRIBING_ELSEWHERE: [&str; 12] = [
     "allOf",
     "anyOf",
     "oneOf",
@@ -54,41 +53,43 @@ const ELSEWHERE: [&str; 12] = [
     "$dynamicRef",
 ];
 
-/// A schema in its document.
+/// One schema within its document.
 #[derive(Debug, Clone, Copy)]
 pub struct Schema<'s> {
     document: &'s Value,
-    /// With `$ref`s followed.
+    /// The schema, after following its `$ref`s.
     here: &'s Value,
-    /// Something stands beside a `$ref`, or one leads nowhere.
+    /// True when this is only a part of the schema: something stands beside a `$ref`, or a `$ref`
+    /// leads nowhere.
     is_part: bool,
 }
 
 /// What a schema says of one property.
 #[derive(Debug, Clone)]
 pub(super) enum Property<'s> {
+    /// The property has this schema.
     Described(Schema<'s>),
-    /// It is not one of those that are described. Closed: no other is there.
-    Undescribed {
-        is_closed: bool,
-    },
-    /// Nothing can be said of it.
+    /// The property is not described. When closed, there are no other properties than the described
+    /// ones.
+    Undescribed { is_closed: bool },
+    /// Nothing is known of the property.
     Unknown,
 }
 
 impl<'s> Schema<'s> {
-    /// The schema that a document is.
+    /// Returns the schema that a whole document is.
     #[must_use]
     pub fn new(document: &'s Value) -> Self {
         Self { document, here: document, is_part: false }.at(document)
     }
 
+    /// Returns a schema of the same document, with its `$ref`s followed.
     fn at(self, mut schema: &'s Value) -> Self {
         let mut is_part = false;
         for _ in 0..DEPTH_MAX {
             let Some(reference) = schema.get("$ref").and_then(Value::as_str) else { break };
             let keys = schema.as_object().into_iter().flat_map(Map::keys);
-            is_part |= keys.into_iter().any(|key| !ASIDE.contains(&key.as_str()));
+            is_part |= keys.into_iter().any(|key| !WITHOUT_MEANING.contains(&key.as_str()));
             let target = reference.strip_prefix('#').and_then(|path| self.document.pointer(path));
             let Some(target) = target else { break };
             schema = target;
@@ -97,36 +98,39 @@ impl<'s> Schema<'s> {
         Self { document: self.document, here: schema, is_part }
     }
 
+    /// Returns the schema as JSON.
     pub(super) fn value(self) -> &'s Value {
         self.here
     }
 
-    /// The properties that must be there.
+    /// Returns the names of the properties that a value must have.
     pub fn required(self) -> impl Iterator<Item = &'s str> {
         let required = self.here.get("required").and_then(Value::as_array);
         required.into_iter().flatten().filter_map(Value::as_str)
     }
 
-    /// The properties that it describes.
+    /// Returns the names of the properties that the schema describes.
     pub fn names(self) -> impl Iterator<Item = &'s str> {
         self.properties().into_iter().flat_map(Map::keys).map(String::as_str)
     }
 
+    /// Returns the schemas of the properties.
     pub(super) fn properties(self) -> Option<&'s Map<String, Value>> {
         self.here.get("properties")?.as_object()
     }
 
+    /// Returns the schema of a property.
     pub(super) fn property(self, name: &str) -> Option<Self> {
         self.properties()?.get(name).map(|schema| self.at(schema))
     }
 
-    /// What the elements of a list are, when all of them are alike.
+    /// Returns the schema of the elements of a list, when all elements have the same.
     pub(super) fn elements(self) -> Option<Self> {
         let items = self.here.get("items").filter(|_| self.here.get("prefixItems").is_none());
         items.map(|schema| self.at(schema))
     }
 
-    /// Whether it takes this property.
+    /// Returns true when a value may have this property.
     #[must_use]
     pub fn takes(self, name: &str) -> bool {
         let is_closed = self.here.get("additionalProperties") == Some(&Value::Bool(false));
@@ -134,16 +138,17 @@ impl<'s> Schema<'s> {
         !is_closed || has_patterns || self.properties().is_some_and(|all| all.contains_key(name))
     }
 
-    /// Whether `properties` is all that it says of properties.
+    /// Returns true when only `properties` describes properties.
     pub(super) fn is_whole(self) -> bool {
-        !self.is_part && ELSEWHERE.iter().all(|key| self.here.get(key).is_none())
+        !self.is_part && DESCRIBING_ELSEWHERE.iter().all(|key| self.here.get(key).is_none())
     }
 
-    /// What it says of the property `name` of a value that is an object.
+    /// Returns what the schema says of a property of an object.
     pub(super) fn look_up(self, name: &str) -> Property<'s> {
         self.look_up_within(name, DEPTH_MAX)
     }
 
+    /// The same, through at most `depth` nested schemas.
     fn look_up_within(self, name: &str, depth: usize) -> Property<'s> {
         let Some(deeper) = depth.checked_sub(1) else { return Property::Unknown };
         if let Some(property) = self.property(name) {
@@ -162,12 +167,12 @@ impl<'s> Schema<'s> {
         }
     }
 
-    /// Of a value that may be absent, such as `anyOf: [{$ref: …}, {type: null}]`, the alternative
-    /// that is an object.
+    /// Returns the only alternative that is an object, for an optional value such as
+    /// `anyOf: [{$ref: …}, {type: null}]`.
     fn only_object(self) -> Option<Self> {
         let alternatives = ["anyOf", "oneOf"].into_iter().find_map(|key| self.here.get(key))?;
         let only_they = |key: &String| {
-            ["anyOf", "oneOf"].contains(&key.as_str()) || ASIDE.contains(&key.as_str())
+            ["anyOf", "oneOf"].contains(&key.as_str()) || WITHOUT_MEANING.contains(&key.as_str())
         };
         if self.is_part || !self.here.as_object()?.keys().all(only_they) {
             return None;
@@ -178,18 +183,18 @@ impl<'s> Schema<'s> {
         objects.next().filter(|_| objects.next().is_none())
     }
 
-    /// The names that [`Self::look_up`] would find.
+    /// Returns the names that [`Self::look_up`] finds.
     pub(super) fn known_names(self) -> Vec<&'s str> {
         self.only_object().unwrap_or(self).names().collect()
     }
 
-    /// The kinds of values that may fit.
+    /// Returns the kinds of values that may fit.
     pub(super) fn kinds(self) -> Kinds {
         let mut left = ALTERNATIVES_MAX;
         self.kinds_within(DEPTH_MAX, &mut left)
     }
 
-    /// `left`: so many alternatives and listed values may still be looked at.
+    /// The same, through at most `depth` nested schemas and `left` alternatives and listed values.
     fn kinds_within(self, depth: usize, left: &mut usize) -> Kinds {
         let Some(deeper) = depth.checked_sub(1) else { return Kinds::JSON };
         let mut kinds = self.types().map_or(Kinds::JSON, |types| {
@@ -214,7 +219,7 @@ impl<'s> Schema<'s> {
         kinds
     }
 
-    /// The types that it takes; none when it does not say.
+    /// Returns the types that the schema allows; none when it does not say.
     pub(super) fn types(self) -> Option<BTreeSet<&'s str>> {
         match self.here.get("type")? {
             Value::String(one) => Some(BTreeSet::from([one.as_str()])),
@@ -224,13 +229,14 @@ impl<'s> Schema<'s> {
     }
 }
 
-/// Counts so many more, when so many are left.
+/// Counts `count` more. Returns false, and counts nothing, when fewer are left.
 fn spend(left: &mut usize, count: usize) -> bool {
     let rest = left.checked_sub(count);
     *left = rest.unwrap_or(*left);
     rest.is_some()
 }
 
+/// Returns the kinds of a type of JSON Schema.
 fn kind_of_word(word: &str) -> Kinds {
     match word {
         "null" => Kinds::NULL,

@@ -1,4 +1,4 @@
-//! What is known of a value before it is computed.
+//! Shapes: what is known of a value before it is computed.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -9,112 +9,124 @@ use super::schema::{Property, Schema};
 /// What is known of a value.
 #[derive(Debug, Clone)]
 pub(super) struct Shape<'s> {
-    /// It is one of these.
+    /// The kinds that the value may have.
     pub(super) kinds: Kinds,
-    pub(super) inner: Inner<'s>,
+    /// What the value contains.
+    pub(super) contents: Contents<'s>,
 }
 
-/// What is known of what is in a value.
+/// What is known of the contents of a value.
 #[derive(Debug, Clone)]
-pub(super) enum Inner<'s> {
+pub(super) enum Contents<'s> {
+    /// Nothing is known.
     Unknown,
-    /// It fits this schema, if it is not null.
+    /// The value fits this schema, if it is not null.
     Schema(Schema<'s>),
-    /// Each element of the list.
+    /// The value is a list, and each element has these contents and kinds.
     Elements(Rc<Self>, Kinds),
-    /// All fields of the object.
+    /// The value is an object with exactly these fields.
     Fields(Rc<BTreeMap<String, Shape<'s>>>),
 }
 
-/// What a field of a value is.
+/// The result of looking up a field of a value.
 #[derive(Debug)]
-pub(super) enum Field<'s> {
+pub(super) enum FieldLookup<'s> {
+    /// The field has this shape.
     Is(Shape<'s>),
+    /// Nothing is known of the field.
     Unknown,
-    /// It is not one of these. Certain: it is not there; else nothing says that it is.
-    Missing {
-        is_certain: bool,
-        names: Vec<String>,
-    },
-    /// The value has no fields.
+    /// The field is not among the known names. When certain, there is no such field; else nothing
+    /// says that there is one.
+    Missing { is_certain: bool, names: Vec<String> },
+    /// The value is not an object.
     OfNoObject,
 }
 
 impl<'s> Shape<'s> {
+    /// Returns the shape of which nothing is known.
     pub(super) const fn any() -> Self {
         Self::of(Kinds::ANY)
     }
 
+    /// Returns the shape of values of some kinds.
     pub(super) const fn of(kinds: Kinds) -> Self {
-        Self { kinds, inner: Inner::Unknown }
+        Self { kinds, contents: Contents::Unknown }
     }
 
+    /// Returns the shape of values of a schema.
     pub(super) fn of_schema(schema: Schema<'s>) -> Self {
-        Self { kinds: schema.kinds(), inner: Inner::Schema(schema) }
+        Self { kinds: schema.kinds(), contents: Contents::Schema(schema) }
     }
 
+    /// Returns the shape of a list.
     pub(super) fn list(element: Self) -> Self {
-        let inner = Inner::Elements(Rc::new(element.inner), element.kinds);
-        Self { kinds: Kinds::LIST, inner }
+        let contents = Contents::Elements(Rc::new(element.contents), element.kinds);
+        Self { kinds: Kinds::LIST, contents }
     }
 
+    /// Returns the shape of an object with exactly these fields.
     pub(super) fn object(fields: BTreeMap<String, Self>) -> Self {
-        Self { kinds: Kinds::OBJECT, inner: Inner::Fields(Rc::new(fields)) }
+        Self { kinds: Kinds::OBJECT, contents: Contents::Fields(Rc::new(fields)) }
     }
 
-    /// The same, or null.
+    /// Returns the shape of the same value or null.
     pub(super) fn or_null(mut self) -> Self {
         self.kinds = self.kinds.or(Kinds::NULL);
         self
     }
 
-    /// One or the other.
+    /// Returns the shape of a value that has one shape or the other.
     pub(super) fn or(self, other: Self) -> Self {
         let kinds = self.kinds.or(other.kinds);
-        // What is known of null is true of anything.
-        let inner = if other.kinds == Kinds::NULL {
-            self.inner
+        // Null has no contents, so the contents of the other stay true.
+        let contents = if other.kinds == Kinds::NULL {
+            self.contents
         } else if self.kinds == Kinds::NULL {
-            other.inner
+            other.contents
         } else {
-            Inner::Unknown
+            Contents::Unknown
         };
-        Self { kinds, inner }
+        Self { kinds, contents }
     }
 
-    pub(super) fn field(&self, name: &str) -> Field<'s> {
+    /// Looks up a field.
+    pub(super) fn field(&self, name: &str) -> FieldLookup<'s> {
         if !self.kinds.intersects(Kinds::OBJECT.or(Kinds::OTHER)) {
-            return Field::OfNoObject;
+            return FieldLookup::OfNoObject;
         }
-        match &self.inner {
-            Inner::Unknown | Inner::Elements(..) => Field::Unknown,
-            Inner::Fields(fields) => match fields.get(name) {
-                Some(field) => Field::Is(field.clone()),
-                None => {
-                    Field::Missing { is_certain: true, names: fields.keys().cloned().collect() }
-                }
+        match &self.contents {
+            Contents::Unknown | Contents::Elements(..) => FieldLookup::Unknown,
+            Contents::Fields(fields) => match fields.get(name) {
+                Some(field) => FieldLookup::Is(field.clone()),
+                None => FieldLookup::Missing {
+                    is_certain: true,
+                    names: fields.keys().cloned().collect(),
+                },
             },
-            Inner::Schema(schema) => match schema.look_up(name) {
-                Property::Described(property) => Field::Is(Self::of_schema(property)),
+            Contents::Schema(schema) => match schema.look_up(name) {
+                Property::Described(property) => FieldLookup::Is(Self::of_schema(property)),
                 Property::Undescribed { is_closed } => {
                     let names = schema.known_names().into_iter().map(str::to_owned).collect();
-                    Field::Missing { is_certain: is_closed, names }
+                    FieldLookup::Missing { is_certain: is_closed, names }
                 }
-                Property::Unknown => Field::Unknown,
+                Property::Unknown => FieldLookup::Unknown,
             },
         }
     }
 
-    /// An element of it, if it is a list.
+    /// Returns the shape of an element, if the value is a list.
     pub(super) fn element(&self) -> Self {
-        match &self.inner {
-            Inner::Elements(inner, kinds) => Self { kinds: *kinds, inner: (**inner).clone() },
-            Inner::Schema(schema) => schema.elements().map_or_else(Self::any, Self::of_schema),
-            Inner::Unknown | Inner::Fields(_) => Self::any(),
+        match &self.contents {
+            Contents::Elements(contents, kinds) => {
+                Self { kinds: *kinds, contents: (**contents).clone() }
+            }
+            Contents::Schema(schema) => schema.elements().map_or_else(Self::any, Self::of_schema),
+            Contents::Unknown | Contents::Fields(_) => Self::any(),
         }
     }
 
-    /// What a macro such as `map` runs over: the elements of a list, the keys of an object.
+    /// Returns the shape of what a macro such as `map` visits: the elements of a list, or the keys
+    /// of an object.
     pub(super) fn visited(&self) -> Self {
         if self.kinds.is_within(Kinds::LIST.or(Kinds::NULL)) {
             self.element()

@@ -1,9 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::*;
-use crate::definition::{FUNCTIONS, MACROS};
+use crate::definition::{Definition, Expression, FUNCTIONS, MACROS};
+use crate::ids::PluginName;
 
 /// A definition of steps that each have `{name, plugin, …}` and come one after the other.
 fn definition(steps: &[Value]) -> Definition {
@@ -220,13 +223,13 @@ fn functions_that_there_are_not() {
 /// What is listed is what the library has: each example has a value.
 #[test]
 fn the_functions_that_are_listed_are_there() {
-    use crate::definition::{Read, Source, Variable, Variables};
+    use crate::definition::{Source, Variable, VariableValue, Variables};
     struct Nothing;
     impl Source for Nothing {
         fn bytes(&self, _: Variable) -> usize {
             0
         }
-        fn read(&self, _: Variable) -> Read {
+        fn read(&self, _: Variable) -> VariableValue {
             Ok(Value::Null)
         }
     }
@@ -349,7 +352,8 @@ fn lists_are_looked_into() {
     assert!(field[0].contains("of each: steps.seats.output.map(x, x.seat)"), "{field:?}");
     let misspelt = told("input.seats", "item", "steps.seats.output.exists(s, s.sea == '')");
     assert!(misspelt[0].contains("did you mean `seat`?"), "{misspelt:?}");
-    // A list that is not written out may be empty, and a function that there is not is wrong all the same.
+    // A list that is not written out may be empty, and a function that there is not is wrong all
+    // the same.
     for (list, input, severity) in [
         ("['a']", "{'seat': 7}", "error: "),
         ("input.seats", "{'seat': 7}", "warning: "),

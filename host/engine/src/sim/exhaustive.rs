@@ -1,40 +1,43 @@
 //! Every schedule of one definition, within a budget of faults.
 //!
-//! States that were seen are not gone through again: a state is all that the future depends on
-//! (the saga, what stands outside, the faults that are left), so the schedules behind it are
-//! the same; they are counted, not repeated.
+//! A state is everything that the future depends on: the saga, the effects outside, the faults that
+//! are left. So the schedules behind a state that was seen before are the same. They are counted
+//! and not repeated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::world::{Action, Ordered, Reply, Result, World};
-use super::{Figures, Machine, Violation};
+use super::action::{Action, OrderKind, Reply};
+use super::figures::Figures;
+use super::machine::Machine;
+use super::violation::Violation;
+use super::world::{Result, World};
 use crate::saga::{Progress, StepState};
 use crate::{CLOCK_TOLERANCE, Definition, Direction, Payload, SagaId, Target, Timestamp};
 
-/// How much may go wrong in one schedule.
+/// How many faults and orders one schedule may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Budget {
-    /// Calls that fail or are lost.
+    /// The most calls that fail or are lost.
     pub faults: u8,
-    /// Crashes of the host.
+    /// The most crashes of the host.
     pub crashes: u8,
-    /// Cancellations.
+    /// The most cancellations.
     pub cancels: u8,
-    /// Anything else that an operator does.
+    /// The most other orders of an operator.
     pub orders: u8,
-    /// Times that the host notices late: something else comes first.
+    /// The most times that the host notices late, after something else.
     pub delays: u8,
-    /// Whether components are asked what became of a call: later, and while its request is on its
-    /// way.
+    /// True when components are asked what became of a call: after it, and while its request is
+    /// still on its way.
     pub looks: bool,
-    /// Whether the clock may be set ahead, once, and right again.
+    /// True when the clock may be set ahead, once, and right again.
     pub clock: bool,
-    /// Whether the order in which due calls get room is tried too.
+    /// True when every order is tried in which due calls get room.
     pub admissions: bool,
 }
 
-/// Goes through every schedule of `definition`.
+/// Runs every schedule of a definition.
 ///
 /// # Errors
 /// The first rule that was broken.
@@ -52,13 +55,15 @@ pub fn exhaustive(
     Ok(search.figures)
 }
 
+/// The state of the search.
 struct Search {
-    /// Schedules from each state on.
+    /// The number of schedules from each state on.
     seen: BTreeMap<Vec<u8>, u64>,
     figures: Figures,
 }
 
 impl Search {
+    /// Returns the number of schedules from a state on, after running all that are new.
     fn explore(&mut self, world: &World<'_>, left: Budget) -> Result<u64> {
         let key = key(world, left);
         if let Some(schedules) = self.seen.get(&key) {
@@ -75,7 +80,7 @@ impl Search {
             self.figures.add(next.figures);
             schedules = schedules.saturating_add(self.explore(&next, left)?);
         }
-        // Cancelling and crashing are possible where nothing else is; a rest is where only they are.
+        // In a rest nothing can happen but crashes and orders of an operator.
         let rests =
             world.in_flight.is_empty() && world.due().is_empty() && world.wake_at().is_none();
         if rests {
@@ -90,13 +95,14 @@ impl Search {
     }
 }
 
+/// Returns everything that can happen next, and the budget after it.
 fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
     let mut actions = Vec::new();
-    // Also after an end: a completed saga can be compensated.
+    // Orders are possible after an end, too: a completed saga can be compensated.
     if let Some(orders) = left.orders.checked_sub(1) {
         let left = Budget { orders, ..left };
-        // A note changes nothing, and would double the schedules.
-        for order in Ordered::ALL.into_iter().filter(|order| *order != Ordered::Note) {
+        // A note changes nothing, and would double the number of schedules.
+        for order in OrderKind::ALL.into_iter().filter(|order| *order != OrderKind::Note) {
             let steps = if order.is_about_a_step() { world.units.len() } else { 1 };
             let may = (0..steps).filter(|step| world.may(order, *step));
             actions.extend(may.map(|step| (Action::Order { order, step }, left)));
@@ -165,7 +171,7 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
     actions
 }
 
-/// Every set of the steps that are in flight.
+/// Returns every set of the steps that are in flight.
 fn subsets(world: &World<'_>) -> Vec<u128> {
     let steps = world.in_flight.iter().map(|call| 1_u128 << world.index(call));
     steps.fold(vec![0], |sets, step| {
@@ -174,7 +180,7 @@ fn subsets(world: &World<'_>) -> Vec<u128> {
     })
 }
 
-/// All that the future depends on, with times relative to now.
+/// Returns everything that the future depends on, with times relative to now.
 fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
     let saga = &world.saga;
     let mut key = vec![
@@ -198,7 +204,7 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
     let relative = |at: Timestamp| at.as_millis().saturating_sub(world.now.as_millis()).max(0);
     let deadline = saga.deadline_in_force().map_or(-1, relative);
     key.extend(deadline.to_be_bytes());
-    // What a clock that is set right has further away than its pause: what was set since then.
+    // Times that were set by a clock that is ahead behave differently once the clock is set right.
     let ahead = i64::try_from(world.ahead.as_millis()).unwrap_or_default();
     let right = Timestamp::from_millis(world.now.as_millis() - ahead);
     let is_ahead = |since: Timestamp| u8::from(since.since(right) > CLOCK_TOLERANCE);
@@ -239,7 +245,8 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
         for number in counts.into_iter().chain(keys).chain(before) {
             key.push(u8::try_from(number).unwrap_or(u8::MAX));
         }
-        // Until when nobody believes that it did not happen; one timeout is for all that is tried.
+        // Until then the answer "it did not happen" does not count. All steps have the same
+        // timeout.
         let began_at = match state.progress {
             Progress::Running => state.began_at,
             Progress::Undoing => state.undo_began_at,

@@ -1,4 +1,4 @@
-//! Definitions to try: every small graph, and large ones by seed.
+//! The definitions that are tried: every small graph, and large random ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use crate::{
     StepSpec, UndoSpec, WaitSpec,
 };
 
-/// What is tried of each graph.
+/// The variants of each graph that are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variants {
     /// The graph with an undo for each step.
     Plain,
-    /// That, and with each step in turn without undo, skipped, or the pivot; waiting for a
-    /// signal or a time; running a saga; and with a deadline.
+    /// The plain graph, and more. Each step in turn has no undo, is skipped, is the pivot, waits
+    /// for a signal or a time, or runs a saga. One variant has a deadline.
     All,
-    /// With each step in turn over a list of two elements: both at once, and one by one.
+    /// Each step in turn runs over a list of two elements: both at once, and one by one.
     Lists,
 }
 
-/// Every graph of `steps` steps, as definitions with two attempts each way.
+/// Returns every graph of `steps` steps, as definitions with two attempts in each direction.
 #[must_use]
 pub fn graphs(steps: usize, variants: Variants) -> Vec<Arc<Definition>> {
     let pairs: Vec<_> = (0..steps).flat_map(|to| (0..to).map(move |from| (from, to))).collect();
@@ -67,13 +67,13 @@ pub fn graphs(steps: usize, variants: Variants) -> Vec<Arc<Definition>> {
                 specs.extend(pivots(&plain, index));
             }
         }
-        // What the check refuses (steps beside a pivot) is not a definition.
+        // The check rejects some specs, such as steps beside a pivot.
         found.extend(specs.into_iter().filter_map(|spec| Definition::new(spec).ok()).map(Arc::new));
     }
     found
 }
 
-/// `spec` with step `pivot` as its pivot: with an undo of its own, and without.
+/// Returns a spec with the step `pivot` as its pivot: with an undo, and without.
 fn pivots(spec: &DefinitionSpec, pivot: usize) -> [DefinitionSpec; 2] {
     let mut with = spec.clone();
     with.steps[pivot].pivot = true;
@@ -104,7 +104,7 @@ fn spec(graph: &[Vec<usize>], mut change: impl FnMut(&mut StepSpec)) -> Definiti
     }
 }
 
-/// The step as one of another kind, with the undo that such a step has.
+/// Returns a step as one of another kind, with the undo that such a step has.
 fn of_kind(step: StepSpec, kind: StepKind) -> StepSpec {
     let undo = match &kind {
         StepKind::Call { .. } => step.undo,
@@ -132,7 +132,7 @@ fn step(index: usize, after: &[usize]) -> StepSpec {
     }
 }
 
-/// Over a list of so many numbers.
+/// Returns a list of so many numbers.
 fn each(elements: usize, concurrency: usize) -> EachSpec {
     EachSpec { list: format!("{:?}", (0..elements).collect::<Vec<_>>()), concurrency }
 }
@@ -148,7 +148,7 @@ fn name<T: std::str::FromStr<Err = crate::IdError>>(text: &str) -> T {
     }
 }
 
-/// Numbers from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+/// Random numbers from a seed, by SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]
 pub(super) struct Random(u64);
 
@@ -165,18 +165,18 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to `bound`, without it.
+    /// Returns a number from 0 up to and without `bound`.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound.max(1) as u64).unwrap_or_default()
     }
 
-    /// True `percent` times of a hundred.
+    /// Returns true with this chance in percent.
     pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }
 
-/// A definition of up to 16 steps, listed in no order.
+/// Returns a random definition of up to 16 steps, which are listed in a random order.
 pub(super) fn random(random: &mut Random) -> Definition {
     let steps = 1 + random.below(16);
     let density = random.below(100);
@@ -186,7 +186,7 @@ pub(super) fn random(random: &mut Random) -> Definition {
     }
     let pivot = random.chance(30).then(|| random.below(steps));
     if let Some(pivot) = pivot {
-        // Nothing may run beside it.
+        // Nothing may run beside the pivot.
         graph[pivot] = (0..pivot).collect();
         for after in &mut graph[pivot + 1..] {
             after.push(pivot);

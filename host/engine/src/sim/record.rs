@@ -1,12 +1,12 @@
-//! What the rules know: what the log says, and what the world saw.
+//! What the log says, kept apart from the state of the engine.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the rest is handled before")]
 
 use super::units::Units;
 use crate::event::Event;
-use crate::{Definition, Emitted, FailureClass, Fate, Outcome, Payload, StepKind, Timestamp};
+use crate::{Definition, Emitted, FailureClass, Fate, Payload, StepKind, Timestamp};
 
-/// What the events so far say, kept apart from [`crate::Saga`].
+/// What the events so far say about a saga.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the log tells it")]
 #[derive(Debug, Clone, Default)]
 pub(super) struct Record {
@@ -18,25 +18,25 @@ pub(super) struct Record {
     pub(super) is_given_up: bool,
     pub(super) is_completed: bool,
     pub(super) has_ended: bool,
-    /// Signals that came, and that steps have taken.
+    /// The number of signals that arrived, and of those that steps have taken.
     pub(super) signals: usize,
     pub(super) signals_taken: usize,
-    /// The step whose call succeeded with the last event, and has something to tell.
-    pub(super) tells: Option<usize>,
+    /// The step whose call succeeded with the last event, and emits domain events.
+    pub(super) emits: Option<usize>,
     /// The deadline, and when it was set.
     pub(super) deadline: Option<(Timestamp, Timestamp)>,
 }
 
-/// Whether a step waits for a signal or a time.
+/// The wait of a step for a signal or a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Waits {
+pub(super) enum Wait {
+    /// It does not wait.
     #[default]
     No,
+    /// It waits without an end.
     ForEver,
-    Until {
-        since: Timestamp,
-        until: Timestamp,
-    },
+    /// It waits until a time.
+    Until { since: Timestamp, until: Timestamp },
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the log tells it")]
@@ -48,25 +48,25 @@ pub(super) struct StepRecord {
     pub(super) began_at: Timestamp,
     pub(super) has_succeeded: bool,
     pub(super) is_skipped: bool,
-    /// It failed or is unknown, and no attempt follows.
+    /// True when it failed or is unknown, and no attempt follows.
     pub(super) has_failed: bool,
     pub(super) undo_attempts: u32,
     pub(super) is_undoing: bool,
     pub(super) is_undone: bool,
     pub(super) is_undo_blocked: bool,
-    pub(super) waits: Waits,
-    /// What it gave, whoever said so.
+    pub(super) waits: Wait,
+    /// The output of the step, from its component or from an operator.
     pub(super) output: Option<Payload>,
-    /// It runs over a list and has its elements.
+    /// True when it runs over a list and has its elements.
     pub(super) is_expanded: bool,
-    /// An operator went on without it, whatever of it stands.
+    /// True when an operator skipped it or its undo, so that its effect may stand.
     pub(super) is_let_go: bool,
-    /// Attempts that do not count, because an operator had it tried again.
+    /// The attempts that do not count, because an operator had the call retried.
     pub(super) attempts_before: u32,
     pub(super) undo_attempts_before: u32,
     /// How often an operator has edited the input of its calls.
     pub(super) edits: u32,
-    /// Whether nobody knows what became of some attempt of each.
+    /// True when the outcome of some attempt of each is unknown.
     pub(super) is_unclear: bool,
     pub(super) is_undo_unclear: bool,
 }
@@ -93,7 +93,7 @@ impl Record {
         at: Timestamp,
         event: &Event,
     ) {
-        self.tells = match event {
+        self.emits = match event {
             Event::StepSucceeded(e) if e.attempt > 0 => units.index_of(&e.step),
             Event::UndoSucceeded(e) => units.index_of(&e.step),
             _ => None,
@@ -155,11 +155,11 @@ impl Record {
         step.apply(at, event, is_compensating, has_undo);
     }
 
-    /// What was set by a clock that was ahead of `at` comes as long after `at`.
+    /// Moves the times that were set by a clock that was ahead of `at`.
     fn retime(&mut self, at: Timestamp) {
         let waits = self.steps.iter_mut().filter_map(|step| match &mut step.waits {
-            Waits::Until { since, until } => Some((since, until)),
-            Waits::No | Waits::ForEver => None,
+            Wait::Until { since, until } => Some((since, until)),
+            Wait::No | Wait::ForEver => None,
         });
         let deadline = self.deadline.as_mut().map(|(deadline, since)| (since, deadline));
         for (since, until) in waits.chain(deadline).filter(|(since, _)| **since > at) {
@@ -168,7 +168,7 @@ impl Record {
         }
     }
 
-    /// An event that is about no step.
+    /// Applies an event that is about no step.
     fn apply_saga(&mut self, event: &Event) {
         match event {
             Event::CompensationStarted(_) => self.is_compensating = true,
@@ -201,12 +201,12 @@ impl StepRecord {
                 (self.attempts, self.is_executing, self.began_at) = (e.attempt, true, at);
             }
             Event::StepWaiting(e) => {
-                let until = |until| Waits::Until { since: at, until };
-                self.waits = e.until.map_or(Waits::ForEver, until);
+                let until = |until| Wait::Until { since: at, until };
+                self.waits = e.until.map_or(Wait::ForEver, until);
             }
             Event::StepExpanded(_) => self.is_expanded = true,
             Event::StepSucceeded(e) => {
-                (self.is_executing, self.has_succeeded, self.waits) = (false, true, Waits::No);
+                (self.is_executing, self.has_succeeded, self.waits) = (false, true, Wait::No);
                 self.output = Some(e.output.clone());
             }
             Event::StepFailed(e) => {
@@ -237,7 +237,7 @@ impl StepRecord {
             Event::OperatorSkipped(_) => {
                 (self.has_failed, self.is_undo_blocked) = (false, false);
                 (self.is_skipped, self.is_let_go) = (!is_compensating, true);
-                self.waits = Waits::No;
+                self.waits = Wait::No;
             }
             Event::OperatorResolved(e) => {
                 let is_undo = is_compensating && has_undo;
@@ -247,7 +247,7 @@ impl StepRecord {
                 }
                 self.has_failed &= is_undo || !e.happened;
                 (self.is_undone, self.is_undo_blocked) = (is_undo, false);
-                self.waits = Waits::No;
+                self.waits = Wait::No;
             }
             _ => {}
         }
@@ -261,16 +261,16 @@ impl StepRecord {
 
     fn failed(&mut self, retry_at: Option<Timestamp>) {
         self.is_executing = false;
-        (self.has_failed, self.waits) = (retry_at.is_none(), Waits::No);
+        (self.has_failed, self.waits) = (retry_at.is_none(), Wait::No);
     }
 
-    /// Whether it was called and will be again.
+    /// Returns true while a call of the step runs or another attempt follows.
     pub(super) fn is_under_way(&self) -> bool {
         let is_called = self.attempts > self.attempts_before;
         self.is_executing || is_called && !self.is_done() && !self.has_failed
     }
 
-    /// The same of its undo.
+    /// Returns true while a call of the undo runs or another attempt follows.
     pub(super) fn is_undo_under_way(&self) -> bool {
         let is_called = self.undo_attempts > self.undo_attempts_before;
         let is_settled = self.is_undone || self.is_undo_blocked || self.is_let_go;
@@ -282,61 +282,12 @@ impl StepRecord {
     }
 }
 
-/// What every call of a step tells, however it ends: every other step is silent.
+/// Returns the domain events that every call of a step emits, however it ends. Every other step
+/// emits none.
 pub(super) fn emitted_by(step: usize) -> Vec<Emitted> {
     let number = serde_json::json!(step);
     match ("sim.told".parse(), Payload::from_value(&number)) {
         (Ok(kind), Ok(data)) if step % 2 == 1 => vec![Emitted { kind, data }],
         _ => Vec::new(),
     }
-}
-
-/// What really happened outside, which the log can only try to tell.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Ledger {
-    pub(super) steps: Vec<Effect>,
-    /// Requests of calls that are over for the host, and that the world has not seen yet.
-    pub(super) on_their_way: Vec<OnItsWay>,
-}
-
-/// A request that may still come to have its effect.
-#[derive(Debug, Clone)]
-pub(super) struct OnItsWay {
-    pub(super) step: usize,
-    /// Which of the step's keys it carries.
-    pub(super) generation: u32,
-    /// By then it has come or never will.
-    pub(super) until: Timestamp,
-}
-
-impl Ledger {
-    /// Whether the effect of a step may still come to stand though no call of it runs.
-    pub(super) fn may_land(&self, step: usize, now: Timestamp) -> bool {
-        let of_step = |request: &&OnItsWay| request.step == step;
-        let mut requests = self.on_their_way.iter().filter(of_step);
-        requests.any(|request| request.may_land(&self.steps[step], now))
-    }
-}
-
-impl OnItsWay {
-    /// Whether it may still have its effect: a key that was used brings nothing.
-    pub(super) fn may_land(&self, effect: &Effect, now: Timestamp) -> bool {
-        let is_used = effect.times > 0 && effect.generation == self.generation;
-        now < self.until && !effect.is_closed && !is_used
-    }
-}
-
-/// The effect of one step.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Effect {
-    /// It stands now.
-    pub(super) stands: bool,
-    /// It came to stand this often.
-    pub(super) times: u32,
-    /// Which of the step's keys made it stand.
-    pub(super) generation: u32,
-    /// It was undone, or was to be: what is on its way comes to nothing.
-    pub(super) is_closed: bool,
-    /// What the last call answered, as far as the host heard.
-    pub(super) answer: Option<Outcome>,
 }

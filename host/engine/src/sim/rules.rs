@@ -1,14 +1,16 @@
-//! What must hold, whatever the machine thinks. Written from the words of the design, not from
-//! the code: nothing here looks at a [`crate::Saga`].
+//! What must hold, whatever the machine does. The rules follow the words of the design and not the
+//! code: nothing here looks at a [`crate::Saga`].
 
-use super::record::{Ledger, Record, StepRecord, Waits, emitted_by};
+use super::ledger::Ledger;
+use super::record::{Record, StepRecord, Wait, emitted_by};
 use super::units::{Units, items};
 use crate::event::{Event, StepExpanded, StepStarted, StepSucceeded, UndoStarted};
 use crate::{Definition, Fate, Outcome, Payload, StepKind, StepName, StepSpec, Timestamp};
 
-type Checked = Result<(), String>;
+/// The result of a check. The error is the rule that was broken, as a sentence.
+type Verdict = Result<(), String>;
 
-/// What a rule sees: the definition as it is meant, what the log said before, what is true.
+/// What the rules know: the definition, what the log said before, and what is true.
 pub(super) struct Rules<'a> {
     pub(super) definition: &'a Definition,
     pub(super) units: &'a Units,
@@ -19,12 +21,12 @@ pub(super) struct Rules<'a> {
 
 impl Rules<'_> {
     /// Checks one event before it becomes durable.
-    pub(super) fn check(&self, event: &Event) -> Checked {
+    pub(super) fn check(&self, event: &Event) -> Verdict {
         require(self.may_follow(event), || "nothing follows an end".to_owned())?;
         match event {
-            Event::Emitted(told) => {
+            Event::Emitted(emitted) => {
                 let is_of_it =
-                    self.record.tells.is_some_and(|step| emitted_by(step).contains(told));
+                    self.record.emits.is_some_and(|step| emitted_by(step).contains(emitted));
                 require(is_of_it, || "no call that succeeded tells that".to_owned())
             }
             Event::SagaStarted(_) => Err("a saga starts once".to_owned()),
@@ -35,7 +37,7 @@ impl Rules<'_> {
                 self.elements_done(e)
             }
             Event::StepSucceeded(e)
-                if self.record.steps[self.index(&e.step)?].waits != Waits::No =>
+                if self.record.steps[self.index(&e.step)?].waits != Wait::No =>
             {
                 self.wait_over(self.index(&e.step)?)
             }
@@ -112,7 +114,7 @@ impl Rules<'_> {
                 let index = self.index(&e.step)?;
                 let is_past = self.record.is_past_pivot(self.definition);
                 let stands = self.ledger.steps[index].stands;
-                // In a saga that may still be undone, what is skipped would be forgotten.
+                // In a saga that may still be compensated, a skipped effect would be forgotten.
                 require(!stands || self.record.is_compensating || is_past, || {
                     format!("{} is skipped, stands, and would never be undone", e.step)
                 })?;
@@ -123,8 +125,8 @@ impl Rules<'_> {
     }
 
     /// Checks a saga for which nothing is in flight, due or timed.
-    pub(super) fn at_rest(&self) -> Checked {
-        let waits = self.record.steps.iter().any(|step| step.waits == Waits::ForEver);
+    pub(super) fn at_rest(&self) -> Verdict {
+        let waits = self.record.steps.iter().any(|step| step.waits == Wait::ForEver);
         let held = self.record.is_blocked || self.record.is_paused || waits;
         require(self.record.has_ended || held, || {
             "it rests, and has neither ended nor is blocked".to_owned()
@@ -132,7 +134,8 @@ impl Rules<'_> {
         if self.record.has_ended || !self.record.is_compensating || self.record.is_paused {
             return Ok(());
         }
-        // Blocked: what stands is what needs an operator, or what that was built on.
+        // In a blocked saga, an effect stands only when an operator is needed for it or for a step
+        // after it.
         for (index, effect) in self.ledger.steps.iter().enumerate() {
             let (spec, name) = (self.spec(index), self.units.name(index));
             let below = self.units.descendants(self.definition, index);
@@ -146,7 +149,8 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn step_started(&self, event: &StepStarted) -> Checked {
+    /// Checks the start of a call of `execute`.
+    fn step_started(&self, event: &StepStarted) -> Verdict {
         let index = self.index(&event.step)?;
         let (step, spec) = (&self.record.steps[index], self.spec(index));
         let name = &event.step;
@@ -163,7 +167,8 @@ impl Rules<'_> {
         self.dependencies_done(index)
     }
 
-    fn undo_started(&self, event: &UndoStarted) -> Checked {
+    /// Checks the start of a call of `compensate`.
+    fn undo_started(&self, event: &UndoStarted) -> Verdict {
         let index = self.index(&event.step)?;
         let (step, spec) = (&self.record.steps[index], self.spec(index));
         let name = &event.step;
@@ -197,7 +202,8 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn compensation_started(&self) -> Checked {
+    /// Checks the start of a compensation.
+    fn compensation_started(&self) -> Verdict {
         require(!self.record.is_compensating, || "it is undone twice".to_owned())?;
         require(!self.record.is_past_pivot(self.definition), || {
             "it is undone past the pivot".to_owned()
@@ -209,13 +215,14 @@ impl Rules<'_> {
         })
     }
 
-    fn completed(&self) -> Checked {
+    /// Checks the end of a completed saga.
+    fn completed(&self) -> Verdict {
         require(!self.record.is_compensating, || "what is undone is not completed".to_owned())?;
         for (index, step) in self.record.steps.iter().enumerate() {
             let name = self.units.name(index);
             let is_element = self.units.siblings(index).is_some();
             let list = &self.record.steps[self.units.step(index)];
-            // A list that is skipped has no elements.
+            // A skipped list has no elements.
             let is_none = is_element && !list.is_expanded;
             require(step.is_done() || is_none, || format!("completed, and {name} is not done"))?;
             let effect = &self.ledger.steps[index];
@@ -228,7 +235,8 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn compensated(&self) -> Checked {
+    /// Checks the end of a compensated saga.
+    fn compensated(&self) -> Verdict {
         require(self.record.is_compensating, || "compensated out of nothing".to_owned())?;
         for (index, step) in self.record.steps.iter().enumerate() {
             let (spec, name) = (self.spec(index), self.units.name(index));
@@ -246,7 +254,8 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn abandoned(&self) -> Checked {
+    /// Checks the end of an abandoned saga.
+    fn abandoned(&self) -> Verdict {
         if self.record.is_given_up {
             return Ok(());
         }
@@ -262,36 +271,41 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn step_waiting(&self, index: usize) -> Checked {
+    /// Checks the start of a wait.
+    fn step_waiting(&self, index: usize) -> Verdict {
         let name = self.units.name(index);
         let waits = matches!(self.spec(index).kind, StepKind::Wait { .. } | StepKind::Sleep { .. });
         require(waits, || format!("{name} is a call"))?;
         require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
-        require(self.record.steps[index].waits == Waits::No, || format!("{name} waits twice"))?;
+        require(self.record.steps[index].waits == Wait::No, || format!("{name} waits twice"))?;
         self.dependencies_done(index)
     }
 
-    fn wait_over(&self, index: usize) -> Checked {
+    /// Checks the end of a wait.
+    fn wait_over(&self, index: usize) -> Verdict {
         let spec = self.spec(index);
         let is_over = match self.record.steps[index].waits {
-            Waits::Until { until, .. } => until <= self.now,
-            Waits::No | Waits::ForEver => false,
+            Wait::Until { until, .. } => until <= self.now,
+            Wait::No | Wait::ForEver => false,
         };
         let is_told = self.record.signals > self.record.signals_taken;
         let held = if matches!(spec.kind, StepKind::Wait { .. }) { is_told } else { is_over };
         require(held, || format!("{} ends its wait too early", spec.name))
     }
 
+    /// Returns true when an event may follow those before it.
     fn may_follow(&self, event: &Event) -> bool {
         let reopens = self.record.is_completed && matches!(event, Event::OperatorCompensated(_));
         !self.record.has_ended || reopens || matches!(event, Event::OperatorNoted(_))
     }
 
-    fn not_in_flight(&self, index: usize) -> Checked {
+    /// Checks that no call of a step is in flight.
+    fn not_in_flight(&self, index: usize) -> Verdict {
         let (step, name) = (&self.record.steps[index], self.units.name(index));
         require(!step.is_executing && !step.is_undoing, || format!("{name} is in flight"))
     }
 
+    /// Returns true when only an operator can move a step.
     fn needs_operator(&self, index: usize) -> bool {
         let (step, spec) = (&self.record.steps[index], self.spec(index));
         let past_pivot = step.has_failed && self.record.is_past_pivot(self.definition);
@@ -299,8 +313,8 @@ impl Rules<'_> {
         step.is_undo_blocked || past_pivot || unknown_pivot
     }
 
-    /// A step over a list begins: it has the elements that it is to have, once.
-    fn expanded(&self, event: &StepExpanded) -> Checked {
+    /// Checks that a step over a list gets the right elements, once.
+    fn expanded(&self, event: &StepExpanded) -> Verdict {
         let index = self.index(&event.step)?;
         let (step, spec, name) = (&self.record.steps[index], self.spec(index), &event.step);
         require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
@@ -314,8 +328,8 @@ impl Rules<'_> {
         self.dependencies_done(index)
     }
 
-    /// A step over a list is done when each element is, and gives what they gave.
-    fn elements_done(&self, event: &StepSucceeded) -> Checked {
+    /// Checks that a step over a list ends after its elements, with the list of their outputs.
+    fn elements_done(&self, event: &StepSucceeded) -> Verdict {
         let elements = &self.record.steps[self.units.elements(self.index(&event.step)?)];
         require(elements.iter().all(StepRecord::is_done), || {
             format!("{} is done before its elements are", event.step)
@@ -329,12 +343,12 @@ impl Rules<'_> {
         })
     }
 
-    /// No more elements of a list are under way than may be.
+    /// Checks that not too many elements of a list are under way.
     fn within_concurrency(
         &self,
         index: usize,
         is_under_way: impl Fn(&StepRecord) -> bool,
-    ) -> Checked {
+    ) -> Verdict {
         let Some(siblings) = self.units.siblings(index) else { return Ok(()) };
         let others = siblings.filter(|other| *other != index);
         let under_way = others.filter(|other| is_under_way(&self.record.steps[*other])).count();
@@ -344,8 +358,8 @@ impl Rules<'_> {
         })
     }
 
-    /// An element begins when its list is there; a step when all before it is done.
-    fn dependencies_done(&self, index: usize) -> Checked {
+    /// Checks that a step begins after everything before it, and an element after its list.
+    fn dependencies_done(&self, index: usize) -> Verdict {
         let spec = self.spec(index);
         if self.units.siblings(index).is_some() {
             let is_there = self.record.steps[self.units.step(index)].is_expanded;
@@ -358,14 +372,16 @@ impl Rules<'_> {
         Ok(())
     }
 
-    fn not_succeeded(&self, index: usize) -> Checked {
+    /// Checks that `execute` did not say that it succeeded.
+    fn not_succeeded(&self, index: usize) -> Verdict {
         let name = self.units.name(index);
         let step = &self.record.steps[index];
         let told = matches!(self.ledger.steps[index].answer, Some(Outcome::Succeeded(_)));
         require(!(told && step.is_executing), || format!("{name} said that it succeeded"))
     }
 
-    fn undo_not_succeeded(&self, index: usize) -> Checked {
+    /// Checks that `compensate` did not say that it succeeded.
+    fn undo_not_succeeded(&self, index: usize) -> Verdict {
         let name = self.units.name(index);
         let answer = &self.ledger.steps[index].answer;
         let told = matches!(answer, Some(Outcome::Succeeded(_) | Outcome::NothingToUndo));
@@ -385,6 +401,6 @@ impl Rules<'_> {
     }
 }
 
-fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Checked {
+fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(otherwise()) }
 }

@@ -1,13 +1,16 @@
-//! One long run by seed.
+//! One long random run.
 
 use std::sync::Arc;
 
+use super::action::{Action, OrderKind, Reply};
+use super::figures::Figures;
 use super::generate::{Random, random};
-use super::world::{Action, Ordered, Reply, World};
-use super::{Figures, Machine, Violation};
+use super::machine::Machine;
+use super::violation::Violation;
+use super::world::World;
 use crate::{Direction, Payload, SagaId, Target, Timestamp};
 
-/// Faults stop after this many actions, so that a run ends.
+/// The number of actions after which faults stop, so that a run ends.
 const ACTIONS_WITH_FAULTS_MAX: usize = 300;
 
 /// Runs a random definition with random faults, then recovers every prefix of its log.
@@ -51,7 +54,7 @@ pub fn seeded(machine: &dyn Machine, seed: u64) -> Result<Figures, Box<Violation
     Ok(figures)
 }
 
-/// Chances, of a hundred.
+/// The chances of faults and orders, in percent.
 struct Faults {
     call: usize,
     permanent: usize,
@@ -63,12 +66,13 @@ struct Faults {
 }
 
 impl Faults {
+    /// Chooses the next action; none when nothing can happen.
     fn choose(&self, world: &World<'_>, chance: &mut Random) -> Option<Action> {
         if chance.chance(self.order) {
             let step = chance.below(world.units.len());
-            // Giving up ends all, so it is rare.
-            let orders = Ordered::ALL.len() - usize::from(!chance.chance(3));
-            return Some(Action::Order { order: Ordered::ALL[chance.below(orders)], step });
+            // Abandoning ends the saga, so it is rare.
+            let orders = OrderKind::ALL.len() - usize::from(!chance.chance(3));
+            return Some(Action::Order { order: OrderKind::ALL[chance.below(orders)], step });
         }
         if world.saga.has_ended() {
             return None;
@@ -112,6 +116,7 @@ impl Faults {
         (waits > 0).then_some(Action::Wait)
     }
 
+    /// Chooses how a call ends.
     fn reply(&self, chance: &mut Random) -> Reply {
         if !chance.chance(self.call) {
             return Reply::Done;

@@ -1,7 +1,8 @@
-//! What has a state and an effect of its own: the steps of a definition, and their elements.
+//! Units: everything with a state and an effect of its own, so the steps of a definition and their
+//! elements.
 //!
-//! Elements are known from the beginning, because what is simulated runs over lists that are
-//! written out: `[0, 1]`. So the rules need not believe the machine about them.
+//! The elements are known from the beginning, because simulated steps run over literal lists such
+//! as `[0, 1]`. So the rules need not trust the machine about them.
 
 use std::ops::Range;
 
@@ -13,10 +14,11 @@ use crate::{Definition, StepKind, StepName, StepSpec};
 #[derive(Debug)]
 pub(super) struct Units {
     all: Vec<Unit>,
-    /// The elements of each step.
+    /// The units of the elements of each step.
     elements: Vec<Range<usize>>,
 }
 
+/// One step or element.
 #[derive(Debug)]
 struct Unit {
     name: StepName,
@@ -50,29 +52,29 @@ impl Units {
         self.all.iter().position(|unit| unit.name == *name)
     }
 
-    /// The step of the definition that it is, or belongs to.
+    /// Returns the step of the definition that a unit is, or belongs to.
     pub(super) fn step(&self, unit: usize) -> usize {
         self.all[unit].step
     }
 
-    /// The elements of the step that `unit` belongs to; none for a step of the definition.
+    /// Returns the elements of the step that `unit` belongs to; none for a step of the definition.
     pub(super) fn siblings(&self, unit: usize) -> Option<Range<usize>> {
         let elements = self.elements[self.all[unit].step].clone();
         elements.contains(&unit).then_some(elements)
     }
 
-    /// The elements of a step.
+    /// Returns the elements of a step.
     pub(super) fn elements(&self, step: usize) -> Range<usize> {
         self.elements.get(step).cloned().unwrap_or_default()
     }
 
-    /// Everything that is built on it.
+    /// Returns all units after a unit.
     pub(super) fn descendants(&self, definition: &Definition, unit: usize) -> Vec<usize> {
         let steps = definition.step(self.step(unit)).descendants;
         (0..self.len()).filter(|other| steps.contains(self.step(*other))).collect()
     }
 
-    /// Whether it has an effect outside.
+    /// Returns true when a unit has an effect outside.
     pub(super) fn has_effect(&self, definition: &Definition, unit: usize) -> bool {
         let spec = &definition.steps()[self.step(unit)];
         let is_list = spec.each.is_some() && self.siblings(unit).is_none();
@@ -83,7 +85,7 @@ impl Units {
     }
 }
 
-/// The list that a step runs over.
+/// Returns the list that a step runs over.
 pub(super) fn items(spec: &StepSpec) -> Vec<Value> {
     let list = spec.each.as_ref().and_then(|each| serde_json::from_str(&each.list).ok());
     list.unwrap_or_default()

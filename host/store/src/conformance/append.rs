@@ -3,15 +3,16 @@
 use amends_engine::{Position, Version};
 use futures::future::join_all;
 
-use super::fixture::{event, row, saga_id, start, then};
-use super::{Place, model::stored, whole_log};
+use super::fixture::{digest, event, row, saga_id, start, then, whole_log};
+use super::location::StoreLocation;
+use super::model::stored;
 use crate::{
     APPENDS_WAITING_MAX, Append, Appended, EVENT_BYTES_MAX, NewEvent, StartKey, StoreError, Stream,
 };
 
 /// Events come back as they went in, whole and in pages.
-pub async fn appends_and_reads_back(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn appends_and_reads_back(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let first = Append { events: vec![event(1), event(2)], ..start(1) };
     let second = Append { events: vec![event(3)], ..then(1, 2) };
     let done = store.append(first.clone()).await.unwrap();
@@ -34,8 +35,8 @@ pub async fn appends_and_reads_back(place: &dyn Place) {
 }
 
 /// A version that the stream does not have is refused, and nothing is written.
-pub async fn refuses_another_version(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn refuses_another_version(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     store.append(start(1)).await.unwrap();
     store.append(then(1, 1)).await.unwrap();
     for wrong in [0, 1, 3, u64::MAX >> 1] {
@@ -57,10 +58,10 @@ pub async fn refuses_another_version(place: &dyn Place) {
     assert_eq!(*store.head().borrow(), Position(2));
 }
 
-/// Versions count by stream, positions over all; a plugin's stream is no saga's, and that of deploys
-/// is no plugin's.
-pub async fn keeps_streams_apart(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+/// Versions count by stream, positions over all; a plugin's stream is no saga's, and that of
+/// deploys is no plugin's.
+pub async fn keeps_streams_apart(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let plugin = |name: &str, expected| Append {
         stream: Stream::Plugin(name.parse().unwrap()),
         row: None,
@@ -89,9 +90,9 @@ pub async fn keeps_streams_apart(place: &dyn Place) {
 }
 
 /// Appends of one stream that are handed in without waiting are written in that order.
-pub async fn orders_appends_of_one_stream(place: &dyn Place) {
+pub async fn orders_appends_of_one_stream(location: &dyn StoreLocation) {
     const APPENDS: u32 = 500;
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     let pending: Vec<_> = (0..APPENDS)
         .map(|number| {
             let events = vec![event(number)];
@@ -110,8 +111,8 @@ pub async fn orders_appends_of_one_stream(place: &dyn Place) {
 }
 
 /// Of writers that know the same version one wins, and the others hear of it.
-pub async fn lets_one_of_many_writers_win(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn lets_one_of_many_writers_win(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     store.append(start(1)).await.unwrap();
     let results = join_all((0..50).map(|_| store.append(then(1, 1)))).await;
     let won = results.iter().filter(|result| result.is_ok()).count();
@@ -121,8 +122,8 @@ pub async fn lets_one_of_many_writers_win(place: &dyn Place) {
 }
 
 /// A refused append does not harm those that are written with it.
-pub async fn refuses_one_append_alone(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn refuses_one_append_alone(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let appends = (0..300).map(|number| match number % 3 {
         0 => start(number),
         1 => then(number, 7),
@@ -144,9 +145,9 @@ pub async fn refuses_one_append_alone(place: &dyn Place) {
 }
 
 /// What no store could keep whole is refused before it is tried.
-pub async fn refuses_what_breaks_a_rule(place: &dyn Place) {
-    let store = place.open().await.unwrap();
-    let key = || Some(StartKey { key: "k".into(), payload_digest: super::read::digest(1) });
+pub async fn refuses_what_breaks_a_rule(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    let key = || Some(StartKey { key: "k".into(), payload_digest: digest(1) });
     let plugin = Stream::Plugin("inventory".parse().unwrap());
     let mut huge = event(1);
     huge.data = "1".repeat(EVENT_BYTES_MAX + 1);
@@ -167,8 +168,8 @@ pub async fn refuses_what_breaks_a_rule(place: &dyn Place) {
 }
 
 /// 1 MiB in one event, and many of them at once.
-pub async fn keeps_large_payloads(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn keeps_large_payloads(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let data = |number: u32| format!("\"{}\"", number.to_string().repeat(1 << 20));
     let pending: Vec<_> = (0..8)
         .map(|number| {
@@ -187,22 +188,22 @@ pub async fn keeps_large_payloads(place: &dyn Place) {
 }
 
 /// An append is on its way once it is asked for, also when nobody waits for it.
-pub async fn appends_when_the_future_is_dropped(place: &dyn Place) {
+pub async fn appends_when_the_future_is_dropped(location: &dyn StoreLocation) {
     let appends = u32::try_from(APPENDS_WAITING_MAX).unwrap();
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     for number in 0..appends {
         drop(store.append(start(number)));
     }
     store.close().await.unwrap();
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     let log = whole_log(&*store).await;
     assert_eq!(log.len(), appends as usize);
 }
 
 /// When more is asked for than the store keeps, callers wait, and all of it is written.
-pub async fn lets_callers_wait_for_room(place: &dyn Place) {
+pub async fn lets_callers_wait_for_room(location: &dyn StoreLocation) {
     let appends = u32::try_from(APPENDS_WAITING_MAX).unwrap() * 2;
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     // All are asked for before the first of them is waited for.
     let pending: Vec<_> = (0..appends).map(|number| store.append(start(number))).collect();
     for result in join_all(pending).await {
@@ -212,8 +213,8 @@ pub async fn lets_callers_wait_for_room(place: &dyn Place) {
 }
 
 /// Whoever watches the head hears of each append, at the latest when the appender does.
-pub async fn moves_the_head(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn moves_the_head(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let mut head = store.head();
     assert_eq!(*head.borrow_and_update(), Position(0));
     for number in 1..=20 {
@@ -222,6 +223,6 @@ pub async fn moves_the_head(place: &dyn Place) {
         assert_eq!(*head.borrow_and_update(), Position(number));
     }
     store.close().await.unwrap();
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     assert_eq!(*store.head().borrow(), Position(20));
 }

@@ -3,16 +3,15 @@
 use amends_engine::{Position, Version};
 use futures::future::join_all;
 
-use super::Place;
-use super::fixture::{at, row, saga_id, start, then};
-use super::read::digest;
+use super::fixture::{at, digest, row, saga_id, start, then};
+use super::location::StoreLocation;
 use crate::{Append, BlobKind, SagaQuery, StoreError, Stream};
 
 /// What was acknowledged is there after a reopen, and the store goes on where it was.
-pub async fn keeps_everything_over_a_reopen(place: &dyn Place) {
+pub async fn keeps_everything_over_a_reopen(location: &dyn StoreLocation) {
     let mut expected = Vec::new();
     for round in 0..5_u32 {
-        let store = place.open().await.unwrap();
+        let store = location.open().await.unwrap();
         assert_eq!(store.log(Position(0), u32::MAX).await.unwrap(), expected);
         assert_eq!(*store.head().borrow(), Position(expected.len() as u64));
         for append in [start(round), then(round, 1), then(0, u64::from(round) + 2)] {
@@ -23,7 +22,7 @@ pub async fn keeps_everything_over_a_reopen(place: &dyn Place) {
         assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
         store.close().await.unwrap();
     }
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     let events = store.events(Stream::Saga(saga_id(0)), Version(0), 100).await.unwrap();
     assert_eq!(events.len(), 7);
     for round in 0..5 {
@@ -32,8 +31,8 @@ pub async fn keeps_everything_over_a_reopen(place: &dyn Place) {
 }
 
 /// A closed store refuses; closing twice is closing once.
-pub async fn refuses_when_closed(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn refuses_when_closed(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     store.append(start(1)).await.unwrap();
     let (first, second) = tokio::join!(store.close(), store.close());
     first.unwrap();
@@ -63,14 +62,14 @@ pub async fn refuses_when_closed(place: &dyn Place) {
         store.verify(),
     );
     // The first is still there, and the file is free.
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 1);
 }
 
 /// Appends that wait share transactions; one that is alone does not wait for others.
-pub async fn commits_in_groups(place: &dyn Place) {
+pub async fn commits_in_groups(location: &dyn StoreLocation) {
     const APPENDS: u32 = 2_000;
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     for number in 0..3 {
         store.append(start(number)).await.unwrap();
     }

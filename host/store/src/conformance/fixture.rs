@@ -25,6 +25,11 @@ pub fn saga_id(number: u32) -> SagaId {
     SagaId::from_parts(at(number), &random)
 }
 
+/// Returns the digest of a number, as text.
+pub(super) fn digest(number: u32) -> Digest {
+    Digest::of(number.to_string().as_bytes())
+}
+
 /// The name of a definition.
 #[must_use]
 pub fn definition(name: &str) -> DefinitionName {

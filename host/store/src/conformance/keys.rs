@@ -3,9 +3,8 @@
 use amends_engine::Position;
 use futures::future::join_all;
 
-use super::Place;
-use super::fixture::{saga_id, start, then};
-use super::read::digest;
+use super::fixture::{digest, saga_id, start, then};
+use super::location::StoreLocation;
 use crate::{Append, Appended, SagaQuery, StartKey, StoreError};
 
 fn keyed(number: u32, key: &str, payload: u32) -> Append {
@@ -16,8 +15,8 @@ fn keyed(number: u32, key: &str, payload: u32) -> Append {
 }
 
 /// A known key writes nothing and names its saga, also after a reopen.
-pub async fn starts_once_for_a_key(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn starts_once_for_a_key(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     assert_eq!(store.key("order-7".to_owned()).await.unwrap(), None);
     assert!(matches!(store.append(keyed(1, "order-7", 1)).await, Ok(Appended::Done { .. })));
     // A start without a row has a key as well.
@@ -25,7 +24,7 @@ pub async fn starts_once_for_a_key(place: &dyn Place) {
     assert!(matches!(store.append(bare).await, Ok(Appended::Done { .. })));
     store.close().await.unwrap();
 
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     let first = saga_id(1);
     // The saga itself, and another one.
     for number in [1, 3] {
@@ -41,8 +40,8 @@ pub async fn starts_once_for_a_key(place: &dyn Place) {
 }
 
 /// 100 starts at once with one key: one saga.
-pub async fn starts_once_for_a_key_in_parallel(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn starts_once_for_a_key_in_parallel(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let starts = (0..100).map(|number| {
         let store = store.clone();
         tokio::spawn(async move { store.append(keyed(number, "one", 1)).await.unwrap() })
@@ -64,8 +63,8 @@ pub async fn starts_once_for_a_key_in_parallel(place: &dyn Place) {
 }
 
 /// A start that is refused does not take its key.
-pub async fn leaves_the_key_of_a_refused_start(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn leaves_the_key_of_a_refused_start(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     store.append(start(1)).await.unwrap();
     let refused = store.append(keyed(1, "free", 1)).await;
     assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");

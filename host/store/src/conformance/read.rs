@@ -1,20 +1,15 @@
 //! What is derived from appends, and blobs.
 
-use amends_engine::{Digest, Position, SagaStatus, Version};
+use amends_engine::{Position, SagaStatus, Version};
 use futures::future::join_all;
 
-use super::Place;
-use super::fixture::{at, definition, row, saga_id, start, then};
+use super::fixture::{at, definition, digest, row, saga_id, start, then};
+use super::location::StoreLocation;
 use super::model::Model;
 use crate::{
     Append, BlobKind, EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, IdPart, LIVE_PAGE_BYTES_MAX,
     NewEvent, SagaQuery, Store, Stream,
 };
-
-/// Of a number, as text.
-pub(super) fn digest(number: u32) -> Digest {
-    Digest::of(number.to_string().as_bytes())
-}
 
 /// Seconds after its id was made at which a saga may start: a day.
 const LATE: u32 = 86_400;
@@ -46,9 +41,9 @@ async fn fill(store: &dyn Store, sagas: u32) -> Model {
 }
 
 /// Each filter, each pair of them, and pages: the same sagas as by looking at every row.
-pub async fn lists_by_each_filter(place: &dyn Place) {
+pub async fn lists_by_each_filter(location: &dyn StoreLocation) {
     const SAGAS: u32 = 80;
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     let model = fill(&*store, SAGAS).await;
     let status_sets = [
         vec![],
@@ -101,10 +96,10 @@ pub async fn lists_by_each_filter(place: &dyn Place) {
     assert_eq!(paged, model.list(&all));
 }
 
-/// A saga is found by the beginning of its id and by its end, whatever the case and the hyphens, and
-/// sagas that started before a time by that, along with the other filters.
-pub async fn lists_by_part_of_an_id_and_before_a_time(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+/// A saga is found by the beginning of its id and by its end, whatever the case and the hyphens,
+/// and sagas that started before a time by that, along with the other filters.
+pub async fn lists_by_part_of_an_id_and_before_a_time(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let model = fill(&*store, 40).await;
     let id = saga_id(17).to_string();
     let upper = id.to_uppercase().replace('-', "");
@@ -142,8 +137,8 @@ pub async fn lists_by_part_of_an_id_and_before_a_time(place: &dyn Place) {
 }
 
 /// Recovery sees every saga that has not ended, with its whole log, and no other.
-pub async fn finds_live_sagas(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn finds_live_sagas(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let mut model = fill(&*store, 40).await;
     for (number, version) in [(0, 1), (0, 2), (1, 1), (5, 1)] {
         model.append(&then(number, version)).unwrap();
@@ -171,9 +166,9 @@ pub async fn finds_live_sagas(place: &dyn Place) {
 }
 
 /// A page of live sagas ends once its events are large, and the next goes on behind it.
-pub async fn limits_pages_of_live_sagas_by_bytes(place: &dyn Place) {
+pub async fn limits_pages_of_live_sagas_by_bytes(location: &dyn StoreLocation) {
     const SAGAS: u32 = 9;
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     let large = format!("\"{}\"", "x".repeat(EVENT_BYTES_MAX - 2));
     let per_page = LIVE_PAGE_BYTES_MAX / EVENT_BYTES_MAX;
     for number in 0..SAGAS {
@@ -195,8 +190,8 @@ pub async fn limits_pages_of_live_sagas_by_bytes(place: &dyn Place) {
 
 /// A page of events ends before it is too large, has one event at least, and the next goes on
 /// behind it: of a stream and of the log, over appends of one event and of many.
-pub async fn limits_pages_of_events_by_bytes(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn limits_pages_of_events_by_bytes(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let sized = |bytes: usize| NewEvent {
         kind: "step.succeeded".into(),
         data: format!("\"{}\"", "x".repeat(bytes - 2)),
@@ -242,8 +237,8 @@ pub async fn limits_pages_of_events_by_bytes(place: &dyn Place) {
 }
 
 /// A later row changes what may change; what a saga began with stays.
-pub async fn follows_rows(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn follows_rows(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let mut first = row(1);
     first.tags.insert("customer".to_owned(), "7".to_owned());
     first.key = Some("k".to_owned());
@@ -275,16 +270,16 @@ pub async fn follows_rows(place: &dyn Place) {
 }
 
 /// The counts are those of the rows.
-pub async fn counts_by_status(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn counts_by_status(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     assert!(store.counts().await.unwrap().is_empty());
     let model = fill(&*store, 45).await;
     assert_eq!(store.counts().await.unwrap(), model.counts());
 }
 
 /// Bytes come back by kind and digest; the first to keep them names them.
-pub async fn keeps_blobs(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn keeps_blobs(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let component = |name: &str, number: u32, bytes: &[u8]| {
         let (name, bytes) = (name.to_owned(), bytes.to_vec());
         store.put_blob(BlobKind::Component, name, digest(number), at(number), bytes)
@@ -298,7 +293,7 @@ pub async fn keeps_blobs(place: &dyn Place) {
     store.put_blob(BlobKind::Definition, name, digest(1), at(1), b"{}".to_vec()).await.unwrap();
     store.close().await.unwrap();
 
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     let blob = |kind, number| store.blob(kind, digest(number));
     assert_eq!(blob(BlobKind::Component, 1).await.unwrap().as_deref(), Some(&b"\0asm"[..]));
     assert!(blob(BlobKind::Component, 2).await.unwrap() == Some(large), "the bytes have changed");
@@ -316,8 +311,8 @@ pub async fn keeps_blobs(place: &dyn Place) {
 
 /// Readers of the log miss nothing: what they see is all up to the last position they see, and
 /// at least what the head has promised.
-pub async fn reads_no_gap_while_writing(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn reads_no_gap_while_writing(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let writer = store.clone();
     let writing = tokio::spawn(async move {
         for round in 0..40 {

@@ -9,8 +9,8 @@ use amends_engine::{
 };
 use futures::future::join_all;
 
-use super::Place;
 use super::fixture::{start, then};
+use super::location::StoreLocation;
 use crate::{Append, Appended, Store, StoreError};
 
 type Values<'a> = &'a [(&'a str, Option<&'a str>)];
@@ -41,8 +41,8 @@ async fn value(store: &Arc<dyn Store>, key: &str) -> Option<Arc<str>> {
 }
 
 /// What is written is read, also after a reopen; what is removed is gone; a plugin sees its own.
-pub async fn keeps_state(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn keeps_state(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     assert_eq!(value(&store, "a").await, None);
     let writes = [("a", Some("1")), ("stock/ä", Some("{\"n\":2}")), ("stock/z", Some("\"x\""))];
     let done = store.append(with(start(1), state_change(&[], &writes))).await;
@@ -52,7 +52,7 @@ pub async fn keeps_state(place: &dyn Place) {
     store.append(with(start(2), other)).await.unwrap();
     assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
     store.close().await.unwrap();
-    let store = place.open().await.unwrap();
+    let store = location.open().await.unwrap();
     assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
     assert_eq!(value(&store, "stock/ä").await.as_deref(), Some("{\"n\":2}"));
     let keys = |query| store.state_keys(inventory(), query);
@@ -68,8 +68,8 @@ pub async fn keeps_state(place: &dyn Place) {
 }
 
 /// What a call saw and is no more so: its append is refused, and nothing of it is there.
-pub async fn refuses_state_that_has_changed(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn refuses_state_that_has_changed(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     store.append(with(start(1), state_change(&[("a", None)], &[("a", Some("1"))]))).await.unwrap();
     let seen = |value| state_change(&[("a", value)], &[("a", Some("7")), ("b", Some("7"))]);
     for stale in [None, Some("2")] {
@@ -92,8 +92,8 @@ pub async fn refuses_state_that_has_changed(place: &dyn Place) {
 }
 
 /// A list that a call saw is what it saw, too.
-pub async fn refuses_lists_that_have_changed(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn refuses_lists_that_have_changed(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let listed = |keys: &[&str]| {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
         let lists = vec![StateList { query: query("x/", None, 2), keys }];
@@ -114,8 +114,8 @@ pub async fn refuses_lists_that_have_changed(place: &dyn Place) {
 }
 
 /// A plugin's state has a size, and what would make it larger is refused.
-pub async fn refuses_state_that_is_too_large(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn refuses_state_that_is_too_large(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let put =
         |key, value, bytes_max| StateChange { bytes_max, ..state_change(&[], &[(key, value)]) };
     store.append(with(start(1), put("a", Some("123"), 4))).await.unwrap();
@@ -139,8 +139,8 @@ pub async fn refuses_state_that_is_too_large(place: &dyn Place) {
 }
 
 /// A change may have seen so much and no more: the writer looks at all of it again.
-pub async fn refuses_changes_that_saw_too_much(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn refuses_changes_that_saw_too_much(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     let keys: Vec<_> = (0..STATE_KEYS_MAX).map(|number| format!("k{number:04}")).collect();
     let mut all = state_change(&[], &[]);
     all.bytes_max = 1 << 20;
@@ -159,8 +159,8 @@ pub async fn refuses_changes_that_saw_too_much(place: &dyn Place) {
 }
 
 /// 64 at once want one of the last 10: 10 get one, whoever they are.
-pub async fn gives_the_last_pieces_once(place: &dyn Place) {
-    let store = place.open().await.unwrap();
+pub async fn gives_the_last_pieces_once(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
     store.append(with(start(0), state_change(&[], &[("stock", Some("10"))]))).await.unwrap();
     let wanted = (1..=64).map(|number| tokio::spawn(take_one(Arc::clone(&store), number)));
     let got = join_all(wanted).await.into_iter().filter(|got| *got.as_ref().unwrap()).count();

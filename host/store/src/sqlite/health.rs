@@ -1,66 +1,71 @@
-//! Whether the store takes writes: told at once, and logged when that ends, once a minute while it lasts,
-//! and when it comes back, however many appends fail in between.
+//! Whether the store takes writes.
 //!
-//! Deliberately absent: a wait of the writer. Every append is tried, so the first that finds room is
+//! A change is reported at once. The log has a line when writes begin to fail, one a minute while
+//! they fail, and one when they work again, however many appends fail in between.
+//!
+//! Deliberately absent: a pause of the writer. Every append is tried, so the first one that fits is
 //! written.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::{StoreError, StoreHealth};
+use crate::error::StoreError;
+use crate::health::StoreHealth;
 
-/// Writes must have worked for so long before the store is well again.
+/// How long writes must have worked before the store is well again.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// The same at most: it doubles with every trouble that comes soon after the last one, so that a
-/// write that never fits does not have everybody woken twice a second.
+/// The longest such time. It doubles with every trouble that follows soon after the last one. So a
+/// write that never fits does not wake all callers twice a second.
 const QUIET_MAX: Duration = Duration::from_secs(8);
 
-/// A trouble comes soon after the last one within so long.
+/// The time within which a trouble counts as soon after the last one.
 const SOON: Duration = Duration::from_mins(1);
 
-/// How often it is logged that the trouble goes on: the log may be on the same disk.
+/// The pause between log lines about a trouble that lasts: the log may be on the same disk.
 const REMINDER: Duration = Duration::from_mins(1);
 
-/// What the writer knows and tells of its own state.
+/// What the writer knows and reports of its own health.
 pub(super) struct Health {
-    told: watch::Sender<StoreHealth>,
+    reported: watch::Sender<StoreHealth>,
     trouble: Option<Trouble>,
     quiet: Duration,
     /// When the last trouble was over.
     over_at: Option<Instant>,
 }
 
-/// A time in which writes fail.
+/// A period in which writes fail.
 struct Trouble {
     began: Instant,
     failed_at: Instant,
-    /// When it was last logged.
+    /// When the trouble was last logged.
     logged_at: Instant,
-    /// Transactions that failed.
+    /// The number of transactions that failed.
     failures: u64,
     word: &'static str,
 }
 
 impl Health {
-    pub(super) fn new(told: watch::Sender<StoreHealth>) -> Self {
-        Self { told, trouble: None, quiet: QUIET, over_at: None }
+    /// Makes the health of a store that takes writes.
+    pub(super) fn new(reported: watch::Sender<StoreHealth>) -> Self {
+        Self { reported, trouble: None, quiet: QUIET, over_at: None }
     }
 
+    /// Returns true while writes fail.
     pub(super) const fn is_in_trouble(&self) -> bool {
         self.trouble.is_some()
     }
 
-    /// Why it never will write again.
+    /// Returns the reason why the writer never will write again, if there is one.
     pub(super) fn lost(&self) -> Option<StoreError> {
-        match &*self.told.borrow() {
+        match &*self.reported.borrow() {
             StoreHealth::Lost(error) => Some(error.clone()),
             StoreHealth::Well | StoreHealth::NoWrites(_) => None,
         }
     }
 
-    /// A transaction was written.
+    /// Notes that a transaction was written.
     pub(super) fn worked(&mut self) {
         let Some(trouble) = &self.trouble else { return };
         if trouble.failed_at.elapsed() < self.quiet {
@@ -70,13 +75,13 @@ impl Health {
         tracing::info!(failures, seconds = took.as_secs_f64(), "the store takes writes again");
         self.trouble = None;
         self.over_at = Some(Instant::now());
-        self.told.send_replace(StoreHealth::Well);
+        self.reported.send_replace(StoreHealth::Well);
     }
 
-    /// A transaction failed, all of it.
+    /// Notes that a transaction failed as a whole.
     pub(super) fn failed(&mut self, error: &StoreError) {
         if error.is_fatal() {
-            return lose(&self.told, error);
+            return lose(&self.reported, error);
         }
         count(error);
         let (now, word) = (Instant::now(), error.word());
@@ -98,12 +103,12 @@ impl Health {
             self.trouble = Some(trouble);
         }
         tracing::error!(%error, "the store takes no writes; it looks by itself whether it can again");
-        self.told.send_replace(StoreHealth::NoWrites(error.clone()));
+        self.reported.send_replace(StoreHealth::NoWrites(error.clone()));
     }
 }
 
 impl Trouble {
-    /// Whether it is time to log it again; then it counts as logged.
+    /// Returns true when it is time to log the trouble again, and then counts it as logged.
     fn is_reminded(&mut self, now: Instant) -> bool {
         let is_time = now.duration_since(self.logged_at) >= REMINDER;
         if is_time {
@@ -113,10 +118,10 @@ impl Trouble {
     }
 }
 
-/// Tells that the store is lost; the first reason stands.
-pub(super) fn lose(told: &watch::Sender<StoreHealth>, error: &StoreError) {
+/// Reports that the store is lost. The first reason stays.
+pub(super) fn lose(reported: &watch::Sender<StoreHealth>, error: &StoreError) {
     count(error);
-    let is_first = told.send_if_modified(|health| {
+    let is_first = reported.send_if_modified(|health| {
         let is_first = !matches!(health, StoreHealth::Lost(_));
         if is_first {
             *health = StoreHealth::Lost(error.clone());

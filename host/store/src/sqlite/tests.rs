@@ -9,10 +9,10 @@ use amends_engine::{Position, SagaId, Timestamp, Version};
 use futures::future::join_all;
 use rusqlite::Connection;
 
-use super::state::StateCache;
+use super::job::Job;
+use super::state_cache::StateCache;
 use super::upkeep::Limits;
-use super::write::Job;
-use super::{SqliteStore, read, schema};
+use super::{SqliteStore, file, open, read, schema};
 use crate::conformance::state_change;
 use crate::{
     Append, AppendReply, Durability, NewEvent, Store as _, StoreError, StoreHealth, Stream,
@@ -34,15 +34,15 @@ fn append(number: u8, bytes: usize) -> Append {
 
 /// A store that may use so many pages.
 fn limited(path: &Path, pages: u32) -> SqliteStore {
-    let lock = schema::lock(path).unwrap();
-    let connection = schema::open(path, Durability::Full).unwrap();
+    let lock = file::lock(path).unwrap();
+    let connection = open::open(path, Durability::Full).unwrap();
     connection.pragma_update(None, "max_page_count", pages).unwrap();
     SqliteStore::start(path, lock, connection, Limits::default()).unwrap()
 }
 
 fn with_limits(path: &Path, limits: Limits) -> SqliteStore {
-    let lock = schema::lock(path).unwrap();
-    let connection = schema::open(path, Durability::Relaxed).unwrap();
+    let lock = file::lock(path).unwrap();
+    let connection = open::open(path, Durability::Relaxed).unwrap();
     SqliteStore::start(path, lock, connection, limits).unwrap()
 }
 
@@ -130,7 +130,7 @@ async fn the_position_is_read_under_the_fence() {
         )
         .unwrap();
     // As a host that does not see the lock.
-    let connection = schema::open(&path, Durability::Relaxed).unwrap();
+    let connection = open::open(&path, Durability::Relaxed).unwrap();
     let lock = std::fs::File::open(&path).unwrap();
     let opened = std::thread::spawn({
         let path = path.clone();
@@ -177,7 +177,7 @@ async fn longest_log(limits: Limits) -> u64 {
     let mut longest = 0;
     for number in 1..=100 {
         store.append(append(number, 256 << 10)).await.unwrap();
-        longest = longest.max(schema::log_bytes(&path));
+        longest = longest.max(file::log_bytes(&path));
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -294,11 +294,11 @@ async fn a_read_that_takes_long_is_ended_when_the_log_has_grown_too_far() {
     }
     assert!(matches!(long.await.unwrap(), Err(StoreError::TooLong(_))));
     store.close().await.unwrap();
-    assert_eq!(schema::log_bytes(&path), 0);
+    assert_eq!(file::log_bytes(&path), 0);
 }
 
-/// An append that has lost its version has a place in its stream all the same: whoever reads page by
-/// page comes past it, and to the end.
+/// An append that has lost its version has a place in its stream all the same: whoever reads page
+/// by page comes past it, and to the end.
 #[tokio::test]
 async fn a_stream_is_read_to_its_end_whatever_is_damaged() {
     for damaged in 1..=3_u32 {
@@ -427,8 +427,8 @@ fn a_migration_that_fails_leaves_the_version_before_it() {
 #[test]
 fn the_live_query_walks_the_live_sagas_only() {
     let (_folder, path) = database();
-    drop(schema::lock(&path).unwrap());
-    let connection = schema::open(&path, Durability::Full).unwrap();
+    drop(file::lock(&path).unwrap());
+    let connection = open::open(&path, Durability::Full).unwrap();
     let plan: String = connection
         .query_row(
             &format!("EXPLAIN QUERY PLAN {}", read::live_query()),
@@ -446,7 +446,7 @@ fn a_value_that_was_read_before_others_were_forgotten_is_not_kept() {
     let changes = [state_change(&[], &[("a", Some("2"))])];
     let old = || Some("1".into());
     let forgotten = cache.forgotten();
-    cache.hand_in(&changes);
+    cache.queued(&changes);
     cache.read(&plugin, "a", old(), forgotten);
     assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())), "what was handed in is newer");
     for forget in [(|cache, changes| cache.forget(changes)) as Forget, |cache, _| cache.clear()] {

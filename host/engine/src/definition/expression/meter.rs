@@ -1,11 +1,10 @@
-//! What evaluating the expressions of a step may cost.
+//! The limits on the cost of evaluating the expressions of a step.
 //!
-//! The CEL library evaluates to the end whatever that takes, on the thread that runs all sagas of
-//! a shard. [`metered`] therefore puts calls of functions that count into an expression: for each
-//! element that a macro such as `all` visits, and around what operators and functions compare,
-//! join or copy. The functions hand their operand on unchanged, so the value is that of the
-//! expression as it was written. The count depends on the expression and on what it sees, and
-//! not on time: it is the same whenever and wherever it is computed.
+//! The CEL library always evaluates to the end, on the thread that runs all sagas of a shard. So
+//! [`metered`] inserts functions that count into an expression: for each element that a macro such
+//! as `all` visits, and around everything that operators and functions compare, join or copy. These
+//! functions return their operand, so the expression keeps its value. The count depends only on the
+//! expression and on the values that it sees, not on time. So it is the same on every host.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,26 +17,26 @@ use cel::common::types::{
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{Env, ExecutionError};
 
-use super::ExpressionError;
+use super::error::ExpressionError;
 use crate::definition::functions::add_ours;
 
-/// The expressions that are evaluated together may take this many steps. These are `when` and `input` of
-/// a saga's step, or its `each` and the inputs of all elements. One step here is an operator, function,
-/// field or literal, evaluated for one element of a list. That is some 20 ms; a shard runs its sagas on
-/// one thread, so all of them wait that long.
+/// The most steps that expressions take when they are evaluated together: `when` and `input` of a
+/// step, or its `each` and the inputs of all elements. One step here is an operator, function,
+/// field or literal, evaluated for one element of a list. The limit is some 20 ms. A shard runs its
+/// sagas on one thread, so all of them wait that long.
 pub const EVALUATION_STEPS_MAX: u64 = 250_000;
 
-/// The expressions that are evaluated together may read, compare, join and copy this many bytes. A value counts 24 and the bytes of its text; a payload that is read counts its bytes, and two
-/// times more when an operator or a function looks at it. The largest payload with the smallest values
-/// in it may be copied once.
+/// The most bytes that expressions read, compare, join and copy when they are evaluated together. A
+/// value counts 24 bytes and its text. A payload that is read counts its bytes, and twice its bytes
+/// more when an operator or a function looks at it. So the largest payload with the smallest values
+/// in it can be copied once.
 pub const EVALUATION_BYTES_MAX: u64 = 16 << 20;
 
-/// A number, a list, an object or a text counts this much, whatever is in it: its box, and its place
-/// in a list.
+/// The bytes that every value counts apart from its content: its box, and its place in a list.
 const VALUE_BYTES: u64 = 24;
 
-/// An index that is no whole number counts this much: the library copies the whole list into the
-/// error that it makes of it.
+/// The bytes that an index counts when it is no whole number: the library copies the whole list
+/// into its error.
 const BAD_INDEX_BYTES: u64 = 1 << 20;
 
 const METER: &str = "@meter";
@@ -49,19 +48,20 @@ const ELEMENTS: &str = "@elements";
 const VISIT: &str = "@visit";
 const MAY_GO_ON: &str = "@may_go_on";
 
-/// What was used up of [`EVALUATION_STEPS_MAX`] and [`EVALUATION_BYTES_MAX`].
+/// What an evaluation has spent of [`EVALUATION_STEPS_MAX`] and [`EVALUATION_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    // Written by one thread at a time; atomic because CEL's values are `Sync`.
+    // Only one thread writes at a time. The counts are atomic because CEL wants values that are
+    // `Sync`.
     steps: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Meter {
-    /// The name by which expressions find it; no source text can name it.
+    /// The name of the meter in metered expressions. No source text can contain it.
     pub(super) const NAME: &str = METER;
 
-    /// Which limit was exceeded, in words.
+    /// Says which limit was exceeded, if one was.
     pub(super) fn exceeded(&self) -> Option<String> {
         if self.steps.load(Ordering::Relaxed) > EVALUATION_STEPS_MAX {
             return Some(format!("takes more than {EVALUATION_STEPS_MAX} steps"));
@@ -71,6 +71,7 @@ impl Meter {
         })
     }
 
+    /// Counts steps and bytes. Fails when a limit is exceeded.
     fn spend(&self, steps: u64, bytes: u64) -> Result<(), ExecutionError> {
         let add = |count: &AtomicU64, more: u64| {
             let sum = count.load(Ordering::Relaxed).saturating_add(more);
@@ -80,22 +81,23 @@ impl Meter {
         add(&self.bytes, bytes);
         match self.exceeded() {
             None => Ok(()),
-            // Whoever evaluates asks the meter: operators such as `||` may swallow an error.
+            // Operators such as `||` may swallow this error, so the caller also asks the meter.
             Some(limit) => Err(ExecutionError::InternalError(limit)),
         }
     }
 
-    /// Before a payload of so many bytes is read.
+    /// Counts a payload of so many bytes before it is read.
     pub(super) fn read(&self, bytes: usize) -> Result<(), ExpressionError> {
         self.spend(0, bytes as u64).map_err(|error| ExpressionError::Limit(error.to_string()))
     }
 
-    /// Before what was read of a payload of so many bytes is made into values of CEL, which takes some
-    /// three times as long.
+    /// Counts a payload of so many bytes before it is converted into values of CEL. Reading and
+    /// converting take some three times as long as reading.
     pub(super) fn convert(&self, bytes: usize) -> Result<(), ExpressionError> {
         self.read(bytes.saturating_mul(2))
     }
 
+    /// Counts a value that is looked at.
     fn look_at(&self, value: &dyn Val) -> Result<(), ExecutionError> {
         let left = EVALUATION_BYTES_MAX.saturating_sub(self.bytes.load(Ordering::Relaxed));
         self.spend(0, bytes(value, left))
@@ -125,7 +127,7 @@ impl Val for Meter {
 
 impl StaticVal for Meter {}
 
-/// The bytes of a value; more than `max` is not counted to the end.
+/// Returns the bytes of a value. The count stops soon after it has exceeded `max`.
 fn bytes(value: &dyn Val, max: u64) -> u64 {
     let mut sum = VALUE_BYTES;
     if let Some(text) = value.downcast_ref::<CelString>() {
@@ -153,7 +155,7 @@ fn bytes(value: &dyn Val, max: u64) -> u64 {
     sum
 }
 
-/// CEL's own functions, ours, and those that count.
+/// Returns the functions of CEL, ours, and those that count.
 pub(super) fn env() -> Env {
     let mut env = Env::stdlib();
     add_ours(&mut env);
@@ -162,14 +164,14 @@ pub(super) fn env() -> Env {
         (TEXT, 2, |args| {
             counted(args, |meter, value| match value.downcast_ref::<CelList>() {
                 None if value.downcast_ref::<CelMap>().is_none() => meter.look_at(value),
-                // Their size is known.
+                // Lists and maps know their size.
                 Some(_) | None => Ok(()),
             })
         }),
         (CONTAINER, 2, |args| {
             counted(args, |meter, value| match value.downcast_ref::<CelMap>() {
                 None => meter.look_at(value),
-                // A key is looked up and not searched.
+                // A map looks a key up without a search.
                 Some(_) => Ok(()),
             })
         }),
@@ -191,12 +193,13 @@ pub(super) fn env() -> Env {
     env
 }
 
+/// Returns the meter, which is the first argument.
 fn meter<'b>(args: &'b [CowVal<'_, '_>]) -> Result<&'b Meter, ExecutionError> {
     let meter = args.first().and_then(|arg| arg.as_ref().downcast_ref::<Meter>());
     meter.ok_or_else(|| ExecutionError::undeclared_reference(METER))
 }
 
-/// The last argument, once `count` has counted it.
+/// Counts the last argument, and returns it.
 fn counted<'b, 'v>(
     mut args: Vec<CowVal<'b, 'v>>,
     count: impl Fn(&Meter, &dyn Val) -> Result<(), ExecutionError>,
@@ -206,8 +209,8 @@ fn counted<'b, 'v>(
     Ok(value)
 }
 
-/// What a macro runs over, or a list is added. Of a map its keys in their order: the library has them in another one
-/// each time.
+/// Counts what a macro runs over, or what is added to a list, and returns it. A map is replaced by
+/// its sorted keys, because the library has them in another order each time.
 fn elements<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let keys = args.last().and_then(|range| {
         let map = range.as_ref().downcast_ref::<CelMap>()?;
@@ -217,14 +220,15 @@ fn elements<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executi
         Some(CelList::from(keys))
     });
     let Some(keys) = keys else {
-        // No loop begins when nothing is left.
+        // Fails when a limit is exceeded already, so that no loop begins.
         return counted(args, |meter, _| meter.spend(0, 0));
     };
     meter(&args)?.look_at(&keys)?;
     Ok(CowVal::owned(keys))
 }
 
-/// The value for one element, its steps and the element counted: the library copies it.
+/// Counts one element of a loop and the steps that are evaluated for it, and returns the value. The
+/// library copies the element.
 fn visit<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let value = args.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
     let meter = meter(&args)?;
@@ -236,7 +240,7 @@ fn visit<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Execut
     Ok(value)
 }
 
-/// The expression with the functions that count in it; its value is the same.
+/// Inserts the functions that count into an expression. Its value stays the same.
 pub(super) fn metered(node: &IdedExpr) -> IdedExpr {
     let all = |nodes: &[IdedExpr]| nodes.iter().map(metered).collect::<Vec<_>>();
     let expr = match &node.expr {
@@ -246,7 +250,7 @@ pub(super) fn metered(node: &IdedExpr) -> IdedExpr {
             select.operand = Box::new(metered(&select.operand));
             Expr::Select(select)
         }
-        // Elements and values are copied into a list or a map.
+        // Elements of lists and values of maps are copied.
         Expr::List(list) => {
             let mut list = list.clone();
             list.elements = list.elements.iter().map(|element| sized(metered(element))).collect();
@@ -267,7 +271,7 @@ pub(super) fn metered(node: &IdedExpr) -> IdedExpr {
         }
         Expr::Call(call) => {
             let target = call.target.as_deref();
-            // Not of an operator: a method can have any name.
+            // A method can have the name of an operator.
             let name = if target.is_some() { "" } else { call.func_name.as_str() };
             let args = match (name, call.args.as_slice()) {
                 (
@@ -293,14 +297,14 @@ pub(super) fn metered(node: &IdedExpr) -> IdedExpr {
                 (_, args) => args.iter().map(|arg| argument(&call.func_name, arg)).collect(),
             };
             let target = target.map(|target| {
-                // `optional.of` is the name of a function and no method of a value.
+                // `optional.of` is a function, not a method of a value.
                 let is_name = matches!(&target.expr, Expr::Ident(name) if name == "optional");
                 if is_name { target.clone() } else { argument(&call.func_name, target) }
             });
             let target = target.map(Box::new);
             let metered = Expr::Call(CallExpr { func_name: call.func_name.clone(), target, args });
             if [operators::OPT_INDEX, operators::OPT_SELECT].contains(&name) {
-                // What they find is copied.
+                // The result of these operators is copied.
                 return sized(IdedExpr { id: node.id, expr: metered });
             }
             metered
@@ -309,16 +313,17 @@ pub(super) fn metered(node: &IdedExpr) -> IdedExpr {
     IdedExpr { id: node.id, expr }
 }
 
-/// An argument of a function, or what a method is called on.
+/// Meters an argument of a function, or the target of a method.
 fn argument(function: &str, argument: &IdedExpr) -> IdedExpr {
     match function {
-        // They look at no more than one value.
+        // These functions look at no more than one value.
         "type" | "dyn" | "hasValue" | "value" | "or" | "orValue" => metered(argument),
         "size" => wrapped(TEXT, metered(argument)),
         _ => sized(metered(argument)),
     }
 }
 
+/// Meters an entry of a map.
 fn meter_entry(entry: &mut IdedEntryExpr) {
     match &mut entry.expr {
         EntryExpr::StructField(field) => field.value = sized(metered(&field.value)),
@@ -329,15 +334,15 @@ fn meter_entry(entry: &mut IdedEntryExpr) {
     }
 }
 
-/// A macro's loop. The library recognises the steps of its macros by their shape, so that is kept:
-/// what is evaluated for each element whatever comes of the others is what counts it.
+/// Meters the loop of a macro. The library recognises the steps of its macros by their shape, so
+/// the shape is kept. Each element is counted in the part that is evaluated for every element.
 fn meter_loop(comprehension: &ComprehensionExpr) -> ComprehensionExpr {
     let mut metered_loop = comprehension.clone();
     metered_loop.iter_range = wrapped(ELEMENTS, metered(&comprehension.iter_range));
     metered_loop.accu_init = metered(&comprehension.accu_init);
     metered_loop.result = metered(&comprehension.result);
     if !matches!(comprehension.loop_cond.expr, Expr::Literal(_)) {
-        // `all` and `exists` go on after an error, in case a later element decides.
+        // `all` and `exists` go on after an error, because a later element may decide.
         let may_go_on = call(MAY_GO_ON, vec![ident(METER)]);
         let condition = metered(&comprehension.loop_cond);
         metered_loop.loop_cond = call(operators::LOGICAL_AND, vec![may_go_on, condition]);
@@ -355,6 +360,7 @@ fn meter_loop(comprehension: &ComprehensionExpr) -> ComprehensionExpr {
     metered_loop
 }
 
+/// Meters the step of a loop, which `visited` wraps into the function that counts an element.
 fn meter_step(
     step: &IdedExpr,
     accumulator: &str,
@@ -377,7 +383,7 @@ fn meter_step(
             let then = meter_step(then, accumulator, &|each| each);
             vec![visited(metered(condition)), then, otherwise.clone()]
         }
-        // `map`, and what those before append.
+        // `map`, and the lists that the macros before append to.
         (operators::ADD, [appended_to, IdedExpr { id, expr: Expr::List(list) }])
             if is_accumulator(appended_to) =>
         {
@@ -391,7 +397,7 @@ fn meter_step(
     call(func_name, args)
 }
 
-/// The nodes of an expression that are evaluated once when it is: not those in loops.
+/// Returns how many nodes are evaluated once with an expression. Nodes in loops do not count.
 fn nodes(node: &IdedExpr) -> u64 {
     let inner = match &node.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 0,
@@ -416,7 +422,7 @@ fn entry_nodes(entry: &IdedEntryExpr) -> u64 {
     }
 }
 
-/// A number is not worth being counted; a text that is written out is.
+/// Wraps a node so that its value is counted. Literal numbers are too small to be worth that.
 fn sized(node: IdedExpr) -> IdedExpr {
     let is_text = |literal: &LiteralValue| {
         matches!(literal, LiteralValue::String(_) | LiteralValue::Bytes(_))
@@ -435,6 +441,7 @@ fn sized(node: IdedExpr) -> IdedExpr {
     if is_worth_it { wrapped(SIZED, node) } else { node }
 }
 
+/// Wraps a node into a function that counts.
 fn wrapped(function: &str, node: IdedExpr) -> IdedExpr {
     call(function, vec![ident(METER), node])
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use amends_fuzz::{Random, Shape, Target};
 use serde_json::json;
 
+use super::convert::to_cel;
 use super::*;
 use crate::Payload;
 
@@ -16,7 +17,7 @@ impl Source for &Value {
         self.to_string().len()
     }
 
-    fn read(&self, _variable: Variable) -> Read {
+    fn read(&self, _variable: Variable) -> VariableValue {
         Ok((*self).clone())
     }
 }
@@ -26,7 +27,7 @@ impl Source for Payload {
         self.as_str().len()
     }
 
-    fn read(&self, _variable: Variable) -> Read {
+    fn read(&self, _variable: Variable) -> VariableValue {
         self.to_value()
     }
 }
@@ -43,7 +44,7 @@ fn evaluate(source: &str, input: &Value) -> Result<Value, ExpressionError> {
 fn plain(source: &str, input: &Value) -> Option<Value> {
     let program = Program::compile(source).unwrap();
     let converted = to_cel(input);
-    let bound = Bound(vec![("input", converted.as_ref())]);
+    let bound = BoundVariables(vec![("input", converted.as_ref())]);
     let mut context = Context::with_env(Arc::new(Env::stdlib()));
     context.set_variable_resolver(&bound);
     from_cel(cel::Value::resolve_val(program.expression(), &context).ok()?.as_ref())
@@ -247,7 +248,7 @@ impl Source for TooMuch {
         usize::MAX
     }
 
-    fn read(&self, _variable: Variable) -> Read {
+    fn read(&self, _variable: Variable) -> VariableValue {
         unreachable!("it is read")
     }
 }
@@ -270,7 +271,7 @@ fn what_was_decided_on_is_read_whatever_it_costs() {
             usize::MAX
         }
 
-        fn read(&self, _variable: Variable) -> Read {
+        fn read(&self, _variable: Variable) -> VariableValue {
             Ok(json!({"n": 1}))
         }
     }

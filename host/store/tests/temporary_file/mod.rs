@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use amends_store::conformance::Place;
+use amends_store::conformance::StoreLocation;
 use amends_store::{Durability, SqliteStore, Store, StoreError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -26,7 +26,7 @@ impl TemporaryFile {
     }
 }
 
-impl Place for TemporaryFile {
+impl StoreLocation for TemporaryFile {
     fn open(&self) -> BoxFuture<'_, Result<Arc<dyn Store>, StoreError>> {
         let store = SqliteStore::open(&self.path(), Durability::Full);
         async move { Ok(Arc::new(store?) as Arc<dyn Store>) }.boxed()

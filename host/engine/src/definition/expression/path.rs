@@ -1,0 +1,66 @@
+//! Expressions that only name a field, such as `input.order.id`. Most do, and need no interpreter.
+
+use cel::common::ast::{Expr, IdedExpr};
+use serde_json::Value;
+
+use super::error::ExpressionError;
+use super::variables::{Variable, Variables};
+
+/// A variable, and the fields that lead from it to a value.
+pub(super) struct Path {
+    /// The variable; none for `item`.
+    from: Option<Variable>,
+    fields: Vec<String>,
+}
+
+/// A payload that a step passes through unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PassedThrough<'d> {
+    /// The input of the saga.
+    Input,
+    /// The element.
+    Item,
+    /// The output of the step of this name.
+    Output(&'d str),
+}
+
+impl Path {
+    /// Returns the value at the end of the path. None when a field is missing: then the interpreter
+    /// makes the error.
+    pub(super) fn find<'v>(
+        &self,
+        variables: &'v Variables<'_>,
+    ) -> Result<Option<&'v Value>, ExpressionError> {
+        let from = match (self.from, variables.item()) {
+            (Some(variable), _) => variables.value(variable)?,
+            (None, Some(item)) => item.value()?,
+            (None, None) => return Ok(None),
+        };
+        Ok(self.fields.iter().try_fold(from, |value, field| value.as_object()?.get(field)))
+    }
+
+    /// Returns the payload that the path passes through unchanged, if it names a whole payload.
+    pub(super) fn passed_through(&self) -> Option<PassedThrough<'_>> {
+        match (self.from, self.fields.as_slice()) {
+            (Some(Variable::Input), []) => Some(PassedThrough::Input),
+            (None, []) => Some(PassedThrough::Item),
+            (Some(Variable::Steps), [step, output]) if output == "output" => {
+                Some(PassedThrough::Output(step))
+            }
+            (Some(Variable::Input | Variable::Steps | Variable::Saga) | None, _) => None,
+        }
+    }
+}
+
+/// Returns the path that an expression is, if it is one.
+pub(super) fn path(node: &IdedExpr) -> Option<Path> {
+    if let Expr::Ident(name) = &node.expr {
+        let variable = Variable::ALL.into_iter().find(|variable| variable.name() == name);
+        let is_known = variable.is_some() || name == "item";
+        return is_known.then(|| Path { from: variable, fields: Vec::new() });
+    }
+    let Expr::Select(select) = &node.expr else { return None };
+    let mut path = path(&select.operand).filter(|_| !select.test)?;
+    path.fields.push(select.field.clone());
+    Some(path)
+}

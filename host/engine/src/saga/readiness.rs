@@ -1,0 +1,174 @@
+//! What may begin, and what still stands.
+
+use super::fan_out::FanOut;
+use super::progress::Progress;
+use super::state::{Phase, Saga};
+use super::step_state::StepState;
+
+impl Saga {
+    /// Returns true when the saga is past its pivot. A skipped pivot counts, because nothing after
+    /// it has an undo.
+    pub(crate) fn is_past_pivot(&self) -> bool {
+        self.definition.pivot().is_some_and(|pivot| self.steps[pivot].progress.is_done())
+    }
+
+    /// Returns true when it is not known yet whether the saga is past its pivot: the pivot's call
+    /// is in flight, or an attempt of it was unknown and another one follows.
+    pub(crate) fn is_at_pivot(&self) -> bool {
+        self.definition.pivot().is_some_and(|pivot| {
+            let step = &self.steps[pivot];
+            // Pending and tainted means that an operator had it retried.
+            let tried_again =
+                matches!(step.progress, Progress::Pending | Progress::BackingOff { .. });
+            step.progress == Progress::Running || tried_again && step.tainted
+        })
+    }
+
+    /// Returns true when a step is a pivot that may have happened and that has no undo.
+    pub(crate) fn is_unknown_pivot(&self, step: usize) -> bool {
+        self.definition.pivot() == Some(step)
+            && self.steps[step].progress == Progress::Unknown
+            && self.spec(step).undo.is_none()
+    }
+
+    /// Returns true when a step has not begun and everything before it is done. An element depends
+    /// on nothing else, because its step began after everything before it was done.
+    pub(crate) fn is_ready(&self, step: usize) -> bool {
+        self.steps[step].progress == Progress::Pending
+            && (step >= self.definition.steps().len() || self.dependencies_are_done(step))
+    }
+
+    /// Returns true when every step that a step comes after is done.
+    fn dependencies_are_done(&self, step: usize) -> bool {
+        self.definition.step(step).after.iter().all(|dep| self.steps[dep].progress.is_done())
+    }
+
+    /// Returns the index before which elements of a fan-out may begin their call or undo. This
+    /// keeps the limit on elements under way; those that wait for their next attempt count.
+    pub(crate) fn may_begin_until(&self, fan_out: &FanOut) -> usize {
+        let is_forward = self.phase == Phase::Forward;
+        let steps = || fan_out.range().zip(&self.steps[fan_out.range()]);
+        let is_under_way = |step: &StepState| match step.progress {
+            Progress::Running | Progress::BackingOff { .. } => is_forward,
+            Progress::Undoing | Progress::UndoBackingOff { .. } => !is_forward,
+            Progress::Pending
+            | Progress::Waiting { .. }
+            | Progress::FannedOut
+            | Progress::Succeeded
+            | Progress::Failed
+            | Progress::Unknown
+            | Progress::Skipped
+            | Progress::Undone
+            | Progress::UndoBlocked
+            | Progress::UndoSkipped => false,
+        };
+        let waits = |step: &StepState| match step.progress {
+            Progress::Pending => is_forward,
+            Progress::Succeeded | Progress::Unknown => !is_forward,
+            Progress::Waiting { .. }
+            | Progress::Running
+            | Progress::FannedOut
+            | Progress::BackingOff { .. }
+            | Progress::Failed
+            | Progress::Skipped
+            | Progress::Undoing
+            | Progress::UndoBackingOff { .. }
+            | Progress::Undone
+            | Progress::UndoBlocked
+            | Progress::UndoSkipped => false,
+        };
+        let each = self.definition.steps()[fan_out.step].each.as_ref();
+        let concurrency = each.map_or(0, |each| each.concurrency);
+        let under_way = steps().filter(|(_, step)| is_under_way(step)).count();
+        let free = concurrency.saturating_sub(under_way);
+        let next = steps().filter(|(_, step)| waits(step)).nth(free);
+        next.map_or(fan_out.range().end, |(index, _)| index)
+    }
+
+    /// Returns true when no effect of a step stands or can still come to stand. For a step over a
+    /// list, no effect of its elements.
+    pub(crate) fn is_clear(&self, step: usize) -> bool {
+        let mut elements = self.elements(step);
+        if !elements.is_empty() {
+            return elements.all(|element| self.is_clear(element));
+        }
+        match self.steps[step].progress {
+            Progress::Pending
+            | Progress::FannedOut
+            | Progress::Failed
+            | Progress::Skipped
+            | Progress::Undone
+            | Progress::UndoSkipped => true,
+            Progress::Succeeded => self.spec(step).undo.is_none() || self.runs_over_list(step),
+            // `undo = false` means that there is nothing to undo. For a pivot it means that nothing
+            // may be undone, so an operator must find out what happened.
+            Progress::Unknown => self.spec(step).undo.is_none() && !self.is_unknown_pivot(step),
+            Progress::Running
+            | Progress::Waiting { .. }
+            | Progress::BackingOff { .. }
+            | Progress::Undoing
+            | Progress::UndoBackingOff { .. }
+            | Progress::UndoBlocked => false,
+        }
+    }
+
+    /// Returns true when the effect of a step stands or may stand, it has an undo, and every step
+    /// after it is clear.
+    pub(crate) fn is_undo_ready(&self, step: usize) -> bool {
+        matches!(self.steps[step].progress, Progress::Succeeded | Progress::Unknown)
+            && self.spec(step).undo.is_some()
+            && !self.runs_over_list(step)
+            && {
+                let built_on_it = self.definition.step(self.step_of(step)).descendants;
+                built_on_it.iter().all(|other| self.is_clear(other))
+            }
+    }
+
+    /// Returns true when the undo of a step is due and has not begun. Its component or its service
+    /// may be missing, or the saga may be paused.
+    pub(crate) fn undo_waits(&self, step: usize) -> bool {
+        matches!(self.phase, Phase::Compensating(_)) && self.is_undo_ready(step)
+    }
+
+    /// Returns true when an earlier call of a step may have had its effect, in the direction in
+    /// which the step would be retried.
+    pub(crate) fn may_have_acted(&self, index: usize) -> bool {
+        let step = &self.steps[index];
+        match step.progress {
+            Progress::UndoBlocked | Progress::UndoBackingOff { .. } => step.undo_tainted,
+            Progress::Pending
+            | Progress::Waiting { .. }
+            | Progress::Running
+            | Progress::FannedOut
+            | Progress::BackingOff { .. }
+            | Progress::Succeeded
+            | Progress::Failed
+            | Progress::Unknown
+            | Progress::Skipped
+            | Progress::Undoing
+            | Progress::Undone
+            | Progress::UndoSkipped => step.tainted,
+        }
+    }
+
+    /// Returns true when only an operator can move a step.
+    pub(crate) fn needs_operator(&self, index: usize) -> bool {
+        match self.steps[index].progress {
+            Progress::UndoBlocked => true,
+            Progress::Failed | Progress::Unknown => {
+                self.phase == Phase::Forward || self.is_unknown_pivot(index)
+            }
+            Progress::Pending
+            | Progress::Waiting { .. }
+            | Progress::Running
+            | Progress::FannedOut
+            | Progress::BackingOff { .. }
+            | Progress::Succeeded
+            | Progress::Skipped
+            | Progress::Undoing
+            | Progress::UndoBackingOff { .. }
+            | Progress::Undone
+            | Progress::UndoSkipped => false,
+        }
+    }
+}

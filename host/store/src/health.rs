@@ -1,0 +1,39 @@
+//! Whether a store takes writes, and what it counts.
+
+use crate::error::StoreError;
+
+/// Says whether a store takes writes.
+#[derive(Debug, Clone, Default)]
+pub enum StoreHealth {
+    /// The store takes writes.
+    #[default]
+    Well,
+    /// The store takes no writes now, for this reason. It tries by itself whether it can again.
+    NoWrites(StoreError),
+    /// The store will never take writes again in this process, for this reason.
+    Lost(StoreError),
+}
+
+/// The space of the disk that holds the store, as last measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// The bytes that this user may still write.
+    pub free_bytes: u64,
+    /// The size of the disk.
+    pub total_bytes: u64,
+    /// True when the disk is nearly full.
+    pub is_low: bool,
+}
+
+/// Counts since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreStats {
+    /// The number of appends that were written.
+    pub appends: u64,
+    /// The number of events that were written.
+    pub events: u64,
+    /// The number of transactions that wrote them.
+    pub transactions: u64,
+    /// The space of the disk; none before the first measurement, or when it cannot be measured.
+    pub disk: Option<DiskRoom>,
+}

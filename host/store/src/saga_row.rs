@@ -1,0 +1,51 @@
+//! The sagas projection: one row a saga, derived from its events.
+
+use std::collections::BTreeMap;
+
+use amends_engine::{DefinitionName, Digest, SagaId, SagaStatus, Timestamp};
+
+use crate::stored_event::StoredEvent;
+
+/// The size at which a page of live sagas ends, in bytes of their events' data. The last saga may
+/// exceed it. A host that starts holds one page beside the sagas that it recovered from the pages
+/// before.
+pub const LIVE_PAGE_BYTES_MAX: usize = 64 << 20;
+
+/// One row of the sagas projection: what lists and timers need, derived from the saga's events.
+///
+/// The first row that is written sets the id, the definition, `started_at`, the tags and the key.
+/// Later rows change only the other columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SagaRow {
+    /// The id of the saga.
+    pub id: SagaId,
+    /// The name of its definition.
+    pub definition: DefinitionName,
+    /// The digest of the definition that the saga is pinned to.
+    pub definition_digest: Digest,
+    /// The status of the saga.
+    pub status: SagaStatus,
+    /// The reason why the saga is blocked or was compensated, if it was.
+    pub reason: Option<String>,
+    /// When the saga started.
+    pub started_at: Timestamp,
+    /// When the saga ended, if it has.
+    pub ended_at: Option<Timestamp>,
+    /// When the saga is compensated unless it has completed by then.
+    pub deadline_at: Option<Timestamp>,
+    /// When the clock alone makes something due next.
+    pub wake_at: Option<Timestamp>,
+    /// The tags by which callers find the saga.
+    pub tags: BTreeMap<String, String>,
+    /// The idempotency key of the caller.
+    pub key: Option<String>,
+}
+
+/// One saga that has not ended, as a host reads it when it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSaga {
+    /// The id of the saga.
+    pub id: SagaId,
+    /// The row and all events of the saga; or the reason why they cannot be read, for the operator.
+    pub content: Result<(SagaRow, Vec<StoredEvent>), String>,
+}

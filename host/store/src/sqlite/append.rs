@@ -1,0 +1,165 @@
+//! One append within a transaction.
+
+use amends_engine::{PluginName, SagaId, Timestamp, Version};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::append_columns::events_column;
+use super::column::to_integer;
+use super::error::is_unreadable;
+use super::start_delay::{delay_of, note_start_delay};
+use super::statements::Statements;
+use super::writer_cache::WriterCache;
+use crate::append::{Append, Appended, StartKey};
+use crate::error::StoreError;
+use crate::saga_row::SagaRow;
+use crate::stream::Stream;
+use amends_failpoint::failpoint;
+
+/// The result of checking an append before anything of it is written.
+enum AppendCheck {
+    /// The append may be written. Each plugin's state then has this many bytes.
+    Write(Vec<(PluginName, u64)>),
+    /// The append is not written, and this is the answer.
+    Refuse(Appended),
+}
+
+impl WriterCache {
+    /// Writes one append within a transaction. The inner error concerns this append alone; the
+    /// outer one is a failure of the database. All checks come before the first write, so a refused
+    /// append leaves nothing behind.
+    pub(super) fn append(
+        &mut self,
+        statements: &mut Statements<'_>,
+        append: &Append,
+    ) -> rusqlite::Result<Result<Appended, StoreError>> {
+        let connection = statements.connection;
+        let state_bytes = match self.check(connection, append) {
+            Ok(Ok(AppendCheck::Write(state_bytes))) => state_bytes,
+            Ok(Ok(AppendCheck::Refuse(refused))) => return Ok(Ok(refused)),
+            Ok(Err(error)) => return Ok(Err(error)),
+            // A stored value that only this append depends on must not fail the others.
+            Err(error) if is_unreadable(&error) => {
+                return Ok(Err(StoreError::Unreadable(error.to_string())));
+            }
+            Err(error) => return Err(error),
+        };
+        let version = append.expected.plus(append.events.len());
+        self.position.0 += append.events.len() as u64;
+        let row = params![
+            to_integer(self.position.0),
+            append.stream,
+            to_integer(version.0),
+            append.at.as_millis(),
+            events_column(&append.events),
+        ];
+        statements.insert_append(row)?;
+        failpoint("store.append.events_written");
+        self.write_state(connection, &append.state, state_bytes)?;
+        if let Some(row) = &append.row {
+            put_row(statements, row, append.expected == Version(0))?;
+        }
+        if let Some(start_key) = &append.start_key {
+            connection.prepare_cached("INSERT INTO start_keys VALUES (?1, ?2, ?3, ?4)")?.execute(
+                params![
+                    start_key.key,
+                    append.stream,
+                    start_key.payload_digest.as_bytes(),
+                    append.at.as_millis(),
+                ],
+            )?;
+        }
+        let has_ended = append.row.as_ref().is_some_and(|row| row.ended_at.is_some());
+        self.note_version(&append.stream, version, has_ended);
+        Ok(Ok(Appended::Done { version, position: self.position }))
+    }
+
+    /// Checks an append against what is stored.
+    fn check(
+        &mut self,
+        connection: &Connection,
+        append: &Append,
+    ) -> rusqlite::Result<Result<AppendCheck, StoreError>> {
+        if let Some(start_key) = &append.start_key
+            && let Some(known) = known_key(connection, start_key)?
+        {
+            return Ok(Ok(AppendCheck::Refuse(known)));
+        }
+        let actual = self.version(connection, &append.stream)?;
+        if actual != append.expected {
+            let (stream, expected) = (append.stream.clone(), append.expected);
+            return Ok(Err(StoreError::Conflict { stream, expected, actual }));
+        }
+        let state = self.check_state(connection, &append.state)?;
+        Ok(Ok(state.map_or_else(AppendCheck::Refuse, AppendCheck::Write)))
+    }
+
+    /// Returns the version that a stream has now.
+    fn version(&self, connection: &Connection, stream: &Stream) -> rusqlite::Result<Version> {
+        if let Some(version) = self.versions_cache.get(stream) {
+            return Ok(*version);
+        }
+        let version: Option<i64> = connection
+            .prepare_cached("SELECT max(version) FROM appends WHERE stream = ?1")?
+            .query_row([stream], |row| row.get(0))?;
+        Ok(Version(version.map_or(0, i64::unsigned_abs)))
+    }
+}
+
+/// Returns the answer to a start whose key has started a saga before.
+fn known_key(connection: &Connection, start_key: &StartKey) -> rusqlite::Result<Option<Appended>> {
+    let known = connection
+        .prepare_cached("SELECT saga, payload_digest FROM start_keys WHERE key = ?1")?
+        .query_row([&start_key.key], |row| Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?)))
+        .optional()?;
+    Ok(known.map(|(saga, digest)| {
+        let saga = SagaId::from_bytes(saga);
+        if digest == *start_key.payload_digest.as_bytes() {
+            Appended::Duplicate(saga)
+        } else {
+            Appended::KeyReused(saga)
+        }
+    }))
+}
+
+/// Writes the row of a saga.
+fn put_row(statements: &mut Statements<'_>, row: &SagaRow, is_new: bool) -> rusqlite::Result<()> {
+    if !is_new && update_row(statements, row)? {
+        return Ok(());
+    }
+    let tags = (!row.tags.is_empty()).then(|| serde_json::to_string(&row.tags)).transpose();
+    let tags = tags.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    note_start_delay(statements.connection, delay_of(row.id, row.started_at))?;
+    statements.insert_saga(params![
+        row.id.as_bytes(),
+        row.definition.as_str(),
+        row.definition_digest.as_bytes(),
+        row.status.as_str(),
+        row.reason,
+        row.started_at.as_millis(),
+        row.ended_at.map(Timestamp::as_millis),
+        row.deadline_at.map(Timestamp::as_millis),
+        row.wake_at.map(Timestamp::as_millis),
+        tags,
+        row.key,
+    ])?;
+    for (name, value) in &row.tags {
+        statements
+            .connection
+            .prepare_cached("INSERT INTO saga_tags VALUES (?1, ?2, ?3)")?
+            .execute(params![name, value, row.id.as_bytes()])?;
+    }
+    Ok(())
+}
+
+/// Updates the row of a saga. Returns false when there is none.
+fn update_row(statements: &mut Statements<'_>, row: &SagaRow) -> rusqlite::Result<bool> {
+    let rows = statements.update_saga(params![
+        row.id.as_bytes(),
+        row.status.as_str(),
+        row.reason,
+        row.ended_at.map(Timestamp::as_millis),
+        row.deadline_at.map(Timestamp::as_millis),
+        row.wake_at.map(Timestamp::as_millis),
+    ])?;
+    Ok(rows > 0)
+}

@@ -1,0 +1,67 @@
+//! Jobs: what the store's callers queue for its writer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use amends_engine::{Digest, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::append::{Append, AppendReply};
+use crate::blob::BlobKind;
+use crate::error::StoreError;
+
+/// One job of the writer.
+pub(super) enum Job {
+    /// Writes an append.
+    Append {
+        append: Box<Append>,
+        reply: AppendReply,
+        /// When the append was queued.
+        since: Instant,
+    },
+    /// Writes a blob.
+    PutBlob {
+        kind: BlobKind,
+        name: String,
+        digest: Digest,
+        at: Timestamp,
+        bytes: Vec<u8>,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+        /// The places that the job takes in the queue, also when its caller no longer waits.
+        _place: OwnedSemaphorePermit,
+    },
+    /// Looks after the store, see the module `look`.
+    Look {
+        /// Shared with the sender, which sends no second look while this one waits.
+        _waits: Arc<()>,
+    },
+    /// Closes the store. Jobs that are queued already are still done; later ones are not taken.
+    Close,
+}
+
+impl Job {
+    /// Makes the job that writes an append.
+    pub(super) fn append(append: Append, reply: AppendReply) -> Self {
+        Self::Append { append: Box::new(append), reply, since: Instant::now() }
+    }
+
+    /// Returns how many bytes the job adds to a transaction.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append { append, .. } => append.bytes(),
+            Self::PutBlob { bytes, .. } => bytes.len(),
+            Self::Look { .. } | Self::Close => 0,
+        }
+    }
+
+    /// Answers the caller with an error. A caller that no longer waits is not answered.
+    pub(super) fn fail(self, error: StoreError) {
+        match self {
+            Self::Append { reply, .. } => reply.send(Err(error)),
+            Self::PutBlob { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
+            Self::Look { .. } | Self::Close => {}
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The queue before the writer, and its limit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::job::Job;
+use crate::error::StoreError;
+
+/// The size of the queue, in places of 16 KiB. [`Store::append`] and [`Store::put_blob`] wait while
+/// the queue is full, so that a stalled disk costs at most 64 MiB of memory. [`Store::append_then`]
+/// does not use these places.
+///
+/// [`Store::append`]: crate::Store::append
+/// [`Store::put_blob`]: crate::Store::put_blob
+/// [`Store::append_then`]: crate::Store::append_then
+pub const APPENDS_WAITING_MAX: usize = 4_096;
+
+/// The bytes of one place of the queue. A job takes one place, and one more for each of these.
+const PLACE_BYTES: usize = 16 << 10;
+
+/// The most places that one job takes, so that a large job need not wait for an empty queue.
+const PLACES_OF_ONE_MAX: usize = APPENDS_WAITING_MAX / 4;
+
+/// The jobs that wait for the writer.
+pub(super) struct Queue {
+    pub(super) jobs: mpsc::UnboundedSender<Job>,
+    pub(super) places: Arc<Semaphore>,
+    pub(super) is_closing: AtomicBool,
+}
+
+impl Queue {
+    /// Queues a job at once. The reply of the job has its result.
+    pub(super) fn push(&self, job: Job) {
+        if self.is_closing.load(Ordering::Acquire) {
+            return job.fail(StoreError::Closed);
+        }
+        // The queue was not closed by us, so the writer has ended unexpectedly.
+        if let Err(mpsc::error::SendError(job)) = self.jobs.send(job) {
+            job.fail(StoreError::WriterEnded);
+        }
+    }
+
+    /// Queues a job that takes places for `bytes`. The call queues it at once when there is room;
+    /// else the future queues it as soon as there is room. `job` makes the job, which holds its
+    /// places.
+    pub(super) fn push_when_room(
+        self: &Arc<Self>,
+        bytes: usize,
+        job: impl FnOnce(OwnedSemaphorePermit) -> Job + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        let count = (1 + bytes / PLACE_BYTES).min(PLACES_OF_ONE_MAX);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if let Ok(places) = Arc::clone(&self.places).try_acquire_many_owned(count) {
+            self.push(job(places));
+            return ready(Ok(())).boxed();
+        }
+        let queue = Arc::clone(self);
+        async move {
+            let places = Arc::clone(&queue.places).acquire_many_owned(count).await;
+            queue.push(job(places.map_err(|_| StoreError::Closed)?));
+            Ok(())
+        }
+        .boxed()
+    }
+}

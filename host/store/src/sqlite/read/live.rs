@@ -1,0 +1,67 @@
+//! The sagas that have not ended, with their events.
+
+use amends_engine::SagaId;
+use rusqlite::{Connection, Result};
+
+use crate::saga_row::{LIVE_PAGE_BYTES_MAX, LiveSaga};
+use crate::sqlite::append_columns::{APPEND_COLUMNS, append_events};
+use crate::sqlite::column::{id_text, readable};
+use crate::sqlite::saga_columns::{SAGA_COLUMNS, saga_row};
+use crate::stored_event::StoredEvent;
+use crate::stream::Stream;
+
+/// Returns a page of live sagas, see [`crate::Store::live`].
+pub(crate) fn live(
+    connection: &Connection,
+    after: Option<SagaId>,
+    limit: u32,
+) -> Result<Vec<LiveSaga>> {
+    let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+    // One snapshot for the rows and their events.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut statement = snapshot.prepare_cached(&live_query())?;
+    let mut rows = statement.query([after])?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while page.len() < limit as usize
+        && bytes < LIVE_PAGE_BYTES_MAX
+        && let Some(row) = rows.next()?
+    {
+        let Ok(id) = row.get(0).map(SagaId::from_bytes) else {
+            tracing::error!(saga_id = id_text(row), "a live row is passed over: its id is none");
+            continue;
+        };
+        let content = match readable(saga_row(row), SAGA_COLUMNS)? {
+            Ok(row) => readable_log(&snapshot, id)?.map(|log| (row, log)),
+            Err(reason) => Err(format!("its row: {reason}")),
+        };
+        if let Ok((_, log)) = &content {
+            bytes += log.iter().map(|event| event.data.len()).sum::<usize>();
+        }
+        page.push(LiveSaga { id, content });
+    }
+    Ok(page)
+}
+
+/// Returns the query for the rows of live sagas after an id. It has no limit.
+pub(crate) fn live_query() -> String {
+    format!("SELECT {SAGA_COLUMNS} FROM sagas WHERE ended_at IS NULL AND id > ?1 ORDER BY id")
+}
+
+/// Returns all events of a saga. The inner error is the reason why one of them cannot be read.
+fn readable_log(
+    connection: &Connection,
+    id: SagaId,
+) -> Result<std::result::Result<Vec<StoredEvent>, String>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {APPEND_COLUMNS} FROM appends WHERE stream = ?1 ORDER BY version"
+    ))?;
+    let mut rows = statement.query([Stream::Saga(id)])?;
+    let mut log = Vec::new();
+    while let Some(row) = rows.next()? {
+        match readable(append_events(row), APPEND_COLUMNS)? {
+            Ok(events) => log.extend(events.into_iter().map(StoredEvent::from)),
+            Err(reason) => return Ok(Err(format!("its event {}: {reason}", log.len() + 1))),
+        }
+    }
+    Ok(Ok(log))
+}

@@ -1,0 +1,31 @@
+//! Streams: which list of events an append goes to.
+
+use std::fmt;
+
+use amends_engine::{PluginName, SagaId, ServiceName};
+
+/// The name of a stream: a list of events with versions from 1.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    /// The stream of a saga.
+    Saga(SagaId),
+    /// The stream of a plugin: what operators changed of its state. Streams that early versions
+    /// wrote also say which components served the plugin; today the stream of deploys does.
+    Plugin(PluginName),
+    /// The stream of a service: when its circuit breaker opened and closed.
+    Service(ServiceName),
+    /// The stream of deploys: which components of any plugin became active or were rejected, and
+    /// why.
+    Deploys,
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saga(id) => write!(f, "saga {id}"),
+            Self::Plugin(name) => write!(f, "plugin {name}"),
+            Self::Service(name) => write!(f, "service {name}"),
+            Self::Deploys => f.write_str("deploys"),
+        }
+    }
+}
