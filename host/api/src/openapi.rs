@@ -58,3 +58,18 @@ struct Document;
 pub(crate) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Document::openapi())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    /// Clients are made from the document. A change of it is a change of the API, to be looked at.
+    #[test]
+    fn the_document_is_the_one_that_clients_know() {
+        let mut document = Document::openapi();
+        "VERSION".clone_into(&mut document.info.version);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
+    }
+}
