@@ -12,11 +12,12 @@ use utoipa::ToSchema;
 
 use amends_engine::check_json;
 
-use crate::body::{HeldBytes, NDJSON, broken, check_ndjson, refuse};
+use crate::api_state::ApiState;
+use crate::body::{BODY_BYTES_MAX, HeldBytes, NDJSON, broken, check_ndjson, refuse};
 use crate::lines::LineBuffer;
 use crate::problem::Problem;
-use crate::sagas::{StartBody, request_of, traceparent};
-use crate::{ApiState, BODY_BYTES_MAX};
+use crate::start_request::{request_of, traceparent};
+use crate::views::StartBody;
 
 /// Starts of one batch that are under way at once; they share transactions of the store.
 const STARTS_AT_ONCE: usize = 256;

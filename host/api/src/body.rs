@@ -21,11 +21,13 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 
-use amends_engine::check_json;
+use amends_engine::{PAYLOAD_BYTES_MAX, check_json};
 
-use crate::BODY_BYTES_MAX;
 use crate::pace::{BYTES_PER_SECOND_MIN, Pace, WAITED_MAX};
 use crate::problem::Problem;
+
+/// A request body has at most this many bytes: a payload and the JSON around it.
+pub const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
 
 /// Bytes that the host holds of all bodies that are being received, uploads of components apart:
 /// sixty of the largest payloads, or very many usual ones.

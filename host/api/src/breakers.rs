@@ -11,13 +11,14 @@ use utoipa::ToSchema;
 use amends_engine::ServiceName;
 use amends_runtime::{BreakerError, BreakerInfo, ByHand};
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::body::JsonBody;
 use crate::duration::parse_duration;
-use crate::operate::{reason_of, who};
 use crate::plan::BreakerView;
 use crate::problem::{Path, Problem};
+use crate::reason::reason_of;
+use crate::requester::who;
 
 /// Why a breaker is opened, and for how long.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::page::Page;
 use crate::views::DefinitionView;
 

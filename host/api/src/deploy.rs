@@ -9,11 +9,11 @@ use utoipa::{IntoParams, ToSchema};
 use amends_plugins::{COMPONENT_BYTES_MAX, CanarySpec};
 use amends_runtime::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
 
-use crate::ApiState;
 use crate::answer::Json;
-use crate::operate::who;
+use crate::api_state::ApiState;
 use crate::plugins::plugin_problem;
 use crate::problem::{Problem, Query, legible};
+use crate::requester::who;
 
 /// The body of a request: a few of the largest, or many that are small.
 pub(crate) const DEPLOY_BYTES_MAX: usize = 4 * COMPONENT_BYTES_MAX;

@@ -10,67 +10,19 @@
 //! (`Origin`) and W3C Fetch Metadata (`Sec-Fetch-*`, which browsers send to loopback addresses).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::body::{receive, refuse};
+use crate::crowded::is_crowded;
+use crate::head::{HEAD_BYTES_MAX, head_bytes};
 use crate::problem::Problem;
-use crate::server::HEAD_BYTES_MAX;
-
-/// Where a proxy serves the host: `https://amends.example.com`, with a port if it has one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicUrl {
-    /// As browsers write it: lower case, without the scheme's own port.
-    origin: String,
-    /// The name in it.
-    name: String,
-}
-
-/// A text that is not the address of a host behind a proxy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not http:// or https://, a name and perhaps a port")]
-pub struct PublicUrlError(String);
-
-impl FromStr for PublicUrl {
-    type Err = PublicUrlError;
-
-    fn from_str(text: &str) -> Result<Self, PublicUrlError> {
-        let error = || PublicUrlError(text.to_owned());
-        let uri: Uri = text.parse().map_err(|_| error())?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(error());
-        };
-        let own_port = match scheme {
-            "http" => 80,
-            "https" => 443,
-            _ => return Err(error()),
-        };
-        let has_more = uri.path() != "/" || uri.query().is_some();
-        let has_port = authority.port_u16().is_some();
-        let ends_with_name = has_port || authority.as_str().ends_with(authority.host());
-        let is_bare = !has_more && !authority.as_str().contains('@') && ends_with_name;
-        if !is_bare || authority.host().is_empty() {
-            return Err(error());
-        }
-        let name = authority.host().to_ascii_lowercase();
-        let port = match authority.port_u16() {
-            Some(port) if port != own_port => format!(":{port}"),
-            Some(_) | None => String::new(),
-        };
-        Ok(Self { origin: format!("{scheme}://{name}{port}"), name })
-    }
-}
-
-/// An extension of requests that come while the host has as many connections as it serves. Only those
-/// about its health are answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Crowded;
+use crate::public_url::PublicUrl;
 
 /// Refuses requests that are not meant for this host, and adds the headers that tell browsers what they
 /// may do with an answer.
@@ -98,27 +50,10 @@ pub(crate) fn guard(response: &mut Response) {
     }
 }
 
-fn is_crowded(request: &Request) -> bool {
-    request.extensions().get::<Crowded>().is_some()
-}
-
-/// The bytes that came before the body.
-fn head_bytes(request: &Request) -> usize {
-    let uri = request.uri();
-    let origin = uri.authority().map_or(0, |authority| authority.as_str().len())
-        + uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
-    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    let line = request.method().as_str().len() + origin + path;
-    // A colon and a space, and the ends of lines.
-    let headers =
-        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    line + " HTTP/1.1\r\n".len() + headers.sum::<usize>() + 2
-}
-
-/// Whether a request is meant for this host.
+/// Checks that a request is meant for this host.
 ///
 /// # Errors
-/// Why not.
+/// The problem that says why it is not.
 pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), Problem> {
     // hyper reads up to twice as much.
     let bytes = head_bytes(request);
@@ -187,7 +122,7 @@ fn check_host(host: &Authority, public_url: Option<&PublicUrl>) -> Result<(), Pr
         Some(address) => address.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()),
         None => name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback()),
     };
-    let is_public = public_url.is_some_and(|url| url.name.eq_ignore_ascii_case(name));
+    let is_public = public_url.is_some_and(|url| url.name().eq_ignore_ascii_case(name));
     if is_loopback || is_public || name.eq_ignore_ascii_case("localhost") {
         return Ok(());
     }
@@ -208,7 +143,7 @@ fn is_own_origin(
         let is_host = authority
             .zip(host)
             .is_some_and(|(authority, host)| host.as_str().eq_ignore_ascii_case(authority));
-        is_host || public_url.is_some_and(|url| url.origin == origin)
+        is_host || public_url.is_some_and(|url| url.origin() == origin)
     })
 }
 
@@ -240,35 +175,4 @@ fn cross_site(header: &str) -> Problem {
         "send it from a program or from a page of this host; when that is behind a proxy, set \
          public_url in [host] of the config",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_public_url_is_a_scheme_a_name_and_a_port() {
-        for (text, origin, name) in [
-            ("https://amends.example.com", "https://amends.example.com", "amends.example.com"),
-            ("https://Amends.Example.com:443/", "https://amends.example.com", "amends.example.com"),
-            ("http://amends:8080", "http://amends:8080", "amends"),
-            ("http://amends:443", "http://amends:443", "amends"),
-        ] {
-            let (origin, name) = (origin.to_owned(), name.to_owned());
-            assert_eq!(text.parse(), Ok(PublicUrl { origin, name }), "{text}");
-        }
-        for text in [
-            "",
-            "amends.example.com",
-            "ftp://amends.example.com",
-            "https://amends.example.com/console",
-            "https://amends.example.com/?a",
-            "https://eve@amends.example.com",
-            "https://",
-            "https://amends.example.com:99999",
-            "https://amends.example.com:",
-        ] {
-            assert!(text.parse::<PublicUrl>().is_err(), "{text}");
-        }
-    }
 }

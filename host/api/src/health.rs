@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use amends_store::StoreHealth;
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::problem::Problem;
 
 /// Bounds of the buckets of durations, in seconds: from a reused instance to a slow service.

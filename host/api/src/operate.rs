@@ -9,12 +9,14 @@ use utoipa::ToSchema;
 
 use amends_engine::{Order, Payload, SignalName, StepName, Verb};
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::body::JsonBody;
-use crate::plugins::parse_digest;
+use crate::digest::parse_digest;
+use crate::ids::parse_id;
 use crate::problem::{Path, Problem, Query, legible};
-use crate::sagas::{header_text, parse_id};
+use crate::reason::reason_of;
+use crate::requester::who;
 use crate::views::SagaView;
 
 /// An operator's reason, and what the verb needs. A key that the verb does not take is refused.
@@ -150,23 +152,6 @@ async fn operate(
         state.runtime.operate(id, order).await?
     };
     Ok(Json(SagaView::from(&found)))
-}
-
-/// A reason that says something.
-pub(crate) fn reason_of(text: &str) -> Result<String, Problem> {
-    if text.trim().is_empty() {
-        return Err(Problem::new(400, "reason_missing", "the reason is empty")
-            .with_remedy("say why: it is kept"));
-    }
-    legible("the reason", text.trim().to_owned())
-}
-
-/// Who asks: the name that the request gives, and the address that it came from. The name is a claim, which
-/// the host does not check. Behind a proxy both are what the proxy says.
-pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, Problem> {
-    let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
-    let named = named.map(|name| legible("the header amends-user", name)).transpose()?;
-    Ok(named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip())))
 }
 
 fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Problem> {

@@ -9,11 +9,12 @@ use utoipa::ToSchema;
 use amends_engine::{Effect, Payload, Timestamp, exposure};
 use amends_runtime::{BreakerInfo, ExposureError, OnOpen, Planned};
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::ids::parse_id;
 use crate::page::Page;
 use crate::problem::{Path, Problem};
-use crate::sagas::{find, parse_id, unknown};
+use crate::saga_lookup::{find, unknown};
 
 /// One undo that a compensation would run now.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -7,21 +7,18 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use amends_engine::{Digest, IdError, PluginName};
+use amends_engine::PluginName;
 use amends_plugins::{PluginError, PluginInfo, Why};
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::body::JsonBody;
-use crate::operate::who;
+use crate::digest::{SEE_VERSIONS, parse_digest};
+use crate::ids::parse_name;
 use crate::page::Page;
 use crate::problem::{Path, Problem, legible};
+use crate::requester::who;
 use crate::views::PluginView;
-
-/// Digits of a digest that are taken for it, at least: tables print twelve.
-const DIGITS_MIN: usize = 8;
-
-const SEE_VERSIONS: &str = "amends plugin versions NAME lists the components that served a plugin";
 
 /// Which component to go back to, and why.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -146,23 +143,4 @@ fn info(state: &ApiState, name: &PluginName) -> Result<PluginInfo, Problem> {
         Problem::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
             .with_remedy("GET /v1/plugins lists the plugins of this host")
     })
-}
-
-/// A digest, or enough of its beginning to know which component of this host is meant, with or without
-/// its algorithm: as tables print it.
-pub(crate) fn parse_digest(state: &ApiState, text: &str) -> Result<Digest, Problem> {
-    let digest = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_hex = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let is_short = is_hex && (DIGITS_MIN..64).contains(&digest.len());
-    let text = &format!("sha256:{digest}");
-    let bad = |error: String| Problem::new(400, "bad_digest", error);
-    if is_short {
-        let known = state.runtime.plugins().digest_of(&text.to_lowercase());
-        return known.map_err(|error| bad(error).with_remedy(SEE_VERSIONS));
-    }
-    text.parse().map_err(|error: IdError| bad(error.to_string()).with_remedy(SEE_VERSIONS))
-}
-
-pub(crate) fn parse_name(text: &str) -> Result<PluginName, Problem> {
-    text.parse().map_err(|error: IdError| Problem::new(400, "bad_name", error.to_string()))
 }

@@ -10,8 +10,8 @@ use amends_runtime::{
     RehearseError,
 };
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::problem::{Problem, Query};
 
 /// The body of a request: a component, and the form around it.

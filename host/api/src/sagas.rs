@@ -1,64 +1,38 @@
 //! Sagas: start, list, read, explain, cancel.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::Semaphore;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
-use amends_engine::{Payload, SagaId, SagaStatus, Timestamp, activity_in_brief};
-use amends_runtime::{Quarantined, StartRequest, State as SagaState, Stuck};
+use amends_engine::{SagaStatus, Timestamp, activity_in_brief};
+use amends_runtime::{Quarantined, Stuck};
 use amends_store::{IdPart, SagaQuery, SagaRow, Store, StoreError};
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::body::JsonBody;
 use crate::duration::parse_duration;
+use crate::event_page::{EventPageReader, Source};
+use crate::header::header_text;
+use crate::ids::parse_id;
 use crate::page::{Page, cursor, limit};
-use crate::problem::{Path, Problem, Query, legible};
-use crate::stream::{Reader, Source};
-use crate::views::{EventView, SagaItem, SagaView};
+use crate::problem::{Path, Problem, Query};
+use crate::saga_lookup::{find, unknown};
+use crate::stalls::first_stalls;
+use crate::start_request::{request_of, traceparent};
+use crate::views::{EventView, QUARANTINED, SagaItem, SagaView, StartBody};
 
 /// The longest that a request waits: proxies on the way give up at about this.
 const WAIT_MAX: std::time::Duration = std::time::Duration::from_mins(5);
 
-/// What is said of a saga that nothing touches, in the place of its status.
-pub(crate) const QUARANTINED: &str = "quarantined";
-
-/// Of so many things that hold a saga back its explanation speaks; a list has a thousand elements.
-pub(crate) const STALLS_SAID_MAX: usize = 3;
-
 /// Sagas whose steps' inputs are computed at once.
 static INPUTS: Semaphore = Semaphore::const_new(2);
-
-/// An idempotency key is at most this many bytes.
-const KEY_BYTES_MAX: usize = 255;
-
-/// Tags of a saga, and bytes of a tag's name and of its value.
-const TAGS_MAX: usize = 16;
-const TAG_BYTES_MAX: usize = 255;
-
-/// A saga to start.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct StartBody {
-    /// The name of a definition of the config.
-    pub(crate) definition: String,
-    /// What it is given: any JSON.
-    #[schema(value_type = Object)]
-    #[serde(default = "Payload::null")]
-    pub(crate) input: Payload,
-    /// For finding it: at most 16.
-    #[serde(default)]
-    pub(crate) tags: BTreeMap<String, String>,
-    /// Idempotency key, in a batch; alone it is the header `Idempotency-Key`.
-    #[serde(default)]
-    pub(crate) key: Option<String>,
-}
 
 /// How a start is answered.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -216,8 +190,7 @@ async fn say_activity(state: &ApiState, item: &mut SagaItem) {
     let Some(id) = item.id.parse().ok().filter(|_| !is_over) else { return };
     let Ok(Some(found)) = state.runtime.state(id).await else { return };
     // What no event tells comes first: nothing else moves the saga.
-    let stalls = found.stalls.iter().map(ToString::to_string);
-    let stalls = stalls.take(STALLS_SAID_MAX).collect::<Vec<_>>();
+    let stalls = first_stalls(&found.stalls);
     let all = stalls.into_iter().chain(activity_in_brief(&found.saga, amends_runtime::now()));
     item.activity = Some(all.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
 }
@@ -333,74 +306,12 @@ pub(crate) async fn events(
     let id = parse_id(&id)?;
     let limit = limit(query.limit)?;
     let after = cursor(query.cursor.as_deref())?.unwrap_or(0);
-    let mut reader = Reader::new(state, Source::Saga(id), after, limit);
+    let mut reader = EventPageReader::new(state, Source::Saga(id), after, limit);
     let first = reader.read().await?;
     if first.is_empty() && after == 0 {
         return Err(unknown(&id.to_string()));
     }
     Ok(reader.answer(first))
-}
-
-/// Checks what a caller gave.
-pub(crate) fn request_of(
-    body: StartBody,
-    traceparent: Option<String>,
-) -> Result<StartRequest, Problem> {
-    let wrong = |detail: String| Problem::new(400, "bad_request", detail);
-    if let Some(key) = &body.key
-        && !(1..=KEY_BYTES_MAX).contains(&key.len())
-    {
-        return Err(wrong(format!("an idempotency key has 1 to {KEY_BYTES_MAX} bytes")));
-    }
-    let long = |text: &String| text.is_empty() || text.len() > TAG_BYTES_MAX;
-    if body.tags.len() > TAGS_MAX || body.tags.iter().any(|(name, value)| long(name) || long(value))
-    {
-        return Err(wrong(format!(
-            "a saga has at most {TAGS_MAX} tags, with names and values of 1 to {TAG_BYTES_MAX} bytes"
-        )));
-    }
-    let StartBody { definition, input, tags, key } = body;
-    let key = key.map(|key| legible("the idempotency key", key)).transpose()?;
-    for (name, value) in &tags {
-        legible("the name of a tag", name.clone())?;
-        legible("the value of a tag", value.clone())?;
-    }
-    Ok(StartRequest { definition, input, key, tags, traceparent })
-}
-
-/// The caller's trace context. One that cannot be read is passed over, as the standard says.
-pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    is_traceparent(text).then(|| text.to_owned())
-}
-
-/// `version-trace_id-parent_id-flags` in lower-case hexadecimal (W3C Trace Context, 3.2.2).
-fn is_traceparent(text: &str) -> bool {
-    let hex = |part: &str, length: usize| {
-        part.len() == length
-            && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let parts: Vec<_> = text.split('-').collect();
-    let [version, trace, parent, flags, ..] = parts.as_slice() else { return false };
-    let zero = |part: &str| part.bytes().all(|b| b == b'0');
-    hex(version, 2)
-        && *version != "ff"
-        && hex(trace, 32)
-        && !zero(trace)
-        && hex(parent, 16)
-        && !zero(parent)
-        && hex(flags, 2)
-}
-
-pub(crate) fn header_text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
-    headers
-        .get(name)
-        .map(|value| {
-            value.to_str().map(str::to_owned).map_err(|_| {
-                Problem::new(400, "bad_header", format!("the header {name} is not plain text"))
-            })
-        })
-        .transpose()
 }
 
 /// The key that a header gives: plain, `order-7`, or as a string of RFC 8941, `"order-7"`, as the
@@ -472,21 +383,6 @@ fn id_part(text: &str) -> Result<IdPart, Problem> {
 
 fn bad_query(error: impl std::fmt::Display) -> Problem {
     Problem::new(400, "bad_query", error.to_string())
-}
-
-pub(crate) fn parse_id(text: &str) -> Result<SagaId, Problem> {
-    text.parse()
-        .map_err(|error: amends_engine::IdError| Problem::new(400, "bad_id", error.to_string()))
-}
-
-pub(crate) fn unknown(id: &str) -> Problem {
-    Problem::new(404, "saga_unknown", format!("there is no saga {id}"))
-        .with_remedy("GET /v1/sagas lists the sagas of this host")
-}
-
-pub(crate) async fn find(state: &ApiState, id: &str) -> Result<SagaState, Problem> {
-    let id = parse_id(id)?;
-    state.runtime.state(id).await?.ok_or_else(|| unknown(&id.to_string()))
 }
 
 #[cfg(test)]

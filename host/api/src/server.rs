@@ -5,6 +5,7 @@
 //! has waited longest is closed when another client comes. A full host takes a few
 //! more connections and answers only questions about its health there. What is asked is not known here.
 
+mod activity;
 mod connection;
 mod stream;
 
@@ -19,9 +20,8 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use connection::{Activity, Peer};
-
-pub(crate) use connection::HEAD_BYTES_MAX;
+use activity::Activity;
+use connection::Peer;
 
 /// Connections of a host at most: more clients than a host has use for, each with a request of a
 /// megabyte.

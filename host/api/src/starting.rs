@@ -10,9 +10,10 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use tower::ServiceExt as _;
 
-use crate::door::{PublicUrl, admit, guard};
+use crate::door::{admit, guard};
 use crate::health::alive;
 use crate::problem::Problem;
+use crate::public_url::PublicUrl;
 
 /// Says how far the start is, such as `2 of 4 plugins are loaded`.
 type Says = dyn Fn() -> String + Send + Sync;

@@ -4,33 +4,28 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 use amends_engine::{Payload, PluginName};
 use amends_plugins::{StateError, StateWrite};
 use amends_store::{STATE_KEYS_MAX, StateQuery};
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::body::{HeldBytes, JsonBody, check_ndjson, read, refuse};
-use crate::operate::who;
+use crate::ids::parse_name;
 use crate::page::{PAGE_BYTES_MAX, Page, limit};
-use crate::plugins::parse_name;
 use crate::problem::{Path, Problem, Query, legible};
+use crate::requester::who;
 
 /// Bytes of one import: it is in memory as a whole, and one transaction of the store.
 pub const STATE_IMPORT_BYTES_MAX: usize = 16 << 20;
-
-/// How long an import waits for the one before it.
-const IMPORT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long the bytes of an import may take: the largest at a megabit a second.
 const IMPORT_TIME_MAX: Duration = Duration::from_mins(3);
@@ -79,16 +74,6 @@ pub(crate) struct ImportQuery {
 struct ImportLine {
     key: String,
     value: Payload,
-}
-
-/// Room for imports: one at a time. A few of them have as many bytes as all bodies may have together.
-#[derive(Debug, Clone)]
-pub(crate) struct Imports(Arc<Semaphore>);
-
-impl Default for Imports {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
 }
 
 /// What an import did.
@@ -198,8 +183,7 @@ pub(crate) async fn import(
     }
     let source = legible("source", query.source)?;
     // Both until all is written: what waits for the store is as large as what came.
-    let place = Arc::clone(&state.imports.0).acquire_owned();
-    let Ok(Ok(_place)) = tokio::time::timeout(IMPORT_WAIT_MAX, place).await else {
+    let Some(_place) = state.imports.enter().await else {
         let problem = Problem::new(429, "import_running", "the host takes one import at a time")
             .with_remedy("try again after the time in Retry-After");
         return Err(refuse(request, problem).await);

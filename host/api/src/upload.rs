@@ -12,7 +12,7 @@ use amends_engine::PluginName;
 use amends_plugins::COMPONENT_BYTES_MAX;
 
 use crate::body::{HeldBytes, broken, refuse};
-use crate::plugins::parse_name;
+use crate::ids::parse_name;
 use crate::problem::Problem;
 
 /// Uploads at once. A component is in memory as a whole, and so is a deploy.

@@ -31,6 +31,27 @@ const INPUTS_BYTES_MAX: usize = 2 << 20;
 /// a saga has up to thousands of elements with an input each.
 const INPUTS_TIME_MAX: Duration = Duration::from_millis(500);
 
+/// The status of a saga that cannot be read or stepped, so that nothing touches it.
+pub(crate) const QUARANTINED: &str = "quarantined";
+
+/// A saga to start.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartBody {
+    /// The name of a definition of the config.
+    pub(crate) definition: String,
+    /// What it is given: any JSON.
+    #[schema(value_type = Object)]
+    #[serde(default = "Payload::null")]
+    pub(crate) input: Payload,
+    /// For finding it: at most 16.
+    #[serde(default)]
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Idempotency key, in a batch; alone it is the header `Idempotency-Key`.
+    #[serde(default)]
+    pub(crate) key: Option<String>,
+}
+
 /// A saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SagaView {

@@ -1,9 +1,8 @@
 //! A saga's events as they come: server-sent events (HTML Living Standard, 9.2).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
@@ -15,19 +14,13 @@ use tokio::sync::watch::Receiver;
 use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoredEvent, Stream};
 
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::calls::Calls;
+use crate::ids::parse_id;
 use crate::problem::{Path, Problem};
-use crate::sagas::{parse_id, unknown};
+use crate::saga_lookup::unknown;
 use crate::views::EventView;
-
-/// Watchers of a host at once. Each holds a connection, and reads the store as often as every
-/// [`READ_PAUSE`]: together at most 5,120 small reads a second, which leaves the store's readers
-/// to the sagas.
-const WATCHERS_MAX: usize = 256;
-
-/// Of [`WATCHERS_MAX`], those of one address: so that one client cannot take all.
-const WATCHERS_OF_ADDRESS_MAX: usize = 128;
+use crate::watchers::Place;
 
 /// Events read at once; fewer when they are large: what a client does not take is at most
 /// [`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX), or one event.
@@ -36,52 +29,6 @@ const PAGE: u32 = 100;
 /// After a read that found nothing the commits of this long are looked at together: a busy host
 /// commits other sagas' events many times in it, and a person does not see the delay.
 const READ_PAUSE: Duration = Duration::from_millis(50);
-
-/// Room for watchers; every watcher takes a place for as long as it is connected.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Watchers(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One place, of an address.
-#[derive(Debug)]
-struct Place {
-    watchers: Watchers,
-    address: IpAddr,
-}
-
-impl Watchers {
-    fn enter(&self, address: IpAddr) -> Result<Place, Problem> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |detail: String| {
-            Problem::new(429, "watchers_full", detail)
-                .with_remedy("end a watch, or GET the saga with ?wait=30s")
-        };
-        if all.values().sum::<usize>() >= WATCHERS_MAX {
-            return Err(full(format!("the host has {WATCHERS_MAX} watchers, as many as it takes")));
-        }
-        let of_address = all.entry(address).or_default();
-        if *of_address >= WATCHERS_OF_ADDRESS_MAX {
-            let detail = format!(
-                "the host has {WATCHERS_OF_ADDRESS_MAX} watchers from {address}, as many as it \
-                 takes from one address"
-            );
-            return Err(full(detail));
-        }
-        *of_address += 1;
-        Ok(Place { watchers: self.clone(), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut all = self.watchers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_address) = all.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                all.remove(&self.address);
-            }
-        }
-    }
-}
 
 struct Watch {
     state: ApiState,
@@ -171,28 +118,4 @@ fn sent(mut view: EventView) -> Event {
     view.saga = None;
     let data = serde_json::to_string(&view).unwrap_or_default();
     Event::default().id(view.version.to_string()).event(view.kind).data(data)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-    use super::*;
-
-    #[test]
-    fn one_address_cannot_take_every_place() {
-        let watchers = Watchers::default();
-        let address = |last| IpAddr::from([127, 0, 0, last]);
-        let enter = |last| watchers.enter(address(last));
-        let mut of_one: Vec<_> = (0..WATCHERS_OF_ADDRESS_MAX).map(|_| enter(1).unwrap()).collect();
-        assert_eq!(enter(1).unwrap_err().code, "watchers_full");
-        let of_others: Vec<_> =
-            (WATCHERS_OF_ADDRESS_MAX..WATCHERS_MAX).map(|_| enter(2).unwrap()).collect();
-        assert_eq!(enter(3).unwrap_err().code, "watchers_full");
-        of_one.pop();
-        drop(enter(3).unwrap());
-        of_one.push(enter(1).unwrap());
-        drop((of_one, of_others));
-        assert!(watchers.0.lock().unwrap().is_empty());
-    }
 }

@@ -10,11 +10,13 @@ use amends_engine::{Digest, PluginName, Saga, StepName, StepStatus, StepView};
 use amends_runtime::{ByHand, StallReason};
 use amends_store::StoreHealth;
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::ids::parse_id;
 use crate::problem::{Path, Problem};
-use crate::sagas::{QUARANTINED, STALLS_SAID_MAX, find, parse_id};
-use crate::views::WhyView;
+use crate::saga_lookup::find;
+use crate::stalls::{STALLS_SAID_MAX, first_stalls};
+use crate::views::{QUARANTINED, WhyView};
 
 /// Of a digest, its algorithm and 12 digits: enough to tell it from others.
 const DIGEST_CHARS: usize = 19;
@@ -49,9 +51,8 @@ pub(crate) async fn why(
     let why = amends_engine::why(&found.saga, amends_runtime::now());
     let mut sentence = why.sentence;
     if !found.stalls.is_empty() {
-        let mut stalls: Vec<_> = found.stalls.iter().map(ToString::to_string).collect();
-        let more = stalls.len().saturating_sub(STALLS_SAID_MAX);
-        stalls.truncate(STALLS_SAID_MAX);
+        let stalls = first_stalls(&found.stalls);
+        let more = found.stalls.len().saturating_sub(STALLS_SAID_MAX);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         let _ = write!(sentence, " Right now {}{more}.", stalls.join("; "));
     }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::pace::Pace;
-use crate::server::connection::Activity;
+use crate::server::activity::Activity;
 
 /// A stream with limits of time: for the heads of requests by what the connection does, for
 /// answers by the pace at which they are read.

@@ -1,0 +1,91 @@
+//! The routes of the API: which handler answers which path and method.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+use crate::api_state::ApiState;
+use crate::door::door;
+use crate::problem::Problem;
+use crate::{
+    batch, breakers, definitions, deploy, health, openapi, operate, plan, plugins, rehearse, sagas,
+    state, stream, watch, why,
+};
+
+/// Makes the router of the whole API. The router has the door in front of every route.
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/", get(about))
+        .route("/v1/sagas", post(sagas::start).get(sagas::list))
+        .route("/v1/sagas:batch", post(batch::start_batch))
+        .route("/v1/sagas/{id}", get(sagas::get))
+        .route("/v1/sagas/{id}/events", get(sagas::events))
+        .route("/v1/sagas/{id}/watch", get(watch::watch))
+        .route("/v1/sagas/{id}/why", get(why::why))
+        .route("/v1/sagas/{id}/undo-plan", get(plan::undo_plan))
+        .route("/v1/sagas/{id}/exposure", get(plan::of_saga))
+        .route("/v1/sagas/{id}/signals/{name}", post(operate::signal))
+        .route("/v1/sagas/{id}/cancel", post(operate::cancel))
+        .route("/v1/sagas/{id}/compensate", post(operate::compensate))
+        .route("/v1/sagas/{id}/retry", post(operate::retry))
+        .route("/v1/sagas/{id}/skip", post(operate::skip))
+        .route("/v1/sagas/{id}/resolve", post(operate::resolve))
+        .route("/v1/sagas/{id}/pause", post(operate::pause))
+        .route("/v1/sagas/{id}/resume", post(operate::resume))
+        .route("/v1/sagas/{id}/abandon", post(operate::abandon))
+        .route("/v1/sagas/{id}/note", post(operate::note))
+        .route("/v1/exposure", get(plan::of_all))
+        .route("/v1/breakers", get(plan::breakers))
+        .route("/v1/breakers/{service}/open", post(breakers::open))
+        .route("/v1/breakers/{service}/close", post(breakers::close))
+        .route("/v1/plugins", get(plugins::list))
+        .route(
+            "/v1/plugins:deploy",
+            post(deploy::deploy).layer(DefaultBodyLimit::max(deploy::DEPLOY_BYTES_MAX)),
+        )
+        .route(
+            "/v1/plugins:rehearse",
+            post(rehearse::rehearse).layer(DefaultBodyLimit::max(rehearse::REHEARSE_BYTES_MAX)),
+        )
+        .route("/v1/plugins/{name}", get(plugins::get))
+        .route("/v1/plugins/{name}/rollback", post(plugins::rollback))
+        .route("/v1/plugins/{name}/promote", post(plugins::promote))
+        .route("/v1/plugins/{name}/state", get(state::list))
+        .route(
+            "/v1/plugins/{name}/state/{*key}",
+            get(state::get).put(state::put).delete(state::delete),
+        )
+        .route("/v1/plugins/{name}/state:import", post(state::import))
+        .route("/v1/definitions", get(definitions::list))
+        .route("/v1/events", get(stream::events))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), door))
+        .with_state(state)
+}
+
+/// Greets a person who opens the address of the host.
+async fn about() -> String {
+    format!(
+        "Amends {}, a saga platform. The API is under /v1 and described at /v1/openapi.json; \
+         /healthz says that the host lives, /readyz that it takes sagas.\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(404, "not_found", format!("there is nothing at {}", uri.path()))
+        .with_remedy("GET /v1/openapi.json lists what there is")
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}", uri.path());
+    Problem::new(405, "method_not_allowed", detail)
+        .with_remedy("GET /v1/openapi.json lists what there is")
+}
