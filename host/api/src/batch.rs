@@ -6,32 +6,19 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::stream::{Stream, StreamExt as _, unfold};
-use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
-use utoipa::ToSchema;
 
+use amends_api_types::{BatchAnswer, Problem, StartBody};
 use amends_engine::check_json;
 
 use crate::api_state::ApiState;
 use crate::body::{BODY_BYTES_MAX, HeldBytes, NDJSON, broken, check_ndjson, refuse};
+use crate::error::ApiError;
 use crate::lines::LineBuffer;
-use crate::problem::Problem;
 use crate::start_request::{request_of, traceparent};
-use crate::views::StartBody;
 
 /// Starts of one batch that are under way at once; they share transactions of the store.
 const STARTS_AT_ONCE: usize = 256;
-
-/// One line of the answer.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub(crate) struct BatchAnswer {
-    /// The saga that was started, now or earlier with the same key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) id: Option<String>,
-    /// Why it was not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) problem: Option<Problem>,
-}
 
 /// Starts a saga a line. The body may be of any length; it is read as fast as sagas are started.
 #[utoipa::path(post, path = "/v1/sagas:batch", tag = "sagas",
@@ -42,7 +29,7 @@ pub(crate) struct BatchAnswer {
 pub(crate) async fn start_batch(
     State(state): State<ApiState>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     if let Err(problem) = check_ndjson(request.headers()) {
         return Err(refuse(request, problem).await);
     }
@@ -57,7 +44,7 @@ pub(crate) async fn start_batch(
                 };
                 let answer = match answer {
                     Ok(id) => BatchAnswer { id: Some(id), problem: None },
-                    Err(problem) => BatchAnswer { id: None, problem: Some(problem) },
+                    Err(problem) => BatchAnswer { id: None, problem: Some(problem.into_problem()) },
                 };
                 let mut text = serde_json::to_string(&answer).unwrap_or_default();
                 text.push('\n');
@@ -72,9 +59,9 @@ async fn start_line(
     state: &ApiState,
     line: &[u8],
     traceparent: Option<String>,
-) -> Result<String, Problem> {
+) -> Result<String, ApiError> {
     let unreadable = |error: &dyn std::fmt::Display| {
-        Problem::new(400, "bad_request", format!("the line cannot be read: {error}"))
+        ApiError::new(400, "bad_request", format!("the line cannot be read: {error}"))
     };
     let body: StartBody = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
     let text = str::from_utf8(line).map_err(|error| unreadable(&error))?;
@@ -104,14 +91,14 @@ impl Reader {
     }
 
     /// The last answer of a batch that cannot be read on.
-    fn end(&mut self, problem: Problem) -> Result<Line, Problem> {
+    fn end(&mut self, problem: ApiError) -> Result<Line, ApiError> {
         self.is_over = true;
         self.buffer.take();
         self.held.release();
         Err(problem)
     }
 
-    async fn next(&mut self) -> Option<Result<Line, Problem>> {
+    async fn next(&mut self) -> Option<Result<Line, ApiError>> {
         loop {
             while let Some(bytes) = self.buffer.next() {
                 if let Some(line) = self.line(bytes) {
@@ -124,7 +111,7 @@ impl Reader {
             }
             if self.buffer.len() > BODY_BYTES_MAX {
                 let detail = format!("a line has more than {BODY_BYTES_MAX} bytes");
-                return Some(self.end(Problem::new(413, "body_too_large", detail)));
+                return Some(self.end(ApiError::new(413, "body_too_large", detail)));
             }
             match self.body.next().await {
                 Some(Ok(bytes)) => self.buffer.push(&bytes),
@@ -137,7 +124,7 @@ impl Reader {
 
 /// The lines of a body that are not empty. One that is too long, or a body that breaks off, ends
 /// it with a problem.
-fn lines(request: Request) -> impl Stream<Item = Result<Line, Problem>> {
+fn lines(request: Request) -> impl Stream<Item = Result<Line, ApiError>> {
     let held = request.extensions().get::<HeldBytes>().cloned().unwrap_or_default();
     let body = request.into_body().into_data_stream();
     let reader = Reader { body, held, buffer: LineBuffer::default(), is_over: false };

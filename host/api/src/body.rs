@@ -23,8 +23,8 @@ use tokio::time::error::Elapsed;
 
 use amends_engine::{PAYLOAD_BYTES_MAX, check_json};
 
+use crate::error::ApiError;
 use crate::pace::{BYTES_PER_SECOND_MIN, Pace, WAITED_MAX};
-use crate::problem::Problem;
 
 /// A request body has at most this many bytes: a payload and the JSON around it.
 pub const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
@@ -117,7 +117,7 @@ pub(crate) enum BodyError {
     NoRoom,
 }
 
-impl From<BodyError> for Problem {
+impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooSlow => Self::new(408, "body_too_slow", error.to_string())
@@ -129,7 +129,7 @@ impl From<BodyError> for Problem {
 }
 
 /// The problem of a body that broke off, or that this module ended.
-pub(crate) fn broken(error: &(dyn Error + 'static)) -> Problem {
+pub(crate) fn broken(error: &(dyn Error + 'static)) -> ApiError {
     let mut source = Some(error);
     while let Some(error) = source {
         if let Some(ended) = error.downcast_ref::<BodyError>() {
@@ -137,7 +137,7 @@ pub(crate) fn broken(error: &(dyn Error + 'static)) -> Problem {
         }
         source = error.source();
     }
-    Problem::new(400, "bad_request", format!("the body broke off: {error}"))
+    ApiError::new(400, "bad_request", format!("the body broke off: {error}"))
 }
 
 /// Has the body of a request come at a pace, and take room for what has come.
@@ -256,14 +256,14 @@ pub(crate) async fn drain(held: Option<&HeldBytes>, mut body: BodyDataStream) {
 }
 
 /// Refuses a request, when its client can hear it.
-pub(crate) async fn refuse(request: Request, problem: Problem) -> Problem {
+pub(crate) async fn refuse(request: Request, problem: ApiError) -> ApiError {
     let held = request.extensions().get::<HeldBytes>().cloned();
     drain(held.as_ref(), request.into_body().into_data_stream()).await;
     problem
 }
 
 /// A whole body, of at most so many bytes.
-pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     let held = request.extensions().get::<HeldBytes>().cloned();
     let mut body = request.into_body().into_data_stream();
     let mut bytes = BytesMut::new();
@@ -273,7 +273,7 @@ pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Pr
             drop(bytes);
             drain(held.as_ref(), body).await;
             let detail = format!("the body has more than {bytes_max} bytes");
-            return Err(Problem::new(413, "body_too_large", detail)
+            return Err(ApiError::new(413, "body_too_large", detail)
                 .with_remedy(format!("send at most {bytes_max} bytes")));
         }
         // Copied, because a chunk of a single byte would keep the buffer that it came in.
@@ -294,11 +294,11 @@ fn is_of_type(headers: &HeaderMap, is_type: impl FnOnce(&str) -> bool) -> bool {
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
 /// Refuses a body that does not say that it is NDJSON.
-pub(crate) fn check_ndjson(headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn check_ndjson(headers: &HeaderMap) -> Result<(), ApiError> {
     if is_of_type(headers, |kind| kind == NDJSON) {
         return Ok(());
     }
-    Err(Problem::new(415, "not_ndjson", "this takes NDJSON: a JSON text a line")
+    Err(ApiError::new(415, "not_ndjson", "this takes NDJSON: a JSON text a line")
         .with_remedy(format!("send the header `content-type: {NDJSON}`")))
 }
 
@@ -307,24 +307,24 @@ pub(crate) fn check_ndjson(headers: &HeaderMap) -> Result<(), Problem> {
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
-    type Rejection = Problem;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let is_json = |kind: &str| {
             let suffix = |rest: &str| rest.ends_with("+json");
             kind == "application/json" || kind.strip_prefix("application/").is_some_and(suffix)
         };
         if !is_of_type(request.headers(), is_json) {
-            let problem = Problem::new(415, "not_json", "this takes JSON")
+            let problem = ApiError::new(415, "not_json", "this takes JSON")
                 .with_remedy("send the header `content-type: application/json`");
             return Err(refuse(request, problem).await);
         }
         let bytes = read(request, BODY_BYTES_MAX).await?;
         let wrong = |error: String| {
-            Problem::new(400, "bad_request", format!("the body is not valid JSON: {error}"))
+            ApiError::new(400, "bad_request", format!("the body is not valid JSON: {error}"))
         };
         let text = str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
         check_json(text).map_err(|error| wrong(error.to_string()))?;
-        axum::Json::from_bytes(&bytes).map(|axum::Json(value)| Self(value)).map_err(Problem::from)
+        axum::Json::from_bytes(&bytes).map(|axum::Json(value)| Self(value)).map_err(ApiError::from)
     }
 }

@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use amends_api_types::EventView;
 use amends_engine::{Direction, Event, EventType, SagaId, StepName, Version, idempotency_key};
 use amends_store::{Store, StoreError, StoredEvent, Stream};
 use serde::Deserialize;
 
-use crate::views::EventView;
+use crate::event_view::event_view;
 
 /// Events that are read at once.
 const EVENTS_PER_READ: u32 = 1_000;
@@ -77,7 +78,7 @@ impl Calls {
     /// The next event, with what it does not have itself.
     pub(crate) fn view(&mut self, event: StoredEvent) -> EventView {
         let (step, idempotency_key) = (self.step(&event), self.key_of(&event));
-        EventView { step, idempotency_key, ..EventView::from(event) }
+        EventView { step, idempotency_key, ..event_view(event) }
     }
 
     /// The step of a domain event.

@@ -20,8 +20,8 @@ use axum::response::{IntoResponse as _, Response};
 use crate::api_state::ApiState;
 use crate::body::{receive, refuse};
 use crate::crowded::is_crowded;
+use crate::error::ApiError;
 use crate::head::{HEAD_BYTES_MAX, head_bytes};
-use crate::problem::Problem;
 use crate::public_url::PublicUrl;
 
 /// Refuses requests that are not meant for this host, and adds the headers that tell browsers what they
@@ -54,13 +54,13 @@ pub(crate) fn guard(response: &mut Response) {
 ///
 /// # Errors
 /// The problem that says why it is not.
-pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), Problem> {
+pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), ApiError> {
     // hyper reads up to twice as much.
     let bytes = head_bytes(request);
     if bytes > HEAD_BYTES_MAX {
         let detail =
             format!("the head of the request has {bytes} bytes, at most {HEAD_BYTES_MAX} are read");
-        return Err(Problem::new(431, "head_too_large", detail)
+        return Err(ApiError::new(431, "head_too_large", detail)
             .with_remedy("send fewer or shorter headers"));
     }
     let host = addressed_to(request)?;
@@ -76,7 +76,7 @@ pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result
     let is_health = matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics");
     if is_crowded(request) && !is_health {
         let detail = "the host has as many connections as it takes";
-        return Err(Problem::new(503, "connections_full", detail)
+        return Err(ApiError::new(503, "connections_full", detail)
             .with_remedy("try again after the time in Retry-After; close connections that wait"));
     }
     Ok(())
@@ -89,9 +89,9 @@ fn shown(value: &HeaderValue) -> String {
 
 /// The name and port that a request is for. `None`: a request of HTTP/1.0 without a `Host`, which no
 /// browser sends.
-fn addressed_to(request: &Request) -> Result<Option<Authority>, Problem> {
+fn addressed_to(request: &Request) -> Result<Option<Authority>, ApiError> {
     let bad = |detail: String| {
-        Problem::new(400, "bad_host", detail)
+        ApiError::new(400, "bad_host", detail)
             .with_remedy("send one Host header, with the name or address and the port of this host")
     };
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -116,7 +116,7 @@ fn addressed_to(request: &Request) -> Result<Option<Authority>, Problem> {
 
 /// Refuses other names. A page's own name may point to this machine by now, and its browser still sends
 /// that name.
-fn check_host(host: &Authority, public_url: Option<&PublicUrl>) -> Result<(), Problem> {
+fn check_host(host: &Authority, public_url: Option<&PublicUrl>) -> Result<(), ApiError> {
     let name = host.host();
     let is_loopback = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
         Some(address) => address.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()),
@@ -126,7 +126,7 @@ fn check_host(host: &Authority, public_url: Option<&PublicUrl>) -> Result<(), Pr
     if is_loopback || is_public || name.eq_ignore_ascii_case("localhost") {
         return Ok(());
     }
-    Err(Problem::new(421, "wrong_host", format!("this host is not `{name}`")).with_remedy(
+    Err(ApiError::new(421, "wrong_host", format!("this host is not `{name}`")).with_remedy(
         "ask for localhost or a loopback address such as 127.0.0.1; for another name, such as that \
          of a proxy, set public_url in [host] of the config",
     ))
@@ -149,7 +149,7 @@ fn is_own_origin(
 
 /// Refuses what browsers say comes from a page of another site. Exception: such a page may link to what
 /// can be read; it can neither frame nor fetch it.
-fn check_fetch_site(request: &Request) -> Result<(), Problem> {
+fn check_fetch_site(request: &Request) -> Result<(), ApiError> {
     let says = |name: &'static str, words: &[&str]| {
         let mut values = request.headers().get_all(name).iter();
         values.all(|value| words.iter().any(|word| value.as_bytes() == word.as_bytes()))
@@ -169,9 +169,9 @@ fn check_fetch_site(request: &Request) -> Result<(), Problem> {
     Err(cross_site(&format!("Sec-Fetch-Site: {site}")))
 }
 
-fn cross_site(header: &str) -> Problem {
+fn cross_site(header: &str) -> ApiError {
     let detail = format!("the request comes from a page of another site ({header})");
-    Problem::new(403, "cross_site", detail).with_remedy(
+    ApiError::new(403, "cross_site", detail).with_remedy(
         "send it from a program or from a page of this host; when that is behind a proxy, set \
          public_url in [host] of the config",
     )

@@ -17,8 +17,8 @@ use amends_store::{StoreError, StoredEvent, Stream};
 
 use crate::api_state::ApiState;
 use crate::calls::Calls;
-use crate::page::PAGE_BYTES_MAX;
-use crate::views::EventView;
+use crate::event_view::event_view;
+use crate::paging::PAGE_BYTES_MAX;
 
 /// Where the events of a page come from.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ impl EventPageReader {
         }
     }
 
-    /// The answer: a [`Page`](crate::page::Page) that begins with `first`. What cannot be read any more is left to the
+    /// The answer: a [`Page`](amends_api_types::Page) that begins with `first`. What cannot be read any more is left to the
     /// next page, whose request is told why.
     pub(crate) fn answer(self, first: Vec<StoredEvent>) -> Response {
         let state = (self, Written::Nothing, Some(first));
@@ -138,7 +138,7 @@ impl EventPageReader {
     fn view(&mut self, event: StoredEvent) -> String {
         let mut view = match &mut self.calls {
             Some(calls) => calls.view(event),
-            None => EventView::from(event),
+            None => event_view(event),
         };
         if let Source::Saga(_) = self.source {
             view.saga = None;

@@ -18,20 +18,24 @@ mod deploy;
 mod digest;
 mod door;
 mod duration;
+mod error;
 mod event_page;
+mod event_view;
+mod exposure;
+mod extract;
 mod head;
 mod header;
 mod health;
 mod ids;
 mod imports;
+mod legible;
 mod lines;
 mod openapi;
 mod operate;
 mod pace;
-mod page;
-mod plan;
+mod paging;
+mod plugin_view;
 mod plugins;
-mod problem;
 mod public_url;
 mod reason;
 mod rehearse;
@@ -45,31 +49,19 @@ mod start_request;
 mod starting;
 mod state;
 mod stream;
+mod undo_plan;
 mod upload;
-mod views;
 mod watch;
 mod watchers;
 mod why;
 
 pub use api_state::ApiState;
 pub use body::{BODIES_BYTES_MAX, BODY_BYTES_MAX};
-pub use deploy::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView};
 pub use duration::{DurationError, parse_duration};
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use pace::{BYTES_PER_SECOND_MIN, WAITED_MAX};
-pub use page::{LIMIT_DEFAULT, LIMIT_MAX};
-pub use plan::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
-pub use problem::Problem;
 pub use public_url::{PublicUrl, PublicUrlError};
-pub use rehearse::{
-    DifferenceGroupView, DifferenceView, LeftOutView, RehearsalView, UnfinishedView,
-};
 pub use router::router;
 pub use server::{CONNECTIONS_MAX, ConnectionLimit, Server};
 pub use starting::{Opening, starting};
-pub use state::{STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
-pub use views::{
-    CanaryView, DefinitionView, EventView, NoteView, OmittedView, PluginView, SagaItem, SagaView,
-    StepView, WhyView,
-};

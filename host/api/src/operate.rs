@@ -4,83 +4,27 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde::Deserialize;
 
-use amends_engine::{Order, Payload, SignalName, StepName, Verb};
+use amends_api_types::{OperatorBody, Problem, SagaView, SignalBody, SignalTaken};
+use amends_engine::{Order, SignalName, StepName, Verb};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
 use crate::digest::parse_digest;
+use crate::error::ApiError;
+use crate::extract::{Path, Query};
 use crate::ids::parse_id;
-use crate::problem::{Path, Problem, Query, legible};
+use crate::legible::legible;
 use crate::reason::reason_of;
 use crate::requester::who;
-use crate::views::SagaView;
-
-/// An operator's reason, and what the verb needs. A key that the verb does not take is refused.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct OperatorBody {
-    /// Kept in the saga's stream, with who asked.
-    reason: String,
-    /// `retry`, `skip`, `resolve`: the step; when absent, the one that needs it.
-    step: Option<String>,
-    /// `retry`: the input of the step's calls from here on.
-    #[schema(value_type = Option<Object>)]
-    #[serde(default, deserialize_with = "present")]
-    input: Option<Payload>,
-    /// `retry`: the digest of the component that serves the step's calls from here on, until it is
-    /// retried again.
-    digest: Option<String>,
-    /// `resolve`: what the call gave; when absent, nobody knows. It has to fit the output schema of
-    /// the component that executed the step.
-    #[schema(value_type = Option<Object>)]
-    #[serde(default, deserialize_with = "present")]
-    output: Option<Payload>,
-    /// `resolve`: how it is known what became of the call.
-    evidence: Option<String>,
-    /// `resolve`: whether the call happened; true when absent.
-    happened: Option<bool>,
-    /// `skip`, `resolve`: true when the order is about the step's undo, which is blocked, waits to be tried
-    /// again, or is due and has not begun. An undo that has not begun is not taken otherwise.
-    undo: Option<bool>,
-    /// True: nothing is done, and the answer is the saga as it is when it permits the order, else the
-    /// refusal. A host that does not know this key refuses the order.
-    #[serde(default)]
-    dry_run: bool,
-}
+use crate::sagas::saga_view::saga_view;
 
 /// The query of an order: empty. One with `dry_run` must not be taken for an order that is meant.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperatorQuery {}
-
-/// A signal.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SignalBody {
-    /// What it says: any JSON.
-    #[schema(value_type = Object)]
-    #[serde(default = "Payload::null")]
-    payload: Payload,
-    /// The sender's id of it: a second one with the same id is dropped.
-    id: Option<String>,
-}
-
-/// That a signal was taken.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct SignalTaken {
-    /// The saga.
-    id: String,
-    /// Where it stands now.
-    status: String,
-}
-
-fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Payload>, D::Error> {
-    Payload::deserialize(from).map(Some)
-}
 
 macro_rules! verbs {
     ($($(#[$doc:meta])* $name:ident = $path:tt;)*) => {$(
@@ -100,7 +44,7 @@ macro_rules! verbs {
             Query(OperatorQuery {}): Query<OperatorQuery>,
             headers: HeaderMap,
             JsonBody(body): JsonBody<OperatorBody>,
-        ) -> Result<Json<SagaView>, Problem> {
+        ) -> Result<Json<SagaView>, ApiError> {
             let ordered = Ordered { verb: stringify!($name), who: who(&headers, peer)? };
             operate(&state, &id, ordered, body).await
         }
@@ -139,7 +83,7 @@ async fn operate(
     id: &str,
     ordered: Ordered,
     body: OperatorBody,
-) -> Result<Json<SagaView>, Problem> {
+) -> Result<Json<SagaView>, ApiError> {
     let Ordered { verb, who } = ordered;
     let id = parse_id(id)?;
     let is_dry_run = body.dry_run;
@@ -151,15 +95,15 @@ async fn operate(
     } else {
         state.runtime.operate(id, order).await?
     };
-    Ok(Json(SagaView::from(&found)))
+    Ok(Json(saga_view(&found)))
 }
 
-fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Problem> {
+fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, ApiError> {
     let OperatorBody { step, input, digest, output, evidence, happened, undo, .. } = body;
     let step = step
         .map(|step| step.parse::<StepName>())
         .transpose()
-        .map_err(|error| Problem::new(400, "bad_name", error.to_string()))?;
+        .map_err(|error| ApiError::new(400, "bad_name", error.to_string()))?;
     let digest = digest.as_deref().map(|digest| parse_digest(state, digest)).transpose()?;
     let given = [
         ("step", step.is_some(), &["retry", "skip", "resolve"][..]),
@@ -173,7 +117,7 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
     for (key, is_given, takers) in given {
         if is_given && !takers.contains(&verb) {
             let detail = format!("{verb} takes no `{key}`");
-            return Err(Problem::new(400, "bad_request", detail)
+            return Err(ApiError::new(400, "bad_request", detail)
                 .with_remedy(format!("`{key}` goes with {}", takers.join(", "))));
         }
     }
@@ -190,14 +134,14 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Pro
         "resolve" => {
             let evidence = evidence.filter(|evidence| !evidence.trim().is_empty());
             let evidence = evidence.ok_or_else(|| {
-                Problem::new(400, "evidence_missing", "there is no evidence")
+                ApiError::new(400, "evidence_missing", "there is no evidence")
                     .with_remedy("say how it is known what became of the call: it is kept")
             })?;
             let evidence = legible("the evidence", evidence)?;
             Verb::Resolve { step, happened: happened.unwrap_or(true), output, evidence, undo }
         }
         other => {
-            return Err(Problem::new(404, "not_found", format!("there is no verb `{other}`")));
+            return Err(ApiError::new(404, "not_found", format!("there is no verb `{other}`")));
         }
     })
 }
@@ -215,10 +159,10 @@ pub(crate) async fn signal(
     Path((id, name)): Path<(String, String)>,
     headers: HeaderMap,
     JsonBody(body): JsonBody<SignalBody>,
-) -> Result<(StatusCode, Json<SignalTaken>), Problem> {
+) -> Result<(StatusCode, Json<SignalTaken>), ApiError> {
     let id = parse_id(&id)?;
     let name: SignalName = name.parse().map_err(|error: amends_engine::IdError| {
-        Problem::new(400, "bad_name", error.to_string())
+        ApiError::new(400, "bad_name", error.to_string())
     })?;
     let signal_id = body.id.map(|id| legible("the id of the signal", id)).transpose()?;
     let who = Some(who(&headers, peer)?);

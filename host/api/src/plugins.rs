@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
+use amends_api_types::{Page, PluginView, Problem, PromoteBody, RollbackBody};
 use amends_engine::PluginName;
 use amends_plugins::{PluginError, PluginInfo, Why};
 
@@ -14,39 +13,18 @@ use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
 use crate::digest::{SEE_VERSIONS, parse_digest};
+use crate::error::ApiError;
+use crate::extract::Path;
 use crate::ids::parse_name;
-use crate::page::Page;
-use crate::problem::{Path, Problem, legible};
+use crate::legible::legible;
+use crate::plugin_view::plugin_view;
 use crate::requester::who;
-use crate::views::PluginView;
-
-/// Which component to go back to, and why.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RollbackBody {
-    /// Kept in the plugin's history, with who asked.
-    reason: String,
-    /// The digest of a component that served before, or its beginning; when absent, the last one that
-    /// did and that no rollback left.
-    to: Option<String>,
-    /// Also when sagas in flight have recorded what it cannot read, or definitions do not fit it.
-    #[serde(default)]
-    force: bool,
-}
-
-/// Why a canary serves all sagas.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PromoteBody {
-    /// Kept in the plugin's history, with who asked.
-    reason: String,
-}
 
 /// Lists the plugins, by name.
 #[utoipa::path(get, path = "/v1/plugins", tag = "plugins",
     responses((status = 200, body = Page<PluginView>)))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<PluginView>> {
-    let items = state.runtime.plugins().list().into_iter().map(PluginView::from).collect();
+    let items = state.runtime.plugins().list().into_iter().map(plugin_view).collect();
     Json(Page { items, next_cursor: None })
 }
 
@@ -56,8 +34,8 @@ pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<PluginView>
 pub(crate) async fn get(
     State(state): State<ApiState>,
     Path(name): Path<String>,
-) -> Result<Json<PluginView>, Problem> {
-    info(&state, &parse_name(&name)?).map(PluginView::from).map(Json)
+) -> Result<Json<PluginView>, ApiError> {
+    info(&state, &parse_name(&name)?).map(plugin_view).map(Json)
 }
 
 /// Has the canary of a plugin serve all sagas: at once, and within a second on every host of the store.
@@ -73,38 +51,38 @@ pub(crate) async fn promote(
     Path(name): Path<String>,
     headers: HeaderMap,
     JsonBody(body): JsonBody<PromoteBody>,
-) -> Result<Json<PluginView>, Problem> {
+) -> Result<Json<PluginView>, ApiError> {
     let name = parse_name(&name)?;
     info(&state, &name)?;
     let reason = kept_reason(body.reason)?;
     let who = who(&headers, peer)?;
     match state.runtime.plugins().promote(&name, who, reason).await {
-        Ok(()) => info(&state, &name).map(PluginView::from).map(Json),
+        Ok(()) => info(&state, &name).map(plugin_view).map(Json),
         Err(error) => Err(plugin_problem(&error)),
     }
 }
 
 /// Why a plugin is not changed.
-pub(crate) fn plugin_problem(error: &PluginError) -> Problem {
+pub(crate) fn plugin_problem(error: &PluginError) -> ApiError {
     let detail = error.to_string();
     match error {
-        PluginError::Canary { .. } => Problem::new(409, "canary_refused", detail)
+        PluginError::Canary { .. } => ApiError::new(409, "canary_refused", detail)
             .with_remedy("GET /v1/plugins/NAME has its canaries and the components that served it"),
         PluginError::NoRollback { .. } => {
-            Problem::new(409, "no_rollback", detail).with_remedy(SEE_VERSIONS)
+            ApiError::new(409, "no_rollback", detail).with_remedy(SEE_VERSIONS)
         }
-        PluginError::Rejected { .. } => Problem::new(409, "component_refused", detail),
+        PluginError::Rejected { .. } => ApiError::new(409, "component_refused", detail),
         PluginError::Folder { .. }
         | PluginError::Cache { .. }
         | PluginError::Sandbox(_)
         | PluginError::Lost { .. }
-        | PluginError::Store(_) => Problem::new(503, "plugin_failed", detail),
+        | PluginError::Store(_) => ApiError::new(503, "plugin_failed", detail),
     }
 }
 
-fn kept_reason(reason: String) -> Result<String, Problem> {
+fn kept_reason(reason: String) -> Result<String, ApiError> {
     if reason.trim().is_empty() {
-        return Err(Problem::new(400, "reason_missing", "the reason is empty")
+        return Err(ApiError::new(400, "reason_missing", "the reason is empty")
             .with_remedy("say why: it is kept with the plugin"));
     }
     legible("the reason", reason)
@@ -123,7 +101,7 @@ pub(crate) async fn rollback(
     Path(name): Path<String>,
     headers: HeaderMap,
     JsonBody(body): JsonBody<RollbackBody>,
-) -> Result<Json<PluginView>, Problem> {
+) -> Result<Json<PluginView>, ApiError> {
     let name = parse_name(&name)?;
     info(&state, &name)?;
     let to = body.to.as_deref().map(|to| parse_digest(&state, to)).transpose()?;
@@ -133,14 +111,14 @@ pub(crate) async fn rollback(
     let why = Why { who, reason, forced, ..Why::default() };
     let done = state.runtime.plugins().rollback(&name, to, why).await;
     match done {
-        Ok(_) => info(&state, &name).map(PluginView::from).map(Json),
+        Ok(_) => info(&state, &name).map(plugin_view).map(Json),
         Err(error) => Err(plugin_problem(&error)),
     }
 }
 
-fn info(state: &ApiState, name: &PluginName) -> Result<PluginInfo, Problem> {
+fn info(state: &ApiState, name: &PluginName) -> Result<PluginInfo, ApiError> {
     state.runtime.plugins().info(name).ok_or_else(|| {
-        Problem::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
+        ApiError::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
             .with_remedy("GET /v1/plugins lists the plugins of this host")
     })
 }

@@ -8,10 +8,10 @@ use axum::routing::{get, post};
 
 use crate::api_state::ApiState;
 use crate::door::door;
-use crate::problem::Problem;
+use crate::error::ApiError;
 use crate::{
-    batch, breakers, definitions, deploy, health, openapi, operate, plan, plugins, rehearse, sagas,
-    state, stream, watch, why,
+    batch, breakers, definitions, deploy, exposure, health, openapi, operate, plugins, rehearse,
+    sagas, state, stream, undo_plan, watch, why,
 };
 
 /// Makes the router of the whole API. The router has the door in front of every route.
@@ -24,8 +24,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/sagas/{id}/events", get(sagas::events))
         .route("/v1/sagas/{id}/watch", get(watch::watch))
         .route("/v1/sagas/{id}/why", get(why::why))
-        .route("/v1/sagas/{id}/undo-plan", get(plan::undo_plan))
-        .route("/v1/sagas/{id}/exposure", get(plan::of_saga))
+        .route("/v1/sagas/{id}/undo-plan", get(undo_plan::undo_plan))
+        .route("/v1/sagas/{id}/exposure", get(exposure::of_saga))
         .route("/v1/sagas/{id}/signals/{name}", post(operate::signal))
         .route("/v1/sagas/{id}/cancel", post(operate::cancel))
         .route("/v1/sagas/{id}/compensate", post(operate::compensate))
@@ -36,8 +36,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/sagas/{id}/resume", post(operate::resume))
         .route("/v1/sagas/{id}/abandon", post(operate::abandon))
         .route("/v1/sagas/{id}/note", post(operate::note))
-        .route("/v1/exposure", get(plan::of_all))
-        .route("/v1/breakers", get(plan::breakers))
+        .route("/v1/exposure", get(exposure::of_all))
+        .route("/v1/breakers", get(breakers::breakers))
         .route("/v1/breakers/{service}/open", post(breakers::open))
         .route("/v1/breakers/{service}/close", post(breakers::close))
         .route("/v1/plugins", get(plugins::list))
@@ -79,13 +79,13 @@ async fn about() -> String {
     )
 }
 
-async fn not_found(uri: Uri) -> Problem {
-    Problem::new(404, "not_found", format!("there is nothing at {}", uri.path()))
+async fn not_found(uri: Uri) -> ApiError {
+    ApiError::new(404, "not_found", format!("there is nothing at {}", uri.path()))
         .with_remedy("GET /v1/openapi.json lists what there is")
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     let detail = format!("{} does not take {method}", uri.path());
-    Problem::new(405, "method_not_allowed", detail)
+    ApiError::new(405, "method_not_allowed", detail)
         .with_remedy("GET /v1/openapi.json lists what there is")
 }

@@ -3,12 +3,12 @@
 use amends_runtime::State;
 
 use crate::api_state::ApiState;
+use crate::error::ApiError;
 use crate::ids::parse_id;
-use crate::problem::Problem;
 
 /// The problem of an id that no saga has.
-pub(crate) fn unknown(id: &str) -> Problem {
-    Problem::new(404, "saga_unknown", format!("there is no saga {id}"))
+pub(crate) fn unknown(id: &str) -> ApiError {
+    ApiError::new(404, "saga_unknown", format!("there is no saga {id}"))
         .with_remedy("GET /v1/sagas lists the sagas of this host")
 }
 
@@ -16,7 +16,7 @@ pub(crate) fn unknown(id: &str) -> Problem {
 ///
 /// # Errors
 /// 400 when the text is not an id, 404 when there is no such saga; else what keeps the saga from being read.
-pub(crate) async fn find(state: &ApiState, id: &str) -> Result<State, Problem> {
+pub(crate) async fn find(state: &ApiState, id: &str) -> Result<State, ApiError> {
     let id = parse_id(id)?;
     state.runtime.state(id).await?.ok_or_else(|| unknown(&id.to_string()))
 }

@@ -1,4 +1,9 @@
-//! Sagas: start, list, read, explain, cancel.
+//! Sagas: start, list, read.
+
+mod saga_item;
+pub(crate) mod saga_view;
+mod step_view;
+mod unread;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,6 +15,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use utoipa::IntoParams;
 
+use amends_api_types::{EventView, Page, Problem, QUARANTINED, SagaItem, SagaView, StartBody};
 use amends_engine::{SagaStatus, Timestamp, activity_in_brief};
 use amends_runtime::{Quarantined, Stuck};
 use amends_store::{IdPart, SagaQuery, SagaRow, Store, StoreError};
@@ -18,15 +24,18 @@ use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
 use crate::duration::parse_duration;
+use crate::error::ApiError;
 use crate::event_page::{EventPageReader, Source};
+use crate::extract::{Path, Query};
 use crate::header::header_text;
 use crate::ids::parse_id;
-use crate::page::{Page, cursor, limit};
-use crate::problem::{Path, Problem, Query};
+use crate::paging::{cursor, limit};
 use crate::saga_lookup::{find, unknown};
+use crate::sagas::saga_item::saga_item;
+use crate::sagas::saga_view::{saga_view, saga_view_with_inputs};
+use crate::sagas::unread::{unread_item, unread_saga};
 use crate::stalls::first_stalls;
 use crate::start_request::{request_of, traceparent};
-use crate::views::{EventView, QUARANTINED, SagaItem, SagaView, StartBody};
 
 /// The longest that a request waits: proxies on the way give up at about this.
 const WAIT_MAX: std::time::Duration = std::time::Duration::from_mins(5);
@@ -105,7 +114,7 @@ pub(crate) async fn start(
     Query(query): Query<StartQuery>,
     headers: HeaderMap,
     JsonBody(mut body): JsonBody<StartBody>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
     if let Some(text) = header_text(&headers, "idempotency-key")? {
         body.key = Some(start_key(&state, text).await?);
@@ -119,11 +128,11 @@ pub(crate) async fn start(
     };
     // From here on there is a saga: an error without its id would have the caller start another.
     let view = match found {
-        Ok(Some(found)) => SagaView::from(&found),
-        Ok(None) => SagaView::unread(started.id, request),
+        Ok(Some(found)) => saga_view(&found),
+        Ok(None) => unread_saga(started.id, request),
         Err(error) => {
             tracing::warn!(saga_id = %started.id, %error, "a saga was started and cannot be read");
-            SagaView::unread(started.id, request)
+            unread_saga(started.id, request)
         }
     };
     let status = if started.created { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -137,7 +146,7 @@ pub(crate) async fn start(
 pub(crate) async fn list(
     State(state): State<ApiState>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<SagaItem>>, Problem> {
+) -> Result<Json<Page<SagaItem>>, ApiError> {
     let limit = limit(query.limit)?;
     let is_stuck = query.stuck.unwrap_or(false);
     let says_activity = query.activity.unwrap_or(false);
@@ -163,7 +172,7 @@ pub(crate) async fn list(
         return Ok(Json(page(items, limit)));
     }
     let rows = state.runtime.store().list(query).await?;
-    let mut items: Vec<_> = rows.into_iter().map(SagaItem::from).collect();
+    let mut items: Vec<_> = rows.into_iter().map(saga_item).collect();
     if !quarantined.is_empty() {
         let reasons: HashMap<_, _> =
             quarantined.into_iter().map(|one| (one.id.to_string(), one.reason)).collect();
@@ -220,7 +229,7 @@ async fn stuck(
         let Some(row) = store.saga(stuck.id).await? else { continue };
         if fits(&row, query) {
             let reason = Some(format!("not moved since {}: {}", stuck.since, stuck.reason));
-            items.push(SagaItem { reason, ..SagaItem::from(row) });
+            items.push(SagaItem { reason, ..saga_item(row) });
         }
     }
     Ok(items)
@@ -250,13 +259,13 @@ async fn in_quarantine(
             break;
         }
         let item = match store.saga(id).await {
-            Ok(Some(row)) if fits(&row, query) => SagaItem::from(row),
+            Ok(Some(row)) if fits(&row, query) => saga_item(row),
             Ok(Some(_)) => continue,
             Ok(None) | Err(StoreError::Damaged { .. }) => {
                 if query.definition.is_some() || query.tag.is_some() {
                     continue;
                 }
-                SagaItem::unread(id)
+                unread_item(id)
             }
             Err(error) => return Err(error),
         };
@@ -273,7 +282,7 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     Path(id): Path<String>,
     Query(query): Query<GetQuery>,
-) -> Result<Json<SagaView>, Problem> {
+) -> Result<Json<SagaView>, ApiError> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
     let found = match wait {
         None => find(&state, &id).await?,
@@ -285,8 +294,8 @@ pub(crate) async fn get(
     let id = found.saga.id();
     // Computing what the steps were given may take long, and checks of payloads want the threads as well.
     let _turn = INPUTS.acquire().await;
-    let view = tokio::task::spawn_blocking(move || SagaView::with_inputs(&found)).await;
-    let mut view = view.map_err(|error| Problem::new(500, "failed", error.to_string()))?;
+    let view = tokio::task::spawn_blocking(move || saga_view_with_inputs(&found)).await;
+    let mut view = view.map_err(|error| ApiError::new(500, "failed", error.to_string()))?;
     if let Some(reason) = state.runtime.quarantine_reason(id) {
         QUARANTINED.clone_into(&mut view.status);
         view.reason = Some(reason);
@@ -302,7 +311,7 @@ pub(crate) async fn events(
     State(state): State<ApiState>,
     Path(id): Path<String>,
     Query(query): Query<EventsQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let id = parse_id(&id)?;
     let limit = limit(query.limit)?;
     let after = cursor(query.cursor.as_deref())?.unwrap_or(0);
@@ -316,7 +325,7 @@ pub(crate) async fn events(
 
 /// The key that a header gives: plain, `order-7`, or as a string of RFC 8941, `"order-7"`, as the
 /// draft of the IETF for this header has it. Both are the same key.
-async fn start_key(state: &ApiState, text: String) -> Result<String, Problem> {
+async fn start_key(state: &ApiState, text: String) -> Result<String, ApiError> {
     let Some(key) = quoted(&text)? else { return Ok(text) };
     // Versions before this one kept it with its quotes: what was started so is found by that.
     let earlier = state.runtime.store().key(text.clone()).await?;
@@ -324,11 +333,11 @@ async fn start_key(state: &ApiState, text: String) -> Result<String, Problem> {
 }
 
 /// What stands between the quotes of a string of RFC 8941; none: there are no quotes.
-fn quoted(text: &str) -> Result<Option<String>, Problem> {
+fn quoted(text: &str) -> Result<Option<String>, ApiError> {
     let Some(rest) = text.strip_prefix('"') else { return Ok(None) };
     let wrong = || {
         let detail = format!("the header idempotency-key is no whole quoted string: {text}");
-        Problem::new(400, "bad_header", detail).with_remedy("end it with a quote, or use none")
+        ApiError::new(400, "bad_header", detail).with_remedy("end it with a quote, or use none")
     };
     let (mut key, mut chars) = (String::new(), rest.chars());
     loop {
@@ -343,46 +352,46 @@ fn quoted(text: &str) -> Result<Option<String>, Problem> {
     }
 }
 
-fn wait_of(text: &str) -> Result<std::time::Duration, Problem> {
+fn wait_of(text: &str) -> Result<std::time::Duration, ApiError> {
     parse_duration(text).map(|wait| wait.min(WAIT_MAX)).map_err(bad_query)
 }
 
-fn statuses(text: Option<&str>) -> Result<Vec<SagaStatus>, Problem> {
+fn statuses(text: Option<&str>) -> Result<Vec<SagaStatus>, ApiError> {
     let words = text.into_iter().flat_map(|text| text.split(','));
     words
         .map(|word| {
             SagaStatus::from_word(word.trim()).ok_or_else(|| {
                 let all: Vec<_> = SagaStatus::ALL.iter().map(|status| status.as_str()).collect();
-                Problem::new(400, "bad_query", format!("`{word}` is not a status"))
+                ApiError::new(400, "bad_query", format!("`{word}` is not a status"))
                     .with_remedy(format!("use one of {}, or {QUARANTINED} alone", all.join(", ")))
             })
         })
         .collect()
 }
 
-fn tag(text: &str) -> Result<(String, String), Problem> {
+fn tag(text: &str) -> Result<(String, String), ApiError> {
     text.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| {
-        Problem::new(400, "bad_query", format!("`{text}` is not a tag"))
+        ApiError::new(400, "bad_query", format!("`{text}` is not a tag"))
             .with_remedy("write NAME:VALUE")
     })
 }
 
-fn time(text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+fn time(text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
     text.map(str::parse).transpose().map_err(|error: amends_engine::IdError| bad_query(error))
 }
 
-fn id_part(text: &str) -> Result<IdPart, Problem> {
+fn id_part(text: &str) -> Result<IdPart, ApiError> {
     IdPart::new(text).ok_or_else(|| {
         let detail = format!("`{text}` is no part of an id");
         let least = IdPart::DIGITS_MIN;
-        Problem::new(400, "bad_query", detail).with_remedy(format!(
+        ApiError::new(400, "bad_query", detail).with_remedy(format!(
             "give at least {least} hexadecimal digits of its beginning or end"
         ))
     })
 }
 
-fn bad_query(error: impl std::fmt::Display) -> Problem {
-    Problem::new(400, "bad_query", error.to_string())
+fn bad_query(error: impl std::fmt::Display) -> ApiError {
+    ApiError::new(400, "bad_query", error.to_string())
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use axum::http::HeaderMap;
 
+use amends_api_types::StartBody;
 use amends_runtime::StartRequest;
 
-use crate::problem::{Problem, legible};
-use crate::views::StartBody;
+use crate::error::ApiError;
+use crate::legible::legible;
 
 /// An idempotency key has at most this many bytes.
 const KEY_BYTES_MAX: usize = 255;
@@ -23,8 +24,8 @@ const TAG_BYTES_MAX: usize = 255;
 pub(crate) fn request_of(
     body: StartBody,
     traceparent: Option<String>,
-) -> Result<StartRequest, Problem> {
-    let wrong = |detail: String| Problem::new(400, "bad_request", detail);
+) -> Result<StartRequest, ApiError> {
+    let wrong = |detail: String| ApiError::new(400, "bad_request", detail);
     if let Some(key) = &body.key
         && !(1..=KEY_BYTES_MAX).contains(&key.len())
     {

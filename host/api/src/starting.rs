@@ -11,8 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 use tower::ServiceExt as _;
 
 use crate::door::{admit, guard};
+use crate::error::ApiError;
 use crate::health::alive;
-use crate::problem::Problem;
 use crate::public_url::PublicUrl;
 
 /// Says how far the start is, such as `2 of 4 plugins are loaded`.
@@ -54,7 +54,7 @@ fn answer(public_url: Option<&PublicUrl>, request: &Request, says: &Says) -> Res
     let mut response = match admit(public_url, request) {
         Err(problem) => problem.into_response(),
         Ok(()) if request.uri().path() == "/healthz" => alive().into_response(),
-        Ok(()) => Problem::new(503, "starting", format!("the host is starting: {}", says()))
+        Ok(()) => ApiError::new(503, "starting", format!("the host is starting: {}", says()))
             .with_remedy("try again after the time in Retry-After")
             .into_response(),
     };

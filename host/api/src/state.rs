@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
+use amends_api_types::{
+    Page, Problem, STATE_IMPORT_BYTES_MAX, StateImportLine, StateImported, StateItem,
+};
 use amends_engine::{Payload, PluginName};
 use amends_plugins::{StateError, StateWrite};
 use amends_store::{STATE_KEYS_MAX, StateQuery};
@@ -19,29 +22,18 @@ use amends_store::{STATE_KEYS_MAX, StateQuery};
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::{HeldBytes, JsonBody, check_ndjson, read, refuse};
+use crate::error::ApiError;
+use crate::extract::{Path, Query};
 use crate::ids::parse_name;
-use crate::page::{PAGE_BYTES_MAX, Page, limit};
-use crate::problem::{Path, Problem, Query, legible};
+use crate::legible::legible;
+use crate::paging::{PAGE_BYTES_MAX, limit};
 use crate::requester::who;
-
-/// Bytes of one import: it is in memory as a whole, and one transaction of the store.
-pub const STATE_IMPORT_BYTES_MAX: usize = 16 << 20;
 
 /// How long the bytes of an import may take: the largest at a megabit a second.
 const IMPORT_TIME_MAX: Duration = Duration::from_mins(3);
 
 /// Bytes of an import's source: a file's name.
 const SOURCE_BYTES_MAX: usize = 255;
-
-/// One key and what is behind it.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct StateItem {
-    /// The key.
-    pub key: String,
-    /// Any JSON.
-    #[schema(value_type = Object)]
-    pub value: Box<RawValue>,
-}
 
 /// Which keys to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -68,21 +60,6 @@ pub(crate) struct ImportQuery {
     only_new: bool,
 }
 
-/// One line of an import.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ImportLine {
-    key: String,
-    value: Payload,
-}
-
-/// What an import did.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct StateImported {
-    /// How many keys it wrote.
-    pub written: usize,
-}
-
 /// Lists what a plugin keeps, in the order of the keys' bytes.
 #[utoipa::path(get, path = "/v1/plugins/{name}/state", tag = "plugins",
     params(("name" = String, Path), KeysQuery),
@@ -91,7 +68,7 @@ pub(crate) async fn list(
     State(state): State<ApiState>,
     Path(name): Path<String>,
     Query(query): Query<KeysQuery>,
-) -> Result<Json<Page<StateItem>>, Problem> {
+) -> Result<Json<Page<StateItem>>, ApiError> {
     let (name, limit) = (parse_name(&name)?, limit(query.limit)?);
     let plugins = state.runtime.plugins();
     let mut query = StateQuery { prefix: query.prefix, after: query.cursor, limit };
@@ -118,10 +95,10 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     State(state): State<ApiState>,
     Path((name, key)): Path<(String, String)>,
-) -> Result<Json<StateItem>, Problem> {
+) -> Result<Json<StateItem>, ApiError> {
     let name = parse_name(&name)?;
     let value = state.runtime.plugins().state(&name, &key).await?.ok_or_else(|| {
-        Problem::new(404, "no_key", format!("plugin `{name}` keeps nothing under `{key}`"))
+        ApiError::new(404, "no_key", format!("plugin `{name}` keeps nothing under `{key}`"))
             .with_remedy(format!("GET /v1/plugins/{name}/state lists what it keeps"))
     })?;
     Ok(Json(StateItem { value: raw(&value)?, key }))
@@ -139,7 +116,7 @@ pub(crate) async fn put(
     Path((name, key)): Path<(String, String)>,
     headers: HeaderMap,
     JsonBody(value): JsonBody<Payload>,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, ApiError> {
     let write = StateWrite { key, value: Some(value.as_str().to_owned()) };
     set(&state, &name, &who(&headers, peer)?, write).await
 }
@@ -154,7 +131,7 @@ pub(crate) async fn delete(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path((name, key)): Path<(String, String)>,
     headers: HeaderMap,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, ApiError> {
     set(&state, &name, &who(&headers, peer)?, StateWrite { key, value: None }).await
 }
 
@@ -171,7 +148,7 @@ pub(crate) async fn import(
     Path(name): Path<String>,
     Query(query): Query<ImportQuery>,
     request: Request,
-) -> Result<Json<StateImported>, Problem> {
+) -> Result<Json<StateImported>, ApiError> {
     let name = parse_name(&name)?;
     if let Err(problem) = check_ndjson(request.headers()) {
         return Err(refuse(request, problem).await);
@@ -179,12 +156,12 @@ pub(crate) async fn import(
     let who = who(request.headers(), peer)?;
     if query.source.len() > SOURCE_BYTES_MAX {
         let detail = format!("source has more than {SOURCE_BYTES_MAX} bytes");
-        return Err(Problem::new(400, "bad_query", detail));
+        return Err(ApiError::new(400, "bad_query", detail));
     }
     let source = legible("source", query.source)?;
     // Both until all is written: what waits for the store is as large as what came.
     let Some(_place) = state.imports.enter().await else {
-        let problem = Problem::new(429, "import_running", "the host takes one import at a time")
+        let problem = ApiError::new(429, "import_running", "the host takes one import at a time")
             .with_remedy("try again after the time in Retry-After");
         return Err(refuse(request, problem).await);
     };
@@ -193,7 +170,7 @@ pub(crate) async fn import(
     let body = body.unwrap_or_else(|_| {
         let minutes = IMPORT_TIME_MAX.as_secs() / 60;
         let detail = format!("the import has not come within {minutes} minutes");
-        Err(Problem::new(408, "body_too_slow", detail))
+        Err(ApiError::new(408, "body_too_slow", detail))
     })?;
     let writes = writes(&body)?;
     let told = (who.as_str(), source.as_str());
@@ -206,14 +183,14 @@ async fn set(
     name: &str,
     who: &str,
     write: StateWrite,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, ApiError> {
     let name: PluginName = parse_name(name)?;
     state.runtime.plugins().set_state(&name, who, write).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// What the lines that are not empty say. Each error names the line.
-fn writes(body: &[u8]) -> Result<Vec<StateWrite>, Problem> {
+fn writes(body: &[u8]) -> Result<Vec<StateWrite>, ApiError> {
     let mut writes = Vec::new();
     let mut lines = HashMap::new();
     for (number, line) in (1..).zip(body.split(|byte| *byte == b'\n')) {
@@ -221,10 +198,10 @@ fn writes(body: &[u8]) -> Result<Vec<StateWrite>, Problem> {
             continue;
         }
         let refused = |what: String| {
-            Problem::new(400, "bad_line", format!("line {number}: {what}"))
+            ApiError::new(400, "bad_line", format!("line {number}: {what}"))
                 .with_remedy("nothing was written; a line is {\"key\": \"…\", \"value\": …}")
         };
-        let ImportLine { key, value } =
+        let StateImportLine { key, value } =
             serde_json::from_slice(line).map_err(|error| refused(error.to_string()))?;
         let write = StateWrite { key, value: Some(value.as_str().to_owned()) };
         write.check().map_err(|error| refused(error.to_string()))?;
@@ -239,13 +216,13 @@ fn writes(body: &[u8]) -> Result<Vec<StateWrite>, Problem> {
     Ok(writes)
 }
 
-fn raw(value: &str) -> Result<Box<RawValue>, Problem> {
+fn raw(value: &str) -> Result<Box<RawValue>, ApiError> {
     RawValue::from_string(value.to_owned()).map_err(|error| {
-        Problem::new(500, "state_unreadable", format!("a value in the store is not JSON: {error}"))
+        ApiError::new(500, "state_unreadable", format!("a value in the store is not JSON: {error}"))
     })
 }
 
-impl From<StateError> for Problem {
+impl From<StateError> for ApiError {
     fn from(error: StateError) -> Self {
         let detail = error.to_string();
         match error {

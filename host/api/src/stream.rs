@@ -5,11 +5,13 @@ use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use amends_api_types::{EventView, Page, Problem};
+
 use crate::api_state::ApiState;
+use crate::error::ApiError;
 use crate::event_page::{EventPageReader, Source};
-use crate::page::{Page, cursor, limit};
-use crate::problem::{Problem, Query};
-use crate::views::EventView;
+use crate::extract::Query;
+use crate::paging::{cursor, limit};
 
 /// Which events to read.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -29,7 +31,7 @@ pub(crate) struct LogQuery {
 pub(crate) async fn events(
     State(state): State<ApiState>,
     Query(query): Query<LogQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;
     let after = cursor(query.cursor.as_deref())?.or(query.after).unwrap_or(0);
     let mut reader = EventPageReader::new(state, Source::Log, after, limit);

@@ -12,8 +12,8 @@ use amends_engine::PluginName;
 use amends_plugins::COMPONENT_BYTES_MAX;
 
 use crate::body::{HeldBytes, broken, refuse};
+use crate::error::ApiError;
 use crate::ids::parse_name;
-use crate::problem::Problem;
 
 /// Uploads at once. A component is in memory as a whole, and so is a deploy.
 const UPLOADS_MAX: usize = 1;
@@ -56,9 +56,9 @@ impl Upload {
 
 impl Uploads {
     /// Reads the components of a form, by the names of their plugins.
-    pub(crate) async fn receive(&self, mut request: Request) -> Result<Upload, Problem> {
+    pub(crate) async fn receive(&self, mut request: Request) -> Result<Upload, ApiError> {
         if !request.headers().contains_key(REQUEST_HEADER) {
-            let problem = Problem::new(
+            let problem = ApiError::new(
                 403,
                 "request_header_missing",
                 "an upload needs a header that the form of a web page cannot send",
@@ -69,7 +69,7 @@ impl Uploads {
         let place = Arc::clone(&self.0).acquire_owned();
         let Ok(Ok(place)) = tokio::time::timeout(UPLOAD_WAIT_MAX, place).await else {
             let problem =
-                Problem::new(429, "upload_running", "the host takes one upload at a time")
+                ApiError::new(429, "upload_running", "the host takes one upload at a time")
                     .with_remedy("try again after the time in Retry-After");
             return Err(refuse(request, problem).await);
         };
@@ -83,7 +83,7 @@ impl Uploads {
         let read = read.unwrap_or_else(|_| {
             let minutes = UPLOAD_TIME_MAX.as_secs() / 60;
             let detail = format!("the components have not come within {minutes} minutes");
-            Err(Problem::new(408, "body_too_slow", detail))
+            Err(ApiError::new(408, "body_too_slow", detail))
         });
         match read {
             Ok(components) => Ok(Upload { components, _place: place }),
@@ -99,8 +99,8 @@ impl Uploads {
     }
 }
 
-fn bad_form(status: u16, detail: String) -> Problem {
-    Problem::new(status, "bad_form", detail).with_remedy(format!(
+fn bad_form(status: u16, detail: String) -> ApiError {
+    ApiError::new(status, "bad_form", detail).with_remedy(format!(
         "send multipart/form-data, a component each under the name of its plugin: curl -H \
          '{REQUEST_HEADER}: 1' -F NAME=@NAME.wasm"
     ))
@@ -111,12 +111,12 @@ async fn read(
     form: &mut Multipart,
     length: usize,
     held: &HeldBytes,
-) -> Result<Vec<(PluginName, Vec<u8>)>, Problem> {
+) -> Result<Vec<(PluginName, Vec<u8>)>, ApiError> {
     let mut components: Vec<(PluginName, Vec<u8>)> = Vec::new();
     let mut left = length;
     while let Some(part) = form.next_field().await.map_err(|error| wrong(&error))? {
         let name = parse_name(part.name().unwrap_or_default())?;
-        let bad = |detail: String| Err(Problem::new(400, "bad_form", detail));
+        let bad = |detail: String| Err(ApiError::new(400, "bad_form", detail));
         if components.iter().any(|(other, _)| *other == name) {
             return bad(format!("there are two components for plugin `{name}`"));
         }
@@ -128,7 +128,7 @@ async fn read(
         components.push((name, bytes));
     }
     if components.is_empty() {
-        return Err(Problem::new(400, "bad_form", "there is no component in the form"));
+        return Err(ApiError::new(400, "bad_form", "there is no component in the form"));
     }
     Ok(components)
 }
@@ -140,13 +140,13 @@ async fn component(
     name: &PluginName,
     bytes_about: usize,
     held: &HeldBytes,
-) -> Result<Vec<u8>, Problem> {
+) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::with_capacity(bytes_about);
     while let Some(chunk) = part.chunk().await.map_err(|error| wrong(&error))? {
         if bytes.len() + chunk.len() > COMPONENT_BYTES_MAX {
             let mib = COMPONENT_BYTES_MAX >> 20;
             let detail = format!("the component for plugin `{name}` has more than {mib} MiB");
-            return Err(Problem::new(413, "body_too_large", detail));
+            return Err(ApiError::new(413, "body_too_large", detail));
         }
         bytes.extend_from_slice(&chunk);
         held.release();
@@ -154,9 +154,9 @@ async fn component(
     Ok(bytes)
 }
 
-fn wrong(error: &MultipartError) -> Problem {
+fn wrong(error: &MultipartError) -> ApiError {
     match broken(error) {
-        problem if problem.code == "bad_request" => {
+        problem if problem.code() == "bad_request" => {
             bad_form(error.status().as_u16(), error.body_text())
         }
         ended => ended,

@@ -11,15 +11,16 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{Stream as EventStream, unfold};
 use tokio::sync::watch::Receiver;
 
+use amends_api_types::{EventView, Problem};
 use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoredEvent, Stream};
 
 use crate::api_state::ApiState;
 use crate::calls::Calls;
+use crate::error::ApiError;
+use crate::extract::Path;
 use crate::ids::parse_id;
-use crate::problem::{Path, Problem};
 use crate::saga_lookup::unknown;
-use crate::views::EventView;
 use crate::watchers::Place;
 
 /// Events read at once; fewer when they are large: what a client does not take is at most
@@ -53,7 +54,7 @@ pub(crate) async fn watch(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> Result<Sse<impl EventStream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Sse<impl EventStream<Item = Result<Event, Infallible>>>, ApiError> {
     let id = parse_id(&id)?;
     let after = match headers.get("last-event-id") {
         None => Version(0),
@@ -62,7 +63,7 @@ pub(crate) async fn watch(
             .ok()
             .and_then(|text| text.parse().ok())
             .map(Version)
-            .ok_or_else(|| Problem::new(400, "bad_header", "Last-Event-ID is not a version"))?,
+            .ok_or_else(|| ApiError::new(400, "bad_header", "Last-Event-ID is not a version"))?,
     };
     let place = state.watchers.enter(peer.ip())?;
     let head = state.runtime.store().head();

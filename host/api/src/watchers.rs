@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::problem::Problem;
+use crate::error::ApiError;
 
 /// A host serves at most this many watchers at once. Each holds a connection, and reads the store at most
 /// every 50 ms: together at most 5,120 small reads a second, which leaves the store's readers to the sagas.
@@ -29,10 +29,10 @@ impl Watchers {
     ///
     /// # Errors
     /// 429 when all places of the host or of the address are taken.
-    pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, Problem> {
+    pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, ApiError> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |detail: String| {
-            Problem::new(429, "watchers_full", detail)
+            ApiError::new(429, "watchers_full", detail)
                 .with_remedy("end a watch, or GET the saga with ?wait=30s")
         };
         if all.values().sum::<usize>() >= WATCHERS_MAX {
@@ -75,10 +75,10 @@ mod tests {
         let address = |last| IpAddr::from([127, 0, 0, last]);
         let enter = |last| watchers.enter(address(last));
         let mut of_one: Vec<_> = (0..WATCHERS_OF_ADDRESS_MAX).map(|_| enter(1).unwrap()).collect();
-        assert_eq!(enter(1).unwrap_err().code, "watchers_full");
+        assert_eq!(enter(1).unwrap_err().code(), "watchers_full");
         let of_others: Vec<_> =
             (WATCHERS_OF_ADDRESS_MAX..WATCHERS_MAX).map(|_| enter(2).unwrap()).collect();
-        assert_eq!(enter(3).unwrap_err().code, "watchers_full");
+        assert_eq!(enter(3).unwrap_err().code(), "watchers_full");
         of_one.pop();
         drop(enter(3).unwrap());
         of_one.push(enter(1).unwrap());

@@ -6,17 +6,18 @@ use std::fmt::Write as _;
 
 use axum::extract::State;
 
+use amends_api_types::{Problem, QUARANTINED, WhyView};
 use amends_engine::{Digest, PluginName, Saga, StepName, StepStatus, StepView};
 use amends_runtime::{ByHand, StallReason};
 use amends_store::StoreHealth;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
+use crate::error::ApiError;
+use crate::extract::Path;
 use crate::ids::parse_id;
-use crate::problem::{Path, Problem};
 use crate::saga_lookup::find;
 use crate::stalls::{STALLS_SAID_MAX, first_stalls};
-use crate::views::{QUARANTINED, WhyView};
 
 /// Of a digest, its algorithm and 12 digits: enough to tell it from others.
 const DIGEST_CHARS: usize = 19;
@@ -30,7 +31,7 @@ const COMPONENTS_MAX: usize = 3;
 pub(crate) async fn why(
     State(state): State<ApiState>,
     Path(id): Path<String>,
-) -> Result<Json<WhyView>, Problem> {
+) -> Result<Json<WhyView>, ApiError> {
     let id = parse_id(&id)?;
     if let Some(reason) = state.runtime.quarantine_reason(id) {
         return Ok(Json(WhyView {

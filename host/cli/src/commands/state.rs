@@ -14,7 +14,7 @@ use reqwest::Method;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use amends_api::{LIMIT_MAX, STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
+use amends_api_types::{LIMIT_MAX, STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
 use amends_engine::on_one_line;
 use amends_store::STATE_KEYS_MAX;
 

@@ -1,62 +1,70 @@
-//! Problem details for HTTP APIs (RFC 9457).
+//! The error of a request: which problem (RFC 9457) each error of the host is.
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use amends_engine::is_steering;
+use amends_api_types::Problem;
 use amends_runtime::{OperateError, RuntimeError, StartError};
 use amends_store::StoreError;
 
 use crate::answer::Json;
 
-/// What went wrong with a request.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Problem {
-    /// `urn:amends:problem:CODE`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The words of the HTTP status.
-    pub title: String,
-    /// The HTTP status.
-    pub status: u16,
-    /// Stable, for programs.
-    pub code: String,
-    /// What went wrong, for people.
-    pub detail: String,
-    /// What would be right.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-}
+/// The error of a request. It is answered as a problem.
+#[derive(Debug)]
+pub(crate) struct ApiError(Problem);
 
-impl Problem {
-    /// A problem with its HTTP status, stable code and a sentence.
-    pub fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+impl ApiError {
+    /// An error with its HTTP status, stable code and a sentence.
+    pub(crate) fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        Self {
+        Self(Problem {
             kind: format!("urn:amends:problem:{code}"),
             title: title.unwrap_or("Error").to_owned(),
             status,
             code: code.to_owned(),
             detail: detail.into(),
             remedy: None,
-        }
+        })
     }
 
     /// Says what would be right.
     #[must_use]
-    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+    pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.0.remedy = Some(remedy.into());
         self
+    }
+
+    /// Says something else of what went wrong.
+    #[must_use]
+    pub(crate) fn with_detail(mut self, detail: String) -> Self {
+        self.0.detail = detail;
+        self
+    }
+
+    /// Answers with another HTTP status. The title stays.
+    #[must_use]
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        self.0.status = status;
+        self
+    }
+
+    /// The stable code.
+    pub(crate) fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    /// The problem, for an answer that has several.
+    pub(crate) fn into_problem(self) -> Problem {
+        self.0
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self)).into_response();
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0)).into_response();
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);
@@ -73,7 +81,7 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<StoreError> for Problem {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let detail = error.to_string();
         // The store logs what is wrong with it, once.
@@ -102,7 +110,7 @@ impl From<StoreError> for Problem {
     }
 }
 
-impl From<StartError> for Problem {
+impl From<StartError> for ApiError {
     fn from(error: StartError) -> Self {
         let detail = error.to_string();
         match error {
@@ -121,7 +129,7 @@ impl From<StartError> for Problem {
     }
 }
 
-impl From<RuntimeError> for Problem {
+impl From<RuntimeError> for ApiError {
     fn from(error: RuntimeError) -> Self {
         let detail = error.to_string();
         match error {
@@ -143,7 +151,7 @@ impl From<RuntimeError> for Problem {
     }
 }
 
-impl From<OperateError> for Problem {
+impl From<OperateError> for ApiError {
     fn from(error: OperateError) -> Self {
         let detail = error.to_string();
         match error {
@@ -159,41 +167,20 @@ impl From<OperateError> for Problem {
     }
 }
 
-impl From<JsonRejection> for Problem {
+impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
         Self::new(rejection.status().as_u16(), "bad_request", rejection.body_text())
     }
 }
 
-impl From<QueryRejection> for Problem {
+impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         Self::new(400, "bad_query", rejection.body_text())
     }
 }
 
-impl From<PathRejection> for Problem {
+impl From<PathRejection> for ApiError {
     fn from(rejection: PathRejection) -> Self {
         Self::new(400, "bad_path", rejection.body_text())
     }
 }
-
-/// The text, when a person can read all of it on one line: it is kept, and shown in terminals.
-/// `what` names it in words, such as `the reason`.
-pub(crate) fn legible(what: &str, text: String) -> Result<String, Problem> {
-    let Some(steering) = text.chars().find(|character| is_steering(*character)) else {
-        return Ok(text);
-    };
-    let code = u32::from(steering);
-    Err(Problem::new(400, "bad_text", format!("{what} has a control character, U+{code:04X}"))
-        .with_remedy("write it on one line, without control characters"))
-}
-
-/// `Path` that refuses with a problem.
-#[derive(axum::extract::FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Problem))]
-pub(crate) struct Path<T>(pub(crate) T);
-
-/// `Query` that refuses with a problem.
-#[derive(axum::extract::FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(Problem))]
-pub(crate) struct Query<T>(pub(crate) T);
