@@ -5,10 +5,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use amends_runtime::Runtime;
 
 use crate::body::BodyRoom;
-use crate::imports::Imports;
+use crate::plugin_state::imports::Imports;
+use crate::plugins::upload::Uploads;
 use crate::public_url::PublicUrl;
-use crate::upload::Uploads;
-use crate::watchers::Watchers;
+use crate::sagas::watchers::Watchers;
 
 /// The host that the API is about, and the limits that its requests share. A clone is the same state.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 
 use amends_api_types::{BreakerRateView, BreakerView, CloseBody, OpenBody, Page, Problem};
 use amends_engine::ServiceName;
-use amends_runtime::{BreakerError, BreakerInfo, ByHand, OnOpen};
+use amends_runtime::{BreakerInfo, ByHand, OnOpen};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -90,14 +90,6 @@ fn time(text: &str) -> Result<Duration, ApiError> {
         ApiError::new(400, "bad_request", format!("`for`: {detail}"))
             .with_remedy("write a duration such as 30m or 1h, or leave it out")
     })
-}
-
-impl From<BreakerError> for ApiError {
-    fn from(error: BreakerError) -> Self {
-        let detail = error.to_string();
-        let (BreakerError::NotDone(store) | BreakerError::NotWritten(store)) = error;
-        Self::from(store).with_detail(detail)
-    }
 }
 
 fn answer(

@@ -1,14 +1,23 @@
 //! The error of a request: which problem (RFC 9457) each error of the host is.
 
+use std::fmt::Display;
+
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use amends_api_types::Problem;
-use amends_runtime::{OperateError, RuntimeError, StartError};
+use amends_plugins::{PluginError, StateError};
+use amends_runtime::{
+    BreakerError, ExposureError, OperateError, RehearseError, RuntimeError, StartError,
+};
 use amends_store::StoreError;
 
 use crate::answer::Json;
+
+/// Says where the digests of components are listed.
+pub(crate) const SEE_VERSIONS: &str =
+    "amends plugin versions NAME lists the components that served a plugin";
 
 /// The error of a request. It is answered as a problem.
 #[derive(Debug)]
@@ -26,6 +35,11 @@ impl ApiError {
             detail: detail.into(),
             remedy: None,
         })
+    }
+
+    /// The error of a query that cannot be read.
+    pub(crate) fn bad_query(error: impl Display) -> Self {
+        Self::new(400, "bad_query", error.to_string())
     }
 
     /// Says what would be right.
@@ -163,6 +177,81 @@ impl From<OperateError> for ApiError {
             OperateError::Overloaded(_) => Self::new(429, "overloaded", detail)
                 .with_remedy("try again after the time in Retry-After"),
             OperateError::Runtime(error) => error.into(),
+        }
+    }
+}
+
+impl From<BreakerError> for ApiError {
+    fn from(error: BreakerError) -> Self {
+        let detail = error.to_string();
+        let (BreakerError::NotDone(store) | BreakerError::NotWritten(store)) = error;
+        Self::from(store).with_detail(detail)
+    }
+}
+
+impl From<ExposureError> for ApiError {
+    fn from(error: ExposureError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ExposureError::Counting { .. } => Self::new(503, "exposure_counting", detail)
+                .with_remedy("try again: what was counted is remembered"),
+            ExposureError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RehearseError> for ApiError {
+    fn from(error: RehearseError) -> Self {
+        let detail = error.to_string();
+        match error {
+            RehearseError::Rejected { .. } => Self::new(409, "component_refused", detail),
+            RehearseError::NoPlugin(_) => Self::new(404, "plugin_unknown", detail)
+                .with_remedy("GET /v1/plugins lists the plugins of this host"),
+            RehearseError::NothingServes(_) => Self::new(409, "nothing_serves", detail)
+                .with_remedy("deploy it: amends plugin deploy, with --dry-run to look first"),
+            RehearseError::NoUndo => Self::new(409, "no_undo", detail)
+                .with_remedy("hand in a component of the world `step` or `undo-only`"),
+            RehearseError::Busy => Self::new(429, "rehearsal_running", detail)
+                .with_remedy("try again when it has ended"),
+            RehearseError::BrokenOff => Self::new(503, "rehearsal_broken_off", detail),
+            RehearseError::Runtime(error) => error.into(),
+        }
+    }
+}
+
+impl From<PluginError> for ApiError {
+    fn from(error: PluginError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PluginError::Canary { .. } => Self::new(409, "canary_refused", detail).with_remedy(
+                "GET /v1/plugins/NAME has its canaries and the components that served it",
+            ),
+            PluginError::NoRollback { .. } => {
+                Self::new(409, "no_rollback", detail).with_remedy(SEE_VERSIONS)
+            }
+            PluginError::Rejected { .. } => Self::new(409, "component_refused", detail),
+            PluginError::Folder { .. }
+            | PluginError::Cache { .. }
+            | PluginError::Sandbox(_)
+            | PluginError::Lost { .. }
+            | PluginError::Store(_) => Self::new(503, "plugin_failed", detail),
+        }
+    }
+}
+
+impl From<StateError> for ApiError {
+    fn from(error: StateError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StateError::NoPlugin(_) => Self::new(404, "no_plugin", detail)
+                .with_remedy("GET /v1/plugins lists the plugins of this host"),
+            StateError::NotGranted(_) => Self::new(409, "no_state", detail)
+                .with_remedy("grant it in the config and start the host again"),
+            StateError::Invalid(_) => Self::new(400, "bad_state", detail),
+            StateError::Full(..) => Self::new(507, "state_full", detail).with_remedy(
+                "remove keys, or set state_max in the config and start the host again",
+            ),
+            StateError::Store(error) => error.into(),
         }
     }
 }

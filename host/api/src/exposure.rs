@@ -4,13 +4,12 @@ use axum::extract::State;
 
 use amends_api_types::{EffectView, ExposureItem, Page, Problem};
 use amends_engine::{Effect, exposure};
-use amends_runtime::ExposureError;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Path;
-use crate::saga_lookup::find;
+use crate::sagas::saga_lookup::find;
 
 /// The effects of a saga that stand or may stand now.
 #[utoipa::path(get, path = "/v1/sagas/{id}/exposure", tag = "operators",
@@ -43,17 +42,6 @@ pub(crate) async fn of_all(
         abandoned: exposure.abandoned,
     });
     Ok(Json(Page { items: items.collect(), next_cursor: None }))
-}
-
-impl From<ExposureError> for ApiError {
-    fn from(error: ExposureError) -> Self {
-        let detail = error.to_string();
-        match error {
-            ExposureError::Counting { .. } => Self::new(503, "exposure_counting", detail)
-                .with_remedy("try again: what was counted is remembered"),
-            ExposureError::Store(error) => error.into(),
-        }
-    }
 }
 
 fn effect_view(effect: Effect) -> EffectView {

@@ -10,56 +10,59 @@ use crate::api_state::ApiState;
 use crate::door::door;
 use crate::error::ApiError;
 use crate::{
-    batch, breakers, definitions, deploy, exposure, health, openapi, operate, plugins, rehearse,
-    sagas, state, stream, undo_plan, watch, why,
+    breakers, definitions, events, exposure, health, openapi, plugin_state, plugins, sagas,
 };
 
 /// Makes the router of the whole API. The router has the door in front of every route.
 pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/", get(about))
-        .route("/v1/sagas", post(sagas::start).get(sagas::list))
-        .route("/v1/sagas:batch", post(batch::start_batch))
-        .route("/v1/sagas/{id}", get(sagas::get))
-        .route("/v1/sagas/{id}/events", get(sagas::events))
-        .route("/v1/sagas/{id}/watch", get(watch::watch))
-        .route("/v1/sagas/{id}/why", get(why::why))
-        .route("/v1/sagas/{id}/undo-plan", get(undo_plan::undo_plan))
+        .route("/v1/sagas", post(sagas::start::start).get(sagas::list::list))
+        .route("/v1/sagas:batch", post(sagas::batch::start_batch))
+        .route("/v1/sagas/{id}", get(sagas::get::get))
+        .route("/v1/sagas/{id}/events", get(sagas::events::events))
+        .route("/v1/sagas/{id}/watch", get(sagas::watch::watch))
+        .route("/v1/sagas/{id}/why", get(sagas::why::why))
+        .route("/v1/sagas/{id}/undo-plan", get(sagas::undo_plan::undo_plan))
         .route("/v1/sagas/{id}/exposure", get(exposure::of_saga))
-        .route("/v1/sagas/{id}/signals/{name}", post(operate::signal))
-        .route("/v1/sagas/{id}/cancel", post(operate::cancel))
-        .route("/v1/sagas/{id}/compensate", post(operate::compensate))
-        .route("/v1/sagas/{id}/retry", post(operate::retry))
-        .route("/v1/sagas/{id}/skip", post(operate::skip))
-        .route("/v1/sagas/{id}/resolve", post(operate::resolve))
-        .route("/v1/sagas/{id}/pause", post(operate::pause))
-        .route("/v1/sagas/{id}/resume", post(operate::resume))
-        .route("/v1/sagas/{id}/abandon", post(operate::abandon))
-        .route("/v1/sagas/{id}/note", post(operate::note))
+        .route("/v1/sagas/{id}/signals/{name}", post(sagas::signal::signal))
+        .route("/v1/sagas/{id}/cancel", post(sagas::operate::cancel))
+        .route("/v1/sagas/{id}/compensate", post(sagas::operate::compensate))
+        .route("/v1/sagas/{id}/retry", post(sagas::operate::retry))
+        .route("/v1/sagas/{id}/skip", post(sagas::operate::skip))
+        .route("/v1/sagas/{id}/resolve", post(sagas::operate::resolve))
+        .route("/v1/sagas/{id}/pause", post(sagas::operate::pause))
+        .route("/v1/sagas/{id}/resume", post(sagas::operate::resume))
+        .route("/v1/sagas/{id}/abandon", post(sagas::operate::abandon))
+        .route("/v1/sagas/{id}/note", post(sagas::operate::note))
         .route("/v1/exposure", get(exposure::of_all))
         .route("/v1/breakers", get(breakers::breakers))
         .route("/v1/breakers/{service}/open", post(breakers::open))
         .route("/v1/breakers/{service}/close", post(breakers::close))
-        .route("/v1/plugins", get(plugins::list))
+        .route("/v1/plugins", get(plugins::list::list))
         .route(
             "/v1/plugins:deploy",
-            post(deploy::deploy).layer(DefaultBodyLimit::max(deploy::DEPLOY_BYTES_MAX)),
+            post(plugins::deploy::deploy)
+                .layer(DefaultBodyLimit::max(plugins::deploy::DEPLOY_BYTES_MAX)),
         )
         .route(
             "/v1/plugins:rehearse",
-            post(rehearse::rehearse).layer(DefaultBodyLimit::max(rehearse::REHEARSE_BYTES_MAX)),
+            post(plugins::rehearse::rehearse)
+                .layer(DefaultBodyLimit::max(plugins::rehearse::REHEARSE_BYTES_MAX)),
         )
-        .route("/v1/plugins/{name}", get(plugins::get))
-        .route("/v1/plugins/{name}/rollback", post(plugins::rollback))
-        .route("/v1/plugins/{name}/promote", post(plugins::promote))
-        .route("/v1/plugins/{name}/state", get(state::list))
+        .route("/v1/plugins/{name}", get(plugins::list::get))
+        .route("/v1/plugins/{name}/rollback", post(plugins::serving::rollback))
+        .route("/v1/plugins/{name}/promote", post(plugins::serving::promote))
+        .route("/v1/plugins/{name}/state", get(plugin_state::keys::list))
         .route(
             "/v1/plugins/{name}/state/{*key}",
-            get(state::get).put(state::put).delete(state::delete),
+            get(plugin_state::keys::get)
+                .put(plugin_state::keys::put)
+                .delete(plugin_state::keys::delete),
         )
-        .route("/v1/plugins/{name}/state:import", post(state::import))
+        .route("/v1/plugins/{name}/state:import", post(plugin_state::import::import))
         .route("/v1/definitions", get(definitions::list))
-        .route("/v1/events", get(stream::events))
+        .route("/v1/events", get(events::log::events))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -11,7 +11,7 @@ use amends_engine::{Direction, Event, EventType, SagaId, StepName, Version, idem
 use amends_store::{Store, StoreError, StoredEvent, Stream};
 use serde::Deserialize;
 
-use crate::event_view::event_view;
+use crate::events::event_view::event_view;
 
 /// Events that are read at once.
 const EVENTS_PER_READ: u32 = 1_000;

@@ -16,8 +16,8 @@ use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoreError, StoredEvent, Stream};
 
 use crate::api_state::ApiState;
-use crate::calls::Calls;
-use crate::event_view::event_view;
+use crate::events::calls::Calls;
+use crate::events::event_view::event_view;
 use crate::paging::PAGE_BYTES_MAX;
 
 /// Where the events of a page come from.

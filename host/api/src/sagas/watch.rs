@@ -16,12 +16,12 @@ use amends_engine::{Position, SagaId, Version};
 use amends_store::{StoredEvent, Stream};
 
 use crate::api_state::ApiState;
-use crate::calls::Calls;
 use crate::error::ApiError;
+use crate::events::calls::Calls;
 use crate::extract::Path;
 use crate::ids::parse_id;
-use crate::saga_lookup::unknown;
-use crate::watchers::Place;
+use crate::sagas::saga_lookup::unknown;
+use crate::sagas::watchers::Place;
 
 /// Events read at once; fewer when they are large: what a client does not take is at most
 /// [`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX), or one event.

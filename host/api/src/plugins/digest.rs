@@ -3,14 +3,10 @@
 use amends_engine::{Digest, IdError};
 
 use crate::api_state::ApiState;
-use crate::error::ApiError;
+use crate::error::{ApiError, SEE_VERSIONS};
 
 /// The beginning of a digest has at least this many digits. Tables print twelve.
 const DIGITS_MIN: usize = 8;
-
-/// Says where the digests of components are listed.
-pub(crate) const SEE_VERSIONS: &str =
-    "amends plugin versions NAME lists the components that served a plugin";
 
 /// Reads a digest: whole, or enough of its beginning to know which component of this host is meant. The
 /// algorithm may be left out, as tables do.

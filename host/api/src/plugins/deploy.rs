@@ -15,7 +15,6 @@ use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Query;
 use crate::legible::legible;
-use crate::plugins::plugin_problem;
 use crate::requester::who;
 
 /// The body of a request: a few of the largest, or many that are small.
@@ -87,7 +86,7 @@ pub(crate) async fn deploy(
         DeployError::Rejected { .. } => ApiError::new(409, "component_refused", error.to_string()),
         DeployError::Doubtful { .. } => ApiError::new(409, "deploy_doubtful", error.to_string())
             .with_remedy("name the plugin that is meant, or force it, with a reason"),
-        DeployError::Plugin(error) => plugin_problem(&error),
+        DeployError::Plugin(error) => error.into(),
     })?;
     let components = deployed.into_iter().map(deployed_view).collect();
     let (activated, canary) = (!is_dry_run && canary.is_none(), !is_dry_run && canary.is_some());

@@ -10,7 +10,6 @@ use amends_api_types::{
 use amends_plugins::{COMPONENT_BYTES_MAX, StubAnswer};
 use amends_runtime::{
     REHEARSAL_SAGAS_DEFAULT, REHEARSAL_SAGAS_MAX, REHEARSAL_TIME_MAX, Rehearsal, RehearsalGroup,
-    RehearseError,
 };
 
 use crate::answer::Json;
@@ -59,25 +58,6 @@ pub(crate) async fn rehearse(
     };
     let rehearsal = state.runtime.rehearse(plugin, bytes, sagas).await?;
     Ok(Json(rehearsal_view(rehearsal)))
-}
-
-impl From<RehearseError> for ApiError {
-    fn from(error: RehearseError) -> Self {
-        let detail = error.to_string();
-        match error {
-            RehearseError::Rejected { .. } => Self::new(409, "component_refused", detail),
-            RehearseError::NoPlugin(_) => Self::new(404, "plugin_unknown", detail)
-                .with_remedy("GET /v1/plugins lists the plugins of this host"),
-            RehearseError::NothingServes(_) => Self::new(409, "nothing_serves", detail)
-                .with_remedy("deploy it: amends plugin deploy, with --dry-run to look first"),
-            RehearseError::NoUndo => Self::new(409, "no_undo", detail)
-                .with_remedy("hand in a component of the world `step` or `undo-only`"),
-            RehearseError::Busy => Self::new(429, "rehearsal_running", detail)
-                .with_remedy("try again when it has ended"),
-            RehearseError::BrokenOff => Self::new(503, "rehearsal_broken_off", detail),
-            RehearseError::Runtime(error) => error.into(),
-        }
-    }
 }
 
 fn rehearsal_view(found: Rehearsal) -> RehearsalView {

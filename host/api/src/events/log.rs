@@ -9,7 +9,7 @@ use amends_api_types::{EventView, Page, Problem};
 
 use crate::api_state::ApiState;
 use crate::error::ApiError;
-use crate::event_page::{EventPageReader, Source};
+use crate::events::event_page::{EventPageReader, Source};
 use crate::extract::Query;
 use crate::paging::{cursor, limit};
 

@@ -10,7 +10,7 @@ use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Path;
 use crate::ids::parse_id;
-use crate::saga_lookup::unknown;
+use crate::sagas::saga_lookup::unknown;
 
 /// The undo calls that a compensation would make now, in their order.
 #[utoipa::path(get, path = "/v1/sagas/{id}/undo-plan", tag = "operators",

@@ -15,7 +15,7 @@ use crate::api_state::ApiState;
 use crate::body::{BODY_BYTES_MAX, HeldBytes, NDJSON, broken, check_ndjson, refuse};
 use crate::error::ApiError;
 use crate::lines::LineBuffer;
-use crate::start_request::{request_of, traceparent};
+use crate::sagas::start_request::{request_of, traceparent};
 
 /// Starts of one batch that are under way at once; they share transactions of the store.
 const STARTS_AT_ONCE: usize = 256;
@@ -77,14 +77,15 @@ struct Line {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-struct Reader {
+/// Reads the lines of a body.
+struct LineReader {
     body: BodyDataStream,
     held: HeldBytes,
     buffer: LineBuffer,
     is_over: bool,
 }
 
-impl Reader {
+impl LineReader {
     fn line(&mut self, bytes: BytesMut) -> Option<Line> {
         let room = self.held.split(bytes.len());
         Some(Line { bytes, _room: room }).filter(|line| !line.bytes.trim_ascii().is_empty())
@@ -127,6 +128,6 @@ impl Reader {
 fn lines(request: Request) -> impl Stream<Item = Result<Line, ApiError>> {
     let held = request.extensions().get::<HeldBytes>().cloned().unwrap_or_default();
     let body = request.into_body().into_data_stream();
-    let reader = Reader { body, held, buffer: LineBuffer::default(), is_over: false };
+    let reader = LineReader { body, held, buffer: LineBuffer::default(), is_over: false };
     unfold(reader, |mut reader| async move { reader.next().await.map(|line| (line, reader)) })
 }

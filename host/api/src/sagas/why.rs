@@ -16,8 +16,8 @@ use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Path;
 use crate::ids::parse_id;
-use crate::saga_lookup::find;
-use crate::stalls::{STALLS_SAID_MAX, first_stalls};
+use crate::sagas::saga_lookup::find;
+use crate::sagas::stalls::{STALLS_SAID_MAX, first_stalls};
 
 /// Of a digest, its algorithm and 12 digits: enough to tell it from others.
 const DIGEST_CHARS: usize = 19;

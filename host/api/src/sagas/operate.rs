@@ -3,20 +3,20 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use amends_api_types::{OperatorBody, Problem, SagaView, SignalBody, SignalTaken};
-use amends_engine::{Order, SignalName, StepName, Verb};
+use amends_api_types::{OperatorBody, Problem, SagaView};
+use amends_engine::{Order, StepName, Verb};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
-use crate::digest::parse_digest;
 use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_id;
 use crate::legible::legible;
+use crate::plugins::digest::parse_digest;
 use crate::reason::reason_of;
 use crate::requester::who;
 use crate::sagas::saga_view::saga_view;
@@ -144,29 +144,4 @@ fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, Api
             return Err(ApiError::new(404, "not_found", format!("there is no verb `{other}`")));
         }
     })
-}
-
-/// Hands a signal to a saga. One that comes before its step waits for it is kept.
-#[utoipa::path(post, path = "/v1/sagas/{id}/signals/{name}", tag = "sagas",
-    params(("id" = String, Path), ("name" = String, Path),
-        ("amends-user" = Option<String>, Header, description = "who sends it, kept with the address")),
-    request_body = SignalBody,
-    responses((status = 202, body = SignalTaken), (status = 409, body = Problem),
-        (status = "default", body = Problem)))]
-pub(crate) async fn signal(
-    State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Path((id, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    JsonBody(body): JsonBody<SignalBody>,
-) -> Result<(StatusCode, Json<SignalTaken>), ApiError> {
-    let id = parse_id(&id)?;
-    let name: SignalName = name.parse().map_err(|error: amends_engine::IdError| {
-        ApiError::new(400, "bad_name", error.to_string())
-    })?;
-    let signal_id = body.id.map(|id| legible("the id of the signal", id)).transpose()?;
-    let who = Some(who(&headers, peer)?);
-    let found = state.runtime.signal(id, name, signal_id, body.payload, who).await?;
-    let status = found.saga.status().to_string();
-    Ok((StatusCode::ACCEPTED, Json(SignalTaken { id: id.to_string(), status })))
 }
