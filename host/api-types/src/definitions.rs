@@ -8,11 +8,11 @@ use amends_engine::Payload;
 /// A definition in force.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DefinitionView {
-    /// Its name.
+    /// The name of the definition.
     pub name: String,
-    /// Its digest.
+    /// The digest of the definition's canonical form.
     pub digest: String,
-    /// Its canonical form.
+    /// The canonical form.
     #[schema(value_type = Object)]
     pub spec: Payload,
 }

@@ -3,85 +3,87 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a deploy changes.
+/// The effect of a deploy, or of a dry run of one.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeployView {
-    /// Whether they serve now; false of a dry run.
+    /// Whether the components are active now; false after a dry run.
     pub activated: bool,
-    /// Whether it serves a share of the sagas, beside the active one.
+    /// Whether the component is a canary now: it serves a share of the sagas beside the active one.
     pub canary: bool,
-    /// Each component.
+    /// Each component of the deploy.
     pub components: Vec<DeployedView>,
 }
 
 /// One component of a deploy.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeployedView {
-    /// The plugin.
+    /// The name of the plugin.
     pub plugin: String,
-    /// The component.
+    /// The digest of the component.
     pub digest: String,
-    /// Its version.
+    /// The version in the component's manifest.
     pub version: String,
-    /// What served before.
+    /// The digest of the component that was active before.
     pub previous: Option<String>,
-    /// Definitions with a step that the plugin executes or undoes.
+    /// The names of the definitions with a step that the plugin executes or undoes.
     pub definitions: Vec<String>,
-    /// Sagas in flight of them.
+    /// How many sagas in flight run one of these definitions.
     pub sagas: usize,
-    /// Steps of sagas in flight that would be undone by it.
+    /// How many steps of sagas in flight the component would undo.
     pub to_undo: usize,
-    /// Where outputs of the component that served before do not fit its schema.
+    /// Where outputs of the component that was active before do not fit the schema of this one.
     pub misfits: Vec<MisfitView>,
-    /// Recorded outputs of sagas in flight that it cannot read: the first hundred.
+    /// The first hundred recorded outputs of sagas in flight that the component cannot read.
     pub unreadable: Vec<UnreadableView>,
-    /// All of them.
+    /// How many such outputs there are.
     pub unreadable_total: usize,
-    /// What in the definitions does not fit the component, or may not; as `amends check` says.
+    /// What in the definitions does not fit the component, or may not fit. `amends check` says the same.
     #[serde(default)]
     pub flaws: Vec<FlawView>,
-    /// Of a dry run: why it would be refused. Absent when it would be taken.
+    /// In the answer to a dry run: why the host would reject the component. Absent when it would not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
 }
 
-/// What in a definition does not fit a component, or may not.
+/// A place in a definition that does not fit a component, or may not fit.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FlawView {
-    /// The definition.
+    /// The name of the definition.
     pub definition: String,
-    /// Whether it is not in force any more; sagas in flight are pinned to it.
+    /// Whether the definition is an older one, which is no longer in force and has sagas in flight.
     pub is_older: bool,
-    /// The step.
+    /// The name of the step.
     pub step: String,
     /// The key in the step's table: `input`, or `input.drug` for a field of it.
     pub key: String,
-    /// Whether the component is refused for it, unless it is forced; else it is a warning.
+    /// Whether the host rejects the component for this, unless the deploy is forced. If not, this is a
+    /// warning.
     pub refuses: bool,
     /// What does not fit.
     pub message: String,
-    /// What would be right.
+    /// What would fit.
     pub help: String,
 }
 
-/// Where outputs do not fit.
+/// How outputs of one component do not fit the schema of the next.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct MisfitView {
-    /// Whether none fits; else some may not.
+    /// Whether no output fits; if not, some may not.
     pub is_certain: bool,
-    /// What the component does and the output is not: `needs `id`, which is not in it`.
+    /// What the next component requires and the output does not have, such as: needs `id`, which is not in
+    /// it.
     pub message: String,
 }
 
 /// A recorded output that a component cannot read.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UnreadableView {
-    /// The saga.
+    /// The id of the saga.
     pub saga: String,
-    /// Its step.
+    /// The name of the step.
     pub step: String,
-    /// Why not.
+    /// Why the component cannot read the output.
     pub why: String,
-    /// The component that executed the step, to which its undo stays pinned.
+    /// The digest of the component that executed the step. The step's undo stays pinned to it.
     pub executed_by: Option<String>,
 }

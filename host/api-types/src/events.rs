@@ -9,34 +9,34 @@ use amends_engine::Timestamp;
 /// One event.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
-    /// Its place in its stream, from 1.
+    /// The place of the event in its stream, from 1.
     pub version: u64,
-    /// Its place in the whole store.
+    /// The place of the event in the whole store.
     pub position: u64,
-    /// When it was decided.
+    /// When the event was decided.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// The saga whose event it is; absent for a plugin's.
+    /// The saga in whose stream the event is; absent for other streams, and in answers about one saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saga: Option<String>,
-    /// The plugin whose event it is; absent for a saga's.
+    /// The plugin in whose stream the event is; absent for other streams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
-    /// The service whose stream it is in.
+    /// The service in whose stream the event is; absent for other streams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// `saga.started`, `step.succeeded`, …
+    /// The type of the event: `saga.started`, `step.succeeded`, …
     #[serde(rename = "type")]
     pub kind: String,
-    /// What it says.
+    /// What the event says; its type tells which fields there are.
     #[schema(value_type = Object)]
     pub data: Box<RawValue>,
-    /// Of a domain event, in the history and the watch of one saga: the step whose call emitted it. Other
-    /// events have it in `data`.
+    /// The step whose call emitted a domain event. Only in the history and the watch of one saga; other events
+    /// have the step in `data`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Of `step.started` and `undo.started`, in the history and the watch of one saga: the idempotency
-    /// key that the call carries, if it calls a component.
+    /// The idempotency key that the call carries, for `step.started` and `undo.started`. Only in the history
+    /// and the watch of one saga; absent when the step calls no component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }

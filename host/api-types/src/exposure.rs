@@ -5,33 +5,33 @@ use utoipa::ToSchema;
 
 use amends_engine::Payload;
 
-/// An effect that stands or may stand.
+/// An effect of a saga that stands or may stand.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct EffectView {
-    /// The step.
+    /// The name of the step.
     pub step: String,
-    /// False: nobody knows whether it stands.
+    /// Whether the effect stands; false when nobody knows whether it stands.
     pub is_certain: bool,
-    /// Whether the definition has an undo for it.
+    /// Whether the definition has an undo for the step.
     pub has_undo: bool,
-    /// What the step answered.
+    /// The output of the step.
     #[schema(value_type = Option<Object>)]
     pub output: Option<Payload>,
 }
 
-/// Effects of sagas that have not completed, summed.
+/// The effects of one step, summed over all sagas of a definition that have not completed.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ExposureItem {
-    /// The definition.
+    /// The name of the definition.
     pub definition: String,
-    /// The step.
+    /// The name of the step.
     pub step: String,
-    /// Sagas in which its effect stands.
+    /// How many sagas there are in which the effect stands.
     pub standing: u64,
-    /// Sagas in which it may stand.
+    /// How many sagas there are in which the effect may stand.
     pub unknown: u64,
-    /// Of both, those of sagas that are blocked.
+    /// How many of both are blocked.
     pub blocked: u64,
-    /// Of both, those of sagas that were abandoned.
+    /// How many of both were abandoned.
     pub abandoned: u64,
 }

@@ -5,40 +5,41 @@ use utoipa::ToSchema;
 
 use amends_engine::Payload;
 
-/// An operator's reason, and what the verb needs. A key that the verb does not take is refused.
+/// An order of an operator: the reason, and what the verb needs. The host rejects an order with a key that its
+/// verb does not take.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorBody {
-    /// Kept in the saga's stream, with who asked.
+    /// Why. The host keeps the reason and who asked in the stream of the saga.
     pub reason: String,
-    /// `retry`, `skip`, `resolve`: the step; when absent, the one that needs it.
+    /// For `retry`, `skip` and `resolve`: the name of the step; when absent, the one that needs the order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// `retry`: the input of the step's calls from here on.
+    /// For `retry`: the input of the step's calls from now on.
     #[schema(value_type = Option<Object>)]
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub input: Option<Payload>,
-    /// `retry`: the digest of the component that serves the step's calls from here on, until it is
-    /// retried again.
+    /// For `retry`: the digest of the component that serves the step's calls from now on, until the next
+    /// `retry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// `resolve`: what the call gave; when absent, nobody knows. It has to fit the output schema of
-    /// the component that executed the step.
+    /// For `resolve`: the output of the call; when absent, nobody knows it. The output has to fit the output
+    /// schema of the component that executed the step.
     #[schema(value_type = Option<Object>)]
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub output: Option<Payload>,
-    /// `resolve`: how it is known what became of the call.
+    /// For `resolve`: how it is known what became of the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
-    /// `resolve`: whether the call happened; true when absent.
+    /// For `resolve`: whether the call happened; true when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub happened: Option<bool>,
-    /// `skip`, `resolve`: true when the order is about the step's undo, which is blocked, waits to be tried
-    /// again, or is due and has not begun. An undo that has not begun is not taken otherwise.
+    /// For `skip` and `resolve`: whether the order is about the undo of the step. The undo is blocked, waits
+    /// for its next attempt, or is due and has not begun. An undo that has not begun needs this key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<bool>,
-    /// True: nothing is done, and the answer is the saga as it is when it permits the order, else the
-    /// refusal. A host that does not know this key refuses the order.
+    /// Whether the host only says if it would take the order. If it would, the answer is the saga as it is;
+    /// if not, the problem. A host that does not know this key rejects the order.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }

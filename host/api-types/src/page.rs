@@ -3,18 +3,18 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How many items a page has when the caller does not say.
+/// A page has this many items when the caller does not say how many.
 pub const LIMIT_DEFAULT: u32 = 50;
 
-/// How many items a page has at most.
+/// A page has at most this many items.
 pub const LIMIT_MAX: u32 = 1_000;
 
-/// One page.
+/// One page of a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
-    /// The items, in the order of the list.
+    /// The items of the page, in the order of the list.
     pub items: Vec<T>,
-    /// Give this as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the request for the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Plugins, and the components that serve or served them.
+//! Plugins: the components behind them, and what an operator orders about them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,140 +8,144 @@ use amends_engine::Timestamp;
 /// A plugin.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PluginView {
-    /// Its name in the config.
+    /// The name of the plugin in the config.
     pub name: String,
-    /// The component that serves it now.
+    /// The digest of the active component.
     pub digest: Option<String>,
-    /// That component's version.
+    /// The version of the active component.
     pub version: Option<String>,
-    /// `execute`, `compensate`, `probe`.
+    /// What the active component exports: `execute`, `compensate`, `probe`.
     pub exports: Vec<String>,
-    /// The capabilities that it needs.
+    /// The capabilities that the active component needs.
     pub needs: Vec<String>,
-    /// Since when it serves.
+    /// Since when the component is active.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub active_since: Option<Timestamp>,
-    /// Every component that served it, the latest first, and why it did.
+    /// Every activation of a component, the latest first.
     pub history: Vec<ActivationView>,
-    /// Every component that was refused, the latest first.
+    /// Every rejection of a component, the latest first.
     pub rejections: Vec<RejectionView>,
-    /// The last component that was refused.
+    /// The latest rejection.
     pub last_rejection: Option<RejectionView>,
-    /// Every component that served a share of the sagas, the latest first; one without `ended` does.
+    /// Every canary, the latest first. A canary without `ended` still runs.
     pub canaries: Vec<CanaryView>,
 }
 
-/// A component that serves or served a share of the sagas.
+/// A canary: a component that serves, or served, a share of the sagas beside the active one.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CanaryView {
-    /// Since when.
+    /// When the canary began.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Which.
+    /// The digest of the component.
     pub digest: String,
-    /// Its version.
+    /// The version of the component.
     pub version: String,
-    /// The share of the sagas, in percent.
+    /// The share of the sagas that the canary serves, in percent.
     pub share: f64,
-    /// How much worse it may be than the active component, in percentage points.
+    /// The host takes the canary back when its rate of failed calls, or of calls of unknown outcome, is more
+    /// than this many percentage points above the active component's.
     pub margin: f64,
-    /// Calls that it is judged by at least.
+    /// The host judges the canary by at least this many calls. It takes the canary back earlier when so many
+    /// calls fail that the others could not make up for it.
     pub min_calls: u32,
-    /// Calls after which it is promoted by itself.
+    /// The host promotes the canary after this many calls; when null, an operator has to.
     pub promote_after: Option<u32>,
-    /// Who asked.
+    /// Who asked for the canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
-    /// Why.
+    /// Why they asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What came of its calls; while it runs, of those that this host made.
+    /// The outcomes of the canary's calls. While the canary runs, only the calls of this host count.
     pub calls: CallCountsView,
-    /// What came of the active component's calls meanwhile.
+    /// The outcomes of the active component's calls in the same time.
     pub active_calls: CallCountsView,
-    /// How it ended.
+    /// How the canary ended; null while it runs.
     pub ended: Option<CanaryEndView>,
 }
 
-/// What came of calls.
+/// The outcomes of calls, counted.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CallCountsView {
-    /// All.
+    /// All calls.
     pub total: u64,
-    /// Those that did not succeed.
+    /// The calls that did not succeed.
     pub failed: u64,
-    /// Of those, the ones of unknown outcome: traps, limits, timeouts.
+    /// The failed calls whose outcome is unknown: traps, limits, timeouts.
     pub unknown: u64,
 }
 
-/// How a canary ended.
+/// The end of a canary.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CanaryEndView {
-    /// When.
+    /// When the canary ended.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Whether it serves all sagas since.
+    /// Whether the canary was promoted: it became the active component. If not, it was taken back.
     pub promoted: bool,
-    /// Who ended it; absent: the host by itself.
+    /// Who ended the canary; absent when the host did so by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
-    /// Why.
+    /// Why they ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// A component that became active.
+/// The activation of a component.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ActivationView {
-    /// When.
+    /// When the component became active.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Which.
+    /// The digest of the component.
     pub digest: String,
-    /// Its version.
+    /// The version of the component.
     pub version: String,
-    /// What led to it: `file` in the plugin folder, an operator's `deploy` or `rollback`, or
-    /// the promotion of a `canary`.
+    /// The cause: a `file` in the plugin folder, an operator's `deploy` or `rollback`, or the promotion of
+    /// a `canary`.
     pub cause: String,
-    /// Who asked.
+    /// Who asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
-    /// Why.
+    /// Why they asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// A component that was refused.
+/// The rejection of a component.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RejectionView {
-    /// When.
+    /// When the host rejected the component.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Which; none when its file was not read: it is too large, or not there to be read.
+    /// The digest of the component; null when the host did not read its file, which is too large or cannot
+    /// be read.
     pub digest: Option<String>,
-    /// Why.
+    /// Why the host rejected the component.
     pub reason: String,
 }
 
-/// Which component to go back to, and why.
+/// The order to go back to an earlier component.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackBody {
-    /// Kept in the plugin's history, with who asked.
+    /// Why. The host keeps the reason and who asked in the history of the plugin.
     pub reason: String,
-    /// The digest of a component that served before, or its beginning; when absent, the last one that
-    /// did and that no rollback left.
+    /// The digest of a component that was active before, or the beginning of the digest. When absent, the
+    /// last such component that no rollback has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Also when sagas in flight have recorded what it cannot read, or definitions do not fit it.
+    /// Whether to go back even if sagas in flight have recorded what the component cannot read, or
+    /// definitions do not fit it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
 }
 
-/// Why a canary serves all sagas.
+/// The order to promote a canary.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromoteBody {
-    /// Kept in the plugin's history, with who asked.
+    /// Why. The host keeps the reason and who asked in the history of the plugin.
     pub reason: String,
 }

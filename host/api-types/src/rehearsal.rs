@@ -1,95 +1,96 @@
-//! What a rehearsal found.
+//! The results of a rehearsal: where a component would undo steps otherwise than the active one.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a rehearsal found.
+/// The results of a rehearsal.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RehearsalView {
-    /// The plugin.
+    /// The name of the plugin.
     pub plugin: String,
-    /// The component that was tried.
+    /// The digest of the component that was rehearsed.
     pub digest: String,
-    /// Its version.
+    /// The version of the component that was rehearsed.
     pub version: String,
-    /// The component that serves now.
+    /// The digest of the active component.
     pub serving: String,
-    /// Its version.
+    /// The version of the active component.
     pub serving_version: String,
-    /// Sagas in flight, or that ended lately, with a step that the plugin undoes.
+    /// How many sagas were looked at: those in flight, or that ended lately, with a step that the plugin
+    /// undoes.
     pub sagas: usize,
-    /// Of them, those in flight.
+    /// How many of these sagas are in flight.
     pub sagas_in_flight: usize,
-    /// Steps of them that the plugin has undone or would undo; of each saga the first ten.
+    /// How many steps of these sagas the plugin has undone or would undo; of each saga the first ten count.
     pub steps_found: usize,
-    /// Of them, those that were rehearsed.
+    /// How many of these steps were rehearsed.
     pub steps: usize,
-    /// Of them, those that cannot be: their input cannot be computed, or the component that would
-    /// undo them now cannot be loaded.
+    /// How many of the found steps cannot be rehearsed: their input cannot be computed, or the component that
+    /// would undo them now cannot be loaded.
     pub steps_passed_over: usize,
-    /// Of those that were rehearsed, those at which a component sends requests.
+    /// At how many of the rehearsed steps a component sends requests.
     pub steps_with_requests: usize,
-    /// Of those that were rehearsed, those at which something differs.
+    /// At how many of the rehearsed steps something differs.
     pub steps_differing: usize,
-    /// With what requests were answered, one rehearsal each: a status with the body `{}`, or
-    /// `no answer`.
+    /// The answers that requests got: a status with the body `{}`, or `no answer`. Each step was rehearsed
+    /// with each of them.
     pub answers: Vec<String>,
-    /// What differs, the most frequent first.
+    /// The first 50 groups of steps that differ, the largest first.
     pub differences: Vec<DifferenceGroupView>,
-    /// How many such there are; the first 50 are told.
+    /// How many such groups there are.
     pub differences_total: usize,
-    /// What was not compared, because the component that serves does not do it the same twice.
+    /// What was not compared, because the active component does not do it the same twice.
     pub left_out: Vec<LeftOutView>,
-    /// What was running when the time was up; null when all was rehearsed.
+    /// The call that was running when the time was up; null when all steps were rehearsed.
     pub unfinished: Option<UnfinishedView>,
-    /// How long the calls may take together.
+    /// How long the calls may take together, in milliseconds.
     pub time_max_ms: u64,
 }
 
-/// Steps at which the same differs in the same way.
+/// A group of steps at which the same differs in the same way.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DifferenceGroupView {
-    /// How many.
+    /// How many steps the group has.
     pub steps: usize,
-    /// Only with these answers to requests; empty: whatever is answered.
+    /// The answers to requests with which the steps differ; empty when they differ with every answer.
     pub answers: Vec<String>,
-    /// One of the sagas.
+    /// The id of one of the sagas.
     pub saga: String,
-    /// Its step.
+    /// The name of its step.
     pub step: String,
-    /// What differs there: the first 20.
+    /// The first 20 differences at this step.
     pub differences: Vec<DifferenceView>,
-    /// How many there are.
+    /// How many differences there are at this step.
     pub differences_total: usize,
 }
 
-/// One thing that two components do otherwise.
+/// One thing that two components do differently.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DifferenceView {
-    /// `outcome`, `request 1 body.reference`, `state stock/north/metformin`, `event 1`.
+    /// What differs: `outcome`, `request 1 body.reference`, `state stock/north/metformin`, `event 1`.
     pub what: String,
-    /// What the component that serves does; null: nothing.
+    /// What the active component does; null when it does nothing there.
     pub old: Option<String>,
-    /// What the other does; null: nothing.
+    /// What the rehearsed component does; null when it does nothing there.
     pub new: Option<String>,
 }
 
-/// What was not compared.
+/// A thing that was not compared.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LeftOutView {
-    /// What, as in a difference; `*` stands for a word that is one saga's own.
+    /// What was left out, named as in a difference. `*` stands for a word that differs from saga to saga.
     pub what: String,
-    /// At how many steps.
+    /// At how many steps it was left out.
     pub steps: usize,
 }
 
 /// A call that had not ended when the time was up.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UnfinishedView {
-    /// Its saga.
+    /// The id of the saga.
     pub saga: String,
-    /// Its step.
+    /// The name of the step.
     pub step: String,
-    /// Whether the component that is tried was running; else the one that serves.
+    /// Whether the call was one of the rehearsed component; if not, of the active one.
     pub is_new: bool,
 }

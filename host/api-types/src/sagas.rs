@@ -15,110 +15,110 @@ pub const QUARANTINED: &str = "quarantined";
 /// A saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SagaView {
-    /// Its id, a `UUIDv7`.
+    /// The id of the saga, a `UUIDv7`.
     pub id: String,
-    /// The name of its definition.
+    /// The name of the saga's definition.
     pub definition: String,
-    /// The definition that it is pinned to; empty when the saga could not be read.
+    /// The digest of the definition that the saga is pinned to; empty when the saga could not be read.
     pub definition_digest: String,
-    /// `running`, `waiting`, `paused`, `compensating`, `blocked`, `completed`, `compensated`
-    /// or `abandoned`; the last three are ends. `quarantined` when it cannot be read or stepped, so
-    /// that nothing touches it; `reason` says why.
+    /// `running`, `waiting`, `paused`, `compensating`, `blocked`, `completed`, `compensated` or `abandoned`;
+    /// the last three are ends. `quarantined` when the saga cannot be read or stepped, so that nothing
+    /// touches it; `reason` then says why.
     pub status: String,
-    /// What it was given.
+    /// The input that the saga was started with.
     #[schema(value_type = Object)]
     pub input: Payload,
-    /// Of a completed saga: the output of its last step, or of each of its last steps by name.
+    /// The output of a completed saga: that of its last step, or of each of its last steps by name.
     #[schema(value_type = Option<Object>)]
     pub output: Option<Payload>,
-    /// In the order of the definition.
+    /// The steps of the saga, in the order of the definition.
     pub steps: Vec<StepView>,
-    /// When it began.
+    /// When the saga began.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
-    /// When it ended.
+    /// When the saga ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// When what has not completed is undone.
+    /// The deadline: a saga that has not completed by then is compensated.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline_at: Option<Timestamp>,
     /// When something is next due by the clock alone.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
-    /// How many events it has; 0 in the answer to a start whose saga could not be read.
+    /// How many events the saga has; 0 in the answer to a start whose saga could not be read.
     pub version: u64,
-    /// The caller's trace context.
+    /// The trace context of the caller.
     pub traceparent: Option<String>,
-    /// The trace id of its calls: in each line of the log about them, and in the `traceparent` of their
-    /// requests. Of the caller's trace context, else the saga's id without hyphens.
+    /// The trace id of the saga's calls: each log line about them has it, and the `traceparent` of their
+    /// requests. It is that of the caller's trace context, else the saga's id without hyphens.
     #[serde(default)]
     pub trace_id: String,
-    /// The caller's idempotency key.
+    /// The idempotency key of the caller.
     pub key: Option<String>,
-    /// For finding it.
+    /// The tags by which the saga can be found.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// Why it is blocked, or why it is or was undone; of one that is to be undone and whose pivot is
-    /// unknown, what comes first.
+    /// Why the saga is blocked, or why it is or was compensated. When it is to be compensated and its pivot
+    /// is unknown: what has to come first.
     pub reason: Option<String>,
-    /// The last note that an operator had kept with it.
+    /// The last note that an operator added to the saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<NoteView>,
-    /// The saga and step that started it, if a saga did.
+    /// The saga and step that started this saga, if a saga did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentView>,
 }
 
-/// What an operator had kept with a saga.
+/// A note that an operator added to a saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NoteView {
-    /// When.
+    /// When the operator added the note.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Who says it: a name that the host does not check, and an address.
+    /// Who added the note: a name, which the host does not check, and an address.
     pub who: String,
-    /// What.
+    /// The text of the note.
     pub reason: String,
 }
 
 /// The step of another saga that started a saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ParentView {
-    /// That saga.
+    /// The id of the other saga.
     pub saga: String,
-    /// Its step.
+    /// The name of its step.
     pub step: String,
 }
 
 /// A saga in a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SagaItem {
-    /// Its id.
+    /// The id of the saga.
     pub id: String,
-    /// The name of its definition.
+    /// The name of the saga's definition.
     pub definition: String,
-    /// Where it stands; `quarantined` when nothing touches it.
+    /// The status of the saga, `quarantined` included.
     pub status: String,
-    /// Why it is blocked or quarantined, or why it is or was undone.
+    /// Why the saga is blocked or quarantined, or why it is or was compensated.
     pub reason: Option<String>,
-    /// When it began.
+    /// When the saga began.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
-    /// When it ended.
+    /// When the saga ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// When what has not completed is undone.
+    /// The deadline: a saga that has not completed by then is compensated.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline_at: Option<Timestamp>,
     /// When something is next due by the clock alone.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
-    /// The caller's idempotency key.
+    /// The idempotency key of the caller.
     pub key: Option<String>,
-    /// For finding it.
+    /// The tags by which the saga can be found.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// What it does or waits for, when it has not ended; only where `activity=true` asks for it.
+    /// What a saga that has not ended does or waits for; only in answers to `activity=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
 }

@@ -9,20 +9,20 @@ use amends_engine::Payload;
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalBody {
-    /// What it says: any JSON.
+    /// The payload of the signal: any JSON.
     #[schema(value_type = Object)]
     #[serde(default = "Payload::null")]
     pub payload: Payload,
-    /// The sender's id of it: a second one with the same id is dropped.
+    /// The sender's id of the signal. The saga ignores a second signal with the same id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
 
-/// That a signal was taken.
+/// The answer to a signal that the saga took.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SignalTaken {
-    /// The saga.
+    /// The id of the saga.
     pub id: String,
-    /// Where it stands now.
+    /// The status of the saga after the signal.
     pub status: String,
 }

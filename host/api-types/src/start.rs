@@ -15,25 +15,25 @@ use crate::problem::Problem;
 pub struct StartBody {
     /// The name of a definition of the config.
     pub definition: String,
-    /// What it is given: any JSON.
+    /// The input of the saga: any JSON.
     #[schema(value_type = Object)]
     #[serde(default = "Payload::null")]
     pub input: Payload,
-    /// For finding it: at most 16.
+    /// Tags by which the saga can be found: at most 16.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// Idempotency key, in a batch; alone it is the header `Idempotency-Key`.
+    /// The idempotency key, in a batch. A single start gives it in the header `Idempotency-Key`.
     #[serde(default)]
     pub key: Option<String>,
 }
 
-/// One line of the answer.
+/// One line of the answer to a batch: an id or a problem.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct BatchAnswer {
-    /// The saga that was started, now or earlier with the same key.
+    /// The id of the saga that was started, now or earlier with the same key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Why it was not.
+    /// Why no saga was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
 }

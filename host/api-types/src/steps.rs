@@ -8,60 +8,60 @@ use amends_engine::{Payload, Timestamp};
 /// One step of a saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
-    /// Its name.
+    /// The name of the step.
     pub name: String,
     /// `pending`, `waiting`, `running`, `backing_off`, `breaker_open`, `succeeded`, `failed`,
     /// `unknown`, `skipped`, `undoing`, `undo_backing_off`, `undone`, `undo_blocked` or
     /// `undo_skipped`.
     pub status: String,
-    /// The direction of its last call: `execute` or `compensate`.
+    /// The direction of the step's last call: `execute` or `compensate`.
     pub direction: String,
-    /// Attempts in that direction.
+    /// How many attempts there were in that direction.
     pub attempts: u32,
-    /// What its calls are given: computed from the saga as it is now, or what an operator gave with
-    /// `retry`. In the answer to `GET /v1/sagas/{id}` only, for steps that were called or edited.
+    /// The input of the step's calls: computed from the saga as it is now, or given by an operator with
+    /// `retry`. Only in the answer to `GET /v1/sagas/{id}`, for steps that were called or edited.
     #[schema(value_type = Option<Object>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Payload>,
-    /// The input has no room in this answer, or took too long to compute.
+    /// Whether the input is left out: this answer has no room for it, or it took too long to compute.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub input_omitted: bool,
-    /// What `execute` answered.
+    /// The output of `execute`.
     #[schema(value_type = Option<Object>)]
     pub output: Option<Payload>,
-    /// What went wrong last.
+    /// The last failure.
     pub error: Option<ErrorView>,
-    /// The component of its last call.
+    /// The digest of the component that served the last call.
     pub digest: Option<String>,
-    /// The idempotency key that its calls of `execute` carried; after its input was edited, the one of the
-    /// calls since then. The saga's events have the key of each call.
+    /// The idempotency key of the calls of `execute`. An operator who edits the input begins a new key, and
+    /// this is the latest; the events of the saga have the key of each call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
-    /// The same of its undo.
+    /// The idempotency key of the calls of `compensate`, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo_idempotency_key: Option<String>,
-    /// When its first attempt began.
+    /// When the first attempt began.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
-    /// When it last came to rest.
+    /// When the step last came to rest.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// When its next attempt is due, or when it stops waiting.
+    /// When the next attempt is due, or the step stops waiting.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
-    /// The signal that it waits for, or waited for.
+    /// The name of the signal that the step waits for, or waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// The saga that it runs or ran, if it runs one.
+    /// The id of the saga that the step runs or ran, if it runs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child: Option<String>,
-    /// Who resolved or skipped the step or its undo; none once a call was made after that.
+    /// Who resolved or skipped the step or its undo; absent once a call was made after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<ByHandView>,
-    /// Its undo found nothing to undo.
+    /// Whether the undo found nothing to undo.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub undid_nothing: bool,
-    /// What this answer has no room for: `output` and the `details` of `error`.
+    /// Set when this answer has no room for `output` and the `details` of `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<OmittedView>,
 }
@@ -69,29 +69,29 @@ pub struct StepView {
 /// An operator who resolved or skipped a step.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ByHandView {
-    /// Who: a name that the host does not check, and an address.
+    /// Who: a name, which the host does not check, and an address.
     pub who: String,
-    /// Why.
+    /// Why they did it.
     pub reason: String,
 }
 
-/// What an answer has no room for.
+/// What an answer leaves out because it has no room for it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct OmittedView {
-    /// How many bytes it has.
+    /// How many bytes were left out.
     pub bytes: usize,
-    /// The path that has it.
+    /// The path that has them.
     pub see: String,
 }
 
-/// What went wrong with a call.
+/// The failure of a call.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ErrorView {
-    /// Stable, for programs.
+    /// The stable code of the failure, for programs.
     pub code: String,
-    /// For people.
+    /// What went wrong, for people.
     pub message: String,
-    /// Anything else that the component kept.
+    /// Anything else that the component reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub details: Option<Payload>,

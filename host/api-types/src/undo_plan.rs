@@ -1,4 +1,4 @@
-//! What a compensation would do.
+//! What a compensation of a saga would do.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,24 +8,24 @@ use amends_engine::Payload;
 /// One undo that a compensation would run now.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PlannedView {
-    /// The step.
+    /// The name of the step.
     pub step: String,
-    /// From 1: undos of one wave run in parallel, each wave after the one before.
+    /// The wave of the undo, from 1. Undos of one wave run in parallel, each wave after the one before.
     pub wave: usize,
-    /// The plugin that undoes it; none: the saga that it ran is compensated.
+    /// The name of the plugin that undoes the step; null when the step ran a saga, which is compensated.
     pub plugin: Option<String>,
-    /// The saga that it ran.
+    /// The id of the saga that the step ran.
     pub child: Option<String>,
-    /// The component that would serve it.
+    /// The digest of the component that would serve the undo.
     pub digest: Option<String>,
-    /// Why that one, when it is not the active one.
+    /// Why this component would serve the undo, when it is not the active one.
     pub note: Option<String>,
-    /// What it is given.
+    /// The input of the step's calls; null when it cannot be computed.
     #[schema(value_type = Option<Object>)]
     pub input: Option<Payload>,
-    /// What the step answered; none: nobody knows whether it happened.
+    /// The output of the step; null when nobody knows whether it happened.
     #[schema(value_type = Option<Object>)]
     pub output: Option<Payload>,
-    /// Where the step stands now.
+    /// The status of the step.
     pub status: String,
 }

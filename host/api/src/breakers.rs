@@ -27,11 +27,11 @@ pub(crate) async fn breakers(State(state): State<ApiState>) -> Json<Page<Breaker
     Json(Page { items, next_cursor: None })
 }
 
-/// Opens a circuit breaker by hand: no call of the service begins, also no undo.
+/// Opens a circuit breaker by hand: no call of the service begins, not even an undo.
 ///
-/// It stays open until somebody closes it, or for the time that is given. Then a few calls try, as after
-/// an opening by itself; a breaker without settings in the config closes. The host refuses the order while
-/// the store takes no writes.
+/// The breaker stays open until somebody closes it, or for the time in `for`. After that time a few calls try,
+/// as after the breaker has opened by itself; a breaker without settings in the config closes. The host rejects
+/// the order while the store takes no writes.
 #[utoipa::path(post, path = "/v1/breakers/{service}/open", tag = "operators",
     params(("service" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -55,7 +55,7 @@ pub(crate) async fn open(
 
 /// Closes a circuit breaker by hand: sagas that wait for its service go on at once.
 ///
-/// A closed breaker stays closed. The host refuses the order while the store takes no writes.
+/// A breaker that is closed already stays closed. The host rejects the order while the store takes no writes.
 #[utoipa::path(post, path = "/v1/breakers/{service}/close", tag = "operators",
     params(("service" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -76,7 +76,7 @@ pub(crate) async fn close(
     answer(&state, &service, found)
 }
 
-/// A text that is no name names no breaker.
+/// Reads the name of a service. A text that is not a name names no breaker.
 fn name(service: &str) -> Option<ServiceName> {
     service.parse().ok()
 }

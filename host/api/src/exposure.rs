@@ -11,7 +11,7 @@ use crate::error::ApiError;
 use crate::extract::Path;
 use crate::sagas::saga_lookup::find;
 
-/// The effects of a saga that stand or may stand now.
+/// Lists the effects of a saga that stand or may stand now.
 #[utoipa::path(get, path = "/v1/sagas/{id}/exposure", tag = "operators",
     params(("id" = String, Path)),
     responses((status = 200, body = Page<EffectView>), (status = "default", body = Problem)))]
@@ -24,9 +24,10 @@ pub(crate) async fn of_saga(
     Ok(Json(Page { items, next_cursor: None }))
 }
 
-/// The effects that stand or may stand of all sagas that have not completed: those that go on,
-/// are being undone, are blocked, or were abandoned. 503 while a host that was started lately still
-/// counts the abandoned ones.
+/// Sums the effects that stand or may stand, over all sagas that have not completed: those that run, are being
+/// compensated, are blocked or were abandoned.
+///
+/// A host that was started lately answers 503 until it has counted the abandoned sagas.
 #[utoipa::path(get, path = "/v1/exposure", tag = "operators",
     responses((status = 200, body = Page<ExposureItem>), (status = "default", body = Problem)))]
 pub(crate) async fn of_all(

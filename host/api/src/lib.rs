@@ -1,8 +1,9 @@
 //! The HTTP API of Amends: JSON under `/v1`, described by `/v1/openapi.json` (OpenAPI 3.1).
 //!
-//! Errors are problem details (RFC 9457) with a stable `code`. Times are RFC 3339, UTC. Lists
-//! take `limit` and an opaque `cursor` and answer `{items, next_cursor}`. Nothing is decided
-//! here: every handler asks the runtime or reads the store.
+//! Errors are problem details (RFC 9457) with a stable `code`. Times are RFC 3339, UTC. Lists take `limit` and
+//! an opaque `cursor` and answer `{items, next_cursor}`. The structs of the JSON are in `amends-api-types`.
+//!
+//! Deliberately absent: decisions. Every handler asks the runtime or reads the store.
 
 #![expect(clippy::result_large_err, reason = "a problem is made once for a request that failed")]
 

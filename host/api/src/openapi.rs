@@ -1,10 +1,10 @@
-//! The description of the API.
+//! The OpenAPI document, which describes the API.
 
 use utoipa::OpenApi;
 
 use crate::answer::Json;
 
-/// OpenAPI 3.1 of everything under `/v1`.
+/// The OpenAPI 3.1 document of everything under `/v1`, and of the paths about the host's health.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -55,6 +55,7 @@ use crate::answer::Json;
 )]
 struct Document;
 
+/// Answers with the document.
 pub(crate) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Document::openapi())
 }

@@ -1,8 +1,8 @@
-//! What no event of a saga has, and follows from those before it: the idempotency key that a call
-//! carried, and the step whose call a domain event is of.
+//! Completes events with what follows from the events before them: the idempotency key of a call, and the step
+//! whose call emitted a domain event.
 //!
 //! A key follows from the saga, the step, the direction, and how often an edited input began a new
-//! one. Domain events follow the event of their call at once.
+//! key. Domain events follow the event of their call at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,33 +13,33 @@ use serde::Deserialize;
 
 use crate::events::event_view::event_view;
 
-/// Events that are read at once.
+/// At most this many events are read at once.
 const EVENTS_PER_READ: u32 = 1_000;
 
-/// What is known of a saga's calls after some of its events.
+/// What is known about a saga's calls after some of its events.
 #[derive(Debug)]
 pub(crate) struct Calls {
     saga: SagaId,
-    /// The last event that this knows.
+    /// The version of the last event that was taken in.
     version: Version,
-    /// How often a new key of a step began; most steps have one key for each direction.
+    /// How often a step began a new key. Most steps have one key for each direction and are not in here.
     generations: BTreeMap<(StepName, Direction), u32>,
-    /// Steps whose undo has begun: from then on orders are about that.
+    /// Steps whose undo has begun: later orders are about the undo.
     undone: BTreeSet<StepName>,
     /// Steps that run a saga: their calls carry no key.
     sagas: BTreeSet<StepName>,
-    /// The step, or the element of one, whose call the last event is about.
+    /// The step, or the element of a step, whose call the last event is about.
     last: Option<String>,
 }
 
-/// What an event says that it is about.
+/// The part of an event that says which step it is about.
 #[derive(Deserialize)]
 struct About {
     step: String,
 }
 
 impl Calls {
-    /// Before the first event of a saga.
+    /// Begins before the first event of a saga.
     pub(crate) fn new(saga: SagaId) -> Self {
         Self {
             saga,
@@ -75,13 +75,13 @@ impl Calls {
         Ok(())
     }
 
-    /// The next event, with what it does not have itself.
+    /// Shows the next event, with its key or its step.
     pub(crate) fn view(&mut self, event: StoredEvent) -> EventView {
         let (step, idempotency_key) = (self.step(&event), self.key_of(&event));
         EventView { step, idempotency_key, ..event_view(event) }
     }
 
-    /// The step of a domain event.
+    /// Finds the step of a domain event.
     fn step(&mut self, event: &StoredEvent) -> Option<String> {
         if event.kind.parse::<EventType>().is_ok() {
             return self.last.clone();
@@ -91,8 +91,8 @@ impl Calls {
         None
     }
 
-    /// The key of the call that an event says to begin, if it says that. An event that cannot be read
-    /// says nothing.
+    /// Finds the key of the call that an event begins, if it begins one. An event that cannot be read begins
+    /// none.
     fn key_of(&mut self, event: &StoredEvent) -> Option<String> {
         self.version = event.version;
         match event.kind.as_str() {

@@ -1,8 +1,7 @@
 //! Pages of events: of a saga, or of the whole store.
 //!
-//! A page is written as it is read: what waits for a client that does not take it is one page of
-//! the store ([`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX)), however long the
-//! answer is.
+//! A page is written while it is read. So what waits for a slow client is at most one page of the store
+//! ([`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX)), however long the answer is.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -37,17 +36,17 @@ pub(crate) struct EventPageReader {
     after: u64,
     /// How many more events the page may have.
     left: usize,
-    /// What its events have so far.
+    /// How many bytes the events of the page have so far.
     bytes: usize,
-    /// Of a saga, what its events do not say of its calls. None for the whole store: to know them, all earlier
-    /// events of each saga have to be read.
+    /// What the events of a saga do not say about its calls. None for the whole store, where all earlier events
+    /// of each saga would have to be read.
     calls: Option<Calls>,
 }
 
-/// How far the answer is written.
+/// How much of the answer is written.
 enum Written {
     Nothing,
-    /// So many events.
+    /// This many events.
     Items(usize),
     All,
 }
@@ -61,7 +60,7 @@ impl EventPageReader {
         Self { state, source, after, left: limit as usize, bytes: 0, calls }
     }
 
-    /// The next part of the page; empty when it is over.
+    /// Reads the next part of the page; empty when the page is over.
     pub(crate) async fn read(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
         if self.is_full() {
             return Ok(Vec::new());
@@ -93,8 +92,8 @@ impl EventPageReader {
         }
     }
 
-    /// The answer: a [`Page`](amends_api_types::Page) that begins with `first`. What cannot be read any more is left to the
-    /// next page, whose request is told why.
+    /// Answers with a [`Page`](amends_api_types::Page) that begins with `first`. When an event cannot be read any
+    /// more, the page ends before it, and the request for the next page gets the error.
     pub(crate) fn answer(self, first: Vec<StoredEvent>) -> Response {
         let state = (self, Written::Nothing, Some(first));
         let parts = unfold(state, |(mut reader, written, first)| async move {

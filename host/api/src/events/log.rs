@@ -17,15 +17,15 @@ use crate::paging::{cursor, limit};
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogQuery {
-    /// Events after this position; 0: from the first.
+    /// The position after which the page begins; 0 for the first event.
     after: Option<u64>,
-    /// The `next_cursor` of the page before: the same as `after`.
+    /// The `next_cursor` of the page before this one: the same as `after`.
     cursor: Option<String>,
-    /// From 1 to 1,000; 50 when absent. A page of large events ends earlier.
+    /// How many items the page may have: 1 to 1,000, 50 when absent. A page of large events ends earlier.
     limit: Option<u32>,
 }
 
-/// Reads the events of every saga and plugin, in the order in which they became durable.
+/// Reads the events of the whole store, in the order in which they became durable.
 #[utoipa::path(get, path = "/v1/events", tag = "events", params(LogQuery),
     responses((status = 200, body = Page<EventView>), (status = "default", body = Problem)))]
 pub(crate) async fn events(

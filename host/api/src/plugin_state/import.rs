@@ -21,30 +21,30 @@ use crate::ids::parse_name;
 use crate::legible::legible;
 use crate::requester::who;
 
-/// How long the bytes of an import may take: the largest at a megabit a second.
+/// The bytes of an import may take this long: the largest import at a megabit a second.
 const IMPORT_TIME_MAX: Duration = Duration::from_mins(3);
 
-/// Bytes of an import's source: a file's name.
+/// The source of an import, the name of a file, has at most this many bytes.
 const SOURCE_BYTES_MAX: usize = 255;
 
 /// How an import is done.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImportQuery {
-    /// Where the values are from, kept with who asked: the name of a file.
+    /// Where the values are from: the name of a file. The host keeps it with who asked.
     #[serde(default)]
     source: String,
-    /// True: keys that are there are left as they are.
+    /// Whether to leave keys that are there already as they are.
     #[serde(default)]
     only_new: bool,
 }
 
-/// Writes up to 1,000 keys at once, or none when a line is wrong.
+/// Writes up to 1,000 keys at once, or none when a line is not valid.
 #[utoipa::path(post, path = "/v1/plugins/{name}/state:import", tag = "operators",
     params(("name" = String, Path), ImportQuery,
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
     request_body(content = String, content_type = "application/x-ndjson",
-        description = "a key a line: {key, value}; at most 16 MiB"),
+        description = "one key on each line: {key, value}; at most 16 MiB"),
     responses((status = 200, body = StateImported), (status = "default", body = Problem)))]
 pub(crate) async fn import(
     State(state): State<ApiState>,
@@ -82,7 +82,7 @@ pub(crate) async fn import(
     Ok(Json(StateImported { written }))
 }
 
-/// What the lines that are not empty say. Each error names the line.
+/// Reads the lines that are not empty. Each error names the line.
 fn writes(body: &[u8]) -> Result<Vec<StateWrite>, ApiError> {
     let mut writes = Vec::new();
     let mut lines = HashMap::new();

@@ -26,16 +26,16 @@ use crate::requester::who;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeysQuery {
-    /// Keys that begin with it.
+    /// Only keys that begin with this text.
     #[serde(default)]
     prefix: String,
-    /// From 1 to 1,000; 50 when absent. A page of large values ends earlier.
+    /// How many items the page may have: 1 to 1,000, 50 when absent. A page of large values ends earlier.
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the page before this one.
     cursor: Option<String>,
 }
 
-/// Lists what a plugin keeps, in the order of the keys' bytes.
+/// Lists the state of a plugin, in the order of the keys' bytes.
 #[utoipa::path(get, path = "/v1/plugins/{name}/state", tag = "plugins",
     params(("name" = String, Path), KeysQuery),
     responses((status = 200, body = Page<StateItem>), (status = "default", body = Problem)))]
@@ -63,7 +63,7 @@ pub(crate) async fn list(
     Ok(Json(Page { items, next_cursor: rest.after.filter(|_| has_more) }))
 }
 
-/// Reads what is behind a key. The key is the rest of the path, its slashes with it.
+/// Reads the value of a key. The key is the rest of the path, with its slashes.
 #[utoipa::path(get, path = "/v1/plugins/{name}/state/{key}", tag = "plugins",
     params(("name" = String, Path), ("key" = String, Path)),
     responses((status = 200, body = StateItem), (status = "default", body = Problem)))]
@@ -79,7 +79,7 @@ pub(crate) async fn get(
     Ok(Json(StateItem { value: raw(&value)?, key }))
 }
 
-/// Puts a value behind a key.
+/// Sets the value of a key.
 #[utoipa::path(put, path = "/v1/plugins/{name}/state/{key}", tag = "operators",
     params(("name" = String, Path), ("key" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -96,7 +96,7 @@ pub(crate) async fn put(
     set(&state, &name, &who(&headers, peer)?, write).await
 }
 
-/// Removes a key. One that is not there is answered the same.
+/// Removes a key. The answer is the same when the key is not there.
 #[utoipa::path(delete, path = "/v1/plugins/{name}/state/{key}", tag = "operators",
     params(("name" = String, Path), ("key" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),

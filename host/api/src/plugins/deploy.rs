@@ -1,4 +1,4 @@
-//! Components that are handed in, all or none.
+//! Deploys: components that become active, all of them or none.
 
 use std::net::SocketAddr;
 
@@ -17,40 +17,40 @@ use crate::extract::Query;
 use crate::legible::legible;
 use crate::requester::who;
 
-/// The body of a request: a few of the largest, or many that are small.
+/// The body of a deploy has at most this many bytes: a few of the largest components, or many small ones.
 pub(crate) const DEPLOY_BYTES_MAX: usize = 4 * COMPONENT_BYTES_MAX;
 
 /// How to deploy.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeployQuery {
-    /// Only says what it would change.
+    /// Whether to only say what the deploy would change.
     #[serde(default)]
     dry_run: bool,
-    /// Also when sagas in flight have recorded what a component cannot read, or definitions do not fit
-    /// it; then with a reason.
+    /// Whether to deploy even if sagas in flight have recorded what a component cannot read, or definitions do
+    /// not fit it. This needs a reason.
     #[serde(default)]
     force: bool,
-    /// Kept in the history of the plugins, with who asked.
+    /// Why. The host keeps the reason and who asked in the history of the plugins.
     reason: Option<String>,
-    /// Have the component serve this share of the sagas, in percent, beside the active one: a canary.
+    /// Makes the component a canary: it serves this share of the sagas, in percent, beside the active one.
     canary: Option<f64>,
-    /// Of a canary: it is taken back when its rate of failed calls, or of calls of unknown outcome, is
-    /// more than so many percentage points above the active component's; 5 when absent.
+    /// For a canary: the host takes it back when its rate of failed calls, or of calls of unknown outcome, is
+    /// more than this many percentage points above the active component's; 5 when absent.
     margin: Option<f64>,
-    /// Of a canary: calls that it is judged by at least; 100 when absent.
+    /// For a canary: the host judges it by at least this many calls; 100 when absent.
     min_calls: Option<u32>,
-    /// Of a canary: it serves all sagas after so many calls; when absent, an operator has to say so.
+    /// For a canary: the host promotes it after this many calls; when absent, an operator has to.
     promote_after: Option<u32>,
 }
 
-/// Has components serve, all or none: one part of the form each, under the name of its plugin.
+/// Activates components, all of them or none. The form has one part for each, under the name of its plugin.
 #[utoipa::path(post, path = "/v1/plugins:deploy", tag = "plugins",
     params(DeployQuery,
         ("amends-request" = String, Header, description = "any value: the form of a web page cannot send it"),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
     request_body(content_type = "multipart/form-data",
-        description = "a component each, under the name of its plugin"),
+        description = "one part for each component, under the name of its plugin"),
     responses((status = 200, body = DeployView), (status = 409, body = Problem),
         (status = "default", body = Problem)))]
 pub(crate) async fn deploy(

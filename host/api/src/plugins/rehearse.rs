@@ -1,4 +1,4 @@
-//! What an undo would do otherwise than the one that serves: tried without any effect.
+//! Rehearsals: what an undo would do differently from the active one, tried without any effect.
 
 use axum::extract::{Request, State};
 use serde::Deserialize;
@@ -17,20 +17,21 @@ use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Query;
 
-/// The body of a request: a component, and the form around it.
+/// The body of a rehearsal has at most this many bytes: a component, and the form around it.
 pub(crate) const REHEARSE_BYTES_MAX: usize = COMPONENT_BYTES_MAX + (64 << 10);
 
-/// On what to rehearse.
+/// How much to rehearse.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RehearseQuery {
-    /// Sagas at most, from 1 to 1,000; 100 when absent.
+    /// How many sagas to look at, at most: 1 to 1,000, 100 when absent.
     sagas: Option<usize>,
 }
 
-/// Runs the undo of a component, and that of the one that serves, on what sagas have recorded. The
-/// network is stubbed and state is thrown away: nothing is changed. One part of the form, under the
-/// name of its plugin.
+/// Rehearses a component: runs its undo, and that of the active component, on what sagas have recorded.
+///
+/// Nothing is changed: requests get stub answers, and state is discarded. The form has one part, under the
+/// name of the plugin.
 #[utoipa::path(post, path = "/v1/plugins:rehearse", tag = "plugins",
     params(RehearseQuery,
         ("amends-request" = String, Header, description = "any value: the form of a web page cannot send it")),

@@ -1,4 +1,4 @@
-//! Which component serves a plugin: what an operator changes about it.
+//! The orders of operators about which component serves a plugin.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,8 @@ use crate::plugins::plugin_lookup::plugin;
 use crate::plugins::plugin_view::plugin_view;
 use crate::requester::who;
 
-/// Has the canary of a plugin serve all sagas: at once, and within a second on every host of the store.
+/// Promotes the canary of a plugin to the active component: at once, and within a second on every host of the
+/// store.
 #[utoipa::path(post, path = "/v1/plugins/{name}/promote", tag = "plugins",
     params(("name" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -42,8 +43,8 @@ pub(crate) async fn promote(
     plugin(&state, &name).map(plugin_view).map(Json)
 }
 
-/// Takes a running canary back; or, without one or with `to`, goes back to a component that served
-/// before: at once, and within a second on every host of the store.
+/// Takes a running canary back. Without a canary, or with `to`, activates an earlier component again: at once,
+/// and within a second on every host of the store.
 #[utoipa::path(post, path = "/v1/plugins/{name}/rollback", tag = "plugins",
     params(("name" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),

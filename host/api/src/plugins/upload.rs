@@ -15,23 +15,23 @@ use crate::body::{HeldBytes, broken, refuse};
 use crate::error::ApiError;
 use crate::ids::parse_name;
 
-/// Uploads at once. A component is in memory as a whole, and so is a deploy.
+/// At most this many uploads run at once. A component is in memory as a whole, and so is a deploy.
 const UPLOADS_MAX: usize = 1;
 
-/// How long an upload waits for the one before it; compiling its components takes seconds.
+/// An upload waits this long for the one before it, whose components take seconds to compile.
 const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How long the bytes of an upload may take: the largest component at a megabit a second.
+/// The bytes of an upload may take this long: the largest component at a megabit a second.
 const UPLOAD_TIME_MAX: Duration = Duration::from_mins(10);
 
-/// Components of one upload.
+/// An upload has at most this many components.
 const COMPONENTS_MAX: usize = 16;
 
 /// The header that an upload needs. A form of a page cannot send it, and a script of another site
 /// has to ask the host first, which does not permit it.
 const REQUEST_HEADER: &str = "amends-request";
 
-/// Room for uploads.
+/// Lets [`UPLOADS_MAX`] uploads run at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Uploads(Arc<Semaphore>);
 
@@ -48,7 +48,7 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// The components alone: the next upload need not wait for what becomes of them.
+    /// Takes the components and ends the upload, so that the next one need not wait for what becomes of them.
     pub(crate) fn into_components(self) -> Vec<(PluginName, Vec<u8>)> {
         self.components
     }
@@ -106,7 +106,7 @@ fn bad_form(status: u16, detail: String) -> ApiError {
     ))
 }
 
-/// `length`: bytes of the form, 0 when nobody has said.
+/// Reads the components of a form. `length` is how many bytes the form has; 0 when the request does not say.
 async fn read(
     form: &mut Multipart,
     length: usize,
@@ -133,8 +133,8 @@ async fn read(
     Ok(components)
 }
 
-/// Reads one component. Reserves `bytes_about` for it: pages that nothing is written to take no memory,
-/// while a list that grows is copied each time.
+/// Reads one component. Reserves `bytes_about` bytes: pages that nothing is written to take no memory, while a
+/// list that grows is copied each time.
 async fn component(
     mut part: Field<'_>,
     name: &PluginName,

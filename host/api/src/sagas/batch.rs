@@ -17,15 +17,15 @@ use crate::error::ApiError;
 use crate::lines::LineBuffer;
 use crate::sagas::start_request::{request_of, traceparent};
 
-/// Starts of one batch that are under way at once; they share transactions of the store.
+/// At most this many starts of one batch are under way at once. They share transactions of the store.
 const STARTS_AT_ONCE: usize = 256;
 
-/// Starts a saga a line. The body may be of any length; it is read as fast as sagas are started.
+/// Starts a saga for each line. The body may be of any length; the host reads it as fast as it starts sagas.
 #[utoipa::path(post, path = "/v1/sagas:batch", tag = "sagas",
     request_body(content = String, content_type = "application/x-ndjson",
-        description = "a start a line: {definition, input, tags?, key?}"),
+        description = "one start on each line: {definition, input, tags?, key?}"),
     responses((status = 200, body = BatchAnswer, content_type = "application/x-ndjson",
-        description = "a line for each line, in order"), (status = "default", body = Problem)))]
+        description = "one answer for each line, in order"), (status = "default", body = Problem)))]
 pub(crate) async fn start_batch(
     State(state): State<ApiState>,
     request: Request,
@@ -73,7 +73,8 @@ async fn start_line(
 /// A line that is not empty.
 struct Line {
     bytes: BytesMut,
-    /// The room of its bytes, until its saga is started: a batch of large lines is read no faster.
+    /// The room of the bytes, until the saga is started. So a batch of large lines is not read faster than
+    /// sagas are started.
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -91,7 +92,7 @@ impl LineReader {
         Some(Line { bytes, _room: room }).filter(|line| !line.bytes.trim_ascii().is_empty())
     }
 
-    /// The last answer of a batch that cannot be read on.
+    /// Ends a batch whose rest cannot be read. The problem is its last answer.
     fn end(&mut self, problem: ApiError) -> Result<Line, ApiError> {
         self.is_over = true;
         self.buffer.take();
@@ -123,8 +124,8 @@ impl LineReader {
     }
 }
 
-/// The lines of a body that are not empty. One that is too long, or a body that breaks off, ends
-/// it with a problem.
+/// Reads the lines of a body that are not empty. A line that is too long ends the body with a problem, and so
+/// does a body that breaks off.
 fn lines(request: Request) -> impl Stream<Item = Result<Line, ApiError>> {
     let held = request.extensions().get::<HeldBytes>().cloned().unwrap_or_default();
     let body = request.into_body().into_data_stream();

@@ -19,9 +19,9 @@ use crate::sagas::saga_lookup::unknown;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventsQuery {
-    /// From 1 to 1,000; 50 when absent. A page of large events ends earlier.
+    /// How many items the page may have: 1 to 1,000, 50 when absent. A page of large events ends earlier.
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the page before this one.
     cursor: Option<String>,
 }
 

@@ -16,19 +16,19 @@ use crate::sagas::saga_lookup::{find, unknown};
 use crate::sagas::saga_view::saga_view_with_inputs;
 use crate::sagas::wait::wait_of;
 
-/// Sagas whose steps' inputs are computed at once.
+/// At most this many requests compute the inputs of steps at the same time.
 static INPUTS: Semaphore = Semaphore::const_new(2);
 
-/// How a saga is read.
+/// When the request is answered.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GetQuery {
-    /// Answer when the saga rests, ended or blocked, or this duration (`30s`, at most `5m`) is
-    /// over; at once when absent.
+    /// Answers when the saga has ended or is blocked, at the latest after this duration (`30s`, at most `5m`).
+    /// Answers at once when absent.
     wait: Option<String>,
 }
 
-/// Reads a saga, at once or when it rests.
+/// Reads a saga, at once or when it has ended or is blocked.
 #[utoipa::path(get, path = "/v1/sagas/{id}", tag = "sagas",
     params(("id" = String, Path), GetQuery),
     responses((status = 200, body = SagaView), (status = "default", body = Problem)))]

@@ -63,8 +63,8 @@ pub(crate) async fn list(
     Ok(Json(page))
 }
 
-/// Says what a saga that has not ended does or waits for. One after another, so that a long list
-/// takes no turn of the sagas' own work; one that cannot be read keeps its place without it.
+/// Adds what the saga does or waits for, if it has not ended. A saga that cannot be read stays in the list
+/// without that. Callers do this for one saga after another, so that a long list does not slow sagas down.
 async fn say_activity(state: &ApiState, item: &mut SagaItem) {
     let is_over = item.ended_at.is_some() || item.status == QUARANTINED;
     let Some(id) = item.id.parse().ok().filter(|_| !is_over) else { return };
@@ -83,8 +83,8 @@ fn page(mut items: Vec<SagaItem>, limit: u32) -> Page<SagaItem> {
     Page { items, next_cursor }
 }
 
-/// Those of `found` that the query wants, as [`Store::list`] has them: the newest first, no more
-/// than its limit. What they do not come past is their reason.
+/// Shows the stuck sagas that the query asks for: the newest first, at most its limit, as [`Store::list`]
+/// would. Their reason is what they do not come past.
 async fn stuck(
     store: &dyn Store,
     mut found: Vec<Stuck>,
@@ -106,6 +106,7 @@ async fn stuck(
     Ok(items)
 }
 
+/// Whether the query asks for the saga of this row.
 fn fits(row: &SagaRow, query: &SagaQuery) -> bool {
     (query.statuses.is_empty() || query.statuses.contains(&row.status))
         && query.definition.as_ref().is_none_or(|name| *name == row.definition)
@@ -115,8 +116,9 @@ fn fits(row: &SagaRow, query: &SagaQuery) -> bool {
         && query.tag.as_ref().is_none_or(|(name, value)| row.tags.get(name) == Some(value))
 }
 
-/// As for [`stuck`]. Of a saga whose row cannot be read only the id and the reason are known; it is
-/// there unless the query asks for more than an id can tell.
+/// Shows the quarantined sagas that the query asks for, as [`stuck`] does. When the row of a saga cannot be
+/// read, only its id and its reason are known. It is in the list unless the query asks for a definition or a
+/// tag.
 async fn in_quarantine(
     store: &dyn Store,
     mut found: Vec<Quarantined>,

@@ -1,4 +1,4 @@
-//! What an operator does to a saga, and signals.
+//! The orders of operators about a saga.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,8 @@ use crate::reason::reason_of;
 use crate::requester::who;
 use crate::sagas::saga_view::saga_view;
 
-/// The query of an order: empty. One with `dry_run` must not be taken for an order that is meant.
+/// The query of an order, which is empty. The host rejects an order with `dry_run` in its query: it belongs in
+/// the body, and the order must not be carried out.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OperatorQuery {}
@@ -30,7 +31,7 @@ macro_rules! verbs {
     ($($(#[$doc:meta])* $name:ident = $path:tt;)*) => {$(
         $(#[$doc])*
         ///
-        /// What is done already is answered the same and does nothing.
+        /// An order that was carried out already changes nothing and gets the same answer.
         #[utoipa::path(post, path = $path, tag = "operators",
             params(("id" = String, Path),
                 ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -52,32 +53,33 @@ macro_rules! verbs {
 }
 
 verbs! {
-    /// Has a saga undone that has not completed.
+    /// Compensates a saga that has not completed.
     cancel = "/v1/sagas/{id}/cancel";
-    /// Has a saga undone, also one that has completed.
+    /// Compensates a saga, even one that has completed.
     compensate = "/v1/sagas/{id}/compensate";
-    /// Tries a call again that failed for good or waits, now.
+    /// Retries a call now that failed for good or waits for its next attempt.
     retry = "/v1/sagas/{id}/retry";
-    /// Goes on without a step, or without its undo: its effect then stands.
+    /// Skips a step, or its undo. The effect of a step whose undo is skipped stands.
     skip = "/v1/sagas/{id}/skip";
-    /// Says what became of a call, with evidence.
+    /// Records what became of a call, with evidence.
     resolve = "/v1/sagas/{id}/resolve";
-    /// Lets no call of a saga begin until it is resumed.
+    /// Pauses a saga: no call of it begins until it is resumed.
     pause = "/v1/sagas/{id}/pause";
-    /// Lets a paused saga go on.
+    /// Resumes a saga that is paused or quarantined.
     resume = "/v1/sagas/{id}/resume";
-    /// Gives a saga up: nothing acts on it any more, effects may stand.
+    /// Abandons a saga: nothing acts on it any more, and effects may stand.
     abandon = "/v1/sagas/{id}/abandon";
-    /// Keeps the reason with a saga, in any status. It changes nothing.
+    /// Adds a note to a saga in any status. The note changes nothing else.
     note = "/v1/sagas/{id}/note";
 }
 
-/// Which order, and who gives it.
+/// The verb of an order, and who gives it.
 struct Ordered {
     verb: &'static str,
     who: String,
 }
 
+/// Checks the order and carries it out.
 async fn operate(
     state: &ApiState,
     id: &str,
@@ -98,6 +100,7 @@ async fn operate(
     Ok(Json(saga_view(&found)))
 }
 
+/// Reads the verb and what belongs to it.
 fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, ApiError> {
     let OperatorBody { step, input, digest, output, evidence, happened, undo, .. } = body;
     let step = step

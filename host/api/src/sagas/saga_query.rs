@@ -14,26 +14,26 @@ use crate::paging::cursor;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
-    /// One status, or several with commas between them; `quarantined`, alone: the sagas that cannot
-    /// be read or stepped and that nothing touches.
+    /// Only sagas with this status, or with one of several with commas between them. `quarantined`, which must
+    /// stand alone: the sagas that cannot be read or stepped, so that nothing touches them.
     status: Option<String>,
-    /// The name of a definition.
+    /// Only sagas of the definition with this name.
     definition: Option<String>,
-    /// `NAME:VALUE`.
+    /// Only sagas with this tag, as `NAME:VALUE`.
     tag: Option<String>,
-    /// RFC 3339.
+    /// Only sagas that began after this time (RFC 3339).
     started_after: Option<String>,
-    /// RFC 3339.
+    /// Only sagas that began before this time (RFC 3339).
     started_before: Option<String>,
-    /// The beginning or the end of an id, 8 to 32 hexadecimal digits: the sagas whose ids have it.
+    /// Only sagas whose id begins or ends with these 8 to 32 hexadecimal digits.
     id: Option<String>,
-    /// True: say of sagas that have not ended what they do or wait for.
+    /// Whether the answer says what sagas that have not ended do or wait for.
     activity: Option<bool>,
-    /// True: only sagas that have not moved for longer than they should.
+    /// Whether to list only sagas that have not moved for longer than they should.
     stuck: Option<bool>,
-    /// From 1 to 1,000; 50 when absent.
+    /// How many items the page may have: 1 to 1,000, 50 when absent.
     limit: Option<u32>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the page before this one.
     cursor: Option<String>,
 }
 

@@ -17,7 +17,7 @@ use crate::ids::parse_id;
 use crate::legible::legible;
 use crate::requester::who;
 
-/// Hands a signal to a saga. One that comes before its step waits for it is kept.
+/// Sends a signal to a saga. The saga keeps a signal that comes before a step waits for it.
 #[utoipa::path(post, path = "/v1/sagas/{id}/signals/{name}", tag = "sagas",
     params(("id" = String, Path), ("name" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who sends it, kept with the address")),

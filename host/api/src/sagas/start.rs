@@ -19,20 +19,20 @@ use crate::sagas::start_request::{request_of, traceparent};
 use crate::sagas::unread::unread_saga;
 use crate::sagas::wait::wait_of;
 
-/// How a start is answered.
+/// When a start is answered.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StartQuery {
-    /// Answer when the saga rests, ended or blocked, or this duration (`30s`, at most `5m`) is
-    /// over; at once when absent.
+    /// Answers when the saga has ended or is blocked, at the latest after this duration (`30s`, at most `5m`).
+    /// Answers at once when absent.
     wait: Option<String>,
 }
 
 /// Starts a saga.
 ///
-/// What was started is told, whatever happens afterwards: when the saga cannot be read then, the
-/// answer is 202 or 200 all the same, with its id, what it was started with, status `running`,
-/// `version` 0, no steps and an empty `definition_digest`. How it stands is at `Location`.
+/// The answer always has the id of a saga that was started, even when the host cannot read the saga
+/// afterwards. The status is then 202 or 200 all the same; the saga has the status `running`, `version` 0, no
+/// steps and an empty `definition_digest`. `Location` tells where to read the saga later.
 #[utoipa::path(post, path = "/v1/sagas", tag = "sagas", params(StartQuery,
     ("Idempotency-Key" = Option<String>, Header, description = "the same key and payload start one saga"),
     ("traceparent" = Option<String>, Header, description = "W3C trace context, handed to every call")),
@@ -70,8 +70,8 @@ pub(crate) async fn start(
     Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
 }
 
-/// The key that a header gives: plain, `order-7`, or as a string of RFC 8941, `"order-7"`, as the
-/// draft of the IETF for this header has it. Both are the same key.
+/// Reads the key in the header. It may be plain, `order-7`, or a string of RFC 8941, `"order-7"`, as in the
+/// IETF's draft for this header. Both are the same key.
 async fn start_key(state: &ApiState, text: String) -> Result<String, ApiError> {
     let Some(key) = quoted(&text)? else { return Ok(text) };
     // Versions before this one kept it with its quotes: what was started so is found by that.
@@ -79,7 +79,7 @@ async fn start_key(state: &ApiState, text: String) -> Result<String, ApiError> {
     Ok(if earlier.is_some() { text } else { key })
 }
 
-/// What stands between the quotes of a string of RFC 8941; none: there are no quotes.
+/// Reads a string of RFC 8941. `None`: the text does not begin with a quote.
 fn quoted(text: &str) -> Result<Option<String>, ApiError> {
     let Some(rest) = text.strip_prefix('"') else { return Ok(None) };
     let wrong = || {

@@ -12,7 +12,7 @@ use crate::extract::Path;
 use crate::ids::parse_id;
 use crate::sagas::saga_lookup::unknown;
 
-/// The undo calls that a compensation would make now, in their order.
+/// Lists the undos that a compensation would run now, in their order.
 #[utoipa::path(get, path = "/v1/sagas/{id}/undo-plan", tag = "operators",
     params(("id" = String, Path)),
     responses((status = 200, body = Page<PlannedView>), (status = "default", body = Problem)))]

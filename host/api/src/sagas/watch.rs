@@ -23,14 +23,15 @@ use crate::ids::parse_id;
 use crate::sagas::saga_lookup::unknown;
 use crate::sagas::watchers::Place;
 
-/// Events read at once; fewer when they are large: what a client does not take is at most
-/// [`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX), or one event.
+/// A watcher reads this many events at once, and fewer when they are large. What waits for a slow client is at
+/// most [`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX), or one event.
 const PAGE: u32 = 100;
 
-/// After a read that found nothing the commits of this long are looked at together: a busy host
-/// commits other sagas' events many times in it, and a person does not see the delay.
+/// A watcher whose last read found nothing pauses this long after the next commit. In that time a busy host
+/// commits other sagas' events many times, and a person does not see the delay.
 const READ_PAUSE: Duration = Duration::from_millis(50);
 
+/// One client that watches a saga.
 struct Watch {
     state: ApiState,
     id: SagaId,
@@ -38,14 +39,16 @@ struct Watch {
     head: Receiver<Position>,
     ready: VecDeque<StoredEvent>,
     calls: Calls,
-    /// The saga had ended when the watch began: its events are all there, none will come.
+    /// Whether the saga had ended when the watch began: then no more events will come.
     had_ended: bool,
     is_over: bool,
     _place: Place,
 }
 
-/// Sends a saga's events, those of the past first, until it has ended. `Last-Event-ID` resumes
-/// after an event's version. 429 when the host has as many watchers as it takes.
+/// Sends the events of a saga as they come, after those of the past, until the saga has ended.
+///
+/// `Last-Event-ID` continues after the event with this version. The answer is 429 when the host has as many
+/// watchers as it takes.
 #[utoipa::path(get, path = "/v1/sagas/{id}/watch", tag = "sagas", params(("id" = String, Path),
     ("Last-Event-ID" = Option<u64>, Header, description = "the version of the last event that was seen")),
     responses((status = 200, body = EventView, content_type = "text/event-stream"), (status = "default", body = Problem)))]
@@ -84,6 +87,7 @@ pub(crate) async fn watch(
     Ok(Sse::new(unfold(watch, next)).keep_alive(KeepAlive::default()))
 }
 
+/// Waits for the next event of the saga. None when there will be none.
 async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
     loop {
         if let Some(event) = watch.ready.pop_front() {

@@ -1,5 +1,5 @@
-//! Why a saga is where it is: what its events say, what holds it back beside them, and which components
-//! its failed calls were served by.
+//! Explains why a saga is where it is: by its events, by what else holds it back, and by the components that
+//! served its failed calls.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,10 +19,10 @@ use crate::ids::parse_id;
 use crate::sagas::saga_lookup::find;
 use crate::sagas::stalls::{STALLS_SAID_MAX, first_stalls};
 
-/// Of a digest, its algorithm and 12 digits: enough to tell it from others.
+/// A digest is cut to its algorithm and 12 digits, which tell it from others.
 const DIGEST_CHARS: usize = 19;
 
-/// So many components are told of.
+/// The explanation names at most this many components.
 const COMPONENTS_MAX: usize = 3;
 
 /// Says why a saga is where it is.
@@ -105,8 +105,8 @@ pub(crate) async fn why(
     }))
 }
 
-/// Names the components that served calls which failed: a new one is where to look first. Steps that were
-/// served by the same component share a sentence.
+/// Names the components that served the failed calls, because a new component is where to look first. Steps
+/// that the same component served share a sentence.
 fn components(state: &ApiState, saga: &Saga) -> Vec<String> {
     let mut all: Vec<(Served<'_>, Vec<&StepName>)> = Vec::new();
     for step in saga.steps() {
@@ -125,7 +125,7 @@ fn components(state: &ApiState, saga: &Saga) -> Vec<String> {
     all.iter().filter_map(|(served, steps)| component(state, served, steps)).collect()
 }
 
-/// The component that served a call which failed.
+/// The component that served a failed call.
 #[derive(PartialEq, Eq)]
 struct Served<'s> {
     is_undo: bool,
@@ -133,7 +133,7 @@ struct Served<'s> {
     digest: Digest,
 }
 
-/// What served the last call of a step. None while another call is in flight, which has not failed.
+/// Finds the component that served the last call of a step. None unless that call failed.
 fn served_by<'s>(step: &StepView<'s>) -> Option<Served<'s>> {
     let (is_undo, plugin, digest) = match step.status {
         StepStatus::UndoBlocked | StepStatus::UndoBackingOff => {
@@ -155,7 +155,7 @@ fn served_by<'s>(step: &StepView<'s>) -> Option<Served<'s>> {
     Some(Served { is_undo, plugin, digest })
 }
 
-/// What served the step that began the compensation, also when that step was undone since.
+/// Finds the component that executed a step, even if the step was undone since.
 fn executed_by<'s>(step: &StepView<'s>) -> Option<Served<'s>> {
     Some(Served { is_undo: false, plugin: step.spec.plugin()?, digest: step.digest? })
 }

@@ -1,4 +1,4 @@
-//! One connection: its requests, one after another, and when it is closed.
+//! Serves one connection: its requests, one after another, until it is closed.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ const HEADERS_MAX: usize = 100;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// The host had as many connections as it serves.
+    /// Whether the host had as many connections as it serves.
     pub(crate) is_crowded: bool,
 }
 
@@ -96,7 +96,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// The body of an answer. Its request is under way until it was sent.
+/// The body of an answer. The request is under way until the answer is sent.
 struct Answer {
     body: Body,
     _under_way: UnderWay,
