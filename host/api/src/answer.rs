@@ -4,8 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// JSON as `axum::Json` answers it, and a line break behind it: a shell's prompt does not stand in the
-/// last line of what `curl` prints.
+/// An answer in JSON, as `axum::Json` makes it, with a line break at its end. So the prompt of a shell does not
+/// stand in the last line that `curl` prints.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {

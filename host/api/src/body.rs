@@ -1,8 +1,8 @@
-//! Bodies of requests: how fast they must come, how many bytes of them the host holds, and of which
-//! type they must be.
+//! Bodies of requests: how fast they must come, how many bytes of them the host holds, and which type they
+//! must have.
 //!
-//! Every body is wrapped by [`receive`] before a handler sees it. What a handler does with the
-//! bytes, once it has them all, is its own account.
+//! The door wraps every body with [`receive`] before a handler sees it. Once a handler has all bytes, it
+//! accounts for them itself.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -21,28 +21,30 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 
-use amends_engine::check_json;
+use amends_engine::{PAYLOAD_BYTES_MAX, check_json};
 
-use crate::BODY_BYTES_MAX;
+use crate::error::ApiError;
 use crate::pace::{BYTES_PER_SECOND_MIN, Pace, WAITED_MAX};
-use crate::problem::Problem;
 
-/// Bytes that the host holds of all bodies that are being received, uploads of components apart:
-/// sixty of the largest payloads, or very many usual ones.
+/// A request body has at most this many bytes: a payload and the JSON around it.
+pub const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
+
+/// The host holds at most this many bytes of all bodies that it receives, except uploads of components: sixty of
+/// the largest payloads, or very many usual ones.
 pub const BODIES_BYTES_MAX: usize = 64 << 20;
 
-/// After so many bytes a body lets its reader look at them, even when more has come: the form of an
-/// upload takes whatever is there before it looks at any of it.
+/// After this many bytes a body makes its reader wait once, even when more has come. Without that, the form of
+/// an upload takes whatever is there before it looks at any of it.
 const PAUSE_BYTES: usize = 1 << 20;
 
-/// How long a body waits until the others have left room for more of it.
+/// A body waits this long for room that other bodies have.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How long the rest of a refused body is read and thrown away: a client that is still sending
-/// would not see why it is refused.
+/// The rest of a refused body is read and discarded for this long: a client that is still sending would not see
+/// why it is refused.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Room for the bodies of a host.
+/// The room for the bodies of a host. A clone is the same room.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyRoom(Arc<Semaphore>);
 
@@ -59,14 +61,14 @@ impl BodyRoom {
     }
 }
 
-/// The room that the bytes of one request have; an extension of the request.
+/// The room that the bytes of one request take. It is an extension of the request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HeldBytes(Arc<Held>);
 
 #[derive(Debug, Default)]
 struct Held {
     room: Mutex<Option<OwnedSemaphorePermit>>,
-    /// What comes is read and thrown away.
+    /// Whether the bytes that still come are discarded.
     is_thrown_away: AtomicBool,
 }
 
@@ -83,17 +85,17 @@ impl HeldBytes {
         }
     }
 
-    /// The room of so many of the bytes, for as long as somebody else keeps them.
+    /// Splits off the room of this many bytes, for somebody who keeps them longer.
     pub(crate) fn split(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         self.room().as_mut()?.split(bytes)
     }
 
-    /// Gives all of the room back: the bytes are kept on another account, or not at all.
+    /// Gives all of the room back: somebody else accounts for the bytes, or nobody keeps them.
     pub(crate) fn release(&self) {
         self.room().take();
     }
 
-    /// Gives the room back, and takes none for what still comes: it is read and thrown away.
+    /// Gives the room back, and takes none for the bytes that still come: they are discarded.
     pub(crate) fn throw_away(&self) {
         self.0.is_thrown_away.store(true, Ordering::Relaxed);
         self.release();
@@ -104,7 +106,7 @@ impl HeldBytes {
     }
 }
 
-/// Why a body is not received to its end.
+/// The reason why a body is not received to its end.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 pub(crate) enum BodyError {
     /// The client let the host wait.
@@ -115,7 +117,7 @@ pub(crate) enum BodyError {
     NoRoom,
 }
 
-impl From<BodyError> for Problem {
+impl From<BodyError> for ApiError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooSlow => Self::new(408, "body_too_slow", error.to_string())
@@ -126,8 +128,8 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// The problem of a body that broke off, or that this module ended.
-pub(crate) fn broken(error: &(dyn Error + 'static)) -> Problem {
+/// The error of a body that broke off, or that this module ended.
+pub(crate) fn broken(error: &(dyn Error + 'static)) -> ApiError {
     let mut source = Some(error);
     while let Some(error) = source {
         if let Some(ended) = error.downcast_ref::<BodyError>() {
@@ -135,10 +137,10 @@ pub(crate) fn broken(error: &(dyn Error + 'static)) -> Problem {
         }
         source = error.source();
     }
-    Problem::new(400, "bad_request", format!("the body broke off: {error}"))
+    ApiError::new(400, "bad_request", format!("the body broke off: {error}"))
 }
 
-/// Has the body of a request come at a pace, and take room for what has come.
+/// Wraps the body of a request, so that it must come at a pace and takes room for the bytes that have come.
 pub(crate) fn receive(request: Request, room: &BodyRoom) -> Request {
     let held = HeldBytes::default();
     let (mut parts, inner) = request.into_parts();
@@ -154,19 +156,20 @@ pub(crate) fn receive(request: Request, room: &BodyRoom) -> Request {
 
 type Room = Result<Result<OwnedSemaphorePermit, AcquireError>, Elapsed>;
 
-/// A frame, and the wait for its room.
+/// A frame that waits for its room.
 struct Waiting {
     frame: Frame<Bytes>,
     room: Pin<Box<dyn Future<Output = Room> + Send>>,
 }
 
+/// A body that comes at a pace and takes room.
 struct Received {
     inner: Body,
     pace: Pace,
     room: Arc<Semaphore>,
     held: HeldBytes,
     waiting: Option<Waiting>,
-    /// Bytes since its reader last had to wait.
+    /// How many bytes have come since the reader last had to wait.
     since_pause: usize,
     is_over: bool,
 }
@@ -246,22 +249,22 @@ impl HttpBody for Received {
     }
 }
 
-/// Reads and throws away what a refused request still sends.
+/// Reads and discards what a refused request still sends.
 pub(crate) async fn drain(held: Option<&HeldBytes>, mut body: BodyDataStream) {
     held.into_iter().for_each(HeldBytes::throw_away);
     let drained = async { while let Some(Ok(_)) = body.next().await {} };
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, drained).await;
 }
 
-/// Refuses a request, when its client can hear it.
-pub(crate) async fn refuse(request: Request, problem: Problem) -> Problem {
+/// Refuses a request, after its client has sent all of it: a client that is still sending reads no answer.
+pub(crate) async fn refuse(request: Request, problem: ApiError) -> ApiError {
     let held = request.extensions().get::<HeldBytes>().cloned();
     drain(held.as_ref(), request.into_body().into_data_stream()).await;
     problem
 }
 
-/// A whole body, of at most so many bytes.
-pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+/// Reads a whole body, of at most `bytes_max` bytes.
+pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     let held = request.extensions().get::<HeldBytes>().cloned();
     let mut body = request.into_body().into_data_stream();
     let mut bytes = BytesMut::new();
@@ -271,7 +274,7 @@ pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Pr
             drop(bytes);
             drain(held.as_ref(), body).await;
             let detail = format!("the body has more than {bytes_max} bytes");
-            return Err(Problem::new(413, "body_too_large", detail)
+            return Err(ApiError::new(413, "body_too_large", detail)
                 .with_remedy(format!("send at most {bytes_max} bytes")));
         }
         // Copied, because a chunk of a single byte would keep the buffer that it came in.
@@ -280,7 +283,7 @@ pub(crate) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Pr
     Ok(bytes.freeze())
 }
 
-/// Whether a request says that its body is of a type; parameters such as a charset do not count.
+/// Whether a request says that its body has a type. Parameters such as a charset do not count.
 fn is_of_type(headers: &HeaderMap, is_type: impl FnOnce(&str) -> bool) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     value.is_some_and(|value| {
@@ -288,41 +291,41 @@ fn is_of_type(headers: &HeaderMap, is_type: impl FnOnce(&str) -> bool) -> bool {
     })
 }
 
-/// The type of bodies that are a JSON text a line. A page's form cannot send it.
+/// The type of a body with a JSON text on each line. The form of a web page cannot send it.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
 /// Refuses a body that does not say that it is NDJSON.
-pub(crate) fn check_ndjson(headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn check_ndjson(headers: &HeaderMap) -> Result<(), ApiError> {
     if is_of_type(headers, |kind| kind == NDJSON) {
         return Ok(());
     }
-    Err(Problem::new(415, "not_ndjson", "this takes NDJSON: a JSON text a line")
+    Err(ApiError::new(415, "not_ndjson", "this takes NDJSON: a JSON text a line")
         .with_remedy(format!("send the header `content-type: {NDJSON}`")))
 }
 
-/// The value of a JSON body. Refuses with a problem, also what not every reader understands the same
+/// The value of a JSON body. It refuses with a problem, also a text that not every reader understands the same
 /// (see [`check_json`]).
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
-    type Rejection = Problem;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let is_json = |kind: &str| {
             let suffix = |rest: &str| rest.ends_with("+json");
             kind == "application/json" || kind.strip_prefix("application/").is_some_and(suffix)
         };
         if !is_of_type(request.headers(), is_json) {
-            let problem = Problem::new(415, "not_json", "this takes JSON")
+            let problem = ApiError::new(415, "not_json", "this takes JSON")
                 .with_remedy("send the header `content-type: application/json`");
             return Err(refuse(request, problem).await);
         }
         let bytes = read(request, BODY_BYTES_MAX).await?;
         let wrong = |error: String| {
-            Problem::new(400, "bad_request", format!("the body is not valid JSON: {error}"))
+            ApiError::new(400, "bad_request", format!("the body is not valid JSON: {error}"))
         };
         let text = str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
         check_json(text).map_err(|error| wrong(error.to_string()))?;
-        axum::Json::from_bytes(&bytes).map(|axum::Json(value)| Self(value)).map_err(Problem::from)
+        axum::Json::from_bytes(&bytes).map(|axum::Json(value)| Self(value)).map_err(ApiError::from)
     }
 }

@@ -1,48 +1,37 @@
-//! What an operator does to circuit breakers.
+//! Circuit breakers: how they stand, and what an operator does to them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
+use amends_api_types::{BreakerRateView, BreakerView, CloseBody, OpenBody, Page, Problem};
 use amends_engine::ServiceName;
-use amends_runtime::{BreakerError, BreakerInfo, ByHand};
+use amends_runtime::{BreakerInfo, ByHand, OnOpen};
 
-use crate::ApiState;
 use crate::answer::Json;
+use crate::api_state::ApiState;
 use crate::body::JsonBody;
 use crate::duration::parse_duration;
-use crate::operate::{reason_of, who};
-use crate::plan::BreakerView;
-use crate::problem::{Path, Problem};
+use crate::error::ApiError;
+use crate::extract::Path;
+use crate::reason::reason_of;
+use crate::requester::who;
 
-/// Why a breaker is opened, and for how long.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct OpenBody {
-    /// Kept in the service's stream, with who asked.
-    reason: String,
-    /// How long it stays open, such as `1h`; until somebody closes it when absent.
-    #[serde(rename = "for")]
-    open_for: Option<String>,
+/// Lists the circuit breakers.
+#[utoipa::path(get, path = "/v1/breakers", tag = "operators",
+    responses((status = 200, body = Page<BreakerView>)))]
+pub(crate) async fn breakers(State(state): State<ApiState>) -> Json<Page<BreakerView>> {
+    let items = state.runtime.breakers().into_iter().map(breaker_view).collect();
+    Json(Page { items, next_cursor: None })
 }
 
-/// Why a breaker is closed.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CloseBody {
-    /// Kept in the service's stream, with who asked.
-    reason: String,
-}
-
-/// Opens a circuit breaker by hand: no call of the service begins, also no undo.
+/// Opens a circuit breaker by hand: no call of the service begins, not even an undo.
 ///
-/// It stays open until somebody closes it, or for the time that is given. Then a few calls try, as after
-/// an opening by itself; a breaker without settings in the config closes. The host refuses the order while
-/// the store takes no writes.
+/// The breaker stays open until somebody closes it, or for the time in `for`. After that time a few calls try,
+/// as after the breaker has opened by itself; a breaker without settings in the config closes. The host rejects
+/// the order while the store takes no writes.
 #[utoipa::path(post, path = "/v1/breakers/{service}/open", tag = "operators",
     params(("service" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -54,7 +43,7 @@ pub(crate) async fn open(
     Path(service): Path<String>,
     headers: HeaderMap,
     JsonBody(body): JsonBody<OpenBody>,
-) -> Result<Json<BreakerView>, Problem> {
+) -> Result<Json<BreakerView>, ApiError> {
     let by_hand = ByHand { reason: reason_of(&body.reason)?, who: who(&headers, peer)? };
     let open_for = body.open_for.as_deref().map(time).transpose()?;
     let found = match name(&service) {
@@ -66,7 +55,7 @@ pub(crate) async fn open(
 
 /// Closes a circuit breaker by hand: sagas that wait for its service go on at once.
 ///
-/// A closed breaker stays closed. The host refuses the order while the store takes no writes.
+/// A breaker that is closed already stays closed. The host rejects the order while the store takes no writes.
 #[utoipa::path(post, path = "/v1/breakers/{service}/close", tag = "operators",
     params(("service" = String, Path),
         ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
@@ -78,7 +67,7 @@ pub(crate) async fn close(
     Path(service): Path<String>,
     headers: HeaderMap,
     JsonBody(body): JsonBody<CloseBody>,
-) -> Result<Json<BreakerView>, Problem> {
+) -> Result<Json<BreakerView>, ApiError> {
     let by_hand = ByHand { reason: reason_of(&body.reason)?, who: who(&headers, peer)? };
     let found = match name(&service) {
         Some(name) => state.runtime.close_breaker(&name, &by_hand).await?,
@@ -87,37 +76,29 @@ pub(crate) async fn close(
     answer(&state, &service, found)
 }
 
-/// A text that is no name names no breaker.
+/// Reads the name of a service. A text that is not a name names no breaker.
 fn name(service: &str) -> Option<ServiceName> {
     service.parse().ok()
 }
 
-fn time(text: &str) -> Result<Duration, Problem> {
+fn time(text: &str) -> Result<Duration, ApiError> {
     let time = parse_duration(text).map_err(|error| error.to_string());
     let time = time.and_then(|time| {
         if time.is_zero() { Err("it would not be open".to_owned()) } else { Ok(time) }
     });
     time.map_err(|detail| {
-        Problem::new(400, "bad_request", format!("`for`: {detail}"))
+        ApiError::new(400, "bad_request", format!("`for`: {detail}"))
             .with_remedy("write a duration such as 30m or 1h, or leave it out")
     })
-}
-
-impl From<BreakerError> for Problem {
-    fn from(error: BreakerError) -> Self {
-        let detail = error.to_string();
-        let (BreakerError::NotDone(store) | BreakerError::NotWritten(store)) = error;
-        Self { detail, ..Self::from(store) }
-    }
 }
 
 fn answer(
     state: &ApiState,
     service: &str,
     found: Option<BreakerInfo>,
-) -> Result<Json<BreakerView>, Problem> {
+) -> Result<Json<BreakerView>, ApiError> {
     if let Some(found) = found {
-        return Ok(Json(BreakerView::from(found)));
+        return Ok(Json(breaker_view(found)));
     }
     let all = state.runtime.breakers().into_iter().map(|breaker| breaker.service.to_string());
     let all: Vec<_> = all.collect();
@@ -127,5 +108,35 @@ fn answer(
         format!("the breakers of this host are {}", all.join(", "))
     };
     let detail = format!("there is no breaker for a service `{service}`");
-    Err(Problem::new(404, "breaker_unknown", detail).with_remedy(remedy))
+    Err(ApiError::new(404, "breaker_unknown", detail).with_remedy(remedy))
+}
+
+fn breaker_view(breaker: BreakerInfo) -> BreakerView {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let rate = breaker.settings.rate.zip(breaker.counted);
+    let by_hand = breaker.by_hand.map(|by_hand| (by_hand.who, by_hand.reason));
+    let (opened_by, opened_reason) = by_hand.unzip();
+    BreakerView {
+        service: breaker.service.to_string(),
+        state: breaker.state.to_owned(),
+        failures: breaker.failures,
+        failures_max: breaker.settings.failures,
+        rate: rate.map(|(rate, (calls, calls_failed))| BreakerRateView {
+            calls,
+            calls_failed,
+            failure_rate: rate.failure_rate,
+            window_ms: millis(rate.window),
+            calls_min: rate.calls_min,
+        }),
+        open_until: breaker.open_until,
+        open_for_ms: millis(breaker.settings.open_for),
+        half_open: breaker.settings.half_open,
+        on_open: match breaker.settings.on_open {
+            OnOpen::Wait => "wait".to_owned(),
+            OnOpen::Fail => "fail".to_owned(),
+        },
+        last_error: breaker.last_error,
+        opened_by,
+        opened_reason,
+    }
 }

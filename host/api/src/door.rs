@@ -10,67 +10,19 @@
 //! (`Origin`) and W3C Fetch Metadata (`Sec-Fetch-*`, which browsers send to loopback addresses).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use crate::ApiState;
+use crate::api_state::ApiState;
 use crate::body::{receive, refuse};
-use crate::problem::Problem;
-use crate::server::HEAD_BYTES_MAX;
-
-/// Where a proxy serves the host: `https://amends.example.com`, with a port if it has one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicUrl {
-    /// As browsers write it: lower case, without the scheme's own port.
-    origin: String,
-    /// The name in it.
-    name: String,
-}
-
-/// A text that is not the address of a host behind a proxy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not http:// or https://, a name and perhaps a port")]
-pub struct PublicUrlError(String);
-
-impl FromStr for PublicUrl {
-    type Err = PublicUrlError;
-
-    fn from_str(text: &str) -> Result<Self, PublicUrlError> {
-        let error = || PublicUrlError(text.to_owned());
-        let uri: Uri = text.parse().map_err(|_| error())?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(error());
-        };
-        let own_port = match scheme {
-            "http" => 80,
-            "https" => 443,
-            _ => return Err(error()),
-        };
-        let has_more = uri.path() != "/" || uri.query().is_some();
-        let has_port = authority.port_u16().is_some();
-        let ends_with_name = has_port || authority.as_str().ends_with(authority.host());
-        let is_bare = !has_more && !authority.as_str().contains('@') && ends_with_name;
-        if !is_bare || authority.host().is_empty() {
-            return Err(error());
-        }
-        let name = authority.host().to_ascii_lowercase();
-        let port = match authority.port_u16() {
-            Some(port) if port != own_port => format!(":{port}"),
-            Some(_) | None => String::new(),
-        };
-        Ok(Self { origin: format!("{scheme}://{name}{port}"), name })
-    }
-}
-
-/// An extension of requests that come while the host has as many connections as it serves. Only those
-/// about its health are answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Crowded;
+use crate::crowded::is_crowded;
+use crate::error::ApiError;
+use crate::head::{HEAD_BYTES_MAX, head_bytes};
+use crate::public_url::PublicUrl;
 
 /// Refuses requests that are not meant for this host, and adds the headers that tell browsers what they
 /// may do with an answer.
@@ -98,34 +50,17 @@ pub(crate) fn guard(response: &mut Response) {
     }
 }
 
-fn is_crowded(request: &Request) -> bool {
-    request.extensions().get::<Crowded>().is_some()
-}
-
-/// The bytes that came before the body.
-fn head_bytes(request: &Request) -> usize {
-    let uri = request.uri();
-    let origin = uri.authority().map_or(0, |authority| authority.as_str().len())
-        + uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
-    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    let line = request.method().as_str().len() + origin + path;
-    // A colon and a space, and the ends of lines.
-    let headers =
-        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    line + " HTTP/1.1\r\n".len() + headers.sum::<usize>() + 2
-}
-
-/// Whether a request is meant for this host.
+/// Checks that a request is meant for this host.
 ///
 /// # Errors
-/// Why not.
-pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), Problem> {
+/// The problem that says why it is not.
+pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), ApiError> {
     // hyper reads up to twice as much.
     let bytes = head_bytes(request);
     if bytes > HEAD_BYTES_MAX {
         let detail =
             format!("the head of the request has {bytes} bytes, at most {HEAD_BYTES_MAX} are read");
-        return Err(Problem::new(431, "head_too_large", detail)
+        return Err(ApiError::new(431, "head_too_large", detail)
             .with_remedy("send fewer or shorter headers"));
     }
     let host = addressed_to(request)?;
@@ -141,7 +76,7 @@ pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result
     let is_health = matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics");
     if is_crowded(request) && !is_health {
         let detail = "the host has as many connections as it takes";
-        return Err(Problem::new(503, "connections_full", detail)
+        return Err(ApiError::new(503, "connections_full", detail)
             .with_remedy("try again after the time in Retry-After; close connections that wait"));
     }
     Ok(())
@@ -154,9 +89,9 @@ fn shown(value: &HeaderValue) -> String {
 
 /// The name and port that a request is for. `None`: a request of HTTP/1.0 without a `Host`, which no
 /// browser sends.
-fn addressed_to(request: &Request) -> Result<Option<Authority>, Problem> {
+fn addressed_to(request: &Request) -> Result<Option<Authority>, ApiError> {
     let bad = |detail: String| {
-        Problem::new(400, "bad_host", detail)
+        ApiError::new(400, "bad_host", detail)
             .with_remedy("send one Host header, with the name or address and the port of this host")
     };
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -181,17 +116,17 @@ fn addressed_to(request: &Request) -> Result<Option<Authority>, Problem> {
 
 /// Refuses other names. A page's own name may point to this machine by now, and its browser still sends
 /// that name.
-fn check_host(host: &Authority, public_url: Option<&PublicUrl>) -> Result<(), Problem> {
+fn check_host(host: &Authority, public_url: Option<&PublicUrl>) -> Result<(), ApiError> {
     let name = host.host();
     let is_loopback = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
         Some(address) => address.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()),
         None => name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback()),
     };
-    let is_public = public_url.is_some_and(|url| url.name.eq_ignore_ascii_case(name));
+    let is_public = public_url.is_some_and(|url| url.name().eq_ignore_ascii_case(name));
     if is_loopback || is_public || name.eq_ignore_ascii_case("localhost") {
         return Ok(());
     }
-    Err(Problem::new(421, "wrong_host", format!("this host is not `{name}`")).with_remedy(
+    Err(ApiError::new(421, "wrong_host", format!("this host is not `{name}`")).with_remedy(
         "ask for localhost or a loopback address such as 127.0.0.1; for another name, such as that \
          of a proxy, set public_url in [host] of the config",
     ))
@@ -208,13 +143,13 @@ fn is_own_origin(
         let is_host = authority
             .zip(host)
             .is_some_and(|(authority, host)| host.as_str().eq_ignore_ascii_case(authority));
-        is_host || public_url.is_some_and(|url| url.origin == origin)
+        is_host || public_url.is_some_and(|url| url.origin() == origin)
     })
 }
 
 /// Refuses what browsers say comes from a page of another site. Exception: such a page may link to what
 /// can be read; it can neither frame nor fetch it.
-fn check_fetch_site(request: &Request) -> Result<(), Problem> {
+fn check_fetch_site(request: &Request) -> Result<(), ApiError> {
     let says = |name: &'static str, words: &[&str]| {
         let mut values = request.headers().get_all(name).iter();
         values.all(|value| words.iter().any(|word| value.as_bytes() == word.as_bytes()))
@@ -234,41 +169,10 @@ fn check_fetch_site(request: &Request) -> Result<(), Problem> {
     Err(cross_site(&format!("Sec-Fetch-Site: {site}")))
 }
 
-fn cross_site(header: &str) -> Problem {
+fn cross_site(header: &str) -> ApiError {
     let detail = format!("the request comes from a page of another site ({header})");
-    Problem::new(403, "cross_site", detail).with_remedy(
+    ApiError::new(403, "cross_site", detail).with_remedy(
         "send it from a program or from a page of this host; when that is behind a proxy, set \
          public_url in [host] of the config",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_public_url_is_a_scheme_a_name_and_a_port() {
-        for (text, origin, name) in [
-            ("https://amends.example.com", "https://amends.example.com", "amends.example.com"),
-            ("https://Amends.Example.com:443/", "https://amends.example.com", "amends.example.com"),
-            ("http://amends:8080", "http://amends:8080", "amends"),
-            ("http://amends:443", "http://amends:443", "amends"),
-        ] {
-            let (origin, name) = (origin.to_owned(), name.to_owned());
-            assert_eq!(text.parse(), Ok(PublicUrl { origin, name }), "{text}");
-        }
-        for text in [
-            "",
-            "amends.example.com",
-            "ftp://amends.example.com",
-            "https://amends.example.com/console",
-            "https://amends.example.com/?a",
-            "https://eve@amends.example.com",
-            "https://",
-            "https://amends.example.com:99999",
-            "https://amends.example.com:",
-        ] {
-            assert!(text.parse::<PublicUrl>().is_err(), "{text}");
-        }
-    }
 }

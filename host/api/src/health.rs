@@ -4,22 +4,22 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use serde_json::{Value, json};
 
+use amends_api_types::{AliveView, Problem, ReadyView, WarningView};
 use amends_store::StoreHealth;
 
-use crate::ApiState;
 use crate::answer::Json;
-use crate::problem::Problem;
+use crate::api_state::ApiState;
+use crate::error::ApiError;
 
-/// Bounds of the buckets of durations, in seconds: from a reused instance to a slow service.
+/// The bounds of the buckets of durations, in seconds: from a reused instance to a slow service.
 const SECONDS: [f64; 14] =
     [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
 
-/// Bounds of the buckets of batch sizes.
+/// The bounds of the buckets of batch sizes.
 const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// What each metric is, in the order of their names. `/metrics` says it as `# HELP`.
+/// What each metric is, by name. `/metrics` shows it as `# HELP`.
 const HELP: [(&str, &str); 21] = [
     (
         "amends_breaker_state",
@@ -59,10 +59,10 @@ const HELP: [(&str, &str); 21] = [
     ("amends_store_wal_bytes", "Bytes of the database's write-ahead log."),
 ];
 
-/// Installs the recorder of the process.
+/// Installs the metrics recorder of the process.
 ///
 /// # Errors
-/// When there is one already.
+/// When the process has a recorder already.
 pub fn prometheus() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
@@ -75,38 +75,40 @@ pub fn prometheus() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// The process answers.
+/// Answers that the host lives.
 #[utoipa::path(get, path = "/healthz", tag = "host", responses((status = 200)))]
-pub(crate) async fn healthz() -> Json<Value> {
+pub(crate) async fn healthz() -> Json<AliveView> {
     alive()
 }
 
-/// What a host says that lives, also before it is open.
-pub(crate) fn alive() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// The answer of a host that lives, also before it is open.
+pub(crate) fn alive() -> Json<AliveView> {
+    Json(AliveView { status: "ok".to_owned() })
 }
 
-/// The host takes sagas. `warnings` has what will keep it from that soon: `disk_low`, when the disk of the
-/// store has less than 5 % and less than 1 GiB free.
+/// Answers that the host takes sagas, or why it does not.
+///
+/// `warnings` has what will soon keep the host from it: `disk_low`, when the disk of the store has less than
+/// 5 % and less than 1 GiB free.
 #[utoipa::path(get, path = "/readyz", tag = "host",
     responses((status = 200), (status = 503, body = Problem)))]
-pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
+pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<ReadyView>, ApiError> {
     if state.runtime.is_stopping() {
-        return Err(Problem::new(503, "stopping", "the host is stopping"));
+        return Err(ApiError::new(503, "stopping", "the host is stopping"));
     }
     match state.runtime.store_health() {
         StoreHealth::Well => {}
         // Whoever asks only wants to know whether the host takes sagas: 503, whatever is wrong.
         StoreHealth::NoWrites(error) | StoreHealth::Lost(error) => {
-            return Err(Problem { status: 503, ..Problem::from(error) });
+            return Err(ApiError::from(error).with_status(503));
         }
     }
     if !state.runtime.is_healthy() {
-        return Err(Problem::new(503, "shard_failed", "a part of the host has failed")
+        return Err(ApiError::new(503, "shard_failed", "a part of the host has failed")
             .with_remedy("start the host again: nothing that was accepted is lost"));
     }
     let quarantined = state.runtime.quarantined().len();
-    let mut ready = json!({"status": "ready", "quarantined": quarantined});
+    let mut ready = ReadyView { quarantined, status: "ready".to_owned(), warnings: Vec::new() };
     if let Some(disk) = state.runtime.store().stats().disk.filter(|disk| disk.is_low) {
         let detail = format!(
             "the disk of the store is nearly full: {} MiB of {} MiB are free; when it is full, no saga \
@@ -114,14 +116,17 @@ pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<Value>,
             disk.free_bytes >> 20,
             disk.total_bytes >> 20
         );
-        let warning = json!({"code": "disk_low", "detail": detail,
-            "free_bytes": disk.free_bytes, "disk_bytes": disk.total_bytes});
-        ready["warnings"] = json!([warning]);
+        ready.warnings.push(WarningView {
+            code: "disk_low".to_owned(),
+            detail,
+            disk_bytes: disk.total_bytes,
+            free_bytes: disk.free_bytes,
+        });
     }
     Ok(Json(ready))
 }
 
-/// The metrics, as Prometheus text.
+/// Answers with the metrics of the host, as Prometheus text.
 #[utoipa::path(get, path = "/metrics", tag = "host", responses((status = 200, body = String)))]
 pub(crate) async fn metrics(State(state): State<ApiState>) -> Response {
     state.runtime.refresh_gauges().await;

@@ -1,10 +1,10 @@
-//! The description of the API.
+//! The OpenAPI document, which describes the API.
 
 use utoipa::OpenApi;
 
 use crate::answer::Json;
 
-/// OpenAPI 3.1 of everything under `/v1`.
+/// The OpenAPI 3.1 document of everything under `/v1`, and of the paths about the host's health.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -12,42 +12,42 @@ use crate::answer::Json;
         description = "Sagas whose steps and undos are WebAssembly components."
     ),
     paths(
-        crate::sagas::start,
-        crate::sagas::list,
-        crate::sagas::get,
-        crate::sagas::events,
-        crate::why::why,
-        crate::operate::cancel,
-        crate::operate::compensate,
-        crate::operate::retry,
-        crate::operate::skip,
-        crate::operate::resolve,
-        crate::operate::pause,
-        crate::operate::resume,
-        crate::operate::abandon,
-        crate::operate::note,
-        crate::operate::signal,
-        crate::plan::undo_plan,
-        crate::plan::of_saga,
-        crate::plan::of_all,
-        crate::plan::breakers,
+        crate::sagas::start::start,
+        crate::sagas::list::list,
+        crate::sagas::get::get,
+        crate::sagas::events::events,
+        crate::sagas::why::why,
+        crate::sagas::operate::cancel,
+        crate::sagas::operate::compensate,
+        crate::sagas::operate::retry,
+        crate::sagas::operate::skip,
+        crate::sagas::operate::resolve,
+        crate::sagas::operate::pause,
+        crate::sagas::operate::resume,
+        crate::sagas::operate::abandon,
+        crate::sagas::operate::note,
+        crate::sagas::signal::signal,
+        crate::sagas::undo_plan::undo_plan,
+        crate::exposure::of_saga,
+        crate::exposure::of_all,
+        crate::breakers::breakers,
         crate::breakers::open,
         crate::breakers::close,
-        crate::batch::start_batch,
-        crate::watch::watch,
-        crate::plugins::list,
-        crate::plugins::get,
-        crate::plugins::rollback,
-        crate::plugins::promote,
-        crate::deploy::deploy,
-        crate::rehearse::rehearse,
-        crate::state::list,
-        crate::state::get,
-        crate::state::put,
-        crate::state::delete,
-        crate::state::import,
+        crate::sagas::batch::start_batch,
+        crate::sagas::watch::watch,
+        crate::plugins::list::list,
+        crate::plugins::list::get,
+        crate::plugins::serving::rollback,
+        crate::plugins::serving::promote,
+        crate::plugins::deploy::deploy,
+        crate::plugins::rehearse::rehearse,
+        crate::plugin_state::keys::list,
+        crate::plugin_state::keys::get,
+        crate::plugin_state::keys::put,
+        crate::plugin_state::keys::delete,
+        crate::plugin_state::import::import,
         crate::definitions::list,
-        crate::stream::events,
+        crate::events::log::events,
         crate::health::healthz,
         crate::health::readyz,
         crate::health::metrics,
@@ -55,6 +55,22 @@ use crate::answer::Json;
 )]
 struct Document;
 
+/// Answers with the document.
 pub(crate) async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Document::openapi())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    /// Clients are made from the document. A change of it is a change of the API, to be looked at.
+    #[test]
+    fn the_document_is_the_one_that_clients_know() {
+        let mut document = Document::openapi();
+        "VERSION".clone_into(&mut document.info.version);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
+    }
 }

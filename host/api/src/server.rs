@@ -1,10 +1,13 @@
 //! The HTTP server: connections, how many there are and how long each may do nothing.
 //!
-//! A client that says nothing, sends half a request or does not read its answer is cut off, and
-//! keeps nobody else out meanwhile: of the connections on which no request is under way, the one that
-//! has waited longest is closed when another client comes. A full host takes a few
-//! more connections and answers only questions about its health there. What is asked is not known here.
+//! The server cuts off a client that says nothing, sends half a request or does not read its answer. Such a
+//! client keeps nobody else out: when another client comes to a full host, the server closes the connection that
+//! has been without a request for longest. A full host takes a few more connections, on which it only answers
+//! questions about its health.
+//!
+//! Deliberately absent: what requests ask for.
 
+mod activity;
 mod connection;
 mod stream;
 
@@ -19,41 +22,40 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use connection::{Activity, Peer};
+use activity::Activity;
+use connection::Peer;
 
-pub(crate) use connection::HEAD_BYTES_MAX;
-
-/// Connections of a host at most: more clients than a host has use for, each with a request of a
+/// A host serves at most this many connections: more clients than it has use for, each with a request of a
 /// megabyte.
 pub const CONNECTIONS_MAX: usize = 1_024;
 
-/// Of the descriptors that the process may have, the share for connections: the others are for
-/// requests of components (512 calls at once), the store and files.
+/// One in this many of the descriptors that the process may have is for connections. The others are for requests
+/// of components (512 calls at once), the store and files.
 const DESCRIPTORS_SHARE: u64 = 4;
 
-/// Connections beyond the most, at most: the host says on them how it is, and nothing else.
+/// A full host has at most this many connections more, on which it only answers questions about its health.
 const HEALTH_CONNECTIONS_MAX: usize = 16;
 
-/// How long a client waits for the place of a connection that is told to end.
+/// A client waits this long for the place of a connection that was told to end.
 const PLACE_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// How long a client that is not served may say nothing while others want its place.
+/// A client that is not served may say nothing for this long while others want its place.
 const SILENCE_MAX: Duration = Duration::from_millis(100);
 
-/// How long the listener pauses when the system has no descriptor left for a connection.
+/// The listener pauses this long when the system has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many connections a host has.
+/// How many connections a host may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimit {
-    /// Those that are served.
+    /// The connections that are served.
     pub served: usize,
-    /// Those beyond them, which are told about the host's health only.
+    /// The connections beyond them, on which the host only answers questions about its health.
     pub health: usize,
 }
 
 impl ConnectionLimit {
-    /// The limit of a process that may have so many descriptors. `None`: as many as it likes.
+    /// The limit of a process that may have this many descriptors. `None`: any number.
     #[must_use]
     pub fn for_descriptors(descriptors: Option<u64>) -> Self {
         let all = CONNECTIONS_MAX + HEALTH_CONNECTIONS_MAX;
@@ -71,18 +73,18 @@ pub struct Server {
     router: Router,
     limit: ConnectionLimit,
     open: Arc<Open>,
-    /// True when the server is to end.
+    /// True when the server has to end.
     closing: watch::Receiver<bool>,
 }
 
-/// The connections that there are.
+/// The open connections.
 #[derive(Debug)]
 struct Open {
-    /// By the order in which they were made.
+    /// The connections by their number, in the order in which they came.
     connections: Mutex<BTreeMap<u64, Arc<Activity>>>,
-    /// Of all of them.
+    /// The places of all connections.
     places: Arc<Semaphore>,
-    /// Of those that are served.
+    /// The places of connections that are served.
     served: Arc<Semaphore>,
 }
 
@@ -99,9 +101,8 @@ impl Open {
         }
     }
 
-    /// Closes the connection that has been without a request for longest, if there is one, of those that
-    /// are served. Each gives its place to one other: one that has been told and still ends does not
-    /// count.
+    /// Closes the served connection that has been without a request for longest. False when there is none. A
+    /// connection that was told to end already does not count: it gives its place to one other only.
     fn close_idle(&self) -> bool {
         let connections = self.connections();
         let served = connections.values().filter(|one| one.is_served());
@@ -120,8 +121,8 @@ impl Open {
         }
     }
 
-    /// Waits for a place for one more connection. A client that is not served gets its answer at once. So
-    /// when every place is taken, some of these clients are silent, and are closed.
+    /// Waits for a place for one more connection. A client that is not served gets its answer at once. So when
+    /// every place is taken, some of these clients are silent, and their connections are closed.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             let place = Arc::clone(&self.places);
@@ -138,14 +139,14 @@ impl Open {
 }
 
 impl Server {
-    /// Serves the router until `closing` says so.
+    /// Makes a server of the router, which ends when `closing` becomes true.
     #[must_use]
     pub fn new(router: Router, limit: ConnectionLimit, closing: watch::Receiver<bool>) -> Self {
         Self { router, limit, open: Arc::new(Open::new(limit)), closing }
     }
 
-    /// Takes connections until the server is to end, and then waits for those that there are: a
-    /// request under way is answered. Dropping it takes no more connections.
+    /// Takes connections until the server has to end, and then waits for the open ones: a request under way is
+    /// answered. When this is dropped, the server takes no more connections.
     pub async fn run(mut self, listener: TcpListener) {
         let mut number = 0;
         loop {
@@ -192,7 +193,7 @@ impl Server {
     }
 }
 
-/// A connection among those that are open, also when a handler panics.
+/// Keeps a connection among the open ones for as long as this lives, also when a handler panics.
 struct Entry {
     open: Arc<Open>,
     number: u64,
@@ -204,7 +205,7 @@ impl Drop for Entry {
     }
 }
 
-/// The next connection. One that its client has closed already is passed over.
+/// Waits for the next connection. One that its client has closed already is ignored.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {

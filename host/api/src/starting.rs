@@ -1,6 +1,6 @@
-//! What a host answers while it starts: that it lives, and that it is not ready, with the reason.
+//! Answers while the host starts: that it lives, and why it is not ready.
 //!
-//! A start compiles what is not compiled yet, which takes half a minute for a large component. Without an
+//! A start compiles components that are not compiled yet, which takes half a minute for a large one. Without an
 //! answer until then, whoever watches the host takes it for dead.
 
 use std::sync::{Arc, OnceLock};
@@ -10,25 +10,27 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use tower::ServiceExt as _;
 
-use crate::door::{PublicUrl, admit, guard};
+use crate::door::{admit, guard};
+use crate::error::ApiError;
 use crate::health::alive;
-use crate::problem::Problem;
+use crate::public_url::PublicUrl;
 
 /// Says how far the start is, such as `2 of 4 plugins are loaded`.
 type Says = dyn Fn() -> String + Send + Sync;
 
-/// Has the host answer for itself, once it is open.
+/// Switches a router that [`starting`] made to the router of the host, once the host is open.
 #[derive(Debug, Clone, Default)]
 pub struct Opening(Arc<OnceLock<Router>>);
 
 impl Opening {
-    /// From here on requests go to this router.
+    /// Sends all requests to this router from now on.
     pub fn open(&self, router: Router) {
         let _ = self.0.set(router);
     }
 }
 
-/// The router of a host that starts, and what has it answer for itself. `says` is asked for each answer.
+/// Makes the router of a host that starts, and the switch to the host's own router. `says` tells for each answer
+/// how far the start is.
 pub fn starting(
     public_url: Option<PublicUrl>,
     says: impl Fn() -> String + Send + Sync + 'static,
@@ -53,7 +55,7 @@ fn answer(public_url: Option<&PublicUrl>, request: &Request, says: &Says) -> Res
     let mut response = match admit(public_url, request) {
         Err(problem) => problem.into_response(),
         Ok(()) if request.uri().path() == "/healthz" => alive().into_response(),
-        Ok(()) => Problem::new(503, "starting", format!("the host is starting: {}", says()))
+        Ok(()) => ApiError::new(503, "starting", format!("the host is starting: {}", says()))
             .with_remedy("try again after the time in Retry-After")
             .into_response(),
     };

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use amends_api::{ApiState, Problem, PrometheusHandle, prometheus, router};
+use amends_api::{ApiState, PrometheusHandle, prometheus, router};
+use amends_api_types::Problem;
 use amends_engine::{
     Definition, DefinitionSpec, RetrySpec, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
 };

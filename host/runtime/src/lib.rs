@@ -58,5 +58,5 @@ pub use rehearse::{
 };
 pub use room_key::RoomKey;
 pub use runtime::{Planned, Runtime, RuntimeConfig, StartRequest};
-pub use saga_state::{SagaState as State, Started};
+pub use saga_state::{SagaState, Started};
 pub use stall::{StallReason, Stuck};

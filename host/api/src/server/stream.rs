@@ -1,4 +1,4 @@
-//! A connection's stream, which fails when its peer lets the host wait for too long.
+//! The stream of a connection. It fails when its peer lets the host wait for too long.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::pace::Pace;
-use crate::server::connection::Activity;
+use crate::server::activity::Activity;
 
-/// A stream with limits of time: for the heads of requests by what the connection does, for
-/// answers by the pace at which they are read.
+/// A stream with limits of time. What the connection does limits the time for heads of requests; the pace of the
+/// peer limits the time for answers.
 pub(crate) struct TimedStream {
     stream: TcpStream,
     activity: Arc<Activity>,
@@ -26,7 +26,7 @@ impl TimedStream {
         Self { stream, activity, reading: None, writing: Pace::default() }
     }
 
-    /// Ready when bytes should have come by now.
+    /// Is ready when bytes should have come by now.
     fn poll_read_time(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.activity.read_deadline() else { return Poll::Pending };
         let sleep = self.reading.get_or_insert_with(|| Box::pin(sleep_until(deadline)));

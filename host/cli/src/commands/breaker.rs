@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use amends_api::BreakerView;
+use amends_api_types::BreakerView;
 use amends_engine::on_one_line;
 
 use crate::commands::Format;

@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use amends_api::{DefinitionView, PluginView, Problem};
+use amends_api_types::{DefinitionView, PluginView, Problem};
 use amends_engine::on_one_line;
 
 use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_USAGE, Failed};

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use amends_api::{LIMIT_MAX, SagaItem, parse_duration};
+use amends_api::parse_duration;
+use amends_api_types::{LIMIT_MAX, SagaItem};
 use amends_engine::Timestamp;
 
 use crate::commands::client::{Client, Page, escape};

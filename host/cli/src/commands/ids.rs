@@ -7,7 +7,7 @@ use std::io::BufRead as _;
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
-use amends_api::{LIMIT_MAX, SagaItem, SagaView};
+use amends_api_types::{LIMIT_MAX, SagaItem, SagaView};
 
 use crate::commands::client::{Client, Page, escape};
 use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, Failed, worse};

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use amends_api::SagaView;
+use amends_api_types::SagaView;
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use amends_api::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
+use amends_api_types::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page, escape};

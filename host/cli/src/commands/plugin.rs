@@ -13,7 +13,7 @@ mod versions;
 
 use clap::{Args, Subcommand};
 
-use amends_api::{CanaryView, PluginView};
+use amends_api_types::{CanaryView, PluginView};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page};

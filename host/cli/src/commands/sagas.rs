@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use amends_api::{EventView, LIMIT_MAX, SagaView, WhyView};
+use amends_api_types::{EventView, LIMIT_MAX, SagaView, WhyView};
 use amends_engine::on_one_line;
 
 use crate::commands::Format;

@@ -12,7 +12,7 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::value::RawValue;
 
-use amends_api::SagaView;
+use amends_api_types::SagaView;
 use amends_engine::Timestamp;
 
 use crate::commands::Format;

@@ -14,9 +14,8 @@ use reqwest::Method;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use amends_api::{LIMIT_MAX, STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
-use amends_engine::STATE_KEYS_MAX;
-use amends_engine::on_one_line;
+use amends_api_types::{LIMIT_MAX, STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
+use amends_engine::{STATE_KEYS_MAX, on_one_line};
 
 use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page, escape};

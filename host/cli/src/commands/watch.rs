@@ -4,7 +4,7 @@ use clap::Args;
 use futures::StreamExt as _;
 use reqwest::Method;
 
-use amends_api::{EventView, SagaView};
+use amends_api_types::{EventView, SagaView};
 use amends_engine::Timestamp;
 
 use crate::commands::Format;

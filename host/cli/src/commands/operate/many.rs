@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use amends_api::SagaView;
+use amends_api_types::SagaView;
 
 use super::Order;
 use crate::commands::exit::{EXIT_DONE, Failed};

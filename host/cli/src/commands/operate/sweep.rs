@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt as _, stream};
 use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use amends_api::{SagaItem, SagaView};
+use amends_api_types::{SagaItem, SagaView};
 
 use super::{Order, OrderArgs};
 use crate::commands::Format;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use comfy_table::Cell;
 use serde_json::Value;
 
-use amends_api::{EventView, SagaItem, SagaView, StepView};
+use amends_api_types::{EventView, SagaItem, SagaView, StepView};
 use amends_engine::{EventType, Timestamp, on_one_line};
 
 use super::{

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use reqwest::multipart::{Form, Part};
 
-use amends_api::{DeployView, DeployedView, FlawView};
+use amends_api_types::{DeployView, DeployedView, FlawView};
 use amends_engine::{PluginName, on_one_line};
 
 use super::component::bytes_of;

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 use reqwest::multipart::{Form, Part};
 
-use amends_api::{DifferenceGroupView, RehearsalView};
+use amends_api_types::{DifferenceGroupView, RehearsalView};
 use amends_engine::on_one_line;
 
 use super::deploy::named;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use clap::Args;
 use serde_json::json;
 
-use amends_api::{CanaryView, PluginView};
+use amends_api_types::{CanaryView, PluginView};
 use amends_engine::{Timestamp, on_one_line};
 
 use crate::commands::Format;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
 
-use amends_api::{SagaView, StepView};
+use amends_api_types::{SagaView, StepView};
 use amends_engine::Timestamp;
 
 use crate::commands::Format;

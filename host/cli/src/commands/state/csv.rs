@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use csv::{ErrorKind, Position, ReaderBuilder, StringRecord};
 use serde_json::value::{RawValue, to_raw_value};
 
-use amends_api::StateItem;
+use amends_api_types::StateItem;
 use amends_runtime::StateWrite;
 
 /// The column whose cells are the values, when none is named and there is one of this name.

@@ -1,0 +1,51 @@
+//! The JSON that the API of Amends takes and gives, as plain structs.
+//!
+//! The host writes what a client reads, and the other way round, so every struct can be both. Names,
+//! order and absence of fields are the contract of the API: `tests/wire.rs` keeps them. A `…View` is an
+//! answer, an `…Item` one of a list in an answer, a `…Body` is what a request brings.
+//!
+//! Deliberately absent: a web server, the runtime and the store. The crate `amends-api` makes these
+//! structs of what those know.
+
+mod breakers;
+mod definitions;
+mod deploy;
+mod events;
+mod exposure;
+mod health;
+mod orders;
+mod page;
+mod plugin_state;
+mod plugins;
+mod problem;
+mod rehearsal;
+mod sagas;
+mod signals;
+mod start;
+mod steps;
+mod undo_plan;
+mod why;
+
+pub use breakers::{BreakerRateView, BreakerView, CloseBody, OpenBody};
+pub use definitions::DefinitionView;
+pub use deploy::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView};
+pub use events::EventView;
+pub use exposure::{EffectView, ExposureItem};
+pub use health::{AliveView, ReadyView, WarningView};
+pub use orders::OperatorBody;
+pub use page::{LIMIT_DEFAULT, LIMIT_MAX, Page};
+pub use plugin_state::{STATE_IMPORT_BYTES_MAX, StateImportLine, StateImported, StateItem};
+pub use plugins::{
+    ActivationView, CallCountsView, CanaryEndView, CanaryView, PluginView, PromoteBody,
+    RejectionView, RollbackBody,
+};
+pub use problem::Problem;
+pub use rehearsal::{
+    DifferenceGroupView, DifferenceView, LeftOutView, RehearsalView, UnfinishedView,
+};
+pub use sagas::{NoteView, ParentView, QUARANTINED, SagaItem, SagaView};
+pub use signals::{SignalBody, SignalTaken};
+pub use start::{BatchAnswer, StartBody};
+pub use steps::{ByHandView, ErrorView, OmittedView, StepView};
+pub use undo_plan::PlannedView;
+pub use why::WhyView;

@@ -1,0 +1,28 @@
+//! Signals to sagas.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use amends_engine::Payload;
+
+/// A signal.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalBody {
+    /// The payload of the signal: any JSON.
+    #[schema(value_type = Object)]
+    #[serde(default = "Payload::null")]
+    pub payload: Payload,
+    /// The sender's id of the signal. The saga ignores a second signal with the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// The answer to a signal that the saga took.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SignalTaken {
+    /// The id of the saga.
+    pub id: String,
+    /// The status of the saga after the signal.
+    pub status: String,
+}

@@ -1,0 +1,29 @@
+//! Pages, and what is in no other list.
+
+use amends_api_types::{DefinitionView, EffectView, ExposureItem, Page};
+
+use crate::kept::is_kept;
+
+#[test]
+fn a_page() {
+    is_kept::<Page<u64>>(&[r#"{"items": []}"#, r#"{"items": [1, 2], "next_cursor": "2"}"#]);
+}
+
+#[test]
+fn a_definition() {
+    is_kept::<DefinitionView>(&[
+        r#"{"name": "order", "digest": "sha256:aa", "spec": {"name": "order", "steps": []}}"#,
+    ]);
+}
+
+#[test]
+fn effects() {
+    is_kept::<EffectView>(&[
+        r#"{"step": "pack", "is_certain": false, "has_undo": true, "output": null}"#,
+        r#"{"step": "pack", "is_certain": true, "has_undo": false, "output": {"id": 1}}"#,
+    ]);
+    is_kept::<ExposureItem>(&[r#"{
+        "definition": "order", "step": "pack", "standing": 3, "unknown": 1, "blocked": 2,
+        "abandoned": 0
+    }"#]);
+}

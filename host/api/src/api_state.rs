@@ -1,0 +1,51 @@
+//! What the handlers of the API share.
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use amends_runtime::Runtime;
+
+use crate::body::BodyRoom;
+use crate::plugin_state::imports::Imports;
+use crate::plugins::upload::Uploads;
+use crate::public_url::PublicUrl;
+use crate::sagas::watchers::Watchers;
+
+/// The host that the API is about, and the limits that its requests share. A clone is the same state.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The host.
+    pub(crate) runtime: Runtime,
+    /// Renders the metrics.
+    pub(crate) prometheus: PrometheusHandle,
+    /// Limits how many clients watch a saga.
+    pub(crate) watchers: Watchers,
+    /// Limits the bytes of request bodies.
+    pub(crate) bodies: BodyRoom,
+    /// Limits uploads of components.
+    pub(crate) uploads: Uploads,
+    /// Limits imports of plugin state.
+    pub(crate) imports: Imports,
+    /// The address at which a proxy serves the host, if one does.
+    pub(crate) public_url: Option<PublicUrl>,
+}
+
+impl ApiState {
+    /// Makes the state of a host. `prometheus` renders its metrics; `public_url` is the address at
+    /// which a proxy serves it, if one does.
+    #[must_use]
+    pub fn new(
+        runtime: Runtime,
+        prometheus: PrometheusHandle,
+        public_url: Option<PublicUrl>,
+    ) -> Self {
+        Self {
+            runtime,
+            prometheus,
+            watchers: Watchers::default(),
+            bodies: BodyRoom::default(),
+            uploads: Uploads::default(),
+            imports: Imports::default(),
+            public_url,
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The error of a request: which problem (RFC 9457) each error of the host is.
+
+use std::fmt::Display;
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use amends_api_types::Problem;
+use amends_registry::PluginError;
+use amends_runtime::StateError;
+use amends_runtime::{
+    BreakerError, ExposureError, OperateError, RehearseError, RuntimeError, StartError,
+};
+use amends_store::StoreError;
+
+use crate::answer::Json;
+
+/// Says where the digests of components are listed.
+pub(crate) const SEE_VERSIONS: &str =
+    "amends plugin versions NAME lists the components that served a plugin";
+
+/// The error of a request. It is answered as a problem.
+#[derive(Debug)]
+pub(crate) struct ApiError(Problem);
+
+impl ApiError {
+    /// An error with its HTTP status, stable code and a sentence.
+    pub(crate) fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+        let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        Self(Problem {
+            kind: format!("urn:amends:problem:{code}"),
+            title: title.unwrap_or("Error").to_owned(),
+            status,
+            code: code.to_owned(),
+            detail: detail.into(),
+            remedy: None,
+        })
+    }
+
+    /// The error of a query that cannot be read.
+    pub(crate) fn bad_query(error: impl Display) -> Self {
+        Self::new(400, "bad_query", error.to_string())
+    }
+
+    /// Says what would be right.
+    #[must_use]
+    pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.0.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Says something else of what went wrong.
+    #[must_use]
+    pub(crate) fn with_detail(mut self, detail: String) -> Self {
+        self.0.detail = detail;
+        self
+    }
+
+    /// Answers with another HTTP status. The title stays.
+    #[must_use]
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        self.0.status = status;
+        self
+    }
+
+    /// The stable code.
+    pub(crate) fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    /// The problem, for an answer that has several.
+    pub(crate) fn into_problem(self) -> Problem {
+        self.0
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0)).into_response();
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, json);
+        let is_for_now = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::INSUFFICIENT_STORAGE
+        );
+        if is_for_now {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let detail = error.to_string();
+        // The store logs what is wrong with it, once.
+        tracing::debug!(%error, "a request met a store that failed");
+        match error {
+            StoreError::Full(_) => Self::new(507, "store_full", detail).with_remedy(
+                "make room on the disk of the host's store; it goes on by itself, then try again",
+            ),
+            StoreError::Fenced | StoreError::WriterEnded => Self::new(503, "store_lost", detail)
+                .with_remedy("this host ends; try again when one runs on this store"),
+            StoreError::Damaged { .. } => Self::new(500, "store_damaged", detail),
+            StoreError::TooLong(_) => Self::new(503, "read_too_long", detail)
+                .with_remedy("narrow the request: a smaller limit, a status, a definition"),
+            StoreError::Url(_)
+            | StoreError::NoPostgres
+            | StoreError::Invalid(_)
+            | StoreError::Conflict { .. }
+            | StoreError::InUse(_)
+            | StoreError::NewerSchema { .. }
+            | StoreError::File { .. }
+            | StoreError::Closed
+            | StoreError::Database(_)
+            | StoreError::Unreadable(_) => Self::new(503, "store_failed", detail)
+                .with_remedy("try again; if it goes on, look at the host's log"),
+        }
+    }
+}
+
+impl From<StartError> for ApiError {
+    fn from(error: StartError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StartError::DefinitionUnknown(_) => Self::new(404, "definition_unknown", detail)
+                .with_remedy("GET /v1/definitions lists those of the config"),
+            StartError::KeyReused(_) => {
+                Self::new(422, "key_reused", detail).with_remedy("use a new key for a new payload")
+            }
+            StartError::Overloaded(_) => Self::new(429, "overloaded", detail)
+                .with_remedy("try again after the time in Retry-After"),
+            StartError::Stopping => {
+                Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
+            }
+            StartError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RuntimeError> for ApiError {
+    fn from(error: RuntimeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            RuntimeError::Store(error) => error.into(),
+            RuntimeError::Stopping => {
+                Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
+            }
+            RuntimeError::Busy(_) => {
+                Self::new(503, "saga_busy", detail).with_remedy("try again in a second")
+            }
+            RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. } => {
+                Self::new(500, "saga_unreadable", detail)
+                    .with_remedy("the saga is quarantined; its events can still be read")
+            }
+            RuntimeError::PluginMissing { .. } | RuntimeError::ExportMissing { .. } => {
+                Self::new(500, "plugin_missing", detail)
+            }
+        }
+    }
+}
+
+impl From<OperateError> for ApiError {
+    fn from(error: OperateError) -> Self {
+        let detail = error.to_string();
+        match error {
+            OperateError::NotFound(_) => Self::new(404, "saga_unknown", detail)
+                .with_remedy("GET /v1/sagas lists the sagas of this host"),
+            OperateError::Refused(refusal) | OperateError::Quarantined(refusal) => {
+                Self::new(409, "wrong_state", refusal.message).with_remedy(refusal.remedy)
+            }
+            OperateError::Overloaded(_) => Self::new(429, "overloaded", detail)
+                .with_remedy("try again after the time in Retry-After"),
+            OperateError::Runtime(error) => error.into(),
+        }
+    }
+}
+
+impl From<BreakerError> for ApiError {
+    fn from(error: BreakerError) -> Self {
+        let detail = error.to_string();
+        let (BreakerError::NotDone(store) | BreakerError::NotWritten(store)) = error;
+        Self::from(store).with_detail(detail)
+    }
+}
+
+impl From<ExposureError> for ApiError {
+    fn from(error: ExposureError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ExposureError::Counting { .. } => Self::new(503, "exposure_counting", detail)
+                .with_remedy("try again: what was counted is remembered"),
+            ExposureError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RehearseError> for ApiError {
+    fn from(error: RehearseError) -> Self {
+        let detail = error.to_string();
+        match error {
+            RehearseError::Rejected { .. } => Self::new(409, "component_refused", detail),
+            RehearseError::NoPlugin(_) => Self::new(404, "plugin_unknown", detail)
+                .with_remedy("GET /v1/plugins lists the plugins of this host"),
+            RehearseError::NothingServes(_) => Self::new(409, "nothing_serves", detail)
+                .with_remedy("deploy it: amends plugin deploy, with --dry-run to look first"),
+            RehearseError::NoUndo => Self::new(409, "no_undo", detail)
+                .with_remedy("hand in a component of the world `step` or `undo-only`"),
+            RehearseError::Busy => Self::new(429, "rehearsal_running", detail)
+                .with_remedy("try again when it has ended"),
+            RehearseError::BrokenOff => Self::new(503, "rehearsal_broken_off", detail),
+            RehearseError::Runtime(error) => error.into(),
+        }
+    }
+}
+
+impl From<PluginError> for ApiError {
+    fn from(error: PluginError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PluginError::Canary { .. } => Self::new(409, "canary_refused", detail).with_remedy(
+                "GET /v1/plugins/NAME has its canaries and the components that served it",
+            ),
+            PluginError::NoRollback { .. } => {
+                Self::new(409, "no_rollback", detail).with_remedy(SEE_VERSIONS)
+            }
+            PluginError::Rejected { .. } => Self::new(409, "component_refused", detail),
+            PluginError::Folder { .. }
+            | PluginError::Start(_)
+            | PluginError::Sandbox(_)
+            | PluginError::Lost { .. }
+            | PluginError::Store(_) => Self::new(503, "plugin_failed", detail),
+        }
+    }
+}
+
+impl From<StateError> for ApiError {
+    fn from(error: StateError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StateError::NoPlugin(_) => Self::new(404, "no_plugin", detail)
+                .with_remedy("GET /v1/plugins lists the plugins of this host"),
+            StateError::NotGranted(_) => Self::new(409, "no_state", detail)
+                .with_remedy("grant it in the config and start the host again"),
+            StateError::Invalid(_) => Self::new(400, "bad_state", detail),
+            StateError::Full(..) => Self::new(507, "state_full", detail).with_remedy(
+                "remove keys, or set state_max in the config and start the host again",
+            ),
+            StateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status().as_u16(), "bad_request", rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(400, "bad_query", rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(400, "bad_path", rejection.body_text())
+    }
+}

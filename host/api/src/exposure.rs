@@ -1,0 +1,55 @@
+//! Effects that stand or may stand, of one saga and of all.
+
+use axum::extract::State;
+
+use amends_api_types::{EffectView, ExposureItem, Page, Problem};
+use amends_engine::{Effect, exposure};
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::error::ApiError;
+use crate::extract::Path;
+use crate::sagas::saga_lookup::find;
+
+/// Lists the effects of a saga that stand or may stand now.
+#[utoipa::path(get, path = "/v1/sagas/{id}/exposure", tag = "operators",
+    params(("id" = String, Path)),
+    responses((status = 200, body = Page<EffectView>), (status = "default", body = Problem)))]
+pub(crate) async fn of_saga(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<Page<EffectView>>, ApiError> {
+    let found = find(&state, &id).await?;
+    let items = exposure(&found.saga).into_iter().map(effect_view).collect();
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+/// Sums the effects that stand or may stand, over all sagas that have not completed: those that run, are being
+/// compensated, are blocked or were abandoned.
+///
+/// A host that was started lately answers 503 until it has counted the abandoned sagas.
+#[utoipa::path(get, path = "/v1/exposure", tag = "operators",
+    responses((status = 200, body = Page<ExposureItem>), (status = "default", body = Problem)))]
+pub(crate) async fn of_all(
+    State(state): State<ApiState>,
+) -> Result<Json<Page<ExposureItem>>, ApiError> {
+    let sums = state.runtime.exposure().await?.into_iter();
+    let items = sums.map(|((definition, step), exposure)| ExposureItem {
+        definition: definition.to_string(),
+        step: step.to_string(),
+        standing: exposure.standing,
+        unknown: exposure.unknown,
+        blocked: exposure.blocked,
+        abandoned: exposure.abandoned,
+    });
+    Ok(Json(Page { items: items.collect(), next_cursor: None }))
+}
+
+fn effect_view(effect: Effect) -> EffectView {
+    EffectView {
+        step: effect.step.to_string(),
+        is_certain: effect.is_certain,
+        has_undo: effect.has_undo,
+        output: effect.output,
+    }
+}

@@ -1,0 +1,128 @@
+//! The keys of plugin state, and the values behind them.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use utoipa::IntoParams;
+
+use amends_api_types::{Page, Problem, StateItem};
+use amends_engine::StateQuery;
+use amends_engine::{Payload, PluginName};
+use amends_runtime::StateWrite;
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::extract::{Path, Query};
+use crate::ids::parse_name;
+use crate::paging::{PAGE_BYTES_MAX, limit};
+use crate::requester::who;
+
+/// Which keys to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeysQuery {
+    /// Only keys that begin with this text.
+    #[serde(default)]
+    prefix: String,
+    /// How many items the page may have: 1 to 1,000, 50 when absent. A page of large values ends earlier.
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before this one.
+    cursor: Option<String>,
+}
+
+/// Lists the state of a plugin, in the order of the keys' bytes.
+#[utoipa::path(get, path = "/v1/plugins/{name}/state", tag = "plugins",
+    params(("name" = String, Path), KeysQuery),
+    responses((status = 200, body = Page<StateItem>), (status = "default", body = Problem)))]
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    Query(query): Query<KeysQuery>,
+) -> Result<Json<Page<StateItem>>, ApiError> {
+    let (name, limit) = (parse_name(&name)?, limit(query.limit)?);
+    let runtime = &state.runtime;
+    let mut query = StateQuery { prefix: query.prefix, after: query.cursor, limit };
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    for key in runtime.plugin_state_keys(&name, query.clone()).await? {
+        query.after = Some(key.clone());
+        // One that was removed meanwhile is not there.
+        let Some(value) = runtime.plugin_state(&name, &key).await? else { continue };
+        bytes += key.len() + value.len();
+        items.push(StateItem { key, value: raw(&value)? });
+        if bytes >= PAGE_BYTES_MAX {
+            break;
+        }
+    }
+    let rest = StateQuery { limit: 1, ..query };
+    let has_more = !runtime.plugin_state_keys(&name, rest.clone()).await?.is_empty();
+    Ok(Json(Page { items, next_cursor: rest.after.filter(|_| has_more) }))
+}
+
+/// Reads the value of a key. The key is the rest of the path, with its slashes.
+#[utoipa::path(get, path = "/v1/plugins/{name}/state/{key}", tag = "plugins",
+    params(("name" = String, Path), ("key" = String, Path)),
+    responses((status = 200, body = StateItem), (status = "default", body = Problem)))]
+pub(crate) async fn get(
+    State(state): State<ApiState>,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<Json<StateItem>, ApiError> {
+    let name = parse_name(&name)?;
+    let value = state.runtime.plugin_state(&name, &key).await?.ok_or_else(|| {
+        ApiError::new(404, "no_key", format!("plugin `{name}` keeps nothing under `{key}`"))
+            .with_remedy(format!("GET /v1/plugins/{name}/state lists what it keeps"))
+    })?;
+    Ok(Json(StateItem { value: raw(&value)?, key }))
+}
+
+/// Sets the value of a key.
+#[utoipa::path(put, path = "/v1/plugins/{name}/state/{key}", tag = "operators",
+    params(("name" = String, Path), ("key" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+    request_body = Object,
+    responses((status = 204), (status = "default", body = Problem)))]
+pub(crate) async fn put(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path((name, key)): Path<(String, String)>,
+    headers: HeaderMap,
+    JsonBody(value): JsonBody<Payload>,
+) -> Result<StatusCode, ApiError> {
+    let write = StateWrite { key, value: Some(value.as_str().to_owned()) };
+    set(&state, &name, &who(&headers, peer)?, write).await
+}
+
+/// Removes a key. The answer is the same when the key is not there.
+#[utoipa::path(delete, path = "/v1/plugins/{name}/state/{key}", tag = "operators",
+    params(("name" = String, Path), ("key" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+    responses((status = 204), (status = "default", body = Problem)))]
+pub(crate) async fn delete(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path((name, key)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
+    set(&state, &name, &who(&headers, peer)?, StateWrite { key, value: None }).await
+}
+
+async fn set(
+    state: &ApiState,
+    name: &str,
+    who: &str,
+    write: StateWrite,
+) -> Result<StatusCode, ApiError> {
+    let name: PluginName = parse_name(name)?;
+    state.runtime.set_plugin_state(&name, who, write).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn raw(value: &str) -> Result<Box<RawValue>, ApiError> {
+    RawValue::from_string(value.to_owned()).map_err(|error| {
+        ApiError::new(500, "state_unreadable", format!("a value in the store is not JSON: {error}"))
+    })
+}

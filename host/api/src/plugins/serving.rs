@@ -1,0 +1,81 @@
+//! The orders of operators about which component serves a plugin.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+
+use amends_api_types::{PluginView, Problem, PromoteBody, RollbackBody};
+use amends_registry::Why;
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::extract::Path;
+use crate::ids::parse_name;
+use crate::legible::legible;
+use crate::plugins::digest::parse_digest;
+use crate::plugins::plugin_lookup::plugin;
+use crate::plugins::plugin_view::plugin_view;
+use crate::requester::who;
+
+/// Promotes the canary of a plugin to the active component: at once, and within a second on every host of the
+/// store.
+#[utoipa::path(post, path = "/v1/plugins/{name}/promote", tag = "plugins",
+    params(("name" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+    request_body = PromoteBody,
+    responses((status = 200, body = PluginView), (status = 409, body = Problem),
+        (status = "default", body = Problem)))]
+pub(crate) async fn promote(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<PromoteBody>,
+) -> Result<Json<PluginView>, ApiError> {
+    let name = parse_name(&name)?;
+    plugin(&state, &name)?;
+    let reason = kept_reason(body.reason)?;
+    let who = who(&headers, peer)?;
+    state.runtime.plugins().promote(&name, who, reason).await?;
+    plugin(&state, &name).map(plugin_view).map(Json)
+}
+
+/// Takes a running canary back. Without a canary, or with `to`, activates an earlier component again: at once,
+/// and within a second on every host of the store.
+#[utoipa::path(post, path = "/v1/plugins/{name}/rollback", tag = "plugins",
+    params(("name" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+    request_body = RollbackBody,
+    responses((status = 200, body = PluginView), (status = "default", body = Problem)))]
+pub(crate) async fn rollback(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<RollbackBody>,
+) -> Result<Json<PluginView>, ApiError> {
+    let name = parse_name(&name)?;
+    plugin(&state, &name)?;
+    let to = body.to.as_deref().map(|to| parse_digest(&state, to)).transpose()?;
+    let reason = kept_reason(body.reason)?;
+    let who = who(&headers, peer)?;
+    let (who, reason, forced) = (Some(who), Some(reason), body.force);
+    let why = Why { who, reason, forced, ..Why::default() };
+    state.runtime.plugins().rollback(&name, to, why).await?;
+    plugin(&state, &name).map(plugin_view).map(Json)
+}
+
+/// Checks that a reason says something.
+///
+/// # Errors
+/// 400 when the reason is empty, or is not legible on one line.
+fn kept_reason(reason: String) -> Result<String, ApiError> {
+    if reason.trim().is_empty() {
+        return Err(ApiError::new(400, "reason_missing", "the reason is empty")
+            .with_remedy("say why: it is kept with the plugin"));
+    }
+    legible("the reason", reason)
+}

@@ -1,0 +1,94 @@
+//! The routes of the API: which handler answers which path and method.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+use crate::api_state::ApiState;
+use crate::door::door;
+use crate::error::ApiError;
+use crate::{
+    breakers, definitions, events, exposure, health, openapi, plugin_state, plugins, sagas,
+};
+
+/// Makes the router of the whole API. The router has the door in front of every route.
+pub fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/", get(about))
+        .route("/v1/sagas", post(sagas::start::start).get(sagas::list::list))
+        .route("/v1/sagas:batch", post(sagas::batch::start_batch))
+        .route("/v1/sagas/{id}", get(sagas::get::get))
+        .route("/v1/sagas/{id}/events", get(sagas::events::events))
+        .route("/v1/sagas/{id}/watch", get(sagas::watch::watch))
+        .route("/v1/sagas/{id}/why", get(sagas::why::why))
+        .route("/v1/sagas/{id}/undo-plan", get(sagas::undo_plan::undo_plan))
+        .route("/v1/sagas/{id}/exposure", get(exposure::of_saga))
+        .route("/v1/sagas/{id}/signals/{name}", post(sagas::signal::signal))
+        .route("/v1/sagas/{id}/cancel", post(sagas::operate::cancel))
+        .route("/v1/sagas/{id}/compensate", post(sagas::operate::compensate))
+        .route("/v1/sagas/{id}/retry", post(sagas::operate::retry))
+        .route("/v1/sagas/{id}/skip", post(sagas::operate::skip))
+        .route("/v1/sagas/{id}/resolve", post(sagas::operate::resolve))
+        .route("/v1/sagas/{id}/pause", post(sagas::operate::pause))
+        .route("/v1/sagas/{id}/resume", post(sagas::operate::resume))
+        .route("/v1/sagas/{id}/abandon", post(sagas::operate::abandon))
+        .route("/v1/sagas/{id}/note", post(sagas::operate::note))
+        .route("/v1/exposure", get(exposure::of_all))
+        .route("/v1/breakers", get(breakers::breakers))
+        .route("/v1/breakers/{service}/open", post(breakers::open))
+        .route("/v1/breakers/{service}/close", post(breakers::close))
+        .route("/v1/plugins", get(plugins::list::list))
+        .route(
+            "/v1/plugins:deploy",
+            post(plugins::deploy::deploy)
+                .layer(DefaultBodyLimit::max(plugins::deploy::DEPLOY_BYTES_MAX)),
+        )
+        .route(
+            "/v1/plugins:rehearse",
+            post(plugins::rehearse::rehearse)
+                .layer(DefaultBodyLimit::max(plugins::rehearse::REHEARSE_BYTES_MAX)),
+        )
+        .route("/v1/plugins/{name}", get(plugins::list::get))
+        .route("/v1/plugins/{name}/rollback", post(plugins::serving::rollback))
+        .route("/v1/plugins/{name}/promote", post(plugins::serving::promote))
+        .route("/v1/plugins/{name}/state", get(plugin_state::keys::list))
+        .route(
+            "/v1/plugins/{name}/state/{*key}",
+            get(plugin_state::keys::get)
+                .put(plugin_state::keys::put)
+                .delete(plugin_state::keys::delete),
+        )
+        .route("/v1/plugins/{name}/state:import", post(plugin_state::import::import))
+        .route("/v1/definitions", get(definitions::list))
+        .route("/v1/events", get(events::log::events))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), door))
+        .with_state(state)
+}
+
+/// Greets a person who opens the address of the host.
+async fn about() -> String {
+    format!(
+        "Amends {}, a saga platform. The API is under /v1 and described at /v1/openapi.json; \
+         /healthz says that the host lives, /readyz that it takes sagas.\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+async fn not_found(uri: Uri) -> ApiError {
+    ApiError::new(404, "not_found", format!("there is nothing at {}", uri.path()))
+        .with_remedy("GET /v1/openapi.json lists what there is")
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
+    let detail = format!("{} does not take {method}", uri.path());
+    ApiError::new(405, "method_not_allowed", detail)
+        .with_remedy("GET /v1/openapi.json lists what there is")
+}

@@ -1,0 +1,58 @@
+//! Reads one saga.
+
+use axum::extract::State;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use utoipa::IntoParams;
+
+use amends_api_types::{Problem, QUARANTINED, SagaView};
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::error::ApiError;
+use crate::extract::{Path, Query};
+use crate::ids::parse_id;
+use crate::sagas::saga_lookup::{find, unknown};
+use crate::sagas::saga_view::saga_view_with_inputs;
+use crate::sagas::wait::wait_of;
+
+/// At most this many requests compute the inputs of steps at the same time.
+static INPUTS: Semaphore = Semaphore::const_new(2);
+
+/// When the request is answered.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GetQuery {
+    /// Answers when the saga has ended or is blocked, at the latest after this duration (`30s`, at most `5m`).
+    /// Answers at once when absent.
+    wait: Option<String>,
+}
+
+/// Reads a saga, at once or when it has ended or is blocked.
+#[utoipa::path(get, path = "/v1/sagas/{id}", tag = "sagas",
+    params(("id" = String, Path), GetQuery),
+    responses((status = 200, body = SagaView), (status = "default", body = Problem)))]
+pub(crate) async fn get(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    Query(query): Query<GetQuery>,
+) -> Result<Json<SagaView>, ApiError> {
+    let wait = query.wait.as_deref().map(wait_of).transpose()?;
+    let found = match wait {
+        None => find(&state, &id).await?,
+        Some(wait) => {
+            let found = state.runtime.wait(parse_id(&id)?, wait).await?;
+            found.ok_or_else(|| unknown(&id))?
+        }
+    };
+    let id = found.saga.id();
+    // Computing what the steps were given may take long, and checks of payloads want the threads as well.
+    let _turn = INPUTS.acquire().await;
+    let view = tokio::task::spawn_blocking(move || saga_view_with_inputs(&found)).await;
+    let mut view = view.map_err(|error| ApiError::new(500, "failed", error.to_string()))?;
+    if let Some(reason) = state.runtime.quarantine_reason(id) {
+        QUARANTINED.clone_into(&mut view.status);
+        view.reason = Some(reason);
+    }
+    Ok(Json(view))
+}

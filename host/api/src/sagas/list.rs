@@ -1,0 +1,187 @@
+//! Lists sagas.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use axum::extract::State;
+
+use amends_api_types::{Page, Problem, QUARANTINED, SagaItem};
+use amends_engine::activity_in_brief;
+use amends_runtime::{Quarantined, Stuck};
+use amends_store::{SagaQuery, SagaRow, Store, StoreError};
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::error::ApiError;
+use crate::extract::Query;
+use crate::paging::limit;
+use crate::sagas::saga_item::saga_item;
+use crate::sagas::saga_query::ListQuery;
+use crate::sagas::stalls::first_stalls;
+use crate::sagas::unread::unread_item;
+
+/// Lists sagas, the newest first.
+#[utoipa::path(get, path = "/v1/sagas", tag = "sagas", params(ListQuery),
+    responses((status = 200, body = Page<SagaItem>), (status = "default", body = Problem)))]
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<SagaItem>>, ApiError> {
+    let limit = limit(query.limit())?;
+    let (is_stuck, says_activity) = (query.is_stuck(), query.says_activity());
+    let is_quarantined = query.is_quarantined();
+    // One more than the page has: it only shows that there is a next page.
+    let query = query.into_saga_query(limit + 1)?;
+    if is_stuck {
+        let found = state.runtime.stuck().await;
+        let items = stuck(&**state.runtime.store(), found, &query).await?;
+        return Ok(Json(page(items, limit)));
+    }
+    let quarantined = state.runtime.quarantined();
+    if is_quarantined {
+        let items = in_quarantine(&**state.runtime.store(), quarantined, &query).await?;
+        return Ok(Json(page(items, limit)));
+    }
+    let rows = state.runtime.store().list(query).await?;
+    let mut items: Vec<_> = rows.into_iter().map(saga_item).collect();
+    if !quarantined.is_empty() {
+        let reasons: HashMap<_, _> =
+            quarantined.into_iter().map(|one| (one.id.to_string(), one.reason)).collect();
+        for item in &mut items {
+            if let Some(reason) = reasons.get(&item.id) {
+                QUARANTINED.clone_into(&mut item.status);
+                item.reason = Some(reason.clone());
+            }
+        }
+    }
+    let mut page = page(items, limit);
+    if says_activity {
+        for item in &mut page.items {
+            say_activity(&state, item).await;
+        }
+    }
+    Ok(Json(page))
+}
+
+/// Adds what the saga does or waits for, if it has not ended. A saga that cannot be read stays in the list
+/// without that. Callers do this for one saga after another, so that a long list does not slow sagas down.
+async fn say_activity(state: &ApiState, item: &mut SagaItem) {
+    let is_over = item.ended_at.is_some() || item.status == QUARANTINED;
+    let Some(id) = item.id.parse().ok().filter(|_| !is_over) else { return };
+    let Ok(Some(found)) = state.runtime.state(id).await else { return };
+    // What no event tells comes first: nothing else moves the saga.
+    let stalls = first_stalls(&found.stalls);
+    let all = stalls.into_iter().chain(activity_in_brief(&found.saga, amends_runtime::now()));
+    item.activity = Some(all.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
+}
+
+/// Makes a page of at most `limit` items. `items` may have one more, which shows that there is a next page.
+fn page(mut items: Vec<SagaItem>, limit: u32) -> Page<SagaItem> {
+    let has_more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next_cursor = items.last().filter(|_| has_more).map(|item| item.id.clone());
+    Page { items, next_cursor }
+}
+
+/// Shows the stuck sagas that the query asks for: the newest first, at most its limit, as [`Store::list`]
+/// would. Their reason is what they do not come past.
+async fn stuck(
+    store: &dyn Store,
+    mut found: Vec<Stuck>,
+    query: &SagaQuery,
+) -> Result<Vec<SagaItem>, StoreError> {
+    found.retain(|stuck| query.before.is_none_or(|before| stuck.id < before));
+    found.sort_by_key(|stuck| Reverse(stuck.id));
+    let mut items = Vec::new();
+    for stuck in found {
+        if items.len() == query.limit as usize {
+            break;
+        }
+        let Some(row) = store.saga(stuck.id).await? else { continue };
+        if fits(&row, query) {
+            let reason = Some(format!("not moved since {}: {}", stuck.since, stuck.reason));
+            items.push(SagaItem { reason, ..saga_item(row) });
+        }
+    }
+    Ok(items)
+}
+
+/// Whether the query asks for the saga of this row.
+fn fits(row: &SagaRow, query: &SagaQuery) -> bool {
+    (query.statuses.is_empty() || query.statuses.contains(&row.status))
+        && query.definition.as_ref().is_none_or(|name| *name == row.definition)
+        && query.started_after.is_none_or(|after| row.started_at > after)
+        && query.started_before.is_none_or(|before| row.started_at < before)
+        && query.id.as_ref().is_none_or(|part| part.fits(row.id))
+        && query.tag.as_ref().is_none_or(|(name, value)| row.tags.get(name) == Some(value))
+}
+
+/// Shows the quarantined sagas that the query asks for, as [`stuck`] does. When the row of a saga cannot be
+/// read, only its id and its reason are known. It is in the list unless the query asks for a definition or a
+/// tag.
+async fn in_quarantine(
+    store: &dyn Store,
+    mut found: Vec<Quarantined>,
+    query: &SagaQuery,
+) -> Result<Vec<SagaItem>, StoreError> {
+    found.retain(|one| query.before.is_none_or(|before| one.id < before));
+    found.sort_by_key(|one| Reverse(one.id));
+    let mut items = Vec::new();
+    for Quarantined { id, reason } in found {
+        if items.len() == query.limit as usize {
+            break;
+        }
+        let item = match store.saga(id).await {
+            Ok(Some(row)) if fits(&row, query) => saga_item(row),
+            Ok(Some(_)) => continue,
+            Ok(None) | Err(StoreError::Damaged { .. }) => {
+                if query.definition.is_some() || query.tag.is_some() {
+                    continue;
+                }
+                unread_item(id)
+            }
+            Err(error) => return Err(error),
+        };
+        items.push(SagaItem { status: QUARANTINED.to_owned(), reason: Some(reason), ..item });
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use amends_store::conformance::{at, saga_id, start};
+    use amends_store::{Durability, SqliteStore};
+
+    use super::*;
+    use crate::paging::cursor;
+
+    #[tokio::test]
+    async fn stuck_sagas_come_page_by_page_the_newest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
+        let store = store.unwrap();
+        for number in 0..7 {
+            store.append(start(number)).await.unwrap();
+        }
+        // By shard, as the runtime has them; of one the row is not there yet.
+        let found = [4, 0, 6, 2, 5, 1, 3, 99].map(|number| Stuck {
+            id: saga_id(number),
+            since: at(number),
+            reason: "nothing is in flight or due".to_owned(),
+        });
+        let mut query = SagaQuery { started_after: Some(at(0)), limit: 3, ..SagaQuery::default() };
+        let mut pages = Vec::new();
+        loop {
+            let items = stuck(&store, found.to_vec(), &query).await.unwrap();
+            let Page { items, next_cursor } = page(items, query.limit - 1);
+            pages.push(items.into_iter().map(|item| item.id).collect::<Vec<_>>());
+            let Some(next) = next_cursor else { break };
+            query.before = cursor(Some(&next)).unwrap();
+        }
+        let ids = |numbers: [u32; 2]| numbers.map(|number| saga_id(number).to_string()).to_vec();
+        assert_eq!(pages, [ids([6, 5]), ids([4, 3]), ids([2, 1])]);
+        store.close().await.unwrap();
+    }
+}

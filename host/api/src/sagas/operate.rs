@@ -1,0 +1,150 @@
+//! The orders of operators about a saga.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use amends_api_types::{OperatorBody, Problem, SagaView};
+use amends_engine::{Order, StepName, Verb};
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::extract::{Path, Query};
+use crate::ids::parse_id;
+use crate::legible::legible;
+use crate::plugins::digest::parse_digest;
+use crate::reason::reason_of;
+use crate::requester::who;
+use crate::sagas::saga_view::saga_view;
+
+/// The query of an order, which is empty. The host rejects an order with `dry_run` in its query: it belongs in
+/// the body, and the order must not be carried out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OperatorQuery {}
+
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $name:ident = $path:tt;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// An order that was carried out already changes nothing and gets the same answer.
+        #[utoipa::path(post, path = $path, tag = "operators",
+            params(("id" = String, Path),
+                ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+            request_body = OperatorBody,
+            responses((status = 200, body = SagaView), (status = 409, body = Problem),
+                (status = "default", body = Problem)))]
+        pub(crate) async fn $name(
+            State(state): State<ApiState>,
+            ConnectInfo(peer): ConnectInfo<SocketAddr>,
+            Path(id): Path<String>,
+            Query(OperatorQuery {}): Query<OperatorQuery>,
+            headers: HeaderMap,
+            JsonBody(body): JsonBody<OperatorBody>,
+        ) -> Result<Json<SagaView>, ApiError> {
+            let ordered = Ordered { verb: stringify!($name), who: who(&headers, peer)? };
+            operate(&state, &id, ordered, body).await
+        }
+    )*};
+}
+
+verbs! {
+    /// Compensates a saga that has not completed.
+    cancel = "/v1/sagas/{id}/cancel";
+    /// Compensates a saga, even one that has completed.
+    compensate = "/v1/sagas/{id}/compensate";
+    /// Retries a call now that failed for good or waits for its next attempt.
+    retry = "/v1/sagas/{id}/retry";
+    /// Skips a step, or its undo. The effect of a step whose undo is skipped stands.
+    skip = "/v1/sagas/{id}/skip";
+    /// Records what became of a call, with evidence.
+    resolve = "/v1/sagas/{id}/resolve";
+    /// Pauses a saga: no call of it begins until it is resumed.
+    pause = "/v1/sagas/{id}/pause";
+    /// Resumes a saga that is paused or quarantined.
+    resume = "/v1/sagas/{id}/resume";
+    /// Abandons a saga: nothing acts on it any more, and effects may stand.
+    abandon = "/v1/sagas/{id}/abandon";
+    /// Adds a note to a saga in any status. The note changes nothing else.
+    note = "/v1/sagas/{id}/note";
+}
+
+/// The verb of an order, and who gives it.
+struct Ordered {
+    verb: &'static str,
+    who: String,
+}
+
+/// Checks the order and carries it out.
+async fn operate(
+    state: &ApiState,
+    id: &str,
+    ordered: Ordered,
+    body: OperatorBody,
+) -> Result<Json<SagaView>, ApiError> {
+    let Ordered { verb, who } = ordered;
+    let id = parse_id(id)?;
+    let is_dry_run = body.dry_run;
+    let reason = reason_of(&body.reason)?;
+    let verb = verb_of(state, verb, body)?;
+    let order = Order { who, reason, verb };
+    let found = if is_dry_run {
+        state.runtime.would_operate(id, &order).await?
+    } else {
+        state.runtime.operate(id, order).await?
+    };
+    Ok(Json(saga_view(&found)))
+}
+
+/// Reads the verb and what belongs to it.
+fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, ApiError> {
+    let OperatorBody { step, input, digest, output, evidence, happened, undo, .. } = body;
+    let step = step
+        .map(|step| step.parse::<StepName>())
+        .transpose()
+        .map_err(|error| ApiError::new(400, "bad_name", error.to_string()))?;
+    let digest = digest.as_deref().map(|digest| parse_digest(state, digest)).transpose()?;
+    let given = [
+        ("step", step.is_some(), &["retry", "skip", "resolve"][..]),
+        ("input", input.is_some(), &["retry"]),
+        ("digest", digest.is_some(), &["retry"]),
+        ("output", output.is_some(), &["resolve"]),
+        ("evidence", evidence.is_some(), &["resolve"]),
+        ("happened", happened.is_some(), &["resolve"]),
+        ("undo", undo.is_some(), &["skip", "resolve"]),
+    ];
+    for (key, is_given, takers) in given {
+        if is_given && !takers.contains(&verb) {
+            let detail = format!("{verb} takes no `{key}`");
+            return Err(ApiError::new(400, "bad_request", detail)
+                .with_remedy(format!("`{key}` goes with {}", takers.join(", "))));
+        }
+    }
+    let undo = undo.unwrap_or_default();
+    Ok(match verb {
+        "cancel" => Verb::Cancel,
+        "compensate" => Verb::Compensate,
+        "pause" => Verb::Pause,
+        "resume" => Verb::Resume,
+        "abandon" => Verb::Abandon,
+        "note" => Verb::Note,
+        "retry" => Verb::Retry { step, input, digest },
+        "skip" => Verb::Skip { step, undo },
+        "resolve" => {
+            let evidence = evidence.filter(|evidence| !evidence.trim().is_empty());
+            let evidence = evidence.ok_or_else(|| {
+                ApiError::new(400, "evidence_missing", "there is no evidence")
+                    .with_remedy("say how it is known what became of the call: it is kept")
+            })?;
+            let evidence = legible("the evidence", evidence)?;
+            Verb::Resolve { step, happened: happened.unwrap_or(true), output, evidence, undo }
+        }
+        other => {
+            return Err(ApiError::new(404, "not_found", format!("there is no verb `{other}`")));
+        }
+    })
+}

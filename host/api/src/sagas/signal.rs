@@ -1,0 +1,42 @@
+//! Signals to sagas.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode};
+
+use amends_api_types::{Problem, SignalBody, SignalTaken};
+use amends_engine::{IdError, SignalName};
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::extract::Path;
+use crate::ids::parse_id;
+use crate::legible::legible;
+use crate::requester::who;
+
+/// Sends a signal to a saga. The saga keeps a signal that comes before a step waits for it.
+#[utoipa::path(post, path = "/v1/sagas/{id}/signals/{name}", tag = "sagas",
+    params(("id" = String, Path), ("name" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who sends it, kept with the address")),
+    request_body = SignalBody,
+    responses((status = 202, body = SignalTaken), (status = 409, body = Problem),
+        (status = "default", body = Problem)))]
+pub(crate) async fn signal(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path((id, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<SignalBody>,
+) -> Result<(StatusCode, Json<SignalTaken>), ApiError> {
+    let id = parse_id(&id)?;
+    let name: SignalName =
+        name.parse().map_err(|error: IdError| ApiError::new(400, "bad_name", error.to_string()))?;
+    let signal_id = body.id.map(|id| legible("the id of the signal", id)).transpose()?;
+    let who = Some(who(&headers, peer)?);
+    let found = state.runtime.signal(id, name, signal_id, body.payload, who).await?;
+    let status = found.saga.status().to_string();
+    Ok((StatusCode::ACCEPTED, Json(SignalTaken { id: id.to_string(), status })))
+}

@@ -1,0 +1,126 @@
+//! A saga's events as they come: server-sent events (HTML Living Standard, 9.2).
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures::stream::{Stream as EventStream, unfold};
+use tokio::sync::watch::Receiver;
+
+use amends_api_types::{EventView, Problem};
+use amends_engine::{Position, SagaId, Version};
+use amends_store::{StoredEvent, Stream};
+
+use crate::api_state::ApiState;
+use crate::error::ApiError;
+use crate::events::calls::Calls;
+use crate::extract::Path;
+use crate::ids::parse_id;
+use crate::sagas::saga_lookup::unknown;
+use crate::sagas::watchers::Place;
+
+/// A watcher reads this many events at once, and fewer when they are large. What waits for a slow client is at
+/// most [`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX), or one event.
+const PAGE: u32 = 100;
+
+/// A watcher whose last read found nothing pauses this long after the next commit. In that time a busy host
+/// commits other sagas' events many times, and a person does not see the delay.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+
+/// One client that watches a saga.
+struct Watch {
+    state: ApiState,
+    id: SagaId,
+    after: Version,
+    head: Receiver<Position>,
+    ready: VecDeque<StoredEvent>,
+    calls: Calls,
+    /// Whether the saga had ended when the watch began: then no more events will come.
+    had_ended: bool,
+    is_over: bool,
+    _place: Place,
+}
+
+/// Sends the events of a saga as they come, after those of the past, until the saga has ended.
+///
+/// `Last-Event-ID` continues after the event with this version. The answer is 429 when the host has as many
+/// watchers as it takes.
+#[utoipa::path(get, path = "/v1/sagas/{id}/watch", tag = "sagas", params(("id" = String, Path),
+    ("Last-Event-ID" = Option<u64>, Header, description = "the version of the last event that was seen")),
+    responses((status = 200, body = EventView, content_type = "text/event-stream"), (status = "default", body = Problem)))]
+pub(crate) async fn watch(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Sse<impl EventStream<Item = Result<Event, Infallible>>>, ApiError> {
+    let id = parse_id(&id)?;
+    let after = match headers.get("last-event-id") {
+        None => Version(0),
+        Some(value) => value
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .map(Version)
+            .ok_or_else(|| ApiError::new(400, "bad_header", "Last-Event-ID is not a version"))?,
+    };
+    let place = state.watchers.enter(peer.ip())?;
+    let head = state.runtime.store().head();
+    let row = state.runtime.store().saga(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
+    let mut calls = Calls::new(id);
+    calls.catch_up(&**state.runtime.store(), after).await?;
+    let watch = Watch {
+        state,
+        id,
+        after,
+        head,
+        ready: VecDeque::new(),
+        calls,
+        had_ended: row.status.is_end(),
+        is_over: false,
+        _place: place,
+    };
+    Ok(Sse::new(unfold(watch, next)).keep_alive(KeepAlive::default()))
+}
+
+/// Waits for the next event of the saga. None when there will be none.
+async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
+    loop {
+        if let Some(event) = watch.ready.pop_front() {
+            watch.after = event.version;
+            watch.is_over = is_end(&event.kind);
+            let view = watch.calls.view(event);
+            return Some((Ok(sent(view)), watch));
+        }
+        if watch.is_over {
+            return None;
+        }
+        // Marked as seen before reading, so that nothing between the two is missed.
+        watch.head.borrow_and_update();
+        let stream = Stream::Saga(watch.id);
+        let found = watch.state.runtime.store().events(stream, watch.after, PAGE).await.ok()?;
+        if !found.is_empty() {
+            watch.ready.extend(found);
+            continue;
+        }
+        let stopping = watch.state.runtime.is_stopping();
+        if stopping || watch.had_ended || watch.head.changed().await.is_err() {
+            return None;
+        }
+        tokio::time::sleep(READ_PAUSE).await;
+    }
+}
+
+fn is_end(kind: &str) -> bool {
+    matches!(kind, "saga.completed" | "saga.compensated" | "saga.abandoned")
+}
+
+fn sent(mut view: EventView) -> Event {
+    view.saga = None;
+    let data = serde_json::to_string(&view).unwrap_or_default();
+    Event::default().id(view.version.to_string()).event(view.kind).data(data)
+}
