@@ -10,6 +10,7 @@
 mod breakers;
 mod definitions;
 mod deploy;
+mod duration;
 mod events;
 mod exposure;
 mod health;
@@ -18,6 +19,7 @@ mod page;
 mod plugin_state;
 mod plugins;
 mod problem;
+mod public_url;
 mod rehearsal;
 mod sagas;
 mod signals;
@@ -29,6 +31,7 @@ mod why;
 pub use breakers::{BreakerRateView, BreakerView, CloseBody, OpenBody};
 pub use definitions::DefinitionView;
 pub use deploy::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView};
+pub use duration::{DurationError, parse_duration};
 pub use events::EventView;
 pub use exposure::{EffectView, ExposureItem};
 pub use health::{AliveView, ReadyView, WarningView};
@@ -40,6 +43,7 @@ pub use plugins::{
     RejectionView, RollbackBody,
 };
 pub use problem::Problem;
+pub use public_url::{PublicUrl, PublicUrlError};
 pub use rehearsal::{
     DifferenceGroupView, DifferenceView, LeftOutView, RehearsalView, UnfinishedView,
 };

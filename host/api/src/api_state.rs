@@ -7,8 +7,8 @@ use amends_runtime::Runtime;
 use crate::body::BodyRoom;
 use crate::plugin_state::imports::Imports;
 use crate::plugins::upload::Uploads;
-use crate::public_url::PublicUrl;
 use crate::sagas::watchers::Watchers;
+use amends_api_types::PublicUrl;
 
 /// The host that the API is about, and the limits that its requests share. A clone is the same state.
 #[derive(Clone)]

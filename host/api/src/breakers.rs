@@ -13,11 +13,11 @@ use amends_runtime::{BreakerInfo, ByHand, OnOpen};
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
-use crate::duration::parse_duration;
 use crate::error::ApiError;
 use crate::extract::Path;
 use crate::reason::reason_of;
 use crate::requester::who;
+use amends_api_types::parse_duration;
 
 /// Lists the circuit breakers.
 #[utoipa::path(get, path = "/v1/breakers", tag = "operators",

@@ -22,7 +22,7 @@ use crate::body::{receive, refuse};
 use crate::crowded::is_crowded;
 use crate::error::ApiError;
 use crate::head::{HEAD_BYTES_MAX, head_bytes};
-use crate::public_url::PublicUrl;
+use amends_api_types::PublicUrl;
 
 /// Refuses requests that are not meant for this host, and adds the headers that tell browsers what they
 /// may do with an answer.

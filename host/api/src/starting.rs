@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use crate::door::{admit, guard};
 use crate::error::ApiError;
 use crate::health::alive;
-use crate::public_url::PublicUrl;
+use amends_api_types::PublicUrl;
 
 /// Says how far the start is, such as `2 of 4 plugins are loaded`.
 type Says = dyn Fn() -> String + Send + Sync;

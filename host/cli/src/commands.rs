@@ -22,12 +22,13 @@ pub mod watch;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use exit::{
     EXIT_BLOCKED, EXIT_COMPENSATED, EXIT_DIFFERS, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED,
     EXIT_NOT_FOUND, EXIT_PIPE_CLOSED, EXIT_STORE_LOST, EXIT_WAIT_ENDED, Failed, PipeClosed,
 };
+pub use output::format::Format;
 pub use output::shown;
 
 /// The saga platform whose steps and undos are WebAssembly components.
@@ -71,19 +72,19 @@ pub enum Command {
     /// Show a saga and its steps
     #[command(after_help = "Examples:\n  amends get 0198c0de-0000-7000-8000-000000000000\n  \
                             amends list --status blocked -o ids | amends get - -o jsonl")]
-    Get(sagas::One),
+    Get(sagas::OneSaga),
     /// Show a saga's events, in order
     #[command(after_help = "Example:\n  amends history 0198c0de-0000-7000-8000-000000000000")]
-    History(sagas::One),
+    History(sagas::OneSaga),
     /// Follow a saga's events until it ends
     Watch(watch::Watch),
     /// Say in one sentence why a saga is where it is
     #[command(after_help = "Examples:\n  amends why 0198c0de-0000-7000-8000-000000000000\n  \
                             amends list --status blocked -o ids | amends why -")]
-    Why(sagas::One),
+    Why(sagas::OneSaga),
     /// Show what a compensation would undo now, wave by wave
     #[command(after_help = "Example:\n  amends undo-plan 0198c0de-0000-7000-8000-000000000000")]
-    UndoPlan(sagas::One),
+    UndoPlan(sagas::OneSaga),
     /// Show which effects stand: of a saga, or summed over those that have not completed
     Exposure(plan::Exposure),
     /// Have a saga undone that has not completed
@@ -157,19 +158,6 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-}
-
-/// How an answer is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// One JSON document.
-    Json,
-    /// One JSON document a line.
-    Jsonl,
-    /// Ids only, one a line.
-    Ids,
 }
 
 /// Runs a verb.

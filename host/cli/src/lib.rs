@@ -3,4 +3,3 @@
 #![allow(clippy::print_stderr, reason = "a command line prints its errors")]
 
 pub mod commands;
-pub mod config;

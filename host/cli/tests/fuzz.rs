@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use amends::commands::Format;
 use amends::commands::check::check_file;
-use amends::config::{CONFIG_BYTES_MAX, Environment, Overrides, Place, Report, Severity, load};
+use amends_config::{CONFIG_BYTES_MAX, Environment, Overrides, Place, Report, Severity, load};
 use amends_engine::Definition;
 use amends_fuzz::{Shape, Target};
 use amends_sandbox::{Inspection, Loader, PluginSettings, Priority, Rejection, TrustedKeys};
@@ -258,7 +258,7 @@ fn assert_unknown_keys_are_told(text: &str, report: &Report) {
     }
     let is_told = |name: &str| {
         let told = format!("there is no key `{name}`");
-        let is_it = |one: &amends::config::Finding| {
+        let is_it = |one: &amends_config::Finding| {
             one.severity == Severity::Error && one.message.contains(&told)
         };
         // A long name is told by its beginning.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// What led to an activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cause {
+pub enum ActivationCause {
     /// A file in the plugin folder.
     #[default]
     File,
@@ -24,10 +24,10 @@ pub enum Cause {
 
 /// Why a component becomes active: for people, and for the record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Why {
+pub struct ActivationReason {
     /// What led to it.
     #[serde(default)]
-    pub cause: Cause,
+    pub cause: ActivationCause,
     /// Who asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
@@ -49,7 +49,7 @@ pub struct Activation {
     /// When.
     pub at: Timestamp,
     /// Why.
-    pub why: Why,
+    pub why: ActivationReason,
 }
 
 /// A component that was refused.

@@ -14,7 +14,7 @@ use amends_sandbox::LoadedComponent;
 use amends_store::StoredEvent;
 use serde::{Deserialize, Serialize};
 
-use crate::activation::{Candidate, Cause, Why};
+use crate::activation::{ActivationCause, ActivationReason, Candidate};
 use crate::canary::{Canary, CanaryEnd, CanaryInfo, CanarySpec, Run, Tally, Trial, Verdict};
 use crate::clock::now;
 use crate::error::PluginError;
@@ -25,7 +25,7 @@ const STARTED: &str = "plugin.canary_started";
 const ENDED: &str = "plugin.canary_ended";
 
 #[derive(Serialize, Deserialize)]
-struct Started {
+struct CanaryStarted {
     plugin: PluginName,
     digest: Digest,
     version: String,
@@ -33,11 +33,11 @@ struct Started {
     #[serde(flatten)]
     spec: CanarySpec,
     #[serde(flatten)]
-    why: Why,
+    why: ActivationReason,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Ended {
+struct CanaryEnded {
     plugin: PluginName,
     digest: Digest,
     version: String,
@@ -65,7 +65,7 @@ impl Registry {
         &self,
         mut candidate: Candidate,
         spec: CanarySpec,
-        why: Why,
+        why: ActivationReason,
     ) -> Result<(), PluginError> {
         let at = now();
         self.put_bytes(&mut candidate, at).await?;
@@ -89,7 +89,7 @@ impl Registry {
                 return refuse(format!("{digest} serves all sagas already"));
             }
             let (plugin, version, why) = (name.clone(), version.clone(), why.clone());
-            let started = Started { plugin, digest, version, active, spec, why };
+            let started = CanaryStarted { plugin, digest, version, active, spec, why };
             if self.append_deploy(&mut known, STARTED, at, &started).await? {
                 break started;
             }
@@ -134,7 +134,12 @@ impl Registry {
         if !is_forced && let Some(rejection) = self.objection(name, &component).await {
             return Err(PluginError::Rejected { plugin: name.clone(), rejection });
         }
-        let why = Why { cause: Cause::Canary, who, reason: Some(reason), forced: is_forced };
+        let why = ActivationReason {
+            cause: ActivationCause::Canary,
+            who,
+            reason: Some(reason),
+            forced: is_forced,
+        };
         let candidate = Candidate { plugin: name.clone(), component, bytes: None };
         if self.activate_while(vec![candidate], why, || self.canary(name) == Some(run)).await? {
             return Ok(());
@@ -168,7 +173,7 @@ impl Registry {
                 return Ok(false);
             };
             let (plugin, who, reason) = (name.clone(), who.clone(), reason.clone());
-            let ended = Ended { plugin, digest, version, who, reason, tally };
+            let ended = CanaryEnded { plugin, digest, version, who, reason, tally };
             if self.append_deploy(&mut known, ENDED, at, &ended).await? {
                 break;
             }
@@ -218,16 +223,16 @@ impl Registry {
     /// Takes in one event of the stream, if it is about a canary.
     pub(crate) fn remember_canary(&self, event: &StoredEvent) {
         if event.kind == STARTED
-            && let Ok(started) = serde_json::from_str::<Started>(&event.data)
+            && let Ok(started) = serde_json::from_str::<CanaryStarted>(&event.data)
         {
             let name = started.plugin.clone();
             let canary = started.canary(event.at, None);
             self.change(&name, |plugin| plugin.canary = Some(canary));
         }
         if event.kind == ENDED
-            && let Ok(ended) = serde_json::from_str::<Ended>(&event.data)
+            && let Ok(ended) = serde_json::from_str::<CanaryEnded>(&event.data)
         {
-            let Ended { plugin: name, digest, who, reason, tally, .. } = ended;
+            let CanaryEnded { plugin: name, digest, who, reason, tally, .. } = ended;
             let end = CanaryEnd { at: event.at, is_promoted: false, who, reason };
             let component = self.change(&name, |plugin| {
                 if plugin.canary.as_ref().is_none_or(|one| one.digest() != digest) {
@@ -246,10 +251,10 @@ impl Registry {
     }
 }
 
-impl Started {
+impl CanaryStarted {
     fn canary(self, at: Timestamp, component: Option<Arc<LoadedComponent>>) -> Canary {
         let Self { digest, version, spec, why, .. } = self;
-        let Why { who, reason, forced, .. } = why;
+        let ActivationReason { who, reason, forced, .. } = why;
         let (tally, ended) = (Tally::default(), None);
         let info = CanaryInfo { digest, version, at, spec, who, reason, tally, ended };
         Canary { info, is_forced: forced, component, counts: Arc::default() }

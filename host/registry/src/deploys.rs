@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::activation::{Activation, Candidate, Cause, RejectionRecord, Why, misnamed};
+use crate::activation::{
+    Activation, ActivationCause, ActivationReason, Candidate, RejectionRecord, misnamed,
+};
 use crate::clock::now;
 use crate::error::PluginError;
 use crate::loads::Loads;
@@ -41,7 +43,7 @@ const REJECTED: &str = "plugin.rejected";
 struct Activated {
     components: Vec<ActivatedComponent>,
     #[serde(flatten)]
-    why: Why,
+    why: ActivationReason,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,7 +107,11 @@ impl Registry {
     ///
     /// # Errors
     /// When the store fails; none of them serves then.
-    pub async fn activate(&self, candidates: Vec<Candidate>, why: Why) -> Result<(), PluginError> {
+    pub async fn activate(
+        &self,
+        candidates: Vec<Candidate>,
+        why: ActivationReason,
+    ) -> Result<(), PluginError> {
         self.activate_while(candidates, why, || true).await.map(|_| ())
     }
 
@@ -120,7 +126,7 @@ impl Registry {
     pub(crate) async fn activate_while(
         &self,
         mut candidates: Vec<Candidate>,
-        why: Why,
+        why: ActivationReason,
         is_wanted: impl Fn() -> bool,
     ) -> Result<bool, PluginError> {
         failpoint("plugins.activate.before");
@@ -177,7 +183,13 @@ impl Registry {
         self.with(name, |plugin| plugin.history.first().cloned()).flatten()
     }
 
-    fn serve(&self, name: &PluginName, component: &Arc<LoadedComponent>, why: &Why, at: Timestamp) {
+    fn serve(
+        &self,
+        name: &PluginName,
+        component: &Arc<LoadedComponent>,
+        why: &ActivationReason,
+        at: Timestamp,
+    ) {
         let (digest, version) = (component.digest, component.manifest.version.clone());
         let last = self.last(name).filter(|last| last.digest == digest);
         let since = last.as_ref().map_or(at, |last| last.at);
@@ -347,7 +359,7 @@ impl Registry {
         let at = event.at;
         match event.kind.as_str() {
             ACTIVATED => {
-                let why = Why::default();
+                let why = ActivationReason::default();
                 self.change(name, |plugin| {
                     plugin.activated(Activation { digest, version, at, why })
                 });
@@ -405,7 +417,7 @@ impl Registry {
         &self,
         name: &PluginName,
         to: Option<Digest>,
-        why: Why,
+        why: ActivationReason,
     ) -> Result<Activation, PluginError> {
         if to.is_none()
             && let Some(canary) = self.canary(name)
@@ -424,7 +436,7 @@ impl Registry {
         {
             return Err(PluginError::Rejected { plugin: name.clone(), rejection });
         }
-        let why = Why { cause: Cause::Rollback, ..why };
+        let why = ActivationReason { cause: ActivationCause::Rollback, ..why };
         let candidate = Candidate { plugin: name.clone(), component, bytes: None };
         let is_as_it_was = || {
             let now = self.info(name);

@@ -26,7 +26,9 @@ mod start;
 mod state_view;
 mod watch;
 
-pub use activation::{Activation, Candidate, Cause, Guard, RejectionRecord, Why, misnamed};
+pub use activation::{
+    Activation, ActivationCause, ActivationReason, Candidate, Guard, RejectionRecord, misnamed,
+};
 pub use canary::{CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Tally};
 pub use config::PluginsConfig;
 pub use error::PluginError;

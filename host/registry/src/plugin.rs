@@ -5,7 +5,7 @@ use std::sync::Arc;
 use amends_engine::{Digest, PluginName, SagaId, Timestamp};
 use amends_sandbox::{Grant, LoadedComponent};
 
-use crate::activation::{Activation, Cause, RejectionRecord};
+use crate::activation::{Activation, ActivationCause, RejectionRecord};
 use crate::canary::{Canary, CanaryEnd, CanaryInfo, Trial};
 
 /// Activations and refusals that are kept in memory, of each plugin. The stream has all of them.
@@ -201,7 +201,7 @@ impl PluginInfo {
         }
         let mut left = Vec::new();
         for (later, earlier) in self.history.iter().zip(self.history.iter().skip(1)) {
-            if later.why.cause == Cause::Rollback {
+            if later.why.cause == ActivationCause::Rollback {
                 left.push(earlier.digest);
             }
         }

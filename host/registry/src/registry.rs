@@ -15,7 +15,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::task::JoinHandle;
 
-use crate::activation::{Activation, Candidate, Cause, Guard};
+use crate::activation::{Activation, ActivationCause, Candidate, Guard};
 use crate::config::PluginsConfig;
 use crate::error::PluginError;
 use crate::folder;
@@ -300,7 +300,7 @@ impl Registry {
     /// Whether a file of the start holds what served before an operator had another component serve, or
     /// meanwhile: then it says nothing new.
     pub(crate) fn is_superseded(&self, name: &PluginName, digest: Digest) -> bool {
-        let is_of_file = |one: &&Activation| one.why.cause == Cause::File;
+        let is_of_file = |one: &&Activation| one.why.cause == ActivationCause::File;
         self.with(name, |plugin| {
             let last_of_file = plugin.history.iter().position(|one| is_of_file(&one));
             let since = &plugin.history[..last_of_file.map_or(0, |last| last + 1)];

@@ -7,7 +7,7 @@ use amends_sandbox::{Priority, Rejection};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::activation::Why;
+use crate::activation::ActivationReason;
 use crate::error::PluginError;
 use crate::folder;
 use crate::loads::LOADS_MAX;
@@ -68,7 +68,7 @@ impl Registry {
         }
         let refused = match self.load(name, bytes, Priority::Awaited).await {
             Ok(candidate) => match self.misnamed(name, &candidate.component) {
-                None => return self.activate(vec![candidate], Why::default()).await,
+                None => return self.activate(vec![candidate], ActivationReason::default()).await,
                 Some(rejection) => rejection,
             },
             Err(rejection) => rejection,

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use amends_sandbox::{Priority, Rejection};
 
-use crate::activation::{Candidate, Cause, Guard, Why};
+use crate::activation::{ActivationCause, ActivationReason, Candidate, Guard};
 use crate::error::PluginError;
 use crate::folder::{self, ComponentFile, Stamp};
 use crate::registry::Registry;
@@ -235,7 +235,7 @@ impl Folder {
     fn tell_gone(&self, found: &BTreeMap<PluginName, Stamp>) {
         for plugin in self.host.list() {
             let Some(last) = plugin.history.first() else { continue };
-            if last.why.cause == Cause::File && !found.contains_key(&plugin.name) {
+            if last.why.cause == ActivationCause::File && !found.contains_key(&plugin.name) {
                 let file = folder::path(&self.host.config().dir, &plugin.name);
                 tracing::warn!(plugin = %plugin.name, digest = %last.digest, file = %file.display(), "plugin is served from the store: its file is gone");
             }
@@ -283,7 +283,7 @@ impl Folder {
         }
         let (current, changed) = oneshot::channel();
         let (reply, answer) = oneshot::channel();
-        let what = What {
+        let what = FileLook {
             host: self.host.clone(),
             name: name.clone(),
             stamp,
@@ -302,7 +302,7 @@ impl Folder {
 }
 
 /// One look at one file.
-struct What {
+struct FileLook {
     host: Registry,
     name: PluginName,
     stamp: Stamp,
@@ -322,7 +322,7 @@ enum Found {
     Failed,
 }
 
-impl What {
+impl FileLook {
     /// `changed` ends when the file is not as it was any more.
     async fn look(&self, room: &Semaphore, changed: oneshot::Receiver<()>) -> Looked {
         let found = async {
@@ -405,7 +405,9 @@ impl What {
         };
         match objection {
             Some(objection) => (None, host.reject(&self.name, Some(digest), &objection).await),
-            None => (Some(digest), host.activate(vec![candidate], Why::default()).await),
+            None => {
+                (Some(digest), host.activate(vec![candidate], ActivationReason::default()).await)
+            }
         }
     }
 }
@@ -458,7 +460,7 @@ mod tests {
         std::fs::write(folder::path(&dir, &name), Component::default().build()).unwrap();
         let stamp = ComponentFile::open(&dir, &name).unwrap().unwrap().stamp;
         let (from_start, taken, is_last) = (false, None, true);
-        let what = What { host: host.clone(), name, stamp, from_start, taken, is_last };
+        let what = FileLook { host: host.clone(), name, stamp, from_start, taken, is_last };
         let (_current, changed) = oneshot::channel();
         let looked = what.look(&Semaphore::new(1), changed).await;
         assert!(matches!(looked, Looked::Refused), "{looked:?}");

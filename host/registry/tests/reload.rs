@@ -10,7 +10,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use amends_engine::{Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
-use amends_registry::{CanarySpec, Cause, Guard, PluginsConfig, Registry, Why};
+use amends_registry::{
+    ActivationCause, ActivationReason, CanarySpec, Guard, PluginsConfig, Registry,
+};
 use amends_sandbox::{Inspection, LoadedComponent, PluginCall, Rejection, Required};
 use amends_store::{Append, BlobKind, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};
@@ -282,7 +284,11 @@ async fn a_rollback_serves_at_once_and_stands_until_the_file_changes() {
         host.plugins.rollback(
             &TEST,
             to,
-            Why { who: Some("ada".to_owned()), reason: Some("why".to_owned()), ..Why::default() },
+            ActivationReason {
+                who: Some("ada".to_owned()),
+                reason: Some("why".to_owned()),
+                ..ActivationReason::default()
+            },
         )
     };
     let refused = back(None).await.unwrap_err().to_string();
@@ -295,7 +301,7 @@ async fn a_rollback_serves_at_once_and_stands_until_the_file_changes() {
     assert!(refused.contains("that component serves it now"), "{refused}");
     let done = back(None).await.unwrap();
     assert_eq!(host.version().as_deref(), Some("1.0.0"));
-    assert_eq!((done.why.cause, done.why.who.as_deref()), (Cause::Rollback, Some("ada")));
+    assert_eq!((done.why.cause, done.why.who.as_deref()), (ActivationCause::Rollback, Some("ada")));
     // Whoever asks twice does not get what was left.
     let refused = back(None).await.unwrap_err().to_string();
     assert!(refused.contains("but those that a rollback left; name one"), "{refused}");
@@ -357,8 +363,8 @@ async fn what_one_host_makes_active_serves_on_the_others_within_a_second() {
     host.close().await;
 }
 
-fn by(who: &str) -> Why {
-    Why { who: Some(who.to_owned()), ..Why::default() }
+fn by(who: &str) -> ActivationReason {
+    ActivationReason { who: Some(who.to_owned()), ..ActivationReason::default() }
 }
 
 /// Calls of as many sagas, each by whichever component serves it.
@@ -381,7 +387,7 @@ async fn a_canary_is_followed_counted_and_known_after_a_restart() {
     let spec = CanarySpec::new(20.0, None, Some(50), Some(200)).unwrap();
     let canary = async |bytes: Vec<u8>| {
         let candidate = host.plugins.candidate(&TEST, bytes).await.unwrap();
-        host.plugins.start_canary(candidate, spec, Why::default()).await
+        host.plugins.start_canary(candidate, spec, ActivationReason::default()).await
     };
     canary(traps.build()).await.unwrap();
     let last = |plugins: &Registry| plugins.info(&TEST).unwrap().canaries.first().cloned();
@@ -422,7 +428,7 @@ async fn a_canary_is_followed_counted_and_known_after_a_restart() {
     let end = last(&host.plugins).unwrap().ended.unwrap();
     assert!(end.is_promoted, "{end:?}");
     let info = host.info();
-    assert_eq!(info.history[0].why.cause, Cause::Canary);
+    assert_eq!(info.history[0].why.cause, ActivationCause::Canary);
     let kinds: Vec<_> = host.events().await.into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(
         kinds,
@@ -438,7 +444,7 @@ async fn a_canary_is_followed_counted_and_known_after_a_restart() {
     // What becomes active in another way ends it, and an operator takes it back.
     let start = async |bytes: Vec<u8>| {
         let candidate = host.plugins.candidate(&TEST, bytes).await.unwrap();
-        host.plugins.start_canary(candidate, spec, Why::default()).await
+        host.plugins.start_canary(candidate, spec, ActivationReason::default()).await
     };
     let refused = start(version("3.0.0")).await.unwrap_err().to_string();
     assert!(refused.contains("serves all sagas already"), "{refused}");
@@ -628,7 +634,7 @@ async fn what_an_earlier_version_recorded_is_known() {
     let host = place.open().await;
     assert_eq!(host.version().as_deref(), Some("0.9.0"));
     let info = host.info();
-    assert_eq!((info.history[0].at, info.history[0].why.cause), (at, Cause::File));
+    assert_eq!((info.history[0].at, info.history[0].why.cause), (at, ActivationCause::File));
     assert_eq!(info.rejections[0].reason, "no");
     host.close().await;
 }

@@ -7,7 +7,7 @@ use std::io::{Cursor, Write as _};
 use std::time::Duration;
 
 use amends_engine::Outcome;
-use amends_registry::Why;
+use amends_registry::ActivationReason;
 use amends_sandbox::{Rejection, SIGNATURES_MAX, Signed, TrustedKey, TrustedKeys};
 use amends_tests::Component;
 use host::{Place, digest, soon, test};
@@ -93,7 +93,7 @@ async fn what_a_key_signed_that_is_trusted_no_more_is_refused_from_the_store_too
     soon("2.0.0 is active", || host.version().as_deref() == Some("2.0.0")).await;
     let second = host.plugins.active(&test()).unwrap().digest;
     for to in [digest(&first), second] {
-        host.plugins.rollback(&test(), Some(to), Why::default()).await.unwrap();
+        host.plugins.rollback(&test(), Some(to), ActivationReason::default()).await.unwrap();
     }
     assert_eq!(host.version().as_deref(), Some("2.0.0"));
     host.close().await;
@@ -103,7 +103,8 @@ async fn what_a_key_signed_that_is_trusted_no_more_is_refused_from_the_store_too
     let host = place.open().await;
     assert_eq!(host.version().as_deref(), Some("2.0.0"), "it is served from the store");
     let words = format!("it is signed by key {}, which is not in", id(&old));
-    let refused = host.plugins.rollback(&test(), Some(digest(&first)), Why::default()).await;
+    let refused =
+        host.plugins.rollback(&test(), Some(digest(&first)), ActivationReason::default()).await;
     let refused = refused.unwrap_err();
     assert!(refused.to_string().contains(&words), "{refused}");
     let refused = host.plugins.by_digest(&test(), digest(&first)).await.unwrap_err();

@@ -10,7 +10,9 @@ use amends_engine::{
     Definition, DefinitionName, Digest, Misfit, PluginName, Saga, SagaId, Schema, StepName,
     misfits, undo_plan,
 };
-use amends_registry::{CanarySpec, Candidate, Cause, Guard, PluginError, Why};
+use amends_registry::{
+    ActivationCause, ActivationReason, CanarySpec, Candidate, Guard, PluginError,
+};
 use amends_sandbox::{LoadedComponent, Rejection};
 
 pub use fit::FoundFlaw;
@@ -199,7 +201,8 @@ impl Runtime {
         }
         if !is_dry_run {
             let forced = deployed.iter().any(|one| one.impact.rejection().is_some());
-            let why = Why { cause: Cause::Deploy, who: Some(who), reason, forced };
+            let why =
+                ActivationReason { cause: ActivationCause::Deploy, who: Some(who), reason, forced };
             match canary {
                 None => self.plugins().activate(candidates, why).await?,
                 Some(spec) => {

@@ -228,11 +228,11 @@ pub(crate) fn host_stopped() -> Failure {
 
 /// What came of a call, and what its component found out about it when it was asked. None when
 /// nobody waits for it any more.
-type Came = Option<Answer>;
+type MaybeAnswer = Option<Answer>;
 
 /// A call that nobody has polled yet.
 struct Running {
-    call: Pin<Box<dyn Future<Output = Came> + Send>>,
+    call: Pin<Box<dyn Future<Output = MaybeAnswer> + Send>>,
     /// What is told of it when it breaks off.
     returned: Returned,
     began: Instant,
@@ -241,7 +241,7 @@ struct Running {
 
 impl Running {
     /// As far as it gets by itself. Whoever polls it next does so with a waker.
-    fn poll(&mut self) -> Poll<Came> {
+    fn poll(&mut self) -> Poll<MaybeAnswer> {
         let mut context = Context::from_waker(Waker::noop());
         let polled = catch_unwind(AssertUnwindSafe(|| self.call.as_mut().poll(&mut context)));
         // A panic is this call's alone: nothing comes of it.
@@ -288,7 +288,7 @@ impl Returned {
         }
     }
 
-    fn with(mut self, came: Came, began: Instant) -> Self {
+    fn with(mut self, came: MaybeAnswer, began: Instant) -> Self {
         if let Some(Answer { outcome, fate, effects, has_sent, not_begun }) = came {
             (self.outcome, self.probe, self.effects) = (outcome, fate, effects);
             (self.has_sent, self.not_begun) = (has_sent, not_begun);
@@ -300,7 +300,7 @@ impl Returned {
 
 impl Reply {
     /// Nothing is told when nothing came: nobody waits for it any more.
-    fn send(&mut self, came: Came, began: Instant) {
+    fn send(&mut self, came: MaybeAnswer, began: Instant) {
         let returned = self.returned.take().filter(|_| came.is_some());
         self.tell(returned.map(|returned| returned.with(came, began)));
     }

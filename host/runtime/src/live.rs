@@ -224,7 +224,7 @@ impl Queued {
 
 /// What must be done for a saga.
 #[derive(Debug)]
-pub(crate) struct Due {
+pub(crate) struct DueWork {
     /// Calls that are durable and not yet dispatched.
     pub(crate) calls: Vec<Call>,
     /// Sagas of its steps that must be undone with it.
@@ -321,8 +321,8 @@ impl Live {
     }
 
     /// What must be done now that its events are durable.
-    pub(crate) fn due(&self) -> Due {
-        let mut due = Due { calls: Vec::new(), children: Vec::new() };
+    pub(crate) fn due(&self) -> DueWork {
+        let mut due = DueWork { calls: Vec::new(), children: Vec::new() };
         for command in commands(&self.saga) {
             match command {
                 Command::Run(call) => {

@@ -24,7 +24,7 @@ use crate::dispatch::Dispatcher;
 use crate::error::RuntimeError;
 use crate::runtime::Runtime;
 use crate::serving::Undo;
-use compare::{Conduct, Own, unsteady};
+use compare::{Conduct, SagaWords, unsteady};
 use groups::{Compared, Groups};
 use recorded::Recorded;
 
@@ -316,7 +316,7 @@ impl Calls<'_> {
     /// When the time is up: whether it was the new one that ran.
     async fn compare(&self) -> Result<Compared, bool> {
         let mut compared = Compared::default();
-        let own = Own::of(self.then.1);
+        let own = SagaWords::of(self.then.1);
         for answer in StubAnswer::ALL {
             let before = self.run(self.now, answer).await.ok_or(false)?;
             let new = self.run(self.then, answer).await.ok_or(true)?;

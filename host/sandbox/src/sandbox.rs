@@ -6,7 +6,7 @@ use std::time::Instant;
 use amends_engine::{Failure, Fate, Outcome};
 
 use crate::call::answer::{Answer, PluginCall};
-use crate::call::place::Place;
+use crate::call::place::CallContext;
 use crate::call::rehearsal::Rehearsed;
 use crate::call::{probe, run};
 use crate::capability::grant::Grant;
@@ -122,8 +122,8 @@ impl Sandbox {
         Rehearsed { outcome: answered.outcome, effects: answered.effects, requests }
     }
 
-    fn place<'a>(&'a self, callee: Callee<'a>) -> Place<'a> {
-        Place {
+    fn place<'a>(&'a self, callee: Callee<'a>) -> CallContext<'a> {
+        CallContext {
             engine: self.loader.engine(),
             state_view: &self.state_view,
             granted: callee.grant,

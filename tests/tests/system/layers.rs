@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::place::repository;
 
 /// From the bottom up: each may depend on those before it.
-const LAYERS: [&str; 9] = [
+const LAYERS: [&str; 10] = [
     "amends-engine",
     "amends-api-types",
     "amends-failpoint",
@@ -16,12 +16,14 @@ const LAYERS: [&str; 9] = [
     "amends-sandbox",
     "amends-registry",
     "amends-runtime",
+    "amends-config",
     "amends-api",
     "amends",
 ];
 
 /// Crates of the host that a crate must not depend on, although they are below it.
-const NOT: [(&str, &str); 1] = [("amends-sandbox", "amends-store")];
+const NOT: [(&str, &str); 2] =
+    [("amends-sandbox", "amends-store"), ("amends-api", "amends-config")];
 
 /// These crates are pure: a client or a simulator can have them without a host.
 const PURE: [&str; 2] = ["amends-engine", "amends-api-types"];

@@ -27,6 +27,7 @@ mod ledger;
 mod listing;
 mod lists;
 mod matrix;
+mod modules;
 mod oci;
 mod operate;
 mod operators;

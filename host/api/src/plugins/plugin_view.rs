@@ -3,7 +3,9 @@
 use amends_api_types::{
     ActivationView, CallCountsView, CanaryEndView, CanaryView, PluginView, RejectionView,
 };
-use amends_registry::{Activation, CallCounts, CanaryInfo, Cause, PluginInfo, RejectionRecord};
+use amends_registry::{
+    Activation, ActivationCause, CallCounts, CanaryInfo, PluginInfo, RejectionRecord,
+};
 
 /// Shows a plugin.
 pub(crate) fn plugin_view(info: PluginInfo) -> PluginView {
@@ -51,10 +53,10 @@ fn call_counts_view(counts: CallCounts) -> CallCountsView {
 
 fn activation_view(one: Activation) -> ActivationView {
     let cause = match one.why.cause {
-        Cause::File => "file",
-        Cause::Deploy => "deploy",
-        Cause::Rollback => "rollback",
-        Cause::Canary => "canary",
+        ActivationCause::File => "file",
+        ActivationCause::Deploy => "deploy",
+        ActivationCause::Rollback => "rollback",
+        ActivationCause::Canary => "canary",
     };
     ActivationView {
         at: one.at,

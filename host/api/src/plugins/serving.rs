@@ -6,7 +6,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 
 use amends_api_types::{PluginView, Problem, PromoteBody, RollbackBody};
-use amends_registry::Why;
+use amends_registry::ActivationReason;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -63,7 +63,7 @@ pub(crate) async fn rollback(
     let reason = kept_reason(body.reason)?;
     let who = who(&headers, peer)?;
     let (who, reason, forced) = (Some(who), Some(reason), body.force);
-    let why = Why { who, reason, forced, ..Why::default() };
+    let why = ActivationReason { who, reason, forced, ..ActivationReason::default() };
     state.runtime.plugins().rollback(&name, to, why).await?;
     plugin(&state, &name).map(plugin_view).map(Json)
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::duration::parse_duration;
 use crate::error::ApiError;
+use amends_api_types::parse_duration;
 
 /// A request waits at most this long: proxies on the way give up at about this time.
 const WAIT_MAX: Duration = Duration::from_mins(5);

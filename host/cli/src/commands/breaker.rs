@@ -6,9 +6,9 @@ use serde::Serialize;
 use amends_api_types::BreakerView;
 use amends_engine::on_one_line;
 
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
+use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, say};
 use crate::commands::plan::{self, Breakers, opened_by};
 

@@ -16,10 +16,10 @@ use amends_engine::{BackoffSpec, Definition, DefinitionName, Payload, RetrySpec,
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::commands::Format;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR};
+use crate::commands::output::format::Format;
 use crate::commands::output::shown;
-use crate::config::{Config, OverrideFlags, Overrides, load};
+use amends_config::{Config, OverrideFlags, Overrides, load};
 
 use plan::Fault;
 use report::Report;

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::commands::output::{shown, write};
 use crate::commands::{EXIT_DONE, EXIT_ERROR, Format};
-use crate::config::lint::{LintedPlugin, lint};
-use crate::config::{OverrideFlags, Overrides, Report, Severity, look};
+use amends_config::lint::{LintedPlugin, lint};
+use amends_config::{OverrideFlags, Overrides, Report, Severity, look};
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use amends_api_types::{DefinitionView, PluginView, Problem};
 use amends_engine::on_one_line;
 
 use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_USAGE, Failed};
-use crate::config::suggest::{did_you_mean, list};
+use amends_config::suggest::{did_you_mean, list};
 
 /// Which host to talk to.
 #[derive(Debug, Clone, Args)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use amends_api::parse_duration;
+use amends_api_types::parse_duration;
 use amends_api_types::{LIMIT_MAX, SagaItem};
 use amends_engine::Timestamp;
 

@@ -4,53 +4,20 @@
 //! Which of them a saga permits, the host decides.
 
 mod many;
+mod order;
 mod sweep;
 
 use clap::Args;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
-use amends_api_types::SagaView;
-
-use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::client::Client;
 use crate::commands::exit::{EXIT_DONE, EXIT_USAGE, Failed};
-use crate::commands::filter::Filter;
 use crate::commands::ids::each_id;
 use crate::commands::input::read_json;
+use crate::commands::output::format::Format;
 use crate::commands::output::{Look, print_saga};
 
-/// Sagas a second at most: more than a host does.
-const RATE_MAX: f64 = 10_000.0;
-
-/// Which sagas, and why.
-#[derive(Debug, Args)]
-pub struct OrderArgs {
-    /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
-    /// standard input; or give filters instead
-    pub id: Option<String>,
-    /// Why; kept with the saga, with who asked
-    #[arg(long, value_name = "TEXT")]
-    pub reason: String,
-    /// How to print the saga, or what was done
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
-    /// Which sagas, when not by id.
-    #[command(flatten)]
-    pub filter: Filter,
-    /// At most so many of them, the newest first
-    #[arg(long, value_name = "SAGAS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub limit: Option<u32>,
-    /// At most so many of them a second
-    #[arg(long, value_name = "SAGAS", value_parser = rate)]
-    pub rate: Option<f64>,
-    /// Only list them, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Which host to talk to.
-    #[command(flatten)]
-    pub host: HostArgs,
-}
+pub use order::OrderArgs;
+use order::{Body, Order};
 
 /// The arguments of `retry`.
 #[derive(Debug, Args)]
@@ -127,44 +94,6 @@ pub struct Resolve {
     pub order: OrderArgs,
 }
 
-/// What is asked of the host.
-#[derive(Debug, Default, Serialize)]
-struct Body {
-    reason: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    step: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    input: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    evidence: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    happened: Option<bool>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    undo: bool,
-    /// In the body, not in the query: a host that does not know it refuses the order.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    dry_run: bool,
-}
-
-/// What is to be done, to whichever saga.
-struct Order {
-    client: Client,
-    verb: &'static str,
-    body: Body,
-}
-
-impl Order {
-    /// The saga after it; of a dry run, the saga as it is, if it permits the order.
-    async fn give(&self, id: &str) -> anyhow::Result<SagaView> {
-        let path = format!("/v1/sagas/{}/{}", escape(id), self.verb);
-        self.client.post(&path, &self.body).await
-    }
-}
-
 /// A verb that needs no more than a reason.
 pub(crate) async fn run(verb: &'static str, args: OrderArgs) -> anyhow::Result<u8> {
     act(verb, args, Body::default()).await
@@ -229,9 +158,4 @@ fn check_usage(verb: &str, args: &OrderArgs) -> Result<(), Failed> {
         (Some(_), true) | (None, false) => return Ok(()),
     };
     Err(Failed { exit: EXIT_USAGE, message: format!("{message}\n  help: {help}") })
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| *rate > 0.0 && *rate <= RATE_MAX);
-    rate.ok_or_else(|| format!("write a number of sagas, such as 50 or 0.5, up to {RATE_MAX}"))
 }

@@ -10,6 +10,7 @@ use amends_engine::{escape, is_steering};
 
 use crate::commands::exit::PipeClosed;
 
+pub(crate) mod format;
 mod progress;
 mod saga;
 mod table;

@@ -4,12 +4,12 @@ use clap::Args;
 
 use amends_api_types::{BreakerRateView, BreakerView, EffectView, ExposureItem, PlannedView};
 
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::ids::{each_id, say_which, which};
+use crate::commands::output::format::Format;
 use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
-use crate::commands::sagas::One;
+use crate::commands::sagas::OneSaga;
 
 /// The arguments of `exposure`.
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub struct Breakers {
     pub host: HostArgs,
 }
 
-pub(crate) async fn undo_plan(args: One) -> anyhow::Result<u8> {
+pub(crate) async fn undo_plan(args: OneSaga) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let look = Look::new();
     each_id(&client, &args.id, async |id| {

@@ -15,9 +15,9 @@ use clap::{Args, Subcommand};
 
 use amends_api_types::{CanaryView, PluginView};
 
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page};
 use crate::commands::exit::EXIT_DONE;
+use crate::commands::output::format::Format;
 use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
 
 /// The verbs about plugins.

@@ -25,7 +25,7 @@ use amends_store::{Store, StoreConfig};
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, Failed};
 use crate::commands::output::{log_line, shown};
-use crate::config::{Config, OverrideFlags, Overrides, load};
+use amends_config::{Config, OverrideFlags, Overrides, load};
 
 /// How long calls in flight may take after the host was told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);

@@ -5,11 +5,11 @@ use clap::Args;
 use amends_api_types::{EventView, LIMIT_MAX, SagaView, WhyView};
 use amends_engine::on_one_line;
 
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::filter::{Ended, Filter};
 use crate::commands::ids::{each_id, say_which, which};
+use crate::commands::output::format::Format;
 use crate::commands::output::{
     EVENT_COLUMNS, Look, event_row, print_json, print_json_line, print_saga, print_sagas,
     print_table_as, say, table,
@@ -40,7 +40,7 @@ pub struct List {
 
 /// The arguments of a verb about one saga.
 #[derive(Debug, Args)]
-pub struct One {
+pub struct OneSaga {
     /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
     /// standard input
     pub id: String,
@@ -84,7 +84,7 @@ pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
     Ok(EXIT_DONE)
 }
 
-pub(crate) async fn get(args: One) -> anyhow::Result<u8> {
+pub(crate) async fn get(args: OneSaga) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let look = Look::new();
     each_id(&client, &args.id, async |id| {
@@ -95,7 +95,7 @@ pub(crate) async fn get(args: One) -> anyhow::Result<u8> {
     .await
 }
 
-pub(crate) async fn history(args: One) -> anyhow::Result<u8> {
+pub(crate) async fn history(args: OneSaga) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let look = Look::new();
     each_id(&client, &args.id, async |id| {
@@ -141,7 +141,7 @@ async fn events(client: &Client, id: &str) -> anyhow::Result<Vec<EventView>> {
     }
 }
 
-pub(crate) async fn why(args: One) -> anyhow::Result<u8> {
+pub(crate) async fn why(args: OneSaga) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let look = Look::new();
     each_id(&client, &args.id, async |id| {

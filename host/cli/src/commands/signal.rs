@@ -4,11 +4,11 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::ids::each_id;
 use crate::commands::input::read_json;
+use crate::commands::output::format::Format;
 use crate::commands::output::{paint, print_json, print_json_line, say};
 
 /// The arguments of the verb.

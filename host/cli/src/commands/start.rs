@@ -1,82 +1,29 @@
 //! `start`: one saga, or one for each line of a file.
 
+mod args;
 mod each;
 mod input;
+mod starter;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Args;
-use reqwest::header::RETRY_AFTER;
-use reqwest::{Method, Response, StatusCode};
-use serde_json::value::RawValue;
 
 use amends_api_types::SagaView;
 use amends_engine::Timestamp;
 
-use crate::commands::Format;
-use crate::commands::client::{Client, HostArgs, accepted, escape};
-use crate::commands::exit::{
-    EXIT_DONE, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_WAIT_ENDED, Failed, of_status,
-};
+use crate::commands::client::Client;
+use crate::commands::exit::{EXIT_DONE, EXIT_WAIT_ENDED, of_status};
 use crate::commands::filter::split_tag;
 use crate::commands::input::read_input;
 use crate::commands::output::{Look, complain, print_saga};
 
-/// How long a start that the host is too busy for is sent again.
-const BUSY_MAX: Duration = Duration::from_mins(1);
-
-/// One request waits this long; a longer wait is several. Proxies cut off what is silent for a
-/// minute.
-const WAIT_PER_REQUEST: Duration = Duration::from_secs(30);
-
-/// Between two requests of a wait, however soon a host answers.
-const ASK_PAUSE: Duration = Duration::from_millis(200);
-
-/// The arguments of the verb.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  amends start order-fulfillment --input order.json --wait\n  \
-                        amends start order-fulfillment --input '{\"order_id\": \"7\"}' --key \
-                        order-7\n  amends start order-fulfillment --input orders.ndjson --each \
-                        --wait")]
-pub struct Start {
-    /// The definition
-    pub definition: String,
-    /// What the saga is given: JSON, a file with JSON, or - for standard input
-    #[arg(long, default_value = "null", value_name = "JSON|FILE|-", allow_hyphen_values = true)]
-    pub input: String,
-    /// Start one saga for each line of the input (NDJSON)
-    #[arg(long)]
-    pub each: bool,
-    /// Idempotency key: the same key and input start one saga; with --each, KEY:LINE
-    #[arg(long)]
-    pub key: Option<String>,
-    /// For finding it, NAME=VALUE or NAME:VALUE; may be repeated
-    #[arg(long = "tag", value_name = "NAME=VALUE")]
-    pub tags: Vec<String>,
-    /// Wait until the saga ends or is blocked, at most so long [default when given: 30s]
-    #[arg(long, num_args = 0..=1, default_missing_value = "30s", value_name = "DURATION")]
-    pub wait: Option<String>,
-    /// How to print it
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
-    /// Which host to talk to.
-    #[command(flatten)]
-    pub host: HostArgs,
-}
-
-/// What a start sends.
-#[derive(serde::Serialize)]
-struct Body<'a> {
-    definition: &'a str,
-    input: &'a RawValue,
-    tags: &'a BTreeMap<String, String>,
-}
+pub use args::Start;
+use starter::Starter;
 
 pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
     let text = read_input("--input", &args.input)?;
-    let wait = args.wait.as_deref().map(amends_api::parse_duration).transpose();
+    let wait = args.wait.as_deref().map(amends_api_types::parse_duration).transpose();
     let wait = wait.context("--wait")?;
     let mut tags = BTreeMap::new();
     for tag in &args.tags {
@@ -115,136 +62,4 @@ fn tell_wait_ended(saga: &SagaView, wait: &str) {
         "the wait of {wait} ended first: the saga is {status}{next}; `amends why {id}` says what \
          it waits for, `amends watch {id}` follows it"
     );
-}
-
-/// Why a start came to no saga.
-enum NotStarted {
-    /// The host refused it, so no saga was started.
-    Refused(anyhow::Error),
-    /// The host could not be reached, so it was not asked.
-    NotSent(anyhow::Error),
-    /// It was sent, and whether a saga was started is not known.
-    NoAnswer(anyhow::Error),
-}
-
-struct Starter<'a> {
-    client: Client,
-    definition: &'a str,
-    tags: BTreeMap<String, String>,
-    wait: Option<Duration>,
-}
-
-impl Starter<'_> {
-    /// Starts one, and comes back when the host is too busy. With a wait, answers it as it rests or
-    /// as it is when one request has waited long enough; and when that was sent.
-    async fn start(
-        &self,
-        input: &RawValue,
-        key: Option<&str>,
-    ) -> Result<(SagaView, Instant), NotStarted> {
-        let body = Body { definition: self.definition, input, tags: &self.tags };
-        let came = Instant::now();
-        loop {
-            let sent = Instant::now();
-            let path = format!("/v1/sagas{}", self.wait.map_or_else(String::new, wait_query));
-            let mut request = self.client.request(Method::POST, &path).json(&body);
-            if let Some(key) = key {
-                request = request.header("idempotency-key", key);
-            }
-            let response = request.send().await.map_err(|error| {
-                let told = self.client.unreachable(&error);
-                if error.is_connect() {
-                    NotStarted::NotSent(told)
-                } else {
-                    NotStarted::NoAnswer(told)
-                }
-            })?;
-            if response.status() == StatusCode::TOO_MANY_REQUESTS {
-                let pause = retry_after(&response);
-                if came.elapsed().saturating_add(pause) > BUSY_MAX {
-                    let message = format!("the host was too busy for {BUSY_MAX:?}");
-                    return Err(NotStarted::Refused(Failed { exit: EXIT_ERROR, message }.into()));
-                }
-                tokio::time::sleep(pause).await;
-                continue;
-            }
-            // A host that fails on the way may have started it; one without room has not.
-            let status = response.status();
-            let is_sure = !status.is_server_error() || status == StatusCode::INSUFFICIENT_STORAGE;
-            let response = accepted(response).await.map_err(|error| {
-                if is_sure { NotStarted::Refused(error) } else { NotStarted::NoAnswer(error) }
-            })?;
-            let saga = response.json().await.context("the host's answer cannot be read");
-            return saga.map(|saga| (saga, sent)).map_err(NotStarted::NoAnswer);
-        }
-    }
-
-    /// With a wait, goes on waiting: a host answers before a long wait is over. `saw` is told how the
-    /// saga stands meanwhile.
-    async fn rested(
-        &self,
-        mut saga: SagaView,
-        sent: Instant,
-        saw: impl Fn(&SagaView),
-    ) -> anyhow::Result<SagaView> {
-        let Some(wait) = self.wait else { return Ok(saga) };
-        while of_status(&saga.status) == EXIT_WAIT_ENDED {
-            let left = wait.saturating_sub(sent.elapsed());
-            if left.is_zero() {
-                break;
-            }
-            saw(&saga);
-            tokio::time::sleep(ASK_PAUSE.min(left)).await;
-            let query = wait_query(wait.saturating_sub(sent.elapsed()));
-            let id = escape(&saga.id);
-            saga = self.client.get(&format!("/v1/sagas/{id}{query}")).await.with_context(|| {
-                format!("saga {id} is started; it could not be waited for until it rests")
-            })?;
-        }
-        Ok(saga)
-    }
-
-    /// What a person wants to know of a start that failed.
-    async fn explain(&self, error: NotStarted) -> anyhow::Error {
-        match error {
-            NotStarted::NotSent(error) => error,
-            NotStarted::NoAnswer(error) => error.context(
-                "whether the saga was started is not known; the same command with the same --key \
-                 starts it at most once",
-            ),
-            NotStarted::Refused(error) => {
-                let exit = error.downcast_ref::<Failed>().map(|failed| failed.exit);
-                if exit == Some(EXIT_NOT_FOUND)
-                    && let Err(unknown) = self.check_definition().await
-                {
-                    return unknown;
-                }
-                error
-            }
-        }
-    }
-
-    /// Whether the host knows the definition. One that does not tell is taken to know it.
-    async fn check_definition(&self) -> anyhow::Result<()> {
-        match self.client.unknown_definition(self.definition).await {
-            Ok(None) => Ok(()),
-            Ok(Some(unknown)) => Err(unknown.into()),
-            Err(error) if error.is::<Failed>() => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Asks a host to answer when the saga rests, in a request of a length that nothing on the way
-/// cuts off.
-fn wait_query(wait: Duration) -> String {
-    format!("?wait={}ms", wait.min(WAIT_PER_REQUEST).as_millis())
-}
-
-/// How long a busy host wants to be left alone: seconds (RFC 9110, 10.2.3), or one when it does
-/// not say, or gives a date, which our hosts do not.
-fn retry_after(response: &Response) -> Duration {
-    let text = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let seconds = text.and_then(|text| text.trim().parse().ok()).unwrap_or(1);
-    Duration::from_secs(seconds).max(ASK_PAUSE)
 }

@@ -17,9 +17,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use amends_api_types::{LIMIT_MAX, STATE_IMPORT_BYTES_MAX, StateImported, StateItem};
 use amends_engine::{STATE_KEYS_MAX, on_one_line};
 
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
+use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
 
 /// Keys of a table, unless something else is said.

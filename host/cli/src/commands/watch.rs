@@ -7,10 +7,10 @@ use reqwest::Method;
 use amends_api_types::{EventView, SagaView};
 use amends_engine::Timestamp;
 
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_BLOCKED, EXIT_WAIT_ENDED, PipeClosed, of_status};
 use crate::commands::ids::{each_id, say_which};
+use crate::commands::output::format::Format;
 use crate::commands::output::{Look, complain, event_line, print_json, print_json_line, say};
 
 /// The arguments of the verb.

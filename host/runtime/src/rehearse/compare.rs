@@ -34,16 +34,16 @@ impl Difference {
     /// Of the recorded output, which the new component is not called with.
     pub(super) fn of_output(old: &str, new: &str, why: &str) -> Self {
         let what = "recorded output".to_owned();
-        let kind = format!("{what}: {}", Own::default().general(why));
+        let kind = format!("{what}: {}", SagaWords::default().general(why));
         Self { what, old: Some(shown(old)), new: Some(shown(new)), kind }
     }
 }
 
 /// Words that are one saga's own: those of the texts in what its step was given and answered.
 #[derive(Debug, Default)]
-pub(super) struct Own(BTreeSet<String>);
+pub(super) struct SagaWords(BTreeSet<String>);
 
-impl Own {
+impl SagaWords {
     pub(super) fn of(call: &PluginCall) -> Self {
         let mut own = Self::default();
         for payload in [Some(&call.input), call.output.as_ref()].into_iter().flatten() {
@@ -97,7 +97,7 @@ fn is_id(word: &str) -> bool {
 
 /// What a part is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+enum Subject {
     Outcome,
     /// From 1.
     Request(usize),
@@ -106,7 +106,7 @@ enum What {
     Event(usize),
 }
 
-impl fmt::Display for What {
+impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Outcome => f.write_str("outcome"),
@@ -132,7 +132,7 @@ struct Part {
 
 /// What a call did.
 #[derive(Debug, Default)]
-pub(super) struct Conduct(BTreeMap<What, Part>);
+pub(super) struct Conduct(BTreeMap<Subject, Part>);
 
 /// What a component does not do the same twice, by kind.
 #[derive(Debug, Default)]
@@ -149,21 +149,21 @@ impl Unsteady {
 }
 
 impl Conduct {
-    pub(super) fn of(rehearsed: &Rehearsed, own: &Own) -> Self {
-        let mut parts = BTreeMap::from([(What::Outcome, of_outcome(&rehearsed.outcome))]);
+    pub(super) fn of(rehearsed: &Rehearsed, own: &SagaWords) -> Self {
+        let mut parts = BTreeMap::from([(Subject::Outcome, of_outcome(&rehearsed.outcome))]);
         for (request, number) in rehearsed.requests.iter().zip(1..) {
-            parts.insert(What::Request(number), of_request(number, request, own));
+            parts.insert(Subject::Request(number), of_request(number, request, own));
         }
         let state = rehearsed.effects.state.iter().flat_map(|change| &change.writes);
         for (key, value) in state {
             let kind = format!("state {}", own.general(key));
-            parts.insert(What::State(key.clone()), of_state(kind, value.as_deref()));
+            parts.insert(Subject::State(key.clone()), of_state(kind, value.as_deref()));
         }
         for (event, number) in rehearsed.effects.emitted.iter().zip(1..) {
             let mut values = BTreeMap::new();
             flatten_json("data", event.data.as_str(), &mut values);
             let shown = format!("{} {}", event.kind, event.data.as_str());
-            let what = What::Event(number);
+            let what = Subject::Event(number);
             let part = part(what.to_string(), event.kind.to_string(), shown, values);
             parts.insert(what, part);
         }
@@ -173,7 +173,7 @@ impl Conduct {
 
 fn of_outcome(outcome: &Outcome) -> Part {
     let mut values = BTreeMap::new();
-    let kind = What::Outcome.to_string();
+    let kind = Subject::Outcome.to_string();
     let (class, failure) = match outcome {
         Outcome::Succeeded(receipt) => {
             flatten_json("receipt", receipt.as_str(), &mut values);
@@ -202,7 +202,7 @@ fn part(kind: String, head: String, shown: String, values: BTreeMap<String, Stri
     Part { kind, head_kind: head.clone(), head, shown, values }
 }
 
-fn of_request(number: usize, request: &StubbedRequest, own: &Own) -> Part {
+fn of_request(number: usize, request: &StubbedRequest, own: &SagaWords) -> Part {
     let StubbedRequest { method, url, headers, body, refused } = request;
     let mut values = BTreeMap::new();
     for (name, value) in headers {
@@ -214,7 +214,7 @@ fn of_request(number: usize, request: &StubbedRequest, own: &Own) -> Part {
     let refused = refused.as_ref().map(|why| format!(", refused: {why}")).unwrap_or_default();
     let separator = if body.is_empty() { "" } else { " " };
     Part {
-        kind: What::Request(number).to_string(),
+        kind: Subject::Request(number).to_string(),
         head: format!("{method} {url}{refused}"),
         head_kind: format!("{method} {}{}", own.general(url), own.general(&refused)),
         shown: format!("{method} {url}{separator}{body}{refused}"),
@@ -287,7 +287,7 @@ struct Found {
 }
 
 fn differing(old: &Conduct, new: &Conduct) -> Vec<Found> {
-    let all: BTreeSet<&What> = old.0.keys().chain(new.0.keys()).collect();
+    let all: BTreeSet<&Subject> = old.0.keys().chain(new.0.keys()).collect();
     let mut found = Vec::new();
     for what in all {
         let (old, new) = (old.0.get(what), new.0.get(what));
@@ -309,7 +309,7 @@ fn differing(old: &Conduct, new: &Conduct) -> Vec<Found> {
     found
 }
 
-fn differing_values(what: &What, part: &str, old: &Part, new: &Part) -> Vec<Found> {
+fn differing_values(what: &Subject, part: &str, old: &Part, new: &Part) -> Vec<Found> {
     let paths: BTreeSet<&String> = old.values.keys().chain(new.values.keys()).collect();
     let differ = paths.into_iter().filter(|path| old.values.get(*path) != new.values.get(*path));
     differ
@@ -381,7 +381,7 @@ mod tests {
 
     /// As the old one does it twice, and as the new one does it.
     fn told(before: &Rehearsed, new: &Rehearsed, after: &Rehearsed) -> Vec<String> {
-        let of = |rehearsed| Conduct::of(rehearsed, &Own::default());
+        let of = |rehearsed| Conduct::of(rehearsed, &SagaWords::default());
         let [before, new, after] = [before, new, after].map(of);
         let differences = differences(&before, &new, &unsteady(&before, &after));
         let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn the_same_difference_in_another_saga_is_of_the_same_kind() {
         let kind = |new: &Rehearsed, input: &Value| {
-            let mut own = Own::default();
+            let mut own = SagaWords::default();
             own.add(input);
             let [old, new] = [&done(&Value::Null), new].map(|one| Conduct::of(one, &own));
             let found = differences(&old, &new, &Unsteady::default());
@@ -500,7 +500,8 @@ mod tests {
         assert_eq!(writes("stock/north", json!("north")), writes("stock/south", of_south));
         assert_ne!(writes("stock/north", json!("")), writes("stock/south", json!("")));
         assert_eq!(writes("stock/m-0.5mg", json!("")), writes("stock/a-5mg", json!("")));
-        let general = Own::default().general("a1b é2 c-3_x, über LBL-ABCD 127.0.0.1:80/DELETE");
+        let general =
+            SagaWords::default().general("a1b é2 c-3_x, über LBL-ABCD 127.0.0.1:80/DELETE");
         assert_eq!(general, "* * *, über * *:*/DELETE");
         assert_eq!(without_indexes("a1.items[12][3].b[x]"), "a1.items[*][*].b[x]");
     }

@@ -245,17 +245,17 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    types::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
-    config_import::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
-    events_import::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
-    log_import::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
-    state_import::add_to_linker::<_, This>(&mut linker, |guest| guest)?;
+    types::add_to_linker::<_, GuestData>(&mut linker, |guest| guest)?;
+    config_import::add_to_linker::<_, GuestData>(&mut linker, |guest| guest)?;
+    events_import::add_to_linker::<_, GuestData>(&mut linker, |guest| guest)?;
+    log_import::add_to_linker::<_, GuestData>(&mut linker, |guest| guest)?;
+    state_import::add_to_linker::<_, GuestData>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
-struct This;
+struct GuestData;
 
-impl HasData for This {
+impl HasData for GuestData {
     type Data<'a> = &'a mut Guest;
 }
 

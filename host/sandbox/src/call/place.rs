@@ -15,7 +15,7 @@ use crate::limits::call_limits::Lacks;
 
 /// Where a call is run.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct CallContext<'a> {
     pub(crate) engine: &'a wasmtime::Engine,
     pub(crate) state_view: &'a Arc<dyn StateView>,
     pub(crate) granted: &'a Arc<Grant>,
@@ -23,7 +23,7 @@ pub(crate) struct Place<'a> {
     pub(crate) state_bytes_max: Option<u64>,
 }
 
-impl Place<'_> {
+impl CallContext<'_> {
     pub(crate) fn call_id(&self, call: &PluginCall) -> CallId {
         CallId {
             plugin: call.plugin.clone(),

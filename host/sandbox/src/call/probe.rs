@@ -9,7 +9,7 @@ use crate::bindings::exports::amends::saga::probe;
 use crate::call::answer::PluginCall;
 use crate::call::call_id::CallId;
 use crate::call::outcome::{held_to_schema, succeeded};
-use crate::call::place::{Place, about, lacks};
+use crate::call::place::{CallContext, about, lacks};
 use crate::call::trap::why;
 use crate::component::loaded::LoadedComponent;
 use crate::limits::budget::Held;
@@ -33,7 +33,7 @@ const FOUND_EARLY: &str = "; its component finds that it did not happen, which i
 /// # Errors
 /// What the host lacked for asking.
 pub(crate) async fn ask(
-    place: Place<'_>,
+    place: CallContext<'_>,
     component: &LoadedComponent,
     call: &PluginCall,
     unknown: &Failure,

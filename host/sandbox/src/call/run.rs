@@ -14,7 +14,7 @@ use crate::call::idle::Warm;
 use crate::call::outcome::{
     check_input, failed, held_to_schema, missing, succeeded, told, with_refusal,
 };
-use crate::call::place::{Place, about, lacks};
+use crate::call::place::{CallContext, about, lacks};
 use crate::call::trap::{stopped, with_words};
 use crate::capability::outbound::requests::Left;
 use crate::component::loaded::LoadedComponent;
@@ -26,7 +26,7 @@ use crate::limits::meter::give_way_first;
 /// served others. It holds `memory`, and takes more as it grows; the rest is answered when nothing else
 /// has it. May be dropped at any time: the instance goes with it.
 pub(crate) async fn run(
-    place: Place<'_>,
+    place: CallContext<'_>,
     component: &LoadedComponent,
     call: &PluginCall,
     held: Option<Held>,

@@ -149,8 +149,8 @@ impl Loader {
     ///
     /// # Errors
     /// When it met a limit lately.
-    fn kept(&self, digest: Digest, asked: &str) -> Result<Kept, Rejection> {
-        let Some(cache) = &self.cache else { return Ok(Kept::default()) };
+    fn kept(&self, digest: Digest, asked: &str) -> Result<CachedParts, Rejection> {
+        let Some(cache) = &self.cache else { return Ok(CachedParts::default()) };
         let code = cache.code(digest).and_then(|file| {
             let component = cache::map(self.engine(), &file);
             component
@@ -165,7 +165,7 @@ impl Loader {
         {
             return Err(refusal);
         }
-        Ok(Kept { code, description: cache.description(digest, asked) })
+        Ok(CachedParts { code, description: cache.description(digest, asked) })
     }
 
     /// Has a component looked at, when it is its turn, and keeps what comes of it.
@@ -233,7 +233,10 @@ impl Loader {
     }
 
     /// Where the compiled code of a component stands, or is to be made.
-    fn place_for_code(&self, kept: &Kept) -> Result<(Code, Option<NamedTempFile>), Rejection> {
+    fn place_for_code(
+        &self,
+        kept: &CachedParts,
+    ) -> Result<(Code, Option<NamedTempFile>), Rejection> {
         if let Some((file, _)) = &kept.code {
             return Ok((Code::In(file.clone()), None));
         }
@@ -251,7 +254,7 @@ impl Loader {
         &self,
         digest: Digest,
         fingerprint: &str,
-        (kept, to): (Kept, Option<NamedTempFile>),
+        (kept, to): (CachedParts, Option<NamedTempFile>),
         description: Result<Description, Rejection>,
     ) -> Result<(Component, Description), Rejection> {
         let component = match (kept.code, to) {
@@ -379,12 +382,12 @@ struct Turn<'a> {
 
 /// Of a component, what the cache has.
 #[derive(Default)]
-struct Kept {
+struct CachedParts {
     code: Option<(PathBuf, Component)>,
     description: Option<Description>,
 }
 
-impl Kept {
+impl CachedParts {
     fn whole(self) -> Result<(Component, Description), Box<Self>> {
         match self {
             Self { code: Some((_, component)), description: Some(description) } => {

@@ -17,10 +17,10 @@ use amends_sandbox::PluginCall;
 use anyhow::Context as _;
 use rusqlite::{Connection, params};
 
-use super::host::{DEFINITION, Place, plugin, step};
+use super::host::{DEFINITION, Place};
 use super::inside::stop;
 use super::measure::{Measured, cores, cpu};
-use super::{Bench, Durability, Load};
+use super::options::{Bench, Durability, Load, plugin, step};
 use crate::commands::run::open;
 
 /// How long each part is measured.
@@ -184,8 +184,8 @@ async fn one_core(plugins: &Registry, calls: &[PluginCall]) -> anyhow::Result<Du
 fn all_calls(load: Load, plugins: &Registry) -> anyhow::Result<Vec<PluginCall>> {
     let executes = (0..load.steps).map(|step| (step, Direction::Execute));
     let undone = match load.outcome {
-        super::Outcome::Happy => 0,
-        super::Outcome::Compensating => load.steps - 1,
+        super::options::Outcome::Happy => 0,
+        super::options::Outcome::Compensating => load.steps - 1,
     };
     let undos = (0..undone).rev().map(|step| (step, Direction::Compensate));
     let calls = executes.chain(undos);

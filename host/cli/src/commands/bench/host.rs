@@ -9,34 +9,18 @@ use amends_engine::SagaStatus;
 use amends_store::Store;
 use anyhow::Context as _;
 
-use super::{Bench, Load};
+use super::options::{Bench, Load, PLUGINS, plugin, step};
 use crate::commands::run::open_store;
-use crate::config::{Loaded, Overrides, load};
+use amends_config::{Loaded, Overrides, load};
 
 /// The component of every step: it does nothing.
 const TRIVIAL: &[u8] = include_bytes!("../../../../../plugins/trivial/trivial.wasm");
 
-/// The plugins, each the same component.
-const PLUGINS: [&str; 3] = ["prescription", "inventory", "shipment"];
-
 /// The plugin that is swapped.
 pub(super) const SWAPPED: &str = "shipment";
 
-/// Steps of a saga, at most: fewer than a definition may have, and enough to see what grows.
-pub(super) const STEPS_MAX: usize = 100;
-
 /// Sagas that wait: half for a signal, half for a time. The first step of each is done.
 pub(super) const WAITING: [&str; 2] = ["waits-for-signal", "waits-for-time"];
-
-/// The name of a step: those of the three plugins, then numbers.
-pub(super) fn step(index: usize) -> String {
-    PLUGINS.get(index).map_or_else(|| format!("step-{}", index + 1), |name| (*name).to_owned())
-}
-
-/// The plugin that serves a step.
-pub(super) fn plugin(step: usize) -> &'static str {
-    PLUGINS[step % PLUGINS.len()]
-}
 
 /// The definition that is run.
 pub(super) const DEFINITION: &str = "order-fulfillment";

@@ -12,15 +12,9 @@ use serde_json::Value;
 use super::host::{DEFINITION, Place};
 use super::inside::WARM_UP;
 use super::measure::{Done, Measured, cpu, memory};
-use super::{Load, Mode};
+use super::options::{BATCH, BATCHES_MAX, Load, Mode};
 use crate::commands::client::plain_http;
 use crate::commands::output::complain;
-
-/// Starts of one batch.
-pub(super) const BATCH: usize = 256;
-
-/// Batches at once, whatever the number of clients: more than a host takes are refused.
-pub(super) const BATCHES_MAX: usize = 8;
 
 /// How often it is asked whether the sagas of batches have ended.
 const LOOK: Duration = Duration::from_millis(10);

@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt as _};
 
 use super::host::{DEFINITION, Place, SWAPPED, WAITING};
 use super::measure::{Done, Measured, cpu, forget_memory, memory};
-use super::{Load, Outcome};
+use super::options::{Load, Outcome};
 use crate::commands::run::open;
 
 /// So long each run is driven before it is measured, so that nothing is done for the first time.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::task::JoinHandle;
 
-use super::Load;
+use super::options::Load;
 
 /// Clock ticks a second of `/proc/PID/stat`: 100 on every Linux that Rust runs on (`USER_HZ`).
 const TICKS: f64 = 100.0;

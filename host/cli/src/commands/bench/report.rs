@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::floor::Floor;
 use super::host::Stored;
 use super::measure::{Measured, cores};
-use super::{Bench, Load, STEPS};
-use crate::commands::Format;
+use super::options::{Bench, Load, STEPS};
+use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
 
 /// One run and what came of it.

@@ -7,9 +7,9 @@ use comfy_table::Cell;
 use serde_json::json;
 
 use super::plan::{Fault, Kind, is_undone};
-use crate::commands::Format;
+use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
-use crate::config::Config;
+use amends_config::Config;
 
 /// Prints what was found: of the definition that was asked for, then of those that it ran.
 pub(super) fn print(reports: &[Report], format: Format) -> anyhow::Result<()> {

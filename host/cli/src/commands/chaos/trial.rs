@@ -15,7 +15,7 @@ use anyhow::Context as _;
 
 use super::plan::{ByTag, Fault, Kind, TAG};
 use super::report::Verdict;
-use crate::config::Config;
+use amends_config::Config;
 
 /// A saga that has not ended by then does not end.
 const LIMIT: Duration = Duration::from_mins(2);

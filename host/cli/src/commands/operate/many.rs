@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use amends_api_types::SagaView;
 
-use super::Order;
+use super::order::Order;
 use crate::commands::exit::{EXIT_DONE, Failed};
 use crate::commands::ids::each_line;
 use crate::commands::output::{Look, complain, paint, print_saga_line, say, took};

@@ -12,9 +12,9 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use amends_api_types::{SagaItem, SagaView};
 
-use super::{Order, OrderArgs};
-use crate::commands::Format;
+use super::order::{Order, OrderArgs};
 use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, Failed, worse};
+use crate::commands::output::format::Format;
 use crate::commands::output::{
     Look, Progress, REFUSED_SHOWN, complain, paint, print_json, print_json_line, print_sagas, say,
     took,

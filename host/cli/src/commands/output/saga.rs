@@ -12,7 +12,7 @@ use super::{
     Look, paint, print_json, print_json_line, print_table_as, say, short_digest, span, status_cell,
     table,
 };
-use crate::commands::Format;
+use crate::commands::output::format::Format;
 
 /// One saga.
 pub(crate) fn print_saga(saga: &SagaView, format: Format, look: Look) -> anyhow::Result<()> {

@@ -23,9 +23,6 @@ use super::component::{looked_at, name_of};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::output::say;
 
-/// The world of a project, in its `wit/` folder.
-const WORLD: &str = "plugin";
-
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 pub struct Build {

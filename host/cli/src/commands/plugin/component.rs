@@ -11,7 +11,7 @@ use amends_sandbox::{
 use anyhow::Context as _;
 
 use super::oci;
-use crate::config::{OverrideFlags, Overrides, load};
+use amends_config::{OverrideFlags, Overrides, load};
 
 /// The bytes of a file, or of a component in a registry (`oci://…`).
 ///

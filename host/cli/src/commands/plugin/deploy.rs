@@ -12,9 +12,9 @@ use amends_engine::{PluginName, on_one_line};
 
 use super::component::bytes_of;
 use super::oci;
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
+use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, print_table, say, short_digest, table};
 
 /// Recorded outputs that are printed of each component.

@@ -9,8 +9,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::component::{bytes_of, looked_at, plugins_of};
-use crate::commands::Format;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
+use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, print_table, say, table};
 
 /// The arguments of the verb.

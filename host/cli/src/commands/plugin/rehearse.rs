@@ -8,9 +8,9 @@ use amends_api_types::{DifferenceGroupView, RehearsalView};
 use amends_engine::on_one_line;
 
 use super::deploy::named;
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs};
 use crate::commands::exit::{EXIT_DIFFERS, EXIT_DONE, EXIT_WAIT_ENDED};
+use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, say, short_digest};
 
 /// Sagas at most, as the host has it.

@@ -20,9 +20,9 @@ use comfy_table::Cell as TableCell;
 use serde_json::{Value, json};
 
 use super::component;
-use crate::commands::Format;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR};
 use crate::commands::input::read_json;
+use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, print_table, say, status_cell, table};
 
 use checks::{Check, Verdict};

@@ -8,9 +8,9 @@ use serde_json::json;
 use amends_api_types::{CanaryView, PluginView};
 use amends_engine::{Timestamp, on_one_line};
 
-use crate::commands::Format;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
+use crate::commands::output::format::Format;
 use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
 
 /// The arguments of `plugin versions`.

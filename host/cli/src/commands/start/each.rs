@@ -9,12 +9,14 @@ use futures::{StreamExt as _, stream};
 use amends_api_types::{SagaView, StepView};
 use amends_engine::Timestamp;
 
-use crate::commands::Format;
 use crate::commands::exit::{
     EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, Failed, of_status,
 };
+use crate::commands::output::format::Format;
 use crate::commands::output::{Progress, complain, paint, print_json, print_json_line, say, took};
-use crate::commands::start::{NotStarted, Start, Starter, input};
+use crate::commands::start::args::Start;
+use crate::commands::start::input;
+use crate::commands::start::starter::{NotStarted, Starter};
 
 /// Requests at once.
 const REQUESTS_AT_ONCE: usize = 64;

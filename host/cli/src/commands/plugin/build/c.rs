@@ -13,8 +13,7 @@ use wit_bindgen_core::Files;
 use wit_bindgen_core::wit_parser::Resolve;
 use wit_component::ComponentEncoder;
 
-use super::WORLD;
-use super::tool::{need, run};
+use super::tool::{WORLD, need, run};
 
 const REMEDY: &str =
     "as root on Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32";

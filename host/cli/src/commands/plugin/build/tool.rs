@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
+/// The world of a project, in its `wit/` folder.
+pub(super) const WORLD: &str = "plugin";
+
 /// Where a program is, by `PATH`.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -6,15 +6,15 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
-use amends_api::parse_duration;
+use amends_api_types::parse_duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::overrides::Environment;
-use crate::config::report::{Finding, Place, Position, Severity};
-use crate::config::size::parse_size;
-use crate::config::source::Source;
-use crate::config::suggest::{list, nearest};
+use crate::overrides::Environment;
+use crate::report::{Finding, Place, Position, Severity};
+use crate::size::parse_size;
+use crate::source::Source;
+use crate::suggest::{list, nearest};
 
 /// Findings that are told, errors and warnings apart. Nobody reads more, and a file that is no config
 /// has one in every few bytes.

@@ -7,8 +7,8 @@ use amends_engine::{
     BackoffSpec, Definition, DefinitionName, RetrySpec, StepKind, StepName, StepSpec,
 };
 
-use crate::config::children::Children;
-use crate::config::table::Context;
+use crate::children::Children;
+use crate::table::Context;
 
 /// Looks at definitions that are sound each by itself.
 pub(super) fn check_graphs(

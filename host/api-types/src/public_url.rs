@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use axum::http::Uri;
+use http::Uri;
 
 /// The address at which a proxy serves the host: a scheme, a name and perhaps a port, such as
 /// `https://amends.example.com`.
@@ -51,12 +51,14 @@ impl FromStr for PublicUrl {
 
 impl PublicUrl {
     /// The whole address as browsers write it in `Origin`.
-    pub(crate) fn origin(&self) -> &str {
+    #[must_use]
+    pub fn origin(&self) -> &str {
         &self.origin
     }
 
     /// The name in the address.
-    pub(crate) fn name(&self) -> &str {
+    #[must_use]
+    pub fn name(&self) -> &str {
         &self.name
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use amends::config::{
+use amends_config::{
     CONFIG_BYTES_MAX, Environment, Loaded, OverrideFlags, Overrides, Report, load,
 };
 use amends_engine::{BackoffSpec, InputSpec, PluginName, RetrySpec, StepSpec};
@@ -30,7 +30,7 @@ fn load_steps(steps: &str) -> Vec<StepSpec> {
 
 #[test]
 fn the_whole_contract_becomes_settings() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check/contract.toml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/tests/check/contract.toml");
     let environment = Environment::from_iter([("INVENTORY_API_KEY", "hunter2")]);
     let overrides = Overrides { environment, ..Overrides::default() };
     let Loaded { config, report, .. } = load(&path, &overrides).unwrap();

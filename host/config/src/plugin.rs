@@ -15,7 +15,7 @@ use amends_sandbox::{
 use serde_json::{Map, Value};
 use toml::de::{DeInteger, DeValue};
 
-use crate::config::table::{Context, Item, Table};
+use crate::table::{Context, Item, Table};
 
 /// A page of WebAssembly memory, and all that 32 bits can address.
 const MEMORY_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 30;

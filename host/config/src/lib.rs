@@ -22,7 +22,7 @@ mod saga;
 mod service;
 mod size;
 mod source;
-pub(crate) mod suggest;
+pub mod suggest;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};

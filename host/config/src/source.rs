@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::config::report::{Finding, Place, Position, Report, Severity};
+use crate::report::{Finding, Place, Position, Report, Severity};
 
 /// A config is at most this many bytes: a thousand steps fit, a database named by mistake is not
 /// read to its end.

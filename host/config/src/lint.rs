@@ -14,10 +14,10 @@ use amends_engine::{Definition, DefinitionSpec, Digest, PluginName, flaws};
 use amends_registry::{PluginError, misnamed, read_component, size};
 use amends_sandbox::{LoadedComponent, Loader, Priority, Rejection, call_memory_max};
 
-use crate::config::definition::finding_of;
-use crate::config::report::{Finding, Report, Severity};
-use crate::config::suggest::{did_you_mean, list, nearest};
-use crate::config::{Config, Loaded};
+use crate::definition::finding_of;
+use crate::report::{Finding, Report, Severity};
+use crate::suggest::{did_you_mean, list, nearest};
+use crate::{Config, Loaded};
 
 /// How long looking at a component may take before that is said.
 const SILENT_MAX: Duration = Duration::from_secs(1);

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use amends_api::{PublicUrl, parse_duration};
+use amends_api_types::{PublicUrl, parse_duration};
 use amends_registry::PluginsConfig;
 use amends_sandbox::{TrustedKey, TrustedKeys, guest_memory_default};
 use amends_store::Durability;
 
-use crate::config::overrides::{Environment, Overrides};
-use crate::config::report::Place;
-use crate::config::size::parse_size;
-use crate::config::suggest::list;
-use crate::config::table::{Context, Item, Table};
+use crate::overrides::{Environment, Overrides};
+use crate::report::Place;
+use crate::size::parse_size;
+use crate::suggest::list;
+use crate::table::{Context, Item, Table};
 
 /// A host's name is at most this many bytes: it is a label of leases, logs and metrics.
 const HOST_NAME_BYTES_MAX: usize = 63;
@@ -51,14 +51,15 @@ pub struct StoreSettings {
 
 impl StoreSettings {
     /// The file of the key that vouches for compiled code: beside the store, `amends.db-cache-key`.
-    pub(crate) fn cache_key(&self) -> Option<PathBuf> {
+    #[must_use]
+    pub fn cache_key(&self) -> Option<PathBuf> {
         let store = self.url.strip_prefix("sqlite:")?;
         Some(PathBuf::from(format!("{store}-cache-key")))
     }
 }
 
 /// One value, from where it was said last.
-struct Given {
+struct LastSaid {
     key: String,
     text: String,
     place: Place,
@@ -79,8 +80,8 @@ impl Setting<'_> {
         table: &mut Table<'_>,
         environment: &Environment,
         context: &mut Context<'_>,
-    ) -> Option<Given> {
-        let key = crate::config::table::join(&table.key, self.name);
+    ) -> Option<LastSaid> {
+        let key = crate::table::join(&table.key, self.name);
         let in_file = table.take(self.name, context).and_then(|item| {
             let text = item.text(context, self.example)?;
             Some((text.to_owned(), item.place(context)))
@@ -90,11 +91,11 @@ impl Setting<'_> {
             .get(self.variable)
             .map(|text| (text.to_owned(), Place::Environment(self.variable)));
         let (text, place) = in_flag.or(in_environment).or(in_file)?;
-        Some(Given { key, text, place })
+        Some(LastSaid { key, text, place })
     }
 }
 
-impl Given {
+impl LastSaid {
     fn error(
         &self,
         context: &mut Context<'_>,
@@ -181,7 +182,7 @@ fn read_public_url(item: &Item<'_>, context: &mut Context<'_>) -> Option<PublicU
     }
 }
 
-fn memory(given: &Given, context: &mut Context<'_>) -> Option<u64> {
+fn memory(given: &LastSaid, context: &mut Context<'_>) -> Option<u64> {
     let right = "write a whole number and MiB or GiB, such as \"1GiB\"";
     let Some(bytes) = parse_size(&given.text) else {
         given.error(context, format!("`{}` is not a size", given.text), right);
@@ -208,7 +209,7 @@ fn memory(given: &Given, context: &mut Context<'_>) -> Option<u64> {
     Some(bytes)
 }
 
-fn host_name(given: &Given, context: &mut Context<'_>) -> Option<String> {
+fn host_name(given: &LastSaid, context: &mut Context<'_>) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let fits =
         (1..=HOST_NAME_BYTES_MAX).contains(&given.text.len()) && given.text.chars().all(plain);
@@ -233,7 +234,7 @@ fn machine_name(environment: &Environment) -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-fn listen_address(given: &Given, context: &mut Context<'_>) -> Option<SocketAddr> {
+fn listen_address(given: &LastSaid, context: &mut Context<'_>) -> Option<SocketAddr> {
     let Ok(address) = given.text.parse::<SocketAddr>() else {
         let port = given.text.strip_prefix("localhost:").filter(|port| port.parse::<u16>().is_ok());
         let such = format!("127.0.0.1:{}", port.unwrap_or("7070"));
@@ -333,7 +334,7 @@ pub(super) fn read_store(
 }
 
 /// Never says more of the address than its scheme: there may be a password in it.
-fn store_url(given: &Given, context: &mut Context<'_>) -> Option<String> {
+fn store_url(given: &LastSaid, context: &mut Context<'_>) -> Option<String> {
     let right = "write sqlite: and a file, such as \"sqlite:data/amends.db\"";
     let Some((scheme, rest)) = given.text.split_once(':') else {
         given.error(context, "this is not a store's address", right);
@@ -360,7 +361,7 @@ fn store_url(given: &Given, context: &mut Context<'_>) -> Option<String> {
     }
 }
 
-fn read_durability(given: &Given, context: &mut Context<'_>) -> Option<Durability> {
+fn read_durability(given: &LastSaid, context: &mut Context<'_>) -> Option<Durability> {
     match given.text.as_str() {
         "full" => Some(Durability::Full),
         "relaxed" => Some(Durability::Relaxed),

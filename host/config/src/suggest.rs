@@ -6,8 +6,9 @@ pub(crate) use amends_engine::nearest;
 /// Words of a list that are told.
 const LISTED_MAX: usize = 40;
 
-/// `did you mean `x`?` when something is near, else `otherwise`.
-pub(crate) fn did_you_mean<'c>(
+/// Asks ``did you mean `x`?`` when a candidate is near to the word; else it says `otherwise`.
+#[must_use]
+pub fn did_you_mean<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
     otherwise: impl FnOnce() -> String,
@@ -15,8 +16,9 @@ pub(crate) fn did_you_mean<'c>(
     nearest(word, candidates).map_or_else(otherwise, |near| format!("did you mean `{near}`?"))
 }
 
-/// `a, b, c`, each in backquotes: the first of them, and how many more there are.
-pub(crate) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
+/// Lists words, each in backquotes: the first of them, and how many more there are.
+#[must_use]
+pub fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
     let mut words = words.into_iter();
     let first = words.by_ref().take(LISTED_MAX).map(|word| format!("`{word}`"));
     let first = first.collect::<Vec<_>>().join(", ");

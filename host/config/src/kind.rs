@@ -2,7 +2,7 @@
 
 use amends_engine::{DefinitionName, PluginName, SignalName, StepKind, WaitSpec};
 
-use crate::config::table::{Context, Item, Table};
+use crate::table::{Context, Item, Table};
 
 const WAIT_HELP: &str = "write the signal's name, or { signal = \"approved\", timeout = \"48h\" }";
 const ONE_HELP: &str = "keep one of plugin, wait, sleep and saga; make the other a step of its own";

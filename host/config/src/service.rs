@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use amends_runtime::{BreakerSettings, OnOpen, RateSettings};
 
-use crate::config::table::{Context, Item};
+use crate::table::{Context, Item};
 
 /// A breaker trips after at most this many failures: more would never trip in practice.
 const FAILURES_MAX: u32 = 10_000;

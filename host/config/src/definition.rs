@@ -4,8 +4,8 @@ use amends_engine::{
     Definition, DefinitionError, DefinitionSpec, Flaw, FlawKind, RetrySpec, TIMEOUT_DEFAULT, flaws,
 };
 
-use crate::config::report::{Finding, Severity};
-use crate::config::table::{Context, Places, join};
+use crate::report::{Finding, Severity};
+use crate::table::{Context, Places, join};
 
 /// Checks a definition; none when something was reported.
 pub(super) fn check_definition(

@@ -9,14 +9,14 @@ use amends_engine::{
     UndoSpec,
 };
 
-use crate::config::children::Children;
-use crate::config::definition::check_definition;
-use crate::config::graph::check_graphs;
-use crate::config::kind::read_kind;
-use crate::config::report::Place;
-use crate::config::retry::read_retry;
-use crate::config::suggest::list;
-use crate::config::table::{Context, Item, Table};
+use crate::children::Children;
+use crate::definition::check_definition;
+use crate::graph::check_graphs;
+use crate::kind::read_kind;
+use crate::report::Place;
+use crate::retry::read_retry;
+use crate::suggest::list;
+use crate::table::{Context, Item, Table};
 
 const SAGA_HELP: &str = "begin each saga with [[saga]], in two brackets, then name = \"…\"";
 const STEP_HELP: &str = "begin each step with [[saga.step]], in two brackets, below its [[saga]]";

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use amends_engine::{ATTEMPTS_MAX, BackoffSpec, RetrySpec};
 
-use crate::config::suggest::list;
-use crate::config::table::{Context, Item};
+use crate::suggest::list;
+use crate::table::{Context, Item};
 
 const HELP: &str = "write { attempts = 4, backoff = [\"60s\", \"120s\", \"300s\"] }, or \
                     { attempts = 5, initial = \"1s\", factor = 2.0, max = \"5m\", jitter = 0.2 }";

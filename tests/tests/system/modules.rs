@@ -1,0 +1,272 @@
+//! The files of a crate form no circle.
+//!
+//! A file is a module. It points to another one when its text names an item that is defined there;
+//! re-exports are followed to the file that defines the item. `mod x;` and `pub use` alone are no arrow,
+//! and tests do not count. What is called as a method names no item.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens as _;
+use syn::visit::Visit;
+use syn::{Attribute, Item, ItemUse, UseTree, Visibility};
+
+use crate::place::repository;
+
+/// The path of a module in its crate: empty for the crate itself.
+type Module = Vec<String>;
+
+/// Which files point to which, and by what they name.
+type Arrows = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
+
+/// A file: the paths that it names, and what it re-exports by which name.
+#[derive(Default)]
+struct Source {
+    named: Vec<Vec<String>>,
+    /// How many modules of this file are around what is being read.
+    depth: usize,
+    exported: BTreeMap<String, Vec<String>>,
+}
+
+impl Source {
+    fn read(text: &str) -> Self {
+        let mut source = Self::default();
+        source.visit_file(&syn::parse_file(text).unwrap());
+        source
+    }
+
+    /// Takes in a path, unless it is a single name. To a module of this file, `super` is this file.
+    fn name(&mut self, mut path: Vec<String>) {
+        if path.len() < 2 {
+            return;
+        }
+        let inside = path.iter().take(self.depth).take_while(|name| *name == "super").count();
+        path.splice(..inside, (inside > 0).then(|| "self".to_owned()));
+        self.named.push(path);
+    }
+
+    /// Paths in code: names with `::` between them.
+    fn name_paths(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        for token in tokens {
+            let (name, inner) = match token {
+                TokenTree::Punct(punct) if punct.as_char() == ':' => {
+                    colons += 1;
+                    continue;
+                }
+                TokenTree::Ident(name) => (Some(name.to_string()), None),
+                TokenTree::Group(group) => (None, Some(group.stream())),
+                TokenTree::Punct(_) | TokenTree::Literal(_) => (None, None),
+            };
+            if colons != 2 || name.is_none() {
+                let ended = std::mem::take(&mut path);
+                self.name(ended);
+            }
+            path.extend(name);
+            colons = 0;
+            if let Some(inner) = inner {
+                self.name_paths(inner);
+            }
+        }
+        self.name(path);
+    }
+}
+
+fn is_of_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|one| {
+        let text = one.to_token_stream().to_string().replace(' ', "");
+        text == "#[cfg(test)]" || text == "#[test]"
+    })
+}
+
+impl<'ast> Visit<'ast> for Source {
+    fn visit_item(&mut self, item: &'ast Item) {
+        if let Item::Use(import) = item {
+            self.visit_item_use(import);
+        } else if let Item::Mod(module) = item {
+            if !is_of_tests(&module.attrs) {
+                self.depth += 1;
+                syn::visit::visit_item_mod(self, module);
+                self.depth -= 1;
+            }
+        } else if !matches!(item, Item::Fn(function) if is_of_tests(&function.attrs)) {
+            self.name_paths(item.to_token_stream());
+            // Imports in functions.
+            syn::visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, import: &'ast ItemUse) {
+        if is_of_tests(&import.attrs) {
+            return;
+        }
+        let mut paths = Vec::new();
+        leaves(&import.tree, &mut Vec::new(), &mut paths);
+        for (path, name) in paths {
+            if matches!(import.vis, Visibility::Inherited) {
+                self.name(path);
+            } else {
+                self.exported.insert(name, path);
+            }
+        }
+    }
+}
+
+/// Each path of an import, and the name by which the file has it.
+fn leaves(tree: &UseTree, above: &mut Vec<String>, found: &mut Vec<(Vec<String>, String)>) {
+    let with = |name: &str| above.iter().cloned().chain([name.to_owned()]).collect::<Vec<_>>();
+    match tree {
+        UseTree::Path(path) => {
+            above.push(path.ident.to_string());
+            leaves(&path.tree, above, found);
+            above.pop();
+        }
+        UseTree::Name(name) if name.ident == "self" => {
+            found.push((above.clone(), above.last().cloned().unwrap_or_default()));
+        }
+        UseTree::Name(name) => {
+            found.push((with(&name.ident.to_string()), name.ident.to_string()));
+        }
+        UseTree::Rename(rename) => {
+            found.push((with(&rename.ident.to_string()), rename.rename.to_string()));
+        }
+        UseTree::Glob(_) => found.push((with("*"), "*".to_owned())),
+        UseTree::Group(group) => group.items.iter().for_each(|tree| leaves(tree, above, found)),
+    }
+}
+
+/// The modules of a crate by their paths.
+fn sources(folder: &Path, above: &Module, found: &mut BTreeMap<Module, Source>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let module = || above.iter().cloned().chain([stem.to_owned()]).collect::<Module>();
+        if path.is_dir() {
+            sources(&path, &module(), found);
+        } else if path.extension().is_some_and(|it| it == "rs") && stem != "main" {
+            let module = if above.is_empty() && stem == "lib" { Module::new() } else { module() };
+            found.insert(module, Source::read(&fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// A path as the crate sees it; none for what is of another crate.
+fn absolute(from: &Module, path: &[String], all: &BTreeMap<Module, Source>) -> Option<Module> {
+    let mut rest = path;
+    let mut base = match rest.first()?.as_str() {
+        "crate" => Module::new(),
+        "self" | "super" => from.clone(),
+        child => {
+            let module: Module = from.iter().cloned().chain([child.to_owned()]).collect();
+            return all.contains_key(&module).then(|| from.iter().chain(path).cloned().collect());
+        }
+    };
+    while let Some("crate" | "self" | "super") = rest.first().map(String::as_str) {
+        if rest[0] == "super" {
+            base.pop();
+        }
+        rest = &rest[1..];
+    }
+    base.extend(rest.iter().cloned());
+    Some(base)
+}
+
+/// The file that defines what a path names, and the name in it; none when it names a module only.
+fn defined_in(path: &Module, all: &BTreeMap<Module, Source>) -> Option<(Module, String)> {
+    let length = (0..=path.len()).rev().find(|length| all.contains_key(&path[..*length]))?;
+    let (module, item) = (path[..length].to_vec(), path.get(length)?);
+    let Some(exported) = all[&module].exported.get(item) else {
+        return Some((module, item.clone()));
+    };
+    let exported = absolute(&module, exported, all)?;
+    let whole: Module = exported.into_iter().chain(path[length + 1..].iter().cloned()).collect();
+    defined_in(&whole, all)
+}
+
+fn arrows(all: &BTreeMap<Module, Source>) -> Arrows {
+    let mut arrows = Arrows::new();
+    for (from, source) in all {
+        for path in &source.named {
+            let to = absolute(from, path, all).and_then(|path| defined_in(&path, all));
+            if let Some((to, item)) = to.filter(|(to, _)| to != from) {
+                arrows.entry(from.clone()).or_default().entry(to).or_default().insert(item);
+            }
+        }
+    }
+    arrows
+}
+
+/// The modules that can be reached from one.
+fn reached(from: &Module, arrows: &Arrows) -> BTreeSet<Module> {
+    let (mut reached, mut open) = (BTreeSet::new(), vec![from.clone()]);
+    while let Some(module) = open.pop() {
+        for to in arrows.get(&module).into_iter().flat_map(BTreeMap::keys) {
+            if reached.insert(to.clone()) {
+                open.push(to.clone());
+            }
+        }
+    }
+    reached
+}
+
+/// The arrows of all circles, in words.
+fn circles(all: &BTreeMap<Module, Source>) -> Vec<String> {
+    let arrows = arrows(all);
+    let reached: BTreeMap<_, _> =
+        all.keys().map(|module| (module, reached(module, &arrows))).collect();
+    let mut found = Vec::new();
+    for (from, targets) in &arrows {
+        for (to, items) in targets.iter().filter(|(to, _)| reached[to].contains(from)) {
+            let items: Vec<_> = items.iter().map(String::as_str).collect();
+            let name = |module: &Module| format!("crate::{}", module.join("::"));
+            found.push(format!("{} -> {}: {}", name(from), name(to), items.join(", ")));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_files_of_a_crate_form_no_circle() {
+    let mut crates = 0;
+    for entry in fs::read_dir(repository().join("host")).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.join("Cargo.toml").exists() {
+            continue;
+        }
+        let mut all = BTreeMap::new();
+        sources(&folder.join("src"), &Module::new(), &mut all);
+        let found = circles(&all);
+        assert!(found.is_empty(), "circles in {}:\n{}", folder.display(), found.join("\n"));
+        crates += 1;
+    }
+    assert!(crates >= 8, "the crates were not found");
+}
+
+#[test]
+fn a_circle_is_found_through_imports_paths_and_re_exports() {
+    let circles_of = |files: &[(&str, &str)]| {
+        let mut all = BTreeMap::new();
+        for (name, text) in files {
+            let module = name.split("::").filter(|it| !it.is_empty()).map(str::to_owned);
+            all.insert(module.collect(), Source::read(text));
+        }
+        circles(&all)
+    };
+    let list = ("", "mod a; mod b; pub use a::A;");
+    let import =
+        [list, ("a", "use crate::b::B; pub struct A(B);"), ("b", "use crate::A; pub struct B;")];
+    assert_eq!(circles_of(&import), ["crate::a -> crate::b: B", "crate::b -> crate::a: A"]);
+    let path = [list, ("a", "pub fn a() { vec![crate::b::b()]; }"), ("b", "fn b() { super::A; }")];
+    assert_eq!(circles_of(&path), ["crate::a -> crate::b: b", "crate::b -> crate::a: A"]);
+    let child = [("", "mod a;"), ("a", "mod c; fn a() { c::c() }"), ("a::c", "use super::a;")];
+    assert_eq!(circles_of(&child), ["crate::a -> crate::a::c: c", "crate::a::c -> crate::a: a"]);
+    let none = [
+        list,
+        ("a", "use crate::b::B; pub struct A(B); #[cfg(test)] mod tests { use super::*; }"),
+        ("b", "pub struct B; #[cfg(test)] mod tests { use crate::A; }"),
+    ];
+    assert_eq!(circles_of(&none), Vec::<String>::new());
+}
