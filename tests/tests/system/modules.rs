@@ -1,4 +1,4 @@
-//! The files of a crate form no circle.
+//! The files of a crate form no circle, and the builders' page names files that exist.
 //!
 //! A file is a module. It points to another one when its text names an item that is defined there;
 //! re-exports are followed to the file that defines the item. `mod x;` and `pub use` alone are no arrow,
@@ -10,6 +10,7 @@ use std::path::Path;
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens as _;
+use regex::Regex;
 use syn::visit::Visit;
 use syn::{Attribute, Item, ItemUse, UseTree, Visibility};
 
@@ -243,6 +244,37 @@ fn the_files_of_a_crate_form_no_circle() {
         crates += 1;
     }
     assert!(crates >= 8, "the crates were not found");
+}
+
+/// All files below a folder, but for what is built there.
+fn files(folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            found.push(path.to_str().unwrap().replace("/src/", "/"));
+        } else if !["target", "node_modules"].iter().any(|it| path.ends_with(it)) {
+            files(&path, found);
+        }
+    }
+}
+
+#[test]
+fn the_files_that_the_builders_page_names_exist() {
+    let page = fs::read_to_string(repository().join("host/ARCHITECTURE.md")).unwrap();
+    let mut there = Vec::new();
+    for folder in ["host", "plugins", "tests", "wit"] {
+        files(&repository().join(folder), &mut there);
+    }
+    let name = Regex::new(r"`([\w./-]+\.(?:rs|c|js|py|wit))`").unwrap();
+    let (mut named, mut missing) = (0, Vec::new());
+    for name in name.captures_iter(&page).map(|it| format!("/{}", it[1].replace("/src/", "/"))) {
+        named += 1;
+        if !there.iter().any(|path| path.ends_with(&name)) {
+            missing.push(name);
+        }
+    }
+    assert!(named > 100, "the page was not read");
+    assert!(missing.is_empty(), "host/ARCHITECTURE.md names files that are not there: {missing:?}");
 }
 
 #[test]
