@@ -25,13 +25,13 @@ pub enum ActivationCause {
 /// Why a component becomes active: for people, and for the record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ActivationReason {
-    /// What led to it.
+    /// What led to the activation.
     #[serde(default)]
     pub cause: ActivationCause,
-    /// Who asked.
+    /// Who asked for it; none when a file or the host itself did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<String>,
-    /// Why.
+    /// The reason that was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// It does not fit what sagas in flight have recorded, and was wanted nevertheless.
@@ -42,24 +42,24 @@ pub struct ActivationReason {
 /// A component that became active.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activation {
-    /// Which.
+    /// The component.
     pub digest: Digest,
     /// Its version.
     pub version: String,
-    /// When.
+    /// When it became active or was rejected.
     pub at: Timestamp,
-    /// Why.
+    /// What led to the activation, and who asked for it.
     pub why: ActivationReason,
 }
 
 /// A component that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectionRecord {
-    /// When.
+    /// When it became active or was rejected.
     pub at: Timestamp,
     /// Which; none when its file was not read.
     pub digest: Option<Digest>,
-    /// Why.
+    /// Why it was rejected, for people.
     pub reason: String,
 }
 
@@ -73,7 +73,7 @@ impl RejectionRecord {
 /// A component that is to become active.
 #[derive(Debug)]
 pub struct Candidate {
-    /// Of which plugin.
+    /// The plugin that it is meant for.
     pub plugin: PluginName,
     /// The component.
     pub component: Arc<LoadedComponent>,

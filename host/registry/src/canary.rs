@@ -88,46 +88,46 @@ pub struct CanaryInfo {
     pub digest: Digest,
     /// Its version.
     pub version: String,
-    /// Since when.
+    /// When it began to serve.
     pub at: Timestamp,
     /// How it is tried.
     pub spec: CanarySpec,
     /// Who asked for it.
     pub who: Option<String>,
-    /// Why.
+    /// The reason that was given.
     pub reason: Option<String>,
     /// What was counted: of one that runs, by this host so far.
     pub tally: Tally,
-    /// None while it runs.
+    /// How it ended; none while it runs.
     pub ended: Option<CanaryEnd>,
 }
 
-/// How a canary ended.
+/// The end of a canary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanaryEnd {
-    /// When.
+    /// When it ended.
     pub at: Timestamp,
     /// Whether it became the active component.
     pub is_promoted: bool,
     /// Who ended it; none: the host by itself, by what it counted.
     pub who: Option<String>,
-    /// Why.
+    /// The reason that was given.
     pub reason: Option<String>,
 }
 
 /// What came of calls since a canary began: its own, and of those that the active component served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
-    /// Of the canary.
+    /// Calls that the canary served.
     pub canary: CallCounts,
-    /// Of the active component.
+    /// Calls that the active component served.
     pub active: CallCounts,
 }
 
 /// What came of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CallCounts {
-    /// All.
+    /// How many calls there were.
     pub calls: u64,
     /// Those that did not succeed.
     pub failed: u64,

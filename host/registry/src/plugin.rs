@@ -57,11 +57,11 @@ pub struct PluginInfo {
     pub digest: Option<Digest>,
     /// That component's version.
     pub version: Option<String>,
-    /// Which calls it serves.
+    /// The calls that the component serves.
     pub exports: Vec<String>,
     /// The capabilities that it needs.
     pub needs: Vec<String>,
-    /// Since when.
+    /// When the component became active.
     pub active_since: Option<Timestamp>,
     /// Every component that served it, the latest first.
     pub history: Vec<Activation>,

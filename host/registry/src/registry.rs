@@ -256,13 +256,13 @@ impl Registry {
         self.inner.sandbox.memory_used()
     }
 
-    /// Every plugin, by name.
+    /// Returns every plugin, by name.
     #[must_use]
     pub fn list(&self) -> Vec<PluginInfo> {
         self.plugins().iter().map(|(name, plugin)| plugin.info(name)).collect()
     }
 
-    /// One plugin.
+    /// Returns one plugin; none when it is not known.
     #[must_use]
     pub fn info(&self, name: &PluginName) -> Option<PluginInfo> {
         self.with(name, |plugin| plugin.info(name))

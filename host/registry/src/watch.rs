@@ -154,7 +154,7 @@ impl Drop for Look {
 enum Looked {
     /// It was dealt with: with the digest when it was not refused.
     Done(Option<Digest>),
-    /// It may not be whole yet.
+    /// The file may not be whole yet.
     TooEarly,
     /// The host failed, or the file changed.
     Failed,

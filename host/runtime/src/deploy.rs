@@ -32,13 +32,13 @@ pub struct Impact {
     /// Definitions with a step that the plugin executes or undoes: those in force, and those that
     /// sagas in flight are pinned to.
     pub definitions: BTreeSet<DefinitionName>,
-    /// Sagas in flight of them.
+    /// How many sagas in flight have these definitions.
     pub sagas: usize,
     /// Steps of sagas in flight that a compensation would have undone by it, as they stand now.
     pub to_undo: usize,
     /// Of those, what it cannot read; at most [`UNREADABLE_NAMED_MAX`].
     pub unreadable: Vec<Unreadable>,
-    /// All that it cannot read.
+    /// How many steps there are whose output it cannot read.
     pub unreadable_total: usize,
     /// Where the outputs of the component that serves now do not fit its schema.
     pub misfits: Vec<Misfit>,
@@ -53,7 +53,7 @@ pub struct Unreadable {
     pub saga: SagaId,
     /// Its step.
     pub step: StepName,
-    /// Why not.
+    /// Why the component cannot read it.
     pub why: String,
     /// The component that executed the step, and that would undo it.
     pub executed_by: Option<Digest>,
@@ -64,9 +64,9 @@ pub struct Unreadable {
 pub struct DeployRequest {
     /// The bytes, by plugin.
     pub components: Vec<(PluginName, Vec<u8>)>,
-    /// Who asks.
+    /// Who asks for the deploy.
     pub who: String,
-    /// Why.
+    /// The reason, which is kept with the activation.
     pub reason: Option<String>,
     /// Also when sagas in flight have recorded what they cannot read, or definitions do not fit them.
     pub is_forced: bool,
@@ -85,15 +85,15 @@ pub struct Deployed {
     pub digest: Digest,
     /// Its version.
     pub version: String,
-    /// What served before.
+    /// The component that served before, if one did.
     pub previous: Option<Digest>,
-    /// What it changes.
+    /// What the component changes for definitions and sagas.
     pub impact: Impact,
     /// Of a dry run: why it would be refused.
     pub refusal: Option<String>,
 }
 
-/// Why nothing was deployed.
+/// Says why nothing was deployed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
     /// A component is refused. Its author, or the caller by forcing it.

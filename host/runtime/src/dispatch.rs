@@ -31,7 +31,7 @@ use child::ChildCall;
     reason = "one at a time is on the stack; a box would be an allocation a call"
 )]
 pub(crate) enum Begun {
-    /// It is over.
+    /// The call has ended.
     Over(Returned),
     /// The shard will hear of it. One that runs a saga goes on until what is here is dropped.
     Runs(Option<ChildCall>),

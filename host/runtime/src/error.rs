@@ -104,7 +104,7 @@ pub enum StartError {
 /// Why an operator's order, or a signal, was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum OperateError {
-    /// No such saga. Caller.
+    /// There is no such saga. The caller can act.
     #[error("there is no saga {0}")]
     NotFound(SagaId),
     /// Not in this state. Caller.
@@ -116,7 +116,7 @@ pub enum OperateError {
     /// A limit is reached. Caller: later.
     #[error("there is no room: {0}")]
     Overloaded(&'static str),
-    /// The rest.
+    /// Another error of the host.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }

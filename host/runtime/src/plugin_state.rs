@@ -17,7 +17,7 @@ use crate::runtime::Runtime;
 pub struct StateWrite {
     /// The key.
     pub key: String,
-    /// A JSON text.
+    /// The new value, a JSON text; none removes the key.
     pub value: Option<String>,
 }
 

@@ -50,11 +50,11 @@ pub struct Rehearsal {
     pub plugin: PluginName,
     /// The component that serves.
     pub serving: Digest,
-    /// Its version.
+    /// The version of the serving component.
     pub serving_version: String,
     /// The component that was tried.
     pub digest: Digest,
-    /// Its version.
+    /// The version of the new component.
     pub version: String,
     /// Steps that there were to rehearse on.
     pub steps_found: usize,
@@ -73,7 +73,7 @@ pub struct Rehearsal {
     pub steps_with_requests: usize,
     /// What differs, the most frequent first: at most so many as are named one by one.
     pub groups: Vec<RehearsalGroup>,
-    /// All of them.
+    /// How many groups there are, also those that are not in `groups`.
     pub groups_total: usize,
     /// What was not compared because the component that serves does not do it the same twice, and at
     /// how many steps.
@@ -104,7 +104,7 @@ pub enum RehearseError {
         /// Why.
         rejection: Rejection,
     },
-    /// No such plugin. Caller.
+    /// There is no such plugin. The caller can act.
     #[error("there is no plugin `{0}`")]
     NoPlugin(PluginName),
     /// There is nothing to compare with. Operator.
@@ -113,13 +113,13 @@ pub enum RehearseError {
     /// It is not the undo of anything. Caller.
     #[error("the component exports no undo (`amends:saga/undo`), so there is nothing to rehearse")]
     NoUndo,
-    /// Caller: later.
+    /// Another rehearsal runs. The caller can try later.
     #[error("another rehearsal is running; a host does one at a time")]
     Busy,
     /// There was no thread for it, or it panicked. Operator.
     #[error("the rehearsal was broken off; the host's log says why")]
     BrokenOff,
-    /// The rest.
+    /// Another error of the host.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }

@@ -2,10 +2,10 @@
 
 use amends_engine::{PluginName, ServiceName};
 
-/// Whose room it is.
+/// Names the calls that a room limits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RoomKey {
-    /// The host's.
+    /// All calls of the host.
     Host,
     /// A plugin's: `concurrency` in `[plugin.NAME]`.
     Plugin(PluginName),

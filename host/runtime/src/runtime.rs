@@ -83,11 +83,11 @@ impl Default for RuntimeConfig {
 pub struct StartRequest {
     /// The name of a definition.
     pub definition: String,
-    /// What it is given.
+    /// The input of the saga.
     pub input: Payload,
     /// The caller's idempotency key.
     pub key: Option<String>,
-    /// For finding it.
+    /// Tags, by which the saga is found later.
     pub tags: BTreeMap<String, String>,
     /// The caller's trace context (W3C), kept and handed to every call.
     pub traceparent: Option<String>,
@@ -667,19 +667,19 @@ impl Runtime {
         }
     }
 
-    /// The definitions in force.
+    /// Returns the definitions in force.
     #[must_use]
     pub fn definitions(&self) -> &Definitions {
         &self.inner.definitions
     }
 
-    /// The store, to read from.
+    /// Returns the store, to read from.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
     }
 
-    /// The plugin host.
+    /// Returns the registry of plugins.
     #[must_use]
     pub fn plugins(&self) -> &Registry {
         &self.inner.plugins
@@ -733,7 +733,7 @@ impl Runtime {
         }
     }
 
-    /// Whether every shard runs.
+    /// Whether every shard still runs.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         // A shard ends when it is told to, or when it panics.

@@ -17,7 +17,7 @@ pub(crate) type Served = (Digest, Option<String>);
 
 /// Which component serves a call that is due, as far as that can be said at once.
 pub(crate) enum Serving {
-    /// This one.
+    /// This component serves the call.
     Known(Served),
     /// None: the plugin has no component at all yet.
     Nobody,

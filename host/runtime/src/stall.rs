@@ -110,7 +110,7 @@ pub(crate) enum Line {
 /// A saga that has not moved for longer than it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
-    /// Which.
+    /// The saga.
     pub id: SagaId,
     /// Since when it has not moved.
     pub since: Timestamp,

@@ -18,13 +18,13 @@ pub enum Rejection {
          source or text form"
     )]
     NotWasm,
-    /// Cut off.
+    /// The bytes end in the middle of a section.
     #[error("it is incomplete: it ends in the middle, after {bytes} bytes; copy it again")]
     Truncated {
         /// The bytes that are there.
         bytes: usize,
     },
-    /// Broken otherwise.
+    /// The bytes are not valid WebAssembly.
     #[error("it is not valid WebAssembly: {0}; build it again")]
     Invalid(String),
     /// Too many bytes.
@@ -79,7 +79,7 @@ pub enum Rejection {
         /// What would be right.
         remedy: String,
     },
-    /// The compiler refuses it.
+    /// The compiler rejects it.
     #[error("it cannot be compiled: {0}; build it again with a released compiler")]
     Compile(String),
     /// Sagas in flight have recorded outputs that it cannot read.

@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 
 use crate::capability::outbound::allow::AllowHosts;
 
-/// What one plugin may do.
+/// What one plugin is granted and how much it may take.
 #[derive(Debug, Clone)]
 pub struct PluginSettings {
     /// The plugin, for messages about its table in the config; none for one that has no name yet.
     pub name: Option<PluginName>,
     /// Linear memory of one instance, in bytes.
     pub memory_bytes_max: u64,
-    /// Calls at once.
+    /// How many of its calls may run at once.
     pub concurrency: u32,
     /// Calls that an instance may serve; 0 or 1: every call has a fresh one.
     pub reuse: u32,
@@ -32,7 +32,7 @@ pub struct PluginSettings {
     pub host_calls_max: u32,
     /// Log lines a second, of all calls together.
     pub log_rate: u32,
-    /// Hosts that it may call.
+    /// The hosts that it may send requests to.
     pub allow_hosts: AllowHosts,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,

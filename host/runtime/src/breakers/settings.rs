@@ -56,7 +56,7 @@ pub enum OnOpen {
     /// Waits, without using an attempt.
     #[default]
     Wait,
-    /// Fails.
+    /// The step fails.
     Fail,
 }
 
@@ -67,7 +67,7 @@ pub struct BreakerInfo {
     pub service: ServiceName,
     /// `closed`, `open` or `half_open`.
     pub state: &'static str,
-    /// Failures in a row.
+    /// How many calls in a row have failed.
     pub failures: u32,
     /// The calls that count for the rate, and those of them that failed; none without a rate.
     pub counted: Option<(u32, u32)>,
@@ -107,8 +107,8 @@ pub(crate) struct Ticket {
 /// Who opened a breaker, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByHand {
-    /// Who.
+    /// The operator who opened it.
     pub who: String,
-    /// Why.
+    /// The reason that the operator gave.
     pub reason: String,
 }

@@ -152,9 +152,9 @@ async fn execute(sagas: &dyn SagaPort, child: &Child, mut told: ChildOrders) -> 
 
 /// Why a child was not started.
 enum NotStarted {
-    /// It will not be.
+    /// The child will never be started.
     Never(Failure),
-    /// It may be yet.
+    /// The child may be started later.
     NotYet(StartError),
 }
 

@@ -99,10 +99,10 @@ fn is_id(word: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Outcome,
-    /// From 1.
+    /// A request, by its number from 1.
     Request(usize),
     State(String),
-    /// From 1.
+    /// A domain event, by its number from 1.
     Event(usize),
 }
 

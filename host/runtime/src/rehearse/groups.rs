@@ -16,15 +16,15 @@ const DIFFERENCES_MAX: usize = 20;
 /// Steps at which the same differs in the same way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RehearsalGroup {
-    /// How many steps.
+    /// How many steps differ in this way.
     pub steps: usize,
     /// Only when requests are answered so; empty: whatever they are answered.
     pub answers: Vec<StubAnswer>,
-    /// One of the sagas.
+    /// One of the sagas, as an example.
     pub saga: SagaId,
-    /// Its step.
+    /// The step of that saga.
     pub step: StepName,
-    /// What differs there.
+    /// What differs at that step.
     pub differences: Vec<Difference>,
     /// How many differences there are.
     pub differences_total: usize,

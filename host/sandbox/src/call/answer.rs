@@ -27,9 +27,9 @@ pub struct PluginCall {
     pub definition: DefinitionName,
     /// The step.
     pub step: StepName,
-    /// Which attempt, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// Which way.
+    /// Whether it executes or compensates the step.
     pub direction: Direction,
     /// The same for every attempt with the same input.
     pub idempotency_key: String,
@@ -39,7 +39,7 @@ pub struct PluginCall {
     pub input: Payload,
     /// For `compensate`: what `execute` answered, if that is known.
     pub output: Option<Payload>,
-    /// How long it may take.
+    /// The most time that the call may take.
     pub timeout: Duration,
 }
 
@@ -57,7 +57,7 @@ impl PluginCall {
     }
 }
 
-/// What came of a call.
+/// The outcome of a call, and what is recorded with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// What the component answered, or why it did not.

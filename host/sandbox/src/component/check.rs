@@ -40,16 +40,16 @@ const IMPORT_BYTES_MAX: usize = 200;
 /// Which calls a component serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exports {
-    /// `amends:saga/action`.
+    /// Whether it exports `amends:saga/action`.
     pub execute: bool,
-    /// `amends:saga/undo`.
+    /// Whether it exports `amends:saga/undo`.
     pub compensate: bool,
-    /// `amends:saga/probe`.
+    /// Whether it exports `amends:saga/probe`.
     pub probe: bool,
 }
 
 impl Exports {
-    /// The words of the API.
+    /// Returns the words by which the API names the exports.
     #[must_use]
     pub fn words(self) -> Vec<String> {
         let all =

@@ -163,7 +163,7 @@ impl Default for Limits {
 /// Compiled code.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Code {
-    /// It is there.
+    /// The code is in this file.
     In(PathBuf),
     /// It is to be made, into this file.
     To(PathBuf),

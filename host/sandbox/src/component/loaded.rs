@@ -23,11 +23,11 @@ pub struct LoadedComponent {
     pub digest: Digest,
     /// What it says about itself.
     pub manifest: Manifest,
-    /// Which calls it serves.
+    /// The calls that it serves.
     pub exports: Exports,
-    /// What it imports.
+    /// The interfaces that it imports.
     pub imports: Vec<String>,
-    /// How many bytes it had.
+    /// How many bytes the component had.
     pub bytes_len: usize,
     pub(crate) pre: InstancePre<Guest>,
     pub(crate) action: Option<action::GuestIndices>,

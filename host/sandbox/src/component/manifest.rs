@@ -29,7 +29,7 @@ pub struct Manifest {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// One sentence.
+    /// One sentence on what it does.
     pub summary: String,
     /// JSON Schema of the input of `execute`.
     pub input_schema: Value,

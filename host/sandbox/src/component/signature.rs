@@ -42,7 +42,7 @@ pub struct TrustedKey {
 }
 
 impl TrustedKey {
-    /// Its name.
+    /// Returns the id of the key.
     #[must_use]
     pub fn id(&self) -> KeyId {
         self.id
@@ -176,7 +176,7 @@ impl<'b> Signed<'b> {
         Ok(Self { content: bytes.get(..content_len).ok_or_else(cut_off)?, signatures })
     }
 
-    /// What is signed.
+    /// Returns the bytes that are signed.
     #[must_use]
     pub fn content(&self) -> &'b [u8] {
         self.content

@@ -65,9 +65,9 @@ impl fmt::Display for StubAnswer {
 /// A request that a component would have sent, without the secrets of its plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StubbedRequest {
-    /// `DELETE`
+    /// The method, such as `DELETE`.
     pub method: String,
-    /// Where to.
+    /// The address that the request was for.
     pub url: String,
     /// What the component itself set, by name, but for the host and the length of the body.
     /// Credentials are not shown; two that differ look different.
