@@ -39,40 +39,50 @@ pub struct Parent {
 }
 
 macro_rules! events {
-    ($($(#[$doc:meta])* $variant:ident = $kind:literal {
-        $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+    ($($(#[$about:meta])* $subject:ident($group:ident) {
+        $($(#[$doc:meta])* $variant:ident($fact:ident) = $kind:literal {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+        })*
     })*) => {
-        /// One fact.
+        /// One fact, by what it is about.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Event {
-            $($(#[$doc])* $variant($variant),)*
+            $($(#[$about])* $subject($group),)*
             /// A plugin emitted a domain event; the plugin chooses its type.
             Emitted(Emitted),
         }
 
         $(
-            $(#[$doc])*
-            #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-            pub struct $variant {
-                $($(#[$field_doc])* pub $field: $type,)*
+            $(#[$about])*
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub enum $group {
+                $($(#[$doc])* $variant($fact),)*
             }
 
-            impl From<$variant> for Event {
-                fn from(event: $variant) -> Self {
-                    Self::$variant(event)
+            $(
+                $(#[$doc])*
+                #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+                pub struct $fact {
+                    $($(#[$field_doc])* pub $field: $type,)*
                 }
-            }
+
+                impl From<$fact> for Event {
+                    fn from(fact: $fact) -> Self {
+                        Self::$subject($group::$variant(fact))
+                    }
+                }
+            )*
         )*
 
         impl Event {
             /// Every event type that this host itself writes.
-            pub const KINDS: &[&'static str] = &[$($kind,)*];
+            pub const KINDS: &[&'static str] = &[$($($kind,)*)*];
 
             /// Returns the type word of the stored form.
             #[must_use]
             pub fn kind(&self) -> Cow<'static, str> {
                 match self {
-                    $(Self::$variant(_) => Cow::Borrowed($kind),)*
+                    $($(Self::$subject($group::$variant(_)) => Cow::Borrowed($kind),)*)*
                     Self::Emitted(event) => Cow::Owned(event.kind.to_string()),
                 }
             }
@@ -81,7 +91,7 @@ macro_rules! events {
             #[must_use]
             pub fn data(&self) -> String {
                 let text = match self {
-                    $(Self::$variant(event) => serde_json::to_string(event),)*
+                    $($(Self::$subject($group::$variant(fact)) => serde_json::to_string(fact),)*)*
                     Self::Emitted(event) => return event.data.as_str().to_owned(),
                 };
                 // Every field is a string, a number, a map of strings or a checked payload.
@@ -98,7 +108,9 @@ macro_rules! events {
                     message: error.to_string(),
                 };
                 match kind {
-                    $($kind => serde_json::from_str(data).map(Self::$variant).map_err(wrong),)*
+                    $($($kind => {
+                        serde_json::from_str::<$fact>(data).map(Self::from).map_err(wrong)
+                    })*)*
                     _ => decode_emitted(kind, data),
                 }
             }
@@ -129,6 +141,53 @@ pub enum DecodeError {
     },
 }
 
+impl StepEvent {
+    /// Returns the step that the event is about.
+    #[must_use]
+    pub const fn step(&self) -> &StepName {
+        match self {
+            Self::Started(fact) => &fact.step,
+            Self::Waiting(fact) => &fact.step,
+            Self::Expanded(fact) => &fact.step,
+            Self::Succeeded(fact) => &fact.step,
+            Self::Failed(fact) => &fact.step,
+            Self::Unknown(fact) => &fact.step,
+            Self::Skipped(fact) => &fact.step,
+        }
+    }
+}
+
+impl UndoEvent {
+    /// Returns the step whose undo the event is about.
+    #[must_use]
+    pub const fn step(&self) -> &StepName {
+        match self {
+            Self::Started(fact) => &fact.step,
+            Self::Succeeded(fact) => &fact.step,
+            Self::Failed(fact) => &fact.step,
+            Self::Blocked(fact) => &fact.step,
+        }
+    }
+}
+
+impl OperatorEvent {
+    /// Returns the step that the order is about; none when it is about the whole saga.
+    #[must_use]
+    pub const fn step(&self) -> Option<&StepName> {
+        match self {
+            Self::Retried(fact) => Some(&fact.step),
+            Self::Skipped(fact) => Some(&fact.step),
+            Self::Resolved(fact) => Some(&fact.step),
+            Self::Cancelled(_)
+            | Self::Compensated(_)
+            | Self::Paused(_)
+            | Self::Resumed(_)
+            | Self::Noted(_)
+            | Self::Abandoned(_) => None,
+        }
+    }
+}
+
 impl Event {
     /// Returns true when events of sagas may have this type: one of this host, or one that a plugin
     /// may use. A damaged type whose first word is reserved is neither.
@@ -148,321 +207,336 @@ fn decode_emitted(kind: &str, data: &str) -> Result<Event, DecodeError> {
 }
 
 events! {
-    /// The saga started.
-    SagaStarted = "saga.started" {
-        /// The name of its definition.
-        definition: DefinitionName,
-        /// The digest of the definition that the saga is pinned to.
-        definition_digest: Digest,
-        /// The input of the saga.
-        input: Payload,
-        /// The idempotency key of the caller.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        key: Option<String>,
-        /// The tags by which callers find the saga.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        tags: BTreeMap<String, String>,
-        /// The trace context of the caller (W3C).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        traceparent: Option<String>,
-        /// When the saga is compensated unless it has completed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        deadline_at: Option<Timestamp>,
-        /// The step of another saga that started this one, if one did.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        parent: Option<Parent>,
+    /// Something happened to the saga as a whole.
+    Saga(SagaEvent) {
+        /// The saga started.
+        Started(SagaStarted) = "saga.started" {
+            /// The name of its definition.
+            definition: DefinitionName,
+            /// The digest of the definition that the saga is pinned to.
+            definition_digest: Digest,
+            /// The input of the saga.
+            input: Payload,
+            /// The idempotency key of the caller.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            key: Option<String>,
+            /// The tags by which callers find the saga.
+            #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+            tags: BTreeMap<String, String>,
+            /// The trace context of the caller (W3C).
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            traceparent: Option<String>,
+            /// When the saga is compensated unless it has completed.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            deadline_at: Option<Timestamp>,
+            /// The step of another saga that started this one, if one did.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            parent: Option<Parent>,
+        }
+        /// The saga began to be compensated.
+        CompensationStarted(CompensationStarted) = "compensation.started" {
+            /// The cause, for programs.
+            cause: Cause,
+            /// The step that failed, if one did.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            step: Option<StepName>,
+            /// The reason, for people.
+            reason: String,
+        }
+        /// The saga completed: every step is done.
+        Completed(SagaCompleted) = "saga.completed" {}
+        /// The saga is compensated: every effect that has an undo is undone.
+        Compensated(SagaCompensated) = "saga.compensated" {}
+        /// The saga is blocked: it needs an operator.
+        Blocked(SagaBlocked) = "saga.blocked" {
+            /// The step that needs the operator.
+            step: StepName,
+            /// The reason, for people.
+            reason: String,
+        }
+        /// The saga is abandoned: effects may stand.
+        Abandoned(SagaAbandoned) = "saga.abandoned" {
+            /// The reason, for people.
+            reason: String,
+        }
+        /// The clock of the host was set back. Every time that was set while the clock was ahead is
+        /// moved, so that it is as far away from now as it was from then.
+        Retimed(SagaRetimed) = "saga.retimed" {
+            /// How far the clock was ahead, in milliseconds.
+            ahead_ms: u64,
+        }
     }
-    /// An attempt of `execute` is about to run.
-    StepStarted = "step.started" {
-        /// The step.
-        step: StepName,
-        /// The attempt, from 1.
-        attempt: u32,
-        /// The component that serves the call. For a step that runs a saga, the definition of that
-        /// saga.
-        digest: Digest,
-        /// The saga that the step runs, if it runs one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        child: Option<SagaId>,
-        /// True for a trial of a circuit breaker: the attempt tests whether the service works
-        /// again, and does not count.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        trial: bool,
+    /// Something happened to a step: to its `execute`, or to its wait.
+    Step(StepEvent) {
+        /// An attempt of `execute` is about to run.
+        Started(StepStarted) = "step.started" {
+            /// The step.
+            step: StepName,
+            /// The attempt, from 1.
+            attempt: u32,
+            /// The component that serves the call. For a step that runs a saga, the definition of that
+            /// saga.
+            digest: Digest,
+            /// The saga that the step runs, if it runs one.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            child: Option<SagaId>,
+            /// True for a trial of a circuit breaker: the attempt tests whether the service works
+            /// again, and does not count.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            trial: bool,
+        }
+        /// A step waits for a signal or a time.
+        Waiting(StepWaiting) = "step.waiting" {
+            /// The step.
+            step: StepName,
+            /// The signal that the step waits for, if it waits for one.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            signal: Option<SignalName>,
+            /// The end of the wait; none when it has no end.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            until: Option<Timestamp>,
+        }
+        /// A step that runs over a list got its elements. From here on each element is a step of its
+        /// own.
+        Expanded(StepExpanded) = "step.expanded" {
+            /// The step.
+            step: StepName,
+            /// The elements; element `n` is the step `NAME[n]`.
+            items: Vec<Payload>,
+        }
+        /// The step succeeded: its effect stands.
+        Succeeded(StepSucceeded) = "step.succeeded" {
+            /// The step.
+            step: StepName,
+            /// The attempt that succeeded; 0 for a wait, and for a step over a list.
+            attempt: u32,
+            /// The output of the step. For a step over a list, the list of its elements' outputs.
+            output: Payload,
+            /// The answer of the component's `probe`, if it was asked.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            probe: Option<Fate>,
+        }
+        /// An attempt failed and left no effect.
+        Failed(StepFailed) = "step.failed" {
+            /// The step.
+            step: StepName,
+            /// The attempt; 0 when the step failed before it was called.
+            attempt: u32,
+            /// The class of the failure: permanent or retryable.
+            class: FailureClass,
+            /// What went wrong.
+            error: Failure,
+            /// When the next attempt is due; none when the step has failed.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            retry_at: Option<Timestamp>,
+            /// The answer of the component's `probe`, if it was asked.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            probe: Option<Fate>,
+        }
+        /// It is unknown whether an attempt left its effect.
+        Unknown(StepUnknown) = "step.unknown" {
+            /// The step.
+            step: StepName,
+            /// The attempt.
+            attempt: u32,
+            /// The reason why it is unknown.
+            error: Failure,
+            /// When the next attempt is due; none when the step stays unknown.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            retry_at: Option<Timestamp>,
+            /// The answer of the component's `probe`, if it was asked.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            probe: Option<Fate>,
+        }
+        /// The step was skipped, because its `when` was false.
+        Skipped(StepSkipped) = "step.skipped" {
+            /// The step.
+            step: StepName,
+            /// The expression of its `when`.
+            reason: String,
+        }
     }
-    /// A step waits for a signal or a time.
-    StepWaiting = "step.waiting" {
-        /// The step.
-        step: StepName,
-        /// The signal that the step waits for, if it waits for one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        signal: Option<SignalName>,
-        /// The end of the wait; none when it has no end.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        until: Option<Timestamp>,
+    /// Something happened to the undo of a step: to its `compensate`.
+    Undo(UndoEvent) {
+        /// An attempt of `compensate` is about to run.
+        Started(UndoStarted) = "undo.started" {
+            /// The step that is compensated.
+            step: StepName,
+            /// The attempt, from 1; attempts of `execute` are counted apart.
+            attempt: u32,
+            /// The component that serves the call.
+            digest: Digest,
+            /// The reason for this component, when it is not the active one.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            note: Option<String>,
+            /// True for a trial of a circuit breaker: the attempt tests whether the service works
+            /// again, and does not count.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            trial: bool,
+        }
+        /// The undo succeeded: no effect of the step stands any more.
+        Succeeded(UndoSucceeded) = "undo.succeeded" {
+            /// The step.
+            step: StepName,
+            /// The attempt that succeeded.
+            attempt: u32,
+            /// The receipt of the undo, if it returned one.
+            #[serde(
+                default,
+                skip_serializing_if = "Option::is_none",
+                deserialize_with = "crate::payload::present"
+            )]
+            receipt: Option<Payload>,
+            /// True when there was nothing to undo.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            nothing: bool,
+            /// The answer of the component's `probe`, if it was asked.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            probe: Option<Fate>,
+        }
+        /// An attempt of `compensate` failed and will be retried.
+        Failed(UndoFailed) = "undo.failed" {
+            /// The step.
+            step: StepName,
+            /// The attempt.
+            attempt: u32,
+            /// The class of the failure: retryable or unknown.
+            class: FailureClass,
+            /// What went wrong.
+            error: Failure,
+            /// When the next attempt is due.
+            retry_at: Timestamp,
+            /// The answer of the component's `probe`, if it was asked.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            probe: Option<Fate>,
+        }
+        /// `compensate` failed for good. The effect stands until an operator acts.
+        Blocked(UndoBlocked) = "undo.blocked" {
+            /// The step.
+            step: StepName,
+            /// The last attempt.
+            attempt: u32,
+            /// The class of the failure.
+            class: FailureClass,
+            /// What went wrong.
+            error: Failure,
+            /// The answer of the component's `probe`, if it was asked.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            probe: Option<Fate>,
+        }
     }
-    /// A step that runs over a list got its elements. From here on each element is a step of its
-    /// own.
-    StepExpanded = "step.expanded" {
-        /// The step.
-        step: StepName,
-        /// The elements; element `n` is the step `NAME[n]`.
-        items: Vec<Payload>,
+    /// An operator gave an order, or wrote a note.
+    Operator(OperatorEvent) {
+        /// An operator cancelled the saga.
+        Cancelled(OperatorCancelled) = "operator.cancelled" {
+            /// Who gave the order.
+            who: String,
+            /// The reason that they gave.
+            reason: String,
+        }
+        /// An operator had the saga compensated, perhaps after it completed.
+        Compensated(OperatorCompensated) = "operator.compensated" {
+            /// Who gave the order.
+            who: String,
+            /// The reason that they gave.
+            reason: String,
+        }
+        /// An operator paused the saga: no call begins.
+        Paused(OperatorPaused) = "operator.paused" {
+            /// Who gave the order.
+            who: String,
+            /// The reason that they gave.
+            reason: String,
+        }
+        /// An operator resumed the saga.
+        Resumed(OperatorResumed) = "operator.resumed" {
+            /// Who gave the order.
+            who: String,
+            /// The reason that they gave.
+            reason: String,
+        }
+        /// An operator had a call retried, with as many attempts as at first.
+        Retried(OperatorRetried) = "operator.retried" {
+            /// Who gave the order.
+            who: String,
+            /// The reason that they gave.
+            reason: String,
+            /// The step.
+            step: StepName,
+            /// The input of the step's later calls, if the operator edited it.
+            #[serde(
+                default,
+                skip_serializing_if = "Option::is_none",
+                deserialize_with = "crate::payload::present"
+            )]
+            input: Option<Payload>,
+            /// True when the step's later calls carry a new idempotency key: the input was edited, and
+            /// no effect of an earlier call can stand.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            new_key: bool,
+            /// The component that serves the step's calls in the direction that failed, until the next
+            /// such order. None when the usual component serves them.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            digest: Option<Digest>,
+        }
+        /// An operator skipped the step or its undo; the saga goes on without it.
+        Skipped(OperatorSkipped) = "operator.skipped" {
+            /// Who gave the order.
+            who: String,
+            /// The reason that they gave.
+            reason: String,
+            /// The step.
+            step: StepName,
+        }
+        /// An operator resolved a call: they found out what became of it, or did its work by hand.
+        Resolved(OperatorResolved) = "operator.resolved" {
+            /// Who resolved it.
+            who: String,
+            /// The reason that they gave.
+            reason: String,
+            /// The step.
+            step: StepName,
+            /// True when the call happened.
+            happened: bool,
+            /// The output of the call; none when it is unknown.
+            #[serde(
+                default,
+                skip_serializing_if = "Option::is_none",
+                deserialize_with = "crate::payload::present"
+            )]
+            output: Option<Payload>,
+            /// The evidence: how the operator knows.
+            evidence: String,
+        }
+        /// An operator added a note to the saga, in whatever status. It changes nothing else.
+        Noted(OperatorNoted) = "operator.noted" {
+            /// Who wrote the note.
+            who: String,
+            /// The text of the note.
+            reason: String,
+        }
+        /// An operator abandoned the saga.
+        Abandoned(OperatorAbandoned) = "operator.abandoned" {
+            /// Who gave the order.
+            who: String,
+            /// The reason that they gave.
+            reason: String,
+        }
     }
-    /// The step succeeded: its effect stands.
-    StepSucceeded = "step.succeeded" {
-        /// The step.
-        step: StepName,
-        /// The attempt that succeeded; 0 for a wait, and for a step over a list.
-        attempt: u32,
-        /// The output of the step. For a step over a list, the list of its elements' outputs.
-        output: Payload,
-        /// The answer of the component's `probe`, if it was asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        probe: Option<Fate>,
-    }
-    /// An attempt failed and left no effect.
-    StepFailed = "step.failed" {
-        /// The step.
-        step: StepName,
-        /// The attempt; 0 when the step failed before it was called.
-        attempt: u32,
-        /// The class of the failure: permanent or retryable.
-        class: FailureClass,
-        /// What went wrong.
-        error: Failure,
-        /// When the next attempt is due; none when the step has failed.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        retry_at: Option<Timestamp>,
-        /// The answer of the component's `probe`, if it was asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        probe: Option<Fate>,
-    }
-    /// It is unknown whether an attempt left its effect.
-    StepUnknown = "step.unknown" {
-        /// The step.
-        step: StepName,
-        /// The attempt.
-        attempt: u32,
-        /// The reason why it is unknown.
-        error: Failure,
-        /// When the next attempt is due; none when the step stays unknown.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        retry_at: Option<Timestamp>,
-        /// The answer of the component's `probe`, if it was asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        probe: Option<Fate>,
-    }
-    /// The step was skipped, because its `when` was false.
-    StepSkipped = "step.skipped" {
-        /// The step.
-        step: StepName,
-        /// The expression of its `when`.
-        reason: String,
-    }
-    /// The saga began to be compensated.
-    CompensationStarted = "compensation.started" {
-        /// The cause, for programs.
-        cause: Cause,
-        /// The step that failed, if one did.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        step: Option<StepName>,
-        /// The reason, for people.
-        reason: String,
-    }
-    /// An attempt of `compensate` is about to run.
-    UndoStarted = "undo.started" {
-        /// The step that is compensated.
-        step: StepName,
-        /// The attempt, from 1; attempts of `execute` are counted apart.
-        attempt: u32,
-        /// The component that serves the call.
-        digest: Digest,
-        /// The reason for this component, when it is not the active one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        note: Option<String>,
-        /// True for a trial of a circuit breaker: the attempt tests whether the service works
-        /// again, and does not count.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        trial: bool,
-    }
-    /// The undo succeeded: no effect of the step stands any more.
-    UndoSucceeded = "undo.succeeded" {
-        /// The step.
-        step: StepName,
-        /// The attempt that succeeded.
-        attempt: u32,
-        /// The receipt of the undo, if it returned one.
-        #[serde(
-            default,
-            skip_serializing_if = "Option::is_none",
-            deserialize_with = "crate::payload::present"
-        )]
-        receipt: Option<Payload>,
-        /// True when there was nothing to undo.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        nothing: bool,
-        /// The answer of the component's `probe`, if it was asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        probe: Option<Fate>,
-    }
-    /// An attempt of `compensate` failed and will be retried.
-    UndoFailed = "undo.failed" {
-        /// The step.
-        step: StepName,
-        /// The attempt.
-        attempt: u32,
-        /// The class of the failure: retryable or unknown.
-        class: FailureClass,
-        /// What went wrong.
-        error: Failure,
-        /// When the next attempt is due.
-        retry_at: Timestamp,
-        /// The answer of the component's `probe`, if it was asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        probe: Option<Fate>,
-    }
-    /// `compensate` failed for good. The effect stands until an operator acts.
-    UndoBlocked = "undo.blocked" {
-        /// The step.
-        step: StepName,
-        /// The last attempt.
-        attempt: u32,
-        /// The class of the failure.
-        class: FailureClass,
-        /// What went wrong.
-        error: Failure,
-        /// The answer of the component's `probe`, if it was asked.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        probe: Option<Fate>,
-    }
-    /// The saga completed: every step is done.
-    SagaCompleted = "saga.completed" {}
-    /// The saga is compensated: every effect that has an undo is undone.
-    SagaCompensated = "saga.compensated" {}
-    /// The saga is blocked: it needs an operator.
-    SagaBlocked = "saga.blocked" {
-        /// The step that needs the operator.
-        step: StepName,
-        /// The reason, for people.
-        reason: String,
-    }
-    /// The saga is abandoned: effects may stand.
-    SagaAbandoned = "saga.abandoned" {
-        /// The reason, for people.
-        reason: String,
-    }
-    /// The clock of the host was set back. Every time that was set while the clock was ahead is
-    /// moved, so that it is as far away from now as it was from then.
-    SagaRetimed = "saga.retimed" {
-        /// How far the clock was ahead, in milliseconds.
-        ahead_ms: u64,
-    }
-    /// A signal arrived. The saga keeps it until a step waits for it.
-    SignalReceived = "signal.received" {
-        /// The name of the signal.
-        name: SignalName,
-        /// The sender's id of the signal. A second signal with the same id is discarded.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        id: Option<String>,
-        /// The payload of the signal.
-        payload: Payload,
-        /// Who sent the signal; unknown for signals that earlier versions recorded.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        who: Option<String>,
-    }
-    /// An operator cancelled the saga.
-    OperatorCancelled = "operator.cancelled" {
-        /// Who gave the order.
-        who: String,
-        /// The reason that they gave.
-        reason: String,
-    }
-    /// An operator had the saga compensated, perhaps after it completed.
-    OperatorCompensated = "operator.compensated" {
-        /// Who gave the order.
-        who: String,
-        /// The reason that they gave.
-        reason: String,
-    }
-    /// An operator paused the saga: no call begins.
-    OperatorPaused = "operator.paused" {
-        /// Who gave the order.
-        who: String,
-        /// The reason that they gave.
-        reason: String,
-    }
-    /// An operator resumed the saga.
-    OperatorResumed = "operator.resumed" {
-        /// Who gave the order.
-        who: String,
-        /// The reason that they gave.
-        reason: String,
-    }
-    /// An operator had a call retried, with as many attempts as at first.
-    OperatorRetried = "operator.retried" {
-        /// Who gave the order.
-        who: String,
-        /// The reason that they gave.
-        reason: String,
-        /// The step.
-        step: StepName,
-        /// The input of the step's later calls, if the operator edited it.
-        #[serde(
-            default,
-            skip_serializing_if = "Option::is_none",
-            deserialize_with = "crate::payload::present"
-        )]
-        input: Option<Payload>,
-        /// True when the step's later calls carry a new idempotency key: the input was edited, and
-        /// no effect of an earlier call can stand.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        new_key: bool,
-        /// The component that serves the step's calls in the direction that failed, until the next
-        /// such order. None when the usual component serves them.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        digest: Option<Digest>,
-    }
-    /// An operator skipped the step or its undo; the saga goes on without it.
-    OperatorSkipped = "operator.skipped" {
-        /// Who gave the order.
-        who: String,
-        /// The reason that they gave.
-        reason: String,
-        /// The step.
-        step: StepName,
-    }
-    /// An operator resolved a call: they found out what became of it, or did its work by hand.
-    OperatorResolved = "operator.resolved" {
-        /// Who resolved it.
-        who: String,
-        /// The reason that they gave.
-        reason: String,
-        /// The step.
-        step: StepName,
-        /// True when the call happened.
-        happened: bool,
-        /// The output of the call; none when it is unknown.
-        #[serde(
-            default,
-            skip_serializing_if = "Option::is_none",
-            deserialize_with = "crate::payload::present"
-        )]
-        output: Option<Payload>,
-        /// The evidence: how the operator knows.
-        evidence: String,
-    }
-    /// An operator added a note to the saga, in whatever status. It changes nothing else.
-    OperatorNoted = "operator.noted" {
-        /// Who wrote the note.
-        who: String,
-        /// The text of the note.
-        reason: String,
-    }
-    /// An operator abandoned the saga.
-    OperatorAbandoned = "operator.abandoned" {
-        /// Who gave the order.
-        who: String,
-        /// The reason that they gave.
-        reason: String,
+    /// Something happened to a signal.
+    Signal(SignalEvent) {
+        /// A signal arrived. The saga keeps it until a step waits for it.
+        Received(SignalReceived) = "signal.received" {
+            /// The name of the signal.
+            name: SignalName,
+            /// The sender's id of the signal. A second signal with the same id is discarded.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            id: Option<String>,
+            /// The payload of the signal.
+            payload: Payload,
+            /// Who sent the signal; unknown for signals that earlier versions recorded.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            who: Option<String>,
+        }
     }
 }

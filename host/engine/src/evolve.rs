@@ -9,7 +9,7 @@ mod undo;
 use std::sync::Arc;
 
 use crate::definition::Definition;
-use crate::event::Event;
+use crate::event::{Event, OperatorEvent, SagaEvent, SignalEvent, StepEvent};
 use crate::ids::{SagaId, Timestamp};
 use crate::saga::{Phase, Saga, Signal};
 use precondition::require;
@@ -49,7 +49,7 @@ pub fn replay<'e>(
     };
     let mut log = log.into_iter();
     let mut saga = match log.next() {
-        Some((at, Event::SagaStarted(started))) => {
+        Some((at, Event::Saga(SagaEvent::Started(started)))) => {
             if started.definition_digest != definition.digest() {
                 return Err(wrong("saga.started", "it is pinned to another definition"));
             }
@@ -87,61 +87,21 @@ pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impos
 /// Applies one fact. The error says why it cannot follow.
 fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
     // Only two things may follow an end: the compensation of a completed saga, and notes.
-    let reopens = saga.phase == Phase::Completed && matches!(event, Event::OperatorCompensated(_));
-    let is_note = matches!(event, Event::OperatorNoted(_));
+    let reopens = saga.phase == Phase::Completed
+        && matches!(event, Event::Operator(OperatorEvent::Compensated(_)));
+    let is_note = matches!(event, Event::Operator(OperatorEvent::Noted(_)));
     if saga.has_ended() && !reopens && !is_note {
         return Err(format!("the saga is {}", saga.status()));
     }
     match event {
-        Event::SagaStarted(_) => Err("the saga has started".to_owned()),
-        Event::StepStarted(_)
-        | Event::StepWaiting(_)
-        | Event::StepSucceeded(_)
-        | Event::StepFailed(_)
-        | Event::StepUnknown(_)
-        | Event::StepSkipped(_) => apply_step(saga, at, event),
-        Event::StepExpanded(expanded) => expand(saga, at, expanded),
-        Event::UndoStarted(_)
-        | Event::UndoSucceeded(_)
-        | Event::UndoFailed(_)
-        | Event::UndoBlocked(_) => apply_undo(saga, at, event),
-        Event::CompensationStarted(started) => {
-            require(saga.phase == Phase::Forward, "the saga is being undone")?;
-            saga.phase = Phase::Compensating(Arc::new(started.clone()));
-            saga.compensating_since = Some(at);
-            Ok(())
-        }
-        Event::SagaCompleted(_) => {
-            require(saga.phase == Phase::Forward, "the saga is being undone")?;
-            saga.phase = Phase::Completed;
-            saga.paused = None;
-            saga.ended_at = Some(at);
-            Ok(())
-        }
-        Event::SagaCompensated(_) => {
-            let Phase::Compensating(started) = &saga.phase else {
-                return Err("the saga is not being undone".to_owned());
-            };
-            saga.phase = Phase::Compensated(Arc::clone(started));
-            saga.ended_at = Some(at);
-            Ok(())
-        }
-        Event::SagaBlocked(blocked) => {
-            saga.blocked = Some(Arc::new(blocked.clone()));
-            Ok(())
-        }
-        Event::SagaAbandoned(abandoned) => {
-            saga.phase = Phase::Abandoned(Arc::new(abandoned.clone()));
-            saga.ended_at = Some(at);
-            Ok(())
-        }
-        Event::SagaRetimed(_) => {
-            saga.retime(at);
-            Ok(())
-        }
+        Event::Saga(event) => apply_to_saga(saga, at, event),
+        Event::Step(StepEvent::Expanded(expanded)) => expand(saga, at, expanded),
+        Event::Step(event) => apply_step(saga, at, event),
+        Event::Undo(event) => apply_undo(saga, at, event),
+        Event::Operator(event) => operator::apply(saga, at, event),
         // Domain events are for readers of the stream.
         Event::Emitted(_) => Ok(()),
-        Event::SignalReceived(signal) => {
+        Event::Signal(SignalEvent::Received(signal)) => {
             saga.signals.push(Signal {
                 name: signal.name.clone(),
                 id: signal.id.clone(),
@@ -149,14 +109,37 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
             });
             Ok(())
         }
-        Event::OperatorCancelled(_)
-        | Event::OperatorCompensated(_)
-        | Event::OperatorPaused(_)
-        | Event::OperatorResumed(_)
-        | Event::OperatorRetried(_)
-        | Event::OperatorSkipped(_)
-        | Event::OperatorResolved(_)
-        | Event::OperatorNoted(_)
-        | Event::OperatorAbandoned(_) => operator::apply(saga, at, event),
     }
+}
+
+/// Applies a fact about the saga as a whole.
+fn apply_to_saga(saga: &mut Saga, at: Timestamp, event: &SagaEvent) -> Result<(), String> {
+    match event {
+        SagaEvent::Started(_) => return Err("the saga has started".to_owned()),
+        SagaEvent::CompensationStarted(started) => {
+            require(saga.phase == Phase::Forward, "the saga is being undone")?;
+            saga.phase = Phase::Compensating(Arc::new(started.clone()));
+            saga.compensating_since = Some(at);
+        }
+        SagaEvent::Completed(_) => {
+            require(saga.phase == Phase::Forward, "the saga is being undone")?;
+            saga.phase = Phase::Completed;
+            saga.paused = None;
+            saga.ended_at = Some(at);
+        }
+        SagaEvent::Compensated(_) => {
+            let Phase::Compensating(started) = &saga.phase else {
+                return Err("the saga is not being undone".to_owned());
+            };
+            saga.phase = Phase::Compensated(Arc::clone(started));
+            saga.ended_at = Some(at);
+        }
+        SagaEvent::Blocked(blocked) => saga.blocked = Some(Arc::new(blocked.clone())),
+        SagaEvent::Abandoned(abandoned) => {
+            saga.phase = Phase::Abandoned(Arc::new(abandoned.clone()));
+            saga.ended_at = Some(at);
+        }
+        SagaEvent::Retimed(_) => saga.retime(at),
+    }
+    Ok(())
 }

@@ -59,11 +59,11 @@ pub use definition::{
 pub use emitted::{EVENT_TYPE_BYTES_MAX, Emitted, EventType, EventTypeError};
 pub use event::{
     Cause, CompensationStarted, DecodeError, Event, OperatorAbandoned, OperatorCancelled,
-    OperatorCompensated, OperatorNoted, OperatorPaused, OperatorResolved, OperatorResumed,
-    OperatorRetried, OperatorSkipped, Parent, SagaAbandoned, SagaBlocked, SagaCompensated,
-    SagaCompleted, SagaRetimed, SagaStarted, SignalReceived, StepExpanded, StepFailed, StepSkipped,
-    StepStarted, StepSucceeded, StepUnknown, StepWaiting, UndoBlocked, UndoFailed, UndoStarted,
-    UndoSucceeded,
+    OperatorCompensated, OperatorEvent, OperatorNoted, OperatorPaused, OperatorResolved,
+    OperatorResumed, OperatorRetried, OperatorSkipped, Parent, SagaAbandoned, SagaBlocked,
+    SagaCompensated, SagaCompleted, SagaEvent, SagaRetimed, SagaStarted, SignalEvent,
+    SignalReceived, StepEvent, StepExpanded, StepFailed, StepSkipped, StepStarted, StepSucceeded,
+    StepUnknown, StepWaiting, UndoBlocked, UndoEvent, UndoFailed, UndoStarted, UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
 pub use fit::{Flaw, FlawKind, Misfit, Schema, Schemas, flaws, misfits, nearest};

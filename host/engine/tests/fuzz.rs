@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use amends_engine::{
     Call, Command, Definition, DefinitionSpec, Digest, EachSpec, Event, Fate, Input, Order, Saga,
-    SagaId, Start, StepKind, StepSpec, Timestamp, Verb, WaitSpec, arguments, commands, decide,
-    evolve, exposure, permits, replay, start, undo_plan, why,
+    SagaEvent, SagaId, Start, StepKind, StepSpec, Timestamp, Verb, WaitSpec, arguments, commands,
+    decide, evolve, exposure, permits, replay, start, undo_plan, why,
 };
 use amends_fuzz::{Random, Shape, Target, change_json};
 
@@ -284,7 +284,7 @@ fn read_log(definitions: &[Arc<Definition>], input: &[u8]) -> String {
                     outcome = error.message;
                 }
             }
-        } else if let Event::SagaStarted(started) = &event {
+        } else if let Event::Saga(SagaEvent::Started(started)) = &event {
             let digest = started.definition_digest;
             let definition = definitions.iter().find(|one| one.digest() == digest);
             let definition = definition.unwrap_or(&definitions[0]);

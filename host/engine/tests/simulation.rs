@@ -10,9 +10,9 @@ use amends_engine::sim::{
     Budget, Engine, Figures, Machine, Variants, Violation, exhaustive, graphs, seeded,
 };
 use amends_engine::{
-    Command, Definition, Direction, Event, FailureClass, Fate, Impossible, Input, Saga,
-    SagaCompensated, SagaId, StepFailed, StepStatus, StepSucceeded, StepUnknown, Timestamp,
-    commands, decide, replay,
+    Command, Definition, Direction, Event, FailureClass, Fate, Impossible, Input, OperatorEvent,
+    Saga, SagaCompensated, SagaEvent, SagaId, StepEvent, StepFailed, StepStatus, StepSucceeded,
+    StepUnknown, Timestamp, UndoEvent, commands, decide, replay,
 };
 
 const BUDGET: Budget = Budget {
@@ -174,7 +174,7 @@ struct ClockBelieved;
 impl Machine for ClockBelieved {
     fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
         let mut events = decide(saga, at, input);
-        events.retain(|event| !matches!(event, Event::SagaRetimed(_)));
+        events.retain(|event| !matches!(event, Event::Saga(SagaEvent::Retimed(_))));
         events
     }
 }
@@ -195,7 +195,7 @@ impl Machine for LookBelieved {
     fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
         let events = decide(saga, at, input).into_iter();
         let events = events.map(|event| {
-            let Event::StepUnknown(unknown) = event else { return event };
+            let Event::Step(StepEvent::Unknown(unknown)) = event else { return event };
             let StepUnknown { step, attempt, error, retry_at, probe } = unknown;
             if probe == Some(Fate::DidNotHappen) {
                 let class = FailureClass::Retryable;
@@ -243,7 +243,7 @@ impl Machine for ElementForgotten {
     fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
         let mut events = decide(saga, at, input);
         let first = events.iter().find_map(|event| {
-            let Event::StepSucceeded(event) = event else { return None };
+            let Event::Step(StepEvent::Succeeded(event)) = event else { return None };
             (event.step.as_str() == "s0[0]").then(|| event.clone())
         });
         if let Some(event) = first {
@@ -292,7 +292,7 @@ impl Machine for OrderSwapped {
         let first = saga.steps().find(|step| step.status == StepStatus::Succeeded);
         let mut events = decide(saga, at, input);
         for event in &mut events {
-            if let (Event::UndoStarted(undo), Some(first)) = (event, &first) {
+            if let (Event::Undo(UndoEvent::Started(undo)), Some(first)) = (event, &first) {
                 undo.step = first.name.clone();
                 undo.attempt = 1;
             }
@@ -358,7 +358,7 @@ impl Machine for UnknownForgotten {
         let says_failed = matches!(&input, Input::Outcome { outcome, .. } if format!("{outcome:?}").starts_with("Permanent"));
         let mut events = decide(saga, at, input);
         for event in &mut events {
-            if let Event::StepUnknown(unknown) = event
+            if let Event::Step(StepEvent::Unknown(unknown)) = event
                 && says_failed
             {
                 let (step, attempt) = (unknown.step.clone(), unknown.attempt);
@@ -404,7 +404,7 @@ struct SkipForgotten;
 impl Machine for SkipForgotten {
     fn decide(&self, saga: &Saga, at: Timestamp, input: Input) -> Vec<Event> {
         let mut events = decide(saga, at, input);
-        let skipped = |event: &Event| matches!(event, Event::OperatorSkipped(_));
+        let skipped = |event: &Event| matches!(event, Event::Operator(OperatorEvent::Skipped(_)));
         let step = saga.steps().any(|step| step.status == StepStatus::UndoSkipped);
         if let Some(event) = events.last_mut()
             && event.kind() == "saga.abandoned"

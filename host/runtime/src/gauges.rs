@@ -1,6 +1,8 @@
 //! Prometheus metrics of the loop, by the names of the contract.
 
-use amends_engine::{Direction, Event, FailureClass, Saga, StepName};
+use amends_engine::{
+    Direction, Event, FailureClass, Saga, SagaEvent, StepEvent, StepName, UndoEvent,
+};
 
 use crate::message::Gauges;
 
@@ -28,40 +30,39 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
     };
     for event in events {
         match event {
-            Event::SagaStarted(_) => {
+            Event::Saga(SagaEvent::Started(_)) => {
                 metrics::counter!("amends_saga_started_total", "definition" => definition())
                     .increment(1);
             }
-            Event::SagaCompleted(_) => finished("completed"),
-            Event::SagaCompensated(_) => finished("compensated"),
-            Event::SagaAbandoned(_) => finished("abandoned"),
-            Event::StepFailed(event) => failed(&event.step, Direction::Execute, event.class),
-            Event::StepUnknown(event) => {
+            Event::Saga(SagaEvent::Completed(_)) => finished("completed"),
+            Event::Saga(SagaEvent::Compensated(_)) => finished("compensated"),
+            Event::Saga(SagaEvent::Abandoned(_)) => finished("abandoned"),
+            Event::Step(StepEvent::Failed(event)) => {
+                failed(&event.step, Direction::Execute, event.class);
+            }
+            Event::Step(StepEvent::Unknown(event)) => {
                 failed(&event.step, Direction::Execute, FailureClass::Unknown);
             }
-            Event::UndoFailed(event) => failed(&event.step, Direction::Compensate, event.class),
-            Event::UndoBlocked(event) => failed(&event.step, Direction::Compensate, event.class),
-            Event::StepStarted(_)
-            | Event::StepSucceeded(_)
-            | Event::StepSkipped(_)
-            | Event::CompensationStarted(_)
-            | Event::UndoStarted(_)
-            | Event::UndoSucceeded(_)
-            | Event::SagaBlocked(_)
-            | Event::StepWaiting(_)
-            | Event::StepExpanded(_)
-            | Event::SagaRetimed(_)
-            | Event::SignalReceived(_)
-            | Event::Emitted(_)
-            | Event::OperatorCancelled(_)
-            | Event::OperatorCompensated(_)
-            | Event::OperatorPaused(_)
-            | Event::OperatorResumed(_)
-            | Event::OperatorRetried(_)
-            | Event::OperatorSkipped(_)
-            | Event::OperatorResolved(_)
-            | Event::OperatorNoted(_)
-            | Event::OperatorAbandoned(_) => {}
+            Event::Undo(UndoEvent::Failed(event)) => {
+                failed(&event.step, Direction::Compensate, event.class);
+            }
+            Event::Undo(UndoEvent::Blocked(event)) => {
+                failed(&event.step, Direction::Compensate, event.class);
+            }
+            Event::Saga(
+                SagaEvent::CompensationStarted(_) | SagaEvent::Blocked(_) | SagaEvent::Retimed(_),
+            )
+            | Event::Step(
+                StepEvent::Started(_)
+                | StepEvent::Waiting(_)
+                | StepEvent::Expanded(_)
+                | StepEvent::Succeeded(_)
+                | StepEvent::Skipped(_),
+            )
+            | Event::Undo(UndoEvent::Started(_) | UndoEvent::Succeeded(_))
+            | Event::Signal(_)
+            | Event::Operator(_)
+            | Event::Emitted(_) => {}
         }
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use amends_engine::STATE_ROWS_MAX;
 use amends_engine::{
-    CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, Saga, SagaId, Start,
-    Target, Timestamp, Version, decide_on,
+    CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, Saga, SagaEvent, SagaId,
+    Start, Target, Timestamp, Version, decide_on,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
@@ -571,7 +571,10 @@ impl Shard {
             self.remember_stalls(id);
             return;
         }
-        if events.iter().any(|event| matches!(event, Event::CompensationStarted(_))) {
+        if events
+            .iter()
+            .any(|event| matches!(event, Event::Saga(SagaEvent::CompensationStarted(_))))
+        {
             failpoint("runtime.compensation.decided");
         }
         let changed = (draft.status(), draft.wake_at()) != before;

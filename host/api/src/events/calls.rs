@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use amends_api_types::EventView;
-use amends_engine::{Direction, Event, EventType, SagaId, StepName, Version, idempotency_key};
+use amends_engine::{
+    Direction, Event, EventType, OperatorEvent, SagaId, StepEvent, StepName, UndoEvent, Version,
+    idempotency_key,
+};
 use amends_store::{Store, StoreError, StoredEvent, Stream};
 use serde::Deserialize;
 
@@ -100,20 +103,20 @@ impl Calls {
             _ => return None,
         }
         let event = Event::decode(&event.kind, &event.data).ok()?;
-        if let Event::StepStarted(started) = event {
+        if let Event::Step(StepEvent::Started(started)) = event {
             if started.child.is_some() {
                 self.sagas.insert(started.step);
                 return None;
             }
             return Some(self.key(&started.step, Direction::Execute));
         }
-        if let Event::UndoStarted(started) = event {
+        if let Event::Undo(UndoEvent::Started(started)) = event {
             let key = self.key(&started.step, Direction::Compensate);
             let runs_saga = self.sagas.contains(&started.step);
             self.undone.insert(started.step);
             return (!runs_saga).then_some(key);
         }
-        if let Event::OperatorRetried(retried) = event
+        if let Event::Operator(OperatorEvent::Retried(retried)) = event
             && retried.new_key
         {
             let is_undone = self.undone.contains(&retried.step);

@@ -2,70 +2,50 @@
 
 use std::sync::Arc;
 
-use super::precondition::{index_of, require, step_of};
+use super::precondition::{index_of, require};
 use crate::call::Direction;
-use crate::event::{Cause, Event, OperatorResolved, OperatorRetried};
+use crate::event::{Cause, OperatorEvent, OperatorResolved, OperatorRetried, OperatorSkipped};
 use crate::ids::Timestamp;
 use crate::saga::{Chosen, Note, Ordered, Phase, Progress, Saga, Wish};
 
 /// Applies a fact about an order.
-pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
+pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &OperatorEvent) -> Result<(), String> {
     match event {
-        Event::OperatorCancelled(event) => {
+        OperatorEvent::Cancelled(event) => {
             saga.wish = Some(wish(&event.who, &event.reason, Cause::Cancelled));
         }
-        Event::OperatorCompensated(event) => {
+        OperatorEvent::Compensated(event) => {
             saga.wish = Some(wish(&event.who, &event.reason, Cause::Compensated));
             if saga.phase == Phase::Completed {
                 saga.phase = Phase::Forward;
                 saga.ended_at = None;
             }
         }
-        Event::OperatorPaused(event) => {
+        OperatorEvent::Paused(event) => {
             require(saga.paused.is_none(), "the saga is paused")?;
             saga.paused = Some(ordered(&event.who, &event.reason));
         }
-        Event::OperatorResumed(_) => {
+        OperatorEvent::Resumed(_) => {
             require(saga.paused.is_some(), "the saga is not paused")?;
             saga.paused = None;
         }
-        Event::OperatorRetried(event) => return retried(saga, at, event),
-        Event::OperatorSkipped(skip) => {
-            let index = skipped(saga, at, event)?;
+        OperatorEvent::Retried(event) => return retried(saga, at, event),
+        OperatorEvent::Skipped(skip) => {
+            let index = skipped(saga, at, skip)?;
             saga.steps[index].by_hand = Some(ordered(&skip.who, &skip.reason));
         }
-        Event::OperatorResolved(resolution) => {
+        OperatorEvent::Resolved(resolution) => {
             let index = resolved(saga, at, resolution)?;
             let reason = format!("{}; known by {}", resolution.reason, resolution.evidence);
             saga.steps[index].by_hand = Some(ordered(&resolution.who, &reason));
         }
-        Event::OperatorNoted(event) => {
+        OperatorEvent::Noted(event) => {
             let (who, reason) = (event.who.clone(), event.reason.clone());
             saga.note = Some(Arc::new(Note { at, who, reason }));
         }
-        Event::OperatorAbandoned(event) => {
+        OperatorEvent::Abandoned(event) => {
             saga.given_up = Some(ordered(&event.who, &event.reason));
         }
-        Event::SagaStarted(_)
-        | Event::StepStarted(_)
-        | Event::StepWaiting(_)
-        | Event::StepExpanded(_)
-        | Event::StepSucceeded(_)
-        | Event::StepFailed(_)
-        | Event::StepUnknown(_)
-        | Event::StepSkipped(_)
-        | Event::CompensationStarted(_)
-        | Event::UndoStarted(_)
-        | Event::UndoSucceeded(_)
-        | Event::UndoFailed(_)
-        | Event::UndoBlocked(_)
-        | Event::SagaCompleted(_)
-        | Event::SagaCompensated(_)
-        | Event::SagaBlocked(_)
-        | Event::SagaAbandoned(_)
-        | Event::SagaRetimed(_)
-        | Event::SignalReceived(_)
-        | Event::Emitted(_) => return Err("no operator did it".to_owned()),
     }
     Ok(())
 }
@@ -82,7 +62,7 @@ fn wish(who: &str, reason: &str, cause: Cause) -> Arc<Wish> {
 
 /// Makes a step ready for another attempt.
 fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<(), String> {
-    let index = index_of(saga, Some(&event.step))?;
+    let index = index_of(saga, &event.step)?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
     let is_forward = saga.phase == Phase::Forward;
     // A step that has its elements does not get them again.
@@ -141,8 +121,8 @@ fn go_forward(saga: &mut Saga) {
 }
 
 /// Skips a step or its undo, and returns the index of the step.
-fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<usize, String> {
-    let index = index_of(saga, step_of(event))?;
+fn skipped(saga: &mut Saga, at: Timestamp, event: &OperatorSkipped) -> Result<usize, String> {
+    let index = index_of(saga, &event.step)?;
     let is_forward = saga.phase == Phase::Forward;
     let undo_waits = saga.undo_waits(index);
     let step = &mut saga.steps[index];
@@ -177,7 +157,7 @@ fn skipped(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<usize, Strin
 
 /// Resolves a step or its undo, and returns the index of the step.
 fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<usize, String> {
-    let index = index_of(saga, Some(&event.step))?;
+    let index = index_of(saga, &event.step)?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
     let is_forward = saga.phase == Phase::Forward;
     let undo_waits = saga.undo_waits(index);

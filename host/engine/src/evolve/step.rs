@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use super::precondition::{index_of, require, step_of};
+use super::precondition::{index_of, require};
 use crate::call::Fate;
 use crate::definition::StepKind;
-use crate::event::{Event, StepExpanded};
+use crate::event::{StepEvent, StepExpanded};
 use crate::ids::Timestamp;
 use crate::payload::Payload;
 use crate::saga::{Element, FanOut, Progress, Saga, StepState};
 
 /// Applies a fact about a step.
-pub(super) fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
-    let name = step_of(event);
-    let index = index_of(saga, name)?;
+pub(super) fn apply_step(saga: &mut Saga, at: Timestamp, event: &StepEvent) -> Result<(), String> {
+    let index = index_of(saga, event.step())?;
     let (is_wait, signal) = match &saga.spec(index).kind {
         StepKind::Wait { wait } => (true, Some(wait.signal.clone())),
         StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => (false, None),
@@ -29,7 +28,7 @@ pub(super) fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Resul
     let settled =
         |attempt: u32| (running || waiting || fanned_out || idle) && attempt == step.attempts;
     match event {
-        Event::StepStarted(event) => {
+        StepEvent::Started(event) => {
             require(idle, "the step is not waiting for a call")?;
             require(event.attempt == step.attempts + 1, "attempts count one by one")?;
             require(!runs_saga || event.child.is_some(), "it names no saga that the step runs")?;
@@ -43,12 +42,12 @@ pub(super) fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Resul
             step.started_at.get_or_insert(at);
             step.ended_at = None;
         }
-        Event::StepWaiting(event) => {
+        StepEvent::Waiting(event) => {
             require(from == Progress::Pending, "the step has begun")?;
             step.progress = Progress::Waiting { since: at, until: event.until };
             step.started_at.get_or_insert(at);
         }
-        Event::StepSucceeded(event) => {
+        StepEvent::Succeeded(event) => {
             let is_known = running || waiting || fanned_out || from == Progress::Pending;
             require(is_known && settled(event.attempt), "that attempt is not running")?;
             require(from != Progress::Pending || is_wait, "the step was not called")?;
@@ -61,55 +60,33 @@ pub(super) fn apply_step(saga: &mut Saga, at: Timestamp, event: &Event) -> Resul
                 }
             }
         }
-        Event::StepFailed(event) => {
+        StepEvent::Failed(event) => {
             require(settled(event.attempt), "that attempt is not running")?;
             // The component says that it did not happen. That is about every attempt so far.
             step.tainted &= event.probe != Some(Fate::DidNotHappen);
             step.error = Some(Arc::new(event.error.clone()));
             step.rest(event.retry_at, Progress::Failed, at);
         }
-        Event::StepUnknown(event) => {
+        StepEvent::Unknown(event) => {
             require(settled(event.attempt), "that attempt is not running")?;
             step.error = Some(Arc::new(event.error.clone()));
             step.tainted = true;
             step.attempts_unknown = step.attempts_unknown.saturating_add(1);
             step.rest(event.retry_at, Progress::Unknown, at);
         }
-        Event::StepSkipped(_) => {
+        StepEvent::Skipped(_) => {
             require(from == Progress::Pending, "the step has begun")?;
             step.progress = Progress::Skipped;
             step.ended_at = Some(at);
         }
-        Event::SagaStarted(_)
-        | Event::StepExpanded(_)
-        | Event::CompensationStarted(_)
-        | Event::UndoStarted(_)
-        | Event::UndoSucceeded(_)
-        | Event::UndoFailed(_)
-        | Event::UndoBlocked(_)
-        | Event::SagaCompleted(_)
-        | Event::SagaCompensated(_)
-        | Event::SagaBlocked(_)
-        | Event::SagaAbandoned(_)
-        | Event::SagaRetimed(_)
-        | Event::SignalReceived(_)
-        | Event::Emitted(_)
-        | Event::OperatorCancelled(_)
-        | Event::OperatorCompensated(_)
-        | Event::OperatorPaused(_)
-        | Event::OperatorResumed(_)
-        | Event::OperatorRetried(_)
-        | Event::OperatorSkipped(_)
-        | Event::OperatorResolved(_)
-        | Event::OperatorNoted(_)
-        | Event::OperatorAbandoned(_) => return Err("it is not about a step".to_owned()),
+        StepEvent::Expanded(_) => return Err("its elements are not applied here".to_owned()),
     }
     Ok(())
 }
 
 /// Gives a step over a list its elements.
 pub(super) fn expand(saga: &mut Saga, at: Timestamp, event: &StepExpanded) -> Result<(), String> {
-    let index = index_of(saga, Some(&event.step))?;
+    let index = index_of(saga, &event.step)?;
     require(saga.runs_over_list(index), "the step runs over no list")?;
     require(saga.steps[index].progress == Progress::Pending, "the step has begun")?;
     require(saga.fan_out(index).is_none(), "the step has its elements")?;

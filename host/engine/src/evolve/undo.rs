@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use super::precondition::{index_of, require, step_of};
-use crate::event::Event;
+use super::precondition::{index_of, require};
+use crate::event::UndoEvent;
 use crate::ids::Timestamp;
 use crate::saga::{Phase, Progress, Saga};
 
 /// Applies a fact about the undo of a step.
-pub(super) fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
+pub(super) fn apply_undo(saga: &mut Saga, at: Timestamp, event: &UndoEvent) -> Result<(), String> {
     require(matches!(saga.phase, Phase::Compensating(_)), "the saga is not being undone")?;
-    let index = index_of(saga, step_of(event))?;
+    let index = index_of(saga, event.step())?;
     let step = &mut saga.steps[index];
     let undoing = |attempt: u32| {
         let same = step.progress == Progress::Undoing && attempt == step.undo_attempts;
         require(same, "that attempt is not running")
     };
     match event {
-        Event::UndoStarted(event) => {
+        UndoEvent::Started(event) => {
             let idle = matches!(
                 step.progress,
                 Progress::Succeeded | Progress::Unknown | Progress::UndoBackingOff { .. }
@@ -31,50 +31,25 @@ pub(super) fn apply_undo(saga: &mut Saga, at: Timestamp, event: &Event) -> Resul
             step.undo_attempts_before += u32::from(event.trial);
             step.undo_digest = Some(event.digest);
         }
-        Event::UndoSucceeded(event) => {
+        UndoEvent::Succeeded(event) => {
             undoing(event.attempt)?;
             step.progress = Progress::Undone;
             step.undid_nothing = event.nothing;
             step.ended_at = Some(at);
         }
-        Event::UndoFailed(event) => {
+        UndoEvent::Failed(event) => {
             undoing(event.attempt)?;
             step.error = Some(Arc::new(event.error.clone()));
             step.undo_failed(event.class, event.probe);
             step.progress = Progress::UndoBackingOff { since: at, retry_at: event.retry_at };
         }
-        Event::UndoBlocked(event) => {
+        UndoEvent::Blocked(event) => {
             undoing(event.attempt)?;
             step.error = Some(Arc::new(event.error.clone()));
             step.undo_failed(event.class, event.probe);
             step.progress = Progress::UndoBlocked;
             step.ended_at = Some(at);
         }
-        Event::SagaStarted(_)
-        | Event::StepStarted(_)
-        | Event::StepWaiting(_)
-        | Event::StepExpanded(_)
-        | Event::StepSucceeded(_)
-        | Event::StepFailed(_)
-        | Event::StepUnknown(_)
-        | Event::StepSkipped(_)
-        | Event::CompensationStarted(_)
-        | Event::SagaCompleted(_)
-        | Event::SagaCompensated(_)
-        | Event::SagaBlocked(_)
-        | Event::SagaAbandoned(_)
-        | Event::SagaRetimed(_)
-        | Event::SignalReceived(_)
-        | Event::Emitted(_)
-        | Event::OperatorCancelled(_)
-        | Event::OperatorCompensated(_)
-        | Event::OperatorPaused(_)
-        | Event::OperatorResumed(_)
-        | Event::OperatorRetried(_)
-        | Event::OperatorSkipped(_)
-        | Event::OperatorResolved(_)
-        | Event::OperatorNoted(_)
-        | Event::OperatorAbandoned(_) => return Err("it is not about an undo".to_owned()),
     }
     Ok(())
 }

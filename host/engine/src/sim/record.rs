@@ -3,7 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "the rest is handled before")]
 
 use super::units::Units;
-use crate::event::Event;
+use crate::event::{Event, OperatorEvent, SagaEvent, SignalEvent, StepEvent, UndoEvent};
 use crate::{Definition, Emitted, FailureClass, Fate, Payload, StepKind, Timestamp};
 
 /// What the events so far say about a saga.
@@ -94,44 +94,24 @@ impl Record {
         event: &Event,
     ) {
         self.emits = match event {
-            Event::StepSucceeded(e) if e.attempt > 0 => units.index_of(&e.step),
-            Event::UndoSucceeded(e) => units.index_of(&e.step),
+            Event::Step(StepEvent::Succeeded(e)) if e.attempt > 0 => units.index_of(&e.step),
+            Event::Undo(UndoEvent::Succeeded(e)) => units.index_of(&e.step),
             _ => None,
         }
         .filter(|step| !emitted_by(*step).is_empty());
         let name = match event {
-            Event::StepStarted(e) => &e.step,
-            Event::StepWaiting(e) => &e.step,
-            Event::StepExpanded(e) => &e.step,
-            Event::StepSucceeded(e) => &e.step,
-            Event::StepFailed(e) => &e.step,
-            Event::StepUnknown(e) => &e.step,
-            Event::StepSkipped(e) => &e.step,
-            Event::UndoStarted(e) => &e.step,
-            Event::UndoSucceeded(e) => &e.step,
-            Event::UndoFailed(e) => &e.step,
-            Event::UndoBlocked(e) => &e.step,
-            Event::OperatorRetried(e) => &e.step,
-            Event::OperatorSkipped(e) => &e.step,
-            Event::OperatorResolved(e) => &e.step,
-            Event::SagaRetimed(_) => return self.retime(at),
-            Event::SagaStarted(e) => {
+            Event::Step(event) => event.step(),
+            Event::Undo(event) => event.step(),
+            Event::Operator(order) => match order.step() {
+                Some(step) => step,
+                None => return self.apply_saga(event),
+            },
+            Event::Saga(SagaEvent::Retimed(_)) => return self.retime(at),
+            Event::Saga(SagaEvent::Started(e)) => {
                 self.deadline = e.deadline_at.map(|deadline| (deadline, at));
                 return;
             }
-            Event::CompensationStarted(_)
-            | Event::SagaCompleted(_)
-            | Event::SagaCompensated(_)
-            | Event::SagaBlocked(_)
-            | Event::SagaAbandoned(_)
-            | Event::SignalReceived(_)
-            | Event::Emitted(_)
-            | Event::OperatorCancelled(_)
-            | Event::OperatorCompensated(_)
-            | Event::OperatorPaused(_)
-            | Event::OperatorResumed(_)
-            | Event::OperatorNoted(_)
-            | Event::OperatorAbandoned(_) => return self.apply_saga(event),
+            Event::Saga(_) | Event::Signal(_) | Event::Emitted(_) => return self.apply_saga(event),
         };
         let Some(index) = units.index_of(name) else { return };
         let is_wait = matches!(definition.steps()[units.step(index)].kind, StepKind::Wait { .. });
@@ -139,17 +119,17 @@ impl Record {
         let is_compensating = self.is_compensating;
         let step = &mut self.steps[index];
         match event {
-            Event::OperatorRetried(_) => {
+            Event::Operator(OperatorEvent::Retried(_)) => {
                 self.is_blocked = false;
                 // Only a pivot is tried again before any undo of it.
                 self.is_compensating &= step.undo_attempts > 0;
             }
-            Event::OperatorSkipped(_) => self.is_blocked = false,
-            Event::OperatorResolved(e) => {
+            Event::Operator(OperatorEvent::Skipped(_)) => self.is_blocked = false,
+            Event::Operator(OperatorEvent::Resolved(e)) => {
                 self.is_blocked = false;
                 self.is_compensating &= has_undo || !e.happened;
             }
-            Event::StepSucceeded(_) => self.signals_taken += usize::from(is_wait),
+            Event::Step(StepEvent::Succeeded(_)) => self.signals_taken += usize::from(is_wait),
             _ => {}
         }
         step.apply(at, event, is_compensating, has_undo);
@@ -171,20 +151,22 @@ impl Record {
     /// Applies an event that is about no step.
     fn apply_saga(&mut self, event: &Event) {
         match event {
-            Event::CompensationStarted(_) => self.is_compensating = true,
-            Event::SagaCompleted(_) => {
+            Event::Saga(SagaEvent::CompensationStarted(_)) => self.is_compensating = true,
+            Event::Saga(SagaEvent::Completed(_)) => {
                 (self.has_ended, self.is_completed, self.is_paused) = (true, true, false);
             }
-            Event::SagaCompensated(_) | Event::SagaAbandoned(_) => self.has_ended = true,
-            Event::SagaBlocked(_) => self.is_blocked = true,
-            Event::SignalReceived(_) => self.signals += 1,
-            Event::OperatorCancelled(_) => self.is_cancelled = true,
-            Event::OperatorCompensated(_) => {
+            Event::Saga(SagaEvent::Compensated(_) | SagaEvent::Abandoned(_)) => {
+                self.has_ended = true;
+            }
+            Event::Saga(SagaEvent::Blocked(_)) => self.is_blocked = true,
+            Event::Signal(SignalEvent::Received(_)) => self.signals += 1,
+            Event::Operator(OperatorEvent::Cancelled(_)) => self.is_cancelled = true,
+            Event::Operator(OperatorEvent::Compensated(_)) => {
                 (self.has_ended, self.is_completed, self.is_cancelled) = (false, false, true);
             }
-            Event::OperatorPaused(_) => self.is_paused = true,
-            Event::OperatorResumed(_) => self.is_paused = false,
-            Event::OperatorAbandoned(_) => self.is_given_up = true,
+            Event::Operator(OperatorEvent::Paused(_)) => self.is_paused = true,
+            Event::Operator(OperatorEvent::Resumed(_)) => self.is_paused = false,
+            Event::Operator(OperatorEvent::Abandoned(_)) => self.is_given_up = true,
             _ => {}
         }
     }
@@ -197,49 +179,53 @@ impl Record {
 impl StepRecord {
     fn apply(&mut self, at: Timestamp, event: &Event, is_compensating: bool, has_undo: bool) {
         match event {
-            Event::StepStarted(e) => {
+            Event::Step(StepEvent::Started(e)) => {
                 (self.attempts, self.is_executing, self.began_at) = (e.attempt, true, at);
             }
-            Event::StepWaiting(e) => {
+            Event::Step(StepEvent::Waiting(e)) => {
                 let until = |until| Wait::Until { since: at, until };
                 self.waits = e.until.map_or(Wait::ForEver, until);
             }
-            Event::StepExpanded(_) => self.is_expanded = true,
-            Event::StepSucceeded(e) => {
+            Event::Step(StepEvent::Expanded(_)) => self.is_expanded = true,
+            Event::Step(StepEvent::Succeeded(e)) => {
                 (self.is_executing, self.has_succeeded, self.waits) = (false, true, Wait::No);
                 self.output = Some(e.output.clone());
             }
-            Event::StepFailed(e) => {
+            Event::Step(StepEvent::Failed(e)) => {
                 self.is_unclear &= e.probe != Some(Fate::DidNotHappen);
                 self.failed(e.retry_at);
             }
-            Event::StepUnknown(e) => {
+            Event::Step(StepEvent::Unknown(e)) => {
                 self.is_unclear = true;
                 self.failed(e.retry_at);
             }
-            Event::StepSkipped(_) => self.is_skipped = true,
-            Event::UndoStarted(e) => (self.undo_attempts, self.is_undoing) = (e.attempt, true),
-            Event::UndoSucceeded(_) => (self.is_undoing, self.is_undone) = (false, true),
-            Event::UndoFailed(e) => {
+            Event::Step(StepEvent::Skipped(_)) => self.is_skipped = true,
+            Event::Undo(UndoEvent::Started(e)) => {
+                (self.undo_attempts, self.is_undoing) = (e.attempt, true);
+            }
+            Event::Undo(UndoEvent::Succeeded(_)) => {
+                (self.is_undoing, self.is_undone) = (false, true);
+            }
+            Event::Undo(UndoEvent::Failed(e)) => {
                 self.is_undoing = false;
                 self.undo_failed(e.class, e.probe);
             }
-            Event::UndoBlocked(e) => {
+            Event::Undo(UndoEvent::Blocked(e)) => {
                 (self.is_undoing, self.is_undo_blocked) = (false, true);
                 self.undo_failed(e.class, e.probe);
             }
-            Event::OperatorRetried(e) => {
+            Event::Operator(OperatorEvent::Retried(e)) => {
                 self.edits += u32::from(e.input.is_some());
                 (self.has_failed, self.is_undo_blocked) = (false, false);
                 self.attempts_before = self.attempts;
                 self.undo_attempts_before = self.undo_attempts;
             }
-            Event::OperatorSkipped(_) => {
+            Event::Operator(OperatorEvent::Skipped(_)) => {
                 (self.has_failed, self.is_undo_blocked) = (false, false);
                 (self.is_skipped, self.is_let_go) = (!is_compensating, true);
                 self.waits = Wait::No;
             }
-            Event::OperatorResolved(e) => {
+            Event::Operator(OperatorEvent::Resolved(e)) => {
                 let is_undo = is_compensating && has_undo;
                 self.has_succeeded |= !is_undo && e.happened;
                 if !is_undo && e.happened {

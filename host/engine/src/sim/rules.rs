@@ -4,7 +4,10 @@
 use super::ledger::Ledger;
 use super::record::{Record, StepRecord, Wait, emitted_by};
 use super::units::{Units, items};
-use crate::event::{Event, StepExpanded, StepStarted, StepSucceeded, UndoStarted};
+use crate::event::{
+    Event, OperatorEvent, SagaEvent, StepEvent, StepExpanded, StepStarted, StepSucceeded,
+    UndoEvent, UndoStarted,
+};
 use crate::{Definition, Fate, Outcome, Payload, StepKind, StepName, StepSpec, Timestamp};
 
 /// The result of a check. The error is the rule that was broken, as a sentence.
@@ -29,19 +32,43 @@ impl Rules<'_> {
                     self.record.emits.is_some_and(|step| emitted_by(step).contains(emitted));
                 require(is_of_it, || "no call that succeeded tells that".to_owned())
             }
-            Event::SagaStarted(_) => Err("a saga starts once".to_owned()),
-            Event::StepStarted(started) => self.step_started(started),
-            Event::StepWaiting(e) => self.step_waiting(self.index(&e.step)?),
-            Event::StepExpanded(e) => self.expanded(e),
-            Event::StepSucceeded(e) if self.record.steps[self.index(&e.step)?].is_expanded => {
+            Event::Saga(event) => self.check_saga(event),
+            Event::Step(event) => self.check_step(event),
+            Event::Undo(event) => self.check_undo(event),
+            Event::Operator(event) => self.check_order(event),
+            Event::Signal(_) => Ok(()),
+        }
+    }
+
+    fn check_saga(&self, event: &SagaEvent) -> Verdict {
+        match event {
+            SagaEvent::Started(_) => Err("a saga starts once".to_owned()),
+            SagaEvent::CompensationStarted(_) => self.compensation_started(),
+            SagaEvent::Completed(_) => self.completed(),
+            SagaEvent::Compensated(_) => self.compensated(),
+            SagaEvent::Blocked(_) => {
+                let held = (0..self.record.steps.len()).any(|index| self.needs_operator(index));
+                require(held, || "blocked, and no step needs an operator".to_owned())
+            }
+            SagaEvent::Abandoned(_) => self.abandoned(),
+            SagaEvent::Retimed(_) => Ok(()),
+        }
+    }
+
+    fn check_step(&self, event: &StepEvent) -> Verdict {
+        match event {
+            StepEvent::Started(started) => self.step_started(started),
+            StepEvent::Waiting(e) => self.step_waiting(self.index(&e.step)?),
+            StepEvent::Expanded(e) => self.expanded(e),
+            StepEvent::Succeeded(e) if self.record.steps[self.index(&e.step)?].is_expanded => {
                 self.elements_done(e)
             }
-            Event::StepSucceeded(e)
+            StepEvent::Succeeded(e)
                 if self.record.steps[self.index(&e.step)?].waits != Wait::No =>
             {
                 self.wait_over(self.index(&e.step)?)
             }
-            Event::StepSucceeded(e) => {
+            StepEvent::Succeeded(e) => {
                 let index = self.index(&e.step)?;
                 let answer = self.ledger.steps[index].answer.as_ref();
                 let told =
@@ -49,7 +76,7 @@ impl Rules<'_> {
                 require(self.ledger.steps[index].stands, || format!("{} does not stand", e.step))?;
                 require(told, || format!("{} did not answer that output", e.step))
             }
-            Event::StepFailed(e) => {
+            StepEvent::Failed(e) => {
                 let index = self.index(&e.step)?;
                 let stands = self.ledger.steps[index].stands;
                 let is_sure = e.retry_at.is_none() || e.probe == Some(Fate::DidNotHappen);
@@ -61,21 +88,25 @@ impl Rules<'_> {
                 })?;
                 self.not_succeeded(index)
             }
-            Event::StepUnknown(e) => self.not_succeeded(self.index(&e.step)?),
-            Event::StepSkipped(e) => {
+            StepEvent::Unknown(e) => self.not_succeeded(self.index(&e.step)?),
+            StepEvent::Skipped(e) => {
                 let index = self.index(&e.step)?;
                 self.dependencies_done(index)?;
                 let when = self.spec(index).when.as_deref();
                 require(when == Some("false"), || format!("{} is wanted", e.step))
             }
-            Event::CompensationStarted(_) => self.compensation_started(),
-            Event::UndoStarted(started) => self.undo_started(started),
-            Event::UndoSucceeded(e) => {
+        }
+    }
+
+    fn check_undo(&self, event: &UndoEvent) -> Verdict {
+        match event {
+            UndoEvent::Started(started) => self.undo_started(started),
+            UndoEvent::Succeeded(e) => {
                 let index = self.index(&e.step)?;
                 require(!self.ledger.steps[index].stands, || format!("{} still stands", e.step))
             }
-            Event::UndoFailed(e) => self.undo_not_succeeded(self.index(&e.step)?),
-            Event::UndoBlocked(e) => {
+            UndoEvent::Failed(e) => self.undo_not_succeeded(self.index(&e.step)?),
+            UndoEvent::Blocked(e) => {
                 let index = self.index(&e.step)?;
                 self.undo_not_succeeded(index)?;
                 let permanent =
@@ -85,32 +116,29 @@ impl Rules<'_> {
                 let used_up = undo.is_some_and(|undo| attempt == undo.retry.attempts);
                 require(permanent || used_up, || format!("{} has undo attempts left", e.step))
             }
-            Event::SagaCompleted(_) => self.completed(),
-            Event::SagaCompensated(_) => self.compensated(),
-            Event::SagaBlocked(_) => {
-                let held = (0..self.record.steps.len()).any(|index| self.needs_operator(index));
-                require(held, || "blocked, and no step needs an operator".to_owned())
-            }
-            Event::SagaAbandoned(_) => self.abandoned(),
-            Event::SignalReceived(_) | Event::SagaRetimed(_) | Event::OperatorNoted(_) => Ok(()),
-            Event::OperatorCancelled(_) => {
+        }
+    }
+
+    fn check_order(&self, event: &OperatorEvent) -> Verdict {
+        match event {
+            OperatorEvent::Cancelled(_) => {
                 require(!self.record.is_cancelled, || "it is cancelled twice".to_owned())
             }
-            Event::OperatorCompensated(_) => {
+            OperatorEvent::Compensated(_) => {
                 let is_past = self.record.is_past_pivot(self.definition);
                 require(!is_past, || "compensated past the pivot".to_owned())
             }
-            Event::OperatorPaused(_) => {
+            OperatorEvent::Paused(_) => {
                 require(!self.record.is_paused, || "it is paused twice".to_owned())
             }
-            Event::OperatorResumed(_) => {
+            OperatorEvent::Resumed(_) => {
                 require(self.record.is_paused, || "resumed out of nothing".to_owned())
             }
-            Event::OperatorAbandoned(_) => {
+            OperatorEvent::Abandoned(_) => {
                 require(!self.record.is_given_up, || "it is given up twice".to_owned())
             }
-            Event::OperatorRetried(e) => self.not_in_flight(self.index(&e.step)?),
-            Event::OperatorSkipped(e) => {
+            OperatorEvent::Retried(e) => self.not_in_flight(self.index(&e.step)?),
+            OperatorEvent::Skipped(e) => {
                 let index = self.index(&e.step)?;
                 let is_past = self.record.is_past_pivot(self.definition);
                 let stands = self.ledger.steps[index].stands;
@@ -120,7 +148,8 @@ impl Rules<'_> {
                 })?;
                 self.not_in_flight(index)
             }
-            Event::OperatorResolved(e) => self.not_in_flight(self.index(&e.step)?),
+            OperatorEvent::Resolved(e) => self.not_in_flight(self.index(&e.step)?),
+            OperatorEvent::Noted(_) => Ok(()),
         }
     }
 
@@ -295,8 +324,11 @@ impl Rules<'_> {
 
     /// Returns true when an event may follow those before it.
     fn may_follow(&self, event: &Event) -> bool {
-        let reopens = self.record.is_completed && matches!(event, Event::OperatorCompensated(_));
-        !self.record.has_ended || reopens || matches!(event, Event::OperatorNoted(_))
+        let reopens = self.record.is_completed
+            && matches!(event, Event::Operator(OperatorEvent::Compensated(_)));
+        !self.record.has_ended
+            || reopens
+            || matches!(event, Event::Operator(OperatorEvent::Noted(_)))
     }
 
     /// Checks that no call of a step is in flight.

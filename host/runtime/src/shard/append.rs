@@ -1,7 +1,8 @@
 //! From facts to what they lead to, once they are durable.
 
 use amends_engine::{
-    Call, Direction, Event, Failure, Input, Outcome, Saga, SagaId, Timestamp, Version,
+    Call, Direction, Event, Failure, Input, OperatorEvent, Outcome, Saga, SagaId, Timestamp,
+    Version,
 };
 use amends_failpoint::failpoint;
 use amends_store::{
@@ -85,8 +86,10 @@ impl Shard {
         live.saga = pending.draft;
         live.may_be_stale = false;
         // Notes change nothing.
-        let is_noted_only =
-            pending.events.iter().all(|event| matches!(event, Event::OperatorNoted(_)));
+        let is_noted_only = pending
+            .events
+            .iter()
+            .all(|event| matches!(event, Event::Operator(OperatorEvent::Noted(_))));
         if !is_noted_only {
             live.moved_at = pending.at;
         }
