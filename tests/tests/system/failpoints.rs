@@ -236,7 +236,7 @@ fn check_families(events: &[Value]) {
 #[test]
 fn each_failpoint_is_in_the_list_and_in_the_code_once() {
     let mut found: Vec<String> = Vec::new();
-    for folder in ["store", "plugins", "runtime"] {
+    for folder in ["store", "sandbox", "registry", "runtime"] {
         read_names(&repository().join("host").join(folder).join("src"), &mut found);
     }
     found.sort();

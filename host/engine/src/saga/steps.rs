@@ -9,6 +9,7 @@ use crate::ids::{SagaId, StepName};
 
 impl Saga {
     /// Returns the fan-out of a step, once it has its elements.
+    #[inline]
     pub(crate) fn fan_out(&self, step: usize) -> Option<&FanOut> {
         self.fan_outs.iter().find(|fan_out| fan_out.step == step)
     }
@@ -20,6 +21,7 @@ impl Saga {
 
     /// Returns the fan-out that an element belongs to, and the element. None for a step of the
     /// definition.
+    #[inline]
     pub(crate) fn element(&self, index: usize) -> Option<(&FanOut, &Element)> {
         if index < self.definition.steps().len() {
             return None;
@@ -34,6 +36,7 @@ impl Saga {
     }
 
     /// Returns the spec of a step, or of the step that an element belongs to.
+    #[inline]
     pub(crate) fn spec(&self, index: usize) -> &StepSpec {
         &self.definition.steps()[self.step_of(index)]
     }
@@ -47,6 +50,7 @@ impl Saga {
     }
 
     /// Returns the step or element of this name.
+    #[inline]
     pub(crate) fn index_of(&self, name: &StepName) -> Option<usize> {
         let Some(number) = name.number() else { return self.definition.index_of(name) };
         let named = |step: usize| self.definition.steps()[step].name.as_str() == name.step();
@@ -55,6 +59,7 @@ impl Saga {
     }
 
     /// Returns true when a step runs over a list: its elements make the calls.
+    #[inline]
     pub(crate) fn runs_over_list(&self, step: usize) -> bool {
         self.definition.steps().get(step).is_some_and(|spec| spec.each.is_some())
     }
