@@ -168,8 +168,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // The TLS of every client of reqwest, which panics when there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     if cli.host.is_some() && !talks_to_host(&cli.command) {
-        let message = "this verb talks to no host, so --host changes nothing\n  help: leave it out";
-        return Err(Failed { exit: exit::EXIT_USAGE, message: message.to_owned() }.into());
+        let wrong = "this verb talks to no host, so --host changes nothing";
+        return Err(Failed::with_help(exit::EXIT_USAGE, wrong, "leave it out").into());
     }
     client::set_host(cli.host);
     output::set_wide(cli.wide);

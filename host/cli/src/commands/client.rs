@@ -234,8 +234,8 @@ fn unknown(what: &str, name: &str, names: &[&str]) -> Option<Failed> {
     let names = || names.iter().copied();
     let help =
         did_you_mean(name, names(), || format!("the {what}s of this host are {}", list(names())));
-    let message = format!("there is no {what} `{name}`\n  help: {help}");
-    Some(Failed { exit: EXIT_NOT_FOUND, message })
+    let wrong = format!("there is no {what} `{name}`");
+    Some(Failed::with_help(EXIT_NOT_FOUND, &wrong, &help))
 }
 
 /// What would be right, in words of the command line where the host's are those of HTTP.

@@ -47,6 +47,13 @@ pub struct Failed {
     pub message: String,
 }
 
+impl Failed {
+    /// Says what is wrong, and what would be right.
+    pub(crate) fn with_help(exit: u8, wrong: &str, right: &str) -> Self {
+        Self { exit, message: format!("{wrong}\n  help: {right}") }
+    }
+}
+
 /// Nobody reads the output any more. Nothing is to be said about it: whoever closed it knows.
 #[derive(Debug, thiserror::Error)]
 #[error("the output is closed")]

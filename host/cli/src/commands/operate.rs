@@ -157,5 +157,5 @@ fn check_usage(verb: &str, args: &OrderArgs) -> Result<(), Failed> {
         ),
         (Some(_), true) | (None, false) => return Ok(()),
     };
-    Err(Failed { exit: EXIT_USAGE, message: format!("{message}\n  help: {help}") })
+    Err(Failed::with_help(EXIT_USAGE, &message, &help))
 }

@@ -82,7 +82,7 @@ async fn pull_within(reference: &Reference, limits: Limits) -> anyhow::Result<Ve
 
 /// What is wrong, and what would be right.
 fn failed(exit: u8, wrong: &str, right: &str) -> anyhow::Error {
-    Failed { exit, message: format!("{wrong}\n  help: {right}") }.into()
+    Failed::with_help(exit, wrong, right).into()
 }
 
 /// A registry, and what it wants to see of whoever asks.

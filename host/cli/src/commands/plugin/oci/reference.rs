@@ -6,8 +6,7 @@ use std::str::FromStr;
 
 use amends_engine::Digest;
 
-use super::failed;
-use crate::commands::exit::EXIT_ERROR;
+use crate::commands::exit::{EXIT_ERROR, Failed};
 
 const SCHEME: &str = "oci://";
 
@@ -75,8 +74,9 @@ impl FromStr for Reference {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let wrong =
-            |wrong: &str, right: &str| failed(EXIT_ERROR, &format!("{text} {wrong}"), right);
+        let wrong = |wrong: &str, right: &str| {
+            Failed::with_help(EXIT_ERROR, &format!("{text} {wrong}"), right).into()
+        };
         let form = "write oci://REGISTRY/REPOSITORY@sha256:…, such as \
                     oci://ghcr.io/acme/inventory@sha256:… with the 64 digits of its digest";
         let Some((registry, path)) =
