@@ -1,4 +1,4 @@
-//! Why a component becomes active or is refused: what is recorded, and what operators see.
+//! Why a component becomes active or is rejected: what is recorded, and what operators see.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub enum ActivationCause {
     Canary,
 }
 
-/// Why a component becomes active: for people, and for the record.
+/// What led to an activation, and who asked for it and why.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ActivationReason {
     /// What led to the activation.
@@ -34,7 +34,7 @@ pub struct ActivationReason {
     /// The reason that was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// It does not fit what sagas in flight have recorded, and was wanted nevertheless.
+    /// Whether it was activated although it does not fit what sagas in flight have recorded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
 }
@@ -46,25 +46,25 @@ pub struct Activation {
     pub digest: Digest,
     /// Its version.
     pub version: String,
-    /// When it became active or was rejected.
+    /// When it became active.
     pub at: Timestamp,
     /// What led to the activation, and who asked for it.
     pub why: ActivationReason,
 }
 
-/// A component that was refused.
+/// A component that was rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectionRecord {
-    /// When it became active or was rejected.
+    /// When it was rejected.
     pub at: Timestamp,
-    /// Which; none when its file was not read.
+    /// The component; none when its file was not read.
     pub digest: Option<Digest>,
     /// Why it was rejected, for people.
     pub reason: String,
 }
 
 impl RejectionRecord {
-    /// Whether it says the same, at whatever time.
+    /// Whether the same component was rejected for the same reason, at any time.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.digest == other.digest && self.reason == other.reason
     }
@@ -77,11 +77,11 @@ pub struct Candidate {
     pub plugin: PluginName,
     /// The component.
     pub component: Arc<LoadedComponent>,
-    /// None when the store has them.
+    /// The bytes of the component; none when the store has them.
     pub(crate) bytes: Option<Vec<u8>>,
 }
 
-/// Whoever knows what a component would have to undo.
+/// Knows what a component would have to undo.
 pub trait Guard: Send + Sync {
     /// Why a component should not become active for a plugin, if it should not.
     fn objection<'a>(

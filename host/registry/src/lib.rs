@@ -30,6 +30,7 @@ pub use activation::{
     Activation, ActivationCause, ActivationReason, Candidate, Guard, RejectionRecord, misnamed,
 };
 pub use canary::{CallCounts, CanaryEnd, CanaryInfo, CanarySpec, Tally};
+pub use clock::now;
 pub use config::PluginsConfig;
 pub use error::PluginError;
 pub use folder::read_component;

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amends_engine::StateQuery;
-use amends_engine::{Direction, Outcome, Payload, Position, Timestamp, Version};
+use amends_engine::{Direction, Outcome, Payload, Position, StateQuery, Timestamp, Version};
 use amends_sandbox::{PluginCall, PluginSettings, StubAnswer};
 use amends_store::{Append, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};

@@ -7,8 +7,8 @@ use amends_engine::{Definition, DefinitionName, Digest, SagaId};
 use amends_failpoint::failpoint;
 use amends_store::{BlobKind, Store};
 
-use crate::clock::now;
 use crate::error::RuntimeError;
+use amends_registry::now;
 
 /// Definitions by name and by digest.
 #[derive(Debug)]

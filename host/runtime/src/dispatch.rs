@@ -16,13 +16,13 @@ use amends_registry::Registry;
 use amends_sandbox::{Answer, Effects, PluginCall, giving_way, trace_id};
 use tokio::sync::mpsc;
 
-use crate::clock::now;
 use crate::faults::Faults;
 use crate::live::{InFlight, Pass};
 use crate::message::{CallNumber, Message, Returned};
 use crate::ports::SagaPort;
 use crate::rooms::Taken;
 use crate::serving::owner;
+use amends_registry::now;
 use child::ChildCall;
 
 /// What becomes of a call.

@@ -13,7 +13,6 @@
 mod abandoned;
 mod breakers;
 mod budget;
-mod clock;
 mod definitions;
 mod deploy;
 mod dispatch;
@@ -38,8 +37,8 @@ mod stall;
 mod stuck;
 
 pub use abandoned::Exposure;
+pub use amends_registry::now;
 pub use breakers::settings::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
-pub use clock::now;
 pub use definitions::Definitions;
 pub use deploy::{
     DeployError, DeployRequest, Deployed, FoundFlaw, Impact, UNREADABLE_NAMED_MAX, Unreadable,

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use amends_engine::StateChange;
 use amends_engine::{
-    Call, Command, Direction, Event, Input, Refusal, Saga, SagaId, StepName, Timestamp, awaits,
-    commands,
+    Call, Command, Direction, Event, Input, Refusal, Saga, SagaId, StateChange, StepName,
+    Timestamp, awaits, commands,
 };
 use amends_store::SagaRow;
 use tokio::sync::oneshot;
@@ -14,7 +13,6 @@ use tokio::time::Instant;
 
 use crate::breakers::permit::Permit;
 use crate::budget::{Budget, HeldBytes};
-use crate::clock::now;
 use crate::dispatch::child::ChildCall;
 use crate::error::{OperateError, StartError};
 use crate::limits::LIVE_BYTES_EACH;
@@ -23,6 +21,7 @@ use crate::rooms::Taken;
 use crate::saga_state::{SagaState, Started, rests};
 use crate::serving::{Basis, Served};
 use crate::stall::{Line, Stall, StallReason};
+use amends_registry::now;
 
 /// A saga, what is under way for it, and what waits for it.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use amends_engine::{
 use amends_store::{Append, Appended, NewEvent, StoreError, Stream};
 use serde_json::json;
 
-use crate::clock::now;
 use crate::runtime::Runtime;
+use amends_registry::now;
 
 /// One value that an operator writes; none removes the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,6 +184,7 @@ impl Runtime {
         event: NewEvent,
         change: StateChange,
     ) -> Result<Appended, StoreError> {
+        // The store says where the stream is. Operators change state rarely, so nobody keeps count.
         let mut expected = Version(0);
         loop {
             let append = Append {

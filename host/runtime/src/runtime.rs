@@ -23,7 +23,6 @@ use crate::abandoned::Abandoned;
 use crate::breakers::settings::{BreakerInfo, BreakerSettings, ByHand};
 use crate::breakers::{Breakers, Written};
 use crate::budget::{Budget, HeldBytes};
-use crate::clock::now;
 use crate::definitions::Definitions;
 use crate::error::{BreakerError, OperateError, RuntimeError, StartError};
 use crate::faults::Faults;
@@ -41,6 +40,7 @@ use crate::saga_state::{SagaState, Started};
 use crate::serving::{may_choose, may_edit, may_resolve, undo_component};
 use crate::shard::{Shard, ShardConfig};
 use crate::stall::Stuck;
+use amends_registry::now;
 
 /// How often a saga that is not live is loaded for one order or signal. Each further time means
 /// that another one was done meanwhile, and there are few of those.

@@ -7,7 +7,7 @@ use amends_engine::{
 use amends_registry::Registry;
 use amends_sandbox::LoadedComponent;
 
-use crate::clock::now;
+use amends_registry::now;
 
 /// Earlier components of a plugin that are tried for an undo: each that is not in memory is loaded.
 const EARLIER_MAX: usize = 8;

@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amends_engine::STATE_ROWS_MAX;
 use amends_engine::{
-    CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, Saga, SagaEvent, SagaId,
-    Start, Target, Timestamp, Version, decide_on,
+    CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, STATE_ROWS_MAX, Saga,
+    SagaEvent, SagaId, Start, Target, Timestamp, Version, decide_on,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
@@ -26,7 +25,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::breakers::Breakers;
 use crate::budget::{Budget, HeldBytes};
-use crate::clock::now;
 use crate::dispatch::{Dispatcher, host_stopped};
 use crate::error::StartError;
 use crate::faults::Faults;
@@ -39,6 +37,7 @@ use crate::rooms::Rooms;
 use crate::saga_state::{SagaState, Started, rests};
 use crate::stall::{Line, Stuck};
 use crate::stuck::{STUCK_CHECK_PAUSE, stuck};
+use amends_registry::now;
 
 /// How often a saga that waits for a plugin looks again.
 const STALL_PAUSE: Duration = Duration::from_millis(500);

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amends_engine::StateChange;
 use amends_engine::{
-    BackoffSpec, Definition, Order, RetrySpec, SagaStatus, StepKind, StepSpec, StepStatus,
-    UndoSpec, Verb,
+    BackoffSpec, Definition, Order, RetrySpec, SagaStatus, StateChange, StepKind, StepSpec,
+    StepStatus, UndoSpec, Verb,
 };
 use amends_runtime::RuntimeConfig;
 use amends_store::{Append, Appended, StoreError};

@@ -2,11 +2,11 @@
 
 pub(crate) mod answer;
 pub(crate) mod call_id;
+pub(crate) mod context;
 pub(crate) mod effects;
 pub(crate) mod guest;
 pub(crate) mod idle;
 pub(crate) mod outcome;
-pub(crate) mod place;
 pub(crate) mod probe;
 pub(crate) mod rehearsal;
 pub(crate) mod run;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use amends_engine::{Failure, Fate, Outcome};
 
 use crate::call::answer::{Answer, PluginCall};
-use crate::call::place::CallContext;
+use crate::call::context::CallContext;
 use crate::call::rehearsal::Rehearsed;
 use crate::call::{probe, run};
 use crate::capability::grant::Grant;
@@ -74,8 +74,8 @@ impl Sandbox {
         memory: Option<CallMemory>,
     ) -> (Answer, Option<CallMemory>) {
         let held = memory.map(|memory| memory.0);
-        let ran = run::run(self.place(callee), callee.component, call, held).await;
-        (ran.0, ran.1.map(CallMemory))
+        let (answer, held) = run::run(self.context(callee), callee.component, call, held).await;
+        (answer, held.map(CallMemory))
     }
 
     /// Asks the component what became of a call whose outcome is `unknown`. What happened is a success;
@@ -97,8 +97,8 @@ impl Sandbox {
         began: Option<Instant>,
     ) -> Result<Option<(Outcome, Fate)>, Lacks> {
         let held = memory.map(|memory| memory.0);
-        let place = self.place(callee);
-        probe::ask(place, callee.component, call, unknown, held, began).await
+        let context = self.context(callee);
+        probe::ask(context, callee.component, call, unknown, held, began).await
     }
 
     /// Runs a call without any effect, with what `settings` grant: its instance is fresh, every request
@@ -115,14 +115,14 @@ impl Sandbox {
     ) -> Rehearsed {
         let grant = Grant::for_rehearsal(settings, answer).within(&self.memory);
         let grant = Arc::new(grant);
-        let place = self.place(Callee { component, grant: &grant, state_bytes_max });
-        let (answered, _) = run::run(place, component, call, None).await;
+        let context = self.context(Callee { component, grant: &grant, state_bytes_max });
+        let (answered, _) = run::run(context, component, call, None).await;
         let stub = grant.outbound().stub();
         let requests = stub.map(|stub| stub.requests(&grant.secrets)).unwrap_or_default();
         Rehearsed { outcome: answered.outcome, effects: answered.effects, requests }
     }
 
-    fn place<'a>(&'a self, callee: Callee<'a>) -> CallContext<'a> {
+    fn context<'a>(&'a self, callee: Callee<'a>) -> CallContext<'a> {
         CallContext {
             engine: self.loader.engine(),
             state_view: &self.state_view,

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use amends_engine::{Digest, Position, SagaId, Timestamp, Version};
+use amends_engine::{Digest, Position, SagaId, StateChange, Timestamp, Version};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::StoreError;
 use crate::saga_row::SagaRow;
 use crate::stream::Stream;
-use amends_engine::StateChange;
 
 /// The largest data of one event, in bytes: several times the largest payload, and far below what
 /// one row of the database can hold.

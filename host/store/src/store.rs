@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{
+    Digest, PluginName, Position, SagaId, SagaStatus, StateQuery, Timestamp, Version,
+};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
@@ -16,7 +18,6 @@ use crate::saga_query::SagaQuery;
 use crate::saga_row::{LiveSaga, SagaRow};
 use crate::stored_event::StoredEvent;
 use crate::stream::Stream;
-use amends_engine::StateQuery;
 
 /// An append-only event store.
 ///

@@ -10,8 +10,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_engine::StateQuery;
-use amends_engine::{Digest, Position, SagaStatus, Timestamp, Version};
+use amends_engine::{Digest, Position, SagaStatus, StateQuery, Timestamp, Version};
 use amends_fuzz::{Random, Shape, Target, change_json};
 use amends_store::conformance::{at, row, saga_id, start, state_change, then};
 use amends_store::{

@@ -6,8 +6,7 @@
 
 mod temporary_file;
 
-use amends_engine::{Digest, SagaStatus, Version};
-use amends_engine::{StateChange, StateList, StateQuery};
+use amends_engine::{Digest, SagaStatus, StateChange, StateList, StateQuery, Version};
 use amends_store::conformance::{
     Model, StoreLocation as _, at, definition, event, row, saga_id, whole_log, whole_stream,
 };

@@ -9,8 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
 use amends_api_types::{Page, Problem, StateItem};
-use amends_engine::StateQuery;
-use amends_engine::{Payload, PluginName};
+use amends_engine::{Payload, PluginName, StateQuery};
 use amends_runtime::StateWrite;
 
 use crate::answer::Json;

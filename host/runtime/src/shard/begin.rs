@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::{STALL_PAUSE, Shard, ShardConfig, counted, next_number};
 use crate::breakers::permit::Permit;
 use crate::breakers::settings::Admission;
-use crate::clock::now;
 use crate::live::{Pass, Queued, Unbegun};
 use crate::message::Returned;
 use crate::rooms::{OfPlugin, Taken};
 use crate::stall::{Stall, StallReason};
+use amends_registry::now;
 
 /// Why a call may not begin now.
 pub(super) enum Barred {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amends_engine::StateQuery;
-use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{
+    Digest, PluginName, Position, SagaId, SagaStatus, StateQuery, Timestamp, Version,
+};
 use amends_store::{
     Append, AppendReply, BlobKind, BlobRow, LiveSaga, SagaQuery, SagaRow, Store, StoreError,
     StoreHealth, StoreStats, StoredEvent, Stream,

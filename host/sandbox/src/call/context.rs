@@ -1,4 +1,4 @@
-//! Where a call is run: the engine, the state and what the plugin is granted.
+//! What a call needs of the host: the engine, the state and what the plugin is granted.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::capability::state_view::StateView;
 use crate::limits::budget::Held;
 use crate::limits::call_limits::Lacks;
 
-/// Where a call is run.
+/// What a call needs of the host.
 #[derive(Clone, Copy)]
 pub(crate) struct CallContext<'a> {
     pub(crate) engine: &'a wasmtime::Engine,
     pub(crate) state_view: &'a Arc<dyn StateView>,
     pub(crate) granted: &'a Arc<Grant>,
-    /// Of the plugin whose state the call works on: see [`CallId`].
+    /// Bytes that the state may have on which the call works, see [`CallId`].
     pub(crate) state_bytes_max: Option<u64>,
 }
 

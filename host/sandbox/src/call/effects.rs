@@ -1,7 +1,6 @@
 //! What a call did that is not done before it is recorded.
 
-use amends_engine::Emitted;
-use amends_engine::StateChange;
+use amends_engine::{Emitted, StateChange};
 
 /// Goes into the append of the call's event, when the call succeeded; what it saw of its state goes
 /// there however it ended.

@@ -8,8 +8,8 @@ use crate::bindings::amends::saga::types;
 use crate::bindings::exports::amends::saga::probe;
 use crate::call::answer::PluginCall;
 use crate::call::call_id::CallId;
+use crate::call::context::{CallContext, about, lacks};
 use crate::call::outcome::{held_to_schema, succeeded};
-use crate::call::place::{CallContext, about, lacks};
 use crate::call::trap::why;
 use crate::component::loaded::LoadedComponent;
 use crate::limits::budget::Held;
@@ -33,7 +33,7 @@ const FOUND_EARLY: &str = "; its component finds that it did not happen, which i
 /// # Errors
 /// What the host lacked for asking.
 pub(crate) async fn ask(
-    place: CallContext<'_>,
+    context: CallContext<'_>,
     component: &LoadedComponent,
     call: &PluginCall,
     unknown: &Failure,
@@ -42,9 +42,9 @@ pub(crate) async fn ask(
 ) -> Result<Option<(Outcome, Fate)>, Lacks> {
     let Some(probe) = component.probe.as_ref() else { return Ok(None) };
     let is_early = began.is_some_and(|began| began.elapsed() < call.timeout);
-    let granted = place.granted;
+    let granted = context.granted;
     let held = held.unwrap_or_else(|| granted.memory.nothing(call.direction));
-    let mut store = place.guest(CallId { is_probe: true, ..place.call_id(call) }, held);
+    let mut store = context.guest(CallId { is_probe: true, ..context.call_id(call) }, held);
     let asked = Box::pin(async {
         let instance = component.pre.instantiate_async(&mut store).await?;
         let guest = probe.load(&mut store, &instance)?;

@@ -9,12 +9,12 @@ use wasmtime::component::Instance;
 
 use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::call::answer::{Answer, PluginCall};
+use crate::call::context::{CallContext, about, lacks};
 use crate::call::guest::Guest;
 use crate::call::idle::Warm;
 use crate::call::outcome::{
     check_input, failed, held_to_schema, missing, succeeded, told, with_refusal,
 };
-use crate::call::place::{CallContext, about, lacks};
 use crate::call::trap::{stopped, with_words};
 use crate::capability::outbound::requests::Left;
 use crate::component::loaded::LoadedComponent;
@@ -26,12 +26,12 @@ use crate::limits::meter::give_way_first;
 /// served others. It holds `memory`, and takes more as it grows; the rest is answered when nothing else
 /// has it. May be dropped at any time: the instance goes with it.
 pub(crate) async fn run(
-    place: CallContext<'_>,
+    context: CallContext<'_>,
     component: &LoadedComponent,
     call: &PluginCall,
     held: Option<Held>,
 ) -> (Answer, Option<Held>) {
-    let (granted, settings) = (place.granted, &place.granted.settings);
+    let (granted, settings) = (context.granted, &context.granted.settings);
     let held = held.unwrap_or_else(|| granted.memory.nothing(call.direction));
     let bytes = call.input.as_str().len();
     if bytes > settings.payload_bytes_max {
@@ -52,16 +52,16 @@ pub(crate) async fn run(
     let warm = if reuse > 0 { component.idle.take(&call.plugin) } else { None };
     let (mut store, made) = match warm {
         Some(Warm { mut store, instance, served }) => {
-            match store.data_mut().begin(place.call_id(call), Arc::clone(granted), held) {
+            match store.data_mut().begin(context.call_id(call), Arc::clone(granted), held) {
                 None => {
                     store.set_epoch_deadline(1);
                     (store, Some((instance, served)))
                 }
                 // There is no room for all that the instance has: a fresh one may need less.
-                Some(held) => (place.guest(place.call_id(call), held), None),
+                Some(held) => (context.guest(context.call_id(call), held), None),
             }
         }
-        None => (place.guest(place.call_id(call), held), None),
+        None => (context.guest(context.call_id(call), held), None),
     };
     // Nothing of a rehearsal counts.
     let apart = granted.is_rehearsal.then(|| component.meter.apart());

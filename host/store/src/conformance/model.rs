@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use amends_engine::{Digest, PluginName, Position, SagaId, SagaStatus, Version};
+use amends_engine::{
+    Digest, PluginName, Position, SagaId, SagaStatus, StateList, StateQuery, Version,
+};
 
 use crate::{Append, Appended, LiveSaga, SagaQuery, SagaRow, StoreError, StoredEvent, Stream};
-use amends_engine::{StateList, StateQuery};
 
 /// What a store must hold.
 #[derive(Debug, Clone, Default)]

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use amends_engine::PluginName;
-
-use amends_engine::StateChange;
+use amends_engine::{PluginName, StateChange};
 
 /// The most bytes of keys and values in memory: enough for the stock of a warehouse, not an
 /// archive.

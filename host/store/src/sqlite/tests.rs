@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use amends_engine::{Position, SagaId, Timestamp, Version};
+use amends_engine::{Position, SagaId, StateList, Timestamp, Version};
 use futures::future::join_all;
 use rusqlite::Connection;
 
@@ -17,7 +17,6 @@ use crate::conformance::state_change;
 use crate::{
     Append, AppendReply, Durability, NewEvent, Store as _, StoreError, StoreHealth, Stream,
 };
-use amends_engine::StateList;
 
 fn append(number: u8, bytes: usize) -> Append {
     let event = NewEvent { kind: Cow::Borrowed("step.started"), data: "1".repeat(bytes) };

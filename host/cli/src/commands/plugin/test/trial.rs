@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use amends_engine::StateQuery;
 use amends_engine::{
-    DefinitionName, Direction, Failure, Outcome, Payload, PluginName, SagaId, StepName, Version,
-    idempotency_key,
+    DefinitionName, Direction, Failure, Outcome, Payload, PluginName, SagaId, StateQuery, StepName,
+    Version, idempotency_key,
 };
 use amends_registry::{PluginsConfig, Registry};
 use amends_runtime::now;
