@@ -15,7 +15,7 @@ use amends_engine::{
     Payload, RetrySpec, Saga, SagaId, Start, StepKind, StepName, StepSpec, Timestamp, UndoSpec,
     Version, commands, decide, decide_on, evolve, start,
 };
-use amends_store::{Append, Durability, NewEvent, SqliteStore, Store as _, Stream};
+use amends_store::{Append, Durability, NewEvent, OwnedShards, SqliteStore, Store as _, Stream};
 
 const AT: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
@@ -164,6 +164,7 @@ fn append(times: u32, definition: &Arc<Definition>) {
     let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
+        let shards = OwnedShards::gain(&store).await.unwrap();
         for number in 0..times {
             let mut random = [0; 10];
             random[..4].copy_from_slice(&number.to_be_bytes());
@@ -176,7 +177,7 @@ fn append(times: u32, definition: &Arc<Definition>) {
                 start_key: None,
                 state: Vec::new(),
             };
-            store.append(append).await.unwrap();
+            shards.append(append).await.unwrap();
         }
         store.close().await.unwrap();
     });

@@ -12,7 +12,7 @@ use amends_runtime::StateError;
 use amends_runtime::{
     BreakerError, ExposureError, OperateError, RehearseError, RuntimeError, StartError,
 };
-use amends_store::StoreError;
+use amends_store::{Fatal, Obstacle, StoreError};
 
 use crate::answer::Json;
 
@@ -102,24 +102,29 @@ impl From<StoreError> for ApiError {
         // The store logs what is wrong with it, once.
         tracing::debug!(%error, "a request met a store that failed");
         match error {
-            StoreError::Full(_) => Self::new(507, "store_full", detail).with_remedy(
+            StoreError::Unavailable { obstacle: Obstacle::Full, .. } => Self::new(
+                507,
+                "store_full",
+                detail,
+            )
+            .with_remedy(
                 "make room on the disk of the host's store; it goes on by itself, then try again",
             ),
-            StoreError::Fenced | StoreError::WriterEnded => Self::new(503, "store_lost", detail)
-                .with_remedy("this host ends; try again when one runs on this store"),
-            StoreError::Damaged { .. } => Self::new(500, "store_damaged", detail),
-            StoreError::TooLong(_) => Self::new(503, "read_too_long", detail)
-                .with_remedy("narrow the request: a smaller limit, a status, a definition"),
-            StoreError::Url(_)
-            | StoreError::NoPostgres
-            | StoreError::Invalid(_)
+            StoreError::Damaged { .. } | StoreError::Fatal(Fatal::Damaged { .. }) => {
+                Self::new(500, "store_damaged", detail)
+            }
+            StoreError::LostOwnership(_) | StoreError::Fatal(_) => {
+                Self::new(503, "store_lost", detail)
+                    .with_remedy("this host ends; try again when one runs on this store")
+            }
+            StoreError::Unavailable { obstacle: Obstacle::TooLong(_), .. } => {
+                Self::new(503, "read_too_long", detail)
+                    .with_remedy("narrow the request: a smaller limit, a status, a definition")
+            }
+            StoreError::Invalid(_)
             | StoreError::Conflict { .. }
-            | StoreError::InUse(_)
-            | StoreError::NewerSchema { .. }
-            | StoreError::File { .. }
             | StoreError::Closed
-            | StoreError::Database(_)
-            | StoreError::Unreadable(_) => Self::new(503, "store_failed", detail)
+            | StoreError::Unavailable { .. } => Self::new(503, "store_failed", detail)
                 .with_remedy("try again; if it goes on, look at the host's log"),
         }
     }

@@ -109,7 +109,8 @@ pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<ReadyVi
     }
     let quarantined = state.runtime.quarantined().len();
     let mut ready = ReadyView { quarantined, status: "ready".to_owned(), warnings: Vec::new() };
-    if let Some(disk) = state.runtime.store().stats().disk.filter(|disk| disk.is_low) {
+    if let Some(disk) = state.runtime.store().maintenance().stats().disk.filter(|disk| disk.is_low)
+    {
         let detail = format!(
             "the disk of the store is nearly full: {} MiB of {} MiB are free; when it is full, no saga \
              goes on",

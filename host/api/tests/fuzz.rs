@@ -143,7 +143,7 @@ impl Host {
     }
 
     async fn close(self) {
-        let findings = self.runtime.store().verify().await.unwrap();
+        let findings = self.runtime.store().maintenance().verify().await.unwrap();
         assert_eq!(findings, Vec::<String>::new());
         self.runtime.stop(Duration::from_secs(1)).await;
         // Else its tasks keep the sandbox, which has set aside a part of all addresses.

@@ -18,9 +18,39 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is::<PipeClosed>() => ExitCode::from(EXIT_PIPE_CLOSED),
         Err(error) => {
-            eprintln!("{}", shown(&format!("error: {error:#}")));
+            eprintln!("{}", shown(&format!("error: {}", sentence(&error))));
             let exit = error.downcast_ref::<Failed>().map_or(EXIT_ERROR, |failed| failed.exit);
             ExitCode::from(exit)
         }
+    }
+}
+
+/// An error and its causes. A cause that the text before it names already is not said twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentence;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = anyhow::anyhow!("no room");
+        assert_eq!(
+            sentence(&cause.context("the disk is full: no room")),
+            "the disk is full: no room"
+        );
+        let cause = anyhow::anyhow!("no room").context("the store");
+        assert_eq!(sentence(&cause), "the store: no room");
     }
 }

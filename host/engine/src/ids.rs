@@ -46,7 +46,8 @@ impl SagaId {
 
     /// The id of the saga that an attempt of a step starts, from when the attempt begins: its time
     /// is the child's own, so that ids sort by it. The parent's log keeps the id, so that a start
-    /// that was cut off is not done twice.
+    /// that was cut off is not done twice. It ends as the parent's id does, so that both are in one
+    /// shard of the store.
     #[must_use]
     pub fn child(self, step: &StepName, attempt: u32, at: Timestamp) -> Self {
         let mut hash = Sha256::new();
@@ -55,7 +56,8 @@ impl SagaId {
         hash.update([0]);
         hash.update(attempt.to_be_bytes());
         let mut random = [0; 10];
-        random.copy_from_slice(&hash.finalize()[..10]);
+        random[..8].copy_from_slice(&hash.finalize()[..8]);
+        random[8..].copy_from_slice(&self.as_bytes()[14..]);
         Self::from_parts(at, &random)
     }
 
@@ -128,6 +130,13 @@ impl Timestamp {
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// This long before; the earliest time there is, when it would be before that.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(millis))
     }
 
     /// The time from `earlier` to this; zero when `earlier` is later.

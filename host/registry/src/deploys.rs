@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use amends_engine::{Digest, PluginName, Timestamp, Version};
 use amends_failpoint::failpoint;
 use amends_sandbox::{LoadedComponent, Priority, Rejection};
-use amends_store::{Append, BlobKind, NewEvent, StoreError, StoredEvent, Stream};
+use amends_store::{Append, BlobKind, NewEvent, PageBudget, StoreError, StoredEvent, Stream};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -26,7 +26,7 @@ use crate::plugin::Active;
 use crate::registry::Registry;
 
 /// Events of a stream that are read at once.
-const EVENTS_PER_READ: u32 = 1_000;
+const EVENTS_PER_READ: PageBudget = PageBudget::items(1_000);
 
 /// How often the stream is read for what other hosts wrote, and code let go of that nobody needs. A
 /// read finds nothing nearly always, by an index.
@@ -166,7 +166,7 @@ impl Registry {
     ) -> Result<(), StoreError> {
         let Some(bytes) = bytes.take() else { return Ok(()) };
         let (name, digest) = (plugin.to_string(), component.digest);
-        self.inner.store.put_blob(BlobKind::Component, name, digest, at, bytes).await
+        self.inner.store.blobs().put(BlobKind::Component, name, digest, at, bytes).await
     }
 
     /// None for what is the last that became active already: it serves on.
@@ -277,7 +277,7 @@ impl Registry {
             start_key: None,
             state: Vec::new(),
         };
-        match self.inner.store.append(append).await {
+        match self.inner.store.log().append_shared(append).await {
             Ok(_) => {
                 *known = known.plus(1);
                 Ok(true)
@@ -322,7 +322,8 @@ impl Registry {
         let mut log: Vec<StoredEvent> = Vec::new();
         loop {
             let after = log.last().map_or(after, |last| last.version);
-            let page = self.inner.store.events(stream.clone(), after, EVENTS_PER_READ).await?;
+            let page =
+                self.inner.store.log().stream(stream.clone(), after, EVENTS_PER_READ).await?;
             if page.is_empty() {
                 return Ok(log);
             }
@@ -395,7 +396,7 @@ impl Registry {
                 drop(known);
                 match followed {
                     Ok(()) => {}
-                    Err(StoreError::Closed | StoreError::Fenced) => return,
+                    Err(StoreError::Closed | StoreError::Fatal(_)) => return,
                     Err(error) => tracing::debug!(%error, "deploys cannot be read"),
                 }
                 loads.go_on(&host);

@@ -123,7 +123,7 @@ impl Registry {
                 self.put_to_use(name, &component);
                 return true;
             }
-            Err(PluginError::Store(StoreError::Closed | StoreError::Fenced)) => return false,
+            Err(PluginError::Store(StoreError::Closed | StoreError::Fatal(_))) => return false,
             Err(error) => error,
         };
         self.note_unloadable(name, digest, &error);

@@ -91,7 +91,7 @@ impl Registry {
             guard: OnceLock::new(),
         });
         let host = Self { inner };
-        for blob in host.inner.store.blobs(BlobKind::Component).await? {
+        for blob in host.inner.store.blobs().list(BlobKind::Component).await? {
             names.extend(blob.name.parse::<PluginName>());
         }
         host.read_deploys(&names).await?;
@@ -220,7 +220,7 @@ impl Registry {
         if let Some(known) = self.known(name, digest) {
             return known;
         }
-        let bytes = self.inner.store.blob(BlobKind::Component, digest).await;
+        let bytes = self.inner.store.blobs().get(BlobKind::Component, digest).await;
         let bytes = bytes.map_err(NotLoaded::Store)?.ok_or(NotLoaded::Lost)?;
         let settings = Arc::new(self.configured(name));
         self.tell_compiling(name, digest, bytes.len());

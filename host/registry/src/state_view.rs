@@ -17,7 +17,11 @@ impl StateView for StoredState {
         plugin: PluginName,
         key: String,
     ) -> BoxFuture<'_, Result<Option<Arc<str>>, StateUnreadable>> {
-        self.0.state(plugin, key).map(|value| value.map_err(|error| unreadable(&error))).boxed()
+        self.0
+            .state()
+            .value(plugin, key)
+            .map(|value| value.map_err(|error| unreadable(&error)))
+            .boxed()
     }
 
     fn keys(
@@ -26,13 +30,14 @@ impl StateView for StoredState {
         query: StateQuery,
     ) -> BoxFuture<'_, Result<Vec<String>, StateUnreadable>> {
         self.0
-            .state_keys(plugin, query)
+            .state()
+            .keys(plugin, query)
             .map(|keys| keys.map_err(|error| unreadable(&error)))
             .boxed()
     }
 }
 
 fn unreadable(error: &StoreError) -> StateUnreadable {
-    let is_lasting = matches!(error, StoreError::Damaged { .. } | StoreError::Unreadable(_));
+    let is_lasting = matches!(error, StoreError::Damaged { .. });
     StateUnreadable { message: error.to_string(), is_lasting }
 }

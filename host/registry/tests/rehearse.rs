@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amends_engine::{Direction, Outcome, Payload, Position, StateQuery, Timestamp, Version};
+use amends_engine::{Direction, Outcome, Payload, StateQuery, Timestamp, Version};
 use amends_sandbox::{PluginCall, PluginSettings, StubAnswer};
+use amends_store::conformance::whole_log;
 use amends_store::{Append, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};
 use host::{Host, Place, test};
@@ -111,7 +112,7 @@ async fn state_is_read_and_what_is_written_goes_to_whoever_asks() {
     host.store.append(append).await.unwrap();
     let kept = state(&host).await;
     assert_eq!(kept.len(), 2, "{kept:?}");
-    let events = host.store.log(Position(0), 100).await.unwrap();
+    let events = whole_log(&*host.store).await;
 
     let component = host.plugins.active(&test()).unwrap();
     let call = PluginCall { output: Some(output), ..call };
@@ -124,15 +125,15 @@ async fn state_is_read_and_what_is_written_goes_to_whoever_asks() {
         assert_eq!(rehearsed.requests, []);
     }
     assert_eq!(state(&host).await, kept);
-    assert_eq!(host.store.log(Position(0), 100).await.unwrap(), events);
+    assert_eq!(whole_log(&*host.store).await, events);
     host.close().await;
 }
 
 async fn state(host: &Host) -> Vec<(String, Option<Arc<str>>)> {
     let query = StateQuery { limit: 100, ..StateQuery::default() };
     let mut state = Vec::new();
-    for key in host.store.state_keys(test(), query).await.unwrap() {
-        let value = host.store.state(test(), key.clone()).await.unwrap();
+    for key in host.store.state().keys(test(), query).await.unwrap() {
+        let value = host.store.state().value(test(), key.clone()).await.unwrap();
         state.push((key, value));
     }
     state

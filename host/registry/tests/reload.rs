@@ -173,7 +173,7 @@ async fn a_component_that_cannot_be_loaded_is_not_loaded_for_every_call() {
     let host = place.open().await;
     let (bytes, at) = (b"\0asm".to_vec(), Timestamp::from_millis(0));
     let bad = digest(&bytes);
-    host.store.put_blob(BlobKind::Component, "test".to_owned(), bad, at, bytes).await.unwrap();
+    host.store.blobs().put(BlobKind::Component, "test".to_owned(), bad, at, bytes).await.unwrap();
     let first = host.plugins.by_digest(&test(), bad).await.unwrap_err().to_string();
     assert!(first.contains("it is incomplete"), "{first}");
     // It is not even read again.
@@ -333,7 +333,7 @@ async fn follower(host: &Host) -> (Place, Registry) {
     let plugins = [(test(), place.settings.clone())].into();
     let inspection = Inspection::InThisProcess;
     let config = PluginsConfig { dir, cache, plugins, inspection, ..PluginsConfig::default() };
-    let plugins = Registry::open(config, host.store.clone()).await.unwrap();
+    let plugins = Registry::open(config, Arc::clone(&host.store.store)).await.unwrap();
     plugins.watch(None).await;
     (place, plugins)
 }
@@ -496,7 +496,7 @@ async fn what_another_host_made_active_is_tried_again_until_it_can_be_loaded() {
     let host = place.open().await;
     let put = async |name: &str, bytes: Vec<u8>| {
         let (name, of, at) = (name.to_owned(), digest(&bytes), Timestamp::from_millis(0));
-        host.store.put_blob(BlobKind::Component, name, of, at, bytes).await.unwrap();
+        host.store.blobs().put(BlobKind::Component, name, of, at, bytes).await.unwrap();
     };
     let other = Component { name: "other", ..Component::default() }.build();
     put("other", other.clone()).await;
@@ -526,7 +526,7 @@ async fn what_another_host_made_active_is_looked_at_in_the_background() {
     let host = place.open().await;
     assert_eq!(host.version().as_deref(), Some("1.0.0"), "from the cache");
     let (name, bytes, at) = ("test".to_owned(), version("2.0.0"), Timestamp::from_millis(0));
-    host.store.put_blob(BlobKind::Component, name, digest(&bytes), at, bytes).await.unwrap();
+    host.store.blobs().put(BlobKind::Component, name, digest(&bytes), at, bytes).await.unwrap();
     record(&host, 1, "test", &version("2.0.0"), "2.0.0").await;
     let requests = || std::fs::read_to_string(&asked).unwrap_or_default();
     soon("2.0.0 is looked at", || requests().contains('\n')).await;
@@ -609,7 +609,11 @@ async fn what_an_earlier_version_recorded_is_known() {
     let host = place.open().await;
     let bytes = version("0.9.0");
     let (digest, at) = (digest(&bytes), Timestamp::from_millis(7));
-    host.store.put_blob(BlobKind::Component, "test".to_owned(), digest, at, bytes).await.unwrap();
+    host.store
+        .blobs()
+        .put(BlobKind::Component, "test".to_owned(), digest, at, bytes)
+        .await
+        .unwrap();
     let event = |kind: &'static str, data: serde_json::Value| NewEvent {
         kind: kind.into(),
         data: data.to_string(),

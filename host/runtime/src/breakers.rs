@@ -201,7 +201,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use amends_engine::{Failure, Payload, Position, Version};
-    use amends_store::{Append, Durability, SqliteStore, StoredEvent, Stream};
+    use amends_store::{Append, Durability, PageBudget, SqliteStore, StoredEvent, Stream};
 
     use std::time::Duration;
 
@@ -393,12 +393,17 @@ mod tests {
             hosts.push(breakers.unwrap());
         }
         // Neither knows of the other's failure when it writes its own.
-        let begun = store.events(Stream::Service(service.clone()), Version(0), 10);
+        let begun =
+            store.log().stream(Stream::Service(service.clone()), Version(0), PageBudget::items(10));
         assert_eq!(begun.await.unwrap(), []);
         report(&hosts[0], &service, &failed(), at(10_000));
         report(&hosts[1], &service, &failed(), at(20_000));
         let last = loop {
-            let events = store.events(Stream::Service(service.clone()), Version(0), 10);
+            let events = store.log().stream(
+                Stream::Service(service.clone()),
+                Version(0),
+                PageBudget::items(10),
+            );
             let events = events.await.unwrap();
             if let [_, last] = events.as_slice() {
                 break last.clone();
@@ -444,7 +449,7 @@ mod tests {
             (1, "breaker.opened", opened().to_string()),
             (2, "breaker.closed", nothing()),
         ] {
-            store.append(append(&damaged, version, kind, data)).await.unwrap();
+            store.log().append_shared(append(&damaged, version, kind, data)).await.unwrap();
         }
         store.close().await.unwrap();
         let connection = rusqlite::Connection::open(&path).unwrap();
@@ -471,7 +476,12 @@ mod tests {
             report(&breakers, service, &failed(), at(2));
         }
         let began = std::time::Instant::now();
-        while store.events(Stream::Service(other.clone()), Version(0), 10).await.unwrap().is_empty()
+        while store
+            .log()
+            .stream(Stream::Service(other.clone()), Version(0), PageBudget::items(10))
+            .await
+            .unwrap()
+            .is_empty()
         {
             assert!(began.elapsed() < 10 * SECOND, "the other service's event is not recorded");
             tokio::time::sleep(Duration::from_millis(10)).await;

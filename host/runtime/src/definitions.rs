@@ -34,7 +34,7 @@ impl Definitions {
             let definition = Arc::new(definition);
             let (name, digest) = (definition.name().to_string(), definition.digest());
             let bytes = definition.canonical().into_bytes();
-            store.put_blob(BlobKind::Definition, name, digest, now(), bytes).await?;
+            store.blobs().put(BlobKind::Definition, name, digest, now(), bytes).await?;
             failpoint("runtime.definition.stored");
             by_digest.insert(digest, Arc::clone(&definition));
             current.insert(definition.name().clone(), definition);
@@ -70,7 +70,8 @@ impl Definitions {
             return Ok(definition);
         }
         let bytes = store
-            .blob(BlobKind::Definition, digest)
+            .blobs()
+            .get(BlobKind::Definition, digest)
             .await?
             .ok_or(RuntimeError::DefinitionLost { saga, digest })?;
         let text = String::from_utf8_lossy(&bytes);

@@ -72,7 +72,7 @@ impl Counted {
             ..SagaQuery::default()
         };
         loop {
-            let rows = runtime.store().list(query.clone()).await?;
+            let rows = runtime.store().sagas().list(query.clone()).await?;
             let Some(last) = rows.last() else { return Ok(()) };
             query.before = Some(last.id);
             for row in rows {

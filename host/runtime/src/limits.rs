@@ -1,5 +1,7 @@
 //! How much a host holds at once. Past each limit a caller is told to wait; memory does not grow.
 
+use amends_store::PageBudget;
+
 /// Calls in flight or about to be, over all shards. Each holds an instance of the plugin host's
 /// pool, so it is well below the pool's size.
 pub const CALLS_MAX: usize = 512;
@@ -43,11 +45,11 @@ pub(crate) const APPEND_BYTES_UNDER_WAY_MAX: usize = 64 << 20;
 
 /// Events read at once when a saga is loaded from the store; fewer when they are large
 /// ([`amends_store::EVENTS_PAGE_BYTES_MAX`]).
-pub(crate) const EVENTS_PER_READ: u32 = 10_000;
+pub(crate) const EVENTS_PER_READ: PageBudget = PageBudget::items(10_000);
 
 /// Live sagas read at once at recovery; fewer when their logs are large
 /// ([`amends_store::LIVE_PAGE_BYTES_MAX`]).
-pub(crate) const SAGAS_PER_READ: u32 = 1_000;
+pub(crate) const SAGAS_PER_READ: PageBudget = PageBudget::items(1_000);
 
 /// Rehearsals at once. Each computes on a thread of its own, and real sagas go first.
 pub(crate) const REHEARSALS_MAX: usize = 1;

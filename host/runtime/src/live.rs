@@ -1,6 +1,7 @@
 //! One live saga in its shard.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use amends_engine::{
     Call, Command, Direction, Event, Input, Refusal, Saga, SagaId, StateChange, StepName,
@@ -23,11 +24,43 @@ use crate::serving::{Basis, Served};
 use crate::stall::{Line, Stall, StallReason};
 use amends_registry::now;
 
+/// The time of one saga, which never goes back: neither when the clock of this host is set back, nor
+/// when the host that had the saga before had a clock that was ahead.
+///
+/// While the clock is behind the saga's last event, time goes on from that event as fast as the clock
+/// does. So a pause of one second takes one second, whatever the clock says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SagaClock {
+    /// When the last event was decided.
+    at: Timestamp,
+    /// When this host decided it, or read it.
+    seen: std::time::Instant,
+}
+
+impl SagaClock {
+    /// A clock that goes on from the last event of a saga.
+    pub(crate) fn from(at: Timestamp) -> Self {
+        Self { at, seen: std::time::Instant::now() }
+    }
+
+    /// The time of the saga when the clock of this host says `wall`.
+    pub(crate) fn time(self, wall: Timestamp) -> Timestamp {
+        wall.max(self.at.after(self.seen.elapsed()))
+    }
+
+    /// How far the time of the saga is ahead of the clock of this host.
+    pub(crate) fn ahead(self, wall: Timestamp) -> Duration {
+        self.time(wall).since(wall)
+    }
+}
+
 /// A saga, what is under way for it, and what waits for it.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// As of the last durable event.
     pub(crate) saga: Saga,
+    /// Goes on from that event.
+    pub(crate) clock: SagaClock,
     /// Loaded for an order, and nothing of it appended since: by the time that the shard had it, the
     /// saga may have been live, moved on and ended again.
     pub(crate) may_be_stale: bool,
@@ -122,6 +155,8 @@ pub(crate) struct Pass {
 pub(crate) struct Pending {
     /// When it was decided: what was due by then is admitted or held back.
     pub(crate) at: Timestamp,
+    /// Goes on from then.
+    pub(crate) clock: SagaClock,
     pub(crate) draft: Saga,
     pub(crate) events: Vec<Event>,
     /// Of the append, as the store has it.
@@ -231,9 +266,11 @@ pub(crate) struct DueWork {
 }
 
 impl Live {
-    pub(crate) fn new(saga: Saga, held: HeldBytes) -> Self {
+    /// `last_at` is the time of the saga's last event.
+    pub(crate) fn new(saga: Saga, last_at: Timestamp, held: HeldBytes) -> Self {
         Self {
             saga,
+            clock: SagaClock::from(last_at),
             may_be_stale: false,
             pending: None,
             inputs: VecDeque::new(),
@@ -361,6 +398,9 @@ impl Live {
 
     /// The next time after `decided_at` at which it must be ticked; it may have passed by now.
     pub(crate) fn next_wake(&self, decided_at: Timestamp) -> Option<Timestamp> {
+        // Timers are set by the clock of the host, and a saga's time may be ahead of it.
+        let ahead = self.clock.ahead(now());
+        let by_host = |at: Timestamp| at.before(ahead);
         let breakers = self.stalls.iter().filter_map(|stall| match &stall.reason {
             StallReason::BreakerOpen { until, .. } => *until,
             StallReason::PluginMissing { .. }
@@ -375,6 +415,7 @@ impl Live {
                 Command::Wake(at) => Some(at),
                 Command::Run(_) | Command::CancelChild(_) => None,
             })
+            .map(by_host)
             .chain(breakers)
             .min()
     }

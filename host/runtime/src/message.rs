@@ -6,21 +6,29 @@ use amends_engine::{
     Digest, Direction, Fate, Input, Outcome, Saga, SagaId, ServiceName, Start, StepName,
 };
 use amends_sandbox::{Effects, Lacks};
-use amends_store::{Appended, StoreError};
+use amends_store::{Appended, Shard, ShardId, StoreError};
 use tokio::sync::oneshot;
 
 use crate::budget::HeldBytes;
 use crate::error::{OperateError, StartError};
 use crate::room_key::RoomKey;
-use crate::saga_state::{SagaState, Started};
+use crate::saga_state::{Loaded, SagaState, Started};
 use crate::serving::{Basis, Served};
 use crate::stall::Stuck;
 
 /// What a shard is told.
 #[derive(Debug)]
 pub(crate) enum Message {
+    /// This host owns a shard from now on, and goes on with its sagas.
+    Gained {
+        shard: Box<dyn Shard>,
+        sagas: Vec<(Loaded, HeldBytes)>,
+    },
+    /// Another host owns a shard from now on.
+    Lost(ShardId),
+    /// Goes on with a saga that was quarantined.
     Recover {
-        saga: Box<Saga>,
+        saga: Box<Loaded>,
         held: HeldBytes,
     },
     /// Starts a saga that is not refused for lack of room.
@@ -38,7 +46,7 @@ pub(crate) enum Message {
     Feed {
         id: SagaId,
         input: Box<Input>,
-        loaded: Option<Box<Saga>>,
+        loaded: Option<Box<Loaded>>,
         /// What it holds of a budget, if it is refused for lack of room.
         held: Option<HeldBytes>,
         reply: oneshot::Sender<Result<SagaState, OperateError>>,

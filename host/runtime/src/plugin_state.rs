@@ -79,7 +79,7 @@ impl Runtime {
     ) -> Result<Option<Arc<str>>, StateError> {
         self.has_state(plugin)?;
         check_key(key)?;
-        Ok(self.store().state(plugin.clone(), key.to_owned()).await?)
+        Ok(self.store().state().value(plugin.clone(), key.to_owned()).await?)
     }
 
     /// Keys in the order of their bytes.
@@ -92,7 +92,7 @@ impl Runtime {
         query: StateQuery,
     ) -> Result<Vec<String>, StateError> {
         self.has_state(plugin)?;
-        Ok(self.store().state_keys(plugin.clone(), query).await?)
+        Ok(self.store().state().keys(plugin.clone(), query).await?)
     }
 
     /// Writes a value or removes it, for `who`.
@@ -155,7 +155,7 @@ impl Runtime {
             for write in &writes {
                 if only_new {
                     let store = self.store();
-                    if store.state(plugin.clone(), write.key.clone()).await?.is_some() {
+                    if store.state().value(plugin.clone(), write.key.clone()).await?.is_some() {
                         continue;
                     }
                     change.reads.insert(write.key.clone(), None);
@@ -196,7 +196,7 @@ impl Runtime {
                 start_key: None,
                 state: vec![change.clone()],
             };
-            match self.store().append(append).await {
+            match self.store().state().change(append).await {
                 // Whoever else writes to the stream changes nothing that this event rests on.
                 Err(StoreError::Conflict { actual, .. }) => expected = actual,
                 appended => return appended,

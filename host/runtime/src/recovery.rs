@@ -5,16 +5,19 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use amends_engine::{
-    Command, Definition, Event, PluginName, Saga, SagaId, SagaStatus, StepName, Target, Version,
-    commands,
+    Command, Definition, Event, PluginName, Saga, SagaId, SagaStatus, StepName, Target, Timestamp,
+    Version, commands,
 };
 use amends_registry::Registry;
-use amends_store::{Append, EVENT_UNREADABLE, LiveSaga, NewEvent, Store, StoredEvent, Stream};
+use amends_store::{
+    Append, EVENT_UNREADABLE, LiveSaga, NewEvent, OwnedShards, ShardId, Store, StoredEvent, Stream,
+};
 
 use crate::definitions::Definitions;
 use crate::error::RuntimeError;
 use crate::limits::SAGAS_PER_READ;
 use crate::live::row;
+use crate::saga_state::Loaded;
 
 /// A saga that cannot be read. Nothing touches it, and it does not stop the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +64,7 @@ impl Quarantine {
 
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    pub(crate) sagas: Vec<Saga>,
+    pub(crate) sagas: Vec<Loaded>,
     pub(crate) quarantined: Vec<Quarantined>,
 }
 
@@ -85,7 +88,7 @@ pub(crate) struct Found {
 impl Recovered {
     pub(crate) fn found(&self) -> Found {
         let mut found = Found { quarantined: self.quarantined.len(), ..Found::default() };
-        for saga in &self.sagas {
+        for Loaded { saga, .. } in &self.sagas {
             found.sagas += 1;
             match saga.status() {
                 SagaStatus::Compensating => found.compensating += 1,
@@ -122,15 +125,16 @@ impl Found {
     }
 }
 
-/// Loads every live saga.
+/// Loads every live saga of some shards.
 pub(crate) async fn recover(
     store: &dyn Store,
     definitions: &Definitions,
+    shards: &[ShardId],
 ) -> Result<Recovered, RuntimeError> {
     let mut recovered = Recovered { sagas: Vec::new(), quarantined: Vec::new() };
     let mut after = None;
     loop {
-        let page = store.live(after, SAGAS_PER_READ).await?;
+        let page = store.sagas().live(shards.to_vec(), after, SAGAS_PER_READ).await?;
         let Some(last) = page.last() else { return Ok(recovered) };
         after = Some(last.id);
         for live in page {
@@ -151,10 +155,17 @@ async fn read(
     LiveSaga { id, content }: LiveSaga,
     store: &dyn Store,
     definitions: &Definitions,
-) -> Result<Saga, RuntimeError> {
+) -> Result<Loaded, RuntimeError> {
     let (row, log) = content.map_err(|message| RuntimeError::Unreadable { saga: id, message })?;
     let definition = definitions.pinned(id, row.definition_digest, store).await?;
-    replay(id, definition, &log)
+    let saga = replay(id, definition, &log)?;
+    let last_at = last_at(saga.started_at(), &log);
+    Ok(Loaded { saga, last_at })
+}
+
+/// The latest time in a log. Earlier versions wrote times that went back with the clock.
+pub(crate) fn last_at(began: Timestamp, log: &[StoredEvent]) -> Timestamp {
+    log.iter().map(|event| event.at).fold(began, Timestamp::max)
 }
 
 /// Writes a log as that of a new saga, for a host that is not started yet: it goes on from there.
@@ -162,7 +173,7 @@ async fn read(
 /// # Errors
 /// When the log cannot be read, or the store fails.
 pub async fn import(
-    store: &dyn Store,
+    shards: &OwnedShards,
     id: SagaId,
     definition: Arc<Definition>,
     log: &[StoredEvent],
@@ -183,7 +194,7 @@ pub async fn import(
             start_key: None,
             state: Vec::new(),
         };
-        store.append(append).await?;
+        shards.append(append).await?;
         expected = expected.plus(decided.len());
     }
     Ok(())
@@ -297,7 +308,7 @@ impl Check<'_> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-    use amends_store::conformance::{saga_id, start};
+    use amends_store::conformance::{TestStore, saga_id, start};
     use amends_store::{Durability, SqliteStore};
 
     use super::*;
@@ -307,14 +318,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("amends.db");
         let store = SqliteStore::open(&path, Durability::Full).unwrap();
+        let store = TestStore::of(Arc::new(store)).await.unwrap();
         for number in 0..3 {
             store.append(start(number)).await.unwrap();
         }
         let damage = "UPDATE sagas SET status = 'lost' WHERE id = ?1";
         let connection = rusqlite::Connection::open(&path).unwrap();
         assert_eq!(connection.execute(damage, [saga_id(1).as_bytes()]).unwrap(), 1);
-        let definitions = Definitions::publish(Vec::new(), &store).await.unwrap();
-        let recovered = recover(&store, &definitions).await.unwrap();
+        let shards: Vec<_> = ShardId::all().collect();
+        let definitions = Definitions::publish(Vec::new(), &*store).await.unwrap();
+        let recovered = recover(&*store, &definitions, &shards).await.unwrap();
         // The others come as far as their definition, which nobody has put into this store.
         let words = ["pinned to definition", "its row: status: `lost` is not", "pinned to"];
         assert_eq!(recovered.quarantined.len(), words.len());

@@ -14,7 +14,7 @@ use amends_engine::{
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
-use amends_store::{SagaRow, Store, StoreError, StoreHealth, Stream};
+use amends_store::{ShardId, Store, StoreError, StoreHealth, Stream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -32,11 +32,12 @@ use crate::limits::{
     ORDER_BYTES_WAITING_MAX, REHEARSALS_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
 };
 use crate::message::{Gauges, Look, Message, StartMessage, Waiter};
+use crate::owner::{Owner, worker_of};
 use crate::ports::{SagaPort, Wake};
 use crate::recovery::{self, Quarantine, Quarantined};
 use crate::room_key::RoomKey;
 use crate::rooms::Rooms;
-use crate::saga_state::{SagaState, Started};
+use crate::saga_state::{Loaded, SagaState, Started};
 use crate::serving::{may_choose, may_edit, may_resolve, undo_component};
 use crate::shard::{Shard, ShardConfig};
 use crate::stall::Stuck;
@@ -174,14 +175,19 @@ impl Runtime {
         let rooms = Arc::new(Rooms::new(config.concurrency, wake));
         let quarantine = Arc::<Quarantine>::default();
         let told = inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect();
-        tokio::spawn(tell_when_store_works(store.health(), told));
+        tokio::spawn(tell_when_store_works(store.maintenance().health(), told));
         failpoint("runtime.recovery.before");
-        let recovered = recovery::recover(&*store, &definitions).await?;
+        let owner = Owner {
+            store: Arc::clone(&store),
+            definitions: Arc::clone(&definitions),
+            workers: inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect(),
+            live_bytes: Arc::clone(&live_bytes),
+            quarantine: Arc::clone(&quarantine),
+        };
+        // Before the workers run: an order from one saga to another must not overtake the recovery of
+        // that.
+        owner.tick().await?;
         failpoint("runtime.recovery.read");
-        recovered.found().log();
-        for Quarantined { id, reason } in recovered.quarantined {
-            quarantine.add(id, reason);
-        }
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakRuntime(inner.clone()));
@@ -190,8 +196,7 @@ impl Runtime {
                 let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
                 let shard = Shard::new(ShardConfig {
                     number,
-                    store: Arc::clone(&store),
-                    health: store.health(),
+                    health: store.maintenance().health(),
                     plugins: plugins.clone(),
                     breakers: Arc::clone(&breakers),
                     rooms: Arc::clone(&rooms),
@@ -224,16 +229,11 @@ impl Runtime {
             }
         });
         let runtime = Self { inner };
-        for saga in recovered.sagas {
-            // Counted before the first start is asked for.
-            let held = runtime.inner.live_bytes.hold(LIVE_BYTES_EACH + saga.memory_bytes());
-            let _ = runtime.send(saga.id(), Message::Recover { saga: Box::new(saga), held });
-        }
-        // Only now: an order from one saga to another must not overtake the recovery of that.
         let run =
             |(shard, receiver, starts): (Shard, _, _)| tokio::spawn(shard.run(receiver, starts));
         let tasks = idle.into_iter().map(run).collect();
         *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
+        tokio::spawn(owner.run());
         // Last: what replaces a component is held against the sagas that are live.
         let guard = WeakRuntime(Arc::downgrade(&runtime.inner));
         runtime.inner.plugins.watch(Some(Arc::new(guard))).await;
@@ -444,8 +444,8 @@ impl Runtime {
             if self.is_stopping() {
                 return Err(RuntimeError::Stopping.into());
             }
-            let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
-            loaded = Some(Box::new(state.saga));
+            let found = self.load(id).await?.ok_or(OperateError::NotFound(id))?;
+            loaded = Some(Box::new(found));
         }
         Err(RuntimeError::Busy(id).into())
     }
@@ -457,14 +457,14 @@ impl Runtime {
         if quarantine.reason(id).is_none() {
             return Ok(None);
         }
-        let found = self.state(id).await.and_then(|state| {
-            state.ok_or_else(|| {
+        let found = self.load(id).await.and_then(|loaded| {
+            loaded.ok_or_else(|| {
                 let message = "it has no row in the store's list of sagas".to_owned();
                 RuntimeError::Unreadable { saga: id, message }
             })
         });
-        let state = match found {
-            Ok(state) => state,
+        let loaded = match found {
+            Ok(loaded) => loaded,
             Err(
                 error @ (RuntimeError::Unreadable { .. }
                 | RuntimeError::DefinitionLost { .. }
@@ -478,10 +478,11 @@ impl Runtime {
             }
             Err(error) => return Err(error.into()),
         };
-        let saga = Box::new(state.saga.clone());
+        let state = SagaState { saga: loaded.saga.clone(), stalls: Vec::new() };
+        let saga = Box::new(loaded);
         // Whoever is refused as long as it is quarantined must not come before its recovery.
         let is_released = quarantine.release(id, || {
-            let held = self.inner.live_bytes.hold(LIVE_BYTES_EACH + saga.memory_bytes());
+            let held = self.inner.live_bytes.hold(LIVE_BYTES_EACH + saga.saga.memory_bytes());
             let _ = self.send(id, Message::Recover { saga, held });
         });
         if is_released {
@@ -644,9 +645,8 @@ impl Runtime {
         if let Ok(state) = answer.await {
             return Ok(Some(*state));
         }
-        let Some(row) = self.inner.store.saga(id).await? else { return Ok(None) };
-        let saga = self.load(&row).await?;
-        Ok(Some(SagaState { saga, stalls: Vec::new() }))
+        let loaded = self.load(id).await?;
+        Ok(loaded.map(|loaded| SagaState { saga: loaded.saga, stalls: Vec::new() }))
     }
 
     /// Waits until a saga rests, ended or blocked; answers it as it then is, or as it is when
@@ -705,7 +705,7 @@ impl Runtime {
     /// Whether the store takes writes.
     #[must_use]
     pub fn store_health(&self) -> StoreHealth {
-        self.inner.store.health().borrow().clone()
+        self.inner.store.maintenance().health().borrow().clone()
     }
 
     /// Why the store is lost to this process, once it is: from then on nothing is recorded, and the
@@ -722,7 +722,7 @@ impl Runtime {
         &self,
         failure: impl Fn(&StoreHealth) -> Option<StoreError>,
     ) -> StoreError {
-        let mut health = self.inner.store.health();
+        let mut health = self.inner.store.maintenance().health();
         loop {
             if let Some(error) = failure(&health.borrow_and_update()) {
                 return error;
@@ -787,19 +787,23 @@ impl Runtime {
         cut_off
     }
 
-    async fn load(&self, row: &SagaRow) -> Result<Saga, RuntimeError> {
+    /// Reads a saga from its log; none when there is no such saga.
+    async fn load(&self, id: SagaId) -> Result<Option<Loaded>, RuntimeError> {
         let store = &*self.inner.store;
+        let Some(row) = store.sagas().row(id).await? else { return Ok(None) };
         let definition =
             self.inner.definitions.pinned(row.id, row.definition_digest, store).await?;
         let stream = || Stream::Saga(row.id);
-        let first = store.events(stream(), Version(0), EVENTS_PER_READ).await?;
+        let first = store.log().stream(stream(), Version(0), EVENTS_PER_READ).await?;
         let mut saga = recovery::replay(row.id, definition, &first)?;
+        let mut last_at = recovery::last_at(saga.started_at(), &first);
         loop {
-            let page = store.events(stream(), saga.version(), EVENTS_PER_READ).await?;
+            let page = store.log().stream(stream(), saga.version(), EVENTS_PER_READ).await?;
             if page.is_empty() {
-                return Ok(saga);
+                return Ok(Some(Loaded { saga, last_at }));
             }
             recovery::go_on(&mut saga, &page)?;
+            last_at = recovery::last_at(last_at, &page);
         }
     }
 
@@ -808,7 +812,7 @@ impl Runtime {
     }
 
     fn shard(&self, id: SagaId) -> &ShardHandle {
-        &self.inner.shards[shard_of(id, self.inner.shards.len())]
+        &self.inner.shards[worker_of(ShardId::of(id), self.inner.shards.len())]
     }
 }
 
@@ -867,10 +871,4 @@ impl WeakRuntime {
     pub(crate) fn runtime(&self) -> Option<Runtime> {
         Some(Runtime { inner: self.0.upgrade()? })
     }
-}
-
-/// By the random end of the id: its beginning is the time.
-fn shard_of(id: SagaId, shards: usize) -> usize {
-    let bytes = id.as_bytes();
-    usize::from(u16::from_be_bytes([bytes[14], bytes[15]])) % shards
 }

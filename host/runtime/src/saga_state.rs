@@ -1,6 +1,6 @@
 //! A saga as a reader of the host sees it.
 
-use amends_engine::{Saga, SagaId, SagaStatus};
+use amends_engine::{Saga, SagaId, SagaStatus, Timestamp};
 
 use crate::stall::{Stall, StallReason};
 
@@ -11,6 +11,14 @@ pub struct Started {
     pub id: SagaId,
     /// Whether this request started it.
     pub created: bool,
+}
+
+/// A saga as its log has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    pub(crate) saga: Saga,
+    /// When its last event was decided.
+    pub(crate) last_at: Timestamp,
 }
 
 /// A saga as a reader sees it.

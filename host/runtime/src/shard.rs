@@ -19,22 +19,22 @@ use amends_engine::{
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
 use amends_sandbox::Effects;
-use amends_store::{StartKey, Store, StoreError, StoreHealth};
+use amends_store::{OwnedShards, ShardId, StartKey, StoreError, StoreHealth};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::breakers::Breakers;
 use crate::budget::{Budget, HeldBytes};
 use crate::dispatch::{Dispatcher, host_stopped};
-use crate::error::StartError;
+use crate::error::{RuntimeError, StartError};
 use crate::faults::Faults;
 use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX, LIVE_MAX};
-use crate::live::{Live, Pending, Queued, Unbegun, row};
+use crate::live::{Live, Pending, Queued, SagaClock, Unbegun, row};
 use crate::message::{CallNumber, Gauges, Look, Message, Returned, StartMessage};
 use crate::ports::SagaPort;
 use crate::recovery::Quarantine;
 use crate::rooms::Rooms;
-use crate::saga_state::{SagaState, Started, rests};
+use crate::saga_state::{Loaded, SagaState, Started, rests};
 use crate::stall::{Line, Stuck};
 use crate::stuck::{STUCK_CHECK_PAUSE, stuck};
 use amends_registry::now;
@@ -68,7 +68,6 @@ enum Appends {
 
 pub(crate) struct ShardConfig {
     pub(crate) number: usize,
-    pub(crate) store: Arc<dyn Store>,
     pub(crate) health: watch::Receiver<StoreHealth>,
     pub(crate) plugins: Registry,
     pub(crate) breakers: Arc<Breakers>,
@@ -86,6 +85,8 @@ pub(crate) struct ShardConfig {
 pub(crate) struct Shard {
     config: ShardConfig,
     dispatcher: Dispatcher,
+    /// The shards of the store whose sagas this worker runs.
+    owned: OwnedShards,
     live: HashMap<SagaId, Live>,
     /// Under way, and their bytes.
     appends: usize,
@@ -126,6 +127,7 @@ impl Shard {
         Self {
             config,
             dispatcher,
+            owned: OwnedShards::default(),
             live: HashMap::new(),
             appends: 0,
             append_bytes: 0,
@@ -199,6 +201,13 @@ impl Shard {
 
     fn message(&mut self, message: Message) {
         match message {
+            Message::Gained { shard, sagas } => {
+                self.owned.insert(shard);
+                for (saga, held) in sagas {
+                    self.recover(saga, held);
+                }
+            }
+            Message::Lost(id) => self.lose(id),
             Message::Recover { saga, held } => self.recover(*saga, held),
             Message::Returned(returned) => self.returned(*returned),
             Message::Start(message) if self.has_store_room() => self.start(*message),
@@ -210,9 +219,13 @@ impl Shard {
                 self.account(id);
                 self.store_has_room();
             }
+            Message::Feed { id, reply, .. } if self.owned.of(id).is_none() => {
+                let _ = reply.send(Err(RuntimeError::Store(not_owned(id)).into()));
+            }
             Message::Feed { id, input, loaded, held, reply } => {
-                if let (false, Some(saga)) = (self.live.contains_key(&id), loaded) {
-                    let mut live = Live::new(*saga, self.config.live_bytes.hold(0));
+                if let (false, Some(loaded)) = (self.live.contains_key(&id), loaded) {
+                    let Loaded { saga, last_at } = *loaded;
+                    let mut live = Live::new(saga, last_at, self.config.live_bytes.hold(0));
                     live.may_be_stale = true;
                     self.insert(id, live);
                 }
@@ -272,6 +285,10 @@ impl Shard {
             let _ = reply.send(Err(StartError::Stopping));
             return;
         }
+        if self.owned.of(id).is_none() {
+            let _ = reply.send(Err(StartError::Store(not_owned(id))));
+            return;
+        }
         // Only a saga that another one starts has an id that may have been started before.
         if self.live.contains_key(&id) {
             let _ = reply.send(Ok(Started { id, created: false }));
@@ -301,11 +318,13 @@ impl Shard {
             return;
         };
         let append = Self::append_of(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
-        let mut live = Live::new(saga, held);
+        let mut live = Live::new(saga, at, held);
+        let clock = live.clock;
         live.stalls = admitted.stalls;
         live.waiters.extend(waiter);
         live.pending = Some(Pending {
             at,
+            clock,
             draft,
             events,
             append_bytes: append.bytes(),
@@ -321,13 +340,13 @@ impl Shard {
 
     /// Goes on with a saga that was loaded from the store. What its log says is running was cut
     /// off with its host: what can tell what came of it is asked, of the rest it is unknown.
-    fn recover(&mut self, saga: Saga, held: HeldBytes) {
+    fn recover(&mut self, Loaded { saga, last_at }: Loaded, held: HeldBytes) {
         failpoint("runtime.recovery.saga_before");
         let id = saga.id();
-        if self.live.contains_key(&id) {
+        if self.live.contains_key(&id) || self.owned.of(id).is_none() {
             return;
         }
-        let mut live = Live::new(saga, held);
+        let mut live = Live::new(saga, last_at, held);
         live.inputs.push_back(Input::Tick.into());
         // A call that was cut off ran before this.
         let here = std::time::Instant::now();
@@ -499,7 +518,8 @@ impl Shard {
     fn decide(&mut self, id: SagaId) {
         let unbegun = self.begin_again(id);
         let Some(live) = self.live.get_mut(&id) else { return };
-        let at = now();
+        let at = live.clock.time(now());
+        let clock = SagaClock::from(at);
         let mut draft = live.saga.clone();
         let before = (draft.status(), draft.wake_at());
         let (mut events, mut inputs) = (Vec::new(), Vec::new());
@@ -583,6 +603,7 @@ impl Shard {
             with_state.iter().filter_map(|at| inputs[*at].state.as_deref().cloned()).collect();
         live.pending = Some(Pending {
             at,
+            clock,
             draft,
             events,
             append_bytes: append.bytes(),
@@ -599,6 +620,22 @@ impl Shard {
         tracing::error!(saga_id = %id, reason, "saga is quarantined");
         self.config.quarantine.add(id, reason.to_owned());
         self.remove(id);
+    }
+
+    /// Forgets the sagas of a shard that another host owns: that one goes on with them as their logs
+    /// have them. A saga whose append is under way is forgotten when that is answered.
+    fn lose(&mut self, shard: ShardId) {
+        if self.owned.remove(shard).is_none() {
+            return;
+        }
+        let of_shard = |(id, live): (&SagaId, &Live)| {
+            (ShardId::of(*id) == shard && live.pending.is_none()).then_some(*id)
+        };
+        let sagas: Vec<_> = self.live.iter().filter_map(of_shard).collect();
+        tracing::info!(%shard, sagas = sagas.len(), "another host has taken over a shard");
+        for id in sagas {
+            self.remove(id);
+        }
     }
 
     fn insert(&mut self, id: SagaId, mut live: Live) {
@@ -688,6 +725,11 @@ fn may_stand(outcome: Outcome) -> Outcome {
         }
         Outcome::Succeeded(_) | Outcome::NothingToUndo | Outcome::Unknown(_) => outcome,
     }
+}
+
+/// Why nothing is recorded of a saga whose shard this host does not own.
+pub(super) fn not_owned(id: SagaId) -> StoreError {
+    StoreError::LostOwnership(ShardId::of(id))
 }
 
 const BROKEN_INVARIANT: &str = "the engine broke an invariant of its own";

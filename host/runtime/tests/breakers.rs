@@ -10,19 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Call, Definition, Failure, Outcome, Payload, RetrySpec, Saga, SagaStatus,
+    BackoffSpec, Call, Definition, Failure, Outcome, Payload, RetrySpec, Saga, SagaId, SagaStatus,
     ServiceName, StepKind, StepSpec, Version,
 };
 use amends_runtime::{
     BreakerError, BreakerInfo, BreakerSettings, ByHand, Faults, OnOpen, Runtime, RuntimeConfig,
-    StallReason, now,
+    StallReason, StartError, now,
 };
 use amends_sandbox::Answer;
-use amends_store::{Append, NewEvent, Store, StoreError, Stream};
+use amends_store::{Append, NewEvent, Obstacle, PageBudget, ShardId, Store, StoreError, Stream};
 use amends_tests::Component;
 
-use place::hooked::Hooked;
-use place::{Place, SOON, definition, start, step, until, until_some};
+use place::hooked::{Hooked, Next};
+use place::{Place, SOON, definition, request, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
 const OPEN_FOR: Duration = Duration::from_hours(1);
@@ -73,22 +73,26 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
         half_open: 1,
         on_open: OnOpen::Wait,
     };
-    let run = || {
+    let run = |owns| {
+        let mut part = Hooked::new(Arc::clone(&store), Next::append_then);
+        part.owns = owns;
         let faults: Arc<dyn Faults> = Arc::<Service>::clone(&service);
         let breakers = BTreeMap::from([(carrier(), settings)]);
         let config = RuntimeConfig { breakers, faults: Some(faults), ..RuntimeConfig::default() };
-        place.run(Arc::clone(&store), vec![order()], config)
+        place.run(Arc::new(part), vec![order()], config)
     };
-    let (one, other) = (run().await, run().await);
+    let is_even = |shard: ShardId| shard.number().is_multiple_of(2);
+    let one = run(is_even).await;
+    let other = run(|shard| shard.number() % 2 == 1).await;
 
-    let first = start(&one, "order").await;
+    let first = start_own(&one).await;
     until("it opens", || breaker(&one).state == "open").await;
     until("it is open for the other", || breaker(&other).state == "open").await;
     assert_eq!(breaker(&other), breaker(&one));
     assert_eq!(breaker(&other).last_error.as_deref(), Some("busy: try later"));
 
     // A saga of the other host waits for it, without an attempt.
-    let second = start(&other, "order").await;
+    let second = start_own(&other).await;
     let stalled = until_some("it waits", || async {
         let state = other.state(second).await.unwrap().unwrap();
         state.stalls.into_iter().next().map(|stall| (stall, state.saga))
@@ -100,7 +104,7 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
     // A third host closes it.
     service.0.store(true, Ordering::SeqCst);
     let stream = || Stream::Service(carrier());
-    let known = store.events(stream(), Version(0), 10).await.unwrap();
+    let known = store.log().stream(stream(), Version(0), PageBudget::items(10)).await.unwrap();
     let kinds: Vec<_> = known.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["breaker.opened"], "the other host wrote nothing");
     let closed = NewEvent { kind: "breaker.closed".into(), data: "{}".to_owned() };
@@ -113,11 +117,22 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
         start_key: None,
         state: Vec::new(),
     };
-    store.append(append).await.unwrap();
+    store.log().append_shared(append).await.unwrap();
     for (host, id) in [(&one, first), (&other, second)] {
         let state = host.wait(id, SOON).await.unwrap().unwrap();
         assert_eq!(state.saga.status(), SagaStatus::Completed);
         assert_eq!((breaker(host).state, breaker(host).failures), ("closed", 0));
+    }
+}
+
+/// Starts a saga whose shard the host owns.
+async fn start_own(host: &Runtime) -> SagaId {
+    loop {
+        match host.start(request("order")).await {
+            Ok(started) => return started.id,
+            Err(StartError::Store(StoreError::LostOwnership(_))) => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
@@ -131,7 +146,7 @@ async fn an_order_that_cannot_be_written_says_so() {
     let store: Arc<dyn Store> =
         Arc::new(Hooked::new(place.store(), move |store, append, reply| {
             if matches!(append.stream, Stream::Service(_)) && full.load(Ordering::SeqCst) {
-                reply.send(Err(StoreError::Full("no room".to_owned())));
+                reply.send(Err(StoreError::unavailable(Obstacle::Full, "no room")));
             } else {
                 store.append_then(append, reply);
             }
@@ -143,11 +158,18 @@ async fn an_order_that_cannot_be_written_says_so() {
     is_full.store(true, Ordering::SeqCst);
     let order = host.open_breaker(&carrier(), by("it moves house"), None).await;
     let refused = order.unwrap_err();
-    assert!(matches!(refused, BreakerError::NotWritten(StoreError::Full(_))), "{refused}");
+    assert!(
+        matches!(refused, BreakerError::NotWritten(StoreError::Unavailable { .. })),
+        "{refused}"
+    );
     // It counts all the same, and is written when there is room.
     assert_eq!(breaker(&host).state, "open");
     let kinds = || async {
-        let events = store.events(Stream::Service(carrier()), Version(0), 10).await.unwrap();
+        let events = store
+            .log()
+            .stream(Stream::Service(carrier()), Version(0), PageBudget::items(10))
+            .await
+            .unwrap();
         events.into_iter().map(|event| event.kind).collect::<Vec<_>>()
     };
     assert_eq!(kinds().await, [""; 0]);

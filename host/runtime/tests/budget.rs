@@ -16,10 +16,12 @@ use amends_engine::{
 use amends_runtime::{
     OperateError, Runtime, RuntimeConfig, STARTS_WAITING_MAX, StartError, StartRequest, import,
 };
-use amends_store::{APPENDS_WAITING_MAX, Append, AppendReply, Store, StoredEvent, Stream};
+use amends_store::{
+    APPENDS_WAITING_MAX, Append, AppendReply, OwnedShards, Store, StoredEvent, Stream,
+};
 use futures::future::join_all;
 
-use place::hooked::Hooked;
+use place::hooked::{Hooked, Next};
 use place::{Place, SOON, definition, step, until};
 
 const MIB: usize = 1 << 20;
@@ -98,6 +100,7 @@ async fn parents_whose_children_find_no_room_end() {
         definitions().into_iter().map(Arc::new).collect();
     // They began a minute ago, and their host died before their sleep was over.
     let at = amends_engine::Timestamp::from_millis(amends_runtime::now().as_millis() - 60_000);
+    let shards = OwnedShards::gain(&*store).await.unwrap();
     for chunk in 0..PARENTS / AT_ONCE {
         let imports = (0..AT_ONCE).map(|number| {
             let mut random = [0; 10];
@@ -122,18 +125,19 @@ async fn parents_whose_children_find_no_room_end() {
                 data: event.data(),
             });
             let log: Vec<_> = stored.collect();
-            let (store, definition) = (Arc::clone(&store), Arc::clone(saga.definition()));
-            async move { import(&*store, saga.id(), definition, &log).await.unwrap() }
+            let (shards, definition) = (&shards, Arc::clone(saga.definition()));
+            async move { import(shards, saga.id(), definition, &log).await.unwrap() }
         });
         join_all(imports).await;
     }
+    drop(shards);
     // A megabyte, of which the parents alone have many times as much.
     let runtime = place.run(Arc::clone(&store), definitions(), limited(MIB)).await;
     let refused = start(&runtime, Payload::null()).await;
     assert!(matches!(refused, Err(StartError::Overloaded(_))), "{refused:?}");
     let began = Instant::now();
     loop {
-        let counts = store.counts().await.unwrap();
+        let counts = store.sagas().counts().await.unwrap();
         if counts.get(&SagaStatus::Completed) == Some(&(2 * PARENTS)) {
             break;
         }
@@ -245,15 +249,15 @@ async fn signals_of_one_saga_are_limited_in_bytes_and_counted_as_its_log_has_the
 #[derive(Clone, Default)]
 struct Stall {
     is_stalled: Arc<AtomicBool>,
-    kept: Arc<Mutex<Vec<(Append, AppendReply)>>>,
+    kept: Arc<Mutex<Vec<(Next, Append, AppendReply)>>>,
 }
 
 impl Stall {
     fn on(&self, store: Arc<dyn Store>) -> Hooked {
         let stall = self.clone();
-        let hook = move |store: &Arc<dyn Store>, append: Append, reply: AppendReply| {
+        let hook = move |store: &Next, append: Append, reply: AppendReply| {
             if stall.is_stalled.load(Ordering::SeqCst) {
-                stall.kept.lock().unwrap().push((append, reply));
+                stall.kept.lock().unwrap().push((store.clone(), append, reply));
             } else {
                 store.append_then(append, reply);
             }
@@ -265,21 +269,21 @@ impl Stall {
         self.is_stalled.store(true, Ordering::SeqCst);
     }
 
-    fn end(&self, store: &dyn Store) {
+    fn end(&self) {
         self.is_stalled.store(false, Ordering::SeqCst);
-        for (append, reply) in std::mem::take(&mut *self.kept.lock().unwrap()) {
+        for (store, append, reply) in std::mem::take(&mut *self.kept.lock().unwrap()) {
             store.append_then(append, reply);
         }
     }
 
     fn kept_starts(&self) -> usize {
         let kept = self.kept.lock().unwrap();
-        kept.iter().filter(|(append, _)| append.expected == Version(0)).count()
+        kept.iter().filter(|(_, append, _)| append.expected == Version(0)).count()
     }
 
     fn kept(&self) -> (usize, usize) {
         let kept = self.kept.lock().unwrap();
-        (kept.len(), kept.iter().map(|(append, _)| append.bytes()).sum())
+        (kept.len(), kept.iter().map(|(_, append, _)| append.bytes()).sum())
     }
 }
 
@@ -320,7 +324,7 @@ async fn a_stalled_disk_makes_no_memory_grow_and_holds_up_no_order_for_ever() {
     let refused_now = refused(&starts);
     assert!(refused_now < STARTS - 6, "there is room for some: {refused_now}");
 
-    stall.end(&*store);
+    stall.end();
     let starts = join_all(starts).await.into_iter().map(Result::unwrap);
     let (started, refused): (Vec<_>, Vec<_>) = starts.partition(Result::is_ok);
     assert_eq!(refused.len(), refused_now);
@@ -372,7 +376,7 @@ async fn a_stalled_disk_is_given_only_so_many_appends() {
     until("some are refused", || starts.iter().any(tokio::task::JoinHandle::is_finished)).await;
     assert!(stall.kept().0 <= APPENDS_WAITING_MAX, "{}", stall.kept().0);
 
-    stall.end(&*store);
+    stall.end();
     for order in join_all(orders).await {
         order.unwrap().unwrap();
     }

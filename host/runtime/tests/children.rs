@@ -13,10 +13,10 @@ use amends_engine::{
     Version, WaitSpec,
 };
 use amends_runtime::{OperateError, Runtime, RuntimeConfig, RuntimeError};
-use amends_store::{Append, AppendReply, Store, StoreError};
+use amends_store::{Append, AppendReply, Obstacle, Store, StoreError};
 use tokio::sync::Semaphore;
 
-use place::hooked::Hooked;
+use place::hooked::{Hooked, Next};
 use place::{Place, SOON, definition, start, step, until, until_some};
 
 /// `parent` runs `child`, which waits for a signal that never comes.
@@ -45,18 +45,18 @@ enum Starts {
 impl Starts {
     /// A store in which the start of a child goes like this once there is a permit, and is counted.
     fn on(self, store: Arc<dyn Store>, permits: Arc<Semaphore>, seen: Arc<AtomicUsize>) -> Hooked {
-        let hook = move |store: &Arc<dyn Store>, append: Append, reply: AppendReply| {
+        let hook = move |store: &Next, append: Append, reply: AppendReply| {
             let row = append.row.as_ref().filter(|_| append.expected == Version(0));
             if row.is_none_or(|row| row.definition.as_str() != "child") {
                 return store.append_then(append, reply);
             }
-            let (store, permits) = (Arc::clone(store), Arc::clone(&permits));
+            let (store, permits) = (store.clone(), Arc::clone(&permits));
             seen.fetch_add(1, Ordering::SeqCst);
             if self == Self::Overtaken {
                 return store.append_then(append, reply);
             }
             tokio::spawn(async move {
-                let failed = Err(StoreError::Database("the disk is full".to_owned()));
+                let failed = Err(StoreError::unavailable(Obstacle::Database, "the disk is full"));
                 if self == Self::Refused {
                     return reply.send(failed);
                 }
@@ -122,7 +122,7 @@ async fn a_child_that_was_never_started_is_not_started_for_a_parent_that_is_undo
     trial.cancel().await;
     assert_eq!(trial.ends(trial.parent).await, SagaStatus::Compensated);
     let seen = trial.seen.load(Ordering::SeqCst);
-    assert_eq!(trial.store.saga(trial.child().await).await.unwrap(), None);
+    assert_eq!(trial.store.sagas().row(trial.child().await).await.unwrap(), None);
     tokio::time::sleep(RETRY).await;
     assert_eq!(trial.seen.load(Ordering::SeqCst), seen, "nothing tries to start it any more");
 }
@@ -143,7 +143,8 @@ async fn a_child_goes_on_whose_definition_is_no_longer_in_the_config() {
     let trial = Trial::new(Starts::Held).await;
     trial.permits.add_permits(1);
     let (runtime, child) = (&trial.runtime, trial.child().await);
-    until_some("the child is there", || async { trial.store.saga(child).await.unwrap() }).await;
+    until_some("the child is there", || async { trial.store.sagas().row(child).await.unwrap() })
+        .await;
     runtime.stop(SOON).await;
     let store = Arc::clone(&trial.store);
     let runtime = trial.place.run(store, Vec::new(), RuntimeConfig::default()).await;
@@ -206,12 +207,13 @@ const RETRY: Duration = Duration::from_millis(1_500);
 async fn a_saga_that_others_always_change_first_is_busy() {
     let trial = Trial::new(Starts::Overtaken).await;
     let (runtime, child) = (&trial.runtime, trial.child().await);
-    until_some("the child is there", || async { trial.store.saga(child).await.unwrap() }).await;
+    until_some("the child is there", || async { trial.store.sagas().row(child).await.unwrap() })
+        .await;
     // Its last append is at a time of its own.
     tokio::time::sleep(Duration::from_millis(20)).await;
     runtime.signal(child, "approved".parse().unwrap(), None, Payload::null(), None).await.unwrap();
     until_some("it has ended", || async {
-        let row = trial.store.saga(child).await.unwrap();
+        let row = trial.store.sagas().row(child).await.unwrap();
         row.filter(|row| row.status == SagaStatus::Completed)
     })
     .await;
@@ -232,7 +234,7 @@ async fn a_child_that_is_quarantined_is_undone_once_it_is_taken_up_again() {
     let place = Place::new();
     let refuses = Arc::new(AtomicBool::new(false));
     let once = Arc::clone(&refuses);
-    let store = Hooked::new(place.store(), move |store: &Arc<dyn Store>, append, reply| {
+    let store = Hooked::new(place.store(), move |store: &Next, append, reply| {
         if once.swap(false, Ordering::SeqCst) {
             reply.send(Err(StoreError::Invalid("on purpose")));
         } else {

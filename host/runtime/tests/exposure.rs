@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use amends_engine::{Definition, Order, StepKind, Verb, WaitSpec};
 use amends_runtime::RuntimeConfig;
 
-use place::hooked::Hooked;
+use place::hooked::{Hooked, Next};
 use place::{Place, definition, start, step};
 
 /// `gate` waits for a signal that never comes.
@@ -23,8 +23,7 @@ fn gate() -> Definition {
 async fn what_abandoned_sagas_left_is_read_once() {
     const ABANDONED: usize = 30;
     let place = Place::new();
-    let hooked =
-        Hooked::new(place.store(), |store, append, reply| store.append_then(append, reply));
+    let hooked = Hooked::new(place.store(), Next::append_then);
     let reads = Arc::clone(&hooked.reads);
     let definitions = vec![gate()];
     let runtime = place.run(Arc::new(hooked), definitions, RuntimeConfig::default()).await;

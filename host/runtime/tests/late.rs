@@ -15,7 +15,7 @@ use amends_engine::{
     StepStatus, UndoSpec, Verb,
 };
 use amends_runtime::RuntimeConfig;
-use amends_store::{Append, Appended, StoreError};
+use amends_store::{Append, Appended, Obstacle, StoreError};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
@@ -72,7 +72,7 @@ async fn a_call_from_before_a_quarantine_has_no_other_made_twice() {
             async move {
                 let gate = if is_first { &calls.first } else { &calls.others };
                 gate.0.acquire().await.unwrap().forget();
-                let fails = StoreError::Database("on purpose".to_owned());
+                let fails = StoreError::unavailable(Obstacle::Database, "on purpose");
                 if is_first && !begins { Err(fails) } else { Ok(()) }
             }
             .boxed()

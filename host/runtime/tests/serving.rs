@@ -13,7 +13,7 @@ use amends_engine::{
     UndoSpec, Verb, Version, WaitSpec,
 };
 use amends_runtime::{Runtime, RuntimeConfig, StallReason, now};
-use amends_store::{Append, BlobKind, NewEvent, Store, StoreError, Stream};
+use amends_store::{Append, BlobKind, NewEvent, PageBudget, Store, StoreError, Stream};
 use amends_tests::Component;
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
@@ -62,8 +62,9 @@ fn definitions() -> Vec<Definition> {
 async fn activate(store: &Arc<dyn Store>, component: &Component<'_>) -> Digest {
     let bytes = component.build();
     let digest = Digest::of(&bytes);
-    store.put_blob(BlobKind::Component, "test".to_owned(), digest, now(), bytes).await.unwrap();
-    let known = store.events(Stream::Deploys, Version(0), 100).await.unwrap();
+    store.blobs().put(BlobKind::Component, "test".to_owned(), digest, now(), bytes).await.unwrap();
+    let known =
+        store.log().stream(Stream::Deploys, Version(0), PageBudget::items(100)).await.unwrap();
     let of_test = |event: &&amends_store::StoredEvent| event.data.contains(r#""plugin":"test""#);
     let last = known.iter().rfind(of_test).unwrap();
     let mut data: serde_json::Value = serde_json::from_str(&last.data).unwrap();
@@ -78,7 +79,7 @@ async fn activate(store: &Arc<dyn Store>, component: &Component<'_>) -> Digest {
         start_key: None,
         state: Vec::new(),
     };
-    store.append(append).await.unwrap();
+    store.log().append_shared(append).await.unwrap();
     digest
 }
 
@@ -146,7 +147,12 @@ impl Trial {
     async fn undone_by(&self) -> Digest {
         let state = self.host.wait(self.id, SOON).await.unwrap().unwrap();
         assert_eq!(state.saga.status(), SagaStatus::Compensated, "{:?}", state.saga.reason());
-        let log = self.store.events(Stream::Saga(self.id), Version(0), 100).await.unwrap();
+        let log = self
+            .store
+            .log()
+            .stream(Stream::Saga(self.id), Version(0), PageBudget::items(100))
+            .await
+            .unwrap();
         let started = log.iter().find(|event| event.kind == "undo.started").unwrap();
         let data: serde_json::Value = serde_json::from_str(&started.data).unwrap();
         data["digest"].as_str().unwrap().parse().unwrap()

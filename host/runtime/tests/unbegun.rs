@@ -13,11 +13,11 @@ use amends_engine::{
     Definition, Order, SagaId, SagaStatus, ServiceName, StepKind, StepStatus, Verb, Version,
 };
 use amends_runtime::{BreakerSettings, OnOpen, Runtime, RuntimeConfig, StallReason, now};
-use amends_store::{Append, NewEvent, Store, StoreError, Stream};
+use amends_store::{Append, NewEvent, Obstacle, PageBudget, Store, StoreError, Stream};
 use futures::FutureExt as _;
 use serde_json::json;
 
-use place::hooked::Hooked;
+use place::hooked::{Hooked, Next};
 use place::{Place, SOON, definition, lists, start, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
@@ -38,13 +38,13 @@ struct State {
 impl State {
     fn on(self: &Arc<Self>, store: Arc<dyn Store>) -> Arc<dyn Store> {
         let this = Arc::clone(self);
-        let hook = |store: &Arc<dyn Store>, append, reply| store.append_then(append, reply);
+        let hook = |store: &Next, append, reply| store.append_then(append, reply);
         let mut hooked = Hooked::new(store, hook);
         hooked.before_list = Box::new(move || {
             this.tried.fetch_add(1, Ordering::SeqCst);
             let left = |fails: usize| fails.checked_sub(1);
             let fails = this.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok();
-            let error = StoreError::Database("on purpose".to_owned());
+            let error = StoreError::unavailable(Obstacle::Database, "on purpose");
             async move { if fails { Err(error) } else { Ok(()) } }.boxed()
         });
         Arc::new(hooked)
@@ -86,7 +86,8 @@ async fn host(place: &Place, store: &Arc<dyn Store>, on_open: OnOpen) -> Runtime
 /// Opens the breaker as another host of the store would, or closes it.
 async fn record(store: &Arc<dyn Store>, opened_for: Option<Duration>) {
     let stream = Stream::Service(carrier());
-    let known = store.events(stream.clone(), Version(0), 10).await.unwrap();
+    let known =
+        store.log().stream(stream.clone(), Version(0), PageBudget::items(10)).await.unwrap();
     let (kind, data) = match opened_for {
         Some(time) => {
             let until = now().after(time);
@@ -104,7 +105,7 @@ async fn record(store: &Arc<dyn Store>, opened_for: Option<Duration>) {
         start_key: None,
         state: Vec::new(),
     };
-    store.append(append).await.unwrap();
+    store.log().append_shared(append).await.unwrap();
 }
 
 async fn status(host: &Runtime, id: SagaId) -> StepStatus {

@@ -7,11 +7,12 @@
 #[path = "../tests/temporary_file/mod.rs"]
 mod temporary_file;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amends_engine::SagaStatus;
-use amends_store::conformance::{StoreLocation as _, at, definition, saga_id, start};
-use amends_store::{Durability, SagaQuery, SqliteStore, Store};
+use amends_store::conformance::{StoreLocation as _, TestStore, at, definition, saga_id, start};
+use amends_store::{Durability, PageBudget, SagaQuery, ShardId, SqliteStore};
 use futures::future::join_all;
 use temporary_file::TemporaryFile;
 
@@ -21,6 +22,7 @@ const SAGAS: u32 = 50_000;
 async fn main() {
     let place = TemporaryFile::new();
     let store = SqliteStore::open(&place.path(), Durability::Relaxed).unwrap();
+    let store = TestStore::of(Arc::new(store)).await.unwrap();
     fill(&store).await;
     // As a host finds it that has just started.
     store.close().await.unwrap();
@@ -68,7 +70,7 @@ async fn main() {
         // The best of some: other programs share the machine.
         for _ in 0..5 {
             let started = Instant::now();
-            let found = store.list(query.clone()).await.unwrap();
+            let found = store.sagas().list(query.clone()).await.unwrap();
             best = best.min(started.elapsed());
             assert_eq!(found.len(), expected, "{name}");
         }
@@ -78,14 +80,22 @@ async fn main() {
     let mut best = Duration::MAX;
     for _ in 0..5 {
         let started = Instant::now();
-        assert_eq!(store.live(None, 1_000).await.unwrap().len(), 5);
+        assert_eq!(
+            store
+                .sagas()
+                .live(ShardId::all().collect(), None, PageBudget::items(1_000))
+                .await
+                .unwrap()
+                .len(),
+            5
+        );
         best = best.min(started.elapsed());
     }
     eprintln!("live: {best:?}");
 }
 
 /// Of each 10,000 sagas one is blocked and the others are completed; 10 are refunds.
-async fn fill(store: &SqliteStore) {
+async fn fill(store: &TestStore) {
     for first in (0..SAGAS).step_by(1_000) {
         let appends = (first..first + 1_000).map(|number| {
             let mut append = start(number);

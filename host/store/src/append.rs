@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use amends_engine::{Digest, Position, SagaId, StateChange, Timestamp, Version};
+use amends_engine::{Digest, SagaId, StateChange, Timestamp, Version};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::StoreError;
@@ -83,10 +83,7 @@ impl Append {
             let rule = "the type of an event is small letters, digits, dots and underscores";
             return Err(StoreError::Invalid(rule));
         }
-        let saga = match &self.stream {
-            Stream::Saga(id) => Some(*id),
-            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => None,
-        };
+        let saga = self.stream.saga();
         if self.row.as_ref().is_some_and(|row| Some(row.id) != saga) {
             return Err(StoreError::Invalid("a row goes with the stream of its own saga"));
         }
@@ -95,6 +92,25 @@ impl Append {
             return Err(StoreError::Invalid("a start key goes with the first append of a saga"));
         }
         Ok(())
+    }
+}
+
+impl Append {
+    /// Checks that the append may come from any host: it is to no saga, and it changes state only
+    /// when it is to the stream of a plugin.
+    pub(crate) fn check_shared(&self, may_change_state: bool) -> Result<(), StoreError> {
+        match &self.stream {
+            Stream::Saga(_) => {
+                Err(StoreError::Invalid("the events of a saga are appended through its shard"))
+            }
+            Stream::Plugin(_) if may_change_state => Ok(()),
+            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys if self.state.is_empty() => {
+                Ok(())
+            }
+            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => {
+                Err(StoreError::Invalid("state changes with an append to the stream of a plugin"))
+            }
+        }
     }
 }
 
@@ -111,8 +127,6 @@ pub enum Appended {
     Done {
         /// The version of the stream after the append.
         version: Version,
-        /// The position of its last event.
-        position: Position,
     },
     /// The key has started this saga before, with the same payload. Nothing was written.
     Duplicate(SagaId),

@@ -1,6 +1,9 @@
 //! Blobs: bytes that are stored under their digest.
 
 use amends_engine::{Digest, Timestamp};
+use futures::future::BoxFuture;
+
+use crate::error::StoreError;
 
 /// The largest blob, in bytes: several times the largest component seen so far (18 MB, Python).
 pub const BLOB_BYTES_MAX: usize = 256 << 20;
@@ -34,4 +37,32 @@ pub struct BlobRow {
     pub at: Timestamp,
     /// The number of bytes.
     pub bytes_len: u64,
+}
+
+/// Keeps blobs: components and definitions. Every host writes them, and equal bytes have one digest.
+///
+/// # Errors
+/// Each method fails with [`StoreError::Unavailable`] (try again), or with [`StoreError::Damaged`],
+/// [`StoreError::Closed`] or [`StoreError::Fatal`] (it fails again).
+pub trait Blobs: Send + Sync {
+    /// Stores bytes under their digest, unless they are stored already. The store trusts the digest
+    /// and does not compute it. [`StoreError::Invalid`] when they are more than [`BLOB_BYTES_MAX`].
+    fn put(
+        &self,
+        kind: BlobKind,
+        name: String,
+        digest: Digest,
+        at: Timestamp,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Returns the bytes that are stored under a digest.
+    fn get(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+    ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
+
+    /// Returns the blobs of a kind without their bytes, the oldest first.
+    fn list(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>>;
 }

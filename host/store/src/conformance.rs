@@ -21,6 +21,7 @@ mod fixture;
 mod keys;
 mod location;
 mod model;
+mod ownership;
 mod read;
 mod state;
 
@@ -28,8 +29,9 @@ pub use append::*;
 pub use durable::*;
 pub use fixture::{at, definition, event, row, saga_id, start, then, whole_log, whole_stream};
 pub use keys::*;
-pub use location::StoreLocation;
+pub use location::{StoreLocation, TestStore};
 pub use model::Model;
+pub use ownership::*;
 pub use read::*;
 pub use state::*;
 
@@ -71,6 +73,12 @@ macro_rules! conformance_tests {
             keeps_everything_over_a_reopen,
             refuses_when_closed,
             commits_in_groups,
+            gains_every_shard_once,
+            appends_only_to_the_sagas_of_a_shard,
+            shares_the_streams_of_no_saga,
+            refuses_what_lost_ownership,
+            loses_nothing_when_taken_over_between_decide_and_append,
+            loses_nothing_when_taken_over_with_appends_under_way,
         }
     };
     ($location:expr; $($check:ident),* $(,)?) => {

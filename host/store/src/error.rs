@@ -1,28 +1,24 @@
 //! What can go wrong in a store, and who can act.
 
+use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::Version;
 
+use crate::ownership::ShardId;
 use crate::stream::Stream;
 
-/// The reason why the store rejected or failed a request.
+/// How long a caller waits before it tries again what the store could not do.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The error of the database or of the operating system from which an error of the store follows.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// The reason why the store rejected or failed a request. Each variant says who can act.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The URL names no store that this build has. Operator.
-    #[error(
-        "`{0}` is not a store of this version: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
-    )]
-    Url(String),
-    /// The URL names a PostgreSQL store. Operator.
-    #[error(
-        "this build has no PostgreSQL store yet: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
-    )]
-    NoPostgres,
-    /// The input breaks a rule of the store. Caller: it has a bug.
-    #[error("it cannot be stored: {0}")]
-    Invalid(&'static str),
     /// The stream has another version than the caller expected. Caller: read it again.
     #[error("{stream} is at version {}, not {}", .actual.0, .expected.0)]
     Conflict {
@@ -33,9 +29,87 @@ pub enum StoreError {
         /// The version that the stream has.
         actual: Version,
     },
+    /// Another process owns the shard. Caller: forget the sagas of the shard; the owner goes on with
+    /// them.
+    #[error("another process has taken over shard {0}")]
+    LostOwnership(ShardId),
+    /// The store could not do it now, and nothing was written. Caller: try again.
+    #[error("{obstacle}{}", cause_of(*obstacle, source))]
+    Unavailable {
+        /// What is in the way.
+        obstacle: Obstacle,
+        /// How long to wait before the next try.
+        retry_after: Duration,
+        /// The error of the database.
+        source: Cause,
+    },
+    /// The input breaks a rule of the store. Caller: it has a bug.
+    #[error("it cannot be stored: {0}")]
+    Invalid(&'static str),
+    /// What is stored cannot be read, and this request depends on it. Nothing was written, and other
+    /// requests are not affected. Operator: restore a copy.
+    #[error("what is stored cannot be read: {source}; restore a copy")]
+    Damaged {
+        /// What is wrong.
+        source: Cause,
+    },
+    /// The store is closed. Caller: it called too late.
+    #[error("the store is closed")]
+    Closed,
+    /// This process writes nothing any more. Operator.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// What keeps the store from doing something now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// The database reports an error. Operator: look at the disk.
+    #[error("the database failed")]
+    Database,
+    /// The disk is full. Operator: free some space.
+    #[error("the disk is full")]
+    Full,
+    /// A file of the database cannot be opened or written. Operator: look at its rights.
+    #[error("the file of the store cannot be used")]
+    File,
+    /// A read took longer than this and was ended. Caller: ask for less.
+    #[error("the read took longer than {} s and was ended; ask for less at once", .0.as_secs())]
+    TooLong(Duration),
+}
+
+/// Why a process writes nothing any more.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Fatal {
     /// Another process has taken the store over. Operator: stop one of them.
     #[error("another process has taken the store over; this one must stop")]
     Fenced,
+    /// The database is damaged. Operator: restore a copy.
+    #[error("{} cannot be used: {source}; restore a copy or name another file", .path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong.
+        source: Cause,
+    },
+    /// The thread that writes has ended unexpectedly. Operator: start the host again.
+    #[error("the store's writer has ended unexpectedly; start the host again")]
+    WriterEnded,
+}
+
+/// The reason why a store cannot be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL names no store that this build has. Operator.
+    #[error(
+        "`{0}` is not a store of this version: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
+    )]
+    Url(String),
+    /// The URL names a PostgreSQL store. Operator.
+    #[error(
+        "this build has no PostgreSQL store yet: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
+    )]
+    NoPostgres,
     /// Another process uses the store. Operator.
     #[error("{} is in use by another process; stop that one, or name another file", .0.display())]
     InUse(PathBuf),
@@ -54,84 +128,87 @@ pub enum StoreError {
     },
     /// The file is not a database of Amends, or it is damaged. Operator: restore a copy.
     #[error(
-        "{} cannot be used: {message}; restore a copy or name another file, nothing was changed",
+        "{} cannot be used: {source}; restore a copy or name another file, nothing was changed",
         .path.display()
     )]
     Damaged {
         /// The database.
         path: PathBuf,
         /// What is wrong.
-        message: String,
+        source: Cause,
     },
     /// The file or its folder cannot be created or opened. Operator.
-    #[error("{}: {message}", .path.display())]
+    #[error("{}: {source}", .path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong.
-        message: String,
+        source: Cause,
     },
-    /// The store is closed. Caller: it called too late.
-    #[error("the store is closed")]
-    Closed,
-    /// The database failed; nothing was written. Caller: try again. Operator: look at the disk.
-    #[error("the database failed: {0}")]
-    Database(String),
-    /// The disk is full; nothing was written. Caller: try again later. Operator: free some space.
-    #[error("the disk is full: {0}")]
-    Full(String),
-    /// A stored value that this write depends on cannot be read. Nothing was written, and other
-    /// writes are not affected. Operator: restore a copy.
-    #[error("what is stored there cannot be read: {0}")]
-    Unreadable(String),
-    /// A read took longer than allowed and was ended. Caller: ask for less.
-    #[error("the read took longer than {} s and was ended; ask for less at once", .0.as_secs())]
-    TooLong(Duration),
-    /// The thread that writes has ended unexpectedly. Operator: start the host again.
-    #[error("the store's writer has ended unexpectedly; start the host again")]
-    WriterEnded,
+    /// The database cannot be used now, such as on a full disk. Operator: try again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Returns the end of the sentence that says what is in the way.
+fn cause_of(obstacle: Obstacle, source: &Cause) -> String {
+    match obstacle {
+        Obstacle::Database | Obstacle::Full | Obstacle::File => format!(": {source}"),
+        // The database says only that the read was ended.
+        Obstacle::TooLong(_) => String::new(),
+    }
 }
 
 impl StoreError {
+    /// Makes the error of a request that the store could not do now.
+    pub fn unavailable(
+        obstacle: Obstacle,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        let source = Cause::from(source.into());
+        Self::Unavailable { obstacle, retry_after: RETRY_AFTER, source }
+    }
+
     /// Returns true when this process will never write again: another process owns the store, the
     /// database is damaged, or the writer has ended.
     #[must_use]
     pub const fn is_fatal(&self) -> bool {
-        match self {
-            Self::Fenced | Self::Damaged { .. } | Self::WriterEnded => true,
-            Self::Url(_)
-            | Self::NoPostgres
-            | Self::Invalid(_)
-            | Self::Conflict { .. }
-            | Self::InUse(_)
-            | Self::NewerSchema { .. }
-            | Self::File { .. }
-            | Self::Closed
-            | Self::Database(_)
-            | Self::Full(_)
-            | Self::Unreadable(_)
-            | Self::TooLong(_) => false,
-        }
+        matches!(self, Self::Fatal(_))
     }
 
     /// Returns one word that names the error, for metrics and for programs.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
-            Self::Url(_) | Self::NoPostgres => "url",
-            Self::Invalid(_) => "invalid",
             Self::Conflict { .. } => "conflict",
-            Self::Fenced => "fenced",
-            Self::InUse(_) => "in_use",
-            Self::NewerSchema { .. } => "newer_schema",
-            Self::Damaged { .. } => "damaged",
-            Self::File { .. } => "file",
+            Self::LostOwnership(_) => "lost_ownership",
+            Self::Unavailable { obstacle: Obstacle::Database, .. } => "database",
+            Self::Unavailable { obstacle: Obstacle::Full, .. } => "full",
+            Self::Unavailable { obstacle: Obstacle::File, .. } => "file",
+            Self::Unavailable { obstacle: Obstacle::TooLong(_), .. } => "too_long",
+            Self::Invalid(_) => "invalid",
+            Self::Damaged { .. } | Self::Fatal(Fatal::Damaged { .. }) => "damaged",
             Self::Closed => "closed",
-            Self::Database(_) => "database",
-            Self::Full(_) => "full",
-            Self::Unreadable(_) => "unreadable",
-            Self::TooLong(_) => "too_long",
-            Self::WriterEnded => "writer_ended",
+            Self::Fatal(Fatal::Fenced) => "fenced",
+            Self::Fatal(Fatal::WriterEnded) => "writer_ended",
         }
+    }
+}
+
+impl OpenError {
+    /// Makes the error of a file that is no store, or is damaged.
+    pub(crate) fn damaged(
+        path: impl Into<PathBuf>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Damaged { path: path.into(), source: Cause::from(source.into()) }
+    }
+
+    /// Makes the error of a file or folder that cannot be created or opened.
+    pub(crate) fn file(
+        path: impl Into<PathBuf>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::File { path: path.into(), source: Cause::from(source.into()) }
     }
 }

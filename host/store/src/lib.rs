@@ -1,7 +1,9 @@
 //! The event store of Amends: append-only streams of events with one global order, and what is
 //! derived from the events in the same transaction.
 //!
-//! [`Store`] is the trait. [`open()`] makes the store that a URL names. Every implementation passes
+//! [`Store`] is the trait, and its parts are [`Ownership`], [`EventLog`], [`SagaIndex`],
+//! [`PluginState`], [`Blobs`] and [`Maintenance`]. A process appends to a saga only through a
+//! [`Shard`] that it owns, so that what lost the ownership can write nothing. [`open()`] makes the store that a URL names. Every implementation passes
 //! the same suite (`conformance`, behind the feature of that name).
 //!
 //! # What an append promises
@@ -18,8 +20,12 @@ mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
-mod health;
+mod event_log;
+mod maintenance;
 mod open;
+mod ownership;
+mod plugin_state;
+mod saga_index;
 mod saga_query;
 mod saga_row;
 mod sqlite;
@@ -30,11 +36,15 @@ mod stream;
 pub use append::{
     APPEND_BYTES_MAX, Append, AppendReply, Appended, EVENT_BYTES_MAX, NewEvent, StartKey,
 };
-pub use blob::{BLOB_BYTES_MAX, BlobKind, BlobRow};
+pub use blob::{BLOB_BYTES_MAX, BlobKind, BlobRow, Blobs};
 pub use config::{Durability, StoreConfig};
-pub use error::StoreError;
-pub use health::{DiskRoom, StoreHealth, StoreStats};
+pub use error::{Cause, Fatal, Obstacle, OpenError, StoreError};
+pub use event_log::{Cursor, EventLog, LogPage, PageBudget};
+pub use maintenance::{DiskRoom, Maintenance, StoreHealth, StoreStats};
 pub use open::open;
+pub use ownership::{Epoch, OwnedShards, Ownership, OwnershipEvent, SHARDS, Shard, ShardId};
+pub use plugin_state::PluginState;
+pub use saga_index::SagaIndex;
 pub use saga_query::{IdPart, SagaQuery};
 pub use saga_row::{LIVE_PAGE_BYTES_MAX, LiveSaga, SagaRow};
 pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};

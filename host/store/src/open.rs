@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::StoreConfig;
-use crate::error::StoreError;
+use crate::error::OpenError;
 use crate::sqlite::SqliteStore;
 use crate::store::Store;
 
@@ -13,12 +13,12 @@ use crate::store::Store;
 /// # Errors
 /// When the URL is not understood, or the store cannot be used. Existing files that cannot be used
 /// are never overwritten.
-pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, OpenError> {
     if config.url.starts_with("postgres:") || config.url.starts_with("postgresql:") {
-        return Err(StoreError::NoPostgres);
+        return Err(OpenError::NoPostgres);
     }
     let Some(path) = config.url.strip_prefix("sqlite:") else {
-        return Err(StoreError::Url(config.url.clone()));
+        return Err(OpenError::Url(config.url.clone()));
     };
     let store = SqliteStore::open(Path::new(path), config.durability)?;
     Ok(Arc::new(store))

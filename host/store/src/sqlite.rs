@@ -20,9 +20,9 @@ mod read;
 mod readers;
 mod saga_columns;
 mod schema;
+mod shard;
 mod start_delay;
 mod state;
-mod state_cache;
 mod statements;
 mod stream_column;
 #[cfg(test)]
@@ -39,20 +39,22 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use amends_engine::{
-    Digest, PluginName, Position, SagaId, SagaStatus, StateQuery, Timestamp, Version,
-};
+use amends_engine::{Digest, PluginName, SagaId, SagaStatus, StateQuery, Timestamp, Version};
 use amends_failpoint::failpoint;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::append::{Append, AppendReply, Appended};
-use crate::blob::{BLOB_BYTES_MAX, BlobKind, BlobRow};
+use crate::append::{Append, Appended};
+use crate::blob::{BLOB_BYTES_MAX, BlobKind, BlobRow, Blobs};
 use crate::config::Durability;
-use crate::error::StoreError;
-use crate::health::{StoreHealth, StoreStats};
+use crate::error::{Fatal, Obstacle, OpenError, StoreError};
+use crate::event_log::{Cursor, EventLog, LogPage, PageBudget};
+use crate::maintenance::{Maintenance, StoreHealth, StoreStats};
+use crate::ownership::{Epoch, Ownership, OwnershipEvent, ShardId};
+use crate::plugin_state::PluginState;
+use crate::saga_index::SagaIndex;
 use crate::saga_query::SagaQuery;
 use crate::saga_row::{LiveSaga, SagaRow};
 use crate::store::Store;
@@ -63,7 +65,7 @@ use health::Health;
 use job::Job;
 use queue::Queue;
 use readers::{READERS_MAX, Readers};
-use state_cache::StateCache;
+use shard::{Handed, SqliteShard};
 use upkeep::{Limits, Upkeep};
 use writer::Writer;
 use writer_cache::WriterCache;
@@ -79,8 +81,10 @@ pub use schema::SCHEMA_VERSION;
 pub struct SqliteStore {
     queue: Arc<Queue>,
     readers: Arc<Readers>,
-    state_cache: Arc<StateCache>,
-    head: watch::Receiver<Position>,
+    /// The fence that this process set when it took the file over. It is the epoch of every shard.
+    epoch: Epoch,
+    handed: Arc<Mutex<Handed>>,
+    head: watch::Receiver<Cursor>,
     stats: Arc<Mutex<StoreStats>>,
     health: watch::Receiver<StoreHealth>,
     /// Its sender is dropped when the writer has ended and the file is closed.
@@ -93,10 +97,10 @@ impl SqliteStore {
     ///
     /// # Errors
     /// When the file is in use, newer than this version, damaged, or cannot be written.
-    pub fn open(path: &Path, durability: Durability) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, durability: Durability) -> Result<Self, OpenError> {
         // SQLite takes these two for databases in memory, which are lost at the end.
         if path.as_os_str().is_empty() || path == Path::new(":memory:") {
-            return Err(StoreError::Url(format!("sqlite:{}", path.display())));
+            return Err(OpenError::Url(format!("sqlite:{}", path.display())));
         }
         let path = file::resolve(path)?;
         file::refuse_other_file(&path)?;
@@ -112,36 +116,35 @@ impl SqliteStore {
         lock: File,
         connection: Connection,
         limits: Limits,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, OpenError> {
         let (fence, position) = open::take_over(&connection, path)?;
         failpoint("store.opened");
         let (jobs, receiver) = mpsc::unbounded_channel();
-        let (head_sender, head) = watch::channel(position);
+        let (head_sender, head) = watch::channel(Cursor(position.0));
         let (ended_sender, ended) = watch::channel(());
         let (health_sender, health) = watch::channel(StoreHealth::Well);
         let stats = Arc::new(Mutex::new(StoreStats::default()));
-        let state_cache = Arc::new(StateCache::default());
         let readers = Arc::new(Readers::new(path.to_owned()));
         let writer = Writer {
             connection,
             lock,
             path: path.to_owned(),
             fence,
-            cache: WriterCache::new(position, Arc::clone(&state_cache)),
+            cache: WriterCache::new(position),
             head: head_sender,
             stats: Arc::clone(&stats),
             health: Health::new(health_sender.clone()),
             upkeep: Upkeep::new(limits, Arc::clone(&readers)),
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let failed = |error| StoreError::Database(format!("no thread for the writer: {error}"));
+        let failed = |error: std::io::Error| StoreError::unavailable(Obstacle::Database, error);
         thread("amends-store-writer")
             .spawn(move || {
                 // Dropped after the writer, also after a panic.
                 let _ended = ended_sender;
                 let run = AssertUnwindSafe(move || writer.run(receiver));
                 if catch_unwind(run).is_err() {
-                    health::lose(&health_sender, &StoreError::WriterEnded);
+                    health::lose(&health_sender, &Fatal::WriterEnded.into());
                 }
             })
             .map_err(failed)?;
@@ -154,7 +157,16 @@ impl SqliteStore {
             places: Arc::new(Semaphore::new(APPENDS_WAITING_MAX)),
             is_closing: AtomicBool::new(false),
         };
-        Ok(Self { queue: Arc::new(queue), readers, state_cache, head, stats, health, ended })
+        Ok(Self {
+            queue: Arc::new(queue),
+            readers,
+            epoch: Epoch(fence.unsigned_abs()),
+            handed: Arc::default(),
+            head,
+            stats,
+            health,
+            ended,
+        })
     }
 
     /// Runs a read on a connection of its own, off the async threads. A read that takes too long is
@@ -186,58 +198,136 @@ impl SqliteStore {
                 drop(permit);
                 result
             });
-            reading.await.unwrap_or_else(|error| Err(StoreError::Database(error.to_string())))
+            reading
+                .await
+                .unwrap_or_else(|error| Err(StoreError::unavailable(Obstacle::Database, error)))
         }
         .boxed()
     }
 }
 
 impl Store for SqliteStore {
-    fn append_then(&self, append: Append, reply: AppendReply) {
-        match append.check() {
-            Ok(()) => {
-                self.state_cache.queued(&append.state);
-                self.queue.push(Job::append(append, reply));
-            }
-            Err(error) => reply.send(Err(error)),
-        }
+    fn ownership(&self) -> &dyn Ownership {
+        self
     }
 
-    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
-        if let Err(error) = append.check() {
-            return ready(Err(error)).boxed();
-        }
-        let (reply, answer) = oneshot::channel();
-        let state_cache = Arc::clone(&self.state_cache);
-        let queued = self.queue.push_when_room(append.bytes(), move |place| {
-            state_cache.queued(&append.state);
-            Job::append(append, AppendReply::new(|result| drop(reply.send(result))).holding(place))
-        });
+    fn log(&self) -> &dyn EventLog {
+        self
+    }
+
+    fn sagas(&self) -> &dyn SagaIndex {
+        self
+    }
+
+    fn state(&self) -> &dyn PluginState {
+        self
+    }
+
+    fn blobs(&self) -> &dyn Blobs {
+        self
+    }
+
+    fn maintenance(&self) -> &dyn Maintenance {
+        self
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
-            queued.await?;
-            answer.await.unwrap_or(Err(StoreError::Closed))
+            self.queue.is_closing.store(true, Ordering::Release);
+            // Readers first, because the connection that closes last removes the log.
+            if let Ok(all) = self.readers.permits.acquire_many(READERS_MAX).await {
+                all.forget();
+                self.readers.permits.close();
+            }
+            self.readers.close_idle();
+            // Queued after all other jobs. Fails when the writer has ended.
+            let _ = self.queue.jobs.send(Job::Close);
+            // Callers that wait for room get an error.
+            self.queue.places.close();
+            // Nothing is ever sent: the wait fails once the sender is gone.
+            while self.ended.clone().changed().await.is_ok() {}
+            Ok(())
         }
         .boxed()
     }
+}
 
-    fn events(
+impl Ownership for SqliteStore {
+    fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
+        ready(self.changes()).boxed()
+    }
+}
+
+impl SqliteStore {
+    /// Returns what has changed of the ownership. The writer watches the fence, and reports when
+    /// another process has raised it.
+    fn changes(&self) -> Result<Vec<OwnershipEvent>, StoreError> {
+        if self.queue.is_closing.load(Ordering::Acquire) {
+            return Err(StoreError::Closed);
+        }
+        let lost = match &*self.health.borrow() {
+            StoreHealth::Lost(error) => Some(error.clone()),
+            StoreHealth::Well | StoreHealth::NoWrites(_) => None,
+        };
+        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = lost else {
+            let gained = handed.gain_all().map(|id| {
+                let (queue, handed) = (Arc::clone(&self.queue), Arc::clone(&self.handed));
+                OwnershipEvent::Gained(Box::new(SqliteShard::new(id, self.epoch, queue, handed)))
+            });
+            return Ok(gained.collect());
+        };
+        let lost: Vec<_> = handed.lose_all().map(OwnershipEvent::Lost).collect();
+        if lost.is_empty() { Err(error) } else { Ok(lost) }
+    }
+
+    /// Queues an append to a stream that belongs to no shard.
+    fn append_unowned(
+        &self,
+        append: Append,
+        may_change_state: bool,
+    ) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        let checked = append.check().and_then(|()| append.check_shared(may_change_state));
+        match checked {
+            Ok(()) => self.queue.append(append, None),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+}
+
+impl EventLog for SqliteStore {
+    fn stream(
         &self,
         stream: Stream,
         after: Version,
-        limit: u32,
+        budget: PageBudget,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
-        self.read(move |connection| read::events(connection, &stream, after, limit))
+        self.read(move |connection| read::events(connection, &stream, after, budget))
     }
 
-    fn log(
+    fn follow(
         &self,
-        after: Position,
-        limit: u32,
-    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
-        self.read(move |connection| read::log(connection, after, limit))
+        from: Cursor,
+        budget: PageBudget,
+    ) -> BoxFuture<'_, Result<LogPage, StoreError>> {
+        self.read(move |connection| {
+            let events = read::log(connection, from, budget)?;
+            let next = events.last().map_or(from, StoredEvent::cursor);
+            Ok(LogPage { events, next })
+        })
     }
 
-    fn saga(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>> {
+    fn head(&self) -> watch::Receiver<Cursor> {
+        self.head.clone()
+    }
+
+    fn append_shared(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        self.append_unowned(append, false)
+    }
+}
+
+impl SagaIndex for SqliteStore {
+    fn row(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>> {
         self.read(move |connection| read::saga(connection, id))
     }
 
@@ -247,17 +337,46 @@ impl Store for SqliteStore {
 
     fn live(
         &self,
+        shards: Vec<ShardId>,
         after: Option<SagaId>,
-        limit: u32,
+        budget: PageBudget,
     ) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>> {
-        self.read(move |connection| read::live(connection, after, limit))
+        self.read(move |connection| read::live(connection, &shards, after, budget))
     }
 
     fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>> {
         self.read(move |connection| read::key(connection, &key))
     }
 
-    fn put_blob(
+    fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>> {
+        self.read(read::counts)
+    }
+}
+
+impl PluginState for SqliteStore {
+    fn value(
+        &self,
+        plugin: PluginName,
+        key: String,
+    ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
+        self.read(move |connection| state::get(connection, plugin.as_str(), &key))
+    }
+
+    fn keys(
+        &self,
+        plugin: PluginName,
+        query: StateQuery,
+    ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        self.read(move |connection| state::keys(connection, plugin.as_str(), &query))
+    }
+
+    fn change(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        self.append_unowned(append, true)
+    }
+}
+
+impl Blobs for SqliteStore {
+    fn put(
         &self,
         kind: BlobKind,
         name: String,
@@ -285,7 +404,7 @@ impl Store for SqliteStore {
         .boxed()
     }
 
-    fn blob(
+    fn get(
         &self,
         kind: BlobKind,
         digest: Digest,
@@ -293,46 +412,19 @@ impl Store for SqliteStore {
         self.read(move |connection| read::blob(connection, kind, digest))
     }
 
-    fn blobs(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
+    fn list(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
         self.read(move |connection| read::blobs(connection, kind))
     }
+}
 
-    fn state(
-        &self,
-        plugin: PluginName,
-        key: String,
-    ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
-        if let Some(known) = self.state_cache.get(&plugin, &key) {
-            return ready(Ok(known)).boxed();
-        }
-        let cache = Arc::clone(&self.state_cache);
-        self.read(move |connection| {
-            let forgotten = cache.forgotten();
-            let value = state::get(connection, plugin.as_str(), &key)?;
-            cache.read(&plugin, &key, value.clone(), forgotten);
-            Ok(value)
-        })
-    }
-
-    fn state_keys(
-        &self,
-        plugin: PluginName,
-        query: StateQuery,
-    ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        self.read(move |connection| state::keys(connection, plugin.as_str(), &query))
-    }
-
-    fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>> {
-        self.read(read::counts)
-    }
-
+impl Maintenance for SqliteStore {
     fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
         // It reads the whole store, so its time is not limited.
         self.read_for(false, read::verify)
     }
 
-    fn head(&self) -> watch::Receiver<Position> {
-        self.head.clone()
+    fn events(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.read(read::count_events)
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {
@@ -341,25 +433,5 @@ impl Store for SqliteStore {
 
     fn stats(&self) -> StoreStats {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        async move {
-            self.queue.is_closing.store(true, Ordering::Release);
-            // Readers first, because the connection that closes last removes the log.
-            if let Ok(all) = self.readers.permits.acquire_many(READERS_MAX).await {
-                all.forget();
-                self.readers.permits.close();
-            }
-            self.readers.close_idle();
-            // Queued after all other jobs. Fails when the writer has ended.
-            let _ = self.queue.jobs.send(Job::Close);
-            // Callers that wait for room get an error.
-            self.queue.places.close();
-            // Nothing is ever sent: the wait fails once the sender is gone.
-            while self.ended.clone().changed().await.is_ok() {}
-            Ok(())
-        }
-        .boxed()
     }
 }

@@ -2,6 +2,7 @@
 
 use amends_engine::{Position, Timestamp, Version};
 
+use crate::event_log::Cursor;
 use crate::stream::Stream;
 
 /// The largest page of events, in bytes of their data. A page ends before the event that would
@@ -29,4 +30,12 @@ pub struct StoredEvent {
     pub kind: String,
     /// The data of the event, a JSON object.
     pub data: String,
+}
+
+impl StoredEvent {
+    /// Returns the place in the log after this event.
+    #[must_use]
+    pub const fn cursor(&self) -> Cursor {
+        Cursor(self.position.0)
+    }
 }

@@ -19,6 +19,17 @@ pub enum Stream {
     Deploys,
 }
 
+impl Stream {
+    /// Returns the saga whose stream it is.
+    #[must_use]
+    pub const fn saga(&self) -> Option<SagaId> {
+        match self {
+            Self::Saga(id) => Some(*id),
+            Self::Plugin(_) | Self::Service(_) | Self::Deploys => None,
+        }
+    }
+}
+
 impl fmt::Display for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,22 +8,27 @@ mod temporary_file;
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use amends_engine::{Position, Version};
-use amends_store::conformance::{self, StoreLocation as _, at, saga_id, start, then};
-use amends_store::{
-    Append, Durability, EVENT_UNREADABLE, LOCK_SUFFIX, NewEvent, SCHEMA_VERSION, SagaQuery,
-    SqliteStore, Store, StoreConfig, StoreError, StoredEvent, Stream,
+use amends_engine::Version;
+use amends_store::conformance::{
+    self, StoreLocation as _, TestStore, at, saga_id, start, then, whole_log, whole_stream,
 };
+use amends_store::{
+    Append, Cursor, Durability, EVENT_UNREADABLE, LOCK_SUFFIX, NewEvent, OpenError, PageBudget,
+    SCHEMA_VERSION, SagaQuery, ShardId, SqliteStore, StoreConfig, StoreError, StoredEvent, Stream,
+};
+use futures::FutureExt as _;
 use rusqlite::Connection;
 use temporary_file::TemporaryFile;
 
-fn open(path: &Path) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(path, Durability::Full)
+fn open(path: &Path) -> Result<TestStore, OpenError> {
+    let store = SqliteStore::open(path, Durability::Full)?;
+    Ok(TestStore::of(Arc::new(store)).now_or_never().expect("shards are gained at once")?)
 }
 
 /// The error, which must name the file.
-fn refusal(path: &Path) -> StoreError {
+fn refusal(path: &Path) -> OpenError {
     let error = open(path).err().expect("the file is refused");
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     error
@@ -33,7 +38,9 @@ fn refusal(path: &Path) -> StoreError {
 fn damaged(path: &Path, reason: &str) {
     let before = fs::read(path).ok();
     match refusal(path) {
-        StoreError::Damaged { message, .. } => assert!(message.contains(reason), "{message}"),
+        OpenError::Damaged { source, .. } => {
+            assert!(source.to_string().contains(reason), "{source}");
+        }
         other => panic!("{other:?}"),
     }
     assert!(fs::read(path).ok() == before, "the file was changed");
@@ -61,7 +68,7 @@ async fn refuses_a_newer_version() {
     change(&path, "PRAGMA user_version = 99; PRAGMA journal_mode = DELETE");
     let before = fs::read(&path).unwrap();
     match refusal(&path) {
-        StoreError::NewerSchema { found: 99, known: SCHEMA_VERSION, .. } => {}
+        OpenError::NewerSchema { found: 99, known: SCHEMA_VERSION, .. } => {}
         other => panic!("{other:?}"),
     }
     let text = refusal(&path).to_string();
@@ -107,13 +114,17 @@ async fn reports_missing_parts() {
     let path = filled(&place, 10).await;
     change(&path, "PRAGMA journal_mode = DELETE; DROP TABLE start_keys");
     match refusal(&path) {
-        StoreError::Damaged { message, .. } => assert!(message.contains("start_keys"), "{message}"),
+        OpenError::Damaged { source, .. } => {
+            assert!(source.to_string().contains("start_keys"), "{source}");
+        }
         other => panic!("{other:?}"),
     }
     fs::remove_file(&path).unwrap();
     fs::write(path.with_extension("db-wal"), "the last appends").unwrap();
     match refusal(&path) {
-        StoreError::Damaged { message, .. } => assert!(message.contains("its log"), "{message}"),
+        OpenError::Damaged { source, .. } => {
+            assert!(source.to_string().contains("its log"), "{source}");
+        }
         other => panic!("{other:?}"),
     }
     assert!(!path.exists(), "a new database was made");
@@ -138,13 +149,18 @@ async fn reports_damage_inside() {
     let error = match open(&path) {
         Err(error) => error,
         Ok(store) => {
-            if let Ok(findings) = store.verify().await {
+            if let Ok(findings) = store.maintenance().verify().await {
                 assert!(!findings.is_empty(), "damage was not found");
             }
-            store.log(Position(0), u32::MAX).await.expect_err("noise was read as events")
+            let budget = PageBudget::items(u32::MAX);
+            let read = store.log().follow(Cursor::START, budget).await;
+            read.expect_err("noise was read as events").into()
         }
     };
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    let is_damaged = |error: &OpenError| {
+        matches!(error, OpenError::Damaged { .. } | OpenError::Store(StoreError::Damaged { .. }))
+    };
+    assert!(is_damaged(&error), "{error:?}");
 }
 
 /// Versions before kept no word of sagas that start long after their ids were made.
@@ -162,7 +178,8 @@ async fn learns_how_late_sagas_started_in_a_store_from_before() {
     let store = place.open().await.unwrap();
     let started_after = Some(at(80_000));
     let query = SagaQuery { started_after, limit: 10, ..SagaQuery::default() };
-    let found: Vec<_> = store.list(query).await.unwrap().into_iter().map(|row| row.id).collect();
+    let found: Vec<_> =
+        store.sagas().list(query).await.unwrap().into_iter().map(|row| row.id).collect();
     assert_eq!(found, [saga_id(1)]);
     store.close().await.unwrap();
 }
@@ -176,12 +193,12 @@ async fn verify_finds_what_does_not_fit() {
         store.append(then(number, 1)).await.unwrap();
         store.append(then(number, 2)).await.unwrap();
     }
-    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
     change(&place.path(), "DELETE FROM appends WHERE position = 5");
-    let findings = store.verify().await.unwrap();
+    let findings = store.maintenance().verify().await.unwrap();
     assert_eq!(findings, [format!("saga {} has 2 events, but its last version is 3", saga_id(1))]);
     change(&place.path(), "DELETE FROM appends WHERE position IN (4, 6)");
-    let findings = store.verify().await.unwrap();
+    let findings = store.maintenance().verify().await.unwrap();
     assert_eq!(findings, ["1 sagas of the projection have no events"]);
 }
 
@@ -212,7 +229,11 @@ async fn one_saga_that_cannot_be_read_stops_no_other() {
         assert_eq!(changed, Ok(1), "{sql}");
         drop(connection);
         let store = place.open().await.unwrap();
-        let live = store.live(None, 100).await.unwrap();
+        let live = store
+            .sagas()
+            .live(ShardId::all().collect(), None, PageBudget::items(100))
+            .await
+            .unwrap();
         assert!(live.iter().map(|saga| saga.id).eq((0..5).map(saga_id)), "{sql}");
         for saga in live {
             match saga.content {
@@ -228,11 +249,11 @@ async fn one_saga_that_cannot_be_read_stops_no_other() {
         }
         // A page is full without it, and the next goes on behind it.
         let mut query = SagaQuery { limit: 3, ..SagaQuery::default() };
-        let page = store.list(query.clone()).await.unwrap();
+        let page = store.sagas().list(query.clone()).await.unwrap();
         let numbers = if column == "id" { [4, 3, 1] } else { [4, 3, 2] };
         assert!(page.iter().map(|row| row.id).eq(numbers.map(saga_id)), "{sql}: {page:?}");
         query.before = page.last().map(|row| row.id);
-        let rest = store.list(query).await.unwrap();
+        let rest = store.sagas().list(query).await.unwrap();
         assert_eq!(rest.last().map(|row| row.id), Some(saga_id(0)), "{sql}");
     }
 }
@@ -243,23 +264,31 @@ async fn a_row_whose_id_is_none_is_passed_over() {
     let path = filled(&place, 3).await;
     change(&path, "UPDATE sagas SET id = substr(id, 1, 15) WHERE id = (SELECT max(id) FROM sagas)");
     let store = place.open().await.unwrap();
-    assert_eq!(store.live(None, 100).await.unwrap().len(), 2);
+    assert_eq!(
+        store
+            .sagas()
+            .live(ShardId::all().collect(), None, PageBudget::items(100))
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
     let all = SagaQuery { limit: 100, ..SagaQuery::default() };
-    assert_eq!(store.list(all).await.unwrap().len(), 2);
+    assert_eq!(store.sagas().list(all).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn refuses_a_file_in_use() {
     let place = TemporaryFile::new();
     let store = place.open().await.unwrap();
-    assert!(matches!(refusal(&place.path()), StoreError::InUse(_)));
+    assert!(matches!(refusal(&place.path()), OpenError::InUse(_)));
     // Nothing of it harms the one that has it.
     store.append(start(1)).await.unwrap();
     store.close().await.unwrap();
     let lock = place.path().with_extension(format!("db-{LOCK_SUFFIX}"));
     assert!(lock.exists(), "the lock is beside the file");
     let store = place.open().await.unwrap();
-    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 1);
+    assert_eq!(whole_log(&*store).await.len(), 1);
 }
 
 #[tokio::test]
@@ -271,10 +300,9 @@ async fn stops_writing_when_fenced() {
     change(&place.path(), "UPDATE meta SET value = value + 1 WHERE name = 'fence'");
     for number in 2..4 {
         let result = store.append(start(number)).await;
-        assert!(matches!(result, Err(StoreError::Fenced)), "{result:?}");
+        assert!(matches!(result, Err(StoreError::LostOwnership(_))), "{result:?}");
     }
-    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 1);
-    assert_eq!(*store.head().borrow(), Position(1));
+    assert_eq!(whole_log(&*store).await.len(), 1);
     store.close().await.unwrap();
     let store = place.open().await.unwrap();
     store.append(start(2)).await.unwrap();
@@ -298,7 +326,7 @@ async fn makes_missing_folders() {
 
     // A file where a folder should be.
     let error = open(&path.join("amends.db")).err().expect("no folder can be made there");
-    assert!(matches!(error, StoreError::File { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::File { .. }), "{error:?}");
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
 }
 
@@ -318,15 +346,16 @@ async fn urls_name_stores() {
     let place = TemporaryFile::new();
     let config = |url: &str| StoreConfig { url: url.to_owned(), durability: Durability::Relaxed };
     let store = amends_store::open(&config(&format!("sqlite:{}", place.path().display()))).unwrap();
+    let store = TestStore::of(store).await.unwrap();
     store.append(start(1)).await.unwrap();
     store.close().await.unwrap();
     assert!(place.path().exists());
     let error = |url: &str| amends_store::open(&config(url)).err().expect("it is refused");
     let postgres = error("postgres://user:secret@host/db");
-    assert!(matches!(postgres, StoreError::NoPostgres), "{postgres:?}");
+    assert!(matches!(postgres, OpenError::NoPostgres), "{postgres:?}");
     assert!(postgres.to_string().contains("no PostgreSQL store yet"), "{postgres}");
     for url in ["sqlite:", "sqlite::memory:", "mysql://host/db", "amends.db"] {
-        assert!(matches!(error(url), StoreError::Url(_)), "{url}");
+        assert!(matches!(error(url), OpenError::Url(_)), "{url}");
     }
 }
 
@@ -341,21 +370,24 @@ async fn reads_version_1() {
     for append in version_1() {
         model.append(&append).unwrap();
     }
-    assert_eq!(store.log(Position(0), 100).await.unwrap(), model.log());
+    assert_eq!(whole_log(&*store).await, model.log());
     let all = SagaQuery { limit: 100, ..SagaQuery::default() };
-    assert_eq!(store.list(all.clone()).await.unwrap(), model.list(&all));
+    assert_eq!(store.sagas().list(all.clone()).await.unwrap(), model.list(&all));
     let tagged =
         SagaQuery { tag: Some(("customer".to_owned(), "Zoë".to_owned())), limit: 100, ..all };
-    assert_eq!(store.list(tagged.clone()).await.unwrap(), model.list(&tagged));
-    assert_eq!(store.live(None, 100).await.unwrap(), model.live());
-    assert_eq!(store.key("order-1".to_owned()).await.unwrap(), model.key("order-1"));
+    assert_eq!(store.sagas().list(tagged.clone()).await.unwrap(), model.list(&tagged));
+    assert_eq!(
+        store.sagas().live(ShardId::all().collect(), None, PageBudget::items(100)).await.unwrap(),
+        model.live()
+    );
+    assert_eq!(store.sagas().key("order-1".to_owned()).await.unwrap(), model.key("order-1"));
     let stream = Stream::Plugin("inventory".parse().unwrap());
-    let events = store.events(stream.clone(), Version(0), 100).await.unwrap();
+    let events = whole_stream(&*store, stream.clone()).await;
     assert_eq!(events, model.events(&stream));
     let blob = amends_engine::Digest::of(b"\0asm");
-    let bytes = store.blob(amends_store::BlobKind::Component, blob).await.unwrap();
+    let bytes = store.blobs().get(amends_store::BlobKind::Component, blob).await.unwrap();
     assert_eq!(bytes.as_deref(), Some(&b"\0asm"[..]));
-    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
     store.append(then(1, 2)).await.unwrap();
     store.close().await.unwrap();
 
@@ -404,19 +436,21 @@ async fn the_lock_is_of_the_file() {
     let symbolic = elsewhere.path().join("other.db");
     std::os::unix::fs::symlink(place.path(), &symbolic).unwrap();
     match open(&symbolic).err() {
-        Some(StoreError::InUse(_)) => {}
+        Some(OpenError::InUse(_)) => {}
         other => panic!("{other:?}"),
     }
     let folder = elsewhere.path().join("folder");
     std::os::unix::fs::symlink(place.path().parent().unwrap(), &folder).unwrap();
     match open(&folder.join("amends.db")).err() {
-        Some(StoreError::InUse(_)) => {}
+        Some(OpenError::InUse(_)) => {}
         other => panic!("{other:?}"),
     }
     let hard = place.path().with_file_name("hard.db");
     fs::hard_link(place.path(), &hard).unwrap();
     match refusal(&hard) {
-        StoreError::File { message, .. } => assert!(message.contains("2 names"), "{message}"),
+        OpenError::File { source, .. } => {
+            assert!(source.to_string().contains("2 names"), "{source}");
+        }
         other => panic!("{other:?}"),
     }
     // Nothing of it harms the one that has it.
@@ -426,13 +460,15 @@ async fn the_lock_is_of_the_file() {
 
     // By the link it is the same file, with the same log and lock.
     let store = open(&symbolic).unwrap();
-    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 2);
-    assert!(matches!(refusal(&place.path()), StoreError::InUse(_)));
+    assert_eq!(whole_log(&*store).await.len(), 2);
+    assert!(matches!(refusal(&place.path()), OpenError::InUse(_)));
     store.close().await.unwrap();
     let nowhere = elsewhere.path().join("nowhere.db");
     std::os::unix::fs::symlink(elsewhere.path().join("gone.db"), &nowhere).unwrap();
     match refusal(&nowhere) {
-        StoreError::File { message, .. } => assert!(message.contains("symbolic"), "{message}"),
+        OpenError::File { source, .. } => {
+            assert!(source.to_string().contains("symbolic"), "{source}");
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -495,7 +531,11 @@ async fn an_append_without_a_version_is_told_once() {
         let mut found: Vec<StoredEvent> = Vec::new();
         loop {
             let after = found.last().map_or(Version(0), |last| last.version);
-            let page = store.events(Stream::Saga(saga_id(1)), after, 1).await.unwrap();
+            let page = store
+                .log()
+                .stream(Stream::Saga(saga_id(1)), after, PageBudget::items(1))
+                .await
+                .unwrap();
             let Some(event) = page.first() else { break };
             assert!(event.version > after, "{version}: {:?} after {after:?}", event.version);
             found.extend(page);
@@ -506,7 +546,11 @@ async fn an_append_without_a_version_is_told_once() {
         assert_eq!(unreadable, usize::from(version != "-7"), "{version}: {found:?}");
         assert_eq!(found.len() - unreadable, 2, "{version}: {found:?}");
         // Whoever reads all of it is told in any case.
-        let live = store.live(None, 10).await.unwrap();
+        let live = store
+            .sagas()
+            .live(ShardId::all().collect(), None, PageBudget::items(10))
+            .await
+            .unwrap();
         let reason = live[0].content.as_ref().unwrap_err();
         assert!(reason.contains("version"), "{version}: {reason}");
         store.close().await.unwrap();
@@ -521,7 +565,7 @@ async fn an_event_whose_type_is_none_cannot_be_read() {
         let store = place.open().await.unwrap();
         store.append(start(1)).await.unwrap();
         change(&place.path(), &format!("UPDATE appends SET events = '[[\"{kind}\",{{}}]]'"));
-        let events = store.events(Stream::Saga(saga_id(1)), Version(0), 10).await.unwrap();
+        let events = whole_stream(&*store, Stream::Saga(saga_id(1))).await;
         assert_eq!(events[0].kind, EVENT_UNREADABLE, "{kind}");
         assert!(events[0].data.contains("is not known"), "{}", events[0].data);
         store.close().await.unwrap();
@@ -537,7 +581,7 @@ async fn an_append_that_begins_before_the_first_cannot_be_read() {
     store.append(start(2)).await.unwrap();
     let two = "[[\"order.a\",{}],[\"order.b\",{}]]";
     change(&place.path(), &format!("UPDATE appends SET events = '{two}' WHERE position = 1"));
-    let log = store.log(Position(0), 10).await.unwrap();
+    let log = whole_log(&*store).await;
     let kinds: Vec<_> = log.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, [EVENT_UNREADABLE, "saga.started"]);
     assert!(log[0].data.contains("its 2 events"), "{}", log[0].data);

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use amends_engine::{Digest, Position, SagaStatus, StateQuery, Timestamp, Version};
 use amends_fuzz::{Random, Shape, Target, change_json};
-use amends_store::conformance::{at, row, saga_id, start, state_change, then};
+use amends_store::conformance::{
+    TestStore, at, row, saga_id, start, state_change, then, whole_stream,
+};
 use amends_store::{
-    Append, Appended, BlobKind, Durability, EVENT_UNREADABLE, LiveSaga, NewEvent, SagaQuery,
-    SagaRow, SqliteStore, StartKey, Store, StoredEvent, Stream,
+    Append, Appended, BlobKind, Cursor, Durability, EVENT_UNREADABLE, LiveSaga, NewEvent,
+    PageBudget, SagaQuery, SagaRow, ShardId, SqliteStore, StartKey, StoredEvent, Stream,
 };
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -50,7 +52,7 @@ fn streams() -> Vec<Stream> {
 /// A store with rows of every kind, and a copy of them.
 struct Rows {
     place: TemporaryFile,
-    store: Arc<dyn Store>,
+    store: TestStore,
     /// Another program that writes to the file.
     other: Connection,
     sound: (SagaRow, Vec<StoredEvent>),
@@ -63,7 +65,7 @@ impl Rows {
         let place = TemporaryFile::new();
         // Nothing of it needs to outlive a power cut.
         let store = SqliteStore::open(&place.path(), Durability::Relaxed).unwrap();
-        let store: Arc<dyn Store> = Arc::new(store);
+        let store = TestStore::of(Arc::new(store)).await.unwrap();
         for number in 0..=SOUND {
             let mut first = start(number);
             let row = first.row.as_mut().unwrap();
@@ -93,7 +95,8 @@ impl Rows {
         for kind in [BlobKind::Component, BlobKind::Definition] {
             let bytes = b"bytes".to_vec();
             store
-                .put_blob(kind, "name".to_owned(), Digest::of(&bytes), at(1), bytes)
+                .blobs()
+                .put(kind, "name".to_owned(), Digest::of(&bytes), at(1), bytes)
                 .await
                 .unwrap();
         }
@@ -104,8 +107,8 @@ impl Rows {
             other.execute_batch(&copy).unwrap();
         }
         let sound = (
-            store.saga(saga_id(SOUND)).await.unwrap().unwrap(),
-            store.events(Stream::Saga(saga_id(SOUND)), Version(0), 100).await.unwrap(),
+            store.sagas().row(saga_id(SOUND)).await.unwrap().unwrap(),
+            whole_stream(&*store, Stream::Saga(saga_id(SOUND))).await,
         );
         Self { place, store, other, sound, started: 1_000 }
     }
@@ -141,15 +144,16 @@ impl Rows {
     async fn look(&mut self, text: &str) -> String {
         let moved = self.change(text);
         let mut outcome = String::new();
-        let mut log = Vec::new();
+        let (mut log, mut from) = (Vec::<StoredEvent>::new(), Cursor::START);
         loop {
-            let after = log.last().map_or(Position(0), |last: &StoredEvent| last.position);
-            let page = self.store.log(after, 3).await.unwrap();
-            if page.is_empty() {
+            let page = self.store.log().follow(from, PageBudget::items(3)).await.unwrap();
+            if page.events.is_empty() {
                 break;
             }
-            assert!(page.iter().all(|event| event.position > after), "{page:?}");
-            log.extend(page);
+            let after = log.last().map_or(Position(0), |last| last.position);
+            assert!(page.events.iter().all(|event| event.position > after), "{page:?}");
+            from = page.next;
+            log.extend(page.events);
             assert!(log.len() < 1_000, "the log does not end");
         }
         Self::assert_events(&log, &mut outcome);
@@ -180,7 +184,8 @@ impl Rows {
         let mut found: Vec<StoredEvent> = Vec::new();
         loop {
             let after = found.last().map_or(Version(0), |last| last.version);
-            let page = self.store.events(stream.clone(), after, 2).await.unwrap();
+            let page =
+                self.store.log().stream(stream.clone(), after, PageBudget::items(2)).await.unwrap();
             if page.is_empty() {
                 break;
             }
@@ -195,7 +200,12 @@ impl Rows {
         let mut after = None;
         let mut live: Vec<LiveSaga> = Vec::new();
         loop {
-            let page = self.store.live(after, 2).await.unwrap();
+            let page = self
+                .store
+                .sagas()
+                .live(ShardId::all().collect(), after, PageBudget::items(2))
+                .await
+                .unwrap();
             let Some(last) = page.last() else { break };
             assert!(page.iter().all(|saga| Some(saga.id) > after), "{page:?}");
             after = Some(last.id);
@@ -223,7 +233,7 @@ impl Rows {
             let mut query = SagaQuery { limit: 2, ..query };
             let mut found = Vec::new();
             loop {
-                let page = self.store.list(query.clone()).await.unwrap();
+                let page = self.store.sagas().list(query.clone()).await.unwrap();
                 let Some(last) = page.last() else { break };
                 assert!(query.before.is_none_or(|before| page.iter().all(|row| row.id < before)));
                 query.before = Some(last.id);
@@ -242,24 +252,27 @@ impl Rows {
             }
         };
         for number in 0..SOUND {
-            let found = self.store.saga(saga_id(number)).await;
+            let found = self.store.sagas().row(saga_id(number)).await;
             told("saga", found.err().map(|error| error.to_string()));
-            let found = self.store.key(format!("key-{number}")).await;
+            let found = self.store.sagas().key(format!("key-{number}")).await;
             told("key", found.err().map(|error| error.to_string()));
-            let found =
-                self.store.state("inventory".parse().unwrap(), format!("stock/{number}")).await;
+            let found = self
+                .store
+                .state()
+                .value("inventory".parse().unwrap(), format!("stock/{number}"))
+                .await;
             told("state", found.err().map(|error| error.to_string()));
         }
         let query = StateQuery { limit: 10, ..StateQuery::default() };
-        let found = self.store.state_keys("inventory".parse().unwrap(), query).await;
+        let found = self.store.state().keys("inventory".parse().unwrap(), query).await;
         told("keys", found.err().map(|error| error.to_string()));
         for kind in [BlobKind::Component, BlobKind::Definition] {
-            told("blobs", self.store.blobs(kind).await.err().map(|error| error.to_string()));
-            let found = self.store.blob(kind, Digest::of(b"bytes")).await;
+            told("blobs", self.store.blobs().list(kind).await.err().map(|error| error.to_string()));
+            let found = self.store.blobs().get(kind, Digest::of(b"bytes")).await;
             told("blob", found.err().map(|error| error.to_string()));
         }
-        told("counts", self.store.counts().await.err().map(|error| error.to_string()));
-        match self.store.verify().await {
+        told("counts", self.store.sagas().counts().await.err().map(|error| error.to_string()));
+        match self.store.maintenance().verify().await {
             Ok(findings) => findings.into_iter().for_each(|finding| told("found", Some(finding))),
             Err(error) => told("verify", Some(error.to_string())),
         }
@@ -267,10 +280,10 @@ impl Rows {
 
     async fn assert_sound(&self) {
         let id = saga_id(SOUND);
-        assert_eq!(self.store.saga(id).await.unwrap().as_ref(), Some(&self.sound.0));
-        let events = self.store.events(Stream::Saga(id), Version(0), 100).await.unwrap();
+        assert_eq!(self.store.sagas().row(id).await.unwrap().as_ref(), Some(&self.sound.0));
+        let events = whole_stream(&*self.store, Stream::Saga(id)).await;
         assert_eq!(events, self.sound.1);
-        let found = self.store.key(format!("key-{SOUND}")).await.unwrap();
+        let found = self.store.sagas().key(format!("key-{SOUND}")).await.unwrap();
         assert_eq!(found, Some((id, Digest::of(b"payload"))));
     }
 
@@ -286,7 +299,7 @@ impl Rows {
         // It may have been given a position that another row has now.
         assert!(moved || matches!(appended, Ok(Appended::Done { .. })), "{appended:?}");
         if self.started.is_multiple_of(500) {
-            let health = format!("{:?}", *self.store.health().borrow());
+            let health = format!("{:?}", *self.store.maintenance().health().borrow());
             assert!(moved || health == "Well", "{health}");
         }
     }

@@ -8,9 +8,9 @@ mod temporary_file;
 
 use amends_engine::{Digest, SagaStatus, StateChange, StateList, StateQuery, Version};
 use amends_store::conformance::{
-    Model, StoreLocation as _, at, definition, event, row, saga_id, whole_log, whole_stream,
+    Model, StoreLocation as _, at, definition, event, row, saga_id, start, whole_log, whole_stream,
 };
-use amends_store::{Append, SagaQuery, StartKey, StoreError, Stream};
+use amends_store::{Append, PageBudget, SagaQuery, ShardId, StartKey, StoreError, Stream};
 use futures::future::join_all;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -27,6 +27,8 @@ enum Step {
     /// Handed in together.
     Appends(Vec<Append>),
     Reopen,
+    /// Another handle takes the store over while this one is open.
+    TakeOver,
 }
 
 #[test]
@@ -72,41 +74,55 @@ async fn compare(steps: Vec<Step>) {
                 store.close().await.unwrap();
                 store = place.open().await.unwrap();
             }
+            Step::TakeOver => {
+                let older = std::mem::replace(&mut store, place.take_over().await.unwrap());
+                let expected = model.events(&Stream::Saga(saga_id(0))).len() as u64;
+                let late = Append { expected: Version(expected), ..start(0) };
+                let refused = older.append(late).await;
+                assert!(matches!(refused, Err(StoreError::LostOwnership(_))), "{refused:?}");
+                older.close().await.unwrap();
+            }
         }
-        assert_eq!(store.head().borrow().0, model.log().len() as u64);
     }
     assert_eq!(whole_log(&*store).await, model.log());
     for number in 0..SAGAS {
         let id = saga_id(number);
-        assert_eq!(store.saga(id).await.unwrap().as_ref(), model.saga(id));
+        assert_eq!(store.sagas().row(id).await.unwrap().as_ref(), model.saga(id));
         let stream = Stream::Saga(id);
         let events = whole_stream(&*store, stream.clone()).await;
         assert_eq!(events, model.events(&stream));
         let key = number.to_string();
-        assert_eq!(store.key(key.clone()).await.unwrap(), model.key(&key));
+        assert_eq!(store.sagas().key(key.clone()).await.unwrap(), model.key(&key));
         let tag = Some(("customer".to_owned(), key));
         let query = SagaQuery { tag, limit: 3, ..SagaQuery::default() };
-        assert_eq!(store.list(query.clone()).await.unwrap(), model.list(&query));
+        assert_eq!(store.sagas().list(query.clone()).await.unwrap(), model.list(&query));
     }
     for status in SagaStatus::ALL {
         let query = SagaQuery { statuses: vec![*status], limit: 4, ..SagaQuery::default() };
-        assert_eq!(store.list(query.clone()).await.unwrap(), model.list(&query));
+        assert_eq!(store.sagas().list(query.clone()).await.unwrap(), model.list(&query));
         let query = SagaQuery { definition: Some(definition("refund")), ..query };
-        assert_eq!(store.list(query.clone()).await.unwrap(), model.list(&query));
+        assert_eq!(store.sagas().list(query.clone()).await.unwrap(), model.list(&query));
     }
-    assert_eq!(store.live(None, u32::MAX).await.unwrap(), model.live());
-    assert_eq!(store.counts().await.unwrap(), model.counts());
+    assert_eq!(
+        store
+            .sagas()
+            .live(ShardId::all().collect(), None, PageBudget::items(u32::MAX))
+            .await
+            .unwrap(),
+        model.live()
+    );
+    assert_eq!(store.sagas().counts().await.unwrap(), model.counts());
     for plugin in PLUGINS {
         let plugin: amends_engine::PluginName = plugin.parse().unwrap();
         let all = StateQuery { limit: 10, ..StateQuery::default() };
-        let keys = store.state_keys(plugin.clone(), all.clone()).await.unwrap();
+        let keys = store.state().keys(plugin.clone(), all.clone()).await.unwrap();
         assert_eq!(keys, model.state_keys(&plugin, &all));
         for key in KEYS {
-            let value = store.state(plugin.clone(), (*key).to_owned()).await.unwrap();
+            let value = store.state().value(plugin.clone(), (*key).to_owned()).await.unwrap();
             assert_eq!(value, model.state(&plugin, key));
         }
     }
-    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
     store.close().await.unwrap();
 }
 
@@ -125,6 +141,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => proptest::collection::vec(append(), 1..12).prop_map(Step::Appends),
         1 => Just(Step::Reopen),
+        1 => Just(Step::TakeOver),
     ]
 }
 

@@ -159,19 +159,19 @@ fn record(stage: &mut Stage<'_>, service: &Service, world: &World<'_>) -> Record
 async fn read_store(store: SqliteStore) -> (u64, BTreeSet<String>, Vec<String>) {
     let store: Arc<dyn Store> = Arc::new(store);
     let inventory = || "inventory".parse().unwrap();
-    let left = store.state(inventory(), definitions::STOCK_KEY.to_owned()).await.unwrap();
+    let left = store.state().value(inventory(), definitions::STOCK_KEY.to_owned()).await.unwrap();
     let left = left.map_or(definitions::STOCK, |text| text.parse().unwrap());
     let (prefix, mut reservations, mut after) = ("reservation/", BTreeSet::new(), None);
     loop {
         let query = StateQuery { prefix: prefix.to_owned(), after, limit: 1_000 };
-        let keys = store.state_keys(inventory(), query).await.unwrap();
+        let keys = store.state().keys(inventory(), query).await.unwrap();
         reservations.extend(keys.iter().map(|key| key[prefix.len()..].to_owned()));
         after = keys.last().cloned();
         if after.is_none() {
             break;
         }
     }
-    let verified = store.verify().await.unwrap();
+    let verified = store.maintenance().verify().await.unwrap();
     store.close().await.unwrap();
     (left, reservations, verified)
 }

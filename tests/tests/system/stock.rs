@@ -74,12 +74,12 @@ async fn check_books(place: &Place) {
     let store = SqliteStore::open(&place.path("data/amends.db"), Durability::Full).unwrap();
     let store: Arc<dyn Store> = Arc::new(store);
     let inventory = || "inventory".parse().unwrap();
-    let stock = store.state(inventory(), KEY.to_owned()).await.unwrap();
+    let stock = store.state().value(inventory(), KEY.to_owned()).await.unwrap();
     assert_eq!(stock.as_deref(), Some("7"), "what no order could have");
     let query = StateQuery { prefix: "reservation/".to_owned(), after: None, limit: 100 };
-    let reserved = store.state_keys(inventory(), query).await.unwrap();
+    let reserved = store.state().keys(inventory(), query).await.unwrap();
     assert_eq!(reserved.len(), 10, "{reserved:?}");
-    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
     store.close().await.unwrap();
 }
 

@@ -11,7 +11,7 @@ use amends_engine::{
     Direction, Event, EventType, OperatorEvent, SagaId, StepEvent, StepName, UndoEvent, Version,
     idempotency_key,
 };
-use amends_store::{Store, StoreError, StoredEvent, Stream};
+use amends_store::{PageBudget, Store, StoreError, StoredEvent, Stream};
 use serde::Deserialize;
 
 use crate::events::event_view::event_view;
@@ -66,7 +66,10 @@ impl Calls {
         while self.version < version {
             let left = u32::try_from(version.0 - self.version.0).unwrap_or(EVENTS_PER_READ);
             let limit = left.min(EVENTS_PER_READ);
-            let found = store.events(Stream::Saga(self.saga), self.version, limit).await?;
+            let found = store
+                .log()
+                .stream(Stream::Saga(self.saga), self.version, PageBudget::items(limit))
+                .await?;
             if found.is_empty() {
                 return Ok(());
             }

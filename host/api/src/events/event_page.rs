@@ -11,29 +11,27 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use futures::stream::unfold;
 
-use amends_engine::{Position, SagaId, Version};
-use amends_store::{StoreError, StoredEvent, Stream};
+use amends_engine::{SagaId, Version};
+use amends_store::{Cursor, PageBudget, StoreError, StoredEvent, Stream};
 
 use crate::api_state::ApiState;
 use crate::events::calls::Calls;
 use crate::events::event_view::event_view;
 use crate::paging::PAGE_BYTES_MAX;
 
-/// Where the events of a page come from.
+/// Where the events of a page come from, and after which place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Source {
-    /// The whole store; a cursor is a position.
-    Log,
-    /// A saga; a cursor is a version.
-    Saga(SagaId),
+    /// The whole store.
+    Log(Cursor),
+    /// A saga.
+    Saga(SagaId, Version),
 }
 
 /// Reads one page, a part at a time.
 pub(crate) struct EventPageReader {
     state: ApiState,
     source: Source,
-    /// The cursor of the last event that was read.
-    after: u64,
     /// How many more events the page may have.
     left: usize,
     /// How many bytes the events of the page have so far.
@@ -52,12 +50,12 @@ enum Written {
 }
 
 impl EventPageReader {
-    pub(crate) fn new(state: ApiState, source: Source, after: u64, limit: u32) -> Self {
+    pub(crate) fn new(state: ApiState, source: Source, limit: u32) -> Self {
         let calls = match source {
-            Source::Log => None,
-            Source::Saga(id) => Some(Calls::new(id)),
+            Source::Log(_) => None,
+            Source::Saga(id, _) => Some(Calls::new(id)),
         };
-        Self { state, source, after, left: limit as usize, bytes: 0, calls }
+        Self { state, source, left: limit as usize, bytes: 0, calls }
     }
 
     /// Reads the next part of the page; empty when the page is over.
@@ -65,16 +63,16 @@ impl EventPageReader {
         if self.is_full() {
             return Ok(Vec::new());
         }
-        if let Some(calls) = &mut self.calls {
-            calls.catch_up(&**self.state.runtime.store(), Version(self.after)).await?;
+        if let (Some(calls), Source::Saga(_, after)) = (&mut self.calls, self.source) {
+            calls.catch_up(&**self.state.runtime.store(), after).await?;
         }
         let found = self.events(u32::try_from(self.left).unwrap_or(u32::MAX)).await?;
         self.left -= found.len();
         self.bytes += found.iter().map(|event| event.data.len()).sum::<usize>();
         if let Some(last) = found.last() {
-            self.after = match self.source {
-                Source::Log => last.position.0,
-                Source::Saga(_) => last.version.0,
+            self.source = match self.source {
+                Source::Log(_) => Source::Log(last.cursor()),
+                Source::Saga(id, _) => Source::Saga(id, last.version),
             };
         }
         Ok(found)
@@ -85,10 +83,10 @@ impl EventPageReader {
     }
 
     async fn events(&self, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        let store = self.state.runtime.store();
+        let (log, budget) = (self.state.runtime.store().log(), PageBudget::items(limit));
         match self.source {
-            Source::Log => store.log(Position(self.after), limit).await,
-            Source::Saga(id) => store.events(Stream::Saga(id), Version(self.after), limit).await,
+            Source::Log(from) => Ok(log.follow(from, budget).await?.events),
+            Source::Saga(id, after) => log.stream(Stream::Saga(id), after, budget).await,
         }
     }
 
@@ -126,7 +124,10 @@ impl EventPageReader {
             text.push(']');
             // One that cannot be read is one more.
             if !is_last && reader.events(1).await.map_or(true, |more| !more.is_empty()) {
-                let _ = write!(text, ",\"next_cursor\":\"{}\"", reader.after);
+                let _ = match reader.source {
+                    Source::Log(next) => write!(text, ",\"next_cursor\":\"{next}\""),
+                    Source::Saga(_, next) => write!(text, ",\"next_cursor\":\"{}\"", next.0),
+                };
             }
             text.push_str("}\n");
             Some((Ok(text), (reader, Written::All, None)))
@@ -139,7 +140,7 @@ impl EventPageReader {
             Some(calls) => calls.view(event),
             None => event_view(event),
         };
-        if let Source::Saga(_) = self.source {
+        if let Source::Saga(..) = self.source {
             view.saga = None;
         }
         serde_json::to_string(&view).unwrap_or_default()

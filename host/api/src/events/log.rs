@@ -6,6 +6,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use amends_api_types::{EventView, Page, Problem};
+use amends_store::Cursor;
 
 use crate::api_state::ApiState;
 use crate::error::ApiError;
@@ -33,8 +34,10 @@ pub(crate) async fn events(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, ApiError> {
     let limit = limit(query.limit)?;
-    let after = cursor(query.cursor.as_deref())?.or(query.after).unwrap_or(0);
-    let mut reader = EventPageReader::new(state, Source::Log, after, limit);
+    // A position is the text of a cursor.
+    let after = query.after.map(|after| after.to_string());
+    let from = cursor(query.cursor.as_deref().or(after.as_deref()))?.unwrap_or(Cursor::START);
+    let mut reader = EventPageReader::new(state, Source::Log(from), limit);
     let first = reader.read().await?;
     Ok(reader.answer(first))
 }

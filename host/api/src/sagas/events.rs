@@ -7,6 +7,8 @@ use utoipa::IntoParams;
 
 use amends_api_types::{EventView, Page, Problem};
 
+use amends_engine::Version;
+
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::events::event_page::{EventPageReader, Source};
@@ -36,8 +38,8 @@ pub(crate) async fn events(
 ) -> Result<Response, ApiError> {
     let id = parse_id(&id)?;
     let limit = limit(query.limit)?;
-    let after = cursor(query.cursor.as_deref())?.unwrap_or(0);
-    let mut reader = EventPageReader::new(state, Source::Saga(id), after, limit);
+    let after = cursor(query.cursor.as_deref())?.unwrap_or(0_u64);
+    let mut reader = EventPageReader::new(state, Source::Saga(id, Version(after)), limit);
     let first = reader.read().await?;
     if first.is_empty() && after == 0 {
         return Err(unknown(&id.to_string()));

@@ -42,7 +42,7 @@ pub(crate) async fn list(
         let items = in_quarantine(&**state.runtime.store(), quarantined, &query).await?;
         return Ok(Json(page(items, limit)));
     }
-    let rows = state.runtime.store().list(query).await?;
+    let rows = state.runtime.store().sagas().list(query).await?;
     let mut items: Vec<_> = rows.into_iter().map(saga_item).collect();
     if !quarantined.is_empty() {
         let reasons: HashMap<_, _> =
@@ -97,7 +97,7 @@ async fn stuck(
         if items.len() == query.limit as usize {
             break;
         }
-        let Some(row) = store.saga(stuck.id).await? else { continue };
+        let Some(row) = store.sagas().row(stuck.id).await? else { continue };
         if fits(&row, query) {
             let reason = Some(format!("not moved since {}: {}", stuck.since, stuck.reason));
             items.push(SagaItem { reason, ..saga_item(row) });
@@ -131,7 +131,7 @@ async fn in_quarantine(
         if items.len() == query.limit as usize {
             break;
         }
-        let item = match store.saga(id).await {
+        let item = match store.sagas().row(id).await {
             Ok(Some(row)) if fits(&row, query) => saga_item(row),
             Ok(Some(_)) => continue,
             Ok(None) | Err(StoreError::Damaged { .. }) => {
@@ -151,7 +151,9 @@ async fn in_quarantine(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-    use amends_store::conformance::{at, saga_id, start};
+    use std::sync::Arc;
+
+    use amends_store::conformance::{TestStore, at, saga_id, start};
     use amends_store::{Durability, SqliteStore};
 
     use super::*;
@@ -161,7 +163,7 @@ mod tests {
     async fn stuck_sagas_come_page_by_page_the_newest_first() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
-        let store = store.unwrap();
+        let store = TestStore::of(Arc::new(store.unwrap())).await.unwrap();
         for number in 0..7 {
             store.append(start(number)).await.unwrap();
         }
@@ -174,7 +176,7 @@ mod tests {
         let mut query = SagaQuery { started_after: Some(at(0)), limit: 3, ..SagaQuery::default() };
         let mut pages = Vec::new();
         loop {
-            let items = stuck(&store, found.to_vec(), &query).await.unwrap();
+            let items = stuck(&*store, found.to_vec(), &query).await.unwrap();
             let Page { items, next_cursor } = page(items, query.limit - 1);
             pages.push(items.into_iter().map(|item| item.id).collect::<Vec<_>>());
             let Some(next) = next_cursor else { break };

@@ -75,7 +75,7 @@ pub(crate) async fn start(
 async fn start_key(state: &ApiState, text: String) -> Result<String, ApiError> {
     let Some(key) = quoted(&text)? else { return Ok(text) };
     // Versions before this one kept it with its quotes: what was started so is found by that.
-    let earlier = state.runtime.store().key(text.clone()).await?;
+    let earlier = state.runtime.store().sagas().key(text.clone()).await?;
     Ok(if earlier.is_some() { text } else { key })
 }
 

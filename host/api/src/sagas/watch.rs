@@ -12,8 +12,8 @@ use futures::stream::{Stream as EventStream, unfold};
 use tokio::sync::watch::Receiver;
 
 use amends_api_types::{EventView, Problem};
-use amends_engine::{Position, SagaId, Version};
-use amends_store::{StoredEvent, Stream};
+use amends_engine::{SagaId, Version};
+use amends_store::{Cursor, PageBudget, StoredEvent, Stream};
 
 use crate::api_state::ApiState;
 use crate::error::ApiError;
@@ -25,7 +25,7 @@ use crate::sagas::watchers::Place;
 
 /// A watcher reads this many events at once, and fewer when they are large. What waits for a slow client is at
 /// most [`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX), or one event.
-const PAGE: u32 = 100;
+const PAGE: PageBudget = PageBudget::items(100);
 
 /// A watcher whose last read found nothing pauses this long after the next commit. In that time a busy host
 /// commits other sagas' events many times, and a person does not see the delay.
@@ -36,7 +36,7 @@ struct Watch {
     state: ApiState,
     id: SagaId,
     after: Version,
-    head: Receiver<Position>,
+    head: Receiver<Cursor>,
     ready: VecDeque<StoredEvent>,
     calls: Calls,
     /// Whether the saga had ended when the watch began: then no more events will come.
@@ -69,8 +69,9 @@ pub(crate) async fn watch(
             .ok_or_else(|| ApiError::new(400, "bad_header", "Last-Event-ID is not a version"))?,
     };
     let place = state.watchers.enter(peer.ip())?;
-    let head = state.runtime.store().head();
-    let row = state.runtime.store().saga(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
+    let head = state.runtime.store().log().head();
+    let row =
+        state.runtime.store().sagas().row(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
     let mut calls = Calls::new(id);
     calls.catch_up(&**state.runtime.store(), after).await?;
     let watch = Watch {
@@ -102,7 +103,8 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
         // Marked as seen before reading, so that nothing between the two is missed.
         watch.head.borrow_and_update();
         let stream = Stream::Saga(watch.id);
-        let found = watch.state.runtime.store().events(stream, watch.after, PAGE).await.ok()?;
+        let log = watch.state.runtime.store().log();
+        let found = log.stream(stream, watch.after, PAGE).await.ok()?;
         if !found.is_empty() {
             watch.ready.extend(found);
             continue;

@@ -20,7 +20,9 @@ use amends_api::{
 };
 use amends_engine::Definition;
 use amends_registry::Registry;
-use amends_runtime::{BreakerSettings, LIVE_BYTES_MAX_DEFAULT, Runtime, RuntimeConfig};
+use amends_runtime::{
+    BreakerSettings, LIVE_BYTES_MAX_DEFAULT, Runtime, RuntimeConfig, with_state_cache,
+};
 use amends_store::{Store, StoreConfig};
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, Failed};
@@ -140,7 +142,8 @@ async fn keep_up(prometheus: PrometheusHandle) {
 
 pub(crate) fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let url = config.store.url.clone();
-    Ok(amends_store::open(&StoreConfig { url, durability: config.store.durability })?)
+    let store = amends_store::open(&StoreConfig { url, durability: config.store.durability })?;
+    Ok(with_state_cache(store))
 }
 
 pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use amends_engine::{Digest, Direction, Outcome, Payload, PluginName, SagaId, Timestamp, Version};
 use amends_registry::{PluginInfo, PluginsConfig, Registry};
 use amends_sandbox::{Inspection, PluginCall, PluginSettings, Required, TrustedKeys};
-use amends_store::{Durability, SqliteStore, Store, Stream};
+use amends_store::conformance::TestStore;
+use amends_store::{Durability, PageBudget, SqliteStore, Store, Stream};
 
 /// What a swap or a refusal may take at most in a test; machines are shared.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -65,6 +66,7 @@ impl Place {
             ..PluginsConfig::default()
         };
         let plugins = Registry::open(config, Arc::clone(&store)).await.unwrap();
+        let store = TestStore::of(store).await.unwrap();
         Host { plugins, store }
     }
 }
@@ -76,7 +78,7 @@ pub(crate) fn test() -> PluginName {
 
 pub(crate) struct Host {
     pub(crate) plugins: Registry,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: TestStore,
 }
 
 impl Host {
@@ -116,7 +118,12 @@ impl Host {
     pub(crate) async fn events(&self) -> Vec<(String, serde_json::Value)> {
         let (mut events, mut after) = (Vec::new(), Version(0));
         loop {
-            let page = self.store.events(Stream::Deploys, after, 1_000).await.unwrap();
+            let page = self
+                .store
+                .log()
+                .stream(Stream::Deploys, after, PageBudget::items(1_000))
+                .await
+                .unwrap();
             let Some(last) = page.last() else { return events };
             after = last.version;
             let read = |data: &str| serde_json::from_str(data).unwrap();

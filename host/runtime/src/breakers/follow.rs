@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use amends_engine::{Position, ServiceName, Version};
-use amends_store::{Append, Appended, Store, StoreError, StoredEvent, Stream};
+use amends_engine::{ServiceName, Version};
+use amends_store::{Append, Appended, Cursor, PageBudget, Store, StoreError, StoredEvent, Stream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -24,7 +24,7 @@ const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Events of a service's stream that are read at once.
-const EVENTS_PER_READ: u32 = 1_000;
+const EVENTS_PER_READ: PageBudget = PageBudget::items(1_000);
 
 pub(super) struct Follower {
     store: Arc<dyn Store>,
@@ -33,9 +33,9 @@ pub(super) struct Follower {
     all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     /// How far each stream is known.
     versions: BTreeMap<ServiceName, Version>,
-    head: watch::Receiver<Position>,
+    head: watch::Receiver<Cursor>,
     /// Where the log ended when all streams were read.
-    read_at: Option<Position>,
+    read_at: Option<Cursor>,
 }
 
 impl Follower {
@@ -46,7 +46,7 @@ impl Follower {
         all: Arc<BTreeMap<ServiceName, Mutex<Breaker>>>,
     ) -> Result<Self, StoreError> {
         let versions = all.keys().map(|service| (service.clone(), Version(0))).collect();
-        let head = store.head();
+        let head = store.log().head();
         let mut this = Self { store, wake, all, versions, head, read_at: None };
         this.read_all().await?;
         Ok(this)
@@ -98,7 +98,7 @@ impl Follower {
         let mut last = None;
         loop {
             let stream = Stream::Service(service.clone());
-            let events = self.store.events(stream, *version, EVENTS_PER_READ).await?;
+            let events = self.store.log().stream(stream, *version, EVENTS_PER_READ).await?;
             let Some(event) = events.last() else { break };
             *version = event.version;
             // What cannot be read says nothing: the breaker is as the event before it has it.
@@ -145,7 +145,7 @@ impl Follower {
                 start_key: None,
                 state: Vec::new(),
             };
-            match self.store.append(append).await {
+            match self.store.log().append_shared(append).await {
                 Ok(Appended::Done { version: written, .. }) => {
                     *version = written;
                     tell(Ok(()));
@@ -161,7 +161,7 @@ impl Follower {
                 // Another host wrote; this one's event comes after that, so it is not read.
                 Err(StoreError::Conflict { actual, .. }) => *version = actual,
                 // The same the next time, and the events of other services wait.
-                Err(error @ (StoreError::Invalid(_) | StoreError::Unreadable(_))) => {
+                Err(error @ (StoreError::Invalid(_) | StoreError::Damaged { .. })) => {
                     tracing::error!(%service, %error, "breaker event is not recorded");
                     tell(Err(error));
                     break;

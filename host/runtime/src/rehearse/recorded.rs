@@ -87,7 +87,7 @@ async fn find_ended(
     // Their rows first: one that started long before another may have ended after it.
     let mut ended = Vec::new();
     while ended.len() < ENDED_SAGAS_MAX {
-        let page = runtime.store().list(query.clone()).await?;
+        let page = runtime.store().sagas().list(query.clone()).await?;
         let Some(last) = page.last() else { break };
         query.before = Some(last.id);
         ended.extend(page.into_iter().map(|row| (row.ended_at, row.id)));

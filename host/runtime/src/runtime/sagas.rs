@@ -32,7 +32,7 @@ impl SagaPort for WeakRuntime {
     fn exists(&self, id: SagaId) -> BoxFuture<'_, Result<bool, StoreError>> {
         let found = async move {
             let Some(runtime) = self.runtime() else { return Err(StoreError::Closed) };
-            Ok(runtime.store().saga(id).await?.is_some())
+            Ok(runtime.store().sagas().row(id).await?.is_some())
         };
         found.boxed()
     }

@@ -9,7 +9,7 @@ use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream,
 };
 
-use super::{CALL_IN_SHARD_MAX, Shard, counted, next_number};
+use super::{CALL_IN_SHARD_MAX, Shard, counted, next_number, not_owned};
 use crate::dispatch::Begun;
 use crate::error::{RuntimeError, StartError};
 use crate::live::{InFlight, Pass, Pending, Queued, Unbegun};
@@ -57,12 +57,18 @@ impl Shard {
                 let _ = inbox.send(Message::Appended { id, bytes, result });
             }
         });
-        self.config.store.append_then(append, reply);
+        match self.owned.of(id) {
+            Some(shard) => shard.append_then(append, reply),
+            None => reply.send(Err(not_owned(id))),
+        }
     }
 
     pub(super) fn appended(&mut self, id: SagaId, result: Result<Appended, StoreError>) {
         let Some(live) = self.live.get_mut(&id) else { return };
         let Some(pending) = live.pending.take() else { return };
+        if self.owned.of(id).is_none() {
+            return self.moved(id, pending, &result);
+        }
         match result {
             Ok(Appended::Done { .. }) => self.durable(id, pending),
             Ok(Appended::Duplicate(earlier)) => {
@@ -79,11 +85,35 @@ impl Shard {
         }
     }
 
+    /// The shard was lost while the append was under way. What came of it is told to whoever waits
+    /// for that; the new owner goes on with the saga.
+    fn moved(&mut self, id: SagaId, pending: Pending, result: &Result<Appended, StoreError>) {
+        self.remove(id);
+        let started = match result {
+            Ok(Appended::Done { .. }) => Ok(Started { id, created: true }),
+            Ok(Appended::Duplicate(earlier)) => Ok(Started { id: *earlier, created: false }),
+            Ok(Appended::KeyReused(earlier)) => Err(StartError::KeyReused(*earlier)),
+            Ok(Appended::StateChanged(_) | Appended::StateFull(_)) => Err(not_owned(id).into()),
+            Err(error) => Err(error.clone().into()),
+        };
+        if let Some(reply) = pending.start {
+            let _ = reply.send(started);
+        }
+        for queued in pending.inputs {
+            match result {
+                Ok(Appended::Done { .. }) => queued.reply(&pending.draft, &[]),
+                Ok(_) => queued.refuse(RuntimeError::Store(not_owned(id)).into()),
+                Err(error) => queued.refuse(RuntimeError::Store(error.clone()).into()),
+            }
+        }
+    }
+
     /// The facts are durable: now they are true, and are acted upon.
     fn durable(&mut self, id: SagaId, mut pending: Pending) {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.forget_reruns(&pending.inputs);
         live.saga = pending.draft;
+        live.clock = pending.clock;
         live.may_be_stale = false;
         // Notes change nothing.
         let is_noted_only = pending
@@ -236,6 +266,10 @@ impl Shard {
     /// and tried again, because a result that was had must not be lost.
     fn append_failed(&mut self, id: SagaId, pending: Pending, error: StoreError) {
         let is_conflict = matches!(error, StoreError::Conflict { .. });
+        if let StoreError::LostOwnership(shard) = error {
+            self.lose(shard);
+            return self.moved(id, pending, &Err(error));
+        }
         if let Some(reply) = pending.start {
             self.remove(id);
             // A saga that another one started, before the host was started again.
@@ -255,19 +289,11 @@ impl Shard {
                 Some(format!("its log was changed by someone else: {error}"))
             }
             // It would be refused the same the next time.
-            StoreError::Invalid(_) | StoreError::Unreadable(_) => Some(error.to_string()),
-            StoreError::Url(_)
-            | StoreError::NoPostgres
-            | StoreError::Fenced
-            | StoreError::InUse(_)
-            | StoreError::NewerSchema { .. }
-            | StoreError::Damaged { .. }
-            | StoreError::File { .. }
+            StoreError::Invalid(_) | StoreError::Damaged { .. } => Some(error.to_string()),
+            StoreError::LostOwnership(_)
+            | StoreError::Unavailable { .. }
             | StoreError::Closed
-            | StoreError::Database(_)
-            | StoreError::Full(_)
-            | StoreError::TooLong(_)
-            | StoreError::WriterEnded => None,
+            | StoreError::Fatal(_) => None,
         };
         let Some(live) = self.live.get_mut(&id) else { return };
         for queued in pending.inputs.into_iter().rev() {

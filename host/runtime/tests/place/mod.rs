@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use amends_engine::{Definition, DefinitionSpec, Payload, RetrySpec, SagaId, StepKind, StepSpec};
 use amends_registry::{PluginsConfig, Registry};
-use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
+use amends_runtime::{Runtime, RuntimeConfig, StartRequest, with_state_cache};
 use amends_sandbox::{AllowHost, Inspection};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
@@ -38,7 +38,13 @@ impl Place {
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         let path = self.folder.path().join("amends.db");
-        Arc::new(SqliteStore::open(&path, Durability::Relaxed).unwrap())
+        with_state_cache(Arc::new(SqliteStore::open(&path, Durability::Relaxed).unwrap()))
+    }
+
+    /// The store for another host, while one has it open: that host does not see the lock.
+    pub(crate) fn take_over(&self) -> Arc<dyn Store> {
+        std::fs::remove_file(self.folder.path().join("amends.db-lock")).unwrap();
+        self.store()
     }
 
     pub(crate) async fn run(
@@ -102,15 +108,19 @@ pub(crate) fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
         .unwrap()
 }
 
-pub(crate) async fn start(runtime: &Runtime, definition: &str) -> SagaId {
-    let request = StartRequest {
+/// A start without input, key and tags.
+pub(crate) fn request(definition: &str) -> StartRequest {
+    StartRequest {
         definition: definition.to_owned(),
         input: Payload::null(),
         key: None,
         tags: std::collections::BTreeMap::new(),
         traceparent: None,
-    };
-    runtime.start(request).await.unwrap().id
+    }
+}
+
+pub(crate) async fn start(runtime: &Runtime, definition: &str) -> SagaId {
+    runtime.start(request(definition)).await.unwrap().id
 }
 
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {

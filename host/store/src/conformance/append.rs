@@ -1,13 +1,14 @@
 //! Appends: what is written, in which order, and what is refused.
 
-use amends_engine::{Position, Version};
+use amends_engine::Version;
 use futures::future::join_all;
 
-use super::fixture::{digest, event, row, saga_id, start, then, whole_log};
+use super::fixture::{digest, event, row, saga_id, start, then, whole_log, whole_stream};
 use super::location::StoreLocation;
 use super::model::stored;
 use crate::{
-    APPENDS_WAITING_MAX, Append, Appended, EVENT_BYTES_MAX, NewEvent, StartKey, StoreError, Stream,
+    APPENDS_WAITING_MAX, Append, Appended, Cursor, EVENT_BYTES_MAX, NewEvent, PageBudget, StartKey,
+    StoreError, Stream,
 };
 
 /// Events come back as they went in, whole and in pages.
@@ -16,21 +17,27 @@ pub async fn appends_and_reads_back(location: &dyn StoreLocation) {
     let first = Append { events: vec![event(1), event(2)], ..start(1) };
     let second = Append { events: vec![event(3)], ..then(1, 2) };
     let done = store.append(first.clone()).await.unwrap();
-    assert_eq!(done, Appended::Done { version: Version(2), position: Position(2) });
+    assert_eq!(done, Appended::Done { version: Version(2) });
     let done = store.append(second.clone()).await.unwrap();
-    assert_eq!(done, Appended::Done { version: Version(3), position: Position(3) });
+    assert_eq!(done, Appended::Done { version: Version(3) });
 
     let expected: Vec<_> = [stored(&first, 1), stored(&second, 3)].concat();
     let stream = Stream::Saga(saga_id(1));
-    let read = store.events(stream.clone(), Version(0), 100).await.unwrap();
+    let read = whole_stream(&*store, stream.clone()).await;
     assert_eq!(read, expected);
-    assert_eq!(store.log(Position(0), 100).await.unwrap(), expected);
-    assert_eq!(store.events(stream.clone(), Version(1), 1).await.unwrap(), expected[1..2]);
-    assert_eq!(store.events(stream, Version(3), 100).await.unwrap(), []);
-    assert_eq!(store.log(Position(2), 100).await.unwrap(), expected[2..]);
-    assert_eq!(store.saga(saga_id(1)).await.unwrap(), Some(row(1)));
-    assert_eq!(store.saga(saga_id(2)).await.unwrap(), None);
-    let nothing = store.events(Stream::Saga(saga_id(2)), Version(0), 100).await.unwrap();
+    assert_eq!(whole_log(&*store).await, expected);
+    assert_eq!(
+        store.log().stream(stream.clone(), Version(1), PageBudget::items(1)).await.unwrap(),
+        expected[1..2]
+    );
+    assert_eq!(store.log().stream(stream, Version(3), PageBudget::items(100)).await.unwrap(), []);
+    assert_eq!(
+        store.log().follow(expected[1].cursor(), PageBudget::items(100)).await.unwrap().events,
+        expected[2..]
+    );
+    assert_eq!(store.sagas().row(saga_id(1)).await.unwrap(), Some(row(1)));
+    assert_eq!(store.sagas().row(saga_id(2)).await.unwrap(), None);
+    let nothing = whole_stream(&*store, Stream::Saga(saga_id(2))).await;
     assert_eq!(nothing, []);
 }
 
@@ -53,9 +60,8 @@ pub async fn refuses_another_version(location: &dyn StoreLocation) {
     }
     let missing = store.append(then(2, 1)).await;
     assert!(matches!(missing, Err(StoreError::Conflict { actual: Version(0), .. })), "{missing:?}");
-    assert_eq!(store.saga(saga_id(1)).await.unwrap(), Some(row(1)));
-    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 2);
-    assert_eq!(*store.head().borrow(), Position(2));
+    assert_eq!(store.sagas().row(saga_id(1)).await.unwrap(), Some(row(1)));
+    assert_eq!(whole_log(&*store).await.len(), 2);
 }
 
 /// Versions count by stream, positions over all; a plugin's stream is no saga's, and that of
@@ -81,11 +87,11 @@ pub async fn keeps_streams_apart(location: &dyn StoreLocation) {
         store.append(append.clone()).await.unwrap();
         expected.extend(stored(&append, position));
     }
-    assert_eq!(store.log(Position(0), 100).await.unwrap(), expected);
+    assert_eq!(whole_log(&*store).await, expected);
     let stream = Stream::Plugin("inventory".parse().unwrap());
-    let read = store.events(stream, Version(0), 100).await.unwrap();
+    let read = whole_stream(&*store, stream).await;
     assert_eq!(read, [expected[1].clone(), expected[3].clone()]);
-    let read = store.events(Stream::Deploys, Version(0), 100).await.unwrap();
+    let read = whole_stream(&*store, Stream::Deploys).await;
     assert_eq!(read, [expected[5].clone()]);
 }
 
@@ -102,10 +108,10 @@ pub async fn orders_appends_of_one_stream(location: &dyn StoreLocation) {
     // Polled from the last to the first: the order is that of the calls.
     for (number, pending) in pending.into_iter().enumerate().rev() {
         let number = number as u64;
-        let (version, position) = (Version(number + 1), Position(number + 1));
-        assert_eq!(pending.await.unwrap(), Appended::Done { version, position });
+        let version = Version(number + 1);
+        assert_eq!(pending.await.unwrap(), Appended::Done { version });
     }
-    let read = store.events(Stream::Saga(saga_id(1)), Version(0), u32::MAX).await.unwrap();
+    let read = whole_stream(&*store, Stream::Saga(saga_id(1))).await;
     let data: Vec<_> = read.into_iter().map(|event| event.data).collect();
     assert_eq!(data, (0..APPENDS).map(|number| event(number).data).collect::<Vec<_>>());
 }
@@ -118,7 +124,7 @@ pub async fn lets_one_of_many_writers_win(location: &dyn StoreLocation) {
     let won = results.iter().filter(|result| result.is_ok()).count();
     let lost = results.iter().filter(|result| matches!(result, Err(StoreError::Conflict { .. })));
     assert_eq!((won, lost.count()), (1, 49));
-    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 2);
+    assert_eq!(whole_log(&*store).await.len(), 2);
 }
 
 /// A refused append does not harm those that are written with it.
@@ -139,7 +145,7 @@ pub async fn refuses_one_append_alone(location: &dyn StoreLocation) {
             _ => assert!(matches!(result, Err(StoreError::Invalid(_))), "{number}: {result:?}"),
         }
     }
-    let log = store.log(Position(0), 1_000).await.unwrap();
+    let log = whole_log(&*store).await;
     let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
     assert_eq!(positions, (1..=100).collect::<Vec<_>>());
 }
@@ -164,7 +170,7 @@ pub async fn refuses_what_breaks_a_rule(location: &dyn StoreLocation) {
         let result = store.append(append).await;
         assert!(matches!(result, Err(StoreError::Invalid(_))), "{result:?}");
     }
-    assert_eq!(store.log(Position(0), 100).await.unwrap(), []);
+    assert_eq!(whole_log(&*store).await, []);
 }
 
 /// 1 MiB in one event, and many of them at once.
@@ -182,7 +188,7 @@ pub async fn keeps_large_payloads(location: &dyn StoreLocation) {
         result.unwrap();
     }
     for number in 0..8 {
-        let read = store.events(Stream::Saga(saga_id(number)), Version(0), 10).await.unwrap();
+        let read = whole_stream(&*store, Stream::Saga(saga_id(number))).await;
         assert!(read[0].data == data(number), "payload {number} has changed");
     }
 }
@@ -215,14 +221,17 @@ pub async fn lets_callers_wait_for_room(location: &dyn StoreLocation) {
 /// Whoever watches the head hears of each append, at the latest when the appender does.
 pub async fn moves_the_head(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
-    let mut head = store.head();
-    assert_eq!(*head.borrow_and_update(), Position(0));
+    let mut head = store.log().head();
+    assert_eq!(*head.borrow_and_update(), Cursor::START);
     for number in 1..=20 {
-        store.append(start(u32::try_from(number).unwrap())).await.unwrap();
+        store.append(start(number)).await.unwrap();
         head.changed().await.unwrap();
-        assert_eq!(*head.borrow_and_update(), Position(number));
+        let end = store.log().follow(Cursor::START, PageBudget::items(100)).await.unwrap().next;
+        assert_eq!(*head.borrow_and_update(), end);
     }
+    let end = *head.borrow();
+    assert_eq!(whole_log(&*store).await.last().unwrap().cursor(), end);
     store.close().await.unwrap();
     let store = location.open().await.unwrap();
-    assert_eq!(*store.head().borrow(), Position(20));
+    assert_eq!(*store.log().head().borrow(), end);
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{DefinitionName, Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{DefinitionName, Digest, SagaId, SagaStatus, Timestamp, Version};
 
-use crate::{Append, NewEvent, SagaRow, Store, StoredEvent, Stream};
+use crate::{Append, Cursor, NewEvent, PageBudget, SagaRow, Store, StoredEvent, Stream};
 
 /// 2026-01-01T00:00:00Z.
 const BASE_MS: i64 = 1_767_225_600_000;
@@ -85,14 +85,14 @@ pub fn then(number: u32, expected: u64) -> Append {
 
 /// Every event of a store, page by page.
 pub async fn whole_log(store: &dyn Store) -> Vec<StoredEvent> {
-    let mut log: Vec<StoredEvent> = Vec::new();
+    let (mut log, mut from) = (Vec::new(), Cursor::START);
     loop {
-        let after = log.last().map_or(Position(0), |last| last.position);
-        let page = store.log(after, u32::MAX).await.unwrap();
-        if page.is_empty() {
+        let page = store.log().follow(from, PageBudget::items(u32::MAX)).await.unwrap();
+        if page.events.is_empty() {
             return log;
         }
-        log.extend(page);
+        from = page.next;
+        log.extend(page.events);
     }
 }
 
@@ -101,7 +101,8 @@ pub async fn whole_stream(store: &dyn Store, stream: Stream) -> Vec<StoredEvent>
     let mut log: Vec<StoredEvent> = Vec::new();
     loop {
         let after = log.last().map_or(Version(0), |last| last.version);
-        let page = store.events(stream.clone(), after, u32::MAX).await.unwrap();
+        let page =
+            store.log().stream(stream.clone(), after, PageBudget::items(u32::MAX)).await.unwrap();
         if page.is_empty() {
             return log;
         }

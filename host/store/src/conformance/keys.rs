@@ -1,9 +1,8 @@
 //! Start keys: one key, one saga.
 
-use amends_engine::Position;
 use futures::future::join_all;
 
-use super::fixture::{digest, saga_id, start, then};
+use super::fixture::{digest, saga_id, start, then, whole_log};
 use super::location::StoreLocation;
 use crate::{Append, Appended, SagaQuery, StartKey, StoreError};
 
@@ -17,7 +16,7 @@ fn keyed(number: u32, key: &str, payload: u32) -> Append {
 /// A known key writes nothing and names its saga, also after a reopen.
 pub async fn starts_once_for_a_key(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
-    assert_eq!(store.key("order-7".to_owned()).await.unwrap(), None);
+    assert_eq!(store.sagas().key("order-7".to_owned()).await.unwrap(), None);
     assert!(matches!(store.append(keyed(1, "order-7", 1)).await, Ok(Appended::Done { .. })));
     // A start without a row has a key as well.
     let bare = Append { row: None, ..keyed(2, "bare", 1) };
@@ -33,10 +32,10 @@ pub async fn starts_once_for_a_key(location: &dyn StoreLocation) {
         let other = store.append(keyed(number, "order-7", 2)).await.unwrap();
         assert_eq!(other, Appended::KeyReused(first));
     }
-    assert_eq!(store.key("order-7".to_owned()).await.unwrap(), Some((first, digest(1))));
-    assert_eq!(store.key("bare".to_owned()).await.unwrap(), Some((saga_id(2), digest(1))));
-    assert_eq!(store.saga(saga_id(3)).await.unwrap(), None);
-    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 2);
+    assert_eq!(store.sagas().key("order-7".to_owned()).await.unwrap(), Some((first, digest(1))));
+    assert_eq!(store.sagas().key("bare".to_owned()).await.unwrap(), Some((saga_id(2), digest(1))));
+    assert_eq!(store.sagas().row(saga_id(3)).await.unwrap(), None);
+    assert_eq!(whole_log(&*store).await.len(), 2);
 }
 
 /// 100 starts at once with one key: one saga.
@@ -47,7 +46,7 @@ pub async fn starts_once_for_a_key_in_parallel(location: &dyn StoreLocation) {
         tokio::spawn(async move { store.append(keyed(number, "one", 1)).await.unwrap() })
     });
     let results = join_all(starts).await;
-    let all = store.list(SagaQuery { limit: 1_000, ..SagaQuery::default() }).await.unwrap();
+    let all = store.sagas().list(SagaQuery { limit: 1_000, ..SagaQuery::default() }).await.unwrap();
     assert_eq!(all.len(), 1);
     let mut done = 0;
     for result in results {
@@ -59,7 +58,7 @@ pub async fn starts_once_for_a_key_in_parallel(location: &dyn StoreLocation) {
         }
     }
     assert_eq!(done, 1);
-    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 1);
+    assert_eq!(whole_log(&*store).await.len(), 1);
 }
 
 /// A start that is refused does not take its key.
@@ -68,8 +67,8 @@ pub async fn leaves_the_key_of_a_refused_start(location: &dyn StoreLocation) {
     store.append(start(1)).await.unwrap();
     let refused = store.append(keyed(1, "free", 1)).await;
     assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
-    assert_eq!(store.key("free".to_owned()).await.unwrap(), None);
+    assert_eq!(store.sagas().key("free".to_owned()).await.unwrap(), None);
     assert!(matches!(store.append(keyed(2, "free", 2)).await, Ok(Appended::Done { .. })));
     assert!(matches!(store.append(then(2, 1)).await, Ok(Appended::Done { .. })));
-    assert_eq!(store.key("free".to_owned()).await.unwrap(), Some((saga_id(2), digest(2))));
+    assert_eq!(store.sagas().key("free".to_owned()).await.unwrap(), Some((saga_id(2), digest(2))));
 }

@@ -19,7 +19,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// As [`Store::append`](crate::Store::append).
+    /// As [`Shard::append`](crate::Shard::append).
     ///
     /// # Errors
     /// As there.
@@ -82,8 +82,7 @@ impl Model {
         if let (Some(start_key), Stream::Saga(id)) = (&append.start_key, &append.stream) {
             self.keys.insert(start_key.key.clone(), (*id, start_key.payload_digest));
         }
-        let position = Position(self.log.len() as u64);
-        Ok(Appended::Done { version: actual.plus(append.events.len()), position })
+        Ok(Appended::Done { version: actual.plus(append.events.len()) })
     }
 
     /// The value of a key of a plugin's state.
@@ -110,19 +109,19 @@ impl Model {
         &self.log
     }
 
-    /// As [`Store::saga`](crate::Store::saga).
+    /// As [`SagaIndex::row`](crate::SagaIndex::row).
     #[must_use]
     pub fn saga(&self, id: SagaId) -> Option<&SagaRow> {
         self.rows.get(&id)
     }
 
-    /// As [`Store::key`](crate::Store::key).
+    /// As [`SagaIndex::key`](crate::SagaIndex::key).
     #[must_use]
     pub fn key(&self, key: &str) -> Option<(SagaId, Digest)> {
         self.keys.get(key).copied()
     }
 
-    /// As [`Store::list`](crate::Store::list).
+    /// As [`SagaIndex::list`](crate::SagaIndex::list).
     #[must_use]
     pub fn list(&self, query: &SagaQuery) -> Vec<SagaRow> {
         let matches = |row: &&SagaRow| {
@@ -139,7 +138,7 @@ impl Model {
         self.rows.values().rev().filter(matches).take(limit).cloned().collect()
     }
 
-    /// As [`Store::live`](crate::Store::live), without a limit.
+    /// As [`SagaIndex::live`](crate::SagaIndex::live), without a limit.
     #[must_use]
     pub fn live(&self) -> Vec<LiveSaga> {
         let live = self.rows.values().filter(|row| row.ended_at.is_none());
@@ -147,7 +146,7 @@ impl Model {
         live.map(|row| LiveSaga { id: row.id, content: content(row) }).collect()
     }
 
-    /// As [`Store::counts`](crate::Store::counts).
+    /// As [`SagaIndex::counts`](crate::SagaIndex::counts).
     #[must_use]
     pub fn counts(&self) -> BTreeMap<SagaStatus, u64> {
         let mut counts = BTreeMap::new();

@@ -4,18 +4,18 @@ use amends_engine::{Position, SagaStatus, Version};
 use futures::future::join_all;
 
 use super::fixture::{at, definition, digest, row, saga_id, start, then};
-use super::location::StoreLocation;
+use super::location::{StoreLocation, TestStore};
 use super::model::Model;
 use crate::{
-    Append, BlobKind, EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, IdPart, LIVE_PAGE_BYTES_MAX,
-    NewEvent, SagaQuery, Store, Stream,
+    Append, BlobKind, Cursor, EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, IdPart, LIVE_PAGE_BYTES_MAX,
+    NewEvent, PageBudget, SagaQuery, ShardId, Stream,
 };
 
 /// Seconds after its id was made at which a saga may start: a day.
 const LATE: u32 = 86_400;
 
 /// Sagas of each status, of two definitions, with tags, some of them late.
-async fn fill(store: &dyn Store, sagas: u32) -> Model {
+async fn fill(store: &TestStore, sagas: u32) -> Model {
     let mut model = Model::default();
     // Not in the order of their ids.
     for number in (0..sagas).map(|number| number * 7 % sagas) {
@@ -44,7 +44,7 @@ async fn fill(store: &dyn Store, sagas: u32) -> Model {
 pub async fn lists_by_each_filter(location: &dyn StoreLocation) {
     const SAGAS: u32 = 80;
     let store = location.open().await.unwrap();
-    let model = fill(&*store, SAGAS).await;
+    let model = fill(&store, SAGAS).await;
     let status_sets = [
         vec![],
         vec![SagaStatus::Blocked],
@@ -73,7 +73,7 @@ pub async fn lists_by_each_filter(location: &dyn StoreLocation) {
                             limit: 13,
                             ..SagaQuery::default()
                         };
-                        let listed = store.list(query.clone()).await.unwrap();
+                        let listed = store.sagas().list(query.clone()).await.unwrap();
                         found += listed.len();
                         assert_eq!(listed, model.list(&query), "{query:?}");
                     }
@@ -87,7 +87,7 @@ pub async fn lists_by_each_filter(location: &dyn StoreLocation) {
         SagaQuery { statuses: status_sets[2].clone(), limit: 7, ..SagaQuery::default() };
     let mut paged = Vec::new();
     loop {
-        let page = store.list(query.clone()).await.unwrap();
+        let page = store.sagas().list(query.clone()).await.unwrap();
         let Some(last) = page.last() else { break };
         query.before = Some(last.id);
         paged.extend(page);
@@ -100,7 +100,7 @@ pub async fn lists_by_each_filter(location: &dyn StoreLocation) {
 /// and sagas that started before a time by that, along with the other filters.
 pub async fn lists_by_part_of_an_id_and_before_a_time(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
-    let model = fill(&*store, 40).await;
+    let model = fill(&store, 40).await;
     let id = saga_id(17).to_string();
     let upper = id.to_uppercase().replace('-', "");
     let parts =
@@ -122,7 +122,7 @@ pub async fn lists_by_part_of_an_id_and_before_a_time(location: &dyn StoreLocati
                         limit: 7,
                         ..SagaQuery::default()
                     };
-                    let listed = store.list(query.clone()).await.unwrap();
+                    let listed = store.sagas().list(query.clone()).await.unwrap();
                     found += usize::from(listed.len() == 1);
                     several += usize::from(listed.len() > 1);
                     assert_eq!(listed, model.list(&query), "{query:?}");
@@ -139,7 +139,7 @@ pub async fn lists_by_part_of_an_id_and_before_a_time(location: &dyn StoreLocati
 /// Recovery sees every saga that has not ended, with its whole log, and no other.
 pub async fn finds_live_sagas(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
-    let mut model = fill(&*store, 40).await;
+    let mut model = fill(&store, 40).await;
     for (number, version) in [(0, 1), (0, 2), (1, 1), (5, 1)] {
         model.append(&then(number, version)).unwrap();
         store.append(then(number, version)).await.unwrap();
@@ -148,10 +148,21 @@ pub async fn finds_live_sagas(location: &dyn StoreLocation) {
     let contents = || expected.iter().map(|saga| saga.content.as_ref().unwrap());
     assert!(contents().any(|(row, _)| row.status == SagaStatus::Blocked));
     assert!(contents().any(|(_, events)| events.len() == 3));
-    assert_eq!(store.live(None, u32::MAX).await.unwrap(), expected);
+    assert_eq!(
+        store
+            .sagas()
+            .live(ShardId::all().collect(), None, PageBudget::items(u32::MAX))
+            .await
+            .unwrap(),
+        expected
+    );
     let (mut paged, mut after) = (Vec::new(), None);
     loop {
-        let page = store.live(after, 7).await.unwrap();
+        let page = store
+            .sagas()
+            .live(ShardId::all().collect(), after, PageBudget::items(7))
+            .await
+            .unwrap();
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         paged.extend(page);
@@ -162,7 +173,14 @@ pub async fn finds_live_sagas(location: &dyn StoreLocation) {
     ended.status = SagaStatus::Completed;
     ended.ended_at = Some(at(9));
     store.append(Append { row: Some(ended), ..then(0, 3) }).await.unwrap();
-    assert_eq!(store.live(None, u32::MAX).await.unwrap(), expected[1..]);
+    assert_eq!(
+        store
+            .sagas()
+            .live(ShardId::all().collect(), None, PageBudget::items(u32::MAX))
+            .await
+            .unwrap(),
+        expected[1..]
+    );
 }
 
 /// A page of live sagas ends once its events are large, and the next goes on behind it.
@@ -178,7 +196,11 @@ pub async fn limits_pages_of_live_sagas_by_bytes(location: &dyn StoreLocation) {
     }
     let (mut ids, mut pages, mut after) = (Vec::new(), Vec::new(), None);
     loop {
-        let page = store.live(after, 1_000).await.unwrap();
+        let page = store
+            .sagas()
+            .live(ShardId::all().collect(), after, PageBudget::items(1_000))
+            .await
+            .unwrap();
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         pages.push(page.len());
@@ -216,24 +238,36 @@ pub async fn limits_pages_of_events_by_bytes(location: &dyn StoreLocation) {
         vec![half],
     ];
     let (mut of_stream, mut of_log) = (Vec::new(), Vec::new());
-    let (mut version, mut position) = (Version(0), Position(0));
+    let (mut version, mut cursor) = (Version(0), Cursor::START);
     loop {
-        let page = store.events(Stream::Saga(saga_id(1)), version, 1_000).await.unwrap();
+        let page = store
+            .log()
+            .stream(Stream::Saga(saga_id(1)), version, PageBudget::items(1_000))
+            .await
+            .unwrap();
         let Some(last) = page.last() else { break };
         version = last.version;
         of_stream.push(page.iter().map(|event| event.data.len()).collect::<Vec<_>>());
     }
     loop {
-        let page = store.log(position, 1_000).await.unwrap();
-        let Some(last) = page.last() else { break };
-        position = last.position;
-        of_log.push(page.iter().map(|event| event.data.len()).collect::<Vec<_>>());
+        let page = store.log().follow(cursor, PageBudget::items(1_000)).await.unwrap();
+        if page.events.is_empty() {
+            break;
+        }
+        cursor = page.next;
+        of_log.push(page.events.iter().map(|event| event.data.len()).collect::<Vec<_>>());
     }
     assert_eq!(of_stream, expected);
     assert_eq!(of_log, expected);
     // The limit in items ends a page before that in bytes does.
-    let page = store.log(Position(0), 1).await.unwrap();
-    assert_eq!(page.iter().map(|event| event.position).collect::<Vec<_>>(), [Position(1)]);
+    let page = store.log().follow(Cursor::START, PageBudget::items(1)).await.unwrap();
+    assert_eq!(page.events.iter().map(|event| event.version.0).collect::<Vec<_>>(), [1]);
+    // So does a smaller limit in bytes; one event it always has.
+    let budget = PageBudget { items: 10, bytes: half };
+    let page = store.log().follow(Cursor::START, budget).await.unwrap();
+    assert_eq!(page.events.len(), 1);
+    let page = store.log().stream(Stream::Saga(saga_id(1)), Version(3), budget).await.unwrap();
+    assert_eq!(page.iter().map(|event| event.version.0).collect::<Vec<_>>(), [4]);
 }
 
 /// A later row changes what may change; what a saga began with stays.
@@ -244,9 +278,9 @@ pub async fn follows_rows(location: &dyn StoreLocation) {
     first.key = Some("k".to_owned());
     // Its row comes with its second append.
     store.append(Append { row: None, ..start(1) }).await.unwrap();
-    assert_eq!(store.saga(first.id).await.unwrap(), None);
+    assert_eq!(store.sagas().row(first.id).await.unwrap(), None);
     store.append(Append { row: Some(first.clone()), ..then(1, 1) }).await.unwrap();
-    assert_eq!(store.saga(first.id).await.unwrap().as_ref(), Some(&first));
+    assert_eq!(store.sagas().row(first.id).await.unwrap().as_ref(), Some(&first));
 
     let mut later = first.clone();
     later.status = SagaStatus::Compensated;
@@ -259,22 +293,22 @@ pub async fn follows_rows(location: &dyn StoreLocation) {
     handed_in.key = None;
     handed_in.definition = definition("other");
     store.append(Append { row: Some(handed_in), ..then(1, 2) }).await.unwrap();
-    assert_eq!(store.saga(first.id).await.unwrap().as_ref(), Some(&later));
+    assert_eq!(store.sagas().row(first.id).await.unwrap().as_ref(), Some(&later));
     let tag = Some(("customer".to_owned(), "7".to_owned()));
     let query = SagaQuery { tag, limit: 10, ..SagaQuery::default() };
-    assert_eq!(store.list(query).await.unwrap(), [later.clone()]);
+    assert_eq!(store.sagas().list(query).await.unwrap(), [later.clone()]);
 
     // An append without a row leaves it.
     store.append(then(1, 3)).await.unwrap();
-    assert_eq!(store.saga(first.id).await.unwrap(), Some(later));
+    assert_eq!(store.sagas().row(first.id).await.unwrap(), Some(later));
 }
 
 /// The counts are those of the rows.
 pub async fn counts_by_status(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
-    assert!(store.counts().await.unwrap().is_empty());
-    let model = fill(&*store, 45).await;
-    assert_eq!(store.counts().await.unwrap(), model.counts());
+    assert!(store.sagas().counts().await.unwrap().is_empty());
+    let model = fill(&store, 45).await;
+    assert_eq!(store.sagas().counts().await.unwrap(), model.counts());
 }
 
 /// Bytes come back by kind and digest; the first to keep them names them.
@@ -282,7 +316,7 @@ pub async fn keeps_blobs(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
     let component = |name: &str, number: u32, bytes: &[u8]| {
         let (name, bytes) = (name.to_owned(), bytes.to_vec());
-        store.put_blob(BlobKind::Component, name, digest(number), at(number), bytes)
+        store.blobs().put(BlobKind::Component, name, digest(number), at(number), bytes)
     };
     let large: Vec<u8> = (0..3 << 20).map(|byte: u32| byte.to_be_bytes()[2]).collect();
     component("shipment", 2, &large).await.unwrap();
@@ -290,21 +324,21 @@ pub async fn keeps_blobs(location: &dyn StoreLocation) {
     component("again", 1, b"\0asm").await.unwrap();
     component("empty", 3, b"").await.unwrap();
     let name = "order-fulfillment".to_owned();
-    store.put_blob(BlobKind::Definition, name, digest(1), at(1), b"{}".to_vec()).await.unwrap();
+    store.blobs().put(BlobKind::Definition, name, digest(1), at(1), b"{}".to_vec()).await.unwrap();
     store.close().await.unwrap();
 
     let store = location.open().await.unwrap();
-    let blob = |kind, number| store.blob(kind, digest(number));
+    let blob = |kind, number| store.blobs().get(kind, digest(number));
     assert_eq!(blob(BlobKind::Component, 1).await.unwrap().as_deref(), Some(&b"\0asm"[..]));
     assert!(blob(BlobKind::Component, 2).await.unwrap() == Some(large), "the bytes have changed");
     assert_eq!(blob(BlobKind::Component, 3).await.unwrap(), Some(Vec::new()));
     assert_eq!(blob(BlobKind::Definition, 1).await.unwrap().as_deref(), Some(&b"{}"[..]));
     assert_eq!(blob(BlobKind::Definition, 2).await.unwrap(), None);
-    let rows = store.blobs(BlobKind::Component).await.unwrap();
+    let rows = store.blobs().list(BlobKind::Component).await.unwrap();
     let rows: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.digest, row.at)).collect();
     let expected = [("inventory", 1), ("shipment", 2), ("empty", 3)];
     assert_eq!(rows, expected.map(|(name, number)| (name, digest(number), at(number))));
-    let sizes = store.blobs(BlobKind::Component).await.unwrap();
+    let sizes = store.blobs().list(BlobKind::Component).await.unwrap();
     let sizes: Vec<_> = sizes.iter().map(|row| row.bytes_len).collect();
     assert_eq!(sizes, [4, 3 << 20, 0]);
 }
@@ -322,15 +356,17 @@ pub async fn reads_no_gap_while_writing(location: &dyn StoreLocation) {
             }
         }
     });
-    let (mut after, mut reads) = (Position(0), 0_u32);
-    while after < Position(2_000) {
-        let promised = *store.head().borrow();
-        let page = store.log(after, 100).await.unwrap();
-        for event in &page {
-            assert_eq!(event.position.0, after.0 + 1, "a gap in the log");
-            after = event.position;
+    let (mut cursor, mut position, mut reads) = (Cursor::START, Position(0), 0_u32);
+    while position < Position(2_000) {
+        let promised = *store.log().head().borrow();
+        let page = store.log().follow(cursor, PageBudget::items(100)).await.unwrap();
+        for event in &page.events {
+            assert_eq!(event.position.0, position.0 + 1, "a gap in the log");
+            position = event.position;
         }
-        assert!(page.len() == 100 || after >= promised, "{after:?} read, {promised:?} promised");
+        cursor = page.next;
+        let is_promised = page.events.len() == 100 || cursor.0 >= promised.0;
+        assert!(is_promised, "{cursor} read, {promised} promised");
         reads += 1;
         assert!(reads < 1_000_000, "the log does not move on");
     }

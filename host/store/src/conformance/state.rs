@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use amends_engine::{
-    PluginName, Position, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX,
-    STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery,
+    PluginName, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX, STATE_VALUE_BYTES_MAX,
+    StateChange, StateList, StateQuery,
 };
 use futures::future::join_all;
 
-use super::fixture::{start, then};
-use super::location::StoreLocation;
-use crate::{Append, Appended, Store, StoreError};
+use super::fixture::{start, then, whole_log};
+use super::location::{StoreLocation, TestStore};
+use crate::{Append, Appended, StoreError};
 
 type Values<'a> = &'a [(&'a str, Option<&'a str>)];
 
@@ -36,8 +36,8 @@ fn query(prefix: &str, after: Option<&str>, limit: u32) -> StateQuery {
     StateQuery { prefix: prefix.to_owned(), after: after.map(str::to_owned), limit }
 }
 
-async fn value(store: &Arc<dyn Store>, key: &str) -> Option<Arc<str>> {
-    store.state(inventory(), key.to_owned()).await.unwrap()
+async fn value(store: &TestStore, key: &str) -> Option<Arc<str>> {
+    store.state().value(inventory(), key.to_owned()).await.unwrap()
 }
 
 /// What is written is read, also after a reopen; what is removed is gone; a plugin sees its own.
@@ -55,7 +55,7 @@ pub async fn keeps_state(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
     assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
     assert_eq!(value(&store, "stock/ä").await.as_deref(), Some("{\"n\":2}"));
-    let keys = |query| store.state_keys(inventory(), query);
+    let keys = |query| store.state().keys(inventory(), query);
     assert_eq!(keys(query("", None, 10)).await.unwrap(), ["a", "stock/z", "stock/ä"]);
     assert_eq!(keys(query("stock/", None, 10)).await.unwrap(), ["stock/z", "stock/ä"]);
     assert_eq!(keys(query("stock/", Some("stock/z"), 10)).await.unwrap(), ["stock/ä"]);
@@ -82,8 +82,8 @@ pub async fn refuses_state_that_has_changed(location: &dyn StoreLocation) {
     }
     assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
     assert_eq!(value(&store, "b").await, None);
-    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 1);
-    assert_eq!(store.state_keys(inventory(), query("", None, 9)).await.unwrap(), ["a"]);
+    assert_eq!(whole_log(&*store).await.len(), 1);
+    assert_eq!(store.state().keys(inventory(), query("", None, 9)).await.unwrap(), ["a"]);
     // The changes of one append follow one another.
     let next = state_change(&[("a", Some("7"))], &[("a", Some("8"))]);
     let both = Append { state: vec![seen(Some("1")), next], ..start(2) };
@@ -162,16 +162,16 @@ pub async fn refuses_changes_that_saw_too_much(location: &dyn StoreLocation) {
 pub async fn gives_the_last_pieces_once(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
     store.append(with(start(0), state_change(&[], &[("stock", Some("10"))]))).await.unwrap();
-    let wanted = (1..=64).map(|number| tokio::spawn(take_one(Arc::clone(&store), number)));
+    let wanted = (1..=64).map(|number| tokio::spawn(take_one(store.clone(), number)));
     let got = join_all(wanted).await.into_iter().filter(|got| *got.as_ref().unwrap()).count();
     assert_eq!(got, 10);
     assert_eq!(value(&store, "stock").await.as_deref(), Some("0"));
-    let taken = store.state_keys(inventory(), query("taken/", None, 100)).await.unwrap();
+    let taken = store.state().keys(inventory(), query("taken/", None, 100)).await.unwrap();
     assert_eq!(taken.len(), 10);
 }
 
 /// Takes one from the stock if there is one, and says whether there was, as the event of a saga.
-async fn take_one(store: Arc<dyn Store>, number: u32) -> bool {
+async fn take_one(store: TestStore, number: u32) -> bool {
     loop {
         let stock = value(&store, "stock").await.unwrap();
         let left = stock.parse::<u32>().unwrap().checked_sub(1);

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append_columns::events_column;
 use super::column::to_integer;
-use super::error::is_unreadable;
+use super::error::{describe, is_unreadable};
 use super::start_delay::{delay_of, note_start_delay};
 use super::statements::Statements;
 use super::writer_cache::WriterCache;
@@ -39,7 +39,7 @@ impl WriterCache {
             Ok(Err(error)) => return Ok(Err(error)),
             // A stored value that only this append depends on must not fail the others.
             Err(error) if is_unreadable(&error) => {
-                return Ok(Err(StoreError::Unreadable(error.to_string())));
+                return Ok(Err(describe(error)));
             }
             Err(error) => return Err(error),
         };
@@ -70,7 +70,7 @@ impl WriterCache {
         }
         let has_ended = append.row.as_ref().is_some_and(|row| row.ended_at.is_some());
         self.note_version(&append.stream, version, has_ended);
-        Ok(Ok(Appended::Done { version, position: self.position }))
+        Ok(Ok(Appended::Done { version }))
     }
 
     /// Checks an append against what is stored.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-use crate::error::StoreError;
+use crate::error::OpenError;
 
 /// The suffix of the lock file: `amends.db-lock` is locked while `amends.db` is open.
 pub const LOCK_SUFFIX: &str = "lock";
@@ -22,29 +22,29 @@ const NO_DATABASE: &str = "it is not a SQLite database";
 
 /// Returns the file that a path leads to, with symbolic links followed. So the file has one lock
 /// and one log, whichever path names it. Creates the folder when there is none.
-pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     let folder = folder(path);
     // Only the owner gets access to what is created here, whatever the umask says.
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-        StoreError::File {
-            path: folder.to_owned(),
-            message: format!("the folder of the store cannot be made: {error}; set url in [store], or --store-url"),
-        }
+        let message = format!(
+            "the folder of the store cannot be made: {error}; set url in [store], or --store-url"
+        );
+        OpenError::file(folder, message)
     })?;
-    let failed = |message: String| StoreError::File { path: path.to_owned(), message };
+    let failed = |message: String| OpenError::file(path, message);
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let folder = folder.canonicalize().map_err(|error| file_error(folder, &error))?;
+            let folder = folder.canonicalize().map_err(|error| file_error(folder, error))?;
             return Ok(path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name)));
         }
-        Err(error) => return Err(file_error(path, &error)),
+        Err(error) => return Err(file_error(path, error)),
     };
     let resolved = path.canonicalize().map_err(|error| {
         if found.is_symlink() {
             failed("it is a symbolic link to a file that is not there".to_owned())
         } else {
-            file_error(path, &error)
+            file_error(path, error)
         }
     })?;
     let links =
@@ -60,7 +60,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
 
 /// Takes the lock that one process holds while it uses the file. `path` is what [`resolve`]
 /// returned. The operating system releases the lock when the process ends, however it ends.
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = beside(path, LOCK_SUFFIX);
     let lock = OpenOptions::new()
         .create(true)
@@ -68,21 +68,19 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
         .write(true)
         .mode(0o600)
         .open(&lock_path)
-        .map_err(|error| file_error(&lock_path, &error))?;
+        .map_err(|error| file_error(&lock_path, error))?;
     match lock.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => return Err(file_error(&lock_path, &error)),
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(file_error(&lock_path, error)),
     }
     Ok(lock)
 }
 
 /// Rejects a file that is certainly no store, before anything is created beside it or changed in
 /// it.
-pub(super) fn refuse_other_file(path: &Path) -> Result<(), StoreError> {
-    let damaged = |message: &str| {
-        Err(StoreError::Damaged { path: path.to_owned(), message: message.to_owned() })
-    };
+pub(super) fn refuse_other_file(path: &Path) -> Result<(), OpenError> {
+    let damaged = |message: &str| Err(OpenError::damaged(path, message));
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => return damaged("it is not a file"),
         Ok(found) if found.len() > 0 => {}
@@ -93,7 +91,7 @@ pub(super) fn refuse_other_file(path: &Path) -> Result<(), StoreError> {
     match File::open(path).and_then(|mut file| file.read_exact(&mut begin)) {
         Ok(()) if begin == *MAGIC => Ok(()),
         Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-            Err(file_error(path, &error))
+            Err(file_error(path, error))
         }
         Ok(()) | Err(_) => damaged(NO_DATABASE),
     }
@@ -127,10 +125,8 @@ fn take_from_others(file: &Path) {
 ///
 /// This runs before SQLite opens the file. SQLite would make an empty database of an empty file,
 /// and would notice a truncated file only when it reads the missing part.
-pub(super) fn exists(path: &Path) -> Result<bool, StoreError> {
-    let damaged = |message: &str| {
-        Err(StoreError::Damaged { path: path.to_owned(), message: message.to_owned() })
-    };
+pub(super) fn exists(path: &Path) -> Result<bool, OpenError> {
+    let damaged = |message: &str| Err(OpenError::damaged(path, message));
     let wal_length = log_bytes(path);
     let length = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
@@ -141,7 +137,7 @@ pub(super) fn exists(path: &Path) -> Result<bool, StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return damaged("it is missing, but its log (-wal) is there");
         }
-        Err(error) => return Err(file_error(path, &error)),
+        Err(error) => return Err(file_error(path, error)),
     };
     if length == 0 {
         return damaged("it is empty");
@@ -189,6 +185,6 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Makes the error for a file or folder that the system refuses.
-pub(super) fn file_error(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::File { path: path.to_owned(), message: error.to_string() }
+pub(super) fn file_error(path: &Path, error: std::io::Error) -> OpenError {
+    OpenError::file(path, error)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::error::StoreError;
-use crate::health::StoreHealth;
+use crate::maintenance::StoreHealth;
 
 /// How long writes must have worked before the store is well again.
 const QUIET: Duration = Duration::from_millis(500);

@@ -8,13 +8,16 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::append::{Append, AppendReply};
 use crate::blob::BlobKind;
-use crate::error::StoreError;
+use crate::error::{Fatal, StoreError};
+use crate::ownership::ShardId;
 
 /// One job of the writer.
 pub(super) enum Job {
     /// Writes an append.
     Append {
         append: Box<Append>,
+        /// The shard through which the append came; none for a stream that belongs to no shard.
+        owner: Option<ShardId>,
         reply: AppendReply,
         /// When the append was queued.
         since: Instant,
@@ -41,8 +44,8 @@ pub(super) enum Job {
 
 impl Job {
     /// Makes the job that writes an append.
-    pub(super) fn append(append: Append, reply: AppendReply) -> Self {
-        Self::Append { append: Box::new(append), reply, since: Instant::now() }
+    pub(super) fn append(append: Append, owner: Option<ShardId>, reply: AppendReply) -> Self {
+        Self::Append { append: Box::new(append), owner, reply, since: Instant::now() }
     }
 
     /// Returns how many bytes the job adds to a transaction.
@@ -57,11 +60,19 @@ impl Job {
     /// Answers the caller with an error. A caller that no longer waits is not answered.
     pub(super) fn fail(self, error: StoreError) {
         match self {
-            Self::Append { reply, .. } => reply.send(Err(error)),
+            Self::Append { owner, reply, .. } => reply.send(Err(to_owner(error, owner))),
             Self::PutBlob { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::Look { .. } | Self::Close => {}
         }
+    }
+}
+
+/// Returns an error as the owner of a shard gets it: whoever raised the fence took the shard over.
+pub(super) fn to_owner(error: StoreError, owner: Option<ShardId>) -> StoreError {
+    match (error, owner) {
+        (StoreError::Fatal(Fatal::Fenced), Some(shard)) => StoreError::LostOwnership(shard),
+        (error, _) => error,
     }
 }

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::connection::{BUSY_WAIT, begin};
-use super::error::describe;
+use super::error::describe_write;
 use super::file::{log_bytes, log_path};
 use super::readers::READERS_MAX;
 use super::writer::Writer;
-use crate::error::StoreError;
-use crate::health::DiskRoom;
+use crate::error::{Fatal, StoreError};
+use crate::maintenance::DiskRoom;
 
 /// The writer measures the disk and reads the fence at every tenth look, so each 5 s.
 const LOOKS_PER_MEASURE: u32 = 10;
@@ -67,7 +67,7 @@ impl Writer {
             self.measure();
             // A host that has nothing to write must also learn that it lost the store.
             match self.read_fence() {
-                Ok(fence) if fence != self.fence => self.health.failed(&StoreError::Fenced),
+                Ok(fence) if fence != self.fence => self.health.failed(&Fatal::Fenced.into()),
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "the fence cannot be read"),
             }
@@ -76,10 +76,10 @@ impl Writer {
 
     /// Writes a value, to see whether writes work again. Callers may have nothing to write.
     fn probe(&self) -> Result<(), StoreError> {
-        let failed = |error: rusqlite::Error| describe(&self.path, &error);
+        let failed = |error: rusqlite::Error| describe_write(&self.path, error);
         let transaction = begin(&self.connection).map_err(failed)?;
         if self.read_fence()? != self.fence {
-            return Err(StoreError::Fenced);
+            return Err(Fatal::Fenced.into());
         }
         // Another value each time, because SQLite does not write an equal value.
         let sql = "INSERT INTO meta VALUES ('probe', 1)

@@ -8,20 +8,20 @@ use amends_engine::Position;
 use rusqlite::Connection;
 
 use super::connection::{begin, open_writer};
-use super::error::describe;
+use super::error::describe_open;
 use super::file::{beside, exists, file_error, folder};
 use super::schema::{MIGRATIONS, check_tables, check_version, migrate};
 use super::start_delay::learn_start_delay;
 use crate::config::Durability;
-use crate::error::StoreError;
+use crate::error::OpenError;
 
 /// Opens the database for writing, creates it when there is none, and migrates it.
-pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
+pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
     if !exists(path)? {
         create(path)?;
     }
-    let failed = |error: rusqlite::Error| describe(path, &error);
-    let connection = open_writer(path)?;
+    let failed = |error: rusqlite::Error| describe_open(path, error);
+    let connection = open_writer(path).map_err(failed)?;
     let version = check_version(&connection, path)?;
     let synchronous = match durability {
         Durability::Full => "FULL",
@@ -41,13 +41,13 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, St
 
 /// Creates a database under another name and then renames it. So a crash leaves no incomplete
 /// database, and an empty file always means that content was lost.
-fn create(path: &Path) -> Result<(), StoreError> {
+fn create(path: &Path) -> Result<(), OpenError> {
     let draft = beside(path, "new");
     for leftover in [&draft, &beside(&draft, "journal")] {
         match fs::remove_file(leftover) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(file_error(leftover, &error)),
+            Err(error) => return Err(file_error(leftover, error)),
         }
     }
     // SQLite creates the files beside a database with the same mode.
@@ -56,17 +56,17 @@ fn create(path: &Path) -> Result<(), StoreError> {
         .create_new(true)
         .mode(0o600)
         .open(&draft)
-        .map_err(|error| file_error(&draft, &error))?;
-    let failed = |error: rusqlite::Error| describe(path, &error);
-    let connection = open_writer(&draft)?;
+        .map_err(|error| file_error(&draft, error))?;
+    let failed = |error: rusqlite::Error| describe_open(path, error);
+    let connection = open_writer(&draft).map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     migrate(&connection, &MIGRATIONS, 0).map_err(failed)?;
     connection.close().map_err(|(_, error)| failed(error))?;
-    fs::rename(&draft, path).map_err(|error| file_error(path, &error))?;
+    fs::rename(&draft, path).map_err(|error| file_error(path, error))?;
     let folder = folder(path);
     File::open(folder)
         .and_then(|folder| folder.sync_all())
-        .map_err(|error| file_error(folder, &error))
+        .map_err(|error| file_error(folder, error))
 }
 
 /// Takes the database over from any process that had it before. Raises the fence, so that the other
@@ -75,8 +75,8 @@ fn create(path: &Path) -> Result<(), StoreError> {
 pub(super) fn take_over(
     connection: &Connection,
     path: &Path,
-) -> Result<(i64, Position), StoreError> {
-    let failed = |error: rusqlite::Error| describe(path, &error);
+) -> Result<(i64, Position), OpenError> {
+    let failed = |error: rusqlite::Error| describe_open(path, error);
     let transaction = begin(connection).map_err(failed)?;
     let raise = "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
     let fence = transaction.query_row(raise, [], |row| row.get(0)).map_err(failed)?;

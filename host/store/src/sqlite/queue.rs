@@ -5,18 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::job::Job;
-use crate::error::StoreError;
+use crate::append::{Append, AppendReply, Appended};
+use crate::error::{Fatal, StoreError};
+use crate::ownership::ShardId;
 
-/// The size of the queue, in places of 16 KiB. [`Store::append`] and [`Store::put_blob`] wait while
-/// the queue is full, so that a stalled disk costs at most 64 MiB of memory. [`Store::append_then`]
-/// does not use these places.
+/// The size of the queue, in places of 16 KiB. [`Shard::append`] and [`Blobs::put`] wait while the
+/// queue is full, so that a stalled disk costs at most 64 MiB of memory. [`Shard::append_then`] does
+/// not use these places.
 ///
-/// [`Store::append`]: crate::Store::append
-/// [`Store::put_blob`]: crate::Store::put_blob
-/// [`Store::append_then`]: crate::Store::append_then
+/// [`Shard::append`]: crate::Shard::append
+/// [`Blobs::put`]: crate::Blobs::put
+/// [`Shard::append_then`]: crate::Shard::append_then
 pub const APPENDS_WAITING_MAX: usize = 4_096;
 
 /// The bytes of one place of the queue. A job takes one place, and one more for each of these.
@@ -40,8 +42,26 @@ impl Queue {
         }
         // The queue was not closed by us, so the writer has ended unexpectedly.
         if let Err(mpsc::error::SendError(job)) = self.jobs.send(job) {
-            job.fail(StoreError::WriterEnded);
+            job.fail(Fatal::WriterEnded.into());
         }
+    }
+
+    /// Queues an append when there is room, and resolves when it is durable.
+    pub(super) fn append(
+        self: &Arc<Self>,
+        append: Append,
+        owner: Option<ShardId>,
+    ) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        let queued = self.push_when_room(append.bytes(), move |place| {
+            let reply = AppendReply::new(|result| drop(reply.send(result)));
+            Job::append(append, owner, reply.holding(place))
+        });
+        async move {
+            queued.await?;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
     }
 
     /// Queues a job that takes places for `bytes`. The call queues it at once when there is room;

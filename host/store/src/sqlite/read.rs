@@ -11,5 +11,5 @@ pub(super) use list::list;
 pub(super) use live::live;
 #[cfg(test)]
 pub(super) use live::live_query;
-pub(super) use lookup::{blob, blobs, counts, key, saga};
+pub(super) use lookup::{blob, blobs, count_events, counts, key, saga};
 pub(super) use verify::verify;

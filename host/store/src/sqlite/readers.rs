@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::connection::open_reader;
 use super::error::describe;
-use crate::error::StoreError;
+use crate::error::{Obstacle, StoreError};
 
 /// The most reads at once. Reads are short, and more of them would only share two cores.
 pub(super) const READERS_MAX: u32 = 4;
@@ -60,14 +60,16 @@ impl Readers {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => open_reader(&self.path)?,
+            None => open_reader(&self.path).map_err(describe)?,
         };
         let number = is_limited.then(|| self.begin(&connection));
         let result = query(&connection);
         let ended = number.and_then(|number| self.end(number));
         let result = result.map_err(|error| match (error.sqlite_error_code(), ended) {
-            (Some(ErrorCode::OperationInterrupted), Some(took)) => StoreError::TooLong(took),
-            _ => describe(&self.path, &error),
+            (Some(ErrorCode::OperationInterrupted), Some(took)) => {
+                StoreError::unavailable(Obstacle::TooLong(took), error)
+            }
+            _ => describe(error),
         });
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         result

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::error::describe;
-use crate::error::StoreError;
+use super::error::describe_open;
+use crate::error::OpenError;
 
 /// The schema version that this build reads and writes.
 pub const SCHEMA_VERSION: i64 = 4;
@@ -117,8 +117,8 @@ const TABLES: [&str; 7] = ["meta", "appends", "sagas", "saga_tags", "start_keys"
 
 /// Returns the schema version of a database, 0 for a new one. Fails when the database is of another
 /// program or newer than this build.
-pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
-    let failed = |error: rusqlite::Error| describe(path, &error);
+pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
+    let failed = |error: rusqlite::Error| describe_open(path, error);
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let version = pragma("user_version").map_err(failed)?;
     let application = pragma("application_id").map_err(failed)?;
@@ -126,27 +126,25 @@ pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<i64,
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(failed)?;
     if tables > 0 && application != APPLICATION_ID {
-        let message = "it is a SQLite database of another program".to_owned();
-        return Err(StoreError::Damaged { path: path.to_owned(), message });
+        return Err(OpenError::damaged(path, "it is a SQLite database of another program"));
     }
     if tables > 0 && version < 1 {
-        let message = "it has no schema version".to_owned();
-        return Err(StoreError::Damaged { path: path.to_owned(), message });
+        return Err(OpenError::damaged(path, "it has no schema version"));
     }
     if version > SCHEMA_VERSION {
         let (found, known) = (version, SCHEMA_VERSION);
-        return Err(StoreError::NewerSchema { path: path.to_owned(), found, known });
+        return Err(OpenError::NewerSchema { path: path.to_owned(), found, known });
     }
     Ok(version)
 }
 
 /// Fails when a table is missing.
-pub(super) fn check_tables(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+pub(super) fn check_tables(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     for table in TABLES {
-        let there = connection.table_exists(None, table).map_err(|error| describe(path, &error))?;
+        let there =
+            connection.table_exists(None, table).map_err(|error| describe_open(path, error))?;
         if !there {
-            let message = format!("its table {table} is missing");
-            return Err(StoreError::Damaged { path: path.to_owned(), message });
+            return Err(OpenError::damaged(path, format!("its table {table} is missing")));
         }
     }
     Ok(())

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use amends_engine::{PluginName, StateChange, StateList, StateQuery};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::state_cache::StateValue;
 use super::writer_cache::WriterCache;
 use crate::append::Appended;
 
 type Result<T> = rusqlite::Result<T>;
+
+/// The value of a key; none when there is no such key.
+type StateValue = Option<Arc<str>>;
 
 /// Returns the value of a key.
 pub(super) fn get(connection: &Connection, plugin: &str, key: &str) -> Result<StateValue> {

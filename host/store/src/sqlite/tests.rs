@@ -5,18 +5,26 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use amends_engine::{Position, SagaId, StateList, Timestamp, Version};
-use futures::future::join_all;
+use amends_engine::{SagaId, StateList, Timestamp, Version};
+use futures::future::{BoxFuture, join_all};
 use rusqlite::Connection;
 
 use super::job::Job;
-use super::state_cache::StateCache;
 use super::upkeep::Limits;
 use super::{SqliteStore, file, open, read, schema};
 use crate::conformance::state_change;
+use crate::conformance::{whole_log, whole_stream};
 use crate::{
-    Append, AppendReply, Durability, NewEvent, Store as _, StoreError, StoreHealth, Stream,
+    Append, AppendReply, Appended, Cursor, Durability, Fatal, NewEvent, Obstacle, OpenError,
+    PageBudget, Store as _, StoreError, StoreHealth, Stream,
 };
+
+impl SqliteStore {
+    /// Appends to any stream: what is tested here does not depend on who owns a shard.
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        self.queue.append(append, None)
+    }
+}
 
 fn append(number: u8, bytes: usize) -> Append {
     let event = NewEvent { kind: Cow::Borrowed("step.started"), data: "1".repeat(bytes) };
@@ -50,13 +58,22 @@ async fn a_full_disk_fails_a_transaction_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("amends.db");
     let store = limited(&path, 100);
-    let head = store.head();
+    let head = store.log().head();
     store.append(append(1, 10)).await.unwrap();
     let full = store.append(append(2, 1 << 20)).await;
-    assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
-    assert_eq!(*head.borrow(), Position(1));
-    let health = store.health().borrow().clone();
-    assert!(matches!(health, StoreHealth::NoWrites(StoreError::Full(_))), "{health:?}");
+    assert!(
+        matches!(full, Err(StoreError::Unavailable { obstacle: Obstacle::Full, .. })),
+        "{full:?}"
+    );
+    assert_eq!(*head.borrow(), Cursor(1));
+    let health = store.maintenance().health().borrow().clone();
+    assert!(
+        matches!(
+            health,
+            StoreHealth::NoWrites(StoreError::Unavailable { obstacle: Obstacle::Full, .. })
+        ),
+        "{health:?}"
+    );
 
     // Whoever shares the transaction hears of the same, and nothing of it is there. The writer is
     // held until all of them wait for it, so that they do share one.
@@ -67,7 +84,7 @@ async fn a_full_disk_fails_a_transaction_and_no_more() {
     let group: Vec<_> = (4..20)
         .map(|number| store.append(append(number, if number == 10 { 1 << 20 } else { 10 })))
         .collect();
-    let blob = store.put_blob(
+    let blob = store.blobs().put(
         crate::BlobKind::Component,
         "late".to_owned(),
         amends_engine::Digest::of(b"late"),
@@ -78,19 +95,25 @@ async fn a_full_disk_fails_a_transaction_and_no_more() {
     drop(foreign);
     first.await.unwrap();
     for result in join_all(group).await {
-        assert!(matches!(result, Err(StoreError::Full(_))), "{result:?}");
+        assert!(
+            matches!(result, Err(StoreError::Unavailable { obstacle: Obstacle::Full, .. })),
+            "{result:?}"
+        );
     }
     let blob = blob.await;
-    assert!(matches!(blob, Err(StoreError::Full(_))), "{blob:?}");
-    assert_eq!(store.log(Position(0), 100).await.unwrap().len(), 2);
+    assert!(
+        matches!(blob, Err(StoreError::Unavailable { obstacle: Obstacle::Full, .. })),
+        "{blob:?}"
+    );
+    assert_eq!(whole_log(&store).await.len(), 2);
 
     // It goes on, with no gap, and says so.
     store.append(append(10, 10)).await.unwrap();
-    let log = store.log(Position(0), 100).await.unwrap();
+    let log = whole_log(&store).await;
     let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
     assert_eq!(positions, [1, 2, 3]);
-    assert_eq!(store.verify().await.unwrap(), Vec::<String>::new());
-    let mut health = store.health();
+    assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
+    let mut health = store.maintenance().health();
     let well = health.wait_for(|health| matches!(health, StoreHealth::Well));
     tokio::time::timeout(std::time::Duration::from_mins(1), well).await.unwrap().unwrap();
     store.close().await.unwrap();
@@ -101,14 +124,14 @@ async fn a_full_disk_fails_a_transaction_and_no_more() {
 async fn a_writer_that_ends_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Full).unwrap();
-    store.append_then(append(1, 10), AppendReply::new(|_| panic!("on purpose")));
-    let mut health = store.health();
+    store.queue.push(Job::append(append(1, 10), None, AppendReply::new(|_| panic!("on purpose"))));
+    let mut health = store.maintenance().health();
     let lost = health.wait_for(|health| matches!(health, StoreHealth::Lost(_)));
     let lost = tokio::time::timeout(std::time::Duration::from_mins(1), lost).await.unwrap();
     let lost = lost.unwrap().clone();
-    assert!(matches!(lost, StoreHealth::Lost(StoreError::WriterEnded)), "{lost:?}");
+    assert!(matches!(lost, StoreHealth::Lost(StoreError::Fatal(Fatal::WriterEnded))), "{lost:?}");
     let late = store.append(append(2, 10)).await;
-    assert!(matches!(late, Err(StoreError::WriterEnded)), "{late:?}");
+    assert!(matches!(late, Err(StoreError::Fatal(Fatal::WriterEnded))), "{late:?}");
     store.close().await.unwrap();
 }
 
@@ -139,12 +162,13 @@ async fn the_position_is_read_under_the_fence() {
     old_writes.execute_batch("COMMIT").unwrap();
     let new = opened.join().unwrap().unwrap();
     new.append(append(3, 10)).await.unwrap();
-    let log = new.log(Position(0), 10).await.unwrap();
+    let log = whole_log(&new).await;
     let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
     assert_eq!(positions, [1, 2, 3]);
     // The old one learns of it also when it has nothing to write.
-    let mut health = old.health();
-    let lost = health.wait_for(|health| matches!(health, StoreHealth::Lost(StoreError::Fenced)));
+    let mut health = old.maintenance().health();
+    let lost = health
+        .wait_for(|health| matches!(health, StoreHealth::Lost(StoreError::Fatal(Fatal::Fenced))));
     tokio::time::timeout(std::time::Duration::from_mins(1), lost).await.unwrap().unwrap();
     new.close().await.unwrap();
 }
@@ -207,10 +231,13 @@ async fn a_read_that_takes_too_long_is_ended() {
         "WITH RECURSIVE all_of_them(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM all_of_them)
                    SELECT count(*) FROM all_of_them";
     let read = store.read(move |connection| connection.query_row(endless, [], |_| Ok(()))).await;
-    assert!(matches!(read, Err(StoreError::TooLong(_))), "{read:?}");
+    assert!(
+        matches!(read, Err(StoreError::Unavailable { obstacle: Obstacle::TooLong(_), .. })),
+        "{read:?}"
+    );
     // Its connection is as good as new.
     store.append(append(1, 10)).await.unwrap();
-    assert_eq!(store.log(Position(0), 10).await.unwrap().len(), 1);
+    assert_eq!(whole_log(&store).await.len(), 1);
     store.close().await.unwrap();
 }
 
@@ -230,7 +257,7 @@ fn what_is_no_store_is_not_touched() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let before = std::fs::metadata(&path).unwrap();
         let refused = SqliteStore::open(&path, Durability::Relaxed).err().unwrap();
-        assert!(matches!(refused, StoreError::Damaged { .. }), "{name}: {refused}");
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{name}: {refused}");
         let after = std::fs::metadata(&path).unwrap();
         assert_eq!(after.permissions(), before.permissions(), "{name}");
         assert_eq!(after.modified().unwrap(), before.modified().unwrap(), "{name}");
@@ -277,9 +304,12 @@ async fn a_read_that_takes_long_holds_up_the_others_for_a_moment_only() {
     }
     // It has looked at the log by then, and holds reads back.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    assert!(!store.log(Position(0), 10).await.unwrap().is_empty());
+    assert!(!whole_log(&*store).await.is_empty());
     assert!(!long.is_finished(), "the others waited for it to end");
-    assert!(matches!(long.await.unwrap(), Err(StoreError::TooLong(_))));
+    assert!(matches!(
+        long.await.unwrap(),
+        Err(StoreError::Unavailable { obstacle: Obstacle::TooLong(_), .. })
+    ));
     store.close().await.unwrap();
 }
 
@@ -291,7 +321,10 @@ async fn a_read_that_takes_long_is_ended_when_the_log_has_grown_too_far() {
     for number in 1..=60 {
         store.append(append(number, 256 << 10)).await.unwrap();
     }
-    assert!(matches!(long.await.unwrap(), Err(StoreError::TooLong(_))));
+    assert!(matches!(
+        long.await.unwrap(),
+        Err(StoreError::Unavailable { obstacle: Obstacle::TooLong(_), .. })
+    ));
     store.close().await.unwrap();
     assert_eq!(file::log_bytes(&path), 0);
 }
@@ -316,7 +349,9 @@ async fn a_stream_is_read_to_its_end_whatever_is_damaged() {
         let stream = append(1, 10).stream;
         let (mut found, mut after) = (Vec::new(), Version(0));
         for limit in [1, 1, 1, 1, 1, 1, 1] {
-            for event in store.events(stream.clone(), after, limit).await.unwrap() {
+            for event in
+                store.log().stream(stream.clone(), after, PageBudget::items(limit)).await.unwrap()
+            {
                 assert!(event.version > after, "{event:?}");
                 after = event.version;
                 found.push((event.version.0, event.position.0, event.kind == "event.unreadable"));
@@ -329,9 +364,9 @@ async fn a_stream_is_read_to_its_end_whatever_is_damaged() {
             (number, if is_lost { lost } else { number }, is_lost)
         });
         assert_eq!(found, expected.collect::<Vec<_>>(), "append {damaged}");
-        let whole = store.events(stream, Version(0), 100).await.unwrap();
+        let whole = whole_stream(&store, stream).await;
         assert_eq!(whole.len(), found.len());
-        let log = store.log(Position(0), 100).await.unwrap();
+        let log = whole_log(&store).await;
         let positions: Vec<_> = log.iter().map(|event| event.position.0).collect();
         assert_eq!(positions, found.iter().map(|(_, position, _)| *position).collect::<Vec<_>>());
         store.close().await.unwrap();
@@ -355,8 +390,8 @@ async fn an_event_whose_type_is_damaged_cannot_be_read() {
         let events = format!("[[\"{kind}\",{{}}]]");
         connection.execute("UPDATE appends SET events = ?1", [events]).unwrap();
         let mut kinds = Vec::new();
-        for event in store.log(Position(0), 10).await.unwrap() {
-            let read = store.events(event.stream.clone(), Version(0), 10).await.unwrap();
+        for event in whole_log(&store).await {
+            let read = whole_stream(&store, event.stream.clone()).await;
             assert_eq!(read[0].kind, event.kind, "{:?}", event.stream);
             kinds.push(event.kind);
         }
@@ -438,32 +473,11 @@ fn the_live_query_walks_the_live_sagas_only() {
     assert!(plan.contains("sagas_live"), "{plan}");
 }
 
-/// A reader that read before others were refused, and hands in what it read after that.
-#[test]
-fn a_value_that_was_read_before_others_were_forgotten_is_not_kept() {
-    let (cache, plugin) = (StateCache::default(), "inventory".parse().unwrap());
-    let changes = [state_change(&[], &[("a", Some("2"))])];
-    let old = || Some("1".into());
-    let forgotten = cache.forgotten();
-    cache.queued(&changes);
-    cache.read(&plugin, "a", old(), forgotten);
-    assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())), "what was handed in is newer");
-    for forget in [(|cache, changes| cache.forget(changes)) as Forget, |cache, _| cache.clear()] {
-        let forgotten = cache.forgotten();
-        forget(&cache, &changes);
-        cache.read(&plugin, "a", old(), forgotten);
-        assert_eq!(cache.get(&plugin, "a"), None, "it may be older than what was forgotten");
-        cache.read(&plugin, "a", old(), cache.forgotten());
-        assert_eq!(cache.get(&plugin, "a"), Some(old()));
-    }
-}
-
-type Forget = fn(&StateCache, &[amends_engine::StateChange]);
-
 /// A transaction takes less of what takes long to look at again.
 #[test]
 fn what_an_append_saw_counts_for_its_transaction() {
-    let job = |state| Job::append(Append { state, ..append(1, 10) }, AppendReply::new(|_| ()));
+    let job =
+        |state| Job::append(Append { state, ..append(1, 10) }, None, AppendReply::new(|_| ()));
     let plain = job(Vec::new()).bytes();
     let query = amends_engine::StateQuery { limit: 1_000, ..Default::default() };
     let list = StateList { query, keys: vec!["k".to_owned(); 999] };

@@ -7,13 +7,15 @@ use amends_engine::{Digest, Position, Timestamp};
 use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::describe;
-use super::job::Job;
+use super::error::describe_write;
+use super::job::{Job, to_owner};
 use super::statements::Statements;
 use super::writer::{Writer, read_fence};
 use crate::append::{AppendReply, Appended};
 use crate::blob::BlobKind;
-use crate::error::StoreError;
+use crate::error::{Fatal, StoreError};
+use crate::event_log::Cursor;
+use crate::ownership::ShardId;
 use amends_failpoint::failpoint;
 
 /// The most jobs of one transaction. More would gain little, and the first would wait for the last.
@@ -25,7 +27,12 @@ const BATCH_BYTES_MAX: usize = 32 << 20;
 
 /// One answer, to be sent once the transaction is durable or has failed.
 enum JobReply {
-    Append { result: Result<Appended, StoreError>, to: AppendReply, since: Instant },
+    Append {
+        result: Result<Appended, StoreError>,
+        owner: Option<ShardId>,
+        to: AppendReply,
+        since: Instant,
+    },
     PutBlob(oneshot::Sender<Result<(), StoreError>>),
 }
 
@@ -79,7 +86,7 @@ impl Writer {
             Ok(()) => {
                 self.health.worked();
                 self.count(&replies, before);
-                self.head.send_replace(self.cache.position);
+                self.head.send_replace(Cursor(self.cache.position.0));
                 None
             }
             Err(error) => {
@@ -110,24 +117,21 @@ impl Writer {
         replies: &mut Vec<JobReply>,
     ) -> Result<(), StoreError> {
         let Self { connection, cache, path, .. } = self;
-        let failed = |error: rusqlite::Error| describe(path, &error);
+        let failed = |error: rusqlite::Error| describe_write(path, error);
         connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
         if read_fence(connection).map_err(failed)? != self.fence {
-            return Err(StoreError::Fenced);
+            return Err(Fatal::Fenced.into());
         }
         let mut statements = Statements::new(connection);
         let mut jobs = batch.drain(..);
         while let Some(job) = jobs.next() {
             let written = match job {
-                Job::Append { append, reply: to, since } => {
+                Job::Append { append, owner, reply: to, since } => {
                     // A refusal concerns this append alone; a failure of the database concerns all.
                     let done = cache.append(&mut statements, &append).map_err(failed);
-                    if !matches!(done, Ok(Ok(Appended::Done { .. }))) {
-                        cache.state_cache.forget(&append.state);
-                    }
                     let written = done.as_ref().map(|_| ()).map_err(StoreError::clone);
                     let result = done.and_then(|result| result);
-                    replies.push(JobReply::Append { result, to, since });
+                    replies.push(JobReply::Append { result, owner, to, since });
                     written
                 }
                 Job::PutBlob { kind, name, digest, at, bytes, reply, _place } => {
@@ -184,8 +188,8 @@ impl JobReply {
     /// Sends the answer, or `error` instead. A caller that no longer waits is not answered.
     fn send(self, error: Option<&StoreError>) {
         match self {
-            Self::Append { result, to, .. } => {
-                to.send(error.map_or(result, |error| Err(error.clone())));
+            Self::Append { result, owner, to, .. } => {
+                to.send(error.map_or(result, |error| Err(to_owner(error.clone(), owner))));
             }
             Self::PutBlob(to) => {
                 let _ = to.send(error.map_or(Ok(()), |error| Err(error.clone())));

@@ -4,16 +4,16 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use amends_engine::Position;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::error::describe;
+use super::error::describe_write;
 use super::health::Health;
 use super::upkeep::Upkeep;
 use super::writer_cache::WriterCache;
 use crate::error::StoreError;
-use crate::health::StoreStats;
+use crate::event_log::Cursor;
+use crate::maintenance::StoreStats;
 
 /// The owner of the file for writing. The fields are dropped in this order, so the lock outlives
 /// the connection.
@@ -26,8 +26,8 @@ pub(super) struct Writer {
     /// The fence that this process set when it took the file over.
     pub(super) fence: i64,
     pub(super) cache: WriterCache,
-    /// The last durable position, for readers.
-    pub(super) head: watch::Sender<Position>,
+    /// The end of the log, for readers.
+    pub(super) head: watch::Sender<Cursor>,
     pub(super) stats: Arc<Mutex<StoreStats>>,
     pub(super) health: Health,
     pub(super) upkeep: Upkeep,
@@ -36,7 +36,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Returns the fence that the database has now.
     pub(super) fn read_fence(&self) -> Result<i64, StoreError> {
-        read_fence(&self.connection).map_err(|error| describe(&self.path, &error))
+        read_fence(&self.connection).map_err(|error| describe_write(&self.path, error))
     }
 }
 

@@ -1,11 +1,9 @@
 //! What the writer keeps in memory of what is written.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use amends_engine::{PluginName, Position, Version};
 
-use super::state_cache::StateCache;
 use crate::stream::Stream;
 
 /// The most streams whose version is kept in memory: those of the live sagas of a busy host. Each
@@ -21,15 +19,13 @@ pub(super) struct WriterCache {
     pub(super) versions_cache: HashMap<Stream, Version>,
     /// The bytes of the state of plugins that wrote some.
     pub(super) state_bytes: HashMap<PluginName, u64>,
-    /// Values of plugins' state, shared with the readers.
-    pub(super) state_cache: Arc<StateCache>,
 }
 
 impl WriterCache {
     /// Makes the cache of a database whose last event has this position.
-    pub(super) fn new(position: Position, state_cache: Arc<StateCache>) -> Self {
+    pub(super) fn new(position: Position) -> Self {
         let (versions_cache, state_bytes) = Default::default();
-        Self { position, versions_cache, state_bytes, state_cache }
+        Self { position, versions_cache, state_bytes }
     }
 
     /// Forgets what a failed transaction has changed. `position` is the one before the transaction.
@@ -37,7 +33,6 @@ impl WriterCache {
         self.position = position;
         self.versions_cache.clear();
         self.state_bytes.clear();
-        self.state_cache.clear();
     }
 
     /// Notes the version of a stream. A stream that has ended is forgotten, because nobody writes

@@ -124,7 +124,7 @@ impl Place {
             return Ok(Before::default());
         };
         let store = self.store()?;
-        let events = store.head().borrow().0;
+        let events = store.maintenance().events().await?;
         store.close().await?;
         Ok(Before { bytes: file.len(), events })
     }
@@ -139,8 +139,8 @@ impl Place {
     ) -> anyhow::Result<Stored> {
         let file = fs::metadata(self.folder().join("amends.db")).context("the store is gone")?;
         let store = self.store()?;
-        let counts = store.counts().await?;
-        let events = store.head().borrow().0;
+        let counts = store.sagas().counts().await?;
+        let events = store.maintenance().events().await?;
         store.close().await?;
         let end = load.outcome.end();
         let of = |status: SagaStatus| counts.get(&status).copied().unwrap_or_default();

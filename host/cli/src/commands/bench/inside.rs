@@ -46,9 +46,9 @@ pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
         .map(|_| tokio::spawn(client(runtime.clone(), load, from, until)))
         .collect::<Vec<_>>();
     tokio::time::sleep_until(from.into()).await;
-    let (cpu_before, stats_before) = (cpu(process)?, runtime.store().stats());
+    let (cpu_before, stats_before) = (cpu(process)?, runtime.store().maintenance().stats());
     let (done, ()) = tokio::try_join!(Done::of(clients), swap(place, load, until))?;
-    let stats = runtime.store().stats();
+    let stats = runtime.store().maintenance().stats();
     let measured = Measured {
         cpu: cpu(process)?.saturating_sub(cpu_before),
         memory: memory(process)?,
@@ -125,7 +125,7 @@ pub(super) async fn fill(place: &Place, load: Load) -> anyhow::Result<()> {
 }
 
 async fn waiting(runtime: &Runtime) -> anyhow::Result<u64> {
-    let counts = runtime.store().counts().await?;
+    let counts = runtime.store().sagas().counts().await?;
     Ok(counts.get(&SagaStatus::Waiting).copied().unwrap_or_default())
 }
 

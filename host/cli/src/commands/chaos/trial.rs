@@ -9,8 +9,8 @@ use amends_engine::{
     StepKind, StepStatus, Timestamp, Verb, Version,
 };
 use amends_registry::Registry;
-use amends_runtime::{Runtime, RuntimeConfig, StartRequest, import};
-use amends_store::{Durability, Store, StoreConfig, StoredEvent, Stream};
+use amends_runtime::{Runtime, RuntimeConfig, StartRequest, import, with_state_cache};
+use amends_store::{Durability, OwnedShards, PageBudget, Store, StoreConfig, StoredEvent, Stream};
 use anyhow::Context as _;
 
 use super::plan::{ByTag, Fault, Kind, TAG};
@@ -193,7 +193,7 @@ impl Trial {
         while log.len() < EVENTS_MAX as usize {
             let after = log.last().map_or(Version(0), |last| last.version);
             let left = EVENTS_MAX - u32::try_from(log.len()).unwrap_or(EVENTS_MAX);
-            let page = store.events(Stream::Saga(id), after, left).await?;
+            let page = store.log().stream(Stream::Saga(id), after, PageBudget::items(left)).await?;
             if page.is_empty() {
                 break;
             }
@@ -230,6 +230,7 @@ pub(super) async fn crash(
 ) -> anyhow::Result<(usize, BTreeMap<usize, String>)> {
     let folder = tempfile::tempdir().context("no folder for a store")?;
     let store = open_store(&folder)?;
+    let shards = OwnedShards::gain(&*store).await?;
     let definition = copy(definitions)?.into_iter().find(|one| one.name() == name);
     let definition = Arc::new(definition.context("the definition is gone")?);
     let is_end = |kind: &str| matches!(kind, "saga.completed" | "saga.compensated");
@@ -242,13 +243,15 @@ pub(super) async fn crash(
         random[8..].copy_from_slice(&u16::try_from(events).unwrap_or(u16::MAX).to_be_bytes());
         let id = SagaId::from_parts(Timestamp::from_millis(1), &random);
         let own = with_own_children(&log[..events], events);
-        import(&*store, id, Arc::clone(&definition), &own).await?;
+        import(&shards, id, Arc::clone(&definition), &own).await?;
         // A completed saga that nobody had compensated yet stays completed.
         let is_reopened = log[..events].iter().any(|event| event.kind == "operator.compensated");
         let reopens = log.iter().any(|event| event.kind == "operator.compensated");
         let wanted = if reopens && !is_reopened { &[SagaStatus::Completed][..] } else { ends };
         crashed.push((events, id, wanted));
     }
+    // The host below gains them.
+    drop(shards);
     let trial = Trial::on(config, definitions, folder, store).await?;
     let (tried, mut found) = (crashed.len(), BTreeMap::new());
     for (events, id, wanted) in crashed {
@@ -285,7 +288,8 @@ fn with_own_children(log: &[StoredEvent], copy: usize) -> Vec<StoredEvent> {
 
 fn open_store(folder: &tempfile::TempDir) -> anyhow::Result<Arc<dyn Store>> {
     let url = format!("sqlite:{}", folder.path().join("chaos.db").display());
-    Ok(amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?)
+    let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
+    Ok(with_state_cache(store))
 }
 
 fn copy(definitions: &[Definition]) -> anyhow::Result<Vec<Definition>> {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use amends_engine::{Position, Timestamp, Version};
 use rusqlite::{Connection, Result, Rows, params};
 
+use crate::event_log::{Cursor, PageBudget};
 use crate::sqlite::append_columns::{
     APPEND_COLUMNS, AppendedEvent, events_or_reason, unreadable_data,
 };
@@ -12,12 +13,12 @@ use crate::sqlite::column::to_integer;
 use crate::stored_event::{EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, StoredEvent};
 use crate::stream::Stream;
 
-/// Returns a page of a stream, see [`crate::Store::events`].
+/// Returns a page of a stream, see [`crate::EventLog::stream`].
 pub(crate) fn events(
     connection: &Connection,
     stream: &Stream,
     after: Version,
-    limit: u32,
+    budget: PageBudget,
 ) -> Result<Vec<StoredEvent>> {
     let lost = without_version(connection, stream)?;
     let mut statement = connection.prepare_cached(&format!(
@@ -25,20 +26,20 @@ pub(crate) fn events(
          WHERE stream = ?1 AND version > ?2 AND version <= ?3 ORDER BY version"
     ))?;
     let rows = statement.query(params![stream, to_integer(after.0), i64::MAX])?;
-    take_events(rows, lost, limit, |event| event.version > after)
+    take_events(rows, lost, budget, |event| event.version > after)
 }
 
-/// Returns a page of the log, see [`crate::Store::log`].
+/// Returns a page of the log, see [`crate::EventLog::follow`].
 pub(crate) fn log(
     connection: &Connection,
-    after: Position,
-    limit: u32,
+    from: Cursor,
+    budget: PageBudget,
 ) -> Result<Vec<StoredEvent>> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {APPEND_COLUMNS} FROM appends WHERE position > ?1 ORDER BY position"
     ))?;
-    let rows = statement.query([to_integer(after.0)])?;
-    take_events(rows, VecDeque::new(), limit, |event| event.position > after)
+    let rows = statement.query([to_integer(from.0)])?;
+    take_events(rows, VecDeque::new(), budget, |event| event.position.0 > from.0)
 }
 
 /// Returns the appends of a stream whose version cannot be read, which the index has in the wrong
@@ -75,11 +76,11 @@ fn without_version<'row>(
 fn take_events(
     mut rows: Rows<'_>,
     mut lost: VecDeque<AppendedEvent<'_>>,
-    limit: u32,
+    budget: PageBudget,
     is_wanted: impl Fn(&AppendedEvent<'_>) -> bool,
 ) -> Result<Vec<StoredEvent>> {
     lost.retain(&is_wanted);
-    let mut page = EventsPage { events: Vec::new(), bytes: 0, limit: limit as usize };
+    let mut page = EventsPage { events: Vec::new(), bytes: 0, budget };
     while !page.is_full()
         && let Some(row) = rows.next()?
     {
@@ -102,19 +103,20 @@ fn take_events(
 struct EventsPage {
     events: Vec<StoredEvent>,
     bytes: usize,
-    limit: usize,
+    budget: PageBudget,
 }
 
 impl EventsPage {
     fn is_full(&self) -> bool {
-        self.events.len() >= self.limit || self.bytes > EVENTS_PAGE_BYTES_MAX
+        self.events.len() >= self.budget.items as usize
+            || self.bytes > self.budget.bytes.min(EVENTS_PAGE_BYTES_MAX)
     }
 
     /// Adds an event. Returns false when there was no room; the first event always has room,
     /// however large it is.
     fn take(&mut self, event: AppendedEvent<'_>) -> bool {
         self.bytes += event.data.len();
-        let has_room = !self.is_full() || self.events.is_empty() && self.limit > 0;
+        let has_room = !self.is_full() || self.events.is_empty() && self.budget.items > 0;
         if has_room {
             self.events.push(event.into());
         }

@@ -3,6 +3,8 @@
 use amends_engine::SagaId;
 use rusqlite::{Connection, Result};
 
+use crate::event_log::PageBudget;
+use crate::ownership::ShardId;
 use crate::saga_row::{LIVE_PAGE_BYTES_MAX, LiveSaga};
 use crate::sqlite::append_columns::{APPEND_COLUMNS, append_events};
 use crate::sqlite::column::{id_text, readable};
@@ -10,11 +12,12 @@ use crate::sqlite::saga_columns::{SAGA_COLUMNS, saga_row};
 use crate::stored_event::StoredEvent;
 use crate::stream::Stream;
 
-/// Returns a page of live sagas, see [`crate::Store::live`].
+/// Returns a page of live sagas, see [`crate::SagaIndex::live`].
 pub(crate) fn live(
     connection: &Connection,
+    shards: &[ShardId],
     after: Option<SagaId>,
-    limit: u32,
+    budget: PageBudget,
 ) -> Result<Vec<LiveSaga>> {
     let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
     // One snapshot for the rows and their events.
@@ -22,14 +25,17 @@ pub(crate) fn live(
     let mut statement = snapshot.prepare_cached(&live_query())?;
     let mut rows = statement.query([after])?;
     let (mut page, mut bytes) = (Vec::new(), 0);
-    while page.len() < limit as usize
-        && bytes < LIVE_PAGE_BYTES_MAX
+    while page.len() < budget.items as usize
+        && bytes < budget.bytes.min(LIVE_PAGE_BYTES_MAX)
         && let Some(row) = rows.next()?
     {
         let Ok(id) = row.get(0).map(SagaId::from_bytes) else {
             tracing::error!(saga_id = id_text(row), "a live row is passed over: its id is none");
             continue;
         };
+        if !shards.contains(&ShardId::of(id)) {
+            continue;
+        }
         let content = match readable(saga_row(row), SAGA_COLUMNS)? {
             Ok(row) => readable_log(&snapshot, id)?.map(|log| (row, log)),
             Err(reason) => Err(format!("its row: {reason}")),

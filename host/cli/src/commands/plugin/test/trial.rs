@@ -15,7 +15,9 @@ use amends_runtime::now;
 use amends_sandbox::{
     Answer, CacheConfig, Exports, LoadedComponent, PluginCall, PluginSettings, Required,
 };
-use amends_store::{Append, Appended, Durability, NewEvent, Store, StoreConfig, Stream};
+use amends_store::{
+    Append, Appended, Durability, NewEvent, OwnedShards, Store, StoreConfig, Stream,
+};
 use anyhow::{Context as _, bail};
 
 use crate::commands::plugin::component::{looked_at, name_of};
@@ -35,6 +37,7 @@ pub(super) type State = BTreeMap<String, Arc<str>>;
 pub(super) struct Trial {
     plugins: Registry,
     store: Arc<dyn Store>,
+    shards: OwnedShards,
     step: Tested,
     /// What undoes the step, where that is another component.
     undo: Option<Tested>,
@@ -89,7 +92,8 @@ impl Trial {
         }
         drop(tested);
         let sagas = AtomicU64::new(0);
-        Ok(Self { plugins, store, step, undo, sagas, _folder: folder })
+        let shards = OwnedShards::gain(&*store).await?;
+        Ok(Self { plugins, store, shards, step, undo, sagas, _folder: folder })
     }
 
     /// Which calls can be made.
@@ -123,8 +127,10 @@ impl Trial {
     pub(super) async fn state(&self) -> anyhow::Result<State> {
         let query = StateQuery { limit: KEYS_MAX, ..StateQuery::default() };
         let mut state = State::new();
-        for key in self.store.state_keys(self.step.name.clone(), query).await? {
-            if let Some(value) = self.store.state(self.step.name.clone(), key.clone()).await? {
+        for key in self.store.state().keys(self.step.name.clone(), query).await? {
+            if let Some(value) =
+                self.store.state().value(self.step.name.clone(), key.clone()).await?
+            {
                 state.insert(key, value);
             }
         }
@@ -223,7 +229,7 @@ impl Case<'_> {
             start_key: None,
             state: answer.effects.state.map(|state| *state).into_iter().collect(),
         };
-        let appended = self.trial.store.append(append).await?;
+        let appended = self.trial.shards.append(append).await?;
         let Appended::Done { version, .. } = appended else {
             bail!("what a call wrote cannot be recorded: {appended:?}");
         };

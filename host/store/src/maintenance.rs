@@ -1,4 +1,7 @@
-//! Whether a store takes writes, and what it counts.
+//! The state of a store: whether it takes writes, whether it is consistent, and what it counts.
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::error::StoreError;
 
@@ -36,4 +39,28 @@ pub struct StoreStats {
     pub transactions: u64,
     /// The space of the disk; none before the first measurement, or when it cannot be measured.
     pub disk: Option<DiskRoom>,
+}
+
+/// What keeps a store in order.
+pub trait Maintenance: Send + Sync {
+    /// Reads the whole store and checks that it is consistent. Each finding is a sentence.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: try again. [`StoreError::Closed`]: it fails again.
+    fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+
+    /// Returns how many events were ever stored.
+    ///
+    /// # Errors
+    /// As for [`Self::verify`].
+    fn events(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Returns a watch that says whether the store takes writes. It changes to
+    /// [`StoreHealth::NoWrites`] before the first failed append is answered. It changes back to
+    /// [`StoreHealth::Well`] once writes have worked again for a moment, so a caller whose append
+    /// failed waits for that instead of trying again and again.
+    fn health(&self) -> watch::Receiver<StoreHealth>;
+
+    /// Returns counts since the store was opened.
+    fn stats(&self) -> StoreStats;
 }

@@ -1,0 +1,97 @@
+//! The shards that this host owns: what it gains is recovered and given to a worker, what it loses is
+//! taken away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_store::{OwnershipEvent, ShardId, Store, StoreError};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::budget::Budget;
+use crate::definitions::Definitions;
+use crate::error::RuntimeError;
+use crate::limits::LIVE_BYTES_EACH;
+use crate::message::Message;
+use crate::recovery::{self, Quarantine, Quarantined};
+
+/// The pause between two ticks.
+const TICK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps up what this host owns. Does not keep the host alive.
+pub(crate) struct Owner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) definitions: Arc<Definitions>,
+    /// The inboxes of the workers.
+    pub(crate) workers: Vec<mpsc::WeakUnboundedSender<Message>>,
+    pub(crate) live_bytes: Arc<Budget>,
+    pub(crate) quarantine: Arc<Quarantine>,
+}
+
+/// Returns the number of the worker that runs a shard.
+pub(crate) fn worker_of(shard: ShardId, workers: usize) -> usize {
+    usize::from(shard.number()) % workers
+}
+
+impl Owner {
+    /// Ticks until the host is gone or its store writes nothing any more.
+    pub(crate) async fn run(self) {
+        let mut tick = tokio::time::interval(TICK_PAUSE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if self.workers.iter().all(|worker| worker.strong_count() == 0) {
+                return;
+            }
+            match self.tick().await {
+                Ok(()) => {}
+                Err(RuntimeError::Store(StoreError::Closed | StoreError::Fatal(_))) => return,
+                Err(error) => tracing::warn!(%error, "the shards of this host cannot be kept up"),
+            }
+        }
+    }
+
+    /// Takes in what has changed. The sagas of a shard come to its worker together with the shard, so
+    /// that nobody reaches one of them before it is recovered.
+    ///
+    /// # Errors
+    /// When the store fails. A shard whose sagas could not be read is released, and gained again by a
+    /// later tick.
+    pub(crate) async fn tick(&self) -> Result<(), RuntimeError> {
+        let mut gained = Vec::new();
+        for event in self.store.ownership().tick().await? {
+            match event {
+                OwnershipEvent::Gained(shard) => gained.push(shard),
+                OwnershipEvent::Lost(id) => self.tell(id, Message::Lost(id)),
+            }
+        }
+        if gained.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = gained.iter().map(|shard| shard.id()).collect();
+        let recovered = recovery::recover(&*self.store, &self.definitions, &ids).await?;
+        recovered.found().log();
+        for Quarantined { id, reason } in recovered.quarantined {
+            self.quarantine.add(id, reason);
+        }
+        let mut by_shard = BTreeMap::<ShardId, Vec<_>>::new();
+        for loaded in recovered.sagas {
+            // Counted before the first start is asked for.
+            let held = self.live_bytes.hold(LIVE_BYTES_EACH + loaded.saga.memory_bytes());
+            by_shard.entry(ShardId::of(loaded.saga.id())).or_default().push((loaded, held));
+        }
+        for shard in gained {
+            let id = shard.id();
+            let sagas = by_shard.remove(&id).unwrap_or_default();
+            self.tell(id, Message::Gained { shard, sagas });
+        }
+        Ok(())
+    }
+
+    fn tell(&self, shard: ShardId, message: Message) {
+        if let Some(worker) = self.workers[worker_of(shard, self.workers.len())].upgrade() {
+            let _ = worker.send(message);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The log of events: streams, the whole log in order, and the streams that all hosts share.
+
+use std::fmt;
+use std::str::FromStr;
+
+use amends_engine::Version;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::append::{Append, Appended};
+use crate::error::StoreError;
+use crate::stored_event::StoredEvent;
+use crate::stream::Stream;
+
+/// How much one page may hold. A page also ends at the largest size that the store has for pages of
+/// its kind, whatever the budget says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageBudget {
+    /// The most events, or sagas.
+    pub items: u32,
+    /// The most bytes of data. A page may exceed this by one item, so it is empty only when there
+    /// are no more items.
+    pub bytes: usize,
+}
+
+impl PageBudget {
+    /// Returns a budget of this many items, and of as many bytes as the store has for a page.
+    #[must_use]
+    pub const fn items(items: u32) -> Self {
+        Self { items, bytes: usize::MAX }
+    }
+}
+
+/// A place in the whole log, between two events. Only the store that made it understands it; callers
+/// keep it, write it down as text and hand it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cursor(pub(crate) u64);
+
+impl Cursor {
+    /// The place before the first event.
+    pub const START: Self = Self(0);
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = StoreError;
+
+    /// Reads what `Display` wrote.
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        let place = text.parse();
+        place.map(Self).map_err(|_| StoreError::Invalid("this is no cursor of the event log"))
+    }
+}
+
+/// A page of the whole log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPage {
+    /// The events, in order. Empty only when there are no more.
+    pub events: Vec<StoredEvent>,
+    /// The place after the last of them, where the next page begins.
+    pub next: Cursor,
+}
+
+/// The events of a store.
+///
+/// An append that cannot be read appears as one event of the type [`crate::EVENT_UNREADABLE`]. If
+/// its version cannot be read either, the event has the version after the append before it.
+pub trait EventLog: Send + Sync {
+    /// Returns the events of a stream after a version, by ascending version. A page also ends where
+    /// it would hold more than [`crate::EVENTS_PAGE_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: try again. [`StoreError::Damaged`] and [`StoreError::Closed`]:
+    /// it fails again.
+    fn stream(
+        &self,
+        stream: Stream,
+        after: Version,
+        budget: PageBudget,
+    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>>;
+
+    /// Returns the events of the whole store after a cursor, in order. Pages end as in
+    /// [`Self::stream`]. Whoever follows the log reads until a page is empty, and reads on when
+    /// [`Self::head`] has moved.
+    ///
+    /// # Errors
+    /// As for [`Self::stream`].
+    fn follow(
+        &self,
+        from: Cursor,
+        budget: PageBudget,
+    ) -> BoxFuture<'_, Result<LogPage, StoreError>>;
+
+    /// Returns a watch of the end of the log. It moves before an append of this process is answered.
+    fn head(&self) -> watch::Receiver<Cursor>;
+
+    /// Appends to a stream that belongs to no saga: that of the deploys, of a plugin or of a service.
+    /// Every host writes to these streams, and the expected version decides who was first. Resolves
+    /// when the append is durable. The call itself queues the append, as [`crate::Shard::append`].
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`]: read the stream again. [`StoreError::Unavailable`]: try again.
+    /// [`StoreError::Invalid`]: the append is to a saga or changes state, which belong to
+    /// [`crate::Shard`] and [`crate::PluginState`]. After any error, nothing is stored.
+    fn append_shared(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>>;
+}

@@ -1,0 +1,104 @@
+//! The shards of a file: this process owns all of them as long as nobody raises the fence.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+
+use super::job::Job;
+use super::queue::Queue;
+use crate::append::{Append, AppendReply, Appended};
+use crate::error::StoreError;
+use crate::ownership::{Epoch, NOT_OF_THE_SHARD, SHARDS, Shard, ShardId};
+
+/// Which shards have been handed out and not released.
+#[derive(Debug)]
+pub(super) struct Handed([bool; SHARDS as usize]);
+
+impl Default for Handed {
+    fn default() -> Self {
+        Self([false; SHARDS as usize])
+    }
+}
+
+impl Handed {
+    /// Hands out what is not handed out.
+    pub(super) fn gain_all(&mut self) -> impl Iterator<Item = ShardId> {
+        let all = ShardId::all().zip(&mut self.0);
+        all.filter_map(|(id, handed)| (!std::mem::replace(handed, true)).then_some(id))
+    }
+
+    /// Takes everything back.
+    pub(super) fn lose_all(&mut self) -> impl Iterator<Item = ShardId> {
+        let all = ShardId::all().zip(&mut self.0);
+        all.filter_map(|(id, handed)| std::mem::take(handed).then_some(id))
+    }
+}
+
+/// A shard that this process owns. Its epoch is the fence that this process has set.
+pub(super) struct SqliteShard {
+    id: ShardId,
+    epoch: Epoch,
+    queue: Arc<Queue>,
+    handed: Arc<Mutex<Handed>>,
+}
+
+impl SqliteShard {
+    pub(super) const fn new(
+        id: ShardId,
+        epoch: Epoch,
+        queue: Arc<Queue>,
+        handed: Arc<Mutex<Handed>>,
+    ) -> Self {
+        Self { id, epoch, queue, handed }
+    }
+
+    /// Checks what needs no look at the store.
+    fn check(&self, append: &Append) -> Result<(), StoreError> {
+        if append.stream.saga().map(ShardId::of) != Some(self.id) {
+            return Err(NOT_OF_THE_SHARD);
+        }
+        append.check()
+    }
+}
+
+impl Shard for SqliteShard {
+    fn id(&self) -> ShardId {
+        self.id
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn append_then(&self, append: Append, reply: AppendReply) {
+        match self.check(&append) {
+            Ok(()) => self.queue.push(Job::append(append, Some(self.id), reply)),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        match self.check(&append) {
+            Ok(()) => self.queue.append(append, Some(self.id)),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+}
+
+impl Drop for SqliteShard {
+    fn drop(&mut self) {
+        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        handed.0[usize::from(self.id.number())] = false;
+    }
+}
+
+impl fmt::Debug for SqliteShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteShard")
+            .field("id", &self.id)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
