@@ -164,7 +164,7 @@ fn append(times: u32, definition: &Arc<Definition>) {
     let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let shards = OwnedShards::gain(&store).await.unwrap();
+        let shards = OwnedShards::gain(store.ownership()).await.unwrap();
         for number in 0..times {
             let mut random = [0; 10];
             random[..4].copy_from_slice(&number.to_be_bytes());

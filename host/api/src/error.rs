@@ -10,9 +10,9 @@ use amends_api_types::Problem;
 use amends_registry::PluginError;
 use amends_runtime::StateError;
 use amends_runtime::{
-    BreakerError, ExposureError, OperateError, RehearseError, RuntimeError, StartError,
+    BreakerError, ExposureError, Fatal, Obstacle, OperateError, RehearseError, RuntimeError,
+    StartError, StoreError,
 };
-use amends_store::{Fatal, Obstacle, StoreError};
 
 use crate::answer::Json;
 

@@ -14,15 +14,15 @@ use amends_engine::{
     ServiceName, StepKind, StepSpec, Version,
 };
 use amends_runtime::{
-    BreakerError, BreakerInfo, BreakerSettings, ByHand, Faults, OnOpen, Runtime, RuntimeConfig,
-    StallReason, StartError, now,
+    BreakerError, BreakerInfo, BreakerSettings, Faults, Host, OnOpen, RuntimeConfig, StallReason,
+    StartError, now,
 };
 use amends_sandbox::Answer;
-use amends_store::{Append, NewEvent, Obstacle, PageBudget, ShardId, Store, StoreError, Stream};
+use amends_store::{Append, NewEvent, Obstacle, PageBudget, Store, StoreError, Stream};
 use amends_tests::Component;
 
 use place::hooked::{Hooked, Next};
-use place::{Place, SOON, definition, request, step, until, until_some};
+use place::{Place, SOON, ada, definition, request, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
 const OPEN_FOR: Duration = Duration::from_hours(1);
@@ -57,7 +57,7 @@ fn order() -> Definition {
     definition("order", vec![StepSpec { retry, ..step("ship", call) }])
 }
 
-fn breaker(host: &Runtime) -> BreakerInfo {
+fn breaker(host: &Host) -> BreakerInfo {
     host.breakers().remove(0)
 }
 
@@ -81,8 +81,7 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
         let config = RuntimeConfig { breakers, faults: Some(faults), ..RuntimeConfig::default() };
         place.run(Arc::new(part), vec![order()], config)
     };
-    let is_even = |shard: ShardId| shard.number().is_multiple_of(2);
-    let one = run(is_even).await;
+    let one = run(|shard| shard.number().is_multiple_of(2)).await;
     let other = run(|shard| shard.number() % 2 == 1).await;
 
     let first = start_own(&one).await;
@@ -126,9 +125,9 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
 }
 
 /// Starts a saga whose shard the host owns.
-async fn start_own(host: &Runtime) -> SagaId {
+async fn start_own(host: &Host) -> SagaId {
     loop {
-        match host.start(request("order")).await {
+        match host.start(&ada(), request("order")).await {
             Ok(started) => return started.id,
             Err(StartError::Store(StoreError::LostOwnership(_))) => {}
             Err(error) => panic!("{error}"),
@@ -154,9 +153,8 @@ async fn an_order_that_cannot_be_written_says_so() {
     let breakers = BTreeMap::from([(carrier(), BreakerSettings::BY_HAND)]);
     let config = RuntimeConfig { breakers, ..RuntimeConfig::default() };
     let host = place.run(Arc::clone(&store), vec![order()], config).await;
-    let by = |reason: &str| ByHand { who: "ada".to_owned(), reason: reason.to_owned() };
     is_full.store(true, Ordering::SeqCst);
-    let order = host.open_breaker(&carrier(), by("it moves house"), None).await;
+    let order = host.open_breaker(&ada(), &carrier(), "it moves house".to_owned(), None).await;
     let refused = order.unwrap_err();
     assert!(
         matches!(refused, BreakerError::NotWritten(StoreError::Unavailable { .. })),
@@ -174,7 +172,8 @@ async fn an_order_that_cannot_be_written_says_so() {
     };
     assert_eq!(kinds().await, [""; 0]);
     is_full.store(false, Ordering::SeqCst);
-    let closed = host.close_breaker(&carrier(), &by("it is back")).await.unwrap().unwrap();
+    let closed =
+        host.close_breaker(&ada(), &carrier(), "it is back".to_owned()).await.unwrap().unwrap();
     assert_eq!(closed.state, "closed");
     assert_eq!(
         kinds().await,
@@ -182,5 +181,5 @@ async fn an_order_that_cannot_be_written_says_so() {
         "in the order in which they came"
     );
     let other = "other".parse().unwrap();
-    assert!(host.open_breaker(&other, by("x"), None).await.unwrap().is_none());
+    assert!(host.open_breaker(&ada(), &other, "x".to_owned(), None).await.unwrap().is_none());
 }

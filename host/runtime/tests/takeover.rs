@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amends_engine::{
-    BackoffSpec, Definition, Order, RetrySpec, SagaStatus, StepKind, StepSpec, Verb,
-};
+use amends_engine::{BackoffSpec, Definition, RetrySpec, SagaStatus, StepKind, StepSpec, Verb};
 use amends_runtime::{RuntimeConfig, StartError};
 use amends_store::conformance::whole_stream;
 use amends_store::{Append, AppendReply, Store, StoreError, Stream};
@@ -19,7 +17,7 @@ use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use place::hooked::{Hooked, Next};
-use place::{Place, SOON, definition, lists, request, start, step, until};
+use place::{Place, SOON, ada, definition, lists, request, start, step, until};
 
 /// One step of plugin `test`, which is tried three times.
 fn order() -> Definition {
@@ -70,11 +68,10 @@ async fn a_call_in_flight_at_a_takeover_is_unknown_to_the_new_owner() {
     permits.add_permits(1);
     until("the old owner has no saga", || older.live_bytes() == 0).await;
     assert_eq!(older.quarantined(), []);
-    let refused = older.start(request("order")).await;
+    let refused = older.start(&ada(), request("order")).await;
     let is_lost = matches!(refused, Err(StartError::Store(StoreError::LostOwnership(_))));
     assert!(is_lost, "{refused:?}");
-    let pause = Order { who: "ada".to_owned(), reason: "to see".to_owned(), verb: Verb::Pause };
-    older.operate(id, pause).await.unwrap_err();
+    older.operate(&ada(), id, Verb::Pause, "to see".to_owned()).await.unwrap_err();
     assert_eq!(whole_stream(&*store, Stream::Saga(id)).await, log);
     assert_eq!(older.stop(SOON).await, 0);
     assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());

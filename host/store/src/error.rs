@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use amends_engine::Version;
 
-use crate::ownership::ShardId;
+use crate::shard_id::ShardId;
 use crate::stream::Stream;
 
 /// How long a caller waits before it tries again what the store could not do.

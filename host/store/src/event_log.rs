@@ -1,61 +1,14 @@
 //! The log of events: streams, the whole log in order, and the streams that all hosts share.
 
-use std::fmt;
-use std::str::FromStr;
-
 use amends_engine::Version;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::append::{Append, Appended};
 use crate::error::StoreError;
+use crate::paging::{Cursor, PageBudget};
 use crate::stored_event::StoredEvent;
 use crate::stream::Stream;
-
-/// How much one page may hold. A page also ends at the largest size that the store has for pages of
-/// its kind, whatever the budget says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageBudget {
-    /// The most events, or sagas.
-    pub items: u32,
-    /// The most bytes of data. A page may exceed this by one item, so it is empty only when there
-    /// are no more items.
-    pub bytes: usize,
-}
-
-impl PageBudget {
-    /// Returns a budget of this many items, and of as many bytes as the store has for a page.
-    #[must_use]
-    pub const fn items(items: u32) -> Self {
-        Self { items, bytes: usize::MAX }
-    }
-}
-
-/// A place in the whole log, between two events. Only the store that made it understands it; callers
-/// keep it, write it down as text and hand it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cursor(pub(crate) u64);
-
-impl Cursor {
-    /// The place before the first event.
-    pub const START: Self = Self(0);
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = StoreError;
-
-    /// Reads what `Display` wrote.
-    fn from_str(text: &str) -> Result<Self, StoreError> {
-        let place = text.parse();
-        place.map(Self).map_err(|_| StoreError::Invalid("this is no cursor of the event log"))
-    }
-}
 
 /// A page of the whole log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Who may write to a saga: shards, their owner, and the fence.
+//! Who may write to a saga: the owner of its shard.
 
 use std::fmt;
 
@@ -9,46 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::append::{Append, AppendReply, Appended};
 use crate::error::StoreError;
-use crate::store::Store;
-
-/// The number of shards of a store. It does not depend on the machine.
-pub const SHARDS: u16 = 64;
-
-/// One of the [`SHARDS`] parts of all sagas. A shard has one owner at a time, and only the owner
-/// writes to its sagas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardId(u16);
-
-impl ShardId {
-    /// Returns the shard of a saga. It follows from the last two bytes of the id, so a child is in
-    /// the shard of its parent.
-    #[must_use]
-    pub fn of(saga: SagaId) -> Self {
-        let bytes = saga.as_bytes();
-        Self(u16::from_be_bytes([bytes[14], bytes[15]]) % SHARDS)
-    }
-
-    /// Returns all shards of a store.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..SHARDS).map(Self)
-    }
-
-    /// Returns the number of the shard, less than [`SHARDS`].
-    #[must_use]
-    pub const fn number(self) -> u16 {
-        self.0
-    }
-}
-
-impl fmt::Display for ShardId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Counts the owners of a shard. Each owner has a larger epoch than the one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Epoch(pub u64);
+use crate::shard_id::{Epoch, ShardId};
 
 /// A shard that this process owns. There is no other way to append to its sagas, and only
 /// [`Ownership`] makes one. When it is dropped, the shard is released.
@@ -126,9 +87,9 @@ impl OwnedShards {
     ///
     /// # Errors
     /// As for [`Ownership::tick`].
-    pub async fn gain(store: &dyn Store) -> Result<Self, StoreError> {
+    pub async fn gain(ownership: &dyn Ownership) -> Result<Self, StoreError> {
         let mut owned = Self::default();
-        for event in store.ownership().tick().await? {
+        for event in ownership.tick().await? {
             match event {
                 OwnershipEvent::Gained(shard) => owned.insert(shard),
                 OwnershipEvent::Lost(id) => drop(owned.remove(id)),

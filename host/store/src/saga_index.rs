@@ -6,10 +6,10 @@ use amends_engine::{Digest, SagaId, SagaStatus};
 use futures::future::BoxFuture;
 
 use crate::error::StoreError;
-use crate::event_log::PageBudget;
-use crate::ownership::ShardId;
+use crate::paging::PageBudget;
 use crate::saga_query::SagaQuery;
 use crate::saga_row::{LiveSaga, SagaRow};
+use crate::shard_id::ShardId;
 
 /// Finds sagas.
 ///

@@ -2,7 +2,7 @@
 
 use amends_engine::{Position, Timestamp, Version};
 
-use crate::event_log::Cursor;
+use crate::paging::Cursor;
 use crate::stream::Stream;
 
 /// The largest page of events, in bytes of their data. A page ends before the event that would

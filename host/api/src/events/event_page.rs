@@ -1,7 +1,7 @@
 //! Pages of events: of a saga, or of the whole store.
 //!
 //! A page is written while it is read. So what waits for a slow client is at most one page of the store
-//! ([`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX)), however long the answer is.
+//! ([`EVENTS_PAGE_BYTES_MAX`](amends_runtime::EVENTS_PAGE_BYTES_MAX)), however long the answer is.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::stream::unfold;
 
 use amends_engine::{SagaId, Version};
-use amends_store::{Cursor, PageBudget, StoreError, StoredEvent, Stream};
+use amends_runtime::{Cursor, StoreError, StoredEvent, Stream};
 
 use crate::api_state::ApiState;
 use crate::events::calls::Calls;
@@ -64,7 +64,7 @@ impl EventPageReader {
             return Ok(Vec::new());
         }
         if let (Some(calls), Source::Saga(_, after)) = (&mut self.calls, self.source) {
-            calls.catch_up(&**self.state.runtime.store(), after).await?;
+            calls.catch_up(&self.state.host, after).await?;
         }
         let found = self.events(u32::try_from(self.left).unwrap_or(u32::MAX)).await?;
         self.left -= found.len();
@@ -83,10 +83,10 @@ impl EventPageReader {
     }
 
     async fn events(&self, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        let (log, budget) = (self.state.runtime.store().log(), PageBudget::items(limit));
+        let host = &self.state.host;
         match self.source {
-            Source::Log(from) => Ok(log.follow(from, budget).await?.events),
-            Source::Saga(id, after) => log.stream(Stream::Saga(id), after, budget).await,
+            Source::Log(from) => host.log(from, limit).await,
+            Source::Saga(id, after) => host.events(Stream::Saga(id), after, limit).await,
         }
     }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use amends_api_types::{EventView, Page, Problem};
-use amends_store::Cursor;
+use amends_runtime::Cursor;
 
 use crate::api_state::ApiState;
 use crate::error::ApiError;

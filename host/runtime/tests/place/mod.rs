@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use amends_engine::{Definition, DefinitionSpec, Payload, RetrySpec, SagaId, StepKind, StepSpec};
 use amends_registry::{PluginsConfig, Registry};
-use amends_runtime::{Runtime, RuntimeConfig, StartRequest, with_state_cache};
+use amends_runtime::{Host, Principal, RuntimeConfig, StartRequest, Via, with_state_cache};
 use amends_sandbox::{AllowHost, Inspection};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
@@ -52,7 +52,7 @@ impl Place {
         store: Arc<dyn Store>,
         definitions: Vec<Definition>,
         config: RuntimeConfig,
-    ) -> Runtime {
+    ) -> Host {
         let mut plugins = PluginsConfig {
             dir: self.folder.path().join("plugins"),
             cache: self.folder.path().join("cache"),
@@ -65,7 +65,7 @@ impl Place {
             settings.allow_hosts = self.allow_hosts.iter().cloned().collect();
         }
         let plugins = Registry::open(plugins, Arc::clone(&store)).await.unwrap();
-        Runtime::open(config, store, plugins, definitions).await.unwrap()
+        Host::open(config, store, plugins, definitions).await.unwrap()
     }
 }
 
@@ -108,6 +108,11 @@ pub(crate) fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
         .unwrap()
 }
 
+/// The operator of the tests.
+pub(crate) fn ada() -> Principal {
+    Principal::local("ada", Via::CommandLine)
+}
+
 /// A start without input, key and tags.
 pub(crate) fn request(definition: &str) -> StartRequest {
     StartRequest {
@@ -119,8 +124,8 @@ pub(crate) fn request(definition: &str) -> StartRequest {
     }
 }
 
-pub(crate) async fn start(runtime: &Runtime, definition: &str) -> SagaId {
-    runtime.start(request(definition)).await.unwrap().id
+pub(crate) async fn start(host: &Host, definition: &str) -> SagaId {
+    host.start(&ada(), request(definition)).await.unwrap().id
 }
 
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -46,7 +46,7 @@ impl TestStore {
     /// # Errors
     /// When the store is closed or lost.
     pub async fn of(store: Arc<dyn Store>) -> Result<Self, StoreError> {
-        let shards = Arc::new(OwnedShards::gain(&*store).await?);
+        let shards = Arc::new(OwnedShards::gain(store.ownership()).await?);
         Ok(Self { store, shards })
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::append::{Append, AppendReply};
 use crate::blob::BlobKind;
 use crate::error::{Fatal, StoreError};
-use crate::ownership::ShardId;
+use crate::shard_id::ShardId;
 
 /// One job of the writer.
 pub(super) enum Job {

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::job::Job;
 use crate::append::{Append, AppendReply, Appended};
 use crate::error::{Fatal, StoreError};
-use crate::ownership::ShardId;
+use crate::shard_id::ShardId;
 
 /// The size of the queue, in places of 16 KiB. [`Shard::append`] and [`Blobs::put`] wait while the
 /// queue is full, so that a stalled disk costs at most 64 MiB of memory. [`Shard::append_then`] does

@@ -10,7 +10,8 @@ use super::job::Job;
 use super::queue::Queue;
 use crate::append::{Append, AppendReply, Appended};
 use crate::error::StoreError;
-use crate::ownership::{Epoch, NOT_OF_THE_SHARD, SHARDS, Shard, ShardId};
+use crate::ownership::{NOT_OF_THE_SHARD, Shard};
+use crate::shard_id::{Epoch, SHARDS, ShardId};
 
 /// Which shards have been handed out and not released.
 #[derive(Debug)]

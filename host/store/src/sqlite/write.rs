@@ -14,8 +14,8 @@ use super::writer::{Writer, read_fence};
 use crate::append::{AppendReply, Appended};
 use crate::blob::BlobKind;
 use crate::error::{Fatal, StoreError};
-use crate::event_log::Cursor;
-use crate::ownership::ShardId;
+use crate::paging::Cursor;
+use crate::shard_id::ShardId;
 use amends_failpoint::failpoint;
 
 /// The most jobs of one transaction. More would gain little, and the first would wait for the last.

@@ -12,8 +12,8 @@ use super::health::Health;
 use super::upkeep::Upkeep;
 use super::writer_cache::WriterCache;
 use crate::error::StoreError;
-use crate::event_log::Cursor;
 use crate::maintenance::StoreStats;
+use crate::paging::Cursor;
 
 /// The owner of the file for writing. The fields are dropped in this order, so the lock outlives
 /// the connection.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use amends_engine::{Position, Timestamp, Version};
 use rusqlite::{Connection, Result, Rows, params};
 
-use crate::event_log::{Cursor, PageBudget};
+use crate::paging::{Cursor, PageBudget};
 use crate::sqlite::append_columns::{
     APPEND_COLUMNS, AppendedEvent, events_or_reason, unreadable_data,
 };

@@ -3,9 +3,9 @@
 use amends_engine::SagaId;
 use rusqlite::{Connection, Result};
 
-use crate::event_log::PageBudget;
-use crate::ownership::ShardId;
+use crate::paging::PageBudget;
 use crate::saga_row::{LIVE_PAGE_BYTES_MAX, LiveSaga};
+use crate::shard_id::ShardId;
 use crate::sqlite::append_columns::{APPEND_COLUMNS, append_events};
 use crate::sqlite::column::{id_text, readable};
 use crate::sqlite::saga_columns::{SAGA_COLUMNS, saga_row};

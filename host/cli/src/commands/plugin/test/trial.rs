@@ -92,7 +92,7 @@ impl Trial {
         }
         drop(tested);
         let sagas = AtomicU64::new(0);
-        let shards = OwnedShards::gain(&*store).await?;
+        let shards = OwnedShards::gain(store.ownership()).await?;
         Ok(Self { plugins, store, shards, step, undo, sagas, _folder: folder })
     }
 
