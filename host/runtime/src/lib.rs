@@ -58,4 +58,4 @@ pub use rehearse::{
 pub use room_key::RoomKey;
 pub use runtime::{Planned, Runtime, RuntimeConfig, StartRequest};
 pub use saga_state::{SagaState, Started};
-pub use stall::{StallReason, Stuck};
+pub use stall::{Stall, StallReason, Stuck};

@@ -265,7 +265,7 @@ impl Runtime {
         let rested = tokio::time::timeout(timeout, rests).await;
         let started = started.await.unwrap_or(Err(StartError::Stopping))?;
         let found = match rested {
-            Ok(Ok(saga)) => Ok(Some(SagaState { saga, stalls: Vec::new() })),
+            Ok(Ok(saga)) => Ok(Some(saga.into())),
             Err(_) => self.state(started.id).await,
             // It was started earlier.
             Ok(Err(_)) => self.wait(started.id, timeout).await,
@@ -646,7 +646,7 @@ impl Runtime {
         }
         let Some(row) = self.inner.store.saga(id).await? else { return Ok(None) };
         let saga = self.load(&row).await?;
-        Ok(Some(SagaState { saga, stalls: Vec::new() }))
+        Ok(Some(saga.into()))
     }
 
     /// Waits until a saga rests, ended or blocked; answers it as it then is, or as it is when
@@ -662,7 +662,7 @@ impl Runtime {
         let (reply, answer) = oneshot::channel();
         self.send(id, Message::Wait { id, waiter: Waiter { reply, until_end: false } })?;
         match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(saga)) => Ok(Some(SagaState { saga, stalls: Vec::new() })),
+            Ok(Ok(saga)) => Ok(Some(saga.into())),
             Ok(Err(_)) | Err(_) => self.state(id).await,
         }
     }
