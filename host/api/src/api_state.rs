@@ -2,7 +2,7 @@
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use amends_runtime::Runtime;
+use amends_runtime::Host;
 
 use crate::body::BodyRoom;
 use crate::plugin_state::imports::Imports;
@@ -14,7 +14,7 @@ use amends_api_types::PublicUrl;
 #[derive(Clone)]
 pub struct ApiState {
     /// The host.
-    pub(crate) runtime: Runtime,
+    pub(crate) host: Host,
     /// Renders the metrics.
     pub(crate) prometheus: PrometheusHandle,
     /// Limits how many clients watch a saga.
@@ -33,13 +33,9 @@ impl ApiState {
     /// Makes the state of a host. `prometheus` renders its metrics; `public_url` is the address at
     /// which a proxy serves it, if one does.
     #[must_use]
-    pub fn new(
-        runtime: Runtime,
-        prometheus: PrometheusHandle,
-        public_url: Option<PublicUrl>,
-    ) -> Self {
+    pub fn new(host: Host, prometheus: PrometheusHandle, public_url: Option<PublicUrl>) -> Self {
         Self {
-            runtime,
+            host,
             prometheus,
             watchers: Watchers::default(),
             bodies: BodyRoom::default(),

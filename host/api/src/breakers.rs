@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 
 use amends_api_types::{BreakerRateView, BreakerView, CloseBody, OpenBody, Page, Problem};
 use amends_engine::ServiceName;
-use amends_runtime::{BreakerInfo, ByHand, OnOpen};
+use amends_runtime::{BreakerInfo, OnOpen};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -16,14 +16,14 @@ use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::extract::Path;
 use crate::reason::reason_of;
-use crate::requester::who;
+use crate::requester::requester;
 use amends_api_types::parse_duration;
 
 /// Lists the circuit breakers.
 #[utoipa::path(get, path = "/v1/breakers", tag = "operators",
     responses((status = 200, body = Page<BreakerView>)))]
 pub(crate) async fn breakers(State(state): State<ApiState>) -> Json<Page<BreakerView>> {
-    let items = state.runtime.breakers().into_iter().map(breaker_view).collect();
+    let items = state.host.breakers().into_iter().map(breaker_view).collect();
     Json(Page { items, next_cursor: None })
 }
 
@@ -44,10 +44,11 @@ pub(crate) async fn open(
     headers: HeaderMap,
     JsonBody(body): JsonBody<OpenBody>,
 ) -> Result<Json<BreakerView>, ApiError> {
-    let by_hand = ByHand { reason: reason_of(&body.reason)?, who: who(&headers, peer)? };
+    let reason = reason_of(&body.reason)?;
+    let principal = requester(&headers, peer)?;
     let open_for = body.open_for.as_deref().map(time).transpose()?;
     let found = match name(&service) {
-        Some(name) => state.runtime.open_breaker(&name, by_hand, open_for).await?,
+        Some(name) => state.host.open_breaker(&principal, &name, reason, open_for).await?,
         None => None,
     };
     answer(&state, &service, found)
@@ -68,9 +69,10 @@ pub(crate) async fn close(
     headers: HeaderMap,
     JsonBody(body): JsonBody<CloseBody>,
 ) -> Result<Json<BreakerView>, ApiError> {
-    let by_hand = ByHand { reason: reason_of(&body.reason)?, who: who(&headers, peer)? };
+    let reason = reason_of(&body.reason)?;
+    let principal = requester(&headers, peer)?;
     let found = match name(&service) {
-        Some(name) => state.runtime.close_breaker(&name, &by_hand).await?,
+        Some(name) => state.host.close_breaker(&principal, &name, reason).await?,
         None => None,
     };
     answer(&state, &service, found)
@@ -100,7 +102,7 @@ fn answer(
     if let Some(found) = found {
         return Ok(Json(breaker_view(found)));
     }
-    let all = state.runtime.breakers().into_iter().map(|breaker| breaker.service.to_string());
+    let all = state.host.breakers().into_iter().map(|breaker| breaker.service.to_string());
     let all: Vec<_> = all.collect();
     let remedy = if all.is_empty() {
         "name the service in a step of the config: service = \"NAME\"".to_owned()

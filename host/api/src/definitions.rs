@@ -12,7 +12,7 @@ use crate::api_state::ApiState;
 #[utoipa::path(get, path = "/v1/definitions", tag = "definitions",
     responses((status = 200, body = Page<DefinitionView>)))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<DefinitionView>> {
-    let current = state.runtime.definitions().current();
+    let current = state.host.definitions().current();
     let items = current.map(|definition| definition_view(definition)).collect();
     Json(Page { items, next_cursor: None })
 }

@@ -9,10 +9,10 @@ use axum::response::{IntoResponse, Response};
 use amends_api_types::Problem;
 use amends_registry::PluginError;
 use amends_runtime::StateError;
+use amends_runtime::StoreError;
 use amends_runtime::{
     BreakerError, ExposureError, OperateError, RehearseError, RuntimeError, StartError,
 };
-use amends_store::StoreError;
 
 use crate::answer::Json;
 

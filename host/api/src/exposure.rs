@@ -33,7 +33,7 @@ pub(crate) async fn of_saga(
 pub(crate) async fn of_all(
     State(state): State<ApiState>,
 ) -> Result<Json<Page<ExposureItem>>, ApiError> {
-    let sums = state.runtime.exposure().await?.into_iter();
+    let sums = state.host.exposure().await?.into_iter();
     let items = sums.map(|((definition, step), exposure)| ExposureItem {
         definition: definition.to_string(),
         step: step.to_string(),

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use amends_api_types::{AliveView, Problem, ReadyView, WarningView};
-use amends_store::StoreHealth;
+use amends_runtime::StoreHealth;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -93,23 +93,23 @@ pub(crate) fn alive() -> Json<AliveView> {
 #[utoipa::path(get, path = "/readyz", tag = "host",
     responses((status = 200), (status = 503, body = Problem)))]
 pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<ReadyView>, ApiError> {
-    if state.runtime.is_stopping() {
+    if state.host.is_stopping() {
         return Err(ApiError::new(503, "stopping", "the host is stopping"));
     }
-    match state.runtime.store_health() {
+    match state.host.store_health() {
         StoreHealth::Well => {}
         // Whoever asks only wants to know whether the host takes sagas: 503, whatever is wrong.
         StoreHealth::NoWrites(error) | StoreHealth::Lost(error) => {
             return Err(ApiError::from(error).with_status(503));
         }
     }
-    if !state.runtime.is_healthy() {
+    if !state.host.is_healthy() {
         return Err(ApiError::new(503, "shard_failed", "a part of the host has failed")
             .with_remedy("start the host again: nothing that was accepted is lost"));
     }
-    let quarantined = state.runtime.quarantined().len();
+    let quarantined = state.host.quarantined().len();
     let mut ready = ReadyView { quarantined, status: "ready".to_owned(), warnings: Vec::new() };
-    if let Some(disk) = state.runtime.store().stats().disk.filter(|disk| disk.is_low) {
+    if let Some(disk) = state.host.stats().disk.filter(|disk| disk.is_low) {
         let detail = format!(
             "the disk of the store is nearly full: {} MiB of {} MiB are free; when it is full, no saga \
              goes on",
@@ -129,7 +129,7 @@ pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<ReadyVi
 /// Answers with the metrics of the host, as Prometheus text.
 #[utoipa::path(get, path = "/metrics", tag = "host", responses((status = 200, body = String)))]
 pub(crate) async fn metrics(State(state): State<ApiState>) -> Response {
-    state.runtime.refresh_gauges().await;
+    state.host.refresh_gauges().await;
     state.prometheus.run_upkeep();
     let text = state.prometheus.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()

@@ -3,7 +3,7 @@
 //! Errors are problem details (RFC 9457) with a stable `code`. Times are RFC 3339, UTC. Lists take `limit` and
 //! an opaque `cursor` and answer `{items, next_cursor}`. The structs of the JSON are in `amends-api-types`.
 //!
-//! Deliberately absent: decisions. Every handler asks the runtime or reads the store.
+//! Deliberately absent: decisions. Every handler asks the host, which decides and which alone reaches the store.
 
 #![expect(clippy::result_large_err, reason = "a problem is made once for a request that failed")]
 

@@ -1,8 +1,10 @@
-//! Who asks for a change: kept with everything that an operator does.
+//! Who asks for a change: the host keeps it with everything that an operator does.
 
 use std::net::SocketAddr;
 
 use axum::http::HeaderMap;
+
+use amends_runtime::{Principal, Via};
 
 use crate::error::ApiError;
 use crate::header::header_text;
@@ -13,8 +15,16 @@ use crate::legible::legible;
 ///
 /// # Errors
 /// 400 when the name is not legible on one line.
-pub(crate) fn who(headers: &HeaderMap, peer: SocketAddr) -> Result<String, ApiError> {
+pub(crate) fn requester(headers: &HeaderMap, peer: SocketAddr) -> Result<Principal, ApiError> {
     let named = header_text(headers, "amends-user")?.filter(|name| !name.trim().is_empty());
     let named = named.map(|name| legible("the header amends-user", name)).transpose()?;
-    Ok(named.map_or_else(|| peer.ip().to_string(), |name| format!("{name}@{}", peer.ip())))
+    Ok(match named {
+        Some(name) => Principal::local(format!("{name}@{}", peer.ip()), Via::Http),
+        None => peer_of(peer),
+    })
+}
+
+/// Says who asks for something that is not kept with a name: the address of the peer.
+pub(crate) fn peer_of(peer: SocketAddr) -> Principal {
+    Principal::local(peer.ip().to_string(), Via::Http)
 }

@@ -15,7 +15,7 @@ use amends_engine::{
 };
 use amends_fuzz::{Random, Shape, Target, change_json};
 use amends_registry::{PluginsConfig, Registry};
-use amends_runtime::{Runtime, RuntimeConfig};
+use amends_runtime::{Host, RuntimeConfig};
 use amends_sandbox::{Inspection, PluginSettings};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
@@ -109,13 +109,14 @@ fn component(name: &str, version: &str) -> Vec<u8> {
 }
 
 /// A host with a store of its own.
-struct Host {
+struct Served {
     folder: tempfile::TempDir,
-    runtime: Runtime,
+    store: Arc<dyn Store>,
+    host: Host,
     router: Router,
 }
 
-impl Host {
+impl Served {
     async fn new(prometheus: PrometheusHandle) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("plugins");
@@ -137,18 +138,18 @@ impl Host {
         plugins.require(&definitions);
         let plugins = Registry::open(plugins, Arc::clone(&store)).await.unwrap();
         let config = RuntimeConfig { shards: 2, ..RuntimeConfig::default() };
-        let runtime = Runtime::open(config, store, plugins, definitions).await.unwrap();
-        let router = router(ApiState::new(runtime.clone(), prometheus, None));
-        Self { folder, runtime, router }
+        let opened = Host::open(config, Arc::clone(&store), plugins, definitions);
+        let host = opened.await.unwrap();
+        let router = router(ApiState::new(host.clone(), prometheus, None));
+        Self { folder, store, host, router }
     }
 
     async fn close(self) {
-        let findings = self.runtime.store().verify().await.unwrap();
+        let findings = self.store.verify().await.unwrap();
         assert_eq!(findings, Vec::<String>::new());
-        self.runtime.stop(Duration::from_secs(1)).await;
+        self.host.stop(Duration::from_secs(1)).await;
         // Else its tasks keep the sandbox, which has set aside a part of all addresses.
-        self.runtime.plugins().close().await;
-        self.runtime.store().close().await.unwrap();
+        self.host.close().await.unwrap();
         drop(self.folder);
     }
 
@@ -173,7 +174,7 @@ impl Host {
             }
             outcome = format!("{outcome}{}\n", told.replace('\n', " "));
             assert_eq!(PANICS.load(Ordering::SeqCst), panics, "a thread has panicked");
-            let quarantined = self.runtime.quarantined();
+            let quarantined = self.host.quarantined();
             assert!(quarantined.is_empty(), "{quarantined:?}");
         }
         outcome
@@ -451,7 +452,7 @@ fn any_request_has_an_answer_of_the_contract() {
     }));
     let prometheus = prometheus().unwrap();
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let mut host = Some(tokio.block_on(Host::new(prometheus.clone())));
+    let mut host = Some(tokio.block_on(Served::new(prometheus.clone())));
     let mut inputs = 0_u64;
     let words = [
         "definition",
@@ -557,7 +558,7 @@ fn any_request_has_an_answer_of_the_contract() {
         inputs += 1;
         if inputs.is_multiple_of(INPUTS_OF_HOST) {
             tokio.block_on(host.take().unwrap().close());
-            host = Some(tokio.block_on(Host::new(prometheus.clone())));
+            host = Some(tokio.block_on(Served::new(prometheus.clone())));
         }
         tokio.block_on(host.as_ref().unwrap().ask(input))
     });

@@ -83,11 +83,13 @@ pub struct Candidate {
 
 /// Knows what a component would have to undo.
 pub trait Guard: Send + Sync {
-    /// Why a component should not become active for a plugin, if it should not.
+    /// Why a component should not become active for a plugin, if it should not. `cause` says what
+    /// is to make it active.
     fn objection<'a>(
         &'a self,
         plugin: &'a PluginName,
         component: &'a LoadedComponent,
+        cause: ActivationCause,
     ) -> Pin<Box<dyn Future<Output = Option<Rejection>> + Send + 'a>>;
 }
 

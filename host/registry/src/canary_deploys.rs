@@ -131,7 +131,9 @@ impl Registry {
         let _turn = self.turn().await;
         let is_forced = self.with(name, |plugin| plugin.canary.as_ref().map(|one| one.is_forced));
         let is_forced = is_forced.flatten().unwrap_or_default();
-        if !is_forced && let Some(rejection) = self.objection(name, &component).await {
+        if !is_forced
+            && let Some(rejection) = self.objection(name, &component, ActivationCause::Canary).await
+        {
             return Err(PluginError::Rejected { plugin: name.clone(), rejection });
         }
         let why = ActivationReason {

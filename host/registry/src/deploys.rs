@@ -78,8 +78,9 @@ impl Registry {
         &self,
         plugin: &PluginName,
         component: &LoadedComponent,
+        cause: ActivationCause,
     ) -> Option<Rejection> {
-        self.inner.guard.get()?.objection(plugin, component).await
+        self.inner.guard.get()?.objection(plugin, component, cause).await
     }
 
     /// Why a component is most likely not meant for a plugin, if it is not; see [`misnamed`].
@@ -432,7 +433,8 @@ impl Registry {
         let component = self.by_digest(name, found).await?;
         let _turn = self.turn().await;
         if !why.forced
-            && let Some(rejection) = self.objection(name, &component).await
+            && let Some(rejection) =
+                self.objection(name, &component, ActivationCause::Rollback).await
         {
             return Err(PluginError::Rejected { plugin: name.clone(), rejection });
         }

@@ -400,7 +400,7 @@ impl FileLook {
         let (host, digest) = (&self.host, candidate.component.digest);
         let _turn = host.turn().await;
         let objection = match host.misnamed(&self.name, &candidate.component) {
-            None => host.objection(&self.name, &candidate.component).await,
+            None => host.objection(&self.name, &candidate.component, ActivationCause::File).await,
             misnamed => misnamed,
         };
         match objection {

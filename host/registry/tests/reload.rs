@@ -541,6 +541,7 @@ impl Guard for Objects {
         &'a self,
         _: &'a PluginName,
         _: &'a LoadedComponent,
+        _: ActivationCause,
     ) -> Pin<Box<dyn Future<Output = Option<Rejection>> + Send + 'a>> {
         let objection = Rejection::Unreadable { steps: 1, examples: "one".to_owned() };
         Box::pin(std::future::ready(Some(objection)))

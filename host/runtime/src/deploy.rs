@@ -17,8 +17,10 @@ use amends_sandbox::{LoadedComponent, Rejection};
 
 pub use fit::FoundFlaw;
 
+use crate::action::{Action, authorize};
 use crate::deploy::fit::Ahead;
-use crate::runtime::{Runtime, WeakRuntime};
+use crate::host::{Host, WeakHost};
+use crate::principal::{Principal, Via};
 
 /// Recorded outputs that cannot be read and are named one by one; all of them are counted.
 pub const UNREADABLE_NAMED_MAX: usize = 100;
@@ -59,13 +61,11 @@ pub struct Unreadable {
     pub executed_by: Option<Digest>,
 }
 
-/// Components to have serve, and by whose wish.
+/// The components of a deploy, and how to deploy them.
 #[derive(Debug)]
 pub struct DeployRequest {
     /// The bytes, by plugin.
     pub components: Vec<(PluginName, Vec<u8>)>,
-    /// Who asks for the deploy.
-    pub who: String,
     /// The reason, which is kept with the activation.
     pub reason: Option<String>,
     /// Also when sagas in flight have recorded what they cannot read, or definitions do not fit them.
@@ -124,16 +124,16 @@ fn uses(definition: &Definition, plugin: &PluginName) -> bool {
         .any(|step| step.plugin() == Some(plugin) || step.undo_plugin() == Some(plugin))
 }
 
-impl Runtime {
+impl Host {
     /// What a component would change if it became active for a plugin now, together with `others`.
-    pub async fn impact(
+    async fn impact(
         &self,
         plugin: &PluginName,
         component: &LoadedComponent,
         others: &[Candidate],
     ) -> Impact {
         let mut impact = Impact::default();
-        let active = self.plugins().active(plugin);
+        let active = self.registry().active(plugin);
         if let Some(active) = active.filter(|active| active.digest != component.digest) {
             let made = Schema::new(&active.manifest.output_schema);
             impact.misfits = misfits(made, Schema::new(&component.manifest.output_schema));
@@ -164,12 +164,18 @@ impl Runtime {
     /// # Errors
     /// When one of them cannot serve; or cannot read what sagas in flight have recorded, or does not fit
     /// the definitions, and that is not forced; nothing is changed then, and the history of a plugin that is known has the refusal.
-    pub async fn deploy(&self, request: DeployRequest) -> Result<Vec<Deployed>, DeployError> {
-        let DeployRequest { components, who, reason, is_forced, is_dry_run, canary } = request;
+    pub async fn deploy(
+        &self,
+        principal: &Principal,
+        request: DeployRequest,
+    ) -> Result<Vec<Deployed>, DeployError> {
+        let DeployRequest { components, reason, is_forced, is_dry_run, canary } = request;
+        let plugins = components.iter().map(|(plugin, _)| plugin).collect();
+        authorize(principal, &Action::Deploy { plugins, is_dry_run });
         let (mut candidates, mut deployed) = (Vec::new(), Vec::new());
         for (plugin, bytes) in components {
             let digest = Digest::of(&bytes);
-            match self.plugins().candidate(&plugin, bytes).await {
+            match self.registry().candidate(&plugin, bytes).await {
                 Ok(candidate) => candidates.push(candidate),
                 Err(rejection) if is_dry_run => {
                     return Err(DeployError::Rejected { plugin, rejection });
@@ -177,7 +183,7 @@ impl Runtime {
                 Err(rejection) => return Err(self.refuse(plugin, digest, rejection).await?),
             }
         }
-        let _turn = self.plugins().turn().await;
+        let _turn = self.registry().turn().await;
         for Candidate { plugin, component, .. } in &candidates {
             let impact = self.impact(plugin, component, &candidates).await;
             if let Some(message) = self.doubt(plugin, component, &impact)
@@ -194,20 +200,20 @@ impl Runtime {
                 plugin: plugin.clone(),
                 digest: component.digest,
                 version: component.manifest.version.clone(),
-                previous: self.plugins().active(plugin).map(|active| active.digest),
+                previous: self.registry().active(plugin).map(|active| active.digest),
                 impact,
                 refusal,
             });
         }
         if !is_dry_run {
             let forced = deployed.iter().any(|one| one.impact.rejection().is_some());
-            let why =
-                ActivationReason { cause: ActivationCause::Deploy, who: Some(who), reason, forced };
+            let who = Some(principal.subject.clone());
+            let why = ActivationReason { cause: ActivationCause::Deploy, who, reason, forced };
             match canary {
-                None => self.plugins().activate(candidates, why).await?,
+                None => self.registry().activate(candidates, why).await?,
                 Some(spec) => {
                     for candidate in candidates {
-                        self.plugins().start_canary(candidate, spec, why.clone()).await?;
+                        self.registry().start_canary(candidate, spec, why.clone()).await?;
                     }
                 }
             }
@@ -222,14 +228,14 @@ impl Runtime {
         component: &LoadedComponent,
         impact: &Impact,
     ) -> Option<String> {
-        if self.plugins().info(plugin).is_none() && impact.definitions.is_empty() {
-            let names: Vec<_> = self.plugins().list().into_iter().map(|one| one.name).collect();
+        if self.registry().info(plugin).is_none() && impact.definitions.is_empty() {
+            let names: Vec<_> = self.registry().list().into_iter().map(|one| one.name).collect();
             let names = names.iter().map(PluginName::as_str).collect::<Vec<_>>().join(", ");
             let message =
                 format!("there is no such plugin, and no definition uses it; there are {names}");
             return Some(message);
         }
-        self.plugins().misnamed(plugin, component).map(|misnamed| misnamed.to_string())
+        self.registry().misnamed(plugin, component).map(|misnamed| misnamed.to_string())
     }
 
     async fn refuse(
@@ -239,8 +245,8 @@ impl Runtime {
         rejection: Rejection,
     ) -> Result<DeployError, PluginError> {
         // A name that nobody knows is more likely a slip than a plugin.
-        if self.plugins().info(&plugin).is_some() {
-            self.plugins().reject(&plugin, Some(digest), &rejection).await?;
+        if self.registry().info(&plugin).is_some() {
+            self.registry().reject(&plugin, Some(digest), &rejection).await?;
         }
         Ok(DeployError::Rejected { plugin, rejection })
     }
@@ -286,12 +292,22 @@ impl Impact {
 
 /// What is dropped into the folder is held against sagas in flight and definitions like what is
 /// deployed.
-impl Guard for WeakRuntime {
+impl Guard for WeakHost {
     fn objection<'a>(
         &'a self,
         plugin: &'a PluginName,
         component: &'a LoadedComponent,
+        cause: ActivationCause,
     ) -> Pin<Box<dyn Future<Output = Option<Rejection>> + Send + 'a>> {
-        Box::pin(async move { self.runtime()?.impact(plugin, component, &[]).await.rejection() })
+        Box::pin(async move {
+            let host = self.host()?;
+            // What operators ask for was authorized where they asked.
+            if cause == ActivationCause::File {
+                let folder = Principal::local("plugin folder", Via::Folder);
+                let action = Action::Deploy { plugins: vec![plugin], is_dry_run: false };
+                authorize(&folder, &action);
+            }
+            host.impact(plugin, component, &[]).await.rejection()
+        })
     }
 }

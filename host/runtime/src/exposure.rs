@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::abandoned::{Counted, Sums, add};
 use crate::error::RuntimeError;
-use crate::runtime::Runtime;
+use crate::host::Host;
 
 /// How long a request counts abandoned sagas that were not counted before: about as long as a
 /// person waits. The next one goes on from there.
@@ -37,7 +37,7 @@ pub enum ExposureError {
     Store(#[from] StoreError),
 }
 
-impl Runtime {
+impl Host {
     /// What stands or may stand of all sagas that have not completed: those that go on, are being
     /// undone, are blocked, or were abandoned. By definition and step.
     ///
@@ -65,14 +65,14 @@ impl Runtime {
 
 impl Counted {
     /// Counts the abandoned sagas that were not counted before, until then.
-    async fn count(&mut self, runtime: &Runtime, until: Instant) -> Result<(), ExposureError> {
+    async fn count(&mut self, host: &Host, until: Instant) -> Result<(), ExposureError> {
         let mut query = SagaQuery {
             statuses: vec![SagaStatus::Abandoned],
             limit: ABANDONED_PER_READ,
             ..SagaQuery::default()
         };
         loop {
-            let rows = runtime.store().list(query.clone()).await?;
+            let rows = host.store().list(query.clone()).await?;
             let Some(last) = rows.last() else { return Ok(()) };
             query.before = Some(last.id);
             for row in rows {
@@ -82,7 +82,7 @@ impl Counted {
                 if Instant::now() >= until {
                     return Err(ExposureError::Counting { counted: self.ids.len() });
                 }
-                match runtime.state(row.id).await {
+                match host.state(row.id).await {
                     Ok(Some(state)) => add(&mut self.sums, &state.saga),
                     Ok(None) => {}
                     Err(RuntimeError::Store(error)) => return Err(error.into()),

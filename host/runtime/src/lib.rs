@@ -11,6 +11,7 @@
 //! state that is not in the event log, retries that the engine does not know of.
 
 mod abandoned;
+mod action;
 mod breakers;
 mod budget;
 mod definitions;
@@ -20,16 +21,17 @@ mod error;
 mod exposure;
 mod faults;
 mod gauges;
+mod host;
 mod limits;
 mod live;
 mod message;
 mod plugin_state;
 mod ports;
+mod principal;
 mod recovery;
 mod rehearse;
 mod room_key;
 mod rooms;
-mod runtime;
 mod saga_state;
 mod serving;
 mod shard;
@@ -38,6 +40,8 @@ mod stuck;
 
 pub use abandoned::Exposure;
 pub use amends_registry::now;
+// What the methods of a host take and return of the store.
+pub use amends_store::{IdPart, SagaQuery, SagaRow, StoreError, StoreHealth, StoredEvent, Stream};
 pub use breakers::settings::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
 pub use definitions::Definitions;
 pub use deploy::{
@@ -46,16 +50,17 @@ pub use deploy::{
 pub use error::{BreakerError, OperateError, RuntimeError, StartError};
 pub use exposure::ExposureError;
 pub use faults::Faults;
+pub use host::{Host, Planned, RuntimeConfig, StartRequest};
 pub use limits::{
     CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_BYTES_MAX_DEFAULT, LIVE_MAX, STARTS_WAITING_MAX,
 };
 pub use plugin_state::{StateError, StateWrite};
+pub use principal::{Principal, PrincipalKind, Via};
 pub use recovery::{Quarantined, import};
 pub use rehearse::{
     Difference, ENDED_SAGAS_MAX, REHEARSAL_SAGAS_DEFAULT, REHEARSAL_SAGAS_MAX, REHEARSAL_TIME_MAX,
     Rehearsal, RehearsalGroup, RehearseError, STEPS_OF_ONE_SAGA_MAX, Unfinished,
 };
 pub use room_key::RoomKey;
-pub use runtime::{Planned, Runtime, RuntimeConfig, StartRequest};
 pub use saga_state::{SagaState, Started};
 pub use stall::{Stall, StallReason, Stuck};

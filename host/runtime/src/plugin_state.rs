@@ -9,7 +9,9 @@ use amends_engine::{
 use amends_store::{Append, Appended, NewEvent, StoreError, Stream};
 use serde_json::json;
 
-use crate::runtime::Runtime;
+use crate::action::{Action, authorize};
+use crate::host::Host;
+use crate::principal::Principal;
 use amends_registry::now;
 
 /// One value that an operator writes; none removes the key.
@@ -67,7 +69,7 @@ pub enum StateError {
 /// How often a change that only enters new keys is tried, while plugins enter them as well.
 const TRIES_MAX: u32 = 100;
 
-impl Runtime {
+impl Host {
     /// The value of a key, a JSON text, as it is or is about to be.
     ///
     /// # Errors
@@ -95,16 +97,18 @@ impl Runtime {
         Ok(self.store().state_keys(plugin.clone(), query).await?)
     }
 
-    /// Writes a value or removes it, for `who`.
+    /// Writes a value or removes it.
     ///
     /// # Errors
     /// As [`StateError`] says.
     pub async fn set_plugin_state(
         &self,
+        principal: &Principal,
         plugin: &PluginName,
-        who: &str,
         write: StateWrite,
     ) -> Result<(), StateError> {
+        authorize(principal, &Action::SetState { plugin, key: &write.key });
+        let who = &principal.subject;
         let value = match &write.value {
             Some(value) => serde_json::from_str(value)
                 .map_err(|error| StateError::Invalid(format!("the value is not JSON: {error}")))?,
@@ -119,18 +123,21 @@ impl Runtime {
         Ok(())
     }
 
-    /// Writes up to [`STATE_KEYS_MAX`] values at once, for `who`; with `only_new` it leaves keys
+    /// Writes up to [`STATE_KEYS_MAX`] values at once, from `source`; with `only_new` it leaves keys
     /// that are there as they are. Answers how many it wrote.
     ///
     /// # Errors
     /// As [`StateError`] says.
     pub async fn import_plugin_state(
         &self,
+        principal: &Principal,
         plugin: &PluginName,
-        (who, source): (&str, &str),
+        source: &str,
         writes: Vec<StateWrite>,
         only_new: bool,
     ) -> Result<usize, StateError> {
+        authorize(principal, &Action::ImportState { plugin });
+        let who = &principal.subject;
         let data = |written| json!({"who": who, "source": source, "keys": written});
         self.write_plugin_state(plugin, "operator.state_imported", writes, only_new, data).await
     }
@@ -149,7 +156,7 @@ impl Runtime {
             return Err(StateError::Invalid(message));
         }
         writes.iter().try_for_each(StateWrite::check)?;
-        let bytes_max = self.plugins().configured(plugin).state_bytes_max;
+        let bytes_max = self.registry().configured(plugin).state_bytes_max;
         for _ in 0..TRIES_MAX {
             let mut change = StateChange::new(plugin.clone(), bytes_max);
             for write in &writes {
@@ -205,10 +212,10 @@ impl Runtime {
     }
 
     fn has_state(&self, plugin: &PluginName) -> Result<(), StateError> {
-        if !self.plugins().is_known(plugin) {
+        if !self.registry().is_known(plugin) {
             return Err(StateError::NoPlugin(plugin.clone()));
         }
-        if !self.plugins().configured(plugin).state {
+        if !self.registry().configured(plugin).state {
             return Err(StateError::NotGranted(plugin.clone()));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use amends_engine::{Definition, DefinitionName, Order, Saga, SagaId, ServiceName, Start};
+use amends_engine::{Definition, DefinitionName, Saga, SagaId, ServiceName, Start, Verb};
 use amends_store::StoreError;
 use futures::future::BoxFuture;
 
@@ -18,8 +18,14 @@ pub(crate) trait SagaPort: Send + Sync + std::fmt::Debug {
     /// Starts a saga with the id that it is given, unless there is one.
     fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, StartError>>;
 
-    /// Gives an operator's order to a saga.
-    fn operate(&self, id: SagaId, order: Order) -> BoxFuture<'_, Result<SagaState, OperateError>>;
+    /// Gives an operator's order to a saga, for the saga that runs it.
+    fn operate(
+        &self,
+        parent: SagaId,
+        id: SagaId,
+        verb: Verb,
+        reason: String,
+    ) -> BoxFuture<'_, Result<SagaState, OperateError>>;
 
     /// Whether there is such a saga.
     fn exists(&self, id: SagaId) -> BoxFuture<'_, Result<bool, StoreError>>;

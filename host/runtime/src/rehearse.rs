@@ -20,9 +20,11 @@ use amends_registry::{Candidate, Registry};
 use amends_sandbox::{LoadedComponent, PluginCall, Rehearsed, Rejection, StubAnswer, give_way};
 use tokio::time::{Instant, timeout_at};
 
+use crate::action::{Action, authorize};
 use crate::dispatch::Dispatcher;
 use crate::error::RuntimeError;
-use crate::runtime::Runtime;
+use crate::host::Host;
+use crate::principal::Principal;
 use crate::serving::Undo;
 use compare::{Conduct, SagaWords, unsteady};
 use groups::{Compared, Groups};
@@ -124,7 +126,7 @@ pub enum RehearseError {
     Runtime(#[from] RuntimeError),
 }
 
-impl Runtime {
+impl Host {
     /// Runs the undo of a component, and that of the one that serves, on what sagas have recorded:
     /// of at most `sagas_max` sagas, those in flight first, then those that ended last. Changes
     /// nothing and sends nothing. When this is dropped, it ends.
@@ -133,21 +135,23 @@ impl Runtime {
     /// When there is nothing that it could be compared with, or the store fails.
     pub async fn rehearse(
         &self,
+        principal: &Principal,
         plugin: PluginName,
         bytes: Vec<u8>,
         sagas_max: usize,
     ) -> Result<Rehearsal, RehearseError> {
+        authorize(principal, &Action::Rehearse { plugin: &plugin });
         let _room = self.rehearsals().try_acquire().map_err(|_| RehearseError::Busy)?;
-        if self.plugins().info(&plugin).is_none() {
+        if self.registry().info(&plugin).is_none() {
             return Err(RehearseError::NoPlugin(plugin));
         }
-        let Some(serving) = self.plugins().active(&plugin) else {
+        let Some(serving) = self.registry().active(&plugin) else {
             return Err(RehearseError::NothingServes(plugin));
         };
         let new = if serving.digest == Digest::of(&bytes) {
             Arc::clone(&serving)
         } else {
-            match self.plugins().candidate(&plugin, bytes).await {
+            match self.registry().candidate(&plugin, bytes).await {
                 Ok(Candidate { component, .. }) => component,
                 Err(rejection) => return Err(RehearseError::Rejected { plugin, rejection }),
             }
@@ -155,8 +159,8 @@ impl Runtime {
         if !new.exports.compensate {
             return Err(RehearseError::NoUndo);
         }
-        let runtime = self.clone();
-        let work = async move { Pair { plugin, serving, new }.rehearse(&runtime, sagas_max).await };
+        let host = self.clone();
+        let work = async move { Pair { plugin, serving, new }.rehearse(&host, sagas_max).await };
         give_way(work).await.unwrap_or(Err(RehearseError::BrokenOff))
     }
 }
@@ -185,16 +189,12 @@ enum Step {
 }
 
 impl Pair {
-    async fn rehearse(
-        self,
-        runtime: &Runtime,
-        sagas_max: usize,
-    ) -> Result<Rehearsal, RehearseError> {
+    async fn rehearse(self, host: &Host, sagas_max: usize) -> Result<Rehearsal, RehearseError> {
         let mut rehearsal = self.empty();
         if self.serving.digest == self.new.digest {
             return Ok(rehearsal);
         }
-        let recorded = recorded::find(runtime, &self.plugin, sagas_max).await?;
+        let recorded = recorded::find(host, &self.plugin, sagas_max).await?;
         rehearsal.sagas = recorded.len();
         rehearsal.sagas_in_flight = recorded.iter().filter(|one| !one.saga.has_ended()).count();
         rehearsal.steps_found = recorded.iter().map(|one| one.steps.len()).sum();
@@ -202,10 +202,10 @@ impl Pair {
         let until = Instant::now() + REHEARSAL_TIME_MAX;
         'sagas: for Recorded { saga, steps } in &recorded {
             for step in steps {
-                if runtime.is_stopping() {
+                if host.is_stopping() {
                     return Err(RuntimeError::Stopping.into());
                 }
-                match self.step(runtime.plugins(), saga, step, until).await {
+                match self.step(host.registry(), saga, step, until).await {
                     Step::Compared(compared) => {
                         rehearsal.count(&compared);
                         groups.add(saga.id(), step, compared);

@@ -11,9 +11,9 @@ use amends_engine::{
     BackoffSpec, Definition, DefinitionSpec, InputSpec, Payload, RetrySpec, SagaStatus, StepKind,
     StepSpec, UndoSpec,
 };
-use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
+use amends_runtime::{Host, RuntimeConfig, StartRequest};
 
-use place::{Place, SOON};
+use place::{Place, SOON, ada};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -54,7 +54,7 @@ fn definition() -> Definition {
     .unwrap()
 }
 
-async fn run(runtime: &Runtime, sagas: u64) {
+async fn run(runtime: &Host, sagas: u64) {
     for _ in 0..sagas {
         let request = StartRequest {
             definition: "order".to_owned(),
@@ -63,7 +63,7 @@ async fn run(runtime: &Runtime, sagas: u64) {
             tags: std::collections::BTreeMap::new(),
             traceparent: None,
         };
-        let (_, state) = runtime.start_and_wait(request, SOON).await.unwrap();
+        let (_, state) = runtime.start_and_wait(&ada(), request, SOON).await.unwrap();
         assert_eq!(state.unwrap().unwrap().saga.status(), SagaStatus::Completed);
     }
 }

@@ -14,15 +14,15 @@ use amends_engine::{
     ServiceName, StepKind, StepSpec, Version,
 };
 use amends_runtime::{
-    BreakerError, BreakerInfo, BreakerSettings, ByHand, Faults, OnOpen, Runtime, RuntimeConfig,
-    StallReason, now,
+    BreakerError, BreakerInfo, BreakerSettings, Faults, Host, OnOpen, RuntimeConfig, StallReason,
+    now,
 };
 use amends_sandbox::Answer;
 use amends_store::{Append, NewEvent, Store, StoreError, Stream};
 use amends_tests::Component;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, definition, start, step, until, until_some};
+use place::{Place, SOON, ada, definition, start, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
 const OPEN_FOR: Duration = Duration::from_hours(1);
@@ -57,7 +57,7 @@ fn order() -> Definition {
     definition("order", vec![StepSpec { retry, ..step("ship", call) }])
 }
 
-fn breaker(host: &Runtime) -> BreakerInfo {
+fn breaker(host: &Host) -> BreakerInfo {
     host.breakers().remove(0)
 }
 
@@ -139,9 +139,8 @@ async fn an_order_that_cannot_be_written_says_so() {
     let breakers = BTreeMap::from([(carrier(), BreakerSettings::BY_HAND)]);
     let config = RuntimeConfig { breakers, ..RuntimeConfig::default() };
     let host = place.run(Arc::clone(&store), vec![order()], config).await;
-    let by = |reason: &str| ByHand { who: "ada".to_owned(), reason: reason.to_owned() };
     is_full.store(true, Ordering::SeqCst);
-    let order = host.open_breaker(&carrier(), by("it moves house"), None).await;
+    let order = host.open_breaker(&ada(), &carrier(), "it moves house".to_owned(), None).await;
     let refused = order.unwrap_err();
     assert!(matches!(refused, BreakerError::NotWritten(StoreError::Full(_))), "{refused}");
     // It counts all the same, and is written when there is room.
@@ -152,7 +151,8 @@ async fn an_order_that_cannot_be_written_says_so() {
     };
     assert_eq!(kinds().await, [""; 0]);
     is_full.store(false, Ordering::SeqCst);
-    let closed = host.close_breaker(&carrier(), &by("it is back")).await.unwrap().unwrap();
+    let closed =
+        host.close_breaker(&ada(), &carrier(), "it is back".to_owned()).await.unwrap().unwrap();
     assert_eq!(closed.state, "closed");
     assert_eq!(
         kinds().await,
@@ -160,5 +160,5 @@ async fn an_order_that_cannot_be_written_says_so() {
         "in the order in which they came"
     );
     let other = "other".parse().unwrap();
-    assert!(host.open_breaker(&other, by("x"), None).await.unwrap().is_none());
+    assert!(host.open_breaker(&ada(), &other, "x".to_owned(), None).await.unwrap().is_none());
 }

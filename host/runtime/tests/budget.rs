@@ -10,17 +10,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use amends_engine::{
-    Definition, Order, Payload, SagaId, SagaStatus, Start, StepKind, StepSpec, Verb, Version,
-    WaitSpec,
+    Definition, Payload, SagaId, SagaStatus, Start, StepKind, StepSpec, Verb, Version, WaitSpec,
 };
 use amends_runtime::{
-    OperateError, Runtime, RuntimeConfig, STARTS_WAITING_MAX, StartError, StartRequest, import,
+    Host, OperateError, RuntimeConfig, STARTS_WAITING_MAX, StartError, StartRequest, import,
 };
 use amends_store::{APPENDS_WAITING_MAX, Append, AppendReply, Store, StoredEvent, Stream};
 use futures::future::join_all;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, definition, step, until};
+use place::{Place, SOON, ada, definition, step, until};
 
 const MIB: usize = 1 << 20;
 
@@ -58,7 +57,7 @@ fn text(bytes: usize) -> Payload {
     Payload::parse(&format!("\"{}\"", "x".repeat(bytes - 2))).unwrap()
 }
 
-async fn start(runtime: &Runtime, input: Payload) -> Result<SagaId, StartError> {
+async fn start(runtime: &Host, input: Payload) -> Result<SagaId, StartError> {
     let request = StartRequest {
         definition: "gate".to_owned(),
         input,
@@ -66,22 +65,22 @@ async fn start(runtime: &Runtime, input: Payload) -> Result<SagaId, StartError> 
         tags: BTreeMap::new(),
         traceparent: None,
     };
-    Ok(runtime.start(request).await?.id)
+    Ok(runtime.start(&ada(), request).await?.id)
 }
 
 async fn signal(
-    runtime: &Runtime,
+    runtime: &Host,
     id: SagaId,
     name: &str,
     signal_id: &str,
     payload: Payload,
 ) -> Result<(), OperateError> {
     let signal_id = Some(signal_id.to_owned());
-    runtime.signal(id, name.parse().unwrap(), signal_id, payload, None).await.map(drop)
+    runtime.signal(&ada(), id, name.parse().unwrap(), signal_id, payload).await.map(drop)
 }
 
-fn cancel() -> Order {
-    Order { who: "ada".to_owned(), reason: "ordered twice".to_owned(), verb: Verb::Cancel }
+async fn cancel(runtime: &Host, id: SagaId) -> Result<(), OperateError> {
+    runtime.operate(&ada(), id, Verb::Cancel, "ordered twice".to_owned()).await.map(drop)
 }
 
 fn limited(live_bytes_max: usize) -> RuntimeConfig {
@@ -174,7 +173,7 @@ async fn live_sagas_hold_no_more_bytes_than_they_may() {
     // and completes.
     signal(&runtime, live[0], "first", "0", Payload::null()).await.unwrap();
     for id in live.into_iter().skip(1) {
-        runtime.operate(id, cancel()).await.unwrap();
+        cancel(&runtime, id).await.unwrap();
     }
     until("all is given back", || runtime.live_bytes() == 0).await;
     start(&runtime, text(LARGE)).await.unwrap();
@@ -305,7 +304,7 @@ async fn a_stalled_disk_makes_no_memory_grow_and_holds_up_no_order_for_ever() {
         .iter()
         .map(|id| {
             let (runtime, id) = (runtime.clone(), *id);
-            tokio::spawn(async move { runtime.operate(id, cancel()).await.map(drop) })
+            tokio::spawn(async move { cancel(&runtime, id).await })
         })
         .collect();
     let refused = |starts: &[tokio::task::JoinHandle<_>]| {
@@ -331,7 +330,7 @@ async fn a_stalled_disk_makes_no_memory_grow_and_holds_up_no_order_for_ever() {
         order.unwrap().unwrap();
     }
     for id in started.into_iter().map(Result::unwrap) {
-        runtime.operate(id, cancel()).await.unwrap();
+        cancel(&runtime, id).await.unwrap();
     }
     until("all is given back", || runtime.live_bytes() == 0).await;
 }
@@ -355,7 +354,7 @@ async fn a_stalled_disk_is_given_only_so_many_appends() {
         .iter()
         .map(|id| {
             let (runtime, id) = (runtime.clone(), *id);
-            tokio::spawn(async move { runtime.operate(id, cancel()).await.map(drop) })
+            tokio::spawn(async move { cancel(&runtime, id).await })
         })
         .collect();
     until("the store has as many as it is given", || stall.kept().0 > APPENDS_WAITING_MAX / 2)

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, Order, Payload, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec, UndoSpec, Verb,
+    Definition, Payload, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec, UndoSpec, Verb,
     Version, WaitSpec,
 };
-use amends_runtime::{OperateError, Runtime, RuntimeConfig, RuntimeError};
+use amends_runtime::{Host, OperateError, RuntimeConfig, RuntimeError};
 use amends_store::{Append, AppendReply, Store, StoreError};
 use tokio::sync::Semaphore;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, definition, start, step, until, until_some};
+use place::{Place, SOON, ada, definition, start, step, until, until_some};
 
 /// `parent` runs `child`, which waits for a signal that never comes.
 fn definitions() -> Vec<Definition> {
@@ -79,7 +79,7 @@ impl Starts {
 
 /// A saga `parent` whose child is about to be started, and what a test has of it.
 struct Trial {
-    runtime: Runtime,
+    runtime: Host,
     store: Arc<dyn Store>,
     permits: Arc<Semaphore>,
     seen: Arc<AtomicUsize>,
@@ -100,9 +100,8 @@ impl Trial {
     }
 
     async fn cancel(&self) {
-        let (who, reason) = ("ada".to_owned(), "ordered twice".to_owned());
-        let order = Order { who, reason, verb: Verb::Cancel };
-        self.runtime.operate(self.parent, order).await.unwrap();
+        let reason = "ordered twice".to_owned();
+        self.runtime.operate(&ada(), self.parent, Verb::Cancel, reason).await.unwrap();
     }
 
     async fn ends(&self, id: SagaId) -> SagaStatus {
@@ -150,7 +149,7 @@ async fn a_child_goes_on_whose_definition_is_no_longer_in_the_config() {
     // What its parent's call would do is done by then.
     tokio::time::sleep(RETRY).await;
     let signal = "approved".parse().unwrap();
-    runtime.signal(child, signal, None, Payload::null(), None).await.unwrap();
+    runtime.signal(&ada(), child, signal, None, Payload::null()).await.unwrap();
     for id in [child, trial.parent] {
         let state = runtime.wait(id, SOON).await.unwrap().unwrap();
         assert_eq!(state.saga.status(), SagaStatus::Completed, "{:?}", state.saga.reason());
@@ -183,14 +182,15 @@ async fn a_child_is_undone_with_its_parent_after_its_own_window() {
     };
     let child = until_some("the child is called", child).await;
     until_some("the child is there", || async { runtime.state(child).await.unwrap() }).await;
-    runtime.signal(child, "approved".parse().unwrap(), None, Payload::null(), None).await.unwrap();
+    let signal = "approved".parse().unwrap();
+    runtime.signal(&ada(), child, signal, None, Payload::null()).await.unwrap();
     let ended = runtime.wait(child, SOON).await.unwrap().unwrap();
     assert_eq!(ended.saga.status(), SagaStatus::Completed);
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let order = |verb| Order { who: "ada".to_owned(), reason: "a mistake".to_owned(), verb };
-    let refused = runtime.operate(child, order(Verb::Compensate)).await.unwrap_err();
+    let order = async |id, verb| runtime.operate(&ada(), id, verb, "a mistake".to_owned()).await;
+    let refused = order(child, Verb::Compensate).await.unwrap_err();
     assert!(refused.to_string().contains("it could be compensated until"), "{refused}");
-    runtime.operate(parent, order(Verb::Cancel)).await.unwrap();
+    order(parent, Verb::Cancel).await.unwrap();
     for id in [parent, child] {
         let state = runtime.wait(id, SOON).await.unwrap().unwrap();
         let status = runtime.state(id).await.unwrap().unwrap().saga.status();
@@ -209,15 +209,15 @@ async fn a_saga_that_others_always_change_first_is_busy() {
     until_some("the child is there", || async { trial.store.saga(child).await.unwrap() }).await;
     // Its last append is at a time of its own.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    runtime.signal(child, "approved".parse().unwrap(), None, Payload::null(), None).await.unwrap();
+    let signal = "approved".parse().unwrap();
+    runtime.signal(&ada(), child, signal, None, Payload::null()).await.unwrap();
     until_some("it has ended", || async {
         let row = trial.store.saga(child).await.unwrap();
         row.filter(|row| row.status == SagaStatus::Completed)
     })
     .await;
-    let (who, reason) = ("ada".to_owned(), "too late".to_owned());
-    let order = Order { who, reason, verb: Verb::Compensate };
-    let error = runtime.operate(child, order).await.unwrap_err();
+    let reason = "too late".to_owned();
+    let error = runtime.operate(&ada(), child, Verb::Compensate, reason).await.unwrap_err();
     assert!(
         matches!(error, OperateError::Runtime(RuntimeError::Busy(id)) if id == child),
         "{error}"
@@ -249,10 +249,7 @@ async fn a_child_that_is_quarantined_is_undone_once_it_is_taken_up_again() {
         (status == SagaStatus::Waiting).then_some(child)
     })
     .await;
-    let order = async |id, verb| {
-        let (who, reason) = ("ada".to_owned(), "to see".to_owned());
-        runtime.operate(id, Order { who, reason, verb }).await
-    };
+    let order = async |id, verb| runtime.operate(&ada(), id, verb, "to see".to_owned()).await;
     refuses.store(true, Ordering::SeqCst);
     order(child, Verb::Pause).await.unwrap_err();
     until("the child is quarantined", || runtime.quarantine_reason(child).is_some()).await;

@@ -7,11 +7,11 @@ mod place;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use amends_engine::{Definition, Order, StepKind, Verb, WaitSpec};
+use amends_engine::{Definition, StepKind, Verb, WaitSpec};
 use amends_runtime::RuntimeConfig;
 
 use place::hooked::Hooked;
-use place::{Place, definition, start, step};
+use place::{Place, ada, definition, start, step};
 
 /// `gate` waits for a signal that never comes.
 fn gate() -> Definition {
@@ -30,9 +30,8 @@ async fn what_abandoned_sagas_left_is_read_once() {
     let runtime = place.run(Arc::new(hooked), definitions, RuntimeConfig::default()).await;
     let abandon = async || {
         let id = start(&runtime, "gate").await;
-        let (who, reason) = ("ada".to_owned(), "nobody needs it".to_owned());
-        let order = Order { who, reason, verb: Verb::Abandon };
-        runtime.operate(id, order).await.unwrap();
+        let reason = "nobody needs it".to_owned();
+        runtime.operate(&ada(), id, Verb::Abandon, reason).await.unwrap();
     };
     for _ in 0..ABANDONED {
         abandon().await;

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Definition, Order, RetrySpec, SagaStatus, StateChange, StepKind, StepSpec,
-    StepStatus, UndoSpec, Verb,
+    BackoffSpec, Definition, RetrySpec, SagaStatus, StateChange, StepKind, StepSpec, StepStatus,
+    UndoSpec, Verb,
 };
 use amends_runtime::RuntimeConfig;
 use amends_store::{Append, Appended, StoreError};
@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use amends_tests::{Behaviour, Component};
 
 use place::hooked::Hooked;
-use place::{Place, SOON, definition, lists, start, step, until};
+use place::{Place, SOON, ada, definition, lists, start, step, until};
 
 /// One step of plugin `test`, with an attempt more than it needs.
 fn order() -> Definition {
@@ -80,10 +80,7 @@ async fn a_call_from_before_a_quarantine_has_no_other_made_twice() {
         let (store, config) = (Arc::new(store), RuntimeConfig::default());
         let host = place.run(store, vec![order()], config).await;
         let id = start(&host, "order").await;
-        let order = async |verb| {
-            let (who, reason) = ("ada".to_owned(), "to see".to_owned());
-            host.operate(id, Order { who, reason, verb }).await
-        };
+        let order = async |verb| host.operate(&ada(), id, verb, "to see".to_owned()).await;
         let begun = || calls.begun.load(Ordering::SeqCst);
         until("the first call is under way", || begun() == 1).await;
         refuses.store(true, Ordering::SeqCst);

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, Digest, Order, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec, StepStatus,
-    UndoSpec, Verb, Version, WaitSpec,
+    Definition, Digest, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec, StepStatus, UndoSpec,
+    Verb, Version, WaitSpec,
 };
-use amends_runtime::{Runtime, RuntimeConfig, Stall, StallReason, now};
+use amends_runtime::{Host, RuntimeConfig, Stall, StallReason, now};
 use amends_store::{Append, BlobKind, NewEvent, Store, StoreError, Stream};
 use amends_tests::Component;
 use futures::FutureExt as _;
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, definition, start, step, until_some};
+use place::{Place, SOON, ada, definition, start, step, until_some};
 
 /// An order, and what belongs to another plugin, are answered within this.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ async fn activate(store: &Arc<dyn Store>, component: &Component<'_>) -> Digest {
 /// A host of one shard, on which a saga is being undone whose step the first component executed. The
 /// second serves, and the bytes of the first are not to be had without a permit.
 struct Trial {
-    host: Runtime,
+    host: Host,
     store: Arc<dyn Store>,
     first: Digest,
     permits: Arc<Semaphore>,
@@ -136,8 +136,8 @@ impl Trial {
             .boxed()
         });
         let host = place.run(Arc::new(hooked), definitions(), config()).await;
-        let (who, reason) = ("ada".to_owned(), "sent back".to_owned());
-        let order = host.operate(id, Order { who, reason, verb: Verb::Cancel });
+        let ada = ada();
+        let order = host.operate(&ada, id, Verb::Cancel, "sent back".to_owned());
         timeout(AT_ONCE, order).await.expect("the shard does not answer").unwrap();
         Self { host, store, first, permits, is_unreadable, id, place }
     }

@@ -14,7 +14,7 @@ use amends_engine::{
     Saga, SagaId, SagaStatus, ServiceName, StepKind, StepSpec, StepStatus,
 };
 use amends_runtime::{
-    BreakerSettings, Faults, OnOpen, RoomKey, Runtime, RuntimeConfig, Stall, StallReason,
+    BreakerSettings, Faults, Host, OnOpen, RoomKey, RuntimeConfig, Stall, StallReason,
 };
 use amends_sandbox::Answer;
 use amends_tests::{Behaviour, Component};
@@ -72,7 +72,7 @@ fn definitions() -> Vec<Definition> {
     all.map(|(name, steps)| definition(name, steps)).into()
 }
 
-async fn host(place: &Place, carrier: &Arc<Carrier>, open_for: Duration) -> Runtime {
+async fn host(place: &Place, carrier: &Arc<Carrier>, open_for: Duration) -> Host {
     place.write("spin", &Component { execute: Behaviour::Spin, ..named("spin") }.build());
     place.write("test", &named("test").build());
     let settings = BreakerSettings {
@@ -96,13 +96,13 @@ fn named(name: &'static str) -> Component<'static> {
     Component { name, ..Component::default() }
 }
 
-async fn status(host: &Runtime, id: SagaId, step: &str) -> StepStatus {
+async fn status(host: &Host, id: SagaId, step: &str) -> StepStatus {
     let state = host.state(id).await.unwrap().unwrap();
     state.saga.steps().find(|view| view.name.as_str() == step).unwrap().status
 }
 
 /// A saga of `definition`, when it waits for room and for the breaker.
-async fn waiting(host: &Runtime, definition: &str) -> SagaId {
+async fn waiting(host: &Host, definition: &str) -> SagaId {
     start(host, "call").await;
     until("it opens", || host.breakers()[0].state == "open").await;
     let hold = start(host, "hold").await;

@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, Order, SagaId, SagaStatus, ServiceName, StepKind, StepStatus, Verb, Version,
+    Definition, SagaId, SagaStatus, ServiceName, StepKind, StepStatus, Verb, Version,
 };
-use amends_runtime::{BreakerSettings, OnOpen, Runtime, RuntimeConfig, Stall, StallReason, now};
+use amends_runtime::{BreakerSettings, Host, OnOpen, RuntimeConfig, Stall, StallReason, now};
 use amends_store::{Append, NewEvent, Store, StoreError, Stream};
 use futures::FutureExt as _;
 use serde_json::json;
 
 use place::hooked::Hooked;
-use place::{Place, SOON, definition, lists, start, step, until, until_some};
+use place::{Place, SOON, ada, definition, lists, start, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
 const OPEN_FOR: Duration = Duration::from_hours(1);
@@ -69,7 +69,7 @@ fn order() -> Definition {
     definition("order", vec![step("ship", call)])
 }
 
-async fn host(place: &Place, store: &Arc<dyn Store>, on_open: OnOpen) -> Runtime {
+async fn host(place: &Place, store: &Arc<dyn Store>, on_open: OnOpen) -> Host {
     place.write("test", &lists().build());
     let settings = BreakerSettings {
         failures: Some(1),
@@ -107,11 +107,11 @@ async fn record(store: &Arc<dyn Store>, opened_for: Option<Duration>) {
     store.append(append).await.unwrap();
 }
 
-async fn status(host: &Runtime, id: SagaId) -> StepStatus {
+async fn status(host: &Host, id: SagaId) -> StepStatus {
     host.state(id).await.unwrap().unwrap().saga.steps().next().unwrap().status
 }
 
-async fn ended(host: &Runtime, id: SagaId) -> SagaStatus {
+async fn ended(host: &Host, id: SagaId) -> SagaStatus {
     host.wait(id, SOON).await.unwrap().unwrap().saga.status()
 }
 
@@ -180,8 +180,8 @@ async fn a_call_that_did_not_begin_is_held_while_its_saga_is_paused() {
     let id = start(&host, "order").await;
     until("it is tried", || state.tried() > 0).await;
     let order = async |verb| {
-        let (who, reason) = ("ada".to_owned(), "the carrier asks for it".to_owned());
-        host.operate(id, Order { who, reason, verb }).await.unwrap();
+        let reason = "the carrier asks for it".to_owned();
+        host.operate(&ada(), id, verb, reason).await.unwrap();
     };
     order(Verb::Pause).await;
     // One that was under way by then is over.

@@ -11,7 +11,7 @@ use amends_engine::{
     Direction, Event, EventType, OperatorEvent, SagaId, StepEvent, StepName, UndoEvent, Version,
     idempotency_key,
 };
-use amends_store::{Store, StoreError, StoredEvent, Stream};
+use amends_runtime::{Host, StoreError, StoredEvent, Stream};
 use serde::Deserialize;
 
 use crate::events::event_view::event_view;
@@ -54,19 +54,19 @@ impl Calls {
         }
     }
 
-    /// Takes in what the store has of the saga up to `version`.
+    /// Takes in what the host has recorded of the saga up to `version`.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub(crate) async fn catch_up(
         &mut self,
-        store: &dyn Store,
+        host: &Host,
         version: Version,
     ) -> Result<(), StoreError> {
         while self.version < version {
             let left = u32::try_from(version.0 - self.version.0).unwrap_or(EVENTS_PER_READ);
             let limit = left.min(EVENTS_PER_READ);
-            let found = store.events(Stream::Saga(self.saga), self.version, limit).await?;
+            let found = host.events(Stream::Saga(self.saga), self.version, limit).await?;
             if found.is_empty() {
                 return Ok(());
             }

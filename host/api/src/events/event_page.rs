@@ -1,7 +1,7 @@
 //! Pages of events: of a saga, or of the whole store.
 //!
 //! A page is written while it is read. So what waits for a slow client is at most one page of the store
-//! ([`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX)), however long the answer is.
+//! ([`EVENTS_PAGE_BYTES_MAX`](amends_runtime::EVENTS_PAGE_BYTES_MAX)), however long the answer is.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::stream::unfold;
 
 use amends_engine::{Position, SagaId, Version};
-use amends_store::{StoreError, StoredEvent, Stream};
+use amends_runtime::{StoreError, StoredEvent, Stream};
 
 use crate::api_state::ApiState;
 use crate::events::calls::Calls;
@@ -66,7 +66,7 @@ impl EventPageReader {
             return Ok(Vec::new());
         }
         if let Some(calls) = &mut self.calls {
-            calls.catch_up(&**self.state.runtime.store(), Version(self.after)).await?;
+            calls.catch_up(&self.state.host, Version(self.after)).await?;
         }
         let found = self.events(u32::try_from(self.left).unwrap_or(u32::MAX)).await?;
         self.left -= found.len();
@@ -85,10 +85,10 @@ impl EventPageReader {
     }
 
     async fn events(&self, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        let store = self.state.runtime.store();
+        let host = &self.state.host;
         match self.source {
-            Source::Log => store.log(Position(self.after), limit).await,
-            Source::Saga(id) => store.events(Stream::Saga(id), Version(self.after), limit).await,
+            Source::Log => host.log(Position(self.after), limit).await,
+            Source::Saga(id) => host.events(Stream::Saga(id), Version(self.after), limit).await,
         }
     }
 

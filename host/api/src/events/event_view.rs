@@ -3,7 +3,7 @@
 use serde_json::value::{RawValue, to_raw_value};
 
 use amends_api_types::EventView;
-use amends_store::{StoredEvent, Stream};
+use amends_runtime::{StoredEvent, Stream};
 
 /// Shows an event with what the store has of it.
 pub(crate) fn event_view(event: StoredEvent) -> EventView {

@@ -19,7 +19,7 @@ use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_name;
 use crate::legible::legible;
-use crate::requester::who;
+use crate::requester::requester;
 
 /// The bytes of an import may take this long: the largest import at a megabit a second.
 const IMPORT_TIME_MAX: Duration = Duration::from_mins(3);
@@ -57,7 +57,7 @@ pub(crate) async fn import(
     if let Err(problem) = check_ndjson(request.headers()) {
         return Err(refuse(request, problem).await);
     }
-    let who = who(request.headers(), peer)?;
+    let principal = requester(request.headers(), peer)?;
     if query.source.len() > SOURCE_BYTES_MAX {
         let detail = format!("source has more than {SOURCE_BYTES_MAX} bytes");
         return Err(ApiError::new(400, "bad_query", detail));
@@ -77,8 +77,8 @@ pub(crate) async fn import(
         Err(ApiError::new(408, "body_too_slow", detail))
     })?;
     let writes = writes(&body)?;
-    let told = (who.as_str(), source.as_str());
-    let written = state.runtime.import_plugin_state(&name, told, writes, query.only_new).await?;
+    let (host, only_new) = (&state.host, query.only_new);
+    let written = host.import_plugin_state(&principal, &name, &source, writes, only_new).await?;
     Ok(Json(StateImported { written }))
 }
 

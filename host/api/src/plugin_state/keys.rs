@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 
 use amends_api_types::{Page, Problem, StateItem};
 use amends_engine::{Payload, PluginName, StateQuery};
-use amends_runtime::StateWrite;
+use amends_runtime::{Principal, StateWrite};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -19,7 +19,7 @@ use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_name;
 use crate::paging::{PAGE_BYTES_MAX, limit};
-use crate::requester::who;
+use crate::requester::requester;
 
 /// Which keys to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -44,13 +44,13 @@ pub(crate) async fn list(
     Query(query): Query<KeysQuery>,
 ) -> Result<Json<Page<StateItem>>, ApiError> {
     let (name, limit) = (parse_name(&name)?, limit(query.limit)?);
-    let runtime = &state.runtime;
+    let host = &state.host;
     let mut query = StateQuery { prefix: query.prefix, after: query.cursor, limit };
     let (mut items, mut bytes) = (Vec::new(), 0);
-    for key in runtime.plugin_state_keys(&name, query.clone()).await? {
+    for key in host.plugin_state_keys(&name, query.clone()).await? {
         query.after = Some(key.clone());
         // One that was removed meanwhile is not there.
-        let Some(value) = runtime.plugin_state(&name, &key).await? else { continue };
+        let Some(value) = host.plugin_state(&name, &key).await? else { continue };
         bytes += key.len() + value.len();
         items.push(StateItem { key, value: raw(&value)? });
         if bytes >= PAGE_BYTES_MAX {
@@ -58,7 +58,7 @@ pub(crate) async fn list(
         }
     }
     let rest = StateQuery { limit: 1, ..query };
-    let has_more = !runtime.plugin_state_keys(&name, rest.clone()).await?.is_empty();
+    let has_more = !host.plugin_state_keys(&name, rest.clone()).await?.is_empty();
     Ok(Json(Page { items, next_cursor: rest.after.filter(|_| has_more) }))
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn get(
     Path((name, key)): Path<(String, String)>,
 ) -> Result<Json<StateItem>, ApiError> {
     let name = parse_name(&name)?;
-    let value = state.runtime.plugin_state(&name, &key).await?.ok_or_else(|| {
+    let value = state.host.plugin_state(&name, &key).await?.ok_or_else(|| {
         ApiError::new(404, "no_key", format!("plugin `{name}` keeps nothing under `{key}`"))
             .with_remedy(format!("GET /v1/plugins/{name}/state lists what it keeps"))
     })?;
@@ -92,7 +92,7 @@ pub(crate) async fn put(
     JsonBody(value): JsonBody<Payload>,
 ) -> Result<StatusCode, ApiError> {
     let write = StateWrite { key, value: Some(value.as_str().to_owned()) };
-    set(&state, &name, &who(&headers, peer)?, write).await
+    set(&state, &name, &requester(&headers, peer)?, write).await
 }
 
 /// Removes a key. The answer is the same when the key is not there.
@@ -106,17 +106,17 @@ pub(crate) async fn delete(
     Path((name, key)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    set(&state, &name, &who(&headers, peer)?, StateWrite { key, value: None }).await
+    set(&state, &name, &requester(&headers, peer)?, StateWrite { key, value: None }).await
 }
 
 async fn set(
     state: &ApiState,
     name: &str,
-    who: &str,
+    principal: &Principal,
     write: StateWrite,
 ) -> Result<StatusCode, ApiError> {
     let name: PluginName = parse_name(name)?;
-    state.runtime.set_plugin_state(&name, who, write).await?;
+    state.host.set_plugin_state(principal, &name, write).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

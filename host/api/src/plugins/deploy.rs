@@ -16,7 +16,7 @@ use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Query;
 use crate::legible::legible;
-use crate::requester::who;
+use crate::requester::requester;
 
 /// The body of a deploy has at most this many bytes: a few of the largest components, or many small ones.
 pub(crate) const DEPLOY_BYTES_MAX: usize = 4 * COMPONENT_BYTES_MAX;
@@ -60,7 +60,7 @@ pub(crate) async fn deploy(
     query: Result<Query<DeployQuery>, ApiError>,
     request: Request,
 ) -> Result<Json<DeployView>, ApiError> {
-    let who = who(request.headers(), peer);
+    let principal = requester(request.headers(), peer);
     // Before anything else is looked at: a client that is still sending hears no refusal.
     let mut upload = state.uploads.receive(request).await?;
     let components = std::mem::take(&mut upload.components);
@@ -81,9 +81,9 @@ pub(crate) async fn deploy(
         )
         .with_remedy("deploy the others to all sagas, or one after the other"));
     }
-    let who = who?;
-    let request = DeployRequest { components, who, reason, is_forced, is_dry_run, canary };
-    let deployed = state.runtime.deploy(request).await.map_err(|error| match error {
+    let principal = principal?;
+    let request = DeployRequest { components, reason, is_forced, is_dry_run, canary };
+    let deployed = state.host.deploy(&principal, request).await.map_err(|error| match error {
         DeployError::Rejected { .. } => ApiError::new(409, "component_refused", error.to_string()),
         DeployError::Doubtful { .. } => ApiError::new(409, "deploy_doubtful", error.to_string())
             .with_remedy("name the plugin that is meant, or force it, with a reason"),

@@ -20,7 +20,7 @@ pub(crate) fn parse_digest(state: &ApiState, text: &str) -> Result<Digest, ApiEr
     let text = &format!("sha256:{digest}");
     let bad = |error: String| ApiError::new(400, "bad_digest", error);
     if is_short {
-        let known = state.runtime.plugins().digest_of(&text.to_lowercase());
+        let known = state.host.component_digest(&text.to_lowercase());
         return known.map_err(|error| bad(error).with_remedy(SEE_VERSIONS));
     }
     text.parse().map_err(|error: IdError| bad(error.to_string()).with_remedy(SEE_VERSIONS))

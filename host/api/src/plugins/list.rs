@@ -16,7 +16,7 @@ use crate::plugins::plugin_view::plugin_view;
 #[utoipa::path(get, path = "/v1/plugins", tag = "plugins",
     responses((status = 200, body = Page<PluginView>)))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<PluginView>> {
-    let items = state.runtime.plugins().list().into_iter().map(plugin_view).collect();
+    let items = state.host.plugins().into_iter().map(plugin_view).collect();
     Json(Page { items, next_cursor: None })
 }
 

@@ -11,7 +11,7 @@ use crate::error::ApiError;
 /// # Errors
 /// 404 when there is no such plugin.
 pub(crate) fn plugin(state: &ApiState, name: &PluginName) -> Result<PluginInfo, ApiError> {
-    state.runtime.plugins().info(name).ok_or_else(|| {
+    state.host.plugin(name).ok_or_else(|| {
         ApiError::new(404, "plugin_unknown", format!("there is no plugin `{name}`"))
             .with_remedy("GET /v1/plugins lists the plugins of this host")
     })

@@ -1,6 +1,8 @@
 //! Rehearsals: what an undo would do differently from the active one, tried without any effect.
 
-use axum::extract::{Request, State};
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, Request, State};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -16,6 +18,7 @@ use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Query;
+use crate::requester::peer_of;
 
 /// The body of a rehearsal has at most this many bytes: a component, and the form around it.
 pub(crate) const REHEARSE_BYTES_MAX: usize = COMPONENT_BYTES_MAX + (64 << 10);
@@ -42,6 +45,7 @@ pub(crate) struct RehearseQuery {
         (status = "default", body = Problem)))]
 pub(crate) async fn rehearse(
     State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     query: Result<Query<RehearseQuery>, ApiError>,
     request: Request,
 ) -> Result<Json<RehearsalView>, ApiError> {
@@ -57,7 +61,7 @@ pub(crate) async fn rehearse(
         return Err(ApiError::new(400, "bad_form", "there are several components in the form")
             .with_remedy("rehearse them one after the other"));
     };
-    let rehearsal = state.runtime.rehearse(plugin, bytes, sagas).await?;
+    let rehearsal = state.host.rehearse(&peer_of(peer), plugin, bytes, sagas).await?;
     Ok(Json(rehearsal_view(rehearsal)))
 }
 

@@ -6,7 +6,6 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 
 use amends_api_types::{PluginView, Problem, PromoteBody, RollbackBody};
-use amends_registry::ActivationReason;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -18,7 +17,7 @@ use crate::legible::legible;
 use crate::plugins::digest::parse_digest;
 use crate::plugins::plugin_lookup::plugin;
 use crate::plugins::plugin_view::plugin_view;
-use crate::requester::who;
+use crate::requester::requester;
 
 /// Promotes the canary of a plugin to the active component: at once, and within a second on every host of the
 /// store.
@@ -38,8 +37,7 @@ pub(crate) async fn promote(
     let name = parse_name(&name)?;
     plugin(&state, &name)?;
     let reason = kept_reason(body.reason)?;
-    let who = who(&headers, peer)?;
-    state.runtime.plugins().promote(&name, who, reason).await?;
+    state.host.promote(&requester(&headers, peer)?, &name, reason).await?;
     plugin(&state, &name).map(plugin_view).map(Json)
 }
 
@@ -61,10 +59,8 @@ pub(crate) async fn rollback(
     plugin(&state, &name)?;
     let to = body.to.as_deref().map(|to| parse_digest(&state, to)).transpose()?;
     let reason = kept_reason(body.reason)?;
-    let who = who(&headers, peer)?;
-    let (who, reason, forced) = (Some(who), Some(reason), body.force);
-    let why = ActivationReason { who, reason, forced, ..ActivationReason::default() };
-    state.runtime.plugins().rollback(&name, to, why).await?;
+    let principal = requester(&headers, peer)?;
+    state.host.rollback(&principal, &name, to, reason, body.force).await?;
     plugin(&state, &name).map(plugin_view).map(Json)
 }
 

@@ -1,7 +1,9 @@
 //! Many starts in one request: NDJSON in, NDJSON out, in order.
 
+use std::net::SocketAddr;
+
 use axum::body::{Body, BodyDataStream};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
@@ -10,11 +12,13 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use amends_api_types::{BatchAnswer, Problem, StartBody};
 use amends_engine::check_json;
+use amends_runtime::Principal;
 
 use crate::api_state::ApiState;
 use crate::body::{BODY_BYTES_MAX, HeldBytes, NDJSON, broken, check_ndjson, refuse};
 use crate::error::ApiError;
 use crate::lines::LineBuffer;
+use crate::requester::peer_of;
 use crate::sagas::start_request::{request_of, traceparent};
 
 /// At most this many starts of one batch are under way at once. They share transactions of the store.
@@ -28,6 +32,7 @@ const STARTS_AT_ONCE: usize = 256;
         description = "one answer for each line, in order"), (status = "default", body = Problem)))]
 pub(crate) async fn start_batch(
     State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Result<Response, ApiError> {
     if let Err(problem) = check_ndjson(request.headers()) {
@@ -37,9 +42,10 @@ pub(crate) async fn start_batch(
     let answers = lines(request)
         .map(move |line| {
             let (state, traceparent) = (state.clone(), traceparent.clone());
+            let principal = peer_of(peer);
             async move {
                 let answer = match line {
-                    Ok(line) => start_line(&state, &line.bytes, traceparent).await,
+                    Ok(line) => start_line(&state, &principal, &line.bytes, traceparent).await,
                     Err(problem) => Err(problem),
                 };
                 let answer = match answer {
@@ -57,6 +63,7 @@ pub(crate) async fn start_batch(
 
 async fn start_line(
     state: &ApiState,
+    principal: &Principal,
     line: &[u8],
     traceparent: Option<String>,
 ) -> Result<String, ApiError> {
@@ -66,7 +73,7 @@ async fn start_line(
     let body: StartBody = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
     let text = str::from_utf8(line).map_err(|error| unreadable(&error))?;
     check_json(text).map_err(|error| unreadable(&error))?;
-    let started = state.runtime.start(request_of(body, traceparent)?).await?;
+    let started = state.host.start(principal, request_of(body, traceparent)?).await?;
     Ok(started.id.to_string())
 }
 

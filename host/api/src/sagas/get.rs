@@ -41,7 +41,7 @@ pub(crate) async fn get(
     let found = match wait {
         None => find(&state, &id).await?,
         Some(wait) => {
-            let found = state.runtime.wait(parse_id(&id)?, wait).await?;
+            let found = state.host.wait(parse_id(&id)?, wait).await?;
             found.ok_or_else(|| unknown(&id))?
         }
     };
@@ -50,7 +50,7 @@ pub(crate) async fn get(
     let _turn = INPUTS.acquire().await;
     let view = tokio::task::spawn_blocking(move || saga_view_with_inputs(&found)).await;
     let mut view = view.map_err(|error| ApiError::new(500, "failed", error.to_string()))?;
-    if let Some(reason) = state.runtime.quarantine_reason(id) {
+    if let Some(reason) = state.host.quarantine_reason(id) {
         QUARANTINED.clone_into(&mut view.status);
         view.reason = Some(reason);
     }

@@ -6,9 +6,8 @@ use std::collections::HashMap;
 use axum::extract::State;
 
 use amends_api_types::{Page, Problem, QUARANTINED, SagaItem};
-use amends_engine::activity_in_brief;
-use amends_runtime::{Quarantined, Stuck};
-use amends_store::{SagaQuery, SagaRow, Store, StoreError};
+use amends_engine::{SagaId, activity_in_brief};
+use amends_runtime::{Quarantined, SagaQuery, SagaRow, StoreError, Stuck};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -33,16 +32,16 @@ pub(crate) async fn list(
     // One more than the page has: it only shows that there is a next page.
     let query = query.into_saga_query(limit + 1)?;
     if is_stuck {
-        let found = state.runtime.stuck().await;
-        let items = stuck(&**state.runtime.store(), found, &query).await?;
+        let found = state.host.stuck().await;
+        let items = stuck(|id| state.host.saga(id), found, &query).await?;
         return Ok(Json(page(items, limit)));
     }
-    let quarantined = state.runtime.quarantined();
+    let quarantined = state.host.quarantined();
     if is_quarantined {
-        let items = in_quarantine(&**state.runtime.store(), quarantined, &query).await?;
+        let items = in_quarantine(|id| state.host.saga(id), quarantined, &query).await?;
         return Ok(Json(page(items, limit)));
     }
-    let rows = state.runtime.store().list(query).await?;
+    let rows = state.host.sagas(query).await?;
     let mut items: Vec<_> = rows.into_iter().map(saga_item).collect();
     if !quarantined.is_empty() {
         let reasons: HashMap<_, _> =
@@ -68,7 +67,7 @@ pub(crate) async fn list(
 async fn say_activity(state: &ApiState, item: &mut SagaItem) {
     let is_over = item.ended_at.is_some() || item.status == QUARANTINED;
     let Some(id) = item.id.parse().ok().filter(|_| !is_over) else { return };
-    let Ok(Some(found)) = state.runtime.state(id).await else { return };
+    let Ok(Some(found)) = state.host.state(id).await else { return };
     // What no event tells comes first: nothing else moves the saga.
     let all =
         held_back(&found).into_iter().chain(activity_in_brief(&found.saga, amends_runtime::now()));
@@ -83,10 +82,11 @@ fn page(mut items: Vec<SagaItem>, limit: u32) -> Page<SagaItem> {
     Page { items, next_cursor }
 }
 
-/// Shows the stuck sagas that the query asks for: the newest first, at most its limit, as [`Store::list`]
-/// would. Their reason is what they do not come past.
-async fn stuck(
-    store: &dyn Store,
+/// Shows the stuck sagas that the query asks for: the newest first, at most its limit, as
+/// [`Host::sagas`](amends_runtime::Host::sagas) would. `row` reads the row of a saga. The reason of a saga is
+/// what it does not come past.
+async fn stuck<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
+    row: impl Fn(SagaId) -> F,
     mut found: Vec<Stuck>,
     query: &SagaQuery,
 ) -> Result<Vec<SagaItem>, StoreError> {
@@ -97,7 +97,7 @@ async fn stuck(
         if items.len() == query.limit as usize {
             break;
         }
-        let Some(row) = store.saga(stuck.id).await? else { continue };
+        let Some(row) = row(stuck.id).await? else { continue };
         if fits(&row, query) {
             let reason = Some(format!("not moved since {}: {}", stuck.since, stuck.reason));
             items.push(SagaItem { reason, ..saga_item(row) });
@@ -119,8 +119,8 @@ fn fits(row: &SagaRow, query: &SagaQuery) -> bool {
 /// Shows the quarantined sagas that the query asks for, as [`stuck`] does. When the row of a saga cannot be
 /// read, only its id and its reason are known. It is in the list unless the query asks for a definition or a
 /// tag.
-async fn in_quarantine(
-    store: &dyn Store,
+async fn in_quarantine<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
+    row: impl Fn(SagaId) -> F,
     mut found: Vec<Quarantined>,
     query: &SagaQuery,
 ) -> Result<Vec<SagaItem>, StoreError> {
@@ -131,7 +131,7 @@ async fn in_quarantine(
         if items.len() == query.limit as usize {
             break;
         }
-        let item = match store.saga(id).await {
+        let item = match row(id).await {
             Ok(Some(row)) if fits(&row, query) => saga_item(row),
             Ok(Some(_)) => continue,
             Ok(None) | Err(StoreError::Damaged { .. }) => {
@@ -152,7 +152,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
     use amends_store::conformance::{at, saga_id, start};
-    use amends_store::{Durability, SqliteStore};
+    use amends_store::{Durability, SqliteStore, Store as _};
 
     use super::*;
     use crate::paging::cursor;
@@ -174,7 +174,7 @@ mod tests {
         let mut query = SagaQuery { started_after: Some(at(0)), limit: 3, ..SagaQuery::default() };
         let mut pages = Vec::new();
         loop {
-            let items = stuck(&store, found.to_vec(), &query).await.unwrap();
+            let items = stuck(|id| store.saga(id), found.to_vec(), &query).await.unwrap();
             let Page { items, next_cursor } = page(items, query.limit - 1);
             pages.push(items.into_iter().map(|item| item.id).collect::<Vec<_>>());
             let Some(next) = next_cursor else { break };

@@ -7,7 +7,8 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use amends_api_types::{OperatorBody, Problem, SagaView};
-use amends_engine::{Order, StepName, Verb};
+use amends_engine::{StepName, Verb};
+use amends_runtime::Principal;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -18,7 +19,7 @@ use crate::ids::parse_id;
 use crate::legible::legible;
 use crate::plugins::digest::parse_digest;
 use crate::reason::reason_of;
-use crate::requester::who;
+use crate::requester::requester;
 use crate::sagas::saga_view::saga_view;
 
 /// The query of an order, which is empty. The host rejects an order with `dry_run` in its query: it belongs in
@@ -46,8 +47,8 @@ macro_rules! verbs {
             headers: HeaderMap,
             JsonBody(body): JsonBody<OperatorBody>,
         ) -> Result<Json<SagaView>, ApiError> {
-            let ordered = Ordered { verb: stringify!($name), who: who(&headers, peer)? };
-            operate(&state, &id, ordered, body).await
+            let principal = requester(&headers, peer)?;
+            operate(&state, &principal, &id, stringify!($name), body).await
         }
     )*};
 }
@@ -73,29 +74,22 @@ verbs! {
     note = "/v1/sagas/{id}/note";
 }
 
-/// The verb of an order, and who gives it.
-struct Ordered {
-    verb: &'static str,
-    who: String,
-}
-
 /// Checks the order and carries it out.
 async fn operate(
     state: &ApiState,
+    principal: &Principal,
     id: &str,
-    ordered: Ordered,
+    verb: &str,
     body: OperatorBody,
 ) -> Result<Json<SagaView>, ApiError> {
-    let Ordered { verb, who } = ordered;
     let id = parse_id(id)?;
     let is_dry_run = body.dry_run;
     let reason = reason_of(&body.reason)?;
     let verb = verb_of(state, verb, body)?;
-    let order = Order { who, reason, verb };
     let found = if is_dry_run {
-        state.runtime.would_operate(id, &order).await?
+        state.host.would_operate(principal, id, verb, reason).await?
     } else {
-        state.runtime.operate(id, order).await?
+        state.host.operate(principal, id, verb, reason).await?
     };
     Ok(Json(saga_view(&found)))
 }

@@ -1,7 +1,7 @@
 //! Shows a saga of a list.
 
 use amends_api_types::SagaItem;
-use amends_store::SagaRow;
+use amends_runtime::SagaRow;
 
 /// Shows a saga as its row has it.
 pub(crate) fn saga_item(row: SagaRow) -> SagaItem {

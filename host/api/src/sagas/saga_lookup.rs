@@ -18,5 +18,5 @@ pub(crate) fn unknown(id: &str) -> ApiError {
 /// 400 when the text is not an id, 404 when there is no such saga; else what keeps the saga from being read.
 pub(crate) async fn find(state: &ApiState, id: &str) -> Result<SagaState, ApiError> {
     let id = parse_id(id)?;
-    state.runtime.state(id).await?.ok_or_else(|| unknown(&id.to_string()))
+    state.host.state(id).await?.ok_or_else(|| unknown(&id.to_string()))
 }

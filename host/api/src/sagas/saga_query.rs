@@ -5,7 +5,7 @@ use utoipa::IntoParams;
 
 use amends_api_types::QUARANTINED;
 use amends_engine::{IdError, SagaStatus, Timestamp};
-use amends_store::{IdPart, SagaQuery};
+use amends_runtime::{IdPart, SagaQuery};
 
 use crate::error::ApiError;
 use crate::paging::cursor;

@@ -15,7 +15,7 @@ use crate::error::ApiError;
 use crate::extract::Path;
 use crate::ids::parse_id;
 use crate::legible::legible;
-use crate::requester::who;
+use crate::requester::requester;
 
 /// Sends a signal to a saga. The saga keeps a signal that comes before a step waits for it.
 #[utoipa::path(post, path = "/v1/sagas/{id}/signals/{name}", tag = "sagas",
@@ -35,8 +35,8 @@ pub(crate) async fn signal(
     let name: SignalName =
         name.parse().map_err(|error: IdError| ApiError::new(400, "bad_name", error.to_string()))?;
     let signal_id = body.id.map(|id| legible("the id of the signal", id)).transpose()?;
-    let who = Some(who(&headers, peer)?);
-    let found = state.runtime.signal(id, name, signal_id, body.payload, who).await?;
+    let principal = requester(&headers, peer)?;
+    let found = state.host.signal(&principal, id, name, signal_id, body.payload).await?;
     let status = found.saga.status().to_string();
     Ok((StatusCode::ACCEPTED, Json(SignalTaken { id: id.to_string(), status })))
 }

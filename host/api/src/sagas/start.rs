@@ -1,6 +1,8 @@
 //! Starts one saga.
 
-use axum::extract::State;
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -14,6 +16,7 @@ use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::extract::Query;
 use crate::header::header_text;
+use crate::requester::peer_of;
 use crate::sagas::saga_view::saga_view;
 use crate::sagas::start_request::{request_of, traceparent};
 use crate::sagas::unread::unread_saga;
@@ -41,6 +44,7 @@ pub(crate) struct StartQuery {
         (status = "default", body = Problem)))]
 pub(crate) async fn start(
     State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Query(query): Query<StartQuery>,
     headers: HeaderMap,
     JsonBody(mut body): JsonBody<StartBody>,
@@ -50,11 +54,12 @@ pub(crate) async fn start(
         body.key = Some(start_key(&state, text).await?);
     }
     let request = request_of(body, traceparent(&headers))?;
+    let principal = peer_of(peer);
     let (started, found) = if let Some(wait) = wait {
-        state.runtime.start_and_wait(request.clone(), wait).await?
+        state.host.start_and_wait(&principal, request.clone(), wait).await?
     } else {
-        let started = state.runtime.start(request.clone()).await?;
-        (started, state.runtime.state(started.id).await)
+        let started = state.host.start(&principal, request.clone()).await?;
+        (started, state.host.state(started.id).await)
     };
     // From here on there is a saga: an error without its id would have the caller start another.
     let view = match found {
@@ -75,7 +80,7 @@ pub(crate) async fn start(
 async fn start_key(state: &ApiState, text: String) -> Result<String, ApiError> {
     let Some(key) = quoted(&text)? else { return Ok(text) };
     // Versions before this one kept it with its quotes: what was started so is found by that.
-    let earlier = state.runtime.store().key(text.clone()).await?;
+    let earlier = state.host.key(text.clone()).await?;
     Ok(if earlier.is_some() { text } else { key })
 }
 

@@ -21,7 +21,7 @@ pub(crate) async fn undo_plan(
     Path(id): Path<String>,
 ) -> Result<Json<Page<PlannedView>>, ApiError> {
     let id = parse_id(&id)?;
-    let plan = state.runtime.undo_plan(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
+    let plan = state.host.undo_plan(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
     let items = plan.into_iter().map(planned_view).collect();
     Ok(Json(Page { items, next_cursor: None }))
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch::Receiver;
 
 use amends_api_types::{EventView, Problem};
 use amends_engine::{Position, SagaId, Version};
-use amends_store::{StoredEvent, Stream};
+use amends_runtime::{StoredEvent, Stream};
 
 use crate::api_state::ApiState;
 use crate::error::ApiError;
@@ -24,7 +24,7 @@ use crate::sagas::saga_lookup::unknown;
 use crate::sagas::watchers::Place;
 
 /// A watcher reads this many events at once, and fewer when they are large. What waits for a slow client is at
-/// most [`EVENTS_PAGE_BYTES_MAX`](amends_store::EVENTS_PAGE_BYTES_MAX), or one event.
+/// most [`EVENTS_PAGE_BYTES_MAX`](amends_runtime::EVENTS_PAGE_BYTES_MAX), or one event.
 const PAGE: u32 = 100;
 
 /// A watcher whose last read found nothing pauses this long after the next commit. In that time a busy host
@@ -69,10 +69,10 @@ pub(crate) async fn watch(
             .ok_or_else(|| ApiError::new(400, "bad_header", "Last-Event-ID is not a version"))?,
     };
     let place = state.watchers.enter(peer.ip())?;
-    let head = state.runtime.store().head();
-    let row = state.runtime.store().saga(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
+    let head = state.host.head();
+    let row = state.host.saga(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
     let mut calls = Calls::new(id);
-    calls.catch_up(&**state.runtime.store(), after).await?;
+    calls.catch_up(&state.host, after).await?;
     let watch = Watch {
         state,
         id,
@@ -102,12 +102,12 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
         // Marked as seen before reading, so that nothing between the two is missed.
         watch.head.borrow_and_update();
         let stream = Stream::Saga(watch.id);
-        let found = watch.state.runtime.store().events(stream, watch.after, PAGE).await.ok()?;
+        let found = watch.state.host.events(stream, watch.after, PAGE).await.ok()?;
         if !found.is_empty() {
             watch.ready.extend(found);
             continue;
         }
-        let stopping = watch.state.runtime.is_stopping();
+        let stopping = watch.state.host.is_stopping();
         if stopping || watch.had_ended || watch.head.changed().await.is_err() {
             return None;
         }

@@ -8,8 +8,7 @@ use axum::extract::State;
 
 use amends_api_types::{Problem, QUARANTINED, WhyView};
 use amends_engine::{Digest, PluginName, Saga, StepName, StepStatus, StepView};
-use amends_runtime::{ByHand, Stall, StallReason};
-use amends_store::StoreHealth;
+use amends_runtime::{ByHand, Stall, StallReason, StoreHealth};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -33,7 +32,7 @@ pub(crate) async fn why(
     Path(id): Path<String>,
 ) -> Result<Json<WhyView>, ApiError> {
     let id = parse_id(&id)?;
-    if let Some(reason) = state.runtime.quarantine_reason(id) {
+    if let Some(reason) = state.host.quarantine_reason(id) {
         return Ok(Json(WhyView {
             id: id.to_string(),
             status: QUARANTINED.to_owned(),
@@ -63,14 +62,14 @@ pub(crate) async fn why(
         }
     };
     let held: BTreeSet<_> = found.stalls.iter().filter_map(service).collect();
-    let breakers = if held.is_empty() { Vec::new() } else { state.runtime.breakers() };
+    let breakers = if held.is_empty() { Vec::new() } else { state.host.breakers() };
     for breaker in breakers.iter().filter(|breaker| held.contains(&breaker.service)) {
         if let Some(ByHand { who, reason }) = &breaker.by_hand {
             let service = &breaker.service;
             let _ = write!(sentence, " The breaker of {service} was opened by {who}: {reason}.");
         }
     }
-    if let StoreHealth::NoWrites(error) = state.runtime.store_health()
+    if let StoreHealth::NoWrites(error) = state.host.store_health()
         && found.unrecorded.is_none()
         && !found.saga.has_ended()
     {
@@ -81,7 +80,7 @@ pub(crate) async fn why(
         let is_in_flight = matches!(step.status, StepStatus::Running | StepStatus::Undoing);
         if is_in_flight
             && let Some(child) = step.child
-            && let Some(reason) = state.runtime.quarantine_reason(child)
+            && let Some(reason) = state.host.quarantine_reason(child)
         {
             let _ = write!(
                 sentence,
@@ -162,7 +161,7 @@ fn component(
     Served { is_undo, plugin, digest }: &Served<'_>,
     steps: &[&StepName],
 ) -> Option<String> {
-    let info = state.runtime.plugins().info(plugin)?;
+    let info = state.host.plugin(plugin)?;
     let canary = info.canaries.iter().find(|one| one.digest == *digest);
     let of_history = info.history.iter().find(|one| one.digest == *digest);
     let version = of_history.map(|one| &one.version).or(canary.map(|one| &one.version))?;

@@ -20,7 +20,7 @@ use amends_api::{
 };
 use amends_engine::Definition;
 use amends_registry::Registry;
-use amends_runtime::{BreakerSettings, LIVE_BYTES_MAX_DEFAULT, Runtime, RuntimeConfig};
+use amends_runtime::{BreakerSettings, Host, LIVE_BYTES_MAX_DEFAULT, RuntimeConfig};
 use amends_store::{Store, StoreConfig};
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, Failed};
@@ -87,26 +87,25 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let (start, opening) = starting(public_url.clone(), move || progress.words());
     let (close, closing) = tokio::sync::watch::channel(false);
     let server = tokio::spawn(Server::new(start, connections, closing).run(listener));
-    let runtime = open(config).await?;
+    let host = open(config).await?;
     // Before anybody can learn that it is ready, and stop it.
     let signals = Signals::new()?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
-    opening.open(router(ApiState::new(runtime.clone(), prometheus, public_url)));
+    opening.open(router(ApiState::new(host.clone(), prometheus, public_url)));
     tracing::info!(listen = %listen, ready_ms = ms(began.elapsed()), "amends is ready");
     let ended = tokio::select! {
-        code = serve_until_told(&runtime, signals) => Ok(code),
-        error = runtime.store_lost() => Err(error),
+        code = serve_until_told(&host, signals) => Ok(code),
+        error = host.store_lost() => Err(error),
     };
     if let Err(error) = &ended {
         tracing::error!(%error, "amends ends: it can record nothing any more");
         // Nothing that is in flight can be recorded; it is unknown to whoever goes on.
-        let _ = tokio::time::timeout(CLOSE_LIMIT, runtime.stop(Duration::ZERO)).await;
+        let _ = tokio::time::timeout(CLOSE_LIMIT, host.stop(Duration::ZERO)).await;
     }
     let _ = close.send(true);
     let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
     upkeep.abort();
-    runtime.plugins().close().await;
-    runtime.store().close().await.context("the store cannot be closed")?;
+    host.close().await.context("the store cannot be closed")?;
     tracing::info!("amends has stopped");
     ended.map_err(|error| {
         let message = format!("the store is lost to this host: {error}");
@@ -143,13 +142,18 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     Ok(amends_store::open(&StoreConfig { url, durability: config.store.durability })?)
 }
 
-pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
-    let store = open_store(&config)?;
-    let plugins_dir = config.plugins.dir.clone();
-    let mut plugins = config.plugins;
+/// Opens the store, and the registry with the plugins that the definitions need.
+pub(crate) async fn open_registry(config: &Config) -> anyhow::Result<(Arc<dyn Store>, Registry)> {
+    let store = open_store(config)?;
+    let mut plugins = config.plugins.clone();
     plugins.cache_key = config.store.cache_key();
     plugins.require(&config.definitions);
-    let plugins = Registry::open(plugins, store.clone()).await?;
+    let plugins = Registry::open(plugins, Arc::clone(&store)).await?;
+    Ok((store, plugins))
+}
+
+pub(crate) async fn open(config: Config) -> anyhow::Result<Host> {
+    let (store, plugins) = open_registry(&config).await?;
     let services = config.services.iter();
     let concurrency = services.clone().filter_map(|(name, settings)| {
         Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))
@@ -164,13 +168,13 @@ pub(crate) async fn open(config: Config) -> anyhow::Result<Runtime> {
     // Live sagas may hold half of what calls may: together they leave some for everything else.
     let live_bytes_max = usize::try_from(config.host.memory_max / 2).unwrap_or(usize::MAX);
     let runtime = RuntimeConfig {
-        plugins_dir,
+        plugins_dir: config.plugins.dir,
         live_bytes_max: live_bytes_max.min(LIVE_BYTES_MAX_DEFAULT),
         concurrency: concurrency.collect(),
         breakers,
         ..RuntimeConfig::default()
     };
-    Ok(Runtime::open(runtime, store, plugins, config.definitions).await?)
+    Ok(Host::open(runtime, store, plugins, config.definitions).await?)
 }
 
 /// What tells a host to stop. While there is none of it, the system ends the process.
@@ -201,7 +205,7 @@ async fn pass_over(mut hangups: Signal) {
 }
 
 /// Until a signal. A second one ends the process at once; what is durable stays so.
-async fn serve_until_told(runtime: &Runtime, signals: Signals) -> u8 {
+async fn serve_until_told(host: &Host, signals: Signals) -> u8 {
     let Signals { mut terminate, mut interrupt } = signals;
     let interrupted = tokio::select! {
         _ = terminate.recv() => false,
@@ -209,7 +213,7 @@ async fn serve_until_told(runtime: &Runtime, signals: Signals) -> u8 {
     };
     tracing::info!("amends is stopping: no new calls, those in flight settle");
     tokio::select! {
-        cut_off = runtime.stop(STOP_LIMIT) => {
+        cut_off = host.stop(STOP_LIMIT) => {
             if cut_off > 0 {
                 tracing::warn!(cut_off, "calls were cut off; the next start takes them as unknown");
             }

@@ -14,7 +14,7 @@ use amends_engine::{
 use amends_registry::Candidate;
 use amends_sandbox::{LoadedComponent, Manifest, Rejection};
 
-use crate::runtime::Runtime;
+use crate::host::Host;
 
 /// Flaws that a refusal tells; it is kept in the history of the plugin.
 const TOLD_MAX: usize = 5;
@@ -82,7 +82,7 @@ fn is_done(status: StepStatus) -> bool {
     }
 }
 
-impl Runtime {
+impl Host {
     /// What in the definitions does not fit a component, or may not.
     pub(super) async fn find_flaws(
         &self,
@@ -118,8 +118,9 @@ impl Runtime {
         let steps = definitions.flat_map(|definition| definition.steps());
         let names: BTreeSet<_> =
             steps.flat_map(|step| step.plugin().into_iter().chain(step.undo_plugin())).collect();
-        let active =
-            names.into_iter().filter_map(|name| Some((name.clone(), self.plugins().active(name)?)));
+        let active = names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.registry().active(name)?)));
         active.collect()
     }
 }

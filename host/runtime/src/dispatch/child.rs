@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use amends_engine::{
-    Call, DefinitionName, Direction, Failure, Order, Outcome, Parent, Payload, Saga, SagaId,
-    SagaStatus, Start, Target, Verb, arguments,
+    Call, DefinitionName, Direction, Failure, Outcome, Parent, Payload, Saga, SagaId, SagaStatus,
+    Start, Target, Verb, arguments,
 };
 use amends_failpoint::failpoint;
 use tokio::sync::watch;
@@ -225,10 +225,9 @@ async fn cancel(
     told: &mut ChildOrders,
 ) -> std::convert::Infallible {
     told.cancelled().await;
-    let (who, reason) = (format!("saga {}", child.parent.saga), "it is being undone".to_owned());
-    let order = Order { who, reason, verb: Verb::Cancel };
+    let (parent, reason) = (child.parent.saga, "it is being undone");
     loop {
-        match sagas.operate(child.id, order.clone()).await {
+        match sagas.operate(parent, child.id, Verb::Cancel, reason.to_owned()).await {
             Ok(_) => {
                 failpoint("runtime.child.cancelled");
                 break;
@@ -252,12 +251,11 @@ async fn cancel(
 }
 
 async fn compensate(sagas: &dyn SagaPort, child: &Child) -> Outcome {
-    let who = format!("saga {}", child.parent.saga);
+    let parent = child.parent.saga;
     let reason = format!("its step {} is undone", child.parent.step);
-    let verb = Verb::CompensateWithParent;
     loop {
-        let order = Order { who: who.clone(), reason: reason.clone(), verb: verb.clone() };
-        match sagas.operate(child.id, order).await {
+        let verb = Verb::CompensateWithParent;
+        match sagas.operate(parent, child.id, verb, reason.clone()).await {
             Ok(_) => break,
             // It was to be started, and never was.
             Err(OperateError::NotFound(_)) => return Outcome::NothingToUndo,

@@ -9,7 +9,7 @@ use amends_engine::{
 use amends_store::SagaQuery;
 
 use crate::error::RuntimeError;
-use crate::runtime::Runtime;
+use crate::host::Host;
 
 /// Steps of one saga: the elements of a list are much alike, and a thousand of one saga say less
 /// than those of a hundred.
@@ -31,12 +31,12 @@ pub(super) struct Recorded {
 /// Sagas in flight, then those that ended last; of both the latest first. Of those that have ended,
 /// whose definitions are in force.
 pub(super) async fn find(
-    runtime: &Runtime,
+    host: &Host,
     plugin: &PluginName,
     sagas_max: usize,
 ) -> Result<Vec<Recorded>, RuntimeError> {
     let of = plugin.clone();
-    let live = runtime.look(move |sagas| {
+    let live = host.look(move |sagas| {
         // No more of them is kept than may be told.
         let mut found = Vec::new();
         for saga in sagas.filter(|saga| is_undone_by(saga.definition(), &of)) {
@@ -53,9 +53,9 @@ pub(super) async fn find(
     let known: BTreeSet<SagaId> = found.iter().map(|one| one.saga.id()).collect();
     let room = sagas_max - found.len();
     let mut ended = Vec::new();
-    let in_force = runtime.definitions().current();
+    let in_force = host.definitions().current();
     for definition in in_force.filter(|definition| is_undone_by(definition, plugin)) {
-        ended.extend(find_ended(runtime, plugin, definition.name(), &known, room).await?);
+        ended.extend(find_ended(host, plugin, definition.name(), &known, room).await?);
     }
     found.extend(latest(ended, room, |one| one.saga.ended_at().unwrap_or_default()));
     Ok(found)
@@ -72,7 +72,7 @@ fn latest(
 }
 
 async fn find_ended(
-    runtime: &Runtime,
+    host: &Host,
     plugin: &PluginName,
     definition: &DefinitionName,
     known: &BTreeSet<SagaId>,
@@ -87,7 +87,7 @@ async fn find_ended(
     // Their rows first: one that started long before another may have ended after it.
     let mut ended = Vec::new();
     while ended.len() < ENDED_SAGAS_MAX {
-        let page = runtime.store().list(query.clone()).await?;
+        let page = host.store().list(query.clone()).await?;
         let Some(last) = page.last() else { break };
         query.before = Some(last.id);
         ended.extend(page.into_iter().map(|row| (row.ended_at, row.id)));
@@ -99,7 +99,7 @@ async fn find_ended(
         if found.len() == max {
             break;
         }
-        match runtime.state(id).await {
+        match host.state(id).await {
             Ok(state) => found.extend(state.and_then(|state| recorded(state.saga, plugin))),
             // One that cannot be read stops no look at the others.
             Err(RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. }) => {}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use amends_engine::{Definition, DefinitionSpec, Payload, RetrySpec, SagaId, StepKind, StepSpec};
 use amends_registry::{PluginsConfig, Registry};
-use amends_runtime::{Runtime, RuntimeConfig, StartRequest};
+use amends_runtime::{Host, Principal, RuntimeConfig, StartRequest, Via};
 use amends_sandbox::{AllowHost, Inspection};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
@@ -46,7 +46,7 @@ impl Place {
         store: Arc<dyn Store>,
         definitions: Vec<Definition>,
         config: RuntimeConfig,
-    ) -> Runtime {
+    ) -> Host {
         let mut plugins = PluginsConfig {
             dir: self.folder.path().join("plugins"),
             cache: self.folder.path().join("cache"),
@@ -59,7 +59,7 @@ impl Place {
             settings.allow_hosts = self.allow_hosts.iter().cloned().collect();
         }
         let plugins = Registry::open(plugins, Arc::clone(&store)).await.unwrap();
-        Runtime::open(config, store, plugins, definitions).await.unwrap()
+        Host::open(config, store, plugins, definitions).await.unwrap()
     }
 }
 
@@ -102,7 +102,12 @@ pub(crate) fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
         .unwrap()
 }
 
-pub(crate) async fn start(runtime: &Runtime, definition: &str) -> SagaId {
+/// The operator of the tests.
+pub(crate) fn ada() -> Principal {
+    Principal::local("ada", Via::CommandLine)
+}
+
+pub(crate) async fn start(runtime: &Host, definition: &str) -> SagaId {
     let request = StartRequest {
         definition: definition.to_owned(),
         input: Payload::null(),
@@ -110,7 +115,7 @@ pub(crate) async fn start(runtime: &Runtime, definition: &str) -> SagaId {
         tags: std::collections::BTreeMap::new(),
         traceparent: None,
     };
-    runtime.start(request).await.unwrap().id
+    runtime.start(&ada(), request).await.unwrap().id
 }
 
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -18,10 +18,9 @@ use anyhow::Context as _;
 use rusqlite::{Connection, params};
 
 use super::host::{DEFINITION, Place};
-use super::inside::stop;
 use super::measure::{Measured, cores, cpu};
 use super::options::{Bench, Durability, Load, plugin, step};
-use crate::commands::run::open;
+use crate::commands::run::open_registry;
 
 /// How long each part is measured.
 const TIME: Duration = Duration::from_secs(1);
@@ -141,11 +140,11 @@ fn commits(
 
 /// The calls of one saga on one core, with every core at it.
 async fn calls(place: &Place, load: Load) -> anyhow::Result<Duration> {
-    let runtime = open(place.config()?.config).await?;
-    let saga = all_calls(load, runtime.plugins())?;
+    let (store, plugins) = open_registry(&place.config()?.config).await?;
+    let saga = all_calls(load, &plugins)?;
     let tasks = (0..cores())
         .map(|_| {
-            let (plugins, calls) = (runtime.plugins().clone(), saga.clone());
+            let (plugins, calls) = (plugins.clone(), saga.clone());
             tokio::spawn(async move { one_core(&plugins, &calls).await })
         })
         .collect::<Vec<_>>();
@@ -153,7 +152,8 @@ async fn calls(place: &Place, load: Load) -> anyhow::Result<Duration> {
     for task in tasks {
         times.push(task.await.context("a caller broke")??);
     }
-    stop(&runtime).await?;
+    plugins.close().await;
+    store.close().await?;
     times.into_iter().max().context("no core")
 }
 

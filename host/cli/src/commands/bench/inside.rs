@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use amends_engine::{Payload, SagaStatus};
-use amends_runtime::{Runtime, StartRequest};
+use amends_runtime::{Host, Principal, StartRequest, Via};
 use anyhow::Context as _;
 use futures::stream::{self, StreamExt as _};
 
@@ -46,9 +46,9 @@ pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
         .map(|_| tokio::spawn(client(runtime.clone(), load, from, until)))
         .collect::<Vec<_>>();
     tokio::time::sleep_until(from.into()).await;
-    let (cpu_before, stats_before) = (cpu(process)?, runtime.store().stats());
+    let (cpu_before, stats_before) = (cpu(process)?, runtime.stats());
     let (done, ()) = tokio::try_join!(Done::of(clients), swap(place, load, until))?;
-    let stats = runtime.store().stats();
+    let stats = runtime.stats();
     let measured = Measured {
         cpu: cpu(process)?.saturating_sub(cpu_before),
         memory: memory(process)?,
@@ -79,8 +79,8 @@ async fn swap(place: &Place, load: Load, until: Instant) -> anyhow::Result<()> {
 }
 
 /// How many components came after the first.
-fn swapped(runtime: &Runtime) -> anyhow::Result<u64> {
-    let info = runtime.plugins().info(&SWAPPED.parse()?);
+fn swapped(runtime: &Host) -> anyhow::Result<u64> {
+    let info = runtime.plugin(&SWAPPED.parse()?);
     Ok(info.map_or(0, |info| info.history.len().saturating_sub(1) as u64))
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn fill(place: &Place, load: Load) -> anyhow::Result<()> {
     let waits = Load { outcome: Outcome::Happy, ..load };
     let starts = (0..load.waiting).zip(WAITING.into_iter().cycle()).map(|(_, definition)| {
         let (runtime, request) = (runtime.clone(), request(definition, waits));
-        async move { anyhow::Ok(runtime.start(request?).await?) }
+        async move { anyhow::Ok(runtime.start(&bench(), request?).await?) }
     });
     let mut starts = stream::iter(starts).buffer_unordered(FILLERS);
     while let Some(started) = starts.next().await {
@@ -124,8 +124,8 @@ pub(super) async fn fill(place: &Place, load: Load) -> anyhow::Result<()> {
     stop(&runtime).await
 }
 
-async fn waiting(runtime: &Runtime) -> anyhow::Result<u64> {
-    let counts = runtime.store().counts().await?;
+async fn waiting(runtime: &Host) -> anyhow::Result<u64> {
+    let counts = runtime.counts().await?;
     Ok(counts.get(&SagaStatus::Waiting).copied().unwrap_or_default())
 }
 
@@ -137,18 +137,12 @@ async fn idle(process: u32) -> anyhow::Result<f64> {
     Ok(cpu(process)?.saturating_sub(before).as_secs_f64() / IDLE_TIME.as_secs_f64())
 }
 
-pub(super) async fn stop(runtime: &Runtime) -> anyhow::Result<()> {
+async fn stop(runtime: &Host) -> anyhow::Result<()> {
     runtime.stop(STOP_LIMIT).await;
-    runtime.plugins().close().await;
-    Ok(runtime.store().close().await?)
+    Ok(runtime.close().await?)
 }
 
-async fn client(
-    runtime: Runtime,
-    load: Load,
-    from: Instant,
-    until: Instant,
-) -> anyhow::Result<Done> {
+async fn client(runtime: Host, load: Load, from: Instant, until: Instant) -> anyhow::Result<Done> {
     let mut done = Done::default();
     while Instant::now() < until {
         let began = Instant::now();
@@ -159,12 +153,16 @@ async fn client(
 }
 
 /// Starts a saga and waits for its end, which must be the one that is wanted.
-async fn one(runtime: &Runtime, load: Load) -> anyhow::Result<()> {
+async fn one(runtime: &Host, load: Load) -> anyhow::Result<()> {
     let request = request(DEFINITION, load)?;
-    let (started, state) = runtime.start_and_wait(request, END_LIMIT).await?;
+    let (started, state) = runtime.start_and_wait(&bench(), request, END_LIMIT).await?;
     let status = state?.context("a saga is gone")?.saga.status();
     anyhow::ensure!(status == load.outcome.end(), "saga {} is {status}", started.id);
     Ok(())
+}
+
+fn bench() -> Principal {
+    Principal::local("bench", Via::CommandLine)
 }
 
 fn request(definition: &str, load: Load) -> anyhow::Result<StartRequest> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amends_engine::{
-    Definition, DefinitionName, Direction, Order, Outcome, Payload, Saga, SagaId, SagaStatus,
-    StepKind, StepStatus, Timestamp, Verb, Version,
+    Definition, DefinitionName, Direction, Outcome, Payload, Saga, SagaId, SagaStatus, StepKind,
+    StepStatus, Timestamp, Verb, Version,
 };
 use amends_registry::Registry;
-use amends_runtime::{Runtime, RuntimeConfig, StartRequest, import};
+use amends_runtime::{Host, Principal, RuntimeConfig, StartRequest, Via, import};
 use amends_store::{Durability, Store, StoreConfig, StoredEvent, Stream};
 use anyhow::Context as _;
 
@@ -30,7 +30,7 @@ const EVENTS_MAX: u32 = 10_000;
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Trial {
-    runtime: Runtime,
+    runtime: Host,
     faults: Arc<ByTag>,
     _folder: tempfile::TempDir,
 }
@@ -58,7 +58,7 @@ impl Trial {
             ..RuntimeConfig::default()
         };
         let definitions = copy(definitions)?;
-        let runtime = Runtime::open(runtime, store, plugins, definitions).await?;
+        let runtime = Host::open(runtime, store, plugins, definitions).await?;
         Ok(Self { runtime, faults, _folder: folder })
     }
 
@@ -76,7 +76,7 @@ impl Trial {
             tags: tags.into_iter().collect(),
             traceparent: None,
         };
-        Ok(self.runtime.start(request).await?.id)
+        Ok(self.runtime.start(&chaos(), request).await?.id)
     }
 
     /// Until it rests; what waits for a signal gets one.
@@ -95,7 +95,7 @@ impl Trial {
                 {
                     let signal = wait.signal.clone();
                     // One that has moved on meanwhile refuses it.
-                    let _ = self.runtime.signal(id, signal, None, Payload::null(), None).await;
+                    let _ = self.runtime.signal(&chaos(), id, signal, None, Payload::null()).await;
                 }
             }
         }
@@ -121,8 +121,8 @@ impl Trial {
     }
 
     async fn compensate(&self, id: SagaId) -> bool {
-        let (who, reason) = ("chaos".to_owned(), "to try its undos".to_owned());
-        self.runtime.operate(id, Order { who, reason, verb: Verb::Compensate }).await.is_ok()
+        let reason = "to try its undos".to_owned();
+        self.runtime.operate(&chaos(), id, Verb::Compensate, reason).await.is_ok()
     }
 
     /// What came of a fault.
@@ -187,13 +187,12 @@ impl Trial {
     }
 
     pub(super) async fn log(&self, id: SagaId) -> anyhow::Result<Vec<StoredEvent>> {
-        let store = self.runtime.store();
         let mut log: Vec<StoredEvent> = Vec::new();
         // A page of large events ends early.
         while log.len() < EVENTS_MAX as usize {
             let after = log.last().map_or(Version(0), |last| last.version);
             let left = EVENTS_MAX - u32::try_from(log.len()).unwrap_or(EVENTS_MAX);
-            let page = store.events(Stream::Saga(id), after, left).await?;
+            let page = self.runtime.events(Stream::Saga(id), after, left).await?;
             if page.is_empty() {
                 break;
             }
@@ -204,9 +203,12 @@ impl Trial {
 
     pub(super) async fn close(self) -> anyhow::Result<()> {
         self.runtime.stop(STOP_LIMIT).await;
-        self.runtime.plugins().close().await;
-        Ok(self.runtime.store().close().await?)
+        Ok(self.runtime.close().await?)
     }
+}
+
+fn chaos() -> Principal {
+    Principal::local("chaos", Via::CommandLine)
 }
 
 fn told(outcome: &Outcome) -> String {

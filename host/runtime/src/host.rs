@@ -1,5 +1,13 @@
-//! The handle: what the API and the command line ask of a host.
+//! The handle of a running host: everything that the API and the command line ask of it.
+//!
+//! A method that changes something takes a [`Principal`]. It passes [`authorize`] before it does
+//! anything, and what is recorded of the change has the principal's subject as `who`. Reads take
+//! none. Nobody outside the crate reaches the store or the registry of a host.
 
+mod breakers;
+mod orders;
+mod plugins;
+mod records;
 mod sagas;
 
 use std::collections::BTreeMap;
@@ -9,8 +17,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, Digest, Input, Order, Payload, PlannedUndo, Saga, SagaId, ServiceName, SignalName,
-    Start, Verb, Version, undo_plan,
+    Definition, Digest, Payload, PlannedUndo, Saga, SagaId, ServiceName, Start, Version, undo_plan,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
@@ -20,31 +27,28 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::abandoned::Abandoned;
-use crate::breakers::settings::{BreakerInfo, BreakerSettings, ByHand};
-use crate::breakers::{Breakers, Written};
-use crate::budget::{Budget, HeldBytes};
+use crate::action::{Action, authorize};
+use crate::breakers::Breakers;
+use crate::breakers::settings::BreakerSettings;
+use crate::budget::Budget;
 use crate::definitions::Definitions;
-use crate::error::{BreakerError, OperateError, RuntimeError, StartError};
+use crate::error::{RuntimeError, StartError};
 use crate::faults::Faults;
 use crate::gauges::HostGauges;
 use crate::limits::{
-    EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_FREE,
-    ORDER_BYTES_WAITING_MAX, REHEARSALS_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
+    EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_WAITING_MAX,
+    REHEARSALS_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
 };
 use crate::message::{Gauges, Look, Message, StartMessage, Waiter};
 use crate::ports::{SagaPort, Wake};
+use crate::principal::Principal;
 use crate::recovery::{self, Quarantine, Quarantined};
 use crate::room_key::RoomKey;
 use crate::rooms::Rooms;
 use crate::saga_state::{SagaState, Started};
-use crate::serving::{may_choose, may_edit, may_resolve, undo_component};
+use crate::serving::undo_component;
 use crate::shard::{Shard, ShardConfig};
 use crate::stall::Stuck;
-use amends_registry::now;
-
-/// How often a saga that is not live is loaded for one order or signal. Each further time means
-/// that another one was done meanwhile, and there are few of those.
-const FEED_TRIES_MAX: u32 = 10;
 
 /// How a host is set up.
 #[derive(Debug, Clone)]
@@ -93,14 +97,6 @@ pub struct StartRequest {
     pub traceparent: Option<String>,
 }
 
-/// Why the store takes no writes, when it takes none.
-fn no_writes(health: &StoreHealth) -> Option<StoreError> {
-    match health {
-        StoreHealth::Well => None,
-        StoreHealth::NoWrites(error) | StoreHealth::Lost(error) => Some(error.clone()),
-    }
-}
-
 /// An undo that a compensation would run now, and the component that would serve it.
 #[derive(Debug, Clone)]
 pub struct Planned {
@@ -114,7 +110,7 @@ pub struct Planned {
 
 /// A running host. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Runtime {
+pub struct Host {
     inner: Arc<Inner>,
 }
 
@@ -144,11 +140,11 @@ struct ShardHandle {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("shards", &self.shards.len()).finish_non_exhaustive()
+        f.debug_struct("Host").field("shards", &self.shards.len()).finish_non_exhaustive()
     }
 }
 
-impl Runtime {
+impl Host {
     /// Checks that every definition has its plugins, recovers what is live, and goes on with it.
     ///
     /// # Errors
@@ -184,7 +180,7 @@ impl Runtime {
         }
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
-            let sagas: Arc<dyn SagaPort> = Arc::new(WeakRuntime(inner.clone()));
+            let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
             let mut shards = Vec::new();
             for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
                 let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
@@ -235,7 +231,7 @@ impl Runtime {
         let tasks = idle.into_iter().map(run).collect();
         *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
         // Last: what replaces a component is held against the sagas that are live.
-        let guard = WeakRuntime(Arc::downgrade(&runtime.inner));
+        let guard = WeakHost(Arc::downgrade(&runtime.inner));
         runtime.inner.plugins.watch(Some(Arc::new(guard))).await;
         Ok(runtime)
     }
@@ -245,7 +241,12 @@ impl Runtime {
     ///
     /// # Errors
     /// When it was not started; see [`StartError`] for who can act.
-    pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
+    pub async fn start(
+        &self,
+        principal: &Principal,
+        request: StartRequest,
+    ) -> Result<Started, StartError> {
+        authorize(principal, &Action::Start { definition: &request.definition });
         self.start_as(self.start_of(request)?).await
     }
 
@@ -256,9 +257,11 @@ impl Runtime {
     /// When it was not started; see [`StartError`] for who can act.
     pub async fn start_and_wait(
         &self,
+        principal: &Principal,
         request: StartRequest,
         timeout: Duration,
     ) -> Result<(Started, Result<Option<SagaState>, RuntimeError>), StartError> {
+        authorize(principal, &Action::Start { definition: &request.definition });
         let (reply, rests) = oneshot::channel();
         let waiter = Waiter { reply, until_end: false };
         let started = self.hand_in(self.start_of(request)?, Some(waiter))?;
@@ -335,183 +338,6 @@ impl Runtime {
         Ok(answer)
     }
 
-    /// Does what an operator orders; answers when that is durable, with the saga after it. What is
-    /// done already is answered the same and does nothing.
-    ///
-    /// # Errors
-    /// When there is no such saga, it does not permit that now, or nothing can be done to it.
-    pub async fn operate(&self, id: SagaId, order: Order) -> Result<SagaState, OperateError> {
-        if let Verb::Resume = order.verb
-            && let Some(state) = self.take_up(id, &order).await?
-        {
-            return Ok(state);
-        }
-        self.check(id, &order).await?;
-        self.feed(id, Input::Operate(order)).await
-    }
-
-    /// What [`Self::operate`] would answer now, without doing it: the saga as it is, if it permits that.
-    ///
-    /// # Errors
-    /// As [`Self::operate`].
-    pub async fn would_operate(
-        &self,
-        id: SagaId,
-        order: &Order,
-    ) -> Result<SagaState, OperateError> {
-        if let Some(reason) = self.inner.quarantine.reason(id) {
-            let remedy = if matches!(order.verb, Verb::Resume) {
-                // Whether it can be read is found out by reading it.
-                "what a resume would do is known when it is done"
-            } else {
-                "only `amends resume` takes it up again"
-            };
-            return Err(OperateError::Quarantined(amends_engine::Refusal {
-                message: format!("the saga is quarantined: {reason}"),
-                remedy: remedy.to_owned(),
-            }));
-        }
-        self.check(id, order).await?;
-        let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
-        amends_engine::permits(&state.saga, now(), order)?;
-        Ok(state)
-    }
-
-    /// Whether the components of a saga go with an order. Whether the saga does, is decided when the
-    /// order's turn comes.
-    async fn check(&self, id: SagaId, order: &Order) -> Result<(), OperateError> {
-        let looks = match &order.verb {
-            Verb::Retry { step, input, digest } => {
-                input.is_some() || step.is_some() && digest.is_some()
-            }
-            Verb::Resolve { output, .. } => output.is_some(),
-            Verb::Cancel
-            | Verb::Compensate
-            | Verb::CompensateWithParent
-            | Verb::Pause
-            | Verb::Resume
-            | Verb::Skip { .. }
-            | Verb::Abandon
-            | Verb::Note => false,
-        };
-        if !looks {
-            return Ok(());
-        }
-        let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
-        let (plugins, saga) = (&self.inner.plugins, &state.saga);
-        if let Verb::Retry { step: Some(step), digest: Some(digest), .. } = &order.verb {
-            may_choose(plugins, saga, step, *digest).await?;
-        }
-        may_edit(plugins, saga, order).await?;
-        may_resolve(plugins, saga, order).await?;
-        Ok(())
-    }
-
-    /// Hands a signal to a saga; answers when that is durable. One with an id that came before
-    /// is dropped. `who` sends it, for its history.
-    ///
-    /// # Errors
-    /// When there is no such saga, or it takes no such signal now.
-    pub async fn signal(
-        &self,
-        id: SagaId,
-        name: SignalName,
-        signal_id: Option<String>,
-        payload: Payload,
-        who: Option<String>,
-    ) -> Result<SagaState, OperateError> {
-        self.feed(id, Input::Signal { name, id: signal_id, payload, who }).await
-    }
-
-    async fn feed(&self, id: SagaId, input: Input) -> Result<SagaState, OperateError> {
-        let mut loaded = None;
-        // One that is not live is loaded; by then it may be live, or have moved on and ended.
-        for _ in 0..FEED_TRIES_MAX {
-            if let Some(reason) = self.inner.quarantine.reason(id) {
-                return Err(OperateError::Quarantined(amends_engine::Refusal {
-                    message: format!("the saga is quarantined: {reason}"),
-                    remedy: "mend what the reason names, then `amends resume` takes it up again"
-                        .to_owned(),
-                }));
-            }
-            let (reply, answer) = oneshot::channel();
-            let held = self.hold_input(&input)?;
-            let input = Box::new(input.clone());
-            self.send(id, Message::Feed { id, input, loaded: loaded.take(), held, reply })?;
-            if let Ok(result) = answer.await {
-                return result;
-            }
-            if self.is_stopping() {
-                return Err(RuntimeError::Stopping.into());
-            }
-            let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
-            loaded = Some(Box::new(state.saga));
-        }
-        Err(RuntimeError::Busy(id).into())
-    }
-
-    /// Takes up a saga that is quarantined: it is read anew and goes on as after a start of the
-    /// host. None when it is not quarantined.
-    async fn take_up(&self, id: SagaId, order: &Order) -> Result<Option<SagaState>, OperateError> {
-        let quarantine = &self.inner.quarantine;
-        if quarantine.reason(id).is_none() {
-            return Ok(None);
-        }
-        let found = self.state(id).await.and_then(|state| {
-            state.ok_or_else(|| {
-                let message = "it has no row in the store's list of sagas".to_owned();
-                RuntimeError::Unreadable { saga: id, message }
-            })
-        });
-        let state = match found {
-            Ok(state) => state,
-            Err(
-                error @ (RuntimeError::Unreadable { .. }
-                | RuntimeError::DefinitionLost { .. }
-                | RuntimeError::Store(StoreError::Damaged { .. })),
-            ) => {
-                return Err(OperateError::Quarantined(amends_engine::Refusal {
-                    message: format!("the saga stays quarantined: {error}"),
-                    remedy: "restore what cannot be read, or run the version that wrote it"
-                        .to_owned(),
-                }));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let saga = Box::new(state.saga.clone());
-        // Whoever is refused as long as it is quarantined must not come before its recovery.
-        let is_released = quarantine.release(id, || {
-            let held = self.inner.live_bytes.hold(LIVE_BYTES_EACH + saga.memory_bytes());
-            let _ = self.send(id, Message::Recover { saga, held });
-        });
-        if is_released {
-            let Order { who, reason, .. } = order;
-            tracing::info!(saga_id = %id, who, reason, "a quarantined saga is taken up again");
-        }
-        Ok(Some(state))
-    }
-
-    /// Room for what a signal or a large order brings, until it is decided on.
-    fn hold_input(&self, input: &Input) -> Result<Option<HeldBytes>, OperateError> {
-        let bytes = input.memory_bytes();
-        let (budget, refusal) = match input {
-            Input::Signal { .. } => {
-                (&self.inner.signal_bytes, "too many signals wait to be recorded")
-            }
-            Input::Operate(_) if bytes >= ORDER_BYTES_FREE => {
-                (&self.inner.order_bytes, "too many orders wait to be recorded")
-            }
-            Input::Operate(_)
-            | Input::Admit { .. }
-            | Input::Outcome { .. }
-            | Input::Refuse { .. }
-            | Input::Tick => return Ok(None),
-        };
-        // What it takes in a queue, beside its payload, is less than what a saga does.
-        let held = budget.try_hold(LIVE_BYTES_EACH + bytes);
-        held.map(Some).ok_or(OperateError::Overloaded(refusal))
-    }
-
     /// The undos that a compensation of a saga would run now, in their order, and who would serve
     /// each. None when there is no such saga.
     ///
@@ -561,66 +387,6 @@ impl Runtime {
     /// Sagas that have not moved for longer than they should.
     pub async fn stuck(&self) -> Vec<Stuck> {
         self.ask_shards(|reply| Message::Stuck { reply }).await.into_iter().flatten().collect()
-    }
-
-    /// The circuit breakers, by service.
-    #[must_use]
-    pub fn breakers(&self) -> Vec<BreakerInfo> {
-        self.inner.breakers.list(now())
-    }
-
-    /// Opens a circuit breaker by hand, for so long or until somebody closes it. None: the service has no
-    /// breaker.
-    ///
-    /// # Errors
-    /// When the store takes no writes: see [`BreakerError`].
-    pub async fn open_breaker(
-        &self,
-        service: &ServiceName,
-        by_hand: ByHand,
-        open_for: Option<Duration>,
-    ) -> Result<Option<BreakerInfo>, BreakerError> {
-        let until = open_for.map(|time| now().after(time));
-        let order = |breakers: &Breakers| breakers.hold(service, by_hand, until, now());
-        self.order_breaker(service, order).await
-    }
-
-    /// Closes a circuit breaker by hand. None: the service has no breaker.
-    ///
-    /// # Errors
-    /// When the store takes no writes: see [`BreakerError`].
-    pub async fn close_breaker(
-        &self,
-        service: &ServiceName,
-        by_hand: &ByHand,
-    ) -> Result<Option<BreakerInfo>, BreakerError> {
-        self.order_breaker(service, |breakers| breakers.close(service, by_hand, now())).await
-    }
-
-    async fn order_breaker(
-        &self,
-        service: &ServiceName,
-        order: impl FnOnce(&Breakers) -> Option<Written>,
-    ) -> Result<Option<BreakerInfo>, BreakerError> {
-        if self.breaker(service).is_none() {
-            return Ok(None);
-        }
-        if let Some(error) = no_writes(&self.store_health()) {
-            return Err(BreakerError::NotDone(error));
-        }
-        let Some(written) = order(&self.inner.breakers) else { return Ok(None) };
-        let written = tokio::select! {
-            biased;
-            written = written => written.unwrap_or(Err(StoreError::Closed)),
-            // The store tries the orders one after another: this one may wait behind others.
-            error = self.until_store(no_writes) => Err(error),
-        };
-        written.map_err(BreakerError::NotWritten)?;
-        Ok(self.breaker(service))
-    }
-
-    fn breaker(&self, service: &ServiceName) -> Option<BreakerInfo> {
-        self.breakers().into_iter().find(|breaker| breaker.service == *service)
     }
 
     async fn ask_shards<T>(&self, ask: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {
@@ -673,15 +439,11 @@ impl Runtime {
         &self.inner.definitions
     }
 
-    /// Returns the store, to read from.
-    #[must_use]
-    pub fn store(&self) -> &Arc<dyn Store> {
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
     }
 
-    /// Returns the registry of plugins.
-    #[must_use]
-    pub fn plugins(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         &self.inner.plugins
     }
 
@@ -700,37 +462,6 @@ impl Runtime {
     #[must_use]
     pub fn quarantine_reason(&self, id: SagaId) -> Option<String> {
         self.inner.quarantine.reason(id)
-    }
-
-    /// Whether the store takes writes.
-    #[must_use]
-    pub fn store_health(&self) -> StoreHealth {
-        self.inner.store.health().borrow().clone()
-    }
-
-    /// Why the store is lost to this process, once it is: from then on nothing is recorded, and the
-    /// process should end. May be cancelled at any time.
-    pub async fn store_lost(&self) -> StoreError {
-        let lost = |health: &StoreHealth| {
-            if let StoreHealth::Lost(error) = health { Some(error.clone()) } else { None }
-        };
-        self.until_store(lost).await
-    }
-
-    /// Waits until the store fails in this way. For ever when the store is closed before.
-    async fn until_store(
-        &self,
-        failure: impl Fn(&StoreHealth) -> Option<StoreError>,
-    ) -> StoreError {
-        let mut health = self.inner.store.health();
-        loop {
-            if let Some(error) = failure(&health.borrow_and_update()) {
-                return error;
-            }
-            if health.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
     }
 
     /// Whether every shard still runs.
@@ -785,6 +516,19 @@ impl Runtime {
         }
         failpoint("runtime.stop.done");
         cut_off
+    }
+
+    /// Closes the host: what follows the plugins, and the store. Once this has resolved, the store can
+    /// be opened again. A host that was not stopped stops first, and calls in flight are cut off.
+    ///
+    /// # Errors
+    /// When the store fails to write what was queued before.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        if !self.is_stopping() {
+            self.stop(Duration::ZERO).await;
+        }
+        self.inner.plugins.close().await;
+        self.inner.store.close().await
     }
 
     async fn load(&self, row: &SagaRow) -> Result<Saga, RuntimeError> {
@@ -860,12 +604,12 @@ impl Wake for WakeShards {
 
 /// The host, for what runs inside of it and must not keep it alive.
 #[derive(Debug)]
-pub(crate) struct WeakRuntime(Weak<Inner>);
+pub(crate) struct WeakHost(Weak<Inner>);
 
-impl WeakRuntime {
+impl WeakHost {
     /// The host; none when it is gone.
-    pub(crate) fn runtime(&self) -> Option<Runtime> {
-        Some(Runtime { inner: self.0.upgrade()? })
+    pub(crate) fn host(&self) -> Option<Host> {
+        Some(Host { inner: self.0.upgrade()? })
     }
 }
 

@@ -1,0 +1,67 @@
+//! Who asks a host for a change.
+
+use amends_engine::SagaId;
+
+/// Who asks a host for a change. The host keeps the subject with what it records of the change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The name that is recorded as `who`, for example `ann@127.0.0.1`.
+    pub subject: String,
+    /// How the host knows the subject.
+    pub kind: PrincipalKind,
+    /// The roles that access control gave the subject. Empty without access control.
+    pub roles: Vec<String>,
+    /// The way by which the request came.
+    pub via: Via,
+}
+
+/// How a host knows who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrincipalKind {
+    /// The host has no access control: whoever reaches it may do everything, and nobody checks the name.
+    Local,
+    /// The host itself asks, for a saga that runs or undoes another one.
+    Host,
+}
+
+/// The way by which a request for a change came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// A request to the HTTP API.
+    Http,
+    /// A file in the plugin folder.
+    Folder,
+    /// A command that runs a host of its own, for example `amends bench`.
+    CommandLine,
+    /// The host itself.
+    Host,
+}
+
+impl Principal {
+    /// Makes the principal of a request to a host without access control.
+    #[must_use]
+    pub fn local(subject: impl Into<String>, via: Via) -> Self {
+        Self { subject: subject.into(), kind: PrincipalKind::Local, roles: Vec::new(), via }
+    }
+
+    /// Makes the principal for which the host starts and undoes the sagas that a saga runs.
+    pub(crate) fn of_saga(parent: SagaId) -> Self {
+        Self {
+            subject: format!("saga {parent}"),
+            kind: PrincipalKind::Host,
+            roles: Vec::new(),
+            via: Via::Host,
+        }
+    }
+}
+
+impl std::fmt::Display for Via {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::Folder => "folder",
+            Self::CommandLine => "command line",
+            Self::Host => "host",
+        })
+    }
+}
