@@ -49,6 +49,10 @@ pub struct StepView {
     /// When the next attempt is due, or the step stops waiting.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_at: Option<Timestamp>,
+    /// What holds the step's call back that no event says, in words: a plugin, room, memory, the machine
+    /// or a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The name of the signal that the step waits for, or waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,

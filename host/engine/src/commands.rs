@@ -10,7 +10,7 @@ use crate::call::Direction;
 use crate::definition::{ExpressionError, StepKind, Variables, as_list};
 use crate::ids::{DefinitionName, Digest, PluginName, SagaId, ServiceName, StepName, Timestamp};
 use crate::payload::Payload;
-use crate::saga::{Phase, Progress, Saga};
+use crate::saga::{Phase, Progress, Saga, StepOutcome, UndoProgress};
 
 /// One thing that the runtime must do or wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,18 +106,16 @@ fn is_at_rest(saga: &Saga, index: usize) -> bool {
     let is_forward = saga.phase == Phase::Forward;
     match saga.steps[index].progress {
         Progress::Pending => !(is_forward && saga.is_ready(index)),
-        Progress::Succeeded | Progress::Unknown => is_forward,
-        Progress::FannedOut
-        | Progress::Failed
-        | Progress::Skipped
-        | Progress::Undone
-        | Progress::UndoBlocked
-        | Progress::UndoSkipped => true,
+        Progress::Settled(StepOutcome::Succeeded | StepOutcome::Unknown) => is_forward,
+        Progress::Settled(StepOutcome::Failed | StepOutcome::Skipped)
+        | Progress::FannedOut
+        | Progress::Undo(UndoProgress::Blocked | UndoProgress::Undone | UndoProgress::Skipped) => {
+            true
+        }
         Progress::Waiting { .. }
         | Progress::Running
         | Progress::BackingOff { .. }
-        | Progress::Undoing
-        | Progress::UndoBackingOff { .. } => false,
+        | Progress::Undo(UndoProgress::Running | UndoProgress::BackingOff { .. }) => false,
     }
 }
 
@@ -129,15 +127,8 @@ fn wake(saga: &Saga, index: usize) -> Option<Command> {
         | Progress::Running
         | Progress::FannedOut
         | Progress::BackingOff { .. }
-        | Progress::Succeeded
-        | Progress::Failed
-        | Progress::Unknown
-        | Progress::Skipped
-        | Progress::Undoing
-        | Progress::UndoBackingOff { .. }
-        | Progress::Undone
-        | Progress::UndoBlocked
-        | Progress::UndoSkipped => None,
+        | Progress::Settled(_)
+        | Progress::Undo(_) => None,
     }
 }
 
@@ -252,7 +243,7 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
     let (state, spec) = (&saga.steps[index], saga.spec(index));
     let (direction, attempt, digest, timeout) = match state.progress {
         Progress::Running => (Direction::Execute, state.attempts, state.digest?, spec.timeout),
-        Progress::Undoing => {
+        Progress::Undo(UndoProgress::Running) => {
             let timeout = spec.undo.as_ref()?.timeout;
             (Direction::Compensate, state.undo_attempts, state.undo_digest?, timeout)
         }
@@ -260,14 +251,13 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
         | Progress::Waiting { .. }
         | Progress::FannedOut
         | Progress::BackingOff { .. }
-        | Progress::Succeeded
-        | Progress::Failed
-        | Progress::Unknown
-        | Progress::Skipped
-        | Progress::UndoBackingOff { .. }
-        | Progress::Undone
-        | Progress::UndoBlocked
-        | Progress::UndoSkipped => return None,
+        | Progress::Settled(_)
+        | Progress::Undo(
+            UndoProgress::BackingOff { .. }
+            | UndoProgress::Blocked
+            | UndoProgress::Undone
+            | UndoProgress::Skipped,
+        ) => return None,
     };
     Some(Call {
         step: saga.name(index).clone(),
@@ -300,12 +290,12 @@ fn wanted(saga: &Saga, index: usize, may_begin: bool) -> Option<Due> {
         (Phase::Forward, Progress::BackingOff { retry_at, .. }) => {
             (Direction::Execute, Some(retry_at))
         }
-        (Phase::Compensating(_), Progress::Succeeded | Progress::Unknown)
+        (Phase::Compensating(_), Progress::Settled(_))
             if may_begin && saga.is_undo_ready(index) =>
         {
             (Direction::Compensate, None)
         }
-        (Phase::Compensating(_), Progress::UndoBackingOff { retry_at, .. }) => {
+        (Phase::Compensating(_), Progress::Undo(UndoProgress::BackingOff { retry_at, .. })) => {
             (Direction::Compensate, Some(retry_at))
         }
         (

@@ -4,7 +4,7 @@ use crate::commands::input;
 use crate::definition::StepKind;
 use crate::ids::{Digest, PluginName, SagaId, StepName};
 use crate::payload::Payload;
-use crate::saga::{FanOut, Progress, Saga};
+use crate::saga::{FanOut, Progress, Saga, StepOutcome, UndoProgress};
 use crate::status::StepStatus;
 
 /// One undo that a compensation would run now.
@@ -109,18 +109,19 @@ fn stands(saga: &Saga, index: usize) -> Option<bool> {
     }
     let step = &saga.steps[index];
     match step.progress {
-        Progress::Succeeded => Some(!step.undo_tainted),
-        Progress::UndoBlocked | Progress::UndoBackingOff { .. } | Progress::UndoSkipped => {
-            Some(step.output.is_some() && !step.undo_tainted)
-        }
-        Progress::Unknown | Progress::Running | Progress::Undoing => Some(false),
+        Progress::Settled(StepOutcome::Succeeded) => Some(!step.undo_tainted),
+        Progress::Undo(
+            UndoProgress::Blocked | UndoProgress::BackingOff { .. } | UndoProgress::Skipped,
+        ) => Some(step.output.is_some() && !step.undo_tainted),
+        Progress::Settled(StepOutcome::Unknown)
+        | Progress::Running
+        | Progress::Undo(UndoProgress::Running) => Some(false),
         Progress::Pending | Progress::BackingOff { .. } if step.tainted => Some(false),
         Progress::Pending
         | Progress::Waiting { .. }
         | Progress::FannedOut
         | Progress::BackingOff { .. }
-        | Progress::Failed
-        | Progress::Skipped
-        | Progress::Undone => None,
+        | Progress::Settled(StepOutcome::Failed | StepOutcome::Skipped)
+        | Progress::Undo(UndoProgress::Undone) => None,
     }
 }

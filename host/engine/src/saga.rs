@@ -16,7 +16,7 @@ mod view;
 pub(crate) use fan_out::{Element, FanOut};
 pub(crate) use orders::Wish;
 pub use orders::{Chosen, Note, Ordered};
-pub(crate) use progress::Progress;
+pub(crate) use progress::{Progress, StepOutcome, UndoProgress};
 pub use state::Saga;
 pub(crate) use state::{Phase, Signal};
 pub(crate) use step_state::StepState;

@@ -8,7 +8,7 @@ mod verbs;
 use std::fmt::Write as _;
 
 use crate::ids::{StepName, Timestamp};
-use crate::saga::{Phase, Progress, Saga, StepState};
+use crate::saga::{Phase, Progress, Saga, StepOutcome, StepState, UndoProgress};
 use crate::sentence::shortened;
 use crate::status::SagaStatus;
 use activity::{activities, activity};
@@ -106,11 +106,11 @@ fn by_hand(saga: &Saga) -> String {
     let sentence = |index: usize| {
         let step = &saga.steps[index];
         let (name, by) = (saga.name(index), step.by_hand.as_deref()?);
-        let what = if step.progress == Progress::Undone {
+        let what = if step.progress == Progress::Undo(UndoProgress::Undone) {
             format!("{name} counts as undone by word of")
-        } else if step.progress == Progress::UndoSkipped {
+        } else if step.progress == Progress::Undo(UndoProgress::Skipped) {
             format!("The undo of {name} was skipped by")
-        } else if step.progress == Progress::Skipped {
+        } else if step.progress == Progress::Settled(StepOutcome::Skipped) {
             format!("{name} was skipped by")
         } else {
             format!("{name} was resolved by")
@@ -149,7 +149,7 @@ fn blocked(saga: &Saga) -> String {
     let waiting: Vec<_> = (0..saga.steps.len())
         .filter(|index| {
             matches!(saga.phase, Phase::Compensating(_))
-                && matches!(saga.steps[*index].progress, Progress::Succeeded | Progress::Unknown)
+                && saga.steps[*index].progress.may_stand()
                 && saga.spec(*index).undo.is_some()
                 && !saga.runs_over_list(*index)
                 && !saga.is_undo_ready(*index)

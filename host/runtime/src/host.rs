@@ -268,7 +268,7 @@ impl Host {
         let rested = tokio::time::timeout(timeout, rests).await;
         let started = started.await.unwrap_or(Err(StartError::Stopping))?;
         let found = match rested {
-            Ok(Ok(saga)) => Ok(Some(SagaState { saga, stalls: Vec::new() })),
+            Ok(Ok(saga)) => Ok(Some(saga.into())),
             Err(_) => self.state(started.id).await,
             // It was started earlier.
             Ok(Err(_)) => self.wait(started.id, timeout).await,
@@ -411,7 +411,7 @@ impl Host {
             return Ok(Some(*state));
         }
         let loaded = self.load(id).await?;
-        Ok(loaded.map(|loaded| SagaState { saga: loaded.saga, stalls: Vec::new() }))
+        Ok(loaded.map(|loaded| loaded.saga.into()))
     }
 
     /// Waits until a saga rests, ended or blocked; answers it as it then is, or as it is when
@@ -427,7 +427,7 @@ impl Host {
         let (reply, answer) = oneshot::channel();
         self.send(id, Message::Wait { id, waiter: Waiter { reply, until_end: false } })?;
         match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(saga)) => Ok(Some(SagaState { saga, stalls: Vec::new() })),
+            Ok(Ok(saga)) => Ok(Some(saga.into())),
             Ok(Err(_)) | Err(_) => self.state(id).await,
         }
     }

@@ -68,5 +68,5 @@ pub use rehearse::{
 };
 pub use room_key::RoomKey;
 pub use saga_state::{SagaState, Started};
-pub use stall::{StallReason, Stuck};
+pub use stall::{Stall, StallReason, Stuck};
 pub use state_cache::with_state_cache;

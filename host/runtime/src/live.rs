@@ -21,7 +21,7 @@ use crate::message::{CallNumber, Returned, Waiter};
 use crate::rooms::Taken;
 use crate::saga_state::{SagaState, Started, rests};
 use crate::serving::{Basis, Served};
-use crate::stall::{Line, Stall, StallReason};
+use crate::stall::{Place, Stall, StallReason};
 use amends_registry::now;
 
 /// The time of one saga, which never goes back: neither when the clock of this host is set back, nor
@@ -76,12 +76,14 @@ pub(crate) struct Live {
     pub(crate) unbegun: BTreeMap<(StepName, Direction), Unbegun>,
     /// The timer that is set.
     pub(crate) timer: Option<Timestamp>,
-    /// What holds it back, outside its events: of each call that is due and cannot begin.
+    /// What holds it back, outside its events: one for each call that cannot begin.
     pub(crate) stalls: Vec<Stall>,
+    /// Says that the store did not take its last append and why, as a clause for people.
+    pub(crate) unrecorded: Option<String>,
     /// Told when it rests.
     pub(crate) waiters: Vec<Waiter>,
-    /// The lines in which it waits: a few at most.
-    pub(crate) in_lines: Vec<Line>,
+    /// The places in which its calls wait: each call in one line at most.
+    pub(crate) places: BTreeMap<(StepName, Direction), Place>,
     /// When something of it last became durable, or it was loaded.
     pub(crate) moved_at: Timestamp,
     /// Told to be stuck already.
@@ -279,8 +281,9 @@ impl Live {
             reran: BTreeMap::new(),
             timer: None,
             stalls: Vec::new(),
+            unrecorded: None,
             waiters: Vec::new(),
-            in_lines: Vec::new(),
+            places: BTreeMap::new(),
             moved_at: now(),
             is_stuck: false,
             sought: BTreeMap::new(),
@@ -406,8 +409,7 @@ impl Live {
             StallReason::PluginMissing { .. }
             | StallReason::ComponentSought(_)
             | StallReason::NoRoom(_)
-            | StallReason::Machine(_)
-            | StallReason::StoreFailed(_) => None,
+            | StallReason::Machine(_) => None,
         });
         commands(&self.saga)
             .filter_map(|command| match command {

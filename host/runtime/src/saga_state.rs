@@ -2,7 +2,7 @@
 
 use amends_engine::{Saga, SagaId, SagaStatus, Timestamp};
 
-use crate::stall::{Stall, StallReason};
+use crate::stall::Stall;
 
 /// A saga that was started, now or earlier with the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +26,23 @@ pub(crate) struct Loaded {
 pub struct SagaState {
     /// The saga.
     pub saga: Saga,
-    /// What holds it back, outside its events: of each call that is due and cannot begin.
-    pub stalls: Vec<StallReason>,
+    /// What holds it back, outside its events: one for each call that cannot begin.
+    pub stalls: Vec<Stall>,
+    /// Says that what happened to it cannot be recorded and why, as a clause for people. None when
+    /// it can be recorded.
+    pub unrecorded: Option<String>,
+}
+
+impl From<Saga> for SagaState {
+    /// A saga that nothing outside its events holds back.
+    fn from(saga: Saga) -> Self {
+        Self { saga, stalls: Vec::new(), unrecorded: None }
+    }
 }
 
 impl SagaState {
     pub(crate) fn of(saga: &Saga, stalls: &[Stall]) -> Self {
-        let stalls = stalls.iter().map(|stall| stall.reason.clone()).collect();
-        Self { saga: saga.clone(), stalls }
+        Self { stalls: stalls.to_vec(), ..Self::from(saga.clone()) }
     }
 }
 

@@ -94,8 +94,10 @@ pub(crate) struct Shard {
     /// What waits for the store to take another append, the first first.
     store_line: VecDeque<Appends>,
     timers: BinaryHeap<Reverse<(Timestamp, SagaId)>>,
-    /// Sagas that wait in line for room or a service, the first first.
-    lines: BTreeMap<Line, VecDeque<SagaId>>,
+    /// Lines of calls that wait for room or a service: the saga of each place, by its number.
+    lines: BTreeMap<Line, BTreeMap<u64, SagaId>>,
+    /// Places given so far: each has a number of its own.
+    places: u64,
     /// Sagas that wait for a plugin, and when they look again.
     stalled: HashSet<SagaId>,
     stalled_until: Option<Instant>,
@@ -134,6 +136,7 @@ impl Shard {
             store_line: VecDeque::new(),
             timers: BinaryHeap::new(),
             lines: BTreeMap::new(),
+            places: 0,
             stalled: HashSet::new(),
             stalled_until: None,
             await_store: HashSet::new(),
@@ -237,7 +240,9 @@ impl Shard {
             }
             Message::Read { id, reply } => {
                 if let Some(live) = self.live.get(&id) {
-                    let _ = reply.send(Box::new(SagaState::of(&live.saga, &live.stalls)));
+                    let state = SagaState::of(&live.saga, &live.stalls);
+                    let unrecorded = live.unrecorded.clone();
+                    let _ = reply.send(Box::new(SagaState { unrecorded, ..state }));
                 }
             }
             Message::Wait { id, waiter } => {
@@ -577,6 +582,7 @@ impl Shard {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.stalls = admitted.stalls;
         live.stalls.extend(unbegun);
+        live.unrecorded = None;
         if events.is_empty() {
             live.forget_reruns(&inputs);
             for queued in inputs {
@@ -647,7 +653,7 @@ impl Shard {
     fn remove(&mut self, id: SagaId) {
         if let Some(live) = self.live.remove(&id) {
             self.config.live_total.fetch_sub(1, Ordering::Relaxed);
-            live.in_lines.iter().for_each(|line| self.leave_line(id, line));
+            live.places.values().for_each(|place| self.leave_line(place));
         }
         self.stalled.remove(&id);
         self.await_store.remove(&id);

@@ -39,10 +39,11 @@ pub(crate) fn stuck(live: &Live, at: Timestamp) -> Option<Stuck> {
     let is_lost =
         |stall: &&Stall| matches!(stall.reason, StallReason::PluginMissing { why: Some(_), .. });
     if let Some(lost) = live.stalls.iter().find(is_lost) {
-        return found(lost.reason.to_string());
+        return found(lost.to_string());
     }
-    if let Some(stall) = live.stalls.first() {
-        return if idle > HELD_MAX { found(stall.reason.to_string()) } else { None };
+    let first = || live.stalls.first().map(Stall::to_string);
+    if let Some(held) = live.unrecorded.clone().or_else(first) {
+        return if idle > HELD_MAX { found(held) } else { None };
     }
     let waits = saga.steps().any(|step| step.status == StepStatus::Waiting);
     if live.in_flight.is_empty() {

@@ -97,7 +97,7 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
         state.stalls.into_iter().next().map(|stall| (stall, state.saga))
     });
     let (stall, saga) = stalled.await;
-    assert!(matches!(stall, StallReason::BreakerOpen { .. }), "{stall}");
+    assert!(matches!(stall.reason, StallReason::BreakerOpen { .. }), "{stall}");
     assert_eq!(saga.steps().next().unwrap().attempts, 0);
 
     // A third host closes it.

@@ -12,7 +12,7 @@ use amends_engine::{
     Definition, Digest, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec, StepStatus, UndoSpec,
     Verb, Version, WaitSpec,
 };
-use amends_runtime::{Host, RuntimeConfig, StallReason, now};
+use amends_runtime::{Host, RuntimeConfig, Stall, StallReason, now};
 use amends_store::{Append, BlobKind, NewEvent, PageBudget, Store, StoreError, Stream};
 use amends_tests::Component;
 use futures::FutureExt as _;
@@ -164,7 +164,9 @@ async fn a_shard_does_not_wait_for_the_component_of_an_undo() {
     let trial = Trial::new().await;
     let host = &trial.host;
     let stalls = timeout(AT_ONCE, host.state(trial.id)).await.unwrap().unwrap().unwrap().stalls;
-    assert!(matches!(stalls[..], [StallReason::ComponentSought(_)]), "{stalls:?}");
+    let [Stall { reason: StallReason::ComponentSought(_), .. }] = stalls.as_slice() else {
+        panic!("{stalls:?}");
+    };
     let other = timeout(AT_ONCE, start(host, "other")).await.expect("the shard waits");
     let ended = host.wait(other, AT_ONCE).await.unwrap().unwrap();
     assert_eq!(ended.saga.status(), SagaStatus::Completed);

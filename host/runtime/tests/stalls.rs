@@ -6,18 +6,23 @@ mod place;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Call, Definition, DefinitionSpec, Failure, Outcome, Payload, RetrySpec, Saga,
-    SagaId, ServiceName, StepKind, StepSpec, StepStatus,
+    BackoffSpec, Call, Definition, DefinitionSpec, Direction, Failure, Outcome, Payload, RetrySpec,
+    Saga, SagaId, SagaStatus, ServiceName, StepKind, StepSpec, StepStatus,
 };
-use amends_runtime::{BreakerSettings, Faults, Host, OnOpen, RuntimeConfig, StallReason};
+use amends_runtime::{
+    BreakerSettings, Faults, Host, OnOpen, RoomKey, RuntimeConfig, Stall, StallReason,
+};
 use amends_sandbox::Answer;
 use amends_tests::{Behaviour, Component};
+use futures::FutureExt as _;
+use tokio::sync::Semaphore;
 
-use place::{Place, SOON, definition, start, step, until, until_some};
+use place::hooked::Hooked;
+use place::{Place, SOON, definition, lists, start, step, until, until_some};
 
 /// The service behind the calls of plugin `test`: it works or it does not.
 #[derive(Debug, Default)]
@@ -108,8 +113,9 @@ async fn waiting(host: &Host, definition: &str) -> SagaId {
     let id = start(host, definition).await;
     until_some("it waits for both", || async {
         let stalls = host.state(id).await.unwrap().unwrap().stalls;
-        let room = stalls.iter().any(|stall| matches!(stall, StallReason::NoRoom(_)));
-        let breaker = stalls.iter().any(|stall| matches!(stall, StallReason::BreakerOpen { .. }));
+        let mut reasons = stalls.iter().map(|stall| &stall.reason);
+        let room = reasons.clone().any(|reason| matches!(reason, StallReason::NoRoom(_)));
+        let breaker = reasons.any(|reason| matches!(reason, StallReason::BreakerOpen { .. }));
         (room && breaker).then_some(())
     })
     .await;
@@ -150,6 +156,72 @@ async fn a_breaker_wakes_a_saga_that_waits_for_room_too() {
     }
 }
 
+/// Two calls of other sagas hold a room each, until there is a permit for them: the hall first.
+#[tokio::test]
+async fn each_step_waits_for_its_own_room_and_goes_on_alone() {
+    let place = Place::new();
+    place.write("held", &Component { name: "held", ..lists() }.build());
+    place.write("test", &named("test").build());
+    let (permits, held) = (Arc::new(Semaphore::new(0)), Arc::<AtomicUsize>::default());
+    let mut store = Hooked::new(place.store(), |store, append, reply| {
+        store.append_then(append, reply);
+    });
+    let (free, count) = (Arc::clone(&permits), Arc::clone(&held));
+    store.before_list = Box::new(move || {
+        let free = Arc::clone(&free);
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            free.acquire().await.unwrap().forget();
+            Ok(())
+        }
+        .boxed()
+    });
+    let call = |name, plugin: &str, of| {
+        let (plugin, service) = (plugin.parse().unwrap(), Some(service(of)));
+        step(name, StepKind::Call { plugin, service })
+    };
+    let definitions = vec![
+        definition("hold-hall", vec![call("hold", "held", "hall")]),
+        definition("hold-yard", vec![call("hold", "held", "yard")]),
+        definition(
+            "order",
+            vec![call("a", "test", "hall"), call("b", "test", "yard"), call("c", "test", "hall")],
+        ),
+    ];
+    let config = RuntimeConfig {
+        concurrency: BTreeMap::from([(service("hall"), 1), (service("yard"), 1)]),
+        ..RuntimeConfig::default()
+    };
+    let host = place.run(Arc::new(store), definitions, config).await;
+    start(&host, "hold-hall").await;
+    until("the hall is taken", || held.load(Ordering::SeqCst) == 1).await;
+    start(&host, "hold-yard").await;
+    until("the yard is taken", || held.load(Ordering::SeqCst) == 2).await;
+
+    let id = start(&host, "order").await;
+    let stalls = async || host.state(id).await.unwrap().unwrap().stalls;
+    let stall = |name: &str, of| Stall {
+        step: name.parse().unwrap(),
+        direction: Direction::Execute,
+        reason: StallReason::NoRoom(RoomKey::Service(service(of))),
+    };
+    assert_eq!(stalls().await, [stall("a", "hall"), stall("b", "yard"), stall("c", "hall")]);
+
+    permits.add_permits(1);
+    until_some("those of the hall go on", || async {
+        let (a, c) = (status(&host, id, "a").await, status(&host, id, "c").await);
+        (a == StepStatus::Succeeded && c == StepStatus::Succeeded).then_some(())
+    })
+    .await;
+    assert_eq!(status(&host, id, "b").await, StepStatus::Pending);
+    assert_eq!(stalls().await, [stall("b", "yard")]);
+
+    permits.add_permits(1);
+    let state = host.wait(id, SOON).await.unwrap().unwrap();
+    assert_eq!(state.saga.status(), SagaStatus::Completed);
+    assert!(state.stalls.is_empty());
+}
+
 /// The service is away for longer than a saga has attempts: those of the breaker do not count.
 #[tokio::test]
 async fn tries_of_a_breaker_use_up_no_attempts() {
@@ -188,5 +260,5 @@ async fn tries_of_a_breaker_use_up_no_attempts() {
     .await;
     carrier.0.store(true, Ordering::SeqCst);
     let state = host.wait(id, SOON).await.unwrap().unwrap();
-    assert_eq!(state.saga.status(), amends_engine::SagaStatus::Completed);
+    assert_eq!(state.saga.status(), SagaStatus::Completed);
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use amends_engine::{
     Definition, SagaId, SagaStatus, ServiceName, StepKind, StepStatus, Verb, Version,
 };
-use amends_runtime::{BreakerSettings, Host, OnOpen, RuntimeConfig, StallReason, now};
+use amends_runtime::{BreakerSettings, Host, OnOpen, RuntimeConfig, Stall, StallReason, now};
 use amends_store::{Append, NewEvent, Obstacle, PageBudget, Store, StoreError, Stream};
 use futures::FutureExt as _;
 use serde_json::json;
@@ -158,7 +158,7 @@ async fn a_call_that_did_not_begin_meets_the_breaker_when_it_begins() {
         }
         until_some("it waits for the breaker", || async {
             let stalls = host.state(id).await.unwrap().unwrap().stalls;
-            let is_open = |stall: &StallReason| matches!(stall, StallReason::BreakerOpen { .. });
+            let is_open = |stall: &Stall| matches!(stall.reason, StallReason::BreakerOpen { .. });
             stalls.iter().any(is_open).then_some(())
         })
         .await;

@@ -168,7 +168,7 @@ fn memory_times_calls_waits_for_memory() {
         for saga in waiting["items"].as_array().unwrap() {
             let url = format!("/v1/sagas/{}/why", saga["id"].as_str().unwrap());
             let why = host.get(&url).to_string();
-            is_told |= why.contains("it waits for memory: calls of plugin `heavy`");
+            is_told |= why.contains("waits for memory: calls of plugin `heavy`");
         }
     }
     assert!(is_told, "nobody is told what the others wait for");

@@ -61,7 +61,8 @@ fn a_step() {
             "error": {"code": "away", "message": "no answer", "details": {"status": 503}},
             "digest": "sha256:bb", "idempotency_key": "k1", "undo_idempotency_key": "k2",
             "started_at": "2026-01-02T03:04:05.678Z", "ended_at": "2026-01-02T03:04:06.678Z",
-            "next_at": "2026-01-02T03:04:07.678Z", "signal": "paid", "child": "c",
+            "next_at": "2026-01-02T03:04:07.678Z", "waits_for": "this machine: no descriptor is left", "signal": "paid",
+            "child": "c",
             "by_hand": {"who": "ann@127.0.0.1", "reason": "asked the carrier"}, "undid_nothing": true,
             "omitted": {"bytes": 1048576, "see": "/v1/sagas/i/events"}
         }"#,

@@ -16,7 +16,7 @@ use crate::extract::Query;
 use crate::paging::limit;
 use crate::sagas::saga_item::saga_item;
 use crate::sagas::saga_query::ListQuery;
-use crate::sagas::stalls::first_stalls;
+use crate::sagas::stalls::held_back;
 use crate::sagas::unread::unread_item;
 
 /// Lists sagas, the newest first.
@@ -69,8 +69,8 @@ async fn say_activity(state: &ApiState, item: &mut SagaItem) {
     let Some(id) = item.id.parse().ok().filter(|_| !is_over) else { return };
     let Ok(Some(found)) = state.host.state(id).await else { return };
     // What no event tells comes first: nothing else moves the saga.
-    let stalls = first_stalls(&found.stalls);
-    let all = stalls.into_iter().chain(activity_in_brief(&found.saga, amends_runtime::now()));
+    let all =
+        held_back(&found).into_iter().chain(activity_in_brief(&found.saga, amends_runtime::now()));
     item.activity = Some(all.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
 }
 

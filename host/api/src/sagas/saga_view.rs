@@ -149,7 +149,7 @@ mod tests {
                 assert!(decide_on(&mut saga, at, input).refused.is_none());
             }
         }
-        SagaState { saga, stalls: Vec::new() }
+        saga.into()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use amends_api_types::{ByHandView, ErrorView, OmittedView, StepView};
 use amends_engine::{
     Direction, Failure, SagaId, StepKind, StepStatus, StepView as EngineStep, idempotency_key,
 };
-use amends_runtime::StallReason;
+use amends_runtime::{Stall, StallReason};
 
 /// Shows a step of the saga, without its input.
 pub(crate) fn step_view(step: &EngineStep<'_>, saga: SagaId) -> StepView {
@@ -29,6 +29,7 @@ pub(crate) fn step_view(step: &EngineStep<'_>, saga: SagaId) -> StepView {
         started_at: step.started_at,
         ended_at: step.ended_at,
         next_at: step.next_at,
+        waits_for: None,
         signal: match &step.spec.kind {
             StepKind::Wait { wait } => Some(wait.signal.to_string()),
             StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,
@@ -62,20 +63,22 @@ fn error_view(failure: &Failure) -> ErrorView {
     }
 }
 
-/// Shows the step as `breaker_open` when it waits for its service. The events of the saga do not say so.
-pub(crate) fn held_by(view: StepView, stalls: &[StallReason]) -> StepView {
-    let until = stalls.iter().find_map(|stall| match stall {
-        StallReason::BreakerOpen { step, until, .. } if step.as_str() == view.name => Some(until),
-        StallReason::BreakerOpen { .. }
-        | StallReason::PluginMissing { .. }
+/// Says what the step's call waits for, and shows the step as `breaker_open` when that is its service. The
+/// events of the saga do not say so.
+pub(crate) fn held_by(view: StepView, stalls: &[Stall]) -> StepView {
+    let stall = stalls.iter().find(|stall| stall.step.as_str() == view.name);
+    let Some(Stall { reason, .. }) = stall else { return view };
+    let view = StepView { waits_for: Some(reason.to_string()), ..view };
+    match reason {
+        StallReason::BreakerOpen { until, .. } => {
+            let status = StepStatus::BreakerOpen.to_string();
+            StepView { status, next_at: *until, ..view }
+        }
+        StallReason::PluginMissing { .. }
         | StallReason::ComponentSought(_)
         | StallReason::NoRoom(_)
-        | StallReason::Machine(_)
-        | StallReason::StoreFailed(_) => None,
-    });
-    let Some(until) = until else { return view };
-    let status = StepStatus::BreakerOpen.to_string();
-    StepView { status, next_at: *until, ..view }
+        | StallReason::Machine(_) => view,
+    }
 }
 
 /// Takes the step's payloads out when the answer has no room for them. `room` is how many bytes are left.

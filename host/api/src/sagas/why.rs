@@ -8,8 +8,7 @@ use axum::extract::State;
 
 use amends_api_types::{Problem, QUARANTINED, WhyView};
 use amends_engine::{Digest, PluginName, Saga, StepName, StepStatus, StepView};
-use amends_runtime::StoreHealth;
-use amends_runtime::{ByHand, StallReason};
+use amends_runtime::{ByHand, Stall, StallReason, StoreHealth};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -17,7 +16,7 @@ use crate::error::ApiError;
 use crate::extract::Path;
 use crate::ids::parse_id;
 use crate::sagas::saga_lookup::find;
-use crate::sagas::stalls::{STALLS_SAID_MAX, first_stalls};
+use crate::sagas::stalls::held_back;
 
 /// A digest is cut to its algorithm and 12 digits, which tell it from others.
 const DIGEST_CHARS: usize = 19;
@@ -51,14 +50,12 @@ pub(crate) async fn why(
     let found = find(&state, &id.to_string()).await?;
     let why = amends_engine::why(&found.saga, amends_runtime::now());
     let mut sentence = why.sentence;
-    if !found.stalls.is_empty() {
-        let stalls = first_stalls(&found.stalls);
-        let more = found.stalls.len().saturating_sub(STALLS_SAID_MAX);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        let _ = write!(sentence, " Right now {}{more}.", stalls.join("; "));
+    let held_back = held_back(&found);
+    if !held_back.is_empty() {
+        let _ = write!(sentence, " Right now {}.", held_back.join("; "));
     }
-    let service = |stall: &StallReason| {
-        if let StallReason::BreakerOpen { service, .. } = stall {
+    let service = |stall: &Stall| {
+        if let StallReason::BreakerOpen { service, .. } = &stall.reason {
             Some(service.clone())
         } else {
             None
@@ -72,9 +69,8 @@ pub(crate) async fn why(
             let _ = write!(sentence, " The breaker of {service} was opened by {who}: {reason}.");
         }
     }
-    let is_told = |stall: &StallReason| matches!(stall, StallReason::StoreFailed(_));
     if let StoreHealth::NoWrites(error) = state.host.store_health()
-        && !found.stalls.iter().any(is_told)
+        && found.unrecorded.is_none()
         && !found.saga.has_ended()
     {
         let _ =

@@ -14,7 +14,7 @@ use crate::event::{
 use crate::ids::{Digest, StepName, Timestamp};
 use crate::limits::RETRY_AFTER_MAX;
 use crate::payload::Payload;
-use crate::saga::{Phase, Progress, Saga};
+use crate::saga::{Phase, Progress, Saga, UndoProgress};
 
 /// The end of a call.
 pub(super) struct CallEnd {
@@ -39,7 +39,8 @@ pub fn awaits(saga: &Saga, step: &StepName, direction: Direction, attempt: u32) 
     match direction {
         Direction::Execute => state.progress == Progress::Running && state.attempts == attempt,
         Direction::Compensate => {
-            state.progress == Progress::Undoing && state.undo_attempts == attempt
+            let is_running = state.progress == Progress::Undo(UndoProgress::Running);
+            is_running && state.undo_attempts == attempt
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::event::{
 };
 use crate::ids::{StepName, Timestamp};
 use crate::order::{Order, Refusal, Verb};
-use crate::saga::{Phase, Progress, Saga};
+use crate::saga::{Phase, Progress, Saga, StepOutcome, UndoProgress};
 use crate::sentence::shortened;
 use crate::status::SagaStatus;
 
@@ -158,7 +158,7 @@ fn retry(saga: &Saga, step: Option<&StepName>, edits: bool) -> Result<Vec<usize>
     let waits = |index: usize| {
         matches!(
             saga.steps[index].progress,
-            Progress::BackingOff { .. } | Progress::UndoBackingOff { .. }
+            Progress::BackingOff { .. } | Progress::Undo(UndoProgress::BackingOff { .. })
         )
     };
     if edits || step.is_some() {
@@ -186,11 +186,7 @@ fn calls_plugin(saga: &Saga, index: usize) -> bool {
 /// Returns true when the undo of a step is due and does not run: it is blocked, waits for its next
 /// attempt, or has not begun.
 fn undo_rests(saga: &Saga, index: usize) -> bool {
-    let has_failed = matches!(
-        saga.steps[index].progress,
-        Progress::UndoBlocked | Progress::UndoBackingOff { .. }
-    );
-    has_failed || saga.undo_waits(index)
+    saga.steps[index].progress.undo_has_failed() || saga.undo_waits(index)
 }
 
 /// Returns true when a step, or its undo, may be skipped.
@@ -200,18 +196,15 @@ fn may_skip(saga: &Saga, index: usize, undo: bool) -> bool {
         return undo_rests(saga, index);
     }
     match step.progress {
-        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
-        Progress::Failed | Progress::Unknown | Progress::Waiting { .. } => is_forward,
+        Progress::Undo(_) => step.progress.undo_has_failed(),
+        Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown)
+        | Progress::Waiting { .. } => is_forward,
         // Past the pivot nothing is undone, so an effect that may stand does no harm.
         Progress::BackingOff { .. } => is_forward && (!step.tainted || saga.is_past_pivot()),
-        Progress::Pending
+        Progress::Settled(StepOutcome::Succeeded | StepOutcome::Skipped)
+        | Progress::Pending
         | Progress::Running
-        | Progress::FannedOut
-        | Progress::Succeeded
-        | Progress::Skipped
-        | Progress::Undoing
-        | Progress::Undone
-        | Progress::UndoSkipped => false,
+        | Progress::FannedOut => false,
     }
 }
 
@@ -222,18 +215,16 @@ fn may_resolve(saga: &Saga, index: usize, happened: bool, undo: bool) -> bool {
         return undo_rests(saga, index);
     }
     match step.progress {
-        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => true,
-        Progress::Failed | Progress::Waiting { .. } => is_forward && happened,
-        Progress::Unknown => is_forward && happened || saga.is_unknown_pivot(index),
+        Progress::Undo(_) => step.progress.undo_has_failed(),
+        Progress::Settled(StepOutcome::Failed) | Progress::Waiting { .. } => is_forward && happened,
+        Progress::Settled(StepOutcome::Unknown) => {
+            is_forward && happened || saga.is_unknown_pivot(index)
+        }
         Progress::BackingOff { .. } => is_forward && (happened || step.tainted),
-        Progress::Pending
+        Progress::Settled(StepOutcome::Succeeded | StepOutcome::Skipped)
+        | Progress::Pending
         | Progress::Running
-        | Progress::FannedOut
-        | Progress::Succeeded
-        | Progress::Skipped
-        | Progress::Undoing
-        | Progress::Undone
-        | Progress::UndoSkipped => false,
+        | Progress::FannedOut => false,
     }
 }
 

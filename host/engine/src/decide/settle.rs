@@ -11,7 +11,7 @@ use crate::event::{
     SagaRetimed, StepExpanded, StepFailed, StepSkipped, StepSucceeded, StepWaiting,
 };
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
-use crate::saga::{Phase, Progress, StepState};
+use crate::saga::{Phase, Progress, StepOutcome, StepState, UndoProgress};
 
 impl Draft<'_> {
     /// Moves times that were set while the clock was ahead, so that they do not delay the saga.
@@ -248,7 +248,8 @@ impl Draft<'_> {
         }
         if let Some(index) = self.failed_step() {
             let step = self.saga.name(index).clone();
-            let is_unknown = self.saga.steps[index].progress == Progress::Unknown;
+            let is_unknown =
+                self.saga.steps[index].progress == Progress::Settled(StepOutcome::Unknown);
             let cause = if is_unknown { Cause::StepUnknown } else { Cause::StepFailed };
             let reason = format!("{step} {}", self.describe(index));
             return Some(CompensationStarted { cause, step: Some(step), reason });
@@ -265,14 +266,17 @@ impl Draft<'_> {
 
     /// Returns the first step that failed or is unknown.
     fn failed_step(&self) -> Option<usize> {
-        let failed = |progress: Progress| matches!(progress, Progress::Failed | Progress::Unknown);
-        self.saga.steps.iter().position(|step| failed(step.progress))
+        self.saga.steps.iter().position(|step| {
+            let progress = step.progress;
+            matches!(progress, Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown))
+        })
     }
 
     /// Says how a step failed: `failed: out_of_stock: …` or `is unknown: timeout: …`.
     fn describe(&self, index: usize) -> String {
         let step = &self.saga.steps[index];
-        let what = if step.progress == Progress::Unknown { "is unknown" } else { "failed" };
+        let is_unknown = step.progress == Progress::Settled(StepOutcome::Unknown);
+        let what = if is_unknown { "is unknown" } else { "failed" };
         let error = step.error.as_deref();
         error.map_or_else(
             || what.to_owned(),
@@ -316,7 +320,7 @@ impl Draft<'_> {
 
     /// Ends a compensation. The saga counts as compensated only when no undo was skipped.
     fn end_compensating(&mut self) {
-        let skipped = |step: &StepState| step.progress == Progress::UndoSkipped;
+        let skipped = |step: &StepState| step.progress == Progress::Undo(UndoProgress::Skipped);
         let Some(index) = self.saga.steps.iter().position(skipped) else {
             self.emit(SagaCompensated {});
             return;
@@ -328,7 +332,7 @@ impl Draft<'_> {
 
     /// Returns true when nothing but an operator moves a step of a saga that is compensated.
     fn is_stuck(&self, index: usize) -> bool {
-        self.saga.steps[index].progress == Progress::UndoBlocked
+        self.saga.steps[index].progress == Progress::Undo(UndoProgress::Blocked)
             || self.saga.is_unknown_pivot(index)
     }
 }

@@ -6,7 +6,7 @@ use super::precondition::{index_of, require};
 use crate::call::Direction;
 use crate::event::{Cause, OperatorEvent, OperatorResolved, OperatorRetried, OperatorSkipped};
 use crate::ids::Timestamp;
-use crate::saga::{Chosen, Note, Ordered, Phase, Progress, Saga, Wish};
+use crate::saga::{Chosen, Note, Ordered, Phase, Progress, Saga, StepOutcome, UndoProgress, Wish};
 
 /// Applies a fact about an order.
 pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &OperatorEvent) -> Result<(), String> {
@@ -69,27 +69,27 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     let anew = if saga.fan_out(index).is_some() { Progress::FannedOut } else { Progress::Pending };
     let step = &mut saga.steps[index];
     let (direction, progress) = match step.progress {
-        Progress::UndoBlocked => (Direction::Compensate, step.stood()),
-        Progress::UndoBackingOff { .. } => {
-            (Direction::Compensate, Progress::UndoBackingOff { since: at, retry_at: at })
+        Progress::Undo(UndoProgress::Blocked) => (Direction::Compensate, step.stood()),
+        Progress::Undo(UndoProgress::BackingOff { .. }) => {
+            let undo = UndoProgress::BackingOff { since: at, retry_at: at };
+            (Direction::Compensate, Progress::Undo(undo))
         }
         Progress::BackingOff { .. } => {
             (Direction::Execute, Progress::BackingOff { since: at, retry_at: at })
         }
-        Progress::Failed | Progress::Unknown if is_forward || is_unknown_pivot => {
+        Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown)
+            if is_forward || is_unknown_pivot =>
+        {
             (Direction::Execute, anew)
         }
         Progress::Pending
         | Progress::Waiting { .. }
         | Progress::Running
         | Progress::FannedOut
-        | Progress::Succeeded
-        | Progress::Failed
-        | Progress::Unknown
-        | Progress::Skipped
-        | Progress::Undoing
-        | Progress::Undone
-        | Progress::UndoSkipped => return Err("the step is not to be tried again".to_owned()),
+        | Progress::Settled(_)
+        | Progress::Undo(UndoProgress::Running | UndoProgress::Undone | UndoProgress::Skipped) => {
+            return Err("the step is not to be tried again".to_owned());
+        }
     };
     step.progress = progress;
     step.by_hand = None;
@@ -127,28 +127,26 @@ fn skipped(saga: &mut Saga, at: Timestamp, event: &OperatorSkipped) -> Result<us
     let undo_waits = saga.undo_waits(index);
     let step = &mut saga.steps[index];
     step.progress = match step.progress {
-        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => Progress::UndoSkipped,
-        Progress::Succeeded | Progress::Unknown if undo_waits => Progress::UndoSkipped,
-        Progress::Failed
-        | Progress::Unknown
+        Progress::Undo(UndoProgress::Blocked | UndoProgress::BackingOff { .. }) => {
+            Progress::Undo(UndoProgress::Skipped)
+        }
+        Progress::Settled(_) if undo_waits => Progress::Undo(UndoProgress::Skipped),
+        Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown)
         | Progress::Waiting { .. }
         | Progress::BackingOff { .. }
             if is_forward =>
         {
-            Progress::Skipped
+            Progress::Settled(StepOutcome::Skipped)
         }
         Progress::Pending
         | Progress::Waiting { .. }
         | Progress::Running
         | Progress::FannedOut
         | Progress::BackingOff { .. }
-        | Progress::Succeeded
-        | Progress::Failed
-        | Progress::Unknown
-        | Progress::Skipped
-        | Progress::Undoing
-        | Progress::Undone
-        | Progress::UndoSkipped => return Err("the step is not to be skipped".to_owned()),
+        | Progress::Settled(_)
+        | Progress::Undo(UndoProgress::Running | UndoProgress::Undone | UndoProgress::Skipped) => {
+            return Err("the step is not to be skipped".to_owned());
+        }
     };
     step.ended_at = Some(at);
     saga.blocked = None;
@@ -164,23 +162,18 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
     let step = &mut saga.steps[index];
     let output = || event.output.clone();
     match step.progress {
-        Progress::Succeeded | Progress::Unknown if undo_waits => {
-            step.progress = Progress::Undone;
-            step.ended_at = Some(at);
-        }
-        Progress::UndoBlocked | Progress::UndoBackingOff { .. } => {
-            step.progress = Progress::Undone;
-            step.ended_at = Some(at);
-        }
-        Progress::Failed | Progress::Unknown | Progress::BackingOff { .. }
+        Progress::Settled(_) if undo_waits => step.undone(at),
+        Progress::Undo(UndoProgress::Blocked | UndoProgress::BackingOff { .. }) => step.undone(at),
+        Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown)
+        | Progress::BackingOff { .. }
             if event.happened && (is_forward || is_unknown_pivot) =>
         {
             step.succeed(output(), at);
         }
         Progress::Waiting { .. } if event.happened && is_forward => step.succeed(output(), at),
-        Progress::Unknown if is_unknown_pivot => {
+        Progress::Settled(StepOutcome::Unknown) if is_unknown_pivot => {
             step.tainted = false;
-            step.progress = Progress::Failed;
+            step.progress = Progress::Settled(StepOutcome::Failed);
         }
         Progress::BackingOff { .. } if step.tainted && is_forward => step.tainted = false,
         Progress::Pending
@@ -188,13 +181,10 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
         | Progress::Running
         | Progress::FannedOut
         | Progress::BackingOff { .. }
-        | Progress::Succeeded
-        | Progress::Failed
-        | Progress::Unknown
-        | Progress::Skipped
-        | Progress::Undoing
-        | Progress::Undone
-        | Progress::UndoSkipped => return Err("nothing of the step is to be resolved".to_owned()),
+        | Progress::Settled(_)
+        | Progress::Undo(UndoProgress::Running | UndoProgress::Undone | UndoProgress::Skipped) => {
+            return Err("nothing of the step is to be resolved".to_owned());
+        }
     }
     if is_unknown_pivot && event.happened {
         go_forward(saga);

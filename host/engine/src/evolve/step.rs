@@ -8,7 +8,7 @@ use crate::definition::StepKind;
 use crate::event::{StepEvent, StepExpanded};
 use crate::ids::Timestamp;
 use crate::payload::Payload;
-use crate::saga::{Element, FanOut, Progress, Saga, StepState};
+use crate::saga::{Element, FanOut, Progress, Saga, StepOutcome, StepState};
 
 /// Applies a fact about a step.
 pub(super) fn apply_step(saga: &mut Saga, at: Timestamp, event: &StepEvent) -> Result<(), String> {
@@ -65,18 +65,18 @@ pub(super) fn apply_step(saga: &mut Saga, at: Timestamp, event: &StepEvent) -> R
             // The component says that it did not happen. That is about every attempt so far.
             step.tainted &= event.probe != Some(Fate::DidNotHappen);
             step.error = Some(Arc::new(event.error.clone()));
-            step.rest(event.retry_at, Progress::Failed, at);
+            step.rest(event.retry_at, StepOutcome::Failed, at);
         }
         StepEvent::Unknown(event) => {
             require(settled(event.attempt), "that attempt is not running")?;
             step.error = Some(Arc::new(event.error.clone()));
             step.tainted = true;
             step.attempts_unknown = step.attempts_unknown.saturating_add(1);
-            step.rest(event.retry_at, Progress::Unknown, at);
+            step.rest(event.retry_at, StepOutcome::Unknown, at);
         }
         StepEvent::Skipped(_) => {
             require(from == Progress::Pending, "the step has begun")?;
-            step.progress = Progress::Skipped;
+            step.progress = Progress::Settled(StepOutcome::Skipped);
             step.ended_at = Some(at);
         }
         StepEvent::Expanded(_) => return Err("its elements are not applied here".to_owned()),

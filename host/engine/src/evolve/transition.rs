@@ -3,14 +3,19 @@
 use crate::call::{FailureClass, Fate};
 use crate::ids::Timestamp;
 use crate::payload::Payload;
-use crate::saga::{Progress, StepState};
+use crate::saga::{Progress, StepOutcome, StepState, UndoProgress};
 
 impl StepState {
-    /// Ends an attempt: the step waits for the next one, or stays at `end`.
-    pub(super) fn rest(&mut self, retry_at: Option<Timestamp>, end: Progress, at: Timestamp) {
+    /// Ends an attempt: the step waits for the next one, or is over with `outcome`.
+    pub(super) fn rest(
+        &mut self,
+        retry_at: Option<Timestamp>,
+        outcome: StepOutcome,
+        at: Timestamp,
+    ) {
         self.progress = match retry_at {
             Some(retry_at) => Progress::BackingOff { since: at, retry_at },
-            None => end,
+            None => Progress::Settled(outcome),
         };
         self.ended_at = Some(at);
     }
@@ -29,9 +34,15 @@ impl StepState {
 
     /// Marks the step as succeeded. `output` is none when it is unknown.
     pub(super) fn succeed(&mut self, output: Option<Payload>, at: Timestamp) {
-        self.progress = Progress::Succeeded;
+        self.progress = Progress::Settled(StepOutcome::Succeeded);
         self.output = output;
         self.error = None;
+        self.ended_at = Some(at);
+    }
+
+    /// Marks the step as undone.
+    pub(super) fn undone(&mut self, at: Timestamp) {
+        self.progress = Progress::Undo(UndoProgress::Undone);
         self.ended_at = Some(at);
     }
 }

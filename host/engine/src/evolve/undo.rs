@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::precondition::{index_of, require};
 use crate::event::UndoEvent;
 use crate::ids::Timestamp;
-use crate::saga::{Phase, Progress, Saga};
+use crate::saga::{Phase, Progress, Saga, UndoProgress};
 
 /// Applies a fact about the undo of a step.
 pub(super) fn apply_undo(saga: &mut Saga, at: Timestamp, event: &UndoEvent) -> Result<(), String> {
@@ -13,18 +13,16 @@ pub(super) fn apply_undo(saga: &mut Saga, at: Timestamp, event: &UndoEvent) -> R
     let index = index_of(saga, event.step())?;
     let step = &mut saga.steps[index];
     let undoing = |attempt: u32| {
-        let same = step.progress == Progress::Undoing && attempt == step.undo_attempts;
-        require(same, "that attempt is not running")
+        let is_running = step.progress == Progress::Undo(UndoProgress::Running);
+        require(is_running && attempt == step.undo_attempts, "that attempt is not running")
     };
     match event {
         UndoEvent::Started(event) => {
-            let idle = matches!(
-                step.progress,
-                Progress::Succeeded | Progress::Unknown | Progress::UndoBackingOff { .. }
-            );
-            require(idle, "nothing of the step is to be undone")?;
+            let backs_off =
+                matches!(step.progress, Progress::Undo(UndoProgress::BackingOff { .. }));
+            require(step.progress.may_stand() || backs_off, "nothing of the step is to be undone")?;
             require(event.attempt == step.undo_attempts + 1, "attempts count one by one")?;
-            step.progress = Progress::Undoing;
+            step.progress = Progress::Undo(UndoProgress::Running);
             step.by_hand = None;
             step.undo_attempts = event.attempt;
             step.undo_began_at = Some(at);
@@ -33,21 +31,21 @@ pub(super) fn apply_undo(saga: &mut Saga, at: Timestamp, event: &UndoEvent) -> R
         }
         UndoEvent::Succeeded(event) => {
             undoing(event.attempt)?;
-            step.progress = Progress::Undone;
             step.undid_nothing = event.nothing;
-            step.ended_at = Some(at);
+            step.undone(at);
         }
         UndoEvent::Failed(event) => {
             undoing(event.attempt)?;
             step.error = Some(Arc::new(event.error.clone()));
             step.undo_failed(event.class, event.probe);
-            step.progress = Progress::UndoBackingOff { since: at, retry_at: event.retry_at };
+            let undo = UndoProgress::BackingOff { since: at, retry_at: event.retry_at };
+            step.progress = Progress::Undo(undo);
         }
         UndoEvent::Blocked(event) => {
             undoing(event.attempt)?;
             step.error = Some(Arc::new(event.error.clone()));
             step.undo_failed(event.class, event.probe);
-            step.progress = Progress::UndoBlocked;
+            step.progress = Progress::Undo(UndoProgress::Blocked);
             step.ended_at = Some(at);
         }
     }

@@ -1,7 +1,7 @@
 //! What may begin, and what still stands.
 
 use super::fan_out::FanOut;
-use super::progress::Progress;
+use super::progress::{Progress, StepOutcome, UndoProgress};
 use super::state::{Phase, Saga};
 use super::step_state::StepState;
 
@@ -27,7 +27,7 @@ impl Saga {
     /// Returns true when a step is a pivot that may have happened and that has no undo.
     pub(crate) fn is_unknown_pivot(&self, step: usize) -> bool {
         self.definition.pivot() == Some(step)
-            && self.steps[step].progress == Progress::Unknown
+            && self.steps[step].progress == Progress::Settled(StepOutcome::Unknown)
             && self.spec(step).undo.is_none()
     }
 
@@ -50,32 +50,23 @@ impl Saga {
         let steps = || fan_out.range().zip(&self.steps[fan_out.range()]);
         let is_under_way = |step: &StepState| match step.progress {
             Progress::Running | Progress::BackingOff { .. } => is_forward,
-            Progress::Undoing | Progress::UndoBackingOff { .. } => !is_forward,
-            Progress::Pending
+            Progress::Undo(UndoProgress::Running | UndoProgress::BackingOff { .. }) => !is_forward,
+            Progress::Undo(
+                UndoProgress::Blocked | UndoProgress::Undone | UndoProgress::Skipped,
+            )
+            | Progress::Pending
             | Progress::Waiting { .. }
             | Progress::FannedOut
-            | Progress::Succeeded
-            | Progress::Failed
-            | Progress::Unknown
-            | Progress::Skipped
-            | Progress::Undone
-            | Progress::UndoBlocked
-            | Progress::UndoSkipped => false,
+            | Progress::Settled(_) => false,
         };
         let waits = |step: &StepState| match step.progress {
             Progress::Pending => is_forward,
-            Progress::Succeeded | Progress::Unknown => !is_forward,
+            Progress::Settled(_) => !is_forward && step.progress.may_stand(),
             Progress::Waiting { .. }
             | Progress::Running
             | Progress::FannedOut
             | Progress::BackingOff { .. }
-            | Progress::Failed
-            | Progress::Skipped
-            | Progress::Undoing
-            | Progress::UndoBackingOff { .. }
-            | Progress::Undone
-            | Progress::UndoBlocked
-            | Progress::UndoSkipped => false,
+            | Progress::Undo(_) => false,
         };
         let each = self.definition.steps()[fan_out.step].each.as_ref();
         let concurrency = each.map_or(0, |each| each.concurrency);
@@ -95,27 +86,29 @@ impl Saga {
         match self.steps[step].progress {
             Progress::Pending
             | Progress::FannedOut
-            | Progress::Failed
-            | Progress::Skipped
-            | Progress::Undone
-            | Progress::UndoSkipped => true,
-            Progress::Succeeded => self.spec(step).undo.is_none() || self.runs_over_list(step),
+            | Progress::Settled(StepOutcome::Failed | StepOutcome::Skipped)
+            | Progress::Undo(UndoProgress::Undone | UndoProgress::Skipped) => true,
+            Progress::Settled(StepOutcome::Succeeded) => {
+                self.spec(step).undo.is_none() || self.runs_over_list(step)
+            }
             // `undo = false` means that there is nothing to undo. For a pivot it means that nothing
             // may be undone, so an operator must find out what happened.
-            Progress::Unknown => self.spec(step).undo.is_none() && !self.is_unknown_pivot(step),
+            Progress::Settled(StepOutcome::Unknown) => {
+                self.spec(step).undo.is_none() && !self.is_unknown_pivot(step)
+            }
             Progress::Running
             | Progress::Waiting { .. }
             | Progress::BackingOff { .. }
-            | Progress::Undoing
-            | Progress::UndoBackingOff { .. }
-            | Progress::UndoBlocked => false,
+            | Progress::Undo(
+                UndoProgress::Running | UndoProgress::BackingOff { .. } | UndoProgress::Blocked,
+            ) => false,
         }
     }
 
     /// Returns true when the effect of a step stands or may stand, it has an undo, and every step
     /// after it is clear.
     pub(crate) fn is_undo_ready(&self, step: usize) -> bool {
-        matches!(self.steps[step].progress, Progress::Succeeded | Progress::Unknown)
+        self.steps[step].progress.may_stand()
             && self.spec(step).undo.is_some()
             && !self.runs_over_list(step)
             && {
@@ -134,41 +127,28 @@ impl Saga {
     /// which the step would be retried.
     pub(crate) fn may_have_acted(&self, index: usize) -> bool {
         let step = &self.steps[index];
-        match step.progress {
-            Progress::UndoBlocked | Progress::UndoBackingOff { .. } => step.undo_tainted,
-            Progress::Pending
-            | Progress::Waiting { .. }
-            | Progress::Running
-            | Progress::FannedOut
-            | Progress::BackingOff { .. }
-            | Progress::Succeeded
-            | Progress::Failed
-            | Progress::Unknown
-            | Progress::Skipped
-            | Progress::Undoing
-            | Progress::Undone
-            | Progress::UndoSkipped => step.tainted,
-        }
+        if step.progress.undo_has_failed() { step.undo_tainted } else { step.tainted }
     }
 
     /// Returns true when only an operator can move a step.
     pub(crate) fn needs_operator(&self, index: usize) -> bool {
         match self.steps[index].progress {
-            Progress::UndoBlocked => true,
-            Progress::Failed | Progress::Unknown => {
+            Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown) => {
                 self.phase == Phase::Forward || self.is_unknown_pivot(index)
             }
-            Progress::Pending
+            Progress::Undo(UndoProgress::Blocked) => true,
+            Progress::Settled(StepOutcome::Succeeded | StepOutcome::Skipped)
+            | Progress::Pending
             | Progress::Waiting { .. }
             | Progress::Running
             | Progress::FannedOut
             | Progress::BackingOff { .. }
-            | Progress::Succeeded
-            | Progress::Skipped
-            | Progress::Undoing
-            | Progress::UndoBackingOff { .. }
-            | Progress::Undone
-            | Progress::UndoSkipped => false,
+            | Progress::Undo(
+                UndoProgress::Running
+                | UndoProgress::BackingOff { .. }
+                | UndoProgress::Undone
+                | UndoProgress::Skipped,
+            ) => false,
         }
     }
 }

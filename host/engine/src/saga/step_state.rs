@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::orders::{Chosen, Ordered};
-use super::progress::Progress;
+use super::progress::{Progress, StepOutcome};
 use crate::call::{Direction, Failure};
 use crate::ids::{Digest, SagaId, Timestamp};
 use crate::payload::Payload;
@@ -79,7 +79,8 @@ impl StepState {
 
     /// Returns where it stood before its undo began: succeeded or unknown.
     pub(crate) fn stood(&self) -> Progress {
-        if self.output.is_some() { Progress::Succeeded } else { Progress::Unknown }
+        let is_certain = self.output.is_some();
+        Progress::Settled(if is_certain { StepOutcome::Succeeded } else { StepOutcome::Unknown })
     }
 }
 

@@ -12,7 +12,7 @@ use super::figures::Figures;
 use super::machine::Machine;
 use super::violation::Violation;
 use super::world::{Result, World};
-use crate::saga::{Progress, StepState};
+use crate::saga::{Progress, StepOutcome, StepState, UndoProgress};
 use crate::{CLOCK_TOLERANCE, Definition, Direction, Payload, SagaId, Target, Timestamp};
 
 /// How many faults and orders one schedule may have.
@@ -216,15 +216,15 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
             Progress::Pending => (0, -1),
             Progress::Running => (1, -1),
             Progress::BackingOff { retry_at, .. } => (2, relative(retry_at)),
-            Progress::Succeeded => (3, -1),
-            Progress::Failed => (4, -1),
-            Progress::Unknown => (5, -1),
-            Progress::Skipped => (6, -1),
-            Progress::Undoing => (7, -1),
-            Progress::UndoBackingOff { retry_at, .. } => (8, relative(retry_at)),
-            Progress::Undone => (9, -1),
-            Progress::UndoBlocked => (10, -1),
-            Progress::UndoSkipped => (11, -1),
+            Progress::Settled(StepOutcome::Succeeded) => (3, -1),
+            Progress::Settled(StepOutcome::Failed) => (4, -1),
+            Progress::Settled(StepOutcome::Unknown) => (5, -1),
+            Progress::Settled(StepOutcome::Skipped) => (6, -1),
+            Progress::Undo(UndoProgress::Running) => (7, -1),
+            Progress::Undo(UndoProgress::BackingOff { retry_at, .. }) => (8, relative(retry_at)),
+            Progress::Undo(UndoProgress::Undone) => (9, -1),
+            Progress::Undo(UndoProgress::Blocked) => (10, -1),
+            Progress::Undo(UndoProgress::Skipped) => (11, -1),
             Progress::Waiting { until, .. } => (12, until.map_or(-1, relative)),
             Progress::FannedOut => (13, -1),
         };
@@ -249,19 +249,18 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
         // timeout.
         let began_at = match state.progress {
             Progress::Running => state.began_at,
-            Progress::Undoing => state.undo_began_at,
+            Progress::Undo(UndoProgress::Running) => state.undo_began_at,
             Progress::Pending
             | Progress::Waiting { .. }
             | Progress::FannedOut
             | Progress::BackingOff { .. }
-            | Progress::Succeeded
-            | Progress::Failed
-            | Progress::Unknown
-            | Progress::Skipped
-            | Progress::UndoBackingOff { .. }
-            | Progress::Undone
-            | Progress::UndoBlocked
-            | Progress::UndoSkipped => None,
+            | Progress::Settled(_)
+            | Progress::Undo(
+                UndoProgress::BackingOff { .. }
+                | UndoProgress::Blocked
+                | UndoProgress::Undone
+                | UndoProgress::Skipped,
+            ) => None,
         };
         let timeout = saga.definition.steps()[world.units.step(index)].timeout;
         key.extend(began_at.map_or(-1, |at| relative(at.after(timeout))).to_be_bytes());

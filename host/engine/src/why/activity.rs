@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::call::Failure;
 use crate::definition::StepKind;
 use crate::ids::{ServiceName, Timestamp};
-use crate::saga::{Phase, Progress, Saga};
+use crate::saga::{Phase, Progress, Saga, UndoProgress};
 use crate::sentence::shortened;
 
 /// Describes what a saga does or waits for at `at`, for one line of a list. What matters most comes
@@ -64,7 +64,7 @@ fn step_in_brief(saga: &Saga, index: usize, at: Timestamp) -> Option<(bool, Stri
             let again = again(retry_at, at);
             Some((false, format!("{name} {again}, {attempt} of {of}{}", error())))
         }
-        Progress::UndoBackingOff { retry_at, .. } => {
+        Progress::Undo(UndoProgress::BackingOff { retry_at, .. }) => {
             let attempt = step.undo_attempts - step.undo_attempts_before + 1;
             let of = spec.undo.as_ref().map_or(0, |undo| undo.retry.attempts);
             let again = again(retry_at, at);
@@ -74,7 +74,7 @@ fn step_in_brief(saga: &Saga, index: usize, at: Timestamp) -> Option<(bool, Stri
             let since = since(step.began_at);
             Some((true, format!("attempt {} of {name} is in flight{since}", step.attempts)))
         }
-        Progress::Undoing if saga.child(index).is_none() => {
+        Progress::Undo(UndoProgress::Running) if saga.child(index).is_none() => {
             let since = since(step.undo_began_at);
             Some((
                 true,
@@ -82,16 +82,10 @@ fn step_in_brief(saga: &Saga, index: usize, at: Timestamp) -> Option<(bool, Stri
             ))
         }
         Progress::Running
-        | Progress::Undoing
         | Progress::FannedOut
         | Progress::Pending
-        | Progress::Succeeded
-        | Progress::Failed
-        | Progress::Unknown
-        | Progress::Skipped
-        | Progress::Undone
-        | Progress::UndoBlocked
-        | Progress::UndoSkipped => step_activity(saga, index, at).map(|words| (true, words)),
+        | Progress::Settled(_)
+        | Progress::Undo(_) => step_activity(saga, index, at).map(|words| (true, words)),
     }
 }
 
@@ -130,7 +124,7 @@ fn step_activity(saga: &Saga, index: usize, at: Timestamp) -> Option<String> {
             step.attempts - step.attempts_before + 1,
             spec.retry.attempts
         )),
-        Progress::Undoing => Some(if let Some(child) = saga.child(index) {
+        Progress::Undo(UndoProgress::Running) => Some(if let Some(child) = saga.child(index) {
             format!("the undo of {name} runs in saga {child}")
         } else {
             let call = format!("attempt {} to undo {name}", step.undo_attempts);
@@ -138,7 +132,7 @@ fn step_activity(saga: &Saga, index: usize, at: Timestamp) -> Option<String> {
             let last = step.error.as_deref().filter(|_| step.undo_attempts > 1);
             in_flight(&call, spec.service(), step.undo_began_at, timeout, last)
         }),
-        Progress::UndoBackingOff { retry_at, .. } => Some(format!(
+        Progress::Undo(UndoProgress::BackingOff { retry_at, .. }) => Some(format!(
             "the undo of {name} {}{} and {}, attempt {} of {}",
             if step.undo_tainted { "may have happened" } else { "failed" },
             error(),
@@ -153,13 +147,10 @@ fn step_activity(saga: &Saga, index: usize, at: Timestamp) -> Option<String> {
             is_forward.then(|| format!("{done} of {} elements of {name} are done", elements.len()))
         }
         Progress::Pending
-        | Progress::Succeeded
-        | Progress::Failed
-        | Progress::Unknown
-        | Progress::Skipped
-        | Progress::Undone
-        | Progress::UndoBlocked
-        | Progress::UndoSkipped => None,
+        | Progress::Settled(_)
+        | Progress::Undo(UndoProgress::Blocked | UndoProgress::Undone | UndoProgress::Skipped) => {
+            None
+        }
     }
 }
 

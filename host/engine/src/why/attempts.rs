@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::call::{Direction, idempotency_key};
 use crate::definition::StepKind;
-use crate::saga::{Progress, Saga};
+use crate::saga::{Progress, Saga, UndoProgress};
 use crate::sentence::shortened;
 
 /// The most bytes of an output that the explanation quotes: enough for a booking number.
@@ -15,7 +15,7 @@ const ANSWER_BYTES_MAX: usize = 200;
 /// its output comes first.
 pub(super) fn failed_calls(saga: &Saga, index: usize) -> Option<String> {
     let step = &saga.steps[index];
-    let is_undo = step.progress == Progress::UndoBlocked;
+    let is_undo = step.progress == Progress::Undo(UndoProgress::Blocked);
     let executed = (step.attempts > 0 && (!is_undo || step.attempts_unknown > 0)).then(|| {
         let (unknown, all) = (step.attempts_unknown, step.attempts);
         describe_attempts(saga, index, Direction::Execute, unknown, all)

@@ -176,7 +176,7 @@ impl Host {
             }
             Err(error) => return Err(error.into()),
         };
-        let state = SagaState { saga: loaded.saga.clone(), stalls: Vec::new() };
+        let state = SagaState::from(loaded.saga.clone());
         let saga = Box::new(loaded);
         // Whoever is refused as long as it is quarantined must not come before its recovery.
         let is_released = quarantine.release(id, || {

@@ -20,38 +20,8 @@ use crate::stall::{Stall, StallReason};
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
     pub(super) passes: HashMap<(StepName, Direction), Pass>,
-    /// What holds the rest back.
+    /// What holds the rest back: one for each call.
     pub(super) stalls: Vec<Stall>,
-}
-
-impl Admitted {
-    /// Of calls that wait for the same thing, one says so; of a breaker each: its step shows it.
-    fn stalled(&mut self, stall: Stall) {
-        let is_said = |other: &Stall| match (&other.reason, &stall.reason) {
-            (StallReason::NoRoom(one), StallReason::NoRoom(other_one)) => {
-                one == other_one && other.direction == stall.direction
-            }
-            (
-                StallReason::PluginMissing { plugin: one, .. },
-                StallReason::PluginMissing { plugin: other, .. },
-            )
-            | (StallReason::ComponentSought(one), StallReason::ComponentSought(other)) => {
-                one == other
-            }
-            (
-                StallReason::NoRoom(_)
-                | StallReason::PluginMissing { .. }
-                | StallReason::ComponentSought(_)
-                | StallReason::BreakerOpen { .. }
-                | StallReason::Machine(_)
-                | StallReason::StoreFailed(_),
-                _,
-            ) => false,
-        };
-        if !self.stalls.iter().any(is_said) {
-            self.stalls.push(stall);
-        }
-    }
 }
 
 /// What becomes of one.
@@ -110,7 +80,7 @@ impl Shard {
                     (Input::Refuse { step: step.clone(), error }, Pass::default())
                 }
                 Answer::Stall(reason) => {
-                    admitted.stalled(Stall { reason, direction });
+                    admitted.stalls.push(Stall { step, direction, reason });
                     continue;
                 }
             };
@@ -153,8 +123,7 @@ impl Shard {
             Ok(served) => served,
             Err(reason) => return Answer::Stall(reason),
         };
-        let way = (&due.step, due.direction);
-        match self.config.pass(way, plugin, due.service.as_ref(), at) {
+        match self.config.pass(due.direction, plugin, due.service.as_ref(), at) {
             Ok(pass) => Answer::Admit { digest, note, pass },
             Err(Barred::Waits(reason)) => Answer::Stall(reason),
             Err(Barred::Fails(failure, _)) => Answer::Refuse(*failure),

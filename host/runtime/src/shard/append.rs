@@ -1,8 +1,7 @@
 //! From facts to what they lead to, once they are durable.
 
 use amends_engine::{
-    Call, Direction, Event, Failure, Input, OperatorEvent, Outcome, Saga, SagaId, Timestamp,
-    Version,
+    Call, Event, Failure, Input, OperatorEvent, Outcome, Saga, SagaId, Timestamp, Version,
 };
 use amends_failpoint::failpoint;
 use amends_store::{
@@ -15,7 +14,6 @@ use crate::error::{RuntimeError, StartError};
 use crate::live::{InFlight, Pass, Pending, Queued, Unbegun};
 use crate::message::{Message, Returned};
 use crate::saga_state::{Started, rests};
-use crate::stall::{Stall, StallReason};
 
 /// How often a call is run again in a row because the state that it saw has changed, before that
 /// counts as an attempt.
@@ -308,8 +306,7 @@ impl Shard {
             self.quarantine(id, &reason);
             return;
         }
-        let reason = StallReason::StoreFailed(error.to_string());
-        live.stalls = vec![Stall { reason, direction: Direction::Execute }];
+        live.unrecorded = Some(format!("what happened to it cannot be recorded: {error}"));
         self.await_store(id);
     }
 }

@@ -43,13 +43,13 @@ impl ShardConfig {
         taken.map_err(StallReason::NoRoom)
     }
 
-    /// What a call of a step begins with: room, and the leave of its service's breaker.
+    /// What a call begins with: room, and the leave of its service's breaker.
     ///
     /// # Errors
     /// Which of them it does not get.
     pub(super) fn pass(
         &self,
-        (step, direction): (&StepName, Direction),
+        direction: Direction,
         plugin: &PluginName,
         service: Option<&ServiceName>,
         at: Timestamp,
@@ -58,10 +58,7 @@ impl ShardConfig {
         let Some(service) = service else { return Ok(Pass { room, permit: None }) };
         // Last, because a breaker that is half open lets a few calls through, and those must run.
         let is_undo = direction == Direction::Compensate;
-        let open = |until| {
-            let (service, step) = (service.clone(), step.clone());
-            StallReason::BreakerOpen { service, step, is_undo, until }
-        };
+        let open = |until| StallReason::BreakerOpen { service: service.clone(), until };
         match self.breakers.admit(service, is_undo, at) {
             Admission::Go(ticket) => {
                 let permit = Some(Permit::new(&self.breakers, service, ticket));
@@ -118,7 +115,8 @@ impl Shard {
                 match self.begin(id, &key, call, unbegun) {
                     Ok(returned) => over.extend(returned),
                     Err((unbegun, reason)) => {
-                        stalls.extend(reason.map(|reason| Stall { reason, direction: key.1 }));
+                        let (step, direction) = key.clone();
+                        stalls.extend(reason.map(|reason| Stall { step, direction, reason }));
                         if let Some(live) = self.live.get_mut(&id) {
                             live.wait_to_begin(key, unbegun);
                         }
@@ -186,8 +184,7 @@ impl Shard {
             live.in_flight.insert(key.clone(), asked);
             return Ok(None);
         }
-        let way = (&call.step, call.direction);
-        match self.config.pass(way, plugin, call.service.as_ref(), now()) {
+        match self.config.pass(call.direction, plugin, call.service.as_ref(), now()) {
             Ok(pass) => {
                 live.in_flight.remove(key);
                 Ok(self.dispatch(id, call, pass))

@@ -1,5 +1,7 @@
-//! Sagas that something outside their events holds back, and that look again when that may have
-//! changed.
+//! Calls that something outside the events of their sagas holds back, and that are tried again when
+//! that may have changed.
+
+use std::collections::{BTreeMap, HashSet};
 
 use amends_engine::{Direction, SagaId, ServiceName};
 use amends_store::StoreHealth;
@@ -8,37 +10,39 @@ use tokio::time::Instant;
 use super::{STALL_PAUSE, Shard};
 use crate::message::Message;
 use crate::room_key::RoomKey;
-use crate::stall::{Line, Stall, StallReason};
+use crate::stall::{Line, Place, Stall, StallReason};
 
 /// Sagas that go on at once when the store works again; others of the shard take turns with them.
 const WOKEN_AT_ONCE: usize = 256;
 
 impl Shard {
-    /// Has a saga wait in a line for each thing that it lacks, or look again after a while.
+    /// Has each call of a saga wait in the line for what it lacks, or the saga look again after a
+    /// while. A call that lacks the same thing as before keeps its place.
     pub(super) fn remember_stalls(&mut self, id: SagaId) {
         let Some(live) = self.live.get_mut(&id) else { return };
-        let mut wanted: Vec<Line> = Vec::new();
-        for line in live.stalls.iter().filter_map(Stall::line) {
-            if !wanted.contains(&line) {
-                wanted.push(line);
-            }
-        }
         // Nobody says when these are there; of the last somebody does, unless the search broke off.
         let is_silent = |stall: &Stall| match stall.reason {
             StallReason::PluginMissing { .. }
             | StallReason::Machine(_)
             | StallReason::ComponentSought(_) => true,
-            StallReason::NoRoom(_)
-            | StallReason::BreakerOpen { .. }
-            | StallReason::StoreFailed(_) => false,
+            StallReason::NoRoom(_) | StallReason::BreakerOpen { .. } => false,
         };
         let looks_again = live.stalls.iter().any(is_silent);
-        let before = std::mem::replace(&mut live.in_lines, wanted.clone());
-        for line in before.iter().filter(|line| !wanted.contains(line)) {
-            self.leave_line(id, line);
+        let mut left = std::mem::take(&mut live.places);
+        for stall in &live.stalls {
+            let Some(wanted) = stall.line() else { continue };
+            let key = (stall.step.clone(), stall.direction);
+            let place = if left.get(&key).is_some_and(|place| place.line == wanted) {
+                left.remove(&key)
+            } else {
+                self.places += 1;
+                self.lines.entry(wanted.clone()).or_default().insert(self.places, id);
+                Some(Place { line: wanted, number: self.places })
+            };
+            live.places.extend(place.map(|place| (key, place)));
         }
-        for line in wanted.into_iter().filter(|line| !before.contains(line)) {
-            self.lines.entry(line).or_default().push_back(id);
+        for place in left.values() {
+            self.leave_line(place);
         }
         if looks_again {
             self.stall(id);
@@ -79,11 +83,11 @@ impl Shard {
         }
     }
 
-    pub(super) fn leave_line(&mut self, id: SagaId, line: &Line) {
-        if let Some(waiting) = self.lines.get_mut(line) {
-            waiting.retain(|other| *other != id);
-            if waiting.is_empty() {
-                self.lines.remove(line);
+    pub(super) fn leave_line(&mut self, place: &Place) {
+        if let Some(line) = self.lines.get_mut(&place.line) {
+            line.remove(&place.number);
+            if line.is_empty() {
+                self.lines.remove(&place.line);
             }
         }
     }
@@ -95,10 +99,12 @@ impl Shard {
         }
     }
 
-    /// Of the sagas in a line, as many go on as find what they wait for.
+    /// Of the calls in a line, as many go on as find what they wait for.
     pub(super) fn wake_some(&mut self, line: &Line) {
-        while let Some(id) = self.next_in_line(line) {
-            // It tries again by itself when its append is durable.
+        let mut after = 0;
+        while let Some((number, id)) = self.next_in_line(line, after) {
+            after = number;
+            // It tries again by itself when its append is durable, and keeps its place until then.
             if self.live.get(&id).is_some_and(|live| live.pending.is_some()) {
                 continue;
             }
@@ -114,23 +120,18 @@ impl Shard {
     }
 
     pub(super) fn breaker_has_changed(&mut self, service: ServiceName) {
-        let line = Line::Breaker(service);
-        let waiting = self.lines.get(&line).map_or(0, std::collections::VecDeque::len);
-        for _ in 0..waiting {
-            let Some(id) = self.next_in_line(&line) else { return };
+        let waiting =
+            self.lines.get(&Line::Breaker(service)).into_iter().flat_map(BTreeMap::values);
+        let mut seen = HashSet::new();
+        let sagas: Vec<_> = waiting.copied().filter(|id| seen.insert(*id)).collect();
+        for id in sagas {
             self.advance(id);
         }
     }
 
-    fn next_in_line(&mut self, line: &Line) -> Option<SagaId> {
-        let waiting = self.lines.get_mut(line)?;
-        let id = waiting.pop_front();
-        if waiting.is_empty() {
-            self.lines.remove(line);
-        }
-        if let Some(live) = id.and_then(|id| self.live.get_mut(&id)) {
-            live.in_lines.retain(|other| other != line);
-        }
-        id
+    /// Returns the first place of a line after a number, and whose it is.
+    fn next_in_line(&self, line: &Line, after: u64) -> Option<(u64, SagaId)> {
+        let mut places = self.lines.get(line)?.range(after + 1..);
+        places.next().map(|(number, id)| (*number, *id))
     }
 }
