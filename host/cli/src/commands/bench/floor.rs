@@ -21,7 +21,7 @@ use super::host::{DEFINITION, Place};
 use super::inside::stop;
 use super::measure::{Measured, cores, cpu};
 use super::options::{Bench, Durability, Load, plugin, step};
-use crate::commands::run::open;
+use amends_config::open;
 
 /// How long each part is measured.
 const TIME: Duration = Duration::from_secs(1);

@@ -10,8 +10,7 @@ use amends_store::Store;
 use anyhow::Context as _;
 
 use super::options::{Bench, Load, PLUGINS, plugin, step};
-use crate::commands::run::open_store;
-use amends_config::{Loaded, Overrides, load};
+use amends_config::{Loaded, Overrides, load, open_store};
 
 /// The component of every step: it does nothing.
 const TRIVIAL: &[u8] = include_bytes!("../../../../../plugins/trivial/trivial.wasm");
@@ -115,7 +114,7 @@ impl Place {
     }
 
     fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
-        open_store(&self.config()?.config)
+        Ok(open_store(&self.config()?.config)?)
     }
 
     /// What is in the store before a run: nothing when there is none yet.
