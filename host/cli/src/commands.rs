@@ -27,6 +27,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 pub use exit::{
     EXIT_BLOCKED, EXIT_COMPENSATED, EXIT_DIFFERS, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED,
     EXIT_NOT_FOUND, EXIT_PIPE_CLOSED, EXIT_STORE_LOST, EXIT_WAIT_ENDED, Failed, PipeClosed,
+    of_error,
 };
 pub use output::format::Format;
 pub use output::shown;

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use amends::commands::{Cli, EXIT_ERROR, EXIT_PIPE_CLOSED, Failed, PipeClosed, run, shown};
+use amends::commands::{Cli, EXIT_PIPE_CLOSED, PipeClosed, of_error, run, shown};
 use clap::Parser as _;
 
 #[global_allocator]
@@ -19,8 +19,7 @@ fn main() -> ExitCode {
         Err(error) if error.is::<PipeClosed>() => ExitCode::from(EXIT_PIPE_CLOSED),
         Err(error) => {
             eprintln!("{}", shown(&format!("error: {}", sentence(&error))));
-            let exit = error.downcast_ref::<Failed>().map_or(EXIT_ERROR, |failed| failed.exit);
-            ExitCode::from(exit)
+            ExitCode::from(of_error(&error))
         }
     }
 }

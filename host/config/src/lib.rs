@@ -1,8 +1,8 @@
-//! The config file: reads it, and says everything that is wrong with it at once.
+//! The config file: reads it, says everything that is wrong with it at once, and opens a host from it.
 //!
 //! [`load`] gives a [`Config`] that the host can run, or a [`Report`] in which each finding has
 //! file, line, key, and what would be right. [`look`] gives as much of it as can be read, and
-//! [`lint::lint`] looks at the plugins as well.
+//! [`lint::lint`] looks at the plugins as well. [`open()`] opens the host that a config describes.
 //!
 //! A flag stands above the environment, and that above the file. Relative paths count from the
 //! config file's folder. Nothing is printed here, and no value that may be a secret is ever
@@ -14,6 +14,7 @@ mod graph;
 mod host;
 mod kind;
 pub mod lint;
+mod open;
 mod overrides;
 mod plugin;
 mod report;
@@ -35,6 +36,7 @@ use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
 
 pub use host::{HostConfig, StoreSettings};
+pub use open::{OpenHostError, open, open_registry, open_store};
 pub use overrides::{Environment, OverrideFlags, Overrides};
 pub use report::{Finding, Place, Position, Report, Severity};
 pub use service::ServiceSettings;

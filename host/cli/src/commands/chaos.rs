@@ -1,38 +1,20 @@
 //! `chaos`: a user's own definition and plugins, with everything going wrong that can.
-//!
-//! Each step and each undo fails, is lost before and after its effect, and is repeated; the host
-//! is crashed at every event boundary. What is judged is what can be seen from outside of the
-//! plugins: how the sagas end, and whether a call that is repeated with the same key answers the
-//! same. All of it runs on the real engine, runtime and components, on a store of its own.
 
-mod plan;
-mod report;
-mod trial;
-
-use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 
-use amends_engine::{BackoffSpec, Definition, DefinitionName, Payload, RetrySpec, StepKind};
+use amends_config::{OverrideFlags, Overrides, load};
+use amends_engine::{DefinitionName, Direction, Payload, on_one_line};
+use amends_workbench::chaos::{self, ChaosOptions, DefinitionReport, FaultKind, TrialsReport};
 use anyhow::Context as _;
 use clap::Args;
+use comfy_table::Cell;
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR};
 use crate::commands::output::format::Format;
-use crate::commands::output::shown;
-use amends_config::{Config, OverrideFlags, Overrides, load};
-
-use plan::Fault;
-use report::Report;
-use trial::Trial;
+use crate::commands::output::{print_json, print_json_line, print_table, say, shown, table};
 
 /// Inputs that are tried when the caller does not say.
 const INPUTS_DEFAULT: usize = 5;
-
-/// Attempts that each call has at least, so that one can be repeated.
-const ATTEMPTS_MIN: u32 = 2;
-
-/// Every pause, in place of the definition's: what is tried is what happens, not when.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
@@ -78,86 +60,21 @@ pub(crate) async fn run(args: Chaos) -> anyhow::Result<u8> {
         }
     };
     let inputs = read_inputs(&args)?;
-    let mut config = loaded.config;
-    // For the time of this run: what lies beside the config may be its author's code.
-    let cache = tempfile::tempdir().context("no folder for compiled code")?;
-    config.plugins.cache = cache.path().to_owned();
-    let name = pick(&config, args.definition.as_ref())?;
-    let definitions: Vec<_> = config.definitions.iter().map(hasten).collect::<Result<_, _>>()?;
-    let reports = try_all(&config, &definitions, name, inputs, args.limit).await?;
-    report::print(&reports, args.output)?;
-    Ok(if reports.iter().all(Report::is_clean) { EXIT_DONE } else { EXIT_ERROR })
-}
-
-/// A definition with its inputs; then those that its steps run, with what they were given in it.
-async fn try_all(
-    config: &Config,
-    definitions: &[Definition],
-    name: DefinitionName,
-    inputs: Vec<Payload>,
-    limit: usize,
-) -> anyhow::Result<Vec<Report>> {
-    let mut reports = vec![Report::new(&name, config)];
-    let mut left: VecDeque<_> = inputs.into_iter().map(|input| (name.clone(), input)).collect();
-    let mut seen = HashSet::new();
-    while let Some((name, input)) = left.pop_front() {
-        if !seen.insert((name.clone(), input.as_str().to_owned())) {
-            continue;
-        }
-        let known = reports.iter().position(|report| *report.definition() == name);
-        let index = known.unwrap_or_else(|| {
-            reports.push(Report::new(&name, config));
-            reports.len() - 1
-        });
-        let report = &mut reports[index];
-        if report.inputs() < limit {
-            let number = report.inputs() + 1;
-            left.extend(try_input(config, definitions, &name, (number, input), report).await?);
+    let Chaos { definition, limit, .. } = args;
+    let options = ChaosOptions { config: loaded.config, inputs, definition, limit };
+    let report = chaos::run(options).await?;
+    match args.output {
+        Format::Json => print_json(&serde_json::to_value(&report)?)?,
+        Format::Jsonl => print_json_line(&serde_json::to_value(&report)?)?,
+        Format::Ids | Format::Table => {
+            print(&report.definition)?;
+            for child in &report.children {
+                say!("\n{}, as it was run:", child.definition)?;
+                print(child)?;
+            }
         }
     }
-    Ok(reports)
-}
-
-/// One input: as it should go, then with each fault, then with a crash after each event. Answers what the
-/// sagas were given that it ran.
-async fn try_input(
-    config: &Config,
-    definitions: &[Definition],
-    name: &DefinitionName,
-    (number, input): (usize, Payload),
-    report: &mut Report,
-) -> anyhow::Result<Vec<(DefinitionName, Payload)>> {
-    let trial = Trial::open(config, definitions).await?;
-    let good = trial.start(name, &input, None).await?;
-    let good = trial.wait(good).await?;
-    report.input(number, &good);
-    let children = trial.children(&good).await?;
-    let mut logs = vec![(vec![good.status()], trial.log(good.id()).await?)];
-    if good.status() == amends_engine::SagaStatus::Completed {
-        let faults = Fault::all(&good);
-        let mut started = Vec::new();
-        for fault in faults {
-            started.push((trial.start(name, &input, Some(&fault)).await?, fault));
-        }
-        for (id, fault) in started {
-            let verdict = trial.finish(id, &fault).await?;
-            report.tried(number, &fault, verdict);
-        }
-        let pivot = Fault::of_pivot(&good);
-        if let Some(undone) = trial.compensated(name, &input, pivot.as_ref()).await? {
-            report.compensated(number, &undone);
-            // A pivot whose call was cut off may have happened, and then nothing is undone.
-            let ends =
-                pivot.map_or_else(|| vec![undone.status()], |pivot| pivot.ends(&good).to_vec());
-            logs.push((ends, trial.log(undone.id()).await?));
-        }
-    }
-    trial.close().await?;
-    for (ends, log) in logs {
-        let (tried, found) = trial::crash(config, definitions, name, &ends, &log).await?;
-        report.crashed(number, tried, found);
-    }
-    Ok(children)
+    Ok(if report.definition.ok { EXIT_DONE } else { EXIT_ERROR })
 }
 
 fn read_inputs(args: &Chaos) -> anyhow::Result<Vec<Payload>> {
@@ -176,41 +93,56 @@ fn read_inputs(args: &Chaos) -> anyhow::Result<Vec<Payload>> {
         .collect()
 }
 
-fn pick(config: &Config, wanted: Option<&DefinitionName>) -> anyhow::Result<DefinitionName> {
-    let names: Vec<_> = config.definitions.iter().map(|one| one.name().clone()).collect();
-    let list = names.iter().map(DefinitionName::as_str).collect::<Vec<_>>().join(", ");
-    match wanted {
-        Some(name) if names.contains(name) => Ok(name.clone()),
-        Some(name) => anyhow::bail!("the config has no saga `{name}`; it has {list}"),
-        None => names.into_iter().next().context("the config has no saga"),
+fn print(report: &DefinitionReport) -> anyhow::Result<()> {
+    // In the order of the kinds; shorter than their words, so that the table fits 80 columns.
+    let mut rows = table(&["call", "once", "for good", "reply lost", "lost", "never arrives"]);
+    let is_same_call = |one: &TrialsReport, other: &TrialsReport| {
+        one.step == other.step && one.direction == other.direction
+    };
+    for call in report.trials.chunk_by(is_same_call) {
+        let TrialsReport { step, direction, .. } = &call[0];
+        let which = match direction {
+            Direction::Execute => step.to_string(),
+            Direction::Compensate => format!("{step}, undo"),
+        };
+        let of_kind = |kind| call.iter().find(|trials| trials.fault == kind);
+        let results = FaultKind::EXECUTE.map(|kind| Cell::new(words(of_kind(kind))));
+        rows.add_row([vec![Cell::new(which)], results.to_vec()].concat());
+    }
+    if report.trials.is_empty() {
+        // Else nothing found would sound as if all had been tried.
+        say!(
+            "no call of {} was tried: no step of it calls a plugin itself, or none",
+            report.definition
+        )?;
+        say!("was called")?;
+    } else {
+        print_table(&rows)?;
+    }
+    say!("")?;
+    let inputs = report.inputs.iter().map(|(status, count)| format!("{count} {status}"));
+    let inputs = inputs.collect::<Vec<_>>().join(", ");
+    say!("{}: inputs with no fault: {inputs}", report.definition)?;
+    say!("crashed after each of {} events", report.crashes)?;
+    for step in &report.undos_not_tried {
+        say!(
+            "the undo of {step} was not tried: no saga undoes a step that is not before the pivot"
+        )?;
+    }
+    for finding in &report.findings {
+        say!("  {}", on_one_line(finding))?;
+    }
+    match report.findings.len() {
+        0 => say!("nothing found: every saga ended as it must"),
+        1 => say!("1 finding"),
+        count => say!("{count} findings"),
     }
 }
 
-/// The definition without waiting.
-fn hasten(definition: &Definition) -> anyhow::Result<Definition> {
-    let mut spec = definition.spec().clone();
-    spec.deadline = None;
-    spec.compensate_within = None;
-    for step in &mut spec.steps {
-        step.retry = repeated(&step.retry);
-        if let Some(undo) = &mut step.undo {
-            undo.retry = repeated(&undo.retry);
-        }
-        match &mut step.kind {
-            StepKind::Sleep { sleep } => *sleep = PAUSE,
-            StepKind::Wait { wait } => wait.timeout = None,
-            StepKind::Call { .. } | StepKind::Saga { .. } => {}
-        }
-    }
-    Definition::new(spec).map_err(|errors| {
-        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("{}: {}", definition.name(), errors.join("; "))
-    })
-}
-
-fn repeated(retry: &RetrySpec) -> RetrySpec {
-    RetrySpec {
-        attempts: retry.attempts.max(ATTEMPTS_MIN),
-        backoff: BackoffSpec::Listed(vec![PAUSE]),
+fn words(trials: Option<&TrialsReport>) -> String {
+    match trials {
+        None => "-".to_owned(),
+        Some(TrialsReport { found: 0, .. }) => "ok".to_owned(),
+        Some(TrialsReport { trials, found, .. }) => format!("FOUND {found} of {trials}"),
     }
 }

@@ -1,5 +1,7 @@
 //! Exit codes.
 
+use amends_workbench::plugin::oci::{OciError, OciErrorKind};
+
 /// Everything is done.
 pub const EXIT_DONE: u8 = 0;
 
@@ -58,6 +60,20 @@ impl Failed {
 #[derive(Debug, thiserror::Error)]
 #[error("the output is closed")]
 pub struct PipeClosed;
+
+/// The code to exit with after an error.
+#[must_use]
+pub fn of_error(error: &anyhow::Error) -> u8 {
+    let of_registry = || {
+        error.downcast_ref::<OciError>().map(|error| match error.kind {
+            OciErrorKind::Login => EXIT_AUTH,
+            OciErrorKind::NotFound => EXIT_NOT_FOUND,
+            OciErrorKind::Other => EXIT_ERROR,
+        })
+    };
+    let failed = error.downcast_ref::<Failed>().map(|failed| failed.exit);
+    failed.or_else(of_registry).unwrap_or(EXIT_ERROR)
+}
 
 /// Of the codes of two sagas, the one that wants to be looked at first.
 pub(crate) fn worse(one: u8, other: u8) -> u8 {

@@ -1,11 +1,9 @@
 //! The verbs about plugins: `list` here, those about a file, a project or what serves one module each.
 
 pub mod build;
-mod component;
 mod deploy;
 pub mod inspect;
 pub mod new;
-mod oci;
 mod rehearse;
 pub mod sign;
 pub mod test;
@@ -112,7 +110,7 @@ pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {
     match command {
         Plugin::List(args) => list(args).await,
         Plugin::Inspect(args) => inspect::run(args).await,
-        Plugin::New(args) => new::run(&args),
+        Plugin::New(args) => new::run(args),
         Plugin::Build(args) => build::run(args).await,
         Plugin::Test(args) => test::run(args).await,
         Plugin::Keygen(args) => sign::keygen(&args),

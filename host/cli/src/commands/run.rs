@@ -1,9 +1,7 @@
 //! `run`: the host.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -18,16 +16,11 @@ use amends_api::{
     ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, prometheus, router,
     starting,
 };
-use amends_engine::Definition;
-use amends_registry::Registry;
-use amends_runtime::{
-    BreakerSettings, Host, LIVE_BYTES_MAX_DEFAULT, RuntimeConfig, with_state_cache,
-};
-use amends_store::{Store, StoreConfig};
+use amends_runtime::Host;
 
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, Failed};
 use crate::commands::output::{log_line, shown};
-use amends_config::{Config, OverrideFlags, Overrides, load};
+use amends_config::{OverrideFlags, Overrides, load, open};
 
 /// How long calls in flight may take after the host was told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -137,47 +130,6 @@ async fn keep_up(prometheus: PrometheusHandle) {
         every.tick().await;
         prometheus.run_upkeep();
     }
-}
-
-pub(crate) fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    let url = config.store.url.clone();
-    let store = amends_store::open(&StoreConfig { url, durability: config.store.durability })?;
-    Ok(with_state_cache(store))
-}
-
-/// Opens the store, and the registry with the plugins that the definitions need.
-pub(crate) async fn open_registry(config: &Config) -> anyhow::Result<(Arc<dyn Store>, Registry)> {
-    let store = open_store(config)?;
-    let mut plugins = config.plugins.clone();
-    plugins.cache_key = config.store.cache_key();
-    plugins.require(&config.definitions);
-    let plugins = Registry::open(plugins, Arc::clone(&store)).await?;
-    Ok((store, plugins))
-}
-
-pub(crate) async fn open(config: Config) -> anyhow::Result<Host> {
-    let (store, plugins) = open_registry(&config).await?;
-    let services = config.services.iter();
-    let concurrency = services.clone().filter_map(|(name, settings)| {
-        Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))
-    });
-    // An operator may open the breaker of any service.
-    let steps = config.definitions.iter().flat_map(Definition::steps);
-    let named = steps.filter_map(|step| step.service()).chain(config.services.keys());
-    let mut breakers: BTreeMap<_, _> =
-        named.map(|name| (name.clone(), BreakerSettings::BY_HAND)).collect();
-    breakers
-        .extend(services.filter_map(|(name, settings)| Some((name.clone(), settings.breaker?))));
-    // Live sagas may hold half of what calls may: together they leave some for everything else.
-    let live_bytes_max = usize::try_from(config.host.memory_max / 2).unwrap_or(usize::MAX);
-    let runtime = RuntimeConfig {
-        plugins_dir: config.plugins.dir,
-        live_bytes_max: live_bytes_max.min(LIVE_BYTES_MAX_DEFAULT),
-        concurrency: concurrency.collect(),
-        breakers,
-        ..RuntimeConfig::default()
-    };
-    Ok(Host::open(runtime, store, plugins, config.definitions).await?)
 }
 
 /// What tells a host to stop. While there is none of it, the system ends the process.

@@ -9,9 +9,9 @@ use reqwest::multipart::{Form, Part};
 
 use amends_api_types::{DeployView, DeployedView, FlawView};
 use amends_engine::{PluginName, on_one_line};
+use amends_workbench::plugin::component::bytes_of;
+use amends_workbench::plugin::oci;
 
-use super::component::bytes_of;
-use super::oci;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
 use crate::commands::output::format::Format;

@@ -6,18 +6,19 @@ use std::str::FromStr;
 
 use amends_engine::Digest;
 
-use crate::commands::exit::{EXIT_ERROR, Failed};
+use super::error::{OciError, OciErrorKind};
 
 const SCHEME: &str = "oci://";
 
 /// Whether an argument names a component in a registry, or means to.
-pub(in crate::commands::plugin) fn is_reference(argument: &str) -> bool {
+#[must_use]
+pub fn is_reference(argument: &str) -> bool {
     argument.starts_with(SCHEME)
 }
 
 /// A component in a registry, by the digest of its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::commands::plugin) struct Reference {
+pub struct Reference {
     /// A host, and perhaps a port.
     registry: String,
     repository: String,
@@ -38,7 +39,8 @@ impl Reference {
     }
 
     /// The last part of the repository.
-    pub(in crate::commands::plugin) fn name(&self) -> &str {
+    #[must_use]
+    pub fn name(&self) -> &str {
         self.repository.rsplit('/').next().unwrap_or_default()
     }
 
@@ -71,11 +73,11 @@ impl fmt::Display for Reference {
 }
 
 impl FromStr for Reference {
-    type Err = anyhow::Error;
+    type Err = OciError;
 
-    fn from_str(text: &str) -> anyhow::Result<Self> {
+    fn from_str(text: &str) -> Result<Self, OciError> {
         let wrong = |wrong: &str, right: &str| {
-            Failed::with_help(EXIT_ERROR, &format!("{text} {wrong}"), right).into()
+            OciError::new(OciErrorKind::Other, &format!("{text} {wrong}"), right)
         };
         let form = "write oci://REGISTRY/REPOSITORY@sha256:…, such as \
                     oci://ghcr.io/acme/inventory@sha256:… with the 64 digits of its digest";

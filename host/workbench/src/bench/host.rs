@@ -9,12 +9,11 @@ use amends_engine::SagaStatus;
 use amends_store::Store;
 use anyhow::Context as _;
 
-use super::options::{Bench, Load, PLUGINS, plugin, step};
-use crate::commands::run::open_store;
-use amends_config::{Loaded, Overrides, load};
+use super::options::{BenchOptions, Load, PLUGINS, durability_word, plugin, step};
+use amends_config::{Loaded, Overrides, load, open_store};
 
 /// The component of every step: it does nothing.
-const TRIVIAL: &[u8] = include_bytes!("../../../../../plugins/trivial/trivial.wasm");
+const TRIVIAL: &[u8] = include_bytes!("../../../../plugins/trivial/trivial.wasm");
 
 /// The plugin that is swapped.
 pub(super) const SWAPPED: &str = "shipment";
@@ -47,22 +46,22 @@ pub(super) struct Before {
 }
 
 impl Place {
-    pub(super) fn new(args: &Bench, steps: usize) -> anyhow::Result<Self> {
-        let folder = match &args.dir {
+    pub(super) fn new(options: &BenchOptions, steps: usize) -> anyhow::Result<Self> {
+        let folder = match &options.dir {
             Some(dir) => tempfile::tempdir_in(dir)
                 .with_context(|| format!("--dir {}: no folder can be made in it", dir.display()))?,
             None => tempfile::tempdir().context("no folder for a store")?,
         };
         let plugins = folder.path().join("plugins");
         fs::create_dir(&plugins).context("no folder for plugins")?;
-        let durability = args.durability.word();
+        let durability = durability_word(options.durability);
         let mut config = format!(
             "[host]\nlisten = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite:amends.db\"\n\
              durability = \"{durability}\"\n[plugins]\ndir = \"plugins\"\ncache = \"cache\"\n"
         );
         for plugin in PLUGINS {
             fs::write(plugins.join(format!("{plugin}.wasm")), TRIVIAL).context("no plugin")?;
-            let reuse = args.reuse;
+            let reuse = options.reuse;
             let _ = writeln!(
                 config,
                 "[plugin.{plugin}]\ncomponent = \"trivial\"\nconcurrency = 640\nreuse = {reuse}"
@@ -115,7 +114,7 @@ impl Place {
     }
 
     fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
-        open_store(&self.config()?.config)
+        Ok(open_store(&self.config()?.config)?)
     }
 
     /// What is in the store before a run: nothing when there is none yet.

@@ -19,7 +19,7 @@ const REMEDY: &str =
     "as root on Debian: apt-get install clang lld wasi-libc libclang-rt-dev-wasm32";
 
 /// What every component has besides the project's sources.
-const CHANCE: &str = include_str!("../../../../templates/c/chance.c");
+const CHANCE: &str = include_str!("../../../templates/c/chance.c");
 
 /// The functions that it stands in for.
 const WRAPPED: [&str; 4] = ["rand", "srand", "random", "srandom"];

@@ -20,7 +20,7 @@ use amends_store::{
 };
 use anyhow::{Context as _, bail};
 
-use crate::commands::plugin::component::{looked_at, name_of};
+use crate::plugin::component::{looked_at, name_of};
 
 /// The name of the definition and of the step, as a call tells them to the component.
 const NAME: &str = "plugin-test";

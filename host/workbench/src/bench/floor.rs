@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use amends_engine::{Direction, Outcome, Payload, SagaId, Timestamp};
 use amends_registry::Registry;
 use amends_sandbox::PluginCall;
+use amends_store::Durability;
 use anyhow::Context as _;
 use rusqlite::{Connection, params};
 
 use super::host::{DEFINITION, Place};
 use super::measure::{Measured, cores, cpu};
-use super::options::{Bench, Durability, Load, plugin, step};
-use crate::commands::run::open_registry;
+use super::options::{BenchOptions, Load, plugin, step};
+use amends_config::open_registry;
 
 /// How long each part is measured.
 const TIME: Duration = Duration::from_secs(1);
@@ -55,19 +56,20 @@ impl Floor {
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 pub(super) async fn measure(
-    args: &Bench,
+    options: &BenchOptions,
     load: Load,
     measured: &Measured,
     bytes: f64,
 ) -> anyhow::Result<Floor> {
-    let place = Place::new(args, load.steps)?;
+    let place = Place::new(options, load.steps)?;
     let counted = measured.counted.max(1) as f64;
     let appends = measured.appends as f64 / counted;
     let bytes = bytes / appends.max(1.0);
     let group = measured.appends as f64 / measured.transactions.max(1) as f64;
     let fsync = fsync(place.folder())?;
-    let (one, commit_cpu) = commits(place.folder(), args.durability, (bytes, group))?;
-    let (grouped, _) = commits(place.folder(), args.durability, (bytes, load.in_flight() as f64))?;
+    let (one, commit_cpu) = commits(place.folder(), options.durability, (bytes, group))?;
+    let (grouped, _) =
+        commits(place.folder(), options.durability, (bytes, load.in_flight() as f64))?;
     let call = calls(&place, load).await?;
     let cores = cores() as f64;
     // A commit takes as long as its whole group.

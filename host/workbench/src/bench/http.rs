@@ -12,9 +12,7 @@ use serde_json::Value;
 use super::host::{DEFINITION, Place};
 use super::inside::WARM_UP;
 use super::measure::{Done, Measured, cpu, memory};
-use super::options::{BATCH, BATCHES_MAX, Load, Mode};
-use crate::commands::client::plain_http;
-use crate::commands::output::complain;
+use super::options::{BATCH, BATCHES_MAX, BenchOptions, Load, Mode};
 
 /// How often it is asked whether the sagas of batches have ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -31,9 +29,15 @@ struct Host {
     base: String,
 }
 
-pub(super) async fn run(place: &Place, load: Load) -> anyhow::Result<Measured> {
-    let host = Host::start(place)?;
-    let http = plain_http()?;
+pub(super) async fn run(
+    options: &BenchOptions,
+    place: &Place,
+    load: Load,
+) -> anyhow::Result<Measured> {
+    let host = Host::start(options, place)?;
+    // The host is on this machine and its connections are not encrypted: certificates are not read.
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    let http = http.build().context("no HTTP client")?;
     let measured = match load.mode {
         Mode::Batch => batches(&host, &http, load).await?,
         Mode::Http | Mode::InProcess => singles(&host, &http, load).await?,
@@ -53,9 +57,8 @@ struct Counts {
 }
 
 impl Host {
-    fn start(place: &Place) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("where this program is")?;
-        let mut child = Command::new(program)
+    fn start(options: &BenchOptions, place: &Place) -> anyhow::Result<Self> {
+        let mut child = Command::new(&options.program)
             .arg("run")
             .arg(place.config_file())
             .env("AMENDS_LOG", "amends=info,warn")
@@ -72,10 +75,11 @@ impl Host {
             let line: Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(listen) = line["listen"].as_str() {
                 host.base = format!("http://{listen}");
+                let complain = options.complain;
                 // Whatever it says from here on is shown, and its pipe never fills up.
                 std::thread::spawn(move || {
                     for line in lines.map_while(Result::ok).filter(|line| line.contains("ERROR")) {
-                        complain!("{line}");
+                        complain(&line);
                     }
                 });
                 return Ok(host);

@@ -13,7 +13,7 @@ use amends_runtime::{Host, Principal, RuntimeConfig, StartRequest, Via, import, 
 use amends_store::{Durability, OwnedShards, Store, StoreConfig, StoredEvent, Stream};
 use anyhow::Context as _;
 
-use super::plan::{ByTag, Fault, Kind, TAG};
+use super::plan::{ByTag, Fault, FaultKind, TAG};
 use super::report::Verdict;
 use amends_config::Config;
 
@@ -132,7 +132,7 @@ impl Trial {
             self.compensate(id).await;
             saga = self.wait(id).await?;
         }
-        if fault.kind == Kind::ReplyLost
+        if fault.kind == FaultKind::ReplyLost
             && let Some(found) = self.repeated(id, fault)
         {
             return Ok(Verdict::Found(found));

@@ -19,7 +19,7 @@ const BINDINGS: &str = "bindings";
 
 /// The module that stands between the host and the project's.
 const ENTRY: &str = "amends_entry";
-const ENTRY_SOURCE: &str = include_str!("../../../../templates/python/entry.py");
+const ENTRY_SOURCE: &str = include_str!("../../../templates/python/entry.py");
 
 pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<()> {
     let componentize = componentize(dir)?;

@@ -8,6 +8,7 @@ use amends_engine::{
 };
 use amends_runtime::Faults;
 use amends_sandbox::Answer;
+use serde::{Serialize, Serializer};
 
 /// The tag that carries a fault.
 pub(super) const TAG: &str = "amends-chaos";
@@ -17,12 +18,12 @@ pub(super) const TAG: &str = "amends-chaos";
 pub(super) struct Fault {
     pub(super) step: StepName,
     pub(super) direction: Direction,
-    pub(super) kind: Kind,
+    pub(super) kind: FaultKind,
 }
 
 /// How a call goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub enum FaultKind {
     /// The first attempt fails, with no effect.
     FailsOnce,
     /// It fails for good, with no effect.
@@ -35,8 +36,9 @@ pub(super) enum Kind {
     NeverArrives,
 }
 
-impl Kind {
-    pub(super) const EXECUTE: [Self; 5] = [
+impl FaultKind {
+    /// Every kind, as it happens to the call of a step.
+    pub const EXECUTE: [Self; 5] = [
         Self::FailsOnce,
         Self::FailsForGood,
         Self::ReplyLost,
@@ -47,7 +49,9 @@ impl Kind {
     /// An undo that is always lost, or never arrives, blocks as one that fails for good.
     pub(super) const COMPENSATE: [Self; 3] = [Self::FailsOnce, Self::ReplyLost, Self::FailsForGood];
 
-    pub(super) const fn words(self) -> &'static str {
+    /// Its words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
         match self {
             Self::FailsOnce => "fails once",
             Self::FailsForGood => "fails for good",
@@ -58,6 +62,12 @@ impl Kind {
     }
 }
 
+impl Serialize for FaultKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.words())
+    }
+}
+
 impl Fault {
     /// Every fault of every call that a completed saga made, and of every undo that it would.
     pub(super) fn all(saga: &Saga) -> Vec<Self> {
@@ -65,9 +75,11 @@ impl Fault {
         for step in saga.steps() {
             let fault = |direction, kind| Self { step: step.name.clone(), direction, kind };
             if step.spec.plugin().is_some() && step.attempts > 0 {
-                all.extend(Kind::EXECUTE.map(|kind| fault(Direction::Execute, kind)));
+                all.extend(FaultKind::EXECUTE.map(|kind| fault(Direction::Execute, kind)));
                 if step.spec.undo.is_some() && is_undone(saga, step.name) {
-                    all.extend(Kind::COMPENSATE.map(|kind| fault(Direction::Compensate, kind)));
+                    all.extend(
+                        FaultKind::COMPENSATE.map(|kind| fault(Direction::Compensate, kind)),
+                    );
                 }
             }
         }
@@ -79,24 +91,22 @@ impl Fault {
     pub(super) fn of_pivot(saga: &Saga) -> Option<Self> {
         let pivot = saga.definition().pivot_step().filter(|step| step.plugin().is_some())?;
         let (step, direction) = (pivot.name.clone(), Direction::Execute);
-        Some(Self { step, direction, kind: Kind::FailsForGood })
+        Some(Self { step, direction, kind: FaultKind::FailsForGood })
     }
 
     /// How a saga with this fault must end; several where a pivot decides.
     pub(super) fn ends(&self, saga: &Saga) -> &'static [SagaStatus] {
+        use Direction::{Compensate, Execute};
+        use FaultKind::{AlwaysLost, FailsForGood, FailsOnce, NeverArrives, ReplyLost};
         use SagaStatus::{Blocked, Compensated, Completed};
         match (self.direction, self.kind) {
-            (Direction::Execute, Kind::FailsOnce | Kind::ReplyLost) => &[Completed],
-            (Direction::Execute, Kind::FailsForGood | Kind::AlwaysLost | Kind::NeverArrives)
-                if has_pivot(saga) =>
-            {
+            (Execute, FailsOnce | ReplyLost) => &[Completed],
+            (Execute, FailsForGood | AlwaysLost | NeverArrives) if has_pivot(saga) => {
                 &[Compensated, Blocked]
             }
-            (Direction::Execute, Kind::FailsForGood | Kind::AlwaysLost | Kind::NeverArrives) => {
-                &[Compensated]
-            }
-            (Direction::Compensate, Kind::FailsOnce | Kind::ReplyLost) => &[Compensated],
-            (Direction::Compensate, _) => &[Blocked],
+            (Execute, FailsForGood | AlwaysLost | NeverArrives)
+            | (Compensate, FailsOnce | ReplyLost) => &[Compensated],
+            (Compensate, FailsForGood | AlwaysLost | NeverArrives) => &[Blocked],
         }
     }
 
@@ -151,10 +161,10 @@ impl ByTag {
         is_of_undo && call.direction == Direction::Execute && pivot == Some(&call.step)
     }
 
-    fn kind(saga: &Saga, call: &Call) -> Option<Kind> {
+    fn kind(saga: &Saga, call: &Call) -> Option<FaultKind> {
         let rest = Self::tag(saga)?.strip_prefix(call.step.as_str())?.strip_prefix('/')?;
         let words = rest.strip_prefix(call.direction.as_str())?.strip_prefix('/')?;
-        Kind::EXECUTE.into_iter().find(|kind| kind.words() == words)
+        FaultKind::EXECUTE.into_iter().find(|kind| kind.words() == words)
     }
 }
 
@@ -168,19 +178,19 @@ impl Faults for ByTag {
             return Some(Outcome::Permanent(failure("the pivot fails, so that undos are made")));
         }
         match Self::kind(saga, call)? {
-            Kind::FailsOnce if call.attempt == 1 => {
+            FaultKind::FailsOnce if call.attempt == 1 => {
                 Some(Outcome::Retryable(failure("the first attempt fails")))
             }
-            Kind::FailsForGood => Some(Outcome::Permanent(failure("it fails for good"))),
-            Kind::NeverArrives => Some(Outcome::Unknown(failure("the call never arrives"))),
-            Kind::FailsOnce | Kind::ReplyLost | Kind::AlwaysLost => None,
+            FaultKind::FailsForGood => Some(Outcome::Permanent(failure("it fails for good"))),
+            FaultKind::NeverArrives => Some(Outcome::Unknown(failure("the call never arrives"))),
+            FaultKind::FailsOnce | FaultKind::ReplyLost | FaultKind::AlwaysLost => None,
         }
     }
 
     fn told(&self, saga: &Saga, call: &Call, answer: &Answer) -> Outcome {
         let outcome = answer.outcome.clone();
         let kind = Self::kind(saga, call);
-        let is_run = !matches!(kind, Some(Kind::NeverArrives | Kind::FailsForGood));
+        let is_run = !matches!(kind, Some(FaultKind::NeverArrives | FaultKind::FailsForGood));
         if is_run && Self::tag(saga).is_some() {
             let (step, direction) = (call.step.clone(), call.direction);
             let wrote = answer.effects.state.as_ref().is_some_and(|state| !state.writes.is_empty());
@@ -190,9 +200,10 @@ impl Faults for ByTag {
             all.entry(saga.id()).or_default().push(ended);
         }
         let is_lost = match kind {
-            Some(Kind::ReplyLost) => call.attempt == 1,
-            Some(Kind::AlwaysLost) => true,
-            Some(Kind::FailsOnce | Kind::FailsForGood | Kind::NeverArrives) | None => false,
+            Some(FaultKind::ReplyLost) => call.attempt == 1,
+            Some(FaultKind::AlwaysLost) => true,
+            Some(FaultKind::FailsOnce | FaultKind::FailsForGood | FaultKind::NeverArrives)
+            | None => false,
         };
         if is_lost {
             return Outcome::Unknown(Failure::new("chaos", "on purpose: the reply is lost"));

@@ -13,13 +13,13 @@ use anyhow::Context as _;
 use super::oci;
 use amends_config::{OverrideFlags, Overrides, load};
 
-/// The bytes of a file, or of a component in a registry (`oci://…`).
+/// The bytes of a file, or of a component in a registry (`oci://…`). May be cancelled.
 ///
 /// # Errors
 /// When they cannot be had.
-pub(super) async fn bytes_of(file: &Path) -> anyhow::Result<Vec<u8>> {
+pub async fn bytes_of(file: &Path) -> anyhow::Result<Vec<u8>> {
     match file.to_str().filter(|text| oci::is_reference(text)) {
-        Some(text) => oci::pull(&text.parse()?).await,
+        Some(text) => oci::pull(&text.parse::<oci::Reference>()?).await,
         None => std::fs::read(file).with_context(|| format!("cannot read {}", file.display())),
     }
 }

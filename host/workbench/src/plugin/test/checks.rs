@@ -1,22 +1,31 @@
 //! What a host counts on, check by check. Each has a saga of its own, or more.
 
 use amends_engine::{Direction, Fate, Outcome, Payload};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::said::Said;
 use super::trial::{State, Trial};
 
 /// One thing that was looked at.
-pub(super) struct Check {
-    pub(super) what: &'static str,
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// Its name.
+    #[serde(rename = "check")]
+    pub what: &'static str,
     /// Which input, from 1; none when it is about the component.
-    pub(super) input: Option<usize>,
-    pub(super) verdict: Verdict,
+    pub input: Option<usize>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub verdict: Verdict,
     /// What the component logged and printed meanwhile.
-    pub(super) log: Vec<String>,
+    pub log: Vec<String>,
 }
 
-pub(super) enum Verdict {
+/// What came of a check.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "result", content = "why", rename_all = "snake_case")]
+pub enum Verdict {
     /// What was seen.
     Ok(String),
     /// What is wrong.
@@ -27,7 +36,8 @@ pub(super) enum Verdict {
 
 impl Verdict {
     /// `ok`, `failed` or `skipped`, and why.
-    pub(super) fn words(&self) -> (&'static str, &str) {
+    #[must_use]
+    pub fn words(&self) -> (&'static str, &str) {
         match self {
             Self::Ok(why) => ("ok", why),
             Self::Failed(why) => ("failed", why),
@@ -39,14 +49,6 @@ impl Verdict {
 impl From<Found> for Verdict {
     fn from(found: Found) -> Self {
         found.map_or_else(Self::Failed, Self::Ok)
-    }
-}
-
-impl Check {
-    pub(super) fn to_json(&self) -> Value {
-        let (result, why) = self.verdict.words();
-        let log = &self.log;
-        json!({"check": self.what, "input": self.input, "result": result, "why": why, "log": log})
     }
 }
 

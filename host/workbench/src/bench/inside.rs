@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt as _};
 use super::host::{DEFINITION, Place, SWAPPED, WAITING};
 use super::measure::{Done, Measured, cpu, forget_memory, memory};
 use super::options::{Load, Outcome};
-use crate::commands::run::open;
+use amends_config::open;
 
 /// So long each run is driven before it is measured, so that nothing is done for the first time.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);

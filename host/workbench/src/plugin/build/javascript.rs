@@ -47,9 +47,9 @@ await writeFile(file, component);
 ";
 
 /// The beginning of that module; it lies in a folder of the project.
-const ENTRY: &str = include_str!("../../../../templates/js/entry.js");
+const ENTRY: &str = include_str!("../../../templates/js/entry.js");
 
-pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<()> {
+pub(super) fn build(dir: &Path, scratch: &Path, made: &Path, tell: fn(&str)) -> anyhow::Result<()> {
     let node = need("node", REMEDY)?;
     let found = version(&node)?;
     if major(&found).is_none_or(|major| major < NODE_MAJOR_MIN) {
@@ -61,7 +61,7 @@ pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<(
     }
     let is_installed = MODULES.iter().all(|module| has_module(dir, module));
     if !is_installed {
-        install(dir)?;
+        install(dir, tell)?;
     }
     let entry = scratch.join("entry.mjs");
     let componentize = || {
@@ -77,10 +77,10 @@ pub(super) fn build(dir: &Path, scratch: &Path, made: &Path) -> anyhow::Result<(
                 && dir.join("node_modules").is_dir()
                 && failed.code.is_some_and(|code| code.to_string() == NOT_LOADED) =>
         {
-            eprintln!("node_modules is incomplete and is made anew");
+            tell("node_modules is incomplete and is made anew");
             fs::remove_dir_all(dir.join("node_modules"))
                 .context("an incomplete node_modules cannot be removed")?;
-            install(dir)?;
+            install(dir, tell)?;
             Ok(componentize()?)
         }
         done => Ok(done?),
@@ -103,9 +103,9 @@ fn has_module(dir: &Path, module: &str) -> bool {
     dir.ancestors().any(|folder| folder.join("node_modules").join(module).is_dir())
 }
 
-fn install(dir: &Path) -> anyhow::Result<()> {
+fn install(dir: &Path, tell: fn(&str)) -> anyhow::Result<()> {
     let npm = need("npm", REMEDY)?;
-    eprintln!("npm installs componentize-js into {} (400 MB)", dir.display());
+    tell(&format!("npm installs componentize-js into {} (400 MB)", dir.display()));
     let install = ["install", "--no-audit", "--no-fund"];
     run(Command::new(npm).args(install).current_dir(dir))?;
     if let Some(missing) = MODULES.iter().find(|module| !has_module(dir, module)) {

@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: tags, which can move; pushing, which `wkg`, `oras` and the like do.
 
+mod error;
 mod reference;
 
 use std::path::PathBuf;
@@ -25,9 +26,8 @@ use oci_client::secrets::RegistryAuth;
 use reqwest::StatusCode;
 use reqwest::header::ACCEPT;
 
-use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, Failed};
-
-pub(super) use reference::{Reference, is_reference};
+pub use error::{OciError, OciErrorKind};
+pub use reference::{Reference, is_reference};
 
 /// Bytes of a manifest: what the specification has every registry take. One of a component has 600.
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
@@ -57,11 +57,11 @@ const LIMITS: Limits = Limits {
     whole: Duration::from_mins(5),
 };
 
-/// The bytes of a component. May be cancelled.
+/// The bytes of a component. May be cancelled. TLS is that of the process's default provider.
 ///
 /// # Errors
-/// When they cannot be had, or are not what the reference names.
-pub(super) async fn pull(reference: &Reference) -> anyhow::Result<Vec<u8>> {
+/// When they cannot be had, or are not what the reference names: mostly an [`OciError`].
+pub async fn pull(reference: &Reference) -> anyhow::Result<Vec<u8>> {
     pull_within(reference, LIMITS).await
 }
 
@@ -73,7 +73,7 @@ async fn pull_within(reference: &Reference, limits: Limits) -> anyhow::Result<Ve
     };
     tokio::time::timeout(limits.whole, pulled).await.unwrap_or_else(|_| {
         Err(failed(
-            EXIT_ERROR,
+            OciErrorKind::Other,
             &format!("{reference} was not there within {:?}", limits.whole),
             "try again; pull it by other means and deploy the file, if the registry is that slow",
         ))
@@ -81,8 +81,8 @@ async fn pull_within(reference: &Reference, limits: Limits) -> anyhow::Result<Ve
 }
 
 /// What is wrong, and what would be right.
-fn failed(exit: u8, wrong: &str, right: &str) -> anyhow::Error {
-    Failed::with_help(exit, wrong, right).into()
+fn failed(kind: OciErrorKind, wrong: &str, right: &str) -> anyhow::Error {
+    OciError::new(kind, wrong, right).into()
 }
 
 /// A registry, and what it wants to see of whoever asks.
@@ -112,7 +112,7 @@ impl<'r> Registry<'r> {
         };
         let client = oci_client::Client::try_from(config).map_err(|error| {
             failed(
-                EXIT_ERROR,
+                OciErrorKind::Other,
                 &format!("no registry can be asked: {error}"),
                 "install the certificates that this machine trusts (ca-certificates), or name a \
                  file of them in SSL_CERT_FILE",
@@ -147,7 +147,7 @@ impl<'r> Registry<'r> {
         let bytes = self.read("manifests", digest, MANIFEST_BYTES_MAX).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
             failed(
-                EXIT_ERROR,
+                OciErrorKind::Other,
                 &format!("{} is not the manifest of an artifact: {error}", self.reference),
                 "name the digest of a manifest, which is what a registry answers to a push",
             )
@@ -155,8 +155,9 @@ impl<'r> Registry<'r> {
     }
 
     async fn layer(&self, manifest: &OciManifest) -> anyhow::Result<Vec<u8>> {
-        let layer = wasm_layer(manifest)
-            .map_err(|wrong| failed(EXIT_ERROR, &format!("{}: {wrong}", self.reference), LAYOUT))?;
+        let layer = wasm_layer(manifest).map_err(|wrong| {
+            failed(OciErrorKind::Other, &format!("{}: {wrong}", self.reference), LAYOUT)
+        })?;
         self.read("blobs", layer.digest, layer.bytes).await
     }
 
@@ -179,7 +180,7 @@ impl<'r> Registry<'r> {
             status if status.is_success() => {}
             StatusCode::NOT_FOUND => {
                 return Err(failed(
-                    EXIT_NOT_FOUND,
+                    OciErrorKind::NotFound,
                     &format!(
                         "{} has no {digest} in {}",
                         reference.registry(),
@@ -199,7 +200,7 @@ impl<'r> Registry<'r> {
         {
             if bytes.len() + part.len() > bytes_max {
                 return Err(failed(
-                    EXIT_ERROR,
+                    OciErrorKind::Other,
                     &format!(
                         "{}: what the registry sends for {digest} has more than {bytes_max} bytes",
                         self.reference
@@ -212,7 +213,7 @@ impl<'r> Registry<'r> {
         let found = Digest::of(&bytes);
         if found != digest {
             return Err(failed(
-                EXIT_ERROR,
+                OciErrorKind::Other,
                 &format!("{reference}: the registry was asked for {digest} and sent {found}"),
                 "a registry that does so is broken, or not to be trusted: pull from another",
             ));
@@ -261,7 +262,7 @@ fn login(registry: &str) -> anyhow::Result<RegistryAuth> {
             Ok(RegistryAuth::Basic(user, password))
         }
         Ok(DockerCredential::IdentityToken(_)) => Err(failed(
-            EXIT_AUTH,
+            OciErrorKind::Login,
             &format!("the login to {registry} is an identity token, which is not supported"),
             "log in with a user and a password or an access token",
         )),
@@ -270,7 +271,7 @@ fn login(registry: &str) -> anyhow::Result<RegistryAuth> {
             CredentialRetrievalError::ConfigNotFound | CredentialRetrievalError::ConfigReadError,
         ) if !login_file().is_some_and(|file| file.exists()) => Ok(RegistryAuth::Anonymous),
         Err(error) => Err(failed(
-            EXIT_AUTH,
+            OciErrorKind::Login,
             &format!("the login to {registry} cannot be read: {error}"),
             "log in again (docker login), or remove it from the config.json of docker",
         )),
@@ -287,7 +288,7 @@ fn login_file() -> Option<PathBuf> {
 fn no_access(reference: &Reference, why: &str) -> anyhow::Error {
     let registry = reference.registry();
     let wrong = format!("{registry} does not let {} be read ({why})", reference.repository());
-    failed(EXIT_AUTH, &wrong, &format!("log in: docker login {registry}"))
+    failed(OciErrorKind::Login, &wrong, &format!("log in: docker login {registry}"))
 }
 
 fn unreachable(reference: &Reference, error: &reqwest::Error) -> anyhow::Error {
@@ -305,7 +306,7 @@ fn unreachable(reference: &Reference, error: &reqwest::Error) -> anyhow::Error {
     }
     let registry = reference.registry();
     failed(
-        EXIT_ERROR,
+        OciErrorKind::Other,
         &format!("the registry {registry} {what}: {cause}"),
         "is its name right, and is it up? A registry is asked over https, one on this machine over \
          http",

@@ -1,0 +1,79 @@
+//! Opens what a config describes: its store, and a host over it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use amends_engine::Definition;
+use amends_registry::{PluginError, Registry};
+use amends_runtime::{
+    BreakerSettings, Host, LIVE_BYTES_MAX_DEFAULT, RuntimeConfig, RuntimeError, with_state_cache,
+};
+use amends_store::{OpenError, Store, StoreConfig};
+
+use crate::Config;
+
+/// Why a host cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenHostError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The plugins cannot be loaded.
+    #[error(transparent)]
+    Plugins(#[from] PluginError),
+    /// The sagas cannot be recovered.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// Opens the store of a config, without a host.
+///
+/// # Errors
+/// When the store cannot be opened, or another process has it.
+pub fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
+    let url = config.store.url.clone();
+    let store = amends_store::open(&StoreConfig { url, durability: config.store.durability })?;
+    Ok(with_state_cache(store))
+}
+
+/// Opens the store of a config, and the registry with the plugins that its definitions need.
+///
+/// # Errors
+/// When one of them cannot be opened.
+pub async fn open_registry(config: &Config) -> Result<(Arc<dyn Store>, Registry), OpenHostError> {
+    let store = open_store(config)?;
+    let mut plugins = config.plugins.clone();
+    plugins.cache_key = config.store.cache_key();
+    plugins.require(&config.definitions);
+    let plugins = Registry::open(plugins, Arc::clone(&store)).await?;
+    Ok((store, plugins))
+}
+
+/// Opens a host: its store, its plugins, and the sagas that are in the store, which go on.
+///
+/// # Errors
+/// When one of them cannot be opened.
+pub async fn open(config: Config) -> Result<Host, OpenHostError> {
+    let (store, plugins) = open_registry(&config).await?;
+    let services = config.services.iter();
+    let concurrency = services.clone().filter_map(|(name, settings)| {
+        Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))
+    });
+    // An operator may open the breaker of any service.
+    let steps = config.definitions.iter().flat_map(Definition::steps);
+    let named = steps.filter_map(|step| step.service()).chain(config.services.keys());
+    let mut breakers: BTreeMap<_, _> =
+        named.map(|name| (name.clone(), BreakerSettings::BY_HAND)).collect();
+    breakers
+        .extend(services.filter_map(|(name, settings)| Some((name.clone(), settings.breaker?))));
+    // Live sagas may hold half of what calls may: together they leave some for everything else.
+    let live_bytes_max = usize::try_from(config.host.memory_max / 2).unwrap_or(usize::MAX);
+    let runtime = RuntimeConfig {
+        plugins_dir: config.plugins.dir,
+        live_bytes_max: live_bytes_max.min(LIVE_BYTES_MAX_DEFAULT),
+        concurrency: concurrency.collect(),
+        breakers,
+        ..RuntimeConfig::default()
+    };
+    Ok(Host::open(runtime, store, plugins, config.definitions).await?)
+}

@@ -1,0 +1,8 @@
+//! The projects of plugins, and their components before a host serves them.
+
+pub mod build;
+pub mod component;
+pub mod inspect;
+pub mod new;
+pub mod oci;
+pub mod test;
