@@ -1,13 +1,18 @@
-//! The README and the guide for authors are true: who pastes its commands, block after block, into a fresh clone gets what the page
-//! shows. CONTRIBUTING.md says how a block tells that it is not run, or that its numbers vary.
+//! The README, the guide for authors and the book are true: a reader who pastes the commands of a
+//! page, block after block, into a fresh clone gets what the page shows. CONTRIBUTING.md says how a
+//! block tells that it is not run, or that its numbers vary.
+//!
+//! `AMENDS_PAGES=how-to/deploy` walks the pages whose path contains this text, and no others.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod book;
 mod clone;
 mod compare;
 mod page;
 #[path = "../system/place.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod place;
+mod reference;
 mod snippets;
 mod terminal;
 mod walk;
@@ -15,30 +20,50 @@ mod walk;
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::page::Page;
+use crate::page::{Block, Page};
 use crate::walk::Walk;
 
 #[test]
-fn who_pastes_the_page_gets_what_it_shows() {
-    walks("README.md", "host");
+fn the_commands_of_the_guide_for_authors_print_what_it_shows() {
+    walk_all(vec![Page::read("plugins/README.md")], "author");
+}
+
+/// One after the other in one clone, so that what is compiled for one page is there for the next.
+#[test]
+fn the_commands_of_pages_that_compile_print_what_the_pages_show() {
+    let mut pages = vec![Page::read("README.md")];
+    pages.extend(book::pages().into_iter().filter(compiles));
+    walk_all(pages, "host");
 }
 
 #[test]
-fn who_pastes_the_guide_for_authors_gets_what_it_shows() {
-    walks("plugins/README.md", "author");
+fn the_commands_of_all_other_pages_print_what_the_pages_show() {
+    let pages = book::pages().into_iter().filter(|page| !compiles(page)).collect();
+    walk_all(pages, "book");
 }
 
-fn walks(name: &'static str, clone: &str) {
-    if let Some(missing) = missing_tool() {
-        // Not by `println!`, which is shown of tests only that fail.
-        let told = format!("SKIPPED: the commands of {name}: {missing}\n");
-        std::io::stderr().write_all(told.as_bytes()).unwrap();
-        return;
+/// Whether the page compiles components of this repository.
+fn compiles(page: &Page) -> bool {
+    page.blocks.iter().any(|block| block.is_run() && block.text.contains("plugins/build "))
+}
+
+/// Walks the pages that have commands, one after the other.
+fn walk_all(pages: Vec<Page>, clone: &str) {
+    let wanted = std::env::var("AMENDS_PAGES").unwrap_or_default();
+    let mut told = Vec::new();
+    for page in pages {
+        if !page.name.contains(&wanted) || !page.blocks.iter().any(Block::is_run) {
+            continue;
+        }
+        if let Some(missing) = missing_tool() {
+            // Not by `println!`, which is shown of tests only that fail.
+            let told = format!("SKIPPED: the commands of {}: {missing}\n", page.name);
+            std::io::stderr().write_all(told.as_bytes()).unwrap();
+            continue;
+        }
+        told.extend(Walk::new(&page, clone).all().iter().map(ToString::to_string));
     }
-    let page = Page::read(name);
-    let mismatches = Walk::new(&page, clone).all();
-    let told: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
-    assert!(told.is_empty(), "{} of {name}:\n\n{}", told.len(), told.join("\n"));
+    assert!(told.is_empty(), "{} differences:\n\n{}", told.len(), told.join("\n"));
 }
 
 /// What the commands need and this machine lacks.

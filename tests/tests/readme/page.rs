@@ -7,8 +7,8 @@ use crate::place::repository;
 /// A page of the repository.
 pub(crate) struct Page {
     /// From the root of the repository.
-    pub(crate) name: &'static str,
-    text: String,
+    pub(crate) name: String,
+    pub(crate) text: String,
     pub(crate) blocks: Vec<Block>,
 }
 
@@ -37,10 +37,10 @@ pub(crate) enum Remark {
 }
 
 impl Page {
-    pub(crate) fn read(name: &'static str) -> Self {
+    pub(crate) fn read(name: &str) -> Self {
         let text = std::fs::read_to_string(repository().join(name)).unwrap();
         let blocks = blocks(name, &text);
-        Self { name, text, blocks }
+        Self { name: name.to_owned(), text, blocks }
     }
 
     /// The first fence without a language after a block of commands, and before the next block of
@@ -138,7 +138,8 @@ fn remark(line: &str, language: &str) -> Result<Option<Remark>, String> {
 fn blocks_have_their_lines_outputs_and_remarks() {
     let text = "# A\n\n```sh\nls\n```\n\nprints\n\n<!-- varies: files come and go -->\n```\nx 1\n```\n\
                 <!-- not run: it is not here -->\n```sh\nrm\n```\n```json\n{}\n```\n";
-    let page = Page { name: "A.md", text: text.to_owned(), blocks: blocks("A.md", text) };
+    let page =
+        Page { name: "A.md".to_owned(), text: text.to_owned(), blocks: blocks("A.md", text) };
     let lines: Vec<_> =
         page.blocks.iter().map(|block| (block.line, block.language.as_str())).collect();
     assert_eq!(lines, [(4, "sh"), (11, ""), (15, "sh"), (18, "json")]);
