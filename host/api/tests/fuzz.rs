@@ -137,7 +137,7 @@ impl Served {
         let definitions = definitions();
         plugins.require(&definitions);
         let plugins = Registry::open(plugins, Arc::clone(&store)).await.unwrap();
-        let config = RuntimeConfig { shards: 2, ..RuntimeConfig::default() };
+        let config = RuntimeConfig { workers: 2, ..RuntimeConfig::default() };
         let opened = Host::open(config, Arc::clone(&store), plugins, definitions);
         let host = opened.await.unwrap();
         let router = router(ApiState::new(host.clone(), prometheus, None));

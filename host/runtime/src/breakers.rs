@@ -209,7 +209,7 @@ mod tests {
     use crate::breakers::permit::Permit;
     use crate::breakers::settings::{OnOpen, RateSettings};
 
-    /// No shard waits.
+    /// No worker waits.
     #[derive(Debug)]
     struct Nobody;
 

@@ -1,4 +1,4 @@
-//! From a call that is durable to its outcome: in the shard when that is quick, else in a task.
+//! From a call that is durable to its outcome: in the worker when that is quick, else in a task.
 
 pub(crate) mod child;
 
@@ -33,7 +33,7 @@ use child::ChildCall;
 pub(crate) enum Begun {
     /// The call has ended.
     Over(Returned),
-    /// The shard will hear of it. One that runs a saga goes on until what is here is dropped.
+    /// The worker will hear of it. One that runs a saga goes on until what is here is dropped.
     Runs(Option<ChildCall>),
 }
 
@@ -47,19 +47,19 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Runs a call: as far as it gets by itself when it may run in the shard, and from there, or
-    /// else from the start, in a task that sends what came of it to the shard. The room that it
-    /// took is given back before the shard hears of it.
+    /// Runs a call: as far as it gets by itself when it may run in the worker, and from there, or
+    /// else from the start, in a task that sends what came of it to the worker. The room that it
+    /// took is given back before the worker hears of it.
     pub(crate) fn run(
         &self,
         saga: &Saga,
         (number, call): (CallNumber, Call),
         pass: Pass,
-        in_shard: bool,
+        in_worker: bool,
     ) -> Begun {
-        let in_shard = in_shard && matches!(call.target, Target::Plugin(_));
+        let in_worker = in_worker && matches!(call.target, Target::Plugin(_));
         let mut running = self.begin(saga, (number, call), pass, None);
-        if in_shard && let Poll::Ready(came) = running.poll() {
+        if in_worker && let Poll::Ready(came) = running.poll() {
             return Begun::Over(running.returned.with(came, running.began));
         }
         Begun::Runs(running.spawn(self.inbox.clone()))
@@ -249,7 +249,7 @@ impl Running {
     }
 
     /// In a task, and from when it computes long where it gives way to others. Whatever becomes of
-    /// that, the shard hears of the call.
+    /// that, the worker hears of the call.
     fn spawn(self, inbox: mpsc::WeakUnboundedSender<Message>) -> Option<ChildCall> {
         let Self { call, returned, began, child } = self;
         let mut reply = Reply { returned: Some(returned), inbox };
@@ -261,7 +261,7 @@ impl Running {
     }
 }
 
-/// Tells the shard what came of a call, once; that nobody knows, when the task panicked.
+/// Tells the worker what came of a call, once; that nobody knows, when the task panicked.
 struct Reply {
     returned: Option<Returned>,
     inbox: mpsc::WeakUnboundedSender<Message>,

@@ -1,6 +1,6 @@
 //! The effects that stand or may stand of all sagas that have not completed, summed.
 //!
-//! Each shard sums its live sagas where they are. What an abandoned saga left standing does not
+//! Each worker sums its live sagas where they are. What an abandoned saga left standing does not
 //! change any more, so it is counted once and remembered; what has not been counted yet is, for a
 //! bounded time a request.
 //!

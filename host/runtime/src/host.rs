@@ -48,14 +48,14 @@ use crate::room_key::RoomKey;
 use crate::rooms::Rooms;
 use crate::saga_state::{Loaded, SagaState, Started};
 use crate::serving::undo_component;
-use crate::shard::{Shard, ShardConfig};
 use crate::stall::Stuck;
+use crate::worker::{Worker, WorkerConfig};
 
 /// How a host is set up.
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
-    /// Shards, each a task: about one a core.
-    pub shards: usize,
+    /// Workers, each a task: about one a core.
+    pub workers: usize,
     /// The plugin folder, for messages.
     pub plugins_dir: PathBuf,
     /// Calls at once, by service; one that is not here has no limit of its own.
@@ -71,9 +71,9 @@ pub struct RuntimeConfig {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        let shards = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            shards,
+            workers,
             plugins_dir: PathBuf::new(),
             concurrency: BTreeMap::new(),
             breakers: BTreeMap::new(),
@@ -119,7 +119,7 @@ struct Inner {
     store: Arc<dyn Store>,
     plugins: Registry,
     definitions: Arc<Definitions>,
-    shards: Vec<ShardHandle>,
+    workers: Vec<WorkerHandle>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
     breakers: Arc<Breakers>,
     rooms: Arc<Rooms>,
@@ -134,14 +134,14 @@ struct Inner {
     stopping: AtomicBool,
 }
 
-struct ShardHandle {
+struct WorkerHandle {
     inbox: mpsc::UnboundedSender<Message>,
     starts: mpsc::Sender<StartMessage>,
 }
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("shards", &self.shards.len()).finish_non_exhaustive()
+        f.debug_struct("Host").field("workers", &self.workers.len()).finish_non_exhaustive()
     }
 }
 
@@ -160,11 +160,11 @@ impl Host {
         let definitions = Arc::new(Definitions::publish(definitions, &*store).await?);
         let live_total = Arc::new(AtomicUsize::new(0));
         let live_bytes = Budget::new(config.live_bytes_max);
-        let shards_count = config.shards.max(1);
+        let workers_count = config.workers.max(1);
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
-            (0..shards_count).map(|_| mpsc::unbounded_channel()).unzip();
+            (0..workers_count).map(|_| mpsc::unbounded_channel()).unzip();
         let wake: Arc<dyn Wake> =
-            Arc::new(WakeShards(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect()));
+            Arc::new(WakeWorkers(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect()));
         let breakers =
             Breakers::open(config.breakers, Arc::clone(&store), Arc::clone(&wake)).await?;
         let breakers = Arc::new(breakers);
@@ -187,10 +187,10 @@ impl Host {
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
-            let mut shards = Vec::new();
+            let mut workers = Vec::new();
             for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
-                let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / shards_count);
-                let shard = Shard::new(ShardConfig {
+                let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / workers_count);
+                let worker = Worker::new(WorkerConfig {
                     number,
                     health: store.maintenance().health(),
                     plugins: plugins.clone(),
@@ -198,20 +198,20 @@ impl Host {
                     rooms: Arc::clone(&rooms),
                     sagas: Arc::clone(&sagas),
                     inbox: inbox.downgrade(),
-                    shards: shards_count,
+                    workers: workers_count,
                     live_total: Arc::clone(&live_total),
                     live_bytes: Arc::clone(&live_bytes),
                     quarantine: Arc::clone(&quarantine),
                     faults: config.faults.clone(),
                 });
-                idle.push((shard, receiver, starts_receiver));
-                shards.push(ShardHandle { inbox, starts });
+                idle.push((worker, receiver, starts_receiver));
+                workers.push(WorkerHandle { inbox, starts });
             }
             Inner {
                 store,
                 plugins,
                 definitions,
-                shards,
+                workers,
                 tasks: std::sync::Mutex::default(),
                 breakers,
                 rooms,
@@ -226,7 +226,7 @@ impl Host {
         });
         let runtime = Self { inner };
         let run =
-            |(shard, receiver, starts): (Shard, _, _)| tokio::spawn(shard.run(receiver, starts));
+            |(worker, receiver, starts): (Worker, _, _)| tokio::spawn(worker.run(receiver, starts));
         let tasks = idle.into_iter().map(run).collect();
         *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
         tokio::spawn(owner.run());
@@ -312,15 +312,15 @@ impl Host {
         if self.is_stopping() {
             return Err(StartError::Stopping);
         }
-        let shard = self.shard(start.id);
+        let worker = self.worker(start.id);
         let (reply, answer) = oneshot::channel();
         // What it will hold while it is appended: its input, once in the saga and once in the
-        // event. From then on its shard accounts for it.
+        // event. From then on its worker accounts for it.
         let bytes = LIVE_BYTES_EACH + 2 * start.input.as_str().len();
         if start.parent.is_some() {
             let held = self.inner.live_bytes.hold(bytes);
             let message = Box::new(StartMessage { start, held, reply, waiter });
-            shard.inbox.send(Message::Start(message)).map_err(|_| StartError::Stopping)?;
+            worker.inbox.send(Message::Start(message)).map_err(|_| StartError::Stopping)?;
             return Ok(answer);
         }
         let held = self
@@ -329,7 +329,7 @@ impl Host {
             .try_hold(bytes)
             .ok_or(StartError::Overloaded("live sagas hold as many bytes as they may"))?;
         let message = StartMessage { start, held, reply, waiter };
-        shard.starts.try_send(message).map_err(|error| match error {
+        worker.starts.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 StartError::Overloaded("too many sagas are being started")
             }
@@ -360,13 +360,13 @@ impl Host {
         Ok(Some(plan))
     }
 
-    /// Has each shard look at its live sagas; what each of them saw. The shard does nothing else
+    /// Has each worker look at its live sagas; what each of them saw. The worker does nothing else
     /// meanwhile, so `look` is quick, and keeps little.
     pub(crate) async fn look<T: Send + 'static>(
         &self,
         look: impl Fn(&mut dyn Iterator<Item = &Saga>) -> T + Clone + Send + 'static,
     ) -> Vec<T> {
-        self.ask_shards(|reply| {
+        self.ask_workers(|reply| {
             let look = look.clone();
             Message::Look(Look(Box::new(move |sagas| drop(reply.send(look(sagas))))))
         })
@@ -386,14 +386,14 @@ impl Host {
 
     /// Sagas that have not moved for longer than they should.
     pub async fn stuck(&self) -> Vec<Stuck> {
-        self.ask_shards(|reply| Message::Stuck { reply }).await.into_iter().flatten().collect()
+        self.ask_workers(|reply| Message::Stuck { reply }).await.into_iter().flatten().collect()
     }
 
-    async fn ask_shards<T>(&self, ask: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {
+    async fn ask_workers<T>(&self, ask: impl Fn(oneshot::Sender<T>) -> Message) -> Vec<T> {
         let mut answers = Vec::new();
-        for shard in &self.inner.shards {
+        for worker in &self.inner.workers {
             let (reply, answer) = oneshot::channel();
-            if shard.inbox.send(ask(reply)).is_ok() {
+            if worker.inbox.send(ask(reply)).is_ok() {
                 answers.extend(answer.await);
             }
         }
@@ -463,10 +463,10 @@ impl Host {
         self.inner.quarantine.reason(id)
     }
 
-    /// Whether every shard still runs.
+    /// Whether every worker still runs.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        // A shard ends when it is told to, or when it panics.
+        // A worker ends when it is told to, or when it panics.
         let tasks = self.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         !tasks.iter().any(JoinHandle::is_finished)
     }
@@ -480,7 +480,7 @@ impl Host {
     /// Brings the gauges up to date; called before metrics are read.
     pub async fn refresh_gauges(&self) {
         let mut total = Gauges::default();
-        for gauges in self.ask_shards(|reply| Message::Gauges { reply }).await {
+        for gauges in self.ask_workers(|reply| Message::Gauges { reply }).await {
             total.add(gauges);
         }
         let host = HostGauges {
@@ -497,9 +497,9 @@ impl Host {
     pub async fn stop(&self, limit: Duration) -> usize {
         self.inner.stopping.store(true, Ordering::Release);
         let mut answers = Vec::new();
-        for shard in &self.inner.shards {
+        for worker in &self.inner.workers {
             let (reply, answer) = oneshot::channel();
-            let _ = shard.inbox.send(Message::Stop { limit, reply });
+            let _ = worker.inbox.send(Message::Stop { limit, reply });
             answers.push(answer);
         }
         failpoint("runtime.stop.told");
@@ -551,11 +551,11 @@ impl Host {
     }
 
     fn send(&self, id: SagaId, message: Message) -> Result<(), RuntimeError> {
-        self.shard(id).inbox.send(message).map_err(|_| RuntimeError::Stopping)
+        self.worker(id).inbox.send(message).map_err(|_| RuntimeError::Stopping)
     }
 
-    fn shard(&self, id: SagaId) -> &ShardHandle {
-        &self.inner.shards[worker_of(ShardId::of(id), self.inner.shards.len())]
+    fn worker(&self, id: SagaId) -> &WorkerHandle {
+        &self.inner.workers[worker_of(ShardId::of(id), self.inner.workers.len())]
     }
 }
 
@@ -575,11 +575,11 @@ async fn tell_when_store_works(
     }
 }
 
-/// The inboxes of all shards.
+/// The inboxes of all workers.
 #[derive(Debug)]
-struct WakeShards(Vec<mpsc::WeakUnboundedSender<Message>>);
+struct WakeWorkers(Vec<mpsc::WeakUnboundedSender<Message>>);
 
-impl WakeShards {
+impl WakeWorkers {
     fn tell(&self, numbers: u64, message: impl Fn() -> Message) {
         for (number, inbox) in self.0.iter().enumerate() {
             if numbers >> (number % 64) & 1 == 1
@@ -591,9 +591,9 @@ impl WakeShards {
     }
 }
 
-impl Wake for WakeShards {
-    fn room(&self, shards: u64, key: &RoomKey) {
-        self.tell(shards, || Message::Room(key.clone()));
+impl Wake for WakeWorkers {
+    fn room(&self, workers: u64, key: &RoomKey) {
+        self.tell(workers, || Message::Room(key.clone()));
     }
 
     fn breaker_has_changed(&self, service: &ServiceName) {

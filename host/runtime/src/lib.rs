@@ -1,8 +1,8 @@
 //! The loop of Amends: load, decide, append, dispatch.
 //!
-//! Sagas are spread over shards by their id. A shard is one task that owns its live sagas in
+//! Sagas are spread over workers by their id. A worker is one task that owns its live sagas in
 //! memory; nothing else touches them, so there is no lock on the way of a saga. Everything that
-//! happens to a saga (a start, an outcome, a time, an operator's wish) reaches its shard as a
+//! happens to a saga (a start, an outcome, a time, an operator's wish) reaches its worker as a
 //! message, is decided by the engine, appended to the store together with what it leads to, and
 //! only then acted upon. A saga has at most one append under way; what happens meanwhile waits
 //! and goes into the next one.
@@ -35,10 +35,10 @@ mod room_key;
 mod rooms;
 mod saga_state;
 mod serving;
-mod shard;
 mod stall;
 mod state_cache;
 mod stuck;
+mod worker;
 
 pub use abandoned::Exposure;
 pub use amends_registry::now;

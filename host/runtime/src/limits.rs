@@ -2,7 +2,7 @@
 
 use amends_store::PageBudget;
 
-/// Calls in flight or about to be, over all shards. Each holds an instance of the plugin host's
+/// Calls in flight or about to be, over all workers. Each holds an instance of the plugin host's
 /// pool, so it is well below the pool's size.
 pub const CALLS_MAX: usize = 512;
 
@@ -32,10 +32,10 @@ pub(crate) const ORDER_BYTES_WAITING_MAX: usize = 64 << 20;
 /// are among them.
 pub(crate) const ORDER_BYTES_FREE: usize = 4 << 10;
 
-/// Starts that wait for a shard. Past it a start is refused and the caller told to come back.
+/// Starts that wait for a worker. Past it a start is refused and the caller told to come back.
 pub const STARTS_WAITING_MAX: usize = 2_048;
 
-/// Appends of all shards that the store has and has not answered. Past it no start is taken, and
+/// Appends of all workers that the store has and has not answered. Past it no start is taken, and
 /// what happens to a saga waits in it, undecided: a disk that stalls must not have more written to
 /// memory.
 pub(crate) const APPENDS_UNDER_WAY_MAX: usize = 4_096;

@@ -1,4 +1,4 @@
-//! One live saga in its shard.
+//! One live saga in its worker.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(crate) struct Live {
     pub(crate) saga: Saga,
     /// Goes on from that event.
     pub(crate) clock: SagaClock,
-    /// Loaded for an order, and nothing of it appended since: by the time that the shard had it, the
+    /// Loaded for an order, and nothing of it appended since: by the time that the worker had it, the
     /// saga may have been live, moved on and ended again.
     pub(crate) may_be_stale: bool,
     /// The append under way.

@@ -1,4 +1,4 @@
-//! What a shard is told, and what it answers.
+//! What a worker is told, and what it answers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::saga_state::{Loaded, SagaState, Started};
 use crate::serving::{Basis, Served};
 use crate::stall::Stuck;
 
-/// What a shard is told.
+/// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// This host owns a shard from now on, and goes on with its sagas.
@@ -89,7 +89,7 @@ pub(crate) enum Message {
     },
 }
 
-/// Looks at every live saga of a shard. The shard does nothing else meanwhile.
+/// Looks at every live saga of a worker. The worker does nothing else meanwhile.
 pub(crate) struct Look(pub(crate) Box<LookAt>);
 
 type LookAt = dyn FnOnce(&mut dyn Iterator<Item = &Saga>) + Send;
@@ -130,7 +130,7 @@ impl Gauges {
     }
 }
 
-/// Which call it is, of all that a shard has made. Attempts do not tell calls apart: a saga that was
+/// Which call it is, of all that a worker has made. Attempts do not tell calls apart: a saga that was
 /// quarantined and taken up again asks what came of an attempt whose first call still runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CallNumber(pub(crate) u64);
@@ -143,7 +143,7 @@ pub(crate) struct Waiter {
     pub(crate) until_end: bool,
 }
 
-/// What came of a call, on its way back to the shard.
+/// What came of a call, on its way back to the worker.
 #[derive(Debug)]
 pub(crate) struct Returned {
     pub(crate) id: SagaId,

@@ -34,10 +34,10 @@ pub(crate) trait SagaPort: Send + Sync + std::fmt::Debug {
     fn wait_for_end(&self, id: SagaId) -> BoxFuture<'_, Option<Saga>>;
 }
 
-/// Wakes the shards whose sagas may have what they wait for.
+/// Wakes the workers whose sagas may have what they wait for.
 pub(crate) trait Wake: Send + Sync + std::fmt::Debug {
-    /// Calls have given back room for which these shards wait: a bit for each, its number modulo 64.
-    fn room(&self, shards: u64, key: &RoomKey);
+    /// Calls have given back room for which these workers wait: a bit for each, its number modulo 64.
+    fn room(&self, workers: u64, key: &RoomKey);
 
     /// The breaker of a service has closed, or is held open until another time.
     fn breaker_has_changed(&self, service: &ServiceName);

@@ -29,11 +29,11 @@ struct Room {
     limit: usize,
     kept: usize,
     taken: AtomicUsize,
-    /// Shards that wait for it, a bit each (of the shard's number, modulo 64).
+    /// Workers that wait for it, a bit each (of the worker's number, modulo 64).
     waiting: AtomicU64,
 }
 
-/// All rooms of a host. Shared by its shards; none of it is locked for longer than a look-up.
+/// All rooms of a host. Shared by its workers; none of it is locked for longer than a look-up.
 #[derive(Debug)]
 pub(crate) struct Rooms {
     host: Arc<Room>,
@@ -64,10 +64,10 @@ impl Rooms {
         Self { host: Arc::new(host), others: RwLock::default(), services, wake }
     }
 
-    /// Takes room for a call, or says whose room is full, and remembers that `shard` waits for it.
+    /// Takes room for a call, or says whose room is full, and remembers that `worker` waits for it.
     pub(crate) fn take(
         self: &Arc<Self>,
-        shard: usize,
+        worker: usize,
         direction: Direction,
         plugin: &OfPlugin<'_>,
         service: Option<&ServiceName>,
@@ -80,16 +80,16 @@ impl Rooms {
         let rooms = Vec::with_capacity(3);
         let mut taken = Taken { rooms, memory: None, owner: Arc::clone(self) };
         for room in [Some(Arc::clone(&self.host)), Some(of_plugin), service].into_iter().flatten() {
-            if !room.take(shard, direction) {
+            if !room.take(worker, direction) {
                 return Err(room.key.clone());
             }
             taken.rooms.push(room);
         }
         let wake = || {
             let (owner, key) = (Arc::clone(self), RoomKey::Memory(plugin.name.clone()));
-            Box::new(move || owner.wake.room(1 << (shard % 64), &key)) as Box<_>
+            Box::new(move || owner.wake.room(1 << (worker % 64), &key)) as Box<_>
         };
-        taken.memory = plugin.memory.take(direction, shard, wake);
+        taken.memory = plugin.memory.take(direction, worker, wake);
         if taken.memory.is_none() {
             return Err(RoomKey::Memory(plugin.name.clone()));
         }
@@ -125,7 +125,7 @@ impl Room {
         Self { key, limit, kept, taken, waiting }
     }
 
-    fn take(&self, shard: usize, direction: Direction) -> bool {
+    fn take(&self, worker: usize, direction: Direction) -> bool {
         let limit = match direction {
             Direction::Execute => self.limit - self.kept,
             Direction::Compensate => self.limit,
@@ -138,7 +138,7 @@ impl Room {
             return true;
         }
         // Said before the second try, so that room which is given back in between is not missed.
-        self.waiting.fetch_or(1 << (shard % 64), Ordering::SeqCst);
+        self.waiting.fetch_or(1 << (worker % 64), Ordering::SeqCst);
         try_take()
     }
 }
@@ -148,8 +148,8 @@ impl Drop for Taken {
         for room in self.rooms.drain(..) {
             room.taken.fetch_sub(1, Ordering::SeqCst);
             if room.waiting.load(Ordering::SeqCst) != 0 {
-                let shards = room.waiting.swap(0, Ordering::SeqCst);
-                self.owner.wake.room(shards, &room.key);
+                let workers = room.waiting.swap(0, Ordering::SeqCst);
+                self.owner.wake.room(workers, &room.key);
             }
         }
     }
@@ -163,8 +163,8 @@ mod tests {
     struct Woken(std::sync::Mutex<Vec<(u64, RoomKey)>>);
 
     impl Wake for Woken {
-        fn room(&self, shards: u64, key: &RoomKey) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((shards, key.clone()));
+        fn room(&self, workers: u64, key: &RoomKey) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((workers, key.clone()));
         }
 
         fn breaker_has_changed(&self, _: &ServiceName) {}
@@ -186,7 +186,7 @@ mod tests {
         let rooms = Arc::new(Rooms::new(BTreeMap::new(), Arc::clone(&woken) as Arc<dyn Wake>));
         let (plugin, memory) = (name("slow"), PluginMemory::alone());
         let take =
-            |shard, direction| rooms.take(shard, direction, &of_plugin(&plugin, &memory), None);
+            |worker, direction| rooms.take(worker, direction, &of_plugin(&plugin, &memory), None);
         let executes: Vec<_> = (0..3).map(|_| take(0, Direction::Execute)).collect();
         assert!(executes.iter().all(Result::is_ok));
         let full = take(1, Direction::Execute).err();
@@ -201,10 +201,10 @@ mod tests {
         assert!(rooms.take(0, Direction::Execute, &of_plugin(&other, &memory), None).is_ok());
     }
 
-    /// A shard that finds no room is woken by whoever gives it back meanwhile: with weaker orderings
+    /// A worker that finds no room is woken by whoever gives it back meanwhile: with weaker orderings
     /// than those of this module that does not follow, though no x86 shows it.
     #[test]
-    fn room_that_is_given_back_while_a_shard_says_that_it_waits_wakes_it() {
+    fn room_that_is_given_back_while_a_worker_says_that_it_waits_wakes_it() {
         let woken = Arc::new(Woken::default());
         let rooms = Arc::new(Rooms::new(BTreeMap::new(), Arc::clone(&woken) as Arc<dyn Wake>));
         let (plugin, memory) = (name("slow"), PluginMemory::alone());

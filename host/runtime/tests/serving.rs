@@ -83,7 +83,7 @@ async fn activate(store: &Arc<dyn Store>, component: &Component<'_>) -> Digest {
     digest
 }
 
-/// A host of one shard, on which a saga is being undone whose step the first component executed. The
+/// A host of one worker, on which a saga is being undone whose step the first component executed. The
 /// second serves, and the bytes of the first are not to be had without a permit.
 struct Trial {
     host: Host,
@@ -102,7 +102,7 @@ impl Trial {
         let (store, first) = (place.store(), component("test", "1.0.0", "{}").build());
         place.write("test", &first);
         place.write("other", &component("other", "1.0.0", "{}").build());
-        let config = || RuntimeConfig { shards: 1, ..RuntimeConfig::default() };
+        let config = || RuntimeConfig { workers: 1, ..RuntimeConfig::default() };
         let host = place.run(Arc::clone(&store), definitions(), config()).await;
         let id = start(&host, "order").await;
         until_some("the step is done", || async {
@@ -139,7 +139,7 @@ impl Trial {
         let host = place.run(Arc::new(hooked), definitions(), config()).await;
         let ada = ada();
         let order = host.operate(&ada, id, Verb::Cancel, "sent back".to_owned());
-        timeout(AT_ONCE, order).await.expect("the shard does not answer").unwrap();
+        timeout(AT_ONCE, order).await.expect("the worker does not answer").unwrap();
         Self { host, store, first, permits, is_unreadable, id, place }
     }
 
@@ -160,14 +160,14 @@ impl Trial {
 }
 
 #[tokio::test]
-async fn a_shard_does_not_wait_for_the_component_of_an_undo() {
+async fn a_worker_does_not_wait_for_the_component_of_an_undo() {
     let trial = Trial::new().await;
     let host = &trial.host;
     let stalls = timeout(AT_ONCE, host.state(trial.id)).await.unwrap().unwrap().unwrap().stalls;
     let [Stall { reason: StallReason::ComponentSought(_), .. }] = stalls.as_slice() else {
         panic!("{stalls:?}");
     };
-    let other = timeout(AT_ONCE, start(host, "other")).await.expect("the shard waits");
+    let other = timeout(AT_ONCE, start(host, "other")).await.expect("the worker waits");
     let ended = host.wait(other, AT_ONCE).await.unwrap().unwrap();
     assert_eq!(ended.saga.status(), SagaStatus::Completed);
     trial.permits.add_permits(1);

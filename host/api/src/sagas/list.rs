@@ -167,7 +167,7 @@ mod tests {
         for number in 0..7 {
             store.append(start(number)).await.unwrap();
         }
-        // By shard, as the runtime has them; of one the row is not there yet.
+        // By worker, as the runtime has them; of one the row is not there yet.
         let found = [4, 0, 6, 2, 5, 1, 3, 99].map(|number| Stuck {
             id: saga_id(number),
             since: at(number),

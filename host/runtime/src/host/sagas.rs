@@ -80,7 +80,7 @@ impl WeakHost {
             {
                 return Some(saga);
             }
-            // Its shard has stopped, or the store failed.
+            // Its worker has stopped, or the store failed.
             if self.host()?.is_stopping() {
                 return None;
             }

@@ -2,7 +2,7 @@
 //!
 //! A schema comes from a component and a payload from somebody else: how long a check takes is
 //! up to both, and it cannot be stopped. Calls begin on the thread that runs all sagas of a
-//! shard, so a check stays there only while it is certainly short.
+//! worker, so a check stays there only while it is certainly short.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,7 +109,7 @@ fn timed(checker: &Checker, is_short: &AtomicBool, payload: &Payload) -> Fit {
     let began = Instant::now();
     let fit = schema::fits(Some(checker), payload);
     let was_short = began.elapsed() <= IN_PLACE_MAX;
-    // Written when it changes only: shards share it.
+    // Written when it changes only: workers share it.
     if is_short.load(Ordering::Relaxed) != was_short {
         is_short.store(was_short, Ordering::Relaxed);
     }

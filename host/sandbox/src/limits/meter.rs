@@ -77,7 +77,7 @@ impl Meter {
         self.computes_long.load(Ordering::Relaxed)
     }
 
-    /// Written when it changes only: shards share it.
+    /// Written when it changes only: workers share it.
     fn set(&self, computes_long: bool) {
         if self.computes_long() != computes_long {
             self.computes_long.store(computes_long, Ordering::Relaxed);

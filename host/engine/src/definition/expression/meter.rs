@@ -22,7 +22,7 @@ use crate::definition::functions::add_ours;
 
 /// The most steps that expressions take when they are evaluated together: `when` and `input` of a
 /// step, or its `each` and the inputs of all elements. One step here is an operator, function,
-/// field or literal, evaluated for one element of a list. The limit is some 20 ms. A shard runs its
+/// field or literal, evaluated for one element of a list. The limit is some 20 ms. A worker runs its
 /// sagas on one thread, so all of them wait that long.
 pub const EVALUATION_STEPS_MAX: u64 = 250_000;
 

@@ -1,4 +1,4 @@
-//! One shard: a task that owns its live sagas.
+//! One worker: a task that owns its live sagas.
 
 mod admit;
 mod append;
@@ -42,13 +42,13 @@ use amends_registry::now;
 /// How often a saga that waits for a plugin looks again.
 const STALL_PAUSE: Duration = Duration::from_millis(500);
 
-/// A component whose last call took no longer is called by the shard itself: that saves a task, two
+/// A component whose last call took no longer is called by the worker itself: that saves a task, two
 /// changes of threads and a message. The calls of others are tasks of their own, and so are those
-/// that come when the shard has called for so long in one turn. One that takes longer than before
+/// that come when the worker has called for so long in one turn. One that takes longer than before
 /// becomes a task when it first waits or has computed for a tick of the sandbox, 1 ms.
-const CALL_IN_SHARD_MAX: Duration = Duration::from_millis(1);
+const CALL_IN_WORKER_MAX: Duration = Duration::from_millis(1);
 
-/// After so long a turn the shard gives way to the other tasks of its thread.
+/// After so long a turn the worker gives way to the other tasks of its thread.
 const TURN_MAX: Duration = Duration::from_millis(1);
 
 /// Components that are remembered as slow: far more than are active.
@@ -66,7 +66,7 @@ enum Appends {
     Saga(SagaId),
 }
 
-pub(crate) struct ShardConfig {
+pub(crate) struct WorkerConfig {
     pub(crate) number: usize,
     pub(crate) health: watch::Receiver<StoreHealth>,
     pub(crate) plugins: Registry,
@@ -74,16 +74,16 @@ pub(crate) struct ShardConfig {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) sagas: Arc<dyn SagaPort>,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
-    /// How many shards there are: each has its part of what all may have.
-    pub(crate) shards: usize,
+    /// How many workers there are: each has its part of what all may have.
+    pub(crate) workers: usize,
     pub(crate) live_total: Arc<AtomicUsize>,
     pub(crate) live_bytes: Arc<Budget>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) faults: Option<Arc<dyn Faults>>,
 }
 
-pub(crate) struct Shard {
-    config: ShardConfig,
+pub(crate) struct Worker {
+    config: WorkerConfig,
     dispatcher: Dispatcher,
     /// The shards of the store whose sagas this worker runs.
     owned: OwnedShards,
@@ -108,7 +108,7 @@ pub(crate) struct Shard {
     calls_in_flight: usize,
     /// Calls made so far: each has a number of its own.
     calls_made: u64,
-    /// Components whose last call took longer than [`CALL_IN_SHARD_MAX`].
+    /// Components whose last call took longer than [`CALL_IN_WORKER_MAX`].
     slow: HashSet<Digest>,
     /// How long it has called components itself in this turn.
     time_in_calls: Duration,
@@ -118,8 +118,8 @@ pub(crate) struct Shard {
     stop: Option<(Instant, oneshot::Sender<usize>)>,
 }
 
-impl Shard {
-    pub(crate) fn new(config: ShardConfig) -> Self {
+impl Worker {
+    pub(crate) fn new(config: WorkerConfig) -> Self {
         let dispatcher = Dispatcher {
             plugins: config.plugins.clone(),
             sagas: Arc::clone(&config.sagas),
@@ -155,7 +155,7 @@ impl Shard {
         mut inbox: mpsc::UnboundedReceiver<Message>,
         mut starts: mpsc::Receiver<StartMessage>,
     ) {
-        tracing::debug!(shard = self.config.number, "shard began");
+        tracing::debug!(worker = self.config.number, "worker began");
         let (mut messages, mut is_open) = (Vec::with_capacity(BURST_MAX), true);
         let mut gave_way = Instant::now();
         while !self.is_stopped() {
@@ -309,7 +309,7 @@ impl Shard {
             .key
             .as_ref()
             .map(|key| StartKey { key: key.clone(), payload_digest: payload_digest(&start) });
-        // A broken invariant of the engine must cost one saga, not the shard.
+        // A broken invariant of the engine must cost one saga, not the worker.
         let begun = catch_unwind(AssertUnwindSafe(|| amends_engine::start(at, start)));
         let Ok((saga, mut events)) = begun else {
             let failed = StoreError::Invalid(BROKEN_INVARIANT);
@@ -407,7 +407,7 @@ impl Shard {
             return;
         }
         if let Some(component) = component {
-            if took <= CALL_IN_SHARD_MAX {
+            if took <= CALL_IN_WORKER_MAX {
                 self.slow.remove(&component);
             } else {
                 if self.slow.len() >= SLOW_MAX {
@@ -466,7 +466,7 @@ impl Shard {
         if back <= CLOCK_TOLERANCE {
             return Vec::new();
         }
-        tracing::warn!(shard = self.config.number, ?back, "the clock was set back");
+        tracing::warn!(worker = self.config.number, ?back, "the clock was set back");
         for live in self.live.values_mut() {
             live.moved_at = live.moved_at.min(at);
             live.inputs.push_back(Input::Tick.into());
@@ -491,10 +491,10 @@ impl Shard {
 
     /// Whether the store may be given another append: one at least, whatever its size.
     fn has_store_room(&self) -> bool {
-        let shards = self.config.shards;
+        let workers = self.config.workers;
         self.appends == 0
-            || self.appends < APPENDS_UNDER_WAY_MAX / shards
-                && self.append_bytes < APPEND_BYTES_UNDER_WAY_MAX / shards
+            || self.appends < APPENDS_UNDER_WAY_MAX / workers
+                && self.append_bytes < APPEND_BYTES_UNDER_WAY_MAX / workers
     }
 
     /// An append was answered: sagas that waited for that go on.
@@ -733,7 +733,7 @@ fn may_stand(outcome: Outcome) -> Outcome {
     }
 }
 
-/// Why nothing is recorded of a saga whose shard this host does not own.
+/// Why nothing is recorded of a saga whose worker this host does not own.
 pub(super) fn not_owned(id: SagaId) -> StoreError {
     StoreError::LostOwnership(ShardId::of(id))
 }
@@ -757,7 +757,7 @@ fn counted(target: &amends_engine::Target) -> usize {
 }
 
 /// Decides and applies to the draft; why it is refused, if it is. A broken invariant of the engine must cost one saga, not
-/// the shard; the draft is worth nothing then.
+/// the worker; the draft is worth nothing then.
 fn try_decide(
     draft: &mut Saga,
     at: Timestamp,

@@ -8,7 +8,7 @@ use amends_engine::{
 use amends_sandbox::Lacks;
 use tokio::time::Instant;
 
-use super::{STALL_PAUSE, Shard, ShardConfig, counted, next_number};
+use super::{STALL_PAUSE, Worker, WorkerConfig, counted, next_number};
 use crate::breakers::permit::Permit;
 use crate::breakers::settings::Admission;
 use crate::live::{Pass, Queued, Unbegun};
@@ -25,8 +25,8 @@ pub(super) enum Barred {
     Fails(Box<Failure>, StallReason),
 }
 
-impl ShardConfig {
-    /// Takes room for a call, or says whose room is full; then the shard is woken when there is some.
+impl WorkerConfig {
+    /// Takes room for a call, or says whose room is full; then the worker is woken when there is some.
     fn take(
         &self,
         direction: Direction,
@@ -76,7 +76,7 @@ impl ShardConfig {
     }
 }
 
-impl Shard {
+impl Worker {
     /// Takes down that a call did not begin. It is tried again when its saga is next.
     pub(super) fn did_not_begin(
         &mut self,

@@ -7,15 +7,15 @@ use amends_engine::{Direction, SagaId, ServiceName};
 use amends_store::StoreHealth;
 use tokio::time::Instant;
 
-use super::{STALL_PAUSE, Shard};
+use super::{STALL_PAUSE, Worker};
 use crate::message::Message;
 use crate::room_key::RoomKey;
 use crate::stall::{Line, Place, Stall, StallReason};
 
-/// Sagas that go on at once when the store works again; others of the shard take turns with them.
+/// Sagas that go on at once when the store works again; others of the worker take turns with them.
 const WOKEN_AT_ONCE: usize = 256;
 
-impl Shard {
+impl Worker {
     /// Has each call of a saga wait in the line for what it lacks, or the saga look again after a
     /// while. A call that lacks the same thing as before keeps its place.
     pub(super) fn remember_stalls(&mut self, id: SagaId) {

@@ -8,7 +8,7 @@ use amends_store::{
     Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream,
 };
 
-use super::{CALL_IN_SHARD_MAX, Shard, counted, next_number, not_owned};
+use super::{CALL_IN_WORKER_MAX, Worker, counted, next_number, not_owned};
 use crate::dispatch::Begun;
 use crate::error::{RuntimeError, StartError};
 use crate::live::{InFlight, Pass, Pending, Queued, Unbegun};
@@ -19,7 +19,7 @@ use crate::saga_state::{Started, rests};
 /// counts as an attempt.
 const RERUNS_MAX: u32 = 100;
 
-impl Shard {
+impl Worker {
     /// The append of these events to the saga that `draft` is.
     pub(super) fn append_of(
         expected: Version,
@@ -45,7 +45,7 @@ impl Shard {
     }
 
     pub(super) fn append(&mut self, id: SagaId, append: Append) {
-        // The shard takes messages for as long as something is under way: see `is_stopped`.
+        // The worker takes messages for as long as something is under way: see `is_stopped`.
         let inbox = self.config.inbox.upgrade();
         let bytes = append.bytes();
         self.appends += 1;
@@ -176,10 +176,11 @@ impl Shard {
     pub(super) fn dispatch(&mut self, id: SagaId, call: Call, pass: Pass) -> Option<Returned> {
         let live = self.live.get_mut(&id)?;
         self.calls_in_flight += counted(&call.target);
-        let in_shard = !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_SHARD_MAX;
+        let in_worker =
+            !self.slow.contains(&call.digest) && self.time_in_calls < CALL_IN_WORKER_MAX;
         let key = (call.step.clone(), call.direction);
         let number = next_number(&mut self.calls_made);
-        match self.dispatcher.run(&live.saga, (number, call), pass, in_shard) {
+        match self.dispatcher.run(&live.saga, (number, call), pass, in_worker) {
             Begun::Over(returned) => {
                 self.time_in_calls = self.time_in_calls.saturating_add(returned.took);
                 Some(returned)

@@ -9,7 +9,7 @@ use amends_engine::{
 use amends_failpoint::failpoint;
 
 use super::begin::Barred;
-use super::{Shard, ShardConfig, try_decide};
+use super::{Worker, WorkerConfig, try_decide};
 use crate::breakers::permit::Permit;
 use crate::live::{Pass, Search, Sought};
 use crate::message::Message;
@@ -31,7 +31,7 @@ enum Answer {
     Stall(StallReason),
 }
 
-impl Shard {
+impl Worker {
     /// Admits every call of `draft` that is due: adds the facts to `events` and takes the room.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Shard {
     }
 }
 
-impl Shard {
+impl Worker {
     fn answer(&mut self, draft: &Saga, due: &Due, at: Timestamp) -> Answer {
         let plugin = match &due.target {
             Target::Plugin(plugin) => plugin,
@@ -130,7 +130,7 @@ impl Shard {
         }
     }
 
-    /// Which component serves a call. What takes long to say is found out beside the shard, which
+    /// Which component serves a call. What takes long to say is found out beside the worker, which
     /// comes back to the saga then.
     ///
     /// # Errors
@@ -168,7 +168,7 @@ impl Shard {
 }
 
 /// Looks for the component of an undo, in a task of its own.
-fn seek(config: &ShardConfig, undo: Undo, step: StepName, basis: Basis) -> Search {
+fn seek(config: &WorkerConfig, undo: Undo, step: StepName, basis: Basis) -> Search {
     let (id, plugins, inbox) = (undo.saga(), config.plugins.clone(), config.inbox.clone());
     Search(tokio::spawn(async move {
         // When it cannot be told, it is looked for again when the stall is.
