@@ -176,6 +176,20 @@ impl StoreError {
         matches!(self, Self::Fatal(_))
     }
 
+    /// Returns how long to wait before the next try.
+    #[must_use]
+    pub const fn retry_after(&self) -> Duration {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Conflict { .. }
+            | Self::LostOwnership(_)
+            | Self::Invalid(_)
+            | Self::Damaged { .. }
+            | Self::Closed
+            | Self::Fatal(_) => RETRY_AFTER,
+        }
+    }
+
     /// Returns one word that names the error, for metrics and for programs.
     #[must_use]
     pub const fn word(&self) -> &'static str {

@@ -20,9 +20,6 @@ use crate::ports::Wake;
 /// How often the streams are read. A read finds nothing nearly always, by an index.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long before an event is written again that could not be.
-const WRITE_PAUSE: Duration = Duration::from_secs(1);
-
 /// Events of a service's stream that are read at once.
 const EVENTS_PER_READ: PageBudget = PageBudget::items(1_000);
 
@@ -171,8 +168,9 @@ impl Follower {
                 // The store says what is wrong with it.
                 Err(error) => {
                     tracing::debug!(%service, %error, "breaker event cannot be written yet");
+                    let pause = error.retry_after();
                     tell(Err(error));
-                    tokio::time::sleep(WRITE_PAUSE).await;
+                    tokio::time::sleep(pause).await;
                 }
             }
         }
