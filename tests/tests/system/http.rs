@@ -151,7 +151,7 @@ fn what_was_started_is_told_even_when_the_host_stops_meanwhile() {
     assert_eq!(answer.body["input"], json!({"n": 1}));
     assert_eq!(answer.body["tags"], json!({"region": "north"}));
     assert_eq!((&answer.body["version"], &answer.body["steps"]), (&json!(0), &json!([])));
-    assert_eq!(host.stop(), Some(0));
+    assert_eq!(host.ended_logged().0, Some(0));
     let host = place.run();
     let saga = host.get(&format!("/v1/sagas/{id}"));
     assert_eq!(saga["definition"], "later");
