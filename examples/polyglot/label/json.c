@@ -1,1 +1,1 @@
-../../../host/cli/templates/c/json.c
+../../../host/workbench/templates/c/json.c

@@ -1,1 +1,1 @@
-../../../host/cli/templates/c/json.h
+../../../host/workbench/templates/c/json.h
