@@ -63,7 +63,12 @@ impl Owner {
         for event in self.store.ownership().tick().await? {
             match event {
                 OwnershipEvent::Gained(shard) => gained.push(shard),
-                OwnershipEvent::Lost(id) => self.tell(id, Message::Lost(id)),
+                OwnershipEvent::Lost(id) => {
+                    // Whether they can be read is found out by the new owner, and by this host when it
+                    // gains the shard again.
+                    self.quarantine.forget(id);
+                    self.tell(id, Message::Lost(id));
+                }
             }
         }
         if gained.is_empty() {

@@ -48,6 +48,12 @@ impl Quarantine {
         was_there
     }
 
+    /// Forgets the sagas of a shard that another host owns.
+    pub(crate) fn forget(&self, shard: ShardId) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|id, _| ShardId::of(*id) != shard);
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }

@@ -115,12 +115,13 @@ impl PluginState for CachedStore {
         let (writes, known) = (append.state.clone(), Arc::clone(&self.cache));
         known.queued(&writes);
         let changed = self.store.state().change(append);
-        async move {
+        // A task of its own: the cache has to learn what came of it, also when nobody waits for it.
+        let answered = tokio::spawn(async move {
             let result = changed.await;
             known.answered(&result, &writes);
             result
-        }
-        .boxed()
+        });
+        async move { answered.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
     }
 }
 
