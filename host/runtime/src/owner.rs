@@ -35,13 +35,17 @@ pub(crate) fn worker_of(shard: ShardId, workers: usize) -> usize {
 }
 
 impl Owner {
-    /// Ticks until the host is gone or its store writes nothing any more.
+    /// Ticks until the host stops or its store writes nothing any more.
     pub(crate) async fn run(self) {
         let mut tick = tokio::time::interval(TICK_PAUSE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            if self.workers.iter().all(|worker| worker.strong_count() == 0) {
+            // A worker that has ended takes no shard any more: the host stops, or a part of it has failed.
+            let has_ended = |worker: &mpsc::WeakUnboundedSender<Message>| {
+                worker.upgrade().is_none_or(|worker| worker.is_closed())
+            };
+            if self.workers.iter().any(has_ended) {
                 return;
             }
             match self.tick().await {
@@ -63,12 +67,7 @@ impl Owner {
         for event in self.store.ownership().tick().await? {
             match event {
                 OwnershipEvent::Gained(shard) => gained.push(shard),
-                OwnershipEvent::Lost(id) => {
-                    // Whether they can be read is found out by the new owner, and by this host when it
-                    // gains the shard again.
-                    self.quarantine.forget(id);
-                    self.tell(id, Message::Lost(id));
-                }
+                OwnershipEvent::Lost(id) => self.tell(id, Message::Lost(id)),
             }
         }
         if gained.is_empty() {

@@ -634,6 +634,9 @@ impl Worker {
         if self.owned.remove(shard).is_none() {
             return;
         }
+        // Whether they can be read is found out by the new owner, and by this host when it gains the
+        // shard again.
+        self.config.quarantine.forget(shard);
         let of_shard = |(id, live): (&SagaId, &Live)| {
             (ShardId::of(*id) == shard && live.pending.is_none()).then_some(*id)
         };

@@ -279,6 +279,10 @@ impl SqliteStore {
             });
             return Ok(gained.collect());
         };
+        // Only a raised fence means that somebody else has the shards.
+        if !matches!(error, StoreError::Fatal(Fatal::Fenced)) {
+            return Err(error);
+        }
         let lost: Vec<_> = handed.lose_all().map(OwnershipEvent::Lost).collect();
         if lost.is_empty() { Err(error) } else { Ok(lost) }
     }

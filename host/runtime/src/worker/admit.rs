@@ -15,6 +15,7 @@ use crate::live::{Pass, Search, Sought};
 use crate::message::Message;
 use crate::serving::{Basis, Served, Serving, Undo, serving};
 use crate::stall::{Stall, StallReason};
+use amends_registry::now;
 
 /// What became of the calls that were due.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl Worker {
         let mut is_refused = false;
         for due in due {
             let (step, direction) = (due.step.clone(), due.direction);
-            let (input, pass) = match self.answer(draft, &due, at) {
+            let (input, pass) = match self.answer(draft, &due) {
                 Answer::Admit { digest, note, pass } => {
                     let step = step.clone();
                     let is_trial = pass.permit.as_ref().is_some_and(Permit::is_trial);
@@ -107,7 +108,7 @@ impl Worker {
 }
 
 impl Worker {
-    fn answer(&mut self, draft: &Saga, due: &Due, at: Timestamp) -> Answer {
+    fn answer(&mut self, draft: &Saga, due: &Due) -> Answer {
         let plugin = match &due.target {
             Target::Plugin(plugin) => plugin,
             Target::Saga { definition, .. } => {
@@ -123,7 +124,8 @@ impl Worker {
             Ok(served) => served,
             Err(reason) => return Answer::Stall(reason),
         };
-        match self.config.pass(due.direction, plugin, due.service.as_ref(), at) {
+        // Breakers keep the time of the host, which the time of a saga may be ahead of.
+        match self.config.pass(due.direction, plugin, due.service.as_ref(), now()) {
             Ok(pass) => Answer::Admit { digest, note, pass },
             Err(Barred::Waits(reason)) => Answer::Stall(reason),
             Err(Barred::Fails(failure, _)) => Answer::Refuse(*failure),

@@ -14,6 +14,7 @@ use crate::error::{RuntimeError, StartError};
 use crate::live::{InFlight, Pass, Pending, Queued, Unbegun};
 use crate::message::{Message, Returned};
 use crate::saga_state::{Started, rests};
+use amends_registry::now;
 
 /// How often a call is run again in a row because the state that it saw has changed, before that
 /// counts as an attempt.
@@ -119,7 +120,8 @@ impl Worker {
             .iter()
             .all(|event| matches!(event, Event::Operator(OperatorEvent::Noted(_))));
         if !is_noted_only {
-            live.moved_at = pending.at;
+            // By the clock of the host, which the time of a saga may be ahead of.
+            live.moved_at = pending.at.min(now());
         }
         crate::gauges::count(&live.saga, &pending.events);
         if let Some(reply) = pending.start {
