@@ -54,7 +54,9 @@ impl fmt::Display for Action<'_> {
     }
 }
 
-/// Lets a change pass. Every change of a host comes through here before anything of it is done.
+/// Lets a change pass. Every change that somebody asks a running host for comes through here before
+/// anything of it is done. What the host activates by itself, when it opens and when a canary is over,
+/// does not.
 ///
 /// Without access control every principal may do everything, so this only logs who asks for what:
 /// `AMENDS_LOG=amends::action=debug` shows it.

@@ -96,7 +96,8 @@ pub enum StartError {
     /// The host is stopping. Caller: elsewhere or later.
     #[error("the host is stopping and takes no new sagas")]
     Stopping,
-    /// The store failed: whether the saga was started is not known; a key tells. Operator.
+    /// The store failed. The saga was not started, unless the store's writer ended unexpectedly: then the
+    /// same key finds out. Operator.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -163,20 +163,19 @@ impl Host {
         let workers_count = config.workers.max(1);
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
             (0..workers_count).map(|_| mpsc::unbounded_channel()).unzip();
-        let wake: Arc<dyn Wake> =
-            Arc::new(WakeWorkers(inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect()));
+        let weak: Vec<_> = inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect();
+        let wake: Arc<dyn Wake> = Arc::new(WakeWorkers(weak.clone()));
         let breakers =
             Breakers::open(config.breakers, Arc::clone(&store), Arc::clone(&wake)).await?;
         let breakers = Arc::new(breakers);
         let rooms = Arc::new(Rooms::new(config.concurrency, wake));
         let quarantine = Arc::<Quarantine>::default();
-        let told = inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect();
-        tokio::spawn(tell_when_store_works(store.maintenance().health(), told));
+        tokio::spawn(tell_when_store_works(store.maintenance().health(), weak.clone()));
         failpoint("runtime.recovery.before");
         let owner = Owner {
             store: Arc::clone(&store),
             definitions: Arc::clone(&definitions),
-            workers: inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect(),
+            workers: weak,
             live_bytes: Arc::clone(&live_bytes),
             quarantine: Arc::clone(&quarantine),
         };

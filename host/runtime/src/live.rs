@@ -32,7 +32,7 @@ use amends_registry::now;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SagaClock {
     /// When the last event was decided.
-    at: Timestamp,
+    pub(crate) at: Timestamp,
     /// When this host decided it, or read it.
     seen: std::time::Instant,
 }
@@ -59,7 +59,7 @@ impl SagaClock {
 pub(crate) struct Live {
     /// As of the last durable event.
     pub(crate) saga: Saga,
-    /// Goes on from that event.
+    /// Goes on from the time of that event.
     pub(crate) clock: SagaClock,
     /// Loaded for an order, and nothing of it appended since: by the time that the worker had it, the
     /// saga may have been live, moved on and ended again.
@@ -155,9 +155,7 @@ pub(crate) struct Pass {
 /// An append under way, and the saga as it will be after it.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// When it was decided: what was due by then is admitted or held back.
-    pub(crate) at: Timestamp,
-    /// Goes on from then.
+    /// Goes on from when it was decided: what was due by then is admitted or held back.
     pub(crate) clock: SagaClock,
     pub(crate) draft: Saga,
     pub(crate) events: Vec<Event>,

@@ -1,5 +1,5 @@
-//! The shards that this host owns: what it gains is recovered and given to a worker, what it loses is
-//! taken away.
+//! Keeps the ownership of shards up to date. It recovers the sagas of a shard that the host gains and
+//! gives the shard to a worker. When the host loses a shard, it tells the worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::recovery::{self, Quarantine, Quarantined};
 /// The pause between two ticks.
 const TICK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Keeps up what this host owns. Does not keep the host alive.
+/// Renews the ownership of this host. Does not keep the host alive.
 pub(crate) struct Owner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: Arc<Definitions>,
@@ -51,13 +51,15 @@ impl Owner {
             match self.tick().await {
                 Ok(()) => {}
                 Err(RuntimeError::Store(StoreError::Closed | StoreError::Fatal(_))) => return,
-                Err(error) => tracing::warn!(%error, "the shards of this host cannot be kept up"),
+                Err(error) => {
+                    tracing::warn!(%error, "the ownership of shards cannot be renewed now");
+                }
             }
         }
     }
 
-    /// Takes in what has changed. The sagas of a shard come to its worker together with the shard, so
-    /// that nobody reaches one of them before it is recovered.
+    /// Renews the ownership, and tells the workers what has changed. A worker gets a shard together with
+    /// its sagas, so nobody reaches a saga before it is recovered.
     ///
     /// # Errors
     /// When the store fails. A shard whose sagas could not be read is released, and gained again by a

@@ -328,7 +328,6 @@ impl Worker {
         live.stalls = admitted.stalls;
         live.waiters.extend(waiter);
         live.pending = Some(Pending {
-            at,
             clock,
             draft,
             events,
@@ -608,7 +607,6 @@ impl Worker {
         append.state =
             with_state.iter().filter_map(|at| inputs[*at].state.as_deref().cloned()).collect();
         live.pending = Some(Pending {
-            at,
             clock,
             draft,
             events,
@@ -634,8 +632,8 @@ impl Worker {
         if self.owned.remove(shard).is_none() {
             return;
         }
-        // Whether they can be read is found out by the new owner, and by this host when it gains the
-        // shard again.
+        // The new owner finds out whether they can be read. So does this host when it gains the shard
+        // again.
         self.config.quarantine.forget(shard);
         let of_shard = |(id, live): (&SagaId, &Live)| {
             (ShardId::of(*id) == shard && live.pending.is_none()).then_some(*id)

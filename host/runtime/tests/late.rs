@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
-    BackoffSpec, Definition, RetrySpec, SagaStatus, StateChange, StepKind, StepSpec, StepStatus,
-    UndoSpec, Verb,
+    BackoffSpec, RetrySpec, SagaStatus, StateChange, StepKind, StepSpec, StepStatus, UndoSpec, Verb,
 };
 use amends_runtime::RuntimeConfig;
 use amends_store::{Append, Appended, Obstacle, StoreError};
@@ -22,15 +21,7 @@ use tokio::sync::Semaphore;
 use amends_tests::{Behaviour, Component};
 
 use place::hooked::Hooked;
-use place::{Place, SOON, ada, definition, lists, start, step, until};
-
-/// One step of plugin `test`, with an attempt more than it needs.
-fn order() -> Definition {
-    let call = StepKind::Call { plugin: "test".parse().unwrap(), service: None };
-    let backoff = BackoffSpec::Listed(vec![Duration::from_millis(10)]);
-    let retry = RetrySpec { attempts: 3, backoff };
-    definition("order", vec![StepSpec { retry, ..step("step", call) }])
-}
+use place::{Place, SOON, ada, definition, lists, order, start, step, until};
 
 /// The calls of a host, which are held one by one.
 #[derive(Default)]

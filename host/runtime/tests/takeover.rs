@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use amends_engine::{BackoffSpec, Definition, RetrySpec, SagaStatus, StepKind, StepSpec, Verb};
+use amends_engine::{SagaStatus, Verb};
 use amends_runtime::{RuntimeConfig, StartError};
 use amends_store::conformance::whole_stream;
 use amends_store::{Append, AppendReply, Store, StoreError, Stream};
@@ -17,15 +17,7 @@ use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use place::hooked::{Hooked, Next};
-use place::{Place, SOON, ada, definition, lists, request, start, step, until};
-
-/// One step of plugin `test`, which is tried three times.
-fn order() -> Definition {
-    let call = StepKind::Call { plugin: "test".parse().unwrap(), service: None };
-    let backoff = BackoffSpec::Listed(vec![Duration::from_millis(10)]);
-    let retry = RetrySpec { attempts: 3, backoff };
-    definition("order", vec![StepSpec { retry, ..step("step", call) }])
-}
+use place::{Place, SOON, ada, lists, order, request, start, until};
 
 /// A store whose calls are held until there are permits, and how many calls have begun.
 fn held(

@@ -27,7 +27,9 @@ mod state;
 
 pub use append::*;
 pub use durable::*;
-pub use fixture::{at, definition, event, row, saga_id, start, then, whole_log, whole_stream};
+pub use fixture::{
+    at, definition, event, live_page, row, saga_id, start, then, whole_log, whole_stream,
+};
 pub use keys::*;
 pub use location::{StoreLocation, TestStore};
 pub use model::Model;

@@ -16,7 +16,8 @@ use crate::saga_index::SagaIndex;
 /// Every future may be dropped at any time: a dropped read is cancelled, a dropped write still
 /// happens. The futures run inside a tokio runtime.
 ///
-/// No request ends with an unknown result: the store finds out first.
+/// No request ends with an unknown result: the store finds out first. The one exception is a store whose
+/// writer ends unexpectedly; [`crate::Fatal::WriterEnded`] ends the process then.
 pub trait Store: Send + Sync + 'static {
     /// Returns who owns which shards. Only the owner of a shard appends to its sagas.
     fn ownership(&self) -> &dyn Ownership;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use amends_engine::Version;
 use amends_store::conformance::{
-    self, StoreLocation as _, TestStore, at, saga_id, start, then, whole_log, whole_stream,
+    self, StoreLocation as _, TestStore, at, live_page, saga_id, start, then, whole_log,
+    whole_stream,
 };
 use amends_store::{
     Append, Cursor, Durability, EVENT_UNREADABLE, LOCK_SUFFIX, NewEvent, OpenError, PageBudget,
-    SCHEMA_VERSION, SagaQuery, ShardId, SqliteStore, StoreConfig, StoreError, StoredEvent, Stream,
+    SCHEMA_VERSION, SagaQuery, SqliteStore, StoreConfig, StoreError, StoredEvent, Stream,
 };
 use futures::FutureExt as _;
 use rusqlite::Connection;
@@ -229,11 +230,7 @@ async fn one_saga_that_cannot_be_read_stops_no_other() {
         assert_eq!(changed, Ok(1), "{sql}");
         drop(connection);
         let store = place.open().await.unwrap();
-        let live = store
-            .sagas()
-            .live(ShardId::all().collect(), None, PageBudget::items(100))
-            .await
-            .unwrap();
+        let live = live_page(&*store, None, 100).await;
         assert!(live.iter().map(|saga| saga.id).eq((0..5).map(saga_id)), "{sql}");
         for saga in live {
             match saga.content {
@@ -264,15 +261,7 @@ async fn a_row_whose_id_is_none_is_passed_over() {
     let path = filled(&place, 3).await;
     change(&path, "UPDATE sagas SET id = substr(id, 1, 15) WHERE id = (SELECT max(id) FROM sagas)");
     let store = place.open().await.unwrap();
-    assert_eq!(
-        store
-            .sagas()
-            .live(ShardId::all().collect(), None, PageBudget::items(100))
-            .await
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(live_page(&*store, None, 100).await.len(), 2);
     let all = SagaQuery { limit: 100, ..SagaQuery::default() };
     assert_eq!(store.sagas().list(all).await.unwrap().len(), 2);
 }
@@ -376,10 +365,7 @@ async fn reads_version_1() {
     let tagged =
         SagaQuery { tag: Some(("customer".to_owned(), "Zoë".to_owned())), limit: 100, ..all };
     assert_eq!(store.sagas().list(tagged.clone()).await.unwrap(), model.list(&tagged));
-    assert_eq!(
-        store.sagas().live(ShardId::all().collect(), None, PageBudget::items(100)).await.unwrap(),
-        model.live()
-    );
+    assert_eq!(live_page(&*store, None, 100).await, model.live());
     assert_eq!(store.sagas().key("order-1".to_owned()).await.unwrap(), model.key("order-1"));
     let stream = Stream::Plugin("inventory".parse().unwrap());
     let events = whole_stream(&*store, stream.clone()).await;
@@ -546,11 +532,7 @@ async fn an_append_without_a_version_is_told_once() {
         assert_eq!(unreadable, usize::from(version != "-7"), "{version}: {found:?}");
         assert_eq!(found.len() - unreadable, 2, "{version}: {found:?}");
         // Whoever reads all of it is told in any case.
-        let live = store
-            .sagas()
-            .live(ShardId::all().collect(), None, PageBudget::items(10))
-            .await
-            .unwrap();
+        let live = live_page(&*store, None, 10).await;
         let reason = live[0].content.as_ref().unwrap_err();
         assert!(reason.contains("version"), "{version}: {reason}");
         store.close().await.unwrap();

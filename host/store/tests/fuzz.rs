@@ -13,11 +13,11 @@ use std::time::Duration;
 use amends_engine::{Digest, Position, SagaStatus, StateQuery, Timestamp, Version};
 use amends_fuzz::{Random, Shape, Target, change_json};
 use amends_store::conformance::{
-    TestStore, at, row, saga_id, start, state_change, then, whole_stream,
+    TestStore, at, live_page, row, saga_id, start, state_change, then, whole_stream,
 };
 use amends_store::{
     Append, Appended, BlobKind, Cursor, Durability, EVENT_UNREADABLE, LiveSaga, NewEvent,
-    PageBudget, SagaQuery, SagaRow, ShardId, SqliteStore, StartKey, StoredEvent, Stream,
+    PageBudget, SagaQuery, SagaRow, SqliteStore, StartKey, StoredEvent, Stream,
 };
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -200,12 +200,7 @@ impl Rows {
         let mut after = None;
         let mut live: Vec<LiveSaga> = Vec::new();
         loop {
-            let page = self
-                .store
-                .sagas()
-                .live(ShardId::all().collect(), after, PageBudget::items(2))
-                .await
-                .unwrap();
+            let page = live_page(&*self.store, after, 2).await;
             let Some(last) = page.last() else { break };
             assert!(page.iter().all(|saga| Some(saga.id) > after), "{page:?}");
             after = Some(last.id);

@@ -8,9 +8,10 @@ mod temporary_file;
 
 use amends_engine::{Digest, SagaStatus, StateChange, StateList, StateQuery, Version};
 use amends_store::conformance::{
-    Model, StoreLocation as _, at, definition, event, row, saga_id, start, whole_log, whole_stream,
+    Model, StoreLocation as _, at, definition, event, live_page, row, saga_id, start, whole_log,
+    whole_stream,
 };
-use amends_store::{Append, PageBudget, SagaQuery, ShardId, StartKey, StoreError, Stream};
+use amends_store::{Append, SagaQuery, StartKey, StoreError, Stream};
 use futures::future::join_all;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -103,14 +104,7 @@ async fn compare(steps: Vec<Step>) {
         let query = SagaQuery { definition: Some(definition("refund")), ..query };
         assert_eq!(store.sagas().list(query.clone()).await.unwrap(), model.list(&query));
     }
-    assert_eq!(
-        store
-            .sagas()
-            .live(ShardId::all().collect(), None, PageBudget::items(u32::MAX))
-            .await
-            .unwrap(),
-        model.live()
-    );
+    assert_eq!(live_page(&*store, None, u32::MAX).await, model.live());
     assert_eq!(store.sagas().counts().await.unwrap(), model.counts());
     for plugin in PLUGINS {
         let plugin: amends_engine::PluginName = plugin.parse().unwrap();

@@ -121,7 +121,7 @@ impl Worker {
             .all(|event| matches!(event, Event::Operator(OperatorEvent::Noted(_))));
         if !is_noted_only {
             // By the clock of the host, which the time of a saga may be ahead of.
-            live.moved_at = pending.at.min(now());
+            live.moved_at = pending.clock.at.min(now());
         }
         crate::gauges::count(&live.saga, &pending.events);
         if let Some(reply) = pending.start {
@@ -169,7 +169,7 @@ impl Worker {
         if goes_on {
             self.advance(id);
         } else {
-            self.set_timer(id, pending.at);
+            self.set_timer(id, pending.clock.at);
             self.remember_stalls(id);
         }
     }

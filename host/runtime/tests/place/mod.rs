@@ -7,7 +7,9 @@ pub(crate) mod hooked;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amends_engine::{Definition, DefinitionSpec, Payload, RetrySpec, SagaId, StepKind, StepSpec};
+use amends_engine::{
+    BackoffSpec, Definition, DefinitionSpec, Payload, RetrySpec, SagaId, StepKind, StepSpec,
+};
 use amends_registry::{PluginsConfig, Registry};
 use amends_runtime::{Host, Principal, RuntimeConfig, StartRequest, Via, with_state_cache};
 use amends_sandbox::{AllowHost, Inspection};
@@ -111,6 +113,14 @@ pub(crate) fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
 /// The operator of the tests.
 pub(crate) fn ada() -> Principal {
     Principal::local("ada", Via::CommandLine)
+}
+
+/// One step of plugin `test`, with an attempt more than it needs.
+pub(crate) fn order() -> Definition {
+    let call = StepKind::Call { plugin: "test".parse().unwrap(), service: None };
+    let backoff = BackoffSpec::Listed(vec![Duration::from_millis(10)]);
+    let retry = RetrySpec { attempts: 3, backoff };
+    definition("order", vec![StepSpec { retry, ..step("step", call) }])
 }
 
 /// A start without input, key and tags.

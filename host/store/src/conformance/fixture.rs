@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use amends_engine::{DefinitionName, Digest, SagaId, SagaStatus, Timestamp, Version};
 
-use crate::{Append, Cursor, NewEvent, PageBudget, SagaRow, Store, StoredEvent, Stream};
+use crate::{
+    Append, Cursor, LiveSaga, NewEvent, PageBudget, SagaRow, ShardId, Store, StoredEvent, Stream,
+};
 
 /// 2026-01-01T00:00:00Z.
 const BASE_MS: i64 = 1_767_225_600_000;
@@ -94,6 +96,12 @@ pub async fn whole_log(store: &dyn Store) -> Vec<StoredEvent> {
         from = page.next;
         log.extend(page.events);
     }
+}
+
+/// A page of the live sagas of all shards.
+pub async fn live_page(store: &dyn Store, after: Option<SagaId>, items: u32) -> Vec<LiveSaga> {
+    let (shards, budget) = (ShardId::all().collect(), PageBudget::items(items));
+    store.sagas().live(shards, after, budget).await.unwrap()
 }
 
 /// Every event of a stream, page by page.

@@ -3,7 +3,7 @@
 use amends_engine::{Position, SagaStatus, Version};
 use futures::future::join_all;
 
-use super::fixture::{at, definition, digest, row, saga_id, start, then};
+use super::fixture::{at, definition, digest, live_page, row, saga_id, start, then};
 use super::location::{StoreLocation, TestStore};
 use super::model::Model;
 use crate::{
@@ -148,39 +148,26 @@ pub async fn finds_live_sagas(location: &dyn StoreLocation) {
     let contents = || expected.iter().map(|saga| saga.content.as_ref().unwrap());
     assert!(contents().any(|(row, _)| row.status == SagaStatus::Blocked));
     assert!(contents().any(|(_, events)| events.len() == 3));
-    assert_eq!(
-        store
-            .sagas()
-            .live(ShardId::all().collect(), None, PageBudget::items(u32::MAX))
-            .await
-            .unwrap(),
-        expected
-    );
+    assert_eq!(live_page(&*store, None, u32::MAX).await, expected);
     let (mut paged, mut after) = (Vec::new(), None);
     loop {
-        let page = store
-            .sagas()
-            .live(ShardId::all().collect(), after, PageBudget::items(7))
-            .await
-            .unwrap();
+        let page = live_page(&*store, after, 7).await;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         paged.extend(page);
     }
     assert_eq!(paged, expected);
+    for shard in ShardId::all() {
+        let of_shard = store.sagas().live(vec![shard], None, PageBudget::items(u32::MAX));
+        let of_shard = of_shard.await.unwrap();
+        assert!(of_shard.iter().eq(expected.iter().filter(|saga| ShardId::of(saga.id) == shard)));
+    }
 
     let mut ended = row(0);
     ended.status = SagaStatus::Completed;
     ended.ended_at = Some(at(9));
     store.append(Append { row: Some(ended), ..then(0, 3) }).await.unwrap();
-    assert_eq!(
-        store
-            .sagas()
-            .live(ShardId::all().collect(), None, PageBudget::items(u32::MAX))
-            .await
-            .unwrap(),
-        expected[1..]
-    );
+    assert_eq!(live_page(&*store, None, u32::MAX).await, expected[1..]);
 }
 
 /// A page of live sagas ends once its events are large, and the next goes on behind it.
@@ -196,11 +183,7 @@ pub async fn limits_pages_of_live_sagas_by_bytes(location: &dyn StoreLocation) {
     }
     let (mut ids, mut pages, mut after) = (Vec::new(), Vec::new(), None);
     loop {
-        let page = store
-            .sagas()
-            .live(ShardId::all().collect(), after, PageBudget::items(1_000))
-            .await
-            .unwrap();
+        let page = live_page(&*store, after, 1_000).await;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         pages.push(page.len());

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::connection::{begin, open_writer};
 use super::error::describe_open;
 use super::file::{beside, exists, file_error, folder};
+use super::read::count_events;
 use super::schema::{MIGRATIONS, check_tables, check_version, migrate};
 use super::start_delay::learn_start_delay;
 use crate::config::Durability;
@@ -80,8 +81,7 @@ pub(super) fn take_over(
     let transaction = begin(connection).map_err(failed)?;
     let raise = "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
     let fence = transaction.query_row(raise, [], |row| row.get(0)).map_err(failed)?;
-    let last = "SELECT coalesce(max(position), 0) FROM appends";
-    let position: i64 = transaction.query_row(last, [], |row| row.get(0)).map_err(failed)?;
+    let position = Position(count_events(&transaction).map_err(failed)?);
     transaction.commit().map_err(failed)?;
-    Ok((fence, Position(u64::try_from(position).unwrap_or(0))))
+    Ok((fence, position))
 }
