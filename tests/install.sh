@@ -32,7 +32,7 @@ need() { provide fail "$@"; }
 want() { provide go_on "$@"; }
 
 provide() {
-    local tool if_missing=$1 lack_node= lack_registry=
+    local tool if_missing=$1 lack_node= lack_registry= lack_nats=
     shift
     if [ -x "$(tools_dir)/node/bin/npm" ]; then
         PATH=$(tools_dir)/node/bin:$PATH
@@ -57,8 +57,11 @@ provide() {
                 rustc-web cargo-web rust-web-src rust-web-llvm lld ;;
         valgrind) has valgrind || lack "valgrind (counts instructions)" valgrind libc6-dbg ;;
         chromium) has chromium || lack "Chromium (a web page attacks the host)" chromium ;;
+        zstd) has zstd || lack "zstd (a page reads a file of the archive)" zstd ;;
         registry) has docker-registry || [ -x "$(tools_dir)/docker-registry" ] ||
             lack_registry=registry ;;
+        nats) has nats-server || [ -x /usr/sbin/nats-server ] || [ -x "$(tools_dir)/nats-server" ] ||
+            lack_nats=nats ;;
         *)
             echo "tests/install.sh: there is no tool '$tool'" >&2
             return 2
@@ -70,7 +73,7 @@ provide() {
         echo "$0: going on without them" >&2
         return 0
     fi
-    for tool in $lack_registry $lack_node; do
+    for tool in $lack_registry $lack_nats $lack_node; do
         install_$tool && continue
         [ "$if_missing" = go_on ] || return 1
         echo "$0: going on without it" >&2
@@ -100,9 +103,14 @@ install_packages() {
     packages=() purposes=()
 }
 
-# Only the binary: its package would run a registry that the network can reach.
-install_registry() {
-    echo "$0: unpacking docker-registry (tests pull components from it) into $(tools_dir)" >&2
+install_registry() { unpack docker-registry usr/bin "tests pull components from it"; }
+
+install_nats() { unpack nats-server usr/sbin "tests send events to it"; }
+
+# unpack PACKAGE FOLDER PURPOSE: only the binary. The package would run a server that the network can
+# reach.
+unpack() {
+    echo "$0: unpacking $1 ($3) into $(tools_dir)" >&2
     local unpacked
     unpacked=$(mktemp -d)
     chmod 755 "$unpacked"
@@ -110,10 +118,10 @@ install_registry() {
         apt-get update -qq >&2
     fi
     # `_apt` may not write to a folder of root's.
-    (cd "$unpacked" && apt-get download -qq -o APT::Sandbox::User=root docker-registry >&2) &&
-        dpkg-deb -x "$unpacked"/docker-registry_*.deb "$unpacked/root" &&
+    (cd "$unpacked" && apt-get download -qq -o APT::Sandbox::User=root "$1" >&2) &&
+        dpkg-deb -x "$unpacked/$1"_*.deb "$unpacked/root" &&
         mkdir -p "$(tools_dir)" &&
-        install -m 755 "$unpacked/root/usr/bin/docker-registry" "$(tools_dir)/"
+        install -m 755 "$unpacked/root/$2/$1" "$(tools_dir)/"
     local failed=$?
     rm -rf "$unpacked"
     return "$failed"

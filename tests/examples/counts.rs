@@ -114,6 +114,7 @@ fn started(definition: &Arc<Definition>) -> (Saga, Vec<Event>) {
             key: None,
             tags: BTreeMap::new(),
             traceparent: None,
+            start_at: None,
             parent: None,
         },
     );
@@ -174,6 +175,7 @@ fn append(times: u32, definition: &Arc<Definition>) {
                 at: AT,
                 events: events.clone(),
                 row: None,
+                failures: Vec::new(),
                 start_key: None,
                 state: Vec::new(),
             };

@@ -8,6 +8,7 @@
 //! structs of what those know.
 
 mod breakers;
+mod bundle;
 mod definitions;
 mod deploy;
 mod duration;
@@ -22,13 +23,17 @@ mod problem;
 mod public_url;
 mod rehearsal;
 mod sagas;
+mod schedules;
 mod signals;
 mod start;
 mod steps;
+mod store;
+mod subscriptions;
 mod undo_plan;
 mod why;
 
 pub use breakers::{BreakerRateView, BreakerView, CloseBody, OpenBody};
+pub use bundle::{BUNDLE_FORMAT, BundleComponent, BundleEvent, BundleHead};
 pub use definitions::DefinitionView;
 pub use deploy::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView};
 pub use duration::{DurationError, parse_duration};
@@ -47,9 +52,15 @@ pub use public_url::{PublicUrl, PublicUrlError};
 pub use rehearsal::{
     DifferenceGroupView, DifferenceView, LeftOutView, RehearsalView, UnfinishedView,
 };
-pub use sagas::{NoteView, ParentView, QUARANTINED, SagaItem, SagaView};
+pub use sagas::{NoteView, ParentView, QUARANTINED, SagaCounts, SagaGroupItem, SagaItem, SagaView};
+pub use schedules::ScheduleView;
 pub use signals::{SignalBody, SignalTaken};
 pub use start::{BatchAnswer, StartBody};
 pub use steps::{ByHandView, ErrorView, OmittedView, StepView};
+pub use store::{
+    ArchiveBody, ArchivePassView, ArchivedCountView, BACKUP_HEADER, BackupView, GrowthView,
+    OldestSagaView, StoreEventsItem, StoreMonthItem, StoreSagasItem, StoreView,
+};
+pub use subscriptions::{RedriveBody, SubscriptionView};
 pub use undo_plan::PlannedView;
 pub use why::WhyView;

@@ -33,9 +33,13 @@ pub struct SagaView {
     pub output: Option<Payload>,
     /// The steps of the saga, in the order of the definition.
     pub steps: Vec<StepView>,
-    /// When the saga began.
+    /// When the saga was accepted: its input is durable since then.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
+    /// When the first steps may begin, while the saga waits for that.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Timestamp>,
     /// When the saga ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
@@ -67,6 +71,9 @@ pub struct SagaView {
     /// The saga and step that started this saga, if a saga did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentView>,
+    /// Whether the saga has left the store for the archive: it can be read, and nothing can be done to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
 }
 
 /// A note that an operator added to a saga.
@@ -121,4 +128,35 @@ pub struct SagaItem {
     /// What a saga that has not ended does or waits for; only in answers to `activity=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
+    /// Whether the saga is archived; only in answers to `archived=true`. Its reason and its tags are then
+    /// in the saga alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+}
+
+/// Sagas, counted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SagaCounts {
+    /// How many sagas the filters find.
+    pub sagas: u64,
+    /// The largest groups of them, the largest first; at most 100.
+    pub groups: Vec<SagaGroupItem>,
+    /// How many groups there are beyond those.
+    #[serde(default)]
+    pub more_groups: u64,
+}
+
+/// Sagas that have something in common.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SagaGroupItem {
+    /// What they have in common: `status`, `definition`, `reason`, `step` (`NAME`, or `NAME undo` when the undo
+    /// failed), `code`. Null when they have no such value.
+    pub by: BTreeMap<String, Option<String>>,
+    /// How many they are.
+    pub sagas: u64,
+    /// When the first of them started.
+    #[schema(value_type = String, format = DateTime)]
+    pub oldest: Timestamp,
+    /// The id of the first of them.
+    pub example: String,
 }

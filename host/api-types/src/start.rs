@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use amends_engine::Payload;
+use amends_engine::{Payload, Timestamp};
 
 use crate::problem::Problem;
 
@@ -22,6 +22,11 @@ pub struct StartBody {
     /// Tags by which the saga can be found: at most 16.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// When the first steps may begin (RFC 3339), at most ten years ahead. The saga is durable at once and
+    /// waits until then. Absent, or a time that has passed: at once.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Timestamp>,
     /// The idempotency key, in a batch. A single start gives it in the header `Idempotency-Key`.
     #[serde(default)]
     pub key: Option<String>,

@@ -27,11 +27,11 @@ use crate::error::ApiError;
 use crate::pace::{BYTES_PER_SECOND_MIN, Pace, WAITED_MAX};
 
 /// A request body has at most this many bytes: a payload and the JSON around it.
-pub const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
+pub(crate) const BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (64 << 10);
 
 /// The host holds at most this many bytes of all bodies that it receives, except uploads of components: sixty of
 /// the largest payloads, or very many usual ones.
-pub const BODIES_BYTES_MAX: usize = 64 << 20;
+pub(crate) const BODIES_BYTES_MAX: usize = 64 << 20;
 
 /// After this many bytes a body makes its reader wait once, even when more has come. Without that, the form of
 /// an upload takes whatever is there before it looks at any of it.

@@ -1,20 +1,37 @@
-//! The definitions in force.
+//! The definitions in force, and the one that a saga is pinned to.
 
 use axum::extract::State;
 
-use amends_api_types::{DefinitionView, Page};
+use amends_api_types::{DefinitionView, Page, Problem};
 use amends_engine::{Definition, Payload};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
+use crate::error::ApiError;
+use crate::extract::Path;
+use crate::ids::parse_id;
+use crate::sagas::saga_lookup::unknown;
 
 /// Lists the definitions of the config.
 #[utoipa::path(get, path = "/v1/definitions", tag = "definitions",
     responses((status = 200, body = Page<DefinitionView>)))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<DefinitionView>> {
-    let current = state.host.definitions().current();
+    let current = state.host.definitions();
     let items = current.map(|definition| definition_view(definition)).collect();
     Json(Page { items, next_cursor: None })
+}
+
+/// Reads the definition that a saga is pinned to, also when the config has another one by now.
+#[utoipa::path(get, path = "/v1/sagas/{id}/definition", tag = "sagas", params(("id" = String, Path)),
+    responses((status = 200, body = DefinitionView), (status = "default", body = Problem)))]
+pub(crate) async fn of_saga(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<DefinitionView>, ApiError> {
+    let id = parse_id(&id)?;
+    let definition = state.host.definition_of(id).await?;
+    let definition = definition.ok_or_else(|| unknown(&id.to_string()))?;
+    Ok(Json(definition_view(&definition)))
 }
 
 fn definition_view(definition: &Definition) -> DefinitionView {

@@ -10,8 +10,8 @@ use amends_api_types::Problem;
 use amends_registry::PluginError;
 use amends_runtime::StateError;
 use amends_runtime::{
-    BreakerError, ExposureError, Fatal, Obstacle, OperateError, RehearseError, RuntimeError,
-    StartError, StoreError,
+    ArchiveError, ArchivePassError, BackupError, BreakerError, ExposureError, Fatal, Obstacle,
+    OperateError, RehearseError, RuntimeError, StartError, StoreError,
 };
 
 use crate::answer::Json;
@@ -130,6 +130,26 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<BackupError> for ApiError {
+    fn from(error: BackupError) -> Self {
+        let detail = error.to_string();
+        match error {
+            BackupError::UnderWay => Self::new(409, "backup_under_way", detail)
+                .with_remedy("wait until the other backup has ended"),
+            BackupError::NoRoom { .. } => Self::new(507, "backup_no_room", detail).with_remedy(
+                "make room on the disk of the store: a backup is made beside it and removed \
+                 once it is sent",
+            ),
+            BackupError::Copy { .. } => {
+                tracing::warn!(%error, "a backup has failed");
+                Self::new(500, "backup_failed", detail)
+                    .with_remedy("look at the disk of the store, then try again")
+            }
+            BackupError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<StartError> for ApiError {
     fn from(error: StartError) -> Self {
         let detail = error.to_string();
@@ -164,11 +184,52 @@ impl From<RuntimeError> for ApiError {
                 Self::new(500, "saga_unreadable", detail)
                     .with_remedy("the saga is quarantined; its events can still be read")
             }
+            RuntimeError::Archive(error) => error.into(),
             RuntimeError::PluginMissing { .. } | RuntimeError::ExportMissing { .. } => {
                 Self::new(500, "plugin_missing", detail)
             }
         }
     }
+}
+
+impl From<ArchiveError> for ApiError {
+    fn from(error: ArchiveError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ArchiveError::UnderWay => Self::new(409, "archive_under_way", detail)
+                .with_remedy("wait until the other pass has ended"),
+            ArchiveError::Deleted { .. } => Self::new(410, "saga_deleted", detail).with_remedy(
+                "set archive to a folder in [store], so that sagas are archived and not deleted",
+            ),
+            ArchiveError::NoFolder { .. } => Self::new(500, "archive_unreadable", detail)
+                .with_remedy("set archive in [store] to the folder that has the file"),
+            ArchiveError::File { .. } => Self::new(500, "archive_unreadable", detail).with_remedy(
+                "put the file back into the folder of the archive, or mend its rights",
+            ),
+            ArchiveError::Damaged { .. } => Self::new(500, "archive_unreadable", detail)
+                .with_remedy("restore a copy of the file; `amends store verify` finds all damage"),
+            ArchiveError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ArchivePassError> for ApiError {
+    fn from(error: ArchivePassError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ArchivePassError::NoRetention => Self::new(409, "no_retention", detail)
+                .with_remedy("set retention in [store], such as \"90d\", and start the host again"),
+            ArchivePassError::Stopping => RuntimeError::Stopping.into(),
+            ArchivePassError::Runtime(error) => error.into(),
+        }
+    }
+}
+
+/// The problem of a saga that is archived, for whoever wants to change it.
+pub(crate) fn archived(detail: String) -> ApiError {
+    ApiError::new(409, "saga_archived", detail).with_remedy(
+        "read it as before; amends store archive --bring-back ID brings it back into the store",
+    )
 }
 
 impl From<OperateError> for ApiError {
@@ -177,6 +238,7 @@ impl From<OperateError> for ApiError {
         match error {
             OperateError::NotFound(_) => Self::new(404, "saga_unknown", detail)
                 .with_remedy("GET /v1/sagas lists the sagas of this host"),
+            OperateError::Archived(_) => archived(detail),
             OperateError::Refused(refusal) | OperateError::Quarantined(refusal) => {
                 Self::new(409, "wrong_state", refusal.message).with_remedy(refusal.remedy)
             }

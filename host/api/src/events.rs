@@ -4,3 +4,4 @@ pub(crate) mod calls;
 pub(crate) mod event_page;
 mod event_view;
 pub(crate) mod log;
+mod stream;

@@ -20,7 +20,7 @@ const SECONDS: [f64; 14] =
 const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 /// What each metric is, by name. `/metrics` shows it as `# HELP`.
-const HELP: [(&str, &str); 21] = [
+const HELP: [(&str, &str); 27] = [
     (
         "amends_breaker_state",
         "Whether the breaker of a service is closed (0), half open (1) or open (2).",
@@ -47,16 +47,28 @@ const HELP: [(&str, &str); 21] = [
         "amends_saga_finished_total",
         "Sagas that ended, by outcome: completed, compensated, abandoned.",
     ),
+    ("amends_saga_in_memory", "Sagas that have not ended and are in memory; the others wait."),
     ("amends_saga_live", "Sagas that have not ended."),
     ("amends_saga_started_total", "Sagas that were started."),
     ("amends_saga_stuck", "Sagas that do not move, though they neither wait nor need a person."),
     ("amends_step_duration_seconds", "How long calls took, by direction: execute, compensate."),
     ("amends_step_failures_total", "Calls that failed, by class: permanent, retryable, unknown."),
     ("amends_store_append_seconds", "How long events waited until they were on the disk."),
+    (
+        "amends_store_backup_step_seconds",
+        "How long one step of a backup held up the writer of the store.",
+    ),
     ("amends_store_batch_size", "Appends that were written in one transaction."),
     ("amends_store_bytes", "Bytes of the database file."),
     ("amends_store_failed_total", "Transactions that the database refused, by reason."),
     ("amends_store_wal_bytes", "Bytes of the database's write-ahead log."),
+    ("amends_subscription_dead_letters", "Events that a subscription could not deliver and keeps."),
+    ("amends_subscription_delivered_total", "Events that the receiver of a subscription accepted."),
+    ("amends_subscription_failures_total", "Requests of a subscription that failed."),
+    (
+        "amends_subscription_lag_events",
+        "Events of the log behind the place up to which a subscription has delivered.",
+    ),
 ];
 
 /// Installs the metrics recorder of the process.

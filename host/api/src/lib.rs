@@ -33,14 +33,16 @@ mod reason;
 mod requester;
 mod router;
 mod sagas;
+mod schedules;
 mod server;
 mod starting;
+mod store;
+mod subscriptions;
 
 pub use api_state::ApiState;
-pub use body::{BODIES_BYTES_MAX, BODY_BYTES_MAX};
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
-pub use pace::{BYTES_PER_SECOND_MIN, WAITED_MAX};
 pub use router::router;
 pub use server::{CONNECTIONS_MAX, ConnectionLimit, Server};
 pub use starting::{Opening, starting};
+pub use store::{backup_view, store_view};

@@ -11,11 +11,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a peer may let the host wait, at first and at most. A connection that breaks without a
 /// word is as long as this in the way of others; a network that stalls for a moment is not.
-pub const WAITED_MAX: Duration = Duration::from_secs(30);
+pub(crate) const WAITED_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes that earn a peer one more second. A peer that is slower in the long run is cut off after
 /// [`WAITED_MAX`]; a modem of the nineties is not much slower.
-pub const BYTES_PER_SECOND_MIN: u32 = 16 << 10;
+pub(crate) const BYTES_PER_SECOND_MIN: u32 = 16 << 10;
 
 /// The waiting that a peer has left.
 #[derive(Debug)]

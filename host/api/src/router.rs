@@ -11,16 +11,19 @@ use crate::door::door;
 use crate::error::ApiError;
 use crate::{
     breakers, definitions, events, exposure, health, openapi, plugin_state, plugins, sagas,
+    schedules, store, subscriptions,
 };
 
 /// Makes the router of the whole API. The router has the door in front of every route.
 pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/", get(about))
+        .route("/v1/sagas/counts", get(sagas::counts::counts))
         .route("/v1/sagas", post(sagas::start::start).get(sagas::list::list))
         .route("/v1/sagas:batch", post(sagas::batch::start_batch))
         .route("/v1/sagas/{id}", get(sagas::get::get))
         .route("/v1/sagas/{id}/events", get(sagas::events::events))
+        .route("/v1/sagas/{id}/definition", get(definitions::of_saga))
         .route("/v1/sagas/{id}/watch", get(sagas::watch::watch))
         .route("/v1/sagas/{id}/why", get(sagas::why::why))
         .route("/v1/sagas/{id}/undo-plan", get(sagas::undo_plan::undo_plan))
@@ -35,6 +38,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/sagas/{id}/resume", post(sagas::operate::resume))
         .route("/v1/sagas/{id}/abandon", post(sagas::operate::abandon))
         .route("/v1/sagas/{id}/note", post(sagas::operate::note))
+        .route("/v1/sagas/{id}/bring-back", post(sagas::bring_back::bring_back))
         .route("/v1/exposure", get(exposure::of_all))
         .route("/v1/breakers", get(breakers::breakers))
         .route("/v1/breakers/{service}/open", post(breakers::open))
@@ -63,6 +67,12 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/plugins/{name}/state:import", post(plugin_state::import::import))
         .route("/v1/definitions", get(definitions::list))
         .route("/v1/events", get(events::log::events))
+        .route("/v1/schedules", get(schedules::list))
+        .route("/v1/subscriptions", get(subscriptions::list))
+        .route("/v1/subscriptions/{name}/redrive", post(subscriptions::redrive))
+        .route("/v1/store", get(store::survey))
+        .route("/v1/store/backup", get(store::back_up))
+        .route("/v1/store/archive", post(store::archive))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

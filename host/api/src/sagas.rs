@@ -1,6 +1,8 @@
 //! Sagas: what starts them, what is seen of them, and what operators do to them.
 
 pub(crate) mod batch;
+pub(crate) mod bring_back;
+pub(crate) mod counts;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod list;

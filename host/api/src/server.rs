@@ -51,7 +51,7 @@ pub struct ConnectionLimit {
     /// The connections that are served.
     pub served: usize,
     /// The connections beyond them, on which the host only answers questions about its health.
-    pub health: usize,
+    pub(crate) health: usize,
 }
 
 impl ConnectionLimit {

@@ -249,7 +249,11 @@ impl Asked {
     }
 
     fn is_watch(&self) -> bool {
+        let is_stream = |(name, value): &(HeaderName, HeaderValue)| {
+            name == header::ACCEPT && value.to_str().is_ok_and(|text| text.contains("event-stream"))
+        };
         self.uri.path().ends_with("/watch")
+            || self.uri.path() == "/v1/events" && self.headers.iter().any(is_stream)
     }
 }
 
@@ -299,7 +303,7 @@ async fn checked(asked: &Asked, answer: Response<Body>) -> (String, Option<Value
         }
         return (told, None);
     }
-    if kind == "application/json" {
+    if ["application/json", "application/cloudevents-batch+json"].contains(&kind.as_str()) {
         let value: Value = serde_json::from_slice(&body).unwrap();
         let told = value["status"].as_str().unwrap_or_default().to_owned();
         // Without what names one of many.
@@ -369,10 +373,10 @@ fn seeds() -> Vec<Vec<u8>> {
          {\"definition\":\"quick\",\"input\":1,\"key\":\"k1\"}\n\
          {\"definition\":\"none\",\"input\":{}}\n\n{\"definition\":\"undone\",\"tags\":{\"a\":\"b\"}}\n"
             .to_owned(),
-        "GET /v1/sagas?status=running,blocked&definition=quick&tag=region:north&limit=10".to_owned(),
+        "GET /v1/sagas/counts?by=step,code&text=no*&tag=a:b&tag=region:north\n%%%\nGET /v1/sagas?status=running,blocked&definition=quick&tag=region:north&limit=10".to_owned(),
         "GET /v1/sagas?stuck=true&started_after=2026-03-01T09:30:00Z".to_owned(),
         "GET /v1/sagas?status=quarantined&cursor=0198c0de-0000-7000-8000-000000000000".to_owned(),
-        "GET /v1/events?after=1&limit=1000\n%%%\nGET /v1/events?cursor=5".to_owned(),
+        "GET /v1/events?after=1&limit=1000\n%%%\nGET /v1/events?cursor=5&definition=quick&type=saga.*\n%%%\nGET /v1/events?type=*\naccept: application/cloudevents-batch+json\n%%%\nGET /v1/events?type=saga.*\naccept: text/event-stream\nlast-event-id: 3\n%%%\nGET /v1/subscriptions".to_owned(),
         "GET /v1/plugins\n%%%\nGET /v1/plugins/good\n%%%\nGET /v1/definitions\n%%%\nGET /v1/breakers"
             .to_owned(),
         "GET /v1/exposure\n%%%\nGET /healthz\n%%%\nGET /readyz\n%%%\nGET /metrics\n%%%\nGET /".to_owned(),
@@ -396,6 +400,7 @@ fn seeds() -> Vec<Vec<u8>> {
         then("waits", &[
             "POST /v1/sagas/$ID/pause\nJSON\namends-user: ada\n\n{\"reason\":\"a mistake\"}",
             "POST /v1/sagas/$ID/resume\nJSON\n\n{\"reason\":\"it is well\"}",
+            "POST /v1/subscriptions/billing/redrive\nJSON\n\n{\"reason\":\"it is well\"}",
             "POST /v1/sagas/$ID/skip\nJSON\n\n{\"reason\":\"no\",\"step\":\"wait\"}",
             "POST /v1/sagas/$ID/compensate\nJSON\n\n{\"reason\":\"no\"}",
         ]),
@@ -510,6 +515,10 @@ fn any_request_has_an_answer_of_the_contract() {
         "after=",
         "status=",
         "tag=",
+        "step=",
+        "code=",
+        "text=",
+        "/v1/sagas/counts?by=",
         "started_after=",
         "stuck=",
         "$ID",

@@ -1,36 +1,38 @@
 //! The verbs of the command line, one module each.
 
-pub mod bench;
-pub mod breaker;
-pub mod chaos;
-pub mod check;
+mod bench;
+mod breaker;
+mod chaos;
+pub(crate) mod check;
 mod client;
 mod exit;
 mod filter;
 mod ids;
 mod input;
-pub mod operate;
+mod operate;
 mod output;
-pub mod plan;
-pub mod plugin;
-pub mod run;
-pub mod sagas;
-pub mod signal;
-pub mod start;
-pub mod state;
-pub mod watch;
+mod plan;
+mod plugin;
+mod replay;
+mod run;
+mod sagas;
+mod schedule;
+mod signal;
+mod start;
+mod state;
+mod store;
+mod subscription;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-pub use exit::{
-    EXIT_BLOCKED, EXIT_COMPENSATED, EXIT_DIFFERS, EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED,
-    EXIT_NOT_FOUND, EXIT_PIPE_CLOSED, EXIT_STORE_LOST, EXIT_WAIT_ENDED, Failed, PipeClosed,
-    of_error,
+pub(crate) use exit::{
+    EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, Failed, PipeClosed, of_error,
 };
 pub use output::format::Format;
-pub use output::shown;
+pub(crate) use output::shown;
 
 /// The saga platform whose steps and undos are WebAssembly components.
 #[derive(Debug, Parser)]
@@ -43,26 +45,26 @@ pub use output::shown;
                   lost its store, 130 interrupted, 141 the output was closed.\n\nExamples:\n  amends run examples/order-fulfillment/amends.toml\n  amends start \
                   order-fulfillment --input order.json --wait\n  amends list --status blocked"
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The host's address, for verbs that talk to one; may also stand after the verb
     #[arg(long, value_name = "URL")]
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Whole ids, exact times, and nothing cut off, also on a terminal
     #[arg(long, global = true)]
-    pub wide: bool,
+    pub(crate) wide: bool,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a host: sagas, plugins, HTTP API
     Run(run::Run),
     /// Look for mistakes in a config, its definitions and its plugins
     Check(check::Check),
-    /// Try a definition and its plugins with everything going wrong that can
+    /// Try a definition and its plugins under every fault that a host can meet
     Chaos(chaos::Chaos),
     /// Measure how fast a host is on this machine
     Bench(bench::Bench),
@@ -88,42 +90,42 @@ pub enum Command {
     UndoPlan(sagas::OneSaga),
     /// Show which effects stand: of a saga, or summed over those that have not completed
     Exposure(plan::Exposure),
-    /// Have a saga undone that has not completed
+    /// Compensate a saga that has not completed
     #[command(after_help = "Examples:\n  amends cancel ID --reason \"ordered twice\"\n  amends \
                             cancel --tag batch:7 --reason \"ordered twice\" --dry-run")]
     Cancel(operate::OrderArgs),
-    /// Have a saga undone, also one that has completed
+    /// Compensate a saga, also one that has completed
     #[command(after_help = "Examples:\n  amends compensate ID --reason \"sent back\"\n  amends \
                             compensate --status completed --tag batch:7 --reason \"recalled\" \
                             --dry-run")]
     Compensate(operate::OrderArgs),
-    /// Try a call again that failed for good or waits, now
+    /// Retry now a call that failed for good or waits for its next attempt
     Retry(operate::Retry),
-    /// Go on without a step, or without its undo: its effect then stands
+    /// Skip a step, or its undo: without the undo, the effect stands
     Skip(operate::Skip),
-    /// Say what became of a call, with evidence
+    /// Record what became of a call or an undo, with evidence
     Resolve(operate::Resolve),
-    /// Let no call of a saga begin until it is resumed
+    /// Pause a saga: no call of it begins until it is resumed
     #[command(after_help = "Examples:\n  amends pause ID --reason \"the price is wrong\"\n  \
                             amends pause --status running --definition order-fulfillment \
                             --reason \"the price is wrong\"")]
     Pause(operate::OrderArgs),
-    /// Let a paused saga go on
+    /// Resume a saga that is paused, is in quarantine or has a full log
     #[command(after_help = "Examples:\n  amends resume ID --reason \"the price is right\"\n  \
                             amends resume --status paused --reason \"the price is right\" --rate \
                             50")]
     Resume(operate::OrderArgs),
-    /// Give a saga up: nothing acts on it any more, effects may stand
+    /// Abandon a saga: nothing acts on it any more, and effects may stand
     #[command(after_help = "Examples:\n  amends exposure ID\n  amends abandon ID --reason \
                             \"settled by phone\"")]
     Abandon(operate::OrderArgs),
-    /// Keep a note with a saga, in any status: it changes nothing else
+    /// Add a note to a saga in any status; the note changes nothing else
     #[command(
         after_help = "Examples:\n  amends note ID --reason \"refunded by hand, ticket 44\"\n  \
                             amends note --tag batch:7 --reason \"see ticket 44\" --dry-run"
     )]
     Note(operate::OrderArgs),
-    /// Tell a saga what a step of it waits for
+    /// Send a saga the signal that one of its steps waits for
     Signal(signal::Signal),
     /// List the circuit breakers
     Breakers(plan::Breakers),
@@ -134,14 +136,24 @@ pub enum Command {
                       \"the carrier moves house\"\n  amends breaker close carrier --reason \"it is back\""
     )]
     Breaker(breaker::Breaker),
-    /// Make, test and sign plugins, and have them serve
+    /// List schedules: when they are due, and what they did last
+    #[command(subcommand, after_help = "Example:\n  amends schedule list")]
+    Schedule(schedule::Schedule),
+    /// List subscriptions, and send dead letters again
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  amends subscription list\n  amends subscription redrive billing \
+                      --reason \"the receiver is mended\""
+    )]
+    Subscription(subscription::Subscription),
+    /// Make, test, sign and deploy plugins
     #[command(
         subcommand,
         after_help = "Examples:\n  amends plugin list\n  amends plugin inspect \
                       plugins/inventory.wasm"
     )]
     Plugin(plugin::Plugin),
-    /// Look at what a plugin keeps, and change it
+    /// Show and change the state of a plugin
     #[command(
         subcommand,
         after_help = "Examples:\n  amends state get inventory stock/north/metformin\n  amends \
@@ -150,7 +162,17 @@ pub enum Command {
                       'stock/{warehouse}/{sku}' --value quantity"
     )]
     State(state::State),
-    /// Look at a component from standard input: what a host has a child process of its own do
+    /// Look at the store, copy it, check a copy, and put a copy in its place
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  amends store stats\n  amends store backup \
+                      amends-monday.db\n  amends store verify amends-monday.db\n  amends store \
+                      restore amends-monday.db --config amends.toml"
+    )]
+    Store(store::Store),
+    /// Step through the history of a saga from a file, without a host
+    Replay(replay::Replay),
+    /// Inspect a component from standard input, as the child process of a host
     #[command(name = amends_sandbox::INSPECT_COMPONENT, hide = true)]
     InspectComponent,
     /// Print a completion script for a shell
@@ -165,7 +187,7 @@ pub enum Command {
 ///
 /// # Errors
 /// What stopped it; a [`Failed`] in it says the exit code, else it is [`EXIT_ERROR`].
-pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // The TLS of every client of reqwest, which panics when there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     if cli.host.is_some() && !talks_to_host(&cli.command) {
@@ -199,8 +221,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Signal(command) => on_one_thread(signal::run(command)),
         Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Breaker(command) => on_one_thread(breaker::run(command)),
+        Command::Schedule(command) => on_one_thread(schedule::run(command)),
+        Command::Subscription(command) => on_one_thread(subscription::run(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),
         Command::State(command) => on_one_thread(state::run(command)),
+        Command::Store(command) => on_one_thread(store::run(command)),
+        Command::Replay(command) => replay::run(&command),
         Command::InspectComponent => return Ok(amends_sandbox::inspect_component()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -222,6 +248,8 @@ fn talks_to_host(command: &Command) -> bool {
             | Command::Chaos(_)
             | Command::Bench(_)
             | Command::Completions { .. }
+            | Command::Replay(_)
+            | Command::Store(store::Store::Restore(_) | store::Store::Verify(_))
             | Command::Plugin(
                 Plugin::Inspect(_)
                     | Plugin::New(_)

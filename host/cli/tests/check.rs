@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 /// The files that are sound; in all others at least one error must be found.
-const SOUND: [&str; 15] = [
+const SOUND: [&str; 17] = [
     "cel_undescribed_field",
     "contract",
     "deadline_too_short",
@@ -20,11 +20,13 @@ const SOUND: [&str; 15] = [
     "input_key_missing",
     "input_key_unknown",
     "input_not_said",
+    "keep_without_retention",
     "no_undo_before_pivot",
     "plugins_broken_unneeded",
     "secret_file_missing",
     "secret_variable_missing",
     "step_unreachable",
+    "subscription_warnings",
     "undo_needs_other_input",
     "unknown_plugin_settings",
     "warnings",
@@ -243,4 +245,13 @@ fn secrets_that_are_not_there_are_errors_where_they_are_wanted() {
         assert_eq!(output.status.code(), Some(1), "{told}");
         assert!(told.contains(": error: plugin.inventory.secrets.api_key."), "{told}");
     }
+}
+
+#[test]
+fn a_host_does_not_start_with_a_log_filter_that_it_cannot_read() {
+    let output = amends(&["run", "contract.toml"], &[("AMENDS_LOG", "debgu")]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let told = "error: AMENDS_LOG is `debgu`: `debgu` is not a level\n  help: write a level (";
+    assert!(stderr.starts_with(told), "{stderr}");
 }

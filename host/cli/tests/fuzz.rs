@@ -9,8 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::commands::Format;
-use amends::commands::check::check_file;
+use amends::{Format, check_file};
 use amends_config::{CONFIG_BYTES_MAX, Environment, Overrides, Place, Report, Severity, load};
 use amends_engine::Definition;
 use amends_fuzz::{Shape, Target};
@@ -70,6 +69,7 @@ fn any_config_is_sound_or_told_line_by_line() {
         "[service.carrier]",
         "[[saga]]",
         "[[saga.step]]",
+        "[[subscription]]",
         "[auth]",
         "name",
         "listen",
@@ -110,8 +110,19 @@ fn any_config_is_sound_or_told_line_by_line() {
         "open_for",
         "half_open",
         "on_open",
+        "definitions",
+        "types",
+        "from",
+        "source",
+        "batch",
+        "bytes",
+        "attempts_max",
+        "age_max",
+        "pause_max",
+        "after_dead_letter",
         "deadline",
         "compensate_within",
+        "keep",
         "step",
         "plugin",
         "service",
@@ -265,7 +276,7 @@ fn assert_unknown_keys_are_told(text: &str, report: &Report) {
         let is_shown = name.chars().count() <= 80 && !name.contains(char::is_control);
         !is_shown || report.findings().iter().any(is_it)
     };
-    let top = ["host", "store", "plugins", "plugin", "service", "saga", "auth"];
+    let top = ["host", "store", "plugins", "plugin", "service", "saga", "subscription", "auth"];
     for (name, value) in document.get_ref() {
         let name = name.get_ref();
         assert!(top.contains(&name.as_ref()) || is_told(name), "`{name}` is passed over");

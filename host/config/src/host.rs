@@ -22,6 +22,9 @@ const HOST_NAME_BYTES_MAX: usize = 63;
 /// memories grow to a quarter of their limit, finds room.
 const HOST_MEMORY_BYTES_MIN: u64 = 64 << 20;
 
+/// The value of `archive` with which ended sagas are deleted.
+const NO_ARCHIVE: &str = "none";
+
 /// The host itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostConfig {
@@ -45,14 +48,14 @@ pub struct StoreSettings {
     pub durability: Durability,
     /// Ended sagas older than this go to the archive; none: they stay.
     pub retention: Option<Duration>,
-    /// The folder of the archive.
+    /// The folder of the archive; none when ended sagas are deleted instead.
     pub archive: Option<PathBuf>,
 }
 
 impl StoreSettings {
     /// The file of the key that vouches for compiled code: beside the store, `amends.db-cache-key`.
     #[must_use]
-    pub fn cache_key(&self) -> Option<PathBuf> {
+    pub(crate) fn cache_key(&self) -> Option<PathBuf> {
         let store = self.url.strip_prefix("sqlite:")?;
         Some(PathBuf::from(format!("{store}-cache-key")))
     }
@@ -115,15 +118,6 @@ impl LastSaid {
             return None;
         }
         Some(context.source.resolve(&self.text))
-    }
-
-    fn not_in_force(&self, context: &mut Context<'_>, effect: &str) {
-        context.warn(
-            self.place,
-            &self.key,
-            format!("accepted, not in force in this version: {effect}"),
-            "leave it out, or keep it for a later version",
-        );
     }
 }
 
@@ -310,7 +304,11 @@ pub(super) fn read_store(
             );
             return None;
         };
-        given.not_in_force(context, "sagas stay in the store");
+        if duration.is_zero() {
+            let help = "write how long ended sagas stay, such as \"90d\", or leave it out";
+            given.error(context, "no saga would stay in the store at all", help);
+            return None;
+        }
         Some(duration)
     });
     let archive = Setting {
@@ -320,16 +318,28 @@ pub(super) fn read_store(
         example: "\"archive\"",
     };
     let archive = archive.read(table, environment, context).and_then(|given| {
-        let archive = given.path(context)?;
-        given.not_in_force(context, "nothing is archived");
-        Some(archive)
+        if given.text == NO_ARCHIVE {
+            return Some(None);
+        }
+        let folder = given.path(context)?;
+        if let Err(error) = std::fs::read_dir(&folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            given.error(
+                context,
+                format!("the folder {} cannot be read: {error}", folder.display()),
+                "name a folder that the host may read and write, or \"none\": sagas are then deleted",
+            );
+            return None;
+        }
+        Some(Some(folder))
     });
     let default_url = || format!("sqlite:{}", context.source.resolve("data/amends.db").display());
     StoreSettings {
         url: url.unwrap_or_else(default_url),
         durability: durability.unwrap_or_default(),
         retention,
-        archive,
+        archive: archive.unwrap_or_else(|| Some(context.source.resolve("archive"))),
     }
 }
 

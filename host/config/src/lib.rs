@@ -17,21 +17,29 @@ pub mod lint;
 mod open;
 mod overrides;
 mod plugin;
+mod range;
 mod report;
+mod retention;
 mod retry;
 mod saga;
+mod schedule;
+mod secret;
 mod service;
 mod size;
 mod source;
+mod subscription;
 pub mod suggest;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
-use amends_engine::{Definition, DefinitionSpec, PluginName, ServiceName};
+use amends_engine::{Definition, DefinitionName, DefinitionSpec, PluginName, ServiceName};
 use amends_registry::PluginsConfig;
+use amends_runtime::ScheduleSettings;
 use amends_sandbox::PluginSettings;
+use amends_subscriptions::SubscriptionSettings;
 use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
 
@@ -43,7 +51,11 @@ pub use service::ServiceSettings;
 pub use source::CONFIG_BYTES_MAX;
 
 use report::Severity::Error;
+use retention::check_retention;
+use saga::ReadSagas;
+use schedule::read_schedules;
 use source::Source;
+use subscription::read_subscriptions;
 use table::{Context, FINDINGS_MAX, Item, Places, Table, check_name};
 
 /// What a host runs on. Checked.
@@ -59,6 +71,12 @@ pub struct Config {
     pub services: BTreeMap<ServiceName, ServiceSettings>,
     /// Every `[[saga]]`, in the order of the file; at least one.
     pub definitions: Vec<Definition>,
+    /// How long sagas stay in the store after their end, where their definition says so.
+    pub keep: BTreeMap<DefinitionName, Duration>,
+    /// Every `[[subscription]]`, in the order of the file.
+    pub subscriptions: Vec<SubscriptionSettings>,
+    /// Every `[[schedule]]`, in the order of the file.
+    pub schedules: Vec<ScheduleSettings>,
 }
 
 /// A config, what is worth knowing about it, and where its keys stand.
@@ -202,6 +220,8 @@ fn read(
     let plugin = top.take("plugin", context);
     let service = top.take("service", context);
     let sagas = top.take("saga", context);
+    let subscriptions = top.take("subscription", context);
+    let schedules = top.take("schedule", context);
     if let Some(auth) = top.take("auth", context) {
         host::refuse_auth(&auth, context);
     }
@@ -214,12 +234,18 @@ fn read(
     plugins.finish(context);
     let plugins = read_named(plugin, "[plugin.inventory]", context, plugin::read_plugin);
     let services = read_named(service, "[service.carrier]", context, service::read_service);
-    let (definitions, specs) = saga::read_sagas(sagas.as_ref(), context);
+    let ReadSagas { definitions, specs, keep } = saga::read_sagas(sagas.as_ref(), context);
+    check_retention(&store_config, &keep, &definitions, context);
     check_services(&definitions, &services, context);
+    let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    let subscriptions = read_subscriptions(subscriptions.as_ref(), &names, context);
+    let schedules = read_schedules(schedules.as_ref(), &names, context);
     let plugins = with_shared_state(plugins, &definitions);
     let memory_bytes_max = host_config.memory_max;
     let plugins = PluginsConfig { plugins, memory_bytes_max, ..plugins_config };
-    let config = Config { host: host_config, store: store_config, plugins, services, definitions };
+    let (host, store) = (host_config, store_config);
+    let config =
+        Config { host, store, plugins, services, definitions, keep, subscriptions, schedules };
     (config, specs)
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use amends_engine::Definition;
 use amends_registry::{PluginError, Registry};
 use amends_runtime::{
-    BreakerSettings, Host, LIVE_BYTES_MAX_DEFAULT, RuntimeConfig, RuntimeError, with_state_cache,
+    BreakerSettings, Host, LIVE_BYTES_MAX_DEFAULT, Retention, RuntimeConfig, RuntimeError,
+    with_state_cache,
 };
 use amends_store::{OpenError, Store, StoreConfig};
 
@@ -32,7 +33,8 @@ pub enum OpenHostError {
 /// When the store cannot be opened, or another process has it.
 pub fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
     let url = config.store.url.clone();
-    let store = amends_store::open(&StoreConfig { url, durability: config.store.durability })?;
+    let (durability, archive) = (config.store.durability, config.store.archive.clone());
+    let store = amends_store::open(&StoreConfig { url, durability, archive })?;
     Ok(with_state_cache(store))
 }
 
@@ -71,8 +73,11 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
     let runtime = RuntimeConfig {
         plugins_dir: config.plugins.dir,
         live_bytes_max: live_bytes_max.min(LIVE_BYTES_MAX_DEFAULT),
+        retention: config.store.retention.map(|store| Retention { store, keep: config.keep }),
         concurrency: concurrency.collect(),
         breakers,
+        subscriptions: config.subscriptions,
+        schedules: config.schedules,
         ..RuntimeConfig::default()
     };
     Ok(Host::open(runtime, store, plugins, config.definitions).await?)

@@ -24,11 +24,11 @@ pub struct OverrideFlags {
     /// store.durability [env: AMENDS_STORE_DURABILITY]
     #[arg(long, value_name = "full|relaxed")]
     pub store_durability: Option<String>,
-    /// store.retention [env: AMENDS_STORE_RETENTION]; not in force yet, so not in the help
-    #[arg(long, hide = true, value_name = "DURATION")]
+    /// store.retention [env: AMENDS_STORE_RETENTION]
+    #[arg(long, value_name = "DURATION")]
     pub store_retention: Option<String>,
-    /// store.archive [env: AMENDS_STORE_ARCHIVE]; not in force yet, so not in the help
-    #[arg(long, hide = true, value_name = "FOLDER")]
+    /// store.archive [env: AMENDS_STORE_ARCHIVE]
+    #[arg(long, value_name = "FOLDER")]
     pub store_archive: Option<String>,
     /// plugins.dir [env: AMENDS_PLUGINS_DIR]
     #[arg(long, value_name = "FOLDER")]
@@ -45,7 +45,7 @@ pub struct Environment(BTreeMap<String, String>);
 impl Environment {
     /// The process's own. Variables that are not UTF-8 count as not set.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
@@ -54,7 +54,7 @@ impl Environment {
 
     /// The value of a variable, if it is set.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 

@@ -73,7 +73,7 @@ pub struct Report {
 impl Report {
     /// Puts findings in order, and leaves out what is said twice.
     #[must_use]
-    pub fn new(file: &Path, mut findings: Vec<Finding>) -> Self {
+    pub(crate) fn new(file: &Path, mut findings: Vec<Finding>) -> Self {
         findings.sort_by(|one, other| {
             (one.place, one.severity, &one.key, &one.message).cmp(&(
                 other.place,
@@ -100,7 +100,7 @@ impl Report {
 
     /// This and what else was found.
     #[must_use]
-    pub fn with(self, more: Vec<Finding>) -> Self {
+    pub(crate) fn with(self, more: Vec<Finding>) -> Self {
         let mut findings = self.findings;
         findings.extend(more);
         Self::new(&self.file, findings)

@@ -34,21 +34,29 @@ struct Step {
     undo_is_said: bool,
 }
 
-/// Reads every `[[saga]]`: the definitions that are sound, and all that could be read.
-pub(super) fn read_sagas(
-    item: Option<&Item<'_>>,
-    context: &mut Context<'_>,
-) -> (Vec<Definition>, Vec<DefinitionSpec>) {
+/// What the `[[saga]]` tables say.
+#[derive(Default)]
+pub(super) struct ReadSagas {
+    /// The definitions that are sound.
+    pub(super) definitions: Vec<Definition>,
+    /// All that could be read, sound or not.
+    pub(super) specs: Vec<DefinitionSpec>,
+    /// How long sagas stay in the store after their end, by definition.
+    pub(super) keep: BTreeMap<DefinitionName, Duration>,
+}
+
+/// Reads every `[[saga]]`.
+pub(super) fn read_sagas(item: Option<&Item<'_>>, context: &mut Context<'_>) -> ReadSagas {
     let sagas = match item {
         Some(item) => item.list(context, SAGA_HELP),
         None => Some(Vec::new()),
     };
-    let Some(sagas) = sagas else { return (Vec::new(), Vec::new()) };
+    let Some(sagas) = sagas else { return ReadSagas::default() };
     if sagas.is_empty() {
         let place = item.map_or(Place::File, |item| item.place(context));
         context.error(place, "saga", "there is no saga, so there is nothing to run", SAGA_HELP);
     }
-    let (mut definitions, mut specs) = (Vec::with_capacity(sagas.len()), Vec::new());
+    let ReadSagas { mut definitions, mut specs, mut keep } = ReadSagas::default();
     let mut seen = BTreeMap::new();
     for saga in &sagas {
         let Some(mut table) = saga.table(context, SAGA_HELP) else { continue };
@@ -62,6 +70,8 @@ pub(super) fn read_sagas(
             table.key = format!("saga.{name}");
             context.remember(&table.key, &table.span);
         }
+        let kept = table.take("keep", context).and_then(|item| item.duration(context, "365d"));
+        keep.extend(name.clone().zip(kept));
         let Some(spec) = read_saga(table, name, context) else { continue };
         definitions.extend(check_definition(&spec, is_first, context));
         specs.push(spec);
@@ -69,7 +79,7 @@ pub(super) fn read_sagas(
     let children = Children::of(&definitions);
     check_children(&definitions, &children, &seen, context);
     check_graphs(&definitions, &children, context);
-    (definitions, specs)
+    ReadSagas { definitions, specs, keep }
 }
 
 /// A saga that a step runs is there, and none comes to run itself.

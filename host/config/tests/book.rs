@@ -9,7 +9,7 @@ use amends_config::{Loaded, OverrideFlags, Overrides, Report, load};
 use clap::Args as _;
 
 /// Each table of the page, and a config that ends with that table.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 16] = [
     ("[host]", "[host]"),
     ("[store]", "[store]"),
     ("[plugins]", "[plugins]"),
@@ -22,6 +22,16 @@ const TABLES: [(&str, &str); 13] = [
     ("undo", "[[saga.step]]\nname = \"b\"\nplugin = \"inventory\"\n[saga.step.undo]"),
     ("retry", "[[saga.step]]\nname = \"b\"\nplugin = \"inventory\"\n[saga.step.retry]"),
     ("wait", "[[saga.step]]\nname = \"b\"\n[saga.step.wait]\nsignal = \"approved\""),
+    (
+        "[[subscription]]",
+        "[[subscription]]\nname = \"billing\"\nurl = \"https://billing.example.com\"",
+    ),
+    ("[[schedule]]", "[[schedule]]\nname = \"nightly\"\ndefinition = \"s\"\ncron = \"0 2 * * *\""),
+    (
+        "batch",
+        "[[subscription]]\nname = \"billing\"\nurl = \"https://billing.example.com\"\n\
+         [subscription.batch]",
+    ),
     (
         "each",
         "[[saga.step]]\nname = \"b\"\nplugin = \"inventory\"\n[saga.step.each]\nlist = \"input\"",

@@ -11,7 +11,7 @@ use amends_config::{
     CONFIG_BYTES_MAX, Environment, Loaded, OverrideFlags, Overrides, Report, load,
 };
 use amends_engine::{BackoffSpec, InputSpec, PluginName, RetrySpec, StepSpec};
-use amends_runtime::OnOpen;
+use amends_runtime::{CatchUp, OnOpen, Overlap};
 use amends_store::Durability;
 
 fn load_text(text: &str, overrides: &Overrides) -> (Result<Loaded, Report>, PathBuf) {
@@ -339,4 +339,70 @@ fn a_secret_is_read_from_files_only() {
         let report = report.unwrap_or_else(|_| panic!("{} is read without end", path.display()));
         assert!(report.contains("is not a file"), "{report}");
     }
+}
+
+/// Reads a config with this schedule.
+fn load_schedule(schedule: &str) -> Result<Loaded, Report> {
+    let saga = "[[saga]]\nname = \"report\"\n[[saga.step]]\nname = \"a\"\nsleep = \"1s\"\n";
+    let text = format!("{saga}\n[[schedule]]\n{schedule}");
+    load_text(&text, &Overrides::default()).0
+}
+
+#[test]
+fn a_schedule_becomes_settings() {
+    let text = "name = \"nightly\"\ndefinition = \"report\"\ncron = \"30 2 * * *\"\n\
+                timezone = \"Europe/Vienna\"\ncatch_up = \"all\"\noverlap = \"skip\"\n\
+                tags = { team = \"a\" }\n\
+                input = { shop = \"north\", sizes = [1, 2.5], deep = { yes = true } }\n";
+    let config = load_schedule(text).unwrap().config;
+    let schedule = &config.schedules[0];
+    assert_eq!((schedule.name.as_str(), schedule.definition.as_str()), ("nightly", "report"));
+    assert_eq!(schedule.pattern.to_string(), "30 2 * * * Europe/Vienna");
+    assert_eq!((schedule.catch_up, schedule.overlap), (CatchUp::All, Overlap::Skip));
+    assert_eq!(schedule.tags["team"], "a");
+    let input = serde_json::to_string(&schedule.input).unwrap();
+    assert_eq!(input, r#"{"deep":{"yes":true},"shop":"north","sizes":[1,2.5]}"#);
+}
+
+#[test]
+fn a_schedule_that_is_wrong_says_what_and_where() {
+    let base = "name = \"n\"\ndefinition = \"report\"\ncron = \"0 2 * * *\"\n";
+    let cases = [
+        (
+            "name = \"n\"\ndefinition = \"repotr\"\ncron = \"@daily\"",
+            "definition",
+            "there is no saga `repotr`",
+        ),
+        (
+            "name = \"n\"\ndefinition = \"report\"\ncron = \"0 2 * *\"",
+            "cron",
+            "it is no cron pattern",
+        ),
+        ("name = \"n\"\ndefinition = \"report\"\ncron = \"0 0 31 2 *\"", "cron", "no time fits it"),
+        (
+            &format!("{base}timezone = \"Europe/Wien\""),
+            "timezone",
+            "there is no time zone `Europe/Wien`",
+        ),
+        (&format!("{base}input = {{ day = 2026-03-01 }}"), "input", "JSON has no dates"),
+        (&format!("{base}input = {{ scheduled_at = 1 }}"), "input", "the host adds `scheduled_at`"),
+        (&format!("{base}input = [1]"), "input", "this is a list"),
+        (&format!("{base}tags = {{ schedule = \"x\" }}"), "schedule", "the host sets the tag"),
+        (&format!("{base}catch_up = \"some\""), "catch_up", "none of the words"),
+        (&format!("{base}[[schedule]]\n{base}"), "name", "two schedules are named `n`"),
+    ];
+    for (text, key, message) in cases {
+        let report = load_schedule(text).unwrap_err();
+        let is_it = |finding: &amends_config::Finding| {
+            finding.key.ends_with(key) && finding.message.contains(message)
+        };
+        assert!(report.findings().iter().any(is_it), "{text}: {:?}", report.findings());
+    }
+    let many = |count: usize| {
+        let one = |number: usize| base.replace("\"n\"", &format!("\"n{number}\""));
+        (0..count).map(one).collect::<Vec<_>>().join("[[schedule]]\n")
+    };
+    assert_eq!(load_schedule(&many(256)).unwrap().config.schedules.len(), 256);
+    let report = load_schedule(&many(257)).unwrap_err();
+    assert!(report.findings()[0].message.contains("at most 256"), "{:?}", report.findings());
 }

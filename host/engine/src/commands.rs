@@ -97,7 +97,9 @@ pub fn commands(saga: &Saga) -> impl Iterator<Item = Command> {
         let call = call.or_else(|| wanted(saga, index, may_begin).map(Command::Start));
         call.into_iter().chain(wake(saga, index)).chain(cancel_child(saga, index))
     });
-    steps.chain(saga.deadline_in_force().map(Command::Wake))
+    steps
+        .chain(saga.start_at().map(Command::Wake))
+        .chain(saga.deadline_in_force().map(Command::Wake))
 }
 
 /// Returns true when a step certainly leads to no command. That is so for most steps of a long
@@ -271,7 +273,8 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
     })
 }
 
-/// Returns the call of a step that is due, if one is. None while the saga is paused.
+/// Returns the call of a step that is due, if one is. None while the saga is paused or its log is
+/// full.
 pub(crate) fn due(saga: &Saga, index: usize) -> Option<Due> {
     let may_begin =
         saga.element(index).is_none_or(|(fan_out, _)| index < saga.may_begin_until(fan_out));
@@ -283,7 +286,7 @@ pub(crate) fn due(saga: &Saga, index: usize) -> Option<Due> {
 fn wanted(saga: &Saga, index: usize, may_begin: bool) -> Option<Due> {
     let state = &saga.steps[index];
     let (direction, at) = match (&saga.phase, state.progress) {
-        _ if saga.paused.is_some() => return None,
+        _ if saga.paused.is_some() || saga.is_log_full() => return None,
         (Phase::Forward, Progress::Pending) if may_begin && saga.is_ready(index) => {
             (Direction::Execute, None)
         }

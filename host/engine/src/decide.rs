@@ -25,7 +25,7 @@ use draft::Draft;
 pub use call::awaits;
 pub use input::{Input, Start};
 pub use operator::{permits, steps_of};
-pub use signal::{SIGNALS_MAX, permits_signal};
+pub use signal::permits_signal;
 
 /// The result of a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,7 +41,10 @@ pub struct Decision {
 /// Starts a saga. Returns the saga, and the facts of its first append, which are applied to it.
 #[must_use]
 pub fn start(at: Timestamp, start: Start) -> (Saga, Vec<Event>) {
-    let deadline_at = start.definition.spec().deadline.map(|deadline| at.after(deadline));
+    let start_at = start.start_at.filter(|start_at| *start_at > at);
+    // The deadline limits what the saga does, not how long it waits for its start.
+    let deadline = start.definition.spec().deadline;
+    let deadline_at = deadline.map(|deadline| start_at.unwrap_or(at).after(deadline));
     let started = SagaStarted {
         definition: start.definition.name().clone(),
         definition_digest: start.definition.digest(),
@@ -50,6 +53,7 @@ pub fn start(at: Timestamp, start: Start) -> (Saga, Vec<Event>) {
         tags: start.tags,
         traceparent: start.traceparent,
         deadline_at,
+        start_at,
         parent: start.parent,
     };
     let mut saga = Saga::new(start.id, start.definition, at, started.clone());

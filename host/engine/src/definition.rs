@@ -14,10 +14,12 @@ mod step;
 mod step_set;
 
 use crate::ids::{DefinitionName, Digest, SignalName, StepName};
+use crate::log_limits::LogLimits;
+#[cfg(feature = "sim")]
+use crate::log_limits::{LOG_BYTES_MAX, LogSize};
 use crate::payload::Payload;
 
 pub use error::DefinitionError;
-pub use expression::{EVALUATION_BYTES_MAX, EVALUATION_STEPS_MAX, EXPRESSION_BYTES_MAX};
 pub(crate) use expression::{
     Expression, ExpressionError, Item, PassedThrough, Source, Variable, VariableValue, Variables,
 };
@@ -38,6 +40,7 @@ pub struct Definition {
     steps: Vec<Step>,
     pivot: Option<usize>,
     leaves: StepSet,
+    log_limits: LogLimits,
 }
 
 impl Definition {
@@ -52,7 +55,7 @@ impl Definition {
             .filter(|step| !inner.contains(*step))
             .fold(StepSet::default(), StepSet::with);
         let digest = Digest::of(canonical(&spec).as_bytes());
-        Ok(Self { spec, digest, steps, pivot, leaves })
+        Ok(Self { spec, digest, steps, pivot, leaves, log_limits: LogLimits::default() })
     }
 
     /// Reads the canonical form of a definition.
@@ -90,6 +93,21 @@ impl Definition {
         &self.spec
     }
 
+    /// Sets other limits on the logs of its sagas, so that a simulation or a test reaches them:
+    /// `max` events, and `more` events that an order allows.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn with_log_limits(mut self, max: u64, more: u64) -> Self {
+        let size = |events| LogSize { events, bytes: LOG_BYTES_MAX };
+        self.log_limits = LogLimits { max: size(max), more: size(more) };
+        self
+    }
+
+    /// Returns the limits on the logs of its sagas.
+    pub(crate) fn log_limits(&self) -> LogLimits {
+        self.log_limits
+    }
+
     /// Returns the steps, in the order of the config.
     #[must_use]
     pub fn steps(&self) -> &[StepSpec] {
@@ -97,7 +115,7 @@ impl Definition {
     }
 
     /// Returns the signals that its steps wait for.
-    pub fn signals(&self) -> impl Iterator<Item = &SignalName> {
+    pub(crate) fn signals(&self) -> impl Iterator<Item = &SignalName> {
         self.spec.steps.iter().filter_map(|step| match &step.kind {
             StepKind::Wait { wait } => Some(&wait.signal),
             StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => None,

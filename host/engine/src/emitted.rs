@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::payload::Payload;
 
 /// The longest type of a domain event, in bytes: it appears in tables and filters.
-pub const EVENT_TYPE_BYTES_MAX: usize = 100;
+pub(crate) const EVENT_TYPE_BYTES_MAX: usize = 100;
 
 /// The first words that are reserved for types of this host, now or later.
 const RESERVED: [&str; 12] = [

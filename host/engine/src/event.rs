@@ -144,7 +144,7 @@ pub enum DecodeError {
 impl StepEvent {
     /// Returns the step that the event is about.
     #[must_use]
-    pub const fn step(&self) -> &StepName {
+    pub(crate) const fn step(&self) -> &StepName {
         match self {
             Self::Started(fact) => &fact.step,
             Self::Waiting(fact) => &fact.step,
@@ -160,30 +160,12 @@ impl StepEvent {
 impl UndoEvent {
     /// Returns the step whose undo the event is about.
     #[must_use]
-    pub const fn step(&self) -> &StepName {
+    pub(crate) const fn step(&self) -> &StepName {
         match self {
             Self::Started(fact) => &fact.step,
             Self::Succeeded(fact) => &fact.step,
             Self::Failed(fact) => &fact.step,
             Self::Blocked(fact) => &fact.step,
-        }
-    }
-}
-
-impl OperatorEvent {
-    /// Returns the step that the order is about; none when it is about the whole saga.
-    #[must_use]
-    pub const fn step(&self) -> Option<&StepName> {
-        match self {
-            Self::Retried(fact) => Some(&fact.step),
-            Self::Skipped(fact) => Some(&fact.step),
-            Self::Resolved(fact) => Some(&fact.step),
-            Self::Cancelled(_)
-            | Self::Compensated(_)
-            | Self::Paused(_)
-            | Self::Resumed(_)
-            | Self::Noted(_)
-            | Self::Abandoned(_) => None,
         }
     }
 }
@@ -229,10 +211,16 @@ events! {
             /// When the saga is compensated unless it has completed.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             deadline_at: Option<Timestamp>,
+            /// When the first steps may begin; none when they may begin at once.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            start_at: Option<Timestamp>,
             /// The step of another saga that started this one, if one did.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             parent: Option<Parent>,
         }
+        /// The time came at which the first steps of the saga may begin. Only a saga with a start time
+        /// has this event.
+        Due(SagaDue) = "saga.due" {}
         /// The saga began to be compensated.
         CompensationStarted(CompensationStarted) = "compensation.started" {
             /// The cause, for programs.
@@ -249,8 +237,9 @@ events! {
         Compensated(SagaCompensated) = "saga.compensated" {}
         /// The saga is blocked: it needs an operator.
         Blocked(SagaBlocked) = "saga.blocked" {
-            /// The step that needs the operator.
-            step: StepName,
+            /// The step that needs the operator; none when the log of the saga is full.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            step: Option<StepName>,
             /// The reason, for people.
             reason: String,
         }

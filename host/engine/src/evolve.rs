@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::definition::Definition;
 use crate::event::{Event, OperatorEvent, SagaEvent, SignalEvent, StepEvent};
 use crate::ids::{SagaId, Timestamp};
+use crate::log_limits::event_bytes;
 use crate::saga::{Phase, Saga, Signal};
 use precondition::require;
 use step::{apply_step, expand};
@@ -22,11 +23,11 @@ use undo::apply_undo;
 #[error("event {version} of saga {saga} is `{kind}`, which cannot be: {message}")]
 pub struct Impossible {
     /// The saga.
-    pub saga: SagaId,
+    pub(crate) saga: SagaId,
     /// The version that the event would have had.
-    pub version: u64,
+    pub(crate) version: u64,
     /// The type of the event.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The reason why it cannot follow.
     pub message: String,
 }
@@ -72,6 +73,8 @@ pub fn evolve(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), Impos
     match apply(saga, at, event) {
         Ok(()) => {
             saga.version = saga.version.plus(1);
+            saga.log.events += 1;
+            saga.log.bytes += event_bytes(event);
             saga.latest_at = saga.latest_at.max(at);
             Ok(())
         }
@@ -116,6 +119,11 @@ fn apply(saga: &mut Saga, at: Timestamp, event: &Event) -> Result<(), String> {
 fn apply_to_saga(saga: &mut Saga, at: Timestamp, event: &SagaEvent) -> Result<(), String> {
     match event {
         SagaEvent::Started(_) => return Err("the saga has started".to_owned()),
+        SagaEvent::Due(_) => {
+            require(saga.start_at.is_some(), "the saga does not wait for its start")?;
+            require(saga.phase == Phase::Forward, "the saga is being undone")?;
+            saga.start_at = None;
+        }
         SagaEvent::CompensationStarted(started) => {
             require(saga.phase == Phase::Forward, "the saga is being undone")?;
             saga.phase = Phase::Compensating(Arc::new(started.clone()));

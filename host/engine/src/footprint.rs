@@ -12,7 +12,7 @@ use crate::saga::{Saga, StepState};
 
 /// The most bytes of signals that a saga keeps until its steps take them: eight of the largest
 /// payloads. They are in memory for as long as the saga is live.
-pub const SIGNAL_BYTES_MAX: usize = 8 << 20;
+pub(crate) const SIGNAL_BYTES_MAX: usize = 8 << 20;
 
 impl Saga {
     /// Returns the bytes of its payloads, its texts and the states of its steps. Sagas with the

@@ -33,6 +33,7 @@ mod fit;
 mod footprint;
 mod ids;
 mod limits;
+mod log_limits;
 mod order;
 mod payload;
 mod plan;
@@ -48,15 +49,14 @@ mod why;
 pub use call::{Direction, Failure, FailureClass, Fate, Outcome, TIMEOUT_MAX, idempotency_key};
 pub use commands::{Call, Command, Due, Target, arguments, commands, step_input};
 pub use decide::{
-    Decision, Input, SIGNALS_MAX, Start, awaits, decide, decide_on, permits, permits_signal, start,
-    steps_of,
+    Decision, Input, Start, awaits, decide, decide_on, permits, permits_signal, start, steps_of,
 };
 pub use definition::{
     BackoffSpec, Definition, DefinitionError, DefinitionSpec, EACH_CONCURRENCY_DEFAULT,
-    ELEMENTS_MAX, EVALUATION_BYTES_MAX, EVALUATION_STEPS_MAX, EXPRESSION_BYTES_MAX, EachSpec,
-    InputSpec, RetrySpec, STEPS_MAX, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
+    ELEMENTS_MAX, EachSpec, InputSpec, RetrySpec, STEPS_MAX, StepKind, StepSpec, TIMEOUT_DEFAULT,
+    UndoSpec, WaitSpec,
 };
-pub use emitted::{EVENT_TYPE_BYTES_MAX, Emitted, EventType, EventTypeError};
+pub use emitted::{Emitted, EventType, EventTypeError};
 pub use event::{
     Cause, CompensationStarted, DecodeError, Event, OperatorAbandoned, OperatorCancelled,
     OperatorCompensated, OperatorEvent, OperatorNoted, OperatorPaused, OperatorResolved,
@@ -67,12 +67,12 @@ pub use event::{
 };
 pub use evolve::{Impossible, evolve, replay};
 pub use fit::{Flaw, FlawKind, Misfit, Schema, Schemas, flaws, misfits, nearest};
-pub use footprint::SIGNAL_BYTES_MAX;
 pub use ids::{
     DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,
     SignalName, StepName, Timestamp, Version,
 };
-pub use limits::{ATTEMPTS_MAX, CLOCK_TOLERANCE, RETRY_AFTER_MAX};
+pub use limits::{ATTEMPTS_MAX, CLOCK_TOLERANCE};
+pub use log_limits::LOG_EVENTS_LONG;
 pub use order::{Order, Refusal, Verb};
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError, check_json};
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};

@@ -10,4 +10,4 @@ pub const ATTEMPTS_MAX: u32 = 1_000;
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// The longest `retry-after` of a guest that counts. A longer one could stop a saga for ever.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);

@@ -8,6 +8,7 @@ mod verbs;
 use std::fmt::Write as _;
 
 use crate::ids::{StepName, Timestamp};
+use crate::log_limits::LOG_EVENTS_LONG;
 use crate::saga::{Phase, Progress, Saga, StepOutcome, StepState, UndoProgress};
 use crate::sentence::shortened;
 use crate::status::SagaStatus;
@@ -23,7 +24,7 @@ pub use activity::activity_in_brief;
 pub struct Why {
     /// A few sentences. The first one gives the reason.
     pub sentence: String,
-    /// When a step goes on by the clock alone. The deadline does not count, because it ends the
+    /// When the saga starts, or a step goes on, by the clock alone. The deadline does not count, because it ends the
     /// saga.
     pub next_at: Option<Timestamp>,
     /// The deadline; none when it changes nothing any more.
@@ -72,12 +73,24 @@ pub fn why(saga: &Saga, at: Timestamp) -> Why {
             format!("It is {status}: {}{pivot}.", activity(saga, at))
         }
     };
+    let sentence = sentence + &long_log(saga);
     // A step that is due already waits for something else.
-    let next_at = saga.steps.iter().filter_map(StepState::next_at).filter(|next| *next > at).min();
+    let nexts = saga.steps.iter().filter_map(StepState::next_at).chain(saga.start_at());
+    let next_at = nexts.filter(|next| *next > at).min();
     let next_at = next_at.filter(|_| !status.is_end() && saga.paused.is_none());
     let waits = (0..saga.steps.len()).filter(|index| saga.undo_waits(*index));
     let undos = waits.map(|index| saga.name(index).clone()).collect();
     Why { sentence, next_at, deadline_at: saga.deadline_in_force(), verbs: verbs(saga, at), undos }
+}
+
+/// Says that the log of a live saga is long, as a sentence for people, or an empty text.
+fn long_log(saga: &Saga) -> String {
+    let events = saga.log.events;
+    if saga.has_ended() || events < LOG_EVENTS_LONG || saga.is_log_full() {
+        return String::new();
+    }
+    let max = saga.log_max.events;
+    format!(" Its log is long: it has {events} events, and is full at {max}.")
 }
 
 /// Says that an order to compensate a saga waits for the pivot, as a clause for people. None when

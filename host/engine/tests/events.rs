@@ -234,6 +234,7 @@ fn event() -> impl Strategy<Value = Event> {
                     tags: key.map(|key| (key.clone(), key)).into_iter().collect::<BTreeMap<_, _>>(),
                     traceparent: None,
                     deadline_at,
+                    start_at: deadline_at,
                     parent: None,
                 })
             }

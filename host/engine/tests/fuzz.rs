@@ -87,6 +87,7 @@ fn life(definition: &Arc<Definition>, random: &mut Random) -> String {
         key: Some("key".to_owned()),
         tags: [("region".to_owned(), "north".to_owned())].into(),
         traceparent: None,
+        start_at: None,
         parent: None,
     };
     let (mut saga, events) = start(now, what);

@@ -129,7 +129,7 @@ fn a_guest_may_ask_for_a_longer_pause_but_not_for_ever() {
     let mut host = Host::start(serial());
     failure.retry_after_ms = Some(u64::MAX);
     host.answer("a", Outcome::Retryable(failure));
-    let limit = Timestamp::from_millis(1_000).after(amends_engine::RETRY_AFTER_MAX);
+    let limit = Timestamp::from_millis(1_000).after(Duration::from_hours(24));
     assert_eq!(host.saga.wake_at(), Some(limit));
 }
 
@@ -382,6 +382,7 @@ fn backoff_grows_to_its_limit_and_its_jitter_is_the_same_every_time() {
                 key: None,
                 tags: BTreeMap::new(),
                 traceparent: None,
+                start_at: None,
                 parent: None,
             };
             start(host.now, what).0

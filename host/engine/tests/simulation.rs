@@ -11,8 +11,8 @@ use amends_engine::sim::{
 };
 use amends_engine::{
     Command, Definition, Direction, Event, FailureClass, Fate, Impossible, Input, OperatorEvent,
-    Saga, SagaCompensated, SagaEvent, SagaId, StepEvent, StepFailed, StepStatus, StepSucceeded,
-    StepUnknown, Timestamp, UndoEvent, commands, decide, replay,
+    Saga, SagaCompensated, SagaEvent, SagaId, SagaStatus, StepEvent, StepFailed, StepStatus,
+    StepSucceeded, StepUnknown, Timestamp, UndoEvent, commands, decide, replay,
 };
 
 const BUDGET: Budget = Budget {
@@ -38,6 +38,45 @@ fn every_schedule_of_every_graph_of_two_steps_keeps_the_rules() {
     // Every end was reached, in many ways: a search that finds nothing proves nothing.
     assert!(figures.ends.iter().all(|end| *end > 100), "{figures}");
     assert!(figures.schedules > 100_000 && figures.crashes > 10_000, "{figures}");
+}
+
+/// The engine, watched: a saga whose status is `waiting` is moved by the clock, a signal or an order
+/// alone, and its row says when by the clock. A host forgets such a saga until then.
+#[derive(Debug, Default)]
+struct Watched(std::sync::atomic::AtomicU64);
+
+impl Machine for Watched {
+    fn commands(&self, saga: &Saga) -> Vec<Command> {
+        let all: Vec<_> = commands(saga).collect();
+        if saga.status() == SagaStatus::Waiting {
+            let wakes = all.iter().map(|command| match command {
+                Command::Start(due) => due.at,
+                Command::Wake(at) => Some(*at),
+                Command::Run(_) | Command::CancelChild(_) => None,
+            });
+            let wakes: Vec<_> = wakes.map(|at| at.expect("it does not only wait")).collect();
+            assert_eq!(wakes.into_iter().min(), saga.wake_at(), "{all:?}");
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        all
+    }
+}
+
+#[test]
+fn a_saga_that_waits_is_moved_by_the_clock_alone() {
+    let watched = Watched::default();
+    let budget = Budget { orders: 1, delays: 1, clock: true, admissions: false, ..BUDGET };
+    for definition in graphs(1, Variants::All) {
+        exhaustive(&watched, &definition, budget).unwrap();
+    }
+    for definition in graphs(2, Variants::All) {
+        exhaustive(&watched, &definition, Budget { crashes: 0, ..BUDGET }).unwrap();
+    }
+    let mut figures = Figures::default();
+    for seed in 0..300 {
+        figures.add(seeded(&watched, seed).unwrap());
+    }
+    assert!(watched.0.into_inner() > 10_000, "few sagas waited");
 }
 
 #[test]

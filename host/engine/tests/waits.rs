@@ -6,9 +6,9 @@ mod host;
 use std::time::Duration;
 
 use amends_engine::{
-    CLOCK_TOLERANCE, Command, Decision, Event, Input, Payload, SIGNALS_MAX, SagaId, SagaStatus,
-    StepKind, StepSpec, Target, Timestamp, UndoSpec, Verb, WaitSpec, activity_in_brief, commands,
-    decide_on, permits_signal, why,
+    CLOCK_TOLERANCE, Command, Decision, Event, Input, Payload, SagaId, SagaStatus, StepKind,
+    StepSpec, Target, Timestamp, UndoSpec, Verb, WaitSpec, activity_in_brief, commands, decide_on,
+    permits_signal, why,
 };
 
 use host::{Host, done, order, permanent, retryable, serial, step, unknown};
@@ -227,12 +227,64 @@ fn a_clock_that_was_ahead_holds_no_retry_no_undo_and_no_deadline() {
 }
 
 #[test]
+fn a_saga_with_a_start_time_begins_then_and_its_deadline_counts_from_then() {
+    let (hour, minute) = (Duration::from_hours(1), Duration::from_mins(1));
+    let mut host = Host::start_later(serial(), Some(minute), "1", Some(hour));
+    let start_at = host.now.after(hour);
+    assert_eq!(host.told(), ["saga.started"]);
+    assert_eq!(host.saga.status(), SagaStatus::Waiting);
+    assert_eq!(host.saga.deadline_at(), Some(start_at.after(minute)));
+    assert_eq!((host.saga.start_at(), host.saga.wake_at()), (Some(start_at), Some(start_at)));
+    let told = why(&host.saga, host.now);
+    assert!(told.sentence.contains(&format!("it starts at {start_at}")), "{}", told.sentence);
+    assert_eq!(told.next_at, Some(start_at));
+    host.tick(3_599_999);
+    assert_eq!(host.told(), [""; 0]);
+    host.tick(1);
+    assert_eq!(host.told(), ["saga.due", "step.started a 1"]);
+    assert_eq!((host.saga.start_at(), host.saga.status()), (None, SagaStatus::Running));
+    // A time that has passed is none.
+    let mut host = Host::start_later(serial(), None, "1", Some(Duration::ZERO));
+    assert_eq!(host.told(), ["saga.started", "step.started a 1"]);
+}
+
+#[test]
+fn a_saga_that_is_cancelled_before_its_start_makes_no_call() {
+    let mut host = Host::start_later(serial(), None, "1", Some(Duration::from_hours(1)));
+    host.cancel();
+    let told = [
+        "saga.started",
+        "operator.cancelled",
+        "compensation.started cancelled",
+        "saga.compensated",
+    ];
+    assert_eq!(host.told(), told);
+    // A start that comes while the saga is paused does not begin a call.
+    let mut host = Host::start_later(serial(), None, "1", Some(Duration::from_hours(1)));
+    host.order(Verb::Pause);
+    host.tick(3_600_000);
+    assert_eq!(host.told(), ["saga.started", "operator.paused", "saga.due"]);
+    host.order(Verb::Resume);
+    assert_eq!(host.told(), ["operator.resumed", "step.started a 1"]);
+}
+
+#[test]
+fn a_clock_that_was_ahead_holds_no_start() {
+    let hour = Duration::from_hours(1);
+    let mut host = Host::start_later(serial(), None, "1", Some(hour));
+    host.now = Timestamp::from_millis(host.now.as_millis() - 24 * 3_600_000);
+    host.tick(0);
+    assert_eq!(host.told(), ["saga.started", "saga.retimed"]);
+    assert_eq!(host.saga.start_at(), Some(host.now.after(hour)));
+}
+
+#[test]
 fn a_signal_that_nothing_waits_for_is_refused() {
     let host = Host::start(with(wait(None)));
     let refused = permits_signal(&host.saga, &"paid".parse().unwrap()).unwrap_err().to_string();
     assert!(refused.contains("no step of the saga waits for `paid`; it waits for approved"));
     let mut host = Host::start(with(wait(None)));
-    for number in 0..SIGNALS_MAX + 10 {
+    for number in 0..256 + 10 {
         host.signal("approved", Some(&number.to_string()), "1");
     }
     let refused = permits_signal(&host.saga, &"approved".parse().unwrap()).unwrap_err();

@@ -1,20 +1,20 @@
-//! Feeds bytes that mean no good to what reads bytes of others. For tests only.
+//! Feeds hostile bytes to code that reads foreign bytes. For tests only.
 //!
-//! A [`Target`] has seeds, which are inputs that make sense, and a [`Shape`], which says how they are
-//! changed. [`Target::run`] hands changed inputs to a check for as long as the environment says:
+//! A [`Target`] has seeds, which are sound inputs, and a [`Shape`], which says how they are changed.
+//! [`Target::run`] passes changed inputs to a check for as long as the environment says:
 //!
 //! - `AMENDS_FUZZ_SECONDS`: how long each target runs; one second when absent. Every seed is tried
 //!   as it is, however long that takes.
-//! - `AMENDS_FUZZ_SEED`: the number that the changes follow from. It is printed, and another one each
-//!   time when absent.
+//! - `AMENDS_FUZZ_SEED`: the number that the changes follow from. When absent, each run draws another
+//!   one and prints it.
 //! - `AMENDS_FUZZ_INPUT`: a file whose bytes are the only input.
 //!
-//! The check panics when something does not hold, and answers in words what came of the input, line by
-//! line. An input with a line that is new is changed further: that is what leads deeper, in the place
-//! of counting which code ran.
+//! The check panics when a rule is broken. Otherwise it returns lines of text that describe the result. An
+//! input whose result has a new line is kept and changed further. So new lines guide the search, as
+//! covered code does in other fuzzers.
 //!
-//! An input that makes the check panic is made smaller and printed, and stands in a file. So does an
-//! input that takes too long, or ends the process.
+//! An input that makes the check panic is made smaller, printed and written to a file. The same happens to
+//! an input that takes too long or ends the process.
 //!
 //! Deliberately absent: what is checked, and limits of memory. Both are the check's.
 

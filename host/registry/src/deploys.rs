@@ -269,15 +269,8 @@ impl Registry {
     ) -> Result<bool, PluginError> {
         // Every field of it is a text, a number or a flag.
         let data = serde_json::to_string(data).unwrap_or_default();
-        let append = Append {
-            stream: Stream::Deploys,
-            expected: *known,
-            at,
-            events: vec![NewEvent { kind: kind.into(), data }],
-            row: None,
-            start_key: None,
-            state: Vec::new(),
-        };
+        let events = vec![NewEvent { kind: kind.into(), data }];
+        let append = Append::shared(Stream::Deploys, *known, at, events);
         match self.inner.store.log().append_shared(append).await {
             Ok(_) => {
                 *known = known.plus(1);

@@ -1,9 +1,9 @@
-//! Loading in the background what should serve here and does not: what another host of the store
-//! made active, a canary of the stream, and what the store has for a plugin that no definition needs.
+//! Loads components in the background that should serve on this host and do not yet.
 //!
-//! Each is loaded in a task of its own; while something serves, it gives way to what somebody waits for.
-//! What cannot be loaded is tried again, with a pause that doubles: a disk may be full, or the bytes not
-//! there yet.
+//! These are components that another host of the store activated, canaries, and the components of plugins
+//! that no definition needs. Each is loaded in a task of its own. While another component serves the
+//! plugin, the load gives way to loads that somebody waits for. A load that fails is repeated with a pause
+//! that doubles, because a disk may be full, or the bytes may not be in the store yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

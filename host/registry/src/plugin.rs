@@ -70,7 +70,7 @@ pub struct PluginInfo {
     /// Every component that served a share of the sagas, the latest first: it may run yet.
     pub canaries: Vec<CanaryInfo>,
     /// Whether one was taken back since the last activation.
-    pub is_taken_back: bool,
+    pub(crate) is_taken_back: bool,
 }
 
 impl Plugin {

@@ -1,11 +1,12 @@
-//! Hot reload: the plugin folder is watched, and looked at now and then in case the system's
-//! notices are lost.
+//! Hot reload: watches the plugin folder, and also lists it now and then, because the system may lose
+//! notices.
 //!
-//! Each file is looked at in a task of its own, [`LOOKS_MAX`] at once; of looks that take long there is one
-//! at a time (the loader of the sandbox), so that it delays no file that takes less. A look ends when
-//! the file changes meanwhile, and the next one begins when it has ended. A file is read when it has
-//! not changed for [`SETTLE`]. One that is cut off is given until [`GIVE_UP`], because a slow copy
-//! looks like that; if it changes later, it is read again.
+//! A file is read when it has not changed for [`SETTLE`]. A truncated file gets until [`GIVE_UP`], because
+//! a slow copy looks like that; if it changes later, it is read again.
+//!
+//! Each file is looked at in a task of its own, at most [`LOOKS_MAX`] at once. The loader of the sandbox
+//! runs one long look at a time, so that a long look delays no short one. When the file changes, its look
+//! ends, and the next look begins after that.
 
 use std::collections::BTreeMap;
 use std::io;

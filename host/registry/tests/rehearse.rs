@@ -106,8 +106,9 @@ async fn state_is_read_and_what_is_written_goes_to_whoever_asks() {
         at: Timestamp::from_millis(0),
         events: vec![NewEvent { kind: "call.succeeded".into(), data: "{}".to_owned() }],
         row: None,
+        failures: Vec::new(),
         start_key: None,
-        state: done.effects.state.into_iter().map(|state| *state).collect(),
+        state: done.effects.state.into_iter().map(std::sync::Arc::from).collect(),
     };
     host.store.append(append).await.unwrap();
     let kept = state(&host).await;

@@ -483,6 +483,7 @@ async fn record(host: &Host, expected: u64, plugin: &str, bytes: &[u8], version:
         at: Timestamp::from_millis(1),
         events: vec![NewEvent { kind: "plugin.activated".into(), data }],
         row: None,
+        failures: Vec::new(),
         start_key: None,
         state: Vec::new(),
     };
@@ -631,6 +632,7 @@ async fn what_an_earlier_version_recorded_is_known() {
             event("plugin.rejected", json!({"digest": digest, "reason": "no", "serving": null})),
         ],
         row: None,
+        failures: Vec::new(),
         start_key: None,
         state: Vec::new(),
     };

@@ -15,6 +15,10 @@ pub(crate) enum Action<'a> {
     Signal { saga: SagaId, name: &'a SignalName },
     /// Give an operator's order to a saga.
     Operate { saga: SagaId, verb: &'a Verb },
+    /// Move sagas to the archive whose retention is over.
+    Archive,
+    /// Bring a saga back from the archive.
+    BringBack { saga: SagaId },
     /// Activate components for plugins, or begin a canary; a dry run only looks.
     Deploy { plugins: Vec<&'a PluginName>, is_dry_run: bool },
     /// Run the undo of a new component on recorded outputs, without any effect.
@@ -31,6 +35,8 @@ pub(crate) enum Action<'a> {
     OpenBreaker { service: &'a ServiceName },
     /// Close the circuit breaker of a service.
     CloseBreaker { service: &'a ServiceName },
+    /// Send the dead letters of a subscription again.
+    Redrive { subscription: &'a str },
 }
 
 impl fmt::Display for Action<'_> {
@@ -39,6 +45,8 @@ impl fmt::Display for Action<'_> {
             Self::Start { definition } => write!(f, "start {definition}"),
             Self::Signal { saga, name } => write!(f, "signal {saga} {name}"),
             Self::Operate { saga, verb } => write!(f, "operate {saga} {}", verb.word()),
+            Self::Archive => f.write_str("archive"),
+            Self::BringBack { saga } => write!(f, "bring back {saga}"),
             Self::Deploy { plugins, is_dry_run } => {
                 f.write_str(if *is_dry_run { "try to deploy" } else { "deploy" })?;
                 plugins.iter().try_for_each(|plugin| write!(f, " {plugin}"))
@@ -50,6 +58,7 @@ impl fmt::Display for Action<'_> {
             Self::ImportState { plugin } => write!(f, "import state {plugin}"),
             Self::OpenBreaker { service } => write!(f, "open breaker {service}"),
             Self::CloseBreaker { service } => write!(f, "close breaker {service}"),
+            Self::Redrive { subscription } => write!(f, "redrive subscription {subscription}"),
         }
     }
 }

@@ -432,14 +432,9 @@ mod tests {
         let store = open();
         let (damaged, other): (ServiceName, ServiceName) =
             ("carrier".parse().unwrap(), "mail".parse().unwrap());
-        let append = |service: &ServiceName, version, kind: &'static str, data: String| Append {
-            stream: Stream::Service(service.clone()),
-            expected: Version(version),
-            at: at(1),
-            events: vec![NewEvent { kind: kind.into(), data }],
-            row: None,
-            start_key: None,
-            state: Vec::new(),
+        let append = |service: &ServiceName, version, kind: &'static str, data: String| {
+            let events = vec![NewEvent { kind: kind.into(), data }];
+            Append::shared(Stream::Service(service.clone()), Version(version), at(1), events)
         };
         let until = at(i64::from(u32::MAX) * 1_000);
         let opened = || serde_json::json!({"until": until, "failures": 3, "error": "busy"});

@@ -12,7 +12,7 @@ use amends_registry::now;
 
 /// Definitions by name and by digest.
 #[derive(Debug)]
-pub struct Definitions {
+pub(crate) struct Definitions {
     current: BTreeMap<DefinitionName, Arc<Definition>>,
     /// Rebuilt from the store when it lacks one; bounded by how often the config has changed.
     by_digest_cache: RwLock<HashMap<Digest, Arc<Definition>>>,
@@ -24,7 +24,7 @@ impl Definitions {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn publish(
+    pub(crate) async fn publish(
         definitions: Vec<Definition>,
         store: &dyn Store,
     ) -> Result<Self, RuntimeError> {
@@ -43,13 +43,13 @@ impl Definitions {
     }
 
     /// Those of the config, by name.
-    pub fn current(&self) -> impl Iterator<Item = &Arc<Definition>> {
+    pub(crate) fn current(&self) -> impl Iterator<Item = &Arc<Definition>> {
         self.current.values()
     }
 
     /// The one of this name in the config.
     #[must_use]
-    pub fn named(&self, name: &str) -> Option<&Arc<Definition>> {
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Definition>> {
         self.current.values().find(|definition| definition.name().as_str() == name)
     }
 

@@ -1,4 +1,4 @@
-//! What a component would change that is to become active, and having it do so.
+//! Deploys: what a component that is to become active would change, and its activation.
 
 mod fit;
 
@@ -14,6 +14,7 @@ use amends_registry::{
     ActivationCause, ActivationReason, CanarySpec, Candidate, Guard, PluginError,
 };
 use amends_sandbox::{LoadedComponent, Rejection};
+use amends_store::StoreError;
 
 pub use fit::FoundFlaw;
 
@@ -23,7 +24,7 @@ use crate::host::{Host, WeakHost};
 use crate::principal::{Principal, Via};
 
 /// Recorded outputs that cannot be read and are named one by one; all of them are counted.
-pub const UNREADABLE_NAMED_MAX: usize = 100;
+const UNREADABLE_NAMED_MAX: usize = 100;
 
 /// Of those, how many a refusal names.
 const EXAMPLES_MAX: usize = 5;
@@ -126,37 +127,38 @@ fn uses(definition: &Definition, plugin: &PluginName) -> bool {
 
 impl Host {
     /// What a component would change if it became active for a plugin now, together with `others`.
+    ///
+    /// # Errors
+    /// When the store fails: then it is not known what sagas in flight have recorded.
     async fn impact(
         &self,
         plugin: &PluginName,
         component: &LoadedComponent,
         others: &[Candidate],
-    ) -> Impact {
+    ) -> Result<Impact, StoreError> {
         let mut impact = Impact::default();
         let active = self.registry().active(plugin);
         if let Some(active) = active.filter(|active| active.digest != component.digest) {
             let made = Schema::new(&active.manifest.output_schema);
             impact.misfits = misfits(made, Schema::new(&component.manifest.output_schema));
         }
-        let in_force = self.definitions().current().filter(|definition| uses(definition, plugin));
+        let in_force = self.definitions().filter(|definition| uses(definition, plugin));
         let in_force: Vec<_> = in_force.cloned().collect();
         impact.definitions = in_force.iter().map(|definition| definition.name().clone()).collect();
-        let of = plugin.clone();
-        let live = self.look(move |sagas| {
-            let concerned = sagas.filter(|saga| uses(saga.definition(), &of));
-            concerned.cloned().collect::<Vec<_>>()
-        });
         let mut ahead = Ahead::new(in_force);
-        for (number, saga) in live.await.into_iter().flatten().enumerate() {
-            ahead.add(&saga);
-            impact.add(&saga, plugin, component).await;
-            // There may be a hundred thousand of them, and others want this thread.
-            if number % 256 == 255 {
-                tokio::task::yield_now().await;
+        let mut live = self.live_pages();
+        while let Some(page) = live.next(|definition| uses(definition, plugin)).await? {
+            for (number, loaded) in page.iter().enumerate() {
+                ahead.add(&loaded.saga);
+                impact.add(&loaded.saga, plugin, component).await;
+                // There may be very many of them, and others want this thread.
+                if number % 256 == 255 {
+                    tokio::task::yield_now().await;
+                }
             }
         }
         impact.flaws = self.find_flaws(plugin, component, others, &ahead).await;
-        impact
+        Ok(impact)
     }
 
     /// Has components serve, all or none, as one event; the answer is what that changes.
@@ -186,6 +188,7 @@ impl Host {
         let _turn = self.registry().turn().await;
         for Candidate { plugin, component, .. } in &candidates {
             let impact = self.impact(plugin, component, &candidates).await;
+            let impact = impact.map_err(PluginError::Store)?;
             if let Some(message) = self.doubt(plugin, component, &impact)
                 && !is_forced
             {
@@ -307,7 +310,12 @@ impl Guard for WeakHost {
                 let action = Action::Deploy { plugins: vec![plugin], is_dry_run: false };
                 authorize(&folder, &action);
             }
-            host.impact(plugin, component, &[]).await.rejection()
+            match host.impact(plugin, component, &[]).await {
+                Ok(impact) => impact.rejection(),
+                Err(error) => {
+                    Some(Rejection::Failed(format!("sagas in flight cannot be read: {error}")))
+                }
+            }
         })
     }
 }

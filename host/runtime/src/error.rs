@@ -1,10 +1,10 @@
 //! What can go wrong, and who can act.
 
 use amends_engine::{DefinitionName, Digest, PluginName, Refusal, SagaId, StepName};
-use amends_store::StoreError;
+use amends_store::{ArchiveError, StoreError};
 
 /// Why the runtime cannot start or answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RuntimeError {
     /// The store failed. Operator.
     #[error(transparent)]
@@ -59,12 +59,54 @@ pub enum RuntimeError {
         /// Why not.
         message: String,
     },
-    /// The saga was changed by others each time that it was loaded. Caller: try again.
+    /// The saga was changed by others each time that it was asked. Caller: try again.
     #[error("saga {0} was changed by others each time that it was loaded for this")]
     Busy(SagaId),
+    /// The saga is archived and cannot be read. Operator.
+    #[error(transparent)]
+    Archive(ArchiveError),
     /// The host is stopping. Caller: try again, elsewhere or later.
     #[error("the host is stopping")]
     Stopping,
+}
+
+impl From<ArchiveError> for RuntimeError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Store(error) => Self::Store(error),
+            error @ (ArchiveError::UnderWay
+            | ArchiveError::Deleted { .. }
+            | ArchiveError::NoFolder { .. }
+            | ArchiveError::File { .. }
+            | ArchiveError::Damaged { .. }) => Self::Archive(error),
+        }
+    }
+}
+
+/// Why sagas are not moved to the archive, or back.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchivePassError {
+    /// The config has no retention, so nothing is moved. Operator.
+    #[error("the config has no retention, so every saga stays in the store")]
+    NoRetention,
+    /// The host is stopping. The next start goes on.
+    #[error("the host is stopping")]
+    Stopping,
+    /// The archive or the store failed.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+impl From<ArchiveError> for ArchivePassError {
+    fn from(error: ArchiveError) -> Self {
+        Self::Runtime(error.into())
+    }
+}
+
+impl From<StoreError> for ArchivePassError {
+    fn from(error: StoreError) -> Self {
+        Self::Runtime(error.into())
+    }
 }
 
 /// Why an order about a circuit breaker is not in the store.
@@ -108,6 +150,9 @@ pub enum OperateError {
     /// There is no such saga. The caller can act.
     #[error("there is no saga {0}")]
     NotFound(SagaId),
+    /// The saga has left the store for the archive, so nothing is done to it. The caller can act.
+    #[error("saga {0} is archived: it has ended and left the store, so nothing is done to it")]
+    Archived(SagaId),
     /// Not in this state. Caller.
     #[error(transparent)]
     Refused(#[from] Refusal),

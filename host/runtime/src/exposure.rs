@@ -1,8 +1,8 @@
 //! The effects that stand or may stand of all sagas that have not completed, summed.
 //!
-//! Each worker sums its live sagas where they are. What an abandoned saga left standing does not
-//! change any more, so it is counted once and remembered; what has not been counted yet is, for a
-//! bounded time a request.
+//! Each worker sums its own live sagas. The effects that an abandoned saga left do not change any more, so
+//! each abandoned saga is counted once and its sum is kept. A request counts sagas that are not counted
+//! yet, for a limited time.
 //!
 //! Deliberately absent: a table of sums in the store. Sagas are abandoned by hand, and few.
 
@@ -51,13 +51,11 @@ impl Host {
         abandoned.count(self, until).await?;
         let mut sums = abandoned.sums.clone();
         drop(abandoned);
-        let live = self.look(|sagas| {
-            let mut sums = Sums::new();
-            sagas.for_each(|saga| add(&mut sums, saga));
-            sums
-        });
-        for (step, more) in live.await.into_iter().flatten() {
-            sums.entry(step).or_default().add(more);
+        let mut live = self.live_pages();
+        while let Some(page) = live.next(|_| true).await? {
+            for loaded in page {
+                add(&mut sums, &loaded.saga);
+            }
         }
         Ok(sums)
     }

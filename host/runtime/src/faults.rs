@@ -1,7 +1,7 @@
 //! Faults on purpose: what a user's own definitions and plugins are tried with (`amends chaos`).
 //!
-//! A host has none. What is put in here acts where a call goes out and where its answer comes
-//! back, so everything else of the host is what runs in earnest.
+//! A host that `amends run` opens has no faults. A fault acts where a call leaves the host or where its
+//! answer comes back. Everything else of the host is the code that runs in production.
 
 use amends_engine::{Call, Outcome, Saga};
 use amends_sandbox::Answer;

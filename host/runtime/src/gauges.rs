@@ -50,7 +50,10 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
                 failed(&event.step, Direction::Compensate, event.class);
             }
             Event::Saga(
-                SagaEvent::CompensationStarted(_) | SagaEvent::Blocked(_) | SagaEvent::Retimed(_),
+                SagaEvent::Due(_)
+                | SagaEvent::CompensationStarted(_)
+                | SagaEvent::Blocked(_)
+                | SagaEvent::Retimed(_),
             )
             | Event::Step(
                 StepEvent::Started(_)
@@ -74,6 +77,8 @@ pub(crate) struct HostGauges {
     pub(crate) in_flight: usize,
     /// Memory of guests.
     pub(crate) guest_bytes: usize,
+    /// Sagas that wait, in memory or not; none when the store did not tell.
+    pub(crate) waiting: Option<u64>,
     /// What live sagas hold.
     pub(crate) live_bytes: usize,
     /// Sagas that are set aside.
@@ -83,11 +88,15 @@ pub(crate) struct HostGauges {
 /// Sets what is computed from the live sagas.
 #[expect(clippy::cast_precision_loss, reason = "counts of sagas and bytes are far below 2^52")]
 pub(crate) fn set(gauges: &Gauges, host: &HostGauges) {
-    let HostGauges { in_flight, guest_bytes, live_bytes, quarantined } = *host;
+    let HostGauges { in_flight, guest_bytes, waiting, live_bytes, quarantined } = *host;
     metrics::gauge!("amends_memory_bytes", "budget" => "guests").set(guest_bytes as f64);
     metrics::gauge!("amends_quarantined").set(quarantined as f64);
     metrics::gauge!("amends_saga_blocked").set(gauges.blocked as f64);
-    metrics::gauge!("amends_saga_live").set(gauges.live as f64);
+    metrics::gauge!("amends_saga_in_memory").set(gauges.in_memory as f64);
+    if let Some(waiting) = waiting {
+        let others = gauges.in_memory - gauges.waiting;
+        metrics::gauge!("amends_saga_live").set(waiting as f64 + others as f64);
+    }
     metrics::gauge!("amends_saga_stuck").set(gauges.stuck as f64);
     metrics::gauge!("amends_memory_bytes", "budget" => "live_sagas").set(live_bytes as f64);
     metrics::gauge!("amends_calls_in_flight").set(in_flight as f64);

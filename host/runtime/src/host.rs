@@ -4,34 +4,43 @@
 //! anything, and what is recorded of the change has the principal's subject as `who`. Reads take
 //! none. Nobody outside the crate reaches the store or the registry of a host.
 
+mod archive;
 mod breakers;
 mod orders;
 mod plugins;
 mod records;
 mod sagas;
+mod schedules;
+mod subscriptions;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, Digest, Payload, PlannedUndo, Saga, SagaId, ServiceName, Start, Version, undo_plan,
+    Definition, Digest, Payload, PlannedUndo, SagaId, ServiceName, Start, Timestamp, Version,
+    undo_plan,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
 use amends_store::{ShardId, Store, StoreError, StoreHealth, Stream};
+use amends_subscriptions::{DefinitionNames, SubscriptionSettings, Subscriptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+pub use subscriptions::NamedLogPage;
+
 use crate::abandoned::Abandoned;
 use crate::action::{Action, authorize};
+use crate::archiver::{self, Archiver};
 use crate::breakers::Breakers;
 use crate::breakers::settings::BreakerSettings;
 use crate::budget::Budget;
 use crate::definitions::Definitions;
+use crate::due::DueSagas;
 use crate::error::{RuntimeError, StartError};
 use crate::faults::Faults;
 use crate::gauges::HostGauges;
@@ -39,14 +48,17 @@ use crate::limits::{
     EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_WAITING_MAX,
     REHEARSALS_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
 };
-use crate::message::{Gauges, Look, Message, StartMessage, Waiter};
+use crate::loader::{LivePages, Loader};
+use crate::message::{Gauges, Message, StartMessage, Waiter};
 use crate::owner::{Owner, worker_of};
 use crate::ports::{SagaPort, Wake};
 use crate::principal::Principal;
 use crate::recovery::{self, Quarantine, Quarantined};
+use crate::retention::Retention;
 use crate::room_key::RoomKey;
 use crate::rooms::Rooms;
-use crate::saga_state::{Loaded, SagaState, Started};
+use crate::saga_state::{Loaded, RowState, SagaState, Started};
+use crate::schedules::{Runner, ScheduleSettings, Schedules};
 use crate::serving::undo_component;
 use crate::stall::Stuck;
 use crate::worker::{Worker, WorkerConfig};
@@ -65,6 +77,12 @@ pub struct RuntimeConfig {
     /// Bytes that live sagas may hold together: their inputs, outputs and signals, what is being
     /// appended of them, and some kilobytes each. Past it starts and signals are refused.
     pub live_bytes_max: usize,
+    /// How long ended sagas stay in the store; none for ever.
+    pub retention: Option<Retention>,
+    /// Which events reach which other systems.
+    pub subscriptions: Vec<SubscriptionSettings>,
+    /// Which sagas start when, by themselves.
+    pub schedules: Vec<ScheduleSettings>,
     /// What goes wrong on purpose; none in earnest.
     pub faults: Option<Arc<dyn Faults>>,
 }
@@ -78,6 +96,9 @@ impl Default for RuntimeConfig {
             concurrency: BTreeMap::new(),
             breakers: BTreeMap::new(),
             live_bytes_max: LIVE_BYTES_MAX_DEFAULT,
+            retention: None,
+            subscriptions: Vec::new(),
+            schedules: Vec::new(),
             faults: None,
         }
     }
@@ -96,6 +117,9 @@ pub struct StartRequest {
     pub tags: BTreeMap<String, String>,
     /// The caller's trace context (W3C), kept and handed to every call.
     pub traceparent: Option<String>,
+    /// When the first steps may begin. None, or a time that has passed: at once. A key does not
+    /// compare it, so the first start with a key decides.
+    pub start_at: Option<Timestamp>,
 }
 
 /// An undo that a compensation would run now, and the component that would serve it.
@@ -105,7 +129,7 @@ pub struct Planned {
     pub undo: PlannedUndo,
     /// The component that would serve it; none for a saga, or while the plugin has none.
     pub digest: Option<Digest>,
-    /// Why that component, when it is not the active one.
+    /// The reason for that component, when it is not the active one.
     pub note: Option<String>,
 }
 
@@ -124,11 +148,17 @@ struct Inner {
     breakers: Arc<Breakers>,
     rooms: Arc<Rooms>,
     quarantine: Arc<Quarantine>,
+    loader: Arc<Loader>,
     live_bytes: Arc<Budget>,
     /// Of orders that wait to be recorded.
     order_bytes: Arc<Budget>,
     signal_bytes: Arc<Budget>,
     abandoned: Abandoned,
+    /// Moves sagas to the archive; none without retention.
+    archiver: Option<Arc<Archiver>>,
+    subscriptions: Subscriptions,
+    schedules: Schedules,
+    definition_names: DefinitionNames,
     /// Room for one rehearsal.
     rehearsals: Semaphore,
     stopping: AtomicBool,
@@ -158,7 +188,6 @@ impl Host {
     ) -> Result<Self, RuntimeError> {
         recovery::check_plugins(&definitions, &plugins, &config.plugins_dir)?;
         let definitions = Arc::new(Definitions::publish(definitions, &*store).await?);
-        let live_total = Arc::new(AtomicUsize::new(0));
         let live_bytes = Budget::new(config.live_bytes_max);
         let workers_count = config.workers.max(1);
         let (inboxes, receivers): (Vec<_>, Vec<_>) =
@@ -171,18 +200,33 @@ impl Host {
         let rooms = Arc::new(Rooms::new(config.concurrency, wake));
         let quarantine = Arc::<Quarantine>::default();
         tokio::spawn(tell_when_store_works(store.maintenance().health(), weak.clone()));
+        // Before anything is appended: a new one gets every event from here on.
+        let names = config.subscriptions.iter().map(|settings| settings.name.clone()).collect();
+        let subscriptions = Subscriptions::open(config.subscriptions, Arc::clone(&store)).await?;
         failpoint("runtime.recovery.before");
         let owner = Owner {
             store: Arc::clone(&store),
             definitions: Arc::clone(&definitions),
-            workers: weak,
+            workers: weak.clone(),
             live_bytes: Arc::clone(&live_bytes),
             quarantine: Arc::clone(&quarantine),
+            owned: watch::Sender::default(),
         };
+        let due = DueSagas {
+            store: Arc::clone(&store),
+            workers: weak,
+            live_bytes: Arc::clone(&live_bytes),
+            owned: owner.owned.subscribe(),
+        };
+        let loader = Arc::new(Loader::new(&store, &definitions));
         // Before the workers run: an order from one saga to another must not overtake the recovery of
         // that.
         owner.tick().await?;
         failpoint("runtime.recovery.read");
+        let archiver = config.retention.map(|retention| {
+            let of = (Arc::clone(&store), Arc::clone(&definitions), Arc::clone(&quarantine));
+            Arc::new(Archiver::new(of, retention, names))
+        });
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
@@ -198,15 +242,18 @@ impl Host {
                     sagas: Arc::clone(&sagas),
                     inbox: inbox.downgrade(),
                     workers: workers_count,
-                    live_total: Arc::clone(&live_total),
                     live_bytes: Arc::clone(&live_bytes),
                     quarantine: Arc::clone(&quarantine),
+                    loader: Arc::clone(&loader),
                     faults: config.faults.clone(),
                 });
                 idle.push((worker, receiver, starts_receiver));
                 workers.push(WorkerHandle { inbox, starts });
             }
             Inner {
+                definition_names: DefinitionNames::new(Arc::clone(&store)),
+                subscriptions,
+                schedules: Schedules::new(config.schedules),
                 store,
                 plugins,
                 definitions,
@@ -215,10 +262,12 @@ impl Host {
                 breakers,
                 rooms,
                 quarantine,
+                loader,
                 live_bytes,
                 order_bytes: Budget::new(ORDER_BYTES_WAITING_MAX),
                 signal_bytes: Budget::new(SIGNAL_BYTES_WAITING_MAX),
                 abandoned: Abandoned::default(),
+                archiver,
                 rehearsals: Semaphore::new(REHEARSALS_MAX),
                 stopping: AtomicBool::new(false),
             }
@@ -229,9 +278,14 @@ impl Host {
         let tasks = idle.into_iter().map(run).collect();
         *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
         tokio::spawn(owner.run());
+        tokio::spawn(due.run());
+        if let Some(archiver) = &runtime.inner.archiver {
+            tokio::spawn(archiver::run(Arc::downgrade(archiver)));
+        }
         // Last: what replaces a component is held against the sagas that are live.
         let guard = WeakHost(Arc::downgrade(&runtime.inner));
         runtime.inner.plugins.watch(Some(Arc::new(guard))).await;
+        runtime.begin_schedules().await?;
         Ok(runtime)
     }
 
@@ -267,7 +321,7 @@ impl Host {
         let rested = tokio::time::timeout(timeout, rests).await;
         let started = started.await.unwrap_or(Err(StartError::Stopping))?;
         let found = match rested {
-            Ok(Ok(saga)) => Ok(Some(saga.into())),
+            Ok(Ok(state)) => Ok(Some(state)),
             Err(_) => self.state(started.id).await,
             // It was started earlier.
             Ok(Err(_)) => self.wait(started.id, timeout).await,
@@ -294,6 +348,7 @@ impl Host {
             key: request.key,
             tags: request.tags,
             traceparent: request.traceparent,
+            start_at: request.start_at,
             parent: None,
         })
     }
@@ -359,17 +414,9 @@ impl Host {
         Ok(Some(plan))
     }
 
-    /// Has each worker look at its live sagas; what each of them saw. The worker does nothing else
-    /// meanwhile, so `look` is quick, and keeps little.
-    pub(crate) async fn look<T: Send + 'static>(
-        &self,
-        look: impl Fn(&mut dyn Iterator<Item = &Saga>) -> T + Clone + Send + 'static,
-    ) -> Vec<T> {
-        self.ask_workers(|reply| {
-            let look = look.clone();
-            Message::Look(Look(Box::new(move |sagas| drop(reply.send(look(sagas))))))
-        })
-        .await
+    /// The sagas that have not ended, page by page, as the store has them.
+    pub(crate) fn live_pages(&self) -> LivePages {
+        LivePages::new(&self.inner.loader)
     }
 
     pub(crate) fn abandoned(&self) -> &Abandoned {
@@ -399,7 +446,7 @@ impl Host {
         answers
     }
 
-    /// A saga as it is now; none when there is no such saga.
+    /// A saga as it is now, also when it is archived; none when there is no such saga.
     ///
     /// # Errors
     /// When the store fails or the saga's log cannot be read.
@@ -409,8 +456,19 @@ impl Host {
         if let Ok(state) = answer.await {
             return Ok(Some(*state));
         }
-        let loaded = self.load(id).await?;
-        Ok(loaded.map(|loaded| loaded.saga.into()))
+        match self.load(id).await {
+            Ok(Some(loaded)) => Ok(Some(loaded.into())),
+            Ok(None) => self.archived_state(id).await,
+            Err(error) => {
+                if self.inner.loader.is_lost(id, &error).await {
+                    // Its worker cannot read it either, and sets it aside.
+                    let (reply, answer) = oneshot::channel();
+                    self.send(id, Message::Due { ids: vec![id], reply })?;
+                    let _ = answer.await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Waits until a saga rests, ended or blocked; answers it as it then is, or as it is when
@@ -426,15 +484,14 @@ impl Host {
         let (reply, answer) = oneshot::channel();
         self.send(id, Message::Wait { id, waiter: Waiter { reply, until_end: false } })?;
         match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(saga)) => Ok(Some(saga.into())),
+            Ok(Ok(state)) => Ok(Some(state)),
             Ok(Err(_)) | Err(_) => self.state(id).await,
         }
     }
 
-    /// Returns the definitions in force.
-    #[must_use]
-    pub fn definitions(&self) -> &Definitions {
-        &self.inner.definitions
+    /// Returns the definitions in force, by name.
+    pub fn definitions(&self) -> impl Iterator<Item = &Arc<Definition>> {
+        self.inner.definitions.current()
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
@@ -486,15 +543,20 @@ impl Host {
             in_flight: self.inner.rooms.in_flight(),
             guest_bytes: self.inner.plugins.memory_used(),
             live_bytes: self.live_bytes(),
+            waiting: self.inner.store.sagas().count_waiting().await.ok(),
             quarantined: self.inner.quarantine.count(),
         };
         crate::gauges::set(&total, &host);
+        self.inner.subscriptions.refresh_gauges();
     }
 
     /// Stops: no new sagas and no new calls; what is in flight may settle for up to `limit`.
     /// Answers how many calls were cut off; their outcome is unknown at the next start.
     pub async fn stop(&self, limit: Duration) -> usize {
         self.inner.stopping.store(true, Ordering::Release);
+        if let Some(archiver) = &self.inner.archiver {
+            archiver.is_stopping.store(true, Ordering::Release);
+        }
         let mut answers = Vec::new();
         for worker in &self.inner.workers {
             let (reply, answer) = oneshot::channel();
@@ -512,6 +574,7 @@ impl Host {
         for task in tasks {
             let _ = task.await;
         }
+        self.inner.subscriptions.stop().await;
         failpoint("runtime.stop.done");
         cut_off
     }
@@ -529,7 +592,22 @@ impl Host {
         self.inner.store.close().await
     }
 
-    /// Reads a saga from its log; none when there is no such saga.
+    /// Returns the definition that a saga is pinned to; none when there is no such saga. A saga in
+    /// quarantine has one too.
+    ///
+    /// # Errors
+    /// When the store fails, or has lost the definition.
+    pub async fn definition_of(&self, id: SagaId) -> Result<Option<Arc<Definition>>, RuntimeError> {
+        let store = &*self.inner.store;
+        let row = match store.sagas().row(id).await? {
+            Some(row) => Some(row),
+            None => store.archive().read(id).await?.map(|archived| archived.row),
+        };
+        let Some(row) = row else { return Ok(None) };
+        self.pinned(&row).await.map(Some)
+    }
+
+    /// Reads a saga from its log in the store; none when it is not there.
     pub(super) async fn load(&self, id: SagaId) -> Result<Option<Loaded>, RuntimeError> {
         let store = &*self.inner.store;
         let Some(row) = store.sagas().row(id).await? else { return Ok(None) };
@@ -537,12 +615,18 @@ impl Host {
             self.inner.definitions.pinned(row.id, row.definition_digest, store).await?;
         let stream = || Stream::Saga(row.id);
         let first = store.log().stream(stream(), Version(0), EVENTS_PER_READ).await?;
+        if first.is_empty() && store.archive().tombstone(id).await?.is_some() {
+            return Ok(None);
+        }
         let mut saga = recovery::replay(row.id, definition, &first)?;
         let mut last_at = recovery::last_at(saga.started_at(), &first);
         loop {
             let page = store.log().stream(stream(), saga.version(), EVENTS_PER_READ).await?;
             if page.is_empty() {
-                return Ok(Some(Loaded { saga, last_at }));
+                // It may have been archived between two pages.
+                let is_whole = store.archive().tombstone(id).await?.is_none();
+                let row = RowState::from(&row);
+                return Ok(is_whole.then_some(Loaded { saga, last_at, row }));
             }
             recovery::go_on(&mut saga, &page)?;
             last_at = recovery::last_at(last_at, &page);

@@ -12,11 +12,13 @@
 
 mod abandoned;
 mod action;
+mod archiver;
 mod breakers;
 mod budget;
 mod definitions;
 mod deploy;
 mod dispatch;
+mod due;
 mod error;
 mod exposure;
 mod faults;
@@ -24,6 +26,7 @@ mod gauges;
 mod host;
 mod limits;
 mod live;
+mod loader;
 mod message;
 mod owner;
 mod plugin_state;
@@ -31,9 +34,11 @@ mod ports;
 mod principal;
 mod recovery;
 mod rehearse;
+mod retention;
 mod room_key;
 mod rooms;
 mod saga_state;
+mod schedules;
 mod serving;
 mod stall;
 mod state_cache;
@@ -44,29 +49,36 @@ pub use abandoned::Exposure;
 pub use amends_registry::now;
 // What the methods of a host take and return of the store.
 pub use amends_store::{
-    Cursor, Fatal, IdPart, Obstacle, SagaQuery, SagaRow, StoreError, StoreHealth, StoredEvent,
-    Stream,
+    ArchiveError, Backup, BackupError, BackupSummary, Cursor, DigestPart, FailureQuery,
+    FailureText, Fatal, GroupBy, IdPart, Obstacle, SagaGroups, SagaQuery, SagaRow, StoreError,
+    StoreHealth, StoreSurvey, StoredEvent, Stream, Tombstone,
+};
+pub use archiver::ArchivePass;
+// What the methods of a host take and return of subscriptions.
+pub use amends_subscriptions::{
+    CLOUD_EVENT, CLOUD_EVENTS, CloudEvent, EventFilter, NamedEvent, SOURCE_DEFAULT,
+    SubscriptionSettings, SubscriptionStatus, TypePattern,
 };
 pub use breakers::settings::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
-pub use definitions::Definitions;
-pub use deploy::{
-    DeployError, DeployRequest, Deployed, FoundFlaw, Impact, UNREADABLE_NAMED_MAX, Unreadable,
-};
-pub use error::{BreakerError, OperateError, RuntimeError, StartError};
+pub use deploy::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
+pub use error::{ArchivePassError, BreakerError, OperateError, RuntimeError, StartError};
 pub use exposure::ExposureError;
 pub use faults::Faults;
-pub use host::{Host, Planned, RuntimeConfig, StartRequest};
-pub use limits::{
-    CALLS_KEPT_FOR_UNDO, CALLS_MAX, LIVE_BYTES_MAX_DEFAULT, LIVE_MAX, STARTS_WAITING_MAX,
-};
+pub use host::{Host, NamedLogPage, Planned, RuntimeConfig, StartRequest};
+pub use limits::{LIVE_BYTES_MAX_DEFAULT, STARTS_WAITING_MAX};
 pub use plugin_state::{StateError, StateWrite};
-pub use principal::{Principal, PrincipalKind, Via};
+pub use principal::{Principal, Via};
 pub use recovery::{Quarantined, import};
 pub use rehearse::{
-    Difference, ENDED_SAGAS_MAX, REHEARSAL_SAGAS_DEFAULT, REHEARSAL_SAGAS_MAX, REHEARSAL_TIME_MAX,
-    Rehearsal, RehearsalGroup, RehearseError, STEPS_OF_ONE_SAGA_MAX, Unfinished,
+    Difference, REHEARSAL_SAGAS_DEFAULT, REHEARSAL_SAGAS_MAX, REHEARSAL_TIME_MAX, Rehearsal,
+    RehearsalGroup, RehearseError, Unfinished,
 };
+pub use retention::Retention;
 pub use room_key::RoomKey;
 pub use saga_state::{SagaState, Started};
+pub use schedules::{
+    CatchUp, Overlap, PatternError as SchedulePatternError, SCHEDULE_KEY_PREFIX, SCHEDULE_TAG,
+    SCHEDULED_AT, SchedulePattern, ScheduleSettings, ScheduleStatus,
+};
 pub use stall::{Stall, StallReason, Stuck};
 pub use state_cache::with_state_cache;

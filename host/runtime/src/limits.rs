@@ -1,20 +1,19 @@
 //! How much a host holds at once. Past each limit a caller is told to wait; memory does not grow.
 
+use std::time::Duration;
+
 use amends_store::PageBudget;
 
 /// Calls in flight or about to be, over all workers. Each holds an instance of the plugin host's
 /// pool, so it is well below the pool's size.
-pub const CALLS_MAX: usize = 512;
+pub(crate) const CALLS_MAX: usize = 512;
 
 /// Of [`CALLS_MAX`], the calls that only undos may use: new work must not starve compensation.
-pub const CALLS_KEPT_FOR_UNDO: usize = 64;
+pub(crate) const CALLS_KEPT_FOR_UNDO: usize = 64;
 
-/// Live sagas of a host. Past it a start is refused; the sagas of steps are not, because the sagas
-/// that wait for them could not end.
-pub const LIVE_MAX: usize = 200_000;
-
-/// Bytes that live sagas hold together, unless the config says otherwise: [`LIVE_MAX`] small ones.
-/// Past it starts and signals are refused; sagas of steps, undos and what calls answer are not.
+/// Bytes that the sagas in memory hold together, unless the config says otherwise: some 200,000 small
+/// ones. Past it starts and signals are refused; sagas of steps, undos and what calls answer are not.
+/// A saga of a step needs no limit: each is one of a saga in memory that waits for it.
 pub const LIVE_BYTES_MAX_DEFAULT: usize = 1 << 30;
 
 /// What a live saga takes beside its state, its payloads and its texts: its places in tables,
@@ -35,6 +34,9 @@ pub(crate) const ORDER_BYTES_FREE: usize = 4 << 10;
 /// Starts that wait for a worker. Past it a start is refused and the caller told to come back.
 pub const STARTS_WAITING_MAX: usize = 2_048;
 
+/// Data of events of an archived saga that are read at once: as much as a page of the store.
+pub(crate) const ARCHIVED_EVENTS_BYTES_MAX: usize = 256 << 10;
+
 /// Appends of all workers that the store has and has not answered. Past it no start is taken, and
 /// what happens to a saga waits in it, undecided: a disk that stalls must not have more written to
 /// memory.
@@ -47,9 +49,56 @@ pub(crate) const APPEND_BYTES_UNDER_WAY_MAX: usize = 64 << 20;
 /// ([`amends_store::EVENTS_PAGE_BYTES_MAX`]).
 pub(crate) const EVENTS_PER_READ: PageBudget = PageBudget::items(10_000);
 
-/// Live sagas read at once at recovery; fewer when their logs are large
+/// A saga that waits for longer than this leaves memory: far more than what it takes to load it again,
+/// and [`DUE_AHEAD`].
+pub(crate) const WAIT_IN_MEMORY_MAX: Duration = Duration::from_secs(30);
+
+/// How long before the clock wakes a saga it is loaded: enough for several times [`DUE_PAUSE`].
+pub(crate) const DUE_AHEAD: Duration = Duration::from_secs(15);
+
+/// The pause between two looks for sagas that the clock wakes soon.
+pub(crate) const DUE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The same pause while sagas are due and the sagas in memory hold as many bytes as they may.
+pub(crate) const DUE_PAUSE_FULL: Duration = Duration::from_secs(1);
+
+/// Sagas that the clock wakes, looked for at once. Past the bytes of live sagas, so many at most are
+/// loaded in a [`DUE_PAUSE_FULL`].
+pub(crate) const DUE_PER_READ: u32 = 1_000;
+
+/// Waiting sagas whose clock is looked at at once. The next so many follow after [`AHEAD_PAUSE`].
+pub(crate) const CLOCKS_PER_READ: u32 = 10_000;
+
+/// See [`CLOCKS_PER_READ`].
+pub(crate) const AHEAD_PAUSE: Duration = Duration::from_millis(50);
+
+/// Live sagas read at once; fewer when their logs are large
 /// ([`amends_store::LIVE_PAGE_BYTES_MAX`]).
 pub(crate) const SAGAS_PER_READ: PageBudget = PageBudget::items(1_000);
+
+/// Pages of sagas that are read at once because something happens to them. Each is at most
+/// [`amends_store::LIVE_PAGE_BYTES_MAX`] and one saga more, and is not counted as memory of live sagas
+/// before its worker has it: together about a GiB.
+pub(crate) const LOADS_MAX: usize = 8;
+
+/// A host that has not looked at its schedules for longer was down, or stood still: the times before that
+/// were missed. A restart, such as an upgrade, takes less.
+pub(crate) const MISSED_AFTER: Duration = Duration::from_mins(1);
+
+/// Times of a schedule that were missed and are caught up, the last ones. More would flood the host.
+pub(crate) const CATCH_UP_MAX: usize = 100;
+
+/// Times that were missed longer ago are not looked at.
+pub(crate) const CATCH_UP_AGE_MAX: Duration = Duration::from_hours(24 * 366);
+
+/// The longest pause between two looks at the schedules: a clock that was set is noticed this soon.
+pub(crate) const SCHEDULE_LOOK_PAUSE: Duration = Duration::from_secs(5);
+
+/// The pause before a scheduled saga that could not be started is started again.
+pub(crate) const SCHEDULE_RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The next times of a schedule that are shown.
+pub(crate) const NEXT_TIMES_SHOWN: usize = 3;
 
 /// Rehearsals at once. Each computes on a thread of its own, and real sagas go first.
 pub(crate) const REHEARSALS_MAX: usize = 1;

@@ -1,11 +1,12 @@
 //! One live saga in its worker.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    Call, Command, Direction, Event, Input, Refusal, Saga, SagaId, StateChange, StepName,
-    Timestamp, awaits, commands,
+    CLOCK_TOLERANCE, Call, Command, Direction, Event, Input, Refusal, Saga, SagaId, SagaStatus,
+    StateChange, StepName, Timestamp, awaits, commands,
 };
 use amends_store::SagaRow;
 use tokio::sync::oneshot;
@@ -16,10 +17,10 @@ use crate::breakers::permit::Permit;
 use crate::budget::{Budget, HeldBytes};
 use crate::dispatch::child::ChildCall;
 use crate::error::{OperateError, StartError};
-use crate::limits::LIVE_BYTES_EACH;
+use crate::limits::{LIVE_BYTES_EACH, WAIT_IN_MEMORY_MAX};
 use crate::message::{CallNumber, Returned, Waiter};
 use crate::rooms::Taken;
-use crate::saga_state::{SagaState, Started, rests};
+use crate::saga_state::{Loaded, RowState, SagaState, Started, rests};
 use crate::serving::{Basis, Served};
 use crate::stall::{Place, Stall, StallReason};
 use amends_registry::now;
@@ -48,6 +49,11 @@ impl SagaClock {
         wall.max(self.at.after(self.seen.elapsed()))
     }
 
+    /// The time of the saga now.
+    pub(crate) fn now(self) -> Timestamp {
+        self.time(now())
+    }
+
     /// How far the time of the saga is ahead of the clock of this host.
     pub(crate) fn ahead(self, wall: Timestamp) -> Duration {
         self.time(wall).since(wall)
@@ -61,9 +67,8 @@ pub(crate) struct Live {
     pub(crate) saga: Saga,
     /// Goes on from the time of that event.
     pub(crate) clock: SagaClock,
-    /// Loaded for an order, and nothing of it appended since: by the time that the worker had it, the
-    /// saga may have been live, moved on and ended again.
-    pub(crate) may_be_stale: bool,
+    /// What its row in the store says.
+    pub(crate) row: RowState,
     /// The append under way.
     pub(crate) pending: Option<Pending>,
     /// What happened since that append was made.
@@ -158,6 +163,8 @@ pub(crate) struct Pending {
     /// Goes on from when it was decided: what was due by then is admitted or held back.
     pub(crate) clock: SagaClock,
     pub(crate) draft: Saga,
+    /// What the row says after it.
+    pub(crate) row: RowState,
     pub(crate) events: Vec<Event>,
     /// Of the append, as the store has it.
     pub(crate) append_bytes: usize,
@@ -176,7 +183,7 @@ pub(crate) struct Queued {
     pub(crate) input: Input,
     pub(crate) reply: Option<oneshot::Sender<Result<SagaState, OperateError>>>,
     /// Of a call that came back: what it saw and writes of its plugin's state.
-    pub(crate) state: Option<Box<StateChange>>,
+    pub(crate) state: Option<Arc<StateChange>>,
     /// Of a call that came back: it sent something outside.
     pub(crate) has_sent: bool,
     /// What it holds of a budget until it is decided on; none: it counts with its saga.
@@ -248,12 +255,21 @@ impl Queued {
     }
 
     /// Answers, once what was decided is durable.
-    pub(crate) fn reply(self, saga: &Saga, stalls: &[Stall]) {
+    pub(crate) fn reply(self, saga: &Saga, stalls: &[Stall], clock: SagaClock) {
         if let Some(reply) = self.reply {
             let refused = self.refused.map(OperateError::from);
-            let _ = reply.send(refused.map_or_else(|| Ok(SagaState::of(saga, stalls)), Err));
+            let _ = reply.send(refused.map_or_else(|| Ok(state_of(saga, stalls, clock)), Err));
         }
     }
+}
+
+/// What waits for a saga that is being loaded.
+#[derive(Debug, Default)]
+pub(crate) struct Loading {
+    /// Which load it is, of all that the worker has begun.
+    pub(crate) number: u64,
+    pub(crate) inputs: Vec<Queued>,
+    pub(crate) waiters: Vec<Waiter>,
 }
 
 /// What must be done for a saga.
@@ -266,12 +282,11 @@ pub(crate) struct DueWork {
 }
 
 impl Live {
-    /// `last_at` is the time of the saga's last event.
-    pub(crate) fn new(saga: Saga, last_at: Timestamp, held: HeldBytes) -> Self {
+    pub(crate) fn new(Loaded { saga, last_at, row }: Loaded, held: HeldBytes) -> Self {
         Self {
             saga,
             clock: SagaClock::from(last_at),
-            may_be_stale: false,
+            row,
             pending: None,
             inputs: VecDeque::new(),
             in_flight: HashMap::new(),
@@ -288,6 +303,12 @@ impl Live {
             waits_for_store: false,
             held,
         }
+    }
+
+    /// The saga as a reader sees it now.
+    pub(crate) fn state(&self) -> SagaState {
+        let unrecorded = self.unrecorded.clone();
+        SagaState { unrecorded, ..state_of(&self.saga, &self.stalls, self.clock) }
     }
 
     /// Has the budget know what it holds now; after whatever changes that.
@@ -317,6 +338,28 @@ impl Live {
         }
     }
 
+    /// Whether the store has all there is to it, and only an order, a signal or the clock moves it, and
+    /// the clock not soon. Then the store finds it by its row.
+    pub(crate) fn may_leave(&mut self, wall: Timestamp) -> bool {
+        if self.saga.status() != SagaStatus::Waiting || self.row != RowState::of(&self.saga) {
+            return false;
+        }
+        self.waiters.retain(|waiter| !waiter.reply.is_closed());
+        let is_idle = self.pending.is_none()
+            && self.inputs.is_empty()
+            && self.in_flight.is_empty()
+            && self.unbegun.is_empty()
+            && self.stalls.is_empty()
+            && self.unrecorded.is_none()
+            && self.waiters.is_empty()
+            && self.reran.is_empty()
+            && self.sought.is_empty()
+            && !self.waits_for_store;
+        let wakes_soon = self.timer.is_some_and(|at| at.since(wall) <= WAIT_IN_MEMORY_MAX);
+        // Its row says when it wakes by its own time, and the store finds it by the clock of the host.
+        is_idle && !wakes_soon && self.clock.ahead(wall) <= CLOCK_TOLERANCE
+    }
+
     /// Whom a change of its state is told.
     pub(crate) fn tell_waiters(&mut self) {
         let status = self.saga.status();
@@ -327,7 +370,7 @@ impl Live {
             if waiter.until_end && !status.is_end() {
                 self.waiters.push(waiter);
             } else {
-                let _ = waiter.reply.send(self.saga.clone());
+                let _ = waiter.reply.send(self.state());
             }
         }
     }
@@ -419,6 +462,12 @@ impl Live {
             .chain(breakers)
             .min()
     }
+}
+
+/// A saga as a reader sees it, when all that happened to it can be recorded.
+fn state_of(saga: &Saga, stalls: &[Stall], clock: SagaClock) -> SagaState {
+    let (saga, stalls) = (saga.clone(), stalls.to_vec());
+    SagaState { saga, stalls, unrecorded: None, now: clock.now(), is_archived: false }
 }
 
 /// The row of the sagas projection.

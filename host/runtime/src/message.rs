@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use amends_engine::{
-    Digest, Direction, Fate, Input, Outcome, Saga, SagaId, ServiceName, Start, StepName,
+    Digest, Direction, Fate, Input, Outcome, SagaId, ServiceName, Start, StepName,
 };
 use amends_sandbox::{Effects, Lacks};
-use amends_store::{Appended, Shard, ShardId, StoreError};
+use amends_store::{Appended, Epoch, Shard, ShardId, StoreError};
 use tokio::sync::oneshot;
 
 use crate::budget::HeldBytes;
 use crate::error::{OperateError, StartError};
 use crate::room_key::RoomKey;
-use crate::saga_state::{Loaded, SagaState, Started};
+use crate::saga_state::{Found, Loaded, SagaState, Started};
 use crate::serving::{Basis, Served};
 use crate::stall::Stuck;
 
@@ -34,29 +34,42 @@ pub(crate) enum Message {
     /// Starts a saga that is not refused for lack of room.
     Start(Box<StartMessage>),
     Returned(Box<Returned>),
-    /// What came of the append that was under way for a saga.
+    /// What came of the append that was under way for a saga: which one, the epoch tells. None when this
+    /// host did not own its shard.
     Appended {
         id: SagaId,
+        epoch: Option<Epoch>,
         bytes: usize,
         result: Result<Appended, StoreError>,
     },
-    /// Something for a saga: an operator's order or a signal. With the saga, when it was loaded
-    /// for this because it is not live. Dropped without an answer when there is neither, or when
-    /// what was loaded is older than the saga's log.
+    /// Something for a saga: an operator's order or a signal. A saga that is not in memory is loaded.
+    /// Dropped without an answer when the saga is set aside or leaves memory before it is decided on.
     Feed {
         id: SagaId,
         input: Box<Input>,
-        loaded: Option<Box<Loaded>>,
         /// What it holds of a budget, if it is refused for lack of room.
         held: Option<HeldBytes>,
         reply: oneshot::Sender<Result<SagaState, OperateError>>,
     },
-    /// Dropped without an answer when the saga is not live.
+    /// The clock wakes these sagas soon: those that are not in memory are loaded. Answers how many, once
+    /// they are.
+    Due {
+        ids: Vec<SagaId>,
+        reply: oneshot::Sender<usize>,
+    },
+    /// Sagas that were read for the load of this number. `done` is dropped when they are in memory.
+    Loaded {
+        number: u64,
+        sagas: Vec<(SagaId, Found)>,
+        done: oneshot::Sender<()>,
+    },
+    /// Dropped without an answer when the saga is not in memory.
     Read {
         id: SagaId,
         reply: oneshot::Sender<Box<SagaState>>,
     },
-    /// Dropped without an answer when the saga is not live.
+    /// A saga that is not in memory is loaded. Dropped without an answer when there is no such saga, or
+    /// it leaves memory.
     Wait {
         id: SagaId,
         waiter: Waiter,
@@ -79,7 +92,6 @@ pub(crate) enum Message {
     Stuck {
         reply: oneshot::Sender<Vec<Stuck>>,
     },
-    Look(Look),
     Gauges {
         reply: oneshot::Sender<Gauges>,
     },
@@ -87,17 +99,6 @@ pub(crate) enum Message {
         limit: Duration,
         reply: oneshot::Sender<usize>,
     },
-}
-
-/// Looks at every live saga of a worker. The worker does nothing else meanwhile.
-pub(crate) struct Look(pub(crate) Box<LookAt>);
-
-type LookAt = dyn FnOnce(&mut dyn Iterator<Item = &Saga>) + Send;
-
-impl std::fmt::Debug for Look {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Look").finish_non_exhaustive()
-    }
 }
 
 /// A saga to start. Those of callers come on a channel of its own, so that they can be refused when
@@ -112,10 +113,12 @@ pub(crate) struct StartMessage {
     pub(crate) waiter: Option<Waiter>,
 }
 
-/// What is computed from the live sagas.
+/// What is computed from the sagas in memory.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Gauges {
-    pub(crate) live: usize,
+    pub(crate) in_memory: usize,
+    /// Of them, those that wait.
+    pub(crate) waiting: usize,
     pub(crate) blocked: usize,
     pub(crate) stuck: usize,
     pub(crate) oldest_undo: Duration,
@@ -123,7 +126,8 @@ pub(crate) struct Gauges {
 
 impl Gauges {
     pub(crate) fn add(&mut self, other: Self) {
-        self.live += other.live;
+        self.in_memory += other.in_memory;
+        self.waiting += other.waiting;
         self.blocked += other.blocked;
         self.stuck += other.stuck;
         self.oldest_undo = self.oldest_undo.max(other.oldest_undo);
@@ -138,7 +142,7 @@ pub(crate) struct CallNumber(pub(crate) u64);
 /// Who waits for a saga.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    pub(crate) reply: oneshot::Sender<Saga>,
+    pub(crate) reply: oneshot::Sender<SagaState>,
     /// For its end; else also for a rest that only an operator ends.
     pub(crate) until_end: bool,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_store::{OwnershipEvent, ShardId, Store, StoreError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::budget::Budget;
@@ -27,6 +27,8 @@ pub(crate) struct Owner {
     pub(crate) workers: Vec<mpsc::WeakUnboundedSender<Message>>,
     pub(crate) live_bytes: Arc<Budget>,
     pub(crate) quarantine: Arc<Quarantine>,
+    /// Told the shards that this host owns.
+    pub(crate) owned: watch::Sender<Vec<ShardId>>,
 }
 
 /// Returns the number of the worker that runs a shard.
@@ -69,7 +71,10 @@ impl Owner {
         for event in self.store.ownership().tick().await? {
             match event {
                 OwnershipEvent::Gained(shard) => gained.push(shard),
-                OwnershipEvent::Lost(id) => self.tell(id, Message::Lost(id)),
+                OwnershipEvent::Lost(id) => {
+                    self.owned.send_modify(|owned| owned.retain(|other| *other != id));
+                    self.tell(id, Message::Lost(id));
+                }
             }
         }
         if gained.is_empty() {
@@ -77,7 +82,14 @@ impl Owner {
         }
         let ids: Vec<_> = gained.iter().map(|shard| shard.id()).collect();
         let recovered = recovery::recover(&*self.store, &self.definitions, &ids).await?;
-        recovered.found().log();
+        let (found, store) = (recovered.found(), Arc::clone(&self.store));
+        // Nobody waits for the count: it takes longer the more sagas wait.
+        tokio::spawn(async move {
+            match store.sagas().count_waiting().await {
+                Ok(waiting) => found.log(waiting),
+                Err(error) => tracing::warn!(%error, "sagas that wait cannot be counted now"),
+            }
+        });
         for Quarantined { id, reason } in recovered.quarantined {
             self.quarantine.add(id, reason);
         }
@@ -92,6 +104,7 @@ impl Owner {
             let sagas = by_shard.remove(&id).unwrap_or_default();
             self.tell(id, Message::Gained { shard, sagas });
         }
+        self.owned.send_modify(|owned| owned.extend(ids));
         Ok(())
     }
 

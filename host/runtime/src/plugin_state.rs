@@ -175,7 +175,7 @@ impl Host {
                 return Ok(0);
             }
             let event = NewEvent { kind: kind.into(), data: data(written).to_string() };
-            match self.record_of_plugin(plugin, event, change).await? {
+            match self.record_of_plugin(plugin, event, Arc::new(change)).await? {
                 Appended::Done { .. } => return Ok(written),
                 Appended::StateFull(_) => return Err(StateError::Full(plugin.clone(), bytes_max)),
                 Appended::StateChanged(_) | Appended::Duplicate(_) | Appended::KeyReused(_) => {}
@@ -189,19 +189,15 @@ impl Host {
         &self,
         plugin: &PluginName,
         event: NewEvent,
-        change: StateChange,
+        change: Arc<StateChange>,
     ) -> Result<Appended, StoreError> {
         // The store says where the stream is. Operators change state rarely, so nobody keeps count.
         let mut expected = Version(0);
         loop {
+            let stream = Stream::Plugin(plugin.clone());
             let append = Append {
-                stream: Stream::Plugin(plugin.clone()),
-                expected,
-                at: now(),
-                events: vec![event.clone()],
-                row: None,
-                start_key: None,
-                state: vec![change.clone()],
+                state: vec![Arc::clone(&change)],
+                ..Append::shared(stream, expected, now(), vec![event.clone()])
             };
             match self.store().state().change(append).await {
                 // Whoever else writes to the stream changes nothing that this event rests on.

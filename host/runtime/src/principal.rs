@@ -6,21 +6,21 @@ use amends_engine::SagaId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The name that is recorded as `who`, for example `ann@127.0.0.1`.
-    pub subject: String,
+    pub(crate) subject: String,
     /// How the host knows the subject.
-    pub kind: PrincipalKind,
+    pub(crate) kind: PrincipalKind,
     /// The roles that access control gave the subject. Empty without access control.
-    pub roles: Vec<String>,
+    pub(crate) roles: Vec<String>,
     /// The way by which the request came.
-    pub via: Via,
+    pub(crate) via: Via,
 }
 
 /// How a host knows who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrincipalKind {
+pub(crate) enum PrincipalKind {
     /// The host has no access control: whoever reaches it may do everything, and nobody checks the name.
     Local,
-    /// The host itself asks, for a saga that runs or undoes another one.
+    /// The host itself asks, for a saga that runs or undoes another one, or for a schedule.
     Host,
 }
 
@@ -48,6 +48,18 @@ impl Principal {
     pub(crate) fn of_saga(parent: SagaId) -> Self {
         Self {
             subject: format!("saga {parent}"),
+            kind: PrincipalKind::Host,
+            roles: Vec::new(),
+            via: Via::Host,
+        }
+    }
+}
+
+impl Principal {
+    /// Makes the principal for which the host starts the sagas of a schedule.
+    pub(crate) fn of_schedule(name: &str) -> Self {
+        Self {
+            subject: format!("schedule {name}"),
             kind: PrincipalKind::Host,
             roles: Vec::new(),
             via: Via::Host,

@@ -10,14 +10,15 @@ use amends_engine::{
 };
 use amends_registry::Registry;
 use amends_store::{
-    Append, EVENT_UNREADABLE, LiveSaga, NewEvent, OwnedShards, ShardId, Store, StoredEvent, Stream,
+    Append, EVENT_UNREADABLE, LiveSaga, LiveSagas, NewEvent, OwnedShards, SagaFailure, ShardId,
+    Store, StoreError, StoredEvent, Stream, failures,
 };
 
 use crate::definitions::Definitions;
 use crate::error::RuntimeError;
 use crate::limits::SAGAS_PER_READ;
 use crate::live::row;
-use crate::saga_state::Loaded;
+use crate::saga_state::{Loaded, RowState};
 
 /// A saga that cannot be read. Nothing touches it, and it does not stop the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +78,7 @@ pub(crate) struct Recovered {
 /// What a host finds in its store when it starts, counted.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Sagas that have not ended.
+    /// Sagas that have not ended and do not wait.
     sagas: usize,
     /// Of them, those that are being undone.
     compensating: usize,
@@ -117,21 +118,23 @@ impl Recovered {
 }
 
 impl Found {
-    pub(crate) fn log(self) {
+    /// `waiting`: the sagas of the store that wait.
+    pub(crate) fn log(self, waiting: u64) {
         let Self { sagas, compensating, blocked, paused, calls_cut_off, quarantined } = self;
         tracing::info!(
-            sagas,
+            sagas = sagas as u64 + waiting,
             compensating,
             blocked,
             paused,
             calls_cut_off,
             quarantined,
+            waiting,
             "the host goes on with the sagas of its store"
         );
     }
 }
 
-/// Loads every live saga of some shards.
+/// Loads every live saga of some shards. Those that wait are loaded when the clock or somebody wakes them.
 pub(crate) async fn recover(
     store: &dyn Store,
     definitions: &Definitions,
@@ -140,13 +143,18 @@ pub(crate) async fn recover(
     let mut recovered = Recovered { sagas: Vec::new(), quarantined: Vec::new() };
     let mut after = None;
     loop {
-        let page = store.sagas().live(shards.to_vec(), after, SAGAS_PER_READ).await?;
+        let which = LiveSagas::NotWaiting;
+        let page = store.sagas().live(shards.to_vec(), which, after, SAGAS_PER_READ).await?;
         let Some(last) = page.last() else { return Ok(recovered) };
         after = Some(last.id);
         for live in page {
             let id = live.id;
             match read(live, store, definitions).await {
                 Ok(saga) => recovered.sagas.push(saga),
+                // That is no fault of the saga.
+                Err(RuntimeError::Store(error)) if !matches!(error, StoreError::Damaged { .. }) => {
+                    return Err(error.into());
+                }
                 Err(error) => {
                     let reason = error.to_string();
                     tracing::error!(saga_id = %id, reason, "saga is quarantined");
@@ -157,7 +165,11 @@ pub(crate) async fn recover(
     }
 }
 
-async fn read(
+/// Folds a saga that was read.
+///
+/// # Errors
+/// When it cannot be read, or the store fails.
+pub(crate) async fn read(
     LiveSaga { id, content }: LiveSaga,
     store: &dyn Store,
     definitions: &Definitions,
@@ -166,7 +178,7 @@ async fn read(
     let definition = definitions.pinned(id, row.definition_digest, store).await?;
     let saga = replay(id, definition, &log)?;
     let last_at = last_at(saga.started_at(), &log);
-    Ok(Loaded { saga, last_at })
+    Ok(Loaded { saga, last_at, row: RowState::from(&row) })
 }
 
 /// The latest time in a log. Earlier versions wrote times that went back with the clock.
@@ -185,6 +197,8 @@ pub async fn import(
     log: &[StoredEvent],
 ) -> Result<(), RuntimeError> {
     let saga = replay(id, definition, log)?;
+    let all = log.iter().map(|stored| decode(id, stored)).collect::<Result<Vec<_>, _>>()?;
+    let failed = failures(&all, |_, _| None);
     let mut expected = Version(0);
     for decided in log.chunk_by(|one, next| one.at == next.at) {
         let events = decided
@@ -197,6 +211,7 @@ pub async fn import(
             events: events.collect(),
             // With the last: until then it is no saga.
             row: (expected.plus(decided.len()) == saga.version()).then(|| row(&saga)),
+            failures: failures_of(&failed, expected, decided.len()),
             start_key: None,
             state: Vec::new(),
         };
@@ -204,6 +219,16 @@ pub async fn import(
         expected = expected.plus(decided.len());
     }
     Ok(())
+}
+
+/// Returns the failures among some events of a log: `length` after the version `before`.
+fn failures_of(all: &[SagaFailure], before: Version, length: usize) -> Vec<SagaFailure> {
+    let first = usize::try_from(before.0).unwrap_or(usize::MAX);
+    let among = all.iter().filter_map(|failure| {
+        let event = failure.event.checked_sub(first).filter(|event| *event < length)?;
+        Some(SagaFailure { event, ..failure.clone() })
+    });
+    among.collect()
 }
 
 /// Folds a stored log, or the first page of one.

@@ -1,9 +1,10 @@
-//! What a component would undo otherwise than the one that serves, tried on what is recorded.
+//! Rehearsals: compares the undos of a new component with those of the active one, on recorded steps.
 //!
-//! For recorded steps both are called as a real undo would call them, with every request answered by
-//! a stub and whatever they write thrown away ([`Registry::rehearse`]). The one that serves is
-//! called before and after the other: what differs between its own two calls (a clock, a random
-//! number, state that a saga changed meanwhile) says nothing about the other, and is left out.
+//! For each step both components are called as a real undo would call them. A stub answers their
+//! requests, and what they write is discarded ([`Registry::rehearse`]). The active component is called
+//! before and after the new one. A difference between its own two calls comes from a clock, a random
+//! number or a state that a saga changed meanwhile. Such a difference says nothing about the new
+//! component, and is left out.
 //!
 //! Deliberately absent: what a plugin kept before a step was undone. A step that has been undone is
 //! rehearsed on what the plugin keeps now.
@@ -32,7 +33,6 @@ use recorded::Recorded;
 
 pub use compare::Difference;
 pub use groups::RehearsalGroup;
-pub use recorded::{ENDED_SAGAS_MAX, STEPS_OF_ONE_SAGA_MAX};
 
 /// Sagas of one rehearsal when nobody says how many.
 pub const REHEARSAL_SAGAS_DEFAULT: usize = 100;

@@ -2,12 +2,13 @@
 //! each begins with.
 //!
 //! A call takes its room when it is admitted, before that is durable, and gives it back when it
-//! has returned; so a call that was started waits only when there was less than it needed. Of each
-//! room a part is kept for undos: new work must not starve compensation.
+//! has returned. So a call that is recorded as started waits only when it needs more than it took. A part
+//! of each room is kept for undos, so that new work cannot starve compensation.
 //!
-//! Whoever finds no room says that it waits and tries once more; whoever gives room back looks who
-//! waits after that. Each writes one thing and then reads the other, so all four are sequentially
-//! consistent: with anything less both may read what was there before, and nobody is woken.
+//! No wake-up is lost. A worker that finds no room first writes that it waits, and then reads once more
+//! how much room is left. A call that gives room back first writes the room, and then reads who waits.
+//! These two writes and two reads are sequentially consistent. With a weaker order both sides could read
+//! the old value of the other, and nobody would be woken.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

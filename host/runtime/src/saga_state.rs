@@ -1,7 +1,10 @@
 //! A saga as a reader of the host sees it.
 
 use amends_engine::{Saga, SagaId, SagaStatus, Timestamp};
+use amends_registry::now;
+use amends_store::SagaRow;
 
+use crate::error::RuntimeError;
 use crate::stall::Stall;
 
 /// A saga that was started, now or earlier with the same key.
@@ -19,6 +22,39 @@ pub(crate) struct Loaded {
     pub(crate) saga: Saga,
     /// When its last event was decided.
     pub(crate) last_at: Timestamp,
+    /// What its row says.
+    pub(crate) row: RowState,
+}
+
+/// A saga that was looked for, if there is one.
+pub(crate) type Found = Result<Option<Loaded>, NotLoaded>;
+
+/// Why a saga was not loaded.
+#[derive(Debug)]
+pub(crate) struct NotLoaded {
+    pub(crate) error: RuntimeError,
+    /// It has not ended, and is not read by trying again.
+    pub(crate) is_lost: bool,
+}
+
+/// What the row of a saga says that changes: by this the store finds the sagas that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowState {
+    pub(crate) status: SagaStatus,
+    pub(crate) wake_at: Option<Timestamp>,
+}
+
+impl RowState {
+    /// What the row of a saga should say.
+    pub(crate) fn of(saga: &Saga) -> Self {
+        Self { status: saga.status(), wake_at: saga.wake_at() }
+    }
+}
+
+impl From<&SagaRow> for RowState {
+    fn from(row: &SagaRow) -> Self {
+        Self { status: row.status, wake_at: row.wake_at }
+    }
 }
 
 /// A saga as a reader sees it.
@@ -31,18 +67,18 @@ pub struct SagaState {
     /// Says that what happened to it cannot be recorded and why, as a clause for people. None when
     /// it can be recorded.
     pub unrecorded: Option<String>,
+    /// The time of the saga when it was read: the clock of the host, or later. The times in its events
+    /// compare with this one.
+    pub now: Timestamp,
+    /// True when the saga has left the store for the archive: it takes no orders.
+    pub is_archived: bool,
 }
 
-impl From<Saga> for SagaState {
+impl From<Loaded> for SagaState {
     /// A saga that nothing outside its events holds back.
-    fn from(saga: Saga) -> Self {
-        Self { saga, stalls: Vec::new(), unrecorded: None }
-    }
-}
-
-impl SagaState {
-    pub(crate) fn of(saga: &Saga, stalls: &[Stall]) -> Self {
-        Self { stalls: stalls.to_vec(), ..Self::from(saga.clone()) }
+    fn from(Loaded { saga, last_at, row: _ }: Loaded) -> Self {
+        let now = now().max(last_at);
+        Self { saga, stalls: Vec::new(), unrecorded: None, now, is_archived: false }
     }
 }
 

@@ -7,7 +7,7 @@ use amends_engine::{
 use amends_registry::Registry;
 use amends_sandbox::LoadedComponent;
 
-use amends_registry::now;
+use crate::saga_state::SagaState;
 
 /// Earlier components of a plugin that are tried for an undo: each that is not in memory is loaded.
 const EARLIER_MAX: usize = 8;
@@ -227,14 +227,15 @@ pub(crate) async fn may_choose(
 /// When it does not fit the component's output schema.
 pub(crate) async fn may_resolve(
     plugins: &Registry,
-    saga: &Saga,
+    state: &SagaState,
     order: &Order,
 ) -> Result<(), Refusal> {
     let Verb::Resolve { happened: true, output: Some(output), .. } = &order.verb else {
         return Ok(());
     };
     // Whether the order itself fits is decided when its turn comes.
-    for step in steps_of(saga, now(), order).unwrap_or_default() {
+    let saga = &state.saga;
+    for step in steps_of(saga, state.now, order).unwrap_or_default() {
         let Some(view) = saga.step(&step) else { continue };
         let Some(plugin) = view.spec.plugin() else { continue };
         let component = match view.digest {
@@ -263,12 +264,13 @@ pub(crate) async fn may_resolve(
 /// When the input does not fit the component's input schema: its call would be refused at once.
 pub(crate) async fn may_edit(
     plugins: &Registry,
-    saga: &Saga,
+    state: &SagaState,
     order: &Order,
 ) -> Result<(), Refusal> {
     let Verb::Retry { input: Some(input), digest, .. } = &order.verb else { return Ok(()) };
     // Whether the order itself fits is decided when its turn comes.
-    for step in steps_of(saga, now(), order).unwrap_or_default() {
+    let saga = &state.saga;
+    for step in steps_of(saga, state.now, order).unwrap_or_default() {
         let Some(view) = saga.step(&step) else { continue };
         let is_undo = matches!(view.status, StepStatus::UndoBlocked | StepStatus::UndoBackingOff);
         // Of a step over a list it is the list, and each element makes its own of it.

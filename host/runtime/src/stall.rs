@@ -1,4 +1,4 @@
-//! What holds the calls of a saga back that its events do not tell.
+//! Why calls of a saga cannot begin, where the reason is not in the events of the saga.
 
 use amends_engine::{Direction, PluginName, SagaId, ServiceName, StepName, Timestamp};
 

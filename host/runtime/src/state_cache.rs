@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use amends_engine::{PluginName, StateChange, StateQuery};
 use amends_store::{
-    Append, AppendReply, Appended, Blobs, Epoch, EventLog, Maintenance, Ownership, OwnershipEvent,
-    PluginState, SagaIndex, Shard, ShardId, Store, StoreError,
+    Append, AppendReply, Appended, Archive, Blobs, Epoch, EventLog, Maintenance, Outbox, Ownership,
+    OwnershipEvent, PluginState, SagaIndex, Schedules, Shard, ShardId, Store, StoreError,
 };
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
@@ -53,6 +53,18 @@ impl Store for CachedStore {
 
     fn blobs(&self) -> &dyn Blobs {
         self.store.blobs()
+    }
+
+    fn archive(&self) -> &dyn Archive {
+        self.store.archive()
+    }
+
+    fn outbox(&self) -> &dyn Outbox {
+        self.store.outbox()
+    }
+
+    fn schedules(&self) -> &dyn Schedules {
+        self.store.schedules()
     }
 
     fn maintenance(&self) -> &dyn Maintenance {
@@ -113,12 +125,13 @@ impl PluginState for CachedStore {
 
     fn change(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
         let (writes, known) = (append.state.clone(), Arc::clone(&self.cache));
-        known.queued(&writes);
-        let changed = self.store.state().change(append);
+        let changed = known.queued(&writes, || self.store.state().change(append));
         // A task of its own: the cache has to learn what came of it, also when nobody waits for it.
         let answered = tokio::spawn(async move {
             let result = changed.await;
             known.answered(&result, &writes);
+            // It may have waited for room in the queue, and another write came before it.
+            known.forget(&writes);
             result
         });
         async move { answered.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
@@ -150,13 +163,12 @@ impl Shard for CachedShard {
         if append.state.is_empty() {
             return self.shard.append_then(append, reply);
         }
-        let (changes, known) = (append.state.clone(), Arc::clone(&self.cache));
-        known.queued(&changes);
+        let (cache, written) = (Arc::clone(&self.cache), append.state.clone());
         let reply = AppendReply::new(move |result| {
-            known.answered(&result, &changes);
+            cache.answered(&result, &written);
             reply.send(result);
         });
-        self.shard.append_then(append, reply);
+        self.cache.queued(&append.state.clone(), || self.shard.append_then(append, reply));
     }
 }
 
@@ -164,22 +176,35 @@ impl Shard for CachedShard {
 #[derive(Default)]
 struct StateCache {
     known: Mutex<KnownValues>,
+    /// Held while a write is noted and queued, so that the store has two writes of a key in the order in
+    /// which the cache has them.
+    order: Mutex<()>,
 }
 
 #[derive(Default)]
 struct KnownValues {
-    values: HashMap<PluginName, HashMap<String, StateValue>>,
+    values: HashMap<PluginName, HashMap<String, KnownValue>>,
     bytes: usize,
     /// How often values were forgotten. A value that was read before the last time may be older
     /// than the one that was forgotten.
     forgotten: u64,
 }
 
+/// What is known of a key.
+#[derive(Default)]
+struct KnownValue {
+    /// None when the value has to be read.
+    value: Option<StateValue>,
+    /// Queued writes of the key that are not answered. As long as there is one, a value that is read may
+    /// be older than the one that the key is going to have.
+    writes: u32,
+}
+
 impl StateCache {
     /// Returns the value of a key, if the cache knows it.
     fn get(&self, plugin: &PluginName, key: &str) -> Option<StateValue> {
         let known = self.lock();
-        known.values.get(plugin)?.get(key).cloned()
+        known.values.get(plugin)?.get(key)?.value.clone()
     }
 
     /// Returns how often values were forgotten. A reader asks before it reads, and gives the answer
@@ -188,35 +213,45 @@ impl StateCache {
         self.lock().forgotten
     }
 
-    /// Keeps a value that was read, unless a newer value may have been known since the reader asked
-    /// for `forgotten`.
+    /// Keeps a value that was read, unless a write of the key is queued, or a newer value may have been
+    /// known since the reader asked for `forgotten`.
     fn read(&self, plugin: &PluginName, key: &str, value: StateValue, forgotten: u64) {
         let mut known = self.lock();
+        // With a value, or with writes that are queued.
         let is_known = known.values.get(plugin).is_some_and(|values| values.contains_key(key));
         if !is_known && known.forgotten == forgotten {
-            known.put(plugin, key, value);
+            known.put(plugin, key, value, 0);
         }
     }
 
-    /// Takes note of what came of an append that was queued.
-    fn answered(&self, result: &Result<Appended, StoreError>, changes: &[StateChange]) {
+    /// Takes in the result of an append that was queued.
+    fn answered(&self, result: &Result<Appended, StoreError>, changes: &[Arc<StateChange>]) {
         if !matches!(result, Ok(Appended::Done { .. })) {
             self.forget(changes);
         }
-    }
-
-    /// Keeps the values that a queued append will write.
-    fn queued(&self, changes: &[StateChange]) {
         let mut known = self.lock();
         for change in changes {
-            for (key, value) in &change.writes {
-                known.put(&change.plugin, key, value.clone());
+            for key in change.writes.keys() {
+                known.wrote(&change.plugin, key);
             }
         }
     }
 
+    /// Keeps the values that an append will write, and queues it.
+    fn queued<T>(&self, changes: &[Arc<StateChange>], queue: impl FnOnce() -> T) -> T {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.lock();
+        for change in changes {
+            for (key, value) in &change.writes {
+                known.put(&change.plugin, key, value.clone(), 1);
+            }
+        }
+        drop(known);
+        queue()
+    }
+
     /// Forgets the values that failed changes saw or would have written.
-    fn forget(&self, changes: &[StateChange]) {
+    fn forget(&self, changes: &[Arc<StateChange>]) {
         if changes.is_empty() {
             return;
         }
@@ -225,7 +260,12 @@ impl StateCache {
         for change in changes {
             let Some(values) = known.values.get_mut(&change.plugin) else { continue };
             for key in change.reads.keys().chain(change.writes.keys()) {
-                values.remove(key);
+                if let Some(value) = values.get_mut(key) {
+                    value.value = None;
+                    if value.writes == 0 {
+                        values.remove(key);
+                    }
+                }
             }
         }
     }
@@ -241,21 +281,46 @@ impl StateCache {
 }
 
 impl KnownValues {
-    /// Keeps a value. The count of bytes only grows, until all values are forgotten.
-    fn put(&mut self, plugin: &PluginName, key: &str, value: StateValue) {
+    /// Keeps a value that was read, or that so many more queued writes of the key will write. The count of
+    /// bytes only grows, until all values are forgotten.
+    fn put(&mut self, plugin: &PluginName, key: &str, value: StateValue, writes: u32) {
         self.bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
         if self.bytes > CACHE_BYTES_MAX {
             self.clear();
         }
+        let value = Some(value);
         if let Some(values) = self.values.get_mut(plugin) {
-            values.insert(key.to_owned(), value);
+            let known = values.entry(key.to_owned()).or_default();
+            (known.value, known.writes) = (value, known.writes + writes);
         } else {
-            self.values.insert(plugin.clone(), HashMap::from([(key.to_owned(), value)]));
+            let known = HashMap::from([(key.to_owned(), KnownValue { value, writes })]);
+            self.values.insert(plugin.clone(), known);
         }
     }
 
+    /// A queued write of a key was answered.
+    fn wrote(&mut self, plugin: &PluginName, key: &str) {
+        let Some(values) = self.values.get_mut(plugin) else { return };
+        let Some(known) = values.get_mut(key) else { return };
+        known.writes = known.writes.saturating_sub(1);
+        if known.writes == 0 && known.value.is_none() {
+            values.remove(key);
+            // Whoever reads it since before may have the value from before the write.
+            self.forgotten += 1;
+        }
+    }
+
+    /// Forgets all values, but not which writes are queued.
     fn clear(&mut self) {
-        *self = Self { forgotten: self.forgotten + 1, ..Self::default() };
+        self.values.retain(|_, values| {
+            values.retain(|_, known| {
+                known.value = None;
+                known.writes > 0
+            });
+            !values.is_empty()
+        });
+        self.forgotten += 1;
+        self.bytes = 0;
     }
 }
 
@@ -263,6 +328,7 @@ impl KnownValues {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+    use amends_engine::Version;
     use amends_store::conformance::state_change;
 
     use super::*;
@@ -271,12 +337,13 @@ mod tests {
     #[test]
     fn a_value_that_was_read_before_others_were_forgotten_is_not_kept() {
         let (cache, plugin) = (StateCache::default(), "inventory".parse().unwrap());
-        let changes = [state_change(&[], &[("a", Some("2"))])];
+        let changes = [Arc::new(state_change(&[], &[("a", Some("2"))]))];
         let old = || Some("1".into());
         let forgotten = cache.forgotten();
-        cache.queued(&changes);
+        cache.queued(&changes, || ());
         cache.read(&plugin, "a", old(), forgotten);
         assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())), "what was handed in is newer");
+        cache.answered(&DONE, &changes);
         for forget in [(|cache, changes| cache.forget(changes)) as Forget, |cache, _| cache.clear()]
         {
             let forgotten = cache.forgotten();
@@ -288,5 +355,30 @@ mod tests {
         }
     }
 
-    type Forget = fn(&StateCache, &[StateChange]);
+    /// Two writes that saw nothing are queued, and the first of them fails. Who reads the key before the
+    /// second is durable gets the value from before it.
+    #[test]
+    fn a_value_that_is_read_while_a_write_is_queued_is_not_kept() {
+        let (cache, plugin) = (StateCache::default(), "inventory".parse().unwrap());
+        let change = |value| [Arc::new(state_change(&[], &[("a", Some(value))]))];
+        let (one, two) = (change("1"), change("2"));
+        let old = || Some("0".into());
+        cache.queued(&one, || ());
+        cache.queued(&two, || ());
+        assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())));
+        cache.answered(&Err(StoreError::Closed), &one);
+        cache.clear();
+        let before = cache.forgotten();
+        cache.read(&plugin, "a", old(), before);
+        assert_eq!(cache.get(&plugin, "a"), None, "the second write is queued");
+        cache.answered(&DONE, &two);
+        cache.read(&plugin, "a", old(), before);
+        assert_eq!(cache.get(&plugin, "a"), None, "it was read before the second was durable");
+        cache.read(&plugin, "a", Some("2".into()), cache.forgotten());
+        assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())));
+    }
+
+    const DONE: Result<Appended, StoreError> = Ok(Appended::Done { version: Version(1) });
+
+    type Forget = fn(&StateCache, &[Arc<StateChange>]);
 }

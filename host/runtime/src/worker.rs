@@ -4,22 +4,22 @@ mod admit;
 mod append;
 mod begin;
 mod lines;
+mod load;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use amends_engine::{
     CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, STATE_ROWS_MAX, Saga,
-    SagaEvent, SagaId, Start, Target, Timestamp, Version, decide_on,
+    SagaEvent, SagaId, SagaStatus, Start, Target, Timestamp, decide_on,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
 use amends_sandbox::Effects;
-use amends_store::{OwnedShards, ShardId, StartKey, StoreError, StoreHealth};
+use amends_store::{Epoch, OwnedShards, ShardId, StartKey, StoreError, StoreHealth};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -28,13 +28,14 @@ use crate::budget::{Budget, HeldBytes};
 use crate::dispatch::{Dispatcher, host_stopped};
 use crate::error::{RuntimeError, StartError};
 use crate::faults::Faults;
-use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX, LIVE_MAX};
-use crate::live::{Live, Pending, Queued, SagaClock, Unbegun, row};
-use crate::message::{CallNumber, Gauges, Look, Message, Returned, StartMessage};
+use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX};
+use crate::live::{Live, Loading, Pending, Queued, SagaClock, Unbegun, row};
+use crate::loader::Loader;
+use crate::message::{CallNumber, Gauges, Message, Returned, StartMessage};
 use crate::ports::SagaPort;
 use crate::recovery::Quarantine;
 use crate::rooms::Rooms;
-use crate::saga_state::{Loaded, SagaState, Started, rests};
+use crate::saga_state::{Loaded, RowState, Started, rests};
 use crate::stall::{Line, Stuck};
 use crate::stuck::{STUCK_CHECK_PAUSE, stuck};
 use amends_registry::now;
@@ -76,9 +77,9 @@ pub(crate) struct WorkerConfig {
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
     /// How many workers there are: each has its part of what all may have.
     pub(crate) workers: usize,
-    pub(crate) live_total: Arc<AtomicUsize>,
     pub(crate) live_bytes: Arc<Budget>,
     pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) loader: Arc<Loader>,
     pub(crate) faults: Option<Arc<dyn Faults>>,
 }
 
@@ -87,7 +88,15 @@ pub(crate) struct Worker {
     dispatcher: Dispatcher,
     /// The shards of the store whose sagas this worker runs.
     owned: OwnedShards,
+    /// The sagas in memory: all that have not ended, except those that wait for long.
     live: HashMap<SagaId, Live>,
+    /// Sagas that are being loaded.
+    loading: HashMap<SagaId, Loading>,
+    /// Loads begun so far: each has a number of its own.
+    loads: u64,
+    /// Appends under way of shards that were lost meanwhile, by the epoch in which they were made. The
+    /// shard may have been gained again by the time they are answered.
+    left: HashMap<(SagaId, Epoch), Pending>,
     /// Under way, and their bytes.
     appends: usize,
     append_bytes: usize,
@@ -131,6 +140,9 @@ impl Worker {
             dispatcher,
             owned: OwnedShards::default(),
             live: HashMap::new(),
+            loading: HashMap::new(),
+            loads: 0,
+            left: HashMap::new(),
             appends: 0,
             append_bytes: 0,
             store_line: VecDeque::new(),
@@ -187,6 +199,8 @@ impl Worker {
         while let Ok(start) = starts.try_recv() {
             let _ = start.reply.send(Err(StartError::Stopping));
         }
+        // Released before the answer: who runs the store next gains the shards at once.
+        drop(self.owned);
         if let Some((_, reply)) = self.stop {
             let _ = reply.send(self.calls_in_flight);
         }
@@ -215,41 +229,43 @@ impl Worker {
             Message::Returned(returned) => self.returned(*returned),
             Message::Start(message) if self.has_store_room() => self.start(*message),
             Message::Start(message) => self.store_line.push_back(Appends::Start(message)),
-            Message::Appended { id, bytes, result } => {
+            Message::Appended { id, epoch, bytes, result } => {
                 self.appends -= 1;
                 self.append_bytes -= bytes;
-                self.appended(id, result);
+                self.appended(id, epoch, result);
                 self.account(id);
                 self.store_has_room();
             }
             Message::Feed { id, reply, .. } if self.owned.of(id).is_none() => {
                 let _ = reply.send(Err(RuntimeError::Store(not_owned(id)).into()));
             }
-            Message::Feed { id, input, loaded, held, reply } => {
-                if let (false, Some(loaded)) = (self.live.contains_key(&id), loaded) {
-                    let Loaded { saga, last_at } = *loaded;
-                    let mut live = Live::new(saga, last_at, self.config.live_bytes.hold(0));
-                    live.may_be_stale = true;
-                    self.insert(id, live);
-                }
+            Message::Feed { id, input, held, reply } => {
+                let queued = Queued { reply: Some(reply), held, ..Queued::from(*input) };
                 if let Some(live) = self.live.get_mut(&id) {
-                    let input = Queued::from(*input);
-                    live.inputs.push_back(Queued { reply: Some(reply), held, ..input });
+                    live.inputs.push_back(queued);
                     self.advance(id);
+                } else {
+                    self.load_for(id, |loading| loading.inputs.push(queued));
                 }
+            }
+            Message::Due { ids, reply } => self.load_due(ids, reply),
+            Message::Loaded { number, sagas, done } => {
+                self.loaded(number, sagas);
+                drop(done);
             }
             Message::Read { id, reply } => {
                 if let Some(live) = self.live.get(&id) {
-                    let state = SagaState::of(&live.saga, &live.stalls);
-                    let unrecorded = live.unrecorded.clone();
-                    let _ = reply.send(Box::new(SagaState { unrecorded, ..state }));
+                    let _ = reply.send(Box::new(live.state()));
                 }
             }
+            Message::Wait { id, .. } if self.owned.of(id).is_none() => {}
             Message::Wait { id, waiter } => {
                 if let Some(live) = self.live.get_mut(&id) {
                     live.waiters.retain(|waiter| !waiter.reply.is_closed());
                     live.waiters.push(waiter);
                     live.tell_waiters();
+                } else {
+                    self.load_for(id, |loading| loading.waiters.push(waiter));
                 }
             }
             Message::Found { id, step, basis, served } => {
@@ -268,7 +284,6 @@ impl Worker {
             Message::Stuck { reply } => {
                 let _ = reply.send(self.stuck());
             }
-            Message::Look(Look(look)) => look(&mut self.live.values().map(|live| &live.saga)),
             Message::Gauges { reply } => {
                 let _ = reply.send(self.gauges());
             }
@@ -299,11 +314,6 @@ impl Worker {
             let _ = reply.send(Ok(Started { id, created: false }));
             return;
         }
-        let is_child = start.parent.is_some();
-        if !is_child && self.config.live_total.load(Ordering::Relaxed) >= LIVE_MAX {
-            let _ = reply.send(Err(StartError::Overloaded("too many sagas are live")));
-            return;
-        }
         let at = now();
         let start_key = start
             .key
@@ -322,14 +332,16 @@ impl Worker {
             let _ = reply.send(Err(StartError::Store(failed)));
             return;
         };
-        let append = Self::append_of(Version(0), at, &events, Some(row(&draft)), &draft, start_key);
-        let mut live = Live::new(saga, at, held);
+        let append = Self::append_of(None, at, &events, Some(row(&draft)), &draft, start_key);
+        let row = RowState::of(&draft);
+        let mut live = Live::new(Loaded { saga, last_at: at, row }, held);
         let clock = live.clock;
         live.stalls = admitted.stalls;
         live.waiters.extend(waiter);
         live.pending = Some(Pending {
             clock,
             draft,
+            row,
             events,
             append_bytes: append.bytes(),
             inputs: Vec::new(),
@@ -344,13 +356,17 @@ impl Worker {
 
     /// Goes on with a saga that was loaded from the store. What its log says is running was cut
     /// off with its host: what can tell what came of it is asked, of the rest it is unknown.
-    fn recover(&mut self, Loaded { saga, last_at }: Loaded, held: HeldBytes) {
+    fn recover(&mut self, loaded: Loaded, held: HeldBytes) {
+        self.take_up(loaded, held, Loading::default());
+    }
+
+    fn take_up(&mut self, loaded: Loaded, held: HeldBytes, loading: Loading) {
         failpoint("runtime.recovery.saga_before");
-        let id = saga.id();
+        let id = loaded.saga.id();
         if self.live.contains_key(&id) || self.owned.of(id).is_none() {
             return;
         }
-        let mut live = Live::new(saga, last_at, held);
+        let mut live = Live::new(loaded, held);
         live.inputs.push_back(Input::Tick.into());
         // A call that was cut off ran before this.
         let here = std::time::Instant::now();
@@ -377,6 +393,9 @@ impl Worker {
             }));
         }
         live.cancel(&due.children);
+        live.inputs.extend(loading.inputs);
+        live.waiters.extend(loading.waiters);
+        live.tell_waiters();
         self.insert(id, live);
         self.advance(id);
         failpoint("runtime.recovery.saga_after");
@@ -417,7 +436,7 @@ impl Worker {
         }
         if let Some(live) = self.live.get_mut(&id) {
             let Effects { state, emitted } = effects;
-            let state = state.filter(|state| !state.is_empty());
+            let state = state.filter(|state| !state.is_empty()).map(Arc::from);
             let reran = live.reran.get(&(step.clone(), direction));
             let may_have_been_done =
                 direction == Direction::Execute && reran.is_some_and(|reran| reran.has_sent);
@@ -522,10 +541,9 @@ impl Worker {
     fn decide(&mut self, id: SagaId) {
         let unbegun = self.begin_again(id);
         let Some(live) = self.live.get_mut(&id) else { return };
-        let at = live.clock.time(now());
+        let at = live.clock.now();
         let clock = SagaClock::from(at);
         let mut draft = live.saga.clone();
-        let before = (draft.status(), draft.wake_at());
         let (mut events, mut inputs) = (Vec::new(), Vec::new());
         let one_by_one = !live.reran.is_empty();
         let (mut with_state, mut rows) = (Vec::new(), 0);
@@ -585,14 +603,15 @@ impl Worker {
         if events.is_empty() {
             live.forget_reruns(&inputs);
             for queued in inputs {
-                queued.reply(&live.saga, &live.stalls);
+                queued.reply(&live.saga, &live.stalls, live.clock);
             }
-            if live.saga.has_ended() || live.may_be_stale {
+            if live.saga.has_ended() {
                 self.remove(id);
                 return;
             }
             self.set_timer(id, at);
             self.remember_stalls(id);
+            self.let_go(id);
             return;
         }
         if events
@@ -601,14 +620,14 @@ impl Worker {
         {
             failpoint("runtime.compensation.decided");
         }
-        let changed = (draft.status(), draft.wake_at()) != before;
-        let row = changed.then(|| row(&draft));
-        let mut append = Self::append_of(live.saga.version(), at, &events, row, &draft, None);
-        append.state =
-            with_state.iter().filter_map(|at| inputs[*at].state.as_deref().cloned()).collect();
+        let row_state = RowState::of(&draft);
+        let row = (row_state != live.row).then(|| row(&draft));
+        let mut append = Self::append_of(Some(&live.saga), at, &events, row, &draft, None);
+        append.state = with_state.iter().filter_map(|at| inputs[*at].state.clone()).collect();
         live.pending = Some(Pending {
             clock,
             draft,
+            row: row_state,
             events,
             append_bytes: append.bytes(),
             inputs,
@@ -627,33 +646,36 @@ impl Worker {
     }
 
     /// Forgets the sagas of a shard that another host owns: that one goes on with them as their logs
-    /// have them. A saga whose append is under way is forgotten when that is answered.
+    /// have them. Of a saga whose append is under way, only the append is kept until it is answered.
     fn lose(&mut self, shard: ShardId) {
-        if self.owned.remove(shard).is_none() {
-            return;
-        }
+        let Some(lost) = self.owned.remove(shard) else { return };
+        let epoch = lost.epoch();
         // The new owner finds out whether they can be read. So does this host when it gains the shard
         // again.
         self.config.quarantine.forget(shard);
-        let of_shard = |(id, live): (&SagaId, &Live)| {
-            (ShardId::of(*id) == shard && live.pending.is_none()).then_some(*id)
-        };
-        let sagas: Vec<_> = self.live.iter().filter_map(of_shard).collect();
+        let sagas: Vec<_> =
+            self.live.keys().copied().filter(|id| ShardId::of(*id) == shard).collect();
         tracing::info!(%shard, sagas = sagas.len(), "another host has taken over a shard");
         for id in sagas {
+            let pending = self.live.get_mut(&id).and_then(|live| live.pending.take());
+            self.left.extend(pending.map(|pending| ((id, epoch), pending)));
             self.remove(id);
         }
+        self.loading.retain(|id, _| ShardId::of(*id) != shard);
     }
 
     fn insert(&mut self, id: SagaId, mut live: Live) {
+        // What a load of it reads may be outdated when the saga leaves memory again.
+        if let Some(loading) = self.loading.remove(&id) {
+            live.inputs.extend(loading.inputs);
+            live.waiters.extend(loading.waiters);
+        }
         live.account();
-        self.config.live_total.fetch_add(1, Ordering::Relaxed);
         self.live.insert(id, live);
     }
 
     fn remove(&mut self, id: SagaId) {
         if let Some(live) = self.live.remove(&id) {
-            self.config.live_total.fetch_sub(1, Ordering::Relaxed);
             live.places.values().for_each(|place| self.leave_line(place));
         }
         self.stalled.remove(&id);
@@ -703,16 +725,17 @@ impl Worker {
             }
             live.is_stuck = stuck.is_some();
         }
+        self.let_go_of_all();
     }
 
     fn gauges(&self) -> Gauges {
-        let at = now();
-        let mut gauges = Gauges { live: self.live.len(), ..Gauges::default() };
+        let mut gauges = Gauges { in_memory: self.live.len(), ..Gauges::default() };
         for live in self.live.values() {
+            gauges.waiting += usize::from(live.saga.status() == SagaStatus::Waiting);
             gauges.blocked += usize::from(rests(live.saga.status()));
             gauges.stuck += usize::from(live.is_stuck);
             if let Some(since) = live.saga.compensating_since() {
-                gauges.oldest_undo = gauges.oldest_undo.max(at.since(since));
+                gauges.oldest_undo = gauges.oldest_undo.max(live.clock.now().since(since));
             }
         }
         gauges

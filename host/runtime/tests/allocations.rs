@@ -62,6 +62,7 @@ async fn run(runtime: &Host, sagas: u64) {
             key: None,
             tags: std::collections::BTreeMap::new(),
             traceparent: None,
+            start_at: None,
         };
         let (_, state) = runtime.start_and_wait(&ada(), request, SOON).await.unwrap();
         assert_eq!(state.unwrap().unwrap().saga.status(), SagaStatus::Completed);

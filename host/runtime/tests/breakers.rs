@@ -107,15 +107,7 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
     let kinds: Vec<_> = known.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["breaker.opened"], "the other host wrote nothing");
     let closed = NewEvent { kind: "breaker.closed".into(), data: "{}".to_owned() };
-    let append = Append {
-        stream: stream(),
-        expected: known[0].version,
-        at: now(),
-        events: vec![closed],
-        row: None,
-        start_key: None,
-        state: Vec::new(),
-    };
+    let append = Append::shared(stream(), known[0].version, now(), vec![closed]);
     store.log().append_shared(append).await.unwrap();
     for (host, id) in [(&one, first), (&other, second)] {
         let state = host.wait(id, SOON).await.unwrap().unwrap();

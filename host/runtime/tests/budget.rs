@@ -21,7 +21,7 @@ use amends_store::{
 use futures::future::join_all;
 
 use place::hooked::{Hooked, Next};
-use place::{Place, SOON, ada, definition, step, until};
+use place::{Place, SOON, ada, definition, step, until, until_some};
 
 const MIB: usize = 1 << 20;
 
@@ -33,23 +33,28 @@ fn step_after(name: &str, after: Option<&str>, kind: StepKind) -> StepSpec {
     StepSpec { after, ..step(name, kind) }
 }
 
-/// `family` sleeps and then runs `child`, which sleeps; `gate` waits for two signals.
+/// As long as a saga may wait and stays in memory, nearly.
+const NEAR: Duration = Duration::from_secs(29);
+
+/// `family` sleeps and then runs `child`, which sleeps; `gate` waits for two signals, and `near` does
+/// so in memory.
 fn definitions() -> Vec<Definition> {
     let sleep = || StepKind::Sleep { sleep: Duration::from_millis(1) };
-    let wait = |signal: &str| StepKind::Wait {
-        wait: WaitSpec { signal: signal.parse().unwrap(), timeout: None },
+    let wait = |signal: &str, timeout| StepKind::Wait {
+        wait: WaitSpec { signal: signal.parse().unwrap(), timeout },
+    };
+    let gate = |timeout| {
+        vec![
+            step_after("first", None, wait("first", timeout)),
+            step_after("then", Some("first"), wait("then", timeout)),
+        ]
     };
     let child = StepKind::Saga { saga: "child".parse().unwrap() };
     [
         ("family", vec![step_after("nap", None, sleep()), step_after("child", Some("nap"), child)]),
         ("child", vec![step_after("nap", None, sleep())]),
-        (
-            "gate",
-            vec![
-                step_after("first", None, wait("first")),
-                step_after("then", Some("first"), wait("then")),
-            ],
-        ),
+        ("gate", gate(None)),
+        ("near", gate(Some(NEAR))),
     ]
     .map(|(name, steps)| definition(name, steps))
     .into()
@@ -60,12 +65,21 @@ fn text(bytes: usize) -> Payload {
 }
 
 async fn start(runtime: &Host, input: Payload) -> Result<SagaId, StartError> {
+    start_of("gate", runtime, input).await
+}
+
+async fn start_near(runtime: &Host, input: Payload) -> Result<SagaId, StartError> {
+    start_of("near", runtime, input).await
+}
+
+async fn start_of(definition: &str, runtime: &Host, input: Payload) -> Result<SagaId, StartError> {
     let request = StartRequest {
-        definition: "gate".to_owned(),
+        definition: definition.to_owned(),
         input,
         key: None,
         tags: BTreeMap::new(),
         traceparent: None,
+        start_at: None,
     };
     Ok(runtime.start(&ada(), request).await?.id)
 }
@@ -91,7 +105,7 @@ fn limited(live_bytes_max: usize) -> RuntimeConfig {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parents_whose_children_find_no_room_end() {
-    const PARENTS: u64 = 20_000;
+    const PARENTS: u64 = 5_000;
     const AT_ONCE: u64 = 500;
     let place = Place::new();
     let store = place.store();
@@ -112,6 +126,7 @@ async fn parents_whose_children_find_no_room_end() {
                 key: None,
                 tags: BTreeMap::new(),
                 traceparent: None,
+                start_at: None,
                 parent: None,
             };
             let (saga, events) = amends_engine::start(at, start);
@@ -132,8 +147,10 @@ async fn parents_whose_children_find_no_room_end() {
     drop(shards);
     // A megabyte, of which the parents alone have many times as much.
     let runtime = place.run(Arc::clone(&store), definitions(), limited(MIB)).await;
-    let refused = start(&runtime, Payload::null()).await;
-    assert!(matches!(refused, Err(StartError::Overloaded(_))), "{refused:?}");
+    let refused =
+        until_some("the host is full", async || start(&runtime, Payload::null()).await.err());
+    let refused = refused.await;
+    assert!(matches!(refused, StartError::Overloaded(_)), "{refused:?}");
     let began = Instant::now();
     loop {
         let counts = store.sagas().counts().await.unwrap();
@@ -154,7 +171,7 @@ async fn live_sagas_hold_no_more_bytes_than_they_may() {
     let runtime = place.run(Arc::clone(&store), definitions(), limited(8 * MIB)).await;
     let mut live = Vec::new();
     let refused = loop {
-        match start(&runtime, text(LARGE)).await {
+        match start_near(&runtime, text(LARGE)).await {
             Ok(id) => live.push(id),
             Err(error) => break error,
         }
@@ -180,7 +197,7 @@ async fn live_sagas_hold_no_more_bytes_than_they_may() {
         cancel(&runtime, id).await.unwrap();
     }
     until("all is given back", || runtime.live_bytes() == 0).await;
-    start(&runtime, text(LARGE)).await.unwrap();
+    start_near(&runtime, text(LARGE)).await.unwrap();
 }
 
 /// Nothing but signals lets go of what waiting sagas hold.
@@ -191,7 +208,7 @@ async fn a_host_that_is_full_of_waiting_sagas_takes_what_they_wait_for() {
     let runtime = place.run(Arc::clone(&store), definitions(), limited(MIB)).await;
     let mut live = Vec::new();
     while runtime.live_bytes() <= MIB {
-        match start(&runtime, Payload::null()).await {
+        match start_near(&runtime, Payload::null()).await {
             Ok(id) => live.push(id),
             Err(_) if live.len() > 10 => break,
             Err(error) => panic!("{error}"),
@@ -216,8 +233,10 @@ async fn signals_of_one_saga_are_limited_in_bytes_and_counted_as_its_log_has_the
     let place = Place::new();
     let store = place.store();
     let runtime = place.run(Arc::clone(&store), definitions(), RuntimeConfig::default()).await;
-    let ids =
-        [start(&runtime, text(10_000)).await.unwrap(), start(&runtime, text(2)).await.unwrap()];
+    let ids = [
+        start_near(&runtime, text(10_000)).await.unwrap(),
+        start_near(&runtime, text(2)).await.unwrap(),
+    ];
     for number in 0..8 {
         signal(&runtime, ids[0], "then", &number.to_string(), text(LARGE)).await.unwrap();
     }
@@ -232,14 +251,18 @@ async fn signals_of_one_saga_are_limited_in_bytes_and_counted_as_its_log_has_the
     runtime.stop(SOON).await;
 
     let runtime = place.run(Arc::clone(&store), definitions(), RuntimeConfig::default()).await;
-    until("both are recovered", || runtime.live_bytes() >= before).await;
+    // Somebody waits for them, so they are read.
+    let waits = ids.map(|id| {
+        let runtime = runtime.clone();
+        tokio::spawn(async move { runtime.wait(id, SOON).await.unwrap().unwrap() })
+    });
+    until("both are read", || runtime.live_bytes() >= before).await;
     assert_eq!(runtime.live_bytes(), before, "counted anew it is the same");
     for id in ids {
         signal(&runtime, id, "first", "0", Payload::null()).await.unwrap();
-        assert_eq!(
-            runtime.wait(id, SOON).await.unwrap().unwrap().saga.status(),
-            SagaStatus::Completed
-        );
+    }
+    for ended in join_all(waits).await {
+        assert_eq!(ended.unwrap().saga.status(), SagaStatus::Completed);
     }
     until("all is given back", || runtime.live_bytes() == 0).await;
 }

@@ -12,7 +12,7 @@ use amends_engine::{
     Definition, Payload, RetrySpec, SagaId, SagaStatus, StepKind, StepSpec, UndoSpec, Verb,
     Version, WaitSpec,
 };
-use amends_runtime::{Host, OperateError, RuntimeConfig, RuntimeError};
+use amends_runtime::{Host, RuntimeConfig};
 use amends_store::{Append, AppendReply, Obstacle, Store, StoreError};
 use tokio::sync::Semaphore;
 
@@ -38,8 +38,6 @@ enum Starts {
     Held,
     /// So it is, and then said to have failed.
     AnswerLost,
-    /// It is done, and no log that is read has the last append, as if others always came first.
-    Overtaken,
 }
 
 impl Starts {
@@ -52,9 +50,6 @@ impl Starts {
             }
             let (store, permits) = (store.clone(), Arc::clone(&permits));
             seen.fetch_add(1, Ordering::SeqCst);
-            if self == Self::Overtaken {
-                return store.append_then(append, reply);
-            }
             tokio::spawn(async move {
                 let failed = Err(StoreError::unavailable(Obstacle::Database, "the disk is full"));
                 if self == Self::Refused {
@@ -65,15 +60,7 @@ impl Starts {
                 reply.send(if self == Self::AnswerLost { failed } else { appended });
             });
         };
-        let mut hooked = Hooked::new(store, hook);
-        if self == Self::Overtaken {
-            hooked.told_events = Box::new(|mut events| {
-                let last = events.last().map(|event| event.at);
-                events.retain(|event| Some(event.at) != last);
-                events
-            });
-        }
-        hooked
+        Hooked::new(store, hook)
     }
 }
 
@@ -201,31 +188,6 @@ async fn a_child_is_undone_with_its_parent_after_its_own_window() {
 
 /// Whoever starts a child tries again after a second.
 const RETRY: Duration = Duration::from_millis(1_500);
-
-/// A host that runs does not say that it stops.
-#[tokio::test]
-async fn a_saga_that_others_always_change_first_is_busy() {
-    let trial = Trial::new(Starts::Overtaken).await;
-    let (runtime, child) = (&trial.runtime, trial.child().await);
-    until_some("the child is there", || async { trial.store.sagas().row(child).await.unwrap() })
-        .await;
-    // Its last append is at a time of its own.
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    let signal = "approved".parse().unwrap();
-    runtime.signal(&ada(), child, signal, None, Payload::null()).await.unwrap();
-    until_some("it has ended", || async {
-        let row = trial.store.sagas().row(child).await.unwrap();
-        row.filter(|row| row.status == SagaStatus::Completed)
-    })
-    .await;
-    let reason = "too late".to_owned();
-    let error = runtime.operate(&ada(), child, Verb::Compensate, reason).await.unwrap_err();
-    assert!(
-        matches!(error, OperateError::Runtime(RuntimeError::Busy(id)) if id == child),
-        "{error}"
-    );
-    assert!(!runtime.is_stopping());
-}
 
 /// A child that cannot be stepped does not hear that its parent is undone; it hears of it as soon as an
 /// operator has it taken up again.

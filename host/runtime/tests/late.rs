@@ -16,7 +16,7 @@ use amends_engine::{
 use amends_runtime::RuntimeConfig;
 use amends_store::{Append, Appended, Obstacle, StoreError};
 use futures::FutureExt as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Barrier, Semaphore};
 
 use amends_tests::{Behaviour, Component};
 
@@ -167,14 +167,26 @@ async fn what_a_call_sent_whose_result_was_not_taken_is_undone() {
     let orders = vec![definition("order", both.into())];
     // What the second run says is refused once more: the first is not forgotten for that.
     let refuses = AtomicBool::new(true);
-    let store = Hooked::new(place.store(), move |store, append: Append, reply| {
-        let only_saw = |change: &StateChange| change.writes.is_empty();
+    let mut store = Hooked::new(place.store(), move |store, append: Append, reply| {
+        let only_saw = |change: &Arc<StateChange>| change.writes.is_empty();
         let is_second = !append.state.is_empty() && append.state.iter().all(only_saw);
         if is_second && refuses.swap(false, Ordering::SeqCst) {
             reply.send(Ok(Appended::StateChanged(0)));
         } else {
             store.append_then(append, reply);
         }
+    });
+    // Neither call goes on before both have read.
+    let (have_read, reads) = (Arc::new(Barrier::new(2)), AtomicUsize::new(0));
+    store.after_value = Box::new(move || {
+        let (have_read, is_first) =
+            (Arc::clone(&have_read), reads.fetch_add(1, Ordering::SeqCst) < 2);
+        async move {
+            if is_first {
+                have_read.wait().await;
+            }
+        }
+        .boxed()
     });
     let host = place.run(Arc::new(store), orders, RuntimeConfig::default()).await;
     let id = start(&host, "order").await;

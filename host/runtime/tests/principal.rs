@@ -99,6 +99,7 @@ impl Trial {
             key: None,
             tags: BTreeMap::new(),
             traceparent: None,
+            start_at: None,
         };
         let (host, ann) = (&self.host, &self.ann);
         // Both ways to start a saga.
@@ -190,6 +191,8 @@ impl Trial {
         let (host, ann, reason) = (&self.host, &self.ann, || "a test".to_owned());
         host.open_breaker(ann, &carrier(), reason(), None).await.unwrap().unwrap();
         host.close_breaker(ann, &carrier(), reason()).await.unwrap().unwrap();
+        // There is none, and the order is asked for all the same.
+        assert_eq!(host.redrive(ann, "billing", "a test"), None);
     }
 }
 
@@ -235,7 +238,7 @@ async fn every_change_records_who_asked_for_it() {
         try to deploy test, deploy test, deploy test, rollback test, deploy test, promote test, \
         rollback test, rehearse test, \
         set state test stock, set state test stock, import state test, \
-        open breaker carrier, close breaker carrier";
+        open breaker carrier, close breaker carrier, redrive subscription billing";
     assert_eq!(without_ids(&lines.actions()).join(", "), expected);
 
     let mut recorded = BTreeSet::new();

@@ -70,15 +70,9 @@ async fn activate(store: &Arc<dyn Store>, component: &Component<'_>) -> Digest {
     let mut data: serde_json::Value = serde_json::from_str(&last.data).unwrap();
     data["components"][0]["digest"] = digest.to_string().into();
     data["components"][0]["version"] = component.version.into();
-    let append = Append {
-        stream: Stream::Deploys,
-        expected: known.last().unwrap().version,
-        at: now(),
-        events: vec![NewEvent { kind: last.kind.clone().into(), data: data.to_string() }],
-        row: None,
-        start_key: None,
-        state: Vec::new(),
-    };
+    let events = vec![NewEvent { kind: last.kind.clone().into(), data: data.to_string() }];
+    let expected = known.last().unwrap().version;
+    let append = Append::shared(Stream::Deploys, expected, now(), events);
     store.log().append_shared(append).await.unwrap();
     digest
 }

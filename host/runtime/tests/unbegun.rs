@@ -96,15 +96,9 @@ async fn record(store: &Arc<dyn Store>, opened_for: Option<Duration>) {
         }
         None => ("breaker.closed", "{}".to_owned()),
     };
-    let append = Append {
-        stream,
-        expected: known.last().map_or(Version(0), |last| last.version),
-        at: now(),
-        events: vec![NewEvent { kind: kind.into(), data }],
-        row: None,
-        start_key: None,
-        state: Vec::new(),
-    };
+    let expected = known.last().map_or(Version(0), |last| last.version);
+    let events = vec![NewEvent { kind: kind.into(), data }];
+    let append = Append::shared(stream, expected, now(), events);
     store.log().append_shared(append).await.unwrap();
 }
 

@@ -162,7 +162,8 @@ impl Secret {
     }
 
     /// The text, for whom it was granted to.
-    pub(crate) fn reveal(&self) -> &str {
+    #[must_use]
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }

@@ -35,7 +35,7 @@ async fn main() {
     let named =
         |name: &str, query: SagaQuery| SagaQuery { definition: Some(definition(name)), ..query };
     let tagged = |name: &str, value: &str, query: SagaQuery| SagaQuery {
-        tag: Some((name.to_owned(), value.to_owned())),
+        tags: vec![(name.to_owned(), value.to_owned())],
         ..query
     };
     let (blocked, completed) = (&[SagaStatus::Blocked][..], &[SagaStatus::Completed][..]);

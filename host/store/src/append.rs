@@ -2,22 +2,24 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use amends_engine::{Digest, SagaId, StateChange, Timestamp, Version};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::StoreError;
+use crate::saga_failure::SagaFailure;
 use crate::saga_row::SagaRow;
 use crate::stream::Stream;
 
 /// The largest data of one event, in bytes: several times the largest payload, and far below what
 /// one row of the database can hold.
-pub const EVENT_BYTES_MAX: usize = 16 << 20;
+pub(crate) const EVENT_BYTES_MAX: usize = 16 << 20;
 
 /// The largest data of all events of one append, in bytes. An append is one value of the database,
 /// and SQLite allows 10^9 bytes for a value. The largest payloads of as many calls as may run at
 /// once need half of this.
-pub const APPEND_BYTES_MAX: usize = 900 << 20;
+pub(crate) const APPEND_BYTES_MAX: usize = 900 << 20;
 
 /// One append to one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +34,12 @@ pub struct Append {
     pub events: Vec<NewEvent>,
     /// The row of the saga, when it has changed.
     pub row: Option<SagaRow>,
+    /// What failed, by the events: see [`crate::failures`].
+    pub failures: Vec<SagaFailure>,
     /// The idempotency key of a start, if the caller gave one.
     pub start_key: Option<StartKey>,
     /// What the recorded calls saw and write of their plugins' state, in this order.
-    pub state: Vec<StateChange>,
+    pub state: Vec<Arc<StateChange>>,
 }
 
 /// One event to append.
@@ -58,12 +62,19 @@ pub struct StartKey {
 }
 
 impl Append {
+    /// Makes an append to a stream that all hosts share. It changes no state.
+    #[must_use]
+    pub fn shared(stream: Stream, expected: Version, at: Timestamp, events: Vec<NewEvent>) -> Self {
+        let (row, failures, start_key, state) = (None, Vec::new(), None, Vec::new());
+        Self { stream, expected, at, events, row, failures, start_key, state }
+    }
+
     /// Returns how much the append adds to a transaction: the bytes of its events, and the cost of
     /// its state changes ([`StateChange::cost_bytes`]).
     #[must_use]
     pub fn bytes(&self) -> usize {
         let events = self.events.iter().map(|event| event.data.len());
-        events.chain(self.state.iter().map(StateChange::cost_bytes)).sum()
+        events.chain(self.state.iter().map(|change| change.cost_bytes())).sum()
     }
 
     /// Checks the rules that need no look at the store. Every implementation checks them first, so
@@ -87,7 +98,11 @@ impl Append {
         if self.row.as_ref().is_some_and(|row| Some(row.id) != saga) {
             return Err(StoreError::Invalid("a row goes with the stream of its own saga"));
         }
-        self.state.iter().try_for_each(StateChange::check).map_err(StoreError::Invalid)?;
+        let is_of_event = |failure: &SagaFailure| failure.event < self.events.len();
+        if !self.failures.is_empty() && saga.is_none() || !self.failures.iter().all(is_of_event) {
+            return Err(StoreError::Invalid("a failure goes with an event of a saga"));
+        }
+        self.state.iter().try_for_each(|change| change.check()).map_err(StoreError::Invalid)?;
         if self.start_key.is_some() && (saga.is_none() || self.expected != Version(0)) {
             return Err(StoreError::Invalid("a start key goes with the first append of a saga"));
         }

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use crate::error::StoreError;
 
 /// The largest blob, in bytes: several times the largest component seen so far (18 MB, Python).
-pub const BLOB_BYTES_MAX: usize = 256 << 20;
+pub(crate) const BLOB_BYTES_MAX: usize = 256 << 20;
 
 /// The kind of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,11 +32,11 @@ pub struct BlobRow {
     /// The name of the plugin or definition.
     pub name: String,
     /// The digest of the bytes.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// When the blob was first stored.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// The number of bytes.
-    pub bytes_len: u64,
+    pub(crate) bytes_len: u64,
 }
 
 /// Keeps blobs: components and definitions. Every host writes them, and equal bytes have one digest.

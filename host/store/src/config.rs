@@ -1,5 +1,7 @@
 //! Where a store is, and how durable its appends are.
 
+use std::path::PathBuf;
+
 /// Where a store is, and when it acknowledges appends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
@@ -7,6 +9,8 @@ pub struct StoreConfig {
     pub url: String,
     /// When an append is acknowledged.
     pub durability: Durability,
+    /// The folder of the archive; none when ended sagas are deleted instead.
+    pub archive: Option<PathBuf>,
 }
 
 /// The moment at which an append is acknowledged.

@@ -16,16 +16,23 @@
 )]
 
 mod append;
+mod archive;
+mod backup;
 mod durable;
 mod fixture;
 mod keys;
 mod location;
 mod model;
+mod outbox;
 mod ownership;
 mod read;
+mod schedules;
+mod search;
 mod state;
 
 pub use append::*;
+pub use archive::*;
+pub use backup::*;
 pub use durable::*;
 pub use fixture::{
     at, definition, event, live_page, row, saga_id, start, then, whole_log, whole_stream,
@@ -33,8 +40,11 @@ pub use fixture::{
 pub use keys::*;
 pub use location::{StoreLocation, TestStore};
 pub use model::Model;
+pub use outbox::*;
 pub use ownership::*;
 pub use read::*;
+pub use schedules::*;
+pub use search::*;
 pub use state::*;
 
 /// One test for each check of the suite; the argument is an expression that makes a
@@ -59,7 +69,16 @@ macro_rules! conformance_tests {
             leaves_the_key_of_a_refused_start,
             lists_by_each_filter,
             lists_by_part_of_an_id_and_before_a_time,
+            lists_by_start_key,
+            lists_by_failures,
+            keeps_cursors_while_sagas_fail,
+            keeps_the_last_failure_of_a_call,
+            lists_by_end,
+            archives_failures,
+            counts_groups,
+            limits_groups,
             finds_live_sagas,
+            finds_waiting_sagas,
             limits_pages_of_live_sagas_by_bytes,
             limits_pages_of_events_by_bytes,
             follows_rows,
@@ -74,6 +93,14 @@ macro_rules! conformance_tests {
             reads_no_gap_while_writing,
             keeps_everything_over_a_reopen,
             refuses_when_closed,
+            backs_up_a_prefix_of_the_log_while_it_is_written,
+            makes_one_backup_at_a_time,
+            surveys_what_it_holds,
+            archives_and_reads_back,
+            keeps_versions_keys_and_positions_of_archived_sagas,
+            archives_parents_first_and_nothing_that_goes_on,
+            brings_archived_sagas_back,
+            finds_each_saga_while_it_is_archived,
             commits_in_groups,
             gains_every_shard_once,
             appends_only_to_the_sagas_of_a_shard,
@@ -81,6 +108,10 @@ macro_rules! conformance_tests {
             refuses_what_lost_ownership,
             loses_nothing_when_taken_over_between_decide_and_append,
             loses_nothing_when_taken_over_with_appends_under_way,
+            keeps_subscriptions,
+            keeps_schedules,
+            refuses_schedules_of_a_lost_store,
+            refuses_cursors_of_a_lost_store,
         }
     };
     ($location:expr; $($check:ident),* $(,)?) => {

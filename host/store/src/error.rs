@@ -53,7 +53,9 @@ pub enum StoreError {
         /// What is wrong.
         source: Cause,
     },
-    /// The store is closed. Caller: it called too late.
+    /// The store is closed. Caller: it called too late. An append gets this error too when the writer
+    /// panics before it answers. Such an append may be durable. The health of the store is
+    /// [`Fatal::WriterEnded`] then: the process has to end, and its next start reads what is durable.
     #[error("the store is closed")]
     Closed,
     /// This process writes nothing any more. Operator.
@@ -192,7 +194,7 @@ impl StoreError {
 
     /// Returns one word that names the error, for metrics and for programs.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::Conflict { .. } => "conflict",
             Self::LostOwnership(_) => "lost_ownership",

@@ -25,7 +25,7 @@ pub struct LogPage {
 /// its version cannot be read either, the event has the version after the append before it.
 pub trait EventLog: Send + Sync {
     /// Returns the events of a stream after a version, by ascending version. A page also ends where
-    /// it would hold more than [`crate::EVENTS_PAGE_BYTES_MAX`].
+    /// it would hold more than `EVENTS_PAGE_BYTES_MAX`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: try again. [`StoreError::Damaged`] and [`StoreError::Closed`]:

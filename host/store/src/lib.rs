@@ -2,9 +2,10 @@
 //! derived from the events in the same transaction.
 //!
 //! [`Store`] is the trait, and its parts are [`Ownership`], [`EventLog`], [`SagaIndex`],
-//! [`PluginState`], [`Blobs`] and [`Maintenance`]. A process appends to a saga only through a
-//! [`Shard`] that it owns, so that what lost the ownership can write nothing. [`open()`] makes the store that a URL names. Every implementation passes
-//! the same suite (`conformance`, behind the feature of that name).
+//! [`PluginState`], [`Blobs`], [`Archive`], [`Outbox`], [`Schedules`] and
+//! [`Maintenance`]. A process appends to a saga only through a [`Shard`] that it owns, so a process that has lost the ownership can write nothing. [`open()`] makes the
+//! store that a URL names. Every implementation passes the same suite (`conformance`, behind the feature of
+//! that name).
 //!
 //! # What an append promises
 //! An append is all or nothing: its events, the row of the projection, the start key and the
@@ -12,46 +13,72 @@
 //! It fails with [`StoreError::Conflict`] when the stream is not at the expected version, so only
 //! one of two concurrent writers succeeds.
 //!
-//! Deliberately absent: any meaning of an event (its data is JSON text), updates and deletes.
+//! Deliberately absent: any meaning of an event (its data is JSON text), and updates. Events leave the
+//! database only with their whole saga, by [`Archive`].
 
 mod append;
+mod archive;
+mod backup;
 mod blob;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
 mod event_log;
+mod failure_query;
+mod in_place;
 mod maintenance;
 mod open;
+mod outbox;
 mod ownership;
 mod paging;
 mod plugin_state;
+mod restored;
+mod saga_failure;
+mod saga_groups;
 mod saga_index;
 mod saga_query;
 mod saga_row;
+mod schedules;
+mod segment;
 mod shard_id;
 mod sqlite;
 mod store;
 mod stored_event;
 mod stream;
+mod survey;
 
-pub use append::{
-    APPEND_BYTES_MAX, Append, AppendReply, Appended, EVENT_BYTES_MAX, NewEvent, StartKey,
+pub use append::{Append, AppendReply, Appended, NewEvent, StartKey};
+pub use archive::{
+    Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedContent, EndedPage, EndedSaga,
+    ToArchive, Tombstone,
 };
-pub use blob::{BLOB_BYTES_MAX, BlobKind, BlobRow, Blobs};
+pub use backup::{Backup, BackupError, BackupSummary};
+pub use blob::{BlobKind, BlobRow, Blobs};
 pub use config::{Durability, StoreConfig};
 pub use error::{Cause, Fatal, Obstacle, OpenError, StoreError};
 pub use event_log::{EventLog, LogPage};
+pub use failure_query::{DigestPart, FailureQuery, FailureText};
+pub use in_place::{draft_of, put_in_place};
 pub use maintenance::{DiskRoom, Maintenance, StoreHealth, StoreStats};
 pub use open::open;
+pub use outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
 pub use ownership::{OwnedShards, Ownership, OwnershipEvent, Shard};
 pub use paging::{Cursor, PageBudget};
 pub use plugin_state::PluginState;
+pub use restored::{FileCheck, RestoreError, Restored};
+pub use saga_failure::{FAILURE_TEXT_BYTES_MAX, FailedCall, SagaFailure, failures};
+pub use saga_groups::{GROUPS_MAX, GroupBy, SagaGroup, SagaGroups};
 pub use saga_index::SagaIndex;
 pub use saga_query::{IdPart, SagaQuery};
-pub use saga_row::{LIVE_PAGE_BYTES_MAX, LiveSaga, SagaRow};
-pub use shard_id::{Epoch, SHARDS, ShardId};
-pub use sqlite::{APPENDS_WAITING_MAX, LOCK_SUFFIX, SCHEMA_VERSION, SqliteStore};
+pub use saga_row::{LiveSaga, LiveSagas, SagaRow};
+pub use schedules::{ScheduleRow, Schedules};
+pub use shard_id::{Epoch, ShardId};
+pub use sqlite::{APPENDS_WAITING_MAX, SqliteStore, StoppedStore, check_file, restore};
 pub use store::Store;
-pub use stored_event::{EVENT_UNREADABLE, EVENTS_PAGE_BYTES_MAX, StoredEvent};
+pub use stored_event::{EVENT_UNREADABLE, StoredEvent};
 pub use stream::Stream;
+pub use survey::{
+    ArchivedCount, Growth, MonthCount, SURVEY_EVENTS_MAX, SURVEY_TYPES_MAX, SagaCount, StoreSurvey,
+    TypeCount,
+};

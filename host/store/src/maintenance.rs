@@ -3,7 +3,9 @@
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::backup::{Backup, BackupError};
 use crate::error::StoreError;
+use crate::survey::StoreSurvey;
 
 /// Says whether a store takes writes.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +36,7 @@ pub struct StoreStats {
     /// The number of appends that were written.
     pub appends: u64,
     /// The number of events that were written.
-    pub events: u64,
+    pub(crate) events: u64,
     /// The number of transactions that wrote them.
     pub transactions: u64,
     /// The space of the disk; none before the first measurement, or when it cannot be measured.
@@ -54,6 +56,20 @@ pub trait Maintenance: Send + Sync {
     /// # Errors
     /// As for [`Self::verify`].
     fn events(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Returns what the store holds. It reads indexes and a sample of the log, never the whole log.
+    ///
+    /// # Errors
+    /// As for [`Self::verify`].
+    fn survey(&self) -> BoxFuture<'_, Result<StoreSurvey, StoreError>>;
+
+    /// Copies the store as it is at one moment, while it is written to. The copy has every append
+    /// that was answered before the call. Only one backup of a store exists at a time. A dropped
+    /// future ends the copying, and nothing of it is left.
+    ///
+    /// # Errors
+    /// See [`BackupError`].
+    fn back_up(&self) -> BoxFuture<'_, Result<Backup, BackupError>>;
 
     /// Returns a watch that says whether the store takes writes. It changes to
     /// [`StoreHealth::NoWrites`] before the first failed append is answered. It changes back to

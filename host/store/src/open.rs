@@ -21,5 +21,5 @@ pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, OpenError> {
         return Err(OpenError::Url(config.url.clone()));
     };
     let store = SqliteStore::open(Path::new(path), config.durability)?;
-    Ok(Arc::new(store))
+    Ok(Arc::new(store.with_archive(config.archive.clone())))
 }

@@ -34,6 +34,7 @@ pub trait Shard: Send + Sync + fmt::Debug {
     /// - [`StoreError::Unavailable`]: try the same append again.
     /// - [`StoreError::Invalid`] and [`StoreError::Damaged`]: the same append fails again.
     /// - [`StoreError::Closed`] and [`StoreError::Fatal`]: this process writes nothing any more.
+    ///   Exception to the first rule: see [`StoreError::Closed`] for an append that may be stored.
     fn append_then(&self, append: Append, reply: AppendReply);
 
     /// Appends, and resolves when the append is durable. The call itself queues the append, not the

@@ -10,10 +10,10 @@ use crate::error::StoreError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageBudget {
     /// The most events, or sagas.
-    pub items: u32,
+    pub(crate) items: u32,
     /// The most bytes of data. A page may exceed this by one item, so it is empty only when there
     /// are no more items.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl PageBudget {
@@ -26,12 +26,18 @@ impl PageBudget {
 
 /// A place in the whole log, between two events. Only the store that made it understands it; callers
 /// keep it, write it down as text and hand it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Cursor(pub(crate) u64);
 
 impl Cursor {
     /// The place before the first event.
     pub const START: Self = Self(0);
+
+    /// Returns how many events lie between this place and a later one; 0 when that one is not later.
+    #[must_use]
+    pub const fn events_until(self, later: Self) -> u64 {
+        later.0.saturating_sub(self.0)
+    }
 }
 
 impl fmt::Display for Cursor {

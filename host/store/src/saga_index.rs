@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{Digest, SagaId, SagaStatus};
+use amends_engine::{Digest, SagaId, SagaStatus, Timestamp};
 use futures::future::BoxFuture;
 
 use crate::error::StoreError;
 use crate::paging::PageBudget;
+use crate::saga_groups::{GroupBy, SagaGroups};
 use crate::saga_query::SagaQuery;
-use crate::saga_row::{LiveSaga, SagaRow};
+use crate::saga_row::{LiveSaga, LiveSagas, SagaRow};
 use crate::shard_id::ShardId;
 
 /// Finds sagas.
@@ -24,19 +25,55 @@ pub trait SagaIndex: Send + Sync {
     /// and logged as an error.
     fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>>;
 
+    /// Counts the sagas that match, by what they have in common; by nothing: all of them as one group.
+    /// The cursor applies, the limit does not.
+    fn groups(
+        &self,
+        query: SagaQuery,
+        by: Vec<GroupBy>,
+    ) -> BoxFuture<'_, Result<SagaGroups, StoreError>>;
+
     /// Returns the sagas of some shards that have not ended, by ascending id after `after`, each
     /// with all its events. Rows and events are of one snapshot. A saga that cannot be read does not
     /// fail the others.
     ///
     /// The budget counts sagas. A page also ends with the saga that reaches
-    /// [`crate::LIVE_PAGE_BYTES_MAX`]. It is empty only when there are no more sagas. The next page
+    /// `LIVE_PAGE_BYTES_MAX`. It is empty only when there are no more sagas. The next page
     /// starts after the last id of this one.
     fn live(
         &self,
         shards: Vec<ShardId>,
+        which: LiveSagas,
         after: Option<SagaId>,
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>>;
+
+    /// Returns the sagas of these ids, each with all its events, in the order of the ids. Rows and
+    /// events are of one snapshot. A saga without a row is left out. A page ends with the saga that
+    /// reaches `LIVE_PAGE_BYTES_MAX`; it is empty only when there are no sagas of these ids.
+    fn read(&self, ids: Vec<SagaId>) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>>;
+
+    /// Returns up to `limit` sagas of some shards whose status is `waiting` and whose `wake_at` is not
+    /// later than `until`, with that time. They are ordered by it and by id, and begin after `after`.
+    fn due(
+        &self,
+        shards: Vec<ShardId>,
+        until: Timestamp,
+        after: Option<(Timestamp, SagaId)>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, SagaId)>, StoreError>>;
+
+    /// Returns up to `limit` sagas of some shards whose status is `waiting`, by ascending id after
+    /// `after`, each with the latest time of its events.
+    fn waiting(
+        &self,
+        shards: Vec<ShardId>,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<(SagaId, Timestamp)>, StoreError>>;
+
+    /// Returns how many sagas have the status `waiting`, of all shards.
+    fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Returns the saga that a key started, and the digest of the payload it was started with.
     fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>>;

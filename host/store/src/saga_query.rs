@@ -2,6 +2,9 @@
 
 use amends_engine::{DefinitionName, SagaId, SagaStatus, Timestamp};
 
+use crate::failure_query::FailureQuery;
+use crate::saga_row::SagaRow;
+
 /// The conditions that a listed saga fulfils: all of those that are set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SagaQuery {
@@ -9,18 +12,45 @@ pub struct SagaQuery {
     pub statuses: Vec<SagaStatus>,
     /// The saga runs this definition.
     pub definition: Option<DefinitionName>,
-    /// The saga has this tag: name and value.
-    pub tag: Option<(String, String)>,
+    /// The saga has each of these tags: name and value.
+    pub tags: Vec<(String, String)>,
+    /// The saga was started with this idempotency key.
+    pub key: Option<String>,
     /// The saga started after this time.
     pub started_after: Option<Timestamp>,
     /// The saga started before this time.
     pub started_before: Option<Timestamp>,
+    /// The saga has ended, after this time.
+    pub ended_after: Option<Timestamp>,
+    /// The saga has ended, before this time.
+    pub ended_before: Option<Timestamp>,
+    /// A failure of the saga fulfils these conditions.
+    pub failure: FailureQuery,
     /// The id of the saga begins or ends with this part.
     pub id: Option<IdPart>,
     /// The id of the saga is smaller than this one: the cursor.
     pub before: Option<SagaId>,
     /// The largest number of sagas to return.
     pub limit: u32,
+}
+
+impl SagaQuery {
+    /// Returns true when a saga fulfils all conditions on its row. Those on its failures, the cursor
+    /// and the limit are none.
+    #[must_use]
+    pub fn fits(&self, row: &SagaRow) -> bool {
+        let mut tags = self.tags.iter();
+        let ended = |is: &dyn Fn(Timestamp) -> bool| row.ended_at.is_some_and(is);
+        (self.statuses.is_empty() || self.statuses.contains(&row.status))
+            && self.definition.as_ref().is_none_or(|name| *name == row.definition)
+            && tags.all(|(name, value)| row.tags.get(name) == Some(value))
+            && self.key.as_ref().is_none_or(|key| row.key.as_ref() == Some(key))
+            && self.started_after.is_none_or(|after| row.started_at > after)
+            && self.started_before.is_none_or(|before| row.started_at < before)
+            && self.ended_after.is_none_or(|after| ended(&|at| at > after))
+            && self.ended_before.is_none_or(|before| ended(&|at| at < before))
+            && self.id.as_ref().is_none_or(|part| part.fits(row.id))
+    }
 }
 
 /// The beginning or the end of a saga's id, as people write it.

@@ -9,7 +9,7 @@ use crate::stored_event::StoredEvent;
 /// The size at which a page of live sagas ends, in bytes of their events' data. The last saga may
 /// exceed it. A host that starts holds one page beside the sagas that it recovered from the pages
 /// before.
-pub const LIVE_PAGE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const LIVE_PAGE_BYTES_MAX: usize = 64 << 20;
 
 /// One row of the sagas projection: what lists and timers need, derived from the saga's events.
 ///
@@ -41,7 +41,16 @@ pub struct SagaRow {
     pub key: Option<String>,
 }
 
-/// One saga that has not ended, as a host reads it when it starts.
+/// Which sagas that have not ended are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveSagas {
+    /// All of them.
+    All,
+    /// Those whose status is not `waiting`.
+    NotWaiting,
+}
+
+/// One saga, as a host reads it to go on with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveSaga {
     /// The id of the saga.

@@ -5,7 +5,7 @@ use std::fmt;
 use amends_engine::SagaId;
 
 /// The number of shards of a store. It does not depend on the machine.
-pub const SHARDS: u16 = 64;
+pub(crate) const SHARDS: u16 = 64;
 
 /// One of the [`SHARDS`] parts of all sagas. A shard has one owner at a time, and only the owner
 /// writes to its sagas.

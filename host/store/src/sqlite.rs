@@ -7,23 +7,36 @@
 
 mod append;
 mod append_columns;
+mod archive;
+mod archive_check;
+mod archive_job;
+mod archived_columns;
+mod backup;
+mod clock;
 mod column;
 mod connection;
+mod disk;
 mod error;
+mod failures;
 mod file;
 mod health;
 mod job;
 mod look;
 mod open;
+mod outbox;
 mod queue;
 mod read;
 mod readers;
+mod restore;
 mod saga_columns;
+mod saga_life;
+mod schedules;
 mod schema;
 mod shard;
 mod start_delay;
 mod state;
 mod statements;
+mod stopped;
 mod stream_column;
 #[cfg(test)]
 mod tests;
@@ -35,7 +48,7 @@ mod writer_cache;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,21 +60,27 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::append::{Append, Appended};
+use crate::archive::Archive;
+use crate::backup::{Backup, BackupError};
 use crate::blob::{BLOB_BYTES_MAX, BlobKind, BlobRow, Blobs};
 use crate::config::Durability;
 use crate::error::{Fatal, Obstacle, OpenError, StoreError};
 use crate::event_log::{EventLog, LogPage};
 use crate::maintenance::{Maintenance, StoreHealth, StoreStats};
+use crate::outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
 use crate::ownership::{Ownership, OwnershipEvent};
 use crate::paging::{Cursor, PageBudget};
 use crate::plugin_state::PluginState;
+use crate::saga_groups::{GroupBy, SagaGroups};
 use crate::saga_index::SagaIndex;
 use crate::saga_query::SagaQuery;
-use crate::saga_row::{LiveSaga, SagaRow};
+use crate::saga_row::{LiveSaga, LiveSagas, SagaRow};
+use crate::schedules::{ScheduleRow, Schedules};
 use crate::shard_id::{Epoch, ShardId};
 use crate::store::Store;
 use crate::stored_event::StoredEvent;
 use crate::stream::Stream;
+use crate::survey::StoreSurvey;
 
 use health::Health;
 use job::Job;
@@ -72,9 +91,15 @@ use upkeep::{Limits, Upkeep};
 use writer::Writer;
 use writer_cache::WriterCache;
 
-pub use file::LOCK_SUFFIX;
 pub use queue::APPENDS_WAITING_MAX;
-pub use schema::SCHEMA_VERSION;
+pub use restore::restore;
+pub use stopped::{StoppedStore, check_file};
+
+/// The folder of the archive beside the file, unless another one is named.
+const ARCHIVE_FOLDER: &str = "archive";
+
+/// Sagas that are read from the archive at once: each may have 64 MiB of events.
+const ARCHIVE_READS_MAX: usize = 4;
 
 /// A store in one SQLite file.
 ///
@@ -89,6 +114,19 @@ pub struct SqliteStore {
     head: watch::Receiver<Cursor>,
     stats: Arc<Mutex<StoreStats>>,
     health: watch::Receiver<StoreHealth>,
+    path: PathBuf,
+    /// The only place for a backup.
+    backups: Arc<Semaphore>,
+    /// The only place for a move to the archive.
+    archiving: Arc<Semaphore>,
+    /// The only place for a count by groups: it may read for long, and sagas need the other readers.
+    counting: Semaphore,
+    /// One for each saga that is read from the archive, see [`ARCHIVE_READS_MAX`].
+    archive_reads: Semaphore,
+    /// The folder of the archive; none when sagas are deleted instead.
+    archive: Option<PathBuf>,
+    /// Says which files of the folder are those of this store.
+    store_id: i64,
     /// Its sender is dropped when the writer has ended and the file is closed.
     ended: watch::Receiver<()>,
 }
@@ -112,6 +150,14 @@ impl SqliteStore {
         Self::start(&path, lock, connection, Limits::default())
     }
 
+    /// Has the archive in another folder than `archive` beside the file. With none, ended sagas are
+    /// deleted instead.
+    #[must_use]
+    pub fn with_archive(mut self, folder: Option<PathBuf>) -> Self {
+        self.archive = folder;
+        self
+    }
+
     /// Takes the opened file over, and starts the threads of the store.
     fn start(
         path: &Path,
@@ -120,6 +166,7 @@ impl SqliteStore {
         limits: Limits,
     ) -> Result<Self, OpenError> {
         let (fence, position) = open::take_over(&connection, path)?;
+        let store_id = open::store_id(&connection, path)?;
         failpoint("store.opened");
         let (jobs, receiver) = mpsc::unbounded_channel();
         let (head_sender, head) = watch::channel(Cursor(position.0));
@@ -127,24 +174,31 @@ impl SqliteStore {
         let (health_sender, health) = watch::channel(StoreHealth::Well);
         let stats = Arc::new(Mutex::new(StoreStats::default()));
         let readers = Arc::new(Readers::new(path.to_owned()));
-        let writer = Writer {
-            connection,
-            lock,
-            path: path.to_owned(),
-            fence,
-            cache: WriterCache::new(position),
-            head: head_sender,
-            stats: Arc::clone(&stats),
-            health: Health::new(health_sender.clone()),
-            upkeep: Upkeep::new(limits, Arc::clone(&readers)),
-        };
+        let (writer_path, writer_stats) = (path.to_owned(), Arc::clone(&stats));
+        let health_of_writer = Health::new(health_sender.clone());
+        let upkeep = Upkeep::new(limits, Arc::clone(&readers));
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let failed = |error: std::io::Error| StoreError::unavailable(Obstacle::Database, error);
         thread("amends-store-writer")
             .spawn(move || {
                 // Dropped after the writer, also after a panic.
                 let _ended = ended_sender;
-                let run = AssertUnwindSafe(move || writer.run(receiver));
+                let run = AssertUnwindSafe(move || {
+                    // Dropped after the connection, so that nobody else opens the file before.
+                    let _lock = lock;
+                    let connection = connection;
+                    let writer = Writer {
+                        connection: &connection,
+                        path: writer_path,
+                        fence,
+                        cache: WriterCache::new(position),
+                        head: head_sender,
+                        stats: writer_stats,
+                        health: health_of_writer,
+                        upkeep,
+                    };
+                    writer.run(receiver);
+                });
                 if catch_unwind(run).is_err() {
                     health::lose(&health_sender, &Fatal::WriterEnded.into());
                 }
@@ -167,22 +221,29 @@ impl SqliteStore {
             head,
             stats,
             health,
+            path: path.to_owned(),
+            backups: Arc::new(Semaphore::new(1)),
+            archiving: Arc::new(Semaphore::new(1)),
+            archive_reads: Semaphore::new(ARCHIVE_READS_MAX),
+            counting: Semaphore::new(1),
+            archive: Some(file::folder(path).join(ARCHIVE_FOLDER)),
+            store_id,
             ended,
         })
     }
 
     /// Runs a read on a connection of its own, off the async threads. A read that takes too long is
     /// interrupted, see [`Readers`].
-    fn read<T, F>(&self, query: F) -> BoxFuture<'_, Result<T, StoreError>>
+    fn query<T, F>(&self, query: F) -> BoxFuture<'_, Result<T, StoreError>>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.read_for(true, query)
+        self.query_for(true, query)
     }
 
     /// Runs a read; only when `is_limited` is it interrupted when it takes too long.
-    fn read_for<T, F>(&self, is_limited: bool, query: F) -> BoxFuture<'_, Result<T, StoreError>>
+    fn query_for<T, F>(&self, is_limited: bool, query: F) -> BoxFuture<'_, Result<T, StoreError>>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -226,6 +287,18 @@ impl Store for SqliteStore {
     }
 
     fn blobs(&self) -> &dyn Blobs {
+        self
+    }
+
+    fn archive(&self) -> &dyn Archive {
+        self
+    }
+
+    fn outbox(&self) -> &dyn Outbox {
+        self
+    }
+
+    fn schedules(&self) -> &dyn Schedules {
         self
     }
 
@@ -308,7 +381,7 @@ impl EventLog for SqliteStore {
         after: Version,
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
-        self.read(move |connection| read::events(connection, &stream, after, budget))
+        self.query(move |connection| read::events(connection, &stream, after, budget))
     }
 
     fn follow(
@@ -316,7 +389,7 @@ impl EventLog for SqliteStore {
         from: Cursor,
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<LogPage, StoreError>> {
-        self.read(move |connection| {
+        self.query(move |connection| {
             let events = read::log(connection, from, budget)?;
             let next = events.last().map_or(from, StoredEvent::cursor);
             Ok(LogPage { events, next })
@@ -334,28 +407,68 @@ impl EventLog for SqliteStore {
 
 impl SagaIndex for SqliteStore {
     fn row(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>> {
-        self.read(move |connection| read::saga(connection, id))
+        self.query(move |connection| read::saga(connection, id))
     }
 
     fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>> {
-        self.read(move |connection| read::list(connection, &query))
+        self.query(move |connection| read::list(connection, &query))
+    }
+
+    fn groups(
+        &self,
+        query: SagaQuery,
+        by: Vec<GroupBy>,
+    ) -> BoxFuture<'_, Result<SagaGroups, StoreError>> {
+        async move {
+            let _place = self.counting.acquire().await.map_err(|_| StoreError::Closed)?;
+            self.query(move |connection| read::groups(connection, &query, &by)).await
+        }
+        .boxed()
     }
 
     fn live(
         &self,
         shards: Vec<ShardId>,
+        which: LiveSagas,
         after: Option<SagaId>,
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>> {
-        self.read(move |connection| read::live(connection, &shards, after, budget))
+        self.query(move |connection| read::live(connection, &shards, which, after, budget))
+    }
+
+    fn read(&self, ids: Vec<SagaId>) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>> {
+        self.query(move |connection| read::sagas(connection, &ids))
+    }
+
+    fn due(
+        &self,
+        shards: Vec<ShardId>,
+        until: Timestamp,
+        after: Option<(Timestamp, SagaId)>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, SagaId)>, StoreError>> {
+        self.query(move |connection| read::due(connection, &shards, until, after, limit))
+    }
+
+    fn waiting(
+        &self,
+        shards: Vec<ShardId>,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<(SagaId, Timestamp)>, StoreError>> {
+        self.query(move |connection| read::waiting(connection, &shards, after, limit))
+    }
+
+    fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.query(read::count_waiting)
     }
 
     fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>> {
-        self.read(move |connection| read::key(connection, &key))
+        self.query(move |connection| read::key(connection, &key))
     }
 
     fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>> {
-        self.read(read::counts)
+        self.query(read::counts)
     }
 }
 
@@ -365,7 +478,7 @@ impl PluginState for SqliteStore {
         plugin: PluginName,
         key: String,
     ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
-        self.read(move |connection| state::get(connection, plugin.as_str(), &key))
+        self.query(move |connection| state::get(connection, plugin.as_str(), &key))
     }
 
     fn keys(
@@ -373,7 +486,7 @@ impl PluginState for SqliteStore {
         plugin: PluginName,
         query: StateQuery,
     ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        self.read(move |connection| state::keys(connection, plugin.as_str(), &query))
+        self.query(move |connection| state::keys(connection, plugin.as_str(), &query))
     }
 
     fn change(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
@@ -415,22 +528,102 @@ impl Blobs for SqliteStore {
         kind: BlobKind,
         digest: Digest,
     ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
-        self.read(move |connection| read::blob(connection, kind, digest))
+        self.query(move |connection| read::blob(connection, kind, digest))
     }
 
     fn list(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
-        self.read(move |connection| read::blobs(connection, kind))
+        self.query(move |connection| read::blobs(connection, kind))
+    }
+}
+
+impl Outbox for SqliteStore {
+    fn subscription(
+        &self,
+        name: String,
+    ) -> BoxFuture<'_, Result<Option<SubscriptionRow>, StoreError>> {
+        self.query(move |connection| outbox::subscription(connection, &name))
+    }
+
+    fn dead_letters(
+        &self,
+        name: String,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetter>, StoreError>> {
+        self.query(move |connection| outbox::dead_letters(connection, &name, after, limit))
+    }
+
+    fn save(&self, change: SubscriptionChange) -> BoxFuture<'_, Result<(), StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        let change = Box::new(change);
+        let job = move |place| Job::SaveSubscription { change, reply, _place: place };
+        let queued = self.queue.push_when_room(0, job);
+        async move {
+            queued.await?;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
+    }
+}
+
+impl Schedules for SqliteStore {
+    fn schedule(&self, name: String) -> BoxFuture<'_, Result<Option<ScheduleRow>, StoreError>> {
+        self.query(move |connection| schedules::schedule(connection, &name))
+    }
+
+    fn save_schedule(&self, row: ScheduleRow) -> BoxFuture<'_, Result<(), StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        let row = Box::new(row);
+        let job = move |place| Job::SaveSchedule { row, reply, _place: place };
+        let queued = self.queue.push_when_room(0, job);
+        async move {
+            queued.await?;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
     }
 }
 
 impl Maintenance for SqliteStore {
     fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        let folder = self.archive.clone();
         // It reads the whole store, so its time is not limited.
-        self.read_for(false, read::verify)
+        self.query_for(false, move |connection| {
+            let mut findings = read::verify(connection)?;
+            if let Some(folder) = folder {
+                findings.extend(archive_check::check_archive(connection, &folder)?);
+            }
+            Ok(findings)
+        })
     }
 
     fn events(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.read(read::count_events)
+        self.query(read::count_events)
+    }
+
+    fn survey(&self) -> BoxFuture<'_, Result<StoreSurvey, StoreError>> {
+        let path = self.path.clone();
+        self.query(move |connection| read::survey(connection, &path))
+    }
+
+    fn back_up(&self) -> BoxFuture<'_, Result<Backup, BackupError>> {
+        async move {
+            if self.queue.is_closing.load(Ordering::Acquire) {
+                return Err(StoreError::Closed.into());
+            }
+            let place = Arc::clone(&self.backups).try_acquire_owned();
+            let place = place.map_err(|_| BackupError::UnderWay)?;
+            let (queue, path) = (Arc::clone(&self.queue), self.path.clone());
+            let (answer, copied) = oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                let copied = backup::copy_while_written(&queue, &path, &|| answer.is_closed());
+                // A caller that is gone leaves nothing: the file has no name any more.
+                let _ =
+                    answer.send(copied.map(|(file, summary)| Backup::new(file, summary, place)));
+            });
+            copied.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+        }
+        .boxed()
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {

@@ -2,13 +2,16 @@
 
 use futures::future::BoxFuture;
 
+use crate::archive::Archive;
 use crate::blob::Blobs;
 use crate::error::StoreError;
 use crate::event_log::EventLog;
 use crate::maintenance::Maintenance;
+use crate::outbox::Outbox;
 use crate::ownership::Ownership;
 use crate::plugin_state::PluginState;
 use crate::saga_index::SagaIndex;
+use crate::schedules::Schedules;
 
 /// An append-only event store, opened once by a process. Its parts are traits of their own, so that
 /// a user of the store names the part that it needs.
@@ -33,6 +36,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the blobs.
     fn blobs(&self) -> &dyn Blobs;
+
+    /// Returns the archive of ended sagas.
+    fn archive(&self) -> &dyn Archive;
+    /// Returns the subscriptions.
+    fn outbox(&self) -> &dyn Outbox;
+
+    /// Returns the schedules.
+    fn schedules(&self) -> &dyn Schedules;
 
     /// Returns what keeps the store in order.
     fn maintenance(&self) -> &dyn Maintenance;

@@ -8,7 +8,7 @@ use crate::stream::Stream;
 /// The largest page of events, in bytes of their data. A page ends before the event that would
 /// exceed this, unless it is the first of the page. Each reader holds one page in memory, and there
 /// may be hundreds of readers.
-pub const EVENTS_PAGE_BYTES_MAX: usize = 256 << 10;
+pub(crate) const EVENTS_PAGE_BYTES_MAX: usize = 256 << 10;
 
 /// The type of the event that stands for an append that cannot be read. Its data is an object with
 /// the `reason`. In the log, its stream is saga 0 and its version 0 when those cannot be read

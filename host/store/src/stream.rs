@@ -22,7 +22,7 @@ pub enum Stream {
 impl Stream {
     /// Returns the saga whose stream it is.
     #[must_use]
-    pub const fn saga(&self) -> Option<SagaId> {
+    pub(crate) const fn saga(&self) -> Option<SagaId> {
         match self {
             Self::Saga(id) => Some(*id),
             Self::Plugin(_) | Self::Service(_) | Self::Deploys => None,

@@ -16,8 +16,8 @@ use amends_store::conformance::{
     whole_stream,
 };
 use amends_store::{
-    Append, Cursor, Durability, EVENT_UNREADABLE, LOCK_SUFFIX, NewEvent, OpenError, PageBudget,
-    SCHEMA_VERSION, SagaQuery, SqliteStore, StoreConfig, StoreError, StoredEvent, Stream,
+    Append, Cursor, Durability, EVENT_UNREADABLE, NewEvent, OpenError, PageBudget, SagaQuery,
+    SqliteStore, StoreConfig, StoreError, StoredEvent, Stream,
 };
 use futures::FutureExt as _;
 use rusqlite::Connection;
@@ -69,7 +69,7 @@ async fn refuses_a_newer_version() {
     change(&path, "PRAGMA user_version = 99; PRAGMA journal_mode = DELETE");
     let before = fs::read(&path).unwrap();
     match refusal(&path) {
-        OpenError::NewerSchema { found: 99, known: SCHEMA_VERSION, .. } => {}
+        OpenError::NewerSchema { found: 99, known: 9, .. } => {}
         other => panic!("{other:?}"),
     }
     let text = refusal(&path).to_string();
@@ -274,7 +274,7 @@ async fn refuses_a_file_in_use() {
     // Nothing of it harms the one that has it.
     store.append(start(1)).await.unwrap();
     store.close().await.unwrap();
-    let lock = place.path().with_extension(format!("db-{LOCK_SUFFIX}"));
+    let lock = place.path().with_extension("db-lock");
     assert!(lock.exists(), "the lock is beside the file");
     let store = place.open().await.unwrap();
     assert_eq!(whole_log(&*store).await.len(), 1);
@@ -333,7 +333,11 @@ async fn a_half_made_database_is_made_again() {
 #[tokio::test]
 async fn urls_name_stores() {
     let place = TemporaryFile::new();
-    let config = |url: &str| StoreConfig { url: url.to_owned(), durability: Durability::Relaxed };
+    let config = |url: &str| StoreConfig {
+        url: url.to_owned(),
+        durability: Durability::Relaxed,
+        archive: None,
+    };
     let store = amends_store::open(&config(&format!("sqlite:{}", place.path().display()))).unwrap();
     let store = TestStore::of(store).await.unwrap();
     store.append(start(1)).await.unwrap();
@@ -363,7 +367,7 @@ async fn reads_version_1() {
     let all = SagaQuery { limit: 100, ..SagaQuery::default() };
     assert_eq!(store.sagas().list(all.clone()).await.unwrap(), model.list(&all));
     let tagged =
-        SagaQuery { tag: Some(("customer".to_owned(), "Zoë".to_owned())), limit: 100, ..all };
+        SagaQuery { tags: vec![("customer".to_owned(), "Zoë".to_owned())], limit: 100, ..all };
     assert_eq!(store.sagas().list(tagged.clone()).await.unwrap(), model.list(&tagged));
     assert_eq!(live_page(&*store, None, 100).await, model.live());
     assert_eq!(store.sagas().key("order-1".to_owned()).await.unwrap(), model.key("order-1"));
@@ -468,7 +472,7 @@ async fn files_are_their_owners_alone() {
     let modes = |path: &Path| {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let beside = |suffix: &str| mode(&path.with_extension(format!("db-{suffix}")));
-        let files = [mode(path), beside("wal"), beside("shm"), beside(LOCK_SUFFIX)];
+        let files = [mode(path), beside("wal"), beside("shm"), beside("lock")];
         (files, mode(path.parent().unwrap()))
     };
     if let Some(path) = std::env::var_os(CHILD) {

@@ -16,8 +16,9 @@ use amends_store::conformance::{
     TestStore, at, live_page, row, saga_id, start, state_change, then, whole_stream,
 };
 use amends_store::{
-    Append, Appended, BlobKind, Cursor, Durability, EVENT_UNREADABLE, LiveSaga, NewEvent,
-    PageBudget, SagaQuery, SagaRow, SqliteStore, StartKey, StoredEvent, Stream,
+    Append, Appended, BlobKind, Cursor, DeadLetter, Durability, EVENT_UNREADABLE, LiveSaga,
+    NewEvent, PageBudget, SagaQuery, SagaRow, SqliteStore, StartKey, StoredEvent, Stream,
+    SubscriptionChange,
 };
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -29,13 +30,15 @@ const TIME_MAX: Duration = Duration::from_secs(2);
 const SOUND: u32 = 3;
 
 /// Tables, and what orders their rows and leaves out those of [`SOUND`].
-const TABLES: [(&str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str); 8] = [
     ("appends", "rowid", "stream <> ?1"),
     ("sagas", "id", "id <> ?1"),
     ("saga_tags", "name, value, saga", "saga <> ?1"),
     ("start_keys", "key", "saga <> ?1"),
     ("blobs", "rowid", "?1 = ?1"),
     ("state", "plugin, key", "?1 = ?1"),
+    ("subscriptions", "name", "?1 = ?1"),
+    ("dead_letters", "subscription, place", "?1 = ?1"),
 ];
 
 fn streams() -> Vec<Stream> {
@@ -74,8 +77,8 @@ impl Rows {
             row.wake_at = Some(at(number + 60));
             let key = row.key.clone().unwrap();
             first.start_key = Some(StartKey { key, payload_digest: Digest::of(b"payload") });
-            first.state =
-                vec![state_change(&[], &[(&format!("stock/{number}"), Some("{\"n\":1}"))])];
+            let stock = format!("stock/{number}");
+            first.state = vec![state_change(&[], &[(&stock, Some("{\"n\":1}"))]).into()];
             store.append(first).await.unwrap();
             let mut more = then(number, 1);
             more.events.push(NewEvent { kind: "order.made".into(), data: "{}".to_owned() });
@@ -100,6 +103,23 @@ impl Rows {
                 .await
                 .unwrap();
         }
+        let letter = |stream| DeadLetter {
+            place: Cursor::START,
+            stream,
+            version: Version(1),
+            kind: "step.failed".to_owned(),
+            at: at(1),
+            attempts: 3,
+            error: "no".to_owned(),
+        };
+        let change = SubscriptionChange {
+            name: "name".to_owned(),
+            cursor: Cursor::START,
+            disabled: Some("gone".to_owned()),
+            dead: vec![letter(streams()[0].clone())],
+            delivered: Vec::new(),
+        };
+        store.outbox().save(change).await.unwrap();
         let other = Connection::open(place.path()).unwrap();
         other.execute_batch("PRAGMA synchronous = OFF").unwrap();
         for (table, ..) in TABLES {
@@ -218,7 +238,7 @@ impl Rows {
             SagaQuery::default(),
             SagaQuery { definition, ..SagaQuery::default() },
             SagaQuery {
-                tag: Some(("region".to_owned(), "north".to_owned())),
+                tags: vec![("region".to_owned(), "north".to_owned())],
                 ..SagaQuery::default()
             },
             SagaQuery { statuses: SagaStatus::ALL.to_vec(), ..SagaQuery::default() },
@@ -266,6 +286,10 @@ impl Rows {
             let found = self.store.blobs().get(kind, Digest::of(b"bytes")).await;
             told("blob", found.err().map(|error| error.to_string()));
         }
+        let found = self.store.outbox().subscription("name".to_owned()).await;
+        told("subscription", found.err().map(|error| error.to_string()));
+        let found = self.store.outbox().dead_letters("name".to_owned(), None, 10).await;
+        told("dead letters", found.err().map(|error| error.to_string()));
         told("counts", self.store.sagas().counts().await.err().map(|error| error.to_string()));
         match self.store.maintenance().verify().await {
             Ok(findings) => findings.into_iter().for_each(|finding| told("found", Some(finding))),

@@ -6,12 +6,14 @@
 
 mod temporary_file;
 
+use std::sync::Arc;
+
 use amends_engine::{Digest, SagaStatus, StateChange, StateList, StateQuery, Version};
 use amends_store::conformance::{
     Model, StoreLocation as _, at, definition, event, live_page, row, saga_id, start, whole_log,
     whole_stream,
 };
-use amends_store::{Append, SagaQuery, StartKey, StoreError, Stream};
+use amends_store::{Append, SagaQuery, ShardId, StartKey, StoreError, Stream};
 use futures::future::join_all;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -94,8 +96,8 @@ async fn compare(steps: Vec<Step>) {
         assert_eq!(events, model.events(&stream));
         let key = number.to_string();
         assert_eq!(store.sagas().key(key.clone()).await.unwrap(), model.key(&key));
-        let tag = Some(("customer".to_owned(), key));
-        let query = SagaQuery { tag, limit: 3, ..SagaQuery::default() };
+        let tags = vec![("customer".to_owned(), key)];
+        let query = SagaQuery { tags, limit: 3, ..SagaQuery::default() };
         assert_eq!(store.sagas().list(query.clone()).await.unwrap(), model.list(&query));
     }
     for status in SagaStatus::ALL {
@@ -105,6 +107,13 @@ async fn compare(steps: Vec<Step>) {
         assert_eq!(store.sagas().list(query.clone()).await.unwrap(), model.list(&query));
     }
     assert_eq!(live_page(&*store, None, u32::MAX).await, model.live());
+    let all = || ShardId::all().collect::<Vec<_>>();
+    let waiting = store.sagas().waiting(all(), None, u32::MAX).await.unwrap();
+    assert_eq!(waiting, model.waiting());
+    for until in [at(0), at(u32::MAX)] {
+        let due = store.sagas().due(all(), until, None, u32::MAX).await.unwrap();
+        assert_eq!(due, model.due(until));
+    }
     assert_eq!(store.sagas().counts().await.unwrap(), model.counts());
     for plugin in PLUGINS {
         let plugin: amends_engine::PluginName = plugin.parse().unwrap();
@@ -165,13 +174,14 @@ fn append() -> impl Strategy<Value = Append> {
                 row
             });
             let events = (0..events).map(event).collect();
-            Append { stream, expected, at: at(number), events, row, start_key, state }
+            let failures = Vec::new();
+            Append { stream, expected, at: at(number), events, row, failures, start_key, state }
         },
     )
 }
 
 /// Few keys and values, so that what is seen is often so.
-fn state() -> impl Strategy<Value = StateChange> {
+fn state() -> impl Strategy<Value = Arc<StateChange>> {
     let plugin = proptest::sample::select(PLUGINS).prop_map(|name| name.parse().unwrap());
     let value = || prop_oneof![Just(None), Just(Some("1".into())), Just(Some("22".into()))];
     let key = || proptest::sample::select(KEYS).prop_map(str::to_owned);
@@ -186,12 +196,9 @@ fn state() -> impl Strategy<Value = StateChange> {
     let lists = proptest::option::weighted(0.2, list);
     let bytes_max = proptest::sample::select(&[4, 1_000][..]);
     (plugin, values(2), lists, values(3), bytes_max).prop_map(
-        |(plugin, reads, list, writes, bytes_max)| StateChange {
-            plugin,
-            reads,
-            lists: list.into_iter().collect(),
-            writes,
-            bytes_max,
+        |(plugin, reads, list, writes, bytes_max)| {
+            let lists = list.into_iter().collect();
+            Arc::new(StateChange { plugin, reads, lists, writes, bytes_max })
         },
     )
 }

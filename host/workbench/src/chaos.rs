@@ -1,4 +1,4 @@
-//! `chaos`: a user's own definition and plugins, with everything going wrong that can.
+//! `chaos`: a user's own definition and plugins under every fault that a host can meet.
 //!
 //! Each step and each undo fails, is lost before and after its effect, and is repeated; the host
 //! is crashed at every event boundary. What is judged is what can be seen from outside of the

@@ -15,7 +15,7 @@ use crate::page::Page;
 use crate::place::repository;
 
 /// Limits that a page states: the page, the beginning of the row, and the crate and constant.
-const LIMITS: [(&str, &str, &str); 58] = [
+const LIMITS: [(&str, &str, &str); 76] = [
     ("limits", "steps of a saga", "engine::STEPS_MAX"),
     ("limits", "elements of all steps with `each`", "engine::ELEMENTS_MAX"),
     ("limits", "attempts", "engine::ATTEMPTS_MAX"),
@@ -27,6 +27,12 @@ const LIMITS: [(&str, &str, &str); 58] = [
     ("limits", "a name", "engine::NAME_BYTES_MAX"),
     ("limits", "a payload", "engine::PAYLOAD_BYTES_MAX"),
     ("limits", "a payload", "engine::PAYLOAD_DEPTH_MAX"),
+    ("limits", "events in its log", "engine::LOG_EVENTS_MAX"),
+    ("limits", "events in its log", "engine::LOG_EVENTS_MORE"),
+    ("limits", "data in its log", "engine::LOG_BYTES_MAX"),
+    ("limits", "data in its log", "engine::LOG_BYTES_MORE"),
+    ("limits", "groups of one count", "store::GROUPS_MAX"),
+    ("limits", "the text of a failure", "store::FAILURE_TEXT_BYTES_MAX"),
     ("limits", "signals that a saga keeps", "engine::SIGNALS_MAX"),
     ("limits", "signals that a saga keeps", "engine::SIGNAL_BYTES_MAX"),
     ("limits", "requests over HTTP", "sandbox::HTTP_REQUESTS_MAX"),
@@ -59,15 +65,27 @@ const LIMITS: [(&str, &str, &str); 58] = [
     ("limits", "a JSON Schema", "sandbox::PATTERN_BYTES_MAX"),
     ("limits", "calls at once", "runtime::CALLS_MAX"),
     ("limits", "calls at once", "runtime::CALLS_KEPT_FOR_UNDO"),
-    ("limits", "live sagas", "runtime::LIVE_MAX"),
-    ("limits", "bytes of live sagas", "runtime::LIVE_BYTES_MAX_DEFAULT"),
+    ("limits", "bytes of sagas in memory", "runtime::LIVE_BYTES_MAX_DEFAULT"),
     ("limits", "starts that wait", "runtime::STARTS_WAITING_MAX"),
     ("limits", "signals that wait", "runtime::SIGNAL_BYTES_WAITING_MAX"),
     ("limits", "look-ups of names", "sandbox::LOOKUPS_MAX"),
     ("limits", "watchers", "api::WATCHERS_MAX"),
+    ("limits", "events that it holds in memory", "subscriptions::EVENTS_HELD_MAX"),
+    ("limits", "events that it holds in memory", "subscriptions::EVENT_BYTES_HELD_MAX"),
+    ("limits", "requests at once", "subscriptions::REQUESTS_MAX"),
+    ("limits", "events of a batch", "subscriptions::BATCH_EVENTS_MAX"),
+    ("limits", "dead letters", "subscriptions::DEAD_LETTERS_MAX"),
+    ("limits", "the head of an answer", "subscriptions::ANSWER_HEAD_BYTES_MAX"),
+    ("limits", "the body of an answer", "subscriptions::ANSWER_BYTES_MAX"),
+    ("limits", "`Retry-After`", "subscriptions::RETRY_AFTER_MAX"),
+    ("limits", "schedules", "config::SCHEDULES_MAX"),
+    ("limits", "missed times that are caught up", "runtime::CATCH_UP_MAX"),
+    ("limits", "a time that counts as missed", "runtime::MISSED_AFTER"),
     ("limits", "the data of one event", "store::EVENT_BYTES_MAX"),
     ("limits", "the data of one append", "store::APPEND_BYTES_MAX"),
     ("limits", "a component or definition", "store::BLOB_BYTES_MAX"),
+    ("limits", "a saga that goes to the archive", "store::ARCHIVED_SAGA_BYTES_MAX"),
+    ("limits", "a file of the archive", "store::SEGMENT_SAGAS_MAX"),
     ("http", "the head of a request", "api::HEAD_TIME_MAX"),
     ("http", "the head of a request", "api::HEADERS_MAX"),
     ("http", "a connection between two requests", "api::IDLE_TIME_MAX"),
@@ -142,6 +160,75 @@ fn every_event_type_is_on_the_page() {
     assert_eq!(named, types);
 }
 
+/// The keys of an event's data that a row of the page names.
+fn keys(cell: &str) -> BTreeSet<String> {
+    found("`([a-z_]+)`", cell)
+}
+
+/// The keys of the data of each event type of a saga, from the text of the engine's `events!`.
+fn written_keys() -> BTreeMap<String, BTreeSet<String>> {
+    let engine = sources("engine");
+    let types = Regex::new(r#"= "([a-z]+\.[a-z_]+)" \{(?s:(.*?))\n? *\}\n"#).unwrap();
+    let (_, declared) = engine.split_once("\nevents! {").unwrap();
+    let declared = declared.split("\n}\n").next().unwrap();
+    let keys_of = |body: &str| found(r"(?m)^ {12}([a-z_]+): ", body);
+    types
+        .captures_iter(&format!("{declared}\n"))
+        .map(|found| (found[1].to_owned(), keys_of(&found[2])))
+        .collect()
+}
+
+/// What the engine declares, the golden files of its log hold, and the page says: three lists of the same
+/// keys.
+#[test]
+fn the_data_of_events_is_what_the_engine_writes() {
+    let written = written_keys();
+    let types: BTreeSet<_> = written.keys().map(String::as_str).collect();
+    assert_eq!(types, Event::KINDS.iter().copied().collect());
+
+    let golden = repository().join("host/engine/tests/golden/events.ndjson");
+    let mut kept: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in fs::read_to_string(golden).unwrap().lines() {
+        let (kind, data) = line.split_once(' ').unwrap();
+        if written.contains_key(kind) {
+            let data: serde_json::Value = serde_json::from_str(data).unwrap();
+            let data = data.as_object().unwrap().keys().cloned();
+            kept.entry(kind.to_owned()).or_default().extend(data);
+        }
+    }
+    assert_eq!(kept, written, "a field of an event has no golden line");
+
+    let page = reference("events");
+    let mut named = BTreeMap::new();
+    for row in rows(section(&page, "## Of a saga")) {
+        for kind in found(r"`([a-z]+\.[a-z_]+)`", row[0]) {
+            let mut data = keys(row[row.len() - 1]);
+            if row.len() == 2 {
+                data.extend(["who", "reason"].map(str::to_owned));
+            }
+            named.insert(kind, data);
+        }
+    }
+    assert_eq!(named, written, "the page names other keys");
+}
+
+/// The data of the other events is made in several ways, so this finds only keys that no source has.
+#[test]
+fn the_data_of_other_events_has_keys_of_the_sources() {
+    let packages = ["registry", "runtime"].map(sources).concat();
+    let page = reference("events");
+    let rows = rows(section(&page, "## Of plugins, services and deploys"));
+    let named: BTreeSet<_> = rows.iter().flat_map(|row| keys(row[3])).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let is_made = |key: &String| {
+        packages.contains(&format!("\"{key}\""))
+            || packages.contains(&format!("    {key}: "))
+            || packages.contains(&format!("    pub {key}: "))
+    };
+    let missing: Vec<_> = named.iter().filter(|key| !is_made(key)).collect();
+    assert!(missing.is_empty(), "no event has {missing:?}");
+}
+
 #[test]
 fn the_reserved_words_are_reserved() {
     let page = reference("events");
@@ -159,7 +246,8 @@ fn the_reserved_words_are_reserved() {
 
 #[test]
 fn every_metric_is_on_the_page() {
-    let packages = ["store", "sandbox", "registry", "runtime", "api"].map(sources).concat();
+    let packages =
+        ["store", "sandbox", "registry", "subscriptions", "runtime", "api"].map(sources).concat();
     let metrics = found(r#""(amends_[a-z_]+)""#, &packages);
     assert!(metrics.len() > 15, "{metrics:?}");
     let page = reference("metrics");

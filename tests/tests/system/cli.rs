@@ -45,7 +45,7 @@ fn exit_codes_are_those_of_the_contract() {
 }
 
 #[test]
-fn a_tag_is_found_as_it_was_given() {
+fn a_tag_and_a_key_are_found_as_they_were_given() {
     let place = Place::example();
     let _host = place.run();
     let order = example().join("order.json");
@@ -58,6 +58,11 @@ fn a_tag_is_found_as_it_was_given() {
         let found = place.amends(&["list", "--tag", tag, "-o", "ids"]);
         assert_eq!(stdout(&found), id, "{tag}: {}", stderr(&found));
     }
+    let keyed = [&["start", "--key", "order 7&8"], &order[..]].concat();
+    let keyed = stdout(&place.amends(&keyed));
+    assert_eq!(stdout(&place.amends(&["list", "--key", "order 7&8", "-o", "ids"])), keyed);
+    let other = ["list", "--key", "order 7&8", "--tag", "shop=a:b", "-o", "ids"];
+    assert_eq!(stdout(&place.amends(&other)), "");
     let output = place.amends(&["list", "--tag", "shop"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("write NAME=VALUE or NAME:VALUE"), "{}", stderr(&output));

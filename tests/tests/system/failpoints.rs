@@ -11,6 +11,8 @@ use std::time::Duration;
 use amends_tests::{Behaviour, Component};
 use serde_json::{Value, json};
 
+use crate::archive::ARCHIVE_POINTS;
+use crate::backup::{BACKUP_POINTS, DRAFT_POINTS, RESTORE_POINTS};
 use crate::ledger;
 use crate::place::{Host, Place, agent, example, repository, stdout};
 use crate::swap::another_version;
@@ -100,6 +102,7 @@ const POINTS: &[(&str, While, &[u32])] = &[
     ("runtime.tick.durable", While::Operating, &[0, 10]),
     ("runtime.order.decided", While::Operating, &[0, 10]),
     ("runtime.order.durable", While::Operating, &[0, 10]),
+    ("runtime.saga.leaves", While::Operating, &[0, 5]),
     ("runtime.signal.decided", While::Operating, &[0, 10]),
     ("runtime.signal.durable", While::Operating, &[0, 10]),
     ("runtime.child.before", While::Children, &[0, 30]),
@@ -240,7 +243,9 @@ fn each_failpoint_is_in_the_list_and_in_the_code_once() {
         read_names(&repository().join("host").join(folder).join("src"), &mut found);
     }
     found.sort();
-    let mut listed: Vec<_> = POINTS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    let here = POINTS.iter().map(|(name, ..)| *name);
+    let of_others = [&ARCHIVE_POINTS[..], &BACKUP_POINTS, &DRAFT_POINTS, &RESTORE_POINTS].concat();
+    let mut listed: Vec<_> = here.chain(of_others).map(str::to_owned).collect();
     listed.sort();
     assert_eq!(found, listed);
     println!("{} failpoints", listed.len());

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use amends_tests::{Behaviour, Component};
 use serde_json::{Value, json};
@@ -351,6 +353,95 @@ fn a_saga_can_be_watched_and_the_watch_resumed() {
     assert_eq!(kinds.last().map(String::as_str), Some("saga.compensated"));
     let (resumed, _) = watch(Some(&ids[2]));
     assert_eq!(resumed, ids[3..]);
+}
+
+/// Follows the log in a thread of its own. Sends the id and the type of each event, also an id alone.
+fn follow(host: &Host, query: &str, last: Option<&str>) -> mpsc::Receiver<(String, String)> {
+    let mut request =
+        agent().get(host.url(&format!("/v1/events{query}"))).header("accept", "text/event-stream");
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    let response = request.call().unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let (sender, events) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut id, mut kind) = (String::new(), String::new());
+        for line in BufReader::new(response.into_body().into_reader()).lines() {
+            let Ok(line) = line else { return };
+            match line.split_once(": ") {
+                Some(("id", text)) => text.clone_into(&mut id),
+                Some(("event", text)) => text.clone_into(&mut kind),
+                Some(_) => {}
+                None if id.is_empty() => {}
+                None => {
+                    if sender.send((std::mem::take(&mut id), std::mem::take(&mut kind))).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    events
+}
+
+#[test]
+fn the_log_can_be_followed_and_the_stream_resumed() {
+    let place = place();
+    let host = place.run();
+    let before = start(&host, "good", "?wait=30s")["id"].clone();
+    let now = follow(&host, "?definition=bad&type=saga.*,undo.succeeded", None);
+    // A client that is cut off before the first event knows its place all the same.
+    let (place_now, kind) = now.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(!place_now.is_empty() && kind.is_empty(), "{place_now} {kind}");
+    let all = follow(&host, "?after=0", None);
+    let id = start(&host, "bad", "?wait=30s")["id"].clone();
+    let next = |events: &mpsc::Receiver<(String, String)>| {
+        loop {
+            let (id, kind) = events.recv_timeout(Duration::from_secs(30)).unwrap();
+            if !kind.is_empty() {
+                return (id, kind);
+            }
+        }
+    };
+    // What came before the stream and what is not wanted is left out.
+    let (mut seen, mut ids) = (Vec::new(), Vec::new());
+    while seen.last().is_none_or(|kind| kind != "saga.compensated") {
+        let (id, kind) = next(&now);
+        ids.push(id);
+        seen.push(kind);
+    }
+    let expected: Vec<_> = host.get(&format!("/v1/sagas/{}/events", id.as_str().unwrap()))["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["type"].as_str().unwrap().to_owned())
+        .filter(|kind| kind.starts_with("saga.") || kind == "undo.succeeded")
+        .collect();
+    assert_eq!(seen, expected);
+    // From the start, all of them in their order, as pages have them.
+    let listed = host.events();
+    assert!(listed.iter().any(|event| event["saga"] == before));
+    for event in &listed {
+        let (id, kind) = next(&all);
+        assert_eq!(
+            (id, kind.as_str()),
+            (event["position"].to_string(), event["type"].as_str().unwrap())
+        );
+    }
+    // A client that comes back misses nothing, and gets nothing twice.
+    let again = follow(&host, "?definition=bad&type=saga.*,undo.succeeded", Some(&ids[0]));
+    let rest: Vec<_> = ids[1..].iter().map(|_| next(&again).0).collect();
+    assert_eq!(rest, ids[1..]);
+    for (query, last) in [("?limit=5", None), ("", Some("x"))] {
+        let mut request = agent()
+            .get(host.url(&format!("/v1/events{query}")))
+            .header("accept", "text/event-stream");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        assert_eq!(request.call().unwrap().status(), 400, "{query} {last:?}");
+    }
 }
 
 #[test]

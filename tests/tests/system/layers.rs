@@ -8,13 +8,14 @@ use serde_json::Value;
 use crate::place::repository;
 
 /// From the bottom up: each may depend on those before it.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "amends-engine",
     "amends-api-types",
     "amends-failpoint",
     "amends-store",
     "amends-sandbox",
     "amends-registry",
+    "amends-subscriptions",
     "amends-runtime",
     "amends-config",
     "amends-workbench",

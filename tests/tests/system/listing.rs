@@ -108,10 +108,11 @@ fn a_saga_is_named_by_a_part_of_its_id_or_as_the_last() {
 #[test]
 fn a_saga_that_waits_says_for_what() {
     let place = place();
-    let _host = running(&place);
+    let host = running(&place);
     let [ask, nap, family, again] =
         ["ask", "nap", "family", "again"].map(|definition| start(&place, definition));
     let told = |arguments: &[&str]| stdout(&place.amends(arguments));
+    host.until("its first attempt has failed", || told(&["list"]).contains(", 2 of 4: "));
     let list = told(&["list"]);
     let row = |id: &str| list.lines().find(|line| line.starts_with(id)).unwrap().to_owned();
     assert!(row(&ask).contains("  one waits for signal approved until 20"), "{list}");

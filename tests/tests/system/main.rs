@@ -3,6 +3,8 @@
 //! `tests/run` builds the binary before it runs these.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+mod archive;
+mod backup;
 mod breaker;
 mod browser;
 mod bytes;
@@ -37,11 +39,15 @@ mod place;
 mod quarantine;
 mod registry;
 mod rehearse;
+mod replay;
 mod rooms;
+mod search;
 mod secrets;
 mod signed;
+mod starts;
 mod state;
 mod stock;
+mod subscriptions;
 mod swap;
 mod terminal;
 mod tls;

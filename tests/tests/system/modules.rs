@@ -273,16 +273,31 @@ fn the_files_of_a_crate_form_no_circle() {
     assert!(crates >= 8, "the crates were not found");
 }
 
-/// All files below a folder, but for what is built there.
+/// The paths in the repository of all files below a folder, but for what is built there.
 fn files(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
-            found.push(path.to_str().unwrap().replace("/src/", "/"));
+            let path = path.strip_prefix(repository()).unwrap();
+            found.push(path.to_str().unwrap().to_owned());
         } else if !["target", "node_modules"].iter().any(|it| path.ends_with(it)) {
             files(&path, found);
         }
     }
+}
+
+/// Whether the builders' page may call one of these files so: by its path in `host` or in the repository,
+/// or in the section of a crate (or of `tests`) by the end of its path.
+fn is_named(name: &str, section: &str, there: &[String]) -> bool {
+    let folders: Vec<_> = section.split(", ").flat_map(|it| it.split(" and ")).collect();
+    there.iter().any(|path| {
+        let in_host = path.strip_prefix("host/");
+        let belongs = folders.iter().any(|folder| {
+            let rest = in_host.unwrap_or(path).strip_prefix(folder);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        });
+        path == name || in_host == Some(name) || belongs && path.ends_with(&format!("/{name}"))
+    })
 }
 
 #[test]
@@ -294,14 +309,28 @@ fn the_files_that_the_builders_page_names_exist() {
     }
     let name = Regex::new(r"`([\w./-]+\.(?:rs|c|js|py|wit))`").unwrap();
     let (mut named, mut missing) = (0, Vec::new());
-    for name in name.captures_iter(&page).map(|it| format!("/{}", it[1].replace("/src/", "/"))) {
-        named += 1;
-        if !there.iter().any(|path| path.ends_with(&name)) {
-            missing.push(name);
+    for section in page.split("\n## ") {
+        let heading = section.lines().next().unwrap_or_default();
+        for name in name.captures_iter(section) {
+            named += 1;
+            if !is_named(&name[1], heading, &there) {
+                missing.push(format!("{heading}: {}", &name[1]));
+            }
         }
     }
     assert!(named > 100, "the page was not read");
     assert!(missing.is_empty(), "host/ARCHITECTURE.md names files that are not there: {missing:?}");
+}
+
+#[test]
+fn a_file_is_named_by_its_path_or_in_the_section_of_its_crate() {
+    let there = ["host/engine/src/fit.rs", "tests/tests/system/door.rs"].map(str::to_owned);
+    assert!(is_named("engine/src/fit.rs", "Invariants", &there));
+    assert!(is_named("fit.rs", "store, engine and cli", &there));
+    assert!(is_named("door.rs", "tests", &there));
+    assert!(!is_named("engine/fit.rs", "engine", &there), "the path lacks `src`");
+    assert!(!is_named("fit.rs", "Invariants", &there), "nothing says in which crate");
+    assert!(!is_named("it.rs", "engine", &there));
 }
 
 #[test]

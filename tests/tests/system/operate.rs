@@ -376,7 +376,7 @@ fn a_verb_in_the_wrong_state_is_told_what_would_be_right() {
     let problem: Value =
         serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
     assert_eq!(problem["code"], "wrong_state");
-    assert_eq!(problem["remedy"], "only a paused saga can be resumed");
+    assert_eq!(problem["remedy"], "only a paused saga, or one whose log is full, can be resumed");
 }
 
 #[test]

@@ -68,6 +68,13 @@ fn a_quarantined_saga_is_listed_stops_nobody_and_is_taken_up_again() {
     }
 
     let host = place.run();
+    // The parent finds its child. The other is found when somebody asks for it, because it waits.
+    host.until("the child is found", || quarantined(&host) == "amends_quarantined 1");
+    assert!(sentence(&host, &lost).contains("quarantined"), "{}", sentence(&host, &lost));
+    let bundle = place.amends(&["store", "export", &lost, "lost.ndjson"]);
+    assert_eq!(bundle.status.code(), Some(0), "{}", stderr(&bundle));
+    let replay = place.amends(&["replay", "lost.ndjson"]);
+    assert_eq!(replay.status.code(), Some(1), "{}", stdout(&replay));
     assert_eq!(quarantined(&host), "amends_quarantined 2");
     let mut expected = vec![child.clone(), lost.clone()];
     let mut listed = ids(&place, &["list", "--status", "quarantined", "-o", "ids"]);

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use amends_runtime::{ENDED_SAGAS_MAX, REHEARSAL_SAGAS_MAX, STEPS_OF_ONE_SAGA_MAX};
+use amends_runtime::REHEARSAL_SAGAS_MAX;
 use amends_tests::{Behaviour, Component};
 use serde_json::{Value, json};
 
@@ -15,6 +15,12 @@ use crate::swap::another_version;
 
 const NOTHING_DIFFERS: i32 = 0;
 const DIFFERS: i32 = 8;
+
+/// The steps of one saga that a rehearsal tries at most.
+const STEPS_OF_ONE_SAGA_MAX: usize = 10;
+
+/// The sagas of one definition that have ended and that a rehearsal looks at, at most.
+const ENDED_SAGAS_MAX: usize = 5_000;
 
 /// What it printed, and exits with.
 fn told(output: &Output, exit: i32) -> String {

@@ -1,12 +1,23 @@
 //! Pages, and what is in no other list.
 
-use amends_api_types::{DefinitionView, EffectView, ExposureItem, Page};
+use amends_api_types::{DefinitionView, EffectView, ExposureItem, Page, SagaCounts};
 
 use crate::kept::is_kept;
 
 #[test]
 fn a_page() {
     is_kept::<Page<u64>>(&[r#"{"items": []}"#, r#"{"items": [1, 2], "next_cursor": "2"}"#]);
+}
+
+#[test]
+fn counts() {
+    is_kept::<SagaCounts>(&[
+        r#"{"sagas": 0, "groups": [], "more_groups": 0}"#,
+        r#"{"sagas": 313, "groups": [{
+            "by": {"code": null, "step": "inventory undo"}, "sagas": 312,
+            "oldest": "2026-03-01T09:30:00.000Z", "example": "0198c0de-0000-7000-8000-000000000000"
+        }], "more_groups": 1}"#,
+    ]);
 }
 
 #[test]

@@ -12,4 +12,6 @@ mod plugin_state;
 mod plugins;
 mod rehearsal;
 mod sagas;
+mod schedules;
 mod start;
+mod subscriptions;

@@ -9,6 +9,7 @@ fn a_start() {
     is_kept::<StartBody>(&[
         r#"{"definition": "order", "input": null, "tags": {}, "key": null}"#,
         r#"{"definition": "order", "input": {"a": 1e2}, "tags": {"a": "b"}, "key": "order-7"}"#,
+        r#"{"definition": "order", "input": null, "tags": {}, "start_at": "2026-01-02T03:04:05.678Z", "key": null}"#,
     ]);
     let least: StartBody = serde_json::from_str(r#"{"definition": "order"}"#).expect("a start");
     assert_eq!((least.input.as_str(), least.tags.len(), least.key), ("null", 0, None));

@@ -11,7 +11,7 @@ use amends_engine::{
     Direction, Event, EventType, OperatorEvent, SagaId, StepEvent, StepName, UndoEvent, Version,
     idempotency_key,
 };
-use amends_runtime::{Host, StoreError, StoredEvent, Stream};
+use amends_runtime::{Host, RuntimeError, StoredEvent, Stream};
 use serde::Deserialize;
 
 use crate::events::event_view::event_view;
@@ -62,7 +62,7 @@ impl Calls {
         &mut self,
         host: &Host,
         version: Version,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), RuntimeError> {
         while self.version < version {
             let left = u32::try_from(version.0 - self.version.0).unwrap_or(EVENTS_PER_READ);
             let limit = left.min(EVENTS_PER_READ);

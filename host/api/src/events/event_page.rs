@@ -12,12 +12,24 @@ use axum::response::{IntoResponse as _, Response};
 use futures::stream::unfold;
 
 use amends_engine::{SagaId, Version};
-use amends_runtime::{Cursor, StoreError, StoredEvent, Stream};
+use amends_runtime::{
+    CLOUD_EVENTS, CloudEvent, Cursor, EventFilter, NamedEvent, RuntimeError, SOURCE_DEFAULT,
+    StoreError, StoredEvent, Stream,
+};
 
 use crate::api_state::ApiState;
 use crate::events::calls::Calls;
 use crate::events::event_view::event_view;
 use crate::paging::PAGE_BYTES_MAX;
+
+/// The header of a batch that has the cursor after it.
+const NEXT_CURSOR_HEADER: &str = "amends-next-cursor";
+
+/// Events that are read for one page of wanted events: past it the page ends, and its cursor has moved on.
+const SCANNED_MAX: usize = 10_000;
+
+/// Events that are read at once when not all of them are wanted.
+const SCANNED_PER_READ: u32 = 256;
 
 /// Where the events of a page come from, and after which place.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +46,12 @@ pub(crate) struct EventPageReader {
     source: Source,
     /// How many more events the page may have.
     left: usize,
-    /// How many bytes the events of the page have so far.
+    /// How many bytes the events have that were read for the page.
     bytes: usize,
+    /// Which events of the whole store are wanted.
+    filter: EventFilter,
+    /// How many events were read for the page, wanted or not.
+    scanned: usize,
     /// What the events of a saga do not say about its calls. None for the whole store, where all earlier events
     /// of each saga would have to be read.
     calls: Option<Calls>,
@@ -55,11 +71,21 @@ impl EventPageReader {
             Source::Log(_) => None,
             Source::Saga(id, _) => Some(Calls::new(id)),
         };
-        Self { state, source, left: limit as usize, bytes: 0, calls }
+        let filter = EventFilter::default();
+        Self { state, source, left: limit as usize, bytes: 0, filter, scanned: 0, calls }
+    }
+
+    /// Leaves out the events of the whole store that are not wanted.
+    pub(crate) fn filtered(self, filter: EventFilter) -> Self {
+        Self { filter, ..self }
     }
 
     /// Reads the next part of the page; empty when the page is over.
-    pub(crate) async fn read(&mut self) -> Result<Vec<StoredEvent>, StoreError> {
+    pub(crate) async fn read(&mut self) -> Result<Vec<StoredEvent>, RuntimeError> {
+        if let (Source::Log(from), false) = (self.source, self.filter.is_all()) {
+            let found = self.read_wanted(from).await?;
+            return Ok(found.into_iter().map(|named| named.event).collect());
+        }
         if self.is_full() {
             return Ok(Vec::new());
         }
@@ -78,14 +104,55 @@ impl EventPageReader {
         Ok(found)
     }
 
-    fn is_full(&self) -> bool {
-        self.left == 0 || self.bytes >= PAGE_BYTES_MAX
+    /// Reads on until a part of the log has events that are wanted.
+    async fn read_wanted(&mut self, mut from: Cursor) -> Result<Vec<NamedEvent>, StoreError> {
+        while !self.is_full() {
+            let page = self.state.host.named_log(from, SCANNED_PER_READ).await?;
+            if page.events.is_empty() {
+                break;
+            }
+            self.scanned += page.events.len();
+            self.bytes += page.events.iter().map(|named| named.event.data.len()).sum::<usize>();
+            let mut found = page.events;
+            found.retain(|named| self.filter.wants(named));
+            from = page.next;
+            if found.len() > self.left {
+                found.truncate(self.left);
+                from = found.last().map_or(from, |named| named.event.cursor());
+            }
+            self.left -= found.len();
+            self.source = Source::Log(from);
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
     }
 
-    async fn events(&self, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
+    fn is_full(&self) -> bool {
+        self.left == 0 || self.bytes >= PAGE_BYTES_MAX || self.scanned >= SCANNED_MAX
+    }
+
+    /// Answers with one part of the log as a batch of `CloudEvents`. A header has the cursor after it.
+    pub(crate) async fn answer_batch(mut self) -> Result<Response, StoreError> {
+        let Source::Log(from) = self.source else { return Ok(Response::default()) };
+        let found = self.read_wanted(from).await?;
+        let next = match self.source {
+            Source::Log(next) => next.to_string(),
+            Source::Saga(_, version) => version.0.to_string(),
+        };
+        let shown: Vec<_> =
+            found.iter().map(|named| CloudEvent::new(named, SOURCE_DEFAULT)).collect();
+        let mut body = serde_json::to_vec(&shown).unwrap_or_default();
+        body.push(b'\n');
+        let headers = [(header::CONTENT_TYPE.as_str(), CLOUD_EVENTS), (NEXT_CURSOR_HEADER, &next)];
+        Ok((headers, body).into_response())
+    }
+
+    async fn events(&self, limit: u32) -> Result<Vec<StoredEvent>, RuntimeError> {
         let host = &self.state.host;
         match self.source {
-            Source::Log(from) => host.log(from, limit).await,
+            Source::Log(from) => Ok(host.log(from, limit).await?),
             Source::Saga(id, after) => host.events(Stream::Saga(id), after, limit).await,
         }
     }

@@ -27,7 +27,7 @@ const STARTS_AT_ONCE: usize = 256;
 /// Starts a saga for each line. The body may be of any length; the host reads it as fast as it starts sagas.
 #[utoipa::path(post, path = "/v1/sagas:batch", tag = "sagas",
     request_body(content = String, content_type = "application/x-ndjson",
-        description = "one start on each line: {definition, input, tags?, key?}"),
+        description = "one start on each line: {definition, input, tags?, start_at?, key?}"),
     responses((status = 200, body = BatchAnswer, content_type = "application/x-ndjson",
         description = "one answer for each line, in order"), (status = "default", body = Problem)))]
 pub(crate) async fn start_batch(

@@ -12,9 +12,9 @@ use amends_runtime::{Quarantined, SagaQuery, SagaRow, StoreError, Stuck};
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::error::ApiError;
-use crate::extract::Query;
+use crate::extract::RepeatedQuery;
 use crate::paging::limit;
-use crate::sagas::saga_item::saga_item;
+use crate::sagas::saga_item::{archived_item, saga_item};
 use crate::sagas::saga_query::ListQuery;
 use crate::sagas::stalls::held_back;
 use crate::sagas::unread::unread_item;
@@ -24,13 +24,18 @@ use crate::sagas::unread::unread_item;
     responses((status = 200, body = Page<SagaItem>), (status = "default", body = Problem)))]
 pub(crate) async fn list(
     State(state): State<ApiState>,
-    Query(query): Query<ListQuery>,
+    RepeatedQuery(query): RepeatedQuery<ListQuery>,
 ) -> Result<Json<Page<SagaItem>>, ApiError> {
+    query.check()?;
     let limit = limit(query.limit())?;
     let (is_stuck, says_activity) = (query.is_stuck(), query.says_activity());
-    let is_quarantined = query.is_quarantined();
+    let (is_quarantined, is_archived) = (query.is_quarantined(), query.is_archived()?);
     // One more than the page has: it only shows that there is a next page.
     let query = query.into_saga_query(limit + 1)?;
+    if is_archived {
+        let found = state.host.archived_sagas(query).await?;
+        return Ok(Json(page(found.into_iter().map(archived_item).collect(), limit)));
+    }
     if is_stuck {
         let found = state.host.stuck().await;
         let items = stuck(|id| state.host.saga(id), found, &query).await?;
@@ -69,8 +74,7 @@ async fn say_activity(state: &ApiState, item: &mut SagaItem) {
     let Some(id) = item.id.parse().ok().filter(|_| !is_over) else { return };
     let Ok(Some(found)) = state.host.state(id).await else { return };
     // What no event tells comes first: nothing else moves the saga.
-    let all =
-        held_back(&found).into_iter().chain(activity_in_brief(&found.saga, amends_runtime::now()));
+    let all = held_back(&found).into_iter().chain(activity_in_brief(&found.saga, found.now));
     item.activity = Some(all.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
 }
 
@@ -98,7 +102,7 @@ async fn stuck<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
             break;
         }
         let Some(row) = row(stuck.id).await? else { continue };
-        if fits(&row, query) {
+        if query.fits(&row) {
             let reason = Some(format!("not moved since {}: {}", stuck.since, stuck.reason));
             items.push(SagaItem { reason, ..saga_item(row) });
         }
@@ -106,19 +110,9 @@ async fn stuck<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
     Ok(items)
 }
 
-/// Whether the query asks for the saga of this row.
-fn fits(row: &SagaRow, query: &SagaQuery) -> bool {
-    (query.statuses.is_empty() || query.statuses.contains(&row.status))
-        && query.definition.as_ref().is_none_or(|name| *name == row.definition)
-        && query.started_after.is_none_or(|after| row.started_at > after)
-        && query.started_before.is_none_or(|before| row.started_at < before)
-        && query.id.as_ref().is_none_or(|part| part.fits(row.id))
-        && query.tag.as_ref().is_none_or(|(name, value)| row.tags.get(name) == Some(value))
-}
-
 /// Shows the quarantined sagas that the query asks for, as [`stuck`] does. When the row of a saga cannot be
-/// read, only its id and its reason are known. It is in the list unless the query asks for a definition or a
-/// tag.
+/// read, only its id and its reason are known. It is in the list unless the query asks for a definition, a
+/// tag or a key.
 async fn in_quarantine<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
     row: impl Fn(SagaId) -> F,
     mut found: Vec<Quarantined>,
@@ -132,10 +126,10 @@ async fn in_quarantine<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
             break;
         }
         let item = match row(id).await {
-            Ok(Some(row)) if fits(&row, query) => saga_item(row),
+            Ok(Some(row)) if query.fits(&row) => saga_item(row),
             Ok(Some(_)) => continue,
             Ok(None) | Err(StoreError::Damaged { .. }) => {
-                if query.definition.is_some() || query.tag.is_some() {
+                if query.definition.is_some() || !query.tags.is_empty() || query.key.is_some() {
                     continue;
                 }
                 unread_item(id)

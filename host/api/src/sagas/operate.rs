@@ -96,7 +96,18 @@ async fn operate(
 
 /// Reads the verb and what belongs to it.
 fn verb_of(state: &ApiState, verb: &str, body: OperatorBody) -> Result<Verb, ApiError> {
-    let OperatorBody { step, input, digest, output, evidence, happened, undo, .. } = body;
+    // In full, so that a key of the body that is missing in `given` does not compile.
+    let OperatorBody {
+        reason: _,
+        step,
+        input,
+        digest,
+        output,
+        evidence,
+        happened,
+        undo,
+        dry_run: _,
+    } = body;
     let step = step
         .map(|step| step.parse::<StepName>())
         .transpose()

@@ -1,7 +1,9 @@
 //! Shows a saga of a list.
 
+use std::collections::BTreeMap;
+
 use amends_api_types::SagaItem;
-use amends_runtime::SagaRow;
+use amends_runtime::{SagaRow, Tombstone};
 
 /// Shows a saga as its row has it.
 pub(crate) fn saga_item(row: SagaRow) -> SagaItem {
@@ -17,5 +19,24 @@ pub(crate) fn saga_item(row: SagaRow) -> SagaItem {
         key: row.key,
         tags: row.tags,
         activity: None,
+        archived: false,
+    }
+}
+
+/// Shows an archived saga as its tombstone has it.
+pub(crate) fn archived_item(saga: Tombstone) -> SagaItem {
+    SagaItem {
+        id: saga.id.to_string(),
+        definition: saga.definition.to_string(),
+        status: saga.status.to_string(),
+        reason: None,
+        started_at: saga.started_at,
+        ended_at: Some(saga.ended_at),
+        deadline_at: None,
+        next_at: None,
+        key: saga.key,
+        tags: BTreeMap::new(),
+        activity: None,
+        archived: true,
     }
 }

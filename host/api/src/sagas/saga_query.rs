@@ -5,36 +5,68 @@ use utoipa::IntoParams;
 
 use amends_api_types::QUARANTINED;
 use amends_engine::{IdError, SagaStatus, Timestamp};
-use amends_runtime::{IdPart, SagaQuery};
+use amends_runtime::{DigestPart, FailureQuery, FailureText, IdPart, SagaQuery};
 
 use crate::error::ApiError;
+use crate::extract::Repeated;
 use crate::paging::cursor;
+use crate::sagas::start_request::TAGS_MAX;
 
 /// Which sagas to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
     /// Only sagas with this status, or with one of several with commas between them. `quarantined`, which must
     /// stand alone: the sagas that cannot be read or stepped, so that nothing touches them.
     status: Option<String>,
     /// Only sagas of the definition with this name.
     definition: Option<String>,
-    /// Only sagas with this tag, as `NAME:VALUE`.
-    tag: Option<String>,
+    /// Only sagas with this tag, as `NAME:VALUE`. It may be given several times; a saga has all of them.
+    #[serde(default)]
+    tag: Vec<String>,
+    /// Only the saga that was started with this idempotency key.
+    key: Option<String>,
     /// Only sagas that began after this time (RFC 3339).
     started_after: Option<String>,
     /// Only sagas that began before this time (RFC 3339).
     started_before: Option<String>,
+    /// Only sagas that ended after this time.
+    ended_after: Option<String>,
+    /// Only sagas that ended before this time.
+    ended_before: Option<String>,
+    /// Only sagas in which this step or its undo failed; the name of a step over a list matches each of its
+    /// elements, `NAME[3]` one. `step`, `code`, `digest` and `text` are about one failure, and about the last one
+    /// of each step and undo.
+    step: Option<String>,
+    /// Only sagas in which a call failed with this code.
+    code: Option<String>,
+    /// Only sagas in which a call of a component failed whose digest begins with these 8 to 64 hexadecimal
+    /// digits.
+    digest: Option<String>,
+    /// Only sagas with all of these words in a failure, or in the reason why they are or were blocked; `WORD*`
+    /// is the beginning of a word. At most 512 bytes.
+    text: Option<String>,
     /// Only sagas whose id begins or ends with these 8 to 32 hexadecimal digits.
     id: Option<String>,
     /// Whether the answer says what sagas that have not ended do or wait for.
     activity: Option<bool>,
     /// Whether to list only sagas that have not moved for longer than they should.
     stuck: Option<bool>,
+    /// Whether to list the archived sagas, and only those. They have no tags and are not `stuck`.
+    archived: Option<bool>,
     /// How many items the page may have: 1 to 1,000, 50 when absent.
     limit: Option<u32>,
     /// The `next_cursor` of the page before this one.
     cursor: Option<String>,
+}
+
+impl Repeated for ListQuery {
+    const KEYS: &'static [&'static str] = &["tag"];
+
+    fn push(&mut self, _: &str, value: String) {
+        self.tag.push(value);
+    }
 }
 
 impl ListQuery {
@@ -46,6 +78,66 @@ impl ListQuery {
     /// Whether the request asks what sagas do or wait for.
     pub(crate) fn says_activity(&self) -> bool {
         self.activity.unwrap_or(false)
+    }
+
+    /// Whether the request asks for archived sagas alone.
+    ///
+    /// # Errors
+    /// 400 when it asks for what archived sagas do not have.
+    pub(crate) fn is_archived(&self) -> Result<bool, ApiError> {
+        let is_archived = self.archived.unwrap_or(false);
+        let has_more = !self.tag.is_empty()
+            || self.asks_for_failures()
+            || self.is_stuck()
+            || self.is_quarantined();
+        if is_archived && has_more {
+            let detail =
+                "an archived saga is found by its id, definition, status, key, start and end alone";
+            return Err(ApiError::new(400, "bad_query", detail).with_remedy(
+                "leave out tag, step, code, digest, text, stuck and status=quarantined",
+            ));
+        }
+        Ok(is_archived)
+    }
+
+    /// Whether the request asks for sagas with some failure alone.
+    fn asks_for_failures(&self) -> bool {
+        let Self { step, code, digest, text, .. } = self;
+        [step, code, digest, text].into_iter().any(Option::is_some)
+    }
+
+    /// Refuses conditions on failures together with `stuck` and `status=quarantined`, which the workers answer:
+    /// they do not look for failures.
+    ///
+    /// # Errors
+    /// 400 when the request has both.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        if self.asks_for_failures() && (self.is_stuck() || self.is_quarantined()) {
+            let detail = "stuck and quarantined sagas are not found by their failures";
+            return Err(ApiError::new(400, "bad_query", detail)
+                .with_remedy("leave out step, code, digest and text"));
+        }
+        Ok(())
+    }
+
+    /// Refuses what a count does not look at.
+    ///
+    /// # Errors
+    /// 400 when the request asks for pages, or for sagas that only the workers or the archive know.
+    pub(crate) fn check_count(&self) -> Result<(), ApiError> {
+        let Self { activity, stuck, archived, limit, cursor, .. } = self;
+        let is_other = [activity, stuck, archived].into_iter().any(Option::is_some)
+            || limit.is_some()
+            || cursor.is_some()
+            || self.is_quarantined();
+        if is_other {
+            let detail = "sagas are counted as the store has them, all that the filters find";
+            let others = "limit, cursor, activity, stuck, archived and status=quarantined";
+            return Err(
+                ApiError::new(400, "bad_query", detail).with_remedy(format!("leave out {others}"))
+            );
+        }
+        Ok(())
     }
 
     /// Whether the request asks for sagas alone that nothing touches.
@@ -65,6 +157,10 @@ impl ListQuery {
     /// 400 when a filter cannot be read.
     pub(crate) fn into_saga_query(self, limit: u32) -> Result<SagaQuery, ApiError> {
         let status = self.status.as_deref().filter(|_| !self.is_quarantined());
+        if self.tag.len() > TAGS_MAX {
+            let detail = format!("{} tags, and a saga has at most {TAGS_MAX}", self.tag.len());
+            return Err(ApiError::new(400, "bad_query", detail));
+        }
         Ok(SagaQuery {
             statuses: statuses(status)?,
             definition: self
@@ -72,9 +168,22 @@ impl ListQuery {
                 .map(|name| name.parse())
                 .transpose()
                 .map_err(ApiError::bad_query)?,
-            tag: self.tag.as_deref().map(tag).transpose()?,
+            tags: self.tag.iter().map(|text| tag(text)).collect::<Result<_, _>>()?,
+            key: self.key,
             started_after: time(self.started_after.as_deref())?,
             started_before: time(self.started_before.as_deref())?,
+            ended_after: time(self.ended_after.as_deref())?,
+            ended_before: time(self.ended_before.as_deref())?,
+            failure: FailureQuery {
+                step: self
+                    .step
+                    .map(|name| name.parse())
+                    .transpose()
+                    .map_err(ApiError::bad_query)?,
+                code: self.code,
+                digest: self.digest.as_deref().map(digest_part).transpose()?,
+                text: self.text.as_deref().map(failure_text).transpose()?,
+            },
             id: self.id.as_deref().map(id_part).transpose()?,
             before: cursor(self.cursor.as_deref())?,
             limit,
@@ -104,6 +213,23 @@ fn tag(text: &str) -> Result<(String, String), ApiError> {
 
 fn time(text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
     text.map(str::parse).transpose().map_err(|error: IdError| ApiError::bad_query(error))
+}
+
+fn digest_part(text: &str) -> Result<DigestPart, ApiError> {
+    DigestPart::new(text).ok_or_else(|| {
+        let detail = format!("`{text}` is no beginning of a digest");
+        let least = DigestPart::DIGITS_MIN;
+        ApiError::new(400, "bad_query", detail)
+            .with_remedy(format!("give {least} to 64 hexadecimal digits"))
+    })
+}
+
+fn failure_text(text: &str) -> Result<FailureText, ApiError> {
+    FailureText::new(text).ok_or_else(|| {
+        let most = FailureText::BYTES_MAX;
+        let detail = format!("the text has no word, or more than {most} bytes");
+        ApiError::new(400, "bad_query", detail).with_remedy("give some words of the message")
+    })
 }
 
 fn id_part(text: &str) -> Result<IdPart, ApiError> {

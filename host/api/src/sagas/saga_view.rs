@@ -39,6 +39,7 @@ pub(crate) fn saga_view(state: &SagaState) -> SagaView {
         output: saga.output(),
         steps: saga.steps().map(view).collect(),
         started_at: saga.started_at(),
+        start_at: saga.start_at(),
         ended_at: saga.ended_at(),
         deadline_at: saga.deadline_at(),
         next_at: saga.wake_at().filter(|_| !saga.has_ended()),
@@ -57,6 +58,7 @@ pub(crate) fn saga_view(state: &SagaState) -> SagaView {
             saga: parent.saga.to_string(),
             step: parent.step.to_string(),
         }),
+        archived: state.is_archived,
     }
 }
 
@@ -127,6 +129,7 @@ mod tests {
                 key: None,
                 tags: BTreeMap::new(),
                 traceparent: None,
+                start_at: None,
                 parent: None,
             },
         );
@@ -149,7 +152,7 @@ mod tests {
                 assert!(decide_on(&mut saga, at, input).refused.is_none());
             }
         }
-        saga.into()
+        SagaState { saga, stalls: Vec::new(), unrecorded: None, now: at, is_archived: false }
     }
 
     #[test]

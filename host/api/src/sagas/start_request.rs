@@ -1,9 +1,12 @@
 //! What a caller gives to start a saga, alone or in a batch.
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 
 use amends_api_types::StartBody;
-use amends_runtime::StartRequest;
+use amends_engine::Timestamp;
+use amends_runtime::{SCHEDULE_KEY_PREFIX, StartRequest, now};
 
 use crate::error::ApiError;
 use crate::legible::legible;
@@ -12,15 +15,19 @@ use crate::legible::legible;
 const KEY_BYTES_MAX: usize = 255;
 
 /// A saga has at most this many tags.
-const TAGS_MAX: usize = 16;
+pub(crate) const TAGS_MAX: usize = 16;
 
 /// The name of a tag has at most this many bytes, and so has its value.
 const TAG_BYTES_MAX: usize = 255;
 
+/// A saga starts at most this much later. A time further ahead is a mistake, such as milliseconds that were
+/// taken for seconds.
+const START_AHEAD_MAX: Duration = Duration::from_hours(24 * 3_653);
+
 /// Checks what a caller gave to start a saga.
 ///
 /// # Errors
-/// 400 when the key or the tags are too many, too long or not legible.
+/// 400 when the key or the tags are too many, too long or not legible, or the start is too far ahead.
 pub(crate) fn request_of(
     body: StartBody,
     traceparent: Option<String>,
@@ -31,6 +38,12 @@ pub(crate) fn request_of(
     {
         return Err(wrong(format!("an idempotency key has 1 to {KEY_BYTES_MAX} bytes")));
     }
+    if body.key.as_ref().is_some_and(|key| key.starts_with(SCHEDULE_KEY_PREFIX)) {
+        let detail = format!(
+            "idempotency keys that begin with {SCHEDULE_KEY_PREFIX} are those of schedules"
+        );
+        return Err(wrong(detail).with_remedy("give a key that begins with something else"));
+    }
     let long = |text: &String| text.is_empty() || text.len() > TAG_BYTES_MAX;
     if body.tags.len() > TAGS_MAX || body.tags.iter().any(|(name, value)| long(name) || long(value))
     {
@@ -38,13 +51,27 @@ pub(crate) fn request_of(
             "a saga has at most {TAGS_MAX} tags, with names and values of 1 to {TAG_BYTES_MAX} bytes"
         )));
     }
-    let StartBody { definition, input, tags, key } = body;
+    if let Some(start_at) = body.start_at {
+        check_start_at(start_at, now())?;
+    }
+    let StartBody { definition, input, tags, start_at, key } = body;
     let key = key.map(|key| legible("the idempotency key", key)).transpose()?;
     for (name, value) in &tags {
         legible("the name of a tag", name.clone())?;
         legible("the value of a tag", value.clone())?;
     }
-    Ok(StartRequest { definition, input, key, tags, traceparent })
+    Ok(StartRequest { definition, input, key, tags, traceparent, start_at })
+}
+
+/// Checks that a start is not too far ahead of the present.
+fn check_start_at(start_at: Timestamp, at: Timestamp) -> Result<(), ApiError> {
+    let latest = at.after(START_AHEAD_MAX);
+    if start_at <= latest {
+        return Ok(());
+    }
+    let detail = format!("start_at is {start_at}, more than ten years ahead");
+    let remedy = format!("give a time before {latest}");
+    Err(ApiError::new(400, "bad_request", detail).with_remedy(remedy))
 }
 
 /// The trace context of the caller (W3C Trace Context). One that cannot be read is ignored, as the standard
@@ -71,4 +98,41 @@ fn is_traceparent(text: &str) -> bool {
         && hex(parent, 16)
         && !zero(parent)
         && hex(flags, 2)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use amends_engine::Payload;
+
+    use super::*;
+
+    #[test]
+    fn the_keys_of_schedules_are_not_for_callers() {
+        let body = |key: &str| StartBody {
+            definition: "order".to_owned(),
+            input: Payload::null(),
+            tags: std::collections::BTreeMap::new(),
+            start_at: None,
+            key: Some(key.to_owned()),
+        };
+        assert!(request_of(body("schedules/1"), None).is_ok());
+        let refused =
+            request_of(body("schedule/nightly/2026-12-01T02:00:00Z"), None).err().unwrap();
+        assert_eq!(refused.into_problem().status, 400);
+    }
+
+    #[test]
+    fn a_start_is_at_most_ten_years_ahead() {
+        let now = Timestamp::from_millis(1_000);
+        let latest = now.after(START_AHEAD_MAX);
+        for fits in [Timestamp::from_millis(i64::MIN), now, latest] {
+            assert!(check_start_at(fits, now).is_ok(), "{fits}");
+        }
+        let refused = check_start_at(latest.after(Duration::from_millis(1)), now).err().unwrap();
+        let problem = refused.into_problem();
+        assert_eq!((problem.status, problem.code.as_str()), (400, "bad_request"));
+        assert!(problem.detail.contains("more than ten years ahead"), "{}", problem.detail);
+    }
 }

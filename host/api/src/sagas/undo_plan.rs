@@ -7,7 +7,7 @@ use amends_runtime::Planned;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
-use crate::error::ApiError;
+use crate::error::{ApiError, archived};
 use crate::extract::Path;
 use crate::ids::parse_id;
 use crate::sagas::saga_lookup::unknown;
@@ -21,6 +21,9 @@ pub(crate) async fn undo_plan(
     Path(id): Path<String>,
 ) -> Result<Json<Page<PlannedView>>, ApiError> {
     let id = parse_id(&id)?;
+    if state.host.tombstone(id).await?.is_some() {
+        return Err(archived(format!("saga {id} is archived, so it cannot be compensated")));
+    }
     let plan = state.host.undo_plan(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
     let items = plan.into_iter().map(planned_view).collect();
     Ok(Json(Page { items, next_cursor: None }))

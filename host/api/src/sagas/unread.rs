@@ -19,6 +19,7 @@ pub(crate) fn unread_saga(id: SagaId, request: StartRequest) -> SagaView {
         output: None,
         steps: Vec::new(),
         started_at: made_at(id),
+        start_at: None,
         ended_at: None,
         deadline_at: None,
         next_at: None,
@@ -33,6 +34,7 @@ pub(crate) fn unread_saga(id: SagaId, request: StartRequest) -> SagaView {
         reason: None,
         note: None,
         parent: None,
+        archived: false,
     }
 }
 
@@ -50,6 +52,7 @@ pub(crate) fn unread_item(id: SagaId) -> SagaItem {
         key: None,
         tags: BTreeMap::new(),
         activity: None,
+        archived: false,
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
@@ -21,15 +20,11 @@ use crate::events::calls::Calls;
 use crate::extract::Path;
 use crate::ids::parse_id;
 use crate::sagas::saga_lookup::unknown;
-use crate::sagas::watchers::Place;
+use crate::sagas::watchers::{Place, READ_PAUSE};
 
 /// A watcher reads this many events at once, and fewer when they are large. What waits for a slow client is at
 /// most [`EVENTS_PAGE_BYTES_MAX`](amends_runtime::EVENTS_PAGE_BYTES_MAX), or one event.
 const PAGE: u32 = 100;
-
-/// A watcher whose last read found nothing pauses this long after the next commit. In that time a busy host
-/// commits other sagas' events many times, and a person does not see the delay.
-const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// One client that watches a saga.
 struct Watch {
@@ -70,7 +65,11 @@ pub(crate) async fn watch(
     };
     let place = state.watchers.enter(peer.ip())?;
     let head = state.host.head();
-    let row = state.host.saga(id).await?.ok_or_else(|| unknown(&id.to_string()))?;
+    let had_ended = match state.host.saga(id).await? {
+        Some(row) => row.status.is_end(),
+        None if state.host.tombstone(id).await?.is_some() => true,
+        None => return Err(unknown(&id.to_string())),
+    };
     let mut calls = Calls::new(id);
     calls.catch_up(&state.host, after).await?;
     let watch = Watch {
@@ -80,7 +79,7 @@ pub(crate) async fn watch(
         head,
         ready: VecDeque::new(),
         calls,
-        had_ended: row.status.is_end(),
+        had_ended,
         is_over: false,
         _place: place,
     };

@@ -1,13 +1,19 @@
-//! How many clients may watch sagas at once, of the host and of one address.
+//! How many clients may watch sagas or the log at once, of the host and of one address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::error::ApiError;
 
-/// A host serves at most this many watchers at once. Each holds a connection, and reads the store at most
-/// every 50 ms: together at most 5,120 small reads a second, which leaves the store's readers to the sagas.
+/// A watcher whose last read found nothing pauses this long after the next commit. In that time a busy host
+/// commits events that it does not want many times, and a person does not see the delay.
+pub(crate) const READ_PAUSE: Duration = Duration::from_millis(50);
+
+/// A host serves at most this many watchers at once. Each holds a connection. One that has
+/// caught up reads the store at most every [`READ_PAUSE`]: together at most 5,120 small reads a second, which leaves
+/// the store's readers to the sagas.
 const WATCHERS_MAX: usize = 256;
 
 /// One address has at most this many of the [`WATCHERS_MAX`] places, so that one client cannot take all.
@@ -32,8 +38,9 @@ impl Watchers {
     pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, ApiError> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |detail: String| {
-            ApiError::new(429, "watchers_full", detail)
-                .with_remedy("end a watch, or GET the saga with ?wait=30s")
+            ApiError::new(429, "watchers_full", detail).with_remedy(
+                "end a watch, or GET the saga with ?wait=30s, or the events page by page",
+            )
         };
         if all.values().sum::<usize>() >= WATCHERS_MAX {
             return Err(full(format!("the host has {WATCHERS_MAX} watchers, as many as it takes")));

@@ -32,6 +32,8 @@ pub(crate) async fn why(
     Path(id): Path<String>,
 ) -> Result<Json<WhyView>, ApiError> {
     let id = parse_id(&id)?;
+    // A saga that waits may be read for the first time now, and be quarantined for what is found.
+    let found = find(&state, &id.to_string()).await;
     if let Some(reason) = state.host.quarantine_reason(id) {
         return Ok(Json(WhyView {
             id: id.to_string(),
@@ -47,8 +49,8 @@ pub(crate) async fn why(
             undos: Vec::new(),
         }));
     }
-    let found = find(&state, &id.to_string()).await?;
-    let why = amends_engine::why(&found.saga, amends_runtime::now());
+    let found = found?;
+    let why = amends_engine::why(&found.saga, found.now);
     let mut sentence = why.sentence;
     let held_back = held_back(&found);
     if !held_back.is_empty() {
@@ -89,6 +91,12 @@ pub(crate) async fn why(
             );
         }
     }
+    let mut verbs: Vec<_> = why.verbs.into_iter().map(str::to_owned).collect();
+    if found.is_archived {
+        sentence
+            .push_str(" It is archived, so nothing can be done to it until it is brought back.");
+        verbs.clear();
+    }
     Ok(Json(WhyView {
         id: id.to_string(),
         status: found.saga.status().to_string(),
@@ -96,7 +104,7 @@ pub(crate) async fn why(
         components: components(&state, &found.saga),
         next_at: why.next_at,
         deadline_at: why.deadline_at,
-        verbs: why.verbs.into_iter().map(str::to_owned).collect(),
+        verbs,
         undos: why.undos.iter().map(ToString::to_string).collect(),
     }))
 }

@@ -24,54 +24,54 @@ const CLIENTS: [usize; 5] = [1, 16, 64, 256, 1_024];
                   amends bench --mode in-process --outcome happy --clients 64 --stored 1000,100000 \
                         --waiting 10000"
 )]
-pub struct Bench {
+pub(crate) struct Bench {
     /// How sagas are started: by calls within the process, by one HTTP request each, or by batches
     /// of 256 over HTTP, at most 8 at once
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::InProcess, Mode::Http, Mode::Batch])]
-    pub mode: Vec<Mode>,
+    pub(crate) mode: Vec<Mode>,
     /// What becomes of the sagas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Outcome::Happy, Outcome::Compensating])]
-    pub outcome: Vec<Outcome>,
+    pub(crate) outcome: Vec<Outcome>,
     /// Clients at once, one run for each number; each has one saga in flight, or one batch
     #[arg(long, value_delimiter = ',', default_values_t = CLIENTS, value_parser = clients)]
-    pub clients: Vec<usize>,
+    pub(crate) clients: Vec<usize>,
     /// How long each run takes
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// Whether each append is on the disk before it is acknowledged
     #[arg(long, value_enum, default_value_t = Durability::Full)]
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     /// Calls that an instance of a component may serve; 0: a fresh one for every call
     #[arg(long, value_name = "CALLS", default_value_t = 0)]
-    pub reuse: u32,
+    pub(crate) reuse: u32,
     /// Steps of the saga, one run for each number
     #[arg(long, value_delimiter = ',', default_values_t = [STEPS], value_parser = steps)]
-    pub steps: Vec<usize>,
+    pub(crate) steps: Vec<usize>,
     /// Sagas that have ended and are in the store before a run, one run for each number
     #[arg(long, value_name = "SAGAS", value_delimiter = ',', default_values_t = [0], value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
-    pub stored: Vec<u64>,
+    pub(crate) stored: Vec<u64>,
     /// Sagas that wait during each run, half of them for a signal and half for a time
     #[arg(long, value_name = "SAGAS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=150_000))]
-    pub waiting: u64,
+    pub(crate) waiting: u64,
     /// Swap a plugin for another component so many times a minute, each of which is compiled; one
     /// run for each number. Within the process only
     #[arg(long, value_name = "A MINUTE", value_delimiter = ',', default_values_t = [0], value_parser = clap::value_parser!(u64).range(0..=120))]
-    pub swaps: Vec<u64>,
+    pub(crate) swaps: Vec<u64>,
     /// After each run, measure what its parts can do alone: the commits of its bytes, the calls of
     /// its components, and fsync
     #[arg(long)]
-    pub floor: bool,
+    pub(crate) floor: bool,
     /// Where the stores are made and removed; a temporary folder when it is not said
     #[arg(long, value_name = "FOLDER")]
-    pub dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// How the figures are printed
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    pub output: Format,
+    pub(crate) output: Format,
 }
 
 /// How sagas are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// By calls within the process.
     InProcess,
     /// By one HTTP request each, which waits for the saga's end, to a host of its own.
@@ -82,7 +82,7 @@ pub enum Mode {
 
 /// What becomes of the sagas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Three steps succeed.
     Happy,
     /// The third fails, so two are undone.
@@ -91,7 +91,7 @@ pub enum Outcome {
 
 /// Whether appends are on the disk before they are acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// They are.
     Full,
     /// A power cut may lose the last moments.

@@ -14,12 +14,12 @@ use crate::commands::plan::{self, Breakers, opened_by};
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
-pub enum Breaker {
+pub(crate) enum Breaker {
     /// List the circuit breakers
     List(Breakers),
-    /// Let no call of a service begin, also no undo, until it is closed
+    /// Open a breaker: no call of the service begins, also no undo, until the breaker is closed
     Open(Open),
-    /// Let calls of a service begin again: sagas that wait for it go on at once
+    /// Close a breaker: sagas that wait for the service go on at once
     Close(OfService),
 }
 
@@ -29,29 +29,29 @@ pub enum Breaker {
     after_help = "Example:\n  amends breaker open carrier --for 1h --reason \"the carrier moves \
                         house\""
 )]
-pub struct Open {
-    /// For so long, such as 30m; then a few calls try [default: until it is closed]
+pub(crate) struct Open {
+    /// How long it stays open, such as 30m; then a few calls try the service [default: until it is closed]
     #[arg(long = "for", value_name = "DURATION")]
-    pub open_for: Option<String>,
+    pub(crate) open_for: Option<String>,
     /// Which, and why.
     #[command(flatten)]
-    pub of: OfService,
+    pub(crate) of: OfService,
 }
 
 /// Which breaker, and why.
 #[derive(Debug, Args)]
-pub struct OfService {
+pub(crate) struct OfService {
     /// The service
-    pub service: String,
-    /// Why; kept with who asked
+    pub(crate) service: String,
+    /// The reason, which is kept with who asked
     #[arg(long, value_name = "TEXT")]
-    pub reason: String,
+    pub(crate) reason: String,
     /// How to print the breaker then
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 #[derive(Serialize)]

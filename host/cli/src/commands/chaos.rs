@@ -1,4 +1,4 @@
-//! `chaos`: a user's own definition and plugins, with everything going wrong that can.
+//! `chaos`: a user's own definition and plugins under every fault that a host can meet.
 
 use std::path::PathBuf;
 
@@ -19,36 +19,36 @@ const INPUTS_DEFAULT: usize = 5;
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Tries a definition and its plugins with everything going wrong that can: each \
-                  step and each undo fails, is lost before and after its effect, and is repeated, \
-                  and the host is crashed at every event boundary. Says which steps are not \
-                  idempotent or not undone. The definitions that its steps run are tried after it, \
-                  with what they were given in it.\n\nIn the table a call fails once or for good; \
-                  its reply is lost once, or always (LOST); or the call never arrives.\n\nThe \
-                  plugins are really called, with a store of their own: point them at a test \
-                  system. Pauses are shortened, deadlines left out, each call has at least two \
-                  attempts.\n\nExits with 0 when nothing was found, else with 1.",
+    long_about = "Tries a definition and its plugins under every fault that a host can meet. Each step \
+                  and each undo fails, is lost before and after its effect, and is repeated. The host \
+                  is stopped after every event. Reports which steps are not idempotent, or are not \
+                  undone. The definitions that its steps run are tried afterwards, with the inputs \
+                  that they received.\n\nIn the table a call fails once or for good; its reply is lost \
+                  once, or always (LOST); or the call never arrives.\n\nThe plugins are really called, \
+                  with a store of their own: point them at a test system. Pauses are shortened, \
+                  deadlines are left out, and each call has at least two attempts.\n\nExits with 0 \
+                  when nothing was found, else with 1.",
     after_help = "Example:\n  amends chaos examples/order-fulfillment/amends.toml --input \
                   examples/order-fulfillment/order.json"
 )]
-pub struct Chaos {
+pub(crate) struct Chaos {
     /// The config file (TOML)
-    pub config: PathBuf,
-    /// What sagas are given: a file with JSON, or with JSON a line (NDJSON)
+    pub(crate) config: PathBuf,
+    /// The inputs of the sagas: a file with one JSON text, or with one on each line (NDJSON)
     #[arg(long, value_name = "FILE")]
-    pub input: PathBuf,
+    pub(crate) input: PathBuf,
     /// The definition; the config's first when none is named
     #[arg(long, value_name = "NAME")]
-    pub definition: Option<DefinitionName>,
-    /// At most so many inputs of each definition
+    pub(crate) definition: Option<DefinitionName>,
+    /// How many inputs of each definition at most
     #[arg(long, default_value_t = INPUTS_DEFAULT)]
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// What stands above the file.
     #[command(flatten)]
-    pub overrides: OverrideFlags,
+    pub(crate) overrides: OverrideFlags,
 }
 
 pub(crate) async fn run(args: Chaos) -> anyhow::Result<u8> {

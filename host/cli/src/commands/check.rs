@@ -20,22 +20,22 @@ use amends_config::{OverrideFlags, Overrides, Report, Severity, look};
 #[command(
     long_about = "Looks for mistakes in a config, its definitions and its plugins, and starts \
                   nothing.\n\nExits with 0 when there are none (warnings are allowed), else with 1. A \
-                  secret that is not there is a warning, because whoever checks a config need not have \
-                  the secrets of the host that runs it.",
+                  missing secret is a warning, because a config can be checked without the secrets of \
+                  the host that runs it.",
     after_help = "Example:\n  amends check examples/order-fulfillment/amends.toml"
 )]
-pub struct Check {
+pub(crate) struct Check {
     /// The config file (TOML)
-    pub config: PathBuf,
-    /// A secret that is not there is an error, as it is when the host starts
+    pub(crate) config: PathBuf,
+    /// Treat a missing secret as an error, as a host does at its start
     #[arg(long)]
-    pub secrets: bool,
+    pub(crate) secrets: bool,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// What stands above the file.
     #[command(flatten)]
-    pub overrides: OverrideFlags,
+    pub(crate) overrides: OverrideFlags,
 }
 
 /// What a check came to.
@@ -44,14 +44,14 @@ pub struct Checked {
     /// What to print on standard output.
     pub text: String,
     /// Whether there is no error.
-    pub is_sound: bool,
+    pub(crate) is_sound: bool,
 }
 
 /// Runs the verb.
 ///
 /// # Errors
 /// When nothing could be checked.
-pub fn run(check: &Check) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(check: &Check) -> anyhow::Result<ExitCode> {
     let overrides = Overrides::of_process(check.overrides.clone());
     let lacking_secrets = if check.secrets { Severity::Error } else { Severity::Warning };
     let checked = check_file(&check.config, &overrides, lacking_secrets, check.output)?;

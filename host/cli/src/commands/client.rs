@@ -19,17 +19,17 @@ use amends_config::suggest::{did_you_mean, list};
 /// Which host to talk to.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Host")]
-pub struct HostArgs {
+pub(crate) struct HostArgs {
     /// The host's address, such as 127.0.0.1:7070; may also stand before the verb [env: AMENDS_HOST]
     /// [default: 127.0.0.1:7070]
     #[arg(long, value_name = "URL")]
-    pub host: Option<String>,
-    /// The token to show it: for a proxy that asks for one, a host does not
+    pub(crate) host: Option<String>,
+    /// A token for a proxy that asks for one; a host does not ask
     #[arg(long, env = "AMENDS_TOKEN", hide = true, hide_env_values = true, value_name = "TOKEN")]
-    pub token: Option<String>,
-    /// Who you are, kept with what you order; the host does not check it [default: $USER]
+    pub(crate) token: Option<String>,
+    /// Your name, which is kept with your orders; the host does not check it [default: $USER]
     #[arg(long = "as", env = "AMENDS_USER", value_name = "NAME", value_parser = user_name)]
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
 }
 
 /// Where a host is when nothing is said.

@@ -3,10 +3,10 @@
 use amends_workbench::plugin::oci::{OciError, OciErrorKind};
 
 /// Everything is done.
-pub const EXIT_DONE: u8 = 0;
+pub(crate) const EXIT_DONE: u8 = 0;
 
 /// Something is wrong.
-pub const EXIT_ERROR: u8 = 1;
+pub(crate) const EXIT_ERROR: u8 = 1;
 
 /// Wrong usage; what clap exits with as well.
 pub(crate) const EXIT_USAGE: u8 = 2;
@@ -15,38 +15,38 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 pub(crate) const EXIT_AUTH: u8 = 3;
 
 /// There is no such saga, definition or plugin.
-pub const EXIT_NOT_FOUND: u8 = 4;
+pub(crate) const EXIT_NOT_FOUND: u8 = 4;
 
 /// The saga was undone.
-pub const EXIT_COMPENSATED: u8 = 5;
+pub(crate) const EXIT_COMPENSATED: u8 = 5;
 
 /// The saga needs an operator.
-pub const EXIT_BLOCKED: u8 = 6;
+pub(crate) const EXIT_BLOCKED: u8 = 6;
 
 /// The wait ended before the saga rested.
-pub const EXIT_WAIT_ENDED: u8 = 7;
+pub(crate) const EXIT_WAIT_ENDED: u8 = 7;
 
 /// The rehearsal found that something differs.
-pub const EXIT_DIFFERS: u8 = 8;
+pub(crate) const EXIT_DIFFERS: u8 = 8;
 
 /// The host has lost its store: another process took it over, it is damaged, or its writer failed.
-pub const EXIT_STORE_LOST: u8 = 9;
+pub(crate) const EXIT_STORE_LOST: u8 = 9;
 
 /// Interrupted by the user.
-pub const EXIT_INTERRUPTED: u8 = 130;
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// Nobody reads the output any more: 128 and the number of SIGPIPE, as a shell tells it of other
 /// programs.
-pub const EXIT_PIPE_CLOSED: u8 = 141;
+pub(crate) const EXIT_PIPE_CLOSED: u8 = 141;
 
 /// What stopped a verb, and the code to exit with.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Failed {
+pub(crate) struct Failed {
     /// The exit code.
-    pub exit: u8,
+    pub(crate) exit: u8,
     /// For the user.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Failed {
@@ -59,11 +59,11 @@ impl Failed {
 /// Nobody reads the output any more. Nothing is to be said about it: whoever closed it knows.
 #[derive(Debug, thiserror::Error)]
 #[error("the output is closed")]
-pub struct PipeClosed;
+pub(crate) struct PipeClosed;
 
 /// The code to exit with after an error.
 #[must_use]
-pub fn of_error(error: &anyhow::Error) -> u8 {
+pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
     let of_registry = || {
         error.downcast_ref::<OciError>().map(|error| match error.kind {
             OciErrorKind::Login => EXIT_AUTH,

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use amends_api_types::parse_duration;
-use amends_api_types::{LIMIT_MAX, SagaItem};
+use amends_api_types::{LIMIT_MAX, SagaCounts, SagaItem};
 use amends_engine::Timestamp;
 
 use crate::commands::client::{Client, Page, escape};
@@ -11,28 +11,55 @@ use crate::commands::client::{Client, Page, escape};
 /// Which sagas. The host answers all but the text of `--error-like`, which is looked for here.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Filters")]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Only these statuses, with commas between them
     #[arg(long, value_name = "STATUS")]
-    pub status: Option<String>,
+    pub(crate) status: Option<String>,
     /// Only this definition
     #[arg(long, value_name = "NAME")]
-    pub definition: Option<String>,
-    /// Only with this tag, NAME=VALUE or NAME:VALUE; a saga that a step runs has its parent's tags
+    pub(crate) definition: Option<String>,
+    /// Only with this tag, NAME=VALUE or NAME:VALUE; several must all be there; a saga that a step runs has
+    /// its parent's tags
     #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
-    pub tag: Option<String>,
+    pub(crate) tag: Vec<String>,
+    /// Only the saga that was started with this idempotency key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
     /// Only started after this time: 2h, 3d (ago), 2026-03-01 or 2026-03-01T09:30:00Z, in UTC
     #[arg(long, value_name = "TIME", value_parser = time)]
-    pub started_after: Option<String>,
+    pub(crate) started_after: Option<String>,
     /// Only started before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
-    pub started_before: Option<String>,
+    pub(crate) started_before: Option<String>,
+    /// Only ended after this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) ended_after: Option<String>,
+    /// Only ended before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) ended_before: Option<String>,
+    /// Only those in which a call failed with this code
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Only those with all these words in a failure or in the reason of a block; WORD* is the beginning of a
+    /// word
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) text: Option<String>,
+    /// Only those in which this step or its undo failed: `list` alone has it, because `--step` of other verbs is
+    /// the step that they act on.
+    #[arg(skip)]
+    pub(crate) step: Option<String>,
+    /// Only those in which a call of a component failed whose digest begins so: `list` alone has it.
+    #[arg(skip)]
+    pub(crate) digest: Option<String>,
     /// Only with this text in what list shows as their reason, in upper or lower case
     #[arg(long, value_name = "TEXT")]
-    pub error_like: Option<String>,
+    pub(crate) error_like: Option<String>,
     /// Only those that have not moved for longer than they should
     #[arg(long)]
-    pub stuck: bool,
+    pub(crate) stuck: bool,
+    /// Only those that have left the store for the archive
+    #[arg(long, conflicts_with_all = ["tag", "stuck", "error_like", "code", "text"])]
+    pub(crate) archived: bool,
 }
 
 /// Why [`Filter::each_page`] has no more pages.
@@ -47,10 +74,27 @@ pub(crate) enum Ended {
 impl Filter {
     /// Whether it leaves out nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { status, definition, tag, started_after, started_before, error_like, stuck } =
-            self;
-        let texts = [status, definition, tag, started_after, started_before, error_like];
-        texts.into_iter().all(Option::is_none) && !stuck
+        let Self {
+            status,
+            definition,
+            tag,
+            key,
+            started_after,
+            started_before,
+            ended_after,
+            ended_before,
+            code,
+            text,
+            step,
+            digest,
+            error_like,
+            stuck,
+            archived,
+        } = self;
+        let words = [status, definition, key, code, text, step, digest, error_like];
+        let times = [started_after, started_before, ended_after, ended_before];
+        let mut all = words.into_iter().chain(times);
+        all.all(Option::is_none) && tag.is_empty() && !stuck && !archived
     }
 
     /// At most `limit` sagas, the newest first, and whether there are more.
@@ -113,20 +157,44 @@ impl Filter {
     async fn check_definition(&self, client: &Client) -> anyhow::Result<()> {
         let Some(name) = &self.definition else { return Ok(()) };
         let Some(unknown) = client.unknown_definition(name).await? else { return Ok(()) };
-        let path = format!("/v1/sagas?limit=1&definition={}", escape(name));
-        if !client.get::<Page<SagaItem>>(&path).await?.items.is_empty() {
-            return Ok(());
+        for archived in ["", "&archived=true"] {
+            let path = format!("/v1/sagas?limit=1&definition={}{archived}", escape(name));
+            if !client.get::<Page<SagaItem>>(&path).await?.items.is_empty() {
+                return Ok(());
+            }
         }
         Err(unknown.into())
+    }
+
+    /// Counts the sagas, in groups that have in common what the words say.
+    ///
+    /// # Errors
+    /// As for [`Self::each_page`].
+    pub(crate) async fn count(&self, client: &Client, by: &[String]) -> anyhow::Result<SagaCounts> {
+        let by =
+            if by.is_empty() { String::new() } else { format!("&by={}", escape(&by.join(","))) };
+        let query = format!("{}{by}", self.query());
+        let query = query.strip_prefix('&').unwrap_or_default();
+        let counts: SagaCounts = client.get(&format!("/v1/sagas/counts?{query}")).await?;
+        if counts.sagas == 0 {
+            self.check_definition(client).await?;
+        }
+        Ok(counts)
     }
 
     fn query(&self) -> String {
         let filters = [
             ("status", &self.status),
             ("definition", &self.definition),
-            ("tag", &self.tag),
+            ("key", &self.key),
             ("started_after", &self.started_after),
             ("started_before", &self.started_before),
+            ("ended_after", &self.ended_after),
+            ("ended_before", &self.ended_before),
+            ("step", &self.step),
+            ("code", &self.code),
+            ("digest", &self.digest),
+            ("text", &self.text),
         ];
         let mut query = String::new();
         for (name, value) in filters {
@@ -134,8 +202,13 @@ impl Filter {
                 query.push_str(&["&", name, "=", &escape(value)].concat());
             }
         }
-        if self.stuck {
-            query.push_str("&stuck=true");
+        for tag in &self.tag {
+            query.push_str(&["&tag=", &escape(tag)].concat());
+        }
+        for (name, is_set) in [("stuck", self.stuck), ("archived", self.archived)] {
+            if is_set {
+                query.push_str(&["&", name, "=true"].concat());
+            }
         }
         query
     }
@@ -154,13 +227,31 @@ fn time(text: &str) -> Result<String, String> {
         let now = amends_runtime::now().as_millis();
         return Ok(Timestamp::from_millis(now.saturating_sub(ago).max(0)).to_string());
     }
-    let written = ["", "Z", ":00Z", "T00:00:00Z"];
-    let time = written.iter().find_map(|rest| format!("{text}{rest}").parse::<Timestamp>().ok());
-    time.map(|time| time.to_string()).ok_or_else(|| {
+    written_time(text).map(|time| time.to_string()).ok_or_else(|| {
         "write how long ago, such as 30m, 2h or 3d, or a date or time, such as 2026-03-01 or \
          2026-03-01T09:30:00Z"
             .to_owned()
     })
+}
+
+/// A date or a time in UTC, or a time with its offset.
+fn written_time(text: &str) -> Option<Timestamp> {
+    let rests = ["", "Z", ":00Z", "T00:00:00Z"];
+    rests.iter().find_map(|rest| format!("{text}{rest}").parse().ok())
+}
+
+/// A time to come: how long from now, or a date or time.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn time_ahead(text: &str) -> Result<Timestamp, &'static str> {
+    if let Ok(ahead) = parse_duration(text) {
+        return Ok(amends_runtime::now().after(ahead));
+    }
+    written_time(text).ok_or(
+        "write how long from now, such as 30m, 2h or 3d, or a date or time, such as 2026-03-01 or \
+         2026-03-01T09:30:00Z",
+    )
 }
 
 /// The name and the value of a tag.

@@ -37,9 +37,17 @@ pub(crate) async fn each_id(
     mut act: impl AsyncFnMut(&str) -> anyhow::Result<u8>,
 ) -> anyhow::Result<u8> {
     if argument != "-" {
-        return act(&resolve(client, argument, &mut Newest::default()).await?).await;
+        return act(&one_id(client, argument).await?).await;
     }
     each_line(client, async |id: anyhow::Result<String>| act(&id?).await).await
+}
+
+/// Returns the id of the one saga that is meant.
+///
+/// # Errors
+/// It means none, or several.
+pub(crate) async fn one_id(client: &Client, text: &str) -> anyhow::Result<String> {
+    resolve(client, text, &mut Newest::default()).await
 }
 
 /// As [`each_id`] with `-`. For a line that means no saga, `act` is given the error that says so.
@@ -124,7 +132,10 @@ async fn resolve(client: &Client, text: &str, newest: &mut Newest) -> anyhow::Re
     }
     let limit = CANDIDATES_MAX + 1;
     let path = format!("/v1/sagas?limit={limit}&id={}", escape(text));
-    let found = client.get::<Page<SagaItem>>(&path).await?.items;
+    let mut found = client.get::<Page<SagaItem>>(&path).await?.items;
+    if found.is_empty() {
+        found = client.get::<Page<SagaItem>>(&format!("{path}&archived=true")).await?.items;
+    }
     match found.as_slice() {
         [one] => Ok(one.id.clone()),
         [] => Err(failed(

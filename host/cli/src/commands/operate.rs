@@ -16,7 +16,7 @@ use crate::commands::input::read_json;
 use crate::commands::output::format::Format;
 use crate::commands::output::{Look, print_saga};
 
-pub use order::OrderArgs;
+pub(crate) use order::OrderArgs;
 use order::{Body, Order};
 
 /// The arguments of `retry`.
@@ -26,20 +26,20 @@ use order::{Body, Order};
                         code was wrong\"\n  amends retry ID --step shipment --digest sha256:… --reason \
                         \"the new one cannot undo it\"\n  amends retry --status blocked --error-like \"no \
                         route\" --reason \"the carrier is back\" --rate 50 --dry-run")]
-pub struct Retry {
-    /// The step [default: every one that only an operator can move, else those that wait]
+pub(crate) struct Retry {
+    /// The step [default: every step that only an operator can move, else every step that waits]
     #[arg(long)]
-    pub step: Option<String>,
-    /// The input of the step's calls from here on
+    pub(crate) step: Option<String>,
+    /// Another input for the step's later calls
     #[arg(long, value_name = "JSON|FILE", allow_hyphen_values = true)]
-    pub input: Option<String>,
-    /// The component of the step's calls from here on, in place of the active one; one that serves
-    /// or served its plugin
+    pub(crate) input: Option<String>,
+    /// The component that serves the step's later calls in place of the active one: one that serves
+    /// the plugin or has served it
     #[arg(long, value_name = "DIGEST", requires = "step")]
-    pub digest: Option<String>,
+    pub(crate) digest: Option<String>,
     /// Which sagas, and why.
     #[command(flatten)]
-    pub order: OrderArgs,
+    pub(crate) order: OrderArgs,
 }
 
 /// The arguments of `skip`.
@@ -48,16 +48,16 @@ pub struct Retry {
                         written off\"\n  amends skip --status blocked --definition \
                         order-fulfillment --reason \"written off\" --dry-run\n  amends skip ID --step \
                         hotel --undo --reason \"we pay for the room\"")]
-pub struct Skip {
-    /// The step [default: the one that needs it]
+pub(crate) struct Skip {
+    /// The step [default: the one that needs the order]
     #[arg(long)]
-    pub step: Option<String>,
-    /// It is about the step's undo, also one that is due and has not begun
+    pub(crate) step: Option<String>,
+    /// The order is about the step's undo, also about an undo that is due and has not begun
     #[arg(long)]
-    pub undo: bool,
+    pub(crate) undo: bool,
     /// Which sagas, and why.
     #[command(flatten)]
-    pub order: OrderArgs,
+    pub(crate) order: OrderArgs,
 }
 
 /// The arguments of `resolve`.
@@ -68,30 +68,30 @@ pub struct Skip {
                         \"LBL-7\"}' --reason \"the answer was lost\"\n  amends resolve ID --step \
                         shipment --evidence \"no label at the carrier\" --not-happened --reason \
                         \"the answer was lost\"")]
-pub struct Resolve {
-    /// The step [default: the one that needs it]
+pub(crate) struct Resolve {
+    /// The step [default: the one that needs the order]
     #[arg(long)]
-    pub step: Option<String>,
-    /// How it is known what became of the call; kept with the saga
+    pub(crate) step: Option<String>,
+    /// The evidence: how you know what became of the call; the history keeps it
     #[arg(long, value_name = "TEXT")]
-    pub evidence: String,
-    /// What the call gave, as its component would have; without it, nobody knows
+    pub(crate) evidence: String,
+    /// The output, as the component would have answered; without it, the output counts as not known
     #[arg(
         long,
         value_name = "JSON|FILE",
         allow_hyphen_values = true,
         conflicts_with = "not_happened"
     )]
-    pub result: Option<String>,
+    pub(crate) result: Option<String>,
     /// The call did not happen; of an undo, there was nothing to undo
     #[arg(long)]
-    pub not_happened: bool,
-    /// It is about the step's undo, also one that is due and has not begun
+    pub(crate) not_happened: bool,
+    /// The order is about the step's undo, also about an undo that is due and has not begun
     #[arg(long, conflicts_with = "result")]
-    pub undo: bool,
+    pub(crate) undo: bool,
     /// Which sagas, and why.
     #[command(flatten)]
-    pub order: OrderArgs,
+    pub(crate) order: OrderArgs,
 }
 
 /// A verb that needs no more than a reason.

@@ -10,12 +10,14 @@ use amends_engine::{escape, is_steering};
 
 use crate::commands::exit::PipeClosed;
 
+mod counts;
 pub(crate) mod format;
 mod progress;
 mod saga;
 mod table;
 mod time;
 
+pub(crate) use counts::print_counts;
 pub(crate) use progress::Progress;
 pub(crate) use saga::{
     EVENT_COLUMNS, event_line, event_row, print_saga, print_saga_line, print_sagas,
@@ -49,7 +51,7 @@ pub(crate) use complain;
 /// The text as it may stand on a terminal: lines, colours of ours, and nothing else that steers it.
 /// JSON stays the same JSON.
 #[must_use]
-pub fn shown(text: &str) -> Cow<'_, str> {
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     escape_all_but(text, true, use_colour())
 }
 

@@ -15,28 +15,28 @@ use crate::commands::sagas::OneSaga;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends exposure\n  amends exposure \
                         0198c0de-0000-7000-8000-000000000000")]
-pub struct Exposure {
+pub(crate) struct Exposure {
     /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
     /// standard input; absent: summed over all sagas
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// The arguments of `breakers`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  amends breakers")]
-pub struct Breakers {
+pub(crate) struct Breakers {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 pub(crate) async fn undo_plan(args: OneSaga) -> anyhow::Result<u8> {

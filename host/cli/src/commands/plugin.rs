@@ -1,12 +1,12 @@
 //! The verbs about plugins: `list` here, those about a file, a project or what serves one module each.
 
-pub mod build;
+mod build;
 mod deploy;
-pub mod inspect;
-pub mod new;
+mod inspect;
+mod new;
 mod rehearse;
-pub mod sign;
-pub mod test;
+mod sign;
+mod test;
 mod versions;
 
 use clap::{Args, Subcommand};
@@ -20,7 +20,7 @@ use crate::commands::output::{Look, print_json, print_json_line, print_table_as,
 
 /// The verbs about plugins.
 #[derive(Debug, Subcommand)]
-pub enum Plugin {
+pub(crate) enum Plugin {
     /// List the plugins of a host
     #[command(after_help = "Example:\n  amends plugin list")]
     List(List),
@@ -45,14 +45,14 @@ pub enum Plugin {
                             for, or taken from AMENDS_KEY_PASSWORD. The keys are those of minisign."
     )]
     Keygen(sign::Keygen),
-    /// Sign a component, so that hosts load it that trust the key
+    /// Sign a component, so that hosts that trust the key load it
     #[command(
         after_help = "Example:\n  amends plugin sign book-seats/book-seats.wasm --key release.key\n\n\
                             The password of the key is asked for, or taken from \
                             AMENDS_KEY_PASSWORD. Signatures of other keys stay."
     )]
     Sign(sign::Sign),
-    /// Have components serve, all or none
+    /// Deploy components: all of them become active, or none
     #[command(
         after_help = "Examples:\n  amends plugin deploy inventory.wasm shipment.wasm --dry-run\n  \
                             amends plugin deploy inventory=build/new.wasm --reason \"release 7\"\n  \
@@ -64,7 +64,7 @@ pub enum Plugin {
                             the step. The plugin folder is left as it is."
     )]
     Deploy(deploy::Deploy),
-    /// Say what a component would undo otherwise than the one that serves, and change nothing
+    /// Compare a new undo with the active one on recorded sagas, without any effect
     #[command(
         after_help = "Examples:\n  amends plugin rehearse inventory.wasm\n  amends plugin rehearse \
                             inventory=build/new.wasm --sagas 500 --json\n\nExit codes: 0 nothing \
@@ -77,12 +77,12 @@ pub enum Plugin {
     /// Show every component that a plugin had: when each was activated or refused, and why
     #[command(after_help = "Example:\n  amends plugin versions inventory")]
     Versions(versions::Versions),
-    /// Have a canary serve all sagas
+    /// Promote a canary: it becomes the active component
     #[command(
         after_help = "Example:\n  amends plugin promote inventory --reason \"as good as 1.4\""
     )]
     Promote(versions::Promote),
-    /// Take a canary back, or go back to a component that served before
+    /// End a canary, or return to a component that was active before
     #[command(
         after_help = "Example:\n  amends plugin rollback inventory --reason \"loses reservations\"\n\n\
                             It serves at once, and within a second on every host of the store. \
@@ -97,13 +97,13 @@ const EXPORTS_FROM: u16 = 100;
 
 /// The arguments of `plugin list`.
 #[derive(Debug, Args)]
-pub struct List {
+pub(crate) struct List {
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 pub(crate) async fn run(command: Plugin) -> anyhow::Result<u8> {

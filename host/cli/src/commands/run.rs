@@ -1,5 +1,6 @@
 //! `run`: the host.
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use amends_api::{
     ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, prometheus, router,
@@ -18,7 +20,9 @@ use amends_api::{
 };
 use amends_runtime::Host;
 
-use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, Failed};
+use crate::commands::exit::{
+    EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, EXIT_USAGE, Failed,
+};
 use crate::commands::output::{log_line, shown};
 use amends_config::{OverrideFlags, Overrides, load, open};
 
@@ -32,22 +36,32 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// so few of them take little memory, and summing them up is a short task.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// The variable of the environment that says what the host logs.
+const LOG_VARIABLE: &str = "AMENDS_LOG";
+
+/// What the host logs when the variable is not set.
+const LOG_DEFAULT: &str = "info";
+
+/// What the variable takes.
+const LOG_HELP: &str = "write a level (`off`, `error`, `warn`, `info`, `debug` or `trace`), TARGET=LEVEL, \
+                        or several of these, such as `info,amends_runtime=debug,plugin=debug`";
+
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  amends run examples/order-fulfillment/amends.toml\n\nSIGTERM \
                         or an interrupt stops it: no new calls, those in flight settle for up to \
                         20 s.\nSIGHUP reloads nothing: a changed config needs a restart.\nAMENDS_LOG says how much it logs, such as info or \
                         amends_runtime=debug,plugin=debug.")]
-pub struct Run {
+pub(crate) struct Run {
     /// The config file (TOML)
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     /// What stands above the file.
     #[command(flatten)]
-    pub overrides: OverrideFlags,
+    pub(crate) overrides: OverrideFlags,
 }
 
 pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
-    log_to_stderr();
+    log_to_stderr(log_filter(std::env::var_os(LOG_VARIABLE).as_deref())?);
     let began = Instant::now();
     let hangups = signal(SignalKind::hangup()).context("no signals")?;
     tokio::spawn(pass_over(hangups));
@@ -197,9 +211,31 @@ impl Write for Terminal {
     }
 }
 
+/// Returns the filter that a value of [`LOG_VARIABLE`] describes. An empty value counts as no value.
+///
+/// # Errors
+/// When the value is no filter. A word alone has to be a level. The parser takes any other word for a
+/// target, so a misspelled level would hide every line of the host.
+fn log_filter(value: Option<&OsStr>) -> Result<EnvFilter, Failed> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(EnvFilter::new(LOG_DEFAULT));
+    };
+    let refused = |why: &str| {
+        let wrong = format!("{LOG_VARIABLE} is `{}`: {why}", value.display());
+        Failed::with_help(EXIT_USAGE, &wrong, LOG_HELP)
+    };
+    let text = value.to_str().ok_or_else(|| refused("it is not UTF-8"))?;
+    let is_word = |part: &&str| !part.is_empty() && !part.contains(['=', '[', ']', '{', '}']);
+    let is_level = |part: &str| part.parse::<LevelFilter>().is_ok();
+    if let Some(word) = text.split(',').map(str::trim).filter(is_word).find(|part| !is_level(part))
+    {
+        return Err(refused(&format!("`{word}` is not a level")));
+    }
+    EnvFilter::try_new(text).map_err(|error| refused(&error.to_string()))
+}
+
 /// Human on a terminal, JSON otherwise.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("AMENDS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+fn log_to_stderr(filter: EnvFilter) {
     // It writes a line for each request of a component that makes no sense, without any limit.
     let quiet = "wasmtime_wasi_http=off".parse();
     let filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
@@ -219,4 +255,44 @@ fn log_to_stderr() {
 
 fn ms(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_log_filter_is_taken_or_refused_with_its_reason() {
+        for (value, filter) in [
+            (None, "info"),
+            (Some(""), "info"),
+            (Some("off"), "off"),
+            (Some("WARN"), "warn"),
+            (
+                Some("info,amends_runtime=debug,plugin=debug"),
+                "amends_runtime=debug,plugin=debug,info",
+            ),
+            (Some("amends_sandbox[call{step=x}]=trace"), "amends_sandbox[call{step=x}]=trace"),
+        ] {
+            let taken = log_filter(value.map(OsStr::new)).unwrap();
+            // Before it may stand what holds for all other targets.
+            assert!(taken.to_string().ends_with(filter), "{value:?}: {taken}");
+        }
+        let refused = [
+            (&b"debgu"[..], "AMENDS_LOG is `debgu`: `debgu` is not a level"),
+            (b"info,amends", "AMENDS_LOG is `info,amends`: `amends` is not a level"),
+            (b"amends=inof", "AMENDS_LOG is `amends=inof`: "),
+            (b"info\xff", "AMENDS_LOG is `info\u{fffd}`: it is not UTF-8"),
+        ];
+        for (value, words) in refused {
+            let failed = log_filter(Some(OsStr::from_bytes(value))).unwrap_err();
+            assert_eq!(failed.exit, EXIT_USAGE);
+            assert!(failed.message.starts_with(words), "{}", failed.message);
+            assert!(failed.message.ends_with(LOG_HELP), "{}", failed.message);
+        }
+    }
 }

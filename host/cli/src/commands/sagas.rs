@@ -11,8 +11,8 @@ use crate::commands::filter::{Ended, Filter};
 use crate::commands::ids::{each_id, say_which, which};
 use crate::commands::output::format::Format;
 use crate::commands::output::{
-    EVENT_COLUMNS, Look, event_row, print_json, print_json_line, print_saga, print_sagas,
-    print_table_as, say, table,
+    EVENT_COLUMNS, Look, event_row, print_counts, print_json, print_json_line, print_saga,
+    print_sagas, print_table_as, say, table,
 };
 
 /// Sagas in a table, unless told otherwise: what a terminal shows.
@@ -22,38 +22,62 @@ const TABLE_ROWS: u32 = 50;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends list --status compensated --limit 10\n  amends list \
                         --status running -o ids | amends why -\n  amends list \
-                        --status blocked --error-like \"no route\"\n  amends list --stuck")]
-pub struct List {
+                        --status blocked --error-like \"no route\"\n  amends list --stuck\n  amends list \
+                        --status blocked --step inventory --code carrier_down --text \"no route\"\n  amends list \
+                        --status blocked --group-by step,code")]
+pub(crate) struct List {
     /// At most so many, 0 for all; when it is not given, 50 in a table and else all
     #[arg(long)]
-    pub limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
+    /// Only those in which this step or its undo failed; --step, --code, --digest and --text are about the
+    /// same failure
+    #[arg(long, value_name = "STEP", help_heading = "Filters")]
+    pub(crate) step: Option<String>,
+    /// Only those in which a call of a component failed whose digest begins with these 8 or more digits
+    #[arg(long, value_name = "DIGITS", help_heading = "Filters")]
+    pub(crate) digest: Option<String>,
+    /// Only say how many they are
+    #[arg(long, conflicts_with_all = ["limit", "error_like", "stuck", "archived"])]
+    pub(crate) count: bool,
+    /// Count them in groups: by status, definition, reason, and by the step and the code of their last
+    /// failure; with an example and the oldest start
+    #[arg(long, value_name = "WHAT", value_delimiter = ',',
+        value_parser = ["reason", "step", "code", "definition", "status"],
+        conflicts_with_all = ["count", "limit", "error_like", "stuck", "archived"])]
+    pub(crate) group_by: Vec<String>,
     /// Which sagas.
     #[command(flatten)]
-    pub filter: Filter,
+    pub(crate) filter: Filter,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// The arguments of a verb about one saga.
 #[derive(Debug, Args)]
-pub struct OneSaga {
+pub(crate) struct OneSaga {
     /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
     /// standard input
-    pub id: String,
+    pub(crate) id: String,
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
+    let filter = Filter { step: args.step, digest: args.digest, ..args.filter };
+    if args.count || !args.group_by.is_empty() {
+        let counts = filter.count(&client, &args.group_by).await?;
+        print_counts(&counts, &args.group_by, args.output, Look::new())?;
+        return Ok(EXIT_DONE);
+    }
     let limit = match (args.limit, args.output) {
         (Some(0), _) | (None, Format::Json | Format::Jsonl | Format::Ids) => u32::MAX,
         (Some(limit), _) => limit,
@@ -63,13 +87,13 @@ pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
     let ended = match args.output {
         // As they come: there may be more than there is room for.
         Format::Ids | Format::Jsonl => {
-            args.filter
+            filter
                 .each_page(&client, limit, false, |page| print_sagas(&page, args.output, look))
                 .await?
         }
         Format::Table | Format::Json => {
             let is_table = args.output == Format::Table;
-            let (items, ended) = args.filter.find(&client, limit, is_table).await?;
+            let (items, ended) = filter.find(&client, limit, is_table).await?;
             if items.is_empty() && is_table {
                 eprintln!("no sagas");
             } else {
@@ -127,7 +151,7 @@ pub(crate) async fn history(args: OneSaga) -> anyhow::Result<u8> {
 }
 
 /// All events of a saga, page by page.
-async fn events(client: &Client, id: &str) -> anyhow::Result<Vec<EventView>> {
+pub(crate) async fn events(client: &Client, id: &str) -> anyhow::Result<Vec<EventView>> {
     let mut events = Vec::new();
     let mut cursor = String::new();
     loop {

@@ -15,25 +15,25 @@ use crate::commands::output::{paint, print_json, print_json_line, say};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends signal ID approved\n  amends signal ID approved \
                         --payload '{\"by\": \"ada\"}' --id approval-7")]
-pub struct Signal {
+pub(crate) struct Signal {
     /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
     /// standard input
     #[arg(id = "saga", value_name = "ID")]
-    pub saga: String,
+    pub(crate) saga: String,
     /// The signal that a step waits for, or will
-    pub name: String,
-    /// What it says; the output of the step
+    pub(crate) name: String,
+    /// The payload of the signal, which becomes the output of the step
     #[arg(long, value_name = "JSON|FILE", default_value = "null", allow_hyphen_values = true)]
-    pub payload: String,
-    /// Your id of it: a second signal with the same id is dropped
+    pub(crate) payload: String,
+    /// Your id of the signal: a second signal with the same id is dropped
     #[arg(long, value_name = "SIGNAL_ID")]
-    pub id: Option<String>,
-    /// How to print where the saga stands then
+    pub(crate) id: Option<String>,
+    /// How to print the saga afterwards
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 #[derive(Serialize)]

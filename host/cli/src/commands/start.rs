@@ -14,24 +14,26 @@ use amends_engine::Timestamp;
 
 use crate::commands::client::Client;
 use crate::commands::exit::{EXIT_DONE, EXIT_WAIT_ENDED, of_status};
-use crate::commands::filter::split_tag;
+use crate::commands::filter::{split_tag, time_ahead};
 use crate::commands::input::read_input;
 use crate::commands::output::{Look, complain, print_saga};
 
-pub use args::Start;
+pub(crate) use args::Start;
 use starter::Starter;
 
 pub(crate) async fn run(args: Start) -> anyhow::Result<u8> {
     let text = read_input("--input", &args.input)?;
     let wait = args.wait.as_deref().map(amends_api_types::parse_duration).transpose();
     let wait = wait.context("--wait")?;
+    let start_at = args.at.as_deref().map(time_ahead).transpose();
+    let start_at = start_at.map_err(|help| anyhow::anyhow!("--at: {help}"))?;
     let mut tags = BTreeMap::new();
     for tag in &args.tags {
         let (name, value) = split_tag(tag).map_err(|help| anyhow::anyhow!("--tag: {help}"))?;
         tags.insert(name.to_owned(), value.to_owned());
     }
     let client = Client::new(&args.host)?;
-    let starter = Starter { client, definition: &args.definition, tags, wait };
+    let starter = Starter { client, definition: &args.definition, tags, start_at, wait };
     if args.each {
         return each::run(&starter, &args, &text).await;
     }

@@ -30,30 +30,30 @@ const REQUEST_BYTES_MAX: usize = STATE_IMPORT_BYTES_MAX / 2;
 
 /// The verbs about what a plugin keeps.
 #[derive(Debug, Subcommand)]
-pub enum State {
+pub(crate) enum State {
     /// Print the value of a key
     #[command(after_help = "Example:\n  amends state get inventory stock/north/metformin")]
     Get(Get),
-    /// Give a key a value, or remove it
+    /// Set the value of a key, or remove the key
     Set(Set),
     /// List keys and their values, in the order of the keys
     #[command(after_help = "Examples:\n  amends state list inventory stock/north/\n  amends \
                             state list inventory -o jsonl > stock.ndjson")]
     List(List),
-    /// Give many keys values, from a CSV file with a header
+    /// Set the values of many keys from a CSV file with a header
     Import(Import),
 }
 
 /// The arguments of `state get`.
 #[derive(Debug, Args)]
-pub struct Get {
+pub(crate) struct Get {
     /// The plugin
-    pub plugin: String,
+    pub(crate) plugin: String,
     /// The key
-    pub key: String,
+    pub(crate) key: String,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// The arguments of `state set`.
@@ -63,46 +63,46 @@ pub struct Get {
                         state set inventory note \"counted by hand\" --text\n  amends state set \
                         inventory stock/north/aspirin --remove"
 )]
-pub struct Set {
+pub(crate) struct Set {
     /// The plugin
-    pub plugin: String,
+    pub(crate) plugin: String,
     /// The key
-    pub key: String,
+    pub(crate) key: String,
     /// The value: JSON
     #[arg(
         required_unless_present = "remove",
         conflicts_with = "remove",
         allow_negative_numbers = true
     )]
-    pub value: Option<String>,
-    /// The value is a text as it is, not JSON
+    pub(crate) value: Option<String>,
+    /// Take the value as a plain text, not as JSON
     #[arg(long, conflicts_with = "remove")]
-    pub text: bool,
+    pub(crate) text: bool,
     /// Remove the key
     #[arg(long)]
-    pub remove: bool,
+    pub(crate) remove: bool,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// The arguments of `state list`.
 #[derive(Debug, Args)]
-pub struct List {
+pub(crate) struct List {
     /// The plugin
-    pub plugin: String,
-    /// Keys that begin with it [default: all]
+    pub(crate) plugin: String,
+    /// List only keys that begin with this text [default: all]
     #[arg(default_value = "", hide_default_value = true)]
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// At most so many, 0 for all; when it is not given, 100 in a table and else all
     #[arg(long)]
-    pub limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// The arguments of `state import`.
@@ -112,24 +112,24 @@ pub struct List {
                         prices prices.csv --key '{sku}' --only-new\n\nA cell that is a JSON \
                         number, true, false or null is that; everything else is text.\nThe whole \
                         file is checked before anything is written.")]
-pub struct Import {
+pub(crate) struct Import {
     /// The plugin
-    pub plugin: String,
+    pub(crate) plugin: String,
     /// A CSV file whose first line names the columns; - reads standard input
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The key of a row, with columns in braces
     #[arg(long, default_value = "{key}", value_name = "TEMPLATE")]
-    pub key: String,
+    pub(crate) key: String,
     /// The column with the value [default: `value` if there is one, else an object of all columns
     /// that are not in the key]
     #[arg(long, value_name = "COLUMN")]
-    pub value: Option<String>,
-    /// Leave keys that are there as they are
+    pub(crate) value: Option<String>,
+    /// Leave keys that exist as they are
     #[arg(long)]
-    pub only_new: bool,
+    pub(crate) only_new: bool,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 pub(crate) async fn run(command: State) -> anyhow::Result<u8> {

@@ -19,16 +19,16 @@ use crate::commands::output::{Look, complain, event_line, print_json, print_json
                         order.json -o ids)\"\n  amends list --status running -o ids | amends watch \
                         -\n\nIt ends when the saga has ended or is blocked, and exits as start --wait \
                         does: 0 completed, 5 compensated, 6 blocked; of many sagas, with the worst.")]
-pub struct Watch {
+pub(crate) struct Watch {
     /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
     /// standard input and follows one after another
-    pub id: String,
+    pub(crate) id: String,
     /// How to print the events
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// How often a broken connection is made again.

@@ -7,7 +7,7 @@ use crate::call::{Direction, Failure, Fate, Outcome};
 use crate::definition::Definition;
 use crate::emitted::Emitted;
 use crate::event::Parent;
-use crate::ids::{Digest, SagaId, SignalName, StepName};
+use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::order::Order;
 use crate::payload::Payload;
 
@@ -26,6 +26,8 @@ pub struct Start {
     pub tags: BTreeMap<String, String>,
     /// The trace context of the caller (W3C).
     pub traceparent: Option<String>,
+    /// When the first steps may begin. None, or a time that has passed: at once.
+    pub start_at: Option<Timestamp>,
     /// The step of another saga that starts this one, if one does.
     pub parent: Option<Parent>,
 }

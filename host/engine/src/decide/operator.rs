@@ -49,8 +49,11 @@ fn targets(saga: &Saga, at: Timestamp, verb: &Verb) -> Result<Vec<usize>, Refusa
         Verb::Abandon if status == SagaStatus::Abandoned => Ok(Vec::new()),
         Verb::Pause | Verb::Abandon if status.is_end() => Err(ended(status)),
         Verb::Pause | Verb::Abandon | Verb::Note => Ok(Vec::new()),
-        Verb::Resume if status == SagaStatus::Paused => Ok(Vec::new()),
-        Verb::Resume => refuse("the saga is not paused", "only a paused saga can be resumed"),
+        Verb::Resume if status == SagaStatus::Paused || saga.awaits_room() => Ok(Vec::new()),
+        Verb::Resume => refuse(
+            "the saga is not paused",
+            "only a paused saga, or one whose log is full, can be resumed",
+        ),
         Verb::Retry { .. } | Verb::Skip { .. } | Verb::Resolve { .. } if status.is_end() => {
             Err(ended(status))
         }

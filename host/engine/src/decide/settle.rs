@@ -8,8 +8,9 @@ use crate::call::{Failure, FailureClass};
 use crate::definition::{Definition, ELEMENTS_MAX, ExpressionError, Item, StepKind};
 use crate::event::{
     Cause, CompensationStarted, SagaAbandoned, SagaBlocked, SagaCompensated, SagaCompleted,
-    SagaRetimed, StepExpanded, StepFailed, StepSkipped, StepSucceeded, StepWaiting,
+    SagaDue, SagaRetimed, StepExpanded, StepFailed, StepSkipped, StepSucceeded, StepWaiting,
 };
+use crate::log_limits::LogSize;
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::saga::{Phase, Progress, StepOutcome, StepState, UndoProgress};
 
@@ -40,10 +41,28 @@ impl Draft<'_> {
                 Phase::Compensating(_) => self.settle_compensating(),
                 Phase::Completed | Phase::Compensated(_) | Phase::Abandoned(_) => return,
             }
+            self.settle_log();
             if self.events.len() == before {
                 return;
             }
         }
+    }
+
+    /// Blocks a saga whose log is full.
+    fn settle_log(&mut self) {
+        let is_held = self.saga.has_ended() || self.saga.blocked.is_some();
+        if is_held || !self.saga.is_log_full() {
+            return;
+        }
+        let (LogSize { events, bytes }, more) =
+            (self.saga.log, self.saga.definition.log_limits().more);
+        let (mib, more_mib) = (bytes >> 20, more.bytes >> 20);
+        let reason = format!(
+            "its log is full: it has {events} events and {mib} MiB of data; `amends resume` allows \
+             {} events and {more_mib} MiB more",
+            more.events
+        );
+        self.emit(SagaBlocked { step: None, reason });
     }
 
     /// Adds what follows for a saga that goes forward.
@@ -51,6 +70,9 @@ impl Draft<'_> {
         if let Some(cause) = self.cause() {
             self.emit(cause);
             return;
+        }
+        if self.saga.start_at().is_some_and(|start_at| start_at <= self.at) {
+            self.emit(SagaDue {});
         }
         for index in 0..self.saga.definition.steps().len() {
             let may_settle = matches!(
@@ -77,7 +99,7 @@ impl Draft<'_> {
             let step = self.saga.name(index).clone();
             let what = self.describe(index);
             let reason = format!("{step} {what}. It is after the pivot, so nothing is undone");
-            self.emit(SagaBlocked { step, reason });
+            self.emit(SagaBlocked { step: Some(step), reason });
         }
         if self.saga.steps.iter().all(|step| step.progress.is_done()) {
             self.emit(SagaCompleted {});
@@ -311,7 +333,7 @@ impl Draft<'_> {
             } else {
                 format!("the undo of {step} failed{error}")
             };
-            self.emit(SagaBlocked { step, reason });
+            self.emit(SagaBlocked { step: Some(step), reason });
         }
         if (0..self.saga.steps.len()).all(|index| self.saga.is_clear(index)) {
             self.end_compensating();

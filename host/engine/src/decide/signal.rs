@@ -7,13 +7,13 @@ use crate::order::Refusal;
 use crate::saga::{Saga, Signal};
 
 /// The most signals that a saga keeps until its steps take them.
-pub const SIGNALS_MAX: usize = 256;
+const SIGNALS_MAX: usize = 256;
 
 /// Checks that a saga takes a new signal now: some step waits for it, or will.
 ///
 /// # Errors
 /// When the saga has ended, no step ever waits for that signal, no step will wait for it any more,
-/// or the saga keeps too many signals.
+/// the log of the saga is full, or the saga keeps too many signals.
 pub fn permits_signal(saga: &Saga, name: &SignalName) -> Result<(), Refusal> {
     let refuse = |message: String, remedy: String| Err(Refusal { message, remedy });
     if saga.has_ended() {
@@ -32,6 +32,10 @@ pub fn permits_signal(saga: &Saga, name: &SignalName) -> Result<(), Refusal> {
     if !saga.may_take(name) {
         let message = format!("no step of the saga will wait for `{name}` any more");
         return refuse(message, "ask why the saga is where it is".to_owned());
+    }
+    if saga.is_log_full() {
+        let message = "the log of the saga is full".to_owned();
+        return refuse(message, "`amends resume` allows more events".to_owned());
     }
     if saga.signals.len() >= SIGNALS_MAX {
         let message = format!("{SIGNALS_MAX} signals came already");

@@ -28,12 +28,11 @@ use syntax::{TYPES, has_lone_equals, literal_text, walk};
 use variables::ITEM_NAMES;
 
 pub(crate) use error::ExpressionError;
-pub use meter::{EVALUATION_BYTES_MAX, EVALUATION_STEPS_MAX};
 pub(crate) use path::PassedThrough;
 pub(crate) use variables::{Item, Source, Variable, VariableValue, Variables};
 
 /// The longest expression, in bytes: it is code in a config file, not data.
-pub const EXPRESSION_BYTES_MAX: usize = 4_096;
+pub(super) const EXPRESSION_BYTES_MAX: usize = 4_096;
 
 /// The functions of CEL and ours. There are some hundred, too many to register for every
 /// evaluation.

@@ -6,10 +6,39 @@ use super::precondition::{index_of, require};
 use crate::call::Direction;
 use crate::event::{Cause, OperatorEvent, OperatorResolved, OperatorRetried, OperatorSkipped};
 use crate::ids::Timestamp;
+use crate::log_limits::LogSize;
 use crate::saga::{Chosen, Note, Ordered, Phase, Progress, Saga, StepOutcome, UndoProgress, Wish};
 
-/// Applies a fact about an order.
+/// Applies a fact about an order. One that moves a saga whose log is full allows the log to grow.
 pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &OperatorEvent) -> Result<(), String> {
+    let is_log_full = saga.is_log_full();
+    apply_order(saga, at, event)?;
+    if is_log_full && moves(event) {
+        let more = saga.definition.log_limits().more;
+        let LogSize { events, bytes } = saga.log;
+        // The event of the order itself does not count.
+        saga.log_max = LogSize { events: events + 1 + more.events, bytes: bytes + more.bytes };
+        if saga.blocked.as_ref().is_some_and(|blocked| blocked.step.is_none()) {
+            saga.blocked = None;
+        }
+    }
+    Ok(())
+}
+
+/// Returns true when an operator wants the saga to go on, in either direction.
+fn moves(event: &OperatorEvent) -> bool {
+    match event {
+        OperatorEvent::Cancelled(_)
+        | OperatorEvent::Compensated(_)
+        | OperatorEvent::Resumed(_)
+        | OperatorEvent::Retried(_)
+        | OperatorEvent::Skipped(_)
+        | OperatorEvent::Resolved(_) => true,
+        OperatorEvent::Paused(_) | OperatorEvent::Noted(_) | OperatorEvent::Abandoned(_) => false,
+    }
+}
+
+fn apply_order(saga: &mut Saga, at: Timestamp, event: &OperatorEvent) -> Result<(), String> {
     match event {
         OperatorEvent::Cancelled(event) => {
             saga.wish = Some(wish(&event.who, &event.reason, Cause::Cancelled));
@@ -26,7 +55,7 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &OperatorEvent) -> Re
             saga.paused = Some(ordered(&event.who, &event.reason));
         }
         OperatorEvent::Resumed(_) => {
-            require(saga.paused.is_some(), "the saga is not paused")?;
+            require(saga.paused.is_some() || saga.is_log_full(), "the saga is not paused")?;
             saga.paused = None;
         }
         OperatorEvent::Retried(event) => return retried(saga, at, event),
@@ -50,12 +79,12 @@ pub(super) fn apply(saga: &mut Saga, at: Timestamp, event: &OperatorEvent) -> Re
     Ok(())
 }
 
-/// Notes who gave an order and why.
+/// Returns who gave an order and why, as the saga keeps it.
 fn ordered(who: &str, reason: &str) -> Arc<Ordered> {
     Arc::new(Ordered { who: who.to_owned(), reason: reason.to_owned() })
 }
 
-/// Notes who wants the saga compensated and why.
+/// Returns who wants the saga compensated and why, as the saga keeps it.
 fn wish(who: &str, reason: &str, cause: Cause) -> Arc<Wish> {
     Arc::new(Wish { who: who.to_owned(), reason: reason.to_owned(), cause })
 }

@@ -20,7 +20,7 @@ impl StepState {
         self.ended_at = Some(at);
     }
 
-    /// Notes a failed attempt of `compensate`. After an unknown one, the effect may no longer
+    /// Records a failed attempt of `compensate`. After an unknown one, the effect may no longer
     /// stand. When the component says that the undo did not happen, that is about every attempt so
     /// far.
     pub(super) fn undo_failed(&mut self, class: FailureClass, probe: Option<Fate>) {

@@ -48,7 +48,7 @@ pub struct Flaw {
     pub plugins: BTreeSet<PluginName>,
     /// The field or the function that the flaw is about. Two flaws with the same subject, kind and
     /// place are the same flaw.
-    pub subject: String,
+    pub(crate) subject: String,
     /// What is wrong.
     pub message: String,
     /// What would be right.

@@ -29,9 +29,9 @@ pub struct Misfit {
     /// True when no value fits, false when some may not fit.
     pub is_certain: bool,
     /// True when a schema does not describe a property that is needed.
-    pub is_undescribed: bool,
+    pub(crate) is_undescribed: bool,
     /// The place, such as `lines[].sku`; empty for the whole value.
-    pub place: String,
+    pub(crate) place: String,
     /// What the reader does that the value does not allow: `needs `id`, which is not in it`.
     pub message: String,
 }

@@ -104,7 +104,7 @@ impl<'s> Schema<'s> {
     }
 
     /// Returns the names of the properties that a value must have.
-    pub fn required(self) -> impl Iterator<Item = &'s str> {
+    pub(crate) fn required(self) -> impl Iterator<Item = &'s str> {
         let required = self.here.get("required").and_then(Value::as_array);
         required.into_iter().flatten().filter_map(Value::as_str)
     }
@@ -132,7 +132,7 @@ impl<'s> Schema<'s> {
 
     /// Returns true when a value may have this property.
     #[must_use]
-    pub fn takes(self, name: &str) -> bool {
+    pub(crate) fn takes(self, name: &str) -> bool {
         let is_closed = self.here.get("additionalProperties") == Some(&Value::Bool(false));
         let has_patterns = self.here.get("patternProperties").is_some();
         !is_closed || has_patterns || self.properties().is_some_and(|all| all.contains_key(name))

@@ -31,10 +31,12 @@ impl Saga {
             && self.spec(step).undo.is_none()
     }
 
-    /// Returns true when a step has not begun and everything before it is done. An element depends
-    /// on nothing else, because its step began after everything before it was done.
+    /// Returns true when a step has not begun, the start time of the saga has come and everything
+    /// before the step is done. An element depends on nothing else, because its step began after
+    /// everything before it was done.
     pub(crate) fn is_ready(&self, step: usize) -> bool {
         self.steps[step].progress == Progress::Pending
+            && self.start_at.is_none()
             && (step >= self.definition.steps().len() || self.dependencies_are_done(step))
     }
 

@@ -8,6 +8,7 @@ use super::step_state::StepState;
 use crate::definition::Definition;
 use crate::event::{CompensationStarted, SagaAbandoned, SagaBlocked, SagaStarted};
 use crate::ids::{SagaId, SignalName, Timestamp, Version};
+use crate::log_limits::LogSize;
 use crate::payload::Payload;
 
 /// One saga. [`crate::start`] and [`crate::replay`] make it; only [`crate::evolve`] changes it.
@@ -23,6 +24,8 @@ pub struct Saga {
     pub(crate) latest_at: Timestamp,
     /// When the saga is compensated unless it has completed, and when that time was set.
     pub(crate) deadline: Option<(Timestamp, Timestamp)>,
+    /// While the first steps may not begin: when they may, and when that time was set.
+    pub(crate) start_at: Option<(Timestamp, Timestamp)>,
     pub(crate) phase: Phase,
     pub(crate) compensating_since: Option<Timestamp>,
     pub(crate) blocked: Option<Arc<SagaBlocked>>,
@@ -40,6 +43,9 @@ pub struct Saga {
     pub(crate) steps: Vec<StepState>,
     /// The steps over a list that have their elements, in the order in which they got them.
     pub(crate) fan_outs: Vec<FanOut>,
+    /// The size of its log, and the size at which the log is full.
+    pub(crate) log: LogSize,
+    pub(crate) log_max: LogSize,
 }
 
 /// The direction in which a saga goes.
@@ -75,11 +81,14 @@ impl Saga {
         started: SagaStarted,
     ) -> Self {
         let steps = vec![StepState::default(); definition.steps().len()];
+        let log_max = definition.log_limits().max;
+        let input_bytes = started.input.as_str().len() as u64;
         Self {
             id,
             definition,
             version: Version(1),
             deadline: started.deadline_at.map(|deadline| (deadline, at)),
+            start_at: started.start_at.map(|start_at| (start_at, at)),
             started: Arc::new(started),
             started_at: at,
             ended_at: None,
@@ -94,6 +103,8 @@ impl Saga {
             signals: Vec::new(),
             steps,
             fan_outs: Vec::new(),
+            log: LogSize { events: 1, bytes: input_bytes },
+            log_max,
         }
     }
 
@@ -106,6 +117,16 @@ impl Saga {
         }
     }
 
+    /// Returns true when the log of the saga is full: no call begins until an operator allows more.
+    pub(crate) fn is_log_full(&self) -> bool {
+        self.log.events >= self.log_max.events || self.log.bytes >= self.log_max.bytes
+    }
+
+    /// Returns true when the saga has not ended, and its log is full.
+    pub(crate) fn awaits_room(&self) -> bool {
+        !self.has_ended() && self.is_log_full()
+    }
+
     /// Returns true when two sagas are equal in everything that their log decides.
     #[cfg(feature = "sim")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
@@ -114,6 +135,7 @@ impl Saga {
             && self.started == other.started
             && (self.started_at, self.ended_at) == (other.started_at, other.ended_at)
             && (self.latest_at, self.deadline) == (other.latest_at, other.deadline)
+            && self.start_at == other.start_at
             && self.compensating_since == other.compensating_since
             && self.blocked == other.blocked
             && self.wish == other.wish
@@ -123,5 +145,6 @@ impl Saga {
             && self.signals == other.signals
             && self.steps == other.steps
             && self.fan_outs == other.fan_outs
+            && (self.log, self.log_max) == (other.log, other.log_max)
     }
 }

@@ -22,10 +22,6 @@ pub struct StepView<'a> {
     pub attempts: u32,
     /// The number of attempts of `compensate`.
     pub undo_attempts: u32,
-    /// The number of attempts of `execute` whose outcome was unknown.
-    pub attempts_unknown: u32,
-    /// The number of attempts of `compensate` whose outcome was unknown.
-    pub undo_attempts_unknown: u32,
     /// The generation of the idempotency key that its calls of `execute` carry, see
     /// [`crate::idempotency_key`].
     pub generation: u32,
@@ -81,8 +77,6 @@ impl Saga {
             status: self.step_status(index),
             attempts: step.attempts,
             undo_attempts: step.undo_attempts,
-            attempts_unknown: step.attempts_unknown,
-            undo_attempts_unknown: step.undo_attempts_unknown,
             generation: step.key_generation,
             undo_generation: step.undo_key_generation,
             edited_input: step.input.as_ref(),

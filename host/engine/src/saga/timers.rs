@@ -26,11 +26,17 @@ impl Saga {
         self.deadline_at().filter(|_| in_force)
     }
 
+    /// Returns when the first steps of the saga may begin, while it waits for that.
+    #[must_use]
+    pub fn start_at(&self) -> Option<Timestamp> {
+        self.start_at.filter(|_| self.phase == Phase::Forward).map(|(start_at, _)| start_at)
+    }
+
     /// Returns the next time at which the clock alone makes something due.
     #[must_use]
     pub fn wake_at(&self) -> Option<Timestamp> {
         let retries = self.steps.iter().filter_map(StepState::next_at).min();
-        [retries, self.deadline_in_force()].into_iter().flatten().min()
+        [retries, self.start_at(), self.deadline_in_force()].into_iter().flatten().min()
     }
 
     /// Returns how far the clock was ahead when it set a time that the saga waits for, and was set
@@ -42,7 +48,9 @@ impl Saga {
         }
         let steps = self.steps.iter().filter_map(StepState::timer).map(|(since, _)| since);
         let deadline = self.deadline.filter(|_| self.deadline_in_force().is_some());
-        let latest = steps.chain(deadline.map(|(_, since)| since)).max()?;
+        let start = self.start_at.filter(|_| self.start_at().is_some());
+        let latest =
+            steps.chain(deadline.into_iter().chain(start).map(|(_, since)| since)).max()?;
         is_back(latest).then(|| latest.since(at))
     }
 
@@ -51,7 +59,8 @@ impl Saga {
     pub(crate) fn retime(&mut self, at: Timestamp) {
         let timers = self.steps.iter_mut().filter_map(|step| step.progress.timer_mut());
         let deadline = self.deadline.as_mut().map(|(deadline, since)| (since, deadline));
-        for (since, due) in timers.chain(deadline).filter(|(since, _)| **since > at) {
+        let start = self.start_at.as_mut().map(|(start_at, since)| (since, start_at));
+        for (since, due) in timers.chain(deadline).chain(start).filter(|(since, _)| **since > at) {
             *due = at.after(due.since(*since));
             *since = at;
         }

@@ -103,8 +103,11 @@ impl Saga {
         }
     }
 
-    /// Returns true when no call is in flight or due, and some step waits.
+    /// Returns true when no call is in flight or due, and some step or the start waits.
     fn is_waiting(&self) -> bool {
+        if self.start_at.is_some() {
+            return true;
+        }
         let waits = |step: &StepState| {
             matches!(step.progress, Progress::BackingOff { .. } | Progress::Waiting { .. })
         };

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::action::{Action, OrderKind, Reply};
 use super::figures::Figures;
@@ -48,7 +49,8 @@ pub fn exhaustive(
 ) -> std::result::Result<Figures, Box<Violation>> {
     let id = SagaId::from_parts(Timestamp::from_millis(0), &[1; 10]);
     let definition = Arc::clone(definition);
-    let world = World::start(machine, definition, Payload::null(), id, !budget.admissions)?;
+    let (input, at_once) = (Payload::null(), !budget.admissions);
+    let world = World::start(machine, definition, input, id, at_once, Duration::ZERO)?;
     let mut search = Search { seen: BTreeMap::new(), figures: world.figures };
     search.figures.schedules = search.explore(&world, budget)?;
     search.figures.states = search.seen.len() as u64;

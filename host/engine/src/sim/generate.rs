@@ -211,6 +211,10 @@ pub(super) fn random(random: &mut Random) -> Definition {
         spec.steps.swap(last, other);
     }
     match Definition::new(spec) {
+        Ok(definition) if random.chance(25) => {
+            let (max, more) = (2 + random.below(60) as u64, 1 + random.below(20) as u64);
+            definition.with_log_limits(max, more)
+        }
         Ok(definition) => definition,
         Err(errors) => panic!("a definition that should be right is refused: {errors:?}"),
     }

@@ -25,6 +25,13 @@ pub(super) struct Record {
     pub(super) emits: Option<usize>,
     /// The deadline, and when it was set.
     pub(super) deadline: Option<(Timestamp, Timestamp)>,
+    /// While it waits for its start: when that is, and when that time was set.
+    pub(super) start: Option<(Timestamp, Timestamp)>,
+    /// The number of events, and how many an operator allows; none before the first such order.
+    events: u64,
+    events_allowed: Option<u64>,
+    /// True when it is blocked because its log is full.
+    is_blocked_by_log: bool,
 }
 
 /// The wait of a step for a signal or a time.
@@ -93,6 +100,7 @@ impl Record {
         at: Timestamp,
         event: &Event,
     ) {
+        self.count(definition, event);
         self.emits = match event {
             Event::Step(StepEvent::Succeeded(e)) if e.attempt > 0 => units.index_of(&e.step),
             Event::Undo(UndoEvent::Succeeded(e)) => units.index_of(&e.step),
@@ -102,16 +110,18 @@ impl Record {
         let name = match event {
             Event::Step(event) => event.step(),
             Event::Undo(event) => event.step(),
-            Event::Operator(order) => match order.step() {
-                Some(step) => step,
-                None => return self.apply_saga(event),
-            },
+            Event::Operator(OperatorEvent::Retried(order)) => &order.step,
+            Event::Operator(OperatorEvent::Skipped(order)) => &order.step,
+            Event::Operator(OperatorEvent::Resolved(order)) => &order.step,
             Event::Saga(SagaEvent::Retimed(_)) => return self.retime(at),
             Event::Saga(SagaEvent::Started(e)) => {
                 self.deadline = e.deadline_at.map(|deadline| (deadline, at));
+                self.start = e.start_at.map(|start| (start, at));
                 return;
             }
-            Event::Saga(_) | Event::Signal(_) | Event::Emitted(_) => return self.apply_saga(event),
+            Event::Operator(_) | Event::Saga(_) | Event::Signal(_) | Event::Emitted(_) => {
+                return self.apply_saga(event);
+            }
         };
         let Some(index) = units.index_of(name) else { return };
         let is_wait = matches!(definition.steps()[units.step(index)].kind, StepKind::Wait { .. });
@@ -142,7 +152,8 @@ impl Record {
             Wait::No | Wait::ForEver => None,
         });
         let deadline = self.deadline.as_mut().map(|(deadline, since)| (since, deadline));
-        for (since, until) in waits.chain(deadline).filter(|(since, _)| **since > at) {
+        let start = self.start.as_mut().map(|(start, since)| (since, start));
+        for (since, until) in waits.chain(deadline).chain(start).filter(|(since, _)| **since > at) {
             *until = at.after(until.since(*since));
             *since = at;
         }
@@ -152,13 +163,16 @@ impl Record {
     fn apply_saga(&mut self, event: &Event) {
         match event {
             Event::Saga(SagaEvent::CompensationStarted(_)) => self.is_compensating = true,
+            Event::Saga(SagaEvent::Due(_)) => self.start = None,
             Event::Saga(SagaEvent::Completed(_)) => {
                 (self.has_ended, self.is_completed, self.is_paused) = (true, true, false);
             }
             Event::Saga(SagaEvent::Compensated(_) | SagaEvent::Abandoned(_)) => {
                 self.has_ended = true;
             }
-            Event::Saga(SagaEvent::Blocked(_)) => self.is_blocked = true,
+            Event::Saga(SagaEvent::Blocked(e)) => {
+                (self.is_blocked, self.is_blocked_by_log) = (true, e.step.is_none());
+            }
             Event::Signal(SignalEvent::Received(_)) => self.signals += 1,
             Event::Operator(OperatorEvent::Cancelled(_)) => self.is_cancelled = true,
             Event::Operator(OperatorEvent::Compensated(_)) => {
@@ -169,6 +183,27 @@ impl Record {
             Event::Operator(OperatorEvent::Abandoned(_)) => self.is_given_up = true,
             _ => {}
         }
+    }
+
+    /// Counts an event. An order that moves a saga whose log is full allows more.
+    fn count(&mut self, definition: &Definition, event: &Event) {
+        let moves = match event {
+            Event::Operator(order) => !matches!(
+                order,
+                OperatorEvent::Paused(_) | OperatorEvent::Noted(_) | OperatorEvent::Abandoned(_)
+            ),
+            _ => false,
+        };
+        if moves && self.is_log_full(definition) {
+            self.events_allowed = Some(self.events + 1 + definition.log_limits().more.events);
+            self.is_blocked &= !self.is_blocked_by_log;
+        }
+        self.events += 1;
+    }
+
+    /// Returns true when no call may begin until an operator allows more events.
+    pub(super) fn is_log_full(&self, definition: &Definition) -> bool {
+        self.events >= self.events_allowed.unwrap_or(definition.log_limits().max.events)
     }
 
     pub(super) fn is_past_pivot(&self, definition: &Definition) -> bool {

@@ -43,9 +43,18 @@ impl Rules<'_> {
     fn check_saga(&self, event: &SagaEvent) -> Verdict {
         match event {
             SagaEvent::Started(_) => Err("a saga starts once".to_owned()),
+            SagaEvent::Due(_) => {
+                let is_due = self.record.start.is_some_and(|(start, _)| start <= self.now);
+                require(is_due && !self.record.is_compensating, || {
+                    "its start is not due".to_owned()
+                })
+            }
             SagaEvent::CompensationStarted(_) => self.compensation_started(),
             SagaEvent::Completed(_) => self.completed(),
             SagaEvent::Compensated(_) => self.compensated(),
+            SagaEvent::Blocked(e) if e.step.is_none() => {
+                require(self.is_log_full(), || "blocked by a log that is not full".to_owned())
+            }
             SagaEvent::Blocked(_) => {
                 let held = (0..self.record.steps.len()).any(|index| self.needs_operator(index));
                 require(held, || "blocked, and no step needs an operator".to_owned())
@@ -132,7 +141,8 @@ impl Rules<'_> {
                 require(!self.record.is_paused, || "it is paused twice".to_owned())
             }
             OperatorEvent::Resumed(_) => {
-                require(self.record.is_paused, || "resumed out of nothing".to_owned())
+                let is_held = self.record.is_paused || self.is_log_full();
+                require(is_held, || "resumed out of nothing".to_owned())
             }
             OperatorEvent::Abandoned(_) => {
                 require(!self.record.is_given_up, || "it is given up twice".to_owned())
@@ -186,6 +196,7 @@ impl Rules<'_> {
         require(self.has_effect(index), || format!("{name} is called, and only waits"))?;
         self.within_concurrency(index, StepRecord::is_under_way)?;
         require(!self.record.is_paused, || format!("{name} begins while the saga is paused"))?;
+        require(!self.is_log_full(), || format!("{name} begins, and the log is full"))?;
         require(!self.record.is_compensating, || format!("{name} begins while all is undone"))?;
         require(!step.is_executing, || format!("{name} is called twice at once"))?;
         require(!step.is_done() && !step.has_failed, || format!("{name} was settled"))?;
@@ -204,6 +215,7 @@ impl Rules<'_> {
         self.within_concurrency(index, StepRecord::is_undo_under_way)?;
         let undo = spec.undo.as_ref().ok_or_else(|| format!("{name} has no undo"))?;
         require(!self.record.is_paused, || format!("{name} is undone while the saga is paused"))?;
+        require(!self.is_log_full(), || format!("{name} is undone, and the log is full"))?;
         require(!step.is_let_go, || format!("{name} is undone, and an operator let it stand"))?;
         require(self.record.is_compensating, || {
             format!("{name} is undone in a saga that goes on")
@@ -337,6 +349,11 @@ impl Rules<'_> {
         require(!step.is_executing && !step.is_undoing, || format!("{name} is in flight"))
     }
 
+    /// Returns true when no call may begin until an operator allows more events.
+    fn is_log_full(&self) -> bool {
+        self.record.is_log_full(self.definition)
+    }
+
     /// Returns true when only an operator can move a step.
     fn needs_operator(&self, index: usize) -> bool {
         let (step, spec) = (&self.record.steps[index], self.spec(index));
@@ -393,6 +410,7 @@ impl Rules<'_> {
     /// Checks that a step begins after everything before it, and an element after its list.
     fn dependencies_done(&self, index: usize) -> Verdict {
         let spec = self.spec(index);
+        require(self.record.start.is_none(), || format!("{} begins too early", spec.name))?;
         if self.units.siblings(index).is_some() {
             let is_there = self.record.steps[self.units.step(index)].is_expanded;
             return require(is_there, || format!("{} has no elements yet", spec.name));

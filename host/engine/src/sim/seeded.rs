@@ -1,6 +1,7 @@
 //! One long random run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::action::{Action, OrderKind, Reply};
 use super::figures::Figures;
@@ -26,7 +27,9 @@ pub fn seeded(machine: &dyn Machine, seed: u64) -> Result<Figures, Box<Violation
     bytes[..8].copy_from_slice(&chance.next().to_be_bytes());
     let id = SagaId::from_parts(Timestamp::from_millis(0), &bytes);
     let admits_at_once = chance.chance(50);
-    let mut world = World::start(machine, definition, input, id, admits_at_once)?;
+    let delay = if chance.chance(20) { 1 + chance.below(20_000) as u64 } else { 0 };
+    let delay = Duration::from_millis(delay);
+    let mut world = World::start(machine, definition, input, id, admits_at_once, delay)?;
     let faults = Faults {
         call: chance.below(40),
         permanent: chance.below(30),

@@ -59,13 +59,14 @@ pub(super) struct World<'m> {
 pub(super) type Result<T> = std::result::Result<T, Box<Violation>>;
 
 impl<'m> World<'m> {
-    /// Starts a saga of a definition.
+    /// Starts a saga of a definition whose first steps may begin after a delay.
     pub(super) fn start(
         machine: &'m dyn Machine,
         definition: Arc<Definition>,
         input: Payload,
         id: SagaId,
         admits_at_once: bool,
+        delay: Duration,
     ) -> Result<Self> {
         let now = Timestamp::from_millis(0);
         let what = Start {
@@ -75,6 +76,7 @@ impl<'m> World<'m> {
             key: None,
             tags: BTreeMap::new(),
             traceparent: None,
+            start_at: (!delay.is_zero()).then(|| now.after(delay)),
             parent: None,
         };
         let (saga, events) = machine.start(now, what);
@@ -93,7 +95,7 @@ impl<'m> World<'m> {
             inputs: vec![None; units.len()],
             keys: BTreeMap::new(),
             ahead: Duration::ZERO,
-            pause_max: pause_max(&definition),
+            pause_max: pause_max(&definition) + delay,
             admits_at_once,
             figures: Figures { definitions: 1, ..Figures::default() },
             actions: Vec::new(),

@@ -17,6 +17,7 @@ pub fn activity_in_brief(saga: &Saga, at: Timestamp) -> Option<String> {
     }
     let mut parts: Vec<_> =
         (0..saga.steps.len()).filter_map(|index| step_in_brief(saga, index, at)).collect();
+    parts.extend(start(saga).map(|words| (false, words)));
     if let Some(held) = &saga.paused {
         parts.insert(0, (false, format!("paused by {}: {}", held.who, held.reason)));
     }
@@ -34,8 +35,13 @@ pub(super) fn activity(saga: &Saga, at: Timestamp) -> String {
 
 /// Describes what each step does or waits for; empty when nothing is in flight or waited for.
 pub(super) fn activities(saga: &Saga, at: Timestamp) -> Vec<String> {
-    let all = (0..saga.steps.len()).filter_map(|index| step_activity(saga, index, at));
-    shortened(all.collect())
+    let steps = (0..saga.steps.len()).filter_map(|index| step_activity(saga, index, at));
+    shortened(start(saga).into_iter().chain(steps).collect())
+}
+
+/// Says when the saga starts, while it waits for that.
+fn start(saga: &Saga) -> Option<String> {
+    saga.start_at().map(|start_at| format!("it starts at {start_at}"))
 }
 
 /// Describes in brief what a step does or waits for. The first part is true when it runs.

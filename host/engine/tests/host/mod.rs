@@ -61,6 +61,16 @@ impl Host {
         deadline: Option<Duration>,
         input: &str,
     ) -> Self {
+        Self::start_later(steps, deadline, input, None)
+    }
+
+    /// Starts a saga whose first steps may begin after a delay.
+    pub(crate) fn start_later(
+        steps: Vec<StepSpec>,
+        deadline: Option<Duration>,
+        input: &str,
+        delay: Option<Duration>,
+    ) -> Self {
         let compensate_within = Some(Duration::from_hours(1));
         let spec =
             DefinitionSpec { name: "test".parse().unwrap(), deadline, compensate_within, steps };
@@ -72,6 +82,7 @@ impl Host {
             key: None,
             tags: BTreeMap::new(),
             traceparent: None,
+            start_at: delay.map(|delay| now.after(delay)),
             parent: None,
         };
         let (saga, events) = start(now, what);

@@ -1,8 +1,7 @@
-//! Writes what opens and closes the breakers of this host, and reads what other hosts of the same
-//! store wrote.
+//! Writes the changes of this host's breakers to the store, and reads the changes that other hosts wrote.
 //!
-//! The last event of a service's stream says where its breaker is. What this host decided and has
-//! not written yet will come after whatever stands there, so it counts more than what is read.
+//! The last event of a service's stream is the state of its breaker. A change that this host has decided
+//! and not yet written will follow that event. So such a change takes precedence over the events read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -133,15 +132,8 @@ impl Follower {
         };
         let version = self.versions.entry(service.clone()).or_default();
         loop {
-            let append = Append {
-                stream: Stream::Service(service.clone()),
-                expected: *version,
-                at,
-                events: vec![event.clone()],
-                row: None,
-                start_key: None,
-                state: Vec::new(),
-            };
+            let stream = Stream::Service(service.clone());
+            let append = Append::shared(stream, *version, at, vec![event.clone()]);
             match self.store.log().append_shared(append).await {
                 Ok(Appended::Done { version: written, .. }) => {
                     *version = written;

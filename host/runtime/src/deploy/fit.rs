@@ -1,7 +1,8 @@
 //! Whether the definitions fit a component that is to become active.
 //!
-//! The engine says what does not fit, as it does for `amends check`. Here stands what a deploy makes
-//! of it: what would break is refused, and what is as bad with the component that serves now is not.
+//! The engine finds the flaws, as it does for `amends check`. This module decides what they mean for a
+//! deploy. A flaw that would break sagas is a reason to refuse the component, unless the component
+//! that serves now has the same flaw.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

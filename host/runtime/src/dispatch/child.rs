@@ -3,8 +3,8 @@
 //! The child's id follows from the parent's, so whoever runs the call again after a crash finds
 //! the same saga, and the outcome is never unknown.
 //!
-//! That the child is to be undone is told to the call, not to the child: the call knows whether
-//! the child is there. One that is not is never started.
+//! When the child is to be undone, the order goes to this call and not to the child, because the call
+//! knows whether the child exists. If it does not exist, it is not started any more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -213,6 +213,7 @@ async fn start_once(sagas: &dyn SagaPort, child: &Child) -> Result<Started, NotS
         key: None,
         tags: child.tags.clone(),
         traceparent: child.traceparent.clone(),
+        start_at: None,
         parent: Some(child.parent.clone()),
     };
     sagas.start(what).await.map_err(NotStarted::NotYet)
@@ -241,7 +242,11 @@ async fn cancel(
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             // Past its pivot or ended: its end tells what becomes of the step.
-            Err(error @ (OperateError::NotFound(_) | OperateError::Refused(_))) => {
+            Err(
+                error @ (OperateError::NotFound(_)
+                | OperateError::Archived(_)
+                | OperateError::Refused(_)),
+            ) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not cancelled");
                 break;
             }
@@ -259,6 +264,10 @@ async fn compensate(sagas: &dyn SagaPort, child: &Child) -> Outcome {
             Ok(_) => break,
             // It was to be started, and never was.
             Err(OperateError::NotFound(_)) => return Outcome::NothingToUndo,
+            // Its parent was brought back from the archive, and it was not.
+            Err(error @ OperateError::Archived(_)) => {
+                return Outcome::Permanent(Failure::new("child_archived", error.to_string()));
+            }
             Err(OperateError::Refused(refusal)) => {
                 let message = format!("saga {} cannot be undone: {refusal}", child.id);
                 return Outcome::Permanent(Failure::new("child_refused", message));

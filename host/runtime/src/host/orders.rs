@@ -1,7 +1,6 @@
 //! The orders of operators about sagas, and signals.
 
 use amends_engine::{Input, Order, Payload, SagaId, SignalName, Verb};
-use amends_registry::now;
 use amends_store::StoreError;
 use tokio::sync::oneshot;
 
@@ -15,8 +14,8 @@ use crate::principal::Principal;
 use crate::saga_state::SagaState;
 use crate::serving::{may_choose, may_edit, may_resolve};
 
-/// How often a saga that is not live is loaded for one order or signal. Each further time means
-/// that another one was done meanwhile, and there are few of those.
+/// How often a saga is asked for one order or signal. Each further time means that it left memory
+/// before its turn came, because it ended for one, and that happens seldom.
 const FEED_TRIES_MAX: u32 = 10;
 
 impl Host {
@@ -69,7 +68,10 @@ impl Host {
         }
         self.check(id, &order).await?;
         let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
-        amends_engine::permits(&state.saga, now(), &order)?;
+        if state.is_archived {
+            return Err(OperateError::Archived(id));
+        }
+        amends_engine::permits(&state.saga, state.now, &order)?;
         Ok(state)
     }
 
@@ -94,12 +96,15 @@ impl Host {
             return Ok(());
         }
         let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
+        if state.is_archived {
+            return Err(OperateError::Archived(id));
+        }
         let (plugins, saga) = (&self.inner.plugins, &state.saga);
         if let Verb::Retry { step: Some(step), digest: Some(digest), .. } = &order.verb {
             may_choose(plugins, saga, step, *digest).await?;
         }
-        may_edit(plugins, saga, order).await?;
-        may_resolve(plugins, saga, order).await?;
+        may_edit(plugins, &state, order).await?;
+        may_resolve(plugins, &state, order).await?;
         Ok(())
     }
 
@@ -122,8 +127,6 @@ impl Host {
     }
 
     async fn feed(&self, id: SagaId, input: Input) -> Result<SagaState, OperateError> {
-        let mut loaded = None;
-        // One that is not live is loaded; by then it may be live, or have moved on and ended.
         for _ in 0..FEED_TRIES_MAX {
             if let Some(reason) = self.inner.quarantine.reason(id) {
                 return Err(OperateError::Quarantined(amends_engine::Refusal {
@@ -135,15 +138,25 @@ impl Host {
             let (reply, answer) = oneshot::channel();
             let held = self.hold_input(&input)?;
             let input = Box::new(input.clone());
-            self.send(id, Message::Feed { id, input, loaded: loaded.take(), held, reply })?;
-            if let Ok(result) = answer.await {
-                return result;
+            self.send(id, Message::Feed { id, input, held, reply })?;
+            match answer.await {
+                Ok(Err(OperateError::NotFound(_))) => {
+                    let tombstone = self.tombstone(id).await.map_err(RuntimeError::from)?;
+                    if tombstone.is_some() {
+                        return Err(OperateError::Archived(id));
+                    }
+                    // It may have been brought back between the two looks.
+                    if self.saga(id).await.map_err(RuntimeError::from)?.is_none() {
+                        return Err(OperateError::NotFound(id));
+                    }
+                }
+                Ok(result) => return result,
+                // It moved or left meanwhile.
+                Err(_) => {}
             }
             if self.is_stopping() {
                 return Err(RuntimeError::Stopping.into());
             }
-            let found = self.load(id).await?.ok_or(OperateError::NotFound(id))?;
-            loaded = Some(Box::new(found));
         }
         Err(RuntimeError::Busy(id).into())
     }
@@ -176,7 +189,7 @@ impl Host {
             }
             Err(error) => return Err(error.into()),
         };
-        let state = SagaState::from(loaded.saga.clone());
+        let state = SagaState::from(loaded.clone());
         let saga = Box::new(loaded);
         // Whoever is refused as long as it is quarantined must not come before its recovery.
         let is_released = quarantine.release(id, || {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use amends_engine::{Digest, SagaId, SagaStatus, Version};
 use amends_store::{
-    Cursor, PageBudget, SagaQuery, SagaRow, StoreError, StoreHealth, StoreStats, StoredEvent,
-    Stream,
+    Backup, BackupError, Cursor, GroupBy, PageBudget, SagaGroups, SagaQuery, SagaRow, StoreError,
+    StoreHealth, StoreStats, StoreSurvey, StoredEvent, Stream,
 };
 use tokio::sync::watch;
 
 use super::Host;
+use crate::error::RuntimeError;
 
 impl Host {
     /// Returns the sagas that match, the newest first, as they are in the store.
@@ -18,6 +19,18 @@ impl Host {
     /// When the store fails.
     pub async fn sagas(&self, query: SagaQuery) -> Result<Vec<SagaRow>, StoreError> {
         self.inner.store.sagas().list(query).await
+    }
+
+    /// Counts the sagas that match, by what they have in common. The limit does not apply.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn saga_groups(
+        &self,
+        query: SagaQuery,
+        by: Vec<GroupBy>,
+    ) -> Result<SagaGroups, StoreError> {
+        self.inner.store.sagas().groups(query, by).await
     }
 
     /// Returns a saga's row in the store. None when there is no such saga.
@@ -46,17 +59,26 @@ impl Host {
     }
 
     /// Returns up to `limit` events of a stream after a version, by ascending version. A page of
-    /// large events ends early; only the end of the stream is an empty page.
+    /// large events ends early; only the end of the stream is an empty page. Those of an archived saga
+    /// come from the archive.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails, or the saga is archived and cannot be read.
     pub async fn events(
         &self,
         stream: Stream,
         after: Version,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>, StoreError> {
-        self.inner.store.log().stream(stream, after, PageBudget::items(limit)).await
+    ) -> Result<Vec<StoredEvent>, RuntimeError> {
+        let saga = match &stream {
+            Stream::Saga(id) => Some(*id),
+            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => None,
+        };
+        let page = self.inner.store.log().stream(stream, after, PageBudget::items(limit)).await?;
+        match saga {
+            Some(id) if page.is_empty() => self.archived_events(id, after, limit).await,
+            Some(_) | None => Ok(page),
+        }
     }
 
     /// Returns up to `limit` events of all streams after a cursor, in order. Pages are as in
@@ -78,6 +100,23 @@ impl Host {
     #[must_use]
     pub fn stats(&self) -> StoreStats {
         self.inner.store.maintenance().stats()
+    }
+
+    /// Returns what the store holds and how fast it grows. It never reads the whole log.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn survey(&self) -> Result<StoreSurvey, StoreError> {
+        self.inner.store.maintenance().survey().await
+    }
+
+    /// Copies the store while it is written to. One backup of a store exists at a time. When the
+    /// future is dropped, the copying ends.
+    ///
+    /// # Errors
+    /// When another backup exists, the disk has no room for the copy, or the store fails.
+    pub async fn back_up(&self) -> Result<Backup, BackupError> {
+        self.inner.store.maintenance().back_up().await
     }
 
     /// Whether the store takes writes.

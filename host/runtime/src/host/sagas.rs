@@ -18,7 +18,7 @@ use crate::saga_state::{SagaState, Started};
 
 impl SagaPort for WeakHost {
     fn definition(&self, name: &DefinitionName) -> Option<Arc<Definition>> {
-        self.host()?.definitions().named(name.as_str()).cloned()
+        self.host()?.inner.definitions.named(name.as_str()).cloned()
     }
 
     fn start(&self, start: Start) -> BoxFuture<'_, Result<Started, StartError>> {
@@ -50,7 +50,10 @@ impl SagaPort for WeakHost {
     fn exists(&self, id: SagaId) -> BoxFuture<'_, Result<bool, StoreError>> {
         let found = async move {
             let Some(host) = self.host() else { return Err(StoreError::Closed) };
-            Ok(host.saga(id).await?.is_some())
+            // The third look is for one that was brought back between the other two.
+            Ok(host.saga(id).await?.is_some()
+                || host.tombstone(id).await?.is_some()
+                || host.saga(id).await?.is_some())
         };
         found.boxed()
     }
@@ -75,10 +78,10 @@ impl WeakHost {
             {
                 return Some(state.saga);
             }
-            if let Ok(saga) = answer.await
-                && saga.has_ended()
+            if let Ok(state) = answer.await
+                && state.saga.has_ended()
             {
-                return Some(saga);
+                return Some(state.saga);
             }
             // Its worker has stopped, or the store failed.
             if self.host()?.is_stopping() {

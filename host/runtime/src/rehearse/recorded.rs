@@ -13,14 +13,14 @@ use crate::host::Host;
 
 /// Steps of one saga: the elements of a list are much alike, and a thousand of one saga say less
 /// than those of a hundred.
-pub const STEPS_OF_ONE_SAGA_MAX: usize = 10;
+const STEPS_OF_ONE_SAGA_MAX: usize = 10;
 
 /// Ended sagas that are read at once.
 const ENDED_PER_READ: u32 = 500;
 
 /// Ended sagas of one definition that are looked at: where a step is rarely reached the last one may
 /// be far back, and somebody waits.
-pub const ENDED_SAGAS_MAX: usize = 5_000;
+const ENDED_SAGAS_MAX: usize = 5_000;
 
 /// A saga, and steps of it that the plugin undoes.
 pub(super) struct Recorded {
@@ -35,25 +35,18 @@ pub(super) async fn find(
     plugin: &PluginName,
     sagas_max: usize,
 ) -> Result<Vec<Recorded>, RuntimeError> {
-    let of = plugin.clone();
-    let live = host.look(move |sagas| {
+    let mut live = host.live_pages();
+    let mut found = Vec::new();
+    while let Some(page) = live.next(|definition| is_undone_by(definition, plugin)).await? {
+        found.extend(page.into_iter().filter_map(|loaded| recorded(loaded.saga, plugin)));
         // No more of them is kept than may be told.
-        let mut found = Vec::new();
-        for saga in sagas.filter(|saga| is_undone_by(saga.definition(), &of)) {
-            found.extend(recorded(saga.clone(), &of));
-            if found.len() >= 2 * sagas_max {
-                found = latest(found, sagas_max, |one| one.saga.started_at());
-            }
-        }
-        found
-    });
-    let live = live.await.into_iter().flatten().collect();
-    let mut found = latest(live, sagas_max, |one| one.saga.started_at());
+        found = latest(found, sagas_max, |one| one.saga.started_at());
+    }
     // One may have ended between the two looks.
     let known: BTreeSet<SagaId> = found.iter().map(|one| one.saga.id()).collect();
     let room = sagas_max - found.len();
     let mut ended = Vec::new();
-    let in_force = host.definitions().current();
+    let in_force = host.definitions();
     for definition in in_force.filter(|definition| is_undone_by(definition, plugin)) {
         ended.extend(find_ended(host, plugin, definition.name(), &known, room).await?);
     }
@@ -102,7 +95,11 @@ async fn find_ended(
         match host.state(id).await {
             Ok(state) => found.extend(state.and_then(|state| recorded(state.saga, plugin))),
             // One that cannot be read stops no look at the others.
-            Err(RuntimeError::DefinitionLost { .. } | RuntimeError::Unreadable { .. }) => {}
+            Err(
+                RuntimeError::DefinitionLost { .. }
+                | RuntimeError::Unreadable { .. }
+                | RuntimeError::Archive(_),
+            ) => {}
             Err(error) => return Err(error),
         }
     }

@@ -1,11 +1,13 @@
 //! From facts to what they lead to, once they are durable.
 
 use amends_engine::{
-    Call, Event, Failure, Input, OperatorEvent, Outcome, Saga, SagaId, Timestamp, Version,
+    Call, Direction, Event, Failure, Input, LOG_EVENTS_LONG, OperatorEvent, Outcome, Saga, SagaId,
+    Timestamp, Version,
 };
 use amends_failpoint::failpoint;
 use amends_store::{
-    Append, AppendReply, Appended, NewEvent, SagaRow, StartKey, StoreError, Stream,
+    Append, AppendReply, Appended, Epoch, NewEvent, SagaRow, Shard, StartKey, StoreError, Stream,
+    failures,
 };
 
 use super::{CALL_IN_WORKER_MAX, Worker, counted, next_number, not_owned};
@@ -21,25 +23,33 @@ use amends_registry::now;
 const RERUNS_MAX: u32 = 100;
 
 impl Worker {
-    /// The append of these events to the saga that `draft` is.
+    /// The append of these events to the saga that `draft` is. `before` is the saga before them.
     pub(super) fn append_of(
-        expected: Version,
+        before: Option<&Saga>,
         at: Timestamp,
         events: &[Event],
         row: Option<SagaRow>,
         draft: &Saga,
         start_key: Option<StartKey>,
     ) -> Append {
+        let failures = failures(events, |step, direction| {
+            let step = before?.step(step)?;
+            match direction {
+                Direction::Execute => step.digest,
+                Direction::Compensate => step.undo_digest,
+            }
+        });
         let events = events
             .iter()
             .map(|event| NewEvent { kind: event.kind(), data: event.data() })
             .collect();
         Append {
             stream: Stream::Saga(draft.id()),
-            expected,
+            expected: before.map_or(Version(0), Saga::version),
             at,
             events,
             row,
+            failures,
             start_key,
             state: Vec::new(),
         }
@@ -51,23 +61,32 @@ impl Worker {
         let bytes = append.bytes();
         self.appends += 1;
         self.append_bytes += bytes;
+        let shard = self.owned.of(id);
+        let epoch = shard.map(Shard::epoch);
         let reply = AppendReply::new(move |result| {
             if let Some(inbox) = inbox {
-                let _ = inbox.send(Message::Appended { id, bytes, result });
+                let _ = inbox.send(Message::Appended { id, epoch, bytes, result });
             }
         });
-        match self.owned.of(id) {
+        match shard {
             Some(shard) => shard.append_then(append, reply),
             None => reply.send(Err(not_owned(id))),
         }
     }
 
-    pub(super) fn appended(&mut self, id: SagaId, result: Result<Appended, StoreError>) {
+    pub(super) fn appended(
+        &mut self,
+        id: SagaId,
+        epoch: Option<Epoch>,
+        result: Result<Appended, StoreError>,
+    ) {
+        if let Some(epoch) = epoch
+            && let Some(pending) = self.left.remove(&(id, epoch))
+        {
+            return moved(id, pending, &result);
+        }
         let Some(live) = self.live.get_mut(&id) else { return };
         let Some(pending) = live.pending.take() else { return };
-        if self.owned.of(id).is_none() {
-            return self.moved(id, pending, &result);
-        }
         match result {
             Ok(Appended::Done { .. }) => self.durable(id, pending),
             Ok(Appended::Duplicate(earlier)) => {
@@ -84,36 +103,18 @@ impl Worker {
         }
     }
 
-    /// The shard was lost while the append was under way. What came of it is told to whoever waits
-    /// for that; the new owner goes on with the saga.
-    fn moved(&mut self, id: SagaId, pending: Pending, result: &Result<Appended, StoreError>) {
-        self.remove(id);
-        let started = match result {
-            Ok(Appended::Done { .. }) => Ok(Started { id, created: true }),
-            Ok(Appended::Duplicate(earlier)) => Ok(Started { id: *earlier, created: false }),
-            Ok(Appended::KeyReused(earlier)) => Err(StartError::KeyReused(*earlier)),
-            Ok(Appended::StateChanged(_) | Appended::StateFull(_)) => Err(not_owned(id).into()),
-            Err(error) => Err(error.clone().into()),
-        };
-        if let Some(reply) = pending.start {
-            let _ = reply.send(started);
-        }
-        for queued in pending.inputs {
-            match result {
-                Ok(Appended::Done { .. }) => queued.reply(&pending.draft, &[]),
-                Ok(_) => queued.refuse(RuntimeError::Store(not_owned(id)).into()),
-                Err(error) => queued.refuse(RuntimeError::Store(error.clone()).into()),
-            }
-        }
-    }
-
     /// The facts are durable: now they are true, and are acted upon.
     fn durable(&mut self, id: SagaId, mut pending: Pending) {
         let Some(live) = self.live.get_mut(&id) else { return };
         live.forget_reruns(&pending.inputs);
+        let before = live.saga.version().0;
         live.saga = pending.draft;
+        if before < LOG_EVENTS_LONG && live.saga.version().0 >= LOG_EVENTS_LONG {
+            let events = live.saga.version().0;
+            tracing::warn!(saga_id = %id, events, "the log of the saga is long");
+        }
         live.clock = pending.clock;
-        live.may_be_stale = false;
+        live.row = pending.row;
         // Notes change nothing.
         let is_noted_only = pending
             .events
@@ -136,7 +137,7 @@ impl Worker {
                 Input::Signal { .. } => "runtime.signal.durable",
                 Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.durable",
             });
-            queued.reply(&live.saga, &live.stalls);
+            queued.reply(&live.saga, &live.stalls, live.clock);
         }
         if rests(live.saga.status()) && !is_noted_only {
             failpoint("runtime.rest.durable");
@@ -171,6 +172,7 @@ impl Worker {
         } else {
             self.set_timer(id, pending.clock.at);
             self.remember_stalls(id);
+            self.let_go(id);
         }
     }
 
@@ -269,7 +271,7 @@ impl Worker {
         let is_conflict = matches!(error, StoreError::Conflict { .. });
         if let StoreError::LostOwnership(shard) = error {
             self.lose(shard);
-            return self.moved(id, pending, &Err(error));
+            return moved(id, pending, &Err(error));
         }
         if let Some(reply) = pending.start {
             self.remove(id);
@@ -279,8 +281,8 @@ impl Worker {
             let _ = reply.send(answer);
             return;
         }
-        if is_conflict && self.live.get(&id).is_some_and(|live| live.may_be_stale) {
-            // Whoever asked is not answered, and loads it again.
+        if is_conflict && self.live.get(&id).is_some_and(|live| live.saga.has_ended()) {
+            // It went to the archive. Whoever asked is not answered, and asks again.
             self.remove(id);
             return;
         }
@@ -311,6 +313,28 @@ impl Worker {
         }
         live.unrecorded = Some(format!("what happened to it cannot be recorded: {error}"));
         self.await_store(id);
+    }
+}
+
+/// The shard was lost while the append was under way. What came of it is told to whoever waits for
+/// that; the saga goes on as its log has it, with the next owner of the shard.
+fn moved(id: SagaId, pending: Pending, result: &Result<Appended, StoreError>) {
+    let started = match result {
+        Ok(Appended::Done { .. }) => Ok(Started { id, created: true }),
+        Ok(Appended::Duplicate(earlier)) => Ok(Started { id: *earlier, created: false }),
+        Ok(Appended::KeyReused(earlier)) => Err(StartError::KeyReused(*earlier)),
+        Ok(Appended::StateChanged(_) | Appended::StateFull(_)) => Err(not_owned(id).into()),
+        Err(error) => Err(error.clone().into()),
+    };
+    if let Some(reply) = pending.start {
+        let _ = reply.send(started);
+    }
+    for queued in pending.inputs {
+        match result {
+            Ok(Appended::Done { .. }) => queued.reply(&pending.draft, &[], pending.clock),
+            Ok(_) => queued.refuse(RuntimeError::Store(not_owned(id)).into()),
+            Err(error) => queued.refuse(RuntimeError::Store(error.clone()).into()),
+        }
     }
 }
 

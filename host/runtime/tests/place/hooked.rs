@@ -1,14 +1,14 @@
 //! A store in which a test has a hand.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use amends_engine::{Digest, PluginName, StateQuery, Timestamp, Version};
 use amends_store::{
-    Append, AppendReply, Appended, BlobKind, BlobRow, Blobs, Cursor, Epoch, EventLog, LogPage,
-    Maintenance, Ownership, OwnershipEvent, PageBudget, PluginState, SagaIndex, Shard, ShardId,
-    Store, StoreError, StoredEvent, Stream,
+    Append, AppendReply, Appended, Archive, BlobKind, BlobRow, Blobs, Cursor, Epoch, EventLog,
+    LogPage, Maintenance, Outbox, Ownership, OwnershipEvent, PageBudget, PluginState, SagaIndex,
+    Schedules, Shard, ShardId, Store, StoreError, StoredEvent, Stream,
 };
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
@@ -49,12 +49,12 @@ pub(crate) type Hook = dyn Fn(&Next, Append, AppendReply) + Send + Sync;
 /// What a list of keys of state waits for, or why there is none.
 pub(crate) type ListHook = dyn Fn() -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
 
+/// What a value of state waits for after it was read.
+pub(crate) type ValueHook = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
+
 /// What the bytes of a digest wait for, or why there are none.
 pub(crate) type BlobHook =
     dyn Fn(Digest) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
-
-/// What is told of the events of a stream that were read.
-pub(crate) type EventsHook = dyn Fn(Vec<StoredEvent>) -> Vec<StoredEvent> + Send + Sync;
 
 /// The rest is the store's.
 pub(crate) struct Hooked {
@@ -62,13 +62,18 @@ pub(crate) struct Hooked {
     pub(crate) hook: Arc<Hook>,
     /// How often events of a stream were read.
     pub(crate) reads: Arc<AtomicUsize>,
-    pub(crate) told_events: Box<EventsHook>,
     /// Before keys of state are listed.
     pub(crate) before_list: Box<ListHook>,
+    /// After a value of state was read, before it is given.
+    pub(crate) after_value: Box<ValueHook>,
     /// Before bytes are read.
     pub(crate) before_blob: Box<BlobHook>,
     /// Whether this handle takes a shard: of two hosts of one store, each has its own.
     pub(crate) owns: fn(ShardId) -> bool,
+    /// Set by a test: the next tick tells that every shard was lost and gained again.
+    pub(crate) regains: Arc<AtomicBool>,
+    /// The shards that this handle has. They are released when the host drops them.
+    owned: Mutex<Vec<(Weak<dyn Shard>, Epoch)>>,
 }
 
 impl Hooked {
@@ -81,10 +86,12 @@ impl Hooked {
             store,
             hook: Arc::new(hook),
             reads: Arc::default(),
-            told_events: Box::new(|events| events),
             before_list: Box::new(|| ready(Ok(())).boxed()),
+            after_value: Box::new(|| ready(()).boxed()),
             before_blob: Box::new(|_| ready(Ok(())).boxed()),
             owns: |_| true,
+            regains: Arc::default(),
+            owned: Mutex::default(),
         }
     }
 }
@@ -110,6 +117,18 @@ impl Store for Hooked {
         self
     }
 
+    fn archive(&self) -> &dyn Archive {
+        self.store.archive()
+    }
+
+    fn schedules(&self) -> &dyn Schedules {
+        self.store.schedules()
+    }
+
+    fn outbox(&self) -> &dyn Outbox {
+        self.store.outbox()
+    }
+
     fn maintenance(&self) -> &dyn Maintenance {
         self.store.maintenance()
     }
@@ -123,15 +142,31 @@ impl Ownership for Hooked {
     fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
         async {
             let events = self.store.ownership().tick().await?;
-            let hooked = |event| match event {
-                OwnershipEvent::Gained(shard) if !(self.owns)(shard.id()) => None,
-                OwnershipEvent::Gained(shard) => {
-                    let (shard, hook) = (Arc::from(shard), Arc::clone(&self.hook));
-                    Some(OwnershipEvent::Gained(Box::new(HookedShard { shard, hook })))
+            let mut owned = self.owned.lock().unwrap();
+            let mut told = Vec::new();
+            if self.regains.swap(false, Ordering::SeqCst) {
+                for (shard, epoch) in owned.iter_mut() {
+                    let Some(shard) = shard.upgrade() else { continue };
+                    epoch.0 += 1;
+                    told.push(OwnershipEvent::Lost(shard.id()));
+                    let hook = Arc::clone(&self.hook);
+                    let shard = HookedShard { shard, epoch: *epoch, hook };
+                    told.push(OwnershipEvent::Gained(Box::new(shard)));
                 }
-                lost @ OwnershipEvent::Lost(_) => Some(lost),
-            };
-            Ok(events.into_iter().filter_map(hooked).collect())
+            }
+            for event in events {
+                match event {
+                    OwnershipEvent::Gained(shard) if !(self.owns)(shard.id()) => {}
+                    OwnershipEvent::Gained(shard) => {
+                        let (epoch, hook) = (shard.epoch(), Arc::clone(&self.hook));
+                        let shard = HookedShard { shard: Arc::from(shard), epoch, hook };
+                        owned.push((Arc::downgrade(&shard.shard), epoch));
+                        told.push(OwnershipEvent::Gained(Box::new(shard)));
+                    }
+                    lost @ OwnershipEvent::Lost(_) => told.push(lost),
+                }
+            }
+            Ok(told)
         }
         .boxed()
     }
@@ -139,6 +174,7 @@ impl Ownership for Hooked {
 
 struct HookedShard {
     shard: Arc<dyn Shard>,
+    epoch: Epoch,
     hook: Arc<Hook>,
 }
 
@@ -154,7 +190,7 @@ impl Shard for HookedShard {
     }
 
     fn epoch(&self) -> Epoch {
-        self.shard.epoch()
+        self.epoch
     }
 
     fn append_then(&self, append: Append, reply: AppendReply) {
@@ -170,8 +206,7 @@ impl EventLog for Hooked {
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        let events = self.store.log().stream(stream, after, budget);
-        async move { events.await.map(&self.told_events) }.boxed()
+        self.store.log().stream(stream, after, budget)
     }
 
     fn follow(
@@ -200,7 +235,12 @@ impl PluginState for Hooked {
         plugin: PluginName,
         key: String,
     ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
-        self.store.state().value(plugin, key)
+        async move {
+            let value = self.store.state().value(plugin, key).await;
+            (self.after_value)().await;
+            value
+        }
+        .boxed()
     }
 
     fn keys(

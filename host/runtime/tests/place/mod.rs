@@ -43,6 +43,12 @@ impl Place {
         with_state_cache(Arc::new(SqliteStore::open(&path, Durability::Relaxed).unwrap()))
     }
 
+    /// Changes the store while no host has it.
+    pub(crate) fn change(&self, sql: &str) {
+        let connection = rusqlite::Connection::open(self.folder.path().join("amends.db")).unwrap();
+        assert!(connection.execute(sql, []).unwrap() > 0, "nothing is changed");
+    }
+
     /// The store for another host, while one has it open: that host does not see the lock.
     pub(crate) fn take_over(&self) -> Arc<dyn Store> {
         std::fs::remove_file(self.folder.path().join("amends.db-lock")).unwrap();
@@ -131,6 +137,7 @@ pub(crate) fn request(definition: &str) -> StartRequest {
         key: None,
         tags: std::collections::BTreeMap::new(),
         traceparent: None,
+        start_at: None,
     }
 }
 

@@ -16,7 +16,7 @@ impl Effects {
     /// Of a call that did not succeed: nothing of it is done, and yet its answer is one about the
     /// state that it saw.
     #[must_use]
-    pub fn seen(mut self) -> Self {
+    pub(crate) fn seen(mut self) -> Self {
         if let Some(state) = &mut self.state {
             state.writes.clear();
         }

@@ -1,7 +1,7 @@
 //! How much of what a component says is written to the log.
 
 /// Log lines of one call; the rest is counted and dropped.
-pub const LOG_LINES_MAX: u32 = 100;
+pub(crate) const LOG_LINES_MAX: u32 = 100;
 
 /// Bytes of one log line, its fields included; the rest is cut.
-pub const LOG_LINE_BYTES_MAX: usize = 4_096;
+pub(crate) const LOG_LINE_BYTES_MAX: usize = 4_096;

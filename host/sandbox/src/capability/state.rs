@@ -100,7 +100,7 @@ fn json(text: &str) -> Result<Value> {
 }
 
 impl Guest {
-    /// What is there for this call, with a note that it was seen.
+    /// Returns the value of a key for this call, and records that the call saw it.
     async fn value(&mut self, key: &str) -> Result<Option<Arc<str>>> {
         let change = self.change(key)?;
         let known = change.writes.get(key).or_else(|| change.reads.get(key));
@@ -193,7 +193,7 @@ impl Guest {
         Ok(seen.into_iter().take(most).collect())
     }
 
-    /// A list of what is there, with a note that it was seen.
+    /// Returns the keys that a query finds, and records that the call saw them.
     async fn listed(&mut self, query: &StateQuery) -> Result<Vec<String>> {
         let (view, plugin) = (self.state_view()?, self.state_of()?);
         let keys = match view.keys(plugin, query.clone()).await {

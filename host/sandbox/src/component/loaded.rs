@@ -15,7 +15,7 @@ use crate::limits::meter::Meter;
 
 /// Whether a component can read an output is checked for so long, once it is its turn: a saga waits to
 /// know which component undoes a step.
-pub const READ_CHECK_MAX: Duration = Duration::from_secs(1);
+pub(crate) const READ_CHECK_MAX: Duration = Duration::from_secs(1);
 
 /// A component that was checked, compiled and described.
 pub struct LoadedComponent {

@@ -23,7 +23,7 @@ use crate::error::Rejection;
 
 /// Signatures of one component: keys change one after another, and each that is tried costs a hash
 /// of all bytes.
-pub const SIGNATURES_MAX: usize = 16;
+pub(crate) const SIGNATURES_MAX: usize = 16;
 
 /// The name of the custom section that holds one.
 const SECTION: &str = "amends:signature";

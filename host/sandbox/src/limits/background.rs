@@ -1,5 +1,7 @@
-//! Threads for what computes long: of the lowest priority for what nobody waits for, which is
-//! rehearsing a component that is to replace one that serves; of a lower one for calls.
+//! Threads of low priority for components that compute for long.
+//!
+//! Rehearsals run at the lowest priority, because no saga waits for them. Calls that compute for long run
+//! at a priority between that and the normal one.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,12 +1,12 @@
-//! Something of which a host has so much and that all plugins share: bytes of memory, places for
-//! looking up names.
+//! A limited amount that all plugins of a host share, such as bytes of memory or places for looking up
+//! names.
 //!
-//! One rule divides it: a plugin may hold at most as much as it leaves free. A plugin alone has at
-//! most a half, of two that want all each has at most a third, and whoever comes next always finds
-//! some. (Dynamic thresholds: Choudhury and Hahne, 1998.) A plugin that holds nothing may begin with
-//! three quarters of what is free, so that a large call finds room beside one that took its half. A
-//! part is kept for undos, whose own share counts apart: what executes hold of a plugin takes nothing
-//! from its undos.
+//! One rule divides it: a plugin may hold at most as much as it leaves free (dynamic thresholds:
+//! Choudhury and Hahne, 1998). So one plugin alone holds at most a half, and two plugins that want
+//! everything hold a third each. There is always something left for the next plugin. A plugin that holds
+//! nothing may begin with three quarters of what is free, so that a large call finds room beside a plugin
+//! that took its half. A part is kept for undos. It is counted apart, so what the executes of a plugin
+//! hold takes nothing from its undos.
 //!
 //! Deliberately absent: a queue. Whoever finds no room is woken when there is enough, and asks again.
 

@@ -1,8 +1,8 @@
 //! How much memory guests have together, and how much of it a call holds.
 //!
 //! A call begins with as much as calls of its plugin have needed lately, and takes more as its
-//! memories and tables grow. One that finds no room in the middle is stopped; when nothing of it has
-//! left the sandbox it did not begin, and begins again when there is room for more than it wanted.
+//! memories and tables grow. A call that finds no more memory is stopped. If it has sent no request, it
+//! counts as not begun, and it begins again when there is more room than it asked for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,9 +6,10 @@ use futures::future::join_all;
 use super::fixture::{digest, event, row, saga_id, start, then, whole_log, whole_stream};
 use super::location::StoreLocation;
 use super::model::stored;
+use crate::append::EVENT_BYTES_MAX;
 use crate::{
-    APPENDS_WAITING_MAX, Append, Appended, Cursor, EVENT_BYTES_MAX, NewEvent, PageBudget, StartKey,
-    StoreError, Stream,
+    APPENDS_WAITING_MAX, Append, Appended, Cursor, NewEvent, PageBudget, StartKey, StoreError,
+    Stream,
 };
 
 /// Events come back as they went in, whole and in pages.

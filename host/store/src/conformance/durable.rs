@@ -5,7 +5,10 @@ use futures::future::join_all;
 
 use super::fixture::{at, digest, row, saga_id, start, then, whole_log, whole_stream};
 use super::location::StoreLocation;
-use crate::{Append, BlobKind, Cursor, PageBudget, SagaQuery, ShardId, StoreError, Stream};
+use crate::{
+    Append, BackupError, BlobKind, Cursor, LiveSagas, PageBudget, SagaQuery, ShardId, StoreError,
+    Stream,
+};
 
 /// What was acknowledged is there after a reopen, and the store goes on where it was.
 pub async fn keeps_everything_over_a_reopen(location: &dyn StoreLocation) {
@@ -53,14 +56,21 @@ pub async fn refuses_when_closed(location: &dyn StoreLocation) {
         store.log().follow(Cursor::START, PageBudget::items(1)),
         store.sagas().row(saga_id(1)),
         store.sagas().list(SagaQuery { limit: 1, ..SagaQuery::default() }),
-        store.sagas().live(ShardId::all().collect(), None, PageBudget::items(1)),
+        store.sagas().live(ShardId::all().collect(), LiveSagas::All, None, PageBudget::items(1)),
+        store.sagas().read(vec![saga_id(1)]),
+        store.sagas().due(ShardId::all().collect(), at(1), None, 1),
+        store.sagas().waiting(ShardId::all().collect(), None, 1),
+        store.sagas().count_waiting(),
         store.sagas().key("k".to_owned()),
         store.blobs().put(BlobKind::Component, "a".to_owned(), digest(1), at(1), vec![1]),
         store.blobs().get(BlobKind::Component, digest(1)),
         store.blobs().list(BlobKind::Component),
         store.sagas().counts(),
         store.maintenance().verify(),
+        store.maintenance().survey(),
     );
+    let backup = store.maintenance().back_up().await;
+    assert!(matches!(backup, Err(BackupError::Store(StoreError::Closed))), "{backup:?}");
     // The first is still there, and the file is free.
     let store = location.open().await.unwrap();
     assert_eq!(whole_log(&*store).await.len(), 1);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use amends_engine::{DefinitionName, Digest, SagaId, SagaStatus, Timestamp, Version};
 
 use crate::{
-    Append, Cursor, LiveSaga, NewEvent, PageBudget, SagaRow, ShardId, Store, StoredEvent, Stream,
+    Append, Cursor, LiveSaga, LiveSagas, NewEvent, PageBudget, SagaRow, ShardId, Store,
+    StoredEvent, Stream,
 };
 
 /// 2026-01-01T00:00:00Z.
@@ -74,6 +75,7 @@ pub fn start(number: u32) -> Append {
         at: at(number),
         events: vec![NewEvent { kind: "saga.started".into(), ..event(number) }],
         row: Some(row(number)),
+        failures: Vec::new(),
         start_key: None,
         state: Vec::new(),
     }
@@ -101,7 +103,7 @@ pub async fn whole_log(store: &dyn Store) -> Vec<StoredEvent> {
 /// A page of the live sagas of all shards.
 pub async fn live_page(store: &dyn Store, after: Option<SagaId>, items: u32) -> Vec<LiveSaga> {
     let (shards, budget) = (ShardId::all().collect(), PageBudget::items(items));
-    store.sagas().live(shards, after, budget).await.unwrap()
+    store.sagas().live(shards, LiveSagas::All, after, budget).await.unwrap()
 }
 
 /// Every event of a stream, page by page.

@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use crate::append::{Append, Appended};
+use crate::backup::Backup;
 use crate::error::{OpenError, StoreError};
 use crate::ownership::OwnedShards;
 use crate::store::Store;
@@ -19,6 +20,9 @@ pub trait StoreLocation: Send + Sync {
 
     /// Opens the store while another handle on it is open, as another host does that takes it over.
     fn take_over_store(&self) -> BoxFuture<'_, Result<Arc<dyn Store>, OpenError>>;
+
+    /// Opens a store that was made of a backup alone, in a place of its own.
+    fn open_backup(&self, backup: Backup) -> BoxFuture<'_, Result<Arc<dyn Store>, OpenError>>;
 
     /// Opens the store and gains its shards.
     fn open(&self) -> BoxFuture<'_, Result<TestStore, OpenError>> {

@@ -4,16 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use amends_engine::{
-    Digest, PluginName, Position, SagaId, SagaStatus, StateList, StateQuery, Version,
+    Digest, PluginName, Position, SagaId, SagaStatus, StateList, StateQuery, StepName, Timestamp,
+    Version,
 };
 
-use crate::{Append, Appended, LiveSaga, SagaQuery, SagaRow, StoreError, StoredEvent, Stream};
+use crate::{
+    Append, Appended, FailedCall, FailureQuery, GroupBy, LiveSaga, SagaFailure, SagaGroup,
+    SagaGroups, SagaQuery, SagaRow, StoreError, StoredEvent, Stream,
+};
 
 /// What a store must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     log: Vec<StoredEvent>,
     rows: BTreeMap<SagaId, SagaRow>,
+    /// The last failure of each step and call.
+    failures: BTreeMap<(SagaId, Option<StepName>, FailedCall), SagaFailure>,
     keys: BTreeMap<String, (SagaId, Digest)>,
     state: BTreeMap<(PluginName, String), Arc<str>>,
 }
@@ -79,6 +85,12 @@ impl Model {
             first.deadline_at = row.deadline_at;
             first.wake_at = row.wake_at;
         }
+        if let Stream::Saga(id) = &append.stream {
+            for failure in &append.failures {
+                let key = (*id, failure.step.clone(), failure.call);
+                self.failures.insert(key, failure.clone());
+            }
+        }
         if let (Some(start_key), Stream::Saga(id)) = (&append.start_key, &append.stream) {
             self.keys.insert(start_key.key.clone(), (*id, start_key.payload_digest));
         }
@@ -124,18 +136,60 @@ impl Model {
     /// As [`SagaIndex::list`](crate::SagaIndex::list).
     #[must_use]
     pub fn list(&self, query: &SagaQuery) -> Vec<SagaRow> {
+        let has_failure = |id| {
+            let mut failures = self.failures.iter().filter(|((saga, ..), _)| *saga == id);
+            query.failure.is_empty() || failures.any(|(_, failure)| query.failure.fits(failure))
+        };
         let matches = |row: &&SagaRow| {
-            let tag = query.tag.as_ref();
-            (query.statuses.is_empty() || query.statuses.contains(&row.status))
-                && query.definition.as_ref().is_none_or(|name| row.definition == *name)
-                && tag.is_none_or(|(name, value)| row.tags.get(name) == Some(value))
-                && query.started_after.is_none_or(|after| row.started_at > after)
-                && query.started_before.is_none_or(|before| row.started_at < before)
-                && query.id.as_ref().is_none_or(|part| part.fits(row.id))
+            query.fits(row)
+                && has_failure(row.id)
                 && query.before.is_none_or(|before| row.id < before)
         };
         let limit = query.limit as usize;
         self.rows.values().rev().filter(matches).take(limit).cloned().collect()
+    }
+
+    /// As [`SagaIndex::groups`](crate::SagaIndex::groups).
+    #[must_use]
+    pub fn groups(&self, query: &SagaQuery, by: &[GroupBy]) -> SagaGroups {
+        let mut groups: BTreeMap<Vec<Option<String>>, SagaGroup> = BTreeMap::new();
+        let listed = self.list(query);
+        for row in &listed {
+            let values: Vec<_> = by.iter().map(|by| self.value(query, row, *by)).collect();
+            let first = || SagaGroup {
+                values: values.clone(),
+                sagas: 0,
+                oldest: row.started_at,
+                example: row.id,
+            };
+            let group = groups.entry(values.clone()).or_insert_with(first);
+            group.sagas += 1;
+            // The newest comes first.
+            (group.oldest, group.example) = (row.started_at, row.id);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.sagas));
+        SagaGroups { sagas: listed.len() as u64, groups, more: 0 }
+    }
+
+    fn value(&self, query: &SagaQuery, row: &SagaRow, by: GroupBy) -> Option<String> {
+        let sought = FailureQuery { text: None, ..query.failure.clone() };
+        let failures = self.failures.iter().filter(|((saga, ..), failure)| {
+            *saga == row.id && failure.call != FailedCall::Block && sought.fits(failure)
+        });
+        // All failures of a saga are of one append here.
+        let last = failures.map(|(_, failure)| failure).max_by_key(|failure| failure.event);
+        match by {
+            GroupBy::Status => Some(row.status.as_str().to_owned()),
+            GroupBy::Definition => Some(row.definition.to_string()),
+            GroupBy::Reason => row.reason.clone(),
+            GroupBy::Step => last.map(|failure| {
+                let undo = if failure.call == FailedCall::Compensate { " undo" } else { "" };
+                let step = failure.step.as_ref().map_or("", |step| step.step());
+                format!("{step}{undo}")
+            }),
+            GroupBy::Code => last.map(|failure| failure.code.clone()),
+        }
     }
 
     /// As [`SagaIndex::live`](crate::SagaIndex::live), without a limit.
@@ -144,6 +198,24 @@ impl Model {
         let live = self.rows.values().filter(|row| row.ended_at.is_none());
         let content = |row: &SagaRow| Ok((row.clone(), self.events(&Stream::Saga(row.id))));
         live.map(|row| LiveSaga { id: row.id, content: content(row) }).collect()
+    }
+
+    /// As [`SagaIndex::waiting`](crate::SagaIndex::waiting), without a limit.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<(SagaId, Timestamp)> {
+        let latest = |id| self.events(&Stream::Saga(id)).iter().map(|event| event.at).max();
+        let waiting = self.rows.values().filter(|row| is_waiting(row));
+        waiting.map(|row| (row.id, latest(row.id).unwrap_or_default())).collect()
+    }
+
+    /// As [`SagaIndex::due`](crate::SagaIndex::due), without a limit.
+    #[must_use]
+    pub fn due(&self, until: Timestamp) -> Vec<(Timestamp, SagaId)> {
+        let waiting = self.rows.values().filter(|row| is_waiting(row));
+        let due = waiting.filter_map(|row| Some((row.wake_at.filter(|at| *at <= until)?, row.id)));
+        let mut due: Vec<_> = due.collect();
+        due.sort_unstable();
+        due
     }
 
     /// As [`SagaIndex::counts`](crate::SagaIndex::counts).
@@ -168,6 +240,10 @@ pub(super) fn stored(append: &Append, position: u64) -> Vec<StoredEvent> {
         data: event.data.clone(),
     };
     append.events.iter().zip(0..).map(event).collect()
+}
+
+fn is_waiting(row: &SagaRow) -> bool {
+    row.status == SagaStatus::Waiting && row.ended_at.is_none()
 }
 
 fn keys(

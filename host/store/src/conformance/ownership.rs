@@ -1,6 +1,7 @@
 //! Who may write: shards, and two handles on one store.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use amends_engine::{StateChange, Version};
 use futures::future::join_all;
@@ -78,9 +79,13 @@ pub async fn appends_only_to_the_sagas_of_a_shard(location: &dyn StoreLocation) 
 /// saga or with the stream of a plugin.
 pub async fn shares_the_streams_of_no_saga(location: &dyn StoreLocation) {
     let store = location.open_store().await.unwrap();
-    let change = || vec![state_change(&[], &[("a", Some("1"))])];
-    let to =
-        |stream: Stream, state: Vec<StateChange>| Append { stream, row: None, state, ..start(1) };
+    let change = || vec![Arc::new(state_change(&[], &[("a", Some("1"))]))];
+    let to = |stream: Stream, state: Vec<Arc<StateChange>>| Append {
+        stream,
+        row: None,
+        state,
+        ..start(1)
+    };
     let (plugin, service) = ("inventory".parse().unwrap(), "carrier".parse().unwrap());
     let (plugin, service) = (Stream::Plugin(plugin), Stream::Service(service));
     for stream in [Stream::Deploys, plugin.clone(), service.clone()] {
@@ -111,7 +116,7 @@ pub async fn refuses_what_lost_ownership(location: &dyn StoreLocation) {
     older.append(start(1)).await.unwrap();
     let newer = location.take_over().await.unwrap();
     let start_key = Some(StartKey { key: "k".to_owned(), payload_digest: digest(1) });
-    let change = || vec![state_change(&[], &[("a", Some("1"))])];
+    let change = || vec![Arc::new(state_change(&[], &[("a", Some("1"))]))];
     for append in [
         then(1, 1),
         start(2),

@@ -1,14 +1,17 @@
 //! What is derived from appends, and blobs.
 
-use amends_engine::{Position, SagaStatus, Version};
+use amends_engine::{Position, SagaId, SagaStatus, Version};
 use futures::future::join_all;
 
 use super::fixture::{at, definition, digest, live_page, row, saga_id, start, then};
 use super::location::{StoreLocation, TestStore};
 use super::model::Model;
+use crate::append::EVENT_BYTES_MAX;
+use crate::saga_row::LIVE_PAGE_BYTES_MAX;
+use crate::stored_event::EVENTS_PAGE_BYTES_MAX;
 use crate::{
-    Append, BlobKind, Cursor, EVENT_BYTES_MAX, EVENTS_PAGE_BYTES_MAX, IdPart, LIVE_PAGE_BYTES_MAX,
-    NewEvent, PageBudget, SagaQuery, ShardId, Stream,
+    Append, BlobKind, Cursor, IdPart, LiveSaga, LiveSagas, NewEvent, PageBudget, SagaQuery,
+    SagaRow, ShardId, StartKey, Stream,
 };
 
 /// Seconds after its id was made at which a saga may start: a day.
@@ -67,7 +70,10 @@ pub async fn lists_by_each_filter(location: &dyn StoreLocation) {
                         let query = SagaQuery {
                             statuses: statuses.clone(),
                             definition: name.map(definition),
-                            tag: tag.map(|(name, value)| (name.to_owned(), value.to_owned())),
+                            tags: tag
+                                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                                .into_iter()
+                                .collect(),
                             started_after,
                             before,
                             limit: 13,
@@ -115,7 +121,7 @@ pub async fn lists_by_part_of_an_id_and_before_a_time(location: &dyn StoreLocati
                     let query = SagaQuery {
                         statuses: if before.is_some() { SagaStatus::ALL.to_vec() } else { vec![] },
                         definition: name,
-                        tag: tag.clone(),
+                        tags: tag.clone().into_iter().collect(),
                         started_before,
                         id: id.clone(),
                         before,
@@ -134,6 +140,49 @@ pub async fn lists_by_part_of_an_id_and_before_a_time(location: &dyn StoreLocati
     for wrong in ["", "1234567", "1234567g", &"0".repeat(33)] {
         assert_eq!(IdPart::new(wrong), None, "{wrong}");
     }
+}
+
+/// A saga is found by the key that started it, along with the other filters. A key that started
+/// nothing finds nothing.
+pub async fn lists_by_start_key(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    let mut model = fill(&store, 20).await;
+    for number in 20..24 {
+        let key = format!("order {number}%_");
+        let mut append = start(number);
+        append.start_key = Some(StartKey { key: key.clone(), payload_digest: digest(1) });
+        let row = append.row.as_mut().unwrap();
+        row.key = Some(key);
+        row.tags.insert("customer".to_owned(), (number % 2).to_string());
+        model.append(&append).unwrap();
+        store.append(append).await.unwrap();
+    }
+    let id = saga_id(21).to_string();
+    let parts = [&id[..8], &id[28..], "12345678"].map(|part| Some(IdPart::new(part).unwrap()));
+    let mut found = 0;
+    for key in ["order 21%_", "order 21", "order 2", "", "order 99"] {
+        for id in parts.iter().cloned().chain([None]) {
+            for tag in [None, Some(("customer".to_owned(), "1".to_owned()))] {
+                for statuses in [vec![], vec![SagaStatus::Blocked], SagaStatus::ALL.to_vec()] {
+                    for before in [None, Some(saga_id(22)), Some(saga_id(3))] {
+                        let query = SagaQuery {
+                            statuses: statuses.clone(),
+                            key: Some(key.to_owned()),
+                            tags: tag.clone().into_iter().collect(),
+                            id: id.clone(),
+                            before,
+                            limit: 7,
+                            ..SagaQuery::default()
+                        };
+                        let listed = store.sagas().list(query.clone()).await.unwrap();
+                        found += listed.len();
+                        assert_eq!(listed, model.list(&query), "{query:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(found > 10, "it shows little: {found}");
 }
 
 /// Recovery sees every saga that has not ended, with its whole log, and no other.
@@ -158,16 +207,88 @@ pub async fn finds_live_sagas(location: &dyn StoreLocation) {
     }
     assert_eq!(paged, expected);
     for shard in ShardId::all() {
-        let of_shard = store.sagas().live(vec![shard], None, PageBudget::items(u32::MAX));
-        let of_shard = of_shard.await.unwrap();
-        assert!(of_shard.iter().eq(expected.iter().filter(|saga| ShardId::of(saga.id) == shard)));
+        let budget = PageBudget::items(u32::MAX);
+        let of_shard = store.sagas().live(vec![shard], LiveSagas::All, None, budget).await.unwrap();
+        let is_of_shard = |saga: &&LiveSaga| ShardId::of(saga.id) == shard;
+        assert!(of_shard.iter().eq(expected.iter().filter(is_of_shard)));
+        let which = LiveSagas::NotWaiting;
+        let not_waiting = store.sagas().live(vec![shard], which, None, budget).await.unwrap();
+        let waits = |saga: &&LiveSaga| {
+            saga.content.as_ref().is_ok_and(|(row, _)| row.status == SagaStatus::Waiting)
+        };
+        let others = expected.iter().filter(is_of_shard).filter(|saga| !waits(saga));
+        assert!(not_waiting.iter().eq(others));
     }
+    let read = store.sagas().read(vec![saga_id(5), saga_id(1_000), saga_id(0)]).await.unwrap();
+    let of = |id| LiveSaga {
+        id,
+        content: Ok((model.saga(id).unwrap().clone(), model.events(&Stream::Saga(id)))),
+    };
+    assert_eq!(read, [5, 0].map(|number| of(saga_id(number))));
 
     let mut ended = row(0);
     ended.status = SagaStatus::Completed;
     ended.ended_at = Some(at(9));
     store.append(Append { row: Some(ended), ..then(0, 3) }).await.unwrap();
     assert_eq!(live_page(&*store, None, u32::MAX).await, expected[1..]);
+}
+
+/// The sagas that wait are found by the time that the clock wakes them, and by their ids, as long as
+/// they wait.
+pub async fn finds_waiting_sagas(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    let mut model = fill(&store, 40).await;
+    let wakes = |number: u32| (!number.is_multiple_of(3)).then(|| at(100 - number));
+    let mut changes = Vec::new();
+    for number in 0..40 {
+        let waiting =
+            SagaRow { status: SagaStatus::Waiting, wake_at: wakes(number), ..row(number) };
+        // It waits; then it goes on, or wakes later.
+        changes.push(Append { row: Some(waiting.clone()), at: at(number + 7), ..then(number, 1) });
+        let later = match number % 4 {
+            0 => SagaRow { status: SagaStatus::Running, ..waiting },
+            1 => SagaRow { wake_at: Some(at(50 + number)), ..waiting },
+            _ => continue,
+        };
+        changes.push(Append { row: Some(later), ..then(number, 2) });
+    }
+    for append in changes {
+        model.append(&append).unwrap();
+        store.append(append).await.unwrap();
+    }
+    let all: Vec<_> = ShardId::all().collect();
+    let waiting = store.sagas().waiting(all.clone(), None, u32::MAX).await.unwrap();
+    assert_eq!(waiting, model.waiting());
+    assert_eq!(store.sagas().count_waiting().await.unwrap(), waiting.len() as u64);
+    let (mut paged, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.sagas().waiting(all.clone(), after, 7).await.unwrap();
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        paged.extend(page);
+    }
+    assert_eq!(paged, waiting);
+    for until in [at(0), at(70), at(80), at(1_000)] {
+        let expected = model.due(until);
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.sagas().due(all.clone(), until, after, 3).await.unwrap();
+            after = page.last().copied().or(after);
+            if page.is_empty() {
+                break;
+            }
+            paged.extend(page);
+        }
+        assert_eq!(paged, expected);
+    }
+    assert!(model.due(at(1_000)).len() > 10, "it shows little");
+    for shard in ShardId::all() {
+        let of = |id: SagaId| ShardId::of(id) == shard;
+        let due = store.sagas().due(vec![shard], at(1_000), None, u32::MAX).await.unwrap();
+        assert!(due.into_iter().eq(model.due(at(1_000)).into_iter().filter(|(_, id)| of(*id))));
+        let found = store.sagas().waiting(vec![shard], None, u32::MAX).await.unwrap();
+        assert!(found.into_iter().eq(waiting.iter().copied().filter(|(id, _)| of(*id))));
+    }
 }
 
 /// A page of live sagas ends once its events are large, and the next goes on behind it.
@@ -277,8 +398,8 @@ pub async fn follows_rows(location: &dyn StoreLocation) {
     handed_in.definition = definition("other");
     store.append(Append { row: Some(handed_in), ..then(1, 2) }).await.unwrap();
     assert_eq!(store.sagas().row(first.id).await.unwrap().as_ref(), Some(&later));
-    let tag = Some(("customer".to_owned(), "7".to_owned()));
-    let query = SagaQuery { tag, limit: 10, ..SagaQuery::default() };
+    let tags = vec![("customer".to_owned(), "7".to_owned())];
+    let query = SagaQuery { tags, limit: 10, ..SagaQuery::default() };
     assert_eq!(store.sagas().list(query).await.unwrap(), [later.clone()]);
 
     // An append without a row leaves it.

@@ -29,7 +29,7 @@ pub fn state_change(reads: Values<'_>, writes: Values<'_>) -> StateChange {
 }
 
 fn with(append: Append, change: StateChange) -> Append {
-    Append { state: vec![change], ..append }
+    Append { state: vec![Arc::new(change)], ..append }
 }
 
 fn query(prefix: &str, after: Option<&str>, limit: u32) -> StateQuery {
@@ -77,7 +77,7 @@ pub async fn refuses_state_that_has_changed(location: &dyn StoreLocation) {
         assert_eq!(refused, Appended::StateChanged(0));
         // Also what only looked, and what was handed in meanwhile and refused.
         let looked = state_change(&[("a", stale)], &[]);
-        let both = Append { state: vec![seen(Some("1")), looked], ..start(3) };
+        let both = Append { state: vec![seen(Some("1")).into(), looked.into()], ..start(3) };
         assert_eq!(store.append(both).await.unwrap(), Appended::StateChanged(1));
     }
     assert_eq!(value(&store, "a").await.as_deref(), Some("1"));
@@ -86,7 +86,7 @@ pub async fn refuses_state_that_has_changed(location: &dyn StoreLocation) {
     assert_eq!(store.state().keys(inventory(), query("", None, 9)).await.unwrap(), ["a"]);
     // The changes of one append follow one another.
     let next = state_change(&[("a", Some("7"))], &[("a", Some("8"))]);
-    let both = Append { state: vec![seen(Some("1")), next], ..start(2) };
+    let both = Append { state: vec![seen(Some("1")).into(), next.into()], ..start(2) };
     assert!(matches!(store.append(both).await, Ok(Appended::Done { .. })));
     assert_eq!(value(&store, "a").await.as_deref(), Some("8"));
 }
@@ -109,7 +109,8 @@ pub async fn refuses_lists_that_have_changed(location: &dyn StoreLocation) {
     let stale = store.append(with(start(3), listed(&["x/b"]))).await.unwrap();
     assert_eq!(stale, Appended::StateChanged(0));
     // A change of the same append before it.
-    let both = Append { state: vec![put("x/c"), listed(&["x/a", "x/b"])], ..start(3) };
+    let both =
+        Append { state: vec![put("x/c").into(), listed(&["x/a", "x/b"]).into()], ..start(3) };
     assert_eq!(store.append(both).await.unwrap(), Appended::StateChanged(1));
 }
 

@@ -1,11 +1,13 @@
 //! One append within a transaction.
 
-use amends_engine::{PluginName, SagaId, Timestamp, Version};
+use amends_engine::{PluginName, Position, SagaId, Timestamp, Version};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::append_columns::events_column;
+use super::archived_columns::archived_version;
 use super::column::to_integer;
 use super::error::{describe, is_unreadable};
+use super::failures::put_failure;
 use super::start_delay::{delay_of, note_start_delay};
 use super::statements::Statements;
 use super::writer_cache::WriterCache;
@@ -57,6 +59,14 @@ impl WriterCache {
         self.write_state(connection, &append.state, state_bytes)?;
         if let Some(row) = &append.row {
             put_row(statements, row, append.expected == Version(0))?;
+            self.note_life(connection, row)?;
+        }
+        if let Some(saga) = append.stream.saga() {
+            let first = self.position.0 + 1 - append.events.len() as u64;
+            for failure in &append.failures {
+                let position = Position(first + failure.event as u64);
+                put_failure(connection, saga, position, failure)?;
+            }
         }
         if let Some(start_key) = &append.start_key {
             connection.prepare_cached("INSERT INTO start_keys VALUES (?1, ?2, ?3, ?4)")?.execute(
@@ -84,8 +94,8 @@ impl WriterCache {
         {
             return Ok(Ok(AppendCheck::Refuse(known)));
         }
-        let actual = self.version(connection, &append.stream)?;
-        if actual != append.expected {
+        let (actual, is_archived) = self.version(connection, &append.stream)?;
+        if actual != append.expected || is_archived {
             let (stream, expected) = (append.stream.clone(), append.expected);
             return Ok(Err(StoreError::Conflict { stream, expected, actual }));
         }
@@ -93,15 +103,27 @@ impl WriterCache {
         Ok(Ok(state.map_or_else(AppendCheck::Refuse, AppendCheck::Write)))
     }
 
-    /// Returns the version that a stream has now.
-    fn version(&self, connection: &Connection, stream: &Stream) -> rusqlite::Result<Version> {
+    /// Returns the version that a stream has now, and whether its saga is in the archive, so that
+    /// nothing is appended to it.
+    fn version(
+        &self,
+        connection: &Connection,
+        stream: &Stream,
+    ) -> rusqlite::Result<(Version, bool)> {
         if let Some(version) = self.versions_cache.get(stream) {
-            return Ok(*version);
+            return Ok((*version, false));
         }
         let version: Option<i64> = connection
             .prepare_cached("SELECT max(version) FROM appends WHERE stream = ?1")?
             .query_row([stream], |row| row.get(0))?;
-        Ok(Version(version.map_or(0, i64::unsigned_abs)))
+        if let Some(version) = version {
+            return Ok((Version(version.unsigned_abs()), false));
+        }
+        let archived = match stream.saga() {
+            Some(id) => archived_version(connection, id)?,
+            None => None,
+        };
+        Ok((archived.unwrap_or(Version(0)), archived.is_some()))
     }
 }
 
@@ -122,7 +144,11 @@ fn known_key(connection: &Connection, start_key: &StartKey) -> rusqlite::Result<
 }
 
 /// Writes the row of a saga.
-fn put_row(statements: &mut Statements<'_>, row: &SagaRow, is_new: bool) -> rusqlite::Result<()> {
+pub(super) fn put_row(
+    statements: &mut Statements<'_>,
+    row: &SagaRow,
+    is_new: bool,
+) -> rusqlite::Result<()> {
     if !is_new && update_row(statements, row)? {
         return Ok(());
     }

@@ -47,6 +47,11 @@ fn obstacle(error: &rusqlite::Error) -> Option<Obstacle> {
     }
 }
 
+/// Returns true when rows that are there contradict what was to be written.
+pub(super) fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+}
+
 /// Returns true when a stored value has a form that this store never writes, and the database
 /// itself works.
 pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {

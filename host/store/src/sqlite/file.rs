@@ -8,9 +8,10 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use crate::error::OpenError;
+use crate::in_place::beside;
 
 /// The suffix of the lock file: `amends.db-lock` is locked while `amends.db` is open.
-pub const LOCK_SUFFIX: &str = "lock";
+pub(crate) const LOCK_SUFFIX: &str = "lock";
 
 /// The bits of a file's mode that give rights to everybody but its owner and group.
 const OTHERS: u32 = 0o007;
@@ -56,6 +57,14 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
         )));
     }
     Ok(resolved)
+}
+
+/// Returns the file that a path leads to, as [`resolve`] does, whatever other names the file has.
+pub(super) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
+    match path.canonicalize() {
+        Ok(path) => Ok(path),
+        Err(_) => resolve(path),
+    }
 }
 
 /// Takes the lock that one process holds while it uses the file. `path` is what [`resolve`]
@@ -174,14 +183,6 @@ pub(super) fn log_path(path: &Path) -> PathBuf {
 /// Returns the size of the write-ahead log; 0 when there is none.
 pub(super) fn log_bytes(path: &Path) -> u64 {
     fs::metadata(log_path(path)).map_or(0, |metadata| metadata.len())
-}
-
-/// Returns the path of a file beside a database, such as `amends.db-wal` or `amends.db-lock`.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-");
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// Makes the error for a file or folder that the system refuses.

@@ -65,7 +65,7 @@ impl Health {
         }
     }
 
-    /// Notes that a transaction was written.
+    /// Records that a transaction was written.
     pub(super) fn worked(&mut self) {
         let Some(trouble) = &self.trouble else { return };
         if trouble.failed_at.elapsed() < self.quiet {
@@ -78,7 +78,7 @@ impl Health {
         self.reported.send_replace(StoreHealth::Well);
     }
 
-    /// Notes that a transaction failed as a whole.
+    /// Records that a transaction failed as a whole.
     pub(super) fn failed(&mut self, error: &StoreError) {
         if error.is_fatal() {
             return lose(&self.reported, error);

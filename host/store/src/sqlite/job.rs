@@ -1,14 +1,18 @@
 //! Jobs: what the store's callers queue for its writer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Timestamp};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::archive_job::ArchiveJob;
 use crate::append::{Append, AppendReply};
 use crate::blob::BlobKind;
 use crate::error::{Fatal, StoreError};
+use crate::outbox::SubscriptionChange;
+use crate::schedules::ScheduleRow;
 use crate::shard_id::ShardId;
 
 /// One job of the writer.
@@ -33,6 +37,22 @@ pub(super) enum Job {
         /// The places that the job takes in the queue, also when its caller no longer waits.
         _place: OwnedSemaphorePermit,
     },
+    /// Does a part of moving sagas to the archive, see the module `archive`.
+    Archive(ArchiveJob),
+    /// Writes a change of a subscription.
+    SaveSubscription {
+        change: Box<SubscriptionChange>,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+        _place: OwnedSemaphorePermit,
+    },
+    /// Writes what is kept of a schedule.
+    SaveSchedule {
+        row: Box<ScheduleRow>,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+        _place: OwnedSemaphorePermit,
+    },
+    /// Does a part of a backup, see the module `backup`.
+    Backup(BackupJob),
     /// Looks after the store, see the module `look`.
     Look {
         /// Shared with the sender, which sends no second look while this one waits.
@@ -40,6 +60,31 @@ pub(super) enum Job {
     },
     /// Closes the store. Jobs that are queued already are still done; later ones are not taken.
     Close,
+}
+
+/// A part of a backup. One backup is made at a time, and whoever makes it waits for each answer.
+pub(super) enum BackupJob {
+    /// Begins to copy into an empty database.
+    Begin { copy: Connection, reply: oneshot::Sender<Result<(), StoreError>> },
+    /// Copies some more pages.
+    Step { pages: u16, reply: oneshot::Sender<Result<BackupStep, rusqlite::Error>> },
+    /// Gives up. A backup that is complete or has failed has ended already.
+    End,
+}
+
+/// What one step of a backup came to.
+pub(super) enum BackupStep {
+    /// There are more pages.
+    More {
+        /// The pages that are left.
+        left: u64,
+        /// How long the writer was held up.
+        took: Duration,
+        /// Another program kept the database locked, so nothing was copied.
+        is_locked: bool,
+    },
+    /// The copy is complete, and closed.
+    Done,
 }
 
 impl Job {
@@ -53,7 +98,12 @@ impl Job {
         match self {
             Self::Append { append, .. } => append.bytes(),
             Self::PutBlob { bytes, .. } => bytes.len(),
-            Self::Look { .. } | Self::Close => 0,
+            Self::Archive(job) => job.task.bytes(),
+            Self::SaveSubscription { .. }
+            | Self::SaveSchedule { .. }
+            | Self::Backup(_)
+            | Self::Look { .. }
+            | Self::Close => 0,
         }
     }
 
@@ -61,10 +111,15 @@ impl Job {
     pub(super) fn fail(self, error: StoreError) {
         match self {
             Self::Append { owner, reply, .. } => reply.send(Err(to_owner(error, owner))),
-            Self::PutBlob { reply, .. } => {
+            Self::PutBlob { reply, .. }
+            | Self::SaveSubscription { reply, .. }
+            | Self::SaveSchedule { reply, .. }
+            | Self::Backup(BackupJob::Begin { reply, .. }) => {
                 let _ = reply.send(Err(error));
             }
-            Self::Look { .. } | Self::Close => {}
+            Self::Archive(job) => drop(job.reply.send(Err(error))),
+            // Whoever waits for a step learns that there is no answer.
+            Self::Backup(_) | Self::Look { .. } | Self::Close => {}
         }
     }
 }

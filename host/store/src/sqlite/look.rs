@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::connection::{BUSY_WAIT, begin};
+use super::disk::disk_room;
 use super::error::describe_write;
 use super::file::{log_bytes, log_path};
 use super::readers::READERS_MAX;
 use super::writer::Writer;
 use crate::error::{Fatal, StoreError};
-use crate::maintenance::DiskRoom;
 
 /// The writer measures the disk and reads the fence at every tenth look, so each 5 s.
 const LOOKS_PER_MEASURE: u32 = 10;
@@ -37,15 +37,7 @@ const HELD_BACK_MAX: Duration = Duration::from_secs(2);
 /// are interrupted.
 const LOG_FAR_TOO_LONG: u64 = 4;
 
-/// The disk is nearly full when less than one twentieth of it is free, and less than
-/// [`DISK_FREE_LOW`].
-const DISK_FREE_PART: u64 = 20;
-
-/// A large disk is nearly full when less than this is free. A busy host writes some 10 MiB a
-/// second, so this lasts for a minute or two.
-const DISK_FREE_LOW: u64 = 1 << 30;
-
-impl Writer {
+impl Writer<'_> {
     /// Does everything that is due between transactions.
     pub(super) fn look(&mut self) {
         if self.health.lost().is_some() {
@@ -77,7 +69,7 @@ impl Writer {
     /// Writes a value, to see whether writes work again. Callers may have nothing to write.
     fn probe(&self) -> Result<(), StoreError> {
         let failed = |error: rusqlite::Error| describe_write(&self.path, error);
-        let transaction = begin(&self.connection).map_err(failed)?;
+        let transaction = begin(self.connection).map_err(failed)?;
         if self.read_fence()? != self.fence {
             return Err(Fatal::Fenced.into());
         }
@@ -100,7 +92,7 @@ impl Writer {
             return;
         }
         let Some(no_reads) = &mut self.upkeep.no_reads else {
-            if cut(&self.connection, CUT_WAIT) {
+            if cut(self.connection, CUT_WAIT) {
                 return self.upkeep.note_cut(0);
             }
             let permits = Arc::clone(&self.upkeep.readers.permits);
@@ -110,7 +102,7 @@ impl Writer {
         };
         match no_reads.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(permits) => {
-                let is_cut = cut(&self.connection, Duration::ZERO);
+                let is_cut = cut(self.connection, Duration::ZERO);
                 drop(permits);
                 if is_cut {
                     return self.upkeep.note_cut(0);
@@ -146,20 +138,17 @@ impl Writer {
         let bytes = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
         gauge("amends_store_bytes", bytes);
         gauge("amends_store_wal_bytes", log_bytes(&self.path));
-        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return };
-        let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        gauge("amends_disk_free_bytes", free);
-        let is_low = free < (total / DISK_FREE_PART).min(DISK_FREE_LOW);
-        let room = DiskRoom { free_bytes: free, total_bytes: total, is_low };
+        let Some(room) = disk_room(&self.path) else { return };
+        gauge("amends_disk_free_bytes", room.free_bytes);
         self.stats.lock().unwrap_or_else(PoisonError::into_inner).disk = Some(room);
-        if is_low && !self.upkeep.is_low {
+        if room.is_low && !self.upkeep.is_low {
             tracing::warn!(
-                free_bytes = free,
-                disk_bytes = total,
+                free_bytes = room.free_bytes,
+                disk_bytes = room.total_bytes,
                 "the disk of the store is nearly full; when it is full, no saga goes on"
             );
         }
-        self.upkeep.is_low = is_low;
+        self.upkeep.is_low = room.is_low;
     }
 }
 

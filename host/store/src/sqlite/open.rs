@@ -7,17 +7,22 @@ use std::path::Path;
 use amends_engine::Position;
 use rusqlite::Connection;
 
+use super::backup::remove_draft;
 use super::connection::{begin, open_writer};
 use super::error::describe_open;
-use super::file::{beside, exists, file_error, folder};
+use super::failures::learn_failures;
+use super::file::{exists, file_error, folder};
 use super::read::count_events;
+use super::saga_life::learn_longest_life;
 use super::schema::{MIGRATIONS, check_tables, check_version, migrate};
 use super::start_delay::learn_start_delay;
 use crate::config::Durability;
 use crate::error::OpenError;
+use crate::in_place::beside;
 
 /// Opens the database for writing, creates it when there is none, and migrates it.
 pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
+    remove_draft(path);
     if !exists(path)? {
         create(path)?;
     }
@@ -37,6 +42,8 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Op
     migrate(&connection, &MIGRATIONS, version).map_err(failed)?;
     check_tables(&connection, path)?;
     learn_start_delay(&connection).map_err(failed)?;
+    learn_longest_life(&connection).map_err(failed)?;
+    learn_failures(&connection).map_err(failed)?;
     Ok(connection)
 }
 
@@ -68,6 +75,12 @@ fn create(path: &Path) -> Result<(), OpenError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| file_error(folder, error))
+}
+
+/// Returns the id of the store, which its archive files have.
+pub(super) fn store_id(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
+    let id = "SELECT value FROM meta WHERE name = 'store_id'";
+    connection.query_row(id, [], |row| row.get(0)).map_err(|error| describe_open(path, error))
 }
 
 /// Takes the database over from any process that had it before. Raises the fence, so that the other

@@ -1,15 +1,30 @@
 //! Queries. Each takes a connection and blocks until it has its answer.
 
+mod archived;
+mod check;
 mod events;
+mod groups;
 mod list;
 mod live;
 mod lookup;
+mod selection;
+mod survey;
 mod verify;
+mod waiting;
 
+pub(super) use archived::{
+    ended, lines, old_keys, oldest_ended, segment_files, segments_after, tombstone_of, tombstones,
+};
+pub(super) use check::check;
 pub(super) use events::{events, log};
+pub(super) use groups::groups;
 pub(super) use list::list;
-pub(super) use live::live;
 #[cfg(test)]
 pub(super) use live::live_query;
+pub(super) use live::{live, sagas};
 pub(super) use lookup::{blob, blobs, count_events, counts, key, saga};
+pub(super) use survey::survey;
 pub(super) use verify::verify;
+pub(super) use waiting::{count_waiting, due, waiting};
+#[cfg(test)]
+pub(super) use waiting::{due_query, waiting_query};

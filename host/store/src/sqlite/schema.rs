@@ -8,14 +8,47 @@ use super::error::describe_open;
 use crate::error::OpenError;
 
 /// The schema version that this build reads and writes.
-pub const SCHEMA_VERSION: i64 = 4;
+pub(crate) const SCHEMA_VERSION: i64 = 9;
 
 /// The application id of our databases, "Amnd" (`PRAGMA application_id`). Other SQLite files do not
 /// have it.
 const APPLICATION_ID: i64 = 0x416d_6e64;
 
+/// The tables of failures, which are derived from events.
+pub(super) const FAILURE_TABLES: &str = "
+    -- The last failure of each step (or element) and call of a saga. Derived from events; can be
+    -- rebuilt. position: that of its event. step: empty when a block has none. element: -1 when the
+    -- step is none of a list. call: execute, compensate, or block, which has no code.
+    CREATE TABLE failures (
+        position INTEGER PRIMARY KEY,
+        saga     BLOB NOT NULL,
+        step     TEXT NOT NULL,
+        element  INTEGER NOT NULL,
+        call     TEXT NOT NULL,
+        code     TEXT NOT NULL,
+        digest   BLOB,
+        text     TEXT NOT NULL
+    );
+    CREATE UNIQUE INDEX failures_saga ON failures (saga, step, element, call);
+    CREATE INDEX failures_step ON failures (step, saga);
+    CREATE INDEX failures_code ON failures (code, saga);
+    CREATE INDEX failures_digest ON failures (digest, saga) WHERE digest IS NOT NULL;
+    -- The words of the texts.
+    CREATE VIRTUAL TABLE failure_texts USING fts5 (
+        text, content = 'failures', content_rowid = 'position', detail = 'full',
+        tokenize = 'unicode61 remove_diacritics 0'
+    );
+    CREATE TRIGGER failures_inserted AFTER INSERT ON failures BEGIN
+        INSERT INTO failure_texts (rowid, text) VALUES (new.position, new.text);
+    END;
+    CREATE TRIGGER failures_deleted AFTER DELETE ON failures BEGIN
+        INSERT INTO failure_texts (failure_texts, rowid, text)
+            VALUES ('delete', old.position, old.text);
+    END;
+    ";
+
 /// The migrations: number N brings schema version N-1 to N. A released migration never changes.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 9] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('fence', 0);
@@ -110,10 +143,96 @@ pub(super) const MIGRATIONS: [&str; 4] = [
     CREATE INDEX sagas_rare ON sagas (status, id)
         WHERE status <> 'running' AND status <> 'waiting' AND status <> 'completed';
     ",
+    "
+    -- A host that starts reads no saga that waits, so those have indexes of their own: by id, and by
+    -- the time at which the clock wakes them. With the status in them, SQLite need not look at the
+    -- rows to count.
+    DROP INDEX sagas_live;
+    CREATE INDEX sagas_live ON sagas (id) WHERE ended_at IS NULL AND status <> 'waiting';
+    CREATE INDEX sagas_waiting ON sagas (status, id) WHERE status = 'waiting';
+    CREATE INDEX sagas_due ON sagas (status, wake_at, id)
+        WHERE status = 'waiting' AND wake_at IS NOT NULL;
+    ",
+    "
+    -- The files of the archive. first, last: the ids of sagas.
+    CREATE TABLE segments (
+        id     INTEGER PRIMARY KEY,
+        file   TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        first  BLOB NOT NULL,
+        last   BLOB NOT NULL,
+        sagas  INTEGER NOT NULL,
+        events INTEGER NOT NULL,
+        bytes  INTEGER NOT NULL,
+        at     INTEGER NOT NULL
+    );
+    -- What is left of sagas that went to the archive, or that were deleted (segment is NULL then).
+    CREATE TABLE archived (
+        saga       BLOB PRIMARY KEY,
+        version    INTEGER NOT NULL,
+        segment    INTEGER,
+        definition TEXT NOT NULL,
+        status     TEXT NOT NULL,
+        started_at INTEGER NOT NULL,
+        ended_at   INTEGER NOT NULL,
+        key        TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX archived_keys ON archived (saga) WHERE key IS NOT NULL;
+    -- Says which files of an archive folder are those of this store.
+    INSERT INTO meta VALUES ('store_id', random());
+    ",
+    "
+    -- position: every event up to it is delivered, filtered out, or a dead letter.
+    CREATE TABLE subscriptions (
+        name     TEXT PRIMARY KEY,
+        position INTEGER NOT NULL,
+        disabled TEXT
+    ) WITHOUT ROWID;
+    -- place: the position before the event, which stays in the log.
+    CREATE TABLE dead_letters (
+        subscription TEXT NOT NULL,
+        place        INTEGER NOT NULL,
+        stream       NOT NULL,
+        version      INTEGER NOT NULL,
+        type         TEXT NOT NULL,
+        at           INTEGER NOT NULL,
+        attempts     INTEGER NOT NULL,
+        error        TEXT NOT NULL,
+        PRIMARY KEY (subscription, place)
+    ) WITHOUT ROWID;
+    ",
+    FAILURE_TABLES,
+    "
+    -- decided_until: each time of the pattern up to it has started its saga, or was skipped.
+    CREATE TABLE schedules (
+        name           TEXT PRIMARY KEY,
+        pattern        TEXT NOT NULL,
+        decided_until  INTEGER NOT NULL,
+        started_at     INTEGER,
+        saga           BLOB,
+        skipped_at     INTEGER,
+        skipped_reason TEXT
+    ) WITHOUT ROWID;
+    ",
 ];
 
 /// The tables of a database of [`SCHEMA_VERSION`].
-const TABLES: [&str; 7] = ["meta", "appends", "sagas", "saga_tags", "start_keys", "blobs", "state"];
+pub(super) const TABLES: [&str; 14] = [
+    "meta",
+    "appends",
+    "sagas",
+    "saga_tags",
+    "start_keys",
+    "blobs",
+    "state",
+    "segments",
+    "archived",
+    "subscriptions",
+    "dead_letters",
+    "failures",
+    "failure_texts",
+    "schedules",
+];
 
 /// Returns the schema version of a database, 0 for a new one. Fails when the database is of another
 /// program or newer than this build.

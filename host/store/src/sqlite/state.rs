@@ -74,7 +74,7 @@ impl WriterCache {
     pub(super) fn check_state(
         &self,
         connection: &Connection,
-        changes: &[StateChange],
+        changes: &[Arc<StateChange>],
     ) -> Result<std::result::Result<Vec<(PluginName, u64)>, Appended>> {
         let mut planned: BTreeMap<&PluginName, PlannedState<'_>> = BTreeMap::new();
         for (index, change) in changes.iter().enumerate() {
@@ -111,7 +111,7 @@ impl WriterCache {
     pub(super) fn write_state(
         &mut self,
         connection: &Connection,
-        changes: &[StateChange],
+        changes: &[Arc<StateChange>],
         bytes: Vec<(PluginName, u64)>,
     ) -> Result<()> {
         self.state_bytes.extend(bytes);

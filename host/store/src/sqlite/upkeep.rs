@@ -78,7 +78,7 @@ impl Upkeep {
         self.written > self.limits.log_bytes_max / 2 || self.no_reads.is_some()
     }
 
-    /// Notes that the log is short enough.
+    /// Records that the log is short enough.
     pub(super) fn note_cut(&mut self, bytes: u64) {
         self.no_reads = None;
         self.cut_after = None;

@@ -7,8 +7,11 @@ use amends_engine::{Digest, Position, Timestamp};
 use rusqlite::{Connection, params};
 use tokio::sync::{mpsc, oneshot};
 
+use super::archive_job::{ArchiveDone, ArchiveJob};
 use super::error::describe_write;
-use super::job::{Job, to_owner};
+use super::job::{BackupJob, Job, to_owner};
+use super::outbox;
+use super::schedules;
 use super::statements::Statements;
 use super::writer::{Writer, read_fence};
 use crate::append::{AppendReply, Appended};
@@ -33,43 +36,68 @@ enum JobReply {
         to: AppendReply,
         since: Instant,
     },
-    PutBlob(oneshot::Sender<Result<(), StoreError>>),
+    Done(oneshot::Sender<Result<(), StoreError>>),
+    Archive {
+        result: Result<ArchiveDone, StoreError>,
+        to: oneshot::Sender<Result<ArchiveDone, StoreError>>,
+    },
 }
 
-impl Writer {
+impl Writer<'_> {
     /// Runs until a job closes the store or every sender is gone, and every queued job is done.
     pub(super) fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
-        let mut batch = Vec::new();
         while let Some(first) = jobs.blocking_recv() {
-            let (mut next, mut bytes, mut looks) = (Some(first), 0, false);
-            while let Some(job) = next.take() {
-                match job {
-                    Job::Close => {
-                        jobs.close();
-                        break;
-                    }
-                    Job::Look { .. } => looks = true,
-                    Job::Append { .. } | Job::PutBlob { .. } => {
-                        bytes += job.bytes();
-                        batch.push(job);
-                    }
-                }
-                if batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-                    next = jobs.try_recv().ok();
-                }
-            }
-            if !batch.is_empty() {
-                self.write(&mut batch);
-            }
-            if looks {
-                self.look();
-            } else if self.upkeep.wrote(bytes) {
-                self.cut_log();
+            if let Some(backup) = self.turn(&mut jobs, first) {
+                self.back_up(&mut jobs, backup);
             }
         }
         failpoint("store.close.before");
         // Copies the log into the database. If this fails, the next open does it.
         let _ = self.connection.pragma_query(None, "wal_checkpoint", |_| Ok(()));
+    }
+
+    /// Does the jobs that wait, the first of which is `first`, in one transaction. Returns the part
+    /// of a backup that is to be done next, if it was among them.
+    pub(super) fn turn(
+        &mut self,
+        jobs: &mut mpsc::UnboundedReceiver<Job>,
+        first: Job,
+    ) -> Option<BackupJob> {
+        let mut batch = Vec::new();
+        let (mut next, mut bytes, mut looks, mut backup) = (Some(first), 0, false, None);
+        while let Some(job) = next.take() {
+            match job {
+                Job::Close => {
+                    jobs.close();
+                    break;
+                }
+                Job::Backup(job) => {
+                    backup = Some(job);
+                    break;
+                }
+                Job::Look { .. } => looks = true,
+                Job::Append { .. }
+                | Job::PutBlob { .. }
+                | Job::Archive(_)
+                | Job::SaveSubscription { .. }
+                | Job::SaveSchedule { .. } => {
+                    bytes += job.bytes();
+                    batch.push(job);
+                }
+            }
+            if batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+                next = jobs.try_recv().ok();
+            }
+        }
+        if !batch.is_empty() {
+            self.write(&mut batch);
+        }
+        if looks {
+            self.look();
+        } else if self.upkeep.wrote(bytes) {
+            self.cut_log();
+        }
+        backup
     }
 
     /// Writes a batch of jobs, and answers them.
@@ -135,10 +163,24 @@ impl Writer {
                     written
                 }
                 Job::PutBlob { kind, name, digest, at, bytes, reply, _place } => {
-                    replies.push(JobReply::PutBlob(reply));
+                    replies.push(JobReply::Done(reply));
                     put_blob(connection, kind, &name, (digest, at), &bytes).map_err(failed)
                 }
-                Job::Look { .. } | Job::Close => Ok(()),
+                Job::Archive(ArchiveJob { task, reply: to }) => {
+                    let done = cache.archive(connection, &task).map_err(failed);
+                    let written = done.as_ref().map(|_| ()).map_err(StoreError::clone);
+                    replies.push(JobReply::Archive { result: done.and_then(|done| done), to });
+                    written
+                }
+                Job::SaveSubscription { change, reply, _place } => {
+                    replies.push(JobReply::Done(reply));
+                    outbox::save(connection, &change).map_err(failed)
+                }
+                Job::SaveSchedule { row, reply, _place } => {
+                    replies.push(JobReply::Done(reply));
+                    schedules::save(connection, &row).map_err(failed)
+                }
+                Job::Backup(_) | Job::Look { .. } | Job::Close => Ok(()),
             };
             if let Err(error) = written {
                 // They get the same error.
@@ -191,8 +233,11 @@ impl JobReply {
             Self::Append { result, owner, to, .. } => {
                 to.send(error.map_or(result, |error| Err(to_owner(error.clone(), owner))));
             }
-            Self::PutBlob(to) => {
+            Self::Done(to) => {
                 let _ = to.send(error.map_or(Ok(()), |error| Err(error.clone())));
+            }
+            Self::Archive { result, to } => {
+                let _ = to.send(error.map_or(result, |error| Err(error.clone())));
             }
         }
     }

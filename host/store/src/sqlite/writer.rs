@@ -1,6 +1,5 @@
 //! The writer: it alone writes to the database, on a thread of its own.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -15,13 +14,11 @@ use crate::error::StoreError;
 use crate::maintenance::StoreStats;
 use crate::paging::Cursor;
 
-/// The owner of the file for writing. The fields are dropped in this order, so the lock outlives
-/// the connection.
-pub(super) struct Writer {
-    pub(super) connection: Connection,
-    /// The lock that keeps other processes from opening the file.
-    #[expect(dead_code, reason = "held, not read")]
-    pub(super) lock: File,
+/// The owner of the file for writing. The thread of the writer holds the connection and the lock
+/// that keeps other processes from opening the file.
+pub(super) struct Writer<'c> {
+    /// Borrowed, so that a backup can use it between the transactions of the writer.
+    pub(super) connection: &'c Connection,
     pub(super) path: PathBuf,
     /// The fence that this process set when it took the file over.
     pub(super) fence: i64,
@@ -33,10 +30,10 @@ pub(super) struct Writer {
     pub(super) upkeep: Upkeep,
 }
 
-impl Writer {
+impl Writer<'_> {
     /// Returns the fence that the database has now.
     pub(super) fn read_fence(&self) -> Result<i64, StoreError> {
-        read_fence(&self.connection).map_err(|error| describe_write(&self.path, error))
+        read_fence(self.connection).map_err(|error| describe_write(&self.path, error))
     }
 }
 

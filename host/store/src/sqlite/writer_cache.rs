@@ -19,13 +19,15 @@ pub(super) struct WriterCache {
     pub(super) versions_cache: HashMap<Stream, Version>,
     /// The bytes of the state of plugins that wrote some.
     pub(super) state_bytes: HashMap<PluginName, u64>,
+    /// The longest life of a saga, in milliseconds, once one was longer than usual.
+    pub(super) longest_life: Option<i64>,
 }
 
 impl WriterCache {
     /// Makes the cache of a database whose last event has this position.
     pub(super) fn new(position: Position) -> Self {
-        let (versions_cache, state_bytes) = Default::default();
-        Self { position, versions_cache, state_bytes }
+        let (versions_cache, state_bytes, longest_life) = Default::default();
+        Self { position, versions_cache, state_bytes, longest_life }
     }
 
     /// Forgets what a failed transaction has changed. `position` is the one before the transaction.
@@ -33,9 +35,10 @@ impl WriterCache {
         self.position = position;
         self.versions_cache.clear();
         self.state_bytes.clear();
+        self.longest_life = None;
     }
 
-    /// Notes the version of a stream. A stream that has ended is forgotten, because nobody writes
+    /// Records the version of a stream. A stream that has ended is forgotten, because nobody writes
     /// to it.
     pub(super) fn note_version(&mut self, stream: &Stream, version: Version, has_ended: bool) {
         if has_ended {

@@ -1,10 +1,9 @@
-//! What the parts of a host can do alone, on the same machine and in the same run, to compare the
-//! whole with.
+//! Measures what the parts of a host can do alone, on the same machine and in the same run as the whole.
 //!
-//! The whole cannot be faster than the slower of two parts, the commits of its appends and the
-//! calls of its components, nor than its clients, each of which waits for all of both. Commits are
-//! measured in groups of the size that the run had; larger groups, which more clients make, are
-//! faster.
+//! The whole host cannot be faster than the commits of its appends, nor than the calls of its components.
+//! It cannot be faster than its clients either, because each client waits for the commits and the calls of
+//! its saga. Commits are measured in groups of the size that the run had. More clients make larger groups,
+//! which are faster.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -172,5 +172,6 @@ fn request(definition: &str, load: Load) -> anyhow::Result<StartRequest> {
         key: None,
         tags: BTreeMap::new(),
         traceparent: None,
+        start_at: None,
     })
 }

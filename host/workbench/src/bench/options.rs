@@ -169,15 +169,15 @@ pub struct Load {
     /// Clients at once.
     pub clients: usize,
     /// How long it is measured.
-    pub time: Duration,
+    pub(crate) time: Duration,
     /// Steps of the saga.
-    pub steps: usize,
+    pub(crate) steps: usize,
     /// Ended sagas that are in the store before it.
-    pub stored: u64,
+    pub(crate) stored: u64,
     /// Sagas that wait meanwhile.
-    pub waiting: u64,
+    pub(crate) waiting: u64,
     /// Swaps of a component, a minute.
-    pub swaps: u64,
+    pub(crate) swaps: u64,
 }
 
 impl Load {

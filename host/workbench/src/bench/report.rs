@@ -55,9 +55,9 @@ pub struct RunReport {
     /// The share of one core that the host used before there was anything to do, where that was measured.
     pub idle_cores: Option<f64>,
     /// Sagas that ended while it was measured.
-    pub sagas: u64,
+    pub(crate) sagas: u64,
     /// How long it was measured.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Sagas that ended in a second.
     pub sagas_per_second: f64,
     /// The latency that half of the sagas do not exceed, where that was measured.
@@ -77,7 +77,7 @@ pub struct RunReport {
     /// Transactions of the store, by saga: each is one fsync when it is durable.
     pub fsyncs_per_saga: f64,
     /// Appends of the store, by saga.
-    pub appends_per_saga: f64,
+    pub(crate) appends_per_saga: f64,
     /// What the parts can do alone, where that was measured.
     pub floor: Option<FloorReport>,
 }

@@ -51,7 +51,7 @@ impl FaultKind {
 
     /// Its words.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub(crate) const fn words(self) -> &'static str {
         match self {
             Self::FailsOnce => "fails once",
             Self::FailsForGood => "fails for good",

@@ -75,6 +75,7 @@ impl Trial {
             key: None,
             tags: tags.into_iter().collect(),
             traceparent: None,
+            start_at: None,
         };
         Ok(self.runtime.start(&chaos(), request).await?.id)
     }
@@ -290,7 +291,8 @@ fn with_own_children(log: &[StoredEvent], copy: usize) -> Vec<StoredEvent> {
 
 fn open_store(folder: &tempfile::TempDir) -> anyhow::Result<Arc<dyn Store>> {
     let url = format!("sqlite:{}", folder.path().join("chaos.db").display());
-    let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
+    let store =
+        amends_store::open(&StoreConfig { url, durability: Durability::Relaxed, archive: None })?;
     Ok(with_state_cache(store))
 }
 

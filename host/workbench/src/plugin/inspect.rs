@@ -38,7 +38,7 @@ pub struct InspectReport {
     /// What it exports.
     pub exports: Vec<String>,
     /// The interfaces that it imports.
-    pub imports: Vec<String>,
+    pub(crate) imports: Vec<String>,
     /// The same, each with why it is there.
     pub why: Vec<Import>,
     /// The capabilities that it cannot do without.
@@ -58,7 +58,7 @@ pub struct InspectReport {
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
     /// Whether it would.
-    pub served: bool,
+    pub(crate) served: bool,
     /// Why not.
     pub refused: Option<String>,
 }

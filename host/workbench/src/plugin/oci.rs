@@ -1,10 +1,10 @@
 //! A component from an OCI registry (OCI distribution specification 1.1), in the layout of the CNCF
 //! Wasm artifact: a config `application/vnd.wasm.config.v0+json` and one layer `application/wasm`.
 //!
-//! A component is named by the digest of its manifest, and that names the digest of its bytes: both
-//! are checked, so that neither the registry nor what it sends one to has to be trusted. The
-//! `oci-client` crate does the handshake for a token; the two documents are read here, because a
-//! limit on what is read is needed and the crate has none.
+//! A component is named by the digest of its manifest, and the manifest has the digest of the component's
+//! bytes. Both digests are checked, so neither the registry nor a server that it redirects to has to be
+//! trusted. The `oci-client` crate does the handshake for a token. The two documents are read here, with a
+//! limit of bytes, because the crate has no such limit.
 //!
 //! Deliberately absent: tags, which can move; pushing, which `wkg`, `oras` and the like do.
 

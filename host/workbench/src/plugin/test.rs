@@ -45,7 +45,7 @@ pub struct TestOptions {
 #[derive(Debug, Clone, Serialize)]
 pub struct TestReport {
     /// The component, as it was named.
-    pub file: String,
+    pub(crate) file: String,
     /// The name in its manifest.
     pub name: String,
     /// The version in its manifest.

@@ -15,31 +15,31 @@ const RATE_MAX: f64 = 10_000.0;
 
 /// Which sagas, and why.
 #[derive(Debug, Args)]
-pub struct OrderArgs {
+pub(crate) struct OrderArgs {
     /// The saga's id, eight or more digits of its beginning or end, or @last; - reads ids from
     /// standard input; or give filters instead
-    pub id: Option<String>,
-    /// Why; kept with the saga, with who asked
+    pub(crate) id: Option<String>,
+    /// The reason, which the history keeps with who asked
     #[arg(long, value_name = "TEXT")]
-    pub reason: String,
+    pub(crate) reason: String,
     /// How to print the saga, or what was done
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which sagas, when not by id.
     #[command(flatten)]
-    pub filter: Filter,
-    /// At most so many of them, the newest first
+    pub(crate) filter: Filter,
+    /// How many of them at most, the newest first
     #[arg(long, value_name = "SAGAS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub limit: Option<u32>,
-    /// At most so many of them a second
+    pub(crate) limit: Option<u32>,
+    /// How many of them a second at most
     #[arg(long, value_name = "SAGAS", value_parser = rate)]
-    pub rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
     /// Only list them, and do nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// What is asked of the host.

@@ -38,8 +38,14 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format, look: Look) -> anyhow:
         say!("tags     {}", on_one_line(&tags.join(", ")))?;
     }
     say!("started  {}", time(saga.started_at))?;
+    if let Some(start_at) = saga.start_at {
+        say!("starts   {}", time(start_at))?;
+    }
     if let Some(ended_at) = saga.ended_at {
         say!("ended    {ended_at}  ({})", span(ended_at.since(saga.started_at)))?;
+    }
+    if saga.archived {
+        say!("archived; it can be read, and nothing can be done to it")?;
     }
     if let Some(parent) = &saga.parent {
         say!("parent   {}  ({})", parent.saga, on_one_line(&parent.step))?;
@@ -221,17 +227,30 @@ fn detail(kind: &str, data: &Value, brief: impl Fn(String) -> String) -> String 
         let at = data["retry_at"].as_str();
         at.map_or_else(String::new, |at| brief(format!(", again at {at}")))
     };
+    let probe = || {
+        let fate = data["probe"].as_str();
+        let words = fate.map(|fate| fate.replace('_', " "));
+        words.map_or_else(String::new, |words| format!(", its component says: {words}"))
+    };
     match kind {
         "saga.started" => data["input"].to_string(),
         "step.started" | "undo.started" => {
             let digest = text("digest");
             let short = short_digest(&digest);
+            let trial =
+                if data["trial"] == Value::Bool(true) { ", a trial of the breaker" } else { "" };
             let note = data["note"].as_str().map_or_else(String::new, |note| format!(", {note}"));
-            format!("{}, {short}{note}", attempt())
+            let child = data["child"].as_str();
+            let child = child.map_or_else(String::new, |child| format!(", runs {child}"));
+            format!("{}, {short}{trial}{note}{child}", attempt())
+        }
+        "step.expanded" => {
+            let items = data["items"].as_array().map_or(0, Vec::len);
+            format!("{items} {}", if items == 1 { "element" } else { "elements" })
         }
         "step.succeeded" => data["output"].to_string(),
         "step.failed" | "step.unknown" | "undo.failed" | "undo.blocked" => {
-            format!("{}, {}{}", attempt(), error(), retry())
+            format!("{}, {}{}{}", attempt(), error(), retry(), probe())
         }
         "undo.succeeded" if data["nothing"] == Value::Bool(true) => "nothing to undo".to_owned(),
         "undo.succeeded" if data["receipt"].is_null() => String::new(),
@@ -248,12 +267,87 @@ fn detail(kind: &str, data: &Value, brief: impl Fn(String) -> String) -> String 
             format!("{}{id}{who}: {}", text("name"), data["payload"])
         }
         _ if kind.starts_with("operator.") => {
-            let evidence = data["evidence"].as_str();
-            let evidence = evidence.map_or_else(String::new, |known| format!("; known by {known}"));
-            format!("{}: {}{evidence}", brief(text("who")), text("reason"))
+            format!("{}: {}{}", brief(text("who")), text("reason"), order(data))
         }
         // What a plugin tells, in words of its own.
         _ if kind.parse::<EventType>().is_ok() => data.to_string(),
         _ => text("reason"),
+    }
+}
+
+/// The most characters of a payload that an order brought.
+const ORDER_PAYLOAD_CHARS: usize = 200;
+
+/// What an order of an operator says beside who gave it and why.
+fn order(data: &Value) -> String {
+    let payload = |field: &str| {
+        let payload = data.get(field)?.to_string();
+        let mut shown: String = payload.chars().take(ORDER_PAYLOAD_CHARS).collect();
+        if shown.len() < payload.len() {
+            shown.push('…');
+        }
+        Some(format!("{field} {shown}"))
+    };
+    let digest =
+        data["digest"].as_str().map(|digest| format!("served by {}", short_digest(digest)));
+    let new_key =
+        (data["new_key"] == Value::Bool(true)).then(|| "a new idempotency key".to_owned());
+    let happened = (data["happened"] == Value::Bool(false)).then(|| "it did not happen".to_owned());
+    let evidence = data["evidence"].as_str().map(|evidence| format!("known by {evidence}"));
+    let all = [payload("input"), new_key, digest, happened, payload("output"), evidence];
+    all.into_iter().flatten().fold(String::new(), |told, part| told + "; " + &part)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What an operator wants to know of these events stands in their line, and no payload fills the screen.
+    #[test]
+    fn a_line_of_the_history_tells_what_its_event_says() {
+        let digest = "sha256:0123456789abcdef";
+        let long = "x".repeat(1_000);
+        let cut = format!("\"{}…", "x".repeat(ORDER_PAYLOAD_CHARS - 1));
+        let failed = json!({"attempt": 2, "error": {"code": "busy", "message": "later"}, "probe": "did_not_happen"});
+        for (kind, data, told) in [
+            ("operator.paused", json!({"who": "ada", "reason": "lunch"}), "ada: lunch".to_owned()),
+            (
+                "operator.retried",
+                json!({"who": "ada", "reason": "typo", "step": "pay", "input": {"cents": 5},
+                    "new_key": true, "digest": digest}),
+                "ada: typo; input {\"cents\":5}; a new idempotency key; served by sha256:0123456789ab"
+                    .to_owned(),
+            ),
+            (
+                "operator.retried",
+                json!({"who": "ada", "reason": "typo", "step": "pay", "input": long}),
+                format!("ada: typo; input {cut}"),
+            ),
+            (
+                "operator.resolved",
+                json!({"who": "ada", "reason": "asked", "happened": true, "output": null, "evidence": "a call"}),
+                "ada: asked; output null; known by a call".to_owned(),
+            ),
+            (
+                "operator.resolved",
+                json!({"who": "ada", "reason": "asked", "happened": false, "evidence": "a call"}),
+                "ada: asked; it did not happen; known by a call".to_owned(),
+            ),
+            (
+                "step.unknown",
+                failed,
+                "attempt 2, busy: later, its component says: did not happen".to_owned(),
+            ),
+            (
+                "step.started",
+                json!({"attempt": 1, "digest": digest, "trial": true, "child": "0198"}),
+                "attempt 1, sha256:0123456789ab, a trial of the breaker, runs 0198".to_owned(),
+            ),
+            ("step.expanded", json!({"items": [1, 2]}), "2 elements".to_owned()),
+        ] {
+            assert_eq!(detail(kind, &data, |words| words), told, "{kind}");
+        }
     }
 }

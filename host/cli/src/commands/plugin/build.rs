@@ -11,13 +11,13 @@ use crate::commands::output::say;
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
-pub struct Build {
+pub(crate) struct Build {
     /// The folder of the project: it has a Cargo.toml, package.json, plugin.py or plugin.c
     #[arg(default_value = ".")]
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Where to put the component [default: NAME.wasm in the folder]
     #[arg(short = 'o', long = "output", value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: Build) -> anyhow::Result<u8> {

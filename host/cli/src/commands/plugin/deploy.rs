@@ -27,41 +27,41 @@ const UNREADABLE_SHOWN: usize = 10;
                         1 when it would be refused.\n\nExamples:\n  amends plugin deploy \
                         shipment.wasm --dry-run && amends plugin deploy shipment.wasm"
 )]
-pub struct Deploy {
+pub(crate) struct Deploy {
     /// The components: NAME.wasm and oci://REGISTRY/…/NAME@sha256:… are for plugin NAME, NAME=FILE
     /// for another one
     #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<String>,
-    /// Say what it would change, and change nothing; exits with 1 when it would be refused
+    pub(crate) files: Vec<String>,
+    /// Show what the deploy would change, and change nothing; exits with 1 when it would be refused
     #[arg(long)]
-    pub dry_run: bool,
-    /// Also when sagas in flight have recorded what a component cannot read, definitions do not fit
-    /// it, the host has no such plugin, or the component says that it is another one
+    pub(crate) dry_run: bool,
+    /// Deploy although an undo cannot read what sagas in flight have recorded, a definition does not
+    /// fit a component, no plugin has this name, or the manifest has another name
     #[arg(long, requires = "reason")]
-    pub force: bool,
-    /// Why: it is kept in the history of the plugins
+    pub(crate) force: bool,
+    /// The reason, which the history of the plugins keeps
     #[arg(long)]
-    pub reason: Option<String>,
-    /// Start a canary: the component serves this percentage of the sagas, and is taken back when it does
-    /// worse than the active one
+    pub(crate) reason: Option<String>,
+    /// Start a canary: the component serves this percentage of the sagas. The host ends the canary when
+    /// it does worse than the active component
     #[arg(long, value_name = "PERCENT", value_parser = percent, allow_hyphen_values = true)]
-    pub canary: Option<f64>,
-    /// Of a canary: take it back when its rate of failed calls, or of calls of unknown outcome, is more
-    /// than so many percentage points above the active component's [default: 5]
+    pub(crate) canary: Option<f64>,
+    /// Of a canary: how many percentage points its rate of failed calls, or of calls of unknown
+    /// outcome, may lie above that of the active component before the host ends it [default: 5]
     #[arg(long, value_name = "POINTS", value_parser = percent, allow_hyphen_values = true, requires = "canary")]
-    pub margin: Option<f64>,
-    /// Of a canary: judge it by so many calls at least [default: 100]
+    pub(crate) margin: Option<f64>,
+    /// Of a canary: the least number of its calls by which it is judged [default: 100]
     #[arg(long, value_name = "CALLS", requires = "canary")]
-    pub min_calls: Option<u32>,
-    /// Of a canary: have it serve all sagas after so many calls [default: `plugin promote` says when]
+    pub(crate) min_calls: Option<u32>,
+    /// Of a canary: promote it after this many calls [default: only `plugin promote` does]
     #[arg(long, value_name = "CALLS", requires = "canary")]
-    pub promote_after: Option<u32>,
+    pub(crate) promote_after: Option<u32>,
     /// How to print what it changes
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 pub(crate) async fn deploy(args: Deploy) -> anyhow::Result<u8> {

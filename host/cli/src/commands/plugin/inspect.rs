@@ -13,18 +13,18 @@ use crate::commands::output::{print_json, print_json_line, print_table, say, tab
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     /// The component: a file, or oci://REGISTRY/REPOSITORY@sha256:…
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Say what this config would grant it, and whether it trusts who signed it
     #[arg(long, value_name = "CONFIG")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Its NAME in the config, where that is not the one in its manifest
     #[arg(long = "as", value_name = "NAME", requires = "config")]
-    pub name: Option<PluginName>,
+    pub(crate) name: Option<PluginName>,
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
 }
 
 pub(crate) async fn run(args: Inspect) -> anyhow::Result<u8> {

@@ -12,23 +12,23 @@ use crate::commands::output::say;
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
-pub struct New {
+pub(crate) struct New {
     /// The plugin's name: lower case words joined by `-`
-    pub name: PluginName,
-    /// What to write it in
+    pub(crate) name: PluginName,
+    /// The language
     #[arg(long, value_enum)]
-    pub lang: Language,
-    /// The undo of a step that another plugin does, and no step
+    pub(crate) lang: Language,
+    /// Make only an undo, for a step that another plugin executes
     #[arg(long)]
-    pub undo_only: bool,
-    /// The folder to make the project's in
+    pub(crate) undo_only: bool,
+    /// The folder in which to make the folder of the project
     #[arg(long, value_name = "PARENT", default_value = ".")]
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 /// What a project is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Language {
+pub(crate) enum Language {
     /// Rust, with the SDK.
     Rust,
     /// JavaScript, through componentize-js.

@@ -21,23 +21,23 @@ const DIFFERENCES_SHOWN: usize = 5;
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
-pub struct Rehearse {
+pub(crate) struct Rehearse {
     /// The component: NAME.wasm is for plugin NAME, NAME=FILE for another one
     #[arg(value_name = "FILE")]
-    pub file: String,
+    pub(crate) file: String,
     /// Sagas to rehearse on at most: those in flight, then those that ended last
     #[arg(long, value_name = "N", default_value_t = amends_runtime::REHEARSAL_SAGAS_DEFAULT as u64,
         value_parser = clap::value_parser!(u64).range(1..=SAGAS_MAX))]
-    pub sagas: u64,
+    pub(crate) sagas: u64,
     /// How to print what differs
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// The same as --output json
     #[arg(long, conflicts_with = "output")]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 pub(crate) async fn rehearse(args: Rehearse) -> anyhow::Result<u8> {

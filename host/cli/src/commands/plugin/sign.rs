@@ -32,25 +32,25 @@ const CHECKSUM_AT: usize = 126;
 
 /// The arguments of `plugin keygen`.
 #[derive(Debug, Args)]
-pub struct Keygen {
+pub(crate) struct Keygen {
     /// The files: NAME.key is the secret key, NAME.pub the public one
-    pub name: PathBuf,
+    pub(crate) name: PathBuf,
     /// Leave the secret key without a password, for CI: who has the file can sign
     #[arg(long)]
-    pub no_password: bool,
+    pub(crate) no_password: bool,
 }
 
 /// The arguments of `plugin sign`.
 #[derive(Debug, Args)]
-pub struct Sign {
+pub(crate) struct Sign {
     /// The component
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The file with the secret key
     #[arg(long, value_name = "SECRET_FILE")]
-    pub key: PathBuf,
+    pub(crate) key: PathBuf,
     /// Where the signed component goes; by default it takes the place of the file
     #[arg(short, long = "out", value_name = "OUT")]
-    pub out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Makes a pair of keys.

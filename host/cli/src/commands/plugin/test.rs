@@ -18,30 +18,30 @@ use crate::commands::output::{print_json, print_json_line, print_table, say, sta
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
-pub struct Test {
+pub(crate) struct Test {
     /// The component: a file, or oci://REGISTRY/REPOSITORY@sha256:…
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The component of its undo, where that is another one: a file, or oci://…
     #[arg(long, value_name = "FILE")]
-    pub undo: Option<PathBuf>,
+    pub(crate) undo: Option<PathBuf>,
     /// An input to call it with, beside the `examples` of its input schema; may be repeated
     #[arg(long = "input", value_name = "JSON|FILE")]
-    pub inputs: Vec<String>,
+    pub(crate) inputs: Vec<String>,
     /// Grant what `[plugin.NAME]` of this config grants, instead of state and events
     #[arg(long, value_name = "CONFIG")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The NAME in the config, where it is not that of the manifest
     #[arg(long = "as", value_name = "NAME", requires = "config")]
-    pub name: Option<PluginName>,
+    pub(crate) name: Option<PluginName>,
     /// Grant requests to this service, such as http://127.0.0.1:7171; may be repeated
     #[arg(long = "allow-host", value_name = "URL", conflicts_with = "config")]
-    pub allow_hosts: Vec<AllowHost>,
+    pub(crate) allow_hosts: Vec<AllowHost>,
     /// Show what it logs and prints in every check, not only in those that failed
     #[arg(long)]
-    pub log: bool,
+    pub(crate) log: bool,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
 }
 
 pub(crate) async fn run(args: Test) -> anyhow::Result<u8> {

@@ -15,54 +15,55 @@ use crate::commands::output::{Look, print_json, print_json_line, print_table_as,
 
 /// The arguments of `plugin versions`.
 #[derive(Debug, Args)]
-pub struct Versions {
+pub(crate) struct Versions {
     /// The plugin
-    pub name: String,
+    pub(crate) name: String,
     /// How to print them
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// The arguments of `plugin rollback`.
 #[derive(Debug, Args)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// The plugin
-    pub name: String,
-    /// The digest of a component that served it before, or its beginning; when absent, the last one
-    /// that did and that no rollback left
+    pub(crate) name: String,
+    /// The digest of a component that was active before, or the beginning of its digest [default: the
+    /// latest such component that no rollback has left]
     #[arg(long, value_name = "DIGEST")]
-    pub to: Option<String>,
-    /// Also when sagas in flight have recorded what it cannot read
+    pub(crate) to: Option<String>,
+    /// Roll back although something speaks against the component, such as outputs of sagas in flight
+    /// that it cannot read
     #[arg(long)]
-    pub force: bool,
-    /// Why: it is kept in the plugin's history
+    pub(crate) force: bool,
+    /// The reason, which the plugin's history keeps
     #[arg(long)]
-    pub reason: String,
+    pub(crate) reason: String,
     /// How to print the plugin
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// The arguments of `plugin promote`.
 #[derive(Debug, Args)]
-pub struct Promote {
+pub(crate) struct Promote {
     /// The plugin
-    pub name: String,
-    /// Why: it is kept in the plugin's history
+    pub(crate) name: String,
+    /// The reason, which the plugin's history keeps
     #[arg(long)]
-    pub reason: String,
+    pub(crate) reason: String,
     /// How to print the plugin
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }
 
 /// What became of one component, once.

@@ -11,28 +11,31 @@ use crate::commands::output::format::Format;
                         amends start order-fulfillment --input '{\"order_id\": \"7\"}' --key \
                         order-7\n  amends start order-fulfillment --input orders.ndjson --each \
                         --wait")]
-pub struct Start {
+pub(crate) struct Start {
     /// The definition
-    pub definition: String,
-    /// What the saga is given: JSON, a file with JSON, or - for standard input
+    pub(crate) definition: String,
+    /// The input of the saga: JSON, a file with JSON, or - for standard input
     #[arg(long, default_value = "null", value_name = "JSON|FILE|-", allow_hyphen_values = true)]
-    pub input: String,
+    pub(crate) input: String,
     /// Start one saga for each line of the input (NDJSON)
     #[arg(long)]
-    pub each: bool,
+    pub(crate) each: bool,
     /// Idempotency key: the same key and input start one saga; with --each, KEY:LINE
     #[arg(long)]
-    pub key: Option<String>,
-    /// For finding it, NAME=VALUE or NAME:VALUE; may be repeated
+    pub(crate) key: Option<String>,
+    /// A tag to find the saga by, NAME=VALUE or NAME:VALUE; may be repeated
     #[arg(long = "tag", value_name = "NAME=VALUE")]
-    pub tags: Vec<String>,
-    /// Wait until the saga ends or is blocked, at most so long [default when given: 30s]
+    pub(crate) tags: Vec<String>,
+    /// Start later: 2h, 3d (from now), 2026-03-01 or 2026-03-01T09:30:00Z, in UTC
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Wait until the saga ends or is blocked, for at most this long [default when given: 30s]
     #[arg(long, num_args = 0..=1, default_missing_value = "30s", value_name = "DURATION")]
-    pub wait: Option<String>,
+    pub(crate) wait: Option<String>,
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
     /// Which host to talk to.
     #[command(flatten)]
-    pub host: HostArgs,
+    pub(crate) host: HostArgs,
 }

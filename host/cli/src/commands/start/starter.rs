@@ -9,6 +9,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::value::RawValue;
 
 use amends_api_types::SagaView;
+use amends_engine::Timestamp;
 
 use crate::commands::client::{Client, accepted, escape};
 use crate::commands::exit::{EXIT_ERROR, EXIT_NOT_FOUND, EXIT_WAIT_ENDED, Failed, of_status};
@@ -29,6 +30,8 @@ struct Body<'a> {
     definition: &'a str,
     input: &'a RawValue,
     tags: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_at: Option<Timestamp>,
 }
 
 /// Why a start came to no saga.
@@ -45,6 +48,7 @@ pub(super) struct Starter<'a> {
     pub(super) client: Client,
     pub(super) definition: &'a str,
     pub(super) tags: BTreeMap<String, String>,
+    pub(super) start_at: Option<Timestamp>,
     pub(super) wait: Option<Duration>,
 }
 
@@ -56,7 +60,8 @@ impl Starter<'_> {
         input: &RawValue,
         key: Option<&str>,
     ) -> Result<(SagaView, Instant), NotStarted> {
-        let body = Body { definition: self.definition, input, tags: &self.tags };
+        let (definition, tags, start_at) = (self.definition, &self.tags, self.start_at);
+        let body = Body { definition, input, tags, start_at };
         let came = Instant::now();
         loop {
             let sent = Instant::now();

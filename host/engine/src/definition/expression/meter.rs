@@ -24,13 +24,13 @@ use crate::definition::functions::add_ours;
 /// step, or its `each` and the inputs of all elements. One step here is an operator, function,
 /// field or literal, evaluated for one element of a list. The limit is some 20 ms. A worker runs its
 /// sagas on one thread, so all of them wait that long.
-pub const EVALUATION_STEPS_MAX: u64 = 250_000;
+pub(crate) const EVALUATION_STEPS_MAX: u64 = 250_000;
 
 /// The most bytes that expressions read, compare, join and copy when they are evaluated together. A
 /// value counts 24 bytes and its text. A payload that is read counts its bytes, and twice its bytes
 /// more when an operator or a function looks at it. So the largest payload with the smallest values
 /// in it can be copied once.
-pub const EVALUATION_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const EVALUATION_BYTES_MAX: u64 = 16 << 20;
 
 /// The bytes that every value counts apart from its content: its box, and its place in a list.
 const VALUE_BYTES: u64 = 24;

@@ -129,6 +129,12 @@ static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
     config(roots)
 });
 
+/// Returns the TLS of a client of the host: it trusts the certificates of the system, which are read once.
+#[must_use]
+pub fn system_tls() -> rustls::ClientConfig {
+    TLS.clone()
+}
+
 fn tls_without_roots() -> rustls::ClientConfig {
     config(rustls::RootCertStore::empty())
 }

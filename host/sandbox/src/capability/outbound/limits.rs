@@ -1,4 +1,4 @@
 //! How much one call may send.
 
 /// The most requests that one call may send.
-pub const HTTP_REQUESTS_MAX: u32 = 100;
+pub(crate) const HTTP_REQUESTS_MAX: u32 = 100;

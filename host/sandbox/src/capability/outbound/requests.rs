@@ -80,7 +80,7 @@ impl Traffic {
         self.keyed.len() - 1
     }
 
-    /// Notes what came of a request; `number` is that of its key.
+    /// Records what came of a request; `number` is that of its key.
     fn came(&mut self, count: u32, number: Option<usize>, came: &Result<Response<WasiBody>, Sent>) {
         self.open.retain(|(open, ..)| *open != count);
         let is_unanswered = match came {
@@ -191,7 +191,7 @@ impl WasiHttpHooks for Requests {
     ) -> Box<dyn Future<Output = wasmtime_wasi_http::Result<(Response<WasiBody>, Io)>> + Send> {
         let prepared = self.prepare(&mut request);
         let granted = Arc::clone(&self.granted);
-        // Now, so that requests are noted in their order and also when nobody waits for an answer.
+        // Now, so that requests are recorded in their order and also when nobody waits for an answer.
         let refused_now = prepared.as_ref().err();
         let noted = granted.outbound().stub().map(|stub| stub.note(&request, refused_now));
         let traffic = Arc::clone(&self.traffic);

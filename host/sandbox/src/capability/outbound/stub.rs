@@ -1,5 +1,5 @@
-//! What answers a component's requests in a rehearsal: they are noted, and nothing of them leaves
-//! the host.
+//! Answers a component's requests in a rehearsal. It records them, and nothing of them leaves the
+//! host.
 //!
 //! Deliberately absent: what the name of a host stands for. Finding out would ask the network.
 
@@ -20,7 +20,7 @@ use crate::capability::outbound::limits::HTTP_REQUESTS_MAX;
 use crate::capability::outbound::sent::Sent;
 use crate::capability::redactor::Redactor;
 
-/// A longer body is told by its size and digest: what is noted of a call is held until it is
+/// A longer body is recorded as its size and digest, because the record of a call is held until it is
 /// compared.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -78,13 +78,13 @@ pub struct StubbedRequest {
     pub refused: Option<String>,
 }
 
-/// Answers all requests of one call, and notes them.
+/// Answers all requests of one call, and records them.
 pub(crate) struct Stub {
     answer: StubAnswer,
     noted: Mutex<Vec<Noted>>,
 }
 
-/// A request that is noted; its body comes later.
+/// A request that is recorded; its body comes later.
 #[derive(Clone)]
 pub(crate) struct Noted {
     answer: StubAnswer,
@@ -133,7 +133,7 @@ impl Stub {
         noted
     }
 
-    /// What was noted so far, in order.
+    /// Returns the requests that were recorded so far, in order.
     pub(crate) fn requests(&self, secrets: &Redactor) -> Vec<StubbedRequest> {
         let all = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         let one = |noted: &Noted| {

@@ -1,175 +1,50 @@
 //! Lists of sagas, by many conditions.
 
-use amends_engine::SagaStatus;
 use rusqlite::types::Value;
-use rusqlite::{Connection, Result, params_from_iter};
+use rusqlite::{Connection, Result, Row, params_from_iter};
 
-use crate::saga_query::{IdPart, SagaQuery};
+use super::selection::selections;
+use crate::saga_query::SagaQuery;
 use crate::saga_row::SagaRow;
 use crate::sqlite::column::{id_text, readable};
 use crate::sqlite::saga_columns::{SAGA_COLUMNS, saga_row};
-use crate::sqlite::start_delay::{first_id, last_id, start_delay};
 
 /// Returns the sagas that match, see [`crate::Store::list`].
 pub(crate) fn list(connection: &Connection, query: &SagaQuery) -> Result<Vec<SagaRow>> {
-    let all = match &query.definition {
-        Some(_) => Walk::Definition,
-        None => Walk::All,
-    };
-    if let Some(part) = &query.id {
-        let found = [IdCondition::BeginsWith(part), IdCondition::EndsWith(part)].map(|part| {
-            let walk = if query.tag.is_some() { Walk::Tag } else { Walk::All };
-            list_along(connection, query, walk, Some(part))
-        });
-        let [begins, ends] = found;
-        return Ok(newest([begins?, ends?].concat(), query.limit));
-    }
-    if query.tag.is_some() {
-        return list_along(connection, query, Walk::Tag, None);
-    }
-    if query.statuses.is_empty() {
-        return list_along(connection, query, all, None);
-    }
-    // One walk for each kind of status, so that each stops after `limit`.
-    let (rare, common): (Vec<SagaStatus>, Vec<SagaStatus>) =
-        query.statuses.iter().partition(|status| is_rare(**status));
-    let (ended, live): (Vec<_>, Vec<_>) = common.into_iter().partition(|status| status.is_end());
-    let mut walks: Vec<_> = rare.into_iter().map(|status| (Walk::Rare, vec![status])).collect();
-    walks.push((Walk::Live, live));
-    walks.push((all, ended));
     let mut found = Vec::new();
-    for (walk, statuses) in walks.into_iter().filter(|(_, statuses)| !statuses.is_empty()) {
-        let query = SagaQuery { statuses, ..query.clone() };
-        found.extend(list_along(connection, &query, walk, None)?);
+    for selection in selections(connection, query)? {
+        let sql = selection.to_sql(&columns_of_sagas());
+        let read = |row: &Row<'_>| readable(saga_row(row), SAGA_COLUMNS);
+        found.extend(page(connection, &sql, selection.values, query.limit, read)?);
     }
-    Ok(newest(found, query.limit))
-}
-
-/// Merges the rows of several walks into one list, the newest saga first.
-fn newest(mut found: Vec<SagaRow>, limit: u32) -> Vec<SagaRow> {
     found.sort_by_key(|row| std::cmp::Reverse(row.id));
-    found.dedup_by_key(|row| row.id);
-    found.truncate(limit as usize);
-    found
+    found.truncate(query.limit as usize);
+    Ok(found)
 }
 
-/// A condition on the id of a saga.
-#[derive(Clone, Copy)]
-enum IdCondition<'query> {
-    BeginsWith(&'query IdPart),
-    EndsWith(&'query IdPart),
+/// Returns the columns of a saga, with their table: others have columns of the same name.
+fn columns_of_sagas() -> String {
+    let columns: Vec<_> =
+        SAGA_COLUMNS.split(", ").map(|column| format!("sagas.{}", column.trim())).collect();
+    columns.join(", ")
 }
 
-impl IdCondition<'_> {
-    /// Returns the condition as SQL, and the values of its marks. Ids with the same beginning are
-    /// neighbours. A search by the end looks at all ids, in an index that has little else.
-    fn to_sql(self, id: &str) -> (String, Vec<Value>) {
-        match self {
-            Self::BeginsWith(part) => {
-                (format!("{id} BETWEEN ? AND ?"), part.range().map(Value::Blob).to_vec())
-            }
-            Self::EndsWith(part) => {
-                let digits = part.as_upper();
-                let from = Value::Integer(33 - i64::try_from(digits.len()).unwrap_or(32));
-                // The last four bytes exclude nearly all ids without converting them to text.
-                let ends = "SELECT id FROM sagas INDEXED BY sagas_definition \
-                            WHERE substr(id, 13) = ? AND substr(hex(id), ?) = ?";
-                let values = vec![Value::Blob(part.last_bytes()), from, Value::Text(digits)];
-                (format!("{id} IN ({ends})"), values)
-            }
-        }
-    }
-}
-
-/// The table or index that a list walks along, from the greatest id down, until it has enough rows.
-#[derive(Clone, Copy)]
-enum Walk {
-    /// All sagas.
-    All,
-    /// The sagas of one definition.
-    Definition,
-    /// The sagas that have not ended.
-    Live,
-    /// The sagas of one status that few sagas have.
-    Rare,
-    /// The sagas with one tag.
-    Tag,
-}
-
-/// Returns true when the index `sagas_rare` has the sagas of this status.
-fn is_rare(status: SagaStatus) -> bool {
-    !matches!(status, SagaStatus::Running | SagaStatus::Waiting | SagaStatus::Completed)
-}
-
-/// Returns the rows that match along one walk.
-fn list_along(
+/// Reads the rows of a list until it has `limit` of them. A row that cannot be read is left out, and
+/// logged.
+pub(super) fn page<T>(
     connection: &Connection,
-    query: &SagaQuery,
-    walk: Walk,
-    part: Option<IdCondition<'_>>,
-) -> Result<Vec<SagaRow>> {
-    let mut wheres = vec!["true".to_owned()];
-    let mut values = Vec::new();
-    let (from, id) = match walk {
-        Walk::All => ("sagas NOT INDEXED", "id"),
-        Walk::Definition => ("sagas INDEXED BY sagas_definition", "id"),
-        Walk::Live => {
-            wheres.push("ended_at IS NULL".to_owned());
-            ("sagas INDEXED BY sagas_live", "id")
-        }
-        Walk::Rare => {
-            // The same words as in the index, so that SQLite knows that it may use it.
-            let rare = "status <> 'running' AND status <> 'waiting' AND status <> 'completed'";
-            wheres.push(rare.to_owned());
-            ("sagas INDEXED BY sagas_rare", "id")
-        }
-        Walk::Tag => ("saga_tags AS tag CROSS JOIN sagas ON id = tag.saga", "tag.saga"),
-    };
-    if let Some((name, value)) = &query.tag {
-        wheres.push("tag.name = ? AND tag.value = ?".to_owned());
-        values.push(Value::Text(name.clone()));
-        values.push(Value::Text(value.clone()));
-    }
-    if let Some(before) = query.before {
-        wheres.push(format!("{id} < ?"));
-        values.push(Value::Blob(before.as_bytes().to_vec()));
-    }
-    if let Some(after) = query.started_after {
-        wheres.push(format!("{id} >= ? AND started_at > ?"));
-        values.push(Value::Blob(first_id(after, start_delay(connection)?).to_vec()));
-        values.push(Value::Integer(after.as_millis()));
-    }
-    if let Some(before) = query.started_before {
-        wheres.push(format!("{id} < ? AND started_at < ?"));
-        values.push(Value::Blob(last_id(before).to_vec()));
-        values.push(Value::Integer(before.as_millis()));
-    }
-    if let Some((condition, parts)) = part.map(|part| part.to_sql(id)) {
-        wheres.push(condition);
-        values.extend(parts);
-    }
-    if let Some(definition) = &query.definition {
-        wheres.push("definition = ?".to_owned());
-        values.push(Value::Text(definition.to_string()));
-    }
-    if !query.statuses.is_empty() {
-        let marks = vec!["?"; query.statuses.len()].join(", ");
-        wheres.push(format!("status IN ({marks})"));
-        let words = query.statuses.iter().map(|status| Value::Text(status.as_str().to_owned()));
-        values.extend(words);
-    }
-    let wheres = wheres.join(" AND ");
-    // A limit of -1 means none, and lets SQLite prefer an index in this order to sorting. The limit
-    // is applied below, so that a page is full even when unreadable rows are left out.
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {SAGA_COLUMNS} FROM {from} WHERE {wheres} ORDER BY {id} DESC LIMIT -1"
-    ))?;
+    sql: &str,
+    values: Vec<Value>,
+    limit: u32,
+    read: impl Fn(&Row<'_>) -> Result<std::result::Result<T, String>>,
+) -> Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let mut found = Vec::new();
-    while found.len() < query.limit as usize
+    while found.len() < limit as usize
         && let Some(row) = rows.next()?
     {
-        match readable(saga_row(row), SAGA_COLUMNS)? {
+        match read(row)? {
             Ok(row) => found.push(row),
             Err(reason) => {
                 tracing::error!(saga_id = id_text(row), reason, "saga is not listed");
@@ -177,4 +52,103 @@ fn list_along(
         }
     }
     Ok(found)
+}
+
+/// Returns the statements that [`list`] runs for a query.
+#[cfg(test)]
+fn list_queries(connection: &Connection, query: &SagaQuery) -> Result<Vec<String>> {
+    let all = selections(connection, query)?;
+    Ok(all.into_iter().map(|selection| selection.to_sql(&columns_of_sagas())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+
+    use amends_engine::{SagaStatus, Timestamp};
+
+    use super::*;
+    use crate::config::Durability;
+    use crate::sqlite::open::open;
+    use crate::{DigestPart, FailureQuery, FailureText, IdPart};
+
+    /// Returns the plan of every statement of a list.
+    fn plans(connection: &Connection, query: &SagaQuery) -> Vec<Vec<String>> {
+        let queries = list_queries(connection, query).unwrap();
+        let plan = |sql: String| {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let steps = plan.raw_query().mapped(|row| row.get("detail"));
+            steps.map(Result::unwrap).collect()
+        };
+        queries.into_iter().map(plan).collect()
+    }
+
+    /// No filter looks at sagas one after another: each finds them by an index, or looks at a range of
+    /// ids.
+    #[test]
+    fn no_filter_scans_the_table_of_sagas() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open(&folder.path().join("amends.db"), Durability::Relaxed).unwrap();
+        let word = || Some("word".to_owned());
+        let failure = |failure| SagaQuery { failure, ..SagaQuery::default() };
+        let text = || FailureQuery { text: FailureText::new("no route"), ..Default::default() };
+        let digest = DigestPart::new("0123456789");
+        let tags = |count: usize| vec![("name".to_owned(), "value".to_owned()); count];
+        let at = Some(Timestamp::from_millis(1_767_225_600_000));
+        let part = || IdPart::new("0123456789");
+        let filters = [
+            (failure(FailureQuery { code: word(), ..Default::default() }), "failures_code"),
+            (
+                failure(FailureQuery { step: "a".parse().ok(), ..Default::default() }),
+                "failures_step",
+            ),
+            (failure(FailureQuery { digest, ..Default::default() }), "failures_digest"),
+            (failure(text()), "failure_texts VIRTUAL TABLE"),
+            (failure(FailureQuery { code: word(), ..text() }), "failure_texts VIRTUAL TABLE"),
+            (SagaQuery { key: word(), ..SagaQuery::default() }, "start_keys"),
+            (SagaQuery { key: word(), tags: tags(1), ..failure(text()) }, "start_keys"),
+            (SagaQuery { tags: tags(1), ..SagaQuery::default() }, "tag USING PRIMARY KEY"),
+            (
+                SagaQuery { tags: tags(3), ..SagaQuery::default() },
+                "saga_tags EXISTS USING PRIMARY KEY",
+            ),
+            (SagaQuery { tags: tags(1), ..failure(text()) }, "saga_tags EXISTS USING PRIMARY KEY"),
+            (SagaQuery { definition: "a".parse().ok(), ..Default::default() }, "sagas_definition"),
+            (SagaQuery { statuses: vec![SagaStatus::Blocked], ..Default::default() }, "sagas_rare"),
+            (SagaQuery { started_after: at, ..Default::default() }, "PRIMARY KEY (id>?)"),
+            (SagaQuery { started_before: at, ..Default::default() }, "PRIMARY KEY (id<?)"),
+            (SagaQuery { ended_after: at, ..Default::default() }, "PRIMARY KEY (id>?)"),
+            (SagaQuery { ended_before: at, ..Default::default() }, "PRIMARY KEY (id<?)"),
+            (
+                SagaQuery { id: part(), tags: tags(1), ..Default::default() },
+                "tag USING PRIMARY KEY",
+            ),
+        ];
+        for (query, index) in filters {
+            let before = crate::SagaQuery {
+                before: Some(amends_engine::SagaId::from_bytes([7; 16])),
+                ..query.clone()
+            };
+            for query in [query, before] {
+                let plans = plans(&connection, &query);
+                for plan in &plans {
+                    // The whole-id search by the end walks an index, as ARCHITECTURE.md says.
+                    let scans = plan.iter().filter(|step| step.starts_with("SCAN"));
+                    let mut scans = scans.filter(|step| !step.contains("VIRTUAL TABLE"));
+                    let is_id = query.id.is_some();
+                    assert!(is_id || scans.next().is_none(), "{query:?}: {plan:?}");
+                }
+                let is_used = plans.iter().flatten().any(|step| step.contains(index));
+                // A cursor narrows the range of ids.
+                let index = index.trim_end_matches(')');
+                let is_narrowed = plans.iter().flatten().any(|step| step.contains(index));
+                assert!(is_used || query.before.is_some() && is_narrowed, "{index}: {plans:?}");
+                let is_sorted = plans.iter().flatten().any(|step| step.contains("TEMP B-TREE"));
+                let failure = &query.failure;
+                // The words and the components of a search may lead to sagas in any order.
+                let may_sort = failure.text.is_some() || failure.digest.is_some();
+                assert!(!is_sorted || may_sort, "{query:?}: {plans:?}");
+            }
+        }
+    }
 }

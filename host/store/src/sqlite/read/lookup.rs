@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use amends_engine::{Digest, SagaId, SagaStatus, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
+use super::archived::last_position;
 use crate::blob::{BlobKind, BlobRow};
 use crate::saga_row::SagaRow;
 use crate::sqlite::column::status;
@@ -65,8 +66,7 @@ pub(crate) fn counts(connection: &Connection) -> Result<BTreeMap<SagaStatus, u64
         .collect()
 }
 
-/// Returns how many events were ever stored: positions have no gaps.
+/// Returns how many events were ever stored: each got the next position.
 pub(crate) fn count_events(connection: &Connection) -> Result<u64> {
-    let last = "SELECT coalesce(max(position), 0) FROM appends";
-    connection.query_row(last, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+    last_position(connection).map(|position| position.0)
 }

@@ -81,7 +81,11 @@ impl Trial {
             names.push(name);
         }
         let url = format!("sqlite:{}", folder.path().join("test.db").display());
-        let store = amends_store::open(&StoreConfig { url, durability: Durability::Relaxed })?;
+        let store = amends_store::open(&StoreConfig {
+            url,
+            durability: Durability::Relaxed,
+            archive: None,
+        })?;
         let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
         let plugins = Registry::open(config, Arc::clone(&store)).await?;
         let mut tested = names.into_iter().map(|name| served(&plugins, name));
@@ -226,8 +230,9 @@ impl Case<'_> {
             at: now(),
             events,
             row: None,
+            failures: Vec::new(),
             start_key: None,
-            state: answer.effects.state.map(|state| *state).into_iter().collect(),
+            state: answer.effects.state.map(Arc::from).into_iter().collect(),
         };
         let appended = self.trial.shards.append(append).await?;
         let Appended::Done { version, .. } = appended else {

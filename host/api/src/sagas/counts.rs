@@ -1,0 +1,96 @@
+//! Counts sagas.
+
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use amends_api_types::{Problem, SagaCounts, SagaGroupItem};
+use amends_runtime::{GroupBy, SagaGroups};
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::error::ApiError;
+use crate::extract::{Repeated, RepeatedQuery};
+use crate::sagas::saga_query::ListQuery;
+
+/// By what to group the sagas.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes the parameter")]
+pub(crate) struct ByQuery {
+    /// What the sagas of a group have in common: `status`, `definition`, `reason`, `step`, `code`, or several
+    /// with commas between them. `step` and `code` are those of the last failure of a saga. All sagas are one
+    /// group when it is absent.
+    by: Option<String>,
+}
+
+/// Which sagas to count, and by what to group them.
+#[derive(Debug, Deserialize)]
+#[serde(from = "ListQuery")]
+pub(crate) struct CountQuery {
+    list: ListQuery,
+    by: Vec<String>,
+}
+
+impl From<ListQuery> for CountQuery {
+    fn from(list: ListQuery) -> Self {
+        Self { list, by: Vec::new() }
+    }
+}
+
+impl Repeated for CountQuery {
+    const KEYS: &'static [&'static str] = &["tag", "by"];
+
+    fn push(&mut self, key: &str, value: String) {
+        if key == "by" {
+            self.by.extend(value.split(',').map(|word| word.trim().to_owned()));
+        } else {
+            self.list.push(key, value);
+        }
+    }
+}
+
+impl CountQuery {
+    /// By what to group the sagas.
+    ///
+    /// # Errors
+    /// 400 when a word is none of those, or comes twice.
+    fn by(&self) -> Result<Vec<GroupBy>, ApiError> {
+        let mut by = Vec::new();
+        for word in &self.by {
+            let all = GroupBy::ALL.map(GroupBy::as_str).join(", ");
+            let refuse = |detail: String| {
+                ApiError::new(400, "bad_query", detail)
+                    .with_remedy(format!("use one or more of {all}, with commas between them"))
+            };
+            let Some(known) = GroupBy::from_word(word) else {
+                return Err(refuse(format!("sagas are not grouped by `{word}`")));
+            };
+            if by.contains(&known) {
+                return Err(refuse(format!("`{word}` is there twice")));
+            }
+            by.push(known);
+        }
+        Ok(by)
+    }
+}
+
+/// Counts sagas, by what they have in common.
+#[utoipa::path(get, path = "/v1/sagas/counts", tag = "sagas", params(ListQuery, ByQuery),
+    responses((status = 200, body = SagaCounts), (status = "default", body = Problem)))]
+pub(crate) async fn counts(
+    State(state): State<ApiState>,
+    RepeatedQuery(query): RepeatedQuery<CountQuery>,
+) -> Result<Json<SagaCounts>, ApiError> {
+    let by = query.by()?;
+    query.list.check_count()?;
+    let query = query.list.into_saga_query(0)?;
+    let SagaGroups { sagas, groups, more } = state.host.saga_groups(query, by.clone()).await?;
+    let groups = groups.into_iter().map(|group| SagaGroupItem {
+        by: by.iter().map(|by| by.as_str().to_owned()).zip(group.values).collect(),
+        sagas: group.sagas,
+        oldest: group.oldest,
+        example: group.example.to_string(),
+    });
+    Ok(Json(SagaCounts { sagas, groups: groups.collect(), more_groups: more }))
+}

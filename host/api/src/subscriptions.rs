@@ -1,0 +1,77 @@
+//! Subscriptions: how they stand, and the order to send dead letters again.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+
+use amends_api_types::{Page, Problem, RedriveBody, SubscriptionView};
+use amends_runtime::SubscriptionStatus;
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::extract::Path;
+use crate::reason::reason_of;
+use crate::requester::requester;
+
+/// Lists the subscriptions, in the order of the config.
+#[utoipa::path(get, path = "/v1/subscriptions", tag = "operators",
+    responses((status = 200, body = Page<SubscriptionView>)))]
+pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<SubscriptionView>> {
+    let items = state.host.subscriptions().into_iter().map(subscription_view).collect();
+    Json(Page { items, next_cursor: None })
+}
+
+/// Sends the dead letters of a subscription again, in their order.
+///
+/// A subscription that its receiver has ended (410) becomes active. The answer comes before the events are
+/// delivered: `is_redriving` says when it is over. A dead letter stays one until it is delivered.
+#[utoipa::path(post, path = "/v1/subscriptions/{name}/redrive", tag = "operators",
+    params(("name" = String, Path),
+        ("amends-user" = Option<String>, Header, description = "who asks, logged with the address")),
+    request_body = RedriveBody,
+    responses((status = 200, body = SubscriptionView), (status = "default", body = Problem)))]
+pub(crate) async fn redrive(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<RedriveBody>,
+) -> Result<Json<SubscriptionView>, ApiError> {
+    let reason = reason_of(&body.reason)?;
+    let principal = requester(&headers, peer)?;
+    if let Some(found) = state.host.redrive(&principal, &name, &reason) {
+        return Ok(Json(subscription_view(found)));
+    }
+    let all: Vec<_> =
+        state.host.subscriptions().into_iter().map(|subscription| subscription.name).collect();
+    let remedy = if all.is_empty() {
+        "add one to the config: [[subscription]]".to_owned()
+    } else {
+        format!("the subscriptions of this host are {}", all.join(", "))
+    };
+    let detail = format!("there is no subscription `{name}`");
+    Err(ApiError::new(404, "subscription_unknown", detail).with_remedy(remedy))
+}
+
+fn subscription_view(status: SubscriptionStatus) -> SubscriptionView {
+    let (last_error, last_error_at) = status.last_error.unzip();
+    let state = match (&status.disabled, status.is_away) {
+        (Some(_), _) => "disabled",
+        (None, true) => "away",
+        (None, false) => "active",
+    };
+    SubscriptionView {
+        name: status.name,
+        state: state.to_owned(),
+        target: status.target,
+        position: status.cursor.to_string(),
+        lag_events: status.lag_events,
+        dead_letters: status.dead_letters,
+        is_redriving: status.is_redriving,
+        last_error: last_error.or(status.disabled),
+        last_error_at,
+    }
+}

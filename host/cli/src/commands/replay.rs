@@ -1,0 +1,237 @@
+//! `replay`: steps through the history of a saga, without a host.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use amends_api_types::{BUNDLE_FORMAT, BundleEvent, BundleHead, EventView};
+use amends_engine::{
+    Command, Definition, Event, PAYLOAD_BYTES_MAX, Saga, Target, Timestamp, activity_in_brief,
+    commands, evolve, on_one_line, replay, why,
+};
+
+use crate::commands::exit::EXIT_DONE;
+use crate::commands::output::format::Format;
+use crate::commands::output::{
+    Look, event_line, paint, print_json, print_json_line, print_table_as, say, status_cell, table,
+};
+
+/// The most bytes of a line of a bundle: twice the largest event of a store.
+const LINE_BYTES_MAX: u64 = 32 * PAYLOAD_BYTES_MAX as u64;
+
+/// The arguments of the verb.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  amends store export ID saga.ndjson\n  amends replay saga.ndjson\n  \
+                  amends replay saga.ndjson --to 7\n\nEach event is followed by the state after it: \
+                  the status, and what was in flight, due or waited for.\nThe replay fails when an \
+                  event cannot follow those before it."
+)]
+pub(crate) struct Replay {
+    /// The bundle that `store export` wrote; - reads standard input
+    bundle: String,
+    /// Stop after the event of this number, and show the saga as it was then
+    #[arg(long, value_name = "NUMBER")]
+    to: Option<u64>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+/// The state of a saga after one event.
+#[derive(Debug, Serialize)]
+struct StateAfter {
+    /// The event.
+    #[serde(flatten)]
+    event: BundleEvent,
+    /// The status of the saga after the event.
+    status: String,
+    /// What was in flight, due or waited for, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activity: Option<String>,
+    /// What the host had to do or to wait for.
+    due: Vec<String>,
+}
+
+pub(crate) fn run(args: &Replay) -> anyhow::Result<u8> {
+    let mut lines: Box<dyn BufRead> = match args.bundle.as_str() {
+        "-" => Box::new(std::io::stdin().lock()),
+        path => {
+            let file = File::open(path).with_context(|| format!("{path} cannot be read"))?;
+            Box::new(BufReader::new(file))
+        }
+    };
+    let head = read_head(&mut lines)?;
+    let definition = Definition::from_canonical(head.definition.spec.as_str())
+        .map_err(|message| anyhow::anyhow!("line 1: its definition cannot be read: {message}"))?;
+    ensure!(
+        definition.digest().to_string() == head.definition.digest,
+        "line 1: its definition is not the one of this digest: {}",
+        head.definition.digest
+    );
+    let id = head.saga.parse().with_context(|| format!("line 1: {} is no id", head.saga))?;
+    let (definition, look) = (Arc::new(definition), Look::new());
+    let mut states = Vec::new();
+    let (mut saga, mut start, mut last): (Option<Saga>, _, _) = (None, None, String::new());
+    let (mut number, mut at) = (0, Timestamp::default());
+    while args.to.is_none_or(|to| number < to)
+        && let Some(text) = read_line(&mut lines, number + 2)?
+    {
+        number += 1;
+        let place = || format!("line {}", number + 1);
+        let event: BundleEvent = serde_json::from_str(&text).with_context(place)?;
+        ensure!(
+            event.version == number,
+            "{}: event {number} is missing; this one is {}",
+            place(),
+            event.version
+        );
+        let fact = Event::decode(&event.kind, event.data.get()).with_context(place)?;
+        match &mut saga {
+            None => {
+                let first = replay(id, Arc::clone(&definition), [(event.at, &fact)]);
+                saga = Some(first.with_context(place)?);
+            }
+            Some(saga) => evolve(saga, event.at, &fact).with_context(place)?,
+        }
+        let Some(saga) = &saga else { continue };
+        let state = after(saga, event);
+        at = state.event.at;
+        match args.output {
+            Format::Table => {
+                let start = *start.get_or_insert(state.event.at);
+                print_state(&state, start, look, &mut last)?;
+            }
+            Format::Jsonl => print_json_line(&state)?,
+            Format::Json => states.push(state),
+            Format::Ids => {}
+        }
+    }
+    let Some(saga) = saga else { bail!("the bundle has no events") };
+    if let Some(to) = args.to {
+        ensure!(number == to, "the bundle has {number} events, and no event {to}");
+    }
+    match args.output {
+        Format::Json => print_json(&states)?,
+        Format::Ids => say!("{}", saga.id())?,
+        Format::Jsonl => {}
+        Format::Table => print_end(&saga, at, look)?,
+    }
+    Ok(EXIT_DONE)
+}
+
+/// Reads the first line of a bundle.
+fn read_head(lines: &mut dyn BufRead) -> anyhow::Result<BundleHead> {
+    let help = "a bundle is what `amends store export ID` writes";
+    let text = read_line(lines, 1)?.with_context(|| format!("the bundle is empty: {help}"))?;
+    let format = serde_json::from_str::<serde_json::Value>(&text);
+    let format = format.with_context(|| format!("line 1: {help}"))?;
+    match format["format"].as_str() {
+        Some(BUNDLE_FORMAT) => Ok(serde_json::from_str(&text).context("line 1")?),
+        Some(other) => bail!(
+            "line 1: its format is {}, and this version reads {BUNDLE_FORMAT}",
+            on_one_line(other)
+        ),
+        None => bail!("line 1: it has no format: {help}"),
+    }
+}
+
+/// Reads a line without its end; none at the end of the bundle.
+fn read_line(lines: &mut dyn BufRead, number: u64) -> anyhow::Result<Option<String>> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let mut limited = lines.take(LINE_BYTES_MAX + 1);
+    let read = limited.read_line(&mut text).with_context(|| format!("line {number}"))?;
+    ensure!(
+        text.len() as u64 <= LINE_BYTES_MAX,
+        "line {number}: it is longer than {} MiB",
+        LINE_BYTES_MAX >> 20
+    );
+    Ok((read > 0).then(|| text.trim_end().to_owned()))
+}
+
+/// Says what the state of a saga is after an event.
+fn after(saga: &Saga, event: BundleEvent) -> StateAfter {
+    let due = commands(saga).map(|command| in_words(&command));
+    StateAfter {
+        status: saga.status().to_string(),
+        activity: activity_in_brief(saga, event.at),
+        due: due.collect(),
+        event,
+    }
+}
+
+/// Says what the host had to do or to wait for.
+fn in_words(command: &Command) -> String {
+    let target = |target: &Target| match target {
+        Target::Plugin(plugin) => format!("plugin {plugin}"),
+        Target::Saga { definition, .. } => format!("a saga {definition}"),
+    };
+    match command {
+        Command::Start(due) => {
+            let at = due.at.map_or_else(String::new, |at| format!(" at {at}"));
+            format!(
+                "call {} of {} by {}{at}",
+                due.direction.as_str(),
+                due.step,
+                target(&due.target)
+            )
+        }
+        Command::Run(call) => {
+            format!("attempt {} of {} of {} runs", call.attempt, call.direction.as_str(), call.step)
+        }
+        Command::CancelChild(child) => format!("cancel the saga {child}"),
+        Command::Wake(at) => format!("wake at {at}"),
+    }
+}
+
+/// Prints an event as `watch` does, and below it the state after it when that has changed.
+fn print_state(
+    state: &StateAfter,
+    start: Timestamp,
+    look: Look,
+    last: &mut String,
+) -> anyhow::Result<()> {
+    let event = &state.event;
+    let view = EventView {
+        version: event.version,
+        position: 0,
+        at: event.at,
+        saga: None,
+        plugin: None,
+        service: None,
+        kind: event.kind.clone(),
+        data: event.data.clone(),
+        step: None,
+        idempotency_key: None,
+    };
+    say!("{}", look.line(&format!("{:>4}  {}", event.version, event_line(&view, start, look))))?;
+    let due = || (!state.due.is_empty()).then(|| format!("next, {}", state.due.join("; ")));
+    let activity = state.activity.clone().or_else(due);
+    let activity = activity.map(|words| format!(": {}", on_one_line(&words)));
+    let words = format!("{}{}", state.status, activity.unwrap_or_default());
+    if words != *last {
+        say!("{}", look.line(&format!("      = {words}")))?;
+        *last = words;
+    }
+    Ok(())
+}
+
+/// Prints the saga as it is after the last event.
+fn print_end(saga: &Saga, at: Timestamp, look: Look) -> anyhow::Result<()> {
+    say!("")?;
+    say!("{}  {}  {}", saga.id(), saga.definition().name(), paint(saga.status().as_str()))?;
+    let sentence = why(saga, at).sentence;
+    say!("{}", look.paragraph(&on_one_line(&sentence)))?;
+    let mut rows = table(&["step", "status", "attempts"]);
+    for step in saga.steps() {
+        let cells = [step.name.to_string().into(), status_cell(step.status.as_str())];
+        rows.add_row(cells.into_iter().chain([step.attempts.into()]));
+    }
+    say!("")?;
+    print_table_as(&rows, look)
+}

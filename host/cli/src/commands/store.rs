@@ -1,0 +1,444 @@
+//! `store`: what the store holds, its backup and what becomes of a backup, and one saga as a file.
+//!
+//! A running host is asked over HTTP, and the file of a backup is written here: so a host never
+//! writes a file that a caller names. With `--config` the store of a stopped host is opened.
+
+mod download;
+mod export;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use amends_api::{backup_view, store_view};
+use amends_api_types::{ArchiveBody, ArchivePassView, SagaView, StoreView};
+use amends_config::{OverrideFlags, Overrides, Severity, look};
+use amends_store::{BackupError, FileCheck, OpenError, RestoreError, StoppedStore};
+
+use download::exists;
+
+use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
+use crate::commands::output::{Look, print_json, print_table_as, say, shown, span, table};
+
+/// The verbs about the store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Show what the store holds and how fast it grows
+    Stats(Stats),
+    /// Copy the store into a file, also while the host runs
+    Backup(Backup),
+    /// Put a backup in the place of the store of a stopped host
+    Restore(Restore),
+    /// Look for damage in a backup, or in the store of a stopped host
+    Verify(Verify),
+    /// Write the history of a saga, with its definition, into a file
+    Export(export::Export),
+    /// Move ended sagas whose retention is over to the archive now, or bring one back
+    Archive(Archive),
+}
+
+/// How an answer about the store is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StoreFormat {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// The arguments of `store stats`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends store stats\n  amends store stats --config \
+                        amends.toml -o json\n\nWith more than 5,000 events, those by type are an \
+                        estimate from 5,000 of them.\nEverything else is counted.")]
+pub(crate) struct Stats {
+    /// Read the store of this config, whose host is stopped, and ask no host
+    #[arg(long, value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: StoreFormat,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The arguments of `store backup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  amends store backup /backup/amends-monday.db\n  amends store \
+                        backup before-upgrade.db --config amends.toml\n\nThe file appears under \
+                        its name when it is complete. It needs no other file.\nA running host makes \
+                        the copy beside its store first, so it needs as much room again."
+)]
+pub(crate) struct Backup {
+    /// The file to write
+    pub file: PathBuf,
+    /// Copy the store of this config, whose host is stopped, and ask no host
+    #[arg(long, value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Replace the file when it exists
+    #[arg(long)]
+    pub replace: bool,
+    /// How to print what was copied
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: StoreFormat,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The arguments of `store restore`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  amends store restore amends-monday.db --config amends.toml\n\n\
+                        The host has to be stopped. The backup is checked first.\nThe world does \
+                        not go back: see \"What a restore means\" in the book."
+)]
+pub(crate) struct Restore {
+    /// The backup
+    pub file: PathBuf,
+    /// The config file whose store is restored
+    #[arg(long, value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Replace the store that is there; it is kept beside it under another name
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// The arguments of `store archive`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends store archive\n  amends store archive --bring-back \
+                        0198c0de-0000-7000-8000-000000000000\n\nThe host does this by itself each \
+                        hour. It needs retention in [store].\nAn archived saga is read as before: \
+                        get, history, list --archived.")]
+pub(crate) struct Archive {
+    /// Bring this saga back into the store instead, so that it can be compensated
+    #[arg(long, value_name = "ID")]
+    pub bring_back: Option<String>,
+    /// How to print what was done
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: StoreFormat,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The arguments of `store verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  amends store verify amends-monday.db\n  amends store verify \
+                        data/amends.db --archive archive\n\nReads the whole file and \
+                        mends nothing. Exits with 1 when something is damaged.")]
+pub(crate) struct Verify {
+    /// The file: a backup, or the database of a stopped host
+    pub file: PathBuf,
+    /// Check the files of the archive in this folder as well
+    #[arg(long, value_name = "FOLDER")]
+    pub archive: Option<PathBuf>,
+    /// How to print what was found
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: StoreFormat,
+}
+
+pub(crate) async fn run(command: Store) -> anyhow::Result<u8> {
+    match command {
+        Store::Stats(args) => stats(args).await,
+        Store::Backup(args) => back_up(args).await,
+        Store::Restore(args) => restore(&args),
+        Store::Verify(args) => verify(&args),
+        Store::Export(args) => export::export(args).await,
+        Store::Archive(args) => archive(args).await,
+    }
+}
+
+async fn archive(args: Archive) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    if let Some(id) = &args.bring_back {
+        let path = format!("/v1/sagas/{}/bring-back", escape(id));
+        let saga: SagaView = client.post(&path, &ArchiveBody {}).await?;
+        match args.output {
+            StoreFormat::Json => print_json(&saga)?,
+            StoreFormat::Table => say!("saga {} is in the store", saga.id)?,
+        }
+        return Ok(EXIT_DONE);
+    }
+    let pass: ArchivePassView = client.post("/v1/store/archive", &ArchiveBody {}).await?;
+    match args.output {
+        StoreFormat::Json => print_json(&pass)?,
+        StoreFormat::Table => {
+            let ArchivePassView { sagas, events, .. } = pass;
+            if pass.deleted {
+                say!("{sagas} sagas with {events} events were deleted")?;
+            } else {
+                let (files, bytes) = (pass.segments, size(pass.bytes));
+                say!("{sagas} sagas with {events} events were archived: {files} files, {bytes}")?;
+            }
+            if pass.kept > 0 {
+                say!("{} sagas past their retention stay, because they may be needed", pass.kept)?;
+            }
+            if pass.unreadable > 0 {
+                say!("{} sagas stay, because they cannot be read; see the log", pass.unreadable)?;
+            }
+            if pass.keys > 0 {
+                say!("{} start keys of archived sagas were removed", pass.keys)?;
+            }
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+async fn stats(args: Stats) -> anyhow::Result<u8> {
+    let view = match &args.config {
+        Some(config) => {
+            let store = StoppedStore::open(&url_of(config)?).map_err(in_use)?;
+            store_view(store.survey()?)
+        }
+        None => Client::new(&args.host)?.get("/v1/store").await?,
+    };
+    match args.output {
+        StoreFormat::Json => print_json(&view)?,
+        StoreFormat::Table => print_stats(&view)?,
+    }
+    Ok(EXIT_DONE)
+}
+
+async fn back_up(args: Backup) -> anyhow::Result<u8> {
+    if !args.replace && args.file.symlink_metadata().is_ok() {
+        return Err(exists(&args.file).into());
+    }
+    let view = match &args.config {
+        Some(config) => {
+            let store = StoppedStore::open(&url_of(config)?).map_err(in_use)?;
+            let summary = store.back_up(&args.file, args.replace).map_err(not_copied)?;
+            backup_view(summary)
+        }
+        None => download::download(&Client::new(&args.host)?, &args.file, args.replace).await?,
+    };
+    match args.output {
+        StoreFormat::Json => print_json(&view)?,
+        StoreFormat::Table => say!(
+            "{} has {} sagas and {} events, up to position {}: {}, copied in {:.1} s",
+            args.file.display(),
+            view.sagas,
+            view.events,
+            view.events,
+            size(view.bytes),
+            view.seconds
+        )?,
+    }
+    Ok(EXIT_DONE)
+}
+
+fn restore(args: &Restore) -> anyhow::Result<u8> {
+    let restored = amends_store::restore(&args.file, &url_of(&args.config)?, args.replace);
+    let restored = restored.map_err(|error| match error {
+        RestoreError::Open(error) => in_use(error),
+        RestoreError::Exists(_) => {
+            let help = "--replace keeps it under another name and puts the backup in its place";
+            Failed::with_help(EXIT_ERROR, &error.to_string(), help).into()
+        }
+        RestoreError::Damaged { .. } => {
+            let help = "`amends store verify` lists everything; restore another backup";
+            Failed::with_help(EXIT_ERROR, &error.to_string(), help).into()
+        }
+        RestoreError::Copy(error) => not_copied(error),
+    })?;
+    let FileCheck { events, sagas, backup_at, .. } = restored.check;
+    let of = backup_at.map_or_else(String::new, |at| format!(", as of {at}"));
+    say!("{} has {sagas} sagas and {events} events{of}", restored.path.display())?;
+    if let Some(replaced) = &restored.replaced {
+        say!("the store that was there before is {}", replaced.display())?;
+    }
+    say!(
+        "Sagas that started after the backup are unknown to this store, and what they did outside \
+         stands; sagas that went on since then make their calls again, with the same idempotency \
+         keys. Whoever reads /v1/events has to begin again after position {events}."
+    )?;
+    Ok(EXIT_DONE)
+}
+
+fn verify(args: &Verify) -> anyhow::Result<u8> {
+    let check = amends_store::check_file(&args.file, args.archive.as_deref()).map_err(|error| {
+        if !matches!(error, OpenError::InUse(_)) {
+            return anyhow::Error::new(error);
+        }
+        let help = "make a backup (`amends store backup`) and verify that one";
+        Failed::with_help(EXIT_ERROR, "a host has this store open", help).into()
+    })?;
+    let code = if check.findings.is_empty() { EXIT_DONE } else { EXIT_ERROR };
+    match args.output {
+        StoreFormat::Json => print_json(&serde_json::json!({
+            "bytes": check.bytes,
+            "schema": check.schema,
+            "events": check.events,
+            "sagas": check.sagas,
+            "backup_at": check.backup_at,
+            "segments": check.segments,
+            "segments_checked": args.archive.is_some(),
+            "findings": check.findings,
+        }))?,
+        StoreFormat::Table => {
+            for finding in &check.findings {
+                say!("{}", amends_engine::on_one_line(finding))?;
+            }
+            let result = match check.findings.len() {
+                0 => "nothing is damaged".to_owned(),
+                1 => "1 finding".to_owned(),
+                count => format!("{count} findings"),
+            };
+            say!(
+                "{}: {result}; {} sagas and {} events, {}, schema version {}",
+                args.file.display(),
+                check.sagas,
+                check.events,
+                size(check.bytes),
+                check.schema
+            )?;
+            match (check.segments, &args.archive) {
+                (0, _) => {}
+                (count, Some(folder)) => {
+                    say!("{count} archive files were checked in {}", folder.display())?;
+                }
+                (count, None) => say!(
+                    "{count} archive files were not checked: name their folder with --archive"
+                )?,
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Returns the URL of the store of a config, whatever else is wrong with it.
+fn url_of(config: &Path) -> anyhow::Result<String> {
+    let overrides = Overrides::of_process(OverrideFlags::default());
+    match look(config, &overrides, Severity::Warning) {
+        Ok(loaded) => Ok(loaded.config.store.url),
+        Err(report) => Err(anyhow::anyhow!("{}", shown(report.to_string().trim_end()))),
+    }
+}
+
+/// Says what to do when a host has the store.
+fn in_use(error: OpenError) -> anyhow::Error {
+    if !matches!(error, OpenError::InUse(_)) {
+        return error.into();
+    }
+    let help =
+        "stop the host; `amends store backup` and `stats` without --config ask a running host";
+    Failed::with_help(EXIT_ERROR, "a host has the store of this config open", help).into()
+}
+
+/// Says what to do when a copy could not be written, because its file exists.
+fn not_copied(error: BackupError) -> anyhow::Error {
+    match &error {
+        BackupError::Copy { path, source } if is_exists(source.as_ref()) => exists(path).into(),
+        BackupError::Copy { .. }
+        | BackupError::UnderWay
+        | BackupError::NoRoom { .. }
+        | BackupError::Store(_) => error.into(),
+    }
+}
+
+fn is_exists(error: &(dyn std::error::Error + 'static)) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
+}
+
+fn print_stats(view: &StoreView) -> anyhow::Result<()> {
+    let look = Look::new();
+    say!(
+        "{} ({} free), and {} of write-ahead log; {} sagas, {} events",
+        size(view.bytes),
+        size(view.free_bytes),
+        size(view.wal_bytes),
+        view.sagas,
+        view.events
+    )?;
+    match &view.growth {
+        Some(growth) => say!(
+            "it grows by {} and {} events a day, measured over {}",
+            size(growth.bytes_per_day),
+            growth.events_per_day,
+            span(std::time::Duration::from_secs(growth.measured_seconds))
+        )?,
+        None => say!("it is too young to say how fast it grows")?,
+    }
+    if view.archived.sagas > 0 {
+        let archived = &view.archived;
+        say!(
+            "{} sagas with {} events are archived or deleted; {} archive files, {}",
+            archived.sagas,
+            archived.events,
+            archived.segments,
+            size(archived.bytes)
+        )?;
+    }
+    match &view.oldest_live {
+        Some(oldest) => say!(
+            "the oldest saga that has not ended is {}, started {}",
+            oldest.id,
+            look.time(oldest.started_at)
+        )?,
+        None => say!("every saga has ended")?,
+    }
+    let mut rows = table(&["definition", "status", "sagas"]);
+    rows.add_rows(
+        view.sagas_by_status
+            .iter()
+            .map(|item| vec![item.definition.clone(), item.status.clone(), item.sagas.to_string()]),
+    );
+    say!("")?;
+    print_table_as(&rows, look)?;
+    let is_estimate = view.events_sampled < view.events - view.archived.events;
+    let mut rows =
+        table(&["event type", if is_estimate { "events, about" } else { "events" }, "data"]);
+    rows.add_rows(
+        view.events_by_type
+            .iter()
+            .map(|item| vec![item.kind.clone(), item.events.to_string(), size(item.bytes)]),
+    );
+    say!("")?;
+    print_table_as(&rows, look)?;
+    let mut rows = table(&["month", "sagas", "events"]);
+    rows.add_rows(
+        view.months
+            .iter()
+            .map(|item| vec![item.month.clone(), item.sagas.to_string(), item.events.to_string()]),
+    );
+    say!("")?;
+    print_table_as(&rows, look)
+}
+
+/// Returns bytes as people say them: `832 B`, `12.4 MiB`.
+fn size(bytes: u64) -> String {
+    let unit = |shift: u32, name: &str| {
+        let tenths = (u128::from(bytes) * 10) >> shift;
+        format!("{}.{} {name}", tenths / 10, tenths % 10)
+    };
+    match bytes {
+        0..=1_023 => format!("{bytes} B"),
+        1_024..=1_048_575 => unit(10, "KiB"),
+        1_048_576..=1_073_741_823 => unit(20, "MiB"),
+        _ => unit(30, "GiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_have_the_unit_in_which_they_are_short() {
+        for (bytes, told) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_536, "1.5 KiB"),
+            (1_048_575, "1023.9 KiB"),
+            (13_002_342, "12.3 MiB"),
+            (5 << 30, "5.0 GiB"),
+        ] {
+            assert_eq!(size(bytes), told);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `subscription`: how subscriptions stand, and sending dead letters again.
+
+use clap::{Args, Subcommand};
+
+use amends_api_types::{RedriveBody, SubscriptionView};
+use amends_engine::on_one_line;
+
+use crate::commands::client::{Client, HostArgs, Page, escape};
+use crate::commands::exit::EXIT_DONE;
+use crate::commands::output::format::Format;
+use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Subscription {
+    /// List the subscriptions: how far each is, and what it could not deliver
+    List(List),
+    /// Send the dead letters of a subscription again; one that its receiver has ended begins again
+    Redrive(Redrive),
+}
+
+/// The arguments of `list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  amends subscription list")]
+pub(crate) struct List {
+    /// How to print them
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+/// The arguments of `redrive`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  amends subscription redrive billing --reason \"the receiver is mended\""
+)]
+pub(crate) struct Redrive {
+    /// The subscription
+    pub(crate) name: String,
+    /// The reason, which is logged with who asked
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// How to print the subscription then
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+pub(crate) async fn run(verb: Subscription) -> anyhow::Result<u8> {
+    match verb {
+        Subscription::List(args) => list(args).await,
+        Subscription::Redrive(args) => redrive(args).await,
+    }
+}
+
+async fn list(args: List) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let look = Look::new();
+    let all = client.get::<Page<SubscriptionView>>("/v1/subscriptions").await?.items;
+    match args.output {
+        Format::Json => print_json(&all)?,
+        Format::Jsonl => all.iter().try_for_each(print_json_line)?,
+        Format::Ids => all.iter().try_for_each(|subscription| say!("{}", subscription.name))?,
+        Format::Table if all.is_empty() => say!("the config has no subscription")?,
+        Format::Table => {
+            let columns =
+                ["name", "state", "target", "position", "lag", "dead letters", "last error", "at"];
+            let mut rows = table(&columns);
+            rows.add_rows(all.iter().map(|subscription| {
+                let redriving = if subscription.is_redriving { ", sent again" } else { "" };
+                vec![
+                    subscription.name.clone(),
+                    subscription.state.clone(),
+                    subscription.target.clone(),
+                    subscription.position.clone(),
+                    subscription.lag_events.to_string(),
+                    format!("{}{redriving}", subscription.dead_letters),
+                    subscription.last_error.clone().unwrap_or_default(),
+                    subscription.last_error_at.map(|at| look.time(at)).unwrap_or_default(),
+                ]
+            }));
+            print_table_as(&rows, look)?;
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+async fn redrive(args: Redrive) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let path = format!("/v1/subscriptions/{}/redrive", escape(&args.name));
+    let body = RedriveBody { reason: args.reason };
+    let subscription: SubscriptionView = client.post(&path, &body).await?;
+    match args.output {
+        Format::Json => print_json(&subscription)?,
+        Format::Jsonl => print_json_line(&subscription)?,
+        Format::Ids => say!("{}", subscription.name)?,
+        Format::Table => {
+            let words = match subscription.dead_letters {
+                1 => "1 dead letter is".to_owned(),
+                count => format!("{count} dead letters are"),
+            };
+            say!("{}", on_one_line(&format!("{words} sent again to {}", subscription.target)))?;
+        }
+    }
+    Ok(EXIT_DONE)
+}

@@ -1,0 +1,294 @@
+//! Moves sagas to the archive whose retention is over.
+//!
+//! A pass looks at the ended sagas by ascending id, so the oldest go first, and most sagas that ran
+//! another one go before that one. A child that comes first, because its id is of the same
+//! millisecond, goes with the next pass. Never moved are sagas that somebody may still need as they are:
+//! one that its definition still lets be compensated, one whose parent is still in the store (the
+//! parent's undo must find it), and one that is quarantined. Nor are sagas with events that a
+//! subscription has not delivered.
+//!
+//! Deliberately absent: a time by which a pass ends. It goes on beside the load, and gives way to it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use amends_engine::{Event, SagaEvent, SagaId, SagaStatus, Timestamp};
+use amends_registry::now;
+use amends_store::{
+    ArchiveError, Cursor, EndedContent, EndedSaga, PageBudget, Store, StoreError, ToArchive,
+};
+use tokio::sync::Mutex;
+
+use crate::definitions::Definitions;
+use crate::error::{ArchivePassError, RuntimeError};
+use crate::recovery::Quarantine;
+use crate::retention::Retention;
+
+/// The time from the start of a host to its first pass: what the start is for goes first.
+const FIRST_PASS_AFTER: Duration = Duration::from_secs(30);
+
+/// The pause between two passes.
+const PASS_PAUSE: Duration = Duration::from_hours(1);
+
+/// The ended sagas that are looked at at once, and the pause after them.
+const SAGAS_LOOKED_AT: PageBudget = PageBudget::items(500);
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
+/// The sagas that are handed to the store at once: those of one file.
+const SAGAS_AT_ONCE: usize = 20_000;
+
+/// The unreadable sagas that one pass names. More would say nothing new.
+const UNREADABLE_NAMED_MAX: usize = 20;
+
+/// How long after its start a saga keeps its start key at least. The key then goes with the saga, when
+/// that has left the store.
+pub(crate) const KEY_RETENTION: Duration = Duration::from_hours(90 * 24);
+
+/// What a pass came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ArchivePass {
+    /// The sagas that were moved to the archive; deleted, when the store has none.
+    pub sagas: u64,
+    /// Their events.
+    pub events: u64,
+    /// The files that were written.
+    pub segments: u64,
+    /// The bytes of the files.
+    pub bytes: u64,
+    /// Ended sagas past their retention that stay, because somebody may still need them.
+    pub kept: u64,
+    /// Sagas that stay because they cannot be read. The log names them.
+    pub unreadable: u64,
+    /// The start keys that were removed.
+    pub keys: u64,
+    /// True when the sagas were deleted, because the store has no archive.
+    pub is_deleting: bool,
+}
+
+/// Moves sagas for a host.
+pub(crate) struct Archiver {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) retention: Retention,
+    /// The names of the subscriptions: what they have not delivered stays in the log.
+    pub(crate) subscriptions: Vec<String>,
+    /// True once the host stops.
+    pub(crate) is_stopping: AtomicBool,
+    /// Held by the pass that is under way.
+    passing: Mutex<()>,
+}
+
+/// Makes a pass from time to time, until the host is gone or its store writes nothing any more.
+pub(crate) async fn run(archiver: Weak<Archiver>) {
+    let mut pause = FIRST_PASS_AFTER;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = PASS_PAUSE;
+        let Some(archiver) = archiver.upgrade() else { return };
+        match archiver.pass().await {
+            Ok(pass) => pass.log(),
+            Err(
+                ArchivePassError::Stopping
+                | ArchivePassError::Runtime(RuntimeError::Store(
+                    StoreError::Closed | StoreError::Fatal(_),
+                )),
+            ) => return,
+            Err(error) => {
+                tracing::warn!(%error, "sagas could not be archived; the next pass tries again");
+            }
+        }
+    }
+}
+
+impl ArchivePass {
+    fn log(&self) {
+        let Self { sagas, events, segments, bytes, kept, unreadable, keys, is_deleting } = self;
+        if *sagas > 0 {
+            let what = if *is_deleting { "sagas were deleted" } else { "sagas were archived" };
+            tracing::info!(sagas, events, segments, bytes, kept, unreadable, keys, "{what}");
+        }
+    }
+}
+
+impl Archiver {
+    pub(crate) fn new(
+        (store, definitions, quarantine): (Arc<dyn Store>, Arc<Definitions>, Arc<Quarantine>),
+        retention: Retention,
+        subscriptions: Vec<String>,
+    ) -> Self {
+        let (is_stopping, passing) = Default::default();
+        Self { store, definitions, quarantine, retention, subscriptions, is_stopping, passing }
+    }
+
+    /// Returns how far each subscription has delivered. One that is disabled counts too, because an operator
+    /// may let it go on.
+    async fn delivered(&self) -> Result<Vec<Cursor>, StoreError> {
+        let mut delivered = Vec::new();
+        for name in &self.subscriptions {
+            let row = self.store.outbox().subscription(name.clone()).await?;
+            delivered.extend(row.map(|row| row.cursor));
+        }
+        Ok(delivered)
+    }
+
+    /// Makes one pass.
+    ///
+    /// # Errors
+    /// [`ArchiveError::UnderWay`] when another one is under way.
+    pub(crate) async fn pass(&self) -> Result<ArchivePass, ArchivePassError> {
+        let _alone = self.passing.try_lock().map_err(|_| ArchiveError::UnderWay)?;
+        let archive = self.store.archive();
+        let began = Instant::now();
+        let mut pass = Pass::new(self);
+        pass.done.is_deleting = archive.folder().is_none();
+        pass.delivered = self.delivered().await?;
+        let ended_before = pass.now.before(self.retention.shortest());
+        let mut after = None;
+        loop {
+            if self.is_stopping.load(Ordering::Acquire) {
+                return Err(ArchivePassError::Stopping);
+            }
+            let page = archive.ended(ended_before, after, SAGAS_LOOKED_AT).await?;
+            for saga in page.sagas {
+                pass.look(saga).await?;
+            }
+            if pass.chosen.len() >= SAGAS_AT_ONCE || page.next.is_none() {
+                pass.move_chosen().await?;
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        pass.done.keys = archive.remove_keys(pass.now.before(KEY_RETENTION)).await?;
+        let oldest = archive.oldest_ended().await?;
+        let age = oldest.map_or(Duration::ZERO, |at| now().since(at));
+        metrics::gauge!("amends_oldest_ended_saga_seconds").set(age.as_secs_f64());
+        metrics::histogram!("amends_archive_pass_seconds").record(began.elapsed());
+        Ok(pass.done)
+    }
+}
+
+/// A pass under way.
+struct Pass<'a> {
+    archiver: &'a Archiver,
+    now: Timestamp,
+    /// How far each subscription had delivered when the pass began.
+    delivered: Vec<Cursor>,
+    /// The sagas that are to be moved next, by ascending id.
+    chosen: Vec<ToArchive>,
+    done: ArchivePass,
+}
+
+impl<'a> Pass<'a> {
+    fn new(archiver: &'a Archiver) -> Self {
+        let (delivered, chosen, done) = Default::default();
+        Self { archiver, now: now(), delivered, chosen, done }
+    }
+
+    /// Chooses a saga, or not.
+    async fn look(&mut self, EndedSaga { id, content }: EndedSaga) -> Result<(), RuntimeError> {
+        match content {
+            Err(reason) => self.name_unreadable(id, &reason),
+            Ok(content) => match self.choose(&content).await? {
+                Choice::Goes(after) => {
+                    let version = content.last.version;
+                    self.chosen.push(ToArchive { id, version, after });
+                }
+                Choice::Stays => self.done.kept += 1,
+                Choice::IsYoung => {}
+                Choice::Unreadable(reason) => self.name_unreadable(id, &reason),
+            },
+        }
+        Ok(())
+    }
+
+    async fn choose(
+        &self,
+        EndedContent { row, first, last }: &EndedContent,
+    ) -> Result<Choice, RuntimeError> {
+        let Archiver { store, definitions, quarantine, retention, .. } = self.archiver;
+        let Some(ended_at) = row.ended_at else { return Ok(Choice::IsYoung) };
+        if ended_at.after(retention.of(&row.definition)) > self.now {
+            return Ok(Choice::IsYoung);
+        }
+        let is_undelivered =
+            self.delivered.iter().any(|until| until.events_until(last.cursor()) > 0);
+        if is_undelivered || quarantine.reason(row.id).is_some() {
+            return Ok(Choice::Stays);
+        }
+        let definition = match definitions.pinned(row.id, row.definition_digest, &**store).await {
+            Ok(definition) => definition,
+            Err(
+                error @ (RuntimeError::DefinitionLost { .. }
+                | RuntimeError::Unreadable { .. }
+                | RuntimeError::Store(StoreError::Damaged { .. })),
+            ) => return Ok(Choice::Unreadable(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        let until = definition.spec().compensate_within.map(|within| ended_at.after(within));
+        if row.status == SagaStatus::Completed && until.is_some_and(|until| until > self.now) {
+            return Ok(Choice::Stays);
+        }
+        let parent = match Event::decode(&first.kind, &first.data) {
+            Ok(Event::Saga(SagaEvent::Started(started))) => {
+                started.parent.map(|parent| parent.saga)
+            }
+            Ok(_) => return Ok(Choice::Unreadable("it does not begin with its start".to_owned())),
+            Err(error) => return Ok(Choice::Unreadable(format!("its first event: {error}"))),
+        };
+        let Some(parent) = parent else { return Ok(Choice::Goes(None)) };
+        let is_chosen = self.chosen.binary_search_by_key(&parent, |saga| saga.id).is_ok();
+        if is_chosen {
+            return Ok(Choice::Goes(Some(parent)));
+        }
+        match store.sagas().row(parent).await {
+            // It is looked at again in the transaction, because it may be brought back.
+            Ok(None) => Ok(Choice::Goes(Some(parent))),
+            // One whose row cannot be read is there.
+            Ok(Some(_)) | Err(StoreError::Damaged { .. }) => Ok(Choice::Stays),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn name_unreadable(&mut self, id: SagaId, reason: &str) {
+        self.done.unreadable += 1;
+        if self.done.unreadable <= UNREADABLE_NAMED_MAX as u64 {
+            tracing::warn!(saga_id = %id, reason, "saga stays in the store: it cannot be archived");
+        }
+    }
+
+    async fn move_chosen(&mut self) -> Result<(), RuntimeError> {
+        let chosen = std::mem::take(&mut self.chosen);
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let moved = self.archiver.store.archive().archive(chosen).await?;
+        for (id, reason) in &moved.unreadable {
+            self.name_unreadable(*id, reason);
+        }
+        let done = &mut self.done;
+        done.sagas += moved.sagas;
+        done.events += moved.events;
+        done.segments += moved.segments;
+        done.bytes += moved.bytes;
+        done.kept += moved.changed;
+        metrics::counter!("amends_archived_total").increment(moved.sagas);
+        Ok(())
+    }
+}
+
+/// What becomes of an ended saga.
+enum Choice {
+    /// It goes to the archive, after its parent.
+    Goes(Option<SagaId>),
+    /// It is past its retention, and somebody may still need it.
+    Stays,
+    /// Its retention is not over.
+    IsYoung,
+    /// It cannot be read, for this reason.
+    Unreadable(String),
+}

@@ -1,0 +1,383 @@
+//! Moves ended sagas to the archive, and reads those that were moved.
+//!
+//! The order of the steps lets a crash lose and double nothing: the segment is written, made durable
+//! and read back; its row is inserted; then a few sagas a transaction get their tombstones and leave.
+//! Until its tombstone is there, a saga is found in the database. A file without a row in `segments`
+//! is what a crash left, and the next pass removes it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_engine::{SagaId, Timestamp};
+use amends_failpoint::failpoint;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use super::SqliteStore;
+use super::archive_check::check_segment;
+use super::archive_job::{ArchiveDone, ArchiveJob, ArchiveTask, Removal, Returning, SegmentNumber};
+use super::clock::now;
+use super::job::Job;
+use super::read;
+use crate::archive::{
+    Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ToArchive, Tombstone,
+};
+use crate::error::StoreError;
+use crate::paging::PageBudget;
+use crate::saga_query::SagaQuery;
+use crate::segment::{
+    DRAFT_SUFFIX, SEGMENT_BYTES, SEGMENT_SAGAS_MAX, SEGMENT_SUFFIX, SagaLine, Segment,
+    SegmentError, SegmentHeader, SegmentWriter, WrittenSegment,
+};
+
+/// The sagas of the first transaction, and the most of any other.
+const REMOVED_FIRST: usize = 16;
+const REMOVED_MAX: usize = 128;
+
+/// The most events that one transaction removes, or one saga.
+const REMOVED_EVENTS_MAX: u64 = 1_000;
+
+/// The most bytes of events that one transaction removes, or one saga.
+const REMOVED_BYTES_MAX: usize = 4 << 20;
+
+/// A transaction in which moving sagas takes longer than this is followed by one of half as many; one
+/// that takes less than a quarter, by one of twice as many.
+const REMOVE_TIME: Duration = Duration::from_millis(2);
+
+/// The start keys that one transaction removes.
+const KEYS_REMOVED_MAX: u32 = 200;
+
+impl Archive for SqliteStore {
+    fn ended(
+        &self,
+        before: Timestamp,
+        after: Option<SagaId>,
+        budget: PageBudget,
+    ) -> BoxFuture<'_, Result<EndedPage, StoreError>> {
+        SqliteStore::query(self, move |connection| read::ended(connection, before, after, budget))
+    }
+
+    fn archive(
+        &self,
+        mut sagas: Vec<ToArchive>,
+    ) -> BoxFuture<'_, Result<ArchiveSummary, ArchiveError>> {
+        async move {
+            let place = Arc::clone(&self.archiving).try_acquire_owned();
+            let _place = place.map_err(|_| ArchiveError::UnderWay)?;
+            self.remove_orphans().await?;
+            // A saga that ran another one has the smaller id, so it leaves first.
+            sagas.sort_by_key(|saga| saga.id);
+            sagas.dedup_by_key(|saga| saga.id);
+            let mut summary = ArchiveSummary::default();
+            while !sagas.is_empty() {
+                self.archive_some(&mut sagas, &mut summary).await?;
+            }
+            Ok(summary)
+        }
+        .boxed()
+    }
+
+    fn tombstone(&self, id: SagaId) -> BoxFuture<'_, Result<Option<Tombstone>, StoreError>> {
+        SqliteStore::query(self, move |connection| read::tombstone_of(connection, id))
+    }
+
+    fn read(&self, id: SagaId) -> BoxFuture<'_, Result<Option<ArchivedSaga>, ArchiveError>> {
+        async move {
+            let _place = self.archive_reads.acquire().await.map_err(|_| StoreError::Closed)?;
+            let Some(path) = self.segment_of(id).await? else { return Ok(None) };
+            let found = in_background(move || {
+                let mut segment = Segment::open(&path).map_err(|error| failed(&path, error))?;
+                segment.saga(id).map_err(|error| failed(&path, error))?.ok_or_else(|| {
+                    let what = format!("saga {id} is not in it");
+                    ArchiveError::Damaged { path, what }
+                })
+            });
+            found.await.map(Some)
+        }
+        .boxed()
+    }
+
+    fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<Tombstone>, StoreError>> {
+        SqliteStore::query(self, move |connection| read::tombstones(connection, &query))
+    }
+
+    fn bring_back(&self, id: SagaId) -> BoxFuture<'_, Result<bool, ArchiveError>> {
+        async move {
+            let _place = self.archive_reads.acquire().await.map_err(|_| StoreError::Closed)?;
+            let Some(path) = self.segment_of(id).await? else { return Ok(false) };
+            let returning = in_background(move || {
+                let mut segment = Segment::open(&path).map_err(|error| failed(&path, error))?;
+                let line = segment.line(id).map_err(|error| failed(&path, error))?;
+                let Some(line) = line else {
+                    let what = format!("saga {id} is not in it");
+                    return Err(ArchiveError::Damaged { path, what });
+                };
+                let returning = || {
+                    crate::segment::parse_line(&line, id)?;
+                    let line = SagaLine::from_text(&line)?;
+                    Ok(Returning { row: line.row()?, appends: line.appends()? })
+                };
+                returning().map_err(|error| failed(&path, error))
+            });
+            let returning = Box::new(returning.await?);
+            let done = self.archive_job(ArchiveTask::BringBack(returning)).await?;
+            failpoint("store.archive.brought_back");
+            Ok(done.count > 0)
+        }
+        .boxed()
+    }
+
+    fn remove_keys(&self, before: Timestamp) -> BoxFuture<'_, Result<u64, StoreError>> {
+        async move {
+            let mut removed = 0;
+            loop {
+                let keys = SqliteStore::query(self, move |connection| {
+                    read::old_keys(connection, before, KEYS_REMOVED_MAX)
+                });
+                let keys = keys.await?;
+                if keys.is_empty() {
+                    return Ok(removed);
+                }
+                let done = self.archive_job(ArchiveTask::RemoveKeys(keys)).await?;
+                removed += done.count;
+                tokio::time::sleep(done.took).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn oldest_ended(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        SqliteStore::query(self, read::oldest_ended)
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.archive.as_deref()
+    }
+}
+
+impl SqliteStore {
+    /// Moves the first of some sagas: as many as one segment has.
+    async fn archive_some(
+        &self,
+        sagas: &mut Vec<ToArchive>,
+        summary: &mut ArchiveSummary,
+    ) -> Result<(), ArchiveError> {
+        let mut written = match &self.archive {
+            Some(folder) => Some(self.begin_segment(folder.clone()).await?),
+            None => None,
+        };
+        let mut removals = Vec::new();
+        let mut taken = 0;
+        while taken < sagas.len()
+            && removals.len() < SEGMENT_SAGAS_MAX
+            && written.as_ref().is_none_or(|writer| writer.bytes() < SEGMENT_BYTES)
+        {
+            let room = SEGMENT_SAGAS_MAX - removals.len();
+            let ids: Vec<_> =
+                sagas[taken..].iter().take(room.min(REMOVED_MAX)).map(|saga| saga.id).collect();
+            let page = SqliteStore::query(self, move |connection| read::lines(connection, &ids));
+            let mut lines = Vec::new();
+            for (found, saga) in page.await?.into_iter().zip(&sagas[taken..]) {
+                taken += 1;
+                match found.content {
+                    Ok(line) if line.version != saga.version => summary.changed += 1,
+                    Ok(line) => {
+                        removals.push(Removal {
+                            id: saga.id,
+                            version: line.version,
+                            bytes: line.text.len(),
+                            after: saga.after,
+                        });
+                        lines.push((saga.id, line));
+                    }
+                    Err(reason) => summary.unreadable.push((found.id, reason)),
+                }
+            }
+            if let Some(mut writer) = written.take() {
+                let folder = self.archive.clone().unwrap_or_default();
+                let added = in_background(move || {
+                    for (id, line) in &lines {
+                        let added = writer.add(*id, &line.text, line.version.0);
+                        added.map_err(|error| failed(&folder, error.into()))?;
+                    }
+                    Ok(writer)
+                });
+                written = Some(added.await?);
+            }
+        }
+        sagas.drain(..taken);
+        let segment = match written {
+            Some(writer) if writer.sagas() > 0 => {
+                let written = self.finish_segment(writer).await?;
+                (summary.segments, summary.bytes) =
+                    (summary.segments + 1, summary.bytes + written.bytes);
+                let done = self.archive_job(ArchiveTask::Segment(written)).await?;
+                failpoint("store.archive.recorded");
+                Some(done.segment)
+            }
+            Some(_) | None => None,
+        };
+        self.remove(removals, segment, summary).await
+    }
+
+    async fn begin_segment(&self, folder: PathBuf) -> Result<SegmentWriter, ArchiveError> {
+        let header = SegmentHeader {
+            store: self.store_id,
+            fence: i64::try_from(self.epoch.0).unwrap_or(i64::MAX),
+            at: now(),
+        };
+        in_background(move || {
+            SegmentWriter::create(&folder, &header).map_err(|error| failed(&folder, error.into()))
+        })
+        .await
+    }
+
+    /// Completes a segment, reads it back and compares.
+    async fn finish_segment(&self, writer: SegmentWriter) -> Result<WrittenSegment, ArchiveError> {
+        let folder = self.archive.clone().unwrap_or_default();
+        in_background(move || {
+            let written = writer.finish().map_err(|error| failed(&folder, error.into()))?;
+            // The caller has added a saga.
+            let Some(written) = written else { return Err(StoreError::Closed.into()) };
+            let path = folder.join(&written.file);
+            let findings = check_segment(&path, &written.hash);
+            if let Some(what) = findings.into_iter().next() {
+                return Err(ArchiveError::Damaged { path, what });
+            }
+            failpoint("store.archive.verified");
+            Ok(written)
+        })
+        .await
+    }
+
+    /// Puts tombstones in the place of sagas, a few at a time. In between, the writer has as much
+    /// time for others as these took.
+    async fn remove(
+        &self,
+        removals: Vec<Removal>,
+        segment: Option<SegmentNumber>,
+        summary: &mut ArchiveSummary,
+    ) -> Result<(), ArchiveError> {
+        let (mut left, mut size) = (removals.as_slice(), REMOVED_FIRST);
+        while !left.is_empty() {
+            let (mut events, mut bytes) = (0, 0);
+            let fits = |saga: &&Removal| {
+                events += saga.version.0;
+                bytes += saga.bytes;
+                events <= REMOVED_EVENTS_MAX && bytes <= REMOVED_BYTES_MAX
+            };
+            let count = left.iter().take(size).take_while(fits).count().max(1);
+            let (sagas, rest) = left.split_at(count);
+            left = rest;
+            let sagas = sagas.to_vec();
+            let done = self.archive_job(ArchiveTask::Remove { sagas, segment }).await?;
+            failpoint("store.archive.removed");
+            summary.sagas += done.count;
+            summary.events += done.events;
+            summary.changed += count as u64 - done.count;
+            size = next_size(size, done.took);
+            tokio::time::sleep(done.took).await;
+        }
+        Ok(())
+    }
+
+    /// Has the writer do a part, and waits until it is durable.
+    async fn archive_job(&self, task: ArchiveTask) -> Result<ArchiveDone, StoreError> {
+        let (reply, done) = oneshot::channel();
+        self.queue.push(Job::Archive(ArchiveJob { task, reply }));
+        done.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Returns the file that has a saga; none when the saga was not moved.
+    async fn segment_of(&self, id: SagaId) -> Result<Option<PathBuf>, ArchiveError> {
+        let Some(tombstone) = Archive::tombstone(self, id).await? else { return Ok(None) };
+        let Tombstone { file, ended_at, status, .. } = tombstone;
+        match (file, &self.archive) {
+            (None, _) => Err(ArchiveError::Deleted { id, ended_at, status }),
+            (Some(file), None) => Err(ArchiveError::NoFolder { id, file }),
+            (Some(file), Some(folder)) => Ok(Some(folder.join(file))),
+        }
+    }
+
+    /// Removes files that this store wrote and has no row for: a process ended before it recorded
+    /// them, so their sagas are in the database. Files of other stores stay, also those of a store
+    /// that this one was restored from or copied to.
+    async fn remove_orphans(&self) -> Result<(), ArchiveError> {
+        let Some(folder) = self.archive.clone() else { return Ok(()) };
+        let known = SqliteStore::query(self, read::segment_files).await?;
+        let known: BTreeSet<_> = known.into_iter().collect();
+        let (store, epoch) = (self.store_id, self.epoch.0);
+        in_background(move || {
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(failed(&folder, error.into())),
+            };
+            let own_draft = format!("{:016x}{DRAFT_SUFFIX}", store.cast_unsigned());
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = entry.path();
+                let is_orphan = name == own_draft
+                    || name.ends_with(SEGMENT_SUFFIX)
+                        && !known.contains(&name)
+                        && Segment::open(&path)
+                            .and_then(|mut segment| segment.header())
+                            .is_ok_and(|header| {
+                                // A later owner of the store may be about to record it.
+                                header.store == store && header.fence.unsigned_abs() <= epoch
+                            });
+                if is_orphan {
+                    tracing::info!(file = %path.display(), "an archive file without sagas is removed");
+                    fs::remove_file(&path).map_err(|error| failed(&path, error.into()))?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Returns the number of sagas of the transaction after one that took this long.
+fn next_size(size: usize, took: Duration) -> usize {
+    if took > REMOVE_TIME {
+        (size / 2).max(1)
+    } else if took < REMOVE_TIME / 4 {
+        (size * 2).min(REMOVED_MAX)
+    } else {
+        size
+    }
+}
+
+fn failed(path: &Path, error: SegmentError) -> ArchiveError {
+    let path = path.to_owned();
+    match error {
+        SegmentError::File(source) => ArchiveError::File { path, source },
+        SegmentError::Damaged(what) => ArchiveError::Damaged { path, what },
+    }
+}
+
+/// Runs work on files off the async threads.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
+) -> Result<T, ArchiveError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Closed.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_adapts_to_the_time_that_the_one_before_took() {
+        let ms = Duration::from_millis;
+        assert_eq!(next_size(16, ms(3)), 8);
+        assert_eq!(next_size(16, ms(1)), 16);
+        assert_eq!(next_size(16, ms(0)), 32);
+        assert_eq!(next_size(1, ms(100)), 1);
+        assert_eq!(next_size(REMOVED_MAX, ms(0)), REMOVED_MAX);
+    }
+}

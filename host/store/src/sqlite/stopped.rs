@@ -1,0 +1,160 @@
+//! Work on a store that no host has open: its survey, its backup, and the check of any file.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use amends_engine::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::archive_check::check_archive;
+use super::backup::{BACKUP_AT, Stamp, copy_unused};
+use super::connection::{open_reader, open_writer};
+use super::error::describe_open;
+use super::file::{self, LOCK_SUFFIX};
+use super::read;
+use super::schema::{SCHEMA_VERSION, check_version};
+use crate::backup::{BackupError, BackupSummary};
+use crate::error::OpenError;
+use crate::in_place::{beside, draft_of, put_in_place};
+use crate::restored::FileCheck;
+use crate::survey::StoreSurvey;
+
+/// A store that no host has open, and that none can open meanwhile. Nothing in it is changed: its
+/// fence stays, and it is not brought up to date.
+pub struct StoppedStore {
+    connection: Connection,
+    path: PathBuf,
+    schema: i64,
+    /// Dropped after the connection.
+    _lock: File,
+}
+
+impl StoppedStore {
+    /// Opens the store that a URL names.
+    ///
+    /// # Errors
+    /// When there is no store, a host has it, or it cannot be used.
+    pub fn open(url: &str) -> Result<Self, OpenError> {
+        let path = path_of(url)?;
+        if fs::metadata(&path).is_err() {
+            return Err(OpenError::file(path, "there is no store"));
+        }
+        let path = file::resolve(&path)?;
+        file::refuse_other_file(&path)?;
+        let lock = file::lock(&path)?;
+        if !file::exists(&path)? {
+            return Err(OpenError::file(path, "there is no store"));
+        }
+        let connection = open_writer(&path).map_err(|error| describe_open(&path, error))?;
+        let schema = check_version(&connection, &path)?;
+        Ok(Self { connection, path, schema, _lock: lock })
+    }
+
+    /// Returns what the store holds.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or an earlier version wrote it.
+    pub fn survey(&self) -> Result<StoreSurvey, OpenError> {
+        if self.schema < SCHEMA_VERSION {
+            let found = self.schema;
+            let wrong = format!(
+                "it has schema version {found}, which a host brings to {SCHEMA_VERSION} when it \
+                 starts; start it once"
+            );
+            return Err(OpenError::file(&self.path, wrong));
+        }
+        read::survey(&self.connection, &self.path).map_err(|error| describe_open(&self.path, error))
+    }
+
+    /// Copies the store into a file, which appears under its name when it is complete and durable.
+    ///
+    /// # Errors
+    /// When the file exists and may not be replaced, or the copy fails. No part of it is left then.
+    pub fn back_up(&self, target: &Path, may_replace: bool) -> Result<BackupSummary, BackupError> {
+        let draft = draft_of(target);
+        let copied = copy_unused(&self.connection, draft.clone(), Stamp::Now)?;
+        put_in_place(&draft, target, may_replace).map_err(|error| {
+            let _ = fs::remove_file(&draft);
+            BackupError::copy(target, error)
+        })?;
+        Ok(copied)
+    }
+}
+
+/// Returns the file that a URL names.
+pub(super) fn path_of(url: &str) -> Result<PathBuf, OpenError> {
+    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        return Err(OpenError::NoPostgres);
+    }
+    match url.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() && path != ":memory:" => Ok(PathBuf::from(path)),
+        Some(_) | None => Err(OpenError::Url(url.to_owned())),
+    }
+}
+
+/// A file to be checked or copied, which no host has open.
+pub(super) struct CheckedFile {
+    pub(super) connection: Connection,
+    pub(super) check: FileCheck,
+    /// Dropped after the connection. A backup has no lock.
+    _lock: Option<File>,
+}
+
+/// Checks a backup or a store that no host has open. With the folder of its archive, the files in
+/// there are checked as well.
+///
+/// # Errors
+/// When a host has the file open, or it is no store of this version or an earlier one. Damage that
+/// leaves the file readable is a finding.
+pub fn check_file(path: &Path, archive: Option<&Path>) -> Result<FileCheck, OpenError> {
+    let CheckedFile { connection, mut check, .. } = open_checked(path)?;
+    if let Some(folder) = archive.filter(|_| check.segments > 0) {
+        let found = check_archive(&connection, folder);
+        check.findings.extend(found.map_err(|error| describe_open(path, error))?);
+    }
+    Ok(check)
+}
+
+/// Opens a file and checks it.
+pub(super) fn open_checked(path: &Path) -> Result<CheckedFile, OpenError> {
+    // The lock and the log are beside the file that a link leads to.
+    let path = &path.canonicalize().map_err(|error| file::file_error(path, error))?;
+    let found = fs::metadata(path).map_err(|error| file::file_error(path, error))?;
+    file::refuse_other_file(path)?;
+    // A file without a lock beside it was never opened by a host, so nothing is made beside it.
+    let has_lock = fs::metadata(beside(path, LOCK_SUFFIX)).is_ok();
+    let lock = if has_lock { Some(file::lock(path)?) } else { None };
+    if !file::exists(path)? {
+        return Err(OpenError::file(path, "there is no such file"));
+    }
+    let failed = |error: rusqlite::Error| describe_open(path, error);
+    // With a log beside it, reading needs the right to write.
+    let connection =
+        if has_log(path)? { open_writer(path) } else { open_reader(path) }.map_err(failed)?;
+    let schema = check_version(&connection, path)?;
+    let backup_at = connection
+        .query_row("SELECT value FROM meta WHERE name = ?1", [BACKUP_AT], |row| row.get(0))
+        .optional();
+    let backup_at = backup_at.unwrap_or_default().map(Timestamp::from_millis);
+    let content = read::check(&connection, schema);
+    let check = FileCheck {
+        bytes: found.len(),
+        schema,
+        events: content.events,
+        sagas: content.sagas,
+        backup_at,
+        segments: content.segments,
+        findings: content.findings,
+    };
+    Ok(CheckedFile { connection, check, _lock: lock })
+}
+
+/// Returns true when the header of a database says that it has a write-ahead log
+/// (<https://www.sqlite.org/fileformat.html>, section 1.3.3).
+fn has_log(path: &Path) -> Result<bool, OpenError> {
+    let mut header = [0; 20];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    read.map_err(|error| file::file_error(path, error))?;
+    Ok(header[19] == 2)
+}

@@ -1,0 +1,137 @@
+//! The history of a saga as a file, and the replay of that file without a host.
+
+use std::fs;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::place::{Host, Place, example, stderr, stdout};
+
+/// Asserts that a verb succeeded, and returns what it printed.
+fn done(output: &Output) -> String {
+    assert!(output.status.success(), "{}{}", stdout(output), stderr(output));
+    stdout(output)
+}
+
+/// Asserts that a replay fails and says these words.
+fn refused(place: &Place, bundle: &[String], words: &str) {
+    fs::write(place.path("bad.ndjson"), bundle.join("\n")).unwrap();
+    let output = place.amends(&["replay", "bad.ndjson"]);
+    assert_eq!(output.status.code(), Some(1), "{words}: {}", stdout(&output));
+    assert!(stderr(&output).contains(words), "{words}: {}", stderr(&output));
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap()
+}
+
+/// Runs the first orders of the example. Some of them are compensated.
+fn orders(place: &Place, host: &Host) {
+    let orders = fs::read_to_string(example().join("orders.ndjson")).unwrap();
+    let some: Vec<_> = orders.lines().take(40).collect();
+    fs::write(place.path("some.ndjson"), some.join("\n")).unwrap();
+    let starts = ["start", "order-fulfillment", "--input", "some.ndjson", "--each"];
+    done(&place.amends(&starts));
+    host.settle();
+}
+
+#[test]
+fn a_replayed_bundle_reproduces_the_history() {
+    let place = Place::example();
+    let host = place.run();
+    orders(&place, &host);
+    let sagas = host.sagas();
+    let of_status = |status: &str| sagas.iter().find(|saga| saga["status"] == status);
+    for status in ["completed", "compensated"] {
+        let saga = of_status(status).unwrap_or_else(|| panic!("no order is {status}"));
+        let id = saga["id"].as_str().unwrap();
+        let file = format!("{status}.ndjson");
+        let told = done(&place.amends(&["store", "export", id, &file]));
+        let history = done(&place.amends(&["history", id, "-o", "jsonl"]));
+        let history: Vec<_> = history.lines().map(json).collect();
+        assert_eq!(told, format!("{file} has the {} events of {id}\n", history.len()));
+
+        let replayed = done(&place.amends(&["replay", &file, "-o", "jsonl"]));
+        let replayed: Vec<_> = replayed.lines().map(json).collect();
+        assert_eq!(replayed.len(), history.len());
+        for (state, event) in replayed.iter().zip(&history) {
+            for key in ["version", "at", "type", "data"] {
+                assert_eq!(state[key], event[key], "{key}");
+            }
+        }
+        assert_eq!(replayed.last().unwrap()["status"], status);
+        assert_eq!(replayed[0]["status"], "running");
+
+        // The state in between is that of then: what a call in flight was, and nothing later.
+        let to = done(&place.amends(&["replay", &file, "--to", "2"]));
+        assert!(to.contains("attempt 1 of prescription"), "{to}");
+        assert!(to.contains("It is running: "), "{to}");
+        assert!(!to.contains("step.succeeded"), "{to}");
+        let sentence = host.get(&format!("/v1/sagas/{id}/why"))["sentence"].clone();
+        let told = place.amends(&["replay", &file, "--wide"]);
+        let (told, sentence) = (done(&told), sentence.as_str().unwrap());
+        assert!(told.contains(sentence), "{sentence}: {told}");
+
+        let bundle = lines(&fs::read_to_string(place.path(&file)).unwrap());
+        let head = json(&bundle[0]);
+        let components = head["components"].as_array().unwrap();
+        let is_there = |plugin: &str| components.iter().any(|it| it["plugin"] == plugin);
+        assert!(is_there("prescription"), "{head}");
+        let is_undone = history
+            .iter()
+            .any(|event| event["type"] == "undo.started" && event["data"]["step"] == "inventory");
+        assert_eq!(is_there("inventory-release"), is_undone, "{head}");
+        // Through a pipe it is the same.
+        assert_eq!(lines(&done(&place.amends(&["store", "export", id]))), bundle);
+    }
+    let refused = place.amends(&["store", "export", "@last", "completed.ndjson"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("completed.ndjson exists"), "{}", stderr(&refused));
+    done(&place.amends(&["store", "export", "@last", "completed.ndjson", "--replace"]));
+    let unknown = "0198c0de-0000-7000-8000-000000000000";
+    assert_eq!(place.amends(&["store", "export", unknown]).status.code(), Some(4));
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
+fn a_bundle_that_was_changed_is_refused_with_its_line() {
+    let place = Place::example();
+    let host = place.run();
+    orders(&place, &host);
+    let bundle = lines(&done(&place.amends(&["store", "export", "@last"])));
+    assert_eq!(host.stop(), Some(0));
+    let changed = |number: usize, change: &dyn Fn(&str) -> String| {
+        let mut bundle = bundle.clone();
+        bundle[number] = change(&bundle[number]);
+        bundle
+    };
+    let replaced = |number, from: &'static str, to: &'static str| {
+        let change = move |line: &str| {
+            assert!(line.contains(from), "{line}");
+            line.replace(from, to)
+        };
+        changed(number, &change)
+    };
+    refused(&place, &[], "the bundle is empty");
+    refused(&place, &bundle[1..], "line 1: it has no format");
+    refused(&place, &bundle[..1], "the bundle has no events");
+    refused(&place, &replaced(0, "amends-saga/1", "amends-saga/9"), "this version reads");
+    refused(&place, &replaced(0, "\"prescription\"", "\"shipment\""), "line 1: its definition");
+    refused(&place, &replaced(2, "step.started", "step.stopped"), "line 3");
+    let without = |number: usize| [&bundle[..number], &bundle[number + 1..]].concat();
+    refused(&place, &without(2), "line 3: event 2 is missing; this one is 3");
+    refused(&place, &changed(2, &|line| line[..line.len() / 2].to_owned()), "line 3");
+    // What was decided before the call began cannot follow: the engine says so.
+    let mut swapped = bundle.clone();
+    swapped[2] = bundle[3].replace("\"version\":3", "\"version\":2");
+    refused(&place, &swapped, "which cannot be");
+    fs::write(place.path("long.ndjson"), "x".repeat(33 << 20)).unwrap();
+    let output = place.amends(&["replay", "long.ndjson"]);
+    assert!(stderr(&output).contains("longer than 32 MiB"), "{}", stderr(&output));
+    let output = place.amends(&["replay", "missing.ndjson"]);
+    assert!(stderr(&output).contains("missing.ndjson cannot be read"), "{}", stderr(&output));
+}
