@@ -57,6 +57,7 @@ provide() {
                 rustc-web cargo-web rust-web-src rust-web-llvm lld ;;
         valgrind) has valgrind || lack "valgrind (counts instructions)" valgrind libc6-dbg ;;
         chromium) has chromium || lack "Chromium (a web page attacks the host)" chromium ;;
+        openssl) has openssl || lack "openssl (a page signs a request)" openssl ;;
         zstd) has zstd || lack "zstd (a page reads a file of the archive)" zstd ;;
         registry) has docker-registry || [ -x "$(tools_dir)/docker-registry" ] ||
             lack_registry=registry ;;

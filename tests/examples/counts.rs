@@ -86,6 +86,7 @@ fn definition(steps: usize) -> Arc<Definition> {
             name: "order".parse().unwrap(),
             deadline: None,
             compensate_within: None,
+            index: std::collections::BTreeMap::new(),
             steps: (0..steps).map(step).collect(),
         })
         .unwrap(),

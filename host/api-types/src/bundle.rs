@@ -26,6 +26,9 @@ pub struct BundleHead {
     pub definition: DefinitionView,
     /// The components that served calls of the saga.
     pub components: Vec<BundleComponent>,
+    /// How many events follow; none in a bundle of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
 }
 
 /// A component that served calls of a saga.

@@ -15,6 +15,7 @@ mod duration;
 mod events;
 mod exposure;
 mod health;
+mod on;
 mod orders;
 mod page;
 mod plugin_state;
@@ -40,6 +41,7 @@ pub use duration::{DurationError, parse_duration};
 pub use events::EventView;
 pub use exposure::{EffectView, ExposureItem};
 pub use health::{AliveView, ReadyView, WarningView};
+pub use on::{EventRuleView, EventTakenItem, EventsTakenView};
 pub use orders::OperatorBody;
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX, Page};
 pub use plugin_state::{STATE_IMPORT_BYTES_MAX, StateImportLine, StateImported, StateItem};
@@ -59,7 +61,8 @@ pub use start::{BatchAnswer, StartBody};
 pub use steps::{ByHandView, ErrorView, OmittedView, StepView};
 pub use store::{
     ArchiveBody, ArchivePassView, ArchivedCountView, BACKUP_HEADER, BackupView, GrowthView,
-    OldestSagaView, StoreEventsItem, StoreMonthItem, StoreSagasItem, StoreView,
+    OldestSagaView, RebuildBody, RebuildUnreadableItem, RebuildView, StoreEventsItem,
+    StoreMonthItem, StoreSagasItem, StoreView,
 };
 pub use subscriptions::{RedriveBody, SubscriptionView};
 pub use undo_plan::PlannedView;

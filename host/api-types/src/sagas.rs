@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use amends_engine::{Payload, Timestamp};
+use amends_engine::{IndexName, IndexValue, Payload, Timestamp};
 
 use crate::steps::StepView;
 
@@ -62,6 +62,10 @@ pub struct SagaView {
     /// The tags by which the saga can be found.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// The index values by which the saga can be found: texts, numbers, true or false.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub index: BTreeMap<IndexName, IndexValue>,
     /// Why the saga is blocked, or why it is or was compensated. When it is to be compensated and its pivot
     /// is unknown: what has to come first.
     pub reason: Option<String>,
@@ -125,6 +129,10 @@ pub struct SagaItem {
     /// The tags by which the saga can be found.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// The index values by which the saga can be found: texts, numbers, true or false.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub index: BTreeMap<IndexName, IndexValue>,
     /// What a saga that has not ended does or waits for; only in answers to `activity=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,

@@ -58,6 +58,40 @@ pub struct ArchivedCountView {
 #[serde(deny_unknown_fields)]
 pub struct ArchiveBody {}
 
+/// The body of a request to rebuild.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildBody {
+    /// The `next` of the slice before; none to begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// What one slice of a rebuild did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RebuildView {
+    /// The sagas whose rows were compared with their events.
+    pub sagas: u64,
+    /// The sagas whose rows were written anew, because they differed.
+    pub rebuilt: u64,
+    /// The rows that were removed, because no saga has them.
+    pub removed: u64,
+    /// The sagas whose rows stay as they are: their events are missing or cannot be read, or their rows
+    /// cannot be written.
+    pub unreadable: Vec<RebuildUnreadableItem>,
+    /// Where the next slice begins; none when the rebuild is complete.
+    pub next: Option<String>,
+}
+
+/// A saga whose rows stay as they are.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RebuildUnreadableItem {
+    /// The saga.
+    pub saga: String,
+    /// Why they stay.
+    pub reason: String,
+}
+
 /// What a pass of the archive came to.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ArchivePassView {
@@ -77,6 +111,12 @@ pub struct ArchivePassView {
     pub keys: u64,
     /// Whether the sagas were deleted, because the store has no archive.
     pub deleted: bool,
+    /// The components that were removed because nothing needs them any more.
+    #[serde(default)]
+    pub components: u64,
+    /// The bytes of these components.
+    #[serde(default)]
+    pub component_bytes: u64,
 }
 
 /// How many sagas of a definition have a status.

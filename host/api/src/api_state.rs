@@ -1,14 +1,21 @@
 //! What the handlers of the API share.
 
+use std::sync::Arc;
+
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use amends_runtime::Host;
+use tokio::sync::Semaphore;
 
 use crate::body::BodyRoom;
 use crate::plugin_state::imports::Imports;
 use crate::plugins::upload::Uploads;
 use crate::sagas::watchers::Watchers;
 use amends_api_types::PublicUrl;
+
+/// Reads that walk over much of the store and run at once: half of the readers that the embedded store has, so
+/// that sagas never wait for them. Others wait in line.
+const SCANS_MAX: usize = 2;
 
 /// The host that the API is about, and the limits that its requests share. A clone is the same state.
 #[derive(Clone)]
@@ -23,6 +30,8 @@ pub struct ApiState {
     pub(crate) bodies: BodyRoom,
     /// Limits uploads of components.
     pub(crate) uploads: Uploads,
+    /// Limits the reads that walk over much of the store.
+    pub(crate) scans: Arc<Semaphore>,
     /// Limits imports of plugin state.
     pub(crate) imports: Imports,
     /// The address at which a proxy serves the host, if one does.
@@ -40,6 +49,7 @@ impl ApiState {
             watchers: Watchers::default(),
             bodies: BodyRoom::default(),
             uploads: Uploads::default(),
+            scans: Arc::new(Semaphore::new(SCANS_MAX)),
             imports: Imports::default(),
             public_url,
         }

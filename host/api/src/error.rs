@@ -10,8 +10,8 @@ use amends_api_types::Problem;
 use amends_registry::PluginError;
 use amends_runtime::StateError;
 use amends_runtime::{
-    ArchiveError, ArchivePassError, BackupError, BreakerError, ExposureError, Fatal, Obstacle,
-    OperateError, RehearseError, RuntimeError, StartError, StoreError,
+    ArchiveError, ArchivePassError, BackupError, BreakerError, EventError, ExposureError, Fatal,
+    Obstacle, OperateError, RebuildError, RehearseError, RuntimeError, StartError, StoreError,
 };
 
 use crate::answer::Json;
@@ -57,6 +57,13 @@ impl ApiError {
         self
     }
 
+    /// Says beforehand what it is about.
+    #[must_use]
+    pub(crate) fn with_detail_before(mut self, about: &str) -> Self {
+        self.0.detail.insert_str(0, about);
+        self
+    }
+
     /// Answers with another HTTP status. The title stays.
     #[must_use]
     pub(crate) fn with_status(mut self, status: u16) -> Self {
@@ -72,6 +79,12 @@ impl ApiError {
     /// The problem, for an answer that has several.
     pub(crate) fn into_problem(self) -> Problem {
         self.0
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
     }
 }
 
@@ -91,6 +104,11 @@ impl IntoResponse for ApiError {
         );
         if is_for_now {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // RFC 9110, 15.5.2, wants it.
+        if status == StatusCode::UNAUTHORIZED {
+            let signed = HeaderValue::from_static("StandardWebhooks");
+            headers.insert(header::WWW_AUTHENTICATE, signed);
         }
         response
     }
@@ -146,6 +164,17 @@ impl From<BackupError> for ApiError {
                     .with_remedy("look at the disk of the store, then try again")
             }
             BackupError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RebuildError> for ApiError {
+    fn from(error: RebuildError) -> Self {
+        let detail = error.to_string();
+        match error {
+            RebuildError::UnderWay => Self::new(409, "rebuild_under_way", detail)
+                .with_remedy("wait until the other rebuild has ended"),
+            RebuildError::Store(error) => error.into(),
         }
     }
 }
@@ -245,6 +274,23 @@ impl From<OperateError> for ApiError {
             OperateError::Overloaded(_) => Self::new(429, "overloaded", detail)
                 .with_remedy("try again after the time in Retry-After"),
             OperateError::Runtime(error) => error.into(),
+        }
+    }
+}
+
+impl From<EventError> for ApiError {
+    fn from(error: EventError) -> Self {
+        let detail = error.to_string();
+        match error {
+            EventError::Expression { .. } => Self::new(422, "expression_failed", detail)
+                .with_remedy("change the event, or the rule in the config"),
+            EventError::KeyUnknown(_) => Self::new(404, "key_unknown", detail)
+                .with_remedy("send it again when the saga is started"),
+            EventError::TooDeep(_) => Self::new(409, "chain_too_long", detail),
+            EventError::Unreadable(_) => Self::new(422, "event_unreadable", detail),
+            EventError::Start(error) => error.into(),
+            EventError::Signal(error) => error.into(),
+            EventError::Stopping => RuntimeError::Stopping.into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::api_state::ApiState;
 use crate::door::door;
 use crate::error::ApiError;
 use crate::{
-    breakers, definitions, events, exposure, health, openapi, plugin_state, plugins, sagas,
+    breakers, definitions, events, exposure, health, on, openapi, plugin_state, plugins, sagas,
     schedules, store, subscriptions,
 };
 
@@ -67,12 +67,15 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/plugins/{name}/state:import", post(plugin_state::import::import))
         .route("/v1/definitions", get(definitions::list))
         .route("/v1/events", get(events::log::events))
+        .route("/v1/on", get(on::list::list))
+        .route("/v1/on/{name}", post(on::take::take))
         .route("/v1/schedules", get(schedules::list))
         .route("/v1/subscriptions", get(subscriptions::list))
         .route("/v1/subscriptions/{name}/redrive", post(subscriptions::redrive))
         .route("/v1/store", get(store::survey))
         .route("/v1/store/backup", get(store::back_up))
         .route("/v1/store/archive", post(store::archive))
+        .route("/v1/store/rebuild", post(store::rebuild))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

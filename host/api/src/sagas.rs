@@ -19,7 +19,7 @@ mod saga_item;
 mod saga_query;
 mod saga_view;
 mod stalls;
-mod start_request;
+pub(crate) mod start_request;
 mod step_view;
 mod unread;
 mod wait;

@@ -12,9 +12,10 @@ use tokio::io::AsyncReadExt as _;
 
 use amends_api_types::{
     ArchiveBody, ArchivePassView, ArchivedCountView, BACKUP_HEADER, BackupView, GrowthView,
-    OldestSagaView, Problem, StoreEventsItem, StoreMonthItem, StoreSagasItem, StoreView,
+    OldestSagaView, Problem, RebuildBody, RebuildUnreadableItem, RebuildView, StoreEventsItem,
+    StoreMonthItem, StoreSagasItem, StoreView,
 };
-use amends_runtime::{ArchivePass, Backup, BackupSummary, StoreSurvey};
+use amends_runtime::{Backup, BackupSummary, RebuildPlace, RebuildSlice, StoreError, StoreSurvey};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -32,6 +33,7 @@ const PIECE_BYTES: usize = 256 << 10;
 #[utoipa::path(get, path = "/v1/store", tag = "host",
     responses((status = 200, body = StoreView), (status = "default", body = Problem)))]
 pub(crate) async fn survey(State(state): State<ApiState>) -> Result<Json<StoreView>, ApiError> {
+    let _turn = state.scans.acquire().await;
     Ok(Json(store_view(state.host.survey().await?)))
 }
 
@@ -71,9 +73,51 @@ pub(crate) async fn archive(
     JsonBody(ArchiveBody {}): JsonBody<ArchiveBody>,
 ) -> Result<Json<ArchivePassView>, ApiError> {
     let pass = state.host.archive(&requester(&headers, peer)?).await?;
-    let ArchivePass { sagas, events, segments, bytes, kept, unreadable, keys, is_deleting } = pass;
-    let deleted = is_deleting;
-    Ok(Json(ArchivePassView { sagas, events, segments, bytes, kept, unreadable, keys, deleted }))
+    Ok(Json(ArchivePassView {
+        sagas: pass.sagas,
+        events: pass.events,
+        segments: pass.segments,
+        bytes: pass.bytes,
+        kept: pass.kept,
+        unreadable: pass.unreadable,
+        keys: pass.keys,
+        deleted: pass.is_deleting,
+        components: pass.components.count,
+        component_bytes: pass.components.bytes,
+    }))
+}
+
+/// Compares what lists and searches read with the events, and writes anew what differs: one slice.
+///
+/// The rebuild is complete when each slice was done from the `next` of the one before, until there is none.
+/// Sagas go on meanwhile. A rebuild may be begun again at any time, because what is right is not written.
+#[utoipa::path(post, path = "/v1/store/rebuild", tag = "host",
+    params(("amends-user" = Option<String>, Header, description = "who asks")),
+    request_body = RebuildBody,
+    responses((status = 200, body = RebuildView), (status = "default", body = Problem)))]
+pub(crate) async fn rebuild(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    JsonBody(RebuildBody { from }): JsonBody<RebuildBody>,
+) -> Result<Json<RebuildView>, ApiError> {
+    let place = from.map_or(Ok(RebuildPlace::START), |from| from.parse());
+    let place = place.map_err(|_: StoreError| {
+        ApiError::new(400, "bad_query", "`from` is not a place of a rebuild")
+            .with_remedy("give the `next` of the slice before, or leave it out to begin")
+    })?;
+    Ok(Json(rebuild_view(state.host.rebuild(&requester(&headers, peer)?, place).await?)))
+}
+
+/// Returns a slice of a rebuild as the API tells it.
+#[must_use]
+pub fn rebuild_view(slice: RebuildSlice) -> RebuildView {
+    let RebuildSlice { sagas, rebuilt, removed, unreadable, next } = slice;
+    let unreadable = unreadable
+        .into_iter()
+        .map(|(saga, reason)| RebuildUnreadableItem { saga: saga.to_string(), reason });
+    let next = next.map(|place| place.to_string());
+    RebuildView { sagas, rebuilt, removed, unreadable: unreadable.collect(), next }
 }
 
 /// Returns the bytes of a backup, piece by piece. The backup exists until the stream is dropped.

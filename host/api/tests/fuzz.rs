@@ -59,6 +59,7 @@ fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
         name: name.parse().unwrap(),
         deadline: None,
         compensate_within: None,
+        index: std::collections::BTreeMap::new(),
         steps,
     };
     Definition::new(spec).unwrap()

@@ -9,6 +9,7 @@ mod exit;
 mod filter;
 mod ids;
 mod input;
+mod on;
 mod operate;
 mod output;
 mod plan;
@@ -139,6 +140,9 @@ pub(crate) enum Command {
     /// List schedules: when they are due, and what they did last
     #[command(subcommand, after_help = "Example:\n  amends schedule list")]
     Schedule(schedule::Schedule),
+    /// List the rules for events: what came, and what became of it
+    #[command(subcommand, after_help = "Example:\n  amends on list")]
+    On(on::On),
     /// List subscriptions, and send dead letters again
     #[command(
         subcommand,
@@ -222,11 +226,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Breaker(command) => on_one_thread(breaker::run(command)),
         Command::Schedule(command) => on_one_thread(schedule::run(command)),
+        Command::On(command) => on_one_thread(on::run(command)),
         Command::Subscription(command) => on_one_thread(subscription::run(command)),
         Command::Plugin(command) => on_one_thread(plugin::run(command)),
         Command::State(command) => on_one_thread(state::run(command)),
         Command::Store(command) => on_one_thread(store::run(command)),
-        Command::Replay(command) => replay::run(&command),
+        Command::Replay(command) => on_one_thread(replay::run(command)),
         Command::InspectComponent => return Ok(amends_sandbox::inspect_component()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -276,7 +276,18 @@ fn assert_unknown_keys_are_told(text: &str, report: &Report) {
         let is_shown = name.chars().count() <= 80 && !name.contains(char::is_control);
         !is_shown || report.findings().iter().any(is_it)
     };
-    let top = ["host", "store", "plugins", "plugin", "service", "saga", "subscription", "auth"];
+    let top = [
+        "host",
+        "store",
+        "plugins",
+        "plugin",
+        "service",
+        "saga",
+        "subscription",
+        "schedule",
+        "on",
+        "auth",
+    ];
     for (name, value) in document.get_ref() {
         let name = name.get_ref();
         assert!(top.contains(&name.as_ref()) || is_told(name), "`{name}` is passed over");

@@ -1,7 +1,8 @@
 //! Asks the engine about a definition, and finds the places of what it says.
 
 use amends_engine::{
-    Definition, DefinitionError, DefinitionSpec, Flaw, FlawKind, RetrySpec, TIMEOUT_DEFAULT, flaws,
+    Definition, DefinitionError, DefinitionSpec, Flaw, FlawKind, IndexFlaw, RetrySpec,
+    TIMEOUT_DEFAULT, flaws, index_flaws,
 };
 
 use crate::report::{Finding, Severity};
@@ -24,6 +25,15 @@ pub(super) fn check_definition(
                 match severity {
                     Severity::Error => context.error(place, &key, message, help),
                     Severity::Warning => context.warn(place, &key, message, help),
+                }
+            }
+            for IndexFlaw { name, is_certain, message, remedy } in index_flaws(&definition) {
+                let key = join(&format!("saga.{saga}.index"), name.as_str());
+                let place = context.places.of(&key);
+                if is_certain {
+                    context.error(place, &key, message, remedy);
+                } else {
+                    context.warn(place, &key, message, remedy);
                 }
             }
             names_are_unique.then_some(definition)
@@ -131,6 +141,12 @@ fn narrow(
             .map(|part| format!("{key}.{part}"))
             .filter(has)
             .unwrap_or_else(|| key.to_owned());
+    }
+    if error.field == "index" {
+        let named =
+            spec.index.iter().find(|(_, source)| error.message.contains(&format!("`{source}`")));
+        let field = named.map(|(name, _)| join(key, name.as_str()));
+        return field.filter(has).unwrap_or_else(|| key.to_owned());
     }
     let step = spec.steps.iter().find(|step| Some(&step.name) == error.step.as_ref());
     let Some(step) = step else { return key.to_owned() };

@@ -14,6 +14,7 @@ mod graph;
 mod host;
 mod kind;
 pub mod lint;
+mod on;
 mod open;
 mod overrides;
 mod plugin;
@@ -33,11 +34,12 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{Definition, DefinitionName, DefinitionSpec, PluginName, ServiceName};
 use amends_registry::PluginsConfig;
-use amends_runtime::ScheduleSettings;
+use amends_runtime::{EventRule, ScheduleSettings};
 use amends_sandbox::PluginSettings;
 use amends_subscriptions::SubscriptionSettings;
 use toml::de::DeTable;
@@ -50,6 +52,7 @@ pub use report::{Finding, Place, Position, Report, Severity};
 pub use service::ServiceSettings;
 pub use source::CONFIG_BYTES_MAX;
 
+use on::read_rules;
 use report::Severity::Error;
 use retention::check_retention;
 use saga::ReadSagas;
@@ -77,6 +80,8 @@ pub struct Config {
     pub subscriptions: Vec<SubscriptionSettings>,
     /// Every `[[schedule]]`, in the order of the file.
     pub schedules: Vec<ScheduleSettings>,
+    /// Every `[[on]]`, in the order of the file.
+    pub event_rules: Vec<Arc<EventRule>>,
 }
 
 /// A config, what is worth knowing about it, and where its keys stand.
@@ -222,6 +227,7 @@ fn read(
     let sagas = top.take("saga", context);
     let subscriptions = top.take("subscription", context);
     let schedules = top.take("schedule", context);
+    let rules = top.take("on", context);
     if let Some(auth) = top.take("auth", context) {
         host::refuse_auth(&auth, context);
     }
@@ -240,12 +246,22 @@ fn read(
     let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
     let subscriptions = read_subscriptions(subscriptions.as_ref(), &names, context);
     let schedules = read_schedules(schedules.as_ref(), &names, context);
+    let event_rules = read_rules(rules.as_ref(), &specs, context);
     let plugins = with_shared_state(plugins, &definitions);
     let memory_bytes_max = host_config.memory_max;
     let plugins = PluginsConfig { plugins, memory_bytes_max, ..plugins_config };
     let (host, store) = (host_config, store_config);
-    let config =
-        Config { host, store, plugins, services, definitions, keep, subscriptions, schedules };
+    let config = Config {
+        host,
+        store,
+        plugins,
+        services,
+        definitions,
+        keep,
+        subscriptions,
+        schedules,
+        event_rules,
+    };
     (config, specs)
 }
 

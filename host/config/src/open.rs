@@ -9,7 +9,7 @@ use amends_runtime::{
     BreakerSettings, Host, LIVE_BYTES_MAX_DEFAULT, Retention, RuntimeConfig, RuntimeError,
     with_state_cache,
 };
-use amends_store::{OpenError, Store, StoreConfig};
+use amends_store::{Fatal, OpenError, Store, StoreConfig, StoreError};
 
 use crate::Config;
 
@@ -25,6 +25,24 @@ pub enum OpenHostError {
     /// The sagas cannot be recovered.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+}
+
+impl OpenHostError {
+    /// Returns true when the store is damaged: another start fails as well.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, OpenError::Damaged { .. }),
+            Self::Plugins(PluginError::Store(error))
+            | Self::Runtime(RuntimeError::Store(error)) => {
+                matches!(
+                    error,
+                    StoreError::Damaged { .. } | StoreError::Fatal(Fatal::Damaged { .. })
+                )
+            }
+            Self::Plugins(_) | Self::Runtime(_) => false,
+        }
+    }
 }
 
 /// Opens the store of a config, without a host.
@@ -78,6 +96,7 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
         breakers,
         subscriptions: config.subscriptions,
         schedules: config.schedules,
+        event_rules: config.event_rules,
         ..RuntimeConfig::default()
     };
     Ok(Host::open(runtime, store, plugins, config.definitions).await?)

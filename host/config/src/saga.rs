@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use amends_engine::{
     Definition, DefinitionName, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, ELEMENTS_MAX, EachSpec,
-    InputSpec, PluginName, RetrySpec, STEPS_MAX, StepKind, StepName, StepSpec, TIMEOUT_DEFAULT,
-    UndoSpec,
+    IdError, IndexName, InputSpec, PluginName, RetrySpec, STEPS_MAX, StepKind, StepName, StepSpec,
+    TIMEOUT_DEFAULT, UndoSpec,
 };
 
 use crate::children::Children;
@@ -22,6 +22,8 @@ const SAGA_HELP: &str = "begin each saga with [[saga]], in two brackets, then na
 const STEP_HELP: &str = "begin each step with [[saga.step]], in two brackets, below its [[saga]]";
 const INPUT_HELP: &str = "write a CEL expression, such as \"input.order\", or a table of them, \
                           such as { drug = \"input.drug\" }";
+const INDEX_HELP: &str = "write a table of CEL expressions over input, such as { customer = \
+                          \"input.customer_id\" }";
 const EACH_HELP: &str = "write a CEL expression that gives a list, such as \"input.items\", or \
                          { list = \"input.items\", concurrency = 4 }";
 const UNDO_HELP: &str = "write the name of a plugin, { plugin = \"…\", retry = …, timeout = … }, \
@@ -142,6 +144,8 @@ fn read_saga(
     let deadline = table.take("deadline", context).and_then(|item| item.duration(context, "24h"));
     let compensate_within =
         table.take("compensate_within", context).and_then(|item| item.duration(context, "30d"));
+    let index = table.take("index", context).and_then(|item| read_index(&item, context));
+    let index = index.unwrap_or_default();
     let place = Place::At(context.source.position(&table.span));
     let steps = table.take("step", context);
     let key = table.key.clone();
@@ -172,7 +176,7 @@ fn read_saga(
     let mut steps: Vec<Step> = read.into_iter().collect::<Option<_>>()?;
     drop_needless_undo(&mut steps);
     let steps = steps.into_iter().map(|step| step.spec).collect();
-    Some(DefinitionSpec { name: name?, deadline, compensate_within, steps })
+    Some(DefinitionSpec { name: name?, deadline, compensate_within, index, steps })
 }
 
 /// Nothing is undone after the pivot, so a step there has no undo unless one is said (and is
@@ -318,6 +322,30 @@ fn read_input(item: &Item<'_>, context: &mut Context<'_>) -> Option<InputSpec> {
         }
     }
     Some(InputSpec::Fields(fields))
+}
+
+fn read_index(item: &Item<'_>, context: &mut Context<'_>) -> Option<BTreeMap<IndexName, String>> {
+    if !item.value.is_table() {
+        item.wrong_type(context, "a table of expressions", INDEX_HELP);
+        return None;
+    }
+    let mut index = BTreeMap::new();
+    for (name, _, field) in item.table(context, INDEX_HELP)?.entries(context) {
+        let Some(expression) = field.value.as_str() else {
+            field.wrong_type(context, "an expression", INDEX_HELP);
+            continue;
+        };
+        match name.parse() {
+            Ok(name) => drop(index.insert(name, expression.to_owned())),
+            Err(error @ IdError::Name(_)) => {
+                let message = error.to_string();
+                let (message, help) = message.split_once(": ").unwrap_or((&message, INDEX_HELP));
+                field.error(context, message, help);
+            }
+            Err(error) => field.error(context, error.to_string(), INDEX_HELP),
+        }
+    }
+    Some(index)
 }
 
 fn read_undo(item: &Item<'_>, default: UndoSpec, context: &mut Context<'_>) -> Option<UndoSpec> {

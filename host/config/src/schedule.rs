@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use amends_engine::{DefinitionName, Payload, ServiceName};
 use amends_runtime::{
     CatchUp, Overlap, SCHEDULE_TAG, SCHEDULED_AT, SchedulePattern, SchedulePatternError,
-    ScheduleSettings,
+    ScheduleSettings, TAG_BYTES_MAX,
 };
 use serde_json::{Map, Number, Value};
 use toml::de::DeValue;
@@ -25,8 +25,6 @@ const TAGS_HELP: &str = "write a table of texts such as { team = \"billing\" }";
 const SCHEDULES_MAX: usize = 256;
 /// The tags of a scheduled saga beside the two that are added; a saga has 16.
 const TAGS_MAX: usize = 14;
-/// The bytes of the name of a tag, and of its value.
-const TAG_BYTES_MAX: usize = 255;
 /// How many tables and lists of an input may be in one another.
 const INPUT_DEPTH_MAX: usize = 32;
 
@@ -106,7 +104,8 @@ fn read_name(
     Some(name)
 }
 
-fn read_definition(
+/// Reads the name of a definition of this config.
+pub(super) fn read_definition(
     item: &Item<'_>,
     definitions: &[&str],
     context: &mut Context<'_>,

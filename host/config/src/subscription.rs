@@ -105,7 +105,7 @@ fn read_subscription(
             item.error(context, message, "remove batch");
             None
         }
-        Some(Target::Webhook(_)) | None => read_batch(&item, context),
+        Some(Target::Webhook(_) | Target::Local(_)) | None => read_batch(&item, context),
     });
     let batch = batch.unwrap_or_default();
     let retry = read_retry(&mut table, context);
@@ -206,15 +206,7 @@ fn read_nats(
             item.error(context, message, SUBJECT_HELP);
         }
     }
-    let credentials = credentials.and_then(|item| {
-        let secret = read_secret(&item, context)?;
-        let read = NatsCredentials::parse(secret.reveal());
-        read.map_err(|error| {
-            let message = format!("it is no credentials file of NATS: {error}");
-            item.error(context, message, CREDENTIALS_HELP);
-        })
-        .ok()
-    });
+    let credentials = credentials.and_then(|item| read_credentials(&item, context));
     let nats = NatsSettings { server: server?, subject, credentials, timeout };
     if nats.is_in_clear() {
         context.warn(item.place(context), &item.key, IN_CLEAR, "use tls://");
@@ -222,12 +214,28 @@ fn read_nats(
     Some(nats)
 }
 
-fn read_server(item: &Item<'_>, context: &mut Context<'_>) -> Option<ServerAddr> {
+/// Reads what the host proves itself to a NATS server with.
+pub(super) fn read_credentials(
+    item: &Item<'_>,
+    context: &mut Context<'_>,
+) -> Option<NatsCredentials> {
+    let secret = read_secret(item, context)?;
+    let read = NatsCredentials::parse(secret.reveal());
+    read.map_err(|error| {
+        let message = format!("it is no credentials file of NATS: {error}");
+        item.error(context, message, CREDENTIALS_HELP);
+    })
+    .ok()
+}
+
+/// Reads the address of a NATS server.
+pub(super) fn read_server(item: &Item<'_>, context: &mut Context<'_>) -> Option<ServerAddr> {
     let text = item.text(context, "\"tls://nats.example.com\"")?;
     let read = NatsSettings::parse_server(text);
     read.map_err(|error| {
         let help = match error {
             UrlError::NoServer | UrlError::NoUrl => NATS_HELP,
+            UrlError::NoPort => "write a port such as :4222, or leave it out",
             UrlError::HasUser => "remove what is before the @, and name a file in credentials",
         };
         item.error(context, error.to_string(), help);
@@ -260,6 +268,7 @@ fn read_url(item: &Item<'_>, context: &mut Context<'_>) -> Option<http::Uri> {
     read.map_err(|error| {
         let help = match error {
             UrlError::NoUrl | UrlError::NoServer => URL_HELP,
+            UrlError::NoPort => "write a port such as :8443, or leave it out",
             UrlError::HasUser => "remove what is before the @; secrets sign the requests",
         };
         item.error(context, error.to_string(), help);
@@ -267,7 +276,11 @@ fn read_url(item: &Item<'_>, context: &mut Context<'_>) -> Option<http::Uri> {
     .ok()
 }
 
-fn read_signing_secrets(item: &Item<'_>, context: &mut Context<'_>) -> Vec<SigningSecret> {
+/// Reads the secrets that sign requests, or with which requests are signed.
+pub(super) fn read_signing_secrets(
+    item: &Item<'_>,
+    context: &mut Context<'_>,
+) -> Vec<SigningSecret> {
     let Some(items) = item.list(context, SECRETS_HELP) else { return Vec::new() };
     if items.is_empty() || items.len() > SECRETS_MAX {
         let message = format!("{} secrets; there are from 1 to {SECRETS_MAX}", items.len());

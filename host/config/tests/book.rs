@@ -9,7 +9,7 @@ use amends_config::{Loaded, OverrideFlags, Overrides, Report, load};
 use clap::Args as _;
 
 /// Each table of the page, and a config that ends with that table.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 18] = [
     ("[host]", "[host]"),
     ("[store]", "[store]"),
     ("[plugins]", "[plugins]"),
@@ -27,6 +27,12 @@ const TABLES: [(&str, &str); 16] = [
         "[[subscription]]\nname = \"billing\"\nurl = \"https://billing.example.com\"",
     ),
     ("[[schedule]]", "[[schedule]]\nname = \"nightly\"\ndefinition = \"s\"\ncron = \"0 2 * * *\""),
+    ("[[on]]", "[[on]]\nname = \"orders\"\nevent = \"order.placed\"\nstart = \"s\""),
+    (
+        "from",
+        "[[on]]\nname = \"orders\"\nevent = \"order.placed\"\nstart = \"s\"\n[on.from]\n\
+         nats = \"tls://nats.example.com\"\nstream = \"ORDERS\"",
+    ),
     (
         "batch",
         "[[subscription]]\nname = \"billing\"\nurl = \"https://billing.example.com\"\n\

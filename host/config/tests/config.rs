@@ -11,7 +11,7 @@ use amends_config::{
     CONFIG_BYTES_MAX, Environment, Loaded, OverrideFlags, Overrides, Report, load,
 };
 use amends_engine::{BackoffSpec, InputSpec, PluginName, RetrySpec, StepSpec};
-use amends_runtime::{CatchUp, OnOpen, Overlap};
+use amends_runtime::{CatchUp, EventEffect, EventPayload, OnOpen, Overlap, SignalTarget};
 use amends_store::Durability;
 
 fn load_text(text: &str, overrides: &Overrides) -> (Result<Loaded, Report>, PathBuf) {
@@ -405,4 +405,85 @@ fn a_schedule_that_is_wrong_says_what_and_where() {
     assert_eq!(load_schedule(&many(256)).unwrap().config.schedules.len(), 256);
     let report = load_schedule(&many(257)).unwrap_err();
     assert!(report.findings()[0].message.contains("at most 256"), "{:?}", report.findings());
+}
+
+/// Reads a config with this rule for events.
+fn load_rule(rule: &str) -> Result<Loaded, Report> {
+    let saga = "[[saga]]\nname = \"purchase\"\n[[saga.step]]\nname = \"a\"\nwait = \"paid\"\n";
+    load_text(&format!("{saga}\n[[on]]\n{rule}"), &Overrides::default()).0
+}
+
+#[test]
+fn a_rule_for_events_becomes_settings() {
+    let text = "name = \"orders\"\nevent = \"order.*\"\nstart = \"purchase\"\n\
+                key = \"'o-' + event.data.id\"\ninput = { id = \"event.data.id\" }\n\
+                tags = { shop = \"event.source\" }\n\
+                [[on]]\nname = \"paid\"\nevent = \"payment.received\"\nsignal = \"paid\"\n\
+                saga = \"event.subject\"\n";
+    let config = load_rule(text).unwrap().config;
+    let [orders, paid] = config.event_rules.as_slice() else { panic!("{config:?}") };
+    assert_eq!((orders.name.as_str(), orders.event.to_string().as_str()), ("orders", "order.*"));
+    let EventEffect::Start(start) = &orders.effect else { panic!("{orders:?}") };
+    assert_eq!(start.definition.as_str(), "purchase");
+    assert_eq!(start.key.as_ref().unwrap().source(), "'o-' + event.data.id");
+    assert_eq!(start.tags["shop"].source(), "event.source");
+    let EventPayload::Fields(fields) = &start.input else { panic!("{start:?}") };
+    assert_eq!(fields["id"].source(), "event.data.id");
+    let EventEffect::Signal(signal) = &paid.effect else { panic!("{paid:?}") };
+    assert!(matches!(&signal.to, SignalTarget::Saga(saga) if saga.source() == "event.subject"));
+    assert!(matches!(signal.payload, EventPayload::Data));
+    let rule =
+        |number: usize| format!("name = \"n{number}\"\nevent = \"*\"\nstart = \"purchase\"\n");
+    let many = |count| (0..count).map(rule).collect::<Vec<_>>().join("[[on]]\n");
+    assert_eq!(load_rule(&many(64)).unwrap().config.event_rules.len(), 64);
+    let report = load_rule(&many(65)).unwrap_err();
+    assert!(report.to_string().contains("65 rules, at most 64 are allowed"), "{report}");
+}
+
+/// Reads a config with this index.
+fn load_index(index: &str) -> Result<Loaded, Report> {
+    let text = format!(
+        "[[saga]]\nname = \"order\"\nindex = {index}\n[[saga.step]]\nname = \"a\"\nsleep = \"1s\"\n"
+    );
+    load_text(&text, &Overrides::default()).0
+}
+
+#[test]
+fn an_index_becomes_a_part_of_the_definition() {
+    let index = "{ customer = \"input.customer_id\", total = \"double(input.total)\" }";
+    let config = load_index(index).unwrap().config;
+    let names: Vec<_> = config.definitions[0].index_names().map(ToString::to_string).collect();
+    assert_eq!(names, ["customer", "total"]);
+    let none = load_index("{}").unwrap().config;
+    assert_ne!(none.definitions[0].digest(), config.definitions[0].digest());
+}
+
+#[test]
+fn an_index_that_is_wrong_says_what_and_where() {
+    let cases = [
+        ("\"input.a\"", "index", "a table of expressions"),
+        ("{ a = 7 }", "index.a", "an expression"),
+        ("{ Customer = \"input.a\" }", "index.Customer", "is not a name"),
+        ("{ a = \"input.a +\" }", "index.a", "is not a CEL expression"),
+        ("{ a = \"inptu.a\" }", "index.a", "uses `inptu`"),
+        ("{ a = \"steps.a.output\" }", "index.a", "uses `steps`"),
+        ("{ a = \"saga.id\" }", "index.a", "uses `saga`"),
+        ("{ a = \"[input.a]\" }", "index.a", "which is not indexed"),
+        ("{ a = \"upper(input.a)\" }", "index.a", "upper"),
+    ];
+    for (index, key, message) in cases {
+        let report = load_index(index).unwrap_err();
+        let key = format!("saga.order.{key}");
+        let is_it = |finding: &amends_config::Finding| {
+            finding.key == key && finding.message.contains(message)
+        };
+        assert!(report.findings().iter().any(is_it), "{index}: {:?}", report.findings());
+    }
+    let many = |count: usize| {
+        let one = |number: usize| format!("n{number} = \"input.a\"");
+        format!("{{ {} }}", (0..count).map(one).collect::<Vec<_>>().join(", "))
+    };
+    assert!(load_index(&many(16)).is_ok());
+    let report = load_index(&many(17)).unwrap_err();
+    assert!(report.findings()[0].message.contains("at most 16"), "{:?}", report.findings());
 }

@@ -45,12 +45,14 @@ pub fn start(at: Timestamp, start: Start) -> (Saga, Vec<Event>) {
     // The deadline limits what the saga does, not how long it waits for its start.
     let deadline = start.definition.spec().deadline;
     let deadline_at = deadline.map(|deadline| start_at.unwrap_or(at).after(deadline));
+    let index = start.definition.index().values(&start.input);
     let started = SagaStarted {
         definition: start.definition.name().clone(),
         definition_digest: start.definition.digest(),
         input: start.input,
         key: start.key,
         tags: start.tags,
+        index,
         traceparent: start.traceparent,
         deadline_at,
         start_at,

@@ -6,24 +6,28 @@
 
 mod check;
 mod error;
+mod event_expression;
 mod expression;
 mod functions;
+mod index;
 mod millis;
 mod spec;
 mod step;
 mod step_set;
 
-use crate::ids::{DefinitionName, Digest, SignalName, StepName};
+use crate::ids::{DefinitionName, Digest, IndexName, SignalName, StepName};
 use crate::log_limits::LogLimits;
 #[cfg(feature = "sim")]
 use crate::log_limits::{LOG_BYTES_MAX, LogSize};
 use crate::payload::Payload;
 
 pub use error::DefinitionError;
+pub use event_expression::{EventExpression, EventExpressionError, EventVariables};
 pub(crate) use expression::{
     Expression, ExpressionError, Item, PassedThrough, Source, Variable, VariableValue, Variables,
 };
 pub(crate) use functions::{FUNCTIONS, MACROS};
+pub(crate) use index::Index;
 pub use spec::{
     BackoffSpec, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, ELEMENTS_MAX, EachSpec, InputSpec,
     RetrySpec, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
@@ -38,6 +42,7 @@ pub struct Definition {
     spec: DefinitionSpec,
     digest: Digest,
     steps: Vec<Step>,
+    index: Index,
     pivot: Option<usize>,
     leaves: StepSet,
     log_limits: LogLimits,
@@ -49,13 +54,14 @@ impl Definition {
     /// # Errors
     /// The mistakes in the spec, up to a hundred.
     pub fn new(spec: DefinitionSpec) -> Result<Self, Vec<DefinitionError>> {
-        let (steps, pivot) = check::check(&spec)?;
+        let check::Checked { steps, index, pivot } = check::check(&spec)?;
         let inner = steps.iter().fold(StepSet::default(), |set, step| set.union(step.after));
         let leaves = (0..steps.len())
             .filter(|step| !inner.contains(*step))
             .fold(StepSet::default(), StepSet::with);
         let digest = Digest::of(canonical(&spec).as_bytes());
-        Ok(Self { spec, digest, steps, pivot, leaves, log_limits: LogLimits::default() })
+        let log_limits = LogLimits::default();
+        Ok(Self { spec, digest, steps, index, pivot, leaves, log_limits })
     }
 
     /// Reads the canonical form of a definition.
@@ -112,6 +118,16 @@ impl Definition {
     #[must_use]
     pub fn steps(&self) -> &[StepSpec] {
         &self.spec.steps
+    }
+
+    /// Returns the names by which its sagas are found.
+    pub fn index_names(&self) -> impl Iterator<Item = &IndexName> {
+        self.spec.index.keys()
+    }
+
+    /// Returns the index of its sagas.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
     }
 
     /// Returns the signals that its steps wait for.

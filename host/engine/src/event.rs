@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::{Failure, FailureClass, Fate};
 use crate::emitted::{Emitted, EventType};
-use crate::ids::{DefinitionName, Digest, SagaId, SignalName, StepName, Timestamp};
+use crate::ids::{DefinitionName, Digest, IndexName, SagaId, SignalName, StepName, Timestamp};
+use crate::index::IndexValue;
 use crate::payload::Payload;
 
 /// The cause of a compensation.
@@ -205,6 +206,9 @@ events! {
             /// The tags by which callers find the saga.
             #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
             tags: BTreeMap<String, String>,
+            /// The values by which callers find the saga: those of the index of its definition.
+            #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+            index: BTreeMap<IndexName, IndexValue>,
             /// The trace context of the caller (W3C).
             #[serde(default, skip_serializing_if = "Option::is_none")]
             traceparent: Option<String>,

@@ -11,6 +11,7 @@ mod compare;
 mod describe;
 mod finder;
 mod flaw;
+mod index;
 mod infer;
 mod kinds;
 mod misfit;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use finder::flaws;
 pub use flaw::{Flaw, FlawKind, Schemas};
+pub use index::{IndexFlaw, index_flaws};
 pub(crate) use kinds::Kinds;
 pub use misfit::{Misfit, misfits};
 pub use near::nearest;

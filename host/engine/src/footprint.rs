@@ -27,6 +27,7 @@ impl Saga {
         let blocked = self.blocked.as_ref().map_or(0, |blocked| blocked.reason.len());
         let note = self.note.as_ref().map_or(0, |note| note.who.len() + note.reason.len());
         let tags = started.tags.iter().map(|(name, value)| name.len() + value.len());
+        let index = started.index.iter().map(|(name, value)| name.as_str().len() + value.bytes());
         let elements = self.fan_outs.iter().flat_map(|fan_out| fan_out.elements.iter());
         let elements = elements
             .map(|element| size_of_val(element) + element.name.as_str().len() + len(&element.item));
@@ -45,6 +46,7 @@ impl Saga {
             + blocked
             + note
             + tags.sum::<usize>()
+            + index.sum::<usize>()
             + elements.sum::<usize>()
             + signals.sum::<usize>()
             + self.steps.iter().map(StepState::memory_bytes).sum::<usize>()

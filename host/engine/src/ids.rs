@@ -327,6 +327,11 @@ name! {
     SignalName
 }
 
+name! {
+    /// The name of an index value by which sagas are found: `customer`.
+    IndexName
+}
+
 /// The name of a step in its definition, `inventory`, or of one element of a step that runs once
 /// for each element of a list: `shipment[3]`, counted from 0.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -395,5 +400,6 @@ text_serde!(
     StepName,
     PluginName,
     ServiceName,
-    SignalName
+    SignalName,
+    IndexName
 );

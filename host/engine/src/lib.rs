@@ -32,6 +32,7 @@ mod evolve;
 mod fit;
 mod footprint;
 mod ids;
+mod index;
 mod limits;
 mod log_limits;
 mod order;
@@ -53,8 +54,8 @@ pub use decide::{
 };
 pub use definition::{
     BackoffSpec, Definition, DefinitionError, DefinitionSpec, EACH_CONCURRENCY_DEFAULT,
-    ELEMENTS_MAX, EachSpec, InputSpec, RetrySpec, STEPS_MAX, StepKind, StepSpec, TIMEOUT_DEFAULT,
-    UndoSpec, WaitSpec,
+    ELEMENTS_MAX, EachSpec, EventExpression, EventExpressionError, EventVariables, InputSpec,
+    RetrySpec, STEPS_MAX, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
 };
 pub use emitted::{Emitted, EventType, EventTypeError};
 pub use event::{
@@ -66,11 +67,14 @@ pub use event::{
     StepUnknown, StepWaiting, UndoBlocked, UndoEvent, UndoFailed, UndoStarted, UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
-pub use fit::{Flaw, FlawKind, Misfit, Schema, Schemas, flaws, misfits, nearest};
-pub use ids::{
-    DefinitionName, Digest, IdError, NAME_BYTES_MAX, PluginName, Position, SagaId, ServiceName,
-    SignalName, StepName, Timestamp, Version,
+pub use fit::{
+    Flaw, FlawKind, IndexFlaw, Misfit, Schema, Schemas, flaws, index_flaws, misfits, nearest,
 };
+pub use ids::{
+    DefinitionName, Digest, IdError, IndexName, NAME_BYTES_MAX, PluginName, Position, SagaId,
+    ServiceName, SignalName, StepName, Timestamp, Version,
+};
+pub use index::{INDEX_NAMES_MAX, INDEX_TEXT_BYTES_MAX, IndexValue};
 pub use limits::{ATTEMPTS_MAX, CLOCK_TOLERANCE};
 pub use log_limits::LOG_EVENTS_LONG;
 pub use order::{Order, Refusal, Verb};

@@ -33,6 +33,7 @@ fn serial() -> DefinitionSpec {
         name: "three".parse().unwrap(),
         deadline: None,
         compensate_within: None,
+        index: std::collections::BTreeMap::new(),
         steps,
     }
 }
@@ -112,6 +113,7 @@ fn a_definition_has_at_most_as_many_steps_as_a_set_holds() {
         name: "many".parse().unwrap(),
         deadline: None,
         compensate_within: None,
+        index: std::collections::BTreeMap::new(),
         steps: (0..steps).map(|index| step(&format!("s{index}"), &[])).collect(),
     };
     assert!(Definition::new(spec(STEPS_MAX)).is_ok());

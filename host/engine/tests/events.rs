@@ -232,6 +232,7 @@ fn event() -> impl Strategy<Value = Event> {
                     input,
                     key: key.clone(),
                     tags: key.map(|key| (key.clone(), key)).into_iter().collect::<BTreeMap<_, _>>(),
+                    index: BTreeMap::new(),
                     traceparent: None,
                     deadline_at,
                     start_at: deadline_at,

@@ -26,6 +26,7 @@ fn definition(steps: Vec<StepSpec>) -> Arc<Definition> {
         name: "test".parse().unwrap(),
         deadline: Some(Duration::from_hours(1)),
         compensate_within: Some(Duration::from_hours(1)),
+        index: std::collections::BTreeMap::new(),
         steps,
     };
     Arc::new(Definition::new(spec).unwrap())

@@ -267,6 +267,7 @@ fn a_name_with_a_number_is_an_element_and_no_other() {
         name: "test".parse().unwrap(),
         deadline: None,
         compensate_within: None,
+        index: std::collections::BTreeMap::new(),
         steps: vec![plain],
     };
     let errors = amends_engine::Definition::new(spec).unwrap_err();

@@ -159,15 +159,20 @@ impl Registry {
         Ok(true)
     }
 
-    /// Has the store keep what it does not have yet.
+    /// Has the store keep a component.
     pub(crate) async fn put_bytes(
         &self,
         Candidate { plugin, component, bytes }: &mut Candidate,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let Some(bytes) = bytes.take() else { return Ok(()) };
-        let (name, digest) = (plugin.to_string(), component.digest);
-        self.inner.store.blobs().put(BlobKind::Component, name, digest, at, bytes).await
+    ) -> Result<(), PluginError> {
+        let digest = component.digest;
+        let Some(bytes) = bytes.take() else {
+            let is_kept = self.keep(digest, at).await?;
+            let lost = || PluginError::Lost { plugin: plugin.clone(), digest };
+            return if is_kept { Ok(()) } else { Err(lost()) };
+        };
+        let name = plugin.to_string();
+        Ok(self.inner.store.blobs().put(BlobKind::Component, name, digest, at, bytes).await?)
     }
 
     /// None for what is the last that became active already: it serves on.

@@ -24,7 +24,10 @@ pub enum PluginError {
     #[error("the start of the plugins failed: {0}")]
     Start(String),
     /// Nobody has the bytes of a digest.
-    #[error("plugin {plugin}: the component {digest} is neither in the folder nor in the store")]
+    #[error(
+        "plugin {plugin}: the component {digest} is not in the store (any more); to have it serve, \
+         deploy its file"
+    )]
     Lost {
         /// The plugin.
         plugin: PluginName,

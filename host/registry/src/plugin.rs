@@ -9,7 +9,7 @@ use crate::activation::{Activation, ActivationCause, RejectionRecord};
 use crate::canary::{Canary, CanaryEnd, CanaryInfo, Trial};
 
 /// Activations and refusals that are kept in memory, of each plugin. The stream has all of them.
-const HISTORY_MAX: usize = 1_000;
+pub(crate) const HISTORY_MAX: usize = 1_000;
 
 /// Refusals of a plugin that are recorded from one activation to the next: whoever deploys in a loop
 /// what cannot serve must not fill the store, whose stream each start reads. Further ones are logged,

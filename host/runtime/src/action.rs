@@ -19,6 +19,8 @@ pub(crate) enum Action<'a> {
     Archive,
     /// Bring a saga back from the archive.
     BringBack { saga: SagaId },
+    /// Write the projections of the store anew where they are not what the events say.
+    Rebuild,
     /// Activate components for plugins, or begin a canary; a dry run only looks.
     Deploy { plugins: Vec<&'a PluginName>, is_dry_run: bool },
     /// Run the undo of a new component on recorded outputs, without any effect.
@@ -46,6 +48,7 @@ impl fmt::Display for Action<'_> {
             Self::Signal { saga, name } => write!(f, "signal {saga} {name}"),
             Self::Operate { saga, verb } => write!(f, "operate {saga} {}", verb.word()),
             Self::Archive => f.write_str("archive"),
+            Self::Rebuild => f.write_str("rebuild"),
             Self::BringBack { saga } => write!(f, "bring back {saga}"),
             Self::Deploy { plugins, is_dry_run } => {
                 f.write_str(if *is_dry_run { "try to deploy" } else { "deploy" })?;

@@ -14,9 +14,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use amends_engine::{Event, SagaEvent, SagaId, SagaStatus, Timestamp};
-use amends_registry::now;
+use amends_registry::{Registry, RetiredComponents, now};
 use amends_store::{
-    ArchiveError, Cursor, EndedContent, EndedSaga, PageBudget, Store, StoreError, ToArchive,
+    ArchiveError, Cursor, EndedContent, EndedSaga, PageBudget, START_KEY_RETENTION, Store,
+    StoreError, ToArchive,
 };
 use tokio::sync::Mutex;
 
@@ -41,10 +42,6 @@ const SAGAS_AT_ONCE: usize = 20_000;
 /// The unreadable sagas that one pass names. More would say nothing new.
 const UNREADABLE_NAMED_MAX: usize = 20;
 
-/// How long after its start a saga keeps its start key at least. The key then goes with the saga, when
-/// that has left the store.
-pub(crate) const KEY_RETENTION: Duration = Duration::from_hours(90 * 24);
-
 /// What a pass came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArchivePass {
@@ -62,6 +59,8 @@ pub struct ArchivePass {
     pub unreadable: u64,
     /// The start keys that were removed.
     pub keys: u64,
+    /// The components that were removed because nothing needs them any more.
+    pub components: RetiredComponents,
     /// True when the sagas were deleted, because the store has no archive.
     pub is_deleting: bool,
 }
@@ -71,6 +70,7 @@ pub(crate) struct Archiver {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: Arc<Definitions>,
     pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) plugins: Registry,
     pub(crate) retention: Retention,
     /// The names of the subscriptions: what they have not delivered stays in the log.
     pub(crate) subscriptions: Vec<String>,
@@ -104,7 +104,17 @@ pub(crate) async fn run(archiver: Weak<Archiver>) {
 
 impl ArchivePass {
     fn log(&self) {
-        let Self { sagas, events, segments, bytes, kept, unreadable, keys, is_deleting } = self;
+        let Self {
+            sagas,
+            events,
+            segments,
+            bytes,
+            kept,
+            unreadable,
+            keys,
+            is_deleting,
+            components: _,
+        } = self;
         if *sagas > 0 {
             let what = if *is_deleting { "sagas were deleted" } else { "sagas were archived" };
             tracing::info!(sagas, events, segments, bytes, kept, unreadable, keys, "{what}");
@@ -115,11 +125,22 @@ impl ArchivePass {
 impl Archiver {
     pub(crate) fn new(
         (store, definitions, quarantine): (Arc<dyn Store>, Arc<Definitions>, Arc<Quarantine>),
+        plugins: Registry,
         retention: Retention,
         subscriptions: Vec<String>,
     ) -> Self {
+        metrics::counter!("amends_archived_total").increment(0);
         let (is_stopping, passing) = Default::default();
-        Self { store, definitions, quarantine, retention, subscriptions, is_stopping, passing }
+        Self {
+            store,
+            definitions,
+            quarantine,
+            plugins,
+            retention,
+            subscriptions,
+            is_stopping,
+            passing,
+        }
     }
 
     /// Returns how far each subscription has delivered. One that is disabled counts too, because an operator
@@ -163,7 +184,8 @@ impl Archiver {
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
-        pass.done.keys = archive.remove_keys(pass.now.before(KEY_RETENTION)).await?;
+        pass.done.keys = archive.remove_keys(pass.now.before(START_KEY_RETENTION)).await?;
+        pass.done.components = self.plugins.retire_components(pass.now).await?;
         let oldest = archive.oldest_ended().await?;
         let age = oldest.map_or(Duration::ZERO, |at| now().since(at));
         metrics::gauge!("amends_oldest_ended_saga_seconds").set(age.as_secs_f64());

@@ -6,6 +6,7 @@
 
 mod archive;
 mod breakers;
+mod event_rules;
 mod orders;
 mod plugins;
 mod records;
@@ -13,24 +14,25 @@ mod sagas;
 mod schedules;
 mod subscriptions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, Digest, Payload, PlannedUndo, SagaId, ServiceName, Start, Timestamp, Version,
-    undo_plan,
+    Definition, Digest, IndexName, Payload, PlannedUndo, SagaId, ServiceName, Start, Timestamp,
+    Version, undo_plan,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
 use amends_store::{ShardId, Store, StoreError, StoreHealth, Stream};
-use amends_subscriptions::{DefinitionNames, SubscriptionSettings, Subscriptions};
+use amends_subscriptions::{DefinitionNames, NatsSources, SubscriptionSettings, Subscriptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+pub use event_rules::EventTaken;
 pub use subscriptions::NamedLogPage;
 
 use crate::abandoned::Abandoned;
@@ -42,6 +44,9 @@ use crate::budget::Budget;
 use crate::definitions::Definitions;
 use crate::due::DueSagas;
 use crate::error::{RuntimeError, StartError};
+use crate::event_rules::{
+    EventRule, EventRules, IncomingPort, LateEventPort, sources_of, subscriptions_of,
+};
 use crate::faults::Faults;
 use crate::gauges::HostGauges;
 use crate::limits::{
@@ -83,6 +88,8 @@ pub struct RuntimeConfig {
     pub subscriptions: Vec<SubscriptionSettings>,
     /// Which sagas start when, by themselves.
     pub schedules: Vec<ScheduleSettings>,
+    /// Which events start sagas or become signals.
+    pub event_rules: Vec<Arc<EventRule>>,
     /// What goes wrong on purpose; none in earnest.
     pub faults: Option<Arc<dyn Faults>>,
 }
@@ -99,6 +106,7 @@ impl Default for RuntimeConfig {
             retention: None,
             subscriptions: Vec::new(),
             schedules: Vec::new(),
+            event_rules: Vec::new(),
             faults: None,
         }
     }
@@ -158,6 +166,8 @@ struct Inner {
     archiver: Option<Arc<Archiver>>,
     subscriptions: Subscriptions,
     schedules: Schedules,
+    event_rules: EventRules,
+    nats_sources: NatsSources,
     definition_names: DefinitionNames,
     /// Room for one rehearsal.
     rehearsals: Semaphore,
@@ -201,8 +211,11 @@ impl Host {
         let quarantine = Arc::<Quarantine>::default();
         tokio::spawn(tell_when_store_works(store.maintenance().health(), weak.clone()));
         // Before anything is appended: a new one gets every event from here on.
-        let names = config.subscriptions.iter().map(|settings| settings.name.clone()).collect();
-        let subscriptions = Subscriptions::open(config.subscriptions, Arc::clone(&store)).await?;
+        let event_port = LateEventPort::default();
+        let mut subscriptions = config.subscriptions;
+        subscriptions.extend(subscriptions_of(&config.event_rules, &event_port));
+        let names = subscriptions.iter().map(|settings| settings.name.clone()).collect();
+        let subscriptions = Subscriptions::open(subscriptions, Arc::clone(&store)).await?;
         failpoint("runtime.recovery.before");
         let owner = Owner {
             store: Arc::clone(&store),
@@ -225,11 +238,12 @@ impl Host {
         failpoint("runtime.recovery.read");
         let archiver = config.retention.map(|retention| {
             let of = (Arc::clone(&store), Arc::clone(&definitions), Arc::clone(&quarantine));
-            Arc::new(Archiver::new(of, retention, names))
+            Arc::new(Archiver::new(of, plugins.clone(), retention, names))
         });
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
+            let incoming: Arc<dyn IncomingPort> = Arc::new(WeakHost(inner.clone()));
             let mut workers = Vec::new();
             for (number, (inbox, receiver)) in inboxes.into_iter().zip(receivers).enumerate() {
                 let (starts, starts_receiver) = mpsc::channel(STARTS_WAITING_MAX / workers_count);
@@ -254,6 +268,8 @@ impl Host {
                 definition_names: DefinitionNames::new(Arc::clone(&store)),
                 subscriptions,
                 schedules: Schedules::new(config.schedules),
+                nats_sources: NatsSources::open(sources_of(&config.event_rules, &incoming)),
+                event_rules: EventRules::new(config.event_rules),
                 store,
                 plugins,
                 definitions,
@@ -273,20 +289,26 @@ impl Host {
             }
         });
         let runtime = Self { inner };
+        let _ = event_port.set(Arc::new(WeakHost(Arc::downgrade(&runtime.inner))));
         let run =
             |(worker, receiver, starts): (Worker, _, _)| tokio::spawn(worker.run(receiver, starts));
         let tasks = idle.into_iter().map(run).collect();
         *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
+        runtime.begin(owner, due).await?;
+        Ok(runtime)
+    }
+
+    /// Begins what a host does by itself beside its sagas.
+    async fn begin(&self, owner: Owner, due: DueSagas) -> Result<(), StoreError> {
         tokio::spawn(owner.run());
         tokio::spawn(due.run());
-        if let Some(archiver) = &runtime.inner.archiver {
+        if let Some(archiver) = &self.inner.archiver {
             tokio::spawn(archiver::run(Arc::downgrade(archiver)));
         }
         // Last: what replaces a component is held against the sagas that are live.
-        let guard = WeakHost(Arc::downgrade(&runtime.inner));
-        runtime.inner.plugins.watch(Some(Arc::new(guard))).await;
-        runtime.begin_schedules().await?;
-        Ok(runtime)
+        let guard = WeakHost(Arc::downgrade(&self.inner));
+        self.inner.plugins.watch(Some(Arc::new(guard))).await;
+        self.begin_schedules().await
     }
 
     /// Starts a saga; answers when it is durable. With a key that was used with the same
@@ -458,7 +480,11 @@ impl Host {
         }
         match self.load(id).await {
             Ok(Some(loaded)) => Ok(Some(loaded.into())),
-            Ok(None) => self.archived_state(id).await,
+            Ok(None) => match self.archived_state(id).await? {
+                Some(archived) => Ok(Some(archived)),
+                // It may have come back between the two looks.
+                None => Ok(self.load(id).await?.map(SagaState::from)),
+            },
             Err(error) => {
                 if self.inner.loader.is_lost(id, &error).await {
                     // Its worker cannot read it either, and sets it aside.
@@ -487,6 +513,12 @@ impl Host {
             Ok(Ok(state)) => Ok(Some(state)),
             Ok(Err(_)) | Err(_) => self.state(id).await,
         }
+    }
+
+    /// Returns the names by which sagas of the definitions in force are found.
+    #[must_use]
+    pub fn index_names(&self) -> BTreeSet<IndexName> {
+        self.definitions().flat_map(|definition| definition.index_names().cloned()).collect()
     }
 
     /// Returns the definitions in force, by name.
@@ -574,6 +606,7 @@ impl Host {
         for task in tasks {
             let _ = task.await;
         }
+        self.inner.nats_sources.stop().await;
         self.inner.subscriptions.stop().await;
         failpoint("runtime.stop.done");
         cut_off

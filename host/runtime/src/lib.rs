@@ -20,6 +20,7 @@ mod deploy;
 mod dispatch;
 mod due;
 mod error;
+mod event_rules;
 mod exposure;
 mod faults;
 mod gauges;
@@ -41,6 +42,7 @@ mod saga_state;
 mod schedules;
 mod serving;
 mod stall;
+mod start_keys;
 mod state_cache;
 mod stuck;
 mod worker;
@@ -50,22 +52,28 @@ pub use amends_registry::now;
 // What the methods of a host take and return of the store.
 pub use amends_store::{
     ArchiveError, Backup, BackupError, BackupSummary, Cursor, DigestPart, FailureQuery,
-    FailureText, Fatal, GroupBy, IdPart, Obstacle, SagaGroups, SagaQuery, SagaRow, StoreError,
-    StoreHealth, StoreSurvey, StoredEvent, Stream, Tombstone,
+    FailureText, Fatal, GroupBy, IdPart, IndexCondition, Obstacle, RebuildError, RebuildPlace,
+    RebuildSlice, SagaGroups, SagaQuery, SagaRow, StoreError, StoreHealth, StoreSurvey,
+    StoredEvent, Stream, Tombstone,
 };
 pub use archiver::ArchivePass;
 // What the methods of a host take and return of subscriptions.
 pub use amends_subscriptions::{
-    CLOUD_EVENT, CLOUD_EVENTS, CloudEvent, EventFilter, NamedEvent, SOURCE_DEFAULT,
-    SubscriptionSettings, SubscriptionStatus, TypePattern,
+    CLOUD_EVENT, CLOUD_EVENTS, CloudEvent, EventFilter, IncomingError, IncomingEvent, NamedEvent,
+    SOURCE_DEFAULT, SignatureHeaders, SubscriptionSettings, SubscriptionStatus, TypePattern,
+    verify as verify_signature,
 };
 pub use breakers::settings::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
 pub use deploy::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
 pub use error::{ArchivePassError, BreakerError, OperateError, RuntimeError, StartError};
+pub use event_rules::{
+    EVENT_KEY_PREFIX, EventCounts, EventEffect, EventError, EventOrigin, EventPayload, EventRule,
+    EventRuleStatus, EventSignal, EventStart, EventsError, SignalTarget, is_event_tag,
+};
 pub use exposure::ExposureError;
 pub use faults::Faults;
-pub use host::{Host, NamedLogPage, Planned, RuntimeConfig, StartRequest};
-pub use limits::{LIVE_BYTES_MAX_DEFAULT, STARTS_WAITING_MAX};
+pub use host::{EventTaken, Host, NamedLogPage, Planned, RuntimeConfig, StartRequest};
+pub use limits::{LIVE_BYTES_MAX_DEFAULT, START_KEY_BYTES_MAX, STARTS_WAITING_MAX, TAG_BYTES_MAX};
 pub use plugin_state::{StateError, StateWrite};
 pub use principal::{Principal, Via};
 pub use recovery::{Quarantined, import};
@@ -77,8 +85,9 @@ pub use retention::Retention;
 pub use room_key::RoomKey;
 pub use saga_state::{SagaState, Started};
 pub use schedules::{
-    CatchUp, Overlap, PatternError as SchedulePatternError, SCHEDULE_KEY_PREFIX, SCHEDULE_TAG,
-    SCHEDULED_AT, SchedulePattern, ScheduleSettings, ScheduleStatus,
+    CatchUp, Overlap, PatternError as SchedulePatternError, SCHEDULE_TAG, SCHEDULED_AT,
+    SchedulePattern, ScheduleSettings, ScheduleStatus,
 };
 pub use stall::{Stall, StallReason, Stuck};
+pub use start_keys::is_reserved_key;
 pub use state_cache::with_state_cache;

@@ -100,5 +100,29 @@ pub(crate) const SCHEDULE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The next times of a schedule that are shown.
 pub(crate) const NEXT_TIMES_SHOWN: usize = 3;
 
+/// The bytes of a start key.
+pub const START_KEY_BYTES_MAX: usize = 255;
+
+/// The bytes of the name of a tag, and of its value.
+pub const TAG_BYTES_MAX: usize = 255;
+
+/// Events that came in one request and are being taken at once. They share transactions of the store.
+pub(crate) const EVENTS_AT_ONCE: usize = 64;
+
+/// Sagas in a chain, each started by a domain event of the one before. A longer chain is taken for a
+/// circle, which would never end.
+pub(crate) const EVENT_DEPTH_MAX: usize = 16;
+
+/// How often in such a chain a rule may be one that already stands in it.
+pub(crate) const EVENT_REPEATS_MAX: usize = 2;
+
+/// Requests or messages whose expressions are evaluated at once, each on a thread. Others wait, and the room
+/// of their bodies bounds how many.
+pub(crate) const EVENT_PLANS_AT_ONCE: usize = 4;
+
+/// Attempts to take a domain event before it is a dead letter, over some two minutes: a saga that is to get a
+/// signal may be started a moment later.
+pub(crate) const EVENT_ATTEMPTS_MAX: u32 = 8;
+
 /// Rehearsals at once. Each computes on a thread of its own, and real sagas go first.
 pub(crate) const REHEARSALS_MAX: usize = 1;

@@ -8,7 +8,6 @@ use amends_engine::{
     CLOCK_TOLERANCE, Call, Command, Direction, Event, Input, Refusal, Saga, SagaId, SagaStatus,
     StateChange, StepName, Timestamp, awaits, commands,
 };
-use amends_store::SagaRow;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -468,22 +467,4 @@ impl Live {
 fn state_of(saga: &Saga, stalls: &[Stall], clock: SagaClock) -> SagaState {
     let (saga, stalls) = (saga.clone(), stalls.to_vec());
     SagaState { saga, stalls, unrecorded: None, now: clock.now(), is_archived: false }
-}
-
-/// The row of the sagas projection.
-pub(crate) fn row(saga: &Saga) -> SagaRow {
-    let started = saga.started();
-    SagaRow {
-        id: saga.id(),
-        definition: started.definition.clone(),
-        definition_digest: started.definition_digest,
-        status: saga.status(),
-        reason: saga.reason().map(str::to_owned),
-        started_at: saga.started_at(),
-        ended_at: saga.ended_at(),
-        deadline_at: saga.deadline_at(),
-        wake_at: saga.wake_at(),
-        tags: started.tags.clone(),
-        key: started.key.clone(),
-    }
 }

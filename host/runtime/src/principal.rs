@@ -20,7 +20,7 @@ pub struct Principal {
 pub(crate) enum PrincipalKind {
     /// The host has no access control: whoever reaches it may do everything, and nobody checks the name.
     Local,
-    /// The host itself asks, for a saga that runs or undoes another one, or for a schedule.
+    /// The host itself asks: for a saga that runs or undoes another one, for a schedule, or for an event.
     Host,
 }
 
@@ -64,6 +64,13 @@ impl Principal {
             roles: Vec::new(),
             via: Via::Host,
         }
+    }
+}
+
+impl Principal {
+    /// Makes the principal for which the host takes the events of a rule.
+    pub(crate) fn of_event_rule(name: &str, via: Via) -> Self {
+        Self { subject: format!("on {name}"), kind: PrincipalKind::Host, roles: Vec::new(), via }
     }
 }
 

@@ -10,14 +10,13 @@ use amends_engine::{
 };
 use amends_registry::Registry;
 use amends_store::{
-    Append, EVENT_UNREADABLE, LiveSaga, LiveSagas, NewEvent, OwnedShards, SagaFailure, ShardId,
-    Store, StoreError, StoredEvent, Stream, failures,
+    Append, EVENT_UNREADABLE, LiveSaga, LiveSagas, NewEvent, OwnedShards, SagaFailure, SagaRow,
+    ShardId, Store, StoreError, StoredEvent, Stream, failures,
 };
 
 use crate::definitions::Definitions;
 use crate::error::RuntimeError;
 use crate::limits::SAGAS_PER_READ;
-use crate::live::row;
 use crate::saga_state::{Loaded, RowState};
 
 /// A saga that cannot be read. Nothing touches it, and it does not stop the others.
@@ -210,7 +209,7 @@ pub async fn import(
             at: decided[0].at,
             events: events.collect(),
             // With the last: until then it is no saga.
-            row: (expected.plus(decided.len()) == saga.version()).then(|| row(&saga)),
+            row: (expected.plus(decided.len()) == saga.version()).then(|| SagaRow::of(&saga)),
             failures: failures_of(&failed, expected, decided.len()),
             start_key: None,
             state: Vec::new(),

@@ -18,8 +18,7 @@ mod status;
 
 pub use pattern::{PatternError, SchedulePattern};
 pub(crate) use runner::{Firing, Firings, Runner};
-pub use settings::{
-    CatchUp, Overlap, SCHEDULE_KEY_PREFIX, SCHEDULE_TAG, SCHEDULED_AT, ScheduleSettings,
-};
+pub(crate) use settings::SCHEDULE_KEY_PREFIX;
+pub use settings::{CatchUp, Overlap, SCHEDULE_TAG, SCHEDULED_AT, ScheduleSettings};
 pub use status::ScheduleStatus;
 pub(crate) use status::Schedules;

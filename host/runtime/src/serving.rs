@@ -4,7 +4,7 @@ use amends_engine::{
     Chosen, Digest, Direction, Due, Order, Payload, PlannedUndo, PluginName, Refusal, Saga, SagaId,
     StepName, StepStatus, Verb, steps_of,
 };
-use amends_registry::Registry;
+use amends_registry::{Registry, now};
 use amends_sandbox::LoadedComponent;
 
 use crate::saga_state::SagaState;
@@ -216,7 +216,11 @@ pub(crate) async fn may_choose(
         Ok(found) if !is_undo && !found.exports.execute => {
             refuse(format!("{digest} exports no action"))
         }
-        Ok(_) => Ok(()),
+        Ok(_) => match plugins.keep(digest, now()).await {
+            Ok(true) => Ok(()),
+            Ok(false) => refuse(format!("{digest} is not in the store any more")),
+            Err(error) => refuse(error.to_string()),
+        },
         Err(error) => refuse(error.to_string()),
     }
 }

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use amends_engine::{
     CLOCK_TOLERANCE, Digest, Direction, Event, Input, Outcome, Refusal, STATE_ROWS_MAX, Saga,
-    SagaEvent, SagaId, SagaStatus, Start, Target, Timestamp, decide_on,
+    SagaEvent, SagaId, SagaStatus, Target, Timestamp, decide_on,
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
 use amends_sandbox::Effects;
-use amends_store::{Epoch, OwnedShards, ShardId, StartKey, StoreError, StoreHealth};
+use amends_store::{Epoch, OwnedShards, SagaRow, ShardId, StartKey, StoreError, StoreHealth};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -29,7 +29,7 @@ use crate::dispatch::{Dispatcher, host_stopped};
 use crate::error::{RuntimeError, StartError};
 use crate::faults::Faults;
 use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX};
-use crate::live::{Live, Loading, Pending, Queued, SagaClock, Unbegun, row};
+use crate::live::{Live, Loading, Pending, Queued, SagaClock, Unbegun};
 use crate::loader::Loader;
 use crate::message::{CallNumber, Gauges, Message, Returned, StartMessage};
 use crate::ports::SagaPort;
@@ -315,10 +315,8 @@ impl Worker {
             return;
         }
         let at = now();
-        let start_key = start
-            .key
-            .as_ref()
-            .map(|key| StartKey { key: key.clone(), payload_digest: payload_digest(&start) });
+        let key = start.key.as_deref();
+        let start_key = key.map(|key| StartKey::of(key, start.definition.name(), &start.input));
         // A broken invariant of the engine must cost one saga, not the worker.
         let begun = catch_unwind(AssertUnwindSafe(|| amends_engine::start(at, start)));
         let Ok((saga, mut events)) = begun else {
@@ -332,7 +330,8 @@ impl Worker {
             let _ = reply.send(Err(StartError::Store(failed)));
             return;
         };
-        let append = Self::append_of(None, at, &events, Some(row(&draft)), &draft, start_key);
+        let append =
+            Self::append_of(None, at, &events, Some(SagaRow::of(&draft)), &draft, start_key);
         let row = RowState::of(&draft);
         let mut live = Live::new(Loaded { saga, last_at: at, row }, held);
         let clock = live.clock;
@@ -621,7 +620,10 @@ impl Worker {
             failpoint("runtime.compensation.decided");
         }
         let row_state = RowState::of(&draft);
-        let row = (row_state != live.row).then(|| row(&draft));
+        // Only these may change what the row says besides its state: a reason, a deadline.
+        let is_of_saga = |event: &Event| matches!(event, Event::Saga(_) | Event::Operator(_));
+        let is_changed = row_state != live.row || events.iter().any(is_of_saga);
+        let row = is_changed.then(|| SagaRow::of(&draft));
         let mut append = Self::append_of(Some(&live.saga), at, &events, row, &draft, None);
         append.state = with_state.iter().filter_map(|at| inputs[*at].state.clone()).collect();
         live.pending = Some(Pending {
@@ -792,14 +794,4 @@ fn try_decide(
     let decided = decided.map_err(|_| format!("{BROKEN_INVARIANT}; the log above says which"))?;
     events.extend(decided.events);
     Ok(decided.refused)
-}
-
-/// Of what makes two starts with one key the same: the definition's name and the input.
-fn payload_digest(start: &Start) -> Digest {
-    let mut bytes = start.definition.name().as_str().as_bytes().to_vec();
-    bytes.push(0);
-    // One that an earlier version recorded may have no value: then it is the text that counts.
-    let value = start.input.to_value().map(|value| value.to_string());
-    bytes.extend_from_slice(value.as_deref().unwrap_or(start.input.as_str()).as_bytes());
-    Digest::of(&bytes)
 }

@@ -49,6 +49,7 @@ fn definition() -> Definition {
         name: "order".parse().unwrap(),
         deadline: None,
         compensate_within: None,
+        index: std::collections::BTreeMap::new(),
         steps: names.into_iter().zip(before).map(step).collect(),
     })
     .unwrap()

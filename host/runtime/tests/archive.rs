@@ -4,16 +4,19 @@
 
 mod place;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, Payload, RetrySpec, SagaId, SagaStatus, SignalName, StepKind,
-    StepSpec, UndoSpec, Verb, Version, WaitSpec,
+    Definition, DefinitionSpec, Digest, Payload, RetrySpec, SagaId, SagaStatus, SignalName,
+    StepKind, StepSpec, Timestamp, UndoSpec, Verb, Version, WaitSpec,
 };
+use amends_registry::now;
 use amends_runtime::{
     ArchivePassError, Host, OperateError, Retention, RuntimeConfig, StartRequest, Stream,
 };
+use amends_store::{Append, BlobKind, NewEvent, Store};
 use amends_subscriptions::{
     BatchSettings, EventFilter, RetrySettings, StartFrom, SubscriptionSettings, Target,
     WebhookSettings,
@@ -44,6 +47,7 @@ fn definitions() -> Vec<Definition> {
         name: "open".parse().unwrap(),
         deadline: None,
         compensate_within: Some(HOUR),
+        index: std::collections::BTreeMap::new(),
         steps: vec![call()],
     };
     let undo = UndoSpec { plugin: None, timeout: SOON, retry: RetrySpec::default() };
@@ -87,6 +91,76 @@ async fn host() -> (Place, Host) {
     place.write("test", &Component::default().build());
     let host = place.run(place.store(), definitions(), config()).await;
     (place, host)
+}
+
+/// A component of plugin `test` for each day before today, the last of them of `days` days ago, and one
+/// that serves today. Each served for a day. Returns their digests, the earliest first.
+async fn served(store: &Arc<dyn Store>, days: u32) -> Vec<Digest> {
+    let (mut digests, mut known) = (Vec::new(), Version(0));
+    for day in (0..=days).rev() {
+        let version = format!("1.0.{}", days - day);
+        let bytes = Component { version: &version, ..Component::default() }.build();
+        let (digest, at) = (Digest::of(&bytes), days_ago(day));
+        store.blobs().put(BlobKind::Component, "test".to_owned(), digest, at, bytes).await.unwrap();
+        let (component, previous) = (digest.to_string(), digests.last().map(Digest::to_string));
+        let data = serde_json::json!({ "components": [{ "plugin": "test", "digest": component,
+            "version": version, "previous": previous }], "cause": "deploy" });
+        let events = vec![NewEvent { kind: "plugin.activated".into(), data: data.to_string() }];
+        let append = Append::shared(Stream::Deploys, known, at, events);
+        store.log().append_shared(append).await.unwrap();
+        known = known.plus(1);
+        digests.push(digest);
+    }
+    digests
+}
+
+fn days_ago(days: u32) -> Timestamp {
+    now().before(24 * HOUR * days)
+}
+
+/// Copies the row of a saga, as if it had run some days ago.
+fn copy_row(place: &Place, id: SagaId, days: u32) {
+    let at = days_ago(days);
+    let hex = |id: SagaId| id.as_bytes().map(|byte| format!("{byte:02x}")).concat();
+    let (id, copy, at) = (hex(id), hex(SagaId::from_parts(at, &[7; 10])), at.as_millis());
+    place.change(&format!(
+        "INSERT INTO sagas (id, definition, definition_digest, status, started_at, ended_at)
+         SELECT X'{copy}', definition, definition_digest, status, {at}, {at} FROM sagas
+         WHERE id = X'{id}'"
+    ));
+}
+
+#[tokio::test]
+async fn components_that_nothing_needs_leave_the_store() {
+    let place = Place::new();
+    let store = place.store();
+    let days = 15;
+    let digests = served(&store, days).await;
+    let keep = definitions().iter().map(|one| (one.name().clone(), 1_000 * 24 * HOUR)).collect();
+    let retention = Some(Retention { store: 1_000 * 24 * HOUR, keep });
+    let config = RuntimeConfig { retention, ..RuntimeConfig::default() };
+    let host = place.run(Arc::clone(&store), definitions(), config.clone()).await;
+    let order = start(&host, "order").await;
+    assert_eq!(ended(&host, order).await, SagaStatus::Completed);
+    host.close().await.unwrap();
+    copy_row(&place, order, 10);
+    let store = place.store();
+    let host = place.run(Arc::clone(&store), definitions(), config).await;
+    // An operator may have chosen this one for a saga of today.
+    assert!(store.blobs().renew(BlobKind::Component, digests[2], now()).await.unwrap());
+    let pass = host.archive(&ada()).await.unwrap();
+    let left = store.blobs().list(BlobKind::Component).await.unwrap();
+    let left: BTreeSet<Digest> = left.into_iter().map(|row| row.digest).collect();
+    let gone: Vec<_> = (0..=15).filter(|served| !left.contains(&digests[*served])).collect();
+    // The last eight stay; of the others what served when the saga ran, and the hour after that.
+    assert_eq!(gone, [0, 1, 3, 6, 7], "{pass:?}");
+    assert_eq!(pass.components.count, 5, "{pass:?}");
+    assert_eq!(host.archive(&ada()).await.unwrap().components.count, 0);
+    let plugin = "test".parse().unwrap();
+    let went = host.rollback(&ada(), &plugin, Some(digests[0]), "try".to_owned(), false).await;
+    let message = went.unwrap_err().to_string();
+    assert!(message.contains("is not in the store"), "{message}");
+    host.rollback(&ada(), &plugin, Some(digests[2]), "try".to_owned(), false).await.unwrap();
 }
 
 #[tokio::test]

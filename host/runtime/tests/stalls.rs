@@ -244,6 +244,7 @@ async fn tries_of_a_breaker_use_up_no_attempts() {
         name: "call".parse().unwrap(),
         deadline: None,
         compensate_within: None,
+        index: std::collections::BTreeMap::new(),
         steps: vec![of_service("b", "test", "carrier", 3)],
     };
     let definitions = vec![Definition::new(spec).unwrap()];

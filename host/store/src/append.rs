@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use amends_engine::{Digest, SagaId, StateChange, Timestamp, Version};
+use amends_engine::{DefinitionName, Digest, Payload, SagaId, StateChange, Timestamp, Version};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::StoreError;
@@ -59,6 +59,20 @@ pub struct StartKey {
     pub key: String,
     /// The digest of the payload that the saga is started with.
     pub payload_digest: Digest,
+}
+
+impl StartKey {
+    /// Returns the key of a start. Two starts with one key are the same when they have the same
+    /// definition's name and the same input.
+    #[must_use]
+    pub fn of(key: &str, definition: &DefinitionName, input: &Payload) -> Self {
+        let mut bytes = definition.as_str().as_bytes().to_vec();
+        bytes.push(0);
+        // One that an earlier version recorded may have no value: then it is the text that counts.
+        let value = input.to_value().map(|value| value.to_string());
+        bytes.extend_from_slice(value.as_deref().unwrap_or(input.as_str()).as_bytes());
+        Self { key: key.to_owned(), payload_digest: Digest::of(&bytes) }
+    }
 }
 
 impl Append {

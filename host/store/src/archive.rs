@@ -4,6 +4,7 @@
 //! content is in a file, a segment; or nowhere, when the store has no archive.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use amends_engine::{DefinitionName, SagaId, SagaStatus, Timestamp, Version};
 use futures::future::BoxFuture;
@@ -13,6 +14,10 @@ use crate::paging::PageBudget;
 use crate::saga_query::SagaQuery;
 use crate::saga_row::SagaRow;
 use crate::stored_event::StoredEvent;
+
+/// How long after its end a saga keeps its start key at least. The key then goes, when the saga has left
+/// the store. A saga that comes back later has none.
+pub const START_KEY_RETENTION: Duration = Duration::from_hours(90 * 24);
 
 /// Moves ended sagas out of the database, and reads those that were moved.
 ///
@@ -67,7 +72,7 @@ pub trait Archive: Send + Sync {
     /// See [`ArchiveError`].
     fn bring_back(&self, id: SagaId) -> BoxFuture<'_, Result<bool, ArchiveError>>;
 
-    /// Removes the start keys of archived sagas whose ids were made before a time. Returns how many.
+    /// Removes the start keys of archived sagas that ended before a time. Returns how many.
     ///
     /// # Errors
     /// As for [`Self::ended`].

@@ -32,11 +32,27 @@ pub struct BlobRow {
     /// The name of the plugin or definition.
     pub name: String,
     /// The digest of the bytes.
-    pub(crate) digest: Digest,
-    /// When the blob was first stored.
-    pub(crate) at: Timestamp,
+    pub digest: Digest,
+    /// When the blob was last stored or renewed.
+    pub at: Timestamp,
     /// The number of bytes.
-    pub(crate) bytes_len: u64,
+    pub bytes_len: u64,
+}
+
+/// A change of one blob. See the methods of [`Blobs`].
+#[derive(Debug)]
+pub(crate) enum BlobChange {
+    /// Stores it.
+    Put {
+        /// The name of the plugin or definition.
+        name: String,
+        at: Timestamp,
+        bytes: Vec<u8>,
+    },
+    /// Renews it.
+    Renew { at: Timestamp },
+    /// Removes it.
+    Remove { unused_since: Timestamp },
 }
 
 /// Keeps blobs: components and definitions. Every host writes them, and equal bytes have one digest.
@@ -45,8 +61,9 @@ pub struct BlobRow {
 /// Each method fails with [`StoreError::Unavailable`] (try again), or with [`StoreError::Damaged`],
 /// [`StoreError::Closed`] or [`StoreError::Fatal`] (it fails again).
 pub trait Blobs: Send + Sync {
-    /// Stores bytes under their digest, unless they are stored already. The store trusts the digest
-    /// and does not compute it. [`StoreError::Invalid`] when they are more than [`BLOB_BYTES_MAX`].
+    /// Stores bytes under their digest; renews the blob when they are stored already. The store trusts
+    /// the digest and does not compute it. [`StoreError::Invalid`] when they are more than
+    /// [`BLOB_BYTES_MAX`].
     fn put(
         &self,
         kind: BlobKind,
@@ -55,6 +72,24 @@ pub trait Blobs: Send + Sync {
         at: Timestamp,
         bytes: Vec<u8>,
     ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Keeps a blob from being removed by who decided to do so before `at`. Returns false when there is
+    /// no such blob.
+    fn renew(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        at: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Removes a blob, unless it was stored or renewed at `unused_since` or later. Returns whether it
+    /// did.
+    fn remove(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        unused_since: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Returns the bytes that are stored under a digest.
     fn get(

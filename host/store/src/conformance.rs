@@ -20,12 +20,14 @@ mod archive;
 mod backup;
 mod durable;
 mod fixture;
+mod index;
 mod keys;
 mod location;
 mod model;
 mod outbox;
 mod ownership;
 mod read;
+mod rebuild;
 mod schedules;
 mod search;
 mod state;
@@ -37,12 +39,14 @@ pub use durable::*;
 pub use fixture::{
     at, definition, event, live_page, row, saga_id, start, then, whole_log, whole_stream,
 };
+pub use index::*;
 pub use keys::*;
 pub use location::{StoreLocation, TestStore};
 pub use model::Model;
 pub use outbox::*;
 pub use ownership::*;
 pub use read::*;
+pub use rebuild::*;
 pub use schedules::*;
 pub use search::*;
 pub use state::*;
@@ -73,6 +77,8 @@ macro_rules! conformance_tests {
             lists_by_failures,
             keeps_cursors_while_sagas_fail,
             keeps_the_last_failure_of_a_call,
+            lists_by_index_values,
+            keeps_cursors_of_index_values,
             lists_by_end,
             archives_failures,
             counts_groups,
@@ -84,6 +90,8 @@ macro_rules! conformance_tests {
             follows_rows,
             counts_by_status,
             keeps_blobs,
+            removes_blobs_that_nobody_renewed,
+            knows_whether_a_saga_was_live,
             keeps_state,
             refuses_state_that_has_changed,
             refuses_lists_that_have_changed,
@@ -109,6 +117,9 @@ macro_rules! conformance_tests {
             loses_nothing_when_taken_over_between_decide_and_append,
             loses_nothing_when_taken_over_with_appends_under_way,
             keeps_subscriptions,
+            rebuilds_what_differs,
+            rebuilds_beside_appends,
+            leaves_the_keys_that_were_removed,
             keeps_schedules,
             refuses_schedules_of_a_lost_store,
             refuses_cursors_of_a_lost_store,

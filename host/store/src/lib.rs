@@ -27,12 +27,14 @@ mod error;
 mod event_log;
 mod failure_query;
 mod in_place;
+mod index_query;
 mod maintenance;
 mod open;
 mod outbox;
 mod ownership;
 mod paging;
 mod plugin_state;
+mod rebuild;
 mod restored;
 mod saga_failure;
 mod saga_groups;
@@ -51,7 +53,7 @@ mod survey;
 pub use append::{Append, AppendReply, Appended, NewEvent, StartKey};
 pub use archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedContent, EndedPage, EndedSaga,
-    ToArchive, Tombstone,
+    START_KEY_RETENTION, ToArchive, Tombstone,
 };
 pub use backup::{Backup, BackupError, BackupSummary};
 pub use blob::{BlobKind, BlobRow, Blobs};
@@ -60,12 +62,14 @@ pub use error::{Cause, Fatal, Obstacle, OpenError, StoreError};
 pub use event_log::{EventLog, LogPage};
 pub use failure_query::{DigestPart, FailureQuery, FailureText};
 pub use in_place::{draft_of, put_in_place};
+pub use index_query::IndexCondition;
 pub use maintenance::{DiskRoom, Maintenance, StoreHealth, StoreStats};
 pub use open::open;
 pub use outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
 pub use ownership::{OwnedShards, Ownership, OwnershipEvent, Shard};
 pub use paging::{Cursor, PageBudget};
 pub use plugin_state::PluginState;
+pub use rebuild::{RebuildError, RebuildPlace, RebuildSlice};
 pub use restored::{FileCheck, RestoreError, Restored};
 pub use saga_failure::{FAILURE_TEXT_BYTES_MAX, FailedCall, SagaFailure, failures};
 pub use saga_groups::{GROUPS_MAX, GroupBy, SagaGroup, SagaGroups};

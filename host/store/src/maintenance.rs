@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use crate::backup::{Backup, BackupError};
 use crate::error::StoreError;
+use crate::rebuild::{RebuildError, RebuildPlace, RebuildSlice};
 use crate::survey::StoreSurvey;
 
 /// Says whether a store takes writes.
@@ -50,6 +51,18 @@ pub trait Maintenance: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`]: try again. [`StoreError::Closed`]: it fails again.
     fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+
+    /// Compares the projections with the events, and writes anew what differs: one slice, from a place on.
+    /// Sagas go on meanwhile. A rebuild is complete when every slice was done, each from the `next` of the
+    /// one before. It may be ended after any slice, and begun again at any place.
+    ///
+    /// What no event says stays as it is: cursors, plugin state, and what the archive has. So do the row
+    /// and the start key of a saga whose events are missing.
+    ///
+    /// # Errors
+    /// [`RebuildError::UnderWay`]: another slice is being done. [`StoreError::Unavailable`]: try again. [`StoreError::Damaged`] and [`StoreError::Closed`]: it
+    /// fails again. Sagas that were written before the error are written.
+    fn rebuild(&self, from: RebuildPlace) -> BoxFuture<'_, Result<RebuildSlice, RebuildError>>;
 
     /// Returns how many events were ever stored.
     ///

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use amends_engine::Timestamp;
+use amends_engine::{SagaId, Timestamp};
 
 use crate::backup::BackupError;
 use crate::error::OpenError;
@@ -14,6 +14,8 @@ pub struct FileCheck {
     pub bytes: u64,
     /// The schema version of the file.
     pub schema: i64,
+    /// The schema version of this build. The projections of a file of another one are not compared.
+    pub known_schema: i64,
     /// The number of events. Damage may make it wrong.
     pub events: u64,
     /// The number of sagas. Damage may make it wrong.
@@ -22,6 +24,9 @@ pub struct FileCheck {
     pub backup_at: Option<Timestamp>,
     /// The files of the archive that the store has sagas in.
     pub segments: u64,
+    /// How many sagas were not compared with the projections, because their events cannot be folded, and
+    /// the first of them with its reason.
+    pub not_folded: Option<(u64, (SagaId, String))>,
     /// What is damaged, each a sentence with the page, table or saga; empty when the file is sound.
     pub findings: Vec<String>,
 }

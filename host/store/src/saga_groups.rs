@@ -1,13 +1,13 @@
 //! Counts of sagas by what they have in common.
 
-use amends_engine::{SagaId, Timestamp};
+use amends_engine::{IndexName, SagaId, Timestamp};
 
 /// The most groups of one answer, the largest first. A person reads a few; reasons may differ in each
 /// saga.
 pub const GROUPS_MAX: usize = 100;
 
 /// What the sagas of a group have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GroupBy {
     /// The status.
     Status,
@@ -19,29 +19,32 @@ pub enum GroupBy {
     Step,
     /// The code of their last failure.
     Code,
+    /// The index value of this name, as text.
+    Index(IndexName),
 }
 
 impl GroupBy {
-    /// All of them.
-    pub const ALL: [Self; 5] =
+    /// All of them that have a word, so all but [`Self::Index`].
+    pub const WORDS: [Self; 5] =
         [Self::Status, Self::Definition, Self::Reason, Self::Step, Self::Code];
 
-    /// Returns the word for it.
+    /// Returns the word for it, or the name of the index value.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Status => "status",
             Self::Definition => "definition",
             Self::Reason => "reason",
             Self::Step => "step",
             Self::Code => "code",
+            Self::Index(name) => name.as_str(),
         }
     }
 
     /// Returns what a word stands for.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|by| by.as_str() == word)
+        Self::WORDS.into_iter().find(|by| by.as_str() == word)
     }
 }
 

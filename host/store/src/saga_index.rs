@@ -75,6 +75,14 @@ pub trait SagaIndex: Send + Sync {
     /// Returns how many sagas have the status `waiting`, of all shards.
     fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
+    /// Returns whether a saga of the store began before `until` and had not ended before `from`. Of a store
+    /// in which that cannot be said from the 100,000 sagas that began last before `until`, it returns true.
+    fn was_any_live(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>>;
+
     /// Returns the saga that a key started, and the digest of the payload it was started with.
     fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>>;
 

@@ -3,6 +3,7 @@
 use amends_engine::{DefinitionName, SagaId, SagaStatus, Timestamp};
 
 use crate::failure_query::FailureQuery;
+use crate::index_query::IndexCondition;
 use crate::saga_row::SagaRow;
 
 /// The conditions that a listed saga fulfils: all of those that are set.
@@ -14,6 +15,8 @@ pub struct SagaQuery {
     pub definition: Option<DefinitionName>,
     /// The saga has each of these tags: name and value.
     pub tags: Vec<(String, String)>,
+    /// The index values of the saga fulfil each of these conditions.
+    pub index: Vec<IndexCondition>,
     /// The saga was started with this idempotency key.
     pub key: Option<String>,
     /// The saga started after this time.
@@ -44,6 +47,7 @@ impl SagaQuery {
         (self.statuses.is_empty() || self.statuses.contains(&row.status))
             && self.definition.as_ref().is_none_or(|name| *name == row.definition)
             && tags.all(|(name, value)| row.tags.get(name) == Some(value))
+            && self.index.iter().all(|condition| condition.fits(&row.index))
             && self.key.as_ref().is_none_or(|key| row.key.as_ref() == Some(key))
             && self.started_after.is_none_or(|after| row.started_at > after)
             && self.started_before.is_none_or(|before| row.started_at < before)

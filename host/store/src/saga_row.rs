@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{DefinitionName, Digest, SagaId, SagaStatus, Timestamp};
+use amends_engine::{
+    DefinitionName, Digest, IndexName, IndexValue, Saga, SagaId, SagaStatus, Timestamp,
+};
 
 use crate::stored_event::StoredEvent;
 
@@ -13,7 +15,8 @@ pub(crate) const LIVE_PAGE_BYTES_MAX: usize = 64 << 20;
 
 /// One row of the sagas projection: what lists and timers need, derived from the saga's events.
 ///
-/// The first row that is written sets the id, the definition, `started_at`, the tags and the key.
+/// The first row that is written sets the id, the definition, `started_at`, the tags, the index and the
+/// key.
 /// Later rows change only the other columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SagaRow {
@@ -37,8 +40,32 @@ pub struct SagaRow {
     pub wake_at: Option<Timestamp>,
     /// The tags by which callers find the saga.
     pub tags: BTreeMap<String, String>,
+    /// The values by which callers find the saga: those of the index of its definition.
+    pub index: BTreeMap<IndexName, IndexValue>,
     /// The idempotency key of the caller.
     pub key: Option<String>,
+}
+
+impl SagaRow {
+    /// Returns the row of a saga. Whoever appends its events and whoever rebuilds its row use this.
+    #[must_use]
+    pub fn of(saga: &Saga) -> Self {
+        let started = saga.started();
+        Self {
+            id: saga.id(),
+            definition: started.definition.clone(),
+            definition_digest: started.definition_digest,
+            status: saga.status(),
+            reason: saga.reason().map(str::to_owned),
+            started_at: saga.started_at(),
+            ended_at: saga.ended_at(),
+            deadline_at: saga.deadline_at(),
+            wake_at: saga.wake_at(),
+            tags: started.tags.clone(),
+            index: started.index.clone(),
+            key: started.key.clone(),
+        }
+    }
 }
 
 /// Which sagas that have not ended are read.

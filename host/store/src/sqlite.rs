@@ -15,6 +15,7 @@ mod backup;
 mod clock;
 mod column;
 mod connection;
+mod derive;
 mod disk;
 mod error;
 mod failures;
@@ -27,8 +28,12 @@ mod outbox;
 mod queue;
 mod read;
 mod readers;
+mod rebuild;
+mod rebuild_job;
 mod restore;
+mod runs;
 mod saga_columns;
+mod saga_index;
 mod saga_life;
 mod schedules;
 mod schema;
@@ -38,6 +43,7 @@ mod state;
 mod statements;
 mod stopped;
 mod stream_column;
+mod sum;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -54,15 +60,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use amends_engine::{Digest, PluginName, SagaId, SagaStatus, StateQuery, Timestamp, Version};
 use amends_failpoint::failpoint;
-use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use futures::{FutureExt as _, TryFutureExt as _};
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::append::{Append, Appended};
 use crate::archive::Archive;
 use crate::backup::{Backup, BackupError};
-use crate::blob::{BLOB_BYTES_MAX, BlobKind, BlobRow, Blobs};
+use crate::blob::{BLOB_BYTES_MAX, BlobChange, BlobKind, BlobRow, Blobs};
 use crate::config::Durability;
 use crate::error::{Fatal, Obstacle, OpenError, StoreError};
 use crate::event_log::{EventLog, LogPage};
@@ -71,6 +77,7 @@ use crate::outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
 use crate::ownership::{Ownership, OwnershipEvent};
 use crate::paging::{Cursor, PageBudget};
 use crate::plugin_state::PluginState;
+use crate::rebuild::{RebuildError, RebuildPlace, RebuildSlice};
 use crate::saga_groups::{GroupBy, SagaGroups};
 use crate::saga_index::SagaIndex;
 use crate::saga_query::SagaQuery;
@@ -121,12 +128,14 @@ pub struct SqliteStore {
     archiving: Arc<Semaphore>,
     /// The only place for a count by groups: it may read for long, and sagas need the other readers.
     counting: Semaphore,
+    /// The only place for a slice of a rebuild: sagas need the other readers.
+    rebuilding: Semaphore,
     /// One for each saga that is read from the archive, see [`ARCHIVE_READS_MAX`].
     archive_reads: Semaphore,
     /// The folder of the archive; none when sagas are deleted instead.
     archive: Option<PathBuf>,
     /// Says which files of the folder are those of this store.
-    store_id: i64,
+    run: i64,
     /// Its sender is dropped when the writer has ended and the file is closed.
     ended: watch::Receiver<()>,
 }
@@ -165,8 +174,7 @@ impl SqliteStore {
         connection: Connection,
         limits: Limits,
     ) -> Result<Self, OpenError> {
-        let (fence, position) = open::take_over(&connection, path)?;
-        let store_id = open::store_id(&connection, path)?;
+        let open::TakenOver { fence, run, position } = open::take_over(&connection, path)?;
         failpoint("store.opened");
         let (jobs, receiver) = mpsc::unbounded_channel();
         let (head_sender, head) = watch::channel(Cursor(position.0));
@@ -226,8 +234,9 @@ impl SqliteStore {
             archiving: Arc::new(Semaphore::new(1)),
             archive_reads: Semaphore::new(ARCHIVE_READS_MAX),
             counting: Semaphore::new(1),
+            rebuilding: Semaphore::new(1),
             archive: Some(file::folder(path).join(ARCHIVE_FOLDER)),
-            store_id,
+            run,
             ended,
         })
     }
@@ -463,6 +472,14 @@ impl SagaIndex for SqliteStore {
         self.query(read::count_waiting)
     }
 
+    fn was_any_live(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.query(move |connection| read::was_any_live(connection, from, until))
+    }
+
     fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>> {
         self.query(move |connection| read::key(connection, &key))
     }
@@ -494,6 +511,28 @@ impl PluginState for SqliteStore {
     }
 }
 
+impl SqliteStore {
+    fn change_blob(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        change: BlobChange,
+    ) -> BoxFuture<'static, Result<bool, StoreError>> {
+        let bytes = match &change {
+            BlobChange::Put { bytes, .. } => bytes.len(),
+            BlobChange::Renew { .. } | BlobChange::Remove { .. } => 0,
+        };
+        let (reply, answer) = oneshot::channel();
+        let job = move |place| Job::Blob { kind, digest, change, reply, _place: place };
+        let queued = self.queue.push_when_room(bytes, job);
+        async move {
+            queued.await?;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
+    }
+}
+
 impl Blobs for SqliteStore {
     fn put(
         &self,
@@ -506,21 +545,26 @@ impl Blobs for SqliteStore {
         if bytes.len() > BLOB_BYTES_MAX {
             return ready(Err(StoreError::Invalid("a blob is at most 256 MiB"))).boxed();
         }
-        let (reply, answer) = oneshot::channel();
-        let queued = self.queue.push_when_room(bytes.len(), move |place| Job::PutBlob {
-            kind,
-            name,
-            digest,
-            at,
-            bytes,
-            reply,
-            _place: place,
-        });
-        async move {
-            queued.await?;
-            answer.await.unwrap_or(Err(StoreError::Closed))
-        }
-        .boxed()
+        let change = BlobChange::Put { name, at, bytes };
+        self.change_blob(kind, digest, change).map_ok(|_| ()).boxed()
+    }
+
+    fn renew(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        at: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.change_blob(kind, digest, BlobChange::Renew { at })
+    }
+
+    fn remove(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        unused_since: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.change_blob(kind, digest, BlobChange::Remove { unused_since })
     }
 
     fn get(
@@ -595,6 +639,14 @@ impl Maintenance for SqliteStore {
             }
             Ok(findings)
         })
+    }
+
+    fn rebuild(&self, from: RebuildPlace) -> BoxFuture<'_, Result<RebuildSlice, RebuildError>> {
+        async move {
+            let _place = self.rebuilding.try_acquire().map_err(|_| RebuildError::UnderWay)?;
+            Ok(self.rebuild_slice(from).await?)
+        }
+        .boxed()
     }
 
     fn events(&self) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -147,13 +147,12 @@ async fn files_that_a_crash_left_are_removed_and_those_of_others_stay() {
     store.close().await.unwrap();
     // As if a process had ended before it recorded the file.
     let connection = Connection::open(place.path()).unwrap();
-    let id: i64 = connection
-        .query_row("SELECT value FROM meta WHERE name = 'store_id'", [], |row| row.get(0))
-        .unwrap();
+    let runs = "SELECT value FROM meta WHERE name GLOB 'run/*' LIMIT 1";
+    let run: i64 = connection.query_row(runs, [], |row| row.get(0)).unwrap();
     drop(connection);
     let orphan = archive.join("segment-0-0-0.amends.zst");
     fs::copy(&known[0], &orphan).unwrap();
-    let draft = archive.join(format!("{:016x}.amends.zst-part", id.cast_unsigned()));
+    let draft = archive.join(format!("{:016x}.amends.zst-part", run.cast_unsigned()));
     fs::write(&draft, b"the beginning").unwrap();
     let foreign = archive.join("notes.txt");
     fs::write(&foreign, b"mine").unwrap();
@@ -176,6 +175,35 @@ async fn files_that_a_crash_left_are_removed_and_those_of_others_stay() {
     let other = open(&other_place.path(), Some(archive.clone())).await;
     assert!(other.archive().read(saga_id(51)).await.unwrap().is_some());
     other.close().await.unwrap();
+}
+
+/// A host that runs on a copy of the store, with the same folder, removes nothing of the original.
+#[tokio::test]
+async fn a_copy_of_a_store_removes_no_file_of_the_original() {
+    let place = TemporaryFile::new();
+    let (path, archive) = (place.path(), folder(&place));
+    let store = open(&path, Some(archive.clone())).await;
+    fill(&store, 0..10).await;
+    store.archive().archive(alone(0..2)).await.unwrap();
+    let backup = store.maintenance().back_up().await.unwrap();
+    let copies = ["of-a-backup.db", "of-a-file.db"].map(|name| path.with_file_name(name));
+    std::io::copy(&mut &backup.file, &mut fs::File::create_new(&copies[0]).unwrap()).unwrap();
+    drop(backup);
+    store.close().await.unwrap();
+    fs::copy(&path, &copies[1]).unwrap();
+    let store = open(&path, Some(archive.clone())).await;
+    store.archive().archive(alone(2..4)).await.unwrap();
+    store.close().await.unwrap();
+    let before = files(&archive);
+    for copy in copies {
+        let other = open(&copy, Some(archive.clone())).await;
+        other.archive().archive(alone(6..7)).await.unwrap();
+        other.close().await.unwrap();
+    }
+    assert!(before.iter().all(|file| file.exists()), "{before:?}: {:?}", files(&archive));
+    let store = open(&path, Some(archive)).await;
+    assert!(store.archive().read(saga_id(3)).await.unwrap().is_some());
+    store.close().await.unwrap();
 }
 
 /// A store that was restored from a backup finds what was archived before it, archives again what was

@@ -69,7 +69,7 @@ async fn refuses_a_newer_version() {
     change(&path, "PRAGMA user_version = 99; PRAGMA journal_mode = DELETE");
     let before = fs::read(&path).unwrap();
     match refusal(&path) {
-        OpenError::NewerSchema { found: 99, known: 9, .. } => {}
+        OpenError::NewerSchema { found: 99, known: 11, .. } => {}
         other => panic!("{other:?}"),
     }
     let text = refusal(&path).to_string();

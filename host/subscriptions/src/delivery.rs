@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use amends_engine::{Timestamp, Version};
-use amends_store::{PageBudget, Store, StoreError, SubscriptionChange};
+use amends_store::{
+    ArchiveError, DeadLetter, Obstacle, PageBudget, Store, StoreError, StoredEvent, Stream,
+    SubscriptionChange,
+};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{Notify, watch};
@@ -13,7 +16,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::answer::Answer;
 use crate::definition_names::DefinitionNames;
-use crate::limits::{DEAD_LETTERS_PER_READ, EVENT_BYTES_HELD_MAX, SAVE_INTERVAL};
+use crate::limits::{
+    ARCHIVE_RETRY_AFTER, DEAD_LETTERS_PER_READ, EVENT_BYTES_HELD_MAX, SAVE_INTERVAL,
+};
 use crate::outlet::{Outlet, Redrive};
 use crate::receiver::Receiver;
 use crate::stop::stopped;
@@ -101,9 +106,9 @@ impl Delivery {
             }
         }
         let mut queue = self.outlet.queue();
-        let (was_away, dead) = (queue.is_away(), queue.dead_letters());
+        let was_away = queue.is_away();
         queue.answered(number, answer, (Instant::now(), (self.now)()));
-        let (is_away, is_dead) = (queue.is_away(), queue.dead_letters() > dead);
+        let is_away = queue.is_away();
         let error = queue.last_error().map(|(error, _)| error.clone()).unwrap_or_default();
         drop(queue);
         if is_away && !was_away {
@@ -114,13 +119,6 @@ impl Delivery {
             );
         } else if was_away && !is_away {
             tracing::info!(subscription = name, "the receiver is back");
-        }
-        if is_dead {
-            tracing::warn!(
-                subscription = name,
-                error,
-                "an event could not be delivered and is a dead letter"
-            );
         }
         self.room.notify_one();
     }
@@ -162,6 +160,34 @@ impl Delivery {
         }
     }
 
+    /// Reads the event of a dead letter, from the archive when its saga has left the store. None when the
+    /// saga was deleted.
+    async fn event_of(&self, letter: &DeadLetter) -> Result<Option<StoredEvent>, StoreError> {
+        let before = Version(letter.version.0.saturating_sub(1));
+        let (stream, one) = (letter.stream.clone(), PageBudget::items(1));
+        let found = self.store.log().stream(stream, before, one).await?;
+        let is_it = |event: &StoredEvent| event.version == letter.version;
+        if let Some(event) = found.into_iter().find(is_it) {
+            return Ok(Some(event));
+        }
+        let Stream::Saga(id) = letter.stream else { return Ok(None) };
+        match self.store.archive().read(id).await {
+            Ok(archived) => Ok(archived.and_then(|saga| saga.events.into_iter().find(is_it))),
+            Err(ArchiveError::Deleted { .. }) => Ok(None),
+            Err(ArchiveError::Store(error)) => Err(error),
+            Err(error) => {
+                // The letters stay, and the redrive goes on when the file is there again.
+                let subscription = self.outlet.settings.name.as_str();
+                tracing::warn!(subscription, %error, "a dead letter cannot be read from the archive");
+                Err(StoreError::Unavailable {
+                    obstacle: Obstacle::File,
+                    retry_after: ARCHIVE_RETRY_AFTER,
+                    source: Arc::new(error),
+                })
+            }
+        }
+    }
+
     async fn redrive_page(&self, redrive: Redrive) -> Result<(), StoreError> {
         let name = self.outlet.settings.name.clone();
         let outbox = self.store.outbox();
@@ -171,11 +197,7 @@ impl Delivery {
             if bytes >= EVENT_BYTES_HELD_MAX {
                 break;
             }
-            let before = Version(letter.version.0.saturating_sub(1));
-            let (stream, one) = (letter.stream.clone(), PageBudget::items(1));
-            let found = self.store.log().stream(stream, before, one).await?;
-            let found = found.into_iter().find(|event| event.version == letter.version);
-            let event = match found {
+            let event = match self.event_of(&letter).await? {
                 Some(event) => Some(Arc::new(self.names.name(event).await?)),
                 None => None,
             };
@@ -189,10 +211,10 @@ impl Delivery {
                 None => {
                     tracing::warn!(
                         subscription = self.outlet.settings.name,
-                        stream = ?letter.stream,
+                        stream = %letter.stream,
                         version = letter.version.0,
                         kind = letter.kind,
-                        "a dead letter is dropped: its event has left the store"
+                        "a dead letter is dropped: its saga was deleted when its retention was over"
                     );
                     queue.drop_dead(&letter);
                 }

@@ -1,6 +1,9 @@
 //! Which events are wanted: by the definition of their saga, and by their type.
 
+use std::fmt;
 use std::str::FromStr;
+
+use amends_engine::is_steering;
 
 use crate::event::NamedEvent;
 
@@ -25,6 +28,16 @@ pub enum PatternError {
     /// No event type looks like this.
     #[error("an event type has small letters, digits, dots and underscores")]
     NoType,
+    /// No event of another system has such a type.
+    #[error("an event type has 1 to {PATTERN_BYTES_MAX} bytes, without blanks")]
+    NoTypeOfOthers,
+}
+
+impl fmt::Display for TypePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        f.write_str(if self.is_beginning { "*" } else { "" })
+    }
 }
 
 impl FromStr for TypePattern {
@@ -50,6 +63,26 @@ impl FromStr for TypePattern {
 }
 
 impl TypePattern {
+    /// Reads a pattern of the types of events from other systems, which may have any letters.
+    ///
+    /// # Errors
+    /// When the text is empty, has blanks or control characters, has more than 128 bytes, or has a `*`
+    /// before its end.
+    pub fn of_others(text: &str) -> Result<Self, PatternError> {
+        let (beginning, is_beginning) = match text.strip_suffix('*') {
+            Some(beginning) => (beginning, true),
+            None => (text, false),
+        };
+        if beginning.contains('*') {
+            return Err(PatternError::StarInside);
+        }
+        let is_plain = beginning.chars().all(|c| !c.is_whitespace() && !is_steering(c));
+        if !is_plain || text.is_empty() || beginning.len() > PATTERN_BYTES_MAX {
+            return Err(PatternError::NoTypeOfOthers);
+        }
+        Ok(Self { text: beginning.to_owned(), is_beginning })
+    }
+
     /// Returns true when an event type matches.
     #[must_use]
     pub fn matches(&self, kind: &str) -> bool {
@@ -112,6 +145,23 @@ mod tests {
             ("saga .*", PatternError::NoType),
         ] {
             assert_eq!(text.parse::<TypePattern>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_others_takes_any_letters() {
+        let matches = |pattern, kind| TypePattern::of_others(pattern).unwrap().matches(kind);
+        assert!(matches("com.Shop/order-placed", "com.Shop/order-placed"));
+        assert!(!matches("com.Shop/order-placed", "com.shop/order-placed"));
+        assert!(matches("com.Shop/*", "com.Shop/order-placed") && matches("*", "x"));
+        for (text, error) in [
+            ("", PatternError::NoTypeOfOthers),
+            ("a b", PatternError::NoTypeOfOthers),
+            ("a\u{1b}", PatternError::NoTypeOfOthers),
+            (&"a".repeat(129), PatternError::NoTypeOfOthers),
+            ("*a", PatternError::StarInside),
+        ] {
+            assert_eq!(TypePattern::of_others(text), Err(error), "{text}");
         }
     }
 }

@@ -49,6 +49,13 @@ impl Subscriptions {
         let room = Arc::new(Notify::new());
         let mut tasks = Vec::new();
         for outlet in &outlets {
+            // From 0 on, so that the first failure is an increase.
+            for metric in
+                ["amends_subscription_delivered_total", "amends_subscription_failures_total"]
+            {
+                let name = outlet.settings.name.clone();
+                metrics::counter!(metric, "subscription" => name).increment(0);
+            }
             let delivery = Delivery {
                 outlet: Arc::clone(outlet),
                 receiver: Arc::new(Receiver::new(&outlet.settings)),

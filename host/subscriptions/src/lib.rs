@@ -15,11 +15,16 @@ mod delivery;
 mod event;
 mod filter;
 mod handle;
+mod incoming;
 mod limits;
+mod local;
 mod nats;
+mod nats_client;
+mod nats_source;
 mod outlet;
 mod queue;
 mod receiver;
+mod resolver;
 mod settings;
 mod signature;
 mod status;
@@ -32,10 +37,18 @@ pub use definition_names::DefinitionNames;
 pub use event::NamedEvent;
 pub use filter::{EventFilter, PatternError, TypePattern};
 pub use handle::Subscriptions;
-pub use limits::{BATCH_EVENTS_MAX, DEAD_LETTERS_MAX};
-pub use settings::{
-    AfterDeadLetter, BatchSettings, NatsCredentials, NatsSettings, RetrySettings, SOURCE_DEFAULT,
-    ServerAddr, StartFrom, SubscriptionSettings, Target, UrlError, WebhookSettings,
+pub use incoming::{
+    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, INCOMING_BATCH_EVENTS_MAX, IncomingError, IncomingEvent,
 };
-pub use signature::{SecretError, SigningSecret};
+pub use limits::{BATCH_EVENTS_MAX, DEAD_LETTERS_MAX};
+pub use local::{NotTaken, TakesEvents};
+pub use nats_source::{NatsSources, TakesIncoming};
+pub use settings::{
+    AfterDeadLetter, BatchSettings, NatsCredentials, NatsSettings, NatsSourceSettings,
+    RetrySettings, SOURCE_DEFAULT, ServerAddr, StartFrom, SubscriptionSettings, Target, UrlError,
+    WebhookSettings,
+};
+pub use signature::{
+    SIGNATURE_AGE_MAX, SecretError, SignatureError, SignatureHeaders, SigningSecret, verify,
+};
 pub use status::SubscriptionStatus;

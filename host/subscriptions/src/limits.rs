@@ -37,6 +37,23 @@ pub(crate) const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest time that a receiver's `Retry-After` has the host wait.
 pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
+/// Messages of one source of NATS that are being taken at once, or have come and wait for that.
+pub(crate) const SOURCE_MESSAGES_MAX: usize = 64;
+
+/// Messages of one source of NATS that were delivered and are not settled, such as those that wait to be
+/// delivered again. Past it the stream delivers no new ones.
+pub(crate) const SOURCE_PENDING_MAX: i64 = 4_096;
+
+/// A message that waits for something that may come, such as the saga of a signal, is tried again while it is
+/// younger than this.
+pub(crate) const SOURCE_AGE_MAX: Duration = Duration::from_hours(72);
+
+/// Deliveries of a message that a source may fail on. After the last one it is terminated.
+pub(crate) const SOURCE_ATTEMPTS_MAX: u32 = 8;
+
+/// The longest pause before a message is delivered again, or a server is tried again.
+pub(crate) const SOURCE_PAUSE_MAX: Duration = Duration::from_mins(1);
+
 /// How often a cursor is written down while it moves.
 pub(crate) const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -57,3 +74,6 @@ pub(crate) const ANSWER_CHARS_SHOWN: usize = 200;
 
 /// Sagas whose definition is remembered.
 pub(crate) const DEFINITIONS_REMEMBERED_MAX: usize = 65_536;
+
+/// How long a redrive waits for a file of the archive that cannot be read.
+pub(crate) const ARCHIVE_RETRY_AFTER: Duration = Duration::from_secs(1);

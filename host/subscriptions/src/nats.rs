@@ -5,19 +5,19 @@
 //! `Nats-Msg-Id` lets the stream leave out what it has already, for as long as its duplicate window says.
 
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_nats::connection::State;
 use async_nats::header::{HeaderMap, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::{Client, ConnectOptions, Event, jetstream};
+use async_nats::{Client, jetstream};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use crate::answer::{Answer, with_causes};
 use crate::cloud_event::{CLOUD_EVENT, CloudEvent};
 use crate::event::NamedEvent;
-use crate::limits::CONNECT_TIMEOUT;
+use crate::nats_client::{LastError, connect};
 use crate::settings::NatsSettings;
 
 /// The client of one NATS server, or of the cluster that it belongs to.
@@ -27,8 +27,7 @@ pub(crate) struct Nats {
     source: String,
     /// Made with the first event. It connects again by itself.
     client: OnceCell<Client>,
-    /// What the server or the client has last said of the connection.
-    last_error: Arc<Mutex<Option<String>>>,
+    last_error: LastError,
 }
 
 impl Nats {
@@ -39,14 +38,13 @@ impl Nats {
 
     /// Publishes events. When the future is dropped, the stream may have some of them.
     pub(crate) async fn send(&self, events: &[Arc<NamedEvent>]) -> Answer {
-        let client = match self.client.get_or_try_init(|| self.connect()).await {
+        let client = match self.client().await {
             Ok(client) => client,
             Err(error) => return Answer::failed(with_causes(&*error), true, None),
         };
         if client.connection_state() != State::Connected {
-            let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-            let error = last.as_deref().unwrap_or("it is lost");
-            return Answer::failed(format!("no connection: {error}"), true, None);
+            let error = format!("no connection: {}", self.last_error.text());
+            return Answer::failed(error, true, None);
         }
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(self.settings.timeout);
@@ -67,32 +65,10 @@ impl Nats {
         Answer::Delivered
     }
 
-    async fn connect(&self) -> Result<Client, Box<dyn Error + Send + Sync>> {
-        let last_error = Arc::clone(&self.last_error);
-        let mut options = ConnectOptions::new()
-            .name("amends")
-            .connection_timeout(CONNECT_TIMEOUT)
-            // Also for the servers of which the first one tells.
-            .require_tls(self.settings.server.scheme() == "tls")
-            .tls_client_config(amends_sandbox::system_tls())
-            .event_callback(move |event| {
-                let error = match event {
-                    Event::ServerError(error) => Some(error.to_string()),
-                    Event::ClientError(error) => Some(error.to_string()),
-                    Event::Connected => None,
-                    Event::Disconnected
-                    | Event::LameDuckMode
-                    | Event::Draining
-                    | Event::Closed
-                    | Event::SlowConsumer(_) => return std::future::ready(()),
-                };
-                *last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
-                std::future::ready(())
-            });
-        if let Some(credentials) = &self.settings.credentials {
-            options = options.credentials(credentials.reveal())?;
-        }
-        Ok(options.connect(self.settings.server.clone()).await?)
+    async fn client(&self) -> Result<&Client, Box<dyn Error + Send + Sync>> {
+        let NatsSettings { server, credentials, .. } = &self.settings;
+        let connect = || connect(server, credentials.as_ref(), &self.last_error);
+        self.client.get_or_try_init(connect).await
     }
 
     /// Returns the subject of an event: `amends.order-fulfillment.saga.started`. An event of no saga has `_` in

@@ -44,7 +44,8 @@ impl Outlet {
             (cursor, None)
         };
         let rules = (settings.batch, settings.retry);
-        let mut queue = Queue::new(name.clone(), rules, cursor, disabled);
+        let is_local = matches!(settings.target, Target::Local(_));
+        let mut queue = Queue::new(name.clone(), rules, cursor, disabled, is_local);
         let mut after = None;
         loop {
             let name = name.clone();
@@ -83,6 +84,7 @@ impl Outlet {
             target: match &self.settings.target {
                 Target::Webhook(webhook) => shown(&webhook.url),
                 Target::Nats(nats) => nats.to_string(),
+                Target::Local(taker) => taker.target(),
             },
             cursor,
             lag_events: cursor.events_until(head),

@@ -5,7 +5,8 @@
 //!   failure holds up one stream.
 //! - A receiver that cannot be reached, or that refuses events of many streams in a row, is away. Then one
 //!   request at a time tries, with growing pauses and each time with another stream, and its failures are
-//!   no attempts of an event.
+//!   no attempts of an event. A receiver within the host says itself that it is away, and refusals say
+//!   nothing of that.
 //! - The cursor is the place before the first event that is neither delivered nor a dead letter.
 
 #[cfg(test)]
@@ -95,6 +96,8 @@ pub(crate) struct Queue {
     away: u32,
     /// No request before this time.
     away_until: Option<Instant>,
+    /// True for a receiver within the host, which says itself when it can take nothing.
+    is_local: bool,
     disabled: Option<String>,
     last_error: Option<(String, Timestamp)>,
     /// Dead letters that are kept or to be kept.
@@ -119,9 +122,11 @@ impl Queue {
         (batch, retry): (BatchSettings, RetrySettings),
         cursor: Cursor,
         disabled: Option<String>,
+        is_local: bool,
     ) -> Self {
         Self {
             name,
+            is_local,
             batch,
             retry,
             lines: HashMap::new(),
@@ -220,6 +225,10 @@ impl Queue {
         self.fresh.clear();
         self.disabled = None;
         self.away_until = None;
+        // An operator knows better than a pause when the receiver is back.
+        for stream in std::mem::take(&mut self.waiting).into_values() {
+            self.make_ready(stream);
+        }
     }
 
     fn add(&mut self, event: Arc<NamedEvent>, place: Cursor, is_redriven: bool) {
@@ -350,7 +359,15 @@ impl Queue {
                         self.failing.insert(stream.clone());
                     }
                 }
-                let is_away = is_away || self.away > 0 || self.failing.len() >= FAILING_STREAMS_MAX;
+                let is_away = if self.is_local {
+                    // A refusal says that the host is there.
+                    if !is_away {
+                        (self.away, self.away_until) = (0, None);
+                    }
+                    is_away
+                } else {
+                    is_away || self.away > 0 || self.failing.len() >= FAILING_STREAMS_MAX
+                };
                 // Requests that were under way together fail together, and count once.
                 if is_away && self.away_until.is_none_or(|until| until <= now) {
                     self.away = self.away.saturating_add(1);
@@ -424,6 +441,15 @@ impl Queue {
         for (index, item) in items.into_iter().enumerate() {
             self.forget(&item);
             let error = if index == 0 { error } else { BEHIND };
+            tracing::warn!(
+                subscription = self.name,
+                stream = %stream,
+                version = item.event.event.version.0,
+                kind = item.event.event.kind,
+                attempts = item.attempts,
+                error,
+                "an event could not be delivered and is a dead letter"
+            );
             if item.is_redriven {
                 self.redriven -= 1;
                 // It is kept already. Its count of attempts and its error are new.

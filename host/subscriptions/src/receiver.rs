@@ -6,6 +6,7 @@ use amends_engine::Timestamp;
 
 use crate::answer::Answer;
 use crate::event::NamedEvent;
+use crate::local::{NotTaken, TakesEvents};
 use crate::nats::Nats;
 use crate::settings::{SubscriptionSettings, Target};
 use crate::webhook::Webhook;
@@ -15,6 +16,7 @@ use crate::webhook::Webhook;
 pub(crate) enum Receiver {
     Webhook(Box<Webhook>),
     Nats(Box<Nats>),
+    Local(Arc<dyn TakesEvents>),
 }
 
 impl Receiver {
@@ -25,6 +27,7 @@ impl Receiver {
                 Self::Webhook(Box::new(Webhook::new(webhook, source, settings.batch)))
             }
             Target::Nats(nats) => Self::Nats(Box::new(Nats::new(nats, source))),
+            Target::Local(taker) => Self::Local(taker),
         }
     }
 
@@ -33,6 +36,16 @@ impl Receiver {
         match self {
             Self::Webhook(webhook) => webhook.send(events, at).await,
             Self::Nats(nats) => nats.send(events).await,
+            Self::Local(taker) => {
+                for event in events {
+                    if let Err(NotTaken { error, is_passing, .. }) =
+                        taker.take(Arc::clone(event)).await
+                    {
+                        return Answer::failed(error, is_passing, None);
+                    }
+                }
+                Answer::Delivered
+            }
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use http::Uri;
 
 use crate::filter::EventFilter;
+use crate::local::TakesEvents;
 use crate::signature::SigningSecret;
 
 pub use async_nats::ServerAddr;
@@ -44,6 +46,8 @@ pub enum Target {
     Webhook(WebhookSettings),
     /// To a stream of NATS JetStream, as a message each.
     Nats(NatsSettings),
+    /// To something within the host.
+    Local(Arc<dyn TakesEvents>),
 }
 
 /// A receiver of webhooks.
@@ -66,6 +70,9 @@ pub enum UrlError {
     /// It is no address of a NATS server.
     #[error("it is no address that begins with nats:// or tls://")]
     NoServer,
+    /// What follows the host is no port.
+    #[error("a port is a number from 1 to 65535")]
+    NoPort,
     /// It has a name or a password.
     #[error("a name or a password in an address is a secret in the config")]
     HasUser,
@@ -85,6 +92,11 @@ impl WebhookSettings {
         }
         if authority.as_str().contains('@') {
             return Err(UrlError::HasUser);
+        }
+        // The library takes any text behind the colon, and uses the port of the scheme then.
+        let has_port_text = authority.as_str().len() > authority.host().len();
+        if has_port_text && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(UrlError::NoPort);
         }
         Ok(url)
     }
@@ -179,17 +191,71 @@ impl NatsSettings {
     /// Returns true when everybody on the way to the server can read the events.
     #[must_use]
     pub fn is_in_clear(&self) -> bool {
-        self.server.scheme() == "nats" && !is_here(self.server.host())
+        is_server_in_clear(&self.server)
     }
 }
 
-/// Where a new subscription begins.
+fn is_server_in_clear(server: &ServerAddr) -> bool {
+    server.scheme() == "nats" && !is_here(server.host())
+}
+
+/// A stream of NATS JetStream whose messages come in as events. Whoever runs the server makes the stream; the
+/// host makes the consumer.
+#[derive(Debug, Clone)]
+pub struct NatsSourceSettings {
+    /// The address of a server, `nats` or `tls`. A server of a cluster tells the client of the others.
+    pub server: ServerAddr,
+    /// The name of the stream.
+    pub stream: String,
+    /// The subjects of the stream that are wanted. None: all.
+    pub subject: Option<String>,
+    /// The name of the durable consumer. The server keeps under it what was acknowledged.
+    pub consumer: String,
+    /// Where a consumer begins that the server does not know yet.
+    pub begin: StartFrom,
+    /// What the client proves itself with. None: with nothing.
+    pub credentials: Option<NatsCredentials>,
+}
+
+impl NatsSourceSettings {
+    /// Returns true for the name of a stream or a consumer: letters, digits, `-` and `_`.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        !text.contains('.') && NatsSettings::is_subject(text)
+    }
+
+    /// Returns true for subjects of a stream: words with dots between, of which one may be `*` and the last
+    /// one `>`.
+    #[must_use]
+    pub fn is_filter(text: &str) -> bool {
+        let is_all = text == ">";
+        let words = text.strip_suffix(".>").unwrap_or(if is_all { "x" } else { text });
+        let plain = |word| if word == "*" { "x" } else { word };
+        NatsSettings::is_subject(&words.split('.').map(plain).collect::<Vec<_>>().join("."))
+    }
+
+    /// Returns true when everybody on the way to the server can read the events.
+    #[must_use]
+    pub fn is_in_clear(&self) -> bool {
+        is_server_in_clear(&self.server)
+    }
+}
+
+impl fmt::Display for NatsSourceSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (self.server.host(), self.server.port());
+        write!(f, "{}://{host}:{port} {}", self.server.scheme(), self.stream)?;
+        self.subject.as_ref().map_or(Ok(()), |subject| write!(f, " {subject}"))
+    }
+}
+
+/// Where a new subscription, or a new consumer of a stream, begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StartFrom {
     /// With the first event after the start of the host.
     #[default]
     Now,
-    /// With the first event of the store.
+    /// With the first event of the store or the stream.
     Start,
 }
 

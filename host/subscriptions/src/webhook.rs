@@ -26,6 +26,7 @@ use crate::limits::{
     ANSWER_BODY_TIME_MAX, ANSWER_BYTES_MAX, ANSWER_CHARS_SHOWN, ANSWER_HEAD_BYTES_MAX,
     CONNECT_TIMEOUT, REQUESTS_MAX,
 };
+use crate::resolver::Resolver;
 use crate::settings::{BatchSettings, WebhookSettings};
 
 /// How long a connection waits for another request.
@@ -34,7 +35,7 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The client of one receiver.
 #[derive(Debug)]
 pub(crate) struct Webhook {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
     settings: WebhookSettings,
     source: String,
     is_batch: bool,
@@ -42,7 +43,7 @@ pub(crate) struct Webhook {
 
 impl Webhook {
     pub(crate) fn new(settings: WebhookSettings, source: String, batch: BatchSettings) -> Self {
-        let mut connector = HttpConnector::new();
+        let mut connector = HttpConnector::new_with_resolver(Resolver::default());
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use amends_engine::Timestamp;
-use amends_store::conformance::{TestStore, start, then};
-use amends_store::{Append, Cursor, Durability, SqliteStore, Store, Stream};
+use amends_engine::{SagaStatus, Timestamp, Version};
+use amends_store::conformance::{TestStore, at, row, saga_id, start, then};
+use amends_store::{Append, Cursor, Durability, SagaRow, SqliteStore, Store, Stream, ToArchive};
 use amends_subscriptions::{
     AfterDeadLetter, BatchSettings, EventFilter, NatsSettings, RetrySettings, SigningSecret,
     StartFrom, SubscriptionSettings, SubscriptionStatus, Subscriptions, Target, WebhookSettings,
@@ -55,6 +55,14 @@ async fn fill(store: &Arc<dyn Store>, sagas: u32, rounds: u64) -> BTreeSet<(Stri
     for round in 0..rounds {
         let appends = (0..sagas).map(|saga| match round {
             0 => start(saga),
+            round if round + 1 == rounds => {
+                let row = SagaRow {
+                    status: SagaStatus::Completed,
+                    ended_at: Some(at(saga)),
+                    ..row(saga)
+                };
+                Append { row: Some(row), ..then(saga, round) }
+            }
             round => then(saga, round),
         });
         let appends: Vec<_> = appends.collect();
@@ -309,6 +317,9 @@ async fn sends_dead_letters_again() {
         assert_eq!(only(&subscriptions).dead_letters, dead);
         assert_eq!(receiver.events().len(), came);
         subscriptions.stop().await;
+        // Those of an archived saga are sent again as well.
+        let saga = ToArchive { id: saga_id(2), version: Version(3), after: None };
+        assert_eq!(store.archive().archive(vec![saga]).await.unwrap().sagas, 1);
         store.close().await.unwrap();
 
         let store = open_store(folder.path());

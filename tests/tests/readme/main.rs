@@ -73,7 +73,7 @@ fn missing_tool() -> Option<String> {
     }
     let path = std::env::var("PATH").unwrap();
     let is_there = |name: &str| std::env::split_paths(&path).any(|it| it.join(name).is_file());
-    let program = ["git", "curl", "clang", "zstd"].into_iter().find(|name| !is_there(name));
+    let program = ["git", "curl", "clang", "openssl", "zstd"].into_iter().find(|name| !is_there(name));
     // As tests/install.sh sees it: rustup's, or Debian's.
     let target = ["--print", "target-libdir", "--target", "wasm32-unknown-unknown"];
     let rustup = std::process::Command::new("rustc").args(target).output().unwrap();

@@ -15,7 +15,9 @@ use crate::page::Page;
 use crate::place::repository;
 
 /// Limits that a page states: the page, the beginning of the row, and the crate and constant.
-const LIMITS: [(&str, &str, &str); 76] = [
+const LIMITS: [(&str, &str, &str); 95] = [
+    ("limits", "components of a plugin that stay", "registry::COMPONENTS_KEPT"),
+    ("limits", "components of a plugin that stay", "registry::COMPONENT_UNUSED_FOR"),
     ("limits", "steps of a saga", "engine::STEPS_MAX"),
     ("limits", "elements of all steps with `each`", "engine::ELEMENTS_MAX"),
     ("limits", "attempts", "engine::ATTEMPTS_MAX"),
@@ -25,6 +27,8 @@ const LIMITS: [(&str, &str, &str); 76] = [
     ("limits", "an expression", "engine::EVALUATION_STEPS_MAX"),
     ("limits", "an expression", "engine::EVALUATION_BYTES_MAX"),
     ("limits", "a name", "engine::NAME_BYTES_MAX"),
+    ("limits", "names of an `index`", "engine::INDEX_NAMES_MAX"),
+    ("limits", "an index value that is a text", "engine::INDEX_TEXT_BYTES_MAX"),
     ("limits", "a payload", "engine::PAYLOAD_BYTES_MAX"),
     ("limits", "a payload", "engine::PAYLOAD_DEPTH_MAX"),
     ("limits", "events in its log", "engine::LOG_EVENTS_MAX"),
@@ -78,6 +82,21 @@ const LIMITS: [(&str, &str, &str); 76] = [
     ("limits", "the head of an answer", "subscriptions::ANSWER_HEAD_BYTES_MAX"),
     ("limits", "the body of an answer", "subscriptions::ANSWER_BYTES_MAX"),
     ("limits", "`Retry-After`", "subscriptions::RETRY_AFTER_MAX"),
+    ("limits", "rules", "config::RULES_MAX"),
+    ("limits", "events of one request", "subscriptions::INCOMING_BATCH_EVENTS_MAX"),
+    ("limits", "attributes of an event", "subscriptions::ATTRIBUTES_MAX"),
+    ("limits", "attributes of an event", "subscriptions::ATTRIBUTE_BYTES_MAX"),
+    ("limits", "the age of a signature", "subscriptions::SIGNATURE_AGE_MAX"),
+    ("limits", "events of one request that are taken at once", "runtime::EVENTS_AT_ONCE"),
+    ("limits", "requests and messages whose expressions", "runtime::EVENT_PLANS_AT_ONCE"),
+    ("limits", "messages of one rule that were delivered", "subscriptions::SOURCE_PENDING_MAX"),
+    ("limits", "the age of a message", "subscriptions::SOURCE_AGE_MAX"),
+    ("limits", "rules of such a chain", "runtime::EVENT_REPEATS_MAX"),
+    ("limits", "messages of one rule at once", "subscriptions::SOURCE_MESSAGES_MAX"),
+    ("limits", "deliveries of a message that fails", "subscriptions::SOURCE_ATTEMPTS_MAX"),
+    ("limits", "the pause before the next delivery", "subscriptions::SOURCE_PAUSE_MAX"),
+    ("limits", "attempts to take an event", "runtime::EVENT_ATTEMPTS_MAX"),
+    ("limits", "sagas in a chain", "runtime::EVENT_DEPTH_MAX"),
     ("limits", "schedules", "config::SCHEDULES_MAX"),
     ("limits", "missed times that are caught up", "runtime::CATCH_UP_MAX"),
     ("limits", "a time that counts as missed", "runtime::MISSED_AFTER"),

@@ -187,4 +187,18 @@ fn an_archived_saga_is_read_by_its_id_and_brought_back() {
     );
     let unchecked = done(&place.amends(&["store", "verify", "data/amends.db"]));
     assert!(unchecked.contains("were not checked"), "{unchecked}");
+
+    // A start with the key of a saga that cannot be read says how that has ended.
+    let host = place.run();
+    let orders = example().join("orders.ndjson");
+    let again = ["start", "order-fulfillment", "--input", orders.to_str().unwrap()];
+    let again = [&again[..], &["--each", "--key", "k", "-o", "jsonl"]].concat();
+    let started = done(&place.amends(&again));
+    let statuses: BTreeSet<_> = started
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|saga| saga["status"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(statuses, ["compensated".to_owned(), "completed".to_owned()].into());
+    assert_eq!(host.stop(), Some(0));
 }

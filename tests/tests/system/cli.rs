@@ -257,6 +257,6 @@ fn an_unreadable_store_is_reported_and_left_alone() {
     let before = std::fs::read(place.path("data/amends.db")).unwrap();
     let host = place.spawn();
     host.until("it says why", || host.log().join("\n").contains("not a SQLite database"));
-    assert_eq!(host.ended(), Some(1));
+    assert_eq!(host.ended(), Some(9));
     assert_eq!(std::fs::read(place.path("data/amends.db")).unwrap(), before);
 }

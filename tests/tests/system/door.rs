@@ -228,6 +228,7 @@ fn what_a_form_can_send_is_never_taken() {
             "/v1/sagas:batch" | "/v1/plugins/pack/state:import" => {
                 (415, "not_ndjson", "`content-type: application/x-ndjson`")
             }
+            "/v1/on/pack" => (415, "not_an_event", "`content-type: application/cloudevents+json`"),
             _ => (415, "not_json", "`content-type: application/json`"),
         };
         for kind in [

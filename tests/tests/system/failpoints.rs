@@ -15,6 +15,7 @@ use crate::archive::ARCHIVE_POINTS;
 use crate::backup::{BACKUP_POINTS, DRAFT_POINTS, RESTORE_POINTS};
 use crate::ledger;
 use crate::place::{Host, Place, agent, example, repository, stdout};
+use crate::rebuild::REBUILD_POINTS;
 use crate::swap::another_version;
 
 /// How long a host may live on with its failpoint set and all its work before it.
@@ -244,7 +245,9 @@ fn each_failpoint_is_in_the_list_and_in_the_code_once() {
     }
     found.sort();
     let here = POINTS.iter().map(|(name, ..)| *name);
-    let of_others = [&ARCHIVE_POINTS[..], &BACKUP_POINTS, &DRAFT_POINTS, &RESTORE_POINTS].concat();
+    let of_others =
+        [&ARCHIVE_POINTS[..], &BACKUP_POINTS, &DRAFT_POINTS, &REBUILD_POINTS, &RESTORE_POINTS]
+            .concat();
     let mut listed: Vec<_> = here.chain(of_others).map(str::to_owned).collect();
     listed.sort();
     assert_eq!(found, listed);
@@ -316,10 +319,7 @@ fn killed_while_it_recovers_and_while_it_stops() {
         for hits in skips {
             trial.die(name, *hits, |trial, host| {
                 let client = trial.begin_start("order-fulfillment", trial.rounds);
-                host.until("some are started", || {
-                    let page = host.get("/v1/events?after=100&limit=1");
-                    page["items"].as_array().unwrap().len() == 1
-                });
+                host.until("some are started", || host.events().len() > 100);
                 host.terminate();
                 let output = client.wait_with_output().unwrap();
                 trial.accepted.extend(stdout(&output).lines().map(str::to_owned));

@@ -214,6 +214,23 @@ fn a_start_that_cannot_write_says_what_is_wrong() {
     assert_eq!(host.sagas().len(), 1);
 }
 
+/// A service manager must not start a host again whose store is damaged.
+#[test]
+fn a_start_on_a_damaged_store_ends_with_its_own_code() {
+    let place = place();
+    let host = place.run();
+    start(&place, "gate");
+    assert_eq!(host.stop(), Some(0));
+    let file = fs::OpenOptions::new().write(true).open(place.path("data/amends.db")).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    drop(file);
+    let output = place.amends(&["run", "amends.toml"]);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(9), "{told}");
+    assert!(told.contains("the end of it is missing"), "{told}");
+    assert!(told.contains("amends store restore BACKUP --config CONFIG --replace"), "{told}");
+}
+
 /// The lock does not hold, as on some network file systems: the fence does, and the host that has lost
 /// the store ends, also when it has nothing to write.
 #[test]

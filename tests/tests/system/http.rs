@@ -429,6 +429,14 @@ fn the_log_can_be_followed_and_the_stream_resumed() {
             (event["position"].to_string(), event["type"].as_str().unwrap())
         );
     }
+    // A place that the log has not reached is one of another store, or of before a restore.
+    for format in ["application/json", "text/event-stream"] {
+        let ahead = agent().get(host.url("/v1/events?after=1000000")).header("accept", format);
+        let mut refused = ahead.call().unwrap();
+        let text = refused.body_mut().read_to_string().unwrap();
+        assert_eq!(refused.status(), 409, "{text}");
+        assert!(text.contains("cursor_ahead"), "{text}");
+    }
     // A client that comes back misses nothing, and gets nothing twice.
     let again = follow(&host, "?definition=bad&type=saga.*,undo.succeeded", Some(&ids[0]));
     let rest: Vec<_> = ids[1..].iter().map(|_| next(&again).0).collect();

@@ -5,7 +5,9 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::place::{Host, Place, example, stderr, stdout};
+use amends_tests::{Behaviour, Component};
+
+use crate::place::{Host, Place, example, repository, stderr, stdout};
 
 /// Asserts that a verb succeeded, and returns what it printed.
 fn done(output: &Output) -> String {
@@ -97,6 +99,53 @@ fn a_replayed_bundle_reproduces_the_history() {
     assert_eq!(host.stop(), Some(0));
 }
 
+/// A component makes the recorded calls again: the same one comes to the same, another one differs.
+#[test]
+fn recorded_calls_are_made_again_on_another_component() {
+    let place = Place::example();
+    let host = place.run();
+    orders(&place, &host);
+    let saga = host.sagas().into_iter().find(|saga| saga["status"] == "completed").unwrap();
+    done(&place.amends(&["store", "export", saga["id"].as_str().unwrap(), "saga.ndjson"]));
+    assert_eq!(host.stop(), Some(0));
+    let replay = |component: &str, more: &[&str]| {
+        let args = ["replay", "saga.ndjson", "--component", component];
+        place.amends(&[&args, more].concat())
+    };
+    let file = repository().join("plugins/prescription.wasm");
+    let told = done(&replay(file.to_str().unwrap(), &[]));
+    assert!(told.contains("1 calls of prescription were made again: 1 the same"), "{told}");
+    let states = done(&replay(file.to_str().unwrap(), &["-o", "jsonl"]));
+    let states: Vec<_> = states.lines().map(json).collect();
+    let replayed: Vec<_> = states.iter().filter(|state| !state["replayed"].is_null()).collect();
+    let [state] = replayed[..] else { panic!("{replayed:?}") };
+    assert_eq!(
+        (&state["type"], &state["data"]["step"]),
+        (&"step.succeeded".into(), &"prescription".into())
+    );
+    assert_eq!(state["replayed"]["verdict"], "same", "{state}");
+
+    let execute = Behaviour::Permanent;
+    let other = Component { name: "prescription", execute, ..Component::default() };
+    fs::write(place.path("prescription.wasm"), other.build()).unwrap();
+    let differs = replay("prescription.wasm", &[]);
+    assert_eq!(differs.status.code(), Some(8), "{}", stderr(&differs));
+    let told = stdout(&differs);
+    assert!(told.contains("differs: failed (permanent) with no: it is not possible"), "{told}");
+    assert!(
+        told.contains("1 calls of prescription were made again: 0 the same, 1 differ"),
+        "{told}"
+    );
+
+    // Of a plugin that made no call, and of no component at all.
+    let none = done(&replay("other=prescription.wasm", &[]));
+    assert!(none.contains("0 calls of other were made again"), "{none}");
+    fs::write(place.path("bad.wasm"), "no component").unwrap();
+    let refused = replay("prescription=bad.wasm", &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("bad.wasm cannot be called"), "{}", stderr(&refused));
+}
+
 #[test]
 fn a_bundle_that_was_changed_is_refused_with_its_line() {
     let place = Place::example();
@@ -119,6 +168,7 @@ fn a_bundle_that_was_changed_is_refused_with_its_line() {
     refused(&place, &[], "the bundle is empty");
     refused(&place, &bundle[1..], "line 1: it has no format");
     refused(&place, &bundle[..1], "the bundle has no events");
+    refused(&place, &bundle[..4], "the bundle is cut off: it ends with event 3 of");
     refused(&place, &replaced(0, "amends-saga/1", "amends-saga/9"), "this version reads");
     refused(&place, &replaced(0, "\"prescription\"", "\"shipment\""), "line 1: its definition");
     refused(&place, &replaced(2, "step.started", "step.stopped"), "line 3");

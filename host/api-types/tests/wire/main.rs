@@ -8,6 +8,7 @@ mod deploy;
 mod health;
 mod kept;
 mod lists;
+mod on;
 mod plugin_state;
 mod plugins;
 mod rehearsal;

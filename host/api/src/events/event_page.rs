@@ -107,7 +107,10 @@ impl EventPageReader {
     /// Reads on until a part of the log has events that are wanted.
     async fn read_wanted(&mut self, mut from: Cursor) -> Result<Vec<NamedEvent>, StoreError> {
         while !self.is_full() {
-            let page = self.state.host.named_log(from, SCANNED_PER_READ).await?;
+            let page = {
+                let _turn = self.state.scans.acquire().await;
+                self.state.host.named_log(from, SCANNED_PER_READ).await?
+            };
             if page.events.is_empty() {
                 break;
             }

@@ -1,6 +1,7 @@
 //! The log: the events of the whole store.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, header};
@@ -17,6 +18,9 @@ use crate::events::event_page::{EventPageReader, Source};
 use crate::events::stream::{EVENT_STREAM, stream};
 use crate::extract::Query;
 use crate::paging::{cursor, limit};
+
+/// How long the end of the log may be told later than an event is read.
+const HEAD_LAG_MAX: Duration = Duration::from_millis(500);
 
 /// Which events to read.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -64,8 +68,10 @@ pub(crate) async fn events(
                 .with_remedy("leave limit out, or accept application/json"));
         }
         let from = last_event_id(&headers)?.or(from);
+        refuse_ahead(&state, from).await?;
         return stream(state, peer.ip(), from, filter);
     }
+    refuse_ahead(&state, from).await?;
     let (limit, from) = (limit(query.limit)?, from.unwrap_or(Cursor::START));
     let mut reader = EventPageReader::new(state, Source::Log(from), limit).filtered(filter);
     if accepts(&headers, CLOUD_EVENTS) {
@@ -73,6 +79,27 @@ pub(crate) async fn events(
     }
     let first = reader.read().await?;
     Ok(reader.answer(first))
+}
+
+/// Refuses a place that the log has not reached: a reader that waited there would miss everything that the
+/// store writes until then.
+///
+/// # Errors
+/// 409 `cursor_ahead` when the log has not reached it within [`HEAD_LAG_MAX`].
+async fn refuse_ahead(state: &ApiState, from: Option<Cursor>) -> Result<(), ApiError> {
+    let Some(from) = from else { return Ok(()) };
+    let mut head = state.host.head();
+    let has_reached = |head: &Cursor| head.events_until(from) == 0;
+    let reached = tokio::time::timeout(HEAD_LAG_MAX, head.wait_for(has_reached)).await;
+    if matches!(reached, Ok(Ok(_))) {
+        return Ok(());
+    }
+    let head = *state.host.head().borrow();
+    let detail = format!("the place {from} is behind the end of the log, which is {head}");
+    Err(ApiError::new(409, "cursor_ahead", detail).with_remedy(format!(
+        "the store was restored from a backup, or the place is one of another store: begin after {head}, or \
+         where the backup ends"
+    )))
 }
 
 /// Reads which events are wanted.

@@ -77,7 +77,10 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
         }
         // Marked as seen before reading, so that nothing between the two is missed.
         watch.head.borrow_and_update();
-        let page = watch.state.host.named_log(watch.from, EVENTS_PER_READ).await.ok()?;
+        let page = {
+            let _turn = watch.state.scans.acquire().await;
+            watch.state.host.named_log(watch.from, EVENTS_PER_READ).await.ok()?
+        };
         let has_read = page.next != watch.from;
         watch.from = page.next;
         let wanted = page.events.into_iter().filter(|named| watch.filter.wants(named));

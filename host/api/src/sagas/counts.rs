@@ -1,25 +1,28 @@
 //! Counts sagas.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use amends_api_types::{Problem, SagaCounts, SagaGroupItem};
+use amends_engine::IndexName;
 use amends_runtime::{GroupBy, SagaGroups};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::{Repeated, RepeatedQuery};
-use crate::sagas::saga_query::ListQuery;
+use crate::sagas::saga_query::{ListQuery, known_names};
 
 /// By what to group the sagas.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it describes the parameter")]
 pub(crate) struct ByQuery {
-    /// What the sagas of a group have in common: `status`, `definition`, `reason`, `step`, `code`, or several
-    /// with commas between them. `step` and `code` are those of the last failure of a saga. All sagas are one
+    /// What the sagas of a group have in common: `status`, `definition`, `reason`, `step`, `code`, the name
+    /// of an index value, or several with commas between them. `step` and `code` are those of the last failure of a saga. All sagas are one
     /// group when it is absent.
     by: Option<String>,
 }
@@ -39,7 +42,7 @@ impl From<ListQuery> for CountQuery {
 }
 
 impl Repeated for CountQuery {
-    const KEYS: &'static [&'static str] = &["tag", "by"];
+    const KEYS: &'static [&'static str] = &["tag", "where", "by"];
 
     fn push(&mut self, key: &str, value: String) {
         if key == "by" {
@@ -51,25 +54,31 @@ impl Repeated for CountQuery {
 }
 
 impl CountQuery {
-    /// By what to group the sagas.
+    /// By what to group the sagas. `known` are the names of index values; a word comes before a name.
     ///
     /// # Errors
     /// 400 when a word is none of those, or comes twice.
-    fn by(&self) -> Result<Vec<GroupBy>, ApiError> {
+    fn by(&self, known: &BTreeSet<IndexName>) -> Result<Vec<GroupBy>, ApiError> {
         let mut by = Vec::new();
         for word in &self.by {
-            let all = GroupBy::ALL.map(GroupBy::as_str).join(", ");
+            let all: Vec<_> = GroupBy::WORDS.iter().map(GroupBy::as_str).collect();
             let refuse = |detail: String| {
-                ApiError::new(400, "bad_query", detail)
-                    .with_remedy(format!("use one or more of {all}, with commas between them"))
+                let all = all.join(", ");
+                let names = known_names(known);
+                ApiError::new(400, "bad_query", detail).with_remedy(format!(
+                    "use one or more of {all}, or names of index values, with commas between them; of \
+                     index values: {names}"
+                ))
             };
-            let Some(known) = GroupBy::from_word(word) else {
+            let named = || known.iter().find(|name| name.as_str() == word).cloned();
+            let what = GroupBy::from_word(word).or_else(|| named().map(GroupBy::Index));
+            let Some(what) = what else {
                 return Err(refuse(format!("sagas are not grouped by `{word}`")));
             };
-            if by.contains(&known) {
+            if by.contains(&what) {
                 return Err(refuse(format!("`{word}` is there twice")));
             }
-            by.push(known);
+            by.push(what);
         }
         Ok(by)
     }
@@ -82,9 +91,10 @@ pub(crate) async fn counts(
     State(state): State<ApiState>,
     RepeatedQuery(query): RepeatedQuery<CountQuery>,
 ) -> Result<Json<SagaCounts>, ApiError> {
-    let by = query.by()?;
+    let known = state.host.index_names();
+    let by = query.by(&known)?;
     query.list.check_count()?;
-    let query = query.list.into_saga_query(0)?;
+    let query = query.list.into_saga_query(0, &known)?;
     let SagaGroups { sagas, groups, more } = state.host.saga_groups(query, by.clone()).await?;
     let groups = groups.into_iter().map(|group| SagaGroupItem {
         by: by.iter().map(|by| by.as_str().to_owned()).zip(group.values).collect(),

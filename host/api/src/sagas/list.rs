@@ -31,7 +31,7 @@ pub(crate) async fn list(
     let (is_stuck, says_activity) = (query.is_stuck(), query.says_activity());
     let (is_quarantined, is_archived) = (query.is_quarantined(), query.is_archived()?);
     // One more than the page has: it only shows that there is a next page.
-    let query = query.into_saga_query(limit + 1)?;
+    let query = query.into_saga_query(limit + 1, &state.host.index_names())?;
     if is_archived {
         let found = state.host.archived_sagas(query).await?;
         return Ok(Json(page(found.into_iter().map(archived_item).collect(), limit)));
@@ -112,7 +112,7 @@ async fn stuck<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
 
 /// Shows the quarantined sagas that the query asks for, as [`stuck`] does. When the row of a saga cannot be
 /// read, only its id and its reason are known. It is in the list unless the query asks for a definition, a
-/// tag or a key.
+/// tag, an index value or a key.
 async fn in_quarantine<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
     row: impl Fn(SagaId) -> F,
     mut found: Vec<Quarantined>,
@@ -129,7 +129,11 @@ async fn in_quarantine<F: Future<Output = Result<Option<SagaRow>, StoreError>>>(
             Ok(Some(row)) if query.fits(&row) => saga_item(row),
             Ok(Some(_)) => continue,
             Ok(None) | Err(StoreError::Damaged { .. }) => {
-                if query.definition.is_some() || !query.tags.is_empty() || query.key.is_some() {
+                let is_unknown = query.definition.is_some()
+                    || !query.tags.is_empty()
+                    || !query.index.is_empty()
+                    || query.key.is_some();
+                if is_unknown {
                     continue;
                 }
                 unread_item(id)

@@ -18,6 +18,7 @@ pub(crate) fn saga_item(row: SagaRow) -> SagaItem {
         next_at: row.wake_at.filter(|_| row.ended_at.is_none()),
         key: row.key,
         tags: row.tags,
+        index: row.index,
         activity: None,
         archived: false,
     }
@@ -36,6 +37,7 @@ pub(crate) fn archived_item(saga: Tombstone) -> SagaItem {
         next_at: None,
         key: saga.key,
         tags: BTreeMap::new(),
+        index: BTreeMap::new(),
         activity: None,
         archived: true,
     }

@@ -1,16 +1,21 @@
 //! Which sagas a request lists.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use amends_api_types::QUARANTINED;
-use amends_engine::{IdError, SagaStatus, Timestamp};
-use amends_runtime::{DigestPart, FailureQuery, FailureText, IdPart, SagaQuery};
+use amends_engine::{IdError, IndexName, SagaStatus, Timestamp};
+use amends_runtime::{DigestPart, FailureQuery, FailureText, IdPart, IndexCondition, SagaQuery};
 
 use crate::error::ApiError;
 use crate::extract::Repeated;
 use crate::paging::cursor;
 use crate::sagas::start_request::TAGS_MAX;
+
+/// A request has at most this many conditions on index values: a saga has as many values.
+const CONDITIONS_MAX: usize = amends_engine::INDEX_NAMES_MAX;
 
 /// Which sagas to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -25,6 +30,11 @@ pub(crate) struct ListQuery {
     /// Only sagas with this tag, as `NAME:VALUE`. It may be given several times; a saga has all of them.
     #[serde(default)]
     tag: Vec<String>,
+    /// Only sagas with such an index value, as `NAME=VALUE`, `NAME<VALUE`, `NAME<=VALUE`, `NAME>VALUE`,
+    /// `NAME>=VALUE`, or `NAME^=BEGINNING` of a text. A value that is a number compares as a number; one in double
+    /// quotes is a text. It may be given several times; a saga fulfils all of them.
+    #[serde(default, rename = "where")]
+    conditions: Vec<String>,
     /// Only the saga that was started with this idempotency key.
     key: Option<String>,
     /// Only sagas that began after this time (RFC 3339).
@@ -62,10 +72,14 @@ pub(crate) struct ListQuery {
 }
 
 impl Repeated for ListQuery {
-    const KEYS: &'static [&'static str] = &["tag"];
+    const KEYS: &'static [&'static str] = &["tag", "where"];
 
-    fn push(&mut self, _: &str, value: String) {
-        self.tag.push(value);
+    fn push(&mut self, key: &str, value: String) {
+        if key == "where" {
+            self.conditions.push(value);
+        } else {
+            self.tag.push(value);
+        }
     }
 }
 
@@ -87,6 +101,7 @@ impl ListQuery {
     pub(crate) fn is_archived(&self) -> Result<bool, ApiError> {
         let is_archived = self.archived.unwrap_or(false);
         let has_more = !self.tag.is_empty()
+            || !self.conditions.is_empty()
             || self.asks_for_failures()
             || self.is_stuck()
             || self.is_quarantined();
@@ -94,7 +109,7 @@ impl ListQuery {
             let detail =
                 "an archived saga is found by its id, definition, status, key, start and end alone";
             return Err(ApiError::new(400, "bad_query", detail).with_remedy(
-                "leave out tag, step, code, digest, text, stuck and status=quarantined",
+                "leave out tag, where, step, code, digest, text, stuck and status=quarantined",
             ));
         }
         Ok(is_archived)
@@ -151,17 +166,30 @@ impl ListQuery {
     }
 
     /// The query that the store answers, for at most `limit` sagas. It asks for no status when the request
-    /// asks for quarantined sagas, which no row tells.
+    /// asks for quarantined sagas, which no row tells. `known` are the names of index values.
     ///
     /// # Errors
-    /// 400 when a filter cannot be read.
-    pub(crate) fn into_saga_query(self, limit: u32) -> Result<SagaQuery, ApiError> {
+    /// 400 when a filter cannot be read, or names an index value that no definition has.
+    pub(crate) fn into_saga_query(
+        self,
+        limit: u32,
+        known: &BTreeSet<IndexName>,
+    ) -> Result<SagaQuery, ApiError> {
         let status = self.status.as_deref().filter(|_| !self.is_quarantined());
         if self.tag.len() > TAGS_MAX {
             let detail = format!("{} tags, and a saga has at most {TAGS_MAX}", self.tag.len());
             return Err(ApiError::new(400, "bad_query", detail));
         }
+        if self.conditions.len() > CONDITIONS_MAX {
+            let detail = format!(
+                "{} conditions, at most {CONDITIONS_MAX} are allowed",
+                self.conditions.len()
+            );
+            return Err(ApiError::new(400, "bad_query", detail));
+        }
+        let condition = |text: &String| condition(text, known);
         Ok(SagaQuery {
+            index: self.conditions.iter().map(condition).collect::<Result<_, _>>()?,
             statuses: statuses(status)?,
             definition: self
                 .definition
@@ -209,6 +237,28 @@ fn tag(text: &str) -> Result<(String, String), ApiError> {
         ApiError::new(400, "bad_query", format!("`{text}` is not a tag"))
             .with_remedy("write NAME:VALUE")
     })
+}
+
+fn condition(text: &str, known: &BTreeSet<IndexName>) -> Result<IndexCondition, ApiError> {
+    let condition = IndexCondition::parse(text).map_err(|detail| {
+        ApiError::new(400, "bad_query", detail).with_remedy(IndexCondition::FORM)
+    })?;
+    if known.contains(&condition.name) {
+        return Ok(condition);
+    }
+    let detail = format!("no definition of this host has an index value `{}`", condition.name);
+    Err(ApiError::new(400, "bad_query", detail).with_remedy(known_names(known)))
+}
+
+/// Says which names of index values there are, or how there come to be some.
+pub(crate) fn known_names(known: &BTreeSet<IndexName>) -> String {
+    if known.is_empty() {
+        return "declare some in the config, such as [[saga]] index = { customer = \
+                \"input.customer_id\" }; they are computed when a saga starts"
+            .to_owned();
+    }
+    let names: Vec<_> = known.iter().map(IndexName::as_str).collect();
+    format!("there are {}", names.join(", "))
 }
 
 fn time(text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {

@@ -48,6 +48,7 @@ pub(crate) fn saga_view(state: &SagaState) -> SagaView {
         trace_id: saga.trace_id(),
         key: started.key.clone(),
         tags: started.tags.clone(),
+        index: started.index.clone(),
         reason: saga.reason().map(str::to_owned).or_else(|| pivot_first(saga)),
         note: saga.note().map(|note| NoteView {
             at: note.at,
@@ -117,6 +118,7 @@ mod tests {
             name: "large".parse().unwrap(),
             deadline: None,
             compensate_within: None,
+            index: std::collections::BTreeMap::new(),
             steps: (0..steps).map(step).collect(),
         });
         let at = Timestamp::from_millis(1_000);

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 
 use amends_api_types::{Problem, SignalBody, SignalTaken};
 use amends_engine::{IdError, SignalName};
+use amends_runtime::EVENT_KEY_PREFIX;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -35,6 +36,12 @@ pub(crate) async fn signal(
     let name: SignalName =
         name.parse().map_err(|error: IdError| ApiError::new(400, "bad_name", error.to_string()))?;
     let signal_id = body.id.map(|id| legible("the id of the signal", id)).transpose()?;
+    if signal_id.as_ref().is_some_and(|id| id.starts_with(EVENT_KEY_PREFIX)) {
+        let detail =
+            format!("ids of signals that begin with {EVENT_KEY_PREFIX} are those of events");
+        return Err(ApiError::new(400, "bad_request", detail)
+            .with_remedy("give an id that begins with something else"));
+    }
     let principal = requester(&headers, peer)?;
     let found = state.host.signal(&principal, id, name, signal_id, body.payload).await?;
     let status = found.saga.status().to_string();

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use amends_api_types::{Problem, SagaView, StartBody};
+use amends_engine::SagaId;
+use amends_runtime::StartRequest;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -34,8 +36,9 @@ pub(crate) struct StartQuery {
 /// Starts a saga.
 ///
 /// The answer always has the id of a saga that was started, even when the host cannot read the saga
-/// afterwards. The status is then 202 or 200 all the same; the saga has the status `running`, `version` 0, no
-/// steps and an empty `definition_digest`. `Location` tells where to read the saga later.
+/// afterwards. The status is then 202 or 200 all the same; the saga has `version` 0, no steps and an empty
+/// `definition_digest`. Its status is `running`; of an archived or deleted saga it is the one that it ended with.
+/// `Location` tells where to read the saga later.
 #[utoipa::path(post, path = "/v1/sagas", tag = "sagas", params(StartQuery,
     ("Idempotency-Key" = Option<String>, Header, description = "the same key and payload start one saga"),
     ("traceparent" = Option<String>, Header, description = "W3C trace context, handed to every call")),
@@ -64,15 +67,31 @@ pub(crate) async fn start(
     // From here on there is a saga: an error without its id would have the caller start another.
     let view = match found {
         Ok(Some(found)) => saga_view(&found),
-        Ok(None) => unread_saga(started.id, request),
+        Ok(None) => unread(&state, started.id, request).await,
         Err(error) => {
             tracing::warn!(saga_id = %started.id, %error, "a saga was started and cannot be read");
-            unread_saga(started.id, request)
+            unread(&state, started.id, request).await
         }
     };
     let status = if started.created { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = format!("/v1/sagas/{}", started.id);
     Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
+}
+
+/// Shows a saga that cannot be read. What is left of one that was archived or deleted says how it ended.
+async fn unread(state: &ApiState, id: SagaId, request: StartRequest) -> SagaView {
+    let unread = unread_saga(id, request);
+    match state.host.tombstone(id).await {
+        Ok(Some(tombstone)) => SagaView {
+            definition: tombstone.definition.to_string(),
+            status: tombstone.status.to_string(),
+            started_at: tombstone.started_at,
+            ended_at: Some(tombstone.ended_at),
+            archived: true,
+            ..unread
+        },
+        Ok(None) | Err(_) => unread,
+    }
 }
 
 /// Reads the key in the header. It may be plain, `order-7`, or a string of RFC 8941, `"order-7"`, as in the

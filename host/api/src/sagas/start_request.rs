@@ -6,19 +6,15 @@ use axum::http::HeaderMap;
 
 use amends_api_types::StartBody;
 use amends_engine::Timestamp;
-use amends_runtime::{SCHEDULE_KEY_PREFIX, StartRequest, now};
+use amends_runtime::{
+    START_KEY_BYTES_MAX, StartRequest, TAG_BYTES_MAX, is_event_tag, is_reserved_key, now,
+};
 
 use crate::error::ApiError;
 use crate::legible::legible;
 
-/// An idempotency key has at most this many bytes.
-const KEY_BYTES_MAX: usize = 255;
-
 /// A saga has at most this many tags.
 pub(crate) const TAGS_MAX: usize = 16;
-
-/// The name of a tag has at most this many bytes, and so has its value.
-const TAG_BYTES_MAX: usize = 255;
 
 /// A saga starts at most this much later. A time further ahead is a mistake, such as milliseconds that were
 /// taken for seconds.
@@ -34,15 +30,17 @@ pub(crate) fn request_of(
 ) -> Result<StartRequest, ApiError> {
     let wrong = |detail: String| ApiError::new(400, "bad_request", detail);
     if let Some(key) = &body.key
-        && !(1..=KEY_BYTES_MAX).contains(&key.len())
+        && !(1..=START_KEY_BYTES_MAX).contains(&key.len())
     {
-        return Err(wrong(format!("an idempotency key has 1 to {KEY_BYTES_MAX} bytes")));
+        return Err(wrong(format!("an idempotency key has 1 to {START_KEY_BYTES_MAX} bytes")));
     }
-    if body.key.as_ref().is_some_and(|key| key.starts_with(SCHEDULE_KEY_PREFIX)) {
-        let detail = format!(
-            "idempotency keys that begin with {SCHEDULE_KEY_PREFIX} are those of schedules"
-        );
+    if let Some((prefix, whose)) = body.key.as_deref().and_then(is_reserved_key) {
+        let detail = format!("idempotency keys that begin with {prefix} are those of {whose}");
         return Err(wrong(detail).with_remedy("give a key that begins with something else"));
+    }
+    if let Some(name) = body.tags.keys().find(|name| is_event_tag(name)) {
+        let detail = format!("the tag `{name}` is one of events, and only the host sets it");
+        return Err(wrong(detail).with_remedy("give the tag another name"));
     }
     let long = |text: &String| text.is_empty() || text.len() > TAG_BYTES_MAX;
     if body.tags.len() > TAGS_MAX || body.tags.iter().any(|(name, value)| long(name) || long(value))
@@ -109,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_keys_of_schedules_are_not_for_callers() {
+    fn the_keys_of_the_host_are_not_for_callers() {
         let body = |key: &str| StartBody {
             definition: "order".to_owned(),
             input: Payload::null(),
@@ -117,10 +115,37 @@ mod tests {
             start_at: None,
             key: Some(key.to_owned()),
         };
-        assert!(request_of(body("schedules/1"), None).is_ok());
-        let refused =
-            request_of(body("schedule/nightly/2026-12-01T02:00:00Z"), None).err().unwrap();
-        assert_eq!(refused.into_problem().status, 400);
+        for free in ["schedules/1", "one/1", "on", "order/7"] {
+            assert!(request_of(body(free), None).is_ok(), "{free}");
+        }
+        for (key, whose) in [
+            ("schedule/nightly/2026-12-01T02:00:00Z", "schedules"),
+            ("on/orders//shop 7", "events"),
+        ] {
+            let problem = request_of(body(key), None).err().unwrap().into_problem();
+            assert_eq!(problem.status, 400);
+            assert!(problem.detail.ends_with(&format!("are those of {whose}")), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn the_tags_of_the_host_are_not_for_callers() {
+        let request = |name: &str| {
+            let body = StartBody {
+                definition: "order".to_owned(),
+                input: Payload::null(),
+                tags: [(name.to_owned(), "x".to_owned())].into(),
+                start_at: None,
+                key: None,
+            };
+            request_of(body, None)
+        };
+        assert!(request("on_call").is_ok());
+        for name in ["on", "on_chain"] {
+            let problem = request(name).err().unwrap().into_problem();
+            assert_eq!(problem.status, 400);
+            assert!(problem.detail.contains(&format!("the tag `{name}`")), "{problem:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(crate) fn unread_saga(id: SagaId, request: StartRequest) -> SagaView {
         traceparent: request.traceparent,
         key: request.key,
         tags: request.tags,
+        index: BTreeMap::new(),
         reason: None,
         note: None,
         parent: None,
@@ -51,6 +52,7 @@ pub(crate) fn unread_item(id: SagaId) -> SagaItem {
         next_at: None,
         key: None,
         tags: BTreeMap::new(),
+        index: BTreeMap::new(),
         activity: None,
         archived: false,
     }

@@ -22,6 +22,10 @@ pub(crate) struct Filter {
     /// its parent's tags
     #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
     pub(crate) tag: Vec<String>,
+    /// Only with such an index value: NAME=VALUE, also with <, <=, >, >=, or ^= for the beginning of a text;
+    /// several must all hold; a number compares as a number
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub(crate) conditions: Vec<String>,
     /// Only the saga that was started with this idempotency key
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
@@ -58,7 +62,7 @@ pub(crate) struct Filter {
     #[arg(long)]
     pub(crate) stuck: bool,
     /// Only those that have left the store for the archive
-    #[arg(long, conflicts_with_all = ["tag", "stuck", "error_like", "code", "text"])]
+    #[arg(long, conflicts_with_all = ["tag", "conditions", "stuck", "error_like", "code", "text"])]
     pub(crate) archived: bool,
 }
 
@@ -78,6 +82,7 @@ impl Filter {
             status,
             definition,
             tag,
+            conditions,
             key,
             started_after,
             started_before,
@@ -94,7 +99,7 @@ impl Filter {
         let words = [status, definition, key, code, text, step, digest, error_like];
         let times = [started_after, started_before, ended_after, ended_before];
         let mut all = words.into_iter().chain(times);
-        all.all(Option::is_none) && tag.is_empty() && !stuck && !archived
+        all.all(Option::is_none) && tag.is_empty() && conditions.is_empty() && !stuck && !archived
     }
 
     /// At most `limit` sagas, the newest first, and whether there are more.
@@ -204,6 +209,9 @@ impl Filter {
         }
         for tag in &self.tag {
             query.push_str(&["&tag=", &escape(tag)].concat());
+        }
+        for condition in &self.conditions {
+            query.push_str(&["&where=", &escape(condition)].concat());
         }
         for (name, is_set) in [("stuck", self.stuck), ("archived", self.archived)] {
             if is_set {

@@ -11,6 +11,8 @@ mod versions;
 
 use clap::{Args, Subcommand};
 
+pub(super) use deploy::named;
+
 use amends_api_types::{CanaryView, PluginView};
 
 use crate::commands::client::{Client, HostArgs, Page};

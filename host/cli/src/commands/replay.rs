@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
@@ -10,15 +11,19 @@ use serde::Serialize;
 
 use amends_api_types::{BUNDLE_FORMAT, BundleEvent, BundleHead, EventView};
 use amends_engine::{
-    Command, Definition, Event, PAYLOAD_BYTES_MAX, Saga, Target, Timestamp, activity_in_brief,
-    commands, evolve, on_one_line, replay, why,
+    Command, Definition, Event, PAYLOAD_BYTES_MAX, PluginName, Saga, Target, Timestamp,
+    activity_in_brief, commands, evolve, on_one_line, replay, why,
 };
 
-use crate::commands::exit::EXIT_DONE;
+use amends_workbench::plugin::replay::{ReplayOptions, ReplayVerdict, Replayed, Replayer};
+
+use crate::commands::exit::{EXIT_DIFFERS, EXIT_DONE};
 use crate::commands::output::format::Format;
 use crate::commands::output::{
-    Look, event_line, paint, print_json, print_json_line, print_table_as, say, status_cell, table,
+    Look, event_line, paint, print_json, print_json_line, print_table_as, say, short_digest,
+    status_cell, table,
 };
+use crate::commands::plugin::named;
 
 /// The most bytes of a line of a bundle: twice the largest event of a store.
 const LINE_BYTES_MAX: u64 = 32 * PAYLOAD_BYTES_MAX as u64;
@@ -27,7 +32,8 @@ const LINE_BYTES_MAX: u64 = 32 * PAYLOAD_BYTES_MAX as u64;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  amends store export ID saga.ndjson\n  amends replay saga.ndjson\n  \
-                  amends replay saga.ndjson --to 7\n\nEach event is followed by the state after it: \
+                  amends replay saga.ndjson --to 7\n  amends replay saga.ndjson --component \
+                  inventory.wasm\n\nEach event is followed by the state after it: \
                   the status, and what was in flight, due or waited for.\nThe replay fails when an \
                   event cannot follow those before it."
 )]
@@ -37,6 +43,13 @@ pub(crate) struct Replay {
     /// Stop after the event of this number, and show the saga as it was then
     #[arg(long, value_name = "NUMBER")]
     to: Option<u64>,
+    /// Make the calls of a plugin again on this component, and compare: NAME.wasm is for plugin NAME, NAME=FILE
+    /// for another one; nothing is sent
+    #[arg(long, value_name = "FILE")]
+    component: Option<String>,
+    /// What is granted to the component; without it state and events
+    #[arg(long, value_name = "CONFIG", requires = "component")]
+    config: Option<PathBuf>,
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
@@ -55,15 +68,30 @@ struct StateAfter {
     activity: Option<String>,
     /// What the host had to do or to wait for.
     due: Vec<String>,
+    /// What the given component came to, when the event is the outcome of a call of its plugin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed: Option<Replayed>,
 }
 
-pub(crate) fn run(args: &Replay) -> anyhow::Result<u8> {
+/// How many calls a component made again, by what came of them.
+#[derive(Default)]
+struct Tally {
+    same: u32,
+    differing: u32,
+    not_comparable: u32,
+}
+
+pub(crate) async fn run(args: Replay) -> anyhow::Result<u8> {
     let mut lines: Box<dyn BufRead> = match args.bundle.as_str() {
         "-" => Box::new(std::io::stdin().lock()),
         path => {
             let file = File::open(path).with_context(|| format!("{path} cannot be read"))?;
             Box::new(BufReader::new(file))
         }
+    };
+    let mut replayer = match &args.component {
+        Some(component) => Some(open_component(component, args.config.clone()).await?),
+        None => None,
     };
     let head = read_head(&mut lines)?;
     let definition = Definition::from_canonical(head.definition.spec.as_str())
@@ -77,7 +105,7 @@ pub(crate) fn run(args: &Replay) -> anyhow::Result<u8> {
     let (definition, look) = (Arc::new(definition), Look::new());
     let mut states = Vec::new();
     let (mut saga, mut start, mut last): (Option<Saga>, _, _) = (None, None, String::new());
-    let (mut number, mut at) = (0, Timestamp::default());
+    let (mut number, mut at, mut tally) = (0, Timestamp::default(), Tally::default());
     while args.to.is_none_or(|to| number < to)
         && let Some(text) = read_line(&mut lines, number + 2)?
     {
@@ -99,7 +127,12 @@ pub(crate) fn run(args: &Replay) -> anyhow::Result<u8> {
             Some(saga) => evolve(saga, event.at, &fact).with_context(place)?,
         }
         let Some(saga) = &saga else { continue };
-        let state = after(saga, event);
+        let mut state = after(saga, event);
+        if let Some(replayer) = &mut replayer {
+            state.replayed = replayer.compare(&fact);
+            tally.count(state.replayed.as_ref());
+            replayer.call(saga, &fact).await.with_context(place)?;
+        }
         at = state.event.at;
         match args.output {
             Format::Table => {
@@ -111,9 +144,16 @@ pub(crate) fn run(args: &Replay) -> anyhow::Result<u8> {
             Format::Ids => {}
         }
     }
-    let Some(saga) = saga else { bail!("the bundle has no events") };
     if let Some(to) = args.to {
-        ensure!(number == to, "the bundle has {number} events, and no event {to}");
+        ensure!(
+            number == to && to > 0,
+            "the bundle has the events 1 to {number}, and no event {to}"
+        );
+    }
+    let Some(saga) = saga else { bail!("the bundle has no events") };
+    let cut_off = head.events.filter(|events| args.to.is_none() && number < *events);
+    if let Some(events) = cut_off {
+        bail!("the bundle is cut off: it ends with event {number} of {events}");
     }
     match args.output {
         Format::Json => print_json(&states)?,
@@ -121,7 +161,37 @@ pub(crate) fn run(args: &Replay) -> anyhow::Result<u8> {
         Format::Jsonl => {}
         Format::Table => print_end(&saga, at, look)?,
     }
-    Ok(EXIT_DONE)
+    let Some(replayer) = replayer else { return Ok(EXIT_DONE) };
+    if args.output == Format::Table {
+        tally.print(replayer.plugin())?;
+    }
+    replayer.close().await?;
+    Ok(if tally.differing > 0 { EXIT_DIFFERS } else { EXIT_DONE })
+}
+
+async fn open_component(component: &str, config: Option<PathBuf>) -> anyhow::Result<Replayer> {
+    let (plugin, file) = named(component)?;
+    Replayer::open(&ReplayOptions { plugin, file, config }).await
+}
+
+impl Tally {
+    fn count(&mut self, replayed: Option<&Replayed>) {
+        match replayed.map(|replayed| replayed.verdict) {
+            Some(ReplayVerdict::Same) => self.same += 1,
+            Some(ReplayVerdict::Differs) => self.differing += 1,
+            Some(ReplayVerdict::NotComparable) => self.not_comparable += 1,
+            None => {}
+        }
+    }
+
+    fn print(&self, plugin: &PluginName) -> anyhow::Result<()> {
+        let Self { same, differing, not_comparable } = self;
+        let calls = same + differing + not_comparable;
+        say!(
+            "\n{calls} calls of {plugin} were made again: {same} the same, {differing} differ, \
+             {not_comparable} cannot be compared"
+        )
+    }
 }
 
 /// Reads the first line of a bundle.
@@ -162,6 +232,7 @@ fn after(saga: &Saga, event: BundleEvent) -> StateAfter {
         activity: activity_in_brief(saga, event.at),
         due: due.collect(),
         event,
+        replayed: None,
     }
 }
 
@@ -213,10 +284,30 @@ fn print_state(
     let due = || (!state.due.is_empty()).then(|| format!("next, {}", state.due.join("; ")));
     let activity = state.activity.clone().or_else(due);
     let activity = activity.map(|words| format!(": {}", on_one_line(&words)));
+    if let Some(replayed) = &state.replayed {
+        print_replayed(replayed, look)?;
+    }
     let words = format!("{}{}", state.status, activity.unwrap_or_default());
     if words != *last {
         say!("{}", look.line(&format!("      = {words}")))?;
         *last = words;
+    }
+    Ok(())
+}
+
+/// Prints what a component came to.
+fn print_replayed(replayed: &Replayed, look: Look) -> anyhow::Result<()> {
+    let Replayed { digest, verdict, outcome, requests } = replayed;
+    let verdict = match verdict {
+        ReplayVerdict::Same => "the same",
+        ReplayVerdict::Differs => "differs",
+        ReplayVerdict::NotComparable => "cannot be compared",
+    };
+    let (digest, outcome) = (digest.to_string(), on_one_line(outcome));
+    let digest = short_digest(&digest);
+    say!("{}", look.line(&format!("      ~ {digest} {verdict}: {outcome}")))?;
+    for request in requests {
+        say!("{}", look.line(&format!("        would send {}", on_one_line(request))))?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::commands::exit::{
     EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, EXIT_USAGE, Failed,
 };
 use crate::commands::output::{log_line, shown};
-use amends_config::{OverrideFlags, Overrides, load, open};
+use amends_config::{OpenHostError, OverrideFlags, Overrides, load, open};
 
 /// How long calls in flight may take after the host was told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let (start, opening) = starting(public_url.clone(), move || progress.words());
     let (close, closing) = tokio::sync::watch::channel(false);
     let server = tokio::spawn(Server::new(start, connections, closing).run(listener));
-    let host = open(config).await?;
+    let host = open(config).await.map_err(damaged_store)?;
     // Before anybody can learn that it is ready, and stop it.
     let signals = Signals::new()?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
@@ -120,6 +120,19 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
         let message = format!("the store is lost to this host: {error}");
         Failed { exit: EXIT_STORE_LOST, message }.into()
     })
+}
+
+/// Ends with the exit code of a lost store when the store is damaged, so that whoever looks after the process
+/// does not start it again.
+fn damaged_store(error: OpenHostError) -> anyhow::Error {
+    if !error.is_damage() {
+        return error.into();
+    }
+    let message = format!(
+        "{error}\n`amends store verify FILE` shows the damage; `amends store restore BACKUP --config CONFIG \
+         --replace` puts a backup in the place of the store"
+    );
+    Failed { exit: EXIT_STORE_LOST, message }.into()
 }
 
 /// Raises the process's limit of descriptors to what it may have at most, and returns that. `None`: as

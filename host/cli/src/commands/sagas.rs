@@ -24,7 +24,8 @@ const TABLE_ROWS: u32 = 50;
                         --status running -o ids | amends why -\n  amends list \
                         --status blocked --error-like \"no route\"\n  amends list --stuck\n  amends list \
                         --status blocked --step inventory --code carrier_down --text \"no route\"\n  amends list \
-                        --status blocked --group-by step,code")]
+                        --status blocked --group-by step,code\n  amends list \
+                        --where customer=C-81 --where 'total>=100'")]
 pub(crate) struct List {
     /// At most so many, 0 for all; when it is not given, 50 in a table and else all
     #[arg(long)]
@@ -42,10 +43,9 @@ pub(crate) struct List {
     /// Only say how many they are
     #[arg(long, conflicts_with_all = ["limit", "error_like", "stuck", "archived"])]
     pub(crate) count: bool,
-    /// Count them in groups: by status, definition, reason, and by the step and the code of their last
-    /// failure; with an example and the oldest start
+    /// Count them in groups: by status, definition, reason, by the step and the code of their last failure,
+    /// or by an index value; with an example and the oldest start
     #[arg(long, value_name = "WHAT", value_delimiter = ',',
-        value_parser = ["reason", "step", "code", "definition", "status"],
         conflicts_with_all = ["count", "limit", "error_like", "stuck", "archived"])]
     pub(crate) group_by: Vec<String>,
     /// Which sagas.

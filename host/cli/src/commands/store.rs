@@ -5,21 +5,25 @@
 
 mod download;
 mod export;
+mod rebuild;
+mod stopped;
+mod store_format;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use amends_api::{backup_view, store_view};
 use amends_api_types::{ArchiveBody, ArchivePassView, SagaView, StoreView};
-use amends_config::{OverrideFlags, Overrides, Severity, look};
 use amends_store::{BackupError, FileCheck, OpenError, RestoreError, StoppedStore};
 
 use download::exists;
+use stopped::{in_use, url_of};
+use store_format::StoreFormat;
 
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
-use crate::commands::output::{Look, print_json, print_table_as, say, shown, span, table};
+use crate::commands::output::{Look, print_json, print_table_as, say, span, table};
 
 /// The verbs about the store.
 #[derive(Debug, Subcommand)]
@@ -32,19 +36,12 @@ pub(crate) enum Store {
     Restore(Restore),
     /// Look for damage in a backup, or in the store of a stopped host
     Verify(Verify),
+    /// Write anew from the events what lists and searches read
+    Rebuild(rebuild::Rebuild),
     /// Write the history of a saga, with its definition, into a file
     Export(export::Export),
     /// Move ended sagas whose retention is over to the archive now, or bring one back
     Archive(Archive),
-}
-
-/// How an answer about the store is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum StoreFormat {
-    /// For people.
-    Table,
-    /// One JSON document.
-    Json,
 }
 
 /// The arguments of `store stats`.
@@ -129,7 +126,9 @@ pub(crate) struct Archive {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends store verify amends-monday.db\n  amends store verify \
                         data/amends.db --archive archive\n\nReads the whole file and \
-                        mends nothing. Exits with 1 when something is damaged.")]
+                        mends nothing. Exits with 1 when something is damaged,\nor when what lists \
+                        and searches read is not what the events say: `amends store rebuild` mends that.\n\
+                        A file of an earlier schema is checked for damage alone.")]
 pub(crate) struct Verify {
     /// The file: a backup, or the database of a stopped host
     pub file: PathBuf,
@@ -147,6 +146,7 @@ pub(crate) async fn run(command: Store) -> anyhow::Result<u8> {
         Store::Backup(args) => back_up(args).await,
         Store::Restore(args) => restore(&args),
         Store::Verify(args) => verify(&args),
+        Store::Rebuild(args) => rebuild::rebuild(args).await,
         Store::Export(args) => export::export(args).await,
         Store::Archive(args) => archive(args).await,
     }
@@ -183,6 +183,10 @@ async fn archive(args: Archive) -> anyhow::Result<u8> {
             if pass.keys > 0 {
                 say!("{} start keys of archived sagas were removed", pass.keys)?;
             }
+            if pass.components > 0 {
+                let (count, bytes) = (pass.components, size(pass.component_bytes));
+                say!("{count} components that nothing needs were removed: {bytes}")?;
+            }
         }
     }
     Ok(EXIT_DONE)
@@ -204,6 +208,10 @@ async fn stats(args: Stats) -> anyhow::Result<u8> {
 }
 
 async fn back_up(args: Backup) -> anyhow::Result<u8> {
+    anyhow::ensure!(
+        args.file.as_os_str() != "-",
+        "a backup goes into a file, and not to standard output: name the file"
+    );
     if !args.replace && args.file.symlink_metadata().is_ok() {
         return Err(exists(&args.file).into());
     }
@@ -276,6 +284,8 @@ fn verify(args: &Verify) -> anyhow::Result<u8> {
             "backup_at": check.backup_at,
             "segments": check.segments,
             "segments_checked": args.archive.is_some(),
+            "projections_compared": check.schema == check.known_schema,
+            "not_compared": check.not_folded.as_ref().map_or(0, |(sagas, _)| *sagas),
             "findings": check.findings,
         }))?,
         StoreFormat::Table => {
@@ -295,6 +305,21 @@ fn verify(args: &Verify) -> anyhow::Result<u8> {
                 size(check.bytes),
                 check.schema
             )?;
+            if check.schema != check.known_schema {
+                say!(
+                    "the projections were not compared: the file has schema {}, this version \
+                     compares {}",
+                    check.schema,
+                    check.known_schema
+                )?;
+            }
+            if let Some((sagas, (id, reason))) = &check.not_folded {
+                say!(
+                    "{sagas} sagas were not compared with their events, because these cannot be \
+                     read; the first is {id}: {}",
+                    amends_engine::on_one_line(reason)
+                )?;
+            }
             match (check.segments, &args.archive) {
                 (0, _) => {}
                 (count, Some(folder)) => {
@@ -307,25 +332,6 @@ fn verify(args: &Verify) -> anyhow::Result<u8> {
         }
     }
     Ok(code)
-}
-
-/// Returns the URL of the store of a config, whatever else is wrong with it.
-fn url_of(config: &Path) -> anyhow::Result<String> {
-    let overrides = Overrides::of_process(OverrideFlags::default());
-    match look(config, &overrides, Severity::Warning) {
-        Ok(loaded) => Ok(loaded.config.store.url),
-        Err(report) => Err(anyhow::anyhow!("{}", shown(report.to_string().trim_end()))),
-    }
-}
-
-/// Says what to do when a host has the store.
-fn in_use(error: OpenError) -> anyhow::Error {
-    if !matches!(error, OpenError::InUse(_)) {
-        return error.into();
-    }
-    let help =
-        "stop the host; `amends store backup` and `stats` without --config ask a running host";
-    Failed::with_help(EXIT_ERROR, "a host has the store of this config open", help).into()
 }
 
 /// Says what to do when a copy could not be written, because its file exists.

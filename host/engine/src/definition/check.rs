@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::{DefinitionError, Mistakes};
+use super::index::Index;
 use super::spec::{BackoffSpec, DefinitionSpec, ELEMENTS_MAX, RetrySpec, StepKind, StepSpec};
 use super::step::{Step, StepInput};
 use super::step_set::{STEPS_MAX, StepSet};
@@ -20,15 +21,21 @@ use graph::{ancestors, check_pivot, resolve_after};
 /// The longest pause and the longest deadline: after this a person has forgotten the saga.
 const DURATION_MAX: Duration = Duration::from_hours(24 * 366);
 
-/// Checks a spec. Returns what the engine needs of each step, and the pivot.
-pub(super) fn check(
-    spec: &DefinitionSpec,
-) -> Result<(Vec<Step>, Option<usize>), Vec<DefinitionError>> {
+/// What the engine needs of a spec.
+pub(super) struct Checked {
+    pub(super) steps: Vec<Step>,
+    pub(super) index: Index,
+    pub(super) pivot: Option<usize>,
+}
+
+/// Checks a spec.
+pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionError>> {
     let mut mistakes = Mistakes::default();
     check_size(spec, &mut mistakes);
+    let index = Index::compile(spec, &mut mistakes);
     if spec.steps.len() > STEPS_MAX {
         // Messages about one step name all others.
-        return mistakes.into_result().map(|()| (Vec::new(), None));
+        return mistakes.into_result().map(|()| Checked { steps: Vec::new(), index, pivot: None });
     }
     for step in &spec.steps {
         check_limits(step, &mut mistakes);
@@ -40,7 +47,7 @@ pub(super) fn check(
     mistakes.into_result()?;
     let mut mistakes = Mistakes::default();
     let Some(ancestors) = ancestors(spec, &after, &mut mistakes) else {
-        return mistakes.into_result().map(|()| (Vec::new(), None));
+        return mistakes.into_result().map(|()| Checked { steps: Vec::new(), index, pivot: None });
     };
     let pivot = check_pivot(spec, &ancestors, &mut mistakes);
     let mut steps = Vec::with_capacity(spec.steps.len());
@@ -73,7 +80,7 @@ pub(super) fn check(
             input,
         });
     }
-    mistakes.into_result().map(|()| (steps, pivot))
+    mistakes.into_result().map(|()| Checked { steps, index, pivot })
 }
 
 /// Checks the number and the names of the steps, and the limits of the whole saga.

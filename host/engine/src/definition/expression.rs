@@ -1,7 +1,8 @@
 //! CEL expressions (Common Expression Language) in definitions.
 //!
-//! An expression sees `input`, `steps` and `saga`. Of `steps` it sees only those that the graph
-//! puts before it. So its value is the same whenever it is computed.
+//! An expression of a step sees `input`, `steps` and `saga`. Of `steps` it sees only those that the
+//! graph puts before it. So its value is the same whenever it is computed. An expression over an event
+//! (`event_expression.rs`) sees `event` only.
 
 mod convert;
 mod error;
@@ -101,11 +102,11 @@ impl Expression {
 
     /// Returns the names that the expression uses and that nothing defines: no variable of ours, no
     /// type, no macro such as `map`.
-    pub(crate) fn unknown_variables(&self, is_of_element: bool) -> Vec<String> {
+    pub(crate) fn unknown_variables(&self, known: &[Variable], is_of_element: bool) -> Vec<String> {
         let mut found = Vec::new();
         walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
             if let Expr::Ident(name) = expr {
-                let known = Variable::ALL.iter().any(|variable| variable.name() == name)
+                let known = known.iter().any(|variable| variable.name() == name)
                     || is_of_element && ITEM_NAMES.contains(&name.as_str())
                     || name.starts_with('@')
                     || bound.contains(&name.as_str())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::millis;
-use crate::ids::{DefinitionName, PluginName, ServiceName, SignalName, StepName};
+use crate::ids::{DefinitionName, IndexName, PluginName, ServiceName, SignalName, StepName};
 
 /// The timeout of a call, unless the definition says otherwise.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -30,6 +30,10 @@ pub struct DefinitionSpec {
     /// How long after its completion a saga may still be compensated; none for ever.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "millis::optional")]
     pub compensate_within: Option<Duration>,
+    /// The values by which a saga is found: CEL over `input`, computed once when the saga starts. At
+    /// most [`crate::INDEX_NAMES_MAX`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub index: BTreeMap<IndexName, String>,
     /// The steps, in the order of the config.
     pub steps: Vec<StepSpec>,
 }

@@ -71,8 +71,8 @@ impl Source for StepSource<'_> {
             Variable::Steps => {
                 self.outputs().filter_map(|(_, output)| Some(output?.as_str().len())).sum()
             }
-            // The tags are few and short.
-            Variable::Saga => 0,
+            // The tags are few and short. A step sees no event.
+            Variable::Saga | Variable::Event => 0,
         }
     }
 
@@ -94,6 +94,7 @@ impl Source for StepSource<'_> {
                 "started_at": saga.started_at,
                 "tags": saga.started.tags,
             })),
+            Variable::Event => Ok(Value::Null),
         }
     }
 }

@@ -100,6 +100,7 @@ fn spec(graph: &[Vec<usize>], mut change: impl FnMut(&mut StepSpec)) -> Definiti
         name: name("simulated"),
         deadline: None,
         compensate_within: None,
+        index: std::collections::BTreeMap::new(),
         steps: steps.collect(),
     }
 }

@@ -72,8 +72,13 @@ impl Host {
         delay: Option<Duration>,
     ) -> Self {
         let compensate_within = Some(Duration::from_hours(1));
-        let spec =
-            DefinitionSpec { name: "test".parse().unwrap(), deadline, compensate_within, steps };
+        let spec = DefinitionSpec {
+            name: "test".parse().unwrap(),
+            deadline,
+            compensate_within,
+            index: std::collections::BTreeMap::new(),
+            steps,
+        };
         let now = Timestamp::from_millis(1_000);
         let what = Start {
             id: SagaId::from_parts(now, &[3; 10]),

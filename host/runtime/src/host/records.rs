@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use amends_engine::{Digest, SagaId, SagaStatus, Version};
 use amends_store::{
-    Backup, BackupError, Cursor, GroupBy, PageBudget, SagaGroups, SagaQuery, SagaRow, StoreError,
-    StoreHealth, StoreStats, StoreSurvey, StoredEvent, Stream,
+    Backup, BackupError, Cursor, GroupBy, PageBudget, RebuildError, RebuildPlace, RebuildSlice,
+    SagaGroups, SagaQuery, SagaRow, StoreError, StoreHealth, StoreStats, StoreSurvey, StoredEvent,
+    Stream,
 };
 use tokio::sync::watch;
 
 use super::Host;
+use crate::action::{Action, authorize};
 use crate::error::RuntimeError;
+use crate::principal::Principal;
 
 impl Host {
     /// Returns the sagas that match, the newest first, as they are in the store.
@@ -108,6 +111,20 @@ impl Host {
     /// When the store fails.
     pub async fn survey(&self) -> Result<StoreSurvey, StoreError> {
         self.inner.store.maintenance().survey().await
+    }
+
+    /// Compares the projections of the store with its events, and writes anew what differs: one slice,
+    /// see [`amends_store::Maintenance::rebuild`].
+    ///
+    /// # Errors
+    /// When another slice is being done, or the store fails.
+    pub async fn rebuild(
+        &self,
+        principal: &Principal,
+        from: RebuildPlace,
+    ) -> Result<RebuildSlice, RebuildError> {
+        authorize(principal, &Action::Rebuild);
+        self.inner.store.maintenance().rebuild(from).await
     }
 
     /// Copies the store while it is written to. One backup of a store exists at a time. When the

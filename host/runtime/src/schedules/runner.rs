@@ -114,7 +114,9 @@ impl Runner {
             let pattern = settings.pattern.to_string();
             let kept = store.schedules().schedule(settings.name.clone()).await?;
             let row = match kept {
-                Some(row) if row.pattern == pattern => row,
+                Some(row) if row.pattern == pattern => {
+                    started_already(settings, row, &*store, now).await?
+                }
                 kept => {
                     let (started, skipped) =
                         kept.map_or((None, None), |it| (it.started, it.skipped));
@@ -124,6 +126,17 @@ impl Runner {
                     row
                 }
             };
+            // From 0 on, so that the first one is an increase.
+            let name = || row.name.clone();
+            metrics::counter!("amends_schedule_started_total", "schedule" => name()).increment(0);
+            for reason in ["missed", "overlap"] {
+                metrics::counter!(
+                    "amends_schedule_skipped_total",
+                    "schedule" => name(),
+                    "reason" => reason
+                )
+                .increment(0);
+            }
             let (on_time_from, was_decided_until) = (now, row.decided_until);
             states.push(State { row, on_time_from, was_decided_until, error: None });
         }
@@ -271,6 +284,24 @@ impl Runner {
 }
 
 /// The saga of a time. The error says why its input is none.
+/// Returns a row with the time after those that it has decided, when that has started a saga and a crash came
+/// before it was written down.
+async fn started_already(
+    settings: &ScheduleSettings,
+    mut row: ScheduleRow,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<ScheduleRow, StoreError> {
+    let next = settings.pattern.next_after(row.decided_until).filter(|next| *next <= now);
+    let Some(next) = next else { return Ok(row) };
+    let Ok(firing) = firing_of(settings, next) else { return Ok(row) };
+    if let Some((saga, _)) = store.sagas().key(firing.key).await? {
+        (row.decided_until, row.started) = (next, Some((next, saga)));
+        store.schedules().save_schedule(row.clone()).await?;
+    }
+    Ok(row)
+}
+
 fn firing_of(settings: &ScheduleSettings, time: Timestamp) -> Result<Firing, String> {
     let time = written(time);
     let mut input = settings.input.clone();

@@ -30,7 +30,7 @@ pub struct ScheduleSettings {
 pub const SCHEDULED_AT: &str = "scheduled_at";
 
 /// What start keys of scheduled sagas begin with. Callers may not use such keys.
-pub const SCHEDULE_KEY_PREFIX: &str = "schedule/";
+pub(crate) const SCHEDULE_KEY_PREFIX: &str = "schedule/";
 
 /// The tag that has the name of the schedule.
 pub const SCHEDULE_TAG: &str = "schedule";

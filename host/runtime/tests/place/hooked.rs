@@ -273,6 +273,24 @@ impl Blobs for Hooked {
         self.store.blobs().put(kind, name, digest, at, bytes)
     }
 
+    fn renew(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        at: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.store.blobs().renew(kind, digest, at)
+    }
+
+    fn remove(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        unused_since: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.store.blobs().remove(kind, digest, unused_since)
+    }
+
     fn get(
         &self,
         kind: BlobKind,

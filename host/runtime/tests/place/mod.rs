@@ -112,8 +112,14 @@ pub(crate) fn step(name: &str, kind: StepKind) -> StepSpec {
 /// A definition without a deadline.
 pub(crate) fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
     let name = name.parse().unwrap();
-    Definition::new(DefinitionSpec { name, deadline: None, compensate_within: None, steps })
-        .unwrap()
+    Definition::new(DefinitionSpec {
+        name,
+        deadline: None,
+        compensate_within: None,
+        index: std::collections::BTreeMap::new(),
+        steps,
+    })
+    .unwrap()
 }
 
 /// The operator of the tests.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use amends_engine::{Position, SagaId, SagaStatus, Version};
+use amends_engine::{IndexValue, Position, SagaId, SagaStatus, Version};
 
 use super::fixture::{at, digest, event, row, saga_id, start, then, whole_log, whole_stream};
 use super::location::{StoreLocation, TestStore};
@@ -19,6 +19,7 @@ fn ended_row(number: u32) -> SagaRow {
         status: SagaStatus::Completed,
         ended_at: Some(at(number + 1)),
         tags: [("number".to_owned(), number.to_string())].into(),
+        index: [("number".parse().unwrap(), IndexValue::Number(number.into()))].into(),
         key: Some(format!("key-{number}")),
         ..row(number)
     }
@@ -170,7 +171,7 @@ pub async fn keeps_versions_keys_and_positions_of_archived_sagas(location: &dyn 
     assert_eq!((log.len(), log[0].position), (1, Position(16)));
     assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
     // A key goes when its saga is old enough; the tombstone stays.
-    assert_eq!(store.archive().remove_keys(at(2)).await.unwrap(), 2);
+    assert_eq!(store.archive().remove_keys(at(3)).await.unwrap(), 2);
     assert_eq!(store.sagas().key("key-1".to_owned()).await.unwrap(), None);
     assert!(store.sagas().key("key-2".to_owned()).await.unwrap().is_some());
     let tombstone = store.archive().tombstone(saga_id(1)).await.unwrap().unwrap();

@@ -62,6 +62,7 @@ pub fn row(number: u32) -> SagaRow {
         deadline_at: Some(at(number + 1_000)),
         wake_at: None,
         tags: BTreeMap::new(),
+        index: BTreeMap::new(),
         key: None,
     }
 }

@@ -24,6 +24,14 @@ pub trait StoreLocation: Send + Sync {
     /// Opens a store that was made of a backup alone, in a place of its own.
     fn open_backup(&self, backup: Backup) -> BoxFuture<'_, Result<Arc<dyn Store>, OpenError>>;
 
+    /// Opens another store, which is empty, in a place of its own.
+    fn open_empty_store(&self) -> BoxFuture<'_, Result<Arc<dyn Store>, OpenError>>;
+
+    /// Opens the other store and gains its shards.
+    fn open_empty(&self) -> BoxFuture<'_, Result<TestStore, OpenError>> {
+        async { Ok(TestStore::of(self.open_empty_store().await?).await?) }.boxed()
+    }
+
     /// Opens the store and gains its shards.
     fn open(&self) -> BoxFuture<'_, Result<TestStore, OpenError>> {
         async { Ok(TestStore::of(self.open_store().await?).await?) }.boxed()

@@ -155,7 +155,7 @@ impl Model {
         let mut groups: BTreeMap<Vec<Option<String>>, SagaGroup> = BTreeMap::new();
         let listed = self.list(query);
         for row in &listed {
-            let values: Vec<_> = by.iter().map(|by| self.value(query, row, *by)).collect();
+            let values: Vec<_> = by.iter().map(|by| self.value(query, row, by)).collect();
             let first = || SagaGroup {
                 values: values.clone(),
                 sagas: 0,
@@ -172,7 +172,7 @@ impl Model {
         SagaGroups { sagas: listed.len() as u64, groups, more: 0 }
     }
 
-    fn value(&self, query: &SagaQuery, row: &SagaRow, by: GroupBy) -> Option<String> {
+    fn value(&self, query: &SagaQuery, row: &SagaRow, by: &GroupBy) -> Option<String> {
         let sought = FailureQuery { text: None, ..query.failure.clone() };
         let failures = self.failures.iter().filter(|((saga, ..), failure)| {
             *saga == row.id && failure.call != FailedCall::Block && sought.fits(failure)
@@ -189,6 +189,7 @@ impl Model {
                 format!("{step}{undo}")
             }),
             GroupBy::Code => last.map(|failure| failure.code.clone()),
+            GroupBy::Index(name) => row.index.get(name).map(ToString::to_string),
         }
     }
 

@@ -447,6 +447,55 @@ pub async fn keeps_blobs(location: &dyn StoreLocation) {
     assert_eq!(sizes, [4, 3 << 20, 0]);
 }
 
+/// A blob that was stored or renewed since somebody decided to remove it stays.
+pub async fn removes_blobs_that_nobody_renewed(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    let blobs = store.blobs();
+    let kind = BlobKind::Component;
+    let put = |number, second| {
+        let (name, bytes) = (format!("plugin-{number}"), vec![0; 100_000]);
+        blobs.put(kind, name, digest(number), at(second), bytes)
+    };
+    for number in 1..=3 {
+        put(number, 10).await.unwrap();
+    }
+    assert!(blobs.renew(kind, digest(2), at(20)).await.unwrap());
+    assert!(!blobs.renew(BlobKind::Definition, digest(2), at(20)).await.unwrap());
+    put(3, 20).await.unwrap();
+    // A time that is earlier renews nothing.
+    assert!(blobs.renew(kind, digest(2), at(1)).await.unwrap());
+    for number in 1..=3 {
+        assert!(!blobs.remove(kind, digest(number), at(10)).await.unwrap(), "{number}");
+        let is_removed = blobs.remove(kind, digest(number), at(20)).await.unwrap();
+        assert_eq!(is_removed, number == 1, "{number}");
+    }
+    assert!(!blobs.remove(kind, digest(1), at(20)).await.unwrap(), "it is removed already");
+    assert!(!blobs.renew(kind, digest(1), at(30)).await.unwrap());
+    assert_eq!(blobs.get(kind, digest(1)).await.unwrap(), None);
+    assert_eq!(blobs.get(kind, digest(2)).await.unwrap(), Some(vec![0; 100_000]));
+    let names: Vec<_> = blobs.list(kind).await.unwrap().into_iter().map(|row| row.name).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+/// A saga was live from its start until its end, and since its start when it has not ended.
+pub async fn knows_whether_a_saga_was_live(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    let any = |from, until| store.sagas().was_any_live(at(from), at(until));
+    assert!(!any(0, 10_000).await.unwrap(), "there is none");
+    store.append(start(100)).await.unwrap();
+    let ended = SagaRow { status: SagaStatus::Completed, ended_at: Some(at(200)), ..row(100) };
+    store.append(Append { row: Some(ended), ..then(100, 1) }).await.unwrap();
+    for (from, until, was_live) in
+        [(0, 100, false), (0, 101, true), (120, 130, true), (200, 300, true), (201, 300, false)]
+    {
+        assert_eq!(any(from, until).await.unwrap(), was_live, "{from} to {until}");
+    }
+    store.append(start(400)).await.unwrap();
+    for (from, until, was_live) in [(201, 400, false), (201, 401, true), (9_000, 9_001, true)] {
+        assert_eq!(any(from, until).await.unwrap(), was_live, "{from} to {until}");
+    }
+}
+
 /// Readers of the log miss nothing: what they see is all up to the last position they see, and
 /// at least what the head has promised.
 pub async fn reads_no_gap_while_writing(location: &dyn StoreLocation) {

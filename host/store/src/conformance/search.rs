@@ -292,7 +292,7 @@ pub async fn archives_failures(location: &dyn StoreLocation) {
 pub async fn counts_groups(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
     let model = fill(&store, 60).await;
-    let mut by_sets: Vec<Vec<GroupBy>> = GroupBy::ALL.into_iter().map(|by| vec![by]).collect();
+    let mut by_sets: Vec<Vec<GroupBy>> = GroupBy::WORDS.into_iter().map(|by| vec![by]).collect();
     by_sets.extend([
         vec![],
         vec![GroupBy::Step, GroupBy::Code],

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{DefinitionName, Digest, Position, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{
+    DefinitionName, Digest, IndexName, IndexValue, Position, SagaId, SagaStatus, Timestamp, Version,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -27,6 +29,8 @@ pub(crate) struct SagaLine {
     deadline_at: Option<i64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    index: BTreeMap<IndexName, IndexValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     appends: Vec<AppendLine>,
@@ -55,6 +59,7 @@ impl SagaLine {
             ended_at: row.ended_at?.as_millis(),
             deadline_at: row.deadline_at.map(Timestamp::as_millis),
             tags: row.tags.clone(),
+            index: row.index.clone(),
             key: row.key.clone(),
             appends: Vec::new(),
         })
@@ -125,6 +130,7 @@ impl SagaLine {
             deadline_at: self.deadline_at.map(time),
             wake_at: None,
             tags: self.tags.clone(),
+            index: self.index.clone(),
             key: self.key.clone(),
         })
     }

@@ -30,6 +30,7 @@ fn row(number: u8) -> SagaRow {
         deadline_at: None,
         wake_at: None,
         tags: BTreeMap::from([("customer".to_owned(), "7".to_owned())]),
+        index: BTreeMap::new(),
         key: Some("key".to_owned()),
     }
 }

@@ -17,7 +17,7 @@ const LEVEL: i32 = 3;
 /// What the first line of a segment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
-    /// The id of the store that wrote the segment.
+    /// The number of the run of the store that wrote the segment.
     pub(crate) store: i64,
     /// The fence of the process that wrote it.
     pub(crate) fence: i64,

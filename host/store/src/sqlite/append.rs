@@ -1,15 +1,20 @@
 //! One append within a transaction.
 
+use std::collections::BTreeMap;
+
 use amends_engine::{PluginName, Position, SagaId, Timestamp, Version};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::Serialize;
 
 use super::append_columns::events_column;
 use super::archived_columns::archived_version;
 use super::column::to_integer;
 use super::error::{describe, is_unreadable};
 use super::failures::put_failure;
+use super::saga_index::put_index;
 use super::start_delay::{delay_of, note_start_delay};
 use super::statements::Statements;
+use super::sum::sum_of;
 use super::writer_cache::WriterCache;
 use crate::append::{Append, Appended, StartKey};
 use crate::error::StoreError;
@@ -47,14 +52,9 @@ impl WriterCache {
         };
         let version = append.expected.plus(append.events.len());
         self.position.0 += append.events.len() as u64;
-        let row = params![
-            to_integer(self.position.0),
-            append.stream,
-            to_integer(version.0),
-            append.at.as_millis(),
-            events_column(&append.events),
-        ];
-        statements.insert_append(row)?;
+        let (position, version_column) = (to_integer(self.position.0), to_integer(version.0));
+        let (at, events) = (append.at.as_millis(), events_column(&append.events));
+        insert_append(statements, (position, &append.stream, version_column, at, &events))?;
         failpoint("store.append.events_written");
         self.write_state(connection, &append.state, state_bytes)?;
         if let Some(row) = &append.row {
@@ -69,14 +69,7 @@ impl WriterCache {
             }
         }
         if let Some(start_key) = &append.start_key {
-            connection.prepare_cached("INSERT INTO start_keys VALUES (?1, ?2, ?3, ?4)")?.execute(
-                params![
-                    start_key.key,
-                    append.stream,
-                    start_key.payload_digest.as_bytes(),
-                    append.at.as_millis(),
-                ],
-            )?;
+            put_key(connection, start_key, &append.stream, append.at)?;
         }
         let has_ended = append.row.as_ref().is_some_and(|row| row.ended_at.is_some());
         self.note_version(&append.stream, version, has_ended);
@@ -143,6 +136,31 @@ fn known_key(connection: &Connection, start_key: &StartKey) -> rusqlite::Result<
     }))
 }
 
+/// Writes the start key of a saga. Nothing else has the key.
+pub(super) fn put_key(
+    connection: &Connection,
+    StartKey { key, payload_digest }: &StartKey,
+    stream: &Stream,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    let (digest, at) = (payload_digest.as_bytes(), at.as_millis());
+    let sum = sum_of(params![key, stream, digest, at])?;
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO start_keys VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![key, stream, digest, at, sum])?;
+    Ok(())
+}
+
+/// Writes a row of the table `appends`: its position, stream, version, time and events.
+pub(super) fn insert_append(
+    statements: &mut Statements<'_>,
+    (position, stream, version, at, events): (i64, &Stream, i64, i64, &str),
+) -> rusqlite::Result<()> {
+    let sum = sum_of(params![position, stream, version, at, events])?;
+    statements.insert_append(params![position, stream, version, at, events, sum])?;
+    Ok(())
+}
+
 /// Writes the row of a saga.
 pub(super) fn put_row(
     statements: &mut Statements<'_>,
@@ -152,8 +170,8 @@ pub(super) fn put_row(
     if !is_new && update_row(statements, row)? {
         return Ok(());
     }
-    let tags = (!row.tags.is_empty()).then(|| serde_json::to_string(&row.tags)).transpose();
-    let tags = tags.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let tags = json_column(&row.tags)?;
+    let index = json_column(&row.index)?;
     note_start_delay(statements.connection, delay_of(row.id, row.started_at))?;
     statements.insert_saga(params![
         row.id.as_bytes(),
@@ -167,14 +185,24 @@ pub(super) fn put_row(
         row.wake_at.map(Timestamp::as_millis),
         tags,
         row.key,
+        index,
     ])?;
+    // The key is the whole row: one that damage has left there is the same.
     for (name, value) in &row.tags {
         statements
             .connection
-            .prepare_cached("INSERT INTO saga_tags VALUES (?1, ?2, ?3)")?
+            .prepare_cached("INSERT OR IGNORE INTO saga_tags VALUES (?1, ?2, ?3)")?
             .execute(params![name, value, row.id.as_bytes()])?;
     }
-    Ok(())
+    put_index(statements.connection, row)
+}
+
+/// Returns the column of a map: its JSON, or NULL when it is empty.
+fn json_column<N: Serialize, V: Serialize>(
+    map: &BTreeMap<N, V>,
+) -> rusqlite::Result<Option<String>> {
+    let json = (!map.is_empty()).then(|| serde_json::to_string(map)).transpose();
+    json.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 /// Updates the row of a saga. Returns false when there is none.

@@ -9,12 +9,16 @@ use serde_json::value::RawValue;
 
 use super::column::{readable, unreadable};
 use super::stream_column::stream;
+use super::sum::check_sum;
 use crate::append::{NewEvent, is_event_type};
 use crate::stored_event::{EVENT_UNREADABLE, StoredEvent};
 use crate::stream::Stream;
 
 /// The columns that [`append_events`] reads, in their order.
-pub(super) const APPEND_COLUMNS: &str = "position, stream, version, at, events";
+pub(super) const APPEND_COLUMNS: &str = "position, stream, version, at, events, sum";
+
+/// The columns before the sum.
+const SUMMED_COLUMNS: usize = 5;
 
 /// One event of an append. Its data may borrow from the row that is being read.
 pub(super) struct AppendedEvent<'row> {
@@ -114,6 +118,8 @@ pub(super) fn append_events<'row>(
             return Err(unreadable(column, why));
         }
     }
+    // Last: other reasons say more.
+    check_sum(row, SUMMED_COLUMNS)?;
     let event = |(back, (kind, data)): (i64, (String, &'row RawValue))| AppendedEvent {
         position: Position((position - back).unsigned_abs()),
         stream: stream.clone(),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_engine::{SagaId, Timestamp};
+use amends_engine::{SagaId, Timestamp, Version};
 use amends_failpoint::failpoint;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -23,6 +23,7 @@ use super::archive_job::{ArchiveDone, ArchiveJob, ArchiveTask, Removal, Returnin
 use super::clock::now;
 use super::job::Job;
 use super::read;
+use super::runs::runs;
 use crate::archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ToArchive, Tombstone,
 };
@@ -50,6 +51,9 @@ const REMOVE_TIME: Duration = Duration::from_millis(2);
 
 /// The start keys that one transaction removes.
 const KEYS_REMOVED_MAX: u32 = 200;
+
+/// How often a saga that is brought back is read again, because it has moved meanwhile.
+const BRING_BACK_TRIES: u32 = 3;
 
 impl Archive for SqliteStore {
     fn ended(
@@ -108,25 +112,16 @@ impl Archive for SqliteStore {
     fn bring_back(&self, id: SagaId) -> BoxFuture<'_, Result<bool, ArchiveError>> {
         async move {
             let _place = self.archive_reads.acquire().await.map_err(|_| StoreError::Closed)?;
-            let Some(path) = self.segment_of(id).await? else { return Ok(false) };
-            let returning = in_background(move || {
-                let mut segment = Segment::open(&path).map_err(|error| failed(&path, error))?;
-                let line = segment.line(id).map_err(|error| failed(&path, error))?;
-                let Some(line) = line else {
-                    let what = format!("saga {id} is not in it");
-                    return Err(ArchiveError::Damaged { path, what });
-                };
-                let returning = || {
-                    crate::segment::parse_line(&line, id)?;
-                    let line = SagaLine::from_text(&line)?;
-                    Ok(Returning { row: line.row()?, appends: line.appends()? })
-                };
-                returning().map_err(|error| failed(&path, error))
-            });
-            let returning = Box::new(returning.await?);
-            let done = self.archive_job(ArchiveTask::BringBack(returning)).await?;
-            failpoint("store.archive.brought_back");
-            Ok(done.count > 0)
+            // Nothing comes back of what was read when the saga has moved since.
+            for _ in 0..BRING_BACK_TRIES {
+                let Some(returning) = self.returning(id).await? else { return Ok(false) };
+                let done = self.archive_job(ArchiveTask::BringBack(Box::new(returning))).await?;
+                failpoint("store.archive.brought_back");
+                if done.count > 0 {
+                    return Ok(true);
+                }
+            }
+            Err(ArchiveError::UnderWay)
         }
         .boxed()
     }
@@ -226,7 +221,7 @@ impl SqliteStore {
 
     async fn begin_segment(&self, folder: PathBuf) -> Result<SegmentWriter, ArchiveError> {
         let header = SegmentHeader {
-            store: self.store_id,
+            store: self.run,
             fence: i64::try_from(self.epoch.0).unwrap_or(i64::MAX),
             at: now(),
         };
@@ -286,49 +281,81 @@ impl SqliteStore {
     }
 
     /// Has the writer do a part, and waits until it is durable.
-    async fn archive_job(&self, task: ArchiveTask) -> Result<ArchiveDone, StoreError> {
+    pub(super) async fn archive_job(&self, task: ArchiveTask) -> Result<ArchiveDone, StoreError> {
         let (reply, done) = oneshot::channel();
         self.queue.push(Job::Archive(ArchiveJob { task, reply }));
         done.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Reads a saga from the archive, to bring it back; none when it is not there.
+    pub(super) async fn returning(&self, id: SagaId) -> Result<Option<Returning>, ArchiveError> {
+        let Some(tombstone) = Archive::tombstone(self, id).await? else { return Ok(None) };
+        let version = tombstone.version;
+        let path = self.file_of(tombstone)?;
+        let returning = in_background(move || {
+            let damaged = |what| ArchiveError::Damaged { path: path.clone(), what };
+            let mut segment = Segment::open(&path).map_err(|error| failed(&path, error))?;
+            let line = segment.line(id).map_err(|error| failed(&path, error))?;
+            let line = line.ok_or_else(|| damaged(format!("saga {id} is not in it")))?;
+            let read = || {
+                crate::segment::parse_line(&line, id)?;
+                let line = SagaLine::from_text(&line)?;
+                Ok((line.row()?, line.appends()?))
+            };
+            let (row, appends) = read().map_err(|error| failed(&path, error))?;
+            if appends.last().map(|(_, version, ..)| Version(*version)) != Some(version) {
+                let what = format!("saga {id} does not end with event {} in it", version.0);
+                return Err(damaged(what));
+            }
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Returning { row, file, version, appends })
+        });
+        returning.await.map(Some)
+    }
+
     /// Returns the file that has a saga; none when the saga was not moved.
     async fn segment_of(&self, id: SagaId) -> Result<Option<PathBuf>, ArchiveError> {
         let Some(tombstone) = Archive::tombstone(self, id).await? else { return Ok(None) };
-        let Tombstone { file, ended_at, status, .. } = tombstone;
+        self.file_of(tombstone).map(Some)
+    }
+
+    fn file_of(&self, tombstone: Tombstone) -> Result<PathBuf, ArchiveError> {
+        let Tombstone { id, file, ended_at, status, .. } = tombstone;
         match (file, &self.archive) {
             (None, _) => Err(ArchiveError::Deleted { id, ended_at, status }),
             (Some(file), None) => Err(ArchiveError::NoFolder { id, file }),
-            (Some(file), Some(folder)) => Ok(Some(folder.join(file))),
+            (Some(file), Some(folder)) => Ok(folder.join(file)),
         }
     }
 
-    /// Removes files that this store wrote and has no row for: a process ended before it recorded
-    /// them, so their sagas are in the database. Files of other stores stay, also those of a store
-    /// that this one was restored from or copied to.
+    /// Removes files that a run of this store wrote and that it has no row for: a process ended before
+    /// it recorded them, so their sagas are in the database. All other files stay: those of another
+    /// store, and those that another copy of this one wrote, because no copy knows the runs of another.
     async fn remove_orphans(&self) -> Result<(), ArchiveError> {
         let Some(folder) = self.archive.clone() else { return Ok(()) };
         let known = SqliteStore::query(self, read::segment_files).await?;
         let known: BTreeSet<_> = known.into_iter().collect();
-        let (store, epoch) = (self.store_id, self.epoch.0);
+        let runs = SqliteStore::query(self, runs).await?;
+        let epoch = self.epoch.0;
         in_background(move || {
             let entries = match fs::read_dir(&folder) {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(failed(&folder, error.into())),
             };
-            let own_draft = format!("{:016x}{DRAFT_SUFFIX}", store.cast_unsigned());
+            let draft = |run: &i64| format!("{:016x}{DRAFT_SUFFIX}", run.cast_unsigned());
+            let drafts: BTreeSet<_> = runs.iter().map(draft).collect();
             for entry in entries.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let path = entry.path();
-                let is_orphan = name == own_draft
+                let is_orphan = drafts.contains(&name)
                     || name.ends_with(SEGMENT_SUFFIX)
                         && !known.contains(&name)
                         && Segment::open(&path)
                             .and_then(|mut segment| segment.header())
                             .is_ok_and(|header| {
                                 // A later owner of the store may be about to record it.
-                                header.store == store && header.fence.unsigned_abs() <= epoch
+                                runs.contains(&header.store) && header.fence.unsigned_abs() <= epoch
                             });
                 if is_orphan {
                     tracing::info!(file = %path.display(), "an archive file without sagas is removed");

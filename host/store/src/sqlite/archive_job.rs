@@ -8,10 +8,11 @@ use amends_failpoint::failpoint;
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
-use super::append::put_row;
+use super::append::{insert_append, put_row};
 use super::column::to_integer;
 use super::error::is_constraint;
 use super::failures::{derive_failures, remove_failures};
+use super::saga_index::remove_index;
 use super::statements::Statements;
 use super::writer_cache::WriterCache;
 use crate::error::StoreError;
@@ -59,6 +60,11 @@ pub(super) struct Removal {
 /// A saga that comes back.
 pub(super) struct Returning {
     pub(super) row: SagaRow,
+    /// The file that the saga was read from. It comes back only while its tombstone names this file:
+    /// it may have come back, gone on and been archived again since.
+    pub(super) file: String,
+    /// The version that the tombstone had.
+    pub(super) version: Version,
     /// The position, version, time and events of each append.
     pub(super) appends: Vec<(u64, u64, i64, String)>,
 }
@@ -174,6 +180,7 @@ impl WriterCache {
             (SELECT key, value FROM json_each((SELECT tags FROM sagas WHERE id = ?1)))";
         connection.prepare_cached(tags)?.execute([id.as_bytes()])?;
         remove_failures(connection, id)?;
+        remove_index(connection, id)?;
         connection.prepare_cached("DELETE FROM sagas WHERE id = ?1")?.execute([id.as_bytes()])?;
         connection.prepare_cached("DELETE FROM appends WHERE stream = ?1")?.execute([&stream])?;
         // A note after the end may have put it there.
@@ -184,27 +191,30 @@ impl WriterCache {
     fn bring_back(
         &mut self,
         connection: &Connection,
-        Returning { row, appends }: &Returning,
+        Returning { row, file, version, appends }: &Returning,
     ) -> rusqlite::Result<ArchiveDone> {
         let id = row.id;
-        let removed = connection
-            .prepare_cached("DELETE FROM archived WHERE saga = ?1")?
-            .execute([id.as_bytes()])?;
+        let tombstone = "DELETE FROM archived WHERE saga = ?1 AND version = ?2
+            AND segment = (SELECT id FROM segments WHERE file = ?3)";
+        let removed = connection.prepare_cached(tombstone)?.execute(params![
+            id.as_bytes(),
+            to_integer(version.0),
+            file
+        ])?;
         if removed == 0 {
             return Ok(ArchiveDone::default());
         }
         let stream = Stream::Saga(id);
+        let mut statements = Statements::new(connection);
         for (position, version, at, events) in appends {
-            connection.prepare_cached("INSERT INTO appends VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
-                params![to_integer(*position), stream, to_integer(*version), at, events],
-            )?;
+            let (position, version) = (to_integer(*position), to_integer(*version));
+            insert_append(&mut statements, (position, &stream, version, *at, events))?;
         }
-        put_row(&mut Statements::new(connection), row, true)?;
+        put_row(&mut statements, row, true)?;
         derive_failures(connection, id)?;
-        let events = appends.last().map_or(0, |(_, version, _, _)| *version);
-        count_archived(connection, -1, -to_integer(events))?;
+        count_archived(connection, -1, -to_integer(version.0))?;
         self.versions_cache.remove(&stream);
-        Ok(ArchiveDone { count: 1, events, ..ArchiveDone::default() })
+        Ok(ArchiveDone { count: 1, events: version.0, ..ArchiveDone::default() })
     }
 }
 

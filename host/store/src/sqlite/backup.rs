@@ -25,6 +25,7 @@ use super::file::folder;
 use super::job::{BackupJob, BackupStep, Job};
 use super::queue::Queue;
 use super::read::count_events;
+use super::runs::forget_runs;
 use super::writer::Writer;
 use crate::backup::{BackupError, BackupSummary};
 use crate::error::StoreError;
@@ -265,6 +266,7 @@ fn complete(draft: &Draft, stamp: Stamp, began: Instant) -> Result<BackupSummary
         connection
             .execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", (BACKUP_AT, at.as_millis()))
             .map_err(failed)?;
+        forget_runs(&connection).map_err(failed)?;
     }
     let events = if connection.table_exists(None, "appends").map_err(failed)? {
         count_events(&connection).map_err(failed)?

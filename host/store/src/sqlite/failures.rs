@@ -176,6 +176,7 @@ fn has_constraint(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
-fn is_corrupt(error: &rusqlite::Error) -> bool {
+/// Returns true when a part of the database is damaged.
+pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
 }

@@ -49,6 +49,10 @@ struct Trouble {
 impl Health {
     /// Makes the health of a store that takes writes.
     pub(super) fn new(reported: watch::Sender<StoreHealth>) -> Self {
+        // From 0 on, so that the first failure is an increase.
+        for reason in ["database", "full", "file", "damaged", "fenced", "writer_ended"] {
+            metrics::counter!("amends_store_failed_total", "reason" => reason).increment(0);
+        }
         Self { reported, trouble: None, quiet: QUIET, over_at: None }
     }
 

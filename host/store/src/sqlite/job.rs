@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amends_engine::{Digest, Timestamp};
+use amends_engine::Digest;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::archive_job::ArchiveJob;
+use super::rebuild_job::RebuildJob;
 use crate::append::{Append, AppendReply};
-use crate::blob::BlobKind;
+use crate::blob::{BlobChange, BlobKind};
 use crate::error::{Fatal, StoreError};
 use crate::outbox::SubscriptionChange;
 use crate::schedules::ScheduleRow;
@@ -26,19 +27,19 @@ pub(super) enum Job {
         /// When the append was queued.
         since: Instant,
     },
-    /// Writes a blob.
-    PutBlob {
+    /// Writes, renews or removes a blob. The answer is whether there was something to do.
+    Blob {
         kind: BlobKind,
-        name: String,
         digest: Digest,
-        at: Timestamp,
-        bytes: Vec<u8>,
-        reply: oneshot::Sender<Result<(), StoreError>>,
+        change: BlobChange,
+        reply: oneshot::Sender<Result<bool, StoreError>>,
         /// The places that the job takes in the queue, also when its caller no longer waits.
         _place: OwnedSemaphorePermit,
     },
     /// Does a part of moving sagas to the archive, see the module `archive`.
     Archive(ArchiveJob),
+    /// Does a part of a rebuild, see the module `rebuild`.
+    Rebuild(RebuildJob),
     /// Writes a change of a subscription.
     SaveSubscription {
         change: Box<SubscriptionChange>,
@@ -97,10 +98,12 @@ impl Job {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Append { append, .. } => append.bytes(),
-            Self::PutBlob { bytes, .. } => bytes.len(),
+            Self::Blob { change: BlobChange::Put { bytes, .. }, .. } => bytes.len(),
             Self::Archive(job) => job.task.bytes(),
-            Self::SaveSubscription { .. }
+            Self::Rebuild(_)
+            | Self::SaveSubscription { .. }
             | Self::SaveSchedule { .. }
+            | Self::Blob { .. }
             | Self::Backup(_)
             | Self::Look { .. }
             | Self::Close => 0,
@@ -111,13 +114,14 @@ impl Job {
     pub(super) fn fail(self, error: StoreError) {
         match self {
             Self::Append { owner, reply, .. } => reply.send(Err(to_owner(error, owner))),
-            Self::PutBlob { reply, .. }
-            | Self::SaveSubscription { reply, .. }
+            Self::SaveSubscription { reply, .. }
             | Self::SaveSchedule { reply, .. }
             | Self::Backup(BackupJob::Begin { reply, .. }) => {
                 let _ = reply.send(Err(error));
             }
+            Self::Blob { reply, .. } => drop(reply.send(Err(error))),
             Self::Archive(job) => drop(job.reply.send(Err(error))),
+            Self::Rebuild(job) => drop(job.reply.send(Err(error))),
             // Whoever waits for a step learns that there is no answer.
             Self::Backup(_) | Self::Look { .. } | Self::Close => {}
         }

@@ -13,6 +13,7 @@ use super::error::describe_open;
 use super::failures::learn_failures;
 use super::file::{exists, file_error, folder};
 use super::read::count_events;
+use super::runs::begin_run;
 use super::saga_life::learn_longest_life;
 use super::schema::{MIGRATIONS, check_tables, check_version, migrate};
 use super::start_delay::learn_start_delay;
@@ -77,24 +78,25 @@ fn create(path: &Path) -> Result<(), OpenError> {
         .map_err(|error| file_error(folder, error))
 }
 
-/// Returns the id of the store, which its archive files have.
-pub(super) fn store_id(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
-    let id = "SELECT value FROM meta WHERE name = 'store_id'";
-    connection.query_row(id, [], |row| row.get(0)).map_err(|error| describe_open(path, error))
+/// A database that this process has taken over.
+pub(super) struct TakenOver {
+    /// The fence that this process has set.
+    pub(super) fence: i64,
+    /// A random number that the archive files have which this process writes.
+    pub(super) run: i64,
+    /// The position of the last event. From here on only this process assigns positions.
+    pub(super) position: Position,
 }
 
 /// Takes the database over from any process that had it before. Raises the fence, so that the other
-/// process can no longer write. Returns the fence and the position of the last event; from here on
-/// only this process assigns positions.
-pub(super) fn take_over(
-    connection: &Connection,
-    path: &Path,
-) -> Result<(i64, Position), OpenError> {
+/// process can no longer write.
+pub(super) fn take_over(connection: &Connection, path: &Path) -> Result<TakenOver, OpenError> {
     let failed = |error: rusqlite::Error| describe_open(path, error);
     let transaction = begin(connection).map_err(failed)?;
     let raise = "UPDATE meta SET value = value + 1 WHERE name = 'fence' RETURNING value";
     let fence = transaction.query_row(raise, [], |row| row.get(0)).map_err(failed)?;
+    let run = begin_run(&transaction, fence).map_err(failed)?;
     let position = Position(count_events(&transaction).map_err(failed)?);
     transaction.commit().map_err(failed)?;
-    Ok((fence, position))
+    Ok(TakenOver { fence, run, position })
 }

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 
 use super::column::{readable, to_integer};
 use super::stream_column::stream;
+use super::sum::sum_of;
 use crate::outbox::{DeadLetter, SubscriptionChange, SubscriptionRow};
 use crate::paging::Cursor;
 
@@ -72,20 +73,27 @@ fn dead_letter(row: &Row<'_>) -> Result<DeadLetter> {
 pub(super) fn save(connection: &Connection, change: &SubscriptionChange) -> Result<()> {
     let SubscriptionChange { name, cursor, disabled, dead, delivered } = change;
     connection
-        .prepare_cached("INSERT OR REPLACE INTO subscriptions VALUES (?1, ?2, ?3)")?
-        .execute(params![name, to_integer(cursor.0), disabled])?;
+        .prepare_cached("INSERT OR REPLACE INTO subscriptions VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            name,
+            to_integer(cursor.0),
+            disabled,
+            sum_of(params![name, to_integer(cursor.0), disabled])?
+        ])?;
     let mut remove = connection
         .prepare_cached("DELETE FROM dead_letters WHERE subscription = ?1 AND place = ?2")?;
     for place in delivered {
         remove.execute(params![name, to_integer(place.0)])?;
     }
     let mut add = connection.prepare_cached(
-        "INSERT OR REPLACE INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT OR REPLACE INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for letter in dead {
         let DeadLetter { place, stream, version, kind, at, attempts, error } = letter;
         let (place, version) = (to_integer(place.0), to_integer(version.0));
-        add.execute(params![name, place, stream, version, kind, at.as_millis(), attempts, error])?;
+        let at = at.as_millis();
+        let sum = sum_of(params![name, place, stream, version, kind, at, attempts, error])?;
+        add.execute(params![name, place, stream, version, kind, at, attempts, error, sum])?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod groups;
 mod list;
 mod live;
 mod lookup;
+mod projections;
 mod selection;
 mod survey;
 mod verify;
@@ -21,8 +22,11 @@ pub(super) use groups::groups;
 pub(super) use list::list;
 #[cfg(test)]
 pub(super) use live::live_query;
-pub(super) use live::{live, sagas};
-pub(super) use lookup::{blob, blobs, count_events, counts, key, saga};
+pub(super) use live::{live, readable_log, sagas};
+pub(super) use lookup::{blob, blobs, count_events, counts, key, saga, was_any_live};
+pub(super) use projections::{
+    Stray, Strays, differences, has_other_owner, remove_stray, saga_ids, strays,
+};
 pub(super) use survey::survey;
 pub(super) use verify::verify;
 pub(super) use waiting::{count_waiting, due, waiting};

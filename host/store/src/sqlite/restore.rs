@@ -18,6 +18,7 @@ use super::clock::now;
 use super::connection::open_writer;
 use super::error::describe_open;
 use super::file::{self, file_error, folder};
+use super::runs::forget_runs;
 use super::stopped::{open_checked, path_of};
 use super::writer::read_fence;
 use crate::error::OpenError;
@@ -136,7 +137,7 @@ fn raise_fence(draft: &Path, old_fence: i64) -> Result<(), OpenError> {
         let fence = read_fence(&connection)?.max(old_fence).saturating_add(FENCE_LEAP);
         connection.execute("UPDATE meta SET value = ?1 WHERE name = 'fence'", [fence])?;
         // Archive files that the old store wrote since the backup are not those of this one.
-        connection.execute("UPDATE meta SET value = random() WHERE name = 'store_id'", [])?;
+        forget_runs(&connection)?;
         // From here on it is a store and no backup.
         connection.execute("DELETE FROM meta WHERE name = ?1", [BACKUP_AT])?;
         connection.close().map_err(|(_, error)| error)

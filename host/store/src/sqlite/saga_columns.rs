@@ -8,7 +8,7 @@ use crate::saga_row::SagaRow;
 
 /// The columns that [`saga_row`] reads, in their order.
 pub(super) const SAGA_COLUMNS: &str = "id, definition, definition_digest, status, reason, started_at, \
-                            ended_at, deadline_at, wake_at, tags, key";
+                            ended_at, deadline_at, wake_at, tags, key, index_values";
 
 /// Reads one row.
 pub(super) fn saga_row(row: &Row<'_>) -> rusqlite::Result<SagaRow> {
@@ -17,6 +17,8 @@ pub(super) fn saga_row(row: &Row<'_>) -> rusqlite::Result<SagaRow> {
     };
     let tags: Option<String> = row.get(9)?;
     let tags = tags.map(|tags| serde_json::from_str(&tags)).transpose();
+    let index: Option<String> = row.get(11)?;
+    let index = index.map(|index| serde_json::from_str(&index)).transpose();
     Ok(SagaRow {
         id: SagaId::from_bytes(row.get(0)?),
         definition: parse(row, 1)?,
@@ -28,6 +30,7 @@ pub(super) fn saga_row(row: &Row<'_>) -> rusqlite::Result<SagaRow> {
         deadline_at: time(7)?,
         wake_at: time(8)?,
         tags: tags.map_err(|error| unreadable(9, error))?.unwrap_or_default(),
+        index: index.map_err(|error| unreadable(11, error))?.unwrap_or_default(),
         key: row.get(10)?,
     })
 }

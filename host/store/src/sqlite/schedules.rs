@@ -3,6 +3,7 @@
 use amends_engine::{SagaId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
+use super::sum::sum_of;
 use crate::schedules::ScheduleRow;
 
 /// Returns what is kept of a schedule.
@@ -42,16 +43,10 @@ pub(super) fn save(connection: &Connection, row: &ScheduleRow) -> Result<()> {
         Some((at, reason)) => (Some(at.as_millis()), Some(reason)),
         None => (None, None),
     };
+    let until = decided_until.as_millis();
+    let sum = sum_of(params![name, pattern, until, started_at, saga, skipped_at, reason])?;
     connection
-        .prepare_cached("INSERT OR REPLACE INTO schedules VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![
-            name,
-            pattern,
-            decided_until.as_millis(),
-            started_at,
-            saga,
-            skipped_at,
-            reason
-        ])?;
+        .prepare_cached("INSERT OR REPLACE INTO schedules VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+        .execute(params![name, pattern, until, started_at, saga, skipped_at, reason, sum])?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::error::describe_open;
 use crate::error::OpenError;
 
 /// The schema version that this build reads and writes.
-pub(crate) const SCHEMA_VERSION: i64 = 9;
+pub(crate) const SCHEMA_VERSION: i64 = 11;
 
 /// The application id of our databases, "Amnd" (`PRAGMA application_id`). Other SQLite files do not
 /// have it.
@@ -48,7 +48,7 @@ pub(super) const FAILURE_TABLES: &str = "
     ";
 
 /// The migrations: number N brings schema version N-1 to N. A released migration never changes.
-pub(super) const MIGRATIONS: [&str; 9] = [
+pub(super) const MIGRATIONS: [&str; 11] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('fence', 0);
@@ -214,14 +214,41 @@ pub(super) const MIGRATIONS: [&str; 9] = [
         skipped_reason TEXT
     ) WITHOUT ROWID;
     ",
+    "
+    -- index_values: a JSON object, as in the first event of the saga.
+    ALTER TABLE sagas ADD COLUMN index_values TEXT;
+    -- The same values, to find sagas by them. value: a text, a number, or the bytes 00 and 01 for
+    -- false and true. SQLite sorts numbers before texts before bytes, and keeps them apart. Derived
+    -- from events; can be rebuilt.
+    CREATE TABLE saga_index (
+        name  TEXT NOT NULL,
+        value NOT NULL,
+        saga  BLOB NOT NULL,
+        PRIMARY KEY (name, value, saga)
+    ) WITHOUT ROWID;
+    CREATE INDEX saga_index_saga ON saga_index (saga, name);
+    ",
+    "
+    -- sum: the CRC-32 of the other columns of the row; NULL of a row from before.
+    ALTER TABLE appends ADD COLUMN sum INTEGER;
+    ALTER TABLE state ADD COLUMN sum INTEGER;
+    ALTER TABLE blobs ADD COLUMN sum INTEGER;
+    ALTER TABLE start_keys ADD COLUMN sum INTEGER;
+    ALTER TABLE subscriptions ADD COLUMN sum INTEGER;
+    ALTER TABLE dead_letters ADD COLUMN sum INTEGER;
+    ALTER TABLE schedules ADD COLUMN sum INTEGER;
+    -- Each run has a number of its own, 'run/FENCE'.
+    DELETE FROM meta WHERE name = 'store_id';
+    ",
 ];
 
 /// The tables of a database of [`SCHEMA_VERSION`].
-pub(super) const TABLES: [&str; 14] = [
+pub(super) const TABLES: [&str; 15] = [
     "meta",
     "appends",
     "sagas",
     "saga_tags",
+    "saga_index",
     "start_keys",
     "blobs",
     "state",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use amends_engine::{PluginName, StateChange, StateList, StateQuery};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::sum::{check_sum, sum_of};
 use super::writer_cache::WriterCache;
 use crate::append::Appended;
 
@@ -19,8 +20,11 @@ type StateValue = Option<Arc<str>>;
 /// Returns the value of a key.
 pub(super) fn get(connection: &Connection, plugin: &str, key: &str) -> Result<StateValue> {
     connection
-        .prepare_cached("SELECT value FROM state WHERE plugin = ?1 AND key = ?2")?
-        .query_row(params![plugin, key], |row| row.get(0))
+        .prepare_cached("SELECT plugin, key, value, sum FROM state WHERE plugin = ?1 AND key = ?2")?
+        .query_row(params![plugin, key], |row| {
+            check_sum(row, 3)?;
+            row.get(2)
+        })
         .optional()
 }
 
@@ -120,8 +124,13 @@ impl WriterCache {
                 let plugin = change.plugin.as_str();
                 match value {
                     Some(value) => connection
-                        .prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3)")?
-                        .execute(params![plugin, key, value])?,
+                        .prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3, ?4)")?
+                        .execute(params![
+                            plugin,
+                            key,
+                            value,
+                            sum_of(params![plugin, key, value])?
+                        ])?,
                     None => connection
                         .prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?
                         .execute(params![plugin, key])?,

@@ -67,6 +67,16 @@ impl StoppedStore {
         read::survey(&self.connection, &self.path).map_err(|error| describe_open(&self.path, error))
     }
 
+    /// Returns how many sagas the store has.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn sagas(&self) -> Result<u64, OpenError> {
+        let sql = "SELECT count(*) FROM sagas NOT INDEXED";
+        let sagas = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        sagas.map(i64::unsigned_abs).map_err(|error| describe_open(&self.path, error))
+    }
+
     /// Copies the store into a file, which appears under its name when it is complete and durable.
     ///
     /// # Errors
@@ -141,10 +151,12 @@ pub(super) fn open_checked(path: &Path) -> Result<CheckedFile, OpenError> {
     let check = FileCheck {
         bytes: found.len(),
         schema,
+        known_schema: SCHEMA_VERSION,
         events: content.events,
         sagas: content.sagas,
         backup_at,
         segments: content.segments,
+        not_folded: content.not_folded,
         findings: content.findings,
     };
     Ok(CheckedFile { connection, check, _lock: lock })

@@ -5,18 +5,18 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use amends_engine::{SagaId, StateList, Timestamp, Version};
+use amends_engine::{SagaId, SagaStatus, StateList, Timestamp, Version};
 use futures::future::{BoxFuture, join_all};
 use rusqlite::Connection;
 
+use super::archive_job::ArchiveTask;
 use super::job::Job;
 use super::upkeep::Limits;
 use super::{SqliteStore, file, open, read, schema};
-use crate::conformance::state_change;
-use crate::conformance::{whole_log, whole_stream};
+use crate::conformance::{at, row, saga_id, start, state_change, then, whole_log, whole_stream};
 use crate::{
     Append, AppendReply, Appended, Cursor, Durability, Fatal, LiveSagas, NewEvent, Obstacle,
-    OpenError, PageBudget, Store as _, StoreError, StoreHealth, Stream,
+    OpenError, PageBudget, SagaRow, Store as _, StoreError, StoreHealth, Stream, ToArchive,
 };
 
 impl SqliteStore {
@@ -52,6 +52,33 @@ fn with_limits(path: &Path, limits: Limits) -> SqliteStore {
     let lock = file::lock(path).unwrap();
     let connection = open::open(path, Durability::Relaxed).unwrap();
     SqliteStore::start(path, lock, connection, limits).unwrap()
+}
+
+/// A saga that was read from the archive, came back meanwhile, went on and was archived again, does not come
+/// back as it was read.
+#[tokio::test]
+async fn what_was_read_of_a_saga_that_moved_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed).unwrap();
+    let row = |number: u32| SagaRow {
+        status: SagaStatus::Completed,
+        ended_at: Some(at(number + 1)),
+        ..row(number)
+    };
+    let id = saga_id(1);
+    let of = |version| vec![ToArchive { id, version: Version(version), after: None }];
+    store.append(Append { row: Some(row(1)), ..start(1) }).await.unwrap();
+    store.archive().archive(of(1)).await.unwrap();
+    let stale = store.returning(id).await.unwrap().unwrap();
+    assert!(store.archive().bring_back(id).await.unwrap());
+    store.append(Append { row: Some(row(1)), ..then(1, 1) }).await.unwrap();
+    store.archive().archive(of(2)).await.unwrap();
+    let done = store.archive_job(ArchiveTask::BringBack(Box::new(stale))).await.unwrap();
+    assert_eq!(done.count, 0);
+    assert!(store.archive().bring_back(id).await.unwrap());
+    assert_eq!(whole_stream(&store, Stream::Saga(id)).await.len(), 2);
+    assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
+    store.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -149,7 +176,7 @@ async fn the_position_is_read_under_the_fence() {
         .execute_batch(
             "BEGIN IMMEDIATE;
              INSERT INTO appends VALUES (2, x'02020202020202020202020202020202', 1, 1,
-                 '[[\"step.started\",1]]')",
+                 '[[\"step.started\",1]]', NULL)",
         )
         .unwrap();
     // As a host that does not see the lock.
@@ -389,7 +416,7 @@ async fn an_event_whose_type_is_damaged_cannot_be_read() {
     let connection = Connection::open(&path).unwrap();
     let kinds = async |kind: &str| {
         let events = format!("[[\"{kind}\",{{}}]]");
-        connection.execute("UPDATE appends SET events = ?1", [events]).unwrap();
+        connection.execute("UPDATE appends SET events = ?1, sum = NULL", [events]).unwrap();
         let mut kinds = Vec::new();
         for event in whole_log(&store).await {
             let read = whole_stream(&store, event.stream.clone()).await;

@@ -4,18 +4,20 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use amends_engine::{Digest, Position, Timestamp};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::archive_job::{ArchiveDone, ArchiveJob};
 use super::error::describe_write;
 use super::job::{BackupJob, Job, to_owner};
 use super::outbox;
+use super::rebuild_job::{RebuildDone, RebuildJob};
 use super::schedules;
 use super::statements::Statements;
+use super::sum::sum_of;
 use super::writer::{Writer, read_fence};
 use crate::append::{AppendReply, Appended};
-use crate::blob::BlobKind;
+use crate::blob::{BlobChange, BlobKind};
 use crate::error::{Fatal, StoreError};
 use crate::paging::Cursor;
 use crate::shard_id::ShardId;
@@ -37,9 +39,17 @@ enum JobReply {
         since: Instant,
     },
     Done(oneshot::Sender<Result<(), StoreError>>),
+    Blob {
+        result: Result<bool, StoreError>,
+        to: oneshot::Sender<Result<bool, StoreError>>,
+    },
     Archive {
         result: Result<ArchiveDone, StoreError>,
         to: oneshot::Sender<Result<ArchiveDone, StoreError>>,
+    },
+    Rebuild {
+        result: Result<RebuildDone, StoreError>,
+        to: oneshot::Sender<Result<RebuildDone, StoreError>>,
     },
 }
 
@@ -77,8 +87,9 @@ impl Writer<'_> {
                 }
                 Job::Look { .. } => looks = true,
                 Job::Append { .. }
-                | Job::PutBlob { .. }
+                | Job::Blob { .. }
                 | Job::Archive(_)
+                | Job::Rebuild(_)
                 | Job::SaveSubscription { .. }
                 | Job::SaveSchedule { .. } => {
                     bytes += job.bytes();
@@ -162,14 +173,22 @@ impl Writer<'_> {
                     replies.push(JobReply::Append { result, owner, to, since });
                     written
                 }
-                Job::PutBlob { kind, name, digest, at, bytes, reply, _place } => {
-                    replies.push(JobReply::Done(reply));
-                    put_blob(connection, kind, &name, (digest, at), &bytes).map_err(failed)
+                Job::Blob { kind, digest, change, reply: to, _place } => {
+                    let done = change_blob(connection, kind, digest, &change).map_err(failed);
+                    let written = done.as_ref().map(|_| ()).map_err(StoreError::clone);
+                    replies.push(JobReply::Blob { result: done, to });
+                    written
                 }
                 Job::Archive(ArchiveJob { task, reply: to }) => {
                     let done = cache.archive(connection, &task).map_err(failed);
                     let written = done.as_ref().map(|_| ()).map_err(StoreError::clone);
                     replies.push(JobReply::Archive { result: done.and_then(|done| done), to });
+                    written
+                }
+                Job::Rebuild(RebuildJob { task, reply: to }) => {
+                    let done = cache.rebuild(connection, &task).map_err(failed);
+                    let written = done.as_ref().map(|_| ()).map_err(StoreError::clone);
+                    replies.push(JobReply::Rebuild { result: done.and_then(|done| done), to });
                     written
                 }
                 Job::SaveSubscription { change, reply, _place } => {
@@ -210,20 +229,54 @@ impl Writer<'_> {
     }
 }
 
-/// Stores a blob, unless it is stored already.
-fn put_blob(
+/// Renews a blob. Returns how many there are of this digest.
+fn renew_blob(
+    connection: &Connection,
+    kind: &str,
+    digest: &[u8],
+    at: Timestamp,
+) -> rusqlite::Result<usize> {
+    let known = connection
+        .prepare_cached("SELECT name, at FROM blobs WHERE kind = ?1 AND digest = ?2")?
+        .query_row(params![kind, digest], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((name, before)) = known else { return Ok(0) };
+    let at = at.as_millis().max(before);
+    if at > before {
+        connection
+            .prepare_cached("UPDATE blobs SET at = ?3, sum = ?4 WHERE kind = ?1 AND digest = ?2")?
+            .execute(params![kind, digest, at, sum_of(params![kind, digest, name, at])?])?;
+    }
+    Ok(1)
+}
+
+/// Changes a blob. Returns false when there is nothing to change.
+fn change_blob(
     connection: &Connection,
     kind: BlobKind,
-    name: &str,
-    (digest, at): (Digest, Timestamp),
-    bytes: &[u8],
-) -> rusqlite::Result<()> {
+    digest: Digest,
+    change: &BlobChange,
+) -> rusqlite::Result<bool> {
+    let (kind, digest) = (kind.as_str(), digest.as_bytes().as_slice());
     failpoint("store.blob.before");
-    connection
-        .prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![kind.as_str(), digest.as_bytes(), name, at.as_millis(), bytes])?;
+    let changed = match change {
+        BlobChange::Put { name, at, bytes } => match renew_blob(connection, kind, digest, *at)? {
+            0 => {
+                let at = at.as_millis();
+                let sum = sum_of(params![kind, digest, name, at])?;
+                connection
+                    .prepare_cached("INSERT INTO blobs VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                    .execute(params![kind, digest, name, at, bytes, sum])?
+            }
+            renewed => renewed,
+        },
+        BlobChange::Renew { at } => renew_blob(connection, kind, digest, *at)?,
+        BlobChange::Remove { unused_since } => connection
+            .prepare_cached("DELETE FROM blobs WHERE kind = ?1 AND digest = ?2 AND at < ?3")?
+            .execute(params![kind, digest, unused_since.as_millis()])?,
+    };
     failpoint("store.blob.written");
-    Ok(())
+    Ok(changed > 0)
 }
 
 impl JobReply {
@@ -236,7 +289,13 @@ impl JobReply {
             Self::Done(to) => {
                 let _ = to.send(error.map_or(Ok(()), |error| Err(error.clone())));
             }
+            Self::Blob { result, to } => {
+                let _ = to.send(error.map_or(result, |error| Err(error.clone())));
+            }
             Self::Archive { result, to } => {
+                let _ = to.send(error.map_or(result, |error| Err(error.clone())));
+            }
+            Self::Rebuild { result, to } => {
                 let _ = to.send(error.map_or(result, |error| Err(error.clone())));
             }
         }

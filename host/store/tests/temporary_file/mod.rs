@@ -32,6 +32,13 @@ impl StoreLocation for TemporaryFile {
         async move { Ok(Arc::new(store?) as Arc<dyn Store>) }.boxed()
     }
 
+    fn open_empty_store(&self) -> BoxFuture<'_, Result<Arc<dyn Store>, OpenError>> {
+        let path = self.folder.path().join("empty").join("amends.db");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let store = SqliteStore::open(&path, Durability::Full);
+        async move { Ok(Arc::new(store?) as Arc<dyn Store>) }.boxed()
+    }
+
     /// The backup is copied beside the store. Nothing but the one file is there.
     fn open_backup(&self, backup: Backup) -> BoxFuture<'_, Result<Arc<dyn Store>, OpenError>> {
         let path = self.folder.path().join("copy").join("amends.db");

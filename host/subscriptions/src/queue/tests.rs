@@ -41,7 +41,7 @@ fn saga(number: u64) -> Stream {
 impl Trial {
     fn new(events_max: u32, retry: RetrySettings) -> Self {
         let batch = BatchSettings { events_max, bytes_max: 1 << 20 };
-        let queue = Queue::new("q".to_owned(), (batch, retry), place(0), None);
+        let queue = Queue::new("q".to_owned(), (batch, retry), place(0), None, false);
         Self { queue, length: 0, versions: BTreeMap::new(), now: Instant::now() }
     }
 
@@ -121,6 +121,24 @@ fn a_failure_holds_up_one_saga() {
         trial.answer(&again, Answer::Delivered);
     }
     assert_eq!(trial.queue.cursor(), place(6));
+}
+
+/// Many broken sagas of one rule say nothing of the host that takes their events.
+#[test]
+fn each_event_that_the_host_refuses_becomes_a_dead_letter() {
+    let mut trial = Trial::new(1, RETRY);
+    trial.queue.is_local = true;
+    (1..=10).for_each(|number| trial.push(number));
+    // The host is full once: that is no attempt of this event.
+    let first = trial.take().unwrap();
+    trial.answer(&first, away());
+    for attempt in 0..10 * RETRY.attempts_max {
+        assert!(trial.queue.dead_letters() < 10, "{attempt} attempts");
+        let request = trial.wait();
+        trial.answer(&request, refused());
+    }
+    assert_eq!(trial.queue.dead_letters(), 10);
+    assert_eq!(trial.queue.cursor(), place(10));
 }
 
 #[test]
@@ -226,6 +244,22 @@ fn retry_after_is_kept_up_to_a_limit() {
             assert!((waited..=waited + 1).contains(&took), "{took} s instead of {waited}");
         }
     }
+}
+
+#[test]
+fn a_redrive_tries_a_receiver_that_is_away_at_once() {
+    let mut trial = Trial::new(1, RETRY);
+    (1..=3).for_each(|number| trial.push(number));
+    for _ in 0..5 {
+        let request = trial.take().unwrap_or_else(|| trial.wait());
+        trial.answer(&request, away());
+    }
+    assert!(trial.take().is_none());
+    trial.queue.begin_redrive();
+    let probe = trial.take().unwrap();
+    assert!(trial.take().is_none(), "one at a time");
+    trial.answer(&probe, Answer::Delivered);
+    assert_eq!(std::iter::from_fn(|| trial.take()).count(), 2);
 }
 
 #[test]
@@ -337,7 +371,7 @@ fn a_dead_letter_is_counted_once_after_a_restart() {
         assert_eq!((change.cursor, change.dead.len()), (place(0), 1));
 
         let rules = (trial.queue.batch, retry);
-        trial.queue = Queue::new("q".to_owned(), rules, change.cursor, None);
+        trial.queue = Queue::new("q".to_owned(), rules, change.cursor, None, false);
         let dead = &change.dead[0];
         trial.queue.knows_dead(dead.stream.clone(), dead.place);
         take_in(&mut trial.queue);

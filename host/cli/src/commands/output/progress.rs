@@ -50,6 +50,13 @@ impl Progress {
         self.draw();
     }
 
+    /// So many more are done.
+    pub(crate) fn advance(&mut self, sagas: u64) {
+        self.last_done = Instant::now();
+        self.bar.inc(sagas);
+        self.draw();
+    }
+
     /// One that is in flight goes on at that time.
     pub(crate) fn goes_on_at(&mut self, at: Timestamp) {
         self.next_at = Some(at);

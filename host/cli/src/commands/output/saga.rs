@@ -37,6 +37,11 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format, look: Look) -> anyhow:
             saga.tags.iter().map(|(name, value)| format!("{name}={value}")).collect();
         say!("tags     {}", on_one_line(&tags.join(", ")))?;
     }
+    if !saga.index.is_empty() {
+        let values: Vec<_> =
+            saga.index.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        say!("index    {}", on_one_line(&values.join(", ")))?;
+    }
     say!("started  {}", time(saga.started_at))?;
     if let Some(start_at) = saga.start_at {
         say!("starts   {}", time(start_at))?;

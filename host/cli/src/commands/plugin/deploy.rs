@@ -108,7 +108,7 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 /// `NAME=FILE`, or a file or repository that is named after its plugin.
-pub(super) fn named(argument: &str) -> anyhow::Result<(PluginName, PathBuf)> {
+pub(in crate::commands) fn named(argument: &str) -> anyhow::Result<(PluginName, PathBuf)> {
     if let Some((name, file)) = argument.split_once('=')
         && let Ok(name) = name.parse()
     {

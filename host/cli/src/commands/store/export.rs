@@ -28,7 +28,7 @@ use crate::commands::sagas::events;
 pub(crate) struct Export {
     /// The saga's id, eight or more digits of its beginning or end, or @last
     pub id: String,
-    /// The file to write; standard output when there is none
+    /// The file to write; standard output when there is none, or -
     pub file: Option<PathBuf>,
     /// Replace the file when it exists
     #[arg(long)]
@@ -38,7 +38,9 @@ pub(crate) struct Export {
     pub host: HostArgs,
 }
 
-pub(super) async fn export(args: Export) -> anyhow::Result<u8> {
+pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
+    // As for other verbs.
+    args.file.take_if(|file| file.as_os_str() == "-");
     if let Some(file) = args.file.as_ref().filter(|_| !args.replace)
         && file.symlink_metadata().is_ok()
     {
@@ -56,6 +58,7 @@ pub(super) async fn export(args: Export) -> anyhow::Result<u8> {
         saga: id.clone(),
         definition,
         components,
+        events: Some(events.len() as u64),
     };
     let mut bundle = Vec::new();
     line(&mut bundle, &head)?;

@@ -2,7 +2,7 @@
 
 use super::step_names::names;
 use crate::definition::error::Mistakes;
-use crate::definition::expression::Expression;
+use crate::definition::expression::{Expression, Variable};
 use crate::definition::spec::{DefinitionSpec, InputSpec};
 use crate::definition::step::StepInput;
 use crate::definition::step_set::StepSet;
@@ -59,7 +59,7 @@ pub(super) fn compile(
         }
     };
     let is_of_element = field == "input" && spec.steps[index].each.is_some();
-    for name in expression.unknown_variables(is_of_element) {
+    for name in expression.unknown_variables(&Variable::OF_STEPS, is_of_element) {
         if ["item", "index"].contains(&name.as_str()) {
             let message =
                 format!("`{source}` uses `{name}`, which only the input of a step with `each` has");

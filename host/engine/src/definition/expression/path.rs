@@ -47,7 +47,10 @@ impl Path {
             (Some(Variable::Steps), [step, output]) if output == "output" => {
                 Some(PassedThrough::Output(step))
             }
-            (Some(Variable::Input | Variable::Steps | Variable::Saga) | None, _) => None,
+            (
+                Some(Variable::Input | Variable::Steps | Variable::Saga | Variable::Event) | None,
+                _,
+            ) => None,
         }
     }
 }

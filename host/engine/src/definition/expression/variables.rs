@@ -19,18 +19,24 @@ pub(crate) enum Variable {
     Steps,
     /// The id, definition, start and tags of the saga.
     Saga,
+    /// The event that starts a saga or becomes a signal.
+    Event,
 }
 
 impl Variable {
     /// All variables.
-    pub(super) const ALL: [Self; 3] = [Self::Input, Self::Steps, Self::Saga];
+    pub(super) const ALL: [Self; 4] = [Self::Input, Self::Steps, Self::Saga, Self::Event];
+
+    /// The variables that the steps of a saga see.
+    pub(crate) const OF_STEPS: [Self; 3] = [Self::Input, Self::Steps, Self::Saga];
 
     /// Returns the name of the variable in expressions.
-    pub(super) const fn name(self) -> &'static str {
+    pub(in crate::definition) const fn name(self) -> &'static str {
         match self {
             Self::Input => "input",
             Self::Steps => "steps",
             Self::Saga => "saga",
+            Self::Event => "event",
         }
     }
 }
@@ -55,9 +61,9 @@ pub(crate) type VariableValue = Result<Value, PayloadError>;
 pub(crate) struct Variables<'v> {
     source: Box<dyn Source + 'v>,
     /// The values as JSON.
-    json: [OnceCell<VariableValue>; 3],
+    json: [OnceCell<VariableValue>; 4],
     /// The values as CEL.
-    converted: [OnceCell<Box<dyn Val>>; 3],
+    converted: [OnceCell<Box<dyn Val>>; 4],
     /// The element, for expressions of an element.
     item: Option<Item>,
     pub(super) meter: Meter,

@@ -4,8 +4,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use amends_engine::Digest;
 use amends_store::conformance::{TestStore, saga_id, start};
-use amends_store::{Durability, StoreConfig};
+use amends_store::{Append, Durability, StartKey, StoreConfig};
 use futures::FutureExt as _;
 
 use super::*;
@@ -36,7 +37,9 @@ impl Firings for Sagas {
             };
             assert_eq!(firing.tags[SCHEDULE_TAG], firing.schedule);
             assert!(firing.input.as_str().contains(&firing.tags[SCHEDULED_AT]));
-            self.store.append(start(number)).await.unwrap();
+            let start_key = StartKey { key: firing.key.clone(), payload_digest: Digest::of(b"") };
+            let append = Append { start_key: Some(start_key), ..start(number) };
+            self.store.append(append).await.unwrap();
             let saga = saga_id(number);
             self.started.lock().unwrap().push((firing.key, saga));
             Ok(saga)
@@ -215,6 +218,25 @@ async fn a_time_is_skipped_while_the_saga_before_runs() {
     let mut runner = place.open(time("2026-06-01T02:10:00Z")).await;
     runner.look(time("2026-06-01T02:10:00Z")).await.unwrap();
     assert_eq!(place.started().len(), 1);
+}
+
+/// A time that started a saga before a crash is not missed: what comes next is skipped while that saga runs.
+#[tokio::test]
+async fn a_time_that_was_started_before_a_crash_keeps_the_next_from_starting() {
+    for catch_up in [CatchUp::None, CatchUp::Last, CatchUp::All] {
+        let mut place = Place::new("* * * * *").await;
+        (place.settings.catch_up, place.settings.overlap) = (catch_up, Overlap::Skip);
+        let at = time("2026-03-28T01:00:30Z");
+        let mut runner = place.open(at).await;
+        let before = place.store.schedules().schedule("nightly".to_owned()).await.unwrap();
+        runner.look(at.after(MINUTE)).await.unwrap();
+        assert_eq!(place.started().len(), 1);
+        place.store.schedules().save_schedule(before.unwrap()).await.unwrap();
+        let later = at.after(MINUTE * 4);
+        place.open(later).await.look(later).await.unwrap();
+        assert_eq!(place.started().len(), 1, "{catch_up:?}");
+        assert!(place.skipped().await.is_some(), "{catch_up:?}");
+    }
 }
 
 #[tokio::test]

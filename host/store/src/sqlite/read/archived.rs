@@ -222,19 +222,20 @@ pub(crate) fn oldest_ended(connection: &Connection) -> Result<Option<Timestamp>>
     at.optional()
 }
 
-/// Returns the start keys of archived sagas whose ids were made before a time, at most `limit`.
+/// Returns the start keys of archived sagas that ended before a time, at most `limit`.
 pub(crate) fn old_keys(
     connection: &Connection,
     before: Timestamp,
     limit: u32,
 ) -> Result<Vec<(SagaId, String)>> {
+    // A saga that ended before the time was made before it.
     let made = crate::sqlite::start_delay::first_id(before, 0);
     connection
         .prepare_cached(
             "SELECT saga, key FROM archived INDEXED BY archived_keys
-             WHERE key IS NOT NULL AND saga < ?1 LIMIT ?2",
+             WHERE key IS NOT NULL AND saga < ?1 AND ended_at < ?2 LIMIT ?3",
         )?
-        .query_map(params![made.as_slice(), limit], |row| {
+        .query_map(params![made.as_slice(), before.as_millis(), limit], |row| {
             Ok((SagaId::from_bytes(row.get(0)?), row.get(1)?))
         })?
         .collect()

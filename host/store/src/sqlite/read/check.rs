@@ -1,18 +1,24 @@
 //! What is damaged in a file: by page, table and saga. Damage ends no check but the one that met it.
 
+use amends_engine::{Digest, SagaId, on_one_line};
 use rusqlite::{Connection, Result};
 
 use super::archived::{archived_events, last_position};
+use super::projections::compare_projections;
 use crate::sqlite::append_columns::{APPEND_COLUMNS, append_events};
 use crate::sqlite::column::{id_text, readable};
 use crate::sqlite::schema::{SCHEMA_VERSION, TABLES};
 use crate::sqlite::stream_column::stream;
+use crate::sqlite::sum::{SUM, SUMMED, check_table};
 
 /// The most findings of one check. More would say nothing new.
 const FINDINGS_MAX: usize = 100;
 
 /// The schema version since which a row has all events of an append.
 const APPENDS_SINCE: i64 = 2;
+
+/// The schema version since which rows have sums.
+const SUMS_SINCE: i64 = 11;
 
 /// What a file holds and what is wrong with it.
 #[derive(Debug, Default)]
@@ -21,6 +27,8 @@ pub(crate) struct Content {
     pub(crate) sagas: u64,
     /// The files of the archive.
     pub(crate) segments: u64,
+    /// How many sagas were not compared with the projections, with the first of them and why.
+    pub(crate) not_folded: Option<(u64, (SagaId, String))>,
     pub(crate) findings: Vec<String>,
 }
 
@@ -38,8 +46,17 @@ pub(crate) fn check(connection: &Connection, schema: i64) -> Content {
         });
         content.segments = segments;
     }
+    if schema >= SUMS_SINCE {
+        for table in SUMMED {
+            content.run(&format!("the table {}", table.0), |findings, _| {
+                check_table(connection, table, findings, FINDINGS_MAX)
+            });
+        }
+        content.run("the table blobs", |findings, _| blobs(connection, findings));
+    }
     if schema >= APPENDS_SINCE {
-        content.run("the table appends", |findings, events| log(connection, findings, events));
+        content
+            .run("the table appends", |findings, events| log(connection, schema, findings, events));
         content.run("the streams", |findings, _| streams(connection, findings));
         content.run("the table sagas", |findings, _| rows(connection, findings));
     } else {
@@ -48,6 +65,16 @@ pub(crate) fn check(connection: &Connection, schema: i64) -> Content {
             *events = connection.query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs();
             Ok(())
         });
+    }
+    if schema == SCHEMA_VERSION {
+        let mut not_folded = None;
+        content.run("the projections", |findings, _| {
+            let compared = compare_projections(connection)?;
+            findings.extend(compared.findings);
+            not_folded = compared.first_not_folded.map(|first| (compared.not_folded, first));
+            Ok(())
+        });
+        content.not_folded = not_folded;
     }
     let mut sagas = 0;
     content.run("the table sagas", |_, _| {
@@ -105,9 +132,19 @@ fn tables(connection: &Connection, findings: &mut Vec<String>) -> Result<()> {
 }
 
 /// Reads every append, in the order of the log: each has to be readable, and positions have no gaps.
-fn log(connection: &Connection, findings: &mut Vec<String>, events: &mut u64) -> Result<()> {
+fn log(
+    connection: &Connection,
+    schema: i64,
+    findings: &mut Vec<String>,
+    events: &mut u64,
+) -> Result<()> {
+    let columns = if schema >= SUMS_SINCE {
+        APPEND_COLUMNS.to_owned()
+    } else {
+        APPEND_COLUMNS.replace(SUM, "NULL")
+    };
     let mut statement =
-        connection.prepare(&format!("SELECT {APPEND_COLUMNS} FROM appends ORDER BY position"))?;
+        connection.prepare(&format!("SELECT {columns} FROM appends ORDER BY position"))?;
     let mut rows = statement.query([])?;
     let archived = archived_events(connection)?;
     let (mut last, mut missing): (i64, u64) = (0, 0);
@@ -153,6 +190,21 @@ fn log(connection: &Connection, findings: &mut Vec<String>, events: &mut u64) ->
     }
     if found > FINDINGS_MAX {
         findings.push(format!("{} more appends are damaged", found - FINDINGS_MAX));
+    }
+    Ok(())
+}
+
+/// The bytes of a blob have to be those of its digest.
+fn blobs(connection: &Connection, findings: &mut Vec<String>) -> Result<()> {
+    let mut statement = connection.prepare("SELECT kind, digest, name, bytes FROM blobs")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (kind, name): (String, String) = (row.get(0)?, row.get(2)?);
+        let bytes = row.get_ref(3)?.as_blob()?;
+        if Digest::of(bytes) != Digest::from_bytes(row.get(1)?) {
+            let name = on_one_line(&name);
+            findings.push(format!("the bytes of a {kind} of `{name}` are not those of its digest"));
+        }
     }
     Ok(())
 }

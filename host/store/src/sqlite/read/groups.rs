@@ -84,7 +84,7 @@ pub(crate) fn group_queries(
         let mut columns = vec![format!("{} AS saga_id, sagas.started_at AS began", selection.id)];
         let mut values = Vec::new();
         for (number, by) in by.iter().enumerate() {
-            let (value, marks) = value_of(*by, selection.id, &query.failure);
+            let (value, marks) = value_of(by, selection.id, &query.failure);
             columns.push(format!("{value} AS value{number}"));
             values.extend(marks);
         }
@@ -105,7 +105,7 @@ pub(crate) fn group_queries(
 
 /// Returns what a saga has, as SQL, and the values of its marks. Of its failures, the last counts that
 /// fulfils the conditions on step, code and component. A block is no failure of a call.
-fn value_of(by: GroupBy, id: &str, failure: &FailureQuery) -> (String, Vec<Value>) {
+fn value_of(by: &GroupBy, id: &str, failure: &FailureQuery) -> (String, Vec<Value>) {
     let of_failure = |value: &str| {
         let (failures, values) = one_failure(&FailureQuery { text: None, ..failure.clone() });
         let last = format!(
@@ -120,5 +120,14 @@ fn value_of(by: GroupBy, id: &str, failure: &FailureQuery) -> (String, Vec<Value
         GroupBy::Reason => ("sagas.reason".to_owned(), Vec::new()),
         GroupBy::Step => of_failure("failed.step || iif(failed.call = 'compensate', ' undo', '')"),
         GroupBy::Code => of_failure("failed.code"),
+        GroupBy::Index(name) => {
+            let text = "CASE value WHEN x'00' THEN 'false' WHEN x'01' THEN 'true' \
+                        ELSE CAST(value AS TEXT) END";
+            let sql = format!(
+                "(SELECT {text} FROM saga_index INDEXED BY saga_index_saga \
+                 WHERE saga = {id} AND name = ?)"
+            );
+            (sql, vec![Value::Text(name.to_string())])
+        }
     }
 }

@@ -96,7 +96,7 @@ pub(crate) fn live_query(which: LiveSagas) -> String {
 }
 
 /// Returns all events of a saga. The inner error is the reason why one of them cannot be read.
-fn readable_log(
+pub(crate) fn readable_log(
     connection: &Connection,
     id: SagaId,
 ) -> Result<std::result::Result<Vec<StoredEvent>, String>> {

@@ -10,6 +10,7 @@ use crate::blob::{BlobKind, BlobRow};
 use crate::saga_row::SagaRow;
 use crate::sqlite::column::status;
 use crate::sqlite::saga_columns::{SAGA_COLUMNS, saga_row};
+use crate::sqlite::start_delay::last_id;
 
 /// Returns the row of a saga.
 pub(crate) fn saga(connection: &Connection, id: SagaId) -> Result<Option<SagaRow>> {
@@ -27,6 +28,39 @@ pub(crate) fn key(connection: &Connection, key: &str) -> Result<Option<(SagaId, 
             Ok((SagaId::from_bytes(row.get(0)?), Digest::from_bytes(row.get(1)?)))
         })
         .optional()
+}
+
+/// The sagas that [`was_any_live`] looks at. It takes some 10 ms.
+const LOOKED_AT_MAX: i64 = 100_000;
+
+/// Returns whether a saga began before `until` and had not ended before `from`; true as well when more
+/// sagas than [`LOOKED_AT_MAX`] would have to be looked at.
+pub(crate) fn was_any_live(
+    connection: &Connection,
+    from: Timestamp,
+    until: Timestamp,
+) -> Result<bool> {
+    was_any_live_of(connection, from, until, LOOKED_AT_MAX)
+}
+
+fn was_any_live_of(
+    connection: &Connection,
+    from: Timestamp,
+    until: Timestamp,
+    limit: i64,
+) -> Result<bool> {
+    // The newest first: one that began after `from` is found at once.
+    let before = last_id(until);
+    let is_found = connection
+        .prepare_cached(
+            "SELECT 1 FROM
+                 (SELECT started_at, ended_at FROM sagas WHERE id < ?1 ORDER BY id DESC LIMIT ?4)
+             WHERE started_at < ?2 AND (ended_at IS NULL OR ended_at >= ?3) LIMIT 1",
+        )?
+        .exists(params![before, until.as_millis(), from.as_millis(), limit])?;
+    let mut others = connection
+        .prepare_cached("SELECT 1 FROM sagas WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2")?;
+    Ok(is_found || others.exists(params![before, limit])?)
 }
 
 /// Returns the bytes that are stored under a digest.

@@ -5,8 +5,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Result};
 
 use crate::failure_query::FailureQuery;
+use crate::index_query::{IndexCondition, IndexTest};
 use crate::saga_query::{IdPart, SagaQuery};
 use crate::sqlite::failures::element_of;
+use crate::sqlite::saga_index::condition_of;
 use crate::sqlite::saga_life::longest_life;
 use crate::sqlite::start_delay::{first_id, last_id, start_delay};
 
@@ -51,6 +53,10 @@ pub(super) enum Walk {
     Rare,
     /// The sagas with one tag.
     Tag,
+    /// The sagas with one index value.
+    Index,
+    /// The sagas with index values of one name in a range, sorted by the value.
+    IndexRange,
     /// The sagas with a failure that has some words.
     FailureText,
     /// The sagas with a failure of one code.
@@ -65,6 +71,24 @@ pub(super) enum Walk {
 
 /// Returns what a query selects. The limit is not applied.
 pub(super) fn selections(connection: &Connection, query: &SagaQuery) -> Result<Vec<Selection>> {
+    if narrow_walk(query) != Some(Walk::Index) {
+        return selections_of(connection, query);
+    }
+    // One walk for each kind of the value, so that none has to sort.
+    let mut all = Vec::new();
+    for (number, condition) in query.index.iter().enumerate() {
+        let IndexTest::Equals(values) = &condition.test else { continue };
+        for value in values {
+            let mut query = query.clone();
+            query.index[number].test = IndexTest::Equals(vec![value.clone()]);
+            all.extend(selections_of(connection, &query)?);
+        }
+        break;
+    }
+    Ok(all)
+}
+
+fn selections_of(connection: &Connection, query: &SagaQuery) -> Result<Vec<Selection>> {
     let one = |walk| Ok(vec![select(connection, query, walk, None)?]);
     if query.key.is_some() {
         // One saga at most.
@@ -104,17 +128,58 @@ pub(super) fn selections(connection: &Connection, query: &SagaQuery) -> Result<V
 }
 
 /// Returns the walk along what few sagas have: first what is asked for of a failure, because most
-/// sagas have none, and then a tag.
+/// sagas have none, then an index value, which is of few sagas, and then a tag.
 fn narrow_walk(query: &SagaQuery) -> Option<Walk> {
     let FailureQuery { step, code, digest, text } = &query.failure;
+    // A range may be wide: `total>=0`. The sagas that have not completed are fewer.
+    let is_of_few = !query.statuses.is_empty() && !query.statuses.contains(&SagaStatus::Completed);
     let walks = [
         (text.is_some(), Walk::FailureText),
         (code.is_some(), Walk::FailureCode),
         (step.is_some(), Walk::FailureStep),
         (digest.is_some(), Walk::FailureDigest),
+        (query.index.iter().any(is_equality), Walk::Index),
         (!query.tags.is_empty(), Walk::Tag),
+        (!query.index.is_empty() && !is_of_few, Walk::IndexRange),
     ];
     walks.into_iter().find_map(|(is_asked, walk)| is_asked.then_some(walk))
+}
+
+fn is_equality(condition: &IndexCondition) -> bool {
+    matches!(condition.test, IndexTest::Equals(_))
+}
+
+/// Adds the conditions on index values. Those on the name that is walked along bound the walk.
+fn index_conditions(query: &SagaQuery, walk: Walk, id: &str, conditions: &mut Conditions) {
+    let walked = match walk {
+        Walk::Index => query.index.iter().find(|condition| is_equality(condition)),
+        Walk::IndexRange => query.index.first(),
+        Walk::All
+        | Walk::Definition
+        | Walk::Live
+        | Walk::Waiting
+        | Walk::Rare
+        | Walk::Tag
+        | Walk::FailureText
+        | Walk::FailureCode
+        | Walk::FailureStep
+        | Walk::FailureDigest
+        | Walk::Key => None,
+    };
+    for condition in &query.index {
+        let (test, values) = condition_of(&condition.test);
+        let values = [Value::Text(condition.name.to_string())].into_iter().chain(values);
+        let sql = if walked.is_some_and(|walked| walked.name == condition.name) {
+            format!("found.name = ? AND {}", test.replace("{value}", "found.value"))
+        } else {
+            format!(
+                "EXISTS (SELECT 1 FROM saga_index INDEXED BY saga_index_saga \
+                 WHERE saga = {id} AND name = ? AND {})",
+                test.replace("{value}", "value")
+            )
+        };
+        conditions.add(&sql, values);
+    }
 }
 
 /// Returns true when the index `sagas_rare` has the sagas of this status.
@@ -204,6 +269,7 @@ pub(super) fn select(
             conditions.add(&other, values);
         }
     }
+    index_conditions(query, walk, id, &mut conditions);
     let repeats = from.contains("failures");
     if repeats {
         if let Some(sought) = query.failure.text.as_ref() {
@@ -247,6 +313,9 @@ fn tables(walk: Walk, conditions: &mut Conditions) -> (&'static str, &'static st
             ("sagas INDEXED BY sagas_rare", "id")
         }
         Walk::Tag => ("saga_tags AS tag CROSS JOIN sagas ON id = tag.saga", "tag.saga"),
+        Walk::Index | Walk::IndexRange => {
+            ("saga_index AS found CROSS JOIN sagas ON id = found.saga", "found.saga")
+        }
         Walk::FailureText => (
             "failure_texts CROSS JOIN failures AS failure ON position = failure_texts.rowid \
              CROSS JOIN sagas ON id = failure.saga",

@@ -1,7 +1,8 @@
 //! Whether the whole store is consistent.
 
-use rusqlite::{Connection, Result};
+use rusqlite::{Connection, ErrorCode, Result};
 
+use super::projections::compare_projections;
 use crate::sqlite::stream_column::stream;
 
 /// Finds the streams whose number of events is not their last version.
@@ -42,5 +43,18 @@ pub(crate) fn verify(connection: &Connection) -> Result<Vec<String>> {
     if orphans > 0 {
         findings.push(format!("{orphans} sagas of the projection have no events"));
     }
+    let compared = match compare_projections(&snapshot) {
+        // Such as the index of words, which the check above has named.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            findings.push(format!("the projections cannot be read to the end: {error}"));
+            return Ok(findings);
+        }
+        compared => compared?,
+    };
+    if let Some((id, reason)) = compared.first_not_folded {
+        let sagas = compared.not_folded;
+        tracing::warn!(sagas, saga_id = %id, reason, "sagas are not compared with their events");
+    }
+    findings.extend(compared.findings);
     Ok(findings)
 }

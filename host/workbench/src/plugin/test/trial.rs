@@ -1,7 +1,6 @@
 //! A component in a store of its own, and its calls.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,17 +9,12 @@ use amends_engine::{
     DefinitionName, Direction, Failure, Outcome, Payload, PluginName, SagaId, StateQuery, StepName,
     Version, idempotency_key,
 };
-use amends_registry::{PluginsConfig, Registry};
 use amends_runtime::now;
-use amends_sandbox::{
-    Answer, CacheConfig, Exports, LoadedComponent, PluginCall, PluginSettings, Required,
-};
-use amends_store::{
-    Append, Appended, Durability, NewEvent, OwnedShards, Store, StoreConfig, Stream,
-};
-use anyhow::{Context as _, bail};
+use amends_sandbox::{Answer, Exports, LoadedComponent, PluginCall, PluginSettings};
+use amends_store::{Append, Appended, NewEvent, OwnedShards, Stream};
+use anyhow::bail;
 
-use crate::plugin::component::{looked_at, name_of};
+use crate::plugin::alone::{Alone, Served};
 
 /// The name of the definition and of the step, as a call tells them to the component.
 const NAME: &str = "plugin-test";
@@ -35,20 +29,9 @@ const KEYS_MAX: u32 = 1_000;
 pub(super) type State = BTreeMap<String, Arc<str>>;
 
 pub(super) struct Trial {
-    plugins: Registry,
-    store: Arc<dyn Store>,
+    alone: Alone,
     shards: OwnedShards,
-    step: Tested,
-    /// What undoes the step, where that is another component.
-    undo: Option<Tested>,
     sagas: AtomicU64,
-    _folder: tempfile::TempDir,
-}
-
-/// A component that is tested.
-struct Tested {
-    name: PluginName,
-    component: Arc<LoadedComponent>,
 }
 
 impl Trial {
@@ -61,61 +44,31 @@ impl Trial {
         undo: Option<Vec<u8>>,
         granted: impl Fn(&PluginName) -> anyhow::Result<PluginSettings>,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("no folder for a store")?;
-        let (dir, cache) = (folder.path().join("plugins"), folder.path().join("cache"));
-        fs::create_dir(&dir)?;
-        // For its name and its calls; the host below takes the compiled code from the cache.
-        let kept = CacheConfig { dir: cache.clone(), key: None };
-        let (mut names, mut plugins) = (Vec::new(), BTreeMap::new());
-        for bytes in [Some(bytes), undo].into_iter().flatten() {
-            let looked_at = looked_at(bytes.clone(), Some(&kept)).await?;
-            let name = name_of(&looked_at)?;
-            fs::write(dir.join(format!("{name}.wasm")), &bytes)?;
-            let Exports { execute, compensate, .. } = looked_at.exports;
-            // What is required serves when the host is open.
-            let required = Required { execute, compensate };
-            let settings = PluginSettings { required, component: None, ..granted(&name)? };
-            if plugins.insert(name.clone(), settings).is_some() {
-                bail!("both components have the name {name}: an undo of its own has another");
-            }
-            names.push(name);
-        }
-        let url = format!("sqlite:{}", folder.path().join("test.db").display());
-        let store = amends_store::open(&StoreConfig {
-            url,
-            durability: Durability::Relaxed,
-            archive: None,
-        })?;
-        let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
-        let plugins = Registry::open(config, Arc::clone(&store)).await?;
-        let mut tested = names.into_iter().map(|name| served(&plugins, name));
-        let step = tested.next().context("there is no component")??;
-        let undo = tested.next().transpose()?;
-        if undo.as_ref().is_some_and(|undo| !undo.component.exports.compensate) {
+        let alone = Alone::open(bytes, None, undo, granted).await?;
+        if alone.undo.as_ref().is_some_and(|undo| !undo.component.exports.compensate) {
             bail!("the component of the undo exports no undo");
         }
-        drop(tested);
         let sagas = AtomicU64::new(0);
-        let shards = OwnedShards::gain(store.ownership()).await?;
-        Ok(Self { plugins, store, shards, step, undo, sagas, _folder: folder })
+        let shards = OwnedShards::gain(alone.store.ownership()).await?;
+        Ok(Self { alone, shards, sagas })
     }
 
     /// Which calls can be made.
     pub(super) fn exports(&self) -> Exports {
-        let exports = self.step.component.exports;
-        Exports { compensate: exports.compensate || self.undo.is_some(), ..exports }
+        let exports = self.alone.step.component.exports;
+        Exports { compensate: exports.compensate || self.alone.undo.is_some(), ..exports }
     }
 
     /// Which component a call goes to.
-    fn of(&self, direction: Direction) -> &Tested {
+    fn of(&self, direction: Direction) -> &Served {
         match direction {
-            Direction::Execute => &self.step,
-            Direction::Compensate => self.undo.as_ref().unwrap_or(&self.step),
+            Direction::Execute => &self.alone.step,
+            Direction::Compensate => self.alone.undo.as_ref().unwrap_or(&self.alone.step),
         }
     }
 
     pub(super) fn component(&self) -> &LoadedComponent {
-        &self.step.component
+        &self.alone.step.component
     }
 
     /// Another saga, in which nothing has happened yet.
@@ -131,9 +84,9 @@ impl Trial {
     pub(super) async fn state(&self) -> anyhow::Result<State> {
         let query = StateQuery { limit: KEYS_MAX, ..StateQuery::default() };
         let mut state = State::new();
-        for key in self.store.state().keys(self.step.name.clone(), query).await? {
+        for key in self.alone.store.state().keys(self.alone.step.name.clone(), query).await? {
             if let Some(value) =
-                self.store.state().value(self.step.name.clone(), key.clone()).await?
+                self.alone.store.state().value(self.alone.step.name.clone(), key.clone()).await?
             {
                 state.insert(key, value);
             }
@@ -142,18 +95,8 @@ impl Trial {
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {
-        self.plugins.close().await;
-        Ok(self.store.close().await?)
+        self.alone.close().await
     }
-}
-
-/// The component that serves a plugin.
-fn served(plugins: &Registry, name: PluginName) -> anyhow::Result<Tested> {
-    let Some(component) = plugins.active(&name) else {
-        let refused = plugins.info(&name).and_then(|info| info.rejections.into_iter().next());
-        bail!("{}", refused.map_or_else(|| "nobody serves it".to_owned(), |last| last.reason));
-    };
-    Ok(Tested { name, component })
 }
 
 /// One saga with the step.
@@ -167,7 +110,7 @@ pub(super) struct Case<'t> {
 impl Case<'_> {
     pub(super) async fn execute(&mut self, attempt: u32) -> anyhow::Result<Outcome> {
         let call = self.call(Direction::Execute, attempt, None)?;
-        let answer = self.trial.plugins.call(&call).await;
+        let answer = self.trial.alone.plugins.call(&call).await;
         self.record(answer).await
     }
 
@@ -177,7 +120,7 @@ impl Case<'_> {
         output: Option<&Payload>,
     ) -> anyhow::Result<Outcome> {
         let call = self.call(Direction::Compensate, attempt, output)?;
-        let answer = self.trial.plugins.call(&call).await;
+        let answer = self.trial.alone.plugins.call(&call).await;
         self.record(answer).await
     }
 
@@ -185,7 +128,7 @@ impl Case<'_> {
     pub(super) async fn ask(&self, direction: Direction) -> anyhow::Result<Answer> {
         let call = self.call(direction, 1, None)?;
         let lost = Failure::new("reply_lost", "the answer was lost");
-        Ok(self.trial.plugins.ask(&call, lost, None, None).await)
+        Ok(self.trial.alone.plugins.ask(&call, lost, None, None).await)
     }
 
     fn call(
@@ -196,11 +139,11 @@ impl Case<'_> {
     ) -> anyhow::Result<PluginCall> {
         let step: StepName = NAME.parse().map_err(anyhow::Error::msg)?;
         let definition: DefinitionName = NAME.parse().map_err(anyhow::Error::msg)?;
-        let Tested { name, component } = self.trial.of(direction);
+        let Served { name, component } = self.trial.of(direction);
         Ok(PluginCall {
             plugin: name.clone(),
             digest: component.digest,
-            state_of: self.trial.step.name.clone(),
+            state_of: self.trial.alone.step.name.clone(),
             saga_id: self.saga,
             definition,
             idempotency_key: idempotency_key(self.saga, &step, direction, 0),
