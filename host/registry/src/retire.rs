@@ -13,14 +13,14 @@ use crate::canary::{Canary, CanaryInfo};
 use crate::plugin::{HISTORY_MAX, Plugin};
 use crate::registry::Registry;
 
-/// The components that stay for each plugin, whoever needs them: the last that served it.
+/// The last components of each plugin stay in the store, even when no saga needs them: so many.
 pub const COMPONENTS_KEPT: usize = 8;
 
 /// How long a component has served nothing, and nobody has chosen it, before it may leave.
 pub const COMPONENT_UNUSED_FOR: Duration = Duration::from_hours(24);
 
-/// How long after the end of its service a component may still have been called: by a host that had not
-/// read of the end, or by the time of a clock that is not the clock of the store.
+/// A component may still be called so long after the end of its service: another host may not have read
+/// of the end yet, and its clock may be late.
 const AFTER_SERVICE: Duration = Duration::from_hours(1);
 
 /// The components that left the store.
