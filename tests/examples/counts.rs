@@ -87,6 +87,8 @@ fn definition(steps: usize) -> Arc<Definition> {
             deadline: None,
             compensate_within: None,
             index: std::collections::BTreeMap::new(),
+            subject: None,
+            personal: Vec::new(),
             steps: (0..steps).map(step).collect(),
         })
         .unwrap(),
@@ -117,6 +119,7 @@ fn started(definition: &Arc<Definition>) -> (Saga, Vec<Event>) {
             traceparent: None,
             start_at: None,
             parent: None,
+            sealed_key: None,
         },
     );
     events.extend(admit(&mut saga));

@@ -2,7 +2,6 @@
 //! costs the store. A change that makes one dearer says so here, by committing the new figure.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -33,8 +32,7 @@ const STORED: [(&str, [f64; 4]); 2] =
 #[test]
 fn hot_paths_take_as_many_instructions_as_is_committed() {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        // Not captured, so that it is seen.
-        let _ = std::io::stderr().write_all(b"SKIPPED: instructions: valgrind is not installed\n");
+        amends_tests::skipped("instructions", "valgrind is not installed");
         return;
     }
     let mut found = Vec::new();

@@ -12,6 +12,7 @@ mod bundle;
 mod definitions;
 mod deploy;
 mod duration;
+mod erasures;
 mod events;
 mod exposure;
 mod health;
@@ -38,6 +39,7 @@ pub use bundle::{BUNDLE_FORMAT, BundleComponent, BundleEvent, BundleHead};
 pub use definitions::DefinitionView;
 pub use deploy::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView};
 pub use duration::{DurationError, parse_duration};
+pub use erasures::{ErasureBody, ErasureView, ErasureWaitItem, PersonalView};
 pub use events::EventView;
 pub use exposure::{EffectView, ExposureItem};
 pub use health::{AliveView, ReadyView, WarningView};
@@ -64,6 +66,6 @@ pub use store::{
     OldestSagaView, RebuildBody, RebuildUnreadableItem, RebuildView, StoreEventsItem,
     StoreMonthItem, StoreSagasItem, StoreView,
 };
-pub use subscriptions::{RedriveBody, SubscriptionView};
+pub use subscriptions::{DeadLetterView, RedriveBody, SubscriptionView};
 pub use undo_plan::PlannedView;
 pub use why::WhyView;

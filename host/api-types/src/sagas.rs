@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use amends_engine::{IndexName, IndexValue, Payload, Timestamp};
 
+use crate::erasures::PersonalView;
 use crate::steps::StepView;
 
 /// The status of a saga that cannot be read or stepped, so that nothing touches it.
@@ -78,6 +79,10 @@ pub struct SagaView {
     /// Whether the saga has left the store for the archive: it can be read, and nothing can be done to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archived: bool,
+    /// What became of the saga's personal values, if its definition has a subject; only in the answer to a
+    /// request for this saga.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal: Option<PersonalView>,
 }
 
 /// A note that an operator added to a saga.

@@ -33,6 +33,29 @@ pub struct SubscriptionView {
     pub last_error_at: Option<Timestamp>,
 }
 
+/// An event that a subscription could not deliver, and that waits for an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetterView {
+    /// The place of the event in the log: `GET /v1/events?limit=1&cursor=PLACE` answers it, unless its saga
+    /// is in the archive.
+    pub place: String,
+    /// The saga of the event; absent for an event of no saga.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saga: Option<String>,
+    /// The place of the event in its stream, from 1.
+    pub version: u64,
+    /// The type of the event.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// When it became a dead letter.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// How often it was sent in vain.
+    pub attempts: u32,
+    /// The last error.
+    pub error: String,
+}
+
 /// The order to send the dead letters of a subscription again.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

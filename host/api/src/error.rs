@@ -163,6 +163,8 @@ impl From<BackupError> for ApiError {
                 Self::new(500, "backup_failed", detail)
                     .with_remedy("look at the disk of the store, then try again")
             }
+            BackupError::Elsewhere => Self::new(409, "backup_elsewhere", detail)
+                .with_remedy("see the page on PostgreSQL in the book"),
             BackupError::Store(error) => error.into(),
         }
     }
@@ -188,6 +190,10 @@ impl From<StartError> for ApiError {
             StartError::KeyReused(_) => {
                 Self::new(422, "key_reused", detail).with_remedy("use a new key for a new payload")
             }
+            StartError::NoSubject { .. } => Self::new(422, "subject_missing", detail)
+                .with_remedy("give the input the value that `subject` of the definition reads"),
+            StartError::Keys(_) => Self::new(503, "keys_unavailable", detail)
+                .with_remedy("look at the key file that the detail names"),
             StartError::Overloaded(_) => Self::new(429, "overloaded", detail)
                 .with_remedy("try again after the time in Retry-After"),
             StartError::Stopping => {
@@ -206,6 +212,8 @@ impl From<RuntimeError> for ApiError {
             RuntimeError::Stopping => {
                 Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
             }
+            RuntimeError::Keys(_) => Self::new(503, "keys_unavailable", detail)
+                .with_remedy("look at the key file that the detail names"),
             RuntimeError::Busy(_) => {
                 Self::new(503, "saga_busy", detail).with_remedy("try again in a second")
             }
@@ -228,13 +236,18 @@ impl From<ArchiveError> for ApiError {
             ArchiveError::UnderWay => Self::new(409, "archive_under_way", detail)
                 .with_remedy("wait until the other pass has ended"),
             ArchiveError::Deleted { .. } => Self::new(410, "saga_deleted", detail).with_remedy(
-                "set archive to a folder in [store], so that sagas are archived and not deleted",
+                "set archive to a folder or a bucket in [store], so that sagas are archived and not \
+                 deleted",
             ),
             ArchiveError::NoFolder { .. } => Self::new(500, "archive_unreadable", detail)
-                .with_remedy("set archive in [store] to the folder that has the file"),
-            ArchiveError::File { .. } => Self::new(500, "archive_unreadable", detail).with_remedy(
-                "put the file back into the folder of the archive, or mend its rights",
-            ),
+                .with_remedy("set archive in [store] to the folder or bucket that has the file"),
+            ArchiveError::File { .. } => Self::new(500, "archive_unreadable", detail)
+                .with_remedy("put the file back into the archive, or mend its rights"),
+            ArchiveError::Unreachable { .. } => Self::new(503, "archive_unreachable", detail)
+                .with_remedy(
+                    "try again later; if it stays so, look at the object store, and at the AWS_ \
+                     variables with which the host was started",
+                ),
             ArchiveError::Damaged { .. } => Self::new(500, "archive_unreadable", detail)
                 .with_remedy("restore a copy of the file; `amends store verify` finds all damage"),
             ArchiveError::Store(error) => error.into(),

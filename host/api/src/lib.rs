@@ -14,6 +14,7 @@ mod breakers;
 mod crowded;
 mod definitions;
 mod door;
+mod erasures;
 mod error;
 mod events;
 mod exposure;

@@ -10,8 +10,8 @@ use crate::api_state::ApiState;
 use crate::door::door;
 use crate::error::ApiError;
 use crate::{
-    breakers, definitions, events, exposure, health, on, openapi, plugin_state, plugins, sagas,
-    schedules, store, subscriptions,
+    breakers, definitions, erasures, events, exposure, health, on, openapi, plugin_state, plugins,
+    sagas, schedules, store, subscriptions,
 };
 
 /// Makes the router of the whole API. The router has the door in front of every route.
@@ -40,6 +40,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/sagas/{id}/note", post(sagas::operate::note))
         .route("/v1/sagas/{id}/bring-back", post(sagas::bring_back::bring_back))
         .route("/v1/exposure", get(exposure::of_all))
+        .route("/v1/erasures", get(erasures::list).post(erasures::erase))
         .route("/v1/breakers", get(breakers::breakers))
         .route("/v1/breakers/{service}/open", post(breakers::open))
         .route("/v1/breakers/{service}/close", post(breakers::close))
@@ -71,6 +72,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/on/{name}", post(on::take::take))
         .route("/v1/schedules", get(schedules::list))
         .route("/v1/subscriptions", get(subscriptions::list))
+        .route("/v1/subscriptions/{name}/dead-letters", get(subscriptions::dead_letters))
         .route("/v1/subscriptions/{name}/redrive", post(subscriptions::redrive))
         .route("/v1/store", get(store::survey))
         .route("/v1/store/backup", get(store::back_up))

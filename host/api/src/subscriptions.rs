@@ -4,15 +4,18 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-use amends_api_types::{Page, Problem, RedriveBody, SubscriptionView};
-use amends_runtime::SubscriptionStatus;
+use amends_api_types::{DeadLetterView, Page, Problem, RedriveBody, SubscriptionView};
+use amends_runtime::{DeadLetter, Stream, SubscriptionStatus};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
 use crate::error::ApiError;
-use crate::extract::Path;
+use crate::extract::{Path, Query};
+use crate::paging::{cursor, limit};
 use crate::reason::reason_of;
 use crate::requester::requester;
 
@@ -22,6 +25,56 @@ use crate::requester::requester;
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<SubscriptionView>> {
     let items = state.host.subscriptions().into_iter().map(subscription_view).collect();
     Json(Page { items, next_cursor: None })
+}
+
+/// Which dead letters to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeadLettersQuery {
+    /// How many items the page may have: 1 to 1,000, 50 when absent.
+    limit: Option<u32>,
+    /// The `next_cursor` of the page before this one.
+    cursor: Option<String>,
+}
+
+/// Lists the events that a subscription could not deliver, in the order of the log.
+///
+/// An event that became a dead letter within the last second may be missing.
+#[utoipa::path(get, path = "/v1/subscriptions/{name}/dead-letters", tag = "operators",
+    params(("name" = String, Path), DeadLettersQuery),
+    responses((status = 200, body = Page<DeadLetterView>), (status = "default", body = Problem)))]
+pub(crate) async fn dead_letters(
+    State(state): State<ApiState>,
+    Path(name): Path<String>,
+    Query(query): Query<DeadLettersQuery>,
+) -> Result<Json<Page<DeadLetterView>>, ApiError> {
+    let limit = limit(query.limit)?;
+    let after = cursor(query.cursor.as_deref())?;
+    // One more than the page has, to know whether there is a next one.
+    let Some(mut letters) = state.host.dead_letters(&name, after, limit + 1).await? else {
+        return Err(unknown(&state, &name));
+    };
+    let is_more = letters.len() > limit as usize;
+    letters.truncate(limit as usize);
+    let next = letters.last().filter(|_| is_more).map(|letter| letter.place.to_string());
+    let items = letters.into_iter().map(dead_letter_view).collect();
+    Ok(Json(Page { items, next_cursor: next }))
+}
+
+fn dead_letter_view(letter: DeadLetter) -> DeadLetterView {
+    let saga = match letter.stream {
+        Stream::Saga(id) => Some(id.to_string()),
+        Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures => None,
+    };
+    DeadLetterView {
+        place: letter.place.to_string(),
+        saga,
+        version: letter.version.0,
+        kind: letter.kind,
+        at: letter.at,
+        attempts: letter.attempts,
+        error: letter.error,
+    }
 }
 
 /// Sends the dead letters of a subscription again, in their order.
@@ -45,6 +98,10 @@ pub(crate) async fn redrive(
     if let Some(found) = state.host.redrive(&principal, &name, &reason) {
         return Ok(Json(subscription_view(found)));
     }
+    Err(unknown(&state, &name))
+}
+
+fn unknown(state: &ApiState, name: &str) -> ApiError {
     let all: Vec<_> =
         state.host.subscriptions().into_iter().map(|subscription| subscription.name).collect();
     let remedy = if all.is_empty() {
@@ -53,7 +110,7 @@ pub(crate) async fn redrive(
         format!("the subscriptions of this host are {}", all.join(", "))
     };
     let detail = format!("there is no subscription `{name}`");
-    Err(ApiError::new(404, "subscription_unknown", detail).with_remedy(remedy))
+    ApiError::new(404, "subscription_unknown", detail).with_remedy(remedy)
 }
 
 fn subscription_view(status: SubscriptionStatus) -> SubscriptionView {

@@ -60,6 +60,8 @@ fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
         deadline: None,
         compensate_within: None,
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps,
     };
     Definition::new(spec).unwrap()

@@ -5,6 +5,7 @@ mod breaker;
 mod chaos;
 pub(crate) mod check;
 mod client;
+mod erase;
 mod exit;
 mod filter;
 mod ids;
@@ -128,6 +129,8 @@ pub(crate) enum Command {
     Note(operate::OrderArgs),
     /// Send a saga the signal that one of its steps waits for
     Signal(signal::Signal),
+    /// Erase the personal values of a subject, or list erasures
+    Erase(erase::Erase),
     /// List the circuit breakers
     Breakers(plan::Breakers),
     /// Open or close a circuit breaker by hand
@@ -223,6 +226,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Abandon(command) => on_one_thread(operate::run("abandon", command)),
         Command::Note(command) => on_one_thread(operate::run("note", command)),
         Command::Signal(command) => on_one_thread(signal::run(command)),
+        Command::Erase(command) => on_one_thread(erase::run(command)),
         Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Breaker(command) => on_one_thread(breaker::run(command)),
         Command::Schedule(command) => on_one_thread(schedule::run(command)),

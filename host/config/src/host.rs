@@ -1,13 +1,14 @@
 //! `[host]`, `[store]` and `[plugins]`: single values, which flags and variables may replace.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use amends_api_types::{PublicUrl, parse_duration};
 use amends_registry::PluginsConfig;
 use amends_sandbox::{TrustedKey, TrustedKeys, guest_memory_default};
-use amends_store::Durability;
+use amends_store::{ArchivePlace, Durability};
 
 use crate::overrides::{Environment, Overrides};
 use crate::report::Place;
@@ -48,16 +49,23 @@ pub struct StoreSettings {
     pub durability: Durability,
     /// Ended sagas older than this go to the archive; none: they stay.
     pub retention: Option<Duration>,
-    /// The folder of the archive; none when ended sagas are deleted instead.
-    pub archive: Option<PathBuf>,
+    /// Where the archive is; none when ended sagas are deleted instead.
+    pub archive: Option<ArchivePlace>,
+    /// The file of the keys of personal values. It is made when a definition has a subject.
+    pub keys: PathBuf,
 }
 
 impl StoreSettings {
-    /// The file of the key that vouches for compiled code: beside the store, `amends.db-cache-key`.
+    /// The file of the key that vouches for compiled code: beside the store, `amends.db-cache-key`. A store
+    /// in a database has no place here; then it is beside the folder of compiled code.
     #[must_use]
-    pub(crate) fn cache_key(&self) -> Option<PathBuf> {
-        let store = self.url.strip_prefix("sqlite:")?;
-        Some(PathBuf::from(format!("{store}-cache-key")))
+    pub(crate) fn cache_key(&self, cache: &Path) -> PathBuf {
+        let (mut beside, ending) = match self.url.strip_prefix("sqlite:") {
+            Some(store) => (OsString::from(store), "-cache-key"),
+            None => (cache.as_os_str().to_owned(), "-key"),
+        };
+        beside.push(ending);
+        PathBuf::from(beside)
     }
 }
 
@@ -321,6 +329,15 @@ pub(super) fn read_store(
         if given.text == NO_ARCHIVE {
             return Some(None);
         }
+        match ArchivePlace::bucket(&given.text) {
+            Ok(None) => {}
+            Ok(bucket) => return Some(bucket),
+            Err(error) => {
+                let help = "write s3://, a bucket and a prefix, such as \"s3://my-bucket/amends\"";
+                given.error(context, error.to_string(), help);
+                return None;
+            }
+        }
         let folder = given.path(context)?;
         if let Err(error) = std::fs::read_dir(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -332,29 +349,48 @@ pub(super) fn read_store(
             );
             return None;
         }
-        Some(Some(folder))
+        Some(Some(folder.into()))
+    });
+    let keys = table.take("keys", context).and_then(|item| {
+        let text = item.text(context, "\"keys/amends.keys\"")?;
+        if text.is_empty() {
+            let help = "write a path, such as \"keys/amends.keys\", or leave it out";
+            item.error(context, "this is empty; the path of a file belongs here", help);
+            return None;
+        }
+        Some(context.source.resolve(text))
     });
     let default_url = || format!("sqlite:{}", context.source.resolve("data/amends.db").display());
+    let url = url.unwrap_or_else(default_url);
+    let keys = keys.unwrap_or_else(|| match url.strip_prefix("sqlite:") {
+        Some(file) => PathBuf::from(format!("{file}-keys")),
+        // The address of a server, maybe with a password.
+        None => context.source.resolve("amends.keys"),
+    });
     StoreSettings {
-        url: url.unwrap_or_else(default_url),
+        url,
+        keys,
         durability: durability.unwrap_or_default(),
         retention,
-        archive: archive.unwrap_or_else(|| Some(context.source.resolve("archive"))),
+        archive: archive.unwrap_or_else(|| Some(context.source.resolve("archive").into())),
     }
 }
 
 /// Never says more of the address than its scheme: there may be a password in it.
 fn store_url(given: &LastSaid, context: &mut Context<'_>) -> Option<String> {
-    let right = "write sqlite: and a file, such as \"sqlite:data/amends.db\"";
+    let right = "write sqlite: and a file, such as \"sqlite:data/amends.db\", or the URL of a database, such as \
+                 \"postgres://amends@127.0.0.1/amends\"";
     let Some((scheme, rest)) = given.text.split_once(':') else {
         given.error(context, "this is not a store's address", right);
         return None;
     };
     match scheme {
-        "postgres" | "postgresql" => {
-            given.error(context, "PostgreSQL is not available in this version", right);
+        "postgres" | "postgresql" if !rest.starts_with("//") => {
+            given.error(context, "the URL of a database has `//` after its scheme", right);
             None
         }
+        // Whether it is understood is said when the store is opened: there may be a password in it.
+        "postgres" | "postgresql" => Some(given.text.clone()),
         "sqlite" if rest.starts_with("//") => {
             given.error(context, "a file needs no `//` after sqlite:", right);
             None

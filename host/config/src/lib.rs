@@ -243,6 +243,7 @@ fn read(
     let ReadSagas { definitions, specs, keep } = saga::read_sagas(sagas.as_ref(), context);
     check_retention(&store_config, &keep, &definitions, context);
     check_services(&definitions, &services, context);
+    check_states(&definitions, &plugins, context);
     let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
     let subscriptions = read_subscriptions(subscriptions.as_ref(), &names, context);
     let schedules = read_schedules(schedules.as_ref(), &names, context);
@@ -322,6 +323,35 @@ fn with_shared_state(
         }
     }
     plugins
+}
+
+/// Personal values are not sealed in the state of a plugin.
+fn check_states(
+    definitions: &[Definition],
+    plugins: &BTreeMap<PluginName, PluginSettings>,
+    context: &mut Context<'_>,
+) {
+    for definition in definitions.iter().filter(|one| one.spec().subject.is_some()) {
+        for step in definition.steps() {
+            let named = [step.plugin(), step.undo_plugin()].into_iter().flatten();
+            let keeps = |name: &&PluginName| {
+                let settings = plugins.get(*name);
+                settings.is_some_and(|plugin| plugin.state && plugin.state_may_be_personal)
+            };
+            let Some(plugin) = named.into_iter().find(keeps) else { continue };
+            let key = format!("saga.{}.step.{}", definition.name(), step.name);
+            let message = format!(
+                "the plugin `{plugin}` keeps state, in which personal values would not be sealed, and \
+                 `{}` has a subject",
+                definition.name()
+            );
+            let help = format!(
+                "set state_personal = false in [plugin.{plugin}] when its state holds no personal \
+                 value, or take its state away"
+            );
+            context.error(context.places.of(&key), &key, message, help);
+        }
+    }
 }
 
 /// A service that a step names need not be described; one that is nearly the name of a

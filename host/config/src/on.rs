@@ -280,7 +280,9 @@ fn read_effect(
             let key = key.map(|item| read_expression(&item, context));
             let key = key.map_or(Some(None), |key| key.map(Some));
             let (definition, key, input, tags) = (definition?, key?, input?, tags?);
-            Some(EventEffect::Start(EventStart { definition, key, input, tags }))
+            let start = EventStart { definition, key, input, tags };
+            check_personal(&start, specs, &table.key, context);
+            Some(EventEffect::Start(start))
         }
         (None, Some(signal)) => {
             refuse(of_start, "start", context);
@@ -313,6 +315,54 @@ fn read_effect(
             let message = "nothing says what an event does";
             context.error(place, &join(&table.key, "start"), message, EFFECT_HELP);
             None
+        }
+    }
+}
+
+/// Reports a tag or a key that is a personal value: neither is sealed. An expression that does more than
+/// name a field is not understood here.
+fn check_personal(
+    start: &EventStart,
+    specs: &[DefinitionSpec],
+    rule: &str,
+    context: &mut Context<'_>,
+) {
+    let Some(spec) = specs.iter().find(|spec| spec.name == start.definition) else {
+        return;
+    };
+    let paths = spec.personal.iter().filter_map(|path| {
+        let path = path.strip_prefix("input")?;
+        let (source, rest) = match &start.input {
+            EventPayload::Data => ("event.data", path),
+            EventPayload::Whole(whole) => (whole.source(), path),
+            EventPayload::Fields(fields) => {
+                let path = path.strip_prefix('.')?;
+                let (field, _) = path.split_once(['.', '[']).unwrap_or((path, ""));
+                (fields.get(field)?.source(), &path[field.len()..])
+            }
+        };
+        Some(format!("{source}{rest}"))
+    });
+    let paths: Vec<_> = paths.collect();
+    let is_personal = |expression: &EventExpression| {
+        let source = expression.source();
+        paths.iter().any(|path| {
+            source
+                .strip_prefix(path.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    };
+    let tags = start.tags.iter().map(|(name, tag)| (format!("{rule}.tags.{name}"), tag));
+    let key = start.key.iter().map(|key| (format!("{rule}.key"), key));
+    for (key, expression) in tags.chain(key) {
+        if is_personal(expression) {
+            let message = format!(
+                "`{}` is a personal value of `{}`, and tags and keys are not sealed",
+                expression.source(),
+                spec.name
+            );
+            let help = "use something that is not personal, such as the id of an order";
+            context.error(context.places.of(&key), &key, message, help);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Opens what a config describes: its store, and a host over it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use amends_engine::Definition;
 use amends_registry::{PluginError, Registry};
 use amends_runtime::{
-    BreakerSettings, Host, LIVE_BYTES_MAX_DEFAULT, Retention, RuntimeConfig, RuntimeError,
+    BreakerSettings, Host, Keys, LIVE_BYTES_MAX_DEFAULT, Retention, RuntimeConfig, RuntimeError,
     with_state_cache,
 };
 use amends_store::{Fatal, OpenError, Store, StoreConfig, StoreError};
@@ -32,7 +33,9 @@ impl OpenHostError {
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         match self {
-            Self::Store(error) => matches!(error, OpenError::Damaged { .. }),
+            Self::Store(error) => {
+                matches!(error, OpenError::Damaged { .. } | OpenError::Behind { .. })
+            }
             Self::Plugins(PluginError::Store(error))
             | Self::Runtime(RuntimeError::Store(error)) => {
                 matches!(
@@ -63,10 +66,19 @@ pub fn open_store(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
 pub async fn open_registry(config: &Config) -> Result<(Arc<dyn Store>, Registry), OpenHostError> {
     let store = open_store(config)?;
     let mut plugins = config.plugins.clone();
-    plugins.cache_key = config.store.cache_key();
+    plugins.cache_key = Some(config.store.cache_key(&plugins.cache));
     plugins.require(&config.definitions);
     let plugins = Registry::open(plugins, Arc::clone(&store)).await?;
     Ok((store, plugins))
+}
+
+/// Opens the keys of personal values, when a definition has a subject or had one.
+fn open_keys(path: &Path, definitions: &[Definition]) -> Result<Option<Arc<Keys>>, RuntimeError> {
+    let is_needed = definitions.iter().any(|definition| definition.spec().subject.is_some());
+    if !is_needed && !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Keys::open(path)?)))
 }
 
 /// Opens a host: its store, its plugins, and the sagas that are in the store, which go on.
@@ -97,6 +109,7 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
         subscriptions: config.subscriptions,
         schedules: config.schedules,
         event_rules: config.event_rules,
+        keys: open_keys(&config.store.keys, &config.definitions)?,
         ..RuntimeConfig::default()
     };
     Ok(Host::open(runtime, store, plugins, config.definitions).await?)

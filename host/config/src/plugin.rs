@@ -53,6 +53,9 @@ pub(super) fn read_plugin(item: &Item<'_>, context: &mut Context<'_>) -> Option<
     if let Some(item) = table.take("state", context) {
         settings.state = item.bool(context).unwrap_or(false);
     }
+    if let Some(item) = table.take("state_personal", context) {
+        settings.state_may_be_personal = item.bool(context).unwrap_or(true);
+    }
     if let Some(item) = table.take("events", context) {
         settings.events = item.bool(context).unwrap_or(false);
     }

@@ -24,6 +24,8 @@ const INPUT_HELP: &str = "write a CEL expression, such as \"input.order\", or a 
                           such as { drug = \"input.drug\" }";
 const INDEX_HELP: &str = "write a table of CEL expressions over input, such as { customer = \
                           \"input.customer_id\" }";
+const PERSONAL_HELP: &str =
+    "write a list of paths, such as [\"input.address\", \"steps.NAME.output.account\"]";
 const EACH_HELP: &str = "write a CEL expression that gives a list, such as \"input.items\", or \
                          { list = \"input.items\", concurrency = 4 }";
 const UNDO_HELP: &str = "write the name of a plugin, { plugin = \"…\", retry = …, timeout = … }, \
@@ -106,6 +108,17 @@ fn check_children(
                     format!("`{name}` comes to run `{}` again, without end", definition.name());
                 let help = "a saga may not run itself, also not by way of another";
                 context.error(context.places.of(&key), &key, message, help);
+            } else if definition.spec().subject.is_some()
+                && children
+                    .index_of(name)
+                    .is_some_and(|child| definitions[child].spec().subject.is_none())
+            {
+                let message = format!(
+                    "`{}` has a subject and `{name}` has none, so what it passes on is not sealed",
+                    definition.name()
+                );
+                let help = format!("add subject and personal to the saga `{name}`");
+                context.error(context.places.of(&key), &key, message, help);
             }
         }
     }
@@ -146,6 +159,10 @@ fn read_saga(
         table.take("compensate_within", context).and_then(|item| item.duration(context, "30d"));
     let index = table.take("index", context).and_then(|item| read_index(&item, context));
     let index = index.unwrap_or_default();
+    let subject = table.take("subject", context);
+    let subject = subject.and_then(|item| item.text(context, "\"input.customer_id\""));
+    let personal = table.take("personal", context).and_then(|item| read_paths(&item, context));
+    let personal = personal.unwrap_or_default();
     let place = Place::At(context.source.position(&table.span));
     let steps = table.take("step", context);
     let key = table.key.clone();
@@ -176,7 +193,9 @@ fn read_saga(
     let mut steps: Vec<Step> = read.into_iter().collect::<Option<_>>()?;
     drop_needless_undo(&mut steps);
     let steps = steps.into_iter().map(|step| step.spec).collect();
-    Some(DefinitionSpec { name: name?, deadline, compensate_within, index, steps })
+    let subject = subject.map(str::to_owned);
+    let name = name?;
+    Some(DefinitionSpec { name, deadline, compensate_within, index, subject, personal, steps })
 }
 
 /// Nothing is undone after the pivot, so a step there has no undo unless one is said (and is
@@ -346,6 +365,12 @@ fn read_index(item: &Item<'_>, context: &mut Context<'_>) -> Option<BTreeMap<Ind
         }
     }
     Some(index)
+}
+
+fn read_paths(item: &Item<'_>, context: &mut Context<'_>) -> Option<Vec<String>> {
+    let paths = item.list(context, PERSONAL_HELP)?;
+    let texts = paths.iter().map(|path| path.text(context, "\"input.address\""));
+    texts.map(|text| text.map(str::to_owned)).collect()
 }
 
 fn read_undo(item: &Item<'_>, default: UndoSpec, context: &mut Context<'_>) -> Option<UndoSpec> {

@@ -41,7 +41,7 @@ fn the_whole_contract_becomes_settings() {
     assert_eq!(config.store.url, format!("sqlite:{}", folder.join("data/amends.db").display()));
     assert_eq!(config.store.durability, Durability::Full);
     assert_eq!(config.store.retention, Some(Duration::from_hours(90 * 24)));
-    assert_eq!(config.store.archive, Some(folder.join("archive")));
+    assert_eq!(config.store.archive, Some(folder.join("archive").into()));
     assert_eq!(config.plugins.dir, folder.join("plugins"));
     assert_eq!(config.plugins.cache, folder.join("cache"));
 
@@ -162,7 +162,7 @@ fn every_variable_has_its_key() {
     assert_eq!(config.store.url, "sqlite:/x.db");
     assert_eq!(config.store.durability, Durability::Relaxed);
     assert_eq!(config.store.retention, Some(Duration::from_hours(24)));
-    assert_eq!(config.store.archive.as_deref(), Some(Path::new("/old")));
+    assert_eq!(config.store.archive, Some(PathBuf::from("/old").into()));
     assert_eq!(config.plugins.cache, Path::new("/c"));
 }
 

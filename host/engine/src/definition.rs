@@ -11,6 +11,7 @@ mod expression;
 mod functions;
 mod index;
 mod millis;
+mod personal;
 mod spec;
 mod step;
 mod step_set;
@@ -20,6 +21,7 @@ use crate::log_limits::LogLimits;
 #[cfg(feature = "sim")]
 use crate::log_limits::{LOG_BYTES_MAX, LogSize};
 use crate::payload::Payload;
+use crate::personal::PersonalPath;
 
 pub use error::DefinitionError;
 pub use event_expression::{EventExpression, EventExpressionError, EventVariables};
@@ -28,6 +30,7 @@ pub(crate) use expression::{
 };
 pub(crate) use functions::{FUNCTIONS, MACROS};
 pub(crate) use index::Index;
+use personal::Personal;
 pub use spec::{
     BackoffSpec, DefinitionSpec, EACH_CONCURRENCY_DEFAULT, ELEMENTS_MAX, EachSpec, InputSpec,
     RetrySpec, StepKind, StepSpec, TIMEOUT_DEFAULT, UndoSpec, WaitSpec,
@@ -43,6 +46,7 @@ pub struct Definition {
     digest: Digest,
     steps: Vec<Step>,
     index: Index,
+    personal: Personal,
     pivot: Option<usize>,
     leaves: StepSet,
     log_limits: LogLimits,
@@ -54,14 +58,14 @@ impl Definition {
     /// # Errors
     /// The mistakes in the spec, up to a hundred.
     pub fn new(spec: DefinitionSpec) -> Result<Self, Vec<DefinitionError>> {
-        let check::Checked { steps, index, pivot } = check::check(&spec)?;
+        let check::Checked { steps, index, personal, pivot } = check::check(&spec)?;
         let inner = steps.iter().fold(StepSet::default(), |set, step| set.union(step.after));
         let leaves = (0..steps.len())
             .filter(|step| !inner.contains(*step))
             .fold(StepSet::default(), StepSet::with);
         let digest = Digest::of(canonical(&spec).as_bytes());
         let log_limits = LogLimits::default();
-        Ok(Self { spec, digest, steps, index, pivot, leaves, log_limits })
+        Ok(Self { spec, digest, steps, index, personal, pivot, leaves, log_limits })
     }
 
     /// Reads the canonical form of a definition.
@@ -128,6 +132,21 @@ impl Definition {
     /// Returns the index of its sagas.
     pub(crate) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Returns the places at which its sagas have personal values.
+    #[must_use]
+    pub fn personal(&self) -> &[PersonalPath] {
+        self.personal.paths()
+    }
+
+    /// Returns the subject of a saga with this input: the person whose personal values it has. None when
+    /// the definition names no subject.
+    ///
+    /// # Errors
+    /// A clause for people, when the input has no subject.
+    pub fn subject(&self, input: &Payload) -> Result<Option<String>, String> {
+        self.personal.subject(input)
     }
 
     /// Returns the signals that its steps wait for.

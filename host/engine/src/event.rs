@@ -13,6 +13,7 @@ use crate::emitted::{Emitted, EventType};
 use crate::ids::{DefinitionName, Digest, IndexName, SagaId, SignalName, StepName, Timestamp};
 use crate::index::IndexValue;
 use crate::payload::Payload;
+use crate::personal::SealedKey;
 
 /// The cause of a compensation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +222,9 @@ events! {
             /// The step of another saga that started this one, if one did.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             parent: Option<Parent>,
+            /// The key of the personal values of the saga, if its definition has a subject.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            sealed_key: Option<Box<SealedKey>>,
         }
         /// The time came at which the first steps of the saga may begin. Only a saga with a start time
         /// has this event.

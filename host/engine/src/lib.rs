@@ -37,6 +37,7 @@ mod limits;
 mod log_limits;
 mod order;
 mod payload;
+mod personal;
 mod plan;
 mod plugin_state;
 mod saga;
@@ -79,6 +80,10 @@ pub use limits::{ATTEMPTS_MAX, CLOCK_TOLERANCE};
 pub use log_limits::LOG_EVENTS_LONG;
 pub use order::{Order, Refusal, Verb};
 pub use payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Payload, PayloadError, check_json};
+pub use personal::{
+    ERASED, PERSONAL_PATHS_MAX, PersonalPath, SEALED_PREFIX, SEALED_REASON, SUBJECT_BYTES_MAX,
+    SealedKey, SubjectKeyId, is_sealed,
+};
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
 pub use plugin_state::{
     STATE_BYTES_MAX_DEFAULT, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX,

@@ -34,6 +34,8 @@ fn serial() -> DefinitionSpec {
         deadline: None,
         compensate_within: None,
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps,
     }
 }
@@ -114,6 +116,8 @@ fn a_definition_has_at_most_as_many_steps_as_a_set_holds() {
         deadline: None,
         compensate_within: None,
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps: (0..steps).map(|index| step(&format!("s{index}"), &[])).collect(),
     };
     assert!(Definition::new(spec(STEPS_MAX)).is_ok());

@@ -237,6 +237,7 @@ fn event() -> impl Strategy<Value = Event> {
                     deadline_at,
                     start_at: deadline_at,
                     parent: None,
+                    sealed_key: None,
                 })
             }
         ),

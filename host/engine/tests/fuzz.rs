@@ -27,6 +27,8 @@ fn definition(steps: Vec<StepSpec>) -> Arc<Definition> {
         deadline: Some(Duration::from_hours(1)),
         compensate_within: Some(Duration::from_hours(1)),
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps,
     };
     Arc::new(Definition::new(spec).unwrap())
@@ -90,6 +92,7 @@ fn life(definition: &Arc<Definition>, random: &mut Random) -> String {
         traceparent: None,
         start_at: None,
         parent: None,
+        sealed_key: None,
     };
     let (mut saga, events) = start(now, what);
     let mut text: String =

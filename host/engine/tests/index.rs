@@ -41,6 +41,7 @@ fn started(index: &Value, input: &Value) -> SagaStarted {
             traceparent: None,
             start_at: None,
             parent: None,
+            sealed_key: None,
         },
     );
     let Some(Event::Saga(SagaEvent::Started(fact))) = events.first() else { panic!("{events:?}") };

@@ -268,6 +268,8 @@ fn a_name_with_a_number_is_an_element_and_no_other() {
         deadline: None,
         compensate_within: None,
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps: vec![plain],
     };
     let errors = amends_engine::Definition::new(spec).unwrap_err();

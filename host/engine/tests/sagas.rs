@@ -384,6 +384,7 @@ fn backoff_grows_to_its_limit_and_its_jitter_is_the_same_every_time() {
                 traceparent: None,
                 start_at: None,
                 parent: None,
+                sealed_key: None,
             };
             start(host.now, what).0
         };

@@ -19,6 +19,8 @@ pub(crate) enum Action<'a> {
     Archive,
     /// Bring a saga back from the archive.
     BringBack { saga: SagaId },
+    /// Erase the personal values of a subject, who is not named here.
+    Erase,
     /// Write the projections of the store anew where they are not what the events say.
     Rebuild,
     /// Activate components for plugins, or begin a canary; a dry run only looks.
@@ -49,6 +51,7 @@ impl fmt::Display for Action<'_> {
             Self::Operate { saga, verb } => write!(f, "operate {saga} {}", verb.word()),
             Self::Archive => f.write_str("archive"),
             Self::Rebuild => f.write_str("rebuild"),
+            Self::Erase => f.write_str("erase"),
             Self::BringBack { saga } => write!(f, "bring back {saga}"),
             Self::Deploy { plugins, is_dry_run } => {
                 f.write_str(if *is_dry_run { "try to deploy" } else { "deploy" })?;

@@ -32,6 +32,9 @@ const FIRST_PASS_AFTER: Duration = Duration::from_secs(30);
 /// The pause between two passes.
 const PASS_PAUSE: Duration = Duration::from_hours(1);
 
+/// The pause after a first pass that failed. It doubles with each further one, up to [`PASS_PAUSE`].
+const RETRY_PAUSE: Duration = Duration::from_mins(1);
+
 /// The ended sagas that are looked at at once, and the pause after them.
 const SAGAS_LOOKED_AT: PageBudget = PageBudget::items(500);
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
@@ -80,23 +83,44 @@ pub(crate) struct Archiver {
     passing: Mutex<()>,
 }
 
-/// Makes a pass from time to time, until the host is gone or its store writes nothing any more.
+/// Makes a pass from time to time, until the host is gone or its store writes nothing any more. Passes that
+/// fail in a row are one line of the log, and so is the end of that.
 pub(crate) async fn run(archiver: Weak<Archiver>) {
     let mut pause = FIRST_PASS_AFTER;
+    let mut is_failing = false;
     loop {
         tokio::time::sleep(pause).await;
-        pause = PASS_PAUSE;
         let Some(archiver) = archiver.upgrade() else { return };
-        match archiver.pass().await {
-            Ok(pass) => pass.log(),
+        let passed = archiver.pass().await;
+        drop(archiver);
+        match passed {
+            Ok(pass) => {
+                if std::mem::take(&mut is_failing) {
+                    tracing::info!("sagas are archived again");
+                }
+                pass.log();
+                pause = PASS_PAUSE;
+            }
             Err(
                 ArchivePassError::Stopping
                 | ArchivePassError::Runtime(RuntimeError::Store(
                     StoreError::Closed | StoreError::Fatal(_),
                 )),
             ) => return,
+            // An operator's pass is under way.
+            Err(ArchivePassError::Runtime(RuntimeError::Archive(ArchiveError::UnderWay))) => {
+                pause = PASS_PAUSE;
+            }
             Err(error) => {
-                tracing::warn!(%error, "sagas could not be archived; the next pass tries again");
+                pause = if is_failing { (pause * 2).min(PASS_PAUSE) } else { RETRY_PAUSE };
+                if std::mem::replace(&mut is_failing, true) {
+                    tracing::debug!(%error, "sagas can still not be archived");
+                } else {
+                    tracing::warn!(
+                        %error,
+                        "sagas cannot be archived and stay in the store; the host goes on trying"
+                    );
+                }
             }
         }
     }
@@ -163,7 +187,7 @@ impl Archiver {
         let archive = self.store.archive();
         let began = Instant::now();
         let mut pass = Pass::new(self);
-        pass.done.is_deleting = archive.folder().is_none();
+        pass.done.is_deleting = archive.place().is_none();
         pass.delivered = self.delivered().await?;
         let ended_before = pass.now.before(self.retention.shortest());
         let mut after = None;

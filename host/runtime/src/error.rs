@@ -1,6 +1,7 @@
 //! What can go wrong, and who can act.
 
 use amends_engine::{DefinitionName, Digest, PluginName, Refusal, SagaId, StepName};
+use amends_keys::KeyError;
 use amends_store::{ArchiveError, StoreError};
 
 /// Why the runtime cannot start or answer.
@@ -65,6 +66,9 @@ pub enum RuntimeError {
     /// The saga is archived and cannot be read. Operator.
     #[error(transparent)]
     Archive(ArchiveError),
+    /// The key file cannot be used. Operator.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// The host is stopping. Caller: try again, elsewhere or later.
     #[error("the host is stopping")]
     Stopping,
@@ -78,6 +82,7 @@ impl From<ArchiveError> for RuntimeError {
             | ArchiveError::Deleted { .. }
             | ArchiveError::NoFolder { .. }
             | ArchiveError::File { .. }
+            | ArchiveError::Unreachable { .. }
             | ArchiveError::Damaged { .. }) => Self::Archive(error),
         }
     }
@@ -132,6 +137,17 @@ pub enum StartError {
     /// The key was used with another definition or input. Caller.
     #[error("the idempotency key was used for saga {0} with another payload")]
     KeyReused(SagaId),
+    /// The input lacks the subject whose personal values it has. Caller.
+    #[error("the input for `{definition}` has no subject: {message}")]
+    NoSubject {
+        /// The name of the definition.
+        definition: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The key file cannot be used. Operator.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// A limit is reached. Caller: later.
     #[error("the host is full: {0}; try again in a second")]
     Overloaded(&'static str),

@@ -6,6 +6,7 @@
 
 mod archive;
 mod breakers;
+mod erasures;
 mod event_rules;
 mod orders;
 mod plugins;
@@ -25,6 +26,7 @@ use amends_engine::{
     Version, undo_plan,
 };
 use amends_failpoint::failpoint;
+use amends_keys::{Keys, NewSeal};
 use amends_registry::Registry;
 use amends_store::{ShardId, Store, StoreError, StoreHealth, Stream};
 use amends_subscriptions::{DefinitionNames, NatsSources, SubscriptionSettings, Subscriptions};
@@ -32,6 +34,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+pub use erasures::{Erased, PersonalState};
 pub use event_rules::EventTaken;
 pub use subscriptions::NamedLogPage;
 
@@ -43,6 +46,7 @@ use crate::breakers::settings::BreakerSettings;
 use crate::budget::Budget;
 use crate::definitions::Definitions;
 use crate::due::DueSagas;
+use crate::erasure::{self, Eraser};
 use crate::error::{RuntimeError, StartError};
 use crate::event_rules::{
     EventRule, EventRules, IncomingPort, LateEventPort, sources_of, subscriptions_of,
@@ -66,6 +70,7 @@ use crate::saga_state::{Loaded, RowState, SagaState, Started};
 use crate::schedules::{Runner, ScheduleSettings, Schedules};
 use crate::serving::undo_component;
 use crate::stall::Stuck;
+use crate::unseal::{open_log, open_page};
 use crate::worker::{Worker, WorkerConfig};
 
 /// How a host is set up.
@@ -90,6 +95,8 @@ pub struct RuntimeConfig {
     pub schedules: Vec<ScheduleSettings>,
     /// Which events start sagas or become signals.
     pub event_rules: Vec<Arc<EventRule>>,
+    /// The keys of personal values. None: keys that go with the process, for a store that does too.
+    pub keys: Option<Arc<Keys>>,
     /// What goes wrong on purpose; none in earnest.
     pub faults: Option<Arc<dyn Faults>>,
 }
@@ -107,6 +114,7 @@ impl Default for RuntimeConfig {
             subscriptions: Vec::new(),
             schedules: Vec::new(),
             event_rules: Vec::new(),
+            keys: None,
             faults: None,
         }
     }
@@ -164,6 +172,8 @@ struct Inner {
     abandoned: Abandoned,
     /// Moves sagas to the archive; none without retention.
     archiver: Option<Arc<Archiver>>,
+    keys: Arc<Keys>,
+    eraser: Arc<Eraser>,
     subscriptions: Subscriptions,
     schedules: Schedules,
     event_rules: EventRules,
@@ -217,21 +227,16 @@ impl Host {
         let names = subscriptions.iter().map(|settings| settings.name.clone()).collect();
         let subscriptions = Subscriptions::open(subscriptions, Arc::clone(&store)).await?;
         failpoint("runtime.recovery.before");
-        let owner = Owner {
-            store: Arc::clone(&store),
-            definitions: Arc::clone(&definitions),
-            workers: weak.clone(),
-            live_bytes: Arc::clone(&live_bytes),
-            quarantine: Arc::clone(&quarantine),
-            owned: watch::Sender::default(),
-        };
+        let keys = config.keys.map_or_else(|| Keys::in_memory().map(Arc::new), Ok)?;
+        let of = (&store, &definitions, &keys);
+        let owner = Owner::new(of, weak.clone(), &live_bytes, &quarantine);
         let due = DueSagas {
             store: Arc::clone(&store),
             workers: weak,
             live_bytes: Arc::clone(&live_bytes),
             owned: owner.owned.subscribe(),
         };
-        let loader = Arc::new(Loader::new(&store, &definitions));
+        let loader = Arc::new(Loader::new(&store, &definitions, &keys));
         // Before the workers run: an order from one saga to another must not overtake the recovery of
         // that.
         owner.tick().await?;
@@ -240,6 +245,7 @@ impl Host {
             let of = (Arc::clone(&store), Arc::clone(&definitions), Arc::clone(&quarantine));
             Arc::new(Archiver::new(of, plugins.clone(), retention, names))
         });
+        let eraser = Arc::new(Eraser::new(&store, &definitions, &keys));
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
@@ -284,6 +290,8 @@ impl Host {
                 signal_bytes: Budget::new(SIGNAL_BYTES_WAITING_MAX),
                 abandoned: Abandoned::default(),
                 archiver,
+                keys,
+                eraser,
                 rehearsals: Semaphore::new(REHEARSALS_MAX),
                 stopping: AtomicBool::new(false),
             }
@@ -305,6 +313,7 @@ impl Host {
         if let Some(archiver) = &self.inner.archiver {
             tokio::spawn(archiver::run(Arc::downgrade(archiver)));
         }
+        tokio::spawn(erasure::run(Arc::downgrade(&self.inner.eraser)));
         // Last: what replaces a component is held against the sagas that are live.
         let guard = WeakHost(Arc::downgrade(&self.inner));
         self.inner.plugins.watch(Some(Arc::new(guard))).await;
@@ -339,7 +348,9 @@ impl Host {
         authorize(principal, &Action::Start { definition: &request.definition });
         let (reply, rests) = oneshot::channel();
         let waiter = Waiter { reply, until_end: false };
-        let started = self.hand_in(self.start_of(request)?, Some(waiter))?;
+        let mut start = self.start_of(request)?;
+        let seal = self.seal(&mut start).await?;
+        let started = self.hand_in(start, seal, Some(waiter))?;
         let rested = tokio::time::timeout(timeout, rests).await;
         let started = started.await.unwrap_or(Err(StartError::Stopping))?;
         let found = match rested {
@@ -372,17 +383,20 @@ impl Host {
             traceparent: request.traceparent,
             start_at: request.start_at,
             parent: None,
+            sealed_key: None,
         })
     }
 
     /// Starts a saga with the id that it is given.
-    pub(crate) async fn start_as(&self, start: Start) -> Result<Started, StartError> {
-        self.hand_in(start, None)?.await.unwrap_or(Err(StartError::Stopping))
+    pub(crate) async fn start_as(&self, mut start: Start) -> Result<Started, StartError> {
+        let seal = self.seal(&mut start).await?;
+        self.hand_in(start, seal, None)?.await.unwrap_or(Err(StartError::Stopping))
     }
 
     fn hand_in(
         &self,
         start: Start,
+        seal: Option<NewSeal>,
         waiter: Option<Waiter>,
     ) -> Result<oneshot::Receiver<Result<Started, StartError>>, StartError> {
         if self.is_stopping() {
@@ -395,7 +409,7 @@ impl Host {
         let bytes = LIVE_BYTES_EACH + 2 * start.input.as_str().len();
         if start.parent.is_some() {
             let held = self.inner.live_bytes.hold(bytes);
-            let message = Box::new(StartMessage { start, held, reply, waiter });
+            let message = Box::new(StartMessage { start, seal, held, reply, waiter });
             worker.inbox.send(Message::Start(message)).map_err(|_| StartError::Stopping)?;
             return Ok(answer);
         }
@@ -404,7 +418,7 @@ impl Host {
             .live_bytes
             .try_hold(bytes)
             .ok_or(StartError::Overloaded("live sagas hold as many bytes as they may"))?;
-        let message = StartMessage { start, held, reply, waiter };
+        let message = StartMessage { start, seal, held, reply, waiter };
         worker.starts.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 StartError::Overloaded("too many sagas are being started")
@@ -589,6 +603,7 @@ impl Host {
         if let Some(archiver) = &self.inner.archiver {
             archiver.is_stopping.store(true, Ordering::Release);
         }
+        self.inner.eraser.is_stopping.store(true, Ordering::Release);
         let mut answers = Vec::new();
         for worker in &self.inner.workers {
             let (reply, answer) = oneshot::channel();
@@ -651,7 +666,8 @@ impl Host {
         if first.is_empty() && store.archive().tombstone(id).await?.is_some() {
             return Ok(None);
         }
-        let mut saga = recovery::replay(row.id, definition, &first)?;
+        let (opened, key) = open_log(&self.inner.keys, row.id, &first).await?;
+        let mut saga = recovery::replay(row.id, definition, &opened)?;
         let mut last_at = recovery::last_at(saga.started_at(), &first);
         loop {
             let page = store.log().stream(stream(), saga.version(), EVENTS_PER_READ).await?;
@@ -659,10 +675,14 @@ impl Host {
                 // It may have been archived between two pages.
                 let is_whole = store.archive().tombstone(id).await?.is_none();
                 let row = RowState::from(&row);
-                return Ok(is_whole.then_some(Loaded { saga, last_at, row }));
+                return Ok(is_whole.then_some(Loaded { saga, last_at, row, key }));
             }
-            recovery::go_on(&mut saga, &page)?;
             last_at = recovery::last_at(last_at, &page);
+            let page = match &saga.started().sealed_key {
+                Some(_) => open_page(row.id, page, key.as_ref()),
+                None => page,
+            };
+            recovery::go_on(&mut saga, &page)?;
         }
     }
 

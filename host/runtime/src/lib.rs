@@ -19,6 +19,7 @@ mod definitions;
 mod deploy;
 mod dispatch;
 mod due;
+mod erasure;
 mod error;
 mod event_rules;
 mod exposure;
@@ -44,20 +45,23 @@ mod serving;
 mod stall;
 mod start_keys;
 mod state_cache;
+mod stored_form;
 mod stuck;
+mod unseal;
 mod worker;
 
 pub use abandoned::Exposure;
 pub use amends_registry::now;
 // What the methods of a host take and return of the store.
 pub use amends_store::{
-    ArchiveError, Backup, BackupError, BackupSummary, Cursor, DigestPart, FailureQuery,
+    ArchiveError, Backup, BackupError, BackupSummary, Cursor, DeadLetter, DigestPart, FailureQuery,
     FailureText, Fatal, GroupBy, IdPart, IndexCondition, Obstacle, RebuildError, RebuildPlace,
     RebuildSlice, SagaGroups, SagaQuery, SagaRow, StoreError, StoreHealth, StoreSurvey,
     StoredEvent, Stream, Tombstone,
 };
 pub use archiver::ArchivePass;
 // What the methods of a host take and return of subscriptions.
+pub use amends_keys::{Erasure, KeyError, Keys};
 pub use amends_subscriptions::{
     CLOUD_EVENT, CLOUD_EVENTS, CloudEvent, EventFilter, IncomingError, IncomingEvent, NamedEvent,
     SOURCE_DEFAULT, SignatureHeaders, SubscriptionSettings, SubscriptionStatus, TypePattern,
@@ -65,6 +69,7 @@ pub use amends_subscriptions::{
 };
 pub use breakers::settings::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
 pub use deploy::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
+pub use erasure::{UndoNeed, WaitingSaga};
 pub use error::{ArchivePassError, BreakerError, OperateError, RuntimeError, StartError};
 pub use event_rules::{
     EVENT_KEY_PREFIX, EventCounts, EventEffect, EventError, EventOrigin, EventPayload, EventRule,
@@ -72,7 +77,9 @@ pub use event_rules::{
 };
 pub use exposure::ExposureError;
 pub use faults::Faults;
-pub use host::{EventTaken, Host, NamedLogPage, Planned, RuntimeConfig, StartRequest};
+pub use host::{
+    Erased, EventTaken, Host, NamedLogPage, PersonalState, Planned, RuntimeConfig, StartRequest,
+};
 pub use limits::{LIVE_BYTES_MAX_DEFAULT, START_KEY_BYTES_MAX, STARTS_WAITING_MAX, TAG_BYTES_MAX};
 pub use plugin_state::{StateError, StateWrite};
 pub use principal::{Principal, Via};

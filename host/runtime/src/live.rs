@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use amends_keys::{DataKey, Lease};
+
 use crate::breakers::permit::Permit;
 use crate::budget::{Budget, HeldBytes};
 use crate::dispatch::child::ChildCall;
@@ -68,6 +70,8 @@ pub(crate) struct Live {
     pub(crate) clock: SagaClock,
     /// What its row in the store says.
     pub(crate) row: RowState,
+    /// The key of its personal values; none when it has none, or when they are erased.
+    pub(crate) key: Option<DataKey>,
     /// The append under way.
     pub(crate) pending: Option<Pending>,
     /// What happened since that append was made.
@@ -174,6 +178,8 @@ pub(crate) struct Pending {
     /// What the calls of this append may begin with.
     pub(crate) passes: HashMap<(StepName, Direction), Pass>,
     pub(crate) start: Option<oneshot::Sender<Result<Started, StartError>>>,
+    /// Of a start whose personal values are sealed: no erasure overlooks it.
+    pub(crate) _lease: Option<Lease>,
 }
 
 /// Something that happened, and who wants to know when it is durable.
@@ -281,11 +287,12 @@ pub(crate) struct DueWork {
 }
 
 impl Live {
-    pub(crate) fn new(Loaded { saga, last_at, row }: Loaded, held: HeldBytes) -> Self {
+    pub(crate) fn new(Loaded { saga, last_at, row, key }: Loaded, held: HeldBytes) -> Self {
         Self {
             saga,
             clock: SagaClock::from(last_at),
             row,
+            key,
             pending: None,
             inputs: VecDeque::new(),
             in_flight: HashMap::new(),
@@ -340,7 +347,9 @@ impl Live {
     /// Whether the store has all there is to it, and only an order, a signal or the clock moves it, and
     /// the clock not soon. Then the store finds it by its row.
     pub(crate) fn may_leave(&mut self, wall: Timestamp) -> bool {
-        if self.saga.status() != SagaStatus::Waiting || self.row != RowState::of(&self.saga) {
+        if self.saga.status() != SagaStatus::Waiting
+            || self.row != RowState::of(&self.saga, self.row.is_reason_sealed)
+        {
             return false;
         }
         self.waiters.retain(|waiter| !waiter.reply.is_closed());

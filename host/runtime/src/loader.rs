@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use amends_engine::{Definition, SagaId};
+use amends_keys::Keys;
 use amends_store::{LiveSaga, LiveSagas, ShardId, Store, StoreError};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
@@ -18,6 +19,7 @@ use crate::saga_state::{Found, Loaded, NotLoaded};
 pub(crate) struct Loader {
     store: Arc<dyn Store>,
     definitions: Arc<Definitions>,
+    keys: Arc<Keys>,
     /// One for each page that is read, until its worker has it: see [`LOADS_MAX`].
     pub(crate) loads: Semaphore,
 }
@@ -29,9 +31,14 @@ impl std::fmt::Debug for Loader {
 }
 
 impl Loader {
-    pub(crate) fn new(store: &Arc<dyn Store>, definitions: &Arc<Definitions>) -> Self {
-        let (store, definitions) = (Arc::clone(store), Arc::clone(definitions));
-        Self { store, definitions, loads: Semaphore::new(LOADS_MAX) }
+    pub(crate) fn new(
+        store: &Arc<dyn Store>,
+        definitions: &Arc<Definitions>,
+        keys: &Arc<Keys>,
+    ) -> Self {
+        let (store, definitions, keys) =
+            (Arc::clone(store), Arc::clone(definitions), Arc::clone(keys));
+        Self { store, definitions, keys, loads: Semaphore::new(LOADS_MAX) }
     }
 
     /// Reads the first of these sagas: one at least, and fewer than all when their logs are large or the
@@ -95,7 +102,8 @@ impl Loader {
     /// A saga whose fold panics must cost no other.
     async fn fold(&self, live: LiveSaga) -> Result<Loaded, RuntimeError> {
         let saga = live.id;
-        let folded = AssertUnwindSafe(recovery::read(live, &*self.store, &self.definitions));
+        let folded =
+            AssertUnwindSafe(recovery::read(live, &*self.store, (&*self.definitions, &*self.keys)));
         folded.catch_unwind().await.unwrap_or_else(|_| {
             let message = "the engine broke an invariant of its own".to_owned();
             Err(RuntimeError::Unreadable { saga, message })

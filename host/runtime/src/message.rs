@@ -5,6 +5,7 @@ use std::time::Duration;
 use amends_engine::{
     Digest, Direction, Fate, Input, Outcome, SagaId, ServiceName, Start, StepName,
 };
+use amends_keys::NewSeal;
 use amends_sandbox::{Effects, Lacks};
 use amends_store::{Appended, Epoch, Shard, ShardId, StoreError};
 use tokio::sync::oneshot;
@@ -106,6 +107,8 @@ pub(crate) enum Message {
 #[derive(Debug)]
 pub(crate) struct StartMessage {
     pub(crate) start: Start,
+    /// The key of its personal values, if it has a subject.
+    pub(crate) seal: Option<NewSeal>,
     /// What it holds of the budget for live sagas.
     pub(crate) held: HeldBytes,
     pub(crate) reply: oneshot::Sender<Result<Started, StartError>>,

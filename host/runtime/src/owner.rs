@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends_keys::Keys;
 use amends_store::{OwnershipEvent, ShardId, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -23,6 +24,7 @@ const TICK_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Owner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: Arc<Definitions>,
+    pub(crate) keys: Arc<Keys>,
     /// The inboxes of the workers.
     pub(crate) workers: Vec<mpsc::WeakUnboundedSender<Message>>,
     pub(crate) live_bytes: Arc<Budget>,
@@ -37,6 +39,24 @@ pub(crate) fn worker_of(shard: ShardId, workers: usize) -> usize {
 }
 
 impl Owner {
+    /// Owns nothing until its first tick.
+    pub(crate) fn new(
+        (store, definitions, keys): (&Arc<dyn Store>, &Arc<Definitions>, &Arc<Keys>),
+        workers: Vec<mpsc::WeakUnboundedSender<Message>>,
+        live_bytes: &Arc<Budget>,
+        quarantine: &Arc<Quarantine>,
+    ) -> Self {
+        Self {
+            store: Arc::clone(store),
+            definitions: Arc::clone(definitions),
+            keys: Arc::clone(keys),
+            workers,
+            live_bytes: Arc::clone(live_bytes),
+            quarantine: Arc::clone(quarantine),
+            owned: watch::Sender::default(),
+        }
+    }
+
     /// Ticks until the host stops or its store writes nothing any more.
     pub(crate) async fn run(self) {
         let mut tick = tokio::time::interval(TICK_PAUSE);
@@ -81,7 +101,8 @@ impl Owner {
             return Ok(());
         }
         let ids: Vec<_> = gained.iter().map(|shard| shard.id()).collect();
-        let recovered = recovery::recover(&*self.store, &self.definitions, &ids).await?;
+        let of = (&*self.definitions, &*self.keys);
+        let recovered = recovery::recover(&*self.store, of, &ids).await?;
         let (found, store) = (recovered.found(), Arc::clone(&self.store));
         // Nobody waits for the count: it takes longer the more sagas wait.
         tokio::spawn(async move {

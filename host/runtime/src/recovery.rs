@@ -8,6 +8,7 @@ use amends_engine::{
     Command, Definition, Event, PluginName, Saga, SagaId, SagaStatus, StepName, Target, Timestamp,
     Version, commands,
 };
+use amends_keys::Keys;
 use amends_registry::Registry;
 use amends_store::{
     Append, EVENT_UNREADABLE, LiveSaga, LiveSagas, NewEvent, OwnedShards, SagaFailure, SagaRow,
@@ -18,6 +19,7 @@ use crate::definitions::Definitions;
 use crate::error::RuntimeError;
 use crate::limits::SAGAS_PER_READ;
 use crate::saga_state::{Loaded, RowState};
+use crate::unseal::open_log;
 
 /// A saga that cannot be read. Nothing touches it, and it does not stop the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +138,7 @@ impl Found {
 /// Loads every live saga of some shards. Those that wait are loaded when the clock or somebody wakes them.
 pub(crate) async fn recover(
     store: &dyn Store,
-    definitions: &Definitions,
+    (definitions, keys): (&Definitions, &Keys),
     shards: &[ShardId],
 ) -> Result<Recovered, RuntimeError> {
     let mut recovered = Recovered { sagas: Vec::new(), quarantined: Vec::new() };
@@ -148,12 +150,13 @@ pub(crate) async fn recover(
         after = Some(last.id);
         for live in page {
             let id = live.id;
-            match read(live, store, definitions).await {
+            match read(live, store, (definitions, keys)).await {
                 Ok(saga) => recovered.sagas.push(saga),
                 // That is no fault of the saga.
                 Err(RuntimeError::Store(error)) if !matches!(error, StoreError::Damaged { .. }) => {
                     return Err(error.into());
                 }
+                Err(error @ RuntimeError::Keys(_)) => return Err(error),
                 Err(error) => {
                     let reason = error.to_string();
                     tracing::error!(saga_id = %id, reason, "saga is quarantined");
@@ -171,13 +174,14 @@ pub(crate) async fn recover(
 pub(crate) async fn read(
     LiveSaga { id, content }: LiveSaga,
     store: &dyn Store,
-    definitions: &Definitions,
+    (definitions, keys): (&Definitions, &Keys),
 ) -> Result<Loaded, RuntimeError> {
     let (row, log) = content.map_err(|message| RuntimeError::Unreadable { saga: id, message })?;
     let definition = definitions.pinned(id, row.definition_digest, store).await?;
-    let saga = replay(id, definition, &log)?;
+    let (opened, key) = open_log(keys, id, &log).await?;
+    let saga = replay(id, definition, &opened)?;
     let last_at = last_at(saga.started_at(), &log);
-    Ok(Loaded { saga, last_at, row: RowState::from(&row) })
+    Ok(Loaded { saga, last_at, row: RowState::from(&row), key })
 }
 
 /// The latest time in a log. Earlier versions wrote times that went back with the clock.
@@ -357,7 +361,8 @@ mod tests {
         assert_eq!(connection.execute(damage, [saga_id(1).as_bytes()]).unwrap(), 1);
         let shards: Vec<_> = ShardId::all().collect();
         let definitions = Definitions::publish(Vec::new(), &*store).await.unwrap();
-        let recovered = recover(&*store, &definitions, &shards).await.unwrap();
+        let keys = Keys::in_memory().unwrap();
+        let recovered = recover(&*store, (&definitions, &keys), &shards).await.unwrap();
         // The others come as far as their definition, which nobody has put into this store.
         let words = ["pinned to definition", "its row: status: `lost` is not", "pinned to"];
         assert_eq!(recovered.quarantined.len(), words.len());

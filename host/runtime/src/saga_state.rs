@@ -1,6 +1,7 @@
 //! A saga as a reader of the host sees it.
 
-use amends_engine::{Saga, SagaId, SagaStatus, Timestamp};
+use amends_engine::{SEALED_REASON, Saga, SagaId, SagaStatus, Timestamp};
+use amends_keys::DataKey;
 use amends_registry::now;
 use amends_store::SagaRow;
 
@@ -24,6 +25,8 @@ pub(crate) struct Loaded {
     pub(crate) last_at: Timestamp,
     /// What its row says.
     pub(crate) row: RowState,
+    /// The key of its personal values; none when it has none, or when they are erased.
+    pub(crate) key: Option<DataKey>,
 }
 
 /// A saga that was looked for, if there is one.
@@ -42,18 +45,32 @@ pub(crate) struct NotLoaded {
 pub(crate) struct RowState {
     pub(crate) status: SagaStatus,
     pub(crate) wake_at: Option<Timestamp>,
+    /// The reason is sealed in the events, and so is not in the row.
+    pub(crate) is_reason_sealed: bool,
 }
 
 impl RowState {
     /// What the row of a saga should say.
-    pub(crate) fn of(saga: &Saga) -> Self {
-        Self { status: saga.status(), wake_at: saga.wake_at() }
+    pub(crate) fn of(saga: &Saga, is_reason_sealed: bool) -> Self {
+        Self { status: saga.status(), wake_at: saga.wake_at(), is_reason_sealed }
+    }
+
+    /// Returns the row of a saga.
+    pub(crate) fn row(self, saga: &Saga) -> SagaRow {
+        let row = SagaRow::of(saga);
+        let reason = if self.is_reason_sealed {
+            row.reason.map(|_| SEALED_REASON.to_owned())
+        } else {
+            row.reason
+        };
+        SagaRow { reason, ..row }
     }
 }
 
 impl From<&SagaRow> for RowState {
     fn from(row: &SagaRow) -> Self {
-        Self { status: row.status, wake_at: row.wake_at }
+        let is_reason_sealed = row.reason.as_deref() == Some(SEALED_REASON);
+        Self { status: row.status, wake_at: row.wake_at, is_reason_sealed }
     }
 }
 
@@ -76,7 +93,7 @@ pub struct SagaState {
 
 impl From<Loaded> for SagaState {
     /// A saga that nothing outside its events holds back.
-    fn from(Loaded { saga, last_at, row: _ }: Loaded) -> Self {
+    fn from(Loaded { saga, last_at, row: _, key: _ }: Loaded) -> Self {
         let now = now().max(last_at);
         Self { saga, stalls: Vec::new(), unrecorded: None, now, is_archived: false }
     }

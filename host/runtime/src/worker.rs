@@ -19,7 +19,7 @@ use amends_engine::{
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
 use amends_sandbox::Effects;
-use amends_store::{Epoch, OwnedShards, SagaRow, ShardId, StartKey, StoreError, StoreHealth};
+use amends_store::{Epoch, OwnedShards, ShardId, StartKey, StoreError, StoreHealth};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -37,6 +37,7 @@ use crate::recovery::Quarantine;
 use crate::rooms::Rooms;
 use crate::saga_state::{Loaded, RowState, Started, rests};
 use crate::stall::{Line, Stuck};
+use crate::stored_form::stored_events;
 use crate::stuck::{STUCK_CHECK_PAUSE, stuck};
 use amends_registry::now;
 
@@ -299,7 +300,8 @@ impl Worker {
     }
 
     fn start(&mut self, message: StartMessage) {
-        let StartMessage { start, held, reply, waiter } = message;
+        let StartMessage { start, seal, held, reply, waiter } = message;
+        let (key, lease) = seal.map(|seal| (seal.key, seal.lease)).unzip();
         let id = start.id;
         if self.stop.is_some() {
             let _ = reply.send(Err(StartError::Stopping));
@@ -315,8 +317,6 @@ impl Worker {
             return;
         }
         let at = now();
-        let key = start.key.as_deref();
-        let start_key = key.map(|key| StartKey::of(key, start.definition.name(), &start.input));
         // A broken invariant of the engine must cost one saga, not the worker.
         let begun = catch_unwind(AssertUnwindSafe(|| amends_engine::start(at, start)));
         let Ok((saga, mut events)) = begun else {
@@ -330,10 +330,11 @@ impl Worker {
             let _ = reply.send(Err(StartError::Store(failed)));
             return;
         };
-        let append =
-            Self::append_of(None, at, &events, Some(SagaRow::of(&draft)), &draft, start_key);
-        let row = RowState::of(&draft);
-        let mut live = Live::new(Loaded { saga, last_at: at, row }, held);
+        let start_key = StartKey::of_started(saga.started());
+        let stored = stored_events(None, &events, &draft, key.as_ref());
+        let row = RowState::of(&draft, stored.is_reason_sealed(false));
+        let append = Self::append_of(None, at, stored, Some(row.row(&draft)), &draft, start_key);
+        let mut live = Live::new(Loaded { saga, last_at: at, row, key }, held);
         let clock = live.clock;
         live.stalls = admitted.stalls;
         live.waiters.extend(waiter);
@@ -347,6 +348,7 @@ impl Worker {
             with_state: Vec::new(),
             passes: admitted.passes,
             start: Some(reply),
+            _lease: lease,
         });
         self.insert(id, live);
         failpoint("runtime.start.decided");
@@ -619,12 +621,13 @@ impl Worker {
         {
             failpoint("runtime.compensation.decided");
         }
-        let row_state = RowState::of(&draft);
+        let stored = stored_events(Some(&live.saga), &events, &draft, live.key.as_ref());
+        let row_state = RowState::of(&draft, stored.is_reason_sealed(live.row.is_reason_sealed));
         // Only these may change what the row says besides its state: a reason, a deadline.
         let is_of_saga = |event: &Event| matches!(event, Event::Saga(_) | Event::Operator(_));
         let is_changed = row_state != live.row || events.iter().any(is_of_saga);
-        let row = is_changed.then(|| SagaRow::of(&draft));
-        let mut append = Self::append_of(Some(&live.saga), at, &events, row, &draft, None);
+        let row = is_changed.then(|| row_state.row(&draft));
+        let mut append = Self::append_of(Some(&live.saga), at, stored, row, &draft, None);
         append.state = with_state.iter().filter_map(|at| inputs[*at].state.clone()).collect();
         live.pending = Some(Pending {
             clock,
@@ -636,6 +639,7 @@ impl Worker {
             with_state,
             passes: admitted.passes,
             start: None,
+            _lease: None,
         });
         self.append(id, append);
     }

@@ -50,6 +50,8 @@ fn definition() -> Definition {
         deadline: None,
         compensate_within: None,
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps: names.into_iter().zip(before).map(step).collect(),
     })
     .unwrap()

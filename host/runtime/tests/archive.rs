@@ -48,6 +48,8 @@ fn definitions() -> Vec<Definition> {
         deadline: None,
         compensate_within: Some(HOUR),
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps: vec![call()],
     };
     let undo = UndoSpec { plugin: None, timeout: SOON, retry: RetrySpec::default() };

@@ -193,6 +193,8 @@ impl Trial {
         host.close_breaker(ann, &carrier(), reason()).await.unwrap().unwrap();
         // There is none, and the order is asked for all the same.
         assert_eq!(host.redrive(ann, "billing", "a test"), None);
+        let erased = host.erase(ann, "customer-81", reason()).await.unwrap();
+        assert_eq!(erased.erasure, None);
     }
 }
 
@@ -238,7 +240,7 @@ async fn every_change_records_who_asked_for_it() {
         try to deploy test, deploy test, deploy test, rollback test, deploy test, promote test, \
         rollback test, rehearse test, \
         set state test stock, set state test stock, import state test, \
-        open breaker carrier, close breaker carrier, redrive subscription billing";
+        open breaker carrier, close breaker carrier, redrive subscription billing, erase";
     assert_eq!(without_ids(&lines.actions()).join(", "), expected);
 
     let mut recorded = BTreeSet::new();

@@ -245,6 +245,8 @@ async fn tries_of_a_breaker_use_up_no_attempts() {
         deadline: None,
         compensate_within: None,
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps: vec![of_service("b", "test", "carrier", 3)],
     };
     let definitions = vec![Definition::new(spec).unwrap()];

@@ -46,6 +46,9 @@ pub struct PluginSettings {
     pub secrets: BTreeMap<String, Secret>,
     /// Whether it may keep state.
     pub state: bool,
+    /// Whether its state may hold personal values. They are not sealed there, so a saga with a subject
+    /// calls only plugins without state, or with state that holds none.
+    pub state_may_be_personal: bool,
     /// Bytes of the state, keys and values.
     pub state_bytes_max: u64,
     /// Whether it may emit events.
@@ -100,6 +103,7 @@ impl Default for PluginSettings {
             settings: Map::new(),
             secrets: BTreeMap::new(),
             state: false,
+            state_may_be_personal: true,
             state_bytes_max: STATE_BYTES_MAX_DEFAULT,
             events: false,
             required: Required::default(),

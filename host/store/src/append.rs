@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use amends_engine::{DefinitionName, Digest, Payload, SagaId, StateChange, Timestamp, Version};
+use amends_engine::{
+    DefinitionName, Digest, Payload, SagaId, SagaStarted, StateChange, Timestamp, Version,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::StoreError;
@@ -73,6 +75,18 @@ impl StartKey {
         bytes.extend_from_slice(value.as_deref().unwrap_or(input.as_str()).as_bytes());
         Self { key: key.to_owned(), payload_digest: Digest::of(&bytes) }
     }
+
+    /// Returns the key of a saga that has started, if it has one. When the input is sealed, its digest is
+    /// the keyed one that the event has.
+    #[must_use]
+    pub fn of_started(started: &SagaStarted) -> Option<Self> {
+        let key = started.key.as_deref()?;
+        let digest = started.sealed_key.as_ref().and_then(|sealed| sealed.payload_digest);
+        Some(match digest {
+            Some(payload_digest) => Self { key: key.to_owned(), payload_digest },
+            None => Self::of(key, &started.definition, &started.input),
+        })
+    }
 }
 
 impl Append {
@@ -133,10 +147,12 @@ impl Append {
                 Err(StoreError::Invalid("the events of a saga are appended through its shard"))
             }
             Stream::Plugin(_) if may_change_state => Ok(()),
-            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys if self.state.is_empty() => {
+            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures
+                if self.state.is_empty() =>
+            {
                 Ok(())
             }
-            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => {
+            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures => {
                 Err(StoreError::Invalid("state changes with an append to the stream of a plugin"))
             }
         }

@@ -3,12 +3,12 @@
 //! A saga that leaves keeps a tombstone, so that its id, its version and its key stay taken. Its
 //! content is in a file, a segment; or nowhere, when the store has no archive.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use amends_engine::{DefinitionName, SagaId, SagaStatus, Timestamp, Version};
+use amends_engine::{DefinitionName, SagaId, SagaStatus, SubjectKeyId, Timestamp, Version};
 use futures::future::BoxFuture;
 
+use crate::archive_place::ArchivePlace;
 use crate::error::{Cause, StoreError};
 use crate::paging::PageBudget;
 use crate::saga_query::SagaQuery;
@@ -84,8 +84,14 @@ pub trait Archive: Send + Sync {
     /// As for [`Self::ended`].
     fn oldest_ended(&self) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
 
-    /// Returns the folder of the files; none when sagas are deleted instead.
-    fn folder(&self) -> Option<&Path>;
+    /// Returns how many archived sagas have personal values that are sealed with the key of a subject.
+    ///
+    /// # Errors
+    /// As for [`Self::ended`].
+    fn count_of_subject_key(&self, key: SubjectKeyId) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Returns where the files are; none when sagas are deleted instead.
+    fn place(&self) -> Option<&ArchivePlace>;
 }
 
 /// A page of sagas that have ended.
@@ -194,7 +200,7 @@ pub enum ArchiveError {
         /// As what it ended.
         status: SagaStatus,
     },
-    /// The saga is in a file, and the config names no folder. Operator.
+    /// The saga is in a file, and the config names no archive. Operator.
     #[error("saga {id} is in {file}, and the config has archive = \"none\"")]
     NoFolder {
         /// The saga.
@@ -203,18 +209,27 @@ pub enum ArchiveError {
         file: String,
     },
     /// A file of the archive cannot be read or written. Operator.
-    #[error("the archive file {} cannot be used: {source}", .path.display())]
+    #[error("the archive file {file} cannot be used: {source}")]
     File {
         /// The file or folder.
-        path: PathBuf,
+        file: String,
         /// What is wrong.
         source: Cause,
     },
+    /// The object store of the archive does not answer, or refuses. The next try may succeed; what
+    /// becomes of it is up to the operator.
+    #[error("the archive cannot be reached at {file}: {what}")]
+    Unreachable {
+        /// The file, or the archive.
+        file: String,
+        /// What became of the request.
+        what: String,
+    },
     /// A file of the archive is damaged. Operator: restore a copy of the file.
-    #[error("the archive file {} is damaged: {what}", .path.display())]
+    #[error("the archive file {file} is damaged: {what}")]
     Damaged {
         /// The file.
-        path: PathBuf,
+        file: String,
         /// What is wrong, with the frame where that is known.
         what: String,
     },

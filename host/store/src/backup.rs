@@ -74,6 +74,12 @@ pub enum BackupError {
         /// What is wrong.
         source: Cause,
     },
+    /// The store is in a database that has tools of its own for copies. Operator: use those.
+    #[error(
+        "a store in PostgreSQL is backed up with PostgreSQL's own tools: `pg_dump` for a copy, or base \
+         backups and the archive of its log for any moment"
+    )]
+    Elsewhere,
     /// The store cannot be read, or is closed.
     #[error(transparent)]
     Store(#[from] StoreError),

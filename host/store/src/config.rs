@@ -1,16 +1,16 @@
 //! Where a store is, and how durable its appends are.
 
-use std::path::PathBuf;
+use crate::archive_place::ArchivePlace;
 
 /// Where a store is, and when it acknowledges appends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// The URL of the store: `sqlite:FILE`.
+    /// The URL of the store: `sqlite:FILE`, or `postgres://USER@HOST/DATABASE`.
     pub url: String,
     /// When an append is acknowledged.
     pub durability: Durability,
-    /// The folder of the archive; none when ended sagas are deleted instead.
-    pub archive: Option<PathBuf>,
+    /// Where the archive is; none when ended sagas are deleted instead.
+    pub archive: Option<ArchivePlace>,
 }
 
 /// The moment at which an append is acknowledged.

@@ -52,11 +52,12 @@ pub use search::*;
 pub use state::*;
 
 /// One test for each check of the suite; the argument is an expression that makes a
-/// [`StoreLocation`]. The caller's crate has tokio.
+/// [`StoreLocation`]. With `if` before it, the expression makes an option, and nothing is checked when it is
+/// none. The caller's crate has tokio.
 #[macro_export]
 macro_rules! conformance_tests {
-    ($location:expr) => {
-        $crate::conformance_tests! { $location;
+    (@all [$($location:tt)*]) => {
+        $crate::conformance_tests! { @each [$($location)*];
             appends_and_reads_back,
             refuses_another_version,
             keeps_streams_apart,
@@ -125,12 +126,28 @@ macro_rules! conformance_tests {
             refuses_cursors_of_a_lost_store,
         }
     };
-    ($location:expr; $($check:ident),* $(,)?) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                $crate::conformance::$check(&$location).await;
+    (@each $location:tt; $($check:ident),* $(,)?) => {
+        $($crate::conformance_tests! { @one $location $check })*
+    };
+    (@one [if $location:expr] $check:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $check() {
+            // There is no place, and why was said.
+            if let Some(location) = $location {
+                $crate::conformance::$check(&location).await;
             }
-        )*
+        }
+    };
+    (@one [$location:expr] $check:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $check() {
+            $crate::conformance::$check(&$location).await;
+        }
+    };
+    (if $location:expr) => {
+        $crate::conformance_tests! { @all [if $location] }
+    };
+    ($location:expr) => {
+        $crate::conformance_tests! { @all [$location] }
     };
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_engine::Version;
+use amends_engine::{Position, Version};
 
 use crate::shard_id::ShardId;
 use crate::stream::Stream;
@@ -104,14 +104,29 @@ pub enum Fatal {
 pub enum OpenError {
     /// The URL names no store that this build has. Operator.
     #[error(
-        "`{0}` is not a store of this version: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
+        "`{0}` is not a store: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\", or \
+         \"postgres://USER@HOST/DATABASE\""
     )]
     Url(String),
-    /// The URL names a PostgreSQL store. Operator.
+    /// The URL of a PostgreSQL database cannot be used. Operator.
     #[error(
-        "this build has no PostgreSQL store yet: use \"sqlite:FILE\", such as \"sqlite:data/amends.db\""
+        "the URL of the database is not understood: {0}; write \"postgres://USER@HOST/DATABASE\""
     )]
-    NoPostgres,
+    PostgresUrl(String),
+    /// A PostgreSQL database cannot be used. Operator.
+    #[error("the database `{place}` {what}")]
+    Postgres {
+        /// The URL of the database, without the password.
+        place: String,
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// The URL names a PostgreSQL store, for what only a store in a file can do. Operator.
+    #[error(
+        "this is done with PostgreSQL's own tools for a store in PostgreSQL, such as `pg_dump` and \
+         `pg_restore`"
+    )]
+    NotOfPostgres,
     /// Another process uses the store. Operator.
     #[error("{} is in use by another process; stop that one, or name another file", .0.display())]
     InUse(PathBuf),
@@ -138,6 +153,31 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong.
         source: Cause,
+    },
+    /// The store lacks events that were acknowledged: its log was cut off, or an older copy is in its
+    /// place. Operator: restore a backup, or accept the loss.
+    #[error(
+        "{} ends with event {}, but event {} was acknowledged: the end of its log (-wal) is missing, \
+         or an older copy is in its place; restore a backup with `amends store restore`, or remove {} \
+         to go on without these events", .path.display(), .last.0, .acknowledged.0, .lock.display()
+    )]
+    Behind {
+        /// The database.
+        path: PathBuf,
+        /// Its lock file, which says what was acknowledged.
+        lock: PathBuf,
+        /// The last event that was acknowledged.
+        acknowledged: Position,
+        /// The last event that the database has.
+        last: Position,
+    },
+    /// The settings of the archive's bucket, which the environment has, cannot be used. Operator.
+    #[error("the archive {place} cannot be used: {wrong}")]
+    Archive {
+        /// The bucket.
+        place: String,
+        /// What is wrong.
+        wrong: String,
     },
     /// The file or its folder cannot be created or opened. Operator.
     #[error("{}: {source}", .path.display())]

@@ -123,6 +123,12 @@ impl FailureText {
         })
     }
 
+    /// Returns the parts: their words, which follow each other, and whether the last is the beginning of a
+    /// word.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&[String], bool)> {
+        self.0.iter().map(|part| (part.words.as_slice(), part.is_beginning))
+    }
+
     /// Returns the text as an expression of FTS5 (<https://www.sqlite.org/fts5.html>, section 3).
     /// Each part is a string, so nothing in it is an operator.
     pub(crate) fn to_match(&self) -> String {
@@ -135,7 +141,7 @@ impl FailureText {
 }
 
 /// Returns the words of a text in lower case: runs of letters and digits.
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let words = text.split(|letter: char| !letter.is_alphanumeric());
     words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }

@@ -18,22 +18,33 @@
 
 mod append;
 mod archive;
+mod archive_files;
+mod archive_place;
 mod backup;
 mod blob;
+mod clock;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod derived;
 mod error;
 mod event_log;
+mod events_text;
 mod failure_query;
+mod health;
+mod id_time;
 mod in_place;
 mod index_query;
 mod maintenance;
+mod month;
 mod open;
 mod outbox;
 mod ownership;
 mod paging;
 mod plugin_state;
+mod postgres;
+mod queue;
+mod queue_shard;
 mod rebuild;
 mod restored;
 mod saga_failure;
@@ -55,6 +66,7 @@ pub use archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedContent, EndedPage, EndedSaga,
     START_KEY_RETENTION, ToArchive, Tombstone,
 };
+pub use archive_place::{ArchivePlace, BucketPlace, PlaceError};
 pub use backup::{Backup, BackupError, BackupSummary};
 pub use blob::{BlobKind, BlobRow, Blobs};
 pub use config::{Durability, StoreConfig};
@@ -69,6 +81,8 @@ pub use outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
 pub use ownership::{OwnedShards, Ownership, OwnershipEvent, Shard};
 pub use paging::{Cursor, PageBudget};
 pub use plugin_state::PluginState;
+pub use postgres::PostgresStore;
+pub use queue::APPENDS_WAITING_MAX;
 pub use rebuild::{RebuildError, RebuildPlace, RebuildSlice};
 pub use restored::{FileCheck, RestoreError, Restored};
 pub use saga_failure::{FAILURE_TEXT_BYTES_MAX, FailedCall, SagaFailure, failures};
@@ -78,7 +92,7 @@ pub use saga_query::{IdPart, SagaQuery};
 pub use saga_row::{LiveSaga, LiveSagas, SagaRow};
 pub use schedules::{ScheduleRow, Schedules};
 pub use shard_id::{Epoch, ShardId};
-pub use sqlite::{APPENDS_WAITING_MAX, SqliteStore, StoppedStore, check_file, restore};
+pub use sqlite::{SqliteStore, StoppedStore, check_file, restore};
 pub use store::Store;
 pub use stored_event::{EVENT_UNREADABLE, StoredEvent};
 pub use stream::Stream;

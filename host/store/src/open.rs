@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::StoreConfig;
 use crate::error::OpenError;
+use crate::postgres::PostgresStore;
 use crate::sqlite::SqliteStore;
 use crate::store::Store;
 
@@ -15,11 +16,17 @@ use crate::store::Store;
 /// are never overwritten.
 pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, OpenError> {
     if config.url.starts_with("postgres:") || config.url.starts_with("postgresql:") {
-        return Err(OpenError::NoPostgres);
+        let store = PostgresStore::open(&config.url, config.durability)?;
+        return Ok(Arc::new(store.with_archive(config.archive.as_ref())?));
     }
     let Some(path) = config.url.strip_prefix("sqlite:") else {
-        return Err(OpenError::Url(config.url.clone()));
+        // There may be a password in it.
+        let shown = match config.url.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://…"),
+            None => config.url.clone(),
+        };
+        return Err(OpenError::Url(shown));
     };
     let store = SqliteStore::open(Path::new(path), config.durability)?;
-    Ok(Arc::new(store.with_archive(config.archive.clone())))
+    Ok(Arc::new(store.with_archive(config.archive.as_ref())?))
 }

@@ -1,6 +1,9 @@
 //! The failures projection: what failed in a saga, derived from its events.
 
-use amends_engine::{Digest, Direction, Event, Failure, SagaEvent, StepEvent, StepName, UndoEvent};
+use amends_engine::{
+    Digest, Direction, Event, Failure, SEALED_REASON, SagaEvent, StepEvent, StepName, UndoEvent,
+    is_sealed,
+};
 
 /// The most bytes of the text of a failure that can be searched. What people search for stands at
 /// its beginning, and a longer text would make the index large.
@@ -40,7 +43,7 @@ pub struct SagaFailure {
     pub call: FailedCall,
     /// The code of the failure. Empty for [`FailedCall::Block`].
     pub code: String,
-    /// The code and the message, or the reason of the block: at most [`FAILURE_TEXT_BYTES_MAX`] bytes.
+    /// The code and the message, or the reason of the block, without what is sealed: at most [`FAILURE_TEXT_BYTES_MAX`] bytes.
     pub text: String,
     /// The component that served the call, or the definition of the saga that the step ran. None when
     /// nothing was called.
@@ -124,7 +127,11 @@ fn block(at: usize, event: &Event) -> Option<SagaFailure> {
         step: fact.step.clone(),
         call: FailedCall::Block,
         code: String::new(),
-        text: cut(fact.reason.clone()),
+        text: if is_sealed(&fact.reason) {
+            SEALED_REASON.to_owned()
+        } else {
+            cut(fact.reason.clone())
+        },
         digest: None,
     })
 }
@@ -139,7 +146,11 @@ fn component(event: &Event, step: &StepName, direction: Direction) -> Option<Dig
     (began == step).then_some(digest)
 }
 
+/// Returns the text of a failure. A sealed message is left out.
 fn text_of(error: &Failure) -> String {
+    if is_sealed(&error.message) {
+        return cut(error.code.clone());
+    }
     cut(format!("{}: {}", error.code, error.message))
 }
 

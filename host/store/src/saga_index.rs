@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{Digest, SagaId, SagaStatus, Timestamp};
+use amends_engine::{Digest, SagaId, SagaStatus, SubjectKeyId, Timestamp};
 use futures::future::BoxFuture;
 
 use crate::error::StoreError;
@@ -71,6 +71,15 @@ pub trait SagaIndex: Send + Sync {
         after: Option<SagaId>,
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<(SagaId, Timestamp)>, StoreError>>;
+
+    /// Returns the rows of up to `limit` sagas whose personal values are sealed with the key of a
+    /// subject, by ascending id after `after`.
+    fn of_subject_key(
+        &self,
+        key: SubjectKeyId,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>>;
 
     /// Returns how many sagas have the status `waiting`, of all shards.
     fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>>;

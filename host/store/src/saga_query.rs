@@ -2,7 +2,7 @@
 
 use amends_engine::{DefinitionName, SagaId, SagaStatus, Timestamp};
 
-use crate::failure_query::FailureQuery;
+use crate::failure_query::{DigestPart, FailureQuery};
 use crate::index_query::IndexCondition;
 use crate::saga_row::SagaRow;
 
@@ -13,6 +13,8 @@ pub struct SagaQuery {
     pub statuses: Vec<SagaStatus>,
     /// The saga runs this definition.
     pub definition: Option<DefinitionName>,
+    /// The definition that the saga is pinned to has a digest with this beginning.
+    pub definition_digest: Option<DigestPart>,
     /// The saga has each of these tags: name and value.
     pub tags: Vec<(String, String)>,
     /// The index values of the saga fulfil each of these conditions.
@@ -46,6 +48,7 @@ impl SagaQuery {
         let ended = |is: &dyn Fn(Timestamp) -> bool| row.ended_at.is_some_and(is);
         (self.statuses.is_empty() || self.statuses.contains(&row.status))
             && self.definition.as_ref().is_none_or(|name| *name == row.definition)
+            && self.definition_digest.as_ref().is_none_or(|part| part.fits(row.definition_digest))
             && tags.all(|(name, value)| row.tags.get(name) == Some(value))
             && self.index.iter().all(|condition| condition.fits(&row.index))
             && self.key.as_ref().is_none_or(|key| row.key.as_ref() == Some(key))

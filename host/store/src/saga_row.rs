@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use amends_engine::{
-    DefinitionName, Digest, IndexName, IndexValue, Saga, SagaId, SagaStatus, Timestamp,
+    DefinitionName, Digest, IndexName, IndexValue, SEALED_REASON, Saga, SagaId, SagaStatus,
+    SubjectKeyId, Timestamp, is_sealed,
 };
 
 use crate::stored_event::StoredEvent;
@@ -44,10 +45,13 @@ pub struct SagaRow {
     pub index: BTreeMap<IndexName, IndexValue>,
     /// The idempotency key of the caller.
     pub key: Option<String>,
+    /// The key of the subject whose personal values the saga has, if it has one.
+    pub subject_key: Option<SubjectKeyId>,
 }
 
 impl SagaRow {
-    /// Returns the row of a saga. Whoever appends its events and whoever rebuilds its row use this.
+    /// Returns the row of a saga. Whoever appends its events and whoever rebuilds its row use this. A
+    /// reason that is sealed in the events is [`SEALED_REASON`].
     #[must_use]
     pub fn of(saga: &Saga) -> Self {
         let started = saga.started();
@@ -56,7 +60,7 @@ impl SagaRow {
             definition: started.definition.clone(),
             definition_digest: started.definition_digest,
             status: saga.status(),
-            reason: saga.reason().map(str::to_owned),
+            reason: saga.reason().map(shown),
             started_at: saga.started_at(),
             ended_at: saga.ended_at(),
             deadline_at: saga.deadline_at(),
@@ -64,8 +68,13 @@ impl SagaRow {
             tags: started.tags.clone(),
             index: started.index.clone(),
             key: started.key.clone(),
+            subject_key: started.sealed_key.as_ref().map(|key| key.subject_key),
         }
     }
+}
+
+fn shown(reason: &str) -> String {
+    if is_sealed(reason) { SEALED_REASON } else { reason }.to_owned()
 }
 
 /// Which sagas that have not ended are read.

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: a wait that makes batches larger, an in-memory database, a second writer.
 
+mod acknowledged;
 mod append;
 mod append_columns;
 mod archive;
@@ -20,12 +21,10 @@ mod disk;
 mod error;
 mod failures;
 mod file;
-mod health;
 mod job;
 mod look;
 mod open;
 mod outbox;
-mod queue;
 mod read;
 mod readers;
 mod rebuild;
@@ -37,7 +36,6 @@ mod saga_index;
 mod saga_life;
 mod schedules;
 mod schema;
-mod shard;
 mod start_delay;
 mod state;
 mod statements;
@@ -55,10 +53,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use amends_engine::{Digest, PluginName, SagaId, SagaStatus, StateQuery, Timestamp, Version};
+use amends_engine::{
+    Digest, PluginName, SagaId, SagaStatus, StateQuery, SubjectKeyId, Timestamp, Version,
+};
 use amends_failpoint::failpoint;
 use futures::future::{BoxFuture, ready};
 use futures::{FutureExt as _, TryFutureExt as _};
@@ -67,16 +67,21 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::append::{Append, Appended};
 use crate::archive::Archive;
+use crate::archive_files::ArchiveFiles;
+use crate::archive_place::ArchivePlace;
 use crate::backup::{Backup, BackupError};
 use crate::blob::{BLOB_BYTES_MAX, BlobChange, BlobKind, BlobRow, Blobs};
 use crate::config::Durability;
 use crate::error::{Fatal, Obstacle, OpenError, StoreError};
 use crate::event_log::{EventLog, LogPage};
+use crate::health::{self, Health};
 use crate::maintenance::{Maintenance, StoreHealth, StoreStats};
 use crate::outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
 use crate::ownership::{Ownership, OwnershipEvent};
 use crate::paging::{Cursor, PageBudget};
 use crate::plugin_state::PluginState;
+use crate::queue::Queue;
+use crate::queue_shard::{Handed, QueueShard};
 use crate::rebuild::{RebuildError, RebuildPlace, RebuildSlice};
 use crate::saga_groups::{GroupBy, SagaGroups};
 use crate::saga_index::SagaIndex;
@@ -89,16 +94,13 @@ use crate::stored_event::StoredEvent;
 use crate::stream::Stream;
 use crate::survey::StoreSurvey;
 
-use health::Health;
+use acknowledged::Acknowledged;
 use job::Job;
-use queue::Queue;
 use readers::{READERS_MAX, Readers};
-use shard::{Handed, SqliteShard};
 use upkeep::{Limits, Upkeep};
 use writer::Writer;
 use writer_cache::WriterCache;
 
-pub use queue::APPENDS_WAITING_MAX;
 pub use restore::restore;
 pub use stopped::{StoppedStore, check_file};
 
@@ -113,7 +115,7 @@ const ARCHIVE_READS_MAX: usize = 4;
 /// When it is dropped without [`Store::close`], it still writes what was queued, and closes the
 /// file some moments later.
 pub struct SqliteStore {
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Job>>,
     readers: Arc<Readers>,
     /// The fence that this process set when it took the file over. It is the epoch of every shard.
     epoch: Epoch,
@@ -132,8 +134,8 @@ pub struct SqliteStore {
     rebuilding: Semaphore,
     /// One for each saga that is read from the archive, see [`ARCHIVE_READS_MAX`].
     archive_reads: Semaphore,
-    /// The folder of the archive; none when sagas are deleted instead.
-    archive: Option<PathBuf>,
+    /// The archive; none when sagas are deleted instead.
+    archive: Option<Arc<ArchiveFiles>>,
     /// Says which files of the folder are those of this store.
     run: i64,
     /// Its sender is dropped when the writer has ended and the file is closed.
@@ -154,17 +156,20 @@ impl SqliteStore {
         let path = file::resolve(path)?;
         file::refuse_other_file(&path)?;
         let lock = file::lock(&path)?;
-        let connection = open::open(&path, durability)?;
+        let connection = open::open(&path, &lock, durability)?;
         file::keep_from_others(&path);
         Self::start(&path, lock, connection, Limits::default())
     }
 
-    /// Has the archive in another folder than `archive` beside the file. With none, ended sagas are
-    /// deleted instead.
-    #[must_use]
-    pub fn with_archive(mut self, folder: Option<PathBuf>) -> Self {
-        self.archive = folder;
-        self
+    /// Has the archive in another place than the folder `archive` beside the file. With none, ended sagas
+    /// are deleted instead.
+    ///
+    /// # Errors
+    /// When the settings of a bucket in the environment cannot be used.
+    pub fn with_archive(mut self, place: Option<&ArchivePlace>) -> Result<Self, OpenError> {
+        let open = |place| ArchiveFiles::open(place, file::folder(&self.path)).map(Arc::new);
+        self.archive = place.map(open).transpose()?;
+        Ok(self)
     }
 
     /// Takes the opened file over, and starts the threads of the store.
@@ -175,6 +180,9 @@ impl SqliteStore {
         limits: Limits,
     ) -> Result<Self, OpenError> {
         let open::TakenOver { fence, run, position } = open::take_over(&connection, path)?;
+        let folder = file::folder(path);
+        let archive = ArchivePlace::from(folder.join(ARCHIVE_FOLDER));
+        let archive = ArchiveFiles::open(&archive, folder)?;
         failpoint("store.opened");
         let (jobs, receiver) = mpsc::unbounded_channel();
         let (head_sender, head) = watch::channel(Cursor(position.0));
@@ -193,10 +201,11 @@ impl SqliteStore {
                 let _ended = ended_sender;
                 let run = AssertUnwindSafe(move || {
                     // Dropped after the connection, so that nobody else opens the file before.
-                    let _lock = lock;
+                    let acknowledged = Acknowledged::new(lock);
                     let connection = connection;
                     let writer = Writer {
                         connection: &connection,
+                        acknowledged: &acknowledged,
                         path: writer_path,
                         fence,
                         cache: WriterCache::new(position),
@@ -216,11 +225,7 @@ impl SqliteStore {
         thread("amends-store-clock")
             .spawn(move || upkeep::keep_looking(&weak, limits))
             .map_err(failed)?;
-        let queue = Queue {
-            jobs,
-            places: Arc::new(Semaphore::new(APPENDS_WAITING_MAX)),
-            is_closing: AtomicBool::new(false),
-        };
+        let queue = Queue::new(jobs);
         Ok(Self {
             queue: Arc::new(queue),
             readers,
@@ -235,7 +240,7 @@ impl SqliteStore {
             archive_reads: Semaphore::new(ARCHIVE_READS_MAX),
             counting: Semaphore::new(1),
             rebuilding: Semaphore::new(1),
-            archive: Some(file::folder(path).join(ARCHIVE_FOLDER)),
+            archive: Some(Arc::new(archive)),
             run,
             ended,
         })
@@ -318,6 +323,9 @@ impl Store for SqliteStore {
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             self.queue.is_closing.store(true, Ordering::Release);
+            if let Some(files) = &self.archive {
+                files.close();
+            }
             // Readers first, because the connection that closes last removes the log.
             if let Ok(all) = self.readers.permits.acquire_many(READERS_MAX).await {
                 all.forget();
@@ -357,7 +365,7 @@ impl SqliteStore {
         let Some(error) = lost else {
             let gained = handed.gain_all().map(|id| {
                 let (queue, handed) = (Arc::clone(&self.queue), Arc::clone(&self.handed));
-                OwnershipEvent::Gained(Box::new(SqliteShard::new(id, self.epoch, queue, handed)))
+                OwnershipEvent::Gained(Box::new(QueueShard::new(id, self.epoch, queue, handed)))
             });
             return Ok(gained.collect());
         };
@@ -470,6 +478,15 @@ impl SagaIndex for SqliteStore {
 
     fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
         self.query(read::count_waiting)
+    }
+
+    fn of_subject_key(
+        &self,
+        key: SubjectKeyId,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>> {
+        self.query(move |connection| read::of_subject_key(connection, key, after, limit))
     }
 
     fn was_any_live(
@@ -630,12 +647,12 @@ impl Schedules for SqliteStore {
 
 impl Maintenance for SqliteStore {
     fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        let folder = self.archive.clone();
+        let files = self.archive.clone();
         // It reads the whole store, so its time is not limited.
         self.query_for(false, move |connection| {
             let mut findings = read::verify(connection)?;
-            if let Some(folder) = folder {
-                findings.extend(archive_check::check_archive(connection, &folder)?);
+            if let Some(files) = files {
+                findings.extend(archive_check::check_archive(connection, &files)?);
             }
             Ok(findings)
         })

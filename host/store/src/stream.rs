@@ -17,6 +17,8 @@ pub enum Stream {
     /// The stream of deploys: which components of any plugin became active or were rejected, and
     /// why.
     Deploys,
+    /// The stream of erasures: which keys of subjects were deleted, by whom and why.
+    Erasures,
 }
 
 impl Stream {
@@ -25,7 +27,7 @@ impl Stream {
     pub(crate) const fn saga(&self) -> Option<SagaId> {
         match self {
             Self::Saga(id) => Some(*id),
-            Self::Plugin(_) | Self::Service(_) | Self::Deploys => None,
+            Self::Plugin(_) | Self::Service(_) | Self::Deploys | Self::Erasures => None,
         }
     }
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Stream {
             Self::Plugin(name) => write!(f, "plugin {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Deploys => f.write_str("deploys"),
+            Self::Erasures => f.write_str("erasures"),
         }
     }
 }

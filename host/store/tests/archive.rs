@@ -11,14 +11,17 @@ use std::sync::Arc;
 use amends_engine::{SagaStatus, Version};
 use amends_store::conformance::{TestStore, at, row, saga_id, start, then, whole_stream};
 use amends_store::{
-    Append, ArchiveError, Durability, PageBudget, SagaRow, SqliteStore, StoppedStore, Stream,
-    ToArchive, check_file, restore,
+    Append, ArchiveError, ArchivePlace, Durability, PageBudget, SagaRow, SqliteStore, StoppedStore,
+    Stream, ToArchive, check_file, restore,
 };
 use rusqlite::Connection;
 use temporary_file::TemporaryFile;
 
 async fn open(path: &Path, archive: Option<PathBuf>) -> TestStore {
-    let store = SqliteStore::open(path, Durability::Relaxed).unwrap().with_archive(archive);
+    let store = SqliteStore::open(path, Durability::Relaxed)
+        .unwrap()
+        .with_archive(archive.map(ArchivePlace::from).as_ref());
+    let store = store.unwrap();
     TestStore::of(Arc::new(store)).await.unwrap()
 }
 
@@ -79,7 +82,8 @@ async fn a_damaged_or_missing_file_is_named() {
     store.archive().archive(alone(100..200)).await.unwrap();
     assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
     store.close().await.unwrap();
-    let check = || check_file(&place.path(), Some(&archive)).unwrap();
+    let in_folder = archive.clone().into();
+    let check = || check_file(&place.path(), Some(&in_folder)).unwrap();
     assert_eq!((check().findings, check().segments, check().sagas), (vec![], 2, 0));
 
     let [first, second] = &files(&archive)[..] else { panic!("two files are there") };
@@ -90,11 +94,17 @@ async fn a_damaged_or_missing_file_is_named() {
     fs::write(first, &bytes).unwrap();
     let store = open(&place.path(), Some(archive.clone())).await;
     let error = store.archive().read(saga_id(3)).await.unwrap_err();
-    assert!(matches!(&error, ArchiveError::Damaged { path, .. } if path == first), "{error}");
+    assert!(
+        matches!(&error, ArchiveError::Damaged { file, .. } if Path::new(file) == first),
+        "{error}"
+    );
     assert_eq!(store.archive().read(saga_id(150)).await.unwrap().unwrap().events.len(), 2);
     fs::rename(second, second.with_extension("gone")).unwrap();
     let error = store.archive().read(saga_id(150)).await.unwrap_err();
-    assert!(matches!(&error, ArchiveError::File { path, .. } if path == second), "{error}");
+    assert!(
+        matches!(&error, ArchiveError::File { file, .. } if Path::new(file) == second),
+        "{error}"
+    );
     let told = store.maintenance().verify().await.unwrap().join("\n");
     store.close().await.unwrap();
     let findings = check().findings.join("\n");
@@ -219,7 +229,7 @@ async fn a_restored_store_goes_on_with_its_archive() {
     store.close().await.unwrap();
     let backup = path.with_file_name("backup.db");
     StoppedStore::open(&url).unwrap().back_up(&backup, false).unwrap();
-    let check = check_file(&backup, Some(&archive)).unwrap();
+    let check = check_file(&backup, Some(&archive.clone().into())).unwrap();
     assert_eq!((check.events, check.sagas, check.findings), (20, 7, vec![]));
     let store = open(&path, Some(archive.clone())).await;
     store.archive().archive(alone(3..6)).await.unwrap();

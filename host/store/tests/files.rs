@@ -17,7 +17,7 @@ use amends_store::conformance::{
 };
 use amends_store::{
     Append, Cursor, Durability, EVENT_UNREADABLE, NewEvent, OpenError, PageBudget, SagaQuery,
-    SqliteStore, StoreConfig, StoreError, StoredEvent, Stream,
+    SqliteStore, Store as _, StoreConfig, StoreError, StoredEvent, Stream, check_file, restore,
 };
 use futures::FutureExt as _;
 use rusqlite::Connection;
@@ -69,7 +69,7 @@ async fn refuses_a_newer_version() {
     change(&path, "PRAGMA user_version = 99; PRAGMA journal_mode = DELETE");
     let before = fs::read(&path).unwrap();
     match refusal(&path) {
-        OpenError::NewerSchema { found: 99, known: 11, .. } => {}
+        OpenError::NewerSchema { found: 99, known: 12, .. } => {}
         other => panic!("{other:?}"),
     }
     let text = refusal(&path).to_string();
@@ -107,6 +107,64 @@ async fn reports_a_truncated_file() {
     }
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(50).unwrap();
     damaged(&path, "not a SQLite database");
+}
+
+/// The files of a store as a kill leaves them: the latest commits are in the log alone.
+#[tokio::test]
+async fn reports_acknowledged_events_that_are_lost() {
+    let place = TemporaryFile::new();
+    let store = place.open().await.unwrap();
+    for number in 0..50 {
+        store.append(start(number)).await.unwrap();
+    }
+    let events = whole_log(&*store).await.len();
+    let killed = |keep: u64| {
+        let folder = tempfile::tempdir().unwrap();
+        for suffix in ["", "-wal", "-lock"] {
+            let name = format!("amends.db{suffix}");
+            fs::copy(place.path().with_file_name(&name), folder.path().join(name)).unwrap();
+        }
+        let log =
+            fs::OpenOptions::new().write(true).open(folder.path().join("amends.db-wal")).unwrap();
+        log.set_len(log.metadata().unwrap().len().min(keep)).unwrap();
+        folder
+    };
+    let whole = killed(u64::MAX);
+    let found = open(&whole.path().join("amends.db")).unwrap();
+    assert_eq!(whole_log(&*found).await.len(), events);
+    drop(found);
+    let length = fs::metadata(place.path().with_file_name("amends.db-wal")).unwrap().len();
+    for keep in [length - 1, length / 2, 4_096, 32, 0] {
+        let folder = killed(keep);
+        let path = folder.path().join("amends.db");
+        let check = check_file(&path, None).unwrap();
+        let said = format!("but event {events} was acknowledged");
+        assert!(check.findings.iter().any(|found| found.contains(&said)), "{:?}", check.findings);
+        let error = refusal(&path);
+        assert!(error.to_string().contains(&said), "{error}");
+        let OpenError::Behind { acknowledged, last, lock, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(acknowledged.0, events as u64);
+        assert!(last < acknowledged);
+        // With `relaxed` a machine that stops may lose the latest commits.
+        let relaxed = SqliteStore::open(&path, Durability::Relaxed).unwrap();
+        relaxed.close().await.unwrap();
+        open(&path).err().expect("they are lost still");
+        // As the error says.
+        fs::remove_file(lock).unwrap();
+        let found = open(&path).unwrap();
+        assert_eq!(whole_log(&*found).await.len() as u64, last.0);
+        drop(found);
+    }
+    // What is restored in this place may be older.
+    let folder = killed(0);
+    let (path, backup) = (folder.path().join("amends.db"), place.path().with_extension("backup"));
+    let older = TemporaryFile::new();
+    let older = filled(&older, 3).await;
+    fs::copy(&older, &backup).unwrap();
+    restore(&backup, &format!("sqlite:{}", path.display()), true).unwrap();
+    assert_eq!(whole_log(&*open(&path).unwrap()).await.len(), 3);
 }
 
 #[tokio::test]
@@ -344,9 +402,11 @@ async fn urls_name_stores() {
     store.close().await.unwrap();
     assert!(place.path().exists());
     let error = |url: &str| amends_store::open(&config(url)).err().expect("it is refused");
-    let postgres = error("postgres://user:secret@host/db");
-    assert!(matches!(postgres, OpenError::NoPostgres), "{postgres:?}");
-    assert!(postgres.to_string().contains("no PostgreSQL store yet"), "{postgres}");
+    let postgres = error("postgres://user:secret@127.0.0.1:1/db");
+    assert!(matches!(postgres, OpenError::Postgres { .. }), "{postgres:?}");
+    let said = postgres.to_string();
+    assert!(said.contains("`postgres://user@127.0.0.1:1/db` cannot be reached"), "{said}");
+    assert!(!said.contains("secret"), "{said}");
     for url in ["sqlite:", "sqlite::memory:", "mysql://host/db", "amends.db"] {
         assert!(matches!(error(url), OpenError::Url(_)), "{url}");
     }

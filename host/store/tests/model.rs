@@ -4,13 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
 
+mod database;
 mod temporary_file;
 
 use std::sync::Arc;
 
 use amends_engine::{Digest, SagaStatus, StateChange, StateList, StateQuery, Version};
 use amends_store::conformance::{
-    Model, StoreLocation as _, at, definition, event, live_page, row, saga_id, start, whole_log,
+    Model, StoreLocation, at, definition, event, live_page, row, saga_id, start, whole_log,
     whole_stream,
 };
 use amends_store::{Append, SagaQuery, ShardId, StartKey, StoreError, Stream};
@@ -36,17 +37,31 @@ enum Step {
 
 #[test]
 fn does_as_the_model() {
+    let make = || Some(Box::new(TemporaryFile::new()) as Box<dyn StoreLocation>);
+    compare_many(64, make);
+}
+
+/// The same histories on PostgreSQL, fewer of them: each makes a database.
+#[test]
+fn postgres_does_as_the_model() {
+    compare_many(16, || Some(Box::new(database::Database::new()?) as Box<dyn StoreLocation>));
+}
+
+fn compare_many(cases: u32, make: impl Fn() -> Option<Box<dyn StoreLocation>>) {
     let seed = std::env::var("AMENDS_SEED").map_or(1, |seed| seed.parse().unwrap());
     let config = Config {
-        cases: 64,
+        cases,
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
         ..Config::default()
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let steps = proptest::collection::vec(step(), 1..20);
     let result = TestRunner::new(config).run(&steps, |steps| {
-        runtime.block_on(compare(steps));
+        // There is no server, and that was said.
+        if let Some(place) = make() {
+            runtime.block_on(compare(&*place, steps));
+        }
         Ok(())
     });
     if let Err(error) = result {
@@ -54,8 +69,7 @@ fn does_as_the_model() {
     }
 }
 
-async fn compare(steps: Vec<Step>) {
-    let place = TemporaryFile::new();
+async fn compare(place: &dyn StoreLocation, steps: Vec<Step>) {
     let mut store = place.open().await.unwrap();
     let mut model = Model::default();
     for step in steps {

@@ -21,6 +21,7 @@ impl NamedEvent {
             Stream::Plugin(name) => format!("plugin/{name}"),
             Stream::Service(name) => format!("service/{name}"),
             Stream::Deploys => "deploys".to_owned(),
+            Stream::Erasures => "erasures".to_owned(),
         }
     }
 

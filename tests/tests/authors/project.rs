@@ -1,7 +1,6 @@
 //! A project of `amends plugin new`, and the binary that makes it.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -80,9 +79,7 @@ pub(crate) fn built(folder: &Path) -> Option<PathBuf> {
         return Some(folder.join(format!("{name}.wasm")));
     }
     assert!(MISSING.iter().any(|words| said.contains(words)), "{said}");
-    // Not by `println!`, which is shown of tests only that fail.
-    let told = format!("SKIPPED: {}: {said}\n", folder.display());
-    std::io::stderr().write_all(told.as_bytes()).unwrap();
+    amends_tests::skipped(path(folder), &said);
     None
 }
 

@@ -17,7 +17,6 @@ mod snippets;
 mod terminal;
 mod walk;
 
-use std::io::Write as _;
 use std::path::Path;
 
 use crate::page::{Block, Page};
@@ -56,9 +55,7 @@ fn walk_all(pages: Vec<Page>, clone: &str) {
             continue;
         }
         if let Some(missing) = missing_tool() {
-            // Not by `println!`, which is shown of tests only that fail.
-            let told = format!("SKIPPED: the commands of {}: {missing}\n", page.name);
-            std::io::stderr().write_all(told.as_bytes()).unwrap();
+            amends_tests::skipped(&format!("the commands of {}", page.name), &missing);
             continue;
         }
         told.extend(Walk::new(&page, clone).all().iter().map(ToString::to_string));
@@ -73,7 +70,8 @@ fn missing_tool() -> Option<String> {
     }
     let path = std::env::var("PATH").unwrap();
     let is_there = |name: &str| std::env::split_paths(&path).any(|it| it.join(name).is_file());
-    let program = ["git", "curl", "clang", "openssl", "zstd"].into_iter().find(|name| !is_there(name));
+    let program =
+        ["git", "curl", "clang", "openssl", "zstd"].into_iter().find(|name| !is_there(name));
     // As tests/install.sh sees it: rustup's, or Debian's.
     let target = ["--print", "target-libdir", "--target", "wasm32-unknown-unknown"];
     let rustup = std::process::Command::new("rustc").args(target).output().unwrap();

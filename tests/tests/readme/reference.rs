@@ -15,7 +15,7 @@ use crate::page::Page;
 use crate::place::repository;
 
 /// Limits that a page states: the page, the beginning of the row, and the crate and constant.
-const LIMITS: [(&str, &str, &str); 95] = [
+const LIMITS: [(&str, &str, &str); 107] = [
     ("limits", "components of a plugin that stay", "registry::COMPONENTS_KEPT"),
     ("limits", "components of a plugin that stay", "registry::COMPONENT_UNUSED_FOR"),
     ("limits", "steps of a saga", "engine::STEPS_MAX"),
@@ -29,6 +29,10 @@ const LIMITS: [(&str, &str, &str); 95] = [
     ("limits", "a name", "engine::NAME_BYTES_MAX"),
     ("limits", "names of an `index`", "engine::INDEX_NAMES_MAX"),
     ("limits", "an index value that is a text", "engine::INDEX_TEXT_BYTES_MAX"),
+    ("limits", "paths of `personal`", "engine::PERSONAL_PATHS_MAX"),
+    ("limits", "a `subject`", "engine::SUBJECT_BYTES_MAX"),
+    ("limits", "personal texts", "keys::TEXT_BYTES_MIN"),
+    ("limits", "personal texts", "keys::TEXTS_MAX"),
     ("limits", "a payload", "engine::PAYLOAD_BYTES_MAX"),
     ("limits", "a payload", "engine::PAYLOAD_DEPTH_MAX"),
     ("limits", "events in its log", "engine::LOG_EVENTS_MAX"),
@@ -103,8 +107,16 @@ const LIMITS: [(&str, &str, &str); 95] = [
     ("limits", "the data of one event", "store::EVENT_BYTES_MAX"),
     ("limits", "the data of one append", "store::APPEND_BYTES_MAX"),
     ("limits", "a component or definition", "store::BLOB_BYTES_MAX"),
+    ("limits", "rows that `store export --parquet` holds", "cli::GROUP_BYTES"),
+    ("limits", "rows that `store export --parquet` holds", "cli::GROUP_ROWS"),
     ("limits", "a saga that goes to the archive", "store::ARCHIVED_SAGA_BYTES_MAX"),
     ("limits", "a file of the archive", "store::SEGMENT_SAGAS_MAX"),
+    ("limits", "the time of reading an archived saga from a bucket", "store::SAGA_TIME_MAX"),
+    ("limits", "the time of sending a file to a bucket", "store::WRITE_TIME_MAX"),
+    ("limits", "the time of a part of a file in a bucket", "store::PART_TIME_MAX"),
+    ("limits", "the time of listing the files in a bucket", "store::LIST_TIME_MAX"),
+    ("limits", "a connection to a bucket", "store::CONNECT_TIME_MAX"),
+    ("limits", "a connection to a bucket", "store::SILENCE_MAX"),
     ("http", "the head of a request", "api::HEAD_TIME_MAX"),
     ("http", "the head of a request", "api::HEADERS_MAX"),
     ("http", "a connection between two requests", "api::IDLE_TIME_MAX"),
@@ -170,7 +182,7 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 
 #[test]
 fn every_event_type_is_on_the_page() {
-    let words = "saga|step|undo|compensation|operator|signal|plugin|breaker|event";
+    let words = "saga|step|undo|compensation|operator|signal|plugin|breaker|event|subject";
     let packages = ["store", "registry", "runtime"].map(sources).concat();
     let mut types = found(&format!(r#""((?:{words})\.[a-z_]+)""#), &packages);
     types.extend(Event::KINDS.iter().map(|&kind| kind.to_owned()));

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::place::{Host, Place, example, stderr, stdout};
 
 /// The failpoints of a move to the archive, in their order.
-const MOVE_POINTS: [&str; 7] = [
+pub(crate) const MOVE_POINTS: [&str; 7] = [
     "store.archive.writing",
     "store.archive.written",
     "store.archive.named",
@@ -39,11 +39,16 @@ const HIT_LIMIT: Duration = Duration::from_secs(20);
 /// A place whose sagas are past their retention as soon as they have ended, with the example's orders,
 /// and their ids.
 fn settled() -> (Place, Vec<String>) {
+    settled_in("archive", &[])
+}
+
+/// The same, with this archive and environment.
+pub(crate) fn settled_in(archive: &str, environment: &[(&str, &str)]) -> (Place, Vec<String>) {
     let place = Place::example();
     let config = fs::read_to_string(place.path("amends.toml")).unwrap();
-    let config = config.replace("[store]\n", "[store]\nretention = \"1ms\"\n");
-    fs::write(place.path("amends.toml"), config).unwrap();
-    let host = place.run();
+    let store = format!("[store]\nretention = \"1ms\"\narchive = \"{archive}\"\n");
+    fs::write(place.path("amends.toml"), config.replace("[store]\n", &store)).unwrap();
+    let host = place.run_with_env(environment);
     let ids = start_orders(&place);
     host.settle();
     assert_eq!(host.stop(), Some(0));
@@ -51,7 +56,7 @@ fn settled() -> (Place, Vec<String>) {
 }
 
 /// Starts the orders, each once however often this is called. Returns their ids.
-fn start_orders(place: &Place) -> Vec<String> {
+pub(crate) fn start_orders(place: &Place) -> Vec<String> {
     let orders = example().join("orders.ndjson");
     let orders = orders.to_str().unwrap();
     let start =
@@ -60,26 +65,26 @@ fn start_orders(place: &Place) -> Vec<String> {
 }
 
 /// Asserts that a verb succeeded, and returns what it printed.
-fn done(output: &Output) -> String {
+pub(crate) fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}{}", stdout(output), stderr(output));
     stdout(output)
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_str(&done(output)).unwrap()
 }
 
-fn archived(place: &Place) -> Vec<String> {
+pub(crate) fn archived(place: &Place) -> Vec<String> {
     let ids = done(&place.amends(&["list", "--archived", "-o", "ids"]));
     ids.lines().map(str::to_owned).collect()
 }
 
-fn stored(host: &Host) -> Vec<String> {
+pub(crate) fn stored(host: &Host) -> Vec<String> {
     host.sagas().iter().map(|saga| saga["id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Each saga is in the store or archived, and not both.
-fn each_is_there_once(place: &Place, host: &Host, ids: &[String], what: &str) {
+pub(crate) fn each_is_there_once(place: &Place, host: &Host, ids: &[String], what: &str) {
     let mut found = [stored(host), archived(place)].concat();
     found.sort();
     let mut all = ids.to_vec();
@@ -88,7 +93,7 @@ fn each_is_there_once(place: &Place, host: &Host, ids: &[String], what: &str) {
 }
 
 /// What the host says of some sagas: their view and their events.
-fn told(host: &Host, ids: &[String]) -> Vec<(Value, Value)> {
+pub(crate) fn told(host: &Host, ids: &[String]) -> Vec<(Value, Value)> {
     let view = |id: &String| {
         let mut view = host.get(&format!("/v1/sagas/{id}"));
         view.as_object_mut().unwrap().remove("archived");
@@ -97,26 +102,40 @@ fn told(host: &Host, ids: &[String]) -> Vec<(Value, Value)> {
     ids.iter().step_by(97).map(view).collect()
 }
 
+/// The host dies at each point of a move. Each saga is in the store or archived then, and reads as before.
+pub(crate) fn dies_at_each_point(
+    (place, ids): (&Place, &[String]),
+    environment: &[(&str, &str)],
+    archive: &str,
+) {
+    let host = place.run_with_env(environment);
+    let before = told(&host, ids);
+    assert_eq!(host.stop(), Some(0));
+    for point in MOVE_POINTS {
+        // Those that are hit for each frame, saga or transaction: the host dies in the middle.
+        let is_often = ["writing", "removing", "removed"].iter().any(|word| point.ends_with(word));
+        let action = if is_often { "2*off->return" } else { "return" };
+        let failpoints = format!("{point}={action}");
+        let host = place.spawn_with_env(&[environment, &[("FAILPOINTS", &failpoints)]].concat());
+        host.until("it is ready", || place.amends(&["list", "--limit", "1"]).status.success());
+        assert!(!place.amends(&["store", "archive"]).status.success(), "{point} was not hit");
+        assert!(host.aborted(HIT_LIMIT).is_some(), "{point} was not hit");
+        let host = place.run_with_env(environment);
+        each_is_there_once(place, &host, ids, point);
+        assert_eq!(told(&host, ids), before, "{point}");
+        assert_eq!(host.stop(), Some(0));
+        let verify = ["store", "verify", "data/amends.db", "--archive", archive];
+        done(&place.command(&verify).envs(environment.iter().copied()).output().unwrap());
+    }
+}
+
 #[test]
 fn a_move_that_dies_loses_and_doubles_nothing() {
     let (place, ids) = settled();
     let host = place.run();
     let before = told(&host, &ids);
     assert_eq!(host.stop(), Some(0));
-    for point in MOVE_POINTS {
-        // Those that are hit for each frame, saga or transaction: the host dies in the middle.
-        let is_often = ["writing", "removing", "removed"].iter().any(|word| point.ends_with(word));
-        let action = if is_often { "2*off->return" } else { "return" };
-        let host = place.spawn_with(&format!("{point}={action}"));
-        host.until("it is ready", || place.amends(&["list", "--limit", "1"]).status.success());
-        assert!(!place.amends(&["store", "archive"]).status.success(), "{point} was not hit");
-        assert!(host.aborted(HIT_LIMIT).is_some(), "{point} was not hit");
-        let host = place.run();
-        each_is_there_once(&place, &host, &ids, point);
-        assert_eq!(told(&host, &ids), before, "{point}");
-        assert_eq!(host.stop(), Some(0));
-        done(&place.amends(&["store", "verify", "data/amends.db", "--archive", "archive"]));
-    }
+    dies_at_each_point((&place, &ids), &[], "archive");
 
     let host = place.run();
     let pass = json(&place.amends(&["store", "archive", "-o", "json"]));

@@ -170,9 +170,7 @@ impl Browser {
         match spawned {
             Ok(child) => Some(Self { child, _profile: profile }),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Not by `println!`, which is shown of tests only that fail.
-                let told = b"SKIPPED: pages in a browser: chromium is not installed\n";
-                std::io::stderr().write_all(told).unwrap();
+                amends_tests::skipped("pages in a browser", "chromium is not installed");
                 None
             }
             Err(error) => panic!("chromium does not start: {error}"),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::archive::ARCHIVE_POINTS;
 use crate::backup::{BACKUP_POINTS, DRAFT_POINTS, RESTORE_POINTS};
+use crate::erase::KEY_POINTS;
 use crate::ledger;
 use crate::place::{Host, Place, agent, example, repository, stdout};
 use crate::rebuild::REBUILD_POINTS;
@@ -240,14 +241,20 @@ fn check_families(events: &[Value]) {
 #[test]
 fn each_failpoint_is_in_the_list_and_in_the_code_once() {
     let mut found: Vec<String> = Vec::new();
-    for folder in ["store", "sandbox", "registry", "runtime"] {
+    for folder in ["store", "keys", "sandbox", "registry", "runtime"] {
         read_names(&repository().join("host").join(folder).join("src"), &mut found);
     }
     found.sort();
     let here = POINTS.iter().map(|(name, ..)| *name);
-    let of_others =
-        [&ARCHIVE_POINTS[..], &BACKUP_POINTS, &DRAFT_POINTS, &REBUILD_POINTS, &RESTORE_POINTS]
-            .concat();
+    let of_others = [
+        &ARCHIVE_POINTS[..],
+        &BACKUP_POINTS,
+        &DRAFT_POINTS,
+        &REBUILD_POINTS,
+        &RESTORE_POINTS,
+        &KEY_POINTS,
+    ]
+    .concat();
     let mut listed: Vec<_> = here.chain(of_others).map(str::to_owned).collect();
     listed.sort();
     assert_eq!(found, listed);
@@ -266,7 +273,7 @@ fn read_names(folder: &Path, found: &mut Vec<String>) {
                 let is_name = |text: &str| {
                     text.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte))
                 };
-                let crates = ["store.", "plugins.", "runtime."];
+                let crates = ["store.", "keys.", "plugins.", "runtime."];
                 crates.iter().any(|name| text.starts_with(name)) && is_name(text)
             });
             found.extend(names.map(str::to_owned));

@@ -92,8 +92,9 @@ fn lines(host: &Host, words: &str) -> usize {
 fn a_full_disk_is_said_once_answered_at_once_and_over_by_itself() {
     let place = place();
     let Some(disk) = Disk::mount(&place.path("data")) else {
-        println!(
-            "SKIPPED: a_full_disk_is_said_once: only root may mount the small disk that it needs"
+        amends_tests::skipped(
+            "a_full_disk_is_said_once",
+            "only root may mount the small disk that it needs",
         );
         return;
     };
@@ -173,7 +174,10 @@ fn a_full_disk_is_said_once_answered_at_once_and_over_by_itself() {
 fn a_disk_that_is_nearly_full_is_a_warning_and_the_host_is_ready() {
     let place = place();
     let Some(disk) = Disk::mount(&place.path("data")) else {
-        println!("SKIPPED: a_disk_that_is_nearly_full: only root may mount the disk that it needs");
+        amends_tests::skipped(
+            "a_disk_that_is_nearly_full",
+            "only root may mount the disk that it needs",
+        );
         return;
     };
     let host = place.run();
@@ -256,7 +260,10 @@ fn a_host_whose_store_is_taken_over_ends_and_says_why() {
 fn compiled_code_is_taken_from_where_nothing_may_be_run() {
     let place = place();
     let Some(disk) = Disk::mount_with(&place.path("cache"), "size=64m,mode=0700,noexec") else {
-        println!("SKIPPED: compiled_code_is_taken: only root may mount the disk that it needs");
+        amends_tests::skipped(
+            "compiled_code_is_taken",
+            "only root may mount the disk that it needs",
+        );
         return;
     };
     for start_of in ["from its file", "from the cache"] {
@@ -279,7 +286,7 @@ fn compiled_code_is_taken_from_where_nothing_may_be_run() {
 fn a_host_starts_where_compiled_code_cannot_be_kept() {
     let place = place();
     let Some(disk) = Disk::mount_with(&place.path("config"), "size=1m,mode=0700,ro") else {
-        println!("SKIPPED: a_host_starts_where: only root may mount the disk that it needs");
+        amends_tests::skipped("a_host_starts_where", "only root may mount the disk that it needs");
         return;
     };
     let cache = disk.0.join("cache");

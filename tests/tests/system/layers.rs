@@ -8,11 +8,12 @@ use serde_json::Value;
 use crate::place::repository;
 
 /// From the bottom up: each may depend on those before it.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "amends-engine",
     "amends-api-types",
     "amends-failpoint",
     "amends-store",
+    "amends-keys",
     "amends-sandbox",
     "amends-registry",
     "amends-subscriptions",

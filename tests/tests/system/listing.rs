@@ -106,6 +106,27 @@ fn a_saga_is_named_by_a_part_of_its_id_or_as_the_last() {
 }
 
 #[test]
+fn sagas_are_found_by_the_digest_of_their_definition() {
+    let place = place();
+    let host = running(&place);
+    let id = start(&place, "fine");
+    let _other = start(&place, "nap");
+    let definition = host.get(&format!("/v1/sagas/{id}/definition"));
+    let digest = definition["digest"].as_str().unwrap();
+    let (_, digits) = digest.split_once(':').unwrap();
+    for part in [digest, digits, &digits[..8]] {
+        let found = place.amends(&["list", "--definition-digest", part, "-o", "ids"]);
+        assert_eq!(stdout(&found).trim(), id, "{part}: {}", stderr(&found));
+    }
+    let none = place.amends(&["list", "--definition-digest", "0123456789", "--count"]);
+    assert!(stdout(&none).starts_with('0'), "{}{}", stdout(&none), stderr(&none));
+    let both = ["list", "--definition", "nap", "--definition-digest", digest, "-o", "ids"];
+    assert_eq!(stdout(&place.amends(&both)), "");
+    let refused = place.amends(&["list", "--definition-digest", "abc"]);
+    assert!(stderr(&refused).contains("is no beginning of a digest"), "{}", stderr(&refused));
+}
+
+#[test]
 fn a_saga_that_waits_says_for_what() {
     let place = place();
     let host = running(&place);

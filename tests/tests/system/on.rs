@@ -598,7 +598,7 @@ impl Nats {
         let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
         let mut programs = folders.map(|folder| folder.join("nats-server"));
         let Some(program) = programs.find(|path| path.exists()) else {
-            println!("SKIPPED: events from NATS: nats-server is not installed");
+            amends_tests::skipped("events from NATS", "nats-server is not installed");
             return None;
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

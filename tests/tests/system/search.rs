@@ -129,7 +129,7 @@ fn sagas_are_found_by_what_failed_in_them() {
         (&["list", "--text", ".. !"], "give some words of the message"),
         (&["list", "--step", "A b"], "A b"),
         (&["list", "--stuck", "--code", "no"], "leave out step, code, digest and text"),
-        (&["list", "--archived", "--step", "pay"], "leave out tag, where, step"),
+        (&["list", "--archived", "--step", "pay"], "leave out tag, where, definition_digest, step"),
     ] {
         let output = place.amends(arguments);
         assert_ne!(output.status.code(), Some(0), "{arguments:?}");

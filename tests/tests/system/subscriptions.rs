@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -248,4 +249,63 @@ fn filters(host: &Host, wanted: BTreeMap<String, &Value>) {
         cursor = format!("&cursor={next}");
     }
     assert!(pages <= all / 10_000 + 1, "{pages} pages for {all} events");
+}
+
+/// A receiver that refuses each request, and is gone when the test ends.
+fn refuse() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 8_192]);
+            let answer =
+                b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(answer);
+        }
+    });
+    port
+}
+
+#[test]
+fn dead_letters_are_listed_with_what_the_receiver_said() {
+    let place = Place::empty();
+    place.config(&format!(
+        "[[saga]]\nname = \"nap\"\n[[saga.step]]\nname = \"nap\"\nsleep = \"1ms\"\n\
+         [[subscription]]\nname = \"billing\"\nurl = \"http://127.0.0.1:{}/hook\"\n\
+         types = [\"saga.completed\"]\nattempts_max = 1\n",
+        refuse()
+    ));
+    let host = place.run();
+    let none = place.amends(&["subscription", "dead-letters", "billing"]);
+    assert_eq!(stdout(&none), "billing has no dead letters\n");
+    let mut sagas = BTreeSet::new();
+    for _ in 0..3 {
+        let started = place.amends(&["start", "nap", "--wait", "20s", "-o", "ids"]);
+        assert_eq!(started.status.code(), Some(0), "{}", stderr(&started));
+        sagas.insert(stdout(&started).trim().to_owned());
+    }
+    host.until("the dead letters", || {
+        host.get("/v1/subscriptions/billing/dead-letters")["items"].as_array().unwrap().len() == 3
+    });
+    let (mut found, mut cursor) = (BTreeSet::new(), String::new());
+    loop {
+        let page = host.get(&format!("/v1/subscriptions/billing/dead-letters?limit=1{cursor}"));
+        let [letter] = page["items"].as_array().unwrap().as_slice() else { panic!("{page}") };
+        assert_eq!((&letter["type"], &letter["attempts"]), (&"saga.completed".into(), &1.into()));
+        assert!(letter["error"].as_str().unwrap().contains("400"), "{letter}");
+        // The place leads to the event.
+        let place = letter["place"].as_str().unwrap();
+        let event = &host.get(&format!("/v1/events?limit=1&cursor={place}"))["items"][0];
+        assert_eq!((&event["saga"], &event["version"]), (&letter["saga"], &letter["version"]));
+        found.insert(letter["saga"].as_str().unwrap().to_owned());
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(found, sagas);
+    let listed = place.amends(&["subscription", "dead-letters", "billing", "-o", "ids"]);
+    assert_eq!(stdout(&listed).lines().map(str::to_owned).collect::<BTreeSet<_>>(), sagas);
+    let table = stdout(&place.amends(&["subscription", "dead-letters", "billing"]));
+    assert!(table.contains("saga.completed") && table.contains("400"), "{table}");
+    assert_eq!(place.amends(&["subscription", "dead-letters", "other"]).status.code(), Some(4));
 }

@@ -1,6 +1,6 @@
 //! Subscriptions, and what operators order about them.
 
-use amends_api_types::{RedriveBody, SubscriptionView};
+use amends_api_types::{DeadLetterView, RedriveBody, SubscriptionView};
 
 use crate::kept::{is_kept, is_refused};
 
@@ -15,6 +15,21 @@ fn a_subscription() {
             "name": "billing", "state": "away", "target": "https://billing.example.com/hooks",
             "position": "40", "lag_events": 7, "dead_letters": 2, "is_redriving": true,
             "last_error": "no answer within 30s", "last_error_at": "2026-01-02T03:04:05.678Z"
+        }"#,
+    ]);
+}
+
+#[test]
+fn a_dead_letter() {
+    is_kept::<DeadLetterView>(&[
+        r#"{
+            "place": "40", "saga": "01a22771-d200-7317-af42-15839a68746d", "version": 3,
+            "type": "step.succeeded", "at": "2026-01-02T03:04:05.678Z", "attempts": 8,
+            "error": "the receiver answered 500"
+        }"#,
+        r#"{
+            "place": "41", "version": 1, "type": "deploy.activated", "at": "2026-01-02T03:04:05.678Z",
+            "attempts": 1, "error": "an earlier event of the same saga is a dead letter"
         }"#,
     ]);
 }

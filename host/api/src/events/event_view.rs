@@ -12,7 +12,7 @@ pub(crate) fn event_view(event: StoredEvent) -> EventView {
         Stream::Plugin(name) => (None, Some(name.to_string()), None),
         Stream::Service(name) => (None, None, Some(name.to_string())),
         // Its data names the plugins.
-        Stream::Deploys => (None, None, None),
+        Stream::Deploys | Stream::Erasures => (None, None, None),
     };
     EventView {
         version: event.version.0,

@@ -9,6 +9,7 @@ use amends_api_types::{Problem, QUARANTINED, SagaView};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
+use crate::erasures::personal_view;
 use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_id;
@@ -46,6 +47,7 @@ pub(crate) async fn get(
         }
     };
     let id = found.saga.id();
+    let personal = personal_view(&state, &found.saga).await?;
     // Computing what the steps were given may take long, and checks of payloads want the threads as well.
     let _turn = INPUTS.acquire().await;
     let view = tokio::task::spawn_blocking(move || saga_view_with_inputs(&found)).await;
@@ -54,5 +56,6 @@ pub(crate) async fn get(
         QUARANTINED.clone_into(&mut view.status);
         view.reason = Some(reason);
     }
+    view.personal = personal;
     Ok(Json(view))
 }

@@ -27,6 +27,8 @@ pub(crate) struct ListQuery {
     status: Option<String>,
     /// Only sagas of the definition with this name.
     definition: Option<String>,
+    /// Only sagas that are pinned to the definition whose digest begins with these 8 to 64 hexadecimal digits.
+    definition_digest: Option<String>,
     /// Only sagas with this tag, as `NAME:VALUE`. It may be given several times; a saga has all of them.
     #[serde(default)]
     tag: Vec<String>,
@@ -102,6 +104,7 @@ impl ListQuery {
         let is_archived = self.archived.unwrap_or(false);
         let has_more = !self.tag.is_empty()
             || !self.conditions.is_empty()
+            || self.definition_digest.is_some()
             || self.asks_for_failures()
             || self.is_stuck()
             || self.is_quarantined();
@@ -109,7 +112,8 @@ impl ListQuery {
             let detail =
                 "an archived saga is found by its id, definition, status, key, start and end alone";
             return Err(ApiError::new(400, "bad_query", detail).with_remedy(
-                "leave out tag, where, step, code, digest, text, stuck and status=quarantined",
+                "leave out tag, where, definition_digest, step, code, digest, text, stuck and \
+                 status=quarantined",
             ));
         }
         Ok(is_archived)
@@ -196,6 +200,7 @@ impl ListQuery {
                 .map(|name| name.parse())
                 .transpose()
                 .map_err(ApiError::bad_query)?,
+            definition_digest: self.definition_digest.as_deref().map(digest_part).transpose()?,
             tags: self.tag.iter().map(|text| tag(text)).collect::<Result<_, _>>()?,
             key: self.key,
             started_after: time(self.started_after.as_deref())?,

@@ -60,6 +60,7 @@ pub(crate) fn saga_view(state: &SagaState) -> SagaView {
             step: parent.step.to_string(),
         }),
         archived: state.is_archived,
+        personal: None,
     }
 }
 
@@ -119,6 +120,8 @@ mod tests {
             deadline: None,
             compensate_within: None,
             index: std::collections::BTreeMap::new(),
+            subject: None,
+            personal: Vec::new(),
             steps: (0..steps).map(step).collect(),
         });
         let at = Timestamp::from_millis(1_000);
@@ -133,6 +136,7 @@ mod tests {
                 traceparent: None,
                 start_at: None,
                 parent: None,
+                sealed_key: None,
             },
         );
         let output = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX - 2)));

@@ -36,6 +36,7 @@ pub(crate) fn unread_saga(id: SagaId, request: StartRequest) -> SagaView {
         note: None,
         parent: None,
         archived: false,
+        personal: None,
     }
 }
 

@@ -152,6 +152,20 @@ impl Client {
         response.json().await.context("the host's answer cannot be read")
     }
 
+    /// Reads a whole list, page by page. `path` has a query.
+    pub(crate) async fn get_all<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<T>> {
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page: Page<T> = self.get(&format!("{path}{cursor}")).await?;
+            items.extend(page.items);
+            match page.next_cursor {
+                Some(next) => cursor = format!("&cursor={}", escape(&next)),
+                None => return Ok(items),
+            }
+        }
+    }
+
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,

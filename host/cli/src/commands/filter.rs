@@ -18,6 +18,9 @@ pub(crate) struct Filter {
     /// Only this definition
     #[arg(long, value_name = "NAME")]
     pub(crate) definition: Option<String>,
+    /// Only of the definition whose digest begins with these 8 or more digits
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) definition_digest: Option<String>,
     /// Only with this tag, NAME=VALUE or NAME:VALUE; several must all be there; a saga that a step runs has
     /// its parent's tags
     #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
@@ -62,7 +65,7 @@ pub(crate) struct Filter {
     #[arg(long)]
     pub(crate) stuck: bool,
     /// Only those that have left the store for the archive
-    #[arg(long, conflicts_with_all = ["tag", "conditions", "stuck", "error_like", "code", "text"])]
+    #[arg(long, conflicts_with_all = ["tag", "conditions", "stuck", "error_like", "code", "text", "definition_digest"])]
     pub(crate) archived: bool,
 }
 
@@ -81,6 +84,7 @@ impl Filter {
         let Self {
             status,
             definition,
+            definition_digest,
             tag,
             conditions,
             key,
@@ -96,7 +100,8 @@ impl Filter {
             stuck,
             archived,
         } = self;
-        let words = [status, definition, key, code, text, step, digest, error_like];
+        let words =
+            [status, definition, definition_digest, key, code, text, step, digest, error_like];
         let times = [started_after, started_before, ended_after, ended_before];
         let mut all = words.into_iter().chain(times);
         all.all(Option::is_none) && tag.is_empty() && conditions.is_empty() && !stuck && !archived
@@ -191,6 +196,7 @@ impl Filter {
         let filters = [
             ("status", &self.status),
             ("definition", &self.definition),
+            ("definition_digest", &self.definition_digest),
             ("key", &self.key),
             ("started_after", &self.started_after),
             ("started_before", &self.started_before),

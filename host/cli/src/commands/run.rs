@@ -249,9 +249,10 @@ fn log_filter(value: Option<&OsStr>) -> Result<EnvFilter, Failed> {
 
 /// Human on a terminal, JSON otherwise.
 fn log_to_stderr(filter: EnvFilter) {
-    // It writes a line for each request of a component that makes no sense, without any limit.
-    let quiet = "wasmtime_wasi_http=off".parse();
-    let filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
+    // The first writes a line for each request of a component that makes no sense, without any limit; the
+    // second, for each request to the archive that it repeats.
+    let quiet = ["wasmtime_wasi_http=off", "object_store=warn"].map(str::parse);
+    let filter = quiet.into_iter().flatten().fold(filter, EnvFilter::add_directive);
     // Where the log went may be gone, such as a terminal that was closed: that is said nowhere, because
     // saying it on standard error panics.
     let builder = tracing_subscriber::fmt()

@@ -5,7 +5,7 @@ use clap::Args;
 use amends_api_types::{EventView, LIMIT_MAX, SagaView, WhyView};
 use amends_engine::on_one_line;
 
-use crate::commands::client::{Client, HostArgs, Page, escape};
+use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::filter::{Ended, Filter};
 use crate::commands::ids::{each_id, say_which, which};
@@ -152,17 +152,7 @@ pub(crate) async fn history(args: OneSaga) -> anyhow::Result<u8> {
 
 /// All events of a saga, page by page.
 pub(crate) async fn events(client: &Client, id: &str) -> anyhow::Result<Vec<EventView>> {
-    let mut events = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let path = format!("/v1/sagas/{}/events?limit={LIMIT_MAX}{cursor}", escape(id));
-        let page: Page<EventView> = client.get(&path).await?;
-        events.extend(page.items);
-        match page.next_cursor {
-            Some(next) => cursor = format!("&cursor={}", escape(&next)),
-            None => return Ok(events),
-        }
-    }
+    client.get_all(&format!("/v1/sagas/{}/events?limit={LIMIT_MAX}", escape(id))).await
 }
 
 pub(crate) async fn why(args: OneSaga) -> anyhow::Result<u8> {

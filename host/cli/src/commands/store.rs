@@ -5,6 +5,7 @@
 
 mod download;
 mod export;
+mod parquet;
 mod rebuild;
 mod stopped;
 mod store_format;
@@ -15,7 +16,9 @@ use clap::{Args, Subcommand};
 
 use amends_api::{backup_view, store_view};
 use amends_api_types::{ArchiveBody, ArchivePassView, SagaView, StoreView};
-use amends_store::{BackupError, FileCheck, OpenError, RestoreError, StoppedStore};
+use amends_store::{
+    ArchivePlace, BackupError, FileCheck, OpenError, PlaceError, RestoreError, StoppedStore,
+};
 
 use download::exists;
 use stopped::{in_use, url_of};
@@ -125,19 +128,25 @@ pub(crate) struct Archive {
 /// The arguments of `store verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  amends store verify amends-monday.db\n  amends store verify \
-                        data/amends.db --archive archive\n\nReads the whole file and \
+                        data/amends.db --archive archive\n  amends store verify data/amends.db --archive \
+                        s3://my-bucket/amends\n\nReads the whole file and \
                         mends nothing. Exits with 1 when something is damaged,\nor when what lists \
                         and searches read is not what the events say: `amends store rebuild` mends that.\n\
                         A file of an earlier schema is checked for damage alone.")]
 pub(crate) struct Verify {
     /// The file: a backup, or the database of a stopped host
     pub file: PathBuf,
-    /// Check the files of the archive in this folder as well
-    #[arg(long, value_name = "FOLDER")]
-    pub archive: Option<PathBuf>,
+    /// Check the files of the archive as well, in this folder or in s3://BUCKET/PREFIX
+    #[arg(long, value_name = "FOLDER", value_parser = archive_place)]
+    pub archive: Option<ArchivePlace>,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: StoreFormat,
+}
+
+/// Reads where an archive is.
+fn archive_place(text: &str) -> Result<ArchivePlace, PlaceError> {
+    Ok(ArchivePlace::bucket(text)?.unwrap_or_else(|| PathBuf::from(text).into()))
 }
 
 pub(crate) async fn run(command: Store) -> anyhow::Result<u8> {
@@ -267,7 +276,7 @@ fn restore(args: &Restore) -> anyhow::Result<u8> {
 }
 
 fn verify(args: &Verify) -> anyhow::Result<u8> {
-    let check = amends_store::check_file(&args.file, args.archive.as_deref()).map_err(|error| {
+    let check = amends_store::check_file(&args.file, args.archive.as_ref()).map_err(|error| {
         if !matches!(error, OpenError::InUse(_)) {
             return anyhow::Error::new(error);
         }
@@ -322,11 +331,9 @@ fn verify(args: &Verify) -> anyhow::Result<u8> {
             }
             match (check.segments, &args.archive) {
                 (0, _) => {}
-                (count, Some(folder)) => {
-                    say!("{count} archive files were checked in {}", folder.display())?;
-                }
+                (count, Some(place)) => say!("{count} archive files were checked in {place}")?,
                 (count, None) => say!(
-                    "{count} archive files were not checked: name their folder with --archive"
+                    "{count} archive files were not checked: say with --archive where they are"
                 )?,
             }
         }
@@ -341,6 +348,7 @@ fn not_copied(error: BackupError) -> anyhow::Error {
         BackupError::Copy { .. }
         | BackupError::UnderWay
         | BackupError::NoRoom { .. }
+        | BackupError::Elsewhere
         | BackupError::Store(_) => error.into(),
     }
 }

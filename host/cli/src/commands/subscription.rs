@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use amends_api_types::{RedriveBody, SubscriptionView};
+use amends_api_types::{DeadLetterView, LIMIT_MAX, RedriveBody, SubscriptionView};
 use amends_engine::on_one_line;
 
 use crate::commands::client::{Client, HostArgs, Page, escape};
@@ -15,6 +15,8 @@ use crate::commands::output::{Look, print_json, print_json_line, print_table_as,
 pub(crate) enum Subscription {
     /// List the subscriptions: how far each is, and what it could not deliver
     List(List),
+    /// List the events that a subscription could not deliver
+    DeadLetters(DeadLetters),
     /// Send the dead letters of a subscription again; one that its receiver has ended begins again
     Redrive(Redrive),
 }
@@ -24,6 +26,20 @@ pub(crate) enum Subscription {
 #[command(after_help = "Example:\n  amends subscription list")]
 pub(crate) struct List {
     /// How to print them
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Format,
+    /// Which host to talk to.
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+/// The arguments of `dead-letters`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  amends subscription dead-letters billing")]
+pub(crate) struct DeadLetters {
+    /// The subscription
+    pub(crate) name: String,
+    /// How to print them; `ids` are those of their sagas
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: Format,
     /// Which host to talk to.
@@ -53,6 +69,7 @@ pub(crate) struct Redrive {
 pub(crate) async fn run(verb: Subscription) -> anyhow::Result<u8> {
     match verb {
         Subscription::List(args) => list(args).await,
+        Subscription::DeadLetters(args) => dead_letters(args).await,
         Subscription::Redrive(args) => redrive(args).await,
     }
 }
@@ -81,6 +98,40 @@ async fn list(args: List) -> anyhow::Result<u8> {
                     format!("{}{redriving}", subscription.dead_letters),
                     subscription.last_error.clone().unwrap_or_default(),
                     subscription.last_error_at.map(|at| look.time(at)).unwrap_or_default(),
+                ]
+            }));
+            print_table_as(&rows, look)?;
+        }
+    }
+    Ok(EXIT_DONE)
+}
+
+async fn dead_letters(args: DeadLetters) -> anyhow::Result<u8> {
+    let client = Client::new(&args.host)?;
+    let look = Look::new();
+    let path = format!("/v1/subscriptions/{}/dead-letters?limit={LIMIT_MAX}", escape(&args.name));
+    // A subscription keeps at most 10,000.
+    let all: Vec<DeadLetterView> = client.get_all(&path).await?;
+    match args.output {
+        Format::Json => print_json(&all)?,
+        Format::Jsonl => all.iter().try_for_each(print_json_line)?,
+        Format::Ids => {
+            let mut sagas: Vec<_> = all.iter().filter_map(|letter| letter.saga.as_ref()).collect();
+            sagas.sort_unstable();
+            sagas.dedup();
+            sagas.into_iter().try_for_each(|saga| say!("{saga}"))?;
+        }
+        Format::Table if all.is_empty() => say!("{} has no dead letters", args.name)?,
+        Format::Table => {
+            let mut rows = table(&["saga", "version", "type", "at", "attempts", "error"]);
+            rows.add_rows(all.iter().map(|letter| {
+                vec![
+                    letter.saga.clone().unwrap_or_default(),
+                    letter.version.to_string(),
+                    letter.kind.clone(),
+                    look.time(letter.at),
+                    letter.attempts.to_string(),
+                    letter.error.clone(),
                 ]
             }));
             print_table_as(&rows, look)?;

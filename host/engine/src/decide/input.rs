@@ -10,6 +10,7 @@ use crate::event::Parent;
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::order::Order;
 use crate::payload::Payload;
+use crate::personal::SealedKey;
 
 /// Everything that a saga is started with.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Start {
     pub start_at: Option<Timestamp>,
     /// The step of another saga that starts this one, if one does.
     pub parent: Option<Parent>,
+    /// The key of its personal values; none when its definition has no subject.
+    pub sealed_key: Option<SealedKey>,
 }
 
 /// One thing that happened to a saga.

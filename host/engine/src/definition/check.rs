@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::error::{DefinitionError, Mistakes};
 use super::index::Index;
+use super::personal::Personal;
 use super::spec::{BackoffSpec, DefinitionSpec, ELEMENTS_MAX, RetrySpec, StepKind, StepSpec};
 use super::step::{Step, StepInput};
 use super::step_set::{STEPS_MAX, StepSet};
@@ -25,6 +26,7 @@ const DURATION_MAX: Duration = Duration::from_hours(24 * 366);
 pub(super) struct Checked {
     pub(super) steps: Vec<Step>,
     pub(super) index: Index,
+    pub(super) personal: Personal,
     pub(super) pivot: Option<usize>,
 }
 
@@ -33,9 +35,11 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
     let mut mistakes = Mistakes::default();
     check_size(spec, &mut mistakes);
     let index = Index::compile(spec, &mut mistakes);
+    let personal = Personal::compile(spec, &mut mistakes);
     if spec.steps.len() > STEPS_MAX {
         // Messages about one step name all others.
-        return mistakes.into_result().map(|()| Checked { steps: Vec::new(), index, pivot: None });
+        let (steps, pivot) = (Vec::new(), None);
+        return mistakes.into_result().map(|()| Checked { steps, index, personal, pivot });
     }
     for step in &spec.steps {
         check_limits(step, &mut mistakes);
@@ -47,7 +51,8 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
     mistakes.into_result()?;
     let mut mistakes = Mistakes::default();
     let Some(ancestors) = ancestors(spec, &after, &mut mistakes) else {
-        return mistakes.into_result().map(|()| Checked { steps: Vec::new(), index, pivot: None });
+        let (steps, pivot) = (Vec::new(), None);
+        return mistakes.into_result().map(|()| Checked { steps, index, personal, pivot });
     };
     let pivot = check_pivot(spec, &ancestors, &mut mistakes);
     let mut steps = Vec::with_capacity(spec.steps.len());
@@ -80,7 +85,7 @@ pub(super) fn check(spec: &DefinitionSpec) -> Result<Checked, Vec<DefinitionErro
             input,
         });
     }
-    mistakes.into_result().map(|()| Checked { steps, index, pivot })
+    mistakes.into_result().map(|()| Checked { steps, index, personal, pivot })
 }
 
 /// Checks the number and the names of the steps, and the limits of the whole saga.

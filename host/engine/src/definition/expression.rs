@@ -24,7 +24,7 @@ use serde_json::Value;
 use convert::from_cel;
 use error::Shortened;
 use meter::Meter;
-use path::{Path, path};
+use path::{Path, path, path_of};
 use syntax::{TYPES, has_lone_equals, literal_text, walk};
 use variables::ITEM_NAMES;
 
@@ -209,6 +209,17 @@ impl Expression {
     /// Returns the payload that the expression passes through unchanged, if any.
     pub(crate) fn passed_through(&self) -> Option<PassedThrough<'_>> {
         self.path.as_ref()?.passed_through()
+    }
+
+    /// Returns true when the expression reads a value at this path of a variable, or a part of it.
+    pub(crate) fn reads(&self, variable: Variable, fields: &[String]) -> bool {
+        let mut reads = false;
+        walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
+            if !bound.contains(&variable.name()) {
+                reads |= path_of(expr).is_some_and(|path| path.is_in(variable, fields));
+            }
+        });
+        reads
     }
 
     /// Returns the value of an expression that must be true or false.

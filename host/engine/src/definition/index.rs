@@ -69,8 +69,8 @@ fn compile(source: &str, mistakes: &mut Mistakes) -> Option<Expression> {
     is_right.then_some(expression)
 }
 
-/// What the expressions of an index read.
-struct InputSource<'i>(&'i Payload);
+/// What expressions over the input alone read.
+pub(super) struct InputSource<'i>(pub(super) &'i Payload);
 
 impl Source for InputSource<'_> {
     fn bytes(&self, variable: Variable) -> usize {

@@ -34,6 +34,13 @@ pub struct DefinitionSpec {
     /// most [`crate::INDEX_NAMES_MAX`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub index: BTreeMap<IndexName, String>,
+    /// The person whose personal values a saga has: CEL over `input` that gives a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The places of personal values: paths such as `input.address` and `steps.NAME.output.account`.
+    /// At most [`crate::PERSONAL_PATHS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub personal: Vec<String>,
     /// The steps, in the order of the config.
     pub steps: Vec<StepSpec>,
 }

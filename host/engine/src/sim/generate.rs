@@ -101,6 +101,8 @@ fn spec(graph: &[Vec<usize>], mut change: impl FnMut(&mut StepSpec)) -> Definiti
         deadline: None,
         compensate_within: None,
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps: steps.collect(),
     }
 }

@@ -78,6 +78,7 @@ impl<'m> World<'m> {
             traceparent: None,
             start_at: (!delay.is_zero()).then(|| now.after(delay)),
             parent: None,
+            sealed_key: None,
         };
         let (saga, events) = machine.start(now, what);
         let units = Arc::new(Units::of(&definition));

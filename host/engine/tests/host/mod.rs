@@ -77,6 +77,8 @@ impl Host {
             deadline,
             compensate_within,
             index: std::collections::BTreeMap::new(),
+            subject: None,
+            personal: Vec::new(),
             steps,
         };
         let now = Timestamp::from_millis(1_000);
@@ -89,6 +91,7 @@ impl Host {
             traceparent: None,
             start_at: delay.map(|delay| now.after(delay)),
             parent: None,
+            sealed_key: None,
         };
         let (saga, events) = start(now, what);
         let mut host = Self { saga, now, noted: events.iter().map(word).collect() };

@@ -182,6 +182,8 @@ async fn start(sagas: &dyn SagaPort, child: &Child, told: &mut ChildOrders) -> R
             StartError::Stopping => return std::future::pending().await,
             StartError::DefinitionUnknown(_)
             | StartError::KeyReused(_)
+            | StartError::NoSubject { .. }
+            | StartError::Keys(_)
             | StartError::Overloaded(_)
             | StartError::Store(_) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not started yet");
@@ -215,6 +217,7 @@ async fn start_once(sagas: &dyn SagaPort, child: &Child) -> Result<Started, NotS
         traceparent: child.traceparent.clone(),
         start_at: None,
         parent: Some(child.parent.clone()),
+        sealed_key: None,
     };
     sagas.start(what).await.map_err(NotStarted::NotYet)
 }

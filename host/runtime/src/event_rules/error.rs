@@ -53,8 +53,13 @@ impl EventError {
             | Self::Unreadable(_)
             | Self::KeyUnknown(_) => false,
             Self::Start(error) => match error {
-                StartError::DefinitionUnknown(_) | StartError::KeyReused(_) => false,
-                StartError::Overloaded(_) | StartError::Stopping | StartError::Store(_) => true,
+                StartError::DefinitionUnknown(_)
+                | StartError::KeyReused(_)
+                | StartError::NoSubject { .. } => false,
+                StartError::Overloaded(_)
+                | StartError::Keys(_)
+                | StartError::Stopping
+                | StartError::Store(_) => true,
             },
             Self::Signal(error) => match error {
                 OperateError::NotFound(_)
@@ -64,7 +69,10 @@ impl EventError {
                 OperateError::Overloaded(_) => true,
                 // What is said of one saga holds up no other.
                 OperateError::Runtime(error) => match error {
-                    RuntimeError::Store(_) | RuntimeError::Busy(_) | RuntimeError::Stopping => true,
+                    RuntimeError::Store(_)
+                    | RuntimeError::Keys(_)
+                    | RuntimeError::Busy(_)
+                    | RuntimeError::Stopping => true,
                     RuntimeError::PluginMissing { .. }
                     | RuntimeError::ExportMissing { .. }
                     | RuntimeError::DefinitionLost { .. }

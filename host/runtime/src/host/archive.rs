@@ -13,6 +13,7 @@ use crate::limits::ARCHIVED_EVENTS_BYTES_MAX;
 use crate::principal::Principal;
 use crate::recovery;
 use crate::saga_state::{Loaded, RowState, SagaState};
+use crate::unseal::open_log;
 
 impl Host {
     /// Moves sagas to the archive whose retention is over, now. The host does that by itself from time
@@ -72,9 +73,10 @@ impl Host {
     ) -> Result<Option<SagaState>, RuntimeError> {
         let Some(found) = self.inner.store.archive().read(id).await? else { return Ok(None) };
         let definition = self.pinned(&found.row).await?;
-        let saga = recovery::replay(id, definition, &found.events)?;
+        let (opened, key) = open_log(&self.inner.keys, id, &found.events).await?;
+        let saga = recovery::replay(id, definition, &opened)?;
         let last_at = recovery::last_at(saga.started_at(), &found.events);
-        let state = SagaState::from(Loaded { saga, last_at, row: RowState::from(&found.row) });
+        let state = SagaState::from(Loaded { saga, last_at, row: RowState::from(&found.row), key });
         Ok(Some(SagaState { is_archived: true, ..state }))
     }
 

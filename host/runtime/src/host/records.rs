@@ -14,6 +14,7 @@ use super::Host;
 use crate::action::{Action, authorize};
 use crate::error::RuntimeError;
 use crate::principal::Principal;
+use crate::unseal::open_events;
 
 impl Host {
     /// Returns the sagas that match, the newest first, as they are in the store.
@@ -63,7 +64,7 @@ impl Host {
 
     /// Returns up to `limit` events of a stream after a version, by ascending version. A page of
     /// large events ends early; only the end of the stream is an empty page. Those of an archived saga
-    /// come from the archive.
+    /// come from the archive. Personal values of a saga are opened.
     ///
     /// # Errors
     /// When the store fails, or the saga is archived and cannot be read.
@@ -75,17 +76,17 @@ impl Host {
     ) -> Result<Vec<StoredEvent>, RuntimeError> {
         let saga = match &stream {
             Stream::Saga(id) => Some(*id),
-            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => None,
+            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures => None,
         };
         let page = self.inner.store.log().stream(stream, after, PageBudget::items(limit)).await?;
-        match saga {
-            Some(id) if page.is_empty() => self.archived_events(id, after, limit).await,
-            Some(_) | None => Ok(page),
-        }
+        let Some(id) = saga else { return Ok(page) };
+        let page =
+            if page.is_empty() { self.archived_events(id, after, limit).await? } else { page };
+        open_events((&*self.inner.store, &self.inner.keys), id, page).await
     }
 
     /// Returns up to `limit` events of all streams after a cursor, in order. Pages are as in
-    /// [`Self::events`].
+    /// [`Self::events`], but personal values are sealed in them.
     ///
     /// # Errors
     /// When the store fails.

@@ -1,6 +1,6 @@
 //! The subscriptions of a host, as operators see and order them.
 
-use amends_store::{Cursor, PageBudget, StoreError};
+use amends_store::{Cursor, DeadLetter, PageBudget, StoreError};
 use amends_subscriptions::{NamedEvent, SubscriptionStatus};
 
 use super::Host;
@@ -44,6 +44,23 @@ impl Host {
             "dead letters are sent again"
         );
         Some(status)
+    }
+
+    /// Returns up to `limit` dead letters of a subscription, in the order of the log: those after the place
+    /// of an earlier one, or from the first on. None when there is no such subscription.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn dead_letters(
+        &self,
+        name: &str,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Option<Vec<DeadLetter>>, StoreError> {
+        if !self.subscriptions().iter().any(|subscription| subscription.name == name) {
+            return Ok(None);
+        }
+        self.inner.store.outbox().dead_letters(name.to_owned(), after, limit).await.map(Some)
     }
 
     /// Returns up to `limit` events of all streams after a cursor, in order, with the definitions of their

@@ -92,6 +92,8 @@ impl From<StartError> for Ended {
             StartError::Store(error) => error.into(),
             error @ (StartError::DefinitionUnknown(_)
             | StartError::KeyReused(_)
+            | StartError::NoSubject { .. }
+            | StartError::Keys(_)
             | StartError::Overloaded(_)) => Self::Failing(error.to_string()),
         }
     }

@@ -6,8 +6,7 @@ use amends_engine::{
 };
 use amends_failpoint::failpoint;
 use amends_store::{
-    Append, AppendReply, Appended, Epoch, NewEvent, SagaRow, Shard, StartKey, StoreError, Stream,
-    failures,
+    Append, AppendReply, Appended, Epoch, SagaRow, Shard, StartKey, StoreError, Stream, failures,
 };
 
 use super::{CALL_IN_WORKER_MAX, Worker, counted, next_number, not_owned};
@@ -16,6 +15,7 @@ use crate::error::{RuntimeError, StartError};
 use crate::live::{InFlight, Pass, Pending, Queued, Unbegun};
 use crate::message::{Message, Returned};
 use crate::saga_state::{Started, rests};
+use crate::stored_form::StoredForm;
 use amends_registry::now;
 
 /// How often a call is run again in a row because the state that it saw has changed, before that
@@ -27,22 +27,19 @@ impl Worker {
     pub(super) fn append_of(
         before: Option<&Saga>,
         at: Timestamp,
-        events: &[Event],
+        events: StoredForm<'_>,
         row: Option<SagaRow>,
         draft: &Saga,
         start_key: Option<StartKey>,
     ) -> Append {
-        let failures = failures(events, |step, direction| {
+        let failures = failures(&events.decoded, |step, direction| {
             let step = before?.step(step)?;
             match direction {
                 Direction::Execute => step.digest,
                 Direction::Compensate => step.undo_digest,
             }
         });
-        let events = events
-            .iter()
-            .map(|event| NewEvent { kind: event.kind(), data: event.data() })
-            .collect();
+        let events = events.new;
         Append {
             stream: Stream::Saga(draft.id()),
             expected: before.map_or(Version(0), Saga::version),

@@ -117,6 +117,8 @@ pub(crate) fn definition(name: &str, steps: Vec<StepSpec>) -> Definition {
         deadline: None,
         compensate_within: None,
         index: std::collections::BTreeMap::new(),
+        subject: None,
+        personal: Vec::new(),
         steps,
     })
     .unwrap()

@@ -64,6 +64,7 @@ pub fn row(number: u32) -> SagaRow {
         tags: BTreeMap::new(),
         index: BTreeMap::new(),
         key: None,
+        subject_key: None,
     }
 }
 

@@ -21,6 +21,11 @@ pub trait StoreLocation: Send + Sync {
     /// Opens the store while another handle on it is open, as another host does that takes it over.
     fn take_over_store(&self) -> BoxFuture<'_, Result<Arc<dyn Store>, OpenError>>;
 
+    /// Whether the store itself makes backups.
+    fn makes_backups(&self) -> bool {
+        true
+    }
+
     /// Opens a store that was made of a backup alone, in a place of its own.
     fn open_backup(&self, backup: Backup) -> BoxFuture<'_, Result<Arc<dyn Store>, OpenError>>;
 
@@ -68,7 +73,9 @@ impl TestStore {
         match append.stream {
             Stream::Saga(_) => self.shards.append(append),
             Stream::Plugin(_) => self.store.state().change(append),
-            Stream::Service(_) | Stream::Deploys => self.store.log().append_shared(append),
+            Stream::Service(_) | Stream::Deploys | Stream::Erasures => {
+                self.store.log().append_shared(append)
+            }
         }
     }
 }

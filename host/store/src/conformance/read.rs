@@ -10,8 +10,8 @@ use crate::append::EVENT_BYTES_MAX;
 use crate::saga_row::LIVE_PAGE_BYTES_MAX;
 use crate::stored_event::EVENTS_PAGE_BYTES_MAX;
 use crate::{
-    Append, BlobKind, Cursor, IdPart, LiveSaga, LiveSagas, NewEvent, PageBudget, SagaQuery,
-    SagaRow, ShardId, StartKey, Stream,
+    Append, BlobKind, Cursor, DigestPart, IdPart, LiveSaga, LiveSagas, NewEvent, PageBudget,
+    SagaQuery, SagaRow, ShardId, StartKey, Stream,
 };
 
 /// Seconds after its id was made at which a saga may start: a day.
@@ -32,6 +32,7 @@ async fn fill(store: &TestStore, sagas: u32) -> Model {
         }
         if number % 3 == 0 {
             row.definition = definition("refund");
+            row.definition_digest = digest(number % 2);
         }
         row.tags.insert("customer".to_owned(), (number % 5).to_string());
         if number % 2 == 0 {
@@ -55,6 +56,16 @@ pub async fn lists_by_each_filter(location: &dyn StoreLocation) {
         SagaStatus::ALL.to_vec(),
     ];
     let definitions = [None, Some("refund"), Some("order-fulfillment"), Some("nothing")];
+    // Those of two definitions of one name, and one that the store does not have.
+    for number in 0..2 {
+        let (kind, name) = (BlobKind::Definition, "refund".to_owned());
+        store.blobs().put(kind, name, digest(number), at(0), b"{}".to_vec()).await.unwrap();
+    }
+    let part = |digest: amends_engine::Digest| {
+        let text = digest.to_string();
+        DigestPart::new(&text[..text.len() - 40]).unwrap()
+    };
+    let digests = [None, Some(part(digest(0))), Some(part(digest(1))), Some(part(digest(7)))];
     let tags = [None, Some(("customer", "3")), Some(("colour", "blå")), Some(("colour", "red"))];
     let late = at(SAGAS / 2 + LATE);
     let times = [None, Some(at(0)), Some(at(SAGAS / 2)), Some(at(SAGAS)), Some(late)];
@@ -65,11 +76,14 @@ pub async fn lists_by_each_filter(location: &dyn StoreLocation) {
     for statuses in &status_sets {
         for name in definitions {
             for tag in tags {
-                for started_after in times {
+                for (started_after, definition_digest) in
+                    times.into_iter().flat_map(|time| digests.iter().map(move |it| (time, it)))
+                {
                     for before in befores {
                         let query = SagaQuery {
                             statuses: statuses.clone(),
                             definition: name.map(definition),
+                            definition_digest: definition_digest.clone(),
                             tags: tag
                                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                                 .into_iter()

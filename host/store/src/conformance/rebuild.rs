@@ -47,6 +47,8 @@ pub fn real_definition() -> Definition {
         deadline: Some(Duration::from_hours(24)),
         compensate_within: None,
         index: index.into(),
+        subject: None,
+        personal: Vec::new(),
         steps: vec![step("reserve", &[]), step("pay", &["reserve"]), step("ship", &["pay"])],
     })
     .unwrap()
@@ -75,6 +77,7 @@ pub fn real_saga(definition: &Arc<Definition>, number: u32) -> Vec<Append> {
         traceparent: None,
         start_at: None,
         parent: None,
+        sealed_key: None,
     };
     let start_key = StartKey::of(&key, definition.name(), &start.input);
     let (mut saga, mut events) = amends_engine::start(now, start);

@@ -39,6 +39,9 @@ pub(crate) enum SegmentError {
     /// The content is not what was written.
     #[error("{0}")]
     Damaged(String),
+    /// The object store does not answer, or refuses. Nothing is known about the file.
+    #[error("{0}")]
+    Unreachable(String),
 }
 
 impl From<std::io::Error> for SegmentError {
@@ -48,6 +51,6 @@ impl From<std::io::Error> for SegmentError {
 }
 
 /// Makes the error of content that is not what was written.
-pub(super) fn damaged(what: impl Into<String>) -> SegmentError {
+pub(crate) fn damaged(what: impl Into<String>) -> SegmentError {
     SegmentError::Damaged(what.into())
 }

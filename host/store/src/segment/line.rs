@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use amends_engine::{
-    DefinitionName, Digest, IndexName, IndexValue, Position, SagaId, SagaStatus, Timestamp, Version,
+    DefinitionName, Digest, IndexName, IndexValue, Position, SagaId, SagaStatus, SubjectKeyId,
+    Timestamp, Version,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -33,6 +34,8 @@ pub(crate) struct SagaLine {
     index: BTreeMap<IndexName, IndexValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject_key: Option<SubjectKeyId>,
     appends: Vec<AppendLine>,
 }
 
@@ -61,6 +64,7 @@ impl SagaLine {
             tags: row.tags.clone(),
             index: row.index.clone(),
             key: row.key.clone(),
+            subject_key: row.subject_key,
             appends: Vec::new(),
         })
     }
@@ -132,6 +136,7 @@ impl SagaLine {
             tags: self.tags.clone(),
             index: self.index.clone(),
             key: self.key.clone(),
+            subject_key: self.subject_key,
         })
     }
 }

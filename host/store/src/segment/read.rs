@@ -15,30 +15,56 @@ use crate::archive::ArchivedSaga;
 /// The most findings of one segment. More would say nothing new.
 const FINDINGS_MAX: usize = 20;
 
+/// What a segment is read from.
+pub(crate) trait SegmentSource: Send {
+    /// Returns the size in bytes, and the last so many bytes; all of them when there are fewer. It is
+    /// called before [`Self::read_at`].
+    fn end(&mut self, bytes: usize) -> Result<(u64, Vec<u8>), SegmentError>;
+
+    /// Fills a buffer from a place on.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError>;
+}
+
+impl SegmentSource for File {
+    fn end(&mut self, bytes: usize) -> Result<(u64, Vec<u8>), SegmentError> {
+        let size = self.metadata()?.len();
+        let mut end = vec![0; usize::try_from(size).map_or(bytes, |size| size.min(bytes))];
+        self.read_at(size - end.len() as u64, &mut end)?;
+        Ok((size, end))
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), SegmentError> {
+        self.seek(SeekFrom::Start(offset))?;
+        Ok(self.read_exact(buffer)?)
+    }
+}
+
 /// An open segment. Its footer and index are checked; its frames are when they are read.
 pub(crate) struct Segment {
-    file: File,
+    source: Box<dyn SegmentSource>,
     index: Index,
 }
 
 impl Segment {
-    /// Opens a segment.
+    /// Opens a segment that is a file.
     pub(crate) fn open(path: &Path) -> Result<Self, SegmentError> {
-        let mut file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        let Some(footer_at) = bytes.checked_sub(FOOTER_BYTES as u64) else {
+        Self::over(Box::new(File::open(path)?))
+    }
+
+    /// Opens a segment.
+    pub(crate) fn over(mut source: Box<dyn SegmentSource>) -> Result<Self, SegmentError> {
+        let (bytes, footer) = source.end(FOOTER_BYTES)?;
+        if footer.len() < FOOTER_BYTES {
             return Err(damaged("it is shorter than a footer: the file is cut off or no segment"));
-        };
-        let mut footer = [0; FOOTER_BYTES];
-        read_at(&mut file, footer_at, &mut footer)?;
+        }
         let footer = Footer::from_frame(&footer, bytes)?;
         let mut content = vec![0; footer.bytes];
-        read_at(&mut file, footer.offset, &mut content)?;
+        source.read_at(footer.offset, &mut content)?;
         if *blake3::hash(&content).as_bytes() != footer.hash {
             return Err(damaged("its index has another hash than its footer says"));
         }
         let index = Index::from_content(&content, footer.frames_end())?;
-        Ok(Self { file, index })
+        Ok(Self { source, index })
     }
 
     /// Returns what the first line says.
@@ -65,10 +91,15 @@ impl Segment {
     }
 
     /// Reads the whole segment, one frame after the other. Each finding is a sentence.
-    pub(crate) fn check(&mut self) -> Vec<String> {
+    ///
+    /// # Errors
+    /// [`SegmentError::Unreachable`] alone: everything else is a finding.
+    pub(crate) fn check(&mut self) -> Result<Vec<String>, SegmentError> {
         let mut findings = Vec::new();
-        if let Err(error) = self.header() {
-            findings.push(error.to_string());
+        match self.header() {
+            Err(error @ SegmentError::Unreachable(_)) => return Err(error),
+            Err(error) => findings.push(error.to_string()),
+            Ok(_) => {}
         }
         let mut sagas = self.index.sagas.clone().into_iter().peekable();
         for number in 1..self.index.frames.len() {
@@ -78,6 +109,7 @@ impl Segment {
                 places.push(entry);
             }
             match plain {
+                Err(error @ SegmentError::Unreachable(_)) => return Err(error),
                 Err(error) => findings.push(error.to_string()),
                 Ok(plain) => {
                     let wrong = places.iter().filter_map(|entry| {
@@ -94,7 +126,7 @@ impl Segment {
                 break;
             }
         }
-        findings
+        Ok(findings)
     }
 
     /// Returns the plain bytes of a frame.
@@ -105,7 +137,7 @@ impl Segment {
             return Err(damaged(format!("it has no frame {number}")));
         };
         let mut compressed = vec![0; bytes as usize];
-        read_at(&mut self.file, offset, &mut compressed)?;
+        self.source.read_at(offset, &mut compressed)?;
         if *blake3::hash(&compressed).as_bytes() != hash {
             return Err(damaged(format!("frame {number}: its checksum does not match")));
         }
@@ -133,9 +165,4 @@ fn line_in(plain: &[u8], entry: SagaEntry) -> Result<&[u8], SegmentError> {
 
 fn lines(plain: &[u8]) -> usize {
     plain.split_inclusive(|byte| *byte == b'\n').count()
-}
-
-fn read_at(file: &mut File, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
-    file.seek(SeekFrom::Start(offset))?;
-    file.read_exact(into)
 }

@@ -65,7 +65,7 @@ impl SegmentHeader {
     }
 }
 
-/// A segment that is complete, durable and has its name.
+/// A segment that is complete and durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WrittenSegment {
     /// The name of the file.
@@ -163,11 +163,6 @@ impl SegmentWriter {
         self.bytes
     }
 
-    /// Returns how many sagas were added.
-    pub(crate) fn sagas(&self) -> usize {
-        self.index.sagas.len()
-    }
-
     /// Compresses and writes the current frame.
     fn end_frame(&mut self) -> io::Result<()> {
         let number = |number: usize| u32::try_from(number).map_err(io::Error::other);
@@ -188,8 +183,9 @@ impl SegmentWriter {
         self.file.write_all(bytes)
     }
 
-    /// Completes the segment, makes it durable and gives it its name. None when no saga was added.
-    pub(crate) fn finish(mut self) -> io::Result<Option<WrittenSegment>> {
+    /// Completes the segment and makes it durable, under the name of the draft. None when no saga was
+    /// added.
+    pub(crate) fn complete(mut self) -> io::Result<Option<CompleteSegment>> {
         let (Some(first), Some(last)) = (self.index.sagas.first(), self.index.sagas.last()) else {
             return Ok(None);
         };
@@ -211,11 +207,7 @@ impl SegmentWriter {
             plain(last),
             &hash.to_hex()[..16]
         );
-        fs::rename(&self.draft.path, self.folder.join(&file))?;
-        self.draft.is_kept = true;
-        File::open(&self.folder)?.sync_all()?;
-        failpoint("store.archive.named");
-        Ok(Some(WrittenSegment {
+        let written = WrittenSegment {
             file,
             hash: *hash.as_bytes(),
             first,
@@ -224,6 +216,35 @@ impl SegmentWriter {
             events: self.events,
             bytes: self.bytes,
             at: self.at,
-        }))
+        };
+        Ok(Some(CompleteSegment { written, draft: self.draft, folder: self.folder }))
+    }
+
+    /// Completes the segment, makes it durable and gives it its name in its folder. None when no saga was
+    /// added.
+    pub(crate) fn finish(self) -> io::Result<Option<WrittenSegment>> {
+        let Some(CompleteSegment { written, mut draft, folder }) = self.complete()? else {
+            return Ok(None);
+        };
+        fs::rename(&draft.path, folder.join(&written.file))?;
+        draft.is_kept = true;
+        File::open(&folder)?.sync_all()?;
+        Ok(Some(written))
+    }
+}
+
+/// A segment that is complete and durable, and has the name of a draft. The draft is removed when this is
+/// dropped.
+pub(crate) struct CompleteSegment {
+    /// What it is, with the name that it will have.
+    pub(crate) written: WrittenSegment,
+    draft: Draft,
+    folder: PathBuf,
+}
+
+impl CompleteSegment {
+    /// Returns where it is now.
+    pub(crate) fn path(&self) -> &Path {
+        &self.draft.path
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{PluginName, Position, SagaId, Timestamp, Version};
+use amends_engine::{PluginName, Position, SagaId, SubjectKeyId, Timestamp, Version};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
@@ -186,6 +186,7 @@ pub(super) fn put_row(
         tags,
         row.key,
         index,
+        row.subject_key.as_ref().map(SubjectKeyId::as_bytes),
     ])?;
     // The key is the whole row: one that damage has left there is the same.
     for (name, value) in &row.tags {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use amends_engine::{Event, Position, SagaId, Timestamp, Version, on_one_line};
+use amends_engine::{Position, SagaId, Timestamp, Version, on_one_line};
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 use serde_json::value::RawValue;
@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::column::{readable, unreadable};
 use super::stream_column::stream;
 use super::sum::check_sum;
-use crate::append::{NewEvent, is_event_type};
+use crate::events_text::is_kind;
+pub(super) use crate::events_text::{events_column, unreadable_data};
 use crate::stored_event::{EVENT_UNREADABLE, StoredEvent};
 use crate::stream::Stream;
 
@@ -37,22 +38,6 @@ impl From<AppendedEvent<'_>> for StoredEvent {
     }
 }
 
-/// Returns the column `events` of an append: `[["step.succeeded",{…}],["saga.completed",{}]]`.
-pub(super) fn events_column(events: &[NewEvent]) -> String {
-    const PUNCTUATION: usize = r#"["",],"#.len();
-    let bytes = |event: &NewEvent| event.kind.len() + event.data.len() + PUNCTUATION;
-    let mut column = String::with_capacity(events.iter().map(bytes).sum::<usize>() + 2);
-    for event in events {
-        column.push_str(if column.is_empty() { "[[\"" } else { ",[\"" });
-        column.push_str(&event.kind);
-        column.push_str("\",");
-        column.push_str(&event.data);
-        column.push(']');
-    }
-    column.push(']');
-    column
-}
-
 /// Returns the events of one append. When they cannot be read, one event with the reason stands for
 /// them, so that readers of the log can go on after it.
 pub(super) fn events_or_reason<'row>(
@@ -71,11 +56,6 @@ pub(super) fn events_or_reason<'row>(
         kind: EVENT_UNREADABLE.to_owned(),
         data: unreadable_data(&why).into(),
     }])
-}
-
-/// Returns the data of the event that stands for an append that cannot be read.
-pub(super) fn unreadable_data(why: &str) -> String {
-    serde_json::json!({ "reason": why }).to_string()
 }
 
 /// Returns a version for an append that cannot be read, so that readers find it where it stands in
@@ -129,13 +109,4 @@ pub(super) fn append_events<'row>(
         data: Cow::Borrowed(data.get()),
     };
     Ok((0..=last).rev().zip(events).map(event).collect())
-}
-
-/// Returns true when a stream may have events of this type. The types that plugins and services use
-/// are not known here.
-fn is_kind(stream: &Stream, kind: &str) -> bool {
-    match stream {
-        Stream::Saga(_) => Event::is_kind(kind),
-        Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys => is_event_type(kind),
-    }
 }

@@ -5,20 +5,16 @@
 //! Until its tombstone is there, a saga is found in the database. A file without a row in `segments`
 //! is what a crash left, and the next pass removes it.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_engine::{SagaId, Timestamp, Version};
+use amends_engine::{SagaId, SubjectKeyId, Timestamp, Version};
 use amends_failpoint::failpoint;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::SqliteStore;
-use super::archive_check::check_segment;
 use super::archive_job::{ArchiveDone, ArchiveJob, ArchiveTask, Removal, Returning, SegmentNumber};
 use super::clock::now;
 use super::job::Job;
@@ -27,12 +23,14 @@ use super::runs::runs;
 use crate::archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ToArchive, Tombstone,
 };
+use crate::archive_files::ArchiveFiles;
+use crate::archive_place::ArchivePlace;
 use crate::error::StoreError;
 use crate::paging::PageBudget;
 use crate::saga_query::SagaQuery;
 use crate::segment::{
-    DRAFT_SUFFIX, SEGMENT_BYTES, SEGMENT_SAGAS_MAX, SEGMENT_SUFFIX, SagaLine, Segment,
-    SegmentError, SegmentHeader, SegmentWriter, WrittenSegment,
+    SEGMENT_BYTES, SEGMENT_SAGAS_MAX, SagaLine, SegmentHeader, SegmentWriter, WrittenSegment,
+    damaged,
 };
 
 /// The sagas of the first transaction, and the most of any other.
@@ -92,13 +90,14 @@ impl Archive for SqliteStore {
     fn read(&self, id: SagaId) -> BoxFuture<'_, Result<Option<ArchivedSaga>, ArchiveError>> {
         async move {
             let _place = self.archive_reads.acquire().await.map_err(|_| StoreError::Closed)?;
-            let Some(path) = self.segment_of(id).await? else { return Ok(None) };
+            let Some((files, file)) = self.segment_of(id).await? else { return Ok(None) };
             let found = in_background(move || {
-                let mut segment = Segment::open(&path).map_err(|error| failed(&path, error))?;
-                segment.saga(id).map_err(|error| failed(&path, error))?.ok_or_else(|| {
-                    let what = format!("saga {id} is not in it");
-                    ArchiveError::Damaged { path, what }
-                })
+                let failed = |error| files.failed(&file, error);
+                let mut segment = files.segment(&file).map_err(failed)?;
+                segment
+                    .saga(id)
+                    .map_err(failed)?
+                    .ok_or_else(|| failed(damaged(format!("saga {id} is not in it"))))
             });
             found.await.map(Some)
         }
@@ -149,8 +148,12 @@ impl Archive for SqliteStore {
         SqliteStore::query(self, read::oldest_ended)
     }
 
-    fn folder(&self) -> Option<&Path> {
-        self.archive.as_deref()
+    fn count_of_subject_key(&self, key: SubjectKeyId) -> BoxFuture<'_, Result<u64, StoreError>> {
+        SqliteStore::query(self, move |connection| read::count_archived_of_key(connection, key))
+    }
+
+    fn place(&self) -> Option<&ArchivePlace> {
+        self.archive.as_ref().map(|files| files.place())
     }
 }
 
@@ -162,7 +165,7 @@ impl SqliteStore {
         summary: &mut ArchiveSummary,
     ) -> Result<(), ArchiveError> {
         let mut written = match &self.archive {
-            Some(folder) => Some(self.begin_segment(folder.clone()).await?),
+            Some(files) => Some(self.begin_segment(Arc::clone(files)).await?),
             None => None,
         };
         let mut removals = Vec::new();
@@ -192,12 +195,11 @@ impl SqliteStore {
                     Err(reason) => summary.unreadable.push((found.id, reason)),
                 }
             }
-            if let Some(mut writer) = written.take() {
-                let folder = self.archive.clone().unwrap_or_default();
+            if let Some((mut writer, files)) = written.take().zip(self.archive.clone()) {
                 let added = in_background(move || {
                     for (id, line) in &lines {
                         let added = writer.add(*id, &line.text, line.version.0);
-                        added.map_err(|error| failed(&folder, error.into()))?;
+                        added.map_err(|error| files.draft_failed(error))?;
                     }
                     Ok(writer)
                 });
@@ -205,48 +207,30 @@ impl SqliteStore {
             }
         }
         sagas.drain(..taken);
+        let written = match written.zip(self.archive.clone()) {
+            Some((writer, files)) => finish_segment(files, writer).await?,
+            None => None,
+        };
         let segment = match written {
-            Some(writer) if writer.sagas() > 0 => {
-                let written = self.finish_segment(writer).await?;
+            Some(written) => {
                 (summary.segments, summary.bytes) =
                     (summary.segments + 1, summary.bytes + written.bytes);
                 let done = self.archive_job(ArchiveTask::Segment(written)).await?;
                 failpoint("store.archive.recorded");
                 Some(done.segment)
             }
-            Some(_) | None => None,
+            None => None,
         };
         self.remove(removals, segment, summary).await
     }
 
-    async fn begin_segment(&self, folder: PathBuf) -> Result<SegmentWriter, ArchiveError> {
+    async fn begin_segment(&self, files: Arc<ArchiveFiles>) -> Result<SegmentWriter, ArchiveError> {
         let header = SegmentHeader {
             store: self.run,
             fence: i64::try_from(self.epoch.0).unwrap_or(i64::MAX),
             at: now(),
         };
-        in_background(move || {
-            SegmentWriter::create(&folder, &header).map_err(|error| failed(&folder, error.into()))
-        })
-        .await
-    }
-
-    /// Completes a segment, reads it back and compares.
-    async fn finish_segment(&self, writer: SegmentWriter) -> Result<WrittenSegment, ArchiveError> {
-        let folder = self.archive.clone().unwrap_or_default();
-        in_background(move || {
-            let written = writer.finish().map_err(|error| failed(&folder, error.into()))?;
-            // The caller has added a saga.
-            let Some(written) = written else { return Err(StoreError::Closed.into()) };
-            let path = folder.join(&written.file);
-            let findings = check_segment(&path, &written.hash);
-            if let Some(what) = findings.into_iter().next() {
-                return Err(ArchiveError::Damaged { path, what });
-            }
-            failpoint("store.archive.verified");
-            Ok(written)
-        })
-        .await
+        in_background(move || files.begin(&header)).await
     }
 
     /// Puts tombstones in the place of sagas, a few at a time. In between, the writer has as much
@@ -291,40 +275,39 @@ impl SqliteStore {
     pub(super) async fn returning(&self, id: SagaId) -> Result<Option<Returning>, ArchiveError> {
         let Some(tombstone) = Archive::tombstone(self, id).await? else { return Ok(None) };
         let version = tombstone.version;
-        let path = self.file_of(tombstone)?;
+        let (files, file) = self.file_of(tombstone)?;
         let returning = in_background(move || {
-            let damaged = |what| ArchiveError::Damaged { path: path.clone(), what };
-            let mut segment = Segment::open(&path).map_err(|error| failed(&path, error))?;
-            let line = segment.line(id).map_err(|error| failed(&path, error))?;
-            let line = line.ok_or_else(|| damaged(format!("saga {id} is not in it")))?;
+            let failed = |error| files.failed(&file, error);
+            let mut segment = files.segment(&file).map_err(failed)?;
+            let line = segment.line(id).map_err(failed)?;
+            let line = line.ok_or_else(|| failed(damaged(format!("saga {id} is not in it"))))?;
             let read = || {
                 crate::segment::parse_line(&line, id)?;
                 let line = SagaLine::from_text(&line)?;
                 Ok((line.row()?, line.appends()?))
             };
-            let (row, appends) = read().map_err(|error| failed(&path, error))?;
+            let (row, appends) = read().map_err(failed)?;
             if appends.last().map(|(_, version, ..)| Version(*version)) != Some(version) {
                 let what = format!("saga {id} does not end with event {} in it", version.0);
-                return Err(damaged(what));
+                return Err(failed(damaged(what)));
             }
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             Ok(Returning { row, file, version, appends })
         });
         returning.await.map(Some)
     }
 
     /// Returns the file that has a saga; none when the saga was not moved.
-    async fn segment_of(&self, id: SagaId) -> Result<Option<PathBuf>, ArchiveError> {
+    async fn segment_of(&self, id: SagaId) -> Result<Option<FileOfArchive>, ArchiveError> {
         let Some(tombstone) = Archive::tombstone(self, id).await? else { return Ok(None) };
         self.file_of(tombstone).map(Some)
     }
 
-    fn file_of(&self, tombstone: Tombstone) -> Result<PathBuf, ArchiveError> {
+    fn file_of(&self, tombstone: Tombstone) -> Result<FileOfArchive, ArchiveError> {
         let Tombstone { id, file, ended_at, status, .. } = tombstone;
         match (file, &self.archive) {
             (None, _) => Err(ArchiveError::Deleted { id, ended_at, status }),
             (Some(file), None) => Err(ArchiveError::NoFolder { id, file }),
-            (Some(file), Some(folder)) => Ok(folder.join(file)),
+            (Some(file), Some(files)) => Ok((Arc::clone(files), file)),
         }
     }
 
@@ -332,40 +315,29 @@ impl SqliteStore {
     /// it recorded them, so their sagas are in the database. All other files stay: those of another
     /// store, and those that another copy of this one wrote, because no copy knows the runs of another.
     async fn remove_orphans(&self) -> Result<(), ArchiveError> {
-        let Some(folder) = self.archive.clone() else { return Ok(()) };
+        let Some(files) = self.archive.clone() else { return Ok(()) };
         let known = SqliteStore::query(self, read::segment_files).await?;
-        let known: BTreeSet<_> = known.into_iter().collect();
+        let known = known.into_iter().collect();
         let runs = SqliteStore::query(self, runs).await?;
+        let runs = runs.into_iter().collect();
         let epoch = self.epoch.0;
-        in_background(move || {
-            let entries = match fs::read_dir(&folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(failed(&folder, error.into())),
-            };
-            let draft = |run: &i64| format!("{:016x}{DRAFT_SUFFIX}", run.cast_unsigned());
-            let drafts: BTreeSet<_> = runs.iter().map(draft).collect();
-            for entry in entries.flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let path = entry.path();
-                let is_orphan = drafts.contains(&name)
-                    || name.ends_with(SEGMENT_SUFFIX)
-                        && !known.contains(&name)
-                        && Segment::open(&path)
-                            .and_then(|mut segment| segment.header())
-                            .is_ok_and(|header| {
-                                // A later owner of the store may be about to record it.
-                                runs.contains(&header.store) && header.fence.unsigned_abs() <= epoch
-                            });
-                if is_orphan {
-                    tracing::info!(file = %path.display(), "an archive file without sagas is removed");
-                    fs::remove_file(&path).map_err(|error| failed(&path, error.into()))?;
-                }
-            }
-            Ok(())
-        })
-        .await
+        in_background(move || files.remove_orphans(known, &runs, epoch)).await
     }
+}
+
+/// The files of the archive, and the name of one.
+type FileOfArchive = (Arc<ArchiveFiles>, String);
+
+/// Completes a segment, reads it back and compares. None when it has no saga.
+async fn finish_segment(
+    files: Arc<ArchiveFiles>,
+    writer: SegmentWriter,
+) -> Result<Option<WrittenSegment>, ArchiveError> {
+    let written = in_background(move || files.finish(writer)).await?;
+    if written.is_some() {
+        failpoint("store.archive.verified");
+    }
+    Ok(written)
 }
 
 /// Returns the number of sagas of the transaction after one that took this long.
@@ -376,14 +348,6 @@ fn next_size(size: usize, took: Duration) -> usize {
         (size * 2).min(REMOVED_MAX)
     } else {
         size
-    }
-}
-
-fn failed(path: &Path, error: SegmentError) -> ArchiveError {
-    let path = path.to_owned();
-    match error {
-        SegmentError::File(source) => ArchiveError::File { path, source },
-        SegmentError::Damaged(what) => ArchiveError::Damaged { path, what },
     }
 }
 

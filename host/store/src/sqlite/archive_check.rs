@@ -1,45 +1,37 @@
 //! Whether the files of the archive are sound, and have the sagas that the database says they have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use amends_engine::SagaId;
 
 use super::read;
-use crate::segment::{Segment, SegmentError};
+use crate::archive_files::ArchiveFiles;
+use crate::segment::SegmentError;
 
-/// Reads a whole segment. Each finding is a sentence that names the frame where that is known.
-pub(super) fn check_segment(path: &Path, hash: &[u8; 32]) -> Vec<String> {
-    let checked = || -> Result<Vec<String>, SegmentError> {
-        let mut findings = Segment::open(path)?.check();
-        if findings.is_empty() {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_reader(fs::File::open(path)?)?;
-            if hasher.finalize() != *hash {
-                findings.push("its hash is not the one that the store has".to_owned());
-            }
-        }
-        Ok(findings)
-    };
-    checked().unwrap_or_else(|error| vec![error.to_string()])
-}
-
-/// Checks the files of the archive against the tombstones of a database. Each finding names the file.
+/// Checks the files of the archive against the tombstones of a database. Each finding names the file. When
+/// the archive cannot be reached, one finding says so, and the rest of the files is not checked.
 pub(super) fn check_archive(
     connection: &rusqlite::Connection,
-    folder: &Path,
+    files: &ArchiveFiles,
 ) -> rusqlite::Result<Vec<String>> {
     let mut findings = Vec::new();
     let mut after = 0;
     while let Some((number, file, hash)) = read::segments_after(connection, after)? {
         after = number;
-        let path = folder.join(&file);
-        let name = path.display();
-        findings
-            .extend(check_segment(&path, &hash).into_iter().map(|what| format!("{name}: {what}")));
-        let Ok(segment) = Segment::open(&path) else { continue };
-        let held: BTreeSet<_> = segment.ids().collect();
+        let name = files.place().of(&file);
+        let held = files.check(&file, &hash).and_then(|found| {
+            findings.extend(found.into_iter().map(|what| format!("{name}: {what}")));
+            Ok(files.segment(&file)?.ids().collect::<BTreeSet<_>>())
+        });
+        let held = match held {
+            Ok(held) => held,
+            Err(SegmentError::Unreachable(what)) => {
+                findings.push(format!("{name}: the archive cannot be reached: {what}; this file and those after it were not checked"));
+                break;
+            }
+            // It is among the findings.
+            Err(SegmentError::File(_) | SegmentError::Damaged(_)) => continue,
+        };
         let mut statement =
             connection.prepare_cached("SELECT saga FROM archived WHERE segment = ?1")?;
         let mut rows = statement.query([number])?;

@@ -166,7 +166,7 @@ impl WriterCache {
             return Ok(false);
         }
         let tombstone = "INSERT INTO archived
-            SELECT id, ?2, ?3, definition, status, started_at, ended_at, key FROM sagas
+            SELECT id, ?2, ?3, definition, status, started_at, ended_at, key, subject_key FROM sagas
             WHERE id = ?1 AND ended_at IS NOT NULL";
         let rows = connection.prepare_cached(tombstone)?.execute(params![
             id.as_bytes(),

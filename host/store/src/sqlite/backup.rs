@@ -23,13 +23,13 @@ use super::disk::{disk_room, low_mark};
 use super::error::describe;
 use super::file::folder;
 use super::job::{BackupJob, BackupStep, Job};
-use super::queue::Queue;
 use super::read::count_events;
 use super::runs::forget_runs;
 use super::writer::Writer;
 use crate::backup::{BackupError, BackupSummary};
 use crate::error::StoreError;
 use crate::in_place::beside;
+use crate::queue::Queue;
 
 /// The suffix of the copy while it is made beside the store. The next open removes such a file, so
 /// the name is none that people give to a copy of theirs.
@@ -107,7 +107,7 @@ impl Writer<'_> {
 /// Copies the database that a writer writes to. Blocks meanwhile. Ends early, with an error, when
 /// `is_cancelled` says so. The returned file has no name.
 pub(super) fn copy_while_written(
-    queue: &Arc<Queue>,
+    queue: &Arc<Queue<Job>>,
     path: &Path,
     is_cancelled: &dyn Fn() -> bool,
 ) -> Result<(File, BackupSummary), BackupError> {
@@ -174,7 +174,7 @@ pub(super) fn remove_draft(path: &Path) {
 
 /// A backup that has begun.
 struct Running<'d> {
-    queue: &'d Arc<Queue>,
+    queue: &'d Arc<Queue<Job>>,
     path: &'d Path,
     draft: &'d Draft,
 }

@@ -1,11 +1,3 @@
-//! The clock of the system.
+//! The clock of the system, as both stores read it.
 
-use std::time::SystemTime;
-
-use amends_engine::Timestamp;
-
-/// Returns the time now.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
+pub(super) use crate::clock::now;

@@ -74,6 +74,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .mode(0o600)
         .open(&lock_path)

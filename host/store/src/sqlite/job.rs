@@ -11,8 +11,9 @@ use super::archive_job::ArchiveJob;
 use super::rebuild_job::RebuildJob;
 use crate::append::{Append, AppendReply};
 use crate::blob::{BlobChange, BlobKind};
-use crate::error::{Fatal, StoreError};
+use crate::error::StoreError;
 use crate::outbox::SubscriptionChange;
+use crate::queue::{QueuedJob, to_owner};
 use crate::schedules::ScheduleRow;
 use crate::shard_id::ShardId;
 
@@ -89,11 +90,6 @@ pub(super) enum BackupStep {
 }
 
 impl Job {
-    /// Makes the job that writes an append.
-    pub(super) fn append(append: Append, owner: Option<ShardId>, reply: AppendReply) -> Self {
-        Self::Append { append: Box::new(append), owner, reply, since: Instant::now() }
-    }
-
     /// Returns how many bytes the job adds to a transaction.
     pub(super) fn bytes(&self) -> usize {
         match self {
@@ -109,9 +105,15 @@ impl Job {
             | Self::Close => 0,
         }
     }
+}
+
+impl QueuedJob for Job {
+    fn append(append: Append, owner: Option<ShardId>, reply: AppendReply) -> Self {
+        Self::Append { append: Box::new(append), owner, reply, since: Instant::now() }
+    }
 
     /// Answers the caller with an error. A caller that no longer waits is not answered.
-    pub(super) fn fail(self, error: StoreError) {
+    fn fail(self, error: StoreError) {
         match self {
             Self::Append { owner, reply, .. } => reply.send(Err(to_owner(error, owner))),
             Self::SaveSubscription { reply, .. }
@@ -125,13 +127,5 @@ impl Job {
             // Whoever waits for a step learns that there is no answer.
             Self::Backup(_) | Self::Look { .. } | Self::Close => {}
         }
-    }
-}
-
-/// Returns an error as the owner of a shard gets it: whoever raised the fence took the shard over.
-pub(super) fn to_owner(error: StoreError, owner: Option<ShardId>) -> StoreError {
-    match (error, owner) {
-        (StoreError::Fatal(Fatal::Fenced), Some(shard)) => StoreError::LostOwnership(shard),
-        (error, _) => error,
     }
 }

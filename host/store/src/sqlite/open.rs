@@ -7,6 +7,7 @@ use std::path::Path;
 use amends_engine::Position;
 use rusqlite::Connection;
 
+use super::acknowledged::Lost;
 use super::backup::remove_draft;
 use super::connection::{begin, open_writer};
 use super::error::describe_open;
@@ -21,8 +22,13 @@ use crate::config::Durability;
 use crate::error::OpenError;
 use crate::in_place::beside;
 
-/// Opens the database for writing, creates it when there is none, and migrates it.
-pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
+/// Opens the database for writing, creates it when there is none, and migrates it. Refuses one that
+/// lacks events which the lock file says were acknowledged.
+pub(super) fn open(
+    path: &Path,
+    lock: &File,
+    durability: Durability,
+) -> Result<Connection, OpenError> {
     remove_draft(path);
     if !exists(path)? {
         create(path)?;
@@ -30,6 +36,16 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Op
     let failed = |error: rusqlite::Error| describe_open(path, error);
     let connection = open_writer(path).map_err(failed)?;
     let version = check_version(&connection, path)?;
+    match (Lost::find(lock, &connection).map_err(failed)?, durability) {
+        (None, Durability::Full | Durability::Relaxed) => {}
+        (Some(lost), Durability::Full) => return Err(lost.to_error(path)),
+        // A machine that stopped may have lost them, as the config says.
+        (Some(Lost { acknowledged, last }), Durability::Relaxed) => tracing::error!(
+            path = %path.display(), acknowledged = acknowledged.0, last = last.0,
+            "acknowledged events are lost: with durability = \"relaxed\", a machine that stops may \
+             lose the latest"
+        ),
+    }
     let synchronous = match durability {
         Durability::Full => "FULL",
         Durability::Relaxed => "NORMAL",

@@ -12,10 +12,11 @@ use amends_failpoint::failpoint;
 use tokio::sync::oneshot;
 
 use super::SqliteStore;
-use super::derive::{DerivedSaga, PinnedDefinitions, derive};
+use super::derive::{PinnedDefinitions, derive};
 use super::job::Job;
 use super::read;
 use super::rebuild_job::{RebuildDone, RebuildJob, RebuildTask};
+use crate::derived::DerivedSaga;
 use crate::error::StoreError;
 use crate::rebuild::{Projection, RebuildPlace, RebuildSlice, RebuildStage, RowKey};
 

@@ -10,13 +10,13 @@ use tokio::sync::oneshot;
 
 use super::append::{put_key, put_row};
 use super::column::to_integer;
-use super::derive::DerivedSaga;
 use super::error::is_constraint;
 use super::failures::{is_corrupt, put_failure, remove_failures};
 use super::read::{Stray, has_other_owner, remove_stray};
 use super::saga_index::remove_index;
 use super::statements::Statements;
 use super::writer_cache::WriterCache;
+use crate::derived::DerivedSaga;
 use crate::error::StoreError;
 use crate::rebuild::Projection;
 use crate::stream::Stream;

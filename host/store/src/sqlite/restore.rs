@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use amends_failpoint::failpoint;
 use rusqlite::{Connection, ErrorCode};
 
+use super::acknowledged::Acknowledged;
 use super::backup::{BACKUP_AT, Stamp, copy_unused, remove_files};
 use super::clock::now;
 use super::connection::open_writer;
@@ -49,7 +50,7 @@ const FINDINGS_NAMED: usize = 3;
 pub fn restore(backup: &Path, url: &str, may_replace: bool) -> Result<Restored, RestoreError> {
     let path = path_of(url)?;
     let path = file::real_path(&path)?;
-    let _lock = file::lock(&path)?;
+    let lock = file::lock(&path)?;
     remove_second_name(&path)?;
     let path = file::resolve(&path)?;
     let is_there = fs::metadata(&path).is_ok();
@@ -62,6 +63,7 @@ pub fn restore(backup: &Path, url: &str, may_replace: bool) -> Result<Restored, 
         findings.truncate(FINDINGS_NAMED);
         return Err(RestoreError::Damaged { path: backup.to_owned(), findings });
     }
+    Acknowledged::forget(&lock).map_err(|error| file_error(&path, error))?;
     let draft = beside(&path, DRAFT_SUFFIX);
     copy_unused(&checked.connection, draft.clone(), Stamp::AsIs)?;
     let placed = put_over(&draft, &path, is_there);

@@ -1,6 +1,6 @@
 //! The rows of the table `sagas`, read.
 
-use amends_engine::{Digest, SagaId, Timestamp};
+use amends_engine::{Digest, SagaId, SubjectKeyId, Timestamp};
 use rusqlite::Row;
 
 use super::column::{parse, status, unreadable};
@@ -8,7 +8,8 @@ use crate::saga_row::SagaRow;
 
 /// The columns that [`saga_row`] reads, in their order.
 pub(super) const SAGA_COLUMNS: &str = "id, definition, definition_digest, status, reason, started_at, \
-                            ended_at, deadline_at, wake_at, tags, key, index_values";
+                            ended_at, deadline_at, wake_at, tags, key, index_values, \
+                            subject_key";
 
 /// Reads one row.
 pub(super) fn saga_row(row: &Row<'_>) -> rusqlite::Result<SagaRow> {
@@ -32,5 +33,6 @@ pub(super) fn saga_row(row: &Row<'_>) -> rusqlite::Result<SagaRow> {
         tags: tags.map_err(|error| unreadable(9, error))?.unwrap_or_default(),
         index: index.map_err(|error| unreadable(11, error))?.unwrap_or_default(),
         key: row.get(10)?,
+        subject_key: row.get::<_, Option<_>>(12)?.map(SubjectKeyId::from_bytes),
     })
 }

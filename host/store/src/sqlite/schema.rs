@@ -8,7 +8,7 @@ use super::error::describe_open;
 use crate::error::OpenError;
 
 /// The schema version that this build reads and writes.
-pub(crate) const SCHEMA_VERSION: i64 = 11;
+pub(crate) const SCHEMA_VERSION: i64 = 12;
 
 /// The application id of our databases, "Amnd" (`PRAGMA application_id`). Other SQLite files do not
 /// have it.
@@ -48,7 +48,7 @@ pub(super) const FAILURE_TABLES: &str = "
     ";
 
 /// The migrations: number N brings schema version N-1 to N. A released migration never changes.
-pub(super) const MIGRATIONS: [&str; 11] = [
+pub(super) const MIGRATIONS: [&str; 12] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('fence', 0);
@@ -239,6 +239,14 @@ pub(super) const MIGRATIONS: [&str; 11] = [
     ALTER TABLE schedules ADD COLUMN sum INTEGER;
     -- Each run has a number of its own, 'run/FENCE'.
     DELETE FROM meta WHERE name = 'store_id';
+    ",
+    "
+    -- subject_key: the 16 bytes of the id of the key with which the personal values of the saga are
+    -- sealed; NULL when it has none. Derived from events; can be rebuilt.
+    ALTER TABLE sagas ADD COLUMN subject_key BLOB;
+    ALTER TABLE archived ADD COLUMN subject_key BLOB;
+    CREATE INDEX sagas_subject_key ON sagas (subject_key, id) WHERE subject_key IS NOT NULL;
+    CREATE INDEX archived_subject_key ON archived (subject_key) WHERE subject_key IS NOT NULL;
     ",
 ];
 

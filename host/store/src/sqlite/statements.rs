@@ -24,7 +24,8 @@ impl<'c> Statements<'c> {
 
     /// Inserts a row of the table `sagas`.
     pub(super) fn insert_saga(&mut self, row: impl Params) -> rusqlite::Result<usize> {
-        let sql = "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let sql = "INSERT INTO sagas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+                   ?13)";
         execute(self.connection, &mut self.insert_saga, sql, row)
     }
 

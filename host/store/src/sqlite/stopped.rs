@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use amends_engine::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::acknowledged::Lost;
 use super::archive_check::check_archive;
 use super::backup::{BACKUP_AT, Stamp, copy_unused};
 use super::connection::{open_reader, open_writer};
@@ -14,6 +15,8 @@ use super::error::describe_open;
 use super::file::{self, LOCK_SUFFIX};
 use super::read;
 use super::schema::{SCHEMA_VERSION, check_version};
+use crate::archive_files::ArchiveFiles;
+use crate::archive_place::ArchivePlace;
 use crate::backup::{BackupError, BackupSummary};
 use crate::error::OpenError;
 use crate::in_place::{beside, draft_of, put_in_place};
@@ -95,7 +98,7 @@ impl StoppedStore {
 /// Returns the file that a URL names.
 pub(super) fn path_of(url: &str) -> Result<PathBuf, OpenError> {
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        return Err(OpenError::NoPostgres);
+        return Err(OpenError::NotOfPostgres);
     }
     match url.strip_prefix("sqlite:") {
         Some(path) if !path.is_empty() && path != ":memory:" => Ok(PathBuf::from(path)),
@@ -111,16 +114,17 @@ pub(super) struct CheckedFile {
     _lock: Option<File>,
 }
 
-/// Checks a backup or a store that no host has open. With the folder of its archive, the files in
-/// there are checked as well.
+/// Checks a backup or a store that no host has open. With its archive, the files in there are
+/// checked as well.
 ///
 /// # Errors
 /// When a host has the file open, or it is no store of this version or an earlier one. Damage that
 /// leaves the file readable is a finding.
-pub fn check_file(path: &Path, archive: Option<&Path>) -> Result<FileCheck, OpenError> {
+pub fn check_file(path: &Path, archive: Option<&ArchivePlace>) -> Result<FileCheck, OpenError> {
     let CheckedFile { connection, mut check, .. } = open_checked(path)?;
-    if let Some(folder) = archive.filter(|_| check.segments > 0) {
-        let found = check_archive(&connection, folder);
+    if let Some(place) = archive.filter(|_| check.segments > 0) {
+        let files = ArchiveFiles::open(place, file::folder(path))?;
+        let found = check_archive(&connection, &files);
         check.findings.extend(found.map_err(|error| describe_open(path, error))?);
     }
     Ok(check)
@@ -147,7 +151,10 @@ pub(super) fn open_checked(path: &Path) -> Result<CheckedFile, OpenError> {
         .query_row("SELECT value FROM meta WHERE name = ?1", [BACKUP_AT], |row| row.get(0))
         .optional();
     let backup_at = backup_at.unwrap_or_default().map(Timestamp::from_millis);
-    let content = read::check(&connection, schema);
+    let mut content = read::check(&connection, schema);
+    if let Some(lost) = lock.as_ref().and_then(|lock| Lost::find(lock, &connection).transpose()) {
+        content.findings.push(lost.map_err(failed)?.to_string());
+    }
     let check = FileCheck {
         bytes: found.len(),
         schema,

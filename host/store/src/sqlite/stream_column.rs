@@ -13,6 +13,9 @@ const SERVICE_PREFIX: &str = "service/";
 /// The stream of deploys. No plugin has this name, because names contain no slash.
 const DEPLOYS: &str = "deploys/";
 
+/// The stream of erasures.
+const ERASURES: &str = "erasures/";
+
 impl ToSql for Stream {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
@@ -21,6 +24,7 @@ impl ToSql for Stream {
             // No plugin has such a name, because names contain no slash.
             Self::Service(name) => format!("{SERVICE_PREFIX}{name}").into(),
             Self::Deploys => DEPLOYS.into(),
+            Self::Erasures => ERASURES.into(),
         })
     }
 }
@@ -30,6 +34,9 @@ pub(super) fn stream(row: &Row<'_>, column: usize) -> rusqlite::Result<Stream> {
     if let ValueRef::Text(text) = row.get_ref(column)? {
         if text == DEPLOYS.as_bytes() {
             return Ok(Stream::Deploys);
+        }
+        if text == ERASURES.as_bytes() {
+            return Ok(Stream::Erasures);
         }
         let service = text.strip_prefix(SERVICE_PREFIX.as_bytes());
         let service = service.and_then(|name| std::str::from_utf8(name).ok());

@@ -14,6 +14,7 @@ use super::job::Job;
 use super::upkeep::Limits;
 use super::{SqliteStore, file, open, read, schema};
 use crate::conformance::{at, row, saga_id, start, state_change, then, whole_log, whole_stream};
+use crate::queue::QueuedJob as _;
 use crate::{
     Append, AppendReply, Appended, Cursor, Durability, Fatal, LiveSagas, NewEvent, Obstacle,
     OpenError, PageBudget, SagaRow, Store as _, StoreError, StoreHealth, Stream, ToArchive,
@@ -43,14 +44,14 @@ fn append(number: u8, bytes: usize) -> Append {
 /// A store that may use so many pages.
 fn limited(path: &Path, pages: u32) -> SqliteStore {
     let lock = file::lock(path).unwrap();
-    let connection = open::open(path, Durability::Full).unwrap();
+    let connection = open::open(path, &lock, Durability::Full).unwrap();
     connection.pragma_update(None, "max_page_count", pages).unwrap();
     SqliteStore::start(path, lock, connection, Limits::default()).unwrap()
 }
 
 fn with_limits(path: &Path, limits: Limits) -> SqliteStore {
     let lock = file::lock(path).unwrap();
-    let connection = open::open(path, Durability::Relaxed).unwrap();
+    let connection = open::open(path, &lock, Durability::Relaxed).unwrap();
     SqliteStore::start(path, lock, connection, limits).unwrap()
 }
 
@@ -180,8 +181,8 @@ async fn the_position_is_read_under_the_fence() {
         )
         .unwrap();
     // As a host that does not see the lock.
-    let connection = open::open(&path, Durability::Relaxed).unwrap();
-    let lock = std::fs::File::open(&path).unwrap();
+    let lock = tempfile::tempfile().unwrap();
+    let connection = open::open(&path, &lock, Durability::Relaxed).unwrap();
     let opened = std::thread::spawn({
         let path = path.clone();
         move || SqliteStore::start(&path, lock, connection, Limits::default())
@@ -490,8 +491,7 @@ fn a_migration_that_fails_leaves_the_version_before_it() {
 #[test]
 fn queries_for_live_sagas_walk_their_indexes_only() {
     let (_folder, path) = database();
-    drop(file::lock(&path).unwrap());
-    let connection = open::open(&path, Durability::Full).unwrap();
+    let connection = open::open(&path, &file::lock(&path).unwrap(), Durability::Full).unwrap();
     let plan = |query: &str| {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
         let details = statement.raw_query().mapped(|row| row.get::<_, String>("detail"));

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::archive_job::{ArchiveDone, ArchiveJob};
 use super::error::describe_write;
-use super::job::{BackupJob, Job, to_owner};
+use super::job::{BackupJob, Job};
 use super::outbox;
 use super::rebuild_job::{RebuildDone, RebuildJob};
 use super::schedules;
@@ -20,6 +20,7 @@ use crate::append::{AppendReply, Appended};
 use crate::blob::{BlobChange, BlobKind};
 use crate::error::{Fatal, StoreError};
 use crate::paging::Cursor;
+use crate::queue::{QueuedJob as _, to_owner};
 use crate::shard_id::ShardId;
 use amends_failpoint::failpoint;
 
@@ -124,6 +125,9 @@ impl Writer<'_> {
         let error = match result {
             Ok(()) => {
                 self.health.worked();
+                if self.cache.position > before {
+                    self.acknowledged.write(self.cache.position);
+                }
                 self.count(&replies, before);
                 self.head.send_replace(Cursor(self.cache.position.0));
                 None

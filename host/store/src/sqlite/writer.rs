@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+use super::acknowledged::Acknowledged;
 use super::error::describe_write;
-use super::health::Health;
 use super::upkeep::Upkeep;
 use super::writer_cache::WriterCache;
 use crate::error::StoreError;
+use crate::health::Health;
 use crate::maintenance::StoreStats;
 use crate::paging::Cursor;
 
@@ -19,6 +20,7 @@ use crate::paging::Cursor;
 pub(super) struct Writer<'c> {
     /// Borrowed, so that a backup can use it between the transactions of the writer.
     pub(super) connection: &'c Connection,
+    pub(super) acknowledged: &'c Acknowledged,
     pub(super) path: PathBuf,
     /// The fence that this process set when it took the file over.
     pub(super) fence: i64,

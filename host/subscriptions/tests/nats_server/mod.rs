@@ -1,6 +1,5 @@
 //! A NATS server of a test's own.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -34,8 +33,7 @@ impl NatsServer {
         let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
         let mut programs = folders.map(|folder| folder.join("nats-server"));
         let Some(program) = programs.find(|path| path.exists()) else {
-            let told = b"SKIPPED: events into NATS: nats-server is not installed\n";
-            std::io::stderr().write_all(told).unwrap();
+            amends_tests::skipped("events into NATS", "nats-server is not installed");
             return None;
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use comfy_table::Cell;
 use serde_json::Value;
 
-use amends_api_types::{EventView, SagaItem, SagaView, StepView};
+use amends_api_types::{EventView, PersonalView, SagaItem, SagaView, StepView};
 use amends_engine::{EventType, Timestamp, on_one_line};
 
 use super::{
@@ -48,6 +48,9 @@ pub(crate) fn print_saga(saga: &SagaView, format: Format, look: Look) -> anyhow:
     }
     if let Some(ended_at) = saga.ended_at {
         say!("ended    {ended_at}  ({})", span(ended_at.since(saga.started_at)))?;
+    }
+    if let Some(personal) = &saga.personal {
+        say!("{}", look.paragraph(&on_one_line(&personal_words(personal))))?;
     }
     if saga.archived {
         say!("archived; it can be read, and nothing can be done to it")?;
@@ -136,6 +139,18 @@ fn step_detail(step: &StepView, saga: &SagaView) -> String {
 }
 
 /// One saga of many that an order went to.
+fn personal_words(personal: &PersonalView) -> String {
+    let by = match (&personal.at, &personal.who, &personal.reason) {
+        (Some(at), Some(who), Some(reason)) => format!(", asked for at {at} by {who}: {reason}"),
+        _ => String::new(),
+    };
+    match personal.state.as_str() {
+        "erased" => format!("its personal values are erased{by}"),
+        "waiting" => format!("its personal values are erased when it can no longer be undone{by}"),
+        state => format!("its personal values are {state}"),
+    }
+}
+
 pub(crate) fn print_saga_line(saga: &SagaView, look: Look) -> anyhow::Result<()> {
     let reason = saga.reason.as_deref().map(|reason| format!("  {reason}"));
     let line = format!("{}  {}{}", saga.id, saga.status, reason.unwrap_or_default());

@@ -70,6 +70,11 @@ impl Draft {
         Ok(Self { path, file, is_done: false })
     }
 
+    /// Returns the file, for a writer of its own.
+    pub(super) fn file(&self) -> anyhow::Result<File> {
+        self.file.try_clone().with_context(|| format!("{} cannot be used", self.path.display()))
+    }
+
     pub(super) fn write(&mut self, piece: &[u8], written: u64) -> anyhow::Result<()> {
         self.file.write_all(piece).with_context(|| {
             format!(

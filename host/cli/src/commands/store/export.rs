@@ -1,17 +1,22 @@
-//! `store export`: the history of one saga as a file.
+//! `store export`: the history of one saga as a file, or the events of all ended sagas as tables.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use amends_api_types::{
     BUNDLE_FORMAT, BundleComponent, BundleEvent, BundleHead, DefinitionView, EventView,
 };
-use amends_engine::{Definition, Event, StepEvent, StepName, UndoEvent};
+use amends_engine::{Definition, Event, StepEvent, StepName, UndoEvent, Version, replay};
+use amends_keys::Sealer;
 
 use super::download::{Draft, exists};
+use super::parquet::{self, Month};
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::ids::one_id;
@@ -22,14 +27,26 @@ use crate::commands::sagas::events;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  amends store export ID saga.ndjson\n  amends store export @last | \
-                  amends replay -\n\nThe bundle has all inputs and outputs of the saga: look at it \
-                  before you send it to others.\n`amends replay` steps through it, and needs no host."
+                  amends replay -\n  amends store export --parquet tables --month 2026-11\n\nThe bundle has all inputs and outputs of the saga but its \
+                  personal values: look at it\nbefore you send it to others.\n`amends replay` steps through it, and needs no host.\n\nWith \
+                  --parquet, the folder gets a file for each month in which sagas ended, \
+                  archived ones included."
 )]
 pub(crate) struct Export {
     /// The saga's id, eight or more digits of its beginning or end, or @last
-    pub id: String,
+    #[arg(required_unless_present = "parquet")]
+    pub id: Option<String>,
     /// The file to write; standard output when there is none, or -
     pub file: Option<PathBuf>,
+    /// Write the events of all sagas that have ended into this folder, as Parquet
+    #[arg(long, value_name = "FOLDER", conflicts_with = "id")]
+    pub parquet: Option<PathBuf>,
+    /// Only sagas that ended in this month (UTC), such as 2026-11
+    #[arg(long, requires = "parquet")]
+    pub month: Option<Month>,
+    /// Write the personal values too, as the history of the saga shows them
+    #[arg(long)]
+    pub personal: bool,
     /// Replace the file when it exists
     #[arg(long)]
     pub replace: bool,
@@ -39,6 +56,11 @@ pub(crate) struct Export {
 }
 
 pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
+    let Some(id) = args.id else {
+        let client = Client::new(&args.host)?;
+        let folder = args.parquet.unwrap_or_default();
+        return parquet::export(&client, &folder, args.month, args.replace).await;
+    };
     // As for other verbs.
     args.file.take_if(|file| file.as_os_str() == "-");
     if let Some(file) = args.file.as_ref().filter(|_| !args.replace)
@@ -47,10 +69,13 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
         return Err(exists(file).into());
     }
     let client = Client::new(&args.host)?;
-    let id = one_id(&client, &args.id).await?;
+    let id = one_id(&client, &id).await?;
     let definition: DefinitionView =
         client.get(&format!("/v1/sagas/{}/definition", escape(&id))).await?;
-    let events = events(&client, &id).await?;
+    let mut events = events(&client, &id).await?;
+    if !args.personal {
+        withhold(&definition, &id, &mut events)?;
+    }
     let components = components(&definition, &events);
     let head = BundleHead {
         format: BUNDLE_FORMAT.to_owned(),
@@ -75,6 +100,27 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
     draft.finish(file, args.replace)?;
     say!("{} has the {count} events of {id}", file.display())?;
     Ok(EXIT_DONE)
+}
+
+/// Replaces the personal values of a saga, if its definition has a subject.
+fn withhold(definition: &DefinitionView, id: &str, events: &mut [EventView]) -> anyhow::Result<()> {
+    let definition = Definition::from_canonical(definition.spec.as_str());
+    let Ok(definition) = definition.map(Arc::new) else { return Ok(()) };
+    if definition.spec().subject.is_none() {
+        return Ok(());
+    }
+    let decoded = events.iter().map(|event| Event::decode(&event.kind, event.data.get()));
+    let decoded = decoded.collect::<Result<Vec<_>, _>>();
+    let decoded =
+        decoded.context("the events cannot be read; --personal writes them as they are")?;
+    let log = events.iter().map(|event| event.at).zip(&decoded);
+    let saga = replay(id.parse()?, definition, log)
+        .context("the events cannot be read; --personal writes them as they are")?;
+    let sealer = Sealer::new(&saga, &decoded, None);
+    for (event, fact) in events.iter_mut().zip(&decoded) {
+        event.data = RawValue::from_string(sealer.data(Version(event.version), fact))?;
+    }
+    Ok(())
 }
 
 fn line(bundle: &mut Vec<u8>, value: &impl Serialize) -> anyhow::Result<()> {

@@ -39,6 +39,11 @@ impl Path {
         Ok(self.fields.iter().try_fold(from, |value, field| value.as_object()?.get(field)))
     }
 
+    /// Returns true when the path leads to this place of a variable, or into it.
+    pub(super) fn is_in(&self, variable: Variable, fields: &[String]) -> bool {
+        self.from == Some(variable) && self.fields.starts_with(fields)
+    }
+
     /// Returns the payload that the path passes through unchanged, if it names a whole payload.
     pub(super) fn passed_through(&self) -> Option<PassedThrough<'_>> {
         match (self.from, self.fields.as_slice()) {
@@ -57,12 +62,17 @@ impl Path {
 
 /// Returns the path that an expression is, if it is one.
 pub(super) fn path(node: &IdedExpr) -> Option<Path> {
-    if let Expr::Ident(name) = &node.expr {
+    path_of(&node.expr)
+}
+
+/// Returns the path that a part of an expression is, if it is one.
+pub(super) fn path_of(expr: &Expr) -> Option<Path> {
+    if let Expr::Ident(name) = expr {
         let variable = Variable::ALL.into_iter().find(|variable| variable.name() == name);
         let is_known = variable.is_some() || name == "item";
         return is_known.then(|| Path { from: variable, fields: Vec::new() });
     }
-    let Expr::Select(select) = &node.expr else { return None };
+    let Expr::Select(select) = expr else { return None };
     let mut path = path(&select.operand).filter(|_| !select.test)?;
     path.fields.push(select.field.clone());
     Some(path)

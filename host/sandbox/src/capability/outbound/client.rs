@@ -38,7 +38,7 @@ pub(crate) struct Outbound {
 
 enum To {
     /// A client of its own: its connections are not another plugin's.
-    Network(Client<HttpsConnector<Connector>, WasiBody>),
+    Network(Box<Client<HttpsConnector<Connector>, WasiBody>>),
     /// Nothing leaves the host: there is no client.
     Stub(Stub),
 }
@@ -64,7 +64,7 @@ impl Outbound {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { to: To::Network(client), ..Self::stubbed(settings, StubAnswer::NoAnswer) }
+        Self { to: To::Network(Box::new(client)), ..Self::stubbed(settings, StubAnswer::NoAnswer) }
     }
 
     /// Sends nothing; what `allow_hosts` refuses is refused all the same.

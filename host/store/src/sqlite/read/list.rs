@@ -88,11 +88,16 @@ mod tests {
     #[test]
     fn no_filter_scans_the_table_of_sagas() {
         let folder = tempfile::tempdir().unwrap();
-        let connection = open(&folder.path().join("amends.db"), Durability::Relaxed).unwrap();
+        let connection = open(
+            &folder.path().join("amends.db"),
+            &tempfile::tempfile().unwrap(),
+            Durability::Relaxed,
+        )
+        .unwrap();
         let word = || Some("word".to_owned());
         let failure = |failure| SagaQuery { failure, ..SagaQuery::default() };
         let text = || FailureQuery { text: FailureText::new("no route"), ..Default::default() };
-        let digest = DigestPart::new("0123456789");
+        let digest = || DigestPart::new("0123456789");
         let tags = |count: usize| vec![("name".to_owned(), "value".to_owned()); count];
         let at = Some(Timestamp::from_millis(1_767_225_600_000));
         let part = || IdPart::new("0123456789");
@@ -106,7 +111,8 @@ mod tests {
                 failure(FailureQuery { step: "a".parse().ok(), ..Default::default() }),
                 "failures_step",
             ),
-            (failure(FailureQuery { digest, ..Default::default() }), "failures_digest"),
+            (failure(FailureQuery { digest: digest(), ..Default::default() }), "failures_digest"),
+            (SagaQuery { definition_digest: digest(), ..Default::default() }, "PRIMARY KEY (id<?)"),
             (failure(text()), "failure_texts VIRTUAL TABLE"),
             (failure(FailureQuery { code: word(), ..text() }), "failure_texts VIRTUAL TABLE"),
             (index(&["a=x"]), "found USING PRIMARY KEY (name=? AND value=?)"),

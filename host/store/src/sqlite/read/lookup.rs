@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{Digest, SagaId, SagaStatus, Timestamp};
+use amends_engine::{Digest, SagaId, SagaStatus, SubjectKeyId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
 use super::archived::last_position;
@@ -28,6 +28,29 @@ pub(crate) fn key(connection: &Connection, key: &str) -> Result<Option<(SagaId, 
             Ok((SagaId::from_bytes(row.get(0)?), Digest::from_bytes(row.get(1)?)))
         })
         .optional()
+}
+
+/// Returns the rows of sagas whose values are sealed with the key of a subject, by ascending id.
+pub(crate) fn of_subject_key(
+    connection: &Connection,
+    key: SubjectKeyId,
+    after: Option<SagaId>,
+    limit: u32,
+) -> Result<Vec<SagaRow>> {
+    let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {SAGA_COLUMNS} FROM sagas WHERE subject_key = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+    ))?;
+    let rows = statement.query_map(params![key.as_bytes(), after, limit], saga_row)?;
+    rows.collect()
+}
+
+/// Returns how many archived sagas have values that are sealed with the key of a subject.
+pub(crate) fn count_archived_of_key(connection: &Connection, key: SubjectKeyId) -> Result<u64> {
+    connection
+        .prepare_cached("SELECT count(*) FROM archived WHERE subject_key = ?1")?
+        .query_row([key.as_bytes()], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
 }
 
 /// The sagas that [`was_any_live`] looks at. It takes some 10 ms.

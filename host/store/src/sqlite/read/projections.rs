@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{Digest, SagaId, Timestamp, on_one_line};
+use amends_engine::{Digest, SagaId, SubjectKeyId, Timestamp, on_one_line};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, params, params_from_iter};
 
+use crate::derived::DerivedSaga;
 use crate::rebuild::{KeyPart, Projection, RowKey};
 use crate::saga_row::SagaRow;
 use crate::sqlite::column::readable;
-use crate::sqlite::derive::{DerivedSaga, PinnedDefinitions, derive};
+use crate::sqlite::derive::{PinnedDefinitions, derive};
 use crate::sqlite::failures::element_of;
 use crate::sqlite::saga_columns::{SAGA_COLUMNS, saga_row};
 use crate::sqlite::saga_index::value_column;
@@ -201,8 +202,9 @@ fn time(time: Option<Timestamp>) -> Value {
 }
 
 /// The columns of a row that can be compared, in the order of the table.
-fn columns(row: &SagaRow) -> [(&'static str, Value); 11] {
+fn columns(row: &SagaRow) -> [(&'static str, Value); 12] {
     let json = |json: serde_json::Result<String>| json.map_or(Value::Null, Value::Text);
+    let bytes = |key: SubjectKeyId| Value::Blob(key.as_bytes().to_vec());
     [
         ("definition", text(&row.definition)),
         ("definition_digest", Value::Blob(row.definition_digest.as_bytes().to_vec())),
@@ -215,6 +217,7 @@ fn columns(row: &SagaRow) -> [(&'static str, Value); 11] {
         ("tags", json(serde_json::to_string(&row.tags))),
         ("key", row.key.as_ref().map_or(Value::Null, text)),
         ("index_values", json(serde_json::to_string(&row.index))),
+        ("subject_key", row.subject_key.map_or(Value::Null, bytes)),
     ]
 }
 

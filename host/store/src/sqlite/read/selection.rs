@@ -1,12 +1,14 @@
 //! Which rows of the sagas table a query selects, and along which index.
 
-use amends_engine::{SagaStatus, StepName};
+use amends_engine::{SagaId, SagaStatus, StepName};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Result};
 
+use crate::blob::BlobKind;
 use crate::failure_query::FailureQuery;
 use crate::index_query::{IndexCondition, IndexTest};
 use crate::saga_query::{IdPart, SagaQuery};
+use crate::sqlite::column::parse;
 use crate::sqlite::failures::element_of;
 use crate::sqlite::saga_index::condition_of;
 use crate::sqlite::saga_life::longest_life;
@@ -71,6 +73,32 @@ pub(super) enum Walk {
 
 /// Returns what a query selects. The limit is not applied.
 pub(super) fn selections(connection: &Connection, query: &SagaQuery) -> Result<Vec<Selection>> {
+    let Some(digest) = query.definition_digest.as_ref().filter(|_| query.definition.is_none())
+    else {
+        return named_selections(connection, query);
+    };
+    // No index has the digests. The definitions that the store keeps have their names, and these have one.
+    let mut names = connection.prepare_cached(
+        "SELECT DISTINCT name FROM blobs WHERE kind = ?1 AND digest BETWEEN ?2 AND ?3",
+    )?;
+    let [first, last] = digest.range();
+    let names =
+        names.query_map((BlobKind::Definition.as_str(), first, last), |row| parse(row, 0))?;
+    let mut all = Vec::new();
+    for name in names {
+        let query = SagaQuery { definition: Some(name?), ..query.clone() };
+        all.extend(named_selections(connection, &query)?);
+    }
+    if all.is_empty() {
+        // No saga has an id before the first one.
+        let none = SagaQuery { before: Some(SagaId::from_bytes([0; 16])), ..query.clone() };
+        return named_selections(connection, &none);
+    }
+    Ok(all)
+}
+
+/// Returns what a query selects that has the name of a definition, or no digest of one.
+fn named_selections(connection: &Connection, query: &SagaQuery) -> Result<Vec<Selection>> {
     if narrow_walk(query) != Some(Walk::Index) {
         return selections_of(connection, query);
     }
@@ -287,6 +315,9 @@ pub(super) fn select(
     }
     if let Some(part) = part {
         part.add(id, &mut conditions);
+    }
+    if let Some(digest) = &query.definition_digest {
+        conditions.add("definition_digest BETWEEN ? AND ?", digest.range().map(Value::Blob));
     }
     common_conditions(connection, query, id, &mut conditions)?;
     let (wheres, values) = conditions.into_parts();

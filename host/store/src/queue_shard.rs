@@ -1,4 +1,4 @@
-//! The shards of a file: this process owns all of them as long as nobody raises the fence.
+//! The shards of a store that one process has: it owns all of them as long as nobody raises the fence.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
-use super::job::Job;
-use super::queue::Queue;
 use crate::append::{Append, AppendReply, Appended};
 use crate::error::StoreError;
 use crate::ownership::{NOT_OF_THE_SHARD, Shard};
+use crate::queue::{Queue, QueuedJob};
 use crate::shard_id::{Epoch, SHARDS, ShardId};
 
 /// Which shards have been handed out and not released.
 #[derive(Debug)]
-pub(super) struct Handed([bool; SHARDS as usize]);
+pub(crate) struct Handed([bool; SHARDS as usize]);
 
 impl Default for Handed {
     fn default() -> Self {
@@ -25,31 +24,31 @@ impl Default for Handed {
 
 impl Handed {
     /// Hands out what is not handed out.
-    pub(super) fn gain_all(&mut self) -> impl Iterator<Item = ShardId> {
+    pub(crate) fn gain_all(&mut self) -> impl Iterator<Item = ShardId> {
         let all = ShardId::all().zip(&mut self.0);
         all.filter_map(|(id, handed)| (!std::mem::replace(handed, true)).then_some(id))
     }
 
     /// Takes everything back.
-    pub(super) fn lose_all(&mut self) -> impl Iterator<Item = ShardId> {
+    pub(crate) fn lose_all(&mut self) -> impl Iterator<Item = ShardId> {
         let all = ShardId::all().zip(&mut self.0);
         all.filter_map(|(id, handed)| std::mem::take(handed).then_some(id))
     }
 }
 
 /// A shard that this process owns. Its epoch is the fence that this process has set.
-pub(super) struct SqliteShard {
+pub(crate) struct QueueShard<Job> {
     id: ShardId,
     epoch: Epoch,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Job>>,
     handed: Arc<Mutex<Handed>>,
 }
 
-impl SqliteShard {
-    pub(super) const fn new(
+impl<Job: QueuedJob> QueueShard<Job> {
+    pub(crate) const fn new(
         id: ShardId,
         epoch: Epoch,
-        queue: Arc<Queue>,
+        queue: Arc<Queue<Job>>,
         handed: Arc<Mutex<Handed>>,
     ) -> Self {
         Self { id, epoch, queue, handed }
@@ -64,7 +63,7 @@ impl SqliteShard {
     }
 }
 
-impl Shard for SqliteShard {
+impl<Job: QueuedJob> Shard for QueueShard<Job> {
     fn id(&self) -> ShardId {
         self.id
     }
@@ -88,16 +87,16 @@ impl Shard for SqliteShard {
     }
 }
 
-impl Drop for SqliteShard {
+impl<Job> Drop for QueueShard<Job> {
     fn drop(&mut self) {
         let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
         handed.0[usize::from(self.id.number())] = false;
     }
 }
 
-impl fmt::Debug for SqliteShard {
+impl<Job> fmt::Debug for QueueShard<Job> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteShard")
+        f.debug_struct("QueueShard")
             .field("id", &self.id)
             .field("epoch", &self.epoch)
             .finish_non_exhaustive()

@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_mins(1);
 const REMINDER: Duration = Duration::from_mins(1);
 
 /// What the writer knows and reports of its own health.
-pub(super) struct Health {
+pub(crate) struct Health {
     reported: watch::Sender<StoreHealth>,
     trouble: Option<Trouble>,
     quiet: Duration,
@@ -48,7 +48,7 @@ struct Trouble {
 
 impl Health {
     /// Makes the health of a store that takes writes.
-    pub(super) fn new(reported: watch::Sender<StoreHealth>) -> Self {
+    pub(crate) fn new(reported: watch::Sender<StoreHealth>) -> Self {
         // From 0 on, so that the first failure is an increase.
         for reason in ["database", "full", "file", "damaged", "fenced", "writer_ended"] {
             metrics::counter!("amends_store_failed_total", "reason" => reason).increment(0);
@@ -57,12 +57,12 @@ impl Health {
     }
 
     /// Returns true while writes fail.
-    pub(super) const fn is_in_trouble(&self) -> bool {
+    pub(crate) const fn is_in_trouble(&self) -> bool {
         self.trouble.is_some()
     }
 
     /// Returns the reason why the writer never will write again, if there is one.
-    pub(super) fn lost(&self) -> Option<StoreError> {
+    pub(crate) fn lost(&self) -> Option<StoreError> {
         match &*self.reported.borrow() {
             StoreHealth::Lost(error) => Some(error.clone()),
             StoreHealth::Well | StoreHealth::NoWrites(_) => None,
@@ -70,7 +70,7 @@ impl Health {
     }
 
     /// Records that a transaction was written.
-    pub(super) fn worked(&mut self) {
+    pub(crate) fn worked(&mut self) {
         let Some(trouble) = &self.trouble else { return };
         if trouble.failed_at.elapsed() < self.quiet {
             return;
@@ -83,7 +83,7 @@ impl Health {
     }
 
     /// Records that a transaction failed as a whole.
-    pub(super) fn failed(&mut self, error: &StoreError) {
+    pub(crate) fn failed(&mut self, error: &StoreError) {
         if error.is_fatal() {
             return lose(&self.reported, error);
         }
@@ -123,7 +123,7 @@ impl Trouble {
 }
 
 /// Reports that the store is lost. The first reason stays.
-pub(super) fn lose(reported: &watch::Sender<StoreHealth>, error: &StoreError) {
+pub(crate) fn lose(reported: &watch::Sender<StoreHealth>, error: &StoreError) {
     count(error);
     let is_first = reported.send_if_modified(|health| {
         let is_first = !matches!(health, StoreHealth::Lost(_));

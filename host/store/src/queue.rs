@@ -7,7 +7,6 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::job::Job;
 use crate::append::{Append, AppendReply, Appended};
 use crate::error::{Fatal, StoreError};
 use crate::shard_id::ShardId;
@@ -27,16 +26,40 @@ const PLACE_BYTES: usize = 16 << 10;
 /// The most places that one job takes, so that a large job need not wait for an empty queue.
 const PLACES_OF_ONE_MAX: usize = APPENDS_WAITING_MAX / 4;
 
-/// The jobs that wait for the writer.
-pub(super) struct Queue {
-    pub(super) jobs: mpsc::UnboundedSender<Job>,
-    pub(super) places: Arc<Semaphore>,
-    pub(super) is_closing: AtomicBool,
+/// A job of a writer, as the queue makes and refuses it.
+pub(crate) trait QueuedJob: Send + 'static {
+    /// Makes the job that writes an append. `owner` is the shard through which it came; none for a
+    /// stream that belongs to no shard.
+    fn append(append: Append, owner: Option<ShardId>, reply: AppendReply) -> Self;
+
+    /// Answers the caller with an error.
+    fn fail(self, error: StoreError);
 }
 
-impl Queue {
+/// Returns an error as the owner of a shard gets it: whoever raised the fence took the shard over.
+pub(crate) fn to_owner(error: StoreError, owner: Option<ShardId>) -> StoreError {
+    match (error, owner) {
+        (StoreError::Fatal(Fatal::Fenced), Some(shard)) => StoreError::LostOwnership(shard),
+        (error, _) => error,
+    }
+}
+
+/// The jobs that wait for the writer.
+pub(crate) struct Queue<Job> {
+    pub(crate) jobs: mpsc::UnboundedSender<Job>,
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) is_closing: AtomicBool,
+}
+
+impl<Job: QueuedJob> Queue<Job> {
+    /// Makes the queue in front of a writer.
+    pub(crate) fn new(jobs: mpsc::UnboundedSender<Job>) -> Self {
+        let places = Arc::new(Semaphore::new(APPENDS_WAITING_MAX));
+        Self { jobs, places, is_closing: AtomicBool::new(false) }
+    }
+
     /// Queues a job at once. The reply of the job has its result.
-    pub(super) fn push(&self, job: Job) {
+    pub(crate) fn push(&self, job: Job) {
         if self.is_closing.load(Ordering::Acquire) {
             return job.fail(StoreError::Closed);
         }
@@ -47,7 +70,7 @@ impl Queue {
     }
 
     /// Queues an append when there is room, and resolves when it is durable.
-    pub(super) fn append(
+    pub(crate) fn append(
         self: &Arc<Self>,
         append: Append,
         owner: Option<ShardId>,
@@ -67,7 +90,7 @@ impl Queue {
     /// Queues a job that takes places for `bytes`. The call queues it at once when there is room;
     /// else the future queues it as soon as there is room. `job` makes the job, which holds its
     /// places.
-    pub(super) fn push_when_room(
+    pub(crate) fn push_when_room(
         self: &Arc<Self>,
         bytes: usize,
         job: impl FnOnce(OwnedSemaphorePermit) -> Job + Send + 'static,

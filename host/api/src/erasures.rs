@@ -1,0 +1,111 @@
+//! Erasures of personal values.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::HeaderMap;
+
+use amends_api_types::{ErasureBody, ErasureView, ErasureWaitItem, Page, PersonalView, Problem};
+use amends_engine::{SUBJECT_BYTES_MAX, Saga};
+use amends_runtime::{Erasure, UndoNeed, WaitingSaga};
+
+use crate::answer::Json;
+use crate::api_state::ApiState;
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::reason::reason_of;
+use crate::requester::requester;
+
+/// The most sagas that an answer names.
+const SAGAS_NAMED_MAX: usize = 1_000;
+
+/// Erases the personal values of a subject.
+///
+/// The values of sagas that may still be undone are erased when that is over; the answer names these sagas. A
+/// subject without a key has no values: then `subject_key` is null. Later sagas of the subject get another key.
+#[utoipa::path(post, path = "/v1/erasures", tag = "operators",
+    params(("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+    request_body = ErasureBody,
+    responses((status = 200, body = ErasureView), (status = "default", body = Problem)))]
+pub(crate) async fn erase(
+    State(state): State<ApiState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<ErasureBody>,
+) -> Result<Json<ErasureView>, ApiError> {
+    let reason = reason_of(&body.reason)?;
+    let principal = requester(&headers, peer)?;
+    if !(1..=SUBJECT_BYTES_MAX).contains(&body.subject.len()) {
+        let detail = format!("the subject has 1 to {SUBJECT_BYTES_MAX} bytes");
+        return Err(ApiError::new(400, "bad_request", detail)
+            .with_remedy("name the subject as the inputs of its sagas do"));
+    }
+    let host = state.host.clone();
+    // In a task of its own: it goes on when its caller has gone.
+    let erased =
+        tokio::spawn(async move { host.erase(&principal, &body.subject, reason).await }).await;
+    let erased = erased.map_err(|error| ApiError::new(500, "failed", error.to_string()))??;
+    Ok(Json(match erased.erasure {
+        Some(erasure) => view(erasure, &erased.waiting),
+        None => ErasureView {
+            subject_key: None,
+            at: None,
+            who: None,
+            reason: None,
+            erased: 0,
+            waiting: 0,
+            sagas: Vec::new(),
+        },
+    }))
+}
+
+/// Lists the erasures, the oldest first, and the sagas that wait for theirs.
+#[utoipa::path(get, path = "/v1/erasures", tag = "operators",
+    responses((status = 200, body = Page<ErasureView>), (status = "default", body = Problem)))]
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+) -> Result<Json<Page<ErasureView>>, ApiError> {
+    let (erasures, waiting) = state.host.erasures().await?;
+    let items = erasures.into_iter().map(|erasure| view(erasure, &waiting)).collect();
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+fn view(erasure: Erasure, waiting: &[WaitingSaga]) -> ErasureView {
+    let Erasure { subject_key, at, who, reason, erased, still_waiting, .. } = erasure;
+    let sagas = waiting.iter().filter(|saga| saga.subject_key == subject_key);
+    ErasureView {
+        subject_key: Some(subject_key.to_string()),
+        at: Some(at),
+        who: Some(who),
+        reason: Some(reason),
+        erased,
+        waiting: still_waiting,
+        sagas: sagas.take(SAGAS_NAMED_MAX).map(wait_item).collect(),
+    }
+}
+
+fn wait_item(saga: &WaitingSaga) -> ErasureWaitItem {
+    let (until, status) = match saga.need {
+        UndoNeed::Until(until) => (Some(until), None),
+        UndoNeed::Live(status) => (None, Some(status.to_string())),
+        UndoNeed::Nothing => (None, None),
+    };
+    ErasureWaitItem { id: saga.id.to_string(), until, status }
+}
+
+/// Shows what became of the personal values of a saga. None when its definition has no subject.
+pub(crate) async fn personal_view(
+    state: &ApiState,
+    saga: &Saga,
+) -> Result<Option<PersonalView>, ApiError> {
+    let Some(found) = state.host.personal_state(saga).await? else { return Ok(None) };
+    let words = match (found.is_erased, &found.erasure) {
+        (true, _) => "erased",
+        (false, Some(_)) => "waiting",
+        (false, None) => "sealed",
+    };
+    let erasure = found.erasure.map(|erasure| (erasure.at, (erasure.who, erasure.reason)));
+    let (at, by) = erasure.unzip();
+    let (who, reason) = by.unzip();
+    Ok(Some(PersonalView { state: words.to_owned(), at, who, reason }))
+}

@@ -1,0 +1,214 @@
+//! Personal values: where a saga has them, and what stands in their place in the store.
+//!
+//! The engine sees personal values as they are. The runtime seals them before they are stored, with a
+//! key of the saga that the key of its subject opens, and opens them when they are read.
+//!
+//! Deliberately absent: keys and ciphers, which need randomness.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ids::{Digest, StepName};
+
+/// The most personal paths of one definition. Each is looked for in each event of a saga.
+pub const PERSONAL_PATHS_MAX: usize = 64;
+
+/// The longest subject, in bytes: it is a name, not data.
+pub const SUBJECT_BYTES_MAX: usize = 1_024;
+
+/// The beginning of a sealed value: a JSON string. The version of the format and the ciphertext follow.
+pub const SEALED_PREFIX: &str = "amends:sealed:";
+
+/// The text that stands in the place of a sealed value whose key is gone.
+pub const ERASED: &str = "[erased]";
+
+/// The text that stands for a sealed reason in lists of sagas.
+pub const SEALED_REASON: &str = "[sealed]";
+
+/// Returns true when a text is a sealed value, or looks like one.
+#[must_use]
+pub fn is_sealed(text: &str) -> bool {
+    text.starts_with(SEALED_PREFIX)
+}
+
+/// The id of the key of a subject: 16 random bytes, which say nothing about the subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubjectKeyId([u8; 16]);
+
+impl SubjectKeyId {
+    /// Makes an id of its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes of the id.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SubjectKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for SubjectKeyId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "the id of a subject's key is 32 hexadecimal digits";
+        if text.len() != 32 || !text.is_ascii() {
+            return Err(wrong);
+        }
+        let mut bytes = [0; 16];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let digits = text.get(2 * at..2 * at + 2).ok_or(wrong)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for SubjectKeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SubjectKeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The key of a saga's personal values, as its first event has it: only the key of the subject opens
+/// it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedKey {
+    /// The key of the subject.
+    pub subject_key: SubjectKeyId,
+    /// The key of the saga, sealed with the key of the subject: base64.
+    pub data_key: String,
+    /// The keyed digest of the definition's name and the input, by which a second start with the same
+    /// idempotency key is compared. None when the saga has no idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_digest: Option<Digest>,
+}
+
+/// A place at which sagas of a definition have a personal value. Lists on the way are passed through:
+/// each of their elements has the place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersonalPath {
+    /// The step whose output has the value; none when the input has it.
+    step: Option<String>,
+    /// The fields that lead to the value; none when the whole payload is personal.
+    fields: Vec<String>,
+}
+
+impl PersonalPath {
+    /// Returns the fields that lead to the value in the input. None when an output has it.
+    #[must_use]
+    pub fn in_input(&self) -> Option<&[String]> {
+        self.step.is_none().then_some(&*self.fields)
+    }
+
+    /// Returns the fields that lead to the value in the output of a step or of an element of it. None
+    /// when that does not have it.
+    #[must_use]
+    pub fn in_output(&self, step: &StepName) -> Option<&[String]> {
+        (self.step.as_deref() == Some(step.step())).then_some(&*self.fields)
+    }
+
+    /// Returns the name of the step whose output has the value.
+    pub(crate) fn step(&self) -> Option<&str> {
+        self.step.as_deref()
+    }
+}
+
+impl FromStr for PersonalPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{text}` is no path to a value");
+        let mut names = names(text).ok_or_else(wrong)?.into_iter();
+        let (step, fields) = match names.next().as_deref() {
+            Some("input") => (None, names.collect()),
+            Some("steps") => {
+                let step = names.next().ok_or_else(wrong)?;
+                if names.next().as_deref() != Some("output") {
+                    return Err(wrong());
+                }
+                (Some(step), names.collect())
+            }
+            Some(_) | None => return Err(wrong()),
+        };
+        Ok(Self { step, fields })
+    }
+}
+
+/// Returns the names of a path: `input.order["a b"].id`.
+fn names(text: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    let mut left = text;
+    loop {
+        let is_first = names.is_empty();
+        if let Some(quoted) = left.strip_prefix("[\"").filter(|_| !is_first) {
+            let (name, rest) = quoted.split_once("\"]")?;
+            names.push(name.to_owned());
+            left = rest;
+        } else {
+            let field = if is_first { left } else { left.strip_prefix('.')? };
+            let end = field.find(['.', '[']).unwrap_or(field.len());
+            let (name, rest) = field.split_at(end);
+            let is_letter = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+            if name.is_empty() || !name.chars().all(is_letter) {
+                return None;
+            }
+            names.push(name.to_owned());
+            left = rest;
+        }
+        if left.is_empty() {
+            return Some(names);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+
+    use super::*;
+
+    #[test]
+    fn a_path_leads_into_the_input_or_into_an_output() {
+        let path = |text: &str| text.parse::<PersonalPath>();
+        let fields = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let of = |step: Option<&str>, names: &[&str]| {
+            Ok(PersonalPath { step: step.map(str::to_owned), fields: fields(names) })
+        };
+        assert_eq!(path("input"), of(None, &[]));
+        assert_eq!(path("input.order.address"), of(None, &["order", "address"]));
+        assert_eq!(path("input[\"a b\"].c"), of(None, &["a b", "c"]));
+        assert_eq!(path("steps.ship-out.output.to"), of(Some("ship-out"), &["to"]));
+        assert_eq!(path("steps[\"ship\"].output"), of(Some("ship"), &[]));
+        for wrong in ["", "saga.id", "input.", "input..a", "steps.a", "steps.a.input", "input[0]"] {
+            assert!(path(wrong).is_err(), "{wrong}");
+        }
+        let element: StepName = "ship[3]".parse().unwrap();
+        assert!(path("steps.ship.output.to").unwrap().in_output(&element).is_some());
+        assert!(path("input.to").unwrap().in_output(&element).is_none());
+    }
+
+    #[test]
+    fn an_id_of_a_key_survives_its_text() {
+        let id = SubjectKeyId::from_bytes([0xab; 16]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("xyz".parse::<SubjectKeyId>().is_err());
+    }
+}

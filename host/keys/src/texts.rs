@@ -1,0 +1,78 @@
+//! The personal texts of a saga, and where else they stand.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use crate::json::{Rewrite, decoded, rewrite};
+
+/// The shortest text that is looked for elsewhere, in bytes. A shorter one is in many texts by chance.
+pub(crate) const TEXT_BYTES_MIN: usize = 4;
+
+/// The most texts that are looked for. In a saga that has more, every payload and every message is
+/// sealed as a whole.
+pub(crate) const TEXTS_MAX: usize = 256;
+
+/// The personal texts of a saga.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    found: BTreeSet<String>,
+    /// There are more than [`TEXTS_MAX`].
+    are_too_many: bool,
+}
+
+impl Texts {
+    /// Takes the texts and numbers at these paths of a payload.
+    pub(crate) fn gather(&mut self, json: &str, paths: &[&[String]]) {
+        if !paths.is_empty() && !self.are_too_many {
+            let _ = rewrite(json, "", &mut Gather { texts: self, paths });
+        }
+    }
+
+    fn add(&mut self, text: Cow<'_, str>) {
+        if text.len() < TEXT_BYTES_MIN || self.found.contains(&*text) {
+            return;
+        }
+        self.found.insert(text.into_owned());
+        self.are_too_many = self.found.len() > TEXTS_MAX;
+    }
+
+    pub(crate) const fn are_too_many(&self) -> bool {
+        self.are_too_many
+    }
+
+    /// Returns true when a text has a personal text in it.
+    pub(crate) fn are_in(&self, text: &str) -> bool {
+        self.are_too_many
+            || self.found.iter().any(|one| one.len() <= text.len() && text.contains(one.as_str()))
+    }
+
+    /// Returns true when a JSON number is a personal one.
+    pub(crate) fn is_number(&self, json: &str) -> bool {
+        json.len() >= TEXT_BYTES_MIN && self.found.contains(json)
+    }
+}
+
+struct Gather<'t, 'p> {
+    texts: &'t mut Texts,
+    paths: &'p [&'p [String]],
+}
+
+impl Rewrite for Gather<'_, '_> {
+    fn value(&mut self, _: &str, fields: &[Cow<'_, str>], json: &str) -> Option<String> {
+        let is_in = |path: &&[String]| {
+            fields.len() >= path.len() && path.iter().zip(fields).all(|(one, is)| one == is)
+        };
+        if self.paths.iter().any(is_in) {
+            match json.as_bytes().first() {
+                Some(b'"') => self.texts.add(decoded(json)),
+                Some(b'-' | b'0'..=b'9') => self.texts.add(Cow::Borrowed(json)),
+                Some(_) | None => {}
+            }
+        }
+        None
+    }
+
+    fn object_of(&mut self, _: &str, _: &str, _: &str) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,249 @@
+//! Erases the personal values of subjects: at once where nothing may need them any more, and of the other
+//! sagas when they can no longer be undone.
+//!
+//! What is to be done is in the key file, so a crash at any moment leaves either the key of the subject
+//! or the data keys of the sagas that may still be undone. A host that starts goes on with it.
+//!
+//! Deliberately absent: rewriting of events. What is sealed stays where it is, and nothing opens it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use amends_engine::{Event, SagaEvent, SagaId, SagaStatus, SubjectKeyId, Timestamp, Version};
+use amends_failpoint::failpoint;
+use amends_keys::{Erasure, Keys, PendingKey};
+use amends_registry::now;
+use amends_store::{Append, NewEvent, Store, StoreError, Stream};
+use tokio::sync::Mutex;
+
+use crate::definitions::Definitions;
+use crate::error::RuntimeError;
+use crate::unseal::{first_event, sealed_key};
+
+/// The time from the start of a host to its first pass.
+const FIRST_PASS_AFTER: Duration = Duration::from_secs(1);
+
+/// The pause between two passes, with few sagas that wait and with many.
+const PASS_PAUSE: Duration = Duration::from_secs(5);
+const PASS_PAUSE_LONG: Duration = Duration::from_mins(1);
+
+/// So many sagas that wait are few.
+const FEW_SAGAS: usize = 1_000;
+
+/// The sagas that are looked at at once.
+const SAGAS_AT_ONCE: u32 = 500;
+
+/// How far up the parents of a saga are looked for.
+const PARENTS_MAX: usize = 64;
+
+/// How often an event of an erasure is appended again because another came before it.
+const APPEND_TRIES_MAX: u32 = 10;
+
+/// The type of the event of an erasure.
+const ERASED_KIND: &str = "subject.erased";
+
+/// What may still need the values of a saga.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UndoNeed {
+    /// Nothing: it has ended and can no longer be undone.
+    Nothing,
+    /// It has completed, and may be compensated until then.
+    Until(Timestamp),
+    /// It, or the saga that runs it, has not ended.
+    Live(SagaStatus),
+}
+
+/// A saga that waits for its erasure, and what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingSaga {
+    /// The saga.
+    pub id: SagaId,
+    /// What may still need its values.
+    pub need: UndoNeed,
+    /// The key of its subject, which is gone.
+    pub subject_key: SubjectKeyId,
+}
+
+/// Erases for a host.
+pub(crate) struct Eraser {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) definitions: Arc<Definitions>,
+    pub(crate) keys: Arc<Keys>,
+    /// True once the host stops.
+    pub(crate) is_stopping: AtomicBool,
+    /// Held by the pass that is under way.
+    passing: Mutex<()>,
+}
+
+/// Makes a pass from time to time, until the host is gone or stops.
+pub(crate) async fn run(eraser: Weak<Eraser>) {
+    let mut pause = FIRST_PASS_AFTER;
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(eraser) = eraser.upgrade() else { return };
+        if eraser.is_stopping.load(Ordering::Acquire) {
+            return;
+        }
+        pause = match eraser.pass().await {
+            Ok(waiting) if waiting.len() <= FEW_SAGAS => PASS_PAUSE,
+            Ok(_) => PASS_PAUSE_LONG,
+            Err(RuntimeError::Store(StoreError::Closed | StoreError::Fatal(_))) => return,
+            Err(error) => {
+                tracing::warn!(%error, "personal values could not be erased; the next pass tries again");
+                PASS_PAUSE_LONG
+            }
+        };
+    }
+}
+
+impl Eraser {
+    pub(crate) fn new(
+        store: &Arc<dyn Store>,
+        definitions: &Arc<Definitions>,
+        keys: &Arc<Keys>,
+    ) -> Self {
+        let (store, definitions, keys) =
+            (Arc::clone(store), Arc::clone(definitions), Arc::clone(keys));
+        let (is_stopping, passing) = Default::default();
+        Self { store, definitions, keys, is_stopping, passing }
+    }
+
+    /// Goes on with the erasures that have begun, and erases the values of the sagas that can no longer
+    /// be undone. Returns the sagas that wait.
+    ///
+    /// # Errors
+    /// When the store fails or the key file cannot be used. What was done stays done.
+    pub(crate) async fn pass(&self) -> Result<Vec<WaitingSaga>, RuntimeError> {
+        let _alone = self.passing.lock().await;
+        for erasure in self.keys.begun().await? {
+            self.finish(erasure.subject_key).await?;
+        }
+        for erasure in self.keys.unrecorded().await? {
+            self.record(erasure).await?;
+        }
+        let (mut after, mut waiting) = (None, Vec::new());
+        loop {
+            let page = self.keys.pending(after, SAGAS_AT_ONCE).await?;
+            let Some(last) = page.last() else { return Ok(waiting) };
+            after = Some(last.saga);
+            let (mut gone, mut waits) = (Vec::new(), Vec::new());
+            for pending in page {
+                let (id, subject_key) = (pending.saga, pending.subject_key);
+                let need = self.need(id).await?;
+                let until = match need {
+                    UndoNeed::Nothing => {
+                        gone.push(id);
+                        continue;
+                    }
+                    UndoNeed::Until(until) => Some(until),
+                    UndoNeed::Live(_) => None,
+                };
+                if until != pending.until {
+                    waits.push((id, until));
+                }
+                waiting.push(WaitingSaga { id, need, subject_key });
+            }
+            if !gone.is_empty() || !waits.is_empty() {
+                let sagas = gone.len();
+                self.keys.settle(gone, waits).await?;
+                if sagas > 0 {
+                    tracing::info!(sagas, "personal values were erased that waited for an undo");
+                }
+            }
+        }
+    }
+
+    /// Deletes the key of a subject. Its sagas have to be in the store.
+    async fn finish(&self, key: SubjectKeyId) -> Result<(), RuntimeError> {
+        let (mut after, mut erased, mut pending) = (None, 0, Vec::new());
+        loop {
+            let page = self.store.sagas().of_subject_key(key, after, SAGAS_AT_ONCE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            for row in page {
+                let until = match self.need(row.id).await? {
+                    UndoNeed::Nothing => {
+                        erased += 1;
+                        continue;
+                    }
+                    UndoNeed::Until(until) => Some(until),
+                    UndoNeed::Live(_) => None,
+                };
+                let sealed = first_event(&*self.store, row.id).await?.as_ref().and_then(sealed_key);
+                let opened = match sealed {
+                    Some(sealed) => self.keys.data_key(row.id, &sealed).await?,
+                    None => None,
+                };
+                match opened {
+                    Some(key) => pending.push(PendingKey { saga: row.id, key, until }),
+                    None => {
+                        tracing::error!(saga_id = %row.id, "the key of its values cannot be read");
+                    }
+                }
+            }
+        }
+        erased += self.store.archive().count_of_subject_key(key).await?;
+        failpoint("runtime.erase.counted");
+        self.keys.finish(key, erased, pending).await?;
+        Ok(())
+    }
+
+    /// Writes into the log that a subject's key is gone.
+    async fn record(&self, erasure: Erasure) -> Result<(), RuntimeError> {
+        let Erasure { subject_key, who, reason, erased, waiting, .. } = erasure;
+        let data = serde_json::json!({
+            "who": who,
+            "reason": reason,
+            "subject_key": subject_key,
+            "erased": erased,
+            "waiting": waiting,
+        });
+        let mut expected = Version(0);
+        for _ in 0..APPEND_TRIES_MAX {
+            let event = NewEvent { kind: ERASED_KIND.into(), data: data.to_string() };
+            let append = Append::shared(Stream::Erasures, expected, now(), vec![event]);
+            match self.store.log().append_shared(append).await {
+                Ok(_) => {
+                    failpoint("runtime.erase.recorded");
+                    self.keys.recorded(subject_key).await?;
+                    tracing::info!(%subject_key, who, erased, waiting, "personal values were erased");
+                    return Ok(());
+                }
+                Err(StoreError::Conflict { actual, .. }) => expected = actual,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what may still need the values of a saga: its own undo, or that of the saga that runs it.
+    pub(crate) async fn need(&self, id: SagaId) -> Result<UndoNeed, RuntimeError> {
+        let mut id = id;
+        for _ in 0..PARENTS_MAX {
+            // One that has left the store can no longer be undone.
+            let Some(row) = self.store.sagas().row(id).await? else { return Ok(UndoNeed::Nothing) };
+            let Some(ended_at) = row.ended_at else { return Ok(UndoNeed::Live(row.status)) };
+            if row.status == SagaStatus::Completed {
+                let definition =
+                    self.definitions.pinned(id, row.definition_digest, &*self.store).await?;
+                let within = definition.spec().compensate_within;
+                let until = within.map(|within| ended_at.after(within));
+                if let Some(until) = until.filter(|until| *until > now()) {
+                    return Ok(UndoNeed::Until(until));
+                }
+            }
+            let first = first_event(&*self.store, id).await?;
+            let Some(first) = first else { return Ok(UndoNeed::Nothing) };
+            let parent = match Event::decode(&first.kind, &first.data) {
+                Ok(Event::Saga(SagaEvent::Started(started))) => started.parent,
+                Ok(_) | Err(_) => None,
+            };
+            match parent {
+                Some(parent) => id = parent.saga,
+                None => return Ok(UndoNeed::Nothing),
+            }
+        }
+        Ok(UndoNeed::Nothing)
+    }
+}

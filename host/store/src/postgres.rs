@@ -1,0 +1,693 @@
+//! The shared store: one PostgreSQL database.
+//!
+//! One task writes, over one connection, the lane. Each time, it takes everything that waits into one
+//! transaction, whose statements it sends without waiting for answers in between, so a batch is one round
+//! trip and one fsync of the server. Reads have connections of their own. All connections are served by one
+//! thread of the store.
+//!
+//! Who may write is decided in the transaction itself: it locks the row of the lane and compares the epoch, see
+//! [`transaction`]. Whoever takes the store over raises the epoch.
+//!
+//! Deliberately absent: several hosts that share the shards, TLS, backups (`pg_dump` and base backups make
+//! them), and sums of rows (`initdb --data-checksums` makes those).
+
+mod archive;
+mod archive_work;
+mod change;
+mod columns;
+mod connection;
+mod derive;
+mod error;
+mod job;
+mod look;
+mod lost;
+mod open;
+mod place;
+mod plan;
+mod projections;
+mod read;
+mod readers;
+mod rebuild;
+mod rows;
+mod schema;
+mod seen;
+mod strays;
+mod text;
+mod transaction;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use amends_engine::{
+    Digest, PluginName, SagaId, SagaStatus, StateQuery, SubjectKeyId, Timestamp, Version,
+};
+use futures::future::{BoxFuture, ready};
+use futures::{FutureExt as _, TryFutureExt as _};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::append::{Append, Appended};
+use crate::archive::Archive;
+use crate::archive_files::ArchiveFiles;
+use crate::archive_place::ArchivePlace;
+use crate::backup::{Backup, BackupError};
+use crate::blob::{BLOB_BYTES_MAX, BlobChange, BlobKind, BlobRow, Blobs};
+use crate::clock::now;
+use crate::config::Durability;
+use crate::error::{Fatal, Obstacle, OpenError, StoreError};
+use crate::event_log::{EventLog, LogPage};
+use crate::health::{self, Health};
+use crate::maintenance::{Maintenance, StoreHealth, StoreStats};
+use crate::outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
+use crate::ownership::{Ownership, OwnershipEvent};
+use crate::paging::{Cursor, PageBudget};
+use crate::plugin_state::PluginState;
+use crate::queue::Queue;
+use crate::queue_shard::{Handed, QueueShard};
+use crate::rebuild::{RebuildError, RebuildPlace, RebuildSlice};
+use crate::saga_groups::{GroupBy, SagaGroups};
+use crate::saga_index::SagaIndex;
+use crate::saga_query::SagaQuery;
+use crate::saga_row::{LiveSaga, LiveSagas, SagaRow};
+use crate::schedules::{ScheduleRow, Schedules};
+use crate::shard_id::{Epoch, ShardId};
+use crate::store::Store;
+use crate::stored_event::StoredEvent;
+use crate::stream::Stream;
+use crate::survey::StoreSurvey;
+
+use connection::Pg;
+use error::Result as PgResult;
+use job::{Job, Known, WorkDone};
+use open::TakenOver;
+use place::Place;
+use readers::{Lease, READERS_MAX, Readers};
+use writer::{Longest, Writer};
+
+/// Sagas that are read from the archive at once: each may have 64 MiB of events.
+const ARCHIVE_READS_MAX: usize = 4;
+
+/// A store in one PostgreSQL database.
+///
+/// When it is dropped without [`Store::close`], it still writes what was queued, and closes its connections
+/// some moments later.
+pub struct PostgresStore {
+    queue: Arc<Queue<Job>>,
+    readers: Arc<Readers>,
+    /// The epoch of every shard.
+    epoch: Epoch,
+    handed: Arc<Mutex<Handed>>,
+    head: watch::Receiver<Cursor>,
+    stats: Arc<Mutex<StoreStats>>,
+    health: watch::Receiver<StoreHealth>,
+    longest: Arc<Longest>,
+    /// The only place for a move to the archive.
+    archiving: Arc<Semaphore>,
+    /// The only place for a count by groups: it may read for long, and sagas need the other readers.
+    counting: Semaphore,
+    /// The only place for a slice of a rebuild: sagas need the other readers.
+    rebuilding: Semaphore,
+    /// One for each saga that is read from the archive, see [`ARCHIVE_READS_MAX`].
+    archive_reads: Semaphore,
+    /// The files of the archive; none when sagas are deleted instead.
+    archive: Option<Arc<ArchiveFiles>>,
+    /// Says which files of the folder are those of this store.
+    run: i64,
+    /// Its sender is dropped when the writer has ended.
+    ended: watch::Receiver<()>,
+}
+
+/// What the thread of the store tells whoever opens it.
+struct Opened {
+    runtime: Handle,
+    taken: TakenOver,
+}
+
+impl PostgresStore {
+    /// Connects, creates the tables in an empty database, and brings the schema up to date. Takes the store
+    /// over from any other process. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// When the URL is not understood, the database cannot be reached or written, is newer than this
+    /// version, or has tables of another program. No error has the password.
+    pub fn open(url: &str, durability: Durability) -> Result<Self, OpenError> {
+        let place = place::read_url(url)?;
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        let (head_sender, head) = watch::channel(Cursor::START);
+        let (ended_sender, ended) = watch::channel(());
+        let (health_sender, health) = watch::channel(StoreHealth::Well);
+        let (stats, longest) = (Arc::new(Mutex::new(StoreStats::default())), Arc::default());
+        let (told, opened) = std::sync::mpsc::channel::<Result<Opened, OpenError>>();
+        let thread = std::thread::Builder::new().name("amends-store-postgres".to_owned());
+        let (writer_place, writer_stats) = (place.clone(), Arc::clone(&stats));
+        let writer_longest: Arc<Longest> = Arc::clone(&longest);
+        let run = move || {
+            // Dropped after the writer, also after a panic.
+            let _ended = ended_sender;
+            let reported = health_sender.clone();
+            let run = AssertUnwindSafe(move || {
+                let health = Health::new(health_sender);
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = match runtime {
+                    Ok(runtime) => runtime,
+                    Err(error) => {
+                        let error = StoreError::unavailable(Obstacle::Database, error);
+                        return drop(told.send(Err(error.into())));
+                    }
+                };
+                runtime.block_on(async move {
+                    let (pg, taken) = match open::open(&writer_place, durability).await {
+                        Ok(opened) => opened,
+                        Err(error) => return drop(told.send(Err(error))),
+                    };
+                    head_sender.send_replace(Cursor(taken.position.unsigned_abs()));
+                    let setup = open::writer_setup(durability);
+                    let writer = Writer::new(
+                        writer_place,
+                        setup,
+                        receiver,
+                        pg,
+                        &taken,
+                        writer_longest,
+                        head_sender,
+                        writer_stats,
+                        health,
+                    );
+                    let _ = told.send(Ok(Opened { runtime: Handle::current(), taken }));
+                    writer.run().await;
+                });
+            });
+            if catch_unwind(run).is_err() {
+                health::lose(&reported, &Fatal::WriterEnded.into());
+            }
+        };
+        let failed = |error: std::io::Error| StoreError::unavailable(Obstacle::Database, error);
+        thread.spawn(run).map_err(failed)?;
+        let opened = opened.recv().map_err(|_| StoreError::from(Fatal::WriterEnded))??;
+        Ok(Self::of(opened, place, jobs, (head, health, ended), stats, longest))
+    }
+
+    fn of(
+        Opened { runtime, taken }: Opened,
+        place: Place,
+        jobs: mpsc::UnboundedSender<Job>,
+        (head, health, ended): (
+            watch::Receiver<Cursor>,
+            watch::Receiver<StoreHealth>,
+            watch::Receiver<()>,
+        ),
+        stats: Arc<Mutex<StoreStats>>,
+        longest: Arc<Longest>,
+    ) -> Self {
+        Self {
+            queue: Arc::new(Queue::new(jobs)),
+            readers: Arc::new(Readers::new(place, runtime)),
+            epoch: Epoch(taken.epoch.unsigned_abs()),
+            handed: Arc::default(),
+            head,
+            stats,
+            health,
+            longest,
+            archiving: Arc::new(Semaphore::new(1)),
+            counting: Semaphore::new(1),
+            rebuilding: Semaphore::new(1),
+            archive_reads: Semaphore::new(ARCHIVE_READS_MAX),
+            archive: None,
+            run: taken.run,
+            ended,
+        }
+    }
+
+    /// Has the archive in a folder or a bucket. With none, ended sagas are deleted instead. The drafts of
+    /// files for a bucket are in the folder for temporary files.
+    ///
+    /// # Errors
+    /// When the environment has settings of the bucket that cannot be used.
+    pub fn with_archive(mut self, place: Option<&ArchivePlace>) -> Result<Self, OpenError> {
+        let open = |place| ArchiveFiles::open(place, &std::env::temp_dir()).map(Arc::new);
+        self.archive = place.map(open).transpose()?;
+        Ok(self)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.queue.is_closing.load(Ordering::Acquire)
+    }
+
+    /// Waits for a connection that reads.
+    async fn lease(&self) -> Result<Lease, StoreError> {
+        if self.is_closing() {
+            return Err(StoreError::Closed);
+        }
+        self.readers.lease().await
+    }
+
+    /// Runs a read on a connection of its own. When the future is dropped, the read ends with its connection.
+    fn read<'s, T, F>(&'s self, read: F) -> BoxFuture<'s, Result<T, StoreError>>
+    where
+        T: Send + 's,
+        F: for<'a> FnOnce(&'a Pg) -> BoxFuture<'a, PgResult<T>> + Send + 's,
+    {
+        async move {
+            let lease = self.lease().await?;
+            let found = read(&lease).await;
+            lease.finish(found)
+        }
+        .boxed()
+    }
+
+    /// Has the writer do work in a transaction of its own, and waits until it is durable.
+    async fn work<F>(&self, work: F) -> Result<WorkDone, StoreError>
+    where
+        F: for<'a> FnOnce(&'a Pg, Known) -> BoxFuture<'a, PgResult<WorkDone>> + Send + 'static,
+    {
+        let (reply, done) = oneshot::channel();
+        self.queue.push(Job::Work { work: Box::new(work), reply });
+        done.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Queues an append to a stream that belongs to no shard.
+    fn append_unowned(
+        &self,
+        append: Append,
+        may_change_state: bool,
+    ) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        let checked = append.check().and_then(|()| append.check_shared(may_change_state));
+        match checked {
+            Ok(()) => self.queue.append(append, None),
+            Err(error) => ready(Err(error)).boxed(),
+        }
+    }
+
+    /// Returns what has changed of the ownership. The writer watches the fence, and reports when
+    /// another process has raised it.
+    fn changes(&self) -> Result<Vec<OwnershipEvent>, StoreError> {
+        if self.is_closing() {
+            return Err(StoreError::Closed);
+        }
+        let lost = match &*self.health.borrow() {
+            StoreHealth::Lost(error) => Some(error.clone()),
+            StoreHealth::Well | StoreHealth::NoWrites(_) => None,
+        };
+        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(error) = lost else {
+            let gained = handed.gain_all().map(|id| {
+                let (queue, handed) = (Arc::clone(&self.queue), Arc::clone(&self.handed));
+                OwnershipEvent::Gained(Box::new(QueueShard::new(id, self.epoch, queue, handed)))
+            });
+            return Ok(gained.collect());
+        };
+        // Only a raised fence means that somebody else has the shards.
+        if !matches!(error, StoreError::Fatal(Fatal::Fenced)) {
+            return Err(error);
+        }
+        let lost: Vec<_> = handed.lose_all().map(OwnershipEvent::Lost).collect();
+        if lost.is_empty() { Err(error) } else { Ok(lost) }
+    }
+}
+
+impl Store for PostgresStore {
+    fn ownership(&self) -> &dyn Ownership {
+        self
+    }
+
+    fn log(&self) -> &dyn EventLog {
+        self
+    }
+
+    fn sagas(&self) -> &dyn SagaIndex {
+        self
+    }
+
+    fn state(&self) -> &dyn PluginState {
+        self
+    }
+
+    fn blobs(&self) -> &dyn Blobs {
+        self
+    }
+
+    fn archive(&self) -> &dyn Archive {
+        self
+    }
+
+    fn outbox(&self) -> &dyn Outbox {
+        self
+    }
+
+    fn schedules(&self) -> &dyn Schedules {
+        self
+    }
+
+    fn maintenance(&self) -> &dyn Maintenance {
+        self
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            self.queue.is_closing.store(true, Ordering::Release);
+            if let Some(files) = &self.archive {
+                files.close();
+            }
+            // Reads that are under way end first: the thread of the store serves their connections.
+            if let Ok(all) = self.readers.permits.acquire_many(READERS_MAX).await {
+                all.forget();
+                self.readers.permits.close();
+            }
+            self.readers.close_idle();
+            // Queued after all other jobs. Fails when the writer has ended.
+            let _ = self.queue.jobs.send(Job::Close);
+            // Callers that wait for room get an error.
+            self.queue.places.close();
+            // Nothing is ever sent: the wait fails once the sender is gone.
+            while self.ended.clone().changed().await.is_ok() {}
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+impl Ownership for PostgresStore {
+    fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
+        ready(self.changes()).boxed()
+    }
+}
+
+impl EventLog for PostgresStore {
+    fn stream(
+        &self,
+        stream: Stream,
+        after: Version,
+        budget: PageBudget,
+    ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
+        self.read(move |pg| async move { read::events(pg, &stream, after, budget).await }.boxed())
+    }
+
+    fn follow(
+        &self,
+        from: Cursor,
+        budget: PageBudget,
+    ) -> BoxFuture<'_, Result<LogPage, StoreError>> {
+        let page = self.read(move |pg| read::log(pg, from, budget).boxed());
+        page.map_ok(move |events| {
+            let next = events.last().map_or(from, StoredEvent::cursor);
+            LogPage { events, next }
+        })
+        .boxed()
+    }
+
+    fn head(&self) -> watch::Receiver<Cursor> {
+        self.head.clone()
+    }
+
+    fn append_shared(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        self.append_unowned(append, false)
+    }
+}
+
+impl SagaIndex for PostgresStore {
+    fn row(&self, id: SagaId) -> BoxFuture<'_, Result<Option<SagaRow>, StoreError>> {
+        PostgresStore::read(self, move |pg| read::saga(pg, id).boxed())
+    }
+
+    fn list(&self, query: SagaQuery) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>> {
+        let longest = Arc::clone(&self.longest);
+        PostgresStore::read(self, move |pg| {
+            async move { read::list(pg, &query, &longest).await }.boxed()
+        })
+    }
+
+    fn groups(
+        &self,
+        query: SagaQuery,
+        by: Vec<GroupBy>,
+    ) -> BoxFuture<'_, Result<SagaGroups, StoreError>> {
+        async move {
+            let _place = self.counting.acquire().await.map_err(|_| StoreError::Closed)?;
+            let longest = Arc::clone(&self.longest);
+            PostgresStore::read(self, move |pg| {
+                async move { read::groups(pg, &query, &by, &longest).await }.boxed()
+            })
+            .await
+        }
+        .boxed()
+    }
+
+    fn live(
+        &self,
+        shards: Vec<ShardId>,
+        which: LiveSagas,
+        after: Option<SagaId>,
+        budget: PageBudget,
+    ) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>> {
+        PostgresStore::read(self, move |pg| {
+            async move { read::live(pg, &shards, which, after, budget).await }.boxed()
+        })
+    }
+
+    fn read(&self, ids: Vec<SagaId>) -> BoxFuture<'_, Result<Vec<LiveSaga>, StoreError>> {
+        PostgresStore::read(self, move |pg| async move { read::sagas(pg, &ids).await }.boxed())
+    }
+
+    fn due(
+        &self,
+        shards: Vec<ShardId>,
+        until: Timestamp,
+        after: Option<(Timestamp, SagaId)>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<(Timestamp, SagaId)>, StoreError>> {
+        PostgresStore::read(self, move |pg| {
+            async move { read::due(pg, &shards, until, after, limit).await }.boxed()
+        })
+    }
+
+    fn waiting(
+        &self,
+        shards: Vec<ShardId>,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<(SagaId, Timestamp)>, StoreError>> {
+        PostgresStore::read(self, move |pg| {
+            async move { read::waiting(pg, &shards, after, limit).await }.boxed()
+        })
+    }
+
+    fn of_subject_key(
+        &self,
+        key: SubjectKeyId,
+        after: Option<SagaId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>> {
+        PostgresStore::read(self, move |pg| read::of_subject_key(pg, key, after, limit).boxed())
+    }
+
+    fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        PostgresStore::read(self, |pg| read::count_waiting(pg).boxed())
+    }
+
+    fn was_any_live(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        PostgresStore::read(self, move |pg| read::was_any_live(pg, from, until).boxed())
+    }
+
+    fn key(&self, key: String) -> BoxFuture<'_, Result<Option<(SagaId, Digest)>, StoreError>> {
+        PostgresStore::read(self, move |pg| async move { read::key(pg, &key).await }.boxed())
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<BTreeMap<SagaStatus, u64>, StoreError>> {
+        PostgresStore::read(self, |pg| read::counts(pg).boxed())
+    }
+}
+
+impl PluginState for PostgresStore {
+    fn value(
+        &self,
+        plugin: PluginName,
+        key: String,
+    ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
+        PostgresStore::read(self, move |pg| {
+            async move { read::state_value(pg, plugin.as_str(), &key).await }.boxed()
+        })
+    }
+
+    fn keys(
+        &self,
+        plugin: PluginName,
+        query: StateQuery,
+    ) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        PostgresStore::read(self, move |pg| {
+            async move { seen::state_keys(pg, &plugin, &query).await }.boxed()
+        })
+    }
+
+    fn change(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
+        self.append_unowned(append, true)
+    }
+}
+
+impl PostgresStore {
+    fn change_blob(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        change: BlobChange,
+    ) -> BoxFuture<'static, Result<bool, StoreError>> {
+        let bytes = match &change {
+            BlobChange::Put { bytes, .. } => bytes.len(),
+            BlobChange::Renew { .. } | BlobChange::Remove { .. } => 0,
+        };
+        let (reply, answer) = oneshot::channel();
+        let job = move |place| Job::Blob { kind, digest, change, reply, _place: place };
+        let queued = self.queue.push_when_room(bytes, job);
+        async move {
+            queued.await?;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
+    }
+}
+
+impl Blobs for PostgresStore {
+    fn put(
+        &self,
+        kind: BlobKind,
+        name: String,
+        digest: Digest,
+        at: Timestamp,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        if bytes.len() > BLOB_BYTES_MAX {
+            return ready(Err(StoreError::Invalid("a blob is at most 256 MiB"))).boxed();
+        }
+        let change = BlobChange::Put { name, at, bytes };
+        self.change_blob(kind, digest, change).map_ok(|_| ()).boxed()
+    }
+
+    fn renew(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        at: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.change_blob(kind, digest, BlobChange::Renew { at })
+    }
+
+    fn remove(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+        unused_since: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.change_blob(kind, digest, BlobChange::Remove { unused_since })
+    }
+
+    fn get(
+        &self,
+        kind: BlobKind,
+        digest: Digest,
+    ) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        PostgresStore::read(self, move |pg| read::blob(pg, kind, digest).boxed())
+    }
+
+    fn list(&self, kind: BlobKind) -> BoxFuture<'_, Result<Vec<BlobRow>, StoreError>> {
+        PostgresStore::read(self, move |pg| read::blobs(pg, kind).boxed())
+    }
+}
+
+impl Outbox for PostgresStore {
+    fn subscription(
+        &self,
+        name: String,
+    ) -> BoxFuture<'_, Result<Option<SubscriptionRow>, StoreError>> {
+        PostgresStore::read(self, move |pg| {
+            async move { read::subscription(pg, &name).await }.boxed()
+        })
+    }
+
+    fn dead_letters(
+        &self,
+        name: String,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetter>, StoreError>> {
+        PostgresStore::read(self, move |pg| {
+            async move { read::dead_letters(pg, &name, after, limit).await }.boxed()
+        })
+    }
+
+    fn save(&self, change: SubscriptionChange) -> BoxFuture<'_, Result<(), StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        let change = Box::new(change);
+        let job = move |place| Job::SaveSubscription { change, reply, _place: place };
+        let queued = self.queue.push_when_room(0, job);
+        async move {
+            queued.await?;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
+    }
+}
+
+impl Schedules for PostgresStore {
+    fn schedule(&self, name: String) -> BoxFuture<'_, Result<Option<ScheduleRow>, StoreError>> {
+        PostgresStore::read(self, move |pg| async move { read::schedule(pg, &name).await }.boxed())
+    }
+
+    fn save_schedule(&self, row: ScheduleRow) -> BoxFuture<'_, Result<(), StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        let row = Box::new(row);
+        let job = move |place| Job::SaveSchedule { row, reply, _place: place };
+        let queued = self.queue.push_when_room(0, job);
+        async move {
+            queued.await?;
+            answer.await.unwrap_or(Err(StoreError::Closed))
+        }
+        .boxed()
+    }
+}
+
+impl Maintenance for PostgresStore {
+    fn verify(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        async move {
+            let lease = self.lease().await?;
+            // The connection is closed afterwards: its reads have no limit.
+            Ok(read::verify(&lease).await?)
+        }
+        .boxed()
+    }
+
+    fn rebuild(&self, from: RebuildPlace) -> BoxFuture<'_, Result<RebuildSlice, RebuildError>> {
+        async move {
+            let _place = self.rebuilding.try_acquire().map_err(|_| RebuildError::UnderWay)?;
+            Ok(self.rebuild_slice(from).await?)
+        }
+        .boxed()
+    }
+
+    fn events(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        PostgresStore::read(self, |pg| read::count_events(pg).boxed())
+    }
+
+    fn survey(&self) -> BoxFuture<'_, Result<StoreSurvey, StoreError>> {
+        PostgresStore::read(self, |pg| read::survey(pg, now()).boxed())
+    }
+
+    fn back_up(&self) -> BoxFuture<'_, Result<Backup, BackupError>> {
+        let refused =
+            if self.is_closing() { StoreError::Closed.into() } else { BackupError::Elsewhere };
+        ready(Err(refused)).boxed()
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.clone()
+    }
+
+    fn stats(&self) -> StoreStats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

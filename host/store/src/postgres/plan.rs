@@ -1,0 +1,253 @@
+//! What becomes of the appends of a batch, decided in memory in their order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use amends_engine::{PluginName, StateChange, StateQuery, Timestamp};
+
+use super::open::TakenOver;
+use super::rows::{Rows, Write};
+use super::seen::{Seen, StateKey, StreamState};
+use crate::append::{Append, Appended};
+use crate::error::StoreError;
+use crate::id_time::{START_DELAY, delay_of};
+use crate::stream::Stream;
+
+/// The most streams whose version is kept in memory: those of the live sagas of a busy host.
+const STREAMS_CACHED_MAX: usize = 1 << 16;
+
+/// The life that needs no record, in milliseconds.
+pub(super) const LIFE_USUAL_MS: i64 = 600_000;
+
+/// What the writer knows of the database without reading it. Only this process writes while it has the
+/// fence, so all of it is right until a transaction fails.
+pub(super) struct WriterCache {
+    pub(super) position: i64,
+    pub(super) streams: HashMap<Stream, StreamState>,
+    pub(super) state_bytes: HashMap<PluginName, u64>,
+    pub(super) start_delay: i64,
+    pub(super) longest_life: i64,
+}
+
+impl WriterCache {
+    /// Makes the cache of a database that was taken over.
+    pub(super) fn new(taken: &TakenOver) -> Self {
+        Self {
+            position: taken.position,
+            streams: HashMap::new(),
+            state_bytes: HashMap::new(),
+            start_delay: taken.start_delay,
+            longest_life: taken.longest_life,
+        }
+    }
+
+    /// Forgets everything that a failed transaction may have made wrong.
+    pub(super) fn forget(&mut self) {
+        self.streams.clear();
+        self.state_bytes.clear();
+    }
+}
+
+/// A batch of appends, decided.
+pub(super) struct Plan {
+    /// The answer to each append, in their order.
+    pub(super) results: Vec<Result<Appended, StoreError>>,
+    pub(super) writes: Vec<Write>,
+    /// The position of the last event after the batch.
+    pub(super) position: i64,
+    streams: Vec<(Stream, Option<StreamState>)>,
+    state_bytes: HashMap<PluginName, u64>,
+    start_delay: i64,
+    longest_life: i64,
+}
+
+/// Returns how many of the jobs, of which some are appends, may be decided together. A call that listed keys is compared with the
+/// database, so no append before it in the batch may write keys of the same plugin.
+pub(super) fn together<'a>(appends: impl Iterator<Item = Option<&'a Append>>) -> usize {
+    let mut written: HashSet<&PluginName> = HashSet::new();
+    let mut count = 0;
+    for append in appends {
+        // Another job.
+        let Some(append) = append else {
+            count += 1;
+            continue;
+        };
+        let lists = |change: &&Arc<StateChange>| {
+            !change.lists.is_empty() && written.contains(&change.plugin)
+        };
+        if append.state.iter().any(|change| lists(&change)) {
+            break;
+        }
+        let writes = append.state.iter().filter(|change| !change.writes.is_empty());
+        written.extend(writes.map(|change| &change.plugin));
+        count += 1;
+    }
+    count
+}
+
+/// Decides about appends, in their order.
+pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> Plan {
+    let mut rows = Rows::default();
+    let (mut position, mut touched) = (cache.position, Vec::new());
+    let (mut start_delay, mut longest_life) = (cache.start_delay, cache.longest_life);
+    let mut results = Vec::with_capacity(appends.len());
+    for (number, append) in appends.iter().enumerate() {
+        let planned = check(&seen, number, append);
+        let (values, bytes) = match planned {
+            Ok(planned) => planned,
+            Err(refused) => {
+                results.push(*refused);
+                continue;
+            }
+        };
+        let known = seen.streams.get(&append.stream).copied().unwrap_or_default();
+        position += i64::try_from(append.events.len()).unwrap_or(i64::MAX);
+        let version = append.expected.plus(append.events.len());
+        rows.add(append, position, known.has_row);
+        for (key, value) in values {
+            rows.put_state(key.clone(), value.clone());
+            seen.values.insert(key, value);
+        }
+        seen.state_bytes.extend(bytes);
+        if let (Some(key), Some(saga)) = (&append.start_key, append.stream.saga()) {
+            seen.keys.insert(key.key.clone(), (saga, key.payload_digest));
+        }
+        let mut ended = false;
+        if let Some(row) = &append.row {
+            ended = row.ended_at.is_some();
+            if !known.has_row {
+                start_delay = start_delay.max(delay_of(row.id, row.started_at));
+            }
+            let life = row.ended_at.map_or(0, |at: Timestamp| {
+                at.as_millis().saturating_sub(row.started_at.as_millis())
+            });
+            longest_life = longest_life.max(life);
+        }
+        let state = StreamState {
+            version,
+            has_row: known.has_row || append.row.is_some(),
+            is_archived: false,
+        };
+        seen.streams.insert(append.stream.clone(), state);
+        // Nobody writes to a stream that has ended.
+        touched.push((append.stream.clone(), (!ended).then_some(state)));
+        results.push(Ok(Appended::Done { version }));
+    }
+    let mut writes = rows.into_writes();
+    let usual = i64::try_from(START_DELAY.as_millis()).unwrap_or(i64::MAX);
+    for (name, known, longest, usual) in [
+        ("start_delay", cache.start_delay, &mut start_delay, usual),
+        ("longest_life", cache.longest_life, &mut longest_life, LIFE_USUAL_MS),
+    ] {
+        if *longest > known && *longest > usual {
+            // Rounded up, so that few batches change it.
+            let rounded = longest.unsigned_abs().next_power_of_two();
+            *longest = i64::try_from(rounded).unwrap_or(i64::MAX);
+            writes.push(Write { sql: LONGEST, values: vec![Box::new(name), Box::new(*longest)] });
+        } else {
+            *longest = known;
+        }
+    }
+    Plan {
+        results,
+        writes,
+        position,
+        streams: touched,
+        state_bytes: seen.state_bytes,
+        start_delay,
+        longest_life,
+    }
+}
+
+/// Remembers the longest of something.
+pub(super) const LONGEST: &str = "INSERT INTO meta VALUES ($1, $2)
+    ON CONFLICT (name) DO UPDATE SET value = greatest(meta.value, excluded.value)";
+
+impl Plan {
+    /// Remembers what is durable now. Returns how many events were written.
+    pub(super) fn remember(self, cache: &mut WriterCache) {
+        cache.position = self.position;
+        cache.state_bytes.extend(self.state_bytes);
+        (cache.start_delay, cache.longest_life) = (self.start_delay, self.longest_life);
+        if cache.streams.len() + self.streams.len() > STREAMS_CACHED_MAX {
+            cache.streams.clear();
+        }
+        for (stream, state) in self.streams {
+            match state {
+                Some(state) => drop(cache.streams.insert(stream, state)),
+                None => drop(cache.streams.remove(&stream)),
+            }
+        }
+    }
+}
+
+/// The values that an append writes, and how many bytes the state of each plugin then has.
+type StateWrites = (BTreeMap<StateKey, Option<Arc<str>>>, HashMap<PluginName, u64>);
+
+/// Checks an append against what was seen. An error is the answer to it.
+fn check(
+    seen: &Seen,
+    number: usize,
+    append: &Append,
+) -> Result<StateWrites, Box<Result<Appended, StoreError>>> {
+    if let Some(key) = &append.start_key
+        && let Some((saga, digest)) = seen.keys.get(&key.key)
+    {
+        let is_same = *digest == key.payload_digest;
+        let known = if is_same { Appended::Duplicate(*saga) } else { Appended::KeyReused(*saga) };
+        return Err(Box::new(Ok(known)));
+    }
+    let known = seen.streams.get(&append.stream).copied().unwrap_or_default();
+    if known.version != append.expected || known.is_archived {
+        let (stream, expected) = (append.stream.clone(), append.expected);
+        let actual = known.version;
+        return Err(Box::new(Err(StoreError::Conflict { stream, expected, actual })));
+    }
+    check_state(seen, number, append).map_err(|refused| Box::new(Ok(refused)))
+}
+
+/// Checks the state changes of an append. They follow one another.
+fn check_state(seen: &Seen, number: usize, append: &Append) -> Result<StateWrites, Appended> {
+    let mut written: BTreeMap<StateKey, Option<Arc<str>>> = BTreeMap::new();
+    let mut bytes: HashMap<PluginName, u64> = HashMap::new();
+    for (index, change) in append.state.iter().enumerate() {
+        let of = |key: &String| (change.plugin.clone(), key.clone());
+        let value = |written: &BTreeMap<StateKey, Option<Arc<str>>>, key: &String| {
+            let key = of(key);
+            let stored = || seen.values.get(&key).cloned().flatten();
+            written.get(&key).cloned().unwrap_or_else(stored)
+        };
+        let is_read = |(key, seen): (&String, &Option<Arc<str>>)| value(&written, key) == *seen;
+        let is_listed = |(at, list): (usize, &amends_engine::StateList)| {
+            !covers_any(&written, &change.plugin, &list.query)
+                && seen.lists.get(&(number, index, at)).is_some_and(|now| *now == list.keys)
+        };
+        if !change.reads.iter().all(is_read) || !change.lists.iter().enumerate().all(is_listed) {
+            return Err(Appended::StateChanged(index));
+        }
+        let stored = || seen.state_bytes.get(&change.plugin).copied().unwrap_or(0);
+        let before = bytes.get(&change.plugin).copied().unwrap_or_else(stored);
+        let mut now = before;
+        for (key, new) in &change.writes {
+            let of_value = |value: &Arc<str>| (key.len() + value.len()) as u64;
+            now -= value(&written, key).as_ref().map_or(0, of_value).min(now);
+            now += new.as_ref().map_or(0, of_value);
+            written.insert(of(key), new.clone());
+        }
+        // A change that makes the state smaller is always taken.
+        if now > change.bytes_max && now > before {
+            return Err(Appended::StateFull(index));
+        }
+        bytes.insert(change.plugin.clone(), now);
+    }
+    Ok((written, bytes))
+}
+
+/// Returns true when a list may contain a key that was written.
+fn covers_any(
+    written: &BTreeMap<StateKey, Option<Arc<str>>>,
+    plugin: &PluginName,
+    query: &StateQuery,
+) -> bool {
+    written.keys().any(|(owner, key)| owner == plugin && query.covers(key))
+}

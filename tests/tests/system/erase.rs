@@ -1,0 +1,395 @@
+//! Personal values: sealed in everything that is stored, shown as long as they are kept, erased when no
+//! undo may need them any more.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use amends_tests::{Behaviour, Component};
+use serde_json::{Value, json};
+
+use crate::place::{Host, Place, stderr, stdout, text};
+
+/// The failpoints of keys and of an erasure.
+pub(crate) const KEY_POINTS: [&str; 7] = [
+    "keys.subject.durable",
+    ERASE_POINTS[0],
+    ERASE_POINTS[1],
+    ERASE_POINTS[2],
+    ERASE_POINTS[3],
+    ERASE_POINTS[4],
+    "keys.settled",
+];
+
+/// Those of an erasure that is asked for, in their order.
+const ERASE_POINTS: [&str; 5] = [
+    "keys.retired",
+    "runtime.erase.counted",
+    "keys.erasing",
+    "keys.erased",
+    "runtime.erase.recorded",
+];
+
+/// How long a host may live on with its failpoint set.
+const HIT_LIMIT: Duration = Duration::from_secs(20);
+
+/// The values, as they stand in JSON or in a text.
+const PLANTED: [&str; 10] = [
+    "Ada Byron-Vexley",
+    "Kirchengasse 47/3",
+    "AT61 1904 3002 3457",
+    "436641234567",
+    "ada.vexley@planted.example",
+    "Ludwigstrasse 9",
+    "DE02 1203 0000 0000 2020",
+    "1815-12-10",
+    "Žofie Nováková",
+    "passport P-77120",
+];
+
+const SAGAS: &str = r#"
+[[saga]]
+name = "order"
+subject = "input.customer_id"
+personal = ["input.customer", "input.address.street", "input.account", "input.phone", "input.contacts.email", "input.labels", "steps.signed.output.iban"]
+compensate_within = "1h"
+[[saga.step]]
+name = "copy"
+plugin = "good"
+[[saga.step]]
+name = "signed"
+wait = "signed"
+
+[[saga]]
+name = "refused"
+subject = "input.customer_id"
+personal = ["input.customer", "input.address.street", "input.account", "input.phone", "input.contacts.email", "input.labels"]
+[[saga.step]]
+name = "copy"
+plugin = "good"
+[[saga.step]]
+name = "never"
+plugin = "good"
+when = "input.account"
+"#;
+
+fn place(sagas: &str) -> Place {
+    let place = Place::empty();
+    let good = Component { name: "good", execute: Behaviour::Echo, ..Component::default() };
+    fs::write(place.plugin("good"), good.build()).unwrap();
+    place.config(sagas);
+    place
+}
+
+fn input() -> Value {
+    json!({
+        "customer_id": "c-81",
+        "customer": { "name": PLANTED[0], "born": PLANTED[7], "partner": PLANTED[8] },
+        "address": { "street": PLANTED[1], "country": "AT" },
+        "account": PLANTED[2],
+        "phone": 436_641_234_567_u64,
+        "contacts": [{ "email": PLANTED[4] }, { "email": "ada@short.example" }],
+        "labels": { "at": [PLANTED[5]], "document": PLANTED[9] },
+        "quantity": 3,
+    })
+}
+
+fn done(output: &Output) -> String {
+    assert!(output.status.success(), "{}{}", stdout(output), stderr(output));
+    stdout(output)
+}
+
+fn start(place: &Place, definition: &str) -> String {
+    let input = input().to_string();
+    done(&place.amends(&["start", definition, "--input", &input, "-o", "ids"])).trim().to_owned()
+}
+
+/// Starts an order and signs it, and starts one that is refused. Returns their ids when they have ended.
+fn orders(place: &Place, host: &Host) -> (String, String) {
+    let (order, refused) = (start(place, "order"), start(place, "refused"));
+    let payload = json!({ "iban": PLANTED[6] }).to_string();
+    done(&place.amends(&["signal", &order, "signed", "--payload", &payload]));
+    host.settle();
+    let reason = format!("{} called", PLANTED[0]);
+    done(&place.amends(&["note", &order, "--reason", &reason]));
+    (order, refused)
+}
+
+fn erase(place: &Place) -> Output {
+    place.amends(&["erase", "--subject", "c-81", "--reason", "request 118", "-o", "json"])
+}
+
+/// Everything that the host says about sagas.
+fn answers(place: &Place, host: &Host, ids: &[&str]) -> String {
+    let mut all = String::new();
+    for id in ids {
+        for path in ["", "/events", "/why", "/undo-plan", "/exposure"] {
+            all += &text(&host.url(&format!("/v1/sagas/{id}{path}")));
+        }
+        all += &done(&place.amends(&["history", id, "-o", "json"]));
+    }
+    for path in ["/v1/sagas", "/v1/events", "/v1/sagas?archived=true", "/v1/erasures"] {
+        all += &text(&host.url(path));
+    }
+    all
+}
+
+/// The planted values that a text has.
+fn found(text: &str) -> Vec<&'static str> {
+    PLANTED.into_iter().filter(|planted| text.contains(planted)).collect()
+}
+
+/// The planted values in the bytes of all files below a folder.
+fn found_in(folder: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(found_in(&path));
+        } else if let Ok(bytes) = fs::read(&path) {
+            let is_in =
+                |planted: &str| bytes.windows(planted.len()).any(|at| at == planted.as_bytes());
+            let here = PLANTED.iter().filter(|planted| is_in(planted));
+            all.extend(here.map(|planted| format!("{}: {planted}", path.display())));
+        }
+    }
+    all
+}
+
+fn state(host: &Host, id: &str) -> Value {
+    host.get(&format!("/v1/sagas/{id}"))["personal"]["state"].clone()
+}
+
+#[test]
+fn personal_values_are_sealed_shown_and_erased_after_the_undo() {
+    let place = place(SAGAS);
+    let host = place.run();
+    let (order, refused) = orders(&place, &host);
+    // The error of the saga that is undone has the account in it.
+    let why = text(&host.url(&format!("/v1/sagas/{refused}")));
+    assert_eq!(host.get(&format!("/v1/sagas/{refused}"))["status"], "compensated");
+    assert!(why.contains(PLANTED[2]), "{why}");
+    assert_eq!(found(&answers(&place, &host, &[&order, &refused])).len(), PLANTED.len());
+    let listed = host.get("/v1/sagas");
+    let reasons: Vec<_> =
+        listed["items"].as_array().unwrap().iter().map(|item| &item["reason"]).collect();
+    assert_eq!(reasons, [&json!("[sealed]"), &Value::Null]);
+    assert!(!text(&host.url("/v1/events")).contains(PLANTED[0]));
+    assert_eq!(found_in(&place.path("")), [""; 0]);
+    // What failed is found by its code, not by what the message says.
+    let by_text = ["list", "--text", "AT61", "-o", "ids"];
+    assert_eq!(done(&place.amends(&by_text)), "");
+    let keys = fs::metadata(place.path("data/amends.db-keys")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&keys.permissions()) & 0o777, 0o600);
+    assert_eq!(host.stop(), Some(0));
+
+    let host = place.run();
+    assert_eq!(state(&host, &order), "sealed");
+    let erased: Value = serde_json::from_str(&done(&erase(&place))).unwrap();
+    assert_eq!((&erased["erased"], &erased["waiting"]), (&json!(1), &json!(1)));
+    assert_eq!(erased["sagas"][0]["id"], order.as_str());
+    assert!(erased["sagas"][0]["until"].is_string(), "{erased}");
+    assert_eq!((state(&host, &order), state(&host, &refused)), (json!("waiting"), json!("erased")));
+    assert_eq!(found(&answers(&place, &host, &[&refused])), [""; 0]);
+    assert_eq!(host.kill().len().min(1), 1);
+
+    // The undo still has the values, also after a restart; then they go.
+    let host = place.run();
+    assert_eq!(found(&answers(&place, &host, &[&order])).len(), PLANTED.len());
+    let bundle = done(&place.amends(&["store", "export", &order]));
+    assert_eq!(found(&bundle), [""; 0]);
+    let bundle = done(&place.amends(&["store", "export", &order, "--personal"]));
+    assert!(bundle.contains(PLANTED[1]));
+    done(&place.amends(&["compensate", &order, "--reason", "sent back"]));
+    host.settle();
+    let listed = host.get("/v1/erasures");
+    assert_eq!(listed["items"][0]["waiting"], 0, "{listed}");
+    assert_eq!(state(&host, &order), "erased");
+    let all = answers(&place, &host, &[&order, &refused]);
+    assert_eq!(found(&all), [""; 0]);
+    assert!(all.contains("[erased]"));
+    assert_eq!(host.get(&format!("/v1/sagas/{order}"))["status"], "compensated");
+    assert_eq!(host.get(&format!("/v1/sagas/{order}"))["input"]["quantity"], 3);
+    let shown = done(&place.amends(&["get", &order]));
+    assert!(shown.contains("its personal values are erased"), "{shown}");
+    let events = host.events();
+    let told: Vec<_> = events.iter().filter(|event| event["type"] == "subject.erased").collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["data"]["reason"], "request 118");
+
+    // The subject may come again, with another key.
+    let again = start(&place, "order");
+    assert_eq!(state(&host, &again), "sealed");
+    done(&place.amends(&["store", "backup", "copy.db"]));
+    assert_eq!(found_in(&place.path("")), [""; 0]);
+    assert_eq!(host.stop(), Some(0));
+    done(&place.amends(&["store", "verify", "data/amends.db"]));
+}
+
+#[test]
+fn archived_values_are_sealed_and_erased() {
+    let place = place(SAGAS);
+    let config = fs::read_to_string(place.path("amends.toml")).unwrap();
+    let config = config.replace("[store]\n", "[store]\nretention = \"1ms\"\n");
+    let config = config.replace("compensate_within = \"1h\"", "compensate_within = \"1ms\"");
+    fs::write(place.path("amends.toml"), config).unwrap();
+    let host = place.run();
+    let (order, refused) = orders(&place, &host);
+    done(&place.amends(&["store", "archive"]));
+    assert_eq!(host.get("/v1/sagas")["items"], json!([]));
+    assert_eq!(found(&text(&host.url(&format!("/v1/sagas/{order}")))).len(), PLANTED.len());
+    let erased: Value = serde_json::from_str(&done(&erase(&place))).unwrap();
+    assert_eq!((&erased["erased"], &erased["waiting"]), (&json!(2), &json!(0)));
+    assert_eq!(found(&answers(&place, &host, &[&order, &refused])), [""; 0]);
+    assert_eq!(found_in(&place.path("")), [""; 0]);
+    let again: Value = serde_json::from_str(&done(&erase(&place))).unwrap();
+    assert_eq!(again["subject_key"], Value::Null);
+    assert_eq!(host.stop(), Some(0));
+    done(&place.amends(&["store", "verify", "data/amends.db"]));
+}
+
+#[test]
+fn a_start_without_its_subject_is_refused() {
+    let place = place(SAGAS);
+    let host = place.run();
+    let output = place.amends(&["start", "order", "--input", r#"{"customer_id":7}"#]);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("`input.customer_id` gives no text"), "{}", stderr(&output));
+    // The same key and input is the same saga, and another input is refused.
+    let key = |input: &Value| {
+        let input = input.to_string();
+        place.amends(&["start", "order", "--input", &input, "--key", "k", "-o", "ids"])
+    };
+    let first = done(&key(&input()));
+    assert_eq!(done(&key(&input())), first);
+    assert_ne!(key(&json!({"customer_id": "c-81"})).status.code(), Some(0));
+    assert_eq!(host.stop(), Some(0));
+    let host = place.run();
+    assert_eq!(done(&key(&input())), first);
+    assert_eq!(host.stop(), Some(0));
+    done(&place.amends(&["store", "verify", "data/amends.db"]));
+}
+
+#[test]
+fn a_text_that_looks_sealed_is_only_a_text() {
+    let place = place(SAGAS);
+    let host = place.run();
+    let order = start(&place, "order");
+    let stored = host.events();
+    let started = stored.iter().find(|event| event["type"] == "saga.started").unwrap();
+    let sealed = started["data"]["input"]["account"].as_str().unwrap();
+    assert!(sealed.starts_with("amends:sealed:1:"), "{sealed}");
+    let mut other = input();
+    other["quantity"] = json!(sealed);
+    let input = other.to_string();
+    let id = done(&place.amends(&["start", "order", "--input", &input, "-o", "ids"]));
+    let view = host.get(&format!("/v1/sagas/{}", id.trim()));
+    assert_eq!(view["input"], other);
+    assert_eq!(host.get(&format!("/v1/sagas/{order}"))["input"]["account"], PLANTED[2]);
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
+fn a_crash_at_any_moment_loses_no_key_that_an_undo_needs() {
+    for point in ERASE_POINTS {
+        let place = place(SAGAS);
+        let host = place.run();
+        let (order, refused) = orders(&place, &host);
+        assert_eq!(host.stop(), Some(0));
+        let mut host = place.spawn_with(&format!("{point}=return"));
+        assert!(host.becomes_ready(), "{point}");
+        let _ = erase(&place);
+        assert!(host.aborted(HIT_LIMIT).is_some(), "{point} was not hit");
+        let host = place.run();
+        let listed = host.get("/v1/erasures");
+        let item = &listed["items"][0];
+        assert_eq!(
+            (&item["erased"], &item["waiting"]),
+            (&json!(1), &json!(1)),
+            "{point}: {listed}"
+        );
+        assert_eq!(state(&host, &order), "waiting", "{point}");
+        assert_eq!(state(&host, &refused), "erased", "{point}");
+        assert_eq!(
+            host.get(&format!("/v1/sagas/{order}"))["input"]["account"],
+            PLANTED[2],
+            "{point}"
+        );
+        assert!(host.events().iter().any(|event| event["type"] == "subject.erased"), "{point}");
+        assert_eq!(host.stop(), Some(0));
+    }
+}
+
+#[test]
+fn a_crash_around_a_start_or_the_last_key_leaves_both_files_sound() {
+    let place = place(SAGAS);
+    let mut host = place.spawn_with("keys.subject.durable=return");
+    assert!(host.becomes_ready());
+    let started = place.amends(&["start", "order", "--input", &input().to_string()]);
+    assert_ne!(started.status.code(), Some(0));
+    assert!(host.aborted(HIT_LIMIT).is_some());
+    let host = place.run();
+    let (order, _) = orders(&place, &host);
+    done(&erase(&place));
+    assert_eq!(host.stop(), Some(0));
+    let mut host = place.spawn_with("keys.settled=return");
+    assert!(host.becomes_ready());
+    done(&place.amends(&["compensate", &order, "--reason", "sent back"]));
+    assert!(host.aborted(HIT_LIMIT).is_some());
+    let host = place.run();
+    host.settle();
+    assert_eq!(host.get("/v1/erasures")["items"][0]["waiting"], 0);
+    assert_eq!(state(&host, &order), "erased");
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
+fn check_refuses_what_could_not_be_sealed() {
+    let cases = [
+        (
+            SAGAS.replace(
+                "compensate_within",
+                "index = { street = \"input.address.street\" }\ncompensate_within",
+            ),
+            "indexes a personal value as `street`",
+        ),
+        (
+            SAGAS.replacen("subject = \"input.customer_id\"\n", "", 1),
+            "sealed with the key of a subject",
+        ),
+        (SAGAS.replace("steps.signed.output", "steps.sign.output"), "`sign`, which does not exist"),
+        (SAGAS.replace("\"input.account\"", "\"account\""), "`account` is no path to a value"),
+        (
+            format!("{SAGAS}\n[plugin.good]\nstate = true\n"),
+            "the plugin `good` keeps state, in which personal values would not be sealed",
+        ),
+        (
+            format!(
+                "{SAGAS}\n[[saga]]\nname = \"family\"\nsubject = \"input.id\"\n[[saga.step]]\nname = \
+                 \"child\"\nsaga = \"plain\"\n[[saga]]\nname = \"plain\"\n[[saga.step]]\nname = \"one\"\n\
+                 plugin = \"good\"\n"
+            ),
+            "`family` has a subject and `plain` has none",
+        ),
+        (
+            format!(
+                "{SAGAS}\n[[on]]\nname = \"orders\"\nevent = \"order.placed\"\nstart = \"order\"\n\
+                 tags = {{ to = \"event.data.address.street\" }}\n"
+            ),
+            "`event.data.address.street` is a personal value of `order`",
+        ),
+    ];
+    for (sagas, words) in cases {
+        let place = place(&sagas);
+        let output = place.amends(&["check", "amends.toml"]);
+        let said = stdout(&output) + &stderr(&output);
+        assert_ne!(output.status.code(), Some(0), "{words}: {said}");
+        assert!(
+            said.split_whitespace().collect::<Vec<_>>().join(" ").contains(words),
+            "{words}: {said}"
+        );
+    }
+    let sound = format!("{SAGAS}\n[plugin.good]\nstate = true\nstate_personal = false\n");
+    done(&place(&sound).amends(&["check", "amends.toml"]));
+}
