@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use amends_engine::{PluginName, StateChange, StateQuery};
 use amends_store::{
-    Append, AppendReply, Appended, Archive, Blobs, Epoch, EventLog, Maintenance, Outbox, Ownership,
-    OwnershipEvent, PluginState, SagaIndex, Schedules, Shard, ShardId, Store, StoreError,
+    Append, AppendReply, Appended, Archive, Blobs, Epoch, EventLog, HostInfo, Maintenance, Outbox,
+    Ownership, OwnershipEvent, PluginState, SagaIndex, Schedules, Shard, ShardId, ShardOwner,
+    Store, StoreError,
 };
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
@@ -77,6 +78,18 @@ impl Store for CachedStore {
 }
 
 impl Ownership for CachedStore {
+    fn join(&self, host: HostInfo) {
+        self.store.ownership().join(host);
+    }
+
+    fn owner_of(&self, shard: ShardId) -> ShardOwner {
+        self.store.ownership().owner_of(shard)
+    }
+
+    fn others(&self) -> Vec<HostInfo> {
+        self.store.ownership().others()
+    }
+
     fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
         async {
             let events = self.store.ownership().tick().await?;

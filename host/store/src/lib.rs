@@ -78,7 +78,7 @@ pub use index_query::IndexCondition;
 pub use maintenance::{DiskRoom, Maintenance, StoreHealth, StoreStats};
 pub use open::open;
 pub use outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
-pub use ownership::{OwnedShards, Ownership, OwnershipEvent, Shard};
+pub use ownership::{HostInfo, OwnedShards, Ownership, OwnershipEvent, Shard, ShardOwner};
 pub use paging::{Cursor, PageBudget};
 pub use plugin_state::PluginState;
 pub use postgres::PostgresStore;

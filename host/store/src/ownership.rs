@@ -59,8 +59,38 @@ pub enum OwnershipEvent {
     Lost(ShardId),
 }
 
+/// A host of a store, as the other hosts see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostInfo {
+    /// Its name. No two hosts of a store have the same.
+    pub name: String,
+    /// The base URL at which the other hosts reach its HTTP API, such as `http://10.0.0.2:7070`.
+    pub address: String,
+}
+
+/// Who owns a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardOwner {
+    /// This process.
+    This,
+    /// Another host.
+    Other(HostInfo),
+    /// No host, for the moment: its owner has died or has not come up yet.
+    Nobody,
+}
+
 /// Which shards this process owns.
 pub trait Ownership: Send + Sync {
+    /// Says who this process is. A process that owns shards calls this before its first tick. An
+    /// embedded store has one process and needs no name of it.
+    fn join(&self, host: HostInfo);
+
+    /// Returns who owns a shard, as the last tick saw it.
+    fn owner_of(&self, shard: ShardId) -> ShardOwner;
+
+    /// Returns the other hosts that are alive, by name, as the last tick saw them.
+    fn others(&self) -> Vec<HostInfo>;
+
     /// Renews what this process owns, takes what nobody owns, and returns what has changed since
     /// the last tick. A host calls this again and again, from one task.
     ///

@@ -62,7 +62,7 @@ use crate::event_log::{EventLog, LogPage};
 use crate::health::{self, Health};
 use crate::maintenance::{Maintenance, StoreHealth, StoreStats};
 use crate::outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
-use crate::ownership::{Ownership, OwnershipEvent};
+use crate::ownership::{HostInfo, Ownership, OwnershipEvent, ShardOwner};
 use crate::paging::{Cursor, PageBudget};
 use crate::plugin_state::PluginState;
 use crate::queue::Queue;
@@ -370,6 +370,17 @@ impl Store for PostgresStore {
 }
 
 impl Ownership for PostgresStore {
+    fn join(&self, _: HostInfo) {}
+
+    fn owner_of(&self, shard: ShardId) -> ShardOwner {
+        let handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        if handed.has(shard) { ShardOwner::This } else { ShardOwner::Nobody }
+    }
+
+    fn others(&self) -> Vec<HostInfo> {
+        Vec::new()
+    }
+
     fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
         ready(self.changes()).boxed()
     }

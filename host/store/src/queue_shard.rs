@@ -29,6 +29,11 @@ impl Handed {
         all.filter_map(|(id, handed)| (!std::mem::replace(handed, true)).then_some(id))
     }
 
+    /// Returns whether a shard is handed out.
+    pub(crate) fn has(&self, shard: ShardId) -> bool {
+        self.0[usize::from(shard.number())]
+    }
+
     /// Takes everything back.
     pub(crate) fn lose_all(&mut self) -> impl Iterator<Item = ShardId> {
         let all = ShardId::all().zip(&mut self.0);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, Weak};
 use amends_engine::{Digest, PluginName, StateQuery, Timestamp, Version};
 use amends_store::{
     Append, AppendReply, Appended, Archive, BlobKind, BlobRow, Blobs, Cursor, Epoch, EventLog,
-    LogPage, Maintenance, Outbox, Ownership, OwnershipEvent, PageBudget, PluginState, SagaIndex,
-    Schedules, Shard, ShardId, Store, StoreError, StoredEvent, Stream,
+    HostInfo, LogPage, Maintenance, Outbox, Ownership, OwnershipEvent, PageBudget, PluginState,
+    SagaIndex, Schedules, Shard, ShardId, ShardOwner, Store, StoreError, StoredEvent, Stream,
 };
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
@@ -139,6 +139,18 @@ impl Store for Hooked {
 }
 
 impl Ownership for Hooked {
+    fn join(&self, host: HostInfo) {
+        self.store.ownership().join(host);
+    }
+
+    fn owner_of(&self, shard: ShardId) -> ShardOwner {
+        if (self.owns)(shard) { self.store.ownership().owner_of(shard) } else { ShardOwner::Nobody }
+    }
+
+    fn others(&self) -> Vec<HostInfo> {
+        self.store.ownership().others()
+    }
+
     fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
         async {
             let events = self.store.ownership().tick().await?;
