@@ -105,7 +105,12 @@ pub struct Component<'a> {
     pub needs: &'a [&'a str],
     /// What it imports beside a log, and what else stands before its code: WebAssembly text.
     pub imports: &'a str,
+    /// The version of `amends:saga` that it is built for: that of `wit/saga.wit`, or an earlier one.
+    pub saga: &'a str,
 }
+
+/// The version of `amends:saga` in `wit/saga.wit`.
+const SAGA_VERSION: &str = "1.1.0";
 
 impl Default for Component<'_> {
     fn default() -> Self {
@@ -120,6 +125,7 @@ impl Default for Component<'_> {
             describe: None,
             needs: &[],
             imports: "",
+            saga: SAGA_VERSION,
         }
     }
 }
@@ -147,12 +153,15 @@ impl Component<'_> {
     pub fn core_module(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/saga.wit");
-        let (package, _) = resolve.push_path(wit).unwrap_or_else(|error| panic!("{error:#}"));
-        let package = if self.imports.is_empty() {
-            package
-        } else {
-            resolve.push_str("hostile.wit", HOSTILE_WIT).unwrap_or_else(|error| panic!("{error:#}"))
+        let wit = std::fs::read_to_string(wit).unwrap_or_else(|error| panic!("{error:#}"));
+        let push = |resolve: &mut Resolve, name: &str, text: &str| {
+            let package = resolve.push_str(name, &self.for_saga(text));
+            package.unwrap_or_else(|error| panic!("{error:#}"))
         };
+        let mut package = push(&mut resolve, "saga.wit", &wit);
+        if !self.imports.is_empty() {
+            package = push(&mut resolve, "hostile.wit", HOSTILE_WIT);
+        }
         let world = resolve.select_world(&[package], Some(self.world));
         let world = world.unwrap_or_else(|error| panic!("{error:#}"));
         let mut module =
@@ -162,6 +171,11 @@ impl Component<'_> {
         module
     }
 
+    /// Returns a text with the version of `amends:saga` that the component is built for.
+    fn for_saga(&self, text: &str) -> String {
+        text.replace(&format!("@{SAGA_VERSION}"), &format!("@{}", self.saga))
+    }
+
     fn text(&self) -> String {
         let (data, description) = self.description();
         let execute = if self.world == "undo-only" {
@@ -169,7 +183,7 @@ impl Component<'_> {
         } else {
             // The record of the call is twelve values, the input a pointer and a length.
             format!(
-                "(func (export \"amends:saga/action@1.0.0#execute\")
+                "(func (export \"amends:saga/action@1.1.0#execute\")
                     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (param $at i32)
                     (param $length i32) (result i32)
                     {})",
@@ -180,7 +194,7 @@ impl Component<'_> {
             String::new()
         } else {
             format!(
-                "(func (export \"amends:saga/undo@1.0.0#compensate\") (param $arguments i32)
+                "(func (export \"amends:saga/undo@1.1.0#compensate\") (param $arguments i32)
                     (result i32)
                     (local $at i32) (local $length i32)
                     {})",
@@ -190,7 +204,7 @@ impl Component<'_> {
         let probe = if self.world == "step-probe" {
             // The record of the call, the direction, the input.
             format!(
-                "(func (export \"amends:saga/probe@1.0.0#probe\") (param {}) (result i32)
+                "(func (export \"amends:saga/probe@1.1.0#probe\") (param {}) (result i32)
                     (i32.const 2176))",
                 "i32 ".repeat(15)
             )
@@ -199,9 +213,9 @@ impl Component<'_> {
         };
         let imports = self.imports;
         let describe = self.describe.unwrap_or(&description);
-        format!(
+        let text = format!(
             "(module
-                (import \"amends:saga/log@1.0.0\" \"write\"
+                (import \"amends:saga/log@1.1.0\" \"write\"
                     (func $log (param i32 i32 i32 i32 i32)))
                 {imports}
                 (memory (export \"memory\") 4)
@@ -214,11 +228,12 @@ impl Component<'_> {
                         (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))
                 (func $recurse (param i64) (result i64)
                     (i64.add (local.get 0) (call $recurse (i64.add (local.get 0) (i64.const 1)))))
-                (func (export \"amends:saga/manifest@1.0.0#describe\") (result i32) {describe})
+                (func (export \"amends:saga/manifest@1.1.0#describe\") (result i32) {describe})
                 {execute}
                 {compensate}
                 {probe})"
-        )
+        );
+        self.for_saga(&text)
     }
 
     /// The data of the module and the address of the manifest: five texts, no service, its needs.
@@ -269,9 +284,9 @@ impl Component<'_> {
 const HOSTILE_WIT: &str = "
     package amends:hostile;
     world step {
-        include amends:saga/step@1.0.0;
-        import amends:saga/state@1.0.0;
-        import amends:saga/events@1.0.0;
+        include amends:saga/step@1.1.0;
+        import amends:saga/state@1.1.0;
+        import amends:saga/events@1.1.0;
         import wasi:random/random@0.2.0;
         import wasi:io/poll@0.2.0;
         import wasi:clocks/monotonic-clock@0.2.0;

@@ -57,13 +57,13 @@ const STATE: &str = "state = true";
 const EVENTS: &str = "events = true";
 const HTTP: &str = "allow_hosts = [\"https://example.com\"]";
 
-const SET: &str = "(import \"amends:saga/state@1.0.0\" \"set\"
+const SET: &str = "(import \"amends:saga/state@1.1.0\" \"set\"
     (func $set (param i32 i32 i32 i32)))";
-const LIST: &str = "(import \"amends:saga/state@1.0.0\" \"list-keys\"
+const LIST: &str = "(import \"amends:saga/state@1.1.0\" \"list-keys\"
     (func $list (param i32 i32 i32 i32 i32 i32 i32)))";
-const EMIT: &str = "(import \"amends:saga/events@1.0.0\" \"emit\"
+const EMIT: &str = "(import \"amends:saga/events@1.1.0\" \"emit\"
     (func $emit (param i32 i32 i32 i32)))";
-const SECRET: &str = "(import \"amends:saga/config@1.0.0\" \"secret\"
+const SECRET: &str = "(import \"amends:saga/config@1.1.0\" \"secret\"
     (func $secret (param i32 i32 i32)))";
 const RANDOM: &str = "(import \"wasi:random/random@0.2.0\" \"get-random-bytes\"
     (func $random (param i64 i32)))";
@@ -97,10 +97,10 @@ const TABLE: &str = "(table $t 0 funcref)";
 const SURROGATE: &str = r#"(data (i32.const 8192) "{\22qty\22:1,\22x\22:\22\5cud800\22}")"#;
 const NAME_TWICE: &str = r#"(data (i32.const 8192) "{\22a\22:1,\22a\22:2}")"#;
 const BEYOND_DOUBLES: &str = r#"(data (i32.const 8192) "[1e999]")"#;
-const SET_SURROGATE: &str = r#"(import "amends:saga/state@1.0.0" "set"
+const SET_SURROGATE: &str = r#"(import "amends:saga/state@1.1.0" "set"
     (func $set (param i32 i32 i32 i32)))
     (data (i32.const 8192) "\22\5cudfff\22")"#;
-const EMIT_SURROGATE: &str = r#"(import "amends:saga/events@1.0.0" "emit"
+const EMIT_SURROGATE: &str = r#"(import "amends:saga/events@1.1.0" "emit"
     (func $emit (param i32 i32 i32 i32)))
     (data (i32.const 8192) "\22\5cudfff\22a.all")"#;
 

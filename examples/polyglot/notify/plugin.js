@@ -1,6 +1,6 @@
 // Tells the customer that a parcel is on its way: puts a message into the outbox, or takes it out.
 
-import { get, set, delete as remove } from 'amends:saga/state@1.0.0';
+import { get, set, delete as remove } from 'amends:saga/state@1.1.0';
 
 const inputSchema = {
   type: 'object',

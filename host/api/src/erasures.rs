@@ -22,7 +22,8 @@ const SAGAS_NAMED_MAX: usize = 1_000;
 /// Erases the personal values of a subject.
 ///
 /// The values of sagas that may still be undone are erased when that is over; the answer names these sagas. A
-/// subject without a key has no values: then `subject_key` is null. Later sagas of the subject get another key.
+/// second order while some wait answers the same erasure. `subject_key` is null when no saga has a subject that
+/// is written just like this, or when its erasure is over. Later sagas of the subject get another key.
 #[utoipa::path(post, path = "/v1/erasures", tag = "operators",
     params(("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
     request_body = ErasureBody,
@@ -39,6 +40,11 @@ pub(crate) async fn erase(
         let detail = format!("the subject has 1 to {SUBJECT_BYTES_MAX} bytes");
         return Err(ApiError::new(400, "bad_request", detail)
             .with_remedy("name the subject as the inputs of its sagas do"));
+    }
+    if reason.contains(&body.subject) {
+        let detail = "the reason names the subject, and it is kept for good";
+        return Err(ApiError::new(400, "bad_request", detail.to_owned())
+            .with_remedy("give a reason without it, such as the number of the request"));
     }
     let host = state.host.clone();
     // In a task of its own: it goes on when its caller has gone.
@@ -88,6 +94,7 @@ fn wait_item(saga: &WaitingSaga) -> ErasureWaitItem {
     let (until, status) = match saga.need {
         UndoNeed::Until(until) => (Some(until), None),
         UndoNeed::Live(status) => (None, Some(status.to_string())),
+        UndoNeed::Unknown => (None, Some("unreadable".to_owned())),
         UndoNeed::Nothing => (None, None),
     };
     ErasureWaitItem { id: saga.id.to_string(), until, status }

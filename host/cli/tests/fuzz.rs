@@ -315,8 +315,8 @@ fn any_component_leaves_the_child_that_looks_at_it_an_answer() {
         name: "child",
         seeds,
         words: &[
-            "amends:saga/manifest@1.0.0",
-            "amends:saga/log@1.0.0",
+            "amends:saga/manifest@1.1.0",
+            "amends:saga/log@1.1.0",
             "wasi:io/poll@0.2.0",
             "describe",
         ],

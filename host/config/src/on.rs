@@ -319,8 +319,7 @@ fn read_effect(
     }
 }
 
-/// Reports a tag or a key that is a personal value: neither is sealed. An expression that does more than
-/// name a field is not understood here.
+/// Reports a tag or a key that is computed of a personal value: neither is sealed.
 fn check_personal(
     start: &EventStart,
     specs: &[DefinitionSpec],
@@ -344,20 +343,14 @@ fn check_personal(
         Some(format!("{source}{rest}"))
     });
     let paths: Vec<_> = paths.collect();
-    let is_personal = |expression: &EventExpression| {
-        let source = expression.source();
-        paths.iter().any(|path| {
-            source
-                .strip_prefix(path.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        })
-    };
+    let is_personal =
+        |expression: &EventExpression| paths.iter().any(|path| expression.reads(path));
     let tags = start.tags.iter().map(|(name, tag)| (format!("{rule}.tags.{name}"), tag));
     let key = start.key.iter().map(|key| (format!("{rule}.key"), key));
     for (key, expression) in tags.chain(key) {
         if is_personal(expression) {
             let message = format!(
-                "`{}` is a personal value of `{}`, and tags and keys are not sealed",
+                "`{}` reads a personal value of `{}`, and tags and keys are not sealed",
                 expression.source(),
                 spec.name
             );

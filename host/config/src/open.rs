@@ -1,7 +1,7 @@
 //! Opens what a config describes: its store, and a host over it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use amends_engine::Definition;
@@ -26,6 +26,13 @@ pub enum OpenHostError {
     /// The sagas cannot be recovered.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The file with the keys of the store's personal values is not there.
+    #[error(
+        "the store has personal values, and the key file {} is not there; restore the newest backup of \
+         it, or name it in `keys` of [store]. If all of them are lost, an empty store is needed",
+        .0.display()
+    )]
+    KeysMissing(PathBuf),
 }
 
 impl OpenHostError {
@@ -43,7 +50,7 @@ impl OpenHostError {
                     StoreError::Damaged { .. } | StoreError::Fatal(Fatal::Damaged { .. })
                 )
             }
-            Self::Plugins(_) | Self::Runtime(_) => false,
+            Self::Plugins(_) | Self::Runtime(_) | Self::KeysMissing(_) => false,
         }
     }
 }
@@ -72,13 +79,23 @@ pub async fn open_registry(config: &Config) -> Result<(Arc<dyn Store>, Registry)
     Ok((store, plugins))
 }
 
-/// Opens the keys of personal values, when a definition has a subject or had one.
-fn open_keys(path: &Path, definitions: &[Definition]) -> Result<Option<Arc<Keys>>, RuntimeError> {
-    let is_needed = definitions.iter().any(|definition| definition.spec().subject.is_some());
-    if !is_needed && !path.exists() {
-        return Ok(None);
+/// Opens the keys of personal values, when a definition has a subject or had one. A file is made only for
+/// a store without personal values: the keys of those are in another file.
+async fn open_keys(
+    path: &Path,
+    definitions: &[Definition],
+    store: &dyn Store,
+) -> Result<Option<Arc<Keys>>, OpenHostError> {
+    let is_there = path.metadata().is_ok_and(|file| file.len() > 0);
+    if !is_there {
+        if store.sagas().has_sealed().await.map_err(RuntimeError::from)? {
+            return Err(OpenHostError::KeysMissing(path.to_owned()));
+        }
+        if !definitions.iter().any(|definition| definition.spec().subject.is_some()) {
+            return Ok(None);
+        }
     }
-    Ok(Some(Arc::new(Keys::open(path)?)))
+    Ok(Some(Arc::new(Keys::open(path).map_err(RuntimeError::from)?)))
 }
 
 /// Opens a host: its store, its plugins, and the sagas that are in the store, which go on.
@@ -109,7 +126,7 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
         subscriptions: config.subscriptions,
         schedules: config.schedules,
         event_rules: config.event_rules,
-        keys: open_keys(&config.store.keys, &config.definitions)?,
+        keys: open_keys(&config.store.keys, &config.definitions, &*store).await?,
         ..RuntimeConfig::default()
     };
     Ok(Host::open(runtime, store, plugins, config.definitions).await?)

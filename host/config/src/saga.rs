@@ -108,19 +108,42 @@ fn check_children(
                     format!("`{name}` comes to run `{}` again, without end", definition.name());
                 let help = "a saga may not run itself, also not by way of another";
                 context.error(context.places.of(&key), &key, message, help);
-            } else if definition.spec().subject.is_some()
-                && children
-                    .index_of(name)
-                    .is_some_and(|child| definitions[child].spec().subject.is_none())
+            } else if let Some(child) = children.index_of(name)
+                && let Some((message, help)) = personal_leak(definition, &definitions[child])
             {
-                let message = format!(
-                    "`{}` has a subject and `{name}` has none, so what it passes on is not sealed",
-                    definition.name()
-                );
-                let help = format!("add subject and personal to the saga `{name}`");
                 context.error(context.places.of(&key), &key, message, help);
             }
         }
+    }
+}
+
+/// Returns what is wrong when personal values of a saga, or of one that it runs, would be stored in clear by
+/// the other one.
+fn personal_leak(parent: &Definition, child: &Definition) -> Option<(String, String)> {
+    let (parent_name, name) = (parent.name(), child.name());
+    let has_subject = |definition: &Definition| definition.spec().subject.is_some();
+    match (has_subject(parent), has_subject(child)) {
+        (true, false) => Some((
+            format!(
+                "`{parent_name}` has a subject and `{name}` has none, so what it passes on is not sealed"
+            ),
+            format!("add subject and personal to the saga `{name}`"),
+        )),
+        (false, true) => Some((
+            format!(
+                "`{name}` has a subject and `{parent_name}`, which runs it, has none, so what `{name}` \
+                 answers is not sealed there"
+            ),
+            format!("add subject and personal to the saga `{parent_name}`"),
+        )),
+        (true, true) if !child.personal().iter().any(|path| path.in_input().is_some()) => Some((
+            format!(
+                "`{parent_name}` has personal values, and `{name}` names none in its input, so what it \
+                 is given is not sealed"
+            ),
+            format!("name them in personal of the saga `{name}`, or \"input\" for all of it"),
+        )),
+        (true, true) | (false, false) => None,
     }
 }
 

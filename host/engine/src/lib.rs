@@ -86,8 +86,9 @@ pub use personal::{
 };
 pub use plan::{Effect, PlannedUndo, exposure, undo_plan};
 pub use plugin_state::{
-    STATE_BYTES_MAX_DEFAULT, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX,
-    STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery, is_state_key,
+    COUNTER_MAX, CounterChange, CounterLimit, STATE_BYTES_MAX_DEFAULT, STATE_KEY_BYTES_MAX,
+    STATE_KEYS_MAX, STATE_ROWS_MAX, STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery,
+    counter, is_state_key,
 };
 pub use saga::{Chosen, Note, Ordered, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};

@@ -153,7 +153,7 @@ impl FromStr for PersonalPath {
 }
 
 /// Returns the names of a path: `input.order["a b"].id`.
-fn names(text: &str) -> Option<Vec<String>> {
+pub(crate) fn names(text: &str) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut left = text;
     loop {

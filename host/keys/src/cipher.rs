@@ -9,6 +9,7 @@ use amends_engine::Digest;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use zeroize::Zeroize as _;
 
 use crate::error::KeyError;
 
@@ -25,9 +26,15 @@ impl fmt::Debug for DataKey {
     }
 }
 
-/// A key of 256 bits.
+/// A key of 256 bits. Its memory is overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SecretKey([u8; KEY_BYTES]);
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

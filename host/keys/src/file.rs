@@ -33,6 +33,19 @@ pub struct Erasure {
     pub is_done: bool,
 }
 
+/// An erasure that the log has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasedBefore {
+    /// The key of the subject.
+    pub subject_key: SubjectKeyId,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// Who asked for it.
+    pub who: String,
+    /// The reason that they gave.
+    pub reason: String,
+}
+
 /// The data key of a saga that may still be undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingKey {
@@ -61,14 +74,17 @@ pub(crate) struct KeyFile {
     path: PathBuf,
     connection: Connection,
     pub(crate) secret: SecretKey,
-    /// True when this made the file.
-    pub(crate) is_new: bool,
     /// Held while the file is open; the system releases it with the process.
     _lock: Option<File>,
 }
 
 const ERASURE_COLUMNS: &str = "erasures.subject_key, at, who, reason, erased, waiting, state,
     (SELECT count(*) FROM pending WHERE pending.subject_key = erasures.subject_key)";
+
+/// Forgets whose erasures those were that are over.
+const FORGET_SUBJECTS: &str = "UPDATE erasures SET mac = NULL
+    WHERE mac IS NOT NULL AND state = 'recorded'
+    AND NOT EXISTS (SELECT 1 FROM pending WHERE pending.subject_key = erasures.subject_key)";
 
 impl KeyFile {
     /// Opens a file, or makes it. Nobody but its owner can read it.
@@ -113,7 +129,7 @@ impl KeyFile {
             .query_row("SELECT value FROM meta WHERE name = 'secret'", [], |row| row.get(0))
             .map_err(failed)?;
         let secret = SecretKey::from_bytes(secret);
-        Ok(Self { path, connection, secret, is_new, _lock: lock })
+        Ok(Self { path, connection, secret, _lock: lock })
     }
 
     fn failed(&self, error: rusqlite::Error) -> KeyError {
@@ -188,28 +204,54 @@ impl KeyFile {
     }
 
     /// Begins to erase: no later saga of the subject gets its key. Returns the key; none when there is
-    /// none.
+    /// none. An erasure that is not over is the one that it returns.
     pub(crate) fn retire(
         &self,
         mac: &Digest,
         (who, reason, at): (&str, &str, Timestamp),
     ) -> Result<Option<SubjectKeyId>, KeyError> {
         let retired = self.change(|connection| {
-            let id: Option<[u8; 16]> = connection
-                .query_row("SELECT id FROM subjects WHERE mac = ?1", [mac.as_bytes()], |row| {
-                    row.get(0)
-                })
-                .optional()?;
-            let Some(id) = id else { return Ok(None) };
+            let find = |sql: &str| {
+                let id =
+                    connection.query_row(sql, [mac.as_bytes()], |row| row.get::<_, [u8; 16]>(0));
+                id.optional()
+            };
+            let Some(id) = find("SELECT id FROM subjects WHERE mac = ?1")? else {
+                let under_way = "SELECT subject_key FROM erasures WHERE mac = ?1 ORDER BY at DESC";
+                return Ok(find(under_way)?.map(SubjectKeyId::from_bytes));
+            };
             connection.execute("UPDATE subjects SET mac = NULL WHERE id = ?1", [id])?;
             connection.execute(
-                "INSERT INTO erasures VALUES (?1, ?2, ?3, ?4, 0, 0, 'begun')",
-                params![id, at.as_millis(), who, reason],
+                "INSERT INTO erasures VALUES (?1, ?2, ?3, ?4, 0, 0, 'begun', ?5)",
+                params![id, at.as_millis(), who, reason, mac.as_bytes()],
             )?;
             Ok(Some(SubjectKeyId::from_bytes(id)))
         })?;
         failpoint("keys.retired");
         Ok(retired)
+    }
+
+    /// Takes in the erasures that the log has. Returns how many of them begin again, because the key is
+    /// there.
+    pub(crate) fn erased_before(&self, erased: &[ErasedBefore]) -> Result<u64, KeyError> {
+        self.change(|connection| {
+            let mut again = 0;
+            for one in erased {
+                let id = one.subject_key.as_bytes();
+                let key = connection
+                    .prepare_cached("UPDATE subjects SET mac = NULL WHERE id = ?1")?
+                    .execute([id])?;
+                let state = if key > 0 { "begun" } else { "recorded" };
+                let new = connection
+                    .prepare_cached(
+                        "INSERT INTO erasures VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, NULL)
+                         ON CONFLICT (subject_key) DO NOTHING",
+                    )?
+                    .execute(params![id, one.at.as_millis(), one.who, one.reason, state])?;
+                again += u64::from(new > 0 && key > 0);
+            }
+            Ok(again)
+        })
     }
 
     /// Deletes the key of a subject. The data keys of sagas that may still be undone stay.
@@ -269,13 +311,14 @@ impl KeyFile {
 
     /// Notes that an erasure is in the log.
     pub(crate) fn recorded(&self, id: SubjectKeyId) -> Result<(), KeyError> {
-        let _ = self.change(|connection| {
+        self.change(|connection| {
             connection.execute(
                 "UPDATE erasures SET state = 'recorded' WHERE subject_key = ?1 AND state = 'done'",
                 [id.as_bytes()],
-            )
-        })?;
-        Ok(())
+            )?;
+            connection.execute(FORGET_SUBJECTS, [])?;
+            Ok(())
+        })
     }
 
     /// Returns up to `limit` sagas that wait for their erasure, by ascending id after `after`.
@@ -317,6 +360,7 @@ impl KeyFile {
                     .prepare_cached("UPDATE pending SET until = ?2 WHERE saga = ?1")?
                     .execute(params![saga.as_bytes(), until.map(Timestamp::as_millis)])?;
             }
+            connection.execute(FORGET_SUBJECTS, [])?;
             Ok(())
         })?;
         failpoint("keys.settled");

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::cipher::{DataKey, KEY_BYTES, SecretKey};
 use crate::error::KeyError;
-use crate::file::{Erasure, KeyFile, PendingKey, PendingSaga};
+use crate::file::{ErasedBefore, Erasure, KeyFile, PendingKey, PendingSaga};
 
 /// The keys of subjects that are kept in memory. Subjects that come again soon come without a look into
 /// the file.
@@ -27,7 +27,6 @@ pub struct Keys {
     /// Held for reading by starts that have a key and are not durable, and for writing by an erasure, so
     /// that it finds every saga of its key in the store.
     starts: Arc<RwLock<()>>,
-    is_new: bool,
     has_warned: AtomicBool,
 }
 
@@ -36,6 +35,28 @@ pub struct Keys {
 struct KeptKeys {
     by_mac: HashMap<Digest, SubjectKeyId>,
     by_id: HashMap<SubjectKeyId, SecretKey>,
+}
+
+/// The key of a saga's values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundKey {
+    /// It is there.
+    Key(DataKey),
+    /// It was erased.
+    Erased,
+    /// It is not in the key file, and it was not erased: this is another key file, or an older one.
+    Missing,
+}
+
+impl FoundKey {
+    /// Returns the key, if it is there.
+    #[must_use]
+    pub fn key(self) -> Option<DataKey> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Erased | Self::Missing => None,
+        }
+    }
 }
 
 /// Held by a start from the time that it has a key until it is durable or refused.
@@ -71,15 +92,9 @@ impl Keys {
     }
 
     fn new(file: KeyFile) -> Self {
-        let (secret, is_new) = (file.secret.clone(), file.is_new);
+        let secret = file.secret.clone();
         let (kept, starts, has_warned) = Default::default();
-        Self { file: Arc::new(Mutex::new(file)), secret, kept, starts, is_new, has_warned }
-    }
-
-    /// Returns true when the key file was made by this process.
-    #[must_use]
-    pub const fn is_new(&self) -> bool {
-        self.is_new
+        Self { file: Arc::new(Mutex::new(file)), secret, kept, starts, has_warned }
     }
 
     /// Does something with the file, off the async threads.
@@ -151,45 +166,48 @@ impl Keys {
         kept.by_id.remove(&id);
     }
 
-    /// Returns the key of a saga's values. None when it is gone, so that they are erased.
+    /// Returns the key of a saga's values.
     ///
     /// # Errors
     /// When the file cannot be used.
-    pub async fn data_key(
-        &self,
-        saga: SagaId,
-        sealed: &SealedKey,
-    ) -> Result<Option<DataKey>, KeyError> {
+    pub async fn data_key(&self, saga: SagaId, sealed: &SealedKey) -> Result<FoundKey, KeyError> {
         let id = sealed.subject_key;
         let known = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.by_id.get(&id).cloned()
         };
+        let found = |key: Option<DataKey>| key.map_or(FoundKey::Missing, FoundKey::Key);
         if let Some(subject_key) = known {
-            return Ok(unwrap(&subject_key, saga, sealed));
+            return Ok(found(unwrap(&subject_key, saga, sealed)));
         }
-        let found = self.with_file(move |file| {
-            let subject_key = file.subject_key(id)?;
-            let pending = if subject_key.is_none() { file.pending_key(saga)? } else { None };
-            let is_known =
-                subject_key.is_some() || pending.is_some() || file.erasure(id)?.is_some();
-            Ok((subject_key, pending, is_known))
+        let in_file = self.with_file(move |file| {
+            // An erasure that is under way reads here, and what it erases is not kept.
+            if let Some(subject_key) = file.subject_key(id)? {
+                return Ok((Some(subject_key), None, false));
+            }
+            let pending = file.pending_key(saga)?;
+            let is_erased = pending.is_none() && file.erasure(id)?.is_some();
+            Ok((None, pending, is_erased))
         });
-        let (subject_key, pending, is_known) = found.await?;
-        if !is_known && !self.has_warned.swap(true, Ordering::Relaxed) {
+        let (subject_key, pending, is_erased) = in_file.await?;
+        let key = match subject_key {
+            Some(subject_key) => found(unwrap(&subject_key, saga, sealed)),
+            None if is_erased => FoundKey::Erased,
+            None => found(pending),
+        };
+        if key == FoundKey::Missing && !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 saga_id = %saga,
-                "a key of personal values is not in the key file, and it was not erased; the values \
-                 read as erased until the backup of the key file is restored that has it"
+                "a key of personal values is not in the key file, and it was not erased; restore the \
+                 newest backup of the key file"
             );
         }
-        let Some(subject_key) = subject_key else { return Ok(pending) };
-        // An erasure that is under way reads here, and what it erases is not kept.
-        Ok(unwrap(&subject_key, saga, sealed))
+        Ok(key)
     }
 
     /// Begins the erasure of a subject's values. From then on its sagas get another key. When this
-    /// returns, every saga of the key that is returned is in the store. None when the subject has no key.
+    /// returns, every saga of the key that is returned is in the store. An erasure that has begun before
+    /// and is not over is the same one. None when the subject has no key.
     ///
     /// # Errors
     /// When the file cannot be used.
@@ -224,6 +242,15 @@ impl Keys {
         self.with_file(move |file| file.finish(id, erased, &pending)).await?;
         self.forget(id);
         Ok(())
+    }
+
+    /// Takes in the erasures that the log has: those of a key file that is older than they are begin
+    /// again.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub async fn erased_before(&self, erased: Vec<ErasedBefore>) -> Result<u64, KeyError> {
+        self.with_file(move |file| file.erased_before(&erased)).await
     }
 
     /// Returns the erasures whose key is not deleted yet.

@@ -21,6 +21,6 @@ mod texts;
 
 pub use cipher::DataKey;
 pub use error::KeyError;
-pub use file::{Erasure, PendingKey, PendingSaga};
-pub use keys::{Keys, Lease, NewSeal};
+pub use file::{ErasedBefore, Erasure, PendingKey, PendingSaga};
+pub use keys::{FoundKey, Keys, Lease, NewSeal};
 pub use seal::{Sealer, open_event};

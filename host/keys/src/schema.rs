@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The schema version that this build reads and writes.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// The application id of key files, "Amnk" (`PRAGMA application_id`).
 const APPLICATION_ID: i64 = 0x416d_6e6b;
@@ -19,7 +19,8 @@ const TABLES: &str = "
         key BLOB NOT NULL,
         at  INTEGER NOT NULL
     ) WITHOUT ROWID;
-    -- The erasures. state: begun, done (the key of the subject is gone), or recorded (in the log).
+    -- The erasures. state: begun, done (the key of the subject is gone), or recorded (in the log). mac:
+    -- the keyed digest of the subject until the erasure is over, so that a second order finds it.
     CREATE TABLE erasures (
         subject_key BLOB PRIMARY KEY,
         at          INTEGER NOT NULL,
@@ -27,7 +28,8 @@ const TABLES: &str = "
         reason      TEXT NOT NULL,
         erased      INTEGER NOT NULL,
         waiting     INTEGER NOT NULL,
-        state       TEXT NOT NULL
+        state       TEXT NOT NULL,
+        mac         BLOB
     ) WITHOUT ROWID;
     -- The data keys of sagas that may still be undone, of subjects whose key is gone. until: when the
     -- time to undo ends; NULL when that is not known.
@@ -55,6 +57,12 @@ pub(crate) fn prepare(connection: &Connection) -> rusqlite::Result<Result<bool, 
     }
     if application != APPLICATION_ID {
         return Ok(Err("it is a SQLite database of another program".to_owned()));
+    }
+    if version == 1 {
+        connection.execute_batch(
+            "BEGIN IMMEDIATE; ALTER TABLE erasures ADD COLUMN mac BLOB; PRAGMA user_version = 2; COMMIT;",
+        )?;
+        return Ok(Ok(false));
     }
     if version != SCHEMA_VERSION {
         return Ok(Err(format!(

@@ -1,15 +1,20 @@
 //! The stored form of a saga's events: personal values are sealed in it.
 //!
-//! What stands at a personal path is sealed as a whole. So is each text elsewhere that has a personal
-//! text in it, whoever wrote it: an output that repeats the input, the message of an error, a reason. A
-//! text that looks sealed is sealed too, so that nobody can have another value opened.
+//! What stands at a personal path is sealed as a whole. So are an input that an operator edited, the
+//! evidence of an operator and the elements of a list: the host does not know what is in them. So is each
+//! text elsewhere that has a personal text in it, whoever wrote it: an output that repeats the input, the
+//! message of an error, a reason. A text that looks sealed is sealed too, so that nobody can have another
+//! value opened.
+//!
+//! When the key is gone, a saga may still get events, such as those of an undo that an operator orders. What
+//! a plugin gives then is replaced as a whole, because nothing is left that it could be compared with.
 //!
 //! Names, times, ids, the code of a failure, tags and keys are never sealed.
 
 use std::borrow::Cow;
 
 use amends_engine::{
-    Definition, ERASED, Event, OperatorEvent, PAYLOAD_BYTES_MAX, Saga, SagaEvent, SagaId,
+    Definition, ERASED, Event, OperatorEvent, PAYLOAD_BYTES_MAX, Payload, Saga, SagaEvent, SagaId,
     SignalEvent, SignalName, StepEvent, StepKind, StepName, Version, is_sealed,
 };
 
@@ -24,6 +29,12 @@ const FIELDS: [&str; 7] = ["input", "items", "output", "receipt", "payload", "re
 /// The fields of a failure that may have them.
 const ERROR_FIELDS: [&str; 2] = ["message", "details"];
 
+/// The fields that a plugin or a sender fills.
+const FIELDS_OF_OTHERS: [&str; 4] = ["output", "receipt", "payload", "error"];
+
+/// The path of a payload as a whole.
+const WHOLE: &[String] = &[];
+
 /// Seals the personal values of one saga.
 #[derive(Debug)]
 pub struct Sealer<'s> {
@@ -31,6 +42,16 @@ pub struct Sealer<'s> {
     definition: &'s Definition,
     key: Option<&'s DataKey>,
     texts: Texts,
+    /// The values were erased before: nothing that others give is kept.
+    is_erased: bool,
+}
+
+/// A field of an event with a payload, and the paths of the personal values in it.
+struct PersonalField<'s> {
+    name: &'static str,
+    /// The payloads in it: one, or those of a list.
+    payloads: Vec<&'s str>,
+    paths: Vec<&'s [String]>,
 }
 
 impl<'s> Sealer<'s> {
@@ -38,19 +59,37 @@ impl<'s> Sealer<'s> {
     /// key, which is gone then, personal values are replaced.
     #[must_use]
     pub fn new(saga: &'s Saga, events: &[Event], key: Option<&'s DataKey>) -> Self {
+        Self::with(saga, events, key, false)
+    }
+
+    /// Makes the sealer of a saga whose values were erased before these events.
+    #[must_use]
+    pub fn of_erased(saga: &'s Saga, events: &[Event]) -> Self {
+        Self::with(saga, events, None, true)
+    }
+
+    fn with(saga: &'s Saga, events: &[Event], key: Option<&'s DataKey>, is_erased: bool) -> Self {
         let definition = &**saga.definition();
-        let mut sealer = Self { saga: saga.id(), definition, key, texts: Texts::default() };
+        let texts = Texts::default();
+        let mut sealer = Self { saga: saga.id(), definition, key, texts, is_erased };
         let of_input = sealer.of_input();
         sealer.texts.gather(saga.started().input.as_str(), &of_input);
         for step in saga.steps() {
             if let Some(output) = step.output {
                 sealer.texts.gather(output.as_str(), &of_output(definition, step.name));
             }
+            if let Some(input) = step.edited_input {
+                sealer.texts.gather(input.as_str(), &[WHOLE]);
+            }
+        }
+        for (name, payload) in saga.kept_signals() {
+            sealer.texts.gather(payload.as_str(), &of_signal(definition, name));
         }
         for event in events {
-            let (field, paths) = sealer.paths(event);
-            if let Some(json) = field.and_then(|field| payload(event, field)) {
-                sealer.texts.gather(json, &paths);
+            for PersonalField { payloads, paths, .. } in sealer.fields(event) {
+                for json in payloads {
+                    sealer.texts.gather(json, &paths);
+                }
             }
         }
         sealer
@@ -60,38 +99,63 @@ impl<'s> Sealer<'s> {
         self.definition.personal().iter().filter_map(|path| path.in_input()).collect()
     }
 
-    /// Returns the field of an event with a payload that has personal values at these paths.
-    fn paths(&self, event: &Event) -> (Option<&'static str>, Vec<&'s [String]>) {
-        let (field, paths) = match event {
-            Event::Saga(SagaEvent::Started(_)) => ("input", self.of_input()),
+    /// Returns the fields of an event that have personal values.
+    fn fields<'e>(&self, event: &'e Event) -> Vec<PersonalField<'e>>
+    where
+        's: 'e,
+    {
+        let one = |name, payload: &'e Payload, paths| {
+            vec![PersonalField { name, payloads: vec![payload.as_str()], paths }]
+        };
+        match event {
+            Event::Saga(SagaEvent::Started(fact)) => one("input", &fact.input, self.of_input()),
             Event::Step(StepEvent::Succeeded(fact)) => {
-                ("output", of_output(self.definition, &fact.step))
+                one("output", &fact.output, of_output(self.definition, &fact.step))
             }
+            Event::Step(StepEvent::Expanded(fact)) => {
+                let payloads = fact.items.iter().map(Payload::as_str).collect();
+                vec![PersonalField { name: "items", payloads, paths: vec![WHOLE] }]
+            }
+            Event::Operator(OperatorEvent::Retried(fact)) => match &fact.input {
+                Some(input) => one("input", input, vec![WHOLE]),
+                None => Vec::new(),
+            },
             Event::Operator(OperatorEvent::Resolved(fact)) => {
-                ("output", of_output(self.definition, &fact.step))
+                // It is no payload, and what it says is the operator's own.
+                let evidence =
+                    PersonalField { name: "evidence", payloads: Vec::new(), paths: vec![WHOLE] };
+                let mut fields = vec![evidence];
+                if let Some(output) = &fact.output {
+                    fields.extend(one("output", output, of_output(self.definition, &fact.step)));
+                }
+                fields
             }
             Event::Signal(SignalEvent::Received(fact)) => {
-                ("payload", of_signal(self.definition, &fact.name))
+                one("payload", &fact.payload, of_signal(self.definition, &fact.name))
             }
             Event::Saga(_)
             | Event::Step(_)
             | Event::Undo(_)
             | Event::Operator(_)
-            | Event::Emitted(_) => return (None, Vec::new()),
-        };
-        (Some(field), paths)
+            | Event::Emitted(_) => Vec::new(),
+        }
     }
 
     /// Returns the data of an event as it is stored.
     #[must_use]
     pub fn data(&self, version: Version, event: &Event) -> String {
         let data = event.data();
-        let (field, paths) = self.paths(event);
+        let fields = self.fields(event);
         let mut sealing = Sealing { sealer: self, version, paths: &[] };
         let is_of_plugin = matches!(event, Event::Emitted(_));
         each_field(&event.kind(), is_of_plugin, &data, |path, json| {
-            let is_it = field.is_some_and(|field| path.split('.').next() == Some(field));
-            sealing.paths = if is_it { &paths } else { &[] };
+            let name = path.split('.').next().unwrap_or_default();
+            let is_of_others = is_of_plugin || FIELDS_OF_OTHERS.contains(&name);
+            sealing.paths = match fields.iter().find(|field| field.name == name) {
+                _ if self.is_erased && is_of_others => &[WHOLE],
+                Some(field) => &field.paths,
+                None => &[],
+            };
             let sealed = rewrite(json, path, &mut sealing);
             if sealed.len() > PAYLOAD_BYTES_MAX && sealed.len() > json.len() {
                 // As a whole it is only a third longer.
@@ -120,19 +184,6 @@ fn of_signal<'d>(definition: &'d Definition, signal: &SignalName) -> Vec<&'d [St
         StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => false,
     });
     waits.flat_map(|step| of_output(definition, &step.name)).collect()
-}
-
-/// Returns the payload of an event in a field.
-fn payload<'e>(event: &'e Event, field: &str) -> Option<&'e str> {
-    match (event, field) {
-        (Event::Saga(SagaEvent::Started(fact)), "input") => Some(fact.input.as_str()),
-        (Event::Step(StepEvent::Succeeded(fact)), "output") => Some(fact.output.as_str()),
-        (Event::Operator(OperatorEvent::Resolved(fact)), "output") => {
-            fact.output.as_ref().map(amends_engine::Payload::as_str)
-        }
-        (Event::Signal(SignalEvent::Received(fact)), "payload") => Some(fact.payload.as_str()),
-        _ => None,
-    }
 }
 
 /// Replaces the fields of an event that may have personal values. None when the data is no object, as

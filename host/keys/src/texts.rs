@@ -12,6 +12,10 @@ pub(crate) const TEXT_BYTES_MIN: usize = 4;
 /// sealed as a whole.
 pub(crate) const TEXTS_MAX: usize = 256;
 
+/// The bytes of a long text that are looked for: the host's own errors are cut, and a text that is cut
+/// begins as the whole one does.
+const TEXT_BYTES_LOOKED_FOR: usize = 64;
+
 /// The personal texts of a saga.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
@@ -28,12 +32,27 @@ impl Texts {
         }
     }
 
-    fn add(&mut self, text: Cow<'_, str>) {
-        if text.len() < TEXT_BYTES_MIN || self.found.contains(&*text) {
+    fn add(&mut self, text: &str) {
+        let text = &text[..text.floor_char_boundary(TEXT_BYTES_LOOKED_FOR)];
+        if text.len() < TEXT_BYTES_MIN || self.found.contains(text) {
             return;
         }
-        self.found.insert(text.into_owned());
+        // As JSON writes it, too: the host's own errors show values like that.
+        if let Ok(written) = serde_json::to_string(text)
+            && written.len() > text.len() + 2
+        {
+            self.found.insert(written[1..written.len() - 1].to_owned());
+        }
+        self.found.insert(text.to_owned());
         self.are_too_many = self.found.len() > TEXTS_MAX;
+    }
+
+    /// Takes a number, as it is written and as the host writes it.
+    fn add_number(&mut self, json: &str) {
+        self.add(json);
+        if let Ok(number) = serde_json::from_str::<serde_json::Number>(json) {
+            self.add(&number.to_string());
+        }
     }
 
     pub(crate) const fn are_too_many(&self) -> bool {
@@ -64,8 +83,8 @@ impl Rewrite for Gather<'_, '_> {
         };
         if self.paths.iter().any(is_in) {
             match json.as_bytes().first() {
-                Some(b'"') => self.texts.add(decoded(json)),
-                Some(b'-' | b'0'..=b'9') => self.texts.add(Cow::Borrowed(json)),
+                Some(b'"') => self.texts.add(&decoded(json)),
+                Some(b'-' | b'0'..=b'9') => self.texts.add_number(json),
                 Some(_) | None => {}
             }
         }

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use amends_engine::{
-    Definition, Emitted, Event, Failure, FailureClass, OperatorNoted, Payload, Saga, SagaId,
-    SealedKey, Start, StepFailed, StepSucceeded, Timestamp, Version, start,
+    Definition, Emitted, Event, Failure, FailureClass, OperatorNoted, OperatorResolved,
+    OperatorRetried, Payload, Saga, SagaId, SealedKey, Start, StepExpanded, StepFailed,
+    StepSucceeded, SubjectKeyId, Timestamp, Version, start,
 };
-use amends_keys::{DataKey, Keys, PendingKey, Sealer, open_event};
+use amends_keys::{DataKey, ErasedBefore, FoundKey, Keys, PendingKey, Sealer, open_event};
 use serde_json::{Value, json};
 
 const NAME: &str = "Ada Byron-Vexley";
@@ -71,6 +72,139 @@ fn failed(message: &str) -> Event {
         probe: None,
     }
     .into()
+}
+
+fn step(name: &str) -> amends_engine::StepName {
+    name.parse().unwrap()
+}
+
+/// Events with values that nothing was told of.
+fn unknown_values() -> Vec<Event> {
+    let payload = |value: Value| Payload::parse(&value.to_string()).unwrap();
+    let retried = OperatorRetried {
+        who: "ada".to_owned(),
+        reason: "the ZIP code was wrong".to_owned(),
+        step: step("pay"),
+        input: Some(payload(json!({"street": "Neue Gasse 9"}))),
+        new_key: true,
+        digest: None,
+    };
+    let resolved = OperatorResolved {
+        who: "ada".to_owned(),
+        reason: "found by hand".to_owned(),
+        step: step("pay"),
+        happened: true,
+        output: None,
+        evidence: "Ada paid in cash".to_owned(),
+    };
+    let items = vec![payload(json!("HIV")), payload(json!({"code": true})), payload(json!([7]))];
+    vec![retried.into(), resolved.into(), StepExpanded { step: step("pay"), items }.into()]
+}
+
+#[tokio::test]
+async fn what_the_host_cannot_look_through_is_sealed_whole() {
+    let keys = Keys::in_memory().unwrap();
+    let (key, _) = key(&keys, 1).await;
+    let (saga, _) = saga(1);
+    let mut events = unknown_values();
+    events.push(failed("nobody lives in Neue Gasse 9"));
+    let sealer = Sealer::new(&saga, &events, Some(&key));
+    for (event, version) in events.iter().zip(1..) {
+        let version = Version(version);
+        let stored = sealer.data(version, event);
+        for secret in ["Neue Gasse", "street", "cash", "HIV", "code\":true", "[7]"] {
+            assert!(!stored.contains(secret), "{stored}");
+        }
+        let opened = open_event((saga.id(), version), &event.kind(), &stored, Some(&key)).unwrap();
+        assert_eq!(value(&opened), value(&event.data()));
+    }
+    // The reason is readable, and so is everything that is no value.
+    let retried = value(&sealer.data(Version(1), &events[0]));
+    assert_eq!(retried["reason"], "the ZIP code was wrong");
+}
+
+/// The host's own errors have values as JSON writes them, and cut.
+#[tokio::test]
+async fn a_value_is_found_as_json_writes_it_and_by_its_beginning() {
+    let keys = Keys::in_memory().unwrap();
+    let (key, _) = key(&keys, 1).await;
+    let (saga, _) = saga(1);
+    let long = format!("Kirchengasse 47\n\"Hinterhaus\" {}", "x".repeat(600));
+    let edited = OperatorRetried {
+        who: "ada".to_owned(),
+        reason: "moved".to_owned(),
+        step: step("pay"),
+        input: Some(Payload::parse(&json!({"to": long, "sum": 1234.50}).to_string()).unwrap()),
+        new_key: true,
+        digest: None,
+    };
+    let written = json!(long).to_string();
+    for message in [&written[..100], &long[..80], "it was 1234.5"] {
+        let events = [edited.clone().into(), failed(message)];
+        let sealer = Sealer::new(&saga, &events, Some(&key));
+        let stored = sealer.data(Version(2), &events[1]);
+        assert!(!stored.contains("Hinterhaus") && !stored.contains("1234.5"), "{stored}");
+    }
+}
+
+#[test]
+fn an_erased_saga_keeps_nothing_that_others_answer() {
+    let (saga, _) = saga(1);
+    let output = Payload::parse(&json!({"refund": "to Ada"}).to_string()).unwrap();
+    let data = output.clone();
+    let events = [
+        StepSucceeded { step: step("pay"), attempt: 1, output, probe: None }.into(),
+        failed("Ada is not known"),
+        Emitted { kind: "order.paid".parse().unwrap(), data }.into(),
+    ];
+    let sealer = Sealer::of_erased(&saga, &events);
+    for (event, version) in events.iter().zip(1..) {
+        let stored = sealer.data(Version(version), event);
+        assert!(!stored.contains("Ada") && stored.contains("[erased]"), "{stored}");
+        assert_eq!(Event::decode(&event.kind(), &stored).unwrap().kind(), event.kind());
+    }
+}
+
+#[tokio::test]
+async fn a_second_order_finds_the_erasure_that_is_under_way() {
+    let keys = Keys::in_memory().unwrap();
+    let (data_key, sealed) = key(&keys, 1).await;
+    let at = Timestamp::from_millis(5);
+    let order = || keys.retire("c-81", "ada".to_owned(), "request".to_owned(), at);
+    let first = order().await.unwrap().unwrap();
+    assert_eq!(order().await.unwrap(), Some(first), "it has begun");
+    let pending = PendingKey { saga: SagaId::from_bytes([1; 16]), key: data_key, until: None };
+    keys.finish(first, 0, vec![pending]).await.unwrap();
+    keys.recorded(first).await.unwrap();
+    assert_eq!(order().await.unwrap(), Some(first), "a saga waits");
+    keys.settle(vec![SagaId::from_bytes([1; 16])], Vec::new()).await.unwrap();
+    assert_eq!(order().await.unwrap(), None, "it is over");
+    let saga = SagaId::from_bytes([1; 16]);
+    assert_eq!(keys.data_key(saga, &sealed).await.unwrap(), FoundKey::Erased);
+}
+
+/// As when the key file comes back from a backup.
+#[tokio::test]
+async fn an_erasure_of_the_log_is_done_again() {
+    let keys = Keys::in_memory().unwrap();
+    let (_, sealed) = key(&keys, 1).await;
+    let saga = SagaId::from_bytes([1; 16]);
+    let other = SealedKey { subject_key: SubjectKeyId::from_bytes([9; 16]), ..sealed.clone() };
+    assert_eq!(keys.data_key(saga, &other).await.unwrap(), FoundKey::Missing);
+    let before = |id| ErasedBefore {
+        subject_key: id,
+        at: Timestamp::from_millis(7),
+        who: "ada".to_owned(),
+        reason: "request".to_owned(),
+    };
+    let all = || vec![before(sealed.subject_key), before(other.subject_key)];
+    assert_eq!(keys.erased_before(all()).await.unwrap(), 1);
+    assert_eq!(keys.data_key(saga, &other).await.unwrap(), FoundKey::Erased);
+    let begun = keys.begun().await.unwrap();
+    assert_eq!(begun.iter().map(|one| one.subject_key).collect::<Vec<_>>(), [sealed.subject_key]);
+    keys.finish(sealed.subject_key, 1, Vec::new()).await.unwrap();
+    assert_eq!(keys.data_key(saga, &sealed).await.unwrap(), FoundKey::Erased);
+    assert_eq!(keys.erased_before(all()).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -192,7 +326,6 @@ async fn keys_survive_the_file_and_go_with_an_erasure() {
     let id = |id: u8| SagaId::from_bytes([id; 16]);
     let at = Timestamp::from_millis(1);
     let keys = Keys::open(&path).unwrap();
-    assert!(keys.is_new());
     let (ended, sealed_ended) = key(&keys, 1).await;
     let (waits, sealed_waits) = key(&keys, 2).await;
     assert_eq!(sealed_ended.subject_key, sealed_waits.subject_key);
@@ -200,9 +333,9 @@ async fn keys_survive_the_file_and_go_with_an_erasure() {
     drop(keys);
 
     let keys = Keys::open(&path).unwrap();
-    assert_eq!(keys.data_key(id(1), &sealed_ended).await.unwrap(), Some(ended.clone()));
+    assert_eq!(keys.data_key(id(1), &sealed_ended).await.unwrap().key(), Some(ended.clone()));
     // A data key opens for its saga alone.
-    assert_eq!(keys.data_key(id(2), &sealed_ended).await.unwrap(), None);
+    assert_eq!(keys.data_key(id(2), &sealed_ended).await.unwrap().key(), None);
     let key_id =
         keys.retire("c-81", "ann".to_owned(), "118".to_owned(), at).await.unwrap().unwrap();
     assert_eq!(keys.begun().await.unwrap().len(), 1);
@@ -211,14 +344,14 @@ async fn keys_survive_the_file_and_go_with_an_erasure() {
     drop(keys);
 
     let keys = Keys::open(&path).unwrap();
-    assert_eq!(keys.data_key(id(1), &sealed_ended).await.unwrap(), None);
-    assert_eq!(keys.data_key(id(2), &sealed_waits).await.unwrap(), Some(waits));
+    assert_eq!(keys.data_key(id(1), &sealed_ended).await.unwrap().key(), None);
+    assert_eq!(keys.data_key(id(2), &sealed_waits).await.unwrap().key(), Some(waits));
     let (_, again) = key(&keys, 3).await;
     assert_ne!(again.subject_key, sealed_ended.subject_key);
     let erasure = keys.erasure(key_id).await.unwrap().unwrap();
     assert_eq!((erasure.erased, erasure.waiting, erasure.still_waiting), (1, 1, 1));
     keys.settle(vec![id(2)], Vec::new()).await.unwrap();
-    assert_eq!(keys.data_key(id(2), &sealed_waits).await.unwrap(), None);
+    assert_eq!(keys.data_key(id(2), &sealed_waits).await.unwrap().key(), None);
     assert_eq!(keys.pending(None, 10).await.unwrap(), []);
     drop(keys);
     // The file names no subject.

@@ -369,12 +369,12 @@ fn broken() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "a later major version",
             text(r#"(component (import "amends:saga/log@2.0.0" (instance)))"#),
-            "it was built for amends:saga@2.0.0, this host has amends:saga@1.0.0",
+            "it was built for amends:saga@2.0.0, this host has amends:saga@1.1.0",
         ),
         (
             "a later minor version",
-            text(r#"(component (import "amends:saga/log@1.1.0" (instance)))"#),
-            "it was built for amends:saga@1.1.0",
+            text(r#"(component (import "amends:saga/log@1.2.0" (instance)))"#),
+            "it was built for amends:saga@1.2.0",
         ),
         ("a manifest that traps", bare, "its manifest is not usable: describe failed"),
         ("a schema that is not JSON", schema, "the input schema is not JSON"),

@@ -7,7 +7,8 @@
 //! parent's undo must find it), and one that is quarantined. Nor are sagas with events that a
 //! subscription has not delivered.
 //!
-//! Deliberately absent: a time by which a pass ends. It goes on beside the load, and gives way to it.
+//! Deliberately absent: a time by which a pass ends. It goes on beside the load, and the store gives the
+//! load most of the writer's time, as long as the sagas are not a day late.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -35,9 +36,11 @@ const PASS_PAUSE: Duration = Duration::from_hours(1);
 /// The pause after a first pass that failed. It doubles with each further one, up to [`PASS_PAUSE`].
 const RETRY_PAUSE: Duration = Duration::from_mins(1);
 
-/// The ended sagas that are looked at at once, and the pause after them.
-const SAGAS_LOOKED_AT: PageBudget = PageBudget::items(500);
-const LOOK_PAUSE: Duration = Duration::from_millis(5);
+/// The ended sagas that are looked at at once. After them comes a pause as long as that took.
+const SAGAS_LOOKED_AT: PageBudget = PageBudget::items(250);
+
+/// A saga whose retention has been over for so long is late: moving it gives way to the load no longer.
+const LATE_AFTER: Duration = Duration::from_hours(24);
 
 /// The sagas that are handed to the store at once: those of one file.
 const SAGAS_AT_ONCE: usize = 20_000;
@@ -195,18 +198,22 @@ impl Archiver {
             if self.is_stopping.load(Ordering::Acquire) {
                 return Err(ArchivePassError::Stopping);
             }
+            let looked_at = Instant::now();
             let page = archive.ended(ended_before, after, SAGAS_LOOKED_AT).await?;
             for saga in page.sagas {
                 pass.look(saga).await?;
             }
-            if pass.chosen.len() >= SAGAS_AT_ONCE || page.next.is_none() {
+            let took = looked_at.elapsed();
+            while pass.chosen.len() >= SAGAS_AT_ONCE
+                || page.next.is_none() && !pass.chosen.is_empty()
+            {
                 pass.move_chosen().await?;
             }
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
             }
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(took).await;
         }
         pass.done.keys = archive.remove_keys(pass.now.before(START_KEY_RETENTION)).await?;
         pass.done.components = self.plugins.retire_components(pass.now).await?;
@@ -242,7 +249,11 @@ impl<'a> Pass<'a> {
             Ok(content) => match self.choose(&content).await? {
                 Choice::Goes(after) => {
                     let version = content.last.version;
-                    self.chosen.push(ToArchive { id, version, after });
+                    let is_late = content.row.ended_at.is_some_and(|ended_at| {
+                        let keep = self.archiver.retention.of(&content.row.definition);
+                        ended_at.after(keep).after(LATE_AFTER) < self.now
+                    });
+                    self.chosen.push(ToArchive { id, version, after, is_late });
                 }
                 Choice::Stays => self.done.kept += 1,
                 Choice::IsYoung => {}
@@ -307,8 +318,10 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// Moves what was chosen: as many as one file has, and the rest when it is called again.
     async fn move_chosen(&mut self) -> Result<(), RuntimeError> {
-        let chosen = std::mem::take(&mut self.chosen);
+        let rest = self.chosen.split_off(self.chosen.len().min(SAGAS_AT_ONCE));
+        let chosen = std::mem::replace(&mut self.chosen, rest);
         if chosen.is_empty() {
             return Ok(());
         }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use amends_engine::{Event, SagaEvent, SagaId, SagaStatus, SubjectKeyId, Timestamp, Version};
 use amends_failpoint::failpoint;
-use amends_keys::{Erasure, Keys, PendingKey};
+use amends_keys::{ErasedBefore, Erasure, Keys, PendingKey};
 use amends_registry::now;
-use amends_store::{Append, NewEvent, Store, StoreError, Stream};
+use amends_store::{Append, NewEvent, PageBudget, Store, StoreError, StoredEvent, Stream};
 use tokio::sync::Mutex;
 
 use crate::definitions::Definitions;
@@ -52,6 +52,8 @@ pub enum UndoNeed {
     Until(Timestamp),
     /// It, or the saga that runs it, has not ended.
     Live(SagaStatus),
+    /// That cannot be found out, because the saga cannot be read. The log says why.
+    Unknown,
 }
 
 /// A saga that waits for its erasure, and what for.
@@ -76,6 +78,15 @@ pub(crate) struct Eraser {
     passing: Mutex<()>,
 }
 
+/// Reads an event of an erasure; none when it is not understood.
+fn erased_before(event: &StoredEvent) -> Option<ErasedBefore> {
+    let data: serde_json::Value = serde_json::from_str(&event.data).ok()?;
+    let text = |name: &str| data.get(name)?.as_str();
+    let subject_key = text("subject_key")?.parse().ok()?;
+    let (who, reason) = (text("who")?.to_owned(), text("reason")?.to_owned());
+    Some(ErasedBefore { subject_key, at: event.at, who, reason })
+}
+
 /// Makes a pass from time to time, until the host is gone or stops.
 pub(crate) async fn run(eraser: Weak<Eraser>) {
     let mut pause = FIRST_PASS_AFTER;
@@ -97,6 +108,22 @@ pub(crate) async fn run(eraser: Weak<Eraser>) {
     }
 }
 
+/// Returns an error that ends a pass. Any other is one saga's own: it is logged, and keeps no other saga
+/// from being erased.
+fn passing(error: RuntimeError, whose: &str) -> Result<(), RuntimeError> {
+    let is_of_one = matches!(
+        error,
+        RuntimeError::Store(StoreError::Damaged { .. })
+            | RuntimeError::DefinitionLost { .. }
+            | RuntimeError::Unreadable { .. }
+    );
+    if !is_of_one {
+        return Err(error);
+    }
+    tracing::warn!(%error, "personal values {whose} are not erased");
+    Ok(())
+}
+
 impl Eraser {
     pub(crate) fn new(
         store: &Arc<dyn Store>,
@@ -109,6 +136,29 @@ impl Eraser {
         Self { store, definitions, keys, is_stopping, passing }
     }
 
+    /// Takes in what the log has of erasures. A key file that was restored from a backup begins those
+    /// again that came after the backup, before anything is read with its keys.
+    ///
+    /// # Errors
+    /// When the store fails or the key file cannot be used.
+    pub(crate) async fn take_in_log(&self) -> Result<(), RuntimeError> {
+        let mut after = Version(0);
+        loop {
+            let budget = PageBudget::items(SAGAS_AT_ONCE);
+            let page = self.store.log().stream(Stream::Erasures, after, budget).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.version;
+            let again =
+                self.keys.erased_before(page.iter().filter_map(erased_before).collect()).await?;
+            if again > 0 {
+                tracing::warn!(
+                    erasures = again,
+                    "the key file is older than erasures in the log; they are done again"
+                );
+            }
+        }
+    }
+
     /// Goes on with the erasures that have begun, and erases the values of the sagas that can no longer
     /// be undone. Returns the sagas that wait.
     ///
@@ -117,7 +167,9 @@ impl Eraser {
     pub(crate) async fn pass(&self) -> Result<Vec<WaitingSaga>, RuntimeError> {
         let _alone = self.passing.lock().await;
         for erasure in self.keys.begun().await? {
-            self.finish(erasure.subject_key).await?;
+            if let Err(error) = self.finish(erasure.subject_key).await {
+                passing(error, &format!("of the key {}", erasure.subject_key))?;
+            }
         }
         for erasure in self.keys.unrecorded().await? {
             self.record(erasure).await?;
@@ -137,7 +189,7 @@ impl Eraser {
                         continue;
                     }
                     UndoNeed::Until(until) => Some(until),
-                    UndoNeed::Live(_) => None,
+                    UndoNeed::Live(_) | UndoNeed::Unknown => None,
                 };
                 if until != pending.until {
                     waits.push((id, until));
@@ -168,11 +220,11 @@ impl Eraser {
                         continue;
                     }
                     UndoNeed::Until(until) => Some(until),
-                    UndoNeed::Live(_) => None,
+                    UndoNeed::Live(_) | UndoNeed::Unknown => None,
                 };
                 let sealed = first_event(&*self.store, row.id).await?.as_ref().and_then(sealed_key);
                 let opened = match sealed {
-                    Some(sealed) => self.keys.data_key(row.id, &sealed).await?,
+                    Some(sealed) => self.keys.data_key(row.id, &sealed).await?.key(),
                     None => None,
                 };
                 match opened {
@@ -219,6 +271,16 @@ impl Eraser {
 
     /// Returns what may still need the values of a saga: its own undo, or that of the saga that runs it.
     pub(crate) async fn need(&self, id: SagaId) -> Result<UndoNeed, RuntimeError> {
+        match self.find_need(id).await {
+            Ok(need) => Ok(need),
+            Err(error) => {
+                passing(error, &format!("of saga {id}"))?;
+                Ok(UndoNeed::Unknown)
+            }
+        }
+    }
+
+    async fn find_need(&self, id: SagaId) -> Result<UndoNeed, RuntimeError> {
         let mut id = id;
         for _ in 0..PARENTS_MAX {
             // One that has left the store can no longer be undone.

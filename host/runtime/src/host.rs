@@ -28,7 +28,7 @@ use amends_engine::{
 use amends_failpoint::failpoint;
 use amends_keys::{Keys, NewSeal};
 use amends_registry::Registry;
-use amends_store::{ShardId, Store, StoreError, StoreHealth, Stream};
+use amends_store::{ShardId, StartKey, Store, StoreError, StoreHealth, Stream};
 use amends_subscriptions::{DefinitionNames, NatsSources, SubscriptionSettings, Subscriptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -195,6 +195,12 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+/// Returns the start key that a saga has whose values are sealed, as it would be without a seal.
+fn plain_key(start: &Start) -> Option<StartKey> {
+    let key = start.key.as_deref().filter(|_| start.sealed_key.is_some())?;
+    Some(StartKey::of(key, start.definition.name(), &start.input))
+}
+
 impl Host {
     /// Checks that every definition has its plugins, recovers what is live, and goes on with it.
     ///
@@ -237,6 +243,8 @@ impl Host {
             owned: owner.owned.subscribe(),
         };
         let loader = Arc::new(Loader::new(&store, &definitions, &keys));
+        let eraser = Arc::new(Eraser::new(&store, &definitions, &keys));
+        eraser.take_in_log().await?;
         // Before the workers run: an order from one saga to another must not overtake the recovery of
         // that.
         owner.tick().await?;
@@ -245,7 +253,6 @@ impl Host {
             let of = (Arc::clone(&store), Arc::clone(&definitions), Arc::clone(&quarantine));
             Arc::new(Archiver::new(of, plugins.clone(), retention, names))
         });
-        let eraser = Arc::new(Eraser::new(&store, &definitions, &keys));
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
@@ -350,9 +357,11 @@ impl Host {
         let waiter = Waiter { reply, until_end: false };
         let mut start = self.start_of(request)?;
         let seal = self.seal(&mut start).await?;
+        let plain = plain_key(&start);
         let started = self.hand_in(start, seal, Some(waiter))?;
         let rested = tokio::time::timeout(timeout, rests).await;
-        let started = started.await.unwrap_or(Err(StartError::Stopping))?;
+        let started = started.await.unwrap_or(Err(StartError::Stopping));
+        let started = self.started_in_clear(plain, started).await?;
         let found = match rested {
             Ok(Ok(state)) => Ok(Some(state)),
             Err(_) => self.state(started.id).await,
@@ -390,7 +399,26 @@ impl Host {
     /// Starts a saga with the id that it is given.
     pub(crate) async fn start_as(&self, mut start: Start) -> Result<Started, StartError> {
         let seal = self.seal(&mut start).await?;
-        self.hand_in(start, seal, None)?.await.unwrap_or(Err(StartError::Stopping))
+        let plain = plain_key(&start);
+        let started = self.hand_in(start, seal, None)?.await.unwrap_or(Err(StartError::Stopping));
+        self.started_in_clear(plain, started).await
+    }
+
+    /// Looks once more at a key that seems to have started another saga: the saga may be from before its
+    /// definition had a subject, so that its input was compared by a digest without a key.
+    async fn started_in_clear(
+        &self,
+        plain: Option<StartKey>,
+        started: Result<Started, StartError>,
+    ) -> Result<Started, StartError> {
+        let (Some(plain), Err(StartError::KeyReused(earlier))) = (plain, &started) else {
+            return started;
+        };
+        let known = self.inner.store.sagas().key(plain.key).await?;
+        if known == Some((*earlier, plain.payload_digest)) {
+            return Ok(Started { id: *earlier, created: false });
+        }
+        started
     }
 
     fn hand_in(

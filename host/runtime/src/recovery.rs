@@ -8,7 +8,7 @@ use amends_engine::{
     Command, Definition, Event, PluginName, Saga, SagaId, SagaStatus, StepName, Target, Timestamp,
     Version, commands,
 };
-use amends_keys::Keys;
+use amends_keys::{FoundKey, Keys};
 use amends_registry::Registry;
 use amends_store::{
     Append, EVENT_UNREADABLE, LiveSaga, LiveSagas, NewEvent, OwnedShards, SagaFailure, SagaRow,
@@ -19,7 +19,7 @@ use crate::definitions::Definitions;
 use crate::error::RuntimeError;
 use crate::limits::SAGAS_PER_READ;
 use crate::saga_state::{Loaded, RowState};
-use crate::unseal::open_log;
+use crate::unseal::open_live_log;
 
 /// A saga that cannot be read. Nothing touches it, and it does not stop the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +178,14 @@ pub(crate) async fn read(
 ) -> Result<Loaded, RuntimeError> {
     let (row, log) = content.map_err(|message| RuntimeError::Unreadable { saga: id, message })?;
     let definition = definitions.pinned(id, row.definition_digest, store).await?;
-    let (opened, key) = open_log(keys, id, &log).await?;
+    let (opened, found) = open_live_log(keys, id, &log).await?;
+    if found == Some(FoundKey::Missing) {
+        // Its steps would be called without the values, and what they answer would be lost.
+        let message = "the key of its personal values is not in the key file, and it was not erased; \
+                       restore the newest backup of the key file, then restart the host";
+        return Err(RuntimeError::Unreadable { saga: id, message: message.to_owned() });
+    }
+    let key = found.and_then(FoundKey::key);
     let saga = replay(id, definition, &opened)?;
     let last_at = last_at(saga.started_at(), &log);
     Ok(Loaded { saga, last_at, row: RowState::from(&row), key })

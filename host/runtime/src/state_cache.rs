@@ -216,8 +216,7 @@ struct KnownValue {
 impl StateCache {
     /// Returns the value of a key, if the cache knows it.
     fn get(&self, plugin: &PluginName, key: &str) -> Option<StateValue> {
-        let known = self.lock();
-        known.values.get(plugin)?.get(key)?.value.clone()
+        self.lock().value(plugin, key)
     }
 
     /// Returns how often values were forgotten. A reader asks before it reads, and gives the answer
@@ -233,7 +232,7 @@ impl StateCache {
         // With a value, or with writes that are queued.
         let is_known = known.values.get(plugin).is_some_and(|values| values.contains_key(key));
         if !is_known && known.forgotten == forgotten {
-            known.put(plugin, key, value, 0);
+            known.put(plugin, key, Some(value), 0);
         }
     }
 
@@ -244,7 +243,7 @@ impl StateCache {
         }
         let mut known = self.lock();
         for change in changes {
-            for key in change.writes.keys() {
+            for key in change.written() {
                 known.wrote(&change.plugin, key);
             }
         }
@@ -255,8 +254,14 @@ impl StateCache {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let mut known = self.lock();
         for change in changes {
+            for (key, counter) in &change.counters {
+                let sum = known.value(&change.plugin, key).and_then(|value| {
+                    counter.after(value.as_deref()).map(|sum| Some(sum.to_string().into()))
+                });
+                known.put(&change.plugin, key, sum, 1);
+            }
             for (key, value) in &change.writes {
-                known.put(&change.plugin, key, value.clone(), 1);
+                known.put(&change.plugin, key, Some(value.clone()), 1);
             }
         }
         drop(known);
@@ -272,7 +277,7 @@ impl StateCache {
         known.forgotten += 1;
         for change in changes {
             let Some(values) = known.values.get_mut(&change.plugin) else { continue };
-            for key in change.reads.keys().chain(change.writes.keys()) {
+            for key in change.reads.keys().chain(change.written()) {
                 if let Some(value) = values.get_mut(key) {
                     value.value = None;
                     if value.writes == 0 {
@@ -294,14 +299,18 @@ impl StateCache {
 }
 
 impl KnownValues {
-    /// Keeps a value that was read, or that so many more queued writes of the key will write. The count of
-    /// bytes only grows, until all values are forgotten.
-    fn put(&mut self, plugin: &PluginName, key: &str, value: StateValue, writes: u32) {
-        self.bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
+    /// Returns the value of a key, if it is known.
+    fn value(&self, plugin: &PluginName, key: &str) -> Option<StateValue> {
+        self.values.get(plugin)?.get(key)?.value.clone()
+    }
+
+    /// Keeps a value that was read, or that so many more queued writes of the key will write; none when
+    /// what they will write is not known. The count of bytes only grows, until all values are forgotten.
+    fn put(&mut self, plugin: &PluginName, key: &str, value: Option<StateValue>, writes: u32) {
+        self.bytes += key.len() + value.iter().flatten().map(|value| value.len()).sum::<usize>();
         if self.bytes > CACHE_BYTES_MAX {
             self.clear();
         }
-        let value = Some(value);
         if let Some(values) = self.values.get_mut(plugin) {
             let known = values.entry(key.to_owned()).or_default();
             (known.value, known.writes) = (value, known.writes + writes);

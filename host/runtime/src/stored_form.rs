@@ -32,7 +32,10 @@ pub(crate) fn stored_events<'e>(
             has_reason_changed: true,
         };
     }
-    let sealer = Sealer::new(draft, events, key);
+    let sealer = match key {
+        Some(_) => Sealer::new(draft, events, key),
+        None => Sealer::of_erased(draft, events),
+    };
     let version = before.map_or(Version(0), Saga::version);
     let (mut new, mut decoded) = (Vec::new(), Vec::new());
     for (at, event) in events.iter().enumerate() {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use amends_engine::{Event, SEALED_PREFIX, SagaEvent, SagaId, SealedKey, Version};
-use amends_keys::{DataKey, KeyError, Keys, open_event};
+use amends_keys::{DataKey, FoundKey, KeyError, Keys, open_event};
 use amends_store::{PageBudget, Store, StoredEvent, Stream};
 
 use crate::error::RuntimeError;
@@ -22,8 +22,8 @@ pub(crate) fn sealed_key(first: &StoredEvent) -> Option<SealedKey> {
     }
 }
 
-/// Opens the values of a whole log, or of the first page of one. Returns the key of the values, as long
-/// as there is one.
+/// Opens the values of a whole log, or of the first page of one. Returns the key of the values, if there
+/// is one.
 ///
 /// # Errors
 /// When the key file cannot be used.
@@ -32,11 +32,26 @@ pub(crate) async fn open_log<'l>(
     id: SagaId,
     log: &'l [StoredEvent],
 ) -> Result<(Cow<'l, [StoredEvent]>, Option<DataKey>), KeyError> {
+    let (opened, found) = open_live_log(keys, id, log).await?;
+    Ok((opened, found.and_then(FoundKey::key)))
+}
+
+/// Opens the values of a log as [`open_log`] does, and returns what was found of their key. None when the
+/// values of the saga are not sealed.
+///
+/// # Errors
+/// When the key file cannot be used.
+pub(crate) async fn open_live_log<'l>(
+    keys: &Keys,
+    id: SagaId,
+    log: &'l [StoredEvent],
+) -> Result<(Cow<'l, [StoredEvent]>, Option<FoundKey>), KeyError> {
     let Some(sealed) = log.first().and_then(sealed_key) else {
         return Ok((Cow::Borrowed(log), None));
     };
-    let key = keys.data_key(id, &sealed).await?;
-    Ok((Cow::Owned(open_page(id, log.to_vec(), key.as_ref())), key))
+    let found = keys.data_key(id, &sealed).await?;
+    let key = found.clone().key();
+    Ok((Cow::Owned(open_page(id, log.to_vec(), key.as_ref())), Some(found)))
 }
 
 /// Opens the values of some events of a saga whose values are sealed.
@@ -70,7 +85,7 @@ pub(crate) async fn open_events(
         Some(_) | None => first_event(store, id).await?,
     };
     let Some(sealed) = first.as_ref().and_then(sealed_key) else { return Ok(page) };
-    let key = keys.data_key(id, &sealed).await?;
+    let key = keys.data_key(id, &sealed).await?.key();
     Ok(open_page(id, page, key.as_ref()))
 }
 

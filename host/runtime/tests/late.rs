@@ -101,8 +101,8 @@ fn sends(port: u16) -> Component<'static> {
     let authority = format!("127.0.0.1:{port}");
     let length = authority.len();
     let imports = format!(
-        "(import \"amends:saga/state@1.0.0\" \"get\" (func $get (param i32 i32 i32)))
-         (import \"amends:saga/state@1.0.0\" \"set\" (func $set (param i32 i32 i32 i32)))
+        "(import \"amends:saga/state@1.1.0\" \"get\" (func $get (param i32 i32 i32)))
+         (import \"amends:saga/state@1.1.0\" \"set\" (func $set (param i32 i32 i32 i32)))
          (import \"wasi:http/types@0.2.0\" \"[constructor]fields\" (func $fields (result i32)))
          (import \"wasi:http/types@0.2.0\" \"[constructor]outgoing-request\"
             (func $request (param i32) (result i32)))

@@ -9,9 +9,9 @@ wasmtime::component::bindgen!({
 
         /// All that a component may export and all of `amends:saga` that it may import.
         world all {
-            include amends:saga/step-probe@1.0.0;
-            import amends:saga/state@1.0.0;
-            import amends:saga/events@1.0.0;
+            include amends:saga/step-probe@1.1.0;
+            import amends:saga/state@1.1.0;
+            import amends:saga/events@1.1.0;
         }
     ",
     world: "amends:host/all",

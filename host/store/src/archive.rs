@@ -133,6 +133,9 @@ pub struct ToArchive {
     pub version: Version,
     /// The saga that has to be moved before, if there is one.
     pub after: Option<SagaId>,
+    /// True when the saga should have been moved long ago. Then moving it gives way to appends no longer,
+    /// so that a store that is always busy does not grow without end.
+    pub is_late: bool,
 }
 
 /// What a call of [`Archive::archive`] came to.

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use amends_engine::SagaId;
 use amends_failpoint::failpoint;
 
 use crate::archive::ArchiveError;
@@ -28,6 +30,16 @@ pub(crate) struct ArchiveFiles {
     drafts: PathBuf,
     /// None when the files are in a folder.
     bucket: Option<Bucket>,
+    /// It was said that a file stays that the store does not know.
+    has_kept_orphan: AtomicBool,
+}
+
+/// A file that the store does not know.
+pub(crate) struct Orphan {
+    /// The name of the file.
+    pub(crate) file: String,
+    /// The sagas in it.
+    pub(crate) sagas: Vec<SagaId>,
 }
 
 impl ArchiveFiles {
@@ -45,7 +57,7 @@ impl ArchiveFiles {
                 (beside.to_owned(), Some(Bucket::open(part.clone()).map_err(failed)?))
             }
         };
-        Ok(Self { place: place.clone(), drafts, bucket })
+        Ok(Self { place: place.clone(), drafts, bucket, has_kept_orphan: AtomicBool::new(false) })
     }
 
     /// Returns where the files are.
@@ -154,36 +166,57 @@ impl ArchiveFiles {
         Ok(*hasher.finalize().as_bytes())
     }
 
-    /// Removes drafts and files that one of these runs of the store wrote and that the store does not
-    /// know: a process ended before it recorded them, so their sagas are in the store. All other files
-    /// stay: those of another store, and those of a later owner than `epoch`, who may be about to record
-    /// them.
+    /// Removes drafts that these runs of the store left. Returns the files that one of them wrote and that the
+    /// store does not know, each with its sagas: most likely a process ended before it recorded them, and
+    /// then their sagas are in the store. Other files are not looked at: those of another store, and those of a
+    /// later owner than `epoch`, who may be about to record them.
     ///
     /// # Errors
-    /// When the files cannot be listed, read or removed.
-    pub(crate) fn remove_orphans(
+    /// When the files cannot be listed or read, or a draft cannot be removed.
+    pub(crate) fn orphans(
         &self,
         known: BTreeSet<String>,
         runs: &BTreeSet<i64>,
         epoch: u64,
-    ) -> Result<(), ArchiveError> {
+    ) -> Result<Vec<Orphan>, ArchiveError> {
         self.remove_drafts(runs)?;
+        let mut orphans = Vec::new();
         for file in self.unknown(known)? {
-            let header = self.segment(&file).and_then(|mut segment| segment.header());
-            let is_orphan = match header {
-                Ok(header) => runs.contains(&header.store) && header.fence.unsigned_abs() <= epoch,
+            let looked = self.segment(&file).and_then(|mut segment| {
+                let header = segment.header()?;
+                let is_own = runs.contains(&header.store) && header.fence.unsigned_abs() <= epoch;
+                Ok(if is_own { segment.ids().collect() } else { Vec::new() })
+            });
+            match looked {
+                Ok(sagas) if sagas.is_empty() => {}
+                Ok(sagas) => orphans.push(Orphan { file, sagas }),
                 Err(error @ SegmentError::Unreachable(_)) => return Err(self.failed(&file, error)),
-                Err(SegmentError::File(_) | SegmentError::Damaged(_)) => false,
-            };
-            if is_orphan {
-                tracing::info!(
-                    file = self.place.of(&file),
-                    "an archive file without sagas is removed"
-                );
-                self.remove(&file)?;
+                Err(SegmentError::File(_) | SegmentError::Damaged(_)) => {}
             }
         }
-        Ok(())
+        Ok(orphans)
+    }
+
+    /// Removes a file whose sagas are all in the store.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(crate) fn remove_orphan(&self, file: &str) -> Result<(), ArchiveError> {
+        tracing::info!(file = self.place.of(file), "an archive file without sagas is removed");
+        self.remove(file)
+    }
+
+    /// Says that a file stays although the store does not know it.
+    pub(crate) fn keep_orphan(&self, file: &str, saga: SagaId) {
+        if self.has_kept_orphan.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::warn!(
+            file = self.place.of(file),
+            saga_id = %saga,
+            "an archive file of this store is not known to it and has a saga that is nowhere else; it \
+             stays. The database may be an older copy than the archive"
+        );
     }
 
     /// Returns the names of files that are not `known`; in a bucket, at most some thousands of them.

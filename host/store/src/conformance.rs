@@ -98,6 +98,8 @@ macro_rules! conformance_tests {
             refuses_lists_that_have_changed,
             refuses_state_that_is_too_large,
             refuses_changes_that_saw_too_much,
+            adds_to_counters,
+            adds_to_one_counter_at_once,
             gives_the_last_pieces_once,
             reads_no_gap_while_writing,
             keeps_everything_over_a_reopen,

@@ -485,6 +485,10 @@ impl SagaIndex for PostgresStore {
         })
     }
 
+    fn has_sealed(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+        PostgresStore::read(self, |pg| read::has_sealed(pg).boxed())
+    }
+
     fn of_subject_key(
         &self,
         key: SubjectKeyId,

@@ -81,6 +81,9 @@ pub trait SagaIndex: Send + Sync {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<SagaRow>, StoreError>>;
 
+    /// Returns whether a saga in the store has personal values that are sealed.
+    fn has_sealed(&self) -> BoxFuture<'_, Result<bool, StoreError>>;
+
     /// Returns how many sagas have the status `waiting`, of all shards.
     fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 

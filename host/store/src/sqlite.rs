@@ -491,6 +491,10 @@ impl SagaIndex for SqliteStore {
         self.query(read::count_waiting)
     }
 
+    fn has_sealed(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.query(read::has_sealed)
+    }
+
     fn of_subject_key(
         &self,
         key: SubjectKeyId,

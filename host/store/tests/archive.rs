@@ -41,7 +41,9 @@ async fn fill(store: &TestStore, numbers: std::ops::Range<u32>) {
 
 fn alone(numbers: std::ops::Range<u32>) -> Vec<ToArchive> {
     let version = Version(2);
-    numbers.map(|number| ToArchive { id: saga_id(number), version, after: None }).collect()
+    numbers
+        .map(|number| ToArchive { id: saga_id(number), version, after: None, is_late: false })
+        .collect()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

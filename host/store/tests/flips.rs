@@ -42,6 +42,7 @@ async fn fill(place: &TemporaryFile) {
             plugin: "inventory".parse().unwrap(),
             reads: BTreeMap::new(),
             lists: Vec::new(),
+            counters: [].into(),
             writes: [(format!("item-{number}"), value)].into(),
             bytes_max: 1 << 20,
         };

@@ -9,7 +9,9 @@ mod temporary_file;
 
 use std::sync::Arc;
 
-use amends_engine::{Digest, SagaStatus, StateChange, StateList, StateQuery, Version};
+use amends_engine::{
+    CounterChange, Digest, SagaStatus, StateChange, StateList, StateQuery, Version,
+};
 use amends_store::conformance::{
     Model, StoreLocation, at, definition, event, live_page, row, saga_id, start, whole_log,
     whole_stream,
@@ -209,10 +211,16 @@ fn state() -> impl Strategy<Value = Arc<StateChange>> {
     );
     let lists = proptest::option::weighted(0.2, list);
     let bytes_max = proptest::sample::select(&[4, 1_000][..]);
-    (plugin, values(2), lists, values(3), bytes_max).prop_map(
-        |(plugin, reads, list, writes, bytes_max)| {
+    let counter = (-1..12_i64, -1..2_i64, 0..40_i64).prop_map(|(delta, low, high)| CounterChange {
+        delta,
+        low,
+        high,
+    });
+    let counters = proptest::collection::btree_map(key(), counter, 0..2);
+    (plugin, values(2), lists, values(3), counters, bytes_max).prop_map(
+        |(plugin, reads, list, writes, counters, bytes_max)| {
             let lists = list.into_iter().collect();
-            Arc::new(StateChange { plugin, reads, lists, writes, bytes_max })
+            Arc::new(StateChange { plugin, reads, lists, writes, counters, bytes_max })
         },
     )
 }

@@ -318,7 +318,7 @@ async fn sends_dead_letters_again() {
         assert_eq!(receiver.events().len(), came);
         subscriptions.stop().await;
         // Those of an archived saga are sent again as well.
-        let saga = ToArchive { id: saga_id(2), version: Version(3), after: None };
+        let saga = ToArchive { id: saga_id(2), version: Version(3), after: None, is_late: false };
         assert_eq!(store.archive().archive(vec![saga]).await.unwrap().sagas, 1);
         store.close().await.unwrap();
 

@@ -2,13 +2,12 @@
 //!
 //! The stock is the plugin's state: `stock/WAREHOUSE/SKU` is how many pieces there are, and
 //! `reservation/ID` what is reserved of them. Both are written in the transaction of the step's
-//! event, so no piece is reserved twice and none is lost. A SKU that is not in the books is entered
-//! with the setting `stock_default`; without that, or without `state = true`, what the order says is
-//! there is believed.
+//! event, so no piece is reserved twice and none is lost. The stock is a counter, so orders of one SKU
+//! do not wait for one another. A SKU that is not in the books is entered with the setting
+//! `stock_default`; without that, or without `state = true`, what the order says is there is believed.
 
-use amends_sdk::{
-    Call, Compensate, Execute, Failure, Plugin, Undone, granted, log, setting, state,
-};
+use amends_sdk::state::{self, Added};
+use amends_sdk::{Call, Compensate, Execute, Failure, Plugin, Undone, granted, log, setting};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -79,26 +78,40 @@ impl Execute for Inventory {
         let key = format!("reservation/{reservation_id}");
         let stock_key = format!("stock/{}/{sku}", order.warehouse);
         let keeps_books = granted("state");
-        let mut books: Option<u32> = setting("stock_default");
-        if keeps_books {
-            if let Some(reserved) = state::get(&key)? {
-                return Ok(reserved);
-            }
-            books = state::get(&stock_key)?.or(books);
+        if keeps_books && let Some(reserved) = state::get(&key)? {
+            return Ok(reserved);
         }
-        let counted = order.stock.into_iter().chain(books).min().unwrap_or(0);
-        if counted < *quantity {
-            return Err(Failure::permanent(
-                "out_of_stock",
-                format!("{quantity} of {sku} wanted, {counted} in {}", order.warehouse),
-            ));
+        let out_of_stock = |counted: u32| {
+            let message = format!("{quantity} of {sku} wanted, {counted} in {}", order.warehouse);
+            Err(Failure::permanent("out_of_stock", message))
+        };
+        if let Some(counted) = order.stock.filter(|counted| counted < quantity) {
+            return out_of_stock(counted);
+        }
+        let in_books = if keeps_books {
+            state::add(&stock_key, -i64::from(*quantity), 0..)
+        } else {
+            Added::Absent
+        };
+        match in_books {
+            Added::Done => {}
+            Added::TooSmall | Added::TooLarge => {
+                return out_of_stock(state::get(&stock_key)?.unwrap_or(0));
+            }
+            Added::Absent => {
+                let books: Option<u32> = setting("stock_default");
+                let counted = books.or(order.stock).unwrap_or(0);
+                let Some(left) = counted.checked_sub(*quantity) else {
+                    return out_of_stock(counted);
+                };
+                if keeps_books && books.is_some() {
+                    state::set(&stock_key, &left)?;
+                }
+            }
         }
         let reserved =
             Reservation { reservation_id, sku, warehouse: order.warehouse, quantity: *quantity };
         if keeps_books {
-            if let Some(books) = books {
-                state::set(&stock_key, &(books - quantity))?;
-            }
             state::set(&key, &reserved)?;
         }
         let effect = &reserved.reservation_id;
@@ -120,8 +133,11 @@ impl Compensate for Inventory {
             return Ok(Undone::nothing());
         };
         let stock_key = format!("stock/{}/{}", reserved.warehouse, reserved.sku);
-        if let Some(stock) = state::get::<u32>(&stock_key)? {
-            state::set(&stock_key, &(stock + reserved.quantity))?;
+        // A SKU that is not in the books was believed to be there.
+        let back = state::add(&stock_key, i64::from(reserved.quantity), ..);
+        if matches!(back, Added::TooSmall | Added::TooLarge) {
+            let message = format!("the stock `{stock_key}` cannot count what comes back");
+            return Err(Failure::permanent("stock_too_large", message));
         }
         let _ = state::delete(&key);
         log::debug("stock released", &[("effect", &released)]);

@@ -16,11 +16,11 @@ mod base {
         inline: "
             package amends:sdk;
             world base {
-                import amends:saga/types@1.0.0;
-                import amends:saga/config@1.0.0;
-                import amends:saga/log@1.0.0;
-                import amends:saga/state@1.0.0;
-                import amends:saga/events@1.0.0;
+                import amends:saga/types@1.1.0;
+                import amends:saga/config@1.1.0;
+                import amends:saga/log@1.1.0;
+                import amends:saga/state@1.1.0;
+                import amends:saga/events@1.1.0;
             }
         ",
         generate_all,
@@ -56,9 +56,9 @@ pub mod worlds {
                     world: $world,
                     pub_export_macro: true,
                     with: {
-                        "amends:saga/types@1.0.0": crate::bindings::types,
-                        "amends:saga/config@1.0.0": crate::bindings::config,
-                        "amends:saga/log@1.0.0": crate::bindings::log,
+                        "amends:saga/types@1.1.0": crate::bindings::types,
+                        "amends:saga/config@1.1.0": crate::bindings::config,
+                        "amends:saga/log@1.1.0": crate::bindings::log,
                     },
                 });
             }

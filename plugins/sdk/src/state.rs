@@ -22,6 +22,25 @@
 //! assert_eq!(take("a", 2).ok(), Some(false));
 //! # });
 //! ```
+//!
+//! When many calls take from one stock at once, all but one of those that read it run again. A counter
+//! has no such limit: a call adds to it and does not see it.
+//!
+//! ```
+//! use amends_sdk::state::{self, Added};
+//!
+//! fn take(sku: &str, pieces: u32) -> bool {
+//!     state::add(&format!("stock/{sku}"), -i64::from(pieces), 0..) == Added::Done
+//! }
+//!
+//! # state::with(&[("stock/a", "3")], || {
+//! assert!(take("a", 2));
+//! assert!(!take("a", 2), "one is left");
+//! assert_eq!(state::add("stock/b", 1, ..), Added::Absent);
+//! # });
+//! ```
+
+use std::ops::{Bound, RangeBounds};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,6 +85,54 @@ pub fn compare_and_swap<T: Serialize>(
     let expected = expected.map(crate::to_json).transpose()?;
     let new = new.map(crate::to_json).transpose()?;
     Ok(import::compare_and_swap(key, expected.as_deref(), new.as_deref()))
+}
+
+/// What an [`add`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// The number changes when the call is recorded.
+    Done,
+    /// Nothing: the sum would be less than the range has.
+    TooSmall,
+    /// Nothing: the sum would be more than the range has.
+    TooLarge,
+    /// Nothing: there is no such key. Write its first number with [`set`].
+    Absent,
+}
+
+/// Adds `delta` to a counter, a value that is a whole number, when the sum is in `range`.
+///
+/// The call is recorded as long as this has the same answer, whatever the number is by then. A number
+/// is at most 9,007,199,254,740,991, which every reader of JSON has exactly. A value that is no whole
+/// number ends the call.
+#[must_use = "only `Done` says that the number changes"]
+pub fn add(key: &str, delta: i64, range: impl RangeBounds<i64>) -> Added {
+    let min = match range.start_bound() {
+        Bound::Included(min) => Some(*min),
+        Bound::Excluded(below) => Some(below.saturating_add(1)),
+        Bound::Unbounded => None,
+    };
+    let max = match range.end_bound() {
+        Bound::Included(max) => Some(*max),
+        Bound::Excluded(above) => Some(above.saturating_sub(1)),
+        Bound::Unbounded => None,
+    };
+    added(import::add(key, delta, min, max))
+}
+
+#[cfg(target_family = "wasm")]
+const fn added(added: import::Added) -> Added {
+    match added {
+        import::Added::Done => Added::Done,
+        import::Added::TooSmall => Added::TooSmall,
+        import::Added::TooLarge => Added::TooLarge,
+        import::Added::Absent => Added::Absent,
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+const fn added(added: Added) -> Added {
+    added
 }
 
 /// Keys that begin with `prefix`, in the order of their bytes: at most `limit`, after `after`.
@@ -122,6 +189,21 @@ mod native {
             None => drop(delete(key)),
         }
         is_expected
+    }
+
+    pub(super) fn add(key: &str, delta: i64, min: Option<i64>, max: Option<i64>) -> super::Added {
+        const MOST: i64 = (1 << 53) - 1;
+        let Some(text) = get(key) else { return super::Added::Absent };
+        let Ok(number) = text.parse::<i64>() else { panic!("the value of `{key}` is no counter") };
+        let sum = number.saturating_add(delta);
+        if sum < min.unwrap_or(-MOST).max(-MOST) {
+            return super::Added::TooSmall;
+        }
+        if sum > max.unwrap_or(MOST).min(MOST) {
+            return super::Added::TooLarge;
+        }
+        set(key, &sum.to_string());
+        super::Added::Done
     }
 
     pub(super) fn list_keys(prefix: &str, after: Option<&str>, limit: u32) -> Vec<String> {

@@ -125,7 +125,7 @@ fn a_config_says_what_is_granted() {
     let told = stdout(&run(&inspect));
     assert!(told.contains("it would be served"), "{told}");
     assert!(
-        told.contains("amends:saga/events@1.0.0") == told.contains("refused: no events"),
+        told.contains("amends:saga/events@1.1.0") == told.contains("refused: no events"),
         "{told}"
     );
     let seats = Component { needs: &["state"], ..Component::default() };

@@ -177,7 +177,7 @@ fn the_definitions_that_steps_run_are_tried_with_what_they_were_given() {
 /// another call may take another number.
 #[test]
 fn a_number_from_the_state_is_no_fault_of_a_plugin() {
-    const STATE: &str = "(import \"amends:saga/state@1.0.0\" \"set\"
+    const STATE: &str = "(import \"amends:saga/state@1.1.0\" \"set\"
         (func $set (param i32 i32 i32 i32)))";
     const WRITES: &str =
         "(call $set (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11))

@@ -7,6 +7,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use amends_tests::{Behaviour, Component};
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use serde_json::{Value, json};
 
 use crate::place::{Host, Place, stderr, stdout, text};
@@ -166,7 +167,10 @@ fn personal_values_are_sealed_shown_and_erased_after_the_undo() {
     let place = place(SAGAS);
     let host = place.run();
     let (order, refused) = orders(&place, &host);
-    // The error of the saga that is undone has the account in it.
+    let cancelled = start(&place, "order");
+    let reason = format!("{} called", PLANTED[0]);
+    done(&place.amends(&["cancel", &cancelled, "--reason", &reason]));
+    host.settle();
     let why = text(&host.url(&format!("/v1/sagas/{refused}")));
     assert_eq!(host.get(&format!("/v1/sagas/{refused}"))["status"], "compensated");
     assert!(why.contains(PLANTED[2]), "{why}");
@@ -174,7 +178,10 @@ fn personal_values_are_sealed_shown_and_erased_after_the_undo() {
     let listed = host.get("/v1/sagas");
     let reasons: Vec<_> =
         listed["items"].as_array().unwrap().iter().map(|item| &item["reason"]).collect();
-    assert_eq!(reasons, [&json!("[sealed]"), &Value::Null]);
+    // The error of an expression shows no value, so it is readable.
+    assert_eq!(reasons[0], "[sealed]");
+    assert!(reasons[1].as_str().unwrap().contains("is not true or false"), "{listed}");
+    assert_eq!(reasons[2], &Value::Null);
     assert!(!text(&host.url("/v1/events")).contains(PLANTED[0]));
     assert_eq!(found_in(&place.path("")), [""; 0]);
     // What failed is found by its code, not by what the message says.
@@ -187,8 +194,15 @@ fn personal_values_are_sealed_shown_and_erased_after_the_undo() {
     let host = place.run();
     assert_eq!(state(&host, &order), "sealed");
     let erased: Value = serde_json::from_str(&done(&erase(&place))).unwrap();
-    assert_eq!((&erased["erased"], &erased["waiting"]), (&json!(1), &json!(1)));
+    assert_eq!((&erased["erased"], &erased["waiting"]), (&json!(2), &json!(1)));
     assert_eq!(erased["sagas"][0]["id"], order.as_str());
+    // A second order is the same erasure, as long as one waits.
+    let again: Value = serde_json::from_str(&done(&erase(&place))).unwrap();
+    assert_eq!(again["subject_key"], erased["subject_key"]);
+    let named = ["erase", "--subject", "c-81", "--reason", "c-81 wrote to us"];
+    assert!(stderr(&place.amends(&named)).contains("the reason names the subject"));
+    let other = place.amends(&["erase", "--subject", "C-81", "--reason", "request 119"]);
+    assert_eq!(other.status.code(), Some(4), "{}", stderr(&other));
     assert!(erased["sagas"][0]["until"].is_string(), "{erased}");
     assert_eq!((state(&host, &order), state(&host, &refused)), (json!("waiting"), json!("erased")));
     assert_eq!(found(&answers(&place, &host, &[&refused])), [""; 0]);
@@ -237,16 +251,111 @@ fn archived_values_are_sealed_and_erased() {
     let host = place.run();
     let (order, refused) = orders(&place, &host);
     done(&place.amends(&["store", "archive"]));
+    done(&place.amends(&["store", "export", "--parquet", "tables"]));
+    let withheld = columns(&place.path("tables"));
+    assert!(withheld.contains("[erased]") && found(&withheld).is_empty(), "{withheld}");
+    done(&place.amends(&["store", "export", "--parquet", "all", "--personal"]));
+    assert_eq!(found(&columns(&place.path("all"))).len(), PLANTED.len());
+    fs::remove_dir_all(place.path("all")).unwrap();
     assert_eq!(host.get("/v1/sagas")["items"], json!([]));
     assert_eq!(found(&text(&host.url(&format!("/v1/sagas/{order}")))).len(), PLANTED.len());
     let erased: Value = serde_json::from_str(&done(&erase(&place))).unwrap();
     assert_eq!((&erased["erased"], &erased["waiting"]), (&json!(2), &json!(0)));
     assert_eq!(found(&answers(&place, &host, &[&order, &refused])), [""; 0]);
     assert_eq!(found_in(&place.path("")), [""; 0]);
-    let again: Value = serde_json::from_str(&done(&erase(&place))).unwrap();
+    let again = erase(&place);
+    assert_eq!(again.status.code(), Some(4), "its erasure is over");
+    let again: Value = serde_json::from_str(&stdout(&again)).unwrap();
     assert_eq!(again["subject_key"], Value::Null);
     assert_eq!(host.stop(), Some(0));
     done(&place.amends(&["store", "verify", "data/amends.db"]));
+}
+
+/// The texts of all columns of the tables in a folder.
+fn columns(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let file = fs::File::open(entry.unwrap().path()).unwrap();
+        let table = SerializedFileReader::new(file).unwrap();
+        for row in table.get_row_iter(None).unwrap() {
+            all += &row.unwrap().to_string();
+        }
+    }
+    all
+}
+
+/// The keys are lost, or they are those of another store.
+#[test]
+fn a_store_without_its_keys_runs_no_step_with_erased_values() {
+    let place = place(SAGAS);
+    let host = place.run();
+    let waits = start(&place, "order");
+    host.settle();
+    assert_eq!(host.stop(), Some(0));
+    let (keys, kept) = (place.path("data/amends.db-keys"), place.path("kept"));
+    fs::rename(&keys, &kept).unwrap();
+    let refused = place.amends(&["run", "amends.toml"]);
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(stderr(&refused).contains("the key file"), "{}", stderr(&refused));
+    assert!(!keys.exists(), "no other file comes into its place");
+
+    // Those of another store.
+    fs::create_dir(place.path("elsewhere")).unwrap();
+    let config = fs::read_to_string(place.path("amends.toml")).unwrap();
+    let other = config.replace("data/amends.db", "elsewhere/amends.db");
+    fs::write(place.path("amends.toml"), &other).unwrap();
+    let host = place.run();
+    start(&place, "order");
+    assert_eq!(host.stop(), Some(0));
+    fs::copy(place.path("elsewhere/amends.db-keys"), &keys).unwrap();
+    fs::write(place.path("amends.toml"), &config).unwrap();
+    let host = place.run();
+    let signal = ["signal", &waits, "signed", "--payload", "{}"];
+    assert_ne!(place.amends(&signal).status.code(), Some(0));
+    let saga = host.get(&format!("/v1/sagas/{waits}"));
+    assert_eq!(saga["status"], "quarantined", "{saga}");
+    assert_eq!(host.stop(), Some(0));
+
+    fs::copy(&kept, &keys).unwrap();
+    let host = place.run();
+    done(&place.amends(&signal));
+    host.settle();
+    assert_eq!(host.get(&format!("/v1/sagas/{waits}"))["status"], "completed");
+    // A key file from before an erasure opens nothing that was erased.
+    fs::copy(&keys, place.path("older")).unwrap();
+    done(&place.amends(&["compensate", &waits, "--reason", "sent back"]));
+    host.settle();
+    done(&erase(&place));
+    assert_eq!(host.stop(), Some(0));
+    fs::copy(place.path("older"), &keys).unwrap();
+    let host = place.run();
+    assert_eq!(found(&answers(&place, &host, &[&waits])), [""; 0]);
+    assert_eq!(state(&host, &waits), "erased");
+    assert_eq!(host.stop(), Some(0));
+}
+
+/// A saga began before its definition had a subject, and its start is repeated after that.
+#[test]
+fn a_start_is_repeated_after_its_definition_got_a_subject() {
+    let clear = SAGAS
+        .replace("subject = \"input.customer_id\"\n", "")
+        .lines()
+        .filter(|line| !line.starts_with("personal"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let place = place(&clear);
+    let key = |input: &Value| {
+        let input = input.to_string();
+        place.amends(&["start", "order", "--input", &input, "--key", "k", "-o", "ids"])
+    };
+    let host = place.run();
+    let first = done(&key(&input()));
+    assert_eq!(host.stop(), Some(0));
+    place.config(SAGAS);
+    let host = place.run();
+    assert_eq!(done(&key(&input())), first);
+    assert_ne!(key(&json!({"customer_id": "c-81"})).status.code(), Some(0));
+    assert_eq!(host.stop(), Some(0));
 }
 
 #[test]
@@ -355,6 +464,20 @@ fn check_refuses_what_could_not_be_sealed() {
             "indexes a personal value as `street`",
         ),
         (
+            SAGAS.replace(
+                "compensate_within",
+                "index = { street = \"input['address'].street\" }\ncompensate_within",
+            ),
+            "indexes a personal value as `street`",
+        ),
+        (
+            SAGAS.replace(
+                "compensate_within",
+                "index = { mail = \"input.contacts.map(c, c.email)[0]\" }\ncompensate_within",
+            ),
+            "indexes a personal value as `mail`",
+        ),
+        (
             SAGAS.replacen("subject = \"input.customer_id\"\n", "", 1),
             "sealed with the key of a subject",
         ),
@@ -374,10 +497,25 @@ fn check_refuses_what_could_not_be_sealed() {
         ),
         (
             format!(
+                "{SAGAS}\n[[saga]]\nname = \"family\"\n[[saga.step]]\nname = \"child\"\nsaga = \
+                 \"order\"\n"
+            ),
+            "`order` has a subject and `family`, which runs it, has none",
+        ),
+        (
+            format!(
+                "{SAGAS}\n[[saga]]\nname = \"family\"\nsubject = \"input.id\"\n[[saga.step]]\nname = \
+                 \"child\"\nsaga = \"some\"\n[[saga]]\nname = \"some\"\nsubject = \
+                 \"input.id\"\n[[saga.step]]\nname = \"one\"\nplugin = \"good\"\n"
+            ),
+            "`some` names none in its input",
+        ),
+        (
+            format!(
                 "{SAGAS}\n[[on]]\nname = \"orders\"\nevent = \"order.placed\"\nstart = \"order\"\n\
                  tags = {{ to = \"event.data.address.street\" }}\n"
             ),
-            "`event.data.address.street` is a personal value of `order`",
+            "`event.data.address.street` reads a personal value of `order`",
         ),
     ];
     for (sagas, words) in cases {

@@ -459,7 +459,7 @@ const TELLS: &str = "
     (i32.store offset=12 (i32.const 2048) (i32.const 7))
     (i32.const 2048)";
 const TEXTS: &str = r#"
-    (import "amends:saga/events@1.0.0" "emit" (func $emit (param i32 i32 i32 i32)))
+    (import "amends:saga/events@1.1.0" "emit" (func $emit (param i32 i32 i32 i32)))
     (data (i32.const 8400) "{\22n\22:1}")
     (data (i32.const 8500) "a.told")"#;
 

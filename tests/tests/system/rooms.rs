@@ -28,7 +28,7 @@ const HEAVY: Behaviour = Behaviour::Text(
      (i32.const 2048)",
 );
 
-const LIST: &str = "(import \"amends:saga/state@1.0.0\" \"list-keys\"
+const LIST: &str = "(import \"amends:saga/state@1.1.0\" \"list-keys\"
     (func $list (param i32 i32 i32 i32 i32 i32 i32)))";
 
 /// Lists up to 1,000 keys 1,000 times, each time one fewer: a list that it saw before costs nothing.

@@ -22,9 +22,9 @@ const SECRETS: [&str; 10] = [
 ];
 
 const IMPORTS: &str = "
-    (import \"amends:saga/config@1.0.0\" \"secret\" (func $secret (param i32 i32 i32)))
-    (import \"amends:saga/state@1.0.0\" \"set\" (func $set (param i32 i32 i32 i32)))
-    (import \"amends:saga/events@1.0.0\" \"emit\" (func $emit (param i32 i32 i32 i32)))";
+    (import \"amends:saga/config@1.1.0\" \"secret\" (func $secret (param i32 i32 i32)))
+    (import \"amends:saga/state@1.1.0\" \"set\" (func $set (param i32 i32 i32 i32)))
+    (import \"amends:saga/events@1.1.0\" \"emit\" (func $emit (param i32 i32 i32 i32)))";
 
 /// Reads the secret `api_key` and says it: in a line of the log, its message and a field of it.
 /// The secret is at `$at`, `$length` bytes; as JSON at 12,000, two bytes more.

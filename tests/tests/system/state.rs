@@ -299,7 +299,7 @@ fn a_line_that_is_wrong_refuses_the_whole_request() {
 /// plugin that did it, and so is the grant.
 #[test]
 fn an_undo_works_on_the_state_of_the_step_whatever_the_config_says_by_then() {
-    const SET: &str = "(import \"amends:saga/state@1.0.0\" \"set\"
+    const SET: &str = "(import \"amends:saga/state@1.1.0\" \"set\"
         (func $set (param i32 i32 i32 i32)))";
     const LEAVES: Behaviour = Behaviour::Text(
         "(call $set (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11)) (i32.const 2048)",
@@ -310,9 +310,18 @@ fn an_undo_works_on_the_state_of_the_step_whatever_the_config_says_by_then() {
     let place = Place::empty();
     let step = Component { name: "stock", imports: SET, execute: LEAVES, ..Component::default() };
     fs::write(place.plugin("stock"), step.build()).unwrap();
-    let undo =
-        Component { name: "release", imports: SET, compensate: TAKES, ..Component::default() };
-    fs::write(place.plugin("release"), undo.build()).unwrap();
+    // One that was built before counters came.
+    let saga = "1.0.0";
+    let undo = Component {
+        name: "release",
+        imports: SET,
+        compensate: TAKES,
+        saga,
+        ..Component::default()
+    };
+    let undo = undo.build();
+    assert!(undo.windows(23).any(|bytes| bytes == b"amends:saga/state@1.0.0"));
+    fs::write(place.plugin("release"), undo).unwrap();
     let config = |undo: &str| {
         place.config(&format!(
             "[plugin.stock]\nstate = true\n\

@@ -12,7 +12,7 @@ use crate::place::{Host, Place, agent, stderr, stdout};
 /// What stands in the memory of the component at 8,192: 13 bytes of a code, 65 of a message, 45 of
 /// JSON, the type of an event.
 const TEXTS: &str = r#"
-    (import "amends:saga/events@1.0.0" "emit" (func $emit (param i32 i32 i32 i32)))
+    (import "amends:saga/events@1.1.0" "emit" (func $emit (param i32 i32 i32 i32)))
     (data (i32.const 8192) "Bad Code!\1b[2J")
     (data (i32.const 8300) "no\1b[2J\1b]0;owned\07\1b]52;c;eA==\07\0d\0aFORGED  step.succeeded\7f\e2\80\aez\c2\9b1m\e2\80\a8x")
     (data (i32.const 8400) "{\22x\22:\22\7f\c2\9b2J\e2\80\ae\e2\80\a8\22,\22y\22:\22\5cu001b[2J\5cr\5cnFORGED\22}")

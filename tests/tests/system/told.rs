@@ -318,7 +318,7 @@ fn an_undo_whose_plugin_is_lost_says_why_and_can_be_seen_to() {
             "(call $set (i32.const 3060) (i32.const 2) (i32.const 3000) (i32.const 11))
              (i32.const 2048)",
         ),
-        imports: "(import \"amends:saga/state@1.0.0\" \"set\"
+        imports: "(import \"amends:saga/state@1.1.0\" \"set\"
                   (func $set (param i32 i32 i32 i32)))",
         ..Component::default()
     };

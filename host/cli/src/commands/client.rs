@@ -226,7 +226,7 @@ pub(crate) async fn accepted(response: Response) -> anyhow::Result<Response> {
         Err(_) => format!("the host answered {status}: {}", on_one_line(&text)),
     };
     let exit = match status {
-        StatusCode::NOT_FOUND => EXIT_NOT_FOUND,
+        StatusCode::NOT_FOUND | StatusCode::GONE => EXIT_NOT_FOUND,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => EXIT_AUTH,
         _ => EXIT_ERROR,
     };

@@ -7,7 +7,7 @@ use amends_api_types::{ErasureView, ErasureWaitItem, Page};
 use amends_engine::on_one_line;
 
 use crate::commands::client::{Client, HostArgs};
-use crate::commands::exit::EXIT_DONE;
+use crate::commands::exit::{EXIT_DONE, EXIT_NOT_FOUND};
 use crate::commands::output::format::Format;
 use crate::commands::output::{print_json, print_json_line, say};
 
@@ -64,14 +64,17 @@ pub(crate) async fn run(args: Erase) -> anyhow::Result<u8> {
         Format::Jsonl => print_json_line(&erased)?,
         Format::Ids => erased.sagas.iter().try_for_each(id)?,
         Format::Table if erased.subject_key.is_none() => {
-            say!("nothing to erase: this subject has no key, so no saga has values of it")?;
+            eprintln!(
+                "nothing is erased: no saga has values of a subject that is written just like this; they \
+                 were erased before, or began before their definition had `subject`, which sealed nothing"
+            );
         }
         Format::Table => {
             print(&erased, false)?;
             say!("complete when the oldest backup of the key file from before is gone")?;
         }
     }
-    Ok(EXIT_DONE)
+    Ok(if erased.subject_key.is_some() { EXIT_DONE } else { EXIT_NOT_FOUND })
 }
 
 fn id(saga: &ErasureWaitItem) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::expression::{Expression, Source, Variable, VariableValue, Variables};
+use crate::personal::names;
 
 /// A compiled expression over an event.
 pub struct EventExpression(Box<Expression>);
@@ -52,6 +53,16 @@ impl EventExpression {
     #[must_use]
     pub fn source(&self) -> &str {
         self.0.source()
+    }
+
+    /// Returns true when the expression reads what another one names, such as `event.data.address`, a part
+    /// of it, or something that it is a part of. False when the other one does more than name a value.
+    #[must_use]
+    pub fn reads(&self, named: &str) -> bool {
+        let path = names(named).unwrap_or_default();
+        let (first, fields) = path.split_first().unzip();
+        let is_of_event = first.is_some_and(|first| first == Variable::Event.name());
+        is_of_event && self.0.reads(Variable::Event, fields.unwrap_or_default())
     }
 }
 

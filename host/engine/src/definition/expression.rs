@@ -24,7 +24,7 @@ use serde_json::Value;
 use convert::from_cel;
 use error::Shortened;
 use meter::Meter;
-use path::{Path, path, path_of};
+use path::{Path, operand, path, read_path};
 use syntax::{TYPES, has_lone_equals, literal_text, walk};
 use variables::ITEM_NAMES;
 
@@ -200,7 +200,12 @@ impl Expression {
         context.set_variable_resolver(&bound);
         let value = cel::Value::resolve_val(&self.metered, &context);
         let failed = |what: &dyn std::fmt::Display| {
-            ExpressionError::Failed(format!("`{}`{}", self.source, Shortened::of(what)))
+            let source = &self.source;
+            ExpressionError::Failed(if variables.hides_values {
+                format!("`{source}` has no value; which one it was given may be personal")
+            } else {
+                format!("`{source}`{}", Shortened::of(what))
+            })
         };
         let value = value.map_err(|error| failed(&format_args!(": {error}")))?;
         from_cel(value.as_ref()).ok_or_else(|| failed(&" is not a JSON value"))
@@ -211,13 +216,19 @@ impl Expression {
         self.path.as_ref()?.passed_through()
     }
 
-    /// Returns true when the expression reads a value at this path of a variable, or a part of it.
+    /// Returns true when the expression reads a value at this path of a variable, a part of it, or something
+    /// that it is a part of.
     pub(crate) fn reads(&self, variable: Variable, fields: &[String]) -> bool {
-        let mut reads = false;
+        let (mut reads, mut operands) = (false, Vec::new());
         walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
-            if !bound.contains(&variable.name()) {
-                reads |= path_of(expr).is_some_and(|path| path.is_in(variable, fields));
+            if bound.contains(&variable.name()) {
+                return;
             }
+            let Some(path) = read_path(expr) else { return };
+            // `input` is read of `input.order.id`, but of `input` no more than that.
+            operands.extend(operand(expr).map(std::ptr::from_ref));
+            let is_whole = !operands.contains(&std::ptr::from_ref(expr));
+            reads |= is_whole && path.has_part_of(variable, fields);
         });
         reads
     }
@@ -226,8 +237,12 @@ impl Expression {
     pub(crate) fn evaluate_bool(&self, variables: &Variables<'_>) -> Result<bool, ExpressionError> {
         let value = self.evaluate(variables)?;
         value.as_bool().ok_or_else(|| {
-            let value = Shortened::of(&value);
-            ExpressionError::Failed(format!("`{}` is {value}, not true or false", self.source))
+            let source = &self.source;
+            ExpressionError::Failed(if variables.hides_values {
+                format!("`{source}` is not true or false")
+            } else {
+                format!("`{source}` is {}, not true or false", Shortened::of(&value))
+            })
         })
     }
 }

@@ -5,11 +5,18 @@ use super::state::{Phase, Saga, Signal};
 use super::step_state::StepState;
 use crate::definition::{StepKind, StepSpec};
 use crate::ids::SignalName;
+use crate::payload::Payload;
 
 impl Saga {
     /// Returns the first signal of this name that no step has taken.
     pub(crate) fn signal_mut(&mut self, name: &SignalName) -> Option<&mut Signal> {
         self.signals.iter_mut().find(|signal| signal.name == *name && signal.payload.is_some())
+    }
+
+    /// Returns the signals that no step has taken, with their payloads.
+    pub fn kept_signals(&self) -> impl Iterator<Item = (&SignalName, &Payload)> {
+        let kept = self.signals.iter();
+        kept.filter_map(|signal| Some((&signal.name, signal.payload.as_ref()?)))
     }
 
     /// Returns true when a step waits for a signal of this name, or may do so later.

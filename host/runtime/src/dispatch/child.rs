@@ -131,7 +131,7 @@ async fn execute(sagas: &dyn SagaPort, child: &Child, mut told: ChildOrders) -> 
     // The call is cut off with the host, and run again at the next start.
     let Some(saga) = ended else { return std::future::pending().await };
     failpoint("runtime.child.ended");
-    let reason = || saga.reason().unwrap_or_default().to_owned();
+    let reason = || reason_of(&saga);
     match saga.status() {
         SagaStatus::Completed => Outcome::Succeeded(saga.output().unwrap_or_else(Payload::null)),
         SagaStatus::Abandoned => Outcome::Unknown(Failure::new(
@@ -180,9 +180,11 @@ async fn start(sagas: &dyn SagaPort, child: &Child, told: &mut ChildOrders) -> R
         match error {
             // The call is cut off with the host, and run again at the next start.
             StartError::Stopping => return std::future::pending().await,
+            error @ StartError::NoSubject { .. } => {
+                return Err(Failure::new("subject_missing", error.to_string()));
+            }
             StartError::DefinitionUnknown(_)
             | StartError::KeyReused(_)
-            | StartError::NoSubject { .. }
             | StartError::Keys(_)
             | StartError::Overloaded(_)
             | StartError::Store(_) => {
@@ -258,6 +260,15 @@ async fn cancel(
     std::future::pending().await
 }
 
+/// Returns why a child ended, for the log of its parent. The parent's values are sealed with another key,
+/// so what the child has sealed does not go there.
+fn reason_of(child: &Saga) -> String {
+    match child.started().sealed_key {
+        Some(_) => format!("its reason is sealed; see saga {}", child.id()),
+        None => child.reason().unwrap_or_default().to_owned(),
+    }
+}
+
 async fn compensate(sagas: &dyn SagaPort, child: &Child) -> Outcome {
     let parent = child.parent.saga;
     let reason = format!("its step {} is undone", child.parent.step);
@@ -292,7 +303,7 @@ async fn compensate(sagas: &dyn SagaPort, child: &Child) -> Outcome {
     if saga.status() == SagaStatus::Compensated {
         return Outcome::Succeeded(Payload::null());
     }
-    let reason = saga.reason().unwrap_or_default();
+    let reason = reason_of(&saga);
     let message = format!("saga {} is {}: {reason}", child.id, saga.status());
     Outcome::Permanent(Failure::new("child_not_undone", message))
 }

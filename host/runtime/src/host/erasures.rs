@@ -13,7 +13,8 @@ use crate::principal::Principal;
 /// What an erasure came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Erased {
-    /// The erasure. None when the subject has no key: it has no sagas, or was erased before.
+    /// The erasure; the one that is under way when this is a second order. None when the subject has no
+    /// key: no saga has a subject that is written like this, or it was erased before.
     pub erasure: Option<Erasure>,
     /// The sagas of the subject that wait until they can no longer be undone.
     pub waiting: Vec<WaitingSaga>,
@@ -68,7 +69,7 @@ impl Host {
         let Some(sealed) = &saga.started().sealed_key else { return Ok(None) };
         let subject_key = sealed.subject_key;
         let keys = &self.inner.keys;
-        let is_erased = keys.data_key(saga.id(), sealed).await?.is_none();
+        let is_erased = keys.data_key(saga.id(), sealed).await?.key().is_none();
         Ok(Some(PersonalState { is_erased, erasure: keys.erasure(subject_key).await? }))
     }
 

@@ -154,10 +154,15 @@ impl Conduct {
         for (request, number) in rehearsed.requests.iter().zip(1..) {
             parts.insert(Subject::Request(number), of_request(number, request, own));
         }
-        let state = rehearsed.effects.state.iter().flat_map(|change| &change.writes);
-        for (key, value) in state {
-            let kind = format!("state {}", own.general(key));
-            parts.insert(Subject::State(key.clone()), of_state(kind, value.as_deref()));
+        if let Some(change) = &rehearsed.effects.state {
+            let kind = |key| format!("state {}", own.general(key));
+            for (key, counter) in &change.counters {
+                let added = format!("{:+}", counter.delta);
+                parts.insert(Subject::State(key.clone()), of_state(kind(key), Some(&added)));
+            }
+            for (key, value) in &change.writes {
+                parts.insert(Subject::State(key.clone()), of_state(kind(key), value.as_deref()));
+            }
         }
         for (event, number) in rehearsed.effects.emitted.iter().zip(1..) {
             let mut values = BTreeMap::new();

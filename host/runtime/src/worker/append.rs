@@ -1,8 +1,8 @@
 //! From facts to what they lead to, once they are durable.
 
 use amends_engine::{
-    Call, Direction, Event, Failure, Input, LOG_EVENTS_LONG, OperatorEvent, Outcome, Saga, SagaId,
-    Timestamp, Version,
+    Call, Direction, Event, Failure, Input, LOG_EVENTS_LONG, OperatorEvent, Outcome, SEALED_REASON,
+    Saga, SagaId, Timestamp, Version,
 };
 use amends_failpoint::failpoint;
 use amends_store::{
@@ -337,7 +337,12 @@ fn moved(id: SagaId, pending: Pending, result: &Result<Appended, StoreError>) {
 
 fn log_rest(saga: &Saga) {
     let (saga_id, definition) = (saga.id(), saga.definition().name());
-    let (status, reason) = (saga.status().as_str(), saga.reason().unwrap_or_default());
+    let status = saga.status().as_str();
+    // The log is not sealed.
+    let reason = match saga.started().sealed_key {
+        Some(_) => SEALED_REASON,
+        None => saga.reason().unwrap_or_default(),
+    };
     if status == "blocked" {
         tracing::error!(%saga_id, %definition, status, reason, "saga needs an operator");
     } else {

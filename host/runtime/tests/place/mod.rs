@@ -82,7 +82,7 @@ impl Place {
 /// [`Hooked::before_list`]: hooked::Hooked
 pub(crate) fn lists() -> Component<'static> {
     Component {
-        imports: "(import \"amends:saga/state@1.0.0\" \"list-keys\"
+        imports: "(import \"amends:saga/state@1.1.0\" \"list-keys\"
             (func $list (param i32 i32 i32 i32 i32 i32 i32)))",
         execute: Behaviour::Text(
             "(call $list (i32.const 3060) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)

@@ -18,7 +18,7 @@ impl Effects {
     #[must_use]
     pub(crate) fn seen(mut self) -> Self {
         if let Some(state) = &mut self.state {
-            state.writes.clear();
+            state.write_nothing();
         }
         self.emitted.clear();
         self

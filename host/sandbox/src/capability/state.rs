@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use amends_engine::{
-    Payload, STATE_KEYS_MAX, STATE_ROWS_MAX, STATE_VALUE_BYTES_MAX, StateChange, StateList,
-    StateQuery, is_state_key,
+    COUNTER_MAX, CounterChange, CounterLimit, Payload, STATE_KEYS_MAX, STATE_ROWS_MAX,
+    STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery, counter, is_state_key,
 };
 use serde_json::Value;
 
-use crate::bindings::amends::saga::state::Host;
+use crate::bindings::amends::saga::state::{Added, Host};
 use crate::call::guest::Guest;
 use crate::capability::state_view::{StateUnreadable, StateView};
 use crate::limits::call_limits::Lacks;
@@ -69,6 +69,18 @@ impl Host for Guest {
         Ok(is_expected)
     }
 
+    async fn add(
+        &mut self,
+        key: String,
+        delta: i64,
+        min: Option<i64>,
+        max: Option<i64>,
+    ) -> wasmtime::Result<Added> {
+        self.host_call()?;
+        self.need("state")?;
+        Ok(self.add_to(key, delta, min.unwrap_or(i64::MIN), max.unwrap_or(i64::MAX)).await?)
+    }
+
     async fn list_keys(
         &mut self,
         prefix: String,
@@ -102,30 +114,87 @@ fn json(text: &str) -> Result<Value> {
 impl Guest {
     /// Returns the value of a key for this call, and records that the call saw it.
     async fn value(&mut self, key: &str) -> Result<Option<Arc<str>>> {
-        let change = self.change(key)?;
-        let known = change.writes.get(key).or_else(|| change.reads.get(key));
-        if let Some(known) = known {
-            return Ok(known.clone());
+        if let Some(written) = self.change(key)?.writes.get(key) {
+            return Ok(written.clone());
         }
-        if change.reads.len() >= STATE_KEYS_MAX {
+        let base = match self.change(key)?.reads.get(key) {
+            Some(seen) => seen.clone(),
+            None => self.read(key).await?,
+        };
+        let change = self.change(key)?;
+        change.reads.insert(key.to_owned(), base.clone());
+        let added = change.counters.get(key).map_or(0, |counter| counter.delta);
+        Ok(match base.as_deref().and_then(counter) {
+            Some(number) if added != 0 => Some(number.saturating_add(added).to_string().into()),
+            Some(_) | None => base,
+        })
+    }
+
+    /// Reads the value of a key. Does not record that the call saw it.
+    async fn read(&mut self, key: &str) -> Result<Option<Arc<str>>> {
+        let change = self.change(key)?;
+        if change.reads.len().max(change.counters.len()) >= STATE_KEYS_MAX {
             return refuse(format!("a call reads at most {STATE_KEYS_MAX} keys"));
         }
-        let rows = change.rows() + 1;
+        see(change.rows() + 1)?;
         let (view, plugin) = (self.state_view()?, self.state_of()?);
         let value = match view.value(plugin, key.to_owned()).await {
             Ok(value) => value,
             Err(error) => return Err(self.unreadable(&error)),
         };
-        see(rows)?;
         self.hold(value.as_ref().map_or(0, |value| value.len()))?;
-        self.change(key)?.reads.insert(key.to_owned(), value.clone());
         Ok(value)
     }
 
-    fn write(&mut self, key: String, value: Option<String>) -> Result<()> {
+    /// Adds to a counter, for which this call depends on the limits alone and not on the number.
+    async fn add_to(&mut self, key: String, delta: i64, min: i64, max: i64) -> Result<Added> {
+        self.check_may_write()?;
+        if min > max {
+            return refuse(format!("the counter `{key}`: min is {min} and max is {max}"));
+        }
+        let change = self.change(&key)?;
+        let (written, seen) = (change.writes.get(&key).cloned(), change.reads.get(&key).cloned());
+        let is_written = written.is_some();
+        let base = match written.or(seen) {
+            Some(base) => base,
+            None => self.read(&key).await?,
+        };
+        let change = self.change(&key)?;
+        let Some(base) = base else {
+            if !is_written {
+                change.reads.insert(key, None);
+            }
+            return Ok(Added::Absent);
+        };
+        let Some(number) = counter(&base) else {
+            return refuse(format!(
+                "the value of `{key}` is no counter: a counter is a whole number of at most \
+                 {COUNTER_MAX}, written without a fraction and without an exponent"
+            ));
+        };
+        let mut own = CounterChange::default();
+        let of_call =
+            if is_written { &mut own } else { change.counters.entry(key.clone()).or_default() };
+        match of_call.add(number, delta, min, max) {
+            Ok(()) => {}
+            Err(CounterLimit::TooSmall) => return Ok(Added::TooSmall),
+            Err(CounterLimit::TooLarge) => return Ok(Added::TooLarge),
+        }
+        if is_written {
+            self.write(key, Some(number.saturating_add(delta).to_string()))?;
+        }
+        Ok(Added::Done)
+    }
+
+    fn check_may_write(&self) -> Result<()> {
         if self.id.as_ref().is_some_and(|id| id.is_probe) {
             return refuse("a probe only looks, and writes no state");
         }
+        Ok(())
+    }
+
+    fn write(&mut self, key: String, value: Option<String>) -> Result<()> {
+        self.check_may_write()?;
         let value = match value.map(|value| self.checked(&key, &value)).transpose()? {
             Some(value) => {
                 self.hold(value.len())?;

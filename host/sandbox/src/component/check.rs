@@ -14,9 +14,9 @@ pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 const PACKAGE: &str = "amends:saga/";
 
 /// Its version. A component may be built for the same major version and no later minor one.
-const PACKAGE_VERSION: &str = "1.0.0";
+const PACKAGE_VERSION: &str = "1.1.0";
 const PACKAGE_MAJOR: u64 = 1;
-const PACKAGE_MINORS: std::ops::RangeInclusive<u64> = 0..=0;
+const PACKAGE_MINORS: std::ops::RangeInclusive<u64> = 0..=1;
 
 /// The interfaces of the package that are linked. What is not granted of them is refused when it is
 /// called, or when the component is loaded if its manifest says that it cannot do without.
@@ -217,7 +217,7 @@ fn check_import(import: &str) -> Result<(), Rejection> {
     }
 }
 
-/// `action` of `amends:saga/action@1.0.0`.
+/// `action` of `amends:saga/action@1.1.0`.
 fn interface_of(name: &str) -> Option<&str> {
     let interface = name.strip_prefix(PACKAGE)?;
     Some(interface.split_once('@').map_or(interface, |(interface, _)| interface))

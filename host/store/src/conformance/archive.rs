@@ -47,7 +47,7 @@ fn alone(numbers: impl IntoIterator<Item = u32>) -> Vec<ToArchive> {
 
 /// A saga as [`complete`] leaves it.
 fn to_archive(number: u32, after: Option<SagaId>) -> ToArchive {
-    ToArchive { id: saga_id(number), version: Version(3), after }
+    ToArchive { id: saga_id(number), version: Version(3), after, is_late: false }
 }
 
 /// Where a saga is found, and all of it: in the database first, as readers do.

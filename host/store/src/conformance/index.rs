@@ -173,7 +173,8 @@ pub async fn keeps_cursors_of_index_values(location: &dyn StoreLocation) {
     let before = store.sagas().list(the_one.clone()).await.unwrap();
     assert_eq!(before.len(), 1);
     let id = saga_id(10_000);
-    let to_archive = ToArchive { id, version: amends_engine::Version(1), after: None };
+    let to_archive =
+        ToArchive { id, version: amends_engine::Version(1), after: None, is_late: false };
     let summary = store.archive().archive(vec![to_archive]).await.unwrap();
     assert_eq!(summary.sagas, 1);
     assert_eq!(store.sagas().list(the_one.clone()).await.unwrap(), []);

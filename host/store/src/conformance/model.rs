@@ -51,7 +51,10 @@ impl Model {
             let before = append.state[..index].iter();
             let written: Vec<_> = before
                 .filter(|other| other.plugin == change.plugin)
-                .flat_map(|other| other.writes.keys())
+                .flat_map(|other| {
+                    let added = other.counters.iter().filter(|(_, counter)| counter.delta != 0);
+                    other.writes.keys().chain(added.map(|(key, _)| key))
+                })
                 .collect();
             let is_listed = |list: &StateList| {
                 !written.iter().any(|key| list.query.covers(key))
@@ -65,6 +68,15 @@ impl Model {
                 of_plugin.map(|((_, key), value)| key.len() + value.len()).sum::<usize>() as u64
             };
             let before = bytes(&state);
+            for (name, counter) in &change.counters {
+                let value = state.get(&key(name)).map(Arc::clone);
+                let Some(sum) = counter.after(value.as_deref()) else {
+                    return Ok(Appended::StateChanged(index));
+                };
+                if counter.delta != 0 {
+                    state.insert(key(name), sum.to_string().into());
+                }
+            }
             for (name, value) in &change.writes {
                 match value {
                     Some(value) => drop(state.insert(key(name), Arc::clone(value))),

@@ -297,7 +297,7 @@ pub async fn leaves_the_keys_that_were_removed(location: &dyn StoreLocation) {
     let id = saga_id(0);
     let events = whole_stream(&*store, Stream::Saga(id)).await;
     let version = events.last().unwrap().version;
-    let saga = ToArchive { id, version, after: None };
+    let saga = ToArchive { id, version, after: None, is_late: false };
     assert_eq!(store.archive().archive(vec![saga]).await.unwrap().sagas, 1);
     assert_eq!(store.archive().remove_keys(at(1_000)).await.unwrap(), 1);
     assert!(store.archive().bring_back(id).await.unwrap());

@@ -263,7 +263,7 @@ pub async fn lists_by_end(location: &dyn StoreLocation) {
 async fn to_archive(store: &dyn Store, id: SagaId) -> ToArchive {
     let events = whole_stream(store, Stream::Saga(id)).await;
     let version = events.last().map_or(Version(0), |event| event.version);
-    ToArchive { id, version, after: None }
+    ToArchive { id, version, after: None, is_late: false }
 }
 
 /// The failures of an archived saga leave with it and come back with it.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use amends_engine::{
-    PluginName, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX, STATE_VALUE_BYTES_MAX,
-    StateChange, StateList, StateQuery,
+    CounterChange, PluginName, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_ROWS_MAX,
+    STATE_VALUE_BYTES_MAX, StateChange, StateList, StateQuery,
 };
 use futures::future::join_all;
 
@@ -157,6 +157,66 @@ pub async fn refuses_changes_that_saw_too_much(location: &dyn StoreLocation) {
     let too_much = listed((0..=most).map(list).collect());
     let refused = store.append(with(start(3), too_much)).await;
     assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+}
+
+fn counted(key: &str, delta: i64, low: i64, high: i64) -> StateChange {
+    let counters = [(key.to_owned(), CounterChange { delta, low, high })].into();
+    StateChange { counters, ..state_change(&[], &[]) }
+}
+
+/// A counter takes what is added whatever its number is, as long as that is in the range; what is no
+/// number, and what is not there, is in no range.
+pub async fn adds_to_counters(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    let is_refused = async |change: StateChange| {
+        let refused = store.append(with(start(9), change)).await.unwrap();
+        assert_eq!(refused, Appended::StateChanged(0));
+    };
+    is_refused(counted("n", 1, -100, 100)).await;
+    let first = state_change(&[], &[("n", Some("10")), ("text", Some("\"10\""))]);
+    store.append(with(start(1), first)).await.unwrap();
+    is_refused(counted("text", 1, -100, 100)).await;
+    // Both are of a call that saw ten or more.
+    for (number, left) in [(2, "7"), (3, "4")] {
+        let taken = store.append(with(start(number), counted("n", -3, 3, 100))).await;
+        assert!(matches!(taken, Ok(Appended::Done { .. })), "{taken:?}");
+        assert_eq!(value(&store, "n").await.as_deref(), Some(left));
+    }
+    is_refused(counted("n", -3, 5, 100)).await;
+    is_refused(counted("n", 3, -100, 3)).await;
+    // What only depends on the range changes nothing, and is refused like the others.
+    store.append(with(start(4), counted("n", 0, 4, 4))).await.unwrap();
+    is_refused(counted("n", 0, 5, 5)).await;
+    // The changes of one append follow one another, and a value that is written stays.
+    let set = StateChange {
+        writes: [("n".to_owned(), Some("100".into()))].into(),
+        ..counted("n", 9, 1, 1)
+    };
+    let all = [counted("n", -3, 3, 9), set, counted("n", -100, 100, 100)].map(Arc::new);
+    let done = store.append(Append { state: all.to_vec(), ..start(5) }).await;
+    assert!(matches!(done, Ok(Appended::Done { .. })), "{done:?}");
+    store.close().await.unwrap();
+    let store = location.open().await.unwrap();
+    assert_eq!(value(&store, "n").await.as_deref(), Some("0"));
+    let full = StateChange { bytes_max: 1, ..counted("n", 10, 0, 0) };
+    let full = store.append(with(start(9), full)).await.unwrap();
+    assert_eq!(full, Appended::StateFull(0));
+}
+
+/// 64 at once add to one counter: none is refused, and none is lost.
+pub async fn adds_to_one_counter_at_once(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    store.append(with(start(0), state_change(&[], &[("n", Some("0"))]))).await.unwrap();
+    let added = (1..=64).map(|number| {
+        let store = store.clone();
+        tokio::spawn(
+            async move { store.append(with(start(number), counted("n", 1, 0, 100))).await },
+        )
+    });
+    for done in join_all(added).await {
+        assert!(matches!(done.unwrap(), Ok(Appended::Done { .. })));
+    }
+    assert_eq!(value(&store, "n").await.as_deref(), Some("64"));
 }
 
 /// 64 at once want one of the last 10: 10 get one, whoever they are.

@@ -16,7 +16,7 @@ use super::read;
 use crate::archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ToArchive, Tombstone,
 };
-use crate::archive_files::ArchiveFiles;
+use crate::archive_files::{ArchiveFiles, Orphan};
 use crate::archive_place::ArchivePlace;
 use crate::clock::now;
 use crate::error::StoreError;
@@ -291,8 +291,19 @@ impl PostgresStore {
             .await?;
         let known = known.into_iter().collect();
         let runs = runs.into_iter().collect();
-        let epoch = self.epoch.0;
-        in_background(move || files.remove_orphans(known, &runs, epoch)).await
+        let (epoch, here) = (self.epoch.0, Arc::clone(&files));
+        let orphans = in_background(move || here.orphans(known, &runs, epoch)).await?;
+        for Orphan { file, sagas } in orphans {
+            let unknown =
+                self.read(move |pg| async move { read::first_unknown(pg, &sagas).await }.boxed());
+            if let Some(saga) = unknown.await? {
+                files.keep_orphan(&file, saga);
+            } else {
+                let here = Arc::clone(&files);
+                in_background(move || here.remove_orphan(&file)).await?;
+            }
+        }
+        Ok(())
     }
 }
 

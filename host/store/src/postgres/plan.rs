@@ -78,7 +78,7 @@ pub(super) fn together<'a>(appends: impl Iterator<Item = Option<&'a Append>>) ->
         if append.state.iter().any(|change| lists(&change)) {
             break;
         }
-        let writes = append.state.iter().filter(|change| !change.writes.is_empty());
+        let writes = append.state.iter().filter(|change| change.writes_any());
         written.extend(writes.map(|change| &change.plugin));
         count += 1;
     }
@@ -228,11 +228,22 @@ fn check_state(seen: &Seen, number: usize, append: &Append) -> Result<StateWrite
         let stored = || seen.state_bytes.get(&change.plugin).copied().unwrap_or(0);
         let before = bytes.get(&change.plugin).copied().unwrap_or_else(stored);
         let mut now = before;
-        for (key, new) in &change.writes {
+        let mut put = |written: &mut BTreeMap<_, _>, key: &String, new: Option<Arc<str>>| {
             let of_value = |value: &Arc<str>| (key.len() + value.len()) as u64;
-            now -= value(&written, key).as_ref().map_or(0, of_value).min(now);
+            now -= value(written, key).as_ref().map_or(0, of_value).min(now);
             now += new.as_ref().map_or(0, of_value);
-            written.insert(of(key), new.clone());
+            written.insert(of(key), new);
+        };
+        for (key, counter) in &change.counters {
+            let Some(sum) = counter.after(value(&written, key).as_deref()) else {
+                return Err(Appended::StateChanged(index));
+            };
+            if counter.delta != 0 {
+                put(&mut written, key, Some(sum.to_string().into()));
+            }
+        }
+        for (key, new) in &change.writes {
+            put(&mut written, key, new.clone());
         }
         // A change that makes the state smaller is always taken.
         if now > change.bytes_max && now > before {

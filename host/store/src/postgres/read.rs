@@ -16,8 +16,8 @@ pub(super) use live::{live, readable_log, sagas};
 pub(super) use log::{events, log};
 pub(super) use lookup::{
     blob, blobs, count_archived_of_key, count_events, count_waiting, counts, dead_letters, due,
-    key, of_subject_key, old_keys, oldest_ended, runs, saga, schedule, segment_files, state_value,
-    subscription, tombstone, waiting, was_any_live,
+    first_unknown, has_sealed, key, of_subject_key, old_keys, oldest_ended, runs, saga, schedule,
+    segment_files, state_value, subscription, tombstone, waiting, was_any_live,
 };
 pub(super) use survey::survey;
 pub(super) use verify::verify;

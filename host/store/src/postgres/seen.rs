@@ -66,7 +66,7 @@ pub(super) async fn look_up(
                 Some(bytes) => drop(seen.state_bytes.insert(plugin.clone(), *bytes)),
                 None => drop(plugins.insert(plugin.clone())),
             }
-            let of_change = change.reads.keys().chain(change.writes.keys());
+            let of_change = change.reads.keys().chain(change.written());
             state.extend(of_change.map(|key| (plugin.clone(), key.clone())));
             let of_change = change.lists.iter().enumerate();
             lists.extend(of_change.map(|(list, one)| ((number, at, list), plugin, &one.query)));

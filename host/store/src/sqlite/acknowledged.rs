@@ -49,7 +49,9 @@ impl Acknowledged {
 
     /// Forgets the number: another store comes into this place.
     pub(super) fn forget(lock: &File) -> std::io::Result<()> {
-        lock.set_len(0)
+        lock.set_len(0)?;
+        // A power cut must not bring the number of the old store back beside the new one.
+        lock.sync_all()
     }
 }
 

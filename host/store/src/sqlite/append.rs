@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use amends_engine::{PluginName, Position, SagaId, SubjectKeyId, Timestamp, Version};
+use amends_engine::{Position, SagaId, SubjectKeyId, Timestamp, Version};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::error::{describe, is_unreadable};
 use super::failures::put_failure;
 use super::saga_index::put_index;
 use super::start_delay::{delay_of, note_start_delay};
+use super::state::PlannedStates;
 use super::statements::Statements;
 use super::sum::sum_of;
 use super::writer_cache::WriterCache;
@@ -23,9 +24,9 @@ use crate::stream::Stream;
 use amends_failpoint::failpoint;
 
 /// The result of checking an append before anything of it is written.
-enum AppendCheck {
-    /// The append may be written. Each plugin's state then has this many bytes.
-    Write(Vec<(PluginName, u64)>),
+enum AppendCheck<'a> {
+    /// The append may be written, with these values of plugins' state.
+    Write(PlannedStates<'a>),
     /// The append is not written, and this is the answer.
     Refuse(Appended),
 }
@@ -40,8 +41,8 @@ impl WriterCache {
         append: &Append,
     ) -> rusqlite::Result<Result<Appended, StoreError>> {
         let connection = statements.connection;
-        let state_bytes = match self.check(connection, append) {
-            Ok(Ok(AppendCheck::Write(state_bytes))) => state_bytes,
+        let state = match self.check(connection, append) {
+            Ok(Ok(AppendCheck::Write(state))) => state,
             Ok(Ok(AppendCheck::Refuse(refused))) => return Ok(Ok(refused)),
             Ok(Err(error)) => return Ok(Err(error)),
             // A stored value that only this append depends on must not fail the others.
@@ -56,7 +57,7 @@ impl WriterCache {
         let (at, events) = (append.at.as_millis(), events_column(&append.events));
         insert_append(statements, (position, &append.stream, version_column, at, &events))?;
         failpoint("store.append.events_written");
-        self.write_state(connection, &append.state, state_bytes)?;
+        self.write_state(connection, state)?;
         if let Some(row) = &append.row {
             put_row(statements, row, append.expected == Version(0))?;
             self.note_life(connection, row)?;
@@ -77,11 +78,11 @@ impl WriterCache {
     }
 
     /// Checks an append against what is stored.
-    fn check(
+    fn check<'a>(
         &mut self,
         connection: &Connection,
-        append: &Append,
-    ) -> rusqlite::Result<Result<AppendCheck, StoreError>> {
+        append: &'a Append,
+    ) -> rusqlite::Result<Result<AppendCheck<'a>, StoreError>> {
         if let Some(start_key) = &append.start_key
             && let Some(known) = known_key(connection, start_key)?
         {

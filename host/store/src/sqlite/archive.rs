@@ -6,7 +6,7 @@
 //! is what a crash left, and the next pass removes it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amends_engine::{SagaId, SubjectKeyId, Timestamp, Version};
 use amends_failpoint::failpoint;
@@ -23,7 +23,7 @@ use super::runs::runs;
 use crate::archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ToArchive, Tombstone,
 };
-use crate::archive_files::ArchiveFiles;
+use crate::archive_files::{ArchiveFiles, Orphan};
 use crate::archive_place::ArchivePlace;
 use crate::error::StoreError;
 use crate::paging::PageBudget;
@@ -33,9 +33,17 @@ use crate::segment::{
     damaged,
 };
 
-/// The sagas of the first transaction, and the most of any other.
+/// The sagas that are read at once.
+const READ_MAX: usize = 128;
+
+/// The sagas of the first transaction, and the most of any other. A larger one would write fewer pages, but
+/// the appends in it and behind it would wait longer for its commit.
 const REMOVED_FIRST: usize = 16;
-const REMOVED_MAX: usize = 128;
+const REMOVED_MAX: usize = 32;
+
+/// So many times as long as a part held the writer up, whoever archives pauses then, while appends share the
+/// transactions. They have three quarters of the writer's time.
+const PAUSE_BESIDE_APPENDS: u32 = 3;
 
 /// The most events that one transaction removes, or one saga.
 const REMOVED_EVENTS_MAX: u64 = 1_000;
@@ -46,6 +54,10 @@ const REMOVED_BYTES_MAX: usize = 4 << 20;
 /// A transaction in which moving sagas takes longer than this is followed by one of half as many; one
 /// that takes less than a quarter, by one of twice as many.
 const REMOVE_TIME: Duration = Duration::from_millis(2);
+
+/// How much a thread that compresses gives way, from 0 to 19.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 15;
 
 /// The start keys that one transaction removes.
 const KEYS_REMOVED_MAX: u32 = 200;
@@ -138,7 +150,7 @@ impl Archive for SqliteStore {
                 }
                 let done = self.archive_job(ArchiveTask::RemoveKeys(keys)).await?;
                 removed += done.count;
-                tokio::time::sleep(done.took).await;
+                tokio::time::sleep(pause_after(&done, false)).await;
             }
         }
         .boxed()
@@ -174,9 +186,10 @@ impl SqliteStore {
             && removals.len() < SEGMENT_SAGAS_MAX
             && written.as_ref().is_none_or(|writer| writer.bytes() < SEGMENT_BYTES)
         {
+            let began = Instant::now();
             let room = SEGMENT_SAGAS_MAX - removals.len();
             let ids: Vec<_> =
-                sagas[taken..].iter().take(room.min(REMOVED_MAX)).map(|saga| saga.id).collect();
+                sagas[taken..].iter().take(room.min(READ_MAX)).map(|saga| saga.id).collect();
             let page = SqliteStore::query(self, move |connection| read::lines(connection, &ids));
             let mut lines = Vec::new();
             for (found, saga) in page.await?.into_iter().zip(&sagas[taken..]) {
@@ -189,6 +202,7 @@ impl SqliteStore {
                             version: line.version,
                             bytes: line.text.len(),
                             after: saga.after,
+                            is_late: saga.is_late,
                         });
                         lines.push((saga.id, line));
                     }
@@ -196,7 +210,7 @@ impl SqliteStore {
                 }
             }
             if let Some((mut writer, files)) = written.take().zip(self.archive.clone()) {
-                let added = in_background(move || {
+                let added = in_quiet(move || {
                     for (id, line) in &lines {
                         let added = writer.add(*id, &line.text, line.version.0);
                         added.map_err(|error| files.draft_failed(error))?;
@@ -205,6 +219,8 @@ impl SqliteStore {
                 });
                 written = Some(added.await?);
             }
+            // Reading takes the processor's time of sagas, too.
+            tokio::time::sleep(began.elapsed()).await;
         }
         sagas.drain(..taken);
         let written = match written.zip(self.archive.clone()) {
@@ -233,8 +249,7 @@ impl SqliteStore {
         in_background(move || files.begin(&header)).await
     }
 
-    /// Puts tombstones in the place of sagas, a few at a time. In between, the writer has as much
-    /// time for others as these took.
+    /// Puts tombstones in the place of sagas, a few at a time, with pauses in between.
     async fn remove(
         &self,
         removals: Vec<Removal>,
@@ -253,13 +268,14 @@ impl SqliteStore {
             let (sagas, rest) = left.split_at(count);
             left = rest;
             let sagas = sagas.to_vec();
+            let is_late = sagas.iter().any(|saga| saga.is_late);
             let done = self.archive_job(ArchiveTask::Remove { sagas, segment }).await?;
             failpoint("store.archive.removed");
             summary.sagas += done.count;
             summary.events += done.events;
             summary.changed += count as u64 - done.count;
             size = next_size(size, done.took);
-            tokio::time::sleep(done.took).await;
+            tokio::time::sleep(pause_after(&done, is_late)).await;
         }
         Ok(())
     }
@@ -313,15 +329,27 @@ impl SqliteStore {
 
     /// Removes files that a run of this store wrote and that it has no row for: a process ended before
     /// it recorded them, so their sagas are in the database. All other files stay: those of another
-    /// store, and those that another copy of this one wrote, because no copy knows the runs of another.
+    /// store, those that another copy of this one wrote, because no copy knows the runs of another, and
+    /// those with a saga that the database lacks, because it is an older copy.
     async fn remove_orphans(&self) -> Result<(), ArchiveError> {
         let Some(files) = self.archive.clone() else { return Ok(()) };
         let known = SqliteStore::query(self, read::segment_files).await?;
         let known = known.into_iter().collect();
         let runs = SqliteStore::query(self, runs).await?;
         let runs = runs.into_iter().collect();
-        let epoch = self.epoch.0;
-        in_background(move || files.remove_orphans(known, &runs, epoch)).await
+        let (epoch, here) = (self.epoch.0, Arc::clone(&files));
+        let orphans = in_background(move || here.orphans(known, &runs, epoch)).await?;
+        for Orphan { file, sagas } in orphans {
+            let unknown =
+                SqliteStore::query(self, move |connection| read::first_unknown(connection, &sagas));
+            if let Some(saga) = unknown.await? {
+                files.keep_orphan(&file, saga);
+            } else {
+                let here = Arc::clone(&files);
+                in_background(move || here.remove_orphan(&file)).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -333,7 +361,7 @@ async fn finish_segment(
     files: Arc<ArchiveFiles>,
     writer: SegmentWriter,
 ) -> Result<Option<WrittenSegment>, ArchiveError> {
-    let written = in_background(move || files.finish(writer)).await?;
+    let written = in_quiet(move || files.finish(writer)).await?;
     if written.is_some() {
         failpoint("store.archive.verified");
     }
@@ -351,6 +379,42 @@ fn next_size(size: usize, took: Duration) -> usize {
     }
 }
 
+/// Returns how long whoever archives leaves the writer to others after a part. Without appends the writer
+/// has nothing else to do.
+fn pause_after(done: &ArchiveDone, is_late: bool) -> Duration {
+    let times = if done.is_shared && !is_late { PAUSE_BESIDE_APPENDS } else { 1 };
+    done.held * times
+}
+
+/// Runs work that computes for long, on a thread that gives way to all others.
+async fn in_quiet<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
+) -> Result<T, ArchiveError> {
+    let (reply, done) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("amends-archive".to_owned());
+    let spawned = thread.spawn(move || {
+        lower_priority();
+        let _ = reply.send(work());
+    });
+    match spawned {
+        Ok(_) => done.await.unwrap_or(Err(StoreError::Closed.into())),
+        Err(source) => {
+            let file = "a thread for the archive".to_owned();
+            Err(ArchiveError::File { file, source: Arc::new(source) })
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn lower_priority() {
+    // On Linux a thread has a priority of its own, by its own id. Without it, it is as before.
+    let thread = rustix::thread::gettid();
+    let _ = rustix::process::setpriority_process(Some(thread), NICENESS);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lower_priority() {}
+
 /// Runs work on files off the async threads.
 async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
@@ -361,6 +425,15 @@ async fn in_background<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn appends_have_most_of_the_writer_unless_sagas_are_late() {
+        let held = Duration::from_millis(4);
+        let done = |is_shared| ArchiveDone { held, is_shared, ..ArchiveDone::default() };
+        assert_eq!(pause_after(&done(true), false), held * 3);
+        assert_eq!(pause_after(&done(true), true), held);
+        assert_eq!(pause_after(&done(false), false), held);
+    }
 
     #[test]
     fn a_transaction_adapts_to_the_time_that_the_one_before_took() {

@@ -55,6 +55,8 @@ pub(super) struct Removal {
     pub(super) bytes: usize,
     /// The saga that has to leave before.
     pub(super) after: Option<SagaId>,
+    /// See [`ToArchive::is_late`](crate::ToArchive::is_late).
+    pub(super) is_late: bool,
 }
 
 /// A saga that comes back.
@@ -88,8 +90,13 @@ pub(super) struct ArchiveDone {
     pub(super) count: u64,
     /// The events of the sagas.
     pub(super) events: u64,
-    /// How long the writer was held up, without the commit.
+    /// How long the part took, without the commit.
     pub(super) took: Duration,
+    /// How long the transaction held the writer up: with the commit, with a checkpoint if one came, and
+    /// with the other jobs that were in it.
+    pub(super) held: Duration,
+    /// True when appends were in the transaction, which waited for the part.
+    pub(super) is_shared: bool,
 }
 
 impl WriterCache {

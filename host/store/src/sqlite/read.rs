@@ -14,8 +14,8 @@ mod verify;
 mod waiting;
 
 pub(super) use archived::{
-    ended, last_position, lines, old_keys, oldest_ended, segment_files, segments_after,
-    tombstone_of, tombstones,
+    ended, first_unknown, last_position, lines, old_keys, oldest_ended, segment_files,
+    segments_after, tombstone_of, tombstones,
 };
 pub(super) use check::check;
 pub(super) use events::{events, log};
@@ -25,8 +25,8 @@ pub(super) use list::list;
 pub(super) use live::live_query;
 pub(super) use live::{live, readable_log, sagas};
 pub(super) use lookup::{
-    blob, blobs, count_archived_of_key, count_events, counts, key, of_subject_key, saga,
-    was_any_live,
+    blob, blobs, count_archived_of_key, count_events, counts, has_sealed, key, of_subject_key,
+    saga, was_any_live,
 };
 pub(super) use projections::{
     Stray, Strays, differences, has_other_owner, remove_stray, saga_ids, strays,

@@ -63,9 +63,10 @@ pub fn restore(backup: &Path, url: &str, may_replace: bool) -> Result<Restored, 
         findings.truncate(FINDINGS_NAMED);
         return Err(RestoreError::Damaged { path: backup.to_owned(), findings });
     }
-    Acknowledged::forget(&lock).map_err(|error| file_error(&path, error))?;
     let draft = beside(&path, DRAFT_SUFFIX);
     copy_unused(&checked.connection, draft.clone(), Stamp::AsIs)?;
+    // Last: until the copy is in its place, the number guards the old store.
+    Acknowledged::forget(&lock).map_err(|error| file_error(&path, error))?;
     let placed = put_over(&draft, &path, is_there);
     if placed.is_err() {
         remove_files(&draft);

@@ -65,22 +65,42 @@ fn each_key(
 }
 
 /// A plugin's state as it will be after the changes of an append that were checked so far.
-struct PlannedState<'c> {
-    writes: BTreeMap<&'c str, &'c StateValue>,
+pub(super) struct PlannedState<'c> {
+    writes: BTreeMap<&'c str, StateValue>,
     bytes: u64,
 }
 
+/// What the changes of an append write, by plugin.
+pub(super) type PlannedStates<'c> = BTreeMap<&'c PluginName, PlannedState<'c>>;
+
+impl<'c> PlannedState<'c> {
+    /// Plans a value for a key whose value has so many bytes before; none when there is no such key.
+    fn put(&mut self, key: &'c str, value: StateValue, was: Option<u64>) {
+        let of = |value: u64| key.len() as u64 + value;
+        self.bytes -= was.map_or(0, of).min(self.bytes);
+        self.bytes += value.as_ref().map_or(0, |value| of(value.len() as u64));
+        self.writes.insert(key, value);
+    }
+
+    /// Returns the value that a key has after the changes so far.
+    fn value(&self, connection: &Connection, plugin: &str, key: &str) -> Result<StateValue> {
+        match self.writes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => get(connection, plugin, key),
+        }
+    }
+}
+
 impl WriterCache {
-    /// Returns how many bytes the state of each plugin has after the changes. The inner error is
-    /// the answer to the append when a change saw values that have changed, or would make the state
-    /// too large. Each row that a change saw or writes is looked at once, however many changes
-    /// there are.
-    pub(super) fn check_state(
+    /// Returns what the changes write. The inner error is the answer to the append when a change saw
+    /// values that have changed, or would make the state too large. Each row that a change saw or
+    /// writes is looked at once, however many changes there are.
+    pub(super) fn check_state<'c>(
         &self,
         connection: &Connection,
-        changes: &[Arc<StateChange>],
-    ) -> Result<std::result::Result<Vec<(PluginName, u64)>, Appended>> {
-        let mut planned: BTreeMap<&PluginName, PlannedState<'_>> = BTreeMap::new();
+        changes: &'c [Arc<StateChange>],
+    ) -> Result<std::result::Result<PlannedStates<'c>, Appended>> {
+        let mut planned = PlannedStates::new();
         for (index, change) in changes.iter().enumerate() {
             let state = match planned.entry(&change.plugin) {
                 Entry::Occupied(state) => state.into_mut(),
@@ -89,39 +109,46 @@ impl WriterCache {
                     bytes: self.bytes_of_state(connection, &change.plugin)?,
                 }),
             };
-            if !is_current(connection, change, &state.writes)? {
+            if !is_current(connection, change, state)? {
                 return Ok(Err(Appended::StateChanged(index)));
             }
             let before = state.bytes;
-            for (key, value) in &change.writes {
-                let was = match state.writes.insert(key, value) {
-                    Some(value) => value.as_ref().map(|value| value.len() as u64),
-                    None => stored_bytes(connection, change.plugin.as_str(), key)?,
+            let plugin = change.plugin.as_str();
+            for (key, counter) in &change.counters {
+                let was = state.value(connection, plugin, key)?;
+                let Some(sum) = counter.after(was.as_deref()) else {
+                    return Ok(Err(Appended::StateChanged(index)));
                 };
-                let of = |value: u64| key.len() as u64 + value;
-                state.bytes -= was.map_or(0, of).min(state.bytes);
-                state.bytes += value.as_ref().map_or(0, |value| of(value.len() as u64));
+                if counter.delta != 0 {
+                    let was = was.map(|value| value.len() as u64);
+                    state.put(key, Some(sum.to_string().into()), was);
+                }
+            }
+            for (key, value) in &change.writes {
+                let was = match state.writes.get(key.as_str()) {
+                    Some(value) => value.as_ref().map(|value| value.len() as u64),
+                    None => stored_bytes(connection, plugin, key)?,
+                };
+                state.put(key, value.clone(), was);
             }
             // A change that makes the state smaller is always taken.
             if state.bytes > change.bytes_max && state.bytes > before {
                 return Ok(Err(Appended::StateFull(index)));
             }
         }
-        let bytes = planned.into_iter().map(|(plugin, state)| (plugin.clone(), state.bytes));
-        Ok(Ok(bytes.collect()))
+        Ok(Ok(planned))
     }
 
-    /// Writes changes that were checked. `bytes` is what [`Self::check_state`] returned.
+    /// Writes what [`Self::check_state`] returned.
     pub(super) fn write_state(
         &mut self,
         connection: &Connection,
-        changes: &[Arc<StateChange>],
-        bytes: Vec<(PluginName, u64)>,
+        planned: PlannedStates<'_>,
     ) -> Result<()> {
-        self.state_bytes.extend(bytes);
-        for change in changes {
-            for (key, value) in &change.writes {
-                let plugin = change.plugin.as_str();
+        for (plugin, state) in planned {
+            self.state_bytes.insert(plugin.clone(), state.bytes);
+            let plugin = plugin.as_str();
+            for (key, value) in state.writes {
                 match value {
                     Some(value) => connection
                         .prepare_cached("INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3, ?4)")?
@@ -168,20 +195,16 @@ fn stored_bytes(connection: &Connection, plugin: &str, key: &str) -> Result<Opti
 fn is_current(
     connection: &Connection,
     change: &StateChange,
-    written: &BTreeMap<&str, &StateValue>,
+    state: &PlannedState<'_>,
 ) -> Result<bool> {
     let plugin = change.plugin.as_str();
     for (key, seen) in &change.reads {
-        let is_same = match written.get(key.as_str()) {
-            Some(written) => **written == *seen,
-            None => get(connection, plugin, key)? == *seen,
-        };
-        if !is_same {
+        if state.value(connection, plugin, key)? != *seen {
             return Ok(false);
         }
     }
     for list in &change.lists {
-        if is_in_list(written, &list.query) || !is_same_list(connection, plugin, list)? {
+        if is_in_list(&state.writes, &list.query) || !is_same_list(connection, plugin, list)? {
             return Ok(false);
         }
     }
@@ -189,7 +212,7 @@ fn is_current(
 }
 
 /// Returns true when a list may contain one of the written keys.
-fn is_in_list(written: &BTreeMap<&str, &StateValue>, query: &StateQuery) -> bool {
+fn is_in_list(written: &BTreeMap<&str, StateValue>, query: &StateQuery) -> bool {
     let prefix = query.prefix.as_str();
     let from = match query.after.as_deref() {
         Some(after) if after >= prefix => Bound::Excluded(after),

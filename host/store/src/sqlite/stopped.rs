@@ -124,11 +124,19 @@ pub fn check_file(path: &Path, archive: Option<&ArchivePlace>) -> Result<FileChe
     let CheckedFile { connection, mut check, .. } = open_checked(path)?;
     if let Some(place) = archive.filter(|_| check.segments > 0) {
         let files = ArchiveFiles::open(place, file::folder(path))?;
-        let found = check_archive(&connection, &files);
-        check.findings.extend(found.map_err(|error| describe_open(path, error))?);
+        match check_archive(&connection, &files) {
+            Ok(found) => check.findings.extend(found),
+            // What was found before is not lost.
+            Err(error) => {
+                check.findings.push(format!("the archive was not checked to its end: {error}"));
+            }
+        }
     }
     Ok(check)
 }
+
+/// The memory for pages of a check, in KiB.
+const CHECK_CACHE_KIB: i64 = 256 << 10;
 
 /// Opens a file and checks it.
 pub(super) fn open_checked(path: &Path) -> Result<CheckedFile, OpenError> {
@@ -146,6 +154,8 @@ pub(super) fn open_checked(path: &Path) -> Result<CheckedFile, OpenError> {
     // With a log beside it, reading needs the right to write.
     let connection =
         if has_log(path)? { open_writer(path) } else { open_reader(path) }.map_err(failed)?;
+    // A check reads most pages several times, and nothing else runs beside it.
+    connection.pragma_update(None, "cache_size", -CHECK_CACHE_KIB).map_err(failed)?;
     let schema = check_version(&connection, path)?;
     let backup_at = connection
         .query_row("SELECT value FROM meta WHERE name = ?1", [BACKUP_AT], |row| row.get(0))

@@ -67,7 +67,8 @@ async fn what_was_read_of_a_saga_that_moved_does_not_come_back() {
         ..row(number)
     };
     let id = saga_id(1);
-    let of = |version| vec![ToArchive { id, version: Version(version), after: None }];
+    let of =
+        |version| vec![ToArchive { id, version: Version(version), after: None, is_late: false }];
     store.append(Append { row: Some(row(1)), ..start(1) }).await.unwrap();
     store.archive().archive(of(1)).await.unwrap();
     let stale = store.returning(id).await.unwrap().unwrap();

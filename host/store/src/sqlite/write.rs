@@ -1,7 +1,7 @@
 //! The loop of the writer: one transaction for everything that waits.
 
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Position, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -119,9 +119,10 @@ impl Writer<'_> {
             return;
         }
         failpoint("store.transaction.before");
-        let (size, before) = (batch.len(), self.cache.position);
+        let (size, before, began) = (batch.len(), self.cache.position, Instant::now());
         let mut replies = Vec::with_capacity(size);
         let result = self.transaction(batch, &mut replies);
+        tell_archive(&mut replies, began.elapsed());
         let error = match result {
             Ok(()) => {
                 self.health.worked();
@@ -229,6 +230,16 @@ impl Writer<'_> {
                 stats.appends += 1;
                 metrics::histogram!("amends_store_append_seconds").record(since.elapsed());
             }
+        }
+    }
+}
+
+/// Tells whoever archives how long the transaction held the writer up, and whether appends were in it.
+fn tell_archive(replies: &mut [JobReply], held: Duration) {
+    let is_shared = replies.iter().any(|reply| matches!(reply, JobReply::Append { .. }));
+    for reply in replies {
+        if let JobReply::Archive { result: Ok(done), .. } = reply {
+            (done.held, done.is_shared) = (held, is_shared);
         }
     }
 }

@@ -193,7 +193,7 @@ impl Faults for ByTag {
         let is_run = !matches!(kind, Some(FaultKind::NeverArrives | FaultKind::FailsForGood));
         if is_run && Self::tag(saga).is_some() {
             let (step, direction) = (call.step.clone(), call.direction);
-            let wrote = answer.effects.state.as_ref().is_some_and(|state| !state.writes.is_empty());
+            let wrote = answer.effects.state.as_ref().is_some_and(|state| state.writes_any());
             let is_thrown_away = wrote && !answer.has_sent;
             let ended = Ended { step, direction, outcome: outcome.clone(), is_thrown_away };
             let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);

@@ -207,7 +207,7 @@ mod tests {
             let is_imported = ["state", "events", "config", "log"].contains(&of);
             if is_imported {
                 assert!(
-                    types.contains(&format!("declare module 'amends:saga/{of}@1.0.0'")),
+                    types.contains(&format!("declare module 'amends:saga/{of}@1.1.0'")),
                     "{of}"
                 );
             }
@@ -247,7 +247,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(count, 10, "functions that a plugin imports");
+        assert_eq!(count, 11, "functions that a plugin imports");
     }
 
     #[test]

@@ -96,7 +96,7 @@ declare namespace Amends {
 }
 
 /** A keyed store of the plugin's own, committed with the call's outcome. */
-declare module 'amends:saga/state@1.0.0' {
+declare module 'amends:saga/state@1.1.0' {
   function get(key: string): Amends.Json | undefined;
   function set(key: string, value: Amends.Json): void;
   /** True when it was there. Import it as `import { delete as remove }`. */
@@ -107,19 +107,26 @@ declare module 'amends:saga/state@1.0.0' {
     expected: Amends.Json | undefined,
     next: Amends.Json | undefined,
   ): boolean;
+  /** `done`: the number changes when the call is recorded. Else nothing changes. */
+  type Added = 'done' | 'too-small' | 'too-large' | 'absent';
+  /**
+   * Adds to a counter, a value that is a whole number, when the sum is in `min` to `max`. The call is
+   * recorded as long as this has the same answer, whatever the number is by then.
+   */
+  function add(key: string, delta: bigint, min: bigint | undefined, max: bigint | undefined): Added;
   /** Keys that begin with `prefix`, in order, at most `limit`, after `after`. */
   function listKeys(prefix: string, after: string | undefined, limit: number): string[];
-  export { compareAndSwap, remove as delete, get, listKeys, set };
+  export { add, compareAndSwap, remove as delete, get, listKeys, set };
 }
 
 /** Domain events of the plugin's own, committed with the call's outcome. */
-declare module 'amends:saga/events@1.0.0' {
+declare module 'amends:saga/events@1.1.0' {
   /** Emits an event such as `order.prescription_created`. */
   export function emit(eventType: string, data: Amends.Json): void;
 }
 
 /** The plugin's settings and secrets, from the host's config. */
-declare module 'amends:saga/config@1.0.0' {
+declare module 'amends:saga/config@1.1.0' {
   export function setting(name: string): Amends.Json | undefined;
   export function secret(name: string): string | undefined;
   /** Whether `state`, `events` or `http` is granted. */
@@ -127,7 +134,7 @@ declare module 'amends:saga/config@1.0.0' {
 }
 
 /** Lines for the host's log. */
-declare module 'amends:saga/log@1.0.0' {
+declare module 'amends:saga/log@1.1.0' {
   type Level = 'debug' | 'info' | 'warn' | 'error';
   export function write(level: Level, message: string, fields: [string, string][]): void;
 }

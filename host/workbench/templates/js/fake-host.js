@@ -43,6 +43,9 @@ const json = (text) => {
   return text;
 };
 
+// The largest number of a counter.
+const COUNTER_MAX = BigInt(Number.MAX_SAFE_INTEGER);
+
 /** What the plugin imports: the interfaces of `wit/saga.wit`. */
 export const imports = {
   state: {
@@ -54,6 +57,14 @@ export const imports = {
       if (next === undefined) host.state.delete(key);
       else host.state.set(key, json(next));
       return true;
+    },
+    add: (key, delta, min = -COUNTER_MAX, max = COUNTER_MAX) => {
+      if (!host.state.has(key)) return 'absent';
+      const sum = BigInt(host.state.get(key)) + delta;
+      if (sum < min || sum < -COUNTER_MAX) return 'too-small';
+      if (sum > max || sum > COUNTER_MAX) return 'too-large';
+      host.state.set(key, `${sum}`);
+      return 'done';
     },
     listKeys: (prefix, after, limit) =>
       [...host.state.keys()]
@@ -70,7 +81,7 @@ export const imports = {
   log: { write: (level, message, fields) => void host.lines.push({ level, message, fields }) },
 };
 
-// Node.js asks these hooks what an import of `amends:saga/state@1.0.0` is: a module of the names above.
+// Node.js asks these hooks what an import of `amends:saga/state@1.1.0` is: a module of the names above.
 const names = Object.fromEntries(Object.entries(imports).map(([of, calls]) => [of, Object.keys(calls)]));
 const hooks = `
   const names = ${JSON.stringify(names)};

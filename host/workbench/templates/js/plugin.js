@@ -9,12 +9,12 @@
 // committed together with the fact that the call succeeded, or not at all.
 
 // {if step}
-import { get, set, delete as remove } from 'amends:saga/state@1.0.0';
+import { get, set, delete as remove } from 'amends:saga/state@1.1.0';
 // {end}
 // {if undo-only}
-import { delete as remove } from 'amends:saga/state@1.0.0';
+import { delete as remove } from 'amends:saga/state@1.1.0';
 // {end}
-import { write } from 'amends:saga/log@1.0.0';
+import { write } from 'amends:saga/log@1.1.0';
 
 // {if step}
 const SEATS_MAX = 8;

@@ -62,6 +62,21 @@ def _compare_and_swap(key, expected, new):
     return True
 
 
+def _add(key, delta, minimum, maximum):
+    from wit_world.imports.state import Added
+
+    if key not in host.state:
+        return Added.ABSENT
+    most = 2**53 - 1
+    total = int(host.state[key]) + delta
+    if total < max(-most, -most if minimum is None else minimum):
+        return Added.TOO_SMALL
+    if total > min(most, most if maximum is None else maximum):
+        return Added.TOO_LARGE
+    host.state[key] = str(total)
+    return Added.DONE
+
+
 def _list_keys(prefix, after, limit):
     keys = (key for key in host.state if key.startswith(prefix) and (after is None or key > after))
     return sorted(keys)[:limit]
@@ -77,6 +92,7 @@ IMPORTS = {
         "set": lambda key, value: host.state.update({key: _json(value)}),
         "delete": lambda key: host.state.pop(key, None) is not None,
         "compare_and_swap": _compare_and_swap,
+        "add": _add,
         "list_keys": _list_keys,
     },
     "events": {"emit": lambda event_type, data: host.events.append((event_type, _json(data)))},

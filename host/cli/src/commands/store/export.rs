@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -16,7 +16,7 @@ use amends_engine::{Definition, Event, StepEvent, StepName, UndoEvent, Version, 
 use amends_keys::Sealer;
 
 use super::download::{Draft, exists};
-use super::parquet::{self, Month};
+use super::parquet::{self, Month, Tables};
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::ids::one_id;
@@ -59,7 +59,8 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
     let Some(id) = args.id else {
         let client = Client::new(&args.host)?;
         let folder = args.parquet.unwrap_or_default();
-        return parquet::export(&client, &folder, args.month, args.replace).await;
+        let export = Tables { month: args.month, replace: args.replace, personal: args.personal };
+        return parquet::export(&client, &folder, export).await;
     };
     // As for other verbs.
     args.file.take_if(|file| file.as_os_str() == "-");
@@ -74,7 +75,7 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
         client.get(&format!("/v1/sagas/{}/definition", escape(&id))).await?;
     let mut events = events(&client, &id).await?;
     if !args.personal {
-        withhold(&definition, &id, &mut events)?;
+        withhold(&definition_of(&definition)?, &id, &mut events)?;
     }
     let components = components(&definition, &events);
     let head = BundleHead {
@@ -102,10 +103,24 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
     Ok(EXIT_DONE)
 }
 
+/// Reads a definition of the host.
+pub(super) fn definition_of(definition: &DefinitionView) -> anyhow::Result<Arc<Definition>> {
+    match Definition::from_canonical(definition.spec.as_str()) {
+        Ok(definition) => Ok(Arc::new(definition)),
+        Err(error) => bail!(
+            "the definition {} cannot be read, so nobody knows which values are personal: {error}; \
+             use a command line of the host's version, or --personal, which writes all values",
+            definition.digest
+        ),
+    }
+}
+
 /// Replaces the personal values of a saga, if its definition has a subject.
-fn withhold(definition: &DefinitionView, id: &str, events: &mut [EventView]) -> anyhow::Result<()> {
-    let definition = Definition::from_canonical(definition.spec.as_str());
-    let Ok(definition) = definition.map(Arc::new) else { return Ok(()) };
+pub(super) fn withhold(
+    definition: &Arc<Definition>,
+    id: &str,
+    events: &mut [EventView],
+) -> anyhow::Result<()> {
     if definition.spec().subject.is_none() {
         return Ok(());
     }
@@ -114,7 +129,7 @@ fn withhold(definition: &DefinitionView, id: &str, events: &mut [EventView]) -> 
     let decoded =
         decoded.context("the events cannot be read; --personal writes them as they are")?;
     let log = events.iter().map(|event| event.at).zip(&decoded);
-    let saga = replay(id.parse()?, definition, log)
+    let saga = replay(id.parse()?, Arc::clone(definition), log)
         .context("the events cannot be read; --personal writes them as they are")?;
     let sealer = Sealer::new(&saga, &decoded, None);
     for (event, fact) in events.iter_mut().zip(&decoded) {

@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: sagas that have not ended. Their events would be in another file later.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -24,11 +24,12 @@ use parquet::schema::types::ColumnPath;
 use serde::Deserialize;
 
 use amends_api_types::{EventView, LIMIT_MAX, Page, SagaItem};
-use amends_engine::Timestamp;
+use amends_engine::{Definition, Digest, Event, SagaEvent, SagaId, Timestamp};
 
 use super::download::{Draft, exists};
+use super::export::{definition_of, withhold};
 use crate::commands::client::{Client, escape};
-use crate::commands::exit::EXIT_DONE;
+use crate::commands::exit::{EXIT_DONE, EXIT_NOT_FOUND, Failed};
 use crate::commands::output::say;
 use crate::commands::sagas::events;
 
@@ -104,12 +105,22 @@ impl FromStr for Month {
     }
 }
 
+/// What is exported, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tables {
+    /// Only sagas that ended in this month.
+    pub month: Option<Month>,
+    /// A file that exists is replaced.
+    pub replace: bool,
+    /// Personal values are written, too.
+    pub personal: bool,
+}
+
 /// Writes the files. Each appears under its name when it is complete.
 pub(super) async fn export(
     client: &Client,
     folder: &Path,
-    month: Option<Month>,
-    may_replace: bool,
+    Tables { month, replace: may_replace, personal }: Tables,
 ) -> anyhow::Result<u8> {
     let file = |month: Month| folder.join(format!("events-{month}.parquet"));
     let months = match month {
@@ -125,8 +136,8 @@ pub(super) async fn export(
     for month in months {
         let target = file(month);
         let mut draft = Draft::create(&target)?;
-        let (sagas, events) =
-            write_month(client, month, draft.file()?).await.with_context(|| {
+        let Written { sagas, events, deleted } =
+            write_month(client, (month, personal), draft.file()?).await.with_context(|| {
                 format!("{} cannot be written; nothing of it is kept", target.display())
             })?;
         if sagas > 0 {
@@ -134,6 +145,9 @@ pub(super) async fn export(
             say!("{} has {events} events of {sagas} sagas", target.display())?;
         } else {
             say!("no saga ended in {month}")?;
+        }
+        if deleted > 0 {
+            say!("  {deleted} sagas of {month} were deleted, and are not in it")?;
         }
     }
     Ok(EXIT_DONE)
@@ -195,22 +209,50 @@ async fn months(client: &Client) -> anyhow::Result<BTreeSet<Month>> {
     Ok(months)
 }
 
-/// Writes the sagas of a month. Returns how many there were, and their events.
-async fn write_month(client: &Client, month: Month, file: File) -> anyhow::Result<(u64, u64)> {
+/// What was written of a month.
+#[derive(Default)]
+struct Written {
+    sagas: u64,
+    events: u64,
+    /// Sagas that were deleted after their retention.
+    deleted: u64,
+}
+
+/// Writes the sagas of a month.
+async fn write_month(
+    client: &Client,
+    (month, personal): (Month, bool),
+    file: File,
+) -> anyhow::Result<Written> {
     let mut table = Table::new(file)?;
-    let (mut sagas, mut count) = (0, 0);
-    let mut written = HashSet::new();
+    let mut written = Written::default();
+    let mut withheld = Withheld { client, definitions: HashMap::new() };
+    let mut in_store = HashSet::new();
     for is_archived in [false, true] {
         let mut pages = Sagas::of(client, Some(month), is_archived);
         while let Some(page) = pages.next().await? {
             for saga in page.iter().filter(|saga| month_of(saga) == Some(month)) {
                 // What was in the store may have been archived since.
-                if !written.insert(saga.id.clone()) {
+                let id: SagaId = saga.id.parse()?;
+                if is_archived && in_store.contains(&id) {
                     continue;
                 }
-                let events = events(client, &saga.id).await?;
-                sagas += 1;
-                count += events.len() as u64;
+                let mut events = match events(client, &saga.id).await {
+                    Ok(events) => events,
+                    Err(error) if is_deleted(&error) => {
+                        written.deleted += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if !personal {
+                    withheld.withhold(&saga.id, &mut events).await?;
+                }
+                if !is_archived {
+                    in_store.insert(id);
+                }
+                written.sagas += 1;
+                written.events += events.len() as u64;
                 for event in events {
                     table.push(saga, &event)?;
                 }
@@ -218,7 +260,42 @@ async fn write_month(client: &Client, month: Month, file: File) -> anyhow::Resul
         }
     }
     table.close()?;
-    Ok((sagas, count))
+    Ok(written)
+}
+
+/// Whether the host has deleted the saga since it was listed, or before: its tombstone is listed too.
+fn is_deleted(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failed>().is_some_and(|failed| failed.exit == EXIT_NOT_FOUND)
+}
+
+/// Withholds the personal values of sagas.
+struct Withheld<'c> {
+    client: &'c Client,
+    /// The definitions that were needed, by digest.
+    definitions: HashMap<Digest, Arc<Definition>>,
+}
+
+impl Withheld<'_> {
+    /// Replaces the personal values of a saga, if they are sealed.
+    async fn withhold(&mut self, id: &str, events: &mut [EventView]) -> anyhow::Result<()> {
+        let Some(first) = events.first() else { return Ok(()) };
+        if !first.data.get().contains("\"sealed_key\"") {
+            return Ok(());
+        }
+        let digest = match Event::decode(&first.kind, first.data.get()) {
+            Ok(Event::Saga(SagaEvent::Started(started))) => started.definition_digest,
+            Ok(_) | Err(_) => bail!("the first event of saga {id} cannot be read"),
+        };
+        let definition = if let Some(known) = self.definitions.get(&digest) {
+            Arc::clone(known)
+        } else {
+            let path = format!("/v1/sagas/{}/definition", escape(id));
+            let definition = definition_of(&self.client.get(&path).await?)?;
+            self.definitions.insert(digest, Arc::clone(&definition));
+            definition
+        };
+        withhold(&definition, id, events)
+    }
 }
 
 /// The field of an event's data that is a column.

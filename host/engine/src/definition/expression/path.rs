@@ -1,9 +1,10 @@
 //! Expressions that only name a field, such as `input.order.id`. Most do, and need no interpreter.
 
-use cel::common::ast::{Expr, IdedExpr};
+use cel::common::ast::{Expr, IdedExpr, operators};
 use serde_json::Value;
 
 use super::error::ExpressionError;
+use super::syntax::literal_text;
 use super::variables::{Variable, Variables};
 
 /// A variable, and the fields that lead from it to a value.
@@ -39,9 +40,10 @@ impl Path {
         Ok(self.fields.iter().try_fold(from, |value, field| value.as_object()?.get(field)))
     }
 
-    /// Returns true when the path leads to this place of a variable, or into it.
-    pub(super) fn is_in(&self, variable: Variable, fields: &[String]) -> bool {
-        self.from == Some(variable) && self.fields.starts_with(fields)
+    /// Returns true when the path leads to this place of a variable, into it, or to something that has it.
+    pub(super) fn has_part_of(&self, variable: Variable, fields: &[String]) -> bool {
+        self.from == Some(variable)
+            && self.fields.iter().zip(fields).all(|(one, other)| one == other)
     }
 
     /// Returns the payload that the path passes through unchanged, if it names a whole payload.
@@ -76,4 +78,27 @@ pub(super) fn path_of(expr: &Expr) -> Option<Path> {
     let mut path = path(&select.operand).filter(|_| !select.test)?;
     path.fields.push(select.field.clone());
     Some(path)
+}
+
+/// Returns the path that a part of an expression reads, if it is one. An index with a text is a field, and
+/// one with anything else leads through a list, as a path to personal values does.
+pub(super) fn read_path(expr: &Expr) -> Option<Path> {
+    let Some(operand) = operand(expr) else { return path_of(expr) };
+    let mut path = read_path(operand)?;
+    if let Expr::Select(select) = expr {
+        path.fields.push(select.field.clone());
+    } else if let Expr::Call(call) = expr {
+        path.fields.extend(call.args.get(1).and_then(|index| literal_text(&index.expr)));
+    }
+    Some(path)
+}
+
+/// Returns the part of a path that leads to its last field.
+pub(super) fn operand(expr: &Expr) -> Option<&Expr> {
+    if let Expr::Select(select) = expr {
+        return Some(&select.operand.expr);
+    }
+    let Expr::Call(call) = expr else { return None };
+    let is_index = call.target.is_none() && call.func_name == operators::INDEX;
+    call.args.first().filter(|_| is_index).map(|operand| &operand.expr)
 }

@@ -41,12 +41,12 @@ const REASON_BYTES_MAX: usize = 2_400;
 
 /// Names of interfaces, good and bad, and what else may stand in a name.
 const WORDS: [&str; 24] = [
-    "amends:saga/manifest@1.0.0",
-    "amends:saga/action@1.0.0",
-    "amends:saga/undo@1.0.0",
-    "amends:saga/probe@1.0.0",
-    "amends:saga/log@1.0.0",
-    "amends:saga/state@1.0.0",
+    "amends:saga/manifest@1.1.0",
+    "amends:saga/action@1.1.0",
+    "amends:saga/undo@1.1.0",
+    "amends:saga/probe@1.1.0",
+    "amends:saga/log@1.1.0",
+    "amends:saga/state@1.1.0",
     "amends:saga/log@2.0.0",
     "amends:saga/log@1.9.0",
     "amends:saga/log@18446744073709551616.0.0",

@@ -18,7 +18,7 @@ use crate::postgres::columns::{
 };
 use crate::postgres::connection::Pg;
 use crate::postgres::error::Result;
-use crate::postgres::text::{read_stream, stored_text, uuid_of, uuid_of_key};
+use crate::postgres::text::{read_stream, saga_of, stored_text, uuid_of, uuid_of_key};
 use crate::saga_row::SagaRow;
 use crate::schedules::ScheduleRow;
 use crate::shard_id::ShardId;
@@ -50,6 +50,11 @@ pub(in crate::postgres) async fn of_subject_key(
     let (after, limit) = (after.map(uuid_of), i64::from(limit));
     let rows = pg.query(&sql, &[&uuid_of_key(key), &after, &limit]).await?;
     rows.iter().map(saga_row).collect()
+}
+
+/// Returns whether a saga has values that are sealed.
+pub(in crate::postgres) async fn has_sealed(pg: &Pg) -> Result<bool> {
+    pg.exists("SELECT 1 FROM sagas WHERE subject_key IS NOT NULL LIMIT 1", &[]).await
 }
 
 /// Returns how many archived sagas have values that are sealed with the key of a subject.
@@ -256,6 +261,18 @@ pub(in crate::postgres) async fn tombstone(pg: &Pg, id: SagaId) -> Result<Option
 pub(in crate::postgres) async fn segment_files(pg: &Pg) -> Result<Vec<String>> {
     let rows = pg.query("SELECT file FROM segments ORDER BY id", &[]).await?;
     rows.iter().map(|row| text(row, 0)).collect()
+}
+
+/// Returns the first of some sagas that is neither in the store nor archived.
+pub(in crate::postgres) async fn first_unknown(
+    pg: &Pg,
+    sagas: &[SagaId],
+) -> Result<Option<SagaId>> {
+    let sql = "SELECT u.id FROM unnest($1::uuid[]) AS u(id)
+        WHERE NOT EXISTS (SELECT 1 FROM sagas s WHERE s.id = u.id)
+        AND NOT EXISTS (SELECT 1 FROM archived x WHERE x.saga = u.id) LIMIT 1";
+    let ids: Vec<_> = sagas.iter().map(|saga| uuid_of(*saga)).collect();
+    pg.first(sql, &[&ids]).await?.map(|row| Ok(saga_of(row.try_get(0)?))).transpose()
 }
 
 /// Returns the numbers of the runs of this store.

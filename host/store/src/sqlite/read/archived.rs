@@ -255,3 +255,16 @@ pub(crate) fn archived_events(connection: &Connection) -> Result<u64> {
     let count = "SELECT coalesce((SELECT value FROM meta WHERE name = 'archived_events'), 0)";
     connection.query_row(count, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
 }
+
+/// Returns the first of some sagas that is neither in the store nor archived.
+pub(crate) fn first_unknown(connection: &Connection, sagas: &[SagaId]) -> Result<Option<SagaId>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT 1 FROM sagas WHERE id = ?1 UNION ALL SELECT 1 FROM archived WHERE saga = ?1",
+    )?;
+    for saga in sagas {
+        if !statement.exists([saga.as_bytes()])? {
+            return Ok(Some(*saga));
+        }
+    }
+    Ok(None)
+}

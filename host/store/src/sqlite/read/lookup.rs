@@ -45,6 +45,13 @@ pub(crate) fn of_subject_key(
     rows.collect()
 }
 
+/// Returns whether a saga has values that are sealed.
+pub(crate) fn has_sealed(connection: &Connection) -> Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM sagas WHERE subject_key IS NOT NULL)")?
+        .query_row([], |row| row.get(0))
+}
+
 /// Returns how many archived sagas have values that are sealed with the key of a subject.
 pub(crate) fn count_archived_of_key(connection: &Connection, key: SubjectKeyId) -> Result<u64> {
     connection

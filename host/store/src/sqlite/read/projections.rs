@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use amends_engine::{Digest, SagaId, SubjectKeyId, Timestamp, on_one_line};
-use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Result, Row, params, params_from_iter};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, ToSql, params, params_from_iter};
 
 use crate::derived::DerivedSaga;
 use crate::rebuild::{KeyPart, Projection, RowKey};
@@ -424,8 +424,7 @@ pub(crate) fn strays(
     let (keys, saga) = (table.key_columns(), saga_column(table));
     let columns = keys.join(", ");
     let after_key = after.map_or_else(String::new, |RowKey(parts)| {
-        let marks: Vec<_> = parts.iter().map(mark).collect();
-        format!("WHERE ({columns}) > ({})", marks.join(", "))
+        format!("WHERE ({columns}) > ({})", vec!["?"; parts.len()].join(", "))
     });
     // A limit of -1 lets SQLite prefer the order of the table to sorting.
     let sql = format!(
@@ -433,7 +432,7 @@ pub(crate) fn strays(
         stray_condition(table),
         table.as_str(),
     );
-    let values = after.iter().flat_map(|key| key.0.iter().map(bound_value));
+    let values = after.iter().flat_map(|key| &key.0);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let (mut page, mut seen) = (Strays::default(), 0);
@@ -506,15 +505,14 @@ pub(crate) fn remove_stray(
     table: Projection,
     stray: &Stray,
 ) -> Result<usize> {
-    let keys = table.key_columns().iter().zip(&stray.key.0);
-    let is: Vec<_> = keys.map(|(column, part)| format!("{column} IS {}", mark(part))).collect();
+    let is: Vec<_> = table.key_columns().iter().map(|column| format!("{column} IS ?")).collect();
     let sql = format!(
         "DELETE FROM {} WHERE {} AND {}",
         table.as_str(),
         is.join(" AND "),
         stray_condition(table)
     );
-    connection.prepare_cached(&sql)?.execute(params_from_iter(stray.key.0.iter().map(bound_value)))
+    connection.prepare_cached(&sql)?.execute(params_from_iter(&stray.key.0))
 }
 
 /// Reads a column of a key, also a text that is not UTF-8.
@@ -529,19 +527,15 @@ fn key_part(value: ValueRef<'_>) -> KeyPart {
     }
 }
 
-/// Returns the mark that stands for a part of a key in SQL. A text is bound as bytes.
-const fn mark(part: &KeyPart) -> &'static str {
-    match part {
-        KeyPart::Text(_) => "CAST(? AS TEXT)",
-        KeyPart::Integer(_) | KeyPart::Real(_) | KeyPart::Blob(_) => "?",
-    }
-}
-
-fn bound_value(part: &KeyPart) -> Value {
-    match part {
-        KeyPart::Integer(number) => Value::Integer(*number),
-        KeyPart::Real(number) => Value::Real(*number),
-        KeyPart::Text(bytes) | KeyPart::Blob(bytes) => Value::Blob(bytes.clone()),
+/// A text is bound as a text also when it is not UTF-8, so that the search for the rows after it uses the key.
+impl ToSql for KeyPart {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Real(number) => ValueRef::Real(*number),
+            Self::Text(bytes) => ValueRef::Text(bytes),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
     }
 }
 
@@ -549,7 +543,9 @@ fn bound_value(part: &KeyPart) -> Value {
 fn part_value(part: &KeyPart) -> Value {
     match part {
         KeyPart::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
-        KeyPart::Integer(_) | KeyPart::Real(_) | KeyPart::Blob(_) => bound_value(part),
+        KeyPart::Integer(number) => Value::Integer(*number),
+        KeyPart::Real(number) => Value::Real(*number),
+        KeyPart::Blob(bytes) => Value::Blob(bytes.clone()),
     }
 }
 
