@@ -290,7 +290,7 @@ fn a_store_without_its_keys_runs_no_step_with_erased_values() {
     let place = place(SAGAS);
     let host = place.run();
     let waits = start(&place, "order");
-    host.settle();
+    host.until("the saga waits", || host.get(&format!("/v1/sagas/{waits}"))["status"] == "waiting");
     assert_eq!(host.stop(), Some(0));
     let (keys, kept) = (place.path("data/amends.db-keys"), place.path("kept"));
     fs::rename(&keys, &kept).unwrap();
