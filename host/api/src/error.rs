@@ -213,6 +213,8 @@ impl From<RuntimeError> for ApiError {
                 Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
             }
             RuntimeError::Keys(_) => Self::new(503, "keys_unavailable", detail)
+            StartError::NeedsSubject { .. } => Self::new(422, "subject_needed", detail)
+                .with_remedy("add `subject` to the definition: whose values these are"),
                 .with_remedy("look at the key file that the detail names"),
             RuntimeError::Busy(_) => {
                 Self::new(503, "saga_busy", detail).with_remedy("try again in a second")

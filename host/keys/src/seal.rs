@@ -9,8 +9,8 @@
 use std::borrow::Cow;
 
 use amends_engine::{
-    Definition, ERASED, Event, OperatorEvent, PAYLOAD_BYTES_MAX, Saga, SagaEvent, SagaId,
-    SignalEvent, SignalName, StepEvent, StepKind, StepName, Version, is_sealed,
+    ERASED, Event, OperatorEvent, PAYLOAD_BYTES_MAX, Saga, SagaEvent, SagaId, SignalEvent,
+    SignalName, StepEvent, StepKind, StepName, Version, is_sealed,
 };
 
 use crate::cipher::DataKey;
@@ -27,8 +27,7 @@ const ERROR_FIELDS: [&str; 2] = ["message", "details"];
 /// Seals the personal values of one saga.
 #[derive(Debug)]
 pub struct Sealer<'s> {
-    saga: SagaId,
-    definition: &'s Definition,
+    saga: &'s Saga,
     key: Option<&'s DataKey>,
     texts: Texts,
 }
@@ -38,13 +37,15 @@ impl<'s> Sealer<'s> {
     /// key, which is gone then, personal values are replaced.
     #[must_use]
     pub fn new(saga: &'s Saga, events: &[Event], key: Option<&'s DataKey>) -> Self {
-        let definition = &**saga.definition();
-        let mut sealer = Self { saga: saga.id(), definition, key, texts: Texts::default() };
+        let mut sealer = Self { saga, key, texts: Texts::default() };
         let of_input = sealer.of_input();
         sealer.texts.gather(saga.started().input.as_str(), &of_input);
         for step in saga.steps() {
+            if let Some(input) = step.edited_input {
+                sealer.texts.gather(input.as_str(), &of_step_input(saga, step.name));
+            }
             if let Some(output) = step.output {
-                sealer.texts.gather(output.as_str(), &of_output(definition, step.name));
+                sealer.texts.gather(output.as_str(), &of_output(saga, step.name));
             }
         }
         for event in events {
@@ -57,21 +58,22 @@ impl<'s> Sealer<'s> {
     }
 
     fn of_input(&self) -> Vec<&'s [String]> {
-        self.definition.personal().iter().filter_map(|path| path.in_input()).collect()
+        self.saga.personal().filter_map(|path| path.in_input()).collect()
     }
 
     /// Returns the field of an event with a payload that has personal values at these paths.
     fn paths(&self, event: &Event) -> (Option<&'static str>, Vec<&'s [String]>) {
         let (field, paths) = match event {
             Event::Saga(SagaEvent::Started(_)) => ("input", self.of_input()),
-            Event::Step(StepEvent::Succeeded(fact)) => {
-                ("output", of_output(self.definition, &fact.step))
+            Event::Step(StepEvent::Succeeded(fact)) => ("output", of_output(self.saga, &fact.step)),
+            Event::Operator(OperatorEvent::Retried(fact)) => {
+                ("input", of_step_input(self.saga, &fact.step))
             }
             Event::Operator(OperatorEvent::Resolved(fact)) => {
-                ("output", of_output(self.definition, &fact.step))
+                ("output", of_output(self.saga, &fact.step))
             }
             Event::Signal(SignalEvent::Received(fact)) => {
-                ("payload", of_signal(self.definition, &fact.name))
+                ("payload", of_signal(self.saga, &fact.name))
             }
             Event::Saga(_)
             | Event::Step(_)
@@ -109,17 +111,21 @@ impl<'s> Sealer<'s> {
     }
 }
 
-fn of_output<'d>(definition: &'d Definition, step: &StepName) -> Vec<&'d [String]> {
-    definition.personal().iter().filter_map(|path| path.in_output(step)).collect()
+fn of_output<'s>(saga: &'s Saga, step: &StepName) -> Vec<&'s [String]> {
+    saga.personal().filter_map(|path| path.in_output(step)).collect()
+}
+
+fn of_step_input<'s>(saga: &'s Saga, step: &StepName) -> Vec<&'s [String]> {
+    saga.personal().filter_map(|path| path.in_step_input(step)).collect()
 }
 
 /// Returns the paths of the outputs that a signal becomes.
-fn of_signal<'d>(definition: &'d Definition, signal: &SignalName) -> Vec<&'d [String]> {
-    let waits = definition.steps().iter().filter(|step| match &step.kind {
+fn of_signal<'s>(saga: &'s Saga, signal: &SignalName) -> Vec<&'s [String]> {
+    let waits = saga.definition().steps().iter().filter(|step| match &step.kind {
         StepKind::Wait { wait } => wait.signal == *signal,
         StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => false,
     });
-    waits.flat_map(|step| of_output(definition, &step.name)).collect()
+    waits.flat_map(|step| of_output(saga, &step.name)).collect()
 }
 
 /// Returns the payload of an event in a field.
@@ -127,6 +133,9 @@ fn payload<'e>(event: &'e Event, field: &str) -> Option<&'e str> {
     match (event, field) {
         (Event::Saga(SagaEvent::Started(fact)), "input") => Some(fact.input.as_str()),
         (Event::Step(StepEvent::Succeeded(fact)), "output") => Some(fact.output.as_str()),
+        (Event::Operator(OperatorEvent::Retried(fact)), "input") => {
+            fact.input.as_ref().map(amends_engine::Payload::as_str)
+        }
         (Event::Operator(OperatorEvent::Resolved(fact)), "output") => {
             fact.output.as_ref().map(amends_engine::Payload::as_str)
         }
@@ -194,7 +203,7 @@ struct Sealing<'a> {
 impl Sealing<'_> {
     fn seal(&self, path: &str, json: &str) -> String {
         let Sealer { saga, key, .. } = self.sealer;
-        seal(*key, Place { saga: *saga, version: self.version, path }, json)
+        seal(*key, Place { saga: saga.id(), version: self.version, path }, json)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong, and who can act.
 
-use amends_engine::{DefinitionName, Digest, PluginName, Refusal, SagaId, StepName};
+use amends_engine::{DefinitionName, Digest, PersonalPath, PluginName, Refusal, SagaId, StepName};
 use amends_keys::KeyError;
 use amends_store::{ArchiveError, StoreError};
 
@@ -147,6 +147,16 @@ pub enum StartError {
     },
     /// The key file cannot be used. Operator.
     #[error(transparent)]
+    /// A component marks a value as personal, and the definition names no subject. Operator.
+    #[error(
+        "a component of `{definition}` marks `{place}` as personal, and the definition has no subject"
+    )]
+    NeedsSubject {
+        /// The name of the definition.
+        definition: String,
+        /// The place of the value.
+        place: PersonalPath,
+    },
     Keys(#[from] KeyError),
     /// A limit is reached. Caller: later.
     #[error("the host is full: {0}; try again in a second")]

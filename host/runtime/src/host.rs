@@ -386,6 +386,7 @@ impl Host {
             sealed_key: None,
         })
     }
+            personal: Vec::new(),
 
     /// Starts a saga with the id that it is given.
     pub(crate) async fn start_as(&self, mut start: Start) -> Result<Started, StartError> {

@@ -29,6 +29,7 @@ mod host;
 mod limits;
 mod live;
 mod loader;
+mod marks;
 mod message;
 mod owner;
 mod plugin_state;

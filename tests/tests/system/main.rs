@@ -19,6 +19,7 @@ mod crash;
 mod deploy;
 mod door;
 mod erase;
+mod erase_marks;
 mod failpoints;
 mod fit;
 mod folder;

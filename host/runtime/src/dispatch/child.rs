@@ -183,6 +183,7 @@ async fn start(sagas: &dyn SagaPort, child: &Child, told: &mut ChildOrders) -> R
             StartError::DefinitionUnknown(_)
             | StartError::KeyReused(_)
             | StartError::NoSubject { .. }
+            | StartError::NeedsSubject { .. }
             | StartError::Keys(_)
             | StartError::Overloaded(_)
             | StartError::Store(_) => {
@@ -218,6 +219,7 @@ async fn start_once(sagas: &dyn SagaPort, child: &Child) -> Result<Started, NotS
         start_at: None,
         parent: Some(child.parent.clone()),
         sealed_key: None,
+        personal: Vec::new(),
     };
     sagas.start(what).await.map_err(NotStarted::NotYet)
 }

@@ -13,6 +13,17 @@ pub(super) struct Path {
     fields: Vec<String>,
 }
 
+/// A place that an expression reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadPlace {
+    /// The variable; none for `item`.
+    pub(crate) variable: Option<Variable>,
+    /// The fields that lead from the variable to the place.
+    pub(crate) fields: Vec<String>,
+    /// True when what is there is the value of the expression.
+    pub(crate) is_value: bool,
+}
+
 /// A payload that a step passes through unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassedThrough<'d> {
@@ -37,6 +48,21 @@ impl Path {
             (None, None) => return Ok(None),
         };
         Ok(self.fields.iter().try_fold(from, |value, field| value.as_object()?.get(field)))
+    }
+
+    /// Returns the place at the end of the path.
+    pub(super) fn place(&self, is_value: bool) -> ReadPlace {
+        ReadPlace { variable: self.from, fields: self.fields.clone(), is_value }
+    }
+
+    /// Returns how many fields the path has.
+    pub(super) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Returns the name that the path begins with, which a macro may have bound.
+    pub(super) fn name(&self) -> &'static str {
+        self.from.map_or("item", Variable::name)
     }
 
     /// Returns true when the path leads to this place of a variable, or into it.
