@@ -79,6 +79,8 @@ impl From<ArchiveError> for RuntimeError {
         match error {
             ArchiveError::Store(error) => Self::Store(error),
             error @ (ArchiveError::UnderWay
+            | ArchiveError::NoArchive
+            | ArchiveError::Imported(_)
             | ArchiveError::Deleted { .. }
             | ArchiveError::NoFolder { .. }
             | ArchiveError::File { .. }
@@ -145,8 +147,6 @@ pub enum StartError {
         /// What is wrong.
         message: String,
     },
-    /// The key file cannot be used. Operator.
-    #[error(transparent)]
     /// A component marks a value as personal, and the definition names no subject. Operator.
     #[error(
         "a component of `{definition}` marks `{place}` as personal, and the definition has no subject"
@@ -157,6 +157,8 @@ pub enum StartError {
         /// The place of the value.
         place: PersonalPath,
     },
+    /// The key file cannot be used. Operator.
+    #[error(transparent)]
     Keys(#[from] KeyError),
     /// A limit is reached. Caller: later.
     #[error("the host is full: {0}; try again in a second")]

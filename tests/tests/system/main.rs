@@ -26,6 +26,7 @@ mod folder;
 mod full;
 mod hostile;
 mod http;
+mod import;
 mod index;
 mod inspection;
 mod layers;
