@@ -35,7 +35,10 @@ mod undo_plan;
 mod why;
 
 pub use breakers::{BreakerRateView, BreakerView, CloseBody, OpenBody};
-pub use bundle::{BUNDLE_FORMAT, BundleComponent, BundleEvent, BundleHead};
+pub use bundle::{
+    BUNDLE_COMPONENTS_BYTES_MAX, BUNDLE_FORMAT, BUNDLE_IMPORT_BYTES_MAX, BundleBlob,
+    BundleComponent, BundleDigest, BundleEvent, BundleHead, ImportedView,
+};
 pub use definitions::DefinitionView;
 pub use deploy::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView};
 pub use duration::{DurationError, parse_duration};

@@ -11,7 +11,8 @@ use amends_registry::PluginError;
 use amends_runtime::StateError;
 use amends_runtime::{
     ArchiveError, ArchivePassError, BackupError, BreakerError, EventError, ExposureError, Fatal,
-    Obstacle, OperateError, RebuildError, RehearseError, RuntimeError, StartError, StoreError,
+    ImportError, Obstacle, OperateError, RebuildError, RehearseError, RuntimeError, StartError,
+    StoreError,
 };
 
 use crate::answer::Json;
@@ -181,6 +182,26 @@ impl From<RebuildError> for ApiError {
     }
 }
 
+impl From<ImportError> for ApiError {
+    fn from(error: ImportError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ImportError::Damaged(_) => Self::new(422, "bundle_damaged", detail)
+                .with_remedy("nothing was imported; export the saga again"),
+            ImportError::NotEnded { .. } => Self::new(409, "saga_not_ended", detail).with_remedy(
+                "let it end on its own host and export it again; `amends replay` shows it meanwhile",
+            ),
+            ImportError::Differs { .. } => Self::new(409, "saga_differs", detail).with_remedy(
+                "nothing was imported; `amends replay` shows the bundle, `amends history` the saga \
+                 that is here",
+            ),
+            ImportError::Keys(_) => Self::new(503, "keys_unavailable", detail)
+                .with_remedy("look at the key file that the detail names"),
+            ImportError::Runtime(error) => error.into(),
+        }
+    }
+}
+
 impl From<StartError> for ApiError {
     fn from(error: StartError) -> Self {
         let detail = error.to_string();
@@ -192,6 +213,8 @@ impl From<StartError> for ApiError {
             }
             StartError::NoSubject { .. } => Self::new(422, "subject_missing", detail)
                 .with_remedy("give the input the value that `subject` of the definition reads"),
+            StartError::NeedsSubject { .. } => Self::new(422, "subject_needed", detail)
+                .with_remedy("add `subject` to the definition: whose values these are"),
             StartError::Keys(_) => Self::new(503, "keys_unavailable", detail)
                 .with_remedy("look at the key file that the detail names"),
             StartError::Overloaded(_) => Self::new(429, "overloaded", detail)
@@ -235,6 +258,10 @@ impl From<ArchiveError> for ApiError {
         match error {
             ArchiveError::UnderWay => Self::new(409, "archive_under_way", detail)
                 .with_remedy("wait until the other pass has ended"),
+            ArchiveError::NoArchive => Self::new(409, "no_archive", detail)
+                .with_remedy("set `archive` in [store] to a folder or a bucket"),
+            ArchiveError::Imported(_) => Self::new(409, "saga_imported", detail)
+                .with_remedy("ask the host that ran it"),
             ArchiveError::Deleted { .. } => Self::new(410, "saga_deleted", detail).with_remedy(
                 "set archive to a folder or a bucket in [store], so that sagas are archived and not \
                  deleted",

@@ -1,5 +1,6 @@
 //! Plugins: which component serves them, and what serves next.
 
+pub(crate) mod component;
 pub(crate) mod deploy;
 pub(crate) mod digest;
 pub(crate) mod list;

@@ -6,6 +6,8 @@ use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
+use amends_api_types::BUNDLE_IMPORT_BYTES_MAX;
+
 use crate::api_state::ApiState;
 use crate::door::door;
 use crate::error::ApiError;
@@ -44,6 +46,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/breakers", get(breakers::breakers))
         .route("/v1/breakers/{service}/open", post(breakers::open))
         .route("/v1/breakers/{service}/close", post(breakers::close))
+        .route("/v1/components/{digest}", get(plugins::component::component))
         .route("/v1/plugins", get(plugins::list::list))
         .route(
             "/v1/plugins:deploy",
@@ -77,6 +80,10 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/store", get(store::survey))
         .route("/v1/store/backup", get(store::back_up))
         .route("/v1/store/archive", post(store::archive))
+        .route(
+            "/v1/store/import",
+            post(store::import::import).layer(DefaultBodyLimit::max(BUNDLE_IMPORT_BYTES_MAX)),
+        )
         .route("/v1/store/rebuild", post(store::rebuild))
         .route("/v1/openapi.json", get(openapi::document))
         .route("/healthz", get(health::healthz))

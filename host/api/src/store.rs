@@ -1,5 +1,7 @@
 //! What the store holds, and its backup.
 
+pub(crate) mod import;
+
 use axum::body::{Body, Bytes};
 use std::net::SocketAddr;
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod breaker;
+mod bundle;
 mod chaos;
 pub(crate) mod check;
 mod client;

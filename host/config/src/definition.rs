@@ -72,6 +72,8 @@ pub(super) fn finding_of(definition: &Definition, flaw: Flaw, places: &Places) -
         FlawKind::Expression | FlawKind::Undescribed | FlawKind::Undo if is_certain => {
             Severity::Error
         }
+        // Which component is behind a plugin may change; what is recorded in clear stays.
+        FlawKind::Personal => Severity::Error,
         // Fields are never an error: which component is behind a plugin may change while the config stays.
         FlawKind::Expression | FlawKind::Undescribed | FlawKind::Undo | FlawKind::Fields => {
             Severity::Warning

@@ -10,11 +10,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_engine::{Definition, DefinitionSpec, Digest, PluginName, flaws};
+use amends_engine::{
+    Definition, DefinitionSpec, Digest, PersonalMarks, PluginName, flaws, marked_places,
+};
 use amends_registry::{PluginError, misnamed, read_component, size};
+use amends_runtime::EventEffect;
 use amends_sandbox::{LoadedComponent, Loader, Priority, Rejection, call_memory_max};
 
 use crate::definition::finding_of;
+use crate::on::{UNSEALED_HELP, unsealed};
 use crate::report::{Finding, Report, Severity};
 use crate::suggest::{did_you_mean, list, nearest};
 use crate::{Config, Loaded};
@@ -278,6 +282,33 @@ impl Linter<'_> {
             |name: &PluginName| components.get(name).map(|component| component.manifest.schemas());
         for flaw in flaws(definition, &schemas) {
             self.findings.push(finding_of(definition, flaw, &self.loaded.places));
+        }
+        self.check_rules(definition, components);
+    }
+
+    /// Whether rules tell in tags or keys what a component marks as personal.
+    fn check_rules(
+        &mut self,
+        definition: &Definition,
+        components: &BTreeMap<PluginName, LoadedComponent>,
+    ) {
+        let mut places = Vec::new();
+        for step in definition.steps() {
+            let names = step.plugin().into_iter().chain(step.undo_plugin());
+            for component in names.filter_map(|name| components.get(name)) {
+                let marks = PersonalMarks::of(&component.manifest.schemas());
+                places.extend(marked_places(definition, step, &marks));
+            }
+        }
+        let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+        for rule in &self.loaded.config.event_rules {
+            let EventEffect::Start(start) = &rule.effect else { continue };
+            if start.definition != *definition.name() {
+                continue;
+            }
+            for (key, message) in unsealed(start, &places) {
+                self.error(&format!("on.{}.{key}", rule.name), message, UNSEALED_HELP.to_owned());
+            }
         }
     }
 

@@ -319,6 +319,10 @@ fn read_effect(
     }
 }
 
+/// What to do about a tag or a key that is a personal value.
+pub(crate) const UNSEALED_HELP: &str =
+    "use something that is not personal, such as the id of an order";
+
 /// Reports a tag or a key that is computed of a personal value: neither is sealed.
 fn check_personal(
     start: &EventStart,
@@ -329,7 +333,16 @@ fn check_personal(
     let Some(spec) = specs.iter().find(|spec| spec.name == start.definition) else {
         return;
     };
-    let paths = spec.personal.iter().filter_map(|path| {
+    for (key, message) in unsealed(start, &spec.personal) {
+        let key = join(rule, &key);
+        context.error(context.places.of(&key), &key, message, UNSEALED_HELP);
+    }
+}
+
+/// Returns the tags and the key of a start that are personal values, when the values at these paths are:
+/// the key of the rule, and what is wrong.
+pub(crate) fn unsealed(start: &EventStart, personal: &[String]) -> Vec<(String, String)> {
+    let paths = personal.iter().filter_map(|path| {
         let path = path.strip_prefix("input")?;
         let (source, rest) = match &start.input {
             EventPayload::Data => ("event.data", path),
@@ -345,19 +358,18 @@ fn check_personal(
     let paths: Vec<_> = paths.collect();
     let is_personal =
         |expression: &EventExpression| paths.iter().any(|path| expression.reads(path));
-    let tags = start.tags.iter().map(|(name, tag)| (format!("{rule}.tags.{name}"), tag));
-    let key = start.key.iter().map(|key| (format!("{rule}.key"), key));
-    for (key, expression) in tags.chain(key) {
-        if is_personal(expression) {
-            let message = format!(
-                "`{}` reads a personal value of `{}`, and tags and keys are not sealed",
-                expression.source(),
-                spec.name
-            );
-            let help = "use something that is not personal, such as the id of an order";
-            context.error(context.places.of(&key), &key, message, help);
-        }
-    }
+    let tags = start.tags.iter().map(|(name, tag)| (format!("tags.{name}"), tag));
+    let key = start.key.iter().map(|key| ("key".to_owned(), key));
+    let personal = tags.chain(key).filter(|(_, expression)| is_personal(expression));
+    let told = personal.map(|(key, expression)| {
+        let message = format!(
+            "`{}` reads a personal value of `{}`, and tags and keys are not sealed",
+            expression.source(),
+            start.definition
+        );
+        (key, message)
+    });
+    told.collect()
 }
 
 /// Reports keys that go with the other effect.

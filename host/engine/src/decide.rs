@@ -61,6 +61,7 @@ pub fn start(at: Timestamp, start: Start) -> (Saga, Vec<Event>) {
     };
     let mut saga = Saga::new(start.id, start.definition, at, started.clone());
     let mut draft = Draft { saga: &mut saga, at, events: vec![started.into()] };
+    draft.mark(start.personal);
     draft.settle();
     let events = draft.events;
     (saga, events)
@@ -88,7 +89,11 @@ pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Decision {
         }
         Input::Operate(order) => draft.operate(order),
         // Only an operator changes a saga that has ended.
-        Input::Admit { .. } | Input::Outcome { .. } | Input::Refuse { .. } | Input::Tick
+        Input::Admit { .. }
+        | Input::Outcome { .. }
+        | Input::Refuse { .. }
+        | Input::Mark { .. }
+        | Input::Tick
             if draft.saga.has_ended() =>
         {
             Ok(())
@@ -103,6 +108,10 @@ pub fn decide_on(saga: &mut Saga, at: Timestamp, input: Input) -> Decision {
         }
         Input::Refuse { step, error } => {
             draft.refuse(step, error);
+            Ok(())
+        }
+        Input::Mark { personal } => {
+            draft.mark(personal);
             Ok(())
         }
         Input::Tick => Ok(()),

@@ -26,7 +26,8 @@ use crate::personal::PersonalPath;
 pub use error::DefinitionError;
 pub use event_expression::{EventExpression, EventExpressionError, EventVariables};
 pub(crate) use expression::{
-    Expression, ExpressionError, Item, PassedThrough, Source, Variable, VariableValue, Variables,
+    Expression, ExpressionError, Item, PassedThrough, ReadPlace, Source, Variable, VariableValue,
+    Variables,
 };
 pub(crate) use functions::{FUNCTIONS, MACROS};
 pub(crate) use index::Index;

@@ -13,7 +13,7 @@ use crate::emitted::{Emitted, EventType};
 use crate::ids::{DefinitionName, Digest, IndexName, SagaId, SignalName, StepName, Timestamp};
 use crate::index::IndexValue;
 use crate::payload::Payload;
-use crate::personal::SealedKey;
+use crate::personal::{PersonalPath, SealedKey};
 
 /// The cause of a compensation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,6 +261,12 @@ events! {
         Retimed(SagaRetimed) = "saga.retimed" {
             /// How far the clock was ahead, in milliseconds.
             ahead_ms: u64,
+        }
+        /// Components mark places as personal that the definition does not name: those that serve when
+        /// the saga starts, and later one that served a call. Their values are sealed from here on.
+        Marked(SagaMarked) = "saga.marked" {
+            /// The places.
+            personal: Vec<PersonalPath>,
         }
     }
     /// Something happened to a step: to its `execute`, or to its wait.

@@ -148,6 +148,7 @@ fn apply_to_saga(saga: &mut Saga, at: Timestamp, event: &SagaEvent) -> Result<()
             saga.ended_at = Some(at);
         }
         SagaEvent::Retimed(_) => saga.retime(at),
+        SagaEvent::Marked(marked) => saga.marked.extend(marked.personal.iter().cloned()),
     }
     Ok(())
 }

@@ -121,6 +121,7 @@ impl Input {
                 order.who.len() + order.reason.len() + brings
             }
             Self::Admit { note, .. } => note.as_ref().map_or(0, String::len),
+            Self::Mark { personal } => size_of_val(personal.as_slice()),
             Self::Tick => 0,
         }
     }

@@ -63,13 +63,14 @@ pub use event::{
     Cause, CompensationStarted, DecodeError, Event, OperatorAbandoned, OperatorCancelled,
     OperatorCompensated, OperatorEvent, OperatorNoted, OperatorPaused, OperatorResolved,
     OperatorResumed, OperatorRetried, OperatorSkipped, Parent, SagaAbandoned, SagaBlocked,
-    SagaCompensated, SagaCompleted, SagaEvent, SagaRetimed, SagaStarted, SignalEvent,
+    SagaCompensated, SagaCompleted, SagaEvent, SagaMarked, SagaRetimed, SagaStarted, SignalEvent,
     SignalReceived, StepEvent, StepExpanded, StepFailed, StepSkipped, StepStarted, StepSucceeded,
     StepUnknown, StepWaiting, UndoBlocked, UndoEvent, UndoFailed, UndoStarted, UndoSucceeded,
 };
 pub use evolve::{Impossible, evolve, replay};
 pub use fit::{
-    Flaw, FlawKind, IndexFlaw, Misfit, Schema, Schemas, flaws, index_flaws, misfits, nearest,
+    Flaw, FlawKind, IndexFlaw, Misfit, PERSONAL_MARK, PersonalMarks, Schema, Schemas, flaws,
+    index_flaws, marked_places, misfits, nearest,
 };
 pub use ids::{
     DefinitionName, Digest, IdError, IndexName, NAME_BYTES_MAX, PluginName, Position, SagaId,

@@ -102,32 +102,101 @@ pub struct SealedKey {
 }
 
 /// A place at which sagas of a definition have a personal value. Lists on the way are passed through:
-/// each of their elements has the place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// each of their elements has the place. Its text is `input.address` or `steps.NAME.output.account`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PersonalPath {
-    /// The step whose output has the value; none when the input has it.
-    step: Option<String>,
+    payload: PayloadPlace,
     /// The fields that lead to the value; none when the whole payload is personal.
     fields: Vec<String>,
 }
 
+/// A payload of a saga that may have personal values.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PayloadPlace {
+    /// The input of the saga.
+    Input,
+    /// The input of a step, where an operator writes it.
+    StepInput(String),
+    /// The output of a step.
+    Output(String),
+}
+
 impl PersonalPath {
-    /// Returns the fields that lead to the value in the input. None when an output has it.
+    pub(crate) const fn new(payload: PayloadPlace, fields: Vec<String>) -> Self {
+        Self { payload, fields }
+    }
+
+    /// Returns the fields that lead to the value in the input of the saga. None when another payload has
+    /// it.
     #[must_use]
     pub fn in_input(&self) -> Option<&[String]> {
-        self.step.is_none().then_some(&*self.fields)
+        matches!(self.payload, PayloadPlace::Input).then_some(&*self.fields)
+    }
+
+    /// Returns the fields that lead to the value in the input of a step or of an element of it. None when
+    /// that does not have it.
+    #[must_use]
+    pub fn in_step_input(&self, step: &StepName) -> Option<&[String]> {
+        let is_it = matches!(&self.payload, PayloadPlace::StepInput(name) if *name == step.step());
+        is_it.then_some(&*self.fields)
     }
 
     /// Returns the fields that lead to the value in the output of a step or of an element of it. None
     /// when that does not have it.
     #[must_use]
     pub fn in_output(&self, step: &StepName) -> Option<&[String]> {
-        (self.step.as_deref() == Some(step.step())).then_some(&*self.fields)
+        let is_it = matches!(&self.payload, PayloadPlace::Output(name) if *name == step.step());
+        is_it.then_some(&*self.fields)
     }
 
-    /// Returns the name of the step whose output has the value.
+    /// Returns the name of the step whose input or output has the value.
     pub(crate) fn step(&self) -> Option<&str> {
-        self.step.as_deref()
+        match &self.payload {
+            PayloadPlace::Input => None,
+            PayloadPlace::StepInput(step) | PayloadPlace::Output(step) => Some(step),
+        }
+    }
+
+    /// Returns true when the other place is this one, or lies in it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.payload == other.payload && other.fields.starts_with(&self.fields)
+    }
+
+    /// Returns the payload as a whole.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        Self { payload: self.payload.clone(), fields: Vec::new() }
+    }
+}
+
+impl fmt::Display for PersonalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.payload {
+            PayloadPlace::Input => f.write_str("input")?,
+            PayloadPlace::StepInput(step) => write!(f, "steps.{step}.input")?,
+            PayloadPlace::Output(step) => write!(f, "steps.{step}.output")?,
+        }
+        self.fields.iter().try_for_each(|field| {
+            if !field.is_empty() && field.chars().all(is_plain) {
+                write!(f, ".{field}")
+            } else {
+                write!(f, "[\"{field}\"]")
+            }
+        })
+    }
+}
+
+impl Serialize for PersonalPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PersonalPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -137,19 +206,25 @@ impl FromStr for PersonalPath {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || format!("`{text}` is no path to a value");
         let mut names = names(text).ok_or_else(wrong)?.into_iter();
-        let (step, fields) = match names.next().as_deref() {
-            Some("input") => (None, names.collect()),
+        let payload = match names.next().as_deref() {
+            Some("input") => PayloadPlace::Input,
             Some("steps") => {
                 let step = names.next().ok_or_else(wrong)?;
-                if names.next().as_deref() != Some("output") {
-                    return Err(wrong());
+                match names.next().as_deref() {
+                    Some("input") => PayloadPlace::StepInput(step),
+                    Some("output") => PayloadPlace::Output(step),
+                    Some(_) | None => return Err(wrong()),
                 }
-                (Some(step), names.collect())
             }
             Some(_) | None => return Err(wrong()),
         };
-        Ok(Self { step, fields })
+        Ok(Self { payload, fields: names.collect() })
     }
+}
+
+/// Returns true for a character of a name that a path has without quotes.
+fn is_plain(character: char) -> bool {
+    character.is_alphanumeric() || character == '_' || character == '-'
 }
 
 /// Returns the names of a path: `input.order["a b"].id`.
@@ -166,8 +241,7 @@ pub(crate) fn names(text: &str) -> Option<Vec<String>> {
             let field = if is_first { left } else { left.strip_prefix('.')? };
             let end = field.find(['.', '[']).unwrap_or(field.len());
             let (name, rest) = field.split_at(end);
-            let is_letter = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-            if name.is_empty() || !name.chars().all(is_letter) {
+            if name.is_empty() || !name.chars().all(is_plain) {
                 return None;
             }
             names.push(name.to_owned());
@@ -190,19 +264,32 @@ mod tests {
         let path = |text: &str| text.parse::<PersonalPath>();
         let fields = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let of = |step: Option<&str>, names: &[&str]| {
-            Ok(PersonalPath { step: step.map(str::to_owned), fields: fields(names) })
+            let output = |step: &str| PayloadPlace::Output(step.to_owned());
+            Ok(PersonalPath::new(step.map_or(PayloadPlace::Input, output), fields(names)))
         };
         assert_eq!(path("input"), of(None, &[]));
         assert_eq!(path("input.order.address"), of(None, &["order", "address"]));
         assert_eq!(path("input[\"a b\"].c"), of(None, &["a b", "c"]));
         assert_eq!(path("steps.ship-out.output.to"), of(Some("ship-out"), &["to"]));
         assert_eq!(path("steps[\"ship\"].output"), of(Some("ship"), &[]));
-        for wrong in ["", "saga.id", "input.", "input..a", "steps.a", "steps.a.input", "input[0]"] {
+        for wrong in ["", "saga.id", "input.", "input..a", "steps.a", "steps.a.error", "input[0]"] {
             assert!(path(wrong).is_err(), "{wrong}");
         }
         let element: StepName = "ship[3]".parse().unwrap();
         assert!(path("steps.ship.output.to").unwrap().in_output(&element).is_some());
         assert!(path("input.to").unwrap().in_output(&element).is_none());
+    }
+
+    #[test]
+    fn a_path_survives_its_text_and_covers_what_lies_in_it() {
+        let path = |text: &str| text.parse::<PersonalPath>().unwrap();
+        for text in ["input", "input.a[\"b c\"].d", "steps.x.output[\"\"]", "steps.x-1.input.to"] {
+            assert_eq!(path(text).to_string(), text);
+        }
+        assert!(path("input.a").covers(&path("input.a.b")));
+        assert!(path("input").covers(&path("input.a")));
+        assert!(!path("input.a.b").covers(&path("input.a")));
+        assert!(!path("steps.x.input").covers(&path("steps.x.output")));
     }
 
     #[test]

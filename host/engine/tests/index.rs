@@ -42,6 +42,7 @@ fn started(index: &Value, input: &Value) -> SagaStarted {
             start_at: None,
             parent: None,
             sealed_key: None,
+            personal: Vec::new(),
         },
     );
     let Some(Event::Saga(SagaEvent::Started(fact))) = events.first() else { panic!("{events:?}") };

@@ -14,8 +14,8 @@
 use std::borrow::Cow;
 
 use amends_engine::{
-    Definition, ERASED, Event, OperatorEvent, PAYLOAD_BYTES_MAX, Payload, Saga, SagaEvent, SagaId,
-    SignalEvent, SignalName, StepEvent, StepKind, StepName, Version, is_sealed,
+    ERASED, Event, OperatorEvent, PAYLOAD_BYTES_MAX, Payload, Saga, SagaEvent, SagaId, SignalEvent,
+    SignalName, StepEvent, StepKind, StepName, Version, is_sealed,
 };
 
 use crate::cipher::DataKey;
@@ -38,8 +38,7 @@ const WHOLE: &[String] = &[];
 /// Seals the personal values of one saga.
 #[derive(Debug)]
 pub struct Sealer<'s> {
-    saga: SagaId,
-    definition: &'s Definition,
+    saga: &'s Saga,
     key: Option<&'s DataKey>,
     texts: Texts,
     /// The values were erased before: nothing that others give is kept.
@@ -69,21 +68,19 @@ impl<'s> Sealer<'s> {
     }
 
     fn with(saga: &'s Saga, events: &[Event], key: Option<&'s DataKey>, is_erased: bool) -> Self {
-        let definition = &**saga.definition();
-        let texts = Texts::default();
-        let mut sealer = Self { saga: saga.id(), definition, key, texts, is_erased };
+        let mut sealer = Self { saga, key, texts: Texts::default(), is_erased };
         let of_input = sealer.of_input();
         sealer.texts.gather(saga.started().input.as_str(), &of_input);
         for step in saga.steps() {
             if let Some(output) = step.output {
-                sealer.texts.gather(output.as_str(), &of_output(definition, step.name));
+                sealer.texts.gather(output.as_str(), &of_output(saga, step.name));
             }
             if let Some(input) = step.edited_input {
                 sealer.texts.gather(input.as_str(), &[WHOLE]);
             }
         }
         for (name, payload) in saga.kept_signals() {
-            sealer.texts.gather(payload.as_str(), &of_signal(definition, name));
+            sealer.texts.gather(payload.as_str(), &of_signal(saga, name));
         }
         for event in events {
             for PersonalField { payloads, paths, .. } in sealer.fields(event) {
@@ -96,7 +93,7 @@ impl<'s> Sealer<'s> {
     }
 
     fn of_input(&self) -> Vec<&'s [String]> {
-        self.definition.personal().iter().filter_map(|path| path.in_input()).collect()
+        self.saga.personal().filter_map(|path| path.in_input()).collect()
     }
 
     /// Returns the fields of an event that have personal values.
@@ -110,7 +107,7 @@ impl<'s> Sealer<'s> {
         match event {
             Event::Saga(SagaEvent::Started(fact)) => one("input", &fact.input, self.of_input()),
             Event::Step(StepEvent::Succeeded(fact)) => {
-                one("output", &fact.output, of_output(self.definition, &fact.step))
+                one("output", &fact.output, of_output(self.saga, &fact.step))
             }
             Event::Step(StepEvent::Expanded(fact)) => {
                 let payloads = fact.items.iter().map(Payload::as_str).collect();
@@ -126,12 +123,12 @@ impl<'s> Sealer<'s> {
                     PersonalField { name: "evidence", payloads: Vec::new(), paths: vec![WHOLE] };
                 let mut fields = vec![evidence];
                 if let Some(output) = &fact.output {
-                    fields.extend(one("output", output, of_output(self.definition, &fact.step)));
+                    fields.extend(one("output", output, of_output(self.saga, &fact.step)));
                 }
                 fields
             }
             Event::Signal(SignalEvent::Received(fact)) => {
-                one("payload", &fact.payload, of_signal(self.definition, &fact.name))
+                one("payload", &fact.payload, of_signal(self.saga, &fact.name))
             }
             Event::Saga(_)
             | Event::Step(_)
@@ -173,17 +170,17 @@ impl<'s> Sealer<'s> {
     }
 }
 
-fn of_output<'d>(definition: &'d Definition, step: &StepName) -> Vec<&'d [String]> {
-    definition.personal().iter().filter_map(|path| path.in_output(step)).collect()
+fn of_output<'s>(saga: &'s Saga, step: &StepName) -> Vec<&'s [String]> {
+    saga.personal().filter_map(|path| path.in_output(step)).collect()
 }
 
 /// Returns the paths of the outputs that a signal becomes.
-fn of_signal<'d>(definition: &'d Definition, signal: &SignalName) -> Vec<&'d [String]> {
-    let waits = definition.steps().iter().filter(|step| match &step.kind {
+fn of_signal<'s>(saga: &'s Saga, signal: &SignalName) -> Vec<&'s [String]> {
+    let waits = saga.definition().steps().iter().filter(|step| match &step.kind {
         StepKind::Wait { wait } => wait.signal == *signal,
         StepKind::Call { .. } | StepKind::Sleep { .. } | StepKind::Saga { .. } => false,
     });
-    waits.flat_map(|step| of_output(definition, &step.name)).collect()
+    waits.flat_map(|step| of_output(saga, &step.name)).collect()
 }
 
 /// Replaces the fields of an event that may have personal values. None when the data is no object, as
@@ -245,7 +242,7 @@ struct Sealing<'a> {
 impl Sealing<'_> {
     fn seal(&self, path: &str, json: &str) -> String {
         let Sealer { saga, key, .. } = self.sealer;
-        seal(*key, Place { saga: *saga, version: self.version, path }, json)
+        seal(*key, Place { saga: saga.id(), version: self.version, path }, json)
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use amends_engine::{
     Definition, Emitted, Event, Failure, FailureClass, OperatorNoted, OperatorResolved,
-    OperatorRetried, Payload, Saga, SagaId, SealedKey, Start, StepExpanded, StepFailed,
-    StepSucceeded, SubjectKeyId, Timestamp, Version, start,
+    OperatorRetried, Payload, Saga, SagaId, SagaMarked, SealedKey, Start, StepExpanded, StepFailed,
+    StepName, StepSucceeded, SubjectKeyId, Timestamp, Version, evolve, start,
 };
 use amends_keys::{DataKey, ErasedBefore, FoundKey, Keys, PendingKey, Sealer, open_event};
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ fn saga(id: u8) -> (Saga, Vec<Event>) {
             start_at: None,
             parent: None,
             sealed_key: None,
+            personal: Vec::new(),
         },
     )
 }
@@ -257,6 +258,37 @@ async fn values_are_sealed_wherever_they_stand_and_open_again() {
     assert_eq!(started["input"]["lines"][1]["to"], Value::Null);
     let error = value(&sealer.data(Version(9), &failed(NAME)))["error"].clone();
     assert_eq!((&error["code"], &error["details"]["said"][1]), (&json!("no"), &json!("plain")));
+}
+
+/// Components mark places beside those that the definition names: at the start, and later.
+#[tokio::test]
+async fn places_that_components_mark_are_sealed_too() {
+    let keys = Keys::in_memory().unwrap();
+    let (key, _) = key(&keys, 1).await;
+    let (mut saga, mut events) = saga(1);
+    let places = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let marked = SagaMarked { personal: places(&["input.count", "steps.pay.input.to"]) };
+    let step: StepName = "pay".parse().unwrap();
+    let retried = OperatorRetried {
+        who: "ada".to_owned(),
+        reason: "moved to Linzer Strasse 1".to_owned(),
+        step,
+        input: Some(Payload::parse(r#"{"to":"Linzer Strasse 1","by":"van"}"#).unwrap()),
+        new_key: true,
+        digest: None,
+    };
+    evolve(&mut saga, Timestamp::from_millis(2), &marked.clone().into()).unwrap();
+    events.extend([marked.into(), retried.into()]);
+    let sealer = Sealer::new(&saga, &events, Some(&key));
+    let data = |at: usize| value(&sealer.data(Version(at as u64 + 1), &events[at]));
+    let is_sealed =
+        |value: &Value| value.as_str().is_some_and(|it| it.starts_with("amends:sealed"));
+    assert!(is_sealed(&data(0)["input"]["count"]), "{}", data(0));
+    let (last, marks) = (events.len() - 1, events.len() - 2);
+    assert!(is_sealed(&data(last)["input"]["to"]), "{}", data(last));
+    assert_eq!(data(last)["input"]["by"], "van");
+    assert!(is_sealed(&data(last)["reason"]), "{}", data(last));
+    assert_eq!(data(marks)["personal"][1], "steps.pay.input.to");
 }
 
 #[tokio::test]

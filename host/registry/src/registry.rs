@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
-use amends_engine::{Digest, PluginName, Version};
+use amends_engine::{Digest, PersonalMarks, PluginName, Version};
 use amends_failpoint::failpoint_holding;
 use amends_sandbox::{
     CacheConfig, Grant, LoadedComponent, Loader, PluginMemory, PluginSettings, Priority, Rejection,
@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) sandbox: Sandbox,
     plugins: RwLock<BTreeMap<PluginName, Plugin>>,
     loaded_cache: Mutex<LoadedCache>,
+    /// What the components mark as personal that were loaded since the start. Most mark nothing.
+    marks: RwLock<HashMap<Digest, Arc<PersonalMarks>>>,
     /// Loads from the store that are under way: whoever wants the same component joins them. Each ends
     /// when nobody waits for it any more.
     loading: Mutex<HashMap<(PluginName, Digest, Priority), WeakShared<Loading>>>,
@@ -84,6 +86,7 @@ impl Registry {
             sandbox,
             plugins: RwLock::new(BTreeMap::new()),
             loaded_cache: Mutex::new(LoadedCache::default()),
+            marks: RwLock::default(),
             loading: Mutex::default(),
             tasks: Mutex::default(),
             deploys: tokio::sync::Mutex::default(),
@@ -104,6 +107,34 @@ impl Registry {
     pub fn active(&self, name: &PluginName) -> Option<Arc<LoadedComponent>> {
         self.with(name, |plugin| plugin.active.as_ref().map(|active| Arc::clone(&active.component)))
             .flatten()
+    }
+
+    /// What a component marks as personal, if it marks something and was loaded since the start.
+    #[must_use]
+    pub fn marks(&self, digest: Digest) -> Option<Arc<PersonalMarks>> {
+        let marks = self.inner.marks.read().unwrap_or_else(PoisonError::into_inner);
+        if marks.is_empty() {
+            return None;
+        }
+        marks.get(&digest).cloned()
+    }
+
+    /// What the components mark as personal that serve a plugin now: the active one and a canary.
+    #[must_use]
+    pub fn serving_marks(&self, name: &PluginName) -> Vec<Arc<PersonalMarks>> {
+        let is_empty = self.inner.marks.read().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if is_empty {
+            return Vec::new();
+        }
+        let digests = self.with(name, |plugin| {
+            let active = plugin.active.as_ref().map(|active| active.component.digest);
+            active
+                .into_iter()
+                .chain(plugin.canary.as_ref().map(crate::canary::Canary::digest))
+                .collect()
+        });
+        let digests: Vec<_> = digests.unwrap_or_default();
+        digests.into_iter().filter_map(|digest| self.marks(digest)).collect()
     }
 
     /// The component, of those that any plugin has or had, whose digest begins like this.
@@ -324,6 +355,11 @@ impl Registry {
         let loaded = self.inner.sandbox.loader().load(Arc::clone(&bytes), settings, priority).await;
         metrics::histogram!("amends_plugin_reload_seconds").record(began.elapsed());
         let (plugin, component) = (name.clone(), Arc::new(loaded?));
+        let marks = PersonalMarks::of(&component.manifest.schemas());
+        if !marks.is_empty() {
+            let mut all = self.inner.marks.write().unwrap_or_else(PoisonError::into_inner);
+            all.insert(digest, Arc::new(marks));
+        }
         // Whoever looked at them is done with them.
         Ok(Candidate { plugin, component, bytes: Some(Arc::unwrap_or_clone(bytes)) })
     }

@@ -19,6 +19,8 @@ pub(crate) enum Action<'a> {
     Archive,
     /// Bring a saga back from the archive.
     BringBack { saga: SagaId },
+    /// Put a saga that ended on another host into the archive.
+    Import { saga: SagaId },
     /// Erase the personal values of a subject, who is not named here.
     Erase,
     /// Write the projections of the store anew where they are not what the events say.
@@ -52,6 +54,7 @@ impl fmt::Display for Action<'_> {
             Self::Archive => f.write_str("archive"),
             Self::Rebuild => f.write_str("rebuild"),
             Self::Erase => f.write_str("erase"),
+            Self::Import { saga } => write!(f, "import {saga}"),
             Self::BringBack { saga } => write!(f, "bring back {saga}"),
             Self::Deploy { plugins, is_dry_run } => {
                 f.write_str(if *is_dry_run { "try to deploy" } else { "deploy" })?;

@@ -1,6 +1,6 @@
 //! What can go wrong, and who can act.
 
-use amends_engine::{DefinitionName, Digest, PluginName, Refusal, SagaId, StepName};
+use amends_engine::{DefinitionName, Digest, PersonalPath, PluginName, Refusal, SagaId, StepName};
 use amends_keys::KeyError;
 use amends_store::{ArchiveError, StoreError};
 
@@ -79,6 +79,8 @@ impl From<ArchiveError> for RuntimeError {
         match error {
             ArchiveError::Store(error) => Self::Store(error),
             error @ (ArchiveError::UnderWay
+            | ArchiveError::NoArchive
+            | ArchiveError::Imported(_)
             | ArchiveError::Deleted { .. }
             | ArchiveError::NoFolder { .. }
             | ArchiveError::File { .. }
@@ -144,6 +146,16 @@ pub enum StartError {
         definition: String,
         /// What is wrong.
         message: String,
+    },
+    /// A component marks a value as personal, and the definition names no subject. Operator.
+    #[error(
+        "a component of `{definition}` marks `{place}` as personal, and the definition has no subject"
+    )]
+    NeedsSubject {
+        /// The name of the definition.
+        definition: String,
+        /// The place of the value.
+        place: PersonalPath,
     },
     /// The key file cannot be used. Operator.
     #[error(transparent)]

@@ -53,7 +53,8 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
                 SagaEvent::Due(_)
                 | SagaEvent::CompensationStarted(_)
                 | SagaEvent::Blocked(_)
-                | SagaEvent::Retimed(_),
+                | SagaEvent::Retimed(_)
+                | SagaEvent::Marked(_),
             )
             | Event::Step(
                 StepEvent::Started(_)

@@ -8,6 +8,7 @@ mod archive;
 mod breakers;
 mod erasures;
 mod event_rules;
+mod import;
 mod orders;
 mod plugins;
 mod records;
@@ -36,6 +37,7 @@ use uuid::Uuid;
 
 pub use erasures::{Erased, PersonalState};
 pub use event_rules::EventTaken;
+pub use import::{ImportError, ImportEvent, Imported, SagaImport};
 pub use subscriptions::NamedLogPage;
 
 use crate::abandoned::Abandoned;
@@ -393,6 +395,7 @@ impl Host {
             start_at: request.start_at,
             parent: None,
             sealed_key: None,
+            personal: Vec::new(),
         })
     }
 

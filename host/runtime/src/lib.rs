@@ -29,6 +29,7 @@ mod host;
 mod limits;
 mod live;
 mod loader;
+mod marks;
 mod message;
 mod owner;
 mod plugin_state;
@@ -78,7 +79,8 @@ pub use event_rules::{
 pub use exposure::ExposureError;
 pub use faults::Faults;
 pub use host::{
-    Erased, EventTaken, Host, NamedLogPage, PersonalState, Planned, RuntimeConfig, StartRequest,
+    Erased, EventTaken, Host, ImportError, ImportEvent, Imported, NamedLogPage, PersonalState,
+    Planned, RuntimeConfig, SagaImport, StartRequest,
 };
 pub use limits::{LIVE_BYTES_MAX_DEFAULT, START_KEY_BYTES_MAX, STARTS_WAITING_MAX, TAG_BYTES_MAX};
 pub use plugin_state::{StateError, StateWrite};

@@ -212,6 +212,7 @@ impl Queued {
             }
             Input::Admit { .. }
             | Input::Refuse { .. }
+            | Input::Mark { .. }
             | Input::Signal { .. }
             | Input::Operate(_)
             | Input::Tick => true,
@@ -237,6 +238,7 @@ impl Queued {
             Input::Admit { .. }
             | Input::Outcome { .. }
             | Input::Refuse { .. }
+            | Input::Mark { .. }
             | Input::Signal { .. }
             | Input::Operate(_)
             | Input::Tick => Ok(()),

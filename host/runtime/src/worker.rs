@@ -31,6 +31,7 @@ use crate::faults::Faults;
 use crate::limits::{APPEND_BYTES_UNDER_WAY_MAX, APPENDS_UNDER_WAY_MAX};
 use crate::live::{Live, Loading, Pending, Queued, SagaClock, Unbegun};
 use crate::loader::Loader;
+use crate::marks;
 use crate::message::{CallNumber, Gauges, Message, Returned, StartMessage};
 use crate::ports::SagaPort;
 use crate::recovery::Quarantine;
@@ -566,7 +567,7 @@ impl Worker {
             }
             // An order meets the saga as it is by then, not as it was when somebody asked; also a
             // refusal rests on what is only durable with this append.
-            match try_decide(&mut draft, at, queued.input.clone(), &mut events) {
+            match decide_marked(&self.config, &mut draft, at, &queued.input, &mut events) {
                 Ok(refused) => queued.refused = refused,
                 Err(reason) => {
                     self.quarantine(id, &reason);
@@ -583,7 +584,9 @@ impl Worker {
                 Input::Outcome { .. } => "runtime.outcome.decided",
                 Input::Operate(_) => "runtime.order.decided",
                 Input::Signal { .. } => "runtime.signal.decided",
-                Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.decided",
+                Input::Tick | Input::Admit { .. } | Input::Refuse { .. } | Input::Mark { .. } => {
+                    "runtime.tick.decided"
+                }
             });
             // From here on it counts with the saga.
             queued.held = None;
@@ -784,6 +787,20 @@ fn counted(target: &amends_engine::Target) -> usize {
         amends_engine::Target::Plugin(_) => 1,
         amends_engine::Target::Saga { .. } => 0,
     }
+}
+
+/// As [`try_decide`]; before the outcome of a call, on what its component marks as personal.
+fn decide_marked(
+    config: &WorkerConfig,
+    draft: &mut Saga,
+    at: Timestamp,
+    input: &Input,
+    events: &mut Vec<Event>,
+) -> Result<Option<Refusal>, String> {
+    if let Some(mark) = marks::before(&config.plugins, draft, input) {
+        try_decide(draft, at, mark, events)?;
+    }
+    try_decide(draft, at, input.clone(), events)
 }
 
 /// Decides and applies to the draft; why it is refused, if it is. A broken invariant of the engine must cost one saga, not

@@ -129,6 +129,7 @@ async fn parents_whose_children_find_no_room_end() {
                 start_at: None,
                 parent: None,
                 sealed_key: None,
+                personal: Vec::new(),
             };
             let (saga, events) = amends_engine::start(at, start);
             let stored = (1..).zip(events).map(|(version, event)| StoredEvent {

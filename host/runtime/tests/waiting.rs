@@ -97,6 +97,7 @@ async fn began(store: &Arc<dyn Store>, shards: &OwnedShards, name: &str, at: Tim
         start_at: None,
         parent: None,
         sealed_key: None,
+        personal: Vec::new(),
     };
     let (_, events) = amends_engine::start(at, start);
     let stored = (1..).zip(events).map(|(version, event)| StoredEvent {

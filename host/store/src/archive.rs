@@ -5,14 +5,19 @@
 
 use std::time::Duration;
 
-use amends_engine::{DefinitionName, SagaId, SagaStatus, SubjectKeyId, Timestamp, Version};
+use amends_engine::{
+    DefinitionName, Position, SagaId, SagaStatus, SubjectKeyId, Timestamp, Version,
+};
 use futures::future::BoxFuture;
 
+use crate::append::{NewEvent, StartKey};
 use crate::archive_place::ArchivePlace;
 use crate::error::{Cause, StoreError};
+use crate::events_text::events_column;
 use crate::paging::PageBudget;
 use crate::saga_query::SagaQuery;
 use crate::saga_row::SagaRow;
+use crate::segment::{ARCHIVED_SAGA_BYTES_MAX, SagaLine};
 use crate::stored_event::StoredEvent;
 
 /// How long after its end a saga keeps its start key at least. The key then goes, when the saga has left
@@ -72,6 +77,18 @@ pub trait Archive: Send + Sync {
     /// See [`ArchiveError`].
     fn bring_back(&self, id: SagaId) -> BoxFuture<'_, Result<bool, ArchiveError>>;
 
+    /// Puts a saga that has ended elsewhere into the archive. It was never in this database, and it never
+    /// is: [`Self::bring_back`] refuses it, because the undo of a saga belongs to the host that ran it. No
+    /// reader of the log gets its events, whose positions count within the saga. Its start key is taken
+    /// unless another saga has it.
+    ///
+    /// Returns false, and writes nothing, when the database or the archive has a saga of this id. When
+    /// the future is dropped or the process ends, the saga is in the archive or it is not.
+    ///
+    /// # Errors
+    /// See [`ArchiveError`]. [`ArchiveError::NoArchive`] when there are no files.
+    fn import(&self, saga: ImportedSaga) -> BoxFuture<'_, Result<bool, ArchiveError>>;
+
     /// Removes the start keys of archived sagas that ended before a time. Returns how many.
     ///
     /// # Errors
@@ -92,6 +109,42 @@ pub trait Archive: Send + Sync {
 
     /// Returns where the files are; none when sagas are deleted instead.
     fn place(&self) -> Option<&ArchivePlace>;
+}
+
+/// A saga that has ended elsewhere.
+#[derive(Debug, Clone)]
+pub struct ImportedSaga {
+    /// Its row.
+    pub row: SagaRow,
+    /// Its events from the first on, and when each was decided.
+    pub events: Vec<(Timestamp, NewEvent)>,
+    /// Its start key, if it has one.
+    pub start_key: Option<StartKey>,
+}
+
+impl ImportedSaga {
+    /// Returns its line in a segment.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when it has not ended, has no event or is too large.
+    pub(crate) fn line(&self) -> Result<String, StoreError> {
+        let invalid = StoreError::Invalid;
+        let line = SagaLine::new(&self.row).ok_or(invalid("a saga that is imported has ended"))?;
+        let mut line = line.imported();
+        if self.events.is_empty() {
+            return Err(invalid("a saga that is imported has events"));
+        }
+        for (version, (at, event)) in (1..).zip(&self.events) {
+            let column = events_column(std::slice::from_ref(event));
+            line.push(Position(version), Version(version), *at, &column)
+                .map_err(|_| invalid("the data of an event is JSON"))?;
+        }
+        let text = line.to_text().map_err(|_| invalid("the data of an event is JSON"))?;
+        if text.len() > ARCHIVED_SAGA_BYTES_MAX {
+            return Err(invalid("a saga that is imported has at most 64 MiB"));
+        }
+        Ok(text)
+    }
 }
 
 /// A page of sagas that have ended.
@@ -191,6 +244,12 @@ pub enum ArchiveError {
     /// Other sagas are being moved. Caller: later.
     #[error("sagas of this store are being archived already")]
     UnderWay,
+    /// There are no files: the config has `archive = "none"`, or no archive. Operator.
+    #[error("the store has no archive, and what is imported goes there")]
+    NoArchive,
+    /// The saga ran on another host, and stays in the archive. Caller: on that host.
+    #[error("saga {0} was imported: it ran on another host, and its undos belong there")]
+    Imported(SagaId),
     /// The saga was deleted when its retention was over. Nobody can act.
     #[error(
         "saga {id} was deleted: it ended at {ended_at} as {status}, and the archive was \"none\""

@@ -111,6 +111,7 @@ macro_rules! conformance_tests {
             keeps_versions_keys_and_positions_of_archived_sagas,
             archives_parents_first_and_nothing_that_goes_on,
             brings_archived_sagas_back,
+            imports_a_saga_once,
             finds_each_saga_while_it_is_archived,
             commits_in_groups,
             gains_every_shard_once,

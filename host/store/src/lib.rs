@@ -64,7 +64,7 @@ mod survey;
 pub use append::{Append, AppendReply, Appended, NewEvent, StartKey};
 pub use archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedContent, EndedPage, EndedSaga,
-    START_KEY_RETENTION, ToArchive, Tombstone,
+    ImportedSaga, START_KEY_RETENTION, ToArchive, Tombstone,
 };
 pub use archive_place::{ArchivePlace, BucketPlace, PlaceError};
 pub use backup::{Backup, BackupError, BackupSummary};

@@ -36,7 +36,7 @@ const ERASE_POINTS: [&str; 5] = [
 const HIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// The values, as they stand in JSON or in a text.
-const PLANTED: [&str; 10] = [
+pub(crate) const PLANTED: [&str; 10] = [
     "Ada Byron-Vexley",
     "Kirchengasse 47/3",
     "AT61 1904 3002 3457",
@@ -83,7 +83,7 @@ fn place(sagas: &str) -> Place {
     place
 }
 
-fn input() -> Value {
+pub(crate) fn input() -> Value {
     json!({
         "customer_id": "c-81",
         "customer": { "name": PLANTED[0], "born": PLANTED[7], "partner": PLANTED[8] },
@@ -96,7 +96,7 @@ fn input() -> Value {
     })
 }
 
-fn done(output: &Output) -> String {
+pub(crate) fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}{}", stdout(output), stderr(output));
     stdout(output)
 }
@@ -117,12 +117,12 @@ fn orders(place: &Place, host: &Host) -> (String, String) {
     (order, refused)
 }
 
-fn erase(place: &Place) -> Output {
+pub(crate) fn erase(place: &Place) -> Output {
     place.amends(&["erase", "--subject", "c-81", "--reason", "request 118", "-o", "json"])
 }
 
 /// Everything that the host says about sagas.
-fn answers(place: &Place, host: &Host, ids: &[&str]) -> String {
+pub(crate) fn answers(place: &Place, host: &Host, ids: &[&str]) -> String {
     let mut all = String::new();
     for id in ids {
         for path in ["", "/events", "/why", "/undo-plan", "/exposure"] {
@@ -137,12 +137,12 @@ fn answers(place: &Place, host: &Host, ids: &[&str]) -> String {
 }
 
 /// The planted values that a text has.
-fn found(text: &str) -> Vec<&'static str> {
+pub(crate) fn found(text: &str) -> Vec<&'static str> {
     PLANTED.into_iter().filter(|planted| text.contains(planted)).collect()
 }
 
 /// The planted values in the bytes of all files below a folder.
-fn found_in(folder: &Path) -> Vec<String> {
+pub(crate) fn found_in(folder: &Path) -> Vec<String> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -158,7 +158,7 @@ fn found_in(folder: &Path) -> Vec<String> {
     all
 }
 
-fn state(host: &Host, id: &str) -> Value {
+pub(crate) fn state(host: &Host, id: &str) -> Value {
     host.get(&format!("/v1/sagas/{id}"))["personal"]["state"].clone()
 }
 

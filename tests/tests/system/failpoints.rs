@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::archive::ARCHIVE_POINTS;
 use crate::backup::{BACKUP_POINTS, DRAFT_POINTS, RESTORE_POINTS};
 use crate::erase::KEY_POINTS;
+use crate::import::IMPORT_POINTS;
 use crate::ledger;
 use crate::place::{Host, Place, agent, example, repository, stdout};
 use crate::rebuild::REBUILD_POINTS;
@@ -253,6 +254,7 @@ fn each_failpoint_is_in_the_list_and_in_the_code_once() {
         &REBUILD_POINTS,
         &RESTORE_POINTS,
         &KEY_POINTS,
+        &IMPORT_POINTS,
     ]
     .concat();
     let mut listed: Vec<_> = here.chain(of_others).map(str::to_owned).collect();

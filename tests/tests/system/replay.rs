@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Output;
 
+use amends_engine::Digest;
 use serde_json::Value;
 
 use amends_tests::{Behaviour, Component};
@@ -144,6 +145,94 @@ fn recorded_calls_are_made_again_on_another_component() {
     let refused = replay("prescription=bad.wasm", &[]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("bad.wasm cannot be called"), "{}", stderr(&refused));
+}
+
+/// The components of a bundle make the calls again that they served, without a host and without the folder.
+/// One that was swapped meanwhile makes its own calls, and one that is gone is named.
+#[test]
+fn the_components_of_a_bundle_make_its_calls_again() {
+    let place = Place::example();
+    let host = place.run();
+    orders(&place, &host);
+    let sagas = host.sagas();
+    // The inventory has reserved, and its undo is a component of its own, which finds that.
+    let is_undone = |saga: &&Value| {
+        let view = host.get(&format!("/v1/sagas/{}", saga["id"].as_str().unwrap()));
+        view["steps"][1]["status"] == "undone"
+    };
+    let saga = sagas.iter().find(is_undone).expect("an order whose stock was released");
+    let id = saga["id"].as_str().unwrap();
+    let told = done(&place.amends(&["store", "export", id, "whole.ndjson", "--components"]));
+    assert!(told.contains(" and 4 components") || told.contains(" and 3 components"), "{told}");
+    let plain = done(&place.amends(&["store", "export", id]));
+    // It is the same bundle, with lines between the head and the events.
+    let whole = fs::read_to_string(place.path("whole.ndjson")).unwrap();
+    let without: Vec<_> =
+        whole.lines().filter(|line| !line.starts_with("{\"component\":")).collect();
+    assert_eq!(plain.lines().collect::<Vec<_>>(), without);
+
+    // Another version of the undo serves from here on; the one that served is removed.
+    let released = repository().join("plugins/inventory-release.wasm");
+    let new = crate::swap::another_version(&fs::read(&released).unwrap());
+    fs::write(place.path("new.wasm"), new).unwrap();
+    done(&place.amends(&["plugin", "deploy", "inventory-release=new.wasm"]));
+    assert_eq!(host.stop(), Some(0));
+    fs::remove_dir_all(place.plugins()).unwrap();
+    let again =
+        stdout(&place.amends(&["replay", "whole.ndjson", "--calls", "--config", "amends.toml"]));
+    let last = again.lines().last().unwrap();
+    assert!(last.contains("inventory, inventory-release, prescription"), "{again}");
+    let states = stdout(&place.amends(&[
+        "replay",
+        "whole.ndjson",
+        "--calls",
+        "--config",
+        "amends.toml",
+        "-o",
+        "jsonl",
+    ]));
+    let states: Vec<_> = states.lines().map(json).collect();
+    let verdict = |kind: &str, step: &str| {
+        let is_it = |state: &&Value| state["type"] == kind && state["data"]["step"] == step;
+        states.iter().find(is_it).map(|state| state["replayed"]["verdict"].clone())
+    };
+    // The undo, which is another component, finds in the state what the step wrote there.
+    for (kind, step) in [
+        ("step.succeeded", "prescription"),
+        ("step.succeeded", "inventory"),
+        ("undo.succeeded", "inventory"),
+        ("undo.succeeded", "prescription"),
+    ] {
+        assert_eq!(verdict(kind, step), Some("same".into()), "{kind} {step}: {again}");
+    }
+    let plain_file = place.path("plain.ndjson");
+    fs::write(&plain_file, &plain).unwrap();
+    let none = place.amends(&["replay", "plain.ndjson", "--calls"]);
+    assert!(stderr(&none).contains("the bundle has no components"), "{}", stderr(&none));
+
+    // A component that was damaged on the way does not run.
+    let at = whole.find("\"base64\":\"").unwrap() + 2_000;
+    let mut damaged = whole.clone().into_bytes();
+    damaged[at] = if damaged[at] == b'A' { b'B' } else { b'A' };
+    fs::write(place.path("damaged.ndjson"), damaged).unwrap();
+    let output = place.amends(&["replay", "damaged.ndjson"]);
+    assert!(stderr(&output).contains("line 2: the component is damaged"), "{}", stderr(&output));
+
+    let digest = Digest::of(&fs::read(&released).unwrap());
+    let database = rusqlite::Connection::open(place.path("data/amends.db")).unwrap();
+    let removed = "DELETE FROM blobs WHERE digest = ?1";
+    assert_eq!(database.execute(removed, [digest.as_bytes()]).unwrap(), 1);
+    drop(database);
+    fs::create_dir(place.plugins()).unwrap();
+    let host = place.run();
+    let output = place.amends(&["store", "export", id, "rest.ndjson", "--components"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let named = format!("the component {} of inventory-release is gone", &digest.to_string()[..19]);
+    assert!(stderr(&output).contains(&named), "{named}: {}", stderr(&output));
+    let output = place.amends(&["replay", "rest.ndjson", "--calls"]);
+    let words = "of inventory-release; its calls are not made";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    assert_eq!(host.stop(), Some(0));
 }
 
 #[test]

@@ -137,6 +137,7 @@ mod tests {
                 start_at: None,
                 parent: None,
                 sealed_key: None,
+                personal: Vec::new(),
             },
         );
         let output = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX - 2)));

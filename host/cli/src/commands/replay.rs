@@ -1,7 +1,6 @@
 //! `replay`: steps through the history of a saga, without a host.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,31 +8,29 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use amends_api_types::{BUNDLE_FORMAT, BundleEvent, BundleHead, EventView};
+use amends_api_types::{BundleComponent, BundleEvent, EventView};
 use amends_engine::{
-    Command, Definition, Event, PAYLOAD_BYTES_MAX, PluginName, Saga, Target, Timestamp,
-    activity_in_brief, commands, evolve, on_one_line, replay, why,
+    Command, Definition, Digest, Event, PluginName, Saga, Target, Timestamp, activity_in_brief,
+    commands, evolve, on_one_line, replay, why,
 };
 
 use amends_workbench::plugin::replay::{ReplayOptions, ReplayVerdict, Replayed, Replayer};
 
+use crate::commands::bundle::Bundle;
 use crate::commands::exit::{EXIT_DIFFERS, EXIT_DONE};
 use crate::commands::output::format::Format;
 use crate::commands::output::{
-    Look, event_line, paint, print_json, print_json_line, print_table_as, say, short_digest,
-    status_cell, table,
+    Look, complain, event_line, paint, print_json, print_json_line, print_table_as, say,
+    short_digest, status_cell, table,
 };
 use crate::commands::plugin::named;
-
-/// The most bytes of a line of a bundle: twice the largest event of a store.
-const LINE_BYTES_MAX: u64 = 32 * PAYLOAD_BYTES_MAX as u64;
 
 /// The arguments of the verb.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  amends store export ID saga.ndjson\n  amends replay saga.ndjson\n  \
                   amends replay saga.ndjson --to 7\n  amends replay saga.ndjson --component \
-                  inventory.wasm\n\nEach event is followed by the state after it: \
+                  inventory.wasm\n  amends store export ID - --components | amends replay - --calls\n\nEach event is followed by the state after it: \
                   the status, and what was in flight, due or waited for.\nThe replay fails when an \
                   event cannot follow those before it."
 )]
@@ -47,8 +44,12 @@ pub(crate) struct Replay {
     /// for another one; nothing is sent
     #[arg(long, value_name = "FILE")]
     component: Option<String>,
-    /// What is granted to the component; without it state and events
-    #[arg(long, value_name = "CONFIG", requires = "component")]
+    /// Make the calls again on the components of the bundle, each on the one that served it, and compare;
+    /// nothing is sent
+    #[arg(long, conflicts_with = "component")]
+    calls: bool,
+    /// What is granted to the components; without it state and events
+    #[arg(long, value_name = "CONFIG")]
     config: Option<PathBuf>,
     /// How to print it
     #[arg(short, long, value_enum, default_value = "table")]
@@ -82,18 +83,13 @@ struct Tally {
 }
 
 pub(crate) async fn run(args: Replay) -> anyhow::Result<u8> {
-    let mut lines: Box<dyn BufRead> = match args.bundle.as_str() {
-        "-" => Box::new(std::io::stdin().lock()),
-        path => {
-            let file = File::open(path).with_context(|| format!("{path} cannot be read"))?;
-            Box::new(BufReader::new(file))
-        }
-    };
-    let mut replayer = match &args.component {
-        Some(component) => Some(open_component(component, args.config.clone()).await?),
-        None => None,
-    };
-    let head = read_head(&mut lines)?;
+    ensure!(
+        args.config.is_none() || args.calls || args.component.is_some(),
+        "--config goes with --component or --calls"
+    );
+    let mut bundle = Bundle::open(&args.bundle)?;
+    let mut replayer = open_replayer(&args, &mut bundle).await?;
+    let head = &bundle.head;
     let definition = Definition::from_canonical(head.definition.spec.as_str())
         .map_err(|message| anyhow::anyhow!("line 1: its definition cannot be read: {message}"))?;
     ensure!(
@@ -107,10 +103,10 @@ pub(crate) async fn run(args: Replay) -> anyhow::Result<u8> {
     let (mut saga, mut start, mut last): (Option<Saga>, _, _) = (None, None, String::new());
     let (mut number, mut at, mut tally) = (0, Timestamp::default(), Tally::default());
     while args.to.is_none_or(|to| number < to)
-        && let Some(text) = read_line(&mut lines, number + 2)?
+        && let Some((line, text)) = bundle.next_event()?
     {
         number += 1;
-        let place = || format!("line {}", number + 1);
+        let place = || format!("line {line}");
         let event: BundleEvent = serde_json::from_str(&text).with_context(place)?;
         ensure!(
             event.version == number,
@@ -151,9 +147,8 @@ pub(crate) async fn run(args: Replay) -> anyhow::Result<u8> {
         );
     }
     let Some(saga) = saga else { bail!("the bundle has no events") };
-    let cut_off = head.events.filter(|events| args.to.is_none() && number < *events);
-    if let Some(events) = cut_off {
-        bail!("the bundle is cut off: it ends with event {number} of {events}");
+    if args.to.is_none() {
+        bundle.check_end(number)?;
     }
     match args.output {
         Format::Json => print_json(&states)?,
@@ -163,15 +158,46 @@ pub(crate) async fn run(args: Replay) -> anyhow::Result<u8> {
     }
     let Some(replayer) = replayer else { return Ok(EXIT_DONE) };
     if args.output == Format::Table {
-        tally.print(replayer.plugin())?;
+        tally.print(replayer.plugins())?;
     }
     replayer.close().await?;
     Ok(if tally.differing > 0 { EXIT_DIFFERS } else { EXIT_DONE })
 }
 
-async fn open_component(component: &str, config: Option<PathBuf>) -> anyhow::Result<Replayer> {
-    let (plugin, file) = named(component)?;
-    Replayer::open(&ReplayOptions { plugin, file, config }).await
+/// Loads what makes the calls again, if something does.
+async fn open_replayer(args: &Replay, bundle: &mut Bundle) -> anyhow::Result<Option<Replayer>> {
+    let config = args.config.clone();
+    if let Some(component) = &args.component {
+        let (plugin, file) = named(component)?;
+        return Replayer::open(&ReplayOptions { plugin, file, config }).await.map(Some);
+    }
+    if !args.calls {
+        return Ok(None);
+    }
+    let mut components = Vec::new();
+    for BundleComponent { plugin, digest } in &bundle.head.components {
+        let bytes = digest.parse().ok().and_then(|digest| bundle.components.remove(&digest));
+        match bytes {
+            Some(bytes) => components.push((plugin.parse()?, bytes)),
+            // It has served two plugins.
+            None if components.iter().any(|(_, bytes)| is_of(bytes, digest)) => {}
+            None => {
+                let digest = short_digest(digest);
+                complain!(
+                    "the bundle lacks the component {digest} of {plugin}; its calls are not made"
+                );
+            }
+        }
+    }
+    ensure!(
+        !components.is_empty(),
+        "the bundle has no components: `amends store export ID --components` writes them"
+    );
+    Replayer::of_components(components, config.as_deref()).await.map(Some)
+}
+
+fn is_of(bytes: &[u8], digest: &str) -> bool {
+    Digest::of(bytes).to_string() == digest
 }
 
 impl Tally {
@@ -184,44 +210,16 @@ impl Tally {
         }
     }
 
-    fn print(&self, plugin: &PluginName) -> anyhow::Result<()> {
+    fn print(&self, plugins: &[PluginName]) -> anyhow::Result<()> {
         let Self { same, differing, not_comparable } = self;
         let calls = same + differing + not_comparable;
+        let plugins: BTreeSet<_> = plugins.iter().map(PluginName::as_str).collect();
+        let plugins = plugins.into_iter().collect::<Vec<_>>().join(", ");
         say!(
-            "\n{calls} calls of {plugin} were made again: {same} the same, {differing} differ, \
+            "\n{calls} calls of {plugins} were made again: {same} the same, {differing} differ, \
              {not_comparable} cannot be compared"
         )
     }
-}
-
-/// Reads the first line of a bundle.
-fn read_head(lines: &mut dyn BufRead) -> anyhow::Result<BundleHead> {
-    let help = "a bundle is what `amends store export ID` writes";
-    let text = read_line(lines, 1)?.with_context(|| format!("the bundle is empty: {help}"))?;
-    let format = serde_json::from_str::<serde_json::Value>(&text);
-    let format = format.with_context(|| format!("line 1: {help}"))?;
-    match format["format"].as_str() {
-        Some(BUNDLE_FORMAT) => Ok(serde_json::from_str(&text).context("line 1")?),
-        Some(other) => bail!(
-            "line 1: its format is {}, and this version reads {BUNDLE_FORMAT}",
-            on_one_line(other)
-        ),
-        None => bail!("line 1: it has no format: {help}"),
-    }
-}
-
-/// Reads a line without its end; none at the end of the bundle.
-fn read_line(lines: &mut dyn BufRead, number: u64) -> anyhow::Result<Option<String>> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    let mut limited = lines.take(LINE_BYTES_MAX + 1);
-    let read = limited.read_line(&mut text).with_context(|| format!("line {number}"))?;
-    ensure!(
-        text.len() as u64 <= LINE_BYTES_MAX,
-        "line {number}: it is longer than {} MiB",
-        LINE_BYTES_MAX >> 20
-    );
-    Ok((read > 0).then(|| text.trim_end().to_owned()))
 }
 
 /// Says what the state of a saga is after an event.

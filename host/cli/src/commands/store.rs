@@ -5,6 +5,7 @@
 
 mod download;
 mod export;
+mod import;
 mod parquet;
 mod rebuild;
 mod stopped;
@@ -43,6 +44,8 @@ pub(crate) enum Store {
     Rebuild(rebuild::Rebuild),
     /// Write the history of a saga, with its definition, into a file
     Export(export::Export),
+    /// Put a saga that ended on another host into the archive of this one
+    Import(import::Import),
     /// Move ended sagas whose retention is over to the archive now, or bring one back
     Archive(Archive),
 }
@@ -157,6 +160,7 @@ pub(crate) async fn run(command: Store) -> anyhow::Result<u8> {
         Store::Verify(args) => verify(&args),
         Store::Rebuild(args) => rebuild::rebuild(args).await,
         Store::Export(args) => export::export(args).await,
+        Store::Import(args) => import::import(args).await,
         Store::Archive(args) => archive(args).await,
     }
 }

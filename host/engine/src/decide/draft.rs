@@ -1,8 +1,9 @@
 //! A decision in progress.
 
-use crate::event::Event;
+use crate::event::{Event, SagaMarked};
 use crate::evolve::evolve;
 use crate::ids::Timestamp;
+use crate::personal::PersonalPath;
 use crate::saga::Saga;
 
 /// A copy of a saga on which facts are tried, and the facts so far.
@@ -22,5 +23,13 @@ impl Draft<'_> {
             panic!("decided what cannot be: {error}");
         }
         self.events.push(event);
+    }
+
+    /// Records places that components mark as personal, but for those that are known as such.
+    pub(super) fn mark(&mut self, mut personal: Vec<PersonalPath>) {
+        personal.retain(|place| !self.saga.personal().any(|known| known.covers(place)));
+        if !personal.is_empty() {
+            self.emit(SagaMarked { personal });
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::event::Parent;
 use crate::ids::{Digest, SagaId, SignalName, StepName, Timestamp};
 use crate::order::Order;
 use crate::payload::Payload;
-use crate::personal::SealedKey;
+use crate::personal::{PersonalPath, SealedKey};
 
 /// Everything that a saga is started with.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Start {
     pub parent: Option<Parent>,
     /// The key of its personal values; none when its definition has no subject.
     pub sealed_key: Option<SealedKey>,
+    /// The places that components mark as personal, and that the definition does not name.
+    pub personal: Vec<PersonalPath>,
 }
 
 /// One thing that happened to a saga.
@@ -76,6 +78,12 @@ pub enum Input {
         step: StepName,
         /// The failure of the step.
         error: Failure,
+    },
+    /// A component that served a call marks these places as personal. Those that are known as such are
+    /// left out.
+    Mark {
+        /// The places.
+        personal: Vec<PersonalPath>,
     },
     /// Time has passed, or the saga was loaded from its log.
     Tick,

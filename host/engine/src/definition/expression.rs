@@ -24,12 +24,12 @@ use serde_json::Value;
 use convert::from_cel;
 use error::Shortened;
 use meter::Meter;
-use path::{Path, operand, path, read_path};
+use path::{Path, operand, path, path_of, read_path};
 use syntax::{TYPES, has_lone_equals, literal_text, walk};
 use variables::ITEM_NAMES;
 
 pub(crate) use error::ExpressionError;
-pub(crate) use path::PassedThrough;
+pub(crate) use path::{PassedThrough, ReadPlace};
 pub(crate) use variables::{Item, Source, Variable, VariableValue, Variables};
 
 /// The longest expression, in bytes: it is code in a config file, not data.
@@ -214,6 +214,36 @@ impl Expression {
     /// Returns the payload that the expression passes through unchanged, if any.
     pub(crate) fn passed_through(&self) -> Option<PassedThrough<'_>> {
         self.path.as_ref()?.passed_through()
+    }
+
+    /// Returns the places that the expression reads, as far as it names them by fields alone.
+    pub(crate) fn places(&self) -> Vec<ReadPlace> {
+        if let Some(path) = &self.path {
+            return vec![path.place(true)];
+        }
+        let (mut places, mut skip) = (Vec::new(), 0);
+        walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
+            // What a path consists of is visited after it.
+            if skip > 0 {
+                skip -= 1;
+                return;
+            }
+            // Whether a field is there says nothing of its value.
+            if let Expr::Select(select) = expr
+                && select.test
+                && let Some(path) = path(&select.operand)
+            {
+                skip = path.len() + 1;
+                return;
+            }
+            if let Some(path) = path_of(expr) {
+                skip = path.len();
+                if !bound.contains(&path.name()) {
+                    places.push(path.place(false));
+                }
+            }
+        });
+        places
     }
 
     /// Returns true when the expression reads a value at this path of a variable, a part of it, or something

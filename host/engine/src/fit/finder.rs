@@ -7,13 +7,17 @@ use super::describe::{and, kinds_of, quoted, source_of};
 use super::flaw::{Flaw, FlawKind, Schemas};
 use super::infer::{Finding, infer};
 use super::kinds::Kinds;
+use super::marks::{PersonalMarks, marked_places};
 use super::misfit::{Misfit, misfits};
 use super::near::{cut, nearest};
 use super::schema::Schema;
 use super::shape::Shape;
 use super::syntax::is_filled;
-use crate::definition::{Definition, Expression, InputSpec, StepInput, StepKind, StepSpec};
+use crate::definition::{
+    Definition, Expression, InputSpec, StepInput, StepKind, StepSpec, Variable,
+};
 use crate::ids::PluginName;
+use crate::personal::PersonalPath;
 
 /// The most flaws of one definition that are reported. Nobody reads more, and rejections are
 /// stored.
@@ -100,6 +104,67 @@ impl<'s> FlawFinder<'_, 's> {
         let place = FlawPlace { is_decided, ..place("input") };
         self.check_input(place, &compiled.input, &variables);
         self.check_undo(step);
+        self.check_personal(step);
+    }
+
+    /// Checks that what the components of a step mark as personal can be sealed.
+    fn check_personal(&mut self, step: &StepSpec) {
+        let definition = self.definition;
+        for (plugin, key) in [(step.plugin(), "plugin"), (step.undo_plugin(), "undo")] {
+            let Some(plugin) =
+                plugin.filter(|plugin| key == "plugin" || step.plugin() != Some(*plugin))
+            else {
+                continue;
+            };
+            let Some(schemas) = (self.schemas)(plugin) else { continue };
+            let places = marked_places(definition, step, &PersonalMarks::of(&schemas));
+            let place = FlawPlace { step, key, field: None, is_decided: true };
+            if let Some(first) = places.iter().find(|_| definition.spec().subject.is_none()) {
+                let message = format!(
+                    "the plugin `{plugin}` marks `{first}` as personal, and the saga `{}` has no subject",
+                    definition.name()
+                );
+                let remedy = "add subject to the saga, such as subject = \"input.customer_id\": whose \
+                              values these are";
+                let kind = (FlawKind::Personal, true);
+                self.add_of(plugin, place, kind, "subject", (message, remedy.to_owned()));
+            }
+            for (name, expression) in definition.index().expressions() {
+                let mut in_input = places.iter().filter_map(PersonalPath::in_input);
+                if in_input.any(|fields| expression.reads(Variable::Input, fields)) {
+                    let source = expression.source();
+                    let message = format!(
+                        "the plugin `{plugin}` marks a value as personal that `{source}` indexes as \
+                         `{name}`, and the index is not sealed"
+                    );
+                    let remedy = "index something that is not personal, or do not index it";
+                    let kind = (FlawKind::Personal, true);
+                    self.add_of(plugin, place, kind, name.as_str(), (message, remedy.to_owned()));
+                }
+            }
+        }
+    }
+
+    /// Adds a flaw that depends on one plugin alone.
+    fn add_of(
+        &mut self,
+        plugin: &PluginName,
+        place: FlawPlace<'_>,
+        (kind, is_certain): (FlawKind, bool),
+        subject: &str,
+        (message, remedy): (String, String),
+    ) {
+        self.found.push(Flaw {
+            step: place.step.name.clone(),
+            key: place.key,
+            field: None,
+            is_certain,
+            kind,
+            plugins: BTreeSet::from([plugin.clone()]),
+            subject: subject.to_owned(),
+            message,
+            remedy,
+        });
     }
 
     /// Returns the shape of an expression's value, and adds what in the expression cannot be right.

@@ -27,6 +27,8 @@ pub enum FlawKind {
     Fields,
     /// The undo is by another plugin and does not fit.
     Undo,
+    /// The plugin's component marks values as personal, and they could not be sealed.
+    Personal,
 }
 
 /// One thing in a definition that does not fit.
@@ -34,7 +36,7 @@ pub enum FlawKind {
 pub struct Flaw {
     /// The step with the flaw.
     pub step: StepName,
-    /// The key in the table of the step: `when`, `each`, `input` or `undo`.
+    /// The key in the table of the step: `when`, `each`, `input`, `undo` or `plugin`.
     pub key: &'static str,
     /// The field of the input, if the flaw is about one.
     pub field: Option<String>,

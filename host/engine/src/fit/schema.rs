@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::kinds::Kinds;
+use super::mark::PERSONAL_MARK;
 
 /// The most nested schemas that are looked at. This also ends circles of `$ref`s.
 pub(super) const DEPTH_MAX: usize = 8;
@@ -21,7 +22,7 @@ const OPTIONAL_MAX: usize = 8;
 
 /// Keywords that are for people, or hold schemas that others refer to. They may stand beside a
 /// `$ref` without changing its meaning.
-const WITHOUT_MEANING: [&str; 13] = [
+const WITHOUT_MEANING: [&str; 14] = [
     "$ref",
     "$schema",
     "$id",
@@ -35,6 +36,7 @@ const WITHOUT_MEANING: [&str; 13] = [
     "deprecated",
     "readOnly",
     "writeOnly",
+    PERSONAL_MARK,
 ];
 
 /// Keywords that may describe properties that `properties` does not name.
@@ -96,6 +98,11 @@ impl<'s> Schema<'s> {
         }
         is_part |= schema.get("$ref").is_some();
         Self { document: self.document, here: schema, is_part }
+    }
+
+    /// Returns the document that the schema is in.
+    pub(super) fn document(self) -> &'s Value {
+        self.document
     }
 
     /// Returns the schema as JSON.

@@ -10,6 +10,7 @@ use crate::event::{CompensationStarted, SagaAbandoned, SagaBlocked, SagaStarted}
 use crate::ids::{SagaId, SignalName, Timestamp, Version};
 use crate::log_limits::LogSize;
 use crate::payload::Payload;
+use crate::personal::PersonalPath;
 
 /// One saga. [`crate::start`] and [`crate::replay`] make it; only [`crate::evolve`] changes it.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub struct Saga {
     pub(crate) steps: Vec<StepState>,
     /// The steps over a list that have their elements, in the order in which they got them.
     pub(crate) fan_outs: Vec<FanOut>,
+    /// The places that components have marked as personal.
+    pub(crate) marked: Vec<PersonalPath>,
     /// The size of its log, and the size at which the log is full.
     pub(crate) log: LogSize,
     pub(crate) log_max: LogSize,
@@ -103,9 +106,16 @@ impl Saga {
             signals: Vec::new(),
             steps,
             fan_outs: Vec::new(),
+            marked: Vec::new(),
             log: LogSize { events: 1, bytes: input_bytes },
             log_max,
         }
+    }
+
+    /// Returns the places of its personal values: those that its definition names, and those that
+    /// components have marked.
+    pub fn personal(&self) -> impl Iterator<Item = &PersonalPath> {
+        self.definition.personal().iter().chain(&self.marked)
     }
 
     /// Returns true when the saga has ended. Unlike its status, this needs no look at the steps.
@@ -145,6 +155,7 @@ impl Saga {
             && self.signals == other.signals
             && self.steps == other.steps
             && self.fan_outs == other.fan_outs
+            && self.marked == other.marked
             && (self.log, self.log_max) == (other.log, other.log_max)
     }
 }

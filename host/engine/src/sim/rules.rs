@@ -60,7 +60,7 @@ impl Rules<'_> {
                 require(held, || "blocked, and no step needs an operator".to_owned())
             }
             SagaEvent::Abandoned(_) => self.abandoned(),
-            SagaEvent::Retimed(_) => Ok(()),
+            SagaEvent::Retimed(_) | SagaEvent::Marked(_) => Ok(()),
         }
     }
 

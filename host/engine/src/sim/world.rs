@@ -79,6 +79,7 @@ impl<'m> World<'m> {
             start_at: (!delay.is_zero()).then(|| now.after(delay)),
             parent: None,
             sealed_key: None,
+            personal: Vec::new(),
         };
         let (saga, events) = machine.start(now, what);
         let units = Arc::new(Units::of(&definition));

@@ -92,6 +92,7 @@ impl Host {
             start_at: delay.map(|delay| now.after(delay)),
             parent: None,
             sealed_key: None,
+            personal: Vec::new(),
         };
         let (saga, events) = start(now, what);
         let mut host = Self { saga, now, noted: events.iter().map(word).collect() };

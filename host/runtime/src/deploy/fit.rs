@@ -162,7 +162,7 @@ impl Search {
                     continue;
                 }
                 let is_bad = match flaw.kind {
-                    FlawKind::Expression | FlawKind::Undo => flaw.is_certain,
+                    FlawKind::Expression | FlawKind::Undo | FlawKind::Personal => flaw.is_certain,
                     FlawKind::Undescribed => flaw.is_certain || described,
                     // Where nothing serves yet, the config may be what has to change. An input of elements is
                     // not certain, and each element that there is fails.

@@ -180,7 +180,7 @@ async fn start(sagas: &dyn SagaPort, child: &Child, told: &mut ChildOrders) -> R
         match error {
             // The call is cut off with the host, and run again at the next start.
             StartError::Stopping => return std::future::pending().await,
-            error @ StartError::NoSubject { .. } => {
+            error @ (StartError::NoSubject { .. } | StartError::NeedsSubject { .. }) => {
                 return Err(Failure::new("subject_missing", error.to_string()));
             }
             StartError::DefinitionUnknown(_)
@@ -220,6 +220,7 @@ async fn start_once(sagas: &dyn SagaPort, child: &Child) -> Result<Started, NotS
         start_at: None,
         parent: Some(child.parent.clone()),
         sealed_key: None,
+        personal: Vec::new(),
     };
     sagas.start(what).await.map_err(NotStarted::NotYet)
 }

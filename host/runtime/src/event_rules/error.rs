@@ -55,7 +55,8 @@ impl EventError {
             Self::Start(error) => match error {
                 StartError::DefinitionUnknown(_)
                 | StartError::KeyReused(_)
-                | StartError::NoSubject { .. } => false,
+                | StartError::NoSubject { .. }
+                | StartError::NeedsSubject { .. } => false,
                 StartError::Overloaded(_)
                 | StartError::Keys(_)
                 | StartError::Stopping

@@ -8,6 +8,7 @@ use super::Host;
 use crate::action::{Action, authorize};
 use crate::erasure::WaitingSaga;
 use crate::error::{RuntimeError, StartError};
+use crate::marks;
 use crate::principal::Principal;
 
 /// What an erasure came to.
@@ -79,7 +80,15 @@ impl Host {
         let subject = definition.subject(&start.input).map_err(|message| {
             StartError::NoSubject { definition: definition.name().to_string(), message }
         })?;
-        let Some(subject) = subject else { return Ok(None) };
+        let marked = marks::at_start(&self.inner.plugins, definition);
+        let Some(subject) = subject else {
+            let Some(place) = marked.into_iter().next() else { return Ok(None) };
+            return Err(StartError::NeedsSubject {
+                definition: definition.name().to_string(),
+                place,
+            });
+        };
+        start.personal = marked;
         let payload = start.key.as_ref().map(|_| (definition.name(), &start.input));
         let seal = self.inner.keys.begin(&subject, start.id, payload, now()).await?;
         start.sealed_key = Some(seal.sealed.clone());

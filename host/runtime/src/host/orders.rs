@@ -217,6 +217,7 @@ impl Host {
             | Input::Admit { .. }
             | Input::Outcome { .. }
             | Input::Refuse { .. }
+            | Input::Mark { .. }
             | Input::Tick => return Ok(None),
         };
         // What it takes in a queue, beside its payload, is less than what a saga does.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use amends_engine::{Digest, SagaId, SagaStatus, Version};
 use amends_store::{
-    Backup, BackupError, Cursor, GroupBy, PageBudget, RebuildError, RebuildPlace, RebuildSlice,
-    SagaGroups, SagaQuery, SagaRow, StoreError, StoreHealth, StoreStats, StoreSurvey, StoredEvent,
-    Stream,
+    Backup, BackupError, BlobKind, Cursor, GroupBy, PageBudget, RebuildError, RebuildPlace,
+    RebuildSlice, SagaGroups, SagaQuery, SagaRow, StoreError, StoreHealth, StoreStats, StoreSurvey,
+    StoredEvent, Stream,
 };
 use tokio::sync::watch;
 
@@ -52,6 +52,14 @@ impl Host {
     /// When the store fails.
     pub async fn key(&self, key: String) -> Result<Option<(SagaId, Digest)>, StoreError> {
         self.inner.store.sagas().key(key).await
+    }
+
+    /// Returns the bytes of a component. None when the store has them no more.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn component(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.store.blobs().get(BlobKind::Component, digest).await
     }
 
     /// Returns how many sagas have each status.

@@ -93,6 +93,7 @@ impl From<StartError> for Ended {
             error @ (StartError::DefinitionUnknown(_)
             | StartError::KeyReused(_)
             | StartError::NoSubject { .. }
+            | StartError::NeedsSubject { .. }
             | StartError::Keys(_)
             | StartError::Overloaded(_)) => Self::Failing(error.to_string()),
         }

@@ -132,7 +132,9 @@ impl Worker {
                 Input::Outcome { .. } => "runtime.outcome.durable",
                 Input::Operate(_) => "runtime.order.durable",
                 Input::Signal { .. } => "runtime.signal.durable",
-                Input::Tick | Input::Admit { .. } | Input::Refuse { .. } => "runtime.tick.durable",
+                Input::Tick | Input::Admit { .. } | Input::Refuse { .. } | Input::Mark { .. } => {
+                    "runtime.tick.durable"
+                }
             });
             queued.reply(&live.saga, &live.stalls, live.clock);
         }
@@ -245,6 +247,7 @@ impl Worker {
             Some(
                 Input::Admit { .. }
                 | Input::Refuse { .. }
+                | Input::Mark { .. }
                 | Input::Signal { .. }
                 | Input::Operate(_)
                 | Input::Tick,

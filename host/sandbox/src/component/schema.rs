@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::ptr;
 
-use amends_engine::{PAYLOAD_DEPTH_MAX, Payload};
+use amends_engine::{PAYLOAD_DEPTH_MAX, PERSONAL_MARK, Payload};
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
@@ -246,6 +246,15 @@ fn check(schema: &Value) -> Result<Vec<&str>, String> {
             "has a pattern of {} bytes, at most {PATTERN_BYTES_MAX} are allowed: check it in the \
              component",
             long.len()
+        ));
+    }
+    let mark = objects.iter().find_map(|one| {
+        // A property may have this name, and its schema is an object.
+        one.get(PERSONAL_MARK).filter(|mark| !mark.is_boolean() && !mark.is_object())
+    });
+    if let Some(mark) = mark {
+        return Err(format!(
+            "has `{PERSONAL_MARK}`: {mark}, which says nothing: write true or false"
         ));
     }
     let mut chains = Chains { root: schema, known: HashMap::new() };

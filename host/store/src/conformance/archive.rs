@@ -9,8 +9,8 @@ use amends_engine::{IndexValue, Position, SagaId, SagaStatus, Version};
 use super::fixture::{at, digest, event, row, saga_id, start, then, whole_log, whole_stream};
 use super::location::{StoreLocation, TestStore};
 use crate::{
-    Append, Appended, ArchiveError, ArchiveSummary, EndedContent, PageBudget, SagaQuery, SagaRow,
-    StartKey, Store, StoreError, StoredEvent, Stream, ToArchive,
+    Append, Appended, ArchiveError, ArchiveSummary, EndedContent, ImportedSaga, PageBudget,
+    SagaQuery, SagaRow, StartKey, Store, StoreError, StoredEvent, Stream, ToArchive,
 };
 
 /// The row of a saga that has completed, with a tag and a key.
@@ -233,6 +233,72 @@ pub async fn brings_archived_sagas_back(location: &dyn StoreLocation) {
     let longer = ToArchive { version: Version(4), ..to_archive(1, None) };
     assert_eq!(store.archive().archive(vec![longer]).await.unwrap().sagas, 1);
     assert_eq!(found(&*store, saga_id(1)).await.unwrap().2.len(), 4);
+    assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
+    store.close().await.unwrap();
+}
+
+/// A saga that ended elsewhere, with its start and its end.
+fn imported(number: u32, key: Option<&str>) -> ImportedSaga {
+    let row = SagaRow { key: key.map(str::to_owned), ..ended_row(number) };
+    let digest = digest(number);
+    ImportedSaga {
+        row,
+        events: vec![(at(number), event(number)), (at(number + 1), event(number + 1))],
+        start_key: key.map(|key| StartKey { key: key.to_owned(), payload_digest: digest }),
+    }
+}
+
+/// A saga of another host is in the archive once, and is not in the log. It takes neither the id nor the key
+/// of another saga, and does not come back.
+pub async fn imports_a_saga_once(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    complete(&store, 1).await;
+    let log = whole_log(&*store).await;
+    let archive = store.archive();
+    assert!(archive.import(imported(7, Some("key-7"))).await.unwrap());
+    // With the key of another saga, which keeps it.
+    assert!(archive.import(imported(8, Some("key-1"))).await.unwrap());
+    for taken in [7, 8, 1] {
+        assert!(!archive.import(imported(taken, None)).await.unwrap(), "{taken}");
+    }
+    let unfinished = SagaRow { status: SagaStatus::Running, ended_at: None, ..row(9) };
+    for wrong in [
+        ImportedSaga { events: Vec::new(), ..imported(9, None) },
+        ImportedSaga { row: unfinished, ..imported(9, None) },
+    ] {
+        let error = archive.import(wrong).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Store(StoreError::Invalid(_))), "{error}");
+    }
+    assert_eq!(whole_log(&*store).await, log);
+    assert_eq!(store.sagas().row(saga_id(7)).await.unwrap(), None);
+    let (is_archived, row, events) = found(&*store, saga_id(7)).await.unwrap();
+    assert!(is_archived);
+    assert_eq!(row, imported(7, Some("key-7")).row);
+    let told: Vec<_> =
+        events.iter().map(|event| (event.version.0, event.at, &event.data)).collect();
+    let data = [event(7).data, event(8).data];
+    assert_eq!(told, [(1, at(7), &data[0]), (2, at(8), &data[1])]);
+    let key = |name: &str| store.sagas().key(name.to_owned());
+    assert_eq!(key("key-7").await.unwrap().map(|(saga, _)| saga), Some(saga_id(7)));
+    assert_eq!(key("key-1").await.unwrap().map(|(saga, _)| saga), Some(saga_id(1)));
+    let tombstones = archive.list(SagaQuery { limit: 9, ..SagaQuery::default() }).await.unwrap();
+    let listed: Vec<_> = tombstones.iter().map(|one| (one.id, one.key.as_deref())).collect();
+    assert_eq!(listed, [(saga_id(8), None), (saga_id(7), Some("key-7"))]);
+    let error = archive.bring_back(saga_id(7)).await.unwrap_err();
+    assert!(matches!(error, ArchiveError::Imported(id) if id == saga_id(7)), "{error}");
+    // A start with its id is refused, and what comes next has a position of its own.
+    assert!(store.append(start(7)).await.is_err());
+    store.append(start(20)).await.unwrap();
+    assert_eq!(whole_log(&*store).await.last().unwrap().position, Position(3 + 4 + 1));
+    let survey = store.maintenance().survey().await.unwrap();
+    assert_eq!((survey.archived.sagas, survey.archived.events), (2, 4));
+    assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
+    store.close().await.unwrap();
+
+    let store = location.open().await.unwrap();
+    assert_eq!(found(&*store, saga_id(8)).await.unwrap().2.len(), 2);
+    store.append(start(21)).await.unwrap();
+    assert_eq!(whole_log(&*store).await.last().unwrap().position, Position(9));
     assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
     store.close().await.unwrap();
 }

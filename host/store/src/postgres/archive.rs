@@ -11,10 +11,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::PostgresStore;
-use super::archive_work::{self, Removal, Returning};
+use super::archive_work::{self, Import, Removal, Returning};
 use super::read;
 use crate::archive::{
-    Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ToArchive, Tombstone,
+    Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ImportedSaga, ToArchive,
+    Tombstone,
 };
 use crate::archive_files::{ArchiveFiles, Orphan};
 use crate::archive_place::ArchivePlace;
@@ -108,6 +109,32 @@ impl Archive for PostgresStore {
                 }
             }
             Err(ArchiveError::UnderWay)
+        }
+        .boxed()
+    }
+
+    fn import(&self, saga: ImportedSaga) -> BoxFuture<'_, Result<bool, ArchiveError>> {
+        async move {
+            let files = self.archive.clone().ok_or(ArchiveError::NoArchive)?;
+            let line = saga.line()?;
+            let place = Arc::clone(&self.archiving).acquire_owned().await;
+            let _place = place.map_err(|_| StoreError::Closed)?;
+            self.remove_orphans().await?;
+            let (id, events) = (saga.row.id, saga.events.len() as u64);
+            let mut writer = self.begin_segment(Arc::clone(&files)).await?;
+            let segment = in_background(move || {
+                let added = writer.add(id, &line, events);
+                added.map_err(|error| files.draft_failed(error))?;
+                files.finish(writer)
+            });
+            let Some(segment) = segment.await? else {
+                return Err(StoreError::Invalid("a saga that is imported has events").into());
+            };
+            let import = Import { segment, row: saga.row, start_key: saga.start_key };
+            let work = self
+                .work(move |pg, known| archive_work::import(pg, import, known.position).boxed());
+            // Without a row the file is an orphan.
+            Ok(work.await?.count > 0)
         }
         .boxed()
     }
@@ -259,9 +286,12 @@ impl PostgresStore {
             let read = || {
                 let saga = crate::segment::parse_line(&line, id)?;
                 let line = SagaLine::from_text(&line)?;
-                Ok((line.row()?, line.appends()?, saga.events))
+                Ok((line.row()?, line.appends()?, saga.events, line.is_imported()))
             };
-            let (row, appends, events) = read().map_err(failed)?;
+            let (row, appends, events, is_imported) = read().map_err(failed)?;
+            if is_imported {
+                return Err(ArchiveError::Imported(id));
+            }
             if appends.last().map(|(_, version, ..)| Version(*version)) != Some(version) {
                 let what = format!("saga {id} does not end with event {} in it", version.0);
                 return Err(failed(damaged(what)));

@@ -8,7 +8,8 @@ use super::error::Result;
 use super::job::WorkDone;
 use super::projections::{remove_rows, version_of};
 use super::rows::Rows;
-use super::text::{stored_text, uuid_of};
+use super::text::{stored_text, uuid_of, uuid_of_key};
+use crate::append::StartKey;
 use crate::id_time::delay_of;
 use crate::saga_failure::failures;
 use crate::saga_row::SagaRow;
@@ -73,9 +74,7 @@ pub(super) async fn remove(
     position: i64,
 ) -> Result<WorkDone> {
     // No position is given twice, also when these sagas have the last ones.
-    let last = "INSERT INTO meta VALUES ('position', $1)
-                ON CONFLICT (name) DO UPDATE SET value = greatest(meta.value, excluded.value)";
-    pg.execute(last, &[&position]).await?;
+    keep_position(pg, position).await?;
     let mut done = WorkDone::default();
     for saga in sagas {
         done.touched.push(saga.id);
@@ -157,6 +156,78 @@ pub(super) async fn bring_back(pg: &Pg, saga: Returning) -> Result<WorkDone> {
         longest_life: life,
         ..WorkDone::default()
     })
+}
+
+/// A saga that ended on another host.
+pub(super) struct Import {
+    /// The segment that has it alone.
+    pub(super) segment: WrittenSegment,
+    pub(super) row: SagaRow,
+    pub(super) start_key: Option<StartKey>,
+}
+
+/// Records a saga that ended on another host: its segment, its tombstone and its start key. Nothing when
+/// there is a saga of this id.
+pub(super) async fn import(pg: &Pg, import: Import, position: i64) -> Result<WorkDone> {
+    let Import { segment, row, start_key } = import;
+    let is_known = "SELECT 1 FROM sagas WHERE id = $1
+        UNION ALL SELECT 1 FROM archived WHERE saga = $1
+        UNION ALL SELECT 1 FROM appends WHERE saga = $1";
+    let id = uuid_of(row.id);
+    if pg.exists(is_known, &[&id]).await? {
+        return Ok(WorkDone::default());
+    }
+    let events = segment.events;
+    let number = put_segment(pg, segment).await?.segment;
+    let mut key = None;
+    if let Some(start_key) = start_key {
+        let insert = "INSERT INTO start_keys VALUES ($1, $2, $3, $4) ON CONFLICT (key) DO NOTHING";
+        let text = stored_text(&start_key.key);
+        let (digest, at) =
+            (start_key.payload_digest.as_bytes().to_vec(), row.started_at.as_millis());
+        let taken = pg.execute(insert, &[&text, &id, &digest, &at]).await?;
+        key = (taken > 0).then_some(text);
+    }
+    let tombstone = "INSERT INTO archived (saga, version, segment, definition, status, started_at,
+            ended_at, key, subject_key)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    let ended_at = row.ended_at.map(Timestamp::as_millis);
+    let subject_key = row.subject_key.map(uuid_of_key);
+    pg.execute(
+        tombstone,
+        &[
+            &id,
+            &integer(events),
+            &number,
+            &row.definition.as_str(),
+            &row.status.as_str(),
+            &row.started_at.as_millis(),
+            &ended_at,
+            &key,
+            &subject_key,
+        ],
+    )
+    .await?;
+    keep_position(pg, position + integer(events)).await?;
+    let ended_at = row.ended_at.unwrap_or(row.started_at).as_millis();
+    Ok(WorkDone {
+        segment: number,
+        count: 1,
+        events,
+        positions: integer(events),
+        touched: vec![row.id],
+        start_delay: delay_of(row.id, row.started_at),
+        longest_life: ended_at - row.started_at.as_millis(),
+        ..WorkDone::default()
+    })
+}
+
+/// Writes the last position down, because no row may have it.
+async fn keep_position(pg: &Pg, position: i64) -> Result<()> {
+    let last = "INSERT INTO meta VALUES ('position', $1)
+                ON CONFLICT (name) DO UPDATE SET value = greatest(meta.value, excluded.value)";
+    pg.execute(last, &[&position]).await?;
+    Ok(())
 }
 
 /// Removes start keys of archived sagas.

@@ -75,6 +75,8 @@ pub(super) struct WorkDone {
     pub(super) count: u64,
     /// The events of the sagas.
     pub(super) events: u64,
+    /// How many positions were taken that no event of the log has.
+    pub(super) positions: i64,
     /// The sagas that have more events than was known: nothing of them was written.
     pub(super) changed: Vec<SagaId>,
     /// The sagas of which the writer must look at the version again.

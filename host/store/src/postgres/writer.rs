@@ -356,6 +356,7 @@ impl Writer {
         for saga in &done.touched {
             self.cache.streams.remove(&crate::Stream::Saga(*saga));
         }
+        self.cache.position += done.positions;
         self.cache.start_delay = self.cache.start_delay.max(done.start_delay);
         self.cache.longest_life = self.cache.longest_life.max(done.longest_life);
         self.tell_longest();

@@ -36,6 +36,9 @@ pub(crate) struct SagaLine {
     key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     subject_key: Option<SubjectKeyId>,
+    /// It ended on another host, and its positions count within it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    imported: bool,
     appends: Vec<AppendLine>,
 }
 
@@ -65,8 +68,19 @@ impl SagaLine {
             index: row.index.clone(),
             key: row.key.clone(),
             subject_key: row.subject_key,
+            imported: false,
             appends: Vec::new(),
         })
+    }
+
+    /// Makes it the line of a saga that ended on another host.
+    pub(crate) fn imported(self) -> Self {
+        Self { imported: true, ..self }
+    }
+
+    /// Returns true when the saga ended on another host.
+    pub(crate) const fn is_imported(&self) -> bool {
+        self.imported
     }
 
     /// Adds an append. `events` is the column of the store.

@@ -122,7 +122,10 @@ impl WriterCache {
 }
 
 /// Returns the answer to a start whose key has started a saga before.
-fn known_key(connection: &Connection, start_key: &StartKey) -> rusqlite::Result<Option<Appended>> {
+pub(super) fn known_key(
+    connection: &Connection,
+    start_key: &StartKey,
+) -> rusqlite::Result<Option<Appended>> {
     let known = connection
         .prepare_cached("SELECT saga, payload_digest FROM start_keys WHERE key = ?1")?
         .query_row([&start_key.key], |row| Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?)))

@@ -15,13 +15,16 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::SqliteStore;
-use super::archive_job::{ArchiveDone, ArchiveJob, ArchiveTask, Removal, Returning, SegmentNumber};
+use super::archive_job::{
+    ArchiveDone, ArchiveJob, ArchiveTask, Import, Removal, Returning, SegmentNumber,
+};
 use super::clock::now;
 use super::job::Job;
 use super::read;
 use super::runs::runs;
 use crate::archive::{
-    Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ToArchive, Tombstone,
+    Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ImportedSaga, ToArchive,
+    Tombstone,
 };
 use crate::archive_files::{ArchiveFiles, Orphan};
 use crate::archive_place::ArchivePlace;
@@ -133,6 +136,35 @@ impl Archive for SqliteStore {
                 }
             }
             Err(ArchiveError::UnderWay)
+        }
+        .boxed()
+    }
+
+    fn import(&self, saga: ImportedSaga) -> BoxFuture<'_, Result<bool, ArchiveError>> {
+        async move {
+            let files = self.archive.clone().ok_or(ArchiveError::NoArchive)?;
+            let line = saga.line()?;
+            let place = Arc::clone(&self.archiving).acquire_owned().await;
+            let _place = place.map_err(|_| StoreError::Closed)?;
+            self.remove_orphans().await?;
+            let (id, events) = (saga.row.id, saga.events.len() as u64);
+            let mut writer = self.begin_segment(Arc::clone(&files)).await?;
+            let writer = in_background({
+                let files = Arc::clone(&files);
+                move || {
+                    let added = writer.add(id, &line, events);
+                    added.map_err(|error| files.draft_failed(error))?;
+                    Ok(writer)
+                }
+            });
+            let Some(segment) = finish_segment(files, writer.await?).await? else {
+                return Err(StoreError::Invalid("a saga that is imported has events").into());
+            };
+            let import = Import { segment, row: saga.row, start_key: saga.start_key };
+            let done = self.archive_job(ArchiveTask::Import(Box::new(import))).await?;
+            failpoint("store.import.recorded");
+            // Without a row the file is an orphan.
+            Ok(done.count > 0)
         }
         .boxed()
     }
@@ -300,9 +332,12 @@ impl SqliteStore {
             let read = || {
                 crate::segment::parse_line(&line, id)?;
                 let line = SagaLine::from_text(&line)?;
-                Ok((line.row()?, line.appends()?))
+                Ok((line.row()?, line.appends()?, line.is_imported()))
             };
-            let (row, appends) = read().map_err(failed)?;
+            let (row, appends, is_imported) = read().map_err(failed)?;
+            if is_imported {
+                return Err(ArchiveError::Imported(id));
+            }
             if appends.last().map(|(_, version, ..)| Version(*version)) != Some(version) {
                 let what = format!("saga {id} does not end with event {} in it", version.0);
                 return Err(failed(damaged(what)));

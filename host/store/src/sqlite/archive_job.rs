@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amends_engine::{SagaId, Timestamp, Version};
+use amends_engine::{Position, SagaId, SubjectKeyId, Timestamp, Version};
 use amends_failpoint::failpoint;
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
-use super::append::{insert_append, put_row};
+use super::append::{insert_append, known_key, put_key, put_row};
+use super::archived_columns::archived_version;
 use super::column::to_integer;
 use super::error::is_constraint;
 use super::failures::{derive_failures, remove_failures};
 use super::saga_index::remove_index;
+use super::start_delay::{delay_of, note_start_delay};
 use super::statements::Statements;
 use super::writer_cache::WriterCache;
+use crate::append::StartKey;
 use crate::error::StoreError;
 use crate::saga_row::SagaRow;
 use crate::segment::WrittenSegment;
@@ -41,6 +44,8 @@ pub(super) enum ArchiveTask {
     },
     /// Puts a saga in the place of its tombstone.
     BringBack(Box<Returning>),
+    /// Records a segment that has one saga of another host, and its tombstone.
+    Import(Box<Import>),
     /// Removes start keys of archived sagas.
     RemoveKeys(Vec<(SagaId, String)>),
 }
@@ -71,12 +76,20 @@ pub(super) struct Returning {
     pub(super) appends: Vec<(u64, u64, i64, String)>,
 }
 
+/// A saga that ended on another host.
+pub(super) struct Import {
+    /// The segment that has it alone.
+    pub(super) segment: WrittenSegment,
+    pub(super) row: SagaRow,
+    pub(super) start_key: Option<StartKey>,
+}
+
 impl ArchiveTask {
     /// Returns how many bytes the part adds to a transaction.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::BringBack(saga) => saga.appends.iter().map(|(.., events)| events.len()).sum(),
-            Self::Segment(_) | Self::Remove { .. } | Self::RemoveKeys(_) => 0,
+            Self::Segment(_) | Self::Remove { .. } | Self::Import(_) | Self::RemoveKeys(_) => 0,
         }
     }
 }
@@ -114,6 +127,7 @@ impl WriterCache {
             ArchiveTask::Segment(segment) => put_segment(connection, segment),
             ArchiveTask::Remove { sagas, segment } => self.remove(connection, sagas, *segment),
             ArchiveTask::BringBack(saga) => self.bring_back(connection, saga),
+            ArchiveTask::Import(import) => self.import(connection, import),
             ArchiveTask::RemoveKeys(keys) => remove_keys(connection, keys),
         };
         let done = match done {
@@ -136,12 +150,7 @@ impl WriterCache {
     ) -> rusqlite::Result<ArchiveDone> {
         let mut done = ArchiveDone::default();
         // No position is given twice, also when these sagas have the last ones.
-        connection
-            .prepare_cached(
-                "INSERT INTO meta VALUES ('position', ?1)
-                 ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-            )?
-            .execute([to_integer(self.position.0)])?;
+        keep_position(connection, self.position)?;
         for saga in sagas {
             if self.remove_one(connection, *saga, segment)? {
                 done.count += 1;
@@ -223,6 +232,71 @@ impl WriterCache {
         self.versions_cache.remove(&stream);
         Ok(ArchiveDone { count: 1, events: version.0, ..ArchiveDone::default() })
     }
+}
+
+impl WriterCache {
+    /// Records a saga that ended on another host: its segment, its tombstone and its start key. Nothing
+    /// when there is a saga of this id.
+    fn import(
+        &mut self,
+        connection: &Connection,
+        Import { segment, row, start_key }: &Import,
+    ) -> rusqlite::Result<ArchiveDone> {
+        let (stream, events) = (Stream::Saga(row.id), segment.events);
+        let is_known = "SELECT 1 FROM appends WHERE stream = ?1";
+        if has_row(connection, row.id)?
+            || archived_version(connection, row.id)?.is_some()
+            || connection.prepare_cached(is_known)?.exists([&stream])?
+        {
+            return Ok(ArchiveDone::default());
+        }
+        let number = put_segment(connection, segment)?.segment;
+        let key = match start_key {
+            Some(key) if known_key(connection, key)?.is_none() => {
+                put_key(connection, key, &stream, row.started_at)?;
+                Some(&key.key)
+            }
+            Some(_) | None => None,
+        };
+        connection
+            .prepare_cached(
+                "INSERT INTO archived (saga, version, segment, definition, status, started_at,
+                     ended_at, key, subject_key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute(params![
+                row.id.as_bytes(),
+                to_integer(events),
+                number,
+                row.definition.as_str(),
+                row.status.as_str(),
+                row.started_at.as_millis(),
+                row.ended_at.map(Timestamp::as_millis),
+                key,
+                row.subject_key.as_ref().map(SubjectKeyId::as_bytes),
+            ])?;
+        // Positions without a row are those of archived events, and readers know such gaps.
+        let position = Position(self.position.0 + events);
+        keep_position(connection, position)?;
+        count_archived(connection, 1, to_integer(events))?;
+        note_start_delay(connection, delay_of(row.id, row.started_at))?;
+        self.note_life(connection, row)?;
+        self.versions_cache.remove(&stream);
+        self.position = position;
+        failpoint("store.import.recording");
+        Ok(ArchiveDone { segment: number, count: 1, events, ..ArchiveDone::default() })
+    }
+}
+
+/// Writes the last position down, because no row may have it.
+fn keep_position(connection: &Connection, position: Position) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO meta VALUES ('position', ?1)
+             ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+        )?
+        .execute([to_integer(position.0)])?;
+    Ok(())
 }
 
 fn has_row(connection: &Connection, id: SagaId) -> rusqlite::Result<bool> {

@@ -12,13 +12,12 @@ use anyhow::{Context as _, bail};
 
 use super::component::{looked_at, name_of};
 
-/// A component, or two, that a host would serve.
+/// Components that a host would serve.
 pub(super) struct Alone {
     pub(super) plugins: Registry,
     pub(super) store: Arc<dyn Store>,
-    pub(super) step: Served,
-    /// What undoes the step, where that is another component.
-    pub(super) undo: Option<Served>,
+    /// In the order in which they were given.
+    pub(super) served: Vec<Served>,
     _folder: tempfile::TempDir,
 }
 
@@ -29,14 +28,12 @@ pub(super) struct Served {
 }
 
 impl Alone {
-    /// Has components serve: the first one the plugin `name`, or else that of its manifest.
+    /// Has components serve: each the plugin that is given with it, or else that of its manifest.
     ///
     /// # Errors
     /// Why a host would refuse one of them.
     pub(super) async fn open(
-        step: Vec<u8>,
-        name: Option<PluginName>,
-        undo: Option<Vec<u8>>,
+        components: Vec<(Vec<u8>, Option<PluginName>)>,
         granted: impl Fn(&PluginName) -> anyhow::Result<PluginSettings>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no folder for a store")?;
@@ -45,8 +42,7 @@ impl Alone {
         // For its name and its calls; the host below takes the compiled code from the cache.
         let kept = CacheConfig { dir: cache.clone(), key: None };
         let (mut names, mut plugins) = (Vec::new(), BTreeMap::new());
-        let undo = undo.map(|undo| (undo, None));
-        for (bytes, name) in std::iter::once((step, name)).chain(undo) {
+        for (bytes, name) in components {
             let looked_at = looked_at(bytes.clone(), Some(&kept)).await?;
             let (name, component) = match name {
                 Some(name) => (name, Some(looked_at.manifest.name.clone())),
@@ -70,11 +66,9 @@ impl Alone {
         })?;
         let config = PluginsConfig { dir, cache, plugins, ..PluginsConfig::default() };
         let plugins = Registry::open(config, Arc::clone(&store)).await?;
-        let mut served = names.into_iter().map(|name| served(&plugins, name));
-        let step = served.next().context("there is no component")??;
-        let undo = served.next().transpose()?;
-        drop(served);
-        Ok(Self { plugins, store, step, undo, _folder: folder })
+        let served = names.into_iter().map(|name| served(&plugins, name));
+        let served = served.collect::<anyhow::Result<_>>()?;
+        Ok(Self { plugins, store, served, _folder: folder })
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {

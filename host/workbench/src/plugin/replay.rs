@@ -1,10 +1,12 @@
-//! `amends replay --component`: makes the recorded calls of a saga on another component.
+//! `amends replay --component` and `--calls`: makes the recorded calls of a saga again, on another component
+//! or on those that served them.
 //!
 //! The calls run in the order of the log, without any effect outside. Requests are answered by a stub. What
 //! a call writes of its plugin's state is there for the next call of the same replay, and nothing else is:
 //! a bundle has no state.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use amends_engine::{
     Call, Command, Digest, Direction, Event, FailureClass, Outcome, Payload, PluginName, Saga,
@@ -16,7 +18,7 @@ use amends_store::{Append, Appended, NewEvent, Stream};
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
-use super::alone::Alone;
+use super::alone::{Alone, Served};
 use super::component;
 
 /// Which component makes the calls.
@@ -30,9 +32,13 @@ pub struct ReplayOptions {
     pub config: Option<PathBuf>,
 }
 
-/// A component that makes the calls of a saga again.
+/// Components that make the calls of a saga again.
 pub struct Replayer {
     alone: Alone,
+    /// The plugin of each component that is served.
+    plugins: Vec<PluginName>,
+    /// Each component makes the calls that it served, and no others.
+    is_as_recorded: bool,
     /// The version of the stream that the state is written with.
     version: Version,
     /// The calls that were made again, and whose recorded outcome has not come.
@@ -68,6 +74,7 @@ pub enum ReplayVerdict {
 struct Pending {
     step: StepName,
     direction: Direction,
+    digest: Digest,
     outcome: Outcome,
     requests: Vec<String>,
 }
@@ -80,19 +87,57 @@ impl Replayer {
     pub async fn open(options: &ReplayOptions) -> anyhow::Result<Self> {
         let file = options.file.display();
         let bytes = component::bytes_of(&options.file).await?;
-        let granted = |name: &PluginName| match &options.config {
-            Some(config) => component::granted(config, name),
-            None => Ok(PluginSettings { state: true, events: true, ..PluginSettings::default() }),
-        };
-        let alone = Alone::open(bytes, Some(options.plugin.clone()), None, granted).await;
+        let granted = |name: &PluginName| granted(options.config.as_deref(), name);
+        let components = vec![(bytes, Some(options.plugin.clone()))];
+        let alone = Alone::open(components, granted).await;
         let alone = alone.with_context(|| format!("{file} cannot be called"))?;
-        Ok(Self { alone, version: Version(0), pending: Vec::new() })
+        let plugins = vec![options.plugin.clone()];
+        Ok(Self { alone, plugins, is_as_recorded: false, version: Version(0), pending: Vec::new() })
     }
 
-    /// The plugin whose calls are made again.
+    /// Loads components that served calls of a saga, each with its plugin. They share their state.
+    ///
+    /// # Errors
+    /// Why a host would refuse one of them.
+    pub async fn of_components(
+        components: Vec<(PluginName, Vec<u8>)>,
+        config: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let (mut plugins, mut serving) = (Vec::new(), Vec::new());
+        let mut names: BTreeMap<PluginName, PluginName> = BTreeMap::new();
+        for (plugin, bytes) in components {
+            // Several components may have served one plugin, and here each needs a name of its own.
+            let mut name = plugin.clone();
+            if names.contains_key(&name) {
+                name = format!("replay-{}", &Digest::of(&bytes).hex()[..16]).parse()?;
+            }
+            names.insert(name.clone(), plugin.clone());
+            plugins.push(plugin);
+            serving.push((bytes, Some(name)));
+        }
+        let granted = |name: &PluginName| granted(config, names.get(name).unwrap_or(name));
+        let alone = Alone::open(serving, granted).await.context("a component cannot be called")?;
+        Ok(Self { alone, plugins, is_as_recorded: true, version: Version(0), pending: Vec::new() })
+    }
+
+    /// The plugins whose calls are made again.
     #[must_use]
-    pub const fn plugin(&self) -> &PluginName {
-        &self.alone.step.name
+    pub fn plugins(&self) -> &[PluginName] {
+        &self.plugins
+    }
+
+    /// The component that makes a call, if one does.
+    fn server(&self, call: &Call) -> Option<&Served> {
+        let Target::Plugin(plugin) = &call.target else { return None };
+        let mut served = self.plugins.iter().zip(&self.alone.served);
+        let is_it = |(name, served): &(&PluginName, &Served)| {
+            if self.is_as_recorded {
+                served.component.digest == call.digest
+            } else {
+                *name == plugin
+            }
+        };
+        served.find(is_it).map(|(_, served)| served)
     }
 
     /// Makes the call that an event began, when it is one of the plugin. `saga` is the state after the
@@ -113,10 +158,7 @@ impl Replayer {
             (call.step == *step && call.direction == direction).then_some(call)
         });
         let Some(call) = running else { return Ok(()) };
-        let served = &self.alone.step;
-        if !matches!(&call.target, Target::Plugin(plugin) if *plugin == served.name) {
-            return Ok(());
-        }
+        let Some(served) = self.server(&call) else { return Ok(()) };
         let exports = served.component.exports;
         let is_exported = match direction {
             Direction::Execute => exports.execute,
@@ -125,7 +167,8 @@ impl Replayer {
         if !is_exported {
             bail!("the component does not export {} of `{step}`", direction.as_str());
         }
-        let call = self.plugin_call(saga, &call)?;
+        let digest = served.component.digest;
+        let call = plugin_call(served, saga, &call)?;
         let answer = StubAnswer::Status(200);
         let rehearsed = self.alone.plugins.rehearse(&served.component, &call, answer).await;
         let requests = rehearsed.requests.iter().map(|request| {
@@ -148,30 +191,8 @@ impl Replayer {
             self.version = version;
         }
         self.pending.retain(|other| (&other.step, other.direction) != (&step, direction));
-        self.pending.push(Pending { step, direction, outcome, requests });
+        self.pending.push(Pending { step, direction, digest, outcome, requests });
         Ok(())
-    }
-
-    fn plugin_call(&self, saga: &Saga, call: &Call) -> anyhow::Result<PluginCall> {
-        let (input, output) = arguments(saga, call).map_err(anyhow::Error::msg)?;
-        let served = &self.alone.step;
-        let owner = saga.step(&call.step).and_then(|step| step.spec.plugin().cloned());
-        let key = idempotency_key(saga.id(), &call.step, call.direction, call.generation);
-        Ok(PluginCall {
-            plugin: served.name.clone(),
-            state_of: owner.unwrap_or_else(|| served.name.clone()),
-            digest: served.component.digest,
-            saga_id: saga.id(),
-            definition: saga.definition().name().clone(),
-            step: call.step.clone(),
-            attempt: call.attempt,
-            direction: call.direction,
-            idempotency_key: key,
-            traceparent: Some(saga.traceparent().into_owned()),
-            input,
-            output,
-            timeout: call.timeout,
-        })
     }
 
     /// Compares a call with an event, when that is the recorded outcome of one that was made again.
@@ -185,7 +206,7 @@ impl Replayer {
             _ => ReplayVerdict::Differs,
         };
         Some(Replayed {
-            digest: self.alone.step.component.digest,
+            digest: pending.digest,
             verdict,
             outcome: pending.outcome.to_string(),
             requests: pending.requests,
@@ -199,6 +220,35 @@ impl Replayer {
     pub async fn close(self) -> anyhow::Result<()> {
         self.alone.close().await
     }
+}
+
+/// What a component of a plugin is granted: what a config says, or else state and events.
+fn granted(config: Option<&Path>, plugin: &PluginName) -> anyhow::Result<PluginSettings> {
+    match config {
+        Some(config) => component::granted(config, plugin),
+        None => Ok(PluginSettings { state: true, events: true, ..PluginSettings::default() }),
+    }
+}
+
+fn plugin_call(served: &Served, saga: &Saga, call: &Call) -> anyhow::Result<PluginCall> {
+    let (input, output) = arguments(saga, call).map_err(anyhow::Error::msg)?;
+    let owner = saga.step(&call.step).and_then(|step| step.spec.plugin().cloned());
+    let key = idempotency_key(saga.id(), &call.step, call.direction, call.generation);
+    Ok(PluginCall {
+        plugin: served.name.clone(),
+        state_of: owner.unwrap_or_else(|| served.name.clone()),
+        digest: served.component.digest,
+        saga_id: saga.id(),
+        definition: saga.definition().name().clone(),
+        step: call.step.clone(),
+        attempt: call.attempt,
+        direction: call.direction,
+        idempotency_key: key,
+        traceparent: Some(saga.traceparent().into_owned()),
+        input,
+        output,
+        timeout: call.timeout,
+    })
 }
 
 /// Returns the outcome of a call that an event records.

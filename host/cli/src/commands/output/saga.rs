@@ -281,6 +281,11 @@ fn detail(kind: &str, data: &Value, brief: impl Fn(String) -> String) -> String 
             signal.into_iter().chain(until).collect::<Vec<_>>().join(", ")
         }
         "saga.retimed" => format!("the clock was {} ms ahead", data["ahead_ms"]),
+        "saga.marked" => {
+            let places = data["personal"].as_array().into_iter().flatten();
+            let places = places.filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+            format!("personal from here on: {places}")
+        }
         "signal.received" => {
             let id = data["id"].as_str().map_or_else(String::new, |id| format!(" ({id})"));
             let who = data["who"].as_str().map_or_else(String::new, |who| format!(" from {who}"));

@@ -4,23 +4,26 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use serde::Serialize;
+use reqwest::Method;
 use serde_json::value::RawValue;
 
 use amends_api_types::{
-    BUNDLE_FORMAT, BundleComponent, BundleEvent, BundleHead, DefinitionView, EventView,
+    BUNDLE_COMPONENTS_BYTES_MAX, BUNDLE_FORMAT, BundleBlob, BundleComponent, BundleDigest,
+    BundleEvent, BundleHead, DefinitionView, EventView,
 };
-use amends_engine::{Definition, Event, StepEvent, StepName, UndoEvent, Version, replay};
+use amends_engine::{Definition, Digest, Event, StepEvent, StepName, UndoEvent, Version, replay};
 use amends_keys::Sealer;
 
 use super::download::{Draft, exists};
 use super::parquet::{self, Month, Tables};
 use crate::commands::client::{Client, HostArgs, escape};
-use crate::commands::exit::EXIT_DONE;
+use crate::commands::exit::{EXIT_DONE, EXIT_NOT_FOUND, Failed};
 use crate::commands::ids::one_id;
-use crate::commands::output::{say, write};
+use crate::commands::output::{complain, say, short_digest, write};
 use crate::commands::sagas::events;
 
 /// The arguments of `store export`.
@@ -47,6 +50,9 @@ pub(crate) struct Export {
     /// Write the personal values too, as the history of the saga shows them
     #[arg(long)]
     pub personal: bool,
+    /// Write the components that served its calls too, so that `replay --calls` makes them again anywhere
+    #[arg(long, conflicts_with = "parquet")]
+    pub components: bool,
     /// Replace the file when it exists
     #[arg(long)]
     pub replace: bool,
@@ -78,19 +84,33 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
         withhold(&definition_of(&definition)?, &id, &mut events)?;
     }
     let components = components(&definition, &events);
-    let head = BundleHead {
+    let blobs = if args.components { blobs(&client, &components).await? } else { Vec::new() };
+    let mut head = BundleHead {
         format: BUNDLE_FORMAT.to_owned(),
         amends: env!("CARGO_PKG_VERSION").to_owned(),
         saga: id.clone(),
         definition,
         components,
         events: Some(events.len() as u64),
+        withheld: !args.personal,
+        digest: None,
     };
-    let mut bundle = Vec::new();
-    line(&mut bundle, &head)?;
-    let count = events.len();
+    let (mut digest, count) = (BundleDigest::new(&head), events.len());
+    let mut lines = Vec::new();
     for EventView { version, at, kind, data, .. } in events {
-        line(&mut bundle, &BundleEvent { version, at, kind, data })?;
+        let text = serde_json::to_string(&BundleEvent { version, at, kind, data })?;
+        digest.add(&text);
+        lines.push(text);
+    }
+    head.digest = Some(digest.finish());
+    let mut bundle = Vec::new();
+    line(&mut bundle, &serde_json::to_string(&head)?);
+    for (component, bytes) in &blobs {
+        let blob = BundleBlob { component: component.clone(), base64: STANDARD.encode(bytes) };
+        line(&mut bundle, &serde_json::to_string(&blob)?);
+    }
+    for text in &lines {
+        line(&mut bundle, text);
     }
     let Some(file) = &args.file else {
         write(&bundle)?;
@@ -99,7 +119,12 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
     let mut draft = Draft::create(file)?;
     draft.write(&bundle, 0)?;
     draft.finish(file, args.replace)?;
-    say!("{} has the {count} events of {id}", file.display())?;
+    let and = match blobs.len() {
+        0 => String::new(),
+        1 => " and 1 component".to_owned(),
+        count => format!(" and {count} components"),
+    };
+    say!("{} has the {count} events of {id}{and}", file.display())?;
     Ok(EXIT_DONE)
 }
 
@@ -113,6 +138,47 @@ pub(super) fn definition_of(definition: &DefinitionView) -> anyhow::Result<Arc<D
             definition.digest
         ),
     }
+}
+
+/// Reads the bytes of components from the host. Those that it has no more are named on standard error.
+async fn blobs(
+    client: &Client,
+    components: &[BundleComponent],
+) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let (mut blobs, mut bytes_total): (Vec<(String, Vec<u8>)>, _) = (Vec::new(), 0);
+    for BundleComponent { plugin, digest } in components {
+        if blobs.iter().any(|(known, _)| known == digest) {
+            continue;
+        }
+        let path = format!("/v1/components/{}", escape(digest));
+        let response = match client.send(client.request(Method::GET, &path)).await {
+            Ok(response) => response,
+            Err(error) if is_gone(&error) => {
+                let digest = short_digest(digest);
+                complain!("the component {digest} of {plugin} is gone: the host has removed it");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let bytes = response.bytes().await.context("the host did not send a component")?;
+        ensure!(
+            Digest::of(&bytes).to_string() == *digest,
+            "the host sent another component than {digest}"
+        );
+        bytes_total += bytes.len();
+        ensure!(
+            bytes_total <= BUNDLE_COMPONENTS_BYTES_MAX,
+            "the components have more than {} MiB, which is the most of a bundle",
+            BUNDLE_COMPONENTS_BYTES_MAX >> 20
+        );
+        blobs.push((digest.clone(), bytes.to_vec()));
+    }
+    Ok(blobs)
+}
+
+/// Returns true when the host says that it has no such component.
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failed>().is_some_and(|failed| failed.exit == EXIT_NOT_FOUND)
 }
 
 /// Replaces the personal values of a saga, if its definition has a subject.
@@ -138,10 +204,9 @@ pub(super) fn withhold(
     Ok(())
 }
 
-fn line(bundle: &mut Vec<u8>, value: &impl Serialize) -> anyhow::Result<()> {
-    serde_json::to_writer(&mut *bundle, value)?;
+fn line(bundle: &mut Vec<u8>, text: &str) {
+    bundle.extend_from_slice(text.as_bytes());
     bundle.push(b'\n');
-    Ok(())
 }
 
 /// Returns the components that served the calls which the events name. A step that runs a saga has none.

@@ -14,6 +14,17 @@ pub(super) struct Path {
     fields: Vec<String>,
 }
 
+/// A place that an expression reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadPlace {
+    /// The variable; none for `item`.
+    pub(crate) variable: Option<Variable>,
+    /// The fields that lead from the variable to the place.
+    pub(crate) fields: Vec<String>,
+    /// True when what is there is the value of the expression.
+    pub(crate) is_value: bool,
+}
+
 /// A payload that a step passes through unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassedThrough<'d> {
@@ -44,6 +55,21 @@ impl Path {
     pub(super) fn has_part_of(&self, variable: Variable, fields: &[String]) -> bool {
         self.from == Some(variable)
             && self.fields.iter().zip(fields).all(|(one, other)| one == other)
+    }
+
+    /// Returns the place at the end of the path.
+    pub(super) fn place(&self, is_value: bool) -> ReadPlace {
+        ReadPlace { variable: self.from, fields: self.fields.clone(), is_value }
+    }
+
+    /// Returns how many fields the path has.
+    pub(super) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Returns the name that the path begins with, which a macro may have bound.
+    pub(super) fn name(&self) -> &'static str {
+        self.from.map_or("item", Variable::name)
     }
 
     /// Returns the payload that the path passes through unchanged, if it names a whole payload.

@@ -44,8 +44,9 @@ impl Trial {
         undo: Option<Vec<u8>>,
         granted: impl Fn(&PluginName) -> anyhow::Result<PluginSettings>,
     ) -> anyhow::Result<Self> {
-        let alone = Alone::open(bytes, None, undo, granted).await?;
-        if alone.undo.as_ref().is_some_and(|undo| !undo.component.exports.compensate) {
+        let components = std::iter::once(bytes).chain(undo).map(|bytes| (bytes, None)).collect();
+        let alone = Alone::open(components, granted).await?;
+        if alone.served.get(1).is_some_and(|undo| !undo.component.exports.compensate) {
             bail!("the component of the undo exports no undo");
         }
         let sagas = AtomicU64::new(0);
@@ -55,20 +56,25 @@ impl Trial {
 
     /// Which calls can be made.
     pub(super) fn exports(&self) -> Exports {
-        let exports = self.alone.step.component.exports;
-        Exports { compensate: exports.compensate || self.alone.undo.is_some(), ..exports }
+        let exports = self.step().component.exports;
+        Exports { compensate: exports.compensate || self.alone.served.len() > 1, ..exports }
+    }
+
+    /// The component that executes the step.
+    fn step(&self) -> &Served {
+        &self.alone.served[0]
     }
 
     /// Which component a call goes to.
     fn of(&self, direction: Direction) -> &Served {
         match direction {
-            Direction::Execute => &self.alone.step,
-            Direction::Compensate => self.alone.undo.as_ref().unwrap_or(&self.alone.step),
+            Direction::Execute => self.step(),
+            Direction::Compensate => self.alone.served.get(1).unwrap_or_else(|| self.step()),
         }
     }
 
     pub(super) fn component(&self) -> &LoadedComponent {
-        &self.alone.step.component
+        &self.step().component
     }
 
     /// Another saga, in which nothing has happened yet.
@@ -84,9 +90,9 @@ impl Trial {
     pub(super) async fn state(&self) -> anyhow::Result<State> {
         let query = StateQuery { limit: KEYS_MAX, ..StateQuery::default() };
         let mut state = State::new();
-        for key in self.alone.store.state().keys(self.alone.step.name.clone(), query).await? {
+        for key in self.alone.store.state().keys(self.step().name.clone(), query).await? {
             if let Some(value) =
-                self.alone.store.state().value(self.alone.step.name.clone(), key.clone()).await?
+                self.alone.store.state().value(self.step().name.clone(), key.clone()).await?
             {
                 state.insert(key, value);
             }
@@ -143,7 +149,7 @@ impl Case<'_> {
         Ok(PluginCall {
             plugin: name.clone(),
             digest: component.digest,
-            state_of: self.trial.alone.step.name.clone(),
+            state_of: self.trial.step().name.clone(),
             saga_id: self.saga,
             definition,
             idempotency_key: idempotency_key(self.saga, &step, direction, 0),
