@@ -63,6 +63,7 @@ use crate::answer::Json;
         crate::store::back_up,
         crate::store::rebuild,
         crate::store::archive,
+        crate::hosts::host,
         crate::health::healthz,
         crate::health::readyz,
         crate::health::metrics,

@@ -184,6 +184,7 @@ async fn start(sagas: &dyn SagaPort, child: &Child, told: &mut ChildOrders) -> R
             | StartError::KeyReused(_)
             | StartError::NoSubject { .. }
             | StartError::Keys(_)
+            | StartError::Owner(_)
             | StartError::Overloaded(_)
             | StartError::Store(_) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not started yet");
@@ -238,6 +239,7 @@ async fn cancel(
             }
             Err(
                 error @ (OperateError::Runtime(_)
+                | OperateError::Owner(_)
                 | OperateError::Overloaded(_)
                 | OperateError::Quarantined(_)),
             ) => {
@@ -277,6 +279,7 @@ async fn compensate(sagas: &dyn SagaPort, child: &Child) -> Outcome {
             }
             Err(
                 error @ (OperateError::Runtime(_)
+                | OperateError::Owner(_)
                 | OperateError::Overloaded(_)
                 | OperateError::Quarantined(_)),
             ) => {

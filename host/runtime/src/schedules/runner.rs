@@ -94,6 +94,7 @@ impl From<StartError> for Ended {
             | StartError::KeyReused(_)
             | StartError::NoSubject { .. }
             | StartError::Keys(_)
+            | StartError::Owner(_)
             | StartError::Overloaded(_)) => Self::Failing(error.to_string()),
         }
     }
