@@ -8,6 +8,7 @@ use amends_runtime::Host;
 use tokio::sync::Semaphore;
 
 use crate::body::BodyRoom;
+use crate::door::Names;
 use crate::plugin_state::imports::Imports;
 use crate::plugins::upload::Uploads;
 use crate::sagas::watchers::Watchers;
@@ -36,6 +37,8 @@ pub struct ApiState {
     pub(crate) imports: Imports,
     /// The address at which a proxy serves the host, if one does.
     pub(crate) public_url: Option<PublicUrl>,
+    /// The address at which the other hosts of the store reach this one.
+    pub(crate) address: Option<PublicUrl>,
 }
 
 impl ApiState {
@@ -43,7 +46,9 @@ impl ApiState {
     /// which a proxy serves it, if one does.
     #[must_use]
     pub fn new(host: Host, prometheus: PrometheusHandle, public_url: Option<PublicUrl>) -> Self {
+        let address = host.peers().and_then(|peers| peers.me().address.parse().ok());
         Self {
+            address,
             host,
             prometheus,
             watchers: Watchers::default(),
@@ -53,5 +58,10 @@ impl ApiState {
             imports: Imports::default(),
             public_url,
         }
+    }
+
+    /// The addresses beside its own at which the host is reached.
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names { public_url: self.public_url.as_ref(), address: self.address.as_ref() }
     }
 }

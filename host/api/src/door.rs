@@ -24,10 +24,19 @@ use crate::error::ApiError;
 use crate::head::{HEAD_BYTES_MAX, head_bytes};
 use amends_api_types::PublicUrl;
 
+/// The addresses beside its own at which a host is reached.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Names<'n> {
+    /// The address at which a proxy serves it to clients.
+    pub(crate) public_url: Option<&'n PublicUrl>,
+    /// The address at which the other hosts of its store reach it.
+    pub(crate) address: Option<&'n PublicUrl>,
+}
+
 /// Refuses requests that are not meant for this host, and adds the headers that tell browsers what they
 /// may do with an answer.
 pub(crate) async fn door(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let mut response = match admit(state.public_url.as_ref(), &request) {
+    let mut response = match admit(state.names(), &request) {
         Ok(()) => next.run(receive(request, &state.bodies)).await,
         // The few connections for questions about the host's health wait for no body.
         Err(problem) if is_crowded(&request) => problem.into_response(),
@@ -54,7 +63,8 @@ pub(crate) fn guard(response: &mut Response) {
 ///
 /// # Errors
 /// The problem that says why it is not.
-pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result<(), ApiError> {
+pub(crate) fn admit(names: Names<'_>, request: &Request) -> Result<(), ApiError> {
+    let public_url = names.public_url;
     // hyper reads up to twice as much.
     let bytes = head_bytes(request);
     if bytes > HEAD_BYTES_MAX {
@@ -65,7 +75,7 @@ pub(crate) fn admit(public_url: Option<&PublicUrl>, request: &Request) -> Result
     }
     let host = addressed_to(request)?;
     if let Some(host) = &host {
-        check_host(host, public_url)?;
+        check_host(host, names)?;
     }
     if !is_own_origin(request.headers(), host.as_ref(), public_url) {
         let origins = request.headers().get_all(header::ORIGIN).iter().map(shown);
@@ -116,14 +126,16 @@ fn addressed_to(request: &Request) -> Result<Option<Authority>, ApiError> {
 
 /// Refuses other names. A page's own name may point to this machine by now, and its browser still sends
 /// that name.
-fn check_host(host: &Authority, public_url: Option<&PublicUrl>) -> Result<(), ApiError> {
+fn check_host(host: &Authority, names: Names<'_>) -> Result<(), ApiError> {
     let name = host.host();
+    let Names { public_url, address } = names;
     let is_loopback = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
         Some(address) => address.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()),
         None => name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback()),
     };
     let is_public = public_url.is_some_and(|url| url.name().eq_ignore_ascii_case(name));
-    if is_loopback || is_public || name.eq_ignore_ascii_case("localhost") {
+    let is_of_hosts = address.is_some_and(|address| address.name().eq_ignore_ascii_case(name));
+    if is_loopback || is_public || is_of_hosts || name.eq_ignore_ascii_case("localhost") {
         return Ok(());
     }
     Err(ApiError::new(421, "wrong_host", format!("this host is not `{name}`")).with_remedy(

@@ -11,8 +11,8 @@ use amends_registry::PluginError;
 use amends_runtime::StateError;
 use amends_runtime::{
     ArchiveError, ArchivePassError, BackupError, BreakerError, EventError, ExposureError, Fatal,
-    ImportError, Obstacle, OperateError, RebuildError, RehearseError, RuntimeError, StartError,
-    StoreError,
+    ImportError, Obstacle, OperateError, OwnerError, RebuildError, RehearseError, RuntimeError,
+    StartError, StoreError,
 };
 
 use crate::answer::Json;
@@ -23,13 +23,21 @@ pub(crate) const SEE_VERSIONS: &str =
 
 /// The error of a request. It is answered as a problem.
 #[derive(Debug)]
-pub(crate) struct ApiError(Problem);
+pub(crate) struct ApiError {
+    problem: Problem,
+    /// Whether the host has not done it because it does not run the saga, or stops. Another host may.
+    is_not_here: bool,
+}
+
+/// Marks an answer, as an extension: the host does not run the saga any more, or stops. Nothing was done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotHere;
 
 impl ApiError {
     /// An error with its HTTP status, stable code and a sentence.
     pub(crate) fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        Self(Problem {
+        Self::from(Problem {
             kind: format!("urn:amends:problem:{code}"),
             title: title.unwrap_or("Error").to_owned(),
             status,
@@ -47,53 +55,69 @@ impl ApiError {
     /// Says what would be right.
     #[must_use]
     pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.0.remedy = Some(remedy.into());
+        self.problem.remedy = Some(remedy.into());
         self
     }
 
     /// Says something else of what went wrong.
     #[must_use]
     pub(crate) fn with_detail(mut self, detail: String) -> Self {
-        self.0.detail = detail;
+        self.problem.detail = detail;
         self
     }
 
     /// Says beforehand what it is about.
     #[must_use]
     pub(crate) fn with_detail_before(mut self, about: &str) -> Self {
-        self.0.detail.insert_str(0, about);
+        self.problem.detail.insert_str(0, about);
         self
     }
 
     /// Answers with another HTTP status. The title stays.
     #[must_use]
     pub(crate) fn with_status(mut self, status: u16) -> Self {
-        self.0.status = status;
+        self.problem.status = status;
         self
+    }
+
+    /// Says that another host may do it.
+    #[must_use]
+    fn not_here(mut self) -> Self {
+        self.is_not_here = true;
+        self
+    }
+
+    /// Whether another host may do it.
+    pub(crate) const fn is_not_here(&self) -> bool {
+        self.is_not_here
     }
 
     /// The stable code.
     pub(crate) fn code(&self) -> &str {
-        &self.0.code
+        &self.problem.code
     }
 
     /// The problem, for an answer that has several.
     pub(crate) fn into_problem(self) -> Problem {
-        self.0
+        self.problem
     }
 }
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        Self(problem)
+        Self { problem, is_not_here: false }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status =
-            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self.0)).into_response();
+            StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let is_not_here = self.is_not_here;
+        let mut response = (status, Json(self.problem)).into_response();
+        if is_not_here {
+            response.extensions_mut().insert(NotHere);
+        }
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);
@@ -132,10 +156,11 @@ impl From<StoreError> for ApiError {
             StoreError::Damaged { .. } | StoreError::Fatal(Fatal::Damaged { .. }) => {
                 Self::new(500, "store_damaged", detail)
             }
-            StoreError::LostOwnership(_) | StoreError::Fatal(_) => {
-                Self::new(503, "store_lost", detail)
-                    .with_remedy("this host ends; try again when one runs on this store")
-            }
+            StoreError::LostOwnership(_) => Self::new(503, "store_lost", detail)
+                .with_remedy("this host ends; try again when one runs on this store")
+                .not_here(),
+            StoreError::Fatal(_) => Self::new(503, "store_lost", detail)
+                .with_remedy("this host ends; try again when one runs on this store"),
             StoreError::Unavailable { obstacle: Obstacle::TooLong(_), .. } => {
                 Self::new(503, "read_too_long", detail)
                     .with_remedy("narrow the request: a smaller limit, a status, a definition")
@@ -202,6 +227,27 @@ impl From<ImportError> for ApiError {
     }
 }
 
+impl From<OwnerError> for ApiError {
+    fn from(error: OwnerError) -> Self {
+        let detail = error.to_string();
+        match error {
+            OwnerError::Nobody => Self::new(503, "no_owner", detail).with_remedy(
+                "try again after the time in Retry-After; GET /v1/host lists the hosts of the store",
+            ),
+            OwnerError::Silent(_) => Self::new(504, "owner_silent", detail).with_remedy(
+                "look at the saga; a start with a key, a signal with an id and an order may be sent \
+                 again",
+            ),
+            OwnerError::Refuses(_) => Self::new(502, "owner_refuses", detail).with_remedy(
+                "look at the clocks of the hosts, and whether all of them use this store",
+            ),
+            OwnerError::Full(_) => Self::new(429, "overloaded", detail)
+                .with_remedy("try again after the time in Retry-After"),
+            OwnerError::Answered(problem) => (*problem).into(),
+        }
+    }
+}
+
 impl From<StartError> for ApiError {
     fn from(error: StartError) -> Self {
         let detail = error.to_string();
@@ -219,12 +265,15 @@ impl From<StartError> for ApiError {
                 .with_remedy("look at the key file that the detail names"),
             StartError::Overloaded(_) => Self::new(429, "overloaded", detail)
                 .with_remedy("try again after the time in Retry-After"),
-            StartError::Stopping => {
-                Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
-            }
+            StartError::Stopping => stopping(detail),
+            StartError::Owner(error) => error.into(),
             StartError::Store(error) => error.into(),
         }
     }
+}
+
+fn stopping(detail: String) -> ApiError {
+    ApiError::new(503, "stopping", detail).with_remedy("try again when the host is back").not_here()
 }
 
 impl From<RuntimeError> for ApiError {
@@ -232,9 +281,9 @@ impl From<RuntimeError> for ApiError {
         let detail = error.to_string();
         match error {
             RuntimeError::Store(error) => error.into(),
-            RuntimeError::Stopping => {
-                Self::new(503, "stopping", detail).with_remedy("try again when the host is back")
-            }
+            RuntimeError::Stopping => stopping(detail),
+            // Only a start meets it.
+            RuntimeError::NotAlone { .. } => Self::new(500, "failed", detail),
             RuntimeError::Keys(_) => Self::new(503, "keys_unavailable", detail)
                 .with_remedy("look at the key file that the detail names"),
             RuntimeError::Busy(_) => {
@@ -313,6 +362,7 @@ impl From<OperateError> for ApiError {
             }
             OperateError::Overloaded(_) => Self::new(429, "overloaded", detail)
                 .with_remedy("try again after the time in Retry-After"),
+            OperateError::Owner(error) => error.into(),
             OperateError::Runtime(error) => error.into(),
         }
     }

@@ -9,6 +9,7 @@
 
 mod answer;
 mod api_state;
+mod arrived;
 mod body;
 mod breakers;
 mod crowded;
@@ -19,9 +20,11 @@ mod error;
 mod events;
 mod exposure;
 mod extract;
+mod forward;
 mod head;
 mod header;
 mod health;
+mod hosts;
 mod ids;
 mod legible;
 mod lines;

@@ -65,6 +65,7 @@ use crate::answer::Json;
         crate::store::rebuild,
         crate::store::archive,
         crate::store::import::import,
+        crate::hosts::host,
         crate::health::healthz,
         crate::health::readyz,
         crate::health::metrics,

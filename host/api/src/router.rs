@@ -7,13 +7,15 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use amends_api_types::BUNDLE_IMPORT_BYTES_MAX;
+use amends_peers::{ACTIVITIES_PATH, FORWARDED_BYTES_MAX, SIGNAL_PATH, STARTS_PATH, UNMOVED_PATH};
 
 use crate::api_state::ApiState;
 use crate::door::door;
 use crate::error::ApiError;
+use crate::forward::{self, receive, to_owner};
 use crate::{
-    breakers, definitions, erasures, events, exposure, health, on, openapi, plugin_state, plugins,
-    sagas, schedules, store, subscriptions,
+    breakers, definitions, erasures, events, exposure, health, hosts, on, openapi, plugin_state,
+    plugins, sagas, schedules, store, subscriptions,
 };
 
 /// Makes the router of the whole API. The router has the door in front of every route.
@@ -86,13 +88,25 @@ pub fn router(state: ApiState) -> Router {
         )
         .route("/v1/store/rebuild", post(store::rebuild))
         .route("/v1/openapi.json", get(openapi::document))
+        .route("/v1/host", get(hosts::host))
+        .route(STARTS_PATH, post(forward::starts).layer(whole()))
+        .route(SIGNAL_PATH, post(forward::signal).layer(whole()))
+        .route(UNMOVED_PATH, post(forward::unmoved))
+        .route(ACTIVITIES_PATH, post(forward::activities).layer(whole()))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), to_owner))
+        .layer(from_fn_with_state(state.clone(), receive))
         .layer(from_fn_with_state(state.clone(), door))
         .with_state(state)
+}
+
+/// What another host sends has been read as a whole before.
+fn whole() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(FORWARDED_BYTES_MAX)
 }
 
 /// Greets a person who opens the address of the host.

@@ -17,9 +17,9 @@ pub(crate) mod why;
 
 mod saga_item;
 mod saga_query;
-mod saga_view;
+pub(crate) mod saga_view;
 mod stalls;
 pub(crate) mod start_request;
 mod step_view;
 mod unread;
-mod wait;
+pub(crate) mod wait;

@@ -10,7 +10,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use tower::ServiceExt as _;
 
-use crate::door::{admit, guard};
+use crate::door::{Names, admit, guard};
 use crate::error::ApiError;
 use crate::health::alive;
 use amends_api_types::PublicUrl;
@@ -52,7 +52,7 @@ pub fn starting(
 }
 
 fn answer(public_url: Option<&PublicUrl>, request: &Request, says: &Says) -> Response {
-    let mut response = match admit(public_url, request) {
+    let mut response = match admit(Names { public_url, address: None }, request) {
         Err(problem) => problem.into_response(),
         Ok(()) if request.uri().path() == "/healthz" => alive().into_response(),
         Ok(()) => ApiError::new(503, "starting", format!("the host is starting: {}", says()))

@@ -9,6 +9,7 @@ mod client;
 mod erase;
 mod exit;
 mod filter;
+mod hosts;
 mod ids;
 mod input;
 mod on;
@@ -132,6 +133,8 @@ pub(crate) enum Command {
     Signal(signal::Signal),
     /// Erase the personal values of a subject, or list erasures
     Erase(erase::Erase),
+    /// List the hosts that share the store, and how many shards each owns
+    Hosts(hosts::Hosts),
     /// List the circuit breakers
     Breakers(plan::Breakers),
     /// Open or close a circuit breaker by hand
@@ -228,6 +231,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Note(command) => on_one_thread(operate::run("note", command)),
         Command::Signal(command) => on_one_thread(signal::run(command)),
         Command::Erase(command) => on_one_thread(erase::run(command)),
+        Command::Hosts(command) => on_one_thread(hosts::run(command)),
         Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Breaker(command) => on_one_thread(breaker::run(command)),
         Command::Schedule(command) => on_one_thread(schedule::run(command)),

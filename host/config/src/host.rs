@@ -33,6 +33,8 @@ pub struct HostConfig {
     pub name: String,
     /// Where it serves HTTP.
     pub listen: SocketAddr,
+    /// Where the other hosts of its store reach it. `None`: at the address at which it listens.
+    pub address: Option<PublicUrl>,
     /// Bytes of memory that all guests may have together; by default half of what the control group
     /// of the process or the machine has.
     pub memory_max: u64,
@@ -55,7 +57,22 @@ pub struct StoreSettings {
     pub keys: PathBuf,
 }
 
+impl HostConfig {
+    /// The base URL at which the other hosts of the store reach this one.
+    #[must_use]
+    pub fn peer_address(&self) -> String {
+        let own = || format!("http://{}", self.listen);
+        self.address.as_ref().map_or_else(own, |address| address.origin().to_owned())
+    }
+}
+
 impl StoreSettings {
+    /// Whether several hosts may use the store.
+    #[must_use]
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.url.starts_with("sqlite:")
+    }
+
     /// The file of the key that vouches for compiled code: beside the store, `amends.db-cache-key`. A store
     /// in a database has no place here; then it is beside the folder of compiled code.
     #[must_use]
@@ -151,6 +168,14 @@ pub(super) fn read_host(
     };
     let listen =
         listen.read(table, environment, context).and_then(|given| listen_address(&given, context));
+    let address = Setting {
+        name: "address",
+        flag: ("--address", flags.address.as_ref()),
+        variable: "AMENDS_ADDRESS",
+        example: PEER_ADDRESS_EXAMPLE,
+    };
+    let address =
+        address.read(table, environment, context).and_then(|given| peer_address(&given, context));
     let memory_max = Setting {
         name: "memory_max",
         flag: ("--memory-max", flags.memory_max.as_ref()),
@@ -163,8 +188,26 @@ pub(super) fn read_host(
     HostConfig {
         name: name.unwrap_or_else(|| machine_name(environment)),
         listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7070))),
+        address,
         memory_max: memory_max.unwrap_or_else(guest_memory_default),
         public_url: public_url.and_then(|item| read_public_url(&item, context)),
+    }
+}
+
+/// An address at which other hosts reach this one.
+const PEER_ADDRESS_EXAMPLE: &str = "\"http://10.0.0.2:7070\"";
+
+fn peer_address(given: &LastSaid, context: &mut Context<'_>) -> Option<PublicUrl> {
+    match given.text.parse() {
+        Ok(url) => Some(url),
+        Err(error) => {
+            let help = format!(
+                "write the address at which the other hosts of the store reach this one, such as \
+                 {PEER_ADDRESS_EXAMPLE}"
+            );
+            given.error(context, format!("{error}"), help);
+            None
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use amends_runtime::{
     BreakerSettings, Host, Keys, LIVE_BYTES_MAX_DEFAULT, Retention, RuntimeConfig, RuntimeError,
     with_state_cache,
 };
-use amends_store::{Fatal, OpenError, Store, StoreConfig, StoreError};
+use amends_store::{Fatal, HostInfo, OpenError, Store, StoreConfig, StoreError};
 
 use crate::Config;
 
@@ -74,6 +74,7 @@ pub async fn open_registry(config: &Config) -> Result<(Arc<dyn Store>, Registry)
     let store = open_store(config)?;
     let mut plugins = config.plugins.clone();
     plugins.cache_key = Some(config.store.cache_key(&plugins.cache));
+    plugins.shares_store = config.store.is_shared();
     plugins.require(&config.definitions);
     let plugins = Registry::open(plugins, Arc::clone(&store)).await?;
     Ok((store, plugins))
@@ -115,6 +116,7 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
         named.map(|name| (name.clone(), BreakerSettings::BY_HAND)).collect();
     breakers
         .extend(services.filter_map(|(name, settings)| Some((name.clone(), settings.breaker?))));
+    let me = HostInfo { name: config.host.name.clone(), address: config.host.peer_address() };
     // Live sagas may hold half of what calls may: together they leave some for everything else.
     let live_bytes_max = usize::try_from(config.host.memory_max / 2).unwrap_or(usize::MAX);
     let runtime = RuntimeConfig {
@@ -127,6 +129,7 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
         schedules: config.schedules,
         event_rules: config.event_rules,
         keys: open_keys(&config.store.keys, &config.definitions, &*store).await?,
+        host: config.store.is_shared().then_some(me),
         ..RuntimeConfig::default()
     };
     Ok(Host::open(runtime, store, plugins, config.definitions).await?)

@@ -15,6 +15,9 @@ pub struct OverrideFlags {
     /// host.listen [env: AMENDS_LISTEN]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
+    /// host.address [env: AMENDS_ADDRESS]
+    #[arg(long, value_name = "URL")]
+    pub address: Option<String>,
     /// host.memory_max [env: AMENDS_MEMORY_MAX]
     #[arg(long, value_name = "SIZE")]
     pub memory_max: Option<String>,

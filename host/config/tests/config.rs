@@ -147,6 +147,7 @@ fn every_variable_has_its_key() {
     let environment = Environment::from_iter([
         ("AMENDS_NAME", "node-b"),
         ("AMENDS_LISTEN", "[::1]:9"),
+        ("AMENDS_ADDRESS", "http://node-b.internal:7070"),
         ("AMENDS_MEMORY_MAX", "256MiB"),
         ("AMENDS_STORE_URL", "sqlite:/x.db"),
         ("AMENDS_STORE_DURABILITY", "relaxed"),
@@ -158,12 +159,30 @@ fn every_variable_has_its_key() {
     let config = load_text(saga, &overrides).0.unwrap().config;
     assert_eq!(config.host.name, "node-b");
     assert_eq!(config.host.listen.to_string(), "[::1]:9");
+    assert_eq!(config.host.peer_address(), "http://node-b.internal:7070");
     assert_eq!((config.host.memory_max, config.plugins.memory_bytes_max), (256 << 20, 256 << 20));
     assert_eq!(config.store.url, "sqlite:/x.db");
     assert_eq!(config.store.durability, Durability::Relaxed);
     assert_eq!(config.store.retention, Some(Duration::from_hours(24)));
     assert_eq!(config.store.archive, Some(PathBuf::from("/old").into()));
     assert_eq!(config.plugins.cache, Path::new("/c"));
+}
+
+#[test]
+fn other_hosts_reach_a_host_where_it_listens_unless_it_says_where() {
+    let saga = "[[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+    let address = |text: &str| {
+        let text = format!("[host]\nlisten = \"[::1]:9\"\n{text}\n{saga}");
+        load_text(&text, &Overrides::default()).0
+    };
+    assert_eq!(address("").unwrap().config.host.peer_address(), "http://[::1]:9");
+    let said = address("address = \"https://Node-B.internal\"").unwrap();
+    assert_eq!(said.config.host.peer_address(), "https://node-b.internal");
+    for wrong in ["10.0.0.2:7070", "ftp://node-b", "http://node-b/amends", "http://a@node-b", ""] {
+        let report = address(&format!("address = \"{wrong}\"")).unwrap_err().to_string();
+        assert!(report.contains("host.address"), "{report}");
+        assert!(report.contains("the other hosts of the store"), "{report}");
+    }
 }
 
 #[test]

@@ -26,6 +26,9 @@ pub struct PluginsConfig {
     pub memory_bytes_max: u64,
     /// Settings by plugin; one that is not here has the defaults.
     pub plugins: BTreeMap<PluginName, PluginSettings>,
+    /// Whether other hosts use the store. Then a file that is there at the start counts only for a plugin of
+    /// which the store has no component: hosts whose folders differ must not replace one another's.
+    pub shares_store: bool,
     /// Told how far the start is.
     pub progress: Progress,
 }
@@ -55,6 +58,7 @@ impl Default for PluginsConfig {
             trusted_keys: TrustedKeys::default(),
             memory_bytes_max: guest_memory_default(),
             plugins: BTreeMap::new(),
+            shares_store: false,
             progress: Progress::default(),
         }
     }

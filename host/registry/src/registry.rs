@@ -340,6 +340,11 @@ impl Registry {
         .unwrap_or_default()
     }
 
+    /// Whether a file that is there at the start may serve: another host may have had one serve meanwhile.
+    pub(crate) fn takes_file_of_start(&self, name: &PluginName) -> bool {
+        !self.inner.config.shares_store || self.last(name).is_none()
+    }
+
     pub(crate) async fn load(
         &self,
         name: &PluginName,

@@ -39,19 +39,30 @@ impl Registry {
         Ok(())
     }
 
-    async fn begin_one(&self, name: &PluginName) -> Result<(), PluginError> {
-        if let Some(last) = self.last(name) {
-            match self.by_digest(name, last.digest).await {
-                Ok(component) => {
-                    self.put_to_use(name, &component);
-                    return Ok(());
-                }
-                Err(PluginError::Store(error)) => return Err(error.into()),
-                Err(error) => {
-                    tracing::error!(plugin = %name, %error, "what served last cannot be loaded");
-                    self.note_unloadable(name, last.digest, &error);
-                }
+    /// Has what served last serve again. False when there is nothing that can be loaded.
+    async fn begin_from_store(&self, name: &PluginName) -> Result<bool, PluginError> {
+        let Some(last) = self.last(name) else { return Ok(false) };
+        match self.by_digest(name, last.digest).await {
+            Ok(component) => {
+                self.put_to_use(name, &component);
+                Ok(true)
             }
+            Err(PluginError::Store(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::error!(plugin = %name, %error, "what served last cannot be loaded");
+                self.note_unloadable(name, last.digest, &error);
+                Ok(false)
+            }
+        }
+    }
+
+    async fn begin_one(&self, name: &PluginName) -> Result<(), PluginError> {
+        if self.begin_from_store(name).await? {
+            return Ok(());
+        }
+        // With several hosts a file replaces nothing at the start, also not what this host cannot load now.
+        if !self.takes_file_of_start(name) {
+            return Ok(());
         }
         // Nothing serves, so there is nothing that the guard would have to keep serving.
         let (dir, of) = (self.inner.config.dir.clone(), name.clone());
@@ -68,7 +79,15 @@ impl Registry {
         }
         let refused = match self.load(name, bytes, Priority::Awaited).await {
             Ok(candidate) => match self.misnamed(name, &candidate.component) {
-                None => return self.activate(vec![candidate], ActivationReason::default()).await,
+                None => {
+                    let (is_wanted, why) =
+                        (|| self.takes_file_of_start(name), ActivationReason::default());
+                    if !self.activate_while(vec![candidate], why, is_wanted).await? {
+                        // Another host has had its file serve meanwhile.
+                        self.begin_from_store(name).await?;
+                    }
+                    return Ok(());
+                }
                 Some(rejection) => rejection,
             },
             Err(rejection) => rejection,

@@ -378,6 +378,11 @@ impl FileLook {
         if self.taken == Some(digest) || host.is_active(&self.name, digest) {
             return Found::Known(digest);
         }
+        if self.from_start && host.config().shares_store && host.last(&self.name).is_some() {
+            let serving = host.active(&self.name).map(|active| active.digest.to_string());
+            tracing::warn!(plugin = %self.name, digest = serving, file_digest = %digest, "plugin is served from the store: the file that was there at the start holds another component; with several hosts it counts when its bytes change, or by a deploy");
+            return Found::Known(digest);
+        }
         if self.from_start && host.is_superseded(&self.name, digest) {
             let serving = host.active(&self.name).map(|active| active.digest.to_string());
             tracing::warn!(plugin = %self.name, digest = serving, file_digest = %digest, "plugin is served from the store: its file holds another component, which an operator replaced; the file counts again when its bytes change");
@@ -404,12 +409,13 @@ impl FileLook {
             None => host.objection(&self.name, &candidate.component, ActivationCause::File).await,
             misnamed => misnamed,
         };
-        match objection {
-            Some(objection) => (None, host.reject(&self.name, Some(digest), &objection).await),
-            None => {
-                (Some(digest), host.activate(vec![candidate], ActivationReason::default()).await)
-            }
+        if let Some(objection) = objection {
+            return (None, host.reject(&self.name, Some(digest), &objection).await);
         }
+        let is_wanted = || !self.from_start || host.takes_file_of_start(&self.name);
+        let why = ActivationReason::default();
+        let done = host.activate_while(vec![candidate], why, is_wanted).await;
+        (Some(digest), done.map(|_| ()))
     }
 }
 

@@ -17,15 +17,16 @@ use std::time::{Duration, Instant};
 use amends_engine::{Event, SagaEvent, SagaId, SagaStatus, Timestamp};
 use amends_registry::{Registry, RetiredComponents, now};
 use amends_store::{
-    ArchiveError, Cursor, EndedContent, EndedSaga, PageBudget, START_KEY_RETENTION, Store,
+    ArchiveError, Cursor, EndedContent, EndedSaga, PageBudget, START_KEY_RETENTION, ShardId, Store,
     StoreError, ToArchive,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::definitions::Definitions;
 use crate::error::{ArchivePassError, RuntimeError};
 use crate::recovery::Quarantine;
 use crate::retention::Retention;
+use crate::shared::duty_shard;
 
 /// The time from the start of a host to its first pass: what the start is for goes first.
 const FIRST_PASS_AFTER: Duration = Duration::from_secs(30);
@@ -87,13 +88,18 @@ pub(crate) struct Archiver {
 }
 
 /// Makes a pass from time to time, until the host is gone or its store writes nothing any more. Passes that
-/// fail in a row are one line of the log, and so is the end of that.
-pub(crate) async fn run(archiver: Weak<Archiver>) {
+/// fail in a row are one line of the log, and so is the end of that. Of several hosts of a store, one makes the
+/// passes: `owned` has the shards of this host.
+pub(crate) async fn run(archiver: Weak<Archiver>, owned: Option<watch::Receiver<Vec<ShardId>>>) {
     let mut pause = FIRST_PASS_AFTER;
     let mut is_failing = false;
     loop {
         tokio::time::sleep(pause).await;
         let Some(archiver) = archiver.upgrade() else { return };
+        if owned.as_ref().is_some_and(|owned| !owned.borrow().contains(&duty_shard())) {
+            pause = RETRY_PAUSE;
+            continue;
+        }
         let passed = archiver.pass().await;
         drop(archiver);
         match passed {

@@ -1,7 +1,9 @@
 //! What can go wrong, and who can act.
 
+use amends_api_types::Problem;
 use amends_engine::{DefinitionName, Digest, PersonalPath, PluginName, Refusal, SagaId, StepName};
 use amends_keys::KeyError;
+use amends_peers::{OWNER_WAIT_MAX, PeerError};
 use amends_store::{ArchiveError, StoreError};
 
 /// Why the runtime cannot start or answer.
@@ -66,12 +68,30 @@ pub enum RuntimeError {
     /// The saga is archived and cannot be read. Operator.
     #[error(transparent)]
     Archive(ArchiveError),
+    /// The store has personal values, whose keys are in a file of one host, and other hosts use the store.
+    /// Operator.
+    #[error(
+        "the store has personal values, whose keys are in a file of one host, and other hosts use the store: \
+         {others}; run one host on it, or keep the sagas with a `subject` in a store of their own"
+    )]
+    NotAlone {
+        /// The names of the others.
+        others: String,
+    },
     /// The key file cannot be used. Operator.
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// The host is stopping. Caller: try again, elsewhere or later.
     #[error("the host is stopping")]
     Stopping,
+}
+
+impl RuntimeError {
+    /// Returns true when another host runs the saga.
+    #[must_use]
+    pub const fn is_not_here(&self) -> bool {
+        matches!(self, Self::Store(StoreError::LostOwnership(_)))
+    }
 }
 
 impl From<ArchiveError> for RuntimeError {
@@ -130,6 +150,40 @@ pub enum BreakerError {
     NotWritten(StoreError),
 }
 
+/// What keeps the host that owns a saga from doing something for this host.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OwnerError {
+    /// No host has taken the saga over within the time that a request waits. Caller: later.
+    #[error("no host has taken over the saga within {} s", OWNER_WAIT_MAX.as_secs())]
+    Nobody,
+    /// It has not answered, and may have done what was asked. Caller: look, or ask again.
+    #[error("the host that owns the saga has not answered, and may have done what was asked: {0}")]
+    Silent(String),
+    /// It does not trust this host. Operator.
+    #[error("{0}")]
+    Refuses(String),
+    /// Too much waits for it. Caller: later.
+    #[error("{0}")]
+    Full(String),
+    /// It has answered this. Whoever its status names.
+    #[error("{}", .0.detail)]
+    Answered(Box<Problem>),
+}
+
+impl From<PeerError> for OwnerError {
+    fn from(error: PeerError) -> Self {
+        let said = error.to_string();
+        match error {
+            PeerError::NotOwner(_) | PeerError::Unreachable(_) | PeerError::NotTheHost(_) => {
+                Self::Nobody
+            }
+            PeerError::Silent(_) => Self::Silent(said),
+            PeerError::Refused(_) => Self::Refuses(said),
+            PeerError::Full(_) => Self::Full(said),
+        }
+    }
+}
+
 /// Why a saga was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -166,6 +220,9 @@ pub enum StartError {
     /// The host is stopping. Caller: elsewhere or later.
     #[error("the host is stopping and takes no new sagas")]
     Stopping,
+    /// The host that owns the saga refuses, or has not answered.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     /// The store failed. The saga was not started, unless the store's writer ended unexpectedly: then the
     /// same key finds out. Operator.
     #[error(transparent)]
@@ -190,6 +247,9 @@ pub enum OperateError {
     /// A limit is reached. Caller: later.
     #[error("there is no room: {0}")]
     Overloaded(&'static str),
+    /// The host that owns the saga refuses, or has not answered.
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
     /// Another error of the host.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),

@@ -10,6 +10,7 @@ mod erasures;
 mod event_rules;
 mod import;
 mod orders;
+mod owners;
 mod plugins;
 mod records;
 mod sagas;
@@ -28,16 +29,17 @@ use amends_engine::{
 };
 use amends_failpoint::failpoint;
 use amends_keys::{Keys, NewSeal};
+use amends_peers::Peers;
 use amends_registry::Registry;
-use amends_store::{ShardId, StartKey, Store, StoreError, StoreHealth, Stream};
+use amends_store::{HostInfo, ShardId, StartKey, Store, StoreError, StoreHealth, Stream};
 use amends_subscriptions::{DefinitionNames, NatsSources, SubscriptionSettings, Subscriptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
 pub use erasures::{Erased, PersonalState};
 pub use event_rules::EventTaken;
 pub use import::{ImportError, ImportEvent, Imported, SagaImport};
+pub use owners::{HostShards, may_look_again};
 pub use subscriptions::NamedLogPage;
 
 use crate::abandoned::Abandoned;
@@ -62,6 +64,7 @@ use crate::limits::{
 use crate::loader::{LivePages, Loader};
 use crate::message::{Gauges, Message, StartMessage, Waiter};
 use crate::owner::{Owner, worker_of};
+use crate::personal_alone;
 use crate::ports::{SagaPort, Wake};
 use crate::principal::Principal;
 use crate::recovery::{self, Quarantine, Quarantined};
@@ -71,6 +74,7 @@ use crate::rooms::Rooms;
 use crate::saga_state::{Loaded, RowState, SagaState, Started};
 use crate::schedules::{Runner, ScheduleSettings, Schedules};
 use crate::serving::undo_component;
+use crate::shared::{Shared, duty_shard};
 use crate::stall::Stuck;
 use crate::unseal::{open_log, open_page};
 use crate::worker::{Worker, WorkerConfig};
@@ -99,6 +103,8 @@ pub struct RuntimeConfig {
     pub event_rules: Vec<Arc<EventRule>>,
     /// The keys of personal values. None: keys that go with the process, for a store that does too.
     pub keys: Option<Arc<Keys>>,
+    /// Who this host is among the hosts of its store. None: no other process uses the store.
+    pub host: Option<HostInfo>,
     /// What goes wrong on purpose; none in earnest.
     pub faults: Option<Arc<dyn Faults>>,
 }
@@ -117,6 +123,7 @@ impl Default for RuntimeConfig {
             schedules: Vec::new(),
             event_rules: Vec::new(),
             keys: None,
+            host: None,
             faults: None,
         }
     }
@@ -180,6 +187,8 @@ struct Inner {
     schedules: Schedules,
     event_rules: EventRules,
     nats_sources: NatsSources,
+    /// None when no other process uses the store.
+    shared: Option<Shared>,
     definition_names: DefinitionNames,
     /// Room for one rehearsal.
     rehearsals: Semaphore,
@@ -222,22 +231,25 @@ impl Host {
             (0..workers_count).map(|_| mpsc::unbounded_channel()).unzip();
         let weak: Vec<_> = inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect();
         let wake: Arc<dyn Wake> = Arc::new(WakeWorkers(weak.clone()));
-        let breakers =
-            Breakers::open(config.breakers, Arc::clone(&store), Arc::clone(&wake)).await?;
-        let breakers = Arc::new(breakers);
+        let breakers = Breakers::open(config.breakers, Arc::clone(&store), Arc::clone(&wake));
+        let breakers = Arc::new(breakers.await?);
         let rooms = Arc::new(Rooms::new(config.concurrency, wake));
         let quarantine = Arc::<Quarantine>::default();
         tokio::spawn(tell_when_store_works(store.maintenance().health(), weak.clone()));
         // Before anything is appended: a new one gets every event from here on.
         let event_port = LateEventPort::default();
-        let mut subscriptions = config.subscriptions;
-        subscriptions.extend(subscriptions_of(&config.event_rules, &event_port));
+        let of_rules = subscriptions_of(&config.event_rules, &event_port);
+        let subscriptions: Vec<_> = config.subscriptions.into_iter().chain(of_rules).collect();
         let names = subscriptions.iter().map(|settings| settings.name.clone()).collect();
-        let subscriptions = Subscriptions::open(subscriptions, Arc::clone(&store)).await?;
+        let (turn, has_turn) = watch::channel(config.host.is_none());
+        let opened = Subscriptions::open_in_turn(subscriptions, Arc::clone(&store), has_turn);
+        let subscriptions = opened.await?;
         failpoint("runtime.recovery.before");
+        let has_keys = config.keys.is_some();
         let keys = config.keys.map_or_else(|| Keys::in_memory().map(Arc::new), Ok)?;
-        let of = (&store, &definitions, &keys);
-        let owner = Owner::new(of, weak.clone(), &live_bytes, &quarantine);
+        let owner =
+            Owner::new((&store, &definitions, &keys), weak.clone(), &live_bytes, &quarantine);
+        let shared = join(config.host, &store, &owner).await?;
         let due = DueSagas {
             store: Arc::clone(&store),
             workers: weak,
@@ -251,10 +263,9 @@ impl Host {
         // that.
         owner.tick().await?;
         failpoint("runtime.recovery.read");
-        let archiver = config.retention.map(|retention| {
-            let of = (Arc::clone(&store), Arc::clone(&definitions), Arc::clone(&quarantine));
-            Arc::new(Archiver::new(of, plugins.clone(), retention, names))
-        });
+        begin_shared(&*store, shared.as_ref(), has_keys, turn).await?;
+        let of_archiver = (&store, &definitions, &quarantine);
+        let archiver = archiver_of(of_archiver, &plugins, config.retention, names);
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
@@ -285,6 +296,7 @@ impl Host {
                 schedules: Schedules::new(config.schedules),
                 nats_sources: NatsSources::open(sources_of(&config.event_rules, &incoming)),
                 event_rules: EventRules::new(config.event_rules),
+                shared,
                 store,
                 plugins,
                 definitions,
@@ -320,7 +332,7 @@ impl Host {
         tokio::spawn(owner.run());
         tokio::spawn(due.run());
         if let Some(archiver) = &self.inner.archiver {
-            tokio::spawn(archiver::run(Arc::downgrade(archiver)));
+            tokio::spawn(archiver::run(Arc::downgrade(archiver), self.owned()));
         }
         tokio::spawn(erasure::run(Arc::downgrade(&self.inner.eraser)));
         // Last: what replaces a component is held against the sagas that are live.
@@ -340,10 +352,28 @@ impl Host {
         request: StartRequest,
     ) -> Result<Started, StartError> {
         authorize(principal, &Action::Start { definition: &request.definition });
-        self.start_as(self.start_of(request)?).await
+        match &self.inner.shared {
+            Some(shared) => self.start_at_owner(shared, principal, request).await,
+            None => {
+                self.start_as(self.start_of(self.new_id(request.key.as_deref()), request)?).await
+            }
+        }
     }
 
-    /// As [`Self::start`], and then as [`Self::wait`]: what that answers is beside what was
+    /// As [`Self::start`], on this host alone.
+    ///
+    /// # Errors
+    /// As [`Self::start`]. [`StoreError::LostOwnership`] when another host owns the saga.
+    pub async fn start_here(
+        &self,
+        principal: &Principal,
+        request: StartRequest,
+    ) -> Result<Started, StartError> {
+        authorize(principal, &Action::Start { definition: &request.definition });
+        self.start_as(self.start_of(self.new_id(request.key.as_deref()), request)?).await
+    }
+
+    /// As [`Self::start_here`], and then as [`Self::wait`]: what that answers is beside what was
     /// started, so that a saga that was is told whatever becomes of waiting for it.
     ///
     /// # Errors
@@ -357,7 +387,7 @@ impl Host {
         authorize(principal, &Action::Start { definition: &request.definition });
         let (reply, rests) = oneshot::channel();
         let waiter = Waiter { reply, until_end: false };
-        let mut start = self.start_of(request)?;
+        let mut start = self.start_of(self.new_id(request.key.as_deref()), request)?;
         let seal = self.seal(&mut start).await?;
         let plain = plain_key(&start);
         let started = self.hand_in(start, seal, Some(waiter))?;
@@ -373,18 +403,12 @@ impl Host {
         Ok((started, found))
     }
 
-    fn start_of(&self, request: StartRequest) -> Result<Start, StartError> {
+    fn start_of(&self, id: SagaId, request: StartRequest) -> Result<Start, StartError> {
         let definition = self
             .inner
             .definitions
             .named(&request.definition)
             .ok_or(StartError::DefinitionUnknown(request.definition))?;
-        let mut id = *Uuid::now_v7().as_bytes();
-        if let Some(key) = &request.key {
-            // Starts with one key go to one shard, so that of several the first is the one.
-            id[14..].copy_from_slice(&Digest::of(key.as_bytes()).as_bytes()[..2]);
-        }
-        let id = SagaId::from_bytes(id);
         Ok(Start {
             id,
             definition: Arc::clone(definition),
@@ -546,7 +570,8 @@ impl Host {
     /// `timeout` ends. None when there is no such saga. May be cancelled at any time.
     ///
     /// # Errors
-    /// When the store fails or the saga's log cannot be read.
+    /// When the store fails or the saga's log cannot be read. [`StoreError::LostOwnership`] when another host
+    /// owns the saga, or comes to own it meanwhile.
     pub async fn wait(
         &self,
         id: SagaId,
@@ -556,6 +581,13 @@ impl Host {
         self.send(id, Message::Wait { id, waiter: Waiter { reply, until_end: false } })?;
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(state)) => Ok(Some(state)),
+            Ok(Err(_)) if !self.is_here(id) => match self.state(id).await? {
+                // Its owner goes on with it.
+                Some(state) if !state.saga.has_ended() => {
+                    Err(StoreError::LostOwnership(ShardId::of(id)).into())
+                }
+                ended => Ok(ended),
+            },
             Ok(Err(_)) | Err(_) => self.state(id).await,
         }
     }
@@ -740,6 +772,58 @@ async fn tell_when_store_works(
             let _ = inbox.send(Message::StoreWorks);
         }
     }
+}
+
+/// What moves sagas to the archive; none without retention.
+fn archiver_of(
+    (store, definitions, quarantine): (&Arc<dyn Store>, &Arc<Definitions>, &Arc<Quarantine>),
+    plugins: &Registry,
+    retention: Option<Retention>,
+    subscriptions: Vec<String>,
+) -> Option<Arc<Archiver>> {
+    let of = (Arc::clone(store), Arc::clone(definitions), Arc::clone(quarantine));
+    Some(Arc::new(Archiver::new(of, plugins.clone(), retention?, subscriptions)))
+}
+
+/// Tells a store that other hosts use who this host is.
+async fn join(
+    me: Option<HostInfo>,
+    store: &Arc<dyn Store>,
+    owner: &Owner,
+) -> Result<Option<Shared>, StoreError> {
+    let Some(me) = me else { return Ok(None) };
+    store.ownership().join(me.clone());
+    let peers = Peers::open(me, Arc::clone(store)).await?;
+    Ok(Some(Shared { peers, owned: owner.owned.subscribe() }))
+}
+
+/// Begins what a host does in turn with others, once it knows them.
+async fn begin_shared(
+    store: &dyn Store,
+    shared: Option<&Shared>,
+    has_keys: bool,
+    turn: watch::Sender<bool>,
+) -> Result<(), RuntimeError> {
+    if shared.is_some() {
+        personal_alone::check(store, has_keys).await?;
+    }
+    tokio::spawn(take_turns(turn, shared.map(|shared| shared.owned.clone())));
+    Ok(())
+}
+
+/// Tells the subscriptions whether this host delivers them. Until it stops.
+async fn take_turns(turn: watch::Sender<bool>, owned: Option<watch::Receiver<Vec<ShardId>>>) {
+    if let Some(mut owned) = owned {
+        loop {
+            let has_turn = owned.borrow_and_update().contains(&duty_shard());
+            turn.send_replace(has_turn);
+            if owned.changed().await.is_err() {
+                break;
+            }
+        }
+    }
+    // Until nobody waits for a turn any more.
+    turn.closed().await;
 }
 
 /// The inboxes of all workers.

@@ -32,6 +32,7 @@ mod loader;
 mod marks;
 mod message;
 mod owner;
+mod personal_alone;
 mod plugin_state;
 mod ports;
 mod principal;
@@ -43,6 +44,7 @@ mod rooms;
 mod saga_state;
 mod schedules;
 mod serving;
+mod shared;
 mod stall;
 mod start_keys;
 mod state_cache;
@@ -56,9 +58,9 @@ pub use amends_registry::now;
 // What the methods of a host take and return of the store.
 pub use amends_store::{
     ArchiveError, Backup, BackupError, BackupSummary, Cursor, DeadLetter, DigestPart, FailureQuery,
-    FailureText, Fatal, GroupBy, IdPart, IndexCondition, Obstacle, RebuildError, RebuildPlace,
-    RebuildSlice, SagaGroups, SagaQuery, SagaRow, StoreError, StoreHealth, StoreSurvey,
-    StoredEvent, Stream, Tombstone,
+    FailureText, Fatal, GroupBy, HostInfo, IdPart, IndexCondition, Obstacle, RebuildError,
+    RebuildPlace, RebuildSlice, SagaGroups, SagaQuery, SagaRow, ShardOwner, StoreError,
+    StoreHealth, StoreSurvey, StoredEvent, Stream, Tombstone,
 };
 pub use archiver::ArchivePass;
 // What the methods of a host take and return of subscriptions.
@@ -71,7 +73,9 @@ pub use amends_subscriptions::{
 pub use breakers::settings::{BreakerInfo, BreakerSettings, ByHand, OnOpen, RateSettings};
 pub use deploy::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
 pub use erasure::{UndoNeed, WaitingSaga};
-pub use error::{ArchivePassError, BreakerError, OperateError, RuntimeError, StartError};
+pub use error::{
+    ArchivePassError, BreakerError, OperateError, OwnerError, RuntimeError, StartError,
+};
 pub use event_rules::{
     EVENT_KEY_PREFIX, EventCounts, EventEffect, EventError, EventOrigin, EventPayload, EventRule,
     EventRuleStatus, EventSignal, EventStart, EventsError, SignalTarget, is_event_tag,
@@ -79,8 +83,8 @@ pub use event_rules::{
 pub use exposure::ExposureError;
 pub use faults::Faults;
 pub use host::{
-    Erased, EventTaken, Host, ImportError, ImportEvent, Imported, NamedLogPage, PersonalState,
-    Planned, RuntimeConfig, SagaImport, StartRequest,
+    Erased, EventTaken, Host, HostShards, ImportError, ImportEvent, Imported, NamedLogPage,
+    PersonalState, Planned, RuntimeConfig, SagaImport, StartRequest, may_look_again,
 };
 pub use limits::{LIVE_BYTES_MAX_DEFAULT, START_KEY_BYTES_MAX, STARTS_WAITING_MAX, TAG_BYTES_MAX};
 pub use plugin_state::{StateError, StateWrite};

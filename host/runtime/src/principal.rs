@@ -1,6 +1,7 @@
 //! Who asks a host for a change.
 
 use amends_engine::SagaId;
+use amends_peers::PeerPrincipal;
 
 /// Who asks a host for a change. The host keeps the subject with what it records of the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,29 @@ impl Principal {
     /// Makes the principal for which the host takes the events of a rule.
     pub(crate) fn of_event_rule(name: &str, via: Via) -> Self {
         Self { subject: format!("on {name}"), kind: PrincipalKind::Host, roles: Vec::new(), via }
+    }
+}
+
+impl Principal {
+    /// Returns what another host of the store is told of it.
+    pub(crate) fn of_here(&self) -> PeerPrincipal {
+        PeerPrincipal {
+            subject: self.subject.clone(),
+            is_host: self.kind == PrincipalKind::Host,
+            roles: self.roles.clone(),
+            via: self.via.to_string(),
+        }
+    }
+
+    /// Makes the principal of whom another host of the store tells.
+    pub(crate) fn of_peer(told: PeerPrincipal) -> Self {
+        let PeerPrincipal { subject, is_host, roles, via } = told;
+        let kind = if is_host { PrincipalKind::Host } else { PrincipalKind::Local };
+        let via = [Via::Http, Via::Folder, Via::CommandLine]
+            .into_iter()
+            .find(|one| one.to_string() == via)
+            .unwrap_or(Via::Host);
+        Self { subject, kind, roles, via }
     }
 }
 

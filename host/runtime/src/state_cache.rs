@@ -95,6 +95,8 @@ impl Ownership for CachedStore {
             let events = self.store.ownership().tick().await?;
             let with_cache = |event| match event {
                 OwnershipEvent::Gained(shard) => {
+                    // Whoever had it has changed values.
+                    self.cache.clear();
                     let cache = Arc::clone(&self.cache);
                     OwnershipEvent::Gained(Box::new(CachedShard { shard, cache }))
                 }
@@ -116,13 +118,19 @@ impl PluginState for CachedStore {
         plugin: PluginName,
         key: String,
     ) -> BoxFuture<'_, Result<Option<Arc<str>>, StoreError>> {
-        if let Some(known) = self.cache.get(&plugin, &key) {
+        // Another host may have changed what was read before. What this host has queued comes after that.
+        let is_alone = self.store.ownership().others().is_empty();
+        if let Some((known, is_queued)) = self.cache.get(&plugin, &key)
+            && (is_queued || is_alone)
+        {
             return ready(Ok(known)).boxed();
         }
         async move {
             let forgotten = self.cache.forgotten();
             let value = self.store.state().value(plugin.clone(), key.clone()).await?;
-            self.cache.read(&plugin, &key, value.clone(), forgotten);
+            if is_alone {
+                self.cache.read(&plugin, &key, value.clone(), forgotten);
+            }
             Ok(value)
         }
         .boxed()
@@ -214,9 +222,11 @@ struct KnownValue {
 }
 
 impl StateCache {
-    /// Returns the value of a key, if the cache knows it.
-    fn get(&self, plugin: &PluginName, key: &str) -> Option<StateValue> {
-        self.lock().value(plugin, key)
+    /// Returns the value of a key, if the cache knows it, and whether this process has queued it.
+    fn get(&self, plugin: &PluginName, key: &str) -> Option<(StateValue, bool)> {
+        let known = self.lock();
+        let one = known.values.get(plugin)?.get(key)?;
+        Some((one.value.clone()?, one.writes > 0))
     }
 
     /// Returns how often values were forgotten. A reader asks before it reads, and gives the answer
@@ -364,16 +374,24 @@ mod tests {
         let forgotten = cache.forgotten();
         cache.queued(&changes, || ());
         cache.read(&plugin, "a", old(), forgotten);
-        assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())), "what was handed in is newer");
+        assert_eq!(
+            cache.get(&plugin, "a").map(|(value, _)| value),
+            Some(Some("2".into())),
+            "what was handed in is newer"
+        );
         cache.answered(&DONE, &changes);
         for forget in [(|cache, changes| cache.forget(changes)) as Forget, |cache, _| cache.clear()]
         {
             let forgotten = cache.forgotten();
             forget(&cache, &changes);
             cache.read(&plugin, "a", old(), forgotten);
-            assert_eq!(cache.get(&plugin, "a"), None, "it may be older than what was forgotten");
+            assert_eq!(
+                cache.get(&plugin, "a").map(|(value, _)| value),
+                None,
+                "it may be older than what was forgotten"
+            );
             cache.read(&plugin, "a", old(), cache.forgotten());
-            assert_eq!(cache.get(&plugin, "a"), Some(old()));
+            assert_eq!(cache.get(&plugin, "a").map(|(value, _)| value), Some(old()));
         }
     }
 
@@ -387,17 +405,25 @@ mod tests {
         let old = || Some("0".into());
         cache.queued(&one, || ());
         cache.queued(&two, || ());
-        assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())));
+        assert_eq!(cache.get(&plugin, "a").map(|(value, _)| value), Some(Some("2".into())));
         cache.answered(&Err(StoreError::Closed), &one);
         cache.clear();
         let before = cache.forgotten();
         cache.read(&plugin, "a", old(), before);
-        assert_eq!(cache.get(&plugin, "a"), None, "the second write is queued");
+        assert_eq!(
+            cache.get(&plugin, "a").map(|(value, _)| value),
+            None,
+            "the second write is queued"
+        );
         cache.answered(&DONE, &two);
         cache.read(&plugin, "a", old(), before);
-        assert_eq!(cache.get(&plugin, "a"), None, "it was read before the second was durable");
+        assert_eq!(
+            cache.get(&plugin, "a").map(|(value, _)| value),
+            None,
+            "it was read before the second was durable"
+        );
         cache.read(&plugin, "a", Some("2".into()), cache.forgotten());
-        assert_eq!(cache.get(&plugin, "a"), Some(Some("2".into())));
+        assert_eq!(cache.get(&plugin, "a").map(|(value, _)| value), Some(Some("2".into())));
     }
 
     const DONE: Result<Appended, StoreError> = Ok(Appended::Done { version: Version(1) });

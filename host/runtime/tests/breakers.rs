@@ -18,7 +18,9 @@ use amends_runtime::{
     StartError, now,
 };
 use amends_sandbox::Answer;
-use amends_store::{Append, NewEvent, Obstacle, PageBudget, Store, StoreError, Stream};
+use amends_store::{
+    Append, NewEvent, Obstacle, PageBudget, ShardId, ShardOwner, Store, StoreError, Stream,
+};
 use amends_tests::Component;
 
 use place::hooked::{Hooked, Next};
@@ -73,9 +75,10 @@ async fn what_opens_or_closes_for_one_host_does_for_the_other() {
         half_open: 1,
         on_open: OnOpen::Wait,
     };
-    let run = |owns| {
+    let run = |owns: fn(ShardId) -> bool| {
         let mut part = Hooked::new(Arc::clone(&store), Next::append_then);
-        part.owns = owns;
+        let owner = move |shard| if owns(shard) { ShardOwner::This } else { ShardOwner::Nobody };
+        part.owners = Box::new(owner);
         let faults: Arc<dyn Faults> = Arc::<Service>::clone(&service);
         let breakers = BTreeMap::from([(carrier(), settings)]);
         let config = RuntimeConfig { breakers, faults: Some(faults), ..RuntimeConfig::default() };

@@ -41,8 +41,44 @@ type UnderWay = Pin<Box<dyn Future<Output = (u64, usize, Answer)> + Send>>;
 
 impl Delivery {
     /// Runs until the host stops. Requests that are under way then are cut off: their events are sent
-    /// again after the next start.
-    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// again after the next start, or by the host whose turn comes.
+    pub(crate) async fn run(
+        mut self,
+        mut stop: watch::Receiver<bool>,
+        mut has_turn: watch::Receiver<bool>,
+    ) {
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                has_turn = async { has_turn.wait_for(|has| *has).await.is_ok() } => if !has_turn {
+                    return;
+                },
+            }
+            if let Err(error) = self.outlet.take_turn(&*self.store).await {
+                let name = &self.outlet.settings.name;
+                tracing::debug!(subscription = name, %error, "a subscription cannot be read now");
+                tokio::select! {
+                    () = stopped(&mut stop) => return,
+                    () = tokio::time::sleep(error.retry_after()) => continue,
+                }
+            }
+            self.room.notify_one();
+            let has_stopped = self.deliver(&mut stop, &mut has_turn).await;
+            self.outlet.end_turn();
+            if has_stopped {
+                return;
+            }
+            // Another host may have come further.
+            self.unsaved = None;
+        }
+    }
+
+    /// Delivers until the host stops, or its turn ends. Returns true when it stops.
+    async fn deliver(
+        &mut self,
+        stop: &mut watch::Receiver<bool>,
+        has_turn: &mut watch::Receiver<bool>,
+    ) -> bool {
         let mut requests: FuturesUnordered<UnderWay> = FuturesUnordered::new();
         let mut saves = tokio::time::interval(SAVE_INTERVAL);
         saves.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,7 +100,15 @@ impl Delivery {
                 }
             };
             tokio::select! {
-                () = stopped(&mut stop) => break,
+                () = stopped(stop) => break,
+                is_over = async { has_turn.wait_for(|has| !*has).await.is_ok() } => {
+                    if is_over {
+                        return false;
+                    }
+                    // The host is going, and says so.
+                    stopped(stop).await;
+                    break;
+                }
                 Some((number, events, answer)) = requests.next() => {
                     self.answered(number, events, answer);
                 }
@@ -83,6 +127,7 @@ impl Delivery {
             let name = &self.outlet.settings.name;
             tracing::warn!(subscription = name, %error, "events will be delivered again: the cursor is not written down");
         }
+        true
     }
 
     fn answered(&self, number: u64, events: usize, answer: Answer) {

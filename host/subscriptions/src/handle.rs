@@ -40,9 +40,27 @@ impl Subscriptions {
         settings: Vec<SubscriptionSettings>,
         store: Arc<dyn Store>,
     ) -> Result<Self, StoreError> {
+        let (turn, has_turn) = watch::channel(true);
+        // It is this host's turn for good.
+        tokio::spawn(async move { turn.closed().await });
+        Self::open_in_turn(settings, store, has_turn).await
+    }
+
+    /// As [`Self::open`], for a host of several that share the store: it delivers while `has_turn` is true.
+    /// Each time that it becomes true, it goes on from what the store has, so that what another host delivered
+    /// meanwhile is not sent again.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_in_turn(
+        settings: Vec<SubscriptionSettings>,
+        store: Arc<dyn Store>,
+        has_turn: watch::Receiver<bool>,
+    ) -> Result<Self, StoreError> {
         let mut outlets = Vec::with_capacity(settings.len());
         for settings in settings {
-            outlets.push(Arc::new(Outlet::open(settings, &*store).await?));
+            let is_first = *has_turn.borrow();
+            outlets.push(Arc::new(Outlet::open(settings, &*store, is_first).await?));
         }
         let (stop, stopping) = watch::channel(false);
         let names = DefinitionNames::new(Arc::clone(&store));
@@ -65,7 +83,7 @@ impl Subscriptions {
                 now,
                 unsaved: None,
             };
-            tasks.push(tokio::spawn(delivery.run(stopping.clone())));
+            tasks.push(tokio::spawn(delivery.run(stopping.clone(), has_turn.clone())));
         }
         if !outlets.is_empty() {
             let (outlets, store) = (outlets.clone(), Arc::clone(&store));
@@ -95,7 +113,10 @@ impl Subscriptions {
     /// Sets the gauges of all subscriptions.
     #[expect(clippy::cast_precision_loss, reason = "counts of events are far below 2^52")]
     pub fn refresh_gauges(&self) {
-        for status in self.list() {
+        let head = *self.store.log().head().borrow();
+        // Of several hosts, one knows.
+        for outlet in self.outlets.iter().filter(|outlet| outlet.has_turn()) {
+            let status = outlet.status(head);
             let name = || status.name.clone();
             metrics::gauge!("amends_subscription_lag_events", "subscription" => name())
                 .set(status.lag_events as f64);

@@ -68,6 +68,9 @@ impl Tail {
     async fn read_on(&self, end: Cursor) -> Result<bool, StoreError> {
         let mut places: Vec<Cursor> = Vec::new();
         for outlet in &self.outlets {
+            if !outlet.has_turn() {
+                continue;
+            }
             let queue = outlet.queue();
             if queue.has_room() && queue.tail() != end && !places.contains(&queue.tail()) {
                 places.push(queue.tail());
@@ -93,6 +96,9 @@ impl Tail {
             before = after;
         }
         for outlet in &self.outlets {
+            if !outlet.has_turn() {
+                continue;
+            }
             let mut queue = outlet.queue();
             if queue.tail() != place || !queue.has_room() {
                 continue;

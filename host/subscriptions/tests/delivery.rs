@@ -132,6 +132,52 @@ async fn delivers_everything_in_order_to_a_receiver_that_fails() {
     }
 }
 
+/// Of two hosts of one store, the one whose turn it is delivers. The other one goes on from where it came.
+#[tokio::test]
+async fn hosts_deliver_in_turn() {
+    let receiver = Receiver::new(|_| status("200 OK")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_store(folder.path());
+    let mut hosts = Vec::new();
+    for is_first in [true, false] {
+        let (turn, has_turn) = tokio::sync::watch::channel(is_first);
+        let settings = vec![settings(&receiver.url)];
+        let opened = Subscriptions::open_in_turn(settings, Arc::clone(&store), has_turn);
+        hosts.push((turn, opened.await.unwrap()));
+    }
+    let all = fill(&store, 4, 2).await;
+    until("the first part", || only(&hosts[0].1).lag_events == 0).await;
+    let written_down = async |lag: u64| {
+        let row = store.outbox().subscription("billing".to_owned()).await.unwrap().unwrap();
+        row.cursor.events_until(*store.log().head().borrow()) == lag
+    };
+    while !written_down(0).await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    check(&receiver.events(), &all);
+    assert_eq!(receiver.events().len(), all.len(), "the other one sends nothing");
+
+    // Nobody has the turn, and then the other one.
+    hosts[0].0.send_replace(false);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let store_of_test = TestStore::of(Arc::clone(&store)).await.unwrap();
+    for saga in 4..8 {
+        store_of_test.append(start(saga)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(receiver.events().len(), all.len());
+    hosts[1].0.send_replace(true);
+    until("the second part", || receiver.events().len() == all.len() + 4).await;
+    until("the end", || only(&hosts[1].1).lag_events == 0).await;
+    for (_, subscriptions) in &hosts {
+        subscriptions.stop().await;
+    }
+    let mut events = receiver.events();
+    events.sort_unstable();
+    events.dedup();
+    assert_eq!(events.len(), all.len() + 4, "each event came once");
+}
+
 /// What was delivered before a stop is not sent again, and nothing is left out.
 #[tokio::test]
 async fn goes_on_after_a_stop() {

@@ -15,7 +15,7 @@ use crate::page::Page;
 use crate::place::repository;
 
 /// Limits that a page states: the page, the beginning of the row, and the crate and constant.
-const LIMITS: [(&str, &str, &str); 107] = [
+const LIMITS: [(&str, &str, &str); 117] = [
     ("limits", "components of a plugin that stay", "registry::COMPONENTS_KEPT"),
     ("limits", "components of a plugin that stay", "registry::COMPONENT_UNUSED_FOR"),
     ("limits", "steps of a saga", "engine::STEPS_MAX"),
@@ -86,6 +86,16 @@ const LIMITS: [(&str, &str, &str); 107] = [
     ("limits", "the head of an answer", "subscriptions::ANSWER_HEAD_BYTES_MAX"),
     ("limits", "the body of an answer", "subscriptions::ANSWER_BYTES_MAX"),
     ("limits", "`Retry-After`", "subscriptions::RETRY_AFTER_MAX"),
+    ("limits", "the time in which a request looks for the owner", "peers::OWNER_WAIT_MAX"),
+    ("limits", "the time in which another host answers", "peers::FORWARD_ANSWER_TIME_MAX"),
+    ("limits", "a connection to another host", "peers::CONNECT_TIME_MAX"),
+    ("limits", "a request that is passed on", "peers::FORWARDED_BYTES_MAX"),
+    ("limits", "an answer that is passed back", "peers::PASSED_BYTES_MAX"),
+    ("limits", "an answer that is passed back", "peers::SILENCE_MAX"),
+    ("limits", "starts that one request carries", "peers::STARTS_PER_REQUEST"),
+    ("limits", "starts that one request carries", "peers::START_REQUESTS_MAX"),
+    ("limits", "starts that wait for one host", "peers::STARTS_WAITING_MAX"),
+    ("limits", "the difference of two clocks", "peers::SIGNATURE_AGE_MAX"),
     ("limits", "rules", "config::RULES_MAX"),
     ("limits", "events of one request", "subscriptions::INCOMING_BATCH_EVENTS_MAX"),
     ("limits", "attributes of an event", "subscriptions::ATTRIBUTES_MAX"),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::place::repository;
 
 /// From the bottom up: each may depend on those before it.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "amends-engine",
     "amends-api-types",
     "amends-failpoint",
@@ -17,6 +17,7 @@ const LAYERS: [&str; 13] = [
     "amends-sandbox",
     "amends-registry",
     "amends-subscriptions",
+    "amends-peers",
     "amends-runtime",
     "amends-config",
     "amends-workbench",

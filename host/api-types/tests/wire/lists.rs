@@ -1,6 +1,6 @@
 //! Pages, and what is in no other list.
 
-use amends_api_types::{DefinitionView, EffectView, ExposureItem, Page, SagaCounts};
+use amends_api_types::{DefinitionView, EffectView, ExposureItem, HostView, Page, SagaCounts};
 
 use crate::kept::is_kept;
 
@@ -37,4 +37,14 @@ fn effects() {
         "definition": "order", "step": "pack", "standing": 3, "unknown": 1, "blocked": 2,
         "abandoned": 0
     }"#]);
+}
+
+#[test]
+fn hosts() {
+    is_kept::<HostView>(&[
+        r#"{"hosts": [], "shards_unowned": 0}"#,
+        r#"{"hosts": [{
+            "name": "node-a", "address": "http://10.0.0.2:7070", "is_this": true, "shards": [0, 2]
+        }], "shards_unowned": 62}"#,
+    ]);
 }

@@ -1,5 +1,6 @@
 //! Reads one saga.
 
+use axum::Extension;
 use axum::extract::State;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -9,13 +10,14 @@ use amends_api_types::{Problem, QUARANTINED, SagaView};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
+use crate::arrived::Arrived;
 use crate::erasures::personal_view;
 use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_id;
 use crate::sagas::saga_lookup::{find, unknown};
 use crate::sagas::saga_view::saga_view_with_inputs;
-use crate::sagas::wait::wait_of;
+use crate::sagas::wait::{left_of, wait_of};
 
 /// At most this many requests compute the inputs of steps at the same time.
 static INPUTS: Semaphore = Semaphore::const_new(2);
@@ -37,11 +39,13 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     Path(id): Path<String>,
     Query(query): Query<GetQuery>,
+    arrived: Option<Extension<Arrived>>,
 ) -> Result<Json<SagaView>, ApiError> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
     let found = match wait {
         None => find(&state, &id).await?,
         Some(wait) => {
+            let wait = left_of(wait, arrived.map(|Extension(arrived)| arrived));
             let found = state.host.wait(parse_id(&id)?, wait).await?;
             found.ok_or_else(|| unknown(&id))?
         }

@@ -13,6 +13,7 @@ use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::RepeatedQuery;
+use crate::forward::{activities_of_others, unmoved_of_others};
 use crate::paging::limit;
 use crate::sagas::saga_item::{archived_item, saga_item};
 use crate::sagas::saga_query::ListQuery;
@@ -37,12 +38,22 @@ pub(crate) async fn list(
         return Ok(Json(page(found.into_iter().map(archived_item).collect(), limit)));
     }
     if is_stuck {
-        let found = state.host.stuck().await;
+        let mut found = state.host.stuck().await;
+        let (of_others, _, failed) = unmoved_of_others(&state).await;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        found.extend(of_others);
         let items = stuck(|id| state.host.saga(id), found, &query).await?;
         return Ok(Json(page(items, limit)));
     }
-    let quarantined = state.host.quarantined();
+    let mut quarantined = state.host.quarantined();
+    let (_, of_others, failed) = unmoved_of_others(&state).await;
+    quarantined.extend(of_others);
     if is_quarantined {
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let items = in_quarantine(|id| state.host.saga(id), quarantined, &query).await?;
         return Ok(Json(page(items, limit)));
     }
@@ -60,22 +71,34 @@ pub(crate) async fn list(
     }
     let mut page = page(items, limit);
     if says_activity {
-        for item in &mut page.items {
-            say_activity(&state, item).await;
-        }
+        say_activities(&state, &mut page.items).await;
     }
     Ok(Json(page))
 }
 
-/// Adds what the saga does or waits for, if it has not ended. A saga that cannot be read stays in the list
-/// without that. Callers do this for one saga after another, so that a long list does not slow sagas down.
-async fn say_activity(state: &ApiState, item: &mut SagaItem) {
-    let is_over = item.ended_at.is_some() || item.status == QUARANTINED;
-    let Some(id) = item.id.parse().ok().filter(|_| !is_over) else { return };
-    let Ok(Some(found)) = state.host.state(id).await else { return };
+/// Adds what each saga does or waits for, if it has not ended. A saga that cannot be read, or whose host does not
+/// answer, stays in the list without that.
+async fn say_activities(state: &ApiState, items: &mut [SagaItem]) {
+    let is_over = |item: &SagaItem| item.ended_at.is_some() || item.status == QUARANTINED;
+    let live = items.iter().filter(|item| !is_over(item));
+    let live: Vec<SagaId> = live.filter_map(|item| item.id.parse().ok()).collect();
+    let mut of_others = activities_of_others(state, live.into_iter()).await;
+    // One after another, so that a long list does not slow sagas down.
+    for item in items.iter_mut().filter(|item| !is_over(item)) {
+        let Ok(id) = item.id.parse() else { continue };
+        item.activity = match of_others.remove(&id) {
+            Some(activity) => Some(activity),
+            None => activity_of(state, id).await,
+        };
+    }
+}
+
+/// What a saga does or waits for. None when it cannot be read.
+pub(crate) async fn activity_of(state: &ApiState, id: SagaId) -> Option<String> {
+    let found = state.host.state(id).await.ok()??;
     // What no event tells comes first: nothing else moves the saga.
     let all = held_back(&found).into_iter().chain(activity_in_brief(&found.saga, found.now));
-    item.activity = Some(all.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
+    Some(all.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
 }
 
 /// Makes a page of at most `limit` items. `items` may have one more, which shows that there is a next page.

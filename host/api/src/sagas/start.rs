@@ -1,7 +1,9 @@
 //! Starts one saga.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,15 +16,17 @@ use amends_runtime::StartRequest;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
+use crate::arrived::Arrived;
 use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::extract::Query;
+use crate::forward::saga_elsewhere;
 use crate::header::header_text;
 use crate::requester::peer_of;
 use crate::sagas::saga_view::saga_view;
 use crate::sagas::start_request::{request_of, traceparent};
 use crate::sagas::unread::unread_saga;
-use crate::sagas::wait::wait_of;
+use crate::sagas::wait::{left_of, wait_of};
 
 /// When a start is answered.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,9 +54,12 @@ pub(crate) async fn start(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Query(query): Query<StartQuery>,
     headers: HeaderMap,
+    arrived: Option<Extension<Arrived>>,
     JsonBody(mut body): JsonBody<StartBody>,
 ) -> Result<Response, ApiError> {
     let wait = query.wait.as_deref().map(wait_of).transpose()?;
+    let wait = wait.map(|wait| left_of(wait, arrived.map(|Extension(arrived)| arrived)));
+    let until = Instant::now() + wait.unwrap_or_default();
     if let Some(text) = header_text(&headers, "idempotency-key")? {
         body.key = Some(start_key(&state, text).await?);
     }
@@ -61,14 +68,18 @@ pub(crate) async fn start(
     let (started, found) = if let Some(wait) = wait {
         state.host.start_and_wait(&principal, request.clone(), wait).await?
     } else {
-        let started = state.host.start(&principal, request.clone()).await?;
+        let started = state.host.start_here(&principal, request.clone()).await?;
         (started, state.host.state(started.id).await)
     };
     // From here on there is a saga: an error without its id would have the caller start another.
-    let view = match found {
-        Ok(Some(found)) => saga_view(&found),
-        Ok(None) => unread(&state, started.id, request).await,
-        Err(error) => {
+    let left = until.saturating_duration_since(Instant::now());
+    let has_moved = wait.is_some() && matches!(&found, Err(error) if error.is_not_here());
+    let elsewhere = if has_moved { saga_elsewhere(&state, started.id, left).await } else { None };
+    let view = match (elsewhere, found) {
+        (Some(Ok(view)), _) => view,
+        (_, Ok(Some(found))) => saga_view(&found),
+        (_, Ok(None)) => unread(&state, started.id, request).await,
+        (_, Err(error)) => {
             tracing::warn!(saga_id = %started.id, %error, "a saga was started and cannot be read");
             unread(&state, started.id, request).await
         }
@@ -96,7 +107,7 @@ async fn unread(state: &ApiState, id: SagaId, request: StartRequest) -> SagaView
 
 /// Reads the key in the header. It may be plain, `order-7`, or a string of RFC 8941, `"order-7"`, as in the
 /// IETF's draft for this header. Both are the same key.
-async fn start_key(state: &ApiState, text: String) -> Result<String, ApiError> {
+pub(crate) async fn start_key(state: &ApiState, text: String) -> Result<String, ApiError> {
     let Some(key) = quoted(&text)? else { return Ok(text) };
     // Versions before this one kept it with its quotes: what was started so is found by that.
     let earlier = state.host.key(text.clone()).await?;

@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use crate::arrived::Arrived;
 use crate::error::ApiError;
 use amends_api_types::parse_duration;
 
 /// A request waits at most this long: proxies on the way give up at about this time.
-const WAIT_MAX: Duration = Duration::from_mins(5);
+pub(crate) const WAIT_MAX: Duration = Duration::from_mins(5);
+
+/// What is left of a wait for a request that came to the first host at `arrived`.
+pub(crate) fn left_of(wait: Duration, arrived: Option<Arrived>) -> Duration {
+    let waited = arrived.map_or(Duration::ZERO, |Arrived(at)| at.elapsed());
+    wait.saturating_sub(waited)
+}
 
 /// Reads how long a request waits.
 ///

@@ -75,7 +75,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     if loaded.report.warnings() > 0 {
         eprint!("{}", shown(&loaded.report.to_string()));
     }
-    let config = loaded.config;
+    let mut config = loaded.config;
     let connections = ConnectionLimit::for_descriptors(raise_descriptors());
     if connections.served < CONNECTIONS_MAX {
         let served = connections.served;
@@ -90,6 +90,8 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
         format!("cannot listen on {listen}; is another host running? set host.listen or --listen")
     })?;
     let listen = listener.local_addr().unwrap_or(listen);
+    // With port 0, the system has chosen one.
+    config.host.listen = listen;
     let prometheus = prometheus().context("cannot collect metrics")?;
     // It says that it lives and what it does, while it compiles.
     let progress = config.plugins.progress.clone();

@@ -186,6 +186,7 @@ async fn start(sagas: &dyn SagaPort, child: &Child, told: &mut ChildOrders) -> R
             StartError::DefinitionUnknown(_)
             | StartError::KeyReused(_)
             | StartError::Keys(_)
+            | StartError::Owner(_)
             | StartError::Overloaded(_)
             | StartError::Store(_) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not started yet");
@@ -241,6 +242,7 @@ async fn cancel(
             }
             Err(
                 error @ (OperateError::Runtime(_)
+                | OperateError::Owner(_)
                 | OperateError::Overloaded(_)
                 | OperateError::Quarantined(_)),
             ) => {
@@ -289,6 +291,7 @@ async fn compensate(sagas: &dyn SagaPort, child: &Child) -> Outcome {
             }
             Err(
                 error @ (OperateError::Runtime(_)
+                | OperateError::Owner(_)
                 | OperateError::Overloaded(_)
                 | OperateError::Quarantined(_)),
             ) => {

@@ -3,7 +3,7 @@
 use amends_store::StoreError;
 use amends_subscriptions::NotTaken;
 
-use crate::error::{OperateError, RuntimeError, StartError};
+use crate::error::{OperateError, OwnerError, RuntimeError, StartError};
 use crate::limits::{EVENT_DEPTH_MAX, EVENT_REPEATS_MAX};
 
 /// Why an event has not done what its rule says.
@@ -61,6 +61,7 @@ impl EventError {
                 | StartError::Keys(_)
                 | StartError::Stopping
                 | StartError::Store(_) => true,
+                StartError::Owner(error) => is_for_now(error),
             },
             Self::Signal(error) => match error {
                 OperateError::NotFound(_)
@@ -68,13 +69,15 @@ impl EventError {
                 | OperateError::Refused(_)
                 | OperateError::Quarantined(_) => false,
                 OperateError::Overloaded(_) => true,
+                OperateError::Owner(error) => is_for_now(error),
                 // What is said of one saga holds up no other.
                 OperateError::Runtime(error) => match error {
                     RuntimeError::Store(_)
                     | RuntimeError::Keys(_)
                     | RuntimeError::Busy(_)
                     | RuntimeError::Stopping => true,
-                    RuntimeError::PluginMissing { .. }
+                    RuntimeError::NotAlone { .. }
+                    | RuntimeError::PluginMissing { .. }
                     | RuntimeError::ExportMissing { .. }
                     | RuntimeError::DefinitionLost { .. }
                     | RuntimeError::Unreadable { .. }
@@ -87,13 +90,38 @@ impl EventError {
 
     /// Returns true when the event waits for a saga that may be started later.
     pub(crate) fn is_early(&self) -> bool {
-        matches!(self, Self::KeyUnknown(_) | Self::Signal(OperateError::NotFound(_)))
+        match self {
+            Self::KeyUnknown(_) | Self::Signal(OperateError::NotFound(_)) => true,
+            Self::Signal(OperateError::Owner(OwnerError::Answered(problem))) => {
+                problem.code == SAGA_UNKNOWN
+            }
+            Self::Expression { .. }
+            | Self::TooDeep(_)
+            | Self::Unreadable(_)
+            | Self::Start(_)
+            | Self::Signal(_)
+            | Self::Stopping => false,
+        }
     }
 
     /// What the stream of the event is told.
     pub(crate) fn not_taken(&self) -> NotTaken {
         let (is_passing, is_early) = (self.is_passing(), self.is_early());
         NotTaken { error: self.to_string(), is_passing, is_early }
+    }
+}
+
+/// The code of the problem with which a host answers that there is no such saga.
+const SAGA_UNKNOWN: &str = "saga_unknown";
+
+/// Whether what another host says passes: it is full, stops, or is away. 500 says something of one saga.
+fn is_for_now(error: &OwnerError) -> bool {
+    match error {
+        OwnerError::Nobody
+        | OwnerError::Silent(_)
+        | OwnerError::Refuses(_)
+        | OwnerError::Full(_) => true,
+        OwnerError::Answered(problem) => problem.status == 429 || problem.status > 500,
     }
 }
 

@@ -185,8 +185,8 @@ impl Host {
                 match saga {
                     Ok(saga) => {
                         let name = signal.name.clone();
-                        let sent = self.signal(principal, saga, name, Some(id), payload).await;
-                        sent.map(|_| EventTaken::Signalled(saga)).map_err(EventError::from)
+                        let sent = self.signal_at_owner(principal, saga, name, Some(id), payload);
+                        sent.await.map(|()| EventTaken::Signalled(saga)).map_err(EventError::from)
                     }
                     Err(error) => Err(error),
                 }

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use amends_engine::SagaId;
 use amends_registry::now;
-use amends_store::StoreError;
+use amends_store::{ShardId, Store, StoreError};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::{Host, Runner, StartRequest, WeakHost};
 use crate::error::StartError;
+use crate::limits::SCHEDULE_RETRY_PAUSE;
 use crate::principal::Principal;
-use crate::schedules::{Firing, Firings, ScheduleStatus};
+use crate::schedules::{Firing, Firings, ScheduleStatus, Schedules};
+use crate::shared::duty_shard;
 
 impl Host {
     /// Returns how each schedule stands, in the order of the config.
@@ -28,9 +31,44 @@ impl Host {
         }
         let sagas = Arc::new(WeakHost(Arc::downgrade(&self.inner)));
         let store = Arc::clone(&self.inner.store);
+        if let Some(owned) = self.owned() {
+            tokio::spawn(run_in_turn(owned, schedules, store, sagas));
+            return Ok(());
+        }
         let runner = Runner::open(schedules, store, sagas, now()).await?;
         tokio::spawn(runner.run());
         Ok(())
+    }
+}
+
+/// Runs the schedules while it is this host that does so for the store. What was cut off is found again by its
+/// start key.
+async fn run_in_turn(
+    mut owned: watch::Receiver<Vec<ShardId>>,
+    schedules: Schedules,
+    store: Arc<dyn Store>,
+    sagas: Arc<WeakHost>,
+) {
+    let has_turn = |owned: &Vec<ShardId>| owned.contains(&duty_shard());
+    while owned.wait_for(has_turn).await.is_ok() {
+        let firings: Arc<dyn Firings> = Arc::<WeakHost>::clone(&sagas);
+        match Runner::open(schedules.clone(), Arc::clone(&store), firings, now()).await {
+            Ok(runner) => {
+                tokio::select! {
+                    () = runner.run() => return,
+                    is_over = async { owned.wait_for(|owned| !has_turn(owned)).await.is_ok() } => {
+                        if !is_over {
+                            return;
+                        }
+                    }
+                }
+            }
+            Err(StoreError::Closed | StoreError::Fatal(_)) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the schedules cannot be read now");
+                tokio::time::sleep(SCHEDULE_RETRY_PAUSE).await;
+            }
+        }
     }
 }
 

@@ -95,6 +95,7 @@ impl From<StartError> for Ended {
             | StartError::NoSubject { .. }
             | StartError::NeedsSubject { .. }
             | StartError::Keys(_)
+            | StartError::Owner(_)
             | StartError::Overloaded(_)) => Self::Failing(error.to_string()),
         }
     }

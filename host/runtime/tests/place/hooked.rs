@@ -52,6 +52,9 @@ pub(crate) type ListHook = dyn Fn() -> BoxFuture<'static, Result<(), StoreError>
 /// What a value of state waits for after it was read.
 pub(crate) type ValueHook = dyn Fn() -> BoxFuture<'static, ()> + Send + Sync;
 
+/// Who owns a shard.
+pub(crate) type Owners = dyn Fn(ShardId) -> ShardOwner + Send + Sync;
+
 /// What the bytes of a digest wait for, or why there are none.
 pub(crate) type BlobHook =
     dyn Fn(Digest) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
@@ -68,8 +71,8 @@ pub(crate) struct Hooked {
     pub(crate) after_value: Box<ValueHook>,
     /// Before bytes are read.
     pub(crate) before_blob: Box<BlobHook>,
-    /// Whether this handle takes a shard: of two hosts of one store, each has its own.
-    pub(crate) owns: fn(ShardId) -> bool,
+    /// Who owns a shard: of two hosts of one store, each has its own. A test may move a shard.
+    pub(crate) owners: Box<Owners>,
     /// Set by a test: the next tick tells that every shard was lost and gained again.
     pub(crate) regains: Arc<AtomicBool>,
     /// The shards that this handle has. They are released when the host drops them.
@@ -89,7 +92,7 @@ impl Hooked {
             before_list: Box::new(|| ready(Ok(())).boxed()),
             after_value: Box::new(|| ready(()).boxed()),
             before_blob: Box::new(|_| ready(Ok(())).boxed()),
-            owns: |_| true,
+            owners: Box::new(|_| ShardOwner::This),
             regains: Arc::default(),
             owned: Mutex::default(),
         }
@@ -144,11 +147,22 @@ impl Ownership for Hooked {
     }
 
     fn owner_of(&self, shard: ShardId) -> ShardOwner {
-        if (self.owns)(shard) { self.store.ownership().owner_of(shard) } else { ShardOwner::Nobody }
+        match (self.owners)(shard) {
+            ShardOwner::This => self.store.ownership().owner_of(shard),
+            other @ (ShardOwner::Other(_) | ShardOwner::Nobody) => other,
+        }
     }
 
     fn others(&self) -> Vec<HostInfo> {
-        self.store.ownership().others()
+        let mut others = Vec::new();
+        for shard in ShardId::all() {
+            if let ShardOwner::Other(host) = (self.owners)(shard)
+                && !others.contains(&host)
+            {
+                others.push(host);
+            }
+        }
+        others
     }
 
     fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
@@ -166,9 +180,19 @@ impl Ownership for Hooked {
                     told.push(OwnershipEvent::Gained(Box::new(shard)));
                 }
             }
+            let owns = |shard| matches!((self.owners)(shard), ShardOwner::This);
+            // What was given away is released once the host has dropped it.
+            owned.retain(|(shard, _)| {
+                let Some(shard) = shard.upgrade() else { return false };
+                let stays = owns(shard.id());
+                if !stays {
+                    told.push(OwnershipEvent::Lost(shard.id()));
+                }
+                stays
+            });
             for event in events {
                 match event {
-                    OwnershipEvent::Gained(shard) if !(self.owns)(shard.id()) => {}
+                    OwnershipEvent::Gained(shard) if !owns(shard.id()) => {}
                     OwnershipEvent::Gained(shard) => {
                         let (epoch, hook) = (shard.epoch(), Arc::clone(&self.hook));
                         let shard = HookedShard { shard: Arc::from(shard), epoch, hook };
