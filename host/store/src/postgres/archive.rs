@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 
 use super::PostgresStore;
 use super::archive_work::{self, Removal, Returning};
+use super::membership::{Held, OwnedShard};
 use super::read;
 use crate::archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ToArchive, Tombstone,
@@ -25,6 +26,7 @@ use crate::saga_query::SagaQuery;
 use crate::segment::{
     SEGMENT_BYTES, SEGMENT_SAGAS_MAX, SagaLine, SegmentHeader, SegmentWriter, damaged,
 };
+use crate::shard_id::ShardId;
 
 /// The most sagas that are read, and that one transaction removes.
 const SAGAS_AT_ONCE: usize = 128;
@@ -55,13 +57,16 @@ impl Archive for PostgresStore {
         async move {
             let place = Arc::clone(&self.archiving).try_acquire_owned();
             let _place = place.map_err(|_| ArchiveError::UnderWay)?;
-            self.remove_orphans().await?;
+            let leader = self.leader()?;
+            // The lines of sagas have the positions of their events.
+            self.sequencer.place_all().await?;
+            self.remove_orphans(leader).await?;
             // A saga that ran another one has the smaller id, so it leaves first.
             sagas.sort_by_key(|saga| saga.id);
             sagas.dedup_by_key(|saga| saga.id);
             let mut summary = ArchiveSummary::default();
             while !sagas.is_empty() {
-                self.archive_some(&mut sagas, &mut summary).await?;
+                self.archive_some(leader, &mut sagas, &mut summary).await?;
             }
             Ok(summary)
         }
@@ -102,7 +107,7 @@ impl Archive for PostgresStore {
             for _ in 0..BRING_BACK_TRIES {
                 let Some(returning) = self.returning(id).await? else { return Ok(false) };
                 let done =
-                    self.work(move |pg, _| archive_work::bring_back(pg, returning).boxed()).await?;
+                    self.work(move |pg| archive_work::bring_back(pg, returning).boxed()).await?;
                 if done.count > 0 {
                     return Ok(true);
                 }
@@ -122,8 +127,7 @@ impl Archive for PostgresStore {
                 if keys.is_empty() {
                     return Ok(removed);
                 }
-                let done =
-                    self.work(move |pg, _| archive_work::remove_keys(pg, keys).boxed()).await?;
+                let done = self.work(move |pg| archive_work::remove_keys(pg, keys).boxed()).await?;
                 removed += done.count;
                 tokio::time::sleep(done.took).await;
             }
@@ -148,11 +152,12 @@ impl PostgresStore {
     /// Moves the first of some sagas: as many as one segment has.
     async fn archive_some(
         &self,
+        leader: OwnedShard,
         sagas: &mut Vec<ToArchive>,
         summary: &mut ArchiveSummary,
     ) -> Result<(), ArchiveError> {
         let mut written = match &self.archive {
-            Some(files) => Some(self.begin_segment(Arc::clone(files)).await?),
+            Some(files) => Some(self.begin_segment(leader, Arc::clone(files)).await?),
             None => None,
         };
         let mut removals = Vec::new();
@@ -197,8 +202,9 @@ impl PostgresStore {
             Some(written) => {
                 summary.segments += 1;
                 summary.bytes += written.bytes;
-                let done =
-                    self.work(move |pg, _| archive_work::put_segment(pg, written).boxed()).await?;
+                let done = self
+                    .work(move |pg| archive_work::put_segment(pg, leader, written).boxed())
+                    .await?;
                 Some(done.segment)
             }
             None => None,
@@ -206,12 +212,23 @@ impl PostgresStore {
         self.remove(removals, segment, summary).await
     }
 
-    async fn begin_segment(&self, files: Arc<ArchiveFiles>) -> Result<SegmentWriter, ArchiveError> {
-        let header = SegmentHeader {
-            store: self.run,
-            fence: i64::try_from(self.epoch.0).unwrap_or(i64::MAX),
-            at: now(),
-        };
+    /// Returns the shard whose owner alone writes archive files: see [`crate::Ownership::leads`].
+    fn leader(&self) -> Result<OwnedShard, StoreError> {
+        let id = ShardId::LEADER;
+        match *self.membership.state().held(id) {
+            Held::Owned { epoch, .. } => Ok(OwnedShard { id, epoch }),
+            Held::Leaving { .. } | Held::Released { .. } | Held::No => {
+                Err(StoreError::LostOwnership(id))
+            }
+        }
+    }
+
+    async fn begin_segment(
+        &self,
+        leader: OwnedShard,
+        files: Arc<ArchiveFiles>,
+    ) -> Result<SegmentWriter, ArchiveError> {
+        let header = SegmentHeader { store: self.run, fence: leader.epoch, at: now() };
         in_background(move || files.begin(&header)).await
     }
 
@@ -234,10 +251,8 @@ impl PostgresStore {
             let (sagas, rest) = left.split_at(count);
             left = rest;
             let sagas = sagas.to_vec();
-            let work = self.work(move |pg, known| {
-                archive_work::remove(pg, sagas, segment, known.position).boxed()
-            });
-            let done = work.await?;
+            let done =
+                self.work(move |pg| archive_work::remove(pg, sagas, segment).boxed()).await?;
             summary.sagas += done.count;
             summary.events += done.events;
             summary.changed += count as u64 - done.count;
@@ -282,7 +297,7 @@ impl PostgresStore {
 
     /// Removes files that a run of this store wrote and that it has no row for: a process ended before
     /// it recorded them, so their sagas are in the database. All other files stay.
-    async fn remove_orphans(&self) -> Result<(), ArchiveError> {
+    async fn remove_orphans(&self, leader: OwnedShard) -> Result<(), ArchiveError> {
         let Some(files) = self.archive.clone() else { return Ok(()) };
         let (known, runs) = self
             .read(|pg| {
@@ -291,7 +306,7 @@ impl PostgresStore {
             .await?;
         let known = known.into_iter().collect();
         let runs = runs.into_iter().collect();
-        let epoch = self.epoch.0;
+        let epoch = leader.epoch.unsigned_abs();
         in_background(move || files.remove_orphans(known, &runs, epoch)).await
     }
 }
