@@ -20,13 +20,17 @@ const SECONDS: [f64; 14] =
 const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 /// What each metric is, by name. `/metrics` shows it as `# HELP`.
-const HELP: [(&str, &str); 27] = [
+const HELP: [(&str, &str); 29] = [
     (
         "amends_breaker_state",
         "Whether the breaker of a service is closed (0), half open (1) or open (2).",
     ),
     ("amends_calls_in_flight", "Calls of plugins under way."),
     ("amends_disk_free_bytes", "Bytes that are free on the disk of the store."),
+    (
+        "amends_fenced_writes_total",
+        "Writes of this host that were refused because another host has its shards.",
+    ),
     (
         "amends_memory_bytes",
         "Bytes that running plugins (guests) and sagas that have not ended (live_sagas) hold.",
@@ -51,6 +55,7 @@ const HELP: [(&str, &str); 27] = [
     ("amends_saga_live", "Sagas that have not ended."),
     ("amends_saga_started_total", "Sagas that were started."),
     ("amends_saga_stuck", "Sagas that do not move, though they neither wait nor need a person."),
+    ("amends_shards_owned", "Shards of the 64 that this host owns."),
     ("amends_step_duration_seconds", "How long calls took, by direction: execute, compensate."),
     ("amends_step_failures_total", "Calls that failed, by class: permanent, retryable, unknown."),
     ("amends_store_append_seconds", "How long events waited until they were on the disk."),

@@ -49,7 +49,8 @@ pub trait EventLog: Send + Sync {
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<LogPage, StoreError>>;
 
-    /// Returns a watch of the end of the log. It moves before an append of this process is answered.
+    /// Returns a watch of the end of the log. It moves some milliseconds after an append of any host at the latest, and
+    /// before [`Self::follow`] answers with what is new.
     fn head(&self) -> watch::Receiver<Cursor>;
 
     /// Appends to a stream that belongs to no saga: that of the deploys, of a plugin or of a service.

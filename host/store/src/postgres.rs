@@ -1,15 +1,19 @@
 //! The shared store: one PostgreSQL database.
 //!
-//! One task writes, over one connection, the lane. Each time, it takes everything that waits into one
+//! Several hosts share one database. Each owns some of the shards: see [`tick`] for leases, taking over and handing
+//! over.
+//!
+//! One task of a host writes, over one connection, the lane. Each time, it takes everything that waits into one
 //! transaction, whose statements it sends without waiting for answers in between, so a batch is one round
-//! trip and one fsync of the server. Reads have connections of their own. All connections are served by one
-//! thread of the store.
+//! trip and one fsync of the server. Reads, ticks and the sequencer have connections of their own. All connections are
+//! served by one thread of the store.
 //!
 //! Who may write is decided in the transaction itself: it locks the row of the lane and compares the epoch, see
-//! [`transaction`]. Whoever takes the store over raises the epoch.
+//! [`transaction`]. Whoever takes a host over removes the row. The place of events in the log is given afterwards, see
+//! [`sequencer`].
 //!
-//! Deliberately absent: several hosts that share the shards, TLS, backups (`pg_dump` and base backups make
-//! them), and sums of rows (`initdb --data-checksums` makes those).
+//! Deliberately absent: TLS, backups (`pg_dump` and base backups make them), and sums of rows (`initdb
+//! --data-checksums` makes those).
 
 mod archive;
 mod archive_work;
@@ -19,8 +23,10 @@ mod connection;
 mod derive;
 mod error;
 mod job;
+mod locks;
 mod look;
 mod lost;
+mod membership;
 mod open;
 mod place;
 mod plan;
@@ -31,12 +37,14 @@ mod rebuild;
 mod rows;
 mod schema;
 mod seen;
+mod sequencer;
 mod strays;
 mod text;
+mod tick;
 mod transaction;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,14 +74,13 @@ use crate::ownership::{HostInfo, Ownership, OwnershipEvent, ShardOwner};
 use crate::paging::{Cursor, PageBudget};
 use crate::plugin_state::PluginState;
 use crate::queue::Queue;
-use crate::queue_shard::{Handed, QueueShard};
 use crate::rebuild::{RebuildError, RebuildPlace, RebuildSlice};
 use crate::saga_groups::{GroupBy, SagaGroups};
 use crate::saga_index::SagaIndex;
 use crate::saga_query::SagaQuery;
 use crate::saga_row::{LiveSaga, LiveSagas, SagaRow};
 use crate::schedules::{ScheduleRow, Schedules};
-use crate::shard_id::{Epoch, ShardId};
+use crate::shard_id::ShardId;
 use crate::store::Store;
 use crate::stored_event::StoredEvent;
 use crate::stream::Stream;
@@ -81,10 +88,14 @@ use crate::survey::StoreSurvey;
 
 use connection::Pg;
 use error::Result as PgResult;
-use job::{Job, Known, WorkDone};
-use open::TakenOver;
+use job::{Job, WorkDone};
+use membership::Membership;
+use open::Registered;
 use place::Place;
+use plan::WriterCache;
 use readers::{Lease, READERS_MAX, Readers};
+use sequencer::Sequencer;
+use tick::Control;
 use writer::{Longest, Writer};
 
 /// Sagas that are read from the archive at once: each may have 64 MiB of events.
@@ -97,9 +108,10 @@ const ARCHIVE_READS_MAX: usize = 4;
 pub struct PostgresStore {
     queue: Arc<Queue<Job>>,
     readers: Arc<Readers>,
-    /// The epoch of every shard.
-    epoch: Epoch,
-    handed: Arc<Mutex<Handed>>,
+    membership: Arc<Membership>,
+    /// Held by a tick.
+    control: tokio::sync::Mutex<Control>,
+    sequencer: Sequencer,
     head: watch::Receiver<Cursor>,
     stats: Arc<Mutex<StoreStats>>,
     health: watch::Receiver<StoreHealth>,
@@ -123,12 +135,14 @@ pub struct PostgresStore {
 /// What the thread of the store tells whoever opens it.
 struct Opened {
     runtime: Handle,
-    taken: TakenOver,
+    registered: Registered,
+    membership: Arc<Membership>,
+    sequencer: Sequencer,
 }
 
 impl PostgresStore {
-    /// Connects, creates the tables in an empty database, and brings the schema up to date. Takes the store
-    /// over from any other process. Blocks meanwhile.
+    /// Connects, creates the tables in an empty database, and brings the schema up to date. The process owns
+    /// nothing before its first tick. Blocks meanwhile.
     ///
     /// # Errors
     /// When the URL is not understood, the database cannot be reached or written, is newer than this
@@ -159,24 +173,39 @@ impl PostgresStore {
                     }
                 };
                 runtime.block_on(async move {
-                    let (pg, taken) = match open::open(&writer_place, durability).await {
+                    let (pg, registered, end) = match begin(&writer_place, durability).await {
                         Ok(opened) => opened,
                         Err(error) => return drop(told.send(Err(error))),
                     };
-                    head_sender.send_replace(Cursor(taken.position.unsigned_abs()));
-                    let setup = open::writer_setup(durability);
-                    let writer = Writer::new(
-                        writer_place,
-                        setup,
-                        receiver,
-                        pg,
-                        &taken,
-                        writer_longest,
-                        head_sender,
-                        writer_stats,
+                    head_sender.send_replace(Cursor(end.unsigned_abs()));
+                    let config = writer_place.config.clone();
+                    let membership = Arc::new(Membership::new(registered.lane.host));
+                    let (sequencer, task) =
+                        Sequencer::new(config, head_sender, Arc::clone(&membership));
+                    tokio::spawn(task.run());
+                    let mut writer = Writer {
+                        place: writer_place,
+                        setup: open::writer_setup(durability),
+                        jobs: receiver,
+                        pg: Some(pg),
+                        lane: registered.lane,
+                        run_number: registered.run,
+                        batch: 0,
+                        cache: WriterCache::new(),
+                        longest: writer_longest,
+                        membership: Arc::clone(&membership),
+                        sequencer: sequencer.clone(),
+                        stats: writer_stats,
                         health,
-                    );
-                    let _ = told.send(Ok(Opened { runtime: Handle::current(), taken }));
+                        old_batches: VecDeque::new(),
+                        looks: 0,
+                        unsure: Vec::new(),
+                        is_closing: false,
+                    };
+                    // Readers need what it finds.
+                    writer.look().await;
+                    let runtime = Handle::current();
+                    let _ = told.send(Ok(Opened { runtime, registered, membership, sequencer }));
                     writer.run().await;
                 });
             });
@@ -191,7 +220,7 @@ impl PostgresStore {
     }
 
     fn of(
-        Opened { runtime, taken }: Opened,
+        Opened { runtime, registered, membership, sequencer }: Opened,
         place: Place,
         jobs: mpsc::UnboundedSender<Job>,
         (head, health, ended): (
@@ -205,8 +234,9 @@ impl PostgresStore {
         Self {
             queue: Arc::new(Queue::new(jobs)),
             readers: Arc::new(Readers::new(place, runtime)),
-            epoch: Epoch(taken.epoch.unsigned_abs()),
-            handed: Arc::default(),
+            membership,
+            control: tokio::sync::Mutex::default(),
+            sequencer,
             head,
             stats,
             health,
@@ -216,7 +246,7 @@ impl PostgresStore {
             rebuilding: Semaphore::new(1),
             archive_reads: Semaphore::new(ARCHIVE_READS_MAX),
             archive: None,
-            run: taken.run,
+            run: registered.run,
             ended,
         }
     }
@@ -258,10 +288,31 @@ impl PostgresStore {
         .boxed()
     }
 
+    /// Reads a page of events. When what comes after it has no place in the log yet, it gets one first: so the page has
+    /// what was durable before the call.
+    fn placed<'s, F>(&'s self, read: F) -> BoxFuture<'s, Result<Vec<StoredEvent>, StoreError>>
+    where
+        F: for<'a> Fn(&'a Pg) -> BoxFuture<'a, PgResult<read::Placed>> + Send + Sync + 's,
+    {
+        async move {
+            let lease = self.lease().await?;
+            let found = read(&lease).await;
+            let (events, has_more) = lease.finish(found)?;
+            if !has_more {
+                return Ok(events);
+            }
+            self.sequencer.place_all().await?;
+            let lease = self.lease().await?;
+            let found = read(&lease).await;
+            Ok(lease.finish(found)?.0)
+        }
+        .boxed()
+    }
+
     /// Has the writer do work in a transaction of its own, and waits until it is durable.
     async fn work<F>(&self, work: F) -> Result<WorkDone, StoreError>
     where
-        F: for<'a> FnOnce(&'a Pg, Known) -> BoxFuture<'a, PgResult<WorkDone>> + Send + 'static,
+        F: for<'a> FnOnce(&'a Pg) -> BoxFuture<'a, PgResult<WorkDone>> + Send + 'static,
     {
         let (reply, done) = oneshot::channel();
         self.queue.push(Job::Work { work: Box::new(work), reply });
@@ -281,31 +332,20 @@ impl PostgresStore {
         }
     }
 
-    /// Returns what has changed of the ownership. The writer watches the fence, and reports when
-    /// another process has raised it.
-    fn changes(&self) -> Result<Vec<OwnershipEvent>, StoreError> {
-        if self.is_closing() {
-            return Err(StoreError::Closed);
-        }
-        let lost = match &*self.health.borrow() {
+    /// Returns why this process writes nothing any more, if that is so.
+    fn lost_error(&self) -> Option<StoreError> {
+        match &*self.health.borrow() {
             StoreHealth::Lost(error) => Some(error.clone()),
             StoreHealth::Well | StoreHealth::NoWrites(_) => None,
-        };
-        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(error) = lost else {
-            let gained = handed.gain_all().map(|id| {
-                let (queue, handed) = (Arc::clone(&self.queue), Arc::clone(&self.handed));
-                OwnershipEvent::Gained(Box::new(QueueShard::new(id, self.epoch, queue, handed)))
-            });
-            return Ok(gained.collect());
-        };
-        // Only a raised fence means that somebody else has the shards.
-        if !matches!(error, StoreError::Fatal(Fatal::Fenced)) {
-            return Err(error);
         }
-        let lost: Vec<_> = handed.lose_all().map(OwnershipEvent::Lost).collect();
-        if lost.is_empty() { Err(error) } else { Ok(lost) }
     }
+}
+
+/// Opens the database, and returns the end of the log as well.
+async fn begin(place: &Place, durability: Durability) -> Result<(Pg, Registered, i64), OpenError> {
+    let (pg, registered) = open::open(place, durability).await?;
+    let end = sequencer::place_all(&pg).await.map_err(StoreError::from)?;
+    Ok((pg, registered, end))
 }
 
 impl Store for PostgresStore {
@@ -370,19 +410,20 @@ impl Store for PostgresStore {
 }
 
 impl Ownership for PostgresStore {
-    fn join(&self, _: HostInfo) {}
+    fn join(&self, host: HostInfo) {
+        self.membership.join(host);
+    }
 
     fn owner_of(&self, shard: ShardId) -> ShardOwner {
-        let handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
-        if handed.has(shard) { ShardOwner::This } else { ShardOwner::Nobody }
+        self.membership.owner_of(shard)
     }
 
     fn others(&self) -> Vec<HostInfo> {
-        Vec::new()
+        self.membership.others()
     }
 
     fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
-        ready(self.changes()).boxed()
+        self.turn().boxed()
     }
 }
 
@@ -393,7 +434,10 @@ impl EventLog for PostgresStore {
         after: Version,
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<Vec<StoredEvent>, StoreError>> {
-        self.read(move |pg| async move { read::events(pg, &stream, after, budget).await }.boxed())
+        self.placed(move |pg| {
+            let stream = stream.clone();
+            async move { read::events(pg, &stream, after, budget).await }.boxed()
+        })
     }
 
     fn follow(
@@ -401,7 +445,7 @@ impl EventLog for PostgresStore {
         from: Cursor,
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<LogPage, StoreError>> {
-        let page = self.read(move |pg| read::log(pg, from, budget).boxed());
+        let page = self.placed(move |pg| read::log(pg, from, budget).boxed());
         page.map_ok(move |events| {
             let next = events.last().map_or(from, StoredEvent::cursor);
             LogPage { events, next }
@@ -689,7 +733,12 @@ impl Maintenance for PostgresStore {
     }
 
     fn survey(&self) -> BoxFuture<'_, Result<StoreSurvey, StoreError>> {
-        PostgresStore::read(self, |pg| read::survey(pg, now()).boxed())
+        async move {
+            // What it counts by position.
+            self.sequencer.place_all().await?;
+            PostgresStore::read(self, |pg| read::survey(pg, now()).boxed()).await
+        }
+        .boxed()
     }
 
     fn back_up(&self) -> BoxFuture<'_, Result<Backup, BackupError>> {

@@ -28,9 +28,12 @@ const PLACES_OF_ONE_MAX: usize = APPENDS_WAITING_MAX / 4;
 
 /// A job of a writer, as the queue makes and refuses it.
 pub(crate) trait QueuedJob: Send + 'static {
+    /// A shard that this process owns, as the writer knows it.
+    type Owner: Send + 'static;
+
     /// Makes the job that writes an append. `owner` is the shard through which it came; none for a
     /// stream that belongs to no shard.
-    fn append(append: Append, owner: Option<ShardId>, reply: AppendReply) -> Self;
+    fn append(append: Append, owner: Option<Self::Owner>, reply: AppendReply) -> Self;
 
     /// Answers the caller with an error.
     fn fail(self, error: StoreError);
@@ -73,7 +76,7 @@ impl<Job: QueuedJob> Queue<Job> {
     pub(crate) fn append(
         self: &Arc<Self>,
         append: Append,
-        owner: Option<ShardId>,
+        owner: Option<Job::Owner>,
     ) -> BoxFuture<'static, Result<Appended, StoreError>> {
         let (reply, answer) = oneshot::channel();
         let queued = self.push_when_room(append.bytes(), move |place| {

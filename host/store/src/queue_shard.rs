@@ -49,7 +49,7 @@ pub(crate) struct QueueShard<Job> {
     handed: Arc<Mutex<Handed>>,
 }
 
-impl<Job: QueuedJob> QueueShard<Job> {
+impl<Job: QueuedJob<Owner = ShardId>> QueueShard<Job> {
     pub(crate) const fn new(
         id: ShardId,
         epoch: Epoch,
@@ -68,7 +68,7 @@ impl<Job: QueuedJob> QueueShard<Job> {
     }
 }
 
-impl<Job: QueuedJob> Shard for QueueShard<Job> {
+impl<Job: QueuedJob<Owner = ShardId>> Shard for QueueShard<Job> {
     fn id(&self) -> ShardId {
         self.id
     }

@@ -394,8 +394,8 @@ async fn goes_not_on_with_a_database_of_the_past() {
     }
     client
         .batch_execute(
-            "DELETE FROM appends WHERE position > 2; DELETE FROM sagas WHERE key = 'none';
-             DELETE FROM batches WHERE position > 2",
+            "DELETE FROM appends WHERE batch IN (SELECT batch FROM batches WHERE total > 2);
+             DELETE FROM batches WHERE total > 2",
         )
         .await
         .unwrap();
@@ -424,7 +424,8 @@ async fn refuses_a_lost_append_to_a_database_of_the_past() {
         store.append(start(number)).await.unwrap();
     }
     let client = connect(&database.url()).await.unwrap();
-    let past = "DELETE FROM appends WHERE position > 1; DELETE FROM batches WHERE position > 1";
+    let past = "DELETE FROM appends WHERE batch IN (SELECT batch FROM batches WHERE total > 1);
+                DELETE FROM batches WHERE total > 1";
     client.batch_execute(past).await.unwrap();
     proxy.todo.store(SWALLOW_COMMIT, Ordering::SeqCst);
     let refused = store.append(start(9)).await;
@@ -476,8 +477,8 @@ async fn refuses_what_is_no_store() {
     assert!(refused(&url).contains("lacks its table `schedules`"));
     client.batch_execute("ALTER TABLE others RENAME TO schedules").await.unwrap();
     client.batch_execute("UPDATE meta SET value = 99 WHERE name = 'schema'").await.unwrap();
-    assert!(refused(&url).contains("has schema version 99, this version of Amends knows 1"));
-    client.batch_execute("UPDATE meta SET value = 1 WHERE name = 'schema'").await.unwrap();
+    assert!(refused(&url).contains("has schema version 99, this version of Amends knows 2"));
+    client.batch_execute("UPDATE meta SET value = 2 WHERE name = 'schema'").await.unwrap();
     let store = open(&url).await;
     assert_eq!(whole_log_of(&store).await, 1);
     store.close().await.unwrap();
@@ -530,6 +531,44 @@ async fn makes_the_tables_once() {
         store.close().await.unwrap();
     }
     assert_eq!(writes, 1);
+}
+
+/// `golden/postgres-1.sql` was written by the first version with a store in PostgreSQL. Its data is kept, and the log
+/// goes on after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brings_the_first_schema_up_to_date() {
+    let Some(database) = Database::new() else { return };
+    let client = connect(&database.url()).await.unwrap();
+    client.batch_execute(include_str!("golden/postgres-1.sql")).await.unwrap();
+    let store = open(&database.url()).await;
+    let log = whole_log(&*store).await;
+    let kinds: Vec<_> = log.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds.len(), 17);
+    assert!(log.iter().zip(1..).all(|(event, position)| event.position.0 == position), "a gap");
+    assert_eq!(kinds[14], "step.failed");
+    assert_eq!(verified(&store).await, Vec::<String>::new());
+    assert_eq!(store.maintenance().events().await.unwrap(), 17);
+    let key = store.sagas().key("k3".to_owned()).await.unwrap().unwrap().0;
+    let live = amends_store::conformance::live_page(&*store, None, 10).await;
+    assert_eq!(live.iter().map(|saga| saga.id).collect::<Vec<_>>(), [key]);
+    // What goes on is after what was there, in the same stream and in the log.
+    let goes_on = Append { stream: Stream::Saga(key), row: None, ..then(1, 2) };
+    store.append(goes_on).await.unwrap();
+    store.append(start(1)).await.unwrap();
+    assert_eq!(whole_log_of(&store).await, 19);
+    let failed = amends_store::SagaQuery {
+        failure: amends_store::FailureQuery {
+            code: Some("signal_timeout".to_owned()),
+            ..amends_store::FailureQuery::default()
+        },
+        limit: 5,
+        ..amends_store::SagaQuery::default()
+    };
+    assert_eq!(store.sagas().list(failed).await.unwrap().len(), 1);
+    store.close().await.unwrap();
+    let store = open(&database.url()).await;
+    assert_eq!(whole_log_of(&store).await, 19);
+    store.close().await.unwrap();
 }
 
 /// Texts that PostgreSQL itself does not take are stored and found all the same.

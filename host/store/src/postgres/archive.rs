@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 
 use super::PostgresStore;
 use super::archive_work::{self, Import, Removal, Returning};
+use super::membership::{Held, OwnedShard};
 use super::read;
 use crate::archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ImportedSaga, ToArchive,
@@ -26,6 +27,7 @@ use crate::saga_query::SagaQuery;
 use crate::segment::{
     SEGMENT_BYTES, SEGMENT_SAGAS_MAX, SagaLine, SegmentHeader, SegmentWriter, damaged,
 };
+use crate::shard_id::ShardId;
 
 /// The most sagas that are read, and that one transaction removes.
 const SAGAS_AT_ONCE: usize = 128;
@@ -56,13 +58,16 @@ impl Archive for PostgresStore {
         async move {
             let place = Arc::clone(&self.archiving).try_acquire_owned();
             let _place = place.map_err(|_| ArchiveError::UnderWay)?;
-            self.remove_orphans().await?;
+            let leader = self.leader()?;
+            // The lines of sagas have the positions of their events.
+            self.sequencer.place_all().await?;
+            self.remove_orphans(leader).await?;
             // A saga that ran another one has the smaller id, so it leaves first.
             sagas.sort_by_key(|saga| saga.id);
             sagas.dedup_by_key(|saga| saga.id);
             let mut summary = ArchiveSummary::default();
             while !sagas.is_empty() {
-                self.archive_some(&mut sagas, &mut summary).await?;
+                self.archive_some(leader, &mut sagas, &mut summary).await?;
             }
             Ok(summary)
         }
@@ -103,7 +108,7 @@ impl Archive for PostgresStore {
             for _ in 0..BRING_BACK_TRIES {
                 let Some(returning) = self.returning(id).await? else { return Ok(false) };
                 let done =
-                    self.work(move |pg, _| archive_work::bring_back(pg, returning).boxed()).await?;
+                    self.work(move |pg| archive_work::bring_back(pg, returning).boxed()).await?;
                 if done.count > 0 {
                     return Ok(true);
                 }
@@ -119,9 +124,10 @@ impl Archive for PostgresStore {
             let line = saga.line()?;
             let place = Arc::clone(&self.archiving).acquire_owned().await;
             let _place = place.map_err(|_| StoreError::Closed)?;
-            self.remove_orphans().await?;
+            let leader = self.leader()?;
+            self.remove_orphans(leader).await?;
             let (id, events) = (saga.row.id, saga.events.len() as u64);
-            let mut writer = self.begin_segment(Arc::clone(&files)).await?;
+            let mut writer = self.begin_segment(leader, Arc::clone(&files)).await?;
             let segment = in_background(move || {
                 let added = writer.add(id, &line, events);
                 added.map_err(|error| files.draft_failed(error))?;
@@ -131,8 +137,7 @@ impl Archive for PostgresStore {
                 return Err(StoreError::Invalid("a saga that is imported has events").into());
             };
             let import = Import { segment, row: saga.row, start_key: saga.start_key };
-            let work = self
-                .work(move |pg, known| archive_work::import(pg, import, known.position).boxed());
+            let work = self.work(move |pg| archive_work::import(pg, import).boxed());
             // Without a row the file is an orphan.
             Ok(work.await?.count > 0)
         }
@@ -149,8 +154,7 @@ impl Archive for PostgresStore {
                 if keys.is_empty() {
                     return Ok(removed);
                 }
-                let done =
-                    self.work(move |pg, _| archive_work::remove_keys(pg, keys).boxed()).await?;
+                let done = self.work(move |pg| archive_work::remove_keys(pg, keys).boxed()).await?;
                 removed += done.count;
                 tokio::time::sleep(done.took).await;
             }
@@ -175,11 +179,12 @@ impl PostgresStore {
     /// Moves the first of some sagas: as many as one segment has.
     async fn archive_some(
         &self,
+        leader: OwnedShard,
         sagas: &mut Vec<ToArchive>,
         summary: &mut ArchiveSummary,
     ) -> Result<(), ArchiveError> {
         let mut written = match &self.archive {
-            Some(files) => Some(self.begin_segment(Arc::clone(files)).await?),
+            Some(files) => Some(self.begin_segment(leader, Arc::clone(files)).await?),
             None => None,
         };
         let mut removals = Vec::new();
@@ -224,8 +229,9 @@ impl PostgresStore {
             Some(written) => {
                 summary.segments += 1;
                 summary.bytes += written.bytes;
-                let done =
-                    self.work(move |pg, _| archive_work::put_segment(pg, written).boxed()).await?;
+                let done = self
+                    .work(move |pg| archive_work::put_segment(pg, leader, written).boxed())
+                    .await?;
                 Some(done.segment)
             }
             None => None,
@@ -233,12 +239,23 @@ impl PostgresStore {
         self.remove(removals, segment, summary).await
     }
 
-    async fn begin_segment(&self, files: Arc<ArchiveFiles>) -> Result<SegmentWriter, ArchiveError> {
-        let header = SegmentHeader {
-            store: self.run,
-            fence: i64::try_from(self.epoch.0).unwrap_or(i64::MAX),
-            at: now(),
-        };
+    /// Returns the shard whose owner alone writes archive files: see [`crate::Ownership::leads`].
+    fn leader(&self) -> Result<OwnedShard, StoreError> {
+        let id = ShardId::LEADER;
+        match *self.membership.state().held(id) {
+            Held::Owned { epoch, .. } => Ok(OwnedShard { id, epoch }),
+            Held::Leaving { .. } | Held::Released { .. } | Held::No => {
+                Err(StoreError::LostOwnership(id))
+            }
+        }
+    }
+
+    async fn begin_segment(
+        &self,
+        leader: OwnedShard,
+        files: Arc<ArchiveFiles>,
+    ) -> Result<SegmentWriter, ArchiveError> {
+        let header = SegmentHeader { store: self.run, fence: leader.epoch, at: now() };
         in_background(move || files.begin(&header)).await
     }
 
@@ -261,10 +278,8 @@ impl PostgresStore {
             let (sagas, rest) = left.split_at(count);
             left = rest;
             let sagas = sagas.to_vec();
-            let work = self.work(move |pg, known| {
-                archive_work::remove(pg, sagas, segment, known.position).boxed()
-            });
-            let done = work.await?;
+            let done =
+                self.work(move |pg| archive_work::remove(pg, sagas, segment).boxed()).await?;
             summary.sagas += done.count;
             summary.events += done.events;
             summary.changed += count as u64 - done.count;
@@ -312,7 +327,7 @@ impl PostgresStore {
 
     /// Removes files that a run of this store wrote and that it has no row for: a process ended before
     /// it recorded them, so their sagas are in the database. All other files stay.
-    async fn remove_orphans(&self) -> Result<(), ArchiveError> {
+    async fn remove_orphans(&self, leader: OwnedShard) -> Result<(), ArchiveError> {
         let Some(files) = self.archive.clone() else { return Ok(()) };
         let (known, runs) = self
             .read(|pg| {
@@ -321,7 +336,7 @@ impl PostgresStore {
             .await?;
         let known = known.into_iter().collect();
         let runs = runs.into_iter().collect();
-        let (epoch, here) = (self.epoch.0, Arc::clone(&files));
+        let (epoch, here) = (leader.epoch.unsigned_abs(), Arc::clone(&files));
         let orphans = in_background(move || here.orphans(known, &runs, epoch)).await?;
         for Orphan { file, sagas } in orphans {
             let unknown =

@@ -1,11 +1,15 @@
 //! What the writer does of moving sagas to the archive and back: a few sagas in each transaction.
 
+use std::collections::BTreeSet;
+
 use amends_engine::{SagaId, Timestamp, Version};
 
 use super::columns::decoded;
 use super::connection::{Pg, references};
-use super::error::Result;
+use super::error::{Failure, Result};
 use super::job::WorkDone;
+use super::membership::OwnedShard;
+use super::open::BATCHES_KEPT;
 use super::projections::{remove_rows, version_of};
 use super::rows::Rows;
 use super::text::{stored_text, uuid_of, uuid_of_key};
@@ -42,8 +46,18 @@ fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Records a segment that is durable.
-pub(super) async fn put_segment(pg: &Pg, segment: WrittenSegment) -> Result<WorkDone> {
+/// Records a segment that is durable, if the archive is still that of this host: another one removes files that are not
+/// recorded.
+pub(super) async fn put_segment(
+    pg: &Pg,
+    leader: OwnedShard,
+    segment: WrittenSegment,
+) -> Result<WorkDone> {
+    let own = "SELECT 1 FROM shards WHERE id = $1 AND epoch = $2 FOR SHARE";
+    let number = i16::try_from(leader.id.number()).unwrap_or(i16::MAX);
+    if !pg.exists(own, &[&number, &leader.epoch]).await? {
+        return Err(Failure::NotOwner(leader.id));
+    }
     let WrittenSegment { file, hash, first, last, sagas, events, bytes, at } = segment;
     let sql = "INSERT INTO segments (file, digest, first, last, sagas, events, bytes, at)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
@@ -67,48 +81,55 @@ pub(super) async fn put_segment(pg: &Pg, segment: WrittenSegment) -> Result<Work
 }
 
 /// Puts tombstones in the place of sagas. `segment` has them; none when they are deleted.
-pub(super) async fn remove(
-    pg: &Pg,
-    sagas: Vec<Removal>,
-    segment: Option<i64>,
-    position: i64,
-) -> Result<WorkDone> {
-    // No position is given twice, also when these sagas have the last ones.
-    keep_position(pg, position).await?;
+pub(super) async fn remove(pg: &Pg, sagas: Vec<Removal>, segment: Option<i64>) -> Result<WorkDone> {
     let mut done = WorkDone::default();
+    let mut batches = BTreeSet::new();
     for saga in sagas {
         done.touched.push(saga.id);
-        if remove_one(pg, saga, segment).await? {
+        if let Some(of_saga) = remove_one(pg, saga, segment).await? {
+            batches.extend(of_saga);
             done.count += 1;
             done.events += saga.version.0;
         }
     }
+    // The last batch of a host that is there says what it has written.
+    let empty = "DELETE FROM batches WHERE batch = ANY($1) AND position IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM appends WHERE appends.batch = batches.batch)
+        AND NOT EXISTS (SELECT 1 FROM lanes WHERE lanes.host = batches.host AND lanes.lane = batches.lane
+            AND batches.number = (SELECT max(number) FROM batches AS own
+                                  WHERE own.host = lanes.host AND own.lane = lanes.lane))
+        AND at < clock_timestamp() - $2::int8 * interval '1 s'";
+    let kept = i64::try_from(BATCHES_KEPT.as_secs()).unwrap_or(i64::MAX);
+    pg.execute(empty, &[&batches.into_iter().collect::<Vec<i64>>(), &kept]).await?;
     Ok(done)
 }
 
-/// Puts a tombstone in the place of a saga. Returns false when the saga stays.
+/// Puts a tombstone in the place of a saga. Returns the batches that its events were in; none when the saga
+/// stays.
 async fn remove_one(
     pg: &Pg,
     Removal { id, version, after }: Removal,
     segment: Option<i64>,
-) -> Result<bool> {
+) -> Result<Option<Vec<i64>>> {
     if let Some(parent) = after
         && pg.exists("SELECT 1 FROM sagas WHERE id = $1", &[&uuid_of(parent)]).await?
     {
-        return Ok(false);
+        return Ok(None);
     }
     if version_of(pg, id).await? != Some(version.0) {
-        return Ok(false);
+        return Ok(None);
     }
     let tombstone = "INSERT INTO archived
         SELECT id, $2, $3, definition, status, started_at, ended_at, key, subject_key FROM sagas
         WHERE id = $1 AND ended_at IS NOT NULL";
     if pg.execute(tombstone, &[&uuid_of(id), &integer(version.0), &segment]).await? == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     remove_rows(pg, id).await?;
-    pg.execute("DELETE FROM appends WHERE saga = $1", &[&uuid_of(id)]).await?;
-    Ok(true)
+    let removed =
+        pg.query("DELETE FROM appends WHERE saga = $1 RETURNING batch", &[&uuid_of(id)]).await?;
+    let batches = removed.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
+    Ok(Some(batches))
 }
 
 /// Puts a saga in the place of its tombstone.
@@ -122,27 +143,28 @@ pub(super) async fn bring_back(pg: &Pg, saga: Returning) -> Result<WorkDone> {
     if removed == 0 {
         return Ok(WorkDone::default());
     }
-    let insert = "INSERT INTO appends (position, saga, first, version, at, events)
-                  VALUES ($1, $2, $3, $4, $5, $6)";
+    let insert = "INSERT INTO appends (batch, last, saga, first, version, at, events)
+                  VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let mut before = 0;
     for (position, version, at, text) in appends {
         let (position, version) = (integer(position), integer(version));
+        let (batch, last) = batch_of(pg, position, version - before).await?;
         let (id, text) = (uuid_of(row.id), stored_text(&text));
-        pg.execute(insert, &[&position, &id, &(before + 1), &version, &at, &text]).await?;
+        pg.execute(insert, &[&batch, &last, &id, &(before + 1), &version, &at, &text]).await?;
         before = version;
     }
     let mut rows = Rows::default();
     rows.put_row(&row, true);
     // What cannot be read is passed over.
-    let (mut readable, mut positions) = (Vec::new(), Vec::new());
+    let (mut readable, mut versions) = (Vec::new(), Vec::new());
     for event in &events {
         if let Ok(decoded) = decoded(event) {
             readable.push(decoded);
-            positions.push(integer(event.position.0));
+            versions.push(integer(event.version.0));
         }
     }
     for failure in failures(&readable, |_, _| None) {
-        rows.add_failure(row.id, positions[failure.event], failure);
+        rows.add_failure(row.id, versions[failure.event], failure);
     }
     for write in rows.into_writes() {
         pg.execute(write.sql, &references(&write.values)).await?;
@@ -168,7 +190,7 @@ pub(super) struct Import {
 
 /// Records a saga that ended on another host: its segment, its tombstone and its start key. Nothing when
 /// there is a saga of this id.
-pub(super) async fn import(pg: &Pg, import: Import, position: i64) -> Result<WorkDone> {
+pub(super) async fn import(pg: &Pg, import: Import) -> Result<WorkDone> {
     let Import { segment, row, start_key } = import;
     let is_known = "SELECT 1 FROM sagas WHERE id = $1
         UNION ALL SELECT 1 FROM archived WHERE saga = $1
@@ -208,13 +230,11 @@ pub(super) async fn import(pg: &Pg, import: Import, position: i64) -> Result<Wor
         ],
     )
     .await?;
-    keep_position(pg, position + integer(events)).await?;
     let ended_at = row.ended_at.unwrap_or(row.started_at).as_millis();
     Ok(WorkDone {
         segment: number,
         count: 1,
         events,
-        positions: integer(events),
         touched: vec![row.id],
         start_delay: delay_of(row.id, row.started_at),
         longest_life: ended_at - row.started_at.as_millis(),
@@ -222,12 +242,24 @@ pub(super) async fn import(pg: &Pg, import: Import, position: i64) -> Result<Wor
     })
 }
 
-/// Writes the last position down, because no row may have it.
-async fn keep_position(pg: &Pg, position: i64) -> Result<()> {
-    let last = "INSERT INTO meta VALUES ('position', $1)
-                ON CONFLICT (name) DO UPDATE SET value = greatest(meta.value, excluded.value)";
-    pg.execute(last, &[&position]).await?;
-    Ok(())
+/// Returns the batch that an append with a position was in, and the number of its last event in it. The batch is
+/// made anew for the append alone when it was removed.
+async fn batch_of(pg: &Pg, position: i64, events: i64) -> Result<(i64, i64)> {
+    let known = "SELECT batch, position, events FROM batches WHERE position < $1
+                 ORDER BY position DESC LIMIT 1";
+    if let Some(row) = pg.first(known, &[&position]).await? {
+        let (batch, before, has): (i64, i64, i64) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        if position <= before + has {
+            return Ok((batch, position - before));
+        }
+    }
+    // Of no host: nobody asks what became of it.
+    let made = "INSERT INTO batches (host, lane, number, epoch, events, total, position)
+                SELECT 0, 0, 1 + coalesce((SELECT max(number) FROM batches WHERE host = 0), 0), 0, $1, 0, $2
+                RETURNING batch";
+    let row = pg.first(made, &[&events, &(position - events)]).await?;
+    Ok((row.map_or(Ok(0), |row| row.try_get(0))?, events))
 }
 
 /// Removes start keys of archived sagas.

@@ -107,11 +107,17 @@ pub(super) fn saga_row(row: &Row) -> Result<SagaRow> {
     })
 }
 
-/// The columns that [`append_events`] reads, in their order.
-pub(super) const APPEND_COLUMNS: &str = "position, saga, stream, version, at, events";
+/// The columns of the table `appends` that [`append_row`] reads, in their order.
+pub(super) const APPEND_COLUMNS: &str = "(SELECT batches.position FROM batches WHERE batches.batch = \
+    appends.batch) + appends.last AS position, appends.saga, appends.stream, appends.version, appends.at, \
+    appends.events";
+
+/// Their names.
+pub(super) const APPEND_NAMES: &str = "position, saga, stream, version, at, events";
 
 /// An append, read.
 pub(super) struct AppendRow {
+    /// The position of its last event; 0 when its batch has no place in the log yet.
     pub(super) position: i64,
     pub(super) stream: Stream,
     pub(super) version: i64,
@@ -127,7 +133,7 @@ pub(super) fn append_row(row: &Row) -> Result<AppendRow> {
         None => read_stream(row.try_get(2)?)?,
     };
     Ok(AppendRow {
-        position: row.try_get(0)?,
+        position: row.try_get::<_, Option<i64>>(0)?.unwrap_or(0),
         stream,
         version: row.try_get(3)?,
         at: time(row, 4)?,
@@ -145,12 +151,12 @@ impl AppendRow {
         }
         let last = i64::try_from(events.len()).unwrap_or(i64::MAX) - 1;
         for (name, number) in [("position", self.position), ("version", self.version)] {
-            if number <= last {
+            if number <= last && (name == "version" || number != 0) {
                 return Err(format!("{name}: {number} is less than its {} events", events.len()));
             }
         }
         let event = |(back, (kind, data)): (i64, (String, &RawValue))| StoredEvent {
-            position: Position((self.position - back).unsigned_abs()),
+            position: Position((self.position - back).max(0).unsigned_abs()),
             stream: self.stream.clone(),
             version: Version((self.version - back).unsigned_abs()),
             at: self.at,

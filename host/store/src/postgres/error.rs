@@ -7,9 +7,13 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Cause, Obstacle, StoreError};
+use crate::shard_id::ShardId;
 
 /// The longest time that a read may take.
 pub(super) const READ_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The codes of a deadlock, of transactions that cannot be put in an order, and of a lock that was waited for in vain.
+pub(super) const LOCKED: [&str; 3] = ["40P01", "40001", "55P03"];
 
 /// Why a statement, or what was read, is of no use.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub(super) enum Failure {
     Database(tokio_postgres::Error),
     /// A stored value has a form that this store never writes. In words.
     Unreadable(String),
+    /// Another host has taken over the shard whose owner alone may do this.
+    NotOwner(ShardId),
 }
 
 pub(super) type Result<T> = std::result::Result<T, Failure>;
@@ -60,7 +66,7 @@ impl Failure {
     /// Returns true when nothing more comes over the connection. What was sent last may have been done.
     pub(super) fn is_lost(&self) -> bool {
         match self {
-            Self::Unreadable(_) => false,
+            Self::Unreadable(_) | Self::NotOwner(_) => false,
             Self::Database(error) => match error.code() {
                 None => true,
                 // Such as an order to end, which may come after the commit and before its answer.
@@ -79,10 +85,15 @@ impl Failure {
         self.code().is_some_and(|code| matches!(&code[..2], "22" | "23" | "54"))
     }
 
+    /// Returns true when another transaction had a lock for too long, or waited for one in a circle.
+    pub(super) fn is_of_locks(&self) -> bool {
+        self.code().is_some_and(|code| LOCKED.contains(&code))
+    }
+
     /// Returns the code, if the database reported the error.
     pub(super) fn code(&self) -> Option<&str> {
         match self {
-            Self::Unreadable(_) => None,
+            Self::Unreadable(_) | Self::NotOwner(_) => None,
             Self::Database(error) => error.code().map(SqlState::code),
         }
     }
@@ -91,6 +102,7 @@ impl Failure {
     pub(super) fn words(&self) -> String {
         match self {
             Self::Unreadable(what) => what.clone(),
+            Self::NotOwner(shard) => StoreError::LostOwnership(*shard).to_string(),
             Self::Database(error) => said(error),
         }
     }
@@ -99,6 +111,9 @@ impl Failure {
 impl From<Failure> for StoreError {
     /// Converts a failure into an error that says who can act.
     fn from(failure: Failure) -> Self {
+        if let Failure::NotOwner(shard) = failure {
+            return Self::LostOwnership(shard);
+        }
         let words = failure.words();
         let obstacle = match failure.code() {
             _ if matches!(failure, Failure::Unreadable(_)) => {

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::connection::Pg;
 use super::error::Result as PgResult;
+use super::membership::OwnedShard;
 use crate::append::{Append, AppendReply};
 use crate::blob::{BlobChange, BlobKind};
 use crate::error::StoreError;
@@ -22,7 +23,7 @@ pub(super) enum Job {
     Append {
         append: Box<Append>,
         /// The shard through which the append came; none for a stream that belongs to no shard.
-        owner: Option<ShardId>,
+        owner: Option<OwnedShard>,
         reply: AppendReply,
         /// When the append was queued.
         since: Instant,
@@ -50,21 +51,15 @@ pub(super) enum Job {
     },
     /// Does a part of moving sagas to the archive, or of a rebuild, in a transaction of its own.
     Work { work: Work, reply: oneshot::Sender<Result<WorkDone, StoreError>> },
+    /// Gives shards to the hosts of these numbers, as host number `host`. What was queued before is written before.
+    HandOver { host: i64, shards: Vec<(ShardId, i64)> },
     /// Closes the store. Jobs that are queued already are still done; later ones are not taken.
     Close,
 }
 
 /// Statements that need the answers of those before them. They run within a transaction that has the
 /// fence. Whoever queues work waits for its answer.
-pub(super) type Work =
-    Box<dyn for<'a> FnOnce(&'a Pg, Known) -> BoxFuture<'a, PgResult<WorkDone>> + Send>;
-
-/// What the writer tells the work.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
-    /// The position of the last event.
-    pub(super) position: i64,
-}
+pub(super) type Work = Box<dyn for<'a> FnOnce(&'a Pg) -> BoxFuture<'a, PgResult<WorkDone>> + Send>;
 
 /// What came of a part.
 #[derive(Debug, Clone, Default)]
@@ -75,8 +70,6 @@ pub(super) struct WorkDone {
     pub(super) count: u64,
     /// The events of the sagas.
     pub(super) events: u64,
-    /// How many positions were taken that no event of the log has.
-    pub(super) positions: i64,
     /// The sagas that have more events than was known: nothing of them was written.
     pub(super) changed: Vec<SagaId>,
     /// The sagas of which the writer must look at the version again.
@@ -89,6 +82,27 @@ pub(super) struct WorkDone {
 }
 
 impl Job {
+    /// Returns the shard through which an append came.
+    pub(super) const fn owner(&self) -> Option<OwnedShard> {
+        match self {
+            Self::Append { owner, .. } => *owner,
+            Self::Blob { .. }
+            | Self::SaveSubscription { .. }
+            | Self::SaveSchedule { .. }
+            | Self::Work { .. }
+            | Self::HandOver { .. }
+            | Self::Close => None,
+        }
+    }
+
+    /// Answers the caller when this host was fenced: its shards are lost. `error` is for what is of no shard.
+    pub(super) fn fail_fenced(self, error: &StoreError) {
+        match self.owner() {
+            Some(owner) => self.fail(StoreError::LostOwnership(owner.id)),
+            None => self.fail(error.clone()),
+        }
+    }
+
     /// Returns how many bytes the job adds to a transaction.
     pub(super) fn bytes(&self) -> usize {
         match self {
@@ -98,25 +112,30 @@ impl Job {
             | Self::SaveSubscription { .. }
             | Self::SaveSchedule { .. }
             | Self::Work { .. }
+            | Self::HandOver { .. }
             | Self::Close => 0,
         }
     }
 }
 
 impl QueuedJob for Job {
-    fn append(append: Append, owner: Option<ShardId>, reply: AppendReply) -> Self {
+    type Owner = OwnedShard;
+
+    fn append(append: Append, owner: Option<OwnedShard>, reply: AppendReply) -> Self {
         Self::Append { append: Box::new(append), owner, reply, since: Instant::now() }
     }
 
     fn fail(self, error: StoreError) {
         match self {
-            Self::Append { owner, reply, .. } => reply.send(Err(to_owner(error, owner))),
+            Self::Append { owner, reply, .. } => {
+                reply.send(Err(to_owner(error, owner.map(|owner| owner.id))));
+            }
             Self::SaveSubscription { reply, .. } | Self::SaveSchedule { reply, .. } => {
                 let _ = reply.send(Err(error));
             }
             Self::Blob { reply, .. } => drop(reply.send(Err(error))),
             Self::Work { reply, .. } => drop(reply.send(Err(error))),
-            Self::Close => {}
+            Self::HandOver { .. } | Self::Close => {}
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::error::{Fatal, Obstacle, StoreError};
 /// Every so many looks, old batches are removed and the size is measured.
 const LOOKS_PER_UPKEEP: u32 = 20;
 
+/// Every so many looks, the sizes of plugins' state are forgotten when there are other hosts, which change them too.
+const LOOKS_PER_FORGET: u32 = 10;
+
 /// How long one look may take.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -30,6 +33,7 @@ impl Writer {
         });
         match looked {
             Ok(()) => self.health.worked(),
+            Err(StoreError::Fatal(Fatal::Fenced)) => drop(self.fenced().await),
             Err(error) => {
                 self.pg = self.pg.take().filter(|_| error.is_fatal());
                 self.health.failed(&error);
@@ -40,12 +44,23 @@ impl Writer {
     async fn try_look(&mut self) -> Result<(), StoreError> {
         self.connect().await?;
         let Some(pg) = &self.pg else { return Ok(()) };
-        let epoch = "SELECT epoch FROM lanes WHERE host = 0 AND lane = 0";
-        let row = pg.first(epoch, &[]).await?;
-        let epoch: Option<i64> =
-            row.map(|row| row.try_get(0)).transpose().map_err(Failure::from)?;
-        if epoch != Some(self.epoch) {
+        let sql = "SELECT (SELECT epoch FROM lanes WHERE host = $1 AND lane = 0),
+            (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'start_delay'),
+            (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'longest_life')";
+        let row = pg.first(sql, &[&self.lane.host]).await?;
+        let Some(row) = row else { return Ok(()) };
+        let epoch: Option<i64> = row.try_get(0).map_err(Failure::from)?;
+        if epoch != Some(self.lane.epoch) {
             return Err(Fatal::Fenced.into());
+        }
+        // Other hosts raise them, too.
+        let (delay, life): (i64, i64) =
+            (row.try_get(1).map_err(Failure::from)?, row.try_get(2).map_err(Failure::from)?);
+        self.cache.start_delay = self.cache.start_delay.max(delay);
+        self.cache.longest_life = self.cache.longest_life.max(life);
+        self.tell_longest();
+        if self.looks.is_multiple_of(LOOKS_PER_FORGET) && !self.membership.is_alone() {
+            self.cache.state_bytes.clear();
         }
         if self.health.is_in_trouble() {
             let probe = "INSERT INTO meta VALUES ('probe', 1)
@@ -74,8 +89,14 @@ impl Writer {
             self.old_batches.pop_front();
         }
         if let Some(old) = old {
-            let remove = "DELETE FROM batches WHERE host = 0 AND lane = 0 AND batch < $1";
-            pg.execute(remove, &[&old]).await?;
+            let remove =
+                "DELETE FROM batches WHERE host = $1 AND lane = 0 AND number < $2 AND events = 0";
+            pg.execute(remove, &[&self.lane.host, &old]).await?;
+            // Those of hosts that are gone. Nobody asks for them after so long.
+            let remove =
+                "DELETE FROM batches WHERE events = 0 AND at < clock_timestamp() - interval '1 h'
+                AND NOT EXISTS (SELECT 1 FROM lanes WHERE lanes.host = batches.host)";
+            pg.execute(remove, &[]).await?;
         }
         let size = pg.first("SELECT pg_database_size(current_database())", &[]).await?;
         if let Some(size) = size {

@@ -1,23 +1,30 @@
-//! Opens the database for writing: connects, brings the schema up to date, takes the lane over.
+//! Opens the database for writing: connects, brings the schema up to date, registers this process among the hosts. And
+//! the fence: raising the own one, and taking that of another host.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::connection::Pg;
 use super::error::{Failure, Result};
+use super::membership::home;
 use super::place::{APPLICATION, Place};
 use super::schema::{Found, SCHEMA_VERSION, bring_up_to_date};
+use super::transaction::LaneEpoch;
 use crate::config::Durability;
 use crate::error::OpenError;
+use crate::shard_id::ShardId;
 
 /// The oldest version of PostgreSQL that this was tried with.
 const SERVER_MIN: i32 = 150_000;
 
 /// How long whoever takes over waits for a transaction that is under way before its connection is ended.
-const FENCE_WAIT: Duration = Duration::from_secs(1);
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// How often the fence is tried.
-const FENCE_TRIES: u32 = 5;
+/// How often that is tried.
+const LOCK_TRIES: u32 = 3;
+
+/// The code of a lock that was waited for in vain.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// The runs of a store that are remembered: archive files that an earlier one left are never removed.
 const RUNS_MAX: i64 = 256;
@@ -36,26 +43,17 @@ pub(super) fn writer_setup(durability: Durability) -> String {
     format!(
         "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
          SET client_min_messages = warning; SET statement_timeout = '30s';
-         SET idle_in_transaction_session_timeout = '5s'; {commit}"
+         SET idle_in_transaction_session_timeout = '2s'; SET default_transaction_isolation = 'read committed';
+         {commit}"
     )
 }
 
-/// What a host that has taken the lane over begins with.
+/// What a host that has registered begins with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TakenOver {
-    /// The epoch of the lane: the fence.
-    pub(super) lane_epoch: i64,
-    /// The epoch of every shard.
-    pub(super) epoch: i64,
-    /// A random number of this process, by which it knows that the lane is still its own, and that the
-    /// archive files have which it writes.
+pub(super) struct Registered {
+    pub(super) lane: LaneEpoch,
+    /// A random number of this process, which the archive files have that it writes.
     pub(super) run: i64,
-    /// The position of the last event.
-    pub(super) position: i64,
-    /// The number of the last batch.
-    pub(super) batch: i64,
-    pub(super) start_delay: i64,
-    pub(super) longest_life: i64,
 }
 
 /// Makes the error of a database that cannot be used.
@@ -63,11 +61,11 @@ fn refused(place: &Place, what: impl Into<String>) -> OpenError {
     OpenError::Postgres { place: place.shown.clone(), what: what.into() }
 }
 
-/// Connects, creates or migrates the schema, and takes the lane and all shards over.
+/// Connects, creates or migrates the schema, and registers this process among the hosts.
 pub(super) async fn open(
     place: &Place,
     durability: Durability,
-) -> std::result::Result<(Pg, TakenOver), OpenError> {
+) -> std::result::Result<(Pg, Registered), OpenError> {
     let failed = |failure: Failure| describe(place, &failure);
     let pg = Pg::connect(&place.config, &writer_setup(durability)).await.map_err(failed)?;
     let server = server_version(&pg).await.map_err(failed)?;
@@ -112,8 +110,8 @@ pub(super) async fn open(
             "what is sent to the database is not encrypted: this version has no TLS to it"
         );
     }
-    let taken = take_over(&pg).await.map_err(failed)?;
-    Ok((pg, taken))
+    let registered = register(&pg, None).await.map_err(failed)?;
+    Ok((pg, registered))
 }
 
 /// Converts a failure of a database that is being opened.
@@ -152,55 +150,27 @@ async fn server_version(pg: &Pg) -> Result<i32> {
     row.map_or(Ok(0), |row| Ok(row.try_get(0)?))
 }
 
-/// Takes the lane over from any process that had it before, with all shards. A transaction of that process
-/// which is under way is waited for; one that does not end is ended with its connection.
-async fn take_over(pg: &Pg) -> Result<TakenOver> {
-    let raise = "UPDATE lanes SET epoch = epoch + 1, backend = pg_backend_pid(),
-                     run = ('x' || left(md5(gen_random_uuid()::text), 16))::bit(64)::int8
-                 WHERE host = 0 AND lane = 0 RETURNING epoch, run";
-    let (lane_epoch, run) = fence(pg, raise, None).await?.unwrap_or_default();
+/// Registers this process among the hosts, with a lane of its own. It owns nothing yet, and has no name. `run` is
+/// that of the process when it registers again.
+pub(super) async fn register(pg: &Pg, run: Option<i64>) -> Result<Registered> {
     pg.batch("BEGIN").await?;
-    // Whoever else takes over at the same moment waits here, and has the larger epoch.
-    let own = "SELECT 1 FROM lanes WHERE host = 0 AND lane = 0 AND epoch = $1 FOR UPDATE";
-    if !pg.exists(own, &[&lane_epoch]).await? {
-        return Err(Failure::Unreadable(
-            "another host has taken the store over at this moment".into(),
-        ));
-    }
-    let shards = "WITH taken AS (UPDATE shards SET host = 0, epoch = epoch + 1 RETURNING epoch)
-                  SELECT max(epoch) FROM taken";
-    let epoch: i64 = pg.first(shards, &[]).await?.map_or(Ok(0), |row| row.try_get(0))?;
-    pg.execute("UPDATE shards SET epoch = $1", &[&epoch]).await?;
     forget_runs_of_another(pg).await?;
+    // A process that never joins, such as a tool, owns no shard. So its row may stay for long.
+    let host = "WITH host AS (INSERT INTO hosts (run, lease_until) VALUES (
+                coalesce($1, ('x' || left(md5(gen_random_uuid()::text), 16))::bit(64)::int8),
+                clock_timestamp() + interval '1 day') RETURNING id, run),
+            lane AS (INSERT INTO lanes SELECT id, 0, 1, pg_backend_pid() FROM host)
+        SELECT id, run FROM host";
+    let row = pg.first(host, &[&run]).await?;
+    let row = row.ok_or_else(|| Failure::Unreadable("no answer".to_owned()))?;
+    let (host, run): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     let old = "DELETE FROM meta WHERE name LIKE 'run/%' AND substr(name, 5)::int8 <= $1";
-    pg.execute(old, &[&(epoch - RUNS_MAX)]).await?;
+    pg.execute(old, &[&(host - RUNS_MAX)]).await?;
     let remember = "INSERT INTO meta VALUES ('run/' || $1::int8, $2)
                     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-    pg.execute(remember, &[&epoch, &run]).await?;
-    let last = "SELECT greatest(
-            (SELECT coalesce(max(position), 0) FROM appends),
-            (SELECT coalesce(max(position), 0) FROM batches WHERE host = 0 AND lane = 0
-             AND batch = (SELECT max(batch) FROM batches WHERE host = 0 AND lane = 0)),
-            (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'position')),
-        (SELECT coalesce(max(batch), 0) FROM batches WHERE host = 0 AND lane = 0),
-        (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'start_delay'),
-        (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'longest_life')";
-    let last = pg.first(last, &[]).await?;
-    let last = last.ok_or_else(|| Failure::Unreadable("no answer".to_owned()))?;
-    let taken = TakenOver {
-        lane_epoch,
-        epoch,
-        run,
-        position: last.try_get(0)?,
-        batch: last.try_get(1)?,
-        start_delay: last.try_get(2)?,
-        longest_life: last.try_get(3)?,
-    };
-    let old = "DELETE FROM batches WHERE batch < $1 AND at < clock_timestamp() - $2::int8 * interval '1 s'";
-    let kept = i64::try_from(BATCHES_KEPT.as_secs()).unwrap_or(i64::MAX);
-    pg.execute(old, &[&taken.batch, &kept]).await?;
+    pg.execute(remember, &[&host, &run]).await?;
     pg.batch("COMMIT").await?;
-    Ok(taken)
+    Ok(Registered { lane: LaneEpoch { host, epoch: 1 }, run })
 }
 
 /// Forgets the runs when the tables were copied here, as `pg_dump` and `pg_restore` do: the original may have gone
@@ -225,38 +195,121 @@ async fn forget_runs_of_another(pg: &Pg) -> Result<()> {
 /// Raises the own epoch of the lane after a connection broke, so that nothing of the older connection is
 /// written any more. None when another host has taken the lane over. The epoch is not compared: an earlier
 /// raise may have been committed without an answer.
-pub(super) async fn raise_own(pg: &Pg, run: i64) -> Result<Option<i64>> {
+pub(super) async fn raise_own(pg: &Pg, host: i64) -> Result<Option<i64>> {
     let raise = "UPDATE lanes SET epoch = epoch + 1, backend = pg_backend_pid()
-                 WHERE host = 0 AND lane = 0 AND run = $1 RETURNING epoch, run";
-    Ok(fence(pg, raise, Some(run)).await?.map(|(epoch, _)| epoch))
-}
-
-/// Raises the fence. The row is locked by a transaction that is under way: it is waited for, and if it does not
-/// end in time, its connection is ended. Returns the epoch and the run.
-async fn fence(pg: &Pg, raise: &str, run: Option<i64>) -> Result<Option<(i64, i64)>> {
-    let wait = FENCE_WAIT.as_millis();
+                 WHERE host = $1 AND lane = 0 RETURNING epoch";
+    let wait = LOCK_WAIT.as_millis();
     pg.batch(&format!("SET lock_timeout = {wait}")).await?;
     let mut tries = 0;
     let raised = loop {
-        let raised = match &run {
-            Some(run) => pg.first(raise, &[run]).await,
-            None => pg.first(raise, &[]).await,
-        };
+        let raised = pg.first(raise, &[&host]).await;
         tries += 1;
         match raised {
-            Err(failure) if failure.code() == Some("55P03") && tries < FENCE_TRIES => {
-                let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                           WHERE pid = (SELECT backend FROM lanes WHERE host = 0 AND lane = 0)
-                           AND pid <> pg_backend_pid() AND datname = current_database()
-                           AND application_name = $1";
-                tracing::warn!(
-                    "a connection of an earlier owner of the store does not end; it is ended"
-                );
-                pg.query(end, &[&APPLICATION]).await?;
+            Err(failure) if failure.code() == Some(LOCK_NOT_AVAILABLE) && tries < LOCK_TRIES => {
+                end_backends(pg, &[host]).await?;
             }
             raised => break raised?,
         }
     };
     pg.batch("SET lock_timeout = 0").await?;
-    raised.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+    raised.map(|row| Ok(row.try_get(0)?)).transpose()
+}
+
+/// The hosts that are to be taken over.
+pub(super) enum Dead<'a> {
+    /// Those with this name, but for one host.
+    OfName(&'a str, i64),
+    /// Of these, those whose lease has run out.
+    Expired(&'a [i64]),
+}
+
+/// Takes hosts over: none of them writes any more, and nobody has their shards. A transaction of theirs that is under
+/// way is waited for; one that does not end is ended with its connection. Returns the numbers of the hosts.
+pub(super) async fn take_over(pg: &Pg, dead: Dead<'_>) -> Result<Vec<i64>> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_take_over(pg, &dead).await {
+            Err((failure, hosts))
+                if failure.code() == Some(LOCK_NOT_AVAILABLE) && tries < LOCK_TRIES =>
+            {
+                pg.batch("ROLLBACK").await?;
+                tracing::warn!(
+                    ?hosts,
+                    "a connection of a host that is taken over does not end; it is ended"
+                );
+                end_backends(pg, &hosts).await?;
+            }
+            done => return done.map_err(|(failure, _)| failure),
+        }
+    }
+}
+
+async fn try_take_over(
+    pg: &Pg,
+    dead: &Dead<'_>,
+) -> std::result::Result<Vec<i64>, (Failure, Vec<i64>)> {
+    let failed = |failure: Failure| (failure, Vec::new());
+    let wait = LOCK_WAIT.as_millis();
+    pg.batch(&format!("BEGIN; SET LOCAL lock_timeout = {wait}")).await.map_err(failed)?;
+    let found = match dead {
+        Dead::OfName(name, but) => {
+            let sql = "SELECT id FROM hosts WHERE name = $1 AND id <> $2 ORDER BY id FOR UPDATE";
+            pg.query(sql, &[name, but]).await
+        }
+        Dead::Expired(hosts) => {
+            let sql = "SELECT id FROM hosts WHERE id = ANY($1) AND lease_until < clock_timestamp()
+                       ORDER BY id FOR UPDATE SKIP LOCKED";
+            pg.query(sql, &[hosts]).await
+        }
+    };
+    let found = found.map_err(failed)?;
+    let hosts: std::result::Result<Vec<i64>, _> = found.iter().map(|row| row.try_get(0)).collect();
+    let hosts = hosts.map_err(|error| failed(error.into()))?;
+    for sql in [
+        // Waits for a batch that is under way.
+        "DELETE FROM lanes WHERE host = ANY($1)",
+        "UPDATE shards SET host = NULL WHERE host = ANY($1)",
+        "DELETE FROM hosts WHERE id = ANY($1)",
+    ] {
+        if !hosts.is_empty() {
+            pg.execute(sql, &[&hosts]).await.map_err(|failure| (failure, hosts.clone()))?;
+        }
+    }
+    pg.batch("COMMIT").await.map_err(failed)?;
+    Ok(hosts)
+}
+
+/// Ends the connections that have the lanes of some hosts.
+async fn end_backends(pg: &Pg, hosts: &[i64]) -> Result<()> {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE pid IN (SELECT backend FROM lanes WHERE host = ANY($1))
+               AND pid <> pg_backend_pid() AND datname = current_database()
+               AND application_name = $2";
+    pg.query(end, &[&hosts, &APPLICATION]).await?;
+    Ok(())
+}
+
+/// Gives the shards of a host to the others that should have them, and removes the host.
+pub(super) async fn leave(pg: &Pg, host: i64) -> Result<()> {
+    pg.batch("BEGIN; SET LOCAL lock_timeout = '2s'").await?;
+    let others = "SELECT id, name FROM hosts
+                  WHERE id <> $1 AND name IS NOT NULL AND lease_until > clock_timestamp()";
+    let others = pg.query(others, &[&host]).await?;
+    let others: std::result::Result<Vec<(i64, String)>, tokio_postgres::Error> =
+        others.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect();
+    let others = others?;
+    let (mut shards, mut homes) = (Vec::new(), Vec::new());
+    for shard in ShardId::all() {
+        let to = home(shard, others.iter().map(|(id, name)| (*id, name.as_str())));
+        shards.push(i16::try_from(shard.number()).unwrap_or(i16::MAX));
+        homes.push(to);
+    }
+    let give = "UPDATE shards SET host = u.host, epoch = epoch + 1
+                FROM unnest($2::int2[], $3::int8[]) AS u(id, host)
+                WHERE shards.id = u.id AND shards.host = $1";
+    pg.execute(give, &[&host, &shards, &homes]).await?;
+    pg.execute("DELETE FROM lanes WHERE host = $1", &[&host]).await?;
+    pg.execute("DELETE FROM hosts WHERE id = $1", &[&host]).await?;
+    pg.batch("COMMIT").await
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use amends_engine::{PluginName, StateChange, StateQuery, Timestamp};
 
-use super::open::TakenOver;
 use super::rows::{Rows, Write};
 use super::seen::{Seen, StateKey, StreamState};
+use super::text::uuid_of;
 use crate::append::{Append, Appended};
 use crate::error::StoreError;
 use crate::id_time::{START_DELAY, delay_of};
@@ -19,25 +19,27 @@ const STREAMS_CACHED_MAX: usize = 1 << 16;
 /// The life that needs no record, in milliseconds.
 pub(super) const LIFE_USUAL_MS: i64 = 600_000;
 
-/// What the writer knows of the database without reading it. Only this process writes while it has the
-/// fence, so all of it is right until a transaction fails.
+/// What the writer knows of the database without reading it.
 pub(super) struct WriterCache {
-    pub(super) position: i64,
+    /// How many events the lane has written.
+    pub(super) total: i64,
+    /// Of live sagas in shards of this host: only this host writes to them while it has the fence.
     pub(super) streams: HashMap<Stream, StreamState>,
+    /// The bytes of the state of plugins. Other hosts change them as well, so they are forgotten now and then.
     pub(super) state_bytes: HashMap<PluginName, u64>,
     pub(super) start_delay: i64,
     pub(super) longest_life: i64,
 }
 
 impl WriterCache {
-    /// Makes the cache of a database that was taken over.
-    pub(super) fn new(taken: &TakenOver) -> Self {
+    /// Makes the cache of a lane that has written nothing.
+    pub(super) fn new() -> Self {
         Self {
-            position: taken.position,
+            total: 0,
             streams: HashMap::new(),
             state_bytes: HashMap::new(),
-            start_delay: taken.start_delay,
-            longest_life: taken.longest_life,
+            start_delay: 0,
+            longest_life: 0,
         }
     }
 
@@ -53,8 +55,8 @@ pub(super) struct Plan {
     /// The answer to each append, in their order.
     pub(super) results: Vec<Result<Appended, StoreError>>,
     pub(super) writes: Vec<Write>,
-    /// The position of the last event after the batch.
-    pub(super) position: i64,
+    /// How many events are written.
+    pub(super) events: i64,
     streams: Vec<(Stream, Option<StreamState>)>,
     state_bytes: HashMap<PluginName, u64>,
     start_delay: i64,
@@ -88,7 +90,7 @@ pub(super) fn together<'a>(appends: impl Iterator<Item = Option<&'a Append>>) ->
 /// Decides about appends, in their order.
 pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> Plan {
     let mut rows = Rows::default();
-    let (mut position, mut touched) = (cache.position, Vec::new());
+    let (mut events, mut touched, mut ended_before) = (0, Vec::new(), Vec::new());
     let (mut start_delay, mut longest_life) = (cache.start_delay, cache.longest_life);
     let mut results = Vec::with_capacity(appends.len());
     for (number, append) in appends.iter().enumerate() {
@@ -101,9 +103,12 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
             }
         };
         let known = seen.streams.get(&append.stream).copied().unwrap_or_default();
-        position += i64::try_from(append.events.len()).unwrap_or(i64::MAX);
+        events += i64::try_from(append.events.len()).unwrap_or(i64::MAX);
         let version = append.expected.plus(append.events.len());
-        rows.add(append, position, known.has_row);
+        rows.add(append, events, known.has_row);
+        if known.has_ended {
+            ended_before.extend(append.stream.saga().map(uuid_of));
+        }
         for (key, value) in values {
             rows.put_state(key.clone(), value.clone());
             seen.values.insert(key, value);
@@ -112,7 +117,7 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
         if let (Some(key), Some(saga)) = (&append.start_key, append.stream.saga()) {
             seen.keys.insert(key.key.clone(), (saga, key.payload_digest));
         }
-        let mut ended = false;
+        let mut ended = known.has_ended;
         if let Some(row) = &append.row {
             ended = row.ended_at.is_some();
             if !known.has_row {
@@ -126,14 +131,19 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
         let state = StreamState {
             version,
             has_row: known.has_row || append.row.is_some(),
+            has_ended: ended,
             is_archived: false,
         };
         seen.streams.insert(append.stream.clone(), state);
-        // Nobody writes to a stream that has ended.
-        touched.push((append.stream.clone(), (!ended).then_some(state)));
+        // Other hosts write to the streams of no saga, and move sagas that have ended.
+        let is_own = append.stream.saga().is_some() && !ended;
+        touched.push((append.stream.clone(), is_own.then_some(state)));
         results.push(Ok(Appended::Done { version }));
     }
     let mut writes = rows.into_writes();
+    if !ended_before.is_empty() {
+        writes.insert(0, Write { sql: NOT_ARCHIVED, values: vec![Box::new(ended_before)] });
+    }
     let usual = i64::try_from(START_DELAY.as_millis()).unwrap_or(i64::MAX);
     for (name, known, longest, usual) in [
         ("start_delay", cache.start_delay, &mut start_delay, usual),
@@ -151,7 +161,7 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
     Plan {
         results,
         writes,
-        position,
+        events,
         streams: touched,
         state_bytes: seen.state_bytes,
         start_delay,
@@ -159,14 +169,18 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
     }
 }
 
+/// Fails when one of some sagas is in the archive by now. Whoever moves sagas there holds all lanes.
+const NOT_ARCHIVED: &str =
+    "SELECT 1 / (count(*) = 0)::int FROM archived WHERE saga = ANY($1::uuid[])";
+
 /// Remembers the longest of something.
 pub(super) const LONGEST: &str = "INSERT INTO meta VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET value = greatest(meta.value, excluded.value)";
 
 impl Plan {
-    /// Remembers what is durable now. Returns how many events were written.
+    /// Remembers what is durable now.
     pub(super) fn remember(self, cache: &mut WriterCache) {
-        cache.position = self.position;
+        cache.total += self.events;
         cache.state_bytes.extend(self.state_bytes);
         (cache.start_delay, cache.longest_life) = (self.start_delay, self.longest_life);
         if cache.streams.len() + self.streams.len() > STREAMS_CACHED_MAX {

@@ -16,6 +16,7 @@ use super::strays::{Stray, strays};
 use super::text::{index_key, index_text, stored_text, uuid_of};
 use crate::derived::DerivedSaga;
 use crate::rebuild::Projection;
+use crate::saga_failure::SagaFailure;
 use crate::saga_row::SagaRow;
 
 /// The most findings of one check. More would say nothing new.
@@ -204,7 +205,7 @@ async fn compare_index(pg: &Pg, should: &SagaRow, found: &mut Vec<String>) -> Re
 type FailureColumns = (String, i64, String, i64, String, Option<Vec<u8>>, String, String);
 
 async fn compare_failures(pg: &Pg, derived: &DerivedSaga, found: &mut Vec<String>) -> Result<()> {
-    let sql = "SELECT step, element, call, position, code, digest, text, words FROM failures
+    let sql = "SELECT step, element, call, version, code, digest, text, words FROM failures
                WHERE saga = $1";
     let rows = pg.query(sql, &[&uuid_of(derived.row.id)]).await?;
     let is = rows.iter().map(|row| -> Result<FailureColumns> {
@@ -220,13 +221,13 @@ async fn compare_failures(pg: &Pg, derived: &DerivedSaga, found: &mut Vec<String
         ))
     });
     let is: BTreeSet<_> = is.collect::<Result<_>>()?;
-    let should = derived.failures.iter().map(|(position, failure)| -> FailureColumns {
+    let should = derived.failures.iter().map(|(_, failure)| -> FailureColumns {
         let step = failure.step.as_ref();
         (
             step.map_or("", |step| step.step()).to_owned(),
             element_of(step),
             failure.call.as_str().to_owned(),
-            i64::try_from(position.0).unwrap_or(i64::MAX),
+            version_of_failure(failure),
             failure.code.clone(),
             failure.digest.map(|digest| digest.as_bytes().to_vec()),
             failure.text.clone(),
@@ -234,17 +235,22 @@ async fn compare_failures(pg: &Pg, derived: &DerivedSaga, found: &mut Vec<String
         )
     });
     let should: BTreeSet<_> = should.collect();
-    for (step, _, call, position, ..) in should.difference(&is) {
+    for (step, _, call, version, ..) in should.difference(&is) {
         found.push(format!(
-            "table failures, step `{step}`, call {call}: there is not the failure of position {position}"
+            "table failures, step `{step}`, call {call}: there is not the failure of event {version}"
         ));
     }
-    for (step, _, call, position, ..) in is.difference(&should) {
+    for (step, _, call, version, ..) in is.difference(&should) {
         found.push(format!(
-            "table failures, step `{step}`, call {call}: the failure of position {position} is not that of its events"
+            "table failures, step `{step}`, call {call}: the failure of event {version} is not that of its events"
         ));
     }
     Ok(())
+}
+
+/// Returns the version of the event that says a failure, of a saga whose events are all there.
+pub(super) fn version_of_failure(failure: &SagaFailure) -> i64 {
+    i64::try_from(failure.event).unwrap_or(i64::MAX - 1) + 1
 }
 
 async fn compare_key(pg: &Pg, derived: &DerivedSaga, found: &mut Vec<String>) -> Result<()> {

@@ -49,7 +49,6 @@ impl Readers {
                 None => break,
             }
         }
-        let config = self.place.config.clone();
         let limit = READ_TIME_MAX.as_millis();
         // Reads of a time that overlap are of one snapshot each.
         let setup = format!(
@@ -57,9 +56,15 @@ impl Readers {
              SET default_transaction_isolation = 'repeatable read'; SET default_transaction_read_only = on;
              SET idle_in_transaction_session_timeout = {limit}"
         );
-        let made = self.runtime.spawn(async move { Pg::connect(&config, &setup).await }).await;
-        match made {
-            Ok(Ok(pg)) => Ok(Lease { readers: Arc::clone(self), pg, _permit: permit }),
+        let pg = self.connect(&setup).await?;
+        Ok(Lease { readers: Arc::clone(self), pg, _permit: permit })
+    }
+
+    /// Makes a connection, which is served where the others are.
+    pub(super) async fn connect(&self, setup: &str) -> std::result::Result<Pg, StoreError> {
+        let (config, setup) = (self.place.config.clone(), setup.to_owned());
+        match self.runtime.spawn(async move { Pg::connect(&config, &setup).await }).await {
+            Ok(Ok(pg)) => Ok(pg),
             Ok(Err(failure)) => Err(failure.into()),
             Err(error) => Err(StoreError::unavailable(Obstacle::Database, error)),
         }

@@ -14,7 +14,9 @@ use super::connection::{Pg, references};
 use super::derive::{PinnedDefinitions, derive_saga};
 use super::error::Result as PgResult;
 use super::job::WorkDone;
-use super::projections::{differences, has_other_owner, remove_rows, saga_ids, version_of};
+use super::projections::{
+    differences, has_other_owner, remove_rows, saga_ids, version_of, version_of_failure,
+};
 use super::readers::{begin, end};
 use super::rows::Rows;
 use super::strays::{Stray, Strays, remove_stray, strays};
@@ -121,7 +123,7 @@ impl PostgresStore {
         let (mut left, mut changed) = (compared.differing.into_iter().peekable(), Vec::new());
         while left.peek().is_some() {
             let sagas: Vec<_> = left.by_ref().take(WRITTEN_MAX).collect();
-            let done = self.work(move |pg, _| replace_all(pg, sagas).boxed()).await?;
+            let done = self.work(move |pg| replace_all(pg, sagas).boxed()).await?;
             slice.rebuilt += done.count;
             changed.extend(done.changed);
             tokio::time::sleep(done.took.max(Duration::from_millis(1))).await;
@@ -147,7 +149,7 @@ impl PostgresStore {
         let kept = kept.into_iter().map(|saga| (saga, KEPT_REASON.to_owned()));
         let mut slice = RebuildSlice { unreadable: kept.collect(), ..RebuildSlice::default() };
         if !rows.is_empty() {
-            let done = self.work(move |pg, _| remove_all(pg, table, rows).boxed()).await?;
+            let done = self.work(move |pg| remove_all(pg, table, rows).boxed()).await?;
             slice.removed = done.count;
             tokio::time::sleep(done.took).await;
         }
@@ -215,14 +217,14 @@ async fn replace(pg: &Pg, saga: DerivedSaga) -> PgResult<()> {
     remove_rows(pg, row.id).await?;
     let mut rows = Rows::default();
     rows.put_row(&row, true);
-    for (position, failure) in failures {
-        rows.add_failure(row.id, i64::try_from(position.0).unwrap_or(i64::MAX), failure);
+    for (_, failure) in failures {
+        rows.add_failure(row.id, version_of_failure(&failure), failure);
     }
     if let Some((key, at)) = start_key {
         let has_key = "SELECT 1 FROM start_keys WHERE key = $1";
         let is_own = !has_other_owner(pg, &key.key, row.id).await?;
         if is_own && (!may_lack_key || pg.exists(has_key, &[&stored_text(&key.key)]).await?) {
-            rows.add_key(key, row.id, at);
+            rows.replace_key(key, row.id, at);
         }
     }
     for write in rows.into_writes() {

@@ -39,13 +39,15 @@ pub(super) struct Rows {
     sagas: HashMap<SagaId, SagaWrite>,
     failures: BTreeMap<(SagaId, Option<StepName>, &'static str), (i64, SagaFailure)>,
     keys: Vec<(StartKey, SagaId, Timestamp)>,
+    /// Start keys are put in the place of those that are there. Otherwise one that is there fails the transaction.
+    replaces_keys: bool,
     state: BTreeMap<StateKey, Option<std::sync::Arc<str>>>,
 }
 
 /// The columns of the appends.
 #[derive(Default)]
 struct AppendRows {
-    positions: Vec<i64>,
+    lasts: Vec<i64>,
     sagas: Vec<Option<Uuid>>,
     streams: Vec<Option<String>>,
     firsts: Vec<i64>,
@@ -59,12 +61,12 @@ fn integer(number: u64) -> i64 {
 }
 
 impl Rows {
-    /// Adds an append whose last event has a position. `has_row` says whether its saga has one.
-    pub(super) fn add(&mut self, append: &Append, position: i64, has_row: bool) {
+    /// Adds an append whose last event has a number in the batch. `has_row` says whether its saga has one.
+    pub(super) fn add(&mut self, append: &Append, last: i64, has_row: bool) {
         let saga = append.stream.saga();
         let events = integer(append.events.len() as u64);
         let rows = &mut self.appends;
-        rows.positions.push(position);
+        rows.lasts.push(last);
         rows.sagas.push(saga.map(uuid_of));
         rows.streams.push(saga.is_none().then(|| stream_text(&append.stream)));
         rows.firsts.push(integer(append.expected.0) + 1);
@@ -76,23 +78,23 @@ impl Rows {
         }
         let Some(saga) = saga else { return };
         for failure in &append.failures {
-            let at = position - events + 1 + integer(failure.event as u64);
-            let key = (saga, failure.step.clone(), failure.call.as_str());
-            self.failures.insert(key, (at, failure.clone()));
+            let version = integer(append.expected.0) + 1 + integer(failure.event as u64);
+            self.add_failure(saga, version, failure.clone());
         }
         if let Some(key) = &append.start_key {
             self.keys.push((key.clone(), saga, append.at));
         }
     }
 
-    /// Adds a failure by the position of its event.
-    pub(super) fn add_failure(&mut self, saga: SagaId, position: i64, failure: SagaFailure) {
+    /// Adds a failure by the version of its event.
+    pub(super) fn add_failure(&mut self, saga: SagaId, version: i64, failure: SagaFailure) {
         let key = (saga, failure.step.clone(), failure.call.as_str());
-        self.failures.insert(key, (position, failure));
+        self.failures.insert(key, (version, failure));
     }
 
-    /// Adds a start key.
-    pub(super) fn add_key(&mut self, key: StartKey, saga: SagaId, at: Timestamp) {
+    /// Puts a start key in the place of one that may be there.
+    pub(super) fn replace_key(&mut self, key: StartKey, saga: SagaId, at: Timestamp) {
+        self.replaces_keys = true;
         self.keys.push((key, saga, at));
     }
 
@@ -120,13 +122,13 @@ impl Rows {
         let mut writes = Vec::new();
         let mut add = |sql: &'static str, values: Vec<Value>| writes.push(Write { sql, values });
         let rows = self.appends;
-        if !rows.positions.is_empty() {
+        if !rows.lasts.is_empty() {
             add(
-                "INSERT INTO appends (position, saga, stream, first, version, at, events)
+                "INSERT INTO appends (last, saga, stream, first, version, at, events)
                  SELECT * FROM unnest($1::int8[], $2::uuid[], $3::text[], $4::int8[], $5::int8[],
                      $6::int8[], $7::text[])",
                 vec![
-                    Box::new(rows.positions),
+                    Box::new(rows.lasts),
                     Box::new(rows.sagas),
                     Box::new(rows.streams),
                     Box::new(rows.firsts),
@@ -141,7 +143,7 @@ impl Rows {
         insert_sagas(&new, &mut add);
         update_sagas(&changed, &mut add);
         put_failures(self.failures, &mut add);
-        put_keys(&self.keys, &mut add);
+        put_keys(&self.keys, self.replaces_keys, &mut add);
         put_state(self.state, &mut add);
         writes
     }
@@ -229,7 +231,7 @@ fn update_sagas(changed: &[SagaWrite], add: &mut impl FnMut(&'static str, Vec<Va
     );
 }
 
-/// The failures of some sagas, by saga, step and call, with the positions of their events.
+/// The failures of some sagas, by saga, step and call, with the versions of their events.
 type Failures = BTreeMap<(SagaId, Option<StepName>, &'static str), (i64, SagaFailure)>;
 
 fn put_failures(failures: Failures, add: &mut impl FnMut(&'static str, Vec<Value>)) {
@@ -244,13 +246,13 @@ fn put_failures(failures: Failures, add: &mut impl FnMut(&'static str, Vec<Value
         failure.digest.as_ref().map(Digest::as_bytes).map(|bytes| bytes.to_vec())
     };
     add(
-        "INSERT INTO failures
-         SELECT u.position, u.saga, u.step, u.element, u.call, u.code, u.digest, u.text, u.words,
+        "INSERT INTO failures (version, saga, step, element, call, code, digest, text, words, lexemes)
+         SELECT u.version, u.saga, u.step, u.element, u.call, u.code, u.digest, u.text, u.words,
              array_to_tsvector(array_remove(string_to_array(u.lexemes, ' '), ''))
          FROM unnest($1::int8[], $2::uuid[], $3::text[], $4::int8[], $5::text[], $6::text[], $7::bytea[],
              $8::text[], $9::text[], $10::text[])
-             AS u(position, saga, step, element, call, code, digest, text, words, lexemes)
-         ON CONFLICT (saga, step, element, call) DO UPDATE SET position = excluded.position,
+             AS u(version, saga, step, element, call, code, digest, text, words, lexemes)
+         ON CONFLICT (saga, step, element, call) DO UPDATE SET version = excluded.version,
              code = excluded.code, digest = excluded.digest, text = excluded.text,
              words = excluded.words, lexemes = excluded.lexemes",
         vec![
@@ -270,16 +272,23 @@ fn put_failures(failures: Failures, add: &mut impl FnMut(&'static str, Vec<Value
 
 fn put_keys(
     keys: &[(StartKey, SagaId, Timestamp)],
+    replaces: bool,
     add: &mut impl FnMut(&'static str, Vec<Value>),
 ) {
     if keys.is_empty() {
         return;
     }
-    add(
+    let sql = if replaces {
         "INSERT INTO start_keys
          SELECT * FROM unnest($1::text[], $2::uuid[], $3::bytea[], $4::int8[])
          ON CONFLICT (key) DO UPDATE SET saga = excluded.saga,
-             payload_digest = excluded.payload_digest, at = excluded.at",
+             payload_digest = excluded.payload_digest, at = excluded.at"
+    } else {
+        "INSERT INTO start_keys
+         SELECT * FROM unnest($1::text[], $2::uuid[], $3::bytea[], $4::int8[])"
+    };
+    add(
+        sql,
         vec![
             Box::new(keys.iter().map(|(key, ..)| stored_text(&key.key)).collect::<Vec<_>>()),
             Box::new(keys.iter().map(|(_, saga, _)| uuid_of(*saga)).collect::<Vec<_>>()),

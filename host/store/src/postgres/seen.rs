@@ -1,7 +1,9 @@
 //! What the writer looks at before it decides about the appends of a batch.
 //!
-//! Only this process writes while its epoch is that of the lane, and the transaction compares the epoch.
-//! So what was read before the transaction is still so in it.
+//! Only this host writes to the sagas of its shards while it has the fence, which the transaction compares. So what was
+//! read of them before the transaction is still so in it. Plugins' state is read within the transaction, under its
+//! locks. What else another host may write meanwhile fails the transaction by a key that is there already, and is then
+//! looked at again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub(super) struct StreamState {
     pub(super) version: Version,
     /// The saga has a row.
     pub(super) has_row: bool,
+    /// The saga has ended, so another host may be about to move it to the archive.
+    pub(super) has_ended: bool,
     /// The saga is in the archive, so that nothing is appended to it.
     pub(super) is_archived: bool,
 }
@@ -98,17 +102,18 @@ async fn look_at_sagas(pg: &Pg, ids: Vec<Uuid>) -> Result<Vec<(Stream, StreamSta
     }
     let sql = "SELECT u.id,
             (SELECT a.version FROM appends a WHERE a.saga = u.id ORDER BY a.first DESC LIMIT 1),
-            EXISTS (SELECT 1 FROM sagas s WHERE s.id = u.id),
+            (SELECT s.ended_at IS NOT NULL FROM sagas s WHERE s.id = u.id),
             (SELECT x.version FROM archived x WHERE x.saga = u.id)
         FROM unnest($1::uuid[]) AS u(id)";
     let rows = pg.query(sql, &[&ids]).await?;
     rows.iter()
         .map(|row| {
             let version: Option<i64> = row.try_get(1)?;
-            let archived: Option<i64> = row.try_get(3)?;
+            let (ended, archived): (Option<bool>, Option<i64>) = (row.try_get(2)?, row.try_get(3)?);
             let state = StreamState {
                 version: Version(version.or(archived).unwrap_or(0).unsigned_abs()),
-                has_row: row.try_get(2)?,
+                has_row: ended.is_some(),
+                has_ended: ended.unwrap_or(false),
                 is_archived: version.is_none() && archived.is_some(),
             };
             Ok((Stream::Saga(saga_of(row.try_get(0)?)), state))

@@ -40,7 +40,7 @@ pub(super) async fn strays(
     table: Projection,
     after: Option<&RowKey>,
 ) -> Result<Strays> {
-    let (columns, name) = (table.key_columns(), table.as_str());
+    let (columns, name) = (key_columns(table), table.as_str());
     let keys = columns.join(", ");
     let values = after.map_or_else(|| Ok(Vec::new()), |key| bound_values(table, key))?;
     let after = after.map_or_else(String::new, |_| {
@@ -104,7 +104,7 @@ async fn fate(
 
 /// Removes a row, if still no saga has it. Returns how many rows went.
 pub(super) async fn remove_stray(pg: &Pg, table: Projection, key: &RowKey) -> Result<u64> {
-    let columns = table.key_columns().iter().zip(1..);
+    let columns = key_columns(table).iter().zip(1..);
     let is: Vec<_> = columns.map(|(column, number)| format!("{column} = ${number}")).collect();
     let sql = format!(
         "DELETE FROM {} WHERE {} AND {}",
@@ -118,10 +118,10 @@ pub(super) async fn remove_stray(pg: &Pg, table: Projection, key: &RowKey) -> Re
 
 /// Reads a column of a key.
 fn key_part(table: Projection, row: &tokio_postgres::Row, column: usize) -> Result<KeyPart> {
-    let name = table.key_columns()[column];
+    let name = key_columns(table)[column];
     Ok(match (table, name) {
         (_, "id" | "saga") => KeyPart::Blob(row.try_get::<_, Uuid>(column)?.as_bytes().to_vec()),
-        (_, "position") => KeyPart::Integer(row.try_get(column)?),
+        (_, "number") => KeyPart::Integer(row.try_get(column)?),
         (Projection::Index, "value") => KeyPart::Blob(row.try_get(column)?),
         _ => KeyPart::Text(read_text(row.try_get(column)?).into_bytes()),
     })
@@ -144,7 +144,18 @@ fn bound_values(table: Projection, key: &RowKey) -> Result<Vec<Value>> {
             KeyPart::Real(_) => return Err(wrong()),
         })
     };
-    key.0.iter().zip(table.key_columns()).map(bound).collect()
+    key.0.iter().zip(key_columns(table)).map(bound).collect()
+}
+
+/// Returns the columns by which the rows of a table are walked.
+const fn key_columns(table: Projection) -> &'static [&'static str] {
+    match table {
+        // A number of the row: what has one position alone is an event, and its batch may have no place yet.
+        Projection::Failures => &["number"],
+        Projection::Sagas | Projection::Tags | Projection::Index | Projection::Keys => {
+            table.key_columns()
+        }
+    }
 }
 
 const fn saga_column(table: Projection) -> &'static str {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::connection::{Pg, references};
 use super::error::{Failure, Result};
+use super::locks::StateLocks;
 use super::rows::Write;
 
 /// How long the answers to a transaction may take. The server ends a statement sooner.
@@ -17,15 +18,21 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(45);
 
 /// The fence: no row is a division by zero, and that error takes the rest of the transaction with it. The row is
 /// locked, so whoever takes over waits for the end of the transaction.
-pub(super) const FENCE: &str = "SELECT 1 / count(*) FROM (
-    SELECT 1 FROM lanes WHERE host = 0 AND lane = 0 AND epoch = $1 FOR UPDATE) AS fence";
+const FENCE: &str = "SELECT 1 / count(*) FROM (
+    SELECT 1 FROM lanes WHERE host = $1 AND lane = 0 AND epoch = $2 FOR UPDATE) AS fence";
 
-/// The code of the error of [`FENCE`].
+/// The code of a division by zero: of [`FENCE`], or of a statement that refuses what has changed meanwhile.
 const DIVISION_BY_ZERO: &str = "22012";
 
+/// The code of a key that is there already: another host was first.
+const UNIQUE_VIOLATION: &str = "23505";
+
 /// Records a batch, by which it is known whether it was committed.
-const WITNESS: &str =
-    "INSERT INTO batches (host, lane, batch, epoch, position) VALUES (0, 0, $1, $2, $3)";
+const WITNESS: &str = "INSERT INTO batches (host, lane, number, epoch, events, total)
+                       VALUES ($1, 0, $2, $3, $4, $5)";
+
+/// Locks the lanes of all hosts, so that none writes meanwhile.
+const ALL_LANES: &str = "SELECT 1 FROM lanes ORDER BY host, lane FOR UPDATE";
 
 /// What came of a transaction.
 pub(super) enum Outcome {
@@ -33,38 +40,66 @@ pub(super) enum Outcome {
     Committed(Vec<u64>),
     /// Another host has taken the lane over. Nothing was written.
     Fenced,
+    /// Another host was first with something that the batch depends on. Nothing was written.
+    Raced(Failure),
     /// It failed, and nothing was written.
     Refused(Failure),
     /// The connection broke after all was sent: it may have been committed.
     Unknown(Failure),
 }
 
-/// The number of a transaction, and what it leaves.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Batch {
-    pub(super) number: i64,
+/// A lane of a host in an epoch: who writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LaneEpoch {
+    /// The number of the host.
+    pub(super) host: i64,
     pub(super) epoch: i64,
-    /// The position of the last event after it.
-    pub(super) position: i64,
 }
 
-/// Runs statements in one transaction, after the fence and with the witness of the batch.
-pub(super) async fn transact(pg: &Pg, mut writes: Vec<Write>, batch: Batch) -> Outcome {
-    let Batch { number, epoch, position } = batch;
-    writes.insert(0, Write { sql: FENCE, values: vec![Box::new(epoch)] });
+/// The number of a transaction of a lane, and what it leaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batch {
+    pub(super) lane: LaneEpoch,
+    pub(super) number: i64,
+    /// How many events it has.
+    pub(super) events: i64,
+    /// How many events the lane has written with it.
+    pub(super) total: i64,
+}
+
+/// What a transaction of a lane begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begun {
+    Not,
+    /// [`begin_locked`] has begun it.
+    Locked,
+}
+
+/// Runs statements in one transaction, after the fence and the row of the batch, which gives the appends their
+/// place.
+pub(super) async fn transact(pg: &Pg, writes: Vec<Write>, batch: Batch, begun: Begun) -> Outcome {
+    let Batch { lane: LaneEpoch { host, epoch }, number, events, total } = batch;
+    let mut all = Vec::with_capacity(writes.len() + 2);
+    if begun == Begun::Not {
+        all.push(Write { sql: FENCE, values: vec![Box::new(host), Box::new(epoch)] });
+    }
     let witness: Vec<super::connection::Value> =
-        vec![Box::new(number), Box::new(epoch), Box::new(position)];
-    writes.push(Write { sql: WITNESS, values: witness });
-    let mut statements = Vec::with_capacity(writes.len());
-    for write in &writes {
+        vec![Box::new(host), Box::new(number), Box::new(epoch), Box::new(events), Box::new(total)];
+    all.push(Write { sql: WITNESS, values: witness });
+    all.extend(writes);
+    let mut statements = Vec::with_capacity(all.len());
+    for write in &all {
         match pg.statement(write.sql).await {
             Ok(statement) => statements.push(statement),
             Err(failure) => return Outcome::Refused(failure),
         }
     }
     let simple = |sql: &'static str| async move { pg.client.batch_execute(sql).await.map(|()| 0) };
-    let mut sent: Vec<BoxFuture<'_, _>> = vec![simple("BEGIN").boxed()];
-    for (write, statement) in writes.iter().zip(&statements) {
+    let mut sent: Vec<BoxFuture<'_, _>> = Vec::new();
+    if begun == Begun::Not {
+        sent.push(simple("BEGIN").boxed());
+    }
+    for (write, statement) in all.iter().zip(&statements) {
         let run = async move { pg.client.execute(statement, &references(&write.values)).await };
         sent.push(run.boxed());
     }
@@ -73,11 +108,16 @@ pub(super) async fn transact(pg: &Pg, mut writes: Vec<Write>, batch: Batch) -> O
         let failure = Failure::Unreadable("the database does not answer".to_owned());
         return Outcome::Unknown(failure);
     };
-    outcome(answers.into_iter().map(|answer| answer.map_err(Failure::from)))
+    outcome(answers.into_iter().map(|answer| answer.map_err(Failure::from)), begun)
 }
 
 /// Says what the answers to the statements of a transaction come to.
-fn outcome(answers: impl Iterator<Item = Result<u64>>) -> Outcome {
+fn outcome(answers: impl Iterator<Item = Result<u64>>, begun: Begun) -> Outcome {
+    // Those of `BEGIN`, the fence and the row of the batch say nothing, nor does that of `COMMIT`.
+    let (fence, before) = match begun {
+        Begun::Not => (Some(1), 3),
+        Begun::Locked => (None, 1),
+    };
     let (mut counts, mut lost) = (Vec::new(), None);
     for (number, answer) in answers.enumerate() {
         match answer {
@@ -85,8 +125,12 @@ fn outcome(answers: impl Iterator<Item = Result<u64>>) -> Outcome {
             Err(failure) if failure.is_lost() => lost = lost.or(Some(failure)),
             // The first error is the reason, and the server writes nothing of the transaction after it.
             Err(failure) if lost.is_none() => {
-                let is_fence = number == 1 && failure.code() == Some(DIVISION_BY_ZERO);
-                return if is_fence { Outcome::Fenced } else { Outcome::Refused(failure) };
+                return match failure.code() {
+                    Some(DIVISION_BY_ZERO) if Some(number) == fence => Outcome::Fenced,
+                    Some(DIVISION_BY_ZERO | UNIQUE_VIOLATION) => Outcome::Raced(failure),
+                    Some(_) if failure.is_of_locks() => Outcome::Raced(failure),
+                    Some(_) | None => Outcome::Refused(failure),
+                };
             }
             Err(_) => {}
         }
@@ -94,9 +138,8 @@ fn outcome(answers: impl Iterator<Item = Result<u64>>) -> Outcome {
     if let Some(failure) = lost {
         return Outcome::Unknown(failure);
     }
-    // Those of `BEGIN`, the fence, the witness and `COMMIT` say nothing.
-    counts.truncate(counts.len().saturating_sub(2));
-    Outcome::Committed(counts.split_off(2.min(counts.len())))
+    counts.truncate(counts.len().saturating_sub(1));
+    Outcome::Committed(counts.split_off(before.min(counts.len())))
 }
 
 /// Polls futures in their order, each time: the first poll of each sends its statement.
@@ -119,27 +162,57 @@ async fn in_order<T>(mut futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
     done.into_iter().flatten().collect()
 }
 
-/// Begins a transaction whose statements need the answers of those before them. Returns false when another
-/// host has taken the lane over.
-pub(super) async fn begin_fenced(pg: &Pg, epoch: i64) -> Result<bool> {
-    pg.batch("BEGIN").await?;
-    match pg.query(FENCE, &[&epoch]).await {
+/// Begins a transaction in which no other host changes what the locks stand for, until its end. Returns false when
+/// another host has taken the lane over.
+pub(super) async fn begin_locked(pg: &Pg, lane: LaneEpoch, locks: &StateLocks) -> Result<bool> {
+    let (fence, lock) = (pg.statement(FENCE).await?, pg.statement(StateLocks::SQL).await?);
+    let simple = |sql: &'static str| async move { pg.client.batch_execute(sql).await.map(|()| 0) };
+    let (keys, exclusive) = locks.columns();
+    let (fence, lock, keys, exclusive) = (&fence, &lock, &keys, &exclusive);
+    let sent: Vec<BoxFuture<'_, _>> = vec![
+        simple("BEGIN").boxed(),
+        async move { pg.client.execute(fence, &[&lane.host, &lane.epoch]).await }.boxed(),
+        async move { pg.client.execute(lock, &[keys, exclusive]).await }.boxed(),
+    ];
+    for (number, answer) in in_order(sent).await.into_iter().enumerate() {
+        match answer.map_err(Failure::from) {
+            Ok(_) => {}
+            Err(failure) if number == 1 && failure.code() == Some(DIVISION_BY_ZERO) => {
+                return Ok(false);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(true)
+}
+
+/// Begins a transaction in which no other host writes. Returns false when another host has taken the lane over.
+pub(super) async fn begin_alone(pg: &Pg, lane: LaneEpoch) -> Result<bool> {
+    pg.batch("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
+    // The own lane with them, in one order, so that two hosts do not wait for each other.
+    pg.query(ALL_LANES, &[]).await?;
+    match pg.query(FENCE, &[&lane.host, &lane.epoch]).await {
         Ok(_) => Ok(true),
         Err(failure) if failure.code() == Some(DIVISION_BY_ZERO) => Ok(false),
         Err(failure) => Err(failure),
     }
 }
 
+/// Begins a transaction of the own lane. Returns false when another host has taken it over.
+pub(super) async fn begin_fenced(pg: &Pg, lane: LaneEpoch) -> Result<bool> {
+    begin_locked(pg, lane, &StateLocks::default()).await
+}
+
 /// Records the batch of such a transaction.
 pub(super) async fn put_witness(pg: &Pg, batch: Batch) -> Result<()> {
-    let Batch { number, epoch, position } = batch;
-    pg.execute(WITNESS, &[&number, &epoch, &position]).await?;
+    let Batch { lane: LaneEpoch { host, epoch }, number, events, total } = batch;
+    pg.execute(WITNESS, &[&host, &number, &epoch, &events, &total]).await?;
     Ok(())
 }
 
-/// Returns true when a batch was committed. Right only after the epoch of the lane was raised: before, the
-/// batch may be about to be committed.
+/// Returns true when a batch was committed. Right only after the epoch of the lane was raised, or its row was
+/// removed: before, the batch may be about to be committed.
 pub(super) async fn is_there(pg: &Pg, batch: Batch) -> Result<bool> {
-    let sql = "SELECT 1 FROM batches WHERE host = 0 AND lane = 0 AND batch = $1 AND epoch = $2";
-    pg.exists(sql, &[&batch.number, &batch.epoch]).await
+    let sql = "SELECT 1 FROM batches WHERE host = $1 AND lane = 0 AND number = $2 AND epoch = $3";
+    pg.exists(sql, &[&batch.lane.host, &batch.number, &batch.lane.epoch]).await
 }

@@ -9,26 +9,30 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::change::{change_blob, save_schedule, save_subscription};
 use super::connection::Pg;
 use super::error::{Failure, cause};
-use super::job::{Job, Known, Work, WorkDone};
-use super::open::TakenOver;
+use super::job::{Job, Work, WorkDone};
+use super::locks::StateLocks;
+use super::membership::Membership;
 use super::place::Place;
 use super::plan::{LONGEST, Plan, WriterCache, plan, together};
 use super::rows::Write;
 use super::seen::look_up;
-use super::transaction::{Batch, Outcome, begin_fenced, put_witness, transact};
+use super::sequencer::Sequencer;
+use super::transaction::{
+    Batch, Begun, LaneEpoch, Outcome, begin_alone, begin_locked, put_witness, transact,
+};
 use crate::append::{Append, Appended};
 use crate::blob::BlobChange;
 use crate::error::{Fatal, Obstacle, StoreError};
 use crate::health::Health;
 use crate::maintenance::StoreStats;
-use crate::paging::Cursor;
 use crate::queue::{QueuedJob as _, to_owner};
+use crate::shard_id::ShardId;
 
 /// The most jobs of one transaction. More would gain little, and the first would wait for the last.
 const BATCH_MAX: usize = 512;
@@ -38,6 +42,9 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// The pause between two looks at the connection and at the fence.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often a batch is tried when other hosts are first with something that it depends on.
+const RACES_MAX: u32 = 5;
 
 /// What readers need of the writer to bound a search by time.
 #[derive(Debug, Default)]
@@ -52,20 +59,23 @@ pub(super) struct Writer {
     pub(super) setup: String,
     pub(super) jobs: mpsc::UnboundedReceiver<Job>,
     pub(super) pg: Option<Pg>,
-    /// The epoch of the lane.
-    pub(super) epoch: i64,
-    /// The number of this process, see [`TakenOver::run`].
+    /// The lane, and its epoch.
+    pub(super) lane: LaneEpoch,
+    /// The number of this process, see [`super::open::Registered::run`].
     pub(super) run_number: i64,
-    /// The number of the last batch.
+    /// The number of the last batch of the lane.
     pub(super) batch: i64,
     pub(super) cache: WriterCache,
     pub(super) longest: Arc<Longest>,
-    pub(super) head: watch::Sender<Cursor>,
+    pub(super) membership: Arc<Membership>,
+    pub(super) sequencer: Sequencer,
     pub(super) stats: Arc<Mutex<StoreStats>>,
     pub(super) health: Health,
     /// When which batch was the last, a minute apart, for [`BATCHES_KEPT`].
     pub(super) old_batches: VecDeque<(Instant, i64)>,
     pub(super) looks: u32,
+    /// The shards that were being handed over when that failed.
+    pub(super) unsure: Vec<ShardId>,
     /// The store is being closed.
     pub(super) is_closing: bool,
 }
@@ -74,6 +84,12 @@ pub(super) struct Writer {
 enum Unwritten {
     /// The database takes no such values. In words.
     Values(String),
+    /// Another host was first with something, or holds a lock.
+    Raced {
+        words: String,
+        /// It holds a lock.
+        is_locked: bool,
+    },
     Failed(StoreError),
 }
 
@@ -93,42 +109,10 @@ struct Written {
 }
 
 impl Writer {
-    /// Makes the writer of a database that was taken over.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the store that it shares")]
-    pub(super) fn new(
-        place: Place,
-        setup: String,
-        jobs: mpsc::UnboundedReceiver<Job>,
-        pg: Pg,
-        taken: &TakenOver,
-        longest: Arc<Longest>,
-        head: watch::Sender<Cursor>,
-        stats: Arc<Mutex<StoreStats>>,
-        health: Health,
-    ) -> Self {
-        longest.start_delay.store(taken.start_delay, Ordering::Relaxed);
-        longest.life.store(taken.longest_life, Ordering::Relaxed);
-        Self {
-            place,
-            setup,
-            jobs,
-            pg: Some(pg),
-            epoch: taken.lane_epoch,
-            run_number: taken.run,
-            batch: taken.batch,
-            cache: WriterCache::new(taken),
-            longest,
-            head,
-            stats,
-            health,
-            old_batches: VecDeque::new(),
-            looks: 0,
-            is_closing: false,
-        }
-    }
-
     /// Runs until a job closes the store or every sender is gone, and every queued job is done.
     pub(super) async fn run(mut self) {
+        // From 0 on, so that the first one is an increase.
+        metrics::counter!("amends_fenced_writes_total").increment(0);
         let mut looks = interval(LOOK_PAUSE);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next = None;
@@ -149,6 +133,7 @@ impl Writer {
             };
             next = self.turn(first).await;
         }
+        self.leave().await;
     }
 
     /// Does the jobs that wait, the first of which is `first`. Returns a job that comes next.
@@ -162,7 +147,11 @@ impl Writer {
                     let _ = reply.send(done);
                     return None;
                 }
-                Job::Work { .. } => {
+                Job::HandOver { host, shards } if batch.is_empty() => {
+                    self.hand_over(host, &shards).await;
+                    return None;
+                }
+                Job::Work { .. } | Job::HandOver { .. } => {
                     next = Some(job);
                     break;
                 }
@@ -198,6 +187,10 @@ impl Writer {
             fail_all(batch, &lost);
             return;
         }
+        let batch = self.own(batch);
+        if batch.is_empty() {
+            return;
+        }
         #[expect(clippy::cast_precision_loss, reason = "at most BATCH_MAX")]
         metrics::histogram!("amends_store_batch_size").record(batch.len() as f64);
         match self.try_write(&batch).await {
@@ -206,16 +199,26 @@ impl Writer {
                 self.answer(batch, written).await;
             }
             // Each by itself, so that one which cannot be stored does not fail the others.
-            Err(Unwritten::Values(words)) if batch.len() > 1 => {
+            Err(Unwritten::Values(words) | Unwritten::Raced { words, .. }) if batch.len() > 1 => {
                 tracing::debug!(words, jobs = batch.len(), "a batch is written job by job");
                 for job in batch {
                     Box::pin(self.write(vec![job])).await;
                 }
             }
-            Err(Unwritten::Values(words)) => {
+            Err(Unwritten::Raced { words, is_locked: true }) => {
+                fail_all(batch, &StoreError::unavailable(Obstacle::Database, words));
+            }
+            Err(Unwritten::Values(words) | Unwritten::Raced { words, .. }) => {
                 tracing::error!(words, "the database does not take what is to be stored");
                 let what = "the database does not take its values, and the log says why";
                 fail_all(batch, &StoreError::Invalid(what));
+            }
+            Err(Unwritten::Failed(StoreError::Fatal(Fatal::Fenced))) => {
+                metrics::counter!("amends_fenced_writes_total").increment(batch.len() as u64);
+                let error = self.fenced().await;
+                for job in batch {
+                    job.fail_fenced(&error);
+                }
             }
             Err(Unwritten::Failed(error)) => {
                 tracing::debug!(%error, jobs = batch.len(), "nothing of a transaction was written");
@@ -225,11 +228,48 @@ impl Writer {
         }
     }
 
-    /// Writes a batch of jobs in one transaction.
+    /// Returns the jobs that this host may write, and answers those of shards that it does not own any more.
+    fn own(&self, batch: Vec<Job>) -> Vec<Job> {
+        let mut own = Vec::with_capacity(batch.len());
+        for job in batch {
+            match job.owner() {
+                Some(owner) if !self.membership.may_write(owner) => {
+                    metrics::counter!("amends_fenced_writes_total").increment(1);
+                    job.fail(StoreError::LostOwnership(owner.id));
+                }
+                Some(_) | None => own.push(job),
+            }
+        }
+        own
+    }
+
+    /// Writes a batch of jobs in one transaction. When another host is first with something, it is looked at again.
     async fn try_write(&mut self, batch: &[Job]) -> Result<Written, Unwritten> {
+        for tries in 1.. {
+            match self.try_write_once(batch).await {
+                Err(Unwritten::Raced { words, .. }) if tries < RACES_MAX => {
+                    tracing::debug!(words, "another host was first; the batch is decided again");
+                }
+                done => return done,
+            }
+        }
+        Err(StoreError::Closed.into())
+    }
+
+    async fn try_write_once(&mut self, batch: &[Job]) -> Result<Written, Unwritten> {
         self.connect().await?;
         let appends: Vec<&Append> = batch.iter().filter_map(append_of).collect();
         let Some(pg) = &self.pg else { return Err(StoreError::Closed.into()) };
+        let locks = StateLocks::of(&appends);
+        let begun = if locks.is_empty() {
+            Begun::Not
+        } else {
+            match begin_locked(pg, self.lane, &locks).await {
+                Ok(true) => Begun::Locked,
+                Ok(false) => return Err(StoreError::from(Fatal::Fenced).into()),
+                Err(failure) => return Err(self.raced_or_failed(failure)),
+            }
+        };
         let seen = look_up(pg, &appends, &self.cache.streams, &self.cache.state_bytes).await;
         let seen = seen.map_err(|failure| self.failed(failure))?;
         let mut plan = plan(&self.cache, seen, &appends);
@@ -243,10 +283,10 @@ impl Writer {
                 }
                 Job::SaveSubscription { change, .. } => writes.extend(save_subscription(change)),
                 Job::SaveSchedule { row, .. } => writes.push(save_schedule(row)),
-                Job::Append { .. } | Job::Work { .. } | Job::Close => {}
+                Job::Append { .. } | Job::Work { .. } | Job::HandOver { .. } | Job::Close => {}
             }
         }
-        let counts = self.commit(writes, plan.position).await?;
+        let counts = self.commit(writes, plan.events, begun).await?;
         Ok(Written { plan, counts, blobs })
     }
 
@@ -255,14 +295,19 @@ impl Writer {
     async fn commit(
         &mut self,
         writes: Vec<Write>,
-        position: i64,
+        events: i64,
+        begun: Begun,
     ) -> Result<Option<Vec<u64>>, Unwritten> {
-        self.batch += 1;
-        let batch = Batch { number: self.batch, epoch: self.epoch, position };
+        let batch = self.next_batch(events);
         let Some(pg) = &self.pg else { return Err(StoreError::Closed.into()) };
-        match transact(pg, writes, batch).await {
+        match transact(pg, writes, batch, begun).await {
             Outcome::Committed(counts) => Ok(Some(counts)),
             Outcome::Fenced => Err(StoreError::from(Fatal::Fenced).into()),
+            Outcome::Raced(failure) => {
+                self.cache.forget();
+                let (words, is_locked) = (failure.words(), failure.is_of_locks());
+                Err(Unwritten::Raced { words, is_locked })
+            }
             Outcome::Refused(failure) if failure.is_of_values() => {
                 self.cache.forget();
                 Err(Unwritten::Values(failure.words()))
@@ -276,6 +321,23 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Returns the next batch of the lane.
+    pub(super) fn next_batch(&mut self, events: i64) -> Batch {
+        self.batch += 1;
+        let (lane, total) = (self.lane, self.cache.total + events);
+        Batch { lane, number: self.batch, events, total }
+    }
+
+    /// Converts a failure to begin a transaction. The connection may be in the middle of it.
+    fn raced_or_failed(&mut self, failure: Failure) -> Unwritten {
+        if failure.is_of_locks() {
+            let words = failure.words();
+            let _ = self.failed(failure);
+            return Unwritten::Raced { words, is_locked: true };
+        }
+        self.failed(failure).into()
     }
 
     /// Forgets what a failure may have made wrong, and the connection when it is lost.
@@ -302,27 +364,34 @@ impl Writer {
         if let Some(lost) = self.health.lost() {
             return Err(lost);
         }
-        let done = self.try_work(work).await;
-        match &done {
-            Ok(_) => self.health.worked(),
-            Err(StoreError::Damaged { .. }) => {}
-            Err(error) => self.health.failed(error),
+        match self.try_work(work).await {
+            Err(StoreError::Fatal(Fatal::Fenced)) => {
+                metrics::counter!("amends_fenced_writes_total").increment(1);
+                Err(self.fenced().await)
+            }
+            Ok(done) => {
+                self.health.worked();
+                Ok(done)
+            }
+            // What is there says no, or another host holds its lane for long.
+            Err(error @ (StoreError::Damaged { .. } | StoreError::LostOwnership(_))) => Err(error),
+            Err(error) => {
+                self.health.failed(&error);
+                Err(error)
+            }
         }
-        done
     }
 
     async fn try_work(&mut self, work: Work) -> Result<WorkDone, StoreError> {
         self.connect().await?;
-        self.batch += 1;
-        let position = self.cache.position;
-        let batch = Batch { number: self.batch, epoch: self.epoch, position };
+        let batch = self.next_batch(0);
         let Some(pg) = &self.pg else { return Err(StoreError::Closed) };
         let began = Instant::now();
         let ran = async {
-            if !begin_fenced(pg, batch.epoch).await? {
+            if !begin_alone(pg, batch.lane).await? {
                 return Ok(None);
             }
-            let done = work(pg, Known { position }).await?;
+            let done = work(pg).await?;
             put_witness(pg, batch).await?;
             for (name, longest) in
                 [("start_delay", done.start_delay), ("longest_life", done.longest_life)]
@@ -338,6 +407,10 @@ impl Writer {
             Ok(None) => return Err(Fatal::Fenced.into()),
             // Rows that are there contradict what was to be written.
             Err(failure) => {
+                if let Failure::NotOwner(shard) = failure {
+                    self.pg = None;
+                    return Err(StoreError::LostOwnership(shard));
+                }
                 let (is_of_values, words) = (failure.is_of_values(), failure.words());
                 let error = self.failed(failure);
                 let damaged = StoreError::Damaged { source: cause(words) };
@@ -356,14 +429,13 @@ impl Writer {
         for saga in &done.touched {
             self.cache.streams.remove(&crate::Stream::Saga(*saga));
         }
-        self.cache.position += done.positions;
         self.cache.start_delay = self.cache.start_delay.max(done.start_delay);
         self.cache.longest_life = self.cache.longest_life.max(done.longest_life);
         self.tell_longest();
         Ok(done)
     }
 
-    fn tell_longest(&self) {
+    pub(super) fn tell_longest(&self) {
         self.longest.start_delay.store(self.cache.start_delay, Ordering::Relaxed);
         self.longest.life.store(self.cache.longest_life, Ordering::Relaxed);
     }
@@ -372,19 +444,21 @@ impl Writer {
     async fn answer(&mut self, batch: Vec<Job>, written: Written) {
         let Written { mut plan, counts, mut blobs } = written;
         let results = std::mem::take(&mut plan.results);
-        let before = self.cache.position;
+        let events = plan.events.unsigned_abs();
         plan.remember(&mut self.cache);
         self.tell_longest();
         {
             let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
             stats.transactions += 1;
-            stats.events += (self.cache.position - before).unsigned_abs();
+            stats.events += events;
             let is_done = |result: &&Result<Appended, StoreError>| {
                 matches!(result, Ok(Appended::Done { .. }))
             };
             stats.appends += results.iter().filter(is_done).count() as u64;
         }
-        self.head.send_replace(Cursor(self.cache.position.unsigned_abs()));
+        if events > 0 {
+            self.sequencer.place_soon();
+        }
         let mut results = results.into_iter();
         for job in batch {
             match job {
@@ -393,7 +467,8 @@ impl Writer {
                     if matches!(result, Ok(Appended::Done { .. })) {
                         metrics::histogram!("amends_store_append_seconds").record(since.elapsed());
                     }
-                    reply.send(result.map_err(|error| to_owner(error, owner)));
+                    reply
+                        .send(result.map_err(|error| to_owner(error, owner.map(|owner| owner.id))));
                 }
                 Job::Blob { kind, digest, change, reply, .. } => {
                     let statement = blobs.pop_front().unwrap_or_default();
@@ -411,7 +486,7 @@ impl Writer {
                 Job::SaveSubscription { reply, .. } | Job::SaveSchedule { reply, .. } => {
                     let _ = reply.send(Ok(()));
                 }
-                Job::Work { .. } | Job::Close => {}
+                Job::Work { .. } | Job::HandOver { .. } | Job::Close => {}
             }
         }
     }
@@ -442,6 +517,7 @@ fn append_of(job: &Job) -> Option<&Append> {
         | Job::SaveSubscription { .. }
         | Job::SaveSchedule { .. }
         | Job::Work { .. }
+        | Job::HandOver { .. }
         | Job::Close => None,
     }
 }

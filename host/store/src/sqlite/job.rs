@@ -108,6 +108,8 @@ impl Job {
 }
 
 impl QueuedJob for Job {
+    type Owner = ShardId;
+
     fn append(append: Append, owner: Option<ShardId>, reply: AppendReply) -> Self {
         Self::Append { append: Box::new(append), owner, reply, since: Instant::now() }
     }

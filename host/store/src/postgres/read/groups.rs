@@ -76,7 +76,7 @@ fn value_of(by: &GroupBy, failure: &FailureQuery, conditions: &mut Conditions) -
         let wheres = failure_conditions(&failure, conditions);
         format!(
             "(SELECT {value} FROM failures AS failed WHERE {wheres} AND failed.saga = sagas.id
-              AND failed.call <> 'block' ORDER BY failed.position DESC LIMIT 1)"
+              AND failed.call <> 'block' ORDER BY failed.version DESC LIMIT 1)"
         )
     };
     match by {

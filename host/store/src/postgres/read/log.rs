@@ -4,7 +4,7 @@ use amends_engine::Version;
 use tokio_postgres::types::ToSql;
 
 use crate::paging::{Cursor, PageBudget};
-use crate::postgres::columns::{APPEND_COLUMNS, append_row};
+use crate::postgres::columns::{APPEND_COLUMNS, APPEND_NAMES, append_row};
 use crate::postgres::connection::Pg;
 use crate::postgres::error::Result;
 use crate::postgres::text::{stream_text, uuid_of};
@@ -28,17 +28,21 @@ const LIMITED: &str = "WITH found AS ({rows}),
 fn limited(rows: &str) -> String {
     LIMITED
         .replace("{rows}", rows)
-        .replace("{columns}", APPEND_COLUMNS)
+        .replace("{columns}", APPEND_NAMES)
         .replace("{bytes}", &(2 * EVENTS_PAGE_BYTES_MAX).to_string())
 }
 
-/// Returns a page of a stream, see [`crate::EventLog::stream`].
+/// A page, and whether there are events after it that have no place in the log yet.
+pub(in crate::postgres) type Placed = (Vec<StoredEvent>, bool);
+
+/// Returns a page of a stream, see [`crate::EventLog::stream`]. It ends before an event that has no place in
+/// the log yet.
 pub(in crate::postgres) async fn events(
     pg: &Pg,
     stream: &Stream,
     after: Version,
     budget: PageBudget,
-) -> Result<Vec<StoredEvent>> {
+) -> Result<Placed> {
     let column = if stream.saga().is_some() { "saga" } else { "stream" };
     // The append that has the next event, and those after it.
     let sql = limited(&format!(
@@ -63,30 +67,36 @@ pub(in crate::postgres) async fn events(
                 if event.version <= after {
                     continue;
                 }
+                if event.position.0 == 0 {
+                    return Ok((page.events, true));
+                }
                 (after, is_new) = (event.version, true);
                 if !page.take(event) {
-                    return Ok(page.events);
+                    return Ok((page.events, false));
                 }
             }
         }
         if !is_new || page.is_full() {
-            return Ok(page.events);
+            return Ok((page.events, false));
         }
     }
 }
 
+/// The appends of the log after position `$1`, in order: `before` is the position of the batch. Batches do not
+/// overlap.
+pub(super) const LOG_AFTER: &str = "(SELECT batch AS number, position AS before FROM batches
+        WHERE position >= (SELECT coalesce(max(position), 0) FROM batches WHERE position <= $1)) AS placed
+    JOIN appends ON appends.batch = placed.number AND appends.last > $1 - placed.before";
+
 /// Returns a page of the log, see [`crate::EventLog::follow`].
-pub(in crate::postgres) async fn log(
-    pg: &Pg,
-    from: Cursor,
-    budget: PageBudget,
-) -> Result<Vec<StoredEvent>> {
+pub(in crate::postgres) async fn log(pg: &Pg, from: Cursor, budget: PageBudget) -> Result<Placed> {
     let sql = limited(&format!(
-        "SELECT {APPEND_COLUMNS}, position AS place FROM appends WHERE position > $1
-         ORDER BY position LIMIT {APPENDS_MAX}"
+        "SELECT placed.before + appends.last AS position, appends.saga, appends.stream, appends.version,
+             appends.at, appends.events, placed.before + appends.last AS place FROM {LOG_AFTER}
+         ORDER BY placed.before, appends.last LIMIT {APPENDS_MAX}"
     ));
     let mut page = EventsPage { events: Vec::new(), bytes: 0, budget };
-    let mut from = from.0;
+    let (mut from, mut has_unplaced) = (from.0, None);
     loop {
         let rows = pg.query(&sql, &[&integer(from)]).await?;
         for row in &rows {
@@ -96,15 +106,25 @@ pub(in crate::postgres) async fn log(
                 }
                 from = event.position.0;
                 if !page.take(event) {
-                    return Ok(page.events);
+                    return Ok((page.events, false));
                 }
             }
         }
-        if rows.is_empty() || page.is_full() {
-            return Ok(page.events);
+        if page.is_full() {
+            return Ok((page.events, false));
+        }
+        match has_unplaced {
+            // Again: batches may have got their places after the rows were read, and before this is seen.
+            None if rows.is_empty() => has_unplaced = Some(pg.exists(UNPLACED, &[]).await?),
+            Some(has_unplaced) if rows.is_empty() => return Ok((page.events, has_unplaced)),
+            None | Some(_) => {}
         }
     }
 }
+
+/// Whether a batch has no place in the log yet.
+pub(in crate::postgres) const UNPLACED: &str =
+    "SELECT 1 FROM batches WHERE position IS NULL AND events > 0 LIMIT 1";
 
 /// The events of one page, and how many it may have.
 struct EventsPage {

@@ -246,8 +246,9 @@ pub(in crate::postgres) async fn schedule(pg: &Pg, name: &str) -> Result<Option<
 
 /// Returns how many events were ever stored: each got the next position.
 pub(in crate::postgres) async fn count_events(pg: &Pg) -> Result<u64> {
-    let sql = "SELECT greatest((SELECT coalesce(max(position), 0) FROM appends),
-                               (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'position'))";
+    let sql = "SELECT value + (SELECT coalesce(sum(events), 0) FROM batches
+                               WHERE position IS NULL AND events > 0)::int8
+               FROM meta WHERE name = 'position'";
     pg.first(sql, &[]).await?.map_or(Ok(0), |row| count(&row, 0))
 }
 

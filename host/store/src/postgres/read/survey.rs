@@ -6,6 +6,7 @@ use std::time::Duration;
 use amends_engine::{SagaId, Timestamp};
 use uuid::Uuid;
 
+use super::log::LOG_AFTER;
 use super::lookup::count_events;
 use crate::id_time::first_id;
 use crate::month::{Month, scatter};
@@ -27,6 +28,11 @@ const GROWTH_TIME_MIN: Duration = Duration::from_hours(1);
 
 /// The most months that are told, the latest ones.
 const MONTHS_MAX: usize = 120;
+
+/// The appends of the whole log.
+const LOG: &str =
+    "(SELECT batch AS number, position AS before FROM batches WHERE position IS NOT NULL) AS placed
+    JOIN appends ON appends.batch = placed.number";
 
 /// Returns what the store holds, see [`crate::Maintenance::survey`]. All of it is one snapshot.
 pub(in crate::postgres) async fn survey(pg: &Pg, now: Timestamp) -> Result<StoreSurvey> {
@@ -89,10 +95,11 @@ async fn types(pg: &Pg, events: u64, kept: u64) -> Result<(Vec<TypeCount>, u64)>
             i64::try_from(begin + 1 + scatter(part) % (end - begin)).unwrap_or(i64::MAX)
         })
         .collect();
+    let from = LOG_AFTER.replace("$1", "(sought.position - 1)");
     let sql = format!(
         "SELECT found.*, sought.position FROM unnest($1::int8[]) AS sought(position)
-         CROSS JOIN LATERAL (SELECT {APPEND_COLUMNS} FROM appends
-             WHERE appends.position >= sought.position ORDER BY appends.position LIMIT 1) AS found"
+         CROSS JOIN LATERAL (SELECT {APPEND_COLUMNS} FROM {from}
+             ORDER BY placed.before, appends.last LIMIT 1) AS found"
     );
     let (mut found, mut sampled) = (BTreeMap::<String, (u64, u64)>::new(), 0);
     for row in pg.query(&sql, &[&positions]).await? {
@@ -124,18 +131,25 @@ async fn types(pg: &Pg, events: u64, kept: u64) -> Result<(Vec<TypeCount>, u64)>
 
 /// Returns the position before the first event that has a row; 0 when there is none.
 async fn position_before_first(pg: &Pg) -> Result<u64> {
-    number(pg, "SELECT position - version + first - 1 FROM appends ORDER BY position LIMIT 1").await
+    let sql = format!(
+        "SELECT placed.before + appends.last - appends.version + appends.first - 1 FROM {LOG}
+         ORDER BY placed.before, appends.last LIMIT 1"
+    );
+    number(pg, &sql).await
 }
 
 /// Returns how many of `events` events were stored before a time, by a binary search of the log.
 async fn events_before(pg: &Pg, time: Timestamp, events: u64) -> Result<u64> {
-    let sql = "SELECT position, at FROM appends WHERE position >= $1 ORDER BY position LIMIT 1";
+    let sql = format!(
+        "SELECT placed.before + appends.last, appends.at FROM {LOG_AFTER}
+         ORDER BY placed.before, appends.last LIMIT 1"
+    );
     // Events up to `before` are before the time, those after `end` are not.
     let (mut before, mut end) = (0, events);
     while before < end {
         let middle = before + (end - before) / 2;
-        let sought = i64::try_from(middle + 1).unwrap_or(i64::MAX);
-        match pg.first(sql, &[&sought]).await? {
+        let sought = i64::try_from(middle).unwrap_or(i64::MAX);
+        match pg.first(&sql, &[&sought]).await? {
             Some(row) if row.try_get::<_, i64>(1)? < time.as_millis() => {
                 before = count(&row, 0)?.clamp(middle + 1, end);
             }
@@ -160,7 +174,8 @@ async fn archived(pg: &Pg) -> Result<ArchivedCount> {
 
 /// Returns the time of the first event, if there is one.
 async fn first_at(pg: &Pg) -> Result<Option<Timestamp>> {
-    let row = pg.first("SELECT at FROM appends ORDER BY position LIMIT 1", &[]).await?;
+    let sql = format!("SELECT appends.at FROM {LOG} ORDER BY placed.before, appends.last LIMIT 1");
+    let row = pg.first(&sql, &[]).await?;
     row.map(|row| time(&row, 0)).transpose()
 }
 

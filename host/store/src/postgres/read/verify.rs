@@ -44,6 +44,16 @@ pub(in crate::postgres) async fn verify(pg: &Pg) -> Result<Vec<String>> {
             "archived sagas have a segment that the store does not know",
         ),
         (
+            "SELECT count(*) FROM appends WHERE NOT EXISTS
+                 (SELECT 1 FROM batches WHERE batches.batch = appends.batch)",
+            "appends are in a batch that the store does not know, so they have no place in the log",
+        ),
+        (
+            "SELECT count(*) FROM (SELECT position, lag(position + events) OVER (ORDER BY position) AS before
+                 FROM batches WHERE position IS NOT NULL) AS placed WHERE position < before",
+            "batches have the same places in the log as others",
+        ),
+        (
             "SELECT count(*) FROM archived WHERE saga IN (SELECT id FROM sagas)",
             "sagas are in the store and archived at once",
         ),
