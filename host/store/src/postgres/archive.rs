@@ -137,7 +137,7 @@ impl Archive for PostgresStore {
                 return Err(StoreError::Invalid("a saga that is imported has events").into());
             };
             let import = Import { segment, row: saga.row, start_key: saga.start_key };
-            let work = self.work(move |pg| archive_work::import(pg, import).boxed());
+            let work = self.work(move |pg| archive_work::import(pg, leader, import).boxed());
             // Without a row the file is an orphan.
             Ok(work.await?.count > 0)
         }

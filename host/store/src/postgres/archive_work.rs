@@ -190,7 +190,7 @@ pub(super) struct Import {
 
 /// Records a saga that ended on another host: its segment, its tombstone and its start key. Nothing when
 /// there is a saga of this id.
-pub(super) async fn import(pg: &Pg, import: Import) -> Result<WorkDone> {
+pub(super) async fn import(pg: &Pg, leader: OwnedShard, import: Import) -> Result<WorkDone> {
     let Import { segment, row, start_key } = import;
     let is_known = "SELECT 1 FROM sagas WHERE id = $1
         UNION ALL SELECT 1 FROM archived WHERE saga = $1
@@ -200,7 +200,7 @@ pub(super) async fn import(pg: &Pg, import: Import) -> Result<WorkDone> {
         return Ok(WorkDone::default());
     }
     let events = segment.events;
-    let number = put_segment(pg, segment).await?.segment;
+    let number = put_segment(pg, leader, segment).await?.segment;
     let mut key = None;
     if let Some(start_key) = start_key {
         let insert = "INSERT INTO start_keys VALUES ($1, $2, $3, $4) ON CONFLICT (key) DO NOTHING";
