@@ -231,8 +231,8 @@ impl Host {
             (0..workers_count).map(|_| mpsc::unbounded_channel()).unzip();
         let weak: Vec<_> = inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect();
         let wake: Arc<dyn Wake> = Arc::new(WakeWorkers(weak.clone()));
-        let breakers = Breakers::open(config.breakers, Arc::clone(&store), Arc::clone(&wake));
-        let breakers = Arc::new(breakers.await?);
+        let breakers = Breakers::open(config.breakers, Arc::clone(&store), Arc::clone(&wake)).await;
+        let breakers = Arc::new(breakers?);
         let rooms = Arc::new(Rooms::new(config.concurrency, wake));
         let quarantine = Arc::<Quarantine>::default();
         tokio::spawn(tell_when_store_works(store.maintenance().health(), weak.clone()));
@@ -242,13 +242,13 @@ impl Host {
         let subscriptions: Vec<_> = config.subscriptions.into_iter().chain(of_rules).collect();
         let names = subscriptions.iter().map(|settings| settings.name.clone()).collect();
         let (turn, has_turn) = watch::channel(config.host.is_none());
-        let opened = Subscriptions::open_in_turn(subscriptions, Arc::clone(&store), has_turn);
-        let subscriptions = opened.await?;
+        let subscriptions =
+            Subscriptions::open_in_turn(subscriptions, Arc::clone(&store), has_turn).await?;
         failpoint("runtime.recovery.before");
         let has_keys = config.keys.is_some();
         let keys = config.keys.map_or_else(|| Keys::in_memory().map(Arc::new), Ok)?;
-        let owner =
-            Owner::new((&store, &definitions, &keys), weak.clone(), &live_bytes, &quarantine);
+        let of = (&store, &definitions, &keys);
+        let owner = Owner::new(of, weak.clone(), &live_bytes, &quarantine);
         let shared = join(config.host, &store, &owner).await?;
         let due = DueSagas {
             store: Arc::clone(&store),
@@ -259,13 +259,12 @@ impl Host {
         let loader = Arc::new(Loader::new(&store, &definitions, &keys));
         let eraser = Arc::new(Eraser::new(&store, &definitions, &keys));
         eraser.take_in_log().await?;
-        // Before the workers run: an order from one saga to another must not overtake the recovery of
-        // that.
+        // Before the workers run: an order from one saga to another must not overtake its recovery.
         owner.tick().await?;
         failpoint("runtime.recovery.read");
         begin_shared(&*store, shared.as_ref(), has_keys, turn).await?;
-        let of_archiver = (&store, &definitions, &quarantine);
-        let archiver = archiver_of(of_archiver, &plugins, config.retention, names);
+        let of = (&store, &definitions, &quarantine);
+        let archiver = archiver_of(of, &plugins, config.retention, names);
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
@@ -321,10 +320,14 @@ impl Host {
         let _ = event_port.set(Arc::new(WeakHost(Arc::downgrade(&runtime.inner))));
         let run =
             |(worker, receiver, starts): (Worker, _, _)| tokio::spawn(worker.run(receiver, starts));
-        let tasks = idle.into_iter().map(run).collect();
-        *runtime.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
+        runtime.keep_tasks(idle.into_iter().map(run).collect());
         runtime.begin(owner, due).await?;
         Ok(runtime)
+    }
+
+    /// Keeps the tasks of the workers, which a stop waits for.
+    fn keep_tasks(&self, tasks: Vec<JoinHandle<()>>) {
+        *self.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
     }
 
     /// Begins what a host does by itself beside its sagas.

@@ -542,6 +542,7 @@ fn change(reads: &[(&str, Option<&str>)], writes: &[(&str, &str)]) -> StateChang
     StateChange {
         plugin: inventory(),
         bytes_max: 1 << 20,
+        counters: [].into(),
         reads: reads.collect(),
         lists: Vec::new(),
         writes: writes.collect(),
@@ -710,7 +711,7 @@ async fn archives_sagas_of_other_hosts_or_leaves_them() {
         (row.status, row.ended_at) = (amends_engine::SagaStatus::Completed, Some(at(*number)));
         other.append(append).await.unwrap();
         let (id, version) = (saga_id(*number), Version(1));
-        sagas.push(amends_store::ToArchive { id, version, after: None });
+        sagas.push(amends_store::ToArchive { id, version, after: None, is_late: false });
     }
     // No folder: they are deleted, and leave their tombstones.
     let archiving = leader.store.archive().archive(sagas);
