@@ -56,7 +56,7 @@ async fn who_has_no_owner_is_refused_after_ten_seconds() {
     let id = cluster.start(&cluster.a, "approved", None).await;
     // Nothing listens there any more.
     let gone = info("c", &listen().await);
-    let page = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    let page = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
     let other = host_that_says(Some(page)).await;
     for owner in [Some(&gone), Some(&other), None] {
         for (status, problem, retry_after, took) in ask_about(&cluster, id, owner).await {
