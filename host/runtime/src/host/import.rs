@@ -291,8 +291,8 @@ impl Folded {
         let has_subject = self.saga.started().sealed_key.is_some();
         let pairs = (1..).zip(self.events.iter().zip(&self.decoded));
         let compared = pairs.map(|(version, (event, fact))| {
-            let sealed = has_subject.then(|| sealer.data(Version(version), fact));
-            let stored = sealed.as_ref().unwrap_or(&event.data);
+            let withheld = has_subject.then(|| sealer.data(Version(version), fact));
+            let stored = withheld.as_ref().unwrap_or(&event.data);
             let mut json = serde_json::from_str(stored).unwrap_or(Value::Null);
             if let Value::Object(fields) = &mut json {
                 fields.remove("sealed_key");
