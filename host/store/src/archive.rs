@@ -5,19 +5,15 @@
 
 use std::time::Duration;
 
-use amends_engine::{
-    DefinitionName, Position, SagaId, SagaStatus, SubjectKeyId, Timestamp, Version,
-};
+use amends_engine::{DefinitionName, SagaId, SagaStatus, SubjectKeyId, Timestamp, Version};
 use futures::future::BoxFuture;
 
 use crate::append::{NewEvent, StartKey};
 use crate::archive_place::ArchivePlace;
 use crate::error::{Cause, StoreError};
-use crate::events_text::events_column;
 use crate::paging::PageBudget;
 use crate::saga_query::SagaQuery;
 use crate::saga_row::SagaRow;
-use crate::segment::{ARCHIVED_SAGA_BYTES_MAX, SagaLine};
 use crate::stored_event::StoredEvent;
 
 /// How long after its end a saga keeps its start key at least. The key then goes, when the saga has left
@@ -120,31 +116,6 @@ pub struct ImportedSaga {
     pub events: Vec<(Timestamp, NewEvent)>,
     /// Its start key, if it has one.
     pub start_key: Option<StartKey>,
-}
-
-impl ImportedSaga {
-    /// Returns its line in a segment.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`] when it has not ended, has no event or is too large.
-    pub(crate) fn line(&self) -> Result<String, StoreError> {
-        let invalid = StoreError::Invalid;
-        let line = SagaLine::new(&self.row).ok_or(invalid("a saga that is imported has ended"))?;
-        let mut line = line.imported();
-        if self.events.is_empty() {
-            return Err(invalid("a saga that is imported has events"));
-        }
-        for (version, (at, event)) in (1..).zip(&self.events) {
-            let column = events_column(std::slice::from_ref(event));
-            line.push(Position(version), Version(version), *at, &column)
-                .map_err(|_| invalid("the data of an event is JSON"))?;
-        }
-        let text = line.to_text().map_err(|_| invalid("the data of an event is JSON"))?;
-        if text.len() > ARCHIVED_SAGA_BYTES_MAX {
-            return Err(invalid("a saga that is imported has at most 64 MiB"));
-        }
-        Ok(text)
-    }
 }
 
 /// A page of sagas that have ended.

@@ -29,6 +29,6 @@ pub(crate) use format::{
     ARCHIVED_SAGA_BYTES_MAX, DRAFT_SUFFIX, SEGMENT_BYTES, SEGMENT_SAGAS_MAX, SEGMENT_SUFFIX,
     SegmentError, damaged,
 };
-pub(crate) use line::{SagaLine, parse_line};
+pub(crate) use line::{SagaLine, imported_line, parse_line};
 pub(crate) use read::{Segment, SegmentSource};
 pub(crate) use write::{SegmentHeader, SegmentWriter, WrittenSegment};

@@ -26,6 +26,7 @@ use crate::paging::PageBudget;
 use crate::saga_query::SagaQuery;
 use crate::segment::{
     SEGMENT_BYTES, SEGMENT_SAGAS_MAX, SagaLine, SegmentHeader, SegmentWriter, damaged,
+    imported_line,
 };
 use crate::shard_id::ShardId;
 
@@ -121,7 +122,7 @@ impl Archive for PostgresStore {
     fn import(&self, saga: ImportedSaga) -> BoxFuture<'_, Result<bool, ArchiveError>> {
         async move {
             let files = self.archive.clone().ok_or(ArchiveError::NoArchive)?;
-            let line = saga.line()?;
+            let line = imported_line(&saga)?;
             let place = Arc::clone(&self.archiving).acquire_owned().await;
             let _place = place.map_err(|_| StoreError::Closed)?;
             let leader = self.leader()?;

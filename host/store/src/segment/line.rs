@@ -9,8 +9,10 @@ use amends_engine::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::format::{SegmentError, damaged};
-use crate::archive::ArchivedSaga;
+use super::format::{ARCHIVED_SAGA_BYTES_MAX, SegmentError, damaged};
+use crate::archive::{ArchivedSaga, ImportedSaga};
+use crate::error::StoreError;
+use crate::events_text::events_column;
 use crate::saga_row::SagaRow;
 use crate::stored_event::StoredEvent;
 use crate::stream::Stream;
@@ -71,11 +73,6 @@ impl SagaLine {
             imported: false,
             appends: Vec::new(),
         })
-    }
-
-    /// Makes it the line of a saga that ended on another host.
-    pub(crate) fn imported(self) -> Self {
-        Self { imported: true, ..self }
     }
 
     /// Returns true when the saga ended on another host.
@@ -153,6 +150,29 @@ impl SagaLine {
             subject_key: self.subject_key,
         })
     }
+}
+
+/// Returns the line of a saga that ended on another host.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when it has not ended, has no event or is too large.
+pub(crate) fn imported_line(saga: &ImportedSaga) -> Result<String, StoreError> {
+    let invalid = StoreError::Invalid;
+    let line = SagaLine::new(&saga.row).ok_or(invalid("a saga that is imported has ended"))?;
+    let mut line = SagaLine { imported: true, ..line };
+    if saga.events.is_empty() {
+        return Err(invalid("a saga that is imported has events"));
+    }
+    for (version, (at, event)) in (1..).zip(&saga.events) {
+        let column = events_column(std::slice::from_ref(event));
+        line.push(Position(version), Version(version), *at, &column)
+            .map_err(|_| invalid("the data of an event is JSON"))?;
+    }
+    let text = line.to_text().map_err(|_| invalid("the data of an event is JSON"))?;
+    if text.len() > ARCHIVED_SAGA_BYTES_MAX {
+        return Err(invalid("a saga that is imported has at most 64 MiB"));
+    }
+    Ok(text)
 }
 
 impl AppendLine {

@@ -33,7 +33,7 @@ use crate::paging::PageBudget;
 use crate::saga_query::SagaQuery;
 use crate::segment::{
     SEGMENT_BYTES, SEGMENT_SAGAS_MAX, SagaLine, SegmentHeader, SegmentWriter, WrittenSegment,
-    damaged,
+    damaged, imported_line,
 };
 
 /// The sagas that are read at once.
@@ -143,7 +143,7 @@ impl Archive for SqliteStore {
     fn import(&self, saga: ImportedSaga) -> BoxFuture<'_, Result<bool, ArchiveError>> {
         async move {
             let files = self.archive.clone().ok_or(ArchiveError::NoArchive)?;
-            let line = saga.line()?;
+            let line = imported_line(&saga)?;
             let place = Arc::clone(&self.archiving).acquire_owned().await;
             let _place = place.map_err(|_| StoreError::Closed)?;
             self.remove_orphans().await?;

@@ -5,7 +5,7 @@ use reqwest::Method;
 
 use amends_api_types::ImportedView;
 
-use super::StoreFormat;
+use super::store_format::StoreFormat;
 use crate::commands::bundle::Bundle;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
