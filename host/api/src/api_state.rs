@@ -8,7 +8,7 @@ use amends_runtime::Host;
 use tokio::sync::Semaphore;
 
 use crate::body::BodyRoom;
-use crate::door::Names;
+use crate::names::Names;
 use crate::plugin_state::imports::Imports;
 use crate::plugins::upload::Uploads;
 use crate::sagas::watchers::Watchers;

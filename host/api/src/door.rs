@@ -22,16 +22,8 @@ use crate::body::{receive, refuse};
 use crate::crowded::is_crowded;
 use crate::error::ApiError;
 use crate::head::{HEAD_BYTES_MAX, head_bytes};
+use crate::names::Names;
 use amends_api_types::PublicUrl;
-
-/// The addresses beside its own at which a host is reached.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Names<'n> {
-    /// The address at which a proxy serves it to clients.
-    pub(crate) public_url: Option<&'n PublicUrl>,
-    /// The address at which the other hosts of its store reach it.
-    pub(crate) address: Option<&'n PublicUrl>,
-}
 
 /// Refuses requests that are not meant for this host, and adds the headers that tell browsers what they
 /// may do with an answer.

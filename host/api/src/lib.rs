@@ -28,6 +28,7 @@ mod hosts;
 mod ids;
 mod legible;
 mod lines;
+mod names;
 mod on;
 mod openapi;
 mod pace;

@@ -10,9 +10,10 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use tower::ServiceExt as _;
 
-use crate::door::{Names, admit, guard};
+use crate::door::{admit, guard};
 use crate::error::ApiError;
 use crate::health::alive;
+use crate::names::Names;
 use amends_api_types::PublicUrl;
 
 /// Says how far the start is, such as `2 of 4 plugins are loaded`.

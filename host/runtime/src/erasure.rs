@@ -142,11 +142,11 @@ impl Eraser {
     /// # Errors
     /// When the store fails or the key file cannot be used.
     pub(crate) async fn take_in_log(&self) -> Result<(), RuntimeError> {
-        let mut after = Version(0);
+        let (mut after, mut has_begun) = (Version(0), false);
         loop {
             let budget = PageBudget::items(SAGAS_AT_ONCE);
             let page = self.store.log().stream(Stream::Erasures, after, budget).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { break };
             after = last.version;
             let again =
                 self.keys.erased_before(page.iter().filter_map(erased_before).collect()).await?;
@@ -155,8 +155,13 @@ impl Eraser {
                     erasures = again,
                     "the key file is older than erasures in the log; they are done again"
                 );
+                has_begun = true;
             }
         }
+        if has_begun {
+            let _ = self.pass().await?;
+        }
+        Ok(())
     }
 
     /// Goes on with the erasures that have begun, and erases the values of the sagas that can no longer

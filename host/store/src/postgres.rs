@@ -20,6 +20,7 @@ mod archive_work;
 mod change;
 mod columns;
 mod connection;
+mod control;
 mod derive;
 mod error;
 mod job;
@@ -87,6 +88,7 @@ use crate::stream::Stream;
 use crate::survey::StoreSurvey;
 
 use connection::Pg;
+use control::Control;
 use error::Result as PgResult;
 use job::{Job, WorkDone};
 use membership::Membership;
@@ -95,7 +97,6 @@ use place::Place;
 use plan::WriterCache;
 use readers::{Lease, READERS_MAX, Readers};
 use sequencer::Sequencer;
-use tick::Control;
 use writer::{Longest, Writer};
 
 /// Sagas that are read from the archive at once: each may have 64 MiB of events.

@@ -225,7 +225,7 @@ fn what_a_form_can_send_is_never_taken() {
         let is_upload = path.ends_with("deploy") || path.ends_with("rehearse");
         let (status, code, right) = match &*path {
             _ if is_upload => (403, "request_header_missing", "`amends-request: 1`"),
-            "/v1/sagas:batch" | "/v1/plugins/pack/state:import" => {
+            "/v1/sagas:batch" | "/v1/plugins/pack/state:import" | "/v1/store/import" => {
                 (415, "not_ndjson", "`content-type: application/x-ndjson`")
             }
             "/v1/on/pack" => (415, "not_an_event", "`content-type: application/cloudevents+json`"),
@@ -238,6 +238,8 @@ fn what_a_form_can_send_is_never_taken() {
             "content-type: application/x-www-form-urlencoded\r\n",
             "content-type: multipart/form-data; boundary=x\r\n",
         ] {
+            let path =
+                if path == "/v1/store/import" { format!("{path}?reason=x") } else { path.clone() };
             let answer = ask(&place, "POST", &path, &format!("{own}{kind}"), form);
             let told = (answer.status, answer.code());
             assert_eq!(told, (status, code.to_owned()), "{path} {kind:?}: {}", answer.body);

@@ -186,7 +186,7 @@ fn check_refuses_a_config_whose_components_mark_what_could_not_be_sealed() {
             ),
             "`input.address.street` indexes as `to`",
         ),
-        (format!("{SAGAS}\n{on}"), "`event.data.address.street` is a personal value of `order`"),
+        (format!("{SAGAS}\n{on}"), "`event.data.address.street` reads a personal value of `order`"),
     ];
     for (sagas, words) in cases {
         let place = place(&sagas);

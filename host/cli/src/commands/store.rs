@@ -10,6 +10,7 @@ mod parquet;
 mod rebuild;
 mod stopped;
 mod store_format;
+mod withhold;
 
 use std::path::PathBuf;
 

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::PostgresStore;
 use super::connection::Pg;
+use super::control::Control;
 use super::error::Failure;
 use super::job::Job;
 use super::membership::{Held, OwnedShard, SeenHost};
@@ -48,14 +49,6 @@ const HOSTS: &str = "SELECT id, name, address, (extract(epoch FROM lease_until) 
 const CLAIM: &str = "UPDATE shards SET host = $1, epoch = epoch + 1 WHERE id = ANY($2)
     AND (host IS NULL OR NOT EXISTS (SELECT 1 FROM hosts WHERE hosts.id = shards.host))
     RETURNING id, epoch";
-
-/// What ticks keep.
-#[derive(Default)]
-pub(super) struct Control {
-    pg: Option<Pg>,
-    /// Since when each tick has reached the database.
-    contact_since: Option<Instant>,
-}
 
 /// The shards of a store, as the database has them.
 struct ShardRows(Vec<(ShardId, Option<i64>, i64)>);

@@ -2,24 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use reqwest::Method;
-use serde_json::value::RawValue;
 
 use amends_api_types::{
     BUNDLE_COMPONENTS_BYTES_MAX, BUNDLE_FORMAT, BundleBlob, BundleComponent, BundleDigest,
     BundleEvent, BundleHead, DefinitionView, EventView,
 };
-use amends_engine::{Definition, Digest, Event, StepEvent, StepName, UndoEvent, Version, replay};
-use amends_keys::Sealer;
+use amends_engine::{Definition, Digest, Event, StepEvent, StepName, UndoEvent};
 
 use super::download::{Draft, exists};
 use super::parquet::{self, Month, Tables};
+use super::withhold::{definition_of, withhold};
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_NOT_FOUND, Failed};
 use crate::commands::ids::one_id;
@@ -128,18 +126,6 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
     Ok(EXIT_DONE)
 }
 
-/// Reads a definition of the host.
-pub(super) fn definition_of(definition: &DefinitionView) -> anyhow::Result<Arc<Definition>> {
-    match Definition::from_canonical(definition.spec.as_str()) {
-        Ok(definition) => Ok(Arc::new(definition)),
-        Err(error) => bail!(
-            "the definition {} cannot be read, so nobody knows which values are personal: {error}; \
-             use a command line of the host's version, or --personal, which writes all values",
-            definition.digest
-        ),
-    }
-}
-
 /// Reads the bytes of components from the host. Those that it has no more are named on standard error.
 async fn blobs(
     client: &Client,
@@ -179,29 +165,6 @@ async fn blobs(
 /// Returns true when the host says that it has no such component.
 fn is_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Failed>().is_some_and(|failed| failed.exit == EXIT_NOT_FOUND)
-}
-
-/// Replaces the personal values of a saga, if its definition has a subject.
-pub(super) fn withhold(
-    definition: &Arc<Definition>,
-    id: &str,
-    events: &mut [EventView],
-) -> anyhow::Result<()> {
-    if definition.spec().subject.is_none() {
-        return Ok(());
-    }
-    let decoded = events.iter().map(|event| Event::decode(&event.kind, event.data.get()));
-    let decoded = decoded.collect::<Result<Vec<_>, _>>();
-    let decoded =
-        decoded.context("the events cannot be read; --personal writes them as they are")?;
-    let log = events.iter().map(|event| event.at).zip(&decoded);
-    let saga = replay(id.parse()?, Arc::clone(definition), log)
-        .context("the events cannot be read; --personal writes them as they are")?;
-    let sealer = Sealer::new(&saga, &decoded, None);
-    for (event, fact) in events.iter_mut().zip(&decoded) {
-        event.data = RawValue::from_string(sealer.data(Version(event.version), fact))?;
-    }
-    Ok(())
 }
 
 fn line(bundle: &mut Vec<u8>, text: &str) {

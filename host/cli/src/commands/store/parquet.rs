@@ -27,7 +27,7 @@ use amends_api_types::{EventView, LIMIT_MAX, Page, SagaItem};
 use amends_engine::{Definition, Digest, Event, SagaEvent, SagaId, Timestamp};
 
 use super::download::{Draft, exists};
-use super::export::{definition_of, withhold};
+use super::withhold::{definition_of, withhold};
 use crate::commands::client::{Client, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_NOT_FOUND, Failed};
 use crate::commands::output::say;
