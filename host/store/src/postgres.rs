@@ -29,6 +29,7 @@ mod look;
 mod lost;
 mod membership;
 mod open;
+mod owned_shard;
 mod place;
 mod plan;
 mod projections;

@@ -12,7 +12,8 @@ use futures::future::BoxFuture;
 
 use super::PostgresStore;
 use super::archive_work::{self, Import, Removal, Returning};
-use super::membership::{Held, OwnedShard};
+use super::membership::Held;
+use super::owned_shard::OwnedShard;
 use super::read;
 use crate::archive::{
     Archive, ArchiveError, ArchiveSummary, ArchivedSaga, EndedPage, ImportedSaga, ToArchive,

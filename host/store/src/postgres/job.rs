@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::connection::Pg;
 use super::error::Result as PgResult;
-use super::membership::OwnedShard;
+use super::owned_shard::OwnedShard;
 use crate::append::{Append, AppendReply};
 use crate::blob::{BlobChange, BlobKind};
 use crate::error::StoreError;

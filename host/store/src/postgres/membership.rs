@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 
 use super::job::Job;
+use super::owned_shard::OwnedShard;
 use crate::append::{Append, AppendReply, Appended};
 use crate::error::StoreError;
 use crate::ownership::{HostInfo, NOT_OF_THE_SHARD, OwnershipEvent, Shard, ShardOwner};
@@ -18,13 +19,6 @@ use crate::shard_id::{Epoch, ShardId};
 
 /// The name of a process that has not said who it is.
 const UNNAMED: &str = "unnamed";
-
-/// A shard in the epoch of an owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct OwnedShard {
-    pub(super) id: ShardId,
-    pub(super) epoch: i64,
-}
 
 /// What a process has of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
