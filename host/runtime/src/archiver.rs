@@ -26,7 +26,6 @@ use crate::definitions::Definitions;
 use crate::error::{ArchivePassError, RuntimeError};
 use crate::recovery::Quarantine;
 use crate::retention::Retention;
-use crate::shared::duty_shard;
 
 /// The time from the start of a host to its first pass: what the start is for goes first.
 const FIRST_PASS_AFTER: Duration = Duration::from_secs(30);
@@ -96,7 +95,7 @@ pub(crate) async fn run(archiver: Weak<Archiver>, owned: Option<watch::Receiver<
     loop {
         tokio::time::sleep(pause).await;
         let Some(archiver) = archiver.upgrade() else { return };
-        if owned.as_ref().is_some_and(|owned| !owned.borrow().contains(&duty_shard())) {
+        if owned.as_ref().is_some_and(|owned| !owned.borrow().contains(&ShardId::LEADER)) {
             pause = RETRY_PAUSE;
             continue;
         }

@@ -74,7 +74,7 @@ use crate::rooms::Rooms;
 use crate::saga_state::{Loaded, RowState, SagaState, Started};
 use crate::schedules::{Runner, ScheduleSettings, Schedules};
 use crate::serving::undo_component;
-use crate::shared::{Shared, duty_shard};
+use crate::shared::Shared;
 use crate::stall::Stuck;
 use crate::unseal::{open_log, open_page};
 use crate::worker::{Worker, WorkerConfig};
@@ -818,7 +818,7 @@ async fn begin_shared(
 async fn take_turns(turn: watch::Sender<bool>, owned: Option<watch::Receiver<Vec<ShardId>>>) {
     if let Some(mut owned) = owned {
         loop {
-            let has_turn = owned.borrow_and_update().contains(&duty_shard());
+            let has_turn = owned.borrow_and_update().contains(&ShardId::LEADER);
             turn.send_replace(has_turn);
             if owned.changed().await.is_err() {
                 break;

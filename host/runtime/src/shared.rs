@@ -15,12 +15,6 @@ pub(crate) struct Shared {
     pub(crate) owned: watch::Receiver<Vec<ShardId>>,
 }
 
-/// What one host does for all of a store (schedules, subscriptions, passes of the archive) is done by the owner
-/// of this shard. So the leases of shards also decide about that, and there is no second election.
-pub(crate) fn duty_shard() -> ShardId {
-    shard_of_end([0, 0])
-}
-
 /// The shard of the sagas whose ids end like this.
 pub(crate) fn shard_of_end(end: [u8; 2]) -> ShardId {
     let mut id = [0; 16];

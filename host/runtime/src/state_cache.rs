@@ -90,10 +90,6 @@ impl Ownership for CachedStore {
         self.store.ownership().others()
     }
 
-    fn leads(&self) -> bool {
-        self.store.ownership().leads()
-    }
-
     fn tick(&self) -> BoxFuture<'_, Result<Vec<OwnershipEvent>, StoreError>> {
         async {
             let events = self.store.ownership().tick().await?;

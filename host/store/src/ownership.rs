@@ -91,12 +91,6 @@ pub trait Ownership: Send + Sync {
     /// Returns the other hosts that are alive, by name, as the last tick saw them.
     fn others(&self) -> Vec<HostInfo>;
 
-    /// Returns true when this process does what one host at a time does for all: the archive, retention,
-    /// schedules, subscriptions. It belongs to the owner of one shard. Ask again before each turn of such work.
-    fn leads(&self) -> bool {
-        self.owner_of(ShardId::LEADER) == ShardOwner::This
-    }
-
     /// Renews what this process owns, takes what nobody owns, and returns what has changed since
     /// the last tick. A host calls this again and again, from one task.
     ///

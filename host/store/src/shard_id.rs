@@ -13,7 +13,8 @@ pub(crate) const SHARDS: u16 = 64;
 pub struct ShardId(u16);
 
 impl ShardId {
-    /// The shard whose owner does what one host at a time does for all: see [`crate::Ownership::leads`].
+    /// The shard whose owner does what one host at a time does for all: the archive, retention, schedules,
+    /// subscriptions. So the leases of shards also decide about that, and there is no second election.
     pub const LEADER: Self = Self(0);
 
     /// Returns the shard of a saga. It follows from the last two bytes of the id, so a child is in

@@ -352,11 +352,6 @@ impl Ownership for SqliteStore {
         if handed.has(shard) { ShardOwner::This } else { ShardOwner::Nobody }
     }
 
-    fn leads(&self) -> bool {
-        // There is no other host.
-        true
-    }
-
     fn others(&self) -> Vec<HostInfo> {
         Vec::new()
     }

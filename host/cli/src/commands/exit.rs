@@ -75,6 +75,11 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
     failed.or_else(of_registry).unwrap_or(EXIT_ERROR)
 }
 
+/// Returns true when the host said that it does not have what was asked for, or has it no more.
+pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failed>().is_some_and(|failed| failed.exit == EXIT_NOT_FOUND)
+}
+
 /// Of the codes of two sagas, the one that wants to be looked at first.
 pub(crate) fn worse(one: u8, other: u8) -> u8 {
     /// The worst first. What is not in it is an error like any other.

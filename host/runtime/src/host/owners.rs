@@ -19,7 +19,7 @@ use crate::action::{Action, authorize};
 use crate::error::{OperateError, OwnerError, RuntimeError, StartError};
 use crate::principal::Principal;
 use crate::saga_state::Started;
-use crate::shared::{Shared, duty_shard, shard_of_end};
+use crate::shared::{Shared, shard_of_end};
 
 /// A host of a store, and which shards it owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Host {
     /// the archive.
     #[must_use]
     pub fn owner_of_duties(&self) -> ShardOwner {
-        self.owner_of_shard(duty_shard())
+        self.owner_of_shard(ShardId::LEADER)
     }
 
     /// Returns the other hosts of the store that are alive.

@@ -14,7 +14,6 @@ use crate::error::StartError;
 use crate::limits::SCHEDULE_RETRY_PAUSE;
 use crate::principal::Principal;
 use crate::schedules::{Firing, Firings, ScheduleStatus, Schedules};
-use crate::shared::duty_shard;
 
 impl Host {
     /// Returns how each schedule stands, in the order of the config.
@@ -49,7 +48,7 @@ async fn run_in_turn(
     store: Arc<dyn Store>,
     sagas: Arc<WeakHost>,
 ) {
-    let has_turn = |owned: &Vec<ShardId>| owned.contains(&duty_shard());
+    let has_turn = |owned: &Vec<ShardId>| owned.contains(&ShardId::LEADER);
     while owned.wait_for(has_turn).await.is_ok() {
         let firings: Arc<dyn Firings> = Arc::<WeakHost>::clone(&sagas);
         match Runner::open(schedules.clone(), Arc::clone(&store), firings, now()).await {

@@ -241,7 +241,7 @@ impl PostgresStore {
         self.remove(removals, segment, summary).await
     }
 
-    /// Returns the shard whose owner alone writes archive files: see [`crate::Ownership::leads`].
+    /// Returns the shard whose owner alone writes archive files: see [`ShardId::LEADER`].
     fn leader(&self) -> Result<OwnedShard, StoreError> {
         let id = ShardId::LEADER;
         match *self.membership.state().held(id) {

@@ -19,7 +19,7 @@ use super::download::{Draft, exists};
 use super::parquet::{self, Month, Tables};
 use super::withhold::{definition_of, withhold};
 use crate::commands::client::{Client, HostArgs, escape};
-use crate::commands::exit::{EXIT_DONE, EXIT_NOT_FOUND, Failed};
+use crate::commands::exit::{EXIT_DONE, is_not_found};
 use crate::commands::ids::one_id;
 use crate::commands::output::{complain, say, short_digest, write};
 use crate::commands::sagas::events;
@@ -139,7 +139,7 @@ async fn blobs(
         let path = format!("/v1/components/{}", escape(digest));
         let response = match client.send(client.request(Method::GET, &path)).await {
             Ok(response) => response,
-            Err(error) if is_gone(&error) => {
+            Err(error) if is_not_found(&error) => {
                 let digest = short_digest(digest);
                 complain!("the component {digest} of {plugin} is gone: the host has removed it");
                 continue;
@@ -160,11 +160,6 @@ async fn blobs(
         blobs.push((digest.clone(), bytes.to_vec()));
     }
     Ok(blobs)
-}
-
-/// Returns true when the host says that it has no such component.
-fn is_gone(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Failed>().is_some_and(|failed| failed.exit == EXIT_NOT_FOUND)
 }
 
 fn line(bundle: &mut Vec<u8>, text: &str) {

@@ -29,7 +29,7 @@ use amends_engine::{Definition, Digest, Event, SagaEvent, SagaId, Timestamp};
 use super::download::{Draft, exists};
 use super::withhold::{definition_of, withhold};
 use crate::commands::client::{Client, escape};
-use crate::commands::exit::{EXIT_DONE, EXIT_NOT_FOUND, Failed};
+use crate::commands::exit::{EXIT_DONE, is_not_found};
 use crate::commands::output::say;
 use crate::commands::sagas::events;
 
@@ -239,7 +239,8 @@ async fn write_month(
                 }
                 let mut events = match events(client, &saga.id).await {
                     Ok(events) => events,
-                    Err(error) if is_deleted(&error) => {
+                    // Its tombstone is listed, too.
+                    Err(error) if is_not_found(&error) => {
                         written.deleted += 1;
                         continue;
                     }
@@ -261,11 +262,6 @@ async fn write_month(
     }
     table.close()?;
     Ok(written)
-}
-
-/// Whether the host has deleted the saga since it was listed, or before: its tombstone is listed too.
-fn is_deleted(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Failed>().is_some_and(|failed| failed.exit == EXIT_NOT_FOUND)
 }
 
 /// Withholds the personal values of sagas.
