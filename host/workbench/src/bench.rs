@@ -10,6 +10,7 @@
 //! Deliberately absent: a time that is compared with another machine's. Machines are shared and
 //! differ; compare what one run prints.
 
+mod database;
 mod floor;
 mod host;
 mod http;
@@ -29,7 +30,7 @@ use host::Place;
 /// # Errors
 /// When the run cannot be made, or a saga did not end as it must.
 pub async fn run(options: &BenchOptions, load: Load) -> anyhow::Result<RunReport> {
-    let place = Place::new(options, load.steps)?;
+    let place = Place::new(options, load).await?;
     inside::fill(&place, load).await?;
     let before = place.before().await?;
     let measured = match load.mode {

@@ -1,9 +1,11 @@
 //! A saga that ended on one host is imported into another one: once, whole, and without what was withheld.
 
 use std::fs;
+use std::io::Write as _;
 use std::process::Output;
 use std::time::Duration;
 
+use amends_engine::Digest;
 use amends_tests::{Behaviour, Component};
 use serde_json::{Value, json};
 
@@ -219,6 +221,44 @@ fn what_is_not_a_whole_bundle_of_this_version_is_refused() {
     fs::write(place.path("saga.ndjson"), &clear).unwrap();
     done(&import(&place, "saga.ndjson"));
     done(&place.amends(&["get", &id]));
+    assert_eq!(host.stop(), Some(0));
+}
+
+#[test]
+fn what_is_larger_than_a_bundle_may_be_is_refused() {
+    let (_, withheld, _, _) = bundles();
+    let head = withheld.lines().next().unwrap();
+    let place = place();
+    let host = place.run();
+    let refuse = |lines: &[&[u8]], words: &str| {
+        let mut file = fs::File::create(place.path("saga.ndjson")).unwrap();
+        for line in lines {
+            file.write_all(line).unwrap();
+            file.write_all(b"\n").unwrap();
+        }
+        drop(file);
+        refused(&import(&place, "saga.ndjson"), words);
+    };
+    let letters = vec![b'A'; (80 << 20) + 1];
+    refuse(&[head.as_bytes(), &letters[..=32 << 20]], "line 2: it is longer than 32 MiB");
+    // 60 MiB of zeros, five times.
+    let digest = Digest::of(&vec![0; 60 << 20]);
+    let start = format!("{{\"component\":\"{digest}\",\"base64\":\"");
+    let component = [start.as_bytes(), &letters[..80 << 20], b"\"}"].concat();
+    let component = component.as_slice();
+    let too_much = [head.as_bytes(), component, component, component, component, component];
+    refuse(&too_much, "line 6: the components have more than 256 MiB");
+    let large = [start.as_bytes(), &letters, &letters[..8 << 20], b"\"}"].concat();
+    refuse(&[head.as_bytes(), &large], "line 2: it is longer than 85 MiB");
+    let response = crate::place::agent()
+        .post(&host.url("/v1/store/import?reason=moved"))
+        .header("content-type", "application/x-ndjson")
+        .send(&letters[..]);
+    // The host may close the connection before all of it was sent.
+    if let Ok(response) = response {
+        assert_eq!(response.status(), 413);
+    }
+    assert_eq!(host.get("/v1/sagas?archived=true")["items"], json!([]));
     assert_eq!(host.stop(), Some(0));
 }
 

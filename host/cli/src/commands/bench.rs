@@ -61,6 +61,13 @@ pub(crate) struct Bench {
     /// its components, and fsync
     #[arg(long)]
     pub(crate) floor: bool,
+    /// Keep the stores on a PostgreSQL server, named by a database of it: postgres://USER@HOST/DATABASE.
+    /// Each run makes a database of its own there and drops it
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// Hosts that share the store; one run for each number. Over HTTP, and with --store
+    #[arg(long, value_delimiter = ',', default_values_t = [1], value_parser = hosts)]
+    pub(crate) hosts: Vec<usize>,
     /// Where the stores are made and removed; a temporary folder when it is not said
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
@@ -125,6 +132,8 @@ impl Bench {
             swaps: self.swaps.clone(),
             floor: self.floor,
             dir: self.dir.clone(),
+            server: self.store.clone(),
+            hosts: self.hosts.clone(),
             program: std::env::current_exe().context("where this program is")?,
             complain: |line| complain!("{line}"),
         })
@@ -179,6 +188,13 @@ fn clients(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(clients) if (1..=10_000).contains(&clients) => Ok(clients),
         Ok(_) | Err(_) => Err("clients are a number from 1 to 10000".to_owned()),
+    }
+}
+
+fn hosts(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(hosts) if (1..=16).contains(&hosts) => Ok(hosts),
+        Ok(_) | Err(_) => Err("hosts are a number from 1 to 16".to_owned()),
     }
 }
 

@@ -289,7 +289,8 @@ pub async fn imports_a_saga_once(location: &dyn StoreLocation) {
     // A start with its id is refused, and what comes next has a position of its own.
     assert!(store.append(start(7)).await.is_err());
     store.append(start(20)).await.unwrap();
-    assert!(whole_log(&*store).await.last().unwrap().position > Position(3));
+    let last = whole_log(&*store).await.last().unwrap().position;
+    assert!(last > Position(3));
     let survey = store.maintenance().survey().await.unwrap();
     assert_eq!((survey.archived.sagas, survey.archived.events), (2, 4));
     assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
@@ -298,7 +299,7 @@ pub async fn imports_a_saga_once(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
     assert_eq!(found(&*store, saga_id(8)).await.unwrap().2.len(), 2);
     store.append(start(21)).await.unwrap();
-    assert_eq!(whole_log(&*store).await.last().unwrap().position, Position(9));
+    assert_eq!(whole_log(&*store).await.last().unwrap().position, Position(last.0 + 1));
     assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
     store.close().await.unwrap();
 }

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
-use super::error::Result;
+use super::error::{Result, answer};
 
 /// The most statements that a connection keeps. Lists have one for each set of filters.
 const STATEMENTS_MAX: usize = 256;
@@ -27,13 +27,13 @@ impl Pg {
     /// Connects, and sets the session up. Runs in the runtime of the store, because the task of the
     /// connection stays there.
     pub(super) async fn connect(config: &Config, setup: &str) -> Result<Self> {
-        let (client, connection) = config.connect(NoTls).await?;
+        let (client, connection) = answer(config.connect(NoTls)).await?;
         let task = tokio::spawn(async move {
             // Whoever uses the connection gets its error.
             let _ = connection.await;
         });
         let pg = Self { client, statements: Mutex::default(), task: task.abort_handle() };
-        pg.client.batch_execute(setup).await?;
+        answer(pg.client.batch_execute(setup)).await?;
         Ok(pg)
     }
 
@@ -44,7 +44,7 @@ impl Pg {
         if let Some(known) = known {
             return Ok(known);
         }
-        let prepared = self.client.prepare(sql).await?;
+        let prepared = answer(self.client.prepare(sql)).await?;
         let mut statements = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
         if statements.len() >= STATEMENTS_MAX {
             statements.clear();
@@ -60,7 +60,7 @@ impl Pg {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
         let statement = self.statement(sql).await?;
-        Ok(self.client.query(&statement, values).await?)
+        answer(self.client.query(&statement, values)).await
     }
 
     /// Runs a statement with values of its own, and returns its rows.
@@ -85,12 +85,12 @@ impl Pg {
     /// Runs a statement, and returns how many rows it changed.
     pub(super) async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
         let statement = self.statement(sql).await?;
-        Ok(self.client.execute(&statement, values).await?)
+        answer(self.client.execute(&statement, values)).await
     }
 
     /// Runs statements without values.
     pub(super) async fn batch(&self, sql: &str) -> Result<()> {
-        Ok(self.client.batch_execute(sql).await?)
+        answer(self.client.batch_execute(sql)).await
     }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Cause, Obstacle, StoreError};
@@ -11,6 +12,9 @@ use crate::shard_id::ShardId;
 
 /// The longest time that a read may take.
 pub(super) const READ_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// How long an answer may take. The server ends a statement sooner, unless it stands still itself.
+pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(45);
 
 /// The codes of a deadlock, of transactions that cannot be put in an order, and of a lock that was waited for in vain.
 pub(super) const LOCKED: [&str; 3] = ["40P01", "40001", "55P03"];
@@ -24,6 +28,8 @@ pub(super) enum Failure {
     Unreadable(String),
     /// Another host has taken over the shard whose owner alone may do this.
     NotOwner(ShardId),
+    /// No answer has come within [`ANSWER_TIME_MAX`].
+    Silent,
 }
 
 pub(super) type Result<T> = std::result::Result<T, Failure>;
@@ -62,11 +68,22 @@ pub(super) fn cause(what: impl Into<String>) -> Cause {
     Arc::new(Said(what.into()))
 }
 
+/// Waits for an answer of the database.
+pub(super) async fn answer<T>(
+    answer: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
+    match timeout(ANSWER_TIME_MAX, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Failure::Silent),
+    }
+}
+
 impl Failure {
     /// Returns true when nothing more comes over the connection. What was sent last may have been done.
     pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Unreadable(_) | Self::NotOwner(_) => false,
+            Self::Silent => true,
             Self::Database(error) => match error.code() {
                 None => true,
                 // Such as an order to end, which may come after the commit and before its answer.
@@ -93,7 +110,7 @@ impl Failure {
     /// Returns the code, if the database reported the error.
     pub(super) fn code(&self) -> Option<&str> {
         match self {
-            Self::Unreadable(_) | Self::NotOwner(_) => None,
+            Self::Unreadable(_) | Self::NotOwner(_) | Self::Silent => None,
             Self::Database(error) => error.code().map(SqlState::code),
         }
     }
@@ -103,6 +120,7 @@ impl Failure {
         match self {
             Self::Unreadable(what) => what.clone(),
             Self::NotOwner(shard) => StoreError::LostOwnership(*shard).to_string(),
+            Self::Silent => format!("the database has not answered for {ANSWER_TIME_MAX:?}"),
             Self::Database(error) => said(error),
         }
     }

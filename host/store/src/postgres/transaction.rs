@@ -2,19 +2,15 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::timeout;
 
 use super::connection::{Pg, references};
-use super::error::{Failure, Result};
+use super::error::{ANSWER_TIME_MAX, Failure, Result};
 use super::locks::StateLocks;
 use super::rows::Write;
-
-/// How long the answers to a transaction may take. The server ends a statement sooner.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(45);
 
 /// The fence: no row is a division by zero, and that error takes the rest of the transaction with it. The row is
 /// locked, so whoever takes over waits for the end of the transaction.
@@ -105,8 +101,7 @@ pub(super) async fn transact(pg: &Pg, writes: Vec<Write>, batch: Batch, begun: B
     }
     sent.push(simple("COMMIT").boxed());
     let Ok(answers) = timeout(ANSWER_TIME_MAX, in_order(sent)).await else {
-        let failure = Failure::Unreadable("the database does not answer".to_owned());
-        return Outcome::Unknown(failure);
+        return Outcome::Unknown(Failure::Silent);
     };
     outcome(answers.into_iter().map(|answer| answer.map_err(Failure::from)), begun)
 }
@@ -174,7 +169,8 @@ pub(super) async fn begin_locked(pg: &Pg, lane: LaneEpoch, locks: &StateLocks) -
         async move { pg.client.execute(fence, &[&lane.host, &lane.epoch]).await }.boxed(),
         async move { pg.client.execute(lock, &[keys, exclusive]).await }.boxed(),
     ];
-    for (number, answer) in in_order(sent).await.into_iter().enumerate() {
+    let answers = timeout(ANSWER_TIME_MAX, in_order(sent)).await.map_err(|_| Failure::Silent)?;
+    for (number, answer) in answers.into_iter().enumerate() {
         match answer.map_err(Failure::from) {
             Ok(_) => {}
             Err(failure) if number == 1 && failure.code() == Some(DIVISION_BY_ZERO) => {

@@ -17,6 +17,7 @@ use amends_store::Durability;
 use anyhow::Context as _;
 use rusqlite::{Connection, params};
 
+use super::database::Database;
 use super::host::{DEFINITION, Place};
 use super::measure::{Measured, cores, cpu};
 use super::options::{BenchOptions, Load, plugin, step};
@@ -33,7 +34,7 @@ const WARM_UP: u32 = 200;
 pub(super) struct Floor {
     /// `fdatasync` after 4 KiB at the end of a file, the median.
     pub(super) fsync: Duration,
-    /// Sagas a second that SQLite alone commits, with the same bytes in as many rows and as many
+    /// Sagas a second that the database alone commits, with the same bytes in as many rows and as many
     /// rows a transaction as in the run.
     pub(super) commits: f64,
     /// The same if every client's append shared one transaction.
@@ -60,15 +61,18 @@ pub(super) async fn measure(
     measured: &Measured,
     bytes: f64,
 ) -> anyhow::Result<Floor> {
-    let place = Place::new(options, load.steps)?;
+    let place = Place::new(options, load).await?;
     let counted = measured.counted.max(1) as f64;
     let appends = measured.appends as f64 / counted;
     let bytes = bytes / appends.max(1.0);
     let group = measured.appends as f64 / measured.transactions.max(1) as f64;
     let fsync = fsync(place.folder())?;
-    let (one, commit_cpu) = commits(place.folder(), options.durability, (bytes, group))?;
-    let (grouped, _) =
-        commits(place.folder(), options.durability, (bytes, load.in_flight() as f64))?;
+    let commits = async |group| match place.database() {
+        Some(database) => on_server(database, options, load.hosts, (bytes, group)).await,
+        None => commits(place.folder(), options.durability, (bytes, group)),
+    };
+    let (one, commit_cpu) = commits(group).await?;
+    let (grouped, _) = commits(load.in_flight() as f64 / load.hosts as f64).await?;
     let call = calls(&place, load).await?;
     let cores = cores() as f64;
     // A commit takes as long as its whole group.
@@ -137,6 +141,53 @@ fn commits(
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let rows = (rows - warm) as f64;
     Ok((rows / began.elapsed().as_secs_f64(), cpu.as_secs_f64() / rows))
+}
+
+/// The same on a server of PostgreSQL, over a connection of each host; the processor time is the server's.
+async fn on_server(
+    database: &Database,
+    options: &BenchOptions,
+    connections: usize,
+    (bytes, group): (f64, f64),
+) -> anyhow::Result<(f64, f64)> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+    let (bytes, group) = (bytes.round() as usize, group.round().max(1.0) as i32);
+    let setup = database.connect().await?;
+    setup.batch_execute("CREATE TABLE rows (position bigserial PRIMARY KEY, bytes text)").await?;
+    let synchronous = match options.durability {
+        Durability::Full => "on",
+        Durability::Relaxed => "off",
+    };
+    let text = "5".repeat(bytes);
+    let cpu_before = database.cpu().await?;
+    let began = Instant::now();
+    let mut writers = Vec::new();
+    for _ in 0..connections {
+        let client = database.connect().await?;
+        client.batch_execute(&format!("SET synchronous_commit = {synchronous}")).await?;
+        let text = text.clone();
+        writers.push(tokio::spawn(async move {
+            let sql = "INSERT INTO rows (bytes) SELECT $1 FROM generate_series(1, $2)";
+            let insert = client.prepare(sql).await?;
+            let mut rows = 0;
+            while began.elapsed() < TIME {
+                rows += client.execute(&insert, &[&text, &group]).await?;
+            }
+            anyhow::Ok(rows)
+        }));
+    }
+    let mut rows = 0;
+    for writer in writers {
+        rows += writer.await.context("a writer broke")??;
+    }
+    let elapsed = began.elapsed();
+    let cpu = database.cpu().await?.zip(cpu_before);
+    // A host refuses a database with other tables than its own.
+    setup.batch_execute("DROP TABLE rows").await?;
+    let cpu = cpu.map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    let rows = rows.max(1) as f64;
+    Ok((rows / elapsed.as_secs_f64(), cpu.as_secs_f64() / rows))
 }
 
 /// The calls of one saga on one core, with every core at it.

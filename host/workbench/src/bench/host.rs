@@ -9,6 +9,7 @@ use amends_engine::SagaStatus;
 use amends_store::Store;
 use anyhow::Context as _;
 
+use super::database::Database;
 use super::options::{BenchOptions, Load, PLUGINS, durability_word, plugin, step};
 use amends_config::{Loaded, Overrides, load, open_store};
 
@@ -24,9 +25,11 @@ pub(super) const WAITING: [&str; 2] = ["waits-for-signal", "waits-for-time"];
 /// The definition that is run.
 pub(super) const DEFINITION: &str = "order-fulfillment";
 
-/// A folder with everything that a host needs; removed when it is dropped.
+/// A folder with everything that a host needs; removed when it is dropped, and the database with it.
 pub(super) struct Place {
     folder: tempfile::TempDir,
+    /// None: the store is a file of the folder.
+    database: Option<Database>,
 }
 
 /// What is in the store after a run.
@@ -46,7 +49,7 @@ pub(super) struct Before {
 }
 
 impl Place {
-    pub(super) fn new(options: &BenchOptions, steps: usize) -> anyhow::Result<Self> {
+    pub(super) async fn new(options: &BenchOptions, load: Load) -> anyhow::Result<Self> {
         let folder = match &options.dir {
             Some(dir) => tempfile::tempdir_in(dir)
                 .with_context(|| format!("--dir {}: no folder can be made in it", dir.display()))?,
@@ -55,9 +58,17 @@ impl Place {
         let plugins = folder.path().join("plugins");
         fs::create_dir(&plugins).context("no folder for plugins")?;
         let durability = durability_word(options.durability);
+        let database = match &options.server {
+            Some(server) => Some(Database::new(server).await?),
+            None => None,
+        };
+        let url = match &database {
+            Some(database) => database.url()?,
+            None => "sqlite:amends.db".to_owned(),
+        };
         let mut config = format!(
-            "[host]\nlisten = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite:amends.db\"\n\
-             durability = \"{durability}\"\n[plugins]\ndir = \"plugins\"\ncache = \"cache\"\n"
+            "[store]\nurl = \"{url}\"\ndurability = \"{durability}\"\n\
+             [plugins]\ndir = \"plugins\"\ncache = \"cache\"\n"
         );
         for plugin in PLUGINS {
             fs::write(plugins.join(format!("{plugin}.wasm")), TRIVIAL).context("no plugin")?;
@@ -68,7 +79,7 @@ impl Place {
             );
         }
         let _ = writeln!(config, "[[saga]]\nname = \"{DEFINITION}\"");
-        for index in 0..steps {
+        for index in 0..load.steps {
             let _ = writeln!(config, "{}", call(&step(index), plugin(index)));
         }
         for (name, waits) in
@@ -80,8 +91,17 @@ impl Place {
                 "[[saga]]\nname = \"{name}\"\n{first}\n[[saga.step]]\nname = \"waits\"\n{waits}"
             );
         }
-        fs::write(folder.path().join("amends.toml"), config).context("no config")?;
-        Ok(Self { folder })
+        for host in 0..load.hosts {
+            let config =
+                format!("[host]\nname = \"host-{host}\"\nlisten = \"127.0.0.1:0\"\n{config}");
+            fs::write(folder.path().join(format!("host-{host}.toml")), config)
+                .context("no config")?;
+        }
+        Ok(Self { folder, database })
+    }
+
+    pub(super) fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
     }
 
     /// Drops another component into the folder: the same code, with a section that says `number`.
@@ -104,12 +124,13 @@ impl Place {
         self.folder.path()
     }
 
-    pub(super) fn config_file(&self) -> PathBuf {
-        self.folder.path().join("amends.toml")
+    /// The config of one of the hosts, from 0 on.
+    pub(super) fn config_file(&self, host: usize) -> PathBuf {
+        self.folder.path().join(format!("host-{host}.toml"))
     }
 
     pub(super) fn config(&self) -> anyhow::Result<Loaded> {
-        load(&self.config_file(), &Overrides::default())
+        load(&self.config_file(0), &Overrides::default())
             .map_err(|report| anyhow::anyhow!("the config of the bench is wrong: {report}"))
     }
 
@@ -119,13 +140,22 @@ impl Place {
 
     /// What is in the store before a run: nothing when there is none yet.
     pub(super) async fn before(&self) -> anyhow::Result<Before> {
-        let Ok(file) = fs::metadata(self.folder().join("amends.db")) else {
-            return Ok(Before::default());
+        let bytes = match &self.database {
+            Some(database) => database.bytes().await?,
+            None => match self.file_bytes() {
+                Ok(bytes) => bytes,
+                Err(_) => return Ok(Before::default()),
+            },
         };
         let store = self.store()?;
         let events = store.maintenance().events().await?;
         store.close().await?;
-        Ok(Before { bytes: file.len(), events })
+        Ok(Before { bytes, events })
+    }
+
+    fn file_bytes(&self) -> anyhow::Result<u64> {
+        let file = fs::metadata(self.folder().join("amends.db")).context("the store is gone")?;
+        Ok(file.len())
     }
 
     /// Opens the store that a host has closed and looks for what was counted: `sagas` of them and
@@ -136,7 +166,10 @@ impl Place {
         sagas: u64,
         before: Before,
     ) -> anyhow::Result<Stored> {
-        let file = fs::metadata(self.folder().join("amends.db")).context("the store is gone")?;
+        let bytes = match &self.database {
+            Some(database) => database.bytes().await?,
+            None => self.file_bytes()?,
+        };
         let store = self.store()?;
         let counts = store.sagas().counts().await?;
         let events = store.maintenance().events().await?;
@@ -152,7 +185,7 @@ impl Place {
         );
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let by_saga = |number: u64| number as f64 / sagas.max(1) as f64;
-        let bytes = file.len().saturating_sub(before.bytes);
+        let bytes = bytes.saturating_sub(before.bytes);
         Ok(Stored { bytes: by_saga(bytes), events: by_saga(events - before.events) })
     }
 }

@@ -1,7 +1,8 @@
-//! Sagas started over HTTP, from this process to a host that is a process of its own on the same
-//! machine: the client takes its share of the cores.
+//! Sagas started over HTTP, from this process to hosts that are processes of their own on the same
+//! machine: the clients take their share of the cores. Each client uses one of the hosts.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,21 +35,110 @@ pub(super) async fn run(
     place: &Place,
     load: Load,
 ) -> anyhow::Result<Measured> {
-    let host = Host::start(options, place)?;
-    // The host is on this machine and its connections are not encrypted: certificates are not read.
-    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]);
-    let http = http.build().context("no HTTP client")?;
+    let hosts = Hosts::start(options, place, load).await?;
     let measured = match load.mode {
-        Mode::Batch => batches(&host, &http, load).await?,
-        Mode::Http | Mode::InProcess => singles(&host, &http, load).await?,
+        Mode::Batch => batches(&hosts, place, load).await?,
+        Mode::Http | Mode::InProcess => singles(&hosts, place, load).await?,
     };
-    let memory = memory(host.child.id())?;
-    host.stop()?;
+    let memory = hosts.memory()?;
+    hosts.stop()?;
     Ok(Measured { memory, ..measured })
 }
 
-/// What a host has done since it began.
-#[derive(Debug, Clone, Copy)]
+/// The hosts that share the store, and a client for them.
+struct Hosts {
+    hosts: Vec<Host>,
+    http: reqwest::Client,
+}
+
+/// The processor time that has been used.
+struct Used {
+    hosts: Duration,
+    server: Option<Duration>,
+}
+
+impl Hosts {
+    /// Starts the hosts, and waits until each has its part of the shards.
+    async fn start(options: &BenchOptions, place: &Place, load: Load) -> anyhow::Result<Self> {
+        let hosts: anyhow::Result<Vec<_>> = (0..load.hosts)
+            .map(|number| Host::start(options, &place.config_file(number)))
+            .collect();
+        // The hosts are on this machine and their connections are not encrypted: certificates are not read.
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+        let started = Self { hosts: hosts?, http: http.build().context("no HTTP client")? };
+        let limit = Instant::now() + END_LIMIT;
+        while load.hosts > 1 && !started.have_shards().await? {
+            anyhow::ensure!(Instant::now() < limit, "the hosts do not share the shards");
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(started)
+    }
+
+    /// Returns whether each host owns shards, and no shard is without an owner.
+    async fn have_shards(&self) -> anyhow::Result<bool> {
+        let url = format!("{}/v1/host", self.base(0));
+        let view: Value = serde_json::from_str(&self.http.get(url).send().await?.text().await?)?;
+        let known = view["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let owners = known.iter().filter(|host| host["shards"].as_array() != Some(&Vec::new()));
+        Ok(owners.count() == self.hosts.len() && view["shards_unowned"] == 0)
+    }
+
+    /// The URL of the host that serves a client.
+    fn base(&self, client: usize) -> &str {
+        self.hosts.get(client % self.hosts.len()).map_or("", |host| &host.base)
+    }
+
+    async fn used(&self, place: &Place) -> anyhow::Result<Used> {
+        let mut used = Duration::ZERO;
+        for host in &self.hosts {
+            used += cpu(host.child.id())?;
+        }
+        let server = match place.database() {
+            Some(database) => database.cpu().await?,
+            None => None,
+        };
+        Ok(Used { hosts: used, server })
+    }
+
+    fn memory(&self) -> anyhow::Result<u64> {
+        let mut most = 0;
+        for host in &self.hosts {
+            most = most.max(memory(host.child.id())?);
+        }
+        Ok(most)
+    }
+
+    fn stop(self) -> anyhow::Result<()> {
+        self.hosts.into_iter().try_for_each(Host::stop)
+    }
+
+    /// What the hosts' metrics say so far.
+    async fn counts(&self) -> anyhow::Result<Counts> {
+        let mut all = Counts::default();
+        for host in &self.hosts {
+            let counts = host.counts(&self.http).await?;
+            all.ended += counts.ended;
+            all.transactions += counts.transactions;
+            all.appends += counts.appends;
+        }
+        Ok(all)
+    }
+}
+
+impl Used {
+    /// What has been used since.
+    fn measured(self, before: &Self, measured: Measured) -> Measured {
+        let server = self.server.zip(before.server);
+        Measured {
+            cpu: self.hosts.saturating_sub(before.hosts),
+            cpu_of_server: server.map(|(now, before)| now.saturating_sub(before)),
+            ..measured
+        }
+    }
+}
+
+/// What hosts have done since they began.
+#[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     /// Sagas that have ended.
     ended: u64,
@@ -57,10 +147,10 @@ struct Counts {
 }
 
 impl Host {
-    fn start(options: &BenchOptions, place: &Place) -> anyhow::Result<Self> {
+    fn start(options: &BenchOptions, config: &Path) -> anyhow::Result<Self> {
         let mut child = Command::new(&options.program)
             .arg("run")
-            .arg(place.config_file())
+            .arg(config)
             .env("AMENDS_LOG", "amends=info,warn")
             .env_remove("AMENDS_LISTEN")
             .env_remove("AMENDS_STORE_URL")
@@ -125,28 +215,27 @@ fn body(load: Load) -> String {
 }
 
 /// Each client starts one saga and waits for its end, then the next.
-async fn singles(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Result<Measured> {
+async fn singles(hosts: &Hosts, place: &Place, load: Load) -> anyhow::Result<Measured> {
     let from = Instant::now() + WARM_UP;
     let until = from + load.time;
     let clients = (0..load.clients)
-        .map(|_| {
-            let url = format!("{}/v1/sagas?wait=60s", host.base);
-            tokio::spawn(single(http.clone(), url, load, (from, until)))
+        .map(|client| {
+            let url = format!("{}/v1/sagas?wait=60s", hosts.base(client));
+            tokio::spawn(single(hosts.http.clone(), url, load, (from, until)))
         })
         .collect::<Vec<_>>();
     tokio::time::sleep_until(from.into()).await;
-    let process = host.child.id();
-    let cpu_before = cpu(process)?;
-    let before = host.counts(http).await?;
+    let used_before = hosts.used(place).await?;
+    let before = hosts.counts().await?;
     let done = Done::of(clients).await?;
-    let cpu = cpu(process)?.saturating_sub(cpu_before);
-    let counts = host.counts(http).await?;
-    Ok(Measured {
-        cpu,
+    let used = hosts.used(place).await?;
+    let counts = hosts.counts().await?;
+    let measured = Measured {
         transactions: counts.transactions - before.transactions,
         appends: counts.appends - before.appends,
         ..done.measured(from, load)
-    })
+    };
+    Ok(used.measured(&used_before, measured))
 }
 
 async fn single(
@@ -168,17 +257,17 @@ async fn single(
 }
 
 /// Batches, one after another from each client. It is over when every saga has ended.
-async fn batches(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Result<Measured> {
+async fn batches(hosts: &Hosts, place: &Place, load: Load) -> anyhow::Result<Measured> {
     let clients = load.clients.min(BATCHES_MAX);
-    warm_up(host, http, load).await?;
-    let process = host.child.id();
-    let cpu_before = cpu(process)?;
-    let before = host.counts(http).await?;
+    warm_up(hosts, load).await?;
+    let used_before = hosts.used(place).await?;
+    let before = hosts.counts().await?;
     let from = Instant::now();
     let until = from + load.time;
     let senders = (0..clients)
-        .map(|_| {
-            let (http, url) = (http.clone(), format!("{}/v1/sagas:batch", host.base));
+        .map(|client| {
+            let (http, url) =
+                (hosts.http.clone(), format!("{}/v1/sagas:batch", hosts.base(client)));
             tokio::spawn(async move {
                 let mut sagas = 0;
                 while Instant::now() < until {
@@ -192,25 +281,29 @@ async fn batches(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Res
     for sender in senders {
         counted += sender.await.context("a client broke")??;
     }
-    let (elapsed, counts) = ended(host, http, from, before.ended + counted).await?;
-    let cpu = cpu(process)?.saturating_sub(cpu_before);
-    Ok(Measured {
+    let (elapsed, counts) = ended(hosts, from, before.ended + counted).await?;
+    let used = hosts.used(place).await?;
+    let measured = Measured {
         sagas: before.ended + counted,
         counted,
         elapsed,
-        cpu,
         transactions: counts.transactions - before.transactions,
         appends: counts.appends - before.appends,
         ..Done::default().measured(from, load)
-    })
+    };
+    Ok(used.measured(&used_before, measured))
 }
 
-async fn warm_up(host: &Host, http: &reqwest::Client, load: Load) -> anyhow::Result<()> {
+async fn warm_up(hosts: &Hosts, load: Load) -> anyhow::Result<()> {
     let (began, mut sagas) = (Instant::now(), 0);
-    while began.elapsed() < WARM_UP {
-        sagas += send_batch(http, &format!("{}/v1/sagas:batch", host.base), load).await?;
+    for client in 0.. {
+        if began.elapsed() > WARM_UP && client >= hosts.hosts.len() {
+            break;
+        }
+        let url = format!("{}/v1/sagas:batch", hosts.base(client));
+        sagas += send_batch(&hosts.http, &url, load).await?;
     }
-    ended(host, http, began, sagas).await.map(|_| ())
+    ended(hosts, began, sagas).await.map(|_| ())
 }
 
 /// Starts the sagas of one batch. Those that a full host refuses are sent again, as its answer asks
@@ -247,15 +340,10 @@ async fn send_batch(http: &reqwest::Client, url: &str, load: Load) -> anyhow::Re
 }
 
 /// Waits until so many sagas have ended; how long that took, and what was done by then.
-async fn ended(
-    host: &Host,
-    http: &reqwest::Client,
-    from: Instant,
-    sagas: u64,
-) -> anyhow::Result<(Duration, Counts)> {
+async fn ended(hosts: &Hosts, from: Instant, sagas: u64) -> anyhow::Result<(Duration, Counts)> {
     let limit = Instant::now() + END_LIMIT;
     loop {
-        let counts = host.counts(http).await?;
+        let counts = hosts.counts().await?;
         if counts.ended >= sagas {
             return Ok((from.elapsed(), counts));
         }

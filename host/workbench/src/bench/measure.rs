@@ -21,9 +21,11 @@ pub(super) struct Measured {
     pub(super) elapsed: Duration,
     /// From start to end of each that was counted, sorted; empty when that was not measured.
     pub(super) latencies: Vec<Duration>,
-    /// Of the process that hosts, while it was measured.
+    /// Of the processes that host, while it was measured.
     pub(super) cpu: Duration,
-    /// The most memory of that process, in bytes.
+    /// Of the database's server meanwhile, when there is one and it is on this machine.
+    pub(super) cpu_of_server: Option<Duration>,
+    /// The most memory of that process, in bytes; with several hosts, of the one that had most.
     pub(super) memory: u64,
     /// Transactions of the store, each one fsync when it is durable.
     pub(super) transactions: u64,
@@ -77,6 +79,7 @@ impl Done {
             elapsed: self.last.map_or(load.time, |last| last - from),
             latencies: self.latencies,
             cpu: Duration::ZERO,
+            cpu_of_server: None,
             memory: 0,
             transactions: 0,
             appends: 0,
@@ -106,14 +109,34 @@ pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// What `/proc/PID/stat` says of a process.
+pub(super) struct ProcessStat {
+    pub(super) parent: u32,
+    /// The processor time of all its threads.
+    pub(super) cpu: Duration,
+    /// That of its children that have ended.
+    pub(super) cpu_of_children: Duration,
+}
+
+pub(super) fn stat(process: u32) -> anyhow::Result<ProcessStat> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("no /proc/PID/stat")?;
+    // proc(5): the command in brackets may have anything in it; ppid is 4, utime to cstime are 14 to 17.
+    let fields = stat.rsplit_once(')').context("no fields in /proc/PID/stat")?.1;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let number = |field: usize| -> anyhow::Result<u32> {
+        let text = fields.get(field - 3).context("a field of /proc/PID/stat is missing")?;
+        text.parse().context("a field of /proc/PID/stat is no number")
+    };
+    let time = |of_user: usize| -> anyhow::Result<Duration> {
+        let ticks = f64::from(number(of_user)?) + f64::from(number(of_user + 1)?);
+        Ok(Duration::from_secs_f64(ticks / TICKS))
+    };
+    Ok(ProcessStat { parent: number(4)?, cpu: time(14)?, cpu_of_children: time(16)? })
+}
+
 /// The processor time that a process has used, of all its threads.
 pub(super) fn cpu(process: u32) -> anyhow::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("no /proc/PID/stat")?;
-    // proc(5): the command in brackets may have anything in it; utime and stime are 14 and 15.
-    let fields = stat.rsplit_once(')').context("no fields in /proc/PID/stat")?.1;
-    let mut fields = fields.split_whitespace().skip(11).map(str::parse::<f64>);
-    let mut next = || fields.next().and_then(Result::ok).context("no times in /proc/PID/stat");
-    Ok(Duration::from_secs_f64((next()? + next()?) / TICKS))
+    Ok(stat(process)?.cpu)
 }
 
 /// The most memory that a process had, in bytes (`VmHWM`).

@@ -44,6 +44,11 @@ pub struct BenchOptions {
     pub floor: bool,
     /// Where the stores are made and removed; a temporary folder when there is none.
     pub dir: Option<PathBuf>,
+    /// A PostgreSQL server, as the URL of a database of it: each run makes a database of its own there and drops it.
+    /// None: each run has an SQLite file.
+    pub server: Option<String>,
+    /// Hosts that share the store. More than one only over HTTP and with a server.
+    pub hosts: Vec<usize>,
     /// The program that runs a host, for runs over HTTP: `amends`.
     pub program: PathBuf,
     /// Takes each error that such a host logs.
@@ -54,12 +59,16 @@ impl BenchOptions {
     /// Every run, in the order in which they are made.
     ///
     /// # Errors
-    /// When components are to be swapped in another process.
+    /// When components are to be swapped in another process, or when several hosts are to share what they cannot.
     pub fn loads(&self) -> anyhow::Result<Vec<Load>> {
         let swaps = self.swaps.iter().any(|swaps| *swaps > 0);
         anyhow::ensure!(
             !swaps || self.modes == [Mode::InProcess],
             "--swaps goes with --mode in-process alone"
+        );
+        anyhow::ensure!(
+            self.hosts == [1] || (self.server.is_some() && !self.modes.contains(&Mode::InProcess)),
+            "--hosts goes with --store and with --mode http or batch"
         );
         let loads = [Load {
             mode: Mode::InProcess,
@@ -70,12 +79,14 @@ impl BenchOptions {
             stored: 0,
             waiting: self.waiting,
             swaps: 0,
+            hosts: 1,
         }];
         let loads = each(&loads, &self.modes, |load, mode| load.mode = mode);
         let loads = each(&loads, &self.outcomes, |load, outcome| load.outcome = outcome);
         let loads = each(&loads, &self.clients, |load, clients| load.clients = clients);
         let loads = each(&loads, &self.steps, |load, steps| load.steps = steps);
         let loads = each(&loads, &self.stored, |load, stored| load.stored = stored);
+        let loads = each(&loads, &self.hosts, |load, hosts| load.hosts = hosts);
         Ok(each(&loads, &self.swaps, |load, swaps| load.swaps = swaps))
     }
 }
@@ -178,6 +189,8 @@ pub struct Load {
     pub(crate) waiting: u64,
     /// Swaps of a component, a minute.
     pub(crate) swaps: u64,
+    /// Hosts that share the store.
+    pub(crate) hosts: usize,
 }
 
 impl Load {

@@ -14,6 +14,8 @@ use super::options::{BenchOptions, Load, durability_word};
 pub struct BenchReport {
     /// The cores of this machine.
     pub cores: usize,
+    /// `SQLite` or `PostgreSQL`.
+    pub store: &'static str,
     /// `full` or `relaxed`.
     pub durability: &'static str,
     /// Calls that an instance may serve; 0: a fresh one for every call.
@@ -27,7 +29,8 @@ impl BenchReport {
     #[must_use]
     pub fn new(options: &BenchOptions) -> Self {
         let durability = durability_word(options.durability);
-        Self { cores: cores(), durability, reuse: options.reuse, runs: Vec::new() }
+        let store = if options.server.is_some() { "PostgreSQL" } else { "SQLite" };
+        Self { cores: cores(), store, durability, reuse: options.reuse, runs: Vec::new() }
     }
 }
 
@@ -40,6 +43,8 @@ pub struct RunReport {
     pub outcome: &'static str,
     /// Clients at once.
     pub clients: usize,
+    /// Hosts that shared the store.
+    pub hosts: usize,
     /// Steps of the saga.
     pub steps: usize,
     /// Sagas that were in the store before the run.
@@ -66,9 +71,11 @@ pub struct RunReport {
     pub p99_ms: Option<f64>,
     /// The same of 99.9 %.
     pub p999_ms: Option<f64>,
-    /// Processor time of the process that hosts, by 1,000 sagas.
+    /// Processor time of the hosts, by 1,000 sagas.
     pub cpu_seconds_per_1000: f64,
-    /// The most memory of that process.
+    /// Processor time of the database's server, by 1,000 sagas; none without one on this machine.
+    pub server_cpu_seconds_per_1000: Option<f64>,
+    /// The most memory of a host.
     pub memory_mib: f64,
     /// Events in the store, by saga.
     pub events_per_saga: f64,
@@ -117,6 +124,7 @@ impl RunReport {
             mode: load.mode.word(),
             outcome: load.outcome.word(),
             clients: load.clients,
+            hosts: load.hosts,
             steps: load.steps,
             stored: load.stored,
             waiting: load.waiting,
@@ -131,6 +139,9 @@ impl RunReport {
             p99_ms: latency(990),
             p999_ms: latency(999),
             cpu_seconds_per_1000: measured.cpu.as_secs_f64() / counted * 1e3,
+            server_cpu_seconds_per_1000: measured
+                .cpu_of_server
+                .map(|cpu| cpu.as_secs_f64() / counted * 1e3),
             memory_mib: measured.memory as f64 / f64::from(1 << 20),
             events_per_saga: stored.events,
             bytes_per_saga: stored.bytes,

@@ -8,22 +8,23 @@ pub(super) fn print(report: &BenchReport) -> anyhow::Result<()> {
     let is_grown = report.runs.iter().any(is_grown);
     let grown = ["steps", "stored", "waiting", "swapped", "ready ms", "idle CPU"];
     let grown = if is_grown { grown.as_slice() } else { &[] };
+    let is_shared = report.store != "SQLite";
     let mut names = vec!["mode", "outcome", "clients"];
+    if is_shared {
+        names.push("hosts");
+    }
     names.extend(grown);
-    names.extend([
-        "sagas/s",
-        "p50 ms",
-        "p99 ms",
-        "p99.9 ms",
-        "CPU s/1000",
-        "MiB",
-        "events",
-        "bytes",
-        "fsyncs",
-    ]);
+    names.extend(["sagas/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU s/1000"]);
+    if is_shared {
+        names.push("server CPU s/1000");
+    }
+    names.extend(["MiB", "events", "bytes", "fsyncs"]);
     let mut rows = table(&names);
     for run in &report.runs {
         let mut cells = vec![run.mode.to_owned(), run.outcome.to_owned(), run.clients.to_string()];
+        if is_shared {
+            cells.push(run.hosts.to_string());
+        }
         if is_grown {
             cells.extend([
                 run.steps.to_string(),
@@ -40,6 +41,11 @@ pub(super) fn print(report: &BenchReport) -> anyhow::Result<()> {
             number(run.p99_ms, 2),
             number(run.p999_ms, 2),
             number(Some(run.cpu_seconds_per_1000), 3),
+        ]);
+        if is_shared {
+            cells.push(number(run.server_cpu_seconds_per_1000, 3));
+        }
+        cells.extend([
             number(Some(run.memory_mib), 0),
             number(Some(run.events_per_saga), 1),
             number(Some(run.bytes_per_saga), 0),
@@ -51,9 +57,10 @@ pub(super) fn print(report: &BenchReport) -> anyhow::Result<()> {
     say!("")?;
     print_floor(report)?;
     say!(
-        "{} cores, durability {}, {}; events, bytes and fsyncs are by saga; every saga that \
+        "{} cores, {}, durability {}, {}; events, bytes and fsyncs are by saga; every saga that \
          is counted was found in the store after it was closed",
         report.cores,
+        report.store,
         report.durability,
         if report.reuse == 0 { "a fresh instance for every call" } else { "instances reused" }
     )
