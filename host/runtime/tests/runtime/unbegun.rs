@@ -1,9 +1,5 @@
 //! Calls that are durable and could not begin, because their host lacked something.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,8 +13,8 @@ use amends_store::{Append, NewEvent, Obstacle, PageBudget, Store, StoreError, St
 use futures::FutureExt as _;
 use serde_json::json;
 
-use place::hooked::{Hooked, Next};
-use place::{Place, SOON, ada, definition, lists, start, step, until, until_some};
+use crate::place::hooked::{Hooked, Next};
+use crate::place::{Place, SOON, ada, definition, lists, start, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
 const OPEN_FOR: Duration = Duration::from_hours(1);

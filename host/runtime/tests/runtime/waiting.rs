@@ -1,9 +1,5 @@
 //! Sagas that wait for long leave memory, and come back when something happens to them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +15,7 @@ use amends_store::{OwnedShards, Store, StoreError, StoredEvent, Stream};
 use amends_tests::Component;
 use futures::future::join_all;
 
-use place::{Place, SOON, ada, definition, start, step, until, until_some};
+use crate::place::{Place, SOON, ada, definition, start, step, until, until_some};
 
 /// Far longer than a saga waits in memory.
 const LONG: Duration = Duration::from_hours(1);
@@ -368,7 +364,7 @@ fn resident_mib() -> u64 {
 /// a million this takes minutes, and the times and sizes that it prints are a measurement:
 ///
 /// ```text
-/// AMENDS_WAITING_SAGAS=1000000 tests/run -p amends-runtime --test waiting sagas_that_wait -- --nocapture
+/// AMENDS_WAITING_SAGAS=1000000 tests/run -p amends-runtime --test runtime sagas_that_wait -- --nocapture
 /// ```
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[allow(clippy::print_stdout, reason = "it is there to print")]

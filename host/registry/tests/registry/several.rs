@@ -1,9 +1,5 @@
 //! Hosts of one store whose plugin folders differ.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod host;
-
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +8,7 @@ use amends_sandbox::{Inspection, PluginSettings, Required};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
 
-use host::{soon, test};
+use crate::host::{soon, test};
 
 fn version(version: &str) -> Vec<u8> {
     Component { version, ..Component::default() }.build()

@@ -1,17 +1,13 @@
 //! What abandoned sagas left standing is counted once, not at each request.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use amends_engine::{Definition, StepKind, Verb, WaitSpec};
 use amends_runtime::RuntimeConfig;
 
-use place::hooked::{Hooked, Next};
-use place::{Place, ada, definition, start, step};
+use crate::place::hooked::{Hooked, Next};
+use crate::place::{Place, ada, definition, start, step};
 
 /// `gate` waits for a signal that never comes.
 fn gate() -> Definition {

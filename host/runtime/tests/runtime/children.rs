@@ -1,9 +1,5 @@
 //! What becomes of a saga that a step runs when its parent is undone before it is there.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,8 +12,8 @@ use amends_runtime::{Host, RuntimeConfig};
 use amends_store::{Append, AppendReply, Obstacle, Store, StoreError};
 use tokio::sync::Semaphore;
 
-use place::hooked::{Hooked, Next};
-use place::{Place, SOON, ada, definition, start, step, until, until_some};
+use crate::place::hooked::{Hooked, Next};
+use crate::place::{Place, SOON, ada, definition, start, step, until, until_some};
 
 /// `parent` runs `child`, which waits for a signal that never comes.
 fn definitions() -> Vec<Definition> {

@@ -1,9 +1,5 @@
 //! Another host takes the shards over, and a clock that is behind.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,8 +20,10 @@ use amends_tests::{Behaviour, Component};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
-use place::hooked::{Hooked, Next};
-use place::{Place, SOON, ada, definition, lists, order, request, start, step, until, until_some};
+use crate::place::hooked::{Hooked, Next};
+use crate::place::{
+    Place, SOON, ada, definition, lists, order, request, start, step, until, until_some,
+};
 
 /// A store whose calls are held until there are permits, and how many calls have begun.
 fn held(

@@ -1,15 +1,13 @@
 //! Components that mean harm, or are broken: each call ends with an outcome that a person can
 //! read, and the next call is served.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod host;
 
 use std::time::{Duration, Instant};
 
 use amends_engine::{Direction, Failure, Outcome};
 use amends_sandbox::PluginCall;
 use amends_tests::{Behaviour, Component};
-use host::{Host, Place, test};
+
+use crate::host::{self, Host, Place, test};
 
 async fn open(behaviour: Behaviour) -> (Place, Host) {
     open_with(behaviour, |_| ()).await

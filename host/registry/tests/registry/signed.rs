@@ -1,7 +1,4 @@
 //! Components that are signed, and those that are not, where `trusted_keys` is set.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod host;
 
 use std::io::{Cursor, Write as _};
 use std::time::Duration;
@@ -10,8 +7,9 @@ use amends_engine::Outcome;
 use amends_registry::ActivationReason;
 use amends_sandbox::{Rejection, Signed, TrustedKey, TrustedKeys};
 use amends_tests::Component;
-use host::{Place, digest, soon, test};
 use minisign::KeyPair;
+
+use crate::host::{Place, digest, soon, test};
 
 fn key() -> KeyPair {
     KeyPair::generate_unencrypted_keypair().unwrap()

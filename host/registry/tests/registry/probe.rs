@@ -1,14 +1,12 @@
 //! What a component is believed that finds out what became of a call.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod host;
 
 use std::time::{Duration, Instant};
 
 use amends_engine::{Direction, Failure, Fate, Outcome};
 use amends_sandbox::PluginCall;
 use amends_tests::{Behaviour, Component};
-use host::Place;
+
+use crate::host::Place;
 
 /// Long enough that nothing here takes as long.
 const LONG: Duration = Duration::from_secs(100);

@@ -1,9 +1,5 @@
 //! Who asks for a change is in every event that the change leads to, and in one line of the log.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -21,7 +17,7 @@ use amends_runtime::{
 use amends_tests::{Behaviour, Component};
 use serde_json::Value;
 
-use place::{Place, SOON, definition, step, until_some};
+use crate::place::{Place, SOON, definition, step, until_some};
 
 /// The subject of every change of this test.
 const SUBJECT: &str = "ann@192.0.2.7";

@@ -1,9 +1,5 @@
 //! An undo whose component has to be looked for holds up no other saga.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,8 +15,8 @@ use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use place::hooked::Hooked;
-use place::{Place, SOON, ada, definition, start, step, until_some};
+use crate::place::hooked::Hooked;
+use crate::place::{Place, SOON, ada, definition, start, step, until_some};
 
 /// An order, and what belongs to another plugin, are answered within this.
 const AT_ONCE: Duration = Duration::from_secs(5);

@@ -1,9 +1,5 @@
 //! Which sagas leave the store for the archive, and what becomes of whoever asks for one that did.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +19,7 @@ use amends_subscriptions::{
 };
 use amends_tests::Component;
 
-use place::{Place, SOON, ada, definition, request, start, step, until_some};
+use crate::place::{Place, SOON, ada, definition, request, start, step, until_some};
 
 const HOUR: Duration = Duration::from_hours(1);
 

@@ -1,7 +1,4 @@
 //! What is loaded, how often, and whose compiled code.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod host;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, LazyLock};
@@ -15,7 +12,8 @@ use amends_sandbox::{
 };
 use amends_store::{Durability, SqliteStore};
 use amends_tests::Component;
-use host::{Place, digest, soon, test};
+
+use crate::host::{Place, digest, soon, test};
 
 static TEST: LazyLock<PluginName> = LazyLock::new(test);
 

@@ -1,7 +1,4 @@
 //! A rehearsal has no effect: nothing is sent, nothing is kept.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod host;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -14,8 +11,9 @@ use amends_sandbox::{PluginCall, PluginSettings, StubAnswer};
 use amends_store::conformance::whole_log;
 use amends_store::{Append, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};
-use host::{Host, Place, test};
 use serde_json::json;
+
+use crate::host::{Host, Place, test};
 
 fn committed(name: &str) -> Vec<u8> {
     let plugins = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins");

@@ -1,9 +1,5 @@
 //! A saga that waits for several things goes on with each when that comes.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,8 +17,8 @@ use amends_tests::{Behaviour, Component};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
-use place::hooked::Hooked;
-use place::{Place, SOON, definition, lists, start, step, until, until_some};
+use crate::place::hooked::Hooked;
+use crate::place::{Place, SOON, definition, lists, start, step, until, until_some};
 
 /// The service behind the calls of plugin `test`: it works or it does not.
 #[derive(Debug, Default)]

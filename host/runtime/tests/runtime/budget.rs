@@ -1,9 +1,5 @@
 //! What a host holds is bounded in bytes, and what must go on is never refused for it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,8 +16,8 @@ use amends_store::{
 };
 use futures::future::join_all;
 
-use place::hooked::{Hooked, Next};
-use place::{Place, SOON, ada, definition, step, until, until_some};
+use crate::place::hooked::{Hooked, Next};
+use crate::place::{Place, SOON, ada, definition, step, until, until_some};
 
 const MIB: usize = 1 << 20;
 

@@ -1,10 +1,6 @@
 //! Calls whose answer is not taken as it comes: their saga waits for another one, or what they saw has
 //! changed meanwhile.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,8 +16,8 @@ use tokio::sync::{Barrier, Semaphore};
 
 use amends_tests::{Behaviour, Component};
 
-use place::hooked::Hooked;
-use place::{Place, SOON, ada, definition, lists, order, start, step, until};
+use crate::place::hooked::Hooked;
+use crate::place::{Place, SOON, ada, definition, lists, order, start, step, until};
 
 /// The calls of a host, which are held one by one.
 #[derive(Default)]

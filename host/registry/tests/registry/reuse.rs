@@ -1,11 +1,9 @@
 //! Instances that serve several calls, where a plugin's settings say so.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod host;
 
 use amends_engine::{Direction, Outcome};
 use amends_tests::{Behaviour, Component};
-use host::{Host, Place};
+
+use crate::host::{Host, Place};
 
 /// Counts its calls in its own memory, and traps when it undoes.
 async fn host(reuse: u32) -> (Place, Host) {

@@ -1,7 +1,4 @@
 //! Hot reload, the cache of compiled code, and what serves when a file is gone.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod host;
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,8 +13,9 @@ use amends_registry::{
 use amends_sandbox::{Inspection, LoadedComponent, PluginCall, Rejection, Required};
 use amends_store::{Append, BlobKind, NewEvent, Stream};
 use amends_tests::{Behaviour, Component};
-use host::{Host, Place, digest, soon, test};
 use serde_json::json;
+
+use crate::host::{Host, Place, digest, soon, test};
 
 static TEST: LazyLock<PluginName> = LazyLock::new(test);
 

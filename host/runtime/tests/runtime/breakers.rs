@@ -1,9 +1,5 @@
 //! Two hosts of one store share their circuit breakers.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod place;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +19,8 @@ use amends_store::{
 };
 use amends_tests::Component;
 
-use place::hooked::{Hooked, Next};
-use place::{Place, SOON, ada, definition, request, step, until, until_some};
+use crate::place::hooked::{Hooked, Next};
+use crate::place::{Place, SOON, ada, definition, request, step, until, until_some};
 
 /// Long enough that nothing is tried by itself.
 const OPEN_FOR: Duration = Duration::from_hours(1);
