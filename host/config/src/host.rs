@@ -433,7 +433,9 @@ fn store_url(given: &LastSaid, context: &mut Context<'_>) -> Option<String> {
             None
         }
         // Whether it is understood is said when the store is opened: there may be a password in it.
-        "postgres" | "postgresql" => Some(given.text.clone()),
+        "postgres" | "postgresql" => {
+            Some(with_files_from(&given.text, |file| context.source.resolve(file)))
+        }
         "sqlite" if rest.starts_with("//") => {
             given.error(context, "a file needs no `//` after sqlite:", right);
             None

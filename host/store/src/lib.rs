@@ -81,7 +81,7 @@ pub use outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
 pub use ownership::{HostInfo, OwnedShards, Ownership, OwnershipEvent, Shard, ShardOwner};
 pub use paging::{Cursor, PageBudget};
 pub use plugin_state::PluginState;
-pub use postgres::PostgresStore;
+pub use postgres::{PostgresStore, with_files_from};
 pub use queue::APPENDS_WAITING_MAX;
 pub use rebuild::{RebuildError, RebuildPlace, RebuildSlice};
 pub use restored::{FileCheck, RestoreError, Restored};

@@ -12,7 +12,7 @@
 //! [`transaction`]. Whoever takes a host over removes the row. The place of events in the log is given afterwards, see
 //! [`sequencer`].
 //!
-//! Deliberately absent: TLS, backups (`pg_dump` and base backups make them), and sums of rows (`initdb
+//! Deliberately absent: backups (`pg_dump` and base backups make them), and sums of rows (`initdb
 //! --data-checksums` makes those).
 
 mod archive;
@@ -43,6 +43,8 @@ mod sequencer;
 mod strays;
 mod text;
 mod tick;
+mod tls;
+mod tls_url;
 mod transaction;
 mod writer;
 
@@ -99,6 +101,8 @@ use plan::WriterCache;
 use readers::{Lease, READERS_MAX, Readers};
 use sequencer::Sequencer;
 use writer::{Longest, Writer};
+
+pub use tls_url::with_files_from;
 
 /// Sagas that are read from the archive at once: each may have 64 MiB of events.
 const ARCHIVE_READS_MAX: usize = 4;
@@ -180,10 +184,10 @@ impl PostgresStore {
                         Err(error) => return drop(told.send(Err(error))),
                     };
                     head_sender.send_replace(Cursor(end.unsigned_abs()));
-                    let config = writer_place.config.clone();
+                    let place = writer_place.clone();
                     let membership = Arc::new(Membership::new(registered.lane.host));
                     let (sequencer, task) =
-                        Sequencer::new(config, head_sender, Arc::clone(&membership));
+                        Sequencer::new(place, head_sender, Arc::clone(&membership));
                     tokio::spawn(task.run());
                     let mut writer = Writer {
                         place: writer_place,

@@ -5,9 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::task::AbortHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use super::error::{Result, answer};
+use super::place::Place;
 
 /// The most statements that a connection keeps. Lists have one for each set of filters.
 const STATEMENTS_MAX: usize = 256;
@@ -26,8 +27,9 @@ pub(super) struct Pg {
 impl Pg {
     /// Connects, and sets the session up. Runs in the runtime of the store, because the task of the
     /// connection stays there.
-    pub(super) async fn connect(config: &Config, setup: &str) -> Result<Self> {
-        let (client, connection) = answer(config.connect(NoTls)).await?;
+    pub(super) async fn connect(place: &Place, setup: &str) -> Result<Self> {
+        let (client, connection) =
+            answer(place.config.connect(place.tls.connector.clone())).await?;
         let task = tokio::spawn(async move {
             // Whoever uses the connection gets its error.
             let _ = connection.await;

@@ -31,7 +31,7 @@ impl Writer {
     pub(super) async fn reconnect(&mut self) -> Result<(), StoreError> {
         self.pg = None;
         self.cache.forget();
-        let pg = Pg::connect(&self.place.config, &self.setup).await?;
+        let pg = Pg::connect(&self.place, &self.setup).await?;
         let raised = raise_own(&pg, self.lane.host).await?;
         self.pg = Some(pg);
         match raised {
@@ -75,7 +75,7 @@ impl Writer {
     async fn begin_again(&mut self) -> Result<(), StoreError> {
         let pg = match self.pg.take().filter(|pg| !pg.client.is_closed()) {
             Some(pg) => pg,
-            None => Pg::connect(&self.place.config, &self.setup).await?,
+            None => Pg::connect(&self.place, &self.setup).await?,
         };
         // It may be in the middle of a transaction that has failed.
         pg.batch("ROLLBACK").await?;

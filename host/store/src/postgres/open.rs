@@ -67,7 +67,7 @@ pub(super) async fn open(
     durability: Durability,
 ) -> std::result::Result<(Pg, Registered), OpenError> {
     let failed = |failure: Failure| describe(place, &failure);
-    let pg = Pg::connect(&place.config, &writer_setup(durability)).await.map_err(failed)?;
+    let pg = Pg::connect(place, &writer_setup(durability)).await.map_err(failed)?;
     let server = server_version(&pg).await.map_err(failed)?;
     if server < SERVER_MIN {
         let what = format!("is served by PostgreSQL {}; 15 or newer is needed", server / 10_000);
@@ -104,11 +104,8 @@ pub(super) async fn open(
             ));
         }
     }
-    if place.is_remote() {
-        tracing::warn!(
-            store = place.shown,
-            "what is sent to the database is not encrypted: this version has no TLS to it"
-        );
+    if let Some(risk) = place.risk() {
+        tracing::warn!(store = place.shown, "{risk}");
     }
     let registered = register(&pg, None).await.map_err(failed)?;
     Ok((pg, registered))
@@ -116,6 +113,11 @@ pub(super) async fn open(
 
 /// Converts a failure of a database that is being opened.
 fn describe(place: &Place, failure: &Failure) -> OpenError {
+    if let Failure::Database(error) = failure
+        && let Some(trouble) = place.tls.trouble(error)
+    {
+        return refused(place, trouble);
+    }
     let words = failure.words();
     match failure.code() {
         Some("3D000") => {

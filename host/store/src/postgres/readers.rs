@@ -62,8 +62,8 @@ impl Readers {
 
     /// Makes a connection, which is served where the others are.
     pub(super) async fn connect(&self, setup: &str) -> std::result::Result<Pg, StoreError> {
-        let (config, setup) = (self.place.config.clone(), setup.to_owned());
-        match self.runtime.spawn(async move { Pg::connect(&config, &setup).await }).await {
+        let (place, setup) = (self.place.clone(), setup.to_owned());
+        match self.runtime.spawn(async move { Pg::connect(&place, &setup).await }).await {
             Ok(Ok(pg)) => Ok(pg),
             Ok(Err(failure)) => Err(failure.into()),
             Err(error) => Err(StoreError::unavailable(Obstacle::Database, error)),

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tokio_postgres::Config;
 
 use super::connection::Pg;
 use super::error::Result;
 use super::membership::Membership;
+use super::place::Place;
 use super::read;
 use crate::error::{Obstacle, StoreError};
 use crate::paging::Cursor;
@@ -64,12 +64,12 @@ pub(super) struct Sequencer(mpsc::UnboundedSender<Request>);
 impl Sequencer {
     /// Makes the task, which ends when nobody can ask it any more.
     pub(super) fn new(
-        config: Config,
+        place: Place,
         head: watch::Sender<Cursor>,
         membership: Arc<Membership>,
     ) -> (Self, SequencerTask) {
         let (sender, requests) = mpsc::unbounded_channel();
-        let task = SequencerTask { config, requests, head, membership, pg: None };
+        let task = SequencerTask { place, requests, head, membership, pg: None };
         (Self(sender), task)
     }
 
@@ -88,7 +88,7 @@ impl Sequencer {
 
 /// The task that does the rounds of this host.
 pub(super) struct SequencerTask {
-    config: Config,
+    place: Place,
     requests: mpsc::UnboundedReceiver<Request>,
     head: watch::Sender<Cursor>,
     membership: Arc<Membership>,
@@ -147,7 +147,7 @@ impl SequencerTask {
     async fn round(&mut self) -> std::result::Result<(), StoreError> {
         let pg = match self.pg.take().filter(|pg| !pg.client.is_closed()) {
             Some(pg) => pg,
-            None => Pg::connect(&self.config, SETUP).await?,
+            None => Pg::connect(&self.place, SETUP).await?,
         };
         let end = place_all(&pg).await?;
         self.pg = Some(pg);

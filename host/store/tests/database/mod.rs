@@ -6,22 +6,18 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod own_server;
+
 use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use amends_store::conformance::StoreLocation;
 use amends_store::{Backup, Durability, OpenError, PostgresStore, Store};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use own_server::OwnServer;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
-
-/// Where PostgreSQL's programs are, on Debian and its relatives.
-const PROGRAMS: &str = "/usr/lib/postgresql";
 
 /// A server that tests may make databases on.
 pub(crate) struct Server {
@@ -32,7 +28,7 @@ pub(crate) struct Server {
 }
 
 /// Says that a test was not run, and why.
-fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
@@ -48,6 +44,15 @@ pub(crate) fn server() -> Option<&'static Server> {
             found
         })
         .as_ref()
+}
+
+/// Makes a server of a test's own, which is not started yet; none when it cannot be made, which is said.
+pub(crate) fn own_server() -> Option<OwnServer> {
+    let own = OwnServer::new();
+    if own.is_none() {
+        skip("no PostgreSQL server of its own can be made: initdb is missing");
+    }
+    own
 }
 
 /// Connects and answers whether databases can be made.
@@ -82,97 +87,16 @@ fn existing() -> Option<Server> {
     Some(Server { url, address: ([127, 0, 0, 1], 5432).into() })
 }
 
-/// A server that was started for this process, and ends with it.
-struct Started {
-    child: Child,
-    _folder: TempDir,
-}
-
+/// A server that is started for this process, and ends with it.
 fn started() -> Option<Server> {
-    static STARTED: OnceLock<Option<Started>> = OnceLock::new();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-    let started = STARTED.get_or_init(|| start(port));
-    let started = started.as_ref()?;
-    let url = format!("postgres://postgres@127.0.0.1:{port}");
-    let until = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < until {
-        if answers(&url) {
-            return Some(Server { url, address: ([127, 0, 0, 1], port).into() });
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let _ = started.child.id();
-    None
-}
-
-/// Makes a command that runs as `postgres` when this process is root, which PostgreSQL refuses.
-fn as_user(program: &Path) -> Command {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| {
-        use std::os::unix::fs::MetadataExt as _;
-        own.uid() == 0
+    static STARTED: OnceLock<Option<OwnServer>> = OnceLock::new();
+    let own = STARTED.get_or_init(|| {
+        let mut own = OwnServer::new()?;
+        own.start();
+        Some(own)
     });
-    let mut command = if is_root {
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid",
-            "postgres",
-            "--regid",
-            "postgres",
-            "--clear-groups",
-            "--pdeathsig",
-            "KILL",
-        ]);
-        command.arg(program);
-        command
-    } else {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(program);
-        command
-    };
-    // A group of its own: Ctrl-C ends the tests, and the server with them.
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-fn start(port: u16) -> Option<Started> {
-    let versions = std::fs::read_dir(PROGRAMS).ok()?.flatten();
-    let mut versions: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
-    versions.sort();
-    let programs = versions.pop()?;
-    let folder = tempfile::tempdir().ok()?;
-    let data = folder.path().join("data");
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    std::fs::set_permissions(folder.path(), open).ok()?;
-    let made = as_user(&programs.join("initdb"))
-        .args([
-            "--auth",
-            "trust",
-            "--username",
-            "postgres",
-            "--encoding",
-            "UTF8",
-            "--no-sync",
-            "-D",
-        ])
-        .arg(&data)
-        .status();
-    if !made.is_ok_and(|made| made.success()) {
-        return None;
-    }
-    let (started, told) = std::sync::mpsc::channel();
-    // The server ends with the thread that starts it, so this one stays until the process ends.
-    std::thread::spawn(move || {
-        let child = as_user(&programs.join("postgres"))
-            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k", "", "-c", "fsync=off", "-D"])
-            .arg(&data)
-            .spawn();
-        let _ = started.send(child);
-        loop {
-            std::thread::park();
-        }
-    });
-    let child = told.recv().ok()?.ok()?;
-    Some(Started { child, _folder: folder })
+    let own = own.as_ref()?;
+    Some(Server { url: own.url(), address: ([127, 0, 0, 1], own.port).into() })
 }
 
 /// A database with a random name, which is dropped with this.
