@@ -263,7 +263,9 @@ fn talks_to_host(command: &Command) -> bool {
             | Command::Bench(_)
             | Command::Completions { .. }
             | Command::Replay(_)
-            | Command::Store(store::Store::Restore(_) | store::Store::Verify(_))
+            | Command::Store(
+                store::Store::Copy(_) | store::Store::Restore(_) | store::Store::Verify(_),
+            )
             | Command::Plugin(
                 Plugin::Inspect(_)
                     | Plugin::New(_)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use amends_api_types::{PublicUrl, parse_duration};
 use amends_registry::PluginsConfig;
 use amends_sandbox::{TrustedKey, TrustedKeys, guest_memory_default};
-use amends_store::{ArchivePlace, Durability};
+use amends_store::{ArchivePlace, Durability, with_files_from};
 
 use crate::overrides::{Environment, Overrides};
 use crate::report::Place;

@@ -26,6 +26,8 @@ mod clock;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod copied_row;
+mod copy;
 mod derived;
 mod error;
 mod event_log;
@@ -70,6 +72,7 @@ pub use archive_place::{ArchivePlace, BucketPlace, PlaceError};
 pub use backup::{Backup, BackupError, BackupSummary};
 pub use blob::{BlobKind, BlobRow, Blobs};
 pub use config::{Durability, StoreConfig};
+pub use copy::{CopyError, CopyProgress, CopySummary, copy_store};
 pub use error::{Cause, Fatal, Obstacle, OpenError, StoreError};
 pub use event_log::{EventLog, LogPage};
 pub use failure_query::{DigestPart, FailureQuery, FailureText};

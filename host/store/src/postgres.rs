@@ -21,6 +21,7 @@ mod change;
 mod columns;
 mod connection;
 mod control;
+mod copied;
 mod derive;
 mod error;
 mod job;
@@ -102,6 +103,7 @@ use readers::{Lease, READERS_MAX, Readers};
 use sequencer::Sequencer;
 use writer::{Longest, Writer};
 
+pub(crate) use copied::CopyTarget;
 pub use tls_url::with_files_from;
 
 /// Sagas that are read from the archive at once: each may have 64 MiB of events.

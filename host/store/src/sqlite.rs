@@ -16,6 +16,7 @@ mod backup;
 mod clock;
 mod column;
 mod connection;
+mod copied;
 mod derive;
 mod disk;
 mod error;

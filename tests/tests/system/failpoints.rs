@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::archive::ARCHIVE_POINTS;
 use crate::backup::{BACKUP_POINTS, DRAFT_POINTS, RESTORE_POINTS};
+use crate::copy::COPY_POINTS;
 use crate::erase::KEY_POINTS;
 use crate::import::IMPORT_POINTS;
 use crate::ledger;
@@ -255,6 +256,7 @@ fn each_failpoint_is_in_the_list_and_in_the_code_once() {
         &RESTORE_POINTS,
         &KEY_POINTS,
         &IMPORT_POINTS,
+        &COPY_POINTS,
     ]
     .concat();
     let mut listed: Vec<_> = here.chain(of_others).map(str::to_owned).collect();

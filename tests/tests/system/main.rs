@@ -15,6 +15,7 @@ mod chaos;
 mod cli;
 mod client;
 mod connections;
+mod copy;
 mod crash;
 mod deploy;
 mod door;

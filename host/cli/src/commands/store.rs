@@ -3,6 +3,7 @@
 //! A running host is asked over HTTP, and the file of a backup is written here: so a host never
 //! writes a file that a caller names. With `--config` the store of a stopped host is opened.
 
+mod copy;
 mod download;
 mod export;
 mod import;
@@ -43,6 +44,8 @@ pub(crate) enum Store {
     Verify(Verify),
     /// Write anew from the events what lists and searches read
     Rebuild(rebuild::Rebuild),
+    /// Copy the store of a stopped host into an empty PostgreSQL database
+    Copy(copy::Copy),
     /// Write the history of a saga, with its definition, into a file
     Export(export::Export),
     /// Put a saga that ended on another host into the archive of this one
@@ -160,6 +163,7 @@ pub(crate) async fn run(command: Store) -> anyhow::Result<u8> {
         Store::Restore(args) => restore(&args),
         Store::Verify(args) => verify(&args),
         Store::Rebuild(args) => rebuild::rebuild(args).await,
+        Store::Copy(args) => copy::copy(args).await,
         Store::Export(args) => export::export(args).await,
         Store::Import(args) => import::import(args).await,
         Store::Archive(args) => archive(args).await,

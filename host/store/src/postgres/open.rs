@@ -29,6 +29,9 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// The runs of a store that are remembered: archive files that an earlier one left are never removed.
 const RUNS_MAX: i64 = 256;
 
+/// The name in `meta` of the mark of a copy that is not finished. No host opens a database that has it.
+pub(super) const UNFINISHED_COPY: &str = "unfinished_copy";
+
 /// How long batches are kept, by which a host learns whether its last one was committed.
 pub(super) const BATCHES_KEPT: Duration = Duration::from_mins(15);
 
@@ -57,7 +60,7 @@ pub(super) struct Registered {
 }
 
 /// Makes the error of a database that cannot be used.
-fn refused(place: &Place, what: impl Into<String>) -> OpenError {
+pub(super) fn refused(place: &Place, what: impl Into<String>) -> OpenError {
     OpenError::Postgres { place: place.shown.clone(), what: what.into() }
 }
 
@@ -67,7 +70,21 @@ pub(super) async fn open(
     durability: Durability,
 ) -> std::result::Result<(Pg, Registered), OpenError> {
     let failed = |failure: Failure| describe(place, &failure);
-    let pg = Pg::connect(place, &writer_setup(durability)).await.map_err(failed)?;
+    let pg = connect(place, &writer_setup(durability)).await?;
+    let mark = "SELECT 1 FROM meta WHERE name = $1";
+    if pg.exists(mark, &[&UNFINISHED_COPY]).await.map_err(failed)? {
+        let what = "is a copy that was not finished; run `amends store copy` again, which begins anew, or name \
+                    another database";
+        return Err(refused(place, what));
+    }
+    let registered = register(&pg, None).await.map_err(failed)?;
+    Ok((pg, registered))
+}
+
+/// Connects, and creates or migrates the schema. Refuses a database that cannot be a store.
+pub(super) async fn connect(place: &Place, setup: &str) -> std::result::Result<Pg, OpenError> {
+    let failed = |failure: Failure| describe(place, &failure);
+    let pg = Pg::connect(place, setup).await.map_err(failed)?;
     let server = server_version(&pg).await.map_err(failed)?;
     if server < SERVER_MIN {
         let what = format!("is served by PostgreSQL {}; 15 or newer is needed", server / 10_000);
@@ -107,12 +124,11 @@ pub(super) async fn open(
     if let Some(risk) = place.risk() {
         tracing::warn!(store = place.shown, "{risk}");
     }
-    let registered = register(&pg, None).await.map_err(failed)?;
-    Ok((pg, registered))
+    Ok(pg)
 }
 
 /// Converts a failure of a database that is being opened.
-fn describe(place: &Place, failure: &Failure) -> OpenError {
+pub(super) fn describe(place: &Place, failure: &Failure) -> OpenError {
     if let Failure::Database(error) = failure
         && let Some(trouble) = place.tls.trouble(error)
     {

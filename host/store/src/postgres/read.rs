@@ -20,4 +20,4 @@ pub(super) use lookup::{
     segment_files, state_value, subscription, tombstone, waiting, was_any_live,
 };
 pub(super) use survey::survey;
-pub(super) use verify::verify;
+pub(super) use verify::{findings, verify};

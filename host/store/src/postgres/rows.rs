@@ -350,7 +350,7 @@ pub(super) fn words_column(text: &str) -> String {
 }
 
 /// Returns the beginnings of the words of a text, by which it is found.
-fn lexemes(text: &str) -> String {
+pub(super) fn lexemes(text: &str) -> String {
     let words = words(text);
     let cut: Vec<_> = words.iter().map(|word| lexeme(word)).collect();
     cut.join(" ")

@@ -11,6 +11,7 @@ use super::acknowledged::Lost;
 use super::archive_check::check_archive;
 use super::backup::{BACKUP_AT, Stamp, copy_unused};
 use super::connection::{open_reader, open_writer};
+use super::copied;
 use super::error::describe_open;
 use super::file::{self, LOCK_SUFFIX};
 use super::read;
@@ -18,6 +19,7 @@ use super::schema::{SCHEMA_VERSION, check_version};
 use crate::archive_files::ArchiveFiles;
 use crate::archive_place::ArchivePlace;
 use crate::backup::{BackupError, BackupSummary};
+use crate::copied_row::{Cell, CopiedCounts, CopiedTable};
 use crate::error::OpenError;
 use crate::in_place::{beside, draft_of, put_in_place};
 use crate::restored::FileCheck;
@@ -30,7 +32,7 @@ pub struct StoppedStore {
     path: PathBuf,
     schema: i64,
     /// Dropped after the connection.
-    _lock: File,
+    lock: File,
 }
 
 impl StoppedStore {
@@ -51,7 +53,7 @@ impl StoppedStore {
         }
         let connection = open_writer(&path).map_err(|error| describe_open(&path, error))?;
         let schema = check_version(&connection, &path)?;
-        Ok(Self { connection, path, schema, _lock: lock })
+        Ok(Self { connection, path, schema, lock })
     }
 
     /// Returns what the store holds.
@@ -59,6 +61,12 @@ impl StoppedStore {
     /// # Errors
     /// When the store cannot be read, or an earlier version wrote it.
     pub fn survey(&self) -> Result<StoreSurvey, OpenError> {
+        self.check_schema()?;
+        read::survey(&self.connection, &self.path).map_err(|error| describe_open(&self.path, error))
+    }
+
+    /// Fails when an earlier version wrote the store.
+    fn check_schema(&self) -> Result<(), OpenError> {
         if self.schema < SCHEMA_VERSION {
             let found = self.schema;
             let wrong = format!(
@@ -67,7 +75,52 @@ impl StoppedStore {
             );
             return Err(OpenError::file(&self.path, wrong));
         }
-        read::survey(&self.connection, &self.path).map_err(|error| describe_open(&self.path, error))
+        Ok(())
+    }
+
+    /// Reads the whole store and checks it. Each finding is a sentence.
+    ///
+    /// # Errors
+    /// When the store cannot be read, an earlier version wrote it, or it lacks events that were acknowledged.
+    pub(crate) fn findings(&self) -> Result<Vec<String>, OpenError> {
+        self.check_schema()?;
+        if let Some(lost) = self.read(Lost::find(&self.lock, &self.connection))? {
+            return Err(lost.to_error(&self.path));
+        }
+        Ok(read::check(&self.connection, self.schema).findings)
+    }
+
+    /// Returns the file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns how many rows a table has.
+    pub(crate) fn count(&self, table: CopiedTable) -> Result<u64, OpenError> {
+        self.read(copied::count(&self.connection, table))
+    }
+
+    /// Returns what the store counts apart from its rows.
+    pub(crate) fn counts(&self) -> Result<CopiedCounts, OpenError> {
+        self.read(copied::counts(&self.connection))
+    }
+
+    /// Reads a table, row by row. Ends with the first error.
+    pub(crate) async fn each_row<E: From<OpenError>>(
+        &self,
+        table: CopiedTable,
+        mut each: impl AsyncFnMut(Vec<Cell>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut statement = self.read(copied::statement(&self.connection, table))?;
+        let mut rows = self.read(statement.query([]))?;
+        while let Some(row) = self.read(rows.next())? {
+            each(self.read(copied::read_row(table, row))?).await?;
+        }
+        Ok(())
+    }
+
+    fn read<T>(&self, read: rusqlite::Result<T>) -> Result<T, OpenError> {
+        read.map_err(|error| describe_open(&self.path, error))
     }
 
     /// Returns how many sagas the store has.

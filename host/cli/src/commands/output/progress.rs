@@ -31,10 +31,16 @@ pub(crate) struct Progress {
 impl Progress {
     /// Of so many sagas, of which so many at once are in flight.
     pub(crate) fn new(sagas: u64, at_once: u64) -> Self {
+        Self::of(sagas, at_once, "sagas")
+    }
+
+    /// Of so many of something, of which so many at once are in flight.
+    pub(crate) fn of(count: u64, at_once: u64, what: &str) -> Self {
         let bar = if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len} sagas{msg}");
+            let style =
+                ProgressStyle::with_template(&format!("{{bar:24}} {{pos}}/{{len}} {what}{{msg}}"));
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(sagas).with_style(style)
+            ProgressBar::new(count).with_style(style)
         } else {
             ProgressBar::hidden()
         };

@@ -22,6 +22,13 @@ pub(in crate::postgres) async fn verify(pg: &Pg) -> Result<Vec<String>> {
     // Reads the whole store, so its time is not limited.
     pg.batch("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0").await?;
     begin(pg).await?;
+    let findings = findings(pg).await?;
+    end(pg).await?;
+    Ok(findings)
+}
+
+/// The same, in the transaction that the connection is in.
+pub(in crate::postgres) async fn findings(pg: &Pg) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for row in pg.query(GAPS, &[&GAPS_MAX]).await? {
         let stream = match maybe_text(&row, 1)? {
@@ -64,6 +71,5 @@ pub(in crate::postgres) async fn verify(pg: &Pg) -> Result<Vec<String>> {
         }
     }
     findings.extend(compare_projections(pg).await?);
-    end(pg).await?;
     Ok(findings)
 }
