@@ -1,6 +1,7 @@
 //! A connection, with the statements that it has prepared.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::task::AbortHandle;
@@ -20,6 +21,8 @@ pub(super) type Value = Box<dyn ToSql + Sync + Send>;
 pub(super) struct Pg {
     pub(super) client: Client,
     statements: Mutex<HashMap<String, Statement>>,
+    /// Answers may take as long as they take.
+    is_patient: AtomicBool,
     /// The task that reads and writes the socket.
     task: AbortHandle,
 }
@@ -34,9 +37,30 @@ impl Pg {
             // Whoever uses the connection gets its error.
             let _ = connection.await;
         });
-        let pg = Self { client, statements: Mutex::default(), task: task.abort_handle() };
+        let pg = Self {
+            client,
+            statements: Mutex::default(),
+            is_patient: AtomicBool::new(false),
+            task: task.abort_handle(),
+        };
         answer(pg.client.batch_execute(setup)).await?;
         Ok(pg)
+    }
+
+    /// Has answers take as long as they take from now on: what reads or writes the whole store needs minutes.
+    pub(super) fn be_patient(&self) {
+        self.is_patient.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for an answer.
+    async fn answer<T>(
+        &self,
+        waiting: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        if self.is_patient.load(Ordering::Relaxed) {
+            return Ok(waiting.await?);
+        }
+        answer(waiting).await
     }
 
     /// Returns the prepared statement of some SQL.
@@ -46,7 +70,7 @@ impl Pg {
         if let Some(known) = known {
             return Ok(known);
         }
-        let prepared = answer(self.client.prepare(sql)).await?;
+        let prepared = self.answer(self.client.prepare(sql)).await?;
         let mut statements = self.statements.lock().unwrap_or_else(PoisonError::into_inner);
         if statements.len() >= STATEMENTS_MAX {
             statements.clear();
@@ -62,7 +86,7 @@ impl Pg {
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
         let statement = self.statement(sql).await?;
-        answer(self.client.query(&statement, values)).await
+        self.answer(self.client.query(&statement, values)).await
     }
 
     /// Runs a statement with values of its own, and returns its rows.
@@ -87,12 +111,12 @@ impl Pg {
     /// Runs a statement, and returns how many rows it changed.
     pub(super) async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64> {
         let statement = self.statement(sql).await?;
-        answer(self.client.execute(&statement, values)).await
+        self.answer(self.client.execute(&statement, values)).await
     }
 
     /// Runs statements without values.
     pub(super) async fn batch(&self, sql: &str) -> Result<()> {
-        answer(self.client.batch_execute(sql)).await
+        self.answer(self.client.batch_execute(sql)).await
     }
 }
 

@@ -227,6 +227,7 @@ impl CopyTarget {
     pub(crate) async fn connect(url: &str) -> std::result::Result<Self, OpenError> {
         let place = read_url(url)?;
         let pg = connect(&place, SETUP).await?;
+        pg.be_patient();
         let target = Self { place, pg, writer: None, digests: Vec::new() };
         let locked = lock(&target.pg).await;
         target.accept(target.told(locked)?)?;

@@ -21,6 +21,7 @@ const GAPS: &str = "SELECT saga, stream, sum(version - first + 1)::int8 AS event
 pub(in crate::postgres) async fn verify(pg: &Pg) -> Result<Vec<String>> {
     // Reads the whole store, so its time is not limited.
     pg.batch("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0").await?;
+    pg.be_patient();
     begin(pg).await?;
     let findings = findings(pg).await?;
     end(pg).await?;
