@@ -534,6 +534,24 @@ async fn the_head_moves_on_every_host() {
     }
 }
 
+/// A place that one host has given is behind the end of no other host, however little time has passed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_is_that_of_all_hosts() {
+    let Some(database) = Database::new() else { return };
+    let (one, two) = (Node::join(&database, "one").await, Node::join(&database, "two").await);
+    shared(&[&one, &two]).await;
+    for number in one.numbers(0).take(20) {
+        one.append(start(number)).await.unwrap();
+        let budget = PageBudget::items(1_000);
+        let given = one.store.log().follow(Cursor::START, budget).await.unwrap().next;
+        let end = two.store.log().end().await.unwrap();
+        assert_eq!(end.events_until(given), 0, "{given} is behind {end}");
+    }
+    for node in [one, two] {
+        node.close().await;
+    }
+}
+
 fn inventory() -> PluginName {
     "inventory".parse().unwrap()
 }
