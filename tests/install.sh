@@ -22,6 +22,9 @@ node_major() { node --version 2>/dev/null | sed -n 's/^v\([0-9]*\)\..*/\1/p'; }
 
 has_node() { [ "$(node_major || true)" -ge 20 ] 2>/dev/null && has npm; }
 
+# Debian keeps the server's programs out of PATH.
+has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
+
 # The folder of the tools that are installed beside the build, not into the system.
 tools_dir() { echo "$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools"; }
 
@@ -59,6 +62,7 @@ provide() {
         chromium) has chromium || lack "Chromium (a web page attacks the host)" chromium ;;
         openssl) has openssl || lack "openssl (a page signs a request)" openssl ;;
         zstd) has zstd || lack "zstd (a page reads a file of the archive)" zstd ;;
+        postgres) has_postgres || lack "PostgreSQL (several hosts share a database)" postgresql ;;
         registry) has docker-registry || [ -x "$(tools_dir)/docker-registry" ] ||
             lack_registry=registry ;;
         nats) has nats-server || [ -x /usr/sbin/nats-server ] || [ -x "$(tools_dir)/nats-server" ] ||
@@ -101,12 +105,22 @@ install_packages() {
     echo "$0: installing with apt-get:" >&2
     printf '  %s\n' "${purposes[@]}" >&2
     apt-get update -qq >&2 || return 1
-    # Its own words say how many packages that are, and how big.
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        -o Dpkg::Use-Pty=0 -o APT::Color=0 "${packages[@]}" 2>&1 |
-        grep --line-buffered -vE '^(Get:|Selecting |Preparing |Unpacking |Setting up |Processing |\(Reading |  )' >&2 || return 1
+    # The package of the server makes a database and runs it, unless this says no.
+    local clusters=/etc/postgresql-common/createcluster.conf
+    if [[ " ${packages[*]} " = *" postgresql "* ]] && [ ! -e "$clusters" ]; then
+        apt_install postgresql-common || return 1
+        sed -i 's/^#*create_main_cluster *=.*/create_main_cluster = false/' "$clusters"
+    fi
+    apt_install "${packages[@]}" || return 1
     echo "$0: installed in $((SECONDS - began)) s" >&2
     packages=() purposes=()
+}
+
+# Its own words say how many packages that are, and how big.
+apt_install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        -o Dpkg::Use-Pty=0 -o APT::Color=0 "$@" 2>&1 |
+        grep --line-buffered -vE '^(Get:|Selecting |Preparing |Unpacking |Setting up |Processing |\(Reading |  )' >&2
 }
 
 install_registry() { unpack docker-registry usr/bin "tests pull components from it"; }

@@ -8,4 +8,4 @@ mod skipped;
 pub use bomb::{Bomb, bombs, live_locals, many_nested_loops};
 pub use component::{Behaviour, Component, Fault, FaultKind};
 pub use hostile::{Expect, HOSTILE, Hostile};
-pub use skipped::skipped;
+pub use skipped::{say, skipped};

@@ -1,4 +1,4 @@
-//! What a test says that cannot run on this machine.
+//! What a test says without a failure: above all that it cannot run on this machine.
 
 use std::io::Write as _;
 
@@ -9,4 +9,9 @@ use std::io::Write as _;
 pub fn skipped(what: &str, why: &str) {
     let line = format!("SKIPPED: {what}: {why}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Says something on standard error, also of a test that passes.
+pub fn say(what: &str) {
+    let _ = std::io::stderr().write_all(format!("{what}\n").as_bytes());
 }

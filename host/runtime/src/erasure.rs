@@ -14,8 +14,8 @@ use amends_engine::{Event, SagaEvent, SagaId, SagaStatus, SubjectKeyId, Timestam
 use amends_failpoint::failpoint;
 use amends_keys::{ErasedBefore, Erasure, Keys, PendingKey};
 use amends_registry::now;
-use amends_store::{Append, NewEvent, PageBudget, Store, StoreError, StoredEvent, Stream};
-use tokio::sync::Mutex;
+use amends_store::{Append, NewEvent, PageBudget, ShardId, Store, StoreError, StoredEvent, Stream};
+use tokio::sync::{Mutex, watch};
 
 use crate::definitions::Definitions;
 use crate::error::RuntimeError;
@@ -87,11 +87,17 @@ fn erased_before(event: &StoredEvent) -> Option<ErasedBefore> {
     Some(ErasedBefore { subject_key, at: event.at, who, reason })
 }
 
-/// Makes a pass from time to time, until the host is gone or stops.
-pub(crate) async fn run(eraser: Weak<Eraser>) {
+/// Makes a pass from time to time, until the host is gone or stops. Of several hosts of a store, one makes the
+/// passes: `owned` has the shards of this host.
+pub(crate) async fn run(eraser: Weak<Eraser>, mut owned: Option<watch::Receiver<Vec<ShardId>>>) {
     let mut pause = FIRST_PASS_AFTER;
     loop {
         tokio::time::sleep(pause).await;
+        if let Some(owned) = &mut owned
+            && owned.wait_for(|owned| owned.contains(&ShardId::LEADER)).await.is_err()
+        {
+            return;
+        }
         let Some(eraser) = eraser.upgrade() else { return };
         if eraser.is_stopping.load(Ordering::Acquire) {
             return;
@@ -312,5 +318,41 @@ impl Eraser {
             }
         }
         Ok(UndoNeed::Nothing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test says by a panic what does not hold")]
+
+    use amends_store::{Durability, SqliteStore};
+
+    use super::*;
+
+    /// Of several hosts, the one that does the duties of all makes the passes, and begins when it gets them.
+    #[tokio::test]
+    async fn passes_begin_with_the_duties() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
+        let store: Arc<dyn Store> = Arc::new(store.unwrap());
+        let definitions = Arc::new(Definitions::publish(Vec::new(), &*store).await.unwrap());
+        let keys = Arc::new(Keys::in_memory().unwrap());
+        drop(keys.begin("ada", SagaId::from_bytes([1; 16]), None, now()).await.unwrap());
+        keys.retire("ada", "ops".to_owned(), "she asked".to_owned(), now()).await.unwrap();
+        let eraser = Arc::new(Eraser::new(&store, &definitions, &keys));
+        let (owned, has) = watch::channel(Vec::new());
+        let task = tokio::spawn(run(Arc::downgrade(&eraser), Some(has)));
+        tokio::time::sleep(FIRST_PASS_AFTER * 2).await;
+        assert_eq!(keys.begun().await.unwrap().len(), 1, "a host without the duties has erased");
+        owned.send_replace(vec![ShardId::LEADER]);
+        let is_over = async {
+            while !keys.begun().await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), is_over).await.unwrap();
+        drop((eraser, owned));
+        task.abort();
+        store.close().await.unwrap();
     }
 }

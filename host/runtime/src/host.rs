@@ -337,7 +337,7 @@ impl Host {
         if let Some(archiver) = &self.inner.archiver {
             tokio::spawn(archiver::run(Arc::downgrade(archiver), self.owned()));
         }
-        tokio::spawn(erasure::run(Arc::downgrade(&self.inner.eraser)));
+        tokio::spawn(erasure::run(Arc::downgrade(&self.inner.eraser), self.owned()));
         // Last: what replaces a component is held against the sagas that are live.
         let guard = WeakHost(Arc::downgrade(&self.inner));
         self.inner.plugins.watch(Some(Arc::new(guard))).await;

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use amends_keys::Keys;
-use amends_store::{OwnershipEvent, ShardId, Store, StoreError};
+use amends_store::{OwnershipEvent, ShardId, Store, StoreError, TICK_PAUSE};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -16,9 +15,6 @@ use crate::error::RuntimeError;
 use crate::limits::LIVE_BYTES_EACH;
 use crate::message::Message;
 use crate::recovery::{self, Quarantine, Quarantined};
-
-/// The pause between two ticks.
-const TICK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Renews the ownership of this host. Does not keep the host alive.
 pub(crate) struct Owner {

@@ -49,9 +49,16 @@ pub trait EventLog: Send + Sync {
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<LogPage, StoreError>>;
 
-    /// Returns a watch of the end of the log. It moves some milliseconds after an append of any host at the latest, and
-    /// before [`Self::follow`] answers with what is new.
+    /// Returns a watch of the end of the log. It moves some milliseconds after an append of any host at the latest. So
+    /// [`Self::follow`] may answer with events that it does not have yet.
     fn head(&self) -> watch::Receiver<Cursor>;
+
+    /// Returns the end of the log as the database has it now. Whatever any host has made durable before the call is
+    /// before it.
+    ///
+    /// # Errors
+    /// As for [`Self::stream`].
+    fn end(&self) -> BoxFuture<'_, Result<Cursor, StoreError>>;
 
     /// Appends to a stream that belongs to no saga: that of the deploys, of a plugin or of a service.
     /// Every host writes to these streams, and the expected version decides who was first. Resolves

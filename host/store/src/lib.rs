@@ -81,7 +81,9 @@ pub use index_query::IndexCondition;
 pub use maintenance::{DiskRoom, Maintenance, StoreHealth, StoreStats};
 pub use open::open;
 pub use outbox::{DeadLetter, Outbox, SubscriptionChange, SubscriptionRow};
-pub use ownership::{HostInfo, OwnedShards, Ownership, OwnershipEvent, Shard, ShardOwner};
+pub use ownership::{
+    HostInfo, OwnedShards, Ownership, OwnershipEvent, Shard, ShardOwner, TICK_PAUSE,
+};
 pub use paging::{Cursor, PageBudget};
 pub use plugin_state::PluginState;
 pub use postgres::{PostgresStore, with_files_from};

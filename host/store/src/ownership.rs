@@ -1,6 +1,7 @@
 //! Who may write to a saga: the owner of its shard.
 
 use std::fmt;
+use std::time::Duration;
 
 use amends_engine::SagaId;
 use futures::FutureExt as _;
@@ -10,6 +11,10 @@ use tokio::sync::oneshot;
 use crate::append::{Append, AppendReply, Appended};
 use crate::error::StoreError;
 use crate::shard_id::{Epoch, ShardId};
+
+/// The pause between two ticks of a host. The shards of a host that has died are free one lease after a tick of another
+/// host saw it last, and each of the others takes its part with a tick. So three pauses add to a takeover.
+pub const TICK_PAUSE: Duration = Duration::from_millis(500);
 
 /// A shard that this process owns. There is no other way to append to its sagas, and only
 /// [`Ownership`] makes one. When it is dropped, the shard is released.

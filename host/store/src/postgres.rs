@@ -465,6 +465,14 @@ impl EventLog for PostgresStore {
         self.head.clone()
     }
 
+    fn end(&self) -> BoxFuture<'_, Result<Cursor, StoreError>> {
+        async {
+            self.sequencer.place_all().await?;
+            Ok(*self.head.borrow())
+        }
+        .boxed()
+    }
+
     fn append_shared(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
         self.append_unowned(append, false)
     }

@@ -429,6 +429,12 @@ impl EventLog for SqliteStore {
         self.head.clone()
     }
 
+    fn end(&self) -> BoxFuture<'_, Result<Cursor, StoreError>> {
+        // The archive may have taken the last events.
+        let head = *self.head.borrow();
+        self.query(move |connection| Ok(Cursor(read::end(connection)?.0.max(head.0))))
+    }
+
     fn append_shared(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
         self.append_unowned(append, false)
     }

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use amends_engine::{PluginName, SagaId, StateChange, StateList, StateQuery, Timestamp, Version};
+use amends_engine::{
+    CounterChange, PluginName, SagaId, StateChange, StateList, StateQuery, Timestamp, Version,
+};
 use amends_store::conformance::{at, event, saga_id, start, then, whole_log, whole_stream};
 use amends_store::{
     Append, Appended, Cursor, Durability, Epoch, Fatal, HostInfo, OwnedShards, OwnershipEvent,
@@ -532,6 +534,24 @@ async fn the_head_moves_on_every_host() {
     }
 }
 
+/// A place that one host has given is behind the end of no other host, however little time has passed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_is_that_of_all_hosts() {
+    let Some(database) = Database::new() else { return };
+    let (one, two) = (Node::join(&database, "one").await, Node::join(&database, "two").await);
+    shared(&[&one, &two]).await;
+    for number in one.numbers(0).take(20) {
+        one.append(start(number)).await.unwrap();
+        let budget = PageBudget::items(1_000);
+        let given = one.store.log().follow(Cursor::START, budget).await.unwrap().next;
+        let end = two.store.log().end().await.unwrap();
+        assert_eq!(end.events_until(given), 0, "{given} is behind {end}");
+    }
+    for node in [one, two] {
+        node.close().await;
+    }
+}
+
 fn inventory() -> PluginName {
     "inventory".parse().unwrap()
 }
@@ -583,6 +603,34 @@ async fn gives_the_last_pieces_once_over_two_hosts() {
         assert_eq!(left.as_deref(), Some("0"));
         let query = StateQuery { prefix: "taken/".to_owned(), after: None, limit: 100 };
         assert_eq!(node.store.state().keys(inventory(), query).await.unwrap().len(), 20);
+    }
+}
+
+/// Two hosts add to one counter at once: the sum has each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adds_to_one_counter_over_two_hosts() {
+    const EACH: u32 = 60;
+    let Some(database) = Database::new() else { return };
+    let (one, two) = (Node::join(&database, "one").await, Node::join(&database, "two").await);
+    shared(&[&one, &two]).await;
+    let first = one.numbers(0).next().unwrap();
+    one.append(with(start(first), change(&[], &[("sold", "0")]))).await.unwrap();
+    let add = |node: &Node, number: u32| {
+        let counter = CounterChange { delta: 1, ..CounterChange::default() };
+        let counters = [("sold".to_owned(), counter)].into();
+        let change = StateChange { counters, ..change(&[], &[]) };
+        node.append(with(start(number), change))
+    };
+    let numbers = |node: &Node| node.numbers(1_000).take(EACH as usize).collect::<Vec<_>>();
+    for (of_one, of_two) in numbers(&one).into_iter().zip(numbers(&two)) {
+        for added in join_all([add(&one, of_one), add(&two, of_two)]).await {
+            assert!(matches!(added, Ok(Appended::Done { .. })), "{added:?}");
+        }
+    }
+    let sum = one.store.state().value(inventory(), "sold".to_owned()).await.unwrap();
+    assert_eq!(sum.as_deref(), Some(&*(2 * EACH).to_string()));
+    for node in [one, two] {
+        node.close().await;
     }
 }
 

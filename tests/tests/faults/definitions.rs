@@ -46,7 +46,7 @@ pub(crate) fn note(served: &str) -> Vec<u8> {
     Component { name: "note", version, ..Component::default() }.build()
 }
 
-fn config(url: &str) -> String {
+pub(crate) fn config(url: &str) -> String {
     let undo = "retry = { attempts = 1000, initial = \"20ms\", max = \"200ms\" }";
     let ship = |letter: &str, more: &str| {
         format!(

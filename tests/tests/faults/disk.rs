@@ -41,6 +41,8 @@ pub(crate) struct Disk {
 }
 
 struct Kept {
+    /// The sagas that were acknowledged, each with the moment after it.
+    acknowledged: Vec<(Mark, String)>,
     /// How often the journal was begun anew.
     era: u64,
     /// The files as they were, durable, when it was.
@@ -96,7 +98,7 @@ impl Disk {
         let control = fs::File::create(&control_path).unwrap();
         control.set_len(24).unwrap();
         let journal = beside.join("shim-journal");
-        let kept = Mutex::new(Kept { era: 0, base: BTreeMap::new() });
+        let kept = Mutex::new(Kept { acknowledged: Vec::new(), era: 0, base: BTreeMap::new() });
         let disk = Self { library, folder, journal, control, control_path, seed, kept };
         disk.settle();
         disk
@@ -164,8 +166,20 @@ impl Disk {
         }
     }
 
+    /// Keeps that a saga was acknowledged. Whatever makes it durable is before this.
+    pub(crate) fn note(&self, saga: &str) {
+        let mark = self.mark();
+        self.kept.lock().unwrap().acknowledged.push((mark, saga.to_owned()));
+    }
+
+    /// The sagas that were acknowledged before a moment.
+    pub(crate) fn acknowledged_before(&self, moment: Mark) -> Vec<(Mark, String)> {
+        let kept = self.kept.lock().unwrap();
+        kept.acknowledged.iter().filter(|(at, _)| *at <= moment).cloned().collect()
+    }
+
     /// Now.
-    pub(crate) fn mark(&self) -> Mark {
+    fn mark(&self) -> Mark {
         let era = self.kept.lock().unwrap().era;
         Mark { era, journal_bytes: fs::metadata(&self.journal).unwrap().len() }
     }

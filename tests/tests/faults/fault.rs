@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::books::Books;
 use crate::definitions::note;
 use crate::disk::Cut;
 use crate::load::{Asker, order_approval};
@@ -169,7 +170,7 @@ impl Stage<'_> {
         self.kill();
         let mut host = self.spawn(&[("FAILPOINTS", &format!("{name}={hits}*off->return"))]);
         if host.becomes_ready() {
-            *self.world.url.write().unwrap() = host.url("");
+            self.world.ask_at(vec![host.url("")]);
         }
         let ended = host.aborted(HIT_LIMIT);
         self.count("died at its point", u64::from(ended.is_some()));
@@ -198,9 +199,7 @@ impl Stage<'_> {
         self.count("images", 1);
         self.count("writes lost in images", cut.lost as u64);
         self.count("writes torn in images", cut.torn as u64);
-        let acks = self.world.acks.lock().unwrap();
-        let marks: Vec<_> = acks.marks.iter().filter(|(at, _)| *at <= mark).cloned().collect();
-        drop(acks);
+        let marks = self.disk.acknowledged_before(mark);
         let mut found = BTreeSet::new();
         let mut wrong = Vec::new();
         // A file that has never been synced may be gone, and empty it is a new store.
@@ -208,8 +207,7 @@ impl Stage<'_> {
             let store = SqliteStore::open(&path, Durability::Full).unwrap_or_else(|error| {
                 panic!("what a power cut leaves at {mark:?} cannot be opened: {error}")
             });
-            let (.., verified) = crate::read_store(store);
-            wrong.extend(verified);
+            wrong.extend(Books::read(store).verified);
             let connection = Connection::open(&path).unwrap();
             let sagas = "SELECT lower(hex(stream)) FROM appends WHERE typeof(stream) = 'blob'";
             let mut sagas = connection.prepare(sagas).unwrap();
@@ -331,7 +329,7 @@ impl Stage<'_> {
             old.signal(Signal::CONT);
         }
         assert!(new.becomes_ready(), "it does not take over:\n{}", new.log().join("\n"));
-        *self.world.url.write().unwrap() = new.url("");
+        self.world.ask_at(vec![new.url("")]);
         // What the old one still acknowledges must be there, and somebody asks until it ends.
         let (asker, began) = (Asker::new(), Instant::now());
         while !old.has_ended() {
@@ -453,7 +451,7 @@ impl Stage<'_> {
                       WHERE length(stream) = 16 AND position > 50 AND EXISTS (SELECT 1 \
                       FROM appends WHERE stream = a.stream AND version > a.version))";
         assert_eq!(self.connection().execute(delete, []).unwrap(), 1);
-        let (.., verified) = self.with_store(crate::read_store);
+        let Books { verified, .. } = self.with_store(Books::read);
         assert!(verified.iter().any(|found| found.contains("its last version is")), "{verified:?}");
     }
 }

@@ -2,12 +2,18 @@
 //! plugins keep. Knows nothing of the faults.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::books::Books;
 use crate::definitions::{SHIPPED, STOCK};
 use crate::load::{Acks, identity};
 use crate::service::{Entry, Ledger};
+
+/// Offences that are told of, and sagas whose story is.
+const TOLD_MAX: usize = 20;
+const STORIES_MAX: usize = 3;
 
 /// All that is known when everything is over.
 #[derive(Clone)]
@@ -16,11 +22,7 @@ pub(crate) struct Record {
     pub(crate) events: Vec<Value>,
     pub(crate) acks: Acks,
     pub(crate) ledger: Ledger,
-    /// What the plugin `inventory` keeps: pieces that are left, and its reservations.
-    pub(crate) stock: u64,
-    pub(crate) reservations: BTreeSet<String>,
-    /// What the store says of itself.
-    pub(crate) verified: Vec<String>,
+    pub(crate) books: Books,
 }
 
 /// What is wrong, and the saga that it is about.
@@ -66,7 +68,7 @@ pub(crate) fn judge(record: &Record) -> Vec<Offence> {
     let mut wrong = Vec::new();
     let general = |what: &String| Offence { saga: None, what: what.clone() };
     wrong.extend(record.acks.offences.iter().map(general));
-    wrong.extend(record.verified.iter().map(|what| general(&format!("verify: {what}"))));
+    wrong.extend(record.books.verified.iter().map(|what| general(&format!("verify: {what}"))));
     positions(record, &mut wrong);
     starts(record, &sagas, &mut wrong);
     orders(record, &sagas, &mut wrong);
@@ -273,7 +275,7 @@ fn stock(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offe
             continue;
         };
         known.insert(number);
-        let is_kept = record.reservations.contains(number);
+        let is_kept = record.books.reservations.contains(number);
         match saga.end {
             End::Completed if !is_kept => wrong.push(saga.offence(format!("lost {number}"))),
             End::Compensated if is_kept => {
@@ -283,17 +285,31 @@ fn stock(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offe
         }
     }
     let mut general = |what| wrong.push(Offence { saga: None, what });
-    for number in record.reservations.iter().filter(|number| !known.contains(number.as_str())) {
+    for number in record.books.reservations.iter().filter(|number| !known.contains(number.as_str()))
+    {
         general(format!("{number} is reserved by no saga"));
     }
-    let (left, reserved) = (record.stock, record.reservations.len() as u64);
+    let (left, reserved) = (record.books.stock, record.books.reservations.len() as u64);
     if left + reserved != STOCK {
         general(format!("{left} pieces are left and {reserved} reserved, of {STOCK}"));
     }
 }
 
-/// What is known of the saga of an offence.
-pub(crate) fn story(record: &Record, saga: &str) -> String {
+/// What is wrong, and what is known of some sagas that it is about.
+pub(crate) fn told(record: &Record, wrong: &[Offence]) -> String {
+    let mut told = String::new();
+    for offence in wrong.iter().take(TOLD_MAX) {
+        writeln!(told, "{}", offence.what).unwrap();
+    }
+    let sagas: BTreeSet<_> = wrong.iter().filter_map(|offence| offence.saga.as_deref()).collect();
+    for saga in sagas.into_iter().take(STORIES_MAX) {
+        writeln!(told, "story of {saga}:\n{}", story(record, saga)).unwrap();
+    }
+    told
+}
+
+/// What is known of a saga.
+fn story(record: &Record, saga: &str) -> String {
     let mut story = Vec::new();
     for event in record.events.iter().filter(|event| event["saga"] == saga) {
         story.push(format!(

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::definitions::{DEFINITIONS, input};
-use crate::disk::{Disk, Mark};
 use crate::random::Random;
 use crate::service::Service;
 
@@ -19,6 +18,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Idempotency keys that clients use again and again.
 const KEYS: u64 = 60;
+
+/// In which every saga is to rest once there are no more faults.
+const SETTLED_IN: Duration = Duration::from_mins(2);
 
 /// Events that the reader takes at once.
 const PAGE: usize = 300;
@@ -37,8 +39,6 @@ pub(crate) struct OrderAck {
 pub(crate) struct Acks {
     /// The name that a saga was given, by its id.
     pub(crate) starts: BTreeMap<String, String>,
-    /// The sagas, with what the disk's journal had when they were acknowledged.
-    pub(crate) marks: Vec<(Mark, String)>,
     /// The saga that a key stands for.
     pub(crate) keys: BTreeMap<String, String>,
     pub(crate) orders: Vec<OrderAck>,
@@ -50,10 +50,15 @@ pub(crate) struct Acks {
     pub(crate) offences: Vec<String>,
 }
 
+/// Is told each saga that was acknowledged.
+type Told<'t> = Box<dyn Fn(&str) + Send + Sync + 't>;
+
 /// What all of them share.
-pub(crate) struct World<'d> {
-    disk: &'d Disk,
-    pub(crate) url: RwLock<String>,
+pub(crate) struct World<'t> {
+    told: Told<'t>,
+    /// The hosts that are asked, in turn.
+    urls: RwLock<Vec<String>>,
+    turn: AtomicUsize,
     pub(crate) acks: Mutex<Acks>,
     /// The clients are to end.
     pub(crate) is_over: AtomicBool,
@@ -63,11 +68,12 @@ pub(crate) struct World<'d> {
     pub(crate) is_unread: AtomicBool,
 }
 
-impl<'d> World<'d> {
-    pub(crate) fn new(disk: &'d Disk) -> Self {
+impl<'t> World<'t> {
+    pub(crate) fn new(told: impl Fn(&str) + Send + Sync + 't) -> Self {
         Self {
-            disk,
-            url: RwLock::default(),
+            told: Box::new(told),
+            urls: RwLock::default(),
+            turn: AtomicUsize::new(0),
             acks: Mutex::default(),
             is_over: AtomicBool::new(false),
             is_read: AtomicBool::new(false),
@@ -77,15 +83,20 @@ impl<'d> World<'d> {
 
     /// Keeps that the saga was acknowledged.
     pub(crate) fn is_started(&self, id: &str, name: &str) {
-        // Whatever makes it durable is before this.
-        let mark = self.disk.mark();
-        let mut acks = self.acks.lock().unwrap();
-        acks.starts.insert(id.to_owned(), name.to_owned());
-        acks.marks.push((mark, id.to_owned()));
+        (self.told)(id);
+        self.acks.lock().unwrap().starts.insert(id.to_owned(), name.to_owned());
     }
 
-    fn path(&self, path: &str) -> String {
-        format!("{}{path}", self.url.read().unwrap())
+    /// From now on these hosts are asked.
+    pub(crate) fn ask_at(&self, urls: Vec<String>) {
+        *self.urls.write().unwrap() = urls;
+    }
+
+    /// The URL of a path at the host whose turn it is.
+    pub(crate) fn path(&self, path: &str) -> String {
+        let urls = self.urls.read().unwrap();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        format!("{}{path}", urls[turn % urls.len()])
     }
 }
 
@@ -362,6 +373,69 @@ impl<'w> Operator<'w> {
     }
 }
 
+/// Has clients, an operator and a reader of the log use the hosts while `faults` runs. Then waits until every saga has
+/// ended, without trouble of the service. Returns the panic of a fault.
+pub(crate) fn under_load(
+    (world, service): (&World<'_>, &Service),
+    seed: u64,
+    clients: u64,
+    faults: impl FnOnce(),
+) -> std::thread::Result<()> {
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients)
+            .map(|number| Client::new(world, &format!("client{number}"), seed + 10 + number))
+            .map(|client| scope.spawn(|| client.run()))
+            .collect();
+        let operator = Operator::new(world, service, seed + 2);
+        let operator = scope.spawn(|| operator.run());
+        let reader = scope.spawn(|| read_log(world));
+        // Also when a fault panics: otherwise the scope waits for ever.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            faults();
+            world.is_over.store(true, Ordering::Relaxed);
+            for thread in clients {
+                thread.join().unwrap();
+            }
+            operator.join().unwrap();
+            service.calm();
+            settle(world, Operator::new(world, service, seed + 3));
+        }));
+        world.is_over.store(true, Ordering::Relaxed);
+        // What the reader has not read by then, it reads.
+        std::thread::sleep(Duration::from_secs(1));
+        world.is_read.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        result
+    })
+}
+
+/// Waits until every saga has ended, with an operator who sees to those that need one. The judge tells of those that
+/// have not ended in time.
+fn settle(world: &World<'_>, mut operator: Operator<'_>) {
+    let asker = Asker::new();
+    let began = Instant::now();
+    loop {
+        operator.tend();
+        let unsettled = "/v1/sagas?status=running,waiting,compensating,paused,blocked&limit=5";
+        let Some((200, page)) = asker.get(&world.path(unsettled)) else {
+            assert!(began.elapsed() < SETTLED_IN, "no host lists the sagas");
+            continue;
+        };
+        let items = page["items"].as_array().unwrap();
+        if items.is_empty() {
+            return;
+        }
+        if began.elapsed() > SETTLED_IN {
+            for item in items {
+                let id = item["id"].as_str().unwrap();
+                println!("{id}: {:?}", asker.get(&world.path(&format!("/v1/sagas/{id}/why"))));
+            }
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// What identifies an event.
 pub(crate) fn identity(event: &Value) -> String {
     let text = |name: &str| event[name].as_str().unwrap_or_default();
@@ -378,8 +452,16 @@ pub(crate) fn read_log(world: &World<'_>) {
             continue;
         }
         let url = world.path(&format!("/v1/events?after={last}&limit={PAGE}"));
-        let Some((200, page)) = asker.get(&url) else { continue };
+        let answer = asker.get(&url);
         let mut acks = world.acks.lock().unwrap();
+        let page = match answer {
+            Some((200, page)) => page,
+            Some((409, problem)) => {
+                acks.offences.push(format!("a reader after {last} was refused: {problem}"));
+                continue;
+            }
+            _ => continue,
+        };
         for event in page["items"].as_array().into_iter().flatten() {
             let position = event["position"].as_u64().unwrap();
             if position != last + 1 {

@@ -10,6 +10,7 @@
 //! contract, such as one that does what it said it had refused.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+mod books;
 mod definitions;
 mod disk;
 mod fault;
@@ -22,21 +23,16 @@ mod random;
 mod service;
 mod stage;
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use amends_engine::StateQuery;
-use amends_store::{SqliteStore, Store};
+use amends_tests::say;
 use serde_json::json;
 
+use self::books::Books;
 use self::disk::Disk;
 use self::fault::Fault;
-use self::judge::{Offence, Record, judge, story};
-use self::load::{Asker, Client, Operator, World, read_log};
+use self::judge::{Record, judge};
+use self::load::{World, under_load};
 use self::service::Service;
 use self::stage::Stage;
 
@@ -44,13 +40,6 @@ use self::stage::Stage;
 const SECONDS: u64 = 30;
 
 const CLIENTS: u64 = 3;
-
-/// In which every saga is to rest once there are no more faults.
-const SETTLED_IN: Duration = Duration::from_mins(2);
-
-/// Offences that are told of, and sagas whose story is.
-const TOLD_MAX: usize = 20;
-const STORIES_MAX: usize = 3;
 
 #[test]
 fn nothing_acknowledged_is_lost_and_no_effect_is_doubled_missing_or_left_over() {
@@ -69,43 +58,21 @@ fn nothing_acknowledged_is_lost_and_no_effect_is_doubled_missing_or_left_over() 
     let service = Service::start(seed);
     let place = definitions::place(&service);
     let disk = Disk::new(&place.path("data"), &place.path(""), seed);
-    let world = World::new(&disk);
+    let world = World::new(|saga| disk.note(saga));
     let mut stage = Stage::new(place, &disk, &service, &world, seed);
     let began = Instant::now();
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| Client::new(&world, &format!("client{number}"), seed + 10 + number))
-            .map(|client| scope.spawn(|| client.run()))
-            .collect();
-        let operator = Operator::new(&world, &service, seed + 2);
-        let operator = scope.spawn(|| operator.run());
-        let reader = scope.spawn(|| read_log(&world));
-        // Also when a fault panics: otherwise the scope waits for ever.
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            stage.run(&faults, began + Duration::from_secs(seconds));
-            world.is_over.store(true, Ordering::Relaxed);
-            for thread in clients {
-                thread.join().unwrap();
-            }
-            operator.join().unwrap();
-            service.calm();
-            settle(&stage, Operator::new(&world, &service, seed + 3));
-        }));
-        world.is_over.store(true, Ordering::Relaxed);
-        // What the reader has not read by then, it reads.
-        std::thread::sleep(Duration::from_secs(1));
-        world.is_read.store(true, Ordering::Relaxed);
-        reader.join().unwrap();
-        if let Err(panic) = result {
-            println!("again: {again}\n{}", stage.last_log());
-            std::panic::resume_unwind(panic);
-        }
+    let result = under_load((&world, &service), seed, CLIENTS, || {
+        stage.run(&faults, began + Duration::from_secs(seconds));
     });
+    if let Err(panic) = result {
+        println!("again: {again}\n{}", stage.last_log());
+        std::panic::resume_unwind(panic);
+    }
     let record = record(&mut stage, &service, &world);
     summary(&record, &stage);
     let wrong = judge(&record);
     if !wrong.is_empty() {
-        let told = tell(&record, &wrong);
+        let told = judge::told(&record, &wrong);
         println!("{}", stage.last_log());
         let kept = stage.keep();
         panic!("{} offences; files in {}\nagain: {again}\n{told}", wrong.len(), kept.display());
@@ -114,66 +81,13 @@ fn nothing_acknowledged_is_lost_and_no_effect_is_doubled_missing_or_left_over() 
     stage.damage_is_found();
 }
 
-/// Not captured, so that it is seen of a run that went well.
-fn say(line: &str) {
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
-}
-
-/// Waits until every saga has ended, with an operator who sees to those that need one.
-fn settle(stage: &Stage<'_>, mut operator: Operator<'_>) {
-    let asker = Asker::new();
-    let began = Instant::now();
-    loop {
-        operator.tend();
-        let url = stage.url("/v1/sagas?status=running,waiting,compensating,paused,blocked&limit=5");
-        let Some((200, page)) = asker.get(&url) else {
-            assert!(began.elapsed() < SETTLED_IN, "the host does not list its sagas");
-            continue;
-        };
-        let items = page["items"].as_array().unwrap();
-        if items.is_empty() {
-            return;
-        }
-        if began.elapsed() > SETTLED_IN {
-            // The judge tells of each; here is what the host says of some.
-            for item in items {
-                let id = item["id"].as_str().unwrap();
-                println!("{id}: {:?}", asker.get(&stage.url(&format!("/v1/sagas/{id}/why"))));
-            }
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
 /// Reads all that there is to know, the last of it from the store when the host has stopped.
 fn record(stage: &mut Stage<'_>, service: &Service, world: &World<'_>) -> Record {
     let events = stage.events();
     stage.stop();
     let acks = world.acks.lock().unwrap().clone();
-    let (stock, reservations, verified) = stage.with_store(read_store);
-    Record { events, acks, ledger: service.ledger(), stock, reservations, verified }
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn read_store(store: SqliteStore) -> (u64, BTreeSet<String>, Vec<String>) {
-    let store: Arc<dyn Store> = Arc::new(store);
-    let inventory = || "inventory".parse().unwrap();
-    let left = store.state().value(inventory(), definitions::STOCK_KEY.to_owned()).await.unwrap();
-    let left = left.map_or(definitions::STOCK, |text| text.parse().unwrap());
-    let (prefix, mut reservations, mut after) = ("reservation/", BTreeSet::new(), None);
-    loop {
-        let query = StateQuery { prefix: prefix.to_owned(), after, limit: 1_000 };
-        let keys = store.state().keys(inventory(), query).await.unwrap();
-        reservations.extend(keys.iter().map(|key| key[prefix.len()..].to_owned()));
-        after = keys.last().cloned();
-        if after.is_none() {
-            break;
-        }
-    }
-    let verified = store.maintenance().verify().await.unwrap();
-    store.close().await.unwrap();
-    (left, reservations, verified)
+    let books = stage.with_store(Books::read);
+    Record { events, acks, ledger: service.ledger(), books }
 }
 
 fn summary(record: &Record, stage: &Stage<'_>) {
@@ -193,18 +107,6 @@ fn summary(record: &Record, stage: &Stage<'_>) {
         stage.told(),
     ));
     assert!(acks.starts.len() > 20 && completed > 5 && compensated > 5, "hardly anything ran");
-}
-
-fn tell(record: &Record, wrong: &[Offence]) -> String {
-    let mut told = String::new();
-    for offence in wrong.iter().take(TOLD_MAX) {
-        writeln!(told, "{}", offence.what).unwrap();
-    }
-    let sagas: BTreeSet<_> = wrong.iter().filter_map(|offence| offence.saga.as_deref()).collect();
-    for saga in sagas.into_iter().take(STORIES_MAX) {
-        writeln!(told, "story of {saga}:\n{}", story(record, saga)).unwrap();
-    }
-    told
 }
 
 /// The judge finds what it looks for: each of these is told of.
@@ -298,8 +200,8 @@ fn what_is_wrong_is_found(record: &Record) {
         record.ledger.get_mut(&reference).unwrap().order = Some("nobody/ship-a".to_owned());
     });
     spoiled("is reserved by no saga", &|record| {
-        record.reservations.insert("RSV".to_owned());
+        record.books.reservations.insert("RSV".to_owned());
     });
-    spoiled("pieces are left", &|record| record.stock += 1);
-    spoiled("lost RSV", &|record| record.reservations.clear());
+    spoiled("pieces are left", &|record| record.books.stock += 1);
+    spoiled("lost RSV", &|record| record.books.reservations.clear());
 }

@@ -89,7 +89,7 @@ impl<'w> Stage<'w> {
 
     pub(crate) fn serve(&mut self, mut host: Host) {
         assert!(host.becomes_ready(), "the host does not start:\n{}", host.log().join("\n"));
-        *self.world.url.write().unwrap() = host.url("");
+        self.world.ask_at(vec![host.url("")]);
         self.host = Some(host);
     }
 

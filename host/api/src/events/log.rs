@@ -1,7 +1,6 @@
 //! The log: the events of the whole store.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, header};
@@ -18,9 +17,6 @@ use crate::events::event_page::{EventPageReader, Source};
 use crate::events::stream::{EVENT_STREAM, stream};
 use crate::extract::Query;
 use crate::paging::{cursor, limit};
-
-/// How long the end of the log may be told later than an event is read.
-const HEAD_LAG_MAX: Duration = Duration::from_millis(500);
 
 /// Which events to read.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -85,19 +81,20 @@ pub(crate) async fn events(
 /// store writes until then.
 ///
 /// # Errors
-/// 409 `cursor_ahead` when the log has not reached it within [`HEAD_LAG_MAX`].
+/// 409 `cursor_ahead` when the log has not reached it. Another host may have given the place, so the store is asked
+/// before that, because this host learns of the end of the log some milliseconds later.
 async fn refuse_ahead(state: &ApiState, from: Option<Cursor>) -> Result<(), ApiError> {
     let Some(from) = from else { return Ok(()) };
-    let mut head = state.host.head();
-    let has_reached = |head: &Cursor| head.events_until(from) == 0;
-    let reached = tokio::time::timeout(HEAD_LAG_MAX, head.wait_for(has_reached)).await;
-    if matches!(reached, Ok(Ok(_))) {
+    if state.host.head().borrow().events_until(from) == 0 {
         return Ok(());
     }
-    let head = *state.host.head().borrow();
-    let detail = format!("the place {from} is behind the end of the log, which is {head}");
+    let end = state.host.end().await?;
+    if end.events_until(from) == 0 {
+        return Ok(());
+    }
+    let detail = format!("the place {from} is behind the end of the log, which is {end}");
     Err(ApiError::new(409, "cursor_ahead", detail).with_remedy(format!(
-        "the store was restored from a backup, or the place is one of another store: begin after {head}, or \
+        "the store was restored from a backup, or the place is one of another store: begin after {end}, or \
          where the backup ends"
     )))
 }

@@ -107,7 +107,8 @@ pub(crate) async fn saga_elsewhere(
         if let Some(owner) = owner {
             let left = until.saturating_duration_since(Instant::now());
             let path = format!("/v1/sagas/{id}?wait={}ms", left.as_millis());
-            match ask_saga(peers, &owner, &path, left).await {
+            let asked = ask_saga(peers, &owner, &path, left);
+            match state.host.answer_of(&owner, asked).await {
                 Ok(view) => return Some(Ok(view)),
                 Err(error) if Instant::now() >= limit => {
                     return Some(Err(OwnerError::from(error).into()));

@@ -98,9 +98,22 @@ impl Place {
         }
     }
 
-    /// Whether doing it again changes nothing more.
-    pub(super) fn is_repeatable(&self, method: &Method) -> bool {
-        method == Method::GET || matches!(self, Self::Key(_))
+    /// Whether doing it again changes nothing more: a read, a start with a key, a signal with an id.
+    pub(super) fn is_repeatable(&self, request: &Request<Bytes>) -> bool {
+        #[derive(Deserialize)]
+        struct Identified {
+            id: Option<String>,
+        }
+        let is_signal = || request.uri().path().contains("/signals/");
+        let has_id = || {
+            let signal = serde_json::from_slice::<Identified>(request.body());
+            signal.is_ok_and(|signal| signal.id.is_some())
+        };
+        match self {
+            Self::Key(_) => true,
+            Self::Saga(_) if is_signal() => has_id(),
+            Self::Saga(_) | Self::New | Self::Duties => request.method() == Method::GET,
+        }
     }
 
     /// Whether the answer is in the store, whoever runs the saga: it has ended, or there is no such saga in the

@@ -77,10 +77,11 @@ type Whole = axum::http::Request<Bytes>;
 
 impl Routed<'_> {
     /// Serves the request here, or has its owner serve it. Looks again while nobody owns it, at most
-    /// [`OWNER_WAIT_MAX`].
+    /// [`OWNER_WAIT_MAX`] longer than the request waits for its saga.
     async fn serve(&self, request: &Whole, is_forwarded: bool, next: Next) -> Response {
         let host = &self.state.host;
-        let until = Instant::now() + OWNER_WAIT_MAX;
+        let wait = wait_of(request).saturating_sub(self.arrived.elapsed());
+        let until = Instant::now() + wait + OWNER_WAIT_MAX;
         let mut is_looked_up = false;
         loop {
             match self.place.owner(host) {
@@ -105,7 +106,7 @@ impl Routed<'_> {
                         Err(error) => error,
                     };
                     tracing::debug!(owner = owner.name, %error, "a request was not answered by the owner");
-                    let is_repeatable = self.place.is_repeatable(request.method());
+                    let is_repeatable = self.place.is_repeatable(request);
                     if !may_look_again(&error, is_repeatable) || Instant::now() >= until {
                         return ApiError::from(OwnerError::from(error)).into_response();
                     }
@@ -140,7 +141,7 @@ impl Routed<'_> {
             waited,
         };
         let time = FORWARD_ANSWER_TIME_MAX + wait_of(request).saturating_sub(waited);
-        self.peers.send(owner, passed, time).await
+        self.state.host.answer_of(owner, self.peers.send(owner, passed, time)).await
     }
 }
 

@@ -116,6 +116,51 @@ async fn an_owner_that_hangs_has_a_deadline_and_one_that_breaks_off_is_not_asked
     cluster.close().await;
 }
 
+/// A host that stands still keeps its connections, and does not answer. Once it is not alive any more, what may be
+/// asked again goes to the next owner, and what may not is not waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asked_a_host_that_stands_still_goes_on_at_the_next_owner() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (&cluster.a, &cluster.b);
+    let id = cluster.start(a, "approved", None).await;
+    let stands = host_that_says(None).await;
+    let key = cluster.key_of(a, 0);
+    for shard in ShardId::all().filter(|shard| shard.number() % 2 == 0) {
+        b.believe(shard, Some(&stands));
+    }
+    let began = Instant::now();
+    let ask = async |request: reqwest::RequestBuilder| {
+        let (status, body) = answer(request.send().await.unwrap()).await;
+        (status, body, began.elapsed())
+    };
+    let sagas = b.url("/v1/sagas");
+    let read = cluster.client.get(format!("{sagas}/{id}?wait=2s"));
+    let order = cluster.client.post(format!("{sagas}/{id}/note")).json(&json!({"reason": "why"}));
+    let signal = cluster.client.post(format!("{sagas}/{id}/signals/other"));
+    let signal = signal.json(&json!({ "id": "once", "payload": 1 }));
+    let start = cluster.client.post(&sagas).header("idempotency-key", &key);
+    let start = start.json(&json!({ "definition": "quick" }));
+    let lines = cluster.client.post(format!("{sagas}:batch"));
+    let line = json!({ "definition": "quick", "key": cluster.key_of(a, 1_000) }).to_string();
+    let lines = lines.header("content-type", "application/x-ndjson").body(line);
+    let taken_over = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for shard in ShardId::all().filter(|shard| shard.number() % 2 == 0) {
+            b.believe(shard, Some(&a.me));
+        }
+    };
+    let (read, order, signal, start, lines, ()) =
+        tokio::join!(ask(read), ask(order), ask(signal), ask(start), ask(lines), taken_over);
+    assert_eq!((read.0, &read.1["status"]), (200, &json!("waiting")), "{}", read.1);
+    assert_eq!((order.0, &order.1["code"]), (504, &json!("owner_silent")), "{}", order.1);
+    assert_eq!((signal.0, start.0), (202, 202), "{} {}", signal.1, start.1);
+    assert!(lines.1["id"].is_string(), "{}", lines.1);
+    for (_, body, took) in [read, order, signal, start, lines] {
+        assert!(took < Duration::from_secs(6), "{took:?}: {body}");
+    }
+    cluster.close().await;
+}
+
 /// Each believes that the other one has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_goes_in_a_circle() {

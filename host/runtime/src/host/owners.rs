@@ -4,7 +4,7 @@
 //! through here.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use amends_engine::{Digest, Payload, SagaId, SignalName};
 use amends_peers::{
@@ -20,6 +20,10 @@ use crate::error::{OperateError, OwnerError, RuntimeError, StartError};
 use crate::principal::Principal;
 use crate::saga_state::Started;
 use crate::shared::{Shared, shard_of_end};
+
+/// How long a host that is not alive any more may take to answer. After an outage of the database, no host seems alive
+/// until the next tick of each.
+const GONE_ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A host of a store, and which shards it owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +108,38 @@ impl Host {
         Some((hosts, nobodys))
     }
 
+    /// Waits for the answer of another host, and gives up when that host is not alive any more: it may stand still, and
+    /// then its connections stay open.
+    ///
+    /// # Errors
+    /// Those of the answer. [`PeerError::Silent`] when the host has gone without an answer.
+    pub async fn answer_of<T>(
+        &self,
+        host: &HostInfo,
+        answer: impl Future<Output = Result<T, PeerError>>,
+    ) -> Result<T, PeerError> {
+        let gone = async {
+            let mut gone_since = None;
+            loop {
+                tokio::time::sleep(OWNER_LOOK_PAUSE).await;
+                if self.inner.store.ownership().others().contains(host) {
+                    gone_since = None;
+                } else if gone_since.get_or_insert_with(Instant::now).elapsed()
+                    >= GONE_ANSWER_TIME_MAX
+                {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            answer = answer => answer,
+            () = gone => {
+                let error = format!("host {} has not answered and is not alive any more", host.name);
+                Err(PeerError::Silent(error))
+            }
+        }
+    }
+
     fn owner_of_shard(&self, shard: ShardId) -> ShardOwner {
         let Some(others) = &self.inner.shared else { return ShardOwner::This };
         match self.inner.store.ownership().owner_of(shard) {
@@ -153,7 +189,7 @@ impl Host {
                 }
                 ShardOwner::Other(owner) => {
                     let start = peer_start(id, principal, &request);
-                    match shared.peers.start(&owner, &start).await {
+                    match self.answer_of(&owner, shared.peers.start(&owner, &start)).await {
                         Ok(answer) => return started(answer),
                         Err(error) if may_look_again(&error, request.key.is_some()) => {
                             last = error.into();
@@ -239,7 +275,7 @@ impl Host {
         signal: &PeerSignal,
     ) -> Result<Signalled, PeerError> {
         match self.peers() {
-            Some(peers) => peers.ask(owner, SIGNAL_PATH, signal).await,
+            Some(peers) => self.answer_of(owner, peers.ask(owner, SIGNAL_PATH, signal)).await,
             None => Ok(Signalled::NotOwner),
         }
     }

@@ -108,6 +108,14 @@ impl Host {
         self.inner.store.log().head()
     }
 
+    /// Returns the end of the log as the store has it now, see [`amends_store::EventLog::end`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn end(&self) -> Result<Cursor, StoreError> {
+        self.inner.store.log().end().await
+    }
+
     /// Returns counts of the store since it was opened.
     #[must_use]
     pub fn stats(&self) -> StoreStats {

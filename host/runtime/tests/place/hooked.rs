@@ -257,6 +257,10 @@ impl EventLog for Hooked {
         self.store.log().head()
     }
 
+    fn end(&self) -> BoxFuture<'_, Result<Cursor, StoreError>> {
+        self.store.log().end()
+    }
+
     fn append_shared(&self, append: Append) -> BoxFuture<'static, Result<Appended, StoreError>> {
         let (reply, answer) = oneshot::channel();
         let reply = AppendReply::new(|result| drop(reply.send(result)));

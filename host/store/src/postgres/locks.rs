@@ -34,7 +34,8 @@ impl StateLocks {
             for key in change.reads.keys() {
                 locks.add(key_lock(&change.plugin, key), false);
             }
-            for key in change.writes.keys() {
+            // A counter is read and written anew, whatever the call has seen of it.
+            for key in change.written() {
                 locks.add(key_lock(&change.plugin, key), true);
             }
         }

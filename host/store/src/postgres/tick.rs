@@ -24,7 +24,7 @@ use crate::error::{Fatal, Obstacle, StoreError};
 use crate::ownership::OwnershipEvent;
 use crate::shard_id::ShardId;
 
-/// How long a host keeps its shards without a renewal. A tick renews it, once a second.
+/// How long a host keeps its shards without a renewal. A tick renews it.
 const LEASE: Duration = Duration::from_secs(5);
 
 /// How long a tick may take. It is tried again, and the lease must not run out meanwhile.
@@ -304,5 +304,24 @@ impl ShardRows {
         if let Some(row) = usize::try_from(id).ok().and_then(|id| self.0.get_mut(id)) {
             (row.1, row.2) = (Some(host), epoch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ownership::TICK_PAUSE;
+
+    /// What the book says of a takeover.
+    const TAKEOVER_TIME_MAX: Duration = Duration::from_secs(8);
+
+    /// What reading the sagas of a shard may take of it.
+    const RECOVERY_TIME: Duration = Duration::from_secs(1);
+
+    /// A host dies right after a renewal. Another one sees that up to a tick later, finds the lease over up to a tick
+    /// late, and the last one takes its part with its next tick.
+    #[test]
+    fn a_takeover_takes_as_long_as_the_book_says() {
+        assert!(LEASE + 3 * TICK_PAUSE + RECOVERY_TIME < TAKEOVER_TIME_MAX);
     }
 }

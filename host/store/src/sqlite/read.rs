@@ -18,7 +18,7 @@ pub(super) use archived::{
     segments_after, tombstone_of, tombstones,
 };
 pub(super) use check::check;
-pub(super) use events::{events, log};
+pub(super) use events::{end, events, log};
 pub(super) use groups::groups;
 pub(super) use list::list;
 #[cfg(test)]

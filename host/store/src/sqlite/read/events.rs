@@ -42,6 +42,13 @@ pub(crate) fn log(
     take_events(rows, VecDeque::new(), budget, |event| event.position.0 > from.0)
 }
 
+/// Returns the place after the last event that is in the store.
+pub(crate) fn end(connection: &Connection) -> Result<Cursor> {
+    let sql = "SELECT coalesce(max(position), 0) FROM appends";
+    let last: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(Cursor(last.unsigned_abs()))
+}
+
 /// Returns the appends of a stream whose version cannot be read, which the index has in the wrong
 /// place. Each is one event at the version after the append before it. There are nearly always
 /// none.
