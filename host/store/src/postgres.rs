@@ -214,7 +214,7 @@ impl PostgresStore {
                     writer.look().await;
                     let runtime = Handle::current();
                     let _ = told.send(Ok(Opened { runtime, registered, membership, sequencer }));
-                    writer.run().await;
+                    Box::pin(writer.run()).await;
                 });
             });
             if catch_unwind(run).is_err() {

@@ -241,7 +241,7 @@ async fn goes_on_when_the_disk_of_the_server_has_room_again() {
     };
     server.start();
     let admin = connect(&format!("{}/postgres", server.url())).await.unwrap();
-    let space = server.folder_in(folder.path(), "space");
+    let space = OwnServer::folder_in(folder.path(), "space");
     admin.batch_execute(&format!("CREATE TABLESPACE small LOCATION '{space}'")).await.unwrap();
     admin.batch_execute("CREATE DATABASE small TABLESPACE small").await.unwrap();
     let store = open(&format!("{}/small", server.url())).await;

@@ -209,9 +209,9 @@ fn a_host_goes_on_in_the_copy() {
     let told = done(&copied);
     assert!(told.contains("6 sagas, 1 that are archived or deleted"), "{told}");
     assert!(told.contains("amends.db-keys"), "{told}");
-    let keys = format!("keys = \"data/amends.db-keys\"\n[plugins]");
+    let keys = "keys = \"data/amends.db-keys\"\n[plugins]";
     let config = fs::read_to_string(place.path("amends.toml")).unwrap();
-    fs::write(place.path("amends.toml"), config.replace("[plugins]", &keys)).unwrap();
+    fs::write(place.path("amends.toml"), config.replace("[plugins]", keys)).unwrap();
     let here = [("AMENDS_STORE_URL", target.as_str())];
     let host = place.run_with_env(&here);
     for (id, before) in ids.iter().zip(before) {
@@ -246,8 +246,8 @@ fn a_copy_that_dies_is_no_store() {
     let copy = ["store", "copy", "sqlite:data/amends.db", &target];
     let here = [("AMENDS_STORE_URL", target.as_str())];
     for point in COPY_POINTS {
-        let mut dies = place.command(&copy);
-        let died = dies.env("FAILPOINTS", format!("{point}=return")).output().unwrap();
+        let mut copying = place.command(&copy);
+        let died = copying.env("FAILPOINTS", format!("{point}=return")).output().unwrap();
         assert_eq!(died.status.code(), None, "{point}: {}", stderr(&died));
         if point == "store.copy.done" {
             continue;

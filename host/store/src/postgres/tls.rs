@@ -165,21 +165,24 @@ impl Tls {
         let Error::InvalidCertificate(reason) = error else {
             return format!("cannot be reached with TLS: {error}");
         };
-        match reason {
-            CertificateError::UnknownIssuer => format!(
+        if matches!(reason, CertificateError::UnknownIssuer) {
+            return format!(
                 "shows a certificate of an authority that {} does not trust; name the file with the certificate of \
                  the server's authority: sslrootcert=FILE",
                 self.trusted
-            ),
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!(
-                    "shows a certificate for another name ({reason}); use a name that the certificate has as \
-                     subjectAltName, or sslmode=verify-ca, which takes any name"
-                )
-            }
-            // The enum is not ours, and has more with each version.
-            reason => format!("shows a certificate that is not valid: {reason}"),
+            );
         }
+        let is_of_name = matches!(
+            reason,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        );
+        if is_of_name {
+            return format!(
+                "shows a certificate for another name ({reason}); use a name that the certificate has as \
+                 subjectAltName, or sslmode=verify-ca, which takes any name"
+            );
+        }
+        format!("shows a certificate that is not valid: {reason}")
     }
 }
 

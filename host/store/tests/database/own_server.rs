@@ -155,7 +155,7 @@ impl OwnServer {
     }
 
     /// Makes a folder of the user of the server in a folder that it may write.
-    pub(crate) fn folder_in(&self, folder: &Path, name: &str) -> String {
+    pub(crate) fn folder_in(folder: &Path, name: &str) -> String {
         let path = folder.join(name);
         assert!(is_done(as_user(Path::new("mkdir")).arg(&path)));
         path.display().to_string()
