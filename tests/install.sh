@@ -108,6 +108,7 @@ install_packages() {
     # The package of the server makes a database and runs it, unless this says no.
     local clusters=/etc/postgresql-common/createcluster.conf
     if [[ " ${packages[*]} " = *" postgresql "* ]] && [ ! -e "$clusters" ]; then
+        echo "$0: $clusters will say that no database is made" >&2
         apt_install postgresql-common || return 1
         sed -i 's/^#*create_main_cluster *=.*/create_main_cluster = false/' "$clusters"
     fi

@@ -75,7 +75,7 @@ fn full_row(number: u32) -> SagaRow {
         ("whole", IndexValue::Number(i64::MAX.into())),
         ("real", IndexValue::Number(serde_json::Number::from_f64(-0.5).unwrap())),
         ("text", IndexValue::Text(TEXT.to_owned())),
-        ("bool", IndexValue::Bool(number % 2 == 0)),
+        ("bool", IndexValue::Bool(number.is_multiple_of(2))),
     ];
     SagaRow {
         status: if has_ended { SagaStatus::Compensated } else { SagaStatus::Waiting },
@@ -85,7 +85,9 @@ fn full_row(number: u32) -> SagaRow {
         tags: [("tag".to_owned(), TEXT.to_owned()), ("n".to_owned(), number.to_string())].into(),
         index: values.map(|(name, value)| (name.parse().unwrap(), value)).into(),
         key: Some(key(number).key),
-        subject_key: (number % 3 == 0).then(|| SubjectKeyId::from_bytes([number as u8; 16])),
+        subject_key: number
+            .is_multiple_of(3)
+            .then(|| SubjectKeyId::from_bytes(u128::from(number).to_be_bytes())),
         ..row(number)
     }
 }
@@ -99,13 +101,13 @@ async fn put_saga(store: &TestStore, number: u32) {
         ..full_row(number)
     };
     let state = state_change(&[], &[(&format!("ä 💊 {number}"), Some("\"x\""))]);
-    let begin = Append {
+    let opening = Append {
         row: Some(first),
         start_key: Some(key(number)),
         state: vec![Arc::new(state)],
         ..start(number)
     };
-    let begun = store.append(begin).await;
+    let begun = store.append(opening).await;
     assert!(matches!(begun, Ok(Appended::Done { .. })), "{begun:?}");
     let failure = SagaFailure {
         event: 1,

@@ -132,8 +132,9 @@ async fn loses_nothing_when_statements_are_cancelled() {
     load.go_on(100).await;
     let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
                   WHERE application_name = 'amends' AND state <> 'idle'";
-    let mut cancelled = 0;
+    let (mut cancelled, began) = (0, std::time::Instant::now());
     while cancelled < 50 || load.refused.load(Ordering::Relaxed) == 0 {
+        assert!(began.elapsed() < Duration::from_mins(1), "{cancelled} cancelled, none refused");
         cancelled += admin.query_one(cancel, &[]).await.unwrap().get::<_, i64>(0);
         tokio::time::sleep(Duration::from_millis(7)).await;
     }

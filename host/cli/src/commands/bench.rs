@@ -61,7 +61,7 @@ pub(crate) struct Bench {
     /// its components, and fsync
     #[arg(long)]
     pub(crate) floor: bool,
-    /// Keep the stores on a PostgreSQL server, named by a database of it: postgres://USER@HOST/DATABASE.
+    /// Keep the stores on a PostgreSQL server of this machine, named by a database of it: postgres://USER@HOST/DATABASE.
     /// Each run makes a database of its own there and drops it
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<String>,

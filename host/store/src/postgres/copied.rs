@@ -313,7 +313,8 @@ async fn lock(pg: &Pg) -> Result<Option<String>> {
 
 /// Returns why the database may not become a copy.
 async fn obstacle(pg: &Pg) -> Result<Option<String>> {
-    let live = "SELECT 1 FROM hosts WHERE lease_until > clock_timestamp()";
+    // A process without a name has not begun, or is a tool.
+    let live = "SELECT 1 FROM hosts WHERE name IS NOT NULL AND lease_until > clock_timestamp()";
     if pg.exists(live, &[]).await? {
         return Ok(Some("is open in a host; stop it, and name an empty database".to_owned()));
     }
@@ -330,12 +331,14 @@ async fn obstacle(pg: &Pg) -> Result<Option<String>> {
 
 /// Marks an empty database as a copy that is not finished. Returns why it may not become one.
 async fn mark(pg: &Pg) -> Result<Option<String>> {
-    // No host can register meanwhile.
+    // No host registers meanwhile, and one that does so later sees the mark.
     pg.batch("BEGIN; LOCK TABLE hosts IN SHARE ROW EXCLUSIVE MODE").await?;
     let obstacle = obstacle(pg).await?;
     if obstacle.is_none() {
         let mark = "INSERT INTO meta VALUES ($1, 1) ON CONFLICT (name) DO NOTHING";
         pg.execute(mark, &[&UNFINISHED_COPY]).await?;
+        // A host that stands still writes nothing when it goes on.
+        pg.batch("DELETE FROM lanes; UPDATE shards SET host = NULL; DELETE FROM hosts").await?;
     }
     pg.batch("COMMIT").await?;
     Ok(obstacle)
@@ -367,6 +370,12 @@ impl TableWriter {
             }
             Some(_) | None => Vec::new(),
         };
+        let expected = columns_of(self.table).types.len();
+        if cells.len() != expected {
+            let name = self.table.name();
+            let what = format!("a row of {name} has {} values, and not {expected}", cells.len());
+            return Err(Failure::Unreadable(what));
+        }
         let stored = cells.into_iter().zip(&self.types).map(|(cell, kind)| Stored::of(cell, kind));
         let mut row = stored.collect::<Result<Vec<_>>>()?;
         self.digest.add(&row);

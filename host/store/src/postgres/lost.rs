@@ -88,6 +88,8 @@ impl Writer {
         }
         let registered = register(&pg, Some(self.run_number)).await?;
         self.pg = Some(pg);
+        // None: the database is becoming a copy of another store.
+        let registered = registered.ok_or(Fatal::Fenced)?;
         (self.lane, self.batch) = (registered.lane, 0);
         self.cache.forget();
         self.cache.total = 0;

@@ -71,13 +71,11 @@ pub(super) async fn open(
 ) -> std::result::Result<(Pg, Registered), OpenError> {
     let failed = |failure: Failure| describe(place, &failure);
     let pg = connect(place, &writer_setup(durability)).await?;
-    let mark = "SELECT 1 FROM meta WHERE name = $1";
-    if pg.exists(mark, &[&UNFINISHED_COPY]).await.map_err(failed)? {
+    let Some(registered) = register(&pg, None).await.map_err(failed)? else {
         let what = "is a copy that was not finished; run `amends store copy` again, which begins anew, or name \
                     another database";
         return Err(refused(place, what));
-    }
-    let registered = register(&pg, None).await.map_err(failed)?;
+    };
     Ok((pg, registered))
 }
 
@@ -170,7 +168,7 @@ async fn server_version(pg: &Pg) -> Result<i32> {
 
 /// Registers this process among the hosts, with a lane of its own. It owns nothing yet, and has no name. `run` is
 /// that of the process when it registers again.
-pub(super) async fn register(pg: &Pg, run: Option<i64>) -> Result<Registered> {
+pub(super) async fn register(pg: &Pg, run: Option<i64>) -> Result<Option<Registered>> {
     pg.batch("BEGIN").await?;
     forget_runs_of_another(pg).await?;
     // A process that never joins, such as a tool, owns no shard. So its row may stay for long.
@@ -182,13 +180,18 @@ pub(super) async fn register(pg: &Pg, run: Option<i64>) -> Result<Registered> {
     let row = pg.first(host, &[&run]).await?;
     let row = row.ok_or_else(|| Failure::Unreadable("no answer".to_owned()))?;
     let (host, run): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    // Whoever marks the database locks `hosts`, so the mark is there before this row or takes it away.
+    if pg.exists("SELECT 1 FROM meta WHERE name = $1", &[&UNFINISHED_COPY]).await? {
+        pg.batch("ROLLBACK").await?;
+        return Ok(None);
+    }
     let old = "DELETE FROM meta WHERE name LIKE 'run/%' AND substr(name, 5)::int8 <= $1";
     pg.execute(old, &[&(host - RUNS_MAX)]).await?;
     let remember = "INSERT INTO meta VALUES ('run/' || $1::int8, $2)
                     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     pg.execute(remember, &[&host, &run]).await?;
     pg.batch("COMMIT").await?;
-    Ok(Registered { lane: LaneEpoch { host, epoch: 1 }, run })
+    Ok(Some(Registered { lane: LaneEpoch { host, epoch: 1 }, run }))
 }
 
 /// Forgets the runs when the tables were copied here, as `pg_dump` and `pg_restore` do: the original may have gone

@@ -150,8 +150,17 @@ impl TlsParameters {
     /// When two parameters contradict each other, in words as for [`take_parameters`].
     pub(super) fn mode(&self, is_remote: bool) -> Result<TlsMode, String> {
         let has_files = self.root.is_some() || self.client.is_some();
+        let has_authorities = matches!(self.root, Some(Root::File(_)));
         match self.mode {
             None if is_remote || has_files => Ok(TlsMode::VerifyFull),
+            // Any server with a certificate of the web would do.
+            Some(TlsMode::VerifyCa) if !has_authorities => Err(format!(
+                "with the authorities of this machine, its sslmode has to be verify-full; for verify-ca, name the \
+                 file with the certificate of the server's authority: {ROOT}=FILE"
+            )),
+            Some(TlsMode::Require) if self.root == Some(Root::System) => {
+                Err(format!("with {ROOT}=system, its sslmode has to be verify-full"))
+            }
             None => Ok(TlsMode::Disable),
             Some(TlsMode::Disable | TlsMode::Prefer) if has_files => Err(format!(
                 "with {ROOT} or {CERTIFICATE}, its sslmode has to be verify-full, verify-ca or require"
@@ -221,6 +230,13 @@ mod tests {
         assert_eq!(mode("?sslrootcert=a", false), Ok(TlsMode::VerifyFull));
         assert_eq!(mode("?sslmode=require", true), Ok(TlsMode::Require));
         assert_eq!(mode("?sslmode=require&sslrootcert=a", true), Ok(TlsMode::VerifyCa));
+        for any_name in [
+            "?sslmode=verify-ca",
+            "?sslmode=verify-ca&sslrootcert=system",
+            "?sslmode=require&sslrootcert=system",
+        ] {
+            assert!(mode(any_name, true).unwrap_err().contains("verify-full"), "{any_name}");
+        }
         assert_eq!(mode("?sslmode=disable", true), Ok(TlsMode::Disable));
         assert!(mode("?sslmode=prefer&sslrootcert=a", true).is_err());
     }

@@ -53,6 +53,7 @@ impl OwnServer {
         let versions = std::fs::read_dir(PROGRAMS).ok()?.flatten();
         let mut versions: Vec<PathBuf> =
             versions.map(|version| version.path().join("bin")).collect();
+        versions.retain(|programs| programs.join("postgres").is_file());
         versions.sort();
         let programs = versions.pop()?;
         let folder = tempfile::tempdir().ok()?;

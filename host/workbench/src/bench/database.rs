@@ -1,9 +1,11 @@
 //! A database of a PostgreSQL server that a run makes for itself and drops.
 
 use std::fs;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::measure::stat;
@@ -49,7 +51,8 @@ impl Database {
         Ok(bytes.unsigned_abs())
     }
 
-    /// The processor time that the server has used, of all its processes; none when it is on another machine.
+    /// The processor time that the server has used, of all its processes; none when they are not visible here, as those
+    /// of a container.
     pub(super) async fn cpu(&self) -> anyhow::Result<Option<Duration>> {
         let client = self.connect().await?;
         let own: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
@@ -91,7 +94,23 @@ impl Drop for Database {
 }
 
 async fn connect(url: &str) -> anyhow::Result<Client> {
-    let config: Config = url.parse().context("--store: this is not the URL of a database")?;
+    let mut config: Config = url.parse().context("--store: this is not the URL of a database")?;
+    let is_here = config.get_hosts().iter().all(|host| match host {
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        Host::Unix(_) => true,
+    });
+    anyhow::ensure!(
+        is_here,
+        "--store: the server has to be on this machine, because connections of the bench are not encrypted"
+    );
+    config.ssl_mode(SslMode::Disable);
+    if config.get_password().is_none()
+        && let Ok(password) = std::env::var("PGPASSWORD")
+    {
+        config.password(password);
+    }
     let (client, connection) =
         config.connect(NoTls).await.context("--store: the server does not let this program in")?;
     tokio::spawn(connection);
