@@ -124,7 +124,7 @@ async fn who_asked_a_host_that_stands_still_goes_on_at_the_next_owner() {
     let (a, b) = (&cluster.a, &cluster.b);
     let id = cluster.start(a, "approved", None).await;
     let stands = host_that_says(None).await;
-    let key = cluster.key_of(a, 0);
+    let (key, key_of_line) = (cluster.key_of(a, 0), cluster.key_of(a, 1_000));
     for shard in ShardId::all().filter(|shard| shard.number() % 2 == 0) {
         b.believe(shard, Some(&stands));
     }
@@ -141,7 +141,7 @@ async fn who_asked_a_host_that_stands_still_goes_on_at_the_next_owner() {
     let start = cluster.client.post(&sagas).header("idempotency-key", &key);
     let start = start.json(&json!({ "definition": "quick" }));
     let lines = cluster.client.post(format!("{sagas}:batch"));
-    let line = json!({ "definition": "quick", "key": cluster.key_of(a, 1_000) }).to_string();
+    let line = json!({ "definition": "quick", "key": key_of_line }).to_string();
     let lines = lines.header("content-type", "application/x-ndjson").body(line);
     let taken_over = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
