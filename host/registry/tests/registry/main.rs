@@ -11,5 +11,4 @@ mod probe;
 mod rehearse;
 mod reload;
 mod reuse;
-mod several;
 mod signed;

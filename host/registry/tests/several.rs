@@ -1,4 +1,10 @@
 //! Hosts of one store whose plugin folders differ.
+//!
+//! A program of its own: each host sets 20 TiB of address space aside, and a process has room for six.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod host;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +14,7 @@ use amends_sandbox::{Inspection, PluginSettings, Required};
 use amends_store::{Durability, SqliteStore, Store};
 use amends_tests::{Behaviour, Component};
 
-use crate::host::{soon, test};
+use host::{soon, test};
 
 fn version(version: &str) -> Vec<u8> {
     Component { version, ..Component::default() }.build()
