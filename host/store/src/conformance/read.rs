@@ -3,7 +3,7 @@
 use amends_engine::{Position, SagaId, SagaStatus, Version};
 use futures::future::join_all;
 
-use super::fixture::{at, definition, digest, live_page, row, saga_id, start, then};
+use super::fixture::{at, definition, digest, live_page, row, saga_id, start, then, whole_log};
 use super::location::{StoreLocation, TestStore};
 use super::model::Model;
 use crate::append::EVENT_BYTES_MAX;
@@ -211,6 +211,8 @@ pub async fn finds_live_sagas(location: &dyn StoreLocation) {
     let contents = || expected.iter().map(|saga| saga.content.as_ref().unwrap());
     assert!(contents().any(|(row, _)| row.status == SagaStatus::Blocked));
     assert!(contents().any(|(_, events)| events.len() == 3));
+    // Now each event has its position, which PostgreSQL gives a moment after the append.
+    drop(whole_log(&*store).await);
     assert_eq!(live_page(&*store, None, u32::MAX).await, expected);
     let (mut paged, mut after) = (Vec::new(), None);
     loop {
