@@ -123,6 +123,7 @@ async fn who_asked_a_host_that_stands_still_goes_on_at_the_next_owner() {
     let cluster = Cluster::new().await;
     let (a, b) = (&cluster.a, &cluster.b);
     let id = cluster.start(a, "approved", None).await;
+    let signalled = cluster.start(a, "approved", None).await;
     let stands = host_that_says(None).await;
     let (key, key_of_line) = (cluster.key_of(a, 0), cluster.key_of(a, 1_000));
     for shard in ShardId::all().filter(|shard| shard.number() % 2 == 0) {
@@ -136,7 +137,7 @@ async fn who_asked_a_host_that_stands_still_goes_on_at_the_next_owner() {
     let sagas = b.url("/v1/sagas");
     let read = cluster.client.get(format!("{sagas}/{id}?wait=2s"));
     let order = cluster.client.post(format!("{sagas}/{id}/note")).json(&json!({"reason": "why"}));
-    let signal = cluster.client.post(format!("{sagas}/{id}/signals/other"));
+    let signal = cluster.client.post(format!("{sagas}/{signalled}/signals/approved"));
     let signal = signal.json(&json!({ "id": "once", "payload": 1 }));
     let start = cluster.client.post(&sagas).header("idempotency-key", &key);
     let start = start.json(&json!({ "definition": "quick" }));
