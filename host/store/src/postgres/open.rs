@@ -180,7 +180,8 @@ pub(super) async fn register(pg: &Pg, run: Option<i64>) -> Result<Option<Registe
     let row = pg.first(host, &[&run]).await?;
     let row = row.ok_or_else(|| Failure::Unreadable("no answer".to_owned()))?;
     let (host, run): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    // Whoever marks the database locks `hosts`, so the mark is there before this row or takes it away.
+    // A copy locks `hosts` while it marks the database. It removes the rows that came before, and a row that comes
+    // later sees the mark.
     if pg.exists("SELECT 1 FROM meta WHERE name = $1", &[&UNFINISHED_COPY]).await? {
         pg.batch("ROLLBACK").await?;
         return Ok(None);
