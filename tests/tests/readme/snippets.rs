@@ -12,11 +12,15 @@ use crate::place::{binary, repository, stderr, stdout};
 const ONLY_PARSE: &str =
     "amends() { \"$AMENDS\" \"$@\" --help >/dev/null; }\npython3() { cat >/dev/null; }\n";
 
-/// What a piece of a config leaves out: where plugins are, and the sagas that it names.
-const AROUND: &str = "\
+/// What a piece of a config leaves out: where the events are.
+const STORE: &str = "\
 [store]
 url = \"sqlite:data/amends.db\"
 
+";
+
+/// What it leaves out as well: where plugins are, and the sagas that it names.
+const AROUND: &str = "\
 [plugins]
 dir = \"../../plugins\"
 
@@ -93,9 +97,10 @@ fn mistakes(page: &Page, block: &Block) -> Option<String> {
 /// A block with what it leaves out.
 fn whole(block: &Block) -> String {
     let text = &block.text;
-    if text.contains("[store]") {
+    if text.contains("[plugins]") {
         return text.clone();
     }
+    let store = if text.contains("[store]") { "" } else { STORE };
     let has_saga = text.lines().any(|line| line == "[[saga]]");
     let saga = if has_saga || !text.contains("[[saga.step]]") {
         ""
@@ -104,7 +109,7 @@ fn whole(block: &Block) -> String {
     };
     let steps = text.find("[[saga.step]]").unwrap_or(text.len());
     let (before, after) = text.split_at(steps);
-    format!("{AROUND}{before}{saga}{after}")
+    format!("{store}{AROUND}{before}{saga}{after}")
 }
 
 #[test]
