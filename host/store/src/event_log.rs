@@ -49,7 +49,7 @@ pub trait EventLog: Send + Sync {
         budget: PageBudget,
     ) -> BoxFuture<'_, Result<LogPage, StoreError>>;
 
-    /// Returns a watch of the end of the log. It moves some milliseconds after an append of any host at the latest. So
+    /// Returns a watch of the end of the log. It moves a moment after an append of any host. So
     /// [`Self::follow`] may answer with events that it does not have yet.
     fn head(&self) -> watch::Receiver<Cursor>;
 

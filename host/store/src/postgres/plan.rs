@@ -90,7 +90,8 @@ pub(super) fn together<'a>(appends: impl Iterator<Item = Option<&'a Append>>) ->
 /// Decides about appends, in their order.
 pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> Plan {
     let mut rows = Rows::default();
-    let (mut events, mut touched, mut ended_before) = (0, Vec::new(), Vec::new());
+    let (mut events, mut touched) = (0, Vec::new());
+    let mut not_archived = std::mem::take(&mut seen.assumed_new);
     let (mut start_delay, mut longest_life) = (cache.start_delay, cache.longest_life);
     let mut results = Vec::with_capacity(appends.len());
     for (number, append) in appends.iter().enumerate() {
@@ -107,7 +108,7 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
         let version = append.expected.plus(append.events.len());
         rows.add(append, events, known.has_row);
         if known.has_ended {
-            ended_before.extend(append.stream.saga().map(uuid_of));
+            not_archived.extend(append.stream.saga().map(uuid_of));
         }
         for (key, value) in values {
             rows.put_state(key.clone(), value.clone());
@@ -141,8 +142,8 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
         results.push(Ok(Appended::Done { version }));
     }
     let mut writes = rows.into_writes();
-    if !ended_before.is_empty() {
-        writes.insert(0, Write { sql: NOT_ARCHIVED, values: vec![Box::new(ended_before)] });
+    if !not_archived.is_empty() {
+        writes.insert(0, Write { sql: NOT_ARCHIVED, values: vec![Box::new(not_archived)] });
     }
     let usual = i64::try_from(START_DELAY.as_millis()).unwrap_or(i64::MAX);
     for (name, known, longest, usual) in [
@@ -169,7 +170,7 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
     }
 }
 
-/// Fails when one of some sagas is in the archive by now. Whoever moves sagas there holds all lanes.
+/// Fails when one of some sagas is in the archive. Whoever moves sagas there holds all lanes.
 const NOT_ARCHIVED: &str =
     "SELECT 1 / (count(*) = 0)::int FROM archived WHERE saga = ANY($1::uuid[])";
 

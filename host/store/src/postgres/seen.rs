@@ -45,14 +45,19 @@ pub(super) struct Seen {
     pub(super) values: HashMap<StateKey, Option<Arc<str>>>,
     pub(super) lists: HashMap<ListPlace, Vec<String>>,
     pub(super) state_bytes: HashMap<PluginName, u64>,
+    /// The sagas that nobody has looked at, because their first append says that they are new. One that has events
+    /// fails the transaction by its key, and one that is archived has to.
+    pub(super) assumed_new: Vec<Uuid>,
 }
 
-/// Looks at all that some appends depend on and that the writer does not know, in one round trip.
+/// Looks at all that some appends depend on and that the writer does not know, in one round trip. With `assumes_new`,
+/// it does not look at sagas that begin.
 pub(super) async fn look_up(
     pg: &Pg,
     appends: &[&Append],
     streams: &HashMap<Stream, StreamState>,
     state_bytes: &HashMap<PluginName, u64>,
+    assumes_new: bool,
 ) -> Result<Seen> {
     let mut seen = Seen::default();
     let (mut sagas, mut others, mut keys) = (HashSet::new(), HashSet::new(), HashSet::new());
@@ -60,6 +65,11 @@ pub(super) async fn look_up(
     for (number, append) in appends.iter().enumerate() {
         match (streams.get(&append.stream), append.stream.saga()) {
             (Some(known), _) => drop(seen.streams.insert(append.stream.clone(), *known)),
+            (None, Some(_)) if seen.streams.contains_key(&append.stream) => {}
+            (None, Some(saga)) if assumes_new && append.expected == Version(0) => {
+                seen.streams.insert(append.stream.clone(), StreamState::default());
+                seen.assumed_new.push(uuid_of(saga));
+            }
             (None, Some(saga)) => drop(sagas.insert(uuid_of(saga))),
             (None, None) => drop(others.insert(append.stream.clone())),
         }

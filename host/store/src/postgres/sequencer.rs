@@ -9,19 +9,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::{FutureExt as _, TryFutureExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::connection::Pg;
 use super::error::Result;
 use super::membership::Membership;
 use super::place::Place;
 use super::read;
+use super::transaction::in_order;
 use crate::error::{Obstacle, StoreError};
 use crate::paging::Cursor;
 
-/// The pause between two rounds that nobody waits for. Each costs an fsync.
-const PAUSE: Duration = Duration::from_millis(10);
+/// The shortest and the longest pause between two rounds that nobody waits for. Each costs an fsync. Between them, it is
+/// [`PAUSE_ROUNDS`] times as long as the last round took.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+const PAUSE_ROUNDS: u32 = 9;
 
 /// The pause between two looks at the end of the log while there are other hosts, which move it too; and while there are
 /// none.
@@ -35,19 +40,22 @@ const ROUND_TIME_MAX: Duration = Duration::from_secs(10);
 const SETUP: &str =
     "SET client_min_messages = warning; SET jit = off; SET statement_timeout = '5s';
     SET idle_in_transaction_session_timeout = '2s'; SET synchronous_commit = on;
-    SET enable_seqscan = off; SET default_transaction_isolation = 'read committed'";
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+    SET default_transaction_isolation = 'read committed'";
 
-/// A round, one transaction. The second statement sees what whoever had the lock before has placed. Batches past the
-/// limit have larger numbers, and are the next round's.
-const ROUND: &str = "SELECT value FROM meta WHERE name = 'position' FOR UPDATE;
-    WITH found AS (
+/// The two statements of a round, which are one transaction. The second one sees what whoever had the lock before has
+/// placed. Batches past the limit have larger numbers, and are the next round's.
+const LOCK: &str = "SELECT value FROM meta WHERE name = 'position' FOR UPDATE";
+const PLACE: &str = "WITH found AS (
         SELECT batch, sum(events) OVER (ORDER BY batch) - events AS before FROM batches
         WHERE position IS NULL AND events > 0 ORDER BY batch LIMIT 10000),
     placed AS (
         UPDATE batches SET position = found.before + (SELECT value FROM meta WHERE name = 'position')
         FROM found WHERE batches.batch = found.batch RETURNING batches.events)
     UPDATE meta SET value = value + (SELECT coalesce(sum(events), 0) FROM placed)
-    WHERE name = 'position'";
+    WHERE name = 'position' RETURNING value, (SELECT count(*) FROM placed)";
+/// The most batches of a round.
+const ROUND_BATCHES_MAX: i64 = 10_000;
 
 /// What the task is asked for.
 enum Request {
@@ -80,7 +88,7 @@ impl Sequencer {
         done.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Has the batches that are committed placed within some milliseconds.
+    /// Has the batches that are committed placed soon, see [`PAUSE_MAX`].
     pub(super) fn place_soon(&self) {
         let _ = self.0.send(Request::Soon);
     }
@@ -97,11 +105,11 @@ pub(super) struct SequencerTask {
 
 impl SequencerTask {
     pub(super) async fn run(mut self) {
-        let mut last_round = Instant::now();
+        let (mut last_round, mut pause) = (Instant::now(), PAUSE_MIN);
         loop {
             let is_alone = self.membership.is_alone();
-            let pause = if is_alone { LOOK_PAUSE_ALONE } else { LOOK_PAUSE };
-            let first = match timeout(pause, self.requests.recv()).await {
+            let look_pause = if is_alone { LOOK_PAUSE_ALONE } else { LOOK_PAUSE };
+            let first = match timeout(look_pause, self.requests.recv()).await {
                 Ok(None) => return,
                 Ok(Some(request)) => Some(request),
                 Err(_) => None,
@@ -116,19 +124,23 @@ impl SequencerTask {
             while let Ok(request) = self.requests.try_recv() {
                 note(request);
             }
-            let rest = PAUSE.saturating_sub(last_round.elapsed());
+            let rest = pause.saturating_sub(last_round.elapsed());
             if waiting.is_empty() && !is_look && !rest.is_zero() {
                 // More may be committed meanwhile, and who waits is served at once.
-                match timeout(rest, self.requests.recv()).await {
-                    Ok(None) => return,
-                    Ok(Some(Request::Now(reply))) => waiting.push(reply),
-                    Ok(Some(Request::Soon)) => {
-                        tokio::time::sleep(PAUSE.saturating_sub(last_round.elapsed())).await;
+                let until = last_round + pause;
+                loop {
+                    match timeout_at(until.into(), self.requests.recv()).await {
+                        Ok(None) => return,
+                        Ok(Some(Request::Now(reply))) => {
+                            waiting.push(reply);
+                            break;
+                        }
+                        Ok(Some(Request::Soon)) => {}
+                        Err(_) => break,
                     }
-                    Err(_) => {}
                 }
             }
-            last_round = Instant::now();
+            let began = Instant::now();
             let done = timeout(ROUND_TIME_MAX, self.round()).await.unwrap_or_else(|_| {
                 let what = "the database does not answer";
                 Err(StoreError::unavailable(Obstacle::Database, what))
@@ -137,6 +149,8 @@ impl SequencerTask {
                 self.pg = None;
                 tracing::debug!(%error, "batches get no place in the log now");
             }
+            last_round = Instant::now();
+            pause = (PAUSE_ROUNDS * (last_round - began)).clamp(PAUSE_MIN, PAUSE_MAX);
             for reply in waiting {
                 let _ = reply.send(done.clone());
             }
@@ -163,9 +177,25 @@ impl SequencerTask {
 
 /// Gives a place to each batch that is committed. Returns the position of the last event.
 pub(super) async fn place_all(pg: &Pg) -> Result<i64> {
-    while pg.exists(read::UNPLACED, &[]).await? {
-        pg.batch(ROUND).await?;
+    let mut has_rest = pg.exists(read::UNPLACED, &[]).await?;
+    while has_rest {
+        has_rest = round(pg).await? == ROUND_BATCHES_MAX;
     }
     let end = pg.first("SELECT value FROM meta WHERE name = 'position'", &[]).await?;
     Ok(end.map_or(Ok(0), |row| row.try_get(0))?)
+}
+
+/// Does one round. Returns how many batches it has placed. After an error the connection may be in a transaction.
+async fn round(pg: &Pg) -> Result<i64> {
+    let (lock, place) = (pg.statement(LOCK).await?, pg.statement(PLACE).await?);
+    let simple = |sql: &'static str| pg.client.batch_execute(sql).map_ok(|()| Vec::new()).boxed();
+    let sent = vec![
+        simple("BEGIN"),
+        pg.client.query(&lock, &[]).boxed(),
+        pg.client.query(&place, &[]).boxed(),
+        simple("COMMIT"),
+    ];
+    let answers = in_order(sent).await.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+    let placed = answers.get(2).and_then(|rows| rows.first());
+    Ok(placed.map_or(Ok(0), |row| row.try_get(1))?)
 }

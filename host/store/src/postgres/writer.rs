@@ -243,10 +243,11 @@ impl Writer {
         own
     }
 
-    /// Writes a batch of jobs in one transaction. When another host is first with something, it is looked at again.
+    /// Writes a batch of jobs in one transaction. When another host is first with something, or a saga that begins is
+    /// there already, everything is looked at again.
     async fn try_write(&mut self, batch: &[Job]) -> Result<Written, Unwritten> {
         for tries in 1.. {
-            match self.try_write_once(batch).await {
+            match self.try_write_once(batch, tries == 1).await {
                 Err(Unwritten::Raced { words, .. }) if tries < RACES_MAX => {
                     tracing::debug!(words, "another host was first; the batch is decided again");
                 }
@@ -256,7 +257,13 @@ impl Writer {
         Err(StoreError::Closed.into())
     }
 
-    async fn try_write_once(&mut self, batch: &[Job]) -> Result<Written, Unwritten> {
+    /// Writes a batch of jobs in one transaction. With `assumes_new`, sagas that begin are taken for new ones, and the
+    /// transaction fails when one is not.
+    async fn try_write_once(
+        &mut self,
+        batch: &[Job],
+        assumes_new: bool,
+    ) -> Result<Written, Unwritten> {
         self.connect().await?;
         let appends: Vec<&Append> = batch.iter().filter_map(append_of).collect();
         let Some(pg) = &self.pg else { return Err(StoreError::Closed.into()) };
@@ -270,7 +277,8 @@ impl Writer {
                 Err(failure) => return Err(self.raced_or_failed(failure)),
             }
         };
-        let seen = look_up(pg, &appends, &self.cache.streams, &self.cache.state_bytes).await;
+        let (streams, state_bytes) = (&self.cache.streams, &self.cache.state_bytes);
+        let seen = look_up(pg, &appends, streams, state_bytes, assumes_new).await;
         let seen = seen.map_err(|failure| self.failed(failure))?;
         let mut plan = plan(&self.cache, seen, &appends);
         let mut writes = std::mem::take(&mut plan.writes);
