@@ -70,6 +70,7 @@ macro_rules! conformance_tests {
             lets_callers_wait_for_room,
             moves_the_head,
             starts_once_for_a_key,
+            looks_at_a_saga_beside_a_refused_start,
             starts_once_for_a_key_in_parallel,
             leaves_the_key_of_a_refused_start,
             lists_by_each_filter,

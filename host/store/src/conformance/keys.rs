@@ -38,6 +38,33 @@ pub async fn starts_once_for_a_key(location: &dyn StoreLocation) {
     assert_eq!(whole_log(&*store).await.len(), 2);
 }
 
+/// A start that is refused says nothing about its saga to the appends of the same transaction.
+pub async fn looks_at_a_saga_beside_a_refused_start(location: &dyn StoreLocation) {
+    let store = location.open().await.unwrap();
+    assert!(matches!(store.append(keyed(1, "order-7", 1)).await, Ok(Appended::Done { .. })));
+    store.close().await.unwrap();
+
+    let store = location.open().await.unwrap();
+    // While the first is written, the others wait and become one transaction.
+    let group = [start(10), keyed(1, "order-7", 1), then(1, 1), start(11)];
+    let results = join_all(group.map(|append| store.append(append))).await;
+    assert!(matches!(results[0], Ok(Appended::Done { .. })), "{results:?}");
+    assert!(matches!(results[1], Ok(Appended::Duplicate(_))), "{results:?}");
+    assert!(matches!(results[2], Ok(Appended::Done { .. })), "{results:?}");
+    assert!(matches!(results[3], Ok(Appended::Done { .. })), "{results:?}");
+    store.close().await.unwrap();
+
+    let store = location.open().await.unwrap();
+    let group = [start(12), start(1), start(13)];
+    let results = join_all(group.map(|append| store.append(append))).await;
+    assert!(matches!(results[0], Ok(Appended::Done { .. })), "{results:?}");
+    let is_right =
+        |error: &StoreError| matches!(error, StoreError::Conflict { actual, .. } if actual.0 == 2);
+    assert!(results[1].as_ref().is_err_and(is_right), "{results:?}");
+    assert!(matches!(results[2], Ok(Appended::Done { .. })), "{results:?}");
+    assert_eq!(whole_log(&*store).await.len(), 6);
+}
+
 /// 100 starts at once with one key: one saga.
 pub async fn starts_once_for_a_key_in_parallel(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();

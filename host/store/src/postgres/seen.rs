@@ -65,7 +65,7 @@ pub(super) async fn look_up(
     for (number, append) in appends.iter().enumerate() {
         match (streams.get(&append.stream), append.stream.saga()) {
             (Some(known), _) => drop(seen.streams.insert(append.stream.clone(), *known)),
-            (None, Some(_)) if seen.streams.contains_key(&append.stream) => {}
+            // What is looked at for a later append of the saga replaces this.
             (None, Some(saga)) if assumes_new && append.expected == Version(0) => {
                 seen.streams.insert(append.stream.clone(), StreamState::default());
                 seen.assumed_new.push(uuid_of(saga));

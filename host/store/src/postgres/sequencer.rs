@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 
 use super::connection::Pg;
-use super::error::Result;
+use super::error::{ANSWER_TIME_MAX, Failure, Result};
 use super::membership::Membership;
 use super::place::Place;
 use super::read;
@@ -195,7 +195,8 @@ async fn round(pg: &Pg) -> Result<i64> {
         pg.client.query(&place, &[]).boxed(),
         simple("COMMIT"),
     ];
-    let answers = in_order(sent).await.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+    let answers = timeout(ANSWER_TIME_MAX, in_order(sent)).await.map_err(|_| Failure::Silent)?;
+    let answers = answers.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
     let placed = answers.get(2).and_then(|rows| rows.first());
     Ok(placed.map_or(Ok(0), |row| row.try_get(1))?)
 }

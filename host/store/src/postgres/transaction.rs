@@ -187,7 +187,10 @@ pub(super) async fn begin_locked(pg: &Pg, lane: LaneEpoch, locks: &StateLocks) -
 
 /// Begins a transaction in which no other host writes. Returns false when another host has taken the lane over.
 pub(super) async fn begin_alone(pg: &Pg, lane: LaneEpoch) -> Result<bool> {
-    pg.batch("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
+    // A host that registers now would have a lane that is not locked.
+    let begin =
+        "BEGIN; SET LOCAL lock_timeout = '1s'; LOCK TABLE lanes IN SHARE ROW EXCLUSIVE MODE";
+    pg.batch(begin).await?;
     // The own lane with them, in one order, so that two hosts do not wait for each other.
     pg.query(ALL_LANES, &[]).await?;
     match pg.query(FENCE, &[&lane.host, &lane.epoch]).await {
