@@ -1,9 +1,12 @@
 //! Start keys: one key, one saga.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 
 use super::fixture::{digest, saga_id, start, then, whole_log};
 use super::location::StoreLocation;
+use super::state::state_change;
 use crate::{Append, Appended, SagaQuery, StartKey, StoreError};
 
 fn keyed(number: u32, key: &str, payload: u32) -> Append {
@@ -63,6 +66,13 @@ pub async fn looks_at_a_saga_beside_a_refused_start(location: &dyn StoreLocation
     assert!(results[1].as_ref().is_err_and(is_right), "{results:?}");
     assert!(matches!(results[2], Ok(Appended::Done { .. })), "{results:?}");
     assert_eq!(whole_log(&*store).await.len(), 6);
+    store.close().await.unwrap();
+
+    // It saw a value that was never there, and its version is wrong: the version is what counts.
+    let store = location.open().await.unwrap();
+    let saw = Arc::new(state_change(&[("absent", Some("1"))], &[]));
+    let refused = store.append(Append { state: vec![saw], ..start(1) }).await;
+    assert!(refused.as_ref().is_err_and(is_right), "{refused:?}");
 }
 
 /// 100 starts at once with one key: one saga.

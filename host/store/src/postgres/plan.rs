@@ -57,6 +57,9 @@ pub(super) struct Plan {
     pub(super) writes: Vec<Write>,
     /// How many events are written.
     pub(super) events: i64,
+    /// An append to a saga that was taken for a new one is refused for another reason. So no key says whether it is
+    /// new, and the append is refused for its version if it is not.
+    pub(super) is_unsure: bool,
     streams: Vec<(Stream, Option<StreamState>)>,
     state_bytes: HashMap<PluginName, u64>,
     start_delay: i64,
@@ -91,7 +94,8 @@ pub(super) fn together<'a>(appends: impl Iterator<Item = Option<&'a Append>>) ->
 pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> Plan {
     let mut rows = Rows::default();
     let (mut events, mut touched) = (0, Vec::new());
-    let mut not_archived = std::mem::take(&mut seen.assumed_new);
+    let assumed_new = std::mem::take(&mut seen.assumed_new);
+    let (mut not_archived, mut is_unsure) = (assumed_new.clone(), false);
     let (mut start_delay, mut longest_life) = (cache.start_delay, cache.longest_life);
     let mut results = Vec::with_capacity(appends.len());
     for (number, append) in appends.iter().enumerate() {
@@ -99,6 +103,10 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
         let (values, bytes) = match planned {
             Ok(planned) => planned,
             Err(refused) => {
+                let is_of_state =
+                    matches!(*refused, Ok(Appended::StateChanged(_) | Appended::StateFull(_)));
+                let is_assumed = |saga| assumed_new.contains(&uuid_of(saga));
+                is_unsure |= is_of_state && append.stream.saga().is_some_and(is_assumed);
                 results.push(*refused);
                 continue;
             }
@@ -163,6 +171,7 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
         results,
         writes,
         events,
+        is_unsure,
         streams: touched,
         state_bytes: seen.state_bytes,
         start_delay,

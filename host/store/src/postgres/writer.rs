@@ -278,9 +278,16 @@ impl Writer {
             }
         };
         let (streams, state_bytes) = (&self.cache.streams, &self.cache.state_bytes);
-        let seen = look_up(pg, &appends, streams, state_bytes, assumes_new).await;
-        let seen = seen.map_err(|failure| self.failed(failure))?;
-        let mut plan = plan(&self.cache, seen, &appends);
+        let decided = async {
+            let seen = look_up(pg, &appends, streams, state_bytes, assumes_new).await?;
+            let decided = plan(&self.cache, seen, &appends);
+            if !decided.is_unsure {
+                return Ok(decided);
+            }
+            let seen = look_up(pg, &appends, streams, state_bytes, false).await?;
+            Ok(plan(&self.cache, seen, &appends))
+        };
+        let mut plan = decided.await.map_err(|failure: Failure| self.failed(failure))?;
         let mut writes = std::mem::take(&mut plan.writes);
         let mut blobs = VecDeque::new();
         for job in batch {
