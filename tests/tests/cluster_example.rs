@@ -197,8 +197,9 @@ impl Cluster {
         let path = std::env::var("PATH").unwrap();
         let printed = File::create(folder.path().join("printed")).unwrap();
         let first = free_ports();
-        let script = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM"])
+        // Who starts the tests in the background ignores Ctrl-C, and so does what it starts.
+        let script = Command::new("env")
+            .args(["--default-signal=INT", "setpriv", "--pdeathsig", "TERM"])
             .arg(repository().join("examples/cluster/run"))
             .arg("--kill")
             .env("PATH", format!("{}:{path}", folder.path().display()))
