@@ -84,6 +84,14 @@ impl Load {
         panic!("the store does not go on");
     }
 
+    /// Appends while the store takes no writes: that is refused, and nothing of it is stored. The sagas of the load may
+    /// all wait for the answer of one transaction.
+    async fn is_refused(&self) {
+        let refused = self.store.append(start(1_000)).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Ends it. Each append is there once: in its stream, and in the log.
     async fn end(self) {
         self.is_over.store(true, Ordering::Relaxed);
@@ -95,6 +103,7 @@ impl Load {
             assert_eq!(versions, (1..=version).map(Version).collect::<Vec<_>>(), "saga {number}");
             all += version;
         }
+        assert!(self.refused.load(Ordering::Relaxed) > 0, "nothing was in the way");
         assert_eq!(whole_log(&*self.store).await.len() as u64, all);
         assert_eq!(self.store.maintenance().verify().await.unwrap(), Vec::<String>::new());
         until(&self.store, |health| matches!(health, StoreHealth::Well)).await;
@@ -112,6 +121,7 @@ async fn loses_nothing_when_the_server_crashes() {
         load.go_on(100).await;
         server.stop("immediate");
         until(&store, |health| matches!(health, StoreHealth::NoWrites(_))).await;
+        load.is_refused().await;
         server.start();
         until(&store, |health| matches!(health, StoreHealth::Well)).await;
     }
@@ -157,6 +167,7 @@ async fn loses_nothing_when_a_synchronous_standby_takes_over() {
     load.go_on(300).await;
     primary.stop("immediate");
     until(&store, |health| matches!(health, StoreHealth::NoWrites(_))).await;
+    load.is_refused().await;
     standby.promote();
     load.go_on(300).await;
     load.end().await;

@@ -95,7 +95,7 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
     let mut rows = Rows::default();
     let (mut events, mut touched) = (0, Vec::new());
     let assumed_new = std::mem::take(&mut seen.assumed_new);
-    let (mut not_archived, mut is_unsure) = (assumed_new.clone(), false);
+    let (mut ended_before, mut is_unsure) = (Vec::new(), false);
     let (mut start_delay, mut longest_life) = (cache.start_delay, cache.longest_life);
     let mut results = Vec::with_capacity(appends.len());
     for (number, append) in appends.iter().enumerate() {
@@ -116,7 +116,7 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
         let version = append.expected.plus(append.events.len());
         rows.add(append, events, known.has_row);
         if known.has_ended {
-            not_archived.extend(append.stream.saga().map(uuid_of));
+            ended_before.extend(append.stream.saga().map(uuid_of));
         }
         for (key, value) in values {
             rows.put_state(key.clone(), value.clone());
@@ -150,6 +150,8 @@ pub(super) fn plan(cache: &WriterCache, mut seen: Seen, appends: &[&Append]) -> 
         results.push(Ok(Appended::Done { version }));
     }
     let mut writes = rows.into_writes();
+    let mut not_archived = assumed_new;
+    not_archived.extend(ended_before);
     if !not_archived.is_empty() {
         writes.insert(0, Write { sql: NOT_ARCHIVED, values: vec![Box::new(not_archived)] });
     }

@@ -249,7 +249,10 @@ impl Writer {
         for tries in 1.. {
             match self.try_write_once(batch, tries == 1).await {
                 Err(Unwritten::Raced { words, .. }) if tries < RACES_MAX => {
-                    tracing::debug!(words, "another host was first; the batch is decided again");
+                    tracing::debug!(
+                        words,
+                        "something was there already; the batch is decided again"
+                    );
                 }
                 done => return done,
             }
