@@ -35,7 +35,7 @@ need() { provide fail "$@"; }
 want() { provide go_on "$@"; }
 
 provide() {
-    local tool if_missing=$1 lack_node= lack_registry= lack_nats= lack_s3= lack_etcd= lack_caddy=
+    local tool if_missing=$1 lack_node= lack_registry= lack_nats= lack_s3= lack_etcd= lack_caddy= lack_promtool=
     shift
     if [ -x "$(tools_dir)/node/bin/npm" ]; then
         PATH=$(tools_dir)/node/bin:$PATH
@@ -61,10 +61,13 @@ provide() {
         valgrind) has valgrind || lack "valgrind (counts instructions)" valgrind libc6-dbg ;;
         chromium) has chromium || lack "Chromium (a web page attacks the host)" chromium ;;
         openssl) has openssl || lack "openssl (a page signs a request)" openssl ;;
+        systemd) has systemd-analyze || lack "systemd (its own tool checks the unit)" systemd ;;
         zstd) has zstd || lack "zstd (a page reads a file of the archive)" zstd ;;
         postgres) has_postgres || lack "PostgreSQL (several hosts share a database)" postgresql ;;
+        ip) has ip || lack "ip (hosts in networks of their own)" iproute2 ;;
         patroni) has patroni || lack "Patroni (it promotes a standby of PostgreSQL)" patroni ;;
         etcd) has etcd || [ -x "$(tools_dir)/etcd" ] || lack_etcd=etcd ;;
+        promtool) has promtool || [ -x "$(tools_dir)/promtool" ] || lack_promtool=promtool ;;
         caddy) has caddy || [ -x "$(tools_dir)/caddy" ] || lack_caddy=caddy ;;
         registry) has docker-registry || [ -x "$(tools_dir)/docker-registry" ] ||
             lack_registry=registry ;;
@@ -86,7 +89,7 @@ provide() {
         echo "$0: going on without them" >&2
         return 0
     fi
-    for tool in $lack_registry $lack_nats $lack_s3 $lack_etcd $lack_caddy $lack_node; do
+    for tool in $lack_registry $lack_nats $lack_s3 $lack_etcd $lack_caddy $lack_promtool $lack_node; do
         install_$tool && continue
         [ "$if_missing" = go_on ] || return 1
         echo "$0: going on without it" >&2
@@ -132,6 +135,8 @@ install_registry() { unpack docker-registry usr/bin/docker-registry "tests pull 
 install_nats() { unpack nats-server usr/sbin/nats-server "tests send events to it"; }
 
 install_etcd() { unpack etcd-server usr/bin/etcd "Patroni keeps in it who is the primary"; }
+
+install_promtool() { unpack prometheus usr/bin/promtool "it checks alert rules and metrics"; }
 
 install_caddy() { unpack caddy usr/bin/caddy "it balances requests over several hosts"; }
 

@@ -120,6 +120,7 @@ fn started(definition: &Arc<Definition>) -> (Saga, Vec<Event>) {
             start_at: None,
             parent: None,
             sealed_key: None,
+            who: None,
             personal: Vec::new(),
         },
     );

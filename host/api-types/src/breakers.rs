@@ -5,12 +5,15 @@ use utoipa::ToSchema;
 
 use amends_engine::Timestamp;
 
+use crate::words::{BreakerStateWord, OnOpenWord};
+
 /// The circuit breaker of a service.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct BreakerView {
     /// The name of the service.
     pub service: String,
     /// `closed`, `open` or `half_open`.
+    #[schema(value_type = BreakerStateWord)]
     pub state: String,
     /// How many calls have failed in a row.
     pub failures: u32,
@@ -26,6 +29,7 @@ pub struct BreakerView {
     /// How many calls try after that. All of them must succeed to close the breaker.
     pub half_open: u32,
     /// What a step does while the breaker is open: `wait` or `fail`.
+    #[schema(value_type = OnOpenWord)]
     pub on_open: String,
     /// The message of the last failure.
     pub last_error: Option<String>,
@@ -58,6 +62,7 @@ pub struct BreakerRateView {
 #[serde(deny_unknown_fields)]
 pub struct OpenBody {
     /// Why. The host keeps the reason and who asked in the stream of the service.
+    #[schema(min_length = 1)]
     pub reason: String,
     /// How long the breaker stays open, such as `1h`; until somebody closes it when absent.
     #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
@@ -69,5 +74,6 @@ pub struct OpenBody {
 #[serde(deny_unknown_fields)]
 pub struct CloseBody {
     /// Why. The host keeps the reason and who asked in the stream of the service.
+    #[schema(min_length = 1)]
     pub reason: String,
 }

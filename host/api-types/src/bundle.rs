@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use amends_engine::{Digest, Timestamp};
 
 use crate::definitions::DefinitionView;
+use crate::words::SagaStatusWord;
 
 /// The format of a bundle that this version writes and reads.
 pub const BUNDLE_FORMAT: &str = "amends-saga/1";
@@ -86,8 +87,10 @@ pub struct BundleBlob {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImportedView {
     /// The id of the saga.
+    #[schema(format = "uuid")]
     pub id: String,
     /// As what it ended.
+    #[schema(value_type = SagaStatusWord)]
     pub status: String,
     /// How many events it has here: those of the bundle, and the note that says who imported it.
     pub events: u64,

@@ -13,6 +13,6 @@ pub struct DefinitionView {
     /// The digest of the definition's canonical form.
     pub digest: String,
     /// The canonical form.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub spec: Payload,
 }

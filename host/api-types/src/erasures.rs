@@ -5,6 +5,8 @@ use utoipa::ToSchema;
 
 use amends_engine::Timestamp;
 
+use crate::words::{PersonalStateWord, SagaStatusWord};
+
 /// The order to erase the personal values of a subject.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -12,6 +14,7 @@ pub struct ErasureBody {
     /// The subject, as `subject` of a definition reads it of an input. The host does not keep it.
     pub subject: String,
     /// Why. The host keeps the reason and who asked, so the reason should not name the subject.
+    #[schema(min_length = 1)]
     pub reason: String,
 }
 
@@ -30,6 +33,9 @@ pub struct ErasureView {
     pub reason: Option<String>,
     /// How many sagas had their values erased at once.
     pub erased: u64,
+    /// How many sagas waited and had their values erased since.
+    #[serde(default)]
+    pub erased_later: u64,
     /// How many sagas still wait until they can no longer be undone.
     pub waiting: u64,
     /// Those sagas; at most 1,000 of them.
@@ -40,6 +46,7 @@ pub struct ErasureView {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ErasureWaitItem {
     /// The id of the saga.
+    #[schema(format = "uuid")]
     pub id: String,
     /// When the time to undo it ends; absent while it has not ended.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -47,6 +54,7 @@ pub struct ErasureWaitItem {
     pub until: Option<Timestamp>,
     /// The status of the saga, or of the saga that runs it, while that has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SagaStatusWord>)]
     pub status: Option<String>,
 }
 
@@ -54,6 +62,7 @@ pub struct ErasureWaitItem {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PersonalView {
     /// `sealed`; `waiting` when they are erased as soon as the saga can no longer be undone; `erased`.
+    #[schema(value_type = PersonalStateWord)]
     pub state: String,
     /// When the erasure was asked for.
     #[schema(value_type = Option<String>, format = DateTime)]

@@ -29,7 +29,7 @@ pub struct EventView {
     #[serde(rename = "type")]
     pub kind: String,
     /// What the event says; its type tells which fields there are.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub data: Box<RawValue>,
     /// The step whose call emitted a domain event. Only in the history and the watch of one saga; other events
     /// have the step in `data`.

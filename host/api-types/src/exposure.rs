@@ -15,7 +15,7 @@ pub struct EffectView {
     /// Whether the definition has an undo for the step.
     pub has_undo: bool,
     /// The output of the step.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub output: Option<Payload>,
 }
 

@@ -1,16 +1,17 @@
 //! Whether a host lives, and whether it takes sagas.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The answer of `/healthz`, also of a host that still starts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AliveView {
     /// Always `ok`.
     pub status: String,
 }
 
 /// The answer of `/readyz` when the host takes sagas.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ReadyView {
     /// How many sagas are quarantined.
     pub quarantined: usize,
@@ -22,7 +23,7 @@ pub struct ReadyView {
 }
 
 /// The disk of the store is nearly full.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct WarningView {
     /// Always `disk_low`.
     pub code: String,

@@ -7,6 +7,7 @@
 //! Deliberately absent: a web server, the runtime and the store. The crate `amends-api` makes these
 //! structs of what those know.
 
+mod audit;
 mod breakers;
 mod bundle;
 mod definitions;
@@ -14,6 +15,7 @@ mod deploy;
 mod duration;
 mod erasures;
 mod events;
+mod evidence;
 mod exposure;
 mod health;
 mod hosts;
@@ -32,9 +34,12 @@ mod start;
 mod steps;
 mod store;
 mod subscriptions;
+mod tokens;
 mod undo_plan;
 mod why;
+mod words;
 
+pub use audit::{AuditCheckView, AuditView};
 pub use breakers::{BreakerRateView, BreakerView, CloseBody, OpenBody};
 pub use bundle::{
     BUNDLE_COMPONENTS_BYTES_MAX, BUNDLE_FORMAT, BUNDLE_IMPORT_BYTES_MAX, BundleBlob,
@@ -45,6 +50,10 @@ pub use deploy::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView}
 pub use duration::{DurationError, parse_duration};
 pub use erasures::{ErasureBody, ErasureView, ErasureWaitItem, PersonalView};
 pub use events::EventView;
+pub use evidence::{
+    EVIDENCE_FORMAT, EVIDENCE_LINE_BYTES_MAX, EvidenceChain, EvidenceCheck, EvidenceComponent,
+    EvidenceFound, EvidenceHead, EvidenceLine, EvidenceMisfit, EvidenceSeal,
+};
 pub use exposure::{EffectView, ExposureItem};
 pub use health::{AliveView, ReadyView, WarningView};
 pub use hosts::{HostItem, HostView};
@@ -61,7 +70,7 @@ pub use public_url::{PublicUrl, PublicUrlError};
 pub use rehearsal::{
     DifferenceGroupView, DifferenceView, LeftOutView, RehearsalView, UnfinishedView,
 };
-pub use sagas::{NoteView, ParentView, QUARANTINED, SagaCounts, SagaGroupItem, SagaItem, SagaView};
+pub use sagas::{NoteView, ParentView, SagaCounts, SagaGroupItem, SagaItem, SagaView};
 pub use schedules::ScheduleView;
 pub use signals::{SignalBody, SignalTaken};
 pub use start::{BatchAnswer, StartBody};
@@ -72,5 +81,7 @@ pub use store::{
     StoreMonthItem, StoreSagasItem, StoreView,
 };
 pub use subscriptions::{DeadLetterView, RedriveBody, SubscriptionView};
+pub use tokens::{MeView, NewTokenView, RevokeBody, RevokedView, TokenBody, TokenView};
 pub use undo_plan::PlannedView;
 pub use why::WhyView;
+pub use words::QUARANTINED;

@@ -5,6 +5,8 @@ use utoipa::ToSchema;
 
 use amends_engine::Timestamp;
 
+use crate::words::{EventResultWord, EventRuleStateWord};
+
 /// What became of the events of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventsTakenView {
@@ -21,6 +23,7 @@ pub struct EventTakenItem {
     pub source: String,
     /// `started` (it started the saga), `repeated` (an earlier delivery started the saga), `signalled` (it
     /// became a signal to the saga, now or by an earlier delivery) or `ignored` (the rule takes another type).
+    #[schema(value_type = EventResultWord)]
     pub result: String,
     /// The id of the saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,6 +38,7 @@ pub struct EventRuleView {
     /// The type of its events, or the beginning of it and `*`.
     pub event: String,
     /// `active`, or `away` while no events can come, because their server or stream is away.
+    #[schema(value_type = EventRuleStateWord)]
     pub state: String,
     /// Where they come from: `webhook`, `events`, or a server and a stream of NATS.
     pub from: String,

@@ -11,12 +11,13 @@ use amends_engine::Payload;
 #[serde(deny_unknown_fields)]
 pub struct OperatorBody {
     /// Why. The host keeps the reason and who asked in the stream of the saga.
+    #[schema(min_length = 1)]
     pub reason: String,
     /// For `retry`, `skip` and `resolve`: the name of the step; when absent, the one that needs the order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
     /// For `retry`: the input of the step's calls from now on.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub input: Option<Payload>,
     /// For `retry`: the digest of the component that serves the step's calls from now on, until the next
@@ -25,7 +26,7 @@ pub struct OperatorBody {
     pub digest: Option<String>,
     /// For `resolve`: the output of the call; when absent, nobody knows it. The output has to fit the output
     /// schema of the component that executed the step.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub output: Option<Payload>,
     /// For `resolve`: how it is known what became of the call.

@@ -15,7 +15,7 @@ pub struct StateItem {
     /// The key.
     pub key: String,
     /// The value: any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub value: Box<RawValue>,
 }
 
@@ -26,7 +26,7 @@ pub struct StateImportLine {
     /// The key.
     pub key: String,
     /// The value: any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub value: Payload,
 }
 

@@ -5,6 +5,8 @@ use utoipa::ToSchema;
 
 use amends_engine::Timestamp;
 
+use crate::words::ActivationCauseWord;
+
 /// A plugin.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PluginView {
@@ -104,6 +106,7 @@ pub struct ActivationView {
     pub version: String,
     /// The cause: a `file` in the plugin folder, an operator's `deploy` or `rollback`, or the promotion of
     /// a `canary`.
+    #[schema(value_type = ActivationCauseWord)]
     pub cause: String,
     /// Who asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,6 +134,7 @@ pub struct RejectionView {
 #[serde(deny_unknown_fields)]
 pub struct RollbackBody {
     /// Why. The host keeps the reason and who asked in the history of the plugin.
+    #[schema(min_length = 1)]
     pub reason: String,
     /// The digest of a component that was active before, or the beginning of the digest. When absent, the
     /// last such component that no rollback has left.
@@ -147,5 +151,6 @@ pub struct RollbackBody {
 #[serde(deny_unknown_fields)]
 pub struct PromoteBody {
     /// Why. The host keeps the reason and who asked in the history of the plugin.
+    #[schema(min_length = 1)]
     pub reason: String,
 }

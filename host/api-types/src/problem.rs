@@ -12,6 +12,7 @@ pub struct Problem {
     /// The words of the HTTP status.
     pub title: String,
     /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// The stable code of the problem, for programs.
     pub code: String,

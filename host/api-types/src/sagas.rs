@@ -9,14 +9,13 @@ use amends_engine::{IndexName, IndexValue, Payload, Timestamp};
 
 use crate::erasures::PersonalView;
 use crate::steps::StepView;
-
-/// The status of a saga that cannot be read or stepped, so that nothing touches it.
-pub const QUARANTINED: &str = "quarantined";
+use crate::words::SagaStatusWord;
 
 /// A saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SagaView {
     /// The id of the saga, a `UUIDv7`.
+    #[schema(format = "uuid")]
     pub id: String,
     /// The name of the saga's definition.
     pub definition: String,
@@ -25,12 +24,13 @@ pub struct SagaView {
     /// `running`, `waiting`, `paused`, `compensating`, `blocked`, `completed`, `compensated` or `abandoned`;
     /// the last three are ends. `quarantined` when the saga cannot be read or stepped, so that nothing
     /// touches it; `reason` then says why.
+    #[schema(value_type = SagaStatusWord)]
     pub status: String,
     /// The input that the saga was started with.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub input: Payload,
     /// The output of a completed saga: that of its last step, or of each of its last steps by name.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub output: Option<Payload>,
     /// The steps of the saga, in the order of the definition.
     pub steps: Vec<StepView>,
@@ -101,6 +101,7 @@ pub struct NoteView {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ParentView {
     /// The id of the other saga.
+    #[schema(format = "uuid")]
     pub saga: String,
     /// The name of its step.
     pub step: String,
@@ -110,10 +111,12 @@ pub struct ParentView {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SagaItem {
     /// The id of the saga.
+    #[schema(format = "uuid")]
     pub id: String,
     /// The name of the saga's definition.
     pub definition: String,
     /// The status of the saga, `quarantined` included.
+    #[schema(value_type = SagaStatusWord)]
     pub status: String,
     /// Why the saga is blocked or quarantined, or why it is or was compensated.
     pub reason: Option<String>,

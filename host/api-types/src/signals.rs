@@ -5,12 +5,14 @@ use utoipa::ToSchema;
 
 use amends_engine::Payload;
 
+use crate::words::SagaStatusWord;
+
 /// A signal.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalBody {
     /// The payload of the signal: any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     #[serde(default = "Payload::null")]
     pub payload: Payload,
     /// The sender's id of the signal. The saga ignores a second signal with the same id.
@@ -22,7 +24,9 @@ pub struct SignalBody {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SignalTaken {
     /// The id of the saga.
+    #[schema(format = "uuid")]
     pub id: String,
     /// The status of the saga after the signal.
+    #[schema(value_type = SagaStatusWord)]
     pub status: String,
 }

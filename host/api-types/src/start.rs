@@ -16,7 +16,7 @@ pub struct StartBody {
     /// The name of a definition of the config.
     pub definition: String,
     /// The input of the saga: any JSON.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     #[serde(default = "Payload::null")]
     pub input: Payload,
     /// Tags by which the saga can be found: at most 16.

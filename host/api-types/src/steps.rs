@@ -5,6 +5,8 @@ use utoipa::ToSchema;
 
 use amends_engine::{Payload, Timestamp};
 
+use crate::words::{DirectionWord, StepStatusWord};
+
 /// One step of a saga.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
@@ -13,21 +15,23 @@ pub struct StepView {
     /// `pending`, `waiting`, `running`, `backing_off`, `breaker_open`, `succeeded`, `failed`,
     /// `unknown`, `skipped`, `undoing`, `undo_backing_off`, `undone`, `undo_blocked` or
     /// `undo_skipped`.
+    #[schema(value_type = StepStatusWord)]
     pub status: String,
     /// The direction of the step's last call: `execute` or `compensate`.
+    #[schema(value_type = DirectionWord)]
     pub direction: String,
     /// How many attempts there were in that direction.
     pub attempts: u32,
     /// The input of the step's calls: computed from the saga as it is now, or given by an operator with
     /// `retry`. Only in the answer to `GET /v1/sagas/{id}`, for steps that were called or edited.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Payload>,
     /// Whether the input is left out: this answer has no room for it, or it took too long to compute.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub input_omitted: bool,
     /// The output of `execute`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub output: Option<Payload>,
     /// The last failure.
     pub error: Option<ErrorView>,
@@ -97,6 +101,6 @@ pub struct ErrorView {
     pub message: String,
     /// Anything else that the component reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub details: Option<Payload>,
 }

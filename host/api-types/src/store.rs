@@ -4,6 +4,8 @@ use amends_engine::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::words::SagaStatusWord;
+
 /// The header of the answer of `/v1/store/backup`. Its value is a [`BackupView`], as JSON.
 pub const BACKUP_HEADER: &str = "amends-backup";
 
@@ -125,6 +127,7 @@ pub struct StoreSagasItem {
     /// The definition.
     pub definition: String,
     /// The status.
+    #[schema(value_type = SagaStatusWord)]
     pub status: String,
     /// The number of sagas.
     pub sagas: u64,

@@ -5,6 +5,8 @@ use utoipa::ToSchema;
 
 use amends_engine::Timestamp;
 
+use crate::words::SubscriptionStateWord;
+
 /// A subscription: the events that reach another system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SubscriptionView {
@@ -12,6 +14,7 @@ pub struct SubscriptionView {
     pub name: String,
     /// `active`, `away` (the receiver does not take events, and the host tries again) or `disabled` (the
     /// receiver wants no more).
+    #[schema(value_type = SubscriptionStateWord)]
     pub state: String,
     /// Where the events go, without the query of the address.
     pub target: String,
@@ -61,5 +64,6 @@ pub struct DeadLetterView {
 #[serde(deny_unknown_fields)]
 pub struct RedriveBody {
     /// Why. The host logs the reason and who asked.
+    #[schema(min_length = 1)]
     pub reason: String,
 }

@@ -5,6 +5,8 @@ use utoipa::ToSchema;
 
 use amends_engine::Payload;
 
+use crate::words::StepStatusWord;
+
 /// One undo that a compensation would run now.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PlannedView {
@@ -21,11 +23,12 @@ pub struct PlannedView {
     /// Why this component would serve the undo, when it is not the active one.
     pub note: Option<String>,
     /// The input of the step's calls; null when it cannot be computed.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub input: Option<Payload>,
     /// The output of the step; null when nobody knows whether it happened.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub output: Option<Payload>,
     /// The status of the step.
+    #[schema(value_type = StepStatusWord)]
     pub status: String,
 }

@@ -5,12 +5,16 @@ use utoipa::ToSchema;
 
 use amends_engine::Timestamp;
 
+use crate::words::{SagaStatusWord, VerbWord};
+
 /// Why a saga is where it is.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct WhyView {
     /// The id of the saga.
+    #[schema(format = "uuid")]
     pub id: String,
     /// The status of the saga.
+    #[schema(value_type = SagaStatusWord)]
     pub status: String,
     /// A few sentences. The first gives the reason.
     pub sentence: String,
@@ -26,6 +30,7 @@ pub struct WhyView {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline_at: Option<Timestamp>,
     /// The operator's verbs that would change something.
+    #[schema(value_type = Vec<VerbWord>)]
     pub verbs: Vec<String>,
     /// The names of the steps whose undo is due and has not begun: `skip` and `resolve` take them with
     /// `"undo": true`.

@@ -1,5 +1,6 @@
 //! What the handlers of the API share.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -11,6 +12,7 @@ use crate::body::BodyRoom;
 use crate::names::Names;
 use crate::plugin_state::imports::Imports;
 use crate::plugins::upload::Uploads;
+use crate::rates::Rates;
 use crate::sagas::watchers::Watchers;
 use amends_api_types::PublicUrl;
 
@@ -35,7 +37,9 @@ pub struct ApiState {
     pub(crate) scans: Arc<Semaphore>,
     /// Limits imports of plugin state.
     pub(crate) imports: Imports,
-    /// The address at which a proxy serves the host, if one does.
+    /// Limits how often somebody may ask.
+    pub(crate) rates: Arc<Rates>,
+    /// The address by which callers reach the host, if the config says so: such as that of a proxy.
     pub(crate) public_url: Option<PublicUrl>,
     /// The address at which the other hosts of the store reach this one.
     pub(crate) address: Option<PublicUrl>,
@@ -56,12 +60,23 @@ impl ApiState {
             uploads: Uploads::default(),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             imports: Imports::default(),
+            rates: Arc::default(),
             public_url,
         }
     }
 
+    /// Limits the requests that may come with each token: so many a second, and so many at once after a pause.
+    #[must_use]
+    pub fn with_token_rate(self, per_second: NonZeroU32, at_once: NonZeroU32) -> Self {
+        Self { rates: Arc::new(Rates::of_tokens(per_second, at_once)), ..self }
+    }
+
     /// The addresses beside its own at which the host is reached.
     pub(crate) fn names(&self) -> Names<'_> {
-        Names { public_url: self.public_url.as_ref(), address: self.address.as_ref() }
+        Names {
+            public_url: self.public_url.as_ref(),
+            address: self.address.as_ref(),
+            is_any_taken: self.host.has_access_control(),
+        }
     }
 }

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 
-use amends_engine::{PAYLOAD_BYTES_MAX, check_json};
+use amends_engine::{PAYLOAD_BYTES_MAX, Payload, check_json};
 
 use crate::error::ApiError;
 use crate::pace::{BYTES_PER_SECOND_MIN, Pace, WAITED_MAX};
@@ -303,29 +303,52 @@ pub(crate) fn check_ndjson(headers: &HeaderMap) -> Result<(), ApiError> {
         .with_remedy(format!("send the header `content-type: {NDJSON}`")))
 }
 
-/// The value of a JSON body. It refuses with a problem, also a text that not every reader understands the same
-/// (see [`check_json`]).
+/// The value of a body that is a JSON object. It refuses with a problem, also a text that not every reader
+/// understands the same (see [`check_json`]).
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let is_json = |kind: &str| {
-            let suffix = |rest: &str| rest.ends_with("+json");
-            kind == "application/json" || kind.strip_prefix("application/").is_some_and(suffix)
-        };
-        if !is_of_type(request.headers(), is_json) {
-            let problem = ApiError::new(415, "not_json", "this takes JSON")
-                .with_remedy("send the header `content-type: application/json`");
-            return Err(refuse(request, problem).await);
+        let bytes = read_json(request).await?;
+        // serde takes a list of the values of a struct for the struct.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            let detail = "the body is a list, it has to be a JSON object";
+            return Err(ApiError::new(400, "bad_request", detail));
         }
-        let bytes = read(request, BODY_BYTES_MAX).await?;
-        let wrong = |error: String| {
-            ApiError::new(400, "bad_request", format!("the body is not valid JSON: {error}"))
-        };
-        let text = str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
-        check_json(text).map_err(|error| wrong(error.to_string()))?;
         axum::Json::from_bytes(&bytes).map(|axum::Json(value)| Self(value)).map_err(ApiError::from)
     }
+}
+
+/// A body that is any JSON. It refuses with a problem, as [`JsonBody`] does.
+pub(crate) struct AnyJson(pub(crate) Payload);
+
+impl<S: Send + Sync> FromRequest<S> for AnyJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = read_json(request).await?;
+        axum::Json::from_bytes(&bytes).map(|axum::Json(value)| Self(value)).map_err(ApiError::from)
+    }
+}
+
+/// Reads a body of JSON, whose text is checked.
+async fn read_json(request: Request) -> Result<Bytes, ApiError> {
+    let is_json = |kind: &str| {
+        let suffix = |rest: &str| rest.ends_with("+json");
+        kind == "application/json" || kind.strip_prefix("application/").is_some_and(suffix)
+    };
+    if !is_of_type(request.headers(), is_json) {
+        let problem = ApiError::new(415, "not_json", "this takes JSON")
+            .with_remedy("send the header `content-type: application/json`");
+        return Err(refuse(request, problem).await);
+    }
+    let bytes = read(request, BODY_BYTES_MAX).await?;
+    let wrong = |error: String| {
+        ApiError::new(400, "bad_request", format!("the body is not valid JSON: {error}"))
+    };
+    let text = str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+    check_json(text).map_err(|error| wrong(error.to_string()))?;
+    Ok(bytes)
 }

@@ -1,27 +1,26 @@
 //! Circuit breakers: how they stand, and what an operator does to them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, State};
-use axum::http::HeaderMap;
+use axum::extract::State;
 
-use amends_api_types::{BreakerRateView, BreakerView, CloseBody, OpenBody, Page, Problem};
+use amends_api_types::{BreakerRateView, BreakerView, CloseBody, OpenBody, Page};
 use amends_engine::ServiceName;
 use amends_runtime::{BreakerInfo, OnOpen};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::Path;
 use crate::reason::reason_of;
-use crate::requester::requester;
 use amends_api_types::parse_duration;
 
 /// Lists the circuit breakers.
-#[utoipa::path(get, path = "/v1/breakers", tag = "operators",
-    responses((status = 200, body = Page<BreakerView>)))]
+#[utoipa::path(get, path = "/v1/breakers", operation_id = "list_breakers", tag = "operators",
+    security(("token" = ["read"])),
+    responses((status = 200, body = Page<BreakerView>, description = "The circuit breakers.")))]
 pub(crate) async fn breakers(State(state): State<ApiState>) -> Json<Page<BreakerView>> {
     let items = state.host.breakers().into_iter().map(breaker_view).collect();
     Json(Page { items, next_cursor: None })
@@ -32,23 +31,23 @@ pub(crate) async fn breakers(State(state): State<ApiState>) -> Json<Page<Breaker
 /// The breaker stays open until somebody closes it, or for the time in `for`. After that time a few calls try,
 /// as after the breaker has opened by itself; a breaker without settings in the config closes. The host rejects
 /// the order while the store takes no writes.
-#[utoipa::path(post, path = "/v1/breakers/{service}/open", tag = "operators",
-    params(("service" = String, Path),
-        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+#[utoipa::path(post, path = "/v1/breakers/{service}/open", operation_id = "open_breaker", tag = "operators",
+    security(("token" = ["operate"])),
+    params(
+        ("service" = String, Path, description = "The name of the service."),
+        ("amends-user" = Option<String>, Header)),
     request_body = OpenBody,
-    responses((status = 200, body = BreakerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = BreakerView, description = "The breaker, which is open.")))]
 pub(crate) async fn open(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     Path(service): Path<String>,
-    headers: HeaderMap,
     JsonBody(body): JsonBody<OpenBody>,
 ) -> Result<Json<BreakerView>, ApiError> {
     let reason = reason_of(&body.reason)?;
-    let principal = requester(&headers, peer)?;
     let open_for = body.open_for.as_deref().map(time).transpose()?;
     let found = match name(&service) {
-        Some(name) => state.host.open_breaker(&principal, &name, reason, open_for).await?,
+        Some(name) => state.host.open_breaker(caller.principal(), &name, reason, open_for).await?,
         None => None,
     };
     answer(&state, &service, found)
@@ -57,22 +56,22 @@ pub(crate) async fn open(
 /// Closes a circuit breaker by hand: sagas that wait for its service go on at once.
 ///
 /// A breaker that is closed already stays closed. The host rejects the order while the store takes no writes.
-#[utoipa::path(post, path = "/v1/breakers/{service}/close", tag = "operators",
-    params(("service" = String, Path),
-        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+#[utoipa::path(post, path = "/v1/breakers/{service}/close", operation_id = "close_breaker", tag = "operators",
+    security(("token" = ["operate"])),
+    params(
+        ("service" = String, Path, description = "The name of the service."),
+        ("amends-user" = Option<String>, Header)),
     request_body = CloseBody,
-    responses((status = 200, body = BreakerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = BreakerView, description = "The breaker, which is closed.")))]
 pub(crate) async fn close(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     Path(service): Path<String>,
-    headers: HeaderMap,
     JsonBody(body): JsonBody<CloseBody>,
 ) -> Result<Json<BreakerView>, ApiError> {
     let reason = reason_of(&body.reason)?;
-    let principal = requester(&headers, peer)?;
     let found = match name(&service) {
-        Some(name) => state.host.close_breaker(&principal, &name, reason).await?,
+        Some(name) => state.host.close_breaker(caller.principal(), &name, reason).await?,
         None => None,
     };
     answer(&state, &service, found)

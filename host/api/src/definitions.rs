@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 
-use amends_api_types::{DefinitionView, Page, Problem};
+use amends_api_types::{DefinitionView, Page};
 use amends_engine::{Definition, Payload};
 
 use crate::answer::Json;
@@ -13,8 +13,9 @@ use crate::ids::parse_id;
 use crate::sagas::saga_lookup::unknown;
 
 /// Lists the definitions of the config.
-#[utoipa::path(get, path = "/v1/definitions", tag = "definitions",
-    responses((status = 200, body = Page<DefinitionView>)))]
+#[utoipa::path(get, path = "/v1/definitions", operation_id = "list_definitions", tag = "definitions",
+    security(("token" = ["read"])),
+    responses((status = 200, body = Page<DefinitionView>, description = "The definitions in force.")))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<DefinitionView>> {
     let current = state.host.definitions();
     let items = current.map(|definition| definition_view(definition)).collect();
@@ -22,8 +23,11 @@ pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<DefinitionV
 }
 
 /// Reads the definition that a saga is pinned to, also when the config has another one by now.
-#[utoipa::path(get, path = "/v1/sagas/{id}/definition", tag = "sagas", params(("id" = String, Path)),
-    responses((status = 200, body = DefinitionView), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/sagas/{id}/definition", operation_id = "get_saga_definition", tag = "sagas",
+    security(("token" = ["read"])),
+    params(("id" = String, Path, format = "uuid", description = "The id of the saga.")),
+    responses(
+        (status = 200, body = DefinitionView, description = "The definition that the saga is pinned to.")))]
 pub(crate) async fn of_saga(
     State(state): State<ApiState>,
     Path(id): Path<String>,
@@ -34,7 +38,8 @@ pub(crate) async fn of_saga(
     Ok(Json(definition_view(&definition)))
 }
 
-fn definition_view(definition: &Definition) -> DefinitionView {
+/// Shows a definition.
+pub(crate) fn definition_view(definition: &Definition) -> DefinitionView {
     DefinitionView {
         name: definition.name().to_string(),
         digest: definition.digest().to_string(),

@@ -116,18 +116,26 @@ fn addressed_to(request: &Request) -> Result<Option<Authority>, ApiError> {
     }
 }
 
+/// Refuses a request for another name than those of the host, whatever its caller shows: a page of a site whose
+/// name leads to this host could send what a proxy sends.
+pub(crate) fn check_own_name(request: &Request, names: Names<'_>) -> Result<(), ApiError> {
+    let Some(host) = addressed_to(request)? else { return Ok(()) };
+    check_host(&host, Names { is_any_taken: false, ..names })
+}
+
 /// Refuses other names. A page's own name may point to this machine by now, and its browser still sends
 /// that name.
 fn check_host(host: &Authority, names: Names<'_>) -> Result<(), ApiError> {
     let name = host.host();
-    let Names { public_url, address } = names;
+    let Names { public_url, address, is_any_taken } = names;
     let is_loopback = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
         Some(address) => address.parse().is_ok_and(|address: Ipv6Addr| address.is_loopback()),
         None => name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback()),
     };
     let is_public = public_url.is_some_and(|url| url.name().eq_ignore_ascii_case(name));
     let is_of_hosts = address.is_some_and(|address| address.name().eq_ignore_ascii_case(name));
-    if is_loopback || is_public || is_of_hosts || name.eq_ignore_ascii_case("localhost") {
+    let is_named = is_public || is_of_hosts || name.eq_ignore_ascii_case("localhost");
+    if is_loopback || is_named || is_any_taken {
         return Ok(());
     }
     Err(ApiError::new(421, "wrong_host", format!("this host is not `{name}`")).with_remedy(

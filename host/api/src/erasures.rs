@@ -1,20 +1,17 @@
 //! Erasures of personal values.
 
-use std::net::SocketAddr;
+use axum::extract::State;
 
-use axum::extract::{ConnectInfo, State};
-use axum::http::HeaderMap;
-
-use amends_api_types::{ErasureBody, ErasureView, ErasureWaitItem, Page, PersonalView, Problem};
+use amends_api_types::{ErasureBody, ErasureView, ErasureWaitItem, Page, PersonalView};
 use amends_engine::{SUBJECT_BYTES_MAX, Saga};
 use amends_runtime::{Erasure, UndoNeed, WaitingSaga};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::reason::reason_of;
-use crate::requester::requester;
 
 /// The most sagas that an answer names.
 const SAGAS_NAMED_MAX: usize = 1_000;
@@ -24,18 +21,18 @@ const SAGAS_NAMED_MAX: usize = 1_000;
 /// The values of sagas that may still be undone are erased when that is over; the answer names these sagas. A
 /// second order while some wait answers the same erasure. `subject_key` is null when no saga has a subject that
 /// is written just like this, or when its erasure is over. Later sagas of the subject get another key.
-#[utoipa::path(post, path = "/v1/erasures", tag = "operators",
-    params(("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+#[utoipa::path(post, path = "/v1/erasures", operation_id = "erase_subject", tag = "operators",
+    security(("token" = ["administer"])),
+    params(("amends-user" = Option<String>, Header)),
     request_body = ErasureBody,
-    responses((status = 200, body = ErasureView), (status = "default", body = Problem)))]
+    responses(
+        (status = 200, body = ErasureView, description = "What was erased, and which sagas it waits for.")))]
 pub(crate) async fn erase(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
+    caller: Caller,
     JsonBody(body): JsonBody<ErasureBody>,
 ) -> Result<Json<ErasureView>, ApiError> {
     let reason = reason_of(&body.reason)?;
-    let principal = requester(&headers, peer)?;
     if !(1..=SUBJECT_BYTES_MAX).contains(&body.subject.len()) {
         let detail = format!("the subject has 1 to {SUBJECT_BYTES_MAX} bytes");
         return Err(ApiError::new(400, "bad_request", detail)
@@ -49,7 +46,8 @@ pub(crate) async fn erase(
     let host = state.host.clone();
     // In a task of its own: it goes on when its caller has gone.
     let erased =
-        tokio::spawn(async move { host.erase(&principal, &body.subject, reason).await }).await;
+        tokio::spawn(async move { host.erase(caller.principal(), &body.subject, reason).await })
+            .await;
     let erased = erased.map_err(|error| ApiError::new(500, "failed", error.to_string()))??;
     Ok(Json(match erased.erasure {
         Some(erasure) => view(erasure, &erased.waiting),
@@ -59,6 +57,7 @@ pub(crate) async fn erase(
             who: None,
             reason: None,
             erased: 0,
+            erased_later: 0,
             waiting: 0,
             sagas: Vec::new(),
         },
@@ -66,8 +65,9 @@ pub(crate) async fn erase(
 }
 
 /// Lists the erasures, the oldest first, and the sagas that wait for theirs.
-#[utoipa::path(get, path = "/v1/erasures", tag = "operators",
-    responses((status = 200, body = Page<ErasureView>), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/erasures", operation_id = "list_erasures", tag = "operators",
+    security(("token" = ["read"])),
+    responses((status = 200, body = Page<ErasureView>, description = "The erasures.")))]
 pub(crate) async fn list(
     State(state): State<ApiState>,
 ) -> Result<Json<Page<ErasureView>>, ApiError> {
@@ -77,7 +77,8 @@ pub(crate) async fn list(
 }
 
 fn view(erasure: Erasure, waiting: &[WaitingSaga]) -> ErasureView {
-    let Erasure { subject_key, at, who, reason, erased, still_waiting, .. } = erasure;
+    let Erasure { subject_key, at, who, reason, erased, waiting: waited, still_waiting, .. } =
+        erasure;
     let sagas = waiting.iter().filter(|saga| saga.subject_key == subject_key);
     ErasureView {
         subject_key: Some(subject_key.to_string()),
@@ -85,6 +86,7 @@ fn view(erasure: Erasure, waiting: &[WaitingSaga]) -> ErasureView {
         who: Some(who),
         reason: Some(reason),
         erased,
+        erased_later: waited.saturating_sub(still_waiting),
         waiting: still_waiting,
         sagas: sagas.take(SAGAS_NAMED_MAX).map(wait_item).collect(),
     }

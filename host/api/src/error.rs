@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use amends_api_types::Problem;
@@ -27,11 +27,17 @@ pub(crate) struct ApiError {
     problem: Problem,
     /// Whether the host has not done it because it does not run the saga, or stops. Another host may.
     is_not_here: bool,
+    /// When to try again, if that is known. Else an answer that is for now says one second.
+    retry_after: Option<HeaderValue>,
 }
 
 /// Marks an answer, as an extension: the host does not run the saga any more, or stops. Nothing was done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NotHere;
+
+/// The code of the problem that an answer is, as an extension of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProblemCode(pub(crate) String);
 
 impl ApiError {
     /// An error with its HTTP status, stable code and a sentence.
@@ -80,6 +86,13 @@ impl ApiError {
         self
     }
 
+    /// Says when to try again: the value of the header Retry-After.
+    #[must_use]
+    pub(crate) fn with_retry_after(mut self, retry_after: HeaderValue) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+
     /// Says that another host may do it.
     #[must_use]
     fn not_here(mut self) -> Self {
@@ -90,6 +103,11 @@ impl ApiError {
     /// Whether another host may do it.
     pub(crate) const fn is_not_here(&self) -> bool {
         self.is_not_here
+    }
+
+    /// The HTTP status.
+    pub(crate) const fn status(&self) -> u16 {
+        self.problem.status
     }
 
     /// The stable code.
@@ -105,7 +123,7 @@ impl ApiError {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        Self { problem, is_not_here: false }
+        Self { problem, is_not_here: false, retry_after: None }
     }
 }
 
@@ -114,7 +132,16 @@ impl IntoResponse for ApiError {
         let status =
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let is_not_here = self.is_not_here;
+        let retry_after = self.retry_after.clone().unwrap_or(HeaderValue::from_static("1"));
+        let code = ProblemCode(self.code().to_owned());
+        let challenge = match self.code() {
+            "signature_wrong" => "StandardWebhooks",
+            "token_missing" | "proxy_not_trusted" => "Bearer",
+            // RFC 6750, 3.1.
+            _ => "Bearer error=\"invalid_token\"",
+        };
         let mut response = (status, Json(self.problem)).into_response();
+        response.extensions_mut().insert(code);
         if is_not_here {
             response.extensions_mut().insert(NotHere);
         }
@@ -128,12 +155,11 @@ impl IntoResponse for ApiError {
                 | StatusCode::INSUFFICIENT_STORAGE
         );
         if is_for_now {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, retry_after);
         }
         // RFC 9110, 15.5.2, wants it.
         if status == StatusCode::UNAUTHORIZED {
-            let signed = HeaderValue::from_static("StandardWebhooks");
-            headers.insert(header::WWW_AUTHENTICATE, signed);
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }
@@ -309,23 +335,27 @@ impl From<ArchiveError> for ApiError {
                 .with_remedy("wait until the other pass has ended"),
             ArchiveError::NoArchive => Self::new(409, "no_archive", detail)
                 .with_remedy("set `archive` in [store] to a folder or a bucket"),
-            ArchiveError::Imported(_) => Self::new(409, "saga_imported", detail)
-                .with_remedy("ask the host that ran it"),
+            ArchiveError::Imported(_) => imported(detail),
             ArchiveError::Deleted { .. } => Self::new(410, "saga_deleted", detail).with_remedy(
                 "set archive to a folder or a bucket in [store], so that sagas are archived and not \
                  deleted",
             ),
             ArchiveError::NoFolder { .. } => Self::new(500, "archive_unreadable", detail)
                 .with_remedy("set archive in [store] to the folder or bucket that has the file"),
-            ArchiveError::File { .. } => Self::new(500, "archive_unreadable", detail)
-                .with_remedy("put the file back into the archive, or mend its rights"),
+            ArchiveError::File { .. } => Self::new(500, "archive_unreadable", detail).with_remedy(
+                "put the file back from the copy of the archive, or mend its rights; only the sagas in \
+                 this file cannot be read, and all others go on",
+            ),
             ArchiveError::Unreachable { .. } => Self::new(503, "archive_unreachable", detail)
                 .with_remedy(
                     "try again later; if it stays so, look at the object store, and at the AWS_ \
                      variables with which the host was started",
                 ),
             ArchiveError::Damaged { .. } => Self::new(500, "archive_unreadable", detail)
-                .with_remedy("restore a copy of the file; `amends store verify` finds all damage"),
+                .with_remedy(
+                    "put the file back from the copy of the archive; `amends store verify` finds all \
+                     damage; only sagas in this file cannot be read, and all others go on",
+                ),
             ArchiveError::Store(error) => error.into(),
         }
     }
@@ -343,10 +373,24 @@ impl From<ArchivePassError> for ApiError {
     }
 }
 
+/// The problem of a path that does not take a method.
+pub(crate) fn no_method(method: &Method, uri: &Uri) -> ApiError {
+    let detail = format!("{} does not take {method}", uri.path());
+    ApiError::new(405, "method_not_allowed", detail)
+        .with_remedy("GET /v1/openapi.json lists what there is")
+}
+
 /// The problem of a saga that is archived, for whoever wants to change it.
 pub(crate) fn archived(detail: String) -> ApiError {
     ApiError::new(409, "saga_archived", detail).with_remedy(
         "read it as before; amends store archive --bring-back ID brings it back into the store",
+    )
+}
+
+/// The problem of a saga that ran on another host, for whoever wants to change it.
+pub(crate) fn imported(detail: String) -> ApiError {
+    ApiError::new(409, "saga_imported", detail).with_remedy(
+        "read it here; give the order on the host that ran it, which still has the saga",
     )
 }
 
@@ -357,6 +401,7 @@ impl From<OperateError> for ApiError {
             OperateError::NotFound(_) => Self::new(404, "saga_unknown", detail)
                 .with_remedy("GET /v1/sagas lists the sagas of this host"),
             OperateError::Archived(_) => archived(detail),
+            OperateError::Imported(_) => imported(detail),
             OperateError::Refused(refusal) | OperateError::Quarantined(refusal) => {
                 Self::new(409, "wrong_state", refusal.message).with_remedy(refusal.remedy)
             }
@@ -378,6 +423,11 @@ impl From<EventError> for ApiError {
                 .with_remedy("send it again when the saga is started"),
             EventError::TooDeep(_) => Self::new(409, "chain_too_long", detail),
             EventError::Unreadable(_) => Self::new(422, "event_unreadable", detail),
+            EventError::Start(StartError::KeyReused(_)) => Self::new(422, "key_reused", detail)
+                .with_remedy(
+                    "the `key` of the rule gives this event the key of that saga: send the data of that \
+                     saga again, or have the key tell the two events apart",
+                ),
             EventError::Start(error) => error.into(),
             EventError::Signal(error) => error.into(),
             EventError::Stopping => RuntimeError::Stopping.into(),

@@ -2,25 +2,31 @@
 
 use axum::extract::State;
 
-use amends_api_types::{EffectView, ExposureItem, Page, Problem};
+use amends_api_types::{EffectView, ExposureItem, Page};
 use amends_engine::{Effect, exposure};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Path;
+use crate::payloads::Payloads;
 use crate::sagas::saga_lookup::find;
 
 /// Lists the effects of a saga that stand or may stand now.
-#[utoipa::path(get, path = "/v1/sagas/{id}/exposure", tag = "operators",
-    params(("id" = String, Path)),
-    responses((status = 200, body = Page<EffectView>), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/sagas/{id}/exposure", operation_id = "list_saga_effects", tag = "operators",
+    security(("token" = ["read"])),
+    params(("id" = String, Path, format = "uuid", description = "The id of the saga.")),
+    responses(
+        (status = 200, body = Page<EffectView>,
+            description = "The effects of the saga that stand or may stand.")))]
 pub(crate) async fn of_saga(
     State(state): State<ApiState>,
+    payloads: Payloads,
     Path(id): Path<String>,
 ) -> Result<Json<Page<EffectView>>, ApiError> {
     let found = find(&state, &id).await?;
-    let items = exposure(&found.saga).into_iter().map(effect_view).collect();
+    let effects = exposure(&found.saga).into_iter();
+    let items = effects.map(|effect| effect_view(effect, payloads)).collect();
     Ok(Json(Page { items, next_cursor: None }))
 }
 
@@ -28,8 +34,11 @@ pub(crate) async fn of_saga(
 /// compensated, are blocked or were abandoned.
 ///
 /// A host that was started lately answers 503 until it has counted the abandoned sagas.
-#[utoipa::path(get, path = "/v1/exposure", tag = "operators",
-    responses((status = 200, body = Page<ExposureItem>), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/exposure", operation_id = "list_exposure", tag = "operators",
+    security(("token" = ["read"])),
+    responses(
+        (status = 200, body = Page<ExposureItem>,
+            description = "The effects that stand or may stand, for each step of each definition.")))]
 pub(crate) async fn of_all(
     State(state): State<ApiState>,
 ) -> Result<Json<Page<ExposureItem>>, ApiError> {
@@ -45,11 +54,11 @@ pub(crate) async fn of_all(
     Ok(Json(Page { items: items.collect(), next_cursor: None }))
 }
 
-fn effect_view(effect: Effect) -> EffectView {
+fn effect_view(effect: Effect, payloads: Payloads) -> EffectView {
     EffectView {
         step: effect.step.to_string(),
         is_certain: effect.is_certain,
         has_undo: effect.has_undo,
-        output: effect.output,
+        output: payloads.optional(effect.output),
     }
 }

@@ -9,7 +9,7 @@
 mod ask;
 mod internal;
 mod place;
-mod receive;
+pub(crate) mod receive;
 mod route;
 
 pub(crate) use ask::{activities_of_others, saga_elsewhere, unmoved_of_others};

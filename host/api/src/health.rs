@@ -5,7 +5,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use amends_api_types::{AliveView, Problem, ReadyView, WarningView};
+use amends_api_types::{AliveView, ReadyView, WarningView};
 use amends_runtime::StoreHealth;
 
 use crate::answer::Json;
@@ -20,12 +20,18 @@ const SECONDS: [f64; 14] =
 const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 /// What each metric is, by name. `/metrics` shows it as `# HELP`.
-const HELP: [(&str, &str); 29] = [
+const HELP: [(&str, &str); 35] = [
     (
         "amends_breaker_state",
         "Whether the breaker of a service is closed (0), half open (1) or open (2).",
     ),
+    ("amends_build_info", "The version of the host."),
     ("amends_calls_in_flight", "Calls of plugins under way."),
+    ("amends_calls_waiting", "Calls of plugins that wait for room, by the room."),
+    (
+        "amends_connections_refused_total",
+        "Connections that were closed because their address had as many as one address may have.",
+    ),
     ("amends_disk_free_bytes", "Bytes that are free on the disk of the store."),
     (
         "amends_fenced_writes_total",
@@ -35,6 +41,7 @@ const HELP: [(&str, &str); 29] = [
         "amends_memory_bytes",
         "Bytes that running plugins (guests) and sagas that have not ended (live_sagas) hold.",
     ),
+    ("amends_oldest_live_saga_seconds", "How long ago the oldest saga began that has not ended."),
     (
         "amends_oldest_unfinished_undo_seconds",
         "How long the oldest compensation that has not ended has been under way.",
@@ -56,6 +63,8 @@ const HELP: [(&str, &str); 29] = [
     ("amends_saga_started_total", "Sagas that were started."),
     ("amends_saga_stuck", "Sagas that do not move, though they neither wait nor need a person."),
     ("amends_shards_owned", "Shards of the 64 that this host owns."),
+    ("amends_spans_dropped_total", "Spans that no collector got, by reason: queue_full, not_sent."),
+    ("amends_spans_sent_total", "Spans that the collector has taken."),
     ("amends_step_duration_seconds", "How long calls took, by direction: execute, compensate."),
     ("amends_step_failures_total", "Calls that failed, by class: permanent, retryable, unknown."),
     ("amends_store_append_seconds", "How long events waited until they were on the disk."),
@@ -89,11 +98,14 @@ pub fn prometheus() -> Result<PrometheusHandle, BuildError> {
         // The kind is told by the first value; the text is the same for all.
         metrics::describe_gauge!(name, help);
     }
+    metrics::gauge!("amends_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
 
 /// Answers that the host lives.
-#[utoipa::path(get, path = "/healthz", tag = "host", responses((status = 200)))]
+#[utoipa::path(get, path = "/healthz", operation_id = "get_health", tag = "host",
+    security(()),
+    responses((status = 200, body = AliveView, description = "The host lives.")))]
 pub(crate) async fn healthz() -> Json<AliveView> {
     alive()
 }
@@ -107,8 +119,9 @@ pub(crate) fn alive() -> Json<AliveView> {
 ///
 /// `warnings` has what will soon keep the host from it: `disk_low`, when the disk of the store has less than
 /// 5 % and less than 1 GiB free.
-#[utoipa::path(get, path = "/readyz", tag = "host",
-    responses((status = 200), (status = 503, body = Problem)))]
+#[utoipa::path(get, path = "/readyz", operation_id = "get_readiness", tag = "host",
+    security(()),
+    responses((status = 200, body = ReadyView, description = "The host takes sagas.")))]
 pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<ReadyView>, ApiError> {
     if state.host.is_stopping() {
         return Err(ApiError::new(503, "stopping", "the host is stopping"));
@@ -144,7 +157,9 @@ pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<ReadyVi
 }
 
 /// Answers with the metrics of the host, as Prometheus text.
-#[utoipa::path(get, path = "/metrics", tag = "host", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "host",
+    security(("token" = ["read"])),
+    responses((status = 200, body = String, description = "The metrics, as Prometheus reads them.")))]
 pub(crate) async fn metrics(State(state): State<ApiState>) -> Response {
     state.host.refresh_gauges().await;
     state.prometheus.run_upkeep();

@@ -12,7 +12,9 @@ use crate::api_state::ApiState;
 ///
 /// A saga belongs to a shard by its id, and the owner of the shard runs it. Any host answers requests about any
 /// saga. A host that has its store alone lists nobody.
-#[utoipa::path(get, path = "/v1/host", tag = "host", responses((status = 200, body = HostView)))]
+#[utoipa::path(get, path = "/v1/host", operation_id = "list_hosts", tag = "host",
+    security(("token" = ["read"])),
+    responses((status = 200, body = HostView, description = "The hosts that share the store.")))]
 pub(crate) async fn host(State(state): State<ApiState>) -> Json<HostView> {
     let Some((hosts, unowned)) = state.host.hosts() else {
         return Json(HostView { hosts: Vec::new(), shards_unowned: 0 });

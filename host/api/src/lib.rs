@@ -7,11 +7,14 @@
 
 #![expect(clippy::result_large_err, reason = "a problem is made once for a request that failed")]
 
+mod access;
 mod answer;
 mod api_state;
 mod arrived;
+mod audit;
 mod body;
 mod breakers;
+mod caller;
 mod crowded;
 mod definitions;
 mod door;
@@ -20,6 +23,7 @@ mod error;
 mod events;
 mod exposure;
 mod extract;
+mod files;
 mod forward;
 mod head;
 mod header;
@@ -29,14 +33,16 @@ mod ids;
 mod legible;
 mod lines;
 mod names;
+mod network;
 mod on;
 mod openapi;
 mod pace;
 mod paging;
+mod payloads;
 mod plugin_state;
 mod plugins;
+mod rates;
 mod reason;
-mod requester;
 mod router;
 mod sagas;
 mod schedules;
@@ -44,11 +50,12 @@ mod server;
 mod starting;
 mod store;
 mod subscriptions;
+mod tokens;
 
 pub use api_state::ApiState;
 pub use health::prometheus;
 pub use metrics_exporter_prometheus::PrometheusHandle;
 pub use router::router;
-pub use server::{CONNECTIONS_MAX, ConnectionLimit, Server};
+pub use server::{CONNECTIONS_MAX, ConnectionLimit, Server, Tls, TlsError};
 pub use starting::{Opening, starting};
 pub use store::{backup_view, rebuild_view, store_view};

@@ -9,4 +9,6 @@ pub(crate) struct Names<'n> {
     pub(crate) public_url: Option<&'n PublicUrl>,
     /// The address at which the other hosts of its store reach it.
     pub(crate) address: Option<&'n PublicUrl>,
+    /// Whether any other name is as good: callers show a token, which no page of another site has.
+    pub(crate) is_any_taken: bool,
 }

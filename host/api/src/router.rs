@@ -1,107 +1,158 @@
 //! The routes of the API: which handler answers which path and method.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
 
 use amends_api_types::BUNDLE_IMPORT_BYTES_MAX;
 use amends_peers::{ACTIVITIES_PATH, FORWARDED_BYTES_MAX, SIGNAL_PATH, STARTS_PATH, UNMOVED_PATH};
 
+use crate::access::{self, Gate, Rules};
 use crate::api_state::ApiState;
 use crate::door::door;
-use crate::error::ApiError;
+use crate::error::{ApiError, no_method};
 use crate::forward::{self, receive, to_owner};
 use crate::{
-    breakers, definitions, erasures, events, exposure, health, hosts, on, openapi, plugin_state,
-    plugins, sagas, schedules, store, subscriptions,
+    audit, breakers, definitions, erasures, events, exposure, health, hosts, on, openapi,
+    plugin_state, plugins, sagas, schedules, store, subscriptions, tokens,
 };
 
-/// Makes the router of the whole API. The router has the door in front of every route.
+/// Makes the router of the whole API. In front of every route are the door, which looks at what a request says
+/// of itself, and the gate, which looks at who sends it.
 pub fn router(state: ApiState) -> Router {
-    Router::new()
+    let (routes, document) = routes();
+    let gate = Gate { state: state.clone(), rules: Arc::new(Rules::read(&document)) };
+    let has_access_control = state.host.has_access_control();
+    let document = if has_access_control { document } else { openapi::without_security(document) };
+    let document = openapi::Written::new(&document);
+    routes
         .route("/", get(about))
-        .route("/v1/sagas/counts", get(sagas::counts::counts))
-        .route("/v1/sagas", post(sagas::start::start).get(sagas::list::list))
-        .route("/v1/sagas:batch", post(sagas::batch::start_batch))
-        .route("/v1/sagas/{id}", get(sagas::get::get))
-        .route("/v1/sagas/{id}/events", get(sagas::events::events))
-        .route("/v1/sagas/{id}/definition", get(definitions::of_saga))
-        .route("/v1/sagas/{id}/watch", get(sagas::watch::watch))
-        .route("/v1/sagas/{id}/why", get(sagas::why::why))
-        .route("/v1/sagas/{id}/undo-plan", get(sagas::undo_plan::undo_plan))
-        .route("/v1/sagas/{id}/exposure", get(exposure::of_saga))
-        .route("/v1/sagas/{id}/signals/{name}", post(sagas::signal::signal))
-        .route("/v1/sagas/{id}/cancel", post(sagas::operate::cancel))
-        .route("/v1/sagas/{id}/compensate", post(sagas::operate::compensate))
-        .route("/v1/sagas/{id}/retry", post(sagas::operate::retry))
-        .route("/v1/sagas/{id}/skip", post(sagas::operate::skip))
-        .route("/v1/sagas/{id}/resolve", post(sagas::operate::resolve))
-        .route("/v1/sagas/{id}/pause", post(sagas::operate::pause))
-        .route("/v1/sagas/{id}/resume", post(sagas::operate::resume))
-        .route("/v1/sagas/{id}/abandon", post(sagas::operate::abandon))
-        .route("/v1/sagas/{id}/note", post(sagas::operate::note))
-        .route("/v1/sagas/{id}/bring-back", post(sagas::bring_back::bring_back))
-        .route("/v1/exposure", get(exposure::of_all))
-        .route("/v1/erasures", get(erasures::list).post(erasures::erase))
-        .route("/v1/breakers", get(breakers::breakers))
-        .route("/v1/breakers/{service}/open", post(breakers::open))
-        .route("/v1/breakers/{service}/close", post(breakers::close))
-        .route("/v1/components/{digest}", get(plugins::component::component))
-        .route("/v1/plugins", get(plugins::list::list))
-        .route(
-            "/v1/plugins:deploy",
-            post(plugins::deploy::deploy)
-                .layer(DefaultBodyLimit::max(plugins::deploy::DEPLOY_BYTES_MAX)),
-        )
-        .route(
-            "/v1/plugins:rehearse",
-            post(plugins::rehearse::rehearse)
-                .layer(DefaultBodyLimit::max(plugins::rehearse::REHEARSE_BYTES_MAX)),
-        )
-        .route("/v1/plugins/{name}", get(plugins::list::get))
-        .route("/v1/plugins/{name}/rollback", post(plugins::serving::rollback))
-        .route("/v1/plugins/{name}/promote", post(plugins::serving::promote))
-        .route("/v1/plugins/{name}/state", get(plugin_state::keys::list))
+        .route("/v1/openapi.json", get(async move || document.answer()))
+        .route(STARTS_PATH, post(forward::starts).layer(whole()))
+        .route(SIGNAL_PATH, post(forward::signal).layer(whole()))
+        .route(UNMOVED_PATH, post(forward::unmoved))
+        .route(ACTIVITIES_PATH, post(forward::activities).layer(whole()))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), to_owner))
+        .layer(from_fn_with_state(gate, access::gate))
+        .layer(from_fn_with_state(state.clone(), receive))
+        .layer(from_fn_with_state(state.clone(), door))
+        .with_state(state)
+}
+
+/// The routes that the OpenAPI document describes, and the document.
+///
+/// An operation on one thing is a segment of the path of that thing: `/v1/sagas/{id}/cancel`. An operation on a
+/// collection follows a colon, because a segment would be the name of an item: `/v1/plugins:deploy`.
+pub(crate) fn routes() -> (Router<ApiState>, OpenApi) {
+    let (routes, document) = OpenApiRouter::with_openapi(openapi::begin())
+        .merge(sagas())
+        .merge(operators())
+        .merge(plugins())
+        .merge(store())
+        .merge(access_control())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .split_for_parts();
+    (routes, openapi::complete(document))
+}
+
+/// Sagas, what they do, and their events.
+fn sagas() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(sagas::counts::counts))
+        .routes(routes!(sagas::start::start, sagas::list::list))
+        .routes(routes!(sagas::batch::start_batch))
+        .routes(routes!(sagas::get::get))
+        .routes(routes!(sagas::events::events))
+        .routes(routes!(sagas::evidence::evidence))
+        .routes(routes!(definitions::of_saga))
+        .routes(routes!(sagas::watch::watch))
+        .routes(routes!(sagas::why::why))
+        .routes(routes!(sagas::undo_plan::undo_plan))
+        .routes(routes!(exposure::of_saga))
+        .routes(routes!(sagas::signal::signal))
+        .routes(routes!(definitions::list))
+        .routes(routes!(events::log::events))
+}
+
+/// What people on call look at and do.
+fn operators() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(sagas::operate::cancel))
+        .routes(routes!(sagas::operate::compensate))
+        .routes(routes!(sagas::operate::retry))
+        .routes(routes!(sagas::operate::skip))
+        .routes(routes!(sagas::operate::resolve))
+        .routes(routes!(sagas::operate::pause))
+        .routes(routes!(sagas::operate::resume))
+        .routes(routes!(sagas::operate::abandon))
+        .routes(routes!(sagas::operate::note))
+        .routes(routes!(sagas::bring_back::bring_back))
+        .routes(routes!(exposure::of_all))
+        .routes(routes!(erasures::list, erasures::erase))
+        .routes(routes!(breakers::breakers))
+        .routes(routes!(breakers::open))
+        .routes(routes!(breakers::close))
+        .routes(routes!(on::list::list))
+        .routes(routes!(on::take::take))
+        .routes(routes!(schedules::list))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::dead_letters))
+        .routes(routes!(subscriptions::redrive))
+}
+
+/// Plugins and their state.
+fn plugins() -> OpenApiRouter<ApiState> {
+    let deploy_max = DefaultBodyLimit::max(plugins::deploy::DEPLOY_BYTES_MAX);
+    let rehearse_max = DefaultBodyLimit::max(plugins::rehearse::REHEARSE_BYTES_MAX);
+    OpenApiRouter::default()
+        .routes(routes!(plugins::component::component))
+        .routes(routes!(plugins::list::list))
+        .routes(routes!(plugins::deploy::deploy).layer(deploy_max))
+        .routes(routes!(plugins::rehearse::rehearse).layer(rehearse_max))
+        .routes(routes!(plugins::list::get))
+        .routes(routes!(plugins::serving::rollback))
+        .routes(routes!(plugins::serving::promote))
+        .routes(routes!(plugin_state::keys::list))
         .route(
             "/v1/plugins/{name}/state/{*key}",
             get(plugin_state::keys::get)
                 .put(plugin_state::keys::put)
                 .delete(plugin_state::keys::delete),
         )
-        .route("/v1/plugins/{name}/state:import", post(plugin_state::import::import))
-        .route("/v1/definitions", get(definitions::list))
-        .route("/v1/events", get(events::log::events))
-        .route("/v1/on", get(on::list::list))
-        .route("/v1/on/{name}", post(on::take::take))
-        .route("/v1/schedules", get(schedules::list))
-        .route("/v1/subscriptions", get(subscriptions::list))
-        .route("/v1/subscriptions/{name}/dead-letters", get(subscriptions::dead_letters))
-        .route("/v1/subscriptions/{name}/redrive", post(subscriptions::redrive))
-        .route("/v1/store", get(store::survey))
-        .route("/v1/store/backup", get(store::back_up))
-        .route("/v1/store/archive", post(store::archive))
-        .route(
-            "/v1/store/import",
-            post(store::import::import).layer(DefaultBodyLimit::max(BUNDLE_IMPORT_BYTES_MAX)),
-        )
-        .route("/v1/store/rebuild", post(store::rebuild))
-        .route("/v1/openapi.json", get(openapi::document))
-        .route("/v1/host", get(hosts::host))
-        .route(STARTS_PATH, post(forward::starts).layer(whole()))
-        .route(SIGNAL_PATH, post(forward::signal).layer(whole()))
-        .route(UNMOVED_PATH, post(forward::unmoved))
-        .route(ACTIVITIES_PATH, post(forward::activities).layer(whole()))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(state.clone(), to_owner))
-        .layer(from_fn_with_state(state.clone(), receive))
-        .layer(from_fn_with_state(state.clone(), door))
-        .with_state(state)
+        .routes(routes!(plugin_state::import::import))
+}
+
+/// The store, and the hosts that share it.
+fn store() -> OpenApiRouter<ApiState> {
+    let import_max = DefaultBodyLimit::max(BUNDLE_IMPORT_BYTES_MAX);
+    OpenApiRouter::default()
+        .routes(routes!(store::survey))
+        .routes(routes!(store::back_up))
+        .routes(routes!(store::archive))
+        .routes(routes!(store::import::import).layer(import_max))
+        .routes(routes!(store::rebuild))
+        .routes(routes!(hosts::host))
+}
+
+/// Who asks, and who may.
+fn access_control() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(tokens::me))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
 }
 
 /// What another host sends has been read as a whole before.
@@ -124,7 +175,5 @@ async fn not_found(uri: Uri) -> ApiError {
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    let detail = format!("{} does not take {method}", uri.path());
-    ApiError::new(405, "method_not_allowed", detail)
-        .with_remedy("GET /v1/openapi.json lists what there is")
+    no_method(&method, &uri)
 }

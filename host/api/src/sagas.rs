@@ -4,6 +4,7 @@ pub(crate) mod batch;
 pub(crate) mod bring_back;
 pub(crate) mod counts;
 pub(crate) mod events;
+pub(crate) mod evidence;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod operate;

@@ -9,8 +9,9 @@ use crate::answer::Json;
 use crate::api_state::ApiState;
 
 /// Lists the schedules, in the order of the config.
-#[utoipa::path(get, path = "/v1/schedules", tag = "operators",
-    responses((status = 200, body = Page<ScheduleView>)))]
+#[utoipa::path(get, path = "/v1/schedules", operation_id = "list_schedules", tag = "operators",
+    security(("token" = ["read"])),
+    responses((status = 200, body = Page<ScheduleView>, description = "The schedules.")))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<ScheduleView>> {
     let items = state.host.schedules().into_iter().map(schedule_view).collect();
     Json(Page { items, next_cursor: None })

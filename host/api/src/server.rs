@@ -5,15 +5,20 @@
 //! has been without a request for longest. A full host takes a few more connections, on which it only answers
 //! questions about its health.
 //!
+//! A host with a certificate speaks TLS. The handshake is a part of the connection: it counts among the connections,
+//! has its own limit of time, and holds up no other client.
+//!
 //! Deliberately absent: what requests ask for.
 
 mod activity;
 mod connection;
+mod handshake;
 mod stream;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -24,6 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use activity::Activity;
 use connection::Peer;
+pub use tls::{Tls, TlsError};
+
+use crate::network::network_of;
 
 /// A host serves at most this many connections: more clients than it has use for, each with a request of a
 /// megabyte.
@@ -35,6 +43,10 @@ const DESCRIPTORS_SHARE: u64 = 4;
 
 /// A full host has at most this many connections more, on which it only answers questions about its health.
 const HEALTH_CONNECTIONS_MAX: usize = 16;
+
+/// One address may have one in this many of the served connections of a host that speaks TLS itself. Before any other
+/// host is a proxy, whose address all clients share, or nobody from another machine.
+const ADDRESS_SHARE: usize = 2;
 
 /// A client waits this long for the place of a connection that was told to end.
 const PLACE_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -65,6 +77,11 @@ impl ConnectionLimit {
         let health = (share / 8).clamp(1, HEALTH_CONNECTIONS_MAX);
         Self { served: share.saturating_sub(health).max(1), health }
     }
+
+    /// How many connections one address may have.
+    fn of_address(self) -> usize {
+        (self.served / ADDRESS_SHARE).max(1)
+    }
 }
 
 /// The server of a host.
@@ -73,15 +90,25 @@ pub struct Server {
     router: Router,
     limit: ConnectionLimit,
     open: Arc<Open>,
+    /// None: the server speaks HTTP without TLS.
+    tls: Option<Tls>,
     /// True when the server has to end.
     closing: watch::Receiver<bool>,
+}
+
+/// An open connection.
+#[derive(Debug)]
+struct Connection {
+    /// Where it comes from, as [`network_of`] says.
+    network: IpAddr,
+    activity: Arc<Activity>,
 }
 
 /// The open connections.
 #[derive(Debug)]
 struct Open {
     /// The connections by their number, in the order in which they came.
-    connections: Mutex<BTreeMap<u64, Arc<Activity>>>,
+    connections: Mutex<BTreeMap<u64, Connection>>,
     /// The places of all connections.
     places: Arc<Semaphore>,
     /// The places of connections that are served.
@@ -89,7 +116,7 @@ struct Open {
 }
 
 impl Open {
-    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Activity>>> {
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, Connection>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,11 +128,13 @@ impl Open {
         }
     }
 
-    /// Closes the served connection that has been without a request for longest. False when there is none. A
-    /// connection that was told to end already does not count: it gives its place to one other only.
-    fn close_idle(&self) -> bool {
+    /// Closes the served connection that has been without a request for longest: of all, or of those from a network.
+    /// False when there is none. A connection that was told to end already does not count: it gives its place to one
+    /// other only.
+    fn close_idle(&self, network: Option<IpAddr>) -> bool {
         let connections = self.connections();
-        let served = connections.values().filter(|one| one.is_served());
+        let from = connections.values().filter(|one| network.is_none_or(|it| one.network == it));
+        let served = from.map(|one| &one.activity).filter(|one| one.is_served());
         let stays = served.filter(|one| !one.is_told_to_close());
         let idle = stays.filter_map(|one| Some((one.without_request_since()?, one)));
         let longest = idle.min_by_key(|(since, _)| *since);
@@ -114,11 +143,19 @@ impl Open {
 
     /// Closes the connections that are not served and have been silent for [`SILENCE_MAX`].
     fn close_silent(&self) {
-        for one in self.connections().values().filter(|one| !one.is_served()) {
+        let connections = self.connections();
+        let activities = connections.values().map(|one| &one.activity);
+        for one in activities.filter(|one| !one.is_served()) {
             if one.without_request_since().is_some_and(|since| since.elapsed() >= SILENCE_MAX) {
                 one.close();
             }
         }
+    }
+
+    /// Whether one more connection may come from a network. One that is idle gives way to it.
+    fn takes_from(&self, network: IpAddr, connections_max: usize) -> bool {
+        let count = self.connections().values().filter(|one| one.network == network).count();
+        count < connections_max || self.close_idle(Some(network))
     }
 
     /// Waits for a place for one more connection. A client that is not served gets its answer at once. So when
@@ -142,7 +179,17 @@ impl Server {
     /// Makes a server of the router, which ends when `closing` becomes true.
     #[must_use]
     pub fn new(router: Router, limit: ConnectionLimit, closing: watch::Receiver<bool>) -> Self {
-        Self { router, limit, open: Arc::new(Open::new(limit)), closing }
+        Self { router, limit, open: Arc::new(Open::new(limit)), tls: None, closing }
+    }
+
+    /// Lets the server speak TLS with this certificate, and nothing else. `None`: HTTP without TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        if tls.is_some() {
+            // Seen before the first one is refused.
+            metrics::counter!("amends_connections_refused_total").increment(0);
+        }
+        Self { tls, ..self }
     }
 
     /// Takes connections until the server has to end, and then waits for the open ones: a request under way is
@@ -154,6 +201,12 @@ impl Server {
                 accepted = accept(&listener) => accepted,
                 _ = self.closing.wait_for(|closing| *closing) => break,
             };
+            let network = network_of(peer.ip());
+            if self.tls.is_some() && !self.open.takes_from(network, self.limit.of_address()) {
+                metrics::counter!("amends_connections_refused_total").increment(1);
+                tracing::debug!(%peer, "a connection is closed: its address has as many as one may have");
+                continue;
+            }
             // Without a place the connections that come wait with the system.
             let place = tokio::select! {
                 place = self.open.place() => place,
@@ -163,7 +216,7 @@ impl Server {
             number += 1;
             let mut seat = Arc::clone(&self.open.served).try_acquire_owned().ok();
             let mut promised = None;
-            if seat.is_none() && self.open.close_idle() {
+            if seat.is_none() && self.open.close_idle(None) {
                 // In line from now on, before any that comes after it.
                 let mut next = Box::pin(Arc::clone(&self.open.served).acquire_owned());
                 match futures::poll!(&mut next) {
@@ -172,8 +225,10 @@ impl Server {
                 }
             }
             let activity = Arc::new(Activity::new(seat.is_some() || promised.is_some()));
-            self.open.connections().insert(number, Arc::clone(&activity));
+            let connection = Connection { network, activity: Arc::clone(&activity) };
+            self.open.connections().insert(number, connection);
             let (router, closing) = (self.router.clone(), self.closing.clone());
+            let tls = self.tls.as_ref().map(Tls::acceptor);
             let open = Arc::clone(&self.open);
             tokio::spawn(async move {
                 let entry = Entry { open, number };
@@ -183,7 +238,7 @@ impl Server {
                 }
                 activity.serves(seat.is_some());
                 let peer = Peer { address: peer, is_crowded: seat.is_none() };
-                connection::serve(stream, peer, router, activity, closing).await;
+                connection::serve(stream, peer, router, tls, activity, closing).await;
                 drop((entry, seat, place));
             });
         }
@@ -228,30 +283,118 @@ fn is_of_connection(error: &io::Error) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+    use crate::server::activity::UnderWay;
 
     /// Clients that come together, before a connection that gives way has ended.
     #[test]
     fn an_idle_connection_gives_its_place_to_one_client() {
         let open = Open::new(ConnectionLimit { served: 8, health: 1 });
         let come = |number, is_served| {
-            open.connections().insert(number, Arc::new(Activity::new(is_served)));
+            let (network, activity) = (IpAddr::from([10, 0, 0, 7]), Activity::new(is_served));
+            let connection = Connection { network, activity: Arc::new(activity) };
+            open.connections().insert(number, connection);
         };
         come(0, true);
         come(1, true);
         come(9, false);
-        assert_eq!([(); 3].map(|()| open.close_idle()), [true, true, false]);
+        assert_eq!([(); 3].map(|()| open.close_idle(None)), [true, true, false]);
         // One that has ended makes place, and one that comes may be idle.
         open.connections().remove(&0);
         come(2, true);
-        assert_eq!([(); 2].map(|()| open.close_idle()), [true, false]);
+        assert_eq!([(); 2].map(|()| open.close_idle(None)), [true, false]);
         // One that is not served has a moment to say something.
-        let is_told = || open.connections()[&9].is_told_to_close();
+        let is_told = || open.connections()[&9].activity.is_told_to_close();
         open.close_silent();
         assert!(!is_told());
         std::thread::sleep(SILENCE_MAX);
         open.close_silent();
         assert!(is_told());
+    }
+
+    #[test]
+    fn an_address_has_a_share_and_its_own_idle_connections_give_way() {
+        let limit = ConnectionLimit { served: 4, health: 1 };
+        let open = Open::new(limit);
+        let [own, other] = [[10, 0, 0, 7], [10, 0, 0, 8]].map(IpAddr::from);
+        let come = |number, network| {
+            let activity = Arc::new(Activity::new(true));
+            let connection = Connection { network, activity: Arc::clone(&activity) };
+            open.connections().insert(number, connection);
+            activity
+        };
+        let takes = |network| open.takes_from(network, limit.of_address());
+        let first = come(0, own);
+        assert!(takes(own));
+        let busy = [UnderWay::new(&first), UnderWay::new(&come(1, own))];
+        assert!(!takes(own), "both have a request under way");
+        come(2, other);
+        assert!(takes(other));
+        drop(busy);
+        assert!(takes(own) && first.is_told_to_close());
+    }
+
+    /// Two requests that are not answered have all that one address may have of four connections.
+    #[tokio::test]
+    async fn an_address_does_not_keep_others_out_of_a_host_with_a_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["host.pem", "host.key"].map(|name| folder.path().join(name));
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let signed = params.self_signed(&pair).unwrap();
+        std::fs::write(&certificate, signed.pem()).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        let (entered, mut asked) = tokio::sync::mpsc::unbounded_channel();
+        let never = move || {
+            let entered = entered.clone();
+            async move {
+                entered.send(()).unwrap();
+                std::future::pending::<()>().await;
+            }
+        };
+        let router = Router::new()
+            .route("/never", axum::routing::get(never))
+            .route("/", axum::routing::get(async || "it is answered"));
+        let (_close, closing) = watch::channel(false);
+        let server = Server::new(router, ConnectionLimit { served: 4, health: 1 }, closing)
+            .with_tls(Some(Tls::open(certificate, key).unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(server.run(listener));
+
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(signed.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let connect = async |from: [u8; 4]| {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from((from, 0)))?;
+            let stream = socket.connect(address).await?;
+            let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+            connector.connect(name, stream).await
+        };
+        let request =
+            |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let mut busy = Vec::new();
+        for _ in 0..2 {
+            let mut stream = connect([127, 0, 0, 1]).await.unwrap();
+            stream.write_all(request("/never").as_bytes()).await.unwrap();
+            busy.push(stream);
+            asked.recv().await.unwrap();
+        }
+        assert!(connect([127, 0, 0, 1]).await.is_err(), "it has more than its share");
+        let mut other = connect([127, 0, 0, 2]).await.unwrap();
+        other.write_all(request("/").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("it is answered"), "{answer}");
     }
 
     #[tokio::test]
@@ -267,9 +410,9 @@ mod tests {
         for _ in 0..3 {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-            tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.unwrap();
+            stream.write_all(request).await.unwrap();
             let mut answer = Vec::new();
-            let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await;
+            let _ = stream.read_to_end(&mut answer).await;
             assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
         }
         // The last task may not have ended yet.

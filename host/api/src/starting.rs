@@ -34,6 +34,7 @@ impl Opening {
 /// how far the start is.
 pub fn starting(
     public_url: Option<PublicUrl>,
+    has_access_control: bool,
     says: impl Fn() -> String + Send + Sync + 'static,
 ) -> (Router, Opening) {
     let (opening, public_url) = (Opening::default(), Arc::new(public_url));
@@ -43,17 +44,19 @@ pub fn starting(
         let (opened, says) = (Arc::clone(&opened), Arc::clone(&says));
         let public_url = Arc::clone(&public_url);
         async move {
-            match opened.get() {
-                Some(router) => router.clone().oneshot(request).await.into_response(),
-                None => answer(public_url.as_ref().as_ref(), &request, &*says),
+            if let Some(router) = opened.get() {
+                return router.clone().oneshot(request).await.into_response();
             }
+            let public_url = public_url.as_ref().as_ref();
+            let names = Names { public_url, address: None, is_any_taken: has_access_control };
+            answer(names, &request, &*says)
         }
     });
     (router, opening)
 }
 
-fn answer(public_url: Option<&PublicUrl>, request: &Request, says: &Says) -> Response {
-    let mut response = match admit(Names { public_url, address: None }, request) {
+fn answer(names: Names<'_>, request: &Request, says: &Says) -> Response {
+    let mut response = match admit(names, request) {
         Err(problem) => problem.into_response(),
         Ok(()) if request.uri().path() == "/healthz" => alive().into_response(),
         Ok(()) => ApiError::new(503, "starting", format!("the host is starting: {}", says()))

@@ -3,10 +3,8 @@
 pub(crate) mod import;
 
 use axum::body::{Body, Bytes};
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::Stream;
 use tokio::fs::File;
@@ -14,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 
 use amends_api_types::{
     ArchiveBody, ArchivePassView, ArchivedCountView, BACKUP_HEADER, BackupView, GrowthView,
-    OldestSagaView, Problem, RebuildBody, RebuildUnreadableItem, RebuildView, StoreEventsItem,
+    OldestSagaView, RebuildBody, RebuildUnreadableItem, RebuildView, StoreEventsItem,
     StoreMonthItem, StoreSagasItem, StoreView,
 };
 use amends_runtime::{Backup, BackupSummary, RebuildPlace, RebuildSlice, StoreError, StoreSurvey};
@@ -22,8 +20,9 @@ use amends_runtime::{Backup, BackupSummary, RebuildPlace, RebuildSlice, StoreErr
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::requester::requester;
+use crate::files::Binary;
 
 /// The bytes of a backup that are read at a time. A client that does not read costs as much.
 const PIECE_BYTES: usize = 256 << 10;
@@ -32,8 +31,9 @@ const PIECE_BYTES: usize = 256 << 10;
 ///
 /// Counts by type are an estimate from 5,000 events when there are more; `events_sampled` says how many were
 /// read. All other counts of sagas and events are exact.
-#[utoipa::path(get, path = "/v1/store", tag = "host",
-    responses((status = 200, body = StoreView), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/store", operation_id = "get_store", tag = "host",
+    security(("token" = ["read"])),
+    responses((status = 200, body = StoreView, description = "What the store holds.")))]
 pub(crate) async fn survey(State(state): State<ApiState>) -> Result<Json<StoreView>, ApiError> {
     let _turn = state.scans.acquire().await;
     Ok(Json(store_view(state.host.survey().await?)))
@@ -43,9 +43,11 @@ pub(crate) async fn survey(State(state): State<ApiState>) -> Result<Json<StoreVi
 ///
 /// The host first makes the copy beside its store, which needs as much room again, and then sends it. The
 /// header `amends-backup` says what the backup holds, as JSON.
-#[utoipa::path(get, path = "/v1/store/backup", tag = "host",
-    responses((status = 200, body = [u8], content_type = "application/vnd.sqlite3"),
-        (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/store/backup", operation_id = "back_up_store", tag = "host",
+    security(("token" = ["administer", "payloads"])),
+    responses(
+        (status = 200, body = inline(Binary), content_type = "application/vnd.sqlite3",
+            description = "A copy of the database. The header `amends-backup` says what it holds, in JSON.")))]
 pub(crate) async fn back_up(State(state): State<ApiState>) -> Result<Response, ApiError> {
     let backup = state.host.back_up().await?;
     let view = backup_view(backup.summary);
@@ -63,18 +65,17 @@ pub(crate) async fn back_up(State(state): State<ApiState>) -> Result<Response, A
 ///
 /// The answer comes when the pass is over. Sagas that were moved stay moved, whatever becomes of the
 /// request.
-#[utoipa::path(post, path = "/v1/store/archive", tag = "host",
-    params(("amends-user" = Option<String>, Header, description = "who asks")),
+#[utoipa::path(post, path = "/v1/store/archive", operation_id = "archive_sagas", tag = "host",
+    security(("token" = ["administer"])),
+    params(("amends-user" = Option<String>, Header)),
     request_body = ArchiveBody,
-    responses((status = 200, body = ArchivePassView), (status = 409, body = Problem),
-        (status = "default", body = Problem)))]
+    responses((status = 200, body = ArchivePassView, description = "What the pass of the archive did.")))]
 pub(crate) async fn archive(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
+    caller: Caller,
     JsonBody(ArchiveBody {}): JsonBody<ArchiveBody>,
 ) -> Result<Json<ArchivePassView>, ApiError> {
-    let pass = state.host.archive(&requester(&headers, peer)?).await?;
+    let pass = state.host.archive(caller.principal()).await?;
     Ok(Json(ArchivePassView {
         sagas: pass.sagas,
         events: pass.events,
@@ -93,14 +94,16 @@ pub(crate) async fn archive(
 ///
 /// The rebuild is complete when each slice was done from the `next` of the one before, until there is none.
 /// Sagas go on meanwhile. A rebuild may be begun again at any time, because what is right is not written.
-#[utoipa::path(post, path = "/v1/store/rebuild", tag = "host",
-    params(("amends-user" = Option<String>, Header, description = "who asks")),
+#[utoipa::path(post, path = "/v1/store/rebuild", operation_id = "rebuild_store", tag = "host",
+    security(("token" = ["administer"])),
+    params(("amends-user" = Option<String>, Header)),
     request_body = RebuildBody,
-    responses((status = 200, body = RebuildView), (status = "default", body = Problem)))]
+    responses(
+        (status = 200, body = RebuildView,
+            description = "What this slice of the rebuild did, and where the next one begins.")))]
 pub(crate) async fn rebuild(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
+    caller: Caller,
     JsonBody(RebuildBody { from }): JsonBody<RebuildBody>,
 ) -> Result<Json<RebuildView>, ApiError> {
     let place = from.map_or(Ok(RebuildPlace::START), |from| from.parse());
@@ -108,7 +111,7 @@ pub(crate) async fn rebuild(
         ApiError::new(400, "bad_query", "`from` is not a place of a rebuild")
             .with_remedy("give the `next` of the slice before, or leave it out to begin")
     })?;
-    Ok(Json(rebuild_view(state.host.rebuild(&requester(&headers, peer)?, place).await?)))
+    Ok(Json(rebuild_view(state.host.rebuild(caller.principal(), place).await?)))
 }
 
 /// Returns a slice of a rebuild as the API tells it.

@@ -1,27 +1,25 @@
 //! Subscriptions: how they stand, and the order to send dead letters again.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, State};
-use axum::http::HeaderMap;
+use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use amends_api_types::{DeadLetterView, Page, Problem, RedriveBody, SubscriptionView};
-use amends_runtime::{DeadLetter, Stream, SubscriptionStatus};
+use amends_api_types::{DeadLetterView, Page, RedriveBody, SubscriptionView};
+use amends_runtime::{DeadLetter, SubscriptionStatus};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::paging::{cursor, limit};
 use crate::reason::reason_of;
-use crate::requester::requester;
 
 /// Lists the subscriptions, in the order of the config.
-#[utoipa::path(get, path = "/v1/subscriptions", tag = "operators",
-    responses((status = 200, body = Page<SubscriptionView>)))]
+#[utoipa::path(get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "operators",
+    security(("token" = ["read"])),
+    responses((status = 200, body = Page<SubscriptionView>, description = "The subscriptions.")))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<SubscriptionView>> {
     let items = state.host.subscriptions().into_iter().map(subscription_view).collect();
     Json(Page { items, next_cursor: None })
@@ -32,6 +30,7 @@ pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<Subscriptio
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeadLettersQuery {
     /// How many items the page may have: 1 to 1,000, 50 when absent.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before this one.
     cursor: Option<String>,
@@ -40,9 +39,12 @@ pub(crate) struct DeadLettersQuery {
 /// Lists the events that a subscription could not deliver, in the order of the log.
 ///
 /// An event that became a dead letter within the last second may be missing.
-#[utoipa::path(get, path = "/v1/subscriptions/{name}/dead-letters", tag = "operators",
-    params(("name" = String, Path), DeadLettersQuery),
-    responses((status = 200, body = Page<DeadLetterView>), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/subscriptions/{name}/dead-letters", operation_id = "list_dead_letters", tag = "operators",
+    security(("token" = ["read"])),
+    params(("name" = String, Path, description = "The name of the subscription."), DeadLettersQuery),
+    responses(
+        (status = 200, body = Page<DeadLetterView>,
+            description = "A page of dead letters, in the order of the log.")))]
 pub(crate) async fn dead_letters(
     State(state): State<ApiState>,
     Path(name): Path<String>,
@@ -62,13 +64,9 @@ pub(crate) async fn dead_letters(
 }
 
 fn dead_letter_view(letter: DeadLetter) -> DeadLetterView {
-    let saga = match letter.stream {
-        Stream::Saga(id) => Some(id.to_string()),
-        Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures => None,
-    };
     DeadLetterView {
         place: letter.place.to_string(),
-        saga,
+        saga: letter.stream.saga().map(|id| id.to_string()),
         version: letter.version.0,
         kind: letter.kind,
         at: letter.at,
@@ -81,21 +79,23 @@ fn dead_letter_view(letter: DeadLetter) -> DeadLetterView {
 ///
 /// A subscription that its receiver has ended (410) becomes active. The answer comes before the events are
 /// delivered: `is_redriving` says when it is over. A dead letter stays one until it is delivered.
-#[utoipa::path(post, path = "/v1/subscriptions/{name}/redrive", tag = "operators",
-    params(("name" = String, Path),
-        ("amends-user" = Option<String>, Header, description = "who asks, logged with the address")),
+#[utoipa::path(post, path = "/v1/subscriptions/{name}/redrive", operation_id = "redrive_subscription", tag = "operators",
+    security(("token" = ["operate"])),
+    params(
+        ("name" = String, Path, description = "The name of the subscription."),
+        ("amends-user" = Option<String>, Header)),
     request_body = RedriveBody,
-    responses((status = 200, body = SubscriptionView), (status = "default", body = Problem)))]
+    responses(
+        (status = 200, body = SubscriptionView,
+            description = "The subscription, which sends its dead letters again.")))]
 pub(crate) async fn redrive(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     Path(name): Path<String>,
-    headers: HeaderMap,
     JsonBody(body): JsonBody<RedriveBody>,
 ) -> Result<Json<SubscriptionView>, ApiError> {
     let reason = reason_of(&body.reason)?;
-    let principal = requester(&headers, peer)?;
-    if let Some(found) = state.host.redrive(&principal, &name, &reason) {
+    if let Some(found) = state.host.redrive(caller.principal(), &name, &reason) {
         return Ok(Json(subscription_view(found)));
     }
     Err(unknown(&state, &name))

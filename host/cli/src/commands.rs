@@ -1,31 +1,39 @@
 //! The verbs of the command line, one module each.
 
+mod audit;
 mod bench;
 mod breaker;
 mod bundle;
+mod change;
 mod chaos;
 pub(crate) mod check;
 mod client;
+mod context;
 mod erase;
+mod evidence;
 mod exit;
 mod filter;
 mod hosts;
 mod ids;
 mod input;
+mod me;
 mod on;
 mod operate;
 mod output;
 mod plan;
 mod plugin;
+mod replace;
 mod replay;
 mod run;
 mod sagas;
 mod schedule;
+mod service_manager;
 mod signal;
 mod start;
 mod state;
 mod store;
 mod subscription;
+mod token;
 mod watch;
 
 use std::process::ExitCode;
@@ -53,6 +61,9 @@ pub(crate) struct Cli {
     /// The host's address, for verbs that talk to one; may also stand after the verb
     #[arg(long, value_name = "URL")]
     pub(crate) host: Option<String>,
+    /// The context to use, of those that `amends context list` lists [env: AMENDS_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
     /// Whole ids, exact times, and nothing cut off, also on a terminal
     #[arg(long, global = true)]
     pub(crate) wide: bool,
@@ -133,8 +144,28 @@ pub(crate) enum Command {
     Signal(signal::Signal),
     /// Erase the personal values of a subject, or list erasures
     Erase(erase::Erase),
+    /// Write a saga into a file that the host signs, or check such a file without a host
+    Evidence(evidence::Evidence),
     /// List the hosts that share the store, and how many shards each owns
     Hosts(hosts::Hosts),
+    /// Make, list and revoke the tokens of a host with access control
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  amends token new shop --role service\n  amends token list\n  amends \
+                      token revoke shop --reason \"it was in a log\""
+    )]
+    Token(token::Token),
+    /// Show who you are to a host, and what you may do
+    Me(me::Me),
+    /// List the hosts that you work with, and choose the one that verbs talk to
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  amends context list\n  amends context use production\n  amends \
+                      list --context staging"
+    )]
+    Context(context::ContextVerb),
+    /// Show who asked a host with access control for a change, and what became of it
+    Audit(audit::Audit),
     /// List the circuit breakers
     Breakers(plan::Breakers),
     /// Open or close a circuit breaker by hand
@@ -205,7 +236,13 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         let wrong = "this verb talks to no host, so --host changes nothing";
         return Err(Failed::with_help(exit::EXIT_USAGE, wrong, "leave it out").into());
     }
+    let has_context = talks_to_host(&cli.command) || matches!(cli.command, Command::Context(_));
+    if cli.context.is_some() && !has_context {
+        let wrong = "this verb talks to no host, so --context changes nothing";
+        return Err(Failed::with_help(exit::EXIT_USAGE, wrong, "leave it out").into());
+    }
     client::set_host(cli.host);
+    context::set_context(cli.context);
     output::set_wide(cli.wide);
     let code = match cli.command {
         Command::Run(command) => return on_threads(run::run(command)),
@@ -231,7 +268,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Note(command) => on_one_thread(operate::run("note", command)),
         Command::Signal(command) => on_one_thread(signal::run(command)),
         Command::Erase(command) => on_one_thread(erase::run(command)),
+        Command::Evidence(command) => on_one_thread(evidence::run(command)),
         Command::Hosts(command) => on_one_thread(hosts::run(command)),
+        Command::Token(command) => on_one_thread(token::run(command)),
+        Command::Me(command) => on_one_thread(me::run(command)),
+        Command::Context(command) => context::run(command),
+        Command::Audit(command) => on_one_thread(audit::run(command)),
         Command::Breakers(command) => on_one_thread(plan::breakers(command)),
         Command::Breaker(command) => on_one_thread(breaker::run(command)),
         Command::Schedule(command) => on_one_thread(schedule::run(command)),
@@ -262,7 +304,9 @@ fn talks_to_host(command: &Command) -> bool {
             | Command::Chaos(_)
             | Command::Bench(_)
             | Command::Completions { .. }
+            | Command::Context(_)
             | Command::Replay(_)
+            | Command::Evidence(evidence::Evidence { command: Some(_), .. })
             | Command::Store(
                 store::Store::Copy(_) | store::Store::Restore(_) | store::Store::Verify(_),
             )

@@ -71,10 +71,28 @@ fn any_config_is_sound_or_told_line_by_line() {
         "[[saga.step]]",
         "[[subscription]]",
         "[auth]",
+        "[telemetry]",
         "name",
         "listen",
         "memory_max",
         "public_url",
+        "evidence_key",
+        "tls",
+        "certificate",
+        "key",
+        "admin_token",
+        "rate",
+        "per_second",
+        "burst",
+        "proxy",
+        "peers",
+        "roles",
+        "groups",
+        "payloads",
+        "otlp",
+        "protocol",
+        "sample",
+        "link_after",
         "url",
         "durability",
         "retention",
@@ -164,6 +182,8 @@ fn any_config_is_sound_or_told_line_by_line() {
         "\"../..\"",
         "\"sqlite:data/amends.db\"",
         "\"127.0.0.1:0\"",
+        "\"0.0.0.0:0\"",
+        "\"proxy\"",
         "\"[::1]:9\"",
         "\"https://*.example.com:443\"",
         "\"10.0.0.0/8\"",
@@ -287,12 +307,14 @@ fn assert_unknown_keys_are_told(text: &str, report: &Report) {
         "schedule",
         "on",
         "auth",
+        "telemetry",
     ];
     for (name, value) in document.get_ref() {
         let name = name.get_ref();
         assert!(top.contains(&name.as_ref()) || is_told(name), "`{name}` is passed over");
         if let ("host", DeValue::Table(host)) = (name.as_ref(), value.get_ref()) {
-            let known = ["name", "listen", "memory_max", "public_url"];
+            let known =
+                ["name", "listen", "address", "tls", "memory_max", "public_url", "evidence_key"];
             for name in host.keys().map(toml::Spanned::get_ref) {
                 assert!(known.contains(&name.as_ref()) || is_told(name), "`{name}` is passed over");
             }

@@ -253,8 +253,8 @@ fn a_host_that_goes_away_during_the_wait_is_not_a_wait_that_ended() {
     let each = ["billing", "--wait", "20s", "--each", "--input", file.path().to_str().unwrap()];
     let (code, stdout, stderr) = outcome(&mut start(&address, &each));
     assert_eq!(code, Some(1), "{stdout}{stderr}");
-    let told = "the host went away while 3 sagas were waited for: they are started, and go on when it \
-                is back\n";
+    let told = "the host went away during the wait for 3 sagas, which it started; they go on when \
+                it is back\n";
     assert!(stderr.ends_with(told), "{stderr}");
     assert!(!stderr.contains("ended first"), "{stderr}");
     assert!(stdout.starts_with("3 of 3 sagas of billing started"), "{stdout}");

@@ -3,18 +3,22 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends_api_types::{PublicUrl, parse_duration};
 use amends_registry::PluginsConfig;
+use amends_runtime::EvidenceKey;
 use amends_sandbox::{TrustedKey, TrustedKeys, guest_memory_default};
 use amends_store::{ArchivePlace, Durability, with_files_from};
 
 use crate::overrides::{Environment, Overrides};
-use crate::report::Place;
+use crate::secret::read_secret;
+use crate::setting::{LastSaid, Setting};
 use crate::size::parse_size;
 use crate::suggest::list;
 use crate::table::{Context, Item, Table};
+use crate::tls::{HostTls, SaidTls, TlsFiles, check_reach, read_tls};
 
 /// A host's name is at most this many bytes: it is a label of leases, logs and metrics.
 const HOST_NAME_BYTES_MAX: usize = 63;
@@ -40,6 +44,10 @@ pub struct HostConfig {
     pub memory_max: u64,
     /// Where a proxy serves it. `None`: clients use its own address only.
     pub public_url: Option<PublicUrl>,
+    /// Who has the certificates. `None`: nobody, and the host speaks plain HTTP.
+    pub tls: Option<HostTls>,
+    /// The key with which it signs evidence. `None`: it signs none.
+    pub evidence_key: Option<Arc<EvidenceKey>>,
 }
 
 /// The store.
@@ -61,8 +69,20 @@ impl HostConfig {
     /// The base URL at which the other hosts of the store reach this one.
     #[must_use]
     pub fn peer_address(&self) -> String {
-        let own = || format!("http://{}", self.listen);
+        let own = || {
+            let scheme = if self.own_tls().is_some() { "https" } else { "http" };
+            format!("{scheme}://{}", self.listen)
+        };
         self.address.as_ref().map_or_else(own, |address| address.origin().to_owned())
+    }
+
+    /// Returns the files of the host's own certificate, when the host itself speaks TLS.
+    #[must_use]
+    pub const fn own_tls(&self) -> Option<&TlsFiles> {
+        match &self.tls {
+            Some(HostTls::Own(files)) => Some(files),
+            Some(HostTls::Proxy) | None => None,
+        }
     }
 }
 
@@ -86,70 +106,11 @@ impl StoreSettings {
     }
 }
 
-/// One value, from where it was said last.
-struct LastSaid {
-    key: String,
-    text: String,
-    place: Place,
-}
-
-/// A single value that flags and variables may replace.
-struct Setting<'o> {
-    name: &'static str,
-    flag: (&'static str, Option<&'o String>),
-    variable: &'static str,
-    example: &'static str,
-}
-
-impl Setting<'_> {
-    /// Flag over environment over file. The file's value is checked to be text in any case.
-    fn read(
-        &self,
-        table: &mut Table<'_>,
-        environment: &Environment,
-        context: &mut Context<'_>,
-    ) -> Option<LastSaid> {
-        let key = crate::table::join(&table.key, self.name);
-        let in_file = table.take(self.name, context).and_then(|item| {
-            let text = item.text(context, self.example)?;
-            Some((text.to_owned(), item.place(context)))
-        });
-        let in_flag = self.flag.1.map(|text| (text.clone(), Place::Flag(self.flag.0)));
-        let in_environment = environment
-            .get(self.variable)
-            .map(|text| (text.to_owned(), Place::Environment(self.variable)));
-        let (text, place) = in_flag.or(in_environment).or(in_file)?;
-        Some(LastSaid { key, text, place })
-    }
-}
-
-impl LastSaid {
-    fn error(
-        &self,
-        context: &mut Context<'_>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        context.error(self.place, &self.key, message, help);
-    }
-
-    fn path(&self, context: &mut Context<'_>) -> Option<PathBuf> {
-        if self.text.is_empty() {
-            self.error(
-                context,
-                "this is empty; a folder belongs here",
-                "write a path, such as \"data\"",
-            );
-            return None;
-        }
-        Some(context.source.resolve(&self.text))
-    }
-}
-
-/// Reads `[host]`.
+/// Reads `[host]`. `has_auth` says whether the config has `[auth]`.
 pub(super) fn read_host(
     table: &mut Table<'_>,
     overrides: &Overrides,
+    has_auth: bool,
     context: &mut Context<'_>,
 ) -> HostConfig {
     let Overrides { flags, environment } = overrides;
@@ -166,8 +127,13 @@ pub(super) fn read_host(
         variable: "AMENDS_LISTEN",
         example: "\"127.0.0.1:7070\"",
     };
-    let listen =
-        listen.read(table, environment, context).and_then(|given| listen_address(&given, context));
+    let listen = listen.read(table, environment, context);
+    let SaidTls { tls, is_said } = read_tls(table, overrides, context);
+    let listen = listen.and_then(|given| {
+        let address = listen_address(&given, context)?;
+        check_reach(&given, address, has_auth, is_said, context);
+        Some(address)
+    });
     let address = Setting {
         name: "address",
         flag: ("--address", flags.address.as_ref()),
@@ -185,13 +151,43 @@ pub(super) fn read_host(
     let memory_max =
         memory_max.read(table, environment, context).and_then(|given| memory(&given, context));
     let public_url = table.take("public_url", context);
+    let evidence_key = table.take("evidence_key", context);
     HostConfig {
         name: name.unwrap_or_else(|| machine_name(environment)),
         listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7070))),
         address,
         memory_max: memory_max.unwrap_or_else(guest_memory_default),
         public_url: public_url.and_then(|item| read_public_url(&item, context)),
+        tls,
+        evidence_key: evidence_key.and_then(|item| read_evidence_key(&item, context)),
     }
+}
+
+/// Warns of a host that the other hosts of its store cannot reach: they would use an address that means
+/// their own machine, or speak HTTP where it speaks TLS.
+pub(super) fn check_peer_address(
+    host: &HostConfig,
+    store: &StoreSettings,
+    context: &mut Context<'_>,
+) {
+    if !store.is_shared() {
+        return;
+    }
+    let is_plain = |address: &PublicUrl| address.origin().starts_with("http://");
+    if host.own_tls().is_some() && host.address.as_ref().is_some_and(is_plain) {
+        let message = "the other hosts would use HTTP without TLS, and this host takes https only";
+        let help = "write https:// in the place of http://";
+        context.warn(context.places.of("host.address"), "host.address", message, help);
+    }
+    if host.address.is_some() || !host.listen.ip().is_unspecified() {
+        return;
+    }
+    let message = format!(
+        "hosts on other machines cannot reach this one at {}, and no address is set",
+        host.peer_address()
+    );
+    let help = format!("set address = {PEER_ADDRESS_EXAMPLE} in [host], or a name of this machine");
+    context.warn(context.places.of("host.listen"), "host.address", message, help);
 }
 
 /// An address at which other hosts reach this one.
@@ -220,8 +216,21 @@ fn read_public_url(item: &Item<'_>, context: &mut Context<'_>) -> Option<PublicU
             item.error(
                 context,
                 format!("{error}"),
-                format!("write the address at which a proxy serves this host, such as {example}"),
+                format!("write the address by which callers reach this host, such as {example}"),
             );
+            None
+        }
+    }
+}
+
+fn read_evidence_key(item: &Item<'_>, context: &mut Context<'_>) -> Option<Arc<EvidenceKey>> {
+    let secret = read_secret(item, context)?;
+    match EvidenceKey::read(secret.reveal()) {
+        Ok(key) => Some(Arc::new(key)),
+        Err(error) => {
+            let help = "make one with `amends plugin keygen host --no-password`, and name the file host.key \
+                        here; only the user of the host may read it";
+            item.error(context, format!("the key cannot be used: {error}"), help);
             None
         }
     }
@@ -290,31 +299,7 @@ fn listen_address(given: &LastSaid, context: &mut Context<'_>) -> Option<SocketA
         );
         return None;
     };
-    if !address.ip().is_loopback() {
-        given.error(
-            context,
-            format!(
-                "{address} can be reached from other machines; that needs [auth], which is not \
-                 available in this version"
-            ),
-            format!(
-                "listen on 127.0.0.1:{}, and put a proxy before it that asks callers who they are and \
-                 sets the header amends-user itself",
-                address.port()
-            ),
-        );
-        return None;
-    }
     Some(address)
-}
-
-/// Reports `[auth]`.
-pub(super) fn refuse_auth(item: &Item<'_>, context: &mut Context<'_>) {
-    item.error(
-        context,
-        "[auth] is not available in this version",
-        "leave it out, and listen on a loopback address such as 127.0.0.1:7070",
-    );
 }
 
 /// Reads `[store]`.

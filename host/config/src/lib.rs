@@ -8,7 +8,9 @@
 //! config file's folder. Nothing is printed here, and no value that may be a secret is ever
 //! part of a message.
 
+mod auth;
 mod children;
+mod contexts;
 mod definition;
 mod graph;
 mod host;
@@ -26,11 +28,14 @@ mod saga;
 mod schedule;
 mod secret;
 mod service;
+mod setting;
 mod size;
 mod source;
 mod subscription;
 pub mod suggest;
 mod table;
+mod telemetry;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,16 +47,22 @@ use amends_registry::PluginsConfig;
 use amends_runtime::{EventRule, ScheduleSettings};
 use amends_sandbox::PluginSettings;
 use amends_subscriptions::SubscriptionSettings;
+use toml::Spanned;
 use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
 
+pub use auth::{AuthConfig, TokenRate};
+pub use contexts::{Contexts, HostContext, TokenSource, read_contexts};
 pub use host::{HostConfig, StoreSettings};
 pub use open::{OpenHostError, open, open_registry, open_store};
 pub use overrides::{Environment, OverrideFlags, Overrides};
 pub use report::{Finding, Place, Position, Report, Severity};
 pub use service::ServiceSettings;
 pub use source::CONFIG_BYTES_MAX;
+pub use telemetry::TelemetryConfig;
+pub use tls::{HostTls, TlsFiles};
 
+use auth::read_auth;
 use on::read_rules;
 use report::Severity::Error;
 use retention::check_retention;
@@ -60,12 +71,15 @@ use schedule::read_schedules;
 use source::Source;
 use subscription::read_subscriptions;
 use table::{Context, FINDINGS_MAX, Item, Places, Table, check_name};
+use telemetry::read_telemetry;
 
 /// What a host runs on. Checked.
 #[derive(Debug)]
 pub struct Config {
     /// `[host]`.
     pub host: HostConfig,
+    /// `[auth]`. None: the host has no access control, so it asks nobody for a token.
+    pub auth: Option<AuthConfig>,
     /// `[store]`.
     pub store: StoreSettings,
     /// `[plugins]` and every `[plugin.NAME]`.
@@ -82,6 +96,8 @@ pub struct Config {
     pub schedules: Vec<ScheduleSettings>,
     /// Every `[[on]]`, in the order of the file.
     pub event_rules: Vec<Arc<EventRule>>,
+    /// `[telemetry]`, or what the environment says. None: no spans are sent.
+    pub telemetry: Option<TelemetryConfig>,
 }
 
 /// A config, what is worth knowing about it, and where its keys stand.
@@ -117,13 +133,7 @@ pub fn look(
     lacking_secrets: Severity,
 ) -> Result<Loaded, Report> {
     let source = Source::read(path)?;
-    if let Some(place) = deep_bracket(&source.text) {
-        return Err(depth_report(&source, place));
-    }
-    let (document, errors) = DeTable::parse_recoverable(&source.text);
-    if !errors.is_empty() {
-        return Err(syntax_report(&source, &errors));
-    }
+    let document = parse(&source)?;
     let mut context = Context::new(&source, &overrides.environment, lacking_secrets);
     let (config, specs) = read(
         Table::new(String::new(), document.span(), document.get_ref()),
@@ -132,6 +142,15 @@ pub fn look(
     );
     let (findings, places) = context.into_findings();
     Ok(Loaded { config, report: Report::new(path, findings), specs, places })
+}
+
+/// Parses the text of a file.
+fn parse(source: &Source) -> Result<Spanned<DeTable<'_>>, Report> {
+    if let Some(place) = deep_bracket(&source.text) {
+        return Err(depth_report(source, place));
+    }
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    if errors.is_empty() { Ok(document) } else { Err(syntax_report(source, &errors)) }
 }
 
 /// Brackets that may be open at once: more than any config has, and what the parser has a stack for.
@@ -228,14 +247,17 @@ fn read(
     let subscriptions = top.take("subscription", context);
     let schedules = top.take("schedule", context);
     let rules = top.take("on", context);
-    if let Some(auth) = top.take("auth", context) {
-        host::refuse_auth(&auth, context);
-    }
+    let auth = top.take("auth", context);
+    let telemetry = top.take("telemetry", context);
     top.finish(context);
-    let host_config = host::read_host(&mut host, overrides, context);
+    // A table with mistakes is reported for these, and not as one that is missing.
+    let has_auth = auth.is_some();
+    let auth = auth.and_then(|item| read_auth(&item, context));
+    let host_config = host::read_host(&mut host, overrides, has_auth, context);
     host.finish(context);
     let store_config = host::read_store(&mut store, overrides, context);
     store.finish(context);
+    host::check_peer_address(&host_config, &store_config, context);
     let plugins_config = host::read_plugins(&mut plugins, overrides, context);
     plugins.finish(context);
     let plugins = read_named(plugin, "[plugin.inventory]", context, plugin::read_plugin);
@@ -247,13 +269,15 @@ fn read(
     let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
     let subscriptions = read_subscriptions(subscriptions.as_ref(), &names, context);
     let schedules = read_schedules(schedules.as_ref(), &names, context);
-    let event_rules = read_rules(rules.as_ref(), &specs, context);
+    let event_rules = read_rules(rules.as_ref(), &specs, has_auth, context);
+    let telemetry = read_telemetry(telemetry.as_ref(), context);
     let plugins = with_shared_state(plugins, &definitions);
     let memory_bytes_max = host_config.memory_max;
     let plugins = PluginsConfig { plugins, memory_bytes_max, ..plugins_config };
     let (host, store) = (host_config, store_config);
     let config = Config {
         host,
+        auth,
         store,
         plugins,
         services,
@@ -262,6 +286,7 @@ fn read(
         subscriptions,
         schedules,
         event_rules,
+        telemetry,
     };
     (config, specs)
 }

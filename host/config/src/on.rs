@@ -42,10 +42,12 @@ const RULES_MAX: usize = 64;
 /// The tags of a saga beside those that are added; a saga has 16.
 const TAGS_MAX: usize = 14;
 
-/// Reads every `[[on]]`. `specs` are the definitions that could be read.
+/// Reads every `[[on]]`. `specs` are the definitions that could be read. `has_auth` says whether the host asks
+/// callers for a token.
 pub(super) fn read_rules(
     item: Option<&Item<'_>>,
     specs: &[DefinitionSpec],
+    has_auth: bool,
     context: &mut Context<'_>,
 ) -> Vec<Arc<EventRule>> {
     let Some(items) = item.and_then(|item| item.list(context, HELP)) else { return Vec::new() };
@@ -56,7 +58,7 @@ pub(super) fn read_rules(
     let (mut read, mut seen) = (Vec::new(), Seen::default());
     for item in &items {
         let Some(table) = item.table(context, HELP) else { continue };
-        read.extend(read_rule(table, specs, &mut seen, context).map(Arc::new));
+        read.extend(read_rule(table, specs, has_auth, &mut seen, context).map(Arc::new));
     }
     read
 }
@@ -73,6 +75,7 @@ struct Seen {
 fn read_rule(
     mut table: Table<'_>,
     specs: &[DefinitionSpec],
+    has_auth: bool,
     seen: &mut Seen,
     context: &mut Context<'_>,
 ) -> Option<EventRule> {
@@ -82,7 +85,7 @@ fn read_rule(
         table.key = format!("on.{name}");
         context.remember(&table.key, &table.span);
     }
-    let origin = read_origin(&mut table, name.as_deref(), seen, context);
+    let origin = read_origin(&mut table, name.as_deref(), has_auth, seen, context);
     let event = table.require("event", "\"order.placed\"", context);
     let event = event.and_then(|item| read_event(&item, origin.as_ref(), context));
     let effect = read_effect(&mut table, specs, context);
@@ -140,6 +143,7 @@ fn read_event(
 fn read_origin(
     table: &mut Table<'_>,
     name: Option<&str>,
+    has_auth: bool,
     seen: &mut Seen,
     context: &mut Context<'_>,
 ) -> Option<EventOrigin> {
@@ -160,6 +164,8 @@ fn read_origin(
         (EventOrigin::Webhook(_), Some(secrets)) => {
             Some(EventOrigin::Webhook(read_signing_secrets(&secrets, context)))
         }
+        // Without a signature, a request needs a token.
+        (EventOrigin::Webhook(secrets), None) if has_auth => Some(EventOrigin::Webhook(secrets)),
         (EventOrigin::Webhook(secrets), None) => {
             let place = Place::At(context.source.position(&table.span));
             let message =

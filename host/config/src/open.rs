@@ -7,12 +7,14 @@ use std::sync::Arc;
 use amends_engine::Definition;
 use amends_registry::{PluginError, Registry};
 use amends_runtime::{
-    BreakerSettings, Host, Keys, LIVE_BYTES_MAX_DEFAULT, Retention, RuntimeConfig, RuntimeError,
-    with_state_cache,
+    AccessSettings, BreakerSettings, Host, Keys, LIVE_BYTES_MAX_DEFAULT, Retention, RuntimeConfig,
+    RuntimeError, TraceSettings, with_state_cache,
 };
 use amends_store::{Fatal, HostInfo, OpenError, Store, StoreConfig, StoreError};
+use amends_telemetry::{Exporter, ExporterError};
 
 use crate::Config;
+use crate::telemetry::TelemetryConfig;
 
 /// Why a host cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,9 @@ pub enum OpenHostError {
     /// The sagas cannot be recovered.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// Spans cannot be sent.
+    #[error(transparent)]
+    Telemetry(#[from] ExporterError),
     /// The file with the keys of the store's personal values is not there.
     #[error(
         "the store has personal values, and the key file {} is not there; restore the newest backup of \
@@ -50,7 +55,9 @@ impl OpenHostError {
                     StoreError::Damaged { .. } | StoreError::Fatal(Fatal::Damaged { .. })
                 )
             }
-            Self::Plugins(_) | Self::Runtime(_) | Self::KeysMissing(_) => false,
+            Self::Plugins(_) | Self::Runtime(_) | Self::Telemetry(_) | Self::KeysMissing(_) => {
+                false
+            }
         }
     }
 }
@@ -105,6 +112,13 @@ async fn open_keys(
 /// When one of them cannot be opened.
 pub async fn open(config: Config) -> Result<Host, OpenHostError> {
     let (store, plugins) = open_registry(&config).await?;
+    let traces = match config.telemetry {
+        Some(TelemetryConfig { endpoint, rules }) => {
+            let exporter = Exporter::open(endpoint, config.host.name.clone()).await?;
+            Some(TraceSettings { exporter, rules })
+        }
+        None => None,
+    };
     let services = config.services.iter();
     let concurrency = services.clone().filter_map(|(name, settings)| {
         Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))
@@ -116,6 +130,10 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
         named.map(|name| (name.clone(), BreakerSettings::BY_HAND)).collect();
     breakers
         .extend(services.filter_map(|(name, settings)| Some((name.clone(), settings.breaker?))));
+    let access = config.auth.map(|auth| {
+        let admin_token = auth.admin_token.map(|token| token.reveal().to_owned());
+        AccessSettings { admin_token, proxy: auth.proxy }
+    });
     let me = HostInfo { name: config.host.name.clone(), address: config.host.peer_address() };
     // Live sagas may hold half of what calls may: together they leave some for everything else.
     let live_bytes_max = usize::try_from(config.host.memory_max / 2).unwrap_or(usize::MAX);
@@ -130,6 +148,9 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
         event_rules: config.event_rules,
         keys: open_keys(&config.store.keys, &config.definitions, &*store).await?,
         host: config.store.is_shared().then_some(me),
+        access,
+        evidence_key: config.host.evidence_key,
+        traces,
         ..RuntimeConfig::default()
     };
     Ok(Host::open(runtime, store, plugins, config.definitions).await?)

@@ -15,6 +15,9 @@ pub struct OverrideFlags {
     /// host.listen [env: AMENDS_LISTEN]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
+    /// host.tls [env: AMENDS_TLS]
+    #[arg(long, value_name = "proxy")]
+    pub tls: Option<String>,
     /// host.address [env: AMENDS_ADDRESS]
     #[arg(long, value_name = "URL")]
     pub address: Option<String>,

@@ -42,9 +42,11 @@ fn secret_of_variable(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secr
     match context.environment.get(name) {
         Some(value) if !value.is_empty() => Some(Secret::new(value.to_owned())),
         set => {
-            let state = if set.is_some() { "empty" } else { "not set" };
-            let environment = context.environment;
-            let help = context.did_you_mean(name, environment.names(), || {
+            let (state, names) = match set {
+                Some(_) => ("empty", None),
+                None => ("not set", Some(context.environment.names())),
+            };
+            let help = context.did_you_mean(name, names.into_iter().flatten(), || {
                 format!("set {name} before the host starts, or remove the secret")
             });
             let message = format!("the environment variable `{name}` is {state}");
@@ -111,6 +113,7 @@ fn read_secret_file(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text".to_owned()))
 }
 
-fn others_may_read(path: &Path) -> bool {
+/// Whether every user of the machine may read a file.
+pub(super) fn others_may_read(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
 }

@@ -9,8 +9,11 @@ use amends_config::{Loaded, OverrideFlags, Overrides, Report, load};
 use clap::Args as _;
 
 /// Each table of the page, and a config that ends with that table.
-const TABLES: [(&str, &str); 18] = [
+const TABLES: [(&str, &str); 21] = [
     ("[host]", "[host]"),
+    ("[auth]", "[auth]"),
+    ("[auth.proxy]", "[auth.proxy]\npeers = [\"127.0.0.1\"]\nroles = { sre = [\"operator\"] }"),
+    ("[telemetry]", "[telemetry]\notlp = \"http://127.0.0.1:4317\""),
     ("[store]", "[store]"),
     ("[plugins]", "[plugins]"),
     ("[plugin.NAME]", "[plugin.inventory]"),

@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use amends_config::{
-    CONFIG_BYTES_MAX, Environment, Loaded, OverrideFlags, Overrides, Report, load,
+    CONFIG_BYTES_MAX, Environment, HostTls, Loaded, OverrideFlags, Overrides, Report, TlsFiles,
+    load,
 };
 use amends_engine::{BackoffSpec, InputSpec, PluginName, RetrySpec, StepSpec};
-use amends_runtime::{CatchUp, EventEffect, EventPayload, OnOpen, Overlap, SignalTarget};
+use amends_runtime::{
+    CatchUp, EventEffect, EventPayload, OnOpen, Overlap, SampleRates, SignalTarget, TraceRules,
+};
 use amends_store::Durability;
+use amends_telemetry::{Endpoint, Protocol};
 
 fn load_text(text: &str, overrides: &Overrides) -> (Result<Loaded, Report>, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -147,6 +151,7 @@ fn every_variable_has_its_key() {
     let environment = Environment::from_iter([
         ("AMENDS_NAME", "node-b"),
         ("AMENDS_LISTEN", "[::1]:9"),
+        ("AMENDS_TLS", "proxy"),
         ("AMENDS_ADDRESS", "http://node-b.internal:7070"),
         ("AMENDS_MEMORY_MAX", "256MiB"),
         ("AMENDS_STORE_URL", "sqlite:/x.db"),
@@ -159,6 +164,7 @@ fn every_variable_has_its_key() {
     let config = load_text(saga, &overrides).0.unwrap().config;
     assert_eq!(config.host.name, "node-b");
     assert_eq!(config.host.listen.to_string(), "[::1]:9");
+    assert_eq!(config.host.tls, Some(HostTls::Proxy));
     assert_eq!(config.host.peer_address(), "http://node-b.internal:7070");
     assert_eq!((config.host.memory_max, config.plugins.memory_bytes_max), (256 << 20, 256 << 20));
     assert_eq!(config.store.url, "sqlite:/x.db");
@@ -183,6 +189,295 @@ fn other_hosts_reach_a_host_where_it_listens_unless_it_says_where() {
         assert!(report.contains("host.address"), "{report}");
         assert!(report.contains("the other hosts of the store"), "{report}");
     }
+}
+
+/// Reads a config that begins with this, with an admin token in the environment.
+fn load_auth(head: &str, flags: OverrideFlags) -> Result<Loaded, Report> {
+    let saga = "[[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+    let environment = Environment::from_iter([
+        ("ADMIN_TOKEN", "0123456789abcdef0123456789abcdef"),
+        ("SHORT_TOKEN", "hunter2"),
+    ]);
+    let overrides = Overrides { flags, environment };
+    load_text(&format!("{head}\n{saga}"), &overrides).0
+}
+
+/// Reads a config with this table in this environment.
+fn load_telemetry(table: &str, environment: &[(&str, &str)]) -> Result<Loaded, Report> {
+    let saga = "[[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+    let environment = environment.iter().copied().collect();
+    let overrides = Overrides { environment, ..Overrides::default() };
+    load_text(&format!("{table}\n{saga}"), &overrides).0
+}
+
+#[test]
+fn spans_go_where_the_table_says_or_else_the_environment() {
+    let (grpc, http) = (Protocol::Grpc, Protocol::Http);
+    let generic = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://generic:4318");
+    let exact = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://exact:4318/spans");
+    let protobuf = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+    let file = "[telemetry]\notlp = \"http://file:4317\"";
+    let at = |address: &str, protocol| Some(Endpoint::exact(address, protocol).unwrap());
+    for (table, environment, endpoint) in [
+        ("", &[][..], None),
+        ("", &[protobuf][..], None),
+        (file, &[][..], at("http://file:4317", grpc)),
+        (file, &[generic, exact][..], at("http://file:4317", grpc)),
+        (file, &[protobuf][..], at("http://file:4317/v1/traces", http)),
+        ("", &[generic][..], at("http://generic:4318", grpc)),
+        ("", &[generic, protobuf][..], at("http://generic:4318/v1/traces", http)),
+        (
+            "[telemetry]\nprotocol = \"grpc\"",
+            &[generic, protobuf][..],
+            at("http://generic:4318", grpc),
+        ),
+        ("", &[generic, exact, protobuf][..], at("http://exact:4318/spans", http)),
+        (file, &[("OTEL_SDK_DISABLED", "true")][..], None),
+        (file, &[("OTEL_SDK_DISABLED", "false")][..], at("http://file:4317", grpc)),
+        (file, &[("OTEL_TRACES_EXPORTER", "none")][..], None),
+        (
+            "",
+            &[generic, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("OTEL_SDK_DISABLED", "true")],
+            None,
+        ),
+    ] {
+        let telemetry = load_telemetry(table, environment).unwrap().config.telemetry;
+        let told = telemetry.map(|telemetry| telemetry.endpoint);
+        assert_eq!(told, endpoint, "{table} {environment:?}");
+    }
+    let nowhere = load_telemetry("[telemetry]", &[]).unwrap();
+    assert_eq!(nowhere.config.telemetry, None);
+    assert_eq!(nowhere.report.warnings(), 1);
+    let wrong = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ada:hunter2@collector")];
+    let report = load_telemetry("", &wrong).unwrap_err().to_string();
+    assert!(report.contains("has no name and password"), "{report}");
+    assert!(!report.contains("hunter2"), "{report}");
+    let json = [generic, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
+    let report = load_telemetry("", &json).unwrap_err().to_string();
+    assert!(report.contains("this is no protocol that the host speaks"), "{report}");
+}
+
+#[test]
+fn the_parts_of_spans_that_are_kept_are_each_a_setting() {
+    let file = "[telemetry]\notlp = \"http://file:4317\"\n";
+    let rules =
+        |more: &str| load_telemetry(&format!("{file}{more}"), &[]).unwrap().config.telemetry;
+    assert_eq!(rules("").unwrap().rules, TraceRules::default());
+    let rules = rules("sample = { success = 1, undo = 0.5 }\nlink_after = \"1h\"").unwrap().rules;
+    let sample = SampleRates { success: 1.0, failed: 1.0, undo: 0.5 };
+    assert_eq!(rules, TraceRules { sample, link_after: Duration::from_hours(1) });
+}
+
+#[test]
+fn a_proxy_is_believed_as_the_config_says() {
+    let text = "[auth.proxy]\npeers = [\"127.0.0.1\", \"10.0.0.0/8\"]\nuser = \"X-User\"\n\
+                roles = { sre = [\"operator\", \"deployer\"] }\npayloads = [\"sre\"]";
+    let auth = load_auth(text, OverrideFlags::default()).unwrap().config.auth.unwrap();
+    let proxy = auth.proxy.unwrap();
+    assert_eq!((proxy.user.as_str(), proxy.groups.as_str()), ("x-user", "x-forwarded-groups"));
+    assert!(
+        proxy.trusts("10.7.0.1".parse().unwrap()) && !proxy.trusts("11.0.0.1".parse().unwrap())
+    );
+    assert_eq!(proxy.holder("ada", &["sre"]).roles.len(), 2);
+    assert!(proxy.holder("ada", &["other"]).permissions.is_empty());
+}
+
+#[test]
+fn access_control_is_on_when_its_table_is_there() {
+    let none = load_auth("", OverrideFlags::default()).unwrap().config;
+    assert_eq!(none.auth, None);
+    let empty = load_auth("[auth]", OverrideFlags::default()).unwrap().config;
+    assert_eq!(empty.auth.unwrap().admin_token, None);
+    let text = "[auth]\nadmin_token = { env = \"ADMIN_TOKEN\" }";
+    let loaded = load_auth(text, OverrideFlags::default()).unwrap();
+    assert!(!format!("{loaded:?}").contains("0123456789abcdef"), "a secret is printed");
+    assert_eq!(loaded.report.findings(), []);
+    let token = loaded.config.auth.unwrap().admin_token.unwrap();
+    assert_eq!(token.reveal(), "0123456789abcdef0123456789abcdef");
+    for (wrong, message) in [
+        ("[auth]\nadmin_token = { env = \"SHORT_TOKEN\" }", "fewer than 32 bytes"),
+        ("[auth]\nadmin_token = \"hunter2\"", "this is text; a table belongs here"),
+        ("[auth]\nadmin_token = { file = \"no.txt\" }", "there is no file"),
+        ("[auth]\nadmin_token = { env = \"NO_TOKEN\" }", "is not set"),
+        ("auth = true", "this is true or false; a table belongs here"),
+        ("[auth]\ntokens = 1", "there is no key `tokens`"),
+        ("[auth.proxy]\nroles = { a = [\"admin\"] }", "`peers` is missing"),
+        ("[auth.proxy]\npeers = [\"127.0.0.1\"]", "`roles` is missing"),
+        ("[auth.proxy]\npeers = []", "nobody would be believed"),
+        ("[auth.proxy]\npeers = [\"proxy\"]", "`proxy` is neither an address nor a network"),
+        ("[auth.proxy]\nroles = {}", "no group has a role"),
+        ("[auth.proxy]\nroles = { a = [\"operater\"] }", "did you mean `operator`?"),
+        ("[auth.proxy]\nuser = \"Amends-User\"", "callers send amends-user themselves"),
+        ("[auth.proxy]\nuser = \"a b\"", "cannot be the name of a header"),
+        ("[auth.proxy]\nuser = \"x-forwarded-groups\"", "are both x-forwarded-groups"),
+    ] {
+        let report = load_auth(wrong, OverrideFlags::default()).unwrap_err().to_string();
+        assert!(report.contains(message) && !report.contains("hunter2"), "{wrong}: {report}");
+    }
+}
+
+#[test]
+fn the_key_of_evidence_is_one_that_a_host_can_use() {
+    /// Of `minisign -G -W`, version 0.11.
+    const KEY: &str = "RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAJ+bxyUoOxnWEtExOApUdEJdpdMcrmsa/AWlGoUdMZ6qZsj9nRjs9CWFp394CS3Zdgt7jFJeD+tzsy06N4GIr9gU/Tbv2ywtYAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let saga = "[[saga]]\nname = \"s\"\n[[saga.step]]\nname = \"a\"\nplugin = \"p\"\n";
+    let environment = Environment::from_iter([("HOST_KEY", KEY), ("NO_KEY", "hunter2")]);
+    let overrides = Overrides { environment, ..Overrides::default() };
+    let read = |line: &str| load_text(&format!("[host]\n{line}\n{saga}"), &overrides).0;
+    assert_eq!(read("").unwrap().config.host.evidence_key, None);
+    let loaded = read("evidence_key = { env = \"HOST_KEY\" }").unwrap();
+    assert!(!format!("{loaded:?}").contains(&KEY[100..140]), "a secret is printed");
+    let key = loaded.config.host.evidence_key.unwrap();
+    assert_eq!(key.id().to_string(), "75C60E4AC9F1E627");
+    for (wrong, message) in [
+        ("{ env = \"NO_KEY\" }", "the key cannot be used: it is no secret key"),
+        ("\"hunter2\"", "this is text; a table belongs here"),
+        ("{ file = \"no.key\" }", "there is no file"),
+    ] {
+        let report = read(&format!("evidence_key = {wrong}")).unwrap_err().to_string();
+        assert!(report.contains(message) && !report.contains("hunter2"), "{wrong}: {report}");
+    }
+}
+
+#[test]
+fn an_address_that_others_reach_needs_access_control_and_tls() {
+    let auth = "[auth]\nadmin_token = { env = \"ADMIN_TOKEN\" }\n";
+    let (no_auth, no_tls) = ("there is no [auth]", "tls is not set");
+    let open = "listen = \"0.0.0.0:7070\"";
+    let proxy = format!("{open}\ntls = \"proxy\"");
+    for (text, missing) in [
+        (format!("[host]\n{open}"), vec![no_tls, no_auth]),
+        (format!("[host]\n{proxy}"), vec![no_auth]),
+        (format!("{auth}[host]\n{open}"), vec![no_tls]),
+        (format!("{auth}[host]\n{proxy}"), vec![]),
+        (format!("{auth}[host]\nlisten = \"[::1]:7070\""), vec![]),
+        ("[host]\ntls = \"proxy\"".to_owned(), vec![]),
+    ] {
+        let read = load_auth(&text, OverrideFlags::default());
+        let Err(report) = read else {
+            assert_eq!(missing, Vec::<&str>::new(), "{text}");
+            continue;
+        };
+        assert_eq!(report.errors(), missing.len(), "{report}");
+        for (finding, missing) in report.findings().iter().zip(missing) {
+            assert_eq!(finding.key, "host.listen");
+            assert!(finding.message.contains(missing), "{report}");
+            assert!(finding.help.ends_with("or listen on 127.0.0.1:7070"), "{report}");
+        }
+    }
+    let config = load_auth(&format!("{auth}[host]\n{proxy}"), OverrideFlags::default());
+    let host = config.unwrap().config.host;
+    assert!(host.tls == Some(HostTls::Proxy) && host.listen.ip().is_unspecified());
+}
+
+#[test]
+fn a_flag_with_an_address_that_others_reach_is_no_exception() {
+    let auth = "[auth]\nadmin_token = { env = \"ADMIN_TOKEN\" }\n";
+    let flags = |tls: Option<&str>| OverrideFlags {
+        listen: Some("10.0.0.1:80".to_owned()),
+        tls: tls.map(str::to_owned),
+        ..OverrideFlags::default()
+    };
+    let report = load_auth("", flags(None)).unwrap_err().to_string();
+    assert_eq!(report.matches("--listen: error: host.listen: 10.0.0.1:80 can be").count(), 2);
+    let report = load_auth(auth, flags(Some("certificate"))).unwrap_err();
+    assert_eq!(report.errors(), 1, "{report}");
+    let told = report.to_string();
+    assert!(told.starts_with("--tls: error: host.tls: `certificate` is not allowed"), "{told}");
+    assert!(load_auth(auth, flags(Some("proxy"))).is_ok());
+    let typed = format!("{auth}[host]\nlisten = \"10.0.0.1:80\"\ntls = true");
+    assert_eq!(load_auth(&typed, OverrideFlags::default()).unwrap_err().errors(), 1);
+}
+
+#[test]
+fn a_host_may_have_a_certificate_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key] = ["host.pem", "host.key"].map(|name| folder.path().join(name));
+    for file in [&certificate, &key] {
+        std::fs::write(file, "").unwrap();
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let tls = |certificate: &Path, key: &Path| {
+        let (certificate, key) = (certificate.display(), key.display());
+        format!("[host]\ntls = {{ certificate = \"{certificate}\", key = \"{key}\" }}\n")
+    };
+    let own = tls(&certificate, &key);
+    let open =
+        format!("[auth]\nadmin_token = {{ env = \"ADMIN_TOKEN\" }}\n{own}listen = \"10.0.0.1:80\"");
+    let loaded = load_auth(&open, OverrideFlags::default()).unwrap();
+    assert_eq!(loaded.report.findings(), []);
+    let host = loaded.config.host;
+    assert_eq!(host.own_tls(), Some(&TlsFiles { certificate, key: key.clone() }));
+    assert_eq!(host.peer_address(), "https://10.0.0.1:80");
+    // What stands above the file says that there is a proxy.
+    let proxy = OverrideFlags { tls: Some("proxy".to_owned()), ..OverrideFlags::default() };
+    let host = load_auth(&own, proxy).unwrap().config.host;
+    assert_eq!((host.own_tls(), host.peer_address().as_str()), (None, "http://127.0.0.1:7070"));
+
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let warned = load_auth(&own, OverrideFlags::default()).unwrap().report.to_string();
+    assert!(warned.contains("every user of this machine may read the file"), "{warned}");
+    let plain = "[store]\nurl = \"postgres://amends@127.0.0.1/amends\"\n";
+    let plain = format!("{plain}{own}address = \"http://10.0.0.2:7070\"");
+    let warned = load_auth(&plain, OverrideFlags::default()).unwrap().report.to_string();
+    assert!(warned.contains("this host takes https only"), "{warned}");
+
+    for (wrong, message) in [
+        ("{ certificate = \"a.pem\", key = \"no.key\" }", "there is no file"),
+        ("{ certificate = \"a.pem\" }", "`key` is missing"),
+        ("{ certificate = \"\", key = \"a.key\" }", "this is not the path of a file"),
+        ("{ certificate = 1, key = \"a.key\" }", "this is a whole number; text belongs here"),
+        ("{ certificate = \"a\", key = \"a\", keys = 1 }", "there is no key `keys`"),
+        ("true", "this is true or false; text belongs here"),
+    ] {
+        let text = format!("[host]\ntls = {wrong}");
+        let report = load_auth(&text, OverrideFlags::default()).unwrap_err().to_string();
+        assert!(report.contains(message), "{wrong}: {report}");
+    }
+}
+
+#[test]
+fn a_rate_of_tokens_has_a_burst() {
+    let rate = |text: &str| {
+        let text = format!("[auth]\nrate = {text}");
+        let loaded = load_auth(&text, OverrideFlags::default())?;
+        let rate = loaded.config.auth.unwrap().rate.unwrap();
+        Ok::<_, Report>((rate.per_second.get(), rate.burst.get()))
+    };
+    assert_eq!(rate("{ per_second = 200, burst = 1000 }").unwrap(), (200, 1_000));
+    assert_eq!(rate("{ per_second = 200 }").unwrap(), (200, 400));
+    for (wrong, message) in [
+        ("{ burst = 7 }", "`per_second` is missing"),
+        ("{ per_second = 0 }", "0 is out of range"),
+        ("{ per_second = 1, burst = 0 }", "0 is out of range"),
+        ("200", "this is a whole number; a table belongs here"),
+        ("{ per_second = 1, per_minute = 1 }", "there is no key `per_minute`"),
+    ] {
+        let report = rate(wrong).unwrap_err().to_string();
+        assert!(report.contains(message), "{wrong}: {report}");
+    }
+}
+
+#[test]
+fn a_host_that_other_machines_cannot_reach_is_warned_of() {
+    let head = "[auth]\nadmin_token = { env = \"ADMIN_TOKEN\" }\n\
+                [store]\nurl = \"postgres://amends@127.0.0.1/amends\"\n\
+                [host]\ntls = \"proxy\"\nlisten = \"0.0.0.0:7070\"\n";
+    let warned = load_auth(head, OverrideFlags::default()).unwrap().report.to_string();
+    assert!(warned.contains("cannot reach this one at http://0.0.0.0:7070"), "{warned}");
+    let said = format!("{head}address = \"http://10.0.0.2:7070\"");
+    let warnings = load_auth(&said, OverrideFlags::default()).unwrap().report;
+    assert_eq!(warnings.findings(), []);
+}
+
+/// Without a signature, a request with events needs a token.
+#[test]
+fn a_rule_without_secrets_is_warned_of_without_access_control() {
+    let rule = "[[on]]\nname = \"o\"\nevent = \"order.*\"\nstart = \"s\"";
+    let warned = load_auth(rule, OverrideFlags::default()).unwrap().report.to_string();
+    assert!(warned.contains("nothing signs the requests"), "{warned}");
+    let loaded = load_auth(&format!("[auth]\n{rule}"), OverrideFlags::default()).unwrap();
+    assert_eq!(loaded.report.findings(), []);
 }
 
 #[test]
@@ -395,7 +690,17 @@ fn a_schedule_that_is_wrong_says_what_and_where() {
         (
             "name = \"n\"\ndefinition = \"report\"\ncron = \"0 2 * *\"",
             "cron",
-            "it is no cron pattern",
+            "`0 2 * *` is no cron pattern: it has 4 of the 5 fields",
+        ),
+        (
+            "name = \"n\"\ndefinition = \"report\"\ncron = \"0 25 * * MON\"",
+            "cron",
+            "`0 25 * * MON` is no cron pattern: its hour is `25`, and that field takes 0 to 23",
+        ),
+        (
+            "name = \"n\"\ndefinition = \"report\"\ncron = \"@dayly\"",
+            "cron",
+            "`@dayly` is no cron pattern",
         ),
         ("name = \"n\"\ndefinition = \"report\"\ncron = \"0 0 31 2 *\"", "cron", "no time fits it"),
         (

@@ -1,9 +1,10 @@
 //! Runs the simulator for as long as asked:
 //! `cargo run --release -p amends-engine --features sim --example simulate -- --seconds 60`.
 //!
-//! Prints its seed first, so that a failure can be seen again with `--seed`; then every small
-//! graph exhaustively, or with `--exhaustive` all of four steps too; then seeds until the time
-//! is up. Ends with 1 when a rule was broken, after printing how.
+//! Prints its seed first; then every small graph exhaustively, or with `--exhaustive` all of four
+//! steps too; then seeds until the time is up: one host for half of it, several hosts for the other
+//! half. Ends with 1 when a rule was broken, after printing how and the seed that broke it.
+//! `--one SEED` runs that seed alone, on one host and on several.
 #![allow(clippy::print_stdout, reason = "it is a program")]
 #![allow(clippy::disallowed_types, reason = "the machine has no clock; who runs it may")]
 
@@ -11,12 +12,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use amends_engine::sim::{
-    Budget, Engine, Figures, Variants, Violation, exhaustive, graphs, seeded,
+    Budget, ClusterFigures, Engine, Figures, Variants, Violation, exhaustive, graphs, hosts, seeded,
 };
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let (mut seconds, mut seed, mut is_exhaustive) = (10, None, false);
+    let (mut seconds, mut seed, mut one, mut is_exhaustive) = (10, None, None, false);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
         match argument.as_str() {
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
                 Some(number) => seed = Some(number),
                 None => return usage(),
             },
+            "--one" => match number() {
+                Some(number) => one = Some(number),
+                None => return usage(),
+            },
             "--exhaustive" => is_exhaustive = true,
             _ => return usage(),
         }
@@ -35,9 +40,15 @@ fn main() -> ExitCode {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seed =
         seed.unwrap_or_else(|| u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap_or(1));
-    println!("seed {seed}");
-    let result =
-        run_exhaustive(is_exhaustive).and_then(|()| run_seeded(seed, Duration::from_secs(seconds)));
+    let half = Duration::from_secs(seconds) / 2;
+    let result = if let Some(one) = one {
+        run_seeded(one, Duration::ZERO).and_then(|()| run_hosts(one, Duration::ZERO))
+    } else {
+        println!("seed {seed}");
+        run_exhaustive(is_exhaustive)
+            .and_then(|()| run_seeded(seed, half))
+            .and_then(|()| run_hosts(seed, half))
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(violation) => {
@@ -48,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    println!("usage: simulate [--seconds N] [--seed N] [--exhaustive]");
+    println!("usage: simulate [--seconds N] [--seed N] [--exhaustive] | simulate --one SEED");
     ExitCode::from(2)
 }
 
@@ -98,15 +109,34 @@ fn run_exhaustive(is_large: bool) -> Result<(), Box<Violation>> {
 }
 
 fn run_seeded(first: u64, time: Duration) -> Result<(), Box<Violation>> {
-    let started = Instant::now();
     let mut figures = Figures::default();
+    let (seeds, took) =
+        run_seeds(first, time, |seed| seeded(&Engine, seed).map(|run| figures.add(run)))?;
+    println!("seeded, {took:.1} s, {seeds} seeds: {figures}");
+    Ok(())
+}
+
+fn run_hosts(first: u64, time: Duration) -> Result<(), Box<Violation>> {
+    let mut figures = ClusterFigures::default();
+    let (seeds, took) =
+        run_seeds(first, time, |seed| hosts(&Engine, None, seed).map(|run| figures.add(run)))?;
+    println!("several hosts, {took:.1} s, {seeds} seeds: {figures}");
+    Ok(())
+}
+
+/// Runs seeds until the time is up, and at least the first. Returns how many, and the seconds that
+/// they took.
+fn run_seeds(
+    first: u64,
+    time: Duration,
+    mut run: impl FnMut(u64) -> Result<(), Box<Violation>>,
+) -> Result<(u64, f64), Box<Violation>> {
+    let started = Instant::now();
     let mut seed = first;
     while started.elapsed() < time || seed == first {
-        let run = seeded(&Engine, seed).inspect_err(|_| println!("seed {seed} breaks a rule"))?;
-        figures.add(run);
+        run(seed)
+            .inspect_err(|_| println!("seed {seed} breaks a rule; see it with --one {seed}"))?;
         seed = seed.wrapping_add(1);
     }
-    let seeds = seed.wrapping_sub(first);
-    println!("seeded, {:.1} s, {seeds} seeds: {figures}", started.elapsed().as_secs_f64());
-    Ok(())
+    Ok((seed.wrapping_sub(first), started.elapsed().as_secs_f64()))
 }

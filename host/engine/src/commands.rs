@@ -228,10 +228,14 @@ pub(crate) fn list(
 ///
 /// # Errors
 /// When the step does not exist or its input cannot be computed. Neither happens for a call that
-/// [`commands`] returned.
+/// [`commands`] returned. Also when it needs an erased value, as a call may that was cut off before a
+/// backup was restored.
 pub fn arguments(saga: &Saga, call: &Call) -> Result<(Payload, Option<Payload>), String> {
     let index =
         saga.index_of(&call.step).ok_or_else(|| format!("there is no step `{}`", call.step))?;
+    if saga.arguments_need_erased(index, call.direction) {
+        return Err("it needs personal values that were erased".to_owned());
+    }
     let output = match call.direction {
         Direction::Execute => None,
         Direction::Compensate => saga.steps[index].output.clone(),
@@ -273,8 +277,8 @@ fn running(saga: &Saga, index: usize) -> Option<Call> {
     })
 }
 
-/// Returns the call of a step that is due, if one is. None while the saga is paused or its log is
-/// full.
+/// Returns the call of a step that is due, if one is. None while the saga is paused, its log is full or
+/// the step lacks values.
 pub(crate) fn due(saga: &Saga, index: usize) -> Option<Due> {
     let may_begin =
         saga.element(index).is_none_or(|(fan_out, _)| index < saga.may_begin_until(fan_out));
@@ -286,7 +290,7 @@ pub(crate) fn due(saga: &Saga, index: usize) -> Option<Due> {
 fn wanted(saga: &Saga, index: usize, may_begin: bool) -> Option<Due> {
     let state = &saga.steps[index];
     let (direction, at) = match (&saga.phase, state.progress) {
-        _ if saga.paused.is_some() || saga.is_log_full() => return None,
+        _ if saga.paused.is_some() || saga.is_log_full() || state.lacks_values => return None,
         (Phase::Forward, Progress::Pending) if may_begin && saga.is_ready(index) => {
             (Direction::Execute, None)
         }

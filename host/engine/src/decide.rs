@@ -58,6 +58,7 @@ pub fn start(at: Timestamp, start: Start) -> (Saga, Vec<Event>) {
         start_at,
         parent: start.parent,
         sealed_key: start.sealed_key.map(Box::new),
+        who: start.who,
     };
     let mut saga = Saga::new(start.id, start.definition, at, started.clone());
     let mut draft = Draft { saga: &mut saga, at, events: vec![started.into()] };

@@ -27,7 +27,7 @@ pub use error::DefinitionError;
 pub use event_expression::{EventExpression, EventExpressionError, EventVariables};
 pub(crate) use expression::{
     Expression, ExpressionError, Item, PassedThrough, ReadPlace, Source, Variable, VariableValue,
-    Variables,
+    Variables, has_text,
 };
 pub(crate) use functions::{FUNCTIONS, MACROS};
 pub(crate) use index::Index;

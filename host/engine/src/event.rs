@@ -57,6 +57,7 @@ macro_rules! events {
         $(
             $(#[$about])*
             #[derive(Debug, Clone, PartialEq, Eq)]
+            #[allow(clippy::large_enum_variant, reason = "of the large one, a saga has one event")]
             pub enum $group {
                 $($(#[$doc])* $variant($fact),)*
             }
@@ -225,6 +226,9 @@ events! {
             /// The key of the personal values of the saga, if its definition has a subject.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             sealed_key: Option<Box<SealedKey>>,
+            /// Who started the saga; none on a host without access control, and when a step of another saga did.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            who: Option<String>,
         }
         /// The time came at which the first steps of the saga may begin. Only a saga with a start time
         /// has this event.
@@ -245,7 +249,8 @@ events! {
         Compensated(SagaCompensated) = "saga.compensated" {}
         /// The saga is blocked: it needs an operator.
         Blocked(SagaBlocked) = "saga.blocked" {
-            /// The step that needs the operator; none when the log of the saga is full.
+            /// The step that needs the operator; none when the log of the saga is full. When the step
+            /// has not failed, its next call needs an erased value.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             step: Option<StepName>,
             /// The reason, for people.

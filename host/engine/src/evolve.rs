@@ -127,6 +127,9 @@ fn apply_to_saga(saga: &mut Saga, at: Timestamp, event: &SagaEvent) -> Result<()
         SagaEvent::CompensationStarted(started) => {
             require(saga.phase == Phase::Forward, "the saga is being undone")?;
             saga.phase = Phase::Compensating(Arc::new(started.clone()));
+            // Steps that lacked values for their call do not make it any more.
+            saga.blocked.take_if(|blocked| blocked.step.is_some());
+            saga.steps.iter_mut().for_each(|step| step.lacks_values = false);
             saga.compensating_since = Some(at);
         }
         SagaEvent::Completed(_) => {
@@ -142,7 +145,15 @@ fn apply_to_saga(saga: &mut Saga, at: Timestamp, event: &SagaEvent) -> Result<()
             saga.phase = Phase::Compensated(Arc::clone(started));
             saga.ended_at = Some(at);
         }
-        SagaEvent::Blocked(blocked) => saga.blocked = Some(Arc::new(blocked.clone())),
+        SagaEvent::Blocked(blocked) => {
+            // Any other step that blocks a saga has failed for good, and goes on by itself no more.
+            if let Some(index) = blocked.step.as_ref().and_then(|step| saga.index_of(step))
+                && saga.next_call(index).is_some()
+            {
+                saga.steps[index].lacks_values = true;
+            }
+            saga.blocked = Some(Arc::new(blocked.clone()));
+        }
         SagaEvent::Abandoned(abandoned) => {
             saga.phase = Phase::Abandoned(Arc::new(abandoned.clone()));
             saga.ended_at = Some(at);

@@ -41,6 +41,7 @@ impl Saga {
             + len(&started.input)
             + text(&started.key)
             + text(&started.traceparent)
+            + text(&started.who)
             + held.sum::<usize>()
             + wish
             + blocked

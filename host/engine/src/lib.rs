@@ -46,7 +46,9 @@ mod sentence;
 pub mod sim;
 mod status;
 mod text;
+mod trace;
 mod why;
+mod withhold;
 
 pub use call::{Direction, Failure, FailureClass, Fate, Outcome, TIMEOUT_MAX, idempotency_key};
 pub use commands::{Call, Command, Due, Target, arguments, commands, step_input};
@@ -94,4 +96,6 @@ pub use plugin_state::{
 pub use saga::{Chosen, Note, Ordered, Saga, StepView};
 pub use status::{SagaStatus, StepStatus};
 pub use text::{escape, is_steering, on_one_line};
-pub use why::{Why, activity_in_brief, pivot_first, why};
+pub use trace::{SpanId, TraceContext, TraceId, attempt_span_id, attempt_trace_id, saga_span_id};
+pub use why::{Why, activity_in_brief, pivot_first, why, why_withheld};
+pub use withhold::{WITHHELD, withhold_payloads, withhold_state};

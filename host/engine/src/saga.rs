@@ -1,5 +1,6 @@
 //! The state of one saga: what its events say, and nothing else.
 
+mod erased;
 mod expressions;
 mod fan_out;
 mod orders;

@@ -1,21 +1,26 @@
-//! Where a saga and its steps stand, in the words of the API.
+//! Where a saga and its steps stand, in the words of the API, the store and the metrics.
 
-use serde::{Deserialize, Serialize};
-
+/// Defines an enum of words: each variant has one, by which it is written and read.
+///
+/// The word of a variant is its name in `snake_case`, so that serde has the same words. The enum has `ALL`, `as_str`,
+/// `from_word` and `Display`. A crate that uses the macro depends on serde.
+#[macro_export]
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ::serde::Serialize, ::serde::Deserialize,
+        )]
         #[serde(rename_all = "snake_case")]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
         }
 
         impl $name {
-            /// Every status.
+            /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The word that the API, the store and the metrics use.
+            /// Returns its word.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -23,15 +28,15 @@ macro_rules! words {
                 }
             }
 
-            /// The status of this word, if it is one.
+            /// Returns the one that has this word, if there is one.
             #[must_use]
             pub fn from_word(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|status| status.as_str() == word)
+                Self::ALL.iter().copied().find(|one| one.as_str() == word)
             }
         }
 
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.pad(self.as_str())
             }
         }

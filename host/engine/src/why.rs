@@ -3,6 +3,7 @@
 mod activity;
 mod attempts;
 mod effects;
+mod quote;
 mod verbs;
 
 use std::fmt::Write as _;
@@ -12,9 +13,11 @@ use crate::log_limits::LOG_EVENTS_LONG;
 use crate::saga::{Phase, Progress, Saga, StepOutcome, StepState, UndoProgress};
 use crate::sentence::shortened;
 use crate::status::SagaStatus;
+use crate::withhold::WITHHELD;
 use activity::{activities, activity};
 use attempts::{failed_calls, unknown};
 use effects::{effects, no_effect};
+use quote::{Quote, quoted};
 use verbs::verbs;
 
 pub use activity::activity_in_brief;
@@ -36,9 +39,20 @@ pub struct Why {
     pub undos: Vec<StepName>,
 }
 
-/// Explains the state of a saga at `at`.
+/// Explains the state of a saga at `at`. The sentence may quote an output.
 #[must_use]
 pub fn why(saga: &Saga, at: Timestamp) -> Why {
+    explain(saga, at, quoted)
+}
+
+/// Explains the state of a saga as [`why`] does, for a reader who may not see payloads: [`WITHHELD`] stands in
+/// the place of an output.
+#[must_use]
+pub fn why_withheld(saga: &Saga, at: Timestamp) -> Why {
+    explain(saga, at, |_| format!("\"{WITHHELD}\""))
+}
+
+fn explain(saga: &Saga, at: Timestamp, quote: Quote) -> Why {
     let status = saga.status();
     let sentence = match status {
         SagaStatus::Completed => {
@@ -63,7 +77,7 @@ pub fn why(saga: &Saga, at: Timestamp) -> Why {
             format!("It is abandoned: {reason}. What is left: {effects}.{by_hand}{unknown}")
         }
         SagaStatus::Paused => paused(saga, at),
-        SagaStatus::Blocked => blocked(saga),
+        SagaStatus::Blocked => blocked(saga, quote),
         SagaStatus::Compensating => {
             let reason = saga.reason().unwrap_or_default();
             format!("It is being undone {}; {}.", because(reason), activity(saga, at))
@@ -153,7 +167,7 @@ fn paused(saga: &Saga, at: Timestamp) -> String {
 }
 
 /// Explains a blocked saga: what is blocked, what led there, and what waits for it.
-fn blocked(saga: &Saga) -> String {
+fn blocked(saga: &Saga, quote: Quote) -> String {
     let reason = saga.reason().unwrap_or_default();
     let mut sentence = format!("It is blocked and needs an operator: {reason}");
     if let Phase::Compensating(started) = &saga.phase {
@@ -176,7 +190,7 @@ fn blocked(saga: &Saga) -> String {
     };
     sentence.push('.');
     let needs = (0..saga.steps.len()).filter(|index| saga.needs_operator(*index));
-    let calls = shortened(needs.filter_map(|index| failed_calls(saga, index)).collect());
+    let calls = shortened(needs.filter_map(|index| failed_calls(saga, index, quote)).collect());
     if !calls.is_empty() {
         let _ = write!(sentence, " {}.", calls.join(". "));
     }

@@ -224,8 +224,8 @@ fn event() -> impl Strategy<Value = Event> {
     let step = "[a-z0-9][a-z0-9_-]{0,20}".prop_map(|name| name.parse().unwrap());
     let at = prop::option::of((0..4_000_000_000_000_i64).prop_map(Timestamp::from_millis));
     prop_oneof![
-        (json(), any::<Option<String>>(), any::<[u8; 32]>(), at.clone()).prop_map(
-            |(input, key, digest, deadline_at)| {
+        (json(), any::<[Option<String>; 2]>(), any::<[u8; 32]>(), at.clone()).prop_map(
+            |(input, [key, who], digest, deadline_at)| {
                 Event::from(SagaStarted {
                     definition: "d".parse().unwrap(),
                     definition_digest: Digest::from_bytes(digest),
@@ -238,6 +238,7 @@ fn event() -> impl Strategy<Value = Event> {
                     start_at: deadline_at,
                     parent: None,
                     sealed_key: None,
+                    who,
                 })
             }
         ),

@@ -93,6 +93,7 @@ fn life(definition: &Arc<Definition>, random: &mut Random) -> String {
         start_at: None,
         parent: None,
         sealed_key: None,
+        who: None,
         personal: Vec::new(),
     };
     let (mut saga, events) = start(now, what);

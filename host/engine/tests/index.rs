@@ -42,6 +42,7 @@ fn started(index: &Value, input: &Value) -> SagaStarted {
             start_at: None,
             parent: None,
             sealed_key: None,
+            who: None,
             personal: Vec::new(),
         },
     );

@@ -8,7 +8,7 @@ use std::time::Duration;
 use amends_engine::{
     Direction, Failure, Fate, Input, Outcome, Payload, SagaStatus, StepKind, StepStatus, Verb,
     activity_in_brief, arguments, awaits, commands, decide_on, exposure, idempotency_key,
-    pivot_first, step_input, undo_plan, why,
+    pivot_first, step_input, undo_plan, why, why_withheld,
 };
 
 use host::{Host, diamond, done, permanent, retry as retries, retryable, serial, step, unknown};
@@ -694,6 +694,8 @@ fn a_blocked_saga_names_the_key_of_the_calls_that_came_to_nothing() {
          key {key}."
     );
     assert!(told.ends_with(&words), "{told}");
+    let withheld = why_withheld(&host.saga, host.now).sentence;
+    assert_eq!(withheld, told.replace("{\"ok\":true}", "\"[withheld]\""));
     let mut host = blocked();
     host.order(retry(None)).answer("b", unknown()).tick(100).answer("b", permanent());
     let told = why(&host.saga, host.now).sentence;

@@ -385,6 +385,7 @@ fn backoff_grows_to_its_limit_and_its_jitter_is_the_same_every_time() {
                 start_at: None,
                 parent: None,
                 sealed_key: None,
+                who: None,
                 personal: Vec::new(),
             };
             start(host.now, what).0

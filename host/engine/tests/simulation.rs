@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use amends_engine::sim::{
-    Budget, Engine, Figures, Machine, Variants, Violation, exhaustive, graphs, seeded,
+    Budget, ClusterFigures, Engine, Figures, Machine, Protection, Variants, Violation, exhaustive,
+    graphs, hosts, seeded,
 };
 use amends_engine::{
     Command, Definition, Direction, Event, FailureClass, Fate, Impossible, Input, OperatorEvent,
@@ -188,6 +189,63 @@ fn five_hundred_large_sagas_by_seed_keep_the_rules() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     assert_eq!(seeded(&Engine, 42).unwrap(), seeded(&Engine, 42).unwrap());
+    assert_eq!(hosts(&Engine, None, 42).unwrap(), hosts(&Engine, None, 42).unwrap());
+}
+
+#[test]
+fn five_thousand_schedules_of_several_hosts_by_seed_keep_the_rules() {
+    let mut figures = ClusterFigures::default();
+    for seed in 0..5_000 {
+        let run = hosts(&Engine, None, seed);
+        figures.add(run.unwrap_or_else(|error| panic!("seed {seed}: {error}")));
+    }
+    println!("{figures}");
+    // Each thing that may go wrong between hosts did so often.
+    let ClusterFigures { takeovers, handovers, kills, late_wakes, fenced, lost, .. } = figures;
+    let ClusterFigures { late_answers, late_replies, acknowledged, ends, .. } = figures;
+    for count in [takeovers, handovers, kills, late_wakes, late_answers, late_replies] {
+        assert!(count > 3_000, "{figures}");
+    }
+    assert!(lost.iter().chain(&ends).all(|count| *count > 1_000), "{figures}");
+    assert!(fenced > 1_000 && acknowledged > 10_000, "{figures}");
+}
+
+/// Hosts that do without a protection break a rule, and soon.
+#[test]
+fn each_protection_between_hosts_is_needed() {
+    for (protection, rules) in [
+        (Protection::Fence, ["a host with the fence appends after", "an append is stored that"]),
+        (Protection::Question, ["a host with the fence appends after", "an append is "]),
+        (Protection::Raise, ["a host with the fence appends after", "an append is "]),
+        (Protection::AnswerOfEpoch, ["does not lead to the state in memory", "with the fence"]),
+        (Protection::CallOfReading, ["said that it succeeded", "did not answer that output"]),
+        (Protection::SagaClock, ["the time of the saga goes back"; 2]),
+        (Protection::Forgetting, ["a host with the fence appends after", "is called before that"]),
+        (Protection::Lease, ["is called before that is durable", "acknowledged and not recorded"]),
+    ] {
+        let violation = (0..1_000).find_map(|seed| hosts(&Engine, Some(protection), seed).err());
+        let violation = violation.unwrap_or_else(|| panic!("{protection:?} is not missed"));
+        assert!(
+            rules.iter().any(|rule| violation.rule.contains(rule)),
+            "{protection:?}: {violation}"
+        );
+    }
+}
+
+/// The rules for one host judge several hosts as well.
+#[test]
+fn a_broken_engine_is_caught_on_several_hosts() {
+    let machines: [(&dyn Machine, &str); 4] = [
+        (&UndoForgotten, "`saga.compensated`: compensated, and"),
+        (&EventLost, "an append left"),
+        (&EventLostInTheLog, "the log does not lead to the state in memory"),
+        (&UnknownForgotten, "is said to have failed, and"),
+    ];
+    for (machine, rule) in machines {
+        let violation = (0..1_000).find_map(|seed| hosts(machine, None, seed).err());
+        let violation = violation.unwrap_or_else(|| panic!("not caught: {rule}"));
+        assert!(violation.rule.contains(rule), "{rule}: {violation}");
+    }
 }
 
 /// Runs small graphs until a rule breaks.

@@ -46,6 +46,7 @@ fn saga(id: u8) -> (Saga, Vec<Event>) {
             start_at: None,
             parent: None,
             sealed_key: None,
+            who: None,
             personal: Vec::new(),
         },
     )

@@ -29,6 +29,20 @@ pub struct Caller {
     /// What the client says in the header `amends-user`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The token that the client showed; none without access control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<ShownToken>,
+}
+
+/// A token, which the host that passes a request on has judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownToken {
+    /// The name of the token.
+    pub name: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Whether it lets see payloads.
+    pub payloads: bool,
 }
 
 /// What a host tells the other one about a request.
@@ -183,8 +197,11 @@ mod tests {
         let secrets = Secrets::open(Arc::clone(&store), at).await.unwrap();
         let (method, uri) = (Method::POST, Uri::from_static("/v1/sagas/1/cancel?a=b"));
         let signed = Signed { method: &method, uri: &uri, body: b"{}" };
-        let caller =
-            Caller { address: IpAddr::from([10, 0, 0, 9]), user: Some("Ännchen".to_owned()) };
+        let caller = Caller {
+            address: IpAddr::from([10, 0, 0, 9]),
+            user: Some("Ännchen".to_owned()),
+            token: None,
+        };
         let waited = Duration::from_secs(3);
         let header = signed.header(&secrets, ("a", "b"), (Some(&caller), waited), at).unwrap();
         let verify = |signed: Signed<'_>, header: &str, me: &str, now: Timestamp| {

@@ -24,7 +24,8 @@ pub const ACTIVITIES_PATH: &str = "/internal/v1/activities";
 pub struct PeerPrincipal {
     /// The name that is recorded.
     pub subject: String,
-    /// Whether the host itself asks.
+    /// Whether the host itself asks. Nothing reads it, but hosts of earlier versions take no principal without it.
+    #[serde(default)]
     pub is_host: bool,
     /// The roles of the subject.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -160,4 +161,28 @@ pub struct Activities {
 pub struct ActivitiesOf {
     /// The sagas of which something is known, in words.
     pub activities: BTreeMap<SagaId, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_principal_is_read_by_the_version_before_and_by_the_next_one() {
+        let told = PeerPrincipal {
+            subject: "ada@127.0.0.1".to_owned(),
+            is_host: false,
+            roles: Vec::new(),
+            via: "http".to_owned(),
+        };
+        let mut written = serde_json::to_value(&told).unwrap();
+        let expected = json!({"subject": "ada@127.0.0.1", "is_host": false, "via": "http"});
+        assert_eq!(written, expected);
+        written.as_object_mut().unwrap().remove("is_host");
+        assert_eq!(serde_json::from_value::<PeerPrincipal>(written).unwrap(), told);
+    }
 }

@@ -1,13 +1,13 @@
 //! The calls of plugins: each on the component that was chosen when it was admitted.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use amends_engine::{Failure, Outcome};
 use amends_failpoint::failpoint_holding;
 use amends_sandbox::{
-    Answer, CallMemory, Callee, Grant, Lacks, LoadedComponent, PluginCall, PluginSettings,
-    Rehearsed, StubAnswer,
+    Answer, CallMemory, CallTrace, Callee, Grant, Lacks, LoadedComponent, PluginCall,
+    PluginSettings, Rehearsed, StubAnswer,
 };
 
 use crate::error::PluginError;
@@ -28,6 +28,7 @@ impl Registry {
         cut_off: Option<Instant>,
     ) -> Answer {
         let grant = self.grant(&call.plugin);
+        let began = SystemTime::now();
         let asked = match self.by_digest(&call.plugin, call.digest).await {
             Ok(component) => {
                 let callee = self.callee(&component, &grant, call);
@@ -37,7 +38,10 @@ impl Registry {
             Err(_) => Ok(None),
         };
         match asked {
-            Ok(Some((outcome, fate))) => Answer { fate: Some(fate), ..Answer::of(outcome) },
+            Ok(Some((outcome, fate))) => {
+                let trace = CallTrace { probe: probe_time(call, began), ..CallTrace::default() };
+                Answer { fate: Some(fate), trace, ..Answer::of(outcome) }
+            }
             Ok(None) => Answer::of(Outcome::Unknown(unknown)),
             Err(lacks) => Answer::not_begun(lacks),
         }
@@ -74,9 +78,12 @@ impl Registry {
             self.count(&call.plugin, &trial, &answer.outcome);
         }
         let Outcome::Unknown(unknown) = &answer.outcome else { return answer };
+        let asked_at = SystemTime::now();
         match self.inner.sandbox.probe(callee, call, unknown, memory, Some(began)).await {
             Ok(Some((outcome, fate))) => {
-                Answer { fate: Some(fate), has_sent: answer.has_sent, ..Answer::of(outcome) }
+                let has_sent = answer.has_sent;
+                let trace = CallTrace { probe: probe_time(call, asked_at), ..answer.trace };
+                Answer { fate: Some(fate), has_sent, trace, ..Answer::of(outcome) }
             }
             Ok(None) | Err(_) => answer,
         }
@@ -116,6 +123,11 @@ impl Registry {
     fn state_bytes_max(&self, call: &PluginCall) -> Option<u64> {
         state_bytes_max(&self.grant(&call.state_of).settings)
     }
+}
+
+/// When a component was asked what became of a call that is traced, and when that was over.
+fn probe_time(call: &PluginCall, began: SystemTime) -> Option<(SystemTime, SystemTime)> {
+    call.is_traced.then(|| (began, SystemTime::now()))
 }
 
 fn state_bytes_max(settings: &PluginSettings) -> Option<u64> {

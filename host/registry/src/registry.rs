@@ -8,7 +8,7 @@ use amends_engine::{Digest, PersonalMarks, PluginName, Version};
 use amends_failpoint::failpoint_holding;
 use amends_sandbox::{
     CacheConfig, Grant, LoadedComponent, Loader, PluginMemory, PluginSettings, Priority, Rejection,
-    Sandbox,
+    Sandbox, TrustedKeys,
 };
 use amends_store::{BlobKind, Store, StoreError};
 use futures::FutureExt as _;
@@ -135,6 +135,12 @@ impl Registry {
         });
         let digests: Vec<_> = digests.unwrap_or_default();
         digests.into_iter().filter_map(|digest| self.marks(digest)).collect()
+    }
+
+    /// The keys of which a component must have a signature of one.
+    #[must_use]
+    pub fn trusted_keys(&self) -> &TrustedKeys {
+        &self.inner.config.trusted_keys
     }
 
     /// The component, of those that any plugin has or had, whose digest begins like this.

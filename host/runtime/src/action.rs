@@ -43,6 +43,10 @@ pub(crate) enum Action<'a> {
     CloseBreaker { service: &'a ServiceName },
     /// Send the dead letters of a subscription again.
     Redrive { subscription: &'a str },
+    /// Make a token.
+    CreateToken { name: &'a str },
+    /// Revoke a token.
+    RevokeToken { named: &'a str },
 }
 
 impl fmt::Display for Action<'_> {
@@ -68,6 +72,8 @@ impl fmt::Display for Action<'_> {
             Self::OpenBreaker { service } => write!(f, "open breaker {service}"),
             Self::CloseBreaker { service } => write!(f, "close breaker {service}"),
             Self::Redrive { subscription } => write!(f, "redrive subscription {subscription}"),
+            Self::CreateToken { name } => write!(f, "create token {name}"),
+            Self::RevokeToken { named } => write!(f, "revoke token {named}"),
         }
     }
 }
@@ -76,9 +82,9 @@ impl fmt::Display for Action<'_> {
 /// anything of it is done. What the host activates by itself, when it opens and when a canary is over,
 /// does not.
 ///
-/// Without access control every principal may do everything, so this only logs who asks for what:
-/// `AMENDS_LOG=amends::action=debug` shows it.
+/// Whether the principal may do it was decided before, by the rules of the OpenAPI document. So this only logs
+/// who asks for what: `AMENDS_LOG=amends::action=debug` shows it.
 pub(crate) fn authorize(principal: &Principal, action: &Action<'_>) {
-    let Principal { subject, via, .. } = principal;
-    tracing::debug!(target: "amends::action", subject, %via, %action, "a change is asked for");
+    let Principal { subject, via, roles } = principal;
+    tracing::debug!(target: "amends::action", subject, %via, ?roles, %action, "a change is asked for");
 }

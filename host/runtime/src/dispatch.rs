@@ -13,7 +13,7 @@ use amends_engine::{
 };
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
-use amends_sandbox::{Answer, Effects, PluginCall, giving_way, trace_id};
+use amends_sandbox::{Answer, CallTrace, Effects, PluginCall, giving_way, trace_id};
 use tokio::sync::mpsc;
 
 use crate::faults::Faults;
@@ -22,6 +22,7 @@ use crate::message::{CallNumber, Message, Returned};
 use crate::ports::SagaPort;
 use crate::rooms::Taken;
 use crate::serving::owner;
+use crate::traces::{self, Traces};
 use amends_registry::now;
 use child::ChildCall;
 
@@ -43,6 +44,8 @@ pub(crate) struct Dispatcher {
     pub(crate) plugins: Registry,
     pub(crate) sagas: Arc<dyn SagaPort>,
     pub(crate) faults: Option<Arc<dyn Faults>>,
+    /// None: no spans are made.
+    pub(crate) traces: Option<Arc<Traces>>,
     pub(crate) inbox: mpsc::WeakUnboundedSender<Message>,
 }
 
@@ -102,8 +105,10 @@ impl Dispatcher {
         let Pass { mut room, permit } = pass;
         let this = self.clone();
         let id = saga.id();
+        let span = self.traces.as_ref().and_then(|traces| traces.span_of(saga, &call));
         let made = Self::plugin_call(&self.plugins, saga, &call);
-        let child = child::Child::of(saga, &call);
+        let made = made.map(|made| traces::below(span, made));
+        let child = child::Child::of(saga, &call, span);
         let (child_call, told) = child.as_ref().map(ChildCall::new).unzip();
         let runs = child.zip(told);
         let trace_of_saga = made.is_err().then(|| saga.traceparent().into_owned());
@@ -127,6 +132,10 @@ impl Dispatcher {
                 }
                 (Target::Plugin(_), Ok(plugin_call)) => {
                     this.plugins.call_within(plugin_call, memory).await
+                }
+                // It needs values that were erased since, so its component cannot be asked.
+                (Target::Plugin(_), Err(_)) if cut_off.is_some() => {
+                    Answer::of(Outcome::Unknown(host_stopped()))
                 }
                 // The input could be computed before the call was started, from the same state.
                 (Target::Plugin(_), Err(message)) => {
@@ -214,6 +223,7 @@ impl Dispatcher {
                 call.generation,
             ),
             traceparent: Some(saga.traceparent().into_owned()),
+            is_traced: false,
             input,
             output,
             timeout: call.timeout,
@@ -285,13 +295,14 @@ impl Returned {
             has_sent: false,
             cut_off: None,
             not_begun: None,
+            trace: CallTrace::default(),
         }
     }
 
     fn with(mut self, came: MaybeAnswer, began: Instant) -> Self {
-        if let Some(Answer { outcome, fate, effects, has_sent, not_begun }) = came {
+        if let Some(Answer { outcome, fate, effects, has_sent, not_begun, trace }) = came {
             (self.outcome, self.probe, self.effects) = (outcome, fate, effects);
-            (self.has_sent, self.not_begun) = (has_sent, not_begun);
+            (self.has_sent, self.not_begun, self.trace) = (has_sent, not_begun, trace);
         }
         self.took = began.elapsed();
         self

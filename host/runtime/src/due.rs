@@ -27,12 +27,12 @@ use crate::owner::worker_of;
 
 /// Looks for waiting sagas that must be in memory. Does not keep the host alive.
 pub(crate) struct DueSagas {
-    pub(crate) store: Arc<dyn Store>,
+    store: Arc<dyn Store>,
     /// The inboxes of the workers.
-    pub(crate) workers: Vec<mpsc::WeakUnboundedSender<Message>>,
-    pub(crate) live_bytes: Arc<Budget>,
+    workers: Vec<mpsc::WeakUnboundedSender<Message>>,
+    live_bytes: Arc<Budget>,
     /// The shards that this host owns.
-    pub(crate) owned: watch::Receiver<Vec<ShardId>>,
+    owned: watch::Receiver<Vec<ShardId>>,
 }
 
 /// A look under way at the sagas whose time may be ahead of the clock: those up to this one are done.
@@ -40,6 +40,15 @@ pub(crate) struct DueSagas {
 struct Ahead(Option<SagaId>);
 
 impl DueSagas {
+    pub(crate) fn new(
+        store: &Arc<dyn Store>,
+        workers: Vec<mpsc::WeakUnboundedSender<Message>>,
+        live_bytes: &Arc<Budget>,
+        owned: watch::Receiver<Vec<ShardId>>,
+    ) -> Self {
+        Self { store: Arc::clone(store), workers, live_bytes: Arc::clone(live_bytes), owned }
+    }
+
     /// Looks until the host stops or its store is closed.
     pub(crate) async fn run(mut self) {
         // The clock may have been set back before, or on another host.

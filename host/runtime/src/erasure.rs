@@ -131,15 +131,18 @@ fn passing(error: RuntimeError, whose: &str) -> Result<(), RuntimeError> {
 }
 
 impl Eraser {
-    pub(crate) fn new(
+    /// Makes it, with what the log says of earlier erasures.
+    pub(crate) async fn open(
         store: &Arc<dyn Store>,
         definitions: &Arc<Definitions>,
         keys: &Arc<Keys>,
-    ) -> Self {
+    ) -> Result<Arc<Self>, RuntimeError> {
         let (store, definitions, keys) =
             (Arc::clone(store), Arc::clone(definitions), Arc::clone(keys));
         let (is_stopping, passing) = Default::default();
-        Self { store, definitions, keys, is_stopping, passing }
+        let eraser = Self { store, definitions, keys, is_stopping, passing };
+        eraser.take_in_log().await?;
+        Ok(Arc::new(eraser))
     }
 
     /// Takes in what the log has of erasures. A key file that was restored from a backup begins those
@@ -147,7 +150,7 @@ impl Eraser {
     ///
     /// # Errors
     /// When the store fails or the key file cannot be used.
-    pub(crate) async fn take_in_log(&self) -> Result<(), RuntimeError> {
+    async fn take_in_log(&self) -> Result<(), RuntimeError> {
         let (mut after, mut has_begun) = (Version(0), false);
         loop {
             let budget = PageBudget::items(SAGAS_AT_ONCE);
@@ -339,7 +342,7 @@ mod tests {
         let keys = Arc::new(Keys::in_memory().unwrap());
         drop(keys.begin("ada", SagaId::from_bytes([1; 16]), None, now()).await.unwrap());
         keys.retire("ada", "ops".to_owned(), "she asked".to_owned(), now()).await.unwrap();
-        let eraser = Arc::new(Eraser::new(&store, &definitions, &keys));
+        let eraser = Eraser::open(&store, &definitions, &keys).await.unwrap();
         let (owned, has) = watch::channel(Vec::new());
         let task = tokio::spawn(run(Arc::downgrade(&eraser), Some(has)));
         tokio::time::sleep(FIRST_PASS_AFTER * 2).await;

@@ -238,6 +238,9 @@ pub enum OperateError {
     /// The saga has left the store for the archive, so nothing is done to it. The caller can act.
     #[error("saga {0} is archived: it has ended and left the store, so nothing is done to it")]
     Archived(SagaId),
+    /// The saga ran on another host, so nothing is done to it. The caller can act.
+    #[error("saga {0} was imported: it ran on another host, and its undos belong there")]
+    Imported(SagaId),
     /// Not in this state. Caller.
     #[error(transparent)]
     Refused(#[from] Refusal),

@@ -1,10 +1,13 @@
 //! Prometheus metrics of the loop, by the names of the contract.
 
+use std::time::Duration;
+
 use amends_engine::{
     Direction, Event, FailureClass, Saga, SagaEvent, StepEvent, StepName, UndoEvent,
 };
 
 use crate::message::Gauges;
+use crate::room_key::RoomKey;
 
 /// Counts what became durable.
 pub(crate) fn count(saga: &Saga, events: &[Event]) {
@@ -72,8 +75,12 @@ pub(crate) fn count(saga: &Saga, events: &[Event]) {
 }
 
 /// What a host says of itself beside its live sagas.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct HostGauges {
+    /// The rooms of calls.
+    pub(crate) rooms: Vec<RoomKey>,
+    /// How long ago the oldest saga began that has not ended; none when the store did not tell.
+    pub(crate) oldest_live: Option<Duration>,
     /// Calls under way.
     pub(crate) in_flight: usize,
     /// Memory of guests.
@@ -88,8 +95,9 @@ pub(crate) struct HostGauges {
 
 /// Sets what is computed from the live sagas.
 #[expect(clippy::cast_precision_loss, reason = "counts of sagas and bytes are far below 2^52")]
-pub(crate) fn set(gauges: &Gauges, host: &HostGauges) {
-    let HostGauges { in_flight, guest_bytes, waiting, live_bytes, quarantined } = *host;
+pub(crate) fn set(gauges: &Gauges, host: HostGauges) {
+    let HostGauges { rooms, oldest_live, in_flight, guest_bytes, waiting, live_bytes, quarantined } =
+        host;
     metrics::gauge!("amends_memory_bytes", "budget" => "guests").set(guest_bytes as f64);
     metrics::gauge!("amends_quarantined").set(quarantined as f64);
     metrics::gauge!("amends_saga_blocked").set(gauges.blocked as f64);
@@ -102,4 +110,16 @@ pub(crate) fn set(gauges: &Gauges, host: &HostGauges) {
     metrics::gauge!("amends_memory_bytes", "budget" => "live_sagas").set(live_bytes as f64);
     metrics::gauge!("amends_calls_in_flight").set(in_flight as f64);
     metrics::gauge!("amends_oldest_unfinished_undo_seconds").set(gauges.oldest_undo.as_secs_f64());
+    if let Some(oldest_live) = oldest_live {
+        metrics::gauge!("amends_oldest_live_saga_seconds").set(oldest_live.as_secs_f64());
+    }
+    let memory = rooms.iter().filter_map(|room| match room {
+        RoomKey::Plugin(name) => Some(RoomKey::Memory(name.clone())),
+        RoomKey::Host | RoomKey::Service(_) | RoomKey::Memory(_) => None,
+    });
+    // A room in which no call waits any more says so.
+    for room in rooms.iter().cloned().chain(memory) {
+        let calls = gauges.calls_waiting.get(&room).copied().unwrap_or_default();
+        metrics::gauge!("amends_calls_waiting", "room" => room.label()).set(calls as f64);
+    }
 }

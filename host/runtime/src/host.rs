@@ -4,10 +4,13 @@
 //! anything, and what is recorded of the change has the principal's subject as `who`. Reads take
 //! none. Nobody outside the crate reaches the store or the registry of a host.
 
+mod access;
 mod archive;
+mod audit;
 mod breakers;
 mod erasures;
 mod event_rules;
+mod evidence;
 mod import;
 mod orders;
 mod owners;
@@ -30,7 +33,7 @@ use amends_engine::{
 use amends_failpoint::failpoint;
 use amends_keys::{Keys, NewSeal};
 use amends_peers::Peers;
-use amends_registry::Registry;
+use amends_registry::{Registry, now};
 use amends_store::{HostInfo, ShardId, StartKey, Store, StoreError, StoreHealth, Stream};
 use amends_subscriptions::{DefinitionNames, NatsSources, SubscriptionSettings, Subscriptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -43,6 +46,7 @@ pub use owners::{HostShards, may_look_again};
 pub use subscriptions::NamedLogPage;
 
 use crate::abandoned::Abandoned;
+use crate::access::{Access, AccessSettings};
 use crate::action::{Action, authorize};
 use crate::archiver::{self, Archiver};
 use crate::breakers::Breakers;
@@ -55,6 +59,7 @@ use crate::error::{RuntimeError, StartError};
 use crate::event_rules::{
     EventRule, EventRules, IncomingPort, LateEventPort, sources_of, subscriptions_of,
 };
+use crate::evidence::EvidenceKey;
 use crate::faults::Faults;
 use crate::gauges::HostGauges;
 use crate::limits::{
@@ -76,6 +81,7 @@ use crate::schedules::{Runner, ScheduleSettings, Schedules};
 use crate::serving::undo_component;
 use crate::shared::Shared;
 use crate::stall::Stuck;
+use crate::traces::{TraceSettings, Traces};
 use crate::unseal::{open_log, open_page};
 use crate::worker::{Worker, WorkerConfig};
 
@@ -105,8 +111,14 @@ pub struct RuntimeConfig {
     pub keys: Option<Arc<Keys>>,
     /// Who this host is among the hosts of its store. None: no other process uses the store.
     pub host: Option<HostInfo>,
+    /// How the host asks callers who they are. None: it asks nobody.
+    pub access: Option<AccessSettings>,
+    /// The key with which the host signs evidence. None: it signs none.
+    pub evidence_key: Option<Arc<EvidenceKey>>,
     /// What goes wrong on purpose; none in earnest.
     pub faults: Option<Arc<dyn Faults>>,
+    /// Which spans are made, and where they go. None: none are made.
+    pub traces: Option<TraceSettings>,
 }
 
 impl Default for RuntimeConfig {
@@ -124,7 +136,10 @@ impl Default for RuntimeConfig {
             event_rules: Vec::new(),
             keys: None,
             host: None,
+            access: None,
+            evidence_key: None,
             faults: None,
+            traces: None,
         }
     }
 }
@@ -192,6 +207,12 @@ struct Inner {
     definition_names: DefinitionNames,
     /// Room for one rehearsal.
     rehearsals: Semaphore,
+    /// None: the host asks nobody who they are.
+    access: Option<Arc<Access>>,
+    /// None: the host signs no evidence.
+    evidence_key: Option<Arc<EvidenceKey>>,
+    /// None: no spans are made.
+    traces: Option<Arc<Traces>>,
     stopping: AtomicBool,
 }
 
@@ -250,21 +271,17 @@ impl Host {
         let of = (&store, &definitions, &keys);
         let owner = Owner::new(of, weak.clone(), &live_bytes, &quarantine);
         let shared = join(config.host, &store, &owner).await?;
-        let due = DueSagas {
-            store: Arc::clone(&store),
-            workers: weak,
-            live_bytes: Arc::clone(&live_bytes),
-            owned: owner.owned.subscribe(),
-        };
+        let due = DueSagas::new(&store, weak, &live_bytes, owner.owned.subscribe());
         let loader = Arc::new(Loader::new(&store, &definitions, &keys));
-        let eraser = Arc::new(Eraser::new(&store, &definitions, &keys));
-        eraser.take_in_log().await?;
+        let eraser = Eraser::open(&store, &definitions, &keys).await?;
         // Before the workers run: an order from one saga to another must not overtake its recovery.
         owner.tick().await?;
         failpoint("runtime.recovery.read");
         begin_shared(&*store, shared.as_ref(), has_keys, turn).await?;
         let of = (&store, &definitions, &quarantine);
         let archiver = archiver_of(of, &plugins, config.retention, names);
+        let access = access_of(config.access, &store).await?;
+        let traces = config.traces.map(Traces::new);
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
             let sagas: Arc<dyn SagaPort> = Arc::new(WeakHost(inner.clone()));
@@ -285,6 +302,7 @@ impl Host {
                     quarantine: Arc::clone(&quarantine),
                     loader: Arc::clone(&loader),
                     faults: config.faults.clone(),
+                    traces: traces.clone(),
                 });
                 idle.push((worker, receiver, starts_receiver));
                 workers.push(WorkerHandle { inbox, starts });
@@ -313,6 +331,9 @@ impl Host {
                 keys,
                 eraser,
                 rehearsals: Semaphore::new(REHEARSALS_MAX),
+                access,
+                evidence_key: config.evidence_key,
+                traces,
                 stopping: AtomicBool::new(false),
             }
         });
@@ -355,12 +376,11 @@ impl Host {
         request: StartRequest,
     ) -> Result<Started, StartError> {
         authorize(principal, &Action::Start { definition: &request.definition });
-        match &self.inner.shared {
-            Some(shared) => self.start_at_owner(shared, principal, request).await,
-            None => {
-                self.start_as(self.start_of(self.new_id(request.key.as_deref()), request)?).await
-            }
+        if let Some(shared) = &self.inner.shared {
+            return self.start_at_owner(shared, principal, request).await;
         }
+        let id = self.new_id(request.key.as_deref());
+        self.start_as(self.start_of(principal, id, request)?).await
     }
 
     /// As [`Self::start`], on this host alone.
@@ -373,7 +393,8 @@ impl Host {
         request: StartRequest,
     ) -> Result<Started, StartError> {
         authorize(principal, &Action::Start { definition: &request.definition });
-        self.start_as(self.start_of(self.new_id(request.key.as_deref()), request)?).await
+        let id = self.new_id(request.key.as_deref());
+        self.start_as(self.start_of(principal, id, request)?).await
     }
 
     /// As [`Self::start_here`], and then as [`Self::wait`]: what that answers is beside what was
@@ -390,7 +411,8 @@ impl Host {
         authorize(principal, &Action::Start { definition: &request.definition });
         let (reply, rests) = oneshot::channel();
         let waiter = Waiter { reply, until_end: false };
-        let mut start = self.start_of(self.new_id(request.key.as_deref()), request)?;
+        let id = self.new_id(request.key.as_deref());
+        let mut start = self.start_of(principal, id, request)?;
         let seal = self.seal(&mut start).await?;
         let plain = plain_key(&start);
         let started = self.hand_in(start, seal, Some(waiter))?;
@@ -406,7 +428,12 @@ impl Host {
         Ok((started, found))
     }
 
-    fn start_of(&self, id: SagaId, request: StartRequest) -> Result<Start, StartError> {
+    fn start_of(
+        &self,
+        principal: &Principal,
+        id: SagaId,
+        request: StartRequest,
+    ) -> Result<Start, StartError> {
         let definition = self
             .inner
             .definitions
@@ -422,6 +449,7 @@ impl Host {
             start_at: request.start_at,
             parent: None,
             sealed_key: None,
+            who: self.has_access_control().then(|| principal.subject.clone()),
             personal: Vec::new(),
         })
     }
@@ -651,14 +679,19 @@ impl Host {
         for gauges in self.ask_workers(|reply| Message::Gauges { reply }).await {
             total.add(gauges);
         }
+        let oldest_live = self.inner.store.sagas().oldest_live().await.ok();
+        let oldest_live = oldest_live
+            .map(|oldest| oldest.map_or(Duration::ZERO, |(_, started_at)| now().since(started_at)));
         let host = HostGauges {
+            rooms: self.inner.rooms.keys(),
+            oldest_live,
             in_flight: self.inner.rooms.in_flight(),
             guest_bytes: self.inner.plugins.memory_used(),
             live_bytes: self.live_bytes(),
             waiting: self.inner.store.sagas().count_waiting().await.ok(),
             quarantined: self.inner.quarantine.count(),
         };
-        crate::gauges::set(&total, &host);
+        crate::gauges::set(&total, host);
         self.inner.subscriptions.refresh_gauges();
     }
 
@@ -702,8 +735,15 @@ impl Host {
         if !self.is_stopping() {
             self.stop(Duration::ZERO).await;
         }
+        if let Some(access) = &self.inner.access {
+            access.audit.record_refused().await;
+        }
         self.inner.plugins.close().await;
-        self.inner.store.close().await
+        let closed = self.inner.store.close().await;
+        if let Some(traces) = &self.inner.traces {
+            traces.close().await;
+        }
+        closed
     }
 
     /// Returns the definition that a saga is pinned to; none when there is no such saga. A saga in
@@ -798,6 +838,15 @@ async fn join(
     store.ownership().join(me.clone());
     let peers = Peers::open(me, Arc::clone(store)).await?;
     Ok(Some(Shared { peers, owned: owner.owned.subscribe() }))
+}
+
+/// Reads the tokens and finds the end of the audit, on a host with access control.
+async fn access_of(
+    settings: Option<AccessSettings>,
+    store: &Arc<dyn Store>,
+) -> Result<Option<Arc<Access>>, StoreError> {
+    let Some(settings) = settings else { return Ok(None) };
+    Access::open(settings, Arc::clone(store)).await.map(Some)
 }
 
 /// Begins what a host does in turn with others, once it knows them.

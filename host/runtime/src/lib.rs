@@ -11,8 +11,10 @@
 //! state that is not in the event log, retries that the engine does not know of.
 
 mod abandoned;
+mod access;
 mod action;
 mod archiver;
+mod audit;
 mod breakers;
 mod budget;
 mod definitions;
@@ -22,6 +24,7 @@ mod due;
 mod erasure;
 mod error;
 mod event_rules;
+mod evidence;
 mod exposure;
 mod faults;
 mod gauges;
@@ -50,10 +53,16 @@ mod start_keys;
 mod state_cache;
 mod stored_form;
 mod stuck;
+mod traces;
 mod unseal;
 mod worker;
 
 pub use abandoned::Exposure;
+pub use access::{
+    ADMIN_TOKEN, AccessSettings, Holder, NewToken, PeerNetwork, Permission, Permissions,
+    ProxySettings, Revoked, Role, TOKEN_NAME_BYTES_MAX, TOKENS_MAX, Token, TokenError, TokenState,
+    TokensError,
+};
 pub use amends_registry::now;
 // What the methods of a host take and return of the store.
 pub use amends_store::{
@@ -63,6 +72,10 @@ pub use amends_store::{
     StoreHealth, StoreSurvey, StoredEvent, Stream, Tombstone,
 };
 pub use archiver::ArchivePass;
+pub use audit::{
+    AUDIT_TARGET_BYTES_MAX, AuditCheck, AuditEntry, AuditError, AuditEvent, AuditFact,
+    AuditRecorded, AuditRefused, check_audit,
+};
 // What the methods of a host take and return of subscriptions.
 pub use amends_keys::{Erasure, KeyError, Keys};
 pub use amends_subscriptions::{
@@ -80,6 +93,7 @@ pub use event_rules::{
     EVENT_KEY_PREFIX, EventCounts, EventEffect, EventError, EventOrigin, EventPayload, EventRule,
     EventRuleStatus, EventSignal, EventStart, EventsError, SignalTarget, is_event_tag,
 };
+pub use evidence::{EvidenceKey, EvidenceKeyError, Signers, unencrypted_secret_key};
 pub use exposure::ExposureError;
 pub use faults::Faults;
 pub use host::{
@@ -104,3 +118,4 @@ pub use schedules::{
 pub use stall::{Stall, StallReason, Stuck};
 pub use start_keys::is_reserved_key;
 pub use state_cache::with_state_cache;
+pub use traces::{LINK_AFTER_DEFAULT, SampleRates, TraceRules, TraceSettings};

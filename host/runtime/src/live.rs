@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use amends_keys::{DataKey, Lease};
+use amends_sandbox::CallTrace;
 
 use crate::breakers::permit::Permit;
 use crate::budget::{Budget, HeldBytes};
@@ -24,6 +25,7 @@ use crate::rooms::Taken;
 use crate::saga_state::{Loaded, RowState, SagaState, Started, rests};
 use crate::serving::{Basis, Served};
 use crate::stall::{Place, Stall, StallReason};
+use crate::traces::TracedCall;
 use amends_registry::now;
 
 /// The time of one saga, which never goes back: neither when the clock of this host is set back, nor
@@ -191,6 +193,8 @@ pub(crate) struct Queued {
     pub(crate) state: Option<Arc<StateChange>>,
     /// Of a call that came back: it sent something outside.
     pub(crate) has_sent: bool,
+    /// Of a call that came back: what is told of it in its trace.
+    pub(crate) trace: CallTrace,
     /// What it holds of a budget until it is decided on; none: it counts with its saga.
     pub(crate) held: Option<HeldBytes>,
     /// Why it is refused, by the decision that is under way.
@@ -199,11 +203,26 @@ pub(crate) struct Queued {
 
 impl From<Input> for Queued {
     fn from(input: Input) -> Self {
-        Self { input, reply: None, state: None, has_sent: false, held: None, refused: None }
+        Self {
+            input,
+            reply: None,
+            state: None,
+            has_sent: false,
+            trace: CallTrace::default(),
+            held: None,
+            refused: None,
+        }
     }
 }
 
 impl Queued {
+    /// Returns what is told in its trace of a call that came back.
+    pub(crate) fn traced(&self) -> Option<TracedCall<'_>> {
+        let Input::Outcome { step, direction, attempt, .. } = &self.input else { return None };
+        let (direction, attempt, trace) = (*direction, *attempt, &self.trace);
+        Some(TracedCall { step, direction, attempt, trace })
+    }
+
     /// Whether what came of a call would be heard; of anything else: always.
     pub(crate) fn is_heard(&self, saga: &Saga) -> bool {
         match &self.input {
@@ -251,7 +270,8 @@ impl Queued {
             return 0;
         }
         let state = self.state.iter().flat_map(|state| state.writes.values().flatten());
-        self.input.memory_bytes() + state.map(|value| value.len()).sum::<usize>()
+        let state = state.map(|value| value.len()).sum::<usize>();
+        self.input.memory_bytes() + state + self.trace.memory_bytes()
     }
 
     /// Answers that it is not decided on.
@@ -477,5 +497,6 @@ impl Live {
 /// A saga as a reader sees it, when all that happened to it can be recorded.
 fn state_of(saga: &Saga, stalls: &[Stall], clock: SagaClock) -> SagaState {
     let (saga, stalls) = (saga.clone(), stalls.to_vec());
-    SagaState { saga, stalls, unrecorded: None, now: clock.now(), is_archived: false }
+    let (is_archived, is_imported) = (false, false);
+    SagaState { saga, stalls, unrecorded: None, now: clock.now(), is_archived, is_imported }
 }

@@ -1,12 +1,13 @@
 //! What a worker is told, and what it answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use amends_engine::{
     Digest, Direction, Fate, Input, Outcome, SagaId, ServiceName, Start, StepName,
 };
 use amends_keys::NewSeal;
-use amends_sandbox::{Effects, Lacks};
+use amends_sandbox::{CallTrace, Effects, Lacks};
 use amends_store::{Appended, Epoch, Shard, ShardId, StoreError};
 use tokio::sync::oneshot;
 
@@ -117,7 +118,7 @@ pub(crate) struct StartMessage {
 }
 
 /// What is computed from the sagas in memory.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Gauges {
     pub(crate) in_memory: usize,
     /// Of them, those that wait.
@@ -125,10 +126,15 @@ pub(crate) struct Gauges {
     pub(crate) blocked: usize,
     pub(crate) stuck: usize,
     pub(crate) oldest_undo: Duration,
+    /// How many calls wait for room, by the room.
+    pub(crate) calls_waiting: BTreeMap<RoomKey, usize>,
 }
 
 impl Gauges {
     pub(crate) fn add(&mut self, other: Self) {
+        for (room, calls) in other.calls_waiting {
+            *self.calls_waiting.entry(room).or_default() += calls;
+        }
         self.in_memory += other.in_memory;
         self.waiting += other.waiting;
         self.blocked += other.blocked;
@@ -172,4 +178,6 @@ pub(crate) struct Returned {
     pub(crate) cut_off: Option<std::time::Instant>,
     /// What the host lacked, so that it did not begin.
     pub(crate) not_begun: Option<Lacks>,
+    /// What is told of it in its trace.
+    pub(crate) trace: CallTrace,
 }

@@ -185,8 +185,11 @@ pub(crate) async fn read(
                        restore the newest backup of the key file, then restart the host";
         return Err(RuntimeError::Unreadable { saga: id, message: message.to_owned() });
     }
+    let mut saga = replay(id, definition, &opened)?;
+    if found == Some(FoundKey::Erased) {
+        saga.set_erased();
+    }
     let key = found.and_then(FoundKey::key);
-    let saga = replay(id, definition, &opened)?;
     let last_at = last_at(saga.started_at(), &log);
     Ok(Loaded { saga, last_at, row: RowState::from(&row), key })
 }

@@ -392,6 +392,7 @@ mod tests {
             direction: Direction::Compensate,
             idempotency_key: "0123".to_owned(),
             traceparent: None,
+            is_traced: false,
             input: Payload::null(),
             output: None,
             timeout: Duration::from_hours(1),

@@ -15,6 +15,18 @@ pub enum RoomKey {
     Memory(PluginName),
 }
 
+impl RoomKey {
+    /// The name of the room in the label of a metric: `host`, `plugin/inventory`.
+    pub(crate) fn label(&self) -> String {
+        match self {
+            Self::Host => "host".to_owned(),
+            Self::Plugin(name) => format!("plugin/{name}"),
+            Self::Service(name) => format!("service/{name}"),
+            Self::Memory(name) => format!("memory/{name}"),
+        }
+    }
+}
+
 impl std::fmt::Display for RoomKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

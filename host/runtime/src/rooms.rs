@@ -102,6 +102,12 @@ impl Rooms {
         self.host.taken.load(Ordering::Relaxed)
     }
 
+    /// The rooms that calls have asked for: that of the host, of plugins and of services.
+    pub(crate) fn keys(&self) -> Vec<RoomKey> {
+        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
+        std::iter::once(&RoomKey::Host).chain(others.keys()).cloned().collect()
+    }
+
     fn room(&self, key: RoomKey, limit: usize) -> Arc<Room> {
         let known = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         known.unwrap_or_else(|| {

@@ -89,13 +89,16 @@ pub struct SagaState {
     pub now: Timestamp,
     /// True when the saga has left the store for the archive: it takes no orders.
     pub is_archived: bool,
+    /// True when the saga is archived, ran on another host and was imported: it does not come back.
+    pub is_imported: bool,
 }
 
 impl From<Loaded> for SagaState {
     /// A saga that nothing outside its events holds back.
     fn from(Loaded { saga, last_at, row: _, key: _ }: Loaded) -> Self {
         let now = now().max(last_at);
-        Self { saga, stalls: Vec::new(), unrecorded: None, now, is_archived: false }
+        let (is_archived, is_imported) = (false, false);
+        Self { saga, stalls: Vec::new(), unrecorded: None, now, is_archived, is_imported }
     }
 }
 

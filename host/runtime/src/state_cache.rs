@@ -180,6 +180,10 @@ impl Shard for CachedShard {
         self.shard.epoch()
     }
 
+    fn has_lease(&self) -> bool {
+        self.shard.has_lease()
+    }
+
     fn append_then(&self, append: Append, reply: AppendReply) {
         if append.state.is_empty() {
             return self.shard.append_then(append, reply);

@@ -19,7 +19,7 @@ use amends_engine::{
 use amends_failpoint::failpoint;
 use amends_registry::Registry;
 use amends_sandbox::Effects;
-use amends_store::{Epoch, OwnedShards, ShardId, StartKey, StoreError, StoreHealth};
+use amends_store::{Epoch, OwnedShards, Shard, ShardId, StartKey, StoreError, StoreHealth};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -40,6 +40,7 @@ use crate::saga_state::{Loaded, RowState, Started, rests};
 use crate::stall::{Line, Stuck};
 use crate::stored_form::stored_events;
 use crate::stuck::{STUCK_CHECK_PAUSE, stuck};
+use crate::traces::Traces;
 use amends_registry::now;
 
 /// How often a saga that waits for a plugin looks again.
@@ -83,6 +84,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) loader: Arc<Loader>,
     pub(crate) faults: Option<Arc<dyn Faults>>,
+    /// None: no spans are made.
+    pub(crate) traces: Option<Arc<Traces>>,
 }
 
 pub(crate) struct Worker {
@@ -135,6 +138,7 @@ impl Worker {
             plugins: config.plugins.clone(),
             sagas: Arc::clone(&config.sagas),
             faults: config.faults.clone(),
+            traces: config.traces.clone(),
             inbox: config.inbox.clone(),
         };
         Self {
@@ -419,7 +423,8 @@ impl Worker {
     /// next.
     fn hear(&mut self, returned: Returned) {
         let Returned { id, step, direction, attempt, .. } = returned;
-        let Returned { mut outcome, probe, effects, component, took, has_sent, .. } = returned;
+        let Returned { mut outcome, probe, effects, component, took, has_sent, trace, .. } =
+            returned;
         failpoint("runtime.outcome.received");
         self.calls_in_flight -= usize::from(component.is_some());
         if let Some(lacks) = returned.not_begun {
@@ -446,7 +451,7 @@ impl Worker {
                 outcome = may_stand(outcome);
             }
             let outcome = Input::Outcome { step, direction, attempt, outcome, probe, emitted };
-            live.inputs.push_back(Queued { state, has_sent, ..Queued::from(outcome) });
+            live.inputs.push_back(Queued { state, has_sent, trace, ..Queued::from(outcome) });
         }
     }
 
@@ -606,9 +611,9 @@ impl Worker {
         live.unrecorded = None;
         if events.is_empty() {
             live.forget_reruns(&inputs);
-            for queued in inputs {
-                queued.reply(&live.saga, &live.stalls, live.clock);
-            }
+            // Nothing was compared with the store, so the saga may be another host's by now.
+            let has_lease = self.owned.of(id).is_some_and(Shard::has_lease);
+            answer_from_memory(live, has_lease, inputs);
             if live.saga.has_ended() {
                 self.remove(id);
                 return;
@@ -747,6 +752,11 @@ impl Worker {
                 gauges.oldest_undo = gauges.oldest_undo.max(live.clock.now().since(since));
             }
         }
+        for (line, calls) in &self.lines {
+            if let Line::Room(room, _) = line {
+                *gauges.calls_waiting.entry(room.clone()).or_default() += calls.len();
+            }
+        }
         gauges
     }
 }
@@ -763,6 +773,17 @@ fn may_stand(outcome: Outcome) -> Outcome {
             Outcome::Unknown(failure)
         }
         Outcome::Succeeded(_) | Outcome::NothingToUndo | Outcome::Unknown(_) => outcome,
+    }
+}
+
+/// Answers inputs that changed nothing; refuses them while another host may have the saga.
+fn answer_from_memory(live: &Live, has_lease: bool, inputs: Vec<Queued>) {
+    for queued in inputs {
+        if has_lease {
+            queued.reply(&live.saga, &live.stalls, live.clock);
+        } else {
+            queued.refuse(RuntimeError::Store(not_owned(live.saga.id())).into());
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod call_id;
+pub(crate) mod call_trace;
 pub(crate) mod context;
 pub(crate) mod effects;
 pub(crate) mod guest;

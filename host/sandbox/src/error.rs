@@ -84,7 +84,7 @@ pub enum Rejection {
     Compile(String),
     /// Sagas in flight have recorded outputs that it cannot read.
     #[error(
-        "its undo cannot read what {steps} steps of sagas in flight have recorded ({examples}); \
+        "its undo cannot read outputs that sagas in flight have recorded, {steps} in all ({examples}); \
          have its schema take these outputs, or have it serve all the same with --force: then each is undone by the component that executed it, or by an earlier one of the plugin that \
          can"
     )]

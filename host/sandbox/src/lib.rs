@@ -32,6 +32,9 @@ mod stopped;
 
 pub use call::answer::{Answer, PluginCall};
 pub use call::call_id::trace_id;
+pub use call::call_trace::{
+    CallTrace, TRACED_LINE_BYTES_MAX, TRACED_LINES_MAX, TracedLine, TracedRequest,
+};
 pub use call::effects::Effects;
 pub use call::rehearsal::Rehearsed;
 pub use capability::grant::Grant;

@@ -147,12 +147,22 @@ impl Append {
                 Err(StoreError::Invalid("the events of a saga are appended through its shard"))
             }
             Stream::Plugin(_) if may_change_state => Ok(()),
-            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures
+            Stream::Plugin(_)
+            | Stream::Service(_)
+            | Stream::Deploys
+            | Stream::Erasures
+            | Stream::Tokens
+            | Stream::Audit
                 if self.state.is_empty() =>
             {
                 Ok(())
             }
-            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures => {
+            Stream::Plugin(_)
+            | Stream::Service(_)
+            | Stream::Deploys
+            | Stream::Erasures
+            | Stream::Tokens
+            | Stream::Audit => {
                 Err(StoreError::Invalid("state changes with an append to the stream of a plugin"))
             }
         }

@@ -207,6 +207,8 @@ pub struct ArchivedSaga {
     pub row: SagaRow,
     /// All its events, by ascending version.
     pub events: Vec<StoredEvent>,
+    /// True when the saga ended on another host, so that it does not come back.
+    pub is_imported: bool,
 }
 
 /// Why sagas are not moved, or an archived one is not read. Each variant says who can act.

@@ -60,7 +60,8 @@ pub trait EventLog: Send + Sync {
     /// As for [`Self::stream`].
     fn end(&self) -> BoxFuture<'_, Result<Cursor, StoreError>>;
 
-    /// Appends to a stream that belongs to no saga: that of the deploys, of a plugin or of a service.
+    /// Appends to a stream that belongs to no saga: that of the deploys, of the erasures, of the
+    /// tokens, of the audit, of a plugin or of a service.
     /// Every host writes to these streams, and the expected version decides who was first. Resolves
     /// when the append is durable. The call itself queues the append, as [`crate::Shard::append`].
     ///

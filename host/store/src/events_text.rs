@@ -31,8 +31,11 @@ pub(crate) fn unreadable_data(why: &str) -> String {
 pub(crate) fn is_kind(stream: &Stream, kind: &str) -> bool {
     match stream {
         Stream::Saga(_) => Event::is_kind(kind),
-        Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures => {
-            is_event_type(kind)
-        }
+        Stream::Plugin(_)
+        | Stream::Service(_)
+        | Stream::Deploys
+        | Stream::Erasures
+        | Stream::Tokens
+        | Stream::Audit => is_event_type(kind),
     }
 }

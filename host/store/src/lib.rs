@@ -97,7 +97,7 @@ pub use saga_query::{IdPart, SagaQuery};
 pub use saga_row::{LiveSaga, LiveSagas, SagaRow};
 pub use schedules::{ScheduleRow, Schedules};
 pub use shard_id::{Epoch, ShardId};
-pub use sqlite::{SqliteStore, StoppedStore, check_file, restore};
+pub use sqlite::{SqliteStore, StoppedStore, check_file, read_stream, restore};
 pub use store::Store;
 pub use stored_event::{EVENT_UNREADABLE, StoredEvent};
 pub use stream::Stream;

@@ -25,6 +25,11 @@ pub trait Shard: Send + Sync + fmt::Debug {
     /// Returns the epoch in which this process owns the shard.
     fn epoch(&self) -> Epoch;
 
+    /// Returns true while no other process can own the shard. Once it is false, another one may go on with the sagas:
+    /// what this process has of them in memory may be outdated, so it begins no call and answers nothing from it. It is
+    /// true again when the lease was renewed in time.
+    fn has_lease(&self) -> bool;
+
     /// Queues an append to a saga of this shard, and calls `reply` once the append is durable or
     /// has failed. Callers make the next append to a saga only after the one before was answered.
     ///

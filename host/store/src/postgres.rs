@@ -562,6 +562,10 @@ impl SagaIndex for PostgresStore {
         PostgresStore::read(self, |pg| read::count_waiting(pg).boxed())
     }
 
+    fn oldest_live(&self) -> BoxFuture<'_, Result<Option<(SagaId, Timestamp)>, StoreError>> {
+        PostgresStore::read(self, |pg| read::oldest_live(pg).boxed())
+    }
+
     fn was_any_live(
         &self,
         from: Timestamp,

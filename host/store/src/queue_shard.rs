@@ -77,6 +77,11 @@ impl<Job: QueuedJob<Owner = ShardId>> Shard for QueueShard<Job> {
         self.epoch
     }
 
+    fn has_lease(&self) -> bool {
+        // The lock of the file has no end.
+        true
+    }
+
     fn append_then(&self, append: Append, reply: AppendReply) {
         match self.check(&append) {
             Ok(()) => self.queue.push(Job::append(append, Some(self.id), reply)),

@@ -29,6 +29,17 @@ pub struct FileCheck {
     pub not_folded: Option<(u64, (SagaId, String))>,
     /// What is damaged, each a sentence with the page, table or saga; empty when the file is sound.
     pub findings: Vec<String>,
+    /// How many of the findings are only about what lists and searches read, so that a rebuild mends
+    /// them.
+    pub mendable: usize,
+}
+
+impl FileCheck {
+    /// Returns true when something is damaged that no rebuild mends.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.findings.len() > self.mendable
+    }
 }
 
 /// A store that was restored.
@@ -48,7 +59,7 @@ pub enum RestoreError {
     /// The backup or the place of the store cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The backup is damaged.
+    /// The backup is damaged, and a rebuild would not mend it.
     #[error("{} is damaged, nothing was restored: {}", .path.display(), .findings.join("; "))]
     Damaged {
         /// The backup.

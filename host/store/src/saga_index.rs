@@ -87,6 +87,9 @@ pub trait SagaIndex: Send + Sync {
     /// Returns how many sagas have the status `waiting`, of all shards.
     fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
+    /// Returns the saga that began first of those that have not ended, of all shards, and when it began.
+    fn oldest_live(&self) -> BoxFuture<'_, Result<Option<(SagaId, Timestamp)>, StoreError>>;
+
     /// Returns whether a saga of the store began before `until` and had not ended before `from`. Of a store
     /// in which that cannot be said from the 100,000 sagas that began last before `until`, it returns true.
     fn was_any_live(

@@ -103,7 +103,7 @@ use writer::Writer;
 use writer_cache::WriterCache;
 
 pub use restore::restore;
-pub use stopped::{StoppedStore, check_file};
+pub use stopped::{StoppedStore, check_file, read_stream};
 
 /// The folder of the archive beside the file, unless another one is named.
 const ARCHIVE_FOLDER: &str = "archive";
@@ -496,6 +496,10 @@ impl SagaIndex for SqliteStore {
 
     fn count_waiting(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
         self.query(read::count_waiting)
+    }
+
+    fn oldest_live(&self) -> BoxFuture<'_, Result<Option<(SagaId, Timestamp)>, StoreError>> {
+        self.query(read::oldest_live)
     }
 
     fn has_sealed(&self) -> BoxFuture<'_, Result<bool, StoreError>> {

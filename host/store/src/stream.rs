@@ -19,15 +19,24 @@ pub enum Stream {
     Deploys,
     /// The stream of erasures: which keys of subjects were deleted, by whom and why.
     Erasures,
+    /// The stream of tokens of access control: which were made, used and revoked.
+    Tokens,
+    /// The audit stream of access control: who asked a host for a change, and what became of it.
+    Audit,
 }
 
 impl Stream {
     /// Returns the saga whose stream it is.
     #[must_use]
-    pub(crate) const fn saga(&self) -> Option<SagaId> {
+    pub const fn saga(&self) -> Option<SagaId> {
         match self {
             Self::Saga(id) => Some(*id),
-            Self::Plugin(_) | Self::Service(_) | Self::Deploys | Self::Erasures => None,
+            Self::Plugin(_)
+            | Self::Service(_)
+            | Self::Deploys
+            | Self::Erasures
+            | Self::Tokens
+            | Self::Audit => None,
         }
     }
 }
@@ -40,6 +49,8 @@ impl fmt::Display for Stream {
             Self::Service(name) => write!(f, "service {name}"),
             Self::Deploys => f.write_str("deploys"),
             Self::Erasures => f.write_str("erasures"),
+            Self::Tokens => f.write_str("tokens"),
+            Self::Audit => f.write_str("audit"),
         }
     }
 }

@@ -132,12 +132,16 @@ async fn fill(store: &TestStore) {
         (1, Stream::Plugin("inventory".parse().unwrap())),
         (2, Stream::Service("carrier".parse().unwrap())),
         (3, Stream::Erasures),
+        (4, Stream::Tokens),
+        (5, Stream::Audit),
     ] {
         let kind = match stream {
             Stream::Deploys => "plugin.activated",
             Stream::Plugin(_) => "operator.state_changed",
             Stream::Service(_) => "operator.breaker_opened",
             Stream::Erasures | Stream::Saga(_) => "operator.erased",
+            Stream::Tokens => "token.created",
+            Stream::Audit => "audit.recorded",
         };
         let events = vec![NewEvent { kind: kind.into(), ..event(number) }];
         let append = Append { stream, events, row: None, ..start(number) };
@@ -252,7 +256,7 @@ async fn a_copy_is_the_same_store() {
         copy_store(&stopped, &database.url(), |progress| told.push(progress)).await.unwrap();
     drop(stopped);
     assert_eq!((copied.sagas, copied.archived), (u64::from(SAGAS - ARCHIVED), u64::from(ARCHIVED)));
-    assert_eq!(copied.events, u64::from(SAGAS * 4 + 4));
+    assert_eq!(copied.events, u64::from(SAGAS * 4 + 6));
     assert_eq!(
         (told[0], told.last().copied()),
         (CopyProgress::Checking, Some(CopyProgress::Comparing))

@@ -49,6 +49,9 @@ fn streams() -> Vec<Stream> {
         Stream::Plugin("inventory".parse().unwrap()),
         Stream::Service("carrier".parse().unwrap()),
         Stream::Deploys,
+        Stream::Erasures,
+        Stream::Tokens,
+        Stream::Audit,
     ]
 }
 

@@ -16,7 +16,10 @@ use amends_store::conformance::{
     StoreLocation as _, TestStore, put_definition, real_definition, real_saga, rebuild_all,
     saga_id, start,
 };
-use amends_store::{Durability, RebuildError, RebuildPlace, SqliteStore, check_file};
+use amends_store::{
+    Durability, RebuildError, RebuildPlace, RestoreError, SqliteStore, StoppedStore, check_file,
+    restore,
+};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use temporary_file::TemporaryFile;
@@ -201,6 +204,41 @@ async fn each_spoiled_column_is_named_and_mended() {
     store.close().await.unwrap();
     assert_eq!(dump(&place.path()), sound);
     assert_eq!(check_file(&place.path(), None).unwrap().findings, Vec::<String>::new());
+}
+
+/// A backup in which only projections are wrong is restored, and one with damaged events is not.
+#[tokio::test]
+async fn a_backup_that_a_rebuild_mends_is_restored() {
+    let place = TemporaryFile::new();
+    let store = place.open().await.unwrap();
+    fill(&store).await;
+    store.close().await.unwrap();
+    let sound = dump(&place.path());
+    let url = |path: &Path| format!("sqlite:{}", path.display());
+    let backup = place.path().with_file_name("backup.db");
+    StoppedStore::open(&url(&place.path())).unwrap().back_up(&backup, false).unwrap();
+    for sql in [
+        "UPDATE sagas SET status = 'running' WHERE id = ?1",
+        "DELETE FROM saga_tags WHERE saga = ?1",
+        "INSERT INTO saga_tags VALUES ('a', 'b', zeroblob(16))",
+    ] {
+        spoil(&backup, sql);
+    }
+    let check = check_file(&backup, None).unwrap();
+    assert!(check.mendable >= 3 && !check.is_damaged(), "{:#?}", check.findings);
+    let path = place.path().with_file_name("new.db");
+    assert_eq!(restore(&backup, &url(&path), false).unwrap().check.mendable, check.mendable);
+    let store = SqliteStore::open(&path, Durability::Full).unwrap();
+    let store = TestStore::of(Arc::new(store)).await.unwrap();
+    rebuild_all(&*store).await;
+    store.close().await.unwrap();
+    assert_eq!(dump(&path), sound);
+
+    let first = "(SELECT min(position) FROM appends WHERE stream = ?1)";
+    spoil(&backup, &format!("UPDATE appends SET events = '[]' WHERE position = {first}"));
+    assert!(check_file(&backup, None).unwrap().is_damaged());
+    let refused = restore(&backup, &url(&place.path().with_file_name("other.db")), false);
+    assert!(matches!(refused, Err(RestoreError::Damaged { .. })), "{refused:?}");
 }
 
 /// The rows of a saga whose events cannot be folded stay as they are, and it is named.

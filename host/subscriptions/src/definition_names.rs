@@ -38,7 +38,12 @@ impl DefinitionNames {
     pub async fn name(&self, event: StoredEvent) -> Result<NamedEvent, StoreError> {
         let definition = match event.stream {
             Stream::Saga(id) => self.definition(id, &event).await?,
-            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures => None,
+            Stream::Plugin(_)
+            | Stream::Service(_)
+            | Stream::Deploys
+            | Stream::Erasures
+            | Stream::Tokens
+            | Stream::Audit => None,
         };
         Ok(NamedEvent { event, definition })
     }

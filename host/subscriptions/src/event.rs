@@ -22,6 +22,8 @@ impl NamedEvent {
             Stream::Service(name) => format!("service/{name}"),
             Stream::Deploys => "deploys".to_owned(),
             Stream::Erasures => "erasures".to_owned(),
+            Stream::Tokens => "tokens".to_owned(),
+            Stream::Audit => "audit".to_owned(),
         }
     }
 

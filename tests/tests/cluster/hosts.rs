@@ -1,24 +1,57 @@
 //! The hosts of one database: each is started, stopped, cut off and asked here.
 
 use std::fs;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::asker::Asker;
+use crate::definitions;
+use crate::namespace::{Bridge, Cable, Namespace};
 use crate::place::{Host, Place, SOON, agent, get, text};
 use crate::proxy::{Network, Proxy};
 use crate::server::Server;
+use crate::service::Service;
 
 /// One host, with the networks between it and the database, and between it and the other hosts.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) place: Place,
-    pub(crate) database: Proxy,
-    pub(crate) peers: Proxy,
+    pub(crate) database: Link,
+    pub(crate) peers: Link,
+    /// Where it runs, when it is not where the test does.
+    namespace: Option<Namespace>,
     pub(crate) host: Option<Host>,
+    /// The token of whoever looks at it here; none when it asks nobody for one.
+    pub(crate) token: Option<&'static str>,
     /// What its processes before had logged, and the lines in it that are told of.
     log: Vec<String>,
+}
+
+/// What is between a host and others.
+pub(crate) enum Link {
+    Proxy(Proxy),
+    Cable(Cable),
+}
+
+impl Link {
+    pub(crate) fn set(&self, network: Network) {
+        match (self, network) {
+            (Self::Proxy(proxy), network) => proxy.set(network),
+            (Self::Cable(cable), Network::Open) => cable.mend(),
+            (Self::Cable(cable), Network::Silent) => cable.cut(),
+            (Self::Cable(_), Network::Shut) => panic!("who is behind a cut cable refuses nothing"),
+        }
+    }
+}
+
+/// The networks of hosts that have namespaces of their own.
+pub(crate) struct Networks {
+    pub(crate) database: Bridge,
+    pub(crate) peers: Bridge,
+    pub(crate) hosts: Vec<u8>,
 }
 
 /// Lines of a log that are told of.
@@ -28,16 +61,42 @@ impl Node {
     /// Makes a host of a place that has its plugins. `sagas` is the config beside the usual.
     pub(crate) fn new(name: &str, place: Place, server: &Server, sagas: &str) -> Self {
         let (database, peers) = (Proxy::new(server.port), Proxy::new(place.port));
-        let text = format!(
-            "[host]\nname = \"{name}\"\nlisten = \"127.0.0.1:{}\"\n\
-             address = \"http://127.0.0.1:{}\"\n[store]\nurl = \"{}\"\n\
-             [plugins]\ndir = \"plugins\"\ncache = \"cache\"\n{sagas}",
-            place.port,
-            peers.port,
-            Server::url_over(database.port),
-        );
-        fs::write(place.path("amends.toml"), text).unwrap();
-        Self { name: name.to_owned(), place, database, peers, host: None, log: Vec::new() }
+        let address = format!("127.0.0.1:{}", peers.port);
+        write_config(&place, name, &address, &Server::url_over(database.port), sagas);
+        let (database, peers) = (Link::Proxy(database), Link::Proxy(peers));
+        let (name, namespace, log) = (name.to_owned(), None, Vec::new());
+        Self { name, place, database, peers, namespace, host: None, token: None, log }
+    }
+
+    /// Makes a host in a namespace of its own, with a cable to the database and one to the other hosts. The service
+    /// outside, and those who ask the host, reach each other by proxies that are never cut.
+    pub(crate) fn connected(
+        number: u8,
+        networks: &Networks,
+        server: &Server,
+        service: &Service,
+    ) -> Self {
+        let place = definitions::place(service);
+        let namespace = Namespace::new().unwrap();
+        let connect = |bridge: &Bridge| bridge.connect(&namespace, number, &networks.hosts);
+        let (database, peers) = (connect(&networks.database), connect(&networks.peers));
+        let (port, address) = (place.port, networks.peers.address_of(number));
+        let asked = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let service_port: u16 = service.url.rsplit(':').next().unwrap().parse().unwrap();
+        let called = namespace.run(|| {
+            Proxy::of(asked, port);
+            // A host listens on loopback only, so it has a proxy for the others.
+            Proxy::of(TcpListener::bind((address, port)).unwrap(), port);
+            TcpListener::bind(("127.0.0.1", service_port)).unwrap()
+        });
+        Proxy::of(called, service_port);
+        let name = format!("node-{number}");
+        let url = server.url_at(networks.database.address());
+        let sagas = definitions::config(&service.url);
+        write_config(&place, &name, &format!("{address}:{port}"), &url, &sagas);
+        let (database, peers) = (Link::Cable(database), Link::Cable(peers));
+        let (namespace, log) = (Some(namespace), Vec::new());
+        Self { name, place, database, peers, namespace, host: None, token: None, log }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -49,7 +108,8 @@ impl Node {
     }
 
     pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
-        let mut host = self.place.spawn_with_env(environment);
+        let spawn = || self.place.spawn_with_env(environment);
+        let mut host = self.namespace.as_ref().map_or_else(spawn, |namespace| namespace.run(spawn));
         assert!(host.becomes_ready(), "{} does not start:\n{}", self.name, host.log().join("\n"));
         self.host = Some(host);
     }
@@ -78,9 +138,17 @@ impl Node {
         format!("{}:\n{}", self.name, lines[lines.len().saturating_sub(LINES)..].join("\n"))
     }
 
+    /// The hosts that it sees.
+    fn hosts(&self) -> Value {
+        match (self.token, &self.host) {
+            (Some(token), Some(host)) => Asker::with(token).get(host, "/v1/host").done(),
+            _ => get(&self.url("/v1/host")),
+        }
+    }
+
     /// How many hosts it sees, how many shards it owns, and how many nobody owns.
     pub(crate) fn view(&self) -> (usize, usize, u64) {
-        let view = get(&self.url("/v1/host"));
+        let view = self.hosts();
         let hosts = view["hosts"].as_array().unwrap();
         let own = hosts.iter().find(|host| host["is_this"] == true).unwrap();
         let own = own["shards"].as_array().unwrap().len();
@@ -89,7 +157,7 @@ impl Node {
 
     /// How many shards the host of this name owns, as this one sees it.
     pub(crate) fn shards_of(&self, name: &str) -> Vec<u64> {
-        let view = get(&self.url("/v1/host"));
+        let view = self.hosts();
         let hosts = view["hosts"].as_array().unwrap();
         let shards = hosts.iter().find(|host| host["name"] == name).map(|host| &host["shards"]);
         let shards = shards.and_then(Value::as_array).into_iter().flatten();
@@ -118,6 +186,16 @@ impl Node {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// Writes the config of a host. `sagas` is what it has beside the usual.
+fn write_config(place: &Place, name: &str, address: &str, store: &str, sagas: &str) {
+    let text = format!(
+        "[host]\nname = \"{name}\"\nlisten = \"127.0.0.1:{}\"\naddress = \"http://{address}\"\n\
+         [store]\nurl = \"{store}\"\n[plugins]\ndir = \"plugins\"\ncache = \"cache\"\n{sagas}",
+        place.port,
+    );
+    fs::write(place.path("amends.toml"), text).unwrap();
 }
 
 /// Waits until some hosts see one another, and own all shards between them, each a part.

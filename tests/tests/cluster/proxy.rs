@@ -28,7 +28,11 @@ struct Shared {
 
 impl Proxy {
     pub(crate) fn new(to: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::of(TcpListener::bind("127.0.0.1:0").unwrap(), to)
+    }
+
+    /// A proxy that listens where the listener was made, and connects from the network namespace of this thread.
+    pub(crate) fn of(listener: TcpListener, to: u16) -> Self {
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             to,

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::definitions::input;
+use crate::event;
 use crate::hosts::{Node, open, until_shared};
 use crate::load::{Asker, World};
 use crate::place::SOON;
@@ -69,8 +70,8 @@ impl Event {
 pub(crate) struct Stage<'w> {
     pub(crate) nodes: Vec<Node>,
     pub(crate) server: Server,
-    world: &'w World<'w>,
-    random: Random,
+    pub(crate) world: &'w World<'w>,
+    pub(crate) random: Random,
     asker: Asker,
     counts: BTreeMap<&'static str, u64>,
     takeovers: Vec<Duration>,
@@ -98,11 +99,11 @@ impl<'w> Stage<'w> {
 
     pub(crate) fn told(&self) -> String {
         let counts = self.counts.iter().map(|(what, count)| format!("{what} {count}"));
-        let longest = self.takeovers.iter().max();
         format!(
-            "{}; takeovers {:?}, the longest {longest:?}",
+            "{}; {} takeovers, the longest {:.1?}",
             counts.collect::<Vec<_>>().join(", "),
-            self.takeovers
+            self.takeovers.len(),
+            self.takeovers.iter().max().copied().unwrap_or_default(),
         )
     }
 
@@ -115,11 +116,11 @@ impl<'w> Stage<'w> {
         self.counts.get(what).copied().unwrap_or_default()
     }
 
-    fn count(&mut self, what: &'static str, more: u64) {
+    pub(crate) fn count(&mut self, what: &'static str, more: u64) {
         *self.counts.entry(what).or_default() += more;
     }
 
-    fn until_shared(&self) {
+    pub(crate) fn until_shared(&self) {
         until_shared(&self.nodes.iter().collect::<Vec<_>>());
     }
 
@@ -158,7 +159,7 @@ impl<'w> Stage<'w> {
     }
 
     /// Starts sagas of a host's own; their ids.
-    fn start_sagas(&mut self, of: usize, definition: &str, count: usize) -> Vec<String> {
+    pub(crate) fn start_sagas(&mut self, of: usize, definition: &str, count: usize) -> Vec<String> {
         let mut ids = Vec::new();
         for _ in 0..count {
             self.sagas += 1;
@@ -172,7 +173,7 @@ impl<'w> Stage<'w> {
     }
 
     /// Starts a saga of a host's own that waits for a signal. The service refuses the label of some for good.
-    fn hold(&mut self, of: usize) -> String {
+    pub(crate) fn hold(&mut self, of: usize) -> String {
         let began = Instant::now();
         loop {
             let id = self.start_sagas(of, "hold", 1).remove(0);
@@ -190,7 +191,7 @@ impl<'w> Stage<'w> {
         }
     }
 
-    fn until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let began = Instant::now();
         while !holds() {
             assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}\n{}", self.logs());
@@ -199,7 +200,7 @@ impl<'w> Stage<'w> {
     }
 
     /// Sends the signal that a saga waits for by way of a host, until it is taken.
-    fn approve(&self, id: &str, by: usize) {
+    pub(crate) fn approve(&self, id: &str, by: usize) {
         let url = self.nodes[by].url(&format!("/v1/sagas/{id}/signals/approved"));
         let signal = json!({"id": "approval", "payload": true});
         self.until("the signal is taken", || {
@@ -241,14 +242,24 @@ impl<'w> Stage<'w> {
         self.count("fenced writes after pauses", refused);
     }
 
-    fn take_database(&mut self, network: Network, victim: usize, other: usize) {
+    /// One host has no database for longer than its lease. What it wrote and nobody has acknowledged may arrive when it
+    /// has the database again.
+    pub(crate) fn take_database(&mut self, network: Network, victim: usize, other: usize) {
         let id = self.hold(victim);
         self.start_sagas(victim, "sleepy", NAPS);
+        let process = self.server.process_of(&self.nodes[victim].name);
+        let fenced = self.nodes[victim].fenced_writes();
         self.nodes[victim].database.set(network);
         self.is_taken_over(&id, other, Instant::now());
+        let written = self.server.last_batch_of(process);
+        assert!(written > 0, "it wrote nothing before");
         self.sleep(1, 1_000);
         open(&self.nodes[victim]);
+        self.until_shared();
+        assert_eq!(self.server.last_batch_of(process), written, "it wrote after its takeover");
+        let refused = self.nodes[victim].fenced_writes() - fenced;
         self.count("database cuts", 1);
+        self.count("fenced writes after cuts", refused);
     }
 
     fn stop(&mut self, victim: usize, other: usize) {
@@ -272,7 +283,7 @@ impl<'w> Stage<'w> {
     }
 
     /// Every event of the store.
-    pub(crate) fn events(&self) -> Vec<Value> {
-        self.nodes[0].host.as_ref().unwrap().events()
+    pub(crate) fn events(&self) -> Vec<event::Event> {
+        self.nodes[0].host.as_ref().unwrap().events_as(event::Event::new)
     }
 }

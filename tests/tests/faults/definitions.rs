@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use amends_tests::{Behaviour, Component};
+use amends_tests::{Behaviour, Component, list_append};
 use serde_json::{Value, json};
 
 use crate::place::{Place, repository};
@@ -19,8 +19,14 @@ pub(crate) const STOCK_KEY: &str = "stock/north/metformin-500mg-tablet";
 pub(crate) const SHIPPED: [&str; 3] = ["ship-a", "ship-b", "ship-c"];
 
 /// The definitions that clients start. `hold` is started by the fault that needs it.
-pub(crate) const DEFINITIONS: [&str; 7] =
-    ["plain", "gate", "pivot", "sleepy", "parent", "list", "late"];
+pub(crate) const DEFINITIONS: [&str; 8] =
+    ["plain", "gate", "pivot", "sleepy", "parent", "list", "late", "append"];
+
+/// Lists to which sagas of one age append.
+const LISTS: [&str; 3] = ["a", "b", "c"];
+
+/// Calls of a saga that append.
+const APPENDS: usize = 4;
 
 /// The versions of `note` that are deployed in turn.
 const NOTES: [&str; 2] = ["1.0.0", "1.0.1"];
@@ -36,6 +42,7 @@ pub(crate) fn place(service: &Service) -> Place {
         Component { name: "refuse", execute: Behaviour::Permanent, ..Component::default() };
     fs::write(place.plugin("refuse"), refuse.build()).unwrap();
     fs::write(place.plugin("note"), note(NOTES[1])).unwrap();
+    fs::write(place.plugin("append"), list_append()).unwrap();
     place.config(&config(&service.url));
     place
 }
@@ -81,16 +88,22 @@ pub(crate) fn config(url: &str) -> String {
     );
     let note = "[[saga.step]]\nname = \"note\"\nplugin = \"note\"\ninput = \"input\"\n";
     let nap = "[[saga.step]]\nname = \"nap\"\nsleep = \"400ms\"\n";
+    let append = format!(
+        "[[saga.step]]\nname = \"append\"\nplugin = \"append\"\ninput = \"item\"\n\
+         each = {{ list = \"input.appends\", concurrency = 3 }}\n{many}\nundo = false\n"
+    );
     format!(
         "[plugin.shipment]\nallow_hosts = [\"{url}\"]\nsettings = {{ carrier = \"{url}\" }}\n\
          request_timeout = \"300ms\"\n\
          [plugin.inventory]\nstate = true\nsettings = {{ stock_default = {STOCK} }}\n\
+         [plugin.append]\nstate = true\n\
          [service.flaky]\nbreaker = {{ failures = 5, open_for = \"300ms\" }}\n\
          [[saga]]\nname = \"plain\"\n{a}{stock}{note}{b}{refuse}\
          [[saga]]\nname = \"gate\"\n{a}{short}{b}{refuse}\
          [[saga]]\nname = \"pivot\"\n{a}{stock}{pivot}{last}\
          [[saga]]\nname = \"sleepy\"\n{a}{nap}{b}{refuse}\
          [[saga]]\nname = \"late\"\ndeadline = \"1s\"\n{a}{stock}{nap}{b}{short}\
+         [[saga]]\nname = \"append\"\n{append}{refuse}\
          [[saga]]\nname = \"hold\"\n{a}{long}{b}\
          [[saga]]\nname = \"parent\"\n{a}\
          [[saga.step]]\nname = \"child\"\nsaga = \"plain\"\n\
@@ -99,6 +112,26 @@ pub(crate) fn config(url: &str) -> String {
          [[saga.step]]\nname = \"each\"\nsaga = \"sleepy\"\ninput = \"item\"\n\
          each = {{ list = \"input.items\", concurrency = 2 }}\n{refuse}"
     )
+}
+
+/// Operations of the plugin `append`, one text for each call of a saga. Lists of another age are others, so none
+/// becomes long.
+pub(crate) fn appends(age: u64, random: &mut Random) -> Vec<String> {
+    let operations = |random: &mut Random| {
+        let mut lists = LISTS;
+        random.shuffle(&mut lists);
+        let signs: &[&str] = match random.below(10) {
+            0..4 => &["+"],
+            4..6 => &["+", "+"],
+            // Two calls that each read what the other one writes must not miss each other.
+            6..9 => &["+", "?"],
+            _ => &["?", "?"],
+        };
+        let operations = signs.iter().zip(lists);
+        let operations = operations.map(|(sign, list)| format!("{sign}{age:05}{list}"));
+        operations.collect::<Vec<_>>().concat()
+    };
+    (0..APPENDS).map(|_| operations(random)).collect()
 }
 
 /// What the saga of this name is given: its own name, and whether it comes undone.

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use amends_tests::{ListCall, Operation, anomalies};
 use serde_json::Value;
 
 use crate::books::Books;
 use crate::definitions::{SHIPPED, STOCK};
-use crate::load::{Acks, identity};
+use crate::event::Event;
+use crate::load::Acks;
 use crate::service::{Entry, Ledger};
 
 /// Offences that are told of, and sagas whose story is.
@@ -19,7 +21,7 @@ const STORIES_MAX: usize = 3;
 #[derive(Clone)]
 pub(crate) struct Record {
     /// The whole log, in order.
-    pub(crate) events: Vec<Value>,
+    pub(crate) events: Vec<Event>,
     pub(crate) acks: Acks,
     pub(crate) ledger: Ledger,
     pub(crate) books: Books,
@@ -45,15 +47,15 @@ enum End {
 struct Saga<'r> {
     id: &'r str,
     /// The name that it was given.
-    name: &'r str,
-    parent: Option<&'r str>,
+    name: String,
+    parent: Option<String>,
     end: End,
-    events: Vec<&'r Value>,
+    events: Vec<&'r Event>,
 }
 
 impl Saga<'_> {
     fn has(&self, kind: &str, step: &str) -> bool {
-        self.events.iter().any(|event| event["type"] == kind && event["data"]["step"] == step)
+        self.events.iter().any(|event| event.is_of_step(kind, step))
     }
 
     fn offence(&self, mut what: String) -> Offence {
@@ -72,12 +74,14 @@ pub(crate) fn judge(record: &Record) -> Vec<Offence> {
     positions(record, &mut wrong);
     starts(record, &sagas, &mut wrong);
     orders(record, &sagas, &mut wrong);
+    signals(&sagas, &mut wrong);
     for saga in sagas.values().filter(|saga| saga.end == End::None) {
         wrong.push(saga.offence("has not ended".to_owned()));
     }
     children(&sagas, &mut wrong);
     effects(record, &sagas, &mut wrong);
     stock(record, &sagas, &mut wrong);
+    lists(record, &mut wrong);
     wrong
 }
 
@@ -88,19 +92,18 @@ pub(crate) fn ends(record: &Record) -> [usize; 3] {
         .map(|end| sagas.values().filter(|saga| saga.end == end).count())
 }
 
-fn sagas(events: &[Value]) -> BTreeMap<&str, Saga<'_>> {
+fn sagas(events: &[Event]) -> BTreeMap<&str, Saga<'_>> {
     let mut sagas = BTreeMap::new();
     for event in events {
-        let Some(id) = event["saga"].as_str() else { continue };
-        let saga = sagas.entry(id).or_insert_with(|| Saga {
-            id,
-            name: event["data"]["input"]["n"].as_str().unwrap_or_default(),
-            parent: event["data"]["parent"]["saga"].as_str(),
-            end: End::None,
-            events: Vec::new(),
+        let Some(id) = event.saga.as_deref() else { continue };
+        let saga = sagas.entry(id).or_insert_with(|| {
+            let data = event.data();
+            let name = data["input"]["n"].as_str().unwrap_or_default().to_owned();
+            let parent = data["parent"]["saga"].as_str().map(str::to_owned);
+            Saga { id, name, parent, end: End::None, events: Vec::new() }
         });
         saga.events.push(event);
-        match event["type"].as_str().unwrap_or_default() {
+        match &*event.kind {
             "saga.completed" => saga.end = End::Completed,
             "saga.compensated" => saga.end = End::Compensated,
             "saga.abandoned" | "operator.abandoned" => saga.end = End::Abandoned,
@@ -116,14 +119,14 @@ fn positions(record: &Record, wrong: &mut Vec<Offence>) {
     let mut general = |what| wrong.push(Offence { saga: None, what });
     let mut at = BTreeMap::new();
     for (position, event) in (1..).zip(&record.events) {
-        if event["position"] != position {
-            general(format!("the log has {} in place {position}", event["position"]));
+        if event.position != position {
+            general(format!("the log has {} in place {position}", event.position));
         }
-        at.insert(event["position"].as_u64().unwrap_or(0), identity(event));
+        at.insert(event.position, event);
     }
     for (position, identity) in &record.acks.read {
-        if at.get(position) != Some(identity) {
-            let found = at.get(position);
+        let found = at.get(position).map(|event| event.identity());
+        if found.as_ref() != Some(identity) {
             general(format!("a reader was given {position} {identity}, the log has {found:?}"));
         }
     }
@@ -132,7 +135,7 @@ fn positions(record: &Record, wrong: &mut Vec<Offence>) {
 /// Each start that was acknowledged is there, and none is there twice.
 fn starts(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offence>) {
     for (id, name) in &record.acks.starts {
-        if sagas.get(id.as_str()).is_none_or(|saga| saga.name != name) {
+        if sagas.get(id.as_str()).is_none_or(|saga| saga.name != *name) {
             let what = format!("{id} ({name}) was acknowledged and is lost");
             wrong.push(Offence { saga: Some(id.clone()), what });
         }
@@ -141,12 +144,12 @@ fn starts(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Off
     for saga in sagas.values() {
         // A step that is tried again runs another saga, which is given the same.
         if saga.parent.is_none()
-            && let Some(other) = names.insert(saga.name, saga.id)
+            && let Some(other) = names.insert(saga.name.as_str(), saga.id)
         {
             wrong.push(saga.offence(format!("was started twice, the other is {other}")));
         }
         for (version, event) in (1..).zip(&saga.events) {
-            if event["version"] != version {
+            if event.version != version {
                 wrong.push(saga.offence(format!("has no version {version}")));
                 break;
             }
@@ -158,9 +161,7 @@ fn starts(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Off
 fn orders(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offence>) {
     for order in &record.acks.orders {
         let Some(saga) = sagas.get(order.saga.as_str()) else { continue };
-        let any = |kinds: &[&str]| {
-            saga.events.iter().any(|event| kinds.iter().any(|kind| event["type"] == *kind))
-        };
+        let any = |kinds: &[&str]| saga.events.iter().any(|event| kinds.contains(&&*event.kind));
         let is_so = match order.verb.as_str() {
             "cancel" | "compensate" => {
                 any(&["compensation.started", "operator.cancelled", "operator.compensated"])
@@ -170,16 +171,31 @@ fn orders(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Off
             "abandon" => any(&["operator.abandoned", "saga.abandoned"]),
             _ => false,
         };
-        let mut reasons = saga.events.iter().map(|event| &event["data"]["reason"]);
-        if !is_so && !reasons.any(|reason| *reason == order.reason.as_str()) {
+        let mut data = saga.events.iter().map(|event| event.data());
+        if !is_so && !data.any(|data| data["reason"] == order.reason.as_str()) {
             let (verb, reason) = (&order.verb, &order.reason);
             wrong.push(saga.offence(format!("has no {verb} `{reason}`, which was acknowledged")));
         }
     }
     for (id, signal) in &record.acks.signals {
         let Some(saga) = sagas.get(id.as_str()) else { continue };
-        if !saga.events.iter().any(|event| event["data"]["id"] == signal.as_str()) {
+        let mut received = saga.events.iter().filter(|event| &*event.kind == "signal.received");
+        if !received.any(|event| event.data()["id"] == signal.as_str()) {
             wrong.push(saga.offence(format!("has no signal {signal}, which was acknowledged")));
+        }
+    }
+}
+
+/// No signal is there twice, however often it was sent.
+fn signals(sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offence>) {
+    for saga in sagas.values() {
+        let mut ids = BTreeSet::new();
+        for event in saga.events.iter().filter(|event| &*event.kind == "signal.received") {
+            let id = event.data()["id"].as_str().unwrap_or_default().to_owned();
+            if ids.contains(&id) {
+                wrong.push(saga.offence(format!("has the signal {id} twice")));
+            }
+            ids.insert(id);
         }
     }
 }
@@ -188,7 +204,9 @@ fn orders(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Off
 /// saga is abandoned and not compensated.
 fn children(sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offence>) {
     for saga in sagas.values().filter(|saga| [End::Completed, End::Abandoned].contains(&saga.end)) {
-        let Some(parent) = saga.parent.and_then(|parent| sagas.get(parent)) else { continue };
+        let Some(parent) = saga.parent.as_deref().and_then(|parent| sagas.get(parent)) else {
+            continue;
+        };
         if parent.end == End::Compensated {
             let what = format!("is {:?}, its parent {} compensated", saga.end, parent.id);
             wrong.push(saga.offence(what));
@@ -251,9 +269,7 @@ fn of_step(saga: &Saga<'_>, step: &str, entry: Option<&Entry>, wrong: &mut Vec<O
         offence(format!("it was asked for with {} keys", keys.len()));
     }
     for (came, kind) in [(&entry.issues, "step.started"), (&entry.cancels, "undo.started")] {
-        let attempts = saga.events.iter();
-        let attempts =
-            attempts.filter(|event| event["type"] == kind && event["data"]["step"] == step);
+        let attempts = saga.events.iter().filter(|event| event.is_of_step(kind, step));
         // One request an attempt, and each attempt is in the log before it.
         let attempts = attempts.count();
         if attempts < came.len() {
@@ -266,15 +282,11 @@ fn of_step(saga: &Saga<'_>, step: &str, entry: Option<&Entry>, wrong: &mut Vec<O
 fn stock(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offence>) {
     let mut known = BTreeSet::new();
     for saga in sagas.values() {
-        let succeeded = saga
-            .events
-            .iter()
-            .find(|event| event["type"] == "step.succeeded" && event["data"]["step"] == "stock");
-        let Some(number) = succeeded.and_then(|it| it["data"]["output"]["reservation_id"].as_str())
-        else {
-            continue;
-        };
-        known.insert(number);
+        let mut events = saga.events.iter();
+        let succeeded = events.find(|event| event.is_of_step("step.succeeded", "stock"));
+        let Some(data) = succeeded.map(|event| event.data()) else { continue };
+        let Some(number) = data["output"]["reservation_id"].as_str() else { continue };
+        known.insert(number.to_owned());
         let is_kept = record.books.reservations.contains(number);
         match saga.end {
             End::Completed if !is_kept => wrong.push(saga.offence(format!("lost {number}"))),
@@ -285,14 +297,40 @@ fn stock(record: &Record, sagas: &BTreeMap<&str, Saga<'_>>, wrong: &mut Vec<Offe
         }
     }
     let mut general = |what| wrong.push(Offence { saga: None, what });
-    for number in record.books.reservations.iter().filter(|number| !known.contains(number.as_str()))
-    {
+    for number in record.books.reservations.iter().filter(|number| !known.contains(*number)) {
         general(format!("{number} is reserved by no saga"));
     }
     let (left, reserved) = (record.books.stock, record.books.reservations.len() as u64);
     if left + reserved != STOCK {
         general(format!("{left} pieces are left and {reserved} reserved, of {STOCK}"));
     }
+}
+
+/// The lists that steps have appended to are those of some order of these steps.
+fn lists(record: &Record, wrong: &mut Vec<Offence>) {
+    let anomalies = anomalies(&list_calls(&record.events), &record.books.lists);
+    wrong.extend(anomalies.into_iter().map(|what| Offence { saga: None, what }));
+}
+
+/// The calls of the plugin that appends, as far as their success is in the log.
+pub(crate) fn list_calls(events: &[Event]) -> Vec<ListCall> {
+    let succeeded = events.iter().filter(|event| &*event.kind == "step.succeeded");
+    let of_plugin = succeeded
+        .filter(|event| event.step.as_deref().is_some_and(|step| step.starts_with("append[")));
+    of_plugin
+        .map(|event| {
+            let output = event.data()["output"].take();
+            let texts =
+                |list: &Value| -> Vec<String> { serde_json::from_value(list.clone()).unwrap() };
+            let operations = output["operations"].as_array().unwrap().iter().map(|operation| {
+                let text = operation[0].as_str().unwrap();
+                let appends = text.starts_with('+');
+                Operation { list: text[1..].to_owned(), appends, seen: texts(&operation[1]) }
+            });
+            let operations = operations.collect();
+            ListCall { key: output["key"].as_str().unwrap().to_owned(), operations }
+        })
+        .collect()
 }
 
 /// What is wrong, and what is known of some sagas that it is about.
@@ -311,12 +349,8 @@ pub(crate) fn told(record: &Record, wrong: &[Offence]) -> String {
 /// What is known of a saga.
 fn story(record: &Record, saga: &str) -> String {
     let mut story = Vec::new();
-    for event in record.events.iter().filter(|event| event["saga"] == saga) {
-        story.push(format!(
-            "  {} {} {} {}",
-            event["position"], event["at"], event["type"], event["data"]
-        ));
-    }
+    let events = record.events.iter().filter(|event| event.saga.as_deref() == Some(saga));
+    story.extend(events.map(|event| format!("  {}", event.told())));
     let orders = record.ledger.iter().filter(|(_, entry)| {
         entry.order.as_deref().is_some_and(|order| order.split('/').next() == Some(saga))
     });

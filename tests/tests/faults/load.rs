@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::definitions::{DEFINITIONS, input};
+use crate::definitions::{DEFINITIONS, appends, input};
+use crate::event::Event;
 use crate::random::Random;
 use crate::service::Service;
 
@@ -19,8 +20,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Idempotency keys that clients use again and again.
 const KEYS: u64 = 60;
 
-/// In which every saga is to rest once there are no more faults.
+/// In which every saga is to rest once there are no more faults, and how much longer for each that was started.
 const SETTLED_IN: Duration = Duration::from_mins(2);
+const SETTLED_IN_EACH: Duration = Duration::from_millis(2);
+
+/// So many starts later, sagas append to other lists. Those of keys have the age 0 for ever.
+const STARTS_OF_AN_AGE: usize = 200;
 
 /// Events that the reader takes at once.
 const PAGE: usize = 300;
@@ -87,6 +92,11 @@ impl<'t> World<'t> {
         self.acks.lock().unwrap().starts.insert(id.to_owned(), name.to_owned());
     }
 
+    /// What sagas append to that are started now.
+    fn age(&self) -> u64 {
+        1 + (self.acks.lock().unwrap().starts.len() / STARTS_OF_AN_AGE) as u64
+    }
+
     /// From now on these hosts are asked.
     pub(crate) fn ask_at(&self, urls: Vec<String>) {
         *self.urls.write().unwrap() = urls;
@@ -105,9 +115,14 @@ pub(crate) struct Asker(ureq::Agent);
 
 impl Asker {
     pub(crate) fn new() -> Self {
+        Self::patient(ANSWER_MAX)
+    }
+
+    /// One who waits for this time.
+    pub(crate) fn patient(answer_max: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(ANSWER_MAX));
+            .timeout_global(Some(answer_max));
         Self(config.build().into())
     }
 
@@ -178,7 +193,8 @@ impl<'w> Client<'w> {
     fn start(&mut self) {
         let name = format!("{}-{}", self.name, self.count);
         let definition = *self.random.pick(&DEFINITIONS);
-        let body = json!({"definition": definition, "input": input(&name, &mut self.random)});
+        let input = given(&name, self.world.age(), &mut self.random);
+        let body = json!({"definition": definition, "input": input});
         let answer = self.asker.post(&self.world.path("/v1/sagas"), None, &body);
         if let Some((202, saga)) = answer
             && let Some(id) = saga["id"].as_str()
@@ -193,7 +209,7 @@ impl<'w> Client<'w> {
         let (mut body, mut definitions) = (String::new(), Vec::new());
         for name in &names {
             let definition = *self.random.pick(&DEFINITIONS);
-            let input = input(name, &mut self.random);
+            let input = given(name, self.world.age(), &mut self.random);
             body += &json!({"definition": definition, "input": input, "key": name}).to_string();
             body.push('\n');
             definitions.push(definition);
@@ -213,7 +229,7 @@ impl<'w> Client<'w> {
         // Whoever uses the key says the same.
         let mut of_key = Random::new(number);
         let definition = *of_key.pick(&DEFINITIONS);
-        let mut body = json!({"definition": definition, "input": input(&key, &mut of_key)});
+        let mut body = json!({"definition": definition, "input": given(&key, 0, &mut of_key)});
         let known = self.world.acks.lock().unwrap().keys.get(&key).cloned();
         let is_other = known.is_some() && self.random.percent(20);
         if is_other {
@@ -279,6 +295,13 @@ impl<'w> Client<'w> {
             self.world.acks.lock().unwrap().signals.push((id, signal));
         }
     }
+}
+
+/// What a saga of any definition is given.
+fn given(name: &str, age: u64, random: &mut Random) -> Value {
+    let mut input = input(name, random);
+    input["appends"] = appends(age, random).into();
+    input
 }
 
 /// Sends an order, and keeps that it was acknowledged.
@@ -413,19 +436,20 @@ pub(crate) fn under_load(
 /// have not ended in time.
 fn settle(world: &World<'_>, mut operator: Operator<'_>) {
     let asker = Asker::new();
-    let began = Instant::now();
+    let started = u32::try_from(world.acks.lock().unwrap().starts.len()).unwrap();
+    let (began, time) = (Instant::now(), SETTLED_IN + started * SETTLED_IN_EACH);
     loop {
         operator.tend();
         let unsettled = "/v1/sagas?status=running,waiting,compensating,paused,blocked&limit=5";
         let Some((200, page)) = asker.get(&world.path(unsettled)) else {
-            assert!(began.elapsed() < SETTLED_IN, "no host lists the sagas");
+            assert!(began.elapsed() < time, "no host lists the sagas");
             continue;
         };
         let items = page["items"].as_array().unwrap();
         if items.is_empty() {
             return;
         }
-        if began.elapsed() > SETTLED_IN {
+        if began.elapsed() > time {
             for item in items {
                 let id = item["id"].as_str().unwrap();
                 println!("{id}: {:?}", asker.get(&world.path(&format!("/v1/sagas/{id}/why"))));
@@ -436,18 +460,14 @@ fn settle(world: &World<'_>, mut operator: Operator<'_>) {
     }
 }
 
-/// What identifies an event.
-pub(crate) fn identity(event: &Value) -> String {
-    let text = |name: &str| event[name].as_str().unwrap_or_default();
-    format!("{}{}/{} {}", text("saga"), text("plugin"), event["version"], text("type"))
-}
-
 /// Reads the log from the first event on, over every kill.
 pub(crate) fn read_log(world: &World<'_>) {
     let asker = Asker::new();
-    let mut last = 0;
+    let (mut last, mut is_behind) = (0, false);
     while !world.is_read.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(100));
+        if !std::mem::take(&mut is_behind) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
         if world.is_unread.load(Ordering::Relaxed) {
             continue;
         }
@@ -462,13 +482,15 @@ pub(crate) fn read_log(world: &World<'_>) {
             }
             _ => continue,
         };
-        for event in page["items"].as_array().into_iter().flatten() {
+        let items = page["items"].as_array().map_or(&[][..], Vec::as_slice);
+        is_behind = items.len() == PAGE;
+        for event in items {
             let position = event["position"].as_u64().unwrap();
             if position != last + 1 {
                 acks.offences.push(format!("a reader got position {position} after {last}"));
             }
             last = position;
-            acks.read.push((position, identity(event)));
+            acks.read.push((position, Event::new(event).identity()));
         }
     }
 }

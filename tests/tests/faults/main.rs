@@ -13,6 +13,7 @@
 mod books;
 mod definitions;
 mod disk;
+mod event;
 mod fault;
 mod judge;
 mod load;
@@ -26,10 +27,10 @@ mod stage;
 use std::time::{Duration, Instant, SystemTime};
 
 use amends_tests::say;
-use serde_json::json;
 
 use self::books::Books;
 use self::disk::Disk;
+use self::event::Event;
 use self::fault::Fault;
 use self::judge::{Record, judge};
 use self::load::{World, under_load};
@@ -78,6 +79,7 @@ fn nothing_acknowledged_is_lost_and_no_effect_is_doubled_missing_or_left_over() 
         panic!("{} offences; files in {}\nagain: {again}\n{told}", wrong.len(), kept.display());
     }
     what_is_wrong_is_found(&record);
+    what_is_wrong_with_lists_is_found(&record);
     stage.damage_is_found();
 }
 
@@ -109,31 +111,34 @@ fn summary(record: &Record, stage: &Stage<'_>) {
     assert!(acks.starts.len() > 20 && completed > 5 && compensated > 5, "hardly anything ran");
 }
 
+/// Spoils a record, of which the judge has to tell this.
+fn spoiled(record: &Record, what: &str, spoil: &dyn Fn(&mut Record)) {
+    let mut record = record.clone();
+    spoil(&mut record);
+    let wrong = judge(&record);
+    let found = wrong.iter().find(|wrong| wrong.what.contains(what));
+    let found = found.unwrap_or_else(|| panic!("not found: {what}: {wrong:?}"));
+    println!("spoiled: {:.150}", found.what);
+}
+
 /// The judge finds what it looks for: each of these is told of.
 fn what_is_wrong_is_found(record: &Record) {
-    let spoiled = |what: &str, spoil: &dyn Fn(&mut Record)| {
-        let mut record = record.clone();
-        spoil(&mut record);
-        let wrong = judge(&record);
-        let found = wrong.iter().find(|wrong| wrong.what.contains(what));
-        let found = found.unwrap_or_else(|| panic!("not found: {what}: {wrong:?}"));
-        println!("spoiled: {:.150}", found.what);
-    };
+    let spoiled = |what: &str, spoil: &dyn Fn(&mut Record)| spoiled(record, what, spoil);
     let index_of = |record: &Record, kind: &str| {
-        record.events.iter().position(|event| event["type"] == kind).unwrap()
+        record.events.iter().position(|event| &*event.kind == kind).unwrap()
     };
     // A completed saga that stays so, with an effect that stands.
     let standing = |record: &Record| {
-        let mut events = record.events.iter().filter(|event| event["type"] == "saga.completed");
+        let mut events = record.events.iter().filter(|event| &*event.kind == "saga.completed");
         events
             .find_map(|event| {
-                let id = event["saga"].as_str()?;
-                let is_last = record.events.iter().rev().find(|other| other["saga"] == id)?;
-                let order = format!("{id}/ship-a");
+                let of_saga = |other: &&Event| other.saga == event.saga;
+                let last = record.events.iter().rev().find(of_saga)?;
+                let order = format!("{}/ship-a", event.saga.as_deref()?);
                 let mut entries = record.ledger.iter();
                 let (reference, _) =
                     entries.find(|(_, it)| it.order.as_ref() == Some(&order) && it.stands())?;
-                (is_last == event).then(|| reference.clone())
+                (last.position == event.position).then(|| reference.clone())
             })
             .unwrap()
     };
@@ -143,7 +148,7 @@ fn what_is_wrong_is_found(record: &Record) {
     spoiled("was started twice", &|record| {
         let first = index_of(record, "saga.started");
         let mut event = record.events[first].clone();
-        event["saga"] = json!("0198c0de");
+        event.saga = Some("0198c0de".into());
         record.events.push(event);
     });
     spoiled("the log has", &|record| {
@@ -159,11 +164,11 @@ fn what_is_wrong_is_found(record: &Record) {
         // Of a saga that nobody has undone afterwards.
         let is_last = |index: usize| {
             let later = &record.events[index + 1..];
-            later.iter().all(|event| event["saga"] != record.events[index]["saga"])
+            later.iter().all(|event| event.saga != record.events[index].saga)
         };
-        let is_end = |index: &usize| record.events[*index]["type"] == "saga.completed";
+        let is_end = |index: &usize| &*record.events[*index].kind == "saga.completed";
         let index = (0..record.events.len()).filter(is_end).find(|index| is_last(*index)).unwrap();
-        record.events[index]["type"] = json!("other");
+        record.events[index].kind = "other".into();
     });
     spoiled("its effect is missing", &|record| {
         let reference = standing(record);
@@ -204,4 +209,22 @@ fn what_is_wrong_is_found(record: &Record) {
     });
     spoiled("pieces are left", &|record| record.books.stock += 1);
     spoiled("lost RSV", &|record| record.books.reservations.clear());
+}
+
+/// The longest list to which calls have appended.
+fn longest(record: &mut Record) -> &mut Vec<String> {
+    let list = record.books.lists.values_mut().max_by_key(|list| list.len()).unwrap();
+    assert!(list.len() > 1, "hardly anything was appended");
+    list
+}
+
+/// Those of lists to which calls append.
+fn what_is_wrong_with_lists_is_found(record: &Record) {
+    let spoiled = |what: &str, spoil: &dyn Fn(&mut Record)| spoiled(record, what, spoil);
+    spoiled("is lost from", &|record| drop(longest(record).pop()));
+    spoiled("times", &|record| {
+        let list = longest(record);
+        list.push(list[0].clone());
+    });
+    spoiled("is no prefix of", &|record| longest(record).swap(0, 1));
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use amends_store::{Durability, SqliteStore};
 use rusqlite::Connection;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::definitions::input;
 use crate::disk::Disk;
+use crate::event::Event;
 use crate::load::{Asker, World};
 use crate::place::{Host, Place, SOON};
 use crate::random::Random;
@@ -155,8 +156,8 @@ impl<'w> Stage<'w> {
     }
 
     /// Every event of the store.
-    pub(crate) fn events(&self) -> Vec<Value> {
-        self.host().events()
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.host().events_as(Event::new)
     }
 
     /// The store, which no host has.

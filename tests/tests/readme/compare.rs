@@ -3,7 +3,8 @@
 //! Ids, times, digests, keys, references and durations are different each time. Each stands for any other of
 //! its kind; what stands twice on the page has to be printed twice. Blanks may be more or fewer where
 //! there are two or more, because columns are as wide as what is in them. On the page `…` is whatever
-//! is left out of a line, and a line that is `…` alone any number of lines.
+//! is left out of a line, and a line that is `…` alone any number of lines. That a component is being
+//! compiled is only told when that takes long, so such a line may be there or not.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -32,6 +33,8 @@ static DIFFERS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&kinds.join("|")).unwrap()
 });
 static BLANKS: LazyLock<Regex> = LazyLock::new(|| Regex::new(" {2,}").unwrap());
+static PROGRESS: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?m)^compiling [a-z0-9-]+ \([0-9.]+ [KM]iB\)$\n?").unwrap());
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d+").unwrap());
 
 /// Where an output differs from what the page shows.
@@ -47,6 +50,7 @@ pub(crate) struct Difference {
 
 /// The first difference. With `numbers_vary`, numbers are not compared.
 pub(crate) fn difference(shown: &str, printed: &str, numbers_vary: bool) -> Option<Difference> {
+    let printed = &*PROGRESS.replace_all(printed, "");
     let read = |text: &str| -> Vec<Line> {
         text.trim_matches('\n').lines().map(|line| Line::read(line, numbers_vary)).collect()
     };
@@ -258,6 +262,14 @@ mod tests {
         assert!(!is_same(shown, printed));
         assert_eq!(difference(shown, printed, true), None);
         assert!(difference(shown, "7 of 50 are the same", true).is_some());
+    }
+
+    #[test]
+    fn what_is_told_of_long_work_may_be_there_or_not() {
+        let printed = "compiling inventory (94 KiB)\n1 component is sound\n";
+        assert!(is_same("1 component is sound", printed));
+        assert!(is_same("1 component is sound", "1 component is sound\ncompiling a (1.5 MiB)"));
+        assert!(!is_same("1 component is sound", "compiling is broken\n1 component is sound"));
     }
 
     #[test]

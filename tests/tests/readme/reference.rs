@@ -15,7 +15,7 @@ use crate::page::Page;
 use crate::place::repository;
 
 /// Limits that a page states: the page, the beginning of the row, and the crate and constant.
-const LIMITS: [(&str, &str, &str); 117] = [
+const LIMITS: [(&str, &str, &str); 135] = [
     ("limits", "components of a plugin that stay", "registry::COMPONENTS_KEPT"),
     ("limits", "components of a plugin that stay", "registry::COMPONENT_UNUSED_FOR"),
     ("limits", "steps of a saga", "engine::STEPS_MAX"),
@@ -33,6 +33,10 @@ const LIMITS: [(&str, &str, &str); 117] = [
     ("limits", "a `subject`", "engine::SUBJECT_BYTES_MAX"),
     ("limits", "personal texts", "keys::TEXT_BYTES_MIN"),
     ("limits", "personal texts", "keys::TEXTS_MAX"),
+    ("limits", "log lines in its span", "sandbox::TRACED_LINES_MAX"),
+    ("limits", "spans that wait for the collector", "telemetry::SPANS_WAITING_MAX"),
+    ("limits", "spans of one request to the collector", "telemetry::BATCH_MAX"),
+    ("limits", "a name in `amends-user`", "api::USER_BYTES_MAX"),
     ("limits", "a payload", "engine::PAYLOAD_BYTES_MAX"),
     ("limits", "a payload", "engine::PAYLOAD_DEPTH_MAX"),
     ("limits", "events in its log", "engine::LOG_EVENTS_MAX"),
@@ -78,6 +82,10 @@ const LIMITS: [(&str, &str, &str); 117] = [
     ("limits", "signals that wait", "runtime::SIGNAL_BYTES_WAITING_MAX"),
     ("limits", "look-ups of names", "sandbox::LOOKUPS_MAX"),
     ("limits", "watchers", "api::WATCHERS_MAX"),
+    ("limits", "entries of the audit", "runtime::AUDIT_ENTRIES_WAITING_MAX"),
+    ("limits", "the path and the query in an entry", "runtime::AUDIT_TARGET_BYTES_MAX"),
+    ("limits", "refused requests", "runtime::REFUSED_PAIRS_MAX"),
+    ("limits", "refused requests", "runtime::AUDIT_REFUSED_PAUSE"),
     ("limits", "events that it holds in memory", "subscriptions::EVENTS_HELD_MAX"),
     ("limits", "events that it holds in memory", "subscriptions::EVENT_BYTES_HELD_MAX"),
     ("limits", "requests at once", "subscriptions::REQUESTS_MAX"),
@@ -127,6 +135,16 @@ const LIMITS: [(&str, &str, &str); 117] = [
     ("limits", "the time of listing the files in a bucket", "store::LIST_TIME_MAX"),
     ("limits", "a connection to a bucket", "store::CONNECT_TIME_MAX"),
     ("limits", "a connection to a bucket", "store::SILENCE_MAX"),
+    ("limits", "active tokens", "runtime::TOKENS_MAX"),
+    ("limits", "the name of a token", "runtime::TOKEN_NAME_BYTES_MAX"),
+    ("limits", "the token of the config", "config::ADMIN_TOKEN_BYTES_MIN"),
+    ("limits", "the token of the config", "config::ADMIN_TOKEN_BYTES_MAX"),
+    ("limits", "a `rate` in `[auth]`", "config::RATE_MAX"),
+    ("limits", "requests without a token", "api::REFUSED_PER_SECOND"),
+    ("limits", "requests without a token", "api::REFUSED_AT_ONCE"),
+    ("limits", "tokens or addresses whose rates", "api::RATES_MAX"),
+    ("config", "`tls`", "api::FILE_BYTES_MAX"),
+    ("http", "the handshake", "api::HANDSHAKE_TIME_MAX"),
     ("http", "the head of a request", "api::HEAD_TIME_MAX"),
     ("http", "the head of a request", "api::HEADERS_MAX"),
     ("http", "a connection between two requests", "api::IDLE_TIME_MAX"),
@@ -192,7 +210,8 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 
 #[test]
 fn every_event_type_is_on_the_page() {
-    let words = "saga|step|undo|compensation|operator|signal|plugin|breaker|event|subject";
+    let words =
+        "saga|step|undo|compensation|operator|signal|plugin|breaker|event|subject|token|audit";
     let packages = ["store", "registry", "runtime"].map(sources).concat();
     let mut types = found(&format!(r#""((?:{words})\.[a-z_]+)""#), &packages);
     types.extend(Event::KINDS.iter().map(|&kind| kind.to_owned()));
@@ -287,8 +306,9 @@ fn the_reserved_words_are_reserved() {
 
 #[test]
 fn every_metric_is_on_the_page() {
-    let packages =
-        ["store", "sandbox", "registry", "subscriptions", "runtime", "api"].map(sources).concat();
+    let packages = ["store", "sandbox", "registry", "subscriptions", "runtime", "telemetry", "api"]
+        .map(sources)
+        .concat();
     let metrics = found(r#""(amends_[a-z_]+)""#, &packages);
     assert!(metrics.len() > 15, "{metrics:?}");
     let page = reference("metrics");

@@ -268,6 +268,8 @@ fn an_object_that_was_spoiled_is_named() {
     let host = place.run_with_env(&environment);
     let (status, missing) = problem(&host, &format!("/v1/sagas/{}", ids[0]));
     assert_eq!((status, &missing["code"]), (500, &"archive_unreadable".into()), "{missing}");
+    let remedy = missing["remedy"].as_str().unwrap();
+    assert!(remedy.contains("only the sagas in this file cannot be read"), "{remedy}");
     server.write(name, &sound);
     assert_eq!(told(&host, &ids), before);
     assert_eq!(host.stop(), Some(0));

@@ -86,15 +86,15 @@ fn what_an_undo_could_not_read_is_refused_and_pinned_when_it_is_forced() {
     let dry = deploy(&["--dry-run"]);
     assert_eq!(dry.status.code(), Some(1), "{}", stderr(&dry));
     let told = stdout(&dry);
-    for words in ["pack: 1 recorded outputs", &id, "\"label\" is a required", "without --force"] {
+    for words in ["pack: 1 recorded output of", &id, "\"label\" is a required", "without --force"] {
         assert!(told.contains(words), "{words}: {told}");
     }
     assert_eq!(version(&host, "pack"), "1.0.0");
     assert_eq!(host.get("/v1/plugins/pack")["rejections"], serde_json::json!([]), "a dry run");
 
     let told = refused(&deploy(&[]), 1);
-    let words = format!("recorded (pack of {id}: ");
-    assert!(told.contains("what 1 steps of sagas") && told.contains(&words), "{told}");
+    let words = format!("have recorded, 1 in all (pack of {id}: ");
+    assert!(told.contains(&words), "{told}");
     refused(&deploy(&["--force"]), 2);
     // A file is held against them as well.
     fs::write(place.plugin("pack"), &labelled).unwrap();

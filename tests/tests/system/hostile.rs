@@ -279,7 +279,10 @@ fn each_broken_file_is_refused_with_its_reason_and_sagas_go_on() {
             let plugin = host.get("/v1/plugins/good");
             plugin["last_rejection"]["reason"].as_str().is_some_and(|reason| reason.contains(words))
         });
-        assert!(host.log().iter().any(|line| line.contains("component is refused")));
+        // The log is read by another thread.
+        host.until("the log says it", || {
+            host.log().iter().any(|line| line.contains("component is refused"))
+        });
         let output = place.amends(&["start", "good", "--wait"]);
         assert_eq!(output.status.code(), Some(0), "{words}: {}", stdout(&output));
     }

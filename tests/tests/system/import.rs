@@ -155,6 +155,18 @@ fn a_saga_is_read_on_the_host_that_imported_it() {
     let known = start(&place, "order", "k-1");
     assert_eq!(known, id);
     refused(&place.amends(&["store", "archive", "--bring-back", &id]), "its undos belong there");
+    let said = done(&place.amends(&["why", &id]));
+    assert!(said.contains("it ran on another host"), "{said}");
+    // Of several files, the one that is damaged is named.
+    fs::write(place.path("damaged.ndjson"), edited(&clear, 2, "\"version\"", "\"wersion\""))
+        .unwrap();
+    let several = ["store", "import", "saga.ndjson", "damaged.ndjson", "--reason", "moved"];
+    refused(&place.amends(&several), "damaged.ndjson is not imported: the bundle is damaged");
+    for verb in [&["compensate", &id, "--reason", "back"][..], &["undo-plan", &id]] {
+        let output = place.amends(verb);
+        let said = stderr(&output);
+        assert!(!said.contains("bring-back") && said.contains("on the host that ran it"), "{said}");
+    }
     bundle(&waits);
     refused(&import(&place, "saga.ndjson"), "has not ended: it is waiting");
     // The erasure reaches it.

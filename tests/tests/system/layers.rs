@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::place::repository;
 
 /// From the bottom up: each may depend on those before it.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "amends-engine",
     "amends-api-types",
     "amends-failpoint",
+    "amends-telemetry",
     "amends-store",
     "amends-keys",
     "amends-sandbox",

@@ -237,7 +237,7 @@ fn verbs_on_ids_print_a_line_for_each_saga_and_what_came_of_all() {
     assert_eq!(output.status.code(), Some(1));
     let told = stdout(&output);
     let lines: Vec<_> = told.lines().collect();
-    assert!(lines[0].starts_with("pause: 0 of 1 sagas done in "), "{told}");
+    assert!(lines[0].starts_with("pause: 0 of 1 saga done in "), "{told}");
     assert_eq!(lines[1..], ["       1  no answer"]);
 }
 

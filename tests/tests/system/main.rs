@@ -3,7 +3,9 @@
 //! `tests/run` builds the binary before it runs these.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+mod access;
 mod archive;
+mod audit;
 mod backup;
 mod breaker;
 mod browser;
@@ -14,13 +16,17 @@ mod carrier;
 mod chaos;
 mod cli;
 mod client;
+mod clients;
 mod connections;
 mod copy;
 mod crash;
 mod deploy;
+mod described;
 mod door;
+mod edge;
 mod erase;
 mod erase_marks;
+mod evidence;
 mod failpoints;
 mod fit;
 mod folder;
@@ -36,13 +42,16 @@ mod listing;
 mod lists;
 mod matrix;
 mod modules;
+mod monitoring;
 mod oci;
 mod on;
 mod operate;
 mod operators;
 mod orders;
+mod packaging;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod place;
+mod python;
 mod quarantine;
 mod rebuild;
 mod registry;
@@ -52,6 +61,7 @@ mod rooms;
 mod s3_server;
 mod search;
 mod secrets;
+mod service_manager;
 mod signed;
 mod starts;
 mod state;
@@ -62,4 +72,5 @@ mod tables;
 mod terminal;
 mod tls;
 mod told;
+mod traces;
 mod waits;

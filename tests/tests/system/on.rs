@@ -127,12 +127,12 @@ fn send(host: &Host, rule: &str, headers: &[(&str, &str)], body: &str) -> Answer
     try_send(host, rule, headers, body).unwrap()
 }
 
-fn seconds() -> u64 {
+pub(crate) fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// The signature of a request, as Standard Webhooks has it.
-fn signature(secret: &str, id: &str, at: u64, body: &str) -> String {
+pub(crate) fn signature(secret: &str, id: &str, at: u64, body: &str) -> String {
     let secret = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
     format!("v1,{}", STANDARD.encode(hmac::sign(&key, format!("{id}.{at}.{body}").as_bytes())))
@@ -415,6 +415,14 @@ fn an_event_becomes_a_signal_once_over_kills() {
         structured(&host, "keyed", &event("order.placed", "2", &json!({"id": "o-1"}))).only().0,
         "repeated"
     );
+    let start = json!({"definition": "purchase", "input": "else"}).to_string();
+    let request = agent().post(host.url("/v1/sagas")).header("content-type", "application/json");
+    assert_eq!(request.header("idempotency-key", "order-o-9").send(start).unwrap().status(), 202);
+    let other = event("order.placed", "3", &json!({"id": "o-9"}));
+    let refused = structured(&host, "keyed", &other);
+    refused.is_refused(422, "key_reused", "with another payload");
+    let remedy = refused.body["remedy"].as_str().unwrap();
+    assert!(remedy.contains("the `key` of the rule gives this event the key"), "{remedy}");
     let waits = |host: &Host| {
         host.until("it waits", || host.get(&path)["steps"][1]["status"] == "waiting");
     };
@@ -435,7 +443,8 @@ fn an_event_becomes_a_signal_once_over_kills() {
     for _ in 0..2 {
         assert_eq!(structured(&host, "paid-by-key", &paid).only(), signalled);
     }
-    host.settle();
+    // The saga of the other key waits on.
+    host.until("it ends", || !host.get(&path)["ended_at"].is_null());
     let found = host.get(&path);
     assert_eq!((&found["status"], &found["output"]), (&json!("completed"), &json!({"amount": 8})));
     // Also when the saga has ended. Another event is another signal, which nothing waits for.

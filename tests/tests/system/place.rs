@@ -168,6 +168,9 @@ impl Place {
             .args(arguments)
             .current_dir(self.folder.path())
             .env("AMENDS_HOST", format!("http://127.0.0.1:{}", self.port))
+            // Not the contexts of whoever runs the tests.
+            .env("XDG_CONFIG_HOME", self.path("settings"))
+            .env_remove("AMENDS_CONTEXT")
             .env("USER", "ada");
         command
     }
@@ -378,15 +381,18 @@ impl Host {
 
     /// Every event of the store, in order.
     pub(crate) fn events(&self) -> Vec<Value> {
-        let mut events: Vec<Value> = Vec::new();
+        self.events_as(Value::clone)
+    }
+
+    /// What `of` makes of every event of the store, in order.
+    pub(crate) fn events_as<T>(&self, of: impl Fn(&Value) -> T) -> Vec<T> {
+        let (mut events, mut last) = (Vec::new(), 0);
         loop {
-            let after = events.last().map_or(0, |event| event["position"].as_u64().unwrap());
-            let page = self.get(&format!("/v1/events?after={after}&limit=1000"));
+            let page = self.get(&format!("/v1/events?after={last}&limit=1000"));
             let items = page["items"].as_array().unwrap();
-            if items.is_empty() {
-                return events;
-            }
-            events.extend(items.iter().cloned());
+            let Some(event) = items.last() else { return events };
+            last = event["position"].as_u64().unwrap();
+            events.extend(items.iter().map(&of));
         }
     }
 

@@ -24,7 +24,7 @@ fn refused(output: &Output) -> String {
 }
 
 /// A pair of keys without a password; the public one.
-fn keygen(place: &Place, name: &str) -> String {
+pub(crate) fn keygen(place: &Place, name: &str) -> String {
     let told = done(&place.amends(&["plugin", "keygen", name, "--no-password"]));
     let line = told.lines().find(|line| line.starts_with("trusted_keys = ")).unwrap();
     line.split('"').nth(1).unwrap().to_owned()

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::place::{Host, Place, agent, example, repository, stderr, stdout};
+use crate::python::python_with;
 
 /// Orders of each round, and rounds that end with a kill.
 const ORDERS: usize = 150;
@@ -23,36 +24,12 @@ const NEW_SECRET: &str = "whsec_bmV3LW5ldy1uZXctbmV3LW5ldy1uZXctbmV3";
 /// What `pip` installs for the receiver.
 const LIBRARIES: [&str; 2] = ["cloudevents==2.2.0", "standardwebhooks==1.1.0"];
 
-/// Python with the libraries, in a folder beside the build that is made once.
-fn python() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("receiver-python");
-    let python = folder.join("bin/python");
-    let has_them = || {
-        let code = "import cloudevents.core, standardwebhooks";
-        Command::new(&python)
-            .args(["-c", code])
-            .output()
-            .is_ok_and(|output| output.status.success())
-    };
-    if !has_them() {
-        let _ = fs::remove_dir_all(&folder);
-        let run = |command: &mut Command| {
-            let output = command.output().unwrap();
-            assert!(output.status.success(), "{command:?}: {}", stderr(&output));
-        };
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(LIBRARIES));
-        assert!(has_them());
-    }
-    python
-}
-
 struct Receiver(Child);
 
 impl Receiver {
     fn start(port: u16, file: &Path) -> Self {
         let script = repository().join("tests/tests/system/subscriptions/receiver.py");
-        let child = Command::new(python())
+        let child = Command::new(python_with("receiver", &LIBRARIES).join("python"))
             .arg(script)
             .arg(port.to_string())
             .arg(file)
@@ -137,7 +114,7 @@ fn a_receiver_misses_nothing_over_kills_and_outages() {
     let orders = fs::read_to_string(example().join("orders.ndjson")).unwrap();
     let lines: Vec<_> = orders.lines().collect();
     let file = place.path("received.ndjson");
-    python();
+    python_with("receiver", &LIBRARIES);
     let mut receiver = None;
     for round in 0..=KILLS {
         let host = run(&place);
@@ -251,8 +228,8 @@ fn filters(host: &Host, wanted: BTreeMap<String, &Value>) {
     assert!(pages <= all / 10_000 + 1, "{pages} pages for {all} events");
 }
 
-/// A receiver that refuses each request, and is gone when the test ends.
-fn refuse() -> u16 {
+/// A receiver that answers each request with this status, and is gone when the test ends.
+fn refuse(status: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -260,8 +237,8 @@ fn refuse() -> u16 {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 8_192]);
             let answer =
-                b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            let _ = stream.write_all(answer);
+                format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes());
         }
     });
     port
@@ -274,7 +251,7 @@ fn dead_letters_are_listed_with_what_the_receiver_said() {
         "[[saga]]\nname = \"nap\"\n[[saga.step]]\nname = \"nap\"\nsleep = \"1ms\"\n\
          [[subscription]]\nname = \"billing\"\nurl = \"http://127.0.0.1:{}/hook\"\n\
          types = [\"saga.completed\"]\nattempts_max = 1\n",
-        refuse()
+        refuse("400 Bad Request")
     ));
     let host = place.run();
     let none = place.amends(&["subscription", "dead-letters", "billing"]);
@@ -308,4 +285,26 @@ fn dead_letters_are_listed_with_what_the_receiver_said() {
     let table = stdout(&place.amends(&["subscription", "dead-letters", "billing"]));
     assert!(table.contains("saga.completed") && table.contains("400"), "{table}");
     assert_eq!(place.amends(&["subscription", "dead-letters", "other"]).status.code(), Some(4));
+}
+
+/// A receiver that wants no more answers 410. A redrive says that its subscription is active again.
+#[test]
+fn a_redrive_of_a_disabled_subscription_says_that_it_is_active_again() {
+    let place = Place::empty();
+    place.config(&format!(
+        "[[saga]]\nname = \"nap\"\n[[saga.step]]\nname = \"nap\"\nsleep = \"1ms\"\n\
+         [[subscription]]\nname = \"billing\"\nurl = \"http://127.0.0.1:{}/hook\"\n",
+        refuse("410 Gone")
+    ));
+    let host = place.run();
+    let redrive = ["subscription", "redrive", "billing", "--reason", "it is back"];
+    let said = stdout(&place.amends(&redrive));
+    assert!(said.contains("0 dead letters are sent again") && !said.contains("active"), "{said}");
+    assert!(place.amends(&["start", "nap"]).status.success());
+    host.until("it is disabled", || {
+        host.get("/v1/subscriptions")["items"][0]["state"] == "disabled"
+    });
+    let said = stdout(&place.amends(&redrive));
+    assert!(said.contains("billing was disabled and is active again, "), "{said}");
+    assert_eq!(host.stop(), Some(0));
 }

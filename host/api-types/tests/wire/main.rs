@@ -3,6 +3,7 @@
 //! Each test reads a text and writes it again. What comes out must be the same text, apart from white
 //! space. A struct with optional fields has two texts: one with all fields, one with as few as possible.
 
+mod audit;
 mod breakers;
 mod deploy;
 mod health;
@@ -16,3 +17,4 @@ mod sagas;
 mod schedules;
 mod start;
 mod subscriptions;
+mod tokens;

@@ -15,6 +15,7 @@ use amends_runtime::{Host, RuntimeError, StoredEvent, Stream};
 use serde::Deserialize;
 
 use crate::events::event_view::event_view;
+use crate::payloads::Payloads;
 
 /// At most this many events are read at once.
 const EVENTS_PER_READ: u32 = 1_000;
@@ -79,9 +80,9 @@ impl Calls {
     }
 
     /// Shows the next event, with its key or its step.
-    pub(crate) fn view(&mut self, event: StoredEvent) -> EventView {
+    pub(crate) fn view(&mut self, event: StoredEvent, payloads: Payloads) -> EventView {
         let (step, idempotency_key) = (self.step(&event), self.key_of(&event));
-        EventView { step, idempotency_key, ..event_view(event) }
+        EventView { step, idempotency_key, ..event_view(event, payloads) }
     }
 
     /// Finds the step of a domain event.

@@ -21,6 +21,7 @@ use crate::api_state::ApiState;
 use crate::events::calls::Calls;
 use crate::events::event_view::event_view;
 use crate::paging::PAGE_BYTES_MAX;
+use crate::payloads::Payloads;
 
 /// The header of a batch that has the cursor after it.
 const NEXT_CURSOR_HEADER: &str = "amends-next-cursor";
@@ -44,6 +45,8 @@ pub(crate) enum Source {
 pub(crate) struct EventPageReader {
     state: ApiState,
     source: Source,
+    /// Whether the page shows the payloads of its events.
+    payloads: Payloads,
     /// How many more events the page may have.
     left: usize,
     /// How many bytes the events have that were read for the page.
@@ -66,13 +69,13 @@ enum Written {
 }
 
 impl EventPageReader {
-    pub(crate) fn new(state: ApiState, source: Source, limit: u32) -> Self {
+    pub(crate) fn new(state: ApiState, source: Source, limit: u32, payloads: Payloads) -> Self {
         let calls = match source {
             Source::Log(_) => None,
             Source::Saga(id, _) => Some(Calls::new(id)),
         };
         let filter = EventFilter::default();
-        Self { state, source, left: limit as usize, bytes: 0, filter, scanned: 0, calls }
+        Self { state, source, payloads, left: limit as usize, bytes: 0, filter, scanned: 0, calls }
     }
 
     /// Leaves out the events of the whole store that are not wanted.
@@ -144,6 +147,12 @@ impl EventPageReader {
             Source::Log(next) => next.to_string(),
             Source::Saga(_, version) => version.0.to_string(),
         };
+        let payloads = self.payloads;
+        let found = found.into_iter().map(|NamedEvent { event, definition }| NamedEvent {
+            event: payloads.event(event),
+            definition,
+        });
+        let found: Vec<_> = found.collect();
         let shown: Vec<_> =
             found.iter().map(|named| CloudEvent::new(named, SOURCE_DEFAULT)).collect();
         let mut body = serde_json::to_vec(&shown).unwrap_or_default();
@@ -207,8 +216,8 @@ impl EventPageReader {
 
     fn view(&mut self, event: StoredEvent) -> String {
         let mut view = match &mut self.calls {
-            Some(calls) => calls.view(event),
-            None => event_view(event),
+            Some(calls) => calls.view(event, self.payloads),
+            None => event_view(event, self.payloads),
         };
         if let Source::Saga(..) = self.source {
             view.saga = None;

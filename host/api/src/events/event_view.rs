@@ -5,14 +5,17 @@ use serde_json::value::{RawValue, to_raw_value};
 use amends_api_types::EventView;
 use amends_runtime::{StoredEvent, Stream};
 
+use crate::payloads::Payloads;
+
 /// Shows an event with what the store has of it.
-pub(crate) fn event_view(event: StoredEvent) -> EventView {
+pub(crate) fn event_view(event: StoredEvent, payloads: Payloads) -> EventView {
+    let event = payloads.event(event);
     let (saga, plugin, service) = match event.stream {
         Stream::Saga(id) => (Some(id.to_string()), None, None),
         Stream::Plugin(name) => (None, Some(name.to_string()), None),
         Stream::Service(name) => (None, None, Some(name.to_string())),
-        // Its data names the plugins.
-        Stream::Deploys | Stream::Erasures => (None, None, None),
+        // The data says what they are about.
+        Stream::Deploys | Stream::Erasures | Stream::Tokens | Stream::Audit => (None, None, None),
     };
     EventView {
         version: event.version.0,

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use amends_api_types::{EventView, Page, Problem};
+use amends_api_types::{EventView, Page};
 use amends_runtime::{CLOUD_EVENTS, Cursor, EventFilter};
 
 use crate::api_state::ApiState;
@@ -17,6 +17,7 @@ use crate::events::event_page::{EventPageReader, Source};
 use crate::events::stream::{EVENT_STREAM, stream};
 use crate::extract::Query;
 use crate::paging::{cursor, limit};
+use crate::payloads::Payloads;
 
 /// Which events to read.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -32,6 +33,7 @@ pub(crate) struct LogQuery {
     #[serde(rename = "type")]
     kind: Option<String>,
     /// How many items the page may have: 1 to 1,000, 50 when absent. A page of large events ends earlier.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
@@ -44,12 +46,18 @@ pub(crate) struct LogQuery {
 /// With `accept: text/event-stream` the answer does not end: it has the events after the place, and those that
 /// come. Without a place it begins with the next event that comes. The id of each is the cursor after it, and
 /// `Last-Event-ID` continues there. The answer is 429 when the host has as many watchers as it takes.
-#[utoipa::path(get, path = "/v1/events", tag = "events", params(LogQuery,
-    ("Last-Event-ID" = Option<String>, Header, description = "of a stream: the id of the last event that was seen")),
-    responses((status = 200, content((Page<EventView> = "application/json"), (EventView = "text/event-stream"))),
-        (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/events", operation_id = "list_events", tag = "events",
+    security(("token" = ["read"])),
+    params(
+        LogQuery,
+        ("Last-Event-ID" = Option<String>, Header,
+            description = "of a stream: the id of the last event that was seen")),
+    responses(
+        (status = 200, content((Page<EventView> = "application/json"), (EventView = "text/event-stream")),
+            description = "A page of events, or a stream of them.")))]
 pub(crate) async fn events(
     State(state): State<ApiState>,
+    payloads: Payloads,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     Query(query): Query<LogQuery>,
@@ -65,11 +73,12 @@ pub(crate) async fn events(
         }
         let from = last_event_id(&headers)?.or(from);
         refuse_ahead(&state, from).await?;
-        return stream(state, peer.ip(), from, filter);
+        return stream(state, peer.ip(), from, filter, payloads);
     }
     refuse_ahead(&state, from).await?;
     let (limit, from) = (limit(query.limit)?, from.unwrap_or(Cursor::START));
-    let mut reader = EventPageReader::new(state, Source::Log(from), limit).filtered(filter);
+    let reader = EventPageReader::new(state, Source::Log(from), limit, payloads);
+    let mut reader = reader.filtered(filter);
     if accepts(&headers, CLOUD_EVENTS) {
         return Ok(reader.answer_batch().await?);
     }

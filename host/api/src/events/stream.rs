@@ -15,6 +15,7 @@ use amends_runtime::{Cursor, EventFilter, StoredEvent};
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::events::event_view::event_view;
+use crate::payloads::Payloads;
 use crate::sagas::watchers::{Place, READ_PAUSE};
 
 /// The name of the format, as a client asks for it.
@@ -32,6 +33,7 @@ const SCAN_PAUSE: Duration = Duration::from_millis(5);
 struct Watch {
     state: ApiState,
     filter: EventFilter,
+    payloads: Payloads,
     /// The place in the log up to which events were read.
     from: Cursor,
     /// The place that the client knows of; none at first.
@@ -50,12 +52,13 @@ pub(crate) fn stream(
     peer: IpAddr,
     from: Option<Cursor>,
     filter: EventFilter,
+    payloads: Payloads,
 ) -> Result<Response, ApiError> {
     let place = state.watchers.enter(peer)?;
     let head = state.host.head();
     let from = from.unwrap_or_else(|| *head.borrow());
     let (told, ready) = (None, VecDeque::new());
-    let watch = Watch { state, filter, from, told, head, ready, _place: place };
+    let watch = Watch { state, filter, payloads, from, told, head, ready, _place: place };
     Ok(Sse::new(unfold(watch, next)).keep_alive(KeepAlive::default()).into_response())
 }
 
@@ -66,7 +69,7 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
         if let Some(event) = watch.ready.pop_front() {
             watch.told = Some(event.cursor());
             let id = event.cursor().to_string();
-            let view = event_view(event);
+            let view = event_view(event, watch.payloads);
             let data = serde_json::to_string(&view).unwrap_or_default();
             return Some((Ok(Event::default().id(id).event(view.kind).data(data)), watch));
         }

@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 use crate::api_state::ApiState;
 use crate::error::ApiError;
+use crate::payloads::Payloads;
+use crate::sagas::saga_view::saga_view;
 
 /// The sagas of the other hosts that do not move, and the first error of a host that has not answered.
 pub(crate) async fn unmoved_of_others(
@@ -84,6 +86,7 @@ pub(crate) async fn saga_elsewhere(
     state: &ApiState,
     id: SagaId,
     wait: Duration,
+    payloads: Payloads,
 ) -> Option<Result<SagaView, ApiError>> {
     let peers = state.host.peers()?;
     let until = Instant::now() + wait;
@@ -95,7 +98,7 @@ pub(crate) async fn saga_elsewhere(
             ShardOwner::This => {
                 let left = until.saturating_duration_since(Instant::now());
                 match state.host.wait(id, left).await {
-                    Ok(Some(found)) => return Some(Ok(crate::sagas::saga_view::saga_view(&found))),
+                    Ok(Some(found)) => return Some(Ok(saga_view(&found, payloads))),
                     Ok(None) => return None,
                     Err(_) => None,
                 }
@@ -109,7 +112,7 @@ pub(crate) async fn saga_elsewhere(
             let path = format!("/v1/sagas/{id}?wait={}ms", left.as_millis());
             let asked = ask_saga(peers, &owner, &path, left);
             match state.host.answer_of(&owner, asked).await {
-                Ok(view) => return Some(Ok(view)),
+                Ok(view) => return Some(Ok(payloads.saga(view))),
                 Err(error) if Instant::now() >= limit => {
                     return Some(Err(OwnerError::from(error).into()));
                 }

@@ -15,10 +15,13 @@ use amends_peers::{
 
 use crate::api_state::ApiState;
 use crate::body::{read, refuse};
-use crate::error::{ApiError, NotHere};
+use crate::error::{ApiError, NotHere, ProblemCode};
+
+/// The header of an answer to a request that was passed on: the code of the problem that the answer is.
+pub(super) const PROBLEM: &str = "amends-problem";
 
 /// What only hosts ask for begins like this.
-const INTERNAL: &str = "/internal/";
+pub(crate) const INTERNAL: &str = "/internal/";
 
 /// Lets requests through that nobody has passed on, and those that a host of this store has. Whoever else says that
 /// a request was passed on is refused, so that nobody can speak for another caller.
@@ -48,6 +51,10 @@ pub(crate) async fn receive(
         }
         Err(response) => response,
     };
+    let code = response.extensions().get::<ProblemCode>();
+    if let Some(code) = code.and_then(|ProblemCode(code)| HeaderValue::from_str(code).ok()) {
+        response.headers_mut().insert(HeaderName::from_static(PROBLEM), code);
+    }
     let name = HeaderValue::from_str(&peers.me().name);
     let name = name.unwrap_or(HeaderValue::from_static(""));
     response.headers_mut().insert(HeaderName::from_static(SERVED_BY), name);
@@ -87,7 +94,7 @@ async fn verified(
 /// Whoever asked the first host asks this one.
 fn speak_for(caller: Option<&Caller>, request: &mut Request) {
     request.headers_mut().remove("amends-user");
-    let Some(Caller { address, user }) = caller else { return };
+    let Some(Caller { address, user, token: _ }) = caller else { return };
     request.extensions_mut().insert(ConnectInfo(SocketAddr::new(*address, 0)));
     let user = user.as_ref().and_then(|user| HeaderValue::from_str(user).ok());
     if let Some(user) = user {

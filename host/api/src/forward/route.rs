@@ -18,11 +18,11 @@ use amends_peers::{
 use amends_runtime::{HostInfo, OwnerError, ShardOwner, may_look_again};
 
 use super::place::Place;
-use super::receive::not_owner;
+use super::receive::{PROBLEM, not_owner};
 use crate::api_state::ApiState;
 use crate::arrived::Arrived;
 use crate::body::{BODY_BYTES_MAX, read};
-use crate::error::{ApiError, NotHere};
+use crate::error::{ApiError, NotHere, ProblemCode};
 use crate::sagas::wait::WAIT_MAX;
 
 /// The headers of a request that the other host needs. Who asks is told beside them.
@@ -129,8 +129,12 @@ impl Routed<'_> {
         }
         let user = request.headers().get("amends-user").and_then(|user| user.to_str().ok());
         let caller = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let caller = caller
-            .map(|ConnectInfo(peer)| Caller { address: peer.ip(), user: user.map(str::to_owned) });
+        let shown = request.extensions().get::<crate::caller::Caller>();
+        let caller = caller.map(|ConnectInfo(peer)| Caller {
+            address: peer.ip(),
+            user: user.map(str::to_owned),
+            token: shown.and_then(crate::caller::Caller::shown_token),
+        });
         let waited = self.arrived.elapsed();
         let passed = Passed {
             method: request.method(),
@@ -162,6 +166,10 @@ fn answered(answer: Answer) -> Response {
         if let Some(value) = answer.head.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }
+    }
+    let code = answer.head.headers.get(PROBLEM).and_then(|code| code.to_str().ok());
+    if let Some(code) = code {
+        response.extensions_mut().insert(ProblemCode(code.to_owned()));
     }
     response
 }

@@ -9,8 +9,9 @@ use crate::answer::Json;
 use crate::api_state::ApiState;
 
 /// Lists the rules for events, in the order of the config.
-#[utoipa::path(get, path = "/v1/on", tag = "operators",
-    responses((status = 200, body = Page<EventRuleView>)))]
+#[utoipa::path(get, path = "/v1/on", operation_id = "list_event_rules", tag = "operators",
+    security(("token" = ["read"])),
+    responses((status = 200, body = Page<EventRuleView>, description = "The rules for events.")))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Json<Page<EventRuleView>> {
     let items = state.host.event_rules().into_iter().map(event_rule_view).collect();
     Json(Page { items, next_cursor: None })

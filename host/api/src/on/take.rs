@@ -3,15 +3,16 @@
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 
-use amends_api_types::{EventTakenItem, EventsTakenView, Problem};
+use amends_api_types::{EventTakenItem, EventsTakenView};
 use amends_runtime::{
-    CLOUD_EVENT, EventOrigin, EventRule, EventTaken, EventsError, SignatureHeaders, now,
-    verify_signature,
+    CLOUD_EVENT, EventOrigin, EventRule, EventTaken, EventsError, Permission, SignatureHeaders,
+    now, verify_signature,
 };
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::{BODY_BYTES_MAX, HeldBytes, read, refuse};
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::Path;
 use crate::on::delivery::{Mode, events_of, mode_of};
@@ -22,17 +23,19 @@ use crate::sagas::start_request::traceparent;
 /// The body is a CloudEvent in JSON, a batch of up to 256, or, for a rule without secrets, the data of one whose
 /// attributes are headers. The answer comes when what the events do is durable. After another answer than 202
 /// the sender may send all of them again.
-#[utoipa::path(post, path = "/v1/on/{name}", tag = "sagas",
-    params(("name" = String, Path),
+#[utoipa::path(post, path = "/v1/on/{name}", operation_id = "take_events", tag = "sagas",
+    security((), ("token" = ["start"])),
+    params(
+        ("name" = String, Path, description = "The name of the rule."),
         ("webhook-id" = Option<String>, Header, description = "of Standard Webhooks, as the next two"),
         ("webhook-timestamp" = Option<String>, Header, description = "at most five minutes ago"),
         ("webhook-signature" = Option<String>, Header, description = "by a secret of the rule")),
     request_body(content = String, content_type = "application/cloudevents+json"),
-    responses((status = 202, body = EventsTakenView), (status = 401, body = Problem),
-        (status = 422, body = Problem), (status = "default", body = Problem)))]
+    responses((status = 202, body = EventsTakenView, description = "What became of each event.")))]
 pub(crate) async fn take(
     State(state): State<ApiState>,
     Path(name): Path<String>,
+    caller: Caller,
     request: Request,
 ) -> Result<(StatusCode, Json<EventsTakenView>), ApiError> {
     let mode = match mode_of(request.headers()) {
@@ -40,6 +43,15 @@ pub(crate) async fn take(
         Err(problem) => return Err(refuse(request, problem).await),
     };
     let rule = state.host.event_rule(&name);
+    // A signature says who sends the events. Without one, a token does.
+    let allowed = if rule.as_deref().is_some_and(is_signed) {
+        Ok(())
+    } else {
+        caller.require([Permission::Start].into_iter().collect())
+    };
+    if let Err(problem) = allowed {
+        return Err(refuse(request, problem).await);
+    }
     let Some(rule) = rule.filter(|rule| matches!(rule.origin, EventOrigin::Webhook(_))) else {
         return Err(refuse(request, unknown(&name)).await);
     };
@@ -70,7 +82,8 @@ pub(crate) async fn take(
             saga: None,
         })
         .collect();
-    let taken = state.host.take_events(&rule, events, traceparent(&headers)).await;
+    let sender = caller.holder.is_some().then(|| caller.principal());
+    let taken = state.host.take_events(&rule, events, traceparent(&headers), sender).await;
     let taken = taken.map_err(|error| problem_of(error, items.len()))?;
     for (item, taken) in items.iter_mut().zip(taken) {
         let (result, saga) = match taken {
@@ -98,11 +111,15 @@ fn refused(state: &ApiState, rule: &EventRule, problem: ApiError) -> ApiError {
     problem.into()
 }
 
+/// Whether the senders of a rule have to sign.
+fn is_signed(rule: &EventRule) -> bool {
+    matches!(&rule.origin, EventOrigin::Webhook(secrets) if !secrets.is_empty())
+}
+
 /// A signature covers the body and no attribute in a header. With other attributes in the headers, one signed
 /// request would be any number of events.
 fn check_mode(rule: &EventRule, mode: Mode) -> Result<(), ApiError> {
-    let is_signed = matches!(&rule.origin, EventOrigin::Webhook(secrets) if !secrets.is_empty());
-    if mode != Mode::Binary || !is_signed {
+    if mode != Mode::Binary || !is_signed(rule) {
         return Ok(());
     }
     let detail = "a signature covers the body alone, and the attributes of this event are headers";

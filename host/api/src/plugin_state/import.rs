@@ -1,25 +1,24 @@
 //! Imports of plugin state: many keys at once.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use amends_api_types::{Problem, STATE_IMPORT_BYTES_MAX, StateImportLine, StateImported};
+use amends_api_types::{STATE_IMPORT_BYTES_MAX, StateImportLine, StateImported};
 use amends_engine::STATE_KEYS_MAX;
 use amends_runtime::StateWrite;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::{HeldBytes, check_ndjson, read, refuse};
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_name;
 use crate::legible::legible;
-use crate::requester::requester;
 
 /// The bytes of an import may take this long: the largest import at a megabit a second.
 const IMPORT_TIME_MAX: Duration = Duration::from_mins(3);
@@ -40,15 +39,21 @@ pub(crate) struct ImportQuery {
 }
 
 /// Writes up to 1,000 keys at once, or none when a line is not valid.
-#[utoipa::path(post, path = "/v1/plugins/{name}/state:import", tag = "operators",
-    params(("name" = String, Path), ImportQuery,
-        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
-    request_body(content = String, content_type = "application/x-ndjson",
+#[utoipa::path(post, path = "/v1/plugins/{name}/state:import", operation_id = "import_state", tag = "operators",
+    security(("token" = ["operate", "payloads"])),
+    params(
+        ("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,62}$",
+            description = "The name of the plugin."),
+        ImportQuery,
+        ("amends-user" = Option<String>, Header)),
+    request_body(
+        content = String,
+        content_type = "application/x-ndjson",
         description = "one key on each line: {key, value}; at most 16 MiB"),
-    responses((status = 200, body = StateImported), (status = "default", body = Problem)))]
+    responses((status = 200, body = StateImported, description = "How many keys were written.")))]
 pub(crate) async fn import(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     Path(name): Path<String>,
     Query(query): Query<ImportQuery>,
     request: Request,
@@ -57,7 +62,6 @@ pub(crate) async fn import(
     if let Err(problem) = check_ndjson(request.headers()) {
         return Err(refuse(request, problem).await);
     }
-    let principal = requester(request.headers(), peer)?;
     if query.source.len() > SOURCE_BYTES_MAX {
         let detail = format!("source has more than {SOURCE_BYTES_MAX} bytes");
         return Err(ApiError::new(400, "bad_query", detail));
@@ -78,7 +82,8 @@ pub(crate) async fn import(
     })?;
     let writes = writes(&body)?;
     let (host, only_new) = (&state.host, query.only_new);
-    let written = host.import_plugin_state(&principal, &name, &source, writes, only_new).await?;
+    let written =
+        host.import_plugin_state(caller.principal(), &name, &source, writes, only_new).await?;
     Ok(Json(StateImported { written }))
 }
 

@@ -1,25 +1,23 @@
 //! The keys of plugin state, and the values behind them.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
-use amends_api_types::{Page, Problem, StateItem};
-use amends_engine::{Payload, PluginName, StateQuery};
+use amends_api_types::{Page, StateItem};
+use amends_engine::{PluginName, StateQuery};
 use amends_runtime::{Principal, StateWrite};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
-use crate::body::JsonBody;
+use crate::body::AnyJson;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_name;
 use crate::paging::{PAGE_BYTES_MAX, limit};
-use crate::requester::requester;
 
 /// Which keys to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -29,15 +27,22 @@ pub(crate) struct KeysQuery {
     #[serde(default)]
     prefix: String,
     /// How many items the page may have: 1 to 1,000, 50 when absent. A page of large values ends earlier.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before this one.
     cursor: Option<String>,
 }
 
 /// Lists the state of a plugin, in the order of the keys' bytes.
-#[utoipa::path(get, path = "/v1/plugins/{name}/state", tag = "plugins",
-    params(("name" = String, Path), KeysQuery),
-    responses((status = 200, body = Page<StateItem>), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/plugins/{name}/state", operation_id = "list_state", tag = "plugins",
+    security(("token" = ["read", "payloads"])),
+    params(
+        ("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,62}$",
+            description = "The name of the plugin."),
+        KeysQuery),
+    responses(
+        (status = 200, body = Page<StateItem>,
+            description = "A page of the keys of the plugin and their values.")))]
 pub(crate) async fn list(
     State(state): State<ApiState>,
     Path(name): Path<String>,
@@ -63,9 +68,13 @@ pub(crate) async fn list(
 }
 
 /// Reads the value of a key. The key is the rest of the path, with its slashes.
-#[utoipa::path(get, path = "/v1/plugins/{name}/state/{key}", tag = "plugins",
-    params(("name" = String, Path), ("key" = String, Path)),
-    responses((status = 200, body = StateItem), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/plugins/{name}/state/{key}", operation_id = "get_state", tag = "plugins",
+    security(("token" = ["read", "payloads"])),
+    params(
+        ("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,62}$",
+            description = "The name of the plugin."),
+        ("key" = String, Path, description = "The key.")),
+    responses((status = 200, body = StateItem, description = "The key and its value.")))]
 pub(crate) async fn get(
     State(state): State<ApiState>,
     Path((name, key)): Path<(String, String)>,
@@ -79,34 +88,40 @@ pub(crate) async fn get(
 }
 
 /// Sets the value of a key.
-#[utoipa::path(put, path = "/v1/plugins/{name}/state/{key}", tag = "operators",
-    params(("name" = String, Path), ("key" = String, Path),
-        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
-    request_body = Object,
-    responses((status = 204), (status = "default", body = Problem)))]
+#[utoipa::path(put, path = "/v1/plugins/{name}/state/{key}", operation_id = "put_state", tag = "operators",
+    security(("token" = ["operate", "payloads"])),
+    params(
+        ("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,62}$",
+            description = "The name of the plugin."),
+        ("key" = String, Path, description = "The key."),
+        ("amends-user" = Option<String>, Header)),
+    request_body = serde_json::Value,
+    responses((status = 204, description = "The value is durable.")))]
 pub(crate) async fn put(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     Path((name, key)): Path<(String, String)>,
-    headers: HeaderMap,
-    JsonBody(value): JsonBody<Payload>,
+    AnyJson(value): AnyJson,
 ) -> Result<StatusCode, ApiError> {
     let write = StateWrite { key, value: Some(value.as_str().to_owned()) };
-    set(&state, &name, &requester(&headers, peer)?, write).await
+    set(&state, &name, caller.principal(), write).await
 }
 
 /// Removes a key. The answer is the same when the key is not there.
-#[utoipa::path(delete, path = "/v1/plugins/{name}/state/{key}", tag = "operators",
-    params(("name" = String, Path), ("key" = String, Path),
-        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
-    responses((status = 204), (status = "default", body = Problem)))]
+#[utoipa::path(delete, path = "/v1/plugins/{name}/state/{key}", operation_id = "delete_state", tag = "operators",
+    security(("token" = ["operate", "payloads"])),
+    params(
+        ("name" = String, Path, pattern = "^[a-z0-9][a-z0-9_-]{0,62}$",
+            description = "The name of the plugin."),
+        ("key" = String, Path, description = "The key."),
+        ("amends-user" = Option<String>, Header)),
+    responses((status = 204, description = "The key is gone.")))]
 pub(crate) async fn delete(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     Path((name, key)): Path<(String, String)>,
-    headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    set(&state, &name, &requester(&headers, peer)?, StateWrite { key, value: None }).await
+    set(&state, &name, caller.principal(), StateWrite { key, value: None }).await
 }
 
 async fn set(

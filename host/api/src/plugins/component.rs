@@ -4,18 +4,19 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 
-use amends_api_types::Problem;
 use amends_engine::Digest;
 
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Path;
+use crate::files::Binary;
 
 /// Sends a component that serves, or that a saga in the store may need: at most 64 MiB.
-#[utoipa::path(get, path = "/v1/components/{digest}", tag = "plugins",
-    params(("digest" = String, Path, description = "sha256:…")),
-    responses((status = 200, body = [u8], content_type = "application/wasm"),
-        (status = 404, body = Problem), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/components/{digest}", operation_id = "get_component", tag = "plugins",
+    security(("token" = ["read"])),
+    params(("digest" = String, Path, pattern = "^sha256:[0-9a-f]{64}$", description = "sha256:…")),
+    responses((status = 200, body = inline(Binary), content_type = "application/wasm",
+        description = "The component.")))]
 pub(crate) async fn component(
     State(state): State<ApiState>,
     Path(digest): Path<String>,

@@ -1,22 +1,21 @@
 //! Deploys: components that become active, all of them or none.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use amends_api_types::{DeployView, DeployedView, FlawView, MisfitView, Problem, UnreadableView};
+use amends_api_types::{DeployView, DeployedView, FlawView, MisfitView, UnreadableView};
 use amends_registry::CanarySpec;
 use amends_runtime::{DeployError, DeployRequest, Deployed, FoundFlaw, Impact, Unreadable};
 use amends_sandbox::COMPONENT_BYTES_MAX;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::Query;
+use crate::files::ComponentForm;
 use crate::legible::legible;
-use crate::requester::requester;
 
 /// The body of a deploy has at most this many bytes: a few of the largest components, or many small ones.
 pub(crate) const DEPLOY_BYTES_MAX: usize = 4 * COMPONENT_BYTES_MAX;
@@ -24,6 +23,7 @@ pub(crate) const DEPLOY_BYTES_MAX: usize = 4 * COMPONENT_BYTES_MAX;
 /// How to deploy.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct DeployQuery {
     /// Whether to only say what the deploy would change.
     #[serde(default)]
@@ -46,21 +46,23 @@ pub(crate) struct DeployQuery {
 }
 
 /// Activates components, all of them or none. The form has one part for each, under the name of its plugin.
-#[utoipa::path(post, path = "/v1/plugins:deploy", tag = "plugins",
-    params(DeployQuery,
+#[utoipa::path(post, path = "/v1/plugins:deploy", operation_id = "deploy_plugins", tag = "plugins",
+    security(("token" = ["deploy"])),
+    params(
+        DeployQuery,
         ("amends-request" = String, Header, description = "any value: the form of a web page cannot send it"),
-        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
-    request_body(content_type = "multipart/form-data",
+        ("amends-user" = Option<String>, Header)),
+    request_body(
+        content = inline(ComponentForm),
+        content_type = "multipart/form-data",
         description = "one part for each component, under the name of its plugin"),
-    responses((status = 200, body = DeployView), (status = 409, body = Problem),
-        (status = "default", body = Problem)))]
+    responses((status = 200, body = DeployView, description = "What the deploy did, or would do.")))]
 pub(crate) async fn deploy(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     query: Result<Query<DeployQuery>, ApiError>,
     request: Request,
 ) -> Result<Json<DeployView>, ApiError> {
-    let principal = requester(request.headers(), peer);
     // Before anything else is looked at: a client that is still sending hears no refusal.
     let mut upload = state.uploads.receive(request).await?;
     let components = std::mem::take(&mut upload.components);
@@ -81,14 +83,18 @@ pub(crate) async fn deploy(
         )
         .with_remedy("deploy the others to all sagas, or one after the other"));
     }
-    let principal = principal?;
     let request = DeployRequest { components, reason, is_forced, is_dry_run, canary };
-    let deployed = state.host.deploy(&principal, request).await.map_err(|error| match error {
-        DeployError::Rejected { .. } => ApiError::new(409, "component_refused", error.to_string()),
-        DeployError::Doubtful { .. } => ApiError::new(409, "deploy_doubtful", error.to_string())
-            .with_remedy("name the plugin that is meant, or force it, with a reason"),
-        DeployError::Plugin(error) => error.into(),
-    })?;
+    let deployed =
+        state.host.deploy(caller.principal(), request).await.map_err(|error| match error {
+            DeployError::Rejected { .. } => {
+                ApiError::new(409, "component_refused", error.to_string())
+            }
+            DeployError::Doubtful { .. } => {
+                ApiError::new(409, "deploy_doubtful", error.to_string())
+                    .with_remedy("name the plugin that is meant, or force it, with a reason")
+            }
+            DeployError::Plugin(error) => error.into(),
+        })?;
     let components = deployed.into_iter().map(deployed_view).collect();
     let (activated, canary) = (!is_dry_run && canary.is_none(), !is_dry_run && canary.is_some());
     Ok(Json(DeployView { activated, canary, components }))

@@ -1,51 +1,58 @@
 //! Many starts in one request: NDJSON in, NDJSON out, in order.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::body::{Body, BodyDataStream};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::stream::{Stream, StreamExt as _, unfold};
 use tokio::sync::OwnedSemaphorePermit;
 
-use amends_api_types::{BatchAnswer, Problem, StartBody};
+use amends_api_types::{BatchAnswer, StartBody};
 use amends_engine::check_json;
 use amends_runtime::Principal;
 
 use crate::api_state::ApiState;
 use crate::body::{BODY_BYTES_MAX, HeldBytes, NDJSON, broken, check_ndjson, refuse};
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::lines::LineBuffer;
-use crate::requester::peer_of;
 use crate::sagas::start_request::{request_of, traceparent};
 
 /// At most this many starts of one batch are under way at once. They share transactions of the store.
 const STARTS_AT_ONCE: usize = 256;
 
 /// Starts a saga for each line. The body may be of any length; the host reads it as fast as it starts sagas.
-#[utoipa::path(post, path = "/v1/sagas:batch", tag = "sagas",
-    request_body(content = String, content_type = "application/x-ndjson",
+#[utoipa::path(post, path = "/v1/sagas:batch", operation_id = "start_sagas", tag = "sagas",
+    security(("token" = ["start"])),
+    request_body(
+        content = String,
+        content_type = "application/x-ndjson",
         description = "one start on each line: {definition, input, tags?, start_at?, key?}"),
-    responses((status = 200, body = BatchAnswer, content_type = "application/x-ndjson",
-        description = "one answer for each line, in order"), (status = "default", body = Problem)))]
+    responses(
+        (status = 200, body = BatchAnswer, content_type = "application/x-ndjson",
+            description = "One answer for each line, in order.")))]
 pub(crate) async fn start_batch(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     if let Err(problem) = check_ndjson(request.headers()) {
         return Err(refuse(request, problem).await);
     }
     let traceparent = traceparent(request.headers());
+    let caller = Arc::new(caller);
     let answers = lines(request)
         .map(move |line| {
             let (state, traceparent) = (state.clone(), traceparent.clone());
-            let principal = peer_of(peer);
+            let caller = Arc::clone(&caller);
             async move {
                 let answer = match line {
-                    Ok(line) => start_line(&state, &principal, &line.bytes, traceparent).await,
+                    Ok(line) => {
+                        start_line(&state, caller.principal(), &line.bytes, traceparent).await
+                    }
                     Err(problem) => Err(problem),
                 };
                 let answer = match answer {

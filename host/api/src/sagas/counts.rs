@@ -6,7 +6,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use amends_api_types::{Problem, SagaCounts, SagaGroupItem};
+use amends_api_types::{SagaCounts, SagaGroupItem};
 use amends_engine::IndexName;
 use amends_runtime::{GroupBy, SagaGroups};
 
@@ -22,8 +22,8 @@ use crate::sagas::saga_query::{ListQuery, known_names};
 #[expect(dead_code, reason = "it describes the parameter")]
 pub(crate) struct ByQuery {
     /// What the sagas of a group have in common: `status`, `definition`, `reason`, `step`, `code`, the name
-    /// of an index value, or several with commas between them. `step` and `code` are those of the last failure of a saga. All sagas are one
-    /// group when it is absent.
+    /// of an index value, or several with commas between them. `step` and `code` are those of the last failure
+    /// of a saga. All sagas are one group when it is absent.
     by: Option<String>,
 }
 
@@ -85,8 +85,11 @@ impl CountQuery {
 }
 
 /// Counts sagas, by what they have in common.
-#[utoipa::path(get, path = "/v1/sagas/counts", tag = "sagas", params(ListQuery, ByQuery),
-    responses((status = 200, body = SagaCounts), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/sagas/counts", operation_id = "count_sagas", tag = "sagas",
+    security(("token" = ["read"])),
+    params(ListQuery, ByQuery),
+    responses(
+        (status = 200, body = SagaCounts, description = "How many sagas the filters find, and their groups.")))]
 pub(crate) async fn counts(
     State(state): State<ApiState>,
     RepeatedQuery(query): RepeatedQuery<CountQuery>,

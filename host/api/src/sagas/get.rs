@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use utoipa::IntoParams;
 
-use amends_api_types::{Problem, QUARANTINED, SagaView};
+use amends_api_types::{QUARANTINED, SagaView};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -15,6 +15,7 @@ use crate::erasures::personal_view;
 use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_id;
+use crate::payloads::Payloads;
 use crate::sagas::saga_lookup::{find, unknown};
 use crate::sagas::saga_view::saga_view_with_inputs;
 use crate::sagas::wait::{left_of, wait_of};
@@ -32,11 +33,13 @@ pub(crate) struct GetQuery {
 }
 
 /// Reads a saga, at once or when it has ended or is blocked.
-#[utoipa::path(get, path = "/v1/sagas/{id}", tag = "sagas",
-    params(("id" = String, Path), GetQuery),
-    responses((status = 200, body = SagaView), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/sagas/{id}", operation_id = "get_saga", tag = "sagas",
+    security(("token" = ["read"])),
+    params(("id" = String, Path, format = "uuid", description = "The id of the saga."), GetQuery),
+    responses((status = 200, body = SagaView, description = "The saga.")))]
 pub(crate) async fn get(
     State(state): State<ApiState>,
+    payloads: Payloads,
     Path(id): Path<String>,
     Query(query): Query<GetQuery>,
     arrived: Option<Extension<Arrived>>,
@@ -54,7 +57,7 @@ pub(crate) async fn get(
     let personal = personal_view(&state, &found.saga).await?;
     // Computing what the steps were given may take long, and checks of payloads want the threads as well.
     let _turn = INPUTS.acquire().await;
-    let view = tokio::task::spawn_blocking(move || saga_view_with_inputs(&found)).await;
+    let view = tokio::task::spawn_blocking(move || saga_view_with_inputs(&found, payloads)).await;
     let mut view = view.map_err(|error| ApiError::new(500, "failed", error.to_string()))?;
     if let Some(reason) = state.host.quarantine_reason(id) {
         QUARANTINED.clone_into(&mut view.status);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use axum::extract::State;
 
-use amends_api_types::{Page, Problem, QUARANTINED, SagaItem};
+use amends_api_types::{Page, QUARANTINED, SagaItem};
 use amends_engine::{SagaId, activity_in_brief};
 use amends_runtime::{Quarantined, SagaQuery, SagaRow, StoreError, Stuck};
 
@@ -21,8 +21,10 @@ use crate::sagas::stalls::held_back;
 use crate::sagas::unread::unread_item;
 
 /// Lists sagas, the newest first.
-#[utoipa::path(get, path = "/v1/sagas", tag = "sagas", params(ListQuery),
-    responses((status = 200, body = Page<SagaItem>), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/sagas", operation_id = "list_sagas", tag = "sagas",
+    security(("token" = ["read"])),
+    params(ListQuery),
+    responses((status = 200, body = Page<SagaItem>, description = "A page of sagas, the latest first.")))]
 pub(crate) async fn list(
     State(state): State<ApiState>,
     RepeatedQuery(query): RepeatedQuery<ListQuery>,

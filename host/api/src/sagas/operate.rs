@@ -1,25 +1,23 @@
 //! The orders of operators about a saga.
 
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, State};
-use axum::http::HeaderMap;
+use axum::extract::State;
 use serde::Deserialize;
 
-use amends_api_types::{OperatorBody, Problem, SagaView};
+use amends_api_types::{OperatorBody, SagaView};
 use amends_engine::{StepName, Verb};
 use amends_runtime::Principal;
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::{Path, Query};
 use crate::ids::parse_id;
 use crate::legible::legible;
+use crate::payloads::Payloads;
 use crate::plugins::digest::parse_digest;
 use crate::reason::reason_of;
-use crate::requester::requester;
 use crate::sagas::saga_view::saga_view;
 
 /// The query of an order, which is empty. The host rejects an order with `dry_run` in its query: it belongs in
@@ -29,49 +27,49 @@ use crate::sagas::saga_view::saga_view;
 pub(crate) struct OperatorQuery {}
 
 macro_rules! verbs {
-    ($($(#[$doc:meta])* $name:ident = $path:tt;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident = $path:tt $id:tt;)*) => {$(
         $(#[$doc])*
         ///
         /// An order that was carried out already changes nothing and gets the same answer.
-        #[utoipa::path(post, path = $path, tag = "operators",
-            params(("id" = String, Path),
-                ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
+        #[utoipa::path(post, path = $path, operation_id = $id, tag = "operators",
+            security(("token" = ["operate"])),
+            params(
+                ("id" = String, Path, format = "uuid", description = "The id of the saga."),
+                ("amends-user" = Option<String>, Header)),
             request_body = OperatorBody,
-            responses((status = 200, body = SagaView), (status = 409, body = Problem),
-                (status = "default", body = Problem)))]
+            responses((status = 200, body = SagaView, description = "The saga after the order.")))]
         pub(crate) async fn $name(
             State(state): State<ApiState>,
-            ConnectInfo(peer): ConnectInfo<SocketAddr>,
+            payloads: Payloads,
+            caller: Caller,
             Path(id): Path<String>,
             Query(OperatorQuery {}): Query<OperatorQuery>,
-            headers: HeaderMap,
             JsonBody(body): JsonBody<OperatorBody>,
         ) -> Result<Json<SagaView>, ApiError> {
-            let principal = requester(&headers, peer)?;
-            operate(&state, &principal, &id, stringify!($name), body).await
+            operate(&state, caller.principal(), &id, stringify!($name), body, payloads).await
         }
     )*};
 }
 
 verbs! {
     /// Compensates a saga that has not completed.
-    cancel = "/v1/sagas/{id}/cancel";
+    cancel = "/v1/sagas/{id}/cancel" "cancel_saga";
     /// Compensates a saga, even one that has completed.
-    compensate = "/v1/sagas/{id}/compensate";
+    compensate = "/v1/sagas/{id}/compensate" "compensate_saga";
     /// Retries a call now that failed for good or waits for its next attempt.
-    retry = "/v1/sagas/{id}/retry";
+    retry = "/v1/sagas/{id}/retry" "retry_step";
     /// Skips a step, or its undo. The effect of a step whose undo is skipped stands.
-    skip = "/v1/sagas/{id}/skip";
+    skip = "/v1/sagas/{id}/skip" "skip_step";
     /// Records what became of a call, with evidence.
-    resolve = "/v1/sagas/{id}/resolve";
+    resolve = "/v1/sagas/{id}/resolve" "resolve_call";
     /// Pauses a saga: no call of it begins until it is resumed.
-    pause = "/v1/sagas/{id}/pause";
+    pause = "/v1/sagas/{id}/pause" "pause_saga";
     /// Resumes a saga that is paused or quarantined.
-    resume = "/v1/sagas/{id}/resume";
+    resume = "/v1/sagas/{id}/resume" "resume_saga";
     /// Abandons a saga: nothing acts on it any more, and effects may stand.
-    abandon = "/v1/sagas/{id}/abandon";
+    abandon = "/v1/sagas/{id}/abandon" "abandon_saga";
     /// Adds a note to a saga in any status. The note changes nothing else.
-    note = "/v1/sagas/{id}/note";
+    note = "/v1/sagas/{id}/note" "note_on_saga";
 }
 
 /// Checks the order and carries it out.
@@ -81,6 +79,7 @@ async fn operate(
     id: &str,
     verb: &str,
     body: OperatorBody,
+    payloads: Payloads,
 ) -> Result<Json<SagaView>, ApiError> {
     let id = parse_id(id)?;
     let is_dry_run = body.dry_run;
@@ -91,7 +90,7 @@ async fn operate(
     } else {
         state.host.operate(principal, id, verb, reason).await?
     };
-    Ok(Json(saga_view(&found)))
+    Ok(Json(saga_view(&found, payloads)))
 }
 
 /// Reads the verb and what belongs to it.

@@ -40,12 +40,16 @@ pub(crate) struct ListQuery {
     /// Only the saga that was started with this idempotency key.
     key: Option<String>,
     /// Only sagas that began after this time (RFC 3339).
+    #[param(format = DateTime)]
     started_after: Option<String>,
     /// Only sagas that began before this time (RFC 3339).
+    #[param(format = DateTime)]
     started_before: Option<String>,
     /// Only sagas that ended after this time.
+    #[param(format = DateTime)]
     ended_after: Option<String>,
     /// Only sagas that ended before this time.
+    #[param(format = DateTime)]
     ended_before: Option<String>,
     /// Only sagas in which this step or its undo failed; the name of a step over a list matches each of its
     /// elements, `NAME[3]` one. `step`, `code`, `digest` and `text` are about one failure, and about the last one
@@ -68,6 +72,7 @@ pub(crate) struct ListQuery {
     /// Whether to list the archived sagas, and only those. They have no tags and are not `stuck`.
     archived: Option<bool>,
     /// How many items the page may have: 1 to 1,000, 50 when absent.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// The `next_cursor` of the page before this one.
     cursor: Option<String>,

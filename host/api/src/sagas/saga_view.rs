@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use amends_api_types::{NoteView, ParentView, SagaView};
-use amends_engine::{StepView as EngineStep, pivot_first, step_input};
+use amends_engine::{Payload, StepView as EngineStep, pivot_first, step_input};
 use amends_runtime::SagaState;
 
 use crate::paging::PAGE_BYTES_MAX;
+use crate::payloads::Payloads;
 use crate::sagas::step_view::{held_by, step_view, within};
 
 /// An answer has at most this many bytes of what the steps of a saga answered: a saga has up to 1,000 elements
@@ -22,12 +23,12 @@ const INPUTS_BYTES_MAX: usize = 2 << 20;
 const INPUTS_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Shows a saga without the inputs of its steps.
-pub(crate) fn saga_view(state: &SagaState) -> SagaView {
+pub(crate) fn saga_view(state: &SagaState, payloads: Payloads) -> SagaView {
     let saga = &state.saga;
     let started = saga.started();
     let mut room = OUTPUTS_BYTES_MAX;
     let view = |step: EngineStep<'_>| {
-        let view = held_by(step_view(&step, saga.id()), &state.stalls);
+        let view = held_by(step_view(&step, saga.id(), payloads), &state.stalls);
         within(view, &mut room, saga.id())
     };
     SagaView {
@@ -35,8 +36,8 @@ pub(crate) fn saga_view(state: &SagaState) -> SagaView {
         definition: started.definition.to_string(),
         definition_digest: started.definition_digest.to_string(),
         status: saga.status().to_string(),
-        input: started.input.clone(),
-        output: saga.output(),
+        input: payloads.payload(started.input.clone()),
+        output: payloads.optional(saga.output()),
         steps: saga.steps().map(view).collect(),
         started_at: saga.started_at(),
         start_at: saga.start_at(),
@@ -66,12 +67,17 @@ pub(crate) fn saga_view(state: &SagaState) -> SagaView {
 
 /// Shows a saga with the input of each step that was called or edited. Takes at most [`INPUTS_TIME_MAX`] and
 /// the time of one input.
-pub(crate) fn saga_view_with_inputs(state: &SagaState) -> SagaView {
-    let mut view = saga_view(state);
+pub(crate) fn saga_view_with_inputs(state: &SagaState, payloads: Payloads) -> SagaView {
+    let mut view = saga_view(state, payloads);
     let (began, mut room) = (Instant::now(), INPUTS_BYTES_MAX);
     for (step, view) in state.saga.steps().zip(&mut view.steps) {
         let is_edited = step.edited_input.is_some();
         if !is_edited && step.attempts == 0 {
+            continue;
+        }
+        if payloads == Payloads::Withheld {
+            // Nothing is computed to be withheld. So this may stand for an input that cannot be computed.
+            view.input = Some(Payload::withheld());
             continue;
         }
         if began.elapsed() > INPUTS_TIME_MAX {
@@ -95,7 +101,7 @@ mod tests {
     use std::sync::Arc;
 
     use amends_engine::{
-        Definition, DefinitionSpec, Digest, Direction, Input, Outcome, PAYLOAD_BYTES_MAX, Payload,
+        Definition, DefinitionSpec, Digest, Direction, Failure, Input, Outcome, PAYLOAD_BYTES_MAX,
         RetrySpec, SagaId, Start, StepKind, StepSpec, Timestamp, decide_on,
     };
 
@@ -103,6 +109,12 @@ mod tests {
 
     /// A saga of so many steps, each of which has answered as much as it may.
     fn large(steps: usize) -> SagaState {
+        let output = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX - 2))).unwrap();
+        called(steps, |_| Outcome::Succeeded(output.clone()))
+    }
+
+    /// A saga of so many steps, each of which was called and ended so.
+    fn called(steps: usize, outcome: impl Fn(usize) -> Outcome) -> SagaState {
         let step = |number: usize| StepSpec {
             name: format!("step-{number}").parse().unwrap(),
             kind: StepKind::Call { plugin: "test".parse().unwrap(), service: None },
@@ -130,17 +142,17 @@ mod tests {
             Start {
                 id: SagaId::from_parts(at, &[1; 10]),
                 definition: Arc::new(definition.unwrap()),
-                input: Payload::null(),
+                input: Payload::parse(r#"{"order":4711}"#).unwrap(),
                 key: None,
                 tags: BTreeMap::new(),
                 traceparent: None,
                 start_at: None,
                 parent: None,
                 sealed_key: None,
+                who: None,
                 personal: Vec::new(),
             },
         );
-        let output = Payload::parse(&format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_MAX - 2)));
         for number in 0..steps {
             let (step, direction) = (format!("step-{number}"), Direction::Execute);
             let step = || step.parse().unwrap();
@@ -151,7 +163,7 @@ mod tests {
                 step: step(),
                 direction,
                 attempt: 1,
-                outcome: Outcome::Succeeded(output.clone().unwrap()),
+                outcome: outcome(number),
                 probe: None,
                 emitted: Vec::new(),
             };
@@ -159,14 +171,15 @@ mod tests {
                 assert!(decide_on(&mut saga, at, input).refused.is_none());
             }
         }
-        SagaState { saga, stalls: Vec::new(), unrecorded: None, now: at, is_archived: false }
+        let (is_archived, is_imported) = (false, false);
+        SagaState { saga, stalls: Vec::new(), unrecorded: None, now: at, is_archived, is_imported }
     }
 
     #[test]
     fn an_answer_has_room_for_some_outputs_and_says_where_the_others_are() {
         let fits = OUTPUTS_BYTES_MAX / PAYLOAD_BYTES_MAX;
         let state = large(fits + 3);
-        let view = saga_view(&state);
+        let view = saga_view(&state, Payloads::Shown);
         for (number, step) in view.steps.iter().enumerate() {
             assert_eq!(step.status, "succeeded");
             assert_eq!(step.output.is_some(), number < fits, "{number}");
@@ -177,7 +190,28 @@ mod tests {
         let answer = serde_json::to_vec(&view).unwrap();
         assert!(answer.len() < OUTPUTS_BYTES_MAX + (64 << 10), "{}", answer.len());
         // Of a saga whose outputs fit, nothing is said.
-        let answer = serde_json::to_string(&saga_view(&large(fits))).unwrap();
+        let view = saga_view(&large(fits), Payloads::Shown);
+        let answer = serde_json::to_string(&view).unwrap();
         assert!(!answer.contains("omitted"));
+    }
+
+    #[test]
+    fn a_reader_without_payloads_sees_all_else() {
+        let payload = || Payload::parse("[4711]").unwrap();
+        let failure = Failure { details: Some(payload()), ..Failure::new("gone", "it is gone") };
+        let outcome = |number| match number {
+            2 => Outcome::Permanent(failure.clone()),
+            _ => Outcome::Succeeded(payload()),
+        };
+        let state = called(3, outcome);
+        let text = |view: &SagaView| serde_json::to_string(view).unwrap();
+        let shown = saga_view_with_inputs(&state, Payloads::Shown);
+        let withheld = saga_view_with_inputs(&state, Payloads::Withheld);
+        assert_eq!(shown.steps[0].output, Some(payload()));
+        assert!(shown.steps.iter().all(|step| step.input.is_some()));
+        assert!(text(&shown).contains("it is gone") && !text(&withheld).contains("4711"));
+        assert_eq!(text(&withheld), text(&Payloads::Withheld.saga(shown)));
+        let details = |view: &SagaView| view.steps[2].error.as_ref().unwrap().details.clone();
+        assert_eq!(details(&withheld), Some(Payload::withheld()));
     }
 }

@@ -1,16 +1,15 @@
 //! Starts one saga.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::Extension;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use amends_api_types::{Problem, SagaView, StartBody};
+use amends_api_types::{SagaView, StartBody};
 use amends_engine::SagaId;
 use amends_runtime::StartRequest;
 
@@ -18,11 +17,12 @@ use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::arrived::Arrived;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::Query;
 use crate::forward::saga_elsewhere;
 use crate::header::header_text;
-use crate::requester::peer_of;
+use crate::payloads::Payloads;
 use crate::sagas::saga_view::saga_view;
 use crate::sagas::start_request::{request_of, traceparent};
 use crate::sagas::unread::unread_saga;
@@ -43,15 +43,20 @@ pub(crate) struct StartQuery {
 /// afterwards. The status is then 202 or 200 all the same; the saga has `version` 0, no steps and an empty
 /// `definition_digest`. Its status is `running`; of an archived or deleted saga it is the one that it ended with.
 /// `Location` tells where to read the saga later.
-#[utoipa::path(post, path = "/v1/sagas", tag = "sagas", params(StartQuery,
-    ("Idempotency-Key" = Option<String>, Header, description = "the same key and payload start one saga"),
-    ("traceparent" = Option<String>, Header, description = "W3C trace context, handed to every call")),
+#[utoipa::path(post, path = "/v1/sagas", operation_id = "start_saga", tag = "sagas",
+    security(("token" = ["start"])),
+    params(
+        StartQuery,
+        ("Idempotency-Key" = Option<String>, Header, description = "the same key and payload start one saga"),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context, handed to every call")),
     request_body = StartBody,
-    responses((status = 202, body = SagaView), (status = 200, body = SagaView, description = "started earlier with this key"),
-        (status = "default", body = Problem)))]
+    responses(
+        (status = 202, body = SagaView, description = "The saga was started."),
+        (status = 200, body = SagaView, description = "The saga was started earlier with this key.")))]
 pub(crate) async fn start(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    payloads: Payloads,
+    caller: Caller,
     Query(query): Query<StartQuery>,
     headers: HeaderMap,
     arrived: Option<Extension<Arrived>>,
@@ -64,24 +69,24 @@ pub(crate) async fn start(
         body.key = Some(start_key(&state, text).await?);
     }
     let request = request_of(body, traceparent(&headers))?;
-    let principal = peer_of(peer);
     let (started, found) = if let Some(wait) = wait {
-        state.host.start_and_wait(&principal, request.clone(), wait).await?
+        state.host.start_and_wait(caller.principal(), request.clone(), wait).await?
     } else {
-        let started = state.host.start_here(&principal, request.clone()).await?;
+        let started = state.host.start_here(caller.principal(), request.clone()).await?;
         (started, state.host.state(started.id).await)
     };
     // From here on there is a saga: an error without its id would have the caller start another.
     let left = until.saturating_duration_since(Instant::now());
     let has_moved = wait.is_some() && matches!(&found, Err(error) if error.is_not_here());
-    let elsewhere = if has_moved { saga_elsewhere(&state, started.id, left).await } else { None };
+    let elsewhere =
+        if has_moved { saga_elsewhere(&state, started.id, left, payloads).await } else { None };
     let view = match (elsewhere, found) {
         (Some(Ok(view)), _) => view,
-        (_, Ok(Some(found))) => saga_view(&found),
-        (_, Ok(None)) => unread(&state, started.id, request).await,
+        (_, Ok(Some(found))) => saga_view(&found, payloads),
+        (_, Ok(None)) => unread(&state, started.id, request, payloads).await,
         (_, Err(error)) => {
             tracing::warn!(saga_id = %started.id, %error, "a saga was started and cannot be read");
-            unread(&state, started.id, request).await
+            unread(&state, started.id, request, payloads).await
         }
     };
     let status = if started.created { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -90,8 +95,13 @@ pub(crate) async fn start(
 }
 
 /// Shows a saga that cannot be read. What is left of one that was archived or deleted says how it ended.
-async fn unread(state: &ApiState, id: SagaId, request: StartRequest) -> SagaView {
-    let unread = unread_saga(id, request);
+async fn unread(
+    state: &ApiState,
+    id: SagaId,
+    request: StartRequest,
+    payloads: Payloads,
+) -> SagaView {
+    let unread = unread_saga(id, request, payloads);
     match state.host.tombstone(id).await {
         Ok(Some(tombstone)) => SagaView {
             definition: tombstone.definition.to_string(),

@@ -6,8 +6,10 @@ use amends_engine::{
 };
 use amends_runtime::{Stall, StallReason};
 
+use crate::payloads::Payloads;
+
 /// Shows a step of the saga, without its input.
-pub(crate) fn step_view(step: &EngineStep<'_>, saga: SagaId) -> StepView {
+pub(crate) fn step_view(step: &EngineStep<'_>, saga: SagaId, payloads: Payloads) -> StepView {
     let undone = step.undo_attempts > 0 || step.status == StepStatus::Undone;
     let (direction, attempts, digest) = if undone {
         (Direction::Compensate, step.undo_attempts, step.undo_digest)
@@ -21,8 +23,8 @@ pub(crate) fn step_view(step: &EngineStep<'_>, saga: SagaId) -> StepView {
         attempts,
         input: None,
         input_omitted: false,
-        output: step.output.cloned(),
-        error: step.error.map(error_view),
+        output: payloads.optional(step.output.cloned()),
+        error: step.error.map(|failure| error_view(failure, payloads)),
         digest: digest.map(|digest| digest.to_string()),
         idempotency_key: key_of(step, saga, Direction::Execute),
         undo_idempotency_key: key_of(step, saga, Direction::Compensate),
@@ -55,11 +57,11 @@ fn key_of(step: &EngineStep<'_>, saga: SagaId, direction: Direction) -> Option<S
 }
 
 /// Shows what went wrong with a call.
-fn error_view(failure: &Failure) -> ErrorView {
+fn error_view(failure: &Failure, payloads: Payloads) -> ErrorView {
     ErrorView {
         code: failure.code.clone(),
         message: failure.message.clone(),
-        details: failure.details.clone(),
+        details: payloads.optional(failure.details.clone()),
     }
 }
 

@@ -7,15 +7,17 @@ use amends_engine::{SagaId, SagaStatus, Timestamp};
 use amends_runtime::StartRequest;
 use amends_sandbox::trace_id;
 
+use crate::payloads::Payloads;
+
 /// Shows a saga that was started and cannot be read: what is known without reading it. No other saga has
 /// version 0.
-pub(crate) fn unread_saga(id: SagaId, request: StartRequest) -> SagaView {
+pub(crate) fn unread_saga(id: SagaId, request: StartRequest, payloads: Payloads) -> SagaView {
     SagaView {
         id: id.to_string(),
         definition: request.definition,
         definition_digest: String::new(),
         status: SagaStatus::Running.to_string(),
-        input: request.input,
+        input: payloads.payload(request.input),
         output: None,
         steps: Vec::new(),
         started_at: made_at(id),

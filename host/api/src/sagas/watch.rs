@@ -10,7 +10,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{Stream as EventStream, unfold};
 use tokio::sync::watch::Receiver;
 
-use amends_api_types::{EventView, Problem};
+use amends_api_types::EventView;
 use amends_engine::{SagaId, Version};
 use amends_runtime::{Cursor, StoredEvent, Stream};
 
@@ -19,6 +19,7 @@ use crate::error::ApiError;
 use crate::events::calls::Calls;
 use crate::extract::Path;
 use crate::ids::parse_id;
+use crate::payloads::Payloads;
 use crate::sagas::saga_lookup::unknown;
 use crate::sagas::watchers::{Place, READ_PAUSE};
 
@@ -34,6 +35,7 @@ struct Watch {
     head: Receiver<Cursor>,
     ready: VecDeque<StoredEvent>,
     calls: Calls,
+    payloads: Payloads,
     /// Whether the saga had ended when the watch began: then no more events will come.
     had_ended: bool,
     is_over: bool,
@@ -44,11 +46,17 @@ struct Watch {
 ///
 /// `Last-Event-ID` continues after the event with this version. The answer is 429 when the host has as many
 /// watchers as it takes.
-#[utoipa::path(get, path = "/v1/sagas/{id}/watch", tag = "sagas", params(("id" = String, Path),
-    ("Last-Event-ID" = Option<u64>, Header, description = "the version of the last event that was seen")),
-    responses((status = 200, body = EventView, content_type = "text/event-stream"), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/sagas/{id}/watch", operation_id = "watch_saga", tag = "sagas",
+    security(("token" = ["read"])),
+    params(
+        ("id" = String, Path, format = "uuid", description = "The id of the saga."),
+        ("Last-Event-ID" = Option<u64>, Header, description = "the version of the last event that was seen")),
+    responses(
+        (status = 200, body = EventView, content_type = "text/event-stream",
+            description = "A stream of the events of the saga. It ends when the saga has ended.")))]
 pub(crate) async fn watch(
     State(state): State<ApiState>,
+    payloads: Payloads,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -79,6 +87,7 @@ pub(crate) async fn watch(
         head,
         ready: VecDeque::new(),
         calls,
+        payloads,
         had_ended,
         is_over: false,
         _place: place,
@@ -92,7 +101,7 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
         if let Some(event) = watch.ready.pop_front() {
             watch.after = event.version;
             watch.is_over = is_end(&event.kind);
-            let view = watch.calls.view(event);
+            let view = watch.calls.view(event, watch.payloads);
             return Some((Ok(sent(view)), watch));
         }
         if watch.is_over {

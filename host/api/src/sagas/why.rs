@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use axum::extract::State;
 
-use amends_api_types::{Problem, QUARANTINED, WhyView};
+use amends_api_types::{QUARANTINED, WhyView};
 use amends_engine::{Digest, PluginName, Saga, StepName, StepStatus, StepView};
 use amends_runtime::{ByHand, Stall, StallReason, StoreHealth};
 
@@ -15,6 +15,7 @@ use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::extract::Path;
 use crate::ids::parse_id;
+use crate::payloads::Payloads;
 use crate::sagas::saga_lookup::find;
 use crate::sagas::stalls::held_back;
 
@@ -25,10 +26,15 @@ const DIGEST_CHARS: usize = 19;
 const COMPONENTS_MAX: usize = 3;
 
 /// Says why a saga is where it is.
-#[utoipa::path(get, path = "/v1/sagas/{id}/why", tag = "sagas", params(("id" = String, Path)),
-    responses((status = 200, body = WhyView), (status = "default", body = Problem)))]
+#[utoipa::path(get, path = "/v1/sagas/{id}/why", operation_id = "explain_saga", tag = "sagas",
+    security(("token" = ["read"])),
+    params(("id" = String, Path, format = "uuid", description = "The id of the saga.")),
+    responses(
+        (status = 200, body = WhyView,
+            description = "Why the saga is where it is, and what an operator can do.")))]
 pub(crate) async fn why(
     State(state): State<ApiState>,
+    payloads: Payloads,
     Path(id): Path<String>,
 ) -> Result<Json<WhyView>, ApiError> {
     let id = parse_id(&id)?;
@@ -50,7 +56,7 @@ pub(crate) async fn why(
         }));
     }
     let found = found?;
-    let why = amends_engine::why(&found.saga, found.now);
+    let why = payloads.why(&found.saga, found.now);
     let mut sentence = why.sentence;
     let held_back = held_back(&found);
     if !held_back.is_empty() {
@@ -93,8 +99,11 @@ pub(crate) async fn why(
     }
     let mut verbs: Vec<_> = why.verbs.into_iter().map(str::to_owned).collect();
     if found.is_archived {
-        sentence
-            .push_str(" It is archived, so nothing can be done to it until it is brought back.");
+        sentence.push_str(if found.is_imported {
+            " It was imported: it ran on another host, so nothing can be done to it here."
+        } else {
+            " It is archived, so nothing can be done to it until it is brought back."
+        });
         verbs.clear();
     }
     Ok(Json(WhyView {

@@ -86,6 +86,11 @@ impl Activity {
         }
     }
 
+    /// Records that the connection waits for its first request: before, it has agreed on keys.
+    pub(crate) fn expects_head(&self) {
+        *self.phase() = Phase::default();
+    }
+
     /// Records whether the peer has to read before the host can send more.
     pub(crate) fn sends(&self, is_sending: bool) {
         self.is_sending.store(is_sending, Ordering::Relaxed);

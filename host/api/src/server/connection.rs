@@ -14,13 +14,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::crowded::Crowded;
 use crate::head::HEAD_BYTES_MAX;
 use crate::server::activity::{Activity, UnderWay};
+use crate::server::handshake::{Beginning, begin, without_tls};
 use crate::server::stream::TimedStream;
 
 /// A request's head has at most this many lines.
@@ -35,9 +38,42 @@ pub(crate) struct Peer {
 }
 
 /// Serves a connection until it is closed: by its client, by a limit of time, because the server
-/// ends, or because another client needs its place.
+/// ends, or because another client needs its place. `tls`: the host speaks TLS.
 pub(crate) async fn serve(
     stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    activity: Arc<Activity>,
+    mut closing: watch::Receiver<bool>,
+) {
+    let Some(tls) = tls else {
+        let stream = TimedStream::new(stream, Arc::clone(&activity));
+        serve_requests(stream, peer, router, activity, closing).await;
+        return;
+    };
+    let beginning = tokio::select! {
+        biased;
+        beginning = begin(stream, &tls, &activity) => beginning,
+        () = activity.told_to_close() => return,
+        _ = closing.wait_for(|closing| *closing) => return,
+    };
+    match beginning {
+        Ok(Beginning::Tls(stream)) => {
+            serve_requests(stream, peer, router, activity, closing).await;
+        }
+        Ok(Beginning::Plain(stream)) => {
+            serve_requests(stream, peer, without_tls(), activity, closing).await;
+        }
+        Err(error) => {
+            tracing::debug!(peer = %peer.address, %error, "a connection has not begun");
+        }
+    }
+}
+
+/// Serves the requests of a connection.
+async fn serve_requests<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     peer: Peer,
     router: Router,
     activity: Arc<Activity>,
@@ -55,7 +91,7 @@ pub(crate) async fn serve(
             Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
         }
     });
-    let io = TokioIo::new(TimedStream::new(stream, Arc::clone(&activity)));
+    let io = TokioIo::new(stream);
     let mut connection = pin!(
         http1::Builder::new()
             // Both are the stream's.

@@ -1,25 +1,23 @@
 //! Imports of sagas that ended on another host, as bundles.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use amends_api_types::{
     BUNDLE_FORMAT, BUNDLE_IMPORT_BYTES_MAX, BundleDigest, BundleEvent, BundleHead, ImportedView,
-    Problem,
 };
 use amends_runtime::{ImportEvent, SagaImport};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
 use crate::body::{HeldBytes, check_ndjson, read, refuse};
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::Query;
 use crate::reason::reason_of;
-use crate::requester::requester;
 
 /// The bytes of an import may take this long: the largest one at four megabits a second.
 const IMPORT_TIME_MAX: Duration = Duration::from_mins(3);
@@ -37,23 +35,25 @@ pub(crate) struct ImportQuery {
 /// The body is a bundle of `amends store export`, without components; at most 80 MiB. It is refused when it
 /// is damaged, when a newer version made it, when its saga has not ended, and when a saga of its id is here
 /// with other events. A saga that is here with the same events stays as it is.
-#[utoipa::path(post, path = "/v1/store/import", tag = "host",
-    params(ImportQuery,
-        ("amends-user" = Option<String>, Header, description = "who asks, kept with the address")),
-    request_body(content = String, content_type = "application/x-ndjson",
+#[utoipa::path(post, path = "/v1/store/import", operation_id = "import_saga", tag = "host",
+    security(("token" = ["administer"])),
+    params(
+        ImportQuery,
+        ("amends-user" = Option<String>, Header)),
+    request_body(
+        content = String,
+        content_type = "application/x-ndjson",
         description = "the bundle: its head, then an event on each line"),
-    responses((status = 200, body = ImportedView), (status = 409, body = Problem),
-        (status = 422, body = Problem), (status = "default", body = Problem)))]
+    responses((status = 200, body = ImportedView, description = "The saga, which is in the archive.")))]
 pub(crate) async fn import(
     State(state): State<ApiState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
     Query(query): Query<ImportQuery>,
     request: Request,
 ) -> Result<Json<ImportedView>, ApiError> {
     if let Err(problem) = check_ndjson(request.headers()) {
         return Err(refuse(request, problem).await);
     }
-    let principal = requester(request.headers(), peer)?;
     let reason = reason_of(&query.reason)?;
     let Some(_place) = state.imports.enter().await else {
         let problem = ApiError::new(429, "import_running", "the host takes one import at a time")
@@ -69,7 +69,7 @@ pub(crate) async fn import(
     })?;
     let read = tokio::task::spawn_blocking(move || bundle(&body, reason)).await;
     let import = read.unwrap_or_else(|_| Err(damaged("it cannot be read")))?;
-    let imported = state.host.import(&principal, import).await?;
+    let imported = state.host.import(caller.principal(), import).await?;
     Ok(Json(ImportedView {
         id: imported.id.to_string(),
         status: imported.status.as_str().to_owned(),

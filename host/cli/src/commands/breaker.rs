@@ -6,10 +6,9 @@ use serde::Serialize;
 use amends_api_types::BreakerView;
 use amends_engine::on_one_line;
 
-use crate::commands::client::{Client, HostArgs, escape};
+use crate::commands::change::{ChangeArgs, print_changed};
+use crate::commands::client::{Client, escape};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::output::format::Format;
-use crate::commands::output::{print_json, print_json_line, say};
 use crate::commands::plan::{self, Breakers, opened_by};
 
 /// The verbs.
@@ -43,15 +42,9 @@ pub(crate) struct Open {
 pub(crate) struct OfService {
     /// The service
     pub(crate) service: String,
-    /// The reason, which is kept with who asked
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
-    /// How to print the breaker then
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(crate) output: Format,
-    /// Which host to talk to.
+    /// Why, and how to print it.
     #[command(flatten)]
-    pub(crate) host: HostArgs,
+    pub(crate) change: ChangeArgs,
 }
 
 #[derive(Serialize)]
@@ -67,16 +60,14 @@ pub(crate) async fn run(verb: Breaker) -> anyhow::Result<u8> {
         Breaker::Open(Open { of, open_for }) => ("open", of, open_for),
         Breaker::Close(of) => ("close", of, None),
     };
-    let client = Client::new(&of.host)?;
-    let path = format!("/v1/breakers/{}/{verb}", escape(&of.service));
-    let body = Body { reason: &of.reason, open_for: open_for.as_deref() };
+    let OfService { service, change } = of;
+    let client = Client::new(&change.host)?;
+    let path = format!("/v1/breakers/{}/{verb}", escape(&service));
+    let body = Body { reason: &change.reason, open_for: open_for.as_deref() };
     let breaker: BreakerView = client.post(&path, &body).await?;
-    match of.output {
-        Format::Json => print_json(&breaker)?,
-        Format::Jsonl => print_json_line(&breaker)?,
-        Format::Ids => say!("{}", breaker.service)?,
-        Format::Table => say!("{}", on_one_line(&words(&breaker)))?,
-    }
+    print_changed(change.output, &breaker, &breaker.service, || {
+        on_one_line(&words(&breaker)).into_owned()
+    })?;
     Ok(EXIT_DONE)
 }
 

@@ -9,7 +9,7 @@ use amends_engine::on_one_line;
 use crate::commands::client::{Client, HostArgs};
 use crate::commands::exit::{EXIT_DONE, EXIT_NOT_FOUND};
 use crate::commands::output::format::Format;
-use crate::commands::output::{print_json, print_json_line, say};
+use crate::commands::output::{counted, print_json, print_json_line, say};
 
 /// The sagas that are named in words.
 const SAGAS_NAMED_MAX: usize = 10;
@@ -88,9 +88,12 @@ fn print(erasure: &ErasureView, with_reason: bool) -> anyhow::Result<()> {
     {
         say!("{}", on_one_line(&format!("{at} by {who}: {reason}")))?;
     }
-    let sagas =
-        |count: u64| if count == 1 { "1 saga".to_owned() } else { format!("{count} sagas") };
+    let sagas = |count| counted(count, "saga");
     say!("the values of {} were erased at once", sagas(erasure.erased))?;
+    if erasure.erased_later > 0 {
+        let later = sagas(erasure.erased_later);
+        say!("those of {later} were erased later, when no undo needed them any more")?;
+    }
     if erasure.waiting > 0 {
         say!("those of {} wait until no undo needs them any more:", sagas(erasure.waiting))?;
         for saga in erasure.sagas.iter().take(SAGAS_NAMED_MAX) {

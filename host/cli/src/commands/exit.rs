@@ -11,7 +11,7 @@ pub(crate) const EXIT_ERROR: u8 = 1;
 /// Wrong usage; what clap exits with as well.
 pub(crate) const EXIT_USAGE: u8 = 2;
 
-/// The host wants another token.
+/// The host asks for a token, or for one that may do more.
 pub(crate) const EXIT_AUTH: u8 = 3;
 
 /// There is no such saga, definition or plugin.

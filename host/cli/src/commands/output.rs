@@ -119,6 +119,14 @@ pub(crate) fn status_cell(status: &str) -> Cell {
     }
 }
 
+/// Writes a number with what is counted: `1 saga`, `2 sagas`.
+pub(crate) fn counted<N: Copy + PartialEq + From<u8> + std::fmt::Display>(
+    number: N,
+    what: &str,
+) -> String {
+    if number == N::from(1) { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
 pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     say!("{}", serde_json::to_string_pretty(value)?)
 }

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use amends_api::{
-    ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, prometheus, router,
+    ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, Tls, prometheus, router,
     starting,
 };
 use amends_runtime::Host;
@@ -24,7 +24,8 @@ use crate::commands::exit::{
     EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, EXIT_USAGE, Failed,
 };
 use crate::commands::output::{log_line, shown};
-use amends_config::{OpenHostError, OverrideFlags, Overrides, load, open};
+use crate::commands::service_manager;
+use amends_config::{HostConfig, OpenHostError, OverrideFlags, Overrides, load, open};
 
 /// How long calls in flight may take after the host was told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -50,7 +51,8 @@ const LOG_HELP: &str = "write a level (`off`, `error`, `warn`, `info`, `debug` o
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  amends run examples/order-fulfillment/amends.toml\n\nSIGTERM \
                         or an interrupt stops it: no new calls, those in flight settle for up to \
-                        20 s.\nSIGHUP reloads nothing: a changed config needs a restart.\nAMENDS_LOG says how much it logs, such as info or \
+                        20 s.\nSIGHUP reads the certificate of the host again, if it has one, and nothing \
+                        else: a changed config needs a restart.\nAMENDS_LOG says how much it logs, such as info or \
                         amends_runtime=debug,plugin=debug.")]
 pub(crate) struct Run {
     /// The config file (TOML)
@@ -63,8 +65,7 @@ pub(crate) struct Run {
 pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     log_to_stderr(log_filter(std::env::var_os(LOG_VARIABLE).as_deref())?);
     let began = Instant::now();
-    let hangups = signal(SignalKind::hangup()).context("no signals")?;
-    tokio::spawn(pass_over(hangups));
+    let hangups = tokio::spawn(pass_over(hangup_signal()?));
     let loaded = match load(&args.config, &Overrides::of_process(args.overrides)) {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -76,6 +77,11 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
         eprint!("{}", shown(&loaded.report.to_string()));
     }
     let mut config = loaded.config;
+    let tls = own_tls(&config.host)?;
+    if let Some(tls) = tls.clone() {
+        hangups.abort();
+        tokio::spawn(keep_certificate(tls, hangup_signal()?));
+    }
     let connections = ConnectionLimit::for_descriptors(raise_descriptors());
     if connections.served < CONNECTIONS_MAX {
         let served = connections.served;
@@ -95,14 +101,24 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let prometheus = prometheus().context("cannot collect metrics")?;
     // It says that it lives and what it does, while it compiles.
     let progress = config.plugins.progress.clone();
-    let (start, opening) = starting(public_url.clone(), move || progress.words());
+    let has_access_control = config.auth.is_some();
+    let rate = config.auth.as_ref().and_then(|auth| auth.rate);
+    let (start, opening) =
+        starting(public_url.clone(), has_access_control, move || progress.words());
     let (close, closing) = tokio::sync::watch::channel(false);
-    let server = tokio::spawn(Server::new(start, connections, closing).run(listener));
+    let server = Server::new(start, connections, closing).with_tls(tls);
+    let server = tokio::spawn(server.run(listener));
     let host = open(config).await.map_err(damaged_store)?;
     // Before anybody can learn that it is ready, and stop it.
     let signals = Signals::new()?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
-    opening.open(router(ApiState::new(host.clone(), prometheus, public_url)));
+    let state = ApiState::new(host.clone(), prometheus, public_url);
+    opening.open(router(match rate {
+        Some(rate) => state.with_token_rate(rate.per_second, rate.burst),
+        None => state,
+    }));
+    service_manager::ready();
+    let watchdog = tokio::spawn(service_manager::keep_saying_that_it_lives(host.clone()));
     tracing::info!(listen = %listen, ready_ms = ms(began.elapsed()), "amends is ready");
     let ended = tokio::select! {
         code = serve_until_told(&host, signals) => Ok(code),
@@ -116,6 +132,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     let _ = close.send(true);
     let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
     upkeep.abort();
+    watchdog.abort();
     host.close().await.context("the store cannot be closed")?;
     tracing::info!("amends has stopped");
     ended.map_err(|error| {
@@ -176,6 +193,38 @@ impl Signals {
     }
 }
 
+/// Returns what is told of each SIGHUP. From the first call on, the system does not end the process for one.
+fn hangup_signal() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("no signals")
+}
+
+/// Reads the host's own certificate, if the config names one.
+fn own_tls(host: &HostConfig) -> Result<Option<Tls>, Failed> {
+    let Some(files) = host.own_tls() else { return Ok(None) };
+    match Tls::open(files.certificate.clone(), files.key.clone()) {
+        Ok(tls) => Ok(Some(tls)),
+        Err(error) => {
+            let help = "tls in [host] names a file with the certificate of the host and those that lead to its \
+                        authority, and a file with its private key, both in PEM and readable by the host";
+            Err(Failed::with_help(EXIT_ERROR, &error.to_string(), help))
+        }
+    }
+}
+
+/// Keeps the host's own certificate as its files are. Each SIGHUP has them read at once.
+async fn keep_certificate(tls: Tls, mut hangups: Signal) {
+    let asked = async {
+        while hangups.recv().await.is_some() {
+            tracing::info!(
+                "SIGHUP: the certificate is read again, and nothing else; a changed config is read at the next \
+                 start"
+            );
+            tls.read_again().await;
+        }
+    };
+    tokio::join!(tls.keep_current(), asked);
+}
+
 /// Says for each SIGHUP that the host goes on as it is. Without this the system would end the process
 /// at once, when somebody means to reload the config or closes the terminal.
 async fn pass_over(mut hangups: Signal) {
@@ -195,6 +244,7 @@ async fn serve_until_told(host: &Host, signals: Signals) -> u8 {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => true,
     };
+    service_manager::stopping();
     tracing::info!("amends is stopping: no new calls, those in flight settle");
     tokio::select! {
         cut_off = host.stop(STOP_LIMIT) => {

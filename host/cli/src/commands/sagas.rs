@@ -6,7 +6,7 @@ use amends_api_types::{EventView, LIMIT_MAX, SagaView, WhyView};
 use amends_engine::on_one_line;
 
 use crate::commands::client::{Client, HostArgs, escape};
-use crate::commands::exit::EXIT_DONE;
+use crate::commands::exit::{EXIT_DONE, EXIT_USAGE, Failed};
 use crate::commands::filter::{Ended, Filter};
 use crate::commands::ids::{each_id, say_which, which};
 use crate::commands::output::format::Format;
@@ -41,12 +41,12 @@ pub(crate) struct List {
     #[arg(long, value_name = "DIGITS", help_heading = "Filters")]
     pub(crate) digest: Option<String>,
     /// Only say how many they are
-    #[arg(long, conflicts_with_all = ["limit", "error_like", "stuck", "archived"])]
+    #[arg(long, conflicts_with_all = ["limit", "error_like", "stuck"])]
     pub(crate) count: bool,
     /// Count them in groups: by status, definition, reason, by the step and the code of their last failure,
     /// or by an index value; with an example and the oldest start
     #[arg(long, value_name = "WHAT", value_delimiter = ',',
-        conflicts_with_all = ["count", "limit", "error_like", "stuck", "archived"])]
+        conflicts_with_all = ["count", "limit", "error_like", "stuck"])]
     pub(crate) group_by: Vec<String>,
     /// Which sagas.
     #[command(flatten)]
@@ -74,6 +74,13 @@ pub(crate) async fn list(args: List) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     let filter = Filter { step: args.step, digest: args.digest, ..args.filter };
     if args.count || !args.group_by.is_empty() {
+        if filter.archived {
+            let help = "`amends list --archived -o ids | wc -l` counts them, with the other filters that it \
+                        takes; `amends store stats` says how many there are in all";
+            return Err(
+                Failed::with_help(EXIT_USAGE, "archived sagas are not counted", help).into()
+            );
+        }
         let counts = filter.count(&client, &args.group_by).await?;
         print_counts(&counts, &args.group_by, args.output, Look::new())?;
         return Ok(EXIT_DONE);

@@ -4,7 +4,7 @@
 //! writes a file that a caller names. With `--config` the store of a stopped host is opened.
 
 mod copy;
-mod download;
+pub(super) mod download;
 mod export;
 mod import;
 mod parquet;
@@ -13,14 +13,15 @@ mod stopped;
 mod store_format;
 mod withhold;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use amends_api::{backup_view, store_view};
 use amends_api_types::{ArchiveBody, ArchivePassView, SagaView, StoreView};
+use amends_runtime::AuditCheck;
 use amends_store::{
-    ArchivePlace, BackupError, FileCheck, OpenError, PlaceError, RestoreError, StoppedStore,
+    ArchivePlace, BackupError, FileCheck, OpenError, PlaceError, RestoreError, StoppedStore, Stream,
 };
 
 use download::exists;
@@ -29,7 +30,8 @@ use store_format::StoreFormat;
 
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
-use crate::commands::output::{Look, print_json, print_table_as, say, span, table};
+use crate::commands::ids::one_id;
+use crate::commands::output::{Look, counted, print_json, print_table_as, say, span, table};
 
 /// The verbs about the store.
 #[derive(Debug, Subcommand)]
@@ -100,8 +102,9 @@ pub(crate) struct Backup {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  amends store restore amends-monday.db --config amends.toml\n\n\
-                        The host has to be stopped. The backup is checked first.\nThe world does \
-                        not go back: see \"What a restore means\" in the book."
+                        The host has to be stopped. The backup is checked first.\nWhen only what \
+                        lists and searches read is wrong in it, that is written anew from the events.\nThe \
+                        world does not go back: see \"What a restore means\" in the book."
 )]
 pub(crate) struct Restore {
     /// The backup
@@ -121,7 +124,8 @@ pub(crate) struct Restore {
                         hour. It needs retention in [store].\nAn archived saga is read as before: \
                         get, history, list --archived.")]
 pub(crate) struct Archive {
-    /// Bring this saga back into the store instead, so that it can be compensated
+    /// Bring this saga back into the store instead, so that it can be compensated: its id, or eight or more
+    /// digits of its beginning or end
     #[arg(long, value_name = "ID")]
     pub bring_back: Option<String>,
     /// How to print what was done
@@ -139,6 +143,7 @@ pub(crate) struct Archive {
                         s3://my-bucket/amends\n\nReads the whole file and \
                         mends nothing. Exits with 1 when something is damaged,\nor when what lists \
                         and searches read is not what the events say: `amends store rebuild` mends that.\n\
+                        Checks that no entry of the audit was changed or removed, but for the last ones.\n\
                         A file of an earlier schema is checked for damage alone.")]
 pub(crate) struct Verify {
     /// The file: a backup, or the database of a stopped host
@@ -160,7 +165,7 @@ pub(crate) async fn run(command: Store) -> anyhow::Result<u8> {
     match command {
         Store::Stats(args) => stats(args).await,
         Store::Backup(args) => back_up(args).await,
-        Store::Restore(args) => restore(&args),
+        Store::Restore(args) => restore(&args).await,
         Store::Verify(args) => verify(&args),
         Store::Rebuild(args) => rebuild::rebuild(args).await,
         Store::Copy(args) => copy::copy(args).await,
@@ -173,7 +178,8 @@ pub(crate) async fn run(command: Store) -> anyhow::Result<u8> {
 async fn archive(args: Archive) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     if let Some(id) = &args.bring_back {
-        let path = format!("/v1/sagas/{}/bring-back", escape(id));
+        let id = one_id(&client, id).await?;
+        let path = format!("/v1/sagas/{}/bring-back", escape(&id));
         let saga: SagaView = client.post(&path, &ArchiveBody {}).await?;
         match args.output {
             StoreFormat::Json => print_json(&saga)?,
@@ -186,24 +192,33 @@ async fn archive(args: Archive) -> anyhow::Result<u8> {
         StoreFormat::Json => print_json(&pass)?,
         StoreFormat::Table => {
             let ArchivePassView { sagas, events, .. } = pass;
+            let were = if sagas == 1 { "was" } else { "were" };
             if pass.deleted {
-                say!("{sagas} sagas with {events} events were deleted")?;
+                say!(
+                    "{} with {} {were} deleted",
+                    counted(sagas, "saga"),
+                    counted(events, "event")
+                )?;
             } else {
-                let (files, bytes) = (pass.segments, size(pass.bytes));
-                say!("{sagas} sagas with {events} events were archived: {files} files, {bytes}")?;
+                let (files, bytes) = (counted(pass.segments, "file"), size(pass.bytes));
+                let (moved, events) = (counted(sagas, "saga"), counted(events, "event"));
+                say!("{moved} with {events} {were} archived: {files}, {bytes}")?;
             }
             if pass.kept > 0 {
-                say!("{} sagas past their retention stay, because they may be needed", pass.kept)?;
+                let kept = counted(pass.kept, "saga");
+                say!("kept, because they may be needed: {kept} past the retention")?;
             }
             if pass.unreadable > 0 {
-                say!("{} sagas stay, because they cannot be read; see the log", pass.unreadable)?;
+                let unreadable = counted(pass.unreadable, "saga");
+                say!("kept, because they cannot be read: {unreadable}; see the log")?;
             }
             if pass.keys > 0 {
-                say!("{} start keys of archived sagas were removed", pass.keys)?;
+                say!("removed: {} of archived sagas", counted(pass.keys, "start key"))?;
             }
             if pass.components > 0 {
-                let (count, bytes) = (pass.components, size(pass.component_bytes));
-                say!("{count} components that nothing needs were removed: {bytes}")?;
+                let (count, bytes) =
+                    (counted(pass.components, "component"), size(pass.component_bytes));
+                say!("removed: {count} that nothing needs, {bytes}")?;
             }
         }
     }
@@ -244,11 +259,10 @@ async fn back_up(args: Backup) -> anyhow::Result<u8> {
     match args.output {
         StoreFormat::Json => print_json(&view)?,
         StoreFormat::Table => say!(
-            "{} has {} sagas and {} events, up to position {}: {}, copied in {:.1} s",
+            "{} has {}; {}: {}, copied in {:.1} s",
             args.file.display(),
-            view.sagas,
-            view.events,
-            view.events,
+            counted(view.sagas, "saga"),
+            ever_stored(view.events),
             size(view.bytes),
             view.seconds
         )?,
@@ -256,8 +270,9 @@ async fn back_up(args: Backup) -> anyhow::Result<u8> {
     Ok(EXIT_DONE)
 }
 
-fn restore(args: &Restore) -> anyhow::Result<u8> {
-    let restored = amends_store::restore(&args.file, &url_of(&args.config)?, args.replace);
+async fn restore(args: &Restore) -> anyhow::Result<u8> {
+    let url = url_of(&args.config)?;
+    let restored = amends_store::restore(&args.file, &url, args.replace);
     let restored = restored.map_err(|error| match error {
         RestoreError::Open(error) => in_use(error),
         RestoreError::Exists(_) => {
@@ -270,11 +285,18 @@ fn restore(args: &Restore) -> anyhow::Result<u8> {
         }
         RestoreError::Copy(error) => not_copied(error),
     })?;
-    let FileCheck { events, sagas, backup_at, .. } = restored.check;
+    let FileCheck { events, sagas, backup_at, mendable, .. } = restored.check;
     let of = backup_at.map_or_else(String::new, |at| format!(", as of {at}"));
-    say!("{} has {sagas} sagas and {events} events{of}", restored.path.display())?;
+    let (path, sagas) = (restored.path.display(), counted(sagas, "saga"));
+    say!("{path} has {sagas}{of}; {}", ever_stored(events))?;
     if let Some(replaced) = &restored.replaced {
         say!("the store that was there before is {}", replaced.display())?;
+    }
+    if mendable > 0 {
+        say!(
+            "what lists and searches read was wrong in the backup, and is written anew from the events"
+        )?;
+        rebuild::rebuild_restored(url, &args.config).await?;
     }
     say!(
         "Sagas that started after the backup are unknown to this store, and what they did outside \
@@ -285,13 +307,15 @@ fn restore(args: &Restore) -> anyhow::Result<u8> {
 }
 
 fn verify(args: &Verify) -> anyhow::Result<u8> {
-    let check = amends_store::check_file(&args.file, args.archive.as_ref()).map_err(|error| {
-        if !matches!(error, OpenError::InUse(_)) {
-            return anyhow::Error::new(error);
-        }
-        let help = "make a backup (`amends store backup`) and verify that one";
-        Failed::with_help(EXIT_ERROR, "a host has this store open", help).into()
-    })?;
+    let mut check =
+        amends_store::check_file(&args.file, args.archive.as_ref()).map_err(|error| {
+            if !matches!(error, OpenError::InUse(_)) {
+                return anyhow::Error::new(error);
+            }
+            let help = "make a backup (`amends store backup`) and verify that one";
+            Failed::with_help(EXIT_ERROR, "a host has this store open", help).into()
+        })?;
+    let audit = check_audit(&args.file, &mut check);
     let code = if check.findings.is_empty() { EXIT_DONE } else { EXIT_ERROR };
     match args.output {
         StoreFormat::Json => print_json(&serde_json::json!({
@@ -300,11 +324,14 @@ fn verify(args: &Verify) -> anyhow::Result<u8> {
             "events": check.events,
             "sagas": check.sagas,
             "backup_at": check.backup_at,
+            "audit_entries": audit.entries(),
+            "audit_chain": audit.chain(),
             "segments": check.segments,
             "segments_checked": args.archive.is_some(),
             "projections_compared": check.schema == check.known_schema,
             "not_compared": check.not_folded.as_ref().map_or(0, |(sagas, _)| *sagas),
             "findings": check.findings,
+            "mended_by_rebuild": check.mendable,
         }))?,
         StoreFormat::Table => {
             for finding in &check.findings {
@@ -316,13 +343,24 @@ fn verify(args: &Verify) -> anyhow::Result<u8> {
                 count => format!("{count} findings"),
             };
             say!(
-                "{}: {result}; {} sagas and {} events, {}, schema version {}",
+                "{}: {result}; {}; {}; {}, schema version {}",
                 args.file.display(),
-                check.sagas,
-                check.events,
+                counted(check.sagas, "saga"),
+                ever_stored(check.events),
                 size(check.bytes),
                 check.schema
             )?;
+            if check.mendable > 0 {
+                let which = if check.is_damaged() {
+                    format!("{} of them", check.mendable)
+                } else {
+                    "that".to_owned()
+                };
+                say!(
+                    "`amends store rebuild` mends {which}: what lists and searches read is not what the \
+                     events say"
+                )?;
+            }
             if check.schema != check.known_schema {
                 say!(
                     "the projections were not compared: the file has schema {}, this version \
@@ -333,21 +371,45 @@ fn verify(args: &Verify) -> anyhow::Result<u8> {
             }
             if let Some((sagas, (id, reason))) = &check.not_folded {
                 say!(
-                    "{sagas} sagas were not compared with their events, because these cannot be \
-                     read; the first is {id}: {}",
+                    "not compared with their events, because these cannot be read: {}; the first is \
+                     {id}: {}",
+                    counted(*sagas, "saga"),
                     amends_engine::on_one_line(reason)
                 )?;
             }
+            if audit.entries() > 0 {
+                let (entry, chain) = (audit.entries(), audit.chain());
+                say!("the audit fits up to entry {entry}, which has the chain {chain}")?;
+            }
             match (check.segments, &args.archive) {
                 (0, _) => {}
-                (count, Some(place)) => say!("{count} archive files were checked in {place}")?,
+                (count, Some(place)) => {
+                    say!("checked in {place}: {}", counted(count, "archive file"))?;
+                }
                 (count, None) => say!(
-                    "{count} archive files were not checked: say with --archive where they are"
+                    "not checked: {}; say with --archive where the archive is",
+                    counted(count, "archive file")
                 )?,
             }
         }
     }
     Ok(code)
+}
+
+/// Checks the chain of the audit. What does not fit is one more finding.
+fn check_audit(file: &Path, check: &mut FileCheck) -> AuditCheck {
+    let mut audit = AuditCheck::default();
+    let read = amends_store::read_stream(file, &Stream::Audit, |event| audit.take(event));
+    let unread = read.err().map(|error| format!("the audit cannot be read to its end: {error}"));
+    check.findings.extend(unread);
+    check.findings.extend(audit.finding().map(str::to_owned));
+    audit
+}
+
+/// Says how many events a store has taken in its life. Those of archived and deleted sagas count.
+fn ever_stored(events: u64) -> String {
+    let were = if events == 1 { "was" } else { "were" };
+    format!("{} {were} ever stored", counted(events, "event"))
 }
 
 /// Says what to do when a copy could not be written, because its file exists.
@@ -371,18 +433,18 @@ fn is_exists(error: &(dyn std::error::Error + 'static)) -> bool {
 fn print_stats(view: &StoreView) -> anyhow::Result<()> {
     let look = Look::new();
     say!(
-        "{} ({} free), and {} of write-ahead log; {} sagas, {} events",
+        "{} ({} free), and {} of write-ahead log; {}; {}",
         size(view.bytes),
         size(view.free_bytes),
         size(view.wal_bytes),
-        view.sagas,
-        view.events
+        counted(view.sagas, "saga"),
+        ever_stored(view.events)
     )?;
     match &view.growth {
         Some(growth) => say!(
-            "it grows by {} and {} events a day, measured over {}",
+            "it grows by {} and {} a day, measured over {}",
             size(growth.bytes_per_day),
-            growth.events_per_day,
+            counted(growth.events_per_day, "event"),
             span(std::time::Duration::from_secs(growth.measured_seconds))
         )?,
         None => say!("it is too young to say how fast it grows")?,
@@ -390,10 +452,10 @@ fn print_stats(view: &StoreView) -> anyhow::Result<()> {
     if view.archived.sagas > 0 {
         let archived = &view.archived;
         say!(
-            "{} sagas with {} events are archived or deleted; {} archive files, {}",
-            archived.sagas,
-            archived.events,
-            archived.segments,
+            "archived or deleted: {} with {}; {}, {}",
+            counted(archived.sagas, "saga"),
+            counted(archived.events, "event"),
+            counted(archived.segments, "archive file"),
             size(archived.bytes)
         )?;
     }

@@ -5,10 +5,16 @@ use clap::{Args, Subcommand};
 use amends_api_types::{DeadLetterView, LIMIT_MAX, RedriveBody, SubscriptionView};
 use amends_engine::on_one_line;
 
+use crate::commands::change::{ChangeArgs, print_changed};
 use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::output::format::Format;
-use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
+use crate::commands::output::{
+    Look, counted, print_json, print_json_line, print_table_as, say, table,
+};
+
+/// The state of a subscription whose receiver wants no more.
+const DISABLED: &str = "disabled";
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -55,15 +61,9 @@ pub(crate) struct DeadLetters {
 pub(crate) struct Redrive {
     /// The subscription
     pub(crate) name: String,
-    /// The reason, which is logged with who asked
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
-    /// How to print the subscription then
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(crate) output: Format,
-    /// Which host to talk to.
+    /// Why, and how to print it.
     #[command(flatten)]
-    pub(crate) host: HostArgs,
+    pub(crate) change: ChangeArgs,
 }
 
 pub(crate) async fn run(verb: Subscription) -> anyhow::Result<u8> {
@@ -140,22 +140,24 @@ async fn dead_letters(args: DeadLetters) -> anyhow::Result<u8> {
     Ok(EXIT_DONE)
 }
 
-async fn redrive(args: Redrive) -> anyhow::Result<u8> {
-    let client = Client::new(&args.host)?;
-    let path = format!("/v1/subscriptions/{}/redrive", escape(&args.name));
-    let body = RedriveBody { reason: args.reason };
-    let subscription: SubscriptionView = client.post(&path, &body).await?;
-    match args.output {
-        Format::Json => print_json(&subscription)?,
-        Format::Jsonl => print_json_line(&subscription)?,
-        Format::Ids => say!("{}", subscription.name)?,
-        Format::Table => {
-            let words = match subscription.dead_letters {
-                1 => "1 dead letter is".to_owned(),
-                count => format!("{count} dead letters are"),
-            };
-            say!("{}", on_one_line(&format!("{words} sent again to {}", subscription.target)))?;
+async fn redrive(Redrive { name, change }: Redrive) -> anyhow::Result<u8> {
+    let ChangeArgs { reason, output, host } = change;
+    let client = Client::new(&host)?;
+    let path = format!("/v1/subscriptions/{}/redrive", escape(&name));
+    let before = client.get::<Page<SubscriptionView>>("/v1/subscriptions").await?.items;
+    let was_disabled = |before: &SubscriptionView| before.name == name && before.state == DISABLED;
+    let was_disabled = before.iter().any(was_disabled);
+    let subscription: SubscriptionView = client.post(&path, &RedriveBody { reason }).await?;
+    print_changed(output, &subscription, &subscription.name, || {
+        let are = if subscription.dead_letters == 1 { "is" } else { "are" };
+        let letters = counted(subscription.dead_letters, "dead letter");
+        let words = format!("{letters} {are} sent again to {}", subscription.target);
+        let words = on_one_line(&words).into_owned();
+        if !was_disabled || subscription.state == DISABLED {
+            return words;
         }
-    }
+        let lag = counted(subscription.lag_events, "event");
+        format!("{words}\n{name} was disabled and is active again, {lag} behind the log")
+    })?;
     Ok(EXIT_DONE)
 }

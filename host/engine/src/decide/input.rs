@@ -33,6 +33,8 @@ pub struct Start {
     pub parent: Option<Parent>,
     /// The key of its personal values; none when its definition has no subject.
     pub sealed_key: Option<SealedKey>,
+    /// Who starts the saga. None on a host without access control, and when a step of another saga starts it.
+    pub who: Option<String>,
     /// The places that components mark as personal, and that the definition does not name.
     pub personal: Vec<PersonalPath>,
 }

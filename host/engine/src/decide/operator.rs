@@ -195,17 +195,17 @@ fn undo_rests(saga: &Saga, index: usize) -> bool {
 /// Returns true when a step, or its undo, may be skipped.
 fn may_skip(saga: &Saga, index: usize, undo: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
-    if undo {
+    if undo || step.lacks_values && !is_forward {
         return undo_rests(saga, index);
     }
     match step.progress {
         Progress::Undo(_) => step.progress.undo_has_failed(),
         Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown)
         | Progress::Waiting { .. } => is_forward,
+        Progress::Pending => is_forward && step.lacks_values,
         // Past the pivot nothing is undone, so an effect that may stand does no harm.
         Progress::BackingOff { .. } => is_forward && (!step.tainted || saga.is_past_pivot()),
         Progress::Settled(StepOutcome::Succeeded | StepOutcome::Skipped)
-        | Progress::Pending
         | Progress::Running
         | Progress::FannedOut => false,
     }
@@ -214,18 +214,18 @@ fn may_skip(saga: &Saga, index: usize, undo: bool) -> bool {
 /// Returns true when a step, or its undo, may be resolved.
 fn may_resolve(saga: &Saga, index: usize, happened: bool, undo: bool) -> bool {
     let (step, is_forward) = (&saga.steps[index], saga.phase == Phase::Forward);
-    if undo {
+    if undo || step.lacks_values && !is_forward {
         return undo_rests(saga, index);
     }
     match step.progress {
         Progress::Undo(_) => step.progress.undo_has_failed(),
         Progress::Settled(StepOutcome::Failed) | Progress::Waiting { .. } => is_forward && happened,
+        Progress::Pending => is_forward && happened && step.lacks_values,
         Progress::Settled(StepOutcome::Unknown) => {
             is_forward && happened || saga.is_unknown_pivot(index)
         }
         Progress::BackingOff { .. } => is_forward && (happened || step.tainted),
         Progress::Settled(StepOutcome::Succeeded | StepOutcome::Skipped)
-        | Progress::Pending
         | Progress::Running
         | Progress::FannedOut => false,
     }

@@ -82,7 +82,7 @@ impl Draft<'_> {
             if !may_settle {
                 continue;
             }
-            if self.saga.is_ready(index) {
+            if self.saga.is_ready(index) && !self.settle_erased(index, true) {
                 self.settle_ready(index);
             }
             if self.saga.steps[index].progress == Progress::FannedOut {
@@ -92,6 +92,7 @@ impl Draft<'_> {
                 self.settle_waiting(index, until.is_some_and(|until| until <= self.at));
             }
         }
+        self.settle_all_erased();
         if self.saga.blocked.is_none()
             && self.saga.is_past_pivot()
             && let Some(index) = self.failed_step()
@@ -104,6 +105,41 @@ impl Draft<'_> {
         if self.saga.steps.iter().all(|step| step.progress.is_done()) {
             self.emit(SagaCompleted {});
         }
+    }
+
+    /// Blocks the saga at each step whose next call needs an erased value.
+    fn settle_all_erased(&mut self) {
+        if !self.saga.is_erased && !self.saga.steps.iter().any(|step| step.lacks_values) {
+            return;
+        }
+        for index in 0..self.saga.definition.steps().len() {
+            self.settle_erased(index, true);
+        }
+        for number in 0..self.saga.fan_outs.len() {
+            let fan_out = &self.saga.fan_outs[number];
+            let (elements, until) = (fan_out.range(), self.saga.may_begin_until(fan_out));
+            for index in elements {
+                self.settle_erased(index, index < until);
+            }
+        }
+    }
+
+    /// Blocks the saga at a step whose next call needs an erased value. Returns true when it needs one.
+    /// `may_begin` is false for elements that wait for others before their first attempt.
+    fn settle_erased(&mut self, index: usize, may_begin: bool) -> bool {
+        let step = &self.saga.steps[index];
+        let is_known = step.lacks_values;
+        let waits = matches!(step.progress, Progress::Pending | Progress::Settled(_));
+        if !is_known && (waits && !may_begin || !self.saga.next_call_needs_erased(index)) {
+            return false;
+        }
+        // It is said again when an operator has moved another step.
+        if !is_known || self.saga.blocked.is_none() {
+            let step = self.saga.name(index).clone();
+            let reason = self.saga.lacks_values_because(index);
+            self.emit(SagaBlocked { step: Some(step), reason });
+        }
+        true
     }
 
     /// Handles a step that is ready. Skips it when its `when` is false, fails it when an expression
@@ -321,6 +357,7 @@ impl Draft<'_> {
                 self.fail(index, step, FailedAttempt { attempt, class, error, probe: None }, None);
             }
         }
+        self.settle_all_erased();
         if self.saga.blocked.is_none()
             && let Some(index) = (0..self.saga.steps.len()).find(|index| self.is_stuck(*index))
         {

@@ -22,14 +22,14 @@ use cel::{Context, Env, Program};
 use serde_json::Value;
 
 use convert::from_cel;
-use error::Shortened;
+use error::{json_type, reason};
 use meter::Meter;
 use path::{Path, operand, path, path_of, read_path};
 use syntax::{TYPES, has_lone_equals, literal_text, walk};
 use variables::ITEM_NAMES;
 
 pub(crate) use error::ExpressionError;
-pub(crate) use path::{PassedThrough, ReadPlace};
+pub(crate) use path::{PassedThrough, ReadPlace, has_text};
 pub(crate) use variables::{Item, Source, Variable, VariableValue, Variables};
 
 /// The longest expression, in bytes: it is code in a config file, not data.
@@ -199,16 +199,12 @@ impl Expression {
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(&bound);
         let value = cel::Value::resolve_val(&self.metered, &context);
-        let failed = |what: &dyn std::fmt::Display| {
-            let source = &self.source;
-            ExpressionError::Failed(if variables.hides_values {
-                format!("`{source}` has no value; which one it was given may be personal")
-            } else {
-                format!("`{source}`{}", Shortened::of(what))
-            })
-        };
-        let value = value.map_err(|error| failed(&format_args!(": {error}")))?;
-        from_cel(value.as_ref()).ok_or_else(|| failed(&" is not a JSON value"))
+        let source = &self.source;
+        let value = value.map_err(|error| {
+            ExpressionError::Failed(format!("`{source}`: {}", reason(&error, source)))
+        })?;
+        from_cel(value.as_ref())
+            .ok_or_else(|| ExpressionError::Failed(format!("`{source}` is not a JSON value")))
     }
 
     /// Returns the payload that the expression passes through unchanged, if any.
@@ -249,16 +245,26 @@ impl Expression {
     /// Returns true when the expression reads a value at this path of a variable, a part of it, or something
     /// that it is a part of.
     pub(crate) fn reads(&self, variable: Variable, fields: &[String]) -> bool {
+        self.reads_any(|path| path.has_part_of(variable, fields))
+    }
+
+    /// Returns true when the expression reads a value that has this text in it, or something of it.
+    pub(crate) fn reads_text(&self, text: &str, variables: &Variables<'_>) -> bool {
+        self.reads_any(|path| path.leads_to_text(text, variables))
+    }
+
+    /// Returns true when the expression reads such a path.
+    fn reads_any(&self, is_such: impl Fn(&Path) -> bool) -> bool {
         let (mut reads, mut operands) = (false, Vec::new());
         walk(self.program.expression(), &mut Vec::new(), &mut |expr, bound| {
-            if bound.contains(&variable.name()) {
+            let Some(path) = read_path(expr) else { return };
+            if bound.contains(&path.name()) {
                 return;
             }
-            let Some(path) = read_path(expr) else { return };
             // `input` is read of `input.order.id`, but of `input` no more than that.
             operands.extend(operand(expr).map(std::ptr::from_ref));
             let is_whole = !operands.contains(&std::ptr::from_ref(expr));
-            reads |= is_whole && path.has_part_of(variable, fields);
+            reads |= is_whole && is_such(&path);
         });
         reads
     }
@@ -267,12 +273,8 @@ impl Expression {
     pub(crate) fn evaluate_bool(&self, variables: &Variables<'_>) -> Result<bool, ExpressionError> {
         let value = self.evaluate(variables)?;
         value.as_bool().ok_or_else(|| {
-            let source = &self.source;
-            ExpressionError::Failed(if variables.hides_values {
-                format!("`{source}` is not true or false")
-            } else {
-                format!("`{source}` is {}, not true or false", Shortened::of(&value))
-            })
+            let (source, found) = (&self.source, json_type(&value));
+            ExpressionError::Failed(format!("`{source}` is {found}, not true or false"))
         })
     }
 }

@@ -34,7 +34,7 @@ pub(crate) enum StepInput {
 
 impl StepInput {
     /// Returns the expressions that it consists of.
-    pub(super) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let (whole, fields) = match self {
             Self::All => (None, &[][..]),
             Self::Whole(expression) => (Some(&**expression), &[][..]),

@@ -93,34 +93,10 @@ fn wish(who: &str, reason: &str, cause: Cause) -> Arc<Wish> {
 fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<(), String> {
     let index = index_of(saga, &event.step)?;
     let is_unknown_pivot = saga.is_unknown_pivot(index);
-    let is_forward = saga.phase == Phase::Forward;
-    // A step that has its elements does not get them again.
-    let anew = if saga.fan_out(index).is_some() { Progress::FannedOut } else { Progress::Pending };
+    let (direction, progress) = tried_again(saga, index, at)?;
     let step = &mut saga.steps[index];
-    let (direction, progress) = match step.progress {
-        Progress::Undo(UndoProgress::Blocked) => (Direction::Compensate, step.stood()),
-        Progress::Undo(UndoProgress::BackingOff { .. }) => {
-            let undo = UndoProgress::BackingOff { since: at, retry_at: at };
-            (Direction::Compensate, Progress::Undo(undo))
-        }
-        Progress::BackingOff { .. } => {
-            (Direction::Execute, Progress::BackingOff { since: at, retry_at: at })
-        }
-        Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown)
-            if is_forward || is_unknown_pivot =>
-        {
-            (Direction::Execute, anew)
-        }
-        Progress::Pending
-        | Progress::Waiting { .. }
-        | Progress::Running
-        | Progress::FannedOut
-        | Progress::Settled(_)
-        | Progress::Undo(UndoProgress::Running | UndoProgress::Undone | UndoProgress::Skipped) => {
-            return Err("the step is not to be tried again".to_owned());
-        }
-    };
     step.progress = progress;
+    step.lacks_values = false;
     step.by_hand = None;
     step.attempts_before = step.attempts;
     step.undo_attempts_before = step.undo_attempts;
@@ -142,6 +118,40 @@ fn retried(saga: &mut Saga, at: Timestamp, event: &OperatorRetried) -> Result<()
     Ok(())
 }
 
+/// Returns the direction in which a step is tried again, and where it stands then.
+fn tried_again(saga: &Saga, index: usize, at: Timestamp) -> Result<(Direction, Progress), String> {
+    let is_forward = saga.phase == Phase::Forward;
+    let progress = saga.steps[index].progress;
+    let lacking = saga.next_call(index).filter(|_| saga.steps[index].lacks_values);
+    // A step that has its elements does not get them again.
+    let anew = if saga.fan_out(index).is_some() { Progress::FannedOut } else { Progress::Pending };
+    Ok(match progress {
+        Progress::Undo(UndoProgress::Blocked) => (Direction::Compensate, saga.steps[index].stood()),
+        Progress::Undo(UndoProgress::BackingOff { .. }) => {
+            let undo = UndoProgress::BackingOff { since: at, retry_at: at };
+            (Direction::Compensate, Progress::Undo(undo))
+        }
+        Progress::BackingOff { .. } => {
+            (Direction::Execute, Progress::BackingOff { since: at, retry_at: at })
+        }
+        Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown)
+            if is_forward || saga.is_unknown_pivot(index) =>
+        {
+            (Direction::Execute, anew)
+        }
+        Progress::Pending
+        | Progress::Waiting { .. }
+        | Progress::Running
+        | Progress::FannedOut
+        | Progress::Settled(_)
+        | Progress::Undo(UndoProgress::Running | UndoProgress::Undone | UndoProgress::Skipped) => {
+            // Its call has not begun.
+            let direction = lacking.ok_or("the step is not to be tried again")?;
+            (direction, progress)
+        }
+    })
+}
+
 /// Turns a saga forward again, whose pivot was unknown. Nothing has been undone: the undos before a
 /// pivot wait until the pivot is clear, and nothing after it has begun.
 fn go_forward(saga: &mut Saga) {
@@ -160,6 +170,9 @@ fn skipped(saga: &mut Saga, at: Timestamp, event: &OperatorSkipped) -> Result<us
             Progress::Undo(UndoProgress::Skipped)
         }
         Progress::Settled(_) if undo_waits => Progress::Undo(UndoProgress::Skipped),
+        Progress::Pending if step.lacks_values && is_forward => {
+            Progress::Settled(StepOutcome::Skipped)
+        }
         Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown)
         | Progress::Waiting { .. }
         | Progress::BackingOff { .. }
@@ -177,6 +190,7 @@ fn skipped(saga: &mut Saga, at: Timestamp, event: &OperatorSkipped) -> Result<us
             return Err("the step is not to be skipped".to_owned());
         }
     };
+    step.lacks_values = false;
     step.ended_at = Some(at);
     saga.blocked = None;
     Ok(index)
@@ -200,6 +214,9 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
             step.succeed(output(), at);
         }
         Progress::Waiting { .. } if event.happened && is_forward => step.succeed(output(), at),
+        Progress::Pending if step.lacks_values && event.happened && is_forward => {
+            step.succeed(output(), at);
+        }
         Progress::Settled(StepOutcome::Unknown) if is_unknown_pivot => {
             step.tainted = false;
             step.progress = Progress::Settled(StepOutcome::Failed);
@@ -215,6 +232,7 @@ fn resolved(saga: &mut Saga, at: Timestamp, event: &OperatorResolved) -> Result<
             return Err("nothing of the step is to be resolved".to_owned());
         }
     }
+    step.lacks_values = false;
     if is_unknown_pivot && event.happened {
         go_forward(saga);
     }

@@ -35,7 +35,7 @@ pub(super) fn apply_step(saga: &mut Saga, at: Timestamp, event: &StepEvent) -> R
             step.progress = Progress::Running;
             step.by_hand = None;
             step.attempts = event.attempt;
-            step.began_at = Some(at);
+            step.earlier_began_at = step.began_at.replace(at);
             step.child = event.child;
             step.attempts_before += u32::from(event.trial);
             step.digest = Some(event.digest);

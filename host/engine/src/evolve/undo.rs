@@ -25,7 +25,7 @@ pub(super) fn apply_undo(saga: &mut Saga, at: Timestamp, event: &UndoEvent) -> R
             step.progress = Progress::Undo(UndoProgress::Running);
             step.by_hand = None;
             step.undo_attempts = event.attempt;
-            step.undo_began_at = Some(at);
+            step.earlier_undo_began_at = step.undo_began_at.replace(at);
             step.undo_attempts_before += u32::from(event.trial);
             step.undo_digest = Some(event.digest);
         }

@@ -16,11 +16,7 @@ impl Saga {
         let step = element.map_or(index, |(fan_out, _)| fan_out.step);
         let item = element
             .map(|(fan_out, element)| Item::new(element.item.to_value(), index - fan_out.first));
-        let variables = Variables::new(StepSource { saga: self, step }, item);
-        match self.started.sealed_key {
-            Some(_) => variables.personal(),
-            None => variables,
-        }
+        Variables::new(StepSource { saga: self, step }, item)
     }
 
     /// Returns the input of a step's calls when the step passes a payload through unchanged. That

@@ -126,14 +126,19 @@ impl Saga {
     }
 
     /// Returns true when an earlier call of a step may have had its effect, in the direction in
-    /// which the step would be retried.
+    /// which the step would be retried. A call that lacks values may have been made after the backup that
+    /// the store was restored from.
     pub(crate) fn may_have_acted(&self, index: usize) -> bool {
         let step = &self.steps[index];
-        if step.progress.undo_has_failed() { step.undo_tainted } else { step.tainted }
+        let is_undo = step.progress.undo_has_failed();
+        step.lacks_values || if is_undo { step.undo_tainted } else { step.tainted }
     }
 
     /// Returns true when only an operator can move a step.
     pub(crate) fn needs_operator(&self, index: usize) -> bool {
+        if self.steps[index].lacks_values {
+            return true;
+        }
         match self.steps[index].progress {
             Progress::Settled(StepOutcome::Failed | StepOutcome::Unknown) => {
                 self.phase == Phase::Forward || self.is_unknown_pivot(index)

@@ -12,7 +12,8 @@ use crate::log_limits::LogSize;
 use crate::payload::Payload;
 use crate::personal::PersonalPath;
 
-/// One saga. [`crate::start`] and [`crate::replay`] make it; only [`crate::evolve`] changes it.
+/// One saga. [`crate::start`] and [`crate::replay`] make it; only [`crate::evolve`] changes it, but for
+/// [`Self::set_erased`].
 #[derive(Debug, Clone)]
 pub struct Saga {
     pub(crate) id: SagaId,
@@ -46,6 +47,8 @@ pub struct Saga {
     pub(crate) fan_outs: Vec<FanOut>,
     /// The places that components have marked as personal.
     pub(crate) marked: Vec<PersonalPath>,
+    /// True when the key of its personal values is gone. Whoever folds its log says so.
+    pub(crate) is_erased: bool,
     /// The size of its log, and the size at which the log is full.
     pub(crate) log: LogSize,
     pub(crate) log_max: LogSize,
@@ -107,6 +110,7 @@ impl Saga {
             steps,
             fan_outs: Vec::new(),
             marked: Vec::new(),
+            is_erased: false,
             log: LogSize { events: 1, bytes: input_bytes },
             log_max,
         }

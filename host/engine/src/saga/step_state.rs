@@ -10,6 +10,7 @@ use crate::payload::Payload;
 
 /// The state of one step or element of a saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the log tells it")]
 pub(crate) struct StepState {
     pub(crate) progress: Progress,
     /// The attempts of `execute` so far.
@@ -26,6 +27,9 @@ pub(crate) struct StepState {
     /// When the last attempt of each began.
     pub(crate) began_at: Option<Timestamp>,
     pub(crate) undo_began_at: Option<Timestamp>,
+    /// When the attempt of each before that one began.
+    pub(crate) earlier_began_at: Option<Timestamp>,
+    pub(crate) earlier_undo_began_at: Option<Timestamp>,
     /// How often each got a new idempotency key.
     pub(crate) key_generation: u32,
     pub(crate) undo_key_generation: u32,
@@ -39,6 +43,8 @@ pub(crate) struct StepState {
     pub(crate) by_hand: Option<Arc<Ordered>>,
     /// True when its undo found nothing to undo.
     pub(crate) undid_nothing: bool,
+    /// True when its next call needs an erased value, so that only an operator moves it.
+    pub(crate) lacks_values: bool,
     /// The component of the last `execute`.
     pub(crate) digest: Option<Digest>,
     /// The component of the last `compensate`.
@@ -58,9 +64,9 @@ pub(crate) struct StepState {
 }
 
 impl StepState {
-    /// Returns the time that it waits for.
+    /// Returns the time that it waits for. None when only an operator moves it.
     pub(crate) fn next_at(&self) -> Option<Timestamp> {
-        self.timer().map(|(_, due)| due)
+        self.timer().filter(|_| !self.lacks_values).map(|(_, due)| due)
     }
 
     /// Returns when the time that it waits for was set, and that time.
@@ -96,6 +102,8 @@ impl Default for StepState {
             undo_attempts_unknown: 0,
             began_at: None,
             undo_began_at: None,
+            earlier_began_at: None,
+            earlier_undo_began_at: None,
             key_generation: 0,
             undo_key_generation: 0,
             child: None,
@@ -105,6 +113,7 @@ impl Default for StepState {
             chosen: None,
             by_hand: None,
             undid_nothing: false,
+            lacks_values: false,
             output: None,
             tainted: false,
             undo_tainted: false,

@@ -7,14 +7,13 @@ use super::orders::Note;
 use super::progress::Progress;
 use super::state::{Phase, Saga};
 use super::step_state::StepState;
+use crate::call::Direction;
 use crate::definition::Definition;
 use crate::event::SagaStarted;
-use crate::ids::{SagaId, StepName, Timestamp, Version, push_hex};
+use crate::ids::{SagaId, StepName, Timestamp, Version};
 use crate::payload::Payload;
 use crate::status::SagaStatus;
-
-/// The bytes of a trace context: version, trace id, parent id and flags, in hexadecimal.
-const TRACEPARENT_BYTES: usize = 55;
+use crate::trace::TraceContext;
 
 impl Saga {
     /// Returns the id of the saga.
@@ -49,16 +48,7 @@ impl Saga {
         if let Some(given) = &self.started.traceparent {
             return Cow::Borrowed(given);
         }
-        // The standard wants ids that are not zero. Both halves of a UUID of version 7 have bits
-        // that are set.
-        let id = self.id.as_bytes();
-        let mut text = String::with_capacity(TRACEPARENT_BYTES);
-        text.push_str("00-");
-        push_hex(&mut text, id);
-        text.push('-');
-        push_hex(&mut text, &id[8..]);
-        text.push_str("-01");
-        Cow::Owned(text)
+        Cow::Owned(TraceContext::of_saga(self.id).to_string())
     }
 
     /// Returns the trace id of [`Self::traceparent`]: 32 hexadecimal digits.
@@ -66,6 +56,29 @@ impl Saga {
     pub fn trace_id(&self) -> String {
         let traceparent = self.traceparent();
         traceparent.split('-').nth(1).unwrap_or_default().to_owned()
+    }
+
+    /// Returns when an attempt of a step or element began, if it is the last one in its direction or the
+    /// one before.
+    #[must_use]
+    pub fn attempt_began_at(
+        &self,
+        step: &StepName,
+        direction: Direction,
+        attempt: u32,
+    ) -> Option<Timestamp> {
+        let step = &self.steps[self.index_of(step)?];
+        let (last, began_at, earlier) = match direction {
+            Direction::Execute => (step.attempts, step.began_at, step.earlier_began_at),
+            Direction::Compensate => {
+                (step.undo_attempts, step.undo_began_at, step.earlier_undo_began_at)
+            }
+        };
+        match last.checked_sub(attempt)? {
+            0 => began_at,
+            1 => earlier,
+            _ => None,
+        }
     }
 
     /// Returns when the saga started.

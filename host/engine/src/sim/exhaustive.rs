@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::action::{Action, OrderKind, Reply};
 use super::figures::Figures;
 use super::machine::Machine;
+use super::stage::Result;
 use super::violation::Violation;
-use super::world::{Result, World};
+use super::world::World;
 use crate::saga::{Progress, StepOutcome, StepState, UndoProgress};
 use crate::{CLOCK_TOLERANCE, Definition, Direction, Payload, SagaId, Target, Timestamp};
 
@@ -71,8 +72,8 @@ impl Search {
         if let Some(schedules) = self.seen.get(&key) {
             return Ok(*schedules);
         }
-        for events in world.appended_from.max(1)..world.log.len() {
-            self.figures.add(world.recover_prefix(events, world.ledger.clone())?);
+        for events in world.appended_from.max(1)..world.stage.log.len() {
+            self.figures.add(world.recover_prefix(events, world.stage.ledger.clone())?);
         }
         let mut schedules = 0_u64;
         for (action, left) in actions(world, left) {
@@ -83,8 +84,9 @@ impl Search {
             schedules = schedules.saturating_add(self.explore(&next, left)?);
         }
         // In a rest nothing can happen but crashes and orders of an operator.
-        let rests =
-            world.in_flight.is_empty() && world.due().is_empty() && world.wake_at().is_none();
+        let rests = world.memory.in_flight.is_empty()
+            && world.due().is_empty()
+            && world.wake_at().is_none();
         if rests {
             let mut world = world.clone();
             world.figures = Figures::default();
@@ -105,12 +107,12 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
         let left = Budget { orders, ..left };
         // A note changes nothing, and would double the number of schedules.
         for order in OrderKind::ALL.into_iter().filter(|order| *order != OrderKind::Note) {
-            let steps = if order.is_about_a_step() { world.units.len() } else { 1 };
+            let steps = if order.is_about_a_step() { world.stage.units.len() } else { 1 };
             let may = (0..steps).filter(|step| world.may(order, *step));
             actions.extend(may.map(|step| (Action::Order { order, step }, left)));
         }
     }
-    if world.saga.has_ended() {
+    if world.memory.saga.has_ended() {
         return actions;
     }
     if world.waits_for_signal() || world.may_signal() {
@@ -121,11 +123,11 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
     } else if !world.ahead.is_zero() {
         actions.push((Action::SetClock { ahead: false }, left));
     }
-    for request in 0..world.ledger.on_their_way.len() {
+    for request in 0..world.stage.ledger.on_their_way.len() {
         actions.push((Action::Land { request }, left));
     }
     for due in world.due() {
-        let step = world.units.index_of(&due.step).unwrap_or_default();
+        let step = world.stage.units.index_of(&due.step).unwrap_or_default();
         actions.push((Action::Admit { step }, left));
         if let Some(faults) = left.faults.checked_sub(1)
             && due.direction == Direction::Execute
@@ -133,7 +135,7 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
             actions.push((Action::Refuse { step }, Budget { faults, ..left }));
         }
     }
-    for call in &world.in_flight {
+    for call in &world.memory.in_flight {
         let step = world.index(call);
         actions.push((Action::Reply { step, reply: Reply::Done }, left));
         let Some(faults) = left.faults.checked_sub(1) else { continue };
@@ -175,7 +177,7 @@ fn actions(world: &World<'_>, left: Budget) -> Vec<(Action, Budget)> {
 
 /// Returns every set of the steps that are in flight.
 fn subsets(world: &World<'_>) -> Vec<u128> {
-    let steps = world.in_flight.iter().map(|call| 1_u128 << world.index(call));
+    let steps = world.memory.in_flight.iter().map(|call| 1_u128 << world.index(call));
     steps.fold(vec![0], |sets, step| {
         let with: Vec<_> = sets.iter().map(|set| set | step).collect();
         sets.into_iter().chain(with).collect()
@@ -184,7 +186,7 @@ fn subsets(world: &World<'_>) -> Vec<u128> {
 
 /// Returns everything that the future depends on, with times relative to now.
 fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
-    let saga = &world.saga;
+    let saga = &world.memory.saga;
     let mut key = vec![
         left.faults,
         left.crashes,
@@ -197,9 +199,9 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
         u8::from(saga.wish.is_some()),
         u8::from(saga.paused.is_some()),
         u8::from(saga.given_up.is_some()),
-        u8::from(world.record.is_completed),
-        u8::try_from(world.record.signals).unwrap_or(u8::MAX),
-        u8::try_from(world.record.signals_taken).unwrap_or(u8::MAX),
+        u8::from(world.stage.record.is_completed),
+        u8::try_from(world.stage.record.signals).unwrap_or(u8::MAX),
+        u8::try_from(world.stage.record.signals_taken).unwrap_or(u8::MAX),
         u8::from(saga.compensating_since.is_some()),
         u8::from(saga.blocked.is_some()),
     ];
@@ -212,8 +214,9 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
     let is_ahead = |since: Timestamp| u8::from(since.since(right) > CLOCK_TOLERANCE);
     key.push(saga.deadline.map_or(2, |(_, since)| is_ahead(since)));
     let unborn = StepState::default();
-    for (index, effect) in world.ledger.steps.iter().enumerate() {
-        let state = saga.index_of(world.units.name(index)).map_or(&unborn, |at| &saga.steps[at]);
+    for (index, effect) in world.stage.ledger.steps.iter().enumerate() {
+        let state =
+            saga.index_of(world.stage.units.name(index)).map_or(&unborn, |at| &saga.steps[at]);
         let (progress, due) = match state.progress {
             Progress::Pending => (0, -1),
             Progress::Running => (1, -1),
@@ -238,7 +241,7 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
             u8::from(effect.stands),
             u8::from(effect.is_closed),
             state.timer().map_or(2, |(since, _)| is_ahead(since)),
-            u8::from(world.record.steps[index].is_let_go),
+            u8::from(world.stage.record.steps[index].is_let_go),
         ];
         key.extend(flags);
         let before = [state.attempts_before, state.undo_attempts_before];
@@ -264,17 +267,17 @@ fn key(world: &World<'_>, left: Budget) -> Vec<u8> {
                 | UndoProgress::Skipped,
             ) => None,
         };
-        let timeout = saga.definition.steps()[world.units.step(index)].timeout;
+        let timeout = saga.definition.steps()[world.stage.units.step(index)].timeout;
         key.extend(began_at.map_or(-1, |at| relative(at.after(timeout))).to_be_bytes());
         key.extend(due.to_be_bytes());
     }
-    for request in &world.ledger.on_their_way {
+    for request in &world.stage.ledger.on_their_way {
         key.push(u8::try_from(request.step).unwrap_or(u8::MAX));
         key.push(u8::try_from(request.generation).unwrap_or(u8::MAX));
         key.extend(relative(request.until).to_be_bytes());
     }
     key.push(u8::MAX);
-    for call in &world.in_flight {
+    for call in &world.memory.in_flight {
         key.push(u8::try_from(world.index(call)).unwrap_or(u8::MAX));
         key.push(u8::from(call.direction == Direction::Compensate));
     }

@@ -1,6 +1,6 @@
 //! What really happened outside, which the log can only try to tell.
 
-use crate::{Outcome, Timestamp};
+use crate::Timestamp;
 
 /// The true effects of the calls.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,8 @@ impl Ledger {
 /// A request that may still have its effect.
 #[derive(Debug, Clone)]
 pub(super) struct PendingRequest {
+    /// The number of its call among all calls of several hosts.
+    pub(super) call: u64,
     pub(super) step: usize,
     /// The generation of the idempotency key that it carries.
     pub(super) generation: u32,
@@ -50,6 +52,4 @@ pub(super) struct StepEffect {
     pub(super) generation: u32,
     /// True once an undo ran: requests on their way have no effect any more.
     pub(super) is_closed: bool,
-    /// The outcome of the last call, as far as the host knows it.
-    pub(super) answer: Option<Outcome>,
 }

@@ -19,6 +19,11 @@ pub(super) struct Rules<'a> {
     pub(super) units: &'a Units,
     pub(super) record: &'a Record,
     pub(super) ledger: &'a Ledger,
+    /// The outcome of the last call of each step, as the host that decided has heard it.
+    pub(super) answers: &'a [Option<Outcome>],
+    /// The time of the decision, as the log has it.
+    pub(super) at: Timestamp,
+    /// The time of the world.
     pub(super) now: Timestamp,
 }
 
@@ -44,7 +49,7 @@ impl Rules<'_> {
         match event {
             SagaEvent::Started(_) => Err("a saga starts once".to_owned()),
             SagaEvent::Due(_) => {
-                let is_due = self.record.start.is_some_and(|(start, _)| start <= self.now);
+                let is_due = self.record.start.is_some_and(|(start, _)| start <= self.at);
                 require(is_due && !self.record.is_compensating, || {
                     "its start is not due".to_owned()
                 })
@@ -79,7 +84,7 @@ impl Rules<'_> {
             }
             StepEvent::Succeeded(e) => {
                 let index = self.index(&e.step)?;
-                let answer = self.ledger.steps[index].answer.as_ref();
+                let answer = self.answer(index);
                 let told =
                     matches!(answer, Some(Outcome::Succeeded(output)) if *output == e.output);
                 require(self.ledger.steps[index].stands, || format!("{} does not stand", e.step))?;
@@ -118,8 +123,7 @@ impl Rules<'_> {
             UndoEvent::Blocked(e) => {
                 let index = self.index(&e.step)?;
                 self.undo_not_succeeded(index)?;
-                let permanent =
-                    matches!(self.ledger.steps[index].answer, Some(Outcome::Permanent(_)));
+                let permanent = matches!(self.answer(index), Some(Outcome::Permanent(_)));
                 let undo = self.spec(index).undo.as_ref();
                 let attempt = e.attempt - self.record.steps[index].undo_attempts_before;
                 let used_up = undo.is_some_and(|undo| attempt == undo.retry.attempts);
@@ -250,7 +254,7 @@ impl Rules<'_> {
             "it is undone past the pivot".to_owned()
         })?;
         let failed = self.record.steps.iter().any(|step| step.has_failed);
-        let late = self.record.deadline.is_some_and(|(deadline, _)| deadline <= self.now);
+        let late = self.record.deadline.is_some_and(|(deadline, _)| deadline <= self.at);
         require(failed || self.record.is_cancelled || late, || {
             "it is undone for nothing".to_owned()
         })
@@ -326,7 +330,7 @@ impl Rules<'_> {
     fn wait_over(&self, index: usize) -> Verdict {
         let spec = self.spec(index);
         let is_over = match self.record.steps[index].waits {
-            Wait::Until { until, .. } => until <= self.now,
+            Wait::Until { until, .. } => until <= self.at,
             Wait::No | Wait::ForEver => false,
         };
         let is_told = self.record.signals > self.record.signals_taken;
@@ -426,16 +430,21 @@ impl Rules<'_> {
     fn not_succeeded(&self, index: usize) -> Verdict {
         let name = self.units.name(index);
         let step = &self.record.steps[index];
-        let told = matches!(self.ledger.steps[index].answer, Some(Outcome::Succeeded(_)));
+        let told = matches!(self.answer(index), Some(Outcome::Succeeded(_)));
         require(!(told && step.is_executing), || format!("{name} said that it succeeded"))
     }
 
     /// Checks that `compensate` did not say that it succeeded.
     fn undo_not_succeeded(&self, index: usize) -> Verdict {
         let name = self.units.name(index);
-        let answer = &self.ledger.steps[index].answer;
+        let answer = self.answer(index);
         let told = matches!(answer, Some(Outcome::Succeeded(_) | Outcome::NothingToUndo));
         require(!told, || format!("the undo of {name} said that it succeeded"))
+    }
+
+    /// Returns the outcome of the last call of a step, as the host has heard it.
+    fn answer(&self, index: usize) -> Option<&Outcome> {
+        self.answers.get(index).and_then(Option::as_ref)
     }
 
     fn index(&self, name: &StepName) -> Result<usize, String> {

@@ -39,11 +39,11 @@ pub fn seeded(machine: &dyn Machine, seed: u64) -> Result<Figures, Box<Violation
         delay: chance.below(10),
         clock: chance.below(3),
     };
-    let mut appends = vec![(world.log.len(), world.ledger.clone())];
+    let mut appends = vec![(world.stage.log.len(), world.stage.ledger.clone())];
     for _ in 0..ACTIONS_WITH_FAULTS_MAX {
         let Some(action) = faults.choose(&world, &mut chance) else { break };
         world.act(action)?;
-        appends.push((world.log.len(), world.ledger.clone()));
+        appends.push((world.stage.log.len(), world.stage.ledger.clone()));
     }
     world.finish()?;
     let mut figures = Figures { schedules: 1, ..world.figures };
@@ -72,12 +72,12 @@ impl Faults {
     /// Chooses the next action; none when nothing can happen.
     fn choose(&self, world: &World<'_>, chance: &mut Random) -> Option<Action> {
         if chance.chance(self.order) {
-            let step = chance.below(world.units.len());
+            let step = chance.below(world.stage.units.len());
             // Abandoning ends the saga, so it is rare.
             let orders = OrderKind::ALL.len() - usize::from(!chance.chance(3));
             return Some(Action::Order { order: OrderKind::ALL[chance.below(orders)], step });
         }
-        if world.saga.has_ended() {
+        if world.memory.saga.has_ended() {
             return None;
         }
         if world.waits_for_signal() && chance.chance(20) || world.may_signal() && chance.chance(5) {
@@ -89,7 +89,7 @@ impl Faults {
         if chance.chance(self.clock) {
             return Some(Action::SetClock { ahead: world.ahead.is_zero() });
         }
-        let requests = &world.ledger.on_their_way;
+        let requests = &world.stage.ledger.on_their_way;
         let request = chance.below(requests.len());
         if request < requests.len() && chance.chance(20) {
             return Some(Action::Land { request });
@@ -101,10 +101,10 @@ impl Faults {
         if chance.chance(self.cancel) {
             return Some(Action::Cancel);
         }
-        let (calls, due) = (world.in_flight.len(), world.due());
+        let (calls, due) = (world.memory.in_flight.len(), world.due());
         let waits = usize::from(world.wake_at().is_some());
         let choice = chance.below(calls + due.len() + waits);
-        if let Some(call) = world.in_flight.get(choice) {
+        if let Some(call) = world.memory.in_flight.get(choice) {
             let step = world.index(call);
             let is_saga = matches!(call.target, Target::Saga { .. });
             let reply = self.reply(chance);
@@ -112,7 +112,7 @@ impl Faults {
             return Some(Action::Reply { step, reply: if fits { reply } else { Reply::Done } });
         }
         if let Some(due) = due.get(choice.saturating_sub(calls)) {
-            let step = world.units.index_of(&due.step)?;
+            let step = world.stage.units.index_of(&due.step)?;
             let is_refused = due.direction == Direction::Execute && chance.chance(self.call / 8);
             return Some(if is_refused { Action::Refuse { step } } else { Action::Admit { step } });
         }

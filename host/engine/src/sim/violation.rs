@@ -18,6 +18,15 @@ pub struct Violation {
     pub log: Vec<(Timestamp, Arc<Event>)>,
 }
 
+impl Violation {
+    /// Adds the actions that led there.
+    #[expect(clippy::unnecessary_box_returns, reason = "it is large, and every caller boxes it")]
+    pub(super) fn after<A: fmt::Debug>(mut self: Box<Self>, actions: &[A]) -> Box<Self> {
+        self.actions = actions.iter().map(|action| format!("{action:?}")).collect();
+        self
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.rule)?;

@@ -2,19 +2,20 @@
 
 use std::fmt::Write as _;
 
+use super::quote::Quote;
 use crate::call::{Direction, idempotency_key};
 use crate::definition::StepKind;
 use crate::saga::{Progress, Saga, UndoProgress};
 use crate::sentence::shortened;
 
-/// The most bytes of an output that the explanation quotes: enough for a booking number.
-const ANSWER_BYTES_MAX: usize = 200;
-
 /// Describes the attempts of a step that needs an operator, with their idempotency keys. With those
 /// the operator can ask the service what the attempts did. When the undo of the step is blocked,
-/// its output comes first.
-pub(super) fn failed_calls(saga: &Saga, index: usize) -> Option<String> {
+/// its output comes first, quoted. Of a call that lacks values, only the key that it would carry is known.
+pub(super) fn failed_calls(saga: &Saga, index: usize, quote: Quote) -> Option<String> {
     let step = &saga.steps[index];
+    if step.lacks_values {
+        return key_to_come(saga, index);
+    }
     let is_undo = step.progress == Progress::Undo(UndoProgress::Blocked);
     let executed = (step.attempts > 0 && (!is_undo || step.attempts_unknown > 0)).then(|| {
         let (unknown, all) = (step.attempts_unknown, step.attempts);
@@ -24,14 +25,28 @@ pub(super) fn failed_calls(saga: &Saga, index: usize) -> Option<String> {
         let (unknown, all) = (step.undo_attempts_unknown, step.undo_attempts);
         describe_attempts(saga, index, Direction::Compensate, unknown, all)
     });
-    let answered = step.output.as_ref().filter(|_| is_undo).map(|output| {
-        let text = output.as_str();
-        let end = text.floor_char_boundary(ANSWER_BYTES_MAX);
-        let more = if end < text.len() { "…" } else { "" };
-        format!("{} answered {}{more}", saga.name(index), &text[..end])
-    });
+    let answered = step.output.as_ref().filter(|_| is_undo);
+    let answered =
+        answered.map(|output| format!("{} answered {}", saga.name(index), quote(output)));
     let parts: Vec<_> = [answered, executed, undone].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(". "))
+}
+
+/// Names the idempotency key that the next call of a step would carry. When the store was restored from a
+/// backup, the service may know the key.
+fn key_to_come(saga: &Saga, index: usize) -> Option<String> {
+    let direction = saga.next_call(index)?;
+    if !matches!(saga.spec(index).kind, StepKind::Call { .. }) {
+        return None;
+    }
+    let name = saga.name(index);
+    let call = match direction {
+        Direction::Execute => format!("The call of {name}"),
+        Direction::Compensate => format!("The call to undo {name}"),
+    };
+    let generation = saga.steps[index].generation(direction);
+    let key = idempotency_key(saga.id, name, direction, generation);
+    Some(format!("{call} would carry the idempotency key {key}"))
 }
 
 /// Describes the attempts whose outcome was unknown, with their idempotency keys. With those the

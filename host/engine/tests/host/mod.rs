@@ -48,6 +48,8 @@ pub(crate) fn diamond() -> Vec<StepSpec> {
 pub(crate) struct Host {
     pub(crate) saga: Saga,
     pub(crate) now: Timestamp,
+    /// All facts so far.
+    pub(crate) log: Vec<(Timestamp, Event)>,
     noted: Vec<String>,
 }
 
@@ -81,6 +83,11 @@ impl Host {
             personal: Vec::new(),
             steps,
         };
+        Self::start_spec(spec, input, delay)
+    }
+
+    /// Starts a saga of a definition.
+    pub(crate) fn start_spec(spec: DefinitionSpec, input: &str, delay: Option<Duration>) -> Self {
         let now = Timestamp::from_millis(1_000);
         let what = Start {
             id: SagaId::from_parts(now, &[3; 10]),
@@ -92,10 +99,13 @@ impl Host {
             start_at: delay.map(|delay| now.after(delay)),
             parent: None,
             sealed_key: None,
+            who: None,
             personal: Vec::new(),
         };
         let (saga, events) = start(now, what);
-        let mut host = Self { saga, now, noted: events.iter().map(word).collect() };
+        let noted = events.iter().map(word).collect();
+        let log = events.into_iter().map(|event| (now, event)).collect();
+        let mut host = Self { saga, now, log, noted };
         host.admit();
         host
     }
@@ -104,6 +114,7 @@ impl Host {
         for event in decide(&self.saga, self.now, input) {
             evolve(&mut self.saga, self.now, &event).unwrap();
             self.noted.push(word(&event));
+            self.log.push((self.now, event));
         }
     }
 

@@ -104,6 +104,7 @@ impl Host {
             direction,
             idempotency_key: "0123".to_owned(),
             traceparent: None,
+            is_traced: false,
             input: Payload::parse(r#"{"n":1}"#).unwrap(),
             output: None,
             timeout: Duration::from_secs(10),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use amends_engine::{
     Call, DefinitionName, Direction, Failure, Outcome, Parent, Payload, Saga, SagaId, SagaStatus,
-    Start, Target, Verb, arguments,
+    Start, Target, TraceContext, Verb, arguments,
 };
 use amends_failpoint::failpoint;
 use tokio::sync::watch;
@@ -35,7 +35,8 @@ pub(super) struct Child {
 
 impl Child {
     /// None for a call that runs no saga.
-    pub(super) fn of(saga: &Saga, call: &Call) -> Option<Self> {
+    /// `span`: the span of the call, if it has one.
+    pub(super) fn of(saga: &Saga, call: &Call, span: Option<TraceContext>) -> Option<Self> {
         let (definition, id) = match &call.target {
             Target::Saga { definition, id } => (definition.clone(), (*id)?),
             Target::Plugin(_) => return None,
@@ -47,7 +48,9 @@ impl Child {
             input: arguments(saga, call).map(|(input, _)| input),
             tags: saga.started().tags.clone(),
             // One trace for both.
-            traceparent: Some(saga.traceparent().into_owned()),
+            traceparent: Some(
+                span.map_or_else(|| saga.traceparent().into_owned(), |span| span.to_string()),
+            ),
         })
     }
 }
@@ -221,6 +224,7 @@ async fn start_once(sagas: &dyn SagaPort, child: &Child) -> Result<Started, NotS
         start_at: None,
         parent: Some(child.parent.clone()),
         sealed_key: None,
+        who: None,
         personal: Vec::new(),
     };
     sagas.start(what).await.map_err(NotStarted::NotYet)
@@ -253,6 +257,7 @@ async fn cancel(
             Err(
                 error @ (OperateError::NotFound(_)
                 | OperateError::Archived(_)
+                | OperateError::Imported(_)
                 | OperateError::Refused(_)),
             ) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not cancelled");
@@ -282,7 +287,7 @@ async fn compensate(sagas: &dyn SagaPort, child: &Child) -> Outcome {
             // It was to be started, and never was.
             Err(OperateError::NotFound(_)) => return Outcome::NothingToUndo,
             // Its parent was brought back from the archive, and it was not.
-            Err(error @ OperateError::Archived(_)) => {
+            Err(error @ (OperateError::Archived(_) | OperateError::Imported(_))) => {
                 return Outcome::Permanent(Failure::new("child_archived", error.to_string()));
             }
             Err(OperateError::Refused(refusal)) => {

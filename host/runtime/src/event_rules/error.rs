@@ -66,6 +66,7 @@ impl EventError {
             Self::Signal(error) => match error {
                 OperateError::NotFound(_)
                 | OperateError::Archived(_)
+                | OperateError::Imported(_)
                 | OperateError::Refused(_)
                 | OperateError::Quarantined(_) => false,
                 OperateError::Overloaded(_) => true,

@@ -8,7 +8,7 @@ use amends_store::{SagaQuery, SagaRow, StoreError, StoredEvent, Tombstone};
 use super::Host;
 use crate::action::{Action, authorize};
 use crate::archiver::ArchivePass;
-use crate::error::{ArchivePassError, RuntimeError};
+use crate::error::{ArchivePassError, OperateError, RuntimeError};
 use crate::limits::ARCHIVED_EVENTS_BYTES_MAX;
 use crate::principal::Principal;
 use crate::recovery;
@@ -66,6 +66,14 @@ impl Host {
         self.inner.definitions.pinned(row.id, row.definition_digest, store).await
     }
 
+    /// Returns why nothing is done to a saga that is archived.
+    pub(super) async fn archived_refusal(&self, id: SagaId) -> OperateError {
+        match self.inner.store.archive().read(id).await {
+            Ok(Some(found)) if found.is_imported => OperateError::Imported(id),
+            Ok(_) | Err(_) => OperateError::Archived(id),
+        }
+    }
+
     /// Reads a saga from the archive; none when it is not there.
     pub(super) async fn archived_state(
         &self,
@@ -77,7 +85,7 @@ impl Host {
         let saga = recovery::replay(id, definition, &opened)?;
         let last_at = recovery::last_at(saga.started_at(), &found.events);
         let state = SagaState::from(Loaded { saga, last_at, row: RowState::from(&found.row), key });
-        Ok(Some(SagaState { is_archived: true, ..state }))
+        Ok(Some(SagaState { is_archived: true, is_imported: found.is_imported, ..state }))
     }
 
     /// Returns a page of the events of an archived saga, see [`Host::events`]. It is empty when the saga

@@ -66,7 +66,8 @@ impl Host {
 
     /// Takes events that came from outside: each does what the rule says, once, however often it comes. Returns
     /// what became of each, in their order, when all is durable. When the rule fails on one of them, none is
-    /// taken. May be cancelled; what was begun goes on.
+    /// taken. `sender` is who has shown a token with them; none when a signature or nobody vouches for them. May be
+    /// cancelled; what was begun goes on.
     ///
     /// # Errors
     /// When an event has not done what the rule says. Of several errors it is one that passes, if there is
@@ -76,8 +77,9 @@ impl Host {
         rule: &Arc<EventRule>,
         events: Vec<IncomingEvent>,
         traceparent: Option<String>,
+        sender: Option<&Principal>,
     ) -> Result<Vec<EventTaken>, EventsError> {
-        let taken = self.take_all(rule, events, traceparent).await;
+        let taken = self.take_all(rule, events, traceparent, sender).await;
         if let Err(error) = &taken {
             self.inner.event_rules.tell(&rule.name, &error.to_string(), now());
         }
@@ -89,12 +91,13 @@ impl Host {
         rule: &Arc<EventRule>,
         events: Vec<IncomingEvent>,
         traceparent: Option<String>,
+        sender: Option<&Principal>,
     ) -> Result<Vec<EventTaken>, EventsError> {
         let plans =
             self.plan(rule, events).await.inspect_err(|error| self.count(rule, &error.error))?;
         let via =
             if matches!(rule.origin, EventOrigin::Webhook(_)) { Via::Http } else { Via::Host };
-        let principal = Principal::of_event_rule(&rule.name, via);
+        let principal = Principal::of_event_rule(&rule.name, sender, via);
         let (mut plans, mut all) = (plans.into_iter(), Vec::new());
         loop {
             let some = plans.by_ref().take(EVENTS_AT_ONCE);
@@ -231,7 +234,7 @@ impl Host {
         };
         let plans = self.plan(rule, vec![event]).await.map_err(|error| error.error);
         let plans = plans.inspect_err(|error| self.count(rule, error))?;
-        let principal = Principal::of_event_rule(&rule.name, Via::Host);
+        let principal = Principal::of_event_rule(&rule.name, None, Via::Host);
         for mut plan in plans {
             if let Plan::Start { tags, .. } = &mut plan {
                 tags.insert(EVENT_CHAIN_TAG.to_owned(), longer.to_string());
@@ -273,7 +276,7 @@ impl IncomingPort for WeakHost {
     ) -> BoxFuture<'_, Result<(), NotTaken>> {
         let take = async move {
             let host = self.host().ok_or_else(|| EventError::Stopping.not_taken())?;
-            let taken = host.take_events(&rule, vec![event], None).await;
+            let taken = host.take_events(&rule, vec![event], None, None).await;
             taken.map(|_| ()).map_err(|failed| failed.error.not_taken())
         };
         take.boxed()

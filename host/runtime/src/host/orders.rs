@@ -69,7 +69,7 @@ impl Host {
         self.check(id, &order).await?;
         let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
         if state.is_archived {
-            return Err(OperateError::Archived(id));
+            return Err(self.archived_refusal(id).await);
         }
         amends_engine::permits(&state.saga, state.now, &order)?;
         Ok(state)
@@ -97,7 +97,7 @@ impl Host {
         }
         let state = self.state(id).await?.ok_or(OperateError::NotFound(id))?;
         if state.is_archived {
-            return Err(OperateError::Archived(id));
+            return Err(self.archived_refusal(id).await);
         }
         let (plugins, saga) = (&self.inner.plugins, &state.saga);
         if let Verb::Retry { step: Some(step), digest: Some(digest), .. } = &order.verb {
@@ -143,7 +143,7 @@ impl Host {
                 Ok(Err(OperateError::NotFound(_))) => {
                     let tombstone = self.tombstone(id).await.map_err(RuntimeError::from)?;
                     if tombstone.is_some() {
-                        return Err(OperateError::Archived(id));
+                        return Err(self.archived_refusal(id).await);
                     }
                     // It may have been brought back between the two looks.
                     if self.saga(id).await.map_err(RuntimeError::from)?.is_none() {

@@ -181,7 +181,7 @@ impl Host {
             let id = self.new_id(request.key.as_deref());
             match self.owner_of(id) {
                 ShardOwner::This => {
-                    match self.start_as(self.start_of(id, request.clone())?).await {
+                    match self.start_as(self.start_of(principal, id, request.clone())?).await {
                         Err(StartError::Store(StoreError::LostOwnership(_)))
                             if !self.is_stopping() => {}
                         result => return result,
@@ -218,7 +218,7 @@ impl Host {
             return Err(StartError::Store(StoreError::LostOwnership(ShardId::of(id))));
         }
         let request = StartRequest { definition, input, key, tags, traceparent, start_at };
-        self.start_as(self.start_of(id, request)?).await
+        self.start_as(self.start_of(&principal, id, request)?).await
     }
 
     /// Sends a signal to a saga here, or on the host that owns it.

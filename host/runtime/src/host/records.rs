@@ -82,10 +82,7 @@ impl Host {
         after: Version,
         limit: u32,
     ) -> Result<Vec<StoredEvent>, RuntimeError> {
-        let saga = match &stream {
-            Stream::Saga(id) => Some(*id),
-            Stream::Plugin(_) | Stream::Service(_) | Stream::Deploys | Stream::Erasures => None,
-        };
+        let saga = stream.saga();
         let page = self.inner.store.log().stream(stream, after, PageBudget::items(limit)).await?;
         let Some(id) = saga else { return Ok(page) };
         let page =

@@ -8,6 +8,7 @@ use std::fmt;
 
 use amends_engine::Timestamp;
 use croner::Cron;
+use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -25,14 +26,51 @@ pub struct SchedulePattern {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// It is no cron pattern.
-    #[error("it is no cron pattern: {0}")]
-    Cron(String),
+    #[error("`{text}` is no cron pattern: {what}")]
+    Cron {
+        /// The text.
+        text: String,
+        /// What is wrong with it, as a clause for people.
+        what: String,
+    },
     /// No day fits it, such as 31 February.
     #[error("no time fits it")]
     Never,
     /// There is no such time zone.
     #[error("there is no time zone `{0}`")]
     Zone(String),
+}
+
+/// The fields of a pattern in their order, and the values of each.
+const FIELDS: [(&str, &str); 5] = [
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31"),
+    ("month", "1 to 12 or JAN to DEC"),
+    ("day of the week", "0 to 7 or SUN to SAT"),
+];
+
+fn parse_cron(pattern: &str) -> Result<Cron, CronError> {
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed);
+    parser.build().parse(pattern)
+}
+
+/// Says which field of a text keeps it from being a pattern. None when no field alone does.
+fn wrong_field(pattern: &str) -> Option<String> {
+    let fields: Vec<_> = pattern.split_whitespace().collect();
+    if fields.first().is_some_and(|word| word.starts_with('@')) {
+        return None;
+    }
+    if fields.len() != FIELDS.len() {
+        let count = fields.len();
+        return Some(format!("it has {count} of the {} fields of a pattern", FIELDS.len()));
+    }
+    fields.iter().zip(FIELDS).enumerate().find_map(|(at, (field, (name, values)))| {
+        let mut alone = ["*"; FIELDS.len()];
+        alone[at] = field;
+        let is_wrong = parse_cron(&alone.join(" ")).is_err();
+        is_wrong.then(|| format!("its {name} is `{field}`, and that field takes {values}"))
+    })
 }
 
 impl SchedulePattern {
@@ -42,9 +80,10 @@ impl SchedulePattern {
     /// # Errors
     /// When one of them is none.
     pub fn parse(pattern: &str, zone: &str) -> Result<Self, PatternError> {
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed);
-        let cron = parser.build().parse(pattern);
-        let cron = cron.map_err(|error| PatternError::Cron(error.to_string()))?;
+        let cron = parse_cron(pattern).map_err(|error| {
+            let what = wrong_field(pattern).unwrap_or_else(|| error.to_string());
+            PatternError::Cron { text: pattern.to_owned(), what }
+        })?;
         let found = TimeZone::get(zone).map_err(|_| PatternError::Zone(zone.to_owned()))?;
         let (text, zone_name) = (pattern.trim().to_owned(), zone.to_owned());
         let pattern = Self { cron, text, zone: found, zone_name };
@@ -170,7 +209,7 @@ mod tests {
         assert_eq!(error("0 2 * * *", "Europe/Wien"), PatternError::Zone("Europe/Wien".to_owned()));
         assert_eq!(error("0 0 31 2 *", "UTC"), PatternError::Never);
         for wrong in ["", "0 2 * *", "0 0 2 * * *", "61 * * * *", "x * * * *", "@reboot", "@soon"] {
-            assert!(matches!(error(wrong, "UTC"), PatternError::Cron(_)), "{wrong}");
+            assert!(matches!(error(wrong, "UTC"), PatternError::Cron { .. }), "{wrong}");
         }
         assert!(SchedulePattern::parse("@daily", "UTC").is_ok());
         assert!(SchedulePattern::parse("0 0 29 2 *", "UTC").is_ok());

@@ -16,6 +16,7 @@ use crate::live::{InFlight, Pass, Pending, Queued, Unbegun};
 use crate::message::{Message, Returned};
 use crate::saga_state::{Started, rests};
 use crate::stored_form::StoredForm;
+use crate::traces::Durable;
 use amends_registry::now;
 
 /// How often a call is run again in a row because the state that it saw has changed, before that
@@ -103,6 +104,11 @@ impl Worker {
     /// The facts are durable: now they are true, and are acted upon.
     fn durable(&mut self, id: SagaId, mut pending: Pending) {
         let Some(live) = self.live.get_mut(&id) else { return };
+        if let Some(traces) = &self.config.traces {
+            let calls = pending.inputs.iter().filter_map(Queued::traced).collect();
+            let (before, at, events) = (&live.saga, pending.clock.at, &pending.events);
+            traces.tell(&self.config.plugins, &Durable { before, at, events, calls });
+        }
         live.forget_reruns(&pending.inputs);
         let before = live.saga.version().0;
         live.saga = pending.draft;
@@ -149,9 +155,17 @@ impl Worker {
         }
         let mut over = Vec::new();
         let due = live.due();
+        // The answer may have come late: another host may have the saga by now, and take the call for one that was
+        // cut off.
+        let has_lease = self.has_lease(id);
         for call in due.calls {
             let key = (call.step.clone(), call.direction);
             let pass = pending.passes.remove(&key).unwrap_or_default();
+            if !has_lease {
+                drop(pass);
+                self.hold(id, &call);
+                continue;
+            }
             failpoint("runtime.dispatch.before");
             over.extend(self.dispatch(id, call, pass));
         }

@@ -6,6 +6,7 @@ use amends_engine::{
     StepName, Target, Timestamp, commands,
 };
 use amends_sandbox::Lacks;
+use amends_store::Shard;
 use tokio::time::Instant;
 
 use super::{STALL_PAUSE, Worker, WorkerConfig, counted, next_number};
@@ -76,7 +77,25 @@ impl WorkerConfig {
     }
 }
 
+/// What a host lacks whose lease is over, as words for people.
+const NO_LEASE: &str = "its lease is over, so another host may have the saga; the calls of this one \
+                        begin when the lease is renewed";
+
 impl Worker {
+    /// Whether no other host can have a saga of this one.
+    pub(super) fn has_lease(&self, id: SagaId) -> bool {
+        self.owned.of(id).is_some_and(Shard::has_lease)
+    }
+
+    /// Keeps a call back that is durable, because the lease is over.
+    pub(super) fn hold(&mut self, id: SagaId, call: &Call) {
+        if let Some(live) = self.live.get_mut(&id) {
+            let lacked = Some((NO_LEASE.to_owned(), Instant::now() + STALL_PAUSE));
+            let key = (call.step.clone(), call.direction);
+            live.wait_to_begin(key, Unbegun { cut_off: None, lacked });
+        }
+    }
+
     /// Takes down that a call did not begin. It is tried again when its saga is next.
     pub(super) fn did_not_begin(
         &mut self,
@@ -145,6 +164,7 @@ impl Worker {
         call: Option<Call>,
         unbegun: Unbegun,
     ) -> Result<Option<Returned>, (Unbegun, Option<StallReason>)> {
+        let has_lease = self.has_lease(id);
         let Some(live) = self.live.get_mut(&id) else { return Ok(None) };
         let Some(call) = call else {
             // Its saga waits for it no more.
@@ -172,7 +192,16 @@ impl Worker {
             let reason = StallReason::Machine(words.clone());
             return Err((unbegun, Some(reason)));
         }
-        let Target::Plugin(plugin) = &call.target else { return Ok(None) };
+        if !has_lease {
+            let lacked = Some((NO_LEASE.to_owned(), Instant::now() + STALL_PAUSE));
+            let reason = StallReason::Machine(NO_LEASE.to_owned());
+            return Err((Unbegun { lacked, ..unbegun }, Some(reason)));
+        }
+        let Target::Plugin(plugin) = &call.target else {
+            // One that runs a saga takes no room.
+            live.in_flight.remove(key);
+            return Ok(self.dispatch(id, call, Pass::default()));
+        };
         if let Some(cut_off) = unbegun.cut_off {
             let room = match self.config.take(call.direction, plugin, call.service.as_ref()) {
                 Ok(room) => room,

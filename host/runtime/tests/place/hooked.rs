@@ -73,6 +73,8 @@ pub(crate) struct Hooked {
     pub(crate) before_blob: Box<BlobHook>,
     /// Who owns a shard: of two hosts of one store, each has its own. A test may move a shard.
     pub(crate) owners: Box<Owners>,
+    /// Whether the lease of the host runs. A test may let it run out.
+    pub(crate) lease: Arc<AtomicBool>,
     /// Set by a test: the next tick tells that every shard was lost and gained again.
     pub(crate) regains: Arc<AtomicBool>,
     /// The shards that this handle has. They are released when the host drops them.
@@ -93,9 +95,17 @@ impl Hooked {
             after_value: Box::new(|| ready(()).boxed()),
             before_blob: Box::new(|_| ready(Ok(())).boxed()),
             owners: Box::new(|_| ShardOwner::This),
+            lease: Arc::new(AtomicBool::new(true)),
             regains: Arc::default(),
             owned: Mutex::default(),
         }
+    }
+}
+
+impl Hooked {
+    fn shard(&self, shard: Arc<dyn Shard>, epoch: Epoch) -> HookedShard {
+        let (hook, lease) = (Arc::clone(&self.hook), Arc::clone(&self.lease));
+        HookedShard { shard, epoch, hook, lease }
     }
 }
 
@@ -175,8 +185,7 @@ impl Ownership for Hooked {
                     let Some(shard) = shard.upgrade() else { continue };
                     epoch.0 += 1;
                     told.push(OwnershipEvent::Lost(shard.id()));
-                    let hook = Arc::clone(&self.hook);
-                    let shard = HookedShard { shard, epoch: *epoch, hook };
+                    let shard = self.shard(shard, *epoch);
                     told.push(OwnershipEvent::Gained(Box::new(shard)));
                 }
             }
@@ -194,8 +203,8 @@ impl Ownership for Hooked {
                 match event {
                     OwnershipEvent::Gained(shard) if !owns(shard.id()) => {}
                     OwnershipEvent::Gained(shard) => {
-                        let (epoch, hook) = (shard.epoch(), Arc::clone(&self.hook));
-                        let shard = HookedShard { shard: Arc::from(shard), epoch, hook };
+                        let epoch = shard.epoch();
+                        let shard = self.shard(Arc::from(shard), epoch);
                         owned.push((Arc::downgrade(&shard.shard), epoch));
                         told.push(OwnershipEvent::Gained(Box::new(shard)));
                     }
@@ -212,6 +221,7 @@ struct HookedShard {
     shard: Arc<dyn Shard>,
     epoch: Epoch,
     hook: Arc<Hook>,
+    lease: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for HookedShard {
@@ -227,6 +237,10 @@ impl Shard for HookedShard {
 
     fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    fn has_lease(&self) -> bool {
+        self.lease.load(Ordering::SeqCst) && self.shard.has_lease()
     }
 
     fn append_then(&self, append: Append, reply: AppendReply) {

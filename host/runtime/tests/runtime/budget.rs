@@ -125,6 +125,7 @@ async fn parents_whose_children_find_no_room_end() {
                 start_at: None,
                 parent: None,
                 sealed_key: None,
+                who: None,
                 personal: Vec::new(),
             };
             let (saga, events) = amends_engine::start(at, start);
@@ -217,11 +218,16 @@ async fn a_host_that_is_full_of_waiting_sagas_takes_what_they_wait_for() {
         matches!(refused, Err(OperateError::Overloaded(_))),
         "nobody waits for it: {refused:?}"
     );
+    // They wait for no longer than `NEAR`, and a slow disk does not take a large payload for each by then.
+    let others = live.split_off(16.min(live.len()));
     for id in live {
         signal(&runtime, id, "first", "0", text(LARGE)).await.unwrap();
         signal(&runtime, id, "then", "0", Payload::null()).await.unwrap();
         let ended = runtime.wait(id, SOON).await.unwrap().unwrap();
         assert_eq!(ended.saga.status(), SagaStatus::Completed);
+    }
+    for id in others {
+        cancel(&runtime, id).await.unwrap();
     }
     until("all is given back", || runtime.live_bytes() == 0).await;
 }

@@ -6,6 +6,7 @@
 mod place;
 
 mod archive;
+mod audit;
 mod breakers;
 mod budget;
 mod children;

@@ -83,6 +83,37 @@ async fn a_call_in_flight_at_a_takeover_is_unknown_to_the_new_owner() {
     assert_eq!(store.maintenance().verify().await.unwrap(), Vec::<String>::new());
 }
 
+/// The answer to an append comes when the lease is over, and the lease is renewed later. Until then another host may
+/// have the saga, so the call does not begin, and an order that changes nothing is not answered from memory.
+#[tokio::test]
+async fn nothing_is_done_from_memory_while_the_lease_is_over() {
+    let place = Place::new();
+    place.write("test", &lists().build());
+    let (store, permits, begun) = held(place.store(), Next::append_then);
+    permits.add_permits(1);
+    let lease = Arc::clone(&store.lease);
+    let host = place.run(store, vec![order()], RuntimeConfig::default()).await;
+    lease.store(false, Ordering::SeqCst);
+    let id = start(&host, "order").await;
+    let waits = until_some("the call waits", || async {
+        let state = host.state(id).await.unwrap().unwrap();
+        state.stalls.first().map(ToString::to_string)
+    });
+    assert!(waits.await.contains("its lease is over"));
+    host.operate(&ada(), id, Verb::Pause, "to see".to_owned()).await.unwrap();
+    let again = host.operate(&ada(), id, Verb::Pause, "to see".to_owned()).await;
+    assert!(again.is_err(), "{again:?}");
+    host.operate(&ada(), id, Verb::Resume, "to see".to_owned()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(begun.load(Ordering::SeqCst), 0);
+
+    lease.store(true, Ordering::SeqCst);
+    let ended = host.wait(id, SOON).await.unwrap().unwrap().saga;
+    assert_eq!(ended.status(), SagaStatus::Completed, "{:?}", ended.reason());
+    assert_eq!(ended.steps().next().unwrap().attempts, 1);
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
+}
+
 /// The host before had a clock that was an hour ahead. Its saga goes on as fast as another one, and the
 /// times in its log do not go back.
 #[tokio::test]

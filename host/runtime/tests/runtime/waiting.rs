@@ -93,6 +93,7 @@ async fn began(store: &Arc<dyn Store>, shards: &OwnedShards, name: &str, at: Tim
         start_at: None,
         parent: None,
         sealed_key: None,
+        who: None,
         personal: Vec::new(),
     };
     let (_, events) = amends_engine::start(at, start);

@@ -7,6 +7,7 @@ use amends_engine::{
     StepName,
 };
 
+use crate::call::call_trace::CallTrace;
 use crate::call::effects::Effects;
 use crate::capability::grant::CallName;
 use crate::cut::cut_message;
@@ -33,8 +34,11 @@ pub struct PluginCall {
     pub direction: Direction,
     /// The same for every attempt with the same input.
     pub idempotency_key: String,
-    /// The caller's trace context.
+    /// The trace context that the component sees: that of the call's span, or that of the caller.
     pub traceparent: Option<String>,
+    /// True when spans are made of the call. Then each of its requests goes out with a span of its own as
+    /// the parent, and [`Answer::trace`] tells of it.
+    pub is_traced: bool,
     /// What the definition's mapping made.
     pub input: Payload,
     /// For `compensate`: what `execute` answered, if that is known.
@@ -71,13 +75,22 @@ pub struct Answer {
     /// What the host lacked, so that the call did not begin: nothing of it has left the sandbox, and it
     /// can be made again as if it never was. The outcome says so in words, for who does not.
     pub not_begun: Option<Lacks>,
+    /// What is told of the call in its trace.
+    pub trace: CallTrace,
 }
 
 impl Answer {
     /// An outcome with nothing else to tell.
     #[must_use]
     pub fn of(outcome: Outcome) -> Self {
-        Self { outcome, fate: None, effects: Effects::default(), has_sent: false, not_begun: None }
+        Self {
+            outcome,
+            fate: None,
+            effects: Effects::default(),
+            has_sent: false,
+            not_begun: None,
+            trace: CallTrace::default(),
+        }
     }
 
     /// Of a call that did not begin.

@@ -36,6 +36,7 @@ impl CallContext<'_> {
             idempotency_key: call.idempotency_key.clone(),
             is_probe: false,
             traceparent: call.traceparent.clone(),
+            is_traced: call.is_traced,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::bindings::amends::saga::{
     types,
 };
 use crate::call::call_id::CallId;
+use crate::call::call_trace::CallTrace;
 use crate::call::effects::Effects;
 use crate::capability::grant::{CallName, Grant};
 use crate::capability::last_words::{LAST_LINES_MAX, LastWords};
@@ -58,6 +59,8 @@ pub(crate) struct Guest {
     pub(crate) state_bytes: usize,
     pub(crate) emitted_bytes: usize,
     pub(crate) effects: Effects,
+    /// What is told of the call in its trace, but for its requests.
+    pub(crate) trace: CallTrace,
     requests: Option<Box<Requests>>,
     http: WasiHttpCtx,
     pub(crate) said: StandardStreams,
@@ -100,6 +103,7 @@ impl Guest {
             state_bytes: 0,
             emitted_bytes: 0,
             effects: Effects::default(),
+            trace: CallTrace::default(),
             requests: None,
             http: WasiHttpCtx::new(),
             said: StandardStreams::default(),
@@ -124,6 +128,7 @@ impl Guest {
         self.said_secret = Mutex::default();
         (self.state_bytes, self.emitted_bytes) = (0, 0);
         self.effects = Effects::default();
+        self.trace = CallTrace::default();
         // Requests that the last call has left behind end here.
         self.requests = None;
         (self.limits.memory_refused, self.limits.table_refused) = (None, None);
@@ -302,7 +307,8 @@ impl WasiHttpView for Guest {
         let hooks = self.requests.get_or_insert_with(|| {
             let key = id.map(|id| id.idempotency_key.clone()).unwrap_or_default();
             let traceparent = id.and_then(|id| id.traceparent.clone());
-            Box::new(Requests::new(Arc::clone(granted), key, traceparent))
+            let trace = id.and_then(CallId::trace);
+            Box::new(Requests::new(Arc::clone(granted), key, traceparent).below(trace))
         });
         WasiHttpCtxView { hooks: &mut **hooks, table: &mut self.table, ctx: &mut self.http }
     }

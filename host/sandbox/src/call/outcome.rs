@@ -229,6 +229,7 @@ mod tests {
             direction: Direction::Execute,
             idempotency_key: String::new(),
             traceparent: None,
+            is_traced: false,
             input: Payload::null(),
             output: None,
             timeout: Duration::from_secs(1),

@@ -7,7 +7,6 @@ use amends_engine::{Direction, Failure, Fate, Outcome};
 use crate::bindings::amends::saga::types;
 use crate::bindings::exports::amends::saga::probe;
 use crate::call::answer::PluginCall;
-use crate::call::call_id::CallId;
 use crate::call::context::{CallContext, about, lacks};
 use crate::call::outcome::{held_to_schema, succeeded};
 use crate::call::trap::why;
@@ -44,7 +43,9 @@ pub(crate) async fn ask(
     let is_early = began.is_some_and(|began| began.elapsed() < call.timeout);
     let granted = context.granted;
     let held = held.unwrap_or_else(|| granted.memory.nothing(call.direction));
-    let mut store = context.guest(CallId { is_probe: true, ..context.call_id(call) }, held);
+    let id = context.call_id(call).for_probe();
+    let about = types::Call { traceparent: id.traceparent.clone(), ..about(call) };
+    let mut store = context.guest(id, held);
     let asked = Box::pin(async {
         let instance = component.pre.instantiate_async(&mut store).await?;
         let guest = probe.load(&mut store, &instance)?;
@@ -53,7 +54,7 @@ pub(crate) async fn ask(
             Direction::Compensate => types::Direction::Compensate,
         };
         let input = &call.input.as_str().to_owned();
-        guest.call_probe(&mut store, &about(call), direction, input).await
+        guest.call_probe(&mut store, &about, direction, input).await
     });
     // How long that takes says nothing about other calls.
     let meter = component.meter.apart();

@@ -9,6 +9,7 @@ use wasmtime::component::Instance;
 
 use crate::bindings::exports::amends::saga::undo::Undone;
 use crate::call::answer::{Answer, PluginCall};
+use crate::call::call_trace::CallTrace;
 use crate::call::context::{CallContext, about, lacks};
 use crate::call::guest::Guest;
 use crate::call::idle::Warm;
@@ -73,8 +74,10 @@ pub(crate) async fn run(
     let invoked = Box::pin(invoke(component, &mut store, instance, call));
     let left = call.timeout.saturating_sub(began.elapsed());
     let invoked = tokio::time::timeout(left, meter.metered(invoked)).await;
-    let (effects, Left { refused, lacked, has_sent, unanswered }) = store.data_mut().end();
+    let (effects, left) = store.data_mut().end();
+    let Left { refused, lacked, has_sent, unanswered, requests } = left;
     let words = store.data_mut().last_words();
+    let trace = CallTrace { requests, ..std::mem::take(&mut store.data_mut().trace) };
     let error = invoked.as_ref().ok().and_then(|invoked| invoked.as_ref().err());
     let lacks = lacks(&mut store, error).or(lacked.map(Lacks::Machine));
     let is_done = matches!(invoked, Ok(Ok((Outcome::Succeeded(_) | Outcome::NothingToUndo, _))));
@@ -91,7 +94,8 @@ pub(crate) async fn run(
                 component.idle.put(&call.plugin, Warm { store, instance, served });
                 let outcome = with_refusal(outcome, refused);
                 let outcome = held_to_schema(component, call, outcome, began).await;
-                return (Answer { has_sent, ..told(outcome, effects, granted, call) }, None);
+                let told = told(outcome, effects, granted, call);
+                return (Answer { has_sent, trace, ..told }, None);
             }
             with_refusal(outcome, refused)
         }
@@ -118,7 +122,7 @@ pub(crate) async fn run(
     };
     let held = store.into_data().limits.into_held();
     let outcome = held_to_schema(component, call, outcome, began).await;
-    (Answer { has_sent, ..told(outcome, effects, granted, call) }, Some(held))
+    (Answer { has_sent, trace, ..told(outcome, effects, granted, call) }, Some(held))
 }
 
 /// What came of it, and the instance that was called: `made`, or a new one.

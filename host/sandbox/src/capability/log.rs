@@ -1,9 +1,12 @@
 //! `amends:saga/log`.
 
+use std::time::SystemTime;
+
 use serde_json::{Map, Value};
 
 use crate::bindings::amends::saga::log::{Host, Level};
 use crate::call::call_id::trace_id;
+use crate::call::call_trace::{TRACED_LINE_BYTES_MAX, TRACED_LINES_MAX, TracedLine};
 use crate::call::guest::Guest;
 use crate::capability::log_limits::{LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
 use crate::capability::log_rate::Line;
@@ -75,6 +78,26 @@ impl Guest {
         }
         let fields = (!kept.is_empty()).then(|| Value::from(kept).to_string());
         self.line(level, &message, fields.as_deref());
+        self.trace_line(level, message);
+    }
+
+    /// Keeps a line for the trace of the call, if the call has one.
+    fn trace_line(&mut self, level: Level, message: String) {
+        if !self.id.as_ref().is_some_and(|id| id.is_traced) {
+            return;
+        }
+        if self.trace.lines.len() >= TRACED_LINES_MAX {
+            self.trace.lines_dropped = self.trace.lines_dropped.saturating_add(1);
+            return;
+        }
+        let level = match level {
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        };
+        let message = cut(message, TRACED_LINE_BYTES_MAX);
+        self.trace.lines.push(TracedLine { at: SystemTime::now(), level, message });
     }
 }
 

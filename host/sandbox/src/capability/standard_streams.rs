@@ -244,6 +244,7 @@ mod tests {
             attempt: 1,
             idempotency_key: String::new(),
             traceparent: None,
+            is_traced: false,
             is_probe: false,
         };
         let sandbox = WasmEngine::for_inspection().unwrap();

@@ -47,6 +47,14 @@ impl TrustedKey {
     pub fn id(&self) -> KeyId {
         self.id
     }
+
+    /// Returns true when a text is a signature by this key over these bytes, as minisign writes it.
+    #[must_use]
+    pub fn has_signed(&self, content: &[u8], signature: &str) -> bool {
+        decode(signature).is_some_and(|(id, signature)| {
+            id == self.id && self.key.verify(content, &signature, false).is_ok()
+        })
+    }
 }
 
 impl FromStr for TrustedKey {
@@ -187,6 +195,17 @@ impl<'b> Signed<'b> {
     pub fn keys(&self) -> Vec<KeyId> {
         let readable = self.signatures.iter().filter_map(|one| one.signature.as_ref());
         readable.map(|(id, _)| *id).collect()
+    }
+
+    /// The keys that signed it, of those that are trusted: their signatures fit.
+    #[must_use]
+    pub fn signers(&self, trusted: &TrustedKeys) -> Vec<KeyId> {
+        let fits = |id: KeyId, signature: &Signature| {
+            let mut same = trusted.0.iter().filter(|trusted| trusted.id == id);
+            same.any(|trusted| trusted.key.verify(self.content, signature, false).is_ok())
+        };
+        let readable = self.signatures.iter().filter_map(|one| one.signature.as_ref());
+        readable.filter(|(id, signature)| fits(*id, signature)).map(|(id, _)| *id).collect()
     }
 
     /// Its bytes with one more signature, the text that minisign writes. It takes the place of an

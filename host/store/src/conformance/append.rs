@@ -65,8 +65,8 @@ pub async fn refuses_another_version(location: &dyn StoreLocation) {
     assert_eq!(whole_log(&*store).await.len(), 2);
 }
 
-/// Versions count by stream, positions over all; a plugin's stream is no saga's, and that of
-/// deploys is no plugin's.
+/// Versions count by stream, positions over all; a plugin's stream is no saga's, and those of
+/// deploys, erasures, tokens and the audit are no plugin's.
 pub async fn keeps_streams_apart(location: &dyn StoreLocation) {
     let store = location.open().await.unwrap();
     let plugin = |name: &str, expected| Append {
@@ -74,17 +74,21 @@ pub async fn keeps_streams_apart(location: &dyn StoreLocation) {
         row: None,
         ..then(1, expected)
     };
-    let deploys = Append { stream: Stream::Deploys, ..plugin("deploys", 0) };
-    let appends = [
-        start(1),
-        plugin("inventory", 0),
-        start(2),
-        plugin("inventory", 1),
-        plugin("deploys", 0),
-        deploys,
+    let shared = [
+        ("deploys", Stream::Deploys),
+        ("erasures", Stream::Erasures),
+        ("tokens", Stream::Tokens),
+        ("audit", Stream::Audit),
     ];
+    let appends = [start(1), plugin("inventory", 0), start(2), plugin("inventory", 1)];
+    // A plugin may have the name of a shared stream.
+    let shared_appends = shared.clone().map(|(name, stream)| {
+        let of_plugin = plugin(name, 0);
+        [of_plugin.clone(), Append { stream, ..of_plugin }]
+    });
+    let appends = appends.into_iter().chain(shared_appends.into_iter().flatten());
     let mut expected = Vec::new();
-    for (append, position) in appends.into_iter().zip(1..) {
+    for (append, position) in appends.zip(1..) {
         store.append(append.clone()).await.unwrap();
         expected.extend(stored(&append, position));
     }
@@ -92,8 +96,10 @@ pub async fn keeps_streams_apart(location: &dyn StoreLocation) {
     let stream = Stream::Plugin("inventory".parse().unwrap());
     let read = whole_stream(&*store, stream).await;
     assert_eq!(read, [expected[1].clone(), expected[3].clone()]);
-    let read = whole_stream(&*store, Stream::Deploys).await;
-    assert_eq!(read, [expected[5].clone()]);
+    for ((_, stream), position) in shared.into_iter().zip((5..).step_by(2)) {
+        let read = whole_stream(&*store, stream).await;
+        assert_eq!(read, [expected[position].clone()]);
+    }
 }
 
 /// Appends of one stream that are handed in without waiting are written in that order.

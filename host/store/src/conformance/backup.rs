@@ -144,6 +144,7 @@ pub async fn surveys_what_it_holds(location: &dyn StoreLocation) {
     }
     assert_eq!(survey.types.iter().map(|count| count.events).sum::<u64>(), 40);
     assert_eq!(survey.oldest_live, Some((saga_id(15), at(15))));
+    assert_eq!(store.sagas().oldest_live().await.unwrap(), survey.oldest_live);
     let months = (
         survey.months.iter().map(|month| month.sagas).sum::<u64>(),
         survey.months.iter().map(|month| month.events).sum::<u64>(),

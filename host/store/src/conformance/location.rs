@@ -73,9 +73,11 @@ impl TestStore {
         match append.stream {
             Stream::Saga(_) => self.shards.append(append),
             Stream::Plugin(_) => self.store.state().change(append),
-            Stream::Service(_) | Stream::Deploys | Stream::Erasures => {
-                self.store.log().append_shared(append)
-            }
+            Stream::Service(_)
+            | Stream::Deploys
+            | Stream::Erasures
+            | Stream::Tokens
+            | Stream::Audit => self.store.log().append_shared(append),
         }
     }
 }

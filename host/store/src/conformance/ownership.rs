@@ -88,7 +88,14 @@ pub async fn shares_the_streams_of_no_saga(location: &dyn StoreLocation) {
     };
     let (plugin, service) = ("inventory".parse().unwrap(), "carrier".parse().unwrap());
     let (plugin, service) = (Stream::Plugin(plugin), Stream::Service(service));
-    for stream in [Stream::Deploys, plugin.clone(), service.clone()] {
+    for stream in [
+        Stream::Deploys,
+        Stream::Erasures,
+        Stream::Tokens,
+        Stream::Audit,
+        plugin.clone(),
+        service.clone(),
+    ] {
         let done = store.log().append_shared(to(stream, Vec::new())).await;
         assert!(matches!(done, Ok(Appended::Done { .. })), "{done:?}");
     }
@@ -101,12 +108,14 @@ pub async fn shares_the_streams_of_no_saga(location: &dyn StoreLocation) {
         store.log().append_shared(start(2)).await,
         store.log().append_shared(to(plugin, change())).await,
         store.state().change(to(service, change())).await,
+        store.log().append_shared(to(Stream::Tokens, change())).await,
+        store.log().append_shared(to(Stream::Audit, change())).await,
         store.state().change(Append { state: change(), ..start(2) }).await,
     ];
     for refused in refused {
         assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
     }
-    assert_eq!(whole_log(&*store).await.len(), 4);
+    assert_eq!(whole_log(&*store).await.len(), 7);
 }
 
 /// Once another handle has the store, the older one writes nothing: no event, no start key, no

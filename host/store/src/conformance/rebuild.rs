@@ -78,6 +78,7 @@ pub fn real_saga(definition: &Arc<Definition>, number: u32) -> Vec<Append> {
         start_at: None,
         parent: None,
         sealed_key: None,
+        who: None,
         personal: Vec::new(),
     };
     let start_key = StartKey::of(&key, definition.name(), &start.input);

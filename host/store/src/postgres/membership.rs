@@ -122,6 +122,16 @@ impl Membership {
         }
     }
 
+    /// Returns whether other hosts leave a shard alone that this process owns.
+    pub(super) fn has_lease(&self, shard: OwnedShard) -> bool {
+        let state = self.state();
+        let is_own = match state.shards[index(shard.id)] {
+            Held::Owned { epoch, .. } => epoch == shard.epoch,
+            Held::No | Held::Leaving { .. } | Held::Released { .. } => false,
+        };
+        is_own && state.deadline.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Forgets those of some shards that are about to be another host's. Later appends to them are refused.
     pub(super) fn release(&self, shards: &[(ShardId, i64)]) -> Vec<(ShardId, i64)> {
         let mut state = self.state();
@@ -318,6 +328,10 @@ impl Shard for PostgresShard {
 
     fn epoch(&self) -> Epoch {
         Epoch(self.shard.epoch.unsigned_abs())
+    }
+
+    fn has_lease(&self) -> bool {
+        self.membership.has_lease(self.shard)
     }
 
     fn append_then(&self, append: Append, reply: AppendReply) {

@@ -19,5 +19,5 @@ pub(super) use lookup::{
     first_unknown, has_sealed, key, of_subject_key, old_keys, oldest_ended, runs, saga, schedule,
     segment_files, state_value, subscription, tombstone, waiting, was_any_live,
 };
-pub(super) use survey::survey;
+pub(super) use survey::{oldest_live, survey};
 pub(super) use verify::{findings, verify};

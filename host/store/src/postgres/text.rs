@@ -48,6 +48,8 @@ const PLUGIN_PREFIX: &str = "plugin/";
 const SERVICE_PREFIX: &str = "service/";
 const DEPLOYS: &str = "deploys";
 const ERASURES: &str = "erasures";
+const TOKENS: &str = "tokens";
+const AUDIT: &str = "audit";
 
 /// Returns a stream as text.
 pub(super) fn stream_text(stream: &Stream) -> String {
@@ -57,6 +59,8 @@ pub(super) fn stream_text(stream: &Stream) -> String {
         Stream::Service(name) => format!("{SERVICE_PREFIX}{name}"),
         Stream::Deploys => DEPLOYS.to_owned(),
         Stream::Erasures => ERASURES.to_owned(),
+        Stream::Tokens => TOKENS.to_owned(),
+        Stream::Audit => AUDIT.to_owned(),
     }
 }
 
@@ -68,6 +72,12 @@ pub(super) fn read_stream(text: &str) -> Result<Stream, Failure> {
     }
     if text == ERASURES {
         return Ok(Stream::Erasures);
+    }
+    if text == TOKENS {
+        return Ok(Stream::Tokens);
+    }
+    if text == AUDIT {
+        return Ok(Stream::Audit);
     }
     if let Some(id) = text.strip_prefix(SAGA_PREFIX) {
         return id.parse().map(Stream::Saga).map_err(|_| wrong());
@@ -248,9 +258,13 @@ mod tests {
         let streams = [
             Stream::Saga(id),
             Stream::Plugin("deploys".parse().unwrap()),
+            Stream::Plugin("tokens".parse().unwrap()),
+            Stream::Plugin("audit".parse().unwrap()),
             Stream::Service("a".parse().unwrap()),
             Stream::Deploys,
             Stream::Erasures,
+            Stream::Tokens,
+            Stream::Audit,
         ];
         for stream in streams {
             assert_eq!(read_stream(&stream_text(&stream)).unwrap(), stream);

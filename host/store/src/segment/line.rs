@@ -218,5 +218,5 @@ pub(crate) fn parse_line(text: &[u8], id: SagaId) -> Result<ArchivedSaga, Segmen
     if log.is_empty() {
         return Err(damaged(format!("the line of saga {id} has no events")));
     }
-    Ok(ArchivedSaga { row, events: log })
+    Ok(ArchivedSaga { row, events: log, is_imported: line.is_imported() })
 }

@@ -17,7 +17,7 @@ pub(super) use archived::{
     ended, first_unknown, last_position, lines, old_keys, oldest_ended, segment_files,
     segments_after, tombstone_of, tombstones,
 };
-pub(super) use check::check;
+pub(super) use check::{SUMS_SINCE, check};
 pub(super) use events::{end, events, log};
 pub(super) use groups::groups;
 pub(super) use list::list;
@@ -31,7 +31,7 @@ pub(super) use lookup::{
 pub(super) use projections::{
     Stray, Strays, differences, has_other_owner, remove_stray, saga_ids, strays,
 };
-pub(super) use survey::survey;
+pub(super) use survey::{oldest_live, survey};
 pub(super) use verify::verify;
 pub(super) use waiting::{count_waiting, due, waiting};
 #[cfg(test)]

@@ -44,6 +44,9 @@ const FINDINGS_NAMED: usize = 3;
 /// Restores the store that a URL names from a backup. A store that is there already is kept under
 /// another name, and only replaced when `may_replace`. Blocks meanwhile.
 ///
+/// A backup in which only projections are wrong is restored as it is, and the check says so: the store
+/// wants a rebuild then.
+///
 /// # Errors
 /// When a host has the store, when the backup is damaged, newer than this version or of another
 /// program, or when the system refuses something. What was there before is then still there.
@@ -58,7 +61,7 @@ pub fn restore(backup: &Path, url: &str, may_replace: bool) -> Result<Restored, 
         return Err(RestoreError::Exists(path));
     }
     let checked = open_checked(backup)?;
-    if !checked.check.findings.is_empty() {
+    if checked.check.is_damaged() {
         let mut findings = checked.check.findings;
         findings.truncate(FINDINGS_NAMED);
         return Err(RestoreError::Damaged { path: backup.to_owned(), findings });

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use amends_engine::Timestamp;
+use amends_engine::{Timestamp, Version};
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::acknowledged::Lost;
@@ -14,7 +14,7 @@ use super::connection::{open_reader, open_writer};
 use super::copied;
 use super::error::describe_open;
 use super::file::{self, LOCK_SUFFIX};
-use super::read;
+use super::read::{self, SUMS_SINCE};
 use super::schema::{SCHEMA_VERSION, check_version};
 use crate::archive_files::ArchiveFiles;
 use crate::archive_place::ArchivePlace;
@@ -22,7 +22,10 @@ use crate::backup::{BackupError, BackupSummary};
 use crate::copied_row::{Cell, CopiedCounts, CopiedTable};
 use crate::error::OpenError;
 use crate::in_place::{beside, draft_of, put_in_place};
+use crate::paging::PageBudget;
 use crate::restored::FileCheck;
+use crate::stored_event::StoredEvent;
+use crate::stream::Stream;
 use crate::survey::StoreSurvey;
 
 /// A store that no host has open, and that none can open meanwhile. Nothing in it is changed: its
@@ -188,28 +191,73 @@ pub fn check_file(path: &Path, archive: Option<&ArchivePlace>) -> Result<FileChe
     Ok(check)
 }
 
+/// Events that [`read_stream`] reads at once.
+const EVENTS_PER_READ: PageBudget = PageBudget::items(1_000);
+
 /// The memory for pages of a check, in KiB.
 const CHECK_CACHE_KIB: i64 = 256 << 10;
 
+/// Reads the events of a stream of a backup, or of a store that no host has open, by ascending version, until `each`
+/// returns false. A file of a schema before version 11 is not read.
+///
+/// # Errors
+/// When a host has the file open, it is no store of this version or an earlier one, or it cannot be read to the end.
+pub fn read_stream(
+    path: &Path,
+    stream: &Stream,
+    mut each: impl FnMut(&StoredEvent) -> bool,
+) -> Result<(), OpenError> {
+    let file = open_unused(path)?;
+    if file.schema < SUMS_SINCE {
+        return Ok(());
+    }
+    let mut after = Version(0);
+    loop {
+        let page = read::events(&file.connection, stream, after, EVENTS_PER_READ)
+            .map_err(|error| describe_open(&file.path, error))?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.version;
+        if !page.iter().all(&mut each) {
+            return Ok(());
+        }
+    }
+}
+
+/// A backup, or a store that no host has open.
+struct UnusedFile {
+    connection: Connection,
+    path: PathBuf,
+    bytes: u64,
+    schema: i64,
+    /// Dropped after the connection. A backup has no lock.
+    lock: Option<File>,
+}
+
+/// Opens a file that no host has open.
+fn open_unused(path: &Path) -> Result<UnusedFile, OpenError> {
+    // The lock and the log are beside the file that a link leads to.
+    let path = path.canonicalize().map_err(|error| file::file_error(path, error))?;
+    let bytes = fs::metadata(&path).map_err(|error| file::file_error(&path, error))?.len();
+    file::refuse_other_file(&path)?;
+    // A file without a lock beside it was never opened by a host, so nothing is made beside it.
+    let has_lock = fs::metadata(beside(&path, LOCK_SUFFIX)).is_ok();
+    let lock = if has_lock { Some(file::lock(&path)?) } else { None };
+    if !file::exists(&path)? {
+        return Err(OpenError::file(&path, "there is no such file"));
+    }
+    // With a log beside it, reading needs the right to write.
+    let connection = if has_log(&path)? { open_writer(&path) } else { open_reader(&path) };
+    let connection = connection.map_err(|error| describe_open(&path, error))?;
+    let schema = check_version(&connection, &path)?;
+    Ok(UnusedFile { connection, path, bytes, schema, lock })
+}
+
 /// Opens a file and checks it.
 pub(super) fn open_checked(path: &Path) -> Result<CheckedFile, OpenError> {
-    // The lock and the log are beside the file that a link leads to.
-    let path = &path.canonicalize().map_err(|error| file::file_error(path, error))?;
-    let found = fs::metadata(path).map_err(|error| file::file_error(path, error))?;
-    file::refuse_other_file(path)?;
-    // A file without a lock beside it was never opened by a host, so nothing is made beside it.
-    let has_lock = fs::metadata(beside(path, LOCK_SUFFIX)).is_ok();
-    let lock = if has_lock { Some(file::lock(path)?) } else { None };
-    if !file::exists(path)? {
-        return Err(OpenError::file(path, "there is no such file"));
-    }
-    let failed = |error: rusqlite::Error| describe_open(path, error);
-    // With a log beside it, reading needs the right to write.
-    let connection =
-        if has_log(path)? { open_writer(path) } else { open_reader(path) }.map_err(failed)?;
+    let UnusedFile { lock, connection, path, bytes, schema } = open_unused(path)?;
+    let failed = |error: rusqlite::Error| describe_open(&path, error);
     // A check reads most pages several times, and nothing else runs beside it.
     connection.pragma_update(None, "cache_size", -CHECK_CACHE_KIB).map_err(failed)?;
-    let schema = check_version(&connection, path)?;
     let backup_at = connection
         .query_row("SELECT value FROM meta WHERE name = ?1", [BACKUP_AT], |row| row.get(0))
         .optional();
@@ -219,7 +267,7 @@ pub(super) fn open_checked(path: &Path) -> Result<CheckedFile, OpenError> {
         content.findings.push(lost.map_err(failed)?.to_string());
     }
     let check = FileCheck {
-        bytes: found.len(),
+        bytes,
         schema,
         known_schema: SCHEMA_VERSION,
         events: content.events,
@@ -228,6 +276,7 @@ pub(super) fn open_checked(path: &Path) -> Result<CheckedFile, OpenError> {
         segments: content.segments,
         not_folded: content.not_folded,
         findings: content.findings,
+        mendable: content.mendable,
     };
     Ok(CheckedFile { connection, check, _lock: lock })
 }

@@ -16,6 +16,12 @@ const DEPLOYS: &str = "deploys/";
 /// The stream of erasures.
 const ERASURES: &str = "erasures/";
 
+/// The stream of tokens.
+const TOKENS: &str = "tokens/";
+
+/// The audit stream.
+const AUDIT: &str = "audit/";
+
 impl ToSql for Stream {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
@@ -25,6 +31,8 @@ impl ToSql for Stream {
             Self::Service(name) => format!("{SERVICE_PREFIX}{name}").into(),
             Self::Deploys => DEPLOYS.into(),
             Self::Erasures => ERASURES.into(),
+            Self::Tokens => TOKENS.into(),
+            Self::Audit => AUDIT.into(),
         })
     }
 }
@@ -37,6 +45,12 @@ pub(super) fn stream(row: &Row<'_>, column: usize) -> rusqlite::Result<Stream> {
         }
         if text == ERASURES.as_bytes() {
             return Ok(Stream::Erasures);
+        }
+        if text == TOKENS.as_bytes() {
+            return Ok(Stream::Tokens);
+        }
+        if text == AUDIT.as_bytes() {
+            return Ok(Stream::Audit);
         }
         let service = text.strip_prefix(SERVICE_PREFIX.as_bytes());
         let service = service.and_then(|name| std::str::from_utf8(name).ok());

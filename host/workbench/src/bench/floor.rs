@@ -264,6 +264,7 @@ fn one_call(
         direction,
         idempotency_key: "0".repeat(32),
         traceparent: None,
+        is_traced: false,
         input: Payload::parse(&load.outcome.input(load.steps))?,
         output: (direction == Direction::Compensate).then_some(output),
         timeout: Duration::from_secs(30),

@@ -245,6 +245,7 @@ fn plugin_call(served: &Served, saga: &Saga, call: &Call) -> anyhow::Result<Plug
         direction: call.direction,
         idempotency_key: key,
         traceparent: Some(saga.traceparent().into_owned()),
+        is_traced: false,
         input,
         output,
         timeout: call.timeout,

@@ -8,7 +8,7 @@ use amends_api_types::SagaView;
 use super::order::Order;
 use crate::commands::exit::{EXIT_DONE, Failed};
 use crate::commands::ids::each_line;
-use crate::commands::output::{Look, complain, paint, print_saga_line, say, took};
+use crate::commands::output::{Look, complain, counted, paint, print_saga_line, say, took};
 
 pub(super) async fn run(order: &Order) -> anyhow::Result<u8> {
     let look = Look::new();
@@ -72,7 +72,8 @@ impl Tally {
 
     fn tell(&self) -> anyhow::Result<()> {
         let Self { verb, asked, began, .. } = self;
-        say!("{verb}: {} of {asked} sagas done in {}", self.done(), took(began.elapsed()))?;
+        let asked = counted(*asked, "saga");
+        say!("{verb}: {} of {asked} done in {}", self.done(), took(began.elapsed()))?;
         for (status, count) in &self.statuses {
             say!("  {count:>6}  {}", paint(status))?;
         }
@@ -91,11 +92,11 @@ impl Drop for Tally {
             return;
         }
         complain!(
-            "interrupted: {}: {} of {} sagas done, {} refused, {} without an answer that may be \
-             done or not",
+            "interrupted: {}: {} of {} done, {} refused, {} without an answer that may be done or \
+             not",
             self.verb,
             self.done(),
-            self.asked,
+            counted(self.asked, "saga"),
             self.refused,
             self.unanswered()
         );

@@ -16,8 +16,8 @@ use super::order::{Order, OrderArgs};
 use crate::commands::exit::{EXIT_AUTH, EXIT_DONE, Failed, worse};
 use crate::commands::output::format::Format;
 use crate::commands::output::{
-    Look, Progress, REFUSED_SHOWN, complain, paint, print_json, print_json_line, print_sagas, say,
-    took,
+    Look, Progress, REFUSED_SHOWN, complain, counted, paint, print_json, print_json_line,
+    print_sagas, say, took,
 };
 
 /// Requests at once: the host keeps up with many, and other clients shall not notice.
@@ -85,10 +85,13 @@ async fn would(order: &Order, found: Vec<SagaItem>, args: &OrderArgs) -> anyhow:
         print_sagas(&taken, format, Look::new())?;
     }
     let count = match (taken.len(), &refusals[..]) {
-        (count, []) => format!("{verb} would act on {count} sagas; nothing is done yet"),
+        (count, []) => {
+            format!("{verb} would act on {}; nothing is done yet", counted(count, "saga"))
+        }
         (count, [(id, reason), ..]) => format!(
-            "{verb} would act on {count} of {all} sagas; nothing is done yet. The others would refuse it, such \
-             as {id}: {reason}"
+            "{verb} would act on {count} of {}; nothing is done yet. The others would refuse it, such as \
+             {id}: {reason}",
+            counted(all, "saga")
         ),
     };
     match format {
@@ -227,7 +230,8 @@ impl<'a> Sweep<'a> {
             })),
             Format::Ids | Format::Jsonl => Ok(()),
             Format::Table => {
-                say!("{verb}: {done} of {} sagas done in {}", self.found, took(elapsed))?;
+                let found = counted(self.found, "saga");
+                say!("{verb}: {done} of {found} done in {}", took(elapsed))?;
                 for (status, count) in &self.statuses {
                     say!("  {count:>6}  {}", paint(status))?;
                 }
@@ -251,10 +255,10 @@ impl Drop for Sweep<'_> {
         let unanswered = given.saturating_sub(done + refused);
         let left = (self.found as u64).saturating_sub(given);
         complain!(
-            "interrupted: {}: {done} of {} sagas done, {refused} refused, {unanswered} without an \
-             answer that may be done or not, {left} not begun",
+            "interrupted: {}: {done} of {} done, {refused} refused, {unanswered} without an answer that \
+             may be done or not, {left} not begun",
             self.verb,
-            self.found
+            counted(self.found, "saga")
         );
         for (status, count) in &self.statuses {
             complain!("  {count:>6}  {status}");

@@ -5,7 +5,7 @@ use comfy_table::Cell;
 use amends_api_types::{SagaCounts, SagaGroupItem};
 use amends_engine::on_one_line;
 
-use super::{Look, print_json, print_json_line, print_table_as, say, table};
+use super::{Look, counted, print_json, print_json_line, print_table_as, say, table};
 use crate::commands::output::format::Format;
 
 /// What stands for a value that sagas do not have.
@@ -46,10 +46,6 @@ pub(crate) fn print_counts(
     let groups = counted(counts.groups.len() as u64 + counts.more_groups, "group");
     eprintln!("{} in {groups}", counted(counts.sagas, "saga"));
     Ok(())
-}
-
-fn counted(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn value(group: &SagaGroupItem, by: &str) -> String {

@@ -15,7 +15,9 @@ use amends_workbench::plugin::oci;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, Failed};
 use crate::commands::output::format::Format;
-use crate::commands::output::{print_json, print_json_line, print_table, say, short_digest, table};
+use crate::commands::output::{
+    counted, print_json, print_json_line, print_table, say, short_digest, table,
+};
 
 /// Recorded outputs that are printed of each component.
 const UNREADABLE_SHOWN: usize = 10;
@@ -187,10 +189,10 @@ fn print_misfits(one: &DeployedView) -> anyhow::Result<()> {
         return Ok(());
     }
     say!(
-        "\n{}: {} recorded outputs of sagas in flight cannot be read; their undos stay with the \
-         component that executed the step:",
+        "\n{}: {} of sagas in flight cannot be read; their undos stay with the component that \
+         executed the step:",
         one.plugin,
-        one.unreadable_total
+        counted(one.unreadable_total, "recorded output")
     )?;
     let mut rows = table(&["saga", "step", "executed by", "why"]);
     for output in one.unreadable.iter().take(UNREADABLE_SHOWN) {

@@ -11,7 +11,7 @@ use super::deploy::named;
 use crate::commands::client::{Client, HostArgs};
 use crate::commands::exit::{EXIT_DIFFERS, EXIT_DONE, EXIT_WAIT_ENDED};
 use crate::commands::output::format::Format;
-use crate::commands::output::{print_json, print_json_line, say, short_digest};
+use crate::commands::output::{counted, print_json, print_json_line, say, short_digest};
 
 /// Sagas at most, as the host has it.
 const SAGAS_MAX: u64 = amends_runtime::REHEARSAL_SAGAS_MAX as u64;
@@ -83,10 +83,14 @@ fn print(found: &RehearsalView) -> anyhow::Result<()> {
              ended last has a step that {plugin} has undone or would undo"
         );
     }
-    let of = if steps == steps_found { String::new() } else { format!(" of {steps_found}") };
+    let rehearsed = if steps == steps_found {
+        counted(*steps, "step")
+    } else {
+        format!("{steps} of {}", counted(*steps_found, "step"))
+    };
     say!(
-        "{steps}{of} steps of {sagas} sagas rehearsed, {} of the sagas in flight; nothing was sent \
-         and nothing is kept",
+        "{rehearsed} of {} rehearsed, {} of the sagas in flight; nothing was sent and nothing is kept",
+        counted(*sagas, "saga"),
         found.sagas_in_flight
     )?;
     if found.steps_with_requests > 0 {
@@ -107,9 +111,9 @@ fn print(found: &RehearsalView) -> anyhow::Result<()> {
     }
     if found.steps_passed_over > 0 {
         say!(
-            "{} steps cannot be rehearsed: their input cannot be computed, or the component that \
-             would undo them now cannot be loaded",
-            found.steps_passed_over
+            "not rehearsed, because the input cannot be computed, or the component that would undo the step \
+             now cannot be loaded: {}",
+            counted(found.steps_passed_over, "step")
         )?;
     }
     for group in &found.differences {
@@ -122,10 +126,9 @@ fn print(found: &RehearsalView) -> anyhow::Result<()> {
     }
     if !found.left_out.is_empty() {
         say!("\nnot compared, because what serves now does not do it the same twice:")?;
-        found
-            .left_out
-            .iter()
-            .try_for_each(|one| say!("  {} ({} steps)", on_one_line(&one.what), one.steps))?;
+        found.left_out.iter().try_for_each(|one| {
+            say!("  {} ({})", on_one_line(&one.what), counted(one.steps, "step"))
+        })?;
     }
     match found.steps_differing {
         0 if *steps == 0 => Ok(()),

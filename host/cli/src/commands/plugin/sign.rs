@@ -6,19 +6,19 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Cursor, Write as _};
+use std::io::{Cursor, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use amends_runtime::unencrypted_secret_key;
 use amends_sandbox::{Signed, TrustedKey, TrustedKeys};
 use anyhow::{Context as _, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use minisign::{ErrorKind, KeyPair, PublicKey, SecretKey, SecretKeyBox};
 
 use crate::commands::exit::EXIT_DONE;
 use crate::commands::output::say;
+use crate::commands::replace::replace;
 
 /// Where a password may stand, so that nobody has to type it. No flag: others on the machine see
 /// those.
@@ -26,9 +26,6 @@ const PASSWORD_VARIABLE: &str = "AMENDS_KEY_PASSWORD";
 
 /// The comment in a file with a secret key.
 const SECRET_KEY_COMMENT: &str = "minisign secret key, for nobody else";
-
-/// Where the checksum of a secret key begins; it ends with it.
-const CHECKSUM_AT: usize = 126;
 
 /// The arguments of `plugin keygen`.
 #[derive(Debug, Args)]
@@ -144,11 +141,7 @@ fn write_new(file: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
 fn secret_key(file: &Path) -> anyhow::Result<SecretKey> {
     let shown = file.display();
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
-    if let Some(key) = without_checksum(&text) {
-        return Ok(key);
-    }
-    let boxed = SecretKeyBox::from(text);
-    let refused = match boxed.clone().into_unencrypted_secret_key() {
+    let refused = match unencrypted_secret_key(&text) {
         Ok(key) => return Ok(key),
         Err(refused) => refused,
     };
@@ -156,33 +149,9 @@ fn secret_key(file: &Path) -> anyhow::Result<SecretKey> {
     if matches!(refused.kind(), ErrorKind::Verify) {
         bail!("{shown}: {refused}");
     }
-    boxed.into_secret_key(password()).with_context(|| {
+    SecretKeyBox::from(text).into_secret_key(password()).with_context(|| {
         format!("{shown} cannot be used as a secret key, such as `amends plugin keygen` makes")
     })
-}
-
-/// The tool of minisign leaves the checksum of a key without a password empty, and the library takes
-/// that for damage. Whether such a key is sound shows when its public half does not fit what it signs.
-fn without_checksum(text: &str) -> Option<SecretKey> {
-    let bytes = STANDARD.decode(text.lines().nth(1)?).ok()?;
-    let is_empty = bytes.get(CHECKSUM_AT..)?.iter().all(|byte| *byte == 0);
-    let key = SecretKey::from_bytes(&bytes).ok()?;
-    (is_empty && !key.is_encrypted()).then_some(key)
-}
-
-/// Written beside and renamed: whoever watches the folder sees the old file or the whole new one.
-fn replace(out: &Path, source: &Path, bytes: &[u8]) -> io::Result<()> {
-    // What a link leads to is replaced, not the link.
-    let out = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or_else(|| Path::new("."));
-    let mut beside = tempfile::Builder::new().prefix(".amends-sign-").tempfile_in(folder)?;
-    beside.write_all(bytes)?;
-    let permissions = fs::metadata(&out).or_else(|_| fs::metadata(source))?.permissions();
-    beside.as_file().set_permissions(permissions)?;
-    beside.as_file().sync_all()?;
-    beside.persist(&out)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -190,6 +159,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
     use amends_tests::Component;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
 

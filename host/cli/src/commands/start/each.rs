@@ -13,7 +13,9 @@ use crate::commands::exit::{
     EXIT_BLOCKED, EXIT_DONE, EXIT_ERROR, EXIT_WAIT_ENDED, Failed, of_status,
 };
 use crate::commands::output::format::Format;
-use crate::commands::output::{Progress, complain, paint, print_json, print_json_line, say, took};
+use crate::commands::output::{
+    Progress, complain, counted, paint, print_json, print_json_line, say, took,
+};
 use crate::commands::start::args::Start;
 use crate::commands::start::input;
 use crate::commands::start::starter::{NotStarted, Starter};
@@ -247,9 +249,9 @@ impl Drop for Tally {
         let left = self.lines - self.answered();
         let in_flight = left.min(REQUESTS_AT_ONCE);
         complain!(
-            "interrupted: {} of {} sagas started, up to {in_flight} more may be; {}",
+            "interrupted: {} of {} started, up to {in_flight} more may be; {}",
             self.started,
-            self.lines,
+            counted(self.lines, "saga"),
             self.go_on()
         );
     }
@@ -276,9 +278,8 @@ fn summary(args: &Start, tally: &Tally) -> anyhow::Result<()> {
     }
     if tally.lost > 0 {
         complain!(
-            "the host went away while {} sagas were waited for: they are started, and go on when it \
-             is back",
-            tally.lost
+            "the host went away during the wait for {}, which it started; they go on when it is back",
+            counted(tally.lost, "saga")
         );
     }
     let waited = tally.moving().saturating_sub(tally.lost);
@@ -286,8 +287,9 @@ fn summary(args: &Start, tally: &Tally) -> anyhow::Result<()> {
         && waited > 0
     {
         complain!(
-            "the wait of {wait} ended first for {waited} sagas; `amends list --status \
-             running,waiting -o ids | amends why -` says what they wait for"
+            "the wait of {wait} ended first for {}; `amends list --status running,waiting -o ids | \
+             amends why -` says what they wait for",
+            counted(waited, "saga")
         );
     }
     Ok(())
@@ -295,9 +297,9 @@ fn summary(args: &Start, tally: &Tally) -> anyhow::Result<()> {
 
 fn say_counts(args: &Start, tally: &Tally, elapsed: Duration) -> anyhow::Result<()> {
     say!(
-        "{} of {} sagas of {} started in {}",
+        "{} of {} of {} started in {}",
         tally.started,
-        tally.lines,
+        counted(tally.lines, "saga"),
         args.definition,
         took(elapsed)
     )?;

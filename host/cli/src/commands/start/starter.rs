@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use reqwest::header::RETRY_AFTER;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::value::RawValue;
 
 use amends_api_types::SagaView;
 use amends_engine::Timestamp;
 
-use crate::commands::client::{Client, accepted, escape};
+use crate::commands::client::{Client, accepted, escape, refused, retry_after};
 use crate::commands::exit::{EXIT_ERROR, EXIT_NOT_FOUND, EXIT_WAIT_ENDED, Failed, of_status};
 
 /// How long a start that the host is too busy for is sent again.
@@ -79,9 +78,12 @@ impl Starter<'_> {
                 }
             })?;
             if response.status() == StatusCode::TOO_MANY_REQUESTS {
-                let pause = retry_after(&response);
+                let pause = retry_after(&response).max(ASK_PAUSE);
                 if came.elapsed().saturating_add(pause) > BUSY_MAX {
-                    let message = format!("the host was too busy for {BUSY_MAX:?}");
+                    let status = response.status();
+                    let last = refused(status, &response.text().await.unwrap_or_default());
+                    let message =
+                        format!("the start was refused for {BUSY_MAX:?}: {}", last.message);
                     return Err(NotStarted::Refused(Failed { exit: EXIT_ERROR, message }.into()));
                 }
                 tokio::time::sleep(pause).await;
@@ -158,12 +160,4 @@ impl Starter<'_> {
 /// cuts off.
 fn wait_query(wait: Duration) -> String {
     format!("?wait={}ms", wait.min(WAIT_PER_REQUEST).as_millis())
-}
-
-/// How long a busy host wants to be left alone: seconds (RFC 9110, 10.2.3), or one when it does
-/// not say, or gives a date, which our hosts do not.
-fn retry_after(response: &Response) -> Duration {
-    let text = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let seconds = text.and_then(|text| text.trim().parse().ok()).unwrap_or(1);
-    Duration::from_secs(seconds).max(ASK_PAUSE)
 }

@@ -11,7 +11,7 @@ use amends_store::{CopyProgress, CopySummary, OpenError, StoppedStore, copy_stor
 
 use super::store_format::StoreFormat;
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR, EXIT_USAGE, Failed};
-use crate::commands::output::{Progress, print_json, say};
+use crate::commands::output::{Progress, counted, print_json, say};
 
 /// How often a line says how far it is, where no bar is drawn.
 const LINE_PAUSE: Duration = Duration::from_secs(5);
@@ -62,8 +62,10 @@ pub(super) async fn copy(args: Copy) -> anyhow::Result<u8> {
         StoreFormat::Json => print_json(&Copied { sagas, archived, events, rows })?,
         StoreFormat::Table => {
             say!(
-                "{rows} rows were copied and compared: {sagas} sagas, {archived} that are archived or deleted, and \
-                 the log up to event {events}"
+                "{} copied and compared: {}, {archived} that are archived or deleted, and the log up to event \
+                 {events}",
+                counted(rows, "row"),
+                counted(sagas, "saga")
             )?;
             say!(
                 "name the database in url of [store], and start no host on the old store any more"

@@ -1,4 +1,4 @@
-//! A backup of a running host: its answer, written into a file of this machine.
+//! A backup of a running host: its answer, written into a file of this machine. Also how any answer becomes a file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -49,13 +49,13 @@ pub(super) async fn download(
 }
 
 /// The error of a file that exists and is not to be replaced.
-pub(super) fn exists(file: &Path) -> Failed {
+pub(in crate::commands) fn exists(file: &Path) -> Failed {
     let wrong = format!("{} exists", file.display());
     Failed::with_help(EXIT_ERROR, &wrong, "name another file, or say --replace")
 }
 
 /// A file that is being written. It is removed when it is dropped before it is complete.
-pub(super) struct Draft {
+pub(in crate::commands) struct Draft {
     path: PathBuf,
     file: File,
     is_done: bool,
@@ -63,7 +63,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Makes the draft beside the file. Only its owner may read it, as the store.
-    pub(super) fn create(target: &Path) -> anyhow::Result<Self> {
+    pub(in crate::commands) fn create(target: &Path) -> anyhow::Result<Self> {
         let path = draft_of(target);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.with_context(|| format!("{} cannot be made", path.display()))?;
@@ -75,7 +75,7 @@ impl Draft {
         self.file.try_clone().with_context(|| format!("{} cannot be used", self.path.display()))
     }
 
-    pub(super) fn write(&mut self, piece: &[u8], written: u64) -> anyhow::Result<()> {
+    pub(in crate::commands) fn write(&mut self, piece: &[u8], written: u64) -> anyhow::Result<()> {
         self.file.write_all(piece).with_context(|| {
             format!(
                 "{} cannot be written after {written} bytes; nothing is kept",
@@ -84,7 +84,11 @@ impl Draft {
         })
     }
 
-    pub(super) fn finish(&mut self, target: &Path, may_replace: bool) -> anyhow::Result<()> {
+    pub(in crate::commands) fn finish(
+        &mut self,
+        target: &Path,
+        may_replace: bool,
+    ) -> anyhow::Result<()> {
         let durable = self.file.sync_all();
         durable.with_context(|| format!("{} cannot be made durable", self.path.display()))?;
         match put_in_place(&self.path, target, may_replace) {

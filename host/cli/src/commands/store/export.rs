@@ -21,7 +21,7 @@ use super::withhold::{definition_of, withhold};
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::{EXIT_DONE, is_not_found};
 use crate::commands::ids::one_id;
-use crate::commands::output::{complain, say, short_digest, write};
+use crate::commands::output::{complain, counted, say, short_digest, write};
 use crate::commands::sagas::events;
 
 /// The arguments of `store export`.
@@ -62,6 +62,7 @@ pub(crate) struct Export {
 pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
     let Some(id) = args.id else {
         let client = Client::new(&args.host)?;
+        client.needs_payloads().await?;
         let folder = args.parquet.unwrap_or_default();
         let export = Tables { month: args.month, replace: args.replace, personal: args.personal };
         return parquet::export(&client, &folder, export).await;
@@ -74,6 +75,7 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
         return Err(exists(file).into());
     }
     let client = Client::new(&args.host)?;
+    client.needs_payloads().await?;
     let id = one_id(&client, &id).await?;
     let definition: DefinitionView =
         client.get(&format!("/v1/sagas/{}/definition", escape(&id))).await?;
@@ -119,10 +121,9 @@ pub(super) async fn export(mut args: Export) -> anyhow::Result<u8> {
     draft.finish(file, args.replace)?;
     let and = match blobs.len() {
         0 => String::new(),
-        1 => " and 1 component".to_owned(),
-        count => format!(" and {count} components"),
+        count => format!(" and {}", counted(count, "component")),
     };
-    say!("{} has the {count} events of {id}{and}", file.display())?;
+    say!("{} has the {} of {id}{and}", file.display(), counted(count, "event"))?;
     Ok(EXIT_DONE)
 }
 

@@ -1,5 +1,6 @@
 //! `store import`: puts a saga that ended on another host into the archive of this one.
 
+use anyhow::Context as _;
 use clap::Args;
 use reqwest::Method;
 
@@ -9,7 +10,7 @@ use super::store_format::StoreFormat;
 use crate::commands::bundle::Bundle;
 use crate::commands::client::{Client, HostArgs, escape};
 use crate::commands::exit::EXIT_DONE;
-use crate::commands::output::{print_json_line, say};
+use crate::commands::output::{counted, print_json_line, say};
 
 /// The arguments of `store import`.
 #[derive(Debug, Args)]
@@ -38,29 +39,36 @@ pub(crate) struct Import {
 pub(super) async fn import(args: Import) -> anyhow::Result<u8> {
     let client = Client::new(&args.host)?;
     for bundle in &args.bundles {
-        // Components stay here: what may serve on a host is decided by a deploy.
-        let mut bundle = Bundle::open(bundle)?;
-        let mut body = bundle.head_line.clone();
-        body.push('\n');
-        let mut count = 0;
-        while let Some((_, line)) = bundle.next_event()? {
-            body.push_str(&line);
-            body.push('\n');
-            count += 1;
-        }
-        bundle.check_end(count)?;
-        let path = format!("/v1/store/import?reason={}", escape(&args.reason));
-        let request = client.request(Method::POST, &path);
-        let request = request.header("content-type", "application/x-ndjson").body(body);
-        let view: ImportedView = client.send_as_user(request).await?.json().await?;
+        let name = if bundle == "-" { "standard input" } else { bundle.as_str() };
+        let view = import_one(&client, bundle, &args.reason).await;
+        let view = view.with_context(|| format!("{name} is not imported"))?;
         let ImportedView { id, status, events, created } = &view;
         match args.output {
             StoreFormat::Json => print_json_line(&view)?,
             StoreFormat::Table if *created => {
-                say!("saga {id} ({status}) is in the archive, with {events} events")?;
+                let events = counted(*events, "event");
+                say!("saga {id} ({status}) is in the archive, with {events}")?;
             }
             StoreFormat::Table => say!("saga {id} ({status}) is here already")?,
         }
     }
     Ok(EXIT_DONE)
+}
+
+async fn import_one(client: &Client, bundle: &str, reason: &str) -> anyhow::Result<ImportedView> {
+    // Components stay here: what may serve on a host is decided by a deploy.
+    let mut bundle = Bundle::open(bundle)?;
+    let mut body = bundle.head_line.clone();
+    body.push('\n');
+    let mut count = 0;
+    while let Some((_, line)) = bundle.next_event()? {
+        body.push_str(&line);
+        body.push('\n');
+        count += 1;
+    }
+    bundle.check_end(count)?;
+    let path = format!("/v1/store/import?reason={}", escape(reason));
+    let request = client.request(Method::POST, &path);
+    let request = request.header("content-type", "application/x-ndjson").body(body);
+    Ok(client.send_as_user(request).await?.json().await?)
 }

@@ -30,7 +30,7 @@ use super::download::{Draft, exists};
 use super::withhold::{definition_of, withhold};
 use crate::commands::client::{Client, escape};
 use crate::commands::exit::{EXIT_DONE, is_not_found};
-use crate::commands::output::say;
+use crate::commands::output::{counted, say};
 use crate::commands::sagas::events;
 
 /// The columns. A time is that of the event, in milliseconds since 1970 (UTC).
@@ -142,12 +142,16 @@ pub(super) async fn export(
             })?;
         if sagas > 0 {
             draft.finish(&target, may_replace)?;
-            say!("{} has {events} events of {sagas} sagas", target.display())?;
+            let (events, sagas) = (counted(events, "event"), counted(sagas, "saga"));
+            say!("{} has {events} of {sagas}", target.display())?;
         } else {
             say!("no saga ended in {month}")?;
         }
         if deleted > 0 {
-            say!("  {deleted} sagas of {month} were deleted, and are not in it")?;
+            say!(
+                "  not in it, because they were deleted: {} of {month}",
+                counted(deleted, "saga")
+            )?;
         }
     }
     Ok(EXIT_DONE)

@@ -1,9 +1,10 @@
 //! `store rebuild`: writes the projections anew from the events, and says how far it is.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ use super::stopped::{in_use, url_of};
 use super::store_format::StoreFormat;
 use crate::commands::client::{Client, HostArgs};
 use crate::commands::exit::{EXIT_DONE, EXIT_ERROR};
-use crate::commands::output::{Progress, print_json, say};
+use crate::commands::output::{Progress, counted, print_json, say};
 
 /// How often a line says how far it is, where no bar is drawn.
 const LINE_PAUSE: Duration = Duration::from_secs(5);
@@ -71,6 +72,17 @@ pub(super) async fn rebuild(args: Rebuild) -> anyhow::Result<u8> {
     Ok(if total.unreadable == 0 { EXIT_DONE } else { EXIT_ERROR })
 }
 
+/// Rebuilds in a store that was just restored, of this config, and says what was done.
+pub(super) async fn rebuild_restored(url: String, config: &Path) -> anyhow::Result<()> {
+    let total = stopped(url).await.with_context(|| {
+        let config = config.display();
+        format!(
+            "the store is restored; `amends store rebuild --config {config}` is still to be done"
+        )
+    })?;
+    print_total(&total)
+}
+
 /// Rebuilds in a store that exists and that no host has.
 async fn stopped(url: String) -> anyhow::Result<Total> {
     let sagas = StoppedStore::open(&url).map_err(in_use)?.sagas()?;
@@ -106,7 +118,9 @@ async fn each_slice(
         if !has_bar && said_at.elapsed() > LINE_PAUSE {
             let Total { sagas: done, rebuilt, removed, .. } = total;
             eprintln!(
-                "{done} of {sagas} sagas compared, {rebuilt} rebuilt, {removed} rows removed"
+                "{done} of {} compared, {rebuilt} rebuilt, {} removed",
+                counted(sagas, "saga"),
+                counted(removed, "row")
             );
             said_at = Instant::now();
         }
@@ -124,10 +138,12 @@ fn print_total(total: &Total) -> anyhow::Result<()> {
         say!("saga {saga}: {}", on_one_line(reason))?;
     }
     if *unreadable > 0 {
-        say!("{unreadable} sagas cannot be rebuilt, and their rows stay as they are")?;
+        let count = counted(*unreadable, "saga");
+        say!("not rebuilt, so that the rows stay as they are: {count}")?;
     }
     say!(
-        "{sagas} sagas were compared with their events: {rebuilt} were rebuilt, and {removed} rows \
-         of no saga were removed"
+        "{} compared with the events: {rebuilt} rebuilt, and {} of no saga removed",
+        counted(*sagas, "saga"),
+        counted(*removed, "row")
     )
 }

@@ -1,11 +1,10 @@
 //! Why an expression has no value, in words.
 
-use std::fmt::{self, Display, Write as _};
+use cel::ExecutionError;
+use serde_json::Value;
 
+use crate::definition::functions::has_safe_messages;
 use crate::payload::PayloadError;
-
-/// The longest reason, in bytes: the CEL library writes whole values into its errors.
-const REASON_BYTES_MAX: usize = 500;
 
 /// The reason why an expression has no value. The words are for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,29 +32,70 @@ pub(super) fn unreadable(name: &str, error: &PayloadError) -> ExpressionError {
     ExpressionError::Failed(format!("what was recorded as `{name}` has no value: {error}"))
 }
 
-/// The beginning of a text that may be very long. The rest is never written.
-pub(super) struct Shortened(String);
-
-impl Shortened {
-    /// Returns the beginning of a text.
-    pub(super) fn of(text: &dyn Display) -> String {
-        let mut short = Self(String::new());
-        if write!(short, "{text}").is_err() {
-            short.0.push('…');
+/// Says why the expression of this source has no value. It quotes no value that the expression was given: who
+/// may read a failure may not read every payload, and a payload may be personal.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a reason that is new in the library may quote values"
+)]
+pub(super) fn reason(error: &ExecutionError, source: &str) -> String {
+    match error {
+        ExecutionError::UnsupportedTargetType { target } => {
+            format!("{} is not accepted there", target.type_of())
         }
-        short.0
+        ExecutionError::NotSupportedAsMethod { method, target } => {
+            format!("{} has no method `{method}`", target.type_of())
+        }
+        ExecutionError::UnsupportedKeyType(key) => {
+            format!("{} cannot be a key of a map", key.type_of())
+        }
+        // A key that the source does not name was computed from values.
+        ExecutionError::NoSuchKey(key) if !source.contains(key.as_str()) => {
+            "there is no such key".to_owned()
+        }
+        ExecutionError::ValuesNotComparable(left, right) => {
+            format!("{} and {} cannot be compared", left.type_of(), right.type_of())
+        }
+        ExecutionError::UnsupportedBinaryOperator(operator, left, right) => {
+            let (left, right) = (left.type_of(), right.type_of());
+            format!("`{operator}` is not defined for {left} and {right}")
+        }
+        ExecutionError::UnsupportedIndex(index, indexed) => {
+            format!("{} cannot be indexed with {}", indexed.type_of(), index.type_of())
+        }
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "it divides by zero".to_owned()
+        }
+        ExecutionError::Overflow(operator, _, _) => {
+            format!("the result of `{operator}` is out of range")
+        }
+        ExecutionError::IndexOutOfBounds(_) => "an index is out of bounds".to_owned(),
+        ExecutionError::DuplicateKey(_) => "a map has a key twice".to_owned(),
+        ExecutionError::FunctionError { function, message } if has_safe_messages(function) => {
+            format!("`{function}`: {message}")
+        }
+        ExecutionError::FunctionError { function, message: _ } => {
+            format!("`{function}` does not accept this value")
+        }
+        ExecutionError::InvalidArgumentCount { .. }
+        | ExecutionError::UnexpectedType { .. }
+        | ExecutionError::NoSuchKey(_)
+        | ExecutionError::NoSuchOverload(_)
+        | ExecutionError::UndeclaredReference(_)
+        | ExecutionError::MissingArgumentOrTarget => error.to_string(),
+        // Others may contain values.
+        _ => "it cannot be computed".to_owned(),
     }
 }
 
-impl fmt::Write for Shortened {
-    fn write_str(&mut self, more: &str) -> fmt::Result {
-        let left = REASON_BYTES_MAX.saturating_sub(self.0.len());
-        if more.len() <= left {
-            self.0.push_str(more);
-            return Ok(());
-        }
-        let end = (0..=left).rev().find(|end| more.is_char_boundary(*end));
-        self.0.push_str(&more[..end.unwrap_or(0)]);
-        Err(fmt::Error)
+/// Names the type of a value in a reason.
+pub(super) fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
     }
 }

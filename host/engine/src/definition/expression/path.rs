@@ -57,6 +57,15 @@ impl Path {
             && self.fields.iter().zip(fields).all(|(one, other)| one == other)
     }
 
+    /// Returns true when this text is on the path, at its end, or in what is there.
+    pub(super) fn leads_to_text(&self, text: &str, variables: &Variables<'_>) -> bool {
+        let from = match (self.from, variables.item()) {
+            (Some(variable), _) => variables.value(variable).ok(),
+            (None, item) => item.and_then(|item| item.value().ok()),
+        };
+        from.is_some_and(|value| has_text(value, &self.fields, text))
+    }
+
     /// Returns the place at the end of the path.
     pub(super) fn place(&self, is_value: bool) -> ReadPlace {
         ReadPlace { variable: self.from, fields: self.fields.clone(), is_value }
@@ -85,6 +94,20 @@ impl Path {
                 _,
             ) => None,
         }
+    }
+}
+
+/// Returns true when this text is on the way that the fields lead from a value, at its end, or in what is
+/// there. Lists on the way are passed through.
+pub(crate) fn has_text(value: &Value, fields: &[String], text: &str) -> bool {
+    match (value, fields) {
+        (Value::String(found), _) => found == text,
+        (Value::Array(items), _) => items.iter().any(|item| has_text(item, fields, text)),
+        (Value::Object(all), []) => all.values().any(|value| has_text(value, &[], text)),
+        (Value::Object(all), [field, rest @ ..]) => {
+            all.get(field).is_some_and(|value| has_text(value, rest, text))
+        }
+        (Value::Null | Value::Bool(_) | Value::Number(_), _) => false,
     }
 }
 

@@ -69,8 +69,6 @@ pub(crate) struct Variables<'v> {
     pub(super) meter: Meter,
     /// True when the cost of reading was counted before, when the step was decided on.
     is_decided: bool,
-    /// True when errors may not show values, because they may be personal.
-    pub(super) hides_values: bool,
 }
 
 impl<'v> Variables<'v> {
@@ -84,13 +82,7 @@ impl<'v> Variables<'v> {
             item,
             meter: Meter::default(),
             is_decided: false,
-            hides_values: false,
         }
-    }
-
-    /// Keeps values out of errors: they may be personal.
-    pub(crate) fn personal(self) -> Self {
-        Self { hides_values: true, ..self }
     }
 
     /// Turns off the count of what is read. This is for steps that were decided on before, perhaps

@@ -1,62 +1,20 @@
-//! The world that answers calls, and crashes of the host.
+//! The ends of calls, and crashes of the host.
 
-use super::{Result, World, running};
+use super::World;
 use crate::sim::action::Reply;
 use crate::sim::ledger::PendingRequest;
 use crate::sim::record::emitted_by;
+use crate::sim::stage::Result;
 use crate::{Call, Direction, Failure, Fate, Input, Outcome, Payload, Target};
 
 impl World<'_> {
     /// Ends the call of a step, and checks that repeated and late results change nothing.
     pub(super) fn reply(&mut self, step: usize, reply: Reply) -> Result<()> {
-        let found = self.in_flight.iter().position(|call| self.index(call) == step);
+        let found = self.memory.in_flight.iter().position(|call| self.index(call) == step);
         let Some(position) = found else { return Ok(()) };
-        let call = self.in_flight.remove(position);
-        let this = (call.direction, call.generation);
-        if matches!(reply, Reply::Probed { .. }) {
-            self.now = self.now.after(call.timeout);
-        }
-        let failure = || Failure::new("simulated", "a simulated failure");
-        let mut probe = None;
-        let outcome = match reply {
-            Reply::Done => self.do_call(step, this)?,
-            Reply::Permanent => Outcome::Permanent(failure()),
-            Reply::Retryable => Outcome::Retryable(failure()),
-            Reply::Lost { landed } => {
-                if landed {
-                    self.do_call(step, this)?;
-                }
-                Outcome::Unknown(failure())
-            }
-            Reply::Looked => {
-                if call.direction == Direction::Execute {
-                    // A clock that was ahead when the call began says nothing about its duration.
-                    let began_at = self.record.steps[step].began_at.min(self.now);
-                    let (generation, until) = (call.generation, began_at.after(call.timeout));
-                    self.ledger.on_their_way.push(PendingRequest { step, generation, until });
-                }
-                let happened =
-                    self.ledger.steps[step].stands == (call.direction == Direction::Execute);
-                probe = Some(if happened { Fate::Unclear } else { Fate::DidNotHappen });
-                if happened { Outcome::Unknown(failure()) } else { Outcome::Retryable(failure()) }
-            }
-            Reply::Probed { landed } => {
-                if landed {
-                    self.do_call(step, this)?;
-                }
-                // The answer of the component is about the key, and so about any attempt with it.
-                let happened =
-                    self.ledger.steps[step].stands == (call.direction == Direction::Execute);
-                if happened {
-                    probe = Some(Fate::Happened);
-                    self.do_call(step, this)?
-                } else {
-                    probe = Some(Fate::DidNotHappen);
-                    Outcome::Retryable(failure())
-                }
-            }
-        };
-        self.ledger.steps[step].answer = Some(outcome.clone());
+        let call = self.memory.in_flight.remove(position);
+        let (outcome, probe) = self.end(step, &call, reply)?;
+        self.memory.answers[step] = Some(outcome.clone());
         let Call { step: name, direction, attempt, .. } = call;
         let result = |attempt, outcome| Input::Outcome {
             step: name.clone(),
@@ -75,7 +33,7 @@ impl World<'_> {
             result(attempt.saturating_sub(1), late),
         ] {
             self.figures.repeats += 1;
-            let events = self.machine.decide(&self.saga, self.now, input);
+            let events = self.stage.machine.decide(&self.memory.saga, self.now, input);
             if let Some(event) = events.first() {
                 let rule = format!("a repeated or late result led to `{}`", event.kind());
                 return Err(self.violation(rule));
@@ -84,73 +42,71 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Lets a call have its effect: once for each key, however often the call is repeated.
-    pub(super) fn do_call(
-        &mut self,
-        step: usize,
-        (direction, generation): (Direction, u32),
-    ) -> Result<Outcome> {
-        let effect = &mut self.ledger.steps[step];
-        match direction {
-            Direction::Execute if effect.stands && effect.generation != generation => {
-                let name = self.units.name(step);
-                Err(self.violation(format!("{name} is done again, with another key")))
-            }
-            Direction::Execute => {
-                effect.times += u32::from(!effect.stands);
-                (effect.stands, effect.generation) = (true, generation);
-                Ok(Outcome::Succeeded(output_of(step)))
-            }
-            Direction::Compensate => {
-                effect.is_closed = true;
-                Ok(if std::mem::take(&mut effect.stands) {
-                    Outcome::Succeeded(Payload::null())
-                } else {
-                    Outcome::NothingToUndo
-                })
-            }
+    /// Lets a call end, and returns what the host hears of it.
+    fn end(&mut self, step: usize, call: &Call, reply: Reply) -> Result<(Outcome, Option<Fate>)> {
+        let this = (call.direction, call.generation);
+        if matches!(reply, Reply::Probed { .. }) {
+            self.now = self.now.after(call.timeout);
         }
+        let failure = || Failure::new("simulated", "a simulated failure");
+        let mut probe = None;
+        let outcome = match reply {
+            Reply::Done => self.stage.do_call(step, this)?,
+            Reply::Permanent => Outcome::Permanent(failure()),
+            Reply::Retryable => Outcome::Retryable(failure()),
+            Reply::Lost { landed } => {
+                if landed {
+                    self.stage.do_call(step, this)?;
+                }
+                Outcome::Unknown(failure())
+            }
+            Reply::Looked => {
+                if call.direction == Direction::Execute {
+                    // A clock that was ahead when the call began says nothing about its duration.
+                    let began_at = self.stage.record.steps[step].began_at.min(self.now);
+                    let (generation, until) = (call.generation, began_at.after(call.timeout));
+                    let request = PendingRequest { call: 0, step, generation, until };
+                    self.stage.ledger.on_their_way.push(request);
+                }
+                let happened = self.stage.happened(step, call.direction);
+                probe = Some(if happened { Fate::Unclear } else { Fate::DidNotHappen });
+                if happened { Outcome::Unknown(failure()) } else { Outcome::Retryable(failure()) }
+            }
+            Reply::Probed { landed } => {
+                if landed {
+                    self.stage.do_call(step, this)?;
+                }
+                if self.stage.happened(step, call.direction) {
+                    probe = Some(Fate::Happened);
+                    self.stage.do_call(step, this)?
+                } else {
+                    probe = Some(Fate::DidNotHappen);
+                    Outcome::Retryable(failure())
+                }
+            }
+        };
+        Ok((outcome, probe))
     }
 
     /// Stops the host, and recovers it from its log.
     pub(super) fn crash(&mut self, landed: u128) -> Result<()> {
         self.figures.crashes += 1;
-        for call in std::mem::take(&mut self.in_flight) {
+        for call in std::mem::take(&mut self.memory.in_flight) {
             let step = self.index(&call);
             // A child saga goes on without its parent, and is found again.
             if landed >> step & 1 == 1 && matches!(call.target, Target::Plugin(_)) {
-                self.do_call(step, (call.direction, call.generation))?;
+                self.stage.do_call(step, (call.direction, call.generation))?;
             }
         }
-        self.saga = self.replay()?;
-        let stopped = || Outcome::Unknown(Failure::new("host_stopped", "a simulated crash"));
-        let cut_off: Vec<_> =
-            self.machine.commands(&self.saga).into_iter().filter_map(running).collect();
-        let cut_off: Vec<_> =
-            cut_off.into_iter().filter(|call| matches!(call.target, Target::Plugin(_))).collect();
-        for call in &cut_off {
-            let step = self.index(call);
-            self.ledger.steps[step].answer = Some(stopped());
+        self.memory = self.stage.recover()?;
+        let mut draft = self.memory.draft(self.now);
+        self.stage.decide(&mut draft, Input::Tick);
+        for call in self.stage.running(&self.memory.saga) {
+            if matches!(call.target, Target::Plugin(_)) {
+                let cut_off = self.stage.cut_off(&mut self.memory, &call);
+                self.stage.decide(&mut draft, cut_off);
+            }
         }
-        let inputs = cut_off.into_iter().map(|call| Input::Outcome {
-            step: call.step,
-            direction: call.direction,
-            attempt: call.attempt,
-            outcome: stopped(),
-            probe: None,
-            emitted: Vec::new(),
-        });
-        let inputs: Vec<_> = std::iter::once(Input::Tick).chain(inputs).collect();
-        let mut draft = self.saga.clone();
-        let mut events = Vec::new();
-        for input in inputs {
-            self.draft(&mut draft, &mut events, input)?;
-        }
-        self.admit_due_and_append(draft, events)
+        self.admit_due_and_append(draft)
     }
-}
-
-/// Returns the output of a step.
-pub(super) fn output_of(step: usize) -> Payload {
-    Payload::from_value(&serde_json::json!({ "n": step })).unwrap_or_else(|_| Payload::null())
 }

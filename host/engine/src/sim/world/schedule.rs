@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Result, World};
+use super::World;
 use crate::sim::action::{Action, OrderKind, Reply};
 use crate::sim::figures::Figures;
 use crate::sim::ledger::{Ledger, PendingRequest};
-use crate::sim::record::Record;
+use crate::sim::stage::Result;
 use crate::{Direction, Failure, Input, Payload, SagaStatus, Timestamp, Verb};
 
 /// The most appends of a run. A run with more counts as one that never ends.
@@ -19,9 +19,9 @@ impl World<'_> {
     /// Does one action.
     pub(in crate::sim) fn act(&mut self, action: Action) -> Result<()> {
         self.actions.push(action);
-        self.act_once(action)?;
-        let (steps, now) = (&self.ledger.steps, self.now);
-        self.ledger.on_their_way.retain(|request| request.may_land(&steps[request.step], now));
+        self.act_once(action).map_err(|violation| violation.after(&self.actions))?;
+        let Ledger { steps, on_their_way } = &mut self.stage.ledger;
+        on_their_way.retain(|request| request.may_land(&steps[request.step], self.now));
         Ok(())
     }
 
@@ -29,14 +29,13 @@ impl World<'_> {
     fn act_once(&mut self, action: Action) -> Result<()> {
         match action {
             Action::Admit { step } => {
-                let name = self.units.name(step);
+                let name = self.stage.units.name(step);
                 let Some(due) = self.due().into_iter().find(|due| due.step == *name) else {
                     return Ok(());
                 };
-                let mut draft = self.saga.clone();
-                let mut events = Vec::new();
-                self.admit(&mut draft, &mut events, due)?;
-                self.append(draft, events)
+                let mut draft = self.memory.draft(self.now);
+                self.stage.admit(&mut draft, due);
+                self.append(draft)
             }
             Action::Reply { step, reply } => self.reply(step, reply),
             Action::Wait => {
@@ -52,30 +51,33 @@ impl World<'_> {
             Action::SetClock { ahead } => self.set_clock(ahead),
             Action::Land { request } => {
                 let PendingRequest { step, generation, .. } =
-                    self.ledger.on_their_way.remove(request);
-                self.do_call(step, (Direction::Execute, generation)).map(drop)
+                    self.stage.ledger.on_their_way.remove(request);
+                self.stage.do_call(step, (Direction::Execute, generation)).map(drop)
             }
             Action::Crash { landed } => self.crash(landed),
-            Action::Cancel => self.operate(Verb::Cancel, |_| false),
+            Action::Cancel => self.operate(&Verb::Cancel),
             Action::Refuse { step } => {
-                self.ledger.steps[step].answer = None;
-                let step = self.units.name(step).clone();
+                self.memory.answers[step] = None;
+                let step = self.stage.units.name(step).clone();
                 let error = Failure::new("breaker_open", "a simulated refusal");
                 self.feed(Input::Refuse { step, error })
             }
             Action::Signal => {
-                let Some(name) = self.definition.signals().next().cloned() else { return Ok(()) };
-                let id = Some(self.record.signals.to_string());
+                let Some(name) = self.stage.definition.signals().next().cloned() else {
+                    return Ok(());
+                };
+                let id = Some(self.stage.record.signals.to_string());
                 let signal = |payload| Input::Signal {
                     name: name.clone(),
                     id: id.clone(),
                     payload,
                     who: None,
                 };
-                self.feed_and_hear(signal(Payload::null()), "signal.received", |_| false)?;
+                self.feed_and_hear(signal(Payload::null()), "signal.received", None)?;
                 // The same signal again, with the same id.
                 self.figures.repeats += 1;
-                let again = self.machine.decide(&self.saga, self.now, signal(Payload::null()));
+                let (machine, saga) = (self.stage.machine, &self.memory.saga);
+                let again = machine.decide(saga, self.now, signal(Payload::null()));
                 if again.is_empty() {
                     return Ok(());
                 }
@@ -91,7 +93,7 @@ impl World<'_> {
             self.ahead = CLOCK_AHEAD;
             self.now = self.now.after(CLOCK_AHEAD);
             // A wrong clock says nothing about how long requests take.
-            self.ledger.on_their_way.clear();
+            self.stage.ledger.on_their_way.clear();
         } else {
             let back = std::mem::take(&mut self.ahead);
             let earlier = |at: Timestamp| {
@@ -99,7 +101,7 @@ impl World<'_> {
                 Timestamp::from_millis(at.as_millis() - millis)
             };
             self.now = earlier(self.now);
-            for request in &mut self.ledger.on_their_way {
+            for request in &mut self.stage.ledger.on_their_way {
                 request.until = earlier(request.until);
             }
         }
@@ -110,17 +112,18 @@ impl World<'_> {
     pub(in crate::sim) fn finish(&mut self) -> Result<()> {
         loop {
             if self.figures.appends > APPENDS_MAX {
-                return Err(self.violation(format!("no end after {APPENDS_MAX} appends")));
+                let rule = format!("no end after {APPENDS_MAX} appends");
+                return Err(self.violation(rule).after(&self.actions));
             }
             if !self.ahead.is_zero() {
                 self.act(Action::SetClock { ahead: false })?;
-            } else if let Some(call) = self.in_flight.first() {
+            } else if let Some(call) = self.memory.in_flight.first() {
                 let step = self.index(call);
                 self.act(Action::Reply { step, reply: Reply::Done })?;
             } else if let Some(due) = self.due().first() {
-                let step = self.units.index_of(&due.step).unwrap_or_default();
+                let step = self.stage.units.index_of(&due.step).unwrap_or_default();
                 self.act(Action::Admit { step })?;
-            } else if self.wake_at().is_some() && !self.record.is_paused {
+            } else if self.wake_at().is_some() && !self.stage.record.is_paused {
                 self.act(Action::Wait)?;
             } else if self.may(OrderKind::Resume, 0) {
                 self.act(Action::Order { order: OrderKind::Resume, step: 0 })?;
@@ -134,8 +137,8 @@ impl World<'_> {
 
     /// Checks a state in which nothing can happen any more, and counts it.
     pub(in crate::sim) fn rest(&mut self) -> Result<()> {
-        self.rules().at_rest().map_err(|rule| self.violation(rule))?;
-        let end = match self.saga.status() {
+        self.stage.at_rest(self.now).map_err(|violation| violation.after(&self.actions))?;
+        let end = match self.memory.saga.status() {
             SagaStatus::Completed => 0,
             SagaStatus::Compensated => 1,
             SagaStatus::Running
@@ -151,30 +154,10 @@ impl World<'_> {
 
     /// Recovers a host whose log ends after `events` events, and runs it to its end.
     pub(in crate::sim) fn recover_prefix(&self, events: usize, ledger: Ledger) -> Result<Figures> {
-        let log = self.log[..events].to_vec();
-        let events = log.iter().map(|(at, event)| (*at, &**event));
-        let record = Record::of((&self.definition, &self.units), events);
-        let now = log.last().map_or(self.now, |(at, _)| *at);
-        // A step that had not begun by then may see other outputs.
-        let begun = |(index, input): (usize, &Option<(u32, Payload)>)| {
-            let step = &record.steps[index];
-            input.clone().filter(|(edits, _)| step.attempts > 0 && *edits == step.edits)
-        };
-        let inputs: Vec<_> = self.inputs.iter().enumerate().map(begun).collect();
-        // Edits that are made again may differ, too.
-        let mut keys = self.keys.clone();
-        keys.retain(|(step, ..), _| inputs[*step].is_some() && record.steps[*step].edits == 0);
-        let mut world = Self {
-            log,
-            record,
-            ledger,
-            inputs,
-            keys,
-            now,
-            figures: Figures::default(),
-            in_flight: Vec::new(),
-            ..self.clone()
-        };
+        let stage = self.stage.cut(events, ledger);
+        let now = stage.log.last().map_or(self.now, |(at, _)| *at);
+        let mut world = Self { stage, now, figures: Figures::default(), ..self.clone() };
+        world.memory.in_flight.clear();
         world.act(Action::Crash { landed: 0 })?;
         world.finish()?;
         Ok(Figures {

@@ -1,11 +1,14 @@
 //! The requests of one call: what may be sent, with which idempotency key, and what is known of each.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
+use amends_engine::TraceContext;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio::sync::watch;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use crate::call::call_trace::TracedRequest;
 use crate::capability::grant::Grant;
 use crate::capability::outbound::limits::HTTP_REQUESTS_MAX;
 use crate::capability::outbound::sent::Sent;
@@ -20,6 +23,8 @@ pub(crate) struct Requests {
     pub(crate) granted: Arc<Grant>,
     idempotency_key: String,
     traceparent: Option<String>,
+    /// Each request has a span of its own below this one; none when the call is not traced.
+    trace: Option<TraceContext>,
     pub(crate) count: u32,
     /// Requests end with the call: what is dropped here breaks them off.
     _alive: watch::Sender<()>,
@@ -40,6 +45,8 @@ struct Traffic {
     open: Vec<(u32, Method, Uri)>,
     /// Those that were given an idempotency key, in order.
     keyed: Vec<Keyed>,
+    /// Those that have spans, in order, by their number.
+    traced: Vec<(u32, TracedRequest)>,
 }
 
 /// A request that was given an idempotency key.
@@ -61,6 +68,8 @@ pub(crate) struct Left {
     pub(crate) has_sent: bool,
     /// The method and the origin of a request without an answer so far: of the first.
     pub(crate) unanswered: Option<String>,
+    /// The requests that have spans, in order.
+    pub(crate) requests: Vec<TracedRequest>,
 }
 
 impl Traffic {
@@ -83,6 +92,10 @@ impl Traffic {
     /// Records what came of a request; `number` is that of its key.
     fn came(&mut self, count: u32, number: Option<usize>, came: &Result<Response<WasiBody>, Sent>) {
         self.open.retain(|(open, ..)| *open != count);
+        if let Some((_, traced)) = self.traced.iter_mut().find(|(traced, _)| *traced == count) {
+            traced.ended = Some(SystemTime::now());
+            traced.status = came.as_ref().ok().map(|answer| answer.status().as_u16());
+        }
         let is_unanswered = match came {
             Ok(answer) => tells_nothing(answer.status()),
             Err(Sent { why, is_unsent, lacked, .. }) => {
@@ -121,8 +134,22 @@ impl Requests {
         traceparent: Option<String>,
     ) -> Self {
         let (alive, ended) = watch::channel(());
-        let traffic = Arc::default();
-        Self { granted, idempotency_key, traceparent, count: 0, _alive: alive, ended, traffic }
+        let (traffic, trace) = (Arc::default(), None);
+        Self {
+            granted,
+            idempotency_key,
+            traceparent,
+            trace,
+            count: 0,
+            _alive: alive,
+            ended,
+            traffic,
+        }
+    }
+
+    /// Has each request go out with a span of its own below `trace` as the parent.
+    pub(crate) fn below(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
     }
 
     /// What is known of its requests.
@@ -130,7 +157,8 @@ impl Requests {
         let traffic = lock(&self.traffic);
         let (refused, lacked) = (traffic.refused.clone(), traffic.lacked.clone());
         let unanswered = traffic.open.first().map(|(_, method, uri)| named(method, uri));
-        Left { refused, lacked, has_sent: traffic.sent > 0, unanswered }
+        let requests = traffic.traced.iter().map(|(_, request)| request.clone()).collect();
+        Left { refused, lacked, has_sent: traffic.sent > 0, unanswered, requests }
     }
 
     /// Whether it may be sent; with what goes out by itself. Answers the number of the key that it
@@ -150,9 +178,9 @@ impl Requests {
             // What the host adds says nothing of the component.
             return Ok(None);
         }
-        if let Some(traceparent) =
-            self.traceparent.as_deref().and_then(|text| HeaderValue::from_str(text).ok())
-        {
+        let span = self.trace.map(|trace| trace.child(&span_name(self.count)).to_string());
+        let traceparent = span.as_deref().or(self.traceparent.as_deref());
+        if let Some(traceparent) = traceparent.and_then(|text| HeaderValue::from_str(text).ok()) {
             request.headers_mut().insert(TRACEPARENT, traceparent);
         }
         // One that only reads needs none, and a component may name its effects by keys of its own.
@@ -178,6 +206,30 @@ fn named(method: &Method, uri: &Uri) -> String {
     format!("{method} {scheme}://{authority}")
 }
 
+/// The name by which the id of a request's span follows from the span of its call.
+fn span_name(count: u32) -> String {
+    format!("request {count}")
+}
+
+/// The word for a method in a trace. A plugin may make up others than HTTP defines, and put anything into them.
+fn method_word(method: &Method) -> &'static str {
+    let known = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+    known.into_iter().find(|known| method.as_str() == *known).unwrap_or("_OTHER")
+}
+
+/// What is told in a trace of a request that is about to be sent.
+fn traced(granted: &Grant, count: u32, request: &Request<WasiBody>) -> TracedRequest {
+    TracedRequest {
+        name: span_name(count),
+        method: method_word(request.method()).to_owned(),
+        server: granted.secrets.redact(request.uri().host().unwrap_or_default()).into_owned(),
+        port: request.uri().port_u16(),
+        began: SystemTime::now(),
+        ended: None,
+        status: None,
+    }
+}
+
 fn lock(traffic: &Mutex<Traffic>) -> MutexGuard<'_, Traffic> {
     traffic.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -200,6 +252,9 @@ impl WasiHttpHooks for Requests {
             let mut traffic = lock(&traffic);
             traffic.sent += 1;
             traffic.open.push((count, request.method().clone(), request.uri().clone()));
+            if self.trace.is_some() {
+                traffic.traced.push((count, traced(&granted, count, &request)));
+            }
         }
         let mut ended = self.ended.clone();
         Box::new(async move {

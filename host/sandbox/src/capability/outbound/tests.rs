@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Empty};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use amends_engine::Direction;
+use amends_engine::{Direction, TraceContext};
 
 use http::Request;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiHttpHooks as _};
@@ -468,6 +468,34 @@ async fn trace_and_keys_go_out_by_themselves_over_one_connection() {
             .collect();
         assert_eq!(keys, sent[&port]);
         assert!(seen.iter().all(|request| request.contains("traceparent: 00-aa-bb-01\r\n")));
+    }
+}
+
+#[tokio::test]
+async fn each_request_of_a_traced_call_has_a_span_of_its_own() {
+    let (port, seen) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let (busy, seen_busy) =
+        server(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    let allow = [port, busy].map(|port| format!("http://127.0.0.1:{port}"));
+    let call =
+        TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap();
+    let mut requests = requests(&settings(&allow), names(&[])).below(Some(call));
+    for port in [port, busy] {
+        let url = format!("http://127.0.0.1:{port}/path?query");
+        let request = Request::builder().method("POST").header("tracestate", "vendor=1");
+        send_request(&mut requests, request.uri(url)).await;
+    }
+    let told = requests.left().requests;
+    assert_eq!(told.len(), 2);
+    assert_ne!(call.child(&told[0].name), call.child(&told[1].name));
+    for (told, (port, status, seen)) in told.iter().zip([(port, 200, seen), (busy, 503, seen_busy)])
+    {
+        let seen = seen.lock().unwrap();
+        assert!(seen[0].contains(&format!("traceparent: {}\r\n", call.child(&told.name))));
+        assert!(seen[0].contains("tracestate: vendor=1\r\n"));
+        assert_eq!((told.method.as_str(), told.server.as_str()), ("POST", "127.0.0.1"));
+        assert_eq!((told.port, told.status), (Some(port), Some(status)));
+        assert!(told.ended.is_some_and(|ended| ended >= told.began));
     }
 }
 

@@ -202,7 +202,8 @@ async fn growth(
     Ok(Some(Growth { over, events_per_day, bytes_per_day }))
 }
 
-async fn oldest_live(pg: &Pg) -> Result<Option<(SagaId, Timestamp)>> {
+/// Returns the saga that began first of those that have not ended.
+pub(in crate::postgres) async fn oldest_live(pg: &Pg) -> Result<Option<(SagaId, Timestamp)>> {
     let first = |condition: &str| {
         format!("(SELECT id, started_at FROM sagas WHERE {condition} ORDER BY id LIMIT 1)")
     };

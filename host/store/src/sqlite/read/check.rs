@@ -18,7 +18,7 @@ const FINDINGS_MAX: usize = 100;
 const APPENDS_SINCE: i64 = 2;
 
 /// The schema version since which rows have sums.
-const SUMS_SINCE: i64 = 11;
+pub(crate) const SUMS_SINCE: i64 = 11;
 
 /// What a file holds and what is wrong with it.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub(crate) struct Content {
     /// How many sagas were not compared with the projections, with the first of them and why.
     pub(crate) not_folded: Option<(u64, (SagaId, String))>,
     pub(crate) findings: Vec<String>,
+    /// How many of the findings a rebuild mends.
+    pub(crate) mendable: usize,
 }
 
 /// Reads a whole file of some schema version.
@@ -67,14 +69,15 @@ pub(crate) fn check(connection: &Connection, schema: i64) -> Content {
         });
     }
     if schema == SCHEMA_VERSION {
-        let mut not_folded = None;
+        let (mut not_folded, mut mendable) = (None, 0);
         content.run("the projections", |findings, _| {
             let compared = compare_projections(connection)?;
             findings.extend(compared.findings);
+            mendable = compared.mendable;
             not_folded = compared.first_not_folded.map(|first| (compared.not_folded, first));
             Ok(())
         });
-        content.not_folded = not_folded;
+        (content.not_folded, content.mendable) = (not_folded, mendable);
     }
     let mut sagas = 0;
     content.run("the table sagas", |_, _| {

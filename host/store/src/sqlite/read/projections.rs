@@ -34,17 +34,37 @@ pub(crate) struct Compared {
     pub(crate) first_not_folded: Option<(SagaId, String)>,
     /// What differs, each a sentence.
     pub(crate) findings: Vec<String>,
+    /// How many of the findings a rebuild mends: all but the rows of sagas without events.
+    pub(crate) mendable: usize,
+    /// How many differences there are that a rebuild mends.
+    differences: usize,
+    /// How many rows there are of sagas without events.
+    kept: usize,
+}
+
+impl Compared {
+    /// Adds what a rebuild mends.
+    fn add_difference(&mut self, finding: String) {
+        self.differences += 1;
+        if self.differences <= FINDINGS_MAX {
+            self.findings.push(finding);
+            self.mendable += 1;
+        }
+    }
+
+    /// Adds a row of a saga that has no events.
+    fn add_kept(&mut self, saga: SagaId, table: &str) {
+        self.kept += 1;
+        if self.kept <= FINDINGS_MAX {
+            self.findings
+                .push(format!("saga {saga}, table {table}: there is a row, and no events"));
+        }
+    }
 }
 
 /// Compares the projections with the events, one saga after another.
 pub(crate) fn compare_projections(connection: &Connection) -> Result<Compared> {
-    let (mut compared, mut found) = (Compared::default(), 0);
-    let mut add = |findings: &mut Vec<String>, finding: String| {
-        found += 1;
-        if found <= FINDINGS_MAX {
-            findings.push(finding);
-        }
-    };
+    let mut compared = Compared::default();
     let mut definitions = PinnedDefinitions::default();
     let mut after = None;
     while let ids = saga_ids(connection, after, 1_000)?
@@ -55,7 +75,7 @@ pub(crate) fn compare_projections(connection: &Connection) -> Result<Compared> {
             match derive(connection, &mut definitions, *id)? {
                 Ok(derived) => {
                     for difference in differences(connection, &derived)? {
-                        add(&mut compared.findings, format!("saga {id}, {difference}"));
+                        compared.add_difference(format!("saga {id}, {difference}"));
                     }
                 }
                 Err(reason) => {
@@ -78,26 +98,21 @@ pub(crate) fn compare_projections(connection: &Connection) -> Result<Compared> {
                 let of = saga.map_or_else(|| "no saga".to_owned(), |id| format!("saga {id}"));
                 let row: Vec<_> = key.0.iter().map(|part| shown(&part_value(part))).collect();
                 let row = row.join(", ");
-                add(
-                    &mut compared.findings,
-                    format!(
-                        "{of}, table {name}: there is the row {row}, and by its events there is none"
-                    ),
-                );
+                compared.add_difference(format!(
+                    "{of}, table {name}: there is the row {row}, and by its events there is none"
+                ));
             }
-            for saga in page.kept {
-                let what = format!("saga {saga}, table {name}: there is a row, and no events");
-                add(&mut compared.findings, what);
-            }
+            page.kept.into_iter().for_each(|saga| compared.add_kept(saga, name));
             after = page.next;
             if after.is_none() {
                 break;
             }
         }
     }
-    if found > FINDINGS_MAX {
-        let more = found - FINDINGS_MAX;
+    if compared.differences > FINDINGS_MAX {
+        let more = compared.differences - FINDINGS_MAX;
         compared.findings.push(format!("{more} more differences of the projections"));
+        compared.mendable += 1;
     }
     Ok(compared)
 }

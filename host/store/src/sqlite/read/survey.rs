@@ -224,7 +224,8 @@ fn growth(
     Ok(Some(Growth { over, events_per_day, bytes_per_day }))
 }
 
-fn oldest_live(connection: &Connection) -> Result<Option<(SagaId, Timestamp)>> {
+/// Returns the saga that began first of those that have not ended.
+pub(crate) fn oldest_live(connection: &Connection) -> Result<Option<(SagaId, Timestamp)>> {
     let first = |index: &str, condition: &str| {
         let oldest = format!(
             "SELECT id, started_at FROM sagas INDEXED BY {index}

@@ -157,6 +157,7 @@ impl Case<'_> {
             attempt,
             direction,
             traceparent: None,
+            is_traced: false,
             input: self.input.clone(),
             output: output.cloned(),
             timeout: TIMEOUT,
