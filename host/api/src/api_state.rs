@@ -8,11 +8,13 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use amends_runtime::Host;
 use tokio::sync::Semaphore;
 
+use crate::answers::AnswerRoom;
 use crate::body::BodyRoom;
 use crate::names::Names;
 use crate::plugin_state::imports::Imports;
 use crate::plugins::upload::Uploads;
 use crate::rates::Rates;
+use crate::sagas::news::News;
 use crate::sagas::watchers::Watchers;
 use amends_api_types::PublicUrl;
 
@@ -27,10 +29,16 @@ pub struct ApiState {
     pub(crate) host: Host,
     /// Renders the metrics.
     pub(crate) prometheus: PrometheusHandle,
-    /// Limits how many clients watch a saga.
+    /// Limits how many clients watch sagas.
     pub(crate) watchers: Watchers,
+    /// Limits how many clients watch the log.
+    pub(crate) log_watchers: Watchers,
+    /// Tells the watchers of sagas what is new.
+    pub(crate) news: News,
     /// Limits the bytes of request bodies.
     pub(crate) bodies: BodyRoom,
+    /// Limits the bytes of answers that their clients have not taken.
+    pub(crate) answers: AnswerRoom,
     /// Limits uploads of components.
     pub(crate) uploads: Uploads,
     /// Limits the reads that walk over much of the store.
@@ -55,8 +63,11 @@ impl ApiState {
             address,
             host,
             prometheus,
-            watchers: Watchers::default(),
+            watchers: Watchers::of_sagas(),
+            log_watchers: Watchers::of_log(),
+            news: News::default(),
             bodies: BodyRoom::default(),
+            answers: AnswerRoom::default(),
             uploads: Uploads::default(),
             scans: Arc::new(Semaphore::new(SCANS_MAX)),
             imports: Imports::default(),

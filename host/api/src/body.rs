@@ -22,6 +22,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 
 use amends_engine::{PAYLOAD_BYTES_MAX, Payload, check_json};
+use amends_sandbox::COMPONENT_BYTES_MAX;
 
 use crate::error::ApiError;
 use crate::pace::{BYTES_PER_SECOND_MIN, Pace, WAITED_MAX};
@@ -43,6 +44,10 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The rest of a refused body is read and discarded for this long: a client that is still sending would not see
 /// why it is refused.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// At most this many bytes of a refused body are read and discarded: as many as the largest body that any request may
+/// have, which is a form with components. The connection of a client that sends more is closed after the answer.
+const DRAIN_BYTES_MAX: usize = 4 * COMPONENT_BYTES_MAX;
 
 /// The room for the bodies of a host. A clone is the same room.
 #[derive(Debug, Clone)]
@@ -249,10 +254,21 @@ impl HttpBody for Received {
     }
 }
 
-/// Reads and discards what a refused request still sends.
+/// Reads and discards what a refused request still sends, unless it says that it sends more than that.
 pub(crate) async fn drain(held: Option<&HeldBytes>, mut body: BodyDataStream) {
     held.into_iter().for_each(HeldBytes::throw_away);
-    let drained = async { while let Some(Ok(_)) = body.next().await {} };
+    let mut left = DRAIN_BYTES_MAX;
+    if HttpBody::size_hint(&body).lower() > left as u64 {
+        return;
+    }
+    let drained = async {
+        while let Some(Ok(bytes)) = body.next().await {
+            match left.checked_sub(bytes.len()) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, drained).await;
 }
 

@@ -28,12 +28,14 @@ use amends_api_types::PublicUrl;
 /// Refuses requests that are not meant for this host, and adds the headers that tell browsers what they
 /// may do with an answer.
 pub(crate) async fn door(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let mut response = match admit(state.names(), &request) {
+    let is_read = request.method().is_safe();
+    let response = match admit(state.names(), &request) {
         Ok(()) => next.run(receive(request, &state.bodies)).await,
         // The few connections for questions about the host's health wait for no body.
         Err(problem) if is_crowded(&request) => problem.into_response(),
         Err(problem) => refuse(receive(request, &state.bodies), problem).await.into_response(),
     };
+    let mut response = state.answers.hold(response, is_read);
     guard(&mut response);
     response
 }

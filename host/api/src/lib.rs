@@ -9,6 +9,7 @@
 
 mod access;
 mod answer;
+mod answers;
 mod api_state;
 mod arrived;
 mod audit;

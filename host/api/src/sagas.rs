@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod evidence;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod news;
 pub(crate) mod operate;
 pub(crate) mod saga_lookup;
 pub(crate) mod signal;

@@ -16,16 +16,17 @@ mod handshake;
 mod stream;
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use activity::Activity;
 use connection::Peer;
@@ -33,9 +34,8 @@ pub use tls::{Tls, TlsError};
 
 use crate::network::network_of;
 
-/// A host serves at most this many connections: more clients than it has use for, each with a request of a
-/// megabyte.
-pub const CONNECTIONS_MAX: usize = 1_024;
+/// A host serves at most this many connections: as many watchers as it takes, and as many other clients.
+pub const CONNECTIONS_MAX: usize = 4_096;
 
 /// One in this many of the descriptors that the process may have is for connections. The others are for requests
 /// of components (512 calls at once), the store and files.
@@ -53,6 +53,13 @@ const PLACE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A client that is not served may say nothing for this long while others want its place.
 const SILENCE_MAX: Duration = Duration::from_millis(100);
+
+/// A full host finds so many idle connections with one look at all of them. They give way one after the other, so a
+/// flood of clients does not have it look for each.
+const LONGEST_IDLE_MAX: usize = 64;
+
+/// After a look at all connections that found none to close, the next one is this much later.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The listener pauses this long when the system has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -104,11 +111,23 @@ struct Connection {
     activity: Arc<Activity>,
 }
 
+/// What looks at all connections found.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The served connections that had been without a request for longest, and since when.
+    longest_idle: VecDeque<(Instant, Weak<Activity>)>,
+    /// When none of them was without a request.
+    none_idle_at: Option<Instant>,
+    /// When silent ones were last looked for.
+    silent_at: Option<Instant>,
+}
+
 /// The open connections.
 #[derive(Debug)]
 struct Open {
     /// The connections by their number, in the order in which they came.
     connections: Mutex<BTreeMap<u64, Connection>>,
+    looks: Mutex<Looks>,
     /// The places of all connections.
     places: Arc<Semaphore>,
     /// The places of connections that are served.
@@ -123,17 +142,57 @@ impl Open {
     fn new(limit: ConnectionLimit) -> Self {
         Self {
             connections: Mutex::default(),
+            looks: Mutex::default(),
             places: Arc::new(Semaphore::new(limit.served + limit.health)),
             served: Arc::new(Semaphore::new(limit.served)),
         }
     }
 
-    /// Closes the served connection that has been without a request for longest: of all, or of those from a network.
-    /// False when there is none. A connection that was told to end already does not count: it gives its place to one
-    /// other only.
-    fn close_idle(&self, network: Option<IpAddr>) -> bool {
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the served connection that has been without a request for longest. False when there is none. A connection
+    /// that was told to end already does not count: it gives its place to one other only.
+    fn close_longest_idle(&self) -> bool {
+        let mut looks = self.looks();
+        loop {
+            while let Some((since, one)) = looks.longest_idle.pop_front() {
+                let Some(one) = one.upgrade() else { continue };
+                // It may have had a request since the look.
+                let is_idle = one.is_served() && one.without_request_since() == Some(since);
+                if is_idle && one.close() {
+                    return true;
+                }
+            }
+            if looks.none_idle_at.is_some_and(|at| at.elapsed() < LOOK_PAUSE) {
+                return false;
+            }
+            looks.longest_idle = self.longest_idle();
+            if looks.longest_idle.is_empty() {
+                looks.none_idle_at = Some(Instant::now());
+                return false;
+            }
+        }
+    }
+
+    /// Looks for the served connections that have been without a request for longest.
+    fn longest_idle(&self) -> VecDeque<(Instant, Weak<Activity>)> {
         let connections = self.connections();
-        let from = connections.values().filter(|one| network.is_none_or(|it| one.network == it));
+        let served = connections.values().map(|one| &one.activity).filter(|one| one.is_served());
+        let stays = served.filter(|one| !one.is_told_to_close());
+        let idle = stays.filter_map(|one| Some((one.without_request_since()?, one)));
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.truncate(LONGEST_IDLE_MAX);
+        idle.into_iter().map(|(since, one)| (since, Arc::downgrade(one))).collect()
+    }
+
+    /// Closes the served connection of a network that has been without a request for longest. False when there is
+    /// none.
+    fn close_idle(&self, network: IpAddr) -> bool {
+        let connections = self.connections();
+        let from = connections.values().filter(|one| one.network == network);
         let served = from.map(|one| &one.activity).filter(|one| one.is_served());
         let stays = served.filter(|one| !one.is_told_to_close());
         let idle = stays.filter_map(|one| Some((one.without_request_since()?, one)));
@@ -155,7 +214,7 @@ impl Open {
     /// Whether one more connection may come from a network. One that is idle gives way to it.
     fn takes_from(&self, network: IpAddr, connections_max: usize) -> bool {
         let count = self.connections().values().filter(|one| one.network == network).count();
-        count < connections_max || self.close_idle(Some(network))
+        count < connections_max || self.close_idle(network)
     }
 
     /// Waits for a place for one more connection. A client that is not served gets its answer at once. So when
@@ -166,7 +225,17 @@ impl Open {
             if let Ok(place) = place.try_acquire_owned() {
                 return Some(place);
             }
-            self.close_silent();
+            let is_due = {
+                let mut looks = self.looks();
+                let is_due = looks.silent_at.is_none_or(|at| at.elapsed() >= LOOK_PAUSE);
+                if is_due {
+                    looks.silent_at = Some(Instant::now());
+                }
+                is_due
+            };
+            if is_due {
+                self.close_silent();
+            }
             let place = Arc::clone(&self.places).acquire_owned();
             if let Ok(place) = tokio::time::timeout(SILENCE_MAX, place).await {
                 return place.ok();
@@ -216,7 +285,7 @@ impl Server {
             number += 1;
             let mut seat = Arc::clone(&self.open.served).try_acquire_owned().ok();
             let mut promised = None;
-            if seat.is_none() && self.open.close_idle(None) {
+            if seat.is_none() && self.open.close_longest_idle() {
                 // In line from now on, before any that comes after it.
                 let mut next = Box::pin(Arc::clone(&self.open.served).acquire_owned());
                 match futures::poll!(&mut next) {
@@ -241,6 +310,8 @@ impl Server {
                 connection::serve(stream, peer, router, tls, activity, closing).await;
                 drop((entry, seat, place));
             });
+            // Others may have waited while this took a connection: sagas, and the requests of those that came before.
+            tokio::task::yield_now().await;
         }
         drop(listener);
         let all = u32::try_from(self.limit.served + self.limit.health).unwrap_or(u32::MAX);
@@ -300,11 +371,12 @@ mod tests {
         come(0, true);
         come(1, true);
         come(9, false);
-        assert_eq!([(); 3].map(|()| open.close_idle(None)), [true, true, false]);
+        assert_eq!([(); 3].map(|()| open.close_longest_idle()), [true, true, false]);
         // One that has ended makes place, and one that comes may be idle.
         open.connections().remove(&0);
         come(2, true);
-        assert_eq!([(); 2].map(|()| open.close_idle(None)), [true, false]);
+        std::thread::sleep(LOOK_PAUSE);
+        assert_eq!([(); 2].map(|()| open.close_longest_idle()), [true, false]);
         // One that is not served has a moment to say something.
         let is_told = || open.connections()[&9].activity.is_told_to_close();
         open.close_silent();
@@ -312,6 +384,34 @@ mod tests {
         std::thread::sleep(SILENCE_MAX);
         open.close_silent();
         assert!(is_told());
+    }
+
+    #[test]
+    fn idle_connections_give_way_in_the_order_in_which_they_became_idle() {
+        let open = Open::new(ConnectionLimit { served: 200, health: 1 });
+        let come = |number: u64| {
+            let (network, activity) = (IpAddr::from([10, 0, 0, 7]), Activity::new(true));
+            let activity = Arc::new(activity);
+            let connection = Connection { network, activity: Arc::clone(&activity) };
+            open.connections().insert(number, connection);
+            std::thread::sleep(Duration::from_micros(1));
+            (number, activity)
+        };
+        let mut all: BTreeMap<_, _> = (0..200).map(come).collect();
+        assert!(open.close_longest_idle() && all[&0].is_told_to_close());
+        // These were found with the first: one has a request, one had one, and one has ended.
+        let busy = UnderWay::new(&all[&1]);
+        drop(UnderWay::new(&all[&2]));
+        open.connections().remove(&3);
+        all.remove(&3);
+        for number in 4..200 {
+            assert!(open.close_longest_idle());
+            assert!(all[&number].is_told_to_close(), "{number}");
+        }
+        assert!(!all[&2].is_told_to_close());
+        assert!(open.close_longest_idle() && all[&2].is_told_to_close(), "it is the last one");
+        assert!(!open.close_longest_idle() && !all[&1].is_told_to_close());
+        drop(busy);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Pages of events: of a saga, or of the whole store.
 //!
-//! A page is written while it is read. So what waits for a slow client is at most one page of the store
-//! ([`EVENTS_PAGE_BYTES_MAX`](amends_runtime::EVENTS_PAGE_BYTES_MAX)), however long the answer is.
+//! A page is written while it is read. So what waits for a slow client is at most one page of the store, however long
+//! the answer is, and that has the room of an answer.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use futures::stream::unfold;
@@ -17,7 +17,9 @@ use amends_runtime::{
     StoreError, StoredEvent, Stream,
 };
 
+use crate::answers::{Room, answers_full};
 use crate::api_state::ApiState;
+use crate::error::ApiError;
 use crate::events::calls::Calls;
 use crate::events::event_view::event_view;
 use crate::paging::PAGE_BYTES_MAX;
@@ -169,27 +171,37 @@ impl EventPageReader {
         }
     }
 
+    /// Takes the room of a part of the page; none when other answers have it.
+    fn room(&self, events: &[StoredEvent]) -> Option<Room> {
+        self.state.answers.take(events.iter().map(|event| event.data.len()).sum())
+    }
+
     /// Answers with a [`Page`](amends_api_types::Page) that begins with `first`. When an event cannot be read any
-    /// more, the page ends before it, and the request for the next page gets the error.
-    pub(crate) fn answer(self, first: Vec<StoredEvent>) -> Response {
-        let state = (self, Written::Nothing, Some(first));
+    /// more, or has no room, the page ends before it, and the request for the next page gets the error.
+    ///
+    /// # Errors
+    /// 429 when there is no room for the first part.
+    pub(crate) fn answer(self, first: Vec<StoredEvent>) -> Result<Response, ApiError> {
+        let room = self.room(&first).ok_or_else(answers_full)?;
+        let state = (self, Written::Nothing, Some((first, room)));
         let parts = unfold(state, |(mut reader, written, first)| async move {
             let before = match written {
                 Written::Nothing => 0,
                 Written::Items(count) => count,
                 Written::All => return None,
             };
-            let found = match first {
-                Some(first) => Ok(first),
-                None => reader.read().await,
-            };
+            let place = reader.source;
+            let found = if first.is_some() { first } else { reader.read_in_room().await };
+            if found.is_none() {
+                reader.source = place;
+            }
             let mut text = String::new();
             if let Written::Nothing = written {
                 text.push_str("{\"items\":[");
             }
             // There are no more: known where the limits did not end it.
-            let is_last = found.is_ok() && !reader.is_full();
-            let events = found.unwrap_or_default();
+            let is_last = found.is_some() && !reader.is_full();
+            let (events, room) = found.unwrap_or_default();
             let after = before + events.len();
             for (number, event) in (before..).zip(events) {
                 if number > 0 {
@@ -198,7 +210,8 @@ impl EventPageReader {
                 text.push_str(&reader.view(event));
             }
             if after > before {
-                return Some((Ok::<_, Infallible>(text), (reader, Written::Items(after), None)));
+                let part = room.with(Bytes::from(text));
+                return Some((Ok::<_, Infallible>(part), (reader, Written::Items(after), None)));
             }
             text.push(']');
             // One that cannot be read is one more.
@@ -209,9 +222,17 @@ impl EventPageReader {
                 };
             }
             text.push_str("}\n");
-            Some((Ok(text), (reader, Written::All, None)))
+            Some((Ok(Bytes::from(text)), (reader, Written::All, None)))
         });
-        ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
+        let json = (header::CONTENT_TYPE, "application/json");
+        Ok(([json], Body::from_stream(parts)).into_response())
+    }
+
+    /// Reads the next part of the page and takes its room. None when it cannot be read, or has no room.
+    async fn read_in_room(&mut self) -> Option<(Vec<StoredEvent>, Room)> {
+        let found = self.read().await.ok()?;
+        let room = self.room(&found)?;
+        Some((found, room))
     }
 
     fn view(&mut self, event: StoredEvent) -> String {

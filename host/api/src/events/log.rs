@@ -83,7 +83,7 @@ pub(crate) async fn events(
         return Ok(reader.answer_batch().await?);
     }
     let first = reader.read().await?;
-    Ok(reader.answer(first))
+    reader.answer(first)
 }
 
 /// Refuses a place that the log has not reached: a reader that waited there would miss everything that the

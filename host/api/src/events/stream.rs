@@ -12,6 +12,7 @@ use tokio::sync::watch::Receiver;
 
 use amends_runtime::{Cursor, EventFilter, StoredEvent};
 
+use crate::answers::{ROOM_PAUSE, Room};
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::events::event_view::event_view;
@@ -21,8 +22,7 @@ use crate::sagas::watchers::{Place, READ_PAUSE};
 /// The name of the format, as a client asks for it.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
-/// Events that are read at once. What waits for a slow client is at most one such part of the log, or
-/// [`EVENTS_PAGE_BYTES_MAX`](amends_runtime::EVENTS_PAGE_BYTES_MAX).
+/// Events that are read at once. What waits for a slow client has the room of an answer.
 const EVENTS_PER_READ: u32 = 256;
 
 /// The pause after a part of the log in which nothing was wanted: a client that is far behind leaves the
@@ -40,6 +40,8 @@ struct Watch {
     told: Option<Cursor>,
     head: Receiver<Cursor>,
     ready: VecDeque<StoredEvent>,
+    /// The room of what is ready and of its text, until more is read.
+    room: Room,
     _place: Place,
 }
 
@@ -54,11 +56,11 @@ pub(crate) fn stream(
     filter: EventFilter,
     payloads: Payloads,
 ) -> Result<Response, ApiError> {
-    let place = state.watchers.enter(peer)?;
+    let place = state.log_watchers.enter(peer)?;
     let head = state.host.head();
     let from = from.unwrap_or_else(|| *head.borrow());
-    let (told, ready) = (None, VecDeque::new());
-    let watch = Watch { state, filter, payloads, from, told, head, ready, _place: place };
+    let (told, ready, room) = (None, VecDeque::new(), Room::default());
+    let watch = Watch { state, filter, payloads, from, told, head, ready, room, _place: place };
     Ok(Sse::new(unfold(watch, next)).keep_alive(KeepAlive::default()).into_response())
 }
 
@@ -78,16 +80,7 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
             watch.told = Some(watch.from);
             return Some((Ok(Event::default().id(watch.from.to_string())), watch));
         }
-        // Marked as seen before reading, so that nothing between the two is missed.
-        watch.head.borrow_and_update();
-        let page = {
-            let _turn = watch.state.scans.acquire().await;
-            watch.state.host.named_log(watch.from, EVENTS_PER_READ).await.ok()?
-        };
-        let has_read = page.next != watch.from;
-        watch.from = page.next;
-        let wanted = page.events.into_iter().filter(|named| watch.filter.wants(named));
-        watch.ready.extend(wanted.map(|named| named.event));
+        let has_read = watch.read().await?;
         if watch.state.host.is_stopping() {
             return None;
         }
@@ -96,6 +89,36 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
         }
         if watch.ready.is_empty() {
             tokio::time::sleep(if has_read { SCAN_PAUSE } else { READ_PAUSE }).await;
+        }
+    }
+}
+
+impl Watch {
+    /// Reads a part of the log, when there is room for what is wanted of it. Returns false at the end of the log;
+    /// none when the store cannot be read.
+    async fn read(&mut self) -> Option<bool> {
+        // A connection that asks for more has written what came before, but for what it buffers.
+        self.room = Room::default();
+        // Marked as seen before reading, so that nothing between the two is missed.
+        self.head.borrow_and_update();
+        let mut limit = EVENTS_PER_READ;
+        loop {
+            {
+                let _turn = self.state.scans.acquire().await;
+                let page = self.state.host.named_log(self.from, limit).await.ok()?;
+                let (next, mut found) = (page.next, page.events);
+                found.retain(|named| self.filter.wants(named));
+                // Each is there twice while it is sent: as it was read, and as a text.
+                let bytes = 2 * found.iter().map(|named| named.event.data.len()).sum::<usize>();
+                if let Some(room) = self.state.answers.take(bytes) {
+                    let has_read = next != self.from;
+                    (self.room, self.from) = (room, next);
+                    self.ready.extend(found.into_iter().map(|named| named.event));
+                    return Some(has_read);
+                }
+            }
+            limit = 1;
+            tokio::time::sleep(ROOM_PAUSE).await;
         }
     }
 }

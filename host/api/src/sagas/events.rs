@@ -51,5 +51,5 @@ pub(crate) async fn events(
     if first.is_empty() && after == 0 {
         return Err(unknown(&id.to_string()));
     }
-    Ok(reader.answer(first))
+    reader.answer(first)
 }

@@ -8,23 +8,24 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures::stream::{Stream as EventStream, unfold};
-use tokio::sync::watch::Receiver;
 
 use amends_api_types::EventView;
 use amends_engine::{SagaId, Version};
-use amends_runtime::{Cursor, StoredEvent, Stream};
+use amends_runtime::{StoredEvent, Stream};
 
+use crate::answers::{ROOM_PAUSE, Room};
 use crate::api_state::ApiState;
 use crate::error::ApiError;
 use crate::events::calls::Calls;
 use crate::extract::Path;
 use crate::ids::parse_id;
 use crate::payloads::Payloads;
+use crate::sagas::news::SagaNews;
 use crate::sagas::saga_lookup::unknown;
-use crate::sagas::watchers::{Place, READ_PAUSE};
+use crate::sagas::watchers::Place;
 
-/// A watcher reads this many events at once, and fewer when they are large. What waits for a slow client is at
-/// most [`EVENTS_PAGE_BYTES_MAX`](amends_runtime::EVENTS_PAGE_BYTES_MAX), or one event.
+/// A watcher reads this many events at once, and fewer when they are large. What waits for a slow client has the
+/// room of an answer.
 const PAGE: u32 = 100;
 
 /// One client that watches a saga.
@@ -32,8 +33,10 @@ struct Watch {
     state: ApiState,
     id: SagaId,
     after: Version,
-    head: Receiver<Cursor>,
+    news: SagaNews,
     ready: VecDeque<StoredEvent>,
+    /// The room of what is ready and of its text, until more is read.
+    room: Room,
     calls: Calls,
     payloads: Payloads,
     /// Whether the saga had ended when the watch began: then no more events will come.
@@ -72,7 +75,6 @@ pub(crate) async fn watch(
             .ok_or_else(|| ApiError::new(400, "bad_header", "Last-Event-ID is not a version"))?,
     };
     let place = state.watchers.enter(peer.ip())?;
-    let head = state.host.head();
     let had_ended = match state.host.saga(id).await? {
         Some(row) => row.status.is_end(),
         None if state.host.tombstone(id).await?.is_some() => true,
@@ -80,12 +82,14 @@ pub(crate) async fn watch(
     };
     let mut calls = Calls::new(id);
     calls.catch_up(&state.host, after).await?;
+    let news = state.news.of(&state.host, id);
     let watch = Watch {
         state,
         id,
         after,
-        head,
+        news,
         ready: VecDeque::new(),
+        room: Room::default(),
         calls,
         payloads,
         had_ended,
@@ -107,19 +111,40 @@ async fn next(mut watch: Watch) -> Option<(Result<Event, Infallible>, Watch)> {
         if watch.is_over {
             return None;
         }
-        // Marked as seen before reading, so that nothing between the two is missed.
-        watch.head.borrow_and_update();
-        let stream = Stream::Saga(watch.id);
-        let found = watch.state.host.events(stream, watch.after, PAGE).await.ok()?;
-        if !found.is_empty() {
-            watch.ready.extend(found);
+        watch.read().await?;
+        if !watch.ready.is_empty() {
             continue;
         }
-        let stopping = watch.state.host.is_stopping();
-        if stopping || watch.had_ended || watch.head.changed().await.is_err() {
+        if watch.state.host.is_stopping() || watch.had_ended || !watch.news.changed().await {
             return None;
         }
-        tokio::time::sleep(READ_PAUSE).await;
+    }
+}
+
+impl Watch {
+    /// Reads what has come, when there is room for it. None when the store cannot be read.
+    async fn read(&mut self) -> Option<()> {
+        // A connection that asks for more has written what came before, but for what it buffers.
+        self.room = Room::default();
+        // Marked as seen before reading, so that nothing between the two is missed.
+        self.news.see();
+        let mut limit = PAGE;
+        loop {
+            {
+                let _turn = self.news.turn().await;
+                let stream = Stream::Saga(self.id);
+                let found = self.state.host.events(stream, self.after, limit).await.ok()?;
+                // Each is there twice while it is sent: as it was read, and as a text.
+                let bytes = 2 * found.iter().map(|event| event.data.len()).sum::<usize>();
+                if let Some(room) = self.state.answers.take(bytes) {
+                    self.room = room;
+                    self.ready.extend(found);
+                    return Some(());
+                }
+            }
+            limit = 1;
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
     }
 }
 
