@@ -15,7 +15,7 @@ use crate::page::Page;
 use crate::place::repository;
 
 /// Limits that a page states: the page, the beginning of the row, and the crate and constant.
-const LIMITS: [(&str, &str, &str); 135] = [
+const LIMITS: [(&str, &str, &str); 139] = [
     ("limits", "components of a plugin that stay", "registry::COMPONENTS_KEPT"),
     ("limits", "components of a plugin that stay", "registry::COMPONENT_UNUSED_FOR"),
     ("limits", "steps of a saga", "engine::STEPS_MAX"),
@@ -81,7 +81,8 @@ const LIMITS: [(&str, &str, &str); 135] = [
     ("limits", "starts that wait", "runtime::STARTS_WAITING_MAX"),
     ("limits", "signals that wait", "runtime::SIGNAL_BYTES_WAITING_MAX"),
     ("limits", "look-ups of names", "sandbox::LOOKUPS_MAX"),
-    ("limits", "watchers", "api::WATCHERS_MAX"),
+    ("limits", "watchers of sagas", "api::WATCHERS_MAX"),
+    ("limits", "watchers of the log", "api::LOG_WATCHERS_MAX"),
     ("limits", "entries of the audit", "runtime::AUDIT_ENTRIES_WAITING_MAX"),
     ("limits", "the path and the query in an entry", "runtime::AUDIT_TARGET_BYTES_MAX"),
     ("limits", "refused requests", "runtime::REFUSED_PAIRS_MAX"),
@@ -150,7 +151,10 @@ const LIMITS: [(&str, &str, &str); 135] = [
     ("http", "a connection between two requests", "api::IDLE_TIME_MAX"),
     ("http", "connections", "api::CONNECTIONS_MAX"),
     ("http", "bodies that are being received", "api::BODIES_BYTES_MAX"),
-    ("http", "watchers", "api::WATCHERS_OF_ADDRESS_MAX"),
+    ("http", "answers of more than", "api::ANSWERS_BYTES_MAX"),
+    ("http", "answers of more than", "api::SMALL_BYTES_MAX"),
+    ("http", "watchers of sagas", "api::WATCHERS_OF_ADDRESS_MAX"),
+    ("http", "watchers of the log", "api::LOG_WATCHERS_OF_ADDRESS_MAX"),
 ];
 
 static DURATION: LazyLock<Regex> =

@@ -29,6 +29,7 @@ mod erase_marks;
 mod evidence;
 mod failpoints;
 mod fit;
+mod flood;
 mod folder;
 mod full;
 mod hostile;

@@ -131,7 +131,8 @@ impl Watch {
         let mut limit = PAGE;
         loop {
             {
-                let _turn = self.news.turn().await;
+                // One that has ended may be in an archive, which is read slowly, and is read once.
+                let _turn = if self.had_ended { None } else { self.news.turn().await };
                 let stream = Stream::Saga(self.id);
                 let found = self.state.host.events(stream, self.after, limit).await.ok()?;
                 // Each is there twice while it is sent: as it was read, and as a text.
